@@ -1,0 +1,473 @@
+"""
+Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, and single characters.
+
+    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json     # train on .py .md .txt files
+    python tokenizer.py --load=tokenizer.json --report=FOLDER [--gpt2=FOLDER]      # how well does it fit that text?
+
+Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; byte alphabet from GPT-2, Radford et al. 2019):
+1. A regex cuts the text into chunks (words, numbers, punctuation, indentation). No token crosses a chunk's edge.
+2. Every chunk starts as its UTF-8 bytes, which are the first 256 tokens: no text is out of vocabulary.
+3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
+4. Encoding replays the merges in the order they were learned.
+
+    'low lower lowest' -> merges l+o, lo+w, low+e -> [low] [lowe r] [lowe s t]
+
+Ids: the 256 bytes, then the merges in order, then the special tokens, which text can never produce: they are inserted
+by code, by id. They are reserved before pretraining, because a row added later starts untrained.
+
+The tokenizer is a decision that everything after it inherits: a checkpoint and its data carry the hash of theirs.
+Copy this file alone: it needs `regex` and `tiktoken` (the fast encoder), nothing else.
+"""
+import argparse, collections, functools, hashlib, heapq, itertools, json, multiprocessing, os, re, sys, time
+import regex, tiktoken, tiktoken.load
+
+# One alternative per kind of chunk, tried from left to right:
+#   a word, with the space or the one symbol before it    ` return`  `.append`  `_name`
+#   up to three digits
+#   symbols, with the newlines and indentation after them ` =`  `():\n        `
+#   a newline with the blank before and the indentation behind it; other blanks, leaving one space to the next word
+# LOG.md has the ablation: on Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns.
+PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
+           r'|\s*\n[ \t]*|\s+(?!\S)|\s+')
+# The same for pure-ASCII text, where the standard library's `re` does it in half the time of `regex`.
+ASCII_PATTERN = PATTERN.replace(r'\p{L}', 'A-Za-z').replace(r'\p{N}', '0-9')
+MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) are cut for training, which they would stall
+
+SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',     # documents, chat, padding
+                  '<|tool_call|>', '<|tool_result|>',                                       # tool use
+                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # fill in the middle
+                  *(f'<|span_{i}|>' for i in range(54))]                                    # span corruption; 64 in all
+
+
+def printable(data):
+    """Bytes as GPT-2 shows them, one visible character each: b' a\\n' -> 'Ġa\u010a'. Its inverse is from_printable."""
+    return ''.join(BYTE_TO_CHAR[b] for b in data)
+
+
+def from_printable(text):
+    return bytes(CHAR_TO_BYTE[c] for c in text)
+
+
+# Latin-1's visible characters stand for themselves, the other 68 bytes for the characters from U+0100 on.
+_visible = [*range(ord('!'), ord('~') + 1), *range(ord('¡'), ord('¬') + 1), *range(ord('®'), ord('ÿ') + 1)]
+_others = [b for b in range(256) if b not in _visible]
+BYTE_TO_CHAR = {b: chr(b) for b in _visible} | {b: chr(256 + i) for i, b in enumerate(_others)}
+CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
+
+
+def to_utf8(text):
+    """UTF-8 of any str. A lone surrogate is no character: it becomes U+FFFD, as in tiktoken."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace').encode()
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Training
+
+def count_chunks(texts, pattern=PATTERN):
+    """Counter of the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
+    find = regex.compile(pattern).findall
+    find_ascii = re.compile(ASCII_PATTERN, re.ASCII).findall if pattern == PATTERN else find
+    chunks = collections.Counter(itertools.chain.from_iterable(
+        find_ascii(text) if text.isascii() else find(text) for text in texts))
+    for chunk in [c for c in chunks if len(c) > MAX_CHUNK]:
+        n = chunks.pop(chunk)
+        for i in range(0, len(chunk), MAX_CHUNK):
+            chunks[chunk[i:i + MAX_CHUNK]] += n
+    return chunks
+
+
+def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
+    """count_chunks over an iterator in constant memory: batches of documents go to worker processes. The sum does not
+    depend on their number. Workers are forked; where a system cannot fork (Windows), this process does the work."""
+    def batches(characters=4_000_000):
+        batch, size = [], 0
+        for text in texts:
+            batch.append(text)
+            size += len(text)
+            if size >= characters:
+                yield batch
+                batch, size = [], 0
+        yield batch
+
+    processes = processes or os.cpu_count()
+    count, todo = functools.partial(count_chunks, pattern=pattern), batches()
+    first = next(todo)
+    second = next(todo, None)
+    if second is None or processes == 1 or 'fork' not in multiprocessing.get_all_start_methods():
+        total = count(first)
+        for batch in itertools.chain([second] if second else [], todo):
+            total.update(count(batch))
+        return total
+    total = collections.Counter()
+    with multiprocessing.get_context('fork').Pool(processes) as pool:
+        for counts in pool.imap_unordered(count, itertools.chain([first, second], todo)):
+            total.update(counts)
+    return total
+
+
+def learn_merges(chunks, n_merges):
+    """The trainer. chunks: {chunk: how often}; returns at most n_merges pairs of token ids, in order, and the number of
+    tokens that the corpus then has.
+
+    learn_merges({'low': 1, ' lower': 1, ' lowest': 1}, 2) -> [(108, 111), (256, 119)], that is l+o and lo+w
+
+    The most frequent pair wins; of equals, the one with the smaller ids. Three ideas make it fast enough for Python:
+    - the corpus has few distinct chunks (28 MB of Python: 90,000), so each is stored once, with its count;
+    - a merge changes only the chunks that hold its pair, which `where` lists, and only the pair's neighbours in them,
+      so `count` is kept up to date and nothing is ever counted again;
+    - a chunk is a str whose characters are token ids, and a pair a str of two: searching, splitting and comparing
+      are then single operations of the interpreter, and strings sort as their ids do.
+    """
+    words = [to_utf8(chunk).decode('latin-1') for chunk in chunks]      # byte b -> chr(b)
+    freq = list(chunks.values())
+    count, where = collections.defaultdict(int), collections.defaultdict(list)
+    for i, word in enumerate(words):
+        for pair in map(''.join, zip(word, word[1:])):
+            count[pair] += freq[i]
+            where[pair].append(i)
+    heap = [(-n, pair) for pair, n in count.items()]                    # largest count first, then smallest ids
+    heapq.heapify(heap)
+
+    merges = []
+    while heap and len(merges) < n_merges:
+        n, pair = heapq.heappop(heap)
+        if -n != count[pair]:                       # out of date: an old pair can only have lost occurrences since
+            if count[pair] > 0:
+                heapq.heappush(heap, (-count[pair], pair))
+            continue
+        left, right = pair
+        new = chr(256 + len(merges))
+        merges.append((ord(left), ord(right)))
+        born = collections.defaultdict(int)         # the pairs that this merge creates; all of them contain `new`
+        for i in where.pop(pair):
+            word, f = words[i], freq[i]
+            before, found, after = word.partition(pair)
+            if not found:                           # an earlier merge took the pair apart
+                continue
+            words[i] = merged = word.replace(pair, new)
+            if left != right and pair not in after:                     # one occurrence: only its neighbours change
+                if before:
+                    count[before[-1] + left] -= f
+                    born[before[-1] + new] += f
+                    where[before[-1] + new].append(i)
+                if after:
+                    count[right + after[0]] -= f
+                    born[new + after[0]] += f
+                    where[new + after[0]].append(i)
+            else:                                   # several, perhaps touching: count the whole chunk again
+                for p in map(''.join, zip(word, word[1:])):
+                    count[p] -= f
+                for p in map(''.join, zip(merged, merged[1:])):
+                    if new in p:
+                        born[p] += f
+                        where[p].append(i)
+                    else:
+                        count[p] += f
+        del count[pair]
+        count |= born
+        for p, f in born.items():
+            heapq.heappush(heap, (-f, p))
+    return merges, sum(f * len(word) for word, f in zip(words, freq))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The tokenizer
+
+class Tokenizer:
+    """kind 'bpe' (bytes are its special case without merges) or 'char'. vocab[i] is the bytes of token i; special
+    tokens take the ids after it. bytes_per_token is the fit on the text it was trained on, if it was trained."""
+
+    def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
+        if len(set(special_tokens)) != len(special_tokens):
+            raise ValueError(f'a special token stands twice in {special_tokens}')
+        self.kind, self.vocab, self.pattern, self.bytes_per_token = kind, vocab, pattern, bytes_per_token
+        self.special = {name: len(vocab) + i for i, name in enumerate(special_tokens)}
+        self.vocab_size = len(vocab) + len(self.special)
+        self.ranks = {token: i for i, token in enumerate(vocab)}            # bytes -> id
+        self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
+        self._bulk = None                                                   # a tiktoken.Encoding, made when first needed
+        self._find = regex.compile(pattern).findall
+        self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)       # most chunks are ones seen before
+
+    @classmethod
+    def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN, processes=None):
+        """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and special tokens.
+        The result depends on the text alone, not on its order or on the number of processes."""
+        if vocab_size < 256 + len(special_tokens):
+            raise ValueError(f'vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special tokens '
+                             f'need {256 + len(special_tokens)}')
+        if pattern != PATTERN:
+            if regex.compile(pattern).groups:
+                raise ValueError(f'the pattern {pattern!r} has capturing groups; write (?:...) for (...)')
+            pattern += r'|[\s\S]'                   # whatever a pattern forgets is a chunk of its own, never lost
+        chunks = count_chunks_parallel(texts, pattern, processes)
+        if not chunks:
+            raise ValueError('there is no text to train a tokenizer on')
+        merges, n_tokens = learn_merges(chunks, vocab_size - 256 - len(special_tokens))
+        vocab = [bytes([b]) for b in range(256)]
+        for left, right in merges:
+            vocab.append(vocab[left] + vocab[right])
+        n_bytes = sum(n * len(to_utf8(chunk)) for chunk, n in chunks.items())
+        tokenizer = cls('bpe', vocab, special_tokens, pattern, n_bytes / n_tokens)
+        if tokenizer.vocab_size < vocab_size:
+            print(f'note: the text has only {len(merges):,} pairs to merge: the vocabulary is {tokenizer.vocab_size:,}, '
+                  f'not {vocab_size:,}', file=sys.stderr)
+        return tokenizer
+
+    @classmethod
+    def byte(cls, special_tokens=()):
+        """The 256 bytes: ids are UTF-8."""
+        return cls('bpe', [bytes([b]) for b in range(256)], special_tokens)
+
+    @classmethod
+    def char(cls, text, special_tokens=()):
+        """The distinct characters of text, an iterable of str or one str, in sorted order."""
+        symbols = set().union(*map(set, [text] if isinstance(text, str) else text))
+        return cls('char', [c.encode() for c in sorted(symbols)], special_tokens)
+
+    @classmethod
+    def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:47]):
+        """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to 50,304, a multiple
+        of 64. From a folder with vocab.bpe and encoder.json (their names may have a prefix), else tiktoken's cache or the
+        network."""
+        encoding = gpt2_encoding(folder)
+        vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
+        return cls('bpe', vocab, special_tokens, encoding._pat_str)
+
+    # --- text -> ids -> text
+
+    def encode(self, text):
+        """list of ids. Never a special id, whatever the text: '<|endoftext|>' typed by a user is thirteen characters."""
+        if self.kind == 'char':
+            try:
+                return [self.ranks[c.encode()] for c in text]
+            except (KeyError, UnicodeEncodeError):
+                at = next(i for i, c in enumerate(text) if to_utf8(c) not in self.ranks)
+                raise ValueError(f'character {text[at]!r} at position {at} is not among the {len(self.vocab)} of this char '
+                                 f'tokenizer; a byte or bpe tokenizer takes any text') from None
+        if len(self.vocab) == 256:
+            return list(to_utf8(text))
+        return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
+
+    def _merge_chunk(self, chunk):
+        """The merges, replayed on one chunk. The pair whose union has the lowest id goes first, everywhere at once:
+        what that creates has higher ids, so it cannot have deserved an earlier turn."""
+        parts = [bytes([b]) for b in to_utf8(chunk)]
+        while len(parts) > 1:
+            best = min(zip(parts, parts[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], float('inf')))
+            union = best[0] + best[1]
+            if union not in self.ranks:
+                break
+            merged, i = [], 0
+            while i < len(parts):
+                hit = i + 1 < len(parts) and (parts[i], parts[i + 1]) == best
+                merged.append(union if hit else parts[i])
+                i += 1 + hit
+            parts = merged
+        return [self.ranks[part] for part in parts]
+
+    def encode_batch(self, texts):
+        """[encode(text) for text in texts], by tiktoken's Rust on all cores where it can."""
+        if self.kind == 'char' or len(self.vocab) == 256:
+            return [self.encode(text) for text in texts]
+        if self._bulk is None:
+            self._bulk = self.to_tiktoken()
+        return self._bulk.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
+
+    def decode_bytes(self, ids):
+        """The bytes of ids; special tokens as their names. One token may be a part of a character only."""
+        ids = list(ids)
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit a vocabulary of {self.vocab_size}')
+        return b''.join([self.all_bytes[i] for i in ids])
+
+    def decode(self, ids):
+        """The text of ids. Bytes that are no UTF-8, as when ids end within a character, become U+FFFD."""
+        return self.decode_bytes(ids).decode('utf-8', 'replace')
+
+    def render(self, messages, add_generation_prompt=False):
+        """A chat as ids and its loss mask: [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': 'yo'}] ->
+            <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nyo<|im_end|>\\n      (ChatML)
+                                                                      1111111111         (what is trained; 0 elsewhere)
+        Each part is encoded by itself, so content cannot merge with the frame or forge a special token, and the chat
+        without its answer, plus add_generation_prompt, is the exact prefix of the chat with it."""
+        if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
+            raise ValueError('this tokenizer has no <|im_start|> and <|im_end|>; chat needs a bpe tokenizer with them')
+        ids, mask = [], []
+        for message in messages:
+            role, content = message.get('role'), message.get('content')
+            if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
+                raise ValueError(f'a message is a role (system, user, assistant, tool) and a content of text, not {message}')
+            header = [self.special['<|im_start|>'], *self.encode(role + '\n')]
+            body = [*self.encode(content), self.special['<|im_end|>']]
+            tail = self.encode('\n')
+            ids += header + body + tail
+            mask += [0] * len(header) + [int(role == 'assistant')] * len(body) + [0] * len(tail)
+        if add_generation_prompt:
+            header = [self.special['<|im_start|>'], *self.encode('assistant\n')]
+            ids += header
+            mask += [0] * len(header)
+        return ids, mask
+
+    # --- disk and the outside world
+
+    def to_json(self):
+        as_text = bytes.decode if self.kind == 'char' else printable
+        return {'format': 'nanoparrot-tokenizer-1', 'kind': self.kind, 'pattern': self.pattern,
+                'bytes_per_token': self.bytes_per_token, 'special_tokens': list(self.special),
+                'vocab': [as_text(token) for token in self.vocab]}
+
+    def save(self, path):
+        """One JSON file; written beside and renamed, so that a crash leaves the old one or the new one."""
+        with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+            json.dump(self.to_json(), f, ensure_ascii=False, indent=0)
+        os.replace(f'{path}.tmp', path)
+
+    @classmethod
+    def load(cls, path):
+        try:
+            with open(path, encoding='utf-8') as f:
+                d = json.load(f)
+            from_text = str.encode if d['kind'] == 'char' else from_printable
+            return cls(d['kind'], [from_text(token) for token in d['vocab']], d['special_tokens'], d['pattern'],
+                       d['bytes_per_token'])
+        except (KeyError, TypeError, ValueError) as e:      # ValueError: truncated JSON, or bytes that are no UTF-8
+            raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); '
+                             'make one: python tokenizer.py --input=FOLDER --out=tokenizer.json') from e
+
+    @property
+    def hash(self):
+        """16 hex digits of what decides the ids. Data, checkpoint and prompt must agree on it."""
+        identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_tiktoken(self):
+        """A tiktoken.Encoding with the same ids."""
+        if self.kind == 'char':
+            raise ValueError('tiktoken has byte-level tokenizers only; a char tokenizer cannot be exported')
+        return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,
+                                 special_tokens=self.special)
+
+
+def gpt2_encoding(folder=None):
+    """GPT-2's tiktoken.Encoding, from a folder with vocab.bpe and encoder.json or else from tiktoken's cache or network."""
+    if folder is None:
+        return tiktoken.get_encoding('gpt2')
+    files = {end: [f for f in sorted(os.listdir(folder)) if f.endswith(end)] for end in ('vocab.bpe', 'encoder.json')}
+    if not all(files.values()):
+        raise ValueError(f'{folder} must hold vocab.bpe and encoder.json of GPT-2; it holds {sorted(os.listdir(folder))[:9]}')
+    bpe, encoder = (os.path.join(folder, names[0]) for names in files.values())
+    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=bpe, encoder_json_file=encoder)
+    pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+    return tiktoken.Encoding('gpt2', pat_str=pattern, mergeable_ranks=ranks, special_tokens={'<|endoftext|>': 50256})
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The fit report and the command line
+
+def read_texts(path):
+    """The .py, .md and .txt files of a folder (or one file), in sorted order; undecodable ones are skipped."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{path} does not exist; expected a text file or a folder of .py, .md or .txt files')
+    walk = ((root, sorted(files), folders.sort()) for root, folders, files in os.walk(path)) if os.path.isdir(path) \
+        else [(os.path.dirname(path), [os.path.basename(path)], None)]
+    for root, files, _ in walk:
+        for name in files:
+            if name.endswith(('.py', '.md', '.txt')):
+                try:
+                    with open(os.path.join(root, name), encoding='utf-8', newline='') as f:
+                        yield f.read()
+                except UnicodeDecodeError:
+                    pass
+
+
+SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
+
+
+def report(tokenizer, texts, gpt2=None):
+    """How well a tokenizer fits some texts, beside GPT-2's (a tiktoken.Encoding or None). Returns the text to print."""
+    texts = [text for text in texts if text]
+    if not texts:
+        raise ValueError('there is no text to report on')
+    encoders = {'this': tokenizer.encode} | ({'gpt2': gpt2.encode_ordinary} if gpt2 else {})
+    show = {'this': lambda i: printable(tokenizer.all_bytes[i]),
+            'gpt2': lambda i: printable(gpt2.decode_single_token_bytes(i))}
+    n_bytes = sum(len(to_utf8(text)) for text in texts)
+    lines = [f'{len(texts):,} files, {n_bytes / 1e6:.2f} MB', '',
+             f'{"vocabulary":>10} {"size":>7} {"bytes/token":>12} {"tokens/file":>12} {"tokens":>12}']
+    totals = {}
+    for name, encode in encoders.items():
+        n = totals[name] = sum(map(len, tokenizer.encode_batch(texts) if name == 'this'
+                                   else gpt2.encode_ordinary_batch(texts)))
+        size = tokenizer.vocab_size if name == 'this' else gpt2.n_vocab
+        lines.append(f'{name:>10} {size:>7,} {n_bytes / n:>12.2f} {n / len(texts):>12,.0f} {n:>12,}')
+    if gpt2:
+        ratio = totals['gpt2'] / totals['this']
+        lines += ['', f'gpt2 needs {ratio:.2f} times the tokens: {ratio:.2f} times the FLOPs for the same text, and 1,024 tokens',
+                  f'of this tokenizer hold as much as {1024 * ratio:,.0f} of gpt2. That is what a mismatched tokenizer costs.']
+    if tokenizer.bytes_per_token:
+        here, home = n_bytes / totals['this'], tokenizer.bytes_per_token
+        lines += ['', f'On the text it was trained on: {home:.2f} bytes/token, here {here:.2f}; a tokenizer trained on text',
+                  f'like this could save up to {max(0.0, 1 - here / home):.0%} of the tokens.' if here < home
+                  else 'like its own: it fits.']
+
+    words = collections.Counter(itertools.chain.from_iterable(re.findall(r'[^\W\d]\w+', text) for text in texts))
+    top = words.most_common(20_000)
+    lines += ['', 'tokens per word (with the space before it; the 20,000 most frequent words, weighted): ' + ', '.join(
+        f'{name} {sum(n * len(encode(" " + w)) for w, n in top) / max(1, sum(n for _, n in top)):.2f}'
+        for name, encode in encoders.items())]
+    split = [(w, n) for w, n in top if len(tokenizer.encode(w)) > 1 and len(tokenizer.encode(' ' + w)) > 1][:15]
+    lines += ['the most frequent words that get split:']
+    lines += [f'  {n:>8,}  {w:<20} ' + '   '.join(
+        f'{name}: ' + ' '.join(map(show[name], encode(" " + w))) for name, encode in encoders.items()) for w, n in split]
+
+    lines += ['', 'pieces of keywords (alone / after a space) and of indentation (alone / after a newline):']
+    for name, encode in encoders.items():
+        lines.append(f'  {name:>5}: ' + '  '.join(f'{w} {len(encode(w))}/{len(encode(" " + w))}' for w in (
+            'def', 'class', 'return', 'import', 'self', 'print', 'None')) + '  ' + '  '.join(
+            f'{k} spaces {len(encode(" " * k))}/{len(encode(chr(10) + " " * k))}' for k in (4, 8, 12)))
+    lines += ['', SAMPLE.rstrip()]
+    for name, encode in encoders.items():
+        ids = encode(SAMPLE)
+        lines.append(f'  {name:>5}: {len(ids)} tokens: ' + ' | '.join(map(show[name], ids)))
+    return '\n'.join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--input', help='train on this file or folder')
+    parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + special tokens (32768)')
+    parser.add_argument('--out', default='tokenizer.json', help='where the trained tokenizer goes')
+    parser.add_argument('--load', help='a tokenizer.json')
+    parser.add_argument('--report', help='a file or folder to measure the fit on')
+    parser.add_argument('--gpt2', help='a folder with vocab.bpe and encoder.json, for the comparison without network')
+    args = parser.parse_args()
+    if not args.input and not (args.load and args.report):
+        parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure; see --help')
+    try:
+        if args.input:
+            start = time.time()
+            tokenizer = Tokenizer.train(read_texts(args.input), args.vocab_size)
+            tokenizer.save(args.out)
+            print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes per token on its own '
+                  f'text, hash {tokenizer.hash}, {time.time() - start:.1f} s')
+        if args.report:
+            try:
+                gpt2 = gpt2_encoding(args.gpt2)
+            except OSError as e:                    # requests' errors are OSErrors
+                if args.gpt2:
+                    raise
+                gpt2 = None
+                print(f"gpt2's vocabulary is not at hand ({type(e).__name__}); for the comparison: --gpt2=FOLDER with its "
+                      'vocab.bpe and encoder.json\n')
+            print(report(Tokenizer.load(args.load or args.out), read_texts(args.report), gpt2))
+    except (OSError, ValueError) as e:
+        print(f'error: {e}', file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == '__main__':
+    main()
