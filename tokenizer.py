@@ -229,7 +229,7 @@ class Tokenizer:
         return cls('char', [c.encode() for c in sorted(symbols)], special_tokens)
 
     @classmethod
-    def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:47]):
+    def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
         """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to 50,304, a multiple
         of 64. From a folder with vocab.bpe and encoder.json (their names may have a prefix), else tiktoken's cache or the
         network."""

@@ -1,0 +1,98 @@
+"""
+Evaluation: what a checkpoint is worth, measured on all of the held-out data.
+
+    python eval.py --ckpt=out/quickstart --data_dir=data/stdlib
+
+    loss    nats per token, perplexity e^loss, and bits per byte, of every token of val.bin; the trained model beside the
+            same architecture untrained
+
+Bits per byte is loss / ln 2 per byte of text instead of per token, so it compares models with different tokenizers; nats per
+token does not. Special tokens count as loss but not as bytes.
+
+Reads a checkpoint folder and a data folder. Writes eval.json into the checkpoint folder.
+"""
+import json, math, os, time
+import numpy as np
+import torch
+from tqdm import tqdm
+from configurator import configure
+from model import GPT, load_checkpoint
+from tokenizer import Tokenizer
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file
+data_dir = 'data/stdlib'    # made by prepare.py, with the checkpoint's tokenizer
+tasks = 'loss'              # comma-separated
+batch_size = 16             # sequences per forward pass
+random_init = True          # measure an untrained model too
+device = 'auto'             # auto, cpu, cuda, mps
+out: str | None = None      # where the results go; None = eval.json beside the checkpoint
+seed = 1337                 # of the untrained model
+config = configure(globals())
+
+TASKS = ('loss',)
+for task in tasks.split(','):
+    if task not in TASKS:
+        raise ValueError(f'unknown task {task!r}; there are: {", ".join(TASKS)}')
+if batch_size < 1:
+    raise ValueError(f'batch_size={batch_size} must be at least 1')
+if device == 'auto':
+    device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+
+# --- model and data ---------------------------------------------------------------------------------------------------
+model, checkpoint = load_checkpoint(ckpt, device)
+meta_path = os.path.join(data_dir, 'meta.json')
+if not os.path.exists(meta_path):
+    raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: python prepare.py --out_dir={data_dir}')
+with open(meta_path, encoding='utf-8') as f:
+    meta = json.load(f)
+tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
+if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
+    raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, {data_dir} was made with {tokenizer.hash}; '
+                     f'prepare the data with --tokenizer={ckpt}/tokenizer.json')
+val = np.memmap(os.path.join(data_dir, 'val.bin'), meta['dtype'], mode='r')
+if len(val) != meta['tokens']['val']:
+    raise ValueError(f'{data_dir}/val.bin has {len(val):,} tokens, meta.json says {meta["tokens"]["val"]:,}; run prepare.py again')
+token_bytes = np.array([len(t) for t in tokenizer.vocab] + [0] * len(tokenizer.special))
+
+
+@torch.no_grad()
+def exact_loss(model, data, T, batch_size):
+    """Summed nats of all tokens of data but the first, each predicted once, with the context that its block of T gives. The last
+    block is shorter. Returns nats, tokens."""
+    model.eval()
+    n = len(data) - 1
+    starts = range(0, n - n % T, T)
+    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)] + ([[n - n % T]] if n % T else [])
+    nats = 0.0
+    for batch in tqdm(batches, desc='loss', disable=None):
+        rows = torch.from_numpy(np.stack([data[s:s + T + 1] for s in batch]).astype(np.int64)).to(device)
+        nats += model(rows[:, :-1], rows[:, 1:])[1].item() * rows[:, 1:].numel()
+    return nats, n
+
+
+# --- tasks ------------------------------------------------------------------------------------------------------------
+results = {'ckpt': ckpt, 'step': checkpoint.get('step'), 'data_dir': data_dir, 'data_sha256': meta['sha256']['val'],
+           'tokenizer_hash': tokenizer.hash, 'tasks': {}}
+n_bytes = int(token_bytes[np.asarray(val[1:])].sum())
+models = [('trained', model)]
+if random_init:
+    torch.manual_seed(seed)
+    models.append(('untrained', GPT(model.config).to(device)))
+print(f'\n{"":<12}{"nats/token":>12}{"perplexity":>14}{"bits/byte":>12}{"tokens":>12}{"tok/s":>10}')
+results['tasks']['loss'] = {}
+for name, m in models:
+    start = time.time()
+    nats, n = exact_loss(m, val, model.config.block_size, batch_size)
+    row = {'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)), 'bits_per_byte': nats / math.log(2) / max(1, n_bytes),
+           'tokens': n, 'bytes': n_bytes}
+    results['tasks']['loss'][name] = row
+    print(f'{name:<12}{row["nats"]:>12.4f}{row["perplexity"]:>14.2f}{row["bits_per_byte"]:>12.4f}{n:>12,}'
+          f'{n / (time.time() - start):>10,.0f}')
+print(f'(an untrained model should be near ln V = {math.log(model.config.vocab_size):.4f} nats)')
+
+out = out or os.path.join(ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt), 'eval.json')
+with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+    json.dump(results, f, indent=1)
+os.replace(f'{out}.tmp', out)
+print(f'\nwritten to {out}; next: python sample.py --ckpt={ckpt}')

@@ -1,0 +1,102 @@
+"""
+Sampling: a checkpoint continues text.
+
+    python sample.py --ckpt=out/quickstart --prompt='def mean(values):' --num_samples=4 --stop_at=function
+    python sample.py --ckpt=out/quickstart --prompt_file=half_written.py --max_new_tokens=60       # complete a file
+    python sample.py --ckpt=out/shakespeare --prompt='ROMEO:' --temperature=0.5
+    python sample.py --ckpt=out/shakespeare --prompt='ROMEO:' --random_init=True                   # what learning changed
+
+Reads a folder that train.py wrote (weights and tokenizer.json), or any model.py checkpoint beside a tokenizer.json.
+Writes text: the prompt as it was given, then the continuation, as it comes when there is one sample.
+
+Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context it goes on
+with the last block_size tokens, more slowly.
+"""
+import codecs, os, re, sys, time
+import torch
+from configurator import configure
+from model import GPT, load_checkpoint
+from tokenizer import Tokenizer
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file, and tokenizer.json beside it
+prompt = ''                 # '' = the start of a document
+prompt_file: str | None = None  # take the prompt from a file, byte for byte
+num_samples = 1
+max_new_tokens = 200
+temperature = 0.8           # 0 = always the most probable token; higher is more varied
+top_k = 50                  # sample from the k most probable tokens; 0 = off
+top_p = 1.0                 # ... and from the fewest of them that reach probability p; 1 = off
+stop_at = ''                # function = where an indented body ends; any other text = before its first occurrence
+random_init = False         # True: the same architecture with untrained weights, for comparison
+device = 'auto'             # auto, cpu, cuda, mps
+seed: int | None = 1337     # None = different every time
+config = configure(globals())
+
+if max_new_tokens < 1 or num_samples < 1:
+    raise ValueError(f'max_new_tokens={max_new_tokens} and num_samples={num_samples} must be at least 1')
+if device == 'auto':
+    device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+torch.manual_seed(torch.seed() if seed is None else seed)
+
+# --- model and prompt -------------------------------------------------------------------------------------------------
+model, checkpoint = load_checkpoint(ckpt, device)
+tokenizer = Tokenizer.load(os.path.join(ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt), 'tokenizer.json'))
+if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
+    raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, its tokenizer.json is {tokenizer.hash}')
+if random_init:
+    model = GPT(model.config).to(device)
+if prompt_file is not None:
+    if prompt:
+        raise ValueError('give --prompt or --prompt_file, not both')
+    with open(prompt_file, encoding='utf-8', newline='') as f:
+        prompt = f.read()
+ids = tokenizer.encode(prompt)
+if '<|endoftext|>' in tokenizer.special and len(ids) < model.config.block_size:
+    ids = [tokenizer.special['<|endoftext|>'], *ids]    # training put one before every document
+if not ids:
+    ids = tokenizer.encode('\n')
+stop = [tokenizer.special[name] for name in ('<|endoftext|>', '<|im_end|>') if name in tokenizer.special]
+
+
+def cut(text):
+    """Where the continuation ends by stop_at, or None if it has not ended yet."""
+    if not stop_at:
+        return None
+    if stop_at == 'function':       # the first line that starts in column 0
+        end = re.search(r'\n(?=[^\s#)\]}])', text)
+        return end and end.start() + 1
+    at = text.find(stop_at)
+    return at if at >= 0 else None
+
+
+# --- generate: each row is decoded as its bytes arrive; an incremental decoder holds back a character's first bytes ------
+decoders = [codecs.getincrementaldecoder('utf-8')('replace') for _ in range(num_samples)]
+texts, open_rows = [''] * num_samples, set(range(num_samples))
+x = torch.tensor([ids] * num_samples, device=device)                    # (B, T)
+print('-' * 80)
+if num_samples == 1:
+    print(prompt, end='', flush=True)
+start_time, n_tokens = time.time(), 0
+for token in model.stream(x, max_new_tokens, temperature, top_k, top_p, stop):
+    for row in sorted(open_rows):
+        t = int(token[row])
+        n_tokens += 1
+        new = '' if t in stop else decoders[row].decode(tokenizer.decode_bytes([t]))
+        end = cut(texts[row] + new)
+        if end is not None:
+            new = (texts[row] + new)[len(texts[row]):end]
+        texts[row] += new
+        if num_samples == 1:
+            print(new, end='', flush=True)
+        if end is not None or t in stop:
+            open_rows.discard(row)
+    if not open_rows:
+        break
+dt = time.time() - start_time
+for row in open_rows:               # bytes that never became a character
+    texts[row] += decoders[row].decode(b'', final=True)
+if num_samples > 1:
+    print(f'\n{"-" * 80}\n'.join(prompt + text for text in texts), end='')
+print(f'\n{"-" * 80}')
+print(f'{n_tokens} tokens in {dt:.2f} s, {n_tokens / dt:,.0f} tok/s', file=sys.stderr)
