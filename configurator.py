@@ -9,13 +9,13 @@ A script states its settings as ordinary assignments, then calls configure once:
 
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
-Config files are Python that assigns the same names. Files and flags apply from left to right: what stands last wins.
-`--help` prints the script's docstring and every setting with its default and comment.
+Config files are Python that assigns the same names. Files and flags apply from left to right: what stands
+last wins. `--help` prints the script's docstring and every setting with its default and comment.
 
 A setting keeps the type of its default, or of its annotation; an int passes for a float, and 1e3 for an int.
-An unknown name, a wrong type or a broken config file is one line on stderr and exit code 2. So is, from then on, each
-OSError (no such file, disk full) and each ValueError that a file of ours raises: those are how our code
-says that an input is wrong. Any other exception is a bug and keeps its traceback.
+An unknown name, a wrong type or a broken config file is one line on stderr and exit code 2. So is, from then
+on, each OSError (no such file, disk full) and each ValueError that a file of ours raises: those are how our
+code says that an input is wrong. Any other exception is a bug and keeps its traceback.
 """
 import ast, difflib, io, os, sys, textwrap, tokenize, traceback, types, typing
 
@@ -42,7 +42,8 @@ def configure(namespace):
             source, (name, equals, text) = 'command line', argument[2:].partition('=')
             if not equals and name in settings:         # the form "--key value"
                 if not arguments or arguments[0].startswith('--'):
-                    raise ValueError(f'--{name} has no value; write --{name}=VALUE (its default is {values[name]!r})')
+                    raise ValueError(f'--{name} has no value; write --{name}=VALUE (its default is '
+                                     f'{values[name]!r})')
                 text = arguments.pop(0)
             new = {name: text if name in settings and accepts(settings[name][0], str) else literal(text)}
         for name, value in new.items():
@@ -88,7 +89,8 @@ def run_config_file(path, values):
             source = f.read()
     except (OSError, SyntaxError, UnicodeDecodeError) as e:
         hint = '' if path.endswith('.py') else '; a flag begins with --, a config file is named like config/quickstart.py'
-        raise ValueError(f'cannot read the config file {path} ({getattr(e, "strerror", None) or e}){hint}') from e
+        raise ValueError(f'cannot read the config file {path} '
+                         f'({getattr(e, "strerror", None) or e}){hint}') from e
     scope = dict(values)
     try:
         exec(compile(source, path, 'exec'), scope)

@@ -3,11 +3,12 @@ Evaluation: what a checkpoint is worth, measured on all of the held-out data.
 
     python eval.py --ckpt=out/quickstart --data_dir=data/stdlib
 
-    loss    nats per token, perplexity e^loss, and bits per byte, of every token of val.bin; the trained model beside the
+    loss    nats per token, perplexity e^loss, and bits per byte, of every token of val.bin; the trained model
+    beside the
             same architecture untrained
 
-Bits per byte is loss / ln 2 per byte of text instead of per token, so it compares models with different tokenizers; nats per
-token does not. Special tokens count as loss but not as bytes.
+Bits per byte is loss / ln 2 per byte of text instead of per token, so it compares models with different
+tokenizers; nats per token does not. Special tokens count as loss but not as bytes.
 
 Reads a checkpoint folder and a data folder. Writes eval.json into the checkpoint folder.
 """
@@ -43,23 +44,25 @@ if device == 'auto':
 model, checkpoint = load_checkpoint(ckpt, device)
 meta_path = os.path.join(data_dir, 'meta.json')
 if not os.path.exists(meta_path):
-    raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: python prepare.py --out_dir={data_dir}')
+    raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: python prepare.py '
+                            f'--out_dir={data_dir}')
 with open(meta_path, encoding='utf-8') as f:
     meta = json.load(f)
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
 if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
-    raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, {data_dir} was made with {tokenizer.hash}; '
-                     f'prepare the data with --tokenizer={ckpt}/tokenizer.json')
+    raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, {data_dir} was made '
+                     f'with {tokenizer.hash}; prepare the data with --tokenizer={ckpt}/tokenizer.json')
 val = np.memmap(os.path.join(data_dir, 'val.bin'), meta['dtype'], mode='r')
 if len(val) != meta['tokens']['val']:
-    raise ValueError(f'{data_dir}/val.bin has {len(val):,} tokens, meta.json says {meta["tokens"]["val"]:,}; run prepare.py again')
+    raise ValueError(f'{data_dir}/val.bin has {len(val):,} tokens, meta.json says {meta["tokens"]["val"]:,}; '
+                     'run prepare.py again')
 token_bytes = np.array([len(t) for t in tokenizer.vocab] + [0] * len(tokenizer.special))
 
 
 @torch.no_grad()
 def exact_loss(model, data, T, batch_size):
-    """Summed nats of all tokens of data but the first, each predicted once, with the context that its block of T gives. The last
-    block is shorter. Returns nats, tokens."""
+    """Summed nats of all tokens of data but the first, each predicted once, with the context that its block
+    of T gives. The last block is shorter. Returns nats, tokens."""
     model.eval()
     n = len(data) - 1
     starts = range(0, n - n % T, T)

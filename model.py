@@ -1,14 +1,15 @@
-"""
-The model: a decoder-only transformer in the LLaMA style, its generation, its optimizer groups and its checkpoints.
+""" The model: a decoder-only transformer in the LLaMA style, its generation, its optimizer groups and its
+checkpoints.
 
     python model.py                         # self-test and parameter counts of the size ladder
     python model.py config/codeparrot.py    # the plan for one config: parameters, FLOPs, tokens, memory
 
     token embedding -> n_layer x [ x + attention(norm(x));  x + swiglu(norm(x)) ] -> norm -> output projection
 
-What has replaced the 2017 block: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
-key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases, output projection tied to the embedding (1608.05859).
-Names and tensor layouts are Hugging Face's Llama, so import and export only rename.
+What has replaced the 2017 block: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE,
+2104.09864), grouped key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases, output projection tied
+to the embedding (1608.05859). Names and tensor layouts are Hugging Face's Llama, so import and export only
+rename.
 
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
 Copy this file alone: it needs torch; safetensors only for Hugging Face folders.
@@ -45,7 +46,8 @@ class GPTConfig:
             raise ValueError(f'n_embd={self.n_embd} must be a multiple of n_head={self.n_head}; nearest: '
                              f'{max(1, round(self.n_embd / self.n_head)) * self.n_head}')
         if self.n_embd // self.n_head % 2:
-            raise ValueError(f'the head width n_embd/n_head = {self.n_embd // self.n_head} must be even: RoPE turns pairs')
+            raise ValueError(f'the head width n_embd/n_head = {self.n_embd // self.n_head} must be even: '
+                             'RoPE turns pairs')
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
         if not 0 <= self.dropout < 1:
@@ -72,8 +74,9 @@ def rope_table(D, T, theta):
 
 
 def rotate(x, cos, sin):
-    """RoPE: turn the pair (x_i, x_{i + D/2}) by the position's angle, so that q . k depends on the distance alone.
-    Pairing i with its neighbour instead of i + D/2 is the other convention: weights do not carry over silently."""
+    """RoPE: turn the pair (x_i, x_{i + D/2}) by the position's angle, so that q . k depends on the distance
+    alone. Pairing i with its neighbour instead of i + D/2 is the other convention: weights do not carry over
+    silently."""
     a, b = x.float().chunk(2, dim=-1)                                               # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)     # (B, H, T, D)
 
@@ -98,7 +101,8 @@ class Attention(nn.Module):
             for stored, new in zip(cache, (k, v)):
                 stored[:, :, start:start + T] = new
             k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]           # (B, K, start + T, D)
-        # is_causal aligns query 0 with key 0, right only when nothing precedes; a single query may see every key
+        # is_causal aligns query 0 with key 0, right only when nothing precedes; a single query may see every
+        # key
         y = F.scaled_dot_product_attention(q, k, v, is_causal=start == 0, enable_gqa=self.K < self.H,
                                            dropout_p=self.dropout if self.training else 0.0)
         return self.w_o(y.transpose(1, 2).reshape(B, T, C))
@@ -143,7 +147,8 @@ class GPT(nn.Module):
         cos, sin = rope_table(config.n_embd // config.n_head, config.block_size, config.rope_theta)
         self.register_buffer('cos', cos, persistent=False)      # derived from the config, so not in checkpoints
         self.register_buffer('sin', sin, persistent=False)
-        # GPT-2's initialisation: 0.02, and less for what writes into the residual stream, which 2 n_layer terms add up in
+        # GPT-2's initialisation: 0.02, and less for what writes into the residual stream, which 2 n_layer
+        # terms add up in
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 residual = name.endswith(('w_o.weight', 'w_down.weight'))
@@ -153,7 +158,8 @@ class GPT(nn.Module):
         """Token ids (B, T) at positions start..start+T -> final hidden states (B, T, C)."""
         T = idx.shape[1]
         if start + T > self.config.block_size:
-            raise ValueError(f'{start + T} tokens do not fit the context of block_size={self.config.block_size}')
+            raise ValueError(f'{start + T} tokens do not fit the context of '
+                             f'block_size={self.config.block_size}')
         cos, sin = self.cos[start:start + T], self.sin[start:start + T]
         x = self.dropout(self.embedding(idx))                                       # (B, T, C)
         for i, block in enumerate(self.blocks):
@@ -161,9 +167,9 @@ class GPT(nn.Module):
         return self.norm(x)
 
     def forward(self, idx, targets=None):
-        """idx (B, T) -> logits (B, T, V) in float32, loss. The loss is the mean of -log p(target), in nats, over the targets
-        that are not IGNORE (0 if there are none), or None without targets. Position t is scored against targets[:, t],
-        so the caller shifts: x = tokens[:-1], y = tokens[1:]."""
+        """idx (B, T) -> logits (B, T, V) in float32, loss. The loss is the mean of -log p(target), in nats,
+        over the targets that are not IGNORE (0 if there are none), or None without targets. Position t is
+        scored against targets[:, t], so the caller shifts: x = tokens[:-1], y = tokens[1:]."""
         logits = self.head(self.backbone(idx)).float()                              # (B, T, V)
         if targets is None:
             return logits, None
@@ -174,17 +180,19 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
-        """Yield the next token of each row, (B,) at a time, until max_new_tokens or until every row has met an id of `stop`
-        (a row that has keeps repeating it).
+        """Yield the next token of each row, (B,) at a time, until max_new_tokens or until every row has met
+        an id of `stop` (a row that has keeps repeating it).
 
-        Each token is conditioned on the last block_size tokens, exactly as if the model were run afresh on them. Within the
-        context, the keys and values of earlier tokens are cached, so a step costs one position. Past it they are of no
-        use: the window moves, every position changes and with it, from layer 2 on, every key; so it is run afresh."""
+        Each token is conditioned on the last block_size tokens, exactly as if the model were run afresh on
+        them. Within the context, the keys and values of earlier tokens are cached, so a step costs one
+        position. Past it they are of no use: the window moves, every position changes and with it, from layer
+        2 on, every key; so it is run afresh."""
         c, B, T = self.config, *idx.shape
         if T == 0:
             raise ValueError('the prompt is empty; begin with a token, for instance <|endoftext|>')
         if temperature < 0 or (top_k is not None and top_k < 0) or (top_p is not None and not 0 < top_p <= 1):
-            raise ValueError(f'temperature={temperature} must be >= 0, top_k={top_k} >= 0 (0 = off), top_p={top_p} in (0, 1]')
+            raise ValueError(f'temperature={temperature} must be >= 0, top_k={top_k} >= 0 (0 = off), '
+                             f'top_p={top_p} in (0, 1]')
         was_training = self.training
         self.eval()
         try:
@@ -241,8 +249,9 @@ class GPT(nn.Module):
             'head_dim': (hf.get('head_dim') or 0) not in (0, hf.get('hidden_size', 0) // hf.get('num_attention_heads', 1))}
         if any(unsupported.values()):
             key = next(k for k, bad in unsupported.items() if bad)
-            raise ValueError(f'{path}: {key}={hf.get(key, rope.get(key))!r} is not supported; this model is a plain Llama: '
-                             'silu, no biases, default RoPE, head_dim = hidden_size / num_attention_heads')
+            raise ValueError(f'{path}: {key}={hf.get(key, rope.get(key))!r} is not supported; this model is '
+                             'a plain Llama: silu, no biases, default RoPE, head_dim = hidden_size / '
+                             'num_attention_heads')
         config = GPTConfig(
             vocab_size=hf['vocab_size'], block_size=hf['max_position_embeddings'], n_layer=hf['num_hidden_layers'],
             n_head=hf['num_attention_heads'], n_kv_head=hf.get('num_key_value_heads') or 0, n_embd=hf['hidden_size'],
@@ -254,7 +263,8 @@ class GPT(nn.Module):
         names = model.hf_names()
         missing = [names[k] for k in names if names[k] not in tensors]
         if missing:
-            raise ValueError(f'{folder} lacks the tensor {missing[0]} ({len(missing)} missing; files: {shards})')
+            raise ValueError(f'{folder} lacks the tensor {missing[0]} ({len(missing)} missing; files: '
+                             f'{shards})')
         model.load_state_dict({k: tensors[name].float() for k, name in names.items()}, strict=False)
         return model
 
@@ -289,8 +299,9 @@ class GPT(nn.Module):
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None):
-    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable tokens; top_p then
-    keeps the fewest of them whose probability reaches p (nucleus sampling, arXiv:1904.09751)."""
+    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable
+    tokens; top_p then keeps the fewest of them whose probability reaches p (nucleus sampling,
+    arXiv:1904.09751)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / temperature
@@ -308,7 +319,8 @@ def import_safetensors():
     try:
         import safetensors.torch
     except ImportError:
-        raise ValueError('Hugging Face folders need the package safetensors: pip install safetensors') from None
+        raise ValueError('Hugging Face folders need the package safetensors: pip install '
+                         'safetensors') from None
     return safetensors.torch
 
 
@@ -316,8 +328,9 @@ def import_safetensors():
 # Checkpoints: one file of tensors, numbers, strings, lists and dicts, so that it loads with weights_only=True
 
 def save_checkpoint(path, model, **extra):
-    """Write the model, its config and extra to path. Written beside it, flushed to the disk, then renamed: a crash or a full
-    disk leaves the old file whole. The model is the bare GPT, not its DDP or compiled wrapper."""
+    """Write the model, its config and extra to path. Written beside it, flushed to the disk, then renamed: a
+    crash or a full disk leaves the old file whole. The model is the bare GPT, not its DDP or compiled
+    wrapper."""
     state = {'format': 'nanoparrot-checkpoint-1', 'model_config': dataclasses.asdict(model.config),
              'model': model.state_dict(), **extra}
     try:
@@ -349,8 +362,8 @@ def load_checkpoint(path, device='cpu'):
         config, weights = GPTConfig(**checkpoint.pop('model_config')), checkpoint.pop('model')
     except Exception as e:                              # torch raises many kinds for a damaged or foreign file
         reason = (str(e).splitlines() or [''])[0]
-        raise ValueError(f'{path} is no readable checkpoint of ours ({type(e).__name__}: {reason}); it may be cut off: '
-                         'use another, or train again') from e
+        raise ValueError(f'{path} is no readable checkpoint of ours ({type(e).__name__}: {reason}); it may '
+                         'be cut off: use another, or train again') from e
     model = GPT(config).to(device)
     model.load_state_dict(weights)
     return model, checkpoint
@@ -370,8 +383,8 @@ def count_parameters(config):
 
 
 def flops_per_token(config):
-    """Forward and backward: 6 per parameter, and 12 n_layer n_embd block_size for attention's scores and sums (PaLM,
-    arXiv:2204.02311, appendix B; causality, which could halve that part, is not deducted)."""
+    """Forward and backward: 6 per parameter, and 12 n_layer n_embd block_size for attention's scores and sums
+    (PaLM, arXiv:2204.02311, appendix B; causality, which could halve that part, is not deducted)."""
     return 6 * count_parameters(config)['total'] + 12 * config.n_layer * config.n_embd * config.block_size
 
 
@@ -385,19 +398,22 @@ LADDER = [      # name, what the lesson that it comes from says it has, config
 
 
 def self_test():
-    print(f'{"":<18}{"total":>15}{"embedding":>13}{"blocks":>15}{"per block":>13}{"norm":>7}   the source says')
+    print(f'{"":<18}{"total":>15}{"embedding":>13}{"blocks":>15}{"per block":>13}{"norm":>7}   the source '
+          'says')
     for name, claim, config in LADDER:
         n = count_parameters(config)
-        print(f'{name:<18}{n["total"]:>15,}{n["embedding"]:>13,}{n["blocks"]:>15,}{n["per block"]:>13,}{n["final norm"]:>7,}'
-              f'   {claim}')
-    print('The output projection is the embedding (tied), so it adds nothing. The first four sources count too many; the last')
+        print(f'{name:<18}{n["total"]:>15,}{n["embedding"]:>13,}{n["blocks"]:>15,}{n["per block"]:>13,}{n["final norm"]:>7,} '
+              f'  {claim}')
+    print('The output projection is the embedding (tied), so it adds nothing. The first four sources count '
+          'too many; the last')
     print('two meant GPT-2 blocks of the same width, depth, context and vocabulary.\n')
 
     torch.manual_seed(0)
     model = GPT(LADDER[0][2])
     idx = torch.randint(256, (4, 65))
     logits, loss = model(idx[:, :-1], idx[:, 1:])
-    print(f'nano: forward {tuple(idx[:, :-1].shape)} -> {tuple(logits.shape)}, loss {loss:.4f}; ln V = {math.log(256):.4f}')
+    print(f'nano: forward {tuple(idx[:, :-1].shape)} -> {tuple(logits.shape)}, loss {loss:.4f}; ln V = '
+          f'{math.log(256):.4f}')
     out = model.generate(idx[:1, :10], 20)
     print(f'nano: generate {tuple(idx[:1, :10].shape)} -> {tuple(out.shape)}')
     assert logits.shape == (4, 64, 256) and abs(loss.item() - math.log(256)) < 0.1 and out.shape == (1, 30)
@@ -415,15 +431,22 @@ def plan(path):
     print(f'{path}: {config}')
     for part, value in n.items():
         print(f'  {part:<12} {value:>15,} parameters')
-    print(f'  {6 * n["total"]:,} + {flops - 6 * n["total"]:,} = {flops:,} FLOPs per token, forward and backward')
-    print(f'  {16 * n["total"] / 1e9:.2f} GB of weights, gradients and Adam moments in float32 (16 bytes a parameter)')
-    print(f'  {20 * n["total"] / 1e9:.2f}B tokens would be compute-optimal (20 a parameter; Chinchilla, arXiv:2203.15556)')
+    print(f'  {6 * n["total"]:,} + {flops - 6 * n["total"]:,} = {flops:,} FLOPs per token, forward and '
+          'backward')
+    print(f'  {16 * n["total"] / 1e9:.2f} GB of weights, gradients and Adam moments in float32 (16 bytes a '
+          'parameter)')
+    print(f'  {20 * n["total"] / 1e9:.2f}B tokens would be compute-optimal (20 a parameter; Chinchilla, '
+          'arXiv:2203.15556)')
     if tokens:
-        print(f'  {tokens / 1e9:.3f}B tokens planned ({tokens / n["total"]:.1f} a parameter), {flops * tokens:.2e} FLOPs:')
-        for device, peak, mfu in (('2 CPU cores', 0.2e12, 0.4), ('one A100', 312e12, 0.4), ('eight A100', 8 * 312e12, 0.4)):
+        print(f'  {tokens / 1e9:.3f}B tokens planned ({tokens / n["total"]:.1f} a parameter), '
+              f'{flops * tokens:.2e} FLOPs:')
+        for device, peak, mfu in (('2 CPU '
+                                   'cores', 0.2e12, 0.4), ('one '
+                                                           'A100', 312e12, 0.4), ('eight '
+                                                                                  'A100', 8 * 312e12, 0.4)):
             hours = flops * tokens / (peak * mfu) / 3600
-            print(f'    about {f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:.2f} hours"} on {device}, if it uses {mfu:.0%} '
-                  f'of {peak / 1e12:g} TFLOP/s')
+            print(f'    about {f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:.2f} hours"} on '
+                  f'{device}, if it uses {mfu:.0%} of {peak / 1e12:g} TFLOP/s')
 
 
 if __name__ == '__main__':

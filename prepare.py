@@ -1,16 +1,18 @@
 """
 Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids that train.py maps into memory.
 
-    python prepare.py                                                       # Python's own standard library, no network
-    python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char      # downloads 1.1 MB, once
-    python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
+    python prepare.py                                                       # Python's own standard library,
+    no network python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char      #
+    downloads 1.1 MB, once python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
 
-A source is a file, a folder or a glob of .py .txt .md (a file is a document) or .jsonl .json (a record is a document,
-its text under `text` or `content`), gzipped or not. Everything streams: memory does not grow with the corpus.
+A source is a file, a folder or a glob of .py .txt .md (a file is a document) or .jsonl .json (a record is a
+document, its text under `text` or `content`), gzipped or not. Everything streams: memory does not grow with
+the corpus.
 
-Reads the source twice: once to train the tokenizer on the training documents, once to encode.
-Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; documents end with <|endoftext|>),
-tokenizer.json, meta.json, and report.md / report.json: what came in, what was dropped and why, what is on disk.
+Reads the source twice: once to train the tokenizer on the training documents, once to encode. Writes under
+out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; documents end with <|endoftext|>),
+tokenizer.json, meta.json, and report.md / report.json: what came in, what was dropped and why, what is on
+disk.
 
 The decision made here is the corpus: a model can only know what these files hold, and shares their defects.
 """
@@ -47,8 +49,8 @@ PIECE = 16_000_000          # characters; a longer text is encoded in pieces, so
 # --- sources: a path -> documents -------------------------------------------------------------------------------------
 
 def download(name):
-    """Fetch a file of DOWNLOADS into download_dir, unless it is there. An interrupted transfer is continued; the file gets
-    its name only once its checksum is right."""
+    """Fetch a file of DOWNLOADS into download_dir, unless it is there. An interrupted transfer is continued;
+    the file gets its name only once its checksum is right."""
     url, sha256 = DOWNLOADS[name]
     path = os.path.join(download_dir, f'{name}.txt')
     if not os.path.exists(path):
@@ -63,13 +65,14 @@ def download(name):
                         for chunk in r.iter_content(1 << 20):
                             f.write(chunk)
         except requests.RequestException as e:
-            raise ValueError(f'cannot download {url} ({type(e).__name__}); fetch it by other means, put it at {path} and '
-                             'run the same command again') from e
+            raise ValueError(f'cannot download {url} ({type(e).__name__}); fetch it by other means, put it '
+                             f'at {path} and run the same command again') from e
         with open(part, 'rb') as f:
             found = hashlib.file_digest(f, 'sha256').hexdigest()
         if found != sha256:
             os.remove(part)
-            raise ValueError(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; run the same command again')
+            raise ValueError(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; run the '
+                             'same command again')
         os.replace(part, path)
     return path
 
@@ -89,8 +92,8 @@ def find_files(source):
         found = glob.glob(os.path.join(source, '**') if os.path.isdir(source) else source, recursive=True)
         files = [f for f in found if os.path.isfile(f) and f.removesuffix('.gz').endswith(TEXT + RECORDS)]
         if not files:
-            raise ValueError(f'source={source!r} is neither {", ".join(["stdlib", *DOWNLOADS])} nor a file, folder or glob with '
-                             f'{" ".join(TEXT + RECORDS)} (.gz) files in it')
+            raise ValueError(f'source={source!r} is neither {", ".join(["stdlib", *DOWNLOADS])} nor a file, '
+                             f'folder or glob with {" ".join(TEXT + RECORDS)} (.gz) files in it')
     return sorted(files)
 
 
@@ -135,8 +138,8 @@ def is_validation(document):
 
 
 # --- the funnel: documents -> documents ---------------------------------------------------------------------------------
-# A stage is a generator that counts what it passes on. The cleaning stages (normalise, filter, deduplicate, PII,
-# decontaminate) have their place after `read`, in this order.
+# A stage is a generator that counts what it passes on. The cleaning stages (normalise, filter, deduplicate,
+# PII, decontaminate) have their place after `read`, in this order.
 
 def stage(name, documents, reason_to_drop):
     """Pass on the documents for which reason_to_drop(document) is None; add this stage's line to the report."""
@@ -248,10 +251,12 @@ for side, b in bins.items():
     b.file.close()
     if b.tokens == 0:
         counts = ', '.join(f'{b.documents} {name}' for name, b in bins.items())
-        raise ValueError(f'{source} gives no {side} tokens (documents: {counts}; unreadable: {len(malformed)}); a source needs '
-                         f'text, and enough documents for val_fraction={val_fraction}')
+        raise ValueError(f'{source} gives no {side} tokens (documents: {counts}; unreadable: '
+                         f'{len(malformed)}); a source needs text, and enough documents for '
+                         f'val_fraction={val_fraction}')
     if os.path.getsize(f'{b.path}.tmp') != b.tokens * np.dtype(dtype).itemsize:
-        raise OSError(f'{b.path}.tmp holds {os.path.getsize(b.path + ".tmp")} bytes, not {b.tokens} {dtype}; disk full?')
+        raise OSError(f'{b.path}.tmp holds {os.path.getsize(b.path + ".tmp")} bytes, not {b.tokens} {dtype}; '
+                      'disk full?')
 
 # --- the report, and the names -------------------------------------------------------------------------------------------
 if single:
@@ -267,11 +272,15 @@ meta = {'format': 'nanoparrot-data-1', 'dtype': dtype, 'vocab_size': tok.vocab_s
 rows = [f'| {s["name"]} | {s["docs_in"]:,} | {s["docs_out"]:,} | {s["bytes_in"]:,} | {s["bytes_out"]:,} | '
         + ', '.join(f'{reason}: {n}' for reason, n in s['dropped'].items()) + ' |' for s in stages]
 text = '\n'.join([
-    f'# {out_dir}', '', f'source {source}, {len(files):,} files; tokenizer {tok.kind} of {tok.vocab_size:,}, hash {tok.hash}', '',
+    '# '
+    f'{out_dir}', '', f'source {source}, {len(files):,} files; tokenizer {tok.kind} of {tok.vocab_size:,}, '
+                      f'hash {tok.hash}', '',
     '| stage | documents in | out | bytes in | out | dropped |', '|---|---|---|---|---|---|', *rows, '',
     '| side | documents | tokens | bytes | bytes per token |', '|---|---|---|---|---|',
-    *(f'| {side} | {b.documents:,} | {b.tokens:,} | {b.bytes:,} | {b.bytes / b.tokens:.2f} |' for side, b in bins.items()), '',
-    f'{report["malformed"]} malformed records', *(f'- {path}: {m["records"]}, first at {m["first"]}' for path, m in malformed.items()),
+    *(f'| {side} | {b.documents:,} | {b.tokens:,} | {b.bytes:,} | {b.bytes / b.tokens:.2f} '
+      '|' for side, b in bins.items()), '',
+    f'{report["malformed"]} malformed '
+    'records', *(f'- {path}: {m["records"]}, first at {m["first"]}' for path, m in malformed.items()),
     ''])
 
 meta_path = os.path.join(out_dir, 'meta.json')
@@ -285,7 +294,8 @@ for name, content in (('report.md', text), ('report.json', json.dumps(report, in
         f.write(content)
 
 for side, b in bins.items():
-    print(f'{b.path}: {b.tokens:,} tokens ({dtype}), {b.documents:,} documents, {b.bytes / b.tokens:.2f} bytes per token')
+    print(f'{b.path}: {b.tokens:,} tokens ({dtype}), {b.documents:,} documents, {b.bytes / b.tokens:.2f} '
+          'bytes per token')
 if report['malformed']:
     print(f'{report["malformed"]} records could not be read; {out_dir}/report.md says which')
 print(f'{time.time() - start_time:.1f} s; next: python train.py --data_dir={out_dir}')

@@ -2,15 +2,16 @@
 Sampling: a checkpoint continues text.
 
     python sample.py --ckpt=out/quickstart --prompt='def mean(values):' --num_samples=4 --stop_at=function
-    python sample.py --ckpt=out/quickstart --prompt_file=half_written.py --max_new_tokens=60       # complete a file
-    python sample.py --ckpt=out/shakespeare --prompt='ROMEO:' --temperature=0.5
-    python sample.py --ckpt=out/shakespeare --prompt='ROMEO:' --random_init=True                   # what learning changed
+    python sample.py --ckpt=out/quickstart --prompt_file=half_written.py --max_new_tokens=60       # complete
+    a file python sample.py --ckpt=out/shakespeare --prompt='ROMEO:' --temperature=0.5 python sample.py
+    --ckpt=out/shakespeare --prompt='ROMEO:' --random_init=True                   # what learning changed
 
-Reads a folder that train.py wrote (weights and tokenizer.json), or any model.py checkpoint beside a tokenizer.json.
-Writes text: the prompt as it was given, then the continuation, as it comes when there is one sample.
+Reads a folder that train.py wrote (weights and tokenizer.json), or any model.py checkpoint beside a
+tokenizer.json. Writes text: the prompt as it was given, then the continuation, as it comes when there is one
+sample.
 
-Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context it goes on
-with the last block_size tokens, more slowly.
+Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
+it goes on with the last block_size tokens, more slowly.
 """
 import codecs, os, re, sys, time
 import torch
@@ -43,7 +44,8 @@ torch.manual_seed(torch.seed() if seed is None else seed)
 model, checkpoint = load_checkpoint(ckpt, device)
 tokenizer = Tokenizer.load(os.path.join(ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt), 'tokenizer.json'))
 if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
-    raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, its tokenizer.json is {tokenizer.hash}')
+    raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, its tokenizer.json '
+                     f'is {tokenizer.hash}')
 if random_init:
     model = GPT(model.config).to(device)
 if prompt_file is not None:

@@ -1,22 +1,24 @@
 """
 Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, and single characters.
 
-    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json     # train on .py .md .txt files
-    python tokenizer.py --load=tokenizer.json --report=FOLDER [--gpt2=FOLDER]      # how well does it fit that text?
+    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json     # train on .py .md .txt
+    files python tokenizer.py --load=tokenizer.json --report=FOLDER [--gpt2=FOLDER]      # how well does it
+    fit that text?
 
 Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; byte alphabet from GPT-2, Radford et al. 2019):
-1. A regex cuts the text into chunks (words, numbers, punctuation, indentation). No token crosses a chunk's edge.
+1. A regex cuts the text into chunks (words, numbers, punctuation, indentation). No token crosses a chunk's
+   edge.
 2. Every chunk starts as its UTF-8 bytes, which are the first 256 tokens: no text is out of vocabulary.
 3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
     'low lower lowest' -> merges l+o, lo+w, low+e -> [low] [lowe r] [lowe s t]
 
-Ids: the 256 bytes, then the merges in order, then the special tokens, which text can never produce: they are inserted
-by code, by id. They are reserved before pretraining, because a row added later starts untrained.
+Ids: the 256 bytes, then the merges in order, then the special tokens, which text can never produce: they are
+inserted by code, by id. They are reserved before pretraining, because a row added later starts untrained.
 
-The tokenizer is a decision that everything after it inherits: a checkpoint and its data carry the hash of theirs.
-Copy this file alone: it needs `regex` and `tiktoken` (the fast encoder), nothing else.
+The tokenizer is a decision that everything after it inherits: a checkpoint and its data carry the hash of
+theirs. Copy this file alone: it needs `regex` and `tiktoken` (the fast encoder), nothing else.
 """
 import argparse, collections, functools, hashlib, heapq, itertools, json, multiprocessing, os, re, sys, time
 import regex, tiktoken, tiktoken.load
@@ -26,7 +28,8 @@ import regex, tiktoken, tiktoken.load
 #   up to three digits
 #   symbols, with the newlines and indentation after them ` =`  `():\n        `
 #   a newline with the blank before and the indentation behind it; other blanks, leaving one space to the next word
-# LOG.md has the ablation: on Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns.
+# LOG.md has the ablation: on Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's
+# patterns.
 PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
            r'|\s*\n[ \t]*|\s+(?!\S)|\s+')
 # The same for pure-ASCII text, where the standard library's `re` does it in half the time of `regex`.
@@ -80,8 +83,9 @@ def count_chunks(texts, pattern=PATTERN):
 
 
 def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
-    """count_chunks over an iterator in constant memory: batches of documents go to worker processes. The sum does not
-    depend on their number. Workers are forked; where a system cannot fork (Windows), this process does the work."""
+    """count_chunks over an iterator in constant memory: batches of documents go to worker processes. The sum
+    does not depend on their number. Workers are forked; where a system cannot fork (Windows), this process
+    does the work."""
     def batches(characters=4_000_000):
         batch, size = [], 0
         for text in texts:
@@ -109,17 +113,18 @@ def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
 
 
 def learn_merges(chunks, n_merges):
-    """The trainer. chunks: {chunk: how often}; returns at most n_merges pairs of token ids, in order, and the number of
-    tokens that the corpus then has.
+    """The trainer. chunks: {chunk: how often}; returns at most n_merges pairs of token ids, in order, and the
+    number of tokens that the corpus then has.
 
     learn_merges({'low': 1, ' lower': 1, ' lowest': 1}, 2) -> [(108, 111), (256, 119)], that is l+o and lo+w
 
-    The most frequent pair wins; of equals, the one with the smaller ids. Three ideas make it fast enough for Python:
+    The most frequent pair wins; of equals, the one with the smaller ids. Three ideas make it fast enough for
+    Python:
     - the corpus has few distinct chunks (28 MB of Python: 90,000), so each is stored once, with its count;
-    - a merge changes only the chunks that hold its pair, which `where` lists, and only the pair's neighbours in them,
-      so `count` is kept up to date and nothing is ever counted again;
-    - a chunk is a str whose characters are token ids, and a pair a str of two: searching, splitting and comparing
-      are then single operations of the interpreter, and strings sort as their ids do.
+    - a merge changes only the chunks that hold its pair, which `where` lists, and only the pair's neighbours
+      in them, so `count` is kept up to date and nothing is ever counted again;
+    - a chunk is a str whose characters are token ids, and a pair a str of two: searching, splitting and
+      comparing are then single operations of the interpreter, and strings sort as their ids do.
     """
     words = [to_utf8(chunk).decode('latin-1') for chunk in chunks]      # byte b -> chr(b)
     freq = list(chunks.values())
@@ -177,8 +182,9 @@ def learn_merges(chunks, n_merges):
 # The tokenizer
 
 class Tokenizer:
-    """kind 'bpe' (bytes are its special case without merges) or 'char'. vocab[i] is the bytes of token i; special
-    tokens take the ids after it. bytes_per_token is the fit on the text it was trained on, if it was trained."""
+    """kind 'bpe' (bytes are its special case without merges) or 'char'. vocab[i] is the bytes of token i;
+    special tokens take the ids after it. bytes_per_token is the fit on the text it was trained on, if it was
+    trained."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
         if len(set(special_tokens)) != len(special_tokens):
@@ -194,11 +200,11 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN, processes=None):
-        """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and special tokens.
-        The result depends on the text alone, not on its order or on the number of processes."""
+        """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and special
+        tokens. The result depends on the text alone, not on its order or on the number of processes."""
         if vocab_size < 256 + len(special_tokens):
-            raise ValueError(f'vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} special tokens '
-                             f'need {256 + len(special_tokens)}')
+            raise ValueError(f'vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} '
+                             f'special tokens need {256 + len(special_tokens)}')
         if pattern != PATTERN:
             if regex.compile(pattern).groups:
                 raise ValueError(f'the pattern {pattern!r} has capturing groups; write (?:...) for (...)')
@@ -213,8 +219,8 @@ class Tokenizer:
         n_bytes = sum(n * len(to_utf8(chunk)) for chunk, n in chunks.items())
         tokenizer = cls('bpe', vocab, special_tokens, pattern, n_bytes / n_tokens)
         if tokenizer.vocab_size < vocab_size:
-            print(f'note: the text has only {len(merges):,} pairs to merge: the vocabulary is {tokenizer.vocab_size:,}, '
-                  f'not {vocab_size:,}', file=sys.stderr)
+            print(f'note: the text has only {len(merges):,} pairs to merge: the vocabulary is '
+                  f'{tokenizer.vocab_size:,}, not {vocab_size:,}', file=sys.stderr)
         return tokenizer
 
     @classmethod
@@ -230,9 +236,9 @@ class Tokenizer:
 
     @classmethod
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-        """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to 50,304, a multiple
-        of 64. From a folder with vocab.bpe and encoder.json (their names may have a prefix), else tiktoken's cache or the
-        network."""
+        """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to
+        50,304, a multiple of 64. From a folder with vocab.bpe and encoder.json (their names may have a
+        prefix), else tiktoken's cache or the network."""
         encoding = gpt2_encoding(folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
         return cls('bpe', vocab, special_tokens, encoding._pat_str)
@@ -246,15 +252,16 @@ class Tokenizer:
                 return [self.ranks[c.encode()] for c in text]
             except (KeyError, UnicodeEncodeError):
                 at = next(i for i, c in enumerate(text) if to_utf8(c) not in self.ranks)
-                raise ValueError(f'character {text[at]!r} at position {at} is not among the {len(self.vocab)} of this char '
-                                 f'tokenizer; a byte or bpe tokenizer takes any text') from None
+                raise ValueError(f'character {text[at]!r} at position {at} is not among the '
+                                 f'{len(self.vocab)} of this char tokenizer; a byte or bpe tokenizer takes '
+                                 'any text') from None
         if len(self.vocab) == 256:
             return list(to_utf8(text))
         return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
 
     def _merge_chunk(self, chunk):
-        """The merges, replayed on one chunk. The pair whose union has the lowest id goes first, everywhere at once:
-        what that creates has higher ids, so it cannot have deserved an earlier turn."""
+        """The merges, replayed on one chunk. The pair whose union has the lowest id goes first, everywhere at
+        once: what that creates has higher ids, so it cannot have deserved an earlier turn."""
         parts = [bytes([b]) for b in to_utf8(chunk)]
         while len(parts) > 1:
             best = min(zip(parts, parts[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], float('inf')))
@@ -281,7 +288,8 @@ class Tokenizer:
         """The bytes of ids; special tokens as their names. One token may be a part of a character only."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit a vocabulary of {self.vocab_size}')
+            raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit a vocabulary of '
+                             f'{self.vocab_size}')
         return b''.join([self.all_bytes[i] for i in ids])
 
     def decode(self, ids):
@@ -289,18 +297,22 @@ class Tokenizer:
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
     def render(self, messages, add_generation_prompt=False):
-        """A chat as ids and its loss mask: [{'role': 'user', 'content': 'hi'}, {'role': 'assistant', 'content': 'yo'}] ->
+        """A chat as ids and its loss mask: [{'role': 'user', 'content': 'hi'}, {'role': 'assistant',
+        'content': 'yo'}] ->
             <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nyo<|im_end|>\\n      (ChatML)
-                                                                      1111111111         (what is trained; 0 elsewhere)
-        Each part is encoded by itself, so content cannot merge with the frame or forge a special token, and the chat
-        without its answer, plus add_generation_prompt, is the exact prefix of the chat with it."""
+                                                                      1111111111         (what is trained; 0
+                                                                      elsewhere)
+        Each part is encoded by itself, so content cannot merge with the frame or forge a special token, and
+        the chat without its answer, plus add_generation_prompt, is the exact prefix of the chat with it."""
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
-            raise ValueError('this tokenizer has no <|im_start|> and <|im_end|>; chat needs a bpe tokenizer with them')
+            raise ValueError('this tokenizer has no <|im_start|> and <|im_end|>; chat needs a bpe tokenizer '
+                             'with them')
         ids, mask = [], []
         for message in messages:
             role, content = message.get('role'), message.get('content')
             if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
-                raise ValueError(f'a message is a role (system, user, assistant, tool) and a content of text, not {message}')
+                raise ValueError('a message is a role (system, user, assistant, tool) and a content of '
+                                 f'text, not {message}')
             header = [self.special['<|im_start|>'], *self.encode(role + '\n')]
             body = [*self.encode(content), self.special['<|im_end|>']]
             tail = self.encode('\n')
@@ -358,7 +370,8 @@ def gpt2_encoding(folder=None):
         return tiktoken.get_encoding('gpt2')
     files = {end: [f for f in sorted(os.listdir(folder)) if f.endswith(end)] for end in ('vocab.bpe', 'encoder.json')}
     if not all(files.values()):
-        raise ValueError(f'{folder} must hold vocab.bpe and encoder.json of GPT-2; it holds {sorted(os.listdir(folder))[:9]}')
+        raise ValueError(f'{folder} must hold vocab.bpe and encoder.json of GPT-2; it holds '
+                         f'{sorted(os.listdir(folder))[:9]}')
     bpe, encoder = (os.path.join(folder, names[0]) for names in files.values())
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=bpe, encoder_json_file=encoder)
     pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -371,7 +384,8 @@ def gpt2_encoding(folder=None):
 def read_texts(path):
     """The .py, .md and .txt files of a folder (or one file), in sorted order; undecodable ones are skipped."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; expected a text file or a folder of .py, .md or .txt files')
+        raise FileNotFoundError(f'{path} does not exist; expected a text file or a folder of .py, .md or '
+                                '.txt files')
     walk = ((root, sorted(files), folders.sort()) for root, folders, files in os.walk(path)) if os.path.isdir(path) \
         else [(os.path.dirname(path), [os.path.basename(path)], None)]
     for root, files, _ in walk:
@@ -406,23 +420,27 @@ def report(tokenizer, texts, gpt2=None):
         lines.append(f'{name:>10} {size:>7,} {n_bytes / n:>12.2f} {n / len(texts):>12,.0f} {n:>12,}')
     if gpt2:
         ratio = totals['gpt2'] / totals['this']
-        lines += ['', f'gpt2 needs {ratio:.2f} times the tokens: {ratio:.2f} times the FLOPs for the same text, and 1,024 tokens',
-                  f'of this tokenizer hold as much as {1024 * ratio:,.0f} of gpt2. That is what a mismatched tokenizer costs.']
+        lines += ['', f'gpt2 needs {ratio:.2f} times the tokens: {ratio:.2f} times the FLOPs for the same '
+                      'text, and 1,024 tokens',
+                  f'of this tokenizer hold as much as {1024 * ratio:,.0f} of gpt2. That is what a mismatched '
+                  'tokenizer costs.']
     if tokenizer.bytes_per_token:
         here, home = n_bytes / totals['this'], tokenizer.bytes_per_token
-        lines += ['', f'On the text it was trained on: {home:.2f} bytes/token, here {here:.2f}; a tokenizer trained on text',
+        lines += ['', f'On the text it was trained on: {home:.2f} bytes/token, here {here:.2f}; a tokenizer '
+                      'trained on text',
                   f'like this could save up to {max(0.0, 1 - here / home):.0%} of the tokens.' if here < home
                   else 'like its own: it fits.']
 
     words = collections.Counter(itertools.chain.from_iterable(re.findall(r'[^\W\d]\w+', text) for text in texts))
     top = words.most_common(20_000)
-    lines += ['', 'tokens per word (with the space before it; the 20,000 most frequent words, weighted): ' + ', '.join(
+    lines += ['', 'tokens per word (with the space before it; the 20,000 most frequent words, '
+                  'weighted): ' + ', '.join(
         f'{name} {sum(n * len(encode(" " + w)) for w, n in top) / max(1, sum(n for _, n in top)):.2f}'
         for name, encode in encoders.items())]
     split = [(w, n) for w, n in top if len(tokenizer.encode(w)) > 1 and len(tokenizer.encode(' ' + w)) > 1][:15]
     lines += ['the most frequent words that get split:']
     lines += [f'  {n:>8,}  {w:<20} ' + '   '.join(
-        f'{name}: ' + ' '.join(map(show[name], encode(" " + w))) for name, encode in encoders.items()) for w, n in split]
+        f'{name}: ' + ' '.join(map(show[name], encode(' ' + w))) for name, encode in encoders.items()) for w, n in split]
 
     lines += ['', 'pieces of keywords (alone / after a space) and of indentation (alone / after a newline):']
     for name, encode in encoders.items():
@@ -439,21 +457,24 @@ def report(tokenizer, texts, gpt2=None):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--input', help='train on this file or folder')
-    parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + special tokens (32768)')
+    parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + special tokens '
+                                                                      '(32768)')
     parser.add_argument('--out', default='tokenizer.json', help='where the trained tokenizer goes')
     parser.add_argument('--load', help='a tokenizer.json')
     parser.add_argument('--report', help='a file or folder to measure the fit on')
-    parser.add_argument('--gpt2', help='a folder with vocab.bpe and encoder.json, for the comparison without network')
+    parser.add_argument('--gpt2', help='a folder with vocab.bpe and encoder.json, for the comparison '
+                                       'without network')
     args = parser.parse_args()
     if not args.input and not (args.load and args.report):
-        parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure; see --help')
+        parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure; see '
+                     '--help')
     try:
         if args.input:
             start = time.time()
             tokenizer = Tokenizer.train(read_texts(args.input), args.vocab_size)
             tokenizer.save(args.out)
-            print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes per token on its own '
-                  f'text, hash {tokenizer.hash}, {time.time() - start:.1f} s')
+            print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes per '
+                  f'token on its own text, hash {tokenizer.hash}, {time.time() - start:.1f} s')
         if args.report:
             try:
                 gpt2 = gpt2_encoding(args.gpt2)
@@ -461,8 +482,8 @@ def main():
                 if args.gpt2:
                     raise
                 gpt2 = None
-                print(f"gpt2's vocabulary is not at hand ({type(e).__name__}); for the comparison: --gpt2=FOLDER with its "
-                      'vocab.bpe and encoder.json\n')
+                print(f"gpt2's vocabulary is not at hand ({type(e).__name__}); for the comparison: "
+                      '--gpt2=FOLDER with its vocab.bpe and encoder.json\n')
             print(report(Tokenizer.load(args.load or args.out), read_texts(args.report), gpt2))
     except (OSError, ValueError) as e:
         print(f'error: {e}', file=sys.stderr)

@@ -1,0 +1,20 @@
+# Tiny Shakespeare, one character a token, on any CPU. The budget of nanoGPT's CPU preset: 4 layers, 128 wide,
+# context 64, 2,000 steps of 12 x 64 = 768 characters: 1,536,000 characters, 1.53 epochs.
+#   python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
+#   python train.py config/shakespeare_cpu.py
+data_dir = 'data/shakespeare_char'
+out_dir = 'out/shakespeare_cpu'
+n_layer = 4
+n_head = 4
+n_embd = 128            # 0.8M parameters
+block_size = 64
+batch_size = 12
+max_steps = 2000
+learning_rate = 4e-3
+warmup_steps = 100
+eval_interval = 250
+eval_tokens = 111_539   # all of them
+save_interval = 500
+log_interval = 50
+sample_prompt = 'ROMEO:'
+sample_tokens = 300

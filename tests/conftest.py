@@ -1,0 +1,80 @@
+"""What the tests share: running scripts as a user does, lifting a pure function out of a flat script, one small data folder."""
+import ast
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import sysconfig
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))   # real files; tests skip without
+sys.path.insert(0, str(ROOT))
+
+
+def lift(script, *names):
+    """Functions of a flat script, compiled without running it: its imports of packages, then those definitions."""
+    tree = ast.parse((ROOT / script).read_text(encoding='utf-8'))
+    own = {p.stem for p in ROOT.glob('*.py')}
+    imports = [node for node in tree.body if isinstance(node, ast.Import)
+               or (isinstance(node, ast.ImportFrom) and node.module not in own)]
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names]
+    assert {f.name for f in functions} == set(names), f'{script} does not define all of {names}'
+    scope = {}
+    exec(compile(ast.Module(imports + functions, []), script, 'exec'), scope)
+    return scope[names[0]] if len(names) == 1 else [scope[name] for name in names]
+
+
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300):
+    """A script as its user runs it. Paths in arguments are relative to cwd; scripts are those of this checkout."""
+    launcher = [sys.executable] if processes == 1 else \
+        [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--master_port=0']
+    return subprocess.run([*launcher, str(ROOT / script), *map(str, arguments)], cwd=cwd, text=True, capture_output=True,
+                          timeout=timeout, env={**os.environ, **(env or {})})
+
+
+def ok(result):
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def mistake(result, *words):
+    """The script ended as it must for a user's mistake: exit code 2, one line on stderr, no traceback, these words in it."""
+    assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
+    assert 'Traceback' not in result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1, result.stderr
+    for word in words:
+        assert word in lines[0], (word, lines[0])
+
+
+def metrics(out_dir):
+    """metrics.jsonl without the figures that no two runs share."""
+    with open(pathlib.Path(out_dir) / 'metrics.jsonl', encoding='utf-8') as f:
+        return [{k: v for k, v in json.loads(line).items() if k not in ('dt', 'tok_s')} for line in f]
+
+
+@pytest.fixture(scope='session')
+def python_files(tmp_path_factory):
+    """A folder with some real Python: three packages of the standard library, about 1 MB."""
+    folder = tmp_path_factory.mktemp('python')
+    for package in ('asyncio', 'email', 'json', 'http', 'logging', 'importlib'):
+        shutil.copytree(pathlib.Path(sysconfig.get_paths()['stdlib']) / package, folder / package,
+                        ignore=shutil.ignore_patterns('__pycache__'))
+    return folder
+
+
+@pytest.fixture(scope='session')
+def data_dir(python_files, tmp_path_factory):
+    """That folder, prepared: a vocabulary of 512."""
+    out = tmp_path_factory.mktemp('data')
+    ok(run('prepare.py', f'--source={python_files}', f'--out_dir={out}', '--vocab_size=512'))
+    return out
+
+
+# a training run of seconds; tests add what they are about
+TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8', '--max_steps=12', '--warmup_steps=4',
+        '--eval_interval=4', '--save_interval=4', '--log_interval=1', '--eval_tokens=2048', '--sample_tokens=8', '--device=cpu']
