@@ -49,13 +49,14 @@ def configure(namespace):
         for name, value in new.items():
             if name not in settings:
                 close = difflib.get_close_matches(name, settings, n=1, cutoff=0.5)
-                hint = f'did you mean {close[0]}?' if close else f'see: python {os.path.basename(script)} --help'
+                see = f'see: python {os.path.basename(script)} --help'
+                hint = f'did you mean {close[0]}?' if close else see
                 raise ValueError(f'{source}: unknown setting {name}; {hint}')
             values[name] = coerce(name, value, settings[name][0], source)
             changed[name] = source
 
     namespace.update(values)
-    if os.environ.get('RANK', '0') == '0':              # torchrun starts a process per device: only the first talks
+    if os.environ.get('RANK', '0') == '0':        # torchrun starts a process per device: only the first talks
         print(f'{os.path.basename(script)} settings (* = not the default):')
         line = '  '.join(f'{"*" * (name in changed)}{name}={value!r}' for name, value in values.items())
         print(textwrap.fill(line, 118, initial_indent='  ', subsequent_indent='  ', break_on_hyphens=False))
@@ -83,12 +84,12 @@ def read_settings(script, namespace):
 
 
 def run_config_file(path, values):
-    """Execute a config file; return the public names that it assigned. It sees the settings' values so far."""
+    """Execute a config file, which sees the values so far; return the public names that it assigned."""
     try:
         with tokenize.open(path) as f:
             source = f.read()
     except (OSError, SyntaxError, UnicodeDecodeError) as e:
-        hint = '' if path.endswith('.py') else '; a flag begins with --, a config file is named like config/quickstart.py'
+        hint = '' if path.endswith('.py') else '; flags begin with --, config files end with .py'
         raise ValueError(f'cannot read the config file {path} '
                          f'({getattr(e, "strerror", None) or e}){hint}') from e
     scope = dict(values)
@@ -115,7 +116,7 @@ def literal(text):
 
 
 def coerce(name, value, kind, source):
-    """value as kind, where nothing is lost by it. `--seed=None` reaches a `str | None` setting as text: it means None."""
+    """value as kind, where nothing is lost by it. The text None means None where None is allowed."""
     if value == 'None' and accepts(kind, types.NoneType):
         return None
     if type(value) is float and value != value:
@@ -132,7 +133,7 @@ def coerce(name, value, kind, source):
 
 def one_line_for_mistakes(kind, error, tb):
     """sys.excepthook: what the user can mend becomes one line and exit code 2."""
-    last = traceback.extract_tb(tb)[-1]                 # a `raise` of ours, not an operation that failed in our code
+    last = traceback.extract_tb(tb)[-1]          # a `raise` of ours, not an operation that failed in our code
     ours = os.path.dirname(os.path.abspath(last.filename)) == os.path.dirname(os.path.abspath(__file__)) \
         and last.line.startswith('raise ')
     if issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):

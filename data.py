@@ -37,8 +37,8 @@ def open_bins(data_dir, block_size):
             raise ValueError(f'{path} has {found:,} bytes, meta.json says {n * itemsize:,}: it is cut off or '
                              'from another run; run prepare.py again')
         if n < block_size + 1:
-            raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and its '
-                             'last target; lower --block_size or prepare more text')
+            raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and '
+                             'its target; lower --block_size or prepare more text')
         bins[side] = np.memmap(path, meta['dtype'], mode='r')
     return meta, bins
 

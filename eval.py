@@ -20,7 +20,7 @@ from configurator import configure
 from model import GPT, load_checkpoint
 from tokenizer import Tokenizer
 
-# --- settings ---------------------------------------------------------------------------------------------------------
+# --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file
 data_dir = 'data/stdlib'    # made by prepare.py, with the checkpoint's tokenizer
 tasks = 'loss'              # comma-separated
@@ -40,7 +40,7 @@ if batch_size < 1:
 if device == 'auto':
     device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
 
-# --- model and data ---------------------------------------------------------------------------------------------------
+# --- model and data -----------------------------------------------------------------------------------------
 model, checkpoint = load_checkpoint(ckpt, device)
 meta_path = os.path.join(data_dir, 'meta.json')
 if not os.path.exists(meta_path):
@@ -66,7 +66,8 @@ def exact_loss(model, data, T, batch_size):
     model.eval()
     n = len(data) - 1
     starts = range(0, n - n % T, T)
-    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)] + ([[n - n % T]] if n % T else [])
+    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)]
+    batches += [[n - n % T]] if n % T else []
     nats = 0.0
     for batch in tqdm(batches, desc='loss', disable=None):
         rows = torch.from_numpy(np.stack([data[s:s + T + 1] for s in batch]).astype(np.int64)).to(device)
@@ -74,9 +75,9 @@ def exact_loss(model, data, T, batch_size):
     return nats, n
 
 
-# --- tasks ------------------------------------------------------------------------------------------------------------
-results = {'ckpt': ckpt, 'step': checkpoint.get('step'), 'data_dir': data_dir, 'data_sha256': meta['sha256']['val'],
-           'tokenizer_hash': tokenizer.hash, 'tasks': {}}
+# --- tasks --------------------------------------------------------------------------------------------------
+results = {'ckpt': ckpt, 'step': checkpoint.get('step'), 'data_dir': data_dir,
+           'data_sha256': meta['sha256']['val'], 'tokenizer_hash': tokenizer.hash, 'tasks': {}}
 n_bytes = int(token_bytes[np.asarray(val[1:])].sum())
 models = [('trained', model)]
 if random_init:
@@ -87,8 +88,8 @@ results['tasks']['loss'] = {}
 for name, m in models:
     start = time.time()
     nats, n = exact_loss(m, val, model.config.block_size, batch_size)
-    row = {'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)), 'bits_per_byte': nats / math.log(2) / max(1, n_bytes),
-           'tokens': n, 'bytes': n_bytes}
+    row = {'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),
+           'bits_per_byte': nats / math.log(2) / max(1, n_bytes), 'tokens': n, 'bytes': n_bytes}
     results['tasks']['loss'][name] = row
     print(f'{name:<12}{row["nats"]:>12.4f}{row["perplexity"]:>14.2f}{row["bits_per_byte"]:>12.4f}{n:>12,}'
           f'{n / (time.time() - start):>10,.0f}')

@@ -28,9 +28,9 @@ class GPTConfig:
     block_size: int = 1024          # longest context, tokens
     n_layer: int = 12
     n_head: int = 12                # query heads
-    n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head, plain multi-head attention
+    n_kv_head: int = 0          # key/value heads, a divisor of n_head; 0 = n_head: plain multi-head
     n_embd: int = 768
-    n_ffn: int = 0                  # hidden width of SwiGLU; 0 = 8/3 n_embd to the nearest 64, as large as a 4x GELU MLP
+    n_ffn: int = 0       # width of SwiGLU; 0 = 8/3 n_embd, rounded to 64: as large as a 4x GELU MLP
     dropout: float = 0.0
     rope_theta: float = 10000.0     # wavelengths run from 2 pi to 2 pi theta; raise it for longer contexts
     norm_eps: float = 1e-6
@@ -91,7 +91,7 @@ class Attention(nn.Module):
         self.w_o = nn.Linear(self.H * self.D, c.n_embd, bias=False)
 
     def forward(self, x, cos, sin, cache=None, start=0):
-        """x (B, T, C) at positions start..start+T. cache: this layer's (k, v), each (B, K, block_size, D), or None."""
+        """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D)."""
         B, T, C = x.shape
         q = self.w_q(x).view(B, T, self.H, self.D).transpose(1, 2)                  # (B, H, T, D)
         k = self.w_k(x).view(B, T, self.K, self.D).transpose(1, 2)                  # (B, K, T, D)
@@ -145,7 +145,7 @@ class GPT(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         cos, sin = rope_table(config.n_embd // config.n_head, config.block_size, config.rope_theta)
-        self.register_buffer('cos', cos, persistent=False)      # derived from the config, so not in checkpoints
+        self.register_buffer('cos', cos, persistent=False)    # derived from the config, so not in checkpoints
         self.register_buffer('sin', sin, persistent=False)
         # GPT-2's initialisation: 0.02, and less for what writes into the residual stream, which 2 n_layer
         # terms add up in
@@ -173,7 +173,8 @@ class GPT(nn.Module):
         logits = self.head(self.backbone(idx)).float()                              # (B, T, V)
         if targets is None:
             return logits, None
-        total = F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORE, reduction='sum')
+        total = F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORE,
+                                reduction='sum')
         return logits, total / (targets != IGNORE).sum().clamp(min=1)
 
     # --- generation
@@ -200,7 +201,7 @@ class GPT(nn.Module):
             shape = (B, c.n_kv_head, length, c.n_embd // c.n_head)
             dtype = torch.get_autocast_dtype(idx.device.type) if torch.is_autocast_enabled(idx.device.type) \
                 else self.embedding.weight.dtype
-            cache = [tuple(torch.empty(shape, dtype=dtype, device=idx.device) for _ in 'kv') for _ in self.blocks]
+            cache = [[torch.empty(shape, dtype=dtype, device=idx.device) for _ in 'kv'] for _ in self.blocks]
             stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
             done = torch.zeros(B, dtype=torch.bool, device=idx.device)
             cached = 0
@@ -228,7 +229,7 @@ class GPT(nn.Module):
     # --- optimizer
 
     def parameter_groups(self, weight_decay):
-        """Decay what multiplies (matrices); leave the norms' gains alone, which decay would pull away from 1."""
+        """Decay the matrices; leave the gains of the norms alone, which decay would pull away from 1."""
         return [{'params': [p for p in self.parameters() if p.dim() >= 2], 'weight_decay': weight_decay},
                 {'params': [p for p in self.parameters() if p.dim() < 2], 'weight_decay': 0.0}]
 
@@ -241,24 +242,29 @@ class GPT(nn.Module):
         path = os.path.join(folder, 'config.json')
         with open(path, encoding='utf-8') as f:
             hf = json.load(f)
-        rope = {**(hf.get('rope_scaling') or {}), **(hf.get('rope_parameters') or {})}      # transformers 4, 5
+        rope = {**(hf.get('rope_scaling') or {}), **(hf.get('rope_parameters') or {})}     # transformers 4, 5
         unsupported = {
-            'model_type': hf.get('model_type') != 'llama', 'rope_type': rope.get('rope_type', 'default') != 'default',
+            'model_type': hf.get('model_type') != 'llama',
+            'rope_type': rope.get('rope_type', 'default') != 'default',
             'attention_bias': hf.get('attention_bias'), 'mlp_bias': hf.get('mlp_bias'),
             'hidden_act': hf.get('hidden_act', 'silu') != 'silu',
-            'head_dim': (hf.get('head_dim') or 0) not in (0, hf.get('hidden_size', 0) // hf.get('num_attention_heads', 1))}
+            'head_dim': hf.get('head_dim') not in (None, hf['hidden_size'] // hf['num_attention_heads'])}
         if any(unsupported.values()):
             key = next(k for k, bad in unsupported.items() if bad)
             raise ValueError(f'{path}: {key}={hf.get(key, rope.get(key))!r} is not supported; this model is '
                              'a plain Llama: silu, no biases, default RoPE, head_dim = hidden_size / '
                              'num_attention_heads')
         config = GPTConfig(
-            vocab_size=hf['vocab_size'], block_size=hf['max_position_embeddings'], n_layer=hf['num_hidden_layers'],
-            n_head=hf['num_attention_heads'], n_kv_head=hf.get('num_key_value_heads') or 0, n_embd=hf['hidden_size'],
-            n_ffn=hf['intermediate_size'], norm_eps=hf['rms_norm_eps'], tie_embeddings=hf.get('tie_word_embeddings', False),
-            rope_theta=float(rope.get('rope_theta') or hf.get('rope_theta') or 10000.0))
+            vocab_size=hf['vocab_size'], block_size=hf['max_position_embeddings'],
+            n_layer=hf['num_hidden_layers'], n_head=hf['num_attention_heads'],
+            n_kv_head=hf.get('num_key_value_heads') or 0, n_embd=hf['hidden_size'],
+            n_ffn=hf['intermediate_size'],
+            rope_theta=float(rope.get('rope_theta') or hf.get('rope_theta') or 10000.0),
+            norm_eps=hf['rms_norm_eps'], tie_embeddings=hf.get('tie_word_embeddings', False))
         shards = sorted(name for name in os.listdir(folder) if name.endswith('.safetensors'))
-        tensors = {k: v for name in shards for k, v in safetensors.load_file(os.path.join(folder, name)).items()}
+        tensors = {}
+        for name in shards:
+            tensors |= safetensors.load_file(os.path.join(folder, name))
         model = cls(config)
         names = model.hf_names()
         missing = [names[k] for k in names if names[k] not in tensors]
@@ -269,27 +275,30 @@ class GPT(nn.Module):
         return model
 
     def save_hf(self, folder):
-        """Write config.json and model.safetensors, as transformers' LlamaForCausalLM and llama.cpp's converter read them."""
+        """Write config.json and model.safetensors, as LlamaForCausalLM of transformers reads them."""
         safetensors, c = import_safetensors(), self.config
         os.makedirs(folder, exist_ok=True)
         state = self.state_dict()
         tensors = {name: state[k].contiguous() for k, name in self.hf_names().items()}
         safetensors.save_file(tensors, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
         hf = {'architectures': ['LlamaForCausalLM'], 'model_type': 'llama', 'vocab_size': c.vocab_size,
-              'max_position_embeddings': c.block_size, 'num_hidden_layers': c.n_layer, 'num_attention_heads': c.n_head,
-              'num_key_value_heads': c.n_kv_head, 'head_dim': c.n_embd // c.n_head, 'hidden_size': c.n_embd,
-              'intermediate_size': c.n_ffn, 'rms_norm_eps': c.norm_eps, 'rope_theta': c.rope_theta,
-              'rope_parameters': {'rope_type': 'default', 'rope_theta': c.rope_theta}, 'hidden_act': 'silu',
-              'attention_bias': False, 'mlp_bias': False, 'tie_word_embeddings': c.tie_embeddings, 'bos_token_id': None,
-              'eos_token_id': None, 'dtype': str(self.embedding.weight.dtype).removeprefix('torch.')}
+              'max_position_embeddings': c.block_size, 'num_hidden_layers': c.n_layer,
+              'num_attention_heads': c.n_head, 'num_key_value_heads': c.n_kv_head,
+              'head_dim': c.n_embd // c.n_head, 'hidden_size': c.n_embd, 'intermediate_size': c.n_ffn,
+              'rope_theta': c.rope_theta,                                                   # transformers 4
+              'rope_parameters': {'rope_type': 'default', 'rope_theta': c.rope_theta},      # transformers 5
+              'rms_norm_eps': c.norm_eps, 'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False,
+              'tie_word_embeddings': c.tie_embeddings, 'bos_token_id': None, 'eos_token_id': None,
+              'dtype': str(self.embedding.weight.dtype).removeprefix('torch.')}
         with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump(hf, f, indent=2)
 
     def hf_names(self):
         """{our name: Hugging Face's name} of every tensor that a checkpoint holds."""
-        rename = {'attention.w_q': 'self_attn.q_proj', 'attention.w_k': 'self_attn.k_proj', 'attention.w_v': 'self_attn.v_proj',
-                  'attention.w_o': 'self_attn.o_proj', 'mlp.w_gate': 'mlp.gate_proj', 'mlp.w_up': 'mlp.up_proj',
-                  'mlp.w_down': 'mlp.down_proj', 'norm_1': 'input_layernorm', 'norm_2': 'post_attention_layernorm'}
+        rename = {'norm_1': 'input_layernorm', 'norm_2': 'post_attention_layernorm',
+                  'attention.w_q': 'self_attn.q_proj', 'attention.w_k': 'self_attn.k_proj',
+                  'attention.w_v': 'self_attn.v_proj', 'attention.w_o': 'self_attn.o_proj',
+                  'mlp.w_gate': 'mlp.gate_proj', 'mlp.w_up': 'mlp.up_proj', 'mlp.w_down': 'mlp.down_proj'}
         names = {'embedding.weight': 'model.embed_tokens.weight', 'norm.weight': 'model.norm.weight'}
         if not self.config.tie_embeddings:
             names['head.weight'] = 'lm_head.weight'
@@ -310,7 +319,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
-        drop = p.cumsum(dim=-1) - p >= top_p                        # what comes before it is enough; never the first
+        drop = p.cumsum(dim=-1) - p >= top_p                 # what comes before it is enough; never the first
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
     return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]
 
@@ -324,7 +333,7 @@ def import_safetensors():
     return safetensors.torch
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Checkpoints: one file of tensors, numbers, strings, lists and dicts, so that it loads with weights_only=True
 
 def save_checkpoint(path, model, **extra):
@@ -346,7 +355,7 @@ def save_checkpoint(path, model, **extra):
 
 
 def load_checkpoint(path, device='cpu'):
-    """A .pt file, a folder with best.pt or last.pt, or a Hugging Face Llama folder -> GPT on device, dict of the rest."""
+    """A .pt file, a folder with best.pt or last.pt, or a Hugging Face folder -> GPT on device, the rest."""
     if os.path.isdir(path):
         found = [name for name in ('best.pt', 'last.pt') if os.path.exists(os.path.join(path, name))]
         if not found and any(name.endswith('.safetensors') for name in os.listdir(path)):
@@ -360,7 +369,7 @@ def load_checkpoint(path, device='cpu'):
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
         config, weights = GPTConfig(**checkpoint.pop('model_config')), checkpoint.pop('model')
-    except Exception as e:                              # torch raises many kinds for a damaged or foreign file
+    except Exception as e:                             # torch raises many kinds for a damaged or foreign file
         reason = (str(e).splitlines() or [''])[0]
         raise ValueError(f'{path} is no readable checkpoint of ours ({type(e).__name__}: {reason}); it may '
                          'be cut off: use another, or train again') from e
@@ -369,7 +378,7 @@ def load_checkpoint(path, device='cpu'):
     return model, checkpoint
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Self-test, parameter counts, plan
 
 def count_parameters(config):
@@ -402,8 +411,8 @@ def self_test():
           'says')
     for name, claim, config in LADDER:
         n = count_parameters(config)
-        print(f'{name:<18}{n["total"]:>15,}{n["embedding"]:>13,}{n["blocks"]:>15,}{n["per block"]:>13,}{n["final norm"]:>7,} '
-              f'  {claim}')
+        print(f'{name:<18}{n["total"]:>15,}{n["embedding"]:>13,}{n["blocks"]:>15,}{n["per block"]:>13,}'
+              f'{n["final norm"]:>7,}   {claim}')
     print('The output projection is the embedding (tied), so it adds nothing. The first four sources count '
           'too many; the last')
     print('two meant GPT-2 blocks of the same width, depth, context and vocabulary.\n')
@@ -426,7 +435,8 @@ def plan(path):
         exec(compile(f.read(), path, 'exec'), scope)
     fields = {f.name: f.default for f in dataclasses.fields(GPTConfig)}
     config = GPTConfig(**{k: scope.get(k, default) or default for k, default in fields.items()})
-    n, tokens = count_parameters(config), scope.get('batch_size', 0) * config.block_size * scope.get('max_steps', 0)
+    n = count_parameters(config)
+    tokens = scope.get('batch_size', 0) * config.block_size * scope.get('max_steps', 0)
     flops = flops_per_token(config)
     print(f'{path}: {config}')
     for part, value in n.items():

@@ -19,7 +19,7 @@ from configurator import configure
 from model import GPT, load_checkpoint
 from tokenizer import Tokenizer
 
-# --- settings ---------------------------------------------------------------------------------------------------------
+# --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file, and tokenizer.json beside it
 prompt = ''                 # '' = the start of a document
 prompt_file: str | None = None  # take the prompt from a file, byte for byte
@@ -28,7 +28,7 @@ max_new_tokens = 200
 temperature = 0.8           # 0 = always the most probable token; higher is more varied
 top_k = 50                  # sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # ... and from the fewest of them that reach probability p; 1 = off
-stop_at = ''                # function = where an indented body ends; any other text = before its first occurrence
+stop_at = ''            # function = where an indented body ends; other text = before it first occurs
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, mps
 seed: int | None = 1337     # None = different every time
@@ -40,9 +40,10 @@ if device == 'auto':
     device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
 torch.manual_seed(torch.seed() if seed is None else seed)
 
-# --- model and prompt -------------------------------------------------------------------------------------------------
+# --- model and prompt ---------------------------------------------------------------------------------------
 model, checkpoint = load_checkpoint(ckpt, device)
-tokenizer = Tokenizer.load(os.path.join(ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt), 'tokenizer.json'))
+folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
+tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, its tokenizer.json '
                      f'is {tokenizer.hash}')
@@ -72,7 +73,8 @@ def cut(text):
     return at if at >= 0 else None
 
 
-# --- generate: each row is decoded as its bytes arrive; an incremental decoder holds back a character's first bytes ------
+# --- generate -----------------------------------------------------------------------------------------------
+# Each row is decoded as its bytes arrive; an incremental decoder holds back the first bytes of a character.
 decoders = [codecs.getincrementaldecoder('utf-8')('replace') for _ in range(num_samples)]
 texts, open_rows = [''] * num_samples, set(range(num_samples))
 x = torch.tensor([ids] * num_samples, device=device)                    # (B, T)

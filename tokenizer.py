@@ -20,14 +20,15 @@ inserted by code, by id. They are reserved before pretraining, because a row add
 The tokenizer is a decision that everything after it inherits: a checkpoint and its data carry the hash of
 theirs. Copy this file alone: it needs `regex` and `tiktoken` (the fast encoder), nothing else.
 """
-import argparse, collections, functools, hashlib, heapq, itertools, json, multiprocessing, os, re, sys, time
+import argparse, collections, functools, hashlib, heapq, itertools, json, math, multiprocessing, os, re, sys
+import time
 import regex, tiktoken, tiktoken.load
 
 # One alternative per kind of chunk, tried from left to right:
 #   a word, with the space or the one symbol before it    ` return`  `.append`  `_name`
 #   up to three digits
 #   symbols, with the newlines and indentation after them ` =`  `():\n        `
-#   a newline with the blank before and the indentation behind it; other blanks, leaving one space to the next word
+#   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
 # LOG.md has the ablation: on Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's
 # patterns.
 PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
@@ -36,14 +37,14 @@ PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[
 ASCII_PATTERN = PATTERN.replace(r'\p{L}', 'A-Za-z').replace(r'\p{N}', '0-9')
 MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) are cut for training, which they would stall
 
-SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',     # documents, chat, padding
+SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',     # documents, chat
                   '<|tool_call|>', '<|tool_result|>',                                       # tool use
-                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # fill in the middle
-                  *(f'<|span_{i}|>' for i in range(54))]                                    # span corruption; 64 in all
+                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                   # fill in the middle
+                  *(f'<|span_{i}|>' for i in range(54))]                          # span corruption; 64 in all
 
 
 def printable(data):
-    """Bytes as GPT-2 shows them, one visible character each: b' a\\n' -> 'Ġa\u010a'. Its inverse is from_printable."""
+    """Bytes as GPT-2 shows them, one visible character each: b' a\\n' -> 'ĠaĊ'. Inverse: from_printable."""
     return ''.join(BYTE_TO_CHAR[b] for b in data)
 
 
@@ -52,7 +53,7 @@ def from_printable(text):
 
 
 # Latin-1's visible characters stand for themselves, the other 68 bytes for the characters from U+0100 on.
-_visible = [*range(ord('!'), ord('~') + 1), *range(ord('¡'), ord('¬') + 1), *range(ord('®'), ord('ÿ') + 1)]
+_visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _others = [b for b in range(256) if b not in _visible]
 BYTE_TO_CHAR = {b: chr(b) for b in _visible} | {b: chr(256 + i) for i, b in enumerate(_others)}
 CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
@@ -66,7 +67,7 @@ def to_utf8(text):
         return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace').encode()
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # Training
 
 def count_chunks(texts, pattern=PATTERN):
@@ -133,27 +134,27 @@ def learn_merges(chunks, n_merges):
         for pair in map(''.join, zip(word, word[1:])):
             count[pair] += freq[i]
             where[pair].append(i)
-    heap = [(-n, pair) for pair, n in count.items()]                    # largest count first, then smallest ids
+    heap = [(-n, pair) for pair, n in count.items()]                  # largest count first, then smallest ids
     heapq.heapify(heap)
 
     merges = []
     while heap and len(merges) < n_merges:
         n, pair = heapq.heappop(heap)
-        if -n != count[pair]:                       # out of date: an old pair can only have lost occurrences since
+        if -n != count[pair]:                  # out of date: an old pair can only have lost occurrences since
             if count[pair] > 0:
                 heapq.heappush(heap, (-count[pair], pair))
             continue
         left, right = pair
         new = chr(256 + len(merges))
         merges.append((ord(left), ord(right)))
-        born = collections.defaultdict(int)         # the pairs that this merge creates; all of them contain `new`
+        born = collections.defaultdict(int)     # the pairs that this merge creates; all of them contain `new`
         for i in where.pop(pair):
             word, f = words[i], freq[i]
             before, found, after = word.partition(pair)
             if not found:                           # an earlier merge took the pair apart
                 continue
             words[i] = merged = word.replace(pair, new)
-            if left != right and pair not in after:                     # one occurrence: only its neighbours change
+            if left != right and pair not in after:               # one occurrence: only its neighbours change
                 if before:
                     count[before[-1] + left] -= f
                     born[before[-1] + new] += f
@@ -178,7 +179,7 @@ def learn_merges(chunks, n_merges):
     return merges, sum(f * len(word) for word, f in zip(words, freq))
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # The tokenizer
 
 class Tokenizer:
@@ -194,7 +195,7 @@ class Tokenizer:
         self.vocab_size = len(vocab) + len(self.special)
         self.ranks = {token: i for i, token in enumerate(vocab)}            # bytes -> id
         self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
-        self._bulk = None                                                   # a tiktoken.Encoding, made when first needed
+        self._bulk = None                                        # a tiktoken.Encoding, made when first needed
         self._find = regex.compile(pattern).findall
         self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)       # most chunks are ones seen before
 
@@ -208,7 +209,7 @@ class Tokenizer:
         if pattern != PATTERN:
             if regex.compile(pattern).groups:
                 raise ValueError(f'the pattern {pattern!r} has capturing groups; write (?:...) for (...)')
-            pattern += r'|[\s\S]'                   # whatever a pattern forgets is a chunk of its own, never lost
+            pattern += r'|[\s\S]'               # whatever a pattern forgets is a chunk of its own, never lost
         chunks = count_chunks_parallel(texts, pattern, processes)
         if not chunks:
             raise ValueError('there is no text to train a tokenizer on')
@@ -246,7 +247,7 @@ class Tokenizer:
     # --- text -> ids -> text
 
     def encode(self, text):
-        """list of ids. Never a special id, whatever the text: '<|endoftext|>' typed by a user is thirteen characters."""
+        """A list of ids. Never a special one: '<|endoftext|>' typed by a user is thirteen characters."""
         if self.kind == 'char':
             try:
                 return [self.ranks[c.encode()] for c in text]
@@ -264,7 +265,7 @@ class Tokenizer:
         once: what that creates has higher ids, so it cannot have deserved an earlier turn."""
         parts = [bytes([b]) for b in to_utf8(chunk)]
         while len(parts) > 1:
-            best = min(zip(parts, parts[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], float('inf')))
+            best = min(zip(parts, parts[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
             union = best[0] + best[1]
             if union not in self.ranks:
                 break
@@ -344,9 +345,9 @@ class Tokenizer:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
             from_text = str.encode if d['kind'] == 'char' else from_printable
-            return cls(d['kind'], [from_text(token) for token in d['vocab']], d['special_tokens'], d['pattern'],
-                       d['bytes_per_token'])
-        except (KeyError, TypeError, ValueError) as e:      # ValueError: truncated JSON, or bytes that are no UTF-8
+            vocab = [from_text(token) for token in d['vocab']]
+            return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
+        except (KeyError, TypeError, ValueError) as e:  # truncated JSON or no UTF-8 are ValueErrors
             raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); '
                              'make one: python tokenizer.py --input=FOLDER --out=tokenizer.json') from e
 
@@ -365,44 +366,44 @@ class Tokenizer:
 
 
 def gpt2_encoding(folder=None):
-    """GPT-2's tiktoken.Encoding, from a folder with vocab.bpe and encoder.json or else from tiktoken's cache or network."""
+    """GPT-2's tiktoken.Encoding, from vocab.bpe and encoder.json in folder, or tiktoken's cache or network."""
     if folder is None:
         return tiktoken.get_encoding('gpt2')
-    files = {end: [f for f in sorted(os.listdir(folder)) if f.endswith(end)] for end in ('vocab.bpe', 'encoder.json')}
+    here = sorted(os.listdir(folder))
+    files = {end: [f for f in here if f.endswith(end)] for end in ('vocab.bpe', 'encoder.json')}
     if not all(files.values()):
         raise ValueError(f'{folder} must hold vocab.bpe and encoder.json of GPT-2; it holds '
                          f'{sorted(os.listdir(folder))[:9]}')
     bpe, encoder = (os.path.join(folder, names[0]) for names in files.values())
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=bpe, encoder_json_file=encoder)
     pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-    return tiktoken.Encoding('gpt2', pat_str=pattern, mergeable_ranks=ranks, special_tokens={'<|endoftext|>': 50256})
+    return tiktoken.Encoding('gpt2', pat_str=pattern, mergeable_ranks=ranks,
+                             special_tokens={'<|endoftext|>': 50256})
 
 
-# ----------------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------------------------------------
 # The fit report and the command line
 
 def read_texts(path):
-    """The .py, .md and .txt files of a folder (or one file), in sorted order; undecodable ones are skipped."""
+    """The .py, .md and .txt files of a folder (or one file), sorted; what is not UTF-8 is passed over."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; expected a text file or a folder of .py, .md or '
                                 '.txt files')
-    walk = ((root, sorted(files), folders.sort()) for root, folders, files in os.walk(path)) if os.path.isdir(path) \
-        else [(os.path.dirname(path), [os.path.basename(path)], None)]
-    for root, files, _ in walk:
-        for name in files:
-            if name.endswith(('.py', '.md', '.txt')):
-                try:
-                    with open(os.path.join(root, name), encoding='utf-8', newline='') as f:
-                        yield f.read()
-                except UnicodeDecodeError:
-                    pass
+    folder = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names]
+    for file in sorted(folder) if os.path.isdir(path) else [path]:
+        if file.endswith(('.py', '.md', '.txt')) or file == path:
+            try:
+                with open(file, encoding='utf-8', newline='') as f:
+                    yield f.read()
+            except UnicodeDecodeError:
+                pass
 
 
 SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
 
 
 def report(tokenizer, texts, gpt2=None):
-    """How well a tokenizer fits some texts, beside GPT-2's (a tiktoken.Encoding or None). Returns the text to print."""
+    """How well a tokenizer fits some texts, beside GPT-2's (a tiktoken.Encoding or None): text to print."""
     texts = [text for text in texts if text]
     if not texts:
         raise ValueError('there is no text to report on')
@@ -413,10 +414,10 @@ def report(tokenizer, texts, gpt2=None):
     lines = [f'{len(texts):,} files, {n_bytes / 1e6:.2f} MB', '',
              f'{"vocabulary":>10} {"size":>7} {"bytes/token":>12} {"tokens/file":>12} {"tokens":>12}']
     totals = {}
-    for name, encode in encoders.items():
-        n = totals[name] = sum(map(len, tokenizer.encode_batch(texts) if name == 'this'
-                                   else gpt2.encode_ordinary_batch(texts)))
-        size = tokenizer.vocab_size if name == 'this' else gpt2.n_vocab
+    for name in encoders:
+        encoded = tokenizer.encode_batch(texts) if name == 'this' else gpt2.encode_ordinary_batch(texts)
+        size, n = tokenizer.vocab_size if name == 'this' else gpt2.n_vocab, sum(map(len, encoded))
+        totals[name] = n
         lines.append(f'{name:>10} {size:>7,} {n_bytes / n:>12.2f} {n / len(texts):>12,.0f} {n:>12,}')
     if gpt2:
         ratio = totals['gpt2'] / totals['this']
@@ -431,16 +432,17 @@ def report(tokenizer, texts, gpt2=None):
                   f'like this could save up to {max(0.0, 1 - here / home):.0%} of the tokens.' if here < home
                   else 'like its own: it fits.']
 
-    words = collections.Counter(itertools.chain.from_iterable(re.findall(r'[^\W\d]\w+', text) for text in texts))
+    words = collections.Counter(word for text in texts for word in re.findall(r'[^\W\d]\w+', text))
     top = words.most_common(20_000)
     lines += ['', 'tokens per word (with the space before it; the 20,000 most frequent words, '
                   'weighted): ' + ', '.join(
         f'{name} {sum(n * len(encode(" " + w)) for w, n in top) / max(1, sum(n for _, n in top)):.2f}'
         for name, encode in encoders.items())]
-    split = [(w, n) for w, n in top if len(tokenizer.encode(w)) > 1 and len(tokenizer.encode(' ' + w)) > 1][:15]
+    split = [(w, n) for w, n in top if min(len(tokenizer.encode(w)), len(tokenizer.encode(' ' + w))) > 1][:15]
     lines += ['the most frequent words that get split:']
     lines += [f'  {n:>8,}  {w:<20} ' + '   '.join(
-        f'{name}: ' + ' '.join(map(show[name], encode(' ' + w))) for name, encode in encoders.items()) for w, n in split]
+        f'{name}: ' + ' '.join(map(show[name], encode(' ' + w))) for name, encode in encoders.items())
+        for w, n in split]
 
     lines += ['', 'pieces of keywords (alone / after a space) and of indentation (alone / after a newline):']
     for name, encode in encoders.items():
@@ -455,7 +457,8 @@ def report(tokenizer, texts, gpt2=None):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    as_it_is = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
     parser.add_argument('--input', help='train on this file or folder')
     parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + special tokens '
                                                                       '(32768)')

@@ -366,7 +366,7 @@ while True:
 
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
     scaler.unscale_(optimizer)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()   # before clipping
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()  # before clipping
     loss_sum, stop_votes = all_sum(float(loss_sum), stop_asked)
     stop_asked = stop_votes > 0                             # the processes stop together or not at all
     if math.isfinite(norm) and math.isfinite(loss_sum):

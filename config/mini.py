@@ -11,7 +11,7 @@ n_embd = 512
 n_ffn = 1536
 block_size = 512
 vocab_size = 256        # bytes; Tiny Shakespeare uses 65 of them, so the loss falls to ln 65 = 4.17 at once
-batch_size = 32         # the lesson's 16 x 2 accumulated; on two devices 16 each: torchrun --nproc_per_node=2 train.py ...
+batch_size = 32         # the lesson's 16 x 2 accumulated; two devices take 16 each
 micro_batch_size = 16
 max_steps = 10_000
 learning_rate = 3e-4    # the lesson's
