@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from configurator import configure
+from data import open_bins, sequences
 from model import GPT, load_checkpoint
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file
-data_dir = 'data/stdlib'    # made by prepare.py, with the checkpoint's tokenizer
+data_dir = 'data/quickstart' # made by prepare.py, with the checkpoint's tokenizer
 tasks = 'loss'              # comma-separated
 batch_size = 16             # sequences per forward pass
 random_init = True          # measure an untrained model too
@@ -42,20 +43,12 @@ if device == 'auto':
 
 # --- model and data -----------------------------------------------------------------------------------------
 model, checkpoint = load_checkpoint(ckpt, device)
-meta_path = os.path.join(data_dir, 'meta.json')
-if not os.path.exists(meta_path):
-    raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: python prepare.py '
-                            f'--out_dir={data_dir}')
-with open(meta_path, encoding='utf-8') as f:
-    meta = json.load(f)
+meta, bins = open_bins(data_dir, block_size=1)
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
 if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, {data_dir} was made '
                      f'with {tokenizer.hash}; prepare the data with --tokenizer={ckpt}/tokenizer.json')
-val = np.memmap(os.path.join(data_dir, 'val.bin'), meta['dtype'], mode='r')
-if len(val) != meta['tokens']['val']:
-    raise ValueError(f'{data_dir}/val.bin has {len(val):,} tokens, meta.json says {meta["tokens"]["val"]:,}; '
-                     'run prepare.py again')
+val = bins['val']
 token_bytes = np.array([len(t) for t in tokenizer.vocab] + [0] * len(tokenizer.special))
 
 
@@ -70,14 +63,14 @@ def exact_loss(model, data, T, batch_size):
     batches += [[n - n % T]] if n % T else []
     nats = 0.0
     for batch in tqdm(batches, desc='loss', disable=None):
-        rows = torch.from_numpy(np.stack([data[s:s + T + 1] for s in batch]).astype(np.int64)).to(device)
-        nats += model(rows[:, :-1], rows[:, 1:])[1].item() * rows[:, 1:].numel()
+        x, y = (torch.from_numpy(a).to(device) for a in sequences(data, batch, min(T, n - batch[0])))
+        nats += model(x, y)[1].item() * y.numel()
     return nats, n
 
 
 # --- tasks --------------------------------------------------------------------------------------------------
 results = {'ckpt': ckpt, 'step': checkpoint.get('step'), 'data_dir': data_dir,
-           'data_sha256': meta['sha256']['val'], 'tokenizer_hash': tokenizer.hash, 'tasks': {}}
+           'data_sha256': meta.get('sha256', {}).get('val'), 'tokenizer_hash': tokenizer.hash, 'tasks': {}}
 n_bytes = int(token_bytes[np.asarray(val[1:])].sum())
 models = [('trained', model)]
 if random_init:

@@ -71,8 +71,11 @@ def download(name):
     except requests.RequestException as e:
         raise ValueError(f'cannot download {url} ({type(e).__name__}); fetch it by other means, put it at '
                          f'{path} and run the same command again') from e
+    digest = hashlib.sha256()
     with open(part, 'rb') as f:
-        found = hashlib.file_digest(f, 'sha256').hexdigest()
+        for chunk in iter(lambda: f.read(1 << 20), b''):
+            digest.update(chunk)
+    found = digest.hexdigest()
     if found != sha256:
         os.remove(part)
         raise ValueError(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; run the same '
