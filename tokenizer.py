@@ -20,7 +20,7 @@ inserted by code, by id. They are reserved before pretraining, because a row add
 The tokenizer is a decision that everything after it inherits: a checkpoint and its data carry the hash of
 theirs. Copy this file alone: it needs `regex` and `tiktoken` (the fast encoder), nothing else.
 """
-import argparse, collections, functools, hashlib, heapq, itertools, json, math, multiprocessing, os, re, sys
+import argparse, collections, functools, gc, hashlib, heapq, itertools, json, math, multiprocessing, os, re, sys
 import time
 import regex, tiktoken, tiktoken.load
 
@@ -131,7 +131,7 @@ def learn_merges(chunks, n_merges):
     freq = list(chunks.values())
     count, where = collections.defaultdict(int), collections.defaultdict(list)
     for i, word in enumerate(words):
-        for pair in map(''.join, zip(word, word[1:])):
+        for pair in map(str.__add__, word, word[1:]):                   # 'low' -> 'lo', 'ow'
             count[pair] += freq[i]
             where[pair].append(i)
     heap = [(-n, pair) for pair, n in count.items()]                  # largest count first, then smallest ids
@@ -154,19 +154,21 @@ def learn_merges(chunks, n_merges):
             if not found:                           # an earlier merge took the pair apart
                 continue
             words[i] = merged = word.replace(pair, new)
-            if left != right and pair not in after:               # one occurrence: only its neighbours change
+            if left != right and pair not in after:     # one occurrence: only its neighbours change
                 if before:
                     count[before[-1] + left] -= f
-                    born[before[-1] + new] += f
-                    where[before[-1] + new].append(i)
+                    p = before[-1] + new
+                    born[p] += f
+                    where[p].append(i)
                 if after:
                     count[right + after[0]] -= f
-                    born[new + after[0]] += f
-                    where[new + after[0]].append(i)
-            else:                                   # several, perhaps touching: count the whole chunk again
-                for p in map(''.join, zip(word, word[1:])):
+                    p = new + after[0]
+                    born[p] += f
+                    where[p].append(i)
+            else:                                       # several, perhaps touching: count the chunk again
+                for p in map(str.__add__, word, word[1:]):
                     count[p] -= f
-                for p in map(''.join, zip(merged, merged[1:])):
+                for p in map(str.__add__, merged, merged[1:]):
                     if new in p:
                         born[p] += f
                         where[p].append(i)
@@ -213,7 +215,13 @@ class Tokenizer:
         chunks = count_chunks_parallel(texts, pattern, processes)
         if not chunks:
             raise ValueError('there is no text to train a tokenizer on')
-        merges, n_tokens = learn_merges(chunks, vocab_size - 256 - len(special_tokens))
+        collecting = gc.isenabled()
+        gc.disable()                                # millions of objects and no cycles: collecting only costs time
+        try:
+            merges, n_tokens = learn_merges(chunks, vocab_size - 256 - len(special_tokens))
+        finally:
+            if collecting:
+                gc.enable()
         vocab = [bytes([b]) for b in range(256)]
         for left, right in merges:
             vocab.append(vocab[left] + vocab[right])

@@ -1,0 +1,53 @@
+"""
+What the benchmarks share: this checkout's leaves on the path, the whole standard library as documents, and a process of its own
+for every measurement, so that peak memory is that of one trainer.
+"""
+import os
+import pathlib
+import resource
+import subprocess
+import sys
+import sysconfig
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+
+
+def python_documents(folder=None):
+    """The .py files below a folder, the standard library with its tests by default: [(path, text)]."""
+    folder = folder or sysconfig.get_paths()['stdlib']
+    documents = []
+    for root, _, names in os.walk(folder):
+        if 'site-packages' in root[len(folder):]:
+            continue
+        for name in names:
+            if name.endswith('.py'):
+                try:
+                    with open(os.path.join(root, name), encoding='utf-8', newline='') as f:
+                        documents.append((os.path.join(root, name), f.read()))
+                except UnicodeDecodeError:
+                    pass
+    return sorted(documents)
+
+
+def in_turn(contestants, rounds, script):
+    """Run `script NAME` for each name, round after round (A B C A B C ...): machines drift, ratios in one round do not.
+    Each prints 'seconds megabytes note'. Returns {name: [(seconds, megabytes, note), ...]}."""
+    results = {name: [] for name in contestants}
+    for _ in range(rounds):
+        for name in contestants:
+            out = subprocess.run([sys.executable, script, name], capture_output=True, text=True, check=True).stdout
+            seconds, megabytes, note = out.strip().splitlines()[-1].split(' ', 2)
+            results[name].append((float(seconds), float(megabytes), note))
+    return results
+
+
+def timed(work):
+    """Seconds that work() takes, the process's peak memory in MB, and what it returns."""
+    start = time.perf_counter()
+    value = work()
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, value
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]

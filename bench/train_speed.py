@@ -1,0 +1,62 @@
+"""
+Training steps, beside transformers' LlamaForCausalLM of the same shape, dtype, threads, batch and optimizer settings.
+
+    pip install -r bench/requirements.txt
+    python bench/train_speed.py
+"""
+import contextlib
+import sys
+
+import torch
+from peers import in_turn, median, timed
+from model import GPT, GPTConfig
+
+SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128), 12), 'quickstart': (GPTConfig(4096, 256, 6, 6, 0, 192), 16),
+          'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 4)}
+STEPS = 12
+
+
+def steps(shape, who, dtype):
+    c, B = SHAPES[shape]
+    torch.manual_seed(0)
+    x = torch.randint(c.vocab_size, (B, c.block_size + 1))
+    x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
+    if who == 'ours':
+        model = GPT(c)
+        optimizer = torch.optim.AdamW(model.parameter_groups(0.1), 1e-4, fused=True)
+        loss_of = lambda: model(x, y)[1]
+    else:
+        import transformers
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, num_hidden_layers=c.n_layer,
+            num_attention_heads=c.n_head, max_position_embeddings=c.block_size, tie_word_embeddings=True))
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)     # as fast an optimizer as ours
+        loss_of = lambda: model(input_ids=x, labels=x, use_cache=False).loss
+    context = torch.autocast('cpu', torch.bfloat16) if dtype == 'bfloat16' else contextlib.nullcontext()
+
+    def step():
+        with context:
+            loss = loss_of()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    for _ in range(2):
+        step()
+    seconds = median([timed(step)[0] for _ in range(STEPS)])
+    return seconds, timed(lambda: None)[1], f'{B * c.block_size / seconds:.0f}'
+
+
+if __name__ == '__main__':
+    if len(sys.argv) > 1:
+        print(*steps(*sys.argv[1].split(':')))
+    else:
+        print(f'{"":>28}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}   peak MB (medians of 5 rounds)')
+        for shape in SHAPES:
+            for dtype in ('float32', 'bfloat16'):
+                names = [f'{shape}:{who}:{dtype}' for who in ('ours', 'transformers')]
+                a, b = in_turn(names, 5, __file__).values()
+                ratio = median([q[0] / p[0] for p, q in zip(a, b)])
+                print(f'{shape:>18}{dtype:>10}{median([int(r[2]) for r in a]):>12,}{median([int(r[2]) for r in b]):>14,}'
+                      f'{ratio:>8.2f}   {max(r[1] for r in a):.0f} / {max(r[1] for r in b):.0f}')
