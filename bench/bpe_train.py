@@ -1,6 +1,6 @@
 """
-BPE training, beside HF tokenizers and rustbpe: the whole standard library with its tests, vocabulary 32,768, our pattern for
-all, documents in memory before the clock starts, one process per measurement, in turn.
+BPE training, beside HF tokenizers and rustbpe: the whole standard library with its tests, vocabulary 32,768,
+our pattern for all, documents in memory before the clock starts, one process per measurement, in turn.
 
     pip install -r bench/requirements.txt
     python bench/bpe_train.py
@@ -11,7 +11,7 @@ import sys
 from peers import in_turn, median, python_documents, timed
 from tokenizer import PATTERN, Tokenizer, count_chunks_parallel, learn_merges
 
-VOCAB = 32_768                  # bytes and merges; special tokens are left out, to compare the same work
+VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
 
 
 def ours(texts):
@@ -32,7 +32,8 @@ def hf(texts):
     from tokenizers import models, pre_tokenizers, trainers
     t = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(tokenizers.Regex(PATTERN), behavior='isolated')
-    t.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    t.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     t.train_from_iterator(texts, trainers.BpeTrainer(
         vocab_size=VOCAB, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     return t
@@ -51,11 +52,12 @@ if __name__ == '__main__':
     if len(sys.argv) > 1:
         texts = [text for _, text in python_documents()]
         seconds, megabytes, vocab = timed(lambda: CONTESTANTS[sys.argv[1]](texts))
-        note = hashlib.sha256(b'\0'.join(vocab)).hexdigest()[:16] if isinstance(vocab, list) else 'own byte order'
-        print(seconds, megabytes, note)
+        as_list = isinstance(vocab, list)       # HF numbers the bytes differently: tests compare with it
+        print(seconds, megabytes, hashlib.sha256(b'\0'.join(vocab)).hexdigest()[:16] if as_list else '-')
     else:
         texts = [text for _, text in python_documents()]
-        print(f'{len(texts):,} files, {sum(len(t.encode()) for t in texts) / 1e6:.1f} MB, vocabulary {VOCAB:,}, 5 rounds')
+        size = sum(len(text.encode()) for text in texts) / 1e6
+        print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, 5 rounds')
         results = in_turn(CONTESTANTS, 5, __file__)
         print(f'{"":>18}{"seconds (min, median, max)":>32}{"peak MB":>10}{"ours / it":>12}   vocabulary')
         for name, rows in results.items():

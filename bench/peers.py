@@ -1,6 +1,6 @@
 """
-What the benchmarks share: this checkout's leaves on the path, the whole standard library as documents, and a process of its own
-for every measurement, so that peak memory is that of one trainer.
+What the benchmarks share: this checkout's leaves on the path, the whole standard library as documents, and a
+process of its own for every measurement, so that peak memory is that of one contestant.
 """
 import os
 import pathlib
@@ -31,13 +31,13 @@ def python_documents(folder=None):
 
 
 def in_turn(contestants, rounds, script):
-    """Run `script NAME` for each name, round after round (A B C A B C ...): machines drift, ratios in one round do not.
-    Each prints 'seconds megabytes note'. Returns {name: [(seconds, megabytes, note), ...]}."""
+    """Run `script NAME` for each name, round after round (A B C A B C ...), because machines drift while the
+    ratios within a round do not. Each prints 'seconds megabytes note'; {name: [(seconds, megabytes, note)]}."""
     results = {name: [] for name in contestants}
     for _ in range(rounds):
         for name in contestants:
-            out = subprocess.run([sys.executable, script, name], capture_output=True, text=True, check=True).stdout
-            seconds, megabytes, note = out.strip().splitlines()[-1].split(' ', 2)
+            run = subprocess.run([sys.executable, script, name], capture_output=True, text=True, check=True)
+            seconds, megabytes, note = run.stdout.strip().splitlines()[-1].split(' ', 2)
             results[name].append((float(seconds), float(megabytes), note))
     return results
 

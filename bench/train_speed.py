@@ -1,5 +1,5 @@
 """
-Training steps, beside transformers' LlamaForCausalLM of the same shape, dtype, threads, batch and optimizer settings.
+Training steps, beside transformers' LlamaForCausalLM of the same shape, dtype, threads, batch and optimizer.
 
     pip install -r bench/requirements.txt
     python bench/train_speed.py
@@ -11,7 +11,8 @@ import torch
 from peers import in_turn, median, timed
 from model import GPT, GPTConfig
 
-SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128), 12), 'quickstart': (GPTConfig(4096, 256, 6, 6, 0, 192), 16),
+SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128), 12),
+          'quickstart': (GPTConfig(4096, 256, 6, 6, 0, 192), 16),
           'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 4)}
 STEPS = 12
 
@@ -28,8 +29,9 @@ def steps(shape, who, dtype):
     else:
         import transformers
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, num_hidden_layers=c.n_layer,
-            num_attention_heads=c.n_head, max_position_embeddings=c.block_size, tie_word_embeddings=True))
+            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn,
+            num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
+            tie_word_embeddings=True))
         optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)     # as fast an optimizer as ours
         loss_of = lambda: model(input_ids=x, labels=x, use_cache=False).loss
     context = torch.autocast('cpu', torch.bfloat16) if dtype == 'bfloat16' else contextlib.nullcontext()
@@ -58,5 +60,6 @@ if __name__ == '__main__':
                 names = [f'{shape}:{who}:{dtype}' for who in ('ours', 'transformers')]
                 a, b = in_turn(names, 5, __file__).values()
                 ratio = median([q[0] / p[0] for p, q in zip(a, b)])
-                print(f'{shape:>18}{dtype:>10}{median([int(r[2]) for r in a]):>12,}{median([int(r[2]) for r in b]):>14,}'
-                      f'{ratio:>8.2f}   {max(r[1] for r in a):.0f} / {max(r[1] for r in b):.0f}')
+                ours, theirs = (median([int(note) for _, _, note in rows]) for rows in (a, b))
+                print(f'{shape:>18}{dtype:>10}{ours:>12,}{theirs:>14,}{ratio:>8.2f}   '
+                      f'{max(r[1] for r in a):.0f} / {max(r[1] for r in b):.0f}')
