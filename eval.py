@@ -1,16 +1,18 @@
 """
 Evaluation: what a checkpoint is worth, measured on all of the held-out data.
 
-    python eval.py --ckpt=out/quickstart --data_dir=data/stdlib
+    python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
 
-    loss    nats per token, perplexity e^loss, and bits per byte, of every token of val.bin; the trained model
-    beside the
-            same architecture untrained
+    loss    of every token of val.bin, in nats per token, perplexity and bits per byte; the same for an
+            untrained model of the same shape
 
-Bits per byte is loss / ln 2 per byte of text instead of per token, so it compares models with different
-tokenizers; nats per token does not. Special tokens count as loss but not as bytes.
+Perplexity is e^nats: the number of equally likely tokens that the model hesitates between. Bits per byte is
+nats / ln 2, per byte of text instead of per token, and so comparable between tokenizers, which nats are not.
+Special tokens count as loss but not as bytes.
 
 Reads a checkpoint folder and a data folder. Writes eval.json into the checkpoint folder.
+
+You should see an untrained model near ln(vocab_size) nats, and the trained one far below.
 """
 import json, math, os, time
 import numpy as np

@@ -1,18 +1,19 @@
-""" The model: a decoder-only transformer in the LLaMA style, its generation, its optimizer groups and its
-checkpoints.
+"""
+The model: a decoder-only transformer in the LLaMA style, its generation and its checkpoints.
 
-    python model.py                         # self-test and parameter counts of the size ladder
-    python model.py config/codeparrot.py    # the plan for one config: parameters, FLOPs, tokens, memory
+    python model.py                         # self-test, and the parameter counts of a ladder of sizes
+    python model.py config/codeparrot.py    # the plan for a config: parameters, FLOPs, tokens, memory, days
 
-    token embedding -> n_layer x [ x + attention(norm(x));  x + swiglu(norm(x)) ] -> norm -> output projection
+    embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> output projection
 
-What has replaced the 2017 block: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE,
-2104.09864), grouped key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases, output projection tied
-to the embedding (1608.05859). Names and tensor layouts are Hugging Face's Llama, so import and export only
-rename.
+What has replaced the block of 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE,
+2104.09864), grouped key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases, an output projection
+tied to the embedding (1608.05859). Tensor layouts are those of Hugging Face's Llama, so that import and
+export only rename.
 
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
-Copy this file alone: it needs torch; safetensors only for Hugging Face folders.
+
+Copy this file alone: it needs torch, and safetensors only for Hugging Face folders.
 """
 import dataclasses, json, math, os, sys
 import torch

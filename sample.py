@@ -2,13 +2,12 @@
 Sampling: a checkpoint continues text.
 
     python sample.py --ckpt=out/quickstart --prompt='def mean(values):' --num_samples=4 --stop_at=function
-    python sample.py --ckpt=out/quickstart --prompt_file=half_written.py --max_new_tokens=60       # complete
-    a file python sample.py --ckpt=out/shakespeare --prompt='ROMEO:' --temperature=0.5 python sample.py
-    --ckpt=out/shakespeare --prompt='ROMEO:' --random_init=True                   # what learning changed
+    python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
+    python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --temperature=0.5
+    python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --random_init=True    # before it learned
 
-Reads a folder that train.py wrote (weights and tokenizer.json), or any model.py checkpoint beside a
-tokenizer.json. Writes text: the prompt as it was given, then the continuation, as it comes when there is one
-sample.
+Reads a folder that train.py wrote. Writes text: the prompt as it was given, then the continuation, token by
+token when there is one sample.
 
 Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
 it goes on with the last block_size tokens, more slowly.
@@ -22,13 +21,13 @@ from tokenizer import Tokenizer
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file, and tokenizer.json beside it
 prompt = ''                 # '' = the start of a document
-prompt_file: str | None = None  # take the prompt from a file, byte for byte
+prompt_file: str | None = None      # take the prompt from a file, exactly as it is
 num_samples = 1
 max_new_tokens = 200
 temperature = 0.8           # 0 = always the most probable token; higher is more varied
 top_k = 50                  # sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # ... and from the fewest of them that reach probability p; 1 = off
-stop_at = ''            # function = where an indented body ends; other text = before it first occurs
+stop_at = ''                # function = where an indented body ends; other text = before it first occurs
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, mps
 seed: int | None = 1337     # None = different every time
@@ -62,45 +61,49 @@ if not ids:
 stop = [tokenizer.special[name] for name in ('<|endoftext|>', '<|im_end|>') if name in tokenizer.special]
 
 
-def cut(text):
-    """Where the continuation ends by stop_at, or None if it has not ended yet."""
-    if not stop_at:
-        return None
-    if stop_at == 'function':       # the first line that starts in column 0
-        end = re.search(r'\n(?=[^\s#)\]}])', text)
-        return end and end.start() + 1
-    at = text.find(stop_at)
+def end_of(text):
+    """Where stop_at ends this continuation, or None if it goes on."""
+    if stop_at == 'function':               # before the first line that begins in column 0, closing brackets aside
+        found = re.search(r'\n(?=[^\s#)\]}])', text)
+        return found.start() + 1 if found else None
+    at = text.find(stop_at) if stop_at else -1
     return at if at >= 0 else None
 
 
 # --- generate -----------------------------------------------------------------------------------------------
-# Each row is decoded as its bytes arrive; an incremental decoder holds back the first bytes of a character.
+# Each row is decoded as its bytes arrive; an incremental decoder holds back the first bytes of a character, and
+# the screen the last characters that might turn out to be the beginning of stop_at.
 decoders = [codecs.getincrementaldecoder('utf-8')('replace') for _ in range(num_samples)]
-texts, open_rows = [''] * num_samples, set(range(num_samples))
-x = torch.tensor([ids] * num_samples, device=device)                    # (B, T)
+texts, unfinished = [''] * num_samples, set(range(num_samples))
+shown, held_back = 0, len(stop_at) - 1 if stop_at not in ('', 'function') else 0
 print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)
 start_time, n_tokens = time.time(), 0
-for token in model.stream(x, max_new_tokens, temperature, top_k, top_p, stop):
-    for row in sorted(open_rows):
-        t = int(token[row])
+for tokens in model.stream(torch.tensor([ids] * num_samples, device=device), max_new_tokens, temperature, top_k,
+                           top_p, stop):
+    for row, token in enumerate(tokens.tolist()):
+        if row not in unfinished:
+            continue
         n_tokens += 1
-        new = '' if t in stop else decoders[row].decode(tokenizer.decode_bytes([t]))
-        end = cut(texts[row] + new)
-        if end is not None:
-            new = (texts[row] + new)[len(texts[row]):end]
-        texts[row] += new
-        if num_samples == 1:
-            print(new, end='', flush=True)
-        if end is not None or t in stop:
-            open_rows.discard(row)
-    if not open_rows:
+        if token not in stop:
+            texts[row] += decoders[row].decode(tokenizer.decode_bytes([token]))
+        end = end_of(texts[row])
+        if end is not None or token in stop:
+            texts[row] = texts[row][:end]
+            unfinished.discard(row)
+    if num_samples == 1:
+        ready = len(texts[0]) - (held_back if unfinished else 0)
+        print(texts[0][shown:ready], end='', flush=True)
+        shown = max(shown, ready)
+    if not unfinished:
         break
-dt = time.time() - start_time
-for row in open_rows:               # bytes that never became a character
+seconds = time.time() - start_time
+for row in unfinished:                      # bytes that never became a character
     texts[row] += decoders[row].decode(b'', final=True)
-if num_samples > 1:
-    print(f'\n{"-" * 80}\n'.join(prompt + text for text in texts), end='')
-print(f'\n{"-" * 80}')
-print(f'{n_tokens} tokens in {dt:.2f} s, {n_tokens / dt:,.0f} tok/s', file=sys.stderr)
+if num_samples == 1:
+    print(texts[0][shown:])
+else:
+    print(f'\n{"-" * 80}\n'.join(prompt + text for text in texts))
+print('-' * 80)
+print(f'{n_tokens} tokens, {n_tokens / seconds:,.0f} a second', file=sys.stderr)

@@ -1,27 +1,27 @@
 """
 Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, and single characters.
 
-    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json     # train on .py .md .txt
-    files python tokenizer.py --load=tokenizer.json --report=FOLDER [--gpt2=FOLDER]      # how well does it
-    fit that text?
+    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json      # train on .py .md .txt
+    python tokenizer.py --load=tokenizer.json --report=FOLDER                       # does it fit that text?
 
-Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; byte alphabet from GPT-2, Radford et al. 2019):
-1. A regex cuts the text into chunks (words, numbers, punctuation, indentation). No token crosses a chunk's
-   edge.
+Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: GPT-2, Radford et al. 2019):
+1. A regex cuts the text into chunks: words, numbers, symbols, indentation. No token crosses a chunk's edge.
 2. Every chunk starts as its UTF-8 bytes, which are the first 256 tokens: no text is out of vocabulary.
 3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
-    'low lower lowest' -> merges l+o, lo+w, low+e -> [low] [lowe r] [lowe s t]
+    the chunks low, lower, lowest -> merges l+o, lo+w, low+e -> [low] [lowe r] [lowe s t]
 
 Ids: the 256 bytes, then the merges in order, then the special tokens, which text can never produce: they are
 inserted by code, by id. They are reserved before pretraining, because a row added later starts untrained.
 
-The tokenizer is a decision that everything after it inherits: a checkpoint and its data carry the hash of
-theirs. Copy this file alone: it needs `regex` and `tiktoken` (the fast encoder), nothing else.
+The decision made here is what the model can see as one unit, and everything after inherits it: data and
+checkpoints carry the hash of their tokenizer.
+
+Copy this file alone: it needs `regex`, and `tiktoken` for speed.
 """
-import argparse, collections, functools, gc, hashlib, heapq, itertools, json, math, multiprocessing, os, re, sys
-import time
+import argparse, collections, functools, gc, hashlib, heapq, itertools, json, math
+import multiprocessing, os, re, sys, time
 import regex, tiktoken, tiktoken.load
 
 # One alternative per kind of chunk, tried from left to right:
@@ -29,8 +29,7 @@ import regex, tiktoken, tiktoken.load
 #   up to three digits
 #   symbols, with the newlines and indentation after them ` =`  `():\n        `
 #   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
-# LOG.md has the ablation: on Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's
-# patterns.
+# On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns: see LOG.md.
 PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
            r'|\s*\n[ \t]*|\s+(?!\S)|\s+')
 # The same for pure-ASCII text, where the standard library's `re` does it in half the time of `regex`.
@@ -39,24 +38,26 @@ MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) are cut for traini
 
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',     # documents, chat
                   '<|tool_call|>', '<|tool_result|>',                                       # tool use
-                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                   # fill in the middle
-                  *(f'<|span_{i}|>' for i in range(54))]                          # span corruption; 64 in all
+                  '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # infilling
+                  *(f'<|span_{i}|>' for i in range(54))]                                    # T5; 64 in all
 
 
-def printable(data):
-    """Bytes as GPT-2 shows them, one visible character each: b' a\\n' -> 'ĠaĊ'. Inverse: from_printable."""
-    return ''.join(BYTE_TO_CHAR[b] for b in data)
-
-
-def from_printable(text):
-    return bytes(CHAR_TO_BYTE[c] for c in text)
-
-
-# Latin-1's visible characters stand for themselves, the other 68 bytes for the characters from U+0100 on.
+# GPT-2's visible form of the 256 bytes: Latin-1's visible characters stand for themselves, the characters
+# from U+0100 on for the other 68 bytes, space and newline among them.
 _visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _others = [b for b in range(256) if b not in _visible]
 BYTE_TO_CHAR = {b: chr(b) for b in _visible} | {b: chr(256 + i) for i, b in enumerate(_others)}
 CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
+
+
+def printable(data):
+    """b' a\\n' -> 'ĠaĊ'"""
+    return ''.join(BYTE_TO_CHAR[b] for b in data)
+
+
+def from_printable(text):
+    """'ĠaĊ' -> b' a\\n'"""
+    return bytes(CHAR_TO_BYTE[c] for c in text)
 
 
 def to_utf8(text):
@@ -134,13 +135,13 @@ def learn_merges(chunks, n_merges):
         for pair in map(str.__add__, word, word[1:]):                   # 'low' -> 'lo', 'ow'
             count[pair] += freq[i]
             where[pair].append(i)
-    heap = [(-n, pair) for pair, n in count.items()]                  # largest count first, then smallest ids
+    heap = [(-n, pair) for pair, n in count.items()]                    # largest count first, smallest ids
     heapq.heapify(heap)
 
     merges = []
     while heap and len(merges) < n_merges:
         n, pair = heapq.heappop(heap)
-        if -n != count[pair]:                  # out of date: an old pair can only have lost occurrences since
+        if -n != count[pair]:                   # out of date: once born, a pair only loses occurrences
             if count[pair] > 0:
                 heapq.heappush(heap, (-count[pair], pair))
             continue
@@ -185,9 +186,8 @@ def learn_merges(chunks, n_merges):
 # The tokenizer
 
 class Tokenizer:
-    """kind 'bpe' (bytes are its special case without merges) or 'char'. vocab[i] is the bytes of token i;
-    special tokens take the ids after it. bytes_per_token is the fit on the text it was trained on, if it was
-    trained."""
+    """kind is 'bpe' (single bytes are BPE without merges) or 'char'. vocab[i] is token i as bytes; the
+    special tokens follow. bytes_per_token is the fit to the text it was trained on, None without training."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
         if len(set(special_tokens)) != len(special_tokens):
@@ -197,7 +197,7 @@ class Tokenizer:
         self.vocab_size = len(vocab) + len(self.special)
         self.ranks = {token: i for i, token in enumerate(vocab)}            # bytes -> id
         self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
-        self._bulk = None                                        # a tiktoken.Encoding, made when first needed
+        self._bulk = None                                                   # a tiktoken.Encoding, when needed
         self._find = regex.compile(pattern).findall
         self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)       # most chunks are ones seen before
 
@@ -216,7 +216,7 @@ class Tokenizer:
         if not chunks:
             raise ValueError('there is no text to train a tokenizer on')
         collecting = gc.isenabled()
-        gc.disable()                                # millions of objects and no cycles: collecting only costs time
+        gc.disable()                            # millions of objects, no cycles: collecting only costs time
         try:
             merges, n_tokens = learn_merges(chunks, vocab_size - 256 - len(special_tokens))
         finally:
@@ -306,11 +306,10 @@ class Tokenizer:
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
     def render(self, messages, add_generation_prompt=False):
-        """A chat as ids and its loss mask: [{'role': 'user', 'content': 'hi'}, {'role': 'assistant',
-        'content': 'yo'}] ->
-            <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nyo<|im_end|>\\n      (ChatML)
-                                                                      1111111111         (what is trained; 0
-                                                                      elsewhere)
+        """A chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for the <|im_end|>
+        after it, in every turn. A user's hi and an assistant's yo give
+            <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nyo<|im_end|>\\n
+            0           0   0 0 0         0 0           0        0 1 1         0
         Each part is encoded by itself, so content cannot merge with the frame or forge a special token, and
         the chat without its answer, plus add_generation_prompt, is the exact prefix of the chat with it."""
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
@@ -355,7 +354,7 @@ class Tokenizer:
             from_text = str.encode if d['kind'] == 'char' else from_printable
             vocab = [from_text(token) for token in d['vocab']]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
-        except (KeyError, TypeError, ValueError) as e:  # truncated JSON or no UTF-8 are ValueErrors
+        except (KeyError, TypeError, ValueError, regex.error) as e:     # ValueError: cut off, or no UTF-8
             raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); '
                              'make one: python tokenizer.py --input=FOLDER --out=tokenizer.json') from e
 
@@ -374,7 +373,7 @@ class Tokenizer:
 
 
 def gpt2_encoding(folder=None):
-    """GPT-2's tiktoken.Encoding, from vocab.bpe and encoder.json in folder, or tiktoken's cache or network."""
+    """GPT-2's tiktoken.Encoding, from folder's vocab.bpe and encoder.json, or tiktoken's cache or network."""
     if folder is None:
         return tiktoken.get_encoding('gpt2')
     here = sorted(os.listdir(folder))

@@ -44,8 +44,8 @@ size = {name: sum(len(to_utf8(t)) for t in texts) for name, texts in tests.items
 base = {name: sum(map(len, gpt2.encode_ordinary_batch(texts))) for name, texts in tests.items()}
 print(f'training: {len(train):,} files, {sum(map(len, train)) / 1e6:.1f} MB; vocabulary {args.vocab_size:,}')
 for name in tests:
-    print(f'{name}: {len(tests[name]):,} files, {size[name] / 1e6:.1f} MB, GPT-2 {size[name] / base[name]:.2f} '
-          'bytes/token')
+    print(f'{name}: {len(tests[name]):,} files, {size[name] / 1e6:.1f} MB, GPT-2 '
+          f'{size[name] / base[name]:.2f} bytes/token')
 print(f'{"pattern":<36}' + ''.join(f'{name + ": bytes/token":>30}{"x GPT-2":>9}' for name in tests))
 for name, pattern in PATTERNS.items():
     tokenizer = Tokenizer.train(iter(train), args.vocab_size, special_tokens=(), pattern=pattern)

@@ -32,7 +32,7 @@ def python_documents(folder=None):
 
 def in_turn(contestants, rounds, script):
     """Run `script NAME` for each name, round after round (A B C A B C ...), because machines drift while the
-    ratios within a round do not. Each prints 'seconds megabytes note'; {name: [(seconds, megabytes, note)]}."""
+    ratios within a round do not. Each prints 'seconds megabytes note'. Returns {name: rows of these}."""
     results = {name: [] for name in contestants}
     for _ in range(rounds):
         for name in contestants:

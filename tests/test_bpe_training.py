@@ -90,8 +90,8 @@ print(tokenizer.Tokenizer.train(texts, 512, processes=int(sys.argv[2])).hash)'''
 
 
 def test_hash_seed_and_processes_change_nothing(python_files):
-    hashes = [subprocess.run([sys.executable, '-c', TRAIN, python_files, processes], cwd=ROOT, check=True,
-                             env={**os.environ, 'PYTHONHASHSEED': seed}, stdout=subprocess.PIPE).stdout.strip()
+    hashes = [subprocess.check_output([sys.executable, '-c', TRAIN, python_files, processes], cwd=ROOT,
+                                      env={**os.environ, 'PYTHONHASHSEED': seed}).strip()
               for seed, processes in [('0', '1'), ('1', '2'), ('random', '2')]]
     assert len(hashes[0]) == 16 and len(set(hashes)) == 1
 
@@ -136,10 +136,11 @@ def test_a_megabyte_without_a_break_trains(symbols):
 
 
 @fuzz(100)
-@given(st.text())
+@given(st.text(st.characters(exclude_categories=['Cs', 'Cn'])))
 def test_what_a_custom_pattern_forgets_is_not_lost(text):
     tokenizer = Tokenizer.train(['a few words', text], 256 + 9, special_tokens=(), pattern=r'\w+')
-    assert tokenizer.decode(tokenizer.encode(text)) == text == tokenizer.decode(*tokenizer.encode_batch([text]))
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode_batch([text]) == [tokenizer.encode(text)]
 
 
 @pytest.mark.parametrize('pattern', [r'(\w)+', r'(?P<word>\w+)|\s', r'\w+(', '['])

@@ -1,0 +1,104 @@
+"""The order of the data: each block once an epoch, computed from (seed, step) alone, never out of range."""
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from data import permute, sequence_starts, sequences
+
+
+def permutation(n, key):
+    return permute(np.arange(n, dtype=np.uint64), np.uint64(n), np.full(n, key, dtype=np.uint64))
+
+
+def epoch(number, n_tokens, block_size, seed=0):
+    """The starts of one epoch: as a batch of one block a step, so that batch and epoch end together."""
+    n = (n_tokens - 1) // block_size
+    return np.concatenate([sequence_starts(step, 1, n_tokens, block_size, seed)
+                           for step in range(number * n, (number + 1) * n)])
+
+
+@pytest.mark.parametrize('key', [0, 1, 0xD6E8FEB86659FD93, 2 ** 64 - 1])
+def test_permute_is_a_bijection(key):
+    for n in [*range(1, 301), 1023, 1024, 1025, 4097, 10 ** 6]:
+        assert np.array_equal(np.sort(permutation(n, key)), np.arange(n)), n
+
+
+def test_permutations_differ_by_key():
+    assert len({permutation(50, key).tobytes() for key in range(1000)}) == 1000
+
+
+def test_every_entry_is_equally_likely_over_the_keys():
+    n, keys = 10, np.arange(20_000, dtype=np.uint64) * np.uint64(0xD6E8FEB86659FD93)
+    for i in range(n):
+        counts = np.bincount(permute(np.full(len(keys), i, dtype=np.uint64), np.uint64(n), keys).astype(int))
+        assert abs(counts - 2000).max() < 6 * (20_000 * 0.1 * 0.9) ** 0.5, (i, counts)     # six sigma
+
+
+def test_neighbours_do_not_stay_together():
+    n = 100_000
+    p = permutation(n, 7).astype(np.float64)
+    for a, b in ((np.arange(n), p), (p[:-1], p[1:])):
+        assert abs(np.corrcoef(a, b)[0, 1]) < 6 / n ** 0.5                                  # six sigma
+
+
+@pytest.mark.parametrize('n_tokens, block_size', [(1001, 10), (1009, 10), (1010, 10), (12, 10), (33, 32), (5000, 7), (9, 1)])
+def test_every_epoch_visits_every_block_once(n_tokens, block_size):
+    n = (n_tokens - 1) // block_size
+    for number in range(3):
+        found = sorted(epoch(number, n_tokens, block_size))
+        whole = [sorted((k * block_size + offset) % (n_tokens - block_size) for k in range(n))
+                 for offset in range(block_size)]
+        assert found in whole and len(set(found)) == n
+
+
+def test_batches_across_an_epoch_s_end_continue_with_the_next():
+    n_tokens, block_size = 1001, 10                                     # 100 blocks; 7 does not divide 100
+    stream = np.concatenate([sequence_starts(step, 7, n_tokens, block_size, 3) for step in range(43)])
+    assert np.array_equal(stream[:300], np.concatenate([epoch(e, n_tokens, block_size, 3) for e in range(3)]))
+
+
+def test_a_step_depends_on_nothing_but_its_number():
+    forward = [sequence_starts(step, 8, 5001, 16, 1) for step in range(100)]
+    backward = [sequence_starts(step, 8, 5001, 16, 1) for step in reversed(range(100))]
+    assert np.array_equal(forward, backward[::-1])
+
+
+def test_one_large_batch_is_two_small_ones():
+    for step in range(50):
+        small = [sequence_starts(2 * step + half, 4, 5001, 16, 1) for half in (0, 1)]
+        assert np.array_equal(sequence_starts(step, 8, 5001, 16, 1), np.concatenate(small))
+
+
+def test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut():
+    epochs = [epoch(e, 10_001, 50, seed) for seed in (0, 1, 2) for e in range(10)]
+    assert len({e.tobytes() for e in epochs}) == 30
+    assert len({(e // 50).tobytes() for e in epochs}) == 30             # not only by the offset
+    assert len({int(e[0]) % 50 for e in epochs}) > 10                   # 30 draws of 50 offsets give 23 on average
+
+
+@pytest.mark.parametrize('block_size', [1, 2, 31, 32, 1024])
+def test_sequences_and_their_targets_stay_inside_the_data(block_size):
+    for n_tokens in {block_size + 1, block_size + 2, 2 * block_size, 2 * block_size + 1, 3 * block_size - 1, 10_007}:
+        if n_tokens > block_size:
+            starts = np.concatenate([sequence_starts(step, 16, n_tokens, block_size, seed)
+                                     for step in (0, 1, 2, 100, 10 ** 6) for seed in (0, 1337, 2 ** 31)])
+            assert starts.min() >= 0 and starts.max() + block_size + 1 <= n_tokens, (n_tokens, starts)
+
+
+def test_a_trillion_tokens_need_no_memory():
+    tracemalloc.start()
+    starts = np.concatenate([sequence_starts(step, 512, 10 ** 12, 1024, 1337) for step in range(0, 10 ** 6, 10 ** 5)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 ** 20                                               # a list of the blocks would be 8 GB
+    assert starts.max() + 1025 <= 10 ** 12 and len(set(starts)) == 5120
+    assert starts.max() > 0.99 * 10 ** 12 and starts.min() < 0.01 * 10 ** 12            # all of the corpus is in reach
+
+
+def test_targets_are_the_inputs_one_token_later():
+    data = np.arange(1000, dtype=np.uint16) * 7
+    x, y = sequences(data, np.array([0, 5, 983]), 16)
+    assert x.shape == y.shape == (3, 16) and x.dtype == y.dtype == np.int64
+    assert all(x[row, t] == 7 * (s + t) and y[row, t] == 7 * (s + t + 1)
+               for row, s in enumerate((0, 5, 983)) for t in range(16))

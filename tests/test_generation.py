@@ -1,0 +1,162 @@
+"""Every new token is the model's, run afresh on the last block_size tokens; the cache only saves work."""
+import math
+
+import pytest
+import torch
+from test_model import lively
+
+from model import sample
+
+BLOCK = 12
+
+
+def small(**settings):
+    return lively(**{'block_size': BLOCK, **settings}).eval()
+
+
+def prompt(B=3, T=5):
+    return torch.randint(50, (B, T), generator=torch.Generator().manual_seed(T))
+
+
+def naive_sample(logits, temperature, top_k, top_p):
+    """One row at a time, with nothing but sorting: the k largest, then the fewest that reach p."""
+    rows = []
+    for row in (logits.double() / temperature).tolist():
+        kept = sorted(range(len(row)), key=lambda i: -row[i])[:top_k or len(row)]
+        weight = {i: math.exp(row[i] - max(row)) for i in kept}
+        nucleus = {}
+        for i in kept:
+            if sum(nucleus.values()) < (top_p or 1) * sum(weight.values()):
+                nucleus[i] = weight[i]
+        rows.append([nucleus.get(i, 0.0) / sum(nucleus.values()) for i in range(len(row))])
+    return torch.multinomial(torch.tensor(rows), 1)
+
+
+def naive(model, idx, n, pick=lambda logits: logits.argmax(-1, keepdim=True)):
+    with torch.no_grad():
+        for _ in range(n):
+            idx = torch.cat((idx, pick(model(idx[:, -BLOCK:])[0][:, -1])), 1)
+    return idx
+
+
+def watch(model):
+    """Lists that fill with the lengths that enter the embedding and what the head says of the last position."""
+    lengths, logits = [], []
+    model.embedding.register_forward_hook(lambda m, inputs, out: lengths.append(inputs[0].shape[1]))
+    model.head.register_forward_hook(lambda m, inputs, out: logits.append(out.view(len(out), -1, 50)[:, -1].float()))
+    return lengths, logits
+
+
+@pytest.mark.parametrize('kv', [1, 2, 4])
+@pytest.mark.parametrize('B', [1, 3])
+def test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length(B, kv):
+    model = small(n_kv_head=kv)
+    for T in range(1, BLOCK + 4):
+        ours = model.generate(prompt(B, T), BLOCK + 6, temperature=0)
+        assert torch.equal(ours, naive(model, prompt(B, T), BLOCK + 6)), f'prompt of {T}'
+
+
+@pytest.mark.parametrize('top_k, top_p', [(None, None), (7, None), (0, 0.7), (9, 0.8), (1, None), (500, 1.0)])
+def test_cached_sampling_equals_a_naive_sampler_with_the_same_seed(top_k, top_p):
+    model = small(n_kv_head=2)
+    for T in range(1, BLOCK + 4):
+        torch.manual_seed(T)
+        ours = model.generate(prompt(3, T), BLOCK, 0.8, top_k, top_p)
+        torch.manual_seed(T)
+        expected = naive(model, prompt(3, T), BLOCK, lambda logits: naive_sample(logits, 0.8, top_k, top_p))
+        assert torch.equal(ours, expected), f'prompt of {T}'
+
+
+def test_a_step_within_the_context_costs_one_position():
+    model = small()
+    lengths, _ = watch(model)
+    model.generate(prompt(), BLOCK + 2)
+    assert lengths == [5] + [1] * (BLOCK - 5) + [BLOCK] * 6
+
+
+@pytest.mark.parametrize('how, atol', [('float32', 1e-5), ('bfloat16', 0.05), ('autocast', 0.05)])
+def test_cached_scores_equal_those_of_a_float32_model_without_a_cache(how, atol):
+    model, exact = small(std=0.1, n_kv_head=2), small(std=0.1, n_kv_head=2)
+    _, cached = watch(model.bfloat16() if how == 'bfloat16' else model)
+    with torch.autocast('cpu', torch.bfloat16, enabled=how == 'autocast'):
+        ids = model.generate(prompt(), BLOCK + 2, temperature=0)
+    for t, logits in zip(range(5, BLOCK + 7), cached, strict=True):
+        torch.testing.assert_close(logits, exact(ids[:, max(0, t - BLOCK):t])[0][:, -1], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize('T, kv', [(24, 4), (24, 1), (700, 2)])
+def test_what_comes_later_leaves_earlier_logits_bit_identical(T, kv):
+    model, idx = small(block_size=T, n_kv_head=kv), prompt(2, T)
+    for t in range(0, T - 1, T // 24):
+        changed = torch.cat((idx[:, :t + 1], (idx[:, t + 1:] + 1 + t % 49) % 50), 1)
+        same = (model(changed)[0] == model(idx)[0]).all(-1).all(0)
+        assert same[:t + 1].all() and not same[t + 1:].any()
+
+
+def test_several_positions_behind_a_cache_see_no_future_or_are_refused():
+    model, idx = small(), prompt(2, 9)
+    cache = [tuple(torch.zeros(2, 4, BLOCK, 8) for _ in 'kv') for _ in model.blocks]
+    model.backbone(idx[:, :4], cache, 0)
+    try:
+        hidden = model.backbone(idx[:, 4:], cache, 4)
+    except ValueError:
+        return
+    torch.testing.assert_close(model.head(hidden), model(idx)[0][:, 4:], rtol=0, atol=1e-5)
+
+
+def test_rows_stop_alone_repeat_their_stop_id_and_the_last_one_ends_it():
+    free, lengths = naive(small(), prompt(), 20)[:, 5:].tolist(), set()
+    for stop in [(a, b, c) for a in free[0][:9:2] for b in free[1][:9:2] for c in free[2][:9:2]]:
+        first = [next(i for i, token in enumerate(row) if token in stop) for row in free]
+        n = max(first) + 1
+        lengths.add(n)
+        expected = [row[:i + 1] + [row[i]] * (n - i - 1) for row, i in zip(free, first)]
+        assert small().generate(prompt(), 20, 0, stop=stop)[:, 5:].tolist() == expected
+    assert len(lengths) > 2 and small().generate(prompt(), 20, 0, stop=[50])[:, 5:].tolist() == free
+
+
+@pytest.mark.parametrize('settings', [dict(temperature=0), dict(top_k=5), dict(stop=range(3, 20))])
+def test_stream_yields_what_generate_returns_and_it_serves_in_a_backward_pass(settings):
+    model = small()
+    torch.manual_seed(0)
+    new = torch.stack(list(model.stream(prompt(), 30, **settings)), 1)
+    torch.manual_seed(0)
+    ids = model.generate(prompt(), 30, **settings)
+    assert torch.equal(ids, torch.cat((prompt(), new), 1)) and torch.equal(model.generate(prompt(), 0), prompt())
+    model(ids[:, -BLOCK:-1], ids[:, 1 - BLOCK:])[1].backward()
+    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize('top_k, top_p, nucleus', [
+    (None, 0.4, '3'), (None, 0.6, '30'), (None, 0.74, '30'), (None, 0.76, '304'), (None, 0.95, '3041'),
+    (None, 1.0, '30412'), (2, None, '30'), (3, 0.8, '30'), (3, 0.9, '304'), (0, None, '30412'), (99, 1.0, '30412')])
+def test_draws_come_from_the_smallest_set_that_reaches_p_in_its_proportions(top_k, top_p, nucleus):
+    torch.manual_seed(0)
+    p = torch.tensor([0.25, 0.07, 0.03, 0.5, 0.15])     # of what top_k=3 keeps, ids 3 and 0 are 0.83
+    share = torch.bincount(sample(p.log().expand(20_000, 5), 1.0, top_k, top_p), minlength=5) / 20_000
+    inside = p * torch.tensor([str(i) in nucleus for i in range(5)])
+    assert torch.equal(share > 0, inside > 0) and (share - inside / inside.sum()).abs().max() < 0.02
+
+
+def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():
+    x, dropout, plain = torch.randn(100, 50), lively(dropout=0.5), lively()
+    assert torch.equal(sample(x, 0, 3, 0.5), x.argmax(-1)) and torch.equal(sample(x, 1.0, 1), x.argmax(-1))
+    assert not torch.equal(dropout.train()(prompt())[0], dropout(prompt())[0])
+    assert torch.equal(dropout.generate(prompt(), 9, 0), plain.generate(prompt(), 9, 0))
+    assert torch.equal(dropout.eval()(prompt())[0], plain.train()(prompt())[0])
+
+
+@pytest.mark.parametrize('name, value', [('temperature', -0.1), ('temperature', math.nan), ('top_k', -1),
+                                         ('top_p', 0.0), ('top_p', 1.5), ('top_p', -1.0), ('top_p', math.nan)])
+def test_bad_values_and_contexts_are_value_errors_and_the_mode_is_restored(name, value):
+    model = small()
+    for mode in (True, False):
+        model.train(mode)
+        with pytest.raises(ValueError, match=f'{name}={value}'):
+            model.generate(prompt(), 3, **{name: value})
+        with pytest.raises(ValueError, match='empty'):
+            model.generate(prompt(2, 0), 3)
+        with pytest.raises(ValueError, match=f'{BLOCK + 1}.*block_size={BLOCK}'):
+            model(prompt(2, BLOCK + 1))
+        next(model.stream(prompt(), 9)), model.generate(prompt(), 2)
+        assert all(part.training is mode for part in model.modules())

@@ -1,0 +1,44 @@
+"""The learning rate: linear warm-up, then half a cosine."""
+import math
+
+import pytest
+from conftest import lift
+
+lr_at = lift('train.py', 'lr_at')
+
+
+def exact(*expected):
+    return pytest.approx(*expected, rel=1e-12)          # a handful of roundings in float64
+
+
+def test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step():
+    assert [lr_at(step, 100, 10, 3e-4, 3e-5) for step in range(10)] == exact([3e-5 * (step + 1) for step in range(10)])
+
+
+def test_closed_form_at_the_landmarks():
+    at = {10: 1.0, 55: 0.55, 100: 0.1,                                  # start, middle and end of the cosine
+          40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}                   # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
+    for step, expected in at.items():
+        assert lr_at(step, 100, 10, 1.0, 0.1) == exact(expected)
+    assert lr_at(10_000, 10_000, 1000, 3e-4, 3e-5) == exact(3e-5)
+
+
+@pytest.mark.parametrize('max_steps, warmup, peak, low', [(100, 10, 1.0, 0.1), (50, 0, 6e-4, 6e-5), (7, 6, 1e-3, 0.0),
+                                                          (1, 0, 1.0, 0.5), (12, 12, 1.0, 0.1), (1, 1, 1.0, 0.1)])
+def test_whole_schedule(max_steps, warmup, peak, low):
+    rates = [lr_at(step, max_steps, warmup, peak, low) for step in range(max_steps)]
+    assert all(a < b for a, b in zip(rates[:warmup], rates[1:warmup]))              # rises,
+    assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1:]))           # then falls,
+    assert 0 < min(rates) and max(rates) == exact(peak)                             # and meets the peak, no more
+    assert all(rate >= low for rate in rates[warmup:])
+    for step, rate in enumerate(rates[warmup:]):
+        angle = math.pi * step / (max_steps - warmup)
+        assert rate == exact(low + (peak - low) * math.cos(angle / 2) ** 2)         # (1 + cos a) / 2 = cos(a/2)^2
+
+
+def test_without_warm_up_the_first_step_is_the_peak():
+    assert lr_at(0, 100, 0, 1.0, 0.1) == 1.0
+
+
+def test_going_on_past_the_end_divides_by_nothing():
+    assert lr_at(5, 5, 5, 1.0, 0.1) == exact(1.0)       # all warm-up: the cosine has no length
