@@ -96,7 +96,8 @@ def run_config_file(path, values):
     try:
         exec(compile(source, path, 'exec'), scope)
     except Exception as e:
-        line = e.lineno if isinstance(e, SyntaxError) else traceback.extract_tb(e.__traceback__)[-1].lineno
+        inside = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
+        line = inside[-1] if inside else getattr(e, 'lineno', 1)
         raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}') from e
     assigned = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)
                 and isinstance(node.ctx, ast.Store)}
@@ -123,7 +124,7 @@ def coerce(name, value, kind, source):
         raise ValueError(f'{source}: {name} is nan, which is no number')
     if accepts(kind, type(value)):
         return value
-    if type(value) is int and accepts(kind, float):
+    if type(value) is int and accepts(kind, float) and abs(value) < 2 ** 1023:      # more than a float can hold
         return float(value)
     if type(value) is float and accepts(kind, int) and value.is_integer():      # False for inf
         return int(value)
@@ -135,10 +136,11 @@ def one_line_for_mistakes(kind, error, tb):
     """sys.excepthook: what the user can mend becomes one line and exit code 2."""
     last = traceback.extract_tb(tb)[-1]          # a `raise` of ours, not an operation that failed in our code
     ours = os.path.dirname(os.path.abspath(last.filename)) == os.path.dirname(os.path.abspath(__file__)) \
-        and last.line.startswith('raise ')
+        and 'raise ' in last.line
     if issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):
         if os.environ.get('RANK', '0') == '0':
             known = isinstance(error, OSError) and error.strerror and error.filename
-            print('error:', f'{error.filename}: {error.strerror}' if known else error, file=sys.stderr)
+            message = f'{error.filename}: {error.strerror}' if known else str(error)
+            print('error:', ' '.join(message.split()), file=sys.stderr)
         sys.exit(2)
     sys.__excepthook__(kind, error, tb)
