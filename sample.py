@@ -63,7 +63,7 @@ stop = [tokenizer.special[name] for name in ('<|endoftext|>', '<|im_end|>') if n
 
 def end_of(text):
     """Where stop_at ends this continuation, or None if it goes on."""
-    if stop_at == 'function':               # before the first line that begins in column 0, closing brackets aside
+    if stop_at == 'function':               # the first line that begins in column 0, closing brackets aside
         found = re.search(r'\n(?=[^\s#)\]}])', text)
         return found.start() + 1 if found else None
     at = text.find(stop_at) if stop_at else -1
@@ -71,8 +71,8 @@ def end_of(text):
 
 
 # --- generate -----------------------------------------------------------------------------------------------
-# Each row is decoded as its bytes arrive; an incremental decoder holds back the first bytes of a character, and
-# the screen the last characters that might turn out to be the beginning of stop_at.
+# Each row is decoded as its bytes arrive: an incremental decoder holds back the first bytes of a character,
+# and the screen holds back what might turn out to be the beginning of stop_at.
 decoders = [codecs.getincrementaldecoder('utf-8')('replace') for _ in range(num_samples)]
 texts, unfinished = [''] * num_samples, set(range(num_samples))
 shown, held_back = 0, len(stop_at) - 1 if stop_at not in ('', 'function') else 0
@@ -80,8 +80,8 @@ print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)
 start_time, n_tokens = time.time(), 0
-for tokens in model.stream(torch.tensor([ids] * num_samples, device=device), max_new_tokens, temperature, top_k,
-                           top_p, stop):
+prompts = torch.tensor([ids] * num_samples, device=device)              # (B, T)
+for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, stop):
     for row, token in enumerate(tokens.tolist()):
         if row not in unfinished:
             continue

@@ -34,7 +34,7 @@ from tokenizer import Tokenizer
 data_dir = 'data/quickstart'    # made by prepare.py
 out_dir = 'out/base'
 init_from = 'scratch'           # or resume: go on with out_dir/last.pt; or a folder: its weights, from step 0
-overwrite = False               # True: scratch may start over in an out_dir that holds a run
+overwrite = False               # True: start over in an out_dir that holds a run, and delete it
 # model (GPTConfig in model.py)
 n_layer = 6
 n_head = 6                      # query heads; n_embd / n_head is the head width, 32 to 128 is usual
@@ -78,9 +78,11 @@ if not 0 <= min_lr <= learning_rate:
     raise ValueError(f'min_lr={min_lr} must be between 0 and learning_rate={learning_rate}')
 if not 0 <= warmup_steps <= max_steps:
     raise ValueError(f'warmup_steps={warmup_steps} must be between 0 and max_steps={max_steps}')
-if seed < 0 or micro_batch_size < 0 or grad_clip < 0:
-    raise ValueError(f'none of seed={seed}, micro_batch_size={micro_batch_size}, grad_clip={grad_clip} may '
-                     'be < 0')
+for _name in ('learning_rate', 'weight_decay', 'grad_clip', 'micro_batch_size', 'eval_tokens'):
+    if config[_name] < 0:
+        raise ValueError(f'{_name}={config[_name]} must not be negative')
+if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= seed < 2 ** 32):
+    raise ValueError(f'beta1={beta1} and beta2={beta2} must be in [0, 1), seed={seed} in [0, 2^32)')
 
 # --- setup: same text in train.py, sft.py, dpo.py ---
 # One process per device. torchrun sets RANK, LOCAL_RANK and WORLD_SIZE; without it, this is process 0 of 1.
@@ -168,10 +170,10 @@ last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, '
 step, best_val, state = 0, math.inf, {}
 model_config = GPTConfig(vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, dropout)
 torch.manual_seed(seed)
+if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
+    raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
+                     '--out_dir, or start over with --overwrite=True')
 if init_from == 'scratch':
-    if os.path.exists(last_path) and not overwrite:
-        raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
-                         '--out_dir, or start over with --overwrite=True')
     model = GPT(model_config).to(device)
 elif init_from == 'resume':
     model, state = load_checkpoint(last_path, device)
@@ -179,6 +181,9 @@ elif init_from == 'resume':
         if v != getattr(model_config, k):
             raise ValueError(f'{last_path} has {k}={v}, this run has {getattr(model_config, k)}; resume with '
                              "the run's own settings, or choose another --out_dir")
+    if state['data_sha256'] != meta['sha256']['train']:
+        raise ValueError(f'{data_dir}/train.bin is not what {last_path} was trained on; resume with those data, '
+                         f'or start from its weights: --init_from={out_dir} and another --out_dir')
     step, best_val = state['step'], state['best_val']
 else:                           # the architecture is that of the checkpoint; dropout is a matter of this run
     source, state = load_checkpoint(init_from, device)
@@ -249,6 +254,7 @@ def log_metrics(**values):
 # --- end logging ---
 
 
+# --- schedule: same text in train.py, sft.py, dpo.py ---
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
@@ -257,6 +263,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
         return learning_rate * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
+# --- end schedule ---
 
 
 @torch.no_grad()
@@ -291,7 +298,8 @@ def sample_text():
 def save_last():
     if main_process:
         save_checkpoint(last_path, model, step=step, best_val=best_val, optimizer=optimizer.state_dict(),
-                        scaler=scaler.state_dict(), tokenizer_hash=tokenizer.hash, config=config)
+                        scaler=scaler.state_dict(), tokenizer_hash=tokenizer.hash,
+                        data_sha256=meta['sha256']['train'], config=config)
 
 
 # --- what is about to happen --------------------------------------------------------------------------------
@@ -307,7 +315,8 @@ say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tok
 say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} tokens = {epochs:.2f} epochs; '
     f'learning rate to {learning_rate:g} in {warmup_steps} steps, then down to {min_lr:g}; clip '
     f'{grad_clip:g}')
-say(f'  expect   a first loss near ln {vocab_size} = {math.log(vocab_size):.4f}')
+if init_from == 'scratch':
+    say(f'  expect   a first loss near ln {vocab_size} = {math.log(vocab_size):.4f}')
 if epochs > 4:      # Muennighoff et al. 2023, arXiv:2305.16264
     say(f'  note     the data are read {epochs:.0f} times; beyond about 4 that helps ever less: watch '
         'val_loss')
