@@ -124,7 +124,7 @@ def coerce(name, value, kind, source):
         raise ValueError(f'{source}: {name} is nan, which is no number')
     if accepts(kind, type(value)):
         return value
-    if type(value) is int and accepts(kind, float) and abs(value) < 2 ** 1023:      # more than a float can hold
+    if type(value) is int and accepts(kind, float) and abs(value) < 2 ** 1023:  # a larger one overflows
         return float(value)
     if type(value) is float and accepts(kind, int) and value.is_integer():      # False for inf
         return int(value)

@@ -71,10 +71,11 @@ def permute(i, n, key):
 
     def scramble(x):
         left, right = x >> b, x & mask
-        for round_ in range(4):
-            h = (right + key + np.uint64(round_)) * np.uint64(0x9E3779B97F4A7C15)
-            h = (h ^ (h >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
-            left, right = right, left ^ ((h >> np.uint64(32)) & mask)
+        for round_ in range(4):         # with SplitMix64's finalizer (Steele et al. 2014) as round function
+            h = key + (right * np.uint64(4) + np.uint64(round_)) * np.uint64(0x9E3779B97F4A7C15)
+            h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            left, right = right, left ^ ((h ^ (h >> np.uint64(31))) & mask)
         return (left << b) | right
 
     x = scramble(i)

@@ -41,8 +41,9 @@ class GPTConfig:
         self.n_kv_head = self.n_kv_head or self.n_head
         self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
         for name in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'{name}={getattr(self, name)} must be at least 1')
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name}={value!r} must be a whole number, at least 1')
         if self.n_embd % self.n_head:
             raise ValueError(f'n_embd={self.n_embd} must be a multiple of n_head={self.n_head}; nearest: '
                              f'{max(1, round(self.n_embd / self.n_head)) * self.n_head}')
@@ -102,9 +103,11 @@ class Attention(nn.Module):
             for stored, new in zip(cache, (k, v)):
                 stored[:, :, start:start + T] = new
             k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]           # (B, K, start + T, D)
-        # is_causal aligns query 0 with key 0, right only when nothing precedes; a single query may see every
-        # key
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=start == 0, enable_gqa=self.K < self.H,
+        # is_causal: query i sees keys 0..i; with `start` keys cached, `start` more; one alone sees all.
+        mask = None
+        if start > 0 and T > 1:
+            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=start == 0, enable_gqa=self.K < self.H,
                                            dropout_p=self.dropout if self.training else 0.0)
         return self.w_o(y.transpose(1, 2).reshape(B, T, C))
 
@@ -145,9 +148,8 @@ class GPT(nn.Module):
         self.head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
-        cos, sin = rope_table(config.n_embd // config.n_head, config.block_size, config.rope_theta)
-        self.register_buffer('cos', cos, persistent=False)    # derived from the config, so not in checkpoints
-        self.register_buffer('sin', sin, persistent=False)
+        # plain attributes: not in checkpoints, as the config says it all; float32 even after model.bfloat16()
+        self.cos, self.sin = rope_table(config.n_embd // config.n_head, config.block_size, config.rope_theta)
         # GPT-2's initialisation: 0.02, and less for what writes into the residual stream, which 2 n_layer
         # terms add up in
         for name, p in self.named_parameters():
@@ -161,7 +163,9 @@ class GPT(nn.Module):
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit the context of '
                              f'block_size={self.config.block_size}')
-        cos, sin = self.cos[start:start + T], self.sin[start:start + T]
+        if self.cos.device != idx.device:
+            self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
+        cos, sin = self.cos[start:start + T], self.sin[start:start + T]             # (T, D/2)
         x = self.dropout(self.embedding(idx))                                       # (B, T, C)
         for i, block in enumerate(self.blocks):
             x = block(x, cos, sin, cache[i] if cache else None, start)
@@ -192,9 +196,11 @@ class GPT(nn.Module):
         c, B, T = self.config, *idx.shape
         if T == 0:
             raise ValueError('the prompt is empty; begin with a token, for instance <|endoftext|>')
-        if temperature < 0 or (top_k is not None and top_k < 0) or (top_p is not None and not 0 < top_p <= 1):
-            raise ValueError(f'temperature={temperature} must be >= 0, top_k={top_k} >= 0 (0 = off), '
-                             f'top_p={top_p} in (0, 1]')
+        if not (temperature >= 0 and (top_k or 0) >= 0 and max_new_tokens >= 0):
+            raise ValueError(f'temperature={temperature}, top_k={top_k} and max_new_tokens={max_new_tokens} '
+                             'must be >= 0')
+        if top_p is not None and not 0 < top_p <= 1:
+            raise ValueError(f'top_p={top_p} must be in (0, 1]; 1 = off')
         was_training = self.training
         self.eval()
         try:
@@ -240,39 +246,40 @@ class GPT(nn.Module):
     def from_hf(cls, folder):
         """A Llama checkpoint in a Hugging Face folder (config.json, *.safetensors) -> GPT in float32."""
         safetensors = import_safetensors()
-        path = os.path.join(folder, 'config.json')
-        with open(path, encoding='utf-8') as f:
-            hf = json.load(f)
-        rope = {**(hf.get('rope_scaling') or {}), **(hf.get('rope_parameters') or {})}     # transformers 4, 5
-        unsupported = {
-            'model_type': hf.get('model_type') != 'llama',
-            'rope_type': rope.get('rope_type', 'default') != 'default',
-            'attention_bias': hf.get('attention_bias'), 'mlp_bias': hf.get('mlp_bias'),
-            'hidden_act': hf.get('hidden_act', 'silu') != 'silu',
-            'head_dim': hf.get('head_dim') not in (None, hf['hidden_size'] // hf['num_attention_heads'])}
-        if any(unsupported.values()):
-            key = next(k for k, bad in unsupported.items() if bad)
-            raise ValueError(f'{path}: {key}={hf.get(key, rope.get(key))!r} is not supported; this model is '
-                             'a plain Llama: silu, no biases, default RoPE, head_dim = hidden_size / '
-                             'num_attention_heads')
-        config = GPTConfig(
-            vocab_size=hf['vocab_size'], block_size=hf['max_position_embeddings'],
-            n_layer=hf['num_hidden_layers'], n_head=hf['num_attention_heads'],
-            n_kv_head=hf.get('num_key_value_heads') or 0, n_embd=hf['hidden_size'],
-            n_ffn=hf['intermediate_size'],
-            rope_theta=float(rope.get('rope_theta') or hf.get('rope_theta') or 10000.0),
-            norm_eps=hf['rms_norm_eps'], tie_embeddings=hf.get('tie_word_embeddings', False))
-        shards = sorted(name for name in os.listdir(folder) if name.endswith('.safetensors'))
-        tensors = {}
-        for name in shards:
-            tensors |= safetensors.load_file(os.path.join(folder, name))
-        model = cls(config)
-        names = model.hf_names()
-        missing = [names[k] for k in names if names[k] not in tensors]
-        if missing:
-            raise ValueError(f'{folder} lacks the tensor {missing[0]} ({len(missing)} missing; files: '
-                             f'{shards})')
-        model.load_state_dict({k: tensors[name].float() for k, name in names.items()}, strict=False)
+        reading = os.path.join(folder, 'config.json')
+        try:
+            with open(reading, encoding='utf-8') as f:
+                hf = json.load(f)
+            rope = {**(hf.get('rope_scaling') or {}), **(hf.get('rope_parameters') or {})}  # version 4, 5
+            supported = {'model_type': 'llama', 'hidden_act': 'silu', 'rope_type': 'default',
+                         'attention_bias': False, 'mlp_bias': False,
+                         'head_dim': hf['hidden_size'] // hf['num_attention_heads']}
+            found = {'rope_type': rope.get('type'), **hf, **rope}           # `type` was its name once
+            for key, value in supported.items():
+                if found.get(key) not in (value, None):
+                    raise ValueError(f'{key}={found[key]!r} is not supported, only {value!r}')
+            model = cls(GPTConfig(
+                vocab_size=hf['vocab_size'], block_size=hf['max_position_embeddings'],
+                n_layer=hf['num_hidden_layers'], n_head=hf['num_attention_heads'],
+                n_kv_head=hf.get('num_key_value_heads') or 0, n_embd=hf['hidden_size'],
+                n_ffn=hf['intermediate_size'], norm_eps=hf['rms_norm_eps'],
+                rope_theta=float(rope.get('rope_theta') or hf.get('rope_theta') or 10000.0),
+                tie_embeddings=hf.get('tie_word_embeddings', False)))
+            tensors = {}
+            for name in sorted(os.listdir(folder)):
+                if name.endswith('.safetensors'):
+                    reading = os.path.join(folder, name)
+                    tensors |= safetensors.load_file(reading)
+            state = model.state_dict()
+            for ours, theirs in model.hf_names().items():
+                found = list(tensors[theirs].shape) if theirs in tensors else 'not there'
+                if found != list(state[ours].shape):
+                    raise ValueError(f'tensor {theirs} is {found}, expected {list(state[ours].shape)}')
+                state[ours].copy_(tensors[theirs])
+        except FileNotFoundError:
+            raise
+        except Exception as e:          # broken JSON, a missing key, a cut-off file, ...
+            raise ValueError(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
         return model
 
     def save_hf(self, folder):
@@ -341,6 +348,8 @@ def save_checkpoint(path, model, **extra):
     """Write the model, its config and extra to path. Written beside it, flushed to the disk, then renamed: a
     crash or a full disk leaves the old file whole. The model is the bare GPT, not its DDP or compiled
     wrapper."""
+    for wrapper in ('module', '_orig_mod'):             # of DDP, of torch.compile
+        model = getattr(model, wrapper, model)
     state = {'format': 'nanoparrot-checkpoint-1', 'model_config': dataclasses.asdict(model.config),
              'model': model.state_dict(), **extra}
     try:
@@ -369,13 +378,12 @@ def load_checkpoint(path, device='cpu'):
         raise FileNotFoundError(f'{path} does not exist; expected a checkpoint file or the out_dir of a run')
     try:
         checkpoint = torch.load(path, map_location=device, weights_only=True)
-        config, weights = GPTConfig(**checkpoint.pop('model_config')), checkpoint.pop('model')
-    except Exception as e:                             # torch raises many kinds for a damaged or foreign file
-        reason = (str(e).splitlines() or [''])[0]
-        raise ValueError(f'{path} is no readable checkpoint of ours ({type(e).__name__}: {reason}); it may '
-                         'be cut off: use another, or train again') from e
-    model = GPT(config).to(device)
-    model.load_state_dict(weights)
+        model = GPT(GPTConfig(**checkpoint.pop('model_config'))).to(device)
+        model.load_state_dict(checkpoint.pop('model'))
+    except Exception as e:                          # torch raises many kinds for a damaged or foreign file
+        reason = (str(e).strip().splitlines() or [''])[0]
+        raise ValueError(f'{path} is no readable checkpoint of ours ({type(e).__name__}: {reason}); if it '
+                         'was cut off, use another or train again') from e
     return model, checkpoint
 
 
@@ -432,35 +440,33 @@ def self_test():
 def plan(path):
     """What a config file of train.py asks for."""
     scope = {}
-    with open(path, encoding='utf-8') as f:
-        exec(compile(f.read(), path, 'exec'), scope)
-    fields = {f.name: f.default for f in dataclasses.fields(GPTConfig)}
-    config = GPTConfig(**{k: scope.get(k, default) or default for k, default in fields.items()})
-    n = count_parameters(config)
-    tokens = scope.get('batch_size', 0) * config.block_size * scope.get('max_steps', 0)
-    flops = flops_per_token(config)
-    print(f'{path}: {config}')
-    for part, value in n.items():
+    try:
+        with open(path, encoding='utf-8') as f:
+            exec(compile(f.read(), path, 'exec'), scope)
+    except (SyntaxError, NameError, TypeError, ArithmeticError) as e:
+        raise ValueError(f'{path}: {type(e).__name__}: {e}') from e
+    if not scope.get('vocab_size'):
+        scope['vocab_size'] = GPTConfig.vocab_size
+        print(f'vocab_size comes with the data; here it is taken as {GPTConfig.vocab_size:,}')
+    c = GPTConfig(**{f.name: scope[f.name] for f in dataclasses.fields(GPTConfig) if f.name in scope})
+    count, flops = count_parameters(c), flops_per_token(c)
+    n, tokens = count['total'], scope.get('batch_size', 0) * c.block_size * scope.get('max_steps', 0)
+    print(f'{path}: {c}')
+    for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')
-    print(f'  {6 * n["total"]:,} + {flops - 6 * n["total"]:,} = {flops:,} FLOPs per token, forward and '
-          'backward')
-    print(f'  {16 * n["total"] / 1e9:.2f} GB of weights, gradients and Adam moments in float32 (16 bytes a '
-          'parameter)')
-    print(f'  {20 * n["total"] / 1e9:.2f}B tokens would be compute-optimal (20 a parameter; Chinchilla, '
-          'arXiv:2203.15556)')
-    if tokens:
-        print(f'  {tokens / 1e9:.3f}B tokens planned ({tokens / n["total"]:.1f} a parameter), '
-              f'{flops * tokens:.2e} FLOPs:')
-        for device, peak, mfu in (('2 CPU '
-                                   'cores', 0.2e12, 0.4), ('one '
-                                                           'A100', 312e12, 0.4), ('eight '
-                                                                                  'A100', 8 * 312e12, 0.4)):
-            hours = flops * tokens / (peak * mfu) / 3600
-            print(f'    about {f"{hours / 24:,.1f} days" if hours > 48 else f"{hours:.2f} hours"} on '
-                  f'{device}, if it uses {mfu:.0%} of {peak / 1e12:g} TFLOP/s')
+    print(f'  {6 * n:,} + {flops - 6 * n:,} = {flops:,} FLOPs per token, forward and backward')
+    print(f'  {16 * n / 1e9:.2f} GB of weights, gradients and Adam moments in float32, 16 bytes a parameter')
+    print(f'  {20 * n / 1e9:.2f}B tokens would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556)')
+    print(f'  {tokens / 1e9:.3f}B tokens planned, {tokens / n:.1f} a parameter: {flops * tokens:.2e} FLOPs')
+    for device, peak in (('two CPU cores', 2e11), ('one A100', 312e12), ('eight A100', 8 * 312e12)):
+        hours = flops * tokens / (0.4 * peak) / 3600
+        how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
+        print(f'    {how_long} on {device}, at 40 % of {peak / 1e12:g} TFLOP/s')
 
 
 if __name__ == '__main__':
+    if '--help' in sys.argv or '-h' in sys.argv:
+        sys.exit(print(__doc__))
     try:
         plan(sys.argv[1]) if len(sys.argv) > 1 else self_test()
     except (OSError, ValueError) as e:

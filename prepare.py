@@ -18,7 +18,7 @@ You should see about 12 MB of Python become 3.3 million tokens in a few seconds.
 The decision made here is the corpus: a model can only know what these files hold, and it shares their
 defects.
 """
-import atexit, glob, gzip, hashlib, itertools, json, os, sysconfig, time
+import atexit, glob, gzip, hashlib, io, itertools, json, os, sysconfig, time, zlib
 import numpy as np
 import requests
 from tqdm import tqdm
@@ -109,9 +109,14 @@ def find_files(source):
     return sorted(found)
 
 
+def open_bytes(path):
+    """A file, decompressed."""
+    return (gzip.open if path.endswith('.gz') else open)(path, 'rb')
+
+
 def open_text(path):
-    """A file as text, decompressed, its line ends untouched."""
-    return (gzip.open if path.endswith('.gz') else open)(path, 'rt', encoding='utf-8', newline='')
+    """A file as text, its line ends untouched."""
+    return io.TextIOWrapper(open_bytes(path), encoding='utf-8', newline='')
 
 
 def read_documents(files):
@@ -122,19 +127,19 @@ def read_documents(files):
     for path in files:
         line = 0
         try:
-            with open_text(path) as f:
+            with open_bytes(path) as f:
                 if not is_kind(path, RECORDS):
-                    yield f.read()
+                    yield f.read().decode()
                     continue
-                one_list = is_kind(path, '.json') and f.read(1) == '['      # else a record a line
+                one_list = is_kind(path, '.json') and f.read(1) == b'['     # else a record a line
                 f.seek(0)
                 for line, record in enumerate(json.load(f) if one_list else f, 1):
                     if not one_list:
                         try:
-                            record = json.loads(record)
-                        except ValueError:
+                            record = json.loads(record.decode())
+                        except (ValueError, RecursionError) as e:   # not UTF-8, not JSON, nested too deep
                             if record.strip():
-                                reject(path, line, 'not JSON')
+                                reject(path, line, f'{type(e).__name__}: {e}')
                             continue
                     if isinstance(record, dict):
                         record = record.get('text', record.get('content'))
@@ -142,7 +147,7 @@ def read_documents(files):
                         yield record
                     else:
                         reject(path, line, 'no text or content in it')
-        except (ValueError, EOFError, OSError) as e:        # not UTF-8, a truncated archive, no permission
+        except (ValueError, EOFError, OSError, zlib.error, RecursionError) as e:    # cut off, no UTF-8, ...
             reject(path, line + 1, f'{type(e).__name__}: {e}')
 
 
@@ -197,7 +202,7 @@ if single:      # one document: the last part of it is held out, and nothing sep
     try:
         with open_text(files[0]) as f:
             n_characters = sum(len(block) for block in iter(lambda: f.read(PIECE), ''))
-    except (ValueError, EOFError) as e:
+    except (ValueError, EOFError, zlib.error) as e:
         raise ValueError(f'{files[0]} cannot be read as UTF-8 text: {e}') from e
     split = int(n_characters * (1 - val_fraction))
     train_texts, all_texts = pieces(files[0], 0, split), pieces(files[0], 0, n_characters)

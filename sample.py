@@ -51,8 +51,11 @@ if random_init:
 if prompt_file is not None:
     if prompt:
         raise ValueError('give --prompt or --prompt_file, not both')
-    with open(prompt_file, encoding='utf-8', newline='') as f:
-        prompt = f.read()
+    try:
+        with open(prompt_file, encoding='utf-8', newline='') as f:
+            prompt = f.read()
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{prompt_file} is not UTF-8 text: {e}') from e
 ids = tokenizer.encode(prompt)
 if '<|endoftext|>' in tokenizer.special and len(ids) < model.config.block_size:
     ids = [tokenizer.special['<|endoftext|>'], *ids]    # training put one before every document
@@ -93,9 +96,9 @@ for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, s
             texts[row] = texts[row][:end]
             unfinished.discard(row)
     if num_samples == 1:
-        ready = len(texts[0]) - (held_back if unfinished else 0)
+        ready = max(shown, len(texts[0]) - (held_back if unfinished else 0))
         print(texts[0][shown:ready], end='', flush=True)
-        shown = max(shown, ready)
+        shown = ready
     if not unfinished:
         break
 seconds = time.time() - start_time

@@ -31,9 +31,10 @@ import regex, tiktoken, tiktoken.load
 #   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
 # On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns: see LOG.md.
 PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
-           r'|\s*\n[ \t]*|\s+(?!\S)|\s+')
+           r'|\s{0,256}\n[ \t]*|\s{1,256}(?!\S)|\s{1,256}')      # bounded: tiktoken's regex engine backtracks
 # The same for pure-ASCII text, where the standard library's `re` does it in half the time of `regex`.
 ASCII_PATTERN = PATTERN.replace(r'\p{L}', 'A-Za-z').replace(r'\p{N}', '0-9')
+FORMAT = 'nanoparrot-tokenizer-1'
 MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) are cut for training, which they would stall
 
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',     # documents, chat
@@ -196,6 +197,7 @@ class Tokenizer:
         self.special = {name: len(vocab) + i for i, name in enumerate(special_tokens)}
         self.vocab_size = len(vocab) + len(self.special)
         self.ranks = {token: i for i, token in enumerate(vocab)}            # bytes -> id
+        self.character_ids = {t.decode(): i for i, t in enumerate(vocab)} if kind == 'char' else {}
         self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
         self._bulk = None                                                   # a tiktoken.Encoding, when needed
         self._find = regex.compile(pattern).findall
@@ -209,7 +211,11 @@ class Tokenizer:
             raise ValueError(f'vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} '
                              f'special tokens need {256 + len(special_tokens)}')
         if pattern != PATTERN:
-            if regex.compile(pattern).groups:
+            try:
+                groups = regex.compile(pattern).groups
+            except regex.error as e:
+                raise ValueError(f'the pattern {pattern!r} is no regular expression: {e}') from e
+            if groups:
                 raise ValueError(f'the pattern {pattern!r} has capturing groups; write (?:...) for (...)')
             pattern += r'|[\s\S]'               # whatever a pattern forgets is a chunk of its own, never lost
         chunks = count_chunks_parallel(texts, pattern, processes)
@@ -257,13 +263,11 @@ class Tokenizer:
     def encode(self, text):
         """A list of ids. Never a special one: '<|endoftext|>' typed by a user is thirteen characters."""
         if self.kind == 'char':
-            try:
-                return [self.ranks[c.encode()] for c in text]
-            except (KeyError, UnicodeEncodeError):
-                at = next(i for i, c in enumerate(text) if to_utf8(c) not in self.ranks)
-                raise ValueError(f'character {text[at]!r} at position {at} is not among the '
-                                 f'{len(self.vocab)} of this char tokenizer; a byte or bpe tokenizer takes '
-                                 'any text') from None
+            for i, c in enumerate(text):
+                if c not in self.character_ids:
+                    raise ValueError(f'character {c!r} at position {i} is not among the {len(self.vocab)} of '
+                                     'this char tokenizer; a byte or bpe tokenizer takes any text')
+            return [self.character_ids[c] for c in text]
         if len(self.vocab) == 256:
             return list(to_utf8(text))
         return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
@@ -317,7 +321,8 @@ class Tokenizer:
                              'with them')
         ids, mask = [], []
         for message in messages:
-            role, content = message.get('role'), message.get('content')
+            fields = message if isinstance(message, dict) else {}
+            role, content = fields.get('role'), fields.get('content')
             if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
                 raise ValueError('a message is a role (system, user, assistant, tool) and a content of '
                                  f'text, not {message}')
@@ -336,7 +341,7 @@ class Tokenizer:
 
     def to_json(self):
         as_text = bytes.decode if self.kind == 'char' else printable
-        return {'format': 'nanoparrot-tokenizer-1', 'kind': self.kind, 'pattern': self.pattern,
+        return {'format': FORMAT, 'kind': self.kind, 'pattern': self.pattern,
                 'bytes_per_token': self.bytes_per_token, 'special_tokens': list(self.special),
                 'vocab': [as_text(token) for token in self.vocab]}
 
@@ -351,6 +356,8 @@ class Tokenizer:
         try:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
+            if d['format'] != FORMAT or d['kind'] not in ('bpe', 'char'):
+                raise ValueError(f'format {d["format"]!r}, kind {d["kind"]!r}')
             from_text = str.encode if d['kind'] == 'char' else from_printable
             vocab = [from_text(token) for token in d['vocab']]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
@@ -365,7 +372,8 @@ class Tokenizer:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_tiktoken(self):
-        """A tiktoken.Encoding with the same ids."""
+        """A tiktoken.Encoding with the same ids. (Where the Unicode tables of `regex` and tiktoken differ, at
+        characters assigned in the last years, they may cut chunks differently; both decode to the text.)"""
         if self.kind == 'char':
             raise ValueError('tiktoken has byte-level tokenizers only; a char tokenizer cannot be exported')
         return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,

@@ -182,7 +182,7 @@ elif init_from == 'resume':
             raise ValueError(f'{last_path} has {k}={v}, this run has {getattr(model_config, k)}; resume with '
                              "the run's own settings, or choose another --out_dir")
     if state['data_sha256'] != meta['sha256']['train']:
-        raise ValueError(f'{data_dir}/train.bin is not what {last_path} was trained on; resume with those data, '
+        raise ValueError(f'{data_dir}/train.bin is not what {last_path} was trained on; resume with that, '
                          f'or start from its weights: --init_from={out_dir} and another --out_dir')
     step, best_val = state['step'], state['best_val']
 else:                           # the architecture is that of the checkpoint; dropout is a matter of this run
@@ -320,8 +320,10 @@ if init_from == 'scratch':
 if epochs > 4:      # Muennighoff et al. 2023, arXiv:2305.16264
     say(f'  note     the data are read {epochs:.0f} times; beyond about 4 that helps ever less: watch '
         'val_loss')
+watching = ('data_dir', 'out_dir', 'init_from', 'overwrite', 'log_interval', 'eval_interval', 'eval_tokens',
+            'save_interval', 'sample_prompt', 'sample_tokens')        # these change nothing in the training
 for k, v in state.get('config', {}).items():
-    if init_from == 'resume' and config.get(k, v) != v and k not in ('init_from', 'overwrite'):
+    if init_from == 'resume' and config.get(k, v) != v and k not in watching:
         say(f'  note     {k} was {v}, is now {config[k]}: the run goes on, but not as the straight run would')
 if main_process:
     shutil.copyfile(os.path.join(data_dir, 'tokenizer.json'), os.path.join(out_dir, 'tokenizer.json'))
@@ -406,7 +408,9 @@ while True:
         window_start, window_steps = time.time(), 0
 
 # --- summary ------------------------------------------------------------------------------------------------
-if step < max_steps:
+if step == first_step < max_steps:
+    say('stopped before the first step, as asked; nothing new is saved')
+elif step < max_steps:
     say(f'stopped at step {step}, as asked; {last_path} is saved; go on: same command with '
         '--init_from=resume')
 else:

@@ -127,9 +127,9 @@ def test_counts_may_exceed_32_and_53_bits():
     assert expand(learn_merges(chunks, 5)[0])[256:] == [b'zz', b'xy', b'cd', b'ab', b'ef']
 
 
-@pytest.mark.parametrize('symbols', ['a', 'ACGT', 'é'])
-def test_a_megabyte_without_a_break_trains(symbols):
-    text = ''.join(random.Random(0).choices(symbols, k=1_000_000))
+@pytest.mark.parametrize('symbols, k', [('a', 10 ** 6), ('ACGT', 10 ** 6), ('é', MAX_CHUNK + 1)])
+def test_a_megabyte_without_a_break_trains(symbols, k):
+    text = ''.join(random.Random(0).choices(symbols, k=k))
     chunks, tokenizer = count_chunks([text]), Tokenizer.train([text], 256 + 8, special_tokens=())
     assert max(map(len, chunks)) <= MAX_CHUNK and sum(len(c) * n for c, n in chunks.items()) == len(text)
     assert len(tokenizer.vocab) == 264 and tokenizer.decode(tokenizer.encode_batch([text])[0]) == text

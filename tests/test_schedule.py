@@ -12,7 +12,8 @@ def exact(*expected):
 
 
 def test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step():
-    assert [lr_at(step, 100, 10, 3e-4, 3e-5) for step in range(10)] == exact([3e-5 * (step + 1) for step in range(10)])
+    rates = [lr_at(step, 100, 10, 3e-4, 3e-5) for step in range(10)]
+    assert rates == exact([3e-5, 6e-5, 9e-5, 1.2e-4, 1.5e-4, 1.8e-4, 2.1e-4, 2.4e-4, 2.7e-4, 3e-4])
 
 
 def test_closed_form_at_the_landmarks():
@@ -23,17 +24,18 @@ def test_closed_form_at_the_landmarks():
     assert lr_at(10_000, 10_000, 1000, 3e-4, 3e-5) == exact(3e-5)
 
 
-@pytest.mark.parametrize('max_steps, warmup, peak, low', [(100, 10, 1.0, 0.1), (50, 0, 6e-4, 6e-5), (7, 6, 1e-3, 0.0),
-                                                          (1, 0, 1.0, 0.5), (12, 12, 1.0, 0.1), (1, 1, 1.0, 0.1)])
+@pytest.mark.parametrize('max_steps, warmup, peak, low', [
+    (100, 10, 1.0, 0.1), (50, 0, 6e-4, 6e-5), (7, 6, 1e-3, 0.0), (1, 0, 1.0, 0.5), (12, 12, 1.0, 0.1),
+    (1, 1, 1.0, 0.1)])
 def test_whole_schedule(max_steps, warmup, peak, low):
     rates = [lr_at(step, max_steps, warmup, peak, low) for step in range(max_steps)]
-    assert all(a < b for a, b in zip(rates[:warmup], rates[1:warmup]))              # rises,
-    assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1:]))           # then falls,
-    assert 0 < min(rates) and max(rates) == exact(peak)                             # and meets the peak, no more
+    assert all(a < b for a, b in zip(rates[:warmup], rates[1:warmup]))    # rises,
+    assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1:]))    # then falls,
+    assert 0 < min(rates) and max(rates) == exact(peak)    # and meets the peak, no more
     assert all(rate >= low for rate in rates[warmup:])
     for step, rate in enumerate(rates[warmup:]):
         angle = math.pi * step / (max_steps - warmup)
-        assert rate == exact(low + (peak - low) * math.cos(angle / 2) ** 2)         # (1 + cos a) / 2 = cos(a/2)^2
+        assert rate == exact(low + (peak - low) * math.cos(angle / 2) ** 2)     # (1 + cos a) / 2 = cos(a/2)^2
 
 
 def test_without_warm_up_the_first_step_is_the_peak():

@@ -1,0 +1,149 @@
+"""A checkpoint comes back bit for bit, runs no code, survives a failed write; all else is one sentence."""
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+
+
+SMALL = dict(vocab_size=50, block_size=16, n_layer=2, n_head=4, n_kv_head=2, n_embd=32)
+
+
+def model(seed=0, **settings):
+    torch.manual_seed(seed)
+    return GPT(GPTConfig(**SMALL, **settings))
+
+
+def equal(a, b):
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+
+
+def refused(path, *words):
+    with pytest.raises((ValueError, OSError)) as e:
+        load_checkpoint(path)
+    message = str(e.value)
+    assert '\n' not in message and all(word in message for word in (str(path), *words)), message
+
+
+@pytest.mark.parametrize('settings', [{}, dict(tie_embeddings=False, dropout=0.1, rope_theta=5e5)])
+def test_a_checkpoint_comes_back_bit_for_bit_with_its_ties_and_its_extras(tmp_path, settings):
+    saved = model(**settings)
+    optimizer = torch.optim.AdamW(saved.parameter_groups(0.1), lr=1e-3, betas=(0.9, 0.95))
+    saved(torch.randint(50, (2, 9)), torch.randint(50, (2, 9)))[1].backward()
+    optimizer.step()
+    rng = torch.get_rng_state()
+    save_checkpoint(tmp_path / 'a.pt', saved, step=7, best_val=1.25, config={'a': [1, None]}, rng=rng,
+                    optimizer=optimizer.state_dict())
+    assert os.listdir(tmp_path) == ['a.pt']
+    loaded, rest = load_checkpoint(tmp_path / 'a.pt')
+    assert equal(loaded, saved) and loaded.config == saved.config
+    shared = loaded.head.weight.data_ptr() == loaded.embedding.weight.data_ptr()
+    assert shared == saved.config.tie_embeddings
+    assert (rest['step'], rest['best_val'], rest['config']) == (7, 1.25, {'a': [1, None]})
+    assert torch.equal(rest['rng'], rng)
+    for i, moments in optimizer.state_dict()['state'].items():
+        assert all(torch.equal(v, rest['optimizer']['state'][i][k]) for k, v in moments.items())
+
+
+def test_it_holds_data_only_and_names_without_a_wrappers_prefix(tmp_path):
+    save_checkpoint(str(tmp_path / 'a.pt'), model(), step=1)
+    state = torch.load(tmp_path / 'a.pt', weights_only=True)
+    assert state['model'].keys() == model().state_dict().keys() and state['step'] == 1
+    assert state['model_config']['n_kv_head'] == 2 and type(state['model_config']) is dict
+
+
+def test_a_file_a_run_folder_and_a_hugging_face_folder_load(tmp_path):
+    pytest.importorskip('safetensors')
+    run, hf = tmp_path / 'run', tmp_path / 'hf'
+    run.mkdir()
+    save_checkpoint(run / 'last.pt', model(1), step=20)
+    assert equal(load_checkpoint(run)[0], model(1)) and load_checkpoint(str(run))[1]['step'] == 20
+    save_checkpoint(run / 'best.pt', model(2), step=10)
+    assert equal(load_checkpoint(run)[0], model(2)) and load_checkpoint(run)[1]['step'] == 10
+    assert equal(load_checkpoint(run / 'last.pt')[0], model(1))
+    model(3).save_hf(hf)
+    loaded, rest = load_checkpoint(hf)
+    assert equal(loaded, model(3)) and rest == {}
+
+
+@pytest.mark.parametrize('keep', [0, 1, 4, 100, 0.1, 0.5, 0.9, -100, -1])
+def test_a_cut_checkpoint_is_refused_in_one_sentence(tmp_path, keep):
+    save_checkpoint(tmp_path / 'a.pt', model())
+    whole = (tmp_path / 'a.pt').read_bytes()
+    (tmp_path / 'a.pt').write_bytes(whole[:int(keep * len(whole)) if type(keep) is float else keep])
+    refused(tmp_path / 'a.pt')
+
+
+class Bomb:
+    def __reduce__(self):
+        return eval, ("__import__('os').mkdir(__import__('os').environ['BOMB'])",)
+
+
+BOMB, WEIGHTS = {'x': Bomb()}, model().state_dict()
+FOREIGN = {
+    'random': random.Random(0).randbytes(5000), 'text': b'hi', 'pickle': pickle.dumps(BOMB, 2), 'torch': BOMB,
+    'bomb in ours': {'model_config': SMALL, 'model': WEIGHTS, **BOMB}, 'list': [1, 2],
+    'theirs': {'model': WEIGHTS, 'iter_num': 3}, 'tensor': torch.zeros(3),
+    'key': {'model_config': {**SMALL, 'no_such_setting': 1}, 'model': WEIGHTS},
+    'shapes': {'model_config': {**SMALL, 'n_embd': 64}, 'model': WEIGHTS},
+    'prefix': {'model_config': SMALL, 'model': {f'_orig_mod.{k}': v for k, v in WEIGHTS.items()}}}
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_path, monkeypatch, name):
+    monkeypatch.setenv('BOMB', str(tmp_path / 'exploded'))
+    path, content = tmp_path / 'a.pt', FOREIGN[name]
+    path.write_bytes(content) if type(content) is bytes else torch.save(content, path)
+    refused(path)
+    assert not (tmp_path / 'exploded').exists()
+    if name == 'pickle':                                # the bomb is a real one
+        pickle.loads(path.read_bytes())
+        assert (tmp_path / 'exploded').exists()
+
+
+def test_a_missing_file_and_a_folder_without_a_checkpoint_say_what_to_do(tmp_path):
+    refused(tmp_path / 'no.pt', 'does not exist')
+    refused(tmp_path, 'best.pt', 'last.pt', 'train.py')
+
+
+FULL_DISK = """
+import resource, signal, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import test_checkpoint as t
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+try:
+    t.save_checkpoint('a.pt', t.model(2), step=2)
+except OSError as e:
+    print('refused:', e)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, 'SIGXFSZ'), reason='file size limits are a Unix thing')
+@pytest.mark.parametrize('limit', [0, 1000, 60_000])
+def test_a_write_that_fails_half_way_leaves_the_old_checkpoint_and_nothing_else(tmp_path, limit):
+    save_checkpoint(tmp_path / 'a.pt', model(1), step=1)
+    before = (tmp_path / 'a.pt').read_bytes()
+    assert len(before) > 60_000
+    code = FULL_DISK.format(root=str(ROOT), tests=str(ROOT / 'tests'), limit=limit)
+    result = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.stdout.startswith('refused: ') and 'a.pt' in result.stdout, result.stdout + result.stderr
+    assert len(result.stdout.splitlines()) == 1
+    assert os.listdir(tmp_path) == ['a.pt'] and (tmp_path / 'a.pt').read_bytes() == before
+
+
+def test_a_write_that_succeeds_replaces_the_old_checkpoint_at_once(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path / 'a.pt', model(1))
+    seen, replace = [], os.replace
+    monkeypatch.setattr(os, 'replace', lambda a, b: (seen.append(load_checkpoint(a)[0]), replace(a, b)))
+    save_checkpoint(tmp_path / 'a.pt', model(2))
+    assert equal(seen[0], model(2)) and equal(load_checkpoint(tmp_path / 'a.pt')[0], model(2))
+    assert os.listdir(tmp_path) == ['a.pt']

@@ -1,0 +1,143 @@
+"""The rules of the house, held by parsing: what imports what, what is repeated, what is promised."""
+import ast
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+
+FILES = sorted(ROOT.glob('*.py'))
+OWN = {p.stem for p in FILES}
+TREES = {p.stem: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
+# who may import whom; what is not named here is a leaf and imports nothing of ours
+IMPORTS = {'prepare': {'configurator', 'tokenizer', 'problems', 'clean'}, 'plot': {'configurator'},
+           **dict.fromkeys(('train', 'sft', 'dpo'), {'configurator', 'data', 'guard', 'model', 'tokenizer'}),
+           'sample': {'configurator', 'model', 'tokenizer'},
+           'eval': {'configurator', 'data', 'model', 'tokenizer', 'sandbox', 'problems'}}
+LEAVES = sorted(OWN - IMPORTS.keys())
+JOBS = {    # a small real job for a leaf that stands alone
+    'configurator': "sys.argv = ['x', '--n=1e3']\nwith open('x.py', 'w') as f: f.write('n = 3  # a number')\n"
+                    "assert configurator.configure({'__file__': 'x.py', 'n': 3}) == {'n': 1000}",
+    'tokenizer': "t = tokenizer.Tokenizer.train(['low lower lowest'] * 9, 330)\n"
+                 "assert t.decode(t.encode('low 漢字\\n')) == 'low 漢字\\n'",
+    'model': "m = model.GPT(model.GPTConfig(9, 8, 1, 2, 0, 8))\nmodel.save_checkpoint('m.pt', m, step=3)\n"
+             "assert model.load_checkpoint('m.pt')[1]['step'] == 3",
+    'data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
+    'sandbox': "assert sandbox.run_code", 'problems': "assert problems.__doc__"}
+
+
+def calls(tree):
+    return [(ast.unparse(node.func), node, {k.arg: k.value for k in node.keywords})
+            for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def test_every_script_imports_only_what_the_table_allows():
+    for name, tree in TREES.items():
+        nodes = list(ast.walk(tree))
+        found = {n.module.split('.')[0] for n in nodes if isinstance(n, ast.ImportFrom)}
+        found |= {a.name.split('.')[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        assert found & OWN <= IMPORTS.get(name, set()), name
+        assert not found & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, name
+
+
+def test_sixteen_files_at_most_each_with_a_docstring():
+    assert len(FILES) <= 16
+    for name, tree in TREES.items():
+        assert len(ast.get_docstring(tree) or '') > 100, name
+
+
+@pytest.mark.parametrize('leaf', LEAVES)
+def test_a_leaf_works_alone_in_an_empty_folder(leaf, tmp_path):
+    shutil.copy(ROOT / f'{leaf}.py', tmp_path)
+    code = f"""import importlib.util, os, sys
+sys.path.insert(0, '.')
+assert not any(importlib.util.find_spec(name) for name in {sorted(OWN - {leaf})})
+import {leaf}
+assert set(os.listdir()) <= {{'{leaf}.py', '__pycache__'}}      # importing does no work
+print('imported')
+{JOBS[leaf]}"""
+    result = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout.startswith('imported'), result.stderr
+
+
+def fences(text):
+    """{name: (files, block)} of `# --- name: same text in a.py, b.py ---` ... `# --- end name ---`"""
+    found = {}
+    for m in re.finditer(r'^ *# --- ([\w ]+): same text in ([\w., ]+?) -+$', text, re.M):
+        end = re.compile(rf'^ *# --- end {m[1]} -+$', re.M).search(text, m.end())
+        assert end and m[1] not in found, m[0]
+        found[m[1]] = set(m[2].split(', ')), text[m.start():end.end()]
+    assert len(found) == len(re.findall(r'^ *# --- end ', text, re.M)) == text.count(': same text in ')
+    return found
+
+
+def test_fenced_blocks_are_the_same_text_wherever_they_say():
+    found = {p.name: fences(p.read_text(encoding='utf-8')) for p in FILES}
+    assert len(found['train.py']) >= 3
+    for name, blocks in found.items():
+        for fence, (files, block) in blocks.items():
+            assert name in files, (name, fence)
+            for other in files & found.keys():
+                assert found[other].get(fence, ('', ''))[1] == block, (name, other, fence)
+
+
+def test_asserts_are_for_self_tests_not_for_users():
+    for name, tree in TREES.items():
+        inside = {id(n) for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) and 'self_test' in f.name
+                  for n in ast.walk(f)}
+        outside = [n for n in ast.walk(tree) if isinstance(n, ast.Assert) and id(n) not in inside]
+        assert not outside, (name, [n.lineno for n in outside])
+
+
+def test_text_is_always_opened_as_utf_8():
+    for name, tree in TREES.items():
+        for function, node, keywords in calls(tree):
+            if not re.search(r'(^|[.( ])(open|fdopen|read_text|write_text)\)?$', function):
+                continue
+            mode = keywords.get('mode') or (node.args[1] if len(node.args) > 1 else ast.Constant('r'))
+            modes = [n.value for n in ast.walk(mode) if isinstance(getattr(n, 'value', None), str)]
+            encoding = ast.unparse(keywords.get('encoding', ast.Constant(None)))
+            if function != 'tokenize.open' and not all('b' in m for m in modes):    # it finds the encoding
+                assert encoding == "'utf-8'", (name, node.lineno)
+
+
+def test_checkpoints_are_loaded_as_data_never_as_code():
+    loads = [(name, keywords) for name, tree in TREES.items() for function, _, keywords in calls(tree)
+             if function == 'torch.load']
+    assert loads
+    for name, keywords in loads:
+        assert ast.unparse(keywords.get('weights_only', ast.Constant(None))) == 'True', name
+
+
+def settings(script):
+    """What may follow `--`: a script's assignments above configure(), or its argparse options."""
+    names = set()
+    for node in TREES[script].body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            if ast.unparse(node.value or node).startswith('configure('):
+                return names
+            names |= {ast.unparse(t) for t in getattr(node, 'targets', None) or [node.target]}
+    return set(re.findall(r"add_argument\('--(\w+)", (ROOT / f'{script}.py').read_text(encoding='utf-8')))
+
+
+def test_every_command_in_the_docs_can_be_typed():
+    texts = {p.name: ast.get_docstring(TREES[p.stem]) for p in FILES}
+    texts |= {p.name: p.read_text(encoding='utf-8') for p in [*ROOT.glob('config/*.py'), *ROOT.glob('*.md')]}
+    pattern = re.compile(r'(?:python|torchrun[^\n]*?) (\w+)\.py\b([^#`\n]*)')
+    commands = [(where, *found) for where, text in texts.items()
+                for found in pattern.findall(text.replace('\\\n', ' '))]
+    assert len(commands) >= 10
+    for where, script, rest in commands:
+        assert script in OWN, (where, script)
+        assert set(re.findall(r'--(\w+)', rest)) - {'help'} <= settings(script), (where, script, rest)
+        for config in re.findall(r'config/\w+\.py', rest):
+            assert (ROOT / config).exists(), (where, config)
+
+
+def test_configs_assign_only_settings_of_the_script_they_are_for():
+    for path in ROOT.glob('config/*.py'):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        names = {ast.unparse(t) for n in tree.body if isinstance(n, ast.Assign) for t in n.targets}
+        assert any(names <= settings(s) for s in ('train', 'sft', 'dpo', 'prepare') if s in OWN), path.name

@@ -1,0 +1,104 @@
+"""What prepare.py is given: every form of record, damaged files, mistakes; and what it leaves then."""
+import gzip
+import json
+import os
+import re
+
+import pytest
+from conftest import mistake, run
+from test_prepare import DOCUMENTS, FOX, documents, prepare, report, write
+
+TEXTS = [text.replace('\ufeff', '') for text in DOCUMENTS]
+
+
+def test_every_form_of_record_gives_the_same_bins(tmp_path):
+    texts, bins = [*TEXTS, 'lone \ud800 surrogate'], set()
+    forms = {'text.jsonl': [{'text': t, 'n': 1} for t in texts], 'list.json': [{'text': t} for t in texts],
+             'content.jsonl': [{'content': t} for t in texts], 'strings.jsonl': texts, 'strings.json': texts}
+    for name, records in forms.items():
+        lines = json.dumps(records, indent=1) if name.endswith('.json') else \
+            '\n'.join(json.dumps(r) + '\n' for r in records)            # with blank lines between
+        for path, data in ((name, lines.encode()), (f'{name}.gz', gzip.compress(lines.encode()))):
+            (tmp_path / path).write_bytes(data)
+            prepare(tmp_path / 'out', tmp_path / path, '--tokenizer=byte')
+            bins.add(tuple((tmp_path / 'out' / f'{side}.bin').read_bytes() for side in ('train', 'val')))
+            assert report(tmp_path / 'out')['malformed'] == 0
+    found = documents(tmp_path / 'out')
+    assert sorted(found['train'] + found['val']) == sorted([*TEXTS, 'lone \ufffd surrogate'])
+    assert len(bins) == 1
+
+
+def jsonl(*lines):
+    return b''.join(x if isinstance(x, bytes) else b'{"text": "%s"}\n' % x.encode() for x in lines)
+
+
+LONG = [f'{i}: ' + os.urandom(1000).hex() for i in range(40)]           # does not compress away
+BROKEN = gzip.compress(jsonl(*LONG))
+DAMAGED = {     # file -> bytes, the line its report must name, how many records are lost to it
+    'not_json.jsonl': (jsonl('one', 'two', b'{"text": "cut o\n', 'four'), 3, 1),
+    'no_text.jsonl': (jsonl('one', b'{"title": "x"}\n', b'17\n', b'{"text": null}\n', 'five'), 2, 3),
+    'not_utf8.txt': ('naïve'.encode('latin-1'), 1, 1),
+    'not_utf8.jsonl': (jsonl('one', 'two', b'{"text": "na\xefve"}\n', 'four'), 3, 1),
+    'not_a_list.json': (b'{"a": 1}\n', 1, 1),
+    'cut_off.json': (json.dumps(TEXTS).encode()[:-9], 1, 1),
+    'cut_off.txt.gz': (BROKEN[:-100], 1, 1),
+    'no_gzip.txt.gz': (b'plain text', 1, 1),
+    'deep.jsonl': (jsonl('one', b'[' * 100_000 + b'\n', 'three'), 2, 1),
+    'no_deflate.txt.gz': (BROKEN[:10] + b'\xff' * 100, 1, 1)}
+
+
+@pytest.mark.parametrize('name', DAMAGED)
+def test_a_damaged_file_is_counted_named_and_never_fatal(tmp_path, name):
+    data, line, lost = DAMAGED[name]
+    source = write(tmp_path / 'files', TEXTS)
+    (source / name).write_bytes(data)
+    prepare(tmp_path / 'out', source, '--tokenizer=byte')
+    r, found = report(tmp_path / 'out'), documents(tmp_path / 'out')
+    assert r['malformed'] == lost
+    (path, entry), = r['malformed_files'].items()
+    assert path == str(source / name) and entry['records'] == lost
+    assert entry['first'].startswith(f'line {line}: '), entry
+    good = re.findall(r'"text": "(\w+)"', data.decode('latin-1')) if name.endswith('.jsonl') else []
+    assert sorted(found['train'] + found['val']) == sorted(TEXTS + [t for t in good if t.isascii()])
+
+
+def test_what_came_before_the_cut_in_an_archive_is_kept(tmp_path):
+    (tmp_path / 'cut.jsonl.gz').write_bytes(BROKEN[:-len(BROKEN) // 4])
+    prepare(tmp_path / 'out', tmp_path / 'cut.jsonl.gz', '--tokenizer=byte', '--val_fraction=0.3')
+    r, found = report(tmp_path / 'out'), documents(tmp_path / 'out')
+    n = len(found['train'] + found['val'])
+    assert n >= 20 and sorted(found['train'] + found['val']) == sorted(LONG[:n])     # whole records
+    (entry,) = r['malformed_files'].values()
+    assert r['malformed'] == 1 and entry['first'].startswith(f'line {n + 1}: ')
+
+
+def test_a_run_that_fails_leaves_what_was_there(tmp_path):
+    prepare(tmp_path / 'out', write(tmp_path / 'files', TEXTS))
+    before = {p.name: p.read_bytes() for p in (tmp_path / 'out').iterdir()}
+    assert not any(name.endswith('.tmp') for name in before)
+    source = write(tmp_path / 'one', [FOX], '{}.md')
+    (source / 'two.jsonl').write_text('not json\n', encoding='utf-8')
+    bad = ['prepare.py', f'--source={source}', '--tokenizer=byte']
+    mistake(run(*bad, f'--out_dir={tmp_path}/out'), 'documents')
+    assert {p.name: p.read_bytes() for p in (tmp_path / 'out').iterdir()} == before
+    mistake(run(*bad, f'--out_dir={tmp_path}/new'), 'documents')
+    assert list((tmp_path / 'new').iterdir()) == []
+
+
+@pytest.mark.parametrize('files, words', [
+    ({}, ['neither', '.jsonl']), ({'a.txt': b''}, ['text']), ({'a.md': b'', 'b.md': b' \n'}, ['documents']),
+    ({'a.txt': b'na\xefve'}, ['a.txt', 'UTF-8']), ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz']),
+    ({'a.txt.gz': gzip.compress(b'x')[:10] + b'\xff' * 99}, ['a.txt.gz']), ({'a.png': b'x'}, ['neither'])])
+def test_sources_without_text(tmp_path, files, words):
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    source = tmp_path / next(iter(files)) if len(files) == 1 and 'a.png' not in files else tmp_path
+    mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--tokenizer=byte'), *words)
+    assert not list(tmp_path.glob('out/*'))
+
+
+@pytest.mark.parametrize('flags, words', [
+    (['--tokenizer=wordpiece'], ['wordpiece', 'bpe']), (['--vocab_size=100'], ['vocab_size', '320']),
+    (['--val_fraction=1'], ['val_fraction']), (['--tokenizer=no.json'], ['no.json'])])
+def test_settings_of_prepare_that_cannot_be(python_files, tmp_path, flags, words):
+    mistake(run('prepare.py', f'--source={python_files}/json', f'--out_dir={tmp_path}', *flags), *words)
