@@ -17,7 +17,7 @@ An unknown name, a wrong type or a broken config file is one line on stderr and 
 on, each OSError (no such file, disk full) and each ValueError that a file of ours raises: those are how our
 code says that an input is wrong. Any other exception is a bug and keeps its traceback.
 """
-import ast, difflib, io, os, sys, textwrap, tokenize, traceback, types, typing
+import ast, difflib, io, os, signal, sys, textwrap, time, tokenize, traceback, types, typing
 
 
 def configure(namespace):
@@ -136,11 +136,15 @@ def one_line_for_mistakes(kind, error, tb):
     """sys.excepthook: what the user can mend becomes one line and exit code 2."""
     last = traceback.extract_tb(tb)[-1]          # a `raise` of ours, not an operation that failed in our code
     ours = os.path.dirname(os.path.abspath(last.filename)) == os.path.dirname(os.path.abspath(__file__)) \
-        and 'raise ' in last.line
+        and (last.line.startswith('raise ') or ': raise ' in last.line)
     if issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):
-        if os.environ.get('RANK', '0') == '0':
-            known = isinstance(error, OSError) and error.strerror and error.filename
-            message = f'{error.filename}: {error.strerror}' if known else str(error)
-            print('error:', ' '.join(message.split()), file=sys.stderr)
+        rank = os.environ.get('RANK', '0')
+        if rank != '0':             # the first process speaks, unless it has nothing to say
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            time.sleep(3)
+        known = isinstance(error, OSError) and error.strerror and error.filename
+        message = f'{error.filename}: {error.strerror}' if known else str(error)
+        print('error:' if rank == '0' else f'process {rank}: error:', ' '.join(message.split()),
+              file=sys.__stderr__, flush=True)      # torch.distributed puts a buffer in place of sys.stderr
         sys.exit(2)
     sys.__excepthook__(kind, error, tb)

@@ -42,6 +42,8 @@ if batch_size < 1:
     raise ValueError(f'batch_size={batch_size} must be at least 1')
 if device == 'auto':
     device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
+    raise ValueError(f'device={device} must be auto, cpu, cuda or mps')
 
 # --- model and data -----------------------------------------------------------------------------------------
 model, checkpoint = load_checkpoint(ckpt, device)

@@ -66,7 +66,7 @@ def download(name):
             if r.status_code != 416:                # 416: there is nothing after `have`
                 r.raise_for_status()
                 with open(part, 'ab' if r.status_code == 206 else 'wb') as f:
-                    for chunk in r.iter_content(1 << 20):
+                    for chunk in r.iter_content(1 << 16):
                         f.write(chunk)
     except requests.RequestException as e:
         raise ValueError(f'cannot download {url} ({type(e).__name__}); fetch it by other means, put it at '

@@ -37,6 +37,8 @@ if max_new_tokens < 1 or num_samples < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens} and num_samples={num_samples} must be at least 1')
 if device == 'auto':
     device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
+    raise ValueError(f'device={device} must be auto, cpu, cuda or mps')
 torch.manual_seed(torch.seed() if seed is None else seed)
 
 # --- model and prompt ---------------------------------------------------------------------------------------

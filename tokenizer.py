@@ -156,7 +156,7 @@ def learn_merges(chunks, n_merges):
             if not found:                           # an earlier merge took the pair apart
                 continue
             words[i] = merged = word.replace(pair, new)
-            if left != right and pair not in after:     # one occurrence: only its neighbours change
+            if pair not in after:                       # one occurrence: only its neighbours change
                 if before:
                     count[before[-1] + left] -= f
                     p = before[-1] + new
@@ -207,6 +207,7 @@ class Tokenizer:
     def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN, processes=None):
         """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and special
         tokens. The result depends on the text alone, not on its order or on the number of processes."""
+        texts = [texts] if isinstance(texts, str) else texts
         if vocab_size < 256 + len(special_tokens):
             raise ValueError(f'vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} '
                              f'special tokens need {256 + len(special_tokens)}')
@@ -270,6 +271,8 @@ class Tokenizer:
             return [self.character_ids[c] for c in text]
         if len(self.vocab) == 256:
             return list(to_utf8(text))
+        if not text.isascii() or len(text) > 10_000:    # one Unicode table decides: that of tiktoken
+            return self.encode_batch([text])[0]
         return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
 
     def _merge_chunk(self, chunk):
@@ -372,8 +375,7 @@ class Tokenizer:
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_tiktoken(self):
-        """A tiktoken.Encoding with the same ids. (Where the Unicode tables of `regex` and tiktoken differ, at
-        characters assigned in the last years, they may cut chunks differently; both decode to the text.)"""
+        """A tiktoken.Encoding with the same ids."""
         if self.kind == 'char':
             raise ValueError('tiktoken has byte-level tokenizers only; a char tokenizer cannot be exported')
         return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,
@@ -489,6 +491,7 @@ def main():
     try:
         if args.input:
             start = time.time()
+            os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
             tokenizer = Tokenizer.train(read_texts(args.input), args.vocab_size)
             tokenizer.save(args.out)
             print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes per '

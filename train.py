@@ -20,7 +20,7 @@ eight, up to rounding.
 The decision made here is the objective: predict the next token (causal language modelling), which is what
 completing code asks for.
 """
-import contextlib, dataclasses, json, math, os, shutil, signal, time
+import contextlib, dataclasses, json, math, os, shutil, signal, sys, time
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -120,13 +120,13 @@ def all_sum(*values):
     return total.tolist()
 
 
-stop_asked = False      # Ctrl-C or a scheduler's SIGTERM: finish the step, save, leave; a second ends at once
+stop_asked = False      # by Ctrl-C or a scheduler's SIGTERM: finish the step, save, leave
 
 
 def ask_to_stop(signum, frame):
     global stop_asked
     stop_asked = True
-    signal.signal(signum, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)        # a second Ctrl-C ends at once
 
 
 signal.signal(signal.SIGTERM, ask_to_stop)
@@ -297,9 +297,9 @@ def sample_text():
 
 def save_last():
     if main_process:
-        save_checkpoint(last_path, model, step=step, best_val=best_val, optimizer=optimizer.state_dict(),
-                        scaler=scaler.state_dict(), tokenizer_hash=tokenizer.hash,
-                        data_sha256=meta['sha256']['train'], config=config)
+        save_checkpoint(last_path, model, step=step, best_val=best_val, skipped=skipped,
+                        optimizer=optimizer.state_dict(), scaler=scaler.state_dict(),
+                        tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'], config=config)
 
 
 # --- what is about to happen --------------------------------------------------------------------------------
@@ -329,7 +329,8 @@ if main_process:
     shutil.copyfile(os.path.join(data_dir, 'tokenizer.json'), os.path.join(out_dir, 'tokenizer.json'))
 
 # --- the loop -----------------------------------------------------------------------------------------------
-first_step, skipped, skipped_in_a_row = step, 0, 0
+first_step, skipped, skipped_in_a_row = step, state.get('skipped', 0), 0
+stopping = False                # what the processes have agreed on
 start_time = window_start = time.time()
 window_steps = 0                # since the last log line
 model.train()
@@ -352,9 +353,9 @@ while True:
         window_start, window_steps = time.time(), 0         # evaluating is not training time
 
     # 2. save; stop
-    if (step % save_interval == 0 or step == max_steps or stop_asked) and step > first_step:
+    if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
         save_last()
-    if step >= max_steps or stop_asked:
+    if step >= max_steps or stopping:
         break
 
     # 3. gradients of the mean loss over the whole global batch
@@ -378,8 +379,8 @@ while True:
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
     scaler.unscale_(optimizer)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()  # before clipping
-    loss_sum, stop_votes = all_sum(float(loss_sum), stop_asked)
-    stop_asked = stop_votes > 0                             # the processes stop together or not at all
+    loss_sum, votes = all_sum(float(loss_sum), stop_asked)
+    stopping = votes > 0                                    # together, or those who stay would wait for ever
     if math.isfinite(norm) and math.isfinite(loss_sum):
         scaler.step(optimizer)
         skipped_in_a_row = 0
@@ -397,7 +398,7 @@ while True:
     window_steps += 1
 
     # 4. log
-    if step % log_interval == 0 or step == first_step + 1 or step == max_steps:
+    if step % log_interval == 0 or step in (1, max_steps):
         loss, dt = loss_sum / tokens_per_step, (time.time() - window_start) / window_steps
         eta = dt * (max_steps - step)
         say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
@@ -408,9 +409,7 @@ while True:
         window_start, window_steps = time.time(), 0
 
 # --- summary ------------------------------------------------------------------------------------------------
-if step == first_step < max_steps:
-    say('stopped before the first step, as asked; nothing new is saved')
-elif step < max_steps:
+if step < max_steps:
     say(f'stopped at step {step}, as asked; {last_path} is saved; go on: same command with '
         '--init_from=resume')
 else:
@@ -421,3 +420,5 @@ else:
 if world > 1:
     dist.barrier()              # the first process may still be writing
     dist.destroy_process_group()
+    sys.stdout.flush()
+    os._exit(0)                 # torch's threads sometimes abort when the interpreter takes them down

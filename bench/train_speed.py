@@ -12,9 +12,9 @@ from peers import in_turn, median, timed
 from model import GPT, GPTConfig
 
 SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128), 12),
-          'quickstart': (GPTConfig(4096, 256, 6, 6, 0, 192), 16),
-          'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 4)}
-STEPS = 12
+          'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256), 8),
+          'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 2)}
+STEPS = 10
 
 
 def steps(shape, who, dtype):
@@ -54,11 +54,11 @@ if __name__ == '__main__':
     if len(sys.argv) > 1:
         print(*steps(*sys.argv[1].split(':')))
     else:
-        print(f'{"":>28}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}   peak MB (medians of 5 rounds)')
+        print(f'{"":>28}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}   peak MB (medians of 3 rounds)')
         for shape in SHAPES:
             for dtype in ('float32', 'bfloat16'):
                 names = [f'{shape}:{who}:{dtype}' for who in ('ours', 'transformers')]
-                a, b = in_turn(names, 5, __file__).values()
+                a, b = in_turn(names, 3, __file__).values()
                 ratio = median([q[0] / p[0] for p, q in zip(a, b)])
                 ours, theirs = (median([int(note) for _, _, note in rows]) for rows in (a, b))
                 print(f'{shape:>18}{dtype:>10}{ours:>12,}{theirs:>14,}{ratio:>8.2f}   '

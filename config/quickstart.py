@@ -1,7 +1,23 @@
-# A language model of Python, from Python's own source, on a laptop: the run of `bash run.sh`.
+# A language model of Python from Python's own source, in minutes on a laptop: what `bash run.sh` trains.
+# 4.2M parameters: 4 layers, 256 wide, context 256. 700 steps of 8 x 256 = 2,048 tokens: 1.43M tokens, half of
+# an epoch of what prepare.py makes of the standard library.
+# You should see val_loss 5.3 at step 175, 4.6 at 350, 4.3 at 525, 4.1 (1.65 bits per byte) at 700, in 4 minutes
+# on two cores. A learning rate of 3e-3 ends at 4.4.
 #
-#   python prepare.py --out_dir=data/quickstart --vocab_size=2048
+#   python prepare.py --out_dir=data/quickstart --vocab_size=4096
 #   python train.py config/quickstart.py
 data_dir = 'data/quickstart'
 out_dir = 'out/quickstart'
-n_layer = 6
+n_layer = 4
+n_head = 4              # heads of 64: as fast as six of 32 in a model of 192
+n_embd = 256
+block_size = 256
+batch_size = 8
+max_steps = 700
+learning_rate = 1.5e-3
+warmup_steps = 50
+eval_interval = 175
+eval_tokens = 32_768
+save_interval = 175
+log_interval = 25
+sample_prompt = 'def mean(values):\n'

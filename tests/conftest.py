@@ -1,4 +1,4 @@
-"""What the tests share: running scripts as a user does, lifting a pure function out of a flat script, one small data folder."""
+"""What the tests share: running scripts as a user does, lifting functions out of them, small data."""
 import ast
 import json
 import os
@@ -11,12 +11,14 @@ import sysconfig
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))   # real files; tests skip without
+# real files that this project does not contain; tests that need one skip without it
+SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 sys.path.insert(0, str(ROOT))
+os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
 
 
 def lift(script, *names):
-    """Functions of a flat script, compiled without running it: its imports of packages, then those definitions."""
+    """Functions of a flat script, compiled without running it: its package imports, then those."""
     tree = ast.parse((ROOT / script).read_text(encoding='utf-8'))
     own = {p.stem for p in ROOT.glob('*.py')}
     imports = [node for node in tree.body if isinstance(node, ast.Import)
@@ -29,11 +31,11 @@ def lift(script, *names):
 
 
 def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300):
-    """A script as its user runs it. Paths in arguments are relative to cwd; scripts are those of this checkout."""
+    """A script of this checkout, as its user runs it; paths in arguments are relative to cwd."""
     launcher = [sys.executable] if processes == 1 else \
-        [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={processes}', '--master_port=0']
-    return subprocess.run([*launcher, str(ROOT / script), *map(str, arguments)], cwd=cwd, text=True, capture_output=True,
-                          timeout=timeout, env={**os.environ, **(env or {})})
+        [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+    return subprocess.run([*launcher, str(ROOT / script), *map(str, arguments)], cwd=cwd, text=True,
+                          capture_output=True, timeout=timeout, env={**os.environ, **(env or {})})
 
 
 def ok(result):
@@ -42,7 +44,7 @@ def ok(result):
 
 
 def mistake(result, *words):
-    """The script ended as it must for a user's mistake: exit code 2, one line on stderr, no traceback, these words in it."""
+    """The script ended as it must at a user's mistake: exit code 2, one line with the words, no traceback."""
     assert result.returncode == 2, (result.returncode, result.stdout, result.stderr)
     assert 'Traceback' not in result.stderr
     lines = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
@@ -76,5 +78,6 @@ def data_dir(python_files, tmp_path_factory):
 
 
 # a training run of seconds; tests add what they are about
-TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8', '--max_steps=12', '--warmup_steps=4',
-        '--eval_interval=4', '--save_interval=4', '--log_interval=1', '--eval_tokens=2048', '--sample_tokens=8', '--device=cpu']
+TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8', '--max_steps=12',
+        '--warmup_steps=4', '--eval_interval=4', '--save_interval=4', '--log_interval=1',
+        '--eval_tokens=2048', '--sample_tokens=8', '--device=cpu']

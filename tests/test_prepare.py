@@ -73,12 +73,11 @@ def test_tiny_shakespeare_has_the_published_sizes_and_decodes_to_itself(tmp_path
 
 
 def test_the_byte_tokenizer_has_256_ids_and_they_are_the_file(tmp_path):
-    source = tmp_path / 'one.txt'
-    source.write_bytes((FOX * 20 + 'naïve 漢字\r\n').encode())
-    prepare(tmp_path / 'out', source, '--tokenizer=byte')
-    meta, tok, bins = read(tmp_path / 'out')
-    assert meta['vocab_size'] == tok.vocab_size == 256
-    assert bytes([*bins['train'], *bins['val']]) == source.read_bytes()
+    text = (FOX * 20 + 'naïve 漢字\r\n').encode()
+    (tmp_path / 'one.txt').write_bytes(text)
+    prepare(tmp_path, tmp_path / 'one.txt', '--tokenizer=byte')
+    meta, tok, bins = read(tmp_path)
+    assert meta['vocab_size'] == tok.vocab_size == 256 and bytes([*bins['train'], *bins['val']]) == text
 
 
 def test_the_bins_give_back_every_document_once(prepared):
@@ -99,15 +98,15 @@ def test_the_split_follows_from_the_document_alone(prepared, tmp_path):
 
 
 def test_the_tokenizer_is_trained_on_training_documents_only(prepared):
-    found, tok = documents(prepared), read(prepared)[1]
-    assert tok.hash == Tokenizer.train(found['train'], 400).hash
+    tok = read(prepared)[1]
+    assert tok.hash == Tokenizer.train(documents(prepared)['train'], 400).hash
     assert tok.hash != Tokenizer.train(DOCUMENTS, 400).hash
 
 
 def test_the_same_input_gives_the_same_bytes(prepared, folder, tmp_path):
     prepare(tmp_path, folder, '--val_fraction=0.3')
-    for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
-        assert (tmp_path / name).read_bytes() == (prepared / name).read_bytes(), name
+    names = 'train.bin', 'val.bin', 'tokenizer.json', 'report.json'
+    assert [(tmp_path / n).read_bytes() for n in names] == [(prepared / n).read_bytes() for n in names]
 
 
 def test_report_and_meta_add_up_to_what_is_on_disk(tmp_path):

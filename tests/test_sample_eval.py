@@ -16,8 +16,7 @@ from tokenizer import Tokenizer
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')     # such small matrices are faster on one thread
 torch.set_num_threads(1)
-RULE = '-' * 80 + '\n'
-PROMPT = 'def f7'
+RULE, PROMPT = '-' * 80 + '\n', 'def f7'
 
 
 @pytest.fixture(scope='module')

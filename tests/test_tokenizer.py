@@ -1,15 +1,15 @@
 """Ids and text: nothing is lost, nothing forged, tiktoken agrees, and the vocabulary suits Python."""
-import json, pathlib, re, sysconfig
+import json, pathlib, re, sysconfig, unicodedata
 import pytest, tiktoken
 from conftest import SHARED
-from hypothesis import given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = [bytes([b]) for b in range(256)]
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"     # as OpenAI wrote it
 ODD = Tokenizer.train(['"it\'s" \\ 🦜'] * 3, 269, ['<|a b|>', '"\\', '🦜\n'], r'''[^ "'\\]+|["'\\]+| ''')
 GOOD = json.dumps(ODD.to_json())
-fuzz = settings(max_examples=300, deadline=None, derandomize=True, database=None)
+fuzz = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 hostile = st.lists(st.sampled_from([*SPECIAL_TOKENS, *'<| \n\r\ta1._"é🦜\0\x85\u3000'])).map(''.join)
 
 
@@ -71,30 +71,30 @@ def test_encode_is_tiktokens_on_real_python_and_on_runs_of_a_million(code, stdli
     assert code.decode(code.encode(spaces)) == spaces == code.decode(code.encode_batch([spaces])[0])
 
 
-def test_every_character_is_cut_as_tiktoken_cuts_it():
+@pytest.mark.parametrize('assigned', [True, False])     # in this Python's Unicode; newer tables know more
+def test_every_character_is_cut_as_tiktoken_cuts_it(assigned):
     """Tokens of a letter or digit + a character's first byte show whether the two were cut apart."""
-    tokenizer = Tokenizer('bpe', BYTES + [bytes([a, lead]) for a in b'a1' for lead in range(192, 256)])
-    reference = tokenizer.to_tiktoken()
-    code_points = [*range(0xD800), *range(0xE000, 0x11000), *range(0x11000, 0x110000, 7)]
-    texts = ['a' + c + '1' + c for c in map(chr, code_points)]
-    assert [text for text in texts if tokenizer.encode(text) != reference.encode_ordinary(text)] == []
-    pair = Tokenizer('bpe', [*BYTES, b'\x80a'])         # U+1D400, a letter, as a str of two surrogates
-    agree(pair, pair.to_tiktoken(), ['\ud835\udc00a'])
+    tokenizer = Tokenizer('bpe', BYTES + [b'\x80a'] + [bytes([a, b]) for a in b'a1' for b in range(192, 256)])
+    texts = [f'a{c}1{c}' for c in map(chr, [*range(0x11000), *range(0x11000, 0x110000, 7)])
+             if (unicodedata.category(c) not in ('Cn', 'Cs')) == assigned]
+    texts += ['\ud835\udc00a'] * (not assigned)           # U+1D400, a letter, as two surrogates
+    theirs = tokenizer.to_tiktoken().encode_ordinary_batch(texts)
+    assert [text for text, ids in zip(texts, theirs) if tokenizer.encode(text) != ids] == []
 
 
 def test_ids_are_bytes_then_merges_then_specials(code):
     assert code.vocab[:256] == BYTES and code.vocab_size == 8192 == len(code.all_bytes)
     assert list(code.special.items()) == [(name, 8128 + i) for i, name in enumerate(SPECIAL_TOKENS)]
     assert code.decode(code.special.values()) == ''.join(SPECIAL_TOKENS)
-    pytest.raises(ValueError, code.decode, [0, 8192]).match('8192')
+    assert all(pytest.raises(ValueError, code.decode, bad) for bad in ([-1], [0, 8192]))
 
 
 @pytest.mark.parametrize('tokenizer', [ODD, Tokenizer.byte(['<|x|>']), Tokenizer.char('né🦜\n"\\\0\x85')])
 def test_saving_and_loading_changes_nothing(tokenizer, tmp_path):
     tokenizer.save(tmp_path / 't.json')
     loaded = Tokenizer.load(tmp_path / 't.json')
-    assert loaded.to_json() == tokenizer.to_json() and loaded.hash == tokenizer.hash
-    assert loaded.encode('né🦜\n"\\\0') == tokenizer.encode('né🦜\n"\\\0')
+    assert loaded.to_json() == tokenizer.to_json() and loaded.bytes_per_token == tokenizer.bytes_per_token
+    assert (loaded.hash, loaded.encode('né🦜\n"')) == (tokenizer.hash, tokenizer.encode('né🦜\n"'))
 
 
 @pytest.mark.parametrize('content', [

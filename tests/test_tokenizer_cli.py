@@ -78,7 +78,6 @@ def test_bytes_are_printed_as_gpt2_prints_them():
 @pytest.mark.parametrize('arguments, words', [
     ('--input=gone', 'gone does not exist'), ('--input=empty', 'no text'),
     ('--input=text --vocab_size=319', '320'),
-    ('--input=text --vocab_size=400 --out=gone/t.json', 'gone/t.json'),
     ('--load=gone.json --report=text', 'gone.json'), ('--load=tokenizer.json --report=gone', 'gone'),
     ('--load=text/b.py --report=text', 'text/b.py is not a tokenizer of ours'),
     ('--load=tokenizer.json --report=empty', 'no text'),
