@@ -1,13 +1,16 @@
 """
 Sampling: a checkpoint continues text.
 
-    python sample.py --ckpt=out/quickstart --prompt='def mean(values):' --num_samples=4 --stop_at=function
+    python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\\n    ' --num_samples=4 --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --temperature=0.5
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --random_init=True    # before it learned
 
 Reads a folder that train.py wrote. Writes text: the prompt as it was given, then the continuation, token by
 token when there is one sample.
+
+End a prompt where a token ends. With the bpe tokenizer `):`, a newline and the indent are one token, so after
+a bare `):` the model is where it has hardly ever been.
 
 Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
 it goes on with the last block_size tokens, more slowly.
