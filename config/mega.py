@@ -1,5 +1,6 @@
 # "Mega", verbatim: 1,130,981,376 parameters, TinyLlama's shape. 18 GB of weights, gradients and Adam moments
 # in float32: one GPU of 40 GB or more. Wants 20 billion tokens.
+#
 #   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/mega.py
 data_dir = 'data/shakespeare_byte'

@@ -1,5 +1,6 @@
 # "Midi", verbatim: 92,228,352 parameters, said to be 200M. What really has 200M: --n_layer=16 --n_head=16
 # --n_embd=1024 --n_ffn=2816 (205,816,832). Wants a GPU and a corpus of a billion tokens.
+#
 #   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/midi.py
 data_dir = 'data/shakespeare_byte'

@@ -1,6 +1,7 @@
 # "Mini", verbatim: 27,402,752 parameters, said to be 50M. What really has 50M: --n_layer=8 --n_head=11
 # --n_embd=704 --n_ffn=2112 (51,736,256). Tiny Shakespeare is far too small for it: use it on data of your
 # own.
+#
 #   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/mini.py
 data_dir = 'data/shakespeare_byte'

@@ -2,6 +2,7 @@
 # preset: 6 layers, 384 wide, context 256, 5,000 steps of 64 x 256 = 16,384 characters: 82M characters, 82
 # epochs, hence the dropout. The best validation loss comes early and rises again: best.pt keeps it. nanoGPT
 # reports 1.4697; not yet measured here.
+#
 #   python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
 #   python train.py config/shakespeare_gpu.py
 data_dir = 'data/shakespeare_char'
