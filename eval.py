@@ -53,7 +53,7 @@ if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, {data_dir} was made '
                      f'with {tokenizer.hash}; prepare the data with --tokenizer={ckpt}/tokenizer.json')
 val = bins['val']
-token_bytes = np.array([len(t) for t in tokenizer.vocab] + [0] * len(tokenizer.special))
+token_bytes = np.array(tokenizer.text_bytes)
 
 
 @torch.no_grad()

@@ -346,8 +346,7 @@ def import_safetensors():
 
 def save_checkpoint(path, model, **extra):
     """Write the model, its config and extra to path. Written beside it, flushed to the disk, then renamed: a
-    crash or a full disk leaves the old file whole. The model is the bare GPT, not its DDP or compiled
-    wrapper."""
+    crash or a full disk leaves the old file whole. The names are those of the bare GPT, wrapped or not."""
     for wrapper in ('module', '_orig_mod'):             # of DDP, of torch.compile
         model = getattr(model, wrapper, model)
     state = {'format': 'nanoparrot-checkpoint-1', 'model_config': dataclasses.asdict(model.config),

@@ -292,11 +292,10 @@ meta = {'format': 'nanoparrot-data-1', 'dtype': dtype, 'vocab_size': tok.vocab_s
         'tokenizer_hash': tok.hash, 'separators': not single,
         **{k: report[k] for k in ('documents', 'tokens', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
-lines = ['# '
-         f'{out_dir}', '', f'source {source}, {len(files):,} files; tokenizer {tok.kind} of '
-                           f'{tok.vocab_size:,}, hash '
-                           f'{tok.hash}', '', '| stage | documents in | out | bytes in | out | dropped '
-                                              '|', '|---|---|---|---|---|---|']
+lines = [f'# {out_dir}', '',
+         f'source {source}, {len(files):,} files; tokenizer {tok.kind} of {tok.vocab_size:,}, '
+         f'hash {tok.hash}', '',
+         '| stage | documents in | out | bytes in | out | dropped |', '|---|---|---|---|---|---|']
 for s in stages:
     dropped = ', '.join(f'{reason}: {n:,}' for reason, n in s['dropped'].items())
     lines.append(f'| {s["name"]} | {s["docs_in"]:,} | {s["docs_out"]:,} | {s["bytes_in"]:,} | '

@@ -199,6 +199,7 @@ class Tokenizer:
         self.ranks = {token: i for i, token in enumerate(vocab)}            # bytes -> id
         self.character_ids = {t.decode(): i for i, t in enumerate(vocab)} if kind == 'char' else {}
         self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
+        self.text_bytes = [len(t) for t in vocab] + [0] * len(self.special)     # id -> bytes of text
         self._bulk = None                                                   # a tiktoken.Encoding, when needed
         self._find = regex.compile(pattern).findall
         self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)       # most chunks are ones seen before
@@ -390,7 +391,7 @@ def gpt2_encoding(folder=None):
     files = {end: [f for f in here if f.endswith(end)] for end in ('vocab.bpe', 'encoder.json')}
     if not all(files.values()):
         raise ValueError(f'{folder} must hold vocab.bpe and encoder.json of GPT-2; it holds '
-                         f'{sorted(os.listdir(folder))[:9]}')
+                         f'{here[:9]}')
     bpe, encoder = (os.path.join(folder, names[0]) for names in files.values())
     ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=bpe, encoder_json_file=encoder)
     pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -477,13 +478,11 @@ def main():
     as_it_is = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
     parser.add_argument('--input', help='train on this file or folder')
-    parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + special tokens '
-                                                                      '(32768)')
+    parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + specials (32768)')
     parser.add_argument('--out', default='tokenizer.json', help='where the trained tokenizer goes')
     parser.add_argument('--load', help='a tokenizer.json')
     parser.add_argument('--report', help='a file or folder to measure the fit on')
-    parser.add_argument('--gpt2', help='a folder with vocab.bpe and encoder.json, for the comparison '
-                                       'without network')
+    parser.add_argument('--gpt2', help="folder with GPT-2's vocab.bpe and encoder.json")
     args = parser.parse_args()
     if not args.input and not (args.load and args.report):
         parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure; see '

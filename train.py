@@ -154,7 +154,7 @@ if vocab_size not in (0, tokenizer.vocab_size):
     raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {tokenizer.vocab_size}; '
                      f'leave it at 0, or prepare them with --vocab_size={vocab_size}')
 vocab_size = tokenizer.vocab_size
-token_bytes = np.array([len(t) for t in tokenizer.vocab] + [0] * len(tokenizer.special))   # for bits per byte
+token_bytes = np.array(tokenizer.text_bytes)                            # for bits per byte
 
 
 def load_batch(side, starts):

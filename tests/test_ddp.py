@@ -12,13 +12,10 @@ from conftest import ROOT, TINY, metrics, ok, run
 
 # norms are about 0.6, so clipping acts: done before the processes' gradients are added, the runs would part
 BASE = [*TINY, '--dtype=float32', '--grad_clip=0.3', '--micro_batch_size=2', '--learning_rate=1e-2']
-# torchrun's environment for: choose a free port
-STANDALONE = {'PET_STANDALONE': '1'}
 
 
 def train(data_dir, out, *more, processes=1):
-    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *BASE, *more, processes=processes,
-               env=STANDALONE)
+    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *BASE, *more, processes=processes)
 
 
 def series(out, key):
@@ -88,7 +85,7 @@ def test_the_codeparrot_config_runs_on_two_processes(data_dir, tmp_path):
              '--batch_size=8', '--micro_batch_size=2', '--max_steps=3', '--warmup_steps=1',
              '--eval_tokens=2048', '--device=cpu']
     said = ok(run('train.py', ROOT / 'config/codeparrot.py', f'--data_dir={data_dir}',
-                  f'--out_dir={tmp_path}', *small, processes=2, env=STANDALONE))
+                  f'--out_dir={tmp_path}', *small, processes=2))
     assert '2 processes x 2 accumulated x 2 sequences' in said
     assert metrics(tmp_path)[-1]['step'] == 3 and (tmp_path / 'last.pt').exists()
 

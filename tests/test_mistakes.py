@@ -10,7 +10,6 @@ from conftest import ROOT, TINY, mistake, ok, run
 from model import load_checkpoint
 from tokenizer import Tokenizer
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')     # such small matrices are faster on one thread
 
 
 def train(data_dir, out, *more):

@@ -1,5 +1,4 @@
 """An interrupted run, resumed, is the straight run: bit for bit, however it was interrupted."""
-import os
 import random
 import shutil
 import signal
@@ -11,7 +10,6 @@ import pytest
 import torch
 from conftest import ROOT, TINY, metrics, ok, run
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')     # such small matrices are faster on one thread
 # dropout, so that lost random state would show; saves and evaluations at different steps
 BASE = [*TINY, '--dropout=0.1', '--learning_rate=3e-2', '--max_steps=50', '--eval_interval=6']
 

@@ -2,7 +2,6 @@
 import hashlib
 import json
 import math
-import os
 import subprocess
 import sys
 
@@ -14,7 +13,6 @@ from conftest import ROOT, lift, ok, run
 from model import GPT, load_checkpoint
 from tokenizer import Tokenizer
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')     # such small matrices are faster on one thread
 torch.set_num_threads(1)
 RULE, PROMPT = '-' * 80 + '\n', 'def f7'
 

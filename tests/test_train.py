@@ -1,7 +1,6 @@
 """Pretraining: what a run writes, and what it depends on."""
 import json
 import math
-import os
 import shutil
 
 import pytest
@@ -11,7 +10,6 @@ from conftest import TINY, metrics, ok, run
 from model import load_checkpoint
 from tokenizer import Tokenizer
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')     # such small matrices are faster on one thread
 # with dropout, so that a step whose randomness came from elsewhere would show
 BASE = [*TINY, '--dtype=float32', '--dropout=0.1', '--learning_rate=1e-2', '--max_steps=16']
 
