@@ -59,10 +59,11 @@ def fix_mojibake(text):
     first letter that could not, or if then nothing outside ASCII is left unexplained."""
     if text.isascii():
         return text
-    for images, pattern in UTF8_AS:
-        for _ in range(3):
-            if images is GREEK and 'β€' not in text:    # a damaged quote or dash; else it may be Greek
-                break
+    for _ in range(4):
+        before = text
+        for images, pattern in UTF8_AS:
+            if images is GREEK and not ('β€' in text or 'Ξ²β‚¬' in text):
+                continue                # no damaged quote or dash, so it may be Greek
             found = {}
             for old in set(pattern.findall(text)):
                 try:
@@ -76,9 +77,10 @@ def fix_mojibake(text):
                 lambda m: '' if m[0] in found else m[0], text).isascii()
             change = {old: new for old, new in found.items()
                       if everything or sure[old[0]] >= (1 if old[0] in USUAL else 2)}
-            if not change:
-                break
-            text = pattern.sub(lambda m: change.get(m[0], m[0]), text)
+            if change:
+                text = pattern.sub(lambda m: change.get(m[0], m[0]), text)
+        if text == before:
+            break
     return text.translate(C1_CONTROLS)
 
 
@@ -86,7 +88,9 @@ TAG_NAMES = ('a|abbr|article|aside|b|blockquote|body|br|button|center|cite|code|
              'font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|label|li|link|main|meta|nav|ol|'
              'option|p|pre|s|section|select|small|span|strong|sub|sup|svg|table|tbody|td|textarea|tfoot|th|'
              'thead|title|tr|tt|u|ul|video')
-HIDDEN = re.compile(r'<!--.*?-->|<(script|style|noscript)\b[^>]*>.*?</\1\s*>', re.S | re.I)
+# what has no end stays, and is matched to the text's end, so that nobody looks for its end again and again
+HIDDEN = [re.compile(f'{start}(?:.*?{end}|(.*))', re.S | re.I) for start, end in [('<!--', '-->')] + [
+    (rf'<{name}\b[^<>]*>', rf'</{name}\s*>') for name in ('script', 'style', 'noscript')]]
 BLOCK = re.compile(r'</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)\b[^<>]*>',
                    re.I)
 TAG = re.compile(rf'</?(?:{TAG_NAMES})(?:\s[^<>]*)?/?>|<!doctype[^<>]*>', re.I)
@@ -97,7 +101,9 @@ def strip_html(text):
     """Without HTML tags, comments, scripts and styles, entities decoded. Only real tag names count: `a < b`,
     `<stdio.h>` and `<EMAIL>` stay."""
     if TAG.search(text):
-        text = TAG.sub('', BLOCK.sub('\n', HIDDEN.sub(' ', text)))
+        for pattern in HIDDEN:
+            text = pattern.sub(lambda m: ' ' if m[1] is None else m[0], text)
+        text = TAG.sub('', BLOCK.sub('\n', text))
     return ENTITY.sub(lambda m: html.unescape(m[0]), text)
 
 
@@ -105,13 +111,14 @@ LATEX_SIGN = re.compile(r'\\(?:begin\{|documentclass|(?:sub)*section\*?\{|usepac
                         r'textbf\{)')
 LATEX_RULES = [(re.compile(pattern, re.S), new) for pattern, new in (
     (r'(?<!\\)%[^\n]*', ''),                                                        # comments
-    (r'\\begin\{(equation|align|gather|eqnarray|figure|table|tabular|tikzpicture|thebibliography)'
-     r'(\*?)\}.*?\\end\{\1\2\}', ' '),
-    (r'\$\$.*?\$\$|\\\[.*?\\\]', ' '),                                              # displayed formulas
+    (r'\\begin\{thebibliography\}.*?(?:\\end\{thebibliography\}|\Z)', ' '),
+    (r'\\begin\{(equation|align|gather|eqnarray|figure|table|tabular|tikzpicture)(\*?)\}'
+     r'.{0,10000}?\\end\{\1\2\}', ' '),                 # bounded: where many ends are missing, it takes long
+    (r'\$\$.*?\$\$|\\\[.{0,2000}?\\\]', ' '),                                       # displayed formulas
     (r'\\(?:documentclass|usepackage|begin|end|label|ref|eqref|cite\w*|input|bibliography\w*|'
-     r'includegraphics|[vh]space)\*?(?:\[[^\]]*\])?(?:\{[^{}]*\})?', ''),
-    (r'\\item\b', '- '))]
-LATEX_COMMAND = re.compile(r'\\[A-Za-z]+\*?(?:\[[^\]]*\])?\{([^{}]*)\}')      # \emph{word} -> word
+     r'includegraphics|[vh]space)\*?(?:\[[^][]*\])?(?:\{[^{}]*\})?', ''),
+    (r'\\item\b ?', '- '))]
+LATEX_COMMAND = re.compile(r'\\[A-Za-z]+\*?(?:\[[^][]*\])?\{([^{}]*)\}')       # \emph{word} -> word
 
 
 def strip_latex(text):
@@ -121,13 +128,15 @@ def strip_latex(text):
         return text
     for pattern, new in LATEX_RULES:
         text = pattern.sub(new, text)
-    while (unwrapped := LATEX_COMMAND.sub(r'\1', text)) != text:
-        text = unwrapped
+    for _ in range(10):         # commands in commands
+        text = LATEX_COMMAND.sub(r'\1', text)
     text = re.sub(r'\\[A-Za-z]+\s?', '', text)
     return re.sub(r'\\([%&$#_{}])', r'\1', re.sub(r'(?<!\\)\$|(?<!\\)[{}]', '', text)).replace('~', ' ')
 
 
-CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028\u2029\u2060\ufeff\ufff9-\ufffb]')
+LINE_END = re.compile('[\x0b\x0c\x1c-\x1e\u2028\u2029]')      # vertical tab, new page, separators
+CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufff9-\ufffb]')
+PILE = re.compile('([\u0300-\u036f]{30})[\u0300-\u036f]+')      # accents on a letter, which NFC sorts slowly
 SURROGATE = re.compile('[\ud800-\udfff]')
 
 
@@ -135,18 +144,23 @@ def normalise(text, mode, markup=True):
     """A document in one form. Code is touched only where Python sees no difference: its byte order mark goes
     and its lines end in a newline. Prose: mojibake repaired, HTML and LaTeX stripped unless markup is False,
     Unicode composed (NFC), control characters gone, runs of blanks become one, of empty lines one. Between
-    ``` fences of Markdown, blanks stay."""
+    ``` fences of Markdown, blanks stay. Chat: as prose, but markup and blanks stay. Raw: nothing."""
+    if SURROGATE.search(text):                  # half of a pair, from JSON: no encoding has it
+        text = SURROGATE.sub('\ufffd', text)
+    if mode == 'raw':
+        return text
     text = text.removeprefix('\ufeff')
     if '\r' in text:
         text = text.replace('\r\n', '\n').replace('\r', '\n')
-    if SURROGATE.search(text):                  # half of a pair, from JSON: no encoding has it
-        text = SURROGATE.sub('\ufffd', text)
     if mode == 'code':
         return text
     text = fix_mojibake(text)
-    if markup:
+    if markup and mode == 'prose':
         text = strip_latex(strip_html(text))
-    text = CONTROL.sub('', unicodedata.normalize('NFC', text))
+    text = PILE.sub(r'\1', CONTROL.sub('', LINE_END.sub('\n', text)))
+    text = unicodedata.normalize('NFC', text)
+    if mode == 'chat':
+        return text
     parts = text.split('```')
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r'[^\S\n]+', ' ', parts[i])
@@ -239,7 +253,7 @@ def code_reason(text, chance=0.0, max_line=1000, mean_line=100, min_alphanumeric
     lines = text.split('\n')
     if max(map(len, lines)) > max_line:
         return 'long line'
-    if len(text) / len(lines) > mean_line:
+    if sum(map(len, lines)) / len(lines) > mean_line:
         return 'long lines'
     data = np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)
     if ALNUM[data].mean() < min_alphanumeric:
@@ -303,7 +317,11 @@ SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viag
 def url_reason(url, blocked=(), allowed=()):
     """Why an address is not worth reading, or None. blocked and allowed are sets of domains, which cover
     their subdomains; allowed wins. Words count only as whole parts of a name: essex.ac.uk is a university."""
-    host = (urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or '').removeprefix('www.')
+    try:
+        host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
+    except ValueError:                  # '[' without ']'
+        return 'no address'
+    host = host.rstrip('.').removeprefix('www.')
     parts = host.split('.')
     domains = {'.'.join(parts[i:]) for i in range(len(parts))}
     if domains & set(allowed):
@@ -324,22 +342,27 @@ def toxic_words(text, words):
 TLD = ('com|org|net|edu|gov|mil|int|info|biz|name|dev|app|io|ai|co|me|tv|eu|uk|us|ca|au|nz|de|at|ch|fr|be|nl|'
        'lu|it|es|pt|ie|dk|se|no|fi|is|pl|cz|sk|hu|ro|bg|gr|tr|ru|ua|by|lt|lv|ee|hr|si|rs|il|ir|in|pk|bd|lk|cn|'
        'hk|tw|jp|kr|sg|my|th|vn|id|ph|za|ng|ke|eg|ma|br|ar|cl|mx|pe|uy')
-EMAIL = re.compile(r'(?<![\w.%+-])[\w%+-][\w.%+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,5}'
-                   rf'(?:{TLD})\b(?![\w(-]|\.\w)')
-NOBODY = re.compile(r'@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|test|invalid|localhost)$', re.I)  # RFC 2606
-PHONE = re.compile(r'(?<![\w.+/=#-])(?:\+[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]\d{2,5}){1,4}|'
-                   r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}|\+[1-9]\d{9,13})(?![\w=-]|\.\d)')
+EMAIL = re.compile(r'(?<![\w.%+-])[\w%+-][\w.%+-]{0,63}@(?!self\.)(?:[A-Za-z0-9-]{1,63}\.){1,5}'
+                   rf'(?:{TLD}|COM|ORG|NET|EDU)\b(?![\w(-]|\.\w)')
+NOBODY = re.compile(        # RFC 2606's, and the user of all repositories
+    r'@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|test|invalid|localhost)$|^git@', re.I)
+PHONE = re.compile(         # international, in groups; of North America; international, all digits together
+    r'(?<![\w.+/=#-])(?!\+\d{4}-\d\d-\d\d\b)(?:'
+    r'\+[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,5}(?:(?:[ -]\d{2,8}){1,4}|(?:\.\d{2,8}){2,4})|'
+    r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}|[2-9]\d\d\.[2-9]\d\d\.\d{4}|'
+    r'\+[1-9]\d{9,13})(?![\w=-]|\.\d)')
 SSN = re.compile(r'(?<![\w.+-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)')
 KEY_SIGNS = ('AKIA', 'ASIA', 'ghp_', 'gho_', 'ghs_', 'github_pat_', 'xox', 'AIza', 'hf_', 'sk-', 'sk_live_',
              'rk_live_', 'eyJ', 'PRIVATE KEY', 'glpat-', 'npm_', 'pypi-')
 KEY = re.compile(
-    r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----[^-]{40,}'
-    r'(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?|'
-    r'\b(?:A[KS]IA[0-9A-Z]{16}|gh[oprsu]_[A-Za-z0-9]{36}|github_pat_\w{60,90}|xox[abeprs]-[A-Za-z0-9-]{20,}|'
-    r'AIza[\w-]{35}|hf_[A-Za-z]{30,40}|sk-[A-Za-z0-9_-]{32,}|[rs]k_live_[A-Za-z0-9]{20,}|glpat-[\w-]{20}|'
-    r'npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])')
-ASSIGNED = re.compile(r'(?i)(?:api_?key|secret(?:_?key)?|access_?token|auth_?token|password|passwd)["\']?\s*[:=]'
-                      r'\s*["\']([A-Za-z0-9+/=_\-.!@#$%^&*]{16,200})["\']')
+    r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*'
+    r'[A-Za-z0-9+/]{40}[^-]*(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?|'
+    r'\b(?:A[KS]IA[0-9A-Z]{16}|gh[oprsu]_[A-Za-z0-9]{36}|github_pat_\w{60,90}|hf_[A-Za-z]{30,40}|'
+    r'xox[abeprs]-[A-Za-z0-9-]{20,250}|AIza[\w-]{35}|sk-(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{32,250}|'
+    r'[rs]k_live_[A-Za-z0-9]{20,}|glpat-[\w-]{20}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|'
+    r'eyJ[\w-]{10,500}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])')
+ASSIGNED = re.compile(r'(?i)(?:api_?key|secret(?:_?key)?|access_?token|auth_?token|password|passwd)["\']?'
+                      r'\s*[:=]\s*["\']([A-Za-z0-9+/=_\-.!@#$%^&*]{16,200})["\']')
 
 
 def entropy(text):
@@ -348,8 +371,8 @@ def entropy(text):
 
 
 def hide_pii(text):
-    """Personal data and keys replaced by <EMAIL>, <PHONE>, <SSN>, <KEY>; returns the text and {kind: how many}.
-    Versions, dates, IP addresses, hashes and the domains reserved for examples stay."""
+    """Personal data and keys replaced by <EMAIL>, <PHONE>, <SSN>, <KEY>; returns the text and {kind: how
+    many}. Versions, dates, IP addresses, hashes and the domains reserved for examples stay."""
     hits = collections.Counter()
 
     def hide(kind, keep=None):
@@ -377,79 +400,15 @@ def hide_pii(text):
     return text, dict(hits)
 
 
-# --- conversations and preferences --------------------------------------------------------------------------
-# One form inside: [{'role': 'system' | 'user' | 'assistant' | 'tool', 'content': str}, ...].
-ROLES = {'system': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assistant', 'gpt': 'assistant',
-         'chatgpt': 'assistant', 'bot': 'assistant', 'model': 'assistant', 'tool': 'tool', 'function': 'tool',
-         'observation': 'tool'}
-
-
-def to_messages(record):
-    """Messages of a record in any of the usual forms. ValueError says what is wrong with it.
-
-    messages or conversation: [{'role', 'content'}]
-    ShareGPT, Vicuna: conversations: [{'from', 'value'}]
-    Alpaca: instruction, input (may be empty or missing), output; and system, history: [[question, answer]]
-    prompt or question, with completion, response or answer"""
-    turns = next((record[k] for k in ('messages', 'conversations', 'conversation') if k in record), None)
-    if turns is None:
-        ask = next((record[k] for k in ('instruction', 'prompt', 'question') if k in record), None)
-        replies = ('output', 'completion', 'response', 'answer')
-        answer = next((record[k] for k in replies if k in record), None)
-        if ask is None or answer is None:
-            raise ValueError('neither messages, nor conversations, nor instruction and output')
-        if not all(isinstance(t, str) for t in (ask, answer, record.get('input') or '')):
-            raise ValueError('instruction, input and output must be text')
-        turns = [{'role': 'system', 'content': record['system']}] if record.get('system') else []
-        for question, reply in record.get('history') or []:
-            turns += [{'role': 'user', 'content': question}, {'role': 'assistant', 'content': reply}]
-        turns += [{'role': 'user', 'content': '\n\n'.join(t for t in (ask, record.get('input')) if t)},
-                  {'role': 'assistant', 'content': answer}]
-    messages = []
-    for turn in turns if isinstance(turns, list) else [turns]:
-        if not isinstance(turn, dict):
-            raise ValueError(f'a message is {type(turn).__name__}, not an object')
-        role, content = turn.get('role', turn.get('from')), turn.get('content', turn.get('value'))
-        if not isinstance(role, str) or role.lower() not in ROLES or not isinstance(content, str):
-            raise ValueError(f'a message needs a role of {", ".join(ROLES)} and a text, not {role!r} and '
-                             f'{type(content).__name__}')
-        messages.append({'role': ROLES[role.lower()], 'content': content})
-    while messages and messages[0]['role'] == 'assistant':      # ShareGPT often starts in the middle
-        messages.pop(0)
-    while messages and messages[-1]['role'] != 'assistant':     # an unanswered question teaches nothing
-        messages.pop()
-    return messages
-
-
-def to_alpaca(messages):
-    """The inverse, for a conversation of any length: the last exchange is instruction and output, the earlier
-    ones are history. (The source document's converter looked for keys that messages do not have, and returned
-    the text 'None' for all of them.)"""
-    system = [m['content'] for m in messages if m['role'] == 'system']
-    turns = [m['content'] for m in messages if m['role'] != 'system']
-    if [m['role'] for m in messages if m['role'] != 'system'] != ['user', 'assistant'] * (len(turns) // 2):
-        raise ValueError('the Alpaca form holds only questions and answers in turn')
-    record = {'instruction': turns[-2], 'input': '', 'output': turns[-1]}
-    if system:
-        record['system'] = '\n'.join(system)
-    if turns[2:]:
-        record['history'] = [turns[i:i + 2] for i in range(0, len(turns) - 2, 2)]
-    return record
-
-
-def to_vicuna(messages):
-    """The ShareGPT and Vicuna form: {'conversations': [{'from': 'human' | 'gpt' | ..., 'value'}]}"""
-    names = {'user': 'human', 'assistant': 'gpt'}
-    return {'conversations': [{'from': names.get(m['role'], m['role']), 'value': m['content']}
-                              for m in messages]}
+# --- rules for conversations and preferences ----------------------------------------------------------------
 
 
 def messages_reason(messages, parse=True, min_answer=1):
     """Why a conversation is not worth learning from, or None."""
-    roles = [m['role'] for m in messages if m['role'] not in ('system', 'tool')]
-    if not roles:
+    roles = [m['role'] for m in messages if m['role'] != 'system']
+    if 'assistant' not in roles:
         return 'no answer'
-    if any(a == b for a, b in zip(roles, roles[1:])) or roles[0] != 'user':
+    if any(a == b != 'tool' for a, b in zip(roles, roles[1:])) or roles[0] != 'user':
         return 'roles do not alternate'
     if any(len(m['content'].strip()) < min_answer for m in messages if m['role'] == 'assistant'):
         return 'empty answer'
@@ -460,36 +419,6 @@ def messages_reason(messages, parse=True, min_answer=1):
                          if '>>>' not in code):
         return 'code does not parse'
     return None
-
-
-def to_preference(record):
-    """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its messages), and
-    'margin' and 'agreement' where the record tells them. chosen and rejected may be whole conversations,
-    which then share all but the last message. ValueError says what is wrong."""
-    def last(value, prompt):
-        if isinstance(value, str):
-            return prompt, value
-        messages = to_messages({'messages': value})
-        if not messages:
-            raise ValueError('chosen and rejected need an answer')
-        return messages[:-1] or prompt, messages[-1]['content']
-
-    prompt = next((record[k] for k in ('prompt', 'question', 'instruction') if k in record), None)
-    if 'chosen' not in record or 'rejected' not in record:
-        raise ValueError('a preference needs prompt, chosen and rejected')
-    (prompt, chosen), (other, rejected) = last(record['chosen'], prompt), last(record['rejected'], prompt)
-    if not prompt or prompt != other:
-        raise ValueError('chosen and rejected answer different prompts' if prompt else 'there is no prompt')
-    if isinstance(prompt, list) and len(prompt) == 1:
-        prompt = prompt[0]['content']
-    pair = {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
-    scores = [next((record[k] for k in (f'score_{side}', f'{side}_score') if k in record), None)
-              for side in ('chosen', 'rejected')]
-    if 'margin' in record or None not in scores:
-        pair['margin'] = float(record['margin'] if 'margin' in record else scores[0] - scores[1])
-    if 'agreement' in record:
-        pair['agreement'] = float(record['agreement'])
-    return pair
 
 
 def preference_reason(pair, min_margin=0.0, min_agreement=0.0):
@@ -514,14 +443,15 @@ def byte_ngrams(text, n, buckets):
     data = np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8).astype(np.uint64)
     h = np.full(max(0, len(data) - n + 1), np.uint64(n))
     for i in range(n):
-        h = (h ^ data[i:len(data) - n + 1 + i]) * np.uint64(0x9E3779B97F4A7C15)
+        h = (h ^ data[i:i + len(h)]) * np.uint64(0x9E3779B97F4A7C15)
         h ^= h >> np.uint64(29)
     return (h % np.uint64(buckets)).astype(np.int64)
 
 
 class NgramModel:
     """How surprising a text is: bits per byte under counts of byte n-grams of a reference text. Few bits are
-    boilerplate and repetition, many are noise or another language; both ends are worth cutting.
+    boilerplate and stock phrases, many are noise or another language; both ends are worth cutting. (What only
+    the text itself repeats is no less surprising for it: that is for repetition() to find.)
 
     An n-gram's probability is mixed with that of the (n-1)-gram, weighted by how often its context was seen:
     p_n = (count + a p_(n-1)) / (context count + a), a Dirichlet prior (MacKay & Peto 1995); p_0 is 1/256."""
@@ -558,8 +488,8 @@ class Classifier:
 
     @staticmethod
     def features(text, buckets):
-        """The ids of the n-grams of the text's first 4,000 bytes and their values; the values' squares add up
-        to 1, and a frequent n-gram counts with the root of its count."""
+        """The ids of the n-grams of the text's first 4,000 characters and their values; the values' squares
+        add up to 1, and a frequent n-gram counts with the root of its count."""
         text = ' ' + text[:4000].lower() + ' '
         ids = np.concatenate([byte_ngrams(text, n, buckets) for n in (1, 2, 3, 4)])
         ids, counts = np.unique(ids, return_counts=True)
@@ -619,35 +549,45 @@ WORDS = {
     'cs': 'a v se na je že s z do o k i jako po za by pro ale jsou má být nebo které který aby jeho při '
           'však jejich může před než tím proti není jsem jsme byl byla ještě tak když velmi mezi své',
     'da': 'og i at det er en til af på for der de med ikke den som har et eller han var fra ved sin skal '
-          'hvad blive nogen hans noget mellem selv ud nu meget mod efter også jeg deres kun denne',
+          'hvad blive nogen hans noget mellem selv ud nu meget mod efter også jeg deres kun denne vi hun '
+          'os være været havde blev når hvor skulle kunne alle over vores mig',
     'de': 'der die und in zu den das nicht von sie ist des sich mit dem dass er es ein ich auf so eine '
-          'auch',
+          'auch als an nach wie im für man aber aus durch wenn nur war noch werden bei hat wir was wird '
+          'sein einen über einer haben oder um vor dir mir uns sind kann',
     'el': 'και το να του η της με που την από για είναι ο οι στο τα σε δεν των θα ή στην αυτό όπως μια '
           'ένα',
-    'en': 'the of and to in a is that for it was on with as be he by at this not are from or have an they',
+    'en': 'the of and to in a is that for it was on with as be he by at this not are from or have an they '
+          'but which you we his had were her she there been has their would what will if who so can more '
+          'about out them then some when up no do my than into could our',
     'es': 'de la que el en y a los se del las un por con no una su para es al lo como más o pero sus le '
           'ha todo entre cuando muy desde nos durante uno ni contra otros ese eso había ser son dos '
           'también fue hasta hay donde',
     'fa': 'و در به از که این را با است برای آن یک خود تا کرد بر هم نیز شد می باشد یا های ما شود اند او',
-    'fi': 'ja on ei että se hän oli ovat kun mutta niin kuin tai myös joka sen mukaan hänen olla minä ole',
-    'fr': 'de la le et les des en un une du que est dans qui par pour au ne sur se pas plus à ce il sont',
+    'fi': 'ja on ei että se hän oli ovat kun mutta niin kuin tai myös joka sen mukaan hänen olla minä ole '
+          'me te he sitä tämä jos vain nyt mitä olen siitä kuinka mikä tässä ollut olisi niitä',
+    'fr': 'de la le et les des en un une du que est dans qui par pour au ne sur se pas plus à ce il sont '
+          'nous vous mais elle on ont leur cette ces même avec tout comme être fait aussi son sa ses sans '
+          'où été avait était je si quand deux',
     'he': 'של את על לא כל הוא זה עם או גם אל בין כי היא אם יש אשר לו היה כדי ללא אני מה רק הם אך',
     'hi': 'के का में की है और से को पर इस यह कि जो एक भी ने तो किया नहीं या हैं करने लिए अपने हो था',
-    'hu': 'a az és hogy nem is egy ez vagy meg de volt csak már mint kell azt ha akár még sem el olyan '
-          'kik',
+    'hu': 'a az és hogy nem is egy ez vagy meg de volt csak már mint kell azt ha akár még sem el olyan kik '
+          'ki mi én ő lehet után ilyen más minden most így akkor vagyok nagyon mert amikor ott',
     'hy': 'և է որ են ու ի իր մեջ համար այդ ոչ կամ մի այս չի նա եմ ինչ բայց մենք պետք',
-    'id': 'yang dan di dengan untuk dari ini tidak itu dalam pada adalah akan atau oleh atas ke juga',
+    'id': 'yang dan di dengan untuk dari ini tidak itu dalam pada adalah akan atau oleh atas ke juga saya '
+          'kami kita mereka dia anda sudah telah bisa ada seperti karena lebih tetapi ketika belum',
     'it': 'di e che la il un a per in una non sono del si è le con i da come dei nel alla più o anche ma '
           'ha nella delle dal gli questo stato essere ed tra suo loro degli hanno cui tutti lo sua',
     'ja': 'の は を に が と で て いる する こと れ この その です ます ない から も へ よう した 人 という',
     'ka': 'და არის რომ არ ეს ის თუ ან მისი მათ იყო როგორც უნდა მე რა მაგრამ ამ ყველა',
     'ko': '이 그 및 의 에 를 은 는 가 있다 또는 하는 것 수 한 그리고 나는 에서 으로 대한 입니다',
-    'nl': 'de van het een en in is dat op te zijn met voor niet die aan er om ook als dan maar bij uit '
-          'nog',
+    'nl': 'de van het een en in is dat op te zijn met voor niet die aan er om ook als dan maar bij uit nog '
+          'heeft hebben had was werd wordt zich hij ze wij we ik je deze dit geen wel kan zou meer naar '
+          'over tot nu hun mijn',
     'no': 'og i det er en til av på for som de med ikke at den har et eller han var fra ved sin skal kan '
-          'hva bli noen hans noe mellom selv ut nå mot etter også jeg deres bare denne være seg',
-    'pl': 'i w na z do się nie jest to że a o jak od po za co dla przez ale oraz są lub jego tego być '
-          'może',
+          'hva bli noen hans noe mellom selv ut nå mot etter også jeg deres bare denne være seg vi hun oss '
+          'vært hadde ble når hvor skulle kunne alle over våre meg',
+    'pl': 'i w na z do się nie jest to że a o jak od po za co dla przez ale oraz są lub jego tego być może '
+          'już tylko tak był była było kiedy mnie go ich jej ten ta tym nas czy sobie',
     'pt': 'de a o que e do da em um para é com não uma os no se na por mais as dos como mas foi ao ele '
           'das entre quando muito desde nos uno nem contra outros esse isso havia ser são também até há '
           'onde pelo pela',

@@ -7,15 +7,15 @@ Prepared data, as the trainers read it: memory-mapped bins, and the order in whi
 
 The order is computed, not stored: which sequences make up a step follows from (seed, step) alone. So a run
 can be resumed at any step, a batch that hurt can be looked at again, and the memory needed does not grow with
-the corpus.
+the corpus. A Stream reads text that was never made into bins, and remembers where it is.
 
 Copy this file alone: it needs numpy.
 """
-import json, os
+import gzip, json, os, zlib
 import numpy as np
 
 
-def open_bins(data_dir, block_size):
+def open_bins(data_dir, block_size, sides=('train', 'val')):
     """meta.json and {'train', 'val'} as memory-mapped arrays of token ids, checked against it. What is read
     of a memory map can be dropped again by the system, so a corpus larger than memory is no problem."""
     meta_path = os.path.join(data_dir, 'meta.json')
@@ -26,7 +26,7 @@ def open_bins(data_dir, block_size):
         with open(meta_path, encoding='utf-8') as f:
             meta = json.load(f)
         itemsize = np.dtype(meta['dtype']).itemsize
-        tokens = {side: meta['tokens'][side] for side in ('train', 'val')}
+        tokens = {side: meta['tokens'][side] for side in sides}
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f'{meta_path} is damaged ({type(e).__name__}: {e}); run prepare.py again') from e
     bins = {}
@@ -49,12 +49,14 @@ def sequences(data, starts, block_size):
     return rows[:, :-1], rows[:, 1:]
 
 
-def sequence_starts(step, batch_size, n_tokens, block_size, seed):
+def sequence_starts(step, batch_size, n_tokens, block_size, seed, shuffle=True):
     """Where the sequences of a step begin, (batch_size,) int64. An epoch visits every block of block_size
     tokens once, in an order of its own, and shifts all blocks by an offset of its own, so that repeated data
-    are not cut the same way again."""
+    are not cut the same way again. Without shuffle: the blocks as they lie in the file."""
     n_blocks = np.uint64((n_tokens - 1) // block_size)
     i = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.uint64)
+    if not shuffle:
+        return (i % n_blocks * np.uint64(block_size)).astype(np.int64)
     epoch_key = (i // n_blocks + np.uint64(seed) * np.uint64(1_000_003)) * np.uint64(0xD6E8FEB86659FD93)
     offset = (epoch_key >> np.uint64(33)) % np.uint64(block_size)
     starts = permute(i % n_blocks, n_blocks, epoch_key) * np.uint64(block_size) + offset
@@ -82,3 +84,67 @@ def permute(i, n, key):
     while (outside := x >= n).any():
         x = np.where(outside, scramble(x), x)
     return x
+
+
+class Stream:
+    """Sequences straight from text: shards of JSON lines, .jsonl or .json, gzipped or not, are read and
+    tokenised on the fly, over and over, and never stored.
+
+    stream = Stream(['a.jsonl.gz', 'b.jsonl.gz'], tokenizer.encode, end_of_text_id, block_size=256)
+    x, y = stream.take(8)                                           # (8, 256) each
+    Stream(..., state=stream.state).take(8)                         # the next ones
+
+    In its first pass it gives what `sequences` gives of the bin that holds the same documents, in the order
+    of the file. state is JSON-able: the pass, shard, line and token of the next sequence. Lines that are no
+    document, and what follows the cut in a damaged archive, are passed over; `malformed` counts them."""
+
+    def __init__(self, paths, encode, end_of_text, block_size, state=None):
+        self.paths, self.encode, self.end_of_text, self.block_size = paths, encode, end_of_text, block_size
+        self.state = list(state or (0, 0, 0, 0))
+        self.documents = self._documents(*self.state)
+        self.waiting, self.malformed = [], 0        # waiting: [position, ids] of what was read and not taken
+
+    def _documents(self, epoch, first, line, token):
+        """Without end: the position and the ids of each document, from a position on."""
+        while True:
+            found = False
+            for shard in range(first, len(self.paths)):
+                path = self.paths[shard]
+                try:
+                    with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
+                        for number, data in enumerate(f):
+                            if number < line or not data.strip():
+                                continue
+                            try:
+                                record = json.loads(data.decode())
+                                if isinstance(record, dict):
+                                    record = record.get('text', record.get('content'))
+                                ids = self.encode(record + '') + [self.end_of_text]
+                            except (ValueError, TypeError, RecursionError):     # no JSON, no text in it
+                                self.malformed += 1
+                                continue
+                            found = True
+                            yield [epoch, shard, number, token], ids[token:]
+                            line = token = 0
+                except (EOFError, gzip.BadGzipFile, zlib.error):                # cut off
+                    self.malformed += 1
+                line = token = 0
+            if not found and first == 0:
+                raise ValueError(f'{", ".join(self.paths[:3])}...: no line has a text or content')
+            epoch, first = epoch + 1, 0
+
+    def take(self, n):
+        """The next n inputs and targets, two int64 arrays (n, T). The last target is the next input."""
+        size = n * self.block_size
+        have = sum(len(ids) for _, ids in self.waiting)
+        while have <= size:                             # one more than size: the last target
+            position, ids = next(self.documents)
+            self.waiting.append([position, ids])
+            have += len(ids)
+        data = np.concatenate([ids for _, ids in self.waiting])[:size + 1].astype(np.int64)
+        while size >= len(self.waiting[0][1]):
+            size -= len(self.waiting.pop(0)[1])
+        position, ids = self.waiting[0]
+        self.state = [*position[:3], position[3] + size]
+        self.waiting[0] = [self.state, ids[size:]]
+        return data[:-1].reshape(n, -1), data[1:].reshape(n, -1)

@@ -36,7 +36,7 @@ def mix(h):
     return h ^ (h >> np.uint64(31))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=4)
 def powers(n):
     """PRIME^0..n and its inverses, mod 2^64."""
     up = np.cumprod(np.full(n, PRIME), dtype=np.uint64)
@@ -46,21 +46,22 @@ def powers(n):
 
 
 def word_hashes(text):
-    """A 64-bit hash for each word of a text, uint64 (words,). The hash of bytes i..j is a difference of
-    prefix sums of byte x PRIME^position, divided by PRIME^i, so that it does not depend on where they are.
-    A character of three or more bytes (Chinese, Japanese, Korean...) counts as a word of its own."""
+    """A 64-bit hash for each word of a text, uint64 (words,): the sum of its bytes, each times PRIME to the
+    power of its position, divided by PRIME to the power of the first position, so that it does not depend on
+    where the word is. A character of three or more bytes (Chinese, Korean...) counts as a word of its own."""
     data = WORD_BYTES[np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)]
     up, down = powers(1 << max(16, len(data).bit_length()))
-    sums = np.zeros(len(data) + 1, np.uint64)
-    np.cumsum(data * up[:len(data)], out=sums[1:])
     inside = data > 0
-    first = inside & (data >= 0xE0)
-    first[:1] |= inside[:1]
-    first[1:] |= inside[1:] & ~inside[:-1]
-    last = inside.copy()
-    last[:-1] &= ~inside[1:] | first[1:]
-    start, end = np.flatnonzero(first), np.flatnonzero(last) + 1
-    return mix((sums[end] - sums[start]) * down[start])
+    first = inside.copy()
+    first[1:] &= ~inside[:-1]
+    if not text.isascii():
+        first |= data >= 0xE0
+        for size, lead in (3, data & 0xF0 == 0xE0), (4, data >= 0xF0):      # what follows such a character
+            first[size:] |= inside[size:] & lead[:-size]
+    start = np.flatnonzero(first)
+    if not len(start):
+        return np.zeros(0, np.uint64)
+    return mix(np.add.reduceat(data * up[:len(data)], start) * down[start])     # what separates words adds 0
 
 
 def word_ngrams(text, n):
@@ -69,19 +70,21 @@ def word_ngrams(text, n):
     n = min(n, len(words))
     total = np.zeros(max(0, len(words) - n + 1) if n else 0, np.uint64)
     for i in range(n):
-        total = mix(total + words[i:len(words) - n + 1 + i])        # the order of the words counts
-    return total
+        total = total * PRIME + words[i:len(words) - n + 1 + i]     # a polynomial: their order counts
+    return mix(total)
 
 
 def shingles(text, n=5):
     """The set of a text's word n-grams: sorted distinct hashes, uint64. 64 bits make an accidental match of
     two texts of 10,000 shingles a matter of 1 in 10^11."""
-    return np.unique(word_ngrams(text, n))
+    grams = np.sort(word_ngrams(text, n))
+    return grams[np.concatenate([[True], grams[1:] != grams[:-1]])] if len(grams) else grams
 
 
 def jaccard(a, b):
     """|A and B| / |A or B| of two sets of shingles; two empty sets have nothing in common: 0."""
-    shared = len(a) + len(b) - len(np.union1d(a, b))
+    both = np.sort(np.concatenate([a, b]))
+    shared = int((both[1:] == both[:-1]).sum())
     return shared / max(1, len(a) + len(b) - shared)
 
 
@@ -160,7 +163,8 @@ def clusters(columns, same):
     order.
 
     Within a bucket, documents are compared with the first of each group so far, not with each other: a bucket
-    of n copies costs n comparisons."""
+    of n copies costs n comparisons. After 50 groups no more are begun: a bucket of many documents that are
+    not alike, such as those without any word, would cost n^2."""
     parent = None
 
     def find(i):
@@ -178,7 +182,7 @@ def clusters(columns, same):
         for a, b in zip(start[several], end[several]):
             heads = []
             for i in order[a:b].tolist():
-                for head in heads:
+                for head in heads[:50]:
                     x, y = find(head), find(i)
                     if x == y or same(head, i):
                         parent[max(x, y)] = min(x, y)

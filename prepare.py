@@ -4,151 +4,570 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
+    python prepare.py config/mix.py                 # several sources, weighted
+    python prepare.py --kind=sft --source=conversations.json --out_dir=data/sft
 
 A source is a file, a folder or a glob. Of .py .txt .md, a file is a document; of .jsonl .json, a record is
-one, its text under `text` or `content`; any of them may be gzipped. Everything streams: memory does not grow
-with the corpus. The source is read twice, to train the tokenizer on the training documents, then to encode.
+one, its text under `text` or `content`; any of them may be gzipped. One single text file is taken as it is.
 
-Writes under out_dir: train.bin and val.bin (uint16, or uint32 above 65,536 ids; a document ends with
-<|endoftext|>), tokenizer.json, meta.json, and report.md / report.json: what came in, what was dropped and
-why, what is on the disk.
+read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
+decontaminate -> duplicates -> tokenise -> mix. A document that is dropped is counted, with the reason.
 
-You should see about 12 MB of Python become 3.3 million tokens in a few seconds.
+Input may be larger than memory. It is cut into shards, which several processes clean; what survives waits,
+compressed, in out_dir/.work. A finished shard is never done again: after a crash, a full disk or a kill, the
+same command goes on. Memory grows with the number of documents only, by about 100 bytes each.
+
+Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a document ends with
+<|endoftext|>), val_<source>.bin if there are several sources, tokenizer.json, meta.json, and report.md /
+report.json: what came in, what was dropped and why, what is on the disk. For --kind=sft and preference,
+train.jsonl and val.jsonl instead of bins and tokenizer.
+
+You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 
 The decision made here is the corpus: a model can only know what these files hold, and it shares their
-defects.
+defects. Read report.md before you train.
 """
-import atexit, glob, gzip, hashlib, io, itertools, json, os, sysconfig, time, zlib
+import atexit, collections, concurrent.futures, functools, glob, gzip, hashlib, itertools, json, math
+import multiprocessing, os, re, shutil, threading, time, zlib
 import numpy as np
-import requests
 from tqdm import tqdm
+import clean
 from configurator import configure
+from dedup import (band_keys, clusters, jaccard, match_probability, minhash, shingles, simhash, simhash_keys,
+                   word_hashes, word_ngrams)
+from sources import (RECORDS, download, find_files, is_kind, open_text, read_documents, to_alpaca,
+                     to_vicuna)
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings -----------------------------------------------------------------------------------------------
-source = 'stdlib'               # stdlib, shakespeare, or a file, folder or glob (.py .txt .md .jsonl .json)
+# what, and where to
+source = 'stdlib'               # stdlib, shakespeare, codeparrot, or a file, folder or glob
+sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
+kind = 'text'                   # text; sft: conversations; preference: chosen and rejected answers
 out_dir = 'data/quickstart'     # train.bin, val.bin, tokenizer.json, meta.json, report.* go here
-tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the path of a tokenizer.json
-vocab_size = 4096               # for bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # held out: of the documents, or of the characters if there is but one
 max_docs = 0                    # stop after so many documents; 0 = all
-gpt2_dir: str | None = None     # has GPT-2's vocab.bpe and encoder.json; None = tiktoken's cache or network
+max_chars = 1_000_000           # a longer record or .py file is not read
+processes = 0                   # 0 = one per core
 download_dir = 'data/raw'       # downloads are kept here
+keep_downloads = True           # False: delete a shard of codeparrot once it is cleaned
+hub = 'https://huggingface.co'  # of codeparrot
+dataset = 'codeparrot/codeparrot-clean'     # of codeparrot: any dataset of .json.gz files there
+# cleaning; 0, False, '' or None switches a rule off; clean.py says what each one does
+mode = 'auto'                   # code, prose, chat, raw: no rules; auto = code for .py, else prose, or chat
+strip_markup = True             # of prose: HTML tags and entities, LaTeX commands
+strip_licence = False           # of code: the comment at the top, if it is a licence
+basic_clean = False             # of prose: the source document's filter instead of ours, to compare
+url_block: str | None = None    # file of domains, one a line; for records with a `url`
+url_allow: str | None = None    # file of domains that are never blocked
+licences = ''                   # keep only these, comma-separated: mit,bsd,apache-2.0,unknown,...
+languages = ''                  # keep only prose and chat in these, comma-separated: en,de,...
+min_words = 20                  # of prose
+max_words = 1_000_000           # of prose
+max_symbols = 0.3               # of prose: share of visible characters that are no letters or digits
+max_repetition = 0.7            # of prose: share of repeated lines, or of repeated words within 200
+max_gibberish = 0.2             # of prose: share of words that no language would spell
+max_line = 1000                 # of code: characters of the longest line
+mean_line = 100                 # of code: characters of the average line
+min_alphanumeric = 0.25         # of code: share of letters and digits
+autogenerated = True            # of code: dropped if the first five lines say so
+config_test = 0.7               # of code: probability to drop configuration and test files
+no_keywords = 0.7               # of code: probability to drop what has no def, class, for, while
+min_assignments = 5             # of code: signs =
+parse = True                    # of code, and of ```python in chat: dropped if Python cannot compile it
+min_chars_per_token = 1.5       # of code, with a vocabulary of 4,096 or more; tables have fewer
+perplexity_reference: str | None = None     # good text (file, folder, glob), whose n-grams predict the rest
+min_bits = 0.5                  # per byte under the reference; less is boilerplate
+max_bits = 5.0                  # per byte; more is noise, or another language
+quality_good: str | None = None # texts as you want them; with quality_bad, trains a classifier
+quality_bad: str | None = None
+min_quality = 0.5               # probability of `good`
+toxic_words: str | None = None  # file of words, one a line; report.md says what each of them removed
+max_toxic = 1.0                 # such words per 1,000
+min_margin = 0.0                # of preference: score of chosen - score of rejected
+min_agreement = 0.0             # of preference: share of annotators who agree
+pii = True                      # e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
+decontaminate = ''              # benchmark files, comma-separated: what shares an n-gram with them is dropped
+decontaminate_ngram = 13        # words; GPT-3's choice
+dedup = 'minhash'               # none, exact, minhash, simhash; the last two include exact
+min_similarity = 0.85           # minhash: Jaccard similarity of the sets of word n-grams
+shingle = 5                     # words per n-gram
+bands = 32                      # of the MinHash signature
+rows = 8                        # per band
+simhash_distance = 3            # simhash: bits of 64
+# tokens
+tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the path of a tokenizer.json
+vocab_size = 4096               # for bpe: 256 bytes + merges + 64 special tokens
+tokenizer_bytes = 1_000_000_000 # train it on a sample of so many bytes
+gpt2_dir: str | None = None     # has GPT-2's vocab.bpe and encoder.json; None = tiktoken's cache or network
+write = 'bins'                  # or text: training documents as shards/*.jsonl.gz, for train.py --streaming
+temperature = 1.0               # sources without weights get shares ~ tokens ^ (1 / temperature)
+mix_tokens = 0                  # training tokens to mix; 0 = as many as the sources hold
+chat_format = 'messages'        # of sft: messages, alpaca, vicuna
+audit = 0                       # so many random samples per reason in audit.md, for you to read
 config = configure(globals())
 
+for _name, _choices in (('kind', 'text sft preference'), ('mode', 'auto code prose chat raw'),
+                        ('dedup', 'none exact minhash simhash'), ('write', 'bins text'),
+                        ('chat_format', 'messages alpaca vicuna')):
+    if config[_name] not in _choices.split():
+        raise ValueError(f'{_name}={config[_name]!r} must be one of: {_choices.replace(" ", ", ")}')
 if not 0 < val_fraction < 1:
     raise ValueError(f'val_fraction={val_fraction} must be between 0 and 1, for instance 0.1')
 if tokenizer not in ('bpe', 'byte', 'char', 'gpt2') and not tokenizer.endswith('.json'):
     raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
+if tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
+    raise ValueError(f'vocab_size={vocab_size} must be at least {256 + len(SPECIAL_TOKENS)}: the bytes and '
+                     'the special tokens')
+tok = Tokenizer.gpt2(gpt2_dir) if tokenizer == 'gpt2' else Tokenizer.load(tokenizer) \
+    if tokenizer.endswith('.json') else None        # now, not when all is clean
+for _name in ('bands', 'rows', 'shingle', 'decontaminate_ngram', 'temperature', 'max_chars'):
+    if config[_name] <= 0:
+        raise ValueError(f'{_name}={config[_name]} must be positive')
+if not 0 <= simhash_distance < 32:
+    raise ValueError(f'simhash_distance={simhash_distance} must be between 0 and 31, of 64 bits')
+if bool(quality_good) != bool(quality_bad):
+    raise ValueError('a quality classifier needs both kinds of examples: --quality_good and --quality_bad')
+if sources is None:
+    sources = {source: (source, None)}
+for _name, _source in sources.items():
+    if not (isinstance(_source, tuple | list) and len(_source) == 2 and isinstance(_source[0], str)
+            and (_source[1] is None or isinstance(_source[1], int | float) and _source[1] > 0)):
+        raise ValueError(f"sources[{_name!r}]={_source!r} must look like ('path', weight), the weight positive "
+                         'or None')
+    if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', _name):
+        raise ValueError(f'source name {_name!r} becomes a file name: use letters, digits, _ . -')
+weighted = [weight is not None for _, weight in sources.values()]
+if any(weighted) and not all(weighted):
+    raise ValueError('give every source a weight, or none of them')
+if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or any(weighted)):
+    raise ValueError('write=text writes every training document once; weights, --temperature and '
+                     '--mix_tokens need --write=bins')
+for _name in ('max_words', 'max_line', 'mean_line', 'max_symbols', 'max_repetition', 'max_gibberish',
+              'max_bits'):
+    globals()[_name] = config[_name] or math.inf
 start_time = time.time()
-TEXT, RECORDS = ('.py', '.txt', '.md'), ('.jsonl', '.json')     # each also with .gz
-PIECE = 16_000_000              # characters held in memory at once
-DOWNLOADS = {                   # name -> address, sha256
-    'shakespeare': ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/'
-                    'input.txt',
-                    '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')}
-
-# --- sources: names and paths -> documents ------------------------------------------------------------------
+PIECE = 16_000_000              # characters, bytes or tokens held in memory at once
 
 
-def download(name):
-    """Fetch a file of DOWNLOADS into download_dir, unless it is there. A transfer that broke off is
-    continued; the file gets its name only when its checksum is right."""
-    url, sha256 = DOWNLOADS[name]
-    path = os.path.join(download_dir, f'{name}.txt')
-    if os.path.exists(path):
-        return path
-    os.makedirs(download_dir, exist_ok=True)
-    part = f'{path}.part'
-    have = os.path.getsize(part) if os.path.exists(part) else 0
+def write_file(path, content):
+    """Text, under a temporary name first: there is never half a file."""
+    with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+        f.write(content)
+    os.replace(f'{path}.tmp', path)
+
+
+# --- the stages: what happens to a document -----------------------------------------------------------------
+# A stage looks at a document, may change it, and returns the reason to drop it, or None. What it counts goes
+# into tally, one Counter per name, and from there into the report.
+
+
+def mode_of(doc):
+    """How a document is treated: code, prose, chat or raw."""
+    if mode != 'auto':
+        return mode
+    return 'chat' if kind != 'text' else \
+        'code' if is_kind(doc['path'], '.py') or doc['source'] == 'codeparrot' else 'prose'
+
+
+def lines_of(path):
+    """A list in a file, one entry a line; # begins a comment."""
+    if not path:
+        return set()
+    with open(path, encoding='utf-8') as f:
+        return {line.split('#')[0].strip().lower() for line in f} - {''}
+
+
+def texts_of(pattern):
+    """The texts of examples, normalised like documents, up to 50 MB."""
+    size = 0
+    for doc in read_documents([f['path'] for f in find_files(pattern)], lambda *_: None):
+        size += len(doc['parts'][0])
+        if size < 50_000_000:
+            yield clean.normalise(doc['parts'][0], mode_of(doc | {'source': pattern}))
+
+
+def strings_in(value):
+    """Every text in a JSON value, but not the roles in a conversation."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from strings_in(inner) if key not in ('role', 'from') else ()
+
+
+def shingles_in(text):
+    return shingles(text if kind == 'text' else '\n'.join(strings_in(json.loads(text))), shingle)
+
+
+def hash64(data):
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
+
+
+blocked, allowed, toxic = lines_of(url_block), lines_of(url_allow), lines_of(toxic_words)
+wanted_licences, wanted_languages = ({*s.lower().split(',')} - {''} for s in (licences, languages))
+if unknown := wanted_languages - clean.WORDS.keys():
+    raise ValueError(f'languages={languages}: {", ".join(unknown)} is not among '
+                     f'{",".join(sorted(clean.WORDS))}')
+language_model = clean.Classifier.languages() if wanted_languages else None
+reference_model = clean.NgramModel() if perplexity_reference else None
+for _text in texts_of(perplexity_reference) if perplexity_reference else ():
+    reference_model.add(_text)
+quality_model = clean.Classifier.train(
+    [(text, 'good') for text in texts_of(quality_good)] +
+    [(text, 'bad') for text in texts_of(quality_bad)]) if quality_good else None
+benchmarks, benchmark_ngrams = {}, [np.zeros(0, np.uint64)]     # {file: number of problems}
+for _path in filter(None, decontaminate.split(',')):
     try:
-        with requests.get(url, headers={'Range': f'bytes={have}-'}, stream=True, timeout=30) as r:
-            if r.status_code != 416:                # 416: there is nothing after `have`
-                r.raise_for_status()
-                with open(part, 'ab' if r.status_code == 206 else 'wb') as f:
-                    for chunk in r.iter_content(1 << 16):
-                        f.write(chunk)
-    except requests.RequestException as e:
-        raise ValueError(f'cannot download {url} ({type(e).__name__}); fetch it by other means, put it at '
-                         f'{path} and run the same command again') from e
-    digest = hashlib.sha256()
-    with open(part, 'rb') as f:
-        for chunk in iter(lambda: f.read(1 << 20), b''):
-            digest.update(chunk)
-    found = digest.hexdigest()
-    if found != sha256:
-        os.remove(part)
-        raise ValueError(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; run the same '
-                         'command again')
-    os.replace(part, path)
-    return path
+        with open_text(_path) as f:
+            _problems = json.load(f) if is_kind(_path, '.json') else [json.loads(x) for x in f if x.strip()]
+    except (ValueError, EOFError, zlib.error) as e:
+        raise ValueError(f'decontaminate: {_path} is not JSON, nor JSON lines ({e})') from e
+    benchmarks[_path] = len(_problems)
+    benchmark_ngrams += [word_ngrams(text, decontaminate_ngram) for text in strings_in(_problems)
+                         if len(word_hashes(text)) >= decontaminate_ngram]
+benchmark_ngrams = np.unique(np.concatenate(benchmark_ngrams))
 
 
-def is_kind(path, endings):
-    return path.removesuffix('.gz').endswith(endings)
+def normalise(doc, tally):
+    how = mode_of(doc)
+    doc['parts'] = [clean.normalise(text, how, strip_markup) for text in doc['parts']]
+    if how == 'code':
+        doc.setdefault('licence', clean.licence(doc['parts'][0]))
+        if strip_licence:
+            doc['parts'] = [clean.strip_licence(doc['parts'][0])]
+    return None if any(map(str.strip, doc['parts'])) else 'empty'
 
 
-def find_files(source):
-    """The files of a source, sorted, so that one folder gives the same bins on every machine."""
-    if source in DOWNLOADS:
-        return [download(source)]
-    if os.path.isfile(source):
-        return [source]
-    if source == 'stdlib':      # 12 MB of Python in every interpreter; with its tests it would be 30 MB
-        root = sysconfig.get_paths()['stdlib']
-        skip = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
-        found = [path for path in glob.iglob(os.path.join(root, '**', '*.py'), recursive=True)
-                 if not skip & set(os.path.relpath(path, root).split(os.sep))]
+def from_good_source(doc, tally):
+    known = {'stdlib': 'psf', 'shakespeare': 'public domain'}.get(doc['source'])
+    name = doc['licence'] = known or doc.get('licence', 'unknown').lower()
+    tally[f'licences of {doc["source"]}'][name] += 1
+    if 'url' in doc and (reason := clean.url_reason(doc['url'], blocked, allowed)):
+        return reason
+    return f'licence {name}' if wanted_licences and name not in wanted_licences else None
+
+
+def in_wanted_language(doc, tally):
+    if not wanted_languages or mode_of(doc) not in ('prose', 'chat'):
+        return None
+    chances = language_model.predict('\n'.join(doc['parts']))
+    language = max(chances, key=chances.get)
+    return None if language in wanted_languages else f'language {language}'
+
+
+def by_rules(doc, tally):
+    how, text = mode_of(doc), doc['parts'][0]
+    if how == 'raw':
+        return None
+    if kind == 'sft':
+        return clean.messages_reason(messages_of(doc), parse)
+    if kind == 'preference':
+        pair = {'chosen': doc['parts'][-2], 'rejected': doc['parts'][-1], **doc['scores']}
+        return clean.preference_reason(pair, min_margin, min_agreement)
+    if how == 'code':
+        chance = hash64(to_utf8(text)) / 2 ** 64
+        return clean.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
+                                 config_test, no_keywords, min_assignments, parse)
+    if basic_clean:
+        doc['parts'] = [clean.basic_clean(text) or '']
+        return None if doc['parts'][0] else 'basic_clean'
+    return clean.prose_reason(text, min_words, max_words, max_symbols, max_repetition, max_gibberish)
+
+
+def by_models(doc, tally):
+    text = '\n'.join(doc['parts'])
+    if reference_model:
+        bits = reference_model.bits_per_byte(text)
+        tally['documents by bits per byte'][f'{bits:.1f}'] += 1
+        if not min_bits <= bits <= max_bits:
+            return 'too predictable' if bits < min_bits else 'too surprising'
+    if quality_model and quality_model.predict(text)['good'] < min_quality:
+        return 'low quality'
+    if toxic:
+        found = clean.toxic_words(text, toxic)
+        if sum(found.values()) * 1000 > max_toxic * len(text.split()):
+            tally['toxic words in what was dropped'].update(found)
+            return 'toxic'
+    return None
+
+
+def hide_personal_data(doc, tally):
+    for i, text in enumerate(doc['parts'] if pii else ()):
+        doc['parts'][i], hits = clean.hide_pii(text)
+        tally[f'personal data in {doc["source"]}'].update(hits)
+        if hits and mode_of(doc) == 'code' and clean.parses(text) and not clean.parses(doc['parts'][i]):
+            return 'personal data, or code like it'         # x@model.co is a product of matrices
+    return None
+
+
+def not_in_benchmark(doc, tally):
+    for text in doc['parts'] if len(benchmark_ngrams) else ():
+        if np.isin(word_ngrams(text, decontaminate_ngram), benchmark_ngrams).any():
+            return 'in a benchmark'
+    return None
+
+
+STAGES = {'normalise': normalise, 'source': from_good_source, 'language': in_wanted_language,
+          'rules': by_rules, 'models': by_models, 'personal data': hide_personal_data,
+          'decontaminate': not_in_benchmark}
+
+
+def messages_of(doc):
+    return [{'role': role, 'content': text} for role, text in zip(doc['roles'], doc['parts'])]
+
+
+def finished(doc):
+    """What is kept of a document, as text; of a conversation or preference, a line of JSON."""
+    if kind == 'text':
+        return doc['parts'][0]
+    record = {'messages': messages_of(doc)}
+    if kind == 'preference':
+        prompt = doc['parts'][0] if len(doc['roles']) == 1 else messages_of(doc)
+        record = {'prompt': prompt, 'chosen': doc['parts'][-2], 'rejected': doc['parts'][-1], **doc['scores']}
+    elif chat_format != 'messages':
+        record = (to_alpaca if chat_format == 'alpaca' else to_vicuna)(record['messages'])
+    return json.dumps(record, ensure_ascii=False)
+
+
+# --- the first pass: each shard -> .work/NNNNN.* ------------------------------------------------------------
+
+
+class Funnel:
+    """What the report is made of: counters by name (a stage's documents, bytes and reasons; licences...), a
+    few samples for each reason, and what could not be read. JSON-able, and two can be added."""
+
+    def __init__(self):
+        self.counters, self.samples, self.malformed = collections.defaultdict(collections.Counter), {}, {}
+
+    def count(self, stage, reason, bytes_in, bytes_out):
+        row = self.counters[f'stage {stage}']
+        row.update({'docs_in': 1, 'bytes_in': bytes_in})
+        row.update({f'dropped {reason}': 1} if reason else {'docs_out': 1, 'bytes_out': bytes_out})
+
+    def sample(self, reason, chance, path, text):
+        """Keep the documents whose chance is smallest: a random sample that is always the same."""
+        samples = self.samples.setdefault(reason or 'kept', [])
+        samples.append([chance, path, text[:2000 if audit else 200]])
+        samples.sort()
+        del samples[max(3, audit):]
+
+    def reject(self, path, line, why):
+        entry = self.malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})
+        entry['records'] += 1
+
+    def add(self, counters, samples, malformed):
+        for name, counter in counters.items():
+            self.counters[name].update(counter)
+        for reason, documents in samples.items():
+            for document in documents:
+                self.sample(reason, *document)
+        self.malformed.update(malformed)
+
+
+def in_parallel(function, jobs, what):
+    """Yield function(job) for each job, in order. Workers are forked, so they see all that is defined here;
+    where a system cannot fork (Windows), this process does the work. They end when this process does."""
+    def watch(parent):
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    n = min(processes or os.cpu_count(), len(jobs))
+    bar = functools.partial(tqdm, total=len(jobs), desc=what, unit=' shards', disable=None)
+    if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
+        yield from bar(map(function, jobs))
+        return
+    with concurrent.futures.ProcessPoolExecutor(
+            n, multiprocessing.get_context('fork'), initargs=(os.getpid(),),
+            initializer=lambda pid: threading.Thread(target=watch, args=(pid,), daemon=True).start()) as pool:
+        yield from bar(pool.map(function, jobs))
+
+
+def clean_shard(index):
+    """One shard through all stages. Of the survivors there remain their texts, each compressed, and in arrays
+    what the later passes ask of all documents at once. NNNNN.json comes last: it says that all is there."""
+    base, shard = f'{work}/{index:05}', shards[index]
+    if os.path.exists(f'{base}.json'):
+        return index
+    for file in shard['files']:
+        if 'url' in file:
+            download(file['url'], file['sha256'], file['path'])
+    funnel, known, keys, names = Funnel(), [], [], []
+    with open(f'{base}.texts', 'wb') as texts:
+        for doc in read_documents([f['path'] for f in shard['files']], funnel.reject, kind, max_chars):
+            doc['source'], original = shard['source'], '\n'.join(doc['parts'])
+            size, chance = sum(len(to_utf8(text)) for text in doc['parts']), hash64(to_utf8(original))
+            reason = None if original.strip() else 'empty'
+            funnel.count('read', reason, size, size)
+            for name, stage in STAGES.items() if not reason else ():
+                before, reason = size, stage(doc, funnel.counters)
+                size = sum(len(to_utf8(text)) for text in doc['parts'])
+                funnel.count(name, reason, before, size)
+                if reason:
+                    break
+            funnel.sample(reason, chance, doc['path'], original)
+            if audit:
+                words = set(re.findall(r'[^\W\d_]{3,}', original.lower()))
+                funnel.counters['words in'].update(words)
+                funnel.counters['words out'].update(words if not reason else ())
+            if reason:
+                continue
+            text, parts = finished(doc), [to_utf8(text) for text in doc['parts']]
+            texts.write(packed := zlib.compress(to_utf8(text), 1))
+            # copies may differ in white space; conversations that begin alike stay on one side
+            known.append((len(packed), size, hash64(b'\n'.join(parts).translate(None, b' \t\n\r\f\v')),
+                          hash64(parts[0]), mode_of(doc) == 'code'))
+            names.append([doc['path'], doc['licence']])
+            if dedup == 'minhash':
+                keys.append(band_keys(minhash(shingles_in(text), bands * rows), bands))
+            elif dedup == 'simhash':
+                keys.append([simhash(shingles_in(text))])
+    np.save(f'{base}.known.npy', np.array(known, np.uint64).reshape(-1, 5))
+    np.save(f'{base}.keys.npy', np.array(keys, np.uint64).T.copy())       # a band is read at once
+    write_file(f'{base}.names.json', json.dumps(names))
+    write_file(f'{base}.json', json.dumps(vars(funnel)))
+    for file in shard['files']:
+        if 'url' in file and not keep_downloads:
+            os.remove(file['path'])
+    return index
+
+
+# A file of records is a shard; of small files, 16 MB together are one. The sources follow each other.
+shards, n_files = [], collections.Counter()
+for _name, (_path, _) in sources.items():
+    _size = PIECE
+    for _file in find_files(_path, download_dir, hub, dataset):
+        n_files[_name] += 1
+        if _size >= PIECE:
+            shards.append({'source': _name, 'files': []})
+            _size = 0
+        shards[-1]['files'].append(_file)
+        _size += PIECE if is_kind(_file['path'], RECORDS) else os.path.getsize(_file['path'])
+one_file = shards[0]['files'][0]['path']
+single = n_files.total() == 1 and kind == 'text' and not is_kind(one_file, RECORDS)
+
+# What was cleaned under other settings, or from files that have changed since, is of no use.
+_later = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'temperature', 'mix_tokens',
+          'out_dir', 'processes', 'val_fraction', 'max_docs', 'min_similarity', 'simhash_distance',
+          'min_chars_per_token'}
+_state = [{name: value for name, value in config.items() if name not in _later}, [
+    [f['path'], f.get('sha256') or [os.path.getsize(f['path']), os.path.getmtime(f['path'])]]
+    for shard in shards for f in shard['files']]]
+_state = hashlib.sha256(json.dumps(_state, sort_keys=True).encode()).hexdigest()
+work, _old = os.path.join(out_dir, '.work'), None
+
+
+def forget_work():
+    if os.path.exists(f'{work}/settings'):      # first: a folder without it is never gone on with
+        os.remove(f'{work}/settings')
+    shutil.rmtree(work, ignore_errors=True)
+
+
+if os.path.exists(f'{work}/settings'):
+    with open(f'{work}/settings', encoding='utf-8') as f:
+        _old = f.read()
+if _old != _state:
+    forget_work()
+os.makedirs(out_dir if single else work, exist_ok=True)
+if not single:
+    write_file(f'{work}/settings', _state)
+
+funnel, known = Funnel(), [np.zeros((0, 5), np.uint64)]
+for _i in in_parallel(clean_shard, range(0 if single else len(shards)), 'cleaning'):
+    with open(f'{work}/{_i:05}.json', encoding='utf-8') as f:
+        funnel.add(**json.load(f))
+    known.append(np.load(f'{work}/{_i:05}.known.npy'))
+    if 0 < max_docs <= sum(map(len, known)):
+        break
+first = np.cumsum([0, *map(len, known[1:])])        # the number of each shard's first document
+n_shards, n_docs = len(first) - 1, int(first[-1])
+packed, sizes, exact, split, is_code = np.concatenate(known).T
+packed, sizes = packed.astype(np.int64), sizes.astype(np.int64)
+ends = np.concatenate([np.cumsum(k[:, 0].astype(np.int64)) for k in known])
+keep, in_val = np.ones(n_docs, bool), split / 2 ** 64 < val_fraction    # sides follow from the text alone
+
+
+@functools.lru_cache(64)
+def open_texts(shard):
+    return open(f'{work}/{shard:05}.texts', 'rb')
+
+
+def shard_of(i):
+    return int(np.searchsorted(first, i, 'right')) - 1
+
+
+def text_of(i):
+    """Document i, from the disk."""
+    f = open_texts(shard_of(i))
+    f.seek(ends[i] - packed[i])
+    return zlib.decompress(f.read(packed[i])).decode()
+
+
+def name_of(i):
+    with open(f'{work}/{shard_of(i):05}.names.json', encoding='utf-8') as f:
+        return json.load(f)[i - first[shard_of(i)]][0]
+
+
+def drop(stage, reason, which):
+    """Take documents out of the corpus, by their numbers, and write it down."""
+    row = funnel.counters[f'stage {stage}']
+    row.update({'docs_in': int(keep.sum()), 'bytes_in': int(sizes[keep].sum())})
+    keep[which] = False
+    row.update({'docs_out': int(keep.sum()), 'bytes_out': int(sizes[keep].sum())})
+    if len(which):
+        row[f'dropped {reason}'] += len(which)
+    for i in which[np.argsort(split[which])][:max(3, audit)].tolist():
+        funnel.sample(reason, int(split[i]), name_of(i), text_of(i))
+
+
+# --- duplicates: the first document of a cluster stays ------------------------------------------------------
+clusters_found = {}         # {stage: sizes of clusters, and the largest}
+
+
+def drop_copies(stage, reason, heads):
+    """heads: for each document that is left, the number of the first one of its cluster."""
+    left = np.flatnonzero(keep)
+    head, size = np.unique(heads, return_counts=True)
+    largest = [i for i in np.argsort(-size, kind='stable')[:5].tolist() if size[i] > 1]
+    clusters_found[stage] = {'sizes': dict(sorted(collections.Counter(size[size > 1].tolist()).items())),
+                             'largest': [[int(size[i]), name_of(int(head[i]))] for i in largest]}
+    drop(stage, reason, left[left != heads])
+
+
+@functools.lru_cache(512)
+def shingles_of(i):
+    return shingles_in(text_of(i))
+
+
+if max_docs and keep.any():
+    drop('max_docs', 'beyond max_docs', np.flatnonzero(keep)[max_docs:])
+if dedup != 'none' and keep.any():
+    left = np.flatnonzero(keep)
+    _, head, inverse = np.unique(exact[left], return_index=True, return_inverse=True)
+    drop_copies('exact duplicates', 'exact duplicate', left[head[inverse]])
+if dedup in ('minhash', 'simhash') and keep.any():
+    left = np.flatnonzero(keep)
+
+    def stored(row):            # of all documents; no file stays open, there may be thousands
+        return np.concatenate([np.load(f'{work}/{i:05}.keys.npy', mmap_mode='r')[row].copy()
+                               for i in range(n_shards) if first[i] < first[i + 1]])[left]
+
+    if dedup == 'minhash':
+        print(f'{bands} bands of {rows} rows make candidates of documents of similarity ' + ', '.join(
+            f'{s} with probability {match_probability(s, bands, rows):.3f}' for s in (0.5, 0.7, 0.8, 0.9))
+            + f'; duplicates are those of {min_similarity} or more')
+        heads = clusters(map(stored, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None)),
+                         lambda i, j: jaccard(shingles_of(left[i]), shingles_of(left[j])) >= min_similarity)
     else:
-        pattern = os.path.join(source, '**') if os.path.isdir(source) else source
-        found = [path for path in glob.iglob(pattern, recursive=True)
-                 if os.path.isfile(path) and is_kind(path, TEXT + RECORDS)]
-    if not found:
-        raise ValueError(f'source={source!r} is neither stdlib nor shakespeare, nor a file, folder or glob '
-                         f'with {" ".join(TEXT + RECORDS)} (.gz) files')
-    return sorted(found)
+        prints = stored(0).tolist()
+        columns = np.array([simhash_keys(p, simhash_distance) for p in prints], np.uint64)
+        heads = clusters(columns.reshape(-1, simhash_distance + 1).T,
+                         lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance)
+    drop_copies('near duplicates', 'near duplicate', left[heads])
 
-
-def open_bytes(path):
-    """A file, decompressed."""
-    return (gzip.open if path.endswith('.gz') else open)(path, 'rb')
-
-
-def open_text(path):
-    """A file as text, its line ends untouched."""
-    return io.TextIOWrapper(open_bytes(path), encoding='utf-8', newline='')
-
-
-def read_documents(files):
-    """Yield the text of each document. A file or record that cannot be read is counted and passed over."""
-    def reject(path, line, why):
-        malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})['records'] += 1
-
-    for path in files:
-        line = 0
-        try:
-            with open_bytes(path) as f:
-                if not is_kind(path, RECORDS):
-                    yield f.read().decode()
-                    continue
-                one_list = is_kind(path, '.json') and f.read(1) == b'['     # else a record a line
-                f.seek(0)
-                for line, record in enumerate(json.load(f) if one_list else f, 1):
-                    if not one_list:
-                        try:
-                            record = json.loads(record.decode())
-                        except (ValueError, RecursionError) as e:   # not UTF-8, not JSON, nested too deep
-                            if record.strip():
-                                reject(path, line, f'{type(e).__name__}: {e}')
-                            continue
-                    if isinstance(record, dict):
-                        record = record.get('text', record.get('content'))
-                    if isinstance(record, str):
-                        yield record
-                    else:
-                        reject(path, line, 'no text or content in it')
-        except (ValueError, EOFError, OSError, zlib.error, RecursionError) as e:    # cut off, no UTF-8, ...
-            reject(path, line + 1, f'{type(e).__name__}: {e}')
+# --- the tokenizer ------------------------------------------------------------------------------------------
 
 
 def pieces(path, start, end):
@@ -160,168 +579,273 @@ def pieces(path, start, end):
                 yield block[max(start - position, 0):end - position]
 
 
-def is_validation(document):
-    """Decided by the document alone, so that copies of it are on one side, on every machine, in every run."""
-    digest = hashlib.blake2b(to_utf8(document), digest_size=8).digest()
-    return int.from_bytes(digest, 'big') < val_fraction * 2 ** 64
-
-
-# --- the funnel: documents -> documents ---------------------------------------------------------------------
-# A stage is a generator that counts what it passes on. The cleaning stages (normalise, filter, deduplicate,
-# PII, decontaminate) have their place after `read`, in this order.
-
-
-def stage(name, documents, reason_to_drop):
-    """Pass on the documents for which reason_to_drop(document) is None; add a row to the report."""
-    row = {'name': name, 'docs_in': 0, 'docs_out': 0, 'bytes_in': 0, 'bytes_out': 0, 'dropped': {}}
-    stages.append(row)
-    for document in documents:
-        size, reason = len(to_utf8(document)), reason_to_drop(document)
-        row['docs_in'] += 1
-        row['bytes_in'] += size
-        if reason:
-            row['dropped'][reason] = row['dropped'].get(reason, 0) + 1
-        else:
-            row['docs_out'] += 1
-            row['bytes_out'] += size
-            yield document
-
-
-def documents():
-    """Every document that survives. Each of the two passes over the source counts anew."""
-    stages.clear()
-    malformed.clear()
-    survivors = stage('read', read_documents(files), lambda text: None if text.strip() else 'empty')
-    yield from itertools.islice(survivors, max_docs or None)
-
-
-os.makedirs(out_dir, exist_ok=True)
-files, stages, malformed = find_files(source), [], {}
-single = len(files) == 1 and not is_kind(files[0], RECORDS)
-if single:      # one document: the last part of it is held out, and nothing separates documents
+if single:      # one document: its last part is held out, and nothing separates documents
     try:
-        with open_text(files[0]) as f:
+        with open_text(one_file) as f:
             n_characters = sum(len(block) for block in iter(lambda: f.read(PIECE), ''))
     except (ValueError, EOFError, zlib.error) as e:
-        raise ValueError(f'{files[0]} cannot be read as UTF-8 text: {e}') from e
-    split = int(n_characters * (1 - val_fraction))
-    train_texts, all_texts = pieces(files[0], 0, split), pieces(files[0], 0, n_characters)
-    sides = (('train', pieces(files[0], 0, split)), ('val', pieces(files[0], split, n_characters)))
+        raise ValueError(f'{one_file} cannot be read as UTF-8 text: {e}') from e
+    cut = int(n_characters * (1 - val_fraction))
+    sides = {'train': (0, cut), 'val': (cut, n_characters)}
+    n_train, n_val, unit = cut, n_characters - cut, 'characters of text'
+    train_texts, all_texts = pieces(one_file, 0, cut), pieces(one_file, 0, n_characters)
 else:
-    train_texts, all_texts = (d for d in documents() if not is_validation(d)), documents()
-    sides = (('val' if is_validation(d) else 'train', [d]) for d in documents())
+    train = keep & ~in_val
+    n_train, n_val, unit = int(train.sum()), int((keep & in_val).sum()), 'documents with text'
+    share = min(1.0, tokenizer_bytes / max(1, sizes[train].sum()))      # the exact hash is as good as random
+    train_texts = (text_of(i) for i in np.flatnonzero(train & (exact / 2 ** 64 <= share)))
+    all_texts = (text_of(i) for i in np.flatnonzero(keep))
+if not (n_train and n_val):
+    forget_work()
+    raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
+                     f'({len(funnel.malformed)} files could not be read); both need some: give more, or '
+                     'another --val_fraction, or switch off rules (--mode=raw: all)')
+if kind == 'text':
+    special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
+    if tokenizer == 'bpe':
+        tok = Tokenizer.train(tqdm(train_texts, 'reading', unit=' docs', disable=None), vocab_size,
+                              special_tokens)
+    elif tokenizer == 'char':       # of all texts: a character that only validation holds must have an id too
+        tok = Tokenizer.char(all_texts, special_tokens)
+    elif tokenizer == 'byte':
+        tok = Tokenizer.byte(special_tokens)
+    separator = [] if single else [tok.special['<|endoftext|>']]
+    dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
+    print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
 
-# --- the tokenizer ------------------------------------------------------------------------------------------
+# --- encode: each shard -> the token ids of its documents ---------------------------------------------------
 
 
-def progress(iterable, what):
-    return tqdm(iterable, desc=what, unit=' docs', disable=None)        # None: only on a terminal
-
-
-special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
-if tokenizer == 'bpe':
-    tok = Tokenizer.train(progress(train_texts, 'reading'), vocab_size, special_tokens)
-elif tokenizer == 'char':           # of all texts: a character that only validation holds must have an id too
-    tok = Tokenizer.char(progress(all_texts, 'reading'), special_tokens)
-elif tokenizer == 'byte':
-    tok = Tokenizer.byte(special_tokens)
-else:
-    tok = Tokenizer.gpt2(gpt2_dir) if tokenizer == 'gpt2' else Tokenizer.load(tokenizer)
-separator = [] if single else [tok.special['<|endoftext|>']]
-dtype = 'uint16' if tok.vocab_size <= 2 ** 16 else 'uint32'
-print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
-
-# --- encode -------------------------------------------------------------------------------------------------
+def encode_shard(index):
+    """Writes a shard's ids into .work; returns how the names of its files begin. NNNNN.*.npy comes last: the
+    number of tokens of each document, 0 if it is not in."""
+    lo, hi = first[index], first[index + 1]
+    state = keep[lo:hi].tobytes() + f'{tok.hash} {val_fraction} {write} {min_chars_per_token}'.encode()
+    base = f'{work}/{index:05}.{hashlib.sha256(state).hexdigest()[:12]}'
+    if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which is moved at the end
+        return base
+    with open(f'{work}/{index:05}.names.json', encoding='utf-8') as f:
+        names = json.load(f)
+    lengths = np.zeros(hi - lo, np.int64)
+    with open(f'{base}.train', 'wb') as train_file, open(f'{base}.val', 'wb') as val_file, \
+            gzip.GzipFile(f'{base}.jsonl.gz', 'wb', 1, mtime=0) as records:
+        for part in np.array_split(np.flatnonzero(keep[lo:hi]), 1 + sizes[lo:hi].sum() // 4_000_000):
+            texts = [text_of(lo + i) for i in part]
+            for i, text, ids in zip(part.tolist(), texts, tok.encode_batch(texts)):
+                if is_code[lo + i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
+                    continue
+                lengths[i] = len(ids) + 1
+                if write == 'text' and not in_val[lo + i]:
+                    records.write(json.dumps({'text': text, 'path': names[i][0]}).encode() + b'\n')
+                else:
+                    (val_file if in_val[lo + i] else train_file).write(np.array(ids + separator, dtype))
+    with open(f'{base}.tmp', 'wb') as f:
+        np.save(f, lengths)
+    os.replace(f'{base}.tmp', f'{base}.npy')
+    return base
 
 
 class Bin:
-    """A file of token ids, written under a temporary name."""
+    """A file of the result, under a temporary name until everything is right."""
 
     def __init__(self, name):
-        self.path, self.temporary = os.path.join(out_dir, name), os.path.join(out_dir, f'{name}.tmp')
-        self.file, self.sha256 = open(self.temporary, 'wb'), hashlib.sha256()
-        self.waiting, self.waiting_characters = [], 0
-        self.documents = self.tokens = self.bytes = 0
-        atexit.register(lambda: os.path.exists(self.temporary) and os.remove(self.temporary))
+        self.path, self.sha256 = os.path.join(out_dir, name), hashlib.sha256()
+        self.file = open(f'{self.path}.tmp', 'wb')
+        self.items = self.written = self.documents = self.bytes = 0
+        atexit.register(lambda: os.path.exists(f'{self.path}.tmp') and os.remove(f'{self.path}.tmp'))
 
-    def add(self, text):
-        self.waiting.append(text)
-        self.waiting_characters += len(text)
-        if self.waiting_characters > PIECE // 2:
-            self.flush()
-
-    def flush(self):
-        for text, ids in zip(self.waiting, tok.encode_batch(self.waiting)):
-            data = np.array(ids + separator, dtype=dtype)
-            self.file.write(data)
-            self.sha256.update(data)
-            self.tokens += len(data)
-            self.bytes += len(to_utf8(text))
-        self.waiting, self.waiting_characters = [], 0
+    def write(self, data, documents):
+        for start in range(0, len(data), PIECE):            # data may be a memory map
+            self.file.write(block := data[start:start + PIECE])
+            self.sha256.update(block)
+        self.items += len(data)
+        self.written += documents                           # a document that is repeated counts each time
 
 
-bins = {'train': Bin('train.bin'), 'val': Bin('val.bin')}
-for side, texts in progress(sides, 'encoding'):
-    bins[side].documents += 1
-    for text in texts:
-        bins[side].add(text)
+bins = {side: Bin(f'{side}.bin' if kind == 'text' else f'{side}.jsonl') for side in ('train', 'val')}
+if single:
+    for side, (start, end) in sides.items():
+        for text in pieces(one_file, start, end):
+            bins[side].write(np.array(tok.encode_batch([text])[0], dtype), 0)
+            bins[side].bytes += len(to_utf8(text))
+        bins[side].documents = bins[side].written = 1
+        funnel.count('read', None, bins[side].bytes, bins[side].bytes)
+elif kind == 'text':
+    encoded = list(in_parallel(encode_shard, range(n_shards), 'encoding'))
+    lengths = np.concatenate([np.load(f'{base}.npy') for base in encoded])
+    drop('tokenise', 'few characters per token', np.flatnonzero(keep & (lengths == 0)))
+
+    def ids_of(shard, side):
+        path = f'{encoded[shard]}.{side}'
+        return np.memmap(path, dtype, 'r') if os.path.getsize(path) else ()
+else:
+    for i in np.flatnonzero(keep):
+        bins['val' if in_val[i] else 'train'].write(text_of(i).encode() + b'\n', 1)
+for side, which in (('train', keep & ~in_val), ('val', keep & in_val)) if not single else ():
+    bins[side].documents, bins[side].bytes = int(which.sum()), int(sizes[which].sum())
+
+# --- mix: as many passes over each source as its weight asks for --------------------------------------------
+of_source = {name: {'path': path, 'weight': weight, 'files': n_files[name],
+                    'licences': dict(funnel.counters[f'licences of {name}'].most_common())}
+             for name, (path, weight) in sources.items()}
+if kind == 'text' and not single:
+    train = keep & ~in_val
+    for name, s in of_source.items():
+        mine = [i for i in range(n_shards) if shards[i]['source'] == name]
+        span = slice(first[mine[0]], first[mine[-1] + 1]) if mine else slice(0, 0)
+        s |= {'shards': mine, 'span': span, 'documents': int(keep[span].sum()),
+              'tokens': int(lengths[span][train[span]].sum())}
+        if not s['tokens']:
+            raise ValueError(f'no training document is left of the source {name}; --audit=20 writes down why')
+    total = mix_tokens or sum(s['tokens'] for s in of_source.values())
+    parts = {name: s['weight'] or s['tokens'] ** (1 / temperature) for name, s in of_source.items()}
+    for name, s in of_source.items():
+        mine, span, s['begins'] = s.pop('shards'), s.pop('span'), bins['train'].items
+        passes, rest = divmod(round(total * parts[name] / sum(parts.values())), s['tokens'])
+        order = np.flatnonzero(train[span]) + span.start
+        order = order[np.argsort(exact[order], kind='stable')]          # as good as shuffled
+        before = np.cumsum(lengths[order]) - lengths[order]
+        once_more = np.zeros(n_docs, np.int64)                          # tokens; the last document is cut
+        once_more[order] = np.clip(rest - before, 0, lengths[order])
+        for number, i in itertools.product(range(passes + 1), mine):
+            here, ids = slice(first[i], first[i + 1]), ids_of(i, 'train')
+            if write == 'text':
+                bins['train'].written += int(train[here].sum()) * (number == 0)
+            elif number < passes:
+                bins['train'].write(ids, int(train[here].sum()))
+            else:
+                ends_here = np.cumsum(lengths[here] * train[here])
+                for k in np.flatnonzero(once_more[here] > 1):
+                    begin = ends_here[k] - lengths[here][k]
+                    bins['train'].write(ids[begin:begin + once_more[here][k] - 1], 1)
+                    bins['train'].write(np.array(separator, dtype), 0)
+        s['mixed'] = bins['train'].items - s['begins']
+        s['epochs'] = s['mixed'] / s['tokens']
+        for side in ['val'] + [f'val_{name}'] * (len(sources) > 1):
+            bins[side] = bins.get(side) or Bin(f'{side}.bin')
+            for i in mine:
+                here = slice(first[i], first[i + 1])
+                bins[side].write(ids_of(i, 'val'), int((keep[here] & in_val[here]).sum()))
+
+# --- count again: the files on the disk, and the stages against each other ----------------------------------
 for b in bins.values():
-    b.flush()
     b.file.close()
-if not all(b.tokens for b in bins.values()):
-    raise ValueError(f'{source} gives {bins["train"].documents} training and {bins["val"].documents} '
-                     f'validation documents with text ({len(malformed)} files unreadable); both need some: '
-                     'give more documents or another --val_fraction')
-for b in bins.values():
-    found, expected = os.path.getsize(b.temporary), b.tokens * np.dtype(dtype).itemsize
+    found = os.path.getsize(f'{b.path}.tmp')
+    expected = b.items * (np.dtype(dtype).itemsize if kind == 'text' else 1)
     if found != expected:
-        raise OSError(f'{b.temporary} has {found:,} bytes, {expected:,} were written: is the disk full?')
+        raise OSError(f'{b.path}.tmp has {found:,} bytes, {expected:,} were written: is the disk full?')
+    if not single and found:
+        item, end = (np.dtype(dtype), separator[0]) if kind == 'text' else (np.dtype('uint8'), ord('\n'))
+        n = sum(int((np.fromfile(f'{b.path}.tmp', item, PIECE, offset=i * item.itemsize) == end).sum())
+                for i in range(0, b.items, PIECE))
+        if n != b.written:
+            raise ValueError(f'{b.path}.tmp holds {n:,} documents, not {b.written:,}: please report this bug')
+stages = [{'name': name, **{key: row[key] for key in ('docs_in', 'docs_out', 'bytes_in', 'bytes_out')},
+           'dropped': {key[8:]: n for key, n in row.most_common() if key.startswith('dropped ')}}
+          for name in ('read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise')
+          if (row := funnel.counters.get(f'stage {name}'))]
+both = bins['train'], bins['val']
+left = {'docs_in': sum(b.documents for b in both), 'bytes_in': sum(b.bytes for b in both)}
+for before, after in zip(stages, [*stages[1:], left]):
+    if (before['docs_out'], before['bytes_out']) != (after['docs_in'], after['bytes_in']) or \
+            before['docs_in'] - before['docs_out'] != sum(before['dropped'].values()):
+        raise ValueError(f'the figures after {before["name"]} do not add up: please report this bug')
 
 # --- the report ---------------------------------------------------------------------------------------------
-if single:
-    size = sum(b.bytes for b in bins.values())
-    stages.append({'name': 'read', 'docs_in': 1, 'docs_out': 1, 'bytes_in': size, 'bytes_out': size,
-                   'dropped': {}})
-report = {'stages': stages, 'malformed': sum(m['records'] for m in malformed.values()),
-          'malformed_files': malformed,
-          'documents': {side: b.documents for side, b in bins.items()},
-          'tokens': {side: b.tokens for side, b in bins.items()},
-          'bytes': {side: b.bytes for side, b in bins.items()},
-          'sources': {source: {'files': len(files), 'weight': 1.0}}}
-meta = {'format': 'nanoparrot-data-1', 'dtype': dtype, 'vocab_size': tok.vocab_size,
-        'tokenizer_hash': tok.hash, 'separators': not single,
-        **{k: report[k] for k in ('documents', 'tokens', 'bytes', 'sources')},
+counts = {name: dict(counter.most_common(100)) for name, counter in sorted(funnel.counters.items())
+          if not name.startswith(('stage ', 'words ', 'licences '))}
+vanished = [word for word, n in funnel.counters['words in'].most_common(50_000)
+            if n >= 10 and not funnel.counters['words out'][word]][:200]
+report = {'stages': stages, 'malformed': sum(m['records'] for m in funnel.malformed.values()),
+          'malformed_files': funnel.malformed,
+          'documents': {'train': bins['train'].documents, 'val': bins['val'].documents},
+          'bytes': {'train': bins['train'].bytes, 'val': bins['val'].bytes},
+          'sources': of_source, 'duplicates': clusters_found, 'counts': counts}
+meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
-lines = [f'# {out_dir}', '',
-         f'source {source}, {len(files):,} files; tokenizer {tok.kind} of {tok.vocab_size:,}, '
-         f'hash {tok.hash}', '',
-         '| stage | documents in | out | bytes in | out | dropped |', '|---|---|---|---|---|---|']
-for s in stages:
-    dropped = ', '.join(f'{reason}: {n:,}' for reason, n in s['dropped'].items())
-    lines.append(f'| {s["name"]} | {s["docs_in"]:,} | {s["docs_out"]:,} | {s["bytes_in"]:,} | '
-                 f'{s["bytes_out"]:,} | {dropped} |')
-lines += ['', '| side | documents | tokens | bytes | bytes per token |', '|---|---|---|---|---|']
-for side, b in bins.items():
-    lines.append(f'| {side} | {b.documents:,} | {b.tokens:,} | {b.bytes:,} | {b.bytes / b.tokens:.2f} |')
-lines += ['', f'{report["malformed"]} records could not be read']
-lines += [f'- {path}: {m["records"]}, the first at {m["first"]}' for path, m in malformed.items()]
+if benchmarks:
+    dropped = funnel.counters['stage decontaminate']['dropped in a benchmark']
+    meta['decontaminated'] = {'problems': benchmarks, 'ngram': decontaminate_ngram, 'dropped': dropped}
+if kind == 'text':
+    n_tokens = bins['train'].items if write == 'bins' else sum(s['tokens'] for s in of_source.values())
+    meta['tokens'] = report['tokens'] = {'train': n_tokens, 'val': bins['val'].items}
+    meta |= {'dtype': dtype, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
+             'separators': not single}
+
+
+def table(*rows):
+    rows = ['| ' + ' | '.join(f'{x:,}' if isinstance(x, int) else str(x) for x in row) + ' |' for row in rows]
+    return ['', rows[0], '|' + '---|' * (rows[0].count(' | ') + 1), *rows[1:]]
+
+
+def listed(counter):
+    return ', '.join(f'{name}: {n:,}' for name, n in counter.items()) or 'none'
+
+
+lines = [f'# {out_dir}', '', 'Made from ' + listed({f'{name}, files': n for name, n in n_files.items()})
+         + (f'; tokenizer {tok.kind} of {tok.vocab_size:,}, hash {tok.hash}' if kind == 'text' else '')]
+lines += table(('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped'), *(
+    (s['name'], s['docs_in'], s['docs_out'], s['bytes_in'], s['bytes_out'],
+     ', '.join(f'{reason}: {n:,} ({n / s["docs_in"]:.1%})' for reason, n in s['dropped'].items()))
+    for s in stages))
+lines += ['', f'{report["malformed"]} records could not be read', *(
+    f'- {path}: {m["records"]}, the first at {m["first"]}' for path, m in funnel.malformed.items())]
+lines += table(('file', 'documents', 'tokens' if kind == 'text' else 'bytes', 'bytes of text'), *(
+    (os.path.basename(b.path), b.written, b.items, b.bytes or '') for b in bins.values()))
+for name, s in of_source.items():
+    lines += ['', f'{name} ({s["path"]}): licences {listed(dict(list(s["licences"].items())[:20]))}']
+    if 'epochs' in s:
+        share = s['mixed'] / max(1, bins['train'].items)
+        lines += [f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x {s["epochs"]:.2f} passes = '
+                  f'{share:.1%} of train.bin' + '; more than 4 passes add little' * (s['epochs'] > 4)]
+for stage, found in clusters_found.items():
+    lines += ['', f'{stage}, clusters by size: {listed(found["sizes"])}',
+              *(f'- {n:,} copies of {path}' for n, path in found['largest'])]
+for name, counter in counts.items():
+    lines += ['', f'{name}: {listed(counter)}']
+lines += ['', 'decontaminated: ' + (f'{", ".join(benchmarks)}, by {decontaminate_ngram}-grams of words'
+                                    if benchmarks else 'no (--decontaminate=HumanEval.jsonl.gz)')]
+if audit:
+    lines += ['', 'words of ten documents or more that are gone (who writes them?): ' + ', '.join(vanished)]
+lines += table(('reason', 'for example', 'begins'), *(
+    (reason, path, '`' + ' '.join(re.sub('[`|]', ' ', text[:90]).split()) + '`')
+    for reason, samples in sorted(funnel.samples.items()) for _, path, text in samples[:3]))
 
 # --- the names; meta.json last, because a folder without it is no data: two runs never mix ------------------
 meta_path = os.path.join(out_dir, 'meta.json')
 if os.path.exists(meta_path):
     os.remove(meta_path)
+for _path in {*glob.glob(os.path.join(out_dir, 'val_*.bin'))} - {b.path for b in bins.values()}:
+    os.remove(_path)
 for b in bins.values():
-    os.replace(b.temporary, b.path)
-tok.save(os.path.join(out_dir, 'tokenizer.json'))
-for name, content in (('report.md', '\n'.join(lines) + '\n'), ('report.json', json.dumps(report, indent=1)),
-                      ('meta.json', json.dumps(meta, indent=1))):
-    with open(os.path.join(out_dir, f'{name}.tmp'), 'w', encoding='utf-8', newline='\n') as f:
-        f.write(content)
-    os.replace(os.path.join(out_dir, f'{name}.tmp'), os.path.join(out_dir, name))
+    os.replace(f'{b.path}.tmp', b.path)
+if write == 'text':                 # the shards are what there is to train on
+    os.remove(bins['train'].path)
+if kind == 'text':
+    tok.save(os.path.join(out_dir, 'tokenizer.json'))
+if write == 'text':
+    shutil.rmtree(os.path.join(out_dir, 'shards'), ignore_errors=True)
+    os.makedirs(os.path.join(out_dir, 'shards'))
+    for i, base in enumerate(encoded):
+        os.replace(f'{base}.jsonl.gz', os.path.join(out_dir, 'shards', f'{i:05}.jsonl.gz'))
+if audit:
+    write_file(os.path.join(out_dir, 'audit.md'), '\n'.join(
+        f'# {reason}\n' + '\n'.join(f'## {path}\n\n````\n{text}\n````\n' for _, path, text in samples)
+        for reason, samples in sorted(funnel.samples.items())))
+write_file(os.path.join(out_dir, 'report.md'), '\n'.join(lines) + '\n')
+write_file(os.path.join(out_dir, 'report.json'), json.dumps(report, indent=1))
+write_file(meta_path, json.dumps(meta, indent=1))
+forget_work()
 
+for s in stages:
+    if s['dropped']:
+        print(f'{s["name"]}: {s["docs_in"]:,} -> {s["docs_out"]:,} documents ({listed(s["dropped"])})')
 for b in bins.values():
-    print(f'{b.path}: {b.tokens:,} tokens ({dtype}), {b.documents:,} documents, {b.bytes / b.tokens:.2f} '
-          'bytes per token')
-if malformed:
+    unit = f'tokens ({dtype})' if kind == 'text' else 'bytes'
+    once = kind == 'text' and b.bytes and b.documents == b.written and b.items
+    per_token = f', {b.bytes / b.items:.2f} bytes per token' if once else ''
+    print(f'{b.path}: {b.written:,} documents, {b.items:,} {unit}{per_token}')
+if funnel.malformed:
     print(f'{report["malformed"]} records could not be read; {out_dir}/report.md says which')
-print(f'{time.time() - start_time:.1f} s; next: python train.py config/quickstart.py --data_dir={out_dir}')
+_next = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
+print(f'{time.time() - start_time:.1f} s; next: python {_next} --data_dir={out_dir}')

@@ -20,12 +20,12 @@ eight, up to rounding.
 The decision made here is the objective: predict the next token (causal language modelling), which is what
 completing code asks for.
 """
-import contextlib, dataclasses, json, math, os, shutil, signal, sys, time
+import contextlib, dataclasses, glob, json, math, os, shutil, signal, sys, time
 import numpy as np
 import torch
 import torch.distributed as dist
 from configurator import configure
-from data import open_bins, sequence_starts, sequences
+from data import Stream, open_bins, sequence_starts, sequences
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer
 
@@ -35,6 +35,8 @@ data_dir = 'data/quickstart'    # made by prepare.py
 out_dir = 'out/base'
 init_from = 'scratch'           # or resume: go on with out_dir/last.pt; or a folder: its weights, from step 0
 overwrite = False               # True: start over in an out_dir that holds a run, and delete it
+streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
+shuffle = True                  # visit the blocks of train.bin in random order; a stream cannot
 # model (GPTConfig in model.py)
 n_layer = 6
 n_head = 6                      # query heads; n_embd / n_head is the head width, 32 to 128 is usual
@@ -145,7 +147,7 @@ if per_rank % micro_batch_size:
                      f'--micro_batch_size={min(divisors, key=lambda d: abs(d - micro_batch_size))}')
 
 # --- data ---------------------------------------------------------------------------------------------------
-meta, bins = open_bins(data_dir, block_size)
+meta, bins = open_bins(data_dir, block_size, ('train', 'val') if streaming is None else ('val',))
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
 if tokenizer.hash != meta['tokenizer_hash']:
     raise ValueError(f'{data_dir}: tokenizer.json has hash {tokenizer.hash}, the bins were made with '
@@ -155,11 +157,20 @@ if vocab_size not in (0, tokenizer.vocab_size):
                      f'leave it at 0, or prepare them with --vocab_size={vocab_size}')
 vocab_size = tokenizer.vocab_size
 token_bytes = np.array(tokenizer.text_bytes)                            # for bits per byte
+n_train, shards = meta['tokens']['train'], []                           # shards of a stream
+if streaming is not None:       # each process reads shards of its own
+    pattern = os.path.join(streaming, '*') if os.path.isdir(streaming) else streaming
+    shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
+    if len(shards) < world:
+        raise ValueError(f'streaming={streaming} has {len(shards)} shards (.jsonl or .json, also .gz), '
+                         f'{world} processes need one each; prepare.py --write=text makes them')
 
 
 def load_batch(side, starts):
-    """Inputs and targets on the device, int64 (B, T) each."""
-    x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in sequences(bins[side], starts, block_size))
+    """Inputs and targets on the device, int64 (B, T) each; from a stream, as many as there are starts."""
+    arrays = stream.take(len(starts)) if side == 'train' and streaming is not None else \
+        sequences(bins[side], starts, block_size)
+    x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
     if device_type == 'cuda':       # from pinned memory, the copy does not wait for the GPU
         x, y = x.pin_memory(), y.pin_memory()
     return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
@@ -184,6 +195,9 @@ elif init_from == 'resume':
     if state['data_sha256'] != meta['sha256']['train']:
         raise ValueError(f'{data_dir}/train.bin is not what {last_path} was trained on; resume with that, '
                          f'or start from its weights: --init_from={out_dir} and another --out_dir')
+    if state['shards'] != [os.path.basename(p) for p in shards] or len(state['stream']) not in (0, world):
+        raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '
+                         f'processes, this run has {len(shards)} and {world}: a stream must go on as it was')
     step, best_val = state['step'], state['best_val']
 else:                           # the architecture is that of the checkpoint; dropout is a matter of this run
     source, state = load_checkpoint(init_from, device)
@@ -200,6 +214,10 @@ if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{init_from} was trained with tokenizer {state["tokenizer_hash"]}, {data_dir} was made '
                      f'with {tokenizer.hash}: their ids mean different text')
 
+if streaming is not None:
+    stream = Stream(shards[rank::world], lambda text: tokenizer.encode_batch([text])[0],
+                    tokenizer.special['<|endoftext|>'], block_size,
+                    state['stream'][rank] if init_from == 'resume' else None)
 optimizer = torch.optim.AdamW(model.parameter_groups(weight_decay), learning_rate, betas=(beta1, beta2),
                               fused=device_type in ('cpu', 'cuda'))
 if init_from == 'resume':
@@ -211,7 +229,7 @@ if compile or (compile is None and device_type == 'cuda'):
     try:                        # the compiler runs at the first call: make one, and throw the gradients away
         net = torch.compile(model)
         with autocast:
-            loss = net(*load_batch('train', np.zeros(micro_batch_size, dtype=np.int64)))[1]
+            loss = net(*load_batch('val', np.zeros(micro_batch_size, dtype=np.int64)))[1]
         loss.backward()
     except Exception as e:
         net = model
@@ -296,18 +314,25 @@ def sample_text():
 
 
 def save_last():
+    positions = [None] * world
+    if streaming is not None and world > 1:
+        dist.all_gather_object(positions, stream.state)
+    elif streaming is not None:
+        positions = [stream.state]
     if main_process:
         save_checkpoint(last_path, model, step=step, best_val=best_val, skipped=skipped,
                         optimizer=optimizer.state_dict(), scaler=scaler.state_dict(),
-                        tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'], config=config)
+                        tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'], config=config,
+                        stream=positions if streaming else [],
+                        shards=[os.path.basename(p) for p in shards])
 
 
 # --- what is about to happen --------------------------------------------------------------------------------
 tokens_per_step = batch_size * block_size
-epochs = max_steps * tokens_per_step / len(bins['train'])
+epochs = max_steps * tokens_per_step / max(1, n_train)
 n_parameters, n_block = (sum(p.numel() for p in m.parameters()) for m in (model, model.blocks[0]))
 say(f'resumed at step {step}' if init_from == 'resume' else f'starting from {init_from}')
-say(f'  data     {data_dir}: {len(bins["train"]):,} training tokens, {len(bins["val"]):,} for validation')
+say(f'  data     {streaming or data_dir}: {n_train:,} training tokens, {len(bins["val"]):,} for validation')
 say(f'  model    {n_parameters:,} parameters, {n_block:,} per block; vocabulary {vocab_size:,}')
 say(f'  machine  {world} x {device_type}, {dtype}, {"compiled" if compiled else "not compiled"}')
 say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens = {world} processes x '
@@ -363,7 +388,8 @@ while True:
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     for group in optimizer.param_groups:
         group['lr'] = lr
-    starts = sequence_starts(step, batch_size, len(bins['train']), block_size, seed)
+    starts = range(batch_size) if streaming is not None else \
+        sequence_starts(step, batch_size, n_train, block_size, seed, shuffle)
     starts = starts[rank * per_rank:(rank + 1) * per_rank]
     loss_sum = 0.0                                                      # over the tokens of this process
     for i in range(0, per_rank, micro_batch_size):

@@ -12,7 +12,7 @@ FILES = sorted(ROOT.glob('*.py'))
 OWN = {p.stem for p in FILES}
 TREES = {p.stem: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
 # who may import whom; what is not named here is a leaf and imports nothing of ours
-IMPORTS = {'prepare': {'configurator', 'tokenizer', 'problems', 'clean'}, 'plot': {'configurator'},
+IMPORTS = {'prepare': {'configurator', 'tokenizer', 'clean', 'dedup', 'sources'}, 'plot': {'configurator'},
            **dict.fromkeys(('train', 'sft', 'dpo'), {'configurator', 'data', 'guard', 'model', 'tokenizer'}),
            'sample': {'configurator', 'model', 'tokenizer'},
            'eval': {'configurator', 'data', 'model', 'tokenizer', 'sandbox', 'problems'}}
@@ -24,6 +24,9 @@ JOBS = {    # a small real job for a leaf that stands alone
                  "assert t.decode(t.encode('low 漢字\\n')) == 'low 漢字\\n'",
     'model': "m = model.GPT(model.GPTConfig(9, 8, 1, 2, 0, 8))\nmodel.save_checkpoint('m.pt', m, step=3)\n"
              "assert model.load_checkpoint('m.pt')[1]['step'] == 3",
+    'clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
+    'dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
+    'sources': "assert sources.to_messages({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
     'data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
     'sandbox': "assert sandbox.run_code", 'problems': "assert problems.__doc__"}
 

@@ -17,8 +17,11 @@ DOCUMENTS += ['a\r\nb\r\n', 'no newline', '<|endoftext|> typed by a user\n', 'na
               '\ttab and trailing blank \n\n\n', '\ufeffbyte order mark\n']
 
 
+RAW = ['--mode=raw', '--dedup=none', '--pii=False']          # nothing is cleaned
+
+
 def prepare(out, source, *flags):
-    return ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--vocab_size=400', *flags))
+    return ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--vocab_size=400', *RAW, *flags))
 
 
 def read(out):

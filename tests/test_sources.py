@@ -78,7 +78,7 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path):
     assert not any(name.endswith('.tmp') for name in before)
     source = write(tmp_path / 'one', [FOX], '{}.md')
     (source / 'two.jsonl').write_text('not json\n', encoding='utf-8')
-    bad = ['prepare.py', f'--source={source}', '--tokenizer=byte']
+    bad = ['prepare.py', f'--source={source}', '--tokenizer=byte', '--mode=raw']
     mistake(run(*bad, f'--out_dir={tmp_path}/out'), 'documents')
     assert {p.name: p.read_bytes() for p in (tmp_path / 'out').iterdir()} == before
     mistake(run(*bad, f'--out_dir={tmp_path}/new'), 'documents')

@@ -1,0 +1,98 @@
+"""Preferences in their usual forms, and what speaks against a conversation or a preference."""
+import pytest
+from test_conversations import chat
+
+from clean import messages_reason, preference_reason
+from sources import to_preference
+
+PAIR = {'prompt': 'q', 'chosen': 'good', 'rejected': 'bad'}
+LONG = chat('a', 'b', 'q', system='s')
+
+
+def answered(messages, text):
+    return messages + [{'role': 'assistant', 'content': text}]
+
+
+@pytest.mark.parametrize('record, pair', [
+    (PAIR, PAIR), ({'question': 'q', 'chosen': 'good', 'rejected': 'bad', 'id': 3}, PAIR),
+    ({'instruction': 'q', 'chosen': 'good', 'rejected': 'bad'}, PAIR),
+    # whole conversations, with and without the prompt beside them
+    ({'prompt': 'q', 'chosen': chat('q', 'good'), 'rejected': chat('q', 'bad')}, PAIR),
+    ({'chosen': chat('q', 'good'), 'rejected': chat('q', 'bad')}, PAIR),
+    ({'chosen': answered(LONG, 'good'), 'rejected': answered(LONG, 'bad')}, {**PAIR, 'prompt': LONG}),
+    # messages as prompt, and the answers alone as messages or texts
+    ({'prompt': LONG, 'chosen': answered([], 'good'), 'rejected': answered([], 'bad')},
+     {**PAIR, 'prompt': LONG}),
+    ({'prompt': LONG, 'chosen': 'good', 'rejected': 'bad'}, {**PAIR, 'prompt': LONG}),
+    ({'prompt': 'q', 'chosen': answered([], 'good'), 'rejected': answered([], 'bad')}, PAIR),
+    ({'prompt': 'q', 'chosen': answered([], 'good')[0], 'rejected': 'bad'}, PAIR),
+    ({'prompt': chat('q'), 'chosen': 'good', 'rejected': 'bad'}, PAIR),
+    ({'prompt': [{'from': 'human', 'value': 'q'}], 'chosen': {'from': 'gpt', 'value': 'good'},
+      'rejected': 'bad'}, PAIR),
+    # how much better, and how many agreed
+    ({**PAIR, 'score_chosen': 8, 'score_rejected': 5.5}, {**PAIR, 'margin': 2.5}),
+    ({**PAIR, 'chosen_score': '8', 'rejected_score': 9}, {**PAIR, 'margin': -1.0}),
+    ({**PAIR, 'margin': 0, 'score_chosen': 8, 'score_rejected': 5, 'agreement': 0.75},
+     {**PAIR, 'margin': 0.0, 'agreement': 0.75}),
+    ({**PAIR, 'score_chosen': 8, 'margin': None, 'agreement': None}, PAIR)])
+def test_every_form_becomes_a_preference(record, pair):
+    assert to_preference(record) == pair
+
+
+@pytest.mark.parametrize('record, words', [
+    (None, 'prompt, chosen and rejected'), (['chosen', 'rejected'], 'prompt, chosen and rejected'),
+    ({'prompt': 'q', 'chosen': 'good'}, 'prompt, chosen and rejected'),
+    ({'chosen': 'good', 'rejected': 'bad'}, 'need a prompt'), ({**PAIR, 'prompt': ''}, 'need a prompt'),
+    ({**PAIR, 'prompt': 5}, 'a text'), ({**PAIR, 'prompt': [5]}, 'not an object'),
+    ({**PAIR, 'chosen': None}, 'not an object'), ({**PAIR, 'chosen': 5}, 'not an object'),
+    ({**PAIR, 'chosen': chat('q')}, 'and an answer'), ({**PAIR, 'chosen': []}, 'and an answer'),
+    ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
+    ({**PAIR, 'chosen': chat('x', 'good')}, 'different prompts'),
+    ({**PAIR, 'margin': 'much'}, 'numbers'), ({**PAIR, 'margin': []}, 'numbers'),
+    ({**PAIR, 'agreement': 10 ** 400}, 'numbers'),
+    ({**PAIR, 'score_chosen': [], 'score_rejected': 1}, 'numbers')])
+def test_malformed_preferences_raise_value_errors_that_say_why(record, words):
+    with pytest.raises(ValueError, match=words):
+        to_preference(record)
+
+
+@pytest.mark.parametrize('change, reason', [
+    ({}, None), ({'chosen': ' \n'}, 'empty answer'), ({'rejected': ''}, 'empty answer'),
+    ({'chosen': ' bad\n'}, 'equal answers'), ({'margin': 0.9}, 'small margin'), ({'margin': 1.0}, None),
+    ({'margin': -3.0}, 'small margin'), ({'agreement': 0.6}, 'little agreement'), ({'agreement': 0.7}, None)])
+def test_reasons_against_a_preference(change, reason):
+    assert preference_reason({**PAIR, **change}, min_margin=1.0, min_agreement=0.7) == reason
+
+
+def test_without_limits_a_preference_for_the_worse_answer_is_dropped_and_a_tie_kept():
+    assert preference_reason({**PAIR, 'margin': -0.1}) == 'small margin'
+    assert preference_reason({**PAIR, 'margin': 0.0, 'agreement': 0.0}) is None
+
+
+CODE = 'So:\n```python\n{}\n```\nDone.'
+CALL = [*chat('a', 'call'), {'role': 'tool', 'content': 'found'}]
+
+
+@pytest.mark.parametrize('messages, reason', [
+    (chat('a', 'b'), None), (chat('a', 'b', 'c', 'd', system='s'), None),
+    ([], 'no answer'), (chat(system='s'), 'no answer'), (chat('a'), 'no answer'),
+    (chat('a', 'b')[::-1], 'roles do not alternate'),
+    (chat('a', 'b') + chat('c', 'd')[1:], 'roles do not alternate'),
+    (chat('a') + chat('b', 'c'), 'roles do not alternate'), (chat('a', ' \n'), 'empty answer'),
+    (chat('a', '', 'b', 'c'), 'empty answer'), (chat('\n', 'b'), 'empty message'),
+    (chat('a', 'b', system=' '), 'empty message'), (chat('a', CODE.format('x = 1')), None),
+    (chat('a', CODE.format('x = = 1')), 'code does not parse'), (chat(CODE.format('x = = 1'), 'b'), None),
+    (chat('a', CODE.format('>>> 1 +\n1')), None), (chat('a', '```js\nx = = 1\n```'), None),
+    (chat('a', CODE.format('x = 1') + CODE.format('(')), 'code does not parse'),
+    # a tool's results stand between two turns of the assistant
+    (answered(CALL, 'b'), None), (answered(CALL + CALL[-1:], 'b'), None),
+    (answered(CALL, 'b') + chat('c', 'd'), None),
+    (answered(answered(CALL, 'b'), 'c'), 'roles do not alternate')])
+def test_reasons_against_a_conversation(messages, reason):
+    assert messages_reason(messages) == reason
+
+
+def test_answers_can_be_too_short_and_code_left_unparsed():
+    assert messages_reason(chat('a', 'four'), min_answer=5) == 'empty answer'
+    assert messages_reason(chat('a', 'fives'), min_answer=5) is None
+    assert messages_reason(chat('a', CODE.format('(')), parse=False) is None
