@@ -151,8 +151,8 @@ PIECE = 16_000_000              # characters, bytes or tokens held in memory at 
 
 
 def write_file(path, content):
-    """Text, under a temporary name first: there is never half a file."""
-    with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+    """Text, under a temporary name first: there is never half a file. Names and samples may be no Unicode."""
+    with open(f'{path}.tmp', 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
         f.write(content)
     os.replace(f'{path}.tmp', path)
 
@@ -382,7 +382,11 @@ def in_parallel(function, jobs, what):
     with concurrent.futures.ProcessPoolExecutor(
             n, multiprocessing.get_context('fork'), initargs=(os.getpid(),),
             initializer=lambda pid: threading.Thread(target=watch, args=(pid,), daemon=True).start()) as pool:
-        yield from bar(pool.map(function, jobs))
+        try:
+            yield from bar(pool.map(function, jobs))
+        except concurrent.futures.process.BrokenProcessPool as e:
+            raise OSError('a process was killed, perhaps because memory ran out; try again with fewer, '
+                          f'--processes={(n + 1) // 2}: what is done is kept') from e
 
 
 def clean_shard(index):
@@ -448,13 +452,16 @@ for _name, (_path, _) in sources.items():
 one_file = shards[0]['files'][0]['path']
 single = n_files.total() == 1 and kind == 'text' and not is_kind(one_file, RECORDS)
 
-# What was cleaned under other settings, or from files that have changed since, is of no use.
+# What was cleaned under other settings or rules, or with files that have changed since, is of no use.
+_inputs = [f for shard in shards for f in shard['files']] + [{'path': path} for path in (
+    clean.__file__, url_block, url_allow, toxic_words, *decontaminate.split(',')) if path] + [
+    f for path in (perplexity_reference, quality_good, quality_bad) if path for f in find_files(path)]
 _later = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'temperature', 'mix_tokens',
           'out_dir', 'processes', 'val_fraction', 'max_docs', 'min_similarity', 'simhash_distance',
           'min_chars_per_token'}
 _state = [{name: value for name, value in config.items() if name not in _later}, [
     [f['path'], f.get('sha256') or [os.path.getsize(f['path']), os.path.getmtime(f['path'])]]
-    for shard in shards for f in shard['files']]]
+    for f in _inputs]]
 _state = hashlib.sha256(json.dumps(_state, sort_keys=True).encode()).hexdigest()
 work, _old = os.path.join(out_dir, '.work'), None
 

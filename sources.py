@@ -50,16 +50,16 @@ def download(url, sha256, path):
         except requests.RequestException as e:
             problem = type(e).__name__
     else:
-        raise ValueError(f'cannot download {url} ({problem}); run the same command again, or fetch it by '
-                         f'other means and put it at {path}')
+        raise OSError(f'cannot download {url} ({problem}); run the same command again, or fetch it by '
+                      f'other means and put it at {path}')
     digest = hashlib.sha256()
     with open(part, 'rb') as f:
         for chunk in iter(lambda: f.read(1 << 20), b''):
             digest.update(chunk)
     if digest.hexdigest() != sha256:
         os.remove(part)
-        raise ValueError(f'{url} has the checksum {digest.hexdigest()[:16]}..., expected {sha256[:16]}...; '
-                         'run the same command again')
+        raise OSError(f'{url} has the checksum {digest.hexdigest()[:16]}..., expected {sha256[:16]}...; '
+                      'run the same command again')
     os.replace(part, path)
     return path
 
@@ -83,6 +83,9 @@ def hub_files(hub, dataset, folder):
         found = [{'path': os.path.join(folder, *f['path'].split('/')), 'size': f['size'],
                   'sha256': f['lfs']['oid'], 'url': f'{hub}/datasets/{dataset}/resolve/main/{f["path"]}'}
                  for f in found if f.get('lfs') and is_kind(f['path'], RECORDS) and '..' not in f['path']]
+        session.close()         # or processes forked from this one would talk over the same connection
+        if not found:
+            raise ValueError(f'{hub}/datasets/{dataset} has no .json.gz or .jsonl.gz files')
         os.makedirs(folder, exist_ok=True)
         with open(f'{listing}.tmp', 'w', encoding='utf-8') as f:
             json.dump(sorted(found, key=lambda f: f['path']), f, indent=1)

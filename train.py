@@ -6,8 +6,8 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py --init_from=resume          # go on where it stopped, bit for bit
 
 Reads data_dir, made by prepare.py. Writes out_dir: last.pt (all that is needed to go on), best.pt (the
-weights with the lowest validation loss), config.json, tokenizer.json, metrics.jsonl, train.log, samples.txt.
-The folder is complete: zip it and use it anywhere.
+weights with the lowest validation loss), config.json, tokenizer.json, data.json (the data's meta.json),
+metrics.jsonl, train.log, samples.txt. The folder is complete: zip it and use it anywhere.
 
 You should see a first loss near ln(vocab_size), a fast fall during the warm-up and a slow one after it, and a
 validation loss close to the training loss for as long as the data are not repeated often.
@@ -157,6 +157,8 @@ if vocab_size not in (0, tokenizer.vocab_size):
                      f'leave it at 0, or prepare them with --vocab_size={vocab_size}')
 vocab_size = tokenizer.vocab_size
 token_bytes = np.array(tokenizer.text_bytes)                            # for bits per byte
+mixed = meta.get('sources', {}) if len(meta.get('sources', {})) > 1 and streaming is None else {}
+begins = [source['begins'] for source in mixed.values()]                # in train.bin
 n_train, shards = meta['tokens']['train'], []                           # shards of a stream
 if streaming is not None:       # each process reads shards of its own
     pattern = os.path.join(streaming, '*') if os.path.isdir(streaming) else streaming
@@ -213,11 +215,13 @@ else:                           # the architecture is that of the checkpoint; dr
 if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{init_from} was trained with tokenizer {state["tokenizer_hash"]}, {data_dir} was made '
                      f'with {tokenizer.hash}: their ids mean different text')
+if init_from != 'resume':
+    state = {}                  # its weights are all that this run takes from another one
 
 if streaming is not None:
     stream = Stream(shards[rank::world], lambda text: tokenizer.encode_batch([text])[0],
                     tokenizer.special['<|endoftext|>'], block_size,
-                    state['stream'][rank] if init_from == 'resume' else None)
+                    state['stream'][rank] if state else None)
 optimizer = torch.optim.AdamW(model.parameter_groups(weight_decay), learning_rate, betas=(beta1, beta2),
                               fused=device_type in ('cpu', 'cuda'))
 if init_from == 'resume':
@@ -320,7 +324,7 @@ def save_last():
     elif streaming is not None:
         positions = [stream.state]
     if main_process:
-        save_checkpoint(last_path, model, step=step, best_val=best_val, skipped=skipped,
+        save_checkpoint(last_path, model, step=step, best_val=best_val, skipped=skipped, seen=seen.tolist(),
                         optimizer=optimizer.state_dict(), scaler=scaler.state_dict(),
                         tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'], config=config,
                         stream=positions if streaming else [],
@@ -342,20 +346,26 @@ say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} tokens = 
     f'{grad_clip:g}')
 if init_from == 'scratch':
     say(f'  expect   a first loss near ln {vocab_size} = {math.log(vocab_size):.4f}')
+for name, source in mixed.items():
+    times = source['epochs'] * epochs
+    say(f'  source   {name}: {source["mixed"] / n_train:.1%} of the tokens, read {times:.2f} times'
+        + ', and beyond 4 that helps ever less' * (times > 4))
 if epochs > 4:      # Muennighoff et al. 2023, arXiv:2305.16264
     say(f'  note     the data are read {epochs:.0f} times; beyond about 4 that helps ever less: watch '
         'val_loss')
 watching = ('data_dir', 'out_dir', 'init_from', 'overwrite', 'log_interval', 'eval_interval', 'eval_tokens',
             'save_interval', 'sample_prompt', 'sample_tokens')        # these change nothing in the training
 for k, v in state.get('config', {}).items():
-    if init_from == 'resume' and config.get(k, v) != v and k not in watching:
+    if config.get(k, v) != v and k not in watching:
         say(f'  note     {k} was {v}, is now {config[k]}: the run goes on, but not as the straight run would')
 if main_process:
     shutil.copyfile(os.path.join(data_dir, 'tokenizer.json'), os.path.join(out_dir, 'tokenizer.json'))
+    shutil.copyfile(os.path.join(data_dir, 'meta.json'), os.path.join(out_dir, 'data.json'))
 
 # --- the loop -----------------------------------------------------------------------------------------------
 first_step, skipped, skipped_in_a_row = step, state.get('skipped', 0), 0
 stopping = False                # what the processes have agreed on
+seen = np.array(state.get('seen') or [0] * len(mixed))                  # sequences of each source
 start_time = window_start = time.time()
 window_steps = 0                # since the last log line
 model.train()
@@ -366,8 +376,9 @@ while True:
         val_ppl = math.exp(min(val_loss, 700))
         say(f'step {step:>6}/{max_steps} | val_loss: {val_loss:.4f} | val_ppl: {val_ppl:.2f} | '
             f'val_bpb: {val_bpb:.4f}')
+        shares = {'shares': dict(zip(mixed, (seen / seen.sum()).round(4).tolist()))} if seen.any() else {}
         log_metrics(step=step, tokens=step * tokens_per_step, val_loss=val_loss, val_ppl=val_ppl,
-                    val_bpb=val_bpb)
+                    val_bpb=val_bpb, **shares)
         if main_process:
             say(f'--- step {step}, val_loss {val_loss:.4f}\n{sample_text()}\n', 'samples.txt')
         if val_loss < best_val and step > 0:
@@ -390,6 +401,8 @@ while True:
         group['lr'] = lr
     starts = range(batch_size) if streaming is not None else \
         sequence_starts(step, batch_size, n_train, block_size, seed, shuffle)
+    if mixed:
+        seen += np.bincount(np.searchsorted(begins, starts, 'right') - 1, minlength=len(mixed))
     starts = starts[rank * per_rank:(rank + 1) * per_rank]
     loss_sum = 0.0                                                      # over the tokens of this process
     for i in range(0, per_rank, micro_batch_size):

@@ -3,7 +3,7 @@
 # 524,288 tokens a step, 50,000 steps = 26.2B tokens, 17 a parameter. The original took a week on 16 A100.
 # Weights, gradients and Adam moments are 24.5 GB on every GPU.
 #
-#   python prepare.py --source=FOLDER_OF_SHARDS --out_dir=data/codeparrot --vocab_size=32768
+#   python prepare.py --source=codeparrot --out_dir=data/codeparrot --vocab_size=32768
 #   torchrun --nproc_per_node=8 train.py config/codeparrot.py
 #   python model.py config/codeparrot.py                            # the plan, without running it
 data_dir = 'data/codeparrot'

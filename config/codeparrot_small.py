@@ -3,7 +3,7 @@
 # 196,608 tokens a step, 150,000 steps = 29.5B tokens, 13 times Chinchilla's 20 a parameter. The original took
 # a day on 16 A100.
 #
-#   python prepare.py --source=FOLDER_OF_SHARDS --out_dir=data/codeparrot --vocab_size=32768
+#   python prepare.py --source=codeparrot --out_dir=data/codeparrot --vocab_size=32768
 #   torchrun --nproc_per_node=8 train.py config/codeparrot_small.py
 #   python model.py config/codeparrot_small.py                      # the plan, without running it
 data_dir = 'data/codeparrot'

@@ -72,7 +72,7 @@ def test_a_complete_part_gets_its_name(download, server, tmp_path):
 def test_a_wrong_checksum_is_refused_and_the_next_try_starts_afresh(download, server, tmp_path):
     (tmp_path / 'raw').mkdir()
     (tmp_path / 'raw/corpus.txt.part').write_bytes(b'of another file')
-    with pytest.raises(ValueError, match='checksum'):
+    with pytest.raises(OSError, match='checksum'):
         download(tmp_path / 'raw/corpus.txt')
     assert list((tmp_path / 'raw').iterdir()) == []
     with open(download(tmp_path / 'raw/corpus.txt'), 'rb') as f:

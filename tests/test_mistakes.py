@@ -120,7 +120,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(data_dir, trained, tmp_path):
 
 def test_a_full_disk_leaves_no_half_prepared_data(python_files, tmp_path):
     mistake(limited(64, 'prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}'))
-    assert list(tmp_path.iterdir()) == []
+    assert {p.name for p in tmp_path.iterdir()} <= {'.work'}        # what is done, for the next try
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_finite_weights(data_dir, tmp_path):

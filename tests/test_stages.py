@@ -112,7 +112,8 @@ def test_rules_are_switched_off_by_zero(tmp_path):
 
 
 @pytest.mark.parametrize('name, n, dropped', [
-    ('code_alpaca_2k.json', 2017, 2), ('gsm8k_train.jsonl', 7473, 0), ('vicuna_dummy_conversation.json', 500, 0)])
+    ('code_alpaca_2k.json', 2017, 2), ('gsm8k_train.jsonl', 7473, 0),
+    ('vicuna_dummy_conversation.json', 500, 0)])
 def test_real_conversations_become_messages(tmp_path, name, n, dropped):
     if not (SHARED / name).exists():
         pytest.skip(f'{name} is not here')

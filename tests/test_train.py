@@ -48,7 +48,8 @@ def test_loss_starts_near_ln_v_and_falls(base):
 
 def test_out_dir_is_complete(base, data_dir):
     assert {p.name for p in base.iterdir()} == {
-        'last.pt', 'best.pt', 'config.json', 'tokenizer.json', 'metrics.jsonl', 'train.log', 'samples.txt'}
+        'last.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json', 'metrics.jsonl', 'train.log',
+        'samples.txt'}
     model, state = load_checkpoint(base)                # best.pt: enough to use the model,
     assert state['step'] == 16 and state['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
     assert 'optimizer' in torch.load(base / 'last.pt', weights_only=True)   # last.pt: to go on
