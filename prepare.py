@@ -27,16 +27,16 @@ You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a
 The decision made here is the corpus: a model can only know what these files hold, and it shares their
 defects. Read report.md before you train.
 """
-import atexit, collections, concurrent.futures, functools, glob, gzip, hashlib, itertools, json, math
-import multiprocessing, os, re, shutil, threading, time, zlib
+import collections, functools, glob, gzip, hashlib, itertools, json, math, os, re, shutil, time, zlib
 import numpy as np
 from tqdm import tqdm
 import clean
 from configurator import configure
+from data import PIECE, Bin, Funnel, in_parallel, write_file
 from dedup import (band_keys, clusters, jaccard, match_probability, minhash, shingles, simhash, simhash_keys,
                    word_hashes, word_ngrams)
-from sources import (RECORDS, download, find_files, is_kind, open_text, read_documents, to_alpaca,
-                     to_vicuna)
+from sources import (RECORDS, download, find_files, is_kind, lines_of, open_text, pieces, read_documents,
+                     strings_in, to_alpaca, to_vicuna)
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -133,8 +133,8 @@ if sources is None:
 for _name, _source in sources.items():
     if not (isinstance(_source, tuple | list) and len(_source) == 2 and isinstance(_source[0], str)
             and (_source[1] is None or isinstance(_source[1], int | float) and _source[1] > 0)):
-        raise ValueError(f"sources[{_name!r}]={_source!r} must look like ('path', weight), the weight positive "
-                         'or None')
+        raise ValueError(f"sources[{_name!r}]={_source!r} must look like ('path', weight), the weight "
+                         'positive or None')
     if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', _name):
         raise ValueError(f'source name {_name!r} becomes a file name: use letters, digits, _ . -')
 weighted = [weight is not None for _, weight in sources.values()]
@@ -147,15 +147,6 @@ for _name in ('max_words', 'max_line', 'mean_line', 'max_symbols', 'max_repetiti
               'max_bits'):
     globals()[_name] = config[_name] or math.inf
 start_time = time.time()
-PIECE = 16_000_000              # characters, bytes or tokens held in memory at once
-
-
-def write_file(path, content):
-    """Text, under a temporary name first: there is never half a file. Names and samples may be no Unicode."""
-    with open(f'{path}.tmp', 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
-        f.write(content)
-    os.replace(f'{path}.tmp', path)
-
 
 # --- the stages: what happens to a document -----------------------------------------------------------------
 # A stage looks at a document, may change it, and returns the reason to drop it, or None. What it counts goes
@@ -170,14 +161,6 @@ def mode_of(doc):
         'code' if is_kind(doc['path'], '.py') or doc['source'] == 'codeparrot' else 'prose'
 
 
-def lines_of(path):
-    """A list in a file, one entry a line; # begins a comment."""
-    if not path:
-        return set()
-    with open(path, encoding='utf-8') as f:
-        return {line.split('#')[0].strip().lower() for line in f} - {''}
-
-
 def texts_of(pattern):
     """The texts of examples, normalised like documents, up to 50 MB."""
     size = 0
@@ -185,16 +168,6 @@ def texts_of(pattern):
         size += len(doc['parts'][0])
         if size < 50_000_000:
             yield clean.normalise(doc['parts'][0], mode_of(doc | {'source': pattern}))
-
-
-def strings_in(value):
-    """Every text in a JSON value, but not the roles in a conversation."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, inner in items:
-            yield from strings_in(inner) if key not in ('role', 'from') else ()
 
 
 def shingles_in(text):
@@ -334,61 +307,6 @@ def finished(doc):
 # --- the first pass: each shard -> .work/NNNNN.* ------------------------------------------------------------
 
 
-class Funnel:
-    """What the report is made of: counters by name (a stage's documents, bytes and reasons; licences...), a
-    few samples for each reason, and what could not be read. JSON-able, and two can be added."""
-
-    def __init__(self):
-        self.counters, self.samples, self.malformed = collections.defaultdict(collections.Counter), {}, {}
-
-    def count(self, stage, reason, bytes_in, bytes_out):
-        row = self.counters[f'stage {stage}']
-        row.update({'docs_in': 1, 'bytes_in': bytes_in})
-        row.update({f'dropped {reason}': 1} if reason else {'docs_out': 1, 'bytes_out': bytes_out})
-
-    def sample(self, reason, chance, path, text):
-        """Keep the documents whose chance is smallest: a random sample that is always the same."""
-        samples = self.samples.setdefault(reason or 'kept', [])
-        samples.append([chance, path, text[:2000 if audit else 200]])
-        samples.sort()
-        del samples[max(3, audit):]
-
-    def reject(self, path, line, why):
-        entry = self.malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})
-        entry['records'] += 1
-
-    def add(self, counters, samples, malformed):
-        for name, counter in counters.items():
-            self.counters[name].update(counter)
-        for reason, documents in samples.items():
-            for document in documents:
-                self.sample(reason, *document)
-        self.malformed.update(malformed)
-
-
-def in_parallel(function, jobs, what):
-    """Yield function(job) for each job, in order. Workers are forked, so they see all that is defined here;
-    where a system cannot fork (Windows), this process does the work. They end when this process does."""
-    def watch(parent):
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    n = min(processes or os.cpu_count(), len(jobs))
-    bar = functools.partial(tqdm, total=len(jobs), desc=what, unit=' shards', disable=None)
-    if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
-        yield from bar(map(function, jobs))
-        return
-    with concurrent.futures.ProcessPoolExecutor(
-            n, multiprocessing.get_context('fork'), initargs=(os.getpid(),),
-            initializer=lambda pid: threading.Thread(target=watch, args=(pid,), daemon=True).start()) as pool:
-        try:
-            yield from bar(pool.map(function, jobs))
-        except concurrent.futures.process.BrokenProcessPool as e:
-            raise OSError('a process was killed, perhaps because memory ran out; try again with fewer, '
-                          f'--processes={(n + 1) // 2}: what is done is kept') from e
-
-
 def clean_shard(index):
     """One shard through all stages. Of the survivors there remain their texts, each compressed, and in arrays
     what the later passes ask of all documents at once. NNNNN.json comes last: it says that all is there."""
@@ -398,7 +316,7 @@ def clean_shard(index):
     for file in shard['files']:
         if 'url' in file:
             download(file['url'], file['sha256'], file['path'])
-    funnel, known, keys, names = Funnel(), [], [], []
+    funnel, known, keys, names = Funnel(max(3, audit)), [], [], []
     with open(f'{base}.texts', 'wb') as texts:
         for doc in read_documents([f['path'] for f in shard['files']], funnel.reject, kind, max_chars):
             doc['source'], original = shard['source'], '\n'.join(doc['parts'])
@@ -431,7 +349,7 @@ def clean_shard(index):
     np.save(f'{base}.known.npy', np.array(known, np.uint64).reshape(-1, 5))
     np.save(f'{base}.keys.npy', np.array(keys, np.uint64).T.copy())       # a band is read at once
     write_file(f'{base}.names.json', json.dumps(names))
-    write_file(f'{base}.json', json.dumps(vars(funnel)))
+    write_file(f'{base}.json', funnel.to_json())
     for file in shard['files']:
         if 'url' in file and not keep_downloads:
             os.remove(file['path'])
@@ -481,8 +399,8 @@ os.makedirs(out_dir if single else work, exist_ok=True)
 if not single:
     write_file(f'{work}/settings', _state)
 
-funnel, known = Funnel(), [np.zeros((0, 5), np.uint64)]
-for _i in in_parallel(clean_shard, range(0 if single else len(shards)), 'cleaning'):
+funnel, known = Funnel(max(3, audit)), [np.zeros((0, 5), np.uint64)]
+for _i in in_parallel(clean_shard, range(0 if single else len(shards)), processes, 'cleaning'):
     with open(f'{work}/{_i:05}.json', encoding='utf-8') as f:
         funnel.add(**json.load(f))
     known.append(np.load(f'{work}/{_i:05}.known.npy'))
@@ -575,17 +493,6 @@ if dedup in ('minhash', 'simhash') and keep.any():
     drop_copies('near duplicates', 'near duplicate', left[heads])
 
 # --- the tokenizer ------------------------------------------------------------------------------------------
-
-
-def pieces(path, start, end):
-    """Characters start..end of a text file, at most PIECE at a time."""
-    with open_text(path) as f:
-        for position in range(0, end, PIECE):
-            block = f.read(PIECE)
-            if position + len(block) > start:
-                yield block[max(start - position, 0):end - position]
-
-
 if single:      # one document: its last part is held out, and nothing separates documents
     try:
         with open_text(one_file) as f:
@@ -652,24 +559,8 @@ def encode_shard(index):
     return base
 
 
-class Bin:
-    """A file of the result, under a temporary name until everything is right."""
-
-    def __init__(self, name):
-        self.path, self.sha256 = os.path.join(out_dir, name), hashlib.sha256()
-        self.file = open(f'{self.path}.tmp', 'wb')
-        self.items = self.written = self.documents = self.bytes = 0
-        atexit.register(lambda: os.path.exists(f'{self.path}.tmp') and os.remove(f'{self.path}.tmp'))
-
-    def write(self, data, documents):
-        for start in range(0, len(data), PIECE):            # data may be a memory map
-            self.file.write(block := data[start:start + PIECE])
-            self.sha256.update(block)
-        self.items += len(data)
-        self.written += documents                           # a document that is repeated counts each time
-
-
-bins = {side: Bin(f'{side}.bin' if kind == 'text' else f'{side}.jsonl') for side in ('train', 'val')}
+ending = 'bin' if kind == 'text' else 'jsonl'
+bins = {side: Bin(os.path.join(out_dir, f'{side}.{ending}')) for side in ('train', 'val')}
 if single:
     for side, (start, end) in sides.items():
         for text in pieces(one_file, start, end):
@@ -678,7 +569,7 @@ if single:
         bins[side].documents = bins[side].written = 1
         funnel.count('read', None, bins[side].bytes, bins[side].bytes)
 elif kind == 'text':
-    encoded = list(in_parallel(encode_shard, range(n_shards), 'encoding'))
+    encoded = list(in_parallel(encode_shard, range(n_shards), processes, 'encoding'))
     lengths = np.concatenate([np.load(f'{base}.npy') for base in encoded])
     drop('tokenise', 'few characters per token', np.flatnonzero(keep & (lengths == 0)))
 
@@ -729,24 +620,14 @@ if kind == 'text' and not single:
         s['mixed'] = bins['train'].items - s['begins']
         s['epochs'] = s['mixed'] / s['tokens']
         for side in ['val'] + [f'val_{name}'] * (len(sources) > 1):
-            bins[side] = bins.get(side) or Bin(f'{side}.bin')
+            bins[side] = bins.get(side) or Bin(os.path.join(out_dir, f'{side}.bin'))
             for i in mine:
                 here = slice(first[i], first[i + 1])
                 bins[side].write(ids_of(i, 'val'), int((keep[here] & in_val[here]).sum()))
 
 # --- count again: the files on the disk, and the stages against each other ----------------------------------
 for b in bins.values():
-    b.file.close()
-    found = os.path.getsize(f'{b.path}.tmp')
-    expected = b.items * (np.dtype(dtype).itemsize if kind == 'text' else 1)
-    if found != expected:
-        raise OSError(f'{b.path}.tmp has {found:,} bytes, {expected:,} were written: is the disk full?')
-    if not single and found:
-        item, end = (np.dtype(dtype), separator[0]) if kind == 'text' else (np.dtype('uint8'), ord('\n'))
-        n = sum(int((np.fromfile(f'{b.path}.tmp', item, PIECE, offset=i * item.itemsize) == end).sum())
-                for i in range(0, b.items, PIECE))
-        if n != b.written:
-            raise ValueError(f'{b.path}.tmp holds {n:,} documents, not {b.written:,}: please report this bug')
+    b.check(*(np.dtype(dtype), separator) if kind == 'text' else (np.dtype('uint8'), [ord('\n')]))
 stages = [{'name': name, **{key: row[key] for key in ('docs_in', 'docs_out', 'bytes_in', 'bytes_out')},
            'dropped': {key[8:]: n for key, n in row.most_common() if key.startswith('dropped ')}}
           for name in ('read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise')
@@ -803,8 +684,8 @@ for name, s in of_source.items():
     lines += ['', f'{name} ({s["path"]}): licences {listed(dict(list(s["licences"].items())[:20]))}']
     if 'epochs' in s:
         share = s['mixed'] / max(1, bins['train'].items)
-        lines += [f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x {s["epochs"]:.2f} passes = '
-                  f'{share:.1%} of train.bin' + '; more than 4 passes add little' * (s['epochs'] > 4)]
+        lines += [f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x {s["epochs"]:.2f} passes'
+                  f' = {share:.1%} of train.bin' + '; more than 4 passes add little' * (s['epochs'] > 4)]
 for stage, found in clusters_found.items():
     lines += ['', f'{stage}, clusters by size: {listed(found["sizes"])}',
               *(f'- {n:,} copies of {path}' for n, path in found['largest'])]
@@ -818,30 +699,37 @@ lines += table(('reason', 'for example', 'begins'), *(
     (reason, path, '`' + ' '.join(re.sub('[`|]', ' ', text[:90]).split()) + '`')
     for reason, samples in sorted(funnel.samples.items()) for _, path, text in samples[:3]))
 
-# --- the names; meta.json last, because a folder without it is no data: two runs never mix ------------------
-meta_path = os.path.join(out_dir, 'meta.json')
-if os.path.exists(meta_path):
-    os.remove(meta_path)
-for _path in {*glob.glob(os.path.join(out_dir, 'val_*.bin'))} - {b.path for b in bins.values()}:
+# --- the names: all is written; a folder without meta.json is no data, so two runs never mix ----------------
+
+
+def in_out_dir(name):
+    return os.path.join(out_dir, name)
+
+
+if audit:
+    write_file(in_out_dir('audit.md'), '\n'.join(
+        f'# {reason}\n' + '\n'.join(f'## {path}\n\n````\n{text}\n````\n' for _, path, text in samples)
+        for reason, samples in sorted(funnel.samples.items())))
+write_file(in_out_dir('report.md.new'), '\n'.join(lines) + '\n')
+write_file(in_out_dir('report.json.new'), json.dumps(report, indent=1))
+write_file(in_out_dir('meta.json.new'), json.dumps(meta, indent=1))
+if kind == 'text':
+    tok.save(in_out_dir('tokenizer.json.new'))
+if os.path.exists(in_out_dir('meta.json')):
+    os.remove(in_out_dir('meta.json'))
+for _path in {*glob.glob(in_out_dir('val_*.bin'))} - {b.path for b in bins.values()}:
     os.remove(_path)
 for b in bins.values():
     os.replace(f'{b.path}.tmp', b.path)
 if write == 'text':                 # the shards are what there is to train on
     os.remove(bins['train'].path)
-if kind == 'text':
-    tok.save(os.path.join(out_dir, 'tokenizer.json'))
-if write == 'text':
-    shutil.rmtree(os.path.join(out_dir, 'shards'), ignore_errors=True)
-    os.makedirs(os.path.join(out_dir, 'shards'))
+    shutil.rmtree(in_out_dir('shards'), ignore_errors=True)
+    os.makedirs(in_out_dir('shards'))
     for i, base in enumerate(encoded):
-        os.replace(f'{base}.jsonl.gz', os.path.join(out_dir, 'shards', f'{i:05}.jsonl.gz'))
-if audit:
-    write_file(os.path.join(out_dir, 'audit.md'), '\n'.join(
-        f'# {reason}\n' + '\n'.join(f'## {path}\n\n````\n{text}\n````\n' for _, path, text in samples)
-        for reason, samples in sorted(funnel.samples.items())))
-write_file(os.path.join(out_dir, 'report.md'), '\n'.join(lines) + '\n')
-write_file(os.path.join(out_dir, 'report.json'), json.dumps(report, indent=1))
-write_file(meta_path, json.dumps(meta, indent=1))
+        os.replace(f'{base}.jsonl.gz', in_out_dir(f'shards/{i:05}.jsonl.gz'))
+for name in ('report.md', 'report.json', 'tokenizer.json', 'meta.json'):
+    if os.path.exists(in_out_dir(f'{name}.new')):
+        os.replace(in_out_dir(f'{name}.new'), in_out_dir(name))
 forget_work()
 
 for s in stages:

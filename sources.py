@@ -13,11 +13,12 @@ thousand shards, one is always damaged.
 
 Copy this file alone: it needs requests.
 """
-import glob, gzip, hashlib, io, json, os, sysconfig, zlib
+import glob, gzip, hashlib, io, json, os, re, sysconfig, zlib
 import requests, urllib3
 
 TEXT, RECORDS = ('.py', '.txt', '.md'), ('.jsonl', '.json')     # each also with .gz
-PIECE = 100_000                 # characters: no model's context is longer than these, by far
+LONGEST = 100_000               # characters: no model's context is longer, by far
+PIECE = 16_000_000              # characters held in memory at once
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 
@@ -79,7 +80,7 @@ def hub_files(hub, dataset, folder):
                 url = answer.links.get('next', {}).get('url')
         except requests.RequestException as e:
             raise ValueError(f'cannot list {url} ({type(e).__name__}); without network, put the .json.gz '
-                             f'files of {dataset} into a folder and run prepare.py with --source=FOLDER') from e
+                             f'files of {dataset} into a folder and use --source=FOLDER') from e
         found = [{'path': os.path.join(folder, *f['path'].split('/')), 'size': f['size'],
                   'sha256': f['lfs']['oid'], 'url': f'{hub}/datasets/{dataset}/resolve/main/{f["path"]}'}
                  for f in found if f.get('lfs') and is_kind(f['path'], RECORDS) and '..' not in f['path']]
@@ -136,6 +137,33 @@ def open_text(path):
     return io.TextIOWrapper(open_bytes(path), encoding='utf-8', newline='')
 
 
+def pieces(path, start, end):
+    """Characters start..end of a text file, at most PIECE at a time."""
+    with open_text(path) as f:
+        for position in range(0, end, PIECE):
+            block = f.read(PIECE)
+            if position + len(block) > start:
+                yield block[max(start - position, 0):end - position]
+
+
+def lines_of(path):
+    """A list in a file, one entry a line; # begins a comment."""
+    if not path:
+        return set()
+    with open(path, encoding='utf-8') as f:
+        return {line.split('#')[0].strip().lower() for line in f} - {''}
+
+
+def strings_in(value):
+    """Every text in a JSON value, but not the roles in a conversation."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from strings_in(inner) if key not in ('role', 'from') else ()
+
+
 # --- documents ----------------------------------------------------------------------------------------------
 
 
@@ -150,7 +178,7 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000):
         try:
             if not is_kind(path, RECORDS):
                 with open_text(path) as f:
-                    rest, limit = '', max_chars if is_kind(path, '.py') else PIECE
+                    rest, limit = '', max_chars if is_kind(path, '.py') else LONGEST
                     while block := f.read(limit + 1 - len(rest)):
                         rest += block
                         if len(rest) > limit:
@@ -162,9 +190,9 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000):
                     yield {'parts': [rest], 'path': path}
                 continue
             with open_bytes(path) as f:
-                if is_kind(path, '.json') and f.read(1) == b'[':        # one list
+                if is_kind(path, '.json') and re.match(rb'(?:\xef\xbb\xbf)?\s*\[', f.read(99)):     # one list
                     f.seek(0)
-                    for line, record in enumerate(json.load(f), 1):
+                    for line, record in enumerate(json.loads(f.read().decode('utf-8-sig')), 1):
                         try:
                             doc = from_record(record, f'{path}:{line}', kind, max_chars)
                         except ValueError as e:

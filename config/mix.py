@@ -1,6 +1,6 @@
-# Several sources, weighted as LLaMA 3's data are said to be: 50 % web, 15 % code, 10 % academic, 25 % other. The
-# weights are shares of the tokens of train.bin; a source that is too small for its share is read several times
-# (report.md says how often, and that more than four passes add little), one that is too large in part.
+# Several sources, weighted as LLaMA 3's data are said to be: 50 % web, 15 % code, 10 % academic, 25 % other.
+# The weights are shares of the tokens of train.bin; a source that is too small for its share is read several
+# times (report.md says how often, and that more than four passes add little), one that is too large in part.
 # You should see these shares, to the token, in report.md, and a val_<source>.bin for each source.
 #
 #   python prepare.py config/mix.py --vocab_size=32768

@@ -12,7 +12,8 @@ FILES = sorted(ROOT.glob('*.py'))
 OWN = {p.stem for p in FILES}
 TREES = {p.stem: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
 # who may import whom; what is not named here is a leaf and imports nothing of ours
-IMPORTS = {'prepare': {'configurator', 'tokenizer', 'clean', 'dedup', 'sources'}, 'plot': {'configurator'},
+IMPORTS = {'prepare': {'configurator', 'clean', 'data', 'dedup', 'sources', 'tokenizer'},
+           'plot': {'configurator'},
            **dict.fromkeys(('train', 'sft', 'dpo'), {'configurator', 'data', 'guard', 'model', 'tokenizer'}),
            'sample': {'configurator', 'model', 'tokenizer'},
            'eval': {'configurator', 'data', 'model', 'tokenizer', 'sandbox', 'problems'}}

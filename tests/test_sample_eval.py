@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, lift, ok, run
+from test_prepare import RAW
 
 from model import GPT, load_checkpoint
 from tokenizer import Tokenizer
@@ -23,7 +24,7 @@ def data(tmp_path_factory):
     source, out = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('data')
     for i in range(40):
         (source / f'{i}.py').write_text(f'def f{i}(a, b):\n    return a + 7 + b\n\n\n' * 5, encoding='utf-8')
-    ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--vocab_size=340', '--mode=raw', '--dedup=none'))
+    ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--vocab_size=340', *RAW))
     return out
 
 
