@@ -56,12 +56,12 @@ with open('data/quickstart/meta.json', encoding='utf-8') as f:
 trained, untrained = loss['trained'], loss['untrained']
 train_s = sum(m['dt'] for m in steps if 'dt' in m) / max(1, sum('dt' in m for m in steps)) * steps[-1]['step']
 machine = f'{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}'
-rows = [('corpus', 'training tokens', f'{data["tokens"]["train"]:,}', 'about 3 million'),
-        ('tokenizer', 'bytes per token', f'{data["bytes"]["val"] / data["tokens"]["val"]:.2f}', '3.6'),
-        ('untrained', 'bits per byte', f'{untrained["bits_per_byte"]:.3f}', '3.33'),
+rows = [('corpus', 'training tokens', f'{data["tokens"]["train"]:,}', '2.3 million'),
+        ('tokenizer', 'bytes per token', f'{data["bytes"]["val"] / data["tokens"]["val"]:.2f}', '3.96'),
+        ('untrained', 'bits per byte', f'{untrained["bits_per_byte"]:.3f}', '3.05'),
         ('base', 'first loss, nats', f'{next(m["loss"] for m in steps if "loss" in m):.3f}', 'ln 4096 = 8.318'),
-        ('base', 'validation loss, nats', f'{trained["nats"]:.3f}', '4.04'),
-        ('base', 'bits per byte', f'{trained["bits_per_byte"]:.3f}', '1.61'),
+        ('base', 'validation loss, nats', f'{trained["nats"]:.3f}', '4.49'),
+        ('base', 'bits per byte', f'{trained["bits_per_byte"]:.3f}', '1.635'),
         ('base', 'training, minutes', f'{train_s / 60:.1f}', '3.7 on two cores'),
         ('all', 'minutes', f'{minutes:.1f}', 'under 6 on two cores')]
 table = ['| stage | figure | here | you should see |', '|---|---|---|---|', *('| ' + ' | '.join(r) + ' |' for r in rows)]

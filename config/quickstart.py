@@ -1,8 +1,8 @@
 # A language model of Python from Python's own source, in minutes on a laptop: what `bash run.sh` trains.
-# 4.2M parameters: 4 layers, 256 wide, context 256. 700 steps of 8 x 256 = 2,048 tokens: 1.43M tokens, half of
+# 4.2M parameters: 4 layers, 256 wide, context 256. 700 steps of 8 x 256 = 2,048 tokens: 1.43M tokens, 0.6 of
 # an epoch of what prepare.py makes of the standard library.
-# You should see val_loss 5.3 at step 175, 4.6 at 350, 4.3 at 525 and 4.1 (1.65 bits per byte) at 700, after 4
-# minutes on two cores. A learning rate of 3e-3 ends at 4.4.
+# You should see val_loss 5.7 at step 175, 5.0 at 350, 4.7 at 525 and 4.5 (1.65 bits per byte) at 700, after 4
+# minutes on two cores.
 #
 #   python prepare.py --out_dir=data/quickstart --vocab_size=4096
 #   python train.py config/quickstart.py
