@@ -15,10 +15,11 @@ Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H
 
 Copy this file alone: it needs torch, and safetensors only for Hugging Face folders.
 """
-import dataclasses, json, math, os, sys
+import argparse, dataclasses, json, math, os, sys
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+import torch.utils.checkpoint
 
 IGNORE = -100       # a target that is not scored: prompts in SFT, padding
 
@@ -36,6 +37,8 @@ class GPTConfig:
     rope_theta: float = 10000.0     # wavelengths run from 2 pi to 2 pi theta; raise it for longer contexts
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
+    causal: bool = True             # False: every token sees every other, for masked language modelling
+    qk_norm: bool = False           # RMSNorm of queries and keys: attention logits cannot grow
 
     def __post_init__(self):
         self.n_kv_head = self.n_kv_head or self.n_head
@@ -91,23 +94,29 @@ class Attention(nn.Module):
         self.w_k = nn.Linear(c.n_embd, self.K * self.D, bias=False)
         self.w_v = nn.Linear(c.n_embd, self.K * self.D, bias=False)
         self.w_o = nn.Linear(self.H * self.D, c.n_embd, bias=False)
+        self.causal = c.causal
+        if c.qk_norm:
+            self.norm_q, self.norm_k = RMSNorm(self.D, c.norm_eps), RMSNorm(self.D, c.norm_eps)
 
-    def forward(self, x, cos, sin, cache=None, start=0):
-        """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D)."""
+    def forward(self, x, cos, sin, cache=None, start=0, mask=None):
+        """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D). mask,
+        bool (B or 1, 1, T, T): which keys a query sees, instead of the earlier ones."""
         B, T, C = x.shape
         q = self.w_q(x).view(B, T, self.H, self.D).transpose(1, 2)                  # (B, H, T, D)
         k = self.w_k(x).view(B, T, self.K, self.D).transpose(1, 2)                  # (B, K, T, D)
         v = self.w_v(x).view(B, T, self.K, self.D).transpose(1, 2)
+        if hasattr(self, 'norm_q'):
+            q, k = self.norm_q(q), self.norm_k(k)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             for stored, new in zip(cache, (k, v)):
                 stored[:, :, start:start + T] = new
             k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]           # (B, K, start + T, D)
         # is_causal: query i sees keys 0..i; with `start` keys cached, `start` more; one alone sees all.
-        mask = None
         if start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
-        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=start == 0, enable_gqa=self.K < self.H,
+        is_causal = self.causal and mask is None and start == 0
+        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=self.K < self.H,
                                            dropout_p=self.dropout if self.training else 0.0)
         return self.w_o(y.transpose(1, 2).reshape(B, T, C))
 
@@ -132,8 +141,8 @@ class Block(nn.Module):
         self.norm_2, self.mlp = RMSNorm(c.n_embd, c.norm_eps), SwiGLU(c)
         self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x, cos, sin, cache=None, start=0):
-        x = x + self.dropout(self.attention(self.norm_1(x), cos, sin, cache, start))
+    def forward(self, x, cos, sin, cache=None, start=0, mask=None):
+        x = x + self.dropout(self.attention(self.norm_1(x), cos, sin, cache, start, mask))
         return x + self.dropout(self.mlp(self.norm_2(x)))
 
 
@@ -150,6 +159,8 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         # plain attributes: not in checkpoints, as the config says it all; float32 even after model.bfloat16()
         self.cos, self.sin = rope_table(config.n_embd // config.n_head, config.block_size, config.rope_theta)
+        self.grad_checkpoint = False        # True: keep each block's input only, compute the rest again
+        self.label_smoothing = self.focal = 0.0     # of the training loss; validation is always -log p
         # GPT-2's initialisation: 0.02, and less for what writes into the residual stream, which 2 n_layer
         # terms add up in
         for name, p in self.named_parameters():
@@ -157,8 +168,9 @@ class GPT(nn.Module):
                 residual = name.endswith(('w_o.weight', 'w_down.weight'))
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(2 * config.n_layer) if residual else 0.02)
 
-    def backbone(self, idx, cache=None, start=0):
-        """Token ids (B, T) at positions start..start+T -> final hidden states (B, T, C)."""
+    def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
+        """Token ids (B, T) at positions start..start+T, or at `positions` (B, T) -> final hidden states
+        (B, T, C). mask: see Attention."""
         T = idx.shape[1]
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit the context of '
@@ -166,21 +178,31 @@ class GPT(nn.Module):
         if self.cos.device != idx.device:
             self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
         cos, sin = self.cos[start:start + T], self.sin[start:start + T]             # (T, D/2)
+        if positions is not None:
+            cos, sin = self.cos[positions][:, None], self.sin[positions][:, None]   # (B, 1, T, D/2)
         x = self.dropout(self.embedding(idx))                                       # (B, T, C)
         for i, block in enumerate(self.blocks):
-            x = block(x, cos, sin, cache[i] if cache else None, start)
+            if self.grad_checkpoint and self.training:      # Chen et al. 2016, arXiv:1604.06174
+                x = torch.utils.checkpoint.checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
+            else:
+                x = block(x, cos, sin, cache[i] if cache else None, start, mask)
         return self.norm(x)
 
-    def forward(self, idx, targets=None):
+    def forward(self, idx, targets=None, mask=None, positions=None):
         """idx (B, T) -> logits (B, T, V) in float32, loss. The loss is the mean of -log p(target), in nats,
         over the targets that are not IGNORE (0 if there are none), or None without targets. Position t is
-        scored against targets[:, t], so the caller shifts: x = tokens[:-1], y = tokens[1:]."""
-        logits = self.head(self.backbone(idx)).float()                              # (B, T, V)
+        scored against targets[:, t], so the caller shifts: x = tokens[:-1], y = tokens[1:]. mask and
+        positions: see backbone."""
+        logits = self.head(self.backbone(idx, mask=mask, positions=positions)).float()      # (B, T, V)
         if targets is None:
             return logits, None
-        total = F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.reshape(-1), ignore_index=IGNORE,
-                                reduction='sum')
-        return logits, total / (targets != IGNORE).sum().clamp(min=1)
+        logits_2d, targets_1d = logits.view(-1, logits.shape[-1]), targets.reshape(-1)
+        losses = F.cross_entropy(logits_2d, targets_1d, ignore_index=IGNORE, reduction='none',
+                                 label_smoothing=self.label_smoothing if self.training else 0.0)
+        if self.focal and self.training:        # (1 - p)^focal: what is known counts less (arXiv:1708.02002)
+            p = logits_2d.softmax(-1).gather(1, targets_1d.clamp(min=0)[:, None])[:, 0]
+            losses = losses * (1 - p) ** self.focal
+        return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     # --- generation
 
@@ -390,12 +412,13 @@ def load_checkpoint(path, device='cpu'):
 # Self-test, parameter counts, plan
 
 def count_parameters(config):
-    """{part: parameters}, without allocating them."""
+    """{part: parameters}, without allocating them; of the blocks, all alike, one is made."""
     with torch.device('meta'):
-        model = GPT(config)
+        model = GPT(dataclasses.replace(config, n_layer=1))
     count = lambda module: sum(p.numel() for p in module.parameters())
-    return {'total': count(model), 'embedding': count(model.embedding), 'blocks': count(model.blocks),
-            'per block': count(model.blocks[0]), 'final norm': count(model.norm),
+    block = count(model.blocks)
+    return {'total': count(model) + (config.n_layer - 1) * block, 'embedding': count(model.embedding),
+            'blocks': config.n_layer * block, 'per block': block, 'final norm': count(model.norm),
             'output': 0 if config.tie_embeddings else count(model.head)}
 
 
@@ -403,6 +426,87 @@ def flops_per_token(config):
     """Forward and backward: 6 per parameter, and 12 n_layer n_embd block_size for attention's scores and sums
     (PaLM, arXiv:2204.02311, appendix B; causality, which could halve that part, is not deducted)."""
     return 6 * count_parameters(config)['total'] + 12 * config.n_layer * config.n_embd * config.block_size
+
+
+def activation_bytes(config, batch, dtype=torch.bfloat16, checkpoint=False):
+    """Bytes that autograd keeps for the backward pass of `batch` sequences of block_size tokens, beside the
+    parameters and their copies in dtype, the type of matrix products. checkpoint: of each block its input;
+    the rest for one block at a time, when the output layer's is gone. Counted from the forward above, eager
+    (compiled, it keeps less), without dropout's masks. No T^2: attention computes its scores again."""
+    c, a, C, kv = config, dtype.itemsize, config.n_embd, config.n_kv_head * config.n_embd // config.n_head
+    casts = 2 if dtype == torch.float32 else 5      # the norms' outputs: autocast copies one for each Linear
+    x, norm = 4 * C, 4 * (C + 1)                    # the residual stream; x / rms and 1 / rms: float32
+    qk_norm = c.qk_norm * (8 * (C + kv) + 4 * (c.n_head + c.n_kv_head))
+    inside = norm + qk_norm + 4 * c.n_head + x + norm \
+        + a * (casts * C + C + 2 * kv + 2 * C + 4 * c.n_ffn)        # + q + k, v + heads, joined + MLP
+    output = x + norm + a * C + 4 * c.vocab_size + 16               # log p in float32; ids and targets
+    kept = max(inside, output) if checkpoint else c.n_layer * inside + output
+    return batch * c.block_size * (c.n_layer * x + kept)
+
+
+def state_bytes(n_params, n_devices, stage, mixed=True):
+    """Bytes of weights, gradients and Adam's moments on each device: 16 a parameter, in bfloat16 with float32
+    master weights (mixed: 2 + 2 + 4 + 8) as in float32 under autocast (4 + 4 + 8: ours). Stage 0 is DDP; ZeRO
+    (arXiv:1910.02054, figure 1) shares out what the optimizer holds from 1, gradients from 2, weights in 3,
+    as FSDP does. 70B parameters: 1,120 GB, 140 of them weights; 7B on 8 devices in stage 2: 26.25 GB."""
+    parts = (12, 2, 2) if mixed else (8, 4, 4)                      # optimizer, gradients, weights
+    return sum(width * n_params / (n_devices if stage > i else 1) for i, width in enumerate(parts))
+
+
+def device_bytes(config, n_devices, stage, batch, dtype=torch.bfloat16, checkpoint=False):
+    """The peak: state, activations, autocast's copies of weights, gradients of logits and log p; in stage 3
+    also the weights and gradients, whole, of the block in work."""
+    count = count_parameters(config)
+    n, block = count['total'], max(count['per block'], count['embedding'])
+    copies = 0 if dtype == torch.float32 else dtype.itemsize * (block if stage == 3 else n)
+    logits = 4 * batch * config.block_size * config.vocab_size
+    return state_bytes(n, n_devices, stage, mixed=False) + copies + (8 * block if stage == 3 else 0) \
+        + activation_bytes(config, batch, dtype, checkpoint) + 2 * logits
+
+
+def bytes_sent(n_params, n_devices, stage, accumulation=1, width=4):
+    """Bytes that each device sends per step, for values of `width` bytes. Around a ring, each device passes
+    on (n - 1) / n of what is reduced or gathered. To stage 2: gradients reduced, then they or new weights
+    gathered (as DDP's all-reduce does). Stage 3: weights gathered for each forward and each backward."""
+    passes = 2 * accumulation + 1 if stage == 3 else 2
+    return passes * (n_devices - 1) / n_devices * width * n_params
+
+
+def strategy(config, n_devices, memory, batch, dtype=torch.bfloat16):
+    """One sentence: how to train on n_devices of `memory` bytes, `batch` sequences at once on each."""
+    memory = 0.9 * memory       # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
+    for stage, fits in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
+                        (1, 'shard=zero1: weights and gradients fit a device, optimizer state only shared'),
+                        (3, 'shard=fsdp: weights, gradients and optimizer state fit only shared out')):
+        none, one, kept = (device_bytes(config, n_devices, stage, *sequences) for sequences in
+                           ((0, dtype), (1, dtype), (1, dtype, True)))
+        most, most_kept = int((memory - none) // (one - none)), int((memory - none) // (kept - none))
+        if most >= batch:
+            return fits
+        if most_kept > 0:
+            return f'{fits}; the activations of {batch} sequences do not: ' \
+                + f'micro_batch_size={most} at most, or ' * (most > 0) + 'grad_checkpoint=True' \
+                + f' with micro_batch_size={most_kept} at most' * (most_kept < batch)
+    room = memory - device_bytes(config, math.inf, 3, 1, dtype, checkpoint=True)
+    if room <= 0:
+        return 'not even one layer fits a device: tensor or pipeline parallelism, which are not built here'
+    needed = math.ceil(state_bytes(count_parameters(config)['total'], 1, 0) / room)
+    return f'too large for {n_devices} of them: shard=fsdp and grad_checkpoint=True on {needed:,} or more'
+
+
+def cheapest_to_serve(n, d, served):
+    """(parameters, tokens, loss): of the models no larger than n that reach the loss of n parameters after d
+    tokens, the one with the fewest FLOPs in all: 6 n d to train, 2 n served to generate (arXiv:2401.00448).
+
+    Loss in nats: E + A / n^alpha + B / d^beta (Hoffmann et al. 2022, 2203.15556, section 3.3); its constants
+    refitted to their runs (Besiroglu et al. 2024, 2404.10102): those first printed (1.69, 406.4, 0.34, 410.7,
+    0.28) contradict 20 tokens a parameter. They are of that corpus and tokenizer: losses do not carry over,
+    sizes and tokens roughly."""
+    E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
+    loss = E + A / n ** alpha + B / d ** beta
+    left = [(size, loss - E - A / size ** alpha) for size in (n * i / 100 for i in range(1, 101))]
+    models = [(size, (B / data) ** (1 / beta), loss) for size, data in left if data > 0]
+    return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
 
 
 LADDER = [      # name, what the lesson that it comes from says it has, config
@@ -436,7 +540,7 @@ def self_test():
     assert logits.shape == (4, 64, 256) and abs(loss.item() - math.log(256)) < 0.1 and out.shape == (1, 30)
 
 
-def plan(path):
+def plan(path, machine):
     """What a config file of train.py asks for."""
     scope = {}
     try:
@@ -445,29 +549,77 @@ def plan(path):
     except (SyntaxError, NameError, TypeError, ArithmeticError) as e:
         raise ValueError(f'{path}: {type(e).__name__}: {e}') from e
     if not scope.get('vocab_size'):
-        scope['vocab_size'] = GPTConfig.vocab_size
-        print(f'vocab_size comes with the data; here it is taken as {GPTConfig.vocab_size:,}')
+        scope['vocab_size'] = machine.vocab_size
+        print(f'vocab_size comes with the data; here it is taken as {machine.vocab_size:,}')
     c = GPTConfig(**{f.name: scope[f.name] for f in dataclasses.fields(GPTConfig) if f.name in scope})
-    count, flops = count_parameters(c), flops_per_token(c)
-    n, tokens = count['total'], scope.get('batch_size', 0) * c.block_size * scope.get('max_steps', 0)
+    count, flops, gpus = count_parameters(c), flops_per_token(c), machine.gpus
+    n, batch, steps = count['total'], scope.get('batch_size', 0), scope.get('max_steps', 0)
+    at_once, tokens = scope.get('micro_batch_size') or max(1, batch // gpus), batch * c.block_size * steps
     print(f'{path}: {c}')
     for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')
     print(f'  {6 * n:,} + {flops - 6 * n:,} = {flops:,} FLOPs per token, forward and backward')
-    print(f'  {16 * n / 1e9:.2f} GB of weights, gradients and Adam moments in float32, 16 bytes a parameter')
     print(f'  {20 * n / 1e9:.2f}B tokens would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556)')
-    print(f'  {tokens / 1e9:.3f}B tokens planned, {tokens / n:.1f} a parameter: {flops * tokens:.2e} FLOPs')
-    for device, peak in (('two CPU cores', 2e11), ('one A100', 312e12), ('eight A100', 8 * 312e12)):
-        hours = flops * tokens / (0.4 * peak) / 3600
+
+    print(f'\n  GB on each of {gpus:<6} bfloat16:  state  + {at_once:>3} sequences  or with grad_checkpoint')
+    for stage, name in enumerate(('DDP', 'ZeRO-1', 'ZeRO-2', 'ZeRO-3 = FSDP')):
+        held = [device_bytes(c, gpus, stage, at_once, checkpoint=kept) / 1e9 for kept in (False, True)]
+        state = state_bytes(n, gpus, stage, mixed=False) / 1e9
+        print(f'    {name:<18}{state:>14.2f}{held[0]:>17.2f}{held[1]:>25.2f}')
+    print(f'  Muon, with one moment for the matrices in blocks, saves {4 * count["blocks"] / 1e9:.2f} GB of '
+          f'DDP\'s\n  {strategy(c, gpus, machine.gpu_memory_gb * 1e9, at_once)}')
+    if not tokens:
+        return
+
+    verdict = 'under-' if tokens < 10 * n else 'over-' if tokens > 40 * n else 'about compute-optimally '
+    print(f'\n  {tokens / 1e9:.3f}B tokens planned, {tokens / n:.1f} a parameter, {verdict}trained: '
+          f'{flops * tokens:.2e} FLOPs')
+    if n > 4e7 and tokens > 1e9:        # of the size of those that the fit was made from
+        served = machine.served_tokens
+        size, d, loss = cheapest_to_serve(n, tokens, served)
+        print(f'  {6 * n * tokens + 2 * n * served:.2e} FLOPs with {served:.2g} tokens generated; as good by '
+              f"Chinchilla's fit (loss {loss:.2f}), and\n    cheapest in all: {size / 1e9:.3f}B parameters, "
+              f'{d / 1e9:.1f}B tokens, {6 * size * d + 2 * size * served:.2e} FLOPs')
+    for devices, name, tera in ((1, 'two CPU cores', 0.2), (1, 'one GPU', machine.peak_tflops),
+                                (gpus, f'{gpus} GPUs', gpus * machine.peak_tflops)):
+        hours = flops * tokens / (machine.mfu * tera * 1e12) / 3600
         how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
-        print(f'    {how_long} on {device}, at 40 % of {peak / 1e12:g} TFLOP/s')
+        price = hours * devices * machine.gpu_hour
+        cost = f': {price:,.2f} at {machine.gpu_hour:g} a GPU hour' if 'GPU' in name else ''
+        print(f'    {how_long} on {name}, at {100 * machine.mfu:g} % of {tera:g} TFLOP/s{cost}')
+    sent = [bytes_sent(n, gpus, stage, math.ceil(batch / gpus / at_once)) / 1e9 for stage in (0, 3)]
+    print(f'  {4 * n / 1e9:.2f} GB of gradients; each GPU sends {sent[0]:.2f} GB a step under DDP, '
+          f'{sent[1]:.2f} under FSDP')
+    size, failure = 12 * n / 1e9, machine.gpu_mtbf_hours / gpus         # weights and two moments, GB; hours
+    every = math.sqrt(2 * size / machine.disk_gb_s / 3600 * failure)    # Young 1974: least lost in all
+    print(f'  {size:.2f} GB a checkpoint at {machine.disk_gb_s:g} GB/s, a failure in {failure:,.0f} hours:\n'
+          f'    save every {every:.2f} hours, {min(steps, math.ceil(every * steps / hours)):,} steps')
 
 
 if __name__ == '__main__':
-    if '--help' in sys.argv or '-h' in sys.argv:
-        sys.exit(print(__doc__))
+    as_it_is = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
+
+    def one_line(message):
+        raise ValueError(f'{message}; see --help')
+    parser.error = one_line
+    parser.add_argument('config', nargs='?', help='a config file of train.py')
+    parser.add_argument('--gpus', type=int, default=8, help='devices (8)')
+    parser.add_argument('--gpu_memory_gb', type=float, default=80, help='of each (80)')
+    parser.add_argument('--peak_tflops', type=float, default=989, help='of each (989: H100; A100: 312)')
+    parser.add_argument('--mfu', type=float, default=0.4, help='the share of the peak that trains (0.4)')
+    parser.add_argument('--gpu_hour', type=float, default=2.5, help='the price of one for an hour (2.5)')
+    parser.add_argument('--served_tokens', type=float, default=1e12, help='to be generated, ever (1e12)')
+    parser.add_argument('--disk_gb_s', type=float, default=1, help='for checkpoints (1)')
+    parser.add_argument('--gpu_mtbf_hours', type=float, default=50_000, help='from failure to failure of one '
+                        '(50,000: 419 in 54 days of 16,384, Llama 3, arXiv:2407.21783)')
+    parser.add_argument('--vocab_size', type=int, default=32768, help='where the data decide (32768)')
     try:
-        plan(sys.argv[1]) if len(sys.argv) > 1 else self_test()
+        machine = parser.parse_args()
+        for name, value in vars(machine).items():
+            if name != 'config' and not 0 < value < math.inf:
+                raise ValueError(f'--{name}={value} must be more than 0')
+        plan(machine.config, machine) if machine.config else self_test()
     except (OSError, ValueError) as e:
         print(f'error: {e}', file=sys.stderr)
         sys.exit(2)

@@ -33,7 +33,7 @@ install requirements.txt
 if [ "${1:-}" = test ]; then
     install tests/requirements.txt
     current='the tests'
-    .venv/bin/python -m pytest -q "${@:2}"
+    .venv/bin/python -m pytest -q -n auto --dist loadscope "${@:2}"
     exit
 fi
 

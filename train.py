@@ -20,13 +20,14 @@ eight, up to rounding.
 The decision made here is the objective: predict the next token (causal language modelling), which is what
 completing code asks for.
 """
-import contextlib, dataclasses, glob, json, math, os, shutil, signal, sys, time
+import contextlib, dataclasses, glob, json, math, os, resource, shutil, signal, sys, time
 import numpy as np
 import torch
 import torch.distributed as dist
 from configurator import configure
-from data import Stream, open_bins, sequence_starts, sequences
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from data import (IGNORE, Stream, document_starts, hide_spans, hide_tokens, open_bins, sequence_starts,
+                  sequences, span_lengths)
+from model import GPT, GPTConfig, flops_per_token, load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -37,6 +38,11 @@ init_from = 'scratch'           # or resume: go on with out_dir/last.pt; or a fo
 overwrite = False               # True: start over in an out_dir that holds a run, and delete it
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order; a stream cannot
+# objective
+objective = 'clm'               # clm: the next token; mlm: masked tokens, both directions; span: hidden spans
+document_mask = False           # clm: attention within a document only, positions begin anew in each
+label_smoothing = 0.0           # share of a target's probability that is given to all tokens alike
+focal = 0.0                     # loss times (1 - p)^focal: what is known counts less
 # model (GPTConfig in model.py)
 n_layer = 6
 n_head = 6                      # query heads; n_embd / n_head is the head width, 32 to 128 is usual
@@ -46,13 +52,18 @@ n_ffn = 0                       # hidden width of the MLP; 0 = 8/3 n_embd
 block_size = 256                # context, tokens
 vocab_size = 0                  # 0 = that of the data's tokenizer
 dropout = 0.0                   # 0.1 to 0.2 when the data are repeated many times
+qk_norm = False                 # normalise queries and keys
 # optimisation
 batch_size = 32                 # sequences per step, over all devices and accumulation
 micro_batch_size = 0            # sequences per device and forward pass; 0 = all; lower it to save memory
 max_steps = 1000
+optimizer = 'adamw'             # or muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 1e-3            # peak; the larger the model, the lower
-min_lr: float | None = None     # where the cosine ends; None = learning_rate / 10
+lr_width = 0                    # n_embd that learning_rate is for: scaled by 1/sqrt(n_embd); 0 = off
+min_lr: float | None = None     # where the schedule ends; None = learning_rate / 10
 warmup_steps = 100              # linear rise; 1 % to 10 % of max_steps
+schedule = 'cosine'             # or wsd: warm up, stay, and fall linearly in the last decay_steps
+decay_steps = 0                 # of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # of matrices only
 beta1 = 0.9
 beta2 = 0.95                    # 0.999 would average squared gradients over 1,000 steps: too slow
@@ -64,6 +75,14 @@ eval_tokens = 65_536            # validation tokens per evaluation, always the s
 save_interval = 250             # steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100
+# safety
+save_minutes = 0.0              # save also when so many minutes have passed since; 0 = off
+keep = 2                        # checkpoints to go on from: last.pt and, should that be damaged, last-1.pt
+spike_z = 8.0                   # a spike is so many deviations above the last spike_window steps; 0 = off
+spike_window = 100              # steps
+spike_action = 'skip'           # or rollback: to last.pt, with half the learning rate; or log: go on
+inject = ''                     # to practise: nan@50,spike@80,badbatch@60,slowdata@30,kill@120
+show_batch: int | None = None   # print the documents of this step's batch, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # of matrix products: float32, bfloat16, float16; auto = bfloat16 if native
@@ -74,15 +93,37 @@ config = configure(globals())
 for _name in ('max_steps', 'batch_size', 'log_interval', 'eval_interval', 'save_interval', 'sample_tokens'):
     if config[_name] < 1:
         raise ValueError(f'{_name}={config[_name]} must be at least 1')
+for _name, _choices in (('optimizer', 'adamw muon'), ('schedule', 'cosine wsd'),
+                        ('objective', 'clm mlm span'), ('spike_action', 'skip rollback log')):
+    if config[_name] not in _choices.split():
+        raise ValueError(f'{_name}={config[_name]!r} must be one of: {_choices.replace(" ", ", ")}')
+if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
+    learning_rate *= math.sqrt(lr_width / n_embd)
 if min_lr is None:
     min_lr = learning_rate / 10
+if schedule == 'cosine':
+    decay_steps = max_steps - warmup_steps
+decay_steps = decay_steps or max_steps // 5
 if not 0 <= min_lr <= learning_rate:
     raise ValueError(f'min_lr={min_lr} must be between 0 and learning_rate={learning_rate}')
 if not 0 <= warmup_steps <= max_steps:
     raise ValueError(f'warmup_steps={warmup_steps} must be between 0 and max_steps={max_steps}')
+if not 0 <= decay_steps <= max_steps - warmup_steps:
+    raise ValueError(f'decay_steps={decay_steps} must be between 0 and max_steps - warmup_steps = '
+                     f'{max_steps - warmup_steps}')
 for _name in ('learning_rate', 'weight_decay', 'grad_clip', 'micro_batch_size', 'eval_tokens'):
     if config[_name] < 0:
         raise ValueError(f'{_name}={config[_name]} must not be negative')
+drills = {}                     # {step: accident}
+for _item in filter(None, inject.split(',')):
+    _kind, _, _step = _item.partition('@')
+    if _kind not in ('nan', 'spike', 'badbatch', 'slowdata', 'kill') or not _step.isdigit():
+        raise ValueError(f'inject={inject}: {_item!r} must look like nan@50; there are nan, spike, badbatch, '
+                         'slowdata, kill')
+    drills[int(_step)] = _kind
+if keep < 1 or spike_window < 30 or spike_z < 0 or save_minutes < 0:
+    raise ValueError(f'keep={keep} must be at least 1, spike_window={spike_window} at least 30, '
+                     f'spike_z={spike_z} and save_minutes={save_minutes} not negative')
 if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= seed < 2 ** 32):
     raise ValueError(f'beta1={beta1} and beta2={beta2} must be in [0, 1), seed={seed} in [0, 2^32)')
 
@@ -168,20 +209,51 @@ if streaming is not None:       # each process reads shards of its own
                          f'{world} processes need one each; prepare.py --write=text makes them')
 
 
-def load_batch(side, starts):
-    """Inputs and targets on the device, int64 (B, T) each; from a stream, as many as there are starts."""
-    arrays = stream.take(len(starts)) if side == 'train' and streaming is not None else \
-        sequences(bins[side], starts, block_size)
-    x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
-    if device_type == 'cuda':       # from pinned memory, the copy does not wait for the GPU
-        x, y = x.pin_memory(), y.pin_memory()
-    return x.to(device, non_blocking=True), y.to(device, non_blocking=True)
+end_of_text, mask_id = tokenizer.special.get('<|endoftext|>', -1), tokenizer.special.get('<|mask|>', -1)
+sentinels = [id for name, id in tokenizer.special.items() if name.startswith('<|span_')]
+if (objective == 'mlm' and mask_id < 0) or (objective == 'span' and not sentinels) or \
+        (document_mask and end_of_text < 0):
+    raise ValueError(f'objective={objective}, document_mask={document_mask}: the tokenizer of {data_dir} has '
+                     'no special tokens for that; prepare several documents, or with --tokenizer=bpe')
+n_text = span_lengths(block_size)[0] if objective == 'span' else block_size     # tokens of text in a sequence
 
+
+def load_batch(side, starts, step, rows):
+    """What model.forward takes: inputs and targets, int64 (B, T), and for some objectives mask and positions.
+    rows: the numbers of these sequences in the global batch. From a stream, as many as there are starts."""
+    x, y = stream.take(len(starts)) if side == 'train' and streaming is not None else \
+        sequences(bins[side], starts, n_text)
+    mask = positions = None
+    if objective == 'mlm':
+        x, y = hide_tokens(x, seed, step, rows, mask_id, len(tokenizer.vocab))
+    elif objective == 'span':
+        x, y, n_prefix = hide_spans(x, seed, step, rows, sentinels, block_size)
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).tril()[None, None]
+        mask[..., :n_prefix, :n_prefix] = True
+    elif document_mask:
+        document, positions = document_starts(x, end_of_text)
+        mask = torch.from_numpy(document[:, None, :, None] == document[:, None, None, :]).tril()
+        positions = torch.from_numpy(positions)                                         # mask: (B, 1, T, T)
+    batch = [torch.from_numpy(np.ascontiguousarray(a)) for a in (x, y)]
+    batch += [a for a in (mask, positions) if a is not None]
+    if device_type == 'cuda':       # from pinned memory, the copy does not wait for the GPU
+        batch = [a.pin_memory() for a in batch]
+    return [a.to(device, non_blocking=True) for a in batch]
+
+
+if show_batch is not None:
+    if streaming is not None:
+        raise ValueError('show_batch: a stream has no batch by number; prepare bins to look at it')
+    starts = sequence_starts(show_batch, batch_size, n_train, n_text, seed, shuffle)
+    for row, x in enumerate(load_batch('train', starts, show_batch, range(batch_size))[0].tolist()):
+        print(f'--- step {show_batch}, sequence {row} of {batch_size}\n{tokenizer.decode(x)}')
+    sys.exit(0)
 
 # --- model, optimizer, resume -------------------------------------------------------------------------------
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
 step, best_val, state = 0, math.inf, {}
-model_config = GPTConfig(vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, dropout)
+model_config = GPTConfig(vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, dropout,
+                         qk_norm=qk_norm, causal=objective != 'mlm')
 torch.manual_seed(seed)
 if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
@@ -189,7 +261,15 @@ if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
 if init_from == 'scratch':
     model = GPT(model_config).to(device)
 elif init_from == 'resume':
-    model, state = load_checkpoint(last_path, device)
+    older = [p for p in (os.path.join(out_dir, f'last-{i}.pt') for i in range(1, 100)) if os.path.exists(p)]
+    for path in [last_path, *older]:
+        try:
+            model, state = load_checkpoint(path, device)
+            break
+        except (ValueError, FileNotFoundError) as e:
+            if not older or path == older[-1]:
+                raise
+            print(f'{e}\ngoing on from an older checkpoint')
     for k, v in vars(model.config).items():
         if v != getattr(model_config, k):
             raise ValueError(f'{last_path} has {k}={v}, this run has {getattr(model_config, k)}; resume with '
@@ -209,7 +289,7 @@ else:                           # the architecture is that of the checkpoint; dr
     if source.config.block_size < block_size:
         raise ValueError(f'{init_from} has a context of {source.config.block_size} tokens, fewer than '
                          f'block_size={block_size}; set --block_size={source.config.block_size}')
-    model = GPT(dataclasses.replace(source.config, dropout=dropout)).to(device)
+    model = GPT(dataclasses.replace(source.config, dropout=dropout, causal=objective != 'mlm')).to(device)
     model.load_state_dict(source.state_dict())
     del source
 if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
@@ -218,14 +298,24 @@ if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
 if init_from != 'resume':
     state = {}                  # its weights are all that this run takes from another one
 
-if streaming is not None:
-    stream = Stream(shards[rank::world], lambda text: tokenizer.encode_batch([text])[0],
-                    tokenizer.special['<|endoftext|>'], block_size,
-                    state['stream'][rank] if state else None)
-optimizer = torch.optim.AdamW(model.parameter_groups(weight_decay), learning_rate, betas=(beta1, beta2),
-                              fused=device_type in ('cpu', 'cuda'))
+def open_stream(position):
+    return Stream(shards[rank::world], lambda text: tokenizer.encode_batch([text])[0], end_of_text,
+                  block_size, position)
+
+
+stream = open_stream(state['stream'][rank] if state else None) if streaming is not None else None
+groups, fused = model.parameter_groups(weight_decay), device_type in ('cpu', 'cuda')
+if optimizer == 'muon':     # an update of a matrix is orthogonalised: every direction moves by as much
+    in_blocks = {id(p) for p in model.blocks.parameters()}
+    matrices = [p for p in groups[0]['params'] if id(p) in in_blocks]
+    groups[0]['params'] = [p for p in groups[0]['params'] if id(p) not in in_blocks]
+model.label_smoothing, model.focal = label_smoothing, focal
+optimizers = [torch.optim.AdamW(groups, learning_rate, betas=(beta1, beta2), fused=fused)]
+if optimizer == 'muon':     # scaled to AdamW's size of updates: one learning rate for both (arXiv:2502.16982)
+    optimizers.append(torch.optim.Muon(matrices, learning_rate, weight_decay, adjust_lr_fn='match_rms_adamw'))
 if init_from == 'resume':
-    optimizer.load_state_dict(state['optimizer'])
+    for o, s in zip(optimizers, state['optimizers'], strict=True):
+        o.load_state_dict(s)
     scaler.load_state_dict(state['scaler'])
 
 net = model
@@ -233,25 +323,26 @@ if compile or (compile is None and device_type == 'cuda'):
     try:                        # the compiler runs at the first call: make one, and throw the gradients away
         net = torch.compile(model)
         with autocast:
-            loss = net(*load_batch('val', np.zeros(micro_batch_size, dtype=np.int64)))[1]
+            rows = np.arange(micro_batch_size)
+            loss = net(*load_batch('val', rows, 0, rows))[1]
         loss.backward()
     except Exception as e:
         net = model
         print(f'torch.compile failed ({type(e).__name__}): going on without it, more slowly')
-    optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
 compiled = net is not model
 if world > 1:
     device_ids = [device] if device_type == 'cuda' else None
-    net = torch.nn.parallel.DistributedDataParallel(net, device_ids=device_ids)
+    net = torch.nn.parallel.DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=True)
 
 # --- logging: same text in train.py, sft.py, dpo.py ---
 if main_process:
     os.makedirs(out_dir, exist_ok=True)
     metrics_path = os.path.join(out_dir, 'metrics.jsonl')
     if init_from != 'resume':
-        for name in ('last.pt', 'best.pt', 'metrics.jsonl', 'train.log', 'samples.txt'):
-            if os.path.exists(os.path.join(out_dir, name)):
-                os.remove(os.path.join(out_dir, name))
+        for name in ('last*.pt', 'best.pt', 'metrics.jsonl', 'train.log', 'samples.txt'):
+            for path in glob.glob(os.path.join(glob.escape(out_dir), name)):
+                os.remove(path)
     elif os.path.exists(metrics_path):      # what came after the checkpoint will happen again
         with open(metrics_path, encoding='utf-8') as f:
             kept = [line for line in f if line.endswith('}\n') and json.loads(line)['step'] <= step]
@@ -273,19 +364,40 @@ def say(text, file='train.log'):
 
 def log_metrics(**values):
     say(json.dumps(values), 'metrics.jsonl')
+
+
+def note(event, text):
+    say(f'step {step}: {text}')
+    log_metrics(step=step, event=event, text=text)
 # --- end logging ---
 
 
 # --- schedule: same text in train.py, sft.py, dpo.py ---
-def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
+def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
-    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100."""
+    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
+    stays at the top and falls linearly in the last decay_steps (arXiv:2404.06395)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
+    if schedule == 'wsd':
+        t = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))      # 0, then 0 .. 1
+        return learning_rate - (learning_rate - min_lr) * t
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
 # --- end schedule ---
+
+
+def spike(window, loss, norm, limit):
+    """Whether loss or gradient norm is `limit` standard deviations above the window of [loss, norm] before
+    it: what to say, or None. A norm must also be three times the usual one: small ones scatter."""
+    if not limit or len(window) < 30:       # the first steps say nothing about the next
+        return None
+    for name, value, before in zip(('loss', 'gradient norm'), (loss, norm), zip(*window)):
+        mean, deviation = np.mean(before), max(np.std(before), 0.01 * np.mean(before))
+        if value > mean + limit * deviation and (name == 'loss' or value > 3 * mean):
+            return f'{name} {value:.3g}, {(value - mean) / deviation:.0f} deviations above {mean:.3g}'
+    return None
 
 
 @torch.no_grad()
@@ -298,19 +410,29 @@ def evaluate():
     nats = tokens = n_bytes = 0
     model.eval()
     for i in range(0, len(mine), micro_batch_size):
-        x, y = load_batch('val', mine[i:i + micro_batch_size])
+        starts = mine[i:i + micro_batch_size]
+        batch = load_batch('val', starts, 2 ** 40, starts)     # the same tokens are hidden each time
         with autocast:
-            loss = model(x, y)[1]
-        nats += loss.item() * y.numel()
-        tokens += y.numel()
-        n_bytes += int(token_bytes[y.cpu().numpy()].sum())
+            loss = model(*batch)[1]
+        scored = batch[1][batch[1] != IGNORE].cpu().numpy()
+        nats += loss.item() * len(scored)
+        tokens += len(scored)
+        n_bytes += int(token_bytes[scored].sum())
     model.train()
     nats, tokens, n_bytes = all_sum(nats, tokens, n_bytes)
     return nats / tokens, nats / math.log(2) / max(1, n_bytes)
 
 
 def sample_text():
-    """What the model writes now."""
+    """What the model writes now; of hidden tokens, what it takes them for."""
+    if objective != 'clm':
+        batch = load_batch('val', np.zeros(1, np.int64), 2 ** 40, [0])
+        model.eval()
+        with torch.no_grad(), autocast:
+            said = model(*batch)[0].argmax(-1)[batch[1] != IGNORE].tolist()
+        model.train()
+        return '\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in zip(
+            batch[1][batch[1] != IGNORE].tolist(), said))
     prompt = tokenizer.encode(sample_prompt) or [tokenizer.special.get('<|endoftext|>', int(bins['val'][0]))]
     with autocast:
         ids = model.generate(torch.tensor([prompt], device=device), sample_tokens, temperature=0.8, top_k=50)
@@ -324,11 +446,49 @@ def save_last():
     elif streaming is not None:
         positions = [stream.state]
     if main_process:
-        save_checkpoint(last_path, model, step=step, best_val=best_val, skipped=skipped, seen=seen.tolist(),
-                        optimizer=optimizer.state_dict(), scaler=scaler.state_dict(),
+        save_checkpoint(f'{last_path}.new', model, step=step, best_val=best_val, skipped=skipped,
+                        seen=seen.tolist(), window=window, vals=vals, lr_scale=lr_scale,
+                        bad_steps=sorted(bad_steps),
+                        optimizers=[o.state_dict() for o in optimizers], scaler=scaler.state_dict(),
                         tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'], config=config,
                         stream=positions if streaming else [],
                         shards=[os.path.basename(p) for p in shards])
+        names = [last_path] + [os.path.join(out_dir, f'last-{i}.pt') for i in range(1, keep)]
+        for older, newer in zip(names[:0:-1], names[-2::-1]):       # last.pt -> last-1.pt -> last-2.pt
+            if os.path.exists(newer):
+                os.replace(newer, older)
+        os.replace(f'{last_path}.new', last_path)
+
+
+def roll_back():
+    """To the last checkpoint, with half the learning rate; the step that spiked will be skipped."""
+    global step, stream, window, lr_scale, rolled_back
+    bad_steps.add(step)
+    model_then, then = load_checkpoint(last_path, device)
+    model.load_state_dict(model_then.state_dict())
+    for o, s in zip(optimizers, then['optimizers']):
+        o.load_state_dict(s)
+    if streaming is not None:
+        stream = open_stream(then['stream'][rank])
+    lr_scale /= 2
+    note('rollback', f'back to step {then["step"]}, learning rate x {lr_scale:g} from now on')
+    step, window, rolled_back = then['step'] - 1, then['window'], True
+
+
+def diagnose(vals, loss, ln_v, step, warmup, max_steps):
+    """What a series of [step, validation loss] and the training loss now say: (event, advice), or None."""
+    if step >= max(200, 2 * warmup) and vals[-1][1] > ln_v - 0.5:
+        return 'stuck', (f'val_loss {vals[-1][1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
+                         'learning rate too low or too high (look at gnorm), or a model too small')
+    last = [v for _, v in vals[-4:]]
+    if len(last) == 4 and last[0] < last[1] < last[2] < last[3]:
+        return ('memorising', 'val_loss rises while the training loss falls: more data, dropout, or stop; '
+                'best.pt has kept the best') if loss < last[0] else \
+            ('drift', 'both losses creep up: the order of the data or the numerics; try --dtype=float32, and '
+             'look at the documents with --show_batch')
+    if len(last) == 4 and max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:
+        return 'plateau', 'val_loss has not moved for four evaluations: a higher or lower rate, or other data'
+    return None
 
 
 # --- what is about to happen --------------------------------------------------------------------------------
@@ -362,9 +522,38 @@ if main_process:
     shutil.copyfile(os.path.join(data_dir, 'tokenizer.json'), os.path.join(out_dir, 'tokenizer.json'))
     shutil.copyfile(os.path.join(data_dir, 'meta.json'), os.path.join(out_dir, 'data.json'))
 
+# dense bfloat16 operations a second, from the makers' data sheets
+PEAK = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12, 'RTX 4090': 165e12}
+device_name = torch.cuda.get_device_name(device) if device_type == 'cuda' else ''
+peak = next((flops for name, flops in PEAK.items() if name in device_name), None)   # None: no MFU is claimed
+
+
+def memory_mb():
+    """The largest amount of memory so far: of the GPU, or of this process."""
+    return torch.cuda.max_memory_allocated() / 2 ** 20 if device_type == 'cuda' else \
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+@contextlib.contextmanager
+def out_of_memory_advice():
+    try:
+        yield
+    except RuntimeError as e:       # torch.OutOfMemoryError is one
+        if 'out of memory' not in str(e).lower() and "can't allocate memory" not in str(e).lower():
+            raise
+        smaller = max([d for d in range(1, micro_batch_size) if per_rank % d == 0], default=0)
+        advice = f'--micro_batch_size={smaller}: the result stays the same' if smaller else \
+            f'--block_size={block_size // 2}, or a smaller n_layer or n_embd'
+        raise ValueError(f'out of memory; try {advice}') from e
+
+
 # --- the loop -----------------------------------------------------------------------------------------------
 first_step, skipped, skipped_in_a_row = step, state.get('skipped', 0), 0
-stopping = False                # what the processes have agreed on
+window, vals = state.get('window', []), state.get('vals', [])      # [loss, gradient norm]; [step, val_loss]
+eval_s = data_s = save_s = 0.0
+last_save = time.time()
+lr_scale, bad_steps = state.get('lr_scale', 1.0), set(state.get('bad_steps', []))       # after a rollback
+stopping = rolled_back = False              # what the processes have agreed on
 seen = np.array(state.get('seen') or [0] * len(mixed))                  # sequences of each source
 start_time = window_start = time.time()
 window_steps = 0                # since the last log line
@@ -372,6 +561,7 @@ model.train()
 while True:
     # 1. evaluate; a resumed run has the evaluation of its first step behind it
     if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0):
+        began = time.time()
         val_loss, val_bpb = evaluate()
         val_ppl = math.exp(min(val_loss, 700))
         say(f'step {step:>6}/{max_steps} | val_loss: {val_loss:.4f} | val_ppl: {val_ppl:.2f} | '
@@ -386,66 +576,110 @@ while True:
             if main_process:
                 save_checkpoint(best_path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash,
                                 config=config)
+        vals.append([step, val_loss])
+        found = diagnose(vals, window[-1][0] if window else math.inf, math.log(vocab_size), step,
+                         warmup_steps, max_steps)
+        if found and objective == 'clm':
+            note(*found)
+        eval_s += time.time() - began
         window_start, window_steps = time.time(), 0         # evaluating is not training time
 
     # 2. save; stop
-    if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
+    due = all_sum(save_minutes > 0 and time.time() - last_save > 60 * save_minutes)[0] if save_minutes else 0
+    if (step % save_interval == 0 or step == max_steps or stopping or due) and step > first_step:
+        began = time.time()
         save_last()
+        last_save, save_s = time.time(), time.time() - began
     if step >= max_steps or stopping:
         break
 
     # 3. gradients of the mean loss over the whole global batch
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # dropout follows from (seed, step, rank)
-    lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
-    for group in optimizer.param_groups:
+    lr = lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
+    for group in (group for o in optimizers for group in o.param_groups):
         group['lr'] = lr
     starts = range(batch_size) if streaming is not None else \
-        sequence_starts(step, batch_size, n_train, block_size, seed, shuffle)
+        sequence_starts(step, batch_size, n_train, n_text, seed, shuffle)
     if mixed:
         seen += np.bincount(np.searchsorted(begins, starts, 'right') - 1, minlength=len(mixed))
     starts = starts[rank * per_rank:(rank + 1) * per_rank]
-    loss_sum = 0.0                                                      # over the tokens of this process
-    for i in range(0, per_rank, micro_batch_size):
-        x, y = load_batch('train', starts[i:i + micro_batch_size])
-        last = i + micro_batch_size == per_rank
-        with contextlib.nullcontext() if last or world == 1 else net.no_sync():     # DDP averages once
+    rows, began = range(rank * per_rank, (rank + 1) * per_rank), time.time()
+    batches = [load_batch('train', starts[i:i + micro_batch_size], step, rows[i:i + micro_batch_size])
+               for i in range(0, per_rank, micro_batch_size)]
+    accident = drills.pop(step, None)
+    if accident == 'kill':
+        os.kill(os.getpid(), signal.SIGKILL)
+    if accident == 'slowdata':
+        time.sleep(3)
+    if accident == 'badbatch':      # noise instead of text
+        for x, y, *_ in batches:
+            x.random_(0, vocab_size)
+            y.random_(0, vocab_size)
+    data_s += time.time() - began
+    n_scored = [int((batch[1] != IGNORE).sum()) for batch in batches]
+    n_all = tokens_per_step if objective == 'clm' else max(1, all_sum(sum(n_scored))[0])
+    loss_sum = 0.0                                                      # over the targets of this process
+    for i, (batch, n) in enumerate(zip(batches, n_scored)):
+        last = i == len(batches) - 1
+        with contextlib.nullcontext() if last or world == 1 else net.no_sync(), out_of_memory_advice():
             with autocast:
-                loss = net(x, y)[1]
+                loss = net(*batch)[1]
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
-            scaler.scale(loss * (y.numel() / tokens_per_step * world)).backward()
-        loss_sum += loss.detach() * y.numel()
+            scaler.scale(loss * (n / n_all * world)).backward()
+            if accident in ('nan', 'spike'):
+                model.norm.weight.grad.mul_(math.nan if accident == 'nan' else 1e4)
+        loss_sum += loss.detach() * n
 
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
-    scaler.unscale_(optimizer)
+    for o in optimizers:
+        scaler.unscale_(o)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()  # before clipping
     loss_sum, votes = all_sum(float(loss_sum), stop_asked)
     stopping = votes > 0                                    # together, or those who stay would wait for ever
-    if math.isfinite(norm) and math.isfinite(loss_sum):
-        scaler.step(optimizer)
+    loss = loss_sum / n_all
+    finite = math.isfinite(norm) and math.isfinite(loss)
+    trouble = f'loss {loss}, gradient norm {norm}: not finite' if not finite else \
+        spike(window, loss, norm, spike_z)
+    if trouble and finite and spike_action == 'log':
+        note('spike', trouble)
+        trouble = None
+    if trouble is None and step not in bad_steps:           # nothing that is not finite reaches the weights
+        for o in optimizers:
+            scaler.step(o)
         skipped_in_a_row = 0
-    else:                                                   # nothing that is not finite reaches the weights
+        window = [*window, [loss, norm]][-spike_window:]
+    else:
         skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
-        say(f'step {step}: loss {loss_sum}, gradient norm {norm}: update skipped')
+        note('skip', f'{trouble or "a step that was rolled back before"}: update skipped; see it with '
+                     f'--show_batch={step}')
+        if finite and spike_action == 'rollback' and step not in bad_steps and os.path.exists(last_path):
+            roll_back()
         if skipped_in_a_row >= (30 if scaler.is_enabled() else 3):  # float16 finds its scale by overflowing
-            raise ValueError(f'{skipped_in_a_row} updates in a row were not finite, the last at step {step}, '
-                             f'lr {lr:.2e}; {last_path} holds the last good checkpoint, if one was saved: '
-                             'resume from it with a lower --learning_rate, or with --dtype=float32')
+            raise ValueError(f'{skipped_in_a_row} updates in a row were skipped, the last at step {step}, '
+                             f'lr {lr:.2e}: {trouble}; {last_path} holds the last good checkpoint, if one '
+                             'was saved: resume with a lower --learning_rate, or with --dtype=float32')
     scaler.update()
-    optimizer.zero_grad(set_to_none=True)
+    for o in optimizers:
+        o.zero_grad(set_to_none=True)
     # --- end clip and step ---
     step += 1
     window_steps += 1
+    if rolled_back:             # this step never was
+        rolled_back, window_start, window_steps, data_s = False, time.time(), 0, 0.0
+        continue
 
     # 4. log
     if step % log_interval == 0 or step in (1, max_steps):
-        loss, dt = loss_sum / tokens_per_step, (time.time() - window_start) / window_steps
+        dt = (time.time() - window_start) / window_steps
         eta = dt * (max_steps - step)
         say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
             f'{dt * 1000:.0f} ms | {tokens_per_step / dt:,.0f} tok/s | eta '
             f'{int(eta // 60)}m{int(eta % 60):02d}s')
         log_metrics(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm, dt=dt,
-                    tok_s=tokens_per_step / dt, skipped=skipped)
-        window_start, window_steps = time.time(), 0
+                    tok_s=tokens_per_step / dt, skipped=skipped, data_s=data_s / window_steps,
+                    memory_mb=memory_mb(), eval_share=eval_s / (time.time() - start_time), save_s=save_s,
+                    mfu=flops_per_token(model.config) * tokens_per_step / dt / world / peak if peak else None)
+        window_start, window_steps, data_s = time.time(), 0, 0.0
 
 # --- summary ------------------------------------------------------------------------------------------------
 if step < max_steps:

@@ -53,10 +53,13 @@ def mistake(result, *words):
         assert word in lines[0], (word, lines[0])
 
 
+TIMES = 'dt', 'tok_s', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu'
+
+
 def metrics(out_dir):
     """metrics.jsonl without the figures that no two runs share."""
     with open(pathlib.Path(out_dir) / 'metrics.jsonl', encoding='utf-8') as f:
-        return [{k: v for k, v in json.loads(line).items() if k not in ('dt', 'tok_s')} for line in f]
+        return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in f]
 
 
 @pytest.fixture(scope='session')

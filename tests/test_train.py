@@ -48,11 +48,11 @@ def test_loss_starts_near_ln_v_and_falls(base):
 
 def test_out_dir_is_complete(base, data_dir):
     assert {p.name for p in base.iterdir()} == {
-        'last.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json', 'metrics.jsonl', 'train.log',
-        'samples.txt'}
+        'last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json', 'metrics.jsonl',
+        'train.log', 'samples.txt'}
     model, state = load_checkpoint(base)                # best.pt: enough to use the model,
     assert state['step'] == 16 and state['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
-    assert 'optimizer' in torch.load(base / 'last.pt', weights_only=True)   # last.pt: to go on
+    assert 'optimizers' in torch.load(base / 'last.pt', weights_only=True)   # last.pt: to go on
     config = json.loads((base / 'config.json').read_text(encoding='utf-8'))
     assert config['max_steps'] == 16 and config['dropout'] == 0.1 and config == state['config']
     assert (base / 'samples.txt').read_text(encoding='utf-8').count('--- step') == 5
@@ -129,7 +129,7 @@ def test_init_from_a_folder_starts_from_its_weights_at_step_0(base, data_dir, tm
     assert second['step'] == 1 and second['lr'] == pytest.approx(0.5e-2)    # on a schedule of its own
     model, state = load_checkpoint(out / 'last.pt')
     assert state['step'] == 3 and model.config.n_layer == 2     # the checkpoint's architecture
-    assert all(s['step'] == 3 for s in state['optimizer']['state'].values())        # a new optimizer
+    assert all(s['step'] == 3 for s in state['optimizers'][0]['state'].values())        # a new optimizer
 
 
 def test_every_documented_setting_exists():

@@ -1,0 +1,142 @@
+"""Accidents, caused on purpose: what train.py does about them, and that what it did is written down."""
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, TINY, lift, metrics, mistake, ok, run
+
+from model import load_checkpoint
+
+FLAGS = [*TINY, '--max_steps=120', '--learning_rate=3e-3', '--eval_interval=40', '--save_interval=40',
+         '--spike_window=40']
+
+
+def train(data_dir, out, *flags):
+    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *FLAGS, *flags)
+
+
+def events(out):
+    return [(m['step'], m['event']) for m in metrics(out) if 'event' in m]
+
+
+@pytest.fixture(scope='module')
+def quiet(data_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp('quiet')
+    ok(train(data_dir, out))
+    return out
+
+
+def test_a_quiet_run_is_left_alone(quiet):
+    assert events(quiet) == [] and metrics(quiet)[-1].get('skipped', 0) == 0
+
+
+@pytest.mark.parametrize('accident', ['nan', 'spike', 'badbatch'])
+def test_an_accident_costs_one_update_and_is_written_down(data_dir, quiet, tmp_path, accident):
+    ok(train(data_dir, tmp_path, f'--inject={accident}@110'))
+    before = [m for m in metrics(quiet) if 'loss' in m and m['step'] <= 110]
+    assert [m for m in metrics(tmp_path) if 'loss' in m and m['step'] <= 110] == before
+    assert events(tmp_path) == [(110, 'skip')]
+    assert metrics(tmp_path)[-1].get('skipped', 1) == 1
+    model, state = load_checkpoint(tmp_path / 'last.pt')
+    assert state['skipped'] == 1 and all(p.isfinite().all() for p in model.parameters())
+    a, b = ([m['val_loss'] for m in metrics(out) if 'val_loss' in m][-1] for out in (tmp_path, quiet))
+    assert abs(a - b) < 0.1
+
+
+def test_a_rollback_goes_to_the_last_checkpoint_with_half_the_rate(data_dir, tmp_path):
+    ok(train(data_dir, tmp_path, '--inject=spike@110', '--spike_action=rollback'))
+    assert events(tmp_path) == [(110, 'skip'), (110, 'rollback'), (110, 'skip')]    # again on the way back
+    rates = [(m['step'], m['lr']) for m in metrics(tmp_path) if 'lr' in m]
+    assert rates[109][0] == 110 and rates[110][0] == 81 and math.isclose(rates[110][1], rates[80][1] / 2)
+    state = load_checkpoint(tmp_path / 'last.pt')[1]
+    assert state['step'] == 120 and state['lr_scale'] == 0.5 and state['bad_steps'] == [110]
+
+
+def test_a_logged_spike_changes_nothing(data_dir, tmp_path):
+    ok(train(data_dir, tmp_path, '--inject=badbatch@110', '--spike_action=log'))
+    assert events(tmp_path) == [(110, 'spike')] and load_checkpoint(tmp_path / 'last.pt')[1]['skipped'] == 0
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(data_dir, quiet, tmp_path):
+    ok(train(data_dir, tmp_path, '--keep=3'))
+    assert {p.name for p in tmp_path.glob('last*.pt')} == {'last.pt', 'last-1.pt', 'last-2.pt'}
+    for name in ('last.pt', 'last-1.pt'):
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[:len(data) // 2])
+    printed = ok(train(data_dir, tmp_path, '--keep=3', '--init_from=resume'))
+    assert printed.count('going on from an older checkpoint') == 2 and 'resumed at step 40' in printed
+    a, b = (load_checkpoint(out / 'last.pt')[0].state_dict() for out in (quiet, tmp_path))
+    assert all((a[k] == b[k]).all() for k in a)                 # the straight run, bit for bit
+    for path in tmp_path.glob('last*.pt'):
+        path.write_bytes(b'no checkpoint')
+    mistake(train(data_dir, tmp_path, '--init_from=resume'), 'last-2.pt')
+
+
+def test_checkpoints_by_the_clock(data_dir, tmp_path):
+    ok(train(data_dir, tmp_path, '--save_minutes=0.00001', '--save_interval=1000', '--keep=50'))
+    assert len(list(tmp_path.glob('last*.pt'))) == 50
+
+
+def test_kill_is_a_kill_and_the_drill_goes_on(data_dir, quiet, tmp_path):
+    flags = [f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *FLAGS]
+    command = [sys.executable, ROOT / 'train.py', *flags, '--inject=kill@90']
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    ok(run('train.py', *flags, '--init_from=resume'))
+    assert [m for m in metrics(tmp_path) if 'loss' in m] == [m for m in metrics(quiet) if 'loss' in m]
+
+
+def test_show_batch_prints_the_documents_of_a_step_and_touches_nothing(data_dir, tmp_path):
+    printed = ok(train(data_dir, tmp_path / 'run', '--show_batch=7'))
+    assert printed.count('--- step 7, sequence ') == 8 and not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('vals, loss, event', [
+    ([[300, 6.2]], 6.2, 'stuck'), ([[300, 4.0]], 3.9, None), ([[100, 6.2]], 6.2, None),
+    ([[0, 6.2], [100, 5], [200, 4], [300, 3.9]], 3.5, None),
+    ([[i, 4 + i / 1000] for i in range(0, 400, 100)], 3.0, 'memorising'),
+    ([[i, 4 + i / 1000] for i in range(0, 400, 100)], 4.6, 'drift'),
+    ([[i, 4 - i / 1e6] for i in range(0, 400, 100)], 3.9, 'plateau')])
+def test_detectors(vals, loss, event):
+    found = lift('train.py', 'diagnose')(vals, loss, math.log(512), vals[-1][0], 10, 1000)
+    assert (found and found[0]) == event
+
+
+def test_what_a_spike_is():
+    spike = lift('train.py', 'spike')
+    window = [[3 + 0.1 * (i % 2), 1.0] for i in range(50)]              # mean 3.05, deviation 0.05
+    assert spike(window, 3.4, 1.0, 8) is None and 'loss' in spike(window, 3.5, 1.0, 8)
+    assert spike(window, 3.0, 2.9, 8) is None and 'gradient norm' in spike(window, 3.0, 3.1, 8)
+    assert spike(window[:29], 99, 99, 8) is None and spike(window, 99, 99, 0) is None
+
+
+def test_muon_and_wsd_train_and_resume_exactly(data_dir, tmp_path):
+    flags = ['--optimizer=muon', '--schedule=wsd', '--decay_steps=40', '--qk_norm=True']
+    ok(train(data_dir, tmp_path / 'a', *flags))
+    rates = [m['lr'] for m in metrics(tmp_path / 'a') if 'lr' in m]
+    assert set(rates[4:81]) == {3e-3} and rates[100] == pytest.approx(3e-3 - 2.7e-3 / 2)
+    flags = [f'--data_dir={data_dir}', f'--out_dir={tmp_path}/b', *FLAGS, *flags]
+    subprocess.run([sys.executable, ROOT / 'train.py', *flags, '--inject=kill@90'], capture_output=True)
+    ok(run('train.py', *flags, '--init_from=resume'))
+    assert metrics(tmp_path / 'a') == metrics(tmp_path / 'b')
+    kinds = torch.load(tmp_path / 'a/last.pt', weights_only=True)['optimizers']
+    assert len(kinds) == 2 and len(kinds[1]['param_groups'][0]['params']) == 2 * 7     # blocks of 7 matrices
+
+
+@pytest.mark.parametrize('flag, words', [
+    ('--inject=fire@3', ['fire@3', 'nan@50']), ('--keep=0', ['keep=0']),
+    ('--spike_action=pray', ['pray', 'rollback']),
+    ('--optimizer=sgd', ['sgd', 'muon']), ('--schedule=wsd --decay_steps=119', ['decay_steps=119']),
+    ('--objective=gan', ['gan', 'span'])])
+def test_settings_that_cannot_be(data_dir, tmp_path, flag, words):
+    mistake(train(data_dir, tmp_path / 'run', *flag.split()), *words)
+
+
+def test_metrics_lines_are_json_and_name_what_the_system_did(quiet):
+    rows = [json.loads(line) for line in (quiet / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
+    logged = [row for row in rows if 'loss' in row]
+    assert all(0 <= row['data_s'] < row['dt'] and row['memory_mb'] > 50 for row in logged)
+    assert all(row['mfu'] is None for row in logged)                    # on a CPU, none is claimed
+    assert 0 < logged[-1]['eval_share'] < 1

@@ -1,0 +1,149 @@
+"""Masked tokens, hidden spans, packed documents: what the model is given, and what it must not see."""
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import TINY, metrics, mistake, ok, run
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data import IGNORE, document_starts, hide_spans, hide_tokens, span_lengths
+from model import GPT, GPTConfig, load_checkpoint
+
+MASK, N = 500, 400          # ids of text are below N
+X = np.random.default_rng(0).integers(0, N, (64, 200))
+SENTINELS = list(range(500, 554))
+
+
+def test_of_15_percent_80_are_masked_10_random_10_kept():
+    x, y = hide_tokens(X, 1, 7, range(64), MASK, N)
+    chosen = y != IGNORE
+    assert (x[~chosen] == X[~chosen]).all() and (y[chosen] == X[chosen]).all()
+    n = chosen.sum()
+    assert abs(n / X.size - 0.15) < 4 * (0.15 * 0.85 / X.size) ** 0.5
+    for share, found in ((0.8, x[chosen] == MASK), (0.1, x[chosen] == X[chosen])):
+        assert abs(found.mean() - share) < 4 * (share * (1 - share) / n) ** 0.5 + 0.1 / N
+    other = x[chosen & (x != MASK) & (x != X)]
+    assert 0 <= other.min() and other.max() < N and len(set(other.tolist())) > 50
+
+
+@pytest.mark.parametrize('hide', [lambda *a: hide_tokens(*a, MASK, N),
+                                  lambda *a: hide_spans(*a, SENTINELS, 216)[:2]])
+def test_what_is_hidden_follows_from_seed_step_and_row_alone(hide):
+    whole = hide(X, 1, 7, range(64))
+    parts = [hide(X[i:i + 8], 1, 7, range(i, i + 8)) for i in range(0, 64, 8)]      # as eight devices would
+    for i in (0, 1):
+        assert (whole[i] == np.concatenate([p[i] for p in parts])).all()
+    for other in (hide(X, 2, 7, range(64)), hide(X, 1, 8, range(64)), hide(X, 1, 7, range(64, 128))):
+        assert (whole[0] != other[0]).mean() > 0.1
+    assert (hide(X, 1, 7, range(64))[0] == whole[0]).all()
+
+
+def restored(x, y, n_prefix):
+    """The text again: each sentinel of the prefix stands for what follows it in the answer."""
+    answer = [*x[n_prefix:], y[-1]]
+    spans, current = {}, None
+    for token in answer:
+        if token in SENTINELS:
+            current = spans.setdefault(int(token), [])
+        else:
+            current.append(token)
+    assert spans.pop(int(y[-1])) == []                              # the last sentinel ends the answer
+    text = []
+    for token in x[:n_prefix]:
+        text += spans.pop(int(token)) if token in SENTINELS else [token]
+    assert not spans
+    return text
+
+
+@given(st.integers(8, 300), st.integers(0, 1000))
+def test_spans_are_invertible_and_fill_the_context(T, step):
+    n_text, n_hidden, n_spans = span_lengths(T)
+    assert n_text + 2 * n_spans <= T < n_text + 2 * n_spans + 4
+    assert abs(n_hidden - 0.15 * n_text) <= 0.5 or n_hidden == 1
+    texts = np.tile(np.arange(n_text), (4, 1))
+    x, y, n_prefix = hide_spans(texts, 3, step, range(4), SENTINELS, T)
+    assert x.shape == y.shape == (4, n_text + 2 * n_spans)
+    for row in range(4):
+        assert restored(x[row], y[row], n_prefix) == list(range(n_text))
+        assert (y[row, :n_prefix - 1] == IGNORE).all()
+        assert (y[row, n_prefix - 1:-1] == x[row, n_prefix:]).all()
+        assert [t for t in x[row, :n_prefix] if t in SENTINELS] == SENTINELS[:n_spans]
+
+
+def test_hidden_spans_have_the_mean_length_and_are_drawn_anew():
+    n_text, n_hidden, n_spans = span_lengths(216)
+    assert abs(n_hidden / n_spans - 3) < 0.2
+    firsts = {int(np.argmax(hide_spans(X, 1, s, range(64), SENTINELS, 216)[0][0] >= 500)) for s in range(40)}
+    assert len(firsts) > 8
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return GPT(GPTConfig(600, 64, 2, 2, 1, 32, 64)).eval()
+
+
+def test_a_packed_document_is_read_as_if_it_were_alone(model):
+    a, b = torch.randint(0, 400, (20,)), torch.randint(0, 400, (30,))
+    end = torch.tensor([555])
+    packed = torch.cat([end, a, end, b])[None]
+    document, position = document_starts(packed.numpy(), 555)
+    assert position[0].tolist() == [*range(21), *range(31)]
+    mask = torch.from_numpy(document[:, None, :, None] == document[:, None, None, :]).tril()
+    logits = model(packed, mask=mask, positions=torch.from_numpy(position))[0][0]
+    alone = [model(torch.cat([end, part])[None])[0][0] for part in (a, b)]
+    assert torch.allclose(logits, torch.cat(alone), atol=1e-5)      # sums of other kernels, float32
+    other = packed.clone()
+    other[0, 1:21] = 7                                              # document A
+    again = model(other, mask=mask, positions=torch.from_numpy(position))[0][0]
+    assert (again[21:] == logits[21:]).all() and (again[5] != logits[5]).any()
+
+
+def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
+    x = torch.randint(0, 400, (1, 30))
+    mask = torch.ones(30, 30, dtype=torch.bool).tril()[None, None]
+    mask[..., :10, :10] = True
+    before = model(x, mask=mask)[0][0]
+    for at, reach in ((9, 0), (20, 20)):                            # who may notice that token `at` changed
+        other = x.clone()
+        other[0, at] = 399 - other[0, at]
+        changed = (model(other, mask=mask)[0][0] != before).any(-1)
+        assert changed[reach:].all() and not changed[:reach].any()
+
+
+def test_label_smoothing_and_focal_loss_are_the_formulas_and_only_for_training(model):
+    x, y = torch.randint(0, 400, (2, 2, 30))
+    y[0, :5] = IGNORE
+    logits, plain = model(x, y)
+    logp = F.log_softmax(logits, -1)
+    right = logp.gather(-1, y.clamp(min=0)[..., None])[..., 0][y != IGNORE]
+    assert torch.allclose(plain, -right.mean())
+    model.label_smoothing, model.focal = 0.1, 2.0
+    assert model(x, y)[1] == plain                                  # eval
+    model.train()
+    smooth = -(0.9 * right + 0.1 * logp.mean(-1)[y != IGNORE])
+    assert torch.allclose(model(x, y)[1], (smooth * (1 - right.exp()) ** 2).mean(), atol=1e-6)
+
+
+@pytest.mark.parametrize('flags', [['--objective=mlm'], ['--objective=span'], ['--document_mask=True']])
+def test_every_objective_learns_and_two_processes_compute_what_one_does(data_dir, tmp_path, flags):
+    flags = [f'--data_dir={data_dir}', *TINY, *flags, '--micro_batch_size=4', '--learning_rate=3e-3']
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/one'))
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/two', processes=2))
+    one, two = metrics(tmp_path / 'one'), metrics(tmp_path / 'two')
+    for a, b in zip(one, two, strict=True):
+        for k in a:                                                 # sums in another order
+            assert not isinstance(a[k], float) or abs(a[k] - b[k]) < 1e-4 * max(1, abs(a[k])), k
+    losses = [m['loss'] for m in one if 'loss' in m]
+    assert losses[-1] < losses[0] - 0.2
+    state = load_checkpoint(tmp_path / 'one/last.pt')[1]
+    assert state['step'] == 12 and state['config']['objective'] in str(flags) + 'clm'
+
+
+def test_a_tokenizer_without_mask_or_sentinels_cannot_serve(tmp_path):
+    (tmp_path / 'one.txt').write_text('to be or not to be\n' * 200, encoding='utf-8')
+    ok(run('prepare.py', f'--source={tmp_path}/one.txt', '--tokenizer=byte', f'--out_dir={tmp_path}/data'))
+    for flag in ('--objective=mlm', '--objective=span', '--document_mask=True'):
+        result = run('train.py', f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', *TINY, flag)
+        mistake(result, 'special')

@@ -1,0 +1,149 @@
+"""The planner's arithmetic: against the sources' cases, against what torch keeps, against sums by hand."""
+import math
+import re
+import runpy
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, mistake, ok, run
+
+from model import (GPT, GPTConfig, activation_bytes, bytes_sent, cheapest_to_serve, count_parameters,
+                   device_bytes, state_bytes, strategy)
+
+CODEPARROT, N = GPTConfig(32768, 1024, 48, 25, 0, 1600), 1_532_059_200
+BIG = GPTConfig(32768, 4096, 80, 64, 8, 8192, 28672)        # 70B
+
+
+@pytest.mark.parametrize('n, devices, stage, gigabytes', [
+    (70e9, 1, 0, 1120), (7e9, 8, 0, 112), (7e9, 8, 1, 38.5), (7e9, 8, 2, 26.25), (7e9, 8, 3, 14),
+    (1_130_981_376, 1, 0, 18.1)])       # mega: "17 GB for 1.1B"
+def test_state_is_16_bytes_a_parameter_shared_out_by_stages(n, devices, stage, gigabytes):
+    assert state_bytes(n, devices, stage) / 1e9 == pytest.approx(gigabytes, rel=1e-3)
+    assert state_bytes(n, 1, stage) == state_bytes(n, 1, stage, mixed=False) == 16 * n
+
+
+def test_70B_are_140_GB_of_bfloat16_weights_and_560_of_moments():
+    assert state_bytes(70e9, math.inf, 2) - state_bytes(70e9, math.inf, 3) == 140e9
+    assert state_bytes(70e9, 1, 0) - state_bytes(70e9, math.inf, 1) == 280e9 + 560e9      # 280: master copy
+
+
+@pytest.mark.parametrize('optimizer, per_parameter', [('AdamW', 16), ('Muon', 12)])
+def test_this_projects_state_is_what_torch_holds(optimizer, per_parameter):
+    p = torch.nn.Parameter(torch.randn(64, 48))
+    o = getattr(torch.optim, optimizer)([p])
+    p.grad = torch.randn_like(p)
+    o.step()
+    held = sum(t.nbytes for t in (p, p.grad, *o.state[p].values()) if t.dim())
+    assert held == per_parameter * p.numel()
+
+
+def kept(function, model, dtype):
+    """Bytes of distinct storages that autograd saves: of activations, of the matrices' copies in bfloat16."""
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    matrices = {shape for p in model.parameters() if p.dim() == 2 for shape in (p.shape, p.shape[::-1])}
+    storages, sums = {}, [0, 0]
+
+    def pack(t):
+        s = t.untyped_storage()
+        if s.data_ptr() not in parameters | storages.keys():
+            storages[s.data_ptr()] = s          # alive, so that its address is not used again
+            sums[t.dtype == torch.bfloat16 and t.shape in matrices] += s.nbytes()
+        return t
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), \
+            torch.autocast('cpu', dtype, enabled=dtype != torch.float32):
+        function()
+    return sums
+
+
+@pytest.mark.parametrize('checkpoint', [False, True])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('config', [
+    GPTConfig(256, 96, 6, 8, 0, 256, 768), GPTConfig(3000, 96, 2, 4, 0, 64), GPTConfig(128, 200, 3, 2, 1, 64),
+    GPTConfig(500, 64, 4, 6, 2, 96, qk_norm=True), GPTConfig(70, 33, 1, 1, 0, 8, tie_embeddings=False)])
+def test_activations_are_what_autograd_keeps(config, dtype, checkpoint):
+    torch.manual_seed(0)
+    model, batch = GPT(config).train(), 3
+    model.grad_checkpoint = checkpoint
+    tokens = torch.randint(config.vocab_size, (batch, config.block_size + 1))
+    idx, targets = tokens[:, :-1], tokens[:, 1:]
+    measured, copies = kept(lambda: model(idx, targets)[1], model, dtype)
+    if checkpoint:          # add the block that is computed again, unless the output layer has kept more
+        x = torch.randn(batch, config.block_size, config.n_embd, requires_grad=True)
+        inside, _ = kept(lambda: model.blocks[0](x, model.cos, model.sin), model, dtype)
+        measured = max(measured, (config.n_layer - 1) * x.nbytes + inside)
+    elif dtype == torch.bfloat16:       # 2 bytes for every weight of a matrix product
+        untied = 0 if config.tie_embeddings else model.embedding.weight.numel()
+        assert copies == 2 * (sum(p.numel() for p in model.parameters() if p.dim() == 2) - untied)
+    assert activation_bytes(config, batch, dtype, checkpoint) == pytest.approx(measured, rel=0.025)
+
+
+def test_a_device_holds_state_copies_and_activations():
+    c = GPTConfig(256, 64, 2, 4, 0, 64, 192)
+    n = count_parameters(c)
+    way_back = 2 * 4 * 3 * 64 * 256         # gradients of logits and log p
+    for dtype, width in ((torch.float32, 16), (torch.bfloat16, 18)):
+        assert device_bytes(c, 1, 0, 3, dtype) == \
+            width * n['total'] + activation_bytes(c, 3, dtype) + way_back
+    assert device_bytes(c, math.inf, 3, 0) == 10 * max(n['per block'], n['embedding'])
+
+
+def test_bytes_sent_are_those_of_a_ring():
+    for n in (2, 8, 16):        # n chunks: at each beat of either phase, n - 1, a device sends one
+        assert bytes_sent(N, n, 0) == pytest.approx(2 * (n - 1) * (4 * N / n))
+    assert 4 * N / 1e9 == pytest.approx(6.13, abs=0.01)                     # of gradients; X-54: 11.5 GB sent
+    assert bytes_sent(N, 16, 0) / 1e9 == pytest.approx(11.49, abs=0.01)
+    assert bytes_sent(N, 8, 3) == 1.5 * bytes_sent(N, 8, 0) == 1.5 * bytes_sent(N, 8, 2)
+    assert bytes_sent(N, 1, 0) == 0 and bytes_sent(N, 8, 3, 4) == 3 * bytes_sent(N, 8, 3)
+
+
+@pytest.mark.parametrize('config, devices, gigabytes, batch, words', [
+    (CODEPARROT, 1, 80, 4, 'shard=ddp'), (CODEPARROT, 8, 40, 4, 'shard=ddp activations grad_checkpoint=True'),
+    (CODEPARROT, 8, 80, 64, 'shard=ddp activations micro_batch_size= grad_checkpoint=True'),
+    (CODEPARROT, 8, 24, 1, 'shard=zero1'), (CODEPARROT, 8, 16, 1, 'shard=fsdp'),
+    (CODEPARROT, 1, 24, 1, 'too large shard=fsdp'),
+    (BIG, 8, 80, 1, 'too large grad_checkpoint'), (BIG, 64, 80, 1, 'shard=fsdp activations grad_checkpoint'),
+    (GPTConfig(32768, 4096, 2, 512, 8, 65536), 1024, 80, 1, 'not one layer tensor parallelism')])
+def test_the_advice_is_one_sentence_for_what_does_not_fit(config, devices, gigabytes, batch, words):
+    advice = strategy(config, devices, gigabytes * 1e9, batch)
+    assert '\n' not in advice and all(word in advice for word in words.split()), advice
+
+
+def test_a_smaller_model_of_the_same_loss_pays_once_it_is_used():
+    law = lambda n, d: 1.8172 + 482.01 / n ** 0.3478 + 2085.43 / d ** 0.3658
+    sizes = []
+    for served in (0, 1e11, 1e12, 1e13):
+        n, d, loss = cheapest_to_serve(N, 20 * N, served)
+        assert n <= N and law(n, d) == pytest.approx(law(N, 20 * N)) == pytest.approx(loss)
+        assert 6 * n * d + 2 * n * served <= (6 * 20 * N * N + 2 * N * served) * (1 + 1e-9)
+        sizes.append(n / N)
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 0.7 and sizes[-1] < 0.5
+
+
+def test_the_originals_durations_imply_less_than_a_tenth_of_16_A100():
+    day = 16 * 312e12 * 86400
+    assert 6 * 1_529_628_800 * 50_000 * 512 * 1024 / (7 * day) == pytest.approx(0.080, abs=5e-4)
+    assert 6 * 111_008_256 * 150_000 * 192 * 1024 / day == pytest.approx(0.046, abs=5e-4)
+
+
+def test_the_plan_of_codeparrot():
+    out = ok(run('model.py', ROOT / 'config/codeparrot.py', '--gpus=16', '--peak_tflops=312', '--mfu=0.08',
+                 '--gpu_hour=2', '--disk_gb_s=2', '--gpu_mtbf_hours=32000'))
+    hours = 10_136_073_600 * 50_000 * 512 * 1024 / (0.08 * 16 * 312e12) / 3600
+    assert f'{hours / 24:,.1f} days on 16 GPUs' in out and f'{hours * 16 * 2:,.2f} at 2 a GPU hour' in out
+    assert '30.64B tokens' in out and '26.214B tokens planned, 17.1 a parameter, about comp' in out
+    assert re.search(r'DDP +24\.51 ', out) and re.search(r'ZeRO-3 = FSDP +1\.53 ', out)
+    young = math.sqrt(2 * (12 * N / 2e9) * (32000 / 16 * 3600)) / 3600
+    assert '6.13 GB of gradients; each GPU sends 11.49 GB' in out and f'save every {young:.2f} hours' in out
+
+
+def test_every_config_has_a_plan(monkeypatch, capsys):
+    for path in ROOT.glob('config/*.py'):
+        monkeypatch.setattr(sys, 'argv', ['model.py', str(path)])
+        runpy.run_path(str(ROOT / 'model.py'), run_name='__main__')
+        assert 'shard=ddp' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('flag', ['--gpus=0', '--bogus=1', '--mfu=nan'])
+def test_a_machine_that_cannot_be_is_one_line(flag):
+    mistake(run('model.py', ROOT / 'config/nano.py', flag), flag)
