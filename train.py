@@ -24,6 +24,7 @@ import contextlib, dataclasses, glob, json, math, os, resource, shutil, signal, 
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.optim import ZeroRedundancyOptimizer
 from configurator import configure
 from data import (IGNORE, Stream, document_starts, hide_spans, hide_tokens, open_bins, sequence_starts,
                   sequences, span_lengths)
@@ -36,6 +37,9 @@ data_dir = 'data/quickstart'    # made by prepare.py
 out_dir = 'out/base'
 init_from = 'scratch'           # or resume: go on with out_dir/last.pt; or a folder: its weights, from step 0
 overwrite = False               # True: start over in an out_dir that holds a run, and delete it
+extend_vocab = False            # init_from=FOLDER: take its weights over to another tokenizer
+replay_dir: str | None = None   # data of before, with the same tokenizer, against forgetting
+replay = 0.1                    # share of each step's sequences that comes from replay_dir
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order; a stream cannot
 # objective
@@ -87,6 +91,8 @@ show_batch: int | None = None   # print the documents of this step's batch, trai
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # of matrix products: float32, bfloat16, float16; auto = bfloat16 if native
 compile: bool | None = None     # torch.compile; None = on CUDA
+shard = 'ddp'                   # or zero1: each process keeps the optimizer's state of some parameters
+grad_checkpoint = False         # keep each block's input, compute the rest again: less memory, more time
 seed = 1337
 config = configure(globals())
 
@@ -94,7 +100,8 @@ for _name in ('max_steps', 'batch_size', 'log_interval', 'eval_interval', 'save_
     if config[_name] < 1:
         raise ValueError(f'{_name}={config[_name]} must be at least 1')
 for _name, _choices in (('optimizer', 'adamw muon'), ('schedule', 'cosine wsd'),
-                        ('objective', 'clm mlm span'), ('spike_action', 'skip rollback log')):
+                        ('objective', 'clm mlm span'), ('spike_action', 'skip rollback log'),
+                        ('shard', 'ddp zero1')):
     if config[_name] not in _choices.split():
         raise ValueError(f'{_name}={config[_name]!r} must be one of: {_choices.replace(" ", ", ")}')
 if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
@@ -200,6 +207,13 @@ vocab_size = tokenizer.vocab_size
 token_bytes = np.array(tokenizer.text_bytes)                            # for bits per byte
 mixed = meta.get('sources', {}) if len(meta.get('sources', {})) > 1 and streaming is None else {}
 begins = [source['begins'] for source in mixed.values()]                # in train.bin
+n_replay = 0                    # sequences of a step
+if replay_dir is not None:
+    replay_meta, replay_bins = open_bins(replay_dir, block_size)
+    bins['replay'], n_replay = replay_bins['train'], round(batch_size * replay)
+    if replay_meta['tokenizer_hash'] != tokenizer.hash or not 0 < n_replay < batch_size or streaming:
+        raise ValueError(f'replay_dir={replay_dir} needs data of the same tokenizer, no stream, and a replay '
+                         f'between 0 and 1 that makes 1 to {batch_size - 1} sequences, not {n_replay}')
 n_train, shards = meta['tokens']['train'], []                           # shards of a stream
 if streaming is not None:       # each process reads shards of its own
     pattern = os.path.join(streaming, '*') if os.path.isdir(streaming) else streaming
@@ -218,11 +232,41 @@ if (objective == 'mlm' and mask_id < 0) or (objective == 'span' and not sentinel
 n_text = span_lengths(block_size)[0] if objective == 'span' else block_size     # tokens of text in a sequence
 
 
+def carry_over(weight, old, new):
+    """Embeddings for another tokenizer's vocabulary, (V_new, C): a token of the old one keeps its row, any
+    other begins as the mean of the rows of the old tokens that spell it, a new special token as the mean of
+    all: near what it will have to be."""
+    ids = {token: i for i, token in enumerate(old.all_bytes)}
+    rows = []
+    for token in new.all_bytes:
+        text = token.decode('utf-8', 'replace')
+        spelled = [ids[token]] if token in ids else [] if text in new.special else \
+            old.encode(text) if '\ufffd' not in text else [ids[bytes([b])] for b in token]
+        rows.append(weight[spelled].mean(0) if spelled else weight.mean(0))
+    return torch.stack(rows)
+
+
+def starts_of(step):
+    """Where the sequences of a step begin, (batch_size,): the first n_replay of them in bins['replay']."""
+    if streaming is not None:
+        return np.arange(batch_size)
+    new = sequence_starts(step, batch_size - n_replay, n_train, n_text, seed, shuffle)
+    if not n_replay:
+        return new
+    old = sequence_starts(step, n_replay, len(bins['replay']), n_text, seed, shuffle)
+    return np.concatenate([old, new])
+
+
 def load_batch(side, starts, step, rows):
     """What model.forward takes: inputs and targets, int64 (B, T), and for some objectives mask and positions.
     rows: the numbers of these sequences in the global batch. From a stream, as many as there are starts."""
-    x, y = stream.take(len(starts)) if side == 'train' and streaming is not None else \
-        sequences(bins[side], starts, n_text)
+    if side == 'train' and streaming is not None:
+        x, y = stream.take(len(starts))
+    else:
+        k = max(0, n_replay - rows[0]) if side == 'train' else 0
+        parts = [sequences(bins[s], part, n_text) for s, part in (('replay', starts[:k]), (side, starts[k:]))
+                 if len(part)]
+        x, y = (np.concatenate(p) for p in zip(*parts))
     mask = positions = None
     if objective == 'mlm':
         x, y = hide_tokens(x, seed, step, rows, mask_id, len(tokenizer.vocab))
@@ -244,8 +288,8 @@ def load_batch(side, starts, step, rows):
 if show_batch is not None:
     if streaming is not None:
         raise ValueError('show_batch: a stream has no batch by number; prepare bins to look at it')
-    starts = sequence_starts(show_batch, batch_size, n_train, n_text, seed, shuffle)
-    for row, x in enumerate(load_batch('train', starts, show_batch, range(batch_size))[0].tolist()):
+    shown = load_batch('train', starts_of(show_batch), show_batch, range(batch_size))[0]
+    for row, x in enumerate(shown.tolist()):
         print(f'--- step {show_batch}, sequence {row} of {batch_size}\n{tokenizer.decode(x)}')
     sys.exit(0)
 
@@ -283,9 +327,18 @@ elif init_from == 'resume':
     step, best_val = state['step'], state['best_val']
 else:                           # the architecture is that of the checkpoint; dropout is a matter of this run
     source, state = load_checkpoint(init_from, device)
+    if extend_vocab:
+        old = Tokenizer.load(os.path.join(init_from, 'tokenizer.json'))
+        weights = source.state_dict()
+        for name in ('embedding.weight', 'head.weight'):
+            weights[name] = carry_over(weights[name], old, tokenizer)
+        source = GPT(dataclasses.replace(source.config, vocab_size=vocab_size)).to(device)
+        source.load_state_dict(weights)
+        state = {}
     if source.config.vocab_size != vocab_size:
         raise ValueError(f'{init_from} has vocab_size={source.config.vocab_size}, {data_dir} has '
-                         f'{vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json')
+                         f'{vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, or take the '
+                         'weights over with --extend_vocab=True')
     if source.config.block_size < block_size:
         raise ValueError(f'{init_from} has a context of {source.config.block_size} tokens, fewer than '
                          f'block_size={block_size}; set --block_size={source.config.block_size}')
@@ -309,10 +362,15 @@ if optimizer == 'muon':     # an update of a matrix is orthogonalised: every dir
     in_blocks = {id(p) for p in model.blocks.parameters()}
     matrices = [p for p in groups[0]['params'] if id(p) in in_blocks]
     groups[0]['params'] = [p for p in groups[0]['params'] if id(p) not in in_blocks]
-model.label_smoothing, model.focal = label_smoothing, focal
-optimizers = [torch.optim.AdamW(groups, learning_rate, betas=(beta1, beta2), fused=fused)]
+model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
+parts = [(torch.optim.AdamW, groups, {'lr': learning_rate, 'betas': (beta1, beta2), 'fused': fused})]
 if optimizer == 'muon':     # scaled to AdamW's size of updates: one learning rate for both (arXiv:2502.16982)
-    optimizers.append(torch.optim.Muon(matrices, learning_rate, weight_decay, adjust_lr_fn='match_rms_adamw'))
+    parts.append((torch.optim.Muon, matrices, {'lr': learning_rate, 'weight_decay': weight_decay,
+                                               'adjust_lr_fn': 'match_rms_adamw'}))
+if shard == 'zero1' and world > 1:      # ZeRO, stage 1 (arXiv:1910.02054)
+    optimizers = [ZeroRedundancyOptimizer(params, kind, **settings) for kind, params, settings in parts]
+else:
+    optimizers = [kind(params, **settings) for kind, params, settings in parts]
 if init_from == 'resume':
     for o, s in zip(optimizers, state['optimizers'], strict=True):
         o.load_state_dict(s)
@@ -390,13 +448,16 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 def spike(window, loss, norm, limit):
     """Whether loss or gradient norm is `limit` standard deviations above the window of [loss, norm] before
-    it: what to say, or None. A norm must also be three times the usual one: small ones scatter."""
+    it: what to say, or None. Norms scatter by factors, so they are judged by their logarithm, and only
+    factors of more than e^(0.3 limit) count: clipping takes care of the rest."""
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
-    for name, value, before in zip(('loss', 'gradient norm'), (loss, norm), zip(*window)):
-        mean, deviation = np.mean(before), max(np.std(before), 0.01 * np.mean(before))
-        if value > mean + limit * deviation and (name == 'loss' or value > 3 * mean):
-            return f'{name} {value:.3g}, {(value - mean) / deviation:.0f} deviations above {mean:.3g}'
+    losses, norms = np.array(window).T
+    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),
+                                     ('log of the gradient norm', math.log(norm), np.log(norms), 0.3)):
+        deviations = (now - before.mean()) / max(before.std(), floor)
+        if deviations > limit:
+            return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'
     return None
 
 
@@ -441,6 +502,8 @@ def sample_text():
 
 def save_last():
     positions = [None] * world
+    for o in optimizers if shard == 'zero1' and world > 1 else ():
+        o.consolidate_state_dict(to=0)
     if streaming is not None and world > 1:
         dist.all_gather_object(positions, stream.state)
     elif streaming is not None:
@@ -598,10 +661,9 @@ while True:
     lr = lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
     for group in (group for o in optimizers for group in o.param_groups):
         group['lr'] = lr
-    starts = range(batch_size) if streaming is not None else \
-        sequence_starts(step, batch_size, n_train, n_text, seed, shuffle)
+    starts = starts_of(step)
     if mixed:
-        seen += np.bincount(np.searchsorted(begins, starts, 'right') - 1, minlength=len(mixed))
+        seen += np.bincount(np.searchsorted(begins, starts[n_replay:], 'right') - 1, minlength=len(mixed))
     starts = starts[rank * per_rank:(rank + 1) * per_rank]
     rows, began = range(rank * per_rank, (rank + 1) * per_rank), time.time()
     batches = [load_batch('train', starts[i:i + micro_batch_size], step, rows[i:i + micro_batch_size])

@@ -1,0 +1,116 @@
+"""Going on from another run's weights: new data, a share of the old, another vocabulary; less memory."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY, lift, metrics, mistake, ok, run
+
+from data import open_bins, sequence_starts, sequences
+from model import GPT, GPTConfig, load_checkpoint
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+
+@pytest.fixture(scope='module')
+def base(data_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp('base')
+    ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, '--max_steps=60',
+           '--learning_rate=3e-3', '--eval_interval=60', '--save_interval=60'))
+    return out
+
+
+@pytest.fixture(scope='module')
+def other(data_dir, tmp_path_factory):
+    """Other text, with the tokenizer of data_dir."""
+    out = tmp_path_factory.mktemp('other')
+    (out / 'files').mkdir()
+    for i in range(60):
+        text = [f'the river rose {i * j % 97} feet and the old mill stood still, they said.\n'
+                for j in range(20)]
+        (out / f'files/{i}.txt').write_text(''.join(text), encoding='utf-8')
+    ok(run('prepare.py', f'--source={out}/files', f'--out_dir={out}/data', '--mode=raw', '--dedup=none',
+           f'--tokenizer={data_dir}/tokenizer.json'))
+    return out / 'data'
+
+
+def first(out, key='val_loss'):
+    return next(m[key] for m in metrics(out) if key in m)
+
+
+def test_replay_takes_its_share_of_every_step_from_the_data_of_before(data_dir, other, base, tmp_path):
+    flags = [f'--data_dir={other}', f'--init_from={base}', f'--replay_dir={data_dir}', '--replay=0.25', *TINY,
+             '--dtype=float32']
+    printed = ok(run('train.py', *flags, f'--out_dir={tmp_path}/x', '--show_batch=3'))
+    shown = [part.split('\n', 1)[1].rstrip('\n') for part in printed.split('--- step 3, sequence ')[1:]]
+    tok = Tokenizer.load(data_dir / 'tokenizer.json')
+    new, old = open_bins(other, 32)[1]['train'], open_bins(data_dir, 32)[1]['train']
+    expected = [*sequences(old, sequence_starts(3, 2, len(old), 32, 1337), 32)[0],
+                *sequences(new, sequence_starts(3, 6, len(new), 32, 1337), 32)[0]]
+    assert shown == [tok.decode(x).rstrip('\n') for x in expected]
+    for name, more in (('one', []), ('two', ['--micro_batch_size=1'])):
+        ok(run('train.py', *flags, f'--out_dir={tmp_path}/{name}', *more))
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/both', processes=2))
+    losses = [[m['loss'] for m in metrics(tmp_path / n) if 'loss' in m] for n in ('one', 'two', 'both')]
+    assert np.allclose(losses[0], losses[1], atol=1e-4) and np.allclose(losses[0], losses[2], atol=1e-4)
+
+
+def test_replay_keeps_what_was_learned(data_dir, other, base, tmp_path):
+    after = {}
+    for name, more in (('without', []), ('with', [f'--replay_dir={data_dir}', '--replay=0.5'])):
+        ok(run('train.py', f'--data_dir={other}', f'--init_from={base}', f'--out_dir={tmp_path}/{name}',
+               *TINY, '--max_steps=80', '--learning_rate=3e-3', '--eval_interval=80', *more))
+        ok(run('eval.py', f'--ckpt={tmp_path}/{name}/last.pt', f'--data_dir={data_dir}',
+               '--random_init=False', f'--out={tmp_path}/{name}.json'))
+        results = json.loads((tmp_path / f'{name}.json').read_text(encoding='utf-8'))
+        after[name] = results['tasks']['loss']['trained']['nats']
+    assert after['with'] < after['without'] - 0.2
+
+
+def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_files, base, tmp_path):
+    ok(run('prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}/data', '--vocab_size=640'))
+    flags = [f'--data_dir={tmp_path}/data', *TINY, '--max_steps=1', '--warmup_steps=0', '--eval_interval=1']
+    result = run('train.py', *flags, f'--init_from={base}', f'--out_dir={tmp_path}/a')
+    mistake(result, 'vocab_size=512', 'extend_vocab')
+    ok(run('train.py', *flags, f'--init_from={base}', f'--out_dir={tmp_path}/b', '--extend_vocab=True'))
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/c'))
+    old = next(m['val_bpb'] for m in metrics(base) if m.get('val_bpb') and m['step'] == 60)
+    assert first(tmp_path / 'b', 'val_bpb') < (old + first(tmp_path / 'c', 'val_bpb')) / 2
+
+
+def test_rows_are_kept_or_means_of_what_spells_them():
+    carry_over = lift('train.py', 'carry_over')
+    old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
+    new = Tokenizer.train(['low lower lowest slow'] * 9, 256 + 6 + len(SPECIAL_TOKENS))
+    weight = torch.randn(old.vocab_size, 5)
+    rows = carry_over(weight, old, new)
+    assert rows.shape == (new.vocab_size, 5) and (rows[:256] == weight[:256]).all()
+    for i, token in enumerate(new.vocab):
+        if token in old.vocab:
+            assert (rows[i] == weight[old.vocab.index(token)]).all()
+        elif token.isascii():
+            assert torch.allclose(rows[i], weight[old.encode(token.decode())].mean(0))
+    assert torch.allclose(rows[new.special['<|mask|>']], weight.mean(0))
+
+
+@pytest.mark.parametrize('flags', [['--shard=zero1'], ['--shard=zero1', '--optimizer=muon'],
+                                   ['--grad_checkpoint=True']])
+def test_sharded_and_checkpointed_runs_are_the_plain_run_and_go_on_anywhere(data_dir, tmp_path, flags):
+    plain = [f'--data_dir={data_dir}', *TINY, *[f for f in flags if 'muon' in f], '--dtype=float32']
+    ok(run('train.py', *plain, f'--out_dir={tmp_path}/plain', processes=2))
+    ok(run('train.py', *plain, *flags, f'--out_dir={tmp_path}/other', processes=2))
+    assert metrics(tmp_path / 'plain') == metrics(tmp_path / 'other')
+    run('train.py', *plain, *flags, f'--out_dir={tmp_path}/half', '--inject=kill@9', processes=2)
+    ok(run('train.py', *plain, f'--out_dir={tmp_path}/half', '--init_from=resume'))         # in one process
+    a, b = (load_checkpoint(tmp_path / n / 'last.pt')[0].state_dict() for n in ('plain', 'half'))
+    assert all(torch.allclose(a[k], b[k], atol=1e-5) for k in a)        # sums in another order
+
+
+def test_grad_checkpoint_changes_no_gradient():
+    torch.manual_seed(0)
+    model, x = GPT(GPTConfig(60, 16, 3, 2, 1, 32, 64)), torch.randint(60, (2, 16))
+    grads = []
+    for model.grad_checkpoint in (False, True):
+        model.zero_grad()
+        model(x, x)[1].backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert all((a == b).all() for a, b in zip(*grads))
