@@ -38,7 +38,6 @@ class GPTConfig:
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
-    qk_norm: bool = False           # RMSNorm of queries and keys: attention logits cannot grow
 
     def __post_init__(self):
         self.n_kv_head = self.n_kv_head or self.n_head
@@ -95,8 +94,6 @@ class Attention(nn.Module):
         self.w_v = nn.Linear(c.n_embd, self.K * self.D, bias=False)
         self.w_o = nn.Linear(self.H * self.D, c.n_embd, bias=False)
         self.causal = c.causal
-        if c.qk_norm:
-            self.norm_q, self.norm_k = RMSNorm(self.D, c.norm_eps), RMSNorm(self.D, c.norm_eps)
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
         """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D). mask,
@@ -105,8 +102,6 @@ class Attention(nn.Module):
         q = self.w_q(x).view(B, T, self.H, self.D).transpose(1, 2)                  # (B, H, T, D)
         k = self.w_k(x).view(B, T, self.K, self.D).transpose(1, 2)                  # (B, K, T, D)
         v = self.w_v(x).view(B, T, self.K, self.D).transpose(1, 2)
-        if hasattr(self, 'norm_q'):
-            q, k = self.norm_q(q), self.norm_k(k)
         q, k = rotate(q, cos, sin), rotate(k, cos, sin)
         if cache is not None:
             for stored, new in zip(cache, (k, v)):
@@ -216,6 +211,9 @@ class GPT(nn.Module):
         position. Past it they are of no use: the window moves, every position changes and with it, from layer
         2 on, every key; so it is run afresh."""
         c, B, T = self.config, *idx.shape
+        if not c.causal:
+            raise ValueError('this model was trained to name masked tokens (causal=False): it cannot go on '
+                             'with a text; train one with --objective=clm')
         if T == 0:
             raise ValueError('the prompt is empty; begin with a token, for instance <|endoftext|>')
         if not (temperature >= 0 and (top_k or 0) >= 0 and max_new_tokens >= 0):
@@ -307,6 +305,8 @@ class GPT(nn.Module):
     def save_hf(self, folder):
         """Write config.json and model.safetensors, as LlamaForCausalLM of transformers reads them."""
         safetensors, c = import_safetensors(), self.config
+        if not c.causal:
+            raise ValueError('a masked language model (causal=False) is no Llama: it cannot be exported as one')
         os.makedirs(folder, exist_ok=True)
         state = self.state_dict()
         tensors = {name: state[k].contiguous() for k, name in self.hf_names().items()}
@@ -436,8 +436,7 @@ def activation_bytes(config, batch, dtype=torch.bfloat16, checkpoint=False):
     c, a, C, kv = config, dtype.itemsize, config.n_embd, config.n_kv_head * config.n_embd // config.n_head
     casts = 2 if dtype == torch.float32 else 5      # the norms' outputs: autocast copies one for each Linear
     x, norm = 4 * C, 4 * (C + 1)                    # the residual stream; x / rms and 1 / rms: float32
-    qk_norm = c.qk_norm * (8 * (C + kv) + 4 * (c.n_head + c.n_kv_head))
-    inside = norm + qk_norm + 4 * c.n_head + x + norm \
+    inside = norm + 4 * c.n_head + x + norm \
         + a * (casts * C + C + 2 * kv + 2 * C + 4 * c.n_ffn)        # + q + k, v + heads, joined + MLP
     output = x + norm + a * C + 4 * c.vocab_size + 16               # log p in float32; ids and targets
     kept = max(inside, output) if checkpoint else c.n_layer * inside + output

@@ -56,7 +56,6 @@ n_ffn = 0                       # hidden width of the MLP; 0 = 8/3 n_embd
 block_size = 256                # context, tokens
 vocab_size = 0                  # 0 = that of the data's tokenizer
 dropout = 0.0                   # 0.1 to 0.2 when the data are repeated many times
-qk_norm = False                 # normalise queries and keys
 # optimisation
 batch_size = 32                 # sequences per step, over all devices and accumulation
 micro_batch_size = 0            # sequences per device and forward pass; 0 = all; lower it to save memory
@@ -297,7 +296,7 @@ if show_batch is not None:
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
 step, best_val, state = 0, math.inf, {}
 model_config = GPTConfig(vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, dropout,
-                         qk_norm=qk_norm, causal=objective != 'mlm')
+                         causal=objective != 'mlm')
 torch.manual_seed(seed)
 if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '

@@ -113,7 +113,7 @@ def test_what_a_spike_is():
 
 
 def test_muon_and_wsd_train_and_resume_exactly(data_dir, tmp_path):
-    flags = ['--optimizer=muon', '--schedule=wsd', '--decay_steps=40', '--qk_norm=True']
+    flags = ['--optimizer=muon', '--schedule=wsd', '--decay_steps=40']
     ok(train(data_dir, tmp_path / 'a', *flags))
     rates = [m['lr'] for m in metrics(tmp_path / 'a') if 'lr' in m]
     assert set(rates[4:81]) == {3e-3} and rates[100] == pytest.approx(3e-3 - 2.7e-3 / 2)
