@@ -306,7 +306,7 @@ class GPT(nn.Module):
         """Write config.json and model.safetensors, as LlamaForCausalLM of transformers reads them."""
         safetensors, c = import_safetensors(), self.config
         if not c.causal:
-            raise ValueError('a masked language model (causal=False) is no Llama: it cannot be exported as one')
+            raise ValueError('a masked language model (causal=False) is no Llama: it cannot be exported')
         os.makedirs(folder, exist_ok=True)
         state = self.state_dict()
         tensors = {name: state[k].contiguous() for k, name in self.hf_names().items()}
