@@ -575,6 +575,10 @@ for name, source in mixed.items():
 if epochs > 4:      # Muennighoff et al. 2023, arXiv:2305.16264
     say(f'  note     the data are read {epochs:.0f} times; beyond about 4 that helps ever less: watch '
         'val_loss')
+need = (12 * (keep + 1) + 8) * n_parameters     # weights and moments, once more while saving; so best.pt
+if main_process and (free := shutil.disk_usage(out_dir).free) < need:
+    raise ValueError(f'{out_dir} has {free / 1e9:.2f} GB free, the checkpoints need {need / 1e9:.2f}; make '
+                     'room, choose another --out_dir, or --keep=1')
 watching = ('data_dir', 'out_dir', 'init_from', 'overwrite', 'log_interval', 'eval_interval', 'eval_tokens',
             'save_interval', 'sample_prompt', 'sample_tokens')        # these change nothing in the training
 for k, v in state.get('config', {}).items():

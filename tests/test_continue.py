@@ -47,11 +47,10 @@ def test_replay_takes_its_share_of_every_step_from_the_data_of_before(data_dir, 
     expected = [*sequences(old, sequence_starts(3, 2, len(old), 32, 1337), 32)[0],
                 *sequences(new, sequence_starts(3, 6, len(new), 32, 1337), 32)[0]]
     assert shown == [tok.decode(x).rstrip('\n') for x in expected]
-    for name, more in (('one', []), ('two', ['--micro_batch_size=1'])):
-        ok(run('train.py', *flags, f'--out_dir={tmp_path}/{name}', *more))
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/both', processes=2))
-    losses = [[m['loss'] for m in metrics(tmp_path / n) if 'loss' in m] for n in ('one', 'two', 'both')]
-    assert np.allclose(losses[0], losses[1], atol=1e-4) and np.allclose(losses[0], losses[2], atol=1e-4)
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/one'))
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/two', '--micro_batch_size=1', processes=2))
+    one, two = ([m['loss'] for m in metrics(tmp_path / n) if 'loss' in m] for n in ('one', 'two'))
+    assert np.allclose(one, two, atol=1e-4)                             # sums in another order
 
 
 def test_replay_keeps_what_was_learned(data_dir, other, base, tmp_path):
@@ -92,8 +91,7 @@ def test_rows_are_kept_or_means_of_what_spells_them():
     assert torch.allclose(rows[new.special['<|mask|>']], weight.mean(0))
 
 
-@pytest.mark.parametrize('flags', [['--shard=zero1'], ['--shard=zero1', '--optimizer=muon'],
-                                   ['--grad_checkpoint=True']])
+@pytest.mark.parametrize('flags', [['--shard=zero1', '--optimizer=muon'], ['--grad_checkpoint=True']])
 def test_sharded_and_checkpointed_runs_are_the_plain_run_and_go_on_anywhere(data_dir, tmp_path, flags):
     plain = [f'--data_dir={data_dir}', *TINY, *[f for f in flags if 'muon' in f], '--dtype=float32']
     ok(run('train.py', *plain, f'--out_dir={tmp_path}/plain', processes=2))

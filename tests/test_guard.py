@@ -140,3 +140,11 @@ def test_metrics_lines_are_json_and_name_what_the_system_did(quiet):
     assert all(0 <= row['data_s'] < row['dt'] and row['memory_mb'] > 50 for row in logged)
     assert all(row['mfu'] is None for row in logged)                    # on a CPU, none is claimed
     assert 0 < logged[-1]['eval_share'] < 1
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_said_before_the_first_step(data_dir, tmp_path):
+    (tmp_path / 'sitecustomize.py').write_text(
+        'import shutil\nshutil.disk_usage = lambda path: type("", (), {"free": 100_000})\n', encoding='utf-8')
+    result = run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/run', *FLAGS,
+                 env={'PYTHONPATH': str(tmp_path)})
+    mistake(result, 'GB free', '--keep=1')
