@@ -511,9 +511,10 @@ else:
     all_texts = (text_of(i) for i in np.flatnonzero(keep))
 if not (n_train and n_val):
     forget_work()
+    unread = ''.join(f', {path} because of {m["first"]}' for path, m in [*funnel.malformed.items()][:1])
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({len(funnel.malformed)} files could not be read); both need some: give more, or '
-                     'another --val_fraction, or switch off rules (--mode=raw: all)')
+                     f'({len(funnel.malformed)} files could not be read{unread}); both need some: give more, '
+                     'or another --val_fraction, or switch off rules (--mode=raw: all)')
 if kind == 'text':
     special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     if tokenizer == 'bpe':

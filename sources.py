@@ -177,6 +177,8 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000):
         line = 0
         try:
             if not is_kind(path, RECORDS):
+                if kind != 'text':
+                    raise ValueError(f'{kind} needs records, in .jsonl or .json')
                 with open_text(path) as f:
                     rest, limit = '', max_chars if is_kind(path, '.py') else LONGEST
                     while block := f.read(limit + 1 - len(rest)):

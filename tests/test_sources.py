@@ -99,6 +99,7 @@ def test_sources_without_text(tmp_path, files, words):
 
 @pytest.mark.parametrize('flags, words', [
     (['--tokenizer=wordpiece'], ['wordpiece', 'bpe']), (['--vocab_size=100'], ['vocab_size', '320']),
-    (['--val_fraction=1'], ['val_fraction']), (['--tokenizer=no.json'], ['no.json'])])
+    (['--val_fraction=1'], ['val_fraction']), (['--kind=sft'], ['5 files', 'sft needs records']),
+    (['--tokenizer=no.json'], ['no.json'])])
 def test_settings_of_prepare_that_cannot_be(python_files, tmp_path, flags, words):
     mistake(run('prepare.py', f'--source={python_files}/json', f'--out_dir={tmp_path}', *flags), *words)
