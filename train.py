@@ -320,6 +320,7 @@ elif init_from == 'resume':
     if state['data_sha256'] != meta['sha256']['train']:
         raise ValueError(f'{data_dir}/train.bin is not what {last_path} was trained on; resume with that, '
                          f'or start from its weights: --init_from={out_dir} and another --out_dir')
+    state = {'shards': [], 'stream': [], 'optimizers': [state.get('optimizer')]} | state  # of before
     if state['shards'] != [os.path.basename(p) for p in shards] or len(state['stream']) not in (0, world):
         raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '
                          f'processes, this run has {len(shards)} and {world}: a stream must go on as it was')
@@ -349,6 +350,7 @@ if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
                      f'with {tokenizer.hash}: their ids mean different text')
 if init_from != 'resume':
     state = {}                  # its weights are all that this run takes from another one
+
 
 def open_stream(position):
     return Stream(shards[rank::world], lambda text: tokenizer.encode_batch([text])[0], end_of_text,
