@@ -22,7 +22,6 @@ PIECE = 16_000_000              # characters, bytes or tokens held in memory at 
 # --- reading ------------------------------------------------------------------------------------------------
 
 
-
 def open_bins(data_dir, block_size, sides=('train', 'val')):
     """meta.json and {'train', 'val'} as memory-mapped arrays of token ids, checked against it. What is read
     of a memory map can be dropped again by the system, so a corpus larger than memory is no problem."""
@@ -175,6 +174,9 @@ def document_starts(x, end_of_text):
     return starts.cumsum(1), at - np.maximum.accumulate(np.where(starts, at, 0), axis=1)
 
 
+# --- streams: text that was never made into bins ------------------------------------------------------------
+
+
 class Stream:
     """Sequences straight from text: shards of JSON lines, .jsonl or .json, gzipped or not, are read and
     tokenised on the fly, over and over, and never stored.
@@ -325,10 +327,10 @@ def in_parallel(function, jobs, processes, what):
             time.sleep(1)
         os._exit(1)
 
-    n = min(processes or os.cpu_count(), len(jobs))
     def bar(results):
         return tqdm(results, total=len(jobs), desc=what, unit=' shards', disable=None)
 
+    n = min(processes or os.cpu_count(), len(jobs))
     if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
         yield from bar(map(function, jobs))
         return

@@ -220,8 +220,6 @@ if streaming is not None:       # each process reads shards of its own
     if len(shards) < world:
         raise ValueError(f'streaming={streaming} has {len(shards)} shards (.jsonl or .json, also .gz), '
                          f'{world} processes need one each; prepare.py --write=text makes them')
-
-
 end_of_text, mask_id = tokenizer.special.get('<|endoftext|>', -1), tokenizer.special.get('<|mask|>', -1)
 sentinels = [id for name, id in tokenizer.special.items() if name.startswith('<|span_')]
 if (objective == 'mlm' and mask_id < 0) or (objective == 'span' and not sentinels) or \
@@ -683,8 +681,11 @@ while True:
             x.random_(0, vocab_size)
             y.random_(0, vocab_size)
     data_s += time.time() - began
-    n_scored = [int((batch[1] != IGNORE).sum()) for batch in batches]
-    n_all = tokens_per_step if objective == 'clm' else max(1, all_sum(sum(n_scored))[0])
+    if objective == 'clm':          # all are scored, and nothing waits for the GPU to count them
+        n_scored, n_all = [batch[1].numel() for batch in batches], tokens_per_step
+    else:
+        n_scored = [int((batch[1] != IGNORE).sum()) for batch in batches]
+        n_all = max(1, all_sum(sum(n_scored))[0])
     loss_sum = 0.0                                                      # over the targets of this process
     for i, (batch, n) in enumerate(zip(batches, n_scored)):
         last = i == len(batches) - 1
