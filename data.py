@@ -145,13 +145,15 @@ def hide_spans(x, seed, step, rows, sentinels, T):
         raise ValueError(f'a context of {T} tokens has {n_spans} spans, the tokenizer {len(sentinels)} '
                          'sentinels; lower --block_size')
 
-    def lengths(n, u):      # n cut into n_spans parts at random, (B, n_spans)
-        cuts = np.sort(np.argsort(u[:, :n - 1], axis=1)[:, :n_spans - 1], axis=1) + 1
+    def lengths(n, n_parts, purpose):       # n cut into parts of at least 1 at random, (B, n_parts)
+        u = chances(seed, step, rows, n - 1, purpose)
+        cuts = np.sort(np.argsort(u, axis=1)[:, :n_parts - 1], axis=1) + 1
         ends = np.concatenate([cuts, np.full((len(cuts), 1), n)], axis=1)
         return np.diff(ends, axis=1, prepend=0)
 
-    hidden = lengths(n_hidden, chances(seed, step, rows, n_hidden, 0))
-    shown = lengths(n_text - n_hidden, chances(seed, step, rows, n_text - n_hidden, 1))
+    hidden = lengths(n_hidden, n_spans, 0)
+    shown = lengths(n_text - n_hidden + 2, n_spans + 1, 1)
+    shown[:, [0, -1]] -= 1                  # a span may be where the text begins or ends, and need not be
     out = []
     for tokens, gaps, spans in zip(x[:, :n_text], shown, hidden):
         prefix, answer, at = [], [], 0
@@ -159,7 +161,7 @@ def hide_spans(x, seed, step, rows, sentinels, T):
             prefix += [*tokens[at:at + gap], sentinel]
             answer += [sentinel, *tokens[at + gap:at + gap + span]]
             at += gap + span
-        out.append([*prefix, *answer, sentinels[n_spans]])
+        out.append([*prefix, *tokens[at:], *answer, sentinels[n_spans]])
     out, n_prefix = np.array(out, dtype=np.int64), n_text - n_hidden + n_spans
     targets = out[:, 1:].copy()
     targets[:, :n_prefix - 1] = IGNORE

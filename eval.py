@@ -56,6 +56,10 @@ if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
 if meta['tokenizer_hash'] != tokenizer.hash:
     raise ValueError(f'{data_dir}: tokenizer.json has hash {tokenizer.hash}, the bins were made with '
                      f'{meta["tokenizer_hash"]}; run prepare.py again')
+objective = checkpoint.get('config', {}).get('objective', 'clm')
+if objective != 'clm':
+    raise ValueError(f'{ckpt} was trained with objective={objective}, whose loss is of hidden tokens only: '
+                     'it is the val_loss that train.py printed; see what the model does with sample.py')
 domains = {'val': bins['val']}
 for path in sorted(glob.glob(os.path.join(data_dir, 'val_*.bin'))):     # of data mixed from several sources
     if os.path.getsize(path):

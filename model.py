@@ -111,9 +111,13 @@ class Attention(nn.Module):
         if start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
         is_causal = self.causal and mask is None and start == 0
-        y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=self.K < self.H,
-                                           dropout_p=self.dropout if self.training else 0.0)
-        return self.w_o(y.transpose(1, 2).reshape(B, T, C))
+        # on CPUs attention in bfloat16 gains nothing, and its backward pass takes 5 times as long at T = 64
+        if x.device.type == 'cpu':
+            q, k, v = q.float(), k.float(), v.float()
+        with torch.autocast('cpu', enabled=False):
+            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=self.K < self.H,
+                                               dropout_p=self.dropout if self.training else 0.0)
+        return self.w_o(y.transpose(1, 2).reshape(B, T, C).to(x.dtype))
 
 
 class SwiGLU(nn.Module):
@@ -428,16 +432,17 @@ def flops_per_token(config):
     return 6 * count_parameters(config)['total'] + 12 * config.n_layer * config.n_embd * config.block_size
 
 
-def activation_bytes(config, batch, dtype=torch.bfloat16, checkpoint=False):
+def activation_bytes(config, batch, dtype=torch.bfloat16, checkpoint=False, device='cuda'):
     """Bytes that autograd keeps for the backward pass of `batch` sequences of block_size tokens, beside the
     parameters and their copies in dtype, the type of matrix products. checkpoint: of each block its input;
     the rest for one block at a time, when the output layer's is gone. Counted from the forward above, eager
     (compiled, it keeps less), without dropout's masks. No T^2: attention computes its scores again."""
     c, a, C, kv = config, dtype.itemsize, config.n_embd, config.n_kv_head * config.n_embd // config.n_head
+    wide = 4 if device == 'cpu' else a              # attention's own
     casts = 2 if dtype == torch.float32 else 5      # the norms' outputs: autocast copies one for each Linear
     x, norm = 4 * C, 4 * (C + 1)                    # the residual stream; x / rms and 1 / rms: float32
     inside = norm + 4 * c.n_head + x + norm \
-        + a * (casts * C + C + 2 * kv + 2 * C + 4 * c.n_ffn)        # + q + k, v + heads, joined + MLP
+        + wide * (C + 2 * kv + C) + a * (casts * C + C + 4 * c.n_ffn)   # q, k, v, heads; casts, joined, MLP
     output = x + norm + a * C + 4 * c.vocab_size + 16               # log p in float32; ids and targets
     kept = max(inside, output) if checkpoint else c.n_layer * inside + output
     return batch * c.block_size * (c.n_layer * x + kept)

@@ -5,6 +5,8 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --temperature=0.5
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --random_init=True    # before it learned
+    python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: a token each
+    python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: of any length
 
 Reads a folder that train.py wrote. Writes text: the prompt as it was given, then the continuation, token by
 token when there is one sample.
@@ -18,7 +20,7 @@ it goes on with the last block_size tokens, more slowly.
 import codecs, os, re, sys, time
 import torch
 from configurator import configure
-from model import GPT, load_checkpoint
+from model import GPT, load_checkpoint, sample
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -61,6 +63,10 @@ if prompt_file is not None:
             prompt = f.read()
     except UnicodeDecodeError as e:
         raise ValueError(f'{prompt_file} is not UTF-8 text: {e}') from e
+objective = checkpoint.get('config', {}).get('objective', 'clm')
+if objective != 'clm' and '<|mask|>' not in prompt:
+    raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
+                     "prompt by <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
 ids = tokenizer.encode(prompt)
 if '<|endoftext|>' in tokenizer.special and len(ids) < model.config.block_size:
     ids = [tokenizer.special['<|endoftext|>'], *ids]    # training put one before every document
@@ -77,6 +83,39 @@ def end_of(text):
     at = text.find(stop_at) if stop_at else -1
     return at if at >= 0 else None
 
+
+# --- fill gaps, if that is what the model was trained for ---------------------------------------------------
+if objective != 'clm':
+    texts = [tokenizer.encode(text) for text in prompt.split('<|mask|>')]
+    marks = [tokenizer.special['<|mask|>' if objective == 'mlm' else f'<|span_{i}|>']
+             for i in range(len(texts))]
+    ids = [id for text, mark in zip(texts, marks) for id in (*text, mark)][:-1]
+    if len(ids) >= model.config.block_size:
+        raise ValueError(f'the prompt has {len(ids)} tokens, too many for the context of '
+                         f'{model.config.block_size} tokens; shorten it')
+    model.eval()
+    torch.set_grad_enabled(False)
+if objective == 'mlm':          # each gap is one token, named by what stands on both its sides
+    logits = model(torch.tensor([ids], device=device))[0][0]                            # (T, V)
+    for at in [i for i, id in enumerate(ids) if id == marks[0]]:
+        p, best = logits[at].softmax(-1).topk(5)
+        print('   '.join(f'{tokenizer.decode([id])!r} {p:.2f}' for id, p in zip(best.tolist(), p)))
+        ids[at] = best[0].item()
+    print(tokenizer.decode(ids))
+    sys.exit()
+if objective == 'span':         # the prefix sees itself whole; then come the gaps, each behind its mark
+    n_prefix, ids = len(ids), [*ids, marks[0]]
+    room = min(model.config.block_size, n_prefix + max_new_tokens)
+    while len(ids) < room and ids[-1] != marks[-1]:
+        mask = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
+        mask[:n_prefix, :n_prefix] = True
+        logits = model(torch.tensor([ids], device=device), mask=mask[None, None])[0][:, -1]         # (1, V)
+        ids.append(sample(logits, temperature, top_k, top_p).item())
+    filled, answer = tokenizer.decode(ids[:n_prefix]), tokenizer.decode(ids[n_prefix:])
+    for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
+        filled = filled.replace(mark, text)
+    print(filled)
+    sys.exit()
 
 # --- generate -----------------------------------------------------------------------------------------------
 # Each row is decoded as its bytes arrive: an incremental decoder holds back the first bytes of a character,

@@ -20,16 +20,25 @@ eight, up to rounding.
 The decision made here is the objective: predict the next token (causal language modelling), which is what
 completing code asks for.
 """
-import contextlib, dataclasses, glob, json, math, os, resource, shutil, signal, sys, time
+import ast, contextlib, dataclasses, glob, json, math, os, re, shutil, signal, sys, time, warnings
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
 from configurator import configure
 from data import (IGNORE, Stream, document_starts, hide_spans, hide_tokens, open_bins, sequence_starts,
                   sequences, span_lengths)
 from model import GPT, GPTConfig, flops_per_token, load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer
+
+try:
+    import fcntl, resource
+except ImportError:             # Windows
+    fcntl = resource = None
 
 # --- settings -----------------------------------------------------------------------------------------------
 # files
@@ -77,7 +86,8 @@ eval_interval = 250             # steps; also before the first and after the las
 eval_tokens = 65_536            # validation tokens per evaluation, always the same ones; eval.py measures all
 save_interval = 250             # steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
-sample_tokens = 100
+sample_tokens = 100             # of each sample
+num_samples = 8                 # samples.txt shows the first; all count for `repetition` and `parse_rate`
 # safety
 save_minutes = 0.0              # save also when so many minutes have passed since; 0 = off
 keep = 2                        # checkpoints to go on from: last.pt and, should that be damaged, last-1.pt
@@ -90,17 +100,19 @@ show_batch: int | None = None   # print the documents of this step's batch, trai
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # of matrix products: float32, bfloat16, float16; auto = bfloat16 if native
 compile: bool | None = None     # torch.compile; None = on CUDA
-shard = 'ddp'                   # or zero1: each process keeps the optimizer's state of some parameters
+shard = 'ddp'                   # what each process holds a part of: ddp: nothing; zero1: the optimizer's
+                                # state; fsdp: weights and gradients too, a block's gathered when it works
 grad_checkpoint = False         # keep each block's input, compute the rest again: less memory, more time
 seed = 1337
 config = configure(globals())
 
-for _name in ('max_steps', 'batch_size', 'log_interval', 'eval_interval', 'save_interval', 'sample_tokens'):
+for _name in ('max_steps', 'batch_size', 'log_interval', 'eval_interval', 'save_interval', 'sample_tokens',
+              'num_samples'):
     if config[_name] < 1:
         raise ValueError(f'{_name}={config[_name]} must be at least 1')
 for _name, _choices in (('optimizer', 'adamw muon'), ('schedule', 'cosine wsd'),
                         ('objective', 'clm mlm span'), ('spike_action', 'skip rollback log'),
-                        ('shard', 'ddp zero1')):
+                        ('shard', 'ddp zero1 fsdp')):
     if config[_name] not in _choices.split():
         raise ValueError(f'{_name}={config[_name]!r} must be one of: {_choices.replace(" ", ", ")}')
 if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
@@ -158,6 +170,10 @@ autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != '
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')      # its range needs a scaled loss
 if world > 1:
     dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
+sharded = shard == 'fsdp' and world > 1
+if sharded and scaler.is_enabled():
+    raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have to agree '
+                     'on; use --dtype=bfloat16 or --dtype=float32')
 
 
 def all_sum(*values):
@@ -206,9 +222,13 @@ vocab_size = tokenizer.vocab_size
 token_bytes = np.array(tokenizer.text_bytes)                            # for bits per byte
 mixed = meta.get('sources', {}) if len(meta.get('sources', {})) > 1 and streaming is None else {}
 begins = [source['begins'] for source in mixed.values()]                # in train.bin
+for _name in mixed:
+    path = os.path.join(data_dir, f'val_{_name}.bin')
+    if os.path.getsize(path) > (block_size + 1) * np.dtype(meta['dtype']).itemsize:
+        bins[f'val_{_name}'] = np.memmap(path, meta['dtype'], mode='r')
 n_replay = 0                    # sequences of a step
 if replay_dir is not None:
-    replay_meta, replay_bins = open_bins(replay_dir, block_size)
+    replay_meta, replay_bins = open_bins(replay_dir, block_size, ('train',))
     bins['replay'], n_replay = replay_bins['train'], round(batch_size * replay)
     if replay_meta['tokenizer_hash'] != tokenizer.hash or not 0 < n_replay < batch_size or streaming:
         raise ValueError(f'replay_dir={replay_dir} needs data of the same tokenizer, no stream, and a replay '
@@ -328,8 +348,9 @@ else:                           # the architecture is that of the checkpoint; dr
     if extend_vocab:
         old = Tokenizer.load(os.path.join(init_from, 'tokenizer.json'))
         weights = source.state_dict()
-        for name in ('embedding.weight', 'head.weight'):
-            weights[name] = carry_over(weights[name], old, tokenizer)
+        weights['embedding.weight'] = carry_over(weights['embedding.weight'], old, tokenizer)
+        weights['head.weight'] = weights['embedding.weight'] if source.config.tie_embeddings else \
+            carry_over(weights['head.weight'], old, tokenizer)
         source = GPT(dataclasses.replace(source.config, vocab_size=vocab_size)).to(device)
         source.load_state_dict(weights)
         state = {}
@@ -355,7 +376,45 @@ def open_stream(position):
                   block_size, position)
 
 
+def whole(tree):
+    """A state dict as one process would have it: shards are gathered, and kept by the first process only."""
+    def gather(t):
+        t = t.full_tensor() if isinstance(t, DTensor) else t            # all processes take part
+        return t if main_process else None
+    return tree_map(gather, tree)
+
+
+def restore(weights, states):
+    """Take over a state dict and the optimizers' states as one process has them, whatever `shard` is now."""
+    def own(value, p):          # this process's part of it
+        return distribute_tensor(value, p.device_mesh, p.placements) \
+            if isinstance(p, DTensor) and value.shape == p.shape else value
+    with torch.no_grad():
+        for name, p in model.state_dict().items():
+            p.copy_(own(weights[name], p))
+    for o, s in zip(optimizers, states, strict=True):
+        params = [p for group in o.param_groups for p in group['params']]
+        moments = {i: {k: own(v, params[i]) for k, v in of_one.items()} for i, of_one in s['state'].items()}
+        o.load_state_dict({**s, 'state': moments})
+
+
+def unsharded():
+    """The model as one process would have it, in the first process: to sample from and to save."""
+    if not sharded:
+        return model
+    weights = whole(model.state_dict())
+    if main_process:
+        copy = GPT(model.config).to(device)
+        copy.load_state_dict(weights)
+        return copy
+
+
 stream = open_stream(state['stream'][rank] if state else None) if streaming is not None else None
+if sharded:                     # ZeRO, stage 3; the root keeps what is no block: embedding, last norm, head
+    mesh = init_device_mesh(device_type, (world,))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(model, mesh=mesh)
 groups, fused = model.parameter_groups(weight_decay), device_type in ('cpu', 'cuda')
 if optimizer == 'muon':     # an update of a matrix is orthogonalised: every direction moves by as much
     in_blocks = {id(p) for p in model.blocks.parameters()}
@@ -371,24 +430,53 @@ if shard == 'zero1' and world > 1:      # ZeRO, stage 1 (arXiv:1910.02054)
 else:
     optimizers = [kind(params, **settings) for kind, params, settings in parts]
 if init_from == 'resume':
-    for o, s in zip(optimizers, state['optimizers'], strict=True):
-        o.load_state_dict(s)
+    restore(model.state_dict(), state['optimizers'])
     scaler.load_state_dict(state['scaler'])
+
+
+@contextlib.contextmanager
+def out_of_memory_advice():
+    try:
+        yield
+    except RuntimeError as e:       # torch.OutOfMemoryError is one
+        if 'out of memory' not in str(e).lower() and "can't allocate memory" not in str(e).lower():
+            raise
+        smaller = max([d for d in range(1, micro_batch_size) if per_rank % d == 0], default=0)
+        advice = f'--micro_batch_size={smaller}: the result stays the same' if smaller else \
+            '--grad_checkpoint=True' if not grad_checkpoint else \
+            f'--block_size={block_size // 2}, or a smaller n_layer or n_embd'
+        raise ValueError(f'out of memory; try {advice}') from e
+
+
+def rehearse(net):
+    """Seconds for the gradients of one micro-batch, which are thrown away. The first call compiles."""
+    rows = np.arange(micro_batch_size)
+    for _ in range(2):
+        start = time.time()
+        with out_of_memory_advice():
+            with autocast:
+                loss = net(*load_batch('val', rows, 0, rows))[1]
+            loss.backward()
+        loss.item()                 # wait for the device
+        model.zero_grad(set_to_none=True)
+    return time.time() - start
+
 
 net = model
 if compile or (compile is None and device_type == 'cuda'):
-    try:                        # the compiler runs at the first call: make one, and throw the gradients away
+    try:
         net = torch.compile(model)
-        with autocast:
-            rows = np.arange(micro_batch_size)
-            loss = net(*load_batch('val', rows, 0, rows))[1]
-        loss.backward()
+        rehearsed = rehearse(net)
+    except ValueError:              # out of memory, with the advice
+        raise
     except Exception as e:
         net = model
+        model.zero_grad(set_to_none=True)
         print(f'torch.compile failed ({type(e).__name__}): going on without it, more slowly')
-    model.zero_grad(set_to_none=True)
 compiled = net is not model
-if world > 1:
+if not compiled:
+    rehearsed = rehearse(net)
+if world > 1 and not sharded:
     device_ids = [device] if device_type == 'cuda' else None
     net = torch.nn.parallel.DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=True)
 
@@ -396,8 +484,15 @@ if world > 1:
 if main_process:
     os.makedirs(out_dir, exist_ok=True)
     metrics_path = os.path.join(out_dir, 'metrics.jsonl')
+    lock = open(os.path.join(out_dir, 'train.log'), 'a', encoding='utf-8')
+    try:                        # the system lifts the lock when this process ends, however it ends
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f'another run is writing to {out_dir}; wait, or choose another --out_dir') from None
     if init_from != 'resume':
-        for name in ('last*.pt', 'best.pt', 'metrics.jsonl', 'train.log', 'samples.txt'):
+        lock.truncate(0)
+        for name in ('last*.pt', 'best.pt', 'metrics.jsonl', 'samples.txt'):
             for path in glob.glob(os.path.join(glob.escape(out_dir), name)):
                 os.remove(path)
     elif os.path.exists(metrics_path):      # what came after the checkpoint will happen again
@@ -461,20 +556,22 @@ def spike(window, loss, norm, limit):
 
 
 @torch.no_grad()
-def evaluate():
-    """Nats per token and bits per byte on eval_tokens of the validation data: fixed blocks, spread evenly,
-    shared by the processes. Draws nothing random, so how often one evaluates does not change the training."""
-    n_blocks = (len(bins['val']) - 1) // block_size
-    blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, eval_tokens // block_size))).astype(np.int64)
+def evaluate(side='val', n_tokens=eval_tokens):
+    """Nats per token and bits per byte on n_tokens of bins[side]: fixed blocks, spread evenly, shared by the
+    processes. Draws nothing random, so how often one evaluates does not change the training."""
+    n_blocks = (len(bins[side]) - 1) // block_size
+    blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // block_size))).astype(np.int64)
     mine = blocks[rank::world] * block_size
     nats = tokens = n_bytes = 0
     model.eval()
-    for i in range(0, len(mine), micro_batch_size):
+    for i in range(0, math.ceil(len(blocks) / world), micro_batch_size):
         starts = mine[i:i + micro_batch_size]
-        batch = load_batch('val', starts, 2 ** 40, starts)     # the same tokens are hidden each time
+        idle = len(starts) == 0                                 # takes part, as fsdp needs all, and counts 0
+        starts = blocks[:1] if idle else starts
+        batch = load_batch(side, starts, 2 ** 40, starts)       # the same tokens are hidden each time
         with autocast:
             loss = model(*batch)[1]
-        scored = batch[1][batch[1] != IGNORE].cpu().numpy()
+        scored = batch[1][batch[1] != IGNORE].cpu().numpy()[:0 if idle else None]
         nats += loss.item() * len(scored)
         tokens += len(scored)
         n_bytes += int(token_bytes[scored].sum())
@@ -483,24 +580,49 @@ def evaluate():
     return nats / tokens, nats / math.log(2) / max(1, n_bytes)
 
 
-def sample_text():
-    """What the model writes now; of hidden tokens, what it takes them for."""
+def samples(model):
+    """What the model writes now, num_samples texts; of hidden tokens, what it takes them for, one text."""
+    torch.manual_seed(seed)     # the same dice each time: what differs is the model
     if objective != 'clm':
         batch = load_batch('val', np.zeros(1, np.int64), 2 ** 40, [0])
         model.eval()
         with torch.no_grad(), autocast:
             said = model(*batch)[0].argmax(-1)[batch[1] != IGNORE].tolist()
         model.train()
-        return '\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in zip(
-            batch[1][batch[1] != IGNORE].tolist(), said))
+        return ['\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in zip(
+            batch[1][batch[1] != IGNORE].tolist(), said))]
     prompt = tokenizer.encode(sample_prompt) or [tokenizer.special.get('<|endoftext|>', int(bins['val'][0]))]
     with autocast:
-        ids = model.generate(torch.tensor([prompt], device=device), sample_tokens, temperature=0.8, top_k=50)
-    return tokenizer.decode(ids[0].tolist()[0 if sample_prompt else 1:])
+        prompts = torch.tensor([prompt] * num_samples, device=device)                   # (num_samples, T)
+        ids = model.generate(prompts, sample_tokens, temperature=0.8, top_k=50)
+    return [tokenizer.decode(row[0 if sample_prompt else 1:]) for row in ids.tolist()]
+
+
+def repetition(texts, n=4):
+    """The share of n-grams of words that the same text has had before: 0.9 and more is a model that turns in
+    circles. repetition(['a b c d a b c d']): 1 of 5."""
+    grams = [[tuple(words[i:i + n]) for i in range(len(words) - n + 1)] for words in map(str.split, texts)]
+    return sum(len(g) - len(set(g)) for g in grams) / max(1, sum(map(len, grams)))
+
+
+def parse_rate(texts):
+    """The share of texts whose whole top-level statements, without the last, which the end may have cut, are
+    Python; text that has no such statement is none."""
+    good = 0
+    for text in texts:
+        whole = text[:max([m.start() for m in re.finditer(r'\n(?=[^\s#)\]}])', text)], default=0)]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')                         # of odd escapes in strings
+                good += len(ast.parse(whole).body) > 0
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            pass
+    return good / len(texts)
 
 
 def save_last():
-    positions = [None] * world
+    positions, weights = [None] * world, unsharded()
+    states = [whole(o.state_dict()) for o in optimizers] if sharded else []
     for o in optimizers if shard == 'zero1' and world > 1 else ():
         o.consolidate_state_dict(to=0)
     if streaming is not None and world > 1:
@@ -508,10 +630,11 @@ def save_last():
     elif streaming is not None:
         positions = [stream.state]
     if main_process:
-        save_checkpoint(f'{last_path}.new', model, step=step, best_val=best_val, skipped=skipped,
+        states = states or [o.state_dict() for o in optimizers]
+        save_checkpoint(f'{last_path}.new', weights, step=step, best_val=best_val, skipped=skipped,
                         seen=seen.tolist(), window=window, vals=vals, lr_scale=lr_scale,
                         bad_steps=sorted(bad_steps),
-                        optimizers=[o.state_dict() for o in optimizers], scaler=scaler.state_dict(),
+                        optimizers=states, scaler=scaler.state_dict(),
                         tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'], config=config,
                         stream=positions if streaming else [],
                         shards=[os.path.basename(p) for p in shards])
@@ -524,12 +647,11 @@ def save_last():
 
 def roll_back():
     """To the last checkpoint, with half the learning rate; the step that spiked will be skipped."""
-    global step, stream, window, lr_scale, rolled_back
+    global step, stream, window, lr_scale, rolled_back, seen
     bad_steps.add(step)
     model_then, then = load_checkpoint(last_path, device)
-    model.load_state_dict(model_then.state_dict())
-    for o, s in zip(optimizers, then['optimizers']):
-        o.load_state_dict(s)
+    restore(model_then.state_dict(), then['optimizers'])
+    seen = np.array(then['seen'])
     if streaming is not None:
         stream = open_stream(then['stream'][rank])
     lr_scale /= 2
@@ -563,8 +685,10 @@ say(f'  model    {n_parameters:,} parameters, {n_block:,} per block; vocabulary 
 say(f'  machine  {world} x {device_type}, {dtype}, {"compiled" if compiled else "not compiled"}')
 say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens = {world} processes x '
     f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} sequences at once')
-say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} tokens = {epochs:.2f} epochs; '
-    f'learning rate to {learning_rate:g} in {warmup_steps} steps, then down to {min_lr:g}; clip '
+minutes = (max_steps - step) * (per_rank // micro_batch_size) * rehearsed / 60
+say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} tokens = {epochs:.2f} epochs of '
+    f'{n_train / tokens_per_step:,.0f} steps; about {minutes:,.1f} minutes, and what evaluating takes')
+say(f'  rates    learning rate to {learning_rate:g} in {warmup_steps} steps, then down to {min_lr:g}; clip '
     f'{grad_clip:g}')
 if init_from == 'scratch':
     say(f'  expect   a first loss near ln {vocab_size} = {math.log(vocab_size):.4f}')
@@ -595,22 +719,12 @@ peak = next((flops for name, flops in PEAK.items() if name in device_name), None
 
 
 def memory_mb():
-    """The largest amount of memory so far: of the GPU, or of this process."""
-    return torch.cuda.max_memory_allocated() / 2 ** 20 if device_type == 'cuda' else \
-        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-@contextlib.contextmanager
-def out_of_memory_advice():
-    try:
-        yield
-    except RuntimeError as e:       # torch.OutOfMemoryError is one
-        if 'out of memory' not in str(e).lower() and "can't allocate memory" not in str(e).lower():
-            raise
-        smaller = max([d for d in range(1, micro_batch_size) if per_rank % d == 0], default=0)
-        advice = f'--micro_batch_size={smaller}: the result stays the same' if smaller else \
-            f'--block_size={block_size // 2}, or a smaller n_layer or n_embd'
-        raise ValueError(f'out of memory; try {advice}') from e
+    """The largest amount of memory so far: of the GPU, or of this process; None on Windows."""
+    if device_type == 'cuda':
+        return torch.cuda.max_memory_allocated() / 2 ** 20
+    if resource:
+        unit = 1 if sys.platform == 'darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
 
 
 # --- the loop -----------------------------------------------------------------------------------------------
@@ -621,6 +735,9 @@ last_save = time.time()
 lr_scale, bad_steps = state.get('lr_scale', 1.0), set(state.get('bad_steps', []))       # after a rollback
 stopping = rolled_back = False              # what the processes have agreed on
 seen = np.array(state.get('seen') or [0] * len(mixed))                  # sequences of each source
+probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()  # how much does an update change it?
+documents = tokenizer.decode(bins['val'][:100_000].tolist()).split('<|endoftext|>')[:4]
+is_code = parse_rate(documents) >= 0.5
 start_time = window_start = time.time()
 window_steps = 0                # since the last log line
 model.train()
@@ -632,15 +749,25 @@ while True:
         val_ppl = math.exp(min(val_loss, 700))
         say(f'step {step:>6}/{max_steps} | val_loss: {val_loss:.4f} | val_ppl: {val_ppl:.2f} | '
             f'val_bpb: {val_bpb:.4f}')
-        shares = {'shares': dict(zip(mixed, (seen / seen.sum()).round(4).tolist()))} if seen.any() else {}
-        log_metrics(step=step, tokens=step * tokens_per_step, val_loss=val_loss, val_ppl=val_ppl,
-                    val_bpb=val_bpb, **shares)
+        more = {'shares': dict(zip(mixed, (seen / seen.sum()).round(4).tolist()))} if seen.any() else {}
+        sides = [side for side in bins if side.startswith('val_')]
+        if sides:
+            more['val_bpb_by_source'] = {side[4:]: evaluate(side, eval_tokens // len(sides))[1]
+                                         for side in sides}
+        now = unsharded()
         if main_process:
-            say(f'--- step {step}, val_loss {val_loss:.4f}\n{sample_text()}\n', 'samples.txt')
+            texts = samples(now)
+            say(f'--- step {step}, val_loss {val_loss:.4f}\n{texts[0]}\n', 'samples.txt')
+            if objective == 'clm':
+                more['repetition'] = repetition(texts)
+            if objective == 'clm' and is_code:
+                more['parse_rate'] = parse_rate(texts)
+        log_metrics(step=step, tokens=step * tokens_per_step, val_loss=val_loss, val_ppl=val_ppl,
+                    val_bpb=val_bpb, **more)
         if val_loss < best_val and step > 0:
             best_val = val_loss
             if main_process:
-                save_checkpoint(best_path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash,
+                save_checkpoint(best_path, now, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash,
                                 config=config)
         vals.append([step, val_loss])
         found = diagnose(vals, window[-1][0] if window else math.inf, math.log(vocab_size), step,
@@ -689,7 +816,8 @@ while True:
     loss_sum = 0.0                                                      # over the targets of this process
     for i, (batch, n) in enumerate(zip(batches, n_scored)):
         last = i == len(batches) - 1
-        with contextlib.nullcontext() if last or world == 1 else net.no_sync(), out_of_memory_advice():
+        with contextlib.nullcontext() if last or world == 1 or sharded else net.no_sync(), \
+                out_of_memory_advice():
             with autocast:
                 loss = net(*batch)[1]
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
@@ -701,7 +829,8 @@ while True:
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
     for o in optimizers:
         scaler.unscale_(o)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf).item()  # before clipping
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)
+    norm = (norm.full_tensor() if sharded else norm).item()     # before clipping, of all processes' gradients
     loss_sum, votes = all_sum(float(loss_sum), stop_asked)
     stopping = votes > 0                                    # together, or those who stay would wait for ever
     loss = loss_sum / n_all
@@ -711,9 +840,14 @@ while True:
     if trouble and finite and spike_action == 'log':
         note('spike', trouble)
         trouble = None
+    logging, update_ratio = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps), 0.0
     if trouble is None and step not in bad_steps:           # nothing that is not finite reaches the weights
+        before = probe.clone() if logging else None
         for o in optimizers:
             scaler.step(o)
+        if logging:             # of one matrix; about 1e-3 is usual, 1e-5 hardly moves, 1e-1 tears apart
+            moved = (probe - before).norm() / before.norm().clamp(min=1e-12)
+            update_ratio = (moved.full_tensor() if sharded else moved).item()
         skipped_in_a_row = 0
         window = [*window, [loss, norm]][-spike_window:]
     else:
@@ -737,16 +871,17 @@ while True:
         continue
 
     # 4. log
-    if step % log_interval == 0 or step in (1, max_steps):
+    if logging:
         dt = (time.time() - window_start) / window_steps
         eta = dt * (max_steps - step)
         say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
             f'{dt * 1000:.0f} ms | {tokens_per_step / dt:,.0f} tok/s | eta '
             f'{int(eta // 60)}m{int(eta % 60):02d}s')
+        mfu = flops_per_token(model.config) * tokens_per_step / dt / world / peak if peak else None
         log_metrics(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm, dt=dt,
-                    tok_s=tokens_per_step / dt, skipped=skipped, data_s=data_s / window_steps,
-                    memory_mb=memory_mb(), eval_share=eval_s / (time.time() - start_time), save_s=save_s,
-                    mfu=flops_per_token(model.config) * tokens_per_step / dt / world / peak if peak else None)
+                    tok_s=tokens_per_step / dt, mfu=mfu, update_ratio=update_ratio, skipped=skipped,
+                    data_s=data_s / window_steps, save_s=save_s, memory_mb=memory_mb(),
+                    eval_share=eval_s / (time.time() - start_time))
         window_start, window_steps, data_s = time.time(), 0, 0.0
 
 # --- summary ------------------------------------------------------------------------------------------------
@@ -756,8 +891,12 @@ if step < max_steps:
 else:
     say(f'done in {(time.time() - start_time) / 60:.1f} minutes, lowest val_loss {best_val:.4f}; all is in '
         f'{out_dir}')
-    say(f'next: python sample.py --ckpt={out_dir}\n      python eval.py --ckpt={out_dir} '
-        f'--data_dir={data_dir}')
+    gap = " --prompt='a text with a <|mask|> in it'" if objective != 'clm' else ''
+    say(f'next: python sample.py --ckpt={out_dir}{gap}')
+    if objective == 'clm':
+        say(f'      python eval.py --ckpt={out_dir} --data_dir={data_dir}')
+    if stream and stream.malformed:
+        say(f'note: {stream.malformed} lines or archives of {streaming} could not be read')
 if world > 1:
     dist.barrier()              # the first process may still be writing
     dist.destroy_process_group()

@@ -71,6 +71,14 @@ def test_spans_are_invertible_and_fill_the_context(T, step):
         assert [t for t in x[row, :n_prefix] if t in SENTINELS] == SENTINELS[:n_spans]
 
 
+def test_a_span_can_be_anywhere_also_at_both_ends():
+    starts = []
+    for step in range(200):
+        x, _, n_prefix = hide_spans(np.arange(30)[None], 0, step, [0], SENTINELS, 32)
+        starts.append(x[0, :n_prefix].tolist().index(SENTINELS[0]))
+    assert set(starts) == set(range(27)) and max(map(starts.count, range(27))) < 25
+
+
 def test_hidden_spans_have_the_mean_length_and_are_drawn_anew():
     n_text, n_hidden, n_spans = span_lengths(216)
     assert abs(n_hidden / n_spans - 3) < 0.2
