@@ -170,10 +170,6 @@ autocast = torch.autocast(device_type, getattr(torch, dtype), enabled=dtype != '
 scaler = torch.amp.GradScaler(device_type, enabled=dtype == 'float16')      # its range needs a scaled loss
 if world > 1:
     dist.init_process_group('nccl' if device_type == 'cuda' else 'gloo')
-sharded = shard == 'fsdp' and world > 1
-if sharded and scaler.is_enabled():
-    raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have to agree '
-                     'on; use --dtype=bfloat16 or --dtype=float32')
 
 
 def all_sum(*values):
@@ -198,6 +194,11 @@ signal.signal(signal.SIGTERM, ask_to_stop)
 signal.signal(signal.SIGINT, ask_to_stop)
 # --- end setup ---
 
+sharded = shard == 'fsdp' and world > 1
+if sharded and scaler.is_enabled():
+    raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have to agree '
+                     'on; use --dtype=bfloat16 or --dtype=float32')
+# --- shares: same text in train.py, sft.py, dpo.py ---
 if batch_size % world:
     raise ValueError(f'batch_size={batch_size} sequences cannot be shared by {world} processes; nearest: '
                      f'--batch_size={max(1, round(batch_size / world)) * world}')
@@ -208,6 +209,7 @@ if per_rank % micro_batch_size:
     raise ValueError(f'micro_batch_size={micro_batch_size} must divide the {per_rank} sequences of a process '
                      'and step; nearest: '
                      f'--micro_batch_size={min(divisors, key=lambda d: abs(d - micro_batch_size))}')
+# --- end shares ---
 
 # --- data ---------------------------------------------------------------------------------------------------
 meta, bins = open_bins(data_dir, block_size, ('train', 'val') if streaming is None else ('val',))
@@ -415,16 +417,18 @@ if sharded:                     # ZeRO, stage 3; the root keeps what is no block
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
+# --- optimizers: same text in train.py, sft.py, dpo.py ---
 groups, fused = model.parameter_groups(weight_decay), device_type in ('cpu', 'cuda')
 if optimizer == 'muon':     # an update of a matrix is orthogonalised: every direction moves by as much
     in_blocks = {id(p) for p in model.blocks.parameters()}
     matrices = [p for p in groups[0]['params'] if id(p) in in_blocks]
     groups[0]['params'] = [p for p in groups[0]['params'] if id(p) not in in_blocks]
-model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
 parts = [(torch.optim.AdamW, groups, {'lr': learning_rate, 'betas': (beta1, beta2), 'fused': fused})]
 if optimizer == 'muon':     # scaled to AdamW's size of updates: one learning rate for both (arXiv:2502.16982)
     parts.append((torch.optim.Muon, matrices, {'lr': learning_rate, 'weight_decay': weight_decay,
                                                'adjust_lr_fn': 'match_rms_adamw'}))
+# --- end optimizers ---
 if shard == 'zero1' and world > 1:      # ZeRO, stage 1 (arXiv:1910.02054)
     optimizers = [ZeroRedundancyOptimizer(params, kind, **settings) for kind, params, settings in parts]
 else:
@@ -434,6 +438,7 @@ if init_from == 'resume':
     scaler.load_state_dict(state['scaler'])
 
 
+# --- memory: same text in train.py, sft.py, dpo.py ---
 @contextlib.contextmanager
 def out_of_memory_advice():
     try:
@@ -446,6 +451,16 @@ def out_of_memory_advice():
             '--grad_checkpoint=True' if not grad_checkpoint else \
             f'--block_size={block_size // 2}, or a smaller n_layer or n_embd'
         raise ValueError(f'out of memory; try {advice}') from e
+
+
+def memory_mb():
+    """The largest amount of memory so far: of the GPU, or of this process; None on Windows."""
+    if device_type == 'cuda':
+        return torch.cuda.max_memory_allocated() / 2 ** 20
+    if resource:
+        unit = 1 if sys.platform == 'darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+# --- end memory ---
 
 
 def rehearse(net):
@@ -540,6 +555,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 # --- end schedule ---
 
 
+# --- spikes: same text in train.py, sft.py, dpo.py ---
 def spike(window, loss, norm, limit):
     """Whether loss or gradient norm is `limit` standard deviations above the window of [loss, norm] before
     it: what to say, or None. Norms scatter by factors, so they are judged by their logarithm, and only
@@ -553,6 +569,7 @@ def spike(window, loss, norm, limit):
         if deviations > limit:
             return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'
     return None
+# --- end spikes ---
 
 
 @torch.no_grad()
@@ -717,16 +734,6 @@ PEAK = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 12
 device_name = torch.cuda.get_device_name(device) if device_type == 'cuda' else ''
 peak = next((flops for name, flops in PEAK.items() if name in device_name), None)   # None: no MFU is claimed
 
-
-def memory_mb():
-    """The largest amount of memory so far: of the GPU, or of this process; None on Windows."""
-    if device_type == 'cuda':
-        return torch.cuda.max_memory_allocated() / 2 ** 20
-    if resource:
-        unit = 1 if sys.platform == 'darwin' else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
-
-
 # --- the loop -----------------------------------------------------------------------------------------------
 first_step, skipped, skipped_in_a_row = step, state.get('skipped', 0), 0
 window, vals = state.get('window', []), state.get('vals', [])      # [loss, gradient norm]; [step, val_loss]
@@ -830,7 +837,7 @@ while True:
     for o in optimizers:
         scaler.unscale_(o)
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), grad_clip or math.inf)
-    norm = (norm.full_tensor() if sharded else norm).item()     # before clipping, of all processes' gradients
+    norm = getattr(norm, 'full_tensor', lambda: norm)().item()  # before clipping; of all shards, under fsdp
     loss_sum, votes = all_sum(float(loss_sum), stop_asked)
     stopping = votes > 0                                    # together, or those who stay would wait for ever
     loss = loss_sum / n_all
@@ -847,7 +854,7 @@ while True:
             scaler.step(o)
         if logging:             # of one matrix; about 1e-3 is usual, 1e-5 hardly moves, 1e-1 tears apart
             moved = (probe - before).norm() / before.norm().clamp(min=1e-12)
-            update_ratio = (moved.full_tensor() if sharded else moved).item()
+            update_ratio = getattr(moved, 'full_tensor', lambda: moved)().item()
         skipped_in_a_row = 0
         window = [*window, [loss, norm]][-spike_window:]
     else:
@@ -897,8 +904,10 @@ else:
         say(f'      python eval.py --ckpt={out_dir} --data_dir={data_dir}')
     if stream and stream.malformed:
         say(f'note: {stream.malformed} lines or archives of {streaming} could not be read')
+# --- leaving: same text in train.py, sft.py, dpo.py ---
 if world > 1:
     dist.barrier()              # the first process may still be writing
     dist.destroy_process_group()
     sys.stdout.flush()
     os._exit(0)                 # torch's threads sometimes abort when the interpreter takes them down
+# --- end leaving ---

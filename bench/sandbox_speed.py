@@ -1,0 +1,47 @@
+"""
+Programs per second: HumanEval's references through sandbox.run_many, beside a plain `python -c` of
+the program and its tests, without limits, as many at once. Both in turn, round after round.
+
+    python bench/sandbox_speed.py HumanEval.jsonl.gz [--rounds=3] [--processes=0]
+"""
+import argparse
+import concurrent.futures
+import gzip
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+import sandbox  # noqa: E402
+
+
+def plain(job):
+    program, test, entry_point = job
+    return subprocess.run([sys.executable, '-c', f'{program}\n{test}\ncheck({entry_point})'],
+                          capture_output=True).returncode == 0
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser()
+    parser.add_argument('data')
+    parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--processes', type=int, default=0)
+    options = parser.parse_args()
+    with gzip.open(options.data, 'rt', encoding='utf-8') as f:
+        problems = [json.loads(line) for line in f]
+    jobs = [(p['prompt'] + p['canonical_solution'], p['test'], p['entry_point']) for p in problems]
+    processes = options.processes or len(os.sched_getaffinity(0))
+    print(f'{len(jobs)} programs, {processes} at once, load {os.getloadavg()[0]:.1f}; programs a second')
+    for _ in range(options.rounds):
+        start = time.perf_counter()
+        results = list(sandbox.run_many(jobs, timeout=20, processes=processes))
+        middle = time.perf_counter()
+        with concurrent.futures.ThreadPoolExecutor(processes) as pool:
+            passed = sum(pool.map(plain, jobs))
+        end = time.perf_counter()
+        ours = sum(r.outcome == 'passed' for r in results)
+        print(f'sandbox {len(jobs) / (middle - start):6.1f} ({ours} passed)   '
+              f'plain {len(jobs) / (end - middle):6.1f} ({passed} passed)')

@@ -1,0 +1,93 @@
+"""
+Seconds of training until Tiny Shakespeare's validation loss is 1.8857, where nanoGPT's README ends on its CPU
+budget (4 layers, 128 wide, context 64, 2,000 steps of 12 x 64 characters), and the loss at the end.
+
+    pip install -r bench/requirements.txt
+    python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
+    python bench/time_to_loss.py data/shakespeare_char [THREADS]
+
+Ours is train.py with config/shakespeare_cpu.py. The peer stands for nanoGPT: transformers' GPT-2 of that
+shape without dropout, float32, with nanoGPT's AdamW (1e-3, 0.9, 0.99, decay 0.1), schedule and random blocks.
+Both are judged every 50 steps on the same 20,000 characters; judging is not counted.
+"""
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+from peers import median
+from data import open_bins, sequences
+
+TARGET, STEPS, EVERY, T, B = 1.8857, 2000, 50, 64, 12
+
+
+def ours(data_dir, threads):
+    with tempfile.TemporaryDirectory() as out:
+        subprocess.run([sys.executable, 'train.py', 'config/shakespeare_cpu.py', f'--data_dir={data_dir}',
+                        f'--out_dir={out}', f'--eval_interval={EVERY}', f'--log_interval={EVERY}',
+                        '--num_samples=1', '--sample_tokens=1'], check=True, capture_output=True,
+                       env={**os.environ, 'OMP_NUM_THREADS': str(threads)})
+        with open(f'{out}/metrics.jsonl', encoding='utf-8') as f:
+            rows = [json.loads(line) for line in f]
+    dt = [m['dt'] for m in rows if 'dt' in m and m['step'] % EVERY == 0]
+    return [(EVERY * sum(dt[:m['step'] // EVERY]), m['val_loss']) for m in rows if 'val_loss' in m]
+
+
+def peer(data_dir, threads):
+    import transformers
+    torch.set_num_threads(int(threads))
+    torch.manual_seed(1337)
+    meta, bins = open_bins(data_dir, T)
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=meta['vocab_size'], n_positions=T, n_embd=128, n_layer=4, n_head=4, resid_pdrop=0,
+        embd_pdrop=0, attn_pdrop=0, use_cache=False))
+    decay = [p for p in model.parameters() if p.dim() >= 2]
+    other = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{'params': decay, 'weight_decay': 0.1}, {'params': other, 'weight_decay': 0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.99), fused=True)
+    blocks = np.linspace(0, (len(bins['val']) - 1) // T - 1, 20_000 // T).astype(np.int64) * T
+
+    def loss_of(data, starts):
+        x, y = (torch.from_numpy(np.ascontiguousarray(a)) for a in sequences(data, starts, T))
+        return torch.nn.functional.cross_entropy(model(input_ids=x).logits.view(y.numel(), -1), y.reshape(-1))
+    series, seconds = [], 0.0
+    for step in range(STEPS + 1):
+        if step % EVERY == 0:
+            with torch.no_grad():
+                series.append((seconds, loss_of(bins['val'], blocks).item()))
+        began = time.perf_counter()
+        t = (step - 100) / (STEPS - 100)
+        rate = 1e-3 * (step + 1) / 101 if step < 100 else 1e-4 + 0.45e-3 * (1 + math.cos(math.pi * t))
+        for group in optimizer.param_groups:
+            group['lr'] = rate
+        loss = loss_of(bins['train'], np.random.default_rng(step).integers(0, len(bins['train']) - T - 1, B))
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        seconds += time.perf_counter() - began
+    return series
+
+
+if __name__ == '__main__':
+    if len(sys.argv) > 3:
+        print(json.dumps({'ours': ours, 'peer': peer}[sys.argv[3]](*sys.argv[1:3])))
+        sys.exit()
+    data_dir, threads = sys.argv[1], (sys.argv[2:] or ['1'])[0]
+    found = {'ours': [], 'peer': []}
+    for _ in range(3):
+        for who, rows in found.items():
+            run = subprocess.run([sys.executable, __file__, data_dir, threads, who], check=True, text=True,
+                                 capture_output=True)
+            series = json.loads(run.stdout.splitlines()[-1])
+            rows.append((next((s for s, loss in series if loss <= TARGET), math.inf), *series[-1]))
+            print(f'{who}: {TARGET} after {rows[-1][0]:.1f} s; {rows[-1][2]:.4f} at the end, after '
+                  f'{rows[-1][1]:.1f} s', flush=True)
+    a, b = found['ours'], found['peer']
+    print(f'to {TARGET}: {median([r[0] for r in a]):.1f} s, the peer {median([r[0] for r in b]):.1f} s')
+    print(f"against the peer's whole run: {median([q[1] / p[0] for p, q in zip(a, b)]):.1f} times sooner")

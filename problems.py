@@ -1,0 +1,330 @@
+"""
+Small Python problems with unit tests: what a model of a few million parameters can be seen to learn.
+
+    python problems.py                              # the splits, and three examples
+    python problems.py --n=2500 --seed=0 --split=train --out=problems.jsonl
+
+    p = problems(100, seed=0, split='train')[0]     # a dict with HumanEval's keys, and more
+    to_messages(p)                                  # the same as a conversation
+    program(p, answer)                              # what to run: no exception = passed
+
+A family is one task ("the mean of a list"), varied over names, wording and constants. Three are composed
+of steps, or of filter, map and reduce; there, a composition is a cell. The splits, from easy to hard:
+
+    train       demonstrations, some solved by a single return statement, some spelled out
+    validation  prompts that never occur in train, of families and cells that do: choose settings here
+    variation   the same again: report this one
+    names       argument names that never occur in train
+    cell        compositions that never occur in train, of parts that do
+    family      tasks that never occur in train, though each has a near relative there
+
+Hashes decide, never the seed: no two splits share a prompt, whatever n and seed.
+Copy this file alone: it needs the standard library.
+"""
+import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, sys, textwrap
+
+SPLITS = 'train', 'validation', 'variation', 'names', 'cell', 'family'
+COMPOSED = 0.4          # share of composed problems, where a split has both kinds
+COMPOSED_NAMES = 'solve compute calculate process transform apply convert evaluate'.split()
+
+# --- the families ------------------------------------------------------------------------------------
+# names of the function (kinds of its arguments, some with a name that suits) solution | meaning
+#     | another meaning     | the solution spelled out, where spelled_out() would not find it
+# X, Y, Z are the arguments; K < M numbers from 2 to 99, D from 2 to 9, L a letter, W a word. Where it
+# matters which argument is which, the meaning must tell: they may be called anything.
+SEEN = r"""
+area_of_rectangle (pos:length pos:width) X * Y | the area of a rectangle from its X and Y
+perimeter rectangle_perimeter (pos:length pos:width) 2 * (X + Y) | the perimeter of a rectangle, X by Y
+area_of_triangle (pos:base pos:height) X * Y / 2 | the area of a triangle with base X and height Y
+celsius_to_fahrenheit (int:celsius) X * 9 / 5 + 32 | the Fahrenheit temperature for X Celsius
+absolute_difference distance (int:a int:b) abs(X - Y) | the absolute difference of X and Y
+    | the distance between X and Y | if X > Y:\n    return X - Y\nreturn Y - X
+average_of_two midpoint (int:a int:b) (X + Y) / 2 | the average of X and Y
+larger_of_two (int:a int:b) max(X, Y) | the larger of X and Y | if X > Y:\n    return X\nreturn Y
+is_divisible (int:number) X % K == 0 | whether X is divisible by K | whether K divides X
+is_between in_range (int:value) K <= X <= M | whether X is at least K and at most M
+limit cap (int:value) min(X, K) | X, but no more than K | if X > K:\n    return K\nreturn X
+discounted_price discount (pos:price) X * (100 - K) / 100 | the price X after a discount of K percent
+last_digit ones_digit (pos:number) X % 10 | the last digit of X
+sum_of_digits digit_sum (pos:number) sum(int(c) for c in str(X)) | the sum of the digits of X
+sign (int:number) 1 if X > 0 else -1 if X < 0 else 0 | 1 if X is positive, -1 if negative, else 0
+    | if X > 0:\n    return 1\nif X < 0:\n    return -1\nreturn 0
+label classify (int:score) 'pass' if X >= K else 'fail' | 'pass' if X is at least K, otherwise 'fail'
+multiples (int:number) [X * i for i in range(1, D + 1)] | a list of the first D multiples of X
+mean average (ints:numbers) sum(X) / len(X) | the mean of the numbers in X | the average of X
+    | total = 0\nfor x in X:\n    total += x\nreturn total / len(X)
+sum_list add_all (ints) sum(X) | the sum of all numbers in X
+    | total = 0\nfor x in X:\n    total += x\nreturn total
+largest maximum (ints) max(X) | the largest number in X | the maximum of a list of numbers
+    | best = X[0]\nfor x in X:\n    if x > best:\n        best = x\nreturn best
+last_element last_item (ints) X[-1] | the last element of X | the item at the end of the list
+first_items take_first (ints) X[:D] | the first D elements of X
+reverse_list backwards (ints) X[::-1] | the list X in reverse order | the elements of X backwards
+    | result = []\nfor x in X:\n    result.insert(0, x)\nreturn result
+sort_descending descending (ints) sorted(X, reverse=True) | the numbers in X from largest to smallest
+remove_duplicates unique (ints) list(dict.fromkeys(X)) | the elements of X without duplicates
+    | result = []\nfor x in X:\n    if x not in result:\n        result.append(x)\nreturn result
+count_value how_often (ints) X.count(K) | the number of times K occurs in X | the number of K in X
+    | total = 0\nfor x in X:\n    if x == K:\n        total += 1\nreturn total
+count_greater (ints) sum(1 for x in X if x > K) | the number of values in X greater than K
+contains has_value (ints) K in X | whether K is in X | whether the list X contains K
+    | for x in X:\n    if x == K:\n        return True\nreturn False
+add_to_each increase_all (ints) [x + K for x in X] | the list X with each number increased by K
+replace_value (ints) [M if x == K else x for x in X] | a copy of X in which each K has become M
+add_lists (ints ints) [x + y for x, y in zip(X, Y)] | the sums of the pairs of numbers from X and Y
+all_greater all_above (ints) all(x > K for x in X) | whether all numbers in X are greater than K
+    | for x in X:\n    if x <= K:\n        return False\nreturn True
+any_less any_below (ints) any(x < K for x in X) | whether any number in X is less than K
+is_sorted is_ascending (ints) X == sorted(X) | whether X is in ascending order | whether X is sorted
+common_items (ints ints) [x for x in X if x in Y] | a list of the elements of X that are also in Y
+count_vowels (text) sum(1 for c in X if c in 'aeiou') | the number of lowercase vowels in X
+count_letter (text) X.count(L) | the number of times L occurs in X | the number of letters L in X
+is_palindrome (text:word) X == X[::-1] | whether X is a palindrome | whether X reads the same backwards
+count_words word_count (text:sentence) len(X.split()) | the number of words in X
+initials (text:name) ''.join(w[0] for w in X.split()) | the first letters of the words in X
+longest_word longest (words) max(X, key=len) | the longest string in X, the first of several
+words_with having_letter (words) [w for w in X if L in w] | a list of the strings in X that contain L
+starts_with begins_with (text) X.startswith(L) | whether X starts with L
+remove_letter drop_letter (text) X.replace(L, '') | X without the letter L | X with every L removed
+    | result = ''\nfor c in X:\n    if c != L:\n        result += c\nreturn result
+sum_of_values total_value (dict) sum(X.values()) | the sum of the values in X
+best_key winner (dict) max(X, key=X.get) | the key of the largest value in X
+count_items tally (words) {w: X.count(w) for w in X} | a dictionary of how often each word is in X
+keys_above (dict) [k for k, v in X.items() if v > K] | a list of the keys of X with a value above K
+"""
+UNSEEN = r"""
+area_of_square square_area (pos:side) X * X | the area of a square with side X
+fahrenheit_to_celsius (int:fahrenheit) (X - 32) * 5 / 9 | the Celsius temperature for X Fahrenheit
+average_of_three mean_of_three (int:a int:b int:d) (X + Y + Z) / 3 | the average of X, Y and Z
+smaller_of_two (int:a int:b) min(X, Y) | the smaller of X and Y | if X < Y:\n    return X\nreturn Y
+raised_price add_tax (pos:price) X * (100 + K) / 100 | the price X raised by K percent
+smallest minimum (ints) min(X) | the smallest number in X | the minimum of a list of numbers
+last_items take_last (ints) X[-D:] | the last D elements of X
+subtract_from_each (ints) [x - K for x in X] | the list X with each number decreased by K
+any_greater any_above (ints) any(x > K for x in X) | whether any number in X is greater than K
+missing_items (ints ints) [x for x in X if x not in Y] | a list of the elements of X not in Y
+remove_vowels (text) ''.join(c for c in X if c not in 'aeiou') | X without its lowercase vowels
+ends_with has_last_letter (text) X.endswith(L) | whether X ends with L
+keys_below (dict) [k for k, v in X.items() if v < K] | a list of the keys of X with a value below K
+"""
+# composed: meaning -> code, in which _ is what the part before gives
+FILTERS = {'even numbers': 'x % 2 == 0', 'odd numbers': 'x % 2 == 1', 'positive numbers': 'x > 0',
+           'negative numbers': 'x < 0', 'numbers above K': 'x > K', 'numbers below K': 'x < K',
+           'numbers divisible by D': 'x % D == 0', 'numbers other than K': 'x != K'}
+MAPS = {'': 'x', 'squares': 'x * x', 'cubes': 'x ** 3', 'doubles': 'x * 2', 'absolute values': 'abs(x)'}
+REDUCES = {'the sum of': 'sum(_)', 'a list of': '[_]', 'a sorted list of': 'sorted(_)',
+           'the largest (or 0) of': 'max([_], default=0)'}
+STEPS = {
+    'int': {'add K': '(_) + K', 'subtract K': '(_) - K', 'multiply by K': '(_) * K', 'negate it': '-(_)',
+            'square it': '(_) ** 2', 'floor-divide by D': '(_) // D', 'take it modulo K': '(_) % K'},
+    'text': {'reverse it': '(_)[::-1]', 'convert it to upper case': '(_).upper()', 'append W': '(_) + W',
+             'remove its spaces': "(_).replace(' ', '')", 'repeat it D times': '(_) * D',
+             'keep its first D characters': '(_)[:D]', 'drop its first character': '(_)[1:]'}}
+FRAMES = {  # docstrings, by the first word of the meaning; for any other word, Return _ and Give _
+    'whether': ('Return whether _.', 'Check whether _.', 'Return True if _, otherwise False.'),
+    'the': ('Return the _.', 'Return the _.', 'Compute the _.', 'Find the _.', 'Get the _.')}
+NAMES = {   # of arguments, by kind; a tenth, by hash, occurs in the split 'names' only
+    'int': 'n number value num a b m integer p q j current given start amount z first year degree',
+    'ints': 'numbers values nums data items list1 elements array a b lst scores prices points results',
+    'text': 's text string t message phrase content source chars st title label line p sentence comment',
+    'words': 'words names strings items lines tokens labels titles terms texts entries data a lst',
+    'dict': 'd mapping table scores prices ages stock counts inventory data m amounts votes'}
+TAKEN = {*'x y w c i k v total result best'.split(), *keyword.kwlist, *dir(builtins)}
+WORDS = 'a apple Anna bee egg ear grass lemon level net noon Paris radar rain stars tent tree'.split()
+
+
+@functools.cache
+def bucket(text, n):
+    """One of n buckets. Not hash(), which differs between processes."""
+    return int(hashlib.sha256(text.encode('utf-8')).hexdigest(), 16) % n
+
+
+def spelled_out(expression):
+    """The same as statements: a comprehension as a loop, anything else in two steps."""
+    source = functools.partial(ast.get_source_segment, expression)
+    gather = {'sum': ('total', '0', 'total += _'), "''.join": ('result', "''", 'result += _')}
+    for node in ast.walk(ast.parse(expression)):            # the outermost first
+        call = source(node.func) if isinstance(node, ast.Call) else ''
+        loop = node.args[0] if call in gather else node
+        if isinstance(loop, ast.ListComp | ast.GeneratorExp):
+            name, start, step = gather.get(call, ('result', '[]', 'result.append(_)'))
+            each, step = loop.generators[0], step.replace('_', source(loop.elt))
+            step = f'if {source(each.ifs[0])}:\n        {step}' if each.ifs else step
+            rest = expression.replace(source(node), f'({name})' if source(node)[0] == '(' else name)
+            return (f'{name} = {start}\nfor {source(each.target)} in {source(each.iter)}:\n    {step}\n'
+                    f'return {rest}')
+    return f'result = {expression}\nreturn result'
+
+
+@functools.cache
+def plain(table):
+    """[(family, cell, function names, kinds, meanings, expression, spelled out)]"""
+    families = []
+    for entry in re.split(r'\n(?=\w)', table.strip()):
+        head, *meanings = re.split(r'\s+\| ', entry)
+        names, kinds, expression = re.fullmatch(r'([\w ]+) \((.+?)\) (.+)', head).groups()
+        spelled = meanings.pop() if 'return ' in meanings[-1] else spelled_out(expression)
+        names, spelled = names.split(), spelled.replace(r'\n', '\n')
+        families.append((names[0], names[0], names, kinds.split(), meanings, expression, spelled))
+    return families
+
+
+def composed(rng):
+    """The same of a composition, its constants filled in."""
+    family = rng.choice(['ints', *STEPS])
+    if family == 'ints':
+        parts = [rng.choice(list(table.items())) for table in (FILTERS, MAPS, REDUCES)]
+        (some, test), (what, value), (how, code) = [fill(rng, *part) for part in parts]
+        expression = code.replace('_', f'{value} for x in X if {test}')
+        meaning, spelled = f'{how} the {what and what + " of the "}{some} in X', spelled_out(expression)
+    else:
+        parts = rng.sample(list(STEPS[family].items()), rng.choice([2, 2, 3]))
+        filled = [fill(rng, *part) for part in parts]       # each with constants of its own
+        expression = functools.reduce(lambda inner, part: part[1].replace('_', inner), filled, 'X')
+        expression = ast.unparse(ast.parse(expression))     # without the parentheses it does not need
+        meaning = f'X after these steps: {", then ".join(step for step, _ in filled)}'
+        spelled = ''.join(f'X = {code.replace("(_)", "X")}\n' for _, code in filled) + 'return X'
+    cell = ' / '.join([family, *(part for part, _ in parts)])
+    return f'composed_{family}', cell, COMPOSED_NAMES, [family], [meaning], expression, spelled
+
+
+def fill(rng, *texts):
+    """The texts with constants for K, M, D, L and W, the same in each."""
+    constants = dict(zip('KM', sorted(rng.sample(range(2, 100), 2))), D=rng.randint(2, 9),
+                     L=rng.choice('aenrst'), W=rng.choice(WORDS))
+    return [re.sub(r'\b[KMDLW]\b', lambda m: repr(constants[m[0]]), text) for text in texts]
+
+
+def argument_names(rng, kinds, unseen, random_names):
+    """A name for each argument, from the pools or made up of letters and syllables."""
+    names, made_up = [], rng.random() < random_names
+    while len(names) < len(kinds):
+        kind, _, own = kinds[len(names)].partition(':')
+        long = ''.join(rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(4))
+        short = ''.join(rng.choices('abcdefghjklmnpqrstuvz', k=rng.randint(1, 3)))
+        pool = [long[:rng.randint(4, 8)], short, f'{long[:4]}_{short}'] if made_up else \
+            NAMES[kind.replace('pos', 'int')].split() + [own] * 20 * bool(own)
+        pool = [p for p in pool if p not in TAKEN and p not in names and (bucket(p, 10) == 0) == unseen]
+        made_up = made_up or not pool
+        names += [rng.choice(pool)] if pool else []
+    return names
+
+
+def draw_input(rng, kind, near, edge=None):
+    """An argument of a kind. Most numbers are from `near`; a number given as `edge` must be in it."""
+    number = lambda: rng.choice(near) if rng.random() < 0.5 else rng.randint(-50, 99)
+    if kind == 'ints':
+        values = rng.choices([number() for _ in range(5)], k=rng.choice([1, 2, 3, 4, 6, 12]))
+        return [edge] if edge is not None else sorted(values) if rng.random() < 0.2 else values
+    if kind in ('int', 'pos'):
+        value = number() if edge is None else edge
+        return value if kind == 'int' else abs(value) or 1
+    words = rng.choices(WORDS, k=rng.randint(1, 4))
+    text = ' '.join(words[:3]) if rng.random() < 0.9 else words[0] + words[0][::-1]     # a palindrome
+    return {'words': words, 'text': text, 'dict': {word: number() for word in words}}[kind]
+
+
+def write_test(rng, kinds, names, expression):
+    """Asserts about the reference: at and beside its constants, then inputs that give new results."""
+    edges = sorted({int(n) + d for n in re.findall(r'\b\d+\b', expression) for d in (-1, 0, 1)})
+    function, cases, results = eval(f'lambda {", ".join(names)}: {expression}'), [], []
+    for edge in (edges or [7]) + [None] * 80:
+        inputs = [draw_input(rng, kind, edges or range(-2, 6), edge) for kind in kinds]
+        result, call = function(*inputs), f'candidate({", ".join(map(repr, inputs))})'
+        line = f'abs({call} - {result}) < 1e-6' if isinstance(result, float) else f'{call} == {result!r}'
+        cases.append((edge is None, results.count(result) + (result in inputs), f'    assert {line}\n'))
+        results.append(result)
+    lines = dict.fromkeys(line for *_, line in sorted(cases, key=lambda case: case[:2]))
+    return 'def check(candidate):\n' + ''.join(list(lines)[:len(edges) + 12])
+
+
+def draw(rng, split, random_names):
+    """A problem, or None if the one drawn belongs to another split."""
+    compose = split == 'cell' or split != 'family' and rng.random() < COMPOSED
+    family, cell, functions, kinds, meanings, expression, spelled = \
+        composed(rng) if compose else rng.choice(plain(UNSEEN if split == 'family' else SEEN))
+    if compose and (bucket(cell, 5) == 0) != (split == 'cell'):
+        return None
+    start, _, rest = rng.choice(meanings).partition(' ')
+    doc = rng.choice(FRAMES.get(start, (f'Return {start} _.', f'Give {start} _.'))).replace('_', rest)
+    names = argument_names(rng, kinds, split == 'names', random_names)
+    doc, *bodies = [re.sub(r'\b[XYZ]\b', lambda m: names['XYZ'.index(m[0])], text)
+                    for text in fill(rng, doc, f'return {expression}', spelled)]
+    function = rng.choice([name for name in functions if name not in names])
+    prompt = f'def {function}({", ".join(names)}):\n    """{doc}"""\n'
+    if split in SPLITS[:3] and max(0, bucket(prompt, 10) - 7) != SPLITS.index(split):   # train: 0 to 7
+        return None
+    kinds = [kind.partition(':')[0] for kind in kinds]
+    test = write_test(random.Random(prompt), kinds, names, bodies[0].removeprefix('return '))
+    bodies = [textwrap.indent(body, '    ') + '\n' for body in bodies]
+    return {'family': family, 'cell': cell, 'split': split, 'prompt': prompt, 'entry_point': function,
+            'canonical_solution': rng.choice(bodies), 'test': test, 'solutions': bodies, 'kinds': kinds}
+
+
+def problems(n, seed=0, split='train', random_names=0.5):
+    """n dicts with different prompts, the first of any larger n. `solutions`: the preferred one first.
+    random_names: the share whose argument names are made up, so that a model learns to copy names."""
+    if split not in SPLITS:
+        raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}')
+    rng, found = random.Random(f'{split} {seed}'), {}
+    for _ in range(1000 + 100 * n):
+        if len(found) == n:
+            return list(found.values())
+        problem = draw(rng, split, random_names)
+        if problem and problem['prompt'] not in found:
+            found[problem['prompt']] = {'task_id': f'{split}-{seed}/{len(found)}', **problem}
+    raise ValueError(f'found only {len(found):,} of {n:,} problems of {split}; ask for fewer')
+
+
+def shared_prompts(some, others):
+    """The prompts that occur in both lists of problems."""
+    return {p['prompt'] for p in some} & {p['prompt'] for p in others}
+
+
+def to_messages(problem):
+    """The problem as a conversation: one of two ways to ask, and the function as the answer."""
+    signature, doc = problem['prompt'].split('\n')[0], problem['prompt'].split('"""')[1]
+    ask = f'Complete:\n{problem["prompt"].rstrip()}', f'Write {signature[4:-1]}. {doc}'
+    return [{'role': 'user', 'content': ask[bucket('ask ' + problem['prompt'], 2)]},
+            {'role': 'assistant', 'content': f'{signature}\n{problem["canonical_solution"].rstrip()}'}]
+
+
+def program(problem, answer, chat=True):
+    """What to run: an answer and the test. Of a chat's answer, what is in the first ``` fence, if it has
+    one. With chat=False, the answer continues the prompt, as HumanEval's do."""
+    fence = re.search(r'```\w*\n(.*?)(```|$)', answer, re.S) if chat else None
+    code = fence[1] if fence else answer if chat else problem['prompt'] + answer
+    return f'{code}\n\n{problem["test"]}\ncheck({problem["entry_point"]})\n'
+
+
+def preferred(code):
+    """A taste simple enough to measure: is this function, or its body, a single line that returns?"""
+    lines = [line.strip() for line in code.split('\n') if not re.match(r'\s*(def |"""|#|```|$)', line)]
+    return len(lines) == 1 and lines[0].startswith('return ')
+
+
+def main():
+    parser = argparse.ArgumentParser(description='Small Python problems with unit tests.')
+    parser.add_argument('--n', type=int, default=2500, help='problems (2500)')
+    parser.add_argument('--seed', type=int, default=0, help='other problems of the same split (0)')
+    parser.add_argument('--split', default='train', choices=SPLITS)
+    parser.add_argument('--out', help='a .jsonl file to write; without it, a table and examples')
+    parser.error = lambda message: sys.exit(print(f'error: {message}', file=sys.stderr) or 2)
+    args = parser.parse_args()
+    try:
+        for split in [args.split] if args.out else SPLITS:
+            found = problems(args.n, args.seed, split)
+            families, cells = [len({p[key] for p in found}) for key in ('family', 'cell')]
+            print(f'{split:10} {len(found):6,} problems, {families:2} families, {cells:3} cells')
+        if args.out:
+            with open(args.out, 'w', encoding='utf-8') as f:
+                f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in found)
+        else:
+            for p in problems(3, args.seed, args.split):
+                print(f'\n{p["prompt"]}{p["canonical_solution"]}\n{p["test"]}', end='')
+    except (OSError, ValueError) as e:
+        parser.error(e)
+
+
+if __name__ == '__main__':
+    main()
