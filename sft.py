@@ -158,12 +158,19 @@ if per_rank % micro_batch_size:
 
 # --- model --------------------------------------------------------------------------------------------------
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
+older_path = os.path.join(out_dir, 'last-1.pt')         # should last.pt be damaged
 step, best_val, state = 0, math.inf, {}
 if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
 origin = last_path if init_from == 'resume' else init_from
-model, state = load_checkpoint(origin, device)
+try:
+    model, state = load_checkpoint(origin, device)
+except (ValueError, FileNotFoundError) as e:
+    if init_from != 'resume' or not os.path.exists(older_path):
+        raise
+    print(f'{e}\ngoing on from an older checkpoint')
+    model, state = load_checkpoint(older_path, device)
 folder = origin if os.path.isdir(origin) else os.path.dirname(origin)
 tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
@@ -179,18 +186,21 @@ weights = model.state_dict()
 model = GPT(dataclasses.replace(model.config, dropout=dropout)).to(device)      # dropout is of this run
 model.load_state_dict(weights)
 model.grad_checkpoint = grad_checkpoint
-pad, im_start = tokenizer.special.get('<|pad|>', 0), tokenizer.special.get('<|im_start|>')
+if not {'<|im_start|>', '<|im_end|>'} <= tokenizer.special.keys():
+    raise ValueError(f'the tokenizer of {init_from} has no <|im_start|> and <|im_end|>, which frame what is '
+                     'said; pretrain with one that has: python prepare.py --tokenizer=bpe')
+pad, im_start = tokenizer.special.get('<|pad|>', 0), tokenizer.special['<|im_start|>']
 
 
 # --- data ---------------------------------------------------------------------------------------------------
 def cut(ids, mask, T, im_start):
-    """A conversation of at most T + 1 tokens: what is too much is cut on the left, but not of the last
-    answer, which keeps its header and is cut on the right if it alone is too long."""
-    answer = len(mask) - mask[::-1].index(1) if 1 in mask else len(mask)
+    """A conversation of at most T + 1 tokens. What is too much is cut: what follows the last answer, then the
+    left, but not of the last answer, which keeps its header and is cut on the right if it is too long."""
+    answer = end = len(mask) - mask[::-1].index(1) if 1 in mask else len(mask)
     while answer and mask[answer - 1]:
         answer -= 1
     header = max((i for i in range(answer) if ids[i] == im_start), default=0)
-    start = max(0, min(len(ids) - (T + 1), header))
+    start = max(0, min(end - (T + 1), header))
     return ids[start:start + T + 1], mask[start:start + T + 1]
 
 
@@ -215,8 +225,11 @@ def read_conversations(path, T):
     except FileNotFoundError as e:
         raise FileNotFoundError(f'{path} does not exist; make it: python prepare.py --kind=sft '
                                 f'--source=FILE --out_dir={data_dir}') from e
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path} is not UTF-8 text: {e}') from e
     if not rows:
-        raise ValueError(f'{path} has no conversation with an answer')
+        raise ValueError(f'{path} has no conversation with an answer'
+                         + f' of which something is left in {T} tokens' * (shortened > 0))
     return rows, empty, shortened
 
 
@@ -244,10 +257,12 @@ def order_of(epoch, lengths, batch_size, seed):
 
 def marked(ids, mask):
     """Text of a conversation, its trained parts in [[ ]]."""
-    text = ''
-    for i, (id, trained) in enumerate(zip(ids, mask)):
-        text += '[[' * (trained and not (i and mask[i - 1])) + tokenizer.decode([id])
-        text += ']]' * (trained and not (i + 1 < len(mask) and mask[i + 1]))
+    text, start = '', 0
+    for i in range(1, len(ids) + 1):        # whole parts are decoded: one token may be half a character
+        if i == len(ids) or mask[i] != mask[start]:
+            part = tokenizer.decode(ids[start:i])
+            text += f'[[{part}]]' if mask[start] else part
+            start = i
     return text
 
 
@@ -455,7 +470,8 @@ def base_bits():
 def answer():
     """What the model says to the first held-out question."""
     ids, mask = held_out[0]
-    prompt = torch.tensor([ids[:mask.index(1)]], device=device)
+    first = next(i for i in range(1, len(ids)) if mask[i] > mask[i - 1])    # a cut may begin within an answer
+    prompt = torch.tensor([ids[:first]], device=device)
     stop = [tokenizer.special[name] for name in ('<|im_end|>', '<|endoftext|>') if name in tokenizer.special]
     with autocast:
         out = model.generate(prompt, sample_tokens, temperature=0, stop=stop)
@@ -464,12 +480,14 @@ def answer():
 
 def save_last():
     if main_process:
-        if os.path.exists(last_path):
-            os.replace(last_path, os.path.join(out_dir, 'last-1.pt'))
-        save_checkpoint(last_path, model, step=step, best_val=best_val, skipped=skipped, window=window,
-                        vals=vals, lr_scale=lr_scale, bad_steps=sorted(bad_steps), conversations=digest,
-                        optimizers=[o.state_dict() for o in optimizers], scaler=scaler.state_dict(),
+        save_checkpoint(f'{last_path}.new', model, step=step, best_val=best_val, skipped=skipped,
+                        window=window, vals=vals, lr_scale=lr_scale, bad_steps=sorted(bad_steps),
+                        tokens=tokens_seen, conversations=digest, scaler=scaler.state_dict(),
+                        optimizers=[o.state_dict() for o in optimizers],
                         tokenizer_hash=tokenizer.hash, config=config)
+        if os.path.exists(last_path):
+            os.replace(last_path, older_path)
+        os.replace(f'{last_path}.new', last_path)
 
 
 def roll_back():
@@ -498,6 +516,11 @@ say(f'  step     {batch_size} conversations = {world} processes x {per_rank // m
 say(f'  plan     {max_steps:,} steps = {max_steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,} steps')
 say(f'  rates    learning rate to {learning_rate:g} in {warmup_steps} steps, then down to {min_lr:g}; clip '
     f'{grad_clip:g}')
+watching = ('data_dir', 'base_dir', 'out_dir', 'init_from', 'overwrite', 'log_interval', 'eval_interval',
+            'eval_conversations', 'eval_tokens', 'save_interval', 'sample_tokens')     # change no training
+for k, v in state.get('config', {}).items():
+    if config.get(k, v) != v and k not in watching:
+        say(f'  note     {k} was {v}, is now {config[k]}: the run goes on, but not as the straight run would')
 if max_steps > 5 * steps_per_epoch:
     say('  note     more than five epochs: watch val_loss, it is easy to learn conversations by heart')
 if main_process:
@@ -512,7 +535,7 @@ window, vals = state.get('window', []), state.get('vals', [])      # [loss, grad
 lr_scale, bad_steps = state.get('lr_scale', 1.0), set(state.get('bad_steps', []))       # after a rollback
 stopping = rolled_back = False              # what the processes have agreed on
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()  # how much does an update change it?
-eval_s, tokens_seen = 0.0, 0
+eval_s, tokens_seen = 0.0, state.get('tokens', 0)
 start_time = window_start = time.time()
 window_steps = window_tokens = 0            # since the last log line
 model.train()
