@@ -6,6 +6,7 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
     python prepare.py config/mix.py                 # several sources, weighted
     python prepare.py --kind=sft --source=conversations.json --out_dir=data/sft
+    python prepare.py --kind=preference --source=out/sft/samples.jsonl --dedup=exact --out_dir=data/pairs
 
 A source is a file, a folder or a glob. Of .py .txt .md, a file is a document; of .jsonl .json, a record is
 one, its text under `text` or `content`; any of them may be gzipped. One single text file is taken as it is.
@@ -86,6 +87,8 @@ toxic_words: str | None = None  # file of words, one a line; report.md says what
 max_toxic = 1.0                 # such words per 1,000
 min_margin = 0.0                # of preference: score of chosen - score of rejected
 min_agreement = 0.0             # of preference: share of annotators who agree
+max_per_prompt = 4              # of eval.py's samples.jsonl: pairs, or passed answers, of a prompt
+prefer = 'passed'               # ... which won: passed, over failed; taste, among passed; both
 pii = True                      # e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
 decontaminate = ''              # benchmark files, comma-separated: what shares an n-gram with them is dropped
 decontaminate_ngram = 13        # words; GPT-3's choice
@@ -109,7 +112,7 @@ config = configure(globals())
 
 for _name, _choices in (('kind', 'text sft preference'), ('mode', 'auto code prose chat raw'),
                         ('dedup', 'none exact minhash simhash'), ('write', 'bins text'),
-                        ('chat_format', 'messages alpaca vicuna')):
+                        ('chat_format', 'messages alpaca vicuna'), ('prefer', 'passed taste both')):
     if config[_name] not in _choices.split():
         raise ValueError(f'{_name}={config[_name]!r} must be one of: {_choices.replace(" ", ", ")}')
 if not 0 < val_fraction < 1:
@@ -318,7 +321,8 @@ def clean_shard(index):
             download(file['url'], file['sha256'], file['path'])
     funnel, known, keys, names = Funnel(max(3, audit)), [], [], []
     with open(f'{base}.texts', 'wb') as texts:
-        for doc in read_documents([f['path'] for f in shard['files']], funnel.reject, kind, max_chars):
+        for doc in read_documents([f['path'] for f in shard['files']], funnel.reject, kind, max_chars,
+                                  max_per_prompt, prefer):
             doc['source'], original = shard['source'], '\n'.join(doc['parts'])
             size, chance = sum(len(to_utf8(text)) for text in doc['parts']), hash64(to_utf8(original))
             reason = None if original.strip() else 'empty'

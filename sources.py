@@ -13,7 +13,7 @@ thousand shards, one is always damaged.
 
 Copy this file alone: it needs requests.
 """
-import glob, gzip, hashlib, io, json, os, re, sysconfig, zlib
+import glob, gzip, hashlib, io, itertools, json, os, re, sysconfig, zlib
 import requests, urllib3
 
 TEXT, RECORDS = ('.py', '.txt', '.md'), ('.jsonl', '.json')     # each also with .gz
@@ -167,14 +167,15 @@ def strings_in(value):
 # --- documents ----------------------------------------------------------------------------------------------
 
 
-def read_documents(paths, reject, kind='text', max_chars=1_000_000):
+def read_documents(paths, reject, kind='text', max_chars=1_000_000, per_prompt=4, prefer='passed'):
     """Yield the documents of files: dicts of `parts`, the texts (one, or a conversation's), `path`, and `url`
     and `licence` if the record has them; with kind='sft' or 'preference' also `roles`. What cannot be read is
     passed over: reject(path, line, why) hears of it. A record or .py file of more than max_chars is too long
-    to be read; other long text is cut, at a line's end, into documents of up to 100,000 characters."""
+    to be read; other long text is cut, at a line's end, into documents of up to 100,000 characters. For
+    per_prompt and prefer see from_samples."""
     longest = 8 * max_chars                     # bytes of a line: a character may be escaped, as \\u20ac
     for path in paths:
-        line = 0
+        line, samples = 0, []
         try:
             if not is_kind(path, RECORDS):
                 if kind != 'text':
@@ -211,11 +212,18 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000):
                         reject(path, line, f'longer than {longest:,} bytes')
                     elif data.strip():
                         try:
-                            doc = from_record(json.loads(data.decode()), f'{path}:{line}', kind, max_chars)
+                            record = json.loads(data.decode())
+                            if kind != 'text' and isinstance(record, dict) \
+                                    and {'outcome', 'task_id', 'completion'} <= record.keys():
+                                samples.append(record)
+                                continue
+                            doc = from_record(record, f'{path}:{line}', kind, max_chars)
                         except (ValueError, RecursionError) as e:       # not UTF-8, not JSON, nested too deep
                             reject(path, line, f'{type(e).__name__}: {e}')
                         else:
                             yield doc
+            for record in from_samples(samples, kind, per_prompt, prefer):
+                yield from_record(record, path, kind, max_chars)
         except (ValueError, EOFError, OSError, zlib.error, RecursionError) as e:    # cut off, no UTF-8, ...
             reject(path, line + 1, f'{type(e).__name__}: {e}')
 
@@ -249,6 +257,34 @@ def from_record(record, path, kind, max_chars):
         if isinstance(value, str):
             doc[key] = value
     return doc
+
+
+def from_samples(samples, kind, per_prompt=4, prefer='passed'):
+    """Answers that eval.py has sampled and judged, records with `task_id`, `messages` or `prompt`,
+    `completion`, `outcome` and `preferred` -> records to train on, at most per_prompt of a prompt.
+
+    kind='preference': an answer that passed its tests over one that failed; with prefer='taste', of those
+    that passed, a preferred one over another; with 'both', both. kind='sft': what passed (with 'taste': and
+    is preferred). The same answer counts once; what the harness itself failed at proves nothing."""
+    key = lambda s: (str(s.get('task')), str(s['task_id']))
+    for _, group in itertools.groupby(sorted(samples, key=key), key):
+        of_one = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
+        asked = [s.get('messages') or s.get('prompt') for s in of_one.values()][:1]
+        passed = [text for text, s in of_one.items() if s['outcome'] == 'passed']
+        failed = [text for text in of_one if text not in passed]
+        liked = [text for text in passed if of_one[text].get('preferred')]
+        if kind == 'sft':
+            asked = [[{'role': 'user', 'content': a}] if isinstance(a, str) else a for a in asked]
+            for text in (liked if prefer == 'taste' else passed)[:per_prompt]:
+                yield {'messages': [*asked[0], {'role': 'assistant', 'content': text}]}
+            continue
+        ways = [(passed, failed)] * (prefer != 'taste')
+        ways += [(liked, [text for text in passed if text not in liked])] * (prefer != 'passed')
+        for better, worse in ways:          # each answer about as often as any other
+            n = max(len(better), len(worse)) if better and worse else 0
+            for i in range(min(n, per_prompt)):
+                yield {'prompt': asked[0], 'chosen': better[i % len(better)],
+                       'rejected': worse[i % len(worse)]}
 
 
 # --- conversations and preferences --------------------------------------------------------------------------
