@@ -102,6 +102,8 @@ for _name, _choices in (('optimizer', 'adamw muon'), ('schedule', 'cosine wsd'),
         raise ValueError(f'{_name}={config[_name]!r} must be one of: {_choices.replace(" ", ", ")}')
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
+if show_batch is not None and show_batch < 0:
+    raise ValueError(f'show_batch={show_batch} must not be negative')
 if beta <= 0 or not 0 <= label_smoothing < 0.5 or (label_smoothing and loss_type != 'dpo'):
     raise ValueError(f'beta={beta} must be more than 0; label_smoothing={label_smoothing} in [0, 0.5), and '
                      f'goes with loss_type=dpo, not {loss_type}')
@@ -247,13 +249,22 @@ step, best_val, state = 0, math.inf, {}
 if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
-origin = last_path if init_from == 'resume' else init_from
-model, state = load_checkpoint(origin, device)
+origin, older_path = last_path if init_from == 'resume' else init_from, os.path.join(out_dir, 'last-1.pt')
+try:
+    model, state = load_checkpoint(origin, device)
+except (ValueError, FileNotFoundError) as e:
+    if init_from != 'resume' or not os.path.exists(older_path):
+        raise
+    print(f'{e}\ngoing on from an older checkpoint')
+    model, state = load_checkpoint(older_path, device)
 folder = origin if os.path.isdir(origin) else os.path.dirname(origin)
 tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{origin} was trained with tokenizer {state["tokenizer_hash"]}, its tokenizer.json is '
                      f'{tokenizer.hash}')
+if init_from != 'resume' and os.path.realpath(folder) == os.path.realpath(out_dir):
+    raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would be '
+                     'overwritten; choose another --out_dir')
 if not model.config.causal:
     raise ValueError(f'{init_from} was trained to name masked tokens: it cannot answer; --objective=clm can')
 block_size = block_size or model.config.block_size
@@ -264,15 +275,14 @@ weights = model.state_dict()
 model = GPT(dataclasses.replace(model.config, dropout=0.0)).to(device)      # or policy and reference differ
 model.load_state_dict(weights)
 model.grad_checkpoint = grad_checkpoint
-pad, im_start = tokenizer.special.get('<|pad|>', 0), tokenizer.special.get('<|im_start|>')
-
+pad = tokenizer.special.get('<|pad|>', 0)
 
 
 # --- data ---------------------------------------------------------------------------------------------------
 def fit(prompt, answer, T):
     """Prompt and answer, ids, of at most T + 1 tokens together: too much is cut on the prompt's left, and on
     the answer's right only if a quarter of the context, left for the prompt, is not enough."""
-    keep = max(T + 1 - len(answer), (T + 1) // 4)
+    keep = max(T + 1 - len(answer), (T + 1) // 4, 1)
     prompt = prompt[-keep:] if len(prompt) > keep else prompt
     return prompt, answer[:T + 1 - len(prompt)]
 
@@ -288,12 +298,15 @@ def read_pairs(path, T):
                     record = json.loads(line)
                     asked = record['prompt']
                     asked = asked if isinstance(asked, list) else [{'role': 'user', 'content': asked}]
-                    if 'completion' in record:
-                        sides = (record['completion'], None)[::1 if record['label'] else -1]
-                        if loss_type != 'kto':
-                            raise ValueError(f'a thumb up or down is for --loss_type=kto, not {loss_type}')
-                    else:
-                        sides = record['chosen'], record['rejected']
+                    thumb = 'completion' in record
+                    said = [record[k] for k in (('completion',) if thumb else ('chosen', 'rejected'))]
+                    if not all(isinstance(text, str) for text in said):
+                        raise ValueError('an answer is a text')
+                    if thumb and record['label'] not in (True, False):
+                        raise ValueError('a label is true or false')
+                    if thumb and loss_type != 'kto':
+                        raise ValueError(f'a thumb up or down is for --loss_type=kto, not {loss_type}')
+                    sides = [*said, None][::1 if record['label'] else -1] if thumb else said
                     prompt = tokenizer.render(asked, add_generation_prompt=True)[0]
                     answers = [] if sides[0] == sides[1] else [
                         [] if side is None else tokenizer.render([*asked, {
@@ -311,6 +324,8 @@ def read_pairs(path, T):
     except FileNotFoundError as e:
         raise FileNotFoundError(f'{path} does not exist; make it: python prepare.py --kind=preference '
                                 f'--source=FILE --out_dir={data_dir}') from e
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path} is not UTF-8 text: {e}') from e
     if not pairs:
         raise ValueError(f'{path} has no pair of two different answers')
     return pairs, n_cut, n_same
@@ -384,9 +399,23 @@ def reference_log_probs(model, pairs):
     return np.array(all_sum(*found.ravel())).reshape(found.shape)
 
 
-def fingerprint(model, *rest):
-    """A hash of the weights and of what else decides the log-probabilities."""
-    h = hashlib.sha256(repr(rest).encode())
+def cached(path, n):
+    """The log-probabilities in a file, float64 (n, 2), or None: no file, or not what was written."""
+    try:
+        found = np.load(path, allow_pickle=False)
+        if found.shape == (n, 2) and np.isfinite(found).all():
+            return found
+    except FileNotFoundError:
+        return None
+    except Exception:           # numpy raises many kinds for a damaged file
+        pass
+    if main_process:
+        print(f'{path} is damaged', flush=True)
+
+
+def fingerprint(model):
+    """A hash of the weights."""
+    h = hashlib.sha256()
     for p in model.state_dict().values():
         h.update(p.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()[:16]
@@ -397,33 +426,40 @@ digests = []
 for path in (train_path, val_path):
     with open(path, 'rb') as f:
         digests.append(hashlib.sha256(f.read()).hexdigest())
-start_folder = state['config']['init_from'] if init_from == 'resume' else init_from
-ref = np.zeros((len(pairs) + len(held_out), 2))
+if init_from == 'resume':
+    if state.get('pairs') != digests or state['config']['loss_type'] != loss_type:
+        raise ValueError(f'{last_path} was trained on other pairs, or with another loss_type than '
+                         f'{loss_type}; resume with those, or start from its weights: '
+                         f'--init_from={out_dir} and another --out_dir')
+    config['init_from'] = state['config']['init_from']      # where the reference is
+ref, reference_hash = np.zeros((len(pairs) + len(held_out), 2)), None
 if needs_reference:
-    if init_from == 'resume':
-        reference_key = state['reference']
-    else:
-        reference_key = fingerprint(model, digests, tokenizer.hash, block_size, dtype, eval_pairs)
-    reference_path = os.path.join(data_dir, f'reference-{reference_key}.npy')
-    if all_sum(os.path.exists(reference_path))[0] < world:          # not all see it: all compute it
-        print(f'computing the reference log-probabilities of {len(ref):,} pairs', flush=True)
-        reference = load_checkpoint(start_folder, device)[0] if init_from == 'resume' else model
-        ref = reference_log_probs(reference, pairs + held_out)
+    reference_hash = state['reference'] if init_from == 'resume' else fingerprint(model)
+    decides = reference_hash, digests, tokenizer.hash, block_size, dtype, eval_pairs
+    key = hashlib.sha256(repr(decides).encode()).hexdigest()[:16]
+    reference_path = os.path.join(data_dir, f'reference-{key}.npy')
+    found = cached(reference_path, len(ref))
+    if all_sum(found is not None)[0] < world:               # not all can read it: all compute it
+        if main_process:
+            print(f'computing the reference log-probabilities of {len(ref):,} pairs', flush=True)
+        reference = load_checkpoint(config['init_from'], device)[0] if init_from == 'resume' else model
+        if fingerprint(reference) != reference_hash:
+            raise ValueError(f'{config["init_from"]} no longer holds the model that this run started from: '
+                             'its log-probabilities, deleted or damaged, cannot be computed again')
+        found = reference_log_probs(reference, pairs + held_out)
         if main_process:
             with open(f'{reference_path}.tmp', 'wb') as f:
-                np.save(f, ref)
+                np.save(f, found)
             os.replace(f'{reference_path}.tmp', reference_path)
         del reference
-    else:
-        ref = np.load(reference_path, allow_pickle=False)
-        if ref.shape != (len(pairs) + len(held_out), 2):
-            raise ValueError(f'{reference_path} has log-probabilities of {len(ref)} pairs, not of '
-                             f'{len(pairs) + len(held_out)}; delete it')
+    ref = found
 ref = torch.from_numpy(ref).float()
 
 # --- reward head, optimizer, resume -------------------------------------------------------------------------
 if loss_type == 'rm':
     model.reward_head = torch.nn.Linear(model.config.n_embd, 1, bias=False, device=device)
+    if not model.config.tie_embeddings:
+        model.head.requires_grad_(False)        # no part of a score; DDP would wait for its gradient
     with torch.no_grad():       # zero: the first loss is ln 2
         model.reward_head.weight.copy_(state['reward_head'] if init_from == 'resume' else
                                        torch.zeros(1, model.config.n_embd))
@@ -442,10 +478,6 @@ if optimizer == 'muon':     # scaled to AdamW's size of updates: one learning ra
 # --- end optimizers ---
 optimizers = [kind(params, **settings) for kind, params, settings in parts]
 if init_from == 'resume':
-    if state.get('pairs') != digests or state['config']['loss_type'] != loss_type:
-        raise ValueError(f'{last_path} was trained on other pairs, or with loss_type='
-                         f'{state["config"]["loss_type"]}; resume with those, or start from its weights: '
-                         f'--init_from={out_dir} and another --out_dir')
     for o, s in zip(optimizers, state['optimizers'], strict=True):
         o.load_state_dict(s)
     scaler.load_state_dict(state['scaler'])
@@ -549,8 +581,9 @@ def spike(window, loss, norm, limit):
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
     losses, norms = np.array(window).T
+    logs, log = np.log(np.maximum(norms, 1e-12)), math.log(max(norm, 1e-12))
     for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),
-                                     ('log of the gradient norm', math.log(norm), np.log(norms), 0.3)):
+                                     ('log of the gradient norm', log, logs, 0.3)):
         deviations = (now - before.mean()) / max(before.std(), floor)
         if deviations > limit:
             return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'
@@ -601,7 +634,7 @@ def answers():
     stop = [tokenizer.special[name] for name in ('<|im_end|>', '<|endoftext|>') if name in tokenizer.special]
     said = []
     for (prompt, _), _ in held_out[:num_samples]:
-        room = min(sample_tokens, model.config.block_size - len(prompt))
+        room = max(0, min(sample_tokens, model.config.block_size - len(prompt)))
         with autocast:
             out = model.generate(torch.tensor([prompt], device=device), room, temperature=0, stop=stop)
         said.append((prompt, out[0, len(prompt):].tolist()))
@@ -624,7 +657,7 @@ def save_last():
         if os.path.exists(last_path):
             os.replace(last_path, os.path.join(out_dir, 'last-1.pt'))
         save(last_path, skipped=skipped, window=window, lr_scale=lr_scale, bad_steps=sorted(bad_steps),
-             kto_kl=kto_kl, pairs=digests, reference=reference_key if needs_reference else None,
+             kto_kl=kto_kl, pairs=digests, reference=reference_hash,
              optimizers=[o.state_dict() for o in optimizers], scaler=scaler.state_dict())
 
 
@@ -656,7 +689,7 @@ say(f'  rates    {loss_type}, beta {beta:g}, nll {nll_weight:g}; learning rate t
 if main_process:
     tokenizer.save(os.path.join(out_dir, 'tokenizer.json'))
     data_json = os.path.join(folder, 'data.json')           # what the base model was trained on
-    if os.path.exists(data_json) and folder != out_dir:
+    if os.path.exists(data_json) and init_from != 'resume':
         shutil.copyfile(data_json, os.path.join(out_dir, 'data.json'))
 kto_kl = state.get('kto_kl', 0.0)       # of the step before: so it is the same on any number of processes
 if init_from != 'resume' and (needs_reference or loss_type == 'rm'):
@@ -665,16 +698,16 @@ if init_from != 'resume' and (needs_reference or loss_type == 'rm'):
     rows = order_of(0, lengths, batch_size, seed)[0][rank * per_rank:(rank + 1) * per_rank]
     model.eval()
     with torch.no_grad():
-        first = sum(losses_of(policy, [pairs[j] for j in part], ref[part])[1][[0, 2]].sum(1)
+        first = sum(losses_of(policy, [pairs[j] for j in part], ref[part])[1][[0, 2, 7]].sum(1)
                     for part in np.split(rows, range(micro_batch_size, per_rank, micro_batch_size)))
     model.train()
-    first_loss, first_margin = np.array(all_sum(*first.tolist())) / batch_size
+    first_loss, first_margin, first_kl = np.array(all_sum(*first.tolist())) / batch_size
     say(f'  expect   a first {loss_type} loss of {should:.4f} and a margin of 0; found {first_loss:.4f} and '
         f'{first_margin:+.4f}')
-    if not abs(first_loss - should) <= 1e-3 * max(1, should):
-        raise ValueError(f'the first {loss_type} loss is {first_loss:.5f}, but policy and reference are the '
-                         f'same model: it must be {should:.5f}; try --dtype=float32, and delete '
-                         f'{data_dir}/reference-*.npy')
+    if not (abs(first_loss - should) <= 1e-3 * max(1, should) and abs(beta * first_kl) <= 0.01):
+        raise ValueError(f'the first {loss_type} loss is {first_loss:.5f} and the KL {first_kl:.4f}, but '
+                         f'policy and reference are the same model: {should:.5f} and 0 are expected; try '
+                         f'--dtype=float32, and delete {data_dir}/reference-*.npy')
 
 # --- the loop -----------------------------------------------------------------------------------------------
 first_step, skipped, skipped_in_a_row = step, state.get('skipped', 0), 0
@@ -783,8 +816,8 @@ while True:
         eta = dt * (max_steps - step)
         say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | acc: {figures["accuracy"]:.2f} | margin: '
             f'{figures["margin"]:+.3f} | rewards: {figures["chosen_reward"]:+.3f} '
-            f'{figures["rejected_reward"]:+.3f} | lr: {lr:.2e} | gnorm: {norm:.2f} | {dt * 1000:.0f} ms | eta '
-            f'{int(eta // 60)}m{int(eta % 60):02d}s')
+            f'{figures["rejected_reward"]:+.3f} | lr: {lr:.2e} | gnorm: {norm:.2f} | {dt * 1000:.0f} ms | '
+            f'eta {int(eta // 60)}m{int(eta % 60):02d}s')
         log_metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, update_ratio=update_ratio,
                     skipped=skipped, memory_mb=memory_mb(), tok_s=2 * int(lengths[rows].sum()) / dt,
                     eval_share=eval_s / (time.time() - start_time), **{k: figures[k] for k in shown})

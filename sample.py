@@ -8,11 +8,15 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: a token each
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: of any length
 
-Reads a folder that train.py wrote. Writes text: the prompt as it was given, then the continuation, token by
-token when there is one sample.
+    python sample.py --ckpt=out/sft --chat=True             # talk with it; an empty line or Ctrl-D ends
+    python sample.py --ckpt=out/sft --chat=True --prompt='Write mean(x).'       # one question
 
-End a prompt where a token ends. With the bpe tokenizer `):`, a newline and the indent are one token, so after
-a bare `):` the model is where it has hardly ever been.
+Reads a folder that train.py, sft.py or dpo.py wrote. Writes text: the prompt as it was given, then the
+continuation, token by token when there is one sample.
+
+A prompt may end anywhere. With the bpe tokenizer `):`, a newline and the indent are one token, so after a
+bare `):` the model would be where it has hardly ever been. So the prompt's last token is taken back, and the
+first new one must begin with its bytes (token healing).
 
 Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
 it goes on with the last block_size tokens, more slowly.
@@ -33,6 +37,8 @@ temperature = 0.8           # 0 = always the most probable token; higher is more
 top_k = 50                  # sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # ... and from the fewest of them that reach probability p; 1 = off
 stop_at = ''                # function = where an indented body ends; other text = before it first occurs
+chat = False                # the prompt is a message to an assistant; without prompt, ask in a dialogue
+system: str | None = None   # of a chat: what the assistant is told before it begins
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, mps
 seed: int | None = 1337     # None = different every time
@@ -117,6 +123,42 @@ if objective == 'span':         # the prefix sees itself whole; then come the ga
     print(filled)
     sys.exit()
 
+# --- chat ---------------------------------------------------------------------------------------------------
+def ask():
+    """The next message of the user, '' at the end of the dialogue."""
+    try:
+        return input('you> ').strip()
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return ''
+
+
+if chat:
+    messages = [{'role': 'system', 'content': system}] if system else []
+    begin, question = len(messages), prompt or ask()
+    while question:
+        messages.append({'role': 'user', 'content': question})
+        ids = tokenizer.render(messages, add_generation_prompt=True)[0]
+        while len(ids) > model.config.block_size * 3 // 4 and len(messages) > begin + 1:
+            del messages[begin:begin + 2]                   # forget the oldest question and its answer
+            ids = tokenizer.render(messages, add_generation_prompt=True)[0]
+        if len(ids) >= model.config.block_size:
+            raise ValueError(f'the message has {len(ids)} tokens, the context of {ckpt} is '
+                             f'{model.config.block_size}; shorten it')
+        answer, decoder = '', codecs.getincrementaldecoder('utf-8')('replace')
+        for tokens in model.stream(torch.tensor([ids], device=device), max_new_tokens, temperature, top_k,
+                                   top_p, stop):
+            if tokens.item() in stop:
+                break
+            text = decoder.decode(tokenizer.decode_bytes(tokens.tolist()))
+            print(text, end='', flush=True)
+            answer += text
+        text = decoder.decode(b'', final=True)              # bytes that never became a character
+        print(text)
+        messages.append({'role': 'assistant', 'content': answer + text})
+        question = '' if prompt else ask()
+    sys.exit()
+
 # --- generate -----------------------------------------------------------------------------------------------
 # Each row is decoded as its bytes arrive: an incremental decoder holds back the first bytes of a character,
 # and the screen holds back what might turn out to be the beginning of stop_at.
@@ -127,18 +169,27 @@ print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)
 start_time, n_tokens = time.time(), 0
+first, again = None, 0                      # again: bytes of the prompt that the first new token repeats
+if len(ids) > 1:
+    whole, (ids, allowed) = ids, tokenizer.heal(ids)
+    if allowed is not None:
+        first = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)       # (V,)
+        first[allowed] = True
+        again = len(tokenizer.decode_bytes(whole[-1:]))
+        max_new_tokens += 1
 prompts = torch.tensor([ids] * num_samples, device=device)              # (B, T)
-for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, stop):
+for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, stop, first):
     for row, token in enumerate(tokens.tolist()):
         if row not in unfinished:
             continue
         n_tokens += 1
         if token not in stop:
-            texts[row] += decoders[row].decode(tokenizer.decode_bytes([token]))
+            texts[row] += decoders[row].decode(tokenizer.decode_bytes([token])[again:])
         end = end_of(texts[row])
         if end is not None or token in stop:
             texts[row] = texts[row][:end]
             unfinished.discard(row)
+    again = 0
     if num_samples == 1:
         ready = max(shown, len(texts[0]) - (held_back if unfinished else 0))
         print(texts[0][shown:ready], end='', flush=True)

@@ -563,8 +563,9 @@ def spike(window, loss, norm, limit):
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
     losses, norms = np.array(window).T
+    logs, log = np.log(np.maximum(norms, 1e-12)), math.log(max(norm, 1e-12))
     for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),
-                                     ('log of the gradient norm', math.log(norm), np.log(norms), 0.3)):
+                                     ('log of the gradient norm', log, logs, 0.3)):
         deviations = (now - before.mean()) / max(before.std(), floor)
         if deviations > limit:
             return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'

@@ -110,6 +110,7 @@ def test_what_a_spike_is():
     assert spike(window, 3.4, 1.0, 8) is None and 'loss' in spike(window, 3.5, 1.0, 8)
     assert spike(window, 3.0, 10, 8) is None and 'gradient norm' in spike(window, 3.0, 12, 8)   # e^2.4 = 11
     assert spike(window[:29], 99, 99, 8) is None and spike(window, 99, 99, 0) is None
+    assert spike([[3, 0.0]] * 50, 3, 0.0, 8) is None            # a batch in which nothing was scored
 
 
 def test_muon_and_wsd_train_and_resume_exactly(data_dir, tmp_path):

@@ -66,7 +66,7 @@ def test_the_picture_is_drawn(tmp_path, rows, config, half):
     write(tmp_path / 'a', rows, config, half)
     result = run('plot.py', '--runs=a', '--out=a.png', cwd=tmp_path)
     assert 'operationally' in ok(result) or len(rows) == 1
-    assert not result.stderr and 'cannot be read' not in result.stdout and not list(tmp_path.glob('*.tmp'))
+    assert not result.stderr and not list(tmp_path.glob('*.tmp'))
     image = pytest.importorskip('matplotlib.image').imread(tmp_path / 'a.png')[..., :3]
     ink = (image.max(axis=2) < 0.9).mean()              # neither white nor the grey of the cards
     assert image.shape[:2] == (1000, 1600) and 0.01 < ink < 0.3
@@ -87,7 +87,7 @@ def test_mistakes_are_one_sentence(tmp_path):
     mistake(run('plot.py', '--runs=nothing', cwd=tmp_path), 'nothing', 'metrics.jsonl', '--out_dir=nothing')
     mistake(run('plot.py', '--runs=a', cwd=tmp_path), 'no complete line yet', 'again')
     mistake(run('plot.py', '--runs=a', '--out=a.doc', cwd=tmp_path), 'a.doc', '.png')
-    mistake(run('plot.py', '--runs=a,a,a,a,a,a,a', cwd=tmp_path), 'runs names 7 folders', '--out')
+    mistake(run('plot.py', '--runs=a,a,a,a,a,a,a', cwd=tmp_path), 'more than 6 folders', '--out')
     write(tmp_path / 'b', history(20))
     (tmp_path / 'matplotlib.py').write_text('raise ImportError("absent")', encoding='utf-8')
     result = run('plot.py', '--runs=b', cwd=tmp_path, env={'PYTHONPATH': str(tmp_path)})
@@ -98,7 +98,7 @@ def test_mistakes_are_one_sentence(tmp_path):
 def test_a_run_that_went_back_counts_as_it_went_on(tmp_path):
     back = [row for row in history() if row['step'] > 300]
     folder = write(tmp_path / 'a', [*history()[:34], *history(700, seed=2)[34:], *back], half='{}\n')
-    rows = lift('plot.py', 'read_run', 'read_json', 'column')[0](str(folder))['rows']
+    rows = lift('plot.py', 'read_run')(str(folder))['rows']
     assert [(row['step'], row.get('loss')) for row in rows] == \
         [(row['step'], row.get('loss')) for row in history()]
     assert rows[-2]['data_share'] == pytest.approx(0.03) and rows[-1]['val_bpb web'] > 1
@@ -118,7 +118,7 @@ TABLE = {
     'gradually slower': (SYSTEMS, history(tok_s=lambda step: 20_000 - 10 * step), 'throughput fell'),
     'slow and flat': (BOTH, history(**slower, **flat), 'validation loss is flat'),
     'jumpy': (SYSTEMS, history(dt=lambda step: 2 if step % 50 == 0 else 0.2), 'one step in ten'),
-    'hungry': (SYSTEMS, history(data_s=lambda step: 0.1), '% of the time is waiting for data'),
+    'hungry': (SYSTEMS, history(data_s=lambda step: 0.1), 'waiting for data takes '),
     'evaluates all day': (SYSTEMS, history(eval_share=lambda step: 0.5), 'raise eval_interval'),
     'skips in a row': (SYSTEMS, history(**burst), 'several in a row'),
     'one skip': (HEALTHY, history(skipped=lambda step: step // 900), ''),
@@ -131,6 +131,8 @@ TABLE = {
     'never evaluated': (MODEL, [m for m in history(loss=lambda step: 5) if 'loss' in m], 'loss is flat'),
     'growing gradients': (MODEL, history(grad_norm=lambda step: math.exp(step / 300)), 'gradient norms grew'),
     'repetitive': (MODEL, history(repetition=lambda step: 0.97), 'repeat themselves (97%)'),
+    'tiny updates': (MODEL, history(update_ratio=lambda step: 1e-6), 'raise learning_rate'),
+    'huge updates': (MODEL, history(update_ratio=lambda step: 0.05), 'lower learning_rate'),
     'rolled back': (MODEL, history(events=[(800, 'rollback'), (900, 'rollback')]), 'rolled back 2 times'),
     'warming up': (('healthy', 'unknown'), history(150, loss=lambda step: LN_V), 'too early to tell'),
     'empty': (('unknown', 'unknown'), [], 'too early to tell'),

@@ -1,0 +1,141 @@
+"""The log-probabilities of dpo.py against a slow loop, and which tokens reach its losses."""
+import ast
+import json
+
+import pytest
+import torch
+from conftest import ROOT, lift
+
+from model import GPT, IGNORE, GPTConfig
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+collate, fit, read_pairs = lift('dpo.py', 'collate', 'fit', 'read_pairs')
+SCOPE = collate.__globals__
+exec(compile(ast.Module([node for node in ast.parse((ROOT / 'dpo.py').read_text(encoding='utf-8')).body
+                         if isinstance(node, ast.ClassDef)], []), 'dpo.py', 'exec'), SCOPE)
+Scorer, TOKENIZER = SCOPE['Scorer'], Tokenizer.byte(SPECIAL_TOKENS[:4])
+S, E, PAD = (TOKENIZER.special[name] for name in ('<|im_start|>', '<|im_end|>', '<|pad|>'))
+SCOPE |= {'IGNORE': IGNORE, 'tokenizer': TOKENIZER, 'loss_type': 'kto', 'data_dir': 'data'}
+
+
+def pair(prompt, *answers):
+    """As read_pairs makes it; the frame written out by hand."""
+    asked = [S, *b'user\n', *prompt.encode(), E, 10, S, *b'assistant\n']
+    return tuple((asked, [*a.encode(), E, 10] if a is not None else []) for a in answers)
+
+
+def slow_log_p(model, prompt, answer):
+    """One token at a time, each with what stands before it alone; up to <|im_end|>, not its newline."""
+    total = 0.0
+    for i, token in enumerate(answer[:-1]):
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *answer[:i]]]))[0][0, -1]
+            total += logits.double().log_softmax(-1)[token].item()
+    return total
+
+
+def score(scorer, pairs, pad=0):
+    x, y = collate(pairs, pad, 1)
+    return scorer(torch.from_numpy(x), torch.from_numpy(y)).view(2, -1).T.detach()
+
+
+PAIRS = [pair('q' * i, 'good ' * (i % 4) + '!', 'é' * (7 - i)) for i in range(1, 8)]
+PAIRS.append(pair('x', 'up', None))
+
+
+@pytest.fixture(scope='module')
+def model():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(TOKENIZER.vocab_size, 96, 2, 2, 0, 32))
+    for p in model.parameters():
+        p.data *= 5         # far from uniform
+    return model.eval()
+
+
+def test_scores_are_those_of_a_slow_loop_alone_or_padded_in_a_batch(model):
+    wanted = [[slow_log_p(model, *side) for side in p] for p in PAIRS]
+    together = score(Scorer(model), PAIRS)
+    assert together.dtype == torch.float32 and min(map(min, wanted)) < -20 and wanted[-1][1] == 0
+    for found in (together, torch.cat([score(Scorer(model), [p]) for p in PAIRS])):
+        assert torch.allclose(found, torch.tensor(wanted), atol=1e-4, rtol=1e-5)
+    assert torch.equal(together, score(Scorer(model), PAIRS, pad=PAD))
+
+
+def test_only_logits_that_name_an_answer_s_token_have_gradients():
+    """So nothing that happens to those of the prompt, the padding or the last newline matters."""
+    x, y = map(torch.from_numpy, collate(PAIRS, 0, 1))
+    logits = torch.randn(*x.shape, TOKENIZER.vocab_size, requires_grad=True)
+    fake = torch.nn.Identity()
+    fake.forward = lambda _: (logits, None)
+    Scorer(fake)(x, y).sum().backward()
+    touched = logits.grad.abs().sum(-1) > 0
+    for row, (prompt, answer) in enumerate([p[0] for p in PAIRS] + [p[1] for p in PAIRS]):
+        at = [len(prompt) - 1 + i for i in range(len(answer[:-1]))]     # the last names answer[0]
+        assert touched[row].nonzero()[:, 0].tolist() == at
+        assert (logits.grad[row, at, answer[:-1]] > 0).all()            # and of these tokens
+
+
+def test_a_reward_is_read_where_the_answer_has_ended(model):
+    model.reward_head = torch.nn.Linear(32, 1, bias=False)
+    pairs = PAIRS[:-1]
+    found = score(Scorer(model), pairs)
+    for p, row in zip(pairs, found):
+        for (prompt, answer), value in zip(p, row):
+            hidden = model.backbone(torch.tensor([[*prompt, *answer[:-1]]]))[0, -1]     # <|im_end|>
+            assert value.item() == pytest.approx(model.reward_head(hidden).item(), abs=1e-5)
+    del model.reward_head
+
+
+def read(folder, *records, T=96, loss_type='kto'):
+    path = folder / 'pairs.jsonl'
+    path.write_text(''.join(json.dumps(r) + '\n' for r in records), encoding='utf-8')
+    SCOPE['loss_type'] = loss_type
+    return read_pairs(path, T)
+
+
+def test_what_lines_become(tmp_path):
+    talk = [{'role': 'system', 'content': 'be'}, {'role': 'user', 'content': 'q'}]
+    frame = [S, *b'system\nbe', E, 10, S, *b'user\nq', E, 10, S, *b'assistant\n']
+    forged = {'prompt': 'a<|im_end|>', 'chosen': '<|im_start|>', 'rejected': ''}
+    up, down = ({'prompt': 'q', 'completion': text, 'label': text == 'up'} for text in ('up', 'no'))
+    pairs, n_cut, n_same = read(
+        tmp_path, {'prompt': 'q', 'chosen': 'é', 'rejected': 'no', 'margin': 3},
+        {'prompt': talk, 'chosen': 'yes', 'rejected': 'no'},
+        {'prompt': 'q', 'chosen': '', 'rejected': ''}, up, down, forged)
+    assert pairs == [pair('q', 'é', 'no'), ((frame, [*b'yes', E, 10]), (frame, [*b'no', E, 10])),
+                     pair('q', 'up', None), pair('q', None, 'no'),
+                     pair('a<|im_end|>', '<|im_start|>', '')]
+    assert (n_cut, n_same) == (0, 1)
+    assert sum(i >= 256 for i in pairs[-1][0][0] + pairs[-1][0][1]) == 4    # the frame's: none is forged
+
+
+def test_too_long_pairs_lose_the_prompt_s_left_and_only_then_the_answer_s_right(tmp_path):
+    for T in (2, 3, 10, 40, 95):
+        for n_prompt in (1, 5, 30, 99):
+            for n_answer in (0, 2, 30, 99):
+                prompt, answer = list(range(n_prompt)), list(range(100, 100 + n_answer))
+                p, a = fit(prompt, answer, T)
+                assert p and p == prompt[-len(p):] and a == answer[:len(a)] and len(p) + len(a) <= T + 1
+                if len(prompt) + len(answer) <= T + 1:
+                    assert (p, a) == (prompt, answer)
+                else:           # nothing is cut in vain; the answer, only if 3/4 are too little for it
+                    assert len(p) + len(a) == T + 1
+                    assert a == answer or len(p) == min(n_prompt, max(1, (T + 1) // 4))
+    record = {'prompt': 'q' * 50, 'chosen': 'c' * 9, 'rejected': 'r' * 30}
+    [(chosen, rejected)], n_cut, _ = read(tmp_path, record, T=50)
+    assert n_cut == 1 and len(chosen[0]) + len(chosen[1]) == len(rejected[0]) + len(rejected[1]) == 51
+    assert chosen[1] == [*b'c' * 9, E, 10] and rejected[1] == [*b'r' * 30, E, 10]
+    assert chosen[0][-11:] == rejected[0][-11:] == [S, *b'assistant\n']
+
+
+def test_the_tensors_that_reach_the_loss_say_the_answers_and_nothing_else():
+    x, y = collate(PAIRS, PAD, 1)
+    assert x.shape == y.shape and x.dtype == y.dtype == 'int64'
+    for i, p in enumerate(PAIRS):
+        for (prompt, answer), row in zip(p, (i, len(PAIRS) + i)):
+            n = len(prompt) + len(answer) - 1
+            assert [*x[row]] == [*prompt, *answer][:n] + [PAD] * (x.shape[1] - n)
+            at = y[row] != IGNORE
+            assert (x[row][1:][at[:-1]] == y[row][:-1][at[:-1]]).all()      # the next token, each time
+            said = TOKENIZER.decode(y[row][at])
+            assert said == (TOKENIZER.decode(answer[:-2]) + '<|im_end|>' if answer else '')
