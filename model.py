@@ -206,9 +206,10 @@ class GPT(nn.Module):
     # --- generation
 
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
+    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None):
         """Yield the next token of each row, (B,) at a time, until max_new_tokens or until every row has met
-        an id of `stop` (a row that has keeps repeating it).
+        an id of `stop` (a row that has keeps repeating it). first: bool (V,) or (B, V), what the first of
+        the new tokens may be (see Tokenizer.heal).
 
         Each token is conditioned on the last block_size tokens, exactly as if the model were run afresh on
         them. Within the context, the keys and values of earlier tokens are cached, so a step costs one
@@ -242,7 +243,10 @@ class GPT(nn.Module):
                     cached = 0
                 x = self.backbone(idx[:, cached:], cache, cached)[:, -1]            # (B, C)
                 cached = idx.shape[1]
-                token = sample(self.head(x).float(), temperature, top_k, top_p)     # (B,)
+                logits = self.head(x).float()                                       # (B, V)
+                if first is not None:
+                    logits, first = logits.masked_fill(~first, -math.inf), None
+                token = sample(logits, temperature, top_k, top_p)                   # (B,)
                 token = torch.where(done, idx[:, -1], token)
                 yield token
                 done |= torch.isin(token, stop)

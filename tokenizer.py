@@ -313,6 +313,16 @@ class Tokenizer:
         """The text of ids. Bytes that are no UTF-8, as when ids end within a character, become U+FFFD."""
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
+    def heal(self, ids):
+        """Token healing, for a prompt that ends where no token would: its ids without the last, and the ids
+        that may come instead, those whose bytes begin with the last one's. A prompt that ends in `):` may so
+        go on with the one token `):\\n    `, as all text that the model has seen. Behind a special token, or
+        in an empty prompt, there is nothing to heal: ids, None."""
+        if not ids or ids[-1] >= len(self.vocab):
+            return ids, None
+        last = self.vocab[ids[-1]]
+        return ids[:-1], [i for i, token in enumerate(self.vocab) if token.startswith(last)]
+
     def render(self, messages, add_generation_prompt=False):
         """A chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for the <|im_end|>
         after it, in every turn. A user's hi and an assistant's yo give

@@ -1,0 +1,75 @@
+"""The numbers of eval.py: pass@k against exact fractions, intervals, counts, answers in words."""
+import itertools
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from conftest import ROOT, lift, mistake, run
+
+pass_at_k, interval, summarise = lift('eval.py', 'pass_at_k', 'interval', 'summarise')
+last_number, is_json = lift('eval.py', 'last_number', 'is_json')
+
+
+def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
+    for n in range(1, 8):
+        for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+            draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+            assert pass_at_k(n, c, k) == pytest.approx(float(Fraction(sum(map(any, draws)), len(draws))))
+    assert pass_at_k(200, 0, 100) == 0 and pass_at_k(200, 200, 1) == 1 and pass_at_k(5, 3, 3) == 1
+    exact = 1 - math.prod(Fraction(199 - i, 200 - i) for i in range(100))         # one of 200 passes
+    assert pass_at_k(200, 1, 100) == float(exact) == 0.5
+
+
+def test_k_above_the_number_of_samples_is_refused():
+    flags = ['--tasks=problems', '--allow_code_execution=True', '--num_samples=4']
+    mistake(run('eval.py', *flags, '--k=1,8'), 'pass@8', '--num_samples=8')
+    mistake(run('eval.py', *flags, '--k=0'), "k='0'")
+
+
+def test_intervals_hold_the_truth_19_times_in_20():
+    """Of 300 worlds each; and none is a point where all or no problems pass."""
+    rng, hits = np.random.default_rng(0), {'one': 0, 'many': 0}
+    for _ in range(300):
+        p = rng.beta(2, 3, size=60)                     # the problems' own chances; their mean is 0.4
+        for name, n in ('one', 1), ('many', 5):
+            low, high = interval((rng.binomial(n, p) / n).tolist())
+            hits[name] += low <= 0.4 <= high
+    assert all(0.90 < hit / 300 <= 0.99 for hit in hits.values()), hits
+    for scores in ([0.0] * 20, [1.0] * 20):
+        low, high = interval(scores)
+        assert 0.05 < high - low < 0.3 and low <= scores[0] <= high + 1e-9
+    assert interval([1] * 8 + [0] * 2) == pytest.approx([0.4902, 0.9433], abs=1e-4)  # Wilson by hand
+
+
+def test_a_summary_counts_problems_and_leaves_out_what_the_machine_failed():
+    outcomes = {'a': ['passed', 'wrong'], 'b': ['syntax', 'empty'], 'c': ['passed', 'infrastructure'],
+                'd': ['infrastructure', 'infrastructure']}
+    rows = [{'task_id': id, 'outcome': outcome, 'preferred': id == 'a'}
+            for id, row in outcomes.items() for outcome in row]
+    result = summarise(rows, [1, 2])
+    assert (result['n'], result['samples']) == (3, 5)
+    assert result['pass@1'] == pytest.approx((1 / 2 + 0 + 1) / 3)
+    assert result['pass@2'] == pytest.approx((1 + 0) / 2)           # of c, there are no two samples
+    assert result['parse_rate'] == pytest.approx(3 / 5) and result['preferred_rate'] == 1 / 2
+    assert result['outcomes'] == {'passed': 2, 'wrong': 1, 'syntax': 1, 'empty': 1, 'infrastructure': 3}
+
+
+@pytest.mark.parametrize('text, number', [
+    ('#### 18', 18), ('18 eggs, so #### 1,200\nQuestion: 7', 1200), ('It is $3.50.', 3.5), ('-4 or -5', -5),
+    ('I know not', None), ('', None), ('x = 12.', 12), ('1,000,000 people', 1e6)])
+def test_the_last_number(text, number):
+    assert last_number(text) == number
+
+
+def test_rules_of_instructions():
+    scope = {'re': __import__('re'), 'is_json': is_json}
+    source = (ROOT / 'eval.py').read_text(encoding='utf-8')
+    exec(source[source.index('RULES = {'):source.index('\n\n\ndef last_number')], scope)
+    for kind, value, good, bad in [
+            ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
+            ('starts_with', 'Yes', ' Yes.', 'No'), ('ends_with', '.', 'a.\n', 'a'),
+            ('min_words', 2, 'a b', 'a'),
+            ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'), ('regex', r'\d+', 'a\n1', 'a'),
+            ('json', None, '```json\n{"a": [1]}\n```', '{a: 1}'), ('lowercase', None, 'a b', 'A b')]:
+        assert scope['RULES'][kind](good, value) and not scope['RULES'][kind](bad, value), kind
