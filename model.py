@@ -359,7 +359,11 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
         drop = p.cumsum(dim=-1) - p >= top_p                 # what comes before it is enough; never the first
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
-    return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]
+    # where a random share of the total is reached: a tenth of torch.multinomial's time on a CPU
+    wide = torch.float32 if logits.device.type == 'mps' else torch.float64
+    cdf = logits.softmax(dim=-1).cumsum(dim=-1, dtype=wide)                         # (B, V)
+    u = torch.rand(len(cdf), 1, dtype=wide, device=cdf.device) * cdf[:, -1:]
+    return torch.searchsorted(cdf, u, right=True)[:, 0].clamp(max=cdf.shape[1] - 1)
 
 
 def import_safetensors():

@@ -40,25 +40,25 @@ fi
 
 # What the models write is executed here, in sandbox.py: no network, no files, seconds. It is a guard against
 # accidents; these models know nothing but the standard library and problems.py.
-judged='--allow_code_execution=True --num_samples=8 --k=1,8 --batch_size=64 --max_new_tokens=64'
+judged='--allow_code_execution=True --num_samples=8 --k=1,8 --batch_size=64 --max_new_tokens=64 --loss_tokens=40_000'
 began=$SECONDS
 mkdir -p out data/problems
 rm -f out/quickstart_minutes
 stage prepare.py --out_dir=data/quickstart --vocab_size=4096
 stage train.py config/quickstart.py --overwrite=True
-stage eval.py --ckpt=out/quickstart --tasks=loss,problems --splits=variation,cell,family --n_problems=60 $judged
+stage eval.py --ckpt=out/quickstart --tasks=loss,problems --n_problems=40 $judged
 
 stage problems.py --n=6000 --out=data/problems/train.jsonl
 stage problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 stage sft.py config/quickstart_sft.py --overwrite=True
-stage eval.py --ckpt=out/quickstart_sft --tasks=loss,problems --random_init=False --n_problems=60 $judged
+stage eval.py --ckpt=out/quickstart_sft --tasks=loss,problems --random_init=False --n_problems=40 $judged
 
-stage eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 --n_problems=400 $judged \
+stage eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 --n_problems=300 $judged \
     --out=out/quickstart_sft/mined/eval.json
 stage prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
     --out_dir=data/pairs
 stage dpo.py config/quickstart_dpo.py --overwrite=True
-stage eval.py --ckpt=out/quickstart_dpo --tasks=loss,problems --random_init=False --n_problems=60 $judged
+stage eval.py --ckpt=out/quickstart_dpo --tasks=loss,problems --random_init=False --n_problems=40 $judged
 
 current='the report'
 .venv/bin/python - <<'PYTHON'

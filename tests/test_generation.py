@@ -1,5 +1,6 @@
 """Every new token is the model's, run afresh on the last block_size tokens; the cache only saves work."""
 import contextlib
+import itertools
 import math
 
 import pytest
@@ -17,16 +18,17 @@ prompt = lambda B=3, T=5: torch.randint(50, (B, T), generator=torch.Generator().
 
 def naive_sample(logits, temperature, top_k, top_p):
     """One row at a time, with nothing but sorting: the k largest, then the fewest that reach p."""
-    rows = []
-    for row in (logits.double() / temperature).tolist():
+    ids, dice = [], torch.rand(len(logits), 1, dtype=torch.float64)[:, 0].tolist()
+    for row, u in zip((logits.double() / temperature).tolist(), dice):
         kept = sorted(range(len(row)), key=lambda i: -row[i])[:top_k or len(row)]
         weight = {i: math.exp(row[i] - max(row)) for i in kept}
         nucleus = {}
         for i in kept:
             if sum(nucleus.values()) < (top_p or 1) * sum(weight.values()):
                 nucleus[i] = weight[i]
-        rows.append([nucleus.get(i, 0.0) / sum(nucleus.values()) for i in range(len(row))])
-    return torch.multinomial(torch.tensor(rows), 1)
+        sums = itertools.accumulate(nucleus.get(i, 0.0) for i in range(len(row)))
+        ids.append([next(i for i, total in enumerate(sums) if total > u * sum(nucleus.values()))])
+    return torch.tensor(ids)
 
 
 def naive(model, idx, n, pick=lambda logits: logits.argmax(-1, keepdim=True)):

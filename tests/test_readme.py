@@ -44,7 +44,7 @@ def test_every_command_uses_settings_and_configs_that_exist(command):
     for word in words(command):
         if word.startswith('config/'):
             assert (ROOT / word).exists()
-    if script in ('tokenizer.py', 'model.py'):
+    if script in ('tokenizer.py', 'model.py', 'problems.py'):
         return
     block = (ROOT / script).read_text(encoding='utf-8').split('configure(globals())')[0]
     settings = set(re.findall(r'^(\w+)(?:: [^=]+)? = ', block, re.M))
