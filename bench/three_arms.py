@@ -19,13 +19,14 @@ def call(*command):
 
 
 def bits(ckpt, data):
-    call('eval.py', f'--ckpt={ckpt}', f'--data_dir={data}', '--random_init=False', '--out=out/arms.json')
+    call('eval.py', f'--ckpt={ckpt}', f'--data_dir={data}', '--random_init=False', '--out=out/arms.json',
+         '--loss_tokens=40_000')
     with open('out/arms.json', encoding='utf-8') as f:
         return json.load(f)['tasks']['loss']['trained']['bits_per_byte']
 
 
 if __name__ == '__main__':
-    source, steps = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 350
+    source, steps = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 200
     if not os.path.exists(f'{NEW}/meta.json'):
         call('prepare.py', f'--source={source}', f'--out_dir={NEW}', f'--tokenizer={BASE}/tokenizer.json')
     common = ['train.py', 'config/quickstart.py', f'--data_dir={NEW}', f'--max_steps={steps}',

@@ -80,7 +80,7 @@ if __name__ == '__main__':
         sys.exit()
     data_dir, threads = sys.argv[1], (sys.argv[2:] or ['1'])[0]
     found = {'ours': [], 'peer': []}
-    for _ in range(3):
+    for _ in range(2):
         for who, rows in found.items():
             run = subprocess.run([sys.executable, __file__, data_dir, threads, who], check=True, text=True,
                                  capture_output=True)
