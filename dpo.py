@@ -104,9 +104,11 @@ if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
 if show_batch is not None and show_batch < 0:
     raise ValueError(f'show_batch={show_batch} must not be negative')
-if beta <= 0 or not 0 <= label_smoothing < 0.5 or (label_smoothing and loss_type != 'dpo'):
-    raise ValueError(f'beta={beta} must be more than 0; label_smoothing={label_smoothing} in [0, 0.5), and '
-                     f'goes with loss_type=dpo, not {loss_type}')
+if beta <= 0:
+    raise ValueError(f'beta={beta} must be more than 0, for instance 0.1')
+if not 0 <= label_smoothing < 0.5 or (label_smoothing and loss_type != 'dpo'):
+    raise ValueError(f'label_smoothing={label_smoothing} must be in [0, 0.5), and goes with loss_type=dpo, '
+                     f'not {loss_type}')
 if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= seed < 2 ** 32 and spike_window >= 30):
     raise ValueError(f'beta1={beta1} and beta2={beta2} must be in [0, 1), seed={seed} in [0, 2^32), '
                      f'spike_window={spike_window} at least 30')

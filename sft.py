@@ -214,8 +214,8 @@ def read_conversations(path, T):
                 try:
                     ids, mask = tokenizer.render(json.loads(line)['messages'])
                 except (ValueError, KeyError, TypeError) as e:
-                    raise ValueError(f'{path}, line {number}: {e}; prepare it: python prepare.py --kind=sft '
-                                     f'--source={path} --out_dir=data/sft') from e
+                    raise ValueError(f'{path}, line {number}: {type(e).__name__}: {e}; prepare it: python '
+                                     f'prepare.py --kind=sft --source={path} --out_dir=data/sft') from e
                 short, mask = cut(ids, mask, T, im_start)
                 shortened += len(short) < len(ids)
                 if 1 in mask[1:]:

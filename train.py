@@ -24,10 +24,6 @@ import ast, contextlib, dataclasses, glob, json, math, os, re, shutil, signal, s
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 from configurator import configure
 from data import (IGNORE, Stream, document_starts, hide_spans, hide_tokens, open_bins, sequence_starts,
@@ -194,7 +190,7 @@ signal.signal(signal.SIGTERM, ask_to_stop)
 signal.signal(signal.SIGINT, ask_to_stop)
 # --- end setup ---
 
-sharded = shard == 'fsdp' and world > 1
+sharded = shard == 'fsdp' and world > 1         # what costs a second to import is imported where it is used
 if sharded and scaler.is_enabled():
     raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have to agree '
                      'on; use --dtype=bfloat16 or --dtype=float32')
@@ -381,7 +377,7 @@ def open_stream(position):
 def whole(tree):
     """A state dict as one process would have it: shards are gathered, and kept by the first process only."""
     def gather(t):
-        t = t.full_tensor() if isinstance(t, DTensor) else t            # all processes take part
+        t = getattr(t, 'full_tensor', lambda: t)()                      # all processes take part
         return t if main_process else None
     return tree_map(gather, tree)
 
@@ -390,7 +386,7 @@ def restore(weights, states):
     """Take over a state dict and the optimizers' states as one process has them, whatever `shard` is now."""
     def own(value, p):          # this process's part of it
         return distribute_tensor(value, p.device_mesh, p.placements) \
-            if isinstance(p, DTensor) and value.shape == p.shape else value
+            if sharded and value.shape == p.shape else value
     with torch.no_grad():
         for name, p in model.state_dict().items():
             p.copy_(own(weights[name], p))
@@ -413,6 +409,9 @@ def unsharded():
 
 stream = open_stream(state['stream'][rank] if state else None) if streaming is not None else None
 if sharded:                     # ZeRO, stage 3; the root keeps what is no block: embedding, last norm, head
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import distribute_tensor
     mesh = init_device_mesh(device_type, (world,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh)
@@ -430,6 +429,7 @@ if optimizer == 'muon':     # scaled to AdamW's size of updates: one learning ra
                                                'adjust_lr_fn': 'match_rms_adamw'}))
 # --- end optimizers ---
 if shard == 'zero1' and world > 1:      # ZeRO, stage 1 (arXiv:1910.02054)
+    from torch.distributed.optim import ZeroRedundancyOptimizer
     optimizers = [ZeroRedundancyOptimizer(params, kind, **settings) for kind, params, settings in parts]
 else:
     optimizers = [kind(params, **settings) for kind, params, settings in parts]
