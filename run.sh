@@ -73,8 +73,6 @@ with open('out/quickstart_minutes', encoding='utf-8') as f:
     ends = [int(line.split()[1]) / 60 for line in f]
 took = [b - a for a, b in zip([0] + ends, ends)]
 minutes = {'base': sum(took[:2]), 'sft': sum(took[3:6]), 'dpo': sum(took[7:10])}       # without evaluating
-should = {'base': ('1.64', '0.00', '0.00', '0.00', '0.00', '4'), 'sft': ('3.3', '0.70', '0.85', '0.50', '0.05', '2'),
-          'dpo': ('3.3', '0.72', '0.85', '0.50', '0.05', '2')}
 table = ['| stage | bits per byte | parses | pass@1, new variations | pass@8 | pass@1, new compositions | '
          'pass@1, new families | preferred way | minutes |', '|---' * 9 + '|']
 stages = []

@@ -53,6 +53,21 @@ def mistake(result, *words):
         assert word in lines[0], (word, lines[0])
 
 
+# several minutes of two cores together: python -m pytest --slow runs them, too
+SLOW = {'test_dpo_output', 'test_dpo_reference', 'test_dpo_runs', 'test_eval_code', 'test_eval_texts',
+        'test_problem_mutants', 'test_sft_runs'}
+
+
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='also the tests that take longest')
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items if not config.getoption('--slow') else ():
+        if item.module.__name__ in SLOW:
+            item.add_marker(pytest.mark.skip(reason='slow; run it with --slow'))
+
+
 TIMES = 'dt', 'tok_s', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu'
 
 

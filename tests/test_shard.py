@@ -46,6 +46,8 @@ def one(request, data_dir, tmp_path_factory):
                                    ['--shard=zero1']], ids=' '.join)
 def test_two_processes_that_share_the_state_do_what_one_does(data_dir, one, flags, tmp_path):
     optimizer, straight = one
+    if optimizer == 'muon' and flags != ['--shard=fsdp']:
+        pytest.skip('the gathering is the same as with adamw')
     ok(train(data_dir, tmp_path / 'a', f'--optimizer={optimizer}', *flags))
     tolerance = 2e-5 if optimizer == 'adamw' else 5e-3      # Muon iterates in bfloat16, which rounds by 4e-3
     assert_equal_but_for_rounding(straight, tmp_path / 'a', tolerance)
