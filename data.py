@@ -70,6 +70,17 @@ def sequence_starts(step, batch_size, n_tokens, block_size, seed, shuffle=True):
     return (starts % np.uint64(n_tokens - block_size)).astype(np.int64)     # what passes the end wraps around
 
 
+def batches_by_length(epoch, lengths, batch_size, seed):
+    """The batches of an epoch, (n // batch_size, batch_size): every one of n rows at most once, at random,
+    but with others of about its length, so that little is padded: within 32 batches they are sorted. What
+    is left over is left out of this epoch."""
+    dice = np.random.default_rng([seed, epoch])
+    order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
+    parts = [part[np.argsort(lengths[part], kind='stable')] for part in
+             np.split(order, range(32 * batch_size, len(order), 32 * batch_size))]
+    return dice.permutation(np.concatenate(parts).reshape(-1, batch_size))
+
+
 def permute(i, n, key):
     """Entry i of a pseudo-random permutation of range(n) that depends on key; i and key are uint64 arrays of
     one shape. Each entry is computed alone, without a list of n. A 4-round Feistel network permutes the

@@ -25,12 +25,13 @@ penalty; DPO solves that same problem in closed form, so that a classification l
 anew at each step, DPO learns from a fixed set: sampling again from the new model, round after round, is
 the cheap half of the difference.
 """
-import contextlib, dataclasses, glob, hashlib, json, math, os, shutil, signal, sys, time
+import contextlib, dataclasses, functools, glob, hashlib, json, math, os, shutil, signal, sys, time
 import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from configurator import configure
+from data import batches_by_length
 from model import IGNORE, GPT, load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer
 
@@ -78,7 +79,7 @@ sample_tokens = 100             # of an answer, at most
 spike_z = 8.0                   # a spike is so many deviations above the last spike_window steps; 0 = off
 spike_window = 100              # steps
 spike_action = 'skip'           # or rollback: to last.pt, with half the learning rate; or log: go on
-show_batch: int | None = None   # print the conversations of this step's batch, train nothing
+show_batch: int | None = None   # print the pairs of this step's batch, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # of matrix products: float32, bfloat16, float16; auto = bfloat16 if native
@@ -247,11 +248,12 @@ class Scorer(torch.nn.Module):
 
 # --- model --------------------------------------------------------------------------------------------------
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
+older_path = os.path.join(out_dir, 'last-1.pt')         # should last.pt be damaged
 step, best_val, state = 0, math.inf, {}
 if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
-origin, older_path = last_path if init_from == 'resume' else init_from, os.path.join(out_dir, 'last-1.pt')
+origin = last_path if init_from == 'resume' else init_from
 try:
     model, state = load_checkpoint(origin, device)
 except (ValueError, FileNotFoundError) as e:
@@ -347,17 +349,6 @@ def collate(pairs, pad, newline):
     return x, y
 
 
-def order_of(epoch, lengths, batch_size, seed):
-    """The batches of an epoch, (n // batch_size, batch_size): every conversation at most once, at random,
-    but with others of about its length, so that little is padded: within 32 batches they are sorted. What
-    is left over is left out of this epoch."""
-    dice = np.random.default_rng([seed, epoch])
-    order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
-    parts = [part[np.argsort(lengths[part], kind='stable')] for part in
-             np.split(order, range(32 * batch_size, len(order), 32 * batch_size))]
-    return dice.permutation(np.concatenate(parts).reshape(-1, batch_size))
-
-
 train_path, val_path = (os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val'))
 pairs, n_cut, n_same = read_pairs(train_path, block_size)
 held_out = read_pairs(val_path, block_size)[0][:eval_pairs]
@@ -370,6 +361,11 @@ warmup_steps = min(warmup_steps, max_steps)
 decay_steps = (max_steps - warmup_steps) if schedule == 'cosine' else decay_steps or max_steps // 5
 
 
+@functools.lru_cache(1)
+def batches_of(epoch):
+    return batches_by_length(epoch, lengths, batch_size, seed)
+
+
 def tensors(some):
     """Inputs, targets, lengths of the answers (2, B) of some pairs, on the device."""
     x, y = (torch.from_numpy(a).to(device) for a in collate(some, pad, newline))
@@ -378,7 +374,7 @@ def tensors(some):
 
 if show_batch is not None:
     epoch, i = divmod(show_batch, steps_per_epoch)
-    for row, j in enumerate(order_of(epoch, lengths, batch_size, seed)[i]):
+    for row, j in enumerate(batches_of(epoch)[i]):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
             print(f'--- step {show_batch}, pair {row} of {batch_size}, {name}\n{tokenizer.decode(prompt)}[['
                   f'{tokenizer.decode(answer[:len(answer) - newline])}]]')
@@ -657,7 +653,7 @@ def save(path, **more):
 def save_last():
     if main_process:
         if os.path.exists(last_path):
-            os.replace(last_path, os.path.join(out_dir, 'last-1.pt'))
+            os.replace(last_path, older_path)
         save(last_path, skipped=skipped, window=window, lr_scale=lr_scale, bad_steps=sorted(bad_steps),
              kto_kl=kto_kl, pairs=digests, reference=reference_hash,
              optimizers=[o.state_dict() for o in optimizers], scaler=scaler.state_dict())
@@ -697,7 +693,7 @@ kto_kl = state.get('kto_kl', 0.0)       # of the step before: so it is the same 
 if init_from != 'resume' and (needs_reference or loss_type == 'rm'):
     zero, one = torch.zeros(1), torch.ones(1)
     should = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()
-    rows = order_of(0, lengths, batch_size, seed)[0][rank * per_rank:(rank + 1) * per_rank]
+    rows = batches_of(0)[0][rank * per_rank:(rank + 1) * per_rank]
     model.eval()
     with torch.no_grad():
         first = sum(losses_of(policy, [pairs[j] for j in part], ref[part])[1][[0, 2, 7]].sum(1)
@@ -753,7 +749,7 @@ while True:
     for group in (group for o in optimizers for group in o.param_groups):
         group['lr'] = lr
     epoch, i = divmod(step, steps_per_epoch)
-    rows = order_of(epoch, lengths, batch_size, seed)[i]
+    rows = batches_of(epoch)[i]
     mine = rows[rank * per_rank:(rank + 1) * per_rank]
     parts = np.split(mine, range(micro_batch_size, per_rank, micro_batch_size))
     n_all, loss_sum, figures = batch_size, 0.0, torch.zeros(len(FIGURES), device=device)

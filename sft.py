@@ -20,13 +20,13 @@ You should see one conversation with its trained parts in [[ ]], a first loss we
 rises while the loss falls, the conversations are being learned by heart: fewer epochs. With base_dir, the
 loss on what the base model was trained on is measured too: what it forgets.
 """
-import contextlib, dataclasses, glob, hashlib, json, math, os, shutil, signal, sys, time
+import contextlib, dataclasses, functools, glob, hashlib, json, math, os, shutil, signal, sys, time
 import numpy as np
 import torch
 import torch.distributed as dist
 from configurator import configure
 from model import IGNORE, GPT, load_checkpoint, save_checkpoint
-from data import open_bins, sequences
+from data import batches_by_length, open_bins, sequences
 from tokenizer import Tokenizer
 
 try:
@@ -244,17 +244,6 @@ def collate(rows, pad):
     return x, y
 
 
-def order_of(epoch, lengths, batch_size, seed):
-    """The batches of an epoch, (n // batch_size, batch_size): every conversation at most once, at random,
-    but with others of about its length, so that little is padded: within 32 batches they are sorted. What
-    is left over is left out of this epoch."""
-    dice = np.random.default_rng([seed, epoch])
-    order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
-    parts = [part[np.argsort(lengths[part], kind='stable')] for part in
-             np.split(order, range(32 * batch_size, len(order), 32 * batch_size))]
-    return dice.permutation(np.concatenate(parts).reshape(-1, batch_size))
-
-
 def marked(ids, mask):
     """Text of a conversation, its trained parts in [[ ]]."""
     text, start = '', 0
@@ -285,10 +274,15 @@ with open(train_path, 'rb') as f:
     digest = hashlib.sha256(f.read()).hexdigest()
 
 
+@functools.lru_cache(1)
+def batches_of(epoch):
+    return batches_by_length(epoch, lengths, batch_size, seed)
+
+
 def load_batch(step):
     """This process's part of a step's batch, as micro-batches; the tokens of the whole batch."""
     epoch, i = divmod(step, steps_per_epoch)
-    rows = order_of(epoch, lengths, batch_size, seed)[i]
+    rows = batches_of(epoch)[i]
     mine = rows[rank * per_rank:(rank + 1) * per_rank]
     batches = [[torch.from_numpy(a).to(device) for a in collate([conversations[j] for j in part], pad)]
                for part in np.split(mine, range(micro_batch_size, per_rank, micro_batch_size))]
@@ -297,7 +291,7 @@ def load_batch(step):
 
 if show_batch is not None:
     epoch, i = divmod(show_batch, steps_per_epoch)
-    for row, j in enumerate(order_of(epoch, lengths, batch_size, seed)[i]):
+    for row, j in enumerate(batches_of(epoch)[i]):
         print(f'--- step {show_batch}, conversation {row} of {batch_size}\n{marked(*conversations[j])}')
     sys.exit(0)
 
@@ -526,9 +520,9 @@ if max_steps > 5 * steps_per_epoch:
     say('  note     more than five epochs: watch val_loss, it is easy to learn conversations by heart')
 if main_process:
     tokenizer.save(os.path.join(out_dir, 'tokenizer.json'))
-    for name in ('data.json',):         # what the base model was trained on: for eval.py's contamination line
-        if os.path.exists(os.path.join(folder, name)) and folder != out_dir:
-            shutil.copyfile(os.path.join(folder, name), os.path.join(out_dir, name))
+    data_json = os.path.join(folder, 'data.json')           # what the base model was trained on
+    if os.path.exists(data_json) and init_from != 'resume':
+        shutil.copyfile(data_json, os.path.join(out_dir, 'data.json'))
 
 # --- the loop -----------------------------------------------------------------------------------------------
 first_step, skipped, skipped_in_a_row = step, state.get('skipped', 0), 0

@@ -8,6 +8,7 @@ from conftest import lift
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from data import batches_by_length
 from model import GPT, IGNORE, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -19,8 +20,8 @@ VOCAB = [*(bytes([b]) for b in range(256)), *HEADERS, *TRAPS]
 TOKENIZER = Tokenizer('bpe', list(dict.fromkeys(VOCAB)), SPECIAL_TOKENS, r'[\s\S]+')
 S, E = '<|im_start|>', '<|im_end|>'
 START, END, PAD = (TOKENIZER.special[name] for name in (S, E, '<|pad|>'))
-cut, collate, order_of, marked, read_conversations = lift(
-    'sft.py', 'cut', 'collate', 'order_of', 'marked', 'read_conversations')
+cut, collate, marked, read_conversations = lift(
+    'sft.py', 'cut', 'collate', 'marked', 'read_conversations')
 cut.__globals__.update(IGNORE=IGNORE, tokenizer=TOKENIZER, im_start=START)
 fuzz = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 contents = st.text(max_size=9) | st.lists(st.sampled_from([E, S, 'yo', '\n', 'é'])).map(''.join)
@@ -99,17 +100,17 @@ def test_conversations_without_an_answer_are_dropped_and_counted(tmp_path):
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 5), st.integers(0, 2 ** 32 - 1))
 def test_an_epoch_visits_each_conversation_at_most_once(n, batch_size, epoch, seed):
     lengths = np.random.default_rng(n).integers(2, 99, n)
-    batches = order_of(epoch, lengths, batch_size, seed)
+    batches = batches_by_length(epoch, lengths, batch_size, seed)
     assert batches.shape == (max(1, n // batch_size), batch_size)
     counts = np.bincount(batches.ravel(), minlength=n)
     assert len(counts) == n and counts.max() == max(1, -(-batch_size // n))     # a few: several times
-    assert (batches == order_of(epoch, lengths, batch_size, seed)).all()
+    assert (batches == batches_by_length(epoch, lengths, batch_size, seed)).all()
 
 
 def test_epochs_differ_leave_others_out_and_pad_little():
     lengths = np.random.default_rng(0).lognormal(4, 1, 2003).astype(int) + 2
-    epochs = [order_of(epoch, lengths, 8, 1) for epoch in range(4)]
-    assert len({batches.tobytes() for batches in [*epochs, order_of(0, lengths, 8, 2)]}) == 5
+    epochs = [batches_by_length(epoch, lengths, 8, 1) for epoch in range(4)]
+    assert len({batches.tobytes() for batches in [*epochs, batches_by_length(0, lengths, 8, 2)]}) == 5
     left_out = [set(range(2003)) - set(batches.ravel()) for batches in epochs]
     assert all(len(left) == 3 for left in left_out) and not set.intersection(*left_out)
     plain = np.random.default_rng(0).permutation(2003)[:2000].reshape(-1, 8)
