@@ -269,6 +269,9 @@ if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
 if init_from != 'resume' and os.path.realpath(folder) == os.path.realpath(out_dir):
     raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would be '
                      'overwritten; choose another --out_dir')
+if tokenizer.vocab_size > model.config.vocab_size:
+    raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
+                     f'sft.py --init_from={init_from}')
 if not model.config.causal:
     raise ValueError(f'{init_from} was trained to name masked tokens: it cannot answer; --objective=clm can')
 block_size = block_size or model.config.block_size
@@ -352,7 +355,7 @@ def collate(pairs, pad, newline):
 train_path, val_path = (os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val'))
 pairs, n_cut, n_same = read_pairs(train_path, block_size)
 held_out = read_pairs(val_path, block_size)[0][:eval_pairs]
-newline = len(tokenizer.encode('\n'))
+newline = len(tokenizer.encode_inside('\n'))
 lengths = np.array([max(len(p) + len(a) for p, a in pair) for pair in pairs])
 steps_per_epoch = max(1, len(pairs) // batch_size)
 max_steps = max_steps or max(1, round(epochs * steps_per_epoch))
@@ -629,12 +632,12 @@ def held_out_figures():
 
 def answers():
     """What the model says to the first held-out prompts."""
-    stop = [tokenizer.special[name] for name in ('<|im_end|>', '<|endoftext|>') if name in tokenizer.special]
     said = []
     for (prompt, _), _ in held_out[:num_samples]:
         room = max(0, min(sample_tokens, model.config.block_size - len(prompt)))
         with autocast:
-            out = model.generate(torch.tensor([prompt], device=device), room, temperature=0, stop=stop)
+            out = model.generate(torch.tensor([prompt], device=device), room, temperature=0,
+                                 stop=tokenizer.stop)
         said.append((prompt, out[0, len(prompt):].tolist()))
     return said
 

@@ -331,6 +331,17 @@ class GPT(nn.Module):
         with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump(hf, f, indent=2)
 
+    def grown(self, vocab_size):
+        """A copy with rows for tokens that the vocabulary did not have: the mean of the others, near what
+        they will have to be."""
+        model = GPT(dataclasses.replace(self.config, vocab_size=vocab_size)).to(self.embedding.weight.device)
+        state = self.state_dict()
+        for name in ('embedding.weight', 'head.weight'):
+            rows = state[name]
+            state[name] = torch.cat([rows, rows.mean(0).expand(vocab_size - len(rows), -1)])
+        model.load_state_dict(state)
+        return model
+
     def hf_names(self):
         """{our name: Hugging Face's name} of every tensor that a checkpoint holds."""
         rename = {'norm_1': 'input_layernorm', 'norm_2': 'post_attention_layernorm',

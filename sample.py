@@ -59,6 +59,8 @@ tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, its tokenizer.json '
                      f'is {tokenizer.hash}')
+if tokenizer.vocab_size > model.config.vocab_size:      # of Hugging Face, without tokens for chat
+    model = model.grown(tokenizer.vocab_size)
 if random_init:
     model = GPT(model.config).to(device)
 if prompt_file is not None:
@@ -74,11 +76,10 @@ if objective != 'clm' and '<|mask|>' not in prompt:
     raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
                      "prompt by <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
 ids = tokenizer.encode(prompt)
-if '<|endoftext|>' in tokenizer.special and len(ids) < model.config.block_size:
-    ids = [tokenizer.special['<|endoftext|>'], *ids]    # training put one before every document
+if len(ids) < model.config.block_size:
+    ids = [*tokenizer.begin, *ids]              # training put one before every document
 if not ids:
     ids = tokenizer.encode('\n')
-stop = [tokenizer.special[name] for name in ('<|endoftext|>', '<|im_end|>') if name in tokenizer.special]
 
 
 def end_of(text):
@@ -147,8 +148,8 @@ if chat:
                              f'{model.config.block_size}; shorten it')
         answer, decoder = '', codecs.getincrementaldecoder('utf-8')('replace')
         for tokens in model.stream(torch.tensor([ids], device=device), max_new_tokens, temperature, top_k,
-                                   top_p, stop):
-            if tokens.item() in stop:
+                                   top_p, tokenizer.stop):
+            if tokens.item() in tokenizer.stop:
                 break
             text = decoder.decode(tokenizer.decode_bytes(tokens.tolist()))
             print(text, end='', flush=True)
@@ -178,15 +179,15 @@ if len(ids) > 1:
         again = len(tokenizer.decode_bytes(whole[-1:]))
         max_new_tokens += 1
 prompts = torch.tensor([ids] * num_samples, device=device)              # (B, T)
-for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, stop, first):
+for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, tokenizer.stop, first):
     for row, token in enumerate(tokens.tolist()):
         if row not in unfinished:
             continue
         n_tokens += 1
-        if token not in stop:
+        if token not in tokenizer.stop:
             texts[row] += decoders[row].decode(tokenizer.decode_bytes([token])[again:])
         end = end_of(texts[row])
-        if end is not None or token in stop:
+        if end is not None or token in tokenizer.stop:
             texts[row] = texts[row][:end]
             unfinished.discard(row)
     again = 0

@@ -176,6 +176,8 @@ tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{origin} was trained with tokenizer {state["tokenizer_hash"]}, its tokenizer.json is '
                      f'{tokenizer.hash}')
+if tokenizer.vocab_size > model.config.vocab_size:      # of Hugging Face, without tokens for chat
+    model = model.grown(tokenizer.vocab_size)
 if not model.config.causal:
     raise ValueError(f'{init_from} was trained to name masked tokens: it cannot answer; --objective=clm can')
 block_size = block_size or model.config.block_size
@@ -467,9 +469,8 @@ def answer():
     ids, mask = held_out[0]
     first = next(i for i in range(1, len(ids)) if mask[i] > mask[i - 1])    # a cut may begin within an answer
     prompt = torch.tensor([ids[:first]], device=device)
-    stop = [tokenizer.special[name] for name in ('<|im_end|>', '<|endoftext|>') if name in tokenizer.special]
     with autocast:
-        out = model.generate(prompt, sample_tokens, temperature=0, stop=stop)
+        out = model.generate(prompt, sample_tokens, temperature=0, stop=tokenizer.stop)
     return tokenizer.decode(out[0].tolist())
 
 

@@ -200,6 +200,8 @@ class Tokenizer:
         self.character_ids = {t.decode(): i for i, t in enumerate(vocab)} if kind == 'char' else {}
         self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
         self.text_bytes = [len(t) for t in vocab] + [0] * len(self.special)     # id -> bytes of text
+        self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']   # of a document
+        self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
         self._bulk = None                                                   # a tiktoken.Encoding, when needed
         self._find = regex.compile(pattern).findall
         self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)       # most chunks are ones seen before
@@ -318,10 +320,11 @@ class Tokenizer:
         that may come instead, those whose bytes begin with the last one's. A prompt that ends in `):` may so
         go on with the one token `):\\n    `, as all text that the model has seen. Behind a special token, or
         in an empty prompt, there is nothing to heal: ids, None."""
-        if not ids or ids[-1] >= len(self.vocab):
+        if not ids or not self.text_bytes[ids[-1]]:
             return ids, None
-        last = self.vocab[ids[-1]]
-        return ids[:-1], [i for i, token in enumerate(self.vocab) if token.startswith(last)]
+        last = self.all_bytes[ids[-1]]
+        return ids[:-1], [i for i, token in enumerate(self.all_bytes)
+                          if self.text_bytes[i] and token.startswith(last)]
 
     def render(self, messages, add_generation_prompt=False):
         """A chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for the <|im_end|>
@@ -340,16 +343,20 @@ class Tokenizer:
             if role not in ('system', 'user', 'assistant', 'tool') or not isinstance(content, str):
                 raise ValueError('a message is a role (system, user, assistant, tool) and a content of '
                                  f'text, not {message}')
-            header = [self.special['<|im_start|>'], *self.encode(role + '\n')]
-            body = [*self.encode(content), self.special['<|im_end|>']]
-            tail = self.encode('\n')
+            header = [self.special['<|im_start|>'], *self.encode_inside(role + '\n')]
+            body = [*self.encode_inside(content), self.special['<|im_end|>']]
+            tail = self.encode_inside('\n')
             ids += header + body + tail
             mask += [0] * len(header) + [int(role == 'assistant')] * len(body) + [0] * len(tail)
         if add_generation_prompt:
-            header = [self.special['<|im_start|>'], *self.encode('assistant\n')]
+            header = [self.special['<|im_start|>'], *self.encode_inside('assistant\n')]
             ids += header
             mask += [0] * len(header)
         return ids, mask
+
+    def encode_inside(self, text):
+        """The ids of text that does not begin a document. Only SentencePiece makes a difference."""
+        return self.encode(text)
 
     # --- disk and the outside world
 
@@ -370,6 +377,8 @@ class Tokenizer:
         try:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
+            if 'added_tokens' in d:
+                return HFTokenizer(json.dumps(d))
             if d['format'] != FORMAT or d['kind'] not in ('bpe', 'char'):
                 raise ValueError(f'format {d["format"]!r}, kind {d["kind"]!r}')
             from_text = str.encode if d['kind'] == 'char' else from_printable
@@ -391,6 +400,70 @@ class Tokenizer:
             raise ValueError('tiktoken has byte-level tokenizers only; a char tokenizer cannot be exported')
         return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,
                                  special_tokens=self.special)
+
+
+class HFTokenizer(Tokenizer):
+    """The tokenizer.json of a Hugging Face model, byte-level BPE or SentencePiece, read by their `tokenizers`
+    and seen through the interface above. Roles that have other names there, such as <s> and </s>, are found
+    by those names; <|im_start|> and <|im_end|> are added where they are missing, and need rows in the model:
+    GPT.grown."""
+
+    def __init__(self, text):
+        try:
+            from tokenizers import Tokenizer as Reader
+        except ImportError as e:
+            raise ModuleNotFoundError('a Hugging Face tokenizer.json needs: pip install tokenizers') from e
+        try:
+            self.hf = Reader.from_str(text)
+        except Exception as e:                      # tokenizers raises nothing more special
+            raise ValueError(str(e)) from e
+        self.hf.encode_special_tokens = True        # a user's '</s>' is four characters
+        self.hf.no_padding()
+        self.hf.no_truncation()
+        self.hf.add_special_tokens(['<|im_start|>', '<|im_end|>'])
+        form = json.loads(self.hf.to_str())
+        self.special = {t['content']: t['id'] for t in form['added_tokens'] if t['special']}
+        others = {t['id']: t['content'].encode() for t in form['added_tokens'] if not t['special']}
+        of_bytes = 'ByteLevel' in json.dumps([form['pre_tokenizer'], form['decoder']])
+        self.kind, self.vocab_size = 'hf', max(self.hf.get_vocab().values()) + 1
+        self.all_bytes = [b''] * self.vocab_size    # a vocabulary may have holes
+        for token, id in self.hf.get_vocab().items():
+            byte = re.fullmatch('<0x([0-9A-F]{2})>', token)             # SentencePiece's way to write one
+            self.all_bytes[id] = token.encode() if token in self.special else others.get(id) or (
+                from_printable(token) if of_bytes else bytes([int(byte[1], 16)]) if byte else
+                token.replace('\u2581', ' ').encode())
+        self.text_bytes = [len(token) for token in self.all_bytes]
+        for id in self.special.values():
+            self.text_bytes[id] = 0
+        end, begin = (next((self.special[name] for name in names if name in self.special), None)
+                      for names in (('<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'),
+                                    ('<|begin_of_text|>', '<s>', '<bos>')))
+        if end is not None:
+            self.special['<|endoftext|>'] = end     # by our name, too
+        self.begin = [id for id in (end if begin is None else begin,) if id is not None]
+        self.stop = [id for id in (end, self.special['<|im_end|>']) if id is not None]
+        self.lead = self.decode_bytes(self.encode('a')) == b' a'    # SentencePiece begins with a blank
+
+    def encode(self, text):
+        return self.hf.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts):
+        return [e.ids for e in self.hf.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_inside(self, text):
+        newline = self.encode('\n')                 # the blank that begins a document goes before this
+        both = self.encode('\n' + text)
+        return both[len(newline):] if self.lead and both[:len(newline)] == newline else self.encode(text)
+
+    def decode(self, ids):
+        text = super().decode(ids)
+        return text[1:] if self.lead and text.startswith(' ') else text
+
+    def to_json(self):
+        return json.loads(self.hf.to_str())
+
+    def to_tiktoken(self):
+        raise ValueError('a Hugging Face tokenizer cannot be exported to tiktoken')
 
 
 def gpt2_encoding(folder=None):
