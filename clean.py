@@ -30,10 +30,8 @@ MARKS = CLOSING | set('®™°²³´')         # nor do these, after letters tha
 def byte_images(*encodings):
     """{character: byte} for bytes 80-FF, as these encodings show them; 80-9F may also have become control
     characters. If two encodings disagree about a character, the first one counts."""
-    images = {}
-    for encoding in encodings:
-        for b in range(0x80, 0x100):
-            images.setdefault(bytes([b]).decode(encoding, 'ignore'), b)
+    images = {bytes([b]).decode(encoding, 'ignore'): b for encoding in reversed(encodings)
+              for b in range(0x80, 0x100)}
     images.pop('', None)
     return images | {chr(b): b for b in range(0x80, 0xA0)}
 
@@ -64,12 +62,8 @@ def fix_mojibake(text):
         for images, pattern in UTF8_AS:
             if images is GREEK and not ('β€' in text or 'Ξ²β‚¬' in text):
                 continue                # no damaged quote or dash, so it may be Greek
-            found = {}
-            for old in set(pattern.findall(text)):
-                try:
-                    found[old] = bytes(images[c] for c in old).decode()
-                except UnicodeDecodeError:
-                    pass
+            found = {old: new for old in set(pattern.findall(text))     # new is '' where it is no UTF-8
+                     if (new := bytes(images[c] for c in old).decode('utf-8', 'ignore'))}
             sure = collections.Counter(old[0] for old in found
                                        if set(old[1:]) - (CLOSING if old[0] in USUAL else MARKS))
             # é, ·, quotes and emoji begin with a usual letter; others need more evidence, or all of it
@@ -145,13 +139,10 @@ def normalise(text, mode, markup=True):
     and its lines end in a newline. Prose: mojibake repaired, HTML and LaTeX stripped unless markup is False,
     Unicode composed (NFC), control characters gone, runs of blanks become one, of empty lines one. Between
     ``` fences of Markdown, blanks stay. Chat: as prose, but markup and blanks stay. Raw: nothing."""
-    if SURROGATE.search(text):                  # half of a pair, from JSON: no encoding has it
-        text = SURROGATE.sub('\ufffd', text)
+    text = SURROGATE.sub('\ufffd', text)        # half of a pair, from JSON: no encoding has it
     if mode == 'raw':
         return text
-    text = text.removeprefix('\ufeff')
-    if '\r' in text:
-        text = text.replace('\r\n', '\n').replace('\r', '\n')
+    text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode == 'code':
         return text
     text = fix_mojibake(text)
@@ -174,14 +165,10 @@ def basic_clean(text):
     lines, so no program survives it, and as a text grows its share of different words falls: it drops
     Shakespeare. normalise and prose_reason are what to use."""
     text = re.sub(r'\s+', ' ', fix_mojibake(text)).strip()
-    if len(text) < 200:
-        return None
     words = text.split()
-    if len(set(words)) / max(1, len(words)) < 0.3:
-        return None
-    if sum(c.isalpha() for c in text) / len(text) < 0.6:
-        return None
-    return text
+    good = len(text) >= 200 and len(set(words)) / len(words) >= 0.3 and \
+        sum(c.isalpha() for c in text) / len(text) >= 0.6
+    return text if good else None
 
 
 # --- rules for prose ----------------------------------------------------------------------------------------
@@ -222,18 +209,12 @@ def prose_reason(text, min_words=20, max_words=1_000_000, max_symbols=0.3, max_r
     words = len(text.split())
     if not text.isascii():              # scripts without spaces: about two characters make a word
         words = max(words, sum(c > '\u0e00' for c in text) // 2)
-    if words < min_words:
-        return 'short'
-    if words > max_words:
-        return 'long'
     head = text[:100_000]               # enough to judge by
-    if symbol_share(head) > max_symbols:
-        return 'symbols'
-    if repetition(head) > max_repetition:
-        return 'repetitive'
-    if gibberish(head) > max_gibberish:
-        return 'gibberish'
-    return None
+    return ('short' if words < min_words else
+            'long' if words > max_words else
+            'symbols' if symbol_share(head) > max_symbols else
+            'repetitive' if repetition(head) > max_repetition else
+            'gibberish' if gibberish(head) > max_gibberish else None)
 
 
 # --- rules for code: CodeParrot's, with its numbers ---------------------------------------------------------
@@ -248,29 +229,19 @@ def code_reason(text, chance=0.0, max_line=1000, mean_line=100, min_alphanumeric
                 config_test=0.7, no_keywords=0.7, min_assignments=5, parse=True):
     """Why a Python file is not worth learning from, or None. config_test and no_keywords are probabilities:
     such files are dropped often, not always; chance, in [0, 1), decides, and should come from the text."""
-    if '\0' in text:
-        return 'binary'
     lines = text.split('\n')
-    if max(map(len, lines)) > max_line:
-        return 'long line'
-    if sum(map(len, lines)) / len(lines) > mean_line:
-        return 'long lines'
-    data = np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)
-    if ALNUM[data].mean() < min_alphanumeric:
-        return 'few letters'
     head = '\n'.join(lines[:5])
-    if autogenerated and GENERATED.search(head):
-        return 'autogenerated'
     often = max(text.count('config'), text.count('test')) > 0.05 * len(lines)
-    if chance < config_test and (often or CONFIG_OR_TEST.search(head)):
-        return 'config or test'
-    if chance < no_keywords and not KEYWORD.search(text):
-        return 'no keywords'
-    if text.count('=') < min_assignments:
-        return 'few assignments'
-    if parse and not parses(text):
-        return 'does not parse'
-    return None
+    data = np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)
+    return ('binary' if '\0' in text else
+            'long line' if max(map(len, lines)) > max_line else
+            'long lines' if sum(map(len, lines)) / len(lines) > mean_line else
+            'few letters' if ALNUM[data].mean() < min_alphanumeric else
+            'autogenerated' if autogenerated and GENERATED.search(head) else
+            'config or test' if chance < config_test and (often or CONFIG_OR_TEST.search(head)) else
+            'no keywords' if chance < no_keywords and not KEYWORD.search(text) else
+            'few assignments' if text.count('=') < min_assignments else
+            'does not parse' if parse and not parses(text) else None)
 
 
 def parses(text):
@@ -324,11 +295,9 @@ def url_reason(url, blocked=(), allowed=()):
     host = host.rstrip('.').removeprefix('www.')
     parts = host.split('.')
     domains = {'.'.join(parts[i:]) for i in range(len(parts))}
-    if domains & set(allowed):
-        return None
-    if domains & set(blocked):
-        return 'blocked domain'
-    return 'spam domain' if SPAM_WORDS.search(host) else None
+    return (None if domains & set(allowed) else
+            'blocked domain' if domains & set(blocked) else
+            'spam domain' if SPAM_WORDS.search(host) else None)
 
 
 def toxic_words(text, words):
@@ -352,8 +321,8 @@ PHONE = re.compile(         # international, in groups; of North America; intern
     r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}|[2-9]\d\d\.[2-9]\d\d\.\d{4}|'
     r'\+[1-9]\d{9,13})(?![\w=-]|\.\d)')
 SSN = re.compile(r'(?<![\w.+-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)')
-KEY_SIGNS = ('AKIA', 'ASIA', 'ghp_', 'gho_', 'ghs_', 'github_pat_', 'xox', 'AIza', 'hf_', 'sk-', 'sk_live_',
-             'rk_live_', 'eyJ', 'PRIVATE KEY', 'glpat-', 'npm_', 'pypi-')
+KEY_SIGNS = ('AKIA', 'ASIA', 'ghp_', 'gho_', 'ghs_', 'ghr_', 'ghu_', 'github_pat_', 'xox', 'AIza', 'hf_',
+             'sk-', 'sk_live_', 'rk_live_', 'eyJ', 'PRIVATE KEY', 'glpat-', 'npm_', 'pypi-')
 KEY = re.compile(
     r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*'
     r'[A-Za-z0-9+/]{40}[^-]*(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?|'
@@ -376,24 +345,20 @@ def hide_pii(text):
     many}. Versions, dates, IP addresses, hashes and the domains reserved for examples stay."""
     hits, lower = collections.Counter(), text.lower()
 
-    def hide(kind, keep=None):
+    def hide(kind, keep=lambda value: False):
         def replace(m):
-            if keep and keep(m[0]):
+            value = m[m.lastindex or 0]         # of a pattern with a group, only that
+            if keep(value):
                 return m[0]
             hits[kind] += 1
-            return f'<{kind.upper()}>'
+            return m[0].replace(value, f'<{kind.upper()}>')
         return replace
-
-    def hide_value(m):      # password = 'correct horse' is prose; a value without order in it is a key
-        if entropy(m[1]) < 3.5 or not re.search(r'\d', m[1]):
-            return m[0]
-        hits['key'] += 1
-        return m[0].replace(m[1], '<KEY>')
 
     if any(sign in text for sign in KEY_SIGNS):
         text = KEY.sub(hide('key'), text)
     if any(word in lower for word in ('api', 'secret', 'token', 'passw')):
-        text = ASSIGNED.sub(hide_value, text)
+        # password = 'correct horse' is prose; a value without order in it is a key
+        text = ASSIGNED.sub(hide('key', lambda s: entropy(s) < 3.5 or not re.search(r'\d', s)), text)
     if '@' in text:
         text = EMAIL.sub(hide('email', NOBODY.search), text)
     if NUMBERS.search(text):
@@ -408,33 +373,25 @@ def hide_pii(text):
 def messages_reason(messages, parse=True, min_answer=1):
     """Why a conversation is not worth learning from, or None."""
     roles = [m['role'] for m in messages if m['role'] != 'system']
-    if 'assistant' not in roles:
-        return 'no answer'
-    if any(a == b != 'tool' for a, b in zip(roles, roles[1:])) or roles[0] != 'user':
-        return 'roles do not alternate'
-    if any(len(m['content'].strip()) < min_answer for m in messages if m['role'] == 'assistant'):
-        return 'empty answer'
-    if any(not m['content'].strip() for m in messages):
-        return 'empty message'
-    answers = '\n'.join(m['content'] for m in messages if m['role'] == 'assistant')
-    if parse and not all(parses(code) for code in re.findall(r'```(?:python|py)\n(.*?)```', answers, re.S)
-                         if '>>>' not in code):
-        return 'code does not parse'
-    return None
+    answers = [m['content'] for m in messages if m['role'] == 'assistant']
+    in_turn = roles[:1] == ['user'] and all(a != b or b == 'tool' for a, b in zip(roles, roles[1:]))
+    programs = [code for code in re.findall(r'```(?:python|py)\n(.*?)```', '\n'.join(answers), re.S)
+                if '>>>' not in code]
+    return ('no answer' if not answers else
+            'roles do not alternate' if not in_turn else
+            'empty answer' if any(len(answer.strip()) < min_answer for answer in answers) else
+            'empty message' if not all(m['content'].strip() for m in messages) else
+            'code does not parse' if parse and not all(map(parses, programs)) else None)
 
 
 def preference_reason(pair, min_margin=0.0, min_agreement=0.0):
     """Why a preference is not worth learning from, or None. Pairs that say nothing about margin or agreement
     are kept."""
-    if not pair['chosen'].strip() or not pair['rejected'].strip():
-        return 'empty answer'
-    if pair['chosen'].strip() == pair['rejected'].strip():
-        return 'equal answers'
-    if pair.get('margin', math.inf) < min_margin:
-        return 'small margin'
-    if pair.get('agreement', math.inf) < min_agreement:
-        return 'little agreement'
-    return None
+    chosen, rejected = pair['chosen'].strip(), pair['rejected'].strip()
+    return ('empty answer' if not chosen or not rejected else
+            'equal answers' if chosen == rejected else
+            'small margin' if pair.get('margin', math.inf) < min_margin else
+            'little agreement' if pair.get('agreement', math.inf) < min_agreement else None)
 
 
 # --- two small models over byte n-grams ---------------------------------------------------------------------

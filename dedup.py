@@ -39,10 +39,7 @@ def mix(h):
 @functools.lru_cache(maxsize=4)
 def powers(n):
     """PRIME^0..n and its inverses, mod 2^64."""
-    up = np.cumprod(np.full(n, PRIME), dtype=np.uint64)
-    down = np.cumprod(np.full(n, INVERSE), dtype=np.uint64)
-    one = np.ones(1, np.uint64)
-    return np.concatenate([one, up]), np.concatenate([one, down])
+    return [np.cumprod(np.append(np.uint64(1), np.full(n, base))) for base in (PRIME, INVERSE)]
 
 
 def word_hashes(text):
@@ -59,8 +56,6 @@ def word_hashes(text):
         for size, lead in (3, data & 0xF0 == 0xE0), (4, data >= 0xF0):      # what follows such a character
             first[size:] |= inside[size:] & lead[:-size]
     start = np.flatnonzero(first)
-    if not len(start):
-        return np.zeros(0, np.uint64)
     return mix(np.add.reduceat(data * up[:len(data)], start) * down[start])     # what separates words adds 0
 
 
@@ -105,18 +100,13 @@ def minhash(shingles, k=256):
     k bins; the entry is the smallest hash in its bin. Shingles are hashes already, and sorted: the smallest
     in a bin is the first in it. An empty bin takes the entry of the first filled one in an order of its own,
     the same for every document (optimal densification, Shrivastava 2017)."""
-    edges = (np.arange(k + 1) * (2 ** 64 / k)).astype(np.float64)
-    edges = np.append(edges[:-1].astype(np.uint64), np.uint64(2 ** 64 - 1))
-    if not len(shingles):
-        return np.full(k, np.uint64(2 ** 64 - 1))
+    largest = np.uint64(2 ** 64 - 1)
+    edges = np.append((np.arange(k) * (2 ** 64 / k)).astype(np.uint64), largest)
+    shingles = np.append(shingles, largest)         # stands where no bin is filled
     where = np.searchsorted(shingles, edges)
     filled = where[:-1] < where[1:]
-    signature = shingles[np.minimum(where[:-1], len(shingles) - 1)]
+    signature = shingles[where[:-1]]
     empty = np.flatnonzero(~filled)
-    if not len(empty):
-        return signature
-    if not filled.any():                # all of them are 2^64 - 1
-        return np.full(k, shingles[0])
     order = probes(k)[empty]
     signature[empty] = signature[order[np.arange(len(empty)), filled[order].argmax(1)]]
     return signature
@@ -165,7 +155,7 @@ def clusters(columns, same):
     Within a bucket, documents are compared with the first of each group so far, not with each other: a bucket
     of n copies costs n comparisons. After 50 groups no more are begun: a bucket of many documents that are
     not alike, such as those without any word, would cost n^2."""
-    parent = None
+    parent = array.array('q')
 
     def find(i):
         while parent[i] != i:
@@ -173,8 +163,7 @@ def clusters(columns, same):
         return i
 
     for keys in columns:
-        if parent is None:
-            parent = array.array('q', range(len(keys)))
+        parent = parent or array.array('q', range(len(keys)))
         order = np.argsort(keys, kind='stable')     # stable: in a bucket, earlier documents come first
         new = np.flatnonzero(np.diff(keys[order])) + 1
         start, end = np.concatenate([[0], new]), np.concatenate([new, [len(keys)]])
@@ -189,4 +178,4 @@ def clusters(columns, same):
                         break
                 else:
                     heads.append(i)
-    return np.array([find(i) for i in range(len(parent or []))], np.int64)
+    return np.array([find(i) for i in range(len(parent))], np.int64)

@@ -655,11 +655,12 @@ def save(path, **more):
 
 def save_last():
     if main_process:
+        save(f'{last_path}.new', skipped=skipped, window=window, lr_scale=lr_scale, kto_kl=kto_kl,
+             bad_steps=sorted(bad_steps), pairs=digests, reference=reference_hash,
+             optimizers=[o.state_dict() for o in optimizers], scaler=scaler.state_dict())
         if os.path.exists(last_path):
             os.replace(last_path, older_path)
-        save(last_path, skipped=skipped, window=window, lr_scale=lr_scale, bad_steps=sorted(bad_steps),
-             kto_kl=kto_kl, pairs=digests, reference=reference_hash,
-             optimizers=[o.state_dict() for o in optimizers], scaler=scaler.state_dict())
+        os.replace(f'{last_path}.new', last_path)
 
 
 def roll_back():

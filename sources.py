@@ -182,46 +182,40 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000, per_prompt=4
                     raise ValueError(f'{kind} needs records, in .jsonl or .json')
                 with open_text(path) as f:
                     rest, limit = '', max_chars if is_kind(path, '.py') else LONGEST
-                    while block := f.read(limit + 1 - len(rest)):
-                        rest += block
-                        if len(rest) > limit:
-                            if is_kind(path, '.py'):
-                                raise ValueError(f'longer than {max_chars:,} characters')
-                            cut = rest.rfind('\n', 0, limit) + 1 or limit
-                            yield {'parts': [rest[:cut]], 'path': path}
-                            rest = rest[cut:]
+                    while len(rest := rest + f.read(limit + 1 - len(rest))) > limit:
+                        if is_kind(path, '.py'):
+                            raise ValueError(f'longer than {max_chars:,} characters')
+                        cut = rest.rfind('\n', 0, limit) + 1 or limit
+                        yield {'parts': [rest[:cut]], 'path': path}
+                        rest = rest[cut:]
                     yield {'parts': [rest], 'path': path}
                 continue
             with open_bytes(path) as f:
-                if is_kind(path, '.json') and re.match(rb'(?:\xef\xbb\xbf)?\s*\[', f.read(99)):     # one list
-                    f.seek(0)
-                    for line, record in enumerate(json.loads(f.read().decode('utf-8-sig')), 1):
-                        try:
-                            doc = from_record(record, f'{path}:{line}', kind, max_chars)
-                        except ValueError as e:
-                            reject(path, line, str(e))
-                        else:
-                            yield doc
-                    continue
+                is_list = is_kind(path, '.json') and re.match(rb'(?:\xef\xbb\xbf)?\s*\[', f.read(99))
                 f.seek(0)
-                while data := f.readline(longest):                        # a record a line
-                    line += 1
-                    if len(data) == longest and not data.endswith(b'\n'):
-                        while (more := f.readline(longest)) and not more.endswith(b'\n'):
-                            pass
-                        reject(path, line, f'longer than {longest:,} bytes')
-                    elif data.strip():
-                        try:
-                            record = json.loads(data.decode())
-                            if kind != 'text' and isinstance(record, dict) \
-                                    and {'outcome', 'task_id', 'completion'} <= record.keys():
-                                samples.append(record)
+                records = json.loads(f.read().decode('utf-8-sig')) if is_list else \
+                    iter(lambda: f.readline(longest), b'')              # a record a line
+                for line, record in enumerate(records, 1):
+                    try:
+                        if isinstance(record, bytes):
+                            if len(record) == longest and not record.endswith(b'\n'):
+                                while (more := f.readline(longest)) and not more.endswith(b'\n'):
+                                    pass
+                                reject(path, line, f'longer than {longest:,} bytes')
                                 continue
-                            doc = from_record(record, f'{path}:{line}', kind, max_chars)
-                        except (ValueError, RecursionError) as e:       # not UTF-8, not JSON, nested too deep
-                            reject(path, line, f'{type(e).__name__}: {e}')
-                        else:
-                            yield doc
+                            if not record.strip():
+                                continue
+                            record = json.loads(record.decode())
+                        if kind != 'text' and isinstance(record, dict) \
+                                and {'outcome', 'task_id', 'completion'} <= record.keys() \
+                                and (record.get('messages') or record.get('prompt')):
+                            samples.append(record)
+                            continue
+                        doc = from_record(record, f'{path}:{line}', kind, max_chars)
+                    except (ValueError, RecursionError) as e:       # not UTF-8, no JSON, nested too deep
+                        reject(path, line, f'{type(e).__name__}: {e}')
+                    else:
+                        yield doc
             for record in from_samples(samples, kind, per_prompt, prefer):
                 yield from_record(record, path, kind, max_chars)
         except (ValueError, EOFError, OSError, zlib.error, RecursionError) as e:    # cut off, no UTF-8, ...
@@ -231,14 +225,11 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000, per_prompt=4
 def from_record(record, path, kind, max_chars):
     """A record in any of the usual forms as a document; ValueError says what is wrong with it."""
     if kind == 'text':
-        if isinstance(record, str):
-            record = {'text': record}
-        text = record.get('text', record.get('content')) if isinstance(record, dict) else None
+        record = record if isinstance(record, dict) else {'text': record}
+        text = record.get('text', record.get('content'))
         if not isinstance(text, str):
             raise ValueError('no text or content in it')
         doc = {'parts': [text]}
-    elif not isinstance(record, dict):
-        raise ValueError(f'{type(record).__name__} is no record')
     elif kind == 'sft':
         messages = to_messages(record)
         doc = {'parts': [m['content'] for m in messages], 'roles': [m['role'] for m in messages]}
@@ -250,7 +241,7 @@ def from_record(record, path, kind, max_chars):
                'roles': [m['role'] for m in messages], 'scores': pair}
     if sum(map(len, doc['parts'])) > max_chars:
         raise ValueError(f'longer than {max_chars:,} characters')
-    name = '/'.join(str(record[key]) for key in ('repo_name', 'path') if isinstance(record.get(key), str))
+    name = '/'.join(record[key] for key in ('repo_name', 'path') if isinstance(record.get(key), str))
     doc['path'] = f'{path} {name}'.strip()
     for key, other in (('url', 'url'), ('licence', 'license')):
         value = record.get(key, record.get(other))
@@ -269,21 +260,21 @@ def from_samples(samples, kind, per_prompt=4, prefer='passed'):
     key = lambda s: (str(s.get('task')), str(s['task_id']))
     for _, group in itertools.groupby(sorted(samples, key=key), key):
         of_one = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
-        asked = [s.get('messages') or s.get('prompt') for s in of_one.values()][:1]
+        asked = next((s.get('messages') or s.get('prompt') for s in of_one.values()), None)
         passed = [text for text, s in of_one.items() if s['outcome'] == 'passed']
         failed = [text for text in of_one if text not in passed]
         liked = [text for text in passed if of_one[text].get('preferred')]
         if kind == 'sft':
-            asked = [[{'role': 'user', 'content': a}] if isinstance(a, str) else a for a in asked]
+            asked = [{'role': 'user', 'content': asked}] if isinstance(asked, str) else asked
             for text in (liked if prefer == 'taste' else passed)[:per_prompt]:
-                yield {'messages': [*asked[0], {'role': 'assistant', 'content': text}]}
+                yield {'messages': [*asked, {'role': 'assistant', 'content': text}]}
             continue
         ways = [(passed, failed)] * (prefer != 'taste')
         ways += [(liked, [text for text in passed if text not in liked])] * (prefer != 'passed')
         for better, worse in ways:          # each answer about as often as any other
             n = max(len(better), len(worse)) if better and worse else 0
             for i in range(min(n, per_prompt)):
-                yield {'prompt': asked[0], 'chosen': better[i % len(better)],
+                yield {'prompt': asked, 'chosen': better[i % len(better)],
                        'rejected': worse[i % len(worse)]}
 
 

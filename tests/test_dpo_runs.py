@@ -111,12 +111,12 @@ model.save_checkpoint = spy
 def test_a_killed_run_goes_on_as_the_straight_run_bit_for_bit(home, tmp_path, kind, data):
     straight, flags = tmp_path / 'straight', [f'--loss_type={kind}', '--beta=0.5']
     ok(dpo(home, *flags, data=data, out=straight))
-    for when in (2, 3):         # best.pt of step 5, last.pt of step 8
+    for when in (2, 3):         # best.pt of step 5; last.pt of step 8, before it has its name
         out = tmp_path / f'killed{when}'
         killed = dpo(home, *flags, data=data, out=out, before=KILL.replace('WHEN', str(when)))
         assert killed.returncode == -signal.SIGKILL
         said = ok(dpo(home, *flags, data=data, init='resume', out=out))
-        assert f'resumed at step {8 if when == 3 else 4}' in said
+        assert 'resumed at step 4' in said
         assert_is_the_straight_run(out, straight)
     assert state(straight)['kto_kl'] > 0.01 or kind != 'kto'
     assert 'reward_head' in state(straight) or kind != 'rm'
