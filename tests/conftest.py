@@ -1,5 +1,6 @@
 """What the tests share: running scripts as a user does, lifting functions out of them, small data."""
 import ast
+import functools
 import json
 import os
 import pathlib
@@ -30,12 +31,57 @@ def lift(script, *names):
     return scope[names[0]] if len(names) == 1 else [scope[name] for name in names]
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300):
-    """A script of this checkout, as its user runs it; paths in arguments are relative to cwd."""
+SERVER = """    # starting Python with torch takes seconds: one process has done it, and forks for each run
+import json, os, runpy, signal, sys, tempfile, torch, torch._dynamo
+sys.path.insert(0, sys.argv[1])
+import model, tokenizer
+
+def end(code):
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code)                  # taking the interpreter down takes longer than many a run
+
+for line in sys.stdin:
+    before, cwd, env, seconds, script, *arguments = json.loads(line)
+    said = [tempfile.NamedTemporaryFile('w+', encoding='utf-8') for _ in 'oe']
+    if not (pid := os.fork()):
+        signal.alarm(seconds)
+        for number, file in enumerate([open(os.devnull), *said]):
+            os.dup2(file.fileno(), number)
+        os.chdir(cwd)
+        os.environ.update(env)
+        sys.argv, sys.path[0] = [script, *arguments], os.path.dirname(script)
+        try:
+            exec(before)
+            runpy.run_path(script, run_name='__main__')
+        except BaseException:
+            try:
+                kind, error, where = sys.exc_info()
+                if kind is SystemExit and isinstance(error.code, str):
+                    print(error.code, file=sys.stderr)
+                    end(1)
+                end(error.code or 0 if kind is SystemExit else sys.excepthook(kind, error, where) or 1)
+            except SystemExit as e:
+                end(e.code)
+        end(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    print(json.dumps([code, *(open(f.name, encoding='utf-8').read() for f in said)]), flush=True)
+"""
+server = functools.cache(lambda: subprocess.Popen(      # it ends with its stdin, that is with us
+    [sys.executable, '-c', SERVER, ROOT], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+
+
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', fresh=False):
+    """A script of this checkout, as its user runs it; paths in arguments are relative to cwd. `before` is
+    executed in its process first. fresh: a new interpreter, as several processes get in any case."""
+    arguments = [str(ROOT / script), *map(str, arguments)]
+    if processes == 1 and not fresh and hasattr(os, 'fork'):
+        job = [before, str(cwd or os.getcwd()), env or {}, timeout, *arguments]
+        print(json.dumps(job), file=server().stdin, flush=True)
+        return subprocess.CompletedProcess(arguments, *json.loads(server().stdout.readline()))
     launcher = [sys.executable] if processes == 1 else \
         [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-    return subprocess.run([*launcher, str(ROOT / script), *map(str, arguments)], cwd=cwd, text=True,
-                          capture_output=True, timeout=timeout, env={**os.environ, **(env or {})})
+    return subprocess.run([*launcher, *arguments], cwd=cwd, text=True, capture_output=True, timeout=timeout,
+                          env={**os.environ, **(env or {})})
 
 
 def ok(result):

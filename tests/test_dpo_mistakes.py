@@ -1,17 +1,13 @@
 """A user's mistakes with dpo.py end in one line that says what to do, and destroy nothing. The helpers
 here are for the other test_dpo_*.py too."""
-import atexit
-import functools
 import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import ROOT, mistake
+from conftest import mistake, run
 
 from model import GPT, GPTConfig, save_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -19,52 +15,13 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 FLAGS = ['--device=cpu', '--dtype=float32', '--batch_size=8', '--max_steps=12', '--warmup_steps=2',
          '--learning_rate=3e-3', '--log_interval=1', '--eval_interval=5', '--save_interval=4',
          '--num_samples=2', '--sample_tokens=4']
-# starting Python with torch takes seconds: one process has both loaded and forks for each run of dpo.py
-SERVER = """
-import json, os, runpy, sys, tempfile, torch, torch._dynamo
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
-import model, tokenizer
-
-def end(code):
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(code)                  # taking the interpreter down takes longer than the run
-
-for line in sys.stdin:
-    before, *arguments = json.loads(line)
-    said = [tempfile.NamedTemporaryFile('w+', encoding='utf-8') for _ in 'oe']
-    if not (pid := os.fork()):
-        os.dup2(said[0].fileno(), 1), os.dup2(said[1].fileno(), 2)
-        sys.argv = [sys.argv[1], *arguments]
-        try:
-            exec(before)
-            runpy.run_path(sys.argv[0], run_name='__main__')
-        except BaseException:
-            try:
-                kind, error, where = sys.exc_info()
-                end(error.code or 0 if kind is SystemExit else sys.excepthook(kind, error, where) or 1)
-            except SystemExit as e:
-                end(e.code)
-        end(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    print(json.dumps([code, *(open(f.name, encoding='utf-8').read() for f in said)]), flush=True)
-"""
-
-
-@functools.cache
-def server():
-    process = subprocess.Popen([sys.executable, '-c', SERVER, ROOT / 'dpo.py'], text=True,
-                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    atexit.register(process.kill)
-    return process
 
 
 def dpo(folder, *arguments, init='sft', data='pairs', out='out', before=''):
-    """conftest.run('dpo.py', ...), without the seconds; `before` is executed in the process first."""
     init, out = (name if name == 'resume' else os.path.join(folder, name) for name in (init, out))
     arguments = [f'--init_from={init}', f'--data_dir={folder / data}', f'--out_dir={out}',
                  *FLAGS, *map(str, arguments)]
-    print(json.dumps([before, *arguments]), file=server().stdin, flush=True)
-    return subprocess.CompletedProcess(arguments, *json.loads(server().stdout.readline()))
+    return run('dpo.py', *arguments, before=before)
 
 
 def write(path, records):

@@ -16,7 +16,7 @@ IMPORTS = {'prepare': {'configurator', 'clean', 'data', 'dedup', 'sources', 'tok
            'plot': {'configurator'},
            **dict.fromkeys(('train', 'sft', 'dpo'), {'configurator', 'data', 'guard', 'model', 'tokenizer'}),
            'sample': {'configurator', 'model', 'tokenizer'},
-           'eval': {'configurator', 'data', 'model', 'tokenizer', 'sandbox', 'problems'}}
+           'eval': {'configurator', 'data', 'dedup', 'model', 'tokenizer', 'sandbox', 'problems'}}
 LEAVES = sorted(OWN - IMPORTS.keys())
 JOBS = {    # a small real job for a leaf that stands alone
     'configurator': "sys.argv = ['x', '--n=1e3']\nwith open('x.py', 'w') as f: f.write('n = 3  # a number')\n"

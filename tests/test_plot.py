@@ -90,7 +90,7 @@ def test_mistakes_are_one_sentence(tmp_path):
     mistake(run('plot.py', '--runs=a,a,a,a,a,a,a', cwd=tmp_path), 'more than 6 folders', '--out')
     write(tmp_path / 'b', history(20))
     (tmp_path / 'matplotlib.py').write_text('raise ImportError("absent")', encoding='utf-8')
-    result = run('plot.py', '--runs=b', cwd=tmp_path, env={'PYTHONPATH': str(tmp_path)})
+    result = run('plot.py', '--runs=b', cwd=tmp_path, env={'PYTHONPATH': str(tmp_path)}, fresh=True)
     mistake(result, 'pip install matplotlib')
     assert 'operationally healthy' in result.stdout         # the verdict needs no picture
 

@@ -1,14 +1,11 @@
 """A user's mistakes with sft.py end in one line that says what to do, and destroy nothing; those of the
 source documents are shown. The helpers here are for test_sft_runs.py too."""
-import functools
 import json
 import random
-import sys
-from subprocess import PIPE, CompletedProcess, Popen
 
 import pytest
 import torch
-from conftest import ROOT, mistake, ok
+from conftest import mistake, ok, run
 from test_sft_data import E, TOKENIZER, collate, say, targets
 
 from model import GPT, IGNORE, GPTConfig, save_checkpoint
@@ -17,36 +14,10 @@ from tokenizer import Tokenizer
 
 FLAGS = '--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 ' \
         '--sample_tokens=8 --learning_rate=1e-2 --dropout=0.1 --device=cpu --dtype=float32'
-SERVER = """        # starting torch takes seconds: one process has it loaded, and forks for each run
-import json, os, runpy, sys, tempfile, torch, torch._dynamo
-sys.path.insert(0, os.path.dirname(sys.argv[1]))
-import model
-for line in sys.stdin:
-    before, *arguments = json.loads(line)
-    said = [tempfile.NamedTemporaryFile('w+', encoding='utf-8') for _ in 'oe']
-    if not (pid := os.fork()):
-        os.dup2(said[0].fileno(), 1), os.dup2(said[1].fileno(), 2)
-        sys.argv = [sys.argv[1], *arguments]
-        sys.exit = lambda code=0: sys.stdout.flush() or os._exit(code)      # torch's own takes a second
-        try:
-            exec(before)
-            runpy.run_path(sys.argv[0], run_name='__main__')
-        except Exception:
-            sys.exit(sys.excepthook(*sys.exc_info()) or 1)
-        sys.exit()
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    print(json.dumps([code, *(open(f.name, encoding='utf-8').read() for f in said)]), flush=True)
-"""
-
-
-server = functools.cache(lambda: Popen(         # it ends with its stdin, that is with us
-    [sys.executable, '-c', SERVER, ROOT / 'sft.py'], text=True, stdin=PIPE, stdout=PIPE))
 
 
 def sft(*arguments, before=''):
-    """conftest.run('sft.py', ...), faster; `before` is executed first."""
-    print(json.dumps([before, *arguments]), file=server().stdin, flush=True)
-    return CompletedProcess(arguments, *json.loads(server().stdout.readline()))
+    return run('sft.py', *arguments, before=before)
 
 
 def make_base(folder, tokenizer=TOKENIZER, gain=1.0, **more):
