@@ -26,7 +26,7 @@ of every completion) into the checkpoint folder; the same from the same seed. Yo
 model near ln(vocab_size) nats, the trained one far below. The line about contamination says which
 benchmarks were kept out of the training data; the score on another may be memory: --overlap=13 looks.
 """
-import ast, collections, csv, glob, gzip, itertools, json, math, os, random, re, shlex, shutil
+import ast, collections, csv, glob, gzip, io, itertools, json, math, os, random, re, shlex, shutil
 import subprocess, warnings
 import numpy as np
 import torch
@@ -92,8 +92,9 @@ if len(files) < len(need_file):
 if {*CODE, 'own'} & {*tasks} and not allow_code_execution:
     raise ValueError('these tasks run programs that a model wrote on this machine; read the top of '
                      'sandbox.py, then give --allow_code_execution=True')
-if 'compare' in tasks and not compare or sampled and ckpt.count(','):
-    raise ValueError(f'{tasks=} takes one ckpt, and compare a second: --ckpt=out/a --compare=out/b')
+ckpt, *later = [path for part in ckpt.split(',') for path in sorted(glob.glob(part)) or [part]]
+if 'compare' in tasks and not compare or sampled and later:
+    raise ValueError(f'{tasks=} takes one ckpt, not {[ckpt, *later]}, and compare a second: --compare=out/b')
 remote = judge.startswith(('http://', 'https://'))
 try:
     command = [] if remote else shlex.split(judge)
@@ -124,7 +125,6 @@ def read_jsonl(path):
 
 
 # --- 2. the model -------------------------------------------------------------------------------------
-ckpt, *later = [path for part in ckpt.split(',') for path in sorted(glob.glob(part)) or [part]]
 folder = ckpt if os.path.isdir(ckpt) and not completions else os.path.dirname(completions or ckpt)
 beside = os.path.join(folder, 'tokenizer.json')
 model, checkpoint, stamp, tokenizer = None, {}, None, None
@@ -752,8 +752,8 @@ if 'compare' in tasks:
     for path in votes.split(',') if votes else ():
         try:
             with open(path, encoding='utf-8', newline='') as f:
-                said = {range(len(pairs)).index(int(row['id'])): row['vote'].strip().lower()
-                        for row in csv.DictReader(f)}
+                table = csv.DictReader(io.StringIO(f.read().removeprefix('\ufeff'), newline=''))  # Excel's
+            said = {range(len(pairs)).index(int(row['id'])): row['vote'].strip().lower() for row in table}
         except (LookupError, TypeError, AttributeError, ValueError, csv.Error) as e:
             raise ValueError(f'{path} must be a copy of {into}/sheet.csv, with the columns id (0 to '
                              f'{len(pairs) - 1}) and vote (left, right or tie), not: {e!r}') from e

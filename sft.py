@@ -48,7 +48,7 @@ batch_size = 32                 # conversations per step, over all devices and a
 micro_batch_size = 0            # per device and forward pass; 0 = all; lower it to save memory
 block_size = 0                  # tokens of a conversation; 0 = the model's context; longer ones are cut
 optimizer = 'adamw'             # or muon: Muon for the matrices in the blocks, AdamW for the rest
-learning_rate = 3e-4            # a tenth of pretraining's: what is known should stay
+learning_rate = 3e-4            # for millions of parameters; from 100 million on 1e-5 to 5e-5
 min_lr = 0.0                    # where the schedule ends
 warmup_steps = 10
 schedule = 'cosine'             # or wsd: warm up, stay, and fall linearly in the last decay_steps
@@ -517,8 +517,11 @@ watching = ('data_dir', 'base_dir', 'out_dir', 'init_from', 'overwrite', 'log_in
 for k, v in state.get('config', {}).items():
     if config.get(k, v) != v and k not in watching:
         say(f'  note     {k} was {v}, is now {config[k]}: the run goes on, but not as the straight run would')
-if max_steps > 5 * steps_per_epoch:
-    say('  note     more than five epochs: watch val_loss, it is easy to learn conversations by heart')
+n_parameters = sum(p.numel() for p in model.parameters())
+if n_parameters > 1e8 and learning_rate > 1e-4:
+    say(f'  note     for {n_parameters / 1e6:,.0f}M parameters a learning_rate of 1e-5 to 5e-5 is usual')
+if max_steps > 3 * steps_per_epoch:
+    say('  note     more than three epochs: watch val_loss, it is easy to learn conversations by heart')
 if main_process:
     tokenizer.save(os.path.join(out_dir, 'tokenizer.json'))
     data_json = os.path.join(folder, 'data.json')           # what the base model was trained on

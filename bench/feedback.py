@@ -22,7 +22,7 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from problems import problems, to_messages                                          # noqa: E402
 
-BASE, DEMOS, MINED, ROWS, N_TEST = 'out/quickstart', 6000, 600, 3200, 600
+BASE, DEMOS, MINED, ROWS, N_TEST = 'out/quickstart', 6000, 1000, 1280, 500
 JUDGE = ['--allow_code_execution=True', '--batch_size=64', '--max_new_tokens=64', '--tasks=problems']
 FIXED = ['--optimizer=adamw', '--learning_rate=1e-4', '--overwrite=True']
 

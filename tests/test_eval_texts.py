@@ -116,6 +116,7 @@ def test_two_models_are_compared_and_blind_votes_counted(tmp_path):
         assert (row['left'][0], row['right'][0]) == (sides['left'], sides['right'])
     for name, last in ('ann', 10), ('ben', 5):      # Ann likes b always, Ben in the first 5 rows, then a
         with open(tmp_path / f'{name}.csv', 'w', encoding='utf-8', newline='') as f:
+            f.write('\ufeff' * (name == 'ben'))         # as Excel saves it
             sheet = csv.DictWriter(f, rows[0])
             sheet.writeheader()
             for i, row in enumerate(rows):
