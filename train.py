@@ -343,6 +343,12 @@ elif init_from == 'resume':
     step, best_val = state['step'], state['best_val']
 else:                           # the architecture is that of the checkpoint; dropout is a matter of this run
     source, state = load_checkpoint(init_from, device)
+    beside = os.path.join(init_from, 'tokenizer.json')
+    if not state and os.path.exists(beside):            # of Hugging Face: perhaps without tokens for chat
+        its = Tokenizer.load(beside)
+        source = source.grown(max(its.vocab_size, source.config.vocab_size))
+        state = {'tokenizer_hash': its.hash}
+        vocab_size = source.config.vocab_size if its.hash == tokenizer.hash else vocab_size
     if extend_vocab:
         old = Tokenizer.load(os.path.join(init_from, 'tokenizer.json'))
         weights = source.state_dict()

@@ -99,9 +99,8 @@ def mistake(result, *words):
         assert word in lines[0], (word, lines[0])
 
 
-# several minutes of two cores together: python -m pytest --slow runs them, too
-SLOW = {'test_dpo_output', 'test_dpo_reference', 'test_dpo_runs', 'test_eval_code', 'test_eval_texts',
-        'test_problem_mutants', 'test_sft_runs'}
+# a minute each: python -m pytest --slow runs them, too
+SLOW = {'test_eval_code', 'test_problem_mutants'}
 
 
 def pytest_addoption(parser):

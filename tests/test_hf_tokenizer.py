@@ -126,3 +126,21 @@ def test_every_stage_takes_a_hugging_face_folder(folder):
     else:
         mistake(dpo, 'never seen', 'sft.py')
         ok(run('sample.py', f'--ckpt={llama}', '--prompt=return su', '--max_new_tokens=5'))
+
+
+def test_pretraining_goes_on_from_a_hugging_face_folder(folder, python_files):
+    llama, data = folder / 'llama', folder / 'data'
+    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={data}',
+           f'--tokenizer={llama}/tokenizer.json'))
+    flags = [f'--init_from={llama}', '--max_steps=8', '--warmup_steps=1', '--block_size=64',
+             '--sample_tokens=4']
+    ok(run('train.py', *flags, f'--data_dir={data}', f'--out_dir={folder}/more', '--eval_interval=8'))
+    losses = [row['val_loss'] for row in metrics(folder / 'more') if 'val_loss' in row]
+    assert losses[-1] < losses[0] - 0.1
+    ok(run('eval.py', f'--ckpt={folder}/more', f'--data_dir={data}'))
+    loss = json.loads((folder / 'more' / 'eval.json').read_text(encoding='utf-8'))['tasks']['loss']
+    assert loss['trained']['nats'] < loss['untrained']['nats'] - 0.1
+    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={data}2', '--vocab_size=512'))
+    flags += [f'--data_dir={data}2', f'--out_dir={folder}/other']
+    mistake(run('train.py', *flags), 'extend_vocab')
+    ok(run('train.py', *flags, '--extend_vocab=True'))
