@@ -48,12 +48,12 @@ stage prepare.py --out_dir=data/quickstart --vocab_size=4096
 stage train.py config/quickstart.py --overwrite=True
 stage eval.py --ckpt=out/quickstart --tasks=loss,problems --n_problems=40 $judged
 
-stage problems.py --n=6000 --out=data/problems/train.jsonl
+stage problems.py --n=5000 --out=data/problems/train.jsonl
 stage problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 stage sft.py config/quickstart_sft.py --overwrite=True
 stage eval.py --ckpt=out/quickstart_sft --tasks=loss,problems --random_init=False --n_problems=40 $judged
 
-stage eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 --n_problems=300 $judged \
+stage eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 --n_problems=250 $judged \
     --out=out/quickstart_sft/mined/eval.json
 stage prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
     --out_dir=data/pairs

@@ -29,9 +29,10 @@ if __name__ == '__main__':
     source, steps = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 200
     if not os.path.exists(f'{NEW}/meta.json'):
         call('prepare.py', f'--source={source}', f'--out_dir={NEW}', f'--tokenizer={BASE}/tokenizer.json')
-    common = ['train.py', 'config/quickstart.py', f'--data_dir={NEW}', f'--max_steps={steps}',
-              '--overwrite=True', f'--eval_interval={steps}', f'--save_interval={steps}']
-    arms = {'scratch': [],
+    common = ['train.py', 'config/quickstart.py', '--optimizer=adamw', f'--data_dir={NEW}',
+              f'--max_steps={steps}', '--overwrite=True', f'--eval_interval={steps}',
+              f'--save_interval={steps}']
+    arms = {'scratch': ['--learning_rate=1.5e-3'],
             'continued': [f'--init_from={BASE}', f'--replay_dir={OLD}', '--replay=0.2',
                           '--learning_rate=1e-3'],
             'fine-tuned': [f'--init_from={BASE}', '--learning_rate=1.5e-4']}

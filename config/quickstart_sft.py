@@ -1,8 +1,8 @@
-# Supervised fine-tuning of the quickstart model on problems.py's demonstrations: 6,000 problems, each twice,
+# Supervised fine-tuning of the quickstart model on problems.py's demonstrations: 5,000 problems, each twice,
 # because new prompts teach more than the same ones again.
 # You should see val_loss fall from about 7 to 0.2: the answers are short, and most of their tokens certain.
 #
-#   python problems.py --n=6000 --out=data/problems/train.jsonl
+#   python problems.py --n=5000 --out=data/problems/train.jsonl
 #   python problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 #   python sft.py config/quickstart_sft.py
 init_from = 'out/quickstart'
