@@ -1,8 +1,8 @@
 """
 Does feedback from execution teach anything that more of the same demonstrations would not? From one base
-model, for each seed: SFT on demonstrations, then its own answers, judged, and five ways to go on from there
+model, for each seed: SFT on demonstrations, then its own answers, judged, and four ways to go on from there
 with the same number of rows: more SFT on the same demonstrations (the control), SFT on the answers that
-passed (rejection sampling), DPO without and with its NLL term, and a second round of DPO on the new model's
+passed (rejection sampling), DPO without and with its NLL term; then a second round on the new model's
 answers. A fifth of the compositions have no demonstrations: of these, only feedback can say anything.
 
     bash run.sh                                         # the base model, out/quickstart
@@ -79,12 +79,15 @@ def arms(folder, seed):
     for name, command in runs.items():
         if not os.path.exists(f'{folder}/{name}/test/eval.json'):
             call(*command, f'--out_dir={folder}/{name}')
-    if not os.path.exists(f'{folder}/mined_2/sft/train.jsonl'):
-        mine(f'{folder}/dpo/last.pt', 200 + seed, f'{folder}/mined_2')
-    if not os.path.exists(f'{folder}/dpo_2/test/eval.json'):
-        call('dpo.py', *FIXED, f'--seed={seed}', f'--init_from={folder}/dpo/last.pt', *pairs,
-             f'--data_dir={folder}/mined_2/preference', f'--out_dir={folder}/dpo_2')
-    return {name: test(f'{folder}/{name}') for name in ('sft', *runs, 'dpo_2')}
+    rounds = {'dpo_2': ['dpo.py', 'preference', *pairs], 'rejection_2': ['sft.py', 'sft', steps]}
+    for name, (script, kind, *flags) in rounds.items():                 # on the new model's answers
+        mined = f'{folder}/mined_{name}'
+        if not os.path.exists(f'{mined}/sft/train.jsonl'):
+            mine(f'{folder}/{name[:-2]}/last.pt', 200 + seed, mined)
+        if not os.path.exists(f'{folder}/{name}/test/eval.json'):
+            call(script, *FIXED, f'--seed={seed}', f'--init_from={folder}/{name[:-2]}/last.pt', *flags,
+                 f'--data_dir={mined}/{kind}', f'--out_dir={folder}/{name}')
+    return {name: test(f'{folder}/{name}') for name in ('sft', *runs, *rounds)}
 
 
 def difference(some, others, kind):

@@ -43,7 +43,7 @@ if __name__ == '__main__':
         for shape in SHAPES:
             for batch in (1, 16):
                 names = [f'{shape}:{who}:{batch}' for who in ('ours', 'transformers')]
-                a, b = in_turn(names, 5, __file__).values()
+                a, b = in_turn(names, 3, __file__).values()
                 ours, theirs = (median([int(row[2].split()[0]) for row in rows]) for rows in (a, b))
                 ratio = median([q[0] / p[0] for p, q in zip(a, b)])
                 same = a[0][2].split()[1] == b[0][2].split()[1]
