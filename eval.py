@@ -26,7 +26,7 @@ of every completion) into the checkpoint folder; the same from the same seed. Yo
 model near ln(vocab_size) nats, the trained one far below. The line about contamination says which
 benchmarks were kept out of the training data; the score on another may be memory: --overlap=13 looks.
 """
-import ast, collections, csv, glob, gzip, io, itertools, json, math, os, random, re, shlex, shutil
+import collections, csv, glob, gzip, io, itertools, json, math, os, random, re, shlex, shutil
 import subprocess, warnings
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ from data import open_bins, sequences
 from dedup import WORD_BYTES, word_hashes, word_ngrams
 from model import GPT, load_checkpoint
 from problems import SPLITS, preferred, problems, to_messages
-from sandbox import run_many
+from sandbox import Result, run_many
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------
@@ -103,9 +103,10 @@ except ValueError:                      # a quotation mark without its partner
 if 'judge' in tasks and (remote and not judge_model or command and not shutil.which(command[0])):
     raise ValueError(f'{judge=} must be the address of an endpoint (then with --judge_model=NAME), a '
                      "command that can be run, or '' for the rubric")
-if overlap < 0 or 'judge' in tasks and num_samples > 1:
-    raise ValueError(f'{overlap=} must be 0 or a number of words, such as 13; judge takes '
-                     f'--num_samples=1, not {num_samples}')
+if overlap < 0:
+    raise ValueError(f'{overlap=} must be 0 or a number of words, such as 13')
+if 'judge' in tasks and num_samples > 1:
+    raise ValueError(f'judge takes --num_samples=1, not {num_samples}')
 if device == 'auto':
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     device = 'mps' if torch.backends.mps.is_available() else device
@@ -338,6 +339,16 @@ RULES = {'contains': lambda text, value: value.lower() in text.lower(),
          'json': lambda text, _: is_json(text), 'lowercase': lambda text, _: text == text.lower()}
 
 
+def syntax_error(code):
+    """Why it is no Python, or None if it is."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')                             # of odd escapes in strings
+            compile(code, 'program', 'exec')
+    except Exception as e:          # lone surrogates: UnicodeEncodeError; deep nesting: MemoryError
+        return f'{type(e).__name__}: {e}'
+
+
 def last_number(text):
     """The number behind ####, or else the last one: '2 make $1,200.00.' -> 1200.0"""
     found = re.findall(r'-?\d[\d,]*(?:\.\d+)?', text.split('####')[-1])
@@ -482,10 +493,11 @@ ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'
 
 
 def execute(jobs):
-    """The results of programs; of the same program, asked for several times, the same one."""
-    different = list(dict.fromkeys(jobs))
+    """The results of programs; the same program is run once, and what is no Python not at all."""
+    found = {job: Result('syntax', error) for job in jobs if (error := syntax_error(job[0]))}
+    different = [job for job in dict.fromkeys(jobs) if job not in found]
     run = tqdm(run_many(different, timeout, memory_mb), 'run', len(different), disable=None)
-    found = dict(zip(different, run))
+    found |= zip(different, run)
     return [found[job] for job in jobs]
 
 
@@ -664,16 +676,6 @@ WORD, BEGINNING = r'[^\W\d]\w*', r'(?<=\n)[ \t]*(?:\w+|[^\w\s])'
 BLOCK = r'\n\s*\n(?=\S)|<\|endoftext\|>'           # what ends one: blank lines before column 0
 
 
-def parses(code):
-    """Whether it is Python."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')                             # of odd escapes in strings
-            return ast.parse(code) is not None
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-
-
 def levels(texts, words, beginnings):
     """Six shares, None where there is nothing to count: of characters, white space and punctuation; of
     words, those in `words`; of lines, those whose indentation and first word or sign are among
@@ -686,7 +688,7 @@ def levels(texts, words, beginnings):
         'words': [word in words for t in texts for word in re.findall(WORD, t)[:-1]],
         'lines': [line in beginnings for t in texts for line in re.findall(BEGINNING, f'\n{t}')[:-1]],
         'speeches': [bool(re.match(r'\s*[A-Z][^\n:]*:\s*(\n|$)', x)) for x in blocks],
-        'python': [parses(x) for x in blocks]}
+        'python': [syntax_error(x) is None for x in blocks]}
     return {name: sum(x) / len(x) if x else None for name, x in counted.items()}
 
 

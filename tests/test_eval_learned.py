@@ -7,10 +7,10 @@ from test_prepare import RAW
 
 from model import load_checkpoint, save_checkpoint
 
-levels, parses = lift('eval.py', 'levels', 'parses')
+levels, syntax_error = lift('eval.py', 'levels', 'syntax_error')
 source = (ROOT / 'eval.py').read_text(encoding='utf-8')
-exec(source[source.index('WORD, BEGINNING = '):source.index('\n\n\ndef parses')], levels.__globals__)
-levels.__globals__['parses'] = parses
+exec(source[source.index('WORD, BEGINNING = '):source.index('\n\n\ndef levels')], levels.__globals__)
+levels.__globals__['syntax_error'] = syntax_error
 BEGINNINGS = {'First', 'Speak', '    return', 'def', '#'}
 
 
