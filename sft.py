@@ -90,6 +90,8 @@ for _name, _choices in (('optimizer', 'adamw muon'), ('schedule', 'cosine wsd'),
                         ('spike_action', 'skip rollback log')):
     if config[_name] not in _choices.split():
         raise ValueError(f'{_name}={config[_name]!r} must be one of: {_choices.replace(" ", ", ")}')
+if show_batch is not None and show_batch < 0:
+    raise ValueError(f'show_batch={show_batch} must not be negative')
 if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= seed < 2 ** 32 and spike_window >= 30):
     raise ValueError(f'beta1={beta1} and beta2={beta2} must be in [0, 1), seed={seed} in [0, 2^32), '
                      f'spike_window={spike_window} at least 30')

@@ -138,6 +138,8 @@ for _item in filter(None, inject.split(',')):
 if keep < 1 or spike_window < 30 or spike_z < 0 or save_minutes < 0:
     raise ValueError(f'keep={keep} must be at least 1, spike_window={spike_window} at least 30, '
                      f'spike_z={spike_z} and save_minutes={save_minutes} not negative')
+if show_batch is not None and show_batch < 0:
+    raise ValueError(f'show_batch={show_batch} must not be negative')
 if not (0 <= beta1 < 1 and 0 <= beta2 < 1 and 0 <= seed < 2 ** 32):
     raise ValueError(f'beta1={beta1} and beta2={beta2} must be in [0, 1), seed={seed} in [0, 2^32)')
 

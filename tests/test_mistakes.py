@@ -63,7 +63,8 @@ def test_a_tokenizer_that_is_not_the_data_s(damaged, tmp_path):
     ('--n_kv_head=3', ['n_kv_head=3']), ('--block_size=1000000', ['block_size=1000000', '--block_size']),
     ('--dtype=float8', ['float8', 'bfloat16']), ('--device=tpu', ['tpu', '--device=auto']),
     ('--micro_batch_size=3', ['=3', ' 8 ', '--micro_batch_size=2']), ('--dropout=1', ['dropout']),
-    ('--warmup_steps=5', ['max_steps=4']), ('--min_lr=1', ['min_lr']), ('--init_from=nowhere', ['nowhere'])])
+    ('--warmup_steps=5', ['max_steps=4']), ('--min_lr=1', ['min_lr']), ('--init_from=nowhere', ['nowhere']),
+    ('--show_batch=-1', ['show_batch=-1'])])
 def test_settings_that_cannot_be(data_dir, tmp_path, flag, words):
     mistake(train(data_dir, tmp_path / 'out', flag), *words)
 
