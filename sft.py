@@ -18,7 +18,8 @@ learns to ask; one that is not trained on <|im_end|> never stops. Everything els
 You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's
 (the format is new to it), a fall within the first hundred steps, and val_loss that falls with it. When it
 rises while the loss falls, the conversations are being learned by heart: fewer epochs. With base_dir, the
-loss on what the base model was trained on is measured too: what it forgets.
+loss on what the base model was trained on is measured too: what it forgets. A little of that beside the
+conversations (replay; the pretraining mix of InstructGPT, arXiv:2203.02155) keeps most of it.
 """
 import contextlib, dataclasses, functools, glob, hashlib, json, math, os, shutil, signal, sys, time
 import numpy as np
@@ -26,7 +27,7 @@ import torch
 import torch.distributed as dist
 from configurator import configure
 from model import IGNORE, GPT, load_checkpoint, save_checkpoint
-from data import batches_by_length, open_bins, sequences
+from data import batches_by_length, open_bins, sequence_starts, sequences
 from tokenizer import Tokenizer
 
 try:
@@ -39,6 +40,7 @@ except ImportError:             # Windows
 init_from = 'out/base'          # the model to start from: a run's folder; or resume: go on in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
 base_dir: str | None = None     # data of the base model, to measure what is forgotten
+replay = 0                      # sequences of base_dir beside the conversations of a step, against forgetting
 out_dir = 'out/sft'
 overwrite = False               # True: start over in an out_dir that holds a run, and delete it
 # optimisation
@@ -82,7 +84,7 @@ config['stage'] = 'sft'         # eval.py and sample.py ask by conversation
 for _name in ('batch_size', 'log_interval', 'save_interval', 'eval_conversations', 'sample_tokens'):
     if config[_name] < 1:
         raise ValueError(f'{_name}={config[_name]} must be at least 1')
-for _name in ('epochs', 'max_steps', 'micro_batch_size', 'block_size', 'learning_rate', 'min_lr',
+for _name in ('epochs', 'max_steps', 'micro_batch_size', 'block_size', 'learning_rate', 'min_lr', 'replay',
               'warmup_steps', 'decay_steps', 'weight_decay', 'grad_clip', 'eval_interval', 'spike_z'):
     if config[_name] < 0:
         raise ValueError(f'{_name}={config[_name]} must not be negative')
@@ -269,7 +271,11 @@ max_steps = max_steps or max(1, round(epochs * steps_per_epoch))
 eval_interval = eval_interval or steps_per_epoch
 warmup_steps = min(warmup_steps, max_steps)
 decay_steps = (max_steps - warmup_steps) if schedule == 'cosine' else decay_steps or max_steps // 5
-base_meta, base_bins = open_bins(base_dir, block_size, ('val',)) if base_dir is not None else ({}, {})
+if replay % world or (replay and base_dir is None):
+    raise ValueError(f'replay={replay} must be a multiple of the {world} processes, and needs '
+                     '--base_dir=FOLDER')
+base_sides = ('train', 'val') if replay else ('val',)
+base_meta, base_bins = open_bins(base_dir, block_size, base_sides) if base_dir is not None else ({}, {})
 if base_meta.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'base_dir={base_dir} was made with tokenizer {base_meta["tokenizer_hash"]}, '
                      f'{init_from} has {tokenizer.hash}')
@@ -290,7 +296,11 @@ def load_batch(step):
     mine = rows[rank * per_rank:(rank + 1) * per_rank]
     batches = [[torch.from_numpy(a).to(device) for a in collate([conversations[j] for j in part], pad)]
                for part in np.split(mine, range(micro_batch_size, per_rank, micro_batch_size))]
-    return batches, int(lengths[rows].sum())
+    if replay:                  # all of whose tokens are trained
+        starts = sequence_starts(step, replay, len(base_bins['train']), block_size, seed)[rank::world]
+        batches += [[torch.from_numpy(a).to(device) for a in sequences(base_bins['train'], part, block_size)]
+                    for part in np.split(starts, range(micro_batch_size, len(starts), micro_batch_size))]
+    return batches, int(lengths[rows].sum()) + replay * block_size
 
 
 if show_batch is not None:
@@ -517,7 +527,7 @@ say(f'  rates    learning rate to {learning_rate:g} in {warmup_steps} steps, the
 watching = ('data_dir', 'base_dir', 'out_dir', 'init_from', 'overwrite', 'log_interval', 'eval_interval',
             'eval_conversations', 'eval_tokens', 'save_interval', 'sample_tokens')     # change no training
 for k, v in state.get('config', {}).items():
-    if config.get(k, v) != v and k not in watching:
+    if config.get(k, v) != v and (k not in watching or k == 'base_dir' and replay):
         say(f'  note     {k} was {v}, is now {config[k]}: the run goes on, but not as the straight run would')
 n_parameters = sum(p.numel() for p in model.parameters())
 if n_parameters > 1e8 and learning_rate > 1e-4:
