@@ -96,7 +96,7 @@ with open('out/quickstart_dpo/metrics.jsonl', encoding='utf-8') as f:
     accuracy = [row['val_accuracy'] for row in map(json.loads, f) if 'val_accuracy' in row][-1]
 notes = [f'untrained: {untrained:.3f} bits per byte. {ends[-1]:.1f} minutes in all, on {machine}.',
          f'DPO: the better of two held-out answers has the higher reward in {accuracy:.0%} of the pairs.',
-         'What SFT forgets of the standard library shows in bits per byte; without replay it would be most.']
+         'What SFT forgets of the standard library shows in bits per byte; sft.py --replay=1 keeps most of it.']
 with open('out/quickstart/REPORT.md', 'w', encoding='utf-8') as f:
     f.write('\n'.join(['# quickstart', '', *table, '', *notes, '']))
 with open('out/quickstart/report.json', 'w', encoding='utf-8') as f:

@@ -2,7 +2,7 @@
 Does feedback from execution teach anything that more of the same demonstrations would not? From one base
 model, for each seed: SFT on demonstrations, then its own answers, judged, and four ways to go on from there
 with the same number of rows: more SFT on the same demonstrations (the control), SFT on the answers that
-passed (rejection sampling), DPO without and with its NLL term; then a second round on the new model's
+passed (rejection sampling), DPO without and with its NLL term; then a second round, on the new model's
 answers. A fifth of the compositions have no demonstrations: of these, only feedback can say anything.
 
     bash run.sh                                         # the base model, out/quickstart
@@ -79,14 +79,16 @@ def arms(folder, seed):
     for name, command in runs.items():
         if not os.path.exists(f'{folder}/{name}/test/eval.json'):
             call(*command, f'--out_dir={folder}/{name}')
-    rounds = {'dpo_2': ['dpo.py', 'preference', *pairs], 'rejection_2': ['sft.py', 'sft', steps]}
+    rounds = {'more_2': ['sft.py', None, steps], 'rejection_2': ['sft.py', 'sft', steps],
+              'dpo_2': ['dpo.py', 'preference', *pairs]}
     for name, (script, kind, *flags) in rounds.items():                 # on the new model's answers
         mined = f'{folder}/mined_{name}'
-        if not os.path.exists(f'{mined}/sft/train.jsonl'):
+        if kind and not os.path.exists(f'{mined}/sft/train.jsonl'):
             mine(f'{folder}/{name[:-2]}/last.pt', 200 + seed, mined)
         if not os.path.exists(f'{folder}/{name}/test/eval.json'):
             call(script, *FIXED, f'--seed={seed}', f'--init_from={folder}/{name[:-2]}/last.pt', *flags,
-                 f'--data_dir={mined}/{kind}', f'--out_dir={folder}/{name}')
+                 f'--data_dir={mined}/{kind}' if kind else f'--data_dir={folder}/demos',
+                 f'--out_dir={folder}/{name}')
     return {name: test(f'{folder}/{name}') for name in ('sft', *runs, *rounds)}
 
 
@@ -103,13 +105,15 @@ if __name__ == '__main__':
     found = [arms(f'{out}/{seed}', seed) for seed in seeds]
     kinds = {kind: sum(k == kind for k, _ in found[0]['sft'].values())
              for kind in ('demonstrated', 'feedback only', 'never seen')}
-    print(f'\n{len(seeds)} seeds, pass@1 of one greedy answer; in brackets, - more and its 95 % interval\n')
+    print(f'\n{len(seeds)} seeds, pass@1 of one greedy answer; in brackets what it has over `more` of as '
+          'many rows, and the 95 % interval\n')
     print('| | ' + ' | '.join(f'{kind}, {n}' for kind, n in kinds.items()) + ' |')
     print('|---' * (len(kinds) + 1) + '|')
     for name in found[0]:
         cells = []
         for kind in kinds:
             rate = np.mean([[p for k, p in f[name].values() if k == kind] for f in found])
-            d, low, high = difference([f[name] for f in found], [f['more'] for f in found], kind)
-            cells.append(f'{rate:.1%}' + f' ({d:+.1%}: {low:+.1%} to {high:+.1%})' * (name != 'more'))
+            control = 'more_2' if name.endswith('_2') else 'more'               # of as many rows
+            d, low, high = difference([f[name] for f in found], [f[control] for f in found], kind)
+            cells.append(f'{rate:.1%}' + f' ({d:+.1%}: {low:+.1%} to {high:+.1%})' * (name != control))
         print(f'| {name} | ' + ' | '.join(cells) + ' |')

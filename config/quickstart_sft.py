@@ -7,8 +7,7 @@
 #   python sft.py config/quickstart_sft.py
 init_from = 'out/quickstart'
 data_dir = 'data/problems'
-base_dir = 'data/quickstart'    # what is forgotten of the standard library ...
-replay = 1                      # ... is less with a sequence of it in each step: 1.95 bits per byte, not 3.18
+base_dir = 'data/quickstart'    # what is forgotten of the standard library; see also --replay=1
 out_dir = 'out/quickstart_sft'
 epochs = 2
 batch_size = 32
