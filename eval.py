@@ -131,13 +131,11 @@ beside = os.path.join(folder, 'tokenizer.json')
 model, checkpoint, stamp, tokenizer = None, {}, None, None
 if {'loss', 'learned'} & {*tasks} or sampled and not completions:
     model, checkpoint = load_checkpoint(ckpt, device)
-    model.eval()
     tokenizer = Tokenizer.load(beside if os.path.exists(beside) else f'{data_dir}/tokenizer.json')
     if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
         raise ValueError(f'{ckpt} has tokenizer {checkpoint["tokenizer_hash"]}, not {tokenizer.hash} '
                          f'as found; put its own at {beside}')
-    if tokenizer.vocab_size > model.config.vocab_size:      # of Hugging Face, without tokens for chat
-        model = model.grown(tokenizer.vocab_size).eval()
+    model = model.grown(tokenizer.vocab_size).eval()    # one of Hugging Face may have no tokens for chat
     trained = checkpoint.get('config', {})
     chat = trained.get('stage') in ('sft', 'dpo') if chat is None else chat
     if trained.get('objective', 'clm') != 'clm':
@@ -494,8 +492,9 @@ ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'
 
 def execute(jobs):
     """The results of programs; the same program is run once, and what is no Python not at all."""
-    found = {job: Result('syntax', error) for job in jobs if (error := syntax_error(job[0]))}
-    different = [job for job in dict.fromkeys(jobs) if job not in found]
+    different = dict.fromkeys(jobs)
+    found = {job: Result('syntax', error) for job in different if (error := syntax_error(job[0]))}
+    different = [job for job in different if job not in found]
     run = tqdm(run_many(different, timeout, memory_mb), 'run', len(different), disable=None)
     found |= zip(different, run)
     return [found[job] for job in jobs]

@@ -333,7 +333,9 @@ class GPT(nn.Module):
 
     def grown(self, vocab_size):
         """A copy with rows for tokens that the vocabulary did not have: the mean of the others, near what
-        they will have to be."""
+        they will have to be. This model, if it has as many."""
+        if vocab_size <= self.config.vocab_size:
+            return self
         model = GPT(dataclasses.replace(self.config, vocab_size=vocab_size)).to(self.embedding.weight.device)
         state = self.state_dict()
         for name in ('embedding.weight', 'head.weight'):

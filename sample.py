@@ -59,8 +59,7 @@ tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{ckpt} was trained with tokenizer {checkpoint["tokenizer_hash"]}, its tokenizer.json '
                      f'is {tokenizer.hash}')
-if tokenizer.vocab_size > model.config.vocab_size:      # of Hugging Face, without tokens for chat
-    model = model.grown(tokenizer.vocab_size)
+model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may be without tokens for chat
 if random_init:
     model = GPT(model.config).to(device)
 if prompt_file is not None:

@@ -180,8 +180,7 @@ tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{origin} was trained with tokenizer {state["tokenizer_hash"]}, its tokenizer.json is '
                      f'{tokenizer.hash}')
-if tokenizer.vocab_size > model.config.vocab_size:      # of Hugging Face, without tokens for chat
-    model = model.grown(tokenizer.vocab_size)
+model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may be without tokens for chat
 if not model.config.causal:
     raise ValueError(f'{init_from} was trained to name masked tokens: it cannot answer; --objective=clm can')
 block_size = block_size or model.config.block_size

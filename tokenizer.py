@@ -426,6 +426,7 @@ class HFTokenizer(Tokenizer):
         others = {t['id']: t['content'].encode() for t in form['added_tokens'] if not t['special']}
         of_bytes = 'ByteLevel' in json.dumps([form['pre_tokenizer'], form['decoder']])
         self.kind, self.vocab_size = 'hf', max(self.hf.get_vocab().values()) + 1
+        self.bytes_per_token = None                 # on the text it was trained on: it does not say
         self.all_bytes = [b''] * self.vocab_size    # a vocabulary may have holes
         for token, id in self.hf.get_vocab().items():
             byte = re.fullmatch('<0x([0-9A-F]{2})>', token)             # SentencePiece's way to write one

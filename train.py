@@ -348,7 +348,7 @@ else:                           # the architecture is that of the checkpoint; dr
     beside = os.path.join(init_from, 'tokenizer.json')
     if not state and os.path.exists(beside):            # of Hugging Face: perhaps without tokens for chat
         its = Tokenizer.load(beside)
-        source = source.grown(max(its.vocab_size, source.config.vocab_size))
+        source = source.grown(its.vocab_size)
         state = {'tokenizer_hash': its.hash}
         vocab_size = source.config.vocab_size if its.hash == tokenizer.hash else vocab_size
     if extend_vocab:

@@ -49,7 +49,7 @@ def test(run):
 
 
 def mine(ckpt, seed, folder):
-    """Judged answers of ckpt -> folder/pairs and folder/passed; `seed` decides the problems."""
+    """Judged answers of ckpt -> folder/preference and folder/sft; `seed` decides the problems."""
     call('eval.py', f'--ckpt={ckpt}', *JUDGE, '--splits=train', f'--problems_seed={seed}', '--num_samples=8',
          f'--n_problems={MINED}', f'--out={folder}/eval.json')
     for kind in ('preference', 'sft'):

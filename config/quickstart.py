@@ -2,8 +2,8 @@
 # 4.2M parameters: 4 layers, 256 wide, context 256. 500 steps of 8 x 256 = 2,048 tokens: 1.02M tokens, 0.4 of
 # an epoch of what prepare.py makes of the standard library. Muon is at step 375 where AdamW (1.5e-3) was at
 # step 700, and takes a fifth more time for a step.
-# You should see val_loss 5.6 at step 125, 4.9 at 250, 4.5 at 375 and 4.3 (1.57 bits per byte) at 500, after 3
-# to 4 minutes on two cores.
+# You should see val_loss 5.6 at step 125, 4.9 at 250, 4.5 at 375 and 4.3 (1.57 bits per byte) at 500, after 4
+# minutes on two cores.
 #
 #   python prepare.py --out_dir=data/quickstart --vocab_size=4096
 #   python train.py config/quickstart.py
