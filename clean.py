@@ -60,7 +60,7 @@ def fix_mojibake(text):
     for _ in range(4):
         before = text
         for images, pattern in UTF8_AS:
-            if images is GREEK and not ('β€' in text or 'Ξ²β‚¬' in text):
+            if images is GREEK and not any(sign in text for sign in ('β€', 'β\x80', 'Ξ²β‚¬')):
                 continue                # no damaged quote or dash, so it may be Greek
             found = {old: new for old in set(pattern.findall(text))     # new is '' where it is no UTF-8
                      if (new := bytes(images[c] for c in old).decode('utf-8', 'ignore'))}
@@ -148,8 +148,9 @@ def normalise(text, mode, markup=True):
     text = fix_mojibake(text)
     if markup and mode == 'prose':
         text = strip_latex(strip_html(text))
-    text = PILE.sub(r'\1', CONTROL.sub('', LINE_END.sub('\n', text)))
-    text = unicodedata.normalize('NFC', text)
+    while (plain := unicodedata.normalize(
+            'NFC', PILE.sub(r'\1', CONTROL.sub('', LINE_END.sub('\n', text))))) != text:
+        text = fix_mojibake(plain)      # what went may have parted the bytes of a character
     if mode == 'chat':
         return text
     parts = text.split('```')

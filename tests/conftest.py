@@ -9,8 +9,13 @@ import subprocess
 import sys
 import sysconfig
 
+import hypothesis
 import pytest
 
+# the same examples in every run, so that a test which fails tells of the change before it; to look for new
+# ones: pytest --hypothesis-profile=default
+hypothesis.settings.register_profile('same', derandomize=True)
+hypothesis.settings.load_profile('same')
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # real files that this project does not contain; tests that need one skip without it
 SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 from conftest import SHARED
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from clean import basic_clean, fix_mojibake, normalise, prose_reason, strip_html, strip_latex
@@ -56,6 +56,8 @@ PIECES = st.tuples(st.sampled_from(SENTENCES + INNOCENT), ENCODINGS, st.integers
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(PIECES, max_size=4), st.text(max_size=20))
+@example([], 'Â\x1b\x80')       # a control character parts the two bytes of one character
+@example([], 'A\u0302€')       # and here the first of them is a letter and its accent
 def test_normalising_twice_is_normalising_once(pieces, noise):
     text = ''.join(damage(t[a:a + n], e) if e else t[a:a + n] for t, e, a, n in pieces) + noise
     once = normalise(text, 'prose', markup=False)
