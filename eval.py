@@ -234,9 +234,10 @@ def generate(prompts, ends=None):
     """num_samples pairs for each prompt, a text or a conversation: what follows; whether that ended by
     itself. ends: the pattern where a text ends, looked for from the prompt's last character on.
 
-    Prompts of equally many tokens share a batch: no padding to get wrong. Once half of a large batch has
-    ended, the rest starts again behind what it has: one pass over that, then half the work."""
-    stop = tokenizer.stop
+    Prompts of about the same length share a batch, without padding: the longer ones are dictated what they
+    have more. Once half of a large batch has ended, the rest starts again behind what it has: one pass over
+    that, then half the work."""
+    stop, anything = tokenizer.stop, torch.ones(model.config.vocab_size, dtype=torch.bool)
     rows, length = [], lambda row: len(row['ids'])
     for prompt in prompts:
         is_text = isinstance(prompt, str)
@@ -244,24 +245,28 @@ def generate(prompts, ends=None):
         ids, allowed = tokenizer.heal(whole) if is_text and len(whole) > 1 else (whole, None)
         again = len(tokenizer.decode_bytes(whole[len(ids):]))   # bytes of the prompt that come once more
         cut.extend([prompt] * (len(ids) > model.config.block_size))
-        first = torch.zeros(model.config.vocab_size, dtype=torch.bool)
-        first[slice(None) if allowed is None else allowed] = True
-        rows += [{'ids': list(ids), 'limit': len(ids) + max_new_tokens + (again > 0), 'first': first,
+        first = anything if allowed is None else torch.zeros_like(anything)
+        if allowed is not None:
+            first[allowed] = True
+        ids = ids[-model.config.block_size:]
+        rows += [{'ids': [*ids], 'limit': len(ids) + max_new_tokens + (again > 0), 'first': first,
                   'again': again, 'last': prompt[-1:] if ends else '', 'bytes': b'', 'text': None}
                  for _ in range(num_samples)]
-    batches = []
-    for _, same in itertools.groupby(sorted(rows, key=length), length):
-        same = list(same)
-        batches += [same[i:i + batch_size] for i in range(0, len(same), batch_size)]
-    for batch in tqdm(batches, desc='samples', disable=None):
-        first = torch.stack([row['first'] for row in batch]).to(device)      # (B, V)
+    ordered = sorted(rows, key=length)
+    for start in tqdm(range(0, len(rows), batch_size), desc='samples', disable=None):
+        batch = ordered[start:start + batch_size]
         while batch:
-            x = torch.tensor([row['ids'] for row in batch], device=device)      # (B, T)
-            for tokens in model.stream(x, max_new_tokens + 1, temperature, top_k, top_p, stop, first):
-                for row, token in zip(batch, tokens.tolist()):
-                    if row['text'] is not None:
+            T = min(map(length, batch))
+            x = torch.tensor([row['ids'][:T] for row in batch], device=device)      # (B, T)
+            first = torch.stack([row['first'] for row in batch]).to(device)         # (B, V)
+            given = [row['ids'][T:] for row in batch]
+            most = max(row['limit'] for row in batch) - T
+            for i, tokens in enumerate(model.stream(x, most, temperature, top_k, top_p, stop, first, given)):
+                for row, token, known in zip(batch, tokens.tolist(), given):
+                    if row['text'] is not None or i < len(known):
                         continue
                     row['ids'].append(token)
+                    row['first'] = anything
                     row['bytes'] += b'' if token in stop else tokenizer.decode_bytes([token])
                     text = row['bytes'][row['again']:].decode('utf-8', 'replace')
                     end = re.search(ends, row['last'] + text) if ends else None
@@ -273,7 +278,7 @@ def generate(prompts, ends=None):
                 n_left = sum(row['text'] is None for row in batch)
                 if n_left <= (len(batch) // 2 if len(batch) >= 8 else 0):
                     break
-            batch, first = [row for row in batch if row['text'] is None], None
+            batch = [row for row in batch if row['text'] is None]
     pairs = [(row['text'], row['ended']) for row in rows]
     return [pairs[i:i + num_samples] for i in range(0, len(pairs), num_samples)]
 

@@ -15,7 +15,7 @@ Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H
 
 Copy this file alone: it needs torch, and safetensors only for Hugging Face folders.
 """
-import argparse, dataclasses, json, math, os, sys
+import argparse, dataclasses, itertools, json, math, os, sys
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -206,10 +206,13 @@ class GPT(nn.Module):
     # --- generation
 
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None):
+    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None,
+               given=()):
         """Yield the next token of each row, (B,) at a time, until max_new_tokens or until every row has met
         an id of `stop` (a row that has keeps repeating it). first: bool (V,) or (B, V), what the first of
-        the new tokens may be (see Tokenizer.heal).
+        the new tokens may be (see Tokenizer.heal). given: B lists of ids that the rows go on with before it
+        is the model's turn; they count as new. So prompts of several lengths share a batch without padding:
+        idx is as long as the shortest, `given` is the rest of the others.
 
         Each token is conditioned on the last block_size tokens, exactly as if the model were run afresh on
         them. Within the context, the keys and values of earlier tokens are cached, so a step costs one
@@ -236,20 +239,24 @@ class GPT(nn.Module):
             cache = [[torch.empty(shape, dtype=dtype, device=idx.device) for _ in 'kv'] for _ in self.blocks]
             stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
             done = torch.zeros(B, dtype=torch.bool, device=idx.device)
+            n_given = torch.tensor([len(ids) for ids in given] or [0] * B, device=idx.device)
+            ahead = list(itertools.zip_longest(*given, fillvalue=0))                # of B ids each
             cached = 0
-            for _ in range(max_new_tokens):
+            for i in range(max_new_tokens):
                 if idx.shape[1] > c.block_size:
                     idx = idx[:, -c.block_size:]
                     cached = 0
                 x = self.backbone(idx[:, cached:], cache, cached)[:, -1]            # (B, C)
                 cached = idx.shape[1]
                 logits = self.head(x).float()                                       # (B, V)
-                if first is not None:
-                    logits, first = logits.masked_fill(~first, -math.inf), None
+                if first is not None and i <= len(ahead):
+                    logits = logits.masked_fill(~first & (n_given == i)[:, None], -math.inf)
                 token = sample(logits, temperature, top_k, top_p)                   # (B,)
                 token = torch.where(done, idx[:, -1], token)
+                if i < len(ahead):
+                    token = torch.where(i < n_given, torch.tensor(ahead[i], device=idx.device), token)
                 yield token
-                done |= torch.isin(token, stop)
+                done |= torch.isin(token, stop) & (i >= n_given)
                 if done.all():
                     break
                 idx = torch.cat((idx, token[:, None]), dim=1)                       # (B, T + 1)
