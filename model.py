@@ -22,6 +22,7 @@ import torch.nn.functional as F
 import torch.utils.checkpoint
 
 IGNORE = -100       # a target that is not scored: prompts in SFT, padding
+LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'   # rope_scaling
 
 
 @dataclasses.dataclass
@@ -35,6 +36,7 @@ class GPTConfig:
     n_ffn: int = 0       # width of SwiGLU; 0 = 8/3 n_embd, rounded to 64: as large as a 4x GELU MLP
     dropout: float = 0.0
     rope_theta: float = 10000.0     # wavelengths run from 2 pi to 2 pi theta; raise it for longer contexts
+    rope_scaling: tuple = ()        # of Llama 3.1: see rope_table
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
@@ -70,9 +72,15 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).type_as(x)
 
 
-def rope_table(D, T, theta):
-    """cos and sin of position * frequency, float32. -> two (T, D/2)"""
+def rope_table(D, T, theta, scaling=()):
+    """cos and sin of position * frequency, float32. -> two (T, D/2). scaling, (factor, low, high, T_old), for
+    a model first trained on T_old tokens (Llama 3.1): a frequency that turns fewer than `low` times in T_old
+    is divided by factor, one that turns more than `high` times stays, what is between is interpolated."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32) / D)          # (D/2,)
+    if scaling:
+        factor, low, high, T_old = scaling
+        keep = ((T_old * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
+        frequency = frequency * (keep + (1 - keep) / factor)
     angle = torch.outer(torch.arange(T, dtype=torch.float32), frequency)            # (T, D/2)
     return angle.cos(), angle.sin()
 
@@ -157,7 +165,8 @@ class GPT(nn.Module):
         if config.tie_embeddings:
             self.head.weight = self.embedding.weight
         # plain attributes: not in checkpoints, as the config says it all; float32 even after model.bfloat16()
-        self.cos, self.sin = rope_table(config.n_embd // config.n_head, config.block_size, config.rope_theta)
+        self.cos, self.sin = rope_table(config.n_embd // config.n_head, config.block_size, config.rope_theta,
+                                        config.rope_scaling)
         self.grad_checkpoint = False        # True: keep each block's input only, compute the rest again
         self.label_smoothing = self.focal = 0.0     # of the training loss; validation is always -log p
         # GPT-2's initialisation: 0.02, and less for what writes into the residual stream, which 2 n_layer
@@ -286,10 +295,11 @@ class GPT(nn.Module):
             with open(reading, encoding='utf-8') as f:
                 hf = json.load(f)
             rope = {**(hf.get('rope_scaling') or {}), **(hf.get('rope_parameters') or {})}  # version 4, 5
-            supported = {'model_type': 'llama', 'hidden_act': 'silu', 'rope_type': 'default',
-                         'attention_bias': False, 'mlp_bias': False,
-                         'head_dim': hf['hidden_size'] // hf['num_attention_heads']}
             found = {'rope_type': rope.get('type'), **hf, **rope}           # `type` was its name once
+            scaled = found['rope_type'] == 'llama3'
+            supported = {'model_type': 'llama', 'hidden_act': 'silu', 'attention_bias': False,
+                         'mlp_bias': False, 'rope_type': 'llama3' if scaled else 'default',
+                         'head_dim': hf['hidden_size'] // hf['num_attention_heads']}
             for key, value in supported.items():
                 if found.get(key) not in (value, None):
                     raise ValueError(f'{key}={found[key]!r} is not supported, only {value!r}')
@@ -299,6 +309,7 @@ class GPT(nn.Module):
                 n_kv_head=hf.get('num_key_value_heads') or 0, n_embd=hf['hidden_size'],
                 n_ffn=hf['intermediate_size'], norm_eps=hf['rms_norm_eps'],
                 rope_theta=float(rope.get('rope_theta') or hf.get('rope_theta') or 10000.0),
+                rope_scaling=tuple(float(rope[key]) for key in LLAMA_3) if scaled else (),
                 tie_embeddings=hf.get('tie_word_embeddings', False)))
             tensors = {}
             for name in sorted(os.listdir(folder)):
@@ -326,12 +337,14 @@ class GPT(nn.Module):
         state = self.state_dict()
         tensors = {name: state[k].contiguous() for k, name in self.hf_names().items()}
         safetensors.save_file(tensors, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
+        rope = {'rope_type': 'llama3' if c.rope_scaling else 'default', **dict(zip(LLAMA_3, c.rope_scaling))}
         hf = {'architectures': ['LlamaForCausalLM'], 'model_type': 'llama', 'vocab_size': c.vocab_size,
               'max_position_embeddings': c.block_size, 'num_hidden_layers': c.n_layer,
               'num_attention_heads': c.n_head, 'num_key_value_heads': c.n_kv_head,
               'head_dim': c.n_embd // c.n_head, 'hidden_size': c.n_embd, 'intermediate_size': c.n_ffn,
-              'rope_theta': c.rope_theta,                                                   # transformers 4
-              'rope_parameters': {'rope_type': 'default', 'rope_theta': c.rope_theta},      # transformers 5
+              # where transformers 4 and where 5 looks for them
+              'rope_theta': c.rope_theta, 'rope_scaling': rope if c.rope_scaling else None,
+              'rope_parameters': {**rope, 'rope_theta': c.rope_theta},
               'rms_norm_eps': c.norm_eps, 'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False,
               'tie_word_embeddings': c.tie_embeddings, 'bos_token_id': None, 'eos_token_id': None,
               'dtype': str(self.embedding.weight.dtype).removeprefix('torch.')}

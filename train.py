@@ -313,14 +313,13 @@ if show_batch is not None:
 # --- model, optimizer, resume -------------------------------------------------------------------------------
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
 step, best_val, state = 0, math.inf, {}
-model_config = GPTConfig(vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, dropout,
-                         causal=objective != 'mlm')
 torch.manual_seed(seed)
 if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
 if init_from == 'scratch':
-    model = GPT(model_config).to(device)
+    model = GPT(GPTConfig(vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, dropout,
+                          causal=objective != 'mlm')).to(device)
 elif init_from == 'resume':
     older = [p for p in (os.path.join(out_dir, f'last-{i}.pt') for i in range(1, 100)) if os.path.exists(p)]
     for path in [last_path, *older]:
@@ -331,10 +330,11 @@ elif init_from == 'resume':
             if not older or path == older[-1]:
                 raise
             print(f'{e}\ngoing on from an older checkpoint')
-    for k, v in vars(model.config).items():
-        if v != getattr(model_config, k):
-            raise ValueError(f'{last_path} has {k}={v}, this run has {getattr(model_config, k)}; resume with '
-                             "the run's own settings, or choose another --out_dir")
+    for k in ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'dropout', 'objective'):
+        if config[k] != state['config'].get(k, config[k]):
+            raise ValueError(f'{last_path} has {k}={state["config"][k]}, this run has {config[k]}; resume '
+                             "with the run's own settings, or choose another --out_dir")
+    vocab_size = model.config.vocab_size        # a run that began from a folder has the architecture of that
     if state['data_sha256'] != meta['sha256']['train']:
         raise ValueError(f'{data_dir}/train.bin is not what {last_path} was trained on; resume with that, '
                          f'or start from its weights: --init_from={out_dir} and another --out_dir')

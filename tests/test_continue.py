@@ -1,5 +1,6 @@
 """Going on from another run's weights: new data, a share of the old, another vocabulary; less memory."""
 import json
+import os
 
 import numpy as np
 import pytest
@@ -51,6 +52,21 @@ def test_replay_takes_its_share_of_every_step_from_the_data_of_before(data_dir, 
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/two', '--micro_batch_size=1', processes=2))
     one, two = ([m['loss'] for m in metrics(tmp_path / n) if 'loss' in m] for n in ('one', 'two'))
     assert np.allclose(one, two, atol=1e-4)                             # sums in another order
+
+
+def test_a_run_from_a_folder_resumes_with_that_folder_s_architecture(other, base, tmp_path):
+    flags = [f'--data_dir={other}', '--block_size=16', '--batch_size=8', '--warmup_steps=2', '--device=cpu',
+             '--save_interval=4', '--eval_interval=4', '--log_interval=1', '--eval_tokens=256',
+             '--sample_tokens=4']
+    for name in ('straight', 'parted'):
+        ok(run('train.py', *flags, f'--out_dir={tmp_path}/{name}', f'--init_from={base}', '--max_steps=8'))
+    os.replace(tmp_path / 'parted/last-1.pt', tmp_path / 'parted/last.pt')              # that of step 4
+    resume = [*flags, f'--out_dir={tmp_path}/parted', '--init_from=resume', '--max_steps=8']
+    mistake(run('train.py', *resume, '--n_layer=3'), 'n_layer', "run's own settings")
+    ok(run('train.py', *resume))
+    keep = ('step', 'loss', 'grad_norm', 'val_loss')
+    one, two = ([{k: m.get(k) for k in keep} for m in metrics(tmp_path / n)] for n in ('straight', 'parted'))
+    assert one == two and load_checkpoint(tmp_path / 'parted')[0].config.block_size == 32
 
 
 def test_replay_keeps_what_was_learned(data_dir, other, base, tmp_path):

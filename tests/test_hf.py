@@ -4,7 +4,7 @@ import json
 import pytest
 import torch
 
-from model import GPT, GPTConfig
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 
 safetensors = pytest.importorskip('safetensors.torch')
 transformers = pytest.importorskip('transformers')
@@ -75,6 +75,20 @@ def test_rope_theta_is_found_in_its_old_and_its_new_place(llama, edit):
     same_logits(hf, model)
 
 
+def test_the_scaled_positions_of_llama_3_are_its_both_ways(llama, tmp_path):
+    rope = dict(rope_type='llama3', rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                original_max_position_embeddings=24)
+    hf, folder = llama(rope_parameters=rope, num_attention_heads=2)
+    model = GPT.from_hf(folder)
+    same_logits(hf, model)
+    assert not torch.equal(model.cos, GPT(GPTConfig(**{**vars(model.config), 'rope_scaling': ()})).cos)
+    model.save_hf(tmp_path / 'again')
+    same_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'again').eval(), model)
+    assert GPT.from_hf(tmp_path / 'again').config == model.config
+    save_checkpoint(tmp_path / 'last.pt', model)
+    same_logits(hf, load_checkpoint(tmp_path / 'last.pt')[0])
+
+
 def test_keys_that_hugging_face_may_omit_have_its_defaults(llama):
     def minimal(hf):
         for key in ('rope_parameters', 'num_key_value_heads', 'tie_word_embeddings', 'head_dim', 'mlp_bias'):
@@ -109,7 +123,8 @@ def test_an_exported_model_is_the_same_in_transformers_and_comes_back_bit_for_bi
     ('attention_bias', dict(attention_bias=True)), ('mlp_bias', dict(mlp_bias=True)),
     ('head_dim', dict(head_dim=16)), ('hidden_act', dict(hidden_act='gelu')),
     ('model_type', dict(model_type='qwen2')),
-    ('rope_type.*llama3', dict(rope_parameters=dict(rope_type='llama3', factor=8.0, rope_theta=5e5))),
+    ('low_freq_factor', dict(rope_parameters=dict(rope_type='llama3', factor=8.0, rope_theta=5e5))),
+    ('rope_type.*yarn', dict(rope_parameters=dict(rope_type='yarn', factor=8.0, rope_theta=5e5))),
     ('rope_type.*linear', dict(rope_parameters=None, rope_scaling=dict(rope_type='linear', factor=2.0))),
     ('rope.*linear', dict(rope_parameters=None, rope_scaling=dict(type='linear', factor=2.0)))])     # as once
 def test_what_is_not_a_plain_llama_is_a_value_error_naming_the_key(llama, key, change):
