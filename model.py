@@ -249,7 +249,8 @@ class GPT(nn.Module):
             stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
             done = torch.zeros(B, dtype=torch.bool, device=idx.device)
             n_given = torch.tensor([len(ids) for ids in given] or [0] * B, device=idx.device)
-            ahead = list(itertools.zip_longest(*given, fillvalue=0))                # of B ids each
+            ahead = torch.tensor([*itertools.zip_longest(*given, fillvalue=0)], dtype=torch.long,
+                                 device=idx.device)                                 # (n, B)
             cached = 0
             for i in range(max_new_tokens):
                 if idx.shape[1] > c.block_size:
@@ -263,7 +264,7 @@ class GPT(nn.Module):
                 token = sample(logits, temperature, top_k, top_p)                   # (B,)
                 token = torch.where(done, idx[:, -1], token)
                 if i < len(ahead):
-                    token = torch.where(i < n_given, torch.tensor(ahead[i], device=idx.device), token)
+                    token = torch.where(i < n_given, ahead[i], token)
                 yield token
                 done |= torch.isin(token, stop) & (i >= n_given)
                 if done.all():
