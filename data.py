@@ -32,13 +32,19 @@ def open_bins(data_dir, block_size, sides=('train', 'val')):
     try:
         with open(meta_path, encoding='utf-8') as f:
             meta = json.load(f)
-        itemsize = np.dtype(meta['dtype']).itemsize
-        tokens = {side: meta['tokens'][side] for side in sides}
-    except (ValueError, KeyError, TypeError) as e:
+        if (kind := meta.get('config', {}).get('kind', 'text')) == 'text':
+            itemsize = np.dtype(meta['dtype']).itemsize
+            tokens = {side: meta['tokens'][side] for side in sides}
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ValueError(f'{meta_path} is damaged ({type(e).__name__}: {e}); run prepare.py again') from e
+    if kind != 'text':
+        raise ValueError(f'{data_dir} holds {kind} data, for sft.py or dpo.py, and tokens are wanted')
     bins = {}
     for side, n in tokens.items():
         path = os.path.join(data_dir, f'{side}.bin')
+        if not os.path.exists(path):
+            raise FileNotFoundError(f'{path} does not exist; were the data prepared with --write=text? Then '
+                                    f'python train.py --streaming={data_dir}/shards reads them')
         found = os.path.getsize(path)
         if found != n * itemsize:
             raise ValueError(f'{path} has {found:,} bytes, meta.json says {n * itemsize:,}: it is cut off or '

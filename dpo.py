@@ -250,7 +250,7 @@ class Scorer(torch.nn.Module):
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
 older_path = os.path.join(out_dir, 'last-1.pt')         # should last.pt be damaged
 step, best_val, state = 0, math.inf, {}
-if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
+if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
 origin = last_path if init_from == 'resume' else init_from
@@ -361,7 +361,11 @@ steps_per_epoch = max(1, len(pairs) // batch_size)
 max_steps = max_steps or max(1, round(epochs * steps_per_epoch))
 eval_interval = eval_interval or steps_per_epoch
 warmup_steps = min(warmup_steps, max_steps)
-decay_steps = (max_steps - warmup_steps) if schedule == 'cosine' else decay_steps or max_steps // 5
+decay_steps = (max_steps - warmup_steps) if schedule == 'cosine' else \
+    decay_steps or min(max_steps // 5, max_steps - warmup_steps)
+if min_lr > learning_rate or decay_steps > max_steps - warmup_steps:
+    raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}, and decay_steps='
+                     f'{decay_steps} at most max_steps - warmup_steps = {max_steps - warmup_steps}')
 
 
 @functools.lru_cache(1)
@@ -479,9 +483,12 @@ if optimizer == 'muon':     # scaled to AdamW's size of updates: one learning ra
 # --- end optimizers ---
 optimizers = [kind(params, **settings) for kind, params, settings in parts]
 if init_from == 'resume':
+    if state['config']['optimizer'] != optimizer:
+        raise ValueError(f'{last_path} has optimizer={state["config"]["optimizer"]}, this run has '
+                         f'{optimizer}; resume with that')
     for o, s in zip(optimizers, state['optimizers'], strict=True):
         o.load_state_dict(s)
-    scaler.load_state_dict(state['scaler'])
+    scaler.load_state_dict(state['scaler'] or scaler.state_dict())     # {} without float16
     step, best_val = state['step'], state['best_val']
 policy = Scorer(model)
 net = torch.compile(policy, dynamic=True) if compile else policy
@@ -531,7 +538,9 @@ if main_process:
                 os.remove(path)
     elif os.path.exists(metrics_path):      # what came after the checkpoint will happen again
         with open(metrics_path, encoding='utf-8') as f:
-            kept = [line for line in f if line.endswith('}\n') and json.loads(line)['step'] <= step]
+            rows = [(json.loads(line), line) for line in f if line.endswith('}\n')]
+        kept = [line for row, line in rows if row['step'] < step or row['step'] == step
+                and row.get('event') not in ('spike', 'skip', 'rollback')]      # of the step that comes now
         with open(f'{metrics_path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             f.writelines(kept)
         os.replace(f'{metrics_path}.tmp', metrics_path)
@@ -598,8 +607,9 @@ shown = FIGURES[:5] if loss_type == 'rm' else FIGURES if needs_reference else FI
 
 
 def losses_of(scorer, some, ref):
-    """The losses of some pairs (B,), and FIGURES of each, (8, B). kl: log p_ref - log p, the mean over both
-    answers: an estimate of KL(reference | policy), if the reference is who wrote them."""
+    """The losses of some pairs (B,), and FIGURES of each, and whether it has either answer, (10, B). kl:
+    log p_ref - log p, the mean over both answers: an estimate of KL(reference | policy), if the reference is
+    who wrote them."""
     x, y, n = tensors(some)
     ref = ref.to(device).T                                                                  # (2, B)
     with autocast:
@@ -610,16 +620,27 @@ def losses_of(scorer, some, ref):
         margin = chosen - rejected
         drift = (ref - scores.detach()).sum(0) / (n > 0).sum(0)
         figures = torch.stack([losses.detach(), (margin > 0).float() + 0.5 * (margin == 0), margin, chosen,
-                               rejected, *scores.detach(), drift])
+                               rejected, *scores.detach(), drift, *(n > 0).float()])
     if nll_weight and loss_type in ('dpo', 'ipo', 'kto', 'simpo'):
         losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
     return losses, figures
 
 
+def means(totals, n):
+    """The means of FIGURES over n pairs, from all processes' sums of what losses_of gives. Where kto's lines
+    have one answer each, those of the other kind do not count."""
+    *sums, n_chosen, n_rejected = all_sum(*totals.tolist())
+    found = {name: total / n for name, total in zip(FIGURES, sums)}
+    for name in ('reward', 'logp'):
+        found[f'chosen_{name}'] *= n / max(1, n_chosen)
+        found[f'rejected_{name}'] *= n / max(1, n_rejected)
+    return found | {'margin': found['chosen_reward'] - found['rejected_reward']}
+
+
 @torch.no_grad()
 def held_out_figures():
     """The means of FIGURES over the held-out pairs, shared by the processes."""
-    totals = torch.zeros(len(FIGURES), device=device)
+    totals = torch.zeros(len(FIGURES) + 2, device=device)
     model.eval()
     mine = range(len(held_out))[rank::world]
     for i in range(0, len(mine), micro_batch_size):
@@ -627,7 +648,7 @@ def held_out_figures():
         found = losses_of(policy, [held_out[j] for j in part], ref[[len(pairs) + j for j in part]])[1]
         totals += found.sum(1)
     model.train()
-    return dict(zip(FIGURES, (np.array(all_sum(*totals.tolist())) / len(held_out)).tolist()))
+    return means(totals, len(held_out))
 
 
 def answers():
@@ -688,6 +709,11 @@ say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro_bat
 say(f'  plan     {max_steps:,} steps = {max_steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,} steps')
 say(f'  rates    {loss_type}, beta {beta:g}, nll {nll_weight:g}; learning rate to {learning_rate:g} in '
     f'{warmup_steps} steps, then down to {min_lr:g}; clip {grad_clip:g}')
+watching = ('data_dir', 'out_dir', 'init_from', 'overwrite', 'log_interval', 'eval_interval', 'eval_pairs',
+            'save_interval', 'num_samples', 'sample_tokens', 'micro_batch_size', 'grad_checkpoint')
+for k, v in state.get('config', {}).items():
+    if config.get(k, v) != v and k not in watching:
+        say(f'  note     {k} was {v}, is now {config[k]}: the run goes on, but not as the straight run would')
 if main_process:
     tokenizer.save(os.path.join(out_dir, 'tokenizer.json'))
     data_json = os.path.join(folder, 'data.json')           # what the base model was trained on
@@ -756,7 +782,7 @@ while True:
     rows = batches_of(epoch)[i]
     mine = rows[rank * per_rank:(rank + 1) * per_rank]
     parts = np.split(mine, range(micro_batch_size, per_rank, micro_batch_size))
-    n_all, loss_sum, figures = batch_size, 0.0, torch.zeros(len(FIGURES), device=device)
+    n_all, loss_sum, figures = batch_size, 0.0, torch.zeros(len(FIGURES) + 2, device=device)
     for i, part in enumerate(parts):
         last = i == len(parts) - 1
         with contextlib.nullcontext() if last or world == 1 else net.no_sync(), out_of_memory_advice():
@@ -809,7 +835,7 @@ while True:
     if rolled_back:             # this step never was
         rolled_back, window_start, window_steps = False, time.time(), 0
         continue
-    figures = dict(zip(FIGURES, (np.array(all_sum(*figures.tolist())) / n_all).tolist()))
+    figures = means(figures, n_all)
     kto_kl = max(0.0, -beta * figures['kl'])
 
     # 4. log

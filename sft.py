@@ -164,7 +164,7 @@ if per_rank % micro_batch_size:
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
 older_path = os.path.join(out_dir, 'last-1.pt')         # should last.pt be damaged
 step, best_val, state = 0, math.inf, {}
-if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
+if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
 origin = last_path if init_from == 'resume' else init_from
@@ -176,6 +176,9 @@ except (ValueError, FileNotFoundError) as e:
     print(f'{e}\ngoing on from an older checkpoint')
     model, state = load_checkpoint(older_path, device)
 folder = origin if os.path.isdir(origin) else os.path.dirname(origin)
+if init_from != 'resume' and os.path.realpath(folder) == os.path.realpath(out_dir):
+    raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would be '
+                     'overwritten; choose another --out_dir')
 tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{origin} was trained with tokenizer {state["tokenizer_hash"]}, its tokenizer.json is '
@@ -269,7 +272,11 @@ steps_per_epoch = max(1, len(conversations) // batch_size)
 max_steps = max_steps or max(1, round(epochs * steps_per_epoch))
 eval_interval = eval_interval or steps_per_epoch
 warmup_steps = min(warmup_steps, max_steps)
-decay_steps = (max_steps - warmup_steps) if schedule == 'cosine' else decay_steps or max_steps // 5
+decay_steps = (max_steps - warmup_steps) if schedule == 'cosine' else \
+    decay_steps or min(max_steps // 5, max_steps - warmup_steps)
+if min_lr > learning_rate or decay_steps > max_steps - warmup_steps:
+    raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}, and decay_steps='
+                     f'{decay_steps} at most max_steps - warmup_steps = {max_steps - warmup_steps}')
 if replay % world or (replay and base_dir is None):
     raise ValueError(f'replay={replay} must be a multiple of the {world} processes, and needs '
                      '--base_dir=FOLDER')
@@ -327,9 +334,12 @@ if init_from == 'resume':
     if state.get('conversations') != digest:
         raise ValueError(f'{train_path} is not what {last_path} was trained on; resume with that, or start '
                          f'from its weights: --init_from={out_dir} and another --out_dir')
+    if state['config']['optimizer'] != optimizer:
+        raise ValueError(f'{last_path} has optimizer={state["config"]["optimizer"]}, this run has '
+                         f'{optimizer}; resume with that')
     for o, s in zip(optimizers, state['optimizers'], strict=True):
         o.load_state_dict(s)
-    scaler.load_state_dict(state['scaler'])
+    scaler.load_state_dict(state['scaler'] or scaler.state_dict())     # {} without float16
     step, best_val = state['step'], state['best_val']
 net = torch.compile(model, dynamic=True) if compile else model
 if world > 1:
@@ -378,7 +388,9 @@ if main_process:
                 os.remove(path)
     elif os.path.exists(metrics_path):      # what came after the checkpoint will happen again
         with open(metrics_path, encoding='utf-8') as f:
-            kept = [line for line in f if line.endswith('}\n') and json.loads(line)['step'] <= step]
+            rows = [(json.loads(line), line) for line in f if line.endswith('}\n')]
+        kept = [line for row, line in rows if row['step'] < step or row['step'] == step
+                and row.get('event') not in ('spike', 'skip', 'rollback')]      # of the step that comes now
         with open(f'{metrics_path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             f.writelines(kept)
         os.replace(f'{metrics_path}.tmp', metrics_path)
@@ -499,7 +511,7 @@ def save_last():
 
 def roll_back():
     """To the last checkpoint, with half the learning rate; the step that spiked will be skipped."""
-    global step, window, lr_scale, rolled_back
+    global step, window, lr_scale, rolled_back, tokens_seen
     bad_steps.add(step)
     model_then, then = load_checkpoint(last_path, device)
     model.load_state_dict(model_then.state_dict())
@@ -507,7 +519,7 @@ def roll_back():
         o.load_state_dict(s)
     lr_scale /= 2
     note('rollback', f'back to step {then["step"]}, learning rate x {lr_scale:g} from now on')
-    step, window, rolled_back = then['step'] - 1, then['window'], True
+    step, window, rolled_back, tokens_seen = then['step'] - 1, then['window'], True, then['tokens'] - n_tokens
 
 
 # --- what is about to happen --------------------------------------------------------------------------------
@@ -524,7 +536,8 @@ say(f'  plan     {max_steps:,} steps = {max_steps / steps_per_epoch:.2f} epochs 
 say(f'  rates    learning rate to {learning_rate:g} in {warmup_steps} steps, then down to {min_lr:g}; clip '
     f'{grad_clip:g}')
 watching = ('data_dir', 'base_dir', 'out_dir', 'init_from', 'overwrite', 'log_interval', 'eval_interval',
-            'eval_conversations', 'eval_tokens', 'save_interval', 'sample_tokens')     # change no training
+            'eval_conversations', 'eval_tokens', 'save_interval', 'sample_tokens', 'micro_batch_size',
+            'grad_checkpoint')          # these change nothing in the training
 for k, v in state.get('config', {}).items():
     if config.get(k, v) != v and (k not in watching or k == 'base_dir' and replay):
         say(f'  note     {k} was {v}, is now {config[k]}: the run goes on, but not as the straight run would')

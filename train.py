@@ -111,6 +111,9 @@ for _name, _choices in (('optimizer', 'adamw muon'), ('schedule', 'cosine wsd'),
                         ('shard', 'ddp zero1 fsdp')):
     if config[_name] not in _choices.split():
         raise ValueError(f'{_name}={config[_name]!r} must be one of: {_choices.replace(" ", ", ")}')
+if lr_width and init_from not in ('scratch', 'resume'):
+    raise ValueError(f'lr_width={lr_width} scales by n_embd={n_embd}, but the width is that of {init_from}; '
+                     'set the --learning_rate itself')
 if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
     learning_rate *= math.sqrt(lr_width / n_embd)
 if min_lr is None:
@@ -128,6 +131,10 @@ if not 0 <= decay_steps <= max_steps - warmup_steps:
 for _name in ('learning_rate', 'weight_decay', 'grad_clip', 'micro_batch_size', 'eval_tokens'):
     if config[_name] < 0:
         raise ValueError(f'{_name}={config[_name]} must not be negative')
+if not 0 <= label_smoothing < 1 or focal < 0:
+    raise ValueError(f'label_smoothing={label_smoothing} must be in [0, 1), focal={focal} not negative')
+if document_mask and objective != 'clm':
+    raise ValueError(f'document_mask is for --objective=clm, not {objective}')
 drills = {}                     # {step: accident}
 for _item in filter(None, inject.split(',')):
     _kind, _, _step = _item.partition('@')
@@ -235,7 +242,7 @@ if replay_dir is not None:
                          f'between 0 and 1 that makes 1 to {batch_size - 1} sequences, not {n_replay}')
 n_train, shards = meta['tokens']['train'], []                           # shards of a stream
 if streaming is not None:       # each process reads shards of its own
-    pattern = os.path.join(streaming, '*') if os.path.isdir(streaming) else streaming
+    pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
     shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
     if len(shards) < world:
         raise ValueError(f'streaming={streaming} has {len(shards)} shards (.jsonl or .json, also .gz), '
@@ -314,7 +321,11 @@ if show_batch is not None:
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
 step, best_val, state = 0, math.inf, {}
 torch.manual_seed(seed)
-if init_from != 'resume' and os.path.exists(last_path) and not overwrite:
+if init_from not in ('scratch', 'resume') and os.path.realpath(out_dir) in (
+        os.path.realpath(init_from), os.path.dirname(os.path.realpath(init_from))):
+    raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would be '
+                     'overwritten; choose another --out_dir')
+if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
 if init_from == 'scratch':
@@ -330,7 +341,10 @@ elif init_from == 'resume':
             if not older or path == older[-1]:
                 raise
             print(f'{e}\ngoing on from an older checkpoint')
-    for k in ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'dropout', 'objective'):
+    if 'data_sha256' not in state:
+        raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
+    for k in ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'dropout', 'objective',
+              'optimizer'):
         if config[k] != state['config'].get(k, config[k]):
             raise ValueError(f'{last_path} has {k}={state["config"][k]}, this run has {config[k]}; resume '
                              "with the run's own settings, or choose another --out_dir")
@@ -350,7 +364,8 @@ else:                           # the architecture is that of the checkpoint; dr
         its = Tokenizer.load(beside)
         source = source.grown(its.vocab_size)
         state = {'tokenizer_hash': its.hash}
-        vocab_size = source.config.vocab_size if its.hash == tokenizer.hash else vocab_size
+        if its.hash == tokenizer.hash and not extend_vocab:     # it may have rows that no token has
+            vocab_size = source.config.vocab_size
     if extend_vocab:
         old = Tokenizer.load(os.path.join(init_from, 'tokenizer.json'))
         weights = source.state_dict()
@@ -443,7 +458,7 @@ else:
     optimizers = [kind(params, **settings) for kind, params, settings in parts]
 if init_from == 'resume':
     restore(model.state_dict(), state['optimizers'])
-    scaler.load_state_dict(state['scaler'])
+    scaler.load_state_dict(state['scaler'] or scaler.state_dict())     # {} without float16
 
 
 # --- memory: same text in train.py, sft.py, dpo.py ---
@@ -474,11 +489,12 @@ def memory_mb():
 def rehearse(net):
     """Seconds for the gradients of one micro-batch, which are thrown away. The first call compiles."""
     rows = np.arange(micro_batch_size)
+    starts = rows % (len(bins['val']) - block_size)     # it may be hardly longer than a sequence
     for _ in range(2):
         start = time.time()
         with out_of_memory_advice():
             with autocast:
-                loss = net(*load_batch('val', rows, 0, rows))[1]
+                loss = net(*load_batch('val', starts, 0, rows))[1]
             loss.backward()
         loss.item()                 # wait for the device
         model.zero_grad(set_to_none=True)
@@ -520,7 +536,9 @@ if main_process:
                 os.remove(path)
     elif os.path.exists(metrics_path):      # what came after the checkpoint will happen again
         with open(metrics_path, encoding='utf-8') as f:
-            kept = [line for line in f if line.endswith('}\n') and json.loads(line)['step'] <= step]
+            rows = [(json.loads(line), line) for line in f if line.endswith('}\n')]
+        kept = [line for row, line in rows if row['step'] < step or row['step'] == step
+                and row.get('event') not in ('spike', 'skip', 'rollback')]      # of the step that comes now
         with open(f'{metrics_path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             f.writelines(kept)
         os.replace(f'{metrics_path}.tmp', metrics_path)
@@ -703,7 +721,8 @@ def diagnose(vals, loss, ln_v, step, warmup, max_steps):
 
 # --- what is about to happen --------------------------------------------------------------------------------
 tokens_per_step = batch_size * block_size
-epochs = max_steps * tokens_per_step / max(1, n_train)
+new_per_step = (batch_size - n_replay) * n_text         # of this data
+epochs = max_steps * new_per_step / max(1, n_train)
 n_parameters, n_block = (sum(p.numel() for p in m.parameters()) for m in (model, model.blocks[0]))
 say(f'resumed at step {step}' if init_from == 'resume' else f'starting from {init_from}')
 say(f'  data     {streaming or data_dir}: {n_train:,} training tokens, {len(bins["val"]):,} for validation')
@@ -713,7 +732,7 @@ say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tok
     f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} sequences at once')
 minutes = (max_steps - step) * (per_rank // micro_batch_size) * rehearsed / 60
 say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} tokens = {epochs:.2f} epochs of '
-    f'{n_train / tokens_per_step:,.0f} steps; about {minutes:,.1f} minutes, and what evaluating takes')
+    f'{n_train / new_per_step:,.0f} steps; about {minutes:,.1f} minutes, and what evaluating takes')
 say(f'  rates    learning rate to {learning_rate:g} in {warmup_steps} steps, then down to {min_lr:g}; clip '
     f'{grad_clip:g}')
 if init_from == 'scratch':
@@ -730,7 +749,8 @@ if main_process and (free := shutil.disk_usage(out_dir).free) < need:
     raise ValueError(f'{out_dir} has {free / 1e9:.2f} GB free, the checkpoints need {need / 1e9:.2f}; make '
                      'room, choose another --out_dir, or --keep=1')
 watching = ('data_dir', 'out_dir', 'init_from', 'overwrite', 'log_interval', 'eval_interval', 'eval_tokens',
-            'save_interval', 'sample_prompt', 'sample_tokens')        # these change nothing in the training
+            'save_interval', 'sample_prompt', 'sample_tokens', 'num_samples', 'save_minutes', 'keep',
+            'micro_batch_size', 'grad_checkpoint', 'shard', 'extend_vocab')   # change nothing in the training
 for k, v in state.get('config', {}).items():
     if config.get(k, v) != v and k not in watching:
         say(f'  note     {k} was {v}, is now {config[k]}: the run goes on, but not as the straight run would')
@@ -741,6 +761,7 @@ if main_process:
 # dense bfloat16 operations a second, from the makers' data sheets
 PEAK = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12, 'RTX 4090': 165e12}
 device_name = torch.cuda.get_device_name(device) if device_type == 'cuda' else ''
+n_flops = flops_per_token(dataclasses.replace(model.config, block_size=block_size))
 peak = next((flops for name, flops in PEAK.items() if name in device_name), None)   # None: no MFU is claimed
 
 # --- the loop -----------------------------------------------------------------------------------------------
@@ -893,7 +914,7 @@ while True:
         say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
             f'{dt * 1000:.0f} ms | {tokens_per_step / dt:,.0f} tok/s | eta '
             f'{int(eta // 60)}m{int(eta % 60):02d}s')
-        mfu = flops_per_token(model.config) * tokens_per_step / dt / world / peak if peak else None
+        mfu = n_flops * tokens_per_step / dt / world / peak if peak else None
         log_metrics(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm, dt=dt,
                     tok_s=tokens_per_step / dt, mfu=mfu, update_ratio=update_ratio, skipped=skipped,
                     data_s=data_s / window_steps, save_s=save_s, memory_mb=memory_mb(),
