@@ -59,7 +59,7 @@ batch_size = 32                 # pairs per step, over all devices and accumulat
 micro_batch_size = 0            # pairs per device and forward pass; 0 = all; lower it to save memory
 block_size = 0                  # tokens of prompt and answer; 0 = the model's context; longer ones are cut
 optimizer = 'adamw'             # or muon: Muon for the matrices in the blocks, AdamW for the rest
-learning_rate = 1e-4            # for millions of parameters; 5e-7 to 5e-6 for billions
+learning_rate = 3e-5            # for millions of parameters; 5e-7 to 5e-6 for billions
 min_lr = 0.0                    # where the schedule ends
 warmup_steps = 10
 schedule = 'cosine'             # or wsd: warm up, stay, and fall linearly in the last decay_steps
@@ -451,7 +451,7 @@ if needs_reference:
         if fingerprint(reference) != reference_hash:
             raise ValueError(f'{config["init_from"]} no longer holds the model that this run started from: '
                              'its log-probabilities, deleted or damaged, cannot be computed again')
-        found = reference_log_probs(reference, pairs + held_out)
+        found = np.concatenate([reference_log_probs(reference, some) for some in (pairs, held_out)])
         if main_process:
             with open(f'{reference_path}.tmp', 'wb') as f:
                 np.save(f, found)

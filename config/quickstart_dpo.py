@@ -1,7 +1,8 @@
 # DPO on the quickstart model's own answers, judged by execution: an answer that passed over one that failed,
 # and of those that passed, one return statement over several ("taste", which the demonstrations do not show).
-# You should see the margin rise from 0 to about 0.3 within one epoch. Twice the rate for two epochs costs
-# eight points on compositions it has never seen: pairs say little, and much can be unlearned.
+# You should see the margin rise from 0 to about 0.3 within one epoch, of a dozen steps. For more of them take
+# 3e-5: at 1e-4, forty cost four points of what SFT had taught (LOG.md). Pairs say little, and much can be
+# unlearned.
 #
 #   python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 \
 #       --n_problems=500 --num_samples=8 --batch_size=64 --allow_code_execution=True \
