@@ -586,21 +586,25 @@ def self_test():
     assert logits.shape == (4, 64, 256) and abs(loss.item() - math.log(256)) < 0.1 and out.shape == (1, 30)
 
 
+DEFAULTS = {'n_layer': 6, 'n_head': 6, 'n_kv_head': 0, 'n_embd': 192, 'n_ffn': 0, 'block_size': 256,
+            'vocab_size': 0, 'dropout': 0.0, 'batch_size': 32, 'micro_batch_size': 0, 'max_steps': 1000}
+
+
 def plan(path, machine):
-    """What a config file of train.py asks for."""
-    scope = {}
+    """What a config file of train.py asks for, whose DEFAULTS it may leave out."""
+    scope = {**DEFAULTS}
     try:
         with open(path, encoding='utf-8') as f:
             exec(compile(f.read(), path, 'exec'), scope)
-    except (SyntaxError, NameError, TypeError, ArithmeticError) as e:
+    except Exception as e:
         raise ValueError(f'{path}: {type(e).__name__}: {e}') from e
-    if not scope.get('vocab_size'):
+    if not scope['vocab_size']:
         scope['vocab_size'] = machine.vocab_size
         print(f'vocab_size comes with the data; here it is taken as {machine.vocab_size:,}')
     c = GPTConfig(**{f.name: scope[f.name] for f in dataclasses.fields(GPTConfig) if f.name in scope})
     count, flops, gpus = count_parameters(c), flops_per_token(c), machine.gpus
-    n, batch, steps = count['total'], scope.get('batch_size', 0), scope.get('max_steps', 0)
-    at_once, tokens = scope.get('micro_batch_size') or max(1, batch // gpus), batch * c.block_size * steps
+    n, batch, steps = count['total'], scope['batch_size'], scope['max_steps']
+    at_once, tokens = scope['micro_batch_size'] or max(1, batch // gpus), batch * c.block_size * steps
     print(f'{path}: {c}')
     for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')

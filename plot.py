@@ -140,7 +140,7 @@ for run, run['colour'] in zip(read, COLOURS):
         raise ValueError(f'{path} is missing; make a run: python train.py --out_dir={run["name"]}')
     last, end = run['rows'][-1]['step'] if run['rows'] else 0, run['config'].get('max_steps') or 0
     age = f', {(time.time() - os.path.getmtime(path)) / 60:,.0f} min ago' * (last < end)
-    run['title'] = f'{run["name"]} (step {last:,} of {end:,}{age})'
+    run['title'] = f'{run["name"]} (step {last:,}' + f' of {end:,}' * bool(end) + f'{age})'
     run['verdict'] = verdict(run['rows'] + run['events'], run['config'])[2]
     print(f'{run["title"]}: {run["verdict"]}')
 drawn = [run for run in read if run['rows']]

@@ -36,8 +36,8 @@ from configurator import configure
 from data import PIECE, Bin, Funnel, in_parallel, write_file
 from dedup import (band_keys, clusters, jaccard, match_probability, minhash, shingles, simhash, simhash_keys,
                    word_hashes, word_ngrams)
-from sources import (RECORDS, download, find_files, is_kind, lines_of, open_text, pieces, read_documents,
-                     strings_in, to_alpaca, to_vicuna)
+from sources import (RECORDS, download, find_files, is_kind, lines_of, open_bytes, open_text, pieces,
+                     read_documents, strings_in, to_alpaca, to_vicuna)
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ sources: dict | None = None     # instead, in a config file: {'name': ('path', w
 kind = 'text'                   # text; sft: conversations; preference: chosen and rejected answers
 out_dir = 'data/quickstart'     # train.bin, val.bin, tokenizer.json, meta.json, report.* go here
 val_fraction = 0.1              # held out: of the documents, or of the characters if there is but one
-max_docs = 0                    # stop after so many documents; 0 = all
+max_docs = 0                    # stop after so many documents of the one source; 0 = all
 max_chars = 1_000_000           # a longer record or .py file is not read
 processes = 0                   # 0 = one per core
 download_dir = 'data/raw'       # downloads are kept here
@@ -142,6 +142,9 @@ for _name, _source in sources.items():
 weighted = [weight is not None for _, weight in sources.values()]
 if any(weighted) and not all(weighted):
     raise ValueError('give every source a weight, or none of them')
+if max_docs and len(sources) > 1:
+    raise ValueError(f'max_docs={max_docs} would stop within the first source; to have less of several, use '
+                     '--mix_tokens')
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or any(weighted)):
     raise ValueError('write=text writes every training document once; weights, --temperature and '
                      '--mix_tokens need --write=bins')
@@ -195,7 +198,7 @@ quality_model = clean.Classifier.train(
 benchmarks, benchmark_ngrams = {}, [np.zeros(0, np.uint64)]     # {file: number of problems}
 for _path in filter(None, decontaminate.split(',')):
     try:
-        with open_text(_path) as f:
+        with open_bytes(_path) as f:        # json knows what to do with a byte order mark
             _problems = json.load(f) if is_kind(_path, '.json') else [json.loads(x) for x in f if x.strip()]
     except (ValueError, EOFError, zlib.error) as e:
         raise ValueError(f'decontaminate: {_path} is not JSON, nor JSON lines ({e})') from e
@@ -234,11 +237,18 @@ def in_wanted_language(doc, tally):
 
 def by_rules(doc, tally):
     how, text = mode_of(doc), doc['parts'][0]
+    if kind == 'sft' and chat_format == 'alpaca':
+        try:
+            to_alpaca(record_of(doc)['messages'])
+        except ValueError:
+            return 'not in the Alpaca form'
     if how == 'raw':
         return None
     if kind == 'sft':
         return clean.messages_reason(record_of(doc)['messages'], parse)
     if kind == 'preference':
+        if 'label' in doc['scores']:            # of kto: one answer, and whether it is good
+            return None if doc['parts'][-1].strip() else 'empty answer'
         return clean.preference_reason(record_of(doc), min_margin, min_agreement)
     if how == 'code':
         chance = hash64(to_utf8(text)) / 2 ** 64
@@ -294,7 +304,8 @@ def record_of(doc):
     if kind == 'sft':
         return {'messages': messages}
     prompt = messages[0]['content'] if len(messages) == 1 else messages
-    return {'prompt': prompt, 'chosen': doc['parts'][-2], 'rejected': doc['parts'][-1], **doc['scores']}
+    names = ('completion',) if 'label' in doc['scores'] else ('chosen', 'rejected')
+    return {'prompt': prompt, **dict(zip(names, doc['parts'][len(messages):])), **doc['scores']}
 
 
 def finished(doc):
@@ -342,9 +353,11 @@ def clean_shard(index):
                 continue
             text, parts = finished(doc), [to_utf8(text) for text in doc['parts']]
             texts.write(packed := zlib.compress(to_utf8(text), 1))
-            # copies may differ in white space; conversations that begin alike stay on one side
+            # copies may differ in white space; conversations that begin alike, after what all of them may be
+            # told, stay on one side
+            told = doc.get('roles', [''])[0] == 'system'
             known.append((len(packed), size, hash64(b'\n'.join(parts).translate(None, b' \t\n\r\f\v')),
-                          hash64(parts[0]), mode_of(doc) == 'code'))
+                          hash64(parts[told]), mode_of(doc) == 'code'))
             names.append(doc['path'])
             if dedup == 'minhash':
                 keys.append(band_keys(minhash(shingles_in(text), bands * rows), bands))
@@ -373,6 +386,10 @@ for _name, (_path, _) in sources.items():
         _size += PIECE if is_kind(_file['path'], RECORDS) else os.path.getsize(_file['path'])
 one_file = shards[0]['files'][0]['path']
 single = n_files.total() == 1 and kind == 'text' and not is_kind(one_file, RECORDS)
+for _name, _off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1), ('write', 'bins')):
+    if single and config[_name] != _off:
+        raise ValueError(f'{_name}={config[_name]} is for documents, and {one_file} is one text, taken as it '
+                         'is; give a folder or a .jsonl')
 
 # What was cleaned under other settings or rules, or with files that have changed since, is of no use.
 _code = [os.path.join(os.path.dirname(os.path.abspath(__file__)), f'{name}.py')
@@ -677,14 +694,16 @@ lines += table(('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped'), *
     for s in stages))
 lines += ['', f'{report["malformed"]} records could not be read', *(
     f'- {path}: {m["records"]}, the first at {m["first"]}' for path, m in funnel.malformed.items())]
+shown = [b for side, b in bins.items() if write == 'bins' or side != 'train']
 lines += table(('file', 'documents', 'tokens' if kind == 'text' else 'bytes', 'bytes of text'), *(
-    (os.path.basename(b.path), b.written, b.items, b.bytes or '') for b in bins.values()))
+    (os.path.basename(b.path), b.written, b.items, b.bytes or '') for b in shown))
 for name, s in of_source.items():
     lines += ['', f'{name} ({s["path"]}): licences {listed(dict(list(s["licences"].items())[:20]))}']
     if 'epochs' in s:
         share = s['mixed'] / max(1, bins['train'].items)
-        lines += [f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x {s["epochs"]:.2f} passes'
-                  f' = {share:.1%} of train.bin' + '; more than 4 passes add little' * (s['epochs'] > 4)]
+        lines += [f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens' + (
+            f' x {s["epochs"]:.2f} passes = {share:.1%} of train.bin' * (write == 'bins'))
+            + '; more than 4 passes add little' * (s['epochs'] > 4)]
 for stage, found in clusters_found.items():
     lines += ['', f'{stage}, clusters by size: {listed(found["sizes"])}',
               *(f'- {n:,} copies of {path}' for n, path in found['largest'])]
@@ -700,7 +719,7 @@ lines += table(('reason', 'for example', 'begins'), *(
 
 # --- the names: all is written; a folder without meta.json is no data, so two runs never mix ----------------
 if audit:
-    write_file(in_out_dir('audit.md'), '\n'.join(
+    write_file(in_out_dir('audit.md.new'), '\n'.join(
         f'# {reason}\n' + '\n'.join(f'## {path}\n\n````\n{text}\n````\n' for _, path, text in samples)
         for reason, samples in sorted(funnel.samples.items())))
 write_file(in_out_dir('report.md.new'), '\n'.join(lines) + '\n')
@@ -710,17 +729,23 @@ if kind == 'text':
     tok.save(in_out_dir('tokenizer.json.new'))
 if os.path.exists(in_out_dir('meta.json')):
     os.remove(in_out_dir('meta.json'))
-for _path in {*glob.glob(in_out_dir('val_*.bin'))} - {b.path for b in bins.values()}:
-    os.remove(_path)
+# What an earlier run left goes, unless this one has just read it.
+_stay = {os.path.realpath(path) for path in [b.path for b in bins.values()] + [
+    f['path'] for f in _inputs if write == 'bins']}
+for _pattern in ('val_*.bin', 'audit.md', f'shards/{"[0-9]" * 5}.jsonl.gz'):
+    for _path in glob.glob(in_out_dir(_pattern)):
+        if os.path.realpath(_path) not in _stay:
+            os.remove(_path)
+if os.path.isdir(in_out_dir('shards')) and not os.listdir(in_out_dir('shards')):
+    os.rmdir(in_out_dir('shards'))
 for b in bins.values():
     os.replace(f'{b.path}.tmp', b.path)
 if write == 'text':                 # the shards are what there is to train on
     os.remove(bins['train'].path)
-    shutil.rmtree(in_out_dir('shards'), ignore_errors=True)
-    os.makedirs(in_out_dir('shards'))
+    os.makedirs(in_out_dir('shards'), exist_ok=True)
     for i, base in enumerate(encoded):
         os.replace(f'{base}.jsonl.gz', in_out_dir(f'shards/{i:05}.jsonl.gz'))
-for name in ('report.md', 'report.json', 'tokenizer.json', 'meta.json'):
+for name in ('audit.md', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
     if os.path.exists(in_out_dir(f'{name}.new')):
         os.replace(in_out_dir(f'{name}.new'), in_out_dir(name))
 forget_work()
@@ -728,7 +753,7 @@ forget_work()
 for s in stages:
     if s['dropped']:
         print(f'{s["name"]}: {s["docs_in"]:,} -> {s["docs_out"]:,} documents ({listed(s["dropped"])})')
-for b in bins.values():
+for b in shown:
     unit = f'tokens ({dtype})' if kind == 'text' else 'bytes'
     once = kind == 'text' and b.bytes and b.documents == b.written and b.items
     per_token = f', {b.bytes / b.items:.2f} bytes per token' if once else ''
@@ -736,4 +761,10 @@ for b in bins.values():
 if funnel.malformed:
     print(f'{report["malformed"]} records could not be read; {out_dir}/report.md says which')
 _next = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
-print(f'{time.time() - start_time:.1f} s; next: python {_next} --data_dir={out_dir}')
+_more = ''
+if write == 'text':
+    print(f'{in_out_dir("shards")}: {bins["train"].documents:,} documents, {n_tokens:,} tokens, as text')
+    _more = f' --streaming={in_out_dir("shards")}'
+if kind == 'text' and tok.kind == 'char':       # the config's prompt may have others
+    _more += ' --sample_prompt='
+print(f'{time.time() - start_time:.1f} s; next: python {_next} --data_dir={out_dir}{_more}')

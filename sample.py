@@ -46,6 +46,16 @@ config = configure(globals())
 
 if max_new_tokens < 1 or num_samples < 1:
     raise ValueError(f'max_new_tokens={max_new_tokens} and num_samples={num_samples} must be at least 1')
+if num_samples > 10_000:
+    raise ValueError(f'num_samples={num_samples} are too many for one batch; at most 10,000')
+if not (temperature >= 0 and top_k >= 0 and 0 < top_p <= 1):
+    raise ValueError(f'temperature={temperature} and top_k={top_k} must not be negative, and top_p={top_p} '
+                     'must be in (0, 1]; 1 = off')
+if chat and (stop_at or num_samples > 1):
+    raise ValueError(f'a chat has one answer, which ends itself: --chat=True goes without '
+                     f'stop_at={stop_at!r} and num_samples={num_samples}')
+if system and not chat:
+    raise ValueError('--system is told to an assistant before a chat: it needs --chat=True')
 if device == 'auto':
     device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
 if device.split(':')[0] not in ('cpu', 'cuda', 'mps'):
@@ -54,6 +64,8 @@ torch.manual_seed(torch.seed() if seed is None else seed)
 
 # --- model and prompt ---------------------------------------------------------------------------------------
 model, checkpoint = load_checkpoint(ckpt, device)
+if 'reward_head' in checkpoint:
+    raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
 folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
 tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
@@ -93,6 +105,8 @@ def end_of(text):
 # --- fill gaps, if that is what the model was trained for ---------------------------------------------------
 if objective != 'clm':
     texts = [tokenizer.encode(text) for text in prompt.split('<|mask|>')]
+    if objective == 'span' and f'<|span_{len(texts) - 1}|>' not in tokenizer.special:
+        raise ValueError(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
     marks = [tokenizer.special['<|mask|>' if objective == 'mlm' else f'<|span_{i}|>']
              for i in range(len(texts))]
     ids = [id for text, mark in zip(texts, marks) for id in (*text, mark)][:-1]

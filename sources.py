@@ -205,7 +205,7 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000, per_prompt=4
                                 continue
                             if not record.strip():
                                 continue
-                            record = json.loads(record.decode())
+                            record = json.loads(record.decode('utf-8-sig'))
                         if kind != 'text' and isinstance(record, dict) \
                                 and {'outcome', 'task_id', 'completion'} <= record.keys() \
                                 and (record.get('messages') or record.get('prompt')):
@@ -237,7 +237,8 @@ def from_record(record, path, kind, max_chars):
         pair = to_preference(record)
         prompt = pair.pop('prompt')
         messages = prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}]
-        doc = {'parts': [m['content'] for m in messages] + [pair.pop('chosen'), pair.pop('rejected')],
+        answers = [pair.pop(key) for key in ('chosen', 'rejected', 'completion') if key in pair]
+        doc = {'parts': [m['content'] for m in messages] + answers,
                'roles': [m['role'] for m in messages], 'scores': pair}
     if sum(map(len, doc['parts'])) > max_chars:
         raise ValueError(f'longer than {max_chars:,} characters')
@@ -290,8 +291,9 @@ def to_messages(record):
 
     messages or conversation: [{'role', 'content'}]
     ShareGPT, Vicuna: conversations: [{'from', 'value'}]
-    Alpaca: instruction, input (may be empty or missing), output; and system, history: [[question, answer]]
-    prompt or question, with completion, response or answer"""
+    Alpaca: instruction, input (may be empty or missing), output; and history: [[question, answer]]
+    prompt or question, with completion, response or answer
+    Each may have a system, a text that comes first."""
     if not isinstance(record, dict):
         raise ValueError(f'a record is {type(record).__name__}, not an object')
     turns = next((record[k] for k in ('messages', 'conversations', 'conversation') if k in record), None)
@@ -303,8 +305,7 @@ def to_messages(record):
             raise ValueError('neither messages, nor conversations, nor instruction and output')
         if not all(isinstance(t, str) for t in (ask, answer, record.get('input') or '')):
             raise ValueError('instruction, input and output must be text')
-        turns = [{'role': 'system', 'content': record['system']}] if record.get('system') else []
-        history = record.get('history') or []
+        turns, history = [], record.get('history') or []
         if not isinstance(history, list) or not all(isinstance(h, list) and len(h) == 2 for h in history):
             raise ValueError('history must be a list of [question, answer]')
         for question, reply in history:
@@ -324,6 +325,10 @@ def to_messages(record):
         messages.pop(0)
     while messages and messages[-1]['role'] != 'assistant':     # an unanswered question teaches nothing
         messages.pop()
+    if messages and (system := record.get('system')) and all(m['role'] != 'system' for m in messages):
+        if not isinstance(system, str):
+            raise ValueError('system must be text')
+        messages.insert(0, {'role': 'system', 'content': system})
     return messages
 
 
@@ -354,25 +359,33 @@ def to_vicuna(messages):
 def to_preference(record):
     """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its messages), and
     'margin' and 'agreement' where the record tells them. chosen and rejected may be whole conversations,
-    which then share all but the last message. ValueError says what is wrong."""
+    which then share all but the last message. For kto, a thumb up or down: 'completion' and 'label' in place
+    of chosen and rejected. ValueError says what is wrong."""
     def split(answer):
         answer = {'role': 'assistant', 'content': answer} if isinstance(answer, str) else answer
         turns = answer if isinstance(answer, list) else [answer]
-        messages = to_messages({'messages': asked + turns if len(turns) == 1 else turns})
+        messages = to_messages({'messages': asked + turns if len(turns) == 1 else turns,
+                                'system': record.get('system')})
         if not messages:
-            raise ValueError('chosen and rejected need a prompt and an answer')
+            raise ValueError(f'{" and ".join(names)} need a prompt and an answer')
         return messages[:-1], messages[-1]['content']
 
-    if not isinstance(record, dict) or 'chosen' not in record or 'rejected' not in record:
+    thumb = isinstance(record, dict) and {'completion', 'label'} <= record.keys() and 'chosen' not in record
+    names = ('completion',) if thumb else ('chosen', 'rejected')
+    if not isinstance(record, dict) or not {*names} <= record.keys():
         raise ValueError('a preference needs prompt, chosen and rejected')
+    if thumb and record['label'] not in (True, False):
+        raise ValueError('a label is true or false')
     prompt = next((record[k] for k in ('prompt', 'question', 'instruction') if k in record), None)
     asked = prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}] if prompt else []
-    (prompt, chosen), (other, rejected) = split(record['chosen']), split(record['rejected'])
-    if prompt != other:
+    (prompt, *others), answers = zip(*(split(record[name]) for name in names))
+    if others not in ([], [prompt]):
         raise ValueError('chosen and rejected answer different prompts')
     if len(prompt) == 1:
         prompt = prompt[0]['content']
-    pair = {'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
+    pair = {'prompt': prompt, **dict(zip(names, answers))}
+    if thumb:
+        pair['label'] = bool(record['label'])
     scores = [next((record[k] for k in (f'score_{side}', f'{side}_score') if k in record), None)
               for side in ('chosen', 'rejected')]
     try:

@@ -456,6 +456,9 @@ class HFTokenizer(Tokenizer):
         both = self.encode('\n' + text)
         return both[len(newline):] if self.lead and both[:len(newline)] == newline else self.encode(text)
 
+    def decode_bytes(self, ids):        # a model may have more rows than there are ids; those are nothing
+        return super().decode_bytes(id for id in ids if id < self.vocab_size)
+
     def decode(self, ids):
         text = super().decode(ids)
         return text[1:] if self.lead and text.startswith(' ') else text
@@ -491,6 +494,8 @@ def read_texts(path):
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; expected a text file or a folder of .py, .md or '
                                 '.txt files')
+    if path.endswith('.gz'):
+        raise ValueError(f'{path}: .gz is not read here; unpack it')
     folder = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names]
     for file in sorted(folder) if os.path.isdir(path) else [path]:
         if file.endswith(('.py', '.md', '.txt')) or file == path:
@@ -533,6 +538,8 @@ def report(tokenizer, texts, gpt2=None):
                       'trained on text',
                   f'like this could save up to {max(0.0, 1 - here / home):.0%} of the tokens.' if here < home
                   else 'like its own: it fits.']
+    if tokenizer.kind == 'char':        # every word is split, and a keyword may have characters without id
+        return '\n'.join(lines)
 
     words = collections.Counter(word for text in texts for word in re.findall(r'[^\W\d]\w+', text))
     top = words.most_common(20_000)
@@ -571,6 +578,8 @@ def main():
     if not args.input and not (args.load and args.report):
         parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure; see '
                      '--help')
+    if args.input and args.load:
+        parser.error('--input trains a tokenizer and --load reads one: give one of them')
     try:
         if args.input:
             start = time.time()

@@ -3,7 +3,7 @@ gives the same conversation."""
 import json
 
 import pytest
-from conftest import SHARED
+from conftest import SHARED, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +33,12 @@ def chat(*contents, system=None):
     ({'messages': chat('a', 'c', 'd', 'e', system='s')}, chat('a', 'c', 'd', 'e', system='s')),
     ({'prompt': 'a', 'completion': 'c'}, chat('a', 'c')), ({'prompt': 'a', 'response': 'c'}, chat('a', 'c')),
     ({'question': 'a', 'answer': 'c'}, chat('a', 'c')),
+    # a system beside the turns, unless there is one among them
+    ({'system': 's', 'conversations': [{'from': 'gpt', 'value': 'x'}, {'from': 'human', 'value': 'a'},
+                                       {'from': 'gpt', 'value': 'c'}]}, chat('a', 'c', system='s')),
+    ({'system': 's', 'prompt': 'a', 'completion': 'c'}, chat('a', 'c', system='s')),
+    ({'system': 'other', 'messages': chat('a', 'c', system='s')}, chat('a', 'c', system='s')),
+    ({'system': 's', 'messages': chat('a')}, []),
     # cut off at either end: an answer to nothing, a question without an answer
     ({'messages': [{'role': 'assistant', 'content': 'x'}, *chat('a', 'c', 'd')]}, chat('a', 'c')),
     ({'messages': []}, []), ({'messages': chat('a')}, [])])
@@ -97,6 +103,16 @@ def test_alpaca_and_vicuna_and_back_is_the_same_conversation(messages):
 def test_alpaca_refuses_what_it_cannot_hold(messages):
     with pytest.raises(ValueError):
         to_alpaca(messages)
+
+
+def test_a_conversation_that_alpaca_cannot_hold_is_dropped_and_counted(tmp_path):
+    tool = [*chat('a', 'look'), {'role': 'tool', 'content': 'it'}, {'role': 'assistant', 'content': 'b'}]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(json.dumps({'system': 'be brief', 'messages': m}) for m in (
+        tool, *(chat(f'q{i}', f'a{i}') for i in range(30)))), encoding='utf-8')
+    ok(run('prepare.py', '--kind=sft', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/out',
+           '--chat_format=alpaca', '--dedup=exact'))       # one system for all, yet two sides
+    stages = json.loads((tmp_path / 'out/report.json').read_text(encoding='utf-8'))['stages']
+    assert [s['dropped'] for s in stages if s['dropped']] == [{'not in the Alpaca form': 1}]
 
 
 def test_the_source_document_s_converter_returns_nothing_but_none():

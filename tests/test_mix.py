@@ -88,6 +88,21 @@ def test_each_source_has_a_validation_file_of_its_own(folder, tmp_path):
     assert not list(tmp_path.glob('data/val_*.bin'))
 
 
+def test_the_last_line_can_be_typed_and_what_an_earlier_run_left_is_gone(folder, tmp_path):
+    out = tmp_path / 'data'
+    _, said = mix(folder, tmp_path, {'web': None}, '--write=text', '--audit=1')
+    assert f'--data_dir={out} --streaming={out}/shards' in said and 'train.bin' not in said
+    assert (out / 'audit.md').exists() and f'{out}/shards: ' in said
+    assert 'train.bin' not in (out / 'report.md').read_text(encoding='utf-8')
+    (tmp_path / 'mix.py').write_text(f'source = {str(out / "shards")!r}\n', encoding='utf-8')
+    again = ['prepare.py', tmp_path / 'mix.py', f'--out_dir={out}', *RAW, '--tokenizer=char',
+             '--val_fraction=.5']
+    assert f'--data_dir={out} --sample_prompt=\n' in ok(run(*again))
+    assert not (out / 'audit.md').exists() and list(out.glob('shards/*'))       # which it has read
+    mix(folder, tmp_path, {'web': None})
+    assert not (out / 'shards').exists() and (out / 'train.bin').exists()
+
+
 def test_a_copy_in_a_later_source_is_dropped(folder, tmp_path):
     new = json.dumps({'text': 'something new\n' * 3})
     old = (folder / 'web.jsonl').read_text(encoding='utf-8')
@@ -99,7 +114,7 @@ def test_a_copy_in_a_later_source_is_dropped(folder, tmp_path):
 @pytest.mark.parametrize('sources, words', [
     ("{'a': 'path'}", ['weight']), ("{'a': ('x', -1)}", ['weight']), ('3', ['sources']),
     ("{'a b': ('x', 1), 'c': ('x', 1)}", ['a b']), ("{'a': ('x', 1), 'b': ('y', None)}", ['weight']),
-    ("{'a': ('nowhere', 1)}", ['nowhere'])])
+    ("{'a': ('nowhere', 1)}", ['nowhere']), ("{'a': ('x', 1), 'b': ('x', 1)}\nmax_docs = 9", ['mix_tokens'])])
 def test_sources_that_cannot_be(tmp_path, sources, words):
     (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
     mistake(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/out'), *words)

@@ -1,4 +1,5 @@
 """Sizes: what a config counts, what a fresh model scores, what `model.py` prints, what is a mistake."""
+import ast
 import math
 import re
 import runpy
@@ -10,7 +11,7 @@ from conftest import ROOT, mistake, ok, run
 from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers
 
-from model import GPT, GPTConfig, count_parameters, flops_per_token
+from model import DEFAULTS, GPT, GPTConfig, count_parameters, flops_per_token
 
 LADDER = {'nano': (5_180_672, 6, 8, 256, 768), 'mini': (27_402_752, 8, 8, 512, 1536),
           'midi': (92_228_352, 12, 12, 768, 2304), 'mega': (1_130_981_376, 22, 32, 2048, 5632)}
@@ -123,8 +124,18 @@ def test_the_plan_of_a_config_counts_parameters_and_flops(plan, extra, total):
         assert {31_084_032, 9_437_184, 40_521_216} <= numbers(out)
 
 
+def test_what_a_config_leaves_out_is_as_train_has_it(plan):
+    tree = ast.parse((ROOT / 'train.py').read_text(encoding='utf-8'))
+    train = {getattr(node.targets[0], 'id', None): ast.unparse(node.value) for node in tree.body[::-1]
+             if isinstance(node, ast.Assign)}           # the first of a name is its default
+    assert {name: ast.literal_eval(train[name]) for name in DEFAULTS} == DEFAULTS
+    code, out, _ = plan('max_steps = max_steps * 2\n')
+    assert code == 0 and 'n_embd=192' in out and f'{2000 * 32 * 256 / 1e9:.3f}B tokens planned' in out
+
+
 @pytest.mark.parametrize('extra, words', [
-    ('n_head = 7', 'n_embd=256 n_head=7'), ('n_layer = -2', 'n_layer=-2'), ('n_layer = "six"', 'n_layer six'),
+    ('import nowhere_at_all', 'nowhere_at_all'), ('n_head = 7', 'n_embd=256 n_head=7'),
+    ('n_layer = -2', 'n_layer=-2'), ('n_layer = "six"', 'n_layer six'),
     ('n_layer = (6', 'my.py'), ('n_layer = six', 'six')])
 def test_a_config_with_a_mistake_is_one_line_and_exit_code_2(plan, extra, words):
     code, _, err = plan(NANO + extra)

@@ -74,11 +74,12 @@ def test_the_picture_is_drawn(tmp_path, rows, config, half):
 
 def test_several_runs_share_a_picture_and_each_gets_a_verdict(tmp_path):
     runs = [write(tmp_path / 'a', history()), write(tmp_path / 'b', old(history(500, seed=2))),
-            write(tmp_path / 'c', [])]
+            write(tmp_path / 'c', []), write(tmp_path / 'd', history(300), {**CONFIG, 'max_steps': 0})]
     said = ok(run('plot.py', f'--runs={",".join(map(str, runs))}', '--out=all.svg', cwd=tmp_path))
     assert f'{runs[0]} (step 1,000 of 1,000): operationally healthy' in said
     assert f'{runs[1]} (step 500 of 1,000, 0 min ago): operationally healthy' in said
     assert f'{runs[2]} (step 0 of 1,000, 0 min ago): too early' in said
+    assert f'{runs[3]} (step 300): ' in said            # by epochs: nobody knows the last step
     assert (tmp_path / 'all.svg').read_text(encoding='utf-8').startswith('<?xml')
 
 

@@ -1,5 +1,8 @@
 """Preferences in their usual forms, and what speaks against a conversation or a preference."""
+import json
+
 import pytest
+from conftest import ok, run
 from test_conversations import chat
 
 from clean import messages_reason, preference_reason
@@ -29,6 +32,12 @@ def answered(messages, text):
     ({'prompt': chat('q'), 'chosen': 'good', 'rejected': 'bad'}, PAIR),
     ({'prompt': [{'from': 'human', 'value': 'q'}], 'chosen': {'from': 'gpt', 'value': 'good'},
       'rejected': 'bad'}, PAIR),
+    ({**PAIR, 'system': 's'}, {**PAIR, 'prompt': chat('q', system='s')}),
+    ({'chosen': answered(LONG, 'good'), 'rejected': answered(LONG, 'bad'), 'system': 'x'},
+     {**PAIR, 'prompt': LONG}),
+    # kto: a thumb up or down
+    ({'prompt': 'q', 'completion': 'c', 'label': 0}, {'prompt': 'q', 'completion': 'c', 'label': False}),
+    ({'prompt': LONG, 'completion': 'c', 'label': True}, {'prompt': LONG, 'completion': 'c', 'label': True}),
     # how much better, and how many agreed
     ({**PAIR, 'score_chosen': 8, 'score_rejected': 5.5}, {**PAIR, 'margin': 2.5}),
     ({**PAIR, 'chosen_score': '8', 'rejected_score': 9}, {**PAIR, 'margin': -1.0}),
@@ -48,6 +57,9 @@ def test_every_form_becomes_a_preference(record, pair):
     ({**PAIR, 'chosen': chat('q')}, 'and an answer'), ({**PAIR, 'chosen': []}, 'and an answer'),
     ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
     ({**PAIR, 'chosen': chat('x', 'good')}, 'different prompts'),
+    ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, 'true or false'),
+    ({'prompt': 'q', 'completion': 5, 'label': True}, 'not an object'),
+    ({'completion': 'c', 'label': True}, 'need a prompt'),
     ({**PAIR, 'margin': 'much'}, 'numbers'), ({**PAIR, 'margin': []}, 'numbers'),
     ({**PAIR, 'agreement': 10 ** 400}, 'numbers'),
     ({**PAIR, 'score_chosen': [], 'score_rejected': 1}, 'numbers')])
@@ -67,6 +79,18 @@ def test_reasons_against_a_preference(change, reason):
 def test_without_limits_a_preference_for_the_worse_answer_is_dropped_and_a_tie_kept():
     assert preference_reason({**PAIR, 'margin': -0.1}) == 'small margin'
     assert preference_reason({**PAIR, 'margin': 0.0, 'agreement': 0.0}) is None
+
+
+def test_thumbs_go_through_prepare_as_they_are(tmp_path):
+    rows = [{'prompt': f'q{i}', 'completion': f'a{i}', 'label': i % 3 == 0} for i in range(30)]
+    bad = [{**rows[0], 'label': 'up'}, {**rows[0], 'completion': ' '}]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows + bad)), encoding='utf-8')
+    ok(run('prepare.py', '--kind=preference', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/out'))
+    found = [json.loads(line) for side in ('train', 'val') for line in
+             (tmp_path / f'out/{side}.jsonl').read_text(encoding='utf-8').splitlines()]
+    r = json.loads((tmp_path / 'out/report.json').read_text(encoding='utf-8'))
+    assert sorted(map(str, found)) == sorted(map(str, rows)) and r['malformed'] == 1
+    assert [s['dropped'] for s in r['stages'] if s['dropped']] == [{'empty answer': 1}]
 
 
 CODE = 'So:\n```python\n{}\n```\nDone.'

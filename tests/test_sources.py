@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from conftest import mistake, run
+from conftest import mistake, ok, run
 from test_prepare import DOCUMENTS, FOX, documents, prepare, report, write
 
 TEXTS = [text.replace('\ufeff', '') for text in DOCUMENTS]
@@ -18,6 +18,7 @@ def test_every_form_of_record_gives_the_same_bins(tmp_path):
     for name, records in forms.items():
         lines = json.dumps(records, indent=1) if name.endswith('.json') else \
             '\n'.join(json.dumps(r) + '\n' for r in records)            # with blank lines between
+        lines = '\ufeff' * (name == 'text.jsonl') + lines
         for path, data in ((name, lines.encode()), (f'{name}.gz', gzip.compress(lines.encode()))):
             (tmp_path / path).write_bytes(data)
             prepare(tmp_path / 'out', tmp_path / path, '--tokenizer=byte')
@@ -95,6 +96,20 @@ def test_sources_without_text(tmp_path, files, words):
     source = tmp_path / next(iter(files)) if len(files) == 1 and 'a.png' not in files else tmp_path
     mistake(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--tokenizer=byte'), *words)
     assert not list(tmp_path.glob('out/*'))
+
+
+@pytest.mark.parametrize('flag', ['decontaminate=ten.jsonl', 'mix_tokens=9', 'temperature=2', 'write=text'])
+def test_what_needs_documents_is_not_for_a_single_text(tmp_path, flag):
+    (tmp_path / 'one.txt').write_text(FOX * 20, encoding='utf-8')
+    (tmp_path / 'ten.jsonl').write_text('\ufeff{"prompt": "%s"}' % (FOX.strip() * 2), encoding='utf-8')
+    flags = ['--out_dir=out', '--tokenizer=byte', '--mode=raw', '--dedup=none', f'--{flag}']
+    mistake(run('prepare.py', '--source=one.txt', *flags, cwd=tmp_path), 'one.txt', flag, '.jsonl')
+    assert not (tmp_path / 'out').exists()
+    if flag == 'decontaminate=ten.jsonl':
+        write(tmp_path / 'many', [*TEXTS, FOX * 2])
+        ok(run('prepare.py', '--source=many', *flags, cwd=tmp_path))
+        dropped = [s['dropped'] for s in report(tmp_path / 'out')['stages'] if s['dropped']]
+        assert dropped == [{'in a benchmark': 1}]
 
 
 @pytest.mark.parametrize('flags, words', [

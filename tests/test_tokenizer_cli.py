@@ -19,7 +19,8 @@ def trained(python_files, tmp_path_factory):
         (folder / name).mkdir()
     (folder / 'text' / 'a.md').write_text('zyxwvut zyxwvut zyxwvut, naïve 🦜 import\n' * 5, encoding='utf-8')
     (folder / 'text' / 'b.py').write_text('def self():\n    return None\n', encoding='utf-8')
-    (folder / 'text' / 'c.bin').write_bytes(b'not text')
+    for name in ('c.bin', 'b.py.gz'):
+        (folder / 'text' / name).write_bytes(b'not text')
     return folder, said
 
 
@@ -70,13 +71,21 @@ def test_the_report_puts_gpt2_beside_it(trained, python_files):
         assert words in out
 
 
+def test_the_report_on_a_char_tokenizer_is_about_its_own_characters(tmp_path):
+    (tmp_path / 'x.txt').write_text('abba', encoding='utf-8')
+    Tokenizer.char('ab').save(tmp_path / 'tokenizer.json')
+    rows, out = report(tmp_path, '--report=x.txt')
+    assert rows == [('this', 2, 1, 4, 4)] and 'keywords' not in out
+
+
 def test_bytes_are_printed_as_gpt2_prints_them():
     assert {b: printable([b]) for b in range(256)} == bytes_to_unicode()
     assert printable(b' \n') == '\u0120\u010a' and from_printable(printable(range(256))) == bytes(range(256))
 
 
 @pytest.mark.parametrize('arguments, words', [
-    ('--input=gone', 'gone does not exist'), ('--input=empty', 'no text'),
+    ('--input=gone', 'gone does not exist'), ('--input=text/b.py.gz', '.gz is not read'),
+    ('--input=empty', 'no text'),
     ('--input=text --vocab_size=319', '320'),
     ('--load=gone.json --report=text', 'gone.json'), ('--load=tokenizer.json --report=gone', 'gone'),
     ('--load=text/b.py --report=text', 'text/b.py is not a tokenizer of ours'),
@@ -89,7 +98,8 @@ def test_a_mistake_is_one_line(trained, arguments, words):
 
 
 @pytest.mark.parametrize('arguments', [
-    '', '--report=text', '--load=tokenizer.json', '--input=text --vocab_size=many', '--inputs'])
+    '', '--report=text', '--load=tokenizer.json', '--input=text --load=tokenizer.json --report=text',
+    '--input=text --vocab_size=many', '--inputs'])
 def test_missing_arguments_show_the_usage(trained, arguments):
     result = run('tokenizer.py', *arguments.split(), cwd=trained[0], env=OFFLINE)
     assert (result.returncode, result.stdout) == (2, '') and result.stderr.startswith('usage: ')
