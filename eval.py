@@ -77,22 +77,29 @@ CODE = 'problems', 'humaneval', 'mbpp'
 TASKS = 'loss', *CODE, 'gsm8k', 'choice', 'instructions', 'own', 'judge', 'learned', 'compare'
 tasks = tasks.split(',')
 sampled = [task for task in tasks if task not in ('loss', 'learned', 'compare')]
-for name in tasks + splits.split(','):
-    if name not in TASKS + SPLITS:
-        raise ValueError(f'unknown task or split {name!r}; there are: {", ".join(TASKS + SPLITS)}')
+for what, names, known in ('task', tasks, TASKS), ('split', splits.split(','), SPLITS):
+    for name in {*names} - {*known}:
+        raise ValueError(f'unknown {what} {name!r}; there are: {", ".join(known)}')
 if min(batch_size, num_samples, max_new_tokens) < 1 or not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
     raise ValueError(f'{batch_size=}, {num_samples=}, {max_new_tokens=} and each of {k=} must be >= 1')
+if n_problems is not None and n_problems < 1 or loss_tokens < 0:
+    raise ValueError(f'{n_problems=} must be >= 1, or None, and {loss_tokens=} >= 0')
 ks = sorted({1, *map(int, k.split(','))})
 if ks[-1] > num_samples and not completions:
     raise ValueError(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; num_samples={num_samples}')
 need_file = [task for task in sampled if task != 'problems']
-files = dict(zip(need_file, data.split(',') if data else []))
-if len(files) < len(need_file):
-    raise ValueError(f'data={data} must be a .jsonl file for each of: {", ".join(need_file)}')
+given = data.split(',') if data else []
+if len(given) != len(need_file):
+    raise ValueError(f'{data=} must name {len(need_file)} .jsonl files: one for each of '
+                     f'{", ".join(need_file) or "no task"}')
+files = dict(zip(need_file, given))
+if completions and 'choice' in tasks:
+    raise ValueError('choice takes no --completions: it compares how probable the given answers are')
 if {*CODE, 'own'} & {*tasks} and not allow_code_execution:
     raise ValueError('these tasks run programs that a model wrote on this machine; read the top of '
                      'sandbox.py, then give --allow_code_execution=True')
-ckpt, *later = [path for part in ckpt.split(',') for path in sorted(glob.glob(part)) or [part]]
+ckpt, *later = [path for part in ckpt.split(',')        # a folder that exists may look like a pattern
+                for path in not os.path.exists(part) and sorted(glob.glob(part)) or [part]]
 if 'compare' in tasks and not compare or sampled and later:
     raise ValueError(f'{tasks=} takes one ckpt, not {[ckpt, *later]}, and compare a second: --compare=out/b')
 remote = judge.startswith(('http://', 'https://'))
@@ -117,9 +124,9 @@ bf16 = dtype == 'bfloat16' or dtype == 'auto' and device.startswith('cuda')
 
 
 def read_jsonl(path):
-    """The objects in a .jsonl or .jsonl.gz file."""
+    """The objects in a .jsonl or .jsonl.gz file, with a BOM or without."""
     try:
-        with (gzip.open if path.endswith('.gz') else open)(path, 'rt', encoding='utf-8') as f:
+        with (gzip.open if path.endswith('.gz') else open)(path, 'rt', encoding='utf-8-sig') as f:
             return [dict(json.loads(line)) for line in f if line.strip()]
     except (ValueError, TypeError) as e:
         raise ValueError(f'{path} must have a JSON object on each line: {e}') from e
@@ -131,7 +138,10 @@ beside = os.path.join(folder, 'tokenizer.json')
 model, checkpoint, stamp, tokenizer = None, {}, None, None
 if {'loss', 'learned'} & {*tasks} or sampled and not completions:
     model, checkpoint = load_checkpoint(ckpt, device)
-    tokenizer = Tokenizer.load(beside if os.path.exists(beside) else f'{data_dir}/tokenizer.json')
+    if 'reward_head' in checkpoint and {*tasks} - {'loss', 'compare'}:
+        raise ValueError(f'{ckpt} is a reward model: it scores answers, it does not write them')
+    with_data = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
+    tokenizer = Tokenizer.load(beside if os.path.exists(beside) else with_data)
     if checkpoint.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
         raise ValueError(f'{ckpt} has tokenizer {checkpoint["tokenizer_hash"]}, not {tokenizer.hash} '
                          f'as found; put its own at {beside}')
@@ -141,8 +151,8 @@ if {'loss', 'learned'} & {*tasks} or sampled and not completions:
     if trained.get('objective', 'clm') != 'clm':
         raise ValueError(f'{ckpt} has objective={trained["objective"]}: its loss is the val_loss that '
                          'train.py printed; see what it does with sample.py')
-    if os.path.exists(f'{folder}/data.json'):                       # what prepare.py said of the data
-        with open(f'{folder}/data.json', encoding='utf-8') as f:
+    if os.path.exists(path := os.path.join(folder, 'data.json')):   # what prepare.py said of the data
+        with open(path, encoding='utf-8') as f:
             stamp = json.load(f).get('decontaminated')
     print('contamination: the training data', 'were not checked against any benchmark' if not stamp else
           f'share no {stamp["ngram"]}-gram of words with {", ".join(stamp["problems"])}')
@@ -197,7 +207,7 @@ if 'loss' in tasks:
     print(f'\n{"":<12}{"data":<12}{"nats/token":>12}{"perplexity":>14}{"bits/byte":>12}{"tokens":>12}')
     for path, m in checkpoints():
         for source in data_dir.split(','):
-            meta, bins = bins_of(source, tokenizer)
+            meta, bins = bins_of(source, tokenizer, ['val'])
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
             domains = {'val': bins['val']}
             for file in sorted(glob.glob(f'{source}/val_*.bin')) * (path != 'untrained'):   # of a mix
@@ -211,10 +221,10 @@ if 'loss' in tasks:
                        'perplexity': math.exp(min(nats / n, 700)),
                        'bits_per_byte': nats / math.log(2) / max(1, n_bytes)}
                 name = path if later or path == 'untrained' else 'trained'
-                where = domain if ',' not in data_dir else f'{os.path.basename(source)} {domain}'
+                where = domain if ',' not in data_dir else f'{source.rstrip("/")} {domain}'
                 results['tasks']['loss'][name if where == 'val' else f'{name}_{where}'] = row
                 bpb[path][where] = row['bits_per_byte']
-                print(f'{name[-11:]:<12}{where[:11]:<12}{row["nats"]:>12.4f}{row["perplexity"]:>14.2f}'
+                print(f'{name[-11:]:<12}{where[-11:]:<12}{row["nats"]:>12.4f}{row["perplexity"]:>14.2f}'
                       f'{row["bits_per_byte"]:>12.4f}{n:>12,}')
     print(f'(an untrained model should be near ln V = {math.log(model.config.vocab_size):.4f} nats)')
     for path in later:      # better here, worse there: what it was shown cost it what it knew
@@ -337,7 +347,7 @@ RULES = {'contains': lambda text, value: value.lower() in text.lower(),
          'ends_with': lambda text, value: text.strip().endswith(value),
          'min_words': lambda text, n: len(text.split()) >= n,
          'max_words': lambda text, n: len(text.split()) <= n,
-         'lines': lambda text, n: len(text.strip().split('\n')) == n,
+         'lines': lambda text, n: len(text.strip().split('\n')) - n == 0,      # an error if n is a text
          'regex': lambda text, value: re.search(value, text, re.S),
          'json': lambda text, _: is_json(text), 'lowercase': lambda text, _: text == text.lower()}
 
@@ -526,17 +536,26 @@ for task in sampled:
             if task in CODE:
                 ask = f'Complete:\n{ask.rstrip()}' if task in files else to_messages(p)[0]['content']
                 p['reference'] = p['prompt'] + p['canonical_solution']
-            elif task == 'choice' and isinstance(p.get('choices'), dict):                       # ARC
-                p['answer'] = p['choices']['label'].index(p['answerKey'])
-                p['choices'] = p['choices']['text']
+            elif task == 'choice':
+                if isinstance(p.get('choices'), dict):                                          # ARC
+                    p['answer'] = p['choices']['label'].index(p['answerKey'])
+                    p['choices'] = p['choices']['text']
+                options = p.get('choices') or p['endings']
+                if {str} != {*map(type, [] + options)} or '' in options:
+                    raise TypeError('choices or endings must be a list of texts, none of them empty')
             if task == 'mbpp':      # its references have any indent; its tests forgot to import math
                 indent = re.search(r'^[ \t]+', p['canonical_solution'], re.M)[0]
                 p['reference'] = re.sub(r"\n[ \t]*'''", f"\n{indent}'''", p['reference'], count=1)
                 p['test'] = 'import math\n' + p['test']
             p['messages'] = dialogue([ask])
             p['prompt'] = plain(p['messages']) if {'question', 'turns'} & {*p} else p.get('prompt', ask)
-            [RULES[rule['kind']] for rule in p.get('rules', [])]
-    except (KeyError, AttributeError, TypeError) as e:
+            p['rules'] = [(rule['kind'], rule.get('value')) for rule in p.get('rules', [])]
+            for key, kind in ('must_contain', 'contains'), ('must_not_contain', 'not_contains'):
+                values = p.get(key, [])
+                p['rules'] += [(kind, x) for x in ([values] if isinstance(values, str) else values)]
+            p['rules'] += [('regex', p['regex'])] if 'regex' in p else []
+            [RULES[kind]('', value) for kind, value in p['rules']]      # can they be tried at all?
+    except (KeyError, AttributeError, TypeError, re.error) as e:
         raise ValueError(f'{files.get(task)}, problem {i + 1}, is no {task}: {e!r}; see the top of '
                          'eval.py') from e
     if not items:
@@ -558,7 +577,8 @@ for task in sampled:
                              f'{len(right)} references fail, {n_empty} empty bodies pass, a loop ends '
                              f'as {loop.outcome!r}; see: python -m pytest tests/test_sandbox.py')
         left_out = [checked[i]['task_id'] for i in broken]
-        results |= {'network_denied': loop.network_denied, 'left_out': left_out}
+        results['network_denied'] = loop.network_denied
+        results.setdefault('left_out', []).extend(left_out)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
         items = [p for p in items if p['task_id'] not in left_out]
     if completions:
@@ -611,11 +631,8 @@ for task in sampled:
                 right = 'ABCDEFGHIJ'.index(right) if right in 'ABCDEFGHIJ' else int(right)
                 good, row['raw'] = picks[i][0] == right, picks[i][1] == right
             else:
-                rules = [(rule['kind'], rule.get('value')) for rule in p.get('rules', [])]
-                for key, kind in ('must_contain', 'contains'), ('must_not_contain', 'not_contains'):
-                    rules += [(kind, value) for value in p.get(key, [])]
-                rules += [('regex', p['regex'])] if 'regex' in p else []
-                row['message'] = ', '.join(kind for kind, value in rules if not RULES[kind](text, value))
+                failed = [kind for kind, value in p['rules'] if not RULES[kind](text, value)]
+                row['message'] = ', '.join(failed)
                 good = not row['message']
                 if good and 'tests' in p:
                     jobs.append((row, before + code, p['tests'], ''))
@@ -636,7 +653,8 @@ for task in sampled:
         who = 'the judge, who must reply with a number from 1 to 10,' if to_judge else 'the machine,'
         raise ValueError(f'no score of {task}: {who} not the model, failed {len(lost)}/{len(rows)}; the '
                          f'last time: {lost[-1]}')
-    count = grades if task == 'judge' else lambda rows: summarise(rows, ks)
+    counted = [1] if task == 'choice' else ks           # there is one choice, whatever num_samples is
+    count = grades if task == 'judge' else lambda rows: summarise(rows, counted)
     result = results['tasks'][task] = count(rows) | {'prompts_cut': len(cut)}
     for key in {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}.get(task, ()):
         result[f'by_{key}'] = {str(name): count([row for row in rows if row[key] == name])
@@ -651,7 +669,7 @@ for task in sampled:
     if task == 'judge':
         result['judge'] = judge or 'rubric'
         print('\ngraded 1 to 10 by', judge or 'a rubric of form and shared words: no judge of quality')
-    columns = ['score'] if task == 'judge' else [f'pass@{k}' for k in ks]
+    columns = ['score'] if task == 'judge' else [f'pass@{k}' for k in counted]
     print(f'\n{task:<12}{"n":>6}{"samples":>9}', *(f'{x:>9}' for x in columns),
           f'{f"95 % of {columns[0]}":>17}{"parses":>8}  outcomes')
     by = [('turn ' * (key == 'by_turn') + name, row) for key in ('by_split', 'by_turn', 'by_category')
@@ -725,6 +743,7 @@ if 'learned' in tasks:
 if 'compare' in tasks:
     sides = collections.defaultdict(list), collections.defaultdict(list)        # problem -> completions
     for side, path in zip(sides, (into if samples else ckpt, compare)):
+        path = os.path.dirname(path) or '.' if path.endswith('.pt') else path
         for row in read_jsonl(os.path.join(path, 'samples.jsonl') if os.path.isdir(path) else path):
             side[f'{row["task"]} {row["task_id"]}'].append(row)
     shared = [key for key in sides[0] if key in sides[1]]

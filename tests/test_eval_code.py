@@ -30,7 +30,8 @@ def read(path):
 
 
 def score(task, completions, out, *flags, data=HUMANEVAL):
-    run_ = run('eval.py', f'--tasks={task}', f'--completions={completions}', f'--data={data}', YES,
+    flags = flags if task == 'problems' else [*flags, f'--data={data}']
+    run_ = run('eval.py', f'--tasks={task}', f'--completions={completions}', YES,
                f'--out={out}/eval.json', *flags)
     ok(run_)
     return json.loads((out / 'eval.json').read_text(encoding='utf-8'))['tasks'][task]

@@ -1,11 +1,12 @@
 """The numbers of eval.py: pass@k against exact fractions, intervals, counts, answers in words."""
 import itertools
+import json
 import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import ROOT, lift, mistake, run
+from conftest import ROOT, lift, mistake, ok, run
 
 pass_at_k, interval, summarise = lift('eval.py', 'pass_at_k', 'interval', 'summarise')
 last_number, is_json = lift('eval.py', 'last_number', 'is_json')
@@ -25,6 +26,15 @@ def test_k_above_the_number_of_samples_is_refused():
     flags = ['--tasks=problems', '--allow_code_execution=True', '--num_samples=4']
     mistake(run('eval.py', *flags, '--k=1,8'), 'pass@8', '--num_samples=8')
     mistake(run('eval.py', *flags, '--k=0'), "k='0'")
+
+
+@pytest.mark.parametrize('flags, says', [
+    (['--tasks=choice', '--data=x', '--completions=x'], '--completions'), (['--data=x'], "data='x'"),
+    (['--tasks=gsm8k', '--data=x,y'], "'x,y'"), (['--n_problems=-1'], 'n_problems=-1'),
+    (['--loss_tokens=-5'], 'loss_tokens=-5'), (['--tasks=family'], "unknown task 'family'"),
+    (['--splits=loss'], "unknown split 'loss'")])
+def test_settings_that_contradict_themselves_or_others_are_refused(flags, says):
+    mistake(run('eval.py', *flags), says)
 
 
 def test_intervals_hold_the_truth_19_times_in_20():
@@ -73,3 +83,24 @@ def test_rules_of_instructions():
             ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'), ('regex', r'\d+', 'a\n1', 'a'),
             ('json', None, '```json\n{"a": [1]}\n```', '{a: 1}'), ('lowercase', None, 'a b', 'A b')]:
         assert scope['RULES'][kind](good, value) and not scope['RULES'][kind](bad, value), kind
+    for kind in 'min_words', 'max_words', 'lines':      # a text is no number, and must not be just wrong
+        with pytest.raises(TypeError):
+            scope['RULES'][kind]('', '2')
+
+
+def test_a_text_is_a_list_of_one_and_each_task_s_left_out_problems_are_kept(tmp_path):
+    """Files with a BOM. The letters of 'abc' are in 'cab'; those of 'XY' in 'Y', in part."""
+    code = [{'task_id': f'c{i}', 'prompt': 'def f():\n', 'canonical_solution': f'    return {i}\n',
+             'test': 'def check(f):\n    assert f() == 1\n', 'entry_point': 'f'} for i in range(2)]
+    own = [{'prompt': 'x', 'must_contain': 'abc'}, {'prompt': 'x', 'must_not_contain': 'XY'}]
+    answers = [{'task_id': id, 'completion': x} for id, x in
+               (('c1', '    return 1\n'), ('own/0', 'cab'), ('own/1', 'Y'))]
+    for name, rows in ('code', code), ('own', own), ('answers', answers):
+        text = '\ufeff' + ''.join(json.dumps(row) + '\n' for row in rows)
+        (tmp_path / name).write_text(text, encoding='utf-8')
+    ok(run('eval.py', '--tasks=humaneval,own', f'--data={tmp_path}/code,{tmp_path}/own', '--timeout=2',
+           f'--completions={tmp_path}/answers', f'--out={tmp_path}/eval.json', '--memory_mb=4000',
+           '--allow_code_execution=True'))
+    rows = [json.loads(x) for x in (tmp_path / 'samples.jsonl').read_text(encoding='utf-8').splitlines()]
+    assert [row['outcome'] for row in rows] == ['passed', 'wrong', 'passed']
+    assert json.loads((tmp_path / 'eval.json').read_text(encoding='utf-8'))['left_out'] == ['c0']

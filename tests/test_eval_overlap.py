@@ -144,6 +144,9 @@ def test_votes_and_questions_that_are_not_what_they_should_be(tmp_path):
         said = run('eval.py', '--tasks=compare', f'--ckpt={tmp_path}/a', f'--compare={tmp_path}/b',
                    f'--votes={tmp_path}/v.csv', f'--out={tmp_path}/o/eval.json')
         mistake(said, 'v.csv', 'sheet.csv', '0 to 2')
-    for bad in [{'turns': 'Why?'}], []:
+    for task, bad in [
+            ('judge', [{'turns': 'Why?'}]), ('judge', []), ('own', [{'prompt': 'x', 'regex': '('}]),
+            ('instructions', [{'prompt': 'x', 'rules': [{'kind': 'min_words', 'value': '3'}]}])]:
         path = write(tmp_path / 'bad.jsonl', bad)
-        mistake(run('eval.py', '--tasks=judge', f'--data={path}', f'--completions={path}'), 'bad.jsonl')
+        said = run('eval.py', f'--tasks={task}', f'--data={path}', f'--completions={path}', YES)
+        mistake(said, 'bad.jsonl', 'problem 1' if bad else 'no problem')

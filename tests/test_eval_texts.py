@@ -1,12 +1,13 @@
 """What eval.py asks and how it compares: batches against one at a time, healing, choices, votes."""
 import csv
 import json
+import shutil
 
 import pytest
 import torch
-from conftest import TINY, ok, run
+from conftest import TINY, mistake, ok, run
 
-from model import load_checkpoint
+from model import load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer
 
 
@@ -74,7 +75,8 @@ def test_choices_are_ranked_by_log_probability_per_byte_and_as_they_are(ckpt, tm
         {'question': 'Which?', 'choices': options, 'answer': 'A'},
         {'ctx': 'Then', 'endings': options, 'label': '1'},
         {'question': 'Which?', 'choices': {'text': options, 'label': ['1', '2', '3']}, 'answerKey': '2'}])
-    result, rows = evaluate(tmp_path, f'--ckpt={ckpt}', '--tasks=choice', f'--data={file}')
+    result, rows = evaluate(tmp_path, f'--ckpt={ckpt}', '--tasks=choice', f'--data={file}',
+                            '--num_samples=2', '--k=2')
     model, tok = load_checkpoint(ckpt)[0].eval(), Tokenizer.load(ckpt / 'tokenizer.json')
     per_byte, raw = [], []
     for prompt in ('Question: Which?\nAnswer:', 'Then'):
@@ -92,7 +94,27 @@ def test_choices_are_ranked_by_log_probability_per_byte_and_as_they_are(ckpt, tm
     assert [row['completion'] for row in rows] == [options[per_byte[w]] for w in which]
     assert [row['outcome'] == 'passed' for row in rows] == [per_byte[w] == r for w, r in zip(which, right)]
     assert [row['raw'] for row in rows] == [raw[w] == r for w, r in zip(which, right)]
-    assert result['choice']['chance'] == pytest.approx(1 / 3)
+    assert result['choice']['chance'] == pytest.approx(1 / 3) and 'pass@2' not in result['choice']
+    write(file, [{'question': 'Which?', 'choices': ['x', ''], 'answer': 0}])
+    flags = ['--tasks=choice', f'--data={file}', f'--out={tmp_path}/eval.json', '--device=cpu']
+    mistake(run('eval.py', f'--ckpt={ckpt}', *flags), 'problem 1', 'empty')
+    save_checkpoint(tmp_path / 'last.pt', model, reward_head=torch.zeros(1, 32))
+    mistake(run('eval.py', f'--ckpt={tmp_path}/last.pt', *flags), 'a reward model')
+
+
+def test_paths_are_what_they_say(ckpt, data_dir, tmp_path):
+    """A folder named like a pattern, without a tokenizer; two data folders d, without train.bin."""
+    for name in 'ab':
+        shutil.copytree(data_dir, tmp_path / name / 'd', ignore=shutil.ignore_patterns('train.bin'))
+    (tmp_path / '[z]').mkdir()
+    shutil.copy(ckpt / 'best.pt', tmp_path / '[z]')
+    write(tmp_path / '[z]' / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
+    flags = ['--loss_tokens=99', '--random_init=False', '--device=cpu']
+    ok(run('eval.py', '--ckpt=[z]', '--data_dir=a/d/,b/d/', *flags, cwd=tmp_path))
+    results = json.loads((tmp_path / '[z]' / 'eval.json').read_text(encoding='utf-8'))
+    assert list(results['tasks']['loss']) == ['trained_a/d val', 'trained_b/d val']
+    said = ok(run('eval.py', '--ckpt=best.pt', '--data_dir=../a/d', *flags, cwd=tmp_path / '[z]'))
+    assert '13-gram of words with Q' in said
 
 
 def test_two_models_are_compared_and_blind_votes_counted(tmp_path):
@@ -102,7 +124,7 @@ def test_two_models_are_compared_and_blind_votes_counted(tmp_path):
         write(tmp_path / side / 'samples.jsonl', [
             {'task': 't', 'task_id': str(i), 'prompt': 'p', 'completion': f'{side} {i}',
              'outcome': 'passed' if c == '1' else 'wrong'} for i, c in enumerate(good)])
-    flags = ['--tasks=compare', f'--ckpt={tmp_path}/a', f'--compare={tmp_path}/b']
+    flags = ['--tasks=compare', f'--ckpt={tmp_path}/a/best.pt', f'--compare={tmp_path}/b']
     result = evaluate(tmp_path / 'out', *flags)[0]['compare']
     assert (len(result['gained']), len(result['lost'])) == (7, 1) and result['lost'] == ['t 3']
     assert result['p'] == pytest.approx(2 * (1 + 8) / 2 ** 8)

@@ -80,8 +80,8 @@ def test_a_skip_behind_the_checkpoint_is_told_once(data_dir, tmp_path):
 
 def test_tokens_are_those_of_the_steps_also_after_a_rollback(talk, tmp_path):
     ok(run('sft.py', f'--init_from={talk}/llama', f'--data_dir={talk}', f'--out_dir={tmp_path}/x', *POST,
-           '--max_steps=60', '--spike_action=rollback', '--spike_z=0.8', '--spike_window=30', '--learning_rate=0',
-           '--dtype=float32'))
+           '--max_steps=60', '--spike_action=rollback', '--spike_z=0.8', '--spike_window=30',
+           '--learning_rate=0', '--dtype=float32'))
     rows = metrics(tmp_path / 'x')
     tokens = [(m['step'], m['tokens']) for m in rows if 'tokens' in m]
     assert any(m.get('event') == 'rollback' for m in rows)
