@@ -321,8 +321,8 @@ if show_batch is not None:
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
 step, best_val, state = 0, math.inf, {}
 torch.manual_seed(seed)
-if init_from not in ('scratch', 'resume') and os.path.realpath(out_dir) in (
-        os.path.realpath(init_from), os.path.dirname(os.path.realpath(init_from))):
+folder = init_from if os.path.isdir(init_from) else os.path.dirname(init_from)
+if init_from not in ('scratch', 'resume') and os.path.realpath(folder) == os.path.realpath(out_dir):
     raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would be '
                      'overwritten; choose another --out_dir')
 if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
@@ -359,7 +359,7 @@ elif init_from == 'resume':
     step, best_val = state['step'], state['best_val']
 else:                           # the architecture is that of the checkpoint; dropout is a matter of this run
     source, state = load_checkpoint(init_from, device)
-    beside = os.path.join(init_from, 'tokenizer.json')
+    beside = os.path.join(folder, 'tokenizer.json')
     if not state and os.path.exists(beside):            # of Hugging Face: perhaps without tokens for chat
         its = Tokenizer.load(beside)
         source = source.grown(its.vocab_size)
@@ -367,7 +367,7 @@ else:                           # the architecture is that of the checkpoint; dr
         if its.hash == tokenizer.hash and not extend_vocab:     # it may have rows that no token has
             vocab_size = source.config.vocab_size
     if extend_vocab:
-        old = Tokenizer.load(os.path.join(init_from, 'tokenizer.json'))
+        old = Tokenizer.load(beside)
         weights = source.state_dict()
         weights['embedding.weight'] = carry_over(weights['embedding.weight'], old, tokenizer)
         weights['head.weight'] = weights['embedding.weight'] if source.config.tie_embeddings else \

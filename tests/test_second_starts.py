@@ -94,6 +94,9 @@ def test_nothing_that_lies_there_is_overwritten_unasked(data_dir, base, talk, tm
             'the folder of the model')
     mistake(run('train.py', f'--init_from={base}/best.pt', f'--data_dir={data_dir}', f'--out_dir={base}',
                 *TINY, '--overwrite=True'), 'the folder of the model')
+    inside = again(base, tmp_path / 'out/inside')
+    ok(run('train.py', f'--init_from={inside}/last.pt', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/out',
+           *TINY, '--extend_vocab=True'))                   # its parent is another folder
     half = again(base, tmp_path / 'half')
     (half / 'last.pt').unlink()                             # killed between two renames
     mistake(run('train.py', f'--data_dir={data_dir}', f'--out_dir={half}', *TINY), 'already holds a run')
