@@ -255,8 +255,9 @@ def generate(prompts, ends=None):
         ids, allowed = tokenizer.heal(whole) if is_text and len(whole) > 1 else (whole, None)
         again = len(tokenizer.decode_bytes(whole[len(ids):]))   # bytes of the prompt that come once more
         cut.extend([prompt] * (len(ids) > model.config.block_size))
-        first = anything if allowed is None else torch.zeros_like(anything)
+        first = anything
         if allowed is not None:
+            first = torch.zeros_like(anything)
             first[allowed] = True
         ids = ids[-model.config.block_size:]
         rows += [{'ids': [*ids], 'limit': len(ids) + max_new_tokens + (again > 0), 'first': first,
@@ -540,8 +541,8 @@ for task in sampled:
                 if isinstance(p.get('choices'), dict):                                          # ARC
                     p['answer'] = p['choices']['label'].index(p['answerKey'])
                     p['choices'] = p['choices']['text']
-                options = p.get('choices') or p['endings']
-                if {str} != {*map(type, [] + options)} or '' in options:
+                p['options'] = p.get('choices') or p['endings']
+                if {str} != {*map(type, [] + p['options'])} or '' in p['options']:
                     raise TypeError('choices or endings must be a list of texts, none of them empty')
             if task == 'mbpp':      # its references have any indent; its tests forgot to import math
                 indent = re.search(r'^[ \t]+', p['canonical_solution'], re.M)[0]
@@ -593,7 +594,7 @@ for task in sampled:
             raise ValueError(f'{completions} has fewer completions than {k=} (judge: turns) of '
                              f'{len(short)} of the {len(items)} problems, such as {short[0]}; add them')
     elif task == 'choice':
-        options = [p.get('choices') or p['endings'] for p in items]
+        options = [p['options'] for p in items]
         picks = [choose(p['messages'], p['prompt'], texts)
                  for p, texts in zip(tqdm(items, desc='choice', disable=None), options)]
         answers = [[(texts[pick], True)] for texts, (pick, _) in zip(options, picks)]

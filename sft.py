@@ -161,12 +161,19 @@ if per_rank % micro_batch_size:
 # --- end shares ---
 
 # --- model --------------------------------------------------------------------------------------------------
+# --- out_dir: same text in train.py, sft.py, dpo.py ---
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
-older_path = os.path.join(out_dir, 'last-1.pt')         # should last.pt be damaged
-step, best_val, state = 0, math.inf, {}
+folder = out_dir if init_from == 'resume' else init_from if os.path.isdir(init_from) else \
+    os.path.dirname(init_from)                  # where the checkpoint lies that this run starts from
+if init_from not in ('scratch', 'resume') and os.path.realpath(folder) == os.path.realpath(out_dir):
+    raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would be '
+                     'overwritten; choose another --out_dir')
 if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
+# --- end out_dir ---
+older_path = os.path.join(out_dir, 'last-1.pt')         # should last.pt be damaged
+step, best_val, state = 0, math.inf, {}
 origin = last_path if init_from == 'resume' else init_from
 try:
     model, state = load_checkpoint(origin, device)
@@ -175,10 +182,6 @@ except (ValueError, FileNotFoundError) as e:
         raise
     print(f'{e}\ngoing on from an older checkpoint')
     model, state = load_checkpoint(older_path, device)
-folder = origin if os.path.isdir(origin) else os.path.dirname(origin)
-if init_from != 'resume' and os.path.realpath(folder) == os.path.realpath(out_dir):
-    raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would be '
-                     'overwritten; choose another --out_dir')
 tokenizer = Tokenizer.load(os.path.join(folder, 'tokenizer.json'))
 if state.get('tokenizer_hash', tokenizer.hash) != tokenizer.hash:
     raise ValueError(f'{origin} was trained with tokenizer {state["tokenizer_hash"]}, its tokenizer.json is '

@@ -318,16 +318,19 @@ if show_batch is not None:
     sys.exit(0)
 
 # --- model, optimizer, resume -------------------------------------------------------------------------------
+# --- out_dir: same text in train.py, sft.py, dpo.py ---
 last_path, best_path = os.path.join(out_dir, 'last.pt'), os.path.join(out_dir, 'best.pt')
-step, best_val, state = 0, math.inf, {}
-torch.manual_seed(seed)
-folder = init_from if os.path.isdir(init_from) else os.path.dirname(init_from)
+folder = out_dir if init_from == 'resume' else init_from if os.path.isdir(init_from) else \
+    os.path.dirname(init_from)                  # where the checkpoint lies that this run starts from
 if init_from not in ('scratch', 'resume') and os.path.realpath(folder) == os.path.realpath(out_dir):
     raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would be '
                      'overwritten; choose another --out_dir')
 if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
     raise ValueError(f'{out_dir} already holds a run; go on with --init_from=resume, or choose another '
                      '--out_dir, or start over with --overwrite=True')
+# --- end out_dir ---
+step, best_val, state = 0, math.inf, {}
+torch.manual_seed(seed)
 if init_from == 'scratch':
     model = GPT(GPTConfig(vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, dropout,
                           causal=objective != 'mlm')).to(device)
@@ -360,18 +363,17 @@ elif init_from == 'resume':
 else:                           # the architecture is that of the checkpoint; dropout is a matter of this run
     source, state = load_checkpoint(init_from, device)
     beside = os.path.join(folder, 'tokenizer.json')
-    if not state and os.path.exists(beside):            # of Hugging Face: perhaps without tokens for chat
-        its = Tokenizer.load(beside)
+    its = Tokenizer.load(beside) if extend_vocab or not state and os.path.exists(beside) else None
+    if its and not state:       # of Hugging Face: perhaps without tokens for chat
         source = source.grown(its.vocab_size)
         state = {'tokenizer_hash': its.hash}
         if its.hash == tokenizer.hash and not extend_vocab:     # it may have rows that no token has
             vocab_size = source.config.vocab_size
     if extend_vocab:
-        old = Tokenizer.load(beside)
         weights = source.state_dict()
-        weights['embedding.weight'] = carry_over(weights['embedding.weight'], old, tokenizer)
+        weights['embedding.weight'] = carry_over(weights['embedding.weight'], its, tokenizer)
         weights['head.weight'] = weights['embedding.weight'] if source.config.tie_embeddings else \
-            carry_over(weights['head.weight'], old, tokenizer)
+            carry_over(weights['head.weight'], its, tokenizer)
         source = GPT(dataclasses.replace(source.config, vocab_size=vocab_size)).to(device)
         source.load_state_dict(weights)
         state = {}
