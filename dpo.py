@@ -31,7 +31,7 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from configurator import configure
-from data import batches_by_length
+from parts.data import batches_by_length
 from model import IGNORE, GPT, load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer
 

@@ -32,11 +32,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from configurator import configure
-from data import open_bins, sequences
-from dedup import WORD_BYTES, word_hashes, word_ngrams
+from parts.data import open_bins, sequences
+from parts.dedup import WORD_BYTES, word_hashes, word_ngrams
 from model import GPT, load_checkpoint
-from problems import SPLITS, preferred, problems, to_messages
-from sandbox import Result, run_many
+from parts.problems import SPLITS, preferred, problems, to_messages
+from parts.sandbox import Result, run_many
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------

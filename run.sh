@@ -48,8 +48,8 @@ stage prepare.py --out_dir=data/quickstart --vocab_size=4096
 stage train.py config/quickstart.py --overwrite=True
 stage eval.py --ckpt=out/quickstart --tasks=loss,problems --n_problems=40 $judged
 
-stage problems.py --n=5000 --out=data/problems/train.jsonl
-stage problems.py --n=300 --split=validation --out=data/problems/val.jsonl
+stage parts/problems.py --n=5000 --out=data/problems/train.jsonl
+stage parts/problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 stage sft.py config/quickstart_sft.py --overwrite=True
 stage eval.py --ckpt=out/quickstart_sft --tasks=loss,problems --random_init=False --n_problems=40 $judged
 

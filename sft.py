@@ -27,7 +27,7 @@ import torch
 import torch.distributed as dist
 from configurator import configure
 from model import IGNORE, GPT, load_checkpoint, save_checkpoint
-from data import batches_by_length, open_bins, sequence_starts, sequences
+from parts.data import batches_by_length, open_bins, sequence_starts, sequences
 from tokenizer import Tokenizer
 
 try:

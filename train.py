@@ -26,7 +26,7 @@ import torch
 import torch.distributed as dist
 from torch.utils._pytree import tree_map
 from configurator import configure
-from data import (IGNORE, Stream, document_starts, hide_spans, hide_tokens, open_bins, sequence_starts,
+from parts.data import (IGNORE, Stream, document_starts, hide_spans, hide_tokens, open_bins, sequence_starts,
                   sequences, span_lengths)
 from model import GPT, GPTConfig, flops_per_token, load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer

@@ -15,7 +15,7 @@ import time
 
 import peers    # noqa: F401, puts this checkout's leaves on the path
 
-from clean import WORDS, Classifier, strip_html
+from parts.clean import WORDS, Classifier, strip_html
 
 FILES = dict(
     bg='bul', bn='ben', cs='ces', da='dan', de='deu_1996', el='ell_monotonic', en='eng', es='spa', fa='pes_1',

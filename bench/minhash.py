@@ -16,7 +16,7 @@ import zlib
 import numpy as np
 from peers import median, python_documents      # puts this checkout's leaves on the path
 
-import dedup
+from parts import dedup
 
 
 def ours_shingles(texts):

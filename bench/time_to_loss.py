@@ -21,7 +21,7 @@ import time
 import numpy as np
 import torch
 from peers import median
-from data import open_bins, sequences
+from parts.data import open_bins, sequences
 
 TARGET, STEPS, EVERY, T, B = 1.8857, 2000, 50, 64, 12
 

@@ -2,8 +2,8 @@
 # because new prompts teach more than the same ones again.
 # You should see val_loss fall from 5.4 to 0.2: the answers are short, and most of their tokens certain.
 #
-#   python problems.py --n=5000 --out=data/problems/train.jsonl
-#   python problems.py --n=300 --split=validation --out=data/problems/val.jsonl
+#   python parts/problems.py --n=5000 --out=data/problems/train.jsonl
+#   python parts/problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 #   python sft.py config/quickstart_sft.py
 init_from = 'out/quickstart'
 data_dir = 'data/problems'

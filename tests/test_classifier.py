@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from clean import WORDS, Classifier
+from parts.clean import WORDS, Classifier
 
 
 def shuffled(text, rng):

@@ -9,7 +9,7 @@ HEAD = '''"""A throw-away script.
 
 It says what it was told."""
 import json
-from configurator import configure
+from configurator import configure, show
 
 steps = 10                  # optimizer steps
 rate = 0.5                  # peak, per step
@@ -20,6 +20,7 @@ note: str | None = None
 sources = {'a': 1.0}        # weights
 _hidden = 1
 config = configure(globals())
+show(config)
 later = 3                   # derived
 assert config == {key: globals()[key] for key in config}
 print('RESULT ' + json.dumps(config))
@@ -112,6 +113,50 @@ def test_a_broken_config_file_is_one_line_with_its_place(play, tmp_path, argumen
     (tmp_path / 'latin.py').write_bytes('name = "é"\n'.encode('latin-1'))
     one_line(play(argument, syntax='steps = 1\nsteps = = 2', zero='\n\nsteps = 1 / 0', null='steps = 1\n\0\n',
                   nested='import json\nsteps = json.loads("{")', lines='raise RuntimeError("a\\nb")'), words)
+
+
+@pytest.mark.parametrize('rule, good, bad', [
+    ('>= 1: steps', '1 2 1e3', '0 -1'), ('> 0', '1', '0 -3'), ('<= 5', '5 -7', '6'), ('< 5: few', '4', '5'),
+    ('[2, 8)', '2 7', '1 8'), ('(2, 2**3]', '3 8', '2 9'), ('[-1, 5]: low', '-1 5', '-2 6')])
+def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play, rule, good, bad):
+    script = HEAD.replace('steps = 10                  # optimizer steps', f'steps = 4   # {rule}')
+    for value in good.split():
+        assert result(play(f'--steps={value}', script=script))['steps'] == int(float(value))
+    for value in bad.split():
+        expected = f'steps={value} & must be & {rule.split(":")[0]}'
+        one_line(play(f'--steps={value}', script=script), expected)
+        one_line(play('a.py', script=script, a=f'steps = {value}'), expected + ' & a.py')
+
+
+def test_choices_name_the_closest_one_and_none_passes(play):
+    script = HEAD.replace('# what # the run is called', '# base | large: how big').replace('# None =', '# >= 3: None =')
+    one_line(play('--name=lage', script=script), "name='lage' & one of: base, large & did you mean large?")
+    one_line(play('--name=', script=script), "name='' & one of")
+    one_line(play('--seed=2', script=script), 'seed=2 & must be >= 3')
+    assert result(play('--name=large', '--seed=None', script=script)) == DEFAULTS | {'name': 'large'}
+
+
+@pytest.mark.parametrize('rule', ['>= many: steps', '[0, 1: steps', '> 1, steps', '(steps) of it'])
+def test_a_rule_that_does_not_parse_is_an_error_when_the_script_starts(play, rule):
+    script = HEAD.replace('# optimizer steps', f'# {rule}')
+    one_line(play(script=script), f'steps & {rule.split(":")[0]} & script.py')
+
+
+def test_a_default_that_breaks_its_own_rule_is_an_error(play):
+    one_line(play(script=HEAD.replace('# optimizer steps', '# >= 11')), 'steps=10 & >= 11')
+
+
+def test_the_module_can_be_imported_whole(play):
+    script = HEAD.replace('from configurator import configure, show', 'import configurator')
+    script = script.replace('configure(globals())', 'configurator.configure(globals())')
+    script = script.replace('show(config)', 'configurator.show(config)')
+    assert result(play('--steps=3', script=script)) == DEFAULTS | {'steps': 3}
+
+
+def test_a_mistake_that_a_part_raises_is_one_line(play, tmp_path):
+    (tmp_path / 'parts').mkdir()
+    (tmp_path / 'parts' / 'plumbing.py').write_text('def f():\n    raise ValueError(\n        "leak")\n', encoding='utf-8')
+    one_line(play(body='from parts import plumbing\nplumbing.f()'), 'leak')
 
 
 def test_help_prints_the_docstring_and_every_setting_with_its_comment(play):

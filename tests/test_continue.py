@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import TINY, lift, metrics, mistake, ok, run
 
-from data import open_bins, sequence_starts, sequences
+from parts.data import open_bins, sequence_starts, sequences
 from model import GPT, GPTConfig, load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 

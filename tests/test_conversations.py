@@ -7,8 +7,8 @@ from conftest import SHARED, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clean import messages_reason
-from sources import to_alpaca, to_messages, to_preference, to_vicuna
+from parts.clean import messages_reason
+from parts.sources import to_alpaca, to_messages, to_preference, to_vicuna
 
 
 def chat(*contents, system=None):

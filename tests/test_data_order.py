@@ -4,7 +4,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from data import permute, sequence_starts, sequences
+from parts.data import permute, sequence_starts, sequences
 
 
 def permutation(n, key):

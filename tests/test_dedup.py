@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dedup import (band_keys, jaccard, match_probability, minhash, shingles, simhash, simhash_keys,
+from parts.dedup import (band_keys, jaccard, match_probability, minhash, shingles, simhash, simhash_keys,
                    word_hashes, word_ngrams)
 
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)

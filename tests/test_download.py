@@ -9,7 +9,7 @@ import threading
 import pytest
 from conftest import mistake, run
 
-import sources
+from parts import sources
 
 CONTENT = os.urandom(3_000_000)
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from conftest import ROOT, SHARED, TINY, mistake, ok, run
 
-from problems import problems
+from parts.problems import problems
 
 HUMANEVAL = SHARED / 'HumanEval.jsonl.gz'
 YES = '--allow_code_execution=True'
@@ -90,10 +90,11 @@ def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
 def test_a_broken_harness_gives_no_score(broken, says, tmp_path):
     for file in ROOT.glob('*.py'):
         shutil.copy(file, tmp_path)
-    sandbox = (tmp_path / 'sandbox.py').read_text(encoding='utf-8')
+    shutil.copytree(ROOT / 'parts', tmp_path / 'parts')
+    sandbox = (tmp_path / 'parts' / 'sandbox.py').read_text(encoding='utf-8')
     sandbox = sandbox[:sandbox.index('def run_many(')] + \
         f'def run_many(jobs, *_, **__):\n    for job in jobs:\n        yield {broken}\n'
-    (tmp_path / 'sandbox.py').write_text(sandbox, encoding='utf-8')
+    (tmp_path / 'parts' / 'sandbox.py').write_text(sandbox, encoding='utf-8')
     given = write(tmp_path / 'c.jsonl', [{'task_id': 'variation-0/0', 'completion': '    return 1\n'}])
     result = run(tmp_path / 'eval.py', '--tasks=problems', f'--completions={given}', YES, '--n_problems=1',
                  '--splits=variation')

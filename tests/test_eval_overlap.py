@@ -9,7 +9,7 @@ import pytest
 from conftest import TINY, lift, mistake, ok, run
 from test_prepare import RAW
 
-from dedup import WORD_BYTES, word_hashes, word_ngrams
+from parts.dedup import WORD_BYTES, word_hashes, word_ngrams
 from tokenizer import Tokenizer
 
 text_pieces, bleu = lift('eval.py', 'text_pieces', 'bleu')

@@ -6,8 +6,8 @@ import warnings
 
 import pytest
 
-from clean import code_reason, gibberish, licence, parses, prose_reason, repetition, strip_licence
-from clean import symbol_share, toxic_words, url_reason
+from parts.clean import code_reason, gibberish, licence, parses, prose_reason, repetition, strip_licence
+from parts.clean import symbol_share, toxic_words, url_reason
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 KEPT = {

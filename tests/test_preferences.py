@@ -5,8 +5,8 @@ import pytest
 from conftest import ok, run
 from test_conversations import chat
 
-from clean import messages_reason, preference_reason
-from sources import to_preference
+from parts.clean import messages_reason, preference_reason
+from parts.sources import to_preference
 
 PAIR = {'prompt': 'q', 'chosen': 'good', 'rejected': 'bad'}
 LONG = chat('a', 'b', 'q', system='s')

@@ -12,8 +12,8 @@ import time
 import pytest
 from conftest import ROOT, SHARED
 
-import sandbox
-from sandbox import pack, run_code, run_many, unpack
+from parts import sandbox
+from parts.sandbox import pack, run_code, run_many, unpack
 
 ADD = 'def add(a, b):\n    return a + b\n'
 
@@ -117,7 +117,7 @@ def test_windows_is_told_in_one_sentence(monkeypatch):
 def test_ctrl_c_ends_the_programs(tmp_path):
     code = f"""import sys
 sys.path.insert(0, {str(ROOT)!r})
-import sandbox
+from parts import sandbox
 print('on', flush=True)
 list(sandbox.run_many([('import time\\ntime.sleep(987)',)] * 4, timeout=3, processes=2))"""
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE,

@@ -9,7 +9,7 @@ from conftest import mistake, ok, run
 from test_sft_data import E, TOKENIZER, collate, say, targets
 
 from model import GPT, IGNORE, GPTConfig, save_checkpoint
-from sources import to_messages
+from parts.sources import to_messages
 from tokenizer import Tokenizer
 
 FLAGS = '--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 ' \
