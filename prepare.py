@@ -33,7 +33,7 @@ import numpy as np
 from tqdm import tqdm
 from parts import clean
 from configurator import configure
-from parts.data import PIECE, Bin, Funnel, in_parallel, write_file
+from parts.corpus import PIECE, Bin, Funnel, in_parallel, write_file
 from parts.dedup import (band_keys, clusters, jaccard, match_probability, minhash, shingles, simhash, simhash_keys,
                    word_hashes, word_ngrams)
 from parts.sources import (RECORDS, download, find_files, is_kind, lines_of, open_bytes, open_text, pieces,
@@ -393,7 +393,7 @@ for _name, _off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1)
 
 # What was cleaned under other settings or rules, or with files that have changed since, is of no use.
 _code = [os.path.join(os.path.dirname(os.path.abspath(__file__)), f'{name}.py')
-         for name in ('prepare', 'parts/sources', 'parts/clean', 'parts/dedup')]
+         for name in ('prepare', 'parts/sources', 'parts/clean', 'parts/dedup', 'parts/corpus')]
 _inputs = [f for shard in shards for f in shard['files']] + [{'path': path} for path in (
     *_code, url_block, url_allow, toxic_words, *decontaminate.split(',')) if path] + [
     f for path in (perplexity_reference, quality_good, quality_bad) if path for f in find_files(path)]

@@ -26,8 +26,8 @@ import torch
 import torch.distributed as dist
 from torch.utils._pytree import tree_map
 from configurator import configure
-from parts.data import (IGNORE, Stream, document_starts, hide_spans, hide_tokens, open_bins, sequence_starts,
-                  sequences, span_lengths)
+from parts.data import Stream, open_bins, sequence_starts, sequences
+from parts.objectives import IGNORE, document_starts, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, flops_per_token, load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer
 

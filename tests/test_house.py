@@ -18,6 +18,11 @@ IMPORTS = {'prepare': {'configurator', 'tokenizer', 'parts'}, 'plot': {'configur
            'model': {'parts'}, 'tokenizer': {'parts'}}
 LEAVES = sorted(TREES.keys() - IMPORTS.keys() | {'model', 'tokenizer'})
 JOBS = {    # a small real job for a leaf that stands alone
+    'parts/objectives': "assert objectives.span_lengths(64)[0] < 64",
+    'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
+    'parts/machine': "assert machine.choose('cpu', 'float32') == ('cpu', 'float32')",
+    'parts/checkpoint': "checkpoint.write('c.pt', {'step': 3})\nassert checkpoint.read('c.pt') == {'step': 3}",
+    'parts/corpus': "f = corpus.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
     'configurator': "sys.argv = ['x', '--n=1e3']\nwith open('x.py', 'w') as f: f.write('n = 3  # a number')\n"
                     "assert configurator.configure({'__file__': 'x.py', 'n': 3}) == {'n': 1000}",
     'tokenizer': "t = tokenizer.Tokenizer.train(['low lower lowest'] * 9, 330)\n"

@@ -1,0 +1,94 @@
+"""
+Objectives: what is hidden from the model, and what it must say. Masked tokens, spans, and documents that do
+not see each other.
+
+    x, y = hide_tokens(x, seed, step, rows, mask_id, n_ordinary)        # int64 (B, T) each
+
+All of it follows from (seed, step, row of the global batch): a batch can be made again, on any number of
+devices. Copy this file alone: it needs numpy.
+"""
+import numpy as np
+
+IGNORE = -100       # a target that is not scored
+
+
+def mix(h):
+    """SplitMix64's finalizer (Steele et al. 2014): every bit of the result depends on every bit of h."""
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+def chances(seed, step, rows, n, purpose):
+    """Uniform random numbers in [0, 1), float64 (len(rows), n), that follow from the arguments alone."""
+    with np.errstate(over='ignore'):
+        key = mix(np.uint64(seed) * np.uint64(0xD6E8FEB86659FD93) + np.uint64(step * 4 + purpose))
+        key = mix(key + np.asarray(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+        h = mix(key[:, None] + np.arange(n, dtype=np.uint64) * np.uint64(0xBF58476D1CE4E5B9))
+    return (h >> np.uint64(11)) / 2 ** 53
+
+
+def hide_tokens(x, seed, step, rows, mask_id, n_ordinary, rate=0.15):
+    """Masked language modelling (BERT, arXiv:1810.04805). Of the tokens x (B, T), 15 % are to be named; of
+    these 80 % become mask_id, 10 % a random ordinary token, 10 % stay. Returns inputs, targets (B, T)."""
+    chosen = chances(seed, step, rows, x.shape[1], 0) < rate
+    how = chances(seed, step, rows, x.shape[1], 1)
+    other = (chances(seed, step, rows, x.shape[1], 2) * n_ordinary).astype(np.int64)
+    hidden = np.where(how < 0.8, mask_id, np.where(how < 0.9, other, x))
+    return np.where(chosen, hidden, x), np.where(chosen, x, IGNORE)
+
+
+def span_lengths(T, rate=0.15, mean=3):
+    """For a context of T: how many tokens of text fit, how many of them are hidden, in how many spans. Inputs
+    are the text without the spans, a sentinel for each, then the spans, each behind its sentinel; targets
+    also a last sentinel."""
+    for n_text in range(T, 1, -1):
+        n_hidden = max(1, round(n_text * rate))
+        n_spans = max(1, round(n_hidden / mean))
+        if n_text + 2 * n_spans <= T:
+            return n_text, n_hidden, n_spans
+    raise ValueError(f'a context of {T} tokens is too short for span corruption')
+
+
+def hide_spans(x, seed, step, rows, sentinels, T):
+    """Span corruption (T5, arXiv:1910.10683), for a decoder alone: a prefix-LM. x (B, n_text) -> inputs and
+    targets (B, n_text + 2 n_spans), and the length of the prefix, which may see itself in both directions
+    and is not scored.
+
+    a b c d e f g, hiding b c and f:   a <0> d e <1> g | <0> b c <1> f <2>"""
+    n_text, n_hidden, n_spans = span_lengths(T)
+    if n_spans >= len(sentinels):
+        raise ValueError(f'a context of {T} tokens has {n_spans} spans, the tokenizer {len(sentinels)} '
+                         'sentinels; lower --block_size')
+
+    def lengths(n, n_parts, purpose):       # n cut into parts of at least 1 at random, (B, n_parts)
+        u = chances(seed, step, rows, n - 1, purpose)
+        cuts = np.sort(np.argsort(u, axis=1)[:, :n_parts - 1], axis=1) + 1
+        ends = np.concatenate([cuts, np.full((len(cuts), 1), n)], axis=1)
+        return np.diff(ends, axis=1, prepend=0)
+
+    hidden = lengths(n_hidden, n_spans, 0)
+    shown = lengths(n_text - n_hidden + 2, n_spans + 1, 1)
+    shown[:, [0, -1]] -= 1                  # a span may be where the text begins or ends, and need not be
+    out = []
+    for tokens, gaps, spans in zip(x[:, :n_text], shown, hidden):
+        prefix, answer, at = [], [], 0
+        for sentinel, gap, span in zip(sentinels, gaps, spans):
+            prefix += [*tokens[at:at + gap], sentinel]
+            answer += [sentinel, *tokens[at + gap:at + gap + span]]
+            at += gap + span
+        out.append([*prefix, *tokens[at:], *answer, sentinels[n_spans]])
+    out, n_prefix = np.array(out, dtype=np.int64), n_text - n_hidden + n_spans
+    targets = out[:, 1:].copy()
+    targets[:, :n_prefix - 1] = IGNORE
+    return out[:, :-1], targets, n_prefix
+
+
+def document_starts(x, end_of_text):
+    """For packed documents, x (B, T): each token's document, by number, and its position in it, int64 (B, T).
+    <|endoftext|> counts as the beginning of the document that follows it."""
+    starts = x == end_of_text
+    at = np.arange(x.shape[1])
+    return starts.cumsum(1), at - np.maximum.accumulate(np.where(starts, at, 0), axis=1)
+
+
