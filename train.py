@@ -303,7 +303,7 @@ while True:
             states = machine.states(optimizers)
             positions = machine.gather(stream.state) if stream else []
             if main_process:
-                save_checkpoint(f'{last_path}.new', whole, step=step, best_val=best_val,
+                save_checkpoint(f'{last_path}.new', whole, step=step, best_val=best_val, vals=watch.vals,
                                 seen=mixture.seen.tolist(), optimizers=states, scaler=scaler.state_dict(),
                                 stream=positions, shards=[os.path.basename(path) for path in shards],
                                 tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'],
@@ -367,7 +367,7 @@ while True:
         timer.restart()
         continue
     step += 1
-    timer.steps += 1
+    timer.step(tokens_per_step)
 
     # 4. log
     if logging:

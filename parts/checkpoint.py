@@ -117,6 +117,13 @@ def same_tokenizer(one, its_hash, other, other_hash):
                          'different text')
 
 
+def same_data(last_path, its_digest, path, digest, out_dir):
+    """Refuse to resume on other data."""
+    if its_digest != digest:
+        raise ValueError(f'{path} is not the data that {last_path} was trained on; resume with those, or start '
+                         f'from its weights: --init_from={out_dir} and another --out_dir')
+
+
 def check_context(init_from, context, block_size):
     """Refuse sequences that are longer than a model's context."""
     if block_size > context:
@@ -130,10 +137,8 @@ def check_pretraining(last_path, state, config, meta, shards, world):
         raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
     must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
                                                     'block_size', 'dropout', 'objective', 'optimizer'))
-    if state['data_sha256'] != meta['sha256']['train']:
-        raise ValueError(f'{config["data_dir"]}/train.bin is not the data that {last_path} was trained on; resume '
-                         f'with those, or start from its weights: --init_from={config["out_dir"]} and another '
-                         '--out_dir')
+    same_data(last_path, state['data_sha256'], f'{config["data_dir"]}/train.bin', meta['sha256']['train'],
+              config['out_dir'])
     shards = [os.path.basename(path) for path in shards]
     if state['shards'] != shards or len(state['stream']) not in (0, world):
         raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '

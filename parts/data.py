@@ -109,17 +109,6 @@ def sequence_starts(step, batch_size, n_tokens, block_size, seed, shuffle=True):
     return (starts % np.uint64(n_tokens - block_size)).astype(np.int64)     # what passes the end wraps around
 
 
-def batches_by_length(epoch, lengths, batch_size, seed):
-    """The batches of an epoch, (n // batch_size, batch_size): every one of n rows at most once, at random,
-    but with others of about its length, so that little is padded: within 32 batches they are sorted. What
-    is left over is left out of this epoch."""
-    dice = np.random.default_rng([seed, epoch])
-    order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
-    parts = [part[np.argsort(lengths[part], kind='stable')] for part in
-             np.split(order, range(32 * batch_size, len(order), 32 * batch_size))]
-    return dice.permutation(np.concatenate(parts).reshape(-1, batch_size))
-
-
 def permute(i, n, key):
     """Entry i of a pseudo-random permutation of range(n) that depends on key; i and key are uint64 arrays of
     one shape. Each entry is computed alone, without a list of n. A 4-round Feistel network permutes the
@@ -263,23 +252,3 @@ class Stream:
         self.state = [*position[:3], position[3] + size]
         self.waiting[0] = [self.state, ids[size:]]
         return data[:-1].reshape(n, -1), data[1:].reshape(n, -1)
-
-
-# --- lines of JSON ------------------------------------------------------------------------------------------
-
-
-def read_jsonl(path, convert, advice):
-    """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON, or
-    that convert refuses (ValueError, KeyError, TypeError), is an error that names it; advice: how to make such
-    a file. A byte order mark and empty lines are passed over."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; {advice}')
-    found = []
-    with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
-        for number, line in enumerate(f, 1):
-            try:
-                if text := line.decode('utf-8-sig').strip():
-                    found.append(convert(json.loads(text)))
-            except (ValueError, KeyError, TypeError) as e:
-                raise ValueError(f'{path}, line {number}: {type(e).__name__}: {e}; {advice}') from e
-    return found

@@ -73,6 +73,11 @@ class Journal:
             with open(self.path(file), 'a', encoding='utf-8', newline='\n') as f:
                 f.write(text + '\n')
 
+    def print(self, text):
+        """To the terminal only, before the folder is open."""
+        if self.main_process:
+            print(text, flush=True)
+
     def metrics(self, **values):
         self.say(json.dumps(values), 'metrics.jsonl')
 
@@ -111,8 +116,8 @@ class Journal:
             self.say(f'stopped at step {step}, as asked; {self.path("last.pt")} is saved; resume: the same '
                      'command with --init_from=resume')
         else:
-            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; all is in {self.out_dir}\n'
-                     f'next: {command}')
+            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; all is in {self.out_dir}')
+            self.say(f'next: {command}' if command else '')
 
 
 class Timer:
@@ -121,7 +126,7 @@ class Timer:
     timer = Timer()
     with timer.part('data'): ...                # belongs to a step
     with timer.pause('eval'): ...               # does not: the clock of the steps begins anew behind it
-    timer.steps += 1
+    timer.step(n_tokens)
     timer.per_step()                            # seconds, since the last restart()
     """
 
@@ -131,7 +136,11 @@ class Timer:
         self.restart()
 
     def restart(self):
-        self.window, self.steps, self.data_before = time.time(), 0, self.total['data']
+        self.window, self.steps, self.tokens, self.data_before = time.time(), 0, 0, self.total['data']
+
+    def step(self, n_tokens):
+        self.steps += 1
+        self.tokens += n_tokens
 
     @contextlib.contextmanager
     def part(self, name):
@@ -152,6 +161,9 @@ class Timer:
 
     def per_step(self):
         return (time.time() - self.window) / self.steps
+
+    def tok_s(self):
+        return self.tokens / (time.time() - self.window)
 
     def minutes(self):
         return (time.time() - self.start) / 60

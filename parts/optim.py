@@ -89,7 +89,10 @@ class Guard:
     def state(self):
         """For the checkpoint."""
         return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
-                'bad_steps': sorted(self.bad_steps), 'vals': self.vals}
+                'bad_steps': sorted(self.bad_steps)}
+
+    def last_loss(self):
+        return self.window[-1][0] if self.window else math.inf
 
     def judge(self, step, loss, norm):
         """('skip', why): this update would do harm. ('spike', why): take it, but say so. (None, ''): take it."""
@@ -128,8 +131,7 @@ class Guard:
     def diagnose(self, step, val_loss, ln_v, warmup_steps, max_steps):
         """The event and the advice that the curves suggest after an evaluation, or None."""
         self.vals.append([step, val_loss])
-        loss = self.window[-1][0] if self.window else math.inf
-        return diagnose(self.vals, loss, ln_v, step, warmup_steps, max_steps)
+        return diagnose(self.vals, self.last_loss(), ln_v, step, warmup_steps, max_steps)
 
     def spoil_data(self, step, batches, vocab_size):
         """If that is a drill of this step: kill this process, wait, or put noise in the place of text."""
