@@ -7,17 +7,17 @@ prefers the better ones. DPO and its family, and a reward model.
     python dpo.py --init_from=resume --out_dir=out/dpo --data_dir=data/pairs     # resumes, bit for bit
     python dpo.py --init_from=out/sft --data_dir=data/pairs --loss_type=rm --out_dir=out/reward
 
-Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of {"prompt", "chosen",
-"rejected"}, the prompt as text or as messages; for kto also {"prompt", "completion", "label": true or false}.
-Writes out_dir as train.py does. The reference is init_from itself: its log-probabilities are computed once and
-kept in data_dir, so only one model is in memory.
+Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of {"prompt",
+"chosen", "rejected"}, the prompt as text or as messages; for kto also {"prompt", "completion", "label": true
+or false}. Writes out_dir as train.py does. The reference is init_from itself: its log-probabilities are
+computed once and kept in data_dir, so only one model is in memory.
 
-You should see a first loss of ln 2 (dpo), because policy and reference are still the same, or the run is refused;
-then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: to push a bad
-answer down by 5 and the good one by 2 serves it as well as to raise the good one, and since the two share most of
-their tokens, pushing one pushes the other. The probability goes to answers that nobody compared. nll_weight holds
-the good answers up (Pang et al. 2024, arXiv:2404.19733): without it, small models unlearn to answer; try
---nll_weight=0 and read samples.txt.
+You should see a first loss of ln 2 (dpo), because policy and reference are still the same, or the run is
+refused; then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: to
+push a bad answer down by 5 and the good one by 2 serves it as well as to raise the good one, and since the
+two share most of their tokens, pushing one pushes the other. The probability goes to answers that nobody
+compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733): without it, small models
+unlearn to answer; try --nll_weight=0 and read samples.txt.
 
 RLHF asks people which answer is more helpful, harmless and honest, fits a reward model to their choices
 (--loss_type=rm), and lets the policy maximise it by PPO, minus a KL penalty. DPO solves that same problem in
@@ -44,15 +44,15 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 # the loss
 loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains a reward model
 beta: float | None = None       # > 0: how dear a departure from the reference is; None = 0.1, for simpo 2
-label_smoothing = 0.0           # [0, 0.5): dpo: share of pairs that may be labelled the wrong way round (cDPO)
+label_smoothing = 0.0           # [0, 0.5): dpo: share of pairs that may be labelled the wrong way round
 gamma = 1.0                     # >= 0: simpo: by how much the better answer has to lead
-nll_weight = 1.0                # >= 0: of -log p(chosen) per token, beside dpo, ipo, kto, simpo; 0 = as published
+nll_weight = 1.0                # >= 0: of -log p(chosen) per token, beside dpo, ipo, kto, simpo; published: 0
 # optimisation
 epochs = 1.0                    # >= 0: times that each pair is seen
 max_steps = 0                   # >= 0: instead of epochs; 0 = as many as they take
 batch_size = 32                 # >= 1: pairs per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all; lower saves memory
-block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the model's context; longer ones are cut
+block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the model's context; the rest is cut
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-5            # >= 0: for millions of parameters; 5e-7 to 5e-6 for billions
 min_lr = 0.0                    # >= 0: where the schedule ends
@@ -72,7 +72,7 @@ show_batch: int | None = None   # >= 0: print the pairs of this step's batch, tr
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = what is native
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
 compile = False                 # torch.compile; lengths vary, so it compiles several times
 grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
 seed = 1337                     # [0, 2**32)
@@ -152,8 +152,8 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
 
 
 class Scorer(torch.nn.Module):
-    """Inputs and targets (N, T) -> (N,) float32: log p of the targets that are not IGNORE, summed. With a reward
-    head (rm), the score that it gives to the hidden state where the answer has ended."""
+    """Inputs and targets (N, T) -> (N,) float32: log p of the targets that are not IGNORE, summed. With a
+    reward head (rm), the score that it gives to the hidden state where the answer has ended."""
 
     def __init__(self, model, with_head=False):
         super().__init__()
@@ -176,8 +176,8 @@ class Scorer(torch.nn.Module):
 load = functools.partial(load_checkpoint, device=device)
 model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
 if tokenizer.vocab_size > model.config.vocab_size:
-    raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python sft.py '
-                     f'--init_from={init_from}')
+    raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
+                     f'sft.py --init_from={init_from}')
 model = model.like(dropout=0.0)         # or policy and reference would differ
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
@@ -191,8 +191,8 @@ pad = tokenizer.special.get('<|pad|>', 0)
 # --- data ---------------------------------------------------------------------------------------------------
 def collate(pairs, pad, newline):
     """Pairs -> inputs and targets, int64 (2 B, T): the chosen answers, then the rejected ones, padded on the
-    right. Targets are the answer's tokens up to <|im_end|>, all else IGNORE; newline: how many tokens of the frame
-    follow it."""
+    right. Targets are the answer's tokens up to <|im_end|>, all else IGNORE; newline: how many tokens of the
+    frame follow it."""
     rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     T = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
     x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)
@@ -210,33 +210,26 @@ held_out = records.read_pairs(val_path, block_size, tokenizer, loss_type)[0][:ev
 digests = [records.digest(train_path), records.digest(val_path)]
 newline = len(tokenizer.encode_inside('\n'))
 lengths = np.array([max(len(p) + len(a) for p, a in pair) for pair in pairs])
-steps_per_epoch = max(1, len(pairs) // batch_size)
-max_steps = max_steps or max(1, round(epochs * steps_per_epoch))
-eval_interval = eval_interval or steps_per_epoch
+batches = records.Batches(lengths, batch_size, seed)
+max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
+eval_interval = eval_interval or batches.per_epoch
 warmup_steps = min(warmup_steps, max_steps)
 optim.ends(max_steps, warmup_steps, learning_rate, min_lr)
 
 
-@functools.lru_cache(1)
-def batches_of(epoch):
-    return records.batches_by_length(epoch, lengths, batch_size, seed)
-
-
 def rows_of(step):
     """This process's pairs of a step, as micro-batches, (accumulated, micro_batch_size)."""
-    epoch, i = divmod(step, steps_per_epoch)
-    return batches_of(epoch)[i][rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
+    return batches.of(step)[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
 
 
 def tensors(some):
     """Inputs, targets (2 B, T) and lengths of the answers (2, B) of some pairs, on the device."""
-    x, y = (machine.to_device(a, device) for a in collate(some, pad, newline))
+    x, y = machine.to_device(collate(some, pad, newline), device)
     return x, y, (y != IGNORE).sum(1).view(2, -1)
 
 
 if show_batch is not None:
-    epoch, i = divmod(show_batch, steps_per_epoch)
-    for row, j in enumerate(batches_of(epoch)[i]):
+    for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
             print(f'--- step {show_batch}, pair {row} of {batch_size}, {name}\n{tokenizer.decode(prompt)}[['
                   f'{tokenizer.decode(answer[:len(answer) - newline])}]]')
@@ -263,7 +256,7 @@ def log_probs(model, pairs):
 needs_reference = loss_type in ('dpo', 'ipo', 'kto')
 ref, reference_hash = np.zeros((len(pairs) + len(held_out), 2)), None
 if state:
-    checkpoint.same_data(last_path, state.get('pairs'), f'{data_dir}/train.jsonl or val.jsonl', digests, out_dir)
+    checkpoint.same_data(last_path, state.get('pairs'), f'{data_dir}/*.jsonl', digests, out_dir)
     checkpoint.must_agree(last_path, state['config'], config, ['loss_type', 'optimizer'])
     config['init_from'] = state['config']['init_from']      # where the reference is
 if needs_reference:
@@ -275,8 +268,8 @@ if needs_reference:
         log.print(f'computing the reference log-probabilities of {len(ref):,} pairs')
         its_model = load(config['init_from'])[0] if state else model
         if reference.fingerprint(its_model) != reference_hash:
-            raise ValueError(f'{config["init_from"]} no longer holds the model that this run started from: its '
-                             'log-probabilities, deleted or damaged, cannot be computed again')
+            raise ValueError(f'{config["init_from"]} no longer holds the model that this run started from: '
+                             'its log-probabilities, deleted or damaged, cannot be computed again')
         found = np.concatenate([log_probs(its_model, pairs), log_probs(its_model, held_out)])
         if main_process:
             reference.write(reference_path, found)
@@ -291,7 +284,7 @@ if loss_type == 'rm' and not model.config.tie_embeddings:
     model.head.requires_grad_(False)    # no part of a score; DDP would wait for its gradient
 optimizers = optim.build(policy, optimizer, learning_rate, (beta1, beta2), weight_decay)
 if state:
-    machine.restore(model, optimizers, None, state['optimizers'])
+    optim.restore(model, None, optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
 if state and loss_type == 'rm':
@@ -325,16 +318,18 @@ kto_kl = state.get('kto_kl', 0.0)       # of the step before: so it is the same 
 
 
 def losses_of(scorer, some, ref):
-    """The losses of some pairs (B,), and FIGURES of each, and whether it has either answer, (10, B). kl: log p_ref
-    - log p, the mean over both answers: an estimate of KL(reference | policy), if the reference wrote them."""
+    """The losses of some pairs (B,), and FIGURES of each, and whether it has either answer, (10, B). kl: log
+    p_ref - log p, the mean over both answers: an estimate of KL(reference | policy), if the reference wrote
+    them."""
     x, y, n = tensors(some)
     ref = ref.to(device).T                                                                  # (2, B)
     with autocast:
         scores = scorer(x, y).view(2, -1)                                                   # (2, B)
-    losses, chosen, rejected = preference_loss(*scores, *ref, *n, loss_type, beta, label_smoothing, gamma, kto_kl)
+    losses, chosen, rejected = preference_loss(*scores, *ref, *n, loss_type, beta, label_smoothing, gamma,
+                                               kto_kl)
     with torch.no_grad():
         margin = chosen - rejected
-        accuracy = (margin > 0).float() + 0.5 * (margin == 0)                               # a tie is half right
+        accuracy = 0.5 + 0.5 * margin.sign()            # a tie is half right
         drift = (ref - scores.detach()).sum(0) / (n > 0).sum(0)
         figures = torch.stack([losses.detach(), accuracy, margin, chosen, rejected, *scores.detach(), drift,
                                *(n > 0).float()])
@@ -344,8 +339,8 @@ def losses_of(scorer, some, ref):
 
 
 def means(totals, n):
-    """The means of FIGURES over n pairs, from all processes' sums of the figures of losses_of. Where KTO's lines
-    have one answer each, those of the other kind do not count."""
+    """The means of FIGURES over n pairs, from all processes' sums of the figures of losses_of. Where KTO's
+    lines have one answer each, those of the other kind do not count."""
     *sums, n_chosen, n_rejected = machine.all_sum(*totals.tolist())
     found = {name: total / n for name, total in zip(FIGURES, sums)}
     for name in ('reward', 'logp'):
@@ -371,7 +366,8 @@ def answers():
     for (prompt, _), _ in held_out[:num_samples]:
         room = max(0, min(sample_tokens, model.config.block_size - len(prompt)))
         with autocast:
-            out = model.generate(torch.tensor([prompt], device=device), room, temperature=0, stop=tokenizer.stop)
+            out = model.generate(torch.tensor([prompt], device=device), room, temperature=0,
+                                 stop=tokenizer.stop)
         said.append((prompt, out[0, len(prompt):].tolist()))
     return said
 
@@ -380,18 +376,21 @@ def save(path, **more):
     """best.pt and last.pt: a GPT, as everywhere, and beside it the reward head."""
     if policy.head is not None:
         more['reward_head'] = policy.head.weight.detach()
-    save_checkpoint(path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash, config=config, **more)
+    save_checkpoint(path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash, config=config,
+                    **more)
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
+first = None
 if not state and (needs_reference or loss_type == 'rm'):
     zero, one = torch.zeros(1), torch.ones(1)
     should = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()
     first = evaluate(pairs, ref, rows_of(0), batch_size)
-    if not (abs(first['preference_loss'] - should) <= 1e-3 * max(1, should) and abs(beta * first['kl']) <= 0.01):
-        raise ValueError(f'the first {loss_type} loss is {first["preference_loss"]:.5f} and the KL '
-                         f'{first["kl"]:.4f}, but policy and reference are the same model: {should:.5f} and 0 are '
-                         f'expected; try --dtype=float32, and delete {data_dir}/reference-*.npy')
+    found, kl = first['preference_loss'], first['kl']
+    if not (abs(found - should) <= 1e-3 * max(1, should) and abs(beta * kl) <= 0.01):
+        raise ValueError(f'the first {loss_type} loss is {found:.5f} and the KL {kl:.4f}, but policy and '
+                         f'reference are the same model: {should:.5f} and 0 are expected; try '
+                         f'--dtype=float32, and delete {data_dir}/reference-*.npy')
 log.open(config, init_from == 'resume', step)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
@@ -399,18 +398,18 @@ log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # th
 show(config, log.say)
 log.changes(state.get('config', {}), config)
 log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
-log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; cut to '
-        f'{block_size} tokens: {n_cut}')
-log.say(f'  step     {batch_size} pairs = {world} x {device}, {dtype}, x {per_rank // micro_batch_size} accumulated '
-        f'x {micro_batch_size} at once')
-log.say(f'  plan     {max_steps:,} steps = {max_steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,} steps')
-if not state and (needs_reference or loss_type == 'rm'):
+log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
+        f'cut: {n_cut}')
+log.say(f'  step     {batch_size} pairs: {world} x {device}, {dtype}; {per_rank // micro_batch_size} '
+        f'accumulated x {micro_batch_size} at once')
+log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
+if first:
     log.say(f'  expect   a first {loss_type} loss of {should:.4f} and a margin of 0; found '
             f'{first["preference_loss"]:.4f} and {first["margin"]:+.4f}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
 watch = optim.Guard(state, scaler)
-probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how much does an update change it?
+probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 first_step = step
 stopping = False                # on Ctrl-C or SIGTERM
 timer = journal.Timer()
@@ -440,7 +439,7 @@ while True:
         with timer.pause('save'):
             if main_process:
                 save(f'{last_path}.new', kto_kl=kto_kl, pairs=digests, reference=reference_hash,
-                     optimizers=machine.states(optimizers), scaler=scaler.state_dict(), **watch.state())
+                     optimizers=optim.states(optimizers), scaler=scaler.state_dict(), **watch.state())
                 checkpoint.rotate(last_path, keep=2)
     if step >= max_steps or stopping:
         break
@@ -491,11 +490,11 @@ while True:
         dt = timer.per_step()
         log.say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | acc: {figures["accuracy"]:.2f} | margin: '
                 f'{figures["margin"]:+.3f} | rewards: {figures["chosen_reward"]:+.3f} '
-                f'{figures["rejected_reward"]:+.3f} | lr: {lr:.2e} | gnorm: {norm:.2f} | {dt * 1000:.0f} ms | '
-                f'eta {journal.clock(dt * (max_steps - step))}')
+                f'{figures["rejected_reward"]:+.3f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
+                f'{dt * 1000:.0f} ms | eta {journal.clock(dt * (max_steps - step))}')
         log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(),
-                    update_ratio=machine.change(before, probe), skipped=watch.skipped,
-                    memory_mb=machine.memory_mb(device), **timer.shares(), **{k: figures[k] for k in shown})
+                    update_ratio=optim.change(before, probe), skipped=watch.skipped,
+                    memory_mb=journal.memory_mb(device), **timer.shares(), **{k: figures[k] for k in shown})
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------

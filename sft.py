@@ -6,23 +6,23 @@ Supervised fine-tuning: a base model and conversations -> a model that answers.
     python sft.py --init_from=resume --out_dir=out/sft --data_dir=data/sft      # resumes, bit for bit
     torchrun --nproc_per_node=8 sft.py --init_from=out/base --data_dir=data/sft
 
-Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Llama), and data_dir/train.jsonl and
-val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. Writes out_dir
-as train.py does.
+Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Llama), and data_dir/train.jsonl
+and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. Writes
+out_dir as train.py does.
 
-The loop is train.py's; `diff train.py sft.py` is the lesson. The loss is new: it counts only the assistant's words
-and the <|im_end|> after them, in every turn. A model that is also trained on the questions learns to ask; one that
-is not trained on <|im_end|> never stops. Everything else is context, with IGNORE as its target.
+The loop is train.py's; `diff train.py sft.py` is the lesson. The loss is new: it counts only the assistant's
+words and the <|im_end|> after them, in every turn. A model that is also trained on the questions learns to
+ask; one that is not trained on <|im_end|> never stops. Everything else is context, with IGNORE as its target.
 
 You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's (the
-format is new to it), a fall within the first hundred steps, and val_loss that falls with it. When val_loss rises
-while the loss falls, the model learns the conversations by heart: use fewer epochs. With base_dir, the loss on the
-base model's data is measured, too: it shows how much is forgotten. Some of those data beside the conversations
-(replay; the pretraining mix of InstructGPT, arXiv:2203.02155) keep most of it.
+format is new to it), a fall within the first hundred steps, and val_loss that falls with it. When val_loss
+rises while the loss falls, the model learns the conversations by heart: use fewer epochs. With base_dir, the
+loss on the base model's data is measured, too: it shows how much is forgotten. Some of those data beside the
+conversations (replay; the pretraining mix of InstructGPT, arXiv:2203.02155) keep most of it.
 
 Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 """
-import functools, math, os, sys
+import functools, itertools, math, os, sys
 import numpy as np
 import torch
 from configurator import configure, show
@@ -64,7 +64,7 @@ show_batch: int | None = None   # >= 0: print the conversations of this step's b
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = what is native
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
 compile = False                 # torch.compile; lengths vary, so it compiles several times
 grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
 seed = 1337                     # [0, 2**32)
@@ -87,7 +87,8 @@ machine.join(device)
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
 model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
-model = model.grown(tokenizer.vocab_size).like(dropout=dropout)     # one of Hugging Face may lack tokens for chat
+model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
+model = model.like(dropout=dropout)
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 checkpoint.check_context(init_from, model.config.block_size, block_size)
@@ -99,8 +100,8 @@ pad, im_start = tokenizer.special.get('<|pad|>', 0), tokenizer.special['<|im_sta
 
 # --- data ---------------------------------------------------------------------------------------------------
 def cut(ids, mask, T, im_start):
-    """A conversation of at most T + 1 tokens. Too long a conversation is cut in this order: text after the last
-    answer; the oldest text; at last the end of the last answer itself, whose header stays."""
+    """A conversation of at most T + 1 tokens. Too long a conversation is cut in this order: text after the
+    last answer; the oldest text; at last the end of the last answer itself, whose header stays."""
     answer = end = len(mask) - mask[::-1].index(1) if 1 in mask else len(mask)
     while answer and mask[answer - 1]:
         answer -= 1
@@ -117,13 +118,13 @@ def read_conversations(path, T, tokenizer):
     n_cut = sum(len(a) < len(b) for (a, _), (b, _) in zip(short, whole))
     rows = [(ids, mask) for ids, mask in short if 1 in mask[1:]]
     if not rows:
-        raise ValueError(f'{path} has no conversation with an answer of which something is left in {T} tokens')
+        raise ValueError(f'{path} has no conversation with an answer, or none is left in {T} tokens')
     return rows, len(short) - len(rows), n_cut
 
 
 def collate(rows, pad):
-    """Conversations -> inputs and targets, int64 (B, T), T the longest. A target is the next token, where it is
-    to be learned, else IGNORE. Padding is on the right, where causal attention does not see it."""
+    """Conversations -> inputs and targets, int64 (B, T), T the longest. A target is the next token, where it
+    is to be learned, else IGNORE. Padding is on the right, where causal attention does not see it."""
     T = max(len(ids) for ids, _ in rows) - 1
     x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)
     for row, (ids, mask) in enumerate(rows):
@@ -134,12 +135,10 @@ def collate(rows, pad):
 
 def marked(ids, mask, tokenizer):
     """Text of a conversation, its trained parts in [[ ]]."""
-    text, start = '', 0
-    for i in range(1, len(ids) + 1):        # whole parts are decoded: one token may be half a character
-        if i == len(ids) or mask[i] != mask[start]:
-            part = tokenizer.decode(ids[start:i])
-            text += f'[[{part}]]' if mask[start] else part
-            start = i
+    text = ''
+    for trained, part in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
+        words = tokenizer.decode([i for i, _ in part])      # all at once: a token may be half a character
+        text += f'[[{words}]]' if trained else words
     return text
 
 
@@ -152,44 +151,33 @@ held_out = [held_out[i:i + micro_batch_size] for i in range(0, len(held_out), mi
 digest = records.digest(train_path)
 lengths = np.array([len(ids) for ids, _ in conversations])
 n_trained = sum(sum(mask) for _, mask in conversations)
-steps_per_epoch = max(1, len(conversations) // batch_size)
-max_steps = max_steps or max(1, round(epochs * steps_per_epoch))
-eval_interval = eval_interval or steps_per_epoch
+batches = records.Batches(lengths, batch_size, seed)
+max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
+eval_interval = eval_interval or batches.per_epoch
 warmup_steps = min(warmup_steps, max_steps)
 optim.ends(max_steps, warmup_steps, learning_rate, min_lr)
 if replay % world or (replay and base_dir is None):
-    raise ValueError(f'replay={replay} must be a multiple of the {world} processes, and needs --base_dir=FOLDER')
+    raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
 if base_dir is not None:
     base_meta, base_bins = data.open_bins(base_dir, block_size, ('train', 'val') if replay else ('val',))
     checkpoint.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'])
 token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
 
 
-@functools.lru_cache(1)
-def batches_of(epoch):
-    return records.batches_by_length(epoch, lengths, batch_size, seed)
-
-
-def to_device(arrays):
-    return [machine.to_device(a, device) for a in arrays]
-
-
 def load_batch(step):
     """This process's part of a step's batch, as micro-batches; the tokens of the whole batch."""
-    epoch, i = divmod(step, steps_per_epoch)
-    rows = batches_of(epoch)[i]                     # (batch_size,)
+    rows = batches.of(step)                         # (batch_size,)
     mine = rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
-    batches = [to_device(collate([conversations[j] for j in part], pad)) for part in mine]
+    parts = [collate([conversations[j] for j in part], pad) for part in mine]
     if replay:                                      # all of its tokens are trained
         starts = data.sequence_starts(step, replay, len(base_bins['train']), block_size, seed)[rank::world]
         for part in np.split(starts, range(micro_batch_size, len(starts), micro_batch_size)):
-            batches.append(to_device(data.sequences(base_bins['train'], part, block_size)))
-    return batches, int(lengths[rows].sum()) + replay * block_size
+            parts.append(data.sequences(base_bins['train'], part, block_size))
+    return [machine.to_device(part, device) for part in parts], int(lengths[rows].sum()) + replay * block_size
 
 
 if show_batch is not None:
-    epoch, i = divmod(show_batch, steps_per_epoch)
-    for row, j in enumerate(batches_of(epoch)[i]):
+    for row, j in enumerate(batches.of(show_batch)):
         text = marked(*conversations[j], tokenizer)
         print(f'--- step {show_batch}, conversation {row} of {batch_size}\n{text}')
     sys.exit()
@@ -200,7 +188,7 @@ optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight
 if state:
     checkpoint.same_data(last_path, state.get('conversations'), train_path, digest, out_dir)
     checkpoint.must_agree(last_path, state['config'], config, ['optimizer'])
-    machine.restore(model, optimizers, None, state['optimizers'])
+    optim.restore(model, None, optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
 net = torch.compile(model, dynamic=True) if compile else model
@@ -228,7 +216,8 @@ def evaluate(batches):
     """Nats per trained token and bits per byte of this process's batches and those of the others."""
     nats = tokens = n_bytes = 0
     model.eval()
-    for x, y in map(to_device, batches):                                    # (B, T) each
+    for arrays in batches:
+        x, y = machine.to_device(arrays, device)                            # (B, T) each
         trained = y[y != IGNORE].cpu().numpy()
         with autocast:
             nats += model(x, y)[1].item() * len(trained)
@@ -258,19 +247,19 @@ show(config, log.say)
 log.changes(state.get('config', {}), config)
 log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
-log.say(f'  data     {len(conversations):,} conversations, {n_held_out:,} held out, {lengths.sum():,} tokens, '
-        f'{n_trained / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
-log.say(f'  step     {batch_size} conversations = {world} x {device}, {dtype}, x {per_rank // micro_batch_size} '
-        f'accumulated x {micro_batch_size} at once')
-log.say(f'  plan     {max_steps:,} steps = {max_steps / steps_per_epoch:.2f} epochs of {steps_per_epoch:,} steps')
+log.say(f'  data     {len(conversations):,} conversations, {n_held_out:,} held out; {lengths.sum():,} '
+        f'tokens, {n_trained / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
+log.say(f'  step     {batch_size} conversations: {world} x {device}, {dtype}; '
+        f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} at once')
+log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
 if learning_rate > 1e-4 and sum(p.numel() for p in model.parameters()) > 1e8:
     log.say('  note     for more than 100M parameters a learning_rate of 1e-5 to 5e-5 is usual')
-if max_steps > 3 * steps_per_epoch:
+if max_steps > 3 * batches.per_epoch:
     log.say('  note     more than three epochs: watch val_loss, it is easy to learn conversations by heart')
 
 # --- the loop -----------------------------------------------------------------------------------------------
 watch = optim.Guard(state, scaler)
-probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how much does an update change it?
+probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 tokens_seen = state.get('tokens', 0)
 first_step = step
 stopping = False                # on Ctrl-C or SIGTERM
@@ -296,15 +285,15 @@ while True:
                     save_checkpoint(log.path('best.pt'), model, step=step, best_val=best_val, config=config,
                                     tokenizer_hash=tokenizer.hash)
             elif step and val_loss > 1.02 * best_val and watch.last_loss() < best_val:
-                log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, and the '
-                         'loss below: fewer epochs, or more conversations; best.pt has kept the best')
+                log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
+                         'and the loss below: fewer epochs, or more conversations; best.pt has kept the best')
 
     # 2. once in a while: save. Leave when all is done or someone asked to stop
     if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
         with timer.pause('save'):
             if main_process:
                 save_checkpoint(f'{last_path}.new', model, step=step, best_val=best_val, tokens=tokens_seen,
-                                conversations=digest, optimizers=machine.states(optimizers),
+                                conversations=digest, optimizers=optim.states(optimizers),
                                 scaler=scaler.state_dict(), tokenizer_hash=tokenizer.hash, config=config,
                                 **watch.state())
                 checkpoint.rotate(last_path, keep=2)
@@ -316,14 +305,14 @@ while True:
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     optim.set_lr(optimizers, lr)
     with timer.part('data'):
-        batches, n_tokens = load_batch(step)
-    n_scored = [int((y != IGNORE).sum()) for _, y in batches]
+        parts, n_tokens = load_batch(step)
+    n_scored = [int((y != IGNORE).sum()) for _, y in parts]
     n_all = machine.all_sum(sum(n_scored))[0]       # a mean of means would favour short answers
     loss_sum = 0.0
-    for i, (batch, n) in enumerate(zip(batches, n_scored)):
-        with machine.sync_if(net, i == len(batches) - 1), oom_advice:
+    for i, ((x, y), n) in enumerate(zip(parts, n_scored)):
+        with machine.sync_if(net, i == len(parts) - 1), oom_advice:
             with autocast:
-                loss = net(*batch)[1]
+                loss = net(x, y)[1]
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(loss * (n / n_all * world)).backward()
         loss_sum += loss.detach() * n
@@ -356,10 +345,11 @@ while True:
     if logging:
         dt = timer.per_step()
         log.say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
-                f'{dt * 1000:.0f} ms | {timer.tok_s():,.0f} tok/s | eta {journal.clock(dt * (max_steps - step))}')
-        log.metrics(step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(),
-                    trained=n_all, update_ratio=machine.change(before, probe), skipped=watch.skipped,
-                    memory_mb=machine.memory_mb(device), **timer.shares())
+                f'{dt * 1000:.0f} ms | {timer.tok_s():,.0f} tok/s | eta '
+                f'{journal.clock(dt * (max_steps - step))}')
+        log.metrics(step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm, dt=dt,
+                    tok_s=timer.tok_s(), trained=n_all, update_ratio=optim.change(before, probe),
+                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), **timer.shares())
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------

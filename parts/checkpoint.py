@@ -16,8 +16,8 @@ import torch
 
 
 def write(path, state):
-    """Written beside path, flushed to the disk, then renamed: a crash or a full disk leaves the old file as it
-    was."""
+    """Written beside path, flushed to the disk, then renamed: a crash or a full disk leaves the old file as
+    it was."""
     try:
         with open(f'{path}.tmp', 'wb') as f:
             torch.save(state, f)
@@ -150,8 +150,8 @@ def check_pretraining(last_path, state, config, meta, shards, world):
 
 
 def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
-    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab the rows of its embedding
-    are carried over from its own tokenizer; without, the two must be the same."""
+    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab the rows of its
+    embedding are carried over from its own tokenizer; without, the two must be the same."""
     model, state = load(init_from)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
     from_hf = not state
@@ -184,9 +184,9 @@ def with_rows_for(model, old, new):
 
 
 def carry_over(weight, old, new):
-    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token of the old one keeps its row. Any other
-    begins as the mean of the rows of the old tokens that spell it; a new special token, as the mean of all:
-    near where training will take it."""
+    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token of the old one keeps its row. Any
+    other begins as the mean of the rows of the old tokens that spell it; a new special token, as the mean of
+    all: near where training will take it."""
     ids = {token: i for i, token in enumerate(old.all_bytes)}
     rows = []
     for token in new.all_bytes:
@@ -204,8 +204,8 @@ def carry_over(weight, old, new):
 
 
 def to_fine_tune(init_from, last_path, load, load_tokenizer):
-    """A model that answers, or shall, with the tokenizer beside it: of last_path if init_from is 'resume', else
-    of init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
+    """A model that answers, or shall, with the tokenizer beside it: of last_path if init_from is 'resume',
+    else of init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load(init_from)

@@ -65,8 +65,8 @@ def open_sources(data_dir, meta, block_size):
 
 
 def sequences(data, starts, block_size):
-    """Inputs and targets at the given starts: two int64 arrays (B, T), the second one token later. data: a bin,
-    or a list with the bin of each row."""
+    """Inputs and targets at the given starts: two int64 arrays (B, T), the second one token later. data: a
+    bin, or a list with the bin of each row."""
     bins = data if isinstance(data, list) else [data] * len(starts)
     rows = [ids[s:s + block_size + 1].astype(np.int64) for ids, s in zip(bins, starts)]     # +1: the last target
     rows = np.stack(rows)
@@ -87,7 +87,8 @@ def spread(data, block_size, n_tokens, micro_batch_size=1, rank=0, world=1):
 
 
 def open_replay(replay_dir, block_size, n_replay, batch_size):
-    """The training bin of earlier data, of which n_replay sequences of a step are taken, and its meta.json."""
+    """The training bin of earlier data, of which n_replay sequences of a step are taken, and its
+    meta.json."""
     if not 0 < n_replay < batch_size:
         raise ValueError(f'replay_dir={replay_dir}: replay must make 1 to {batch_size - 1} of the {batch_size} '
                          f'sequences of a step, not {n_replay}')
@@ -161,8 +162,8 @@ class Mixture:
         return dict(zip(self.sources, (self.seen / max(1, self.seen.sum())).round(4).tolist()))
 
     def describe(self, n_train, epochs):
-        """A line for each source: its share of the tokens, and how often a run of so many epochs reads it. Data
-        that are read more than about four times help less and less (arXiv:2305.16264)."""
+        """A line for each source: its share of the tokens, and how often a run of so many epochs reads it.
+        Data that are read more than about four times help less and less (arXiv:2305.16264)."""
         if epochs > 4:
             yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
         for name, source in self.sources.items():

@@ -7,14 +7,15 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
     log.metrics(step=1, loss=9.01)              # a line of metrics.jsonl
     log.note(7, 'skip', 'loss nan: ...')        # both
 
-Copy this file alone: it needs the standard library.
+Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, glob, json, os, shutil, time
+import contextlib, glob, json, os, shutil, sys, time
+import torch
 
 try:
-    import fcntl
+    import fcntl, resource
 except ImportError:             # Windows
-    fcntl = None
+    fcntl = resource = None
 
 
 class Journal:
@@ -178,3 +179,12 @@ class Timer:
 def clock(seconds):
     """62.5 -> '1m02s'"""
     return f'{int(seconds // 60)}m{int(seconds % 60):02d}s'
+
+
+def memory_mb(device):
+    """The largest amount of memory so far: of the GPU, or of this process; None on Windows."""
+    if device.startswith('cuda'):
+        return torch.cuda.max_memory_allocated() / 2 ** 20
+    if resource:
+        unit = 1 if sys.platform == 'darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20

@@ -18,9 +18,9 @@ def digest(path):
 
 
 def read_jsonl(path, convert, advice):
-    """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON, or
-    that convert refuses (ValueError, KeyError, TypeError), is an error that names it; advice: how to make such
-    a file. A byte order mark and empty lines are passed over."""
+    """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON,
+    or that convert refuses (ValueError, KeyError, TypeError), is an error that names it; advice: how to make
+    such a file. A byte order mark and empty lines are passed over."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; {advice}')
     found = []
@@ -32,6 +32,22 @@ def read_jsonl(path, convert, advice):
             except (ValueError, KeyError, TypeError) as e:
                 raise ValueError(f'{path}, line {number}: {type(e).__name__}: {e}; {advice}') from e
     return found
+
+
+class Batches:
+    """Which of n rows make up a step, (batch_size,): batches.of(step). An epoch has `per_epoch` steps."""
+
+    def __init__(self, lengths, batch_size, seed):
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.per_epoch = max(1, len(lengths) // batch_size)
+        self.epoch = None
+
+    def of(self, step):
+        epoch, i = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.batches = batches_by_length(epoch, self.lengths, self.batch_size, self.seed)
+        return self.batches[i]
 
 
 def batches_by_length(epoch, lengths, batch_size, seed):
@@ -49,16 +65,16 @@ def batches_by_length(epoch, lengths, batch_size, seed):
 
 
 def fit(prompt, answer, T):
-    """Prompt and answer, ids, of at most T + 1 tokens together: too much is cut on the prompt's left, and on the
-    answer's right only if a quarter of the context, left for the prompt, is not enough."""
+    """Prompt and answer, ids, of at most T + 1 tokens together: too much is cut on the prompt's left, and on
+    the answer's right only if a quarter of the context, left for the prompt, is not enough."""
     keep = max(T + 1 - len(answer), (T + 1) // 4, 1)
     prompt = prompt[-keep:] if len(prompt) > keep else prompt
     return prompt, answer[:T + 1 - len(prompt)]
 
 
 def to_pair(record, tokenizer, loss_type):
-    """The ids of the prompt and of both answers, each with its <|im_end|>; [] for the answer that a KTO record
-    does not have."""
+    """The ids of the prompt and of both answers, each with its <|im_end|>; [] for the answer that a KTO
+    record does not have."""
     asked = record['prompt']
     if isinstance(asked, str):
         asked = [{'role': 'user', 'content': asked}]
@@ -78,8 +94,8 @@ def to_pair(record, tokenizer, loss_type):
 
 
 def read_pairs(path, T, tokenizer, loss_type):
-    """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many were cut, and how many
-    dropped, because both answers are the same."""
+    """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many were cut, and how
+    many dropped, because both answers are the same."""
     advice = 'a line is {"prompt", "chosen", "rejected"}: see python prepare.py --kind=preference ' \
              f'--source=FILE --out_dir={os.path.dirname(path)}'
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type), advice)
