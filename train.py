@@ -114,7 +114,7 @@ machine.join(device)
 # --- data ---------------------------------------------------------------------------------------------------
 meta, bins = data.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'))
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
-checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'its tokenizer', tokenizer.hash)
+checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'tokenizer.json', tokenizer.hash)
 data.check_vocabulary(data_dir, tokenizer.vocab_size, vocab_size)
 token_bytes = np.array(tokenizer.text_bytes)            # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)

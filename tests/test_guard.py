@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(data_dir, quiet,
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[:len(data) // 2])
     printed = ok(train(data_dir, tmp_path, '--keep=3', '--init_from=resume'))
-    assert printed.count('going on from an older checkpoint') == 2 and 'resumed at step 40' in printed
+    assert printed.count('resuming from an older checkpoint') == 2 and 'resumed at step 40' in printed
     a, b = (load_checkpoint(out / 'last.pt')[0].state_dict() for out in (quiet, tmp_path))
     assert all((a[k] == b[k]).all() for k in a)                 # the straight run, bit for bit
     for path in tmp_path.glob('last*.pt'):
