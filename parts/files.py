@@ -12,6 +12,7 @@ import requests, urllib3
 
 RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
 ENDINGS = '.py', '.py.gz', '.txt', '.txt.gz', '.md', '.md.gz', *RECORDS
+SHARD = 16_000_000              # bytes
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 # A server that is busy is asked again, later and later, or when its Retry-After says.
@@ -41,6 +42,18 @@ def find_files(source, folder='data/raw', hub='https://huggingface.co',
         raise ValueError(f'source={source!r} is neither stdlib, shakespeare nor codeparrot, nor a file, '
                          'folder or glob with .py .txt .md .jsonl .json (.gz) files')
     return [{'path': path} for path in sorted(found)]
+
+
+def shards(found):
+    """Cut a list of files into shards of work: a file of records is one; of small files, 16 MB together are."""
+    parts, size = [], 0
+    for file in found:
+        if not parts or size >= SHARD:
+            parts.append([])
+            size = 0
+        parts[-1].append(file)
+        size += SHARD if file['path'].endswith(RECORDS) else os.path.getsize(file['path'])
+    return parts
 
 
 # --- downloads ----------------------------------------------------------------------------------------------

@@ -37,13 +37,14 @@ def open_text(path):
     return io.TextIOWrapper(open_bytes(path), encoding='utf-8', newline='')
 
 
-def pieces(path, start, end):
+def pieces(path, start=0, end=1 << 62):
     """Characters start..end of a text file, at most PIECE at a time."""
+    position = 0
     with open_text(path) as f:
-        for position in range(0, end, PIECE):
-            block = f.read(PIECE)
+        while position < end and (block := f.read(PIECE)):
             if position + len(block) > start:
                 yield block[max(start - position, 0):end - position]
+            position += len(block)
 
 
 def strings_in(value):
@@ -176,16 +177,18 @@ def from_record(record, path, kind, max_chars):
     return doc
 
 
-def to_record(doc):
-    """The inverse of from_record: {'text'}, {'messages'} or a preference."""
+def to_record(doc, chat_format='messages'):
+    """The inverse of from_record: {'text'}, a conversation as messages, alpaca or vicuna, or a preference."""
     if 'roles' not in doc:
         return {'text': doc['texts'][0]}
     messages = [{'role': role, 'content': text} for role, text in zip(doc['roles'], doc['texts'])]
-    if 'scores' not in doc:
-        return {'messages': messages}
-    prompt = messages[0]['content'] if len(messages) == 1 else messages
-    names = ('completion',) if 'label' in doc['scores'] else ('chosen', 'rejected')
-    return {'prompt': prompt, **dict(zip(names, doc['texts'][len(messages):])), **doc['scores']}
+    if 'scores' in doc:
+        prompt = messages[0]['content'] if len(messages) == 1 else messages
+        names = ('completion',) if 'label' in doc['scores'] else ('chosen', 'rejected')
+        return {'prompt': prompt, **dict(zip(names, doc['texts'][len(messages):])), **doc['scores']}
+    if chat_format == 'alpaca':
+        return to_alpaca(messages)
+    return to_vicuna(messages) if chat_format == 'vicuna' else {'messages': messages}
 
 
 def is_sample(record):
