@@ -14,9 +14,9 @@ one, its text under `text` or `content`; any of them may be gzipped. One single 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. A document that is dropped is counted, with the reason.
 
-Input may be larger than memory. It is cut into shards, which several processes clean. The documents that stay
-wait, compressed, in out_dir/.work. A finished shard is never done again: after a crash, a full disk or a kill,
-the same command resumes. Memory grows with the number of documents only, by about 100 bytes each.
+Input may be larger than memory. It is cut into shards, which several processes clean. The documents that
+stay wait, compressed, in out_dir/.work. A finished shard is never done again: after a crash, a full disk or a
+kill, the same command resumes. Memory grows with the number of documents only, by about 100 bytes each.
 
 Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a document ends with
 <|endoftext|>), val_<source>.bin if there are several sources, tokenizer.json, meta.json, and report.md /
@@ -28,7 +28,7 @@ You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a
 The decision made here is the corpus: a model can only know what these files hold, and it shares their
 defects. Read report.md before you train. Each stage calls a file of parts/, which you may skip.
 """
-import functools, gzip, hashlib, json, os, time
+import functools, json, os, time
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, show
@@ -40,7 +40,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 # what, and where to
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, or a file, folder or glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
-kind = 'text'                   # text | sft | preference: sft are conversations, preference chosen and rejected answers
+kind = 'text'                   # text | sft | preference: sft: conversations; preference: two answers each
 out_dir = 'data/quickstart'     # train.bin, val.bin, tokenizer.json, meta.json, report.* go here
 val_fraction = 0.1              # (0, 1): held out, of the documents, or of the characters if there is but one
 max_docs = 0                    # >= 0: stop after so many documents of the one source; 0 = all
@@ -52,7 +52,7 @@ hub = 'https://huggingface.co'  # of codeparrot
 dataset = 'codeparrot/codeparrot-clean'     # of codeparrot: any dataset of .json.gz files there
 
 # cleaning; 0, False, '' or None switches a rule off; parts/filters.py says what each one does
-mode = 'auto'                   # auto | code | prose | chat | raw: raw has no rules; auto = code for .py, else prose, or chat
+mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: code for .py, ...
 strip_markup = True             # of prose: HTML tags and entities, LaTeX commands
 strip_licence = False           # of code: the comment at the top, if it is a licence
 basic_clean = False             # of prose: the source document's filter instead of ours, to compare
@@ -85,7 +85,7 @@ max_toxic = 1.0                 # >= 0: such words per 1,000
 min_margin = 0.0                # of preference: score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: of preference: share of annotators who agree
 max_per_prompt = 4              # >= 1: of eval.py's samples.jsonl: pairs, or passed answers, of a prompt
-prefer = 'passed'               # passed | taste | both: ... which won: passed, over failed; taste, among passed
+prefer = 'passed'               # passed | taste | both: ... which won: passed, over failed; taste, ...
 pii = True                      # e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
 decontaminate = ''              # benchmark files, comma-separated; documents that share an n-gram are dropped
 decontaminate_ngram = 13        # >= 1: words; GPT-3's choice
@@ -101,7 +101,7 @@ tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the p
 vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
 tokenizer_bytes = 1_000_000_000 # >= 1: train it on a sample of so many bytes
 gpt2_dir: str | None = None     # has GPT-2's vocab.bpe and encoder.json; None = tiktoken's cache or network
-write = 'bins'                  # bins | text: text: training documents as shards/*.jsonl.gz, for train.py --streaming
+write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # > 0: sources without weights get shares ~ tokens ^ (1 / temperature)
 mix_tokens = 0                  # >= 0: training tokens to mix; 0 = as many as the sources hold
 chat_format = 'messages'        # messages | alpaca | vicuna: of sft
@@ -118,10 +118,8 @@ if tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
 if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and --quality_bad')
 wanted_licences = {*licences.lower().split(',')} - {''}
-wanted_languages = {*languages.lower().split(',')} - {''}
-if unknown := wanted_languages - language.WORDS.keys():
-    raise ValueError(f'languages={languages}: {", ".join(unknown)} is not among '
-                     f'{",".join(sorted(language.WORDS))}')
+wanted_languages = language.check(languages)
+
 sources = sources or {source: (source, None)}
 corpus.check_mixture(sources)
 if max_docs and len(sources) > 1:
@@ -131,46 +129,37 @@ weighted = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weighted):
     raise ValueError('write=text writes every training document once; weights, --temperature and '
                      '--mix_tokens need --write=bins')
-tok = None                      # a ready tokenizer is loaded now, not when all is clean
-if tokenizer == 'gpt2':
-    tok = Tokenizer.gpt2(gpt2_dir)
-elif tokenizer.endswith('.json'):
-    tok = Tokenizer.load(tokenizer)
 
 # --- what there is to read ----------------------------------------------------------------------------------
-shards = []                     # {'source': name, 'files': [{'path': ...}, ...]}; the sources follow each other
-n_files = {}
-for name, (path, _) in sources.items():
+of_source, shards = {}, []      # shards: the files that are cleaned together; the sources follow each other
+for name, (path, weight) in sources.items():
     found = files.find_files(path, download_dir, hub, dataset)
-    n_files[name] = len(found)
+    of_source[name] = {'path': path, 'weight': weight, 'files': len(found)}
     shards += [{'source': name, 'files': some} for some in files.shards(found)]
+
 one_file = shards[0]['files'][0]['path']
-single = sum(n_files.values()) == 1 and kind == 'text' and not inputs.is_kind(one_file, inputs.RECORDS)
-if single:
+single = kind == 'text' and len(sources) == of_source[name]['files'] == 1 \
+    and not inputs.is_kind(one_file, inputs.RECORDS)
+if single:                      # one text without documents in it
     for name, off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1), ('write', 'bins')):
         if config[name] != off:
             raise ValueError(f'{name}={config[name]} is for documents, and {one_file} is one text, taken as '
                              'it is; give a folder or a .jsonl')
-    try:
-        n_chars = sum(map(len, inputs.pieces(one_file)))
-    except inputs.UNREADABLE as e:
-        raise ValueError(f'{one_file} cannot be read as UTF-8 text: {e}') from e
+    n_chars = inputs.count_chars(one_file)
+
 examples = {path: files.find_files(path, download_dir, hub, dataset)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
 blocked, allowed, toxic = map(filters.lines_of, (url_block, url_allow, toxic_words))
+benchmarks = {path: inputs.read_problems(path) for path in decontaminate.split(',') if path}
+ngrams = [copies.word_ngrams(text, decontaminate_ngram) for text in inputs.strings_in(benchmarks)
+          if len(copies.word_hashes(text)) >= decontaminate_ngram]
+benchmark_ngrams = np.unique(np.concatenate([np.zeros(0, np.uint64), *ngrams]))
 
-benchmarks = {}                 # {file: number of problems}
-benchmark_ngrams = [np.zeros(0, np.uint64)]
-for path in filter(None, decontaminate.split(',')):
-    problems = []
-    for line, problem, why in inputs.read_records(path):
-        if why:
-            raise ValueError(f'decontaminate: {path} is not JSON, nor JSON lines (line {line}: {why})')
-        problems.append(problem)
-    benchmarks[path] = len(problems)
-    benchmark_ngrams += [copies.word_ngrams(text, decontaminate_ngram) for text in inputs.strings_in(problems)
-                         if len(copies.word_hashes(text)) >= decontaminate_ngram]
-benchmark_ngrams = np.unique(np.concatenate(benchmark_ngrams))
+tok = None                      # a tokenizer that exists is loaded now, not when all is clean
+if tokenizer == 'gpt2':
+    tok = Tokenizer.gpt2(gpt2_dir)
+elif tokenizer.endswith('.json'):
+    tok = Tokenizer.load(tokenizer)
 show(config)
 
 # --- the stages: what happens to a document -----------------------------------------------------------------
@@ -197,10 +186,7 @@ def texts_of(source):
 
 
 language_model = language.Classifier.languages() if wanted_languages else None
-reference_model = language.NgramModel() if perplexity_reference else None
-if perplexity_reference:
-    for text in texts_of(perplexity_reference):
-        reference_model.add(text)
+reference_model = language.NgramModel.of(texts_of(perplexity_reference)) if perplexity_reference else None
 quality_model = None
 if quality_good:
     good = [(text, 'good') for text in texts_of(quality_good)]
@@ -235,16 +221,13 @@ def in_wanted_language(doc, tally):
             return f'language {found}'
 
 
-PROSE = {name: config[name] for name in (
-    'min_words', 'max_words', 'max_symbols', 'max_repetition', 'max_gibberish')}
-CODE = {name: config[name] for name in (
-    'max_line', 'mean_line', 'min_alphanumeric', 'autogenerated', 'config_test', 'no_keywords',
-    'min_assignments')}
+PROSE = 'min_words', 'max_words', 'max_symbols', 'max_repetition', 'max_gibberish'
+CODE = ('max_line', 'mean_line', 'min_alphanumeric', 'autogenerated', 'config_test', 'no_keywords',
+        'min_assignments')
 
 
 def by_rules(doc, tally):
-    text = doc['texts'][0]
-    record = inputs.to_record(doc)
+    record, text = inputs.to_record(doc), doc['texts'][0]
     if kind == 'sft' and chat_format == 'alpaca' and not inputs.fits_alpaca(doc['roles']):
         return 'not in the Alpaca form'
     if doc['mode'] == 'raw':
@@ -254,18 +237,16 @@ def by_rules(doc, tally):
         if not reason and parse and any(map(texts.syntax_error, filters.programs(record['messages']))):
             reason = 'code does not parse'
         return reason
-    if 'label' in record:                   # of kto: one answer, and whether it is good
-        return None if record['completion'].strip() else 'empty answer'
     if kind == 'preference':
         return filters.preference_reason(record, min_margin, min_agreement)
     if doc['mode'] == 'code':
         chance = corpus.hash64(to_utf8(text)) / 2 ** 64
-        reason = filters.code_reason(text, chance, **CODE)
+        reason = filters.code_reason(text, chance, **{name: config[name] for name in CODE})
         return 'does not parse' if not reason and parse and texts.syntax_error(text) else reason
     if basic_clean:
         doc['texts'] = [clean.basic_clean(text) or '']
         return None if doc['texts'][0] else 'basic_clean'
-    return filters.prose_reason(text, **PROSE)
+    return filters.prose_reason(text, **{name: config[name] for name in PROSE})
 
 
 def by_models(doc, tally):
@@ -279,20 +260,19 @@ def by_models(doc, tally):
             return 'too surprising'
     if quality_model and quality_model.predict(text)['good'] < min_quality:
         return 'low quality'
-    if toxic:
-        hits = filters.toxic_words(text, toxic)
-        if sum(hits.values()) * 1000 > max_toxic * len(text.split()):
-            tally['toxic words in what was dropped'].update(hits)
-            return 'toxic'
+    hits = filters.toxic_words(text, toxic) if toxic else {}
+    if sum(hits.values()) * 1000 > max_toxic * len(text.split()):
+        tally['toxic words in what was dropped'].update(hits)
+        return 'toxic'
 
 
 def without_personal_data(doc, tally):
     for i, text in enumerate(doc['texts'] if pii else ()):
         doc['texts'][i], hits = personal.hide_pii(text)
         tally[f'personal data in {doc["source"]}'].update(hits)
-        if hits and doc['mode'] == 'code' and texts.syntax_error(doc['texts'][i]) \
-                and not texts.syntax_error(text):
-            return 'personal data, or code like it'         # x@model.co is a product of matrices
+        if hits and doc['mode'] == 'code':
+            if texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
+                return 'personal data, or code like it'     # x@model.co is a product of matrices
 
 
 def not_in_benchmark(doc, tally):
@@ -314,12 +294,11 @@ def through_stages(doc, account):
     reason = None if any(map(str.strip, doc['texts'])) else 'empty'
     account.count('read', reason, size, size)
     for name, stage in STAGES.items():
-        if reason:
-            break
-        before = size
-        reason = stage(doc, account.counters)
-        size = sum(len(to_utf8(text)) for text in doc['texts'])
-        account.count(name, reason, before, size)
+        if not reason:
+            before = size
+            reason = stage(doc, account.counters)
+            size = sum(len(to_utf8(text)) for text in doc['texts'])
+            account.count(name, reason, before, size)
     return reason
 
 
@@ -337,23 +316,22 @@ def kept_documents(shard, account):
         if reason:
             continue
 
-        # What is written of a conversation or a preference is a line of JSON.
         text = doc['texts'][0]
-        if kind != 'text':
+        if kind != 'text':      # a line of train.jsonl
             text = json.dumps(inputs.to_record(doc, chat_format), ensure_ascii=False)
         encoded = [to_utf8(part) for part in doc['texts']]
-        # Copies may differ in white space. Conversations that begin alike stay on one side, and all of them
-        # may be told the same first.
-        told = doc.get('roles', [''])[0] == 'system'
         yield {'data': to_utf8(text), 'name': doc['path'], 'size': sum(map(len, encoded)),
+               # copies may differ in white space
                'exact': corpus.hash64(b'\n'.join(encoded).translate(None, b' \t\n\r\f\v')),
-               'split': corpus.hash64(encoded[1 if told else 0]), 'is_code': doc['mode'] == 'code',
-               'keys': near_keys(text)}
+               # conversations that begin alike, after a system that all may share, stay on one side
+               'split': corpus.hash64(encoded[doc.get('roles', [''])[0] == 'system']),
+               'is_code': doc['mode'] == 'code', 'keys': near_keys(text)}
 
 
 def shingles_of(text):
     """The set of word n-grams; of a line of JSON, of the texts in it."""
-    return copies.shingles(text if kind == 'text' else '\n'.join(inputs.strings_in(json.loads(text))), shingle)
+    words = text if kind == 'text' else '\n'.join(inputs.strings_in(json.loads(text)))
+    return copies.shingles(words, shingle)
 
 
 def near_keys(text):
@@ -365,32 +343,26 @@ def near_keys(text):
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        for file in shards[i]['files']:
-            if 'url' in file:
-                files.fetch(file['url'], file['sha256'], file['path'])
-        account = funnel.Funnel(n_samples)
+        files.fetch_all(shards[i]['files'])
+        account = funnel.Funnel(max(3, audit))
         docs.write_shard(i, kept_documents(shards[i], account), account)
-        for file in shards[i]['files']:
-            if 'url' in file and not keep_downloads:
-                os.remove(file['path'])
+        if not keep_downloads:
+            files.remove_fetched(shards[i]['files'])
     return i
 
 
-# Work done under other settings or rules, or with files that have changed since, must not be used.
+# Work that was done under other settings or rules, or with files that have changed since, must not be used.
+PARTS = clean, copies, corpus, files, filters, funnel, inputs, language, personal, texts
 LATER = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'temperature', 'mix_tokens',
          'out_dir', 'processes', 'val_fraction', 'max_docs', 'min_similarity', 'simhash_distance',
          'min_chars_per_token'}                 # settings that act after this pass
-CODE_FILES = [__file__] + [part.__file__ for part in (
-    clean, copies, corpus, files, filters, funnel, inputs, language, personal, texts)]
-read = [file for shard in shards for file in shard['files']] + [file for some in examples.values() for file in some]
-read += [{'path': path} for path in (*CODE_FILES, url_block, url_allow, toxic_words, *benchmarks) if path]
-state = [{name: value for name, value in config.items() if name not in LATER}]
-for file in read:
-    state.append([file['path'], file.get('sha256') or [os.path.getsize(file['path']), os.path.getmtime(file['path'])]])
+read = sum([shard['files'] for shard in shards] + [*examples.values()], [])
+rules = [__file__, *(part.__file__ for part in PARTS), url_block, url_allow, toxic_words, *benchmarks]
+state = corpus.state_of({name: value for name, value in config.items() if name not in LATER},
+                        read + [{'path': path} for path in rules if path])
 
-n_samples = max(3, audit)
-account = funnel.Funnel(n_samples)
-docs = corpus.Corpus(f'{out_dir}/.work', json.dumps(state), account)
+account = funnel.Funnel(max(3, audit))
+docs = corpus.Corpus(f'{out_dir}/.work', state, account)
 jobs = range(0 if single else len(shards))
 docs.gather(corpus.in_parallel(clean_shard, jobs, processes, 'cleaning'), max_docs)
 in_val = docs.split / 2 ** 64 < val_fraction            # sides follow from the text alone
@@ -405,9 +377,8 @@ if dedup != 'none' and docs.keep.any():
     docs.drop_copies('exact duplicates', 'exact duplicate', left[head[inverse]])
 
 if dedup == 'minhash' and docs.keep.any():
-    chances = [f'{s} with probability {copies.match_probability(s, bands, rows):.3f}' for s in (0.5, 0.7, 0.8, 0.9)]
-    print(f'{bands} bands of {rows} rows make candidates of documents of similarity {", ".join(chances)}; '
-          f'duplicates are those of {min_similarity} or more')
+    print(f'{bands} bands of {rows} rows compare documents of similarity ' + ', '.join(
+        f'{s} with probability {copies.match_probability(s, bands, rows):.3f}' for s in (0.5, 0.7, 0.8, 0.9)))
     left = np.flatnonzero(docs.keep)
     shingles = functools.lru_cache(512)(lambda i: shingles_of(docs.text(left[i])))
     columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
@@ -421,78 +392,65 @@ if dedup == 'simhash' and docs.keep.any():
     heads = copies.clusters(columns, lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance)
     docs.drop_copies('near duplicates', 'near duplicate', left[heads])
 
-# --- the tokenizer ------------------------------------------------------------------------------------------
+# --- the tokenizer: trained on training documents only ------------------------------------------------------
 train, val = docs.keep & ~in_val, docs.keep & in_val
-if single:                      # one document: its last part is held out, and nothing separates documents
+if single:                      # its last part is held out
     cut = int(n_chars * (1 - val_fraction))
-    sides = {'train': (0, cut), 'val': (cut, n_chars)}
     n_train, n_val, unit = cut, n_chars - cut, 'characters of text'
     train_texts, all_texts = inputs.pieces(one_file, 0, cut), inputs.pieces(one_file)
 else:
     n_train, n_val, unit = int(train.sum()), int(val.sum()), 'documents with text'
     share = min(1.0, tokenizer_bytes / max(1, docs.size[train].sum()))
     sample = train & (docs.exact / 2 ** 64 <= share)            # the hash is as good as random
-    train_texts, all_texts = map(docs.text, np.flatnonzero(sample)), map(docs.text, np.flatnonzero(docs.keep))
+    train_texts = map(docs.text, np.flatnonzero(sample))
+    all_texts = map(docs.text, np.flatnonzero(docs.keep))
 if not (n_train and n_val):
     docs.forget()
     unread = ''.join(f', {path} because of {m["first"]}' for path, m in [*account.malformed.items()][:1])
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({len(account.malformed)} files could not be read{unread}); both need some: give more, '
-                     'or another --val_fraction, or switch off rules (--mode=raw: all)')
+                     f'({len(account.malformed)} files could not be read{unread}); both need some: give '
+                     'more, or another --val_fraction, or switch off rules (--mode=raw: all)')
 
 if kind == 'text':
     special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     if tokenizer == 'bpe':
-        tok = Tokenizer.train(tqdm(train_texts, 'reading', unit=' docs', disable=None), vocab_size, special_tokens)
+        train_texts = tqdm(train_texts, 'reading', unit=' docs', disable=None)
+        tok = Tokenizer.train(train_texts, vocab_size, special_tokens)
     elif tokenizer == 'char':   # of all texts: a character that only validation holds must have an id too
         tok = Tokenizer.char(all_texts, special_tokens)
     elif tokenizer == 'byte':
         tok = Tokenizer.byte(special_tokens)
     separator = [] if single else [tok.special['<|endoftext|>']]
     dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
-    about_tokenizer = f'tokenizer {tok.kind} of {tok.vocab_size:,}, hash {tok.hash}'
-    print(about_tokenizer)
+    print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
 
 # --- encode: each shard -> the token ids of its documents ---------------------------------------------------
 
 
-def encode_shard(shard):
-    """Writes a shard's ids beside its texts; returns how the names of its files begin. BASE.npy comes last: the
-    number of tokens of each document, 0 if it is not in."""
-    lo, hi = docs.first[shard], docs.first[shard + 1]
-    depends_on = docs.keep[lo:hi].tobytes() + f'{tok.hash} {val_fraction} {write} {min_chars_per_token}'.encode()
-    base = docs.path(shard, hashlib.sha256(depends_on).hexdigest()[:12])
-    if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which is moved at the end
-        return base
-
+def encoded_documents(shard):
+    """Yield number, tokens, file and data of each document, as Corpus stores it."""
     names = docs.names(shard)
-    lengths = np.zeros(hi - lo, np.int64)
-    numbers = np.flatnonzero(docs.keep[lo:hi]) + lo
-    with open(f'{base}.train', 'wb') as train_file, open(f'{base}.val', 'wb') as val_file, \
-            gzip.GzipFile(f'{base}.jsonl.gz', 'wb', 1, mtime=0) as records:
-        for some in np.array_split(numbers, 1 + docs.size[lo:hi].sum() // 4_000_000):
-            batch = [docs.text(i) for i in some]
-            for i, text, ids in zip(some.tolist(), batch, tok.encode_batch(batch)):
-                if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
-                    continue
-                lengths[i - lo] = len(ids) + 1
-                if in_val[i]:
-                    val_file.write(np.array(ids + separator, dtype))
-                elif write == 'bins':
-                    train_file.write(np.array(ids + separator, dtype))
-                else:
-                    records.write(json.dumps({'text': text, 'path': names[i - lo]}).encode() + b'\n')
-    with open(f'{base}.tmp', 'wb') as f:
-        np.save(f, lengths)
-    os.replace(f'{base}.tmp', f'{base}.npy')
-    return base
+    for numbers, some in docs.batches(shard):
+        for i, text, ids in zip(numbers, some, tok.encode_batch(some)):
+            if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
+                continue
+            if write == 'text' and not in_val[i]:
+                record = {'text': text, 'path': names[i - docs.first[shard]]}
+                yield i, len(ids) + 1, 'jsonl.gz', json.dumps(record).encode() + b'\n'
+            else:
+                yield i, len(ids) + 1, 'val' if in_val[i] else 'train', np.array(ids + separator, dtype)
+
+
+def encode_shard(shard):
+    depends_on = f'{tok.hash} {val_fraction} {write} {min_chars_per_token}'.encode()
+    return docs.write_ids(shard, depends_on, encoded_documents(shard))
 
 
 ending = 'bin' if kind == 'text' else 'jsonl'
 bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}') for side in ('train', 'val')}
-encoded = []
+encoded = []                    # how the names of each shard's files begin
 if single:
-    for side, (start, end) in sides.items():
+    for side, (start, end) in {'train': (0, cut), 'val': (cut, n_chars)}.items():
         for text in inputs.pieces(one_file, start, end):
             bins[side].write(np.array(tok.encode_batch([text])[0], dtype), 0)
             bins[side].bytes += len(to_utf8(text))
@@ -506,10 +464,9 @@ elif kind == 'text':
 else:
     for i in np.flatnonzero(docs.keep):
         bins['val' if in_val[i] else 'train'].write(docs.text(i).encode() + b'\n', 1)
-if not single:
-    for side, which in (('train', train), ('val', val)):
-        bins[side].documents = int(which.sum())
-        bins[side].bytes = int(docs.size[which].sum())
+for side, which in (('train', train), ('val', val)):
+    bins[side].documents += int(which.sum())
+    bins[side].bytes += int(docs.size[which].sum())
 
 # --- mix: as many passes over each source as its weight asks for --------------------------------------------
 
@@ -519,74 +476,58 @@ def ids_of(shard, side):
     return np.memmap(path, dtype, 'r') if os.path.getsize(path) else ()
 
 
-def random_part(span, n_tokens):
-    """How many tokens to take of each document, int64 (n_docs,), to have n_tokens of those in span: whole
-    documents in the order of their hashes, which is as good as random; the last one is cut."""
-    order = np.flatnonzero(train[span]) + span.start
-    order = order[np.argsort(docs.exact[order], kind='stable')]
-    before = np.cumsum(lengths[order]) - lengths[order]
-    take = np.zeros(len(train), np.int64)
-    take[order] = np.clip(n_tokens - before, 0, lengths[order])
-    return take
-
-
-of_source, spans = {}, {}       # spans: the shards and the documents of a source
-for name, (path, weight) in sources.items():
-    known_licences = account.counters[f'licences of {name}'].most_common()
-    of_source[name] = {'path': path, 'weight': weight, 'files': n_files[name], 'licences': dict(known_licences)}
-    if kind == 'text' and not single:
-        mine = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
-        span = slice(docs.first[mine[0]], docs.first[mine[-1] + 1]) if mine else slice(0)
-        spans[name] = mine, span
-        s = of_source[name]
-        s['documents'] = int(docs.keep[span].sum())
-        s['tokens'] = int(lengths[span][train[span]].sum())
+mine = {}                       # {source: its shards}
+for name, s in of_source.items():
+    s['licences'] = dict(account.counters[f'licences of {name}'].most_common())
+    if encoded:
+        mine[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
+        own = docs.in_shards(mine[name])
+        s['documents'] = int((docs.keep & own).sum())
+        s['tokens'] = int(lengths[train & own].sum())
         if not s['tokens']:
             raise ValueError(f'no training document is left of the source {name}; --audit=20 writes down why')
 
-shares = {name: of_source[name]['weight'] or of_source[name]['tokens'] ** (1 / temperature) for name in spans}
-total = mix_tokens or sum(of_source[name]['tokens'] for name in spans)
-for name, (mine, span) in spans.items():
+total = mix_tokens or sum(of_source[name]['tokens'] for name in mine)
+shares = {name: of_source[name]['weight'] or of_source[name]['tokens'] ** (1 / temperature) for name in mine}
+for name, its_shards in mine.items():
     s = of_source[name]
     s['begins'] = bins['train'].items
+    val_bins = [bins['val']]
     if len(sources) > 1:
         bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin')
+        val_bins.append(bins[f'val_{name}'])
 
     passes, rest = divmod(round(total * shares[name] / sum(shares.values())), s['tokens'])
-    for i in mine * passes:     # with --write=text there is one pass, over no ids
-        bins['train'].write(ids_of(i, 'train'), int(train[docs.first[i]:docs.first[i + 1]].sum()))
-    take = random_part(span, rest)
-    for i in mine:
-        here = slice(docs.first[i], docs.first[i + 1])
-        ids = ids_of(i, 'train')
+    for i in its_shards * passes:       # with --write=text there is one pass, over no ids
+        bins['train'].write(ids_of(i, 'train'), int(train[docs.span(i)].sum()))
+    take = docs.random_part(train & docs.in_shards(its_shards), lengths, rest)
+    for i in its_shards:
+        here, ids = docs.span(i), ids_of(i, 'train')
         ends = np.cumsum(np.where(train[here], lengths[here], 0))
         for k in np.flatnonzero(take[here] > 1):
             begin = ends[k] - lengths[here][k]
             bins['train'].write(ids[begin:begin + take[here][k] - 1], 1)
             bins['train'].write(np.array(separator, dtype), 0)
-        bins['val'].write(ids_of(i, 'val'), int(val[here].sum()))
-        if len(sources) > 1:
-            bins[f'val_{name}'].write(ids_of(i, 'val'), int(val[here].sum()))
+        for b in val_bins:
+            b.write(ids_of(i, 'val'), int(val[here].sum()))
     s['mixed'] = bins['train'].items - s['begins']
     s['epochs'] = s['mixed'] / s['tokens']
 
 # --- count again, report, and give the files their names ----------------------------------------------------
 for b in bins.values():
     b.check(*(dtype, separator) if kind == 'text' else (np.dtype('uint8'), [ord('\n')]))
-both = bins['train'], bins['val']
-names = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
-report = {'stages': account.stages(names, both),
-          'malformed': sum(m['records'] for m in account.malformed.values()),
-          'malformed_files': account.malformed,
-          'documents': {side: bins[side].documents for side in ('train', 'val')},
-          'bytes': {side: bins[side].bytes for side in ('train', 'val')},
-          'sources': of_source, 'duplicates': docs.clusters, 'counts': account.counts()}
+stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
+report = account.report(stages, {side: bins[side] for side in ('train', 'val')}, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
 if benchmarks:
     dropped = account.counters['stage decontaminate']['dropped in a benchmark']
-    meta['decontaminated'] = {'problems': benchmarks, 'ngram': decontaminate_ngram, 'dropped': dropped}
+    meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
+                              'ngram': decontaminate_ngram, 'dropped': dropped}
+unit, about_tokenizer = 'bytes', ''
 if kind == 'text':
+    unit = f'tokens ({dtype})'
+    about_tokenizer = f'tokenizer {tok.kind} of {tok.vocab_size:,}, hash {tok.hash}'
     n_tokens = bins['train'].items if write == 'bins' else total
     meta['tokens'] = report['tokens'] = {'train': n_tokens, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
@@ -594,26 +535,17 @@ if kind == 'text':
     tok.save(f'{out_dir}/tokenizer.json.new')
 
 shown = [b for side, b in bins.items() if write == 'bins' or side != 'train']
-contents = {'report.md': funnel.report_md(report, meta, account, shown, about_tokenizer if kind == 'text' else ''),
+contents = {'report.md': funnel.report_md(report, meta, account, shown, about_tokenizer),
             'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
 if audit:
     contents['audit.md'] = funnel.audit_md(account)
 if write == 'bins':
-    corpus.publish(out_dir, contents, bins.values(), [file['path'] for file in read])
+    corpus.publish(out_dir, contents, bins.values(), read=[file['path'] for file in read])
 else:
-    corpus.publish(out_dir, contents, bins.values(), [], [f'{base}.jsonl.gz' for base in encoded])
+    corpus.publish(out_dir, contents, bins.values(), shards=[f'{base}.jsonl.gz' for base in encoded])
 docs.forget()
 
-for s in report['stages']:
-    if s['dropped']:
-        print(f'{s["name"]}: {s["docs_in"]:,} -> {s["docs_out"]:,} documents ({funnel.listed(s["dropped"])})')
-for b in shown:
-    unit = f'tokens ({dtype})' if kind == 'text' else 'bytes'
-    once = kind == 'text' and b.bytes and b.documents == b.written and b.items
-    per_token = f', {b.bytes / b.items:.2f} bytes per token' if once else ''
-    print(f'{b.path}: {b.written:,} documents, {b.items:,} {unit}{per_token}')
-if account.malformed:
-    print(f'{report["malformed"]} records could not be read; {out_dir}/report.md says which')
+print(*funnel.summary(report, shown, unit), sep='\n')
 following = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
 command = f'python {following} --data_dir={out_dir}'
 if write == 'text':

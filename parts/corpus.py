@@ -10,7 +10,7 @@ again.
 
 Copy this file alone: it needs numpy and tqdm.
 """
-import atexit, collections, concurrent.futures, functools, glob, hashlib, json, multiprocessing, os
+import atexit, collections, concurrent.futures, functools, glob, gzip, hashlib, json, multiprocessing, os
 import re, shutil, threading, time, zlib
 import numpy as np
 from tqdm import tqdm
@@ -30,6 +30,15 @@ def write_file(path, content):
     with open(f'{path}.tmp', 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
         f.write(content)
     os.replace(f'{path}.tmp', path)
+
+
+def state_of(settings, files):
+    """A text that differs when a setting or a file does; files: [{'path', perhaps 'sha256'}]."""
+    found = []
+    for file in files:
+        path = file['path']
+        found.append([path, file.get('sha256') or [os.path.getsize(path), os.path.getmtime(path)]])
+    return json.dumps([settings, found])
 
 
 # --- the documents ------------------------------------------------------------------------------------------
@@ -73,6 +82,7 @@ class Corpus:
         return f'{self.folder}/{shard:05}.{ending}'
 
     def has_shard(self, shard):
+        """Whether all of it is there."""
         return os.path.exists(self.path(shard, 'json'))
 
     def write_shard(self, shard, documents, funnel):
@@ -115,6 +125,17 @@ class Corpus:
         self.is_code = rows['is_code'].copy()
         self.keep = np.ones(len(rows), bool)
 
+    def span(self, shard):
+        """The documents of a shard, as a slice."""
+        return slice(self.first[shard], self.first[shard + 1])
+
+    def in_shards(self, shards):
+        """Which documents are in one of these shards, bool (n,)."""
+        which = np.zeros(len(self.keep), bool)
+        for shard in shards:
+            which[self.span(shard)] = True
+        return which
+
     def shard_of(self, i):
         return int(np.searchsorted(self.first, i, 'right')) - 1
 
@@ -138,6 +159,45 @@ class Corpus:
         keys = [np.load(self.path(i, 'keys.npy'), mmap_mode='r')[band].copy() for i in range(self.n_shards)
                 if self.first[i] < self.first[i + 1]]
         return np.concatenate(keys)[self.keep]
+
+    def batches(self, shard, size=4_000_000):
+        """Yield (numbers, texts) of the documents that are left of a shard, about `size` bytes at a time."""
+        here = self.span(shard)
+        numbers = np.flatnonzero(self.keep[here]) + here.start
+        for some in np.array_split(numbers, 1 + self.size[here].sum() // size):
+            yield some.tolist(), [self.text(i) for i in some]
+
+    def write_ids(self, shard, state, documents):
+        """Store the token ids of a shard beside its texts, unless that is done; returns how the files' names
+        begin: BASE.train and BASE.val for ids, BASE.jsonl.gz for records, BASE.npy for the number of tokens of
+        each document, 0 if it is not in. state: bytes that say what they depend on. documents: tuples of
+        number, tokens, which of the files ('train', 'val', 'jsonl.gz') and data for it."""
+        here = self.span(shard)
+        base = self.path(shard, hashlib.sha256(self.keep[here].tobytes() + state).hexdigest()[:12])
+        if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which publish moves
+            return base
+        lengths = np.zeros(len(self.keep[here]), np.int64)
+        with open(f'{base}.train', 'wb') as train, open(f'{base}.val', 'wb') as val, \
+                gzip.GzipFile(f'{base}.jsonl.gz', 'wb', 1, mtime=0) as records:
+            outputs = {'train': train, 'val': val, 'jsonl.gz': records}
+            for i, n_tokens, output, data in documents:
+                lengths[i - here.start] = n_tokens
+                outputs[output].write(data)
+        with open(f'{base}.tmp', 'wb') as f:
+            np.save(f, lengths)
+        os.replace(f'{base}.tmp', f'{base}.npy')        # last: it says that all is there
+        return base
+
+    def random_part(self, which, lengths, n_tokens):
+        """How many tokens to take of each document, int64 (n,), so that they are n_tokens of those in which,
+        bool (n,): whole documents in the order of their hashes, which is as good as random; the last one is
+        cut. lengths: the tokens of each document."""
+        order = np.flatnonzero(which)
+        order = order[np.argsort(self.exact[order], kind='stable')]
+        before = np.cumsum(lengths[order]) - lengths[order]
+        take = np.zeros(len(which), np.int64)
+        take[order] = np.clip(n_tokens - before, 0, lengths[order])
+        return take
 
     def drop(self, stage, reason, which):
         """Take documents out, by their numbers, and write it down."""
@@ -197,7 +257,7 @@ class Bin:
             raise ValueError(f'{path} holds {n:,} documents, not {self.written:,}: please report this bug')
 
 
-def publish(folder, contents, bins, read, shards=()):
+def publish(folder, contents, bins, read=(), shards=()):
     """Give the files of a result their names. contents: {name: text} (a tokenizer.json.new may lie there
     already); shards: paths of the shards of text, if they take the place of train.bin. All is on the disk
     before an old file goes, and meta.json comes last: a folder without it is not data, so two runs never
@@ -229,7 +289,7 @@ def publish(folder, contents, bins, read, shards=()):
 
 
 def check_mixture(sources):
-    """{name: (path, weight or None)}: ValueError if a setting is not like this. A name becomes a file's name."""
+    """ValueError if a setting is not like {name: (path, weight or None)}. The names become files' names."""
     for name, value in sources.items():
         well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
         weight = value[1] if well_formed else -1

@@ -45,7 +45,7 @@ def find_files(source, folder='data/raw', hub='https://huggingface.co',
 
 
 def shards(found):
-    """Cut a list of files into shards of work: a file of records is one; of small files, 16 MB together are."""
+    """Cut a list of files into shards of work: a file of records is one, of small files 16 MB together are."""
     parts, size = [], 0
     for file in found:
         if not parts or size >= SHARD:
@@ -94,6 +94,20 @@ def fetch(url, sha256, path):
                       'run the same command again')
     os.replace(part, path)
     return path
+
+
+def fetch_all(found):
+    """Fetch those of the files that are on a hub."""
+    for file in found:
+        if 'url' in file:
+            fetch(file['url'], file['sha256'], file['path'])
+
+
+def remove_fetched(found):
+    """Delete them again, when they are used up."""
+    for file in found:
+        if 'url' in file:
+            os.remove(file['path'])
 
 
 def size_of(path):

@@ -193,7 +193,9 @@ def programs(messages):
 
 def preference_reason(pair, min_margin=0.0, min_agreement=0.0):
     """Why a preference is not worth learning from, or None. Pairs that say nothing about margin or agreement
-    are kept."""
+    are kept. For kto: one answer, and whether it is good."""
+    if 'label' in pair:
+        return None if pair['completion'].strip() else 'empty answer'
     chosen, rejected = pair['chosen'].strip(), pair['rejected'].strip()
     if not chosen or not rejected:
         return 'empty answer'

@@ -49,11 +49,6 @@ class Funnel:
         often = self.counters['words in'].most_common(50_000)
         return [word for word, n in often if n >= 10 and not self.counters['words out'][word]]
 
-    def counts(self):
-        """The counters that have no place of their own in the report, the 100 largest entries of each."""
-        return {name: dict(counter.most_common(100)) for name, counter in sorted(self.counters.items())
-                if not name.startswith(('stage ', 'words ', 'licences '))}
-
     def add(self, counters, samples, malformed):
         for name, counter in counters.items():
             self.counters[name].update(counter)
@@ -82,6 +77,18 @@ class Funnel:
         return rows
 
 
+    def report(self, names, bins, sources, clusters):
+        """What report.json holds. bins: {'train', 'val'}."""
+        counts = {name: dict(counter.most_common(100)) for name, counter in sorted(self.counters.items())
+                  if not name.startswith(('stage ', 'words ', 'licences '))}
+        return {'stages': self.stages(names, bins.values()),
+                'malformed': sum(m['records'] for m in self.malformed.values()),
+                'malformed_files': self.malformed,
+                'documents': {side: b.documents for side, b in bins.items()},
+                'bytes': {side: b.bytes for side, b in bins.items()},
+                'sources': sources, 'duplicates': clusters, 'counts': counts}
+
+
 def table(*rows):
     """Lines of a Markdown table; the first row is its head."""
     lines = []
@@ -94,6 +101,22 @@ def table(*rows):
 def listed(counter):
     """'mit: 20, gpl: 1,000'"""
     return ', '.join(f'{name}: {n:,}' for name, n in counter.items()) or 'none'
+
+
+def summary(report, bins, unit):
+    """Lines for the terminal: what each stage dropped, what the files hold; unit: 'bytes', 'tokens (uint16)'."""
+    lines = []
+    for s in report['stages']:
+        if s['dropped']:
+            lines.append(f'{s["name"]}: {s["docs_in"]:,} -> {s["docs_out"]:,} documents ({listed(s["dropped"])})')
+    for b in bins:
+        line = f'{b.path}: {b.written:,} documents, {b.items:,} {unit}'
+        if unit != 'bytes' and b.bytes and b.items and b.documents == b.written:        # each of them once
+            line += f', {b.bytes / b.items:.2f} bytes per token'
+        lines.append(line)
+    if report['malformed']:
+        lines.append(f'{report["malformed"]} records could not be read; report.md says which')
+    return lines
 
 
 def report_md(report, meta, funnel, bins, tokenizer):

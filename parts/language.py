@@ -1,8 +1,7 @@
 """
 Two small models over byte n-grams: how surprising a text is, and which kind of text it is.
 
-    model = NgramModel()
-    model.add('some megabytes of good text ...')
+    model = NgramModel.of(['some megabytes of good text ...'])
     model.bits_per_byte('more of it')               # 2 to 3 for text like it, above 5 for noise
     Classifier.train([(text, 'good'), (text, 'bad'), ...]).predict(text)['good']        # 0.93
     Classifier.languages().predict('Wie geht es dir heute?')    # {'de': 0.31, 'nl': 0.17, 'en': 0.09, ...}
@@ -35,6 +34,14 @@ class NgramModel:
     def __init__(self, order=6, buckets=1 << 21):
         self.order, self.buckets = order, buckets
         self.counts = np.zeros((order + 1, buckets), np.uint32)
+
+    @classmethod
+    def of(cls, texts):
+        """A model of these texts."""
+        model = cls()
+        for text in texts:
+            model.add(text)
+        return model
 
     def add(self, text):
         for n in range(1, self.order + 1):
@@ -113,6 +120,14 @@ class Classifier:
             p = 1 / (np.arange(len(words)) + 30)
             examples += [(' '.join(rng.choice(words, 12, p=p / p.sum())), label) for _ in range(30)]
         return cls.train(examples, epochs=4, buckets=1 << 15)
+
+
+def check(languages):
+    """The set of a comma-separated list of languages; ValueError if one is not known."""
+    wanted = {*languages.lower().split(',')} - {''}
+    if unknown := wanted - WORDS.keys():
+        raise ValueError(f'languages={languages}: {", ".join(unknown)} is not among {",".join(sorted(WORDS))}')
+    return wanted
 
 
 # A language shows in its smallest words. By frequency, most frequent first.

@@ -47,6 +47,13 @@ def pieces(path, start=0, end=1 << 62):
             position += len(block)
 
 
+def count_chars(path):
+    try:
+        return sum(map(len, pieces(path)))
+    except UNREADABLE as e:
+        raise ValueError(f'{path} cannot be read as UTF-8 text: {e}') from e
+
+
 def strings_in(value):
     """Every text in a JSON value, but not the roles in a conversation."""
     if isinstance(value, str):
@@ -145,6 +152,16 @@ def read_records(path, longest=1 << 30):
                     yield line, record, why
     except UNREADABLE as e:
         yield line + 1, None, f'{type(e).__name__}: {e}'
+
+
+def read_problems(path):
+    """The records of a benchmark; ValueError if one cannot be read."""
+    problems = []
+    for line, problem, why in read_records(path):
+        if why:
+            raise ValueError(f'{path}, line {line}, is neither JSON nor JSON lines ({why})')
+        problems.append(problem)
+    return problems
 
 
 def from_record(record, path, kind, max_chars):
