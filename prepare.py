@@ -110,9 +110,14 @@ config = configure(globals())
 
 # --- settings that need each other --------------------------------------------------------------------------
 start_time = time.time()
-if tokenizer not in ('bpe', 'byte', 'char', 'gpt2') and not tokenizer.endswith('.json'):
+tok = None                      # a tokenizer that exists is loaded now, not when all is clean
+if tokenizer == 'gpt2':
+    tok = Tokenizer.gpt2(gpt2_dir)
+elif tokenizer.endswith('.json'):
+    tok = Tokenizer.load(tokenizer)
+elif tokenizer not in ('bpe', 'byte', 'char'):
     raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
-if tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
+elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
     raise ValueError(f'vocab_size={vocab_size} must be at least {256 + len(SPECIAL_TOKENS)}: the bytes and '
                      'the special tokens')
 if bool(quality_good) != bool(quality_bad):
@@ -121,7 +126,7 @@ wanted_licences = {*licences.lower().split(',')} - {''}
 wanted_languages = language.check(languages)
 
 sources = sources or {source: (source, None)}
-corpus.check_mixture(sources)
+files.check_sources(sources)
 if max_docs and len(sources) > 1:
     raise ValueError(f'max_docs={max_docs} would stop within the first source; to have less of several, use '
                      '--mix_tokens')
@@ -154,12 +159,6 @@ benchmarks = {path: inputs.read_problems(path) for path in decontaminate.split('
 ngrams = [copies.word_ngrams(text, decontaminate_ngram) for text in inputs.strings_in(benchmarks)
           if len(copies.word_hashes(text)) >= decontaminate_ngram]
 benchmark_ngrams = np.unique(np.concatenate([np.zeros(0, np.uint64), *ngrams]))
-
-tok = None                      # a tokenizer that exists is loaded now, not when all is clean
-if tokenizer == 'gpt2':
-    tok = Tokenizer.gpt2(gpt2_dir)
-elif tokenizer.endswith('.json'):
-    tok = Tokenizer.load(tokenizer)
 show(config)
 
 # --- the stages: what happens to a document -----------------------------------------------------------------
@@ -358,8 +357,7 @@ LATER = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'tem
          'min_chars_per_token'}                 # settings that act after this pass
 read = sum([shard['files'] for shard in shards] + [*examples.values()], [])
 rules = [__file__, *(part.__file__ for part in PARTS), url_block, url_allow, toxic_words, *benchmarks]
-state = corpus.state_of({name: value for name, value in config.items() if name not in LATER},
-                        read + [{'path': path} for path in rules if path])
+state = corpus.state_of(config, LATER, read + [{'path': path} for path in rules if path])
 
 account = funnel.Funnel(max(3, audit))
 docs = corpus.Corpus(f'{out_dir}/.work', state, account)
@@ -372,25 +370,19 @@ if max_docs and docs.keep.any():
     docs.drop('max_docs', 'beyond max_docs', np.flatnonzero(docs.keep)[max_docs:])
 
 if dedup != 'none' and docs.keep.any():
-    left = np.flatnonzero(docs.keep)
-    _, head, inverse = np.unique(docs.exact[left], return_index=True, return_inverse=True)
-    docs.drop_copies('exact duplicates', 'exact duplicate', left[head[inverse]])
+    docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
 
-if dedup == 'minhash' and docs.keep.any():
-    print(f'{bands} bands of {rows} rows compare documents of similarity ' + ', '.join(
-        f'{s} with probability {copies.match_probability(s, bands, rows):.3f}' for s in (0.5, 0.7, 0.8, 0.9)))
+if dedup in ('minhash', 'simhash') and docs.keep.any():
     left = np.flatnonzero(docs.keep)
-    shingles = functools.lru_cache(512)(lambda i: shingles_of(docs.text(left[i])))
-    columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
-    heads = copies.clusters(columns, lambda i, j: copies.jaccard(shingles(i), shingles(j)) >= min_similarity)
-    docs.drop_copies('near duplicates', 'near duplicate', left[heads])
-
-if dedup == 'simhash' and docs.keep.any():
-    left = np.flatnonzero(docs.keep)
-    prints = docs.keys(0).tolist()
-    columns = np.array([copies.simhash_keys(p, simhash_distance) for p in prints], np.uint64).T
-    heads = copies.clusters(columns, lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance)
-    docs.drop_copies('near duplicates', 'near duplicate', left[heads])
+    if dedup == 'minhash':
+        shingles = functools.lru_cache(512)(lambda i: shingles_of(docs.text(left[i])))
+        columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
+        same = lambda i, j: copies.jaccard(shingles(i), shingles(j)) >= min_similarity
+    else:
+        prints = docs.keys(0).tolist()
+        columns = np.array([copies.simhash_keys(p, simhash_distance) for p in prints], np.uint64).T
+        same = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
+    docs.drop_copies('near duplicates', 'near duplicate', left[copies.clusters(columns, same)])
 
 # --- the tokenizer: trained on training documents only ------------------------------------------------------
 train, val = docs.keep & ~in_val, docs.keep & in_val
@@ -448,7 +440,6 @@ def encode_shard(shard):
 
 ending = 'bin' if kind == 'text' else 'jsonl'
 bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}') for side in ('train', 'val')}
-encoded = []                    # how the names of each shard's files begin
 if single:
     for side, (start, end) in {'train': (0, cut), 'val': (cut, n_chars)}.items():
         for text in inputs.pieces(one_file, start, end):
@@ -457,9 +448,8 @@ if single:
         bins[side].documents = bins[side].written = 1
         account.count('read', None, bins[side].bytes, bins[side].bytes)
 elif kind == 'text':
-    encoded += corpus.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding')
-    lengths = np.concatenate([np.load(f'{base}.npy') for base in encoded])
-    docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (lengths == 0)))
+    docs.gather_ids(corpus.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
+    docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
     train, val = docs.keep & ~in_val, docs.keep & in_val
 else:
     for i in np.flatnonzero(docs.keep):
@@ -469,49 +459,30 @@ for side, which in (('train', train), ('val', val)):
     bins[side].bytes += int(docs.size[which].sum())
 
 # --- mix: as many passes over each source as its weight asks for --------------------------------------------
-
-
-def ids_of(shard, side):
-    path = f'{encoded[shard]}.{side}'
-    return np.memmap(path, dtype, 'r') if os.path.getsize(path) else ()
-
-
-mine = {}                       # {source: its shards}
+own = {}                        # {source: its shards}
 for name, s in of_source.items():
     s['licences'] = dict(account.counters[f'licences of {name}'].most_common())
-    if encoded:
-        mine[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
-        own = docs.in_shards(mine[name])
-        s['documents'] = int((docs.keep & own).sum())
-        s['tokens'] = int(lengths[train & own].sum())
+    if kind == 'text' and not single:
+        own[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
+        here = docs.in_shards(own[name])
+        s['documents'] = int((docs.keep & here).sum())
+        s['tokens'] = int(docs.lengths[train & here].sum())
         if not s['tokens']:
             raise ValueError(f'no training document is left of the source {name}; --audit=20 writes down why')
 
-total = mix_tokens or sum(of_source[name]['tokens'] for name in mine)
-shares = {name: of_source[name]['weight'] or of_source[name]['tokens'] ** (1 / temperature) for name in mine}
-for name, its_shards in mine.items():
+total = mix_tokens or sum(of_source[name]['tokens'] for name in own)
+parts = {name: of_source[name]['weight'] or of_source[name]['tokens'] ** (1 / temperature) for name in own}
+for name in own:
     s = of_source[name]
     s['begins'] = bins['train'].items
-    val_bins = [bins['val']]
-    if len(sources) > 1:
-        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin')
-        val_bins.append(bins[f'val_{name}'])
-
-    passes, rest = divmod(round(total * shares[name] / sum(shares.values())), s['tokens'])
-    for i in its_shards * passes:       # with --write=text there is one pass, over no ids
-        bins['train'].write(ids_of(i, 'train'), int(train[docs.span(i)].sum()))
-    take = docs.random_part(train & docs.in_shards(its_shards), lengths, rest)
-    for i in its_shards:
-        here, ids = docs.span(i), ids_of(i, 'train')
-        ends = np.cumsum(np.where(train[here], lengths[here], 0))
-        for k in np.flatnonzero(take[here] > 1):
-            begin = ends[k] - lengths[here][k]
-            bins['train'].write(ids[begin:begin + take[here][k] - 1], 1)
-            bins['train'].write(np.array(separator, dtype), 0)
-        for b in val_bins:
-            b.write(ids_of(i, 'val'), int(val[here].sum()))
+    # with --write=text this is one pass, over no ids
+    docs.write_tokens(bins['train'], own[name], train, round(total * parts[name] / sum(parts.values())))
     s['mixed'] = bins['train'].items - s['begins']
     s['epochs'] = s['mixed'] / s['tokens']
+    docs.write_all(bins['val'], 'val', own[name], val)
+    if len(sources) > 1:
+        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin')
+        docs.write_all(bins[f'val_{name}'], 'val', own[name], val)
 
 # --- count again, report, and give the files their names ----------------------------------------------------
 for b in bins.values():
@@ -524,10 +495,7 @@ if benchmarks:
     dropped = account.counters['stage decontaminate']['dropped in a benchmark']
     meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
                               'ngram': decontaminate_ngram, 'dropped': dropped}
-unit, about_tokenizer = 'bytes', ''
 if kind == 'text':
-    unit = f'tokens ({dtype})'
-    about_tokenizer = f'tokenizer {tok.kind} of {tok.vocab_size:,}, hash {tok.hash}'
     n_tokens = bins['train'].items if write == 'bins' else total
     meta['tokens'] = report['tokens'] = {'train': n_tokens, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
@@ -535,17 +503,17 @@ if kind == 'text':
     tok.save(f'{out_dir}/tokenizer.json.new')
 
 shown = [b for side, b in bins.items() if write == 'bins' or side != 'train']
-contents = {'report.md': funnel.report_md(report, meta, account, shown, about_tokenizer),
+contents = {'report.md': funnel.report_md(report, meta, account, shown),
             'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
 if audit:
     contents['audit.md'] = funnel.audit_md(account)
 if write == 'bins':
     corpus.publish(out_dir, contents, bins.values(), read=[file['path'] for file in read])
 else:
-    corpus.publish(out_dir, contents, bins.values(), shards=[f'{base}.jsonl.gz' for base in encoded])
+    corpus.publish(out_dir, contents, bins.values(), shards=[f'{base}.jsonl.gz' for base in docs.bases])
 docs.forget()
 
-print(*funnel.summary(report, shown, unit), sep='\n')
+print(*funnel.summary(report, meta, shown), sep='\n')
 following = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
 command = f'python {following} --data_dir={out_dir}'
 if write == 'text':

@@ -11,7 +11,7 @@ again.
 Copy this file alone: it needs numpy and tqdm.
 """
 import atexit, collections, concurrent.futures, functools, glob, gzip, hashlib, json, multiprocessing, os
-import re, shutil, threading, time, zlib
+import shutil, threading, time, zlib
 import numpy as np
 from tqdm import tqdm
 
@@ -32,8 +32,10 @@ def write_file(path, content):
     os.replace(f'{path}.tmp', path)
 
 
-def state_of(settings, files):
-    """A text that differs when a setting or a file does; files: [{'path', perhaps 'sha256'}]."""
+def state_of(config, ignored, files):
+    """A text that differs when a setting or a file does, but not for ignored settings. files: [{'path', perhaps
+    'sha256'}]."""
+    settings = {name: value for name, value in config.items() if name not in ignored}
     found = []
     for file in files:
         path = file['path']
@@ -169,35 +171,62 @@ class Corpus:
 
     def write_ids(self, shard, state, documents):
         """Store the token ids of a shard beside its texts, unless that is done; returns how the files' names
-        begin: BASE.train and BASE.val for ids, BASE.jsonl.gz for records, BASE.npy for the number of tokens of
-        each document, 0 if it is not in. state: bytes that say what they depend on. documents: tuples of
+        begin: BASE.train and BASE.val for ids, BASE.jsonl.gz for records, BASE.npy for the number of tokens
+        of each document, 0 if it is not in. state: bytes that say what they depend on. documents: tuples of
         number, tokens, which of the files ('train', 'val', 'jsonl.gz') and data for it."""
-        here = self.span(shard)
-        base = self.path(shard, hashlib.sha256(self.keep[here].tobytes() + state).hexdigest()[:12])
+        keep = self.keep[self.span(shard)]
+        base = self.path(shard, hashlib.sha256(keep.tobytes() + state).hexdigest()[:12])
         if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which publish moves
             return base
-        lengths = np.zeros(len(self.keep[here]), np.int64)
+        lengths = np.zeros(len(keep), np.int64)
         with open(f'{base}.train', 'wb') as train, open(f'{base}.val', 'wb') as val, \
                 gzip.GzipFile(f'{base}.jsonl.gz', 'wb', 1, mtime=0) as records:
             outputs = {'train': train, 'val': val, 'jsonl.gz': records}
             for i, n_tokens, output, data in documents:
-                lengths[i - here.start] = n_tokens
+                lengths[i - self.first[shard]] = n_tokens
                 outputs[output].write(data)
         with open(f'{base}.tmp', 'wb') as f:
             np.save(f, lengths)
         os.replace(f'{base}.tmp', f'{base}.npy')        # last: it says that all is there
         return base
 
-    def random_part(self, which, lengths, n_tokens):
-        """How many tokens to take of each document, int64 (n,), so that they are n_tokens of those in which,
-        bool (n,): whole documents in the order of their hashes, which is as good as random; the last one is
-        cut. lengths: the tokens of each document."""
-        order = np.flatnonzero(which)
+    def gather_ids(self, bases, dtype):
+        """Take in what write_ids has returned for each shard: bases, and lengths, int64 (n,)."""
+        self.bases = list(bases)
+        self.lengths = np.concatenate([np.load(f'{base}.npy') for base in self.bases])
+        self.dtype = dtype
+
+    def ids(self, shard, side):
+        path = f'{self.bases[shard]}.{side}'
+        return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
+
+    def write_all(self, b, side, shards, which):
+        """Write all ids of some shards to a Bin; which, bool (n,): the documents that are on this side."""
+        for shard in shards:
+            b.write(self.ids(shard, side), int(which[self.span(shard)].sum()))
+
+    def write_tokens(self, b, shards, which, n_tokens):
+        """Write n_tokens of the documents of some shards that are in which, bool (n,), to a Bin: whole passes
+        over them, then whole documents in the order of their hashes, which is as good as random; the last one
+        is cut, but keeps its separator."""
+        own = which & self.in_shards(shards)
+        passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
+        for _ in range(passes):
+            self.write_all(b, 'train', shards, own)
+
+        order = np.flatnonzero(own)
         order = order[np.argsort(self.exact[order], kind='stable')]
-        before = np.cumsum(lengths[order]) - lengths[order]
-        take = np.zeros(len(which), np.int64)
-        take[order] = np.clip(n_tokens - before, 0, lengths[order])
-        return take
+        before = np.cumsum(self.lengths[order]) - self.lengths[order]
+        take = np.zeros(len(own), np.int64)             # tokens of each document
+        take[order] = np.clip(rest - before, 0, self.lengths[order])
+        for shard in shards:
+            here, ids = self.span(shard), self.ids(shard, 'train')
+            lengths = np.where(own[here], self.lengths[here], 0)
+            ends = np.cumsum(lengths)
+            for i in np.flatnonzero(take[here] > 1):
+                begin = ends[i] - lengths[i]
+                b.write(ids[begin:begin + take[here][i] - 1], 1)
+                b.write(ids[ends[i] - 1:ends[i]], 0)
 
     def drop(self, stage, reason, which):
         """Take documents out, by their numbers, and write it down."""
@@ -209,6 +238,12 @@ class Corpus:
             row[f'dropped {reason}'] += len(which)
         for i in which[np.argsort(self.split[which])][:self.funnel.n_samples].tolist():
             self.funnel.sample(reason, int(self.split[i]), self.name(i), self.text(i))
+
+    def exact_copies(self):
+        """For each document that is left, the number of the first one with the same hash."""
+        left = np.flatnonzero(self.keep)
+        _, first, which = np.unique(self.exact[left], return_index=True, return_inverse=True)
+        return left[first[which]]
 
     def drop_copies(self, stage, reason, heads):
         """Keep the first document of each cluster. heads: its number, for each document that is left."""
@@ -286,21 +321,6 @@ def publish(folder, contents, bins, read=(), shards=()):
     for name in ('audit.md', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
         if os.path.exists(at(f'{name}.new')):
             os.replace(at(f'{name}.new'), at(name))
-
-
-def check_mixture(sources):
-    """ValueError if a setting is not like {name: (path, weight or None)}. The names become files' names."""
-    for name, value in sources.items():
-        well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
-        weight = value[1] if well_formed else -1
-        if weight is not None and not (isinstance(weight, int | float) and weight > 0):
-            raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight "
-                             'positive or None')
-        if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', name):
-            raise ValueError(f'source name {name!r} becomes a file name: use letters, digits, _ . -')
-    weights = [weight for _, weight in sources.values()]
-    if None in weights and any(weights):
-        raise ValueError('give every source a weight, or none of them')
 
 
 # --- processes ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ Files: those of a source, found on the disk or fetched from the network: once, r
 
 Copy this file alone: it needs requests.
 """
-import glob, hashlib, json, os, sysconfig
+import glob, hashlib, json, os, re, sysconfig
 import requests, urllib3
 
 RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
@@ -45,7 +45,7 @@ def find_files(source, folder='data/raw', hub='https://huggingface.co',
 
 
 def shards(found):
-    """Cut a list of files into shards of work: a file of records is one, of small files 16 MB together are."""
+    """Cut a list of files into shards of work: a file of records is one, of small files 16 MB are one."""
     parts, size = [], 0
     for file in found:
         if not parts or size >= SHARD:
@@ -54,6 +54,21 @@ def shards(found):
         parts[-1].append(file)
         size += SHARD if file['path'].endswith(RECORDS) else os.path.getsize(file['path'])
     return parts
+
+
+def check_sources(sources):
+    """ValueError if a setting is not like {name: (path, weight or None)}. The names become files' names."""
+    for name, value in sources.items():
+        well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
+        weight = value[1] if well_formed else -1
+        if weight is not None and not (isinstance(weight, int | float) and weight > 0):
+            raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight "
+                             'positive or None')
+        if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', name):
+            raise ValueError(f'source name {name!r} becomes a file name: use letters, digits, _ . -')
+    weights = [weight for _, weight in sources.values()]
+    if None in weights and any(weights):
+        raise ValueError('give every source a weight, or none of them')
 
 
 # --- downloads ----------------------------------------------------------------------------------------------

@@ -103,15 +103,17 @@ def listed(counter):
     return ', '.join(f'{name}: {n:,}' for name, n in counter.items()) or 'none'
 
 
-def summary(report, bins, unit):
-    """Lines for the terminal: what each stage dropped, what the files hold; unit: 'bytes', 'tokens (uint16)'."""
+def summary(report, meta, bins):
+    """Lines for the terminal: what each stage dropped, and what the files hold."""
     lines = []
     for s in report['stages']:
         if s['dropped']:
-            lines.append(f'{s["name"]}: {s["docs_in"]:,} -> {s["docs_out"]:,} documents ({listed(s["dropped"])})')
+            lines.append(f'{s["name"]}: {s["docs_in"]:,} -> {s["docs_out"]:,} documents '
+                         f'({listed(s["dropped"])})')
+    unit = f'tokens ({meta["dtype"]})' if 'dtype' in meta else 'bytes'
     for b in bins:
         line = f'{b.path}: {b.written:,} documents, {b.items:,} {unit}'
-        if unit != 'bytes' and b.bytes and b.items and b.documents == b.written:        # each of them once
+        if 'dtype' in meta and b.bytes and b.items and b.documents == b.written:        # each of them once
             line += f', {b.bytes / b.items:.2f} bytes per token'
         lines.append(line)
     if report['malformed']:
@@ -119,12 +121,13 @@ def summary(report, bins, unit):
     return lines
 
 
-def report_md(report, meta, funnel, bins, tokenizer):
-    """The report for people. report, meta: what report.json and meta.json hold; bins: the files to list;
-    tokenizer: a line about it, or ''."""
+def report_md(report, meta, funnel, bins):
+    """The report for people. report, meta: what report.json and meta.json hold; bins: the files to list."""
     config = meta['config']
     made_from = listed({f'{name}, files': s['files'] for name, s in report['sources'].items()})
-    lines = [f'# {config["out_dir"]}', '', f'Made from {made_from}' + (tokenizer and f'; {tokenizer}')]
+    lines = [f'# {config["out_dir"]}', '', f'Made from {made_from}']
+    if 'dtype' in meta:
+        lines[-1] += f'; tokenizer {config["tokenizer"]} of {meta["vocab_size"]:,}, hash {meta["tokenizer_hash"]}'
 
     rows = [('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped')]
     for s in report['stages']:

@@ -126,7 +126,8 @@ def check(languages):
     """The set of a comma-separated list of languages; ValueError if one is not known."""
     wanted = {*languages.lower().split(',')} - {''}
     if unknown := wanted - WORDS.keys():
-        raise ValueError(f'languages={languages}: {", ".join(unknown)} is not among {",".join(sorted(WORDS))}')
+        known = ','.join(sorted(WORDS))
+        raise ValueError(f'languages={languages}: {", ".join(unknown)} is not among {known}')
     return wanted
 
 
