@@ -28,7 +28,7 @@ You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a
 The decision made here is the corpus: a model can only know what these files hold, and it shares their
 defects. Read report.md before you train. Each stage calls a file of parts/, which you may skip.
 """
-import functools, json, os, time
+import functools, json, time
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, show
@@ -142,9 +142,9 @@ for name, (path, weight) in sources.items():
     of_source[name] = {'path': path, 'weight': weight, 'files': len(found)}
     shards += [{'source': name, 'files': some} for some in files.shards(found)]
 
+n_files = sum(s['files'] for s in of_source.values())
 one_file = shards[0]['files'][0]['path']
-single = kind == 'text' and len(sources) == of_source[name]['files'] == 1 \
-    and not inputs.is_kind(one_file, inputs.RECORDS)
+single = kind == 'text' and n_files == 1 and not inputs.is_kind(one_file, inputs.RECORDS)
 if single:                      # one text without documents in it
     for name, off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1), ('write', 'bins')):
         if config[name] != off:
@@ -156,9 +156,7 @@ examples = {path: files.find_files(path, download_dir, hub, dataset)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
 blocked, allowed, toxic = map(filters.lines_of, (url_block, url_allow, toxic_words))
 benchmarks = {path: inputs.read_problems(path) for path in decontaminate.split(',') if path}
-ngrams = [copies.word_ngrams(text, decontaminate_ngram) for text in inputs.strings_in(benchmarks)
-          if len(copies.word_hashes(text)) >= decontaminate_ngram]
-benchmark_ngrams = np.unique(np.concatenate([np.zeros(0, np.uint64), *ngrams]))
+benchmark_ngrams = copies.ngrams_of(inputs.strings_in([*benchmarks.values()]), decontaminate_ngram)
 show(config)
 
 # --- the stages: what happens to a document -----------------------------------------------------------------
@@ -287,16 +285,20 @@ STAGES = {'normalise': in_one_form, 'source': from_good_source, 'language': in_w
 # --- the first pass: each shard through all stages, by several processes ------------------------------------
 
 
+def size_of(doc):
+    return sum(len(to_utf8(text)) for text in doc['texts'])
+
+
 def through_stages(doc, account):
     """Change a document stage by stage; returns the reason to drop it, or None. Each stage is counted."""
-    size = sum(len(to_utf8(text)) for text in doc['texts'])
+    size = size_of(doc)
     reason = None if any(map(str.strip, doc['texts'])) else 'empty'
     account.count('read', reason, size, size)
     for name, stage in STAGES.items():
         if not reason:
             before = size
             reason = stage(doc, account.counters)
-            size = sum(len(to_utf8(text)) for text in doc['texts'])
+            size = size_of(doc)
             account.count(name, reason, before, size)
     return reason
 
@@ -318,12 +320,12 @@ def kept_documents(shard, account):
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
             text = json.dumps(inputs.to_record(doc, chat_format), ensure_ascii=False)
-        encoded = [to_utf8(part) for part in doc['texts']]
-        yield {'data': to_utf8(text), 'name': doc['path'], 'size': sum(map(len, encoded)),
-               # copies may differ in white space
-               'exact': corpus.hash64(b'\n'.join(encoded).translate(None, b' \t\n\r\f\v')),
-               # conversations that begin alike, after a system that all may share, stay on one side
-               'split': corpus.hash64(encoded[doc.get('roles', [''])[0] == 'system']),
+        # Copies may differ in white space. Conversations that begin alike stay on one side, whatever system
+        # they share.
+        whole = to_utf8('\n'.join(doc['texts'])).translate(None, b' \t\n\r\f\v')
+        start = 1 if doc.get('roles', [''])[0] == 'system' else 0
+        yield {'data': to_utf8(text), 'name': doc['path'], 'size': size_of(doc),
+               'exact': corpus.hash64(whole), 'split': corpus.hash64(to_utf8(doc['texts'][start])),
                'is_code': doc['mode'] == 'code', 'keys': near_keys(text)}
 
 
@@ -366,10 +368,10 @@ docs.gather(corpus.in_parallel(clean_shard, jobs, processes, 'cleaning'), max_do
 in_val = docs.split / 2 ** 64 < val_fraction            # sides follow from the text alone
 
 # --- duplicates: the first document of a cluster stays ------------------------------------------------------
-if max_docs and docs.keep.any():
+if max_docs:
     docs.drop('max_docs', 'beyond max_docs', np.flatnonzero(docs.keep)[max_docs:])
 
-if dedup != 'none' and docs.keep.any():
+if dedup != 'none':
     docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
 
 if dedup in ('minhash', 'simhash') and docs.keep.any():
@@ -398,10 +400,9 @@ else:
     all_texts = map(docs.text, np.flatnonzero(docs.keep))
 if not (n_train and n_val):
     docs.forget()
-    unread = ''.join(f', {path} because of {m["first"]}' for path, m in [*account.malformed.items()][:1])
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({len(account.malformed)} files could not be read{unread}); both need some: give '
-                     'more, or another --val_fraction, or switch off rules (--mode=raw: all)')
+                     f'({account.unread()}); both need some: give more, or another --val_fraction, or switch '
+                     'off rules (--mode=raw: all)')
 
 if kind == 'text':
     special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
@@ -459,34 +460,39 @@ for side, which in (('train', train), ('val', val)):
     bins[side].bytes += int(docs.size[which].sum())
 
 # --- mix: as many passes over each source as its weight asks for --------------------------------------------
-own = {}                        # {source: its shards}
+own_shards = {}                 # {source: its shards}
 for name, s in of_source.items():
     s['licences'] = dict(account.counters[f'licences of {name}'].most_common())
     if kind == 'text' and not single:
-        own[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
-        here = docs.in_shards(own[name])
-        s['documents'] = int((docs.keep & here).sum())
-        s['tokens'] = int(docs.lengths[train & here].sum())
+        own_shards[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
+        own = docs.in_shards(own_shards[name])
+        s['documents'] = int((docs.keep & own).sum())
+        s['tokens'] = int(docs.lengths[train & own].sum())
         if not s['tokens']:
             raise ValueError(f'no training document is left of the source {name}; --audit=20 writes down why')
 
-total = mix_tokens or sum(of_source[name]['tokens'] for name in own)
-parts = {name: of_source[name]['weight'] or of_source[name]['tokens'] ** (1 / temperature) for name in own}
-for name in own:
+sizes = {name: of_source[name]['tokens'] for name in own_shards}
+weights = {name: of_source[name]['weight'] or size ** (1 / temperature) for name, size in sizes.items()}
+total = mix_tokens or sum(sizes.values())
+for name, own in own_shards.items():
     s = of_source[name]
     s['begins'] = bins['train'].items
-    # with --write=text this is one pass, over no ids
-    docs.write_tokens(bins['train'], own[name], train, round(total * parts[name] / sum(parts.values())))
+    wanted = round(total * weights[name] / sum(weights.values()))
+    docs.write_tokens(bins['train'], own, train, wanted)        # --write=text: one pass, over no ids
     s['mixed'] = bins['train'].items - s['begins']
     s['epochs'] = s['mixed'] / s['tokens']
-    docs.write_all(bins['val'], 'val', own[name], val)
+
+    docs.write_all(bins['val'], 'val', own, val)
     if len(sources) > 1:
         bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin')
-        docs.write_all(bins[f'val_{name}'], 'val', own[name], val)
+        docs.write_all(bins[f'val_{name}'], 'val', own, val)
 
 # --- count again, report, and give the files their names ----------------------------------------------------
 for b in bins.values():
-    b.check(*(dtype, separator) if kind == 'text' else (np.dtype('uint8'), [ord('\n')]))
+    if kind == 'text':
+        b.check(dtype, separator)
+    else:
+        b.check(np.dtype('uint8'), [ord('\n')])        # a line each
 stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
 report = account.report(stages, {side: bins[side] for side in ('train', 'val')}, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},

@@ -33,8 +33,8 @@ def write_file(path, content):
 
 
 def state_of(config, ignored, files):
-    """A text that differs when a setting or a file does, but not for ignored settings. files: [{'path', perhaps
-    'sha256'}]."""
+    """A text that differs when a setting or a file does, but not for ignored settings. files: dicts with path
+    and perhaps sha256."""
     settings = {name: value for name, value in config.items() if name not in ignored}
     found = []
     for file in files:
@@ -229,7 +229,9 @@ class Corpus:
                 b.write(ids[ends[i] - 1:ends[i]], 0)
 
     def drop(self, stage, reason, which):
-        """Take documents out, by their numbers, and write it down."""
+        """Take documents out, by their numbers, and write it down. A stage that gets none is not mentioned."""
+        if not self.keep.any():
+            return
         row = self.funnel.counters[f'stage {stage}']
         row.update({'docs_in': int(self.keep.sum()), 'bytes_in': int(self.size[self.keep].sum())})
         self.keep[which] = False
@@ -247,6 +249,8 @@ class Corpus:
 
     def drop_copies(self, stage, reason, heads):
         """Keep the first document of each cluster. heads: its number, for each document that is left."""
+        if not self.keep.any():
+            return
         left = np.flatnonzero(self.keep)
         head, size = np.unique(heads, return_counts=True)
         largest = [i for i in np.argsort(-size, kind='stable')[:5].tolist() if size[i] > 1]

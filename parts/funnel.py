@@ -37,6 +37,11 @@ class Funnel:
         entry = self.malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})
         entry['records'] += 1
 
+    def unread(self):
+        """'2 files could not be read, a.txt because of line 1: ...'"""
+        first = [f', {path} because of {m["first"]}' for path, m in self.malformed.items()][:1]
+        return f'{len(self.malformed)} files could not be read' + ''.join(first)
+
     def count_words(self, text, kept):
         """Which words a document holds, to see later which of them vanished."""
         words = set(re.findall(r'[^\W\d_]{3,}', text.lower()))
@@ -127,7 +132,8 @@ def report_md(report, meta, funnel, bins):
     made_from = listed({f'{name}, files': s['files'] for name, s in report['sources'].items()})
     lines = [f'# {config["out_dir"]}', '', f'Made from {made_from}']
     if 'dtype' in meta:
-        lines[-1] += f'; tokenizer {config["tokenizer"]} of {meta["vocab_size"]:,}, hash {meta["tokenizer_hash"]}'
+        lines[-1] += (f'; tokenizer {config["tokenizer"]} of {meta["vocab_size"]:,}, hash '
+                      f'{meta["tokenizer_hash"]}')
 
     rows = [('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped')]
     for s in report['stages']:
