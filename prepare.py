@@ -14,14 +14,13 @@ one, its text under `text` or `content`; any of them may be gzipped. One single 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. A document that is dropped is counted, with the reason.
 
-Input may be larger than memory. It is cut into shards, which several processes clean. The documents that
-stay wait, compressed, in out_dir/.work. A finished shard is never done again: after a crash, a full disk or a
-kill, the same command resumes. Memory grows with the number of documents only, by about 100 bytes each.
+Input may be larger than memory. It is cut into shards, which several processes clean. What stays waits,
+compressed, in out_dir/.work. A finished shard is never done again: after a crash, a full disk or a kill, the
+same command resumes. Memory grows with the number of documents only, by about 100 bytes each.
 
 Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a document ends with
-<|endoftext|>), val_<source>.bin if there are several sources, tokenizer.json, meta.json, and report.md /
-report.json: what came in, what was dropped and why, what is on the disk. For --kind=sft and preference,
-train.jsonl and val.jsonl instead of bins and tokenizer.
+<|endoftext|>), val_<source>.bin if there are several sources, tokenizer.json, meta.json, report.md and
+report.json. For --kind=sft and preference, train.jsonl and val.jsonl instead of bins and tokenizer.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 
@@ -118,38 +117,30 @@ elif tokenizer.endswith('.json'):
 elif tokenizer not in ('bpe', 'byte', 'char'):
     raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
 elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
-    raise ValueError(f'vocab_size={vocab_size} must be at least {256 + len(SPECIAL_TOKENS)}: the bytes and '
-                     'the special tokens')
+    raise ValueError(f'vocab_size={vocab_size} must be >= {256 + len(SPECIAL_TOKENS)}: bytes, special tokens')
 if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and --quality_bad')
 wanted_licences = {*licences.lower().split(',')} - {''}
 wanted_languages = language.check(languages)
 
 sources = sources or {source: (source, None)}
-files.check_sources(sources)
 if max_docs and len(sources) > 1:
-    raise ValueError(f'max_docs={max_docs} would stop within the first source; to have less of several, use '
-                     '--mix_tokens')
+    raise ValueError(f'max_docs={max_docs} would stop within the first source; use --mix_tokens')
+shards = files.shards(sources, download_dir, hub, dataset)      # the files that are cleaned together
 weighted = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weighted):
-    raise ValueError('write=text writes every training document once; weights, --temperature and '
-                     '--mix_tokens need --write=bins')
+    raise ValueError('write=text writes every document once; weights, --temperature and --mix_tokens need '
+                     '--write=bins')
 
 # --- what there is to read ----------------------------------------------------------------------------------
-of_source, shards = {}, []      # shards: the files that are cleaned together; the sources follow each other
-for name, (path, weight) in sources.items():
-    found = files.find_files(path, download_dir, hub, dataset)
-    of_source[name] = {'path': path, 'weight': weight, 'files': len(found)}
-    shards += [{'source': name, 'files': some} for some in files.shards(found)]
-
-n_files = sum(s['files'] for s in of_source.values())
+n_files = {name: sum(len(s['files']) for s in shards if s['source'] == name) for name in sources}
 one_file = shards[0]['files'][0]['path']
-single = kind == 'text' and n_files == 1 and not inputs.is_kind(one_file, inputs.RECORDS)
+single = kind == 'text' and sum(n_files.values()) == 1 and not inputs.is_kind(one_file, inputs.RECORDS)
 if single:                      # one text without documents in it
     for name, off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1), ('write', 'bins')):
         if config[name] != off:
-            raise ValueError(f'{name}={config[name]} is for documents, and {one_file} is one text, taken as '
-                             'it is; give a folder or a .jsonl')
+            raise ValueError(f'{name}={config[name]} needs documents, and {one_file} is one text; give a '
+                             'folder or a .jsonl')
     n_chars = inputs.count_chars(one_file)
 
 examples = {path: files.find_files(path, download_dir, hub, dataset)
@@ -184,11 +175,9 @@ def texts_of(source):
 
 language_model = language.Classifier.languages() if wanted_languages else None
 reference_model = language.NgramModel.of(texts_of(perplexity_reference)) if perplexity_reference else None
-quality_model = None
-if quality_good:
-    good = [(text, 'good') for text in texts_of(quality_good)]
-    bad = [(text, 'bad') for text in texts_of(quality_bad)]
-    quality_model = language.Classifier.train(good + bad)
+quality = [(text, name) for name, path in (('good', quality_good), ('bad', quality_bad)) if path
+           for text in texts_of(path)]
+quality_model = language.Classifier.train(quality) if quality_good else None
 
 
 def in_one_form(doc, tally):
@@ -230,16 +219,17 @@ def by_rules(doc, tally):
     if doc['mode'] == 'raw':
         return None
     if kind == 'sft':
-        reason = filters.messages_reason(record['messages'])
-        if not reason and parse and any(map(texts.syntax_error, filters.programs(record['messages']))):
-            reason = 'code does not parse'
-        return reason
+        programs = filters.programs(record['messages']) if parse else []
+        wrong = 'code does not parse' if any(map(texts.syntax_error, programs)) else None
+        return filters.messages_reason(record['messages']) or wrong
     if kind == 'preference':
         return filters.preference_reason(record, min_margin, min_agreement)
     if doc['mode'] == 'code':
         chance = corpus.hash64(to_utf8(text)) / 2 ** 64
         reason = filters.code_reason(text, chance, **{name: config[name] for name in CODE})
-        return 'does not parse' if not reason and parse and texts.syntax_error(text) else reason
+        if not reason and parse and texts.syntax_error(text):
+            reason = 'does not parse'
+        return reason
     if basic_clean:
         doc['texts'] = [clean.basic_clean(text) or '']
         return None if doc['texts'][0] else 'basic_clean'
@@ -285,20 +275,16 @@ STAGES = {'normalise': in_one_form, 'source': from_good_source, 'language': in_w
 # --- the first pass: each shard through all stages, by several processes ------------------------------------
 
 
-def size_of(doc):
-    return sum(len(to_utf8(text)) for text in doc['texts'])
-
-
 def through_stages(doc, account):
     """Change a document stage by stage; returns the reason to drop it, or None. Each stage is counted."""
-    size = size_of(doc)
+    size = inputs.size_of(doc)
     reason = None if any(map(str.strip, doc['texts'])) else 'empty'
     account.count('read', reason, size, size)
     for name, stage in STAGES.items():
         if not reason:
             before = size
             reason = stage(doc, account.counters)
-            size = size_of(doc)
+            size = inputs.size_of(doc)
             account.count(name, reason, before, size)
     return reason
 
@@ -324,7 +310,7 @@ def kept_documents(shard, account):
         # they share.
         whole = to_utf8('\n'.join(doc['texts'])).translate(None, b' \t\n\r\f\v')
         start = 1 if doc.get('roles', [''])[0] == 'system' else 0
-        yield {'data': to_utf8(text), 'name': doc['path'], 'size': size_of(doc),
+        yield {'data': to_utf8(text), 'name': doc['path'], 'size': inputs.size_of(doc),
                'exact': corpus.hash64(whole), 'split': corpus.hash64(to_utf8(doc['texts'][start])),
                'is_code': doc['mode'] == 'code', 'keys': near_keys(text)}
 
@@ -345,7 +331,7 @@ def near_keys(text):
 def clean_shard(i):
     if not docs.has_shard(i):
         files.fetch_all(shards[i]['files'])
-        account = funnel.Funnel(max(3, audit))
+        account = funnel.Funnel(n_samples)
         docs.write_shard(i, kept_documents(shards[i], account), account)
         if not keep_downloads:
             files.remove_fetched(shards[i]['files'])
@@ -361,10 +347,11 @@ read = sum([shard['files'] for shard in shards] + [*examples.values()], [])
 rules = [__file__, *(part.__file__ for part in PARTS), url_block, url_allow, toxic_words, *benchmarks]
 state = corpus.state_of(config, LATER, read + [{'path': path} for path in rules if path])
 
-account = funnel.Funnel(max(3, audit))
+n_samples = max(3, audit)
+account = funnel.Funnel(n_samples)
 docs = corpus.Corpus(f'{out_dir}/.work', state, account)
-jobs = range(0 if single else len(shards))
-docs.gather(corpus.in_parallel(clean_shard, jobs, processes, 'cleaning'), max_docs)
+if not single:
+    docs.gather(corpus.in_parallel(clean_shard, range(len(shards)), processes, 'cleaning'), max_docs)
 in_val = docs.split / 2 ** 64 < val_fraction            # sides follow from the text alone
 
 # --- duplicates: the first document of a cluster stays ------------------------------------------------------
@@ -401,8 +388,7 @@ else:
 if not (n_train and n_val):
     docs.forget()
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({account.unread()}); both need some: give more, or another --val_fraction, or switch '
-                     'off rules (--mode=raw: all)')
+                     f'({account.unread()}); give more, or another --val_fraction, or --mode=raw: no rules')
 
 if kind == 'text':
     special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
@@ -460,8 +446,9 @@ for side, which in (('train', train), ('val', val)):
     bins[side].bytes += int(docs.size[which].sum())
 
 # --- mix: as many passes over each source as its weight asks for --------------------------------------------
-own_shards = {}                 # {source: its shards}
-for name, s in of_source.items():
+of_source, own_shards = {}, {}  # own_shards: the numbers of a source's shards
+for name, (path, weight) in sources.items():
+    s = of_source[name] = {'path': path, 'weight': weight, 'files': n_files[name]}
     s['licences'] = dict(account.counters[f'licences of {name}'].most_common())
     if kind == 'text' and not single:
         own_shards[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
@@ -499,8 +486,8 @@ meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('document
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
 if benchmarks:
     dropped = account.counters['stage decontaminate']['dropped in a benchmark']
-    meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
-                              'ngram': decontaminate_ngram, 'dropped': dropped}
+    problems = {path: len(records) for path, records in benchmarks.items()}
+    meta['decontaminated'] = {'problems': problems, 'ngram': decontaminate_ngram, 'dropped': dropped}
 if kind == 'text':
     n_tokens = bins['train'].items if write == 'bins' else total
     meta['tokens'] = report['tokens'] = {'train': n_tokens, 'val': bins['val'].items}
@@ -509,14 +496,9 @@ if kind == 'text':
     tok.save(f'{out_dir}/tokenizer.json.new')
 
 shown = [b for side, b in bins.items() if write == 'bins' or side != 'train']
-contents = {'report.md': funnel.report_md(report, meta, account, shown),
-            'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
-if audit:
-    contents['audit.md'] = funnel.audit_md(account)
-if write == 'bins':
-    corpus.publish(out_dir, contents, bins.values(), read=[file['path'] for file in read])
-else:
-    corpus.publish(out_dir, contents, bins.values(), shards=[f'{base}.jsonl.gz' for base in docs.bases])
+pages = funnel.pages(report, meta, account, shown)
+paths = [file['path'] for file in read]
+corpus.publish(out_dir, pages, bins.values(), paths, docs.bases if write == 'text' else ())
 docs.forget()
 
 print(*funnel.summary(report, meta, shown), sep='\n')

@@ -65,6 +65,7 @@ class Corpus:
         self.funnel = funnel
         self.clusters = {}              # {stage: sizes of clusters of copies, and the largest}
         self.open_texts = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'texts'), 'rb'))
+        self.gather([])                 # nothing yet
         settings = f'{folder}/settings'
         if os.path.exists(settings):
             with open(settings, encoding='utf-8') as f:
@@ -229,7 +230,7 @@ class Corpus:
                 b.write(ids[ends[i] - 1:ends[i]], 0)
 
     def drop(self, stage, reason, which):
-        """Take documents out, by their numbers, and write it down. A stage that gets none is not mentioned."""
+        """Take documents out, by their numbers, and write it down; not if there are none to begin with."""
         if not self.keep.any():
             return
         row = self.funnel.counters[f'stage {stage}']
@@ -296,18 +297,18 @@ class Bin:
             raise ValueError(f'{path} holds {n:,} documents, not {self.written:,}: please report this bug')
 
 
-def publish(folder, contents, bins, read=(), shards=()):
+def publish(folder, contents, bins, read, bases=()):
     """Give the files of a result their names. contents: {name: text} (a tokenizer.json.new may lie there
-    already); shards: paths of the shards of text, if they take the place of train.bin. All is on the disk
+    already); bases: what write_ids returned, if its records take the place of train.bin. All is on the disk
     before an old file goes, and meta.json comes last: a folder without it is not data, so two runs never
-    mix. What an earlier run left goes, unless it is in read: the paths that this run has read."""
+    mix. Files of an earlier run go, unless this run has read them: read, a list of paths."""
     at = functools.partial(os.path.join, folder)
     for name, text in contents.items():
         write_file(at(f'{name}.new'), text)
     if os.path.exists(at('meta.json')):
         os.remove(at('meta.json'))
 
-    stay = {os.path.realpath(path) for path in [*read, *(b.path for b in bins)]}
+    stay = {os.path.realpath(path) for path in [*(() if bases else read), *(b.path for b in bins)]}
     for pattern in ('val_*.bin', 'audit.md', f'shards/{"[0-9]" * 5}.jsonl.gz'):
         for path in glob.glob(at(pattern)):
             if os.path.realpath(path) not in stay:
@@ -317,11 +318,11 @@ def publish(folder, contents, bins, read=(), shards=()):
 
     for b in bins:
         os.replace(f'{b.path}.tmp', b.path)
-    if shards:
+    if bases:
         os.remove(at('train.bin'))
         os.makedirs(at('shards'), exist_ok=True)
-    for i, path in enumerate(shards):
-        os.replace(path, at(f'shards/{i:05}.jsonl.gz'))
+    for i, base in enumerate(bases):
+        os.replace(f'{base}.jsonl.gz', at(f'shards/{i:05}.jsonl.gz'))
     for name in ('audit.md', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
         if os.path.exists(at(f'{name}.new')):
             os.replace(at(f'{name}.new'), at(name))

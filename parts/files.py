@@ -44,20 +44,11 @@ def find_files(source, folder='data/raw', hub='https://huggingface.co',
     return [{'path': path} for path in sorted(found)]
 
 
-def shards(found):
-    """Cut a list of files into shards of work: a file of records is one, of small files 16 MB are one."""
-    parts, size = [], 0
-    for file in found:
-        if not parts or size >= SHARD:
-            parts.append([])
-            size = 0
-        parts[-1].append(file)
-        size += SHARD if file['path'].endswith(RECORDS) else os.path.getsize(file['path'])
-    return parts
-
-
-def check_sources(sources):
-    """ValueError if a setting is not like {name: (path, weight or None)}. The names become files' names."""
+def shards(sources, folder, hub, dataset):
+    """The files of several sources, {name: (path, weight or None)}, cut into shards of work: [{'source',
+    'files'}]. A file of records is one; of small files, 16 MB together are one. A wrong setting of sources is
+    a ValueError; their names become files' names."""
+    found = []
     for name, value in sources.items():
         well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
         weight = value[1] if well_formed else -1
@@ -69,6 +60,16 @@ def check_sources(sources):
     weights = [weight for _, weight in sources.values()]
     if None in weights and any(weights):
         raise ValueError('give every source a weight, or none of them')
+
+    for name, (path, _) in sources.items():
+        size = SHARD                    # each source begins a shard
+        for file in find_files(path, folder, hub, dataset):
+            if size >= SHARD:
+                found.append({'source': name, 'files': []})
+                size = 0
+            found[-1]['files'].append(file)
+            size += SHARD if file['path'].endswith(RECORDS) else os.path.getsize(file['path'])
+    return found
 
 
 # --- downloads ----------------------------------------------------------------------------------------------

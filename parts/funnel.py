@@ -186,3 +186,12 @@ def audit_md(funnel):
         texts = [f'## {path}\n\n````\n{text}\n````\n' for _, path, text in samples]
         chapters.append(f'# {reason}\n' + '\n'.join(texts))
     return '\n'.join(chapters)
+
+
+def pages(report, meta, funnel, bins):
+    """{name: text} of all files that tell of a run."""
+    found = {'report.md': report_md(report, meta, funnel, bins), 'report.json': json.dumps(report, indent=1),
+             'meta.json': json.dumps(meta, indent=1)}
+    if meta['config']['audit']:
+        found['audit.md'] = audit_md(funnel)
+    return found

@@ -208,6 +208,11 @@ def to_record(doc, chat_format='messages'):
     return to_vicuna(messages) if chat_format == 'vicuna' else {'messages': messages}
 
 
+def size_of(doc):
+    """Bytes of a document's texts; half a pair of surrogates counts as U+FFFD."""
+    return sum(len(text.encode('utf-8', 'surrogatepass')) for text in doc['texts'])
+
+
 def is_sample(record):
     """Whether eval.py wrote this record."""
     return isinstance(record, dict) and {'outcome', 'task_id', 'completion'} <= record.keys() \
