@@ -390,11 +390,11 @@ if not (n_train and n_val):
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
                      f'({account.unread()}); give more, or another --val_fraction, or --mode=raw: no rules')
 
+dtype, separator = np.dtype('uint8'), [ord('\n')]        # of train.jsonl
 if kind == 'text':
     special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     if tokenizer == 'bpe':
-        train_texts = tqdm(train_texts, 'reading', unit=' docs', disable=None)
-        tok = Tokenizer.train(train_texts, vocab_size, special_tokens)
+        tok = Tokenizer.train(tqdm(train_texts, 'reading', disable=None), vocab_size, special_tokens)
     elif tokenizer == 'char':   # of all texts: a character that only validation holds must have an id too
         tok = Tokenizer.char(all_texts, special_tokens)
     elif tokenizer == 'byte':
@@ -408,14 +408,13 @@ if kind == 'text':
 
 def encoded_documents(shard):
     """Yield number, tokens, file and data of each document, as Corpus stores it."""
-    names = docs.names(shard)
-    for numbers, some in docs.batches(shard):
-        for i, text, ids in zip(numbers, some, tok.encode_batch(some)):
+    for numbers, names, some in docs.batches(shard):
+        for i, name, text, ids in zip(numbers, names, some, tok.encode_batch(some)):
             if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
                 continue
             if write == 'text' and not in_val[i]:
-                record = {'text': text, 'path': names[i - docs.first[shard]]}
-                yield i, len(ids) + 1, 'jsonl.gz', json.dumps(record).encode() + b'\n'
+                line = json.dumps({'text': text, 'path': name}).encode() + b'\n'
+                yield i, len(ids) + 1, 'jsonl.gz', line
             else:
                 yield i, len(ids) + 1, 'val' if in_val[i] else 'train', np.array(ids + separator, dtype)
 
@@ -426,7 +425,7 @@ def encode_shard(shard):
 
 
 ending = 'bin' if kind == 'text' else 'jsonl'
-bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}') for side in ('train', 'val')}
+bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', dtype, separator) for side in ('train', 'val')}
 if single:
     for side, (start, end) in {'train': (0, cut), 'val': (cut, n_chars)}.items():
         for text in inputs.pieces(one_file, start, end):
@@ -471,15 +470,12 @@ for name, own in own_shards.items():
 
     docs.write_all(bins['val'], 'val', own, val)
     if len(sources) > 1:
-        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin')
+        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin', dtype, separator)
         docs.write_all(bins[f'val_{name}'], 'val', own, val)
 
 # --- count again, report, and give the files their names ----------------------------------------------------
 for b in bins.values():
-    if kind == 'text':
-        b.check(dtype, separator)
-    else:
-        b.check(np.dtype('uint8'), [ord('\n')])        # a line each
+    b.check()
 stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
 report = account.report(stages, {side: bins[side] for side in ('train', 'val')}, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
@@ -489,8 +485,8 @@ if benchmarks:
     problems = {path: len(records) for path, records in benchmarks.items()}
     meta['decontaminated'] = {'problems': problems, 'ngram': decontaminate_ngram, 'dropped': dropped}
 if kind == 'text':
-    n_tokens = bins['train'].items if write == 'bins' else total
-    meta['tokens'] = report['tokens'] = {'train': n_tokens, 'val': bins['val'].items}
+    n_train = bins['train'].items if write == 'bins' else total
+    meta['tokens'] = report['tokens'] = {'train': n_train, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
              'separators': not single}
     tok.save(f'{out_dir}/tokenizer.json.new')
@@ -505,7 +501,6 @@ print(*funnel.summary(report, meta, shown), sep='\n')
 following = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
 command = f'python {following} --data_dir={out_dir}'
 if write == 'text':
-    print(f'{out_dir}/shards: {bins["train"].documents:,} documents, {n_tokens:,} tokens, as text')
     command += f' --streaming={out_dir}/shards'
 if kind == 'text' and tok.kind == 'char':       # the config's prompt may have other characters
     command += ' --sample_prompt='

@@ -164,11 +164,11 @@ class Corpus:
         return np.concatenate(keys)[self.keep]
 
     def batches(self, shard, size=4_000_000):
-        """Yield (numbers, texts) of the documents that are left of a shard, about `size` bytes at a time."""
-        here = self.span(shard)
+        """Yield numbers, names and texts of the documents that are left of a shard, `size` bytes at a time."""
+        here, names = self.span(shard), self.names(shard)
         numbers = np.flatnonzero(self.keep[here]) + here.start
         for some in np.array_split(numbers, 1 + self.size[here].sum() // size):
-            yield some.tolist(), [self.text(i) for i in some]
+            yield some.tolist(), [names[i - here.start] for i in some], [self.text(i) for i in some]
 
     def write_ids(self, shard, state, documents):
         """Store the token ids of a shard beside its texts, unless that is done; returns how the files' names
@@ -267,8 +267,10 @@ class Corpus:
 class Bin:
     """A file of the result, under a temporary name until publish renames it."""
 
-    def __init__(self, path):
-        self.path, self.sha256, self.file = path, hashlib.sha256(), open(f'{path}.tmp', 'wb')
+    def __init__(self, path, dtype, separator):
+        """dtype: of the items; separator: [the item that ends a document], or [] if nothing does."""
+        self.path, self.dtype, self.separator = path, dtype, separator
+        self.sha256, self.file = hashlib.sha256(), open(f'{path}.tmp', 'wb')
         self.items = self.written = self.documents = self.bytes = 0
         atexit.register(lambda: os.path.exists(f'{path}.tmp') and os.remove(f'{path}.tmp'))
 
@@ -281,19 +283,18 @@ class Bin:
         self.items += len(data)
         self.written += documents                           # a document that is repeated counts each time
 
-    def check(self, dtype, separator):
-        """Close the file and count again what the disk holds: items, and documents by their separator, if
-        they have one ([] if not)."""
+    def check(self):
+        """Close the file and count again what the disk holds: items, and documents by their separator."""
         self.file.close()
-        path, size = f'{self.path}.tmp', self.items * dtype.itemsize
+        path, size = f'{self.path}.tmp', self.items * self.dtype.itemsize
         found = os.path.getsize(path)
         if found != size:
             raise OSError(f'{path} has {found:,} bytes, {size:,} were written: is the disk full?')
         n = 0
         for i in range(0, self.items, PIECE):
-            block = np.fromfile(path, dtype, PIECE, offset=i * dtype.itemsize)
-            n += int(np.isin(block, separator).sum())
-        if separator and found and n != self.written:
+            block = np.fromfile(path, self.dtype, PIECE, offset=i * self.dtype.itemsize)
+            n += int(np.isin(block, self.separator).sum())
+        if self.separator and found and n != self.written:
             raise ValueError(f'{path} holds {n:,} documents, not {self.written:,}: please report this bug')
 
 

@@ -121,6 +121,9 @@ def summary(report, meta, bins):
         if 'dtype' in meta and b.bytes and b.items and b.documents == b.written:        # each of them once
             line += f', {b.bytes / b.items:.2f} bytes per token'
         lines.append(line)
+    if meta['config']['write'] == 'text':
+        lines.append(f'{meta["config"]["out_dir"]}/shards: {report["documents"]["train"]:,} documents, '
+                     f'{meta["tokens"]["train"]:,} tokens, as text')
     if report['malformed']:
         lines.append(f'{report["malformed"]} records could not be read; report.md says which')
     return lines
