@@ -445,7 +445,9 @@ for side, which in (('train', train), ('val', val)):
     bins[side].bytes += int(docs.size[which].sum())
 
 # --- mix: as many passes over each source as its weight asks for --------------------------------------------
-of_source, own_shards = {}, {}  # own_shards: the numbers of a source's shards
+of_source = {}                  # {source: what the report says of it}
+own_shards = {}                 # {source: the numbers of its shards}
+weights = {}
 for name, (path, weight) in sources.items():
     s = of_source[name] = {'path': path, 'weight': weight, 'files': n_files[name]}
     s['licences'] = dict(account.counters[f'licences of {name}'].most_common())
@@ -456,10 +458,9 @@ for name, (path, weight) in sources.items():
         s['tokens'] = int(docs.lengths[train & own].sum())
         if not s['tokens']:
             raise ValueError(f'no training document is left of the source {name}; --audit=20 writes down why')
+        weights[name] = weight or s['tokens'] ** (1 / temperature)
 
-sizes = {name: of_source[name]['tokens'] for name in own_shards}
-weights = {name: of_source[name]['weight'] or size ** (1 / temperature) for name, size in sizes.items()}
-total = mix_tokens or sum(sizes.values())
+total = mix_tokens or sum(of_source[name]['tokens'] for name in weights)
 for name, own in own_shards.items():
     s = of_source[name]
     s['begins'] = bins['train'].items
@@ -477,7 +478,7 @@ for name, own in own_shards.items():
 for b in bins.values():
     b.check()
 stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
-report = account.report(stages, {side: bins[side] for side in ('train', 'val')}, of_source, docs.clusters)
+report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
 if benchmarks:
@@ -491,13 +492,11 @@ if kind == 'text':
              'separators': not single}
     tok.save(f'{out_dir}/tokenizer.json.new')
 
-shown = [b for side, b in bins.items() if write == 'bins' or side != 'train']
-pages = funnel.pages(report, meta, account, shown)
-paths = [file['path'] for file in read]
-corpus.publish(out_dir, pages, bins.values(), paths, docs.bases if write == 'text' else ())
+pages = funnel.pages(report, meta, account, bins)
+corpus.publish(out_dir, pages, bins.values(), read, docs.bases if write == 'text' else ())
 docs.forget()
 
-print(*funnel.summary(report, meta, shown), sep='\n')
+print(*funnel.summary(report, meta, bins), sep='\n')
 following = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
 command = f'python {following} --data_dir={out_dir}'
 if write == 'text':

@@ -164,7 +164,7 @@ class Corpus:
         return np.concatenate(keys)[self.keep]
 
     def batches(self, shard, size=4_000_000):
-        """Yield numbers, names and texts of the documents that are left of a shard, `size` bytes at a time."""
+        """Yield numbers, names and texts of the documents that are left of a shard, some MB at a time."""
         here, names = self.span(shard), self.names(shard)
         numbers = np.flatnonzero(self.keep[here]) + here.start
         for some in np.array_split(numbers, 1 + self.size[here].sum() // size):
@@ -302,14 +302,17 @@ def publish(folder, contents, bins, read, bases=()):
     """Give the files of a result their names. contents: {name: text} (a tokenizer.json.new may lie there
     already); bases: what write_ids returned, if its records take the place of train.bin. All is on the disk
     before an old file goes, and meta.json comes last: a folder without it is not data, so two runs never
-    mix. Files of an earlier run go, unless this run has read them: read, a list of paths."""
+    mix. Files of an earlier run go, unless they are in read, the files that this run has read."""
     at = functools.partial(os.path.join, folder)
     for name, text in contents.items():
         write_file(at(f'{name}.new'), text)
     if os.path.exists(at('meta.json')):
         os.remove(at('meta.json'))
 
-    stay = {os.path.realpath(path) for path in [*(() if bases else read), *(b.path for b in bins)]}
+    stay = [b.path for b in bins]
+    if not bases:
+        stay += [file['path'] for file in read]
+    stay = set(map(os.path.realpath, stay))
     for pattern in ('val_*.bin', 'audit.md', f'shards/{"[0-9]" * 5}.jsonl.gz'):
         for path in glob.glob(at(pattern)):
             if os.path.realpath(path) not in stay:

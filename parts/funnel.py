@@ -83,14 +83,15 @@ class Funnel:
 
 
     def report(self, names, bins, sources, clusters):
-        """What report.json holds. bins: {'train', 'val'}."""
+        """What report.json holds. bins: {'train', 'val', perhaps more}."""
+        both = {side: bins[side] for side in ('train', 'val')}
         counts = {name: dict(counter.most_common(100)) for name, counter in sorted(self.counters.items())
                   if not name.startswith(('stage ', 'words ', 'licences '))}
-        return {'stages': self.stages(names, bins.values()),
+        return {'stages': self.stages(names, both.values()),
                 'malformed': sum(m['records'] for m in self.malformed.values()),
                 'malformed_files': self.malformed,
-                'documents': {side: b.documents for side, b in bins.items()},
-                'bytes': {side: b.bytes for side, b in bins.items()},
+                'documents': {side: b.documents for side, b in both.items()},
+                'bytes': {side: b.bytes for side, b in both.items()},
                 'sources': sources, 'duplicates': clusters, 'counts': counts}
 
 
@@ -108,6 +109,11 @@ def listed(counter):
     return ', '.join(f'{name}: {n:,}' for name, n in counter.items()) or 'none'
 
 
+def shown(meta, bins):
+    """The files of ids or records that stay: with write=text, shards take the place of train.bin."""
+    return [b for side, b in bins.items() if meta['config']['write'] == 'bins' or side != 'train']
+
+
 def summary(report, meta, bins):
     """Lines for the terminal: what each stage dropped, and what the files hold."""
     lines = []
@@ -116,7 +122,7 @@ def summary(report, meta, bins):
             lines.append(f'{s["name"]}: {s["docs_in"]:,} -> {s["docs_out"]:,} documents '
                          f'({listed(s["dropped"])})')
     unit = f'tokens ({meta["dtype"]})' if 'dtype' in meta else 'bytes'
-    for b in bins:
+    for b in shown(meta, bins):
         line = f'{b.path}: {b.written:,} documents, {b.items:,} {unit}'
         if 'dtype' in meta and b.bytes and b.items and b.documents == b.written:        # each of them once
             line += f', {b.bytes / b.items:.2f} bytes per token'
@@ -130,7 +136,7 @@ def summary(report, meta, bins):
 
 
 def report_md(report, meta, funnel, bins):
-    """The report for people. report, meta: what report.json and meta.json hold; bins: the files to list."""
+    """The report for people. report, meta: what report.json and meta.json hold."""
     config = meta['config']
     made_from = listed({f'{name}, files': s['files'] for name, s in report['sources'].items()})
     lines = [f'# {config["out_dir"]}', '', f'Made from {made_from}']
@@ -148,7 +154,7 @@ def report_md(report, meta, funnel, bins):
     lines += [f'- {path}: {m["records"]}, the first at {m["first"]}' for path, m in funnel.malformed.items()]
 
     rows = [('file', 'documents', 'tokens' if config['kind'] == 'text' else 'bytes', 'bytes of text')]
-    rows += [(os.path.basename(b.path), b.written, b.items, b.bytes or '') for b in bins]
+    rows += [(os.path.basename(b.path), b.written, b.items, b.bytes or '') for b in shown(meta, bins)]
     lines += table(*rows)
 
     for name, s in report['sources'].items():
