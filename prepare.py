@@ -141,7 +141,7 @@ if single:                      # one text without documents in it
         if config[name] != off:
             raise ValueError(f'{name}={config[name]} needs documents, and {one_file} is one text; give a '
                              'folder or a .jsonl')
-    n_chars = inputs.count_chars(one_file)
+    n_chars = files.count_chars(one_file)
 
 examples = {path: files.find_files(path, download_dir, hub, dataset)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
@@ -357,10 +357,8 @@ in_val = docs.split / 2 ** 64 < val_fraction            # sides follow from the 
 # --- duplicates: the first document of a cluster stays ------------------------------------------------------
 if max_docs:
     docs.drop('max_docs', 'beyond max_docs', np.flatnonzero(docs.keep)[max_docs:])
-
 if dedup != 'none':
     docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
-
 if dedup in ('minhash', 'simhash') and docs.keep.any():
     left = np.flatnonzero(docs.keep)
     if dedup == 'minhash':
@@ -378,7 +376,7 @@ train, val = docs.keep & ~in_val, docs.keep & in_val
 if single:                      # its last part is held out
     cut = int(n_chars * (1 - val_fraction))
     n_train, n_val, unit = cut, n_chars - cut, 'characters of text'
-    train_texts, all_texts = inputs.pieces(one_file, 0, cut), inputs.pieces(one_file)
+    train_texts, all_texts = files.pieces(one_file, 0, cut), files.pieces(one_file)
 else:
     n_train, n_val, unit = int(train.sum()), int(val.sum()), 'documents with text'
     share = min(1.0, tokenizer_bytes / max(1, docs.size[train].sum()))
@@ -428,7 +426,7 @@ ending = 'bin' if kind == 'text' else 'jsonl'
 bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', dtype, separator) for side in ('train', 'val')}
 if single:
     for side, (start, end) in {'train': (0, cut), 'val': (cut, n_chars)}.items():
-        for text in inputs.pieces(one_file, start, end):
+        for text in files.pieces(one_file, start, end):
             bins[side].write(np.array(tok.encode_batch([text])[0], dtype), 0)
             bins[side].bytes += len(to_utf8(text))
         bins[side].documents = bins[side].written = 1

@@ -7,12 +7,12 @@ Files: those of a source, found on the disk or fetched from the network: once, r
 
 Copy this file alone: it needs requests.
 """
-import glob, hashlib, json, os, re, sysconfig
+import glob, gzip, hashlib, json, os, re, sysconfig, zlib
 import requests, urllib3
 
 RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
 ENDINGS = '.py', '.py.gz', '.txt', '.txt.gz', '.md', '.md.gz', *RECORDS
-SHARD = 16_000_000              # bytes
+SHARD = 16_000_000              # bytes of a shard, characters held in memory at once
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 # A server that is busy is asked again, later and later, or when its Retry-After says.
@@ -70,6 +70,24 @@ def shards(sources, folder, hub, dataset):
             found[-1]['files'].append(file)
             size += SHARD if file['path'].endswith(RECORDS) else os.path.getsize(file['path'])
     return found
+
+
+def pieces(path, start=0, end=1 << 62):
+    """Characters start..end of a text file, some MB at a time."""
+    position = 0
+    with (gzip.open if path.endswith('.gz') else open)(path, 'rt', encoding='utf-8', newline='') as f:
+        while position < end and (block := f.read(SHARD)):
+            if position + len(block) > start:
+                yield block[max(start - position, 0):end - position]
+            position += len(block)
+
+
+def count_chars(path):
+    """ValueError if it is not text."""
+    try:
+        return sum(map(len, pieces(path)))
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise ValueError(f'{path} cannot be read as UTF-8 text: {e}') from e
 
 
 # --- downloads ----------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ thousand shards, one is always damaged.
 
 Copy this file alone: it needs the standard library.
 """
-import gzip, io, itertools, json, re, zlib
+import gzip, itertools, json, re, zlib
 
 RECORDS = ('.jsonl', '.json')   # also with .gz
 LONGEST = 100_000               # characters: no model's context is longer, by far
-PIECE = 16_000_000              # characters held in memory at once
+SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py has
 # not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep
 UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError
 
@@ -27,31 +27,9 @@ def is_kind(path, endings):
     return path.removesuffix('.gz').endswith(endings)
 
 
-def open_bytes(path):
+def open_file(path, mode='rb', **settings):
     """A file, decompressed."""
-    return (gzip.open if path.endswith('.gz') else open)(path, 'rb')
-
-
-def open_text(path):
-    """A file as text, its line ends untouched."""
-    return io.TextIOWrapper(open_bytes(path), encoding='utf-8', newline='')
-
-
-def pieces(path, start=0, end=1 << 62):
-    """Characters start..end of a text file, at most PIECE at a time."""
-    position = 0
-    with open_text(path) as f:
-        while position < end and (block := f.read(PIECE)):
-            if position + len(block) > start:
-                yield block[max(start - position, 0):end - position]
-            position += len(block)
-
-
-def count_chars(path):
-    try:
-        return sum(map(len, pieces(path)))
-    except UNREADABLE as e:
-        raise ValueError(f'{path} cannot be read as UTF-8 text: {e}') from e
+    return (gzip.open if path.endswith('.gz') else open)(path, mode, **settings)
 
 
 def strings_in(value):
@@ -91,7 +69,7 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000, per_prompt=4
 def texts_of(path, max_chars):
     """Yield the text of a file: a program whole, other text in pieces of up to 100,000 characters, which end
     at a line's end."""
-    with open_text(path) as f:
+    with open_file(path, 'rt', encoding='utf-8', newline='') as f:
         if is_kind(path, '.py'):
             text = f.read(max_chars + 1)
             if len(text) > max_chars:
@@ -111,7 +89,8 @@ def documents_of(path, reject, kind, max_chars, per_prompt, prefer):
     """Yield the documents of a file of records."""
     samples = []
     for line, record, why in read_records(path, 8 * max_chars):     # bytes: a character may be \\u20ac
-        if kind != 'text' and is_sample(record):
+        keys = record.keys() if isinstance(record, dict) else set()
+        if kind != 'text' and SAMPLE <= keys and (record.get('messages') or record.get('prompt')):
             samples.append(record)
             continue
         try:
@@ -131,7 +110,7 @@ def read_records(path, longest=1 << 30):
     cannot be read; a line of more than `longest` bytes is not."""
     line = 0
     try:
-        with open_bytes(path) as f:
+        with open_file(path) as f:
             is_list = is_kind(path, '.json') and re.match(rb'(?:\xef\xbb\xbf)?\s*\[', f.read(99))
             f.seek(0)
             if is_list:
@@ -213,12 +192,6 @@ def size_of(doc):
     return sum(len(text.encode('utf-8', 'surrogatepass')) for text in doc['texts'])
 
 
-def is_sample(record):
-    """Whether eval.py wrote this record."""
-    return isinstance(record, dict) and {'outcome', 'task_id', 'completion'} <= record.keys() \
-        and bool(record.get('messages') or record.get('prompt'))
-
-
 def from_samples(samples, kind, per_prompt=4, prefer='passed'):
     """Answers that eval.py has sampled and judged, records with `task_id`, `messages` or `prompt`,
     `completion`, `outcome` and `preferred` -> records to train on, at most per_prompt of a prompt.
@@ -226,9 +199,7 @@ def from_samples(samples, kind, per_prompt=4, prefer='passed'):
     kind='preference': an answer that passed its tests over one that failed; with prefer='taste', of those
     that passed, a preferred one over another; with 'both', both. kind='sft': what passed (with 'taste': and
     is preferred). The same answer counts once; what the harness itself failed at proves nothing."""
-    def problem(sample):
-        return str(sample.get('task')), str(sample['task_id'])
-
+    problem = lambda sample: (str(sample.get('task')), str(sample['task_id']))
     for _, group in itertools.groupby(sorted(samples, key=problem), problem):
         by_text = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
         asked = next((s.get('messages') or s.get('prompt') for s in by_text.values()), None)
@@ -312,8 +283,7 @@ def turns_of(record):
 
     turns = []
     for asked, answered in [*history, ['\n\n'.join(filter(None, (question, context))), answer]]:
-        turns.append({'role': 'user', 'content': asked})
-        turns.append({'role': 'assistant', 'content': answered})
+        turns += [{'role': 'user', 'content': asked}, {'role': 'assistant', 'content': answered}]
     return turns
 
 
@@ -342,8 +312,8 @@ def to_alpaca(messages):
 def to_vicuna(messages):
     """The ShareGPT and Vicuna form: {'conversations': [{'from': 'human' | 'gpt' | ..., 'value'}]}"""
     names = {'user': 'human', 'assistant': 'gpt'}
-    return {'conversations': [{'from': names.get(m['role'], m['role']), 'value': m['content']}
-                              for m in messages]}
+    turns = [{'from': names.get(m['role'], m['role']), 'value': m['content']} for m in messages]
+    return {'conversations': turns}
 
 
 def preference_of(record):
@@ -368,9 +338,7 @@ def preference_of(record):
         pair[name] = messages[-1]['content']
     if prompts[0] != prompts[-1]:
         raise ValueError('chosen and rejected answer different prompts')
-    prompt = prompts[0][0]['content'] if len(prompts[0]) == 1 else prompts[0]
-    pair = {'prompt': prompt, **pair}
-
+    pair = {'prompt': prompts[0][0]['content'] if len(prompts[0]) == 1 else prompts[0], **pair}
     if thumb:
         pair['label'] = bool(record['label'])
     scores = [first_of(record, f'score_{side}', f'{side}_score') for side in ('chosen', 'rejected')]
