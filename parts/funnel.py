@@ -81,7 +81,6 @@ class Funnel:
                 raise ValueError(f'the figures after {row["name"]} do not add up: please report this bug')
         return rows
 
-
     def report(self, names, bins, sources, clusters):
         """What report.json holds. bins: {'train', 'val', perhaps more}."""
         both = {side: bins[side] for side in ('train', 'val')}

@@ -138,7 +138,7 @@ def read_problems(path):
     problems = []
     for line, problem, why in read_records(path):
         if why:
-            raise ValueError(f'{path}, line {line}, is neither JSON nor JSON lines ({why})')
+            raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why})')
         problems.append(problem)
     return problems
 
