@@ -1,4 +1,4 @@
-"""Personal data: what must go, what only looks like it; and no text takes longer than its length asks for."""
+"""Personal data: what must go, what only looks like it, and no text takes more than its share of time."""
 import ast
 import pathlib
 import subprocess
