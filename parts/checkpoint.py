@@ -113,8 +113,8 @@ def same_tokenizer(one, its_hash, other, other_hash):
     """Refuse a model and data whose ids mean different text. one, other: their paths, for the message. A hash
     that is None is not known, and passes."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
-        raise ValueError(f'{one} was made with tokenizer {its_hash}, {other} with {other_hash}: their ids mean '
-                         'different text')
+        raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: their '
+                         'ids mean different text')
 
 
 def same_data(last_path, its_digest, path, digest, out_dir):
