@@ -20,11 +20,10 @@ compare         problems gained and lost between two samples.jsonl; a sheet for 
 
 Perplexity is e^nats: the number of equally likely tokens that the model hesitates between. Bits per byte is
 nats / ln 2, per byte of text: unlike nats, comparable between tokenizers. pass@k: the chance that one of k
-samples passes. Reads a checkpoint folder, a data folder, benchmarks; writes eval.json, and samples.jsonl (every
-completion with its outcome) into the checkpoint folder; the same from the same seed. You should see an
+samples passes. Reads a checkpoint folder, a data folder, benchmarks; writes eval.json, and samples.jsonl
+(every completion with its outcome) into the checkpoint folder; the same from the same seed. You should see an
 untrained model near ln(vocab_size) nats, the trained one far below. The line about contamination says which
-benchmarks were kept out of the training data; the score on another may be memory: --overlap=13 looks.
-"""
+benchmarks were kept out of the training data; the score on another may be memory: --overlap=13 looks. """
 import collections, functools, glob, json, math, os, re
 import numpy as np
 import torch
@@ -71,11 +70,13 @@ config = configure(globals())
 # --- 1. what is asked ---------------------------------------------------------------------------------------
 RUN = *benchmarks.CODE, 'own'                                   # what the model writes is run
 ANSWERED = *RUN, 'gsm8k', 'choice', 'instructions', 'judge'     # the model answers
+known = 'loss', *ANSWERED, 'learned', 'compare'
 all_tasks = tasks.split(',')
 for task in all_tasks:
-    if task not in (known := ('loss', *ANSWERED, 'learned', 'compare')):
+    if task not in known:
         raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}')
 answered = [task for task in all_tasks if task in ANSWERED]
+
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
     raise ValueError(f'{k=} must be numbers from 1 on, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})
@@ -88,8 +89,9 @@ if 'choice' in all_tasks and completions:
     raise ValueError('choice takes no --completions: it compares how probable the given answers are')
 if 'judge' in all_tasks:
     grading.check_judge(judge, judge_model, num_samples)
+
 paths = []
-for path in ckpt.split(','):
+for path in ckpt.split(','):                # a folder that exists may look like a pattern
     paths += [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
 ckpt, *later = paths
 if answered and later or 'compare' in all_tasks and not compare:
@@ -101,17 +103,16 @@ if len(files) != len(need_file):
                      f'{", ".join(need_file) or "no task"}')
 
 items_of = {}                               # task -> its items, see parts/benchmarks.py
-for task in answered:
-    if task == 'problems':
-        found = []
-        for split in splits.split(','):
-            found += problems.problems(n_problems or 100, problems_seed, split)
-        items = [benchmarks.to_item(task, p | {'asked': [problems.to_messages(p)[0]['content']]}) for p in found]
-    else:
-        advice = f'each line is a problem of {task}; see the top of eval.py'
-        to_item = functools.partial(benchmarks.to_item, task)
-        items = parts.data.read_jsonl(files[need_file.index(task)], to_item, advice)[:n_problems]
-    items_of[task] = benchmarks.numbered(task, items)
+for task, path in zip(need_file, files):
+    advice = f'each line is a problem of {task}; see the top of eval.py'
+    items = parts.data.read_jsonl(path, functools.partial(benchmarks.to_item, task), advice)
+    items_of[task] = benchmarks.numbered(task, items, path)[:n_problems]
+if 'problems' in answered:
+    items_of['problems'] = []
+    for split in splits.split(','):
+        for p in problems.problems(n_problems or 100, problems_seed, split):
+            p['asked'] = [problems.to_messages(p)[0]['content']]
+            items_of['problems'].append(benchmarks.to_item('problems', p))
 
 device, native = machine.choose(device, dtype)
 if dtype == 'auto' and device == 'cpu':     # a score should not depend on what the CPU can do
@@ -130,24 +131,23 @@ if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
         raise ValueError(f'{ckpt} is a reward model: it scores answers, it does not write them')
     with_data = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
     tokenizer = Tokenizer.load(beside if os.path.exists(beside) else with_data)
-    checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), f'what was found (its own belongs to {beside})',
-                              tokenizer.hash)
+    checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), f'one that is not {beside}', tokenizer.hash)
     model = model.grown(tokenizer.vocab_size).eval()        # one of Hugging Face may have no tokens for chat
     trained = state.get('config', {})
     if trained.get('objective', 'clm') != 'clm':
-        raise ValueError(f'{ckpt} has objective={trained["objective"]}: its loss is the val_loss that train.py '
-                         'printed; see what it does with sample.py')
+        raise ValueError(f'{ckpt} has objective={trained["objective"]}: its loss is val_loss of train.py; '
+                         'see what it does with sample.py')
     if chat is None:
         chat = trained.get('stage') in ('sft', 'dpo', 'rl')
     if os.path.exists(path := os.path.join(folder, 'data.json')):       # prepare.py's report
         with open(path, encoding='utf-8') as f:
             stamp = json.load(f).get('decontaminated')
+
 show(config)
-if model and not stamp:
-    print('contamination: the training data were not checked against any benchmark')
+if stamp:
+    print(f'contamination: training data share no {stamp["ngram"]}-gram of words with', *stamp['problems'])
 elif model:
-    print(f'contamination: the training data share no {stamp["ngram"]}-gram of words with',
-          ', '.join(stamp['problems']))
+    print('contamination: training data were not checked against any benchmark')
 results = {'ckpt': ckpt, 'chat': chat, 'step': state.get('step'), 'data_dir': data_dir,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'decontaminated': stamp, 'tasks': {}}
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
@@ -203,7 +203,7 @@ def exact_loss(model, ids, T, batch_size):
 
 
 if 'loss' in all_tasks:
-    results['tasks']['loss'] = {}
+    found = results['tasks']['loss'] = {}
     bpb = collections.defaultdict(dict)             # bpb[checkpoint][data]
     print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
     for path, m in checkpoints():
@@ -211,9 +211,8 @@ if 'loss' in all_tasks:
             meta, bins = open_bins(source, tokenizer, ['val'])
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
             if path != 'untrained':                 # the sources of a mixture, too
-                for file in sorted(glob.glob(f'{source}/val_*.bin')):
-                    if os.path.getsize(file):
-                        bins[os.path.basename(file)[4:-4]] = np.memmap(file, meta['dtype'], mode='r')
+                bins |= {os.path.basename(file)[4:-4]: np.memmap(file, meta['dtype'], mode='r')
+                         for file in sorted(glob.glob(f'{source}/val_*.bin')) if os.path.getsize(file)}
             for where, ids in bins.items():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
                 nats, n = exact_loss(m, ids, m.config.block_size, batch_size)
@@ -222,7 +221,7 @@ if 'loss' in all_tasks:
                        'bits_per_byte': nats / math.log(2) / max(1, n_bytes), 'tokens': n, 'bytes': n_bytes}
                 where = f'{source.rstrip("/")} {where}' if ',' in data_dir else where
                 name = 'trained' if path == ckpt and not later else path
-                results['tasks']['loss'][name if where == 'val' else f'{name}_{where}'] = row
+                found[name if where == 'val' else f'{name}_{where}'] = row
                 bpb[path][where] = row['bits_per_byte']
                 print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
     print(f'(an untrained model should be near ln V = {math.log(model.config.vocab_size):.4f} nats)')
@@ -234,11 +233,6 @@ if 'loss' in all_tasks:
                   f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
 
 # --- 4. ask -------------------------------------------------------------------------------------------------
-# where a text ends: code before the next line in column 0, HumanEval's stop words among them
-ENDS = dict.fromkeys(benchmarks.CODE, r'\n(?=[^\s)\]}])')
-ENDS |= dict.fromkeys(('gsm8k', 'judge'), r'\n(?=Question:)')
-
-
 def generate(model, prompts, n, temperature, ends=None):
     """n pairs (text, whether it ended by itself) for each prompt, and how many prompts were cut."""
     with machine.autocast(device, native):
@@ -247,17 +241,10 @@ def generate(model, prompts, n, temperature, ends=None):
 
 
 def ask(task, items):
-    """The answers to each item: num_samples of them, or in a dialogue one for each turn; and how many prompts
-    were cut."""
-    answers, n_cut = [[] for _ in items], 0
-    for turn in range(max(len(item['asked']) for item in items)):
-        now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
-        prompts = [benchmarks.question(items[i], answers[i])[0 if chat else 1] for i in now]
-        new, cut = generate(model, prompts, num_samples, temperature, None if chat else ENDS.get(task))
-        n_cut += cut
-        for i, pairs in zip(now, new):
-            answers[i] += pairs
-    return answers, n_cut
+    """The answers to each item, num_samples or one for each turn of a dialogue; how many prompts were cut."""
+    ends = None if chat else benchmarks.ENDS.get(task)
+    write = lambda prompts: generate(model, prompts, num_samples, temperature, ends)
+    return benchmarks.converse(items, chat, write)
 
 
 def choose(items):
@@ -272,8 +259,7 @@ def choose(items):
 
 # --- 5. run, and grade --------------------------------------------------------------------------------------
 def execute(jobs):
-    """The results of (program, tests, entry point). The same program is run once; a text that is not Python,
-    never."""
+    """The results of (program, tests, entry point). Equal ones run once, what is not Python does not run."""
     errors = {job: texts.syntax_error(job[0]) for job in jobs}
     different = [job for job, error in errors.items() if not error]
     run = sandbox.run_many(different, timeout, memory_mb)
@@ -282,13 +268,11 @@ def execute(jobs):
 
 
 def grade(task, item, row, messages):
-    """Write into a row of samples.jsonl what became of an answer to messages. Or return what has to be run to
-    know it: (program, tests, entry point)."""
+    """Write the outcome of an answer into its row, or return what to run: (program, tests, entry point)."""
     if task in benchmarks.CODE:
         return grading.code(item, row, chat)
     if task in ('own', 'instructions'):
-        broken = benchmarks.broken_rules(item['rules'], row['completion'])
-        return grading.rules(item, row, chat, broken)
+        return grading.rules(item, row, chat, benchmarks.broken_rules(item['rules'], row['completion']))
     if task == 'gsm8k':
         return grading.number(item, row)
     if task == 'choice':
@@ -315,8 +299,8 @@ def interval(scores):
 
 
 def summarise(rows, ks):
-    """Rows with task_id, outcome, preferred -> pass@k and more; of a judge's rows, which have a score, its mean.
-    `infrastructure` was not an answer: it does not count."""
+    """Rows with task_id, outcome, preferred -> pass@k and more; of a judge's rows, which have a score, its
+    mean. `infrastructure` was not an answer: it does not count."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
     groups = collections.defaultdict(list)          # task_id -> of each sample 0 or 1, or the judge's score
     for row in rows:
@@ -337,19 +321,6 @@ def summarise(rows, ks):
 
 
 # --- 7. the tasks that a model answers: check the harness, ask, grade, count --------------------------------
-def cases_of(task, item, answers):
-    """For each answer to an item: the item, its row of samples.jsonl, the conversation before it."""
-    for i, (text, ended) in enumerate(answers):
-        messages, prompt = benchmarks.question(item, answers[:i] if task == 'judge' else ())
-        row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split')}
-        row |= {'task': task, 'prompt': prompt, 'messages': messages if chat else None, 'completion': text,
-                'outcome': 'ungraded' if text.strip() else 'empty', 'message': '',
-                'preferred': problems.preferred(text)}
-        if task == 'judge':
-            row |= {'turn': i + 1, 'category': item.get('category'), 'ended': ended, 'score': 1.0}
-        yield item, row, messages
-
-
 def save():
     """Write samples.jsonl."""
     with open(f'{into}/samples.jsonl', 'w', encoding='utf-8') as f:
@@ -364,11 +335,12 @@ def training_text(n):
 
 
 samples = []                            # every completion, as samples.jsonl will have it
-for task, items in items_of.items():
+for task in answered:
+    items = items_of[task]
     torch.manual_seed(seed)             # no task's numbers depend on the one before
     if overlap:
-        known = texts.seen({item['task_id']: benchmarks.texts_of(item) for item in items}, overlap,
-                           training_text(overlap), dedup.word_hashes, dedup.word_ngrams)
+        is_seen = texts.seen({item['task_id']: benchmarks.texts_of(item) for item in items}, overlap,
+                             training_text(overlap), dedup.word_hashes, dedup.word_ngrams)
     if task in RUN:
         left_out, loop = benchmarks.check_harness(task, items, execute)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
@@ -381,8 +353,12 @@ for task, items in items_of.items():
         answers, n_cut = benchmarks.given_answers(task, items, given, ks[-1]), 0
     else:
         answers, n_cut = choose(items) if task == 'choice' else ask(task, items)
-    cases = [case for item, each in zip(items, answers) for case in cases_of(task, item, each)]
+    cases = []                          # (item, row of samples.jsonl, conversation before the answer)
+    for item, pairs in zip(items, answers):
+        cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, chat)]
     rows = [row for _, row, _ in cases]
+    for row in rows:
+        row['preferred'] = problems.preferred(row['completion'])
     samples += rows
     save()                              # so that no answer is lost if a judge cannot be asked
 
@@ -393,11 +369,11 @@ for task, items in items_of.items():
     for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
         row |= {'outcome': result.outcome, 'message': result.message}
     save()
+
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     if len(lost) > len(rows) / 50:
-        who = 'the judge, who must reply with a number from 1 to 10,' if task == 'judge' else 'the machine,'
-        raise ValueError(f'no score of {task}: {who} not the model, failed {len(lost)}/{len(rows)}; the last '
-                         f'time: {lost[-1]}')
+        raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} answers could not be graded, the last '
+                         f'one for this reason: {lost[-1]}')
 
     task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
     columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
@@ -415,25 +391,13 @@ for task, items in items_of.items():
     if n_cut:
         print(f'{n_cut} prompts were longer than the context of {model.config.block_size} tokens: their '
               'beginning was not seen')
-    if task == 'choice':
-        result['raw'] = sum(row['raw'] for row in rows) / len(rows)
-        result['chance'] = sum(1 / len(item['options']) for item in items) / len(items)
-        print(f'not divided by the length: {result["raw"]:.3f}; by chance: {result["chance"]:.3f}')
-    if task == 'judge':
-        result['judge'] = judge or 'rubric'
-        print('graded 1 to 10 by', judge or 'a rubric of form and shared words: no judge of quality')
-    if task in benchmarks.CODE:
-        result['bleu'] = grading.mean_bleu(rows)
-        print('mean BLEU against the references (it says little): {passed:.3f} of those that passed, '
-              '{failed:.3f} of those that failed'.format(**result['bleu']))
+    more, said = grading.remarks(task, items, rows, judge)
+    result |= more
+    print(said)
     if overlap:
-        fresh = summarise([row for row in rows if not known[row['task_id']]], task_ks)
-        found = [id for id in known if known[id]]
-        result['overlap'] = {'words': overlap, 'seen': found, 'too_short': list(known.values()).count(None),
-                             'with': result[columns[0]], 'without': fresh[columns[0]]}
-        print(f'{len(found)} of {len(known)} problems have {overlap} words in a row in the training data; '
-              f'{columns[0]} with them {result[columns[0]]:.3f}, without {fresh[columns[0]]:.3f}; they are:',
-              *found or ['none'])
+        fresh = summarise([row for row in rows if not is_seen[row['task_id']]], task_ks)
+        result['overlap'], said = texts.overlap(is_seen, overlap, result[columns[0]], fresh[columns[0]])
+        print(said)
 
 # --- 8. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:
@@ -441,8 +405,8 @@ if 'learned' in all_tasks:
     warm = 0.8 if config['temperature'] is None else temperature
     found = results['tasks']['learned'] = {}
     bins = open_bins(data_dir.split(',')[0], tokenizer, ['train', 'val'])[1]
-    words, beginnings = texts.vocabulary(texts.text_pieces(bins['train'], tokenizer, 2))
-    words |= texts.vocabulary(texts.text_pieces(bins['val'], tokenizer, 2))[0]
+    words, beginnings = texts.vocabulary(bins['train'], tokenizer)
+    words |= texts.vocabulary(bins['val'], tokenizer)[0]
     for path, m in checkpoints():
         torch.manual_seed(seed)
         [pairs], _ = generate(m, ['' if tokenizer.begin else '\n'], n, warm)
@@ -452,31 +416,20 @@ if 'learned' in all_tasks:
     print_row(f'\nof {n} texts, share of', *found['corpus'])
     for path, row in found.items():
         print_row(path, *row.values())
-    print('words that the corpus has; lines that begin (indentation, first word) as some line of its training '
-          'part does; blocks\nheaded NAME:, as in Shakespeare; blocks that are Python')
+    print('words and beginnings of lines that the corpus has; blocks that are headed NAME: or are Python')
 
 # --- 9. two models, problem by problem ----------------------------------------------------------------------
 if 'compare' in all_tasks:
-    both = []
-    for path in (into if samples else ckpt, compare):
-        rows = parts.data.read_jsonl(parts.compare.samples_file(path), dict, 'eval.py writes it')
-        both.append(parts.compare.by_problem(rows))
-    if not both[0].keys() & both[1].keys():
-        raise ValueError(f'{ckpt} and {compare} have no problem in common; give both the same --tasks')
+    both = [parts.compare.read(path, parts.data.read_jsonl) for path in (into if samples else ckpt, compare)]
     result, differences = parts.compare.compare(*both)
     result |= {'with': compare, 'interval': [2 * x - 1 for x in interval([(d + 1) / 2 for d in differences])]}
-    print('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
-          '{interval[1]:.3f}, p = {p:.3f}'.format(**result))
-    for name in ('gained', 'lost'):
-        print(f'{name} {len(result[name])}: {", ".join(result[name][:9])}')
     pairs, swapped = parts.compare.blind(*both, seed)
+    result |= parts.compare.count_votes(pairs, swapped, votes.split(',') if votes else [])
+    results['tasks']['compare'] = result
+    print(parts.compare.describe(result))
     if not votes:
         parts.compare.write_sheet(into, pairs, swapped)
         print(f'{into}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
-    result |= parts.compare.count_votes(pairs, swapped, votes.split(',') if votes else [])
-    for names, row in result['agreement'].items():
-        print('{} agree on {agree:.0%} of {n}, kappa {kappa}'.format(names, **row))
-    results['tasks']['compare'] = result
 
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)

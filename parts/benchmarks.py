@@ -1,5 +1,6 @@
 """
-Benchmarks: the files that models are scored on, each record read into one form, and asked.
+Benchmarks: the files that models are scored on. Each record is read into one form, asked, and its answers become
+rows of samples.jsonl.
 
     item = to_item('gsm8k', {'question': 'How many?', 'answer': 'So #### 4'})
     item['asked'], item['prompt']       # ['How many?'], 'Question: How many?\\nAnswer:'
@@ -13,6 +14,8 @@ Copy this file alone: it needs the standard library.
 import json, math, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
+# where a base model's answer ends: code before the next line in column 0, HumanEval's stop words among them
+ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'), r'\n(?=Question:)')
 
 
 # --- from a record to an item -------------------------------------------------------------------------------
@@ -66,10 +69,10 @@ def list_of_texts(name, value):
     return value
 
 
-def numbered(task, items):
+def numbered(task, items, path):
     """The items, each with a task_id. ValueError if there are none."""
     if not items:
-        raise ValueError(f'the file of {task} holds no problem; it must have one on each line')
+        raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
     for i, item in enumerate(items):
         item.setdefault('task_id', item.get('question_id', f'{task}/{i}'))
     return items
@@ -146,6 +149,34 @@ def question(item, before=()):
     text."""
     messages = conversation(item['asked'][:len(before) + 1], [text for text, _ in before])
     return messages, as_text(messages) if before else item['prompt']
+
+
+def converse(items, chat, write):
+    """The answers to each item, pairs (text, whether it ended by itself), and how many prompts were cut. Turn
+    by turn: the second question stands behind the answer to the first. write: prompts -> for each a list of
+    such pairs, and how many were cut."""
+    answers, n_cut = [[] for _ in items], 0
+    for turn in range(max(len(item['asked']) for item in items)):
+        now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
+        both = [question(items[i], answers[i]) for i in now]
+        new, cut = write([messages if chat else text for messages, text in both])
+        n_cut += cut
+        for i, pairs in zip(now, new):
+            answers[i] += pairs
+    return answers, n_cut
+
+
+def rows_of(task, item, answers, chat):
+    """For each answer, a pair (text, whether it ended by itself), its row of samples.jsonl, which is to be
+    graded, and the conversation before it."""
+    for i, (text, ended) in enumerate(answers):
+        messages, prompt = question(item, answers[:i] if task == 'judge' else ())
+        row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split')}
+        row |= {'task': task, 'prompt': prompt, 'messages': messages if chat else None, 'completion': text}
+        row |= {'outcome': 'ungraded' if text.strip() else 'empty', 'message': ''}
+        if task == 'judge':
+            row |= {'turn': i + 1, 'category': item.get('category'), 'ended': ended, 'score': 1.0}
+        yield row, messages
 
 
 def given_answers(task, items, rows, n):

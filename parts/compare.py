@@ -11,17 +11,14 @@ Copy this file alone: it needs the standard library.
 import collections, csv, io, itertools, json, math, os, random
 
 
-def samples_file(path):
-    """The samples.jsonl that is meant by a path: itself, its folder, or a checkpoint beside it."""
+def read(path, read_jsonl):
+    """{'task task_id': rows} of samples.jsonl, given itself, its folder, or a checkpoint beside it."""
     if path.endswith('.pt'):
         path = os.path.dirname(path) or '.'
-    return os.path.join(path, 'samples.jsonl') if os.path.isdir(path) else path
-
-
-def by_problem(rows):
-    """{'task task_id': its rows}"""
+    if os.path.isdir(path):
+        path = os.path.join(path, 'samples.jsonl')
     found = collections.defaultdict(list)
-    for row in rows:
+    for row in read_jsonl(path, dict, 'eval.py writes it'):
         found[f'{row["task"]} {row["task_id"]}'].append(row)
     return found
 
@@ -38,10 +35,11 @@ def mean_grade(rows):
 
 
 def compare(a, b):
-    """a, b: {problem: rows}, which share at least one problem. Returns the means, the problems that b gained
-    and lost, and p: how likely so unequal numbers of them are if neither is better (McNemar 1947, exact); and
-    b - a for each problem."""
+    """a, b: {problem: rows}. Returns the means, the problems that b gained and lost, and p: how likely so
+    unequal numbers of them are if neither is better (McNemar 1947, exact); and b - a for each problem."""
     shared = [key for key in a if key in b]
+    if not shared:
+        raise ValueError('the two samples.jsonl have no problem in common; give both models the same --tasks')
     before = [mean_grade(a[key]) for key in shared]
     after = [mean_grade(b[key]) for key in shared]
     gained = [key for key, x, y in zip(shared, before, after) if x < y]
@@ -52,6 +50,17 @@ def compare(a, b):
     result = {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after)}
     result |= {'gained': gained, 'lost': lost, 'p': p}
     return result, [y - x for x, y in zip(before, after)]
+
+
+def describe(result):
+    """The result, with its interval and votes, as text."""
+    said = ['\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
+            '{interval[1]:.3f}, p = {p:.3f}'.format(**result)]
+    for name in ('gained', 'lost'):
+        said.append(f'{name} {len(result[name])}: {", ".join(result[name][:9])}')
+    for names, row in result['agreement'].items():
+        said.append('{} agree on {agree:.0%} of {n}, kappa {kappa}'.format(names, **row))
+    return '\n'.join(said)
 
 
 # --- votes --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Grading: how good an answer is, by rule or by a judge.
     last_number('2 make $1,200.00.')                        # 1200.0
     bleu('a*b', 'a * b')                                    # 1.0: the same words and signs
     rubric('What is it?', 'a red oak', 'A red oak', True)   # 10.0: a rule of form, not a judge of quality
-    ask_judge('python my_judge.py', '', messages, None, 'math')     # ('7', 7.0): its reply, the grade
+    ask_judge('./my_judge', '', messages, None, 'math')     # ('7', 7.0): its reply, the grade
 
 There is a function for each kind of task: code, rules, number, choice, judged. It gets an item (see
 benchmarks.py) and the row of an answer, and writes the outcome into the row or returns (program, tests, entry
@@ -54,7 +54,28 @@ def judged(item, row, messages, judge, judge_model):
     if judge:
         said = [*messages, {'role': 'assistant', 'content': answer}]
         row['message'], row['score'] = ask_judge(judge, judge_model, said, reference, row['category'])
-    row['outcome'] = 'infrastructure' if row['score'] is None else 'judged'
+    row['outcome'] = 'judged'
+    if row['score'] is None:
+        row['outcome'] = 'infrastructure'
+        row['message'] += ' (a judge must reply with a number from 1 to 10)'
+
+
+def remarks(task, items, rows, judge):
+    """Further figures of a task, and a sentence about them: BLEU, chance, who judged."""
+    if task == 'judge':
+        who = judge or 'a rubric of form and shared words: no judge of quality'
+        return {'judge': judge or 'rubric'}, f'graded 1 to 10 by {who}'
+    if task == 'choice':
+        raw = sum(row['raw'] for row in rows) / len(rows)
+        chance = sum(1 / len(item['options']) for item in items) / len(items)
+        said = f'not divided by the length: {raw:.3f}; by chance: {chance:.3f}'
+        return {'raw': raw, 'chance': chance}, said
+    means, said = {}, 'mean BLEU against the references (it says little):'
+    for name, passed in (('passed', True), ('failed', False)):
+        found = [row['bleu'] for row in rows if 'bleu' in row and (row['outcome'] == 'passed') == passed]
+        means[name] = sum(found) / max(1, len(found))
+        said += f' {means[name]:.3f} of {len(found)} that {name}'
+    return ({'bleu': means}, said) if task in ('problems', 'humaneval', 'mbpp') else ({}, '')
 
 
 # --- answers ------------------------------------------------------------------------------------------------
@@ -96,15 +117,6 @@ def bleu(answer, reference):
         hits = shared.total() + more
         total += math.log(hits / (grams.total() + more)) / 4 if hits else -math.inf
     return math.exp(total)
-
-
-def mean_bleu(rows):
-    """The mean BLEU of the rows that passed, and of those that failed."""
-    means = {}
-    for name, passed in (('passed', True), ('failed', False)):
-        found = [row['bleu'] for row in rows if 'bleu' in row and (row['outcome'] == 'passed') == passed]
-        means[name] = sum(found) / max(1, len(found))
-    return means
 
 
 def rubric(question, reference, answer, ended):

@@ -83,13 +83,23 @@ def seen(problems, n, pieces, word_hashes, word_ngrams):
     return {name: bool(each & found) if each else None for name, each in grams.items()}
 
 
+def overlap(is_seen, n, score, without):
+    """What seen() found, as figures and as a sentence; the score of all problems, and without those seen."""
+    found = [name for name in is_seen if is_seen[name]]
+    figures = {'words': n, 'seen': found, 'too_short': list(is_seen.values()).count(None), 'with': score,
+               'without': without}
+    return figures, (f'{len(found)} of {len(is_seen)} problems have {n} words in a row in the training data '
+                     f'({figures["too_short"]} are shorter); the score with them {score:.3f}, without '
+                     f'{without:.3f}; they are: {" ".join(map(str, found)) or "none"}')
+
+
 # --- what has been learned, at four levels ------------------------------------------------------------------
 
 
-def vocabulary(pieces):
-    """The words of an iterable of texts, and the beginnings of their lines: two sets."""
+def vocabulary(ids, tokenizer):
+    """The words of the text of token ids (an array), and the beginnings of its lines: two sets."""
     words, beginnings = set(), set()
-    for text in pieces:
+    for text in text_pieces(ids, tokenizer, 2):
         text = text.replace('<|endoftext|>', '\n')
         words.update(re.findall(WORD, text))
         beginnings.update(re.findall(BEGINNING, text))
