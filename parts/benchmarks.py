@@ -1,6 +1,6 @@
 """
-Benchmarks: the files that models are scored on. Each record is read into one form, asked, and its answers become
-rows of samples.jsonl.
+Benchmarks: the files that models are scored on. Each record is read into one form, asked, and its answers
+become rows of samples.jsonl.
 
     item = to_item('gsm8k', {'question': 'How many?', 'answer': 'So #### 4'})
     item['asked'], item['prompt']       # ['How many?'], 'Question: How many?\\nAnswer:'
