@@ -17,10 +17,9 @@ wins. `--help` prints the script's docstring and every setting with its default 
 A comment may begin with a rule, as above: a bound, an interval or the choices. None always passes. A setting
 keeps the type of its default, or of its annotation; an int passes for a float, and 1e3 for an int.
 
-A mistake is one line on stderr and exit code 2. So is, from then on, each OSError (no such file, disk full) and
-each ValueError that a file of ours raises: that is how our code says that an input is wrong. Any other
-exception is a bug and keeps its traceback.
-"""
+A mistake is one line on stderr and exit code 2. So is, from then on, each OSError (no such file, disk full)
+and each ValueError that a file of ours raises: that is how our code says that an input is wrong. Any other
+exception is a bug and keeps its traceback. """
 import ast, difflib, io, operator, os, re, signal, sys, textwrap, time, tokenize, traceback, types, typing
 
 OPERATORS = {'>=': operator.ge, '[': operator.ge, '>': operator.gt, '(': operator.gt,
@@ -72,7 +71,8 @@ def configure(namespace):
 
 
 def show(config, say=print):
-    """Say all settings. Call it when all are known to be valid: then a mistake is one line and nothing else."""
+    """Say all settings. Call it when all are known to be valid: then a mistake is one line and nothing
+    else."""
     if os.environ.get('RANK', '0') == '0':          # torchrun starts a process per device: only the first talks
         stars = {name: '*' if value != defaults.get(name, value) else '' for name, value in config.items()}
         line = '  '.join(f'{stars[name]}{name}={value!r}' for name, value in config.items())
@@ -100,7 +100,8 @@ def read_settings(script, namespace):
 
 
 def check(name, value, comment, source):
-    """Refuse a value that breaks the rule at the head of its comment: '>= 1: steps', '[0, 1)', 'adamw | muon'."""
+    """Refuse a value that breaks the rule at the head of its comment: '>= 1: steps', '[0, 1)', 'adamw |
+    muon'."""
     rule = comment.split(':')[0].strip()
     number = r'(-?[\d.e*-]+)'
     if ' | ' in rule:

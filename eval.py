@@ -130,8 +130,9 @@ if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
     if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:
         raise ValueError(f'{ckpt} is a reward model: it scores answers, it does not write them')
     with_data = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
-    tokenizer = Tokenizer.load(beside if os.path.exists(beside) else with_data)
-    checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), f'one that is not {beside}', tokenizer.hash)
+    found = beside if os.path.exists(beside) else with_data
+    tokenizer = Tokenizer.load(found)
+    checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), found, tokenizer.hash)
     model = model.grown(tokenizer.vocab_size).eval()        # one of Hugging Face may have no tokens for chat
     trained = state.get('config', {})
     if trained.get('objective', 'clm') != 'clm':
@@ -211,8 +212,8 @@ if 'loss' in all_tasks:
             meta, bins = open_bins(source, tokenizer, ['val'])
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
             if path != 'untrained':                 # the sources of a mixture, too
-                bins |= {os.path.basename(file)[4:-4]: np.memmap(file, meta['dtype'], mode='r')
-                         for file in sorted(glob.glob(f'{source}/val_*.bin')) if os.path.getsize(file)}
+                sources = parts.data.open_sources(source, meta, 1)
+                bins |= {name.removeprefix('val_'): ids for name, ids in sources.items()}
             for where, ids in bins.items():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
                 nats, n = exact_loss(m, ids, m.config.block_size, batch_size)

@@ -365,6 +365,12 @@ class GPT(nn.Module):
         model.load_state_dict(state)
         return model
 
+    def like(self, **changes):
+        """A model with the same weights and a changed config."""
+        model = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight.device)
+        model.load_state_dict(self.state_dict())
+        return model
+
     def hf_names(self):
         """{our name: Hugging Face's name} of every tensor that a checkpoint holds."""
         rename = {'norm_1': 'input_layernorm', 'norm_2': 'post_attention_layernorm',

@@ -4,15 +4,12 @@ Filling gaps: models that were trained to name hidden tokens (mlm) or hidden spa
     ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm')
     filled, candidates = fill_tokens(model, ids, marks[0])          # one token for each gap
     text = fill_spans(model, tokenizer, ids, marks, 40, pick)       # a gap of any length
-    guesses(model, x, y)                                            # [(hidden id, the model's guess), ...]
 
 model is a function of ids (B, T) -> (logits (B, T, V), ...), with config.block_size, as our model.py has it.
 Copy this file alone: it needs torch.
 """
 import re
 import torch
-
-IGNORE = -100       # a target that is not scored: it is not hidden
 
 
 def with_marks(prompt, tokenizer, objective):
@@ -64,12 +61,3 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens, pick):
     for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
         filled = filled.replace(mark, text)
     return filled
-
-
-@torch.no_grad()
-def guesses(model, x, y, *more):
-    """Of a training batch, inputs and targets (B, T), pairs of ids: each hidden token, and the model's guess.
-    more: the mask that a model of spans takes behind y."""
-    logits = model(x, y, *more)[0]                                                          # (B, T, V)
-    hidden = y != IGNORE
-    return list(zip(y[hidden].tolist(), logits.argmax(-1)[hidden].tolist()))

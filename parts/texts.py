@@ -6,10 +6,11 @@ Figures of text: is it Python, does it turn in circles, what has its writer lear
     repetition(['a b c d a b c d'])             # 0.2
     levels(['we go, wo'], {'we', 'go'}, set())['words']     # 1.0: the last word may be cut off
 
-Copy this file alone: it needs numpy and tqdm.
+Copy this file alone: it needs numpy, torch and tqdm.
 """
 import re, warnings
 import numpy as np
+import torch
 from tqdm import tqdm
 
 WORD = r'[^\W\d]\w*'
@@ -37,6 +38,27 @@ def parse_rate(texts):
         if re.search(r'^[^\s#]', whole, re.M) and syntax_error(whole) is None:
             good += 1
     return good / len(texts)
+
+
+def is_code(texts):
+    """Whether most of the texts are Python."""
+    return parse_rate(texts) >= 0.5
+
+
+def samples(model, tokenizer, prompt, num_samples, sample_tokens):
+    """Texts that the model writes now. prompt: a text, with which they begin; or ids, which are not shown."""
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    prompts = torch.tensor([ids] * num_samples, device=model.embedding.weight.device)      # (num_samples, T)
+    rows = model.generate(prompts, sample_tokens, temperature=0.8, top_k=50)
+    return [tokenizer.decode(row if isinstance(prompt, str) else row[len(ids):]) for row in rows.tolist()]
+
+
+def figures(texts, code):
+    """For metrics.jsonl: repetition, and parse_rate if the training data are code."""
+    found = {'repetition': repetition(texts)}
+    if code:
+        found['parse_rate'] = parse_rate(texts)
+    return found
 
 
 def repetition(texts, n=4):

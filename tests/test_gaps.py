@@ -53,8 +53,3 @@ def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole(
 def test_more_gaps_than_marks_are_refused():
     with pytest.raises(ValueError, match='2 gaps'):
         gaps.with_marks('<|mask|><|mask|>', Tokenizer.byte(['<|mask|>', '<|span_0|>']), 'span')
-
-
-def test_guesses_are_those_of_the_hidden_tokens():
-    y = torch.tensor([[gaps.IGNORE, 98, gaps.IGNORE, 100]])
-    assert gaps.guesses(Known([1, 98, 3, 4]), torch.zeros(1, 4, dtype=torch.long), y) == [(98, 98), (100, 4)]
