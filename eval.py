@@ -30,7 +30,7 @@ import torch
 from tqdm import tqdm
 from configurator import configure, show
 from model import GPT, load_checkpoint
-from parts import asking, benchmarks, checkpoint, dedup, grading, machine, problems, sandbox, texts
+from parts import asking, benchmarks, checkpoint, dedup, grading, machine, problems, records, sandbox, texts
 import parts.compare, parts.data        # called by these names: --compare and --data are settings
 from tokenizer import Tokenizer
 
@@ -105,7 +105,7 @@ if len(files) != len(need_file):
 items_of = {}                               # task -> its items, see parts/benchmarks.py
 for task, path in zip(need_file, files):
     advice = f'each line is a problem of {task}; see the top of eval.py'
-    items = parts.data.read_jsonl(path, functools.partial(benchmarks.to_item, task), advice)
+    items = records.read_jsonl(path, functools.partial(benchmarks.to_item, task), advice)
     items_of[task] = benchmarks.numbered(task, items, path)[:n_problems]
 if 'problems' in answered:
     items_of['problems'] = []
@@ -133,6 +133,7 @@ if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
     found = beside if os.path.exists(beside) else with_data
     tokenizer = Tokenizer.load(found)
     checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), found, tokenizer.hash)
+
     model = model.grown(tokenizer.vocab_size).eval()        # one of Hugging Face may have no tokens for chat
     trained = state.get('config', {})
     if trained.get('objective', 'clm') != 'clm':
@@ -149,6 +150,7 @@ if stamp:
     print(f'contamination: training data share no {stamp["ngram"]}-gram of words with', *stamp['problems'])
 elif model:
     print('contamination: training data were not checked against any benchmark')
+
 results = {'ckpt': ckpt, 'chat': chat, 'step': state.get('step'), 'data_dir': data_dir,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'decontaminated': stamp, 'tasks': {}}
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
@@ -225,6 +227,7 @@ if 'loss' in all_tasks:
                 found[name if where == 'val' else f'{name}_{where}'] = row
                 bpb[path][where] = row['bits_per_byte']
                 print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
+
     print(f'(an untrained model should be near ln V = {math.log(model.config.vocab_size):.4f} nats)')
     for path in later:      # better here, worse there: what it was shown cost it what it knew
         gain = {where: 1 - x / bpb[ckpt][where] for where, x in bpb[path].items()}
@@ -259,13 +262,9 @@ def choose(items):
 
 
 # --- 5. run, and grade --------------------------------------------------------------------------------------
-def execute(jobs):
-    """The results of (program, tests, entry point). Equal ones run once, what is not Python does not run."""
-    errors = {job: texts.syntax_error(job[0]) for job in jobs}
-    different = [job for job, error in errors.items() if not error]
-    run = sandbox.run_many(different, timeout, memory_mb)
-    found = dict(zip(different, tqdm(run, 'run', len(different), disable=None)))
-    return [found[job] if job in found else sandbox.Result('syntax', errors[job]) for job in jobs]
+# [(program, tests, entry point)] -> their results
+execute = functools.partial(sandbox.run_each, syntax_error=texts.syntax_error, timeout=timeout,
+                            memory_mb=memory_mb)
 
 
 def grade(task, item, row, messages):
@@ -328,20 +327,17 @@ def save():
         f.writelines(json.dumps(row) + '\n' for row in samples)
 
 
-def training_text(n):
-    """The text of the training data, in pieces that overlap by n - 1 words."""
-    for source in data_dir.split(','):
-        its = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
-        yield from texts.text_pieces(open_bins(source, its, ['train'])[1]['train'], its, n)
-
-
 samples = []                            # every completion, as samples.jsonl will have it
 for task in answered:
     items = items_of[task]
     torch.manual_seed(seed)             # no task's numbers depend on the one before
-    if overlap:
-        is_seen = texts.seen({item['task_id']: benchmarks.texts_of(item) for item in items}, overlap,
-                             training_text(overlap), dedup.word_hashes, dedup.word_ngrams)
+    if overlap:                         # does the training data hold what is asked?
+        wanted = {item['task_id']: benchmarks.texts_of(item) for item in items}
+        corpora = []
+        for source in data_dir.split(','):
+            its = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
+            corpora.append((open_bins(source, its, ['train'])[1]['train'], its))
+        is_seen = texts.seen(wanted, corpora, overlap, dedup.word_hashes, dedup.word_ngrams)
     if task in RUN:
         left_out, loop = benchmarks.check_harness(task, items, execute)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
@@ -350,7 +346,7 @@ for task in answered:
         items = [item for item in items if item['task_id'] not in left_out]
 
     if completions:
-        given = parts.data.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
+        given = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
         answers, n_cut = benchmarks.given_answers(task, items, given, ks[-1]), 0
     else:
         answers, n_cut = choose(items) if task == 'choice' else ask(task, items)
@@ -379,7 +375,7 @@ for task in answered:
     task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
     columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
     result = results['tasks'][task] = summarise(rows, task_ks) | {'prompts_cut': n_cut}
-    table = {}
+    table = {}                          # name of the line -> what it says
     for key in {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}.get(task, ()):
         names = sorted({row[key] for row in rows}, key=str)
         groups = {str(x): summarise([row for row in rows if row[key] == x], task_ks) for x in names}
@@ -389,6 +385,7 @@ for task in answered:
     for name, row in (table | {'all': result}).items():
         print_row(name, row['n'], row['samples'], *(row[x] for x in columns), *row['interval'],
                   row.get('parse_rate', '-'), row['outcomes'])
+
     if n_cut:
         print(f'{n_cut} prompts were longer than the context of {model.config.block_size} tokens: their '
               'beginning was not seen')
@@ -408,6 +405,7 @@ if 'learned' in all_tasks:
     bins = open_bins(data_dir.split(',')[0], tokenizer, ['train', 'val'])[1]
     words, beginnings = texts.vocabulary(bins['train'], tokenizer)
     words |= texts.vocabulary(bins['val'], tokenizer)[0]
+
     for path, m in checkpoints():
         torch.manual_seed(seed)
         [pairs], _ = generate(m, ['' if tokenizer.begin else '\n'], n, warm)
@@ -421,7 +419,7 @@ if 'learned' in all_tasks:
 
 # --- 9. two models, problem by problem ----------------------------------------------------------------------
 if 'compare' in all_tasks:
-    both = [parts.compare.read(path, parts.data.read_jsonl) for path in (into if samples else ckpt, compare)]
+    both = [parts.compare.read(path, records.read_jsonl) for path in (into if samples else ckpt, compare)]
     result, differences = parts.compare.compare(*both)
     result |= {'with': compare, 'interval': [2 * x - 1 for x in interval([(d + 1) / 2 for d in differences])]}
     pairs, swapped = parts.compare.blind(*both, seed)

@@ -24,8 +24,11 @@ def encode(tokenizer, prompt):
     if not isinstance(prompt, str):
         return Prompt(tokenizer.render(prompt, True)[0], None, 0, '')
     whole = tokenizer.begin + tokenizer.encode(prompt)
-    ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
-    return Prompt(ids, allowed, len(tokenizer.decode_bytes(whole[len(ids):])), prompt[-1:])
+    ids, allowed = whole, None
+    if len(whole) > 1:
+        ids, allowed = tokenizer.heal(whole)
+    repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
+    return Prompt(ids, allowed, repeated, prompt[-1:])
 
 
 class Answer:
@@ -59,17 +62,24 @@ def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=
     """num_samples pairs (text, whether it ended by itself) for each prompt, and how many prompts were longer
     than the context. ends: the pattern at which a text ends, searched from the prompt's last character on.
     draw: temperature, top_k, top_p of model.stream."""
-    prompts = [encode(tokenizer, prompt) for prompt in prompts]
     T = model.config.block_size
-    answers = [[Answer(prompt, T, max_new_tokens) for _ in range(num_samples)] for prompt in prompts]
-    ordered = sorted((answer for each in answers for answer in each), key=lambda answer: len(answer.ids))
+    answers = []                            # num_samples for each prompt, one prompt after the other
+    n_cut = 0
+    for prompt in prompts:
+        prompt = encode(tokenizer, prompt)
+        answers += [Answer(prompt, T, max_new_tokens) for _ in range(num_samples)]
+        if len(prompt.ids) > T:
+            n_cut += 1
+
+    ordered = sorted(answers, key=lambda answer: len(answer.ids))
     for start in tqdm(range(0, len(ordered), batch_size), desc='samples', disable=None):
         batch = ordered[start:start + batch_size]
         while batch:
             write(model, tokenizer, batch, ends, draw)
             batch = [answer for answer in batch if answer.text is None]
-    pairs = [[(answer.text, answer.ended) for answer in each] for each in answers]
-    return pairs, sum(len(prompt.ids) > T for prompt in prompts)
+
+    pairs = [(answer.text, answer.ended) for answer in answers]
+    return [pairs[i:i + num_samples] for i in range(0, len(pairs), num_samples)], n_cut
 
 
 def write(model, tokenizer, batch, ends, draw):
@@ -106,12 +116,14 @@ def choose(model, tokenizer, prompt, options):
     chat = not isinstance(prompt, str)
     context = tokenizer.render(prompt, True)[0] if chat else tokenizer.begin + tokenizer.encode(prompt)
     endings = [tokenizer.encode_inside(option if chat else f' {option}') for option in options]
-    room, device = model.config.block_size + 1, next(model.parameters()).device
+    room = model.config.block_size + 1
+    device = next(model.parameters()).device
     scores = []
     for ids in endings:
         x = torch.tensor([(context + ids)[-room:]], device=device)                          # (1, T + 1)
-        logp = model(x[:, :-1])[0][0, -len(ids):].log_softmax(-1)                           # (n, V)
-        scores.append(logp.gather(1, x[0, 1:][-len(ids):, None]).sum().item())
+        logits = model(x[:, :-1])[0][0, -len(ids):]                                         # (n, V)
+        targets = x[0, 1:][-len(ids):, None]                                                # (n, 1)
+        scores.append(logits.log_softmax(-1).gather(1, targets).sum().item())
     per_byte = [score / len(option.encode()) for score, option in zip(scores, options)]
     cut = len(context) + max(map(len, endings)) > room
     return per_byte.index(max(per_byte)), scores.index(max(scores)), cut

@@ -90,18 +90,19 @@ def text_pieces(ids, tokenizer, n, size=1_000_000):
     yield rest.decode('utf-8', 'replace')
 
 
-def seen(problems, n, pieces, word_hashes, word_ngrams):
-    """problems: {name: its texts}. For each, whether n words in a row of one of its texts stand in the
-    pieces, an iterable of texts; None if none of its texts has n words. The last two arguments are functions
-    of dedup.py."""
+def seen(problems, corpora, n, word_hashes, word_ngrams):
+    """problems: {name: its texts}; corpora: pairs (token ids, tokenizer). For each problem, whether n words
+    in a row of one of its texts stand in a corpus; None if none of its texts has n words. The last two
+    arguments are functions of dedup.py."""
     grams = {}
     for name, texts in problems.items():
         long = [text for text in texts if len(word_hashes(text)) >= n]
         grams[name] = {h for text in long for h in word_ngrams(text, n).tolist()}
     wanted = set().union(*grams.values())
     found = set()
-    for piece in pieces:
-        found |= wanted.intersection(word_ngrams(piece, n).tolist())
+    for ids, tokenizer in corpora:
+        for piece in text_pieces(ids, tokenizer, n):
+            found |= wanted.intersection(word_ngrams(piece, n).tolist())
     return {name: bool(each & found) if each else None for name, each in grams.items()}
 
 
