@@ -122,6 +122,14 @@ if temperature is None:
     temperature = 0.0 if num_samples == 1 else 0.8
 
 # --- 2. the model -------------------------------------------------------------------------------------------
+def open_bins(source, tokenizer, sides):
+    """parts.data.open_bins of a folder, which must have been prepared with this tokenizer."""
+    meta, bins = parts.data.open_bins(source, 1, sides)
+    checkpoint.same_tokenizer(ckpt, tokenizer.hash, f'{source} (prepare it with --tokenizer={beside})',
+                              meta['tokenizer_hash'])
+    return meta, bins
+
+
 folder = ckpt if os.path.isdir(ckpt) and not completions else os.path.dirname(completions or ckpt)
 beside = os.path.join(folder, 'tokenizer.json')
 model, state, stamp, tokenizer = None, {}, None, None
@@ -144,6 +152,9 @@ if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
     if os.path.exists(path := os.path.join(folder, 'data.json')):       # prepare.py's report
         with open(path, encoding='utf-8') as f:
             stamp = json.load(f).get('decontaminated')
+val_bins = {}
+if 'loss' in all_tasks:
+    val_bins = {source: open_bins(source, tokenizer, ['val']) for source in data_dir.split(',')}
 
 show(config)
 if stamp:
@@ -169,14 +180,6 @@ def checkpoints():
     if random_init:
         torch.manual_seed(seed)
         yield 'untrained', GPT(model.config).to(device)
-
-
-def open_bins(source, tokenizer, sides):
-    """parts.data.open_bins of a folder, which must have been prepared with this tokenizer."""
-    meta, bins = parts.data.open_bins(source, 1, sides)
-    checkpoint.same_tokenizer(ckpt, tokenizer.hash, f'{source} (prepare it with --tokenizer={beside})',
-                              meta['tokenizer_hash'])
-    return meta, bins
 
 
 def print_row(*cells):
@@ -210,12 +213,11 @@ if 'loss' in all_tasks:
     bpb = collections.defaultdict(dict)             # bpb[checkpoint][data]
     print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
     for path, m in checkpoints():
-        for source in data_dir.split(','):
-            meta, bins = open_bins(source, tokenizer, ['val'])
+        for source, (meta, bins) in val_bins.items():
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
             if path != 'untrained':                 # the sources of a mixture, too
                 sources = parts.data.open_sources(source, meta, 1)
-                bins |= {name.removeprefix('val_'): ids for name, ids in sources.items()}
+                bins = bins | {name.removeprefix('val_'): ids for name, ids in sources.items()}
             for where, ids in bins.items():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
                 nats, n = exact_loss(m, ids, m.config.block_size, batch_size)
