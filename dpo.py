@@ -400,8 +400,8 @@ log.changes(state.get('config', {}), config)
 log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
         f'cut: {n_cut}')
-log.say(f'  step     {batch_size} pairs: {world} x {device}, {dtype}; {per_rank // micro_batch_size} '
-        f'accumulated x {micro_batch_size} at once')
+log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
+        f'{micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
 if first:
     log.say(f'  expect   a first {loss_type} loss of {should:.4f} and a margin of 0; found '

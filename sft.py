@@ -249,8 +249,8 @@ log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
 log.say(f'  data     {len(conversations):,} conversations, {n_held_out:,} held out; {lengths.sum():,} '
         f'tokens, {n_trained / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
-log.say(f'  step     {batch_size} conversations: {world} x {device}, {dtype}; '
-        f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} at once')
+log.say(f'  step     {batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
+        f'accumulated x {micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
 if learning_rate > 1e-4 and sum(p.numel() for p in model.parameters()) > 1e8:
     log.say('  note     for more than 100M parameters a learning_rate of 1e-5 to 5e-5 is usual')

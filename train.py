@@ -97,9 +97,6 @@ config = configure(globals())
 if plan:
     planner.show(plan, config, config, 'train')
     sys.exit()
-if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
-    learning_rate *= math.sqrt(lr_width / n_embd)
-min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 
 # --- setup: same text in train.py, sft.py, dpo.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
@@ -117,7 +114,7 @@ machine.join(device)
 # --- data ---------------------------------------------------------------------------------------------------
 meta, bins = data.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'))
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
-checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'its tokenizer', tokenizer.hash)
+checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'tokenizer.json', tokenizer.hash)
 data.check_vocabulary(data_dir, tokenizer.vocab_size, vocab_size)
 token_bytes = np.array(tokenizer.text_bytes)            # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
@@ -183,6 +180,9 @@ else:                           # the architecture is that of the checkpoint; dr
     checkpoint.check_context(init_from, model.config.block_size, block_size)
     model = model.like(dropout=dropout, causal=objective != 'mlm')
 vocab_size = model.config.vocab_size                    # a model of Hugging Face may have rows to spare
+if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
+    learning_rate *= math.sqrt(lr_width / model.config.n_embd)
+min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
 machine.shard(model, shard, dtype)      # fsdp
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1')

@@ -103,7 +103,7 @@ class Journal:
         """Refuse to begin where the checkpoints will not fit."""
         if self.main_process and (free := shutil.disk_usage(self.out_dir).free) < n_bytes:
             raise ValueError(f'{self.out_dir} has {free / 1e9:.2f} GB free, the checkpoints need '
-                             f'{n_bytes / 1e9:.2f}; make room, or choose another --out_dir')
+                             f'{n_bytes / 1e9:.2f}; make room, choose another --out_dir, or --keep=1')
 
     def evaluation(self, step, max_steps, figures, **more):
         """The line of an evaluation, and with `more` the row of metrics.jsonl."""

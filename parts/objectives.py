@@ -126,7 +126,7 @@ class Objective:
             needs = '<|endoftext|>'
         if needs and needs not in self.special:
             raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data has '
-                             f'no {needs}; prepare several documents, or with --tokenizer=bpe')
+                             f'no special token {needs}; prepare several documents, or with --tokenizer=bpe')
 
     def apply(self, x, y, step, rows):
         """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs,

@@ -76,18 +76,17 @@ def to_pair(record, tokenizer, loss_type):
     """The ids of the prompt and of both answers, each with its <|im_end|>; [] for the answer that a KTO
     record does not have."""
     asked = record['prompt']
-    if isinstance(asked, str):
+    if not isinstance(asked, list):
         asked = [{'role': 'user', 'content': asked}]
-    if 'completion' not in record:
-        answers = [record['chosen'], record['rejected']]
-    elif record['label'] not in (True, False):
-        raise ValueError('a label is true or false')
-    elif loss_type != 'kto':
-        raise ValueError(f'a thumb up or down is for --loss_type=kto, not {loss_type}')
-    else:
-        answers = [record['completion'], None] if record['label'] else [None, record['completion']]
-    if not all(isinstance(text, str | None) for text in answers):
+    answers = [record[key] for key in (('completion',) if 'completion' in record else ('chosen', 'rejected'))]
+    if not all(isinstance(text, str) for text in answers):
         raise ValueError('an answer is a text')
+    if 'completion' in record:
+        if record['label'] not in (True, False):
+            raise ValueError('a label is true or false')
+        if loss_type != 'kto':
+            raise ValueError(f'a thumb up or down is for --loss_type=kto, not {loss_type}')
+        answers = [*answers, None] if record['label'] else [None, *answers]
     prompt = tokenizer.render(asked, add_generation_prompt=True)[0]
     whole = [tokenizer.render([*asked, {'role': 'assistant', 'content': text or ''}])[0] for text in answers]
     return prompt, *([] if text is None else ids[len(prompt):] for ids, text in zip(whole, answers))

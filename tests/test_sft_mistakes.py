@@ -75,7 +75,7 @@ GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "c
 @pytest.mark.parametrize('text, words', [
     (GOOD + GOOD[:40] + '\n', ['line 2', 'prepare.py']), (GOOD + '{"a": 1}', ['line 2', 'messages']),
     (GOOD + '[1]', ['line 2']), (GOOD.replace('user', 'wizard'), ['line 1', 'wizard']),
-    (GOOD.replace('assistant', 'user'), ['no conversation with an answer']), ('\xff', ['UTF-8'])])
+    (GOOD.replace('assistant', 'user'), ['no conversation with an answer']), ('\xff', ['utf-8', 'line 1'])])
 def test_a_malformed_file_is_named_and_its_line(start, tmp_path, text, words):
     data = write(tmp_path / 'data', sums(9, 1), sums(9, 2))
     (data / 'train.jsonl').write_text(text, encoding='latin-1')

@@ -103,7 +103,7 @@ torch.save = lambda d, f: os.kill(os.getpid(), 9) if d['step'] == 15 else save(d
     assert sft(*flags, before=crash).returncode == -9 and state(tmp_path / 'run')['step'] == 10
     (tmp_path / 'run/last.pt').write_bytes(b'damaged')
     said = ok(sft(*flags, '--init_from=resume'))
-    assert 'going on from an older checkpoint' in said and 'resumed at step 5' in said
+    assert 'resuming from an older checkpoint' in said and 'resumed at step 5' in said
     assert_is_the_straight_run(tmp_path / 'run', straight)
 
 
