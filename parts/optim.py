@@ -119,7 +119,6 @@ class Guard:
         self.skipped_in_a_row = 0
         self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
         self.bad_steps = set(state.get('bad_steps', []))    # that led to a rollback: skipped the next time
-        self.vals = state.get('vals', [])                   # [step, val_loss] of each evaluation
         self.wants_rollback = False
         self.accidents = drills(inject)                     # {step: accident}
 
@@ -166,11 +165,6 @@ class Guard:
         self.lr_scale /= 2
         self.window = then['window']
 
-    def diagnose(self, step, val_loss, ln_v, warmup_steps, max_steps):
-        """The event and the advice that the curves suggest after an evaluation, or None."""
-        self.vals.append([step, val_loss])
-        return diagnose(self.vals, self.last_loss(), ln_v, step, warmup_steps, max_steps)
-
     def spoil_data(self, step, batches, vocab_size):
         """If that is a drill of this step: kill this process, wait, or put noise in the place of text."""
         accident = self.accidents.get(step)
@@ -207,7 +201,7 @@ def spike(window, loss, norm, limit):
 
 
 def diagnose(vals, loss, ln_v, step, warmup, max_steps):
-    """The event and the advice that a series of [step, validation loss] and the training loss suggest now, or
+    """The event and the advice that a series of [step, validation loss] and the training loss suggest, or
     None. ln_v: ln(vocabulary), the loss of a model that knows nothing."""
     if step >= max(200, 2 * warmup) and vals[-1][1] > ln_v - 0.5:
         return 'stuck', (f'val_loss {vals[-1][1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
