@@ -293,7 +293,8 @@ while True:
                     save_checkpoint(log.path('best.pt'), gpt, step=step, best_val=best_val, config=config,
                                     tokenizer_hash=tokenizer.hash)
             vals.append([step, val_loss])
-            found = optim.diagnose(vals, watch.last_loss(), math.log(vocab_size), step, warmup_steps, max_steps)
+            ln_v = math.log(vocab_size)
+            found = optim.diagnose(vals, watch.last_loss(), ln_v, step, warmup_steps, max_steps)
             if found and objective == 'clm':
                 log.note(step, *found)
 

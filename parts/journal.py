@@ -112,7 +112,7 @@ class Journal:
             self.say(f'stopped at step {step}, as asked; {self.path("last.pt")} is saved; resume: the same '
                      'command with --init_from=resume')
         else:
-            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; all is in {self.out_dir}')
+            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; see {self.out_dir}')
             self.say(f'next: {command}' if command else '')
 
 
