@@ -125,8 +125,8 @@ class Objective:
         if document_mask:
             needs = '<|endoftext|>'
         if needs and needs not in self.special:
-            raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data has no '
-                             f'special token {needs}; prepare several documents, or with --tokenizer=bpe')
+            raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data '
+                             f'has no special token {needs}; prepare documents, or with --tokenizer=bpe')
 
     def apply(self, x, y, step, rows):
         """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs,
