@@ -239,8 +239,9 @@ epochs = max_steps * (batch_size - n_replay) * task.n_text / max(1, n_train)
 n_parameters = sum(p.numel() for p in model.parameters())
 n_forward = per_rank // micro_batch_size
 mixture = data.Mixture({} if stream else meta, state.get('seen', ()))
-log.begin(config, init_from == 'resume', step)
+watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
 log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: weights, moments, a copy while saving; best
+log.begin(config, init_from == 'resume', step)
 log.keep(os.path.join(data_dir, 'tokenizer.json'))
 log.keep(os.path.join(data_dir, 'meta.json'), 'data.json')
 show(config, log.say)
@@ -258,7 +259,6 @@ for text in mixture.describe(n_train, epochs):
     log.say(f'  note     {text}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
-watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 is_code = texts.is_code(tokenizer.decode(bins['val'][:100_000].tolist()).split('<|endoftext|>')[:4])
 prompt = sample_prompt or tokenizer.begin or [int(bins['val'][0])]     # a text, or ids

@@ -96,7 +96,10 @@ class Journal:
 
     def need_space(self, n_bytes):
         """Refuse to begin where the checkpoints will not fit."""
-        if self.main_process and (free := shutil.disk_usage(self.out_dir).free) < n_bytes:
+        folder = os.path.abspath(self.out_dir)
+        while not os.path.exists(folder):
+            folder = os.path.dirname(folder)
+        if self.main_process and (free := shutil.disk_usage(folder).free) < n_bytes:
             raise ValueError(f'{self.out_dir} has {free / 1e9:.2f} GB free, the checkpoints need '
                              f'{n_bytes / 1e9:.2f}; make room, choose another --out_dir, or --keep=1')
 
