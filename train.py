@@ -26,9 +26,10 @@ import torch
 import torch.distributed as dist
 from torch.utils._pytree import tree_map
 from configurator import configure
+from parts import planner
 from parts.data import Stream, open_bins, sequence_starts, sequences
 from parts.objectives import IGNORE, document_starts, hide_spans, hide_tokens, span_lengths
-from model import GPT, GPTConfig, flops_per_token, load_checkpoint, save_checkpoint
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from tokenizer import Tokenizer
 
 try:
@@ -760,11 +761,9 @@ if main_process:
     shutil.copyfile(os.path.join(data_dir, 'tokenizer.json'), os.path.join(out_dir, 'tokenizer.json'))
     shutil.copyfile(os.path.join(data_dir, 'meta.json'), os.path.join(out_dir, 'data.json'))
 
-# dense bfloat16 operations a second, from the makers' data sheets
-PEAK = {'H200': 989e12, 'H100': 989e12, 'A100': 312e12, 'L40S': 362e12, 'L4': 121e12, 'RTX 4090': 165e12}
 device_name = torch.cuda.get_device_name(device) if device_type == 'cuda' else ''
-n_flops = flops_per_token(dataclasses.replace(model.config, block_size=block_size))
-peak = next((flops for name, flops in PEAK.items() if name in device_name), None)   # None: no MFU is claimed
+n_flops = planner.flops_per_token(dataclasses.asdict(model.config), block_size)
+peak = planner.peak_flops(device_name)      # None: no MFU is claimed
 
 # --- the loop -----------------------------------------------------------------------------------------------
 first_step, skipped, skipped_in_a_row = step, state.get('skipped', 0), 0

@@ -16,8 +16,8 @@ KEYWORDS = 'def', 'class', 'return', 'import', 'self', 'print', 'None'
 
 
 def gpt2_encoding(folder=None):
-    """GPT-2's tiktoken.Encoding, from a folder with vocab.bpe and encoder.json (their names may have a prefix),
-    or from tiktoken's cache or the network."""
+    """GPT-2's tiktoken.Encoding, from a folder with vocab.bpe and encoder.json (their names may have a
+    prefix), or from tiktoken's cache or the network."""
     if folder is None:
         return tiktoken.get_encoding('gpt2')
     here = sorted(os.listdir(folder))
@@ -32,8 +32,19 @@ def gpt2_encoding(folder=None):
                              special_tokens={'<|endoftext|>': 50256})
 
 
+def gpt2_if_at_hand(folder=None):
+    """gpt2_encoding(folder); without folder, network and cache a note and None."""
+    try:
+        return gpt2_encoding(folder)
+    except OSError as e:                    # requests' errors are OSErrors
+        if folder:
+            raise
+        print(f"gpt2's vocabulary is not at hand ({type(e).__name__}); for the comparison: "
+              '--gpt2=FOLDER with its vocab.bpe and encoder.json\n')
+
+
 def report(tokenizer, texts, printable, gpt2=None):
-    """Text to print. printable: bytes -> str, for tokens that are shown. gpt2: a tiktoken.Encoding or None."""
+    """Text to print. printable: bytes -> str, to show a token. gpt2: a tiktoken.Encoding or None."""
     texts = [text for text in texts if text]
     if not texts:
         raise ValueError('there is no text to report on')
@@ -78,8 +89,8 @@ def sizes(tokenizer, texts, gpt2):
 
     if gpt2:
         ratio = totals['gpt2'] / totals['this']
-        lines += ['', f'gpt2 needs {ratio:.2f} times the tokens: {ratio:.2f} times the FLOPs for the same text, and '
-                      '1,024 tokens',
+        lines += ['', f'gpt2 needs {ratio:.2f} times the tokens: {ratio:.2f} times the FLOPs for the same '
+                      'text, and 1,024 tokens',
                   f'of this tokenizer hold as much as {1024 * ratio:,.0f} of gpt2. That is what a mismatched '
                   'tokenizer costs.']
     if tokenizer.bytes_per_token:

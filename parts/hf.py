@@ -6,8 +6,7 @@ Hugging Face's files: a Llama folder as a config and tensors under our names, a 
     reader = Reader(open('tokenizer.json').read(), from_printable)
     reader.encode('hi')                             # [5303]
 
-The tensor layouts are the same on both sides (rotate-half RoPE, gate/up/down), so the weights are only renamed.
-
+The tensor layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
 Copy this file alone: it needs safetensors for Llama folders, and tokenizers for tokenizer.json.
 """
 import json, os, re
@@ -21,12 +20,12 @@ def import_safetensors():
     try:
         import safetensors.torch
     except ImportError:
-        raise ValueError('Hugging Face folders need the package safetensors: pip install safetensors') from None
+        raise ValueError('Hugging Face folders need safetensors: pip install safetensors') from None
     return safetensors.torch
 
 
 def layout(config):
-    """{our name: (Hugging Face's name, shape)} of every tensor that a file holds. A tied head is not in it."""
+    """{our name: (Hugging Face's name, shape)} of every tensor in a file. A tied head is not in it."""
     V, C, F = config['vocab_size'], config['n_embd'], config['n_ffn']
     KD = C // config['n_head'] * config['n_kv_head']        # width of all keys
 
@@ -75,8 +74,8 @@ def read_config(theirs):
 
 
 def read_llama(folder):
-    """config.json and all *.safetensors of a folder -> (config, tensors), both under our names. ValueError with
-    the file's name if one of them is damaged or is not a plain Llama."""
+    """config.json and all *.safetensors of a folder -> (config, tensors), both under our names. ValueError
+    with the file's name if one of them is damaged or is not a plain Llama."""
     safetensors = import_safetensors()
     reading = os.path.join(folder, 'config.json')
     try:
@@ -151,7 +150,8 @@ class Reader:
     special     {name: id}; the end of a text also has the name <|endoftext|>. <|im_start|> and <|im_end|> are
                 added where they are missing; the model needs rows for them
     begin, stop ids that begin a document, and that end an answer
-    all_bytes   the bytes of each id: b'' for a hole in the vocabulary, the name of a special token"""
+    all_bytes   the bytes of each id: b'' for a hole in the vocabulary, the name of a special token
+    text_bytes  how many of them are text: 0 for a special token"""
 
     def __init__(self, text, from_printable):
         """text: the JSON. from_printable: 'Ġa' -> b' a', GPT-2's visible form of bytes."""
@@ -184,6 +184,9 @@ class Reader:
                 self.all_bytes[id] = bytes([int(byte[1], 16)])
             else:
                 self.all_bytes[id] = token.replace('\u2581', ' ').encode()
+
+        specials = set(self.special.values())
+        self.text_bytes = [0 if id in specials else len(token) for id, token in enumerate(self.all_bytes)]
 
         ends = [self.special[name] for name in END if name in self.special][:1]
         begins = [self.special[name] for name in BEGIN if name in self.special][:1]
