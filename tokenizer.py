@@ -83,7 +83,7 @@ def count_chunks(texts, pattern=PATTERN):
 
 
 def in_batches(texts, characters=4_000_000):
-    """Lists of texts, each with about so many characters."""
+    """Lists of texts, each of about so many characters."""
     batch, size = [], 0
     for text in texts:
         batch.append(text)
@@ -204,7 +204,7 @@ class Tokenizer:
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
 
-        self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id, which is the merge's rank
+        self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id: their rank
         self._find = regex.compile(pattern).findall
         self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)   # most chunks were seen before
         self._bulk = None                                               # a tiktoken.Encoding, when needed
@@ -339,8 +339,8 @@ class Tokenizer:
 
     def heal(self, ids):
         """Token healing, for a prompt that ends where no token would: we drop its last token and let the
-        model choose one that starts with the same bytes, so that a prompt ending in `):` may continue with the
-        token `):\\n    `. -> (ids without the last, ids to choose from), or (ids, None): nothing to heal."""
+        model choose one that starts with the same bytes, so that a prompt ending in `):` may continue with
+        `):\\n    `. -> (ids without the last, the ids to choose from), or (ids, None): nothing to heal."""
         if not ids or not self.text_bytes[ids[-1]]:
             return ids, None
         last = self.all_bytes[ids[-1]]

@@ -13,6 +13,9 @@ import json, os, re
 
 # --- Llama folders: config.json and *.safetensors -----------------------------------------------------------
 
+NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings', 'n_layer': 'num_hidden_layers',
+         'n_head': 'num_attention_heads', 'n_kv_head': 'num_key_value_heads', 'n_embd': 'hidden_size',
+         'n_ffn': 'intermediate_size', 'norm_eps': 'rms_norm_eps', 'tie_embeddings': 'tie_word_embeddings'}
 LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'   # rope_scaling
 
 
@@ -42,9 +45,9 @@ def layout(config):
             f'{a}.mlp.w_gate.weight': (f'{b}.mlp.gate_proj.weight', [F, C]),
             f'{a}.mlp.w_up.weight': (f'{b}.mlp.up_proj.weight', [F, C]),
             f'{a}.mlp.w_down.weight': (f'{b}.mlp.down_proj.weight', [C, F])}
-    table['norm.weight'] = 'model.norm.weight', [C]
+    table['norm.weight'] = ('model.norm.weight', [C])
     if not config['tie_embeddings']:
-        table['head.weight'] = 'lm_head.weight', [V, C]
+        table['head.weight'] = ('lm_head.weight', [V, C])
     return table
 
 
@@ -59,18 +62,12 @@ def read_config(theirs):
     for key, value in supported.items():
         if found.get(key) not in (value, None):
             raise ValueError(f'{key}={found[key]!r} is not supported, only {value!r}')
-    return {
-        'vocab_size': theirs['vocab_size'],
-        'block_size': theirs['max_position_embeddings'],
-        'n_layer': theirs['num_hidden_layers'],
-        'n_head': theirs['num_attention_heads'],
-        'n_kv_head': theirs.get('num_key_value_heads') or theirs['num_attention_heads'],
-        'n_embd': theirs['hidden_size'],
-        'n_ffn': theirs['intermediate_size'],
-        'rope_theta': float(rope.get('rope_theta') or theirs.get('rope_theta') or 10000.0),
-        'rope_scaling': tuple(float(rope[key]) for key in LLAMA_3) if scaled else (),
-        'norm_eps': theirs['rms_norm_eps'],
-        'tie_embeddings': theirs.get('tie_word_embeddings', False)}
+    theirs = {'num_key_value_heads': None, 'tie_word_embeddings': False, **theirs}      # may be omitted
+    config = {ours: theirs[name] for ours, name in NAMES.items()}
+    config['n_kv_head'] = config['n_kv_head'] or config['n_head']
+    config['rope_theta'] = float(rope.get('rope_theta') or theirs.get('rope_theta') or 10000.0)
+    config['rope_scaling'] = tuple(float(rope[key]) for key in LLAMA_3) if scaled else ()
+    return config
 
 
 def read_llama(folder):
@@ -112,27 +109,13 @@ def write_llama(folder, config, tensors):
 
     scaling = config['rope_scaling']
     rope = {'rope_type': 'llama3' if scaling else 'default', **dict(zip(LLAMA_3, scaling))}
-    theirs = {
-        'architectures': ['LlamaForCausalLM'],
-        'model_type': 'llama',
-        'vocab_size': config['vocab_size'],
-        'max_position_embeddings': config['block_size'],
-        'num_hidden_layers': config['n_layer'],
-        'num_attention_heads': config['n_head'],
-        'num_key_value_heads': config['n_kv_head'],
-        'head_dim': config['n_embd'] // config['n_head'],
-        'hidden_size': config['n_embd'],
-        'intermediate_size': config['n_ffn'],
-        'rope_theta': config['rope_theta'],             # transformers 4 looks here, and in rope_scaling
+    theirs = {name: config[ours] for ours, name in NAMES.items()} | {
+        'architectures': ['LlamaForCausalLM'], 'model_type': 'llama', 'hidden_act': 'silu',
+        'head_dim': config['n_embd'] // config['n_head'], 'attention_bias': False, 'mlp_bias': False,
+        'rope_theta': config['rope_theta'],                     # transformers 4 looks here and below
         'rope_scaling': rope if scaling else None,
         'rope_parameters': {**rope, 'rope_theta': config['rope_theta']},        # transformers 5
-        'rms_norm_eps': config['norm_eps'],
-        'hidden_act': 'silu',
-        'attention_bias': False,
-        'mlp_bias': False,
-        'tie_word_embeddings': config['tie_embeddings'],
-        'bos_token_id': None,
-        'eos_token_id': None,
+        'bos_token_id': None, 'eos_token_id': None,
         'dtype': str(tensors['embedding.weight'].dtype).removeprefix('torch.')}
     with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
         json.dump(theirs, f, indent=2)

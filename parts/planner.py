@@ -12,40 +12,41 @@ Copy this file alone: it needs torch, and that only to measure this machine.
 import json, math, os, re, time
 import torch
 
-# dense bfloat16 FLOP/s, memory in bytes, and the price of an hour: examples of 2025, in dollars; put in yours
+# dense bfloat16 FLOP/s, bytes of memory, dollars an hour: the prices are examples of 2025, put in yours
 GPUS = {'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5), 'A100': (312e12, 80e9, 1.5),
         'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6), 'RTX 4090': (165e12, 24e9, 0.4)}
-MFU = 0.4           # share of the peak that trains: 0.3 to 0.5 is usual, the original CodeParrot had 0.08
+MFU = 0.4           # share of the peak that trains: 0.3 to 0.5 is usual; the first CodeParrot had 0.08
 SERVED = 1e12       # tokens that the model will generate in its life
 DISK = 1e9          # bytes per second, for checkpoints
-MTBF = 50_000       # hours from failure to failure of one GPU: 419 in 54 days of 16,384 (arXiv:2407.21783)
+MTBF = 50_000       # hours between failures of one GPU: 419 in 54 days of 16,384 (arXiv:2407.21783)
 
 
 def peak_flops(device_name):
-    """FLOP/s of bfloat16 matrix products of a GPU, by the name that torch gives it; None if it is not known."""
+    """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not known."""
     return next((peak for name, (peak, _, _) in GPUS.items() if name in device_name), None)
 
 
 def machine_of(where):
     """'8xH100' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes of '2xcpu' share this
-    machine, whose peak is measured with a matrix product in float32."""
-    found = re.fullmatch(r'([1-9]\d*)\s*x\s*(.+)', where.strip())
+    machine, whose peak is measured: a matrix product in float32."""
     plain = lambda name: name.lower().replace(' ', '')
     names = {plain(name): name for name in [*GPUS, 'cpu']}
-    if not found or plain(found[2]) not in names:
-        raise ValueError(f'plan={where!r} must be a number of devices, x, and one of: {", ".join(names.values())}; '
-                         'for instance 8xH100')
-    n, name = int(found[1]), names[plain(found[2])]
+    found = re.fullmatch(r'([1-9]\d*)x(.+)', plain(where))
+    if not found or found[2] not in names:
+        raise ValueError(f'plan={where!r} must be a number of devices, x and a name, such as 8xH100; the '
+                         f'names are {", ".join(names.values())}')
+    n, name = int(found[1]), names[found[2]]
     if name in GPUS:
         return n, name, *GPUS[name]
+
     a = torch.randn(1024, 1024)
-    times = []
+    seconds = []
     for _ in range(5):
         start = time.perf_counter()
         a @ a
-        times.append(time.perf_counter() - start)
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') if hasattr(os, 'sysconf') else 16e9
-    return n, name, 2 * 1024 ** 3 / min(times) / n, memory / n, 0.0
+        seconds.append(time.perf_counter() - start)
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return n, name, 2 * 1024 ** 3 / min(seconds) / n, memory / n, 0.0
 
 
 # --- counts -------------------------------------------------------------------------------------------------
@@ -63,15 +64,15 @@ def count_parameters(shape):
 
 def flops_per_token(shape, T):
     """Forward and backward: 6 per parameter, and 12 n_layer n_embd T for attention's scores and sums (PaLM,
-    arXiv:2204.02311, appendix B; causality, which could halve that part, is not deducted)."""
+    arXiv:2204.02311, appendix B; causality could halve that part)."""
     return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * shape['n_embd'] * T
 
 
 def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
     """Bytes that autograd keeps for the backward pass of `batch` sequences, beside the parameters and their
-    copies, in matrix products of `width` bytes a value. checkpoint: of each block only its input; the rest for
-    one block at a time. Counted from the forward in model.py, eager (compiled, it keeps less), without dropout's
-    masks. There is no T^2: attention computes its scores again."""
+    copies, when matrix products take `width` bytes a value. checkpoint: of each block only its input; the
+    rest for one block at a time. Counted from the forward in model.py, eager (compiled, it keeps less),
+    without dropout's masks. There is no T^2: attention computes its scores again."""
     C, L, H = shape['n_embd'], shape['n_layer'], shape['n_head']
     KD = C // H * shape['n_kv_head']
     attention = 4 if cpu else width                 # bytes of attention's own values
@@ -88,17 +89,17 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
 
 
 def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
-    """Bytes of optimizer state, gradients and weights on each device. widths: bytes per parameter of each; (8, 4,
-    4) is ours, float32 under autocast, and (12, 2, 2) bfloat16 with a float32 master copy: 16 in all. Stage 0 is
-    DDP; ZeRO (arXiv:1910.02054, figure 1) shares out the optimizer's state from stage 1, gradients from 2, and
-    weights in 3, as FSDP does. 70B parameters: 1,120 GB."""
+    """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of each. Ours
+    is float32 under autocast; (12, 2, 2) is bfloat16 with a float32 master copy: 16 in all, too. Stage 0 is
+    DDP. ZeRO (arXiv:1910.02054, figure 1) shares out the optimizer's state from stage 1, gradients from 2,
+    and weights in 3, as FSDP does."""
     shares = [n_devices if stage > i else 1 for i in range(3)]
     return sum(width * n_params / share for width, share in zip(widths, shares))
 
 
 def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
-    """The peak on a GPU: state, activations, autocast's copies of the weights, gradients of logits and log p; in
-    stage 3 also the weights and gradients, whole, of the block at work."""
+    """The peak on a GPU: state, activations, autocast's copies of the weights, gradients of logits and log p;
+    in stage 3 also the weights and gradients, whole, of the block at work."""
     count = count_parameters(shape)
     whole = max(count['per block'], count['embedding'])
     copied = whole if stage == 3 else count['total']
@@ -113,8 +114,8 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
 
 def bytes_sent(n_params, n_devices, stage, accumulation=1):
     """Bytes that each device sends per step, in float32. Around a ring, each passes on (n - 1) / n of what is
-    reduced or gathered. To stage 2 gradients are reduced, then they or new weights gathered. In stage 3 weights
-    are gathered for each forward and each backward."""
+    reduced or gathered. To stage 2 gradients are reduced, then they or new weights gathered. In stage 3
+    weights are gathered for each forward and each backward."""
     passes = 2 * accumulation + 1 if stage == 3 else 2
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
@@ -123,7 +124,7 @@ def strategy(shape, n_devices, memory, batch, width=2):
     """One sentence: how to train on n_devices of `memory` bytes, `batch` sequences at once on each."""
     memory = 0.9 * memory       # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
     for stage, fits in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
-                        (1, 'shard=zero1: weights and gradients fit a device, optimizer state only shared out'),
+                        (1, 'shard=zero1: weights and gradients fit a device, the optimizer state its share'),
                         (3, 'shard=fsdp: weights, gradients and optimizer state fit only shared out')):
         none = device_bytes(shape, n_devices, stage, 0, width)
         one = device_bytes(shape, n_devices, stage, 1, width) - none
@@ -135,7 +136,8 @@ def strategy(shape, n_devices, memory, batch, width=2):
         if most_kept > 0:
             smaller = f'micro_batch_size={most} at most, or ' if most > 0 else ''
             limit = f' with micro_batch_size={most_kept} at most' if most_kept < batch else ''
-            return f'{fits}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True{limit}'
+            return (f'{fits}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True'
+                    f'{limit}')
     room = memory - device_bytes(shape, math.inf, 3, 1, width, checkpoint=True)
     if room <= 0:
         return 'not even one layer fits a device: tensor or pipeline parallelism, which are not built here'
@@ -147,9 +149,9 @@ def cheapest_to_serve(n, d, served):
     """(parameters, tokens, loss): of the models no larger than n that reach the loss of n parameters after d
     tokens, the one with the fewest FLOPs in all: 6 n d to train, 2 n served to generate (arXiv:2401.00448).
 
-    Loss in nats: E + A / n^alpha + B / d^beta (Hoffmann et al. 2022, 2203.15556), with the constants of Besiroglu
-    et al. 2024 (2404.10102): those first printed contradict 20 tokens a parameter. They are of that corpus and
-    tokenizer: losses do not carry over, sizes and tokens roughly."""
+    Loss in nats: E + A / n^alpha + B / d^beta (Hoffmann et al. 2022, 2203.15556), with the constants of
+    Besiroglu et al. 2024 (2404.10102): those first printed contradict 20 tokens a parameter. They are of that
+    corpus and tokenizer: losses do not carry over, sizes and tokens roughly."""
     E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
     loss = E + A / n ** alpha + B / d ** beta
     models = []
@@ -167,96 +169,87 @@ def show(where, settings, shape, stage):
     """Print what a run will take. where: '8xH100' or '2xcpu'. settings: those of train.py, sft.py or dpo.py.
     shape: GPTConfig's fields; a vocab_size of 0 is that of the data. stage: 'train', 'sft' or 'dpo'."""
     n_devices, name, peak, memory, price = machine_of(where)
-    meta, n_records = data_at_hand(settings['data_dir'], stage)
+    data_dir, batch, steps = settings['data_dir'], settings['batch_size'], settings['max_steps']
+    vocab_size, here = data_at_hand(data_dir, stage)
     T = settings['block_size'] or shape['block_size']
-    shape = {**shape, 'block_size': T, 'vocab_size': shape['vocab_size'] or meta.get('vocab_size', 32768)}
-    sides = 2 if stage == 'dpo' else 1              # chosen and rejected
-    at_once = sides * (settings['micro_batch_size'] or math.ceil(settings['batch_size'] / n_devices))
-    examples = settings['batch_size'] * settings['max_steps']
-    tokens = sides * examples * T
+    shape = {**shape, 'block_size': T, 'vocab_size': shape['vocab_size'] or vocab_size or 32768}
+    width = 4 if name == 'cpu' else 2
+    sides = 2 if stage == 'dpo' else 1                      # chosen and rejected
+    at_once = sides * (settings['micro_batch_size'] or math.ceil(batch / n_devices))
+    count = count_parameters(shape)
+    n = count['total']
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
-    print_model(shape, 4 if name == 'cpu' else 2)
-    print_memory(shape, n_devices, memory, at_once, 4 if name == 'cpu' else 2)
+    sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size'
+    print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in sizes))
+    if stage == 'train' and not here:
+        print(f'  {data_dir}/meta.json is not there: no tokens to compare with; without --vocab_size, 32,768')
+    for part, value in count.items():
+        print(f'  {part:<12} {value:>15,} parameters')
+    flops = flops_per_token(shape, T)
+    print(f'  {6 * n:,} + {flops - 6 * n:,} = {flops:,} FLOPs per token, forward and backward')
+    cache = 2 * shape['n_layer'] * shape['n_kv_head'] * (shape['n_embd'] // shape['n_head']) * width
+    print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}')
+
+    print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
+    for level, shard in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
+        state = state_bytes(n, n_devices, level) / 1e9
+        held = device_bytes(shape, n_devices, level, at_once, width) / 1e9
+        kept = device_bytes(shape, n_devices, level, at_once, width, checkpoint=True) / 1e9
+        print(f'    {"shard=" + shard:<18}{state:>9.2f}{held:>17.2f}{kept:>25.2f}')
+    print(f'    (of AdamW; Muon has one moment in blocks: {4 * count["blocks"] / 1e9:.2f} GB less with ddp)')
+    print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
+    tokens = sides * batch * T * steps
     if not tokens:
         return
 
-    n, flops = count_parameters(shape)['total'], flops_per_token(shape, T) * tokens
     if stage == 'train':
-        print_data(n, tokens, meta.get('tokens', {}).get('train'), settings['data_dir'])
+        print_tokens(n, tokens, here)
     else:
-        print(f'\n  {tokens / 1e9:.3f}B tokens at most: {examples:,} records of {sides} x {T:,}')
-        print(f'  {settings["data_dir"]}/train.jsonl has {n_records:,}: {examples / n_records:.2f} epochs' if n_records
-              else f'  {settings["data_dir"]}/train.jsonl is not there yet: how often each is seen is not known')
-    if stage == 'dpo':          # the reference's log-probs, once: forward is a third
-        flops += flops / examples / 3 * (n_records or examples)
-
-    hours = flops / (MFU * n_devices * peak) / 3600
+        times = f'{batch * steps / here:.2f} times all {here:,}' if here else f'no {data_dir}/train.jsonl yet'
+        print(f'\n  {batch * steps:,} records ({times}), at most {tokens:,} tokens')
+    total = flops * tokens
+    if stage == 'dpo':          # the reference's log-probabilities, once: a forward is a third
+        total += total / 3 * min(1, (here or batch * steps) / (batch * steps))
+    hours = total / (MFU * n_devices * peak) / 3600
     how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
-    cost = f', ${hours * n_devices * price:,.2f} at ${price:g} an hour each (an example of 2025)' if price else ''
-    print(f'  {flops:.2e} FLOPs: {how_long} at {100 * MFU:g} % of the peak{cost}')
+    print(f'  {total:.2e} FLOPs: {how_long} at {100 * MFU:g} % of the peak')
+    if price:
+        print(f'  ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: an example of 2025')
 
-    accumulation = math.ceil(settings['batch_size'] * sides / n_devices / at_once)
-    sent = [bytes_sent(n, n_devices, level, accumulation) / 1e9 for level in (0, 3)]
-    print(f'  {4 * n / 1e9:.2f} GB of gradients; each device sends {sent[0]:.2f} GB a step with shard=ddp, '
-          f'{sent[1]:.2f} with fsdp')
-    failure = MTBF / n_devices                                          # hours
-    every = math.sqrt(2 * 12 * n / DISK / 3600 * failure)               # Young 1974: least lost in all
-    print(f'  {12 * n / 1e9:.2f} GB a checkpoint at {DISK / 1e9:g} GB/s, a failure in {failure:,.0f} hours: save '
-          f'every {every:.2f} hours, {min(settings["max_steps"], math.ceil(every * settings["max_steps"] / hours)):,} steps')
+    accumulation = math.ceil(sides * batch / n_devices / at_once)
+    ddp, fsdp = (bytes_sent(n, n_devices, level, accumulation) / 1e9 for level in (0, 3))
+    print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')
+    every = math.sqrt(2 * 12 * n / DISK / 3600 * MTBF / n_devices)      # hours; Young 1974: least lost in all
+    print(f'  a failure in {MTBF / n_devices:,.0f} hours, {12 * n / 1e9:.2f} GB a checkpoint: save every '
+          f'{every:.2f} hours, {min(steps, math.ceil(every * steps / hours)):,} steps')
 
 
 def data_at_hand(data_dir, stage):
-    """The meta.json of bins, {} if it is not there; the number of conversations or pairs, or None."""
-    name = 'meta.json' if stage == 'train' else 'train.jsonl'
-    path = os.path.join(data_dir, name)
+    """(vocabulary, tokens) of the meta.json of bins, or (None, records) of train.jsonl; None: not there."""
+    path = os.path.join(data_dir, 'meta.json' if stage == 'train' else 'train.jsonl')
     if not os.path.exists(path):
-        return {}, None
+        return None, None
     with open(path, encoding='utf-8') as f:
-        if stage == 'train':
-            return json.load(f), None
-        return {}, sum(1 for line in f if line.strip())
+        if stage != 'train':
+            return None, sum(1 for line in f if line.strip())
+        meta = json.load(f)
+        return meta['vocab_size'], meta['tokens']['train']
 
 
-def print_model(shape, width):
-    T, count = shape['block_size'], count_parameters(shape)
-    print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in (
-        'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size')))
-    for part, value in count.items():
-        print(f'  {part:<12} {value:>15,} parameters')
-    flops, of_weights = flops_per_token(shape, T), 6 * count['total']
-    print(f'  {of_weights:,} + {flops - of_weights:,} = {flops:,} FLOPs per token, forward and backward')
-    cache = 2 * shape['n_layer'] * shape['n_kv_head'] * (shape['n_embd'] // shape['n_head']) * width
-    print(f'  {cache:,} bytes of KV cache per token: {cache * T / 1e6:,.1f} MB for {T:,}')
-
-
-def print_memory(shape, n_devices, memory, at_once, width):
-    count = count_parameters(shape)
-    print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
-    for stage, name in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
-        state = state_bytes(count['total'], n_devices, stage) / 1e9
-        held, kept = (device_bytes(shape, n_devices, stage, at_once, width, keep) / 1e9 for keep in (False, True))
-        print(f'    {"shard=" + name:<18}{state:>9.2f}{held:>17.2f}{kept:>25.2f}')
-    print(f'  optimizer=muon, with one moment for the matrices in blocks, saves {4 * count["blocks"] / 1e9:.2f} GB with '
-          'shard=ddp')
-    print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
-
-
-def print_data(n, tokens, here, data_dir):
+def print_tokens(n, tokens, here):
+    """The tokens of n parameters: planned, Chinchilla's, at hand."""
     verdict = 'about compute-optimally '
     if tokens < 10 * n:
         verdict = 'under-'
     if tokens > 40 * n:
         verdict = 'over-'
-    print(f'\n  {tokens / 1e9:.3f}B tokens planned, {tokens / n:.1f} a parameter: {verdict}trained')
-    print(f'  {20 * n / 1e9:.2f}B would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556)')
+    print(f'\n  {tokens:,} tokens planned, {tokens / n:.1f} a parameter: {verdict}trained')
+    print(f'  {20 * n:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556)')
     if here:
-        print(f'  {here / 1e9:.3f}B are at hand in {data_dir}: {tokens / here:.2f} epochs of them; after 4 epochs repeated '
-              'tokens teach little (2305.16264)')
-    else:
-        print(f'  {data_dir}/meta.json is not there yet: how often each token is seen is not known')
+        print(f'  {here:,} at hand: {tokens / here:.2f} epochs (after 4, repeats teach little: 2305.16264)')
     if n > 4e7 and tokens > 1e9:        # of the size of those that the fit was made from
         size, d, loss = cheapest_to_serve(n, tokens, SERVED)
-        print(f'  if it generates {SERVED:.0e} tokens, a model as good by the fit (loss {loss:.2f}) and cheapest in all has '
-              f'{size / 1e9:.3f}B parameters and\n    sees {d / 1e9:.1f}B tokens: '
-              f'{6 * size * d + 2 * size * SERVED:.2e} FLOPs, not {6 * n * tokens + 2 * n * SERVED:.2e}')
+        in_all, cheapest = (6 * a * b + 2 * a * SERVED for a, b in ((n, tokens), (size, d)))
+        print(f'  {in_all:.2e} FLOPs with {SERVED:.0e} tokens generated; as good by the fit (loss {loss:.2f})\n    '
+              f'is {size / 1e9:.3f}B parameters after {d / 1e9:.1f}B tokens: {cheapest:.2e} FLOPs')
