@@ -19,7 +19,7 @@ Data and checkpoints carry the hash of their tokenizer.
 Copy this file alone: it needs regex and tiktoken; for the report and GPT-2's vocabulary parts/fit.py, for
 Hugging Face's tokenizer.json parts/hf.py.
 """
-import argparse, collections, functools, gc, hashlib, heapq, itertools, json, math
+import argparse, collections, contextlib, functools, gc, hashlib, heapq, itertools, json, math
 import multiprocessing, os, re, sys, time
 import regex, tiktoken
 
@@ -68,7 +68,6 @@ def to_utf8(text):
 
 
 # --- training -----------------------------------------------------------------------------------------------
-
 def count_chunks(texts, pattern=PATTERN):
     """Counter of the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     find = regex.compile(pattern).findall
@@ -95,9 +94,8 @@ def in_batches(texts, characters=4_000_000):
 
 
 def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
-    """count_chunks over an iterator, in constant memory: batches of documents go to worker processes. The sum
-    does not depend on their number. Workers are forked; where a system cannot fork (Windows), this process
-    does the work."""
+    """count_chunks over an iterator, in constant memory: batches go to worker processes, whose number does not
+    change the sum. They are forked; where a system cannot fork (Windows), this process does the work."""
     processes = processes or os.cpu_count()
     count = functools.partial(count_chunks, pattern=pattern)
     batches = in_batches(texts)
@@ -121,14 +119,12 @@ def learn_merges(chunks, n_merges):
 
     learn_merges({'low': 1, ' lower': 1, ' lowest': 1}, 2) -> [(108, 111), (256, 119)], that is l+o and lo+w
 
-    The most frequent pair wins; of equals, the one with the smaller ids. Three ideas make it fast enough for
-    Python:
+    The most frequent pair wins; of equals, the one with the smaller ids. Three ideas make it fast in Python:
     - the corpus has few distinct chunks (28 MB of Python: 90,000), so each is stored once, with its count;
     - a merge changes only the chunks that hold its pair, which `where` lists, and only the pair's neighbours
       in them, so `count` is kept up to date and nothing is ever counted again;
     - a chunk is a str whose characters are token ids, and a pair a str of two: searching, splitting and
-      comparing are then single operations of the interpreter, and strings sort as their ids do.
-    """
+      comparing are then single operations of the interpreter, and strings sort as their ids do."""
     words = [to_utf8(chunk).decode('latin-1') for chunk in chunks]      # byte b -> chr(b)
     freq = list(chunks.values())
     count, where = collections.defaultdict(int), collections.defaultdict(list)
@@ -184,15 +180,12 @@ def learn_merges(chunks, n_merges):
 
 
 # --- the tokenizer ------------------------------------------------------------------------------------------
-
 class Tokenizer:
     """kind is 'bpe' (single bytes are BPE without merges) or 'char'. vocab[i] is token i as bytes; the
     special tokens follow. bytes_per_token is the fit to the text it was trained on, None without training.
     text_bytes: how many bytes of text each id is. begin, stop: ids that begin a document, end an answer."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
-        if len(set(special_tokens)) != len(special_tokens):
-            raise ValueError(f'a special token stands twice in {special_tokens}')
         self.kind = kind
         self.vocab = vocab
         self.pattern = pattern
@@ -205,9 +198,10 @@ class Tokenizer:
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
 
         self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id: their rank
+        self.encode_inside = self.encode    # of text that does not begin a document: SentencePiece differs
         self._find = regex.compile(pattern).findall
         self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)   # most chunks were seen before
-        self._bulk = None                                               # a tiktoken.Encoding, when needed
+        self._tiktoken = functools.cache(self.to_tiktoken)              # built when it is needed
         if kind == 'char':
             self.character_ids = {token.decode(): i for i, token in enumerate(vocab)}
 
@@ -217,8 +211,8 @@ class Tokenizer:
         tokens. The result depends on the text alone, not on its order or on the number of processes."""
         texts = [texts] if isinstance(texts, str) else texts
         if vocab_size < 256 + len(special_tokens):
-            raise ValueError(f'vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} '
-                             f'special tokens need {256 + len(special_tokens)}')
+            raise ValueError(f'vocab_size {vocab_size} is too small: bytes and special tokens need '
+                             f'{256 + len(special_tokens)}')
         if pattern != PATTERN:
             try:
                 groups = regex.compile(pattern).groups
@@ -303,34 +297,30 @@ class Tokenizer:
     def _merge_chunk(self, chunk):
         """The merges, replayed on one chunk. The pair whose union has the lowest id goes first, everywhere at
         once: what that creates has higher ids, so it cannot have deserved an earlier turn."""
-        parts = [bytes([b]) for b in to_utf8(chunk)]
-        while len(parts) > 1:
-            best = min(zip(parts, parts[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
+        pieces = [bytes([b]) for b in to_utf8(chunk)]
+        while len(pieces) > 1:
+            best = min(zip(pieces, pieces[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
             union = best[0] + best[1]
             if union not in self.ranks:
                 break
-            merged, i = [], 0
-            while i < len(parts):
-                hit = i + 1 < len(parts) and (parts[i], parts[i + 1]) == best
-                merged.append(union if hit else parts[i])
-                i += 1 + hit
-            parts = merged
-        return [self.ranks[part] for part in parts]
+            i = 0
+            while i + 1 < len(pieces):
+                if (pieces[i], pieces[i + 1]) == best:
+                    pieces[i:i + 2] = [union]
+                i += 1
+        return [self.ranks[piece] for piece in pieces]
 
     def encode_batch(self, texts):
         """[encode(text) for text in texts], by tiktoken's Rust on all cores where it can."""
         if self.kind == 'char' or len(self.vocab) == 256:
             return [self.encode(text) for text in texts]
-        if self._bulk is None:
-            self._bulk = self.to_tiktoken()
-        return self._bulk.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
+        return self._tiktoken().encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
 
     def decode_bytes(self, ids):
         """The bytes of ids; special tokens as their names. One token may be a part of a character only."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit a vocabulary of '
-                             f'{self.vocab_size}')
+            raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit {self.vocab_size} tokens')
         return b''.join([self.all_bytes[i] for i in ids])
 
     def decode(self, ids):
@@ -374,10 +364,6 @@ class Tokenizer:
             ids += header
             mask += [0] * len(header)
         return ids, mask
-
-    def encode_inside(self, text):
-        """The ids of text that does not begin a document. Only SentencePiece makes a difference."""
-        return self.encode(text)
 
     # --- disk and the outside world
 
@@ -424,7 +410,6 @@ class Tokenizer:
 
 
 # --- the command line ---------------------------------------------------------------------------------------
-
 def read_texts(path):
     """The .py, .md and .txt files of a folder, sorted, or one file. A file that is not UTF-8 is skipped."""
     if not os.path.exists(path):
@@ -434,11 +419,8 @@ def read_texts(path):
     folder = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names]
     for file in sorted(folder) if os.path.isdir(path) else [path]:
         if file.endswith(('.py', '.md', '.txt')) or file == path:
-            try:
-                with open(file, encoding='utf-8', newline='') as f:
-                    yield f.read()
-            except UnicodeDecodeError:
-                pass
+            with contextlib.suppress(UnicodeDecodeError), open(file, encoding='utf-8', newline='') as f:
+                yield f.read()
 
 
 def main():
@@ -451,10 +433,8 @@ def main():
     parser.add_argument('--report', help='a file or folder to measure the fit on')
     parser.add_argument('--gpt2', help="folder with GPT-2's vocab.bpe and encoder.json")
     args = parser.parse_args()
-    if not args.input and not (args.load and args.report):
+    if bool(args.input) == bool(args.load) or not (args.input or args.report):
         parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure')
-    if args.input and args.load:
-        parser.error('--input trains a tokenizer and --load reads one: give one of them')
     try:
         if args.input:
             start = time.time()

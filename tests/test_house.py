@@ -71,9 +71,10 @@ def test_a_leaf_works_alone_in_an_empty_folder(leaf, tmp_path):
     for part in NEEDS.get(leaf, ()):
         (tmp_path / 'parts').mkdir(exist_ok=True)
         shutil.copy(ROOT / f'{part}.py', tmp_path / 'parts')
+    absent = sorted(OWN - {name, 'parts' if leaf in NEEDS else name})
     code = f"""import importlib.util, os, sys, types
 sys.path.insert(0, '.')
-assert not any(importlib.util.find_spec(other) for other in {sorted(OWN - {name} - ({'parts'} if leaf in NEEDS else set()))})
+assert not any(importlib.util.find_spec(other) for other in {absent})
 import {name}
 assert set(os.listdir()) <= {{'{name}.py', 'parts', '__pycache__'}}     # importing does no work
 print('imported')
