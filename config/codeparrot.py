@@ -1,11 +1,12 @@
-# CodeParrot's shape with a LLaMA block: 48 layers, 1,600 wide, context 1,024, vocabulary 32,768:
-# 1,532,059,200 parameters (the original GPT-2 block: 1,529,628,800). Its schedule: 512 sequences x 1,024 =
-# 524,288 tokens a step, 50,000 steps = 26.2B tokens, 17 a parameter. The original took a week on 16 A100.
-# Weights, gradients and Adam moments are 24.5 GB on every GPU.
+# The shape of CodeParrot with a LLaMA block: 48 layers, 1,600 wide, context 1,024: 1,532,059,200 parameters
+# (with the original GPT-2 block: 1,529,628,800).
+# Steps: 50,000 x 512 sequences x 1,024 = 26.2 billion tokens, 17 a parameter.
+# Hardware: planned for 8 GPUs of 80 GB and never run at this size. Weights, gradients and Adam's moments take
+# 16 bytes a parameter: 24.5 GB on every GPU. The original is said to have taken a week on 16 A100.
 #
 #   python prepare.py --source=codeparrot --out_dir=data/codeparrot --vocab_size=32768
+#   python train.py config/codeparrot.py --plan=8xH100      # prints what the run will take; trains nothing
 #   torchrun --nproc_per_node=8 train.py config/codeparrot.py
-#   python model.py config/codeparrot.py                            # the plan, without running it
 data_dir = 'data/codeparrot'
 out_dir = 'out/codeparrot'
 n_layer = 48
@@ -14,7 +15,7 @@ n_embd = 1600
 block_size = 1024
 vocab_size = 32768
 batch_size = 512
-micro_batch_size = 4    # a guess for 80 GB cards; halve it when memory runs out, nothing else changes
+micro_batch_size = 4    # a guess for 80 GB; if memory runs out, halve it: the result stays the same
 max_steps = 50_000
 learning_rate = 2e-4
 warmup_steps = 750

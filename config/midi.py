@@ -1,5 +1,6 @@
-# "Midi", verbatim: 92,228,352 parameters, said to be 200M. What really has 200M: --n_layer=16 --n_head=16
-# --n_embd=1024 --n_ffn=2816 (205,816,832). Wants a GPU and a corpus of a billion tokens.
+# "Midi" with its lesson's settings. It has 92,228,352 parameters; the lesson says 200M, and with
+# --n_layer=16 --n_head=16 --n_embd=1024 --n_ffn=2816 there are 205,816,832. 20 tokens a parameter are 1.8
+# billion, so it needs a GPU and your own data. We have not run it.
 #
 #   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/midi.py
@@ -10,8 +11,8 @@ n_head = 12
 n_embd = 768
 n_ffn = 2304
 block_size = 512
-vocab_size = 256        # bytes; Tiny Shakespeare uses 65 of them, so the loss falls to ln 65 = 4.17 at once
-batch_size = 32         # the lesson's 16 x 2 accumulated; two devices take 16 each
+vocab_size = 256        # bytes; Tiny Shakespeare uses 65, so the loss falls quickly to ln 65 = 4.17
+batch_size = 32         # the lesson: 16, accumulated twice; two devices take 16 each
 micro_batch_size = 16
 max_steps = 10_000
 learning_rate = 3e-4    # the lesson's
@@ -20,7 +21,7 @@ warmup_steps = 1000
 grad_clip = 1.0
 log_interval = 50
 eval_interval = 500
-eval_tokens = 111_539   # all of them
+eval_tokens = 111_539   # the whole validation set
 save_interval = 1000
 sample_prompt = 'ROMEO:'
 sample_tokens = 200

@@ -1,6 +1,6 @@
-# "Mini", verbatim: 27,402,752 parameters, said to be 50M. What really has 50M: --n_layer=8 --n_head=11
-# --n_embd=704 --n_ffn=2112 (51,736,256). Tiny Shakespeare is far too small for it: use it on data of your
-# own.
+# "Mini" with its lesson's settings. It has 27,402,752 parameters; the lesson says 50M, and with --n_layer=8
+# --n_head=11 --n_embd=704 --n_ffn=2112 there are 51,736,256. 20 tokens a parameter are 548 million, and
+# Tiny Shakespeare has one million, so use your own data. We have not run it.
 #
 #   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/mini.py
@@ -11,8 +11,8 @@ n_head = 8
 n_embd = 512
 n_ffn = 1536
 block_size = 512
-vocab_size = 256        # bytes; Tiny Shakespeare uses 65 of them, so the loss falls to ln 65 = 4.17 at once
-batch_size = 32         # the lesson's 16 x 2 accumulated; two devices take 16 each
+vocab_size = 256        # bytes; Tiny Shakespeare uses 65, so the loss falls quickly to ln 65 = 4.17
+batch_size = 32         # the lesson: 16, accumulated twice; two devices take 16 each
 micro_batch_size = 16
 max_steps = 10_000
 learning_rate = 3e-4    # the lesson's
@@ -21,7 +21,7 @@ warmup_steps = 1000
 grad_clip = 1.0
 log_interval = 50
 eval_interval = 500
-eval_tokens = 111_539   # all of them
+eval_tokens = 111_539   # the whole validation set
 save_interval = 1000
 sample_prompt = 'ROMEO:'
 sample_tokens = 200

@@ -1,12 +1,13 @@
-# DPO on the quickstart model's own answers, judged by execution: an answer that passed over one that failed,
-# and of those that passed, one return statement over several ("taste", which the demonstrations do not show).
-# You should see the margin rise from 0 to about 0.3 within one epoch, of a dozen steps. For more of them take
-# 3e-5: at 1e-4, forty cost four points of what SFT had taught (LOG.md). Pairs say little, and much can be
-# unlearned.
+# DPO on the quickstart model's own answers, judged by their tests: an answer that passed is better than one
+# that failed. Of two that passed, the one with a single return statement is better; SFT did not teach this.
+# You should see margin 0 at the first step and a rising margin after it. One epoch is about a dozen steps.
+# In bash run.sh, the share of single-return answers rises from 54 to 88 %, and the pass rate hardly changes.
+# For longer runs use 3e-5: at 1e-4, forty steps lost four points of it (LOG.md, "DPO's learning rate").
+# Hardware: two CPU cores with native bfloat16 need about 1 minute, including the answers.
 #
 #   python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 \
-#       --n_problems=500 --num_samples=8 --batch_size=64 --allow_code_execution=True \
-#       --out=out/quickstart_sft/mined/eval.json
+#       --n_problems=250 --num_samples=8 --batch_size=64 --max_new_tokens=64 \
+#       --allow_code_execution=True --out=out/quickstart_sft/mined/eval.json
 #   python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both \
 #       --dedup=exact --out_dir=data/pairs
 #   python dpo.py config/quickstart_dpo.py

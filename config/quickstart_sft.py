@@ -1,13 +1,15 @@
-# Supervised fine-tuning of the quickstart model on problems.py's demonstrations: 5,000 problems, each twice,
-# because new prompts teach more than the same ones again.
-# You should see val_loss fall from 5.4 to 0.2: the answers are short, and most of their tokens certain.
+# SFT of the quickstart model on the demonstrations of parts/problems.py.
+# Steps: 5,000 problems x 2 epochs / 32 = 312. New problems teach more than more epochs of the same ones.
+# You should see val_loss fall to about 0.2: the answers are short, and most of their tokens are easy.
+# Bits per byte of the base data rise from 1.6 to 3.2: the model forgets. With --replay=1 they rise to 2.0.
+# Hardware: two CPU cores with native bfloat16 need about 2 minutes.
 #
 #   python parts/problems.py --n=5000 --out=data/problems/train.jsonl
 #   python parts/problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 #   python sft.py config/quickstart_sft.py
 init_from = 'out/quickstart'
 data_dir = 'data/problems'
-base_dir = 'data/quickstart'    # what is forgotten of the standard library; see also --replay=1
+base_dir = 'data/quickstart'    # measures how much of the base data is forgotten
 out_dir = 'out/quickstart_sft'
 epochs = 2
 batch_size = 32

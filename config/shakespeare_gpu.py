@@ -1,7 +1,9 @@
-# Tiny Shakespeare, one character a token, on one GPU (minutes) or a patient CPU. The budget of nanoGPT's GPU
-# preset: 6 layers, 384 wide, context 256, 5,000 steps of 64 x 256 = 16,384 characters: 82M characters, 82
-# epochs, hence the dropout. The best validation loss comes early and rises again: best.pt keeps it. nanoGPT
-# reports 1.4697; not yet measured here.
+# Tiny Shakespeare with one token per character. The budget is that of nanoGPT's GPU preset.
+# Size: 6 layers, 384 wide, context 256: 10,646,784 parameters.
+# Steps: 5,000 x 64 sequences x 256 = 81,920,000 characters, 82 epochs. That is why there is dropout.
+# You should see the lowest validation loss early, and then a rise; best.pt keeps the best weights. nanoGPT's
+# README reports 1.4697. We have not run this config to its end.
+# Hardware: one GPU (never tried), or a CPU and patience.
 #
 #   python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
 #   python train.py config/shakespeare_gpu.py
@@ -9,7 +11,7 @@ data_dir = 'data/shakespeare_char'
 out_dir = 'out/shakespeare_gpu'
 n_layer = 6
 n_head = 6
-n_embd = 384            # 10.6M parameters
+n_embd = 384
 block_size = 256
 dropout = 0.2
 batch_size = 64
@@ -17,7 +19,7 @@ max_steps = 5000
 learning_rate = 1e-3
 warmup_steps = 100
 eval_interval = 250
-eval_tokens = 111_539   # all of them
+eval_tokens = 111_539   # the whole validation set
 save_interval = 500
 log_interval = 50
 sample_prompt = 'ROMEO:'

@@ -1,17 +1,23 @@
 """
-Checkpoints: one file of tensors, numbers, strings, lists and dicts, so that it loads with weights_only=True.
+Checkpoints: files that are never half written, and how a run begins: from nothing, from where it stopped, or
+from the weights of another.
 
     write('last.pt', {'model': model.state_dict(), 'step': 3})
-    state = read('last.pt')
+    state = read('last.pt')                     # tensors, numbers, strings, lists and dicts: weights_only
+    rotate('out/base/last.pt', keep=2)          # last.pt.new -> last.pt -> last-1.pt
 
+`load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint).
 Copy this file alone: it needs torch.
 """
-import os
+import dataclasses, glob, os
 import torch
+
+# --- one file -----------------------------------------------------------------------------------------------
 
 
 def write(path, state):
-    """Written beside path, flushed to the disk, then renamed: a crash or a full disk leaves the old file whole."""
+    """Written beside path, flushed to the disk, then renamed: a crash or a full disk leaves the old file as it
+    was."""
     try:
         with open(f'{path}.tmp', 'wb') as f:
             torch.save(state, f)
@@ -25,16 +31,16 @@ def write(path, state):
 
 
 def find(path):
-    """The checkpoint that is meant by path: a file; best.pt, or else last.pt, of the folder of a run; or the folder
-    itself, if it is one of Hugging Face."""
+    """The checkpoint that is meant by path: a file; best.pt, or else last.pt, of the folder of a run; or the
+    folder itself, if it is one of Hugging Face."""
     if os.path.isdir(path):
         for name in ('best.pt', 'last.pt'):
             if os.path.exists(os.path.join(path, name)):
                 return os.path.join(path, name)
         if any(name.endswith('.safetensors') for name in os.listdir(path)):
             return path
-        raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; train there first: python '
-                                f'train.py --out_dir={path}')
+        raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; train there first: '
+                                f'python train.py --out_dir={path}')
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; expected a checkpoint file or the out_dir of a run')
     return path
@@ -51,13 +57,162 @@ def read(path, device='cpu'):
 def unreadable(path, e):
     """The error that says why path is not a checkpoint of ours."""
     reason = (str(e).strip().splitlines() or [''])[0]
-    return ValueError(f'{path} is not a readable checkpoint of ours ({type(e).__name__}: {reason}); if it was '
-                      'cut off, use another or train again')
+    return ValueError(f'{path} is not a readable checkpoint of ours ({type(e).__name__}: {reason}); if it '
+                      'was cut off, use another or train again')
 
 
-def same_tokenizer(trained, its_hash, other, other_hash):
-    """Refuse a model and data, or a tokenizer, whose ids mean different text. trained, other: names for the
-    message, paths; a hash of None is not known, and passes."""
+def rotate(path, keep):
+    """path.new becomes path, the old path becomes path-1, and so on; `keep` files stay."""
+    stem = path.removesuffix('.pt')
+    names = [path, *(f'{stem}-{i}.pt' for i in range(1, keep))]
+    for older, newer in zip(names[:0:-1], names[-2::-1]):       # last-1.pt -> last-2.pt, last.pt -> last-1.pt
+        if os.path.exists(newer):
+            os.replace(newer, older)
+    os.replace(f'{path}.new', path)
+
+
+# --- how a run begins ---------------------------------------------------------------------------------------
+
+
+def folder_of(path):
+    """The folder of a run, given itself or a checkpoint in it."""
+    return path if os.path.isdir(path) else os.path.dirname(path)
+
+
+def check_out_dir(out_dir, init_from, overwrite):
+    """Refuse to overwrite a run, and the model that this run starts from. Returns the path of last.pt."""
+    if init_from not in ('scratch', 'resume') and \
+            os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
+        raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would '
+                         'be overwritten; choose another --out_dir')
+    if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
+        raise ValueError(f'{out_dir} already holds a run; continue it with --init_from=resume, or choose '
+                         'another --out_dir, or start over with --overwrite=True')
+    return os.path.join(out_dir, 'last.pt')
+
+
+def newest(last_path, load):
+    """The model and the state of last.pt, or, if it is damaged, of the newest older checkpoint."""
+    stem = last_path.removesuffix('.pt')
+    older = [path for i in range(1, 100) if os.path.exists(path := f'{stem}-{i}.pt')]
+    for path in [last_path, *older]:
+        try:
+            return load(path)
+        except (ValueError, FileNotFoundError) as e:
+            if not older or path == older[-1]:
+                raise
+            print(f'{e}\nresuming from an older checkpoint')
+
+
+def must_agree(last_path, before, now, names):
+    """Refuse to resume with another value of a setting that the weights or the optimizer depend on."""
+    for name in names:
+        if now[name] != before.get(name, now[name]):
+            raise ValueError(f'{last_path} has {name}={before[name]}, this run has {now[name]}; resume with '
+                             "the run's own settings, or choose another --out_dir")
+
+
+def same_tokenizer(one, its_hash, other, other_hash):
+    """Refuse a model and data whose ids mean different text. one, other: their paths, for the message. A hash
+    that is None is not known, and passes."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
-        raise ValueError(f'{trained} was trained with tokenizer {its_hash}, {other} has {other_hash}: their ids '
-                         'mean different text')
+        raise ValueError(f'{one} was made with tokenizer {its_hash}, {other} with {other_hash}: their ids mean '
+                         'different text')
+
+
+def check_context(init_from, context, block_size):
+    """Refuse sequences that are longer than a model's context."""
+    if block_size > context:
+        raise ValueError(f'{init_from} has a context of {context} tokens, fewer than block_size={block_size}; set '
+                         f'--block_size={context}')
+
+
+def check_pretraining(last_path, state, config, meta, shards, world):
+    """Refuse to resume train.py's run with another architecture, or on other data."""
+    if 'data_sha256' not in state:
+        raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
+    must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
+                                                    'block_size', 'dropout', 'objective', 'optimizer'))
+    if state['data_sha256'] != meta['sha256']['train']:
+        raise ValueError(f'{config["data_dir"]}/train.bin is not the data that {last_path} was trained on; resume '
+                         f'with those, or start from its weights: --init_from={config["out_dir"]} and another '
+                         '--out_dir')
+    shards = [os.path.basename(path) for path in shards]
+    if state['shards'] != shards or len(state['stream']) not in (0, world):
+        raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '
+                         f'processes, this run has {len(shards)} and {world}: a stream must be resumed with '
+                         'the same')
+
+
+# --- from the weights of another run ------------------------------------------------------------------------
+
+
+def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
+    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab the rows of its embedding
+    are carried over from its own tokenizer; without, the two must be the same."""
+    model, state = load(init_from)
+    beside = os.path.join(folder_of(init_from), 'tokenizer.json')
+    from_hf = not state
+    its_hash = state.get('tokenizer_hash')
+    if extend_vocab or (from_hf and os.path.exists(beside)):
+        its = load_tokenizer(beside)
+        if from_hf:
+            model = model.grown(its.vocab_size)         # it may be without tokens for chat
+        if extend_vocab:
+            return with_rows_for(model, its, tokenizer)
+        its_hash = its.hash
+    padded = from_hf and its_hash == tokenizer.hash     # with rows that no token has
+    if model.config.vocab_size != tokenizer.vocab_size and not padded:
+        raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
+                         f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, or '
+                         'take the weights over with --extend_vocab=True')
+    same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash)
+    return model
+
+
+def with_rows_for(model, old, new):
+    """A copy of the model for the vocabulary of another tokenizer."""
+    weights = model.state_dict()
+    for name in ('embedding.weight', 'head.weight'):
+        weights[name] = carry_over(weights[name], old, new)
+    config = dataclasses.replace(model.config, vocab_size=new.vocab_size)
+    copy = type(model)(config).to(weights['embedding.weight'].device)
+    copy.load_state_dict(weights)
+    return copy
+
+
+def carry_over(weight, old, new):
+    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token of the old one keeps its row. Any other
+    begins as the mean of the rows of the old tokens that spell it; a new special token, as the mean of all:
+    near where training will take it."""
+    ids = {token: i for i, token in enumerate(old.all_bytes)}
+    rows = []
+    for token in new.all_bytes:
+        text = token.decode('utf-8', 'replace')
+        if token in ids:
+            spelled = [ids[token]]
+        elif text in new.special:
+            spelled = []
+        elif '\ufffd' not in text:
+            spelled = old.encode(text)
+        else:                                           # not whole characters
+            spelled = [ids[bytes([b])] for b in token]
+        rows.append(weight[spelled].mean(0) if spelled else weight.mean(0))
+    return torch.stack(rows)
+
+
+def to_fine_tune(init_from, last_path, load, load_tokenizer):
+    """A model that answers, or shall, with the tokenizer beside it: of last_path if init_from is 'resume', else
+    of init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
+    resuming = init_from == 'resume'
+    origin = last_path if resuming else init_from
+    model, state = newest(last_path, load) if resuming else load(init_from)
+    beside = os.path.join(folder_of(origin), 'tokenizer.json')
+    tokenizer = load_tokenizer(beside)
+    same_tokenizer(origin, state.get('tokenizer_hash'), beside, tokenizer.hash)
+    if not model.config.causal:
+        raise ValueError(f'{origin} was trained to name masked tokens: it cannot answer; --objective=clm can')
+    if not {'<|im_start|>', '<|im_end|>'} <= tokenizer.special.keys():
+        raise ValueError(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which frame what is '
+                         'said; pretrain with one that has: python prepare.py --tokenizer=bpe')
+    return model, state if resuming else {}, tokenizer

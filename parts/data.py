@@ -12,7 +12,7 @@ the corpus. A Stream reads text that was never made into bins, and remembers whe
 
 Copy this file alone: it needs numpy.
 """
-import gzip, json, os, zlib
+import glob, gzip, json, os, zlib
 import numpy as np
 
 # --- bins ---------------------------------------------------------------------------------------------------
@@ -52,10 +52,47 @@ def open_bins(data_dir, block_size, sides=('train', 'val')):
     return meta, bins
 
 
+def open_sources(data_dir, meta, block_size):
+    """{'val_<source>': ids} of a mixture, as memory maps; {} if the data have one source. A source with fewer
+    tokens than a sequence is left out."""
+    names = meta.get('sources', {})
+    found = {}
+    for name in names if len(names) > 1 else ():
+        path = os.path.join(data_dir, f'val_{name}.bin')
+        if os.path.getsize(path) > (block_size + 1) * np.dtype(meta['dtype']).itemsize:
+            found[f'val_{name}'] = np.memmap(path, meta['dtype'], mode='r')
+    return found
+
+
 def sequences(data, starts, block_size):
-    """Inputs and targets at the given starts: two int64 arrays (B, T), the second one token later."""
-    rows = np.stack([data[s:s + block_size + 1] for s in starts]).astype(np.int64)      # +1: the last target
+    """Inputs and targets at the given starts: two int64 arrays (B, T), the second one token later. data: a bin,
+    or a list with the bin of each row."""
+    bins = data if isinstance(data, list) else [data] * len(starts)
+    rows = [ids[s:s + block_size + 1].astype(np.int64) for ids, s in zip(bins, starts)]     # +1: the last target
+    rows = np.stack(rows)
     return rows[:, :-1], rows[:, 1:]
+
+
+def spread(data, block_size, n_tokens, micro_batch_size=1, rank=0, world=1):
+    """The blocks of an evaluation, about n_tokens in all, always the same, spread evenly over the bin. Yields
+    this process's, micro_batch_size at a time: where they begin, int64, and whether they count. All processes
+    get equally many, because FSDP needs all of them in each forward pass: some do not count."""
+    n_blocks = (len(data) - 1) // block_size
+    blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // block_size)))
+    starts = blocks.astype(np.int64) * block_size
+    mine = starts[rank::world]
+    for i in range(0, len(starts[::world]), micro_batch_size):
+        part = mine[i:i + micro_batch_size]
+        yield (part, True) if len(part) else (starts[:1], False)
+
+
+def open_replay(replay_dir, block_size, n_replay, batch_size):
+    """The training bin of earlier data, of which n_replay sequences of a step are taken, and its meta.json."""
+    if not 0 < n_replay < batch_size:
+        raise ValueError(f'replay_dir={replay_dir}: replay must make 1 to {batch_size - 1} of the {batch_size} '
+                         f'sequences of a step, not {n_replay}')
+    meta, bins = open_bins(replay_dir, block_size, ('train',))
+    return bins['train'], meta
 
 
 def sequence_starts(step, batch_size, n_tokens, block_size, seed, shuffle=True):
@@ -111,26 +148,76 @@ def mix(h):
     return h ^ (h >> np.uint64(31))
 
 
+def check_vocabulary(data_dir, found, vocab_size):
+    """Refuse data with another vocabulary than the config asks for; 0 asks for none."""
+    if vocab_size not in (0, found):
+        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {found}; leave it at 0, or '
+                         f'prepare them with --vocab_size={vocab_size}')
+
+
+class Mixture:
+    """How many sequences of each source a run has read, for data that prepare.py mixed from several."""
+
+    def __init__(self, meta, seen=()):
+        self.sources = meta.get('sources', {}) if len(meta.get('sources', {})) > 1 else {}
+        self.begins = [source['begins'] for source in self.sources.values()]        # in train.bin
+        self.seen = np.array(seen if len(seen) else [0] * len(self.sources), dtype=np.int64)
+
+    def count(self, starts):
+        if self.sources:
+            number = np.searchsorted(self.begins, starts, 'right') - 1
+            self.seen += np.bincount(number, minlength=len(self.begins))
+
+    def shares(self):
+        return dict(zip(self.sources, (self.seen / max(1, self.seen.sum())).round(4).tolist()))
+
+    def describe(self, n_train, epochs):
+        """A line for each source: its share of the tokens, and how often a run of so many epochs reads it. Data
+        that are read more than about four times help less and less (arXiv:2305.16264)."""
+        if epochs > 4:
+            yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
+        for name, source in self.sources.items():
+            times = source['epochs'] * epochs
+            warning = ', and beyond 4 that helps less and less' if times > 4 else ''
+            yield f'{name}: {source["mixed"] / n_train:.1%} of the tokens, read {times:.2f} times{warning}'
+
+
 # --- streams: text that was never made into bins ------------------------------------------------------------
+
+
+def find_shards(streaming, world):
+    """The .jsonl and .json files, gzipped or not, of a folder or a glob: at least one for each process."""
+    pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
+    shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
+    if len(shards) < world:
+        raise ValueError(f'streaming={streaming} has {len(shards)} shards (.jsonl or .json, also .gz), '
+                         f'{world} processes need one each; prepare.py --write=text makes them')
+    return shards
 
 
 class Stream:
     """Sequences straight from text: shards of JSON lines, .jsonl or .json, gzipped or not, are read and
     tokenised on the fly, over and over, and never stored.
 
-    stream = Stream(['a.jsonl.gz', 'b.jsonl.gz'], tokenizer.encode, end_of_text_id, block_size=256)
+    stream = Stream(['a.jsonl.gz', 'b.jsonl.gz'], tokenizer.encode_batch, tokenizer.special, block_size=256)
     x, y = stream.take(8)                                           # (8, 256) each
-    Stream(..., state=stream.state).take(8)                         # the next ones
+    stream.seek(position)                       # position: what stream.state was at some time
 
     In its first pass it gives what `sequences` gives of the bin that holds the same documents, in the order
     of the file. state is JSON-able: the pass, shard, line and token of the next sequence. Lines that are no
     document, and what follows the cut in a damaged archive, are passed over; `malformed` counts them."""
 
-    def __init__(self, paths, encode, end_of_text, block_size, state=None):
-        self.paths, self.encode, self.end_of_text, self.block_size = paths, encode, end_of_text, block_size
-        self.state = list(state or (0, 0, 0, 0))
-        self.documents = self._documents(*self.state)
-        self.waiting, self.malformed = [], 0        # waiting: [position, ids] of what was read and not taken
+    def __init__(self, paths, encode_batch, special, block_size):
+        self.paths, self.encode_batch, self.block_size = paths, encode_batch, block_size
+        self.end_of_text = special.get('<|endoftext|>', -1)
+        self.malformed = 0
+        self.seek([0, 0, 0, 0])
+
+    def seek(self, state):
+        """Continue at a position."""
+        self.state = list(state)
+        self.documents = self._documents(*state)
+        self.waiting = []                           # [position, ids] of documents that were read and not taken
 
     def _documents(self, epoch, first, line, token):
         """Without end: the position and the ids of each document, from a position on."""
@@ -147,7 +234,7 @@ class Stream:
                                 record = json.loads(data.decode())
                                 if isinstance(record, dict):
                                     record = record.get('text', record.get('content'))
-                                ids = self.encode(record + '') + [self.end_of_text]
+                                ids = self.encode_batch([record + ''])[0] + [self.end_of_text]
                             except (ValueError, TypeError, RecursionError):     # no JSON, no text in it
                                 self.malformed += 1
                                 continue

@@ -1,27 +1,41 @@
 """
-The machine: which device and dtype to use.
+The machine: devices, dtypes and memory; several processes, one per device; DDP, ZeRO-1 and FSDP.
 
+    rank, world, local_rank = ranks()           # (0, 1, 0) without torchrun
     device, dtype = choose('auto', 'auto')      # ('cuda:0', 'bfloat16'), ('cpu', 'float32'), ...
+    join(device)                                # the other processes; catches Ctrl-C
+    per_rank, micro = shares(batch_size=32, micro_batch_size=4, world=2)        # (16, 4)
+    [total] = all_sum(3.0)                      # 6.0 with two processes
 
-Copy this file alone: it needs torch.
+Every function also works in a single process. Copy this file alone: it needs torch and numpy.
 """
+import contextlib, os, signal, sys, time
+import numpy as np
 import torch
+import torch.distributed as dist
+
+try:
+    import resource
+except ImportError:             # Windows
+    resource = None
+
+# --- the device ---------------------------------------------------------------------------------------------
 
 
 def choose(device, dtype, local_rank=0):
-    """Settings 'auto', 'cuda', 'bfloat16', ... -> a device that is there, and the dtype of matrix products,
-    both as text. auto: the GPU; bfloat16 where the hardware has it."""
+    """The settings 'auto', 'cuda', 'bfloat16', ... -> a device that is there and the dtype of matrix products,
+    as text. auto: the GPU; bfloat16 where the hardware has it."""
+    there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
     if device == 'auto':
-        device = 'cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu'
+        device = next(name for name, found in there.items() if found)
     kind = device.split(':')[0]
-    there = {'cpu': True, 'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available()}
     if not there.get(kind):
         raise ValueError(f'device={device} is not available here; try --device=auto')
     if kind == 'cuda':
         device = f'cuda:{local_rank}' if device == 'cuda' else device
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision('high')      # TF32 for what stays float32
-    if dtype == 'auto':     # before Ampere, and on CPUs without the instructions, bfloat16 is emulated and slow
+    if dtype == 'auto':     # before Ampere, and on many CPUs, bfloat16 is emulated and slow
         native = kind == 'cuda' and torch.cuda.get_device_capability(device)[0] >= 8
         native = native or kind == 'cpu' and getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()
         dtype = 'bfloat16' if native else 'float32'
@@ -31,3 +45,240 @@ def choose(device, dtype, local_rank=0):
 def autocast(device, dtype):
     """A context in which matrix products run in dtype; a fresh one at each call."""
     return torch.autocast(device.split(':')[0], getattr(torch, dtype), enabled=dtype != 'float32')
+
+
+def to_device(array, device):
+    """A numpy array as a tensor on the device. From pinned memory the copy does not wait for the GPU."""
+    t = torch.from_numpy(np.ascontiguousarray(array))
+    if device.startswith('cuda'):
+        t = t.pin_memory()
+    return t.to(device, non_blocking=True)
+
+
+def gpu_name(device):
+    return torch.cuda.get_device_name(device) if device.startswith('cuda') else ''
+
+
+def memory_mb(device):
+    """The largest amount of memory so far: of the GPU, or of this process; None on Windows."""
+    if device.startswith('cuda'):
+        return torch.cuda.max_memory_allocated() / 2 ** 20
+    if resource:
+        unit = 1 if sys.platform == 'darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+
+
+class OutOfMemoryAdvice:
+    """A context in which running out of memory becomes one sentence that says what to try."""
+
+    def __init__(self, micro_batch_size, per_rank, grad_checkpoint):
+        smaller = max((d for d in range(1, micro_batch_size) if per_rank % d == 0), default=0)
+        self.advice = 'a smaller model or --block_size'
+        if not grad_checkpoint:
+            self.advice = '--grad_checkpoint=True'
+        if smaller:
+            self.advice = f'--micro_batch_size={smaller}: the result stays the same'
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, traceback):
+        said = str(error).lower()       # of a RuntimeError; torch.OutOfMemoryError is one
+        if isinstance(error, RuntimeError) and ('out of memory' in said or "can't allocate memory" in said):
+            raise ValueError(f'out of memory; try {self.advice}') from error
+
+
+def compiled(model, compiling, batch, autocast, out_of_memory_advice):
+    """The model, compiled if that is asked for and works, and the seconds of a forward and a backward pass for
+    a batch. The gradients are thrown away. compiling: None = on CUDA."""
+    def rehearse(net):
+        began = time.time()
+        with out_of_memory_advice:
+            with autocast:
+                loss = net(*batch)[1]
+            loss.backward()
+        loss.item()                 # wait for the device
+        model.zero_grad(set_to_none=True)
+        return time.time() - began
+
+    net = model
+    if compiling or (compiling is None and batch[0].is_cuda):
+        try:
+            net = torch.compile(model)
+            rehearse(net)           # the first call compiles
+        except ValueError:          # out of memory, with the advice
+            raise
+        except Exception as e:
+            print(f'torch.compile failed ({type(e).__name__}): training without it, more slowly')
+            net = model
+            model.zero_grad(set_to_none=True)
+    rehearse(net)
+    return net, rehearse(net)
+
+
+# --- the processes ------------------------------------------------------------------------------------------
+asked = []          # the signal by which this process was asked to stop, if it was
+
+
+def ranks():
+    """This process's number, the number of processes, its number on this machine. torchrun sets them."""
+    return [int(os.environ.get(name, default)) for name, default in
+            (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0))]
+
+
+def join(device):
+    """Join the other processes. From now on Ctrl-C and a scheduler's SIGTERM only ask to stop."""
+    if ranks()[1] > 1:
+        dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
+    signal.signal(signal.SIGTERM, ask_to_stop)
+    signal.signal(signal.SIGINT, ask_to_stop)
+
+
+def ask_to_stop(number, frame):
+    asked.append(number)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)        # a second Ctrl-C ends at once
+
+
+def stop_asked():
+    return len(asked) > 0
+
+
+def shares(batch_size, micro_batch_size, world):
+    """Sequences of a step per process, and per forward pass (0: all at once). Both must divide evenly."""
+    if batch_size % world:
+        raise ValueError(f'batch_size={batch_size} sequences cannot be shared by {world} processes; nearest: '
+                         f'--batch_size={max(1, round(batch_size / world)) * world}')
+    per_rank = batch_size // world
+    micro_batch_size = micro_batch_size or per_rank
+    if per_rank % micro_batch_size:
+        divisors = [d for d in range(1, per_rank + 1) if per_rank % d == 0]
+        nearest = min(divisors, key=lambda d: abs(d - micro_batch_size))
+        raise ValueError(f'micro_batch_size={micro_batch_size} must divide the {per_rank} sequences of a '
+                         f'process and step; nearest: --micro_batch_size={nearest}')
+    return per_rank, micro_batch_size
+
+
+def all_sum(*values):
+    """Sums over all processes, as Python floats."""
+    if not dist.is_initialized():
+        return [float(value) for value in values]
+    device = 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return total.tolist()
+
+
+def gather(value):
+    """The values of all processes, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+# --- ways to share the work ---------------------------------------------------------------------------------
+
+
+def shard(model, how, dtype):
+    """FSDP, ZeRO stage 3 (arXiv:1910.02054): from now on each process holds a part of every weight, its
+    gradient and its moments; the weights of a block are gathered when it works. The model's root keeps what is
+    not in a block: embedding, last norm, head."""
+    if how == 'fsdp' and dist.is_initialized():
+        if dtype == 'float16':
+            raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have to '
+                             'agree on; use --dtype=bfloat16 or --dtype=float32')
+        from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
+        from torch.distributed.fsdp import fully_shard
+        mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
+        for block in model.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+
+
+def wrap(net, how, device):
+    """DDP, if FSDP does not do it: each process holds all weights, and backward() averages the gradients of all
+    processes."""
+    if how == 'fsdp' or not dist.is_initialized():
+        return net
+    device_ids = [device] if device.startswith('cuda') else None
+    return torch.nn.parallel.DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+def sync_if(net, last):
+    """A context for the backward pass of a micro-batch: DDP averages the gradients only once, in the last."""
+    return contextlib.nullcontext() if last or not hasattr(net, 'no_sync') else net.no_sync()
+
+
+# --- sharded tensors as one process would have them ---------------------------------------------------------
+
+
+def number(t):
+    """A tensor of one element as a Python number; of all shards, under FSDP."""
+    return getattr(t, 'full_tensor', lambda: t)().item()
+
+
+def change(before, after):
+    """The norm of the change of a matrix over its norm: about 1e-3 in a step is usual, 1e-5 hardly moves, 1e-1
+    tears apart."""
+    return number((after - before).norm() / before.norm().clamp(min=1e-12))
+
+
+def whole(tree):
+    """A state dict as one process would have it: shards are gathered, and kept by the first process only."""
+    def gathered(t):
+        if not hasattr(t, 'full_tensor'):
+            return t
+        t = t.full_tensor()                                             # all processes take part
+        return t if dist.get_rank() == 0 else None
+    return torch.utils._pytree.tree_map(gathered, tree)
+
+
+def unsharded(model, build):
+    """The model as one process would have it, in the first process, to sample from and to save. build() makes
+    a model of the same architecture."""
+    if not hasattr(model, 'unshard'):                                   # not FSDP's
+        return model
+    weights = whole(model.state_dict())
+    if dist.get_rank() == 0:
+        copy = build()
+        copy.load_state_dict(weights)
+        return copy
+
+
+def states(optimizers):
+    """The state dicts of the optimizers as one process would have them; only the first process's count."""
+    for o in optimizers:
+        if hasattr(o, 'consolidate_state_dict'):                        # ZeRO-1
+            o.consolidate_state_dict(to=0)
+    if dist.is_initialized() and dist.get_rank() > 0 and hasattr(optimizers[0], 'consolidate_state_dict'):
+        return []
+    return [whole(o.state_dict()) for o in optimizers]
+
+
+def restore(model, optimizers, weights, optimizer_states):
+    """Take over a state dict and the optimizers' states as one process has them, however they are shared now.
+    weights: None leaves the model's as they are."""
+    def own(value, p):          # this process's part of it
+        if not hasattr(p, 'placements') or value.shape != p.shape:
+            return value
+        from torch.distributed.tensor import distribute_tensor
+        return distribute_tensor(value, p.device_mesh, p.placements)
+
+    if weights is not None:
+        with torch.no_grad():
+            for name, p in model.state_dict().items():
+                p.copy_(own(weights[name], p))
+    for o, state in zip(optimizers, optimizer_states, strict=True):
+        params = [p for group in o.param_groups for p in group['params']]
+        moments = {i: {k: own(v, params[i]) for k, v in of_one.items()} for i, of_one in state['state'].items()}
+        o.load_state_dict({**state, 'state': moments})
+
+
+def leave():
+    """The last call of a script."""
+    if dist.is_initialized():
+        dist.barrier()              # the first process may still be writing
+        dist.destroy_process_group()
+        sys.stdout.flush()
+        os._exit(0)                 # torch's threads sometimes abort when the interpreter takes them down

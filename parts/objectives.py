@@ -2,12 +2,13 @@
 Objectives: what is hidden from the model, and what it must say. Masked tokens, spans, and documents that do
 not see each other.
 
-    x, y = hide_tokens(x, seed, step, rows, mask_id, n_ordinary)        # int64 (B, T) each
+    x, y = hide_tokens(x, seed, step, rows, special, n_ordinary)        # int64 (B, T) each
 
 All of it follows from (seed, step, row of the global batch): a batch can be made again, on any number of
-devices. Copy this file alone: it needs numpy.
+devices. Copy this file alone: it needs numpy and torch.
 """
 import numpy as np
+import torch
 
 IGNORE = -100       # a target that is not scored
 
@@ -28,13 +29,13 @@ def chances(seed, step, rows, n, purpose):
     return (h >> np.uint64(11)) / 2 ** 53
 
 
-def hide_tokens(x, seed, step, rows, mask_id, n_ordinary, rate=0.15):
+def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=0.15):
     """Masked language modelling (BERT, arXiv:1810.04805). Of the tokens x (B, T), 15 % are to be named; of
-    these 80 % become mask_id, 10 % a random ordinary token, 10 % stay. Returns inputs, targets (B, T)."""
+    these 80 % become <|mask|>, 10 % a random ordinary token, 10 % stay. Returns inputs, targets (B, T)."""
     chosen = chances(seed, step, rows, x.shape[1], 0) < rate
     how = chances(seed, step, rows, x.shape[1], 1)
     other = (chances(seed, step, rows, x.shape[1], 2) * n_ordinary).astype(np.int64)
-    hidden = np.where(how < 0.8, mask_id, np.where(how < 0.9, other, x))
+    hidden = np.where(how < 0.8, special['<|mask|>'], np.where(how < 0.9, other, x))
     return np.where(chosen, hidden, x), np.where(chosen, x, IGNORE)
 
 
@@ -50,13 +51,14 @@ def span_lengths(T, rate=0.15, mean=3):
     raise ValueError(f'a context of {T} tokens is too short for span corruption')
 
 
-def hide_spans(x, seed, step, rows, sentinels, T):
+def hide_spans(x, seed, step, rows, special, T):
     """Span corruption (T5, arXiv:1910.10683), for a decoder alone: a prefix-LM. x (B, n_text) -> inputs and
     targets (B, n_text + 2 n_spans), and the length of the prefix, which may see itself in both directions
     and is not scored.
 
     a b c d e f g, hiding b c and f:   a <0> d e <1> g | <0> b c <1> f <2>"""
     n_text, n_hidden, n_spans = span_lengths(T)
+    sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
     if n_spans >= len(sentinels):
         raise ValueError(f'a context of {T} tokens has {n_spans} spans, the tokenizer {len(sentinels)} '
                          'sentinels; lower --block_size')
@@ -84,6 +86,21 @@ def hide_spans(x, seed, step, rows, sentinels, T):
     return out[:, :-1], targets, n_prefix
 
 
+def prefix_mask(T, n_prefix):
+    """Which keys a query sees in a prefix-LM, bool (1, 1, T, T): earlier ones, and the whole prefix within it."""
+    mask = np.tril(np.ones((T, T), dtype=bool))
+    mask[:n_prefix, :n_prefix] = True
+    return mask[None, None]
+
+
+def document_mask(x, special):
+    """Which keys a query sees when documents do not see each other, bool (B, 1, T, T), and the position of each
+    token in its document, int64 (B, T)."""
+    document, positions = document_starts(x, special['<|endoftext|>'])
+    mask = np.tril(document[:, None, :, None] == document[:, None, None, :])
+    return mask, positions
+
+
 def document_starts(x, end_of_text):
     """For packed documents, x (B, T): each token's document, by number, and its position in it, int64 (B, T).
     <|endoftext|> counts as the beginning of the document that follows it."""
@@ -92,3 +109,48 @@ def document_starts(x, end_of_text):
     return starts.cumsum(1), at - np.maximum.accumulate(np.where(starts, at, 0), axis=1)
 
 
+class Objective:
+    """What of a text is hidden from the model, and what it must say: clm, mlm or span. n_text: the tokens of
+    text in a sequence of block_size."""
+
+    def __init__(self, name, document_mask, tokenizer, block_size, seed):
+        self.name, self.document_mask, self.block_size, self.seed = name, document_mask, block_size, seed
+        self.special = tokenizer.special                # {name: id}
+        self.n_ordinary = len(tokenizer.vocab)          # the other tokens
+        self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
+        if document_mask and name != 'clm':
+            raise ValueError(f'document_mask is for --objective=clm, not {name}')
+        needs = {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
+        if document_mask:
+            needs = '<|endoftext|>'
+        if needs and needs not in self.special:
+            raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data has '
+                             f'no {needs}; prepare several documents, or with --tokenizer=bpe')
+
+    def apply(self, x, y, step, rows):
+        """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs, targets,
+        and for some objectives mask and positions. rows: the indices of the sequences in the global batch."""
+        if self.name == 'mlm':
+            return hide_tokens(x, self.seed, step, rows, self.special, self.n_ordinary)
+        if self.name == 'span':
+            x, y, n_prefix = hide_spans(x, self.seed, step, rows, self.special, self.block_size)
+            return x, y, prefix_mask(x.shape[1], n_prefix)              # (1, 1, T, T)
+        if self.document_mask:
+            return x, y, *document_mask(x, self.special)                # (B, 1, T, T), (B, T)
+        return x, y
+
+    def count(self, targets):
+        """How many targets are scored. For clm all are, and nothing waits for the GPU to count them."""
+        return targets.numel() if self.name == 'clm' else int((targets != IGNORE).sum())
+
+
+def guesses(model, batch, decode):
+    """[a line for each hidden token of a batch: the token -> the model's guess]."""
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits = model(*batch)[0]                                       # (B, T, V)
+    model.train(was_training)
+    hidden = batch[1] != IGNORE                                         # (B, T)
+    pairs = zip(batch[1][hidden].tolist(), logits.argmax(-1)[hidden].tolist())
+    return ['\n'.join(f'{decode([token])!r} -> {decode([guess])!r}' for token, guess in pairs)]

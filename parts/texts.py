@@ -5,9 +5,10 @@ Figures of generated text: is it Python, does it turn in circles?
     parse_rate(['x = 1\\ny = [', 'no code'])    # 0.5: the last statement may be cut off
     repetition(['a b c d a b c d'])             # 0.2
 
-Copy this file alone: it needs the standard library.
+Copy this file alone: it needs torch.
 """
 import re, warnings
+import torch
 
 
 def syntax_error(code):
@@ -30,6 +31,28 @@ def parse_rate(texts):
         if re.search(r'^[^\s#]', whole, re.M) and syntax_error(whole) is None:
             good += 1
     return good / len(texts)
+
+
+def is_code(texts):
+    """Whether most of the texts are Python."""
+    return parse_rate(texts) >= 0.5
+
+
+def samples(model, tokenizer, prompt, begin, num_samples, sample_tokens):
+    """Texts that the model writes now: the prompt and what follows or, without a prompt, what follows the ids
+    `begin`."""
+    ids = tokenizer.encode(prompt) or begin
+    device = model.embedding.weight.device
+    rows = model.generate(torch.tensor([ids] * num_samples, device=device), sample_tokens, temperature=0.8, top_k=50)
+    return [tokenizer.decode(row if prompt else row[len(begin):]) for row in rows.tolist()]
+
+
+def figures(texts, code):
+    """For metrics.jsonl: repetition, and parse_rate if the training data are code."""
+    found = {'repetition': repetition(texts)}
+    if code:
+        found['parse_rate'] = parse_rate(texts)
+    return found
 
 
 def repetition(texts, n=4):

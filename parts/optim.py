@@ -1,0 +1,198 @@
+"""
+The update: optimizers, and the guard that decides which updates reach the weights.
+
+    optimizers = build(model, 'muon', learning_rate=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
+    set_lr(optimizers, 1e-3)
+    watch = Guard(state, scaler, spike_z=8)
+    event, text = watch.judge(step, loss, norm)     # (None, ''), or 'skip' and why
+
+Copy this file alone: it needs torch and numpy.
+"""
+import math, os, signal, time
+import numpy as np
+import torch
+
+# --- optimizers ---------------------------------------------------------------------------------------------
+
+
+def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
+    """A list of optimizers for the model's parameters. Matrices are decayed; the gains of the norms are not,
+    because decay would pull them away from 1. kind='muon' orthogonalises the update of each matrix in a block,
+    so that every direction moves by as much, and leaves the rest to AdamW. Muon's update is scaled to the size
+    of AdamW's, so one learning rate serves both (arXiv:2502.16982). zero1: the processes share the optimizer's
+    state (ZeRO stage 1, arXiv:1910.02054)."""
+    named = list(model.named_parameters())
+    for_muon = {name for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2}
+    matrices = [p for name, p in named if p.dim() >= 2 and name not in for_muon]
+    vectors = [p for name, p in named if p.dim() < 2]
+    fused = named[0][1].device.type in ('cpu', 'cuda')
+    parts = [(torch.optim.AdamW,
+              [{'params': matrices, 'weight_decay': weight_decay}, {'params': vectors, 'weight_decay': 0.0}],
+              {'lr': learning_rate, 'betas': betas, 'fused': fused})]
+    if kind == 'muon':
+        parts.append((torch.optim.Muon,
+                      [p for name, p in named if name in for_muon],
+                      {'lr': learning_rate, 'weight_decay': weight_decay, 'adjust_lr_fn': 'match_rms_adamw'}))
+
+    if zero1 and torch.distributed.is_initialized():
+        from torch.distributed.optim import ZeroRedundancyOptimizer     # costs a second to import
+        return [ZeroRedundancyOptimizer(params, algorithm, **settings) for algorithm, params, settings in parts]
+    return [algorithm(params, **settings) for algorithm, params, settings in parts]
+
+
+def set_lr(optimizers, lr):
+    for o in optimizers:
+        for group in o.param_groups:
+            group['lr'] = lr
+
+
+def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
+    """min_lr and decay_steps, with their defaults filled in: a tenth of learning_rate, a fifth of the steps.
+    Refuses a schedule that cannot be."""
+    if min_lr is None:
+        min_lr = learning_rate / 10
+    if schedule == 'cosine':
+        decay_steps = 0
+    elif decay_steps == 0:
+        decay_steps = min(max_steps // 5, max_steps - warmup_steps)
+    if min_lr > learning_rate:
+        raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
+    if warmup_steps > max_steps:
+        raise ValueError(f'warmup_steps={warmup_steps} must be at most max_steps={max_steps}')
+    if decay_steps > max_steps - warmup_steps:
+        raise ValueError(f'decay_steps={decay_steps} must be at most max_steps - warmup_steps = '
+                         f'{max_steps - warmup_steps}')
+    return min_lr, decay_steps
+
+
+# --- the guard ----------------------------------------------------------------------------------------------
+DRILLS = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
+
+
+class Guard:
+    """Judges every step before its update. An update that is not finite is always skipped. With spike_z, a step
+    far above the window of the last ones is skipped, too, or rolled back to the last checkpoint, or only
+    logged (spike_action). After several skipped steps in a row the run ends."""
+
+    def __init__(self, state, scaler, spike_z=0.0, spike_window=100, spike_action='skip', inject=''):
+        self.spike_z, self.spike_window, self.spike_action = spike_z, spike_window, spike_action
+        self.patience = 30 if scaler.is_enabled() else 3    # float16 finds its scale by overflowing
+        self.window = state.get('window', [])               # [loss, gradient norm] of the last steps
+        self.skipped = state.get('skipped', 0)
+        self.skipped_in_a_row = 0
+        self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
+        self.bad_steps = set(state.get('bad_steps', []))    # that led to a rollback: skipped the next time
+        self.vals = state.get('vals', [])                   # [step, val_loss] of each evaluation
+        self.wants_rollback = False
+        self.accidents = drills(inject)                     # {step: accident}
+
+    def state(self):
+        """For the checkpoint."""
+        return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
+                'bad_steps': sorted(self.bad_steps), 'vals': self.vals}
+
+    def judge(self, step, loss, norm):
+        """('skip', why): this update would do harm. ('spike', why): take it, but say so. (None, ''): take it."""
+        self.wants_rollback = False
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        if not finite:
+            return self.skip(step, f'loss {loss}, gradient norm {norm}: not finite')
+        trouble = spike(self.window, loss, norm, self.spike_z)
+        if step in self.bad_steps:
+            return self.skip(step, trouble or 'a step that was rolled back before')
+        if trouble and self.spike_action != 'log':
+            self.wants_rollback = self.spike_action == 'rollback'
+            return self.skip(step, trouble)
+        self.skipped_in_a_row = 0
+        self.window = [*self.window, [loss, norm]][-self.spike_window:]
+        return ('spike', trouble) if trouble else (None, '')
+
+    def skip(self, step, why):
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        return 'skip', f'{why}: update skipped; see it with --show_batch={step}'
+
+    def give_up(self, step, why, last_path):
+        """End the run if too many updates in a row were skipped."""
+        if self.skipped_in_a_row >= self.patience:
+            raise ValueError(f'{self.skipped_in_a_row} updates in a row were skipped, the last at step {step}: '
+                             f'{why}; {last_path} holds the last good checkpoint, if one was saved: resume '
+                             'with a lower --learning_rate, or with --dtype=float32')
+
+    def rolled_back(self, step, then):
+        """Remember that `step` led back to the checkpoint `then`."""
+        self.bad_steps.add(step)
+        self.lr_scale /= 2
+        self.window = then['window']
+
+    def diagnose(self, step, val_loss, ln_v, warmup_steps, max_steps):
+        """The event and the advice that the curves suggest after an evaluation, or None."""
+        self.vals.append([step, val_loss])
+        loss = self.window[-1][0] if self.window else math.inf
+        return diagnose(self.vals, loss, ln_v, step, warmup_steps, max_steps)
+
+    def spoil_data(self, step, batches, vocab_size):
+        """If that is a drill of this step: kill this process, wait, or put noise in the place of text."""
+        accident = self.accidents.get(step)
+        if accident == 'kill':
+            os.kill(os.getpid(), signal.SIGKILL)
+        if accident == 'slowdata':
+            time.sleep(3)
+        if accident == 'badbatch':
+            for x, y, *_ in batches:
+                x.random_(0, vocab_size)
+                y.random_(0, vocab_size)
+
+    def spoil_gradient(self, step, model):
+        accident = self.accidents.pop(step, None)
+        if accident in ('nan', 'spike'):
+            model.norm.weight.grad.mul_(math.nan if accident == 'nan' else 1e4)
+
+
+def spike(window, loss, norm, limit):
+    """Whether loss or gradient norm is `limit` standard deviations above the window of [loss, norm] before it:
+    a text, or None. Norms scatter by factors, so they are judged by their logarithm, and only factors of more
+    than e^(0.3 limit) count: clipping takes care of the rest."""
+    if not limit or len(window) < 30:       # the first steps say nothing about the next
+        return None
+    losses, norms = np.array(window).T
+    logs = np.log(np.maximum(norms, 1e-12))
+    log = math.log(max(norm, 1e-12))
+    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),
+                                     ('log of the gradient norm', log, logs, 0.3)):
+        deviations = (now - before.mean()) / max(before.std(), floor)
+        if deviations > limit:
+            return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'
+    return None
+
+
+def diagnose(vals, loss, ln_v, step, warmup, max_steps):
+    """The event and the advice that a series of [step, validation loss] and the training loss suggest now, or
+    None. ln_v: ln(vocabulary), the loss of a model that knows nothing."""
+    if step >= max(200, 2 * warmup) and vals[-1][1] > ln_v - 0.5:
+        return 'stuck', (f'val_loss {vals[-1][1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
+                         'learning rate too low or too high (look at gnorm), or a model too small')
+    last = [v for _, v in vals[-4:]]
+    if len(last) < 4:
+        return None
+    rising = last[0] < last[1] < last[2] < last[3]
+    if rising and loss < last[0]:
+        return 'memorising', ('val_loss rises while the training loss falls: more data, dropout, or stop; '
+                              'best.pt has kept the best')
+    if rising:
+        return 'drift', ('both losses creep up: the order of the data or the numerics; try --dtype=float32, and '
+                         'look at the documents with --show_batch')
+    if max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:
+        return 'plateau', 'val_loss has not moved for four evaluations: a higher or lower rate, or other data'
+    return None
+
+
+def drills(text):
+    """'nan@50,kill@120' -> {50: 'nan', 120: 'kill'}"""
+    found = {}
+    for item in filter(None, text.split(',')):
+        kind, _, step = item.partition('@')
+        if kind not in DRILLS or not step.isdigit():
+            raise ValueError(f'inject={text}: {item!r} must look like nan@50; there are {", ".join(DRILLS)}')
+        found[int(step)] = kind
+    return found
