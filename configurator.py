@@ -4,24 +4,20 @@ Config files and command-line flags over a script's plain globals.
 A script states its settings as ordinary assignments, then calls configure once:
 
     learning_rate = 6e-4        # >= 0: peak, reached after warmup_steps
-    dropout = 0.0               # [0, 1): 0.1 to 0.2 when the data are repeated many times
     optimizer = 'adamw'         # adamw | muon
     seed: int | None = None     # None = take the clock
     config = configure(globals())
 
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
-Config files are Python that assigns the same names. Files and flags apply from left to right, so the last one
-wins. `--help` prints the script's docstring and every setting with its default and comment.
+Config files are Python that assigns the same names. Files and flags apply from left to right. `--help` prints
+every setting. A comment may begin with a rule, as above: a bound, an interval like [0, 1), or the choices. None
+always passes. A setting keeps the type of its default or annotation; an int passes for a float, 1e3 for an int.
 
-A comment may begin with a rule, as above: a bound, an interval or the choices. None always passes. A setting
-keeps the type of its default, or of its annotation; an int passes for a float, and 1e3 for an int.
-
-A mistake is one line on stderr and exit code 2. So is, from then on, each OSError (no such file, disk full) and
-each ValueError that a file of ours raises: that is how our code says that an input is wrong. Any other
-exception is a bug and keeps its traceback.
+A mistake is one line on stderr and exit code 2. So is, from then on, each OSError (no such file, disk full)
+and each ValueError that a file of ours raises. Any other exception is a bug and keeps its traceback.
 """
-import ast, difflib, io, operator, os, re, signal, sys, textwrap, time, tokenize, traceback, types, typing
+import ast, difflib, io, operator, os, re, signal, sys, time, tokenize, traceback, types, typing
 
 OPERATORS = {'>=': operator.ge, '[': operator.ge, '>': operator.gt, '(': operator.gt,
              '<=': operator.le, ']': operator.le, '<': operator.lt, ')': operator.lt}
@@ -32,19 +28,15 @@ def configure(namespace):
     """Apply sys.argv to namespace, a script's globals(); return {setting: value}. Values are JSON-able."""
     script = namespace['__file__']
     sys.excepthook = one_line_for_mistakes
-    settings = read_settings(script, namespace)         # name -> (type, comment)
+    settings = read_settings(script, namespace)         # name -> (types, comment)
     values = {name: namespace[name] for name in settings}
     defaults.update(values)
-    for name, (_, comment) in settings.items():
-        check(name, values[name], comment, script)
-
     arguments = sys.argv[1:]
     if '--help' in arguments or '-h' in arguments:
         print((namespace['__doc__'] or '').strip(), '\n\nSettings, with their defaults:', sep='')
         for name, (_, comment) in settings.items():
             print(f'  --{f"{name}={values[name]!r}":<34} {comment}'.rstrip())
-        sys.exit(0)
-
+        sys.exit()
     while arguments:
         argument = arguments.pop(0)
         if not argument.startswith('--'):
@@ -55,16 +47,15 @@ def configure(namespace):
             name, equals, text = argument[2:].partition('=')
             if not equals and name in settings:         # the form "--key value"
                 if not arguments or arguments[0].startswith('--'):
-                    raise ValueError(f'--{name} has no value; write --{name}=VALUE (default: {values[name]!r})')
+                    raise ValueError(f'--{name} has no value; its default is {values[name]!r}')
                 text = arguments.pop(0)
-            is_text = name in settings and accepts(settings[name][0], str)
-            new = {name: text if is_text else literal(text)}
+            new = {name: text if str in settings.get(name, [()])[0] else literal(text)}
         for name, value in new.items():
             if name not in settings:
-                hint = closest(name, settings) or f'; see: python {os.path.basename(script)} --help'
+                hint = closest(name, settings) or f'; see: {os.path.basename(script)} --help'
                 raise ValueError(f'{source}: unknown setting {name}{hint}')
-            kind, comment = settings[name]
-            values[name] = coerce(name, value, kind, source)
+            kinds, comment = settings[name]
+            values[name] = coerce(name, value, kinds, source)
             check(name, values[name], comment, source)
 
     namespace.update(values)
@@ -72,15 +63,15 @@ def configure(namespace):
 
 
 def show(config, say=print):
-    """Say all settings. Call it when all are known to be valid: then a mistake is one line and nothing else."""
-    if os.environ.get('RANK', '0') == '0':          # torchrun starts a process per device: only the first talks
+    """Say all settings. Call it when all have been checked: a mistake is one line and nothing else."""
+    if os.environ.get('RANK', '0') == '0':      # torchrun starts a process per device: only the first talks
         stars = {name: '*' if value != defaults.get(name, value) else '' for name, value in config.items()}
-        line = '  '.join(f'{stars[name]}{name}={value!r}' for name, value in config.items())
-        say('settings (* = not the default): ' + textwrap.fill(line, 118, break_on_hyphens=False))
+        words = [f'{stars[name]}{name}={value!r}' for name, value in config.items()]
+        say('settings (* = not the default): ' + '  '.join(words))
 
 
 def read_settings(script, namespace):
-    """{name: (type, comment)} of the public names assigned at top level above the configure() call."""
+    """{name: (types, comment)} of the public names assigned at top level above the configure() call."""
     with tokenize.open(script) as f:
         source = f.read()
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
@@ -91,16 +82,19 @@ def read_settings(script, namespace):
             continue
         if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).split('.')[-1] == 'configure':
             break
-        for target in getattr(node, 'targets', None) or [node.target]:
-            if isinstance(target, ast.Name) and not target.id.startswith('_'):
-                annotation = getattr(node, 'annotation', None)
-                kind = eval(ast.unparse(annotation)) if annotation else type(namespace[target.id])
-                settings[target.id] = (kind, comments.get(node.end_lineno, ''))
+        name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
+        if name.isidentifier() and not name.startswith('_'):
+            annotation = getattr(node, 'annotation', None)
+            kind = eval(ast.unparse(annotation)) if annotation else type(namespace[name])
+            kinds = typing.get_args(kind) or (kind,)        # int | None -> (int, NoneType)
+            settings[name] = kinds, comments.get(node.end_lineno, '')
+            check(name, namespace[name], settings[name][1], script)
     return settings
 
 
 def check(name, value, comment, source):
-    """Refuse a value that breaks the rule at the head of its comment: '>= 1: steps', '[0, 1)', 'adamw | muon'."""
+    """Refuse a value that breaks the rule at the head of its comment: '>= 1: steps', '[0, 1)', 'adamw |
+    muon'."""
     rule = comment.split(':')[0].strip()
     number = r'(-?[\d.e*-]+)'
     if ' | ' in rule:
@@ -123,16 +117,15 @@ def check(name, value, comment, source):
 
 def run_config_file(path, values):
     """Execute a config file, which sees the values so far; return the public names that it assigned."""
+    if not path.endswith('.py'):
+        raise ValueError(f'{path}: flags begin with --, config files end with .py')
+    scope = dict(values)
     try:
         with tokenize.open(path) as f:
             source = f.read()
-    except (OSError, SyntaxError, UnicodeDecodeError) as e:
-        hint = '' if path.endswith('.py') else '; flags begin with --, config files end with .py'
-        raise ValueError(f'cannot read the config file {path} '
-                         f'({getattr(e, "strerror", None) or e}){hint}') from e
-    scope = dict(values)
-    try:
         exec(compile(source, path, 'exec'), scope)
+    except OSError:
+        raise
     except Exception as e:
         inside = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
         line = inside[-1] if inside else getattr(e, 'lineno', 1)
@@ -147,10 +140,6 @@ def closest(word, choices):
     return f'; did you mean {found[0]}?' if found else ''
 
 
-def accepts(kind, value_type):
-    return value_type in (typing.get_args(kind) or (kind,))
-
-
 def literal(text):
     """'3' -> 3, '1e-3' -> 0.001, 'true' -> True, 'None' -> None, 'gpt2' -> 'gpt2'"""
     try:
@@ -159,19 +148,19 @@ def literal(text):
         return text
 
 
-def coerce(name, value, kind, source):
-    """value as kind, where nothing is lost by it. The text None means None where None is allowed."""
-    if value == 'None' and accepts(kind, types.NoneType):
+def coerce(name, value, kinds, source):
+    """value as one of kinds, where nothing is lost by it. The text None means None where None is allowed."""
+    if value == 'None' and types.NoneType in kinds:
         return None
     if type(value) is float and value != value:
         raise ValueError(f'{source}: {name} is nan, which is not a number')
-    if accepts(kind, type(value)):
+    if type(value) in kinds:
         return value
-    if type(value) is int and accepts(kind, float) and abs(value) < 2 ** 1023:  # a larger one overflows
+    if type(value) is int and float in kinds and abs(value) < 2 ** 1023:  # a larger one overflows
         return float(value)
-    if type(value) is float and accepts(kind, int) and value.is_integer():      # False for inf
+    if type(value) is float and int in kinds and value.is_integer():      # False for inf
         return int(value)
-    expected = ' or '.join(t.__name__.replace('NoneType', 'None') for t in typing.get_args(kind) or (kind,))
+    expected = ' or '.join(kind.__name__.replace('NoneType', 'None') for kind in kinds)
     raise ValueError(f'{source}: {name}={value!r} is of type {type(value).__name__}, expected {expected}')
 
 
@@ -185,8 +174,7 @@ def one_line_for_mistakes(kind, error, tb):
         if rank != '0':             # the first process speaks, unless it has nothing to say
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(3)
-        known = isinstance(error, OSError) and error.strerror and error.filename
-        message = f'{error.filename}: {error.strerror}' if known else str(error)
+        message = f'{error.filename}: {error.strerror}' if getattr(error, 'filename', None) else str(error)
         print('error:' if rank == '0' else f'process {rank}: error:', ' '.join(message.split()),
               file=sys.__stderr__, flush=True)      # torch.distributed puts a buffer in place of sys.stderr
         sys.exit(2)

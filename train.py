@@ -7,15 +7,15 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
 Reads data_dir, which prepare.py made. Writes out_dir, a folder that can be zipped and used anywhere: last.pt,
-best.pt (lowest validation loss), config.json, tokenizer.json, data.json (the data's meta.json), metrics.jsonl,
-train.log, samples.txt.
+best.pt (lowest validation loss), config.json, tokenizer.json, data.json (the data's meta.json),
+metrics.jsonl, train.log, samples.txt.
 
 You should see a first loss near ln(vocab_size), a fast fall during the warm-up, a slow one after it, and a
 validation loss close to the training loss as long as the data are not repeated often.
 
-Two rules make runs exact. The batch and the dropout of a step follow from (seed, step, rank) alone: there is no
-random state to save, and a resumed run is the straight run. And batch_size counts the sequences of a step over
-all devices and all accumulation, so one config is the same training on one device or on eight.
+Two rules make runs exact. The batch and the dropout of a step follow from (seed, step, rank) alone: there is
+no random state to save, and a resumed run is the straight run. And batch_size counts the sequences of a step
+over all devices and all accumulation, so one config is the same training on one device or on eight.
 
 parts/ holds the plumbing, and a reader can skip it: it is called by its full name, as in journal.clock().
 Copy this file with configurator.py, model.py, tokenizer.py and parts/.
@@ -59,7 +59,7 @@ micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0
 max_steps = 1000                # >= 1: updates
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 1e-3            # >= 0: peak; the larger the model, the lower
-lr_width = 0                    # >= 0: the n_embd that learning_rate was found at: scales it by width; 0 = off
+lr_width = 0                    # >= 0: the n_embd for which learning_rate was found; 0 = do not scale it
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps = 100              # >= 0: linear rise; 1 % to 10 % of max_steps
 schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls in the last decay_steps
@@ -87,9 +87,9 @@ show_batch: int | None = None   # >= 0: print the documents of this step's batch
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = what is native
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
 compile: bool | None = None     # torch.compile; None = on CUDA
-shard = 'ddp'                   # ddp | zero1 | fsdp: split nothing; optimizer state; weights and gradients too
+shard = 'ddp'                   # ddp | zero1 | fsdp: split nothing, optimizer state, weights and all
 grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
@@ -97,9 +97,6 @@ config = configure(globals())
 if plan:
     planner.show(plan, config, config, 'train')
     sys.exit()
-if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
-    learning_rate *= math.sqrt(lr_width / n_embd)
-min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 
 # --- setup: same text in train.py, sft.py, dpo.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
@@ -117,7 +114,7 @@ machine.join(device)
 # --- data ---------------------------------------------------------------------------------------------------
 meta, bins = data.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'))
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
-checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'its tokenizer', tokenizer.hash)
+checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'tokenizer.json', tokenizer.hash)
 data.check_vocabulary(data_dir, tokenizer.vocab_size, vocab_size)
 token_bytes = np.array(tokenizer.text_bytes)            # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
@@ -147,15 +144,15 @@ def starts_of(step):
 
 
 def load_batch(side, starts, step, rows):
-    """The arguments of model.forward: inputs and targets, int64 (B, T), for some objectives mask and positions.
-    rows: the indices of these sequences in the global batch; they seed the choice of hidden tokens. A stream
-    ignores starts and returns the next len(starts) sequences."""
+    """The arguments of model.forward: inputs and targets, int64 (B, T), for some objectives mask and
+    positions. rows: the indices of these sequences in the global batch; they seed the choice of hidden
+    tokens. A stream ignores starts and returns the next len(starts) sequences."""
     if stream and side == 'train':
         x, y = stream.take(len(starts))                                         # (B, T)
     else:
         its_bins = [bins['replay' if side == 'train' and row < n_replay else side] for row in rows]
         x, y = data.sequences(its_bins, starts, task.n_text)                    # (B, n_text)
-    return [machine.to_device(a, device) for a in task.apply(x, y, step, rows)]
+    return machine.to_device(task.apply(x, y, step, rows), device)
 
 
 if show_batch is not None:
@@ -172,8 +169,8 @@ step, best_val = 0, math.inf
 state = {}                      # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device=device)
 if init_from == 'scratch':
-    model = GPT(GPTConfig(tokenizer.vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn, dropout,
-                          causal=objective != 'mlm')).to(device)
+    model = GPT(GPTConfig(tokenizer.vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn,
+                          dropout, causal=objective != 'mlm')).to(device)
 elif init_from == 'resume':
     model, state = checkpoint.newest(last_path, load)
     checkpoint.check_pretraining(last_path, state, config, meta, shards, world)
@@ -183,11 +180,14 @@ else:                           # the architecture is that of the checkpoint; dr
     checkpoint.check_context(init_from, model.config.block_size, block_size)
     model = model.like(dropout=dropout, causal=objective != 'mlm')
 vocab_size = model.config.vocab_size                    # a model of Hugging Face may have rows to spare
+if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
+    learning_rate *= math.sqrt(lr_width / model.config.n_embd)
+min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
 machine.shard(model, shard, dtype)      # fsdp
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1')
 if state:
-    machine.restore(model, optimizers, None, state['optimizers'])
+    optim.restore(model, None, optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 if state and stream:
     stream.seek(state['stream'][rank])
@@ -240,15 +240,15 @@ n_parameters = sum(p.numel() for p in model.parameters())
 n_forward = per_rank // micro_batch_size
 mixture = data.Mixture({} if stream else meta, state.get('seen', ()))
 log.open(config, init_from == 'resume', step)
-log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: weights and moments, a copy while saving; best
+log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: weights, moments, a copy while saving; best
 log.keep(os.path.join(data_dir, 'tokenizer.json'))
 log.keep(os.path.join(data_dir, 'meta.json'), 'data.json')
 show(config, log.say)
 log.changes(state.get('config', {}), config)
 log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
-log.say(f'  data     {streaming or data_dir}: {n_train:,} training tokens, {len(bins["val"]):,} for validation')
+log.say(f'  data     {streaming or data_dir}: {n_train:,} tokens to train on, {len(bins["val"]):,} held out')
 log.say(f'  model    {n_parameters:,} parameters; vocabulary {vocab_size:,}; {world} x {device}, {dtype}')
-log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens = {world} processes x '
+log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
         f'{n_forward} accumulated x {micro_batch_size} sequences at once')
 log.say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} tokens = {epochs:.2f} epochs; '
         f'about {(max_steps - step) * n_forward * seconds / 60:,.1f} minutes, and the time for evaluating')
@@ -259,9 +259,9 @@ for text in mixture.describe(n_train, epochs):
 
 # --- the loop -----------------------------------------------------------------------------------------------
 watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
-probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how much does an update change it?
+probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 is_code = texts.is_code(tokenizer.decode(bins['val'][:100_000].tolist()).split('<|endoftext|>')[:4])
-begin = tokenizer.begin or [int(bins['val'][0])]
+prompt = sample_prompt or tokenizer.begin or [int(bins['val'][0])]     # a text, or ids
 first_step = step
 stopping = False                # on Ctrl-C or SIGTERM
 timer = journal.Timer()
@@ -274,22 +274,22 @@ while True:
             sources = [side for side in bins if side.startswith('val_')]
             by_source = {side[4:]: evaluate(side, eval_tokens // len(sources))[1] for side in sources}
             more = {'shares': mixture.shares(), 'val_bpb_by_source': by_source} if sources else {}
-            whole = machine.unsharded(model, lambda: GPT(model.config).to(device))      # in the first process
+            gpt = machine.unsharded(model, lambda: GPT(model.config).to(device))        # in the first process
             if main_process:
                 torch.manual_seed(seed)         # the same dice each time: only the model differs
                 with autocast:
                     if objective == 'clm':
-                        written = texts.samples(whole, tokenizer, sample_prompt, begin, num_samples, sample_tokens)
+                        written = texts.samples(gpt, tokenizer, prompt, num_samples, sample_tokens)
                         more |= texts.figures(written, is_code)
                     else:
-                        written = objectives.guesses(whole, load_batch('val', [0], 2 ** 40, [0]), tokenizer.decode)
+                        written = objectives.guesses(gpt, load_batch('val', [0], 2 ** 40, [0]), tokenizer)
                 log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{written[0]}\n', 'samples.txt')
             figures = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
             log.evaluation(step, max_steps, figures, tokens=step * tokens_per_step, **more)
             if val_loss < best_val and step > 0:
                 best_val = val_loss
                 if main_process:
-                    save_checkpoint(log.path('best.pt'), whole, step=step, best_val=best_val, config=config,
+                    save_checkpoint(log.path('best.pt'), gpt, step=step, best_val=best_val, config=config,
                                     tokenizer_hash=tokenizer.hash)
             found = watch.diagnose(step, val_loss, math.log(vocab_size), warmup_steps, max_steps)
             if found and objective == 'clm':
@@ -299,11 +299,11 @@ while True:
     due = save_minutes and machine.all_sum(timer.since_save() > 60 * save_minutes)[0]
     if (step % save_interval == 0 or step == max_steps or stopping or due) and step > first_step:
         with timer.pause('save'):
-            whole = machine.unsharded(model, lambda: GPT(model.config).to(device))
-            states = machine.states(optimizers)
+            gpt = machine.unsharded(model, lambda: GPT(model.config).to(device))
+            states = [machine.whole(state) for state in optim.states(optimizers)]
             positions = machine.gather(stream.state) if stream else []
             if main_process:
-                save_checkpoint(f'{last_path}.new', whole, step=step, best_val=best_val,
+                save_checkpoint(f'{last_path}.new', gpt, step=step, best_val=best_val, vals=watch.vals,
                                 seen=mixture.seen.tolist(), optimizers=states, scaler=scaler.state_dict(),
                                 stream=positions, shards=[os.path.basename(path) for path in shards],
                                 tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'],
@@ -357,9 +357,9 @@ while True:
 
     if watch.wants_rollback and os.path.exists(last_path):          # to last.pt, with half the learning rate
         then_model, then = load(last_path)
-        machine.restore(model, optimizers, then_model.state_dict(), then['optimizers'])
+        optim.restore(model, then_model.state_dict(), optimizers, then['optimizers'])
         watch.rolled_back(step, then)
-        log.note(step, 'rollback', f'back to step {then["step"]}, learning rate x {watch.lr_scale:g} from now')
+        log.note(step, 'rollback', f'back to step {then["step"]}, learning rate x {watch.lr_scale:g}')
         step = then['step']
         mixture.seen[:] = then['seen']
         if stream:
@@ -367,7 +367,7 @@ while True:
         timer.restart()
         continue
     step += 1
-    timer.steps += 1
+    timer.step(tokens_per_step)
 
     # 4. log
     if logging:
@@ -376,9 +376,9 @@ while True:
                 f'{dt * 1000:.0f} ms | {tokens_per_step / dt:,.0f} tok/s | eta '
                 f'{journal.clock(dt * (max_steps - step))}')
         log.metrics(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm, dt=dt,
-                    tok_s=tokens_per_step / dt, update_ratio=machine.change(before, probe),
+                    tok_s=tokens_per_step / dt, update_ratio=optim.change(before, probe),
                     mfu=planner.mfu(vars(model.config), block_size, tokens_per_step / dt / world, device),
-                    skipped=watch.skipped, memory_mb=machine.memory_mb(device), **timer.shares())
+                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), **timer.shares())
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------

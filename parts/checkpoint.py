@@ -16,8 +16,8 @@ import torch
 
 
 def write(path, state):
-    """Written beside path, flushed to the disk, then renamed: a crash or a full disk leaves the old file as it
-    was."""
+    """Written beside path, flushed to the disk, then renamed: a crash or a full disk leaves the old file as
+    it was."""
     try:
         with open(f'{path}.tmp', 'wb') as f:
             torch.save(state, f)
@@ -120,6 +120,13 @@ def same_tokenizer(one, its_hash, other, other_hash):
                          'different text')
 
 
+def same_data(last_path, its_digest, path, digest, out_dir):
+    """Refuse to resume on other data."""
+    if its_digest != digest:
+        raise ValueError(f'{path} is not the data that {last_path} was trained on; resume with those, or start '
+                         f'from its weights: --init_from={out_dir} and another --out_dir')
+
+
 def check_context(init_from, context, block_size):
     """Refuse sequences that are longer than a model's context."""
     if block_size > context:
@@ -133,10 +140,8 @@ def check_pretraining(last_path, state, config, meta, shards, world):
         raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
     must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
                                                     'block_size', 'dropout', 'objective', 'optimizer'))
-    if state['data_sha256'] != meta['sha256']['train']:
-        raise ValueError(f'{config["data_dir"]}/train.bin is not the data that {last_path} was trained on; resume '
-                         f'with those, or start from its weights: --init_from={config["out_dir"]} and another '
-                         '--out_dir')
+    same_data(last_path, state['data_sha256'], f'{config["data_dir"]}/train.bin', meta['sha256']['train'],
+              config['out_dir'])
     shards = [os.path.basename(path) for path in shards]
     if state['shards'] != shards or len(state['stream']) not in (0, world):
         raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '
@@ -148,8 +153,8 @@ def check_pretraining(last_path, state, config, meta, shards, world):
 
 
 def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
-    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab the rows of its embedding
-    are carried over from its own tokenizer; without, the two must be the same."""
+    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab the rows of its
+    embedding are carried over from its own tokenizer; without, the two must be the same."""
     model, state = load(init_from)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
     from_hf = not state
@@ -182,9 +187,9 @@ def with_rows_for(model, old, new):
 
 
 def carry_over(weight, old, new):
-    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token of the old one keeps its row. Any other
-    begins as the mean of the rows of the old tokens that spell it; a new special token, as the mean of all:
-    near where training will take it."""
+    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token of the old one keeps its row. Any
+    other begins as the mean of the rows of the old tokens that spell it; a new special token, as the mean of
+    all: near where training will take it."""
     ids = {token: i for i, token in enumerate(old.all_bytes)}
     rows = []
     for token in new.all_bytes:
@@ -202,8 +207,8 @@ def carry_over(weight, old, new):
 
 
 def to_fine_tune(init_from, last_path, load, load_tokenizer):
-    """A model that answers, or shall, with the tokenizer beside it: of last_path if init_from is 'resume', else
-    of init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
+    """A model that answers, or shall, with the tokenizer beside it: of last_path if init_from is 'resume',
+    else of init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load(init_from)

@@ -1,14 +1,28 @@
 """
-A corpus on its way to the disk: files that are never half written, counted again, and an account of what was
-dropped.
+A corpus on its way to the disk: documents by number, and files that are never half written and are counted
+again.
+
+    docs = Corpus('data/x/.work', 'what the work depends on', funnel)
+    docs.write_shard(0, documents, funnel_of_shard)     # perhaps in another process
+    docs.gather([0])
+    docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
+    docs.keep[3], docs.text(3)                          # texts are read from the disk
 
 Copy this file alone: it needs numpy and tqdm.
 """
-import atexit, collections, concurrent.futures, hashlib, json, multiprocessing, os, threading, time
+import atexit, collections, concurrent.futures, functools, glob, gzip, hashlib, json, multiprocessing, os
+import shutil, threading, time, zlib
 import numpy as np
 from tqdm import tqdm
 
-PIECE = 16_000_000              # characters, bytes or tokens held in memory at once
+PIECE = 16_000_000              # bytes or tokens held in memory at once
+ROW = np.dtype([('packed', np.int64), ('size', np.int64), ('exact', np.uint64), ('split', np.uint64),
+                ('is_code', bool)])
+
+
+def hash64(data):
+    """64 bits that follow from these bytes alone; also a fair dice: hash64(data) / 2 ** 64 is in [0, 1)."""
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
 
 
 def write_file(path, content):
@@ -18,73 +32,307 @@ def write_file(path, content):
     os.replace(f'{path}.tmp', path)
 
 
-class Bin:
-    """A file of the result, under a temporary name until its maker renames it."""
+def state_of(config, ignored, files):
+    """A text that differs when a setting or a file does, but not for ignored settings. files: dicts with path
+    and perhaps sha256."""
+    settings = {name: value for name, value in config.items() if name not in ignored}
+    found = []
+    for file in files:
+        path = file['path']
+        found.append([path, file.get('sha256') or [os.path.getsize(path), os.path.getmtime(path)]])
+    return json.dumps([settings, found])
 
-    def __init__(self, path):
-        self.path, self.sha256, self.file = path, hashlib.sha256(), open(f'{path}.tmp', 'wb')
+
+# --- the documents ------------------------------------------------------------------------------------------
+
+
+class Corpus:
+    """The documents that the stages kept, numbered in the order of their shards. The texts wait in a work
+    folder, compressed: a finished shard is never made again. In memory are only the arrays that the later
+    passes need of all documents at once, about 50 bytes a document:
+
+    size        bytes of text, int64 (n,)
+    exact       hash of the text, uint64 (n,): equal for copies
+    split       hash that decides about training or validation, uint64 (n,)
+    is_code     bool (n,)
+    keep        bool (n,): False for what a later pass dropped
+    first       the number of each shard's first document, and n, int64 (shards + 1,)"""
+
+    def __init__(self, folder, state, funnel):
+        """state: a text that says what the shards depend on; work of another state is thrown away.
+        funnel: what drop reports to."""
+        self.folder = folder
+        self.funnel = funnel
+        self.clusters = {}              # {stage: sizes of clusters of copies, and the largest}
+        self.open_texts = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'texts'), 'rb'))
+        self.gather([])                 # nothing yet
+        settings = f'{folder}/settings'
+        if os.path.exists(settings):
+            with open(settings, encoding='utf-8') as f:
+                if f.read() == state:
+                    return
+        self.forget()
+        os.makedirs(folder, exist_ok=True)
+        write_file(settings, state)
+
+    def forget(self):
+        """Throw the work away. settings goes first: a folder without it is never used again."""
+        if os.path.exists(f'{self.folder}/settings'):
+            os.remove(f'{self.folder}/settings')
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def path(self, shard, ending):
+        return f'{self.folder}/{shard:05}.{ending}'
+
+    def has_shard(self, shard):
+        """Whether all of it is there."""
+        return os.path.exists(self.path(shard, 'json'))
+
+    def write_shard(self, shard, documents, funnel):
+        """Store a shard. documents: dicts of data (the text as UTF-8), name, size, exact, split, is_code, and
+        keys (by which near-duplicates are found). funnel: the account of the shard, complete once the last
+        document was taken. It is written last, and says that all is there."""
+        rows, keys, names = [], [], []
+        with open(self.path(shard, 'texts'), 'wb') as f:
+            for doc in documents:
+                packed = zlib.compress(doc['data'], 1)
+                f.write(packed)
+                rows.append((len(packed), doc['size'], doc['exact'], doc['split'], doc['is_code']))
+                keys.append(doc['keys'])
+                names.append(doc['name'])
+        np.save(self.path(shard, 'rows.npy'), np.array(rows, ROW))
+        by_band = np.array(keys, np.uint64).T.copy()        # a band of all documents is read at once
+        np.save(self.path(shard, 'keys.npy'), by_band)
+        write_file(self.path(shard, 'names.json'), json.dumps(names))
+        write_file(self.path(shard, 'json'), funnel.to_json())
+
+    def gather(self, shards, enough=0):
+        """Take in shards as they are finished, an iterator of their numbers 0, 1, 2, ..., until there are
+        enough documents (0: all)."""
+        rows = [np.zeros(0, ROW)]
+        for shard in shards:
+            with open(self.path(shard, 'json'), encoding='utf-8') as f:
+                self.funnel.add(**json.load(f))
+            rows.append(np.load(self.path(shard, 'rows.npy')))
+            if 0 < enough <= sum(map(len, rows)):
+                break
+        self.n_shards = len(rows) - 1
+        self.first = np.cumsum([0, *map(len, rows[1:])])
+        self.ends = np.concatenate([np.cumsum(r['packed']) for r in rows])      # in the shard's file of texts
+
+        rows = np.concatenate(rows)
+        self.packed = rows['packed'].copy()
+        self.size = rows['size'].copy()
+        self.exact = rows['exact'].copy()
+        self.split = rows['split'].copy()
+        self.is_code = rows['is_code'].copy()
+        self.keep = np.ones(len(rows), bool)
+
+    def span(self, shard):
+        """The documents of a shard, as a slice."""
+        return slice(self.first[shard], self.first[shard + 1])
+
+    def in_shards(self, shards):
+        """Which documents are in one of these shards, bool (n,)."""
+        which = np.zeros(len(self.keep), bool)
+        for shard in shards:
+            which[self.span(shard)] = True
+        return which
+
+    def shard_of(self, i):
+        return int(np.searchsorted(self.first, i, 'right')) - 1
+
+    def text(self, i):
+        """Document i, from the disk."""
+        f = self.open_texts(self.shard_of(i))
+        f.seek(self.ends[i] - self.packed[i])
+        return zlib.decompress(f.read(self.packed[i])).decode()
+
+    def names(self, shard):
+        """Where the documents of a shard come from."""
+        with open(self.path(shard, 'names.json'), encoding='utf-8') as f:
+            return json.load(f)
+
+    def name(self, i):
+        shard = self.shard_of(i)
+        return self.names(shard)[i - self.first[shard]]
+
+    def keys(self, band):
+        """A band's key of each document that is left, uint64. No file stays open, there may be thousands."""
+        keys = [np.load(self.path(i, 'keys.npy'), mmap_mode='r')[band].copy() for i in range(self.n_shards)
+                if self.first[i] < self.first[i + 1]]
+        return np.concatenate(keys)[self.keep]
+
+    def batches(self, shard, size=4_000_000):
+        """Yield numbers, names and texts of the documents that are left of a shard, some MB at a time."""
+        here, names = self.span(shard), self.names(shard)
+        numbers = np.flatnonzero(self.keep[here]) + here.start
+        for some in np.array_split(numbers, 1 + self.size[here].sum() // size):
+            yield some.tolist(), [names[i - here.start] for i in some], [self.text(i) for i in some]
+
+    def write_ids(self, shard, state, documents):
+        """Store the token ids of a shard beside its texts, unless that is done; returns how the files' names
+        begin: BASE.train and BASE.val for ids, BASE.jsonl.gz for records, BASE.npy for the number of tokens
+        of each document, 0 if it is not in. state: bytes that say what they depend on. documents: tuples of
+        number, tokens, which of the files ('train', 'val', 'jsonl.gz') and data for it."""
+        keep = self.keep[self.span(shard)]
+        base = self.path(shard, hashlib.sha256(keep.tobytes() + state).hexdigest()[:12])
+        if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which publish moves
+            return base
+        lengths = np.zeros(len(keep), np.int64)
+        with open(f'{base}.train', 'wb') as train, open(f'{base}.val', 'wb') as val, \
+                gzip.GzipFile(f'{base}.jsonl.gz', 'wb', 1, mtime=0) as records:
+            outputs = {'train': train, 'val': val, 'jsonl.gz': records}
+            for i, n_tokens, output, data in documents:
+                lengths[i - self.first[shard]] = n_tokens
+                outputs[output].write(data)
+        with open(f'{base}.tmp', 'wb') as f:
+            np.save(f, lengths)
+        os.replace(f'{base}.tmp', f'{base}.npy')        # last: it says that all is there
+        return base
+
+    def gather_ids(self, bases, dtype):
+        """Take in what write_ids has returned for each shard: bases, and lengths, int64 (n,)."""
+        self.bases = list(bases)
+        self.lengths = np.concatenate([np.load(f'{base}.npy') for base in self.bases])
+        self.dtype = dtype
+
+    def ids(self, shard, side):
+        path = f'{self.bases[shard]}.{side}'
+        return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
+
+    def write_all(self, b, side, shards, which):
+        """Write all ids of some shards to a Bin; which, bool (n,): the documents that are on this side."""
+        for shard in shards:
+            b.write(self.ids(shard, side), int(which[self.span(shard)].sum()))
+
+    def write_tokens(self, b, shards, which, n_tokens):
+        """Write n_tokens of the documents of some shards that are in which, bool (n,), to a Bin: whole passes
+        over them, then whole documents in the order of their hashes, which is as good as random; the last one
+        is cut, but keeps its separator."""
+        own = which & self.in_shards(shards)
+        passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
+        for _ in range(passes):
+            self.write_all(b, 'train', shards, own)
+
+        order = np.flatnonzero(own)
+        order = order[np.argsort(self.exact[order], kind='stable')]
+        before = np.cumsum(self.lengths[order]) - self.lengths[order]
+        take = np.zeros(len(own), np.int64)             # tokens of each document
+        take[order] = np.clip(rest - before, 0, self.lengths[order])
+        for shard in shards:
+            here, ids = self.span(shard), self.ids(shard, 'train')
+            lengths = np.where(own[here], self.lengths[here], 0)
+            ends = np.cumsum(lengths)
+            for i in np.flatnonzero(take[here] > 1):
+                begin = ends[i] - lengths[i]
+                b.write(ids[begin:begin + take[here][i] - 1], 1)
+                b.write(ids[ends[i] - 1:ends[i]], 0)
+
+    def drop(self, stage, reason, which):
+        """Take documents out, by their numbers, and write it down; not if there are none to begin with."""
+        if not self.keep.any():
+            return
+        row = self.funnel.counters[f'stage {stage}']
+        row.update({'docs_in': int(self.keep.sum()), 'bytes_in': int(self.size[self.keep].sum())})
+        self.keep[which] = False
+        row.update({'docs_out': int(self.keep.sum()), 'bytes_out': int(self.size[self.keep].sum())})
+        if len(which):
+            row[f'dropped {reason}'] += len(which)
+        for i in which[np.argsort(self.split[which])][:self.funnel.n_samples].tolist():
+            self.funnel.sample(reason, int(self.split[i]), self.name(i), self.text(i))
+
+    def exact_copies(self):
+        """For each document that is left, the number of the first one with the same hash."""
+        left = np.flatnonzero(self.keep)
+        _, first, which = np.unique(self.exact[left], return_index=True, return_inverse=True)
+        return left[first[which]]
+
+    def drop_copies(self, stage, reason, heads):
+        """Keep the first document of each cluster. heads: its number, for each document that is left."""
+        if not self.keep.any():
+            return
+        left = np.flatnonzero(self.keep)
+        head, size = np.unique(heads, return_counts=True)
+        largest = [i for i in np.argsort(-size, kind='stable')[:5].tolist() if size[i] > 1]
+        sizes = collections.Counter(size[size > 1].tolist())
+        self.clusters[stage] = {'sizes': dict(sorted(sizes.items())),
+                                'largest': [[int(size[i]), self.name(int(head[i]))] for i in largest]}
+        self.drop(stage, reason, left[left != heads])
+
+
+# --- the files ----------------------------------------------------------------------------------------------
+
+
+class Bin:
+    """A file of the result, under a temporary name until publish renames it."""
+
+    def __init__(self, path, dtype, separator):
+        """dtype: of the items; separator: [the item that ends a document], or [] if nothing does."""
+        self.path, self.dtype, self.separator = path, dtype, separator
+        self.sha256, self.file = hashlib.sha256(), open(f'{path}.tmp', 'wb')
         self.items = self.written = self.documents = self.bytes = 0
         atexit.register(lambda: os.path.exists(f'{path}.tmp') and os.remove(f'{path}.tmp'))
 
     def write(self, data, documents):
         """data: bytes, or an array of ids, also a memory map; documents: how many end in it."""
         for start in range(0, len(data), PIECE):
-            self.file.write(block := data[start:start + PIECE])
+            block = data[start:start + PIECE]
+            self.file.write(block)
             self.sha256.update(block)
         self.items += len(data)
         self.written += documents                           # a document that is repeated counts each time
 
-    def check(self, dtype, separator):
-        """Close the file and count again what the disk holds: items, and documents by their separator, if
-        they have one ([] if not)."""
+    def check(self):
+        """Close the file and count again what the disk holds: items, and documents by their separator."""
         self.file.close()
-        found = os.path.getsize(f'{self.path}.tmp')
-        if found != self.items * dtype.itemsize:
-            raise OSError(f'{self.path}.tmp has {found:,} bytes, {self.items * dtype.itemsize:,} were '
-                          'written: is the disk full?')
-        n = sum(int(np.isin(np.fromfile(f'{self.path}.tmp', dtype, PIECE, offset=i * dtype.itemsize),
-                            separator).sum()) for i in range(0, self.items, PIECE))
-        if separator and found and n != self.written:
-            raise ValueError(f'{self.path}.tmp holds {n:,} documents, not {self.written:,}: please report '
-                             'this bug')
+        path, size = f'{self.path}.tmp', self.items * self.dtype.itemsize
+        found = os.path.getsize(path)
+        if found != size:
+            raise OSError(f'{path} has {found:,} bytes, {size:,} were written: is the disk full?')
+        n = 0
+        for i in range(0, self.items, PIECE):
+            block = np.fromfile(path, self.dtype, PIECE, offset=i * self.dtype.itemsize)
+            n += int(np.isin(block, self.separator).sum())
+        if self.separator and found and n != self.written:
+            raise ValueError(f'{path} holds {n:,} documents, not {self.written:,}: please report this bug')
 
 
-class Funnel:
-    """What the report is made of: counters by name (a stage's documents, bytes and reasons; licences...), a
-    few samples for each reason, and what could not be read. JSON-able, and two can be added."""
+def publish(folder, contents, bins, read, bases=()):
+    """Give the files of a result their names. contents: {name: text} (a tokenizer.json.new may lie there
+    already); bases: what write_ids returned, if its records take the place of train.bin. All is on the disk
+    before an old file goes, and meta.json comes last: a folder without it is not data, so two runs never
+    mix. Files of an earlier run go, unless they are in read, the files that this run has read."""
+    at = functools.partial(os.path.join, folder)
+    for name, text in contents.items():
+        write_file(at(f'{name}.new'), text)
+    if os.path.exists(at('meta.json')):
+        os.remove(at('meta.json'))
 
-    def __init__(self, n_samples=3):
-        self.counters, self.samples, self.malformed = collections.defaultdict(collections.Counter), {}, {}
-        self.n_samples = n_samples
+    stay = [b.path for b in bins]
+    if not bases:
+        stay += [file['path'] for file in read]
+    stay = set(map(os.path.realpath, stay))
+    for pattern in ('val_*.bin', 'audit.md', f'shards/{"[0-9]" * 5}.jsonl.gz'):
+        for path in glob.glob(at(pattern)):
+            if os.path.realpath(path) not in stay:
+                os.remove(path)
+    if os.path.isdir(at('shards')) and not os.listdir(at('shards')):
+        os.rmdir(at('shards'))
 
-    def count(self, stage, reason, bytes_in, bytes_out):
-        row = self.counters[f'stage {stage}']
-        row.update({'docs_in': 1, 'bytes_in': bytes_in})
-        row.update({f'dropped {reason}': 1} if reason else {'docs_out': 1, 'bytes_out': bytes_out})
-
-    def sample(self, reason, chance, path, text):
-        """Keep the documents whose chance is smallest: a random sample that is always the same."""
-        samples = self.samples.setdefault(reason or 'kept', [])
-        samples.append([chance, path, text[:2000]])
-        samples.sort()
-        del samples[self.n_samples:]
-
-    def reject(self, path, line, why):
-        entry = self.malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})
-        entry['records'] += 1
-
-    def add(self, counters, samples, malformed):
-        for name, counter in counters.items():
-            self.counters[name].update(counter)
-        for reason, documents in samples.items():
-            for document in documents:
-                self.sample(reason, *document)
-        self.malformed.update(malformed)
-
-    def to_json(self):
-        return json.dumps({'counters': self.counters, 'samples': self.samples, 'malformed': self.malformed})
+    for b in bins:
+        os.replace(f'{b.path}.tmp', b.path)
+    if bases:
+        os.remove(at('train.bin'))
+        os.makedirs(at('shards'), exist_ok=True)
+    for i, base in enumerate(bases):
+        os.replace(f'{base}.jsonl.gz', at(f'shards/{i:05}.jsonl.gz'))
+    for name in ('audit.md', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
+        if os.path.exists(at(f'{name}.new')):
+            os.replace(at(f'{name}.new'), at(name))
 
 
+# --- processes ----------------------------------------------------------------------------------------------
 def in_parallel(function, jobs, processes, what):
     """Yield function(job) for each job, in order, by so many processes (0 = one per core). They are forked,
     so they see all that the caller has defined; where a system cannot fork (Windows), this process does the

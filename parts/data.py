@@ -65,8 +65,8 @@ def open_sources(data_dir, meta, block_size):
 
 
 def sequences(data, starts, block_size):
-    """Inputs and targets at the given starts: two int64 arrays (B, T), the second one token later. data: a bin,
-    or a list with the bin of each row."""
+    """Inputs and targets at the given starts: two int64 arrays (B, T), the second one token later. data: a
+    bin, or a list with the bin of each row."""
     bins = data if isinstance(data, list) else [data] * len(starts)
     rows = [ids[s:s + block_size + 1].astype(np.int64) for ids, s in zip(bins, starts)]     # +1: the last target
     rows = np.stack(rows)
@@ -87,7 +87,8 @@ def spread(data, block_size, n_tokens, micro_batch_size=1, rank=0, world=1):
 
 
 def open_replay(replay_dir, block_size, n_replay, batch_size):
-    """The training bin of earlier data, of which n_replay sequences of a step are taken, and its meta.json."""
+    """The training bin of earlier data, of which n_replay sequences of a step are taken, and its
+    meta.json."""
     if not 0 < n_replay < batch_size:
         raise ValueError(f'replay_dir={replay_dir}: replay must make 1 to {batch_size - 1} of the {batch_size} '
                          f'sequences of a step, not {n_replay}')
@@ -107,17 +108,6 @@ def sequence_starts(step, batch_size, n_tokens, block_size, seed, shuffle=True):
     offset = (epoch_key >> np.uint64(33)) % np.uint64(block_size)
     starts = permute(i % n_blocks, n_blocks, epoch_key) * np.uint64(block_size) + offset
     return (starts % np.uint64(n_tokens - block_size)).astype(np.int64)     # what passes the end wraps around
-
-
-def batches_by_length(epoch, lengths, batch_size, seed):
-    """The batches of an epoch, (n // batch_size, batch_size): every one of n rows at most once, at random,
-    but with others of about its length, so that little is padded: within 32 batches they are sorted. What
-    is left over is left out of this epoch."""
-    dice = np.random.default_rng([seed, epoch])
-    order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
-    parts = [part[np.argsort(lengths[part], kind='stable')] for part in
-             np.split(order, range(32 * batch_size, len(order), 32 * batch_size))]
-    return dice.permutation(np.concatenate(parts).reshape(-1, batch_size))
 
 
 def permute(i, n, key):
@@ -172,8 +162,8 @@ class Mixture:
         return dict(zip(self.sources, (self.seen / max(1, self.seen.sum())).round(4).tolist()))
 
     def describe(self, n_train, epochs):
-        """A line for each source: its share of the tokens, and how often a run of so many epochs reads it. Data
-        that are read more than about four times help less and less (arXiv:2305.16264)."""
+        """A line for each source: its share of the tokens, and how often a run of so many epochs reads it.
+        Data that are read more than about four times help less and less (arXiv:2305.16264)."""
         if epochs > 4:
             yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
         for name, source in self.sources.items():
@@ -263,23 +253,3 @@ class Stream:
         self.state = [*position[:3], position[3] + size]
         self.waiting[0] = [self.state, ids[size:]]
         return data[:-1].reshape(n, -1), data[1:].reshape(n, -1)
-
-
-# --- lines of JSON ------------------------------------------------------------------------------------------
-
-
-def read_jsonl(path, convert, advice):
-    """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON, or
-    that convert refuses (ValueError, KeyError, TypeError), is an error that names it; advice: how to make such
-    a file. A byte order mark and empty lines are passed over."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; {advice}')
-    found = []
-    with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
-        for number, line in enumerate(f, 1):
-            try:
-                if text := line.decode('utf-8-sig').strip():
-                    found.append(convert(json.loads(text)))
-            except (ValueError, KeyError, TypeError) as e:
-                raise ValueError(f'{path}, line {number}: {type(e).__name__}: {e}; {advice}') from e
-    return found

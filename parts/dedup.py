@@ -76,6 +76,12 @@ def shingles(text, n=5):
     return grams[np.concatenate([[True], grams[1:] != grams[:-1]])] if len(grams) else grams
 
 
+def ngrams_of(texts, n):
+    """All word n-grams of these texts, sorted distinct hashes, uint64; texts of fewer words have none."""
+    grams = [word_ngrams(text, n) for text in texts if len(word_hashes(text)) >= n]
+    return np.unique(np.concatenate([np.zeros(0, np.uint64), *grams]))
+
+
 def jaccard(a, b):
     """|A and B| / |A or B| of two sets of shingles; two empty sets have nothing in common: 0."""
     both = np.sort(np.concatenate([a, b]))

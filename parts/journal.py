@@ -7,14 +7,15 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
     log.metrics(step=1, loss=9.01)              # a line of metrics.jsonl
     log.note(7, 'skip', 'loss nan: ...')        # both
 
-Copy this file alone: it needs the standard library.
+Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, glob, json, os, shutil, time
+import contextlib, glob, json, os, shutil, sys, time
+import torch
 
 try:
-    import fcntl
+    import fcntl, resource
 except ImportError:             # Windows
-    fcntl = None
+    fcntl = resource = None
 
 
 class Journal:
@@ -73,6 +74,11 @@ class Journal:
             with open(self.path(file), 'a', encoding='utf-8', newline='\n') as f:
                 f.write(text + '\n')
 
+    def print(self, text):
+        """To the terminal only, before the folder is open."""
+        if self.main_process:
+            print(text, flush=True)
+
     def metrics(self, **values):
         self.say(json.dumps(values), 'metrics.jsonl')
 
@@ -97,7 +103,7 @@ class Journal:
         """Refuse to begin where the checkpoints will not fit."""
         if self.main_process and (free := shutil.disk_usage(self.out_dir).free) < n_bytes:
             raise ValueError(f'{self.out_dir} has {free / 1e9:.2f} GB free, the checkpoints need '
-                             f'{n_bytes / 1e9:.2f}; make room, or choose another --out_dir')
+                             f'{n_bytes / 1e9:.2f}; make room, choose another --out_dir, or --keep=1')
 
     def evaluation(self, step, max_steps, figures, **more):
         """The line of an evaluation, and with `more` the row of metrics.jsonl."""
@@ -111,8 +117,8 @@ class Journal:
             self.say(f'stopped at step {step}, as asked; {self.path("last.pt")} is saved; resume: the same '
                      'command with --init_from=resume')
         else:
-            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; all is in {self.out_dir}\n'
-                     f'next: {command}')
+            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; all is in {self.out_dir}')
+            self.say(f'next: {command}' if command else '')
 
 
 class Timer:
@@ -121,7 +127,7 @@ class Timer:
     timer = Timer()
     with timer.part('data'): ...                # belongs to a step
     with timer.pause('eval'): ...               # does not: the clock of the steps begins anew behind it
-    timer.steps += 1
+    timer.step(n_tokens)
     timer.per_step()                            # seconds, since the last restart()
     """
 
@@ -131,7 +137,11 @@ class Timer:
         self.restart()
 
     def restart(self):
-        self.window, self.steps, self.data_before = time.time(), 0, self.total['data']
+        self.window, self.steps, self.tokens, self.data_before = time.time(), 0, 0, self.total['data']
+
+    def step(self, n_tokens):
+        self.steps += 1
+        self.tokens += n_tokens
 
     @contextlib.contextmanager
     def part(self, name):
@@ -153,6 +163,9 @@ class Timer:
     def per_step(self):
         return (time.time() - self.window) / self.steps
 
+    def tok_s(self):
+        return self.tokens / (time.time() - self.window)
+
     def minutes(self):
         return (time.time() - self.start) / 60
 
@@ -166,3 +179,12 @@ class Timer:
 def clock(seconds):
     """62.5 -> '1m02s'"""
     return f'{int(seconds // 60)}m{int(seconds % 60):02d}s'
+
+
+def memory_mb(device):
+    """The largest amount of memory so far: of the GPU, or of this process; None on Windows."""
+    if device.startswith('cuda'):
+        return torch.cuda.max_memory_allocated() / 2 ** 20
+    if resource:
+        unit = 1 if sys.platform == 'darwin' else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20

@@ -1,5 +1,5 @@
 """
-The machine: devices, dtypes and memory; several processes, one per device; DDP, ZeRO-1 and FSDP.
+The machine: devices and dtypes; several processes, one per device; DDP, ZeRO-1 and FSDP.
 
     rank, world, local_rank = ranks()           # (0, 1, 0) without torchrun
     device, dtype = choose('auto', 'auto')      # ('cuda:0', 'bfloat16'), ('cpu', 'float32'), ...
@@ -14,17 +14,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-try:
-    import resource
-except ImportError:             # Windows
-    resource = None
-
 # --- the device ---------------------------------------------------------------------------------------------
 
 
 def choose(device, dtype, local_rank=0):
-    """The settings 'auto', 'cuda', 'bfloat16', ... -> a device that is there and the dtype of matrix products,
-    as text. auto: the GPU; bfloat16 where the hardware has it."""
+    """The settings 'auto', 'cuda', 'bfloat16', ... -> a device that is there and the dtype of matrix
+    products, as text. auto: the GPU; bfloat16 where the hardware has it."""
     there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
     if device == 'auto':
         device = next(name for name, found in there.items() if found)
@@ -47,25 +42,12 @@ def autocast(device, dtype):
     return torch.autocast(device.split(':')[0], getattr(torch, dtype), enabled=dtype != 'float32')
 
 
-def to_device(array, device):
-    """A numpy array as a tensor on the device. From pinned memory the copy does not wait for the GPU."""
-    t = torch.from_numpy(np.ascontiguousarray(array))
+def to_device(arrays, device):
+    """Numpy arrays as tensors on the device. From pinned memory the copy does not wait for the GPU."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
     if device.startswith('cuda'):
-        t = t.pin_memory()
-    return t.to(device, non_blocking=True)
-
-
-def gpu_name(device):
-    return torch.cuda.get_device_name(device) if device.startswith('cuda') else ''
-
-
-def memory_mb(device):
-    """The largest amount of memory so far: of the GPU, or of this process; None on Windows."""
-    if device.startswith('cuda'):
-        return torch.cuda.max_memory_allocated() / 2 ** 20
-    if resource:
-        unit = 1 if sys.platform == 'darwin' else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
+        tensors = [t.pin_memory() for t in tensors]
+    return [t.to(device, non_blocking=True) for t in tensors]
 
 
 class OutOfMemoryAdvice:
@@ -89,8 +71,8 @@ class OutOfMemoryAdvice:
 
 
 def compiled(model, compiling, batch, autocast, out_of_memory_advice):
-    """The model, compiled if that is asked for and works, and the seconds of a forward and a backward pass for
-    a batch. The gradients are thrown away. compiling: None = on CUDA."""
+    """The model, compiled if that is asked for and works, and the seconds of a forward and a backward pass
+    for a batch. The gradients are thrown away. compiling: None = on CUDA."""
     def rehearse(net):
         began = time.time()
         with out_of_memory_advice:
@@ -182,8 +164,8 @@ def gather(value):
 
 def shard(model, how, dtype):
     """FSDP, ZeRO stage 3 (arXiv:1910.02054): from now on each process holds a part of every weight, its
-    gradient and its moments; the weights of a block are gathered when it works. The model's root keeps what is
-    not in a block: embedding, last norm, head."""
+    gradient and its moments; the weights of a block are gathered when it works. The model's root keeps what
+    is not in a block: embedding, last norm, head."""
     if how == 'fsdp' and dist.is_initialized():
         if dtype == 'float16':
             raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have to '
@@ -197,8 +179,8 @@ def shard(model, how, dtype):
 
 
 def wrap(net, how, device):
-    """DDP, if FSDP does not do it: each process holds all weights, and backward() averages the gradients of all
-    processes."""
+    """DDP, if FSDP does not do it: each process holds all weights, and backward() averages the gradients of
+    all processes."""
     if how == 'fsdp' or not dist.is_initialized():
         return net
     device_ids = [device] if device.startswith('cuda') else None
@@ -210,18 +192,9 @@ def sync_if(net, last):
     return contextlib.nullcontext() if last or not hasattr(net, 'no_sync') else net.no_sync()
 
 
-# --- sharded tensors as one process would have them ---------------------------------------------------------
-
-
 def number(t):
     """A tensor of one element as a Python number; of all shards, under FSDP."""
     return getattr(t, 'full_tensor', lambda: t)().item()
-
-
-def change(before, after):
-    """The norm of the change of a matrix over its norm: about 1e-3 in a step is usual, 1e-5 hardly moves, 1e-1
-    tears apart."""
-    return number((after - before).norm() / before.norm().clamp(min=1e-12))
 
 
 def whole(tree):
@@ -244,35 +217,6 @@ def unsharded(model, build):
         copy = build()
         copy.load_state_dict(weights)
         return copy
-
-
-def states(optimizers):
-    """The state dicts of the optimizers as one process would have them; only the first process's count."""
-    for o in optimizers:
-        if hasattr(o, 'consolidate_state_dict'):                        # ZeRO-1
-            o.consolidate_state_dict(to=0)
-    if dist.is_initialized() and dist.get_rank() > 0 and hasattr(optimizers[0], 'consolidate_state_dict'):
-        return []
-    return [whole(o.state_dict()) for o in optimizers]
-
-
-def restore(model, optimizers, weights, optimizer_states):
-    """Take over a state dict and the optimizers' states as one process has them, however they are shared now.
-    weights: None leaves the model's as they are."""
-    def own(value, p):          # this process's part of it
-        if not hasattr(p, 'placements') or value.shape != p.shape:
-            return value
-        from torch.distributed.tensor import distribute_tensor
-        return distribute_tensor(value, p.device_mesh, p.placements)
-
-    if weights is not None:
-        with torch.no_grad():
-            for name, p in model.state_dict().items():
-                p.copy_(own(weights[name], p))
-    for o, state in zip(optimizers, optimizer_states, strict=True):
-        params = [p for group in o.param_groups for p in group['params']]
-        moments = {i: {k: own(v, params[i]) for k, v in of_one.items()} for i, of_one in state['state'].items()}
-        o.load_state_dict({**state, 'state': moments})
 
 
 def leave():

@@ -87,15 +87,16 @@ def hide_spans(x, seed, step, rows, special, T):
 
 
 def prefix_mask(T, n_prefix):
-    """Which keys a query sees in a prefix-LM, bool (1, 1, T, T): earlier ones, and the whole prefix within it."""
+    """Which keys a query sees in a prefix-LM, bool (1, 1, T, T): earlier ones, and the whole prefix within
+    it."""
     mask = np.tril(np.ones((T, T), dtype=bool))
     mask[:n_prefix, :n_prefix] = True
     return mask[None, None]
 
 
 def document_mask(x, special):
-    """Which keys a query sees when documents do not see each other, bool (B, 1, T, T), and the position of each
-    token in its document, int64 (B, T)."""
+    """Which keys a query sees when documents do not see each other, bool (B, 1, T, T), and the position of
+    each token in its document, int64 (B, T)."""
     document, positions = document_starts(x, special['<|endoftext|>'])
     mask = np.tril(document[:, None, :, None] == document[:, None, None, :])
     return mask, positions
@@ -125,11 +126,12 @@ class Objective:
             needs = '<|endoftext|>'
         if needs and needs not in self.special:
             raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data has '
-                             f'no {needs}; prepare several documents, or with --tokenizer=bpe')
+                             f'no special token {needs}; prepare several documents, or with --tokenizer=bpe')
 
     def apply(self, x, y, step, rows):
-        """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs, targets,
-        and for some objectives mask and positions. rows: the indices of the sequences in the global batch."""
+        """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs,
+        targets, and for some objectives mask and positions. rows: the indices of the sequences in the global
+        batch."""
         if self.name == 'mlm':
             return hide_tokens(x, self.seed, step, rows, self.special, self.n_ordinary)
         if self.name == 'span':
@@ -144,7 +146,7 @@ class Objective:
         return targets.numel() if self.name == 'clm' else int((targets != IGNORE).sum())
 
 
-def guesses(model, batch, decode):
+def guesses(model, batch, tokenizer):
     """[a line for each hidden token of a batch: the token -> the model's guess]."""
     was_training = model.training
     model.eval()
@@ -153,4 +155,4 @@ def guesses(model, batch, decode):
     model.train(was_training)
     hidden = batch[1] != IGNORE                                         # (B, T)
     pairs = zip(batch[1][hidden].tolist(), logits.argmax(-1)[hidden].tolist())
-    return ['\n'.join(f'{decode([token])!r} -> {decode([guess])!r}' for token, guess in pairs)]
+    return ['\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in pairs)]

@@ -17,10 +17,10 @@ import torch
 
 def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
     """A list of optimizers for the model's parameters. Matrices are decayed; the gains of the norms are not,
-    because decay would pull them away from 1. kind='muon' orthogonalises the update of each matrix in a block,
-    so that every direction moves by as much, and leaves the rest to AdamW. Muon's update is scaled to the size
-    of AdamW's, so one learning rate serves both (arXiv:2502.16982). zero1: the processes share the optimizer's
-    state (ZeRO stage 1, arXiv:1910.02054)."""
+    because decay would pull them away from 1. kind='muon' orthogonalises the update of each matrix in a
+    block, so that every direction moves by as much, and leaves the rest to AdamW. Muon's update is scaled to
+    the size of AdamW's, so one learning rate serves both (arXiv:2502.16982). zero1: the processes share the
+    optimizer's state (ZeRO stage 1, arXiv:1910.02054)."""
     named = list(model.named_parameters())
     for_muon = {name for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2}
     matrices = [p for name, p in named if p.dim() >= 2 and name not in for_muon]
@@ -38,6 +38,43 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
         from torch.distributed.optim import ZeroRedundancyOptimizer     # costs a second to import
         return [ZeroRedundancyOptimizer(params, algorithm, **settings) for algorithm, params, settings in parts]
     return [algorithm(params, **settings) for algorithm, params, settings in parts]
+
+
+def states(optimizers):
+    """Their state dicts, for a checkpoint; only the first process's count."""
+    for o in optimizers:
+        if hasattr(o, 'consolidate_state_dict'):                        # ZeRO-1
+            o.consolidate_state_dict(to=0)
+    if hasattr(optimizers[0], 'consolidate_state_dict') and torch.distributed.get_rank() > 0:
+        return []
+    return [o.state_dict() for o in optimizers]
+
+
+def restore(model, weights, optimizers, optimizer_states):
+    """Take over the weights and the optimizers' states as one process has them, however they are shared now.
+    weights: a state dict; None leaves the model's as they are."""
+    def own(value, p):          # this process's part of it, under FSDP
+        if not hasattr(p, 'placements') or value.shape != p.shape:
+            return value
+        from torch.distributed.tensor import distribute_tensor
+        return distribute_tensor(value, p.device_mesh, p.placements)
+
+    if weights is not None:
+        with torch.no_grad():
+            for name, p in model.state_dict().items():
+                p.copy_(own(weights[name], p))
+    for o, state in zip(optimizers, optimizer_states, strict=True):
+        params = [p for group in o.param_groups for p in group['params']]
+        moments = {i: {key: own(value, params[i]) for key, value in moment.items()}
+                   for i, moment in state['state'].items()}
+        o.load_state_dict({**state, 'state': moments})
+
+
+def change(before, after):
+    """The norm of the change of a matrix over its norm: about 1e-3 in a step is usual, 1e-5 hardly moves, 1e-1
+    tears apart."""
+    ratio = (after - before).norm() / before.norm().clamp(min=1e-12)
+    return getattr(ratio, 'full_tensor', lambda: ratio)().item()
 
 
 def set_lr(optimizers, lr):
@@ -70,8 +107,8 @@ DRILLS = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
 
 
 class Guard:
-    """Judges every step before its update. An update that is not finite is always skipped. With spike_z, a step
-    far above the window of the last ones is skipped, too, or rolled back to the last checkpoint, or only
+    """Judges every step before its update. An update that is not finite is always skipped. With spike_z, a
+    step far above the window of the last ones is skipped, too, or rolled back to the last checkpoint, or only
     logged (spike_action). After several skipped steps in a row the run ends."""
 
     def __init__(self, state, scaler, spike_z=0.0, spike_window=100, spike_action='skip', inject=''):
@@ -89,10 +126,14 @@ class Guard:
     def state(self):
         """For the checkpoint."""
         return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
-                'bad_steps': sorted(self.bad_steps), 'vals': self.vals}
+                'bad_steps': sorted(self.bad_steps)}
+
+    def last_loss(self):
+        return self.window[-1][0] if self.window else math.inf
 
     def judge(self, step, loss, norm):
-        """('skip', why): this update would do harm. ('spike', why): take it, but say so. (None, ''): take it."""
+        """('skip', why): this update would do harm. ('spike', why): take it, but say so. (None, ''): take
+        it."""
         self.wants_rollback = False
         finite = math.isfinite(loss) and math.isfinite(norm)
         if not finite:
@@ -128,8 +169,7 @@ class Guard:
     def diagnose(self, step, val_loss, ln_v, warmup_steps, max_steps):
         """The event and the advice that the curves suggest after an evaluation, or None."""
         self.vals.append([step, val_loss])
-        loss = self.window[-1][0] if self.window else math.inf
-        return diagnose(self.vals, loss, ln_v, step, warmup_steps, max_steps)
+        return diagnose(self.vals, self.last_loss(), ln_v, step, warmup_steps, max_steps)
 
     def spoil_data(self, step, batches, vocab_size):
         """If that is a drill of this step: kill this process, wait, or put noise in the place of text."""
@@ -150,9 +190,9 @@ class Guard:
 
 
 def spike(window, loss, norm, limit):
-    """Whether loss or gradient norm is `limit` standard deviations above the window of [loss, norm] before it:
-    a text, or None. Norms scatter by factors, so they are judged by their logarithm, and only factors of more
-    than e^(0.3 limit) count: clipping takes care of the rest."""
+    """Whether loss or gradient norm is `limit` standard deviations above the window of [loss, norm] before
+    it: a text, or None. Norms scatter by factors, so they are judged by their logarithm, and only factors of
+    more than e^(0.3 limit) count: clipping takes care of the rest."""
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
     losses, norms = np.array(window).T

@@ -38,13 +38,12 @@ def is_code(texts):
     return parse_rate(texts) >= 0.5
 
 
-def samples(model, tokenizer, prompt, begin, num_samples, sample_tokens):
-    """Texts that the model writes now: the prompt and what follows or, without a prompt, what follows the ids
-    `begin`."""
-    ids = tokenizer.encode(prompt) or begin
-    device = model.embedding.weight.device
-    rows = model.generate(torch.tensor([ids] * num_samples, device=device), sample_tokens, temperature=0.8, top_k=50)
-    return [tokenizer.decode(row if prompt else row[len(begin):]) for row in rows.tolist()]
+def samples(model, tokenizer, prompt, num_samples, sample_tokens):
+    """Texts that the model writes now. prompt: a text, with which they begin; or ids, which are not shown."""
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    prompts = torch.tensor([ids] * num_samples, device=model.embedding.weight.device)      # (num_samples, T)
+    rows = model.generate(prompts, sample_tokens, temperature=0.8, top_k=50)
+    return [tokenizer.decode(row if isinstance(prompt, str) else row[len(ids):]) for row in rows.tolist()]
 
 
 def figures(texts, code):

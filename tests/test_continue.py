@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, lift, metrics, mistake, ok, run
+from conftest import TINY, metrics, mistake, ok, run
 
+from parts import checkpoint
 from parts.data import open_bins, sequence_starts, sequences
 from model import GPT, GPTConfig, load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -93,7 +94,7 @@ def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_f
 
 
 def test_rows_are_kept_or_means_of_what_spells_them():
-    carry_over = lift('train.py', 'carry_over')
+    carry_over = checkpoint.carry_over
     old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
     new = Tokenizer.train(['low lower lowest slow'] * 9, 256 + 6 + len(SPECIAL_TOKENS))
     weight = torch.randn(old.vocab_size, 5)

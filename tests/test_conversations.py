@@ -7,8 +7,8 @@ from conftest import SHARED, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parts.clean import messages_reason
-from parts.sources import to_alpaca, to_messages, to_preference, to_vicuna
+from parts.filters import messages_reason
+from parts.sources import messages_of, preference_of, to_alpaca, to_vicuna
 
 
 def chat(*contents, system=None):
@@ -44,7 +44,7 @@ def chat(*contents, system=None):
     ({'messages': []}, []), ({'messages': chat('a')}, [])])
 def test_every_form_becomes_messages(record, messages):
     before = json.dumps(record)
-    assert to_messages(record) == messages and json.dumps(record) == before
+    assert messages_of(record) == messages and json.dumps(record) == before
 
 
 @pytest.mark.parametrize('record', [
@@ -58,7 +58,7 @@ def test_every_form_becomes_messages(record, messages):
         5, 'ab', ['ab'], [['x']], [['x', 3]], [3], {'ab': 1}, [{'x': 1, 'y': 2}]))])
 def test_malformed_records_raise_value_errors(record):
     with pytest.raises(ValueError):
-        to_messages(record)
+        messages_of(record)
 
 
 KEYS = st.sampled_from('messages conversations conversation instruction input output system history prompt '
@@ -72,12 +72,12 @@ JSON = st.recursive(SCALARS, max_leaves=12, extend=lambda inner: st.lists(inner,
 
 @given(JSON | st.dictionaries(KEYS, JSON, max_size=8))
 def test_any_json_is_converted_or_a_value_error(record):
-    for convert in (to_messages, to_preference):
+    for convert in (messages_of, preference_of):
         try:
             found = convert(record)
         except ValueError:
             continue
-        if convert is to_messages:
+        if convert is messages_of:
             assert all(isinstance(m['content'], str) for m in found)
             assert not found or found[-1]['role'] == 'assistant' != found[0]['role']
         else:
@@ -93,7 +93,7 @@ CHATS = st.builds(lambda turns, system: chat(*sum(turns, ()), system=system),
 @given(CHATS)
 def test_alpaca_and_vicuna_and_back_is_the_same_conversation(messages):
     alpaca, vicuna = json.loads(json.dumps(to_alpaca(messages))), json.loads(json.dumps(to_vicuna(messages)))
-    assert to_messages(alpaca) == to_messages(vicuna) == to_messages({'messages': messages}) == messages
+    assert messages_of(alpaca) == messages_of(vicuna) == messages_of({'messages': messages}) == messages
     assert alpaca['instruction'] == messages[-2]['content'] and alpaca['output'] == messages[-1]['content']
 
 
@@ -124,7 +124,7 @@ def test_the_source_document_s_converter_returns_nothing_but_none():
     messages = chat('What is 2 + 2?', '4', 'And 3 + 3?', '6')
     shared_gpt = to_vicuna(messages)['conversations']
     assert vicuna_to_alpaca(messages) == vicuna_to_alpaca(shared_gpt) == (['None'] * 4,) * 3
-    assert to_alpaca(to_messages({'conversations': shared_gpt})) == {
+    assert to_alpaca(messages_of({'conversations': shared_gpt})) == {
         'instruction': 'And 3 + 3?', 'input': '', 'output': '6', 'history': [['What is 2 + 2?', '4']]}
 
 
@@ -137,9 +137,9 @@ def test_every_record_of_real_files_converts(name, n):
     records = json.loads(text) if text[0] == '[' else [json.loads(line) for line in text.strip().split('\n')]
     assert len(records) == n
     for record in records:
-        messages = to_messages(record)
-        assert messages_reason(messages, parse=False) in (None, 'empty answer'), record
-        assert to_messages(to_alpaca(messages)) == to_messages(to_vicuna(messages)) == messages
+        messages = messages_of(record)
+        assert messages_reason(messages) in (None, 'empty answer'), record
+        assert messages_of(to_alpaca(messages)) == messages_of(to_vicuna(messages)) == messages
         texts = [t['value'] for t in record.get('conversations', [])] or \
             [record[k] for k in ('instruction', 'input', 'output', 'question', 'answer') if k in record]
         assert all(any(text in m['content'] for m in messages) for text in texts)

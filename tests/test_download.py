@@ -9,7 +9,7 @@ import threading
 import pytest
 from conftest import mistake, run
 
-from parts import sources
+from parts import files
 
 CONTENT = os.urandom(3_000_000)
 
@@ -44,7 +44,7 @@ def server(monkeypatch):
 
 @pytest.fixture
 def download(server):
-    return functools.partial(sources.download, f'http://127.0.0.1:{server.server_port}/input.txt',
+    return functools.partial(files.fetch, f'http://127.0.0.1:{server.server_port}/input.txt',
                              hashlib.sha256(CONTENT).hexdigest())
 
 

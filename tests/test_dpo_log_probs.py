@@ -7,15 +7,16 @@ import torch
 from conftest import ROOT, lift
 
 from model import GPT, IGNORE, GPTConfig
+from parts.records import fit, read_pairs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-collate, fit, read_pairs = lift('dpo.py', 'collate', 'fit', 'read_pairs')
+collate = lift('dpo.py', 'collate')
 SCOPE = collate.__globals__
 exec(compile(ast.Module([node for node in ast.parse((ROOT / 'dpo.py').read_text(encoding='utf-8')).body
                          if isinstance(node, ast.ClassDef)], []), 'dpo.py', 'exec'), SCOPE)
 Scorer, TOKENIZER = SCOPE['Scorer'], Tokenizer.byte(SPECIAL_TOKENS[:4])
 S, E, PAD = (TOKENIZER.special[name] for name in ('<|im_start|>', '<|im_end|>', '<|pad|>'))
-SCOPE |= {'IGNORE': IGNORE, 'tokenizer': TOKENIZER, 'loss_type': 'kto', 'data_dir': 'data'}
+SCOPE |= {'IGNORE': IGNORE, 'device': 'cpu'}
 
 
 def pair(prompt, *answers):
@@ -76,21 +77,20 @@ def test_only_logits_that_name_an_answer_s_token_have_gradients():
 
 
 def test_a_reward_is_read_where_the_answer_has_ended(model):
-    model.reward_head = torch.nn.Linear(32, 1, bias=False)
-    pairs = PAIRS[:-1]
-    found = score(Scorer(model), pairs)
+    scorer, pairs = Scorer(model, with_head=True), PAIRS[:-1]
+    assert (score(scorer, pairs) == 0).all()                    # so the first loss is ln 2
+    torch.nn.init.normal_(scorer.head.weight, std=0.1)
+    found = score(scorer, pairs)
     for p, row in zip(pairs, found):
         for (prompt, answer), value in zip(p, row):
             hidden = model.backbone(torch.tensor([[*prompt, *answer[:-1]]]))[0, -1]     # <|im_end|>
-            assert value.item() == pytest.approx(model.reward_head(hidden).item(), abs=1e-5)
-    del model.reward_head
+            assert value.item() == pytest.approx(scorer.head(hidden).item(), abs=1e-5)
 
 
 def read(folder, *records, T=96, loss_type='kto'):
     path = folder / 'pairs.jsonl'
     path.write_text(''.join(json.dumps(r) + '\n' for r in records), encoding='utf-8')
-    SCOPE['loss_type'] = loss_type
-    return read_pairs(path, T)
+    return read_pairs(str(path), T, TOKENIZER, loss_type)
 
 
 def test_what_lines_become(tmp_path):

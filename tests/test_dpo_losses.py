@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import lift
 
-preference_loss = lift('dpo.py', 'preference_loss')
+preference_loss, _ = lift('dpo.py', 'preference_loss', 'log_odds')
 ALL = ['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm']
 # log p of chosen and rejected, of the policy and of the reference; their lengths
 NUMBERS = [(-10, -12, -11, -11, 5, 6), (-7.5, -3.25, -7, -4, 3, 9), (-1, -80, -60, -2, 4, 40),

@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_as_the_straight_run_bit_for_bit(home, tmp_path, ki
     assert 'reward_head' in state(straight) or kind != 'rm'
     (out / 'last.pt').write_bytes(b'damaged')       # the one before is there for that
     said = ok(dpo(home, *flags, data=data, init='resume', out=out))
-    assert 'going on from an older checkpoint' in said and 'resumed at step 8' in said
+    assert 'resuming from an older checkpoint' in said and 'resumed at step 8' in said
     assert_is_the_straight_run(out, straight)
 
 

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, TINY, lift, metrics, mistake, ok, run
+from conftest import ROOT, TINY, metrics, mistake, ok, run
 
 from model import load_checkpoint
+from parts import optim
 
 FLAGS = [*TINY, '--max_steps=120', '--learning_rate=3e-3', '--eval_interval=40', '--save_interval=40',
          '--spike_window=40']
@@ -67,7 +68,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(data_dir, quiet,
         data = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(data[:len(data) // 2])
     printed = ok(train(data_dir, tmp_path, '--keep=3', '--init_from=resume'))
-    assert printed.count('going on from an older checkpoint') == 2 and 'resumed at step 40' in printed
+    assert printed.count('resuming from an older checkpoint') == 2 and 'resumed at step 40' in printed
     a, b = (load_checkpoint(out / 'last.pt')[0].state_dict() for out in (quiet, tmp_path))
     assert all((a[k] == b[k]).all() for k in a)                 # the straight run, bit for bit
     for path in tmp_path.glob('last*.pt'):
@@ -100,12 +101,12 @@ def test_show_batch_prints_the_documents_of_a_step_and_touches_nothing(data_dir,
     ([[i, 4 + i / 1000] for i in range(0, 400, 100)], 4.6, 'drift'),
     ([[i, 4 - i / 1e6] for i in range(0, 400, 100)], 3.9, 'plateau')])
 def test_detectors(vals, loss, event):
-    found = lift('train.py', 'diagnose')(vals, loss, math.log(512), vals[-1][0], 10, 1000)
+    found = optim.diagnose(vals, loss, math.log(512), vals[-1][0], 10, 1000)
     assert (found and found[0]) == event
 
 
 def test_what_a_spike_is():
-    spike = lift('train.py', 'spike')
+    spike = optim.spike
     window = [[3 + 0.1 * (i % 2), 1.0] for i in range(50)]              # mean 3.05, deviation 0.05
     assert spike(window, 3.4, 1.0, 8) is None and 'loss' in spike(window, 3.5, 1.0, 8)
     assert spike(window, 3.0, 10, 8) is None and 'gradient norm' in spike(window, 3.0, 12, 8)   # e^2.4 = 11

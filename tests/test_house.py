@@ -29,7 +29,7 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
     'parts/machine': "assert machine.choose('cpu', 'float32') == ('cpu', 'float32')",
     'parts/checkpoint': "checkpoint.write('c.pt', {'step': 3})\nassert checkpoint.read('c.pt') == {'step': 3}",
-    'parts/corpus': "f = corpus.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
+    'parts/corpus': "c = corpus.Corpus('w', 'state', None)\nassert not c.has_shard(0) and c.n_shards == 0",
     'configurator': "sys.argv = ['x', '--n=1e3']\nwith open('x.py', 'w') as f: f.write('n = 3  # a number')\n"
                     "assert configurator.configure({'__file__': 'x.py', 'n': 3}) == {'n': 1000}",
     'tokenizer': "t = tokenizer.Tokenizer.train(['low lower lowest'] * 9, 330)\n"
@@ -39,8 +39,13 @@ JOBS = {    # a small real job for a leaf that stands alone
              "assert m.generate(x, 4).shape == (1, 7)\nassert 'parts' not in sys.modules\n"
              "model.save_checkpoint('m.pt', m, step=3)\nassert model.load_checkpoint('m.pt')[1]['step'] == 3",
     'parts/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
+    'parts/filters': "assert filters.prose_reason('buy ' * 30) == 'repetitive'",
+    'parts/pii': "assert pii.hide_pii('ann@uni.edu') == ('<EMAIL>', {'email': 1})",
+    'parts/language': "assert language.NgramModel.of(['abcabc' * 9]).bits_per_byte('abcabc') < 4",
+    'parts/files': "assert files.find_files('.') == [{'path': './files.py'}]",
+    'parts/funnel': "f = funnel.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
     'parts/dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
-    'parts/sources': "assert sources.to_messages({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
+    'parts/sources': "assert sources.messages_of({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
     'parts/data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
     'parts/sandbox': "assert sandbox.run_code", 'parts/problems': "assert problems.__doc__"}
 

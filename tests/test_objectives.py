@@ -13,10 +13,12 @@ from model import GPT, GPTConfig, load_checkpoint
 MASK, N = 500, 400          # ids of text are below N
 X = np.random.default_rng(0).integers(0, N, (64, 200))
 SENTINELS = list(range(500, 554))
+SPANS = {f'<|span_{i}|>': id for i, id in enumerate(SENTINELS)}
+MASKED = {'<|mask|>': MASK}
 
 
 def test_of_15_percent_80_are_masked_10_random_10_kept():
-    x, y = hide_tokens(X, 1, 7, range(64), MASK, N)
+    x, y = hide_tokens(X, 1, 7, range(64), MASKED, N)
     chosen = y != IGNORE
     assert (x[~chosen] == X[~chosen]).all() and (y[chosen] == X[chosen]).all()
     n = chosen.sum()
@@ -27,8 +29,8 @@ def test_of_15_percent_80_are_masked_10_random_10_kept():
     assert 0 <= other.min() and other.max() < N and len(set(other.tolist())) > 50
 
 
-@pytest.mark.parametrize('hide', [lambda *a: hide_tokens(*a, MASK, N),
-                                  lambda *a: hide_spans(*a, SENTINELS, 216)[:2]])
+@pytest.mark.parametrize('hide', [lambda *a: hide_tokens(*a, MASKED, N),
+                                  lambda *a: hide_spans(*a, SPANS, 216)[:2]])
 def test_what_is_hidden_follows_from_seed_step_and_row_alone(hide):
     whole = hide(X, 1, 7, range(64))
     parts = [hide(X[i:i + 8], 1, 7, range(i, i + 8)) for i in range(0, 64, 8)]      # as eight devices would
@@ -62,7 +64,7 @@ def test_spans_are_invertible_and_fill_the_context(T, step):
     assert n_text + 2 * n_spans <= T < n_text + 2 * n_spans + 4
     assert abs(n_hidden - 0.15 * n_text) <= 0.5 or n_hidden == 1
     texts = np.tile(np.arange(n_text), (4, 1))
-    x, y, n_prefix = hide_spans(texts, 3, step, range(4), SENTINELS, T)
+    x, y, n_prefix = hide_spans(texts, 3, step, range(4), SPANS, T)
     assert x.shape == y.shape == (4, n_text + 2 * n_spans)
     for row in range(4):
         assert restored(x[row], y[row], n_prefix) == list(range(n_text))
@@ -74,7 +76,7 @@ def test_spans_are_invertible_and_fill_the_context(T, step):
 def test_a_span_can_be_anywhere_also_at_both_ends():
     starts = []
     for step in range(200):
-        x, _, n_prefix = hide_spans(np.arange(30)[None], 0, step, [0], SENTINELS, 32)
+        x, _, n_prefix = hide_spans(np.arange(30)[None], 0, step, [0], SPANS, 32)
         starts.append(x[0, :n_prefix].tolist().index(SENTINELS[0]))
     assert set(starts) == set(range(27)) and max(map(starts.count, range(27))) < 25
 
@@ -82,7 +84,7 @@ def test_a_span_can_be_anywhere_also_at_both_ends():
 def test_hidden_spans_have_the_mean_length_and_are_drawn_anew():
     n_text, n_hidden, n_spans = span_lengths(216)
     assert abs(n_hidden / n_spans - 3) < 0.2
-    firsts = {int(np.argmax(hide_spans(X, 1, s, range(64), SENTINELS, 216)[0][0] >= 500)) for s in range(40)}
+    firsts = {int(np.argmax(hide_spans(X, 1, s, range(64), SPANS, 216)[0][0] >= 500)) for s in range(40)}
     assert len(firsts) > 8
 
 

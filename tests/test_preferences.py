@@ -5,8 +5,8 @@ import pytest
 from conftest import ok, run
 from test_conversations import chat
 
-from parts.clean import messages_reason, preference_reason
-from parts.sources import to_preference
+from parts.filters import messages_reason, preference_reason, programs
+from parts.sources import preference_of
 
 PAIR = {'prompt': 'q', 'chosen': 'good', 'rejected': 'bad'}
 LONG = chat('a', 'b', 'q', system='s')
@@ -45,7 +45,7 @@ def answered(messages, text):
      {**PAIR, 'margin': 0.0, 'agreement': 0.75}),
     ({**PAIR, 'score_chosen': 8, 'margin': None, 'agreement': None}, PAIR)])
 def test_every_form_becomes_a_preference(record, pair):
-    assert to_preference(record) == pair
+    assert preference_of(record) == pair
 
 
 @pytest.mark.parametrize('record, words', [
@@ -65,7 +65,7 @@ def test_every_form_becomes_a_preference(record, pair):
     ({**PAIR, 'score_chosen': [], 'score_rejected': 1}, 'numbers')])
 def test_malformed_preferences_raise_value_errors_that_say_why(record, words):
     with pytest.raises(ValueError, match=words):
-        to_preference(record)
+        preference_of(record)
 
 
 @pytest.mark.parametrize('change, reason', [
@@ -104,10 +104,7 @@ CALL = [*chat('a', 'call'), {'role': 'tool', 'content': 'found'}]
     (chat('a', 'b') + chat('c', 'd')[1:], 'roles do not alternate'),
     (chat('a') + chat('b', 'c'), 'roles do not alternate'), (chat('a', ' \n'), 'empty answer'),
     (chat('a', '', 'b', 'c'), 'empty answer'), (chat('\n', 'b'), 'empty message'),
-    (chat('a', 'b', system=' '), 'empty message'), (chat('a', CODE.format('x = 1')), None),
-    (chat('a', CODE.format('x = = 1')), 'code does not parse'), (chat(CODE.format('x = = 1'), 'b'), None),
-    (chat('a', CODE.format('>>> 1 +\n1')), None), (chat('a', '```js\nx = = 1\n```'), None),
-    (chat('a', CODE.format('x = 1') + CODE.format('(')), 'code does not parse'),
+    (chat('a', 'b', system=' '), 'empty message'), (chat('a', CODE.format('x = = 1')), None),
     # a tool's results stand between two turns of the assistant
     (answered(CALL, 'b'), None), (answered(CALL + CALL[-1:], 'b'), None),
     (answered(CALL, 'b') + chat('c', 'd'), None),
@@ -116,7 +113,27 @@ def test_reasons_against_a_conversation(messages, reason):
     assert messages_reason(messages) == reason
 
 
-def test_answers_can_be_too_short_and_code_left_unparsed():
+def test_answers_can_be_too_short():
     assert messages_reason(chat('a', 'four'), min_answer=5) == 'empty answer'
     assert messages_reason(chat('a', 'fives'), min_answer=5) is None
-    assert messages_reason(chat('a', CODE.format('(')), parse=False) is None
+
+
+@pytest.mark.parametrize('messages, found', [
+    (chat('a', 'b'), []), (chat('a', CODE.format('x = 1')), ['x = 1\n']),
+    (chat(CODE.format('x = = 1'), 'b'), []),                            # only what is learned
+    (chat('a', CODE.format('>>> 1 +\n1')), []), (chat('a', '```js\nx = = 1\n```'), []),
+    (chat('a', CODE.format('x = 1') + CODE.format('(')), ['x = 1\n', '(\n'])])
+def test_programs_are_the_python_blocks_of_the_answers(messages, found):
+    assert [code.split('\n```')[0] for code in programs(messages)] == found
+
+
+def test_a_conversation_whose_code_does_not_parse_is_dropped_unless_parse_is_off(tmp_path):
+    good = [chat(f'q{i}', CODE.format(f'x = {i}')) for i in range(30)]
+    bad = [chat('a', CODE.format('x = 1') + CODE.format('(')), chat('b', CODE.format('x = = 1'))]
+    rows = '\n'.join(json.dumps({'messages': m}) for m in good + bad)
+    (tmp_path / 'x.jsonl').write_text(rows, encoding='utf-8')
+    for flag, dropped in (('True', [{'code does not parse': 2}]), ('False', [])):
+        ok(run('prepare.py', '--kind=sft', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/{flag}',
+               f'--parse={flag}', '--dedup=none'))
+        r = json.loads((tmp_path / flag / 'report.json').read_text(encoding='utf-8'))
+        assert [s['dropped'] for s in r['stages'] if s['dropped']] == dropped

@@ -1,4 +1,5 @@
 """prepare.py killed, without room, with much to do: the same command goes on, but never from stale work."""
+import ast
 import json
 import os
 import random
@@ -12,6 +13,8 @@ import pytest
 from conftest import ROOT, mistake, ok, run
 from test_mistakes import limited
 from test_prepare import RAW
+
+from parts import corpus
 
 SHARDS, CLEANED, ENCODED = 16, '?????.json', f'?????.{"?" * 12}.npy'
 WORDS = [''.join(random.Random(i).choices('aeinorst', k=2 + i % 8)) for i in range(999)]
@@ -96,6 +99,26 @@ def test_what_was_cleaned_otherwise_is_never_used(change, folders, source, tmp_p
     for folder in (out, tmp_path / 'fresh'):
         ok(run('prepare.py', *flags(source, folder, *more)))
     assert results(out) == results(tmp_path / 'fresh') != results(folders[2])
+
+
+def test_work_is_thrown_away_when_a_part_that_decides_about_documents_changes():
+    tree = ast.parse((ROOT / 'prepare.py').read_text(encoding='utf-8'))
+    imported = {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom)
+                and node.module == 'parts' for alias in node.names}
+    listed = next(node.value for node in tree.body if isinstance(node, ast.Assign)
+                  and ast.unparse(node.targets[0]) == 'PARTS')
+    assert {name.id for name in listed.elts} == imported and len(imported) >= 8
+
+
+def test_the_state_of_the_work_differs_with_every_setting_and_file(tmp_path):
+    (tmp_path / 'part.py').write_text('x = 1', encoding='utf-8')
+    file, state = {'path': str(tmp_path / 'part.py')}, corpus.state_of
+    before = state({'a': 1, 'b': 2}, {'b'}, [file])
+    assert state({'a': 1, 'b': 3}, {'b'}, [file]) == before != state({'a': 2, 'b': 2}, {'b'}, [file])
+    (tmp_path / 'part.py').write_text('x = 10', encoding='utf-8')
+    assert state({'a': 1, 'b': 2}, {'b'}, [file]) != before
+    same = [state({}, (), [{**file, 'sha256': sha}]) for sha in 'aab']      # of a hub: may not be there
+    assert same[0] == same[1] != same[2]
 
 
 def test_after_a_kill_while_shards_get_their_names_all_are_written(folders, source, tmp_path):

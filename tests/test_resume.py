@@ -128,12 +128,13 @@ def test_after_sigterm_the_resumed_run_is_the_straight_run(data_dir, stopped, st
 def test_changed_settings_are_said(data_dir, stopped, tmp_path):
     said = resume(data_dir, tmp_path / 'run', '--grad_clip=0.5', '--weight_decay=0.2', source=stopped[0])
     for words in (('grad_clip', '1.0', '0.5'), ('weight_decay', '0.1', '0.2')):
-        assert any(all(w in line for w in words) for line in said.splitlines() if 'note' in line), said
+        assert any(all(w in line for w in words) for line in said.splitlines() if 'changed' in line), said
 
 
-def test_no_deviation_is_claimed_where_there_is_none(data_dir, stopped, tmp_path):
+def test_every_changed_setting_is_said_and_no_other(data_dir, stopped, tmp_path):
     said = resume(data_dir, tmp_path / 'moved', '--log_interval=3', '--sample_tokens=4', source=stopped[0])
-    assert 'not as the straight run' not in said, said
+    changed = {line.split()[1].rstrip(':') for line in said.splitlines() if line.startswith('  changed  ')}
+    assert changed == {'log_interval', 'sample_tokens', 'out_dir'}, said
 
 
 def test_resuming_a_finished_run_changes_nothing(data_dir, straight, tmp_path):

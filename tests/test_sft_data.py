@@ -8,7 +8,8 @@ from conftest import lift
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parts.data import batches_by_length
+from parts import records
+from parts.records import batches_by_length
 from model import GPT, IGNORE, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -22,7 +23,7 @@ S, E = '<|im_start|>', '<|im_end|>'
 START, END, PAD = (TOKENIZER.special[name] for name in (S, E, '<|pad|>'))
 cut, collate, marked, read_conversations = lift(
     'sft.py', 'cut', 'collate', 'marked', 'read_conversations')
-cut.__globals__.update(IGNORE=IGNORE, tokenizer=TOKENIZER, im_start=START)
+cut.__globals__.update(IGNORE=IGNORE, records=records)
 fuzz = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 contents = st.text(max_size=9) | st.lists(st.sampled_from([E, S, 'yo', '\n', 'é'])).map(''.join)
 roles = st.sampled_from(['system', 'user', 'assistant', 'tool'])
@@ -57,7 +58,7 @@ def test_golden_inputs_and_targets():
 
 
 def test_marked_shows_what_is_trained_and_whole_characters():
-    text = marked(*TOKENIZER.render([say('user', 'é'), say('assistant', '漢'), say('assistant', '')]))
+    text = marked(*TOKENIZER.render([say('user', 'é'), say('assistant', '漢'), say('assistant', '')]), TOKENIZER)
     assert text == f'{S}user\né{E}\n{S}assistant\n[[漢{E}]]\n{S}assistant\n[[{E}]]\n'
 
 
@@ -92,7 +93,7 @@ def test_conversations_without_an_answer_are_dropped_and_counted(tmp_path):
     ask, lines = say('user', 'q' * 9), [say('assistant', 'a')]
     lines = [[ask], [ask, *lines], [], [ask] * 3 + lines]
     (tmp_path / 'a').write_text('\n'.join(json.dumps({'messages': c}) for c in lines), encoding='utf-8')
-    rows, empty, shortened = read_conversations(str(tmp_path / 'a'), 20)
+    rows, empty, shortened = read_conversations(str(tmp_path / 'a'), 20, TOKENIZER)
     assert [targets(*row) for row in rows] == ['a' + E] * 2 and (empty, shortened) == (2, 1)
 
 

@@ -9,7 +9,7 @@ from conftest import mistake, ok, run
 from test_sft_data import E, TOKENIZER, collate, say, targets
 
 from model import GPT, IGNORE, GPTConfig, save_checkpoint
-from parts.sources import to_messages
+from parts.sources import messages_of
 from tokenizer import Tokenizer
 
 FLAGS = '--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 ' \
@@ -75,7 +75,7 @@ GOOD = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "c
 @pytest.mark.parametrize('text, words', [
     (GOOD + GOOD[:40] + '\n', ['line 2', 'prepare.py']), (GOOD + '{"a": 1}', ['line 2', 'messages']),
     (GOOD + '[1]', ['line 2']), (GOOD.replace('user', 'wizard'), ['line 1', 'wizard']),
-    (GOOD.replace('assistant', 'user'), ['no conversation with an answer']), ('\xff', ['UTF-8'])])
+    (GOOD.replace('assistant', 'user'), ['no conversation with an answer']), ('\xff', ['utf-8', 'line 1'])])
 def test_a_malformed_file_is_named_and_its_line(start, tmp_path, text, words):
     data = write(tmp_path / 'data', sums(9, 1), sums(9, 2))
     (data / 'train.jsonl').write_text(text, encoding='latin-1')
@@ -106,7 +106,7 @@ def test_the_sources_convert_vicuna_to_none_and_train_on_the_questions_of_later_
     chat = [say('user', 'q'), say('assistant', 'a'), say('user', 'SECRET'), say('assistant', 'b')]
     for key in ('instruction', 'user', 'assistant'):        # vicuna_to_alpaca, as it stands there
         assert [conv.get(key, 'None') for conv in chat] == ['None'] * 4
-    ids, mask = TOKENIZER.render(to_messages({'conversation': chat}))
+    ids, mask = TOKENIZER.render(messages_of({'conversation': chat}))
     p = len(TOKENIZER.render(chat[:1], add_generation_prompt=True)[0])  # sft_loss: labels[i, :p] = -100
     assert targets(ids, mask) == f'a{E}b{E}' and 'SECRET' in TOKENIZER.decode(ids[p:])
 

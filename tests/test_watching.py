@@ -5,11 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, TINY, lift, metrics, mistake, ok, run
+from conftest import ROOT, TINY, metrics, mistake, ok, run
+
+from parts.texts import parse_rate, repetition
 
 
 def test_repetition_counts_the_grams_a_text_has_had_before():
-    repetition = lift('train.py', 'repetition')
     assert repetition(['a b c d a b c d']) == pytest.approx(1 / 5)
     assert repetition(['a b c d', 'a b c d']) == 0 and repetition(['a b', '']) == 0
     assert repetition(['x ' * 104]) == pytest.approx(100 / 101)
@@ -22,7 +23,6 @@ def test_repetition_counts_the_grams_a_text_has_had_before():
     ('    return 1\nx\n', 0), ("s = '\\d'\nx", 1), ('\0\nx', 0),
     ('x = ' + '(' * 5000 + '\ny', 0)])
 def test_parse_rate_judges_whole_statements(text, parses):
-    parse_rate = lift('train.py', 'parse_rate')
     assert parse_rate([text]) == parses and parse_rate([text, 'x = 1\ny']) == (parses + 1) / 2
 
 

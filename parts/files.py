@@ -1,0 +1,200 @@
+"""
+Files: those of a source, found on the disk or fetched from the network: once, resumed after a break, checked.
+
+    find_files('stdlib')                            # [{'path': '/usr/lib/python3.11/abc.py'}, ...], sorted
+    find_files('codeparrot')                        # [{'path', 'url', 'sha256', 'size'}, ...]: not there yet
+    fetch('https://host/a.txt', sha256, 'data/raw/a.txt')           # its path, when all of it is there
+
+Copy this file alone: it needs requests.
+"""
+import glob, gzip, hashlib, json, os, re, sysconfig, zlib
+import requests, urllib3
+
+RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
+ENDINGS = '.py', '.py.gz', '.txt', '.txt.gz', '.md', '.md.gz', *RECORDS
+SHARD = 16_000_000              # bytes of a shard, characters held in memory at once
+SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
+               '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
+# A server that is busy is asked again, later and later, or when its Retry-After says.
+RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
+
+
+def find_files(source, folder='data/raw', hub='https://huggingface.co',
+               dataset='codeparrot/codeparrot-clean'):
+    """The files of a source, [{'path', ...}], sorted, so that one folder gives the same bins everywhere.
+    Downloads are in `folder`. Those of a hub also have url, sha256 and size, and need not be there yet."""
+    if source == 'codeparrot':
+        return dataset_files(hub, dataset, folder)
+    if source == 'shakespeare':
+        return [{'path': fetch(*SHAKESPEARE, os.path.join(folder, 'shakespeare.txt'))}]
+    if os.path.isfile(source):
+        return [{'path': source}]
+    if source == 'stdlib':      # 12 MB of Python in every interpreter; with its tests it would be 30 MB
+        root = sysconfig.get_paths()['stdlib']
+        skip = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
+        found = [path for path in glob.iglob(os.path.join(root, '**', '*.py'), recursive=True)
+                 if not skip & set(os.path.relpath(path, root).split(os.sep))]
+    else:
+        pattern = os.path.join(source, '**') if os.path.isdir(source) else source
+        found = [path for path in glob.iglob(pattern, recursive=True)
+                 if os.path.isfile(path) and path.endswith(ENDINGS)]
+    if not found:
+        raise ValueError(f'source={source!r} is neither stdlib, shakespeare nor codeparrot, nor a file, '
+                         'folder or glob with .py .txt .md .jsonl .json (.gz) files')
+    return [{'path': path} for path in sorted(found)]
+
+
+def shards(sources, folder, hub, dataset):
+    """The files of several sources, {name: (path, weight or None)}, cut into shards of work: [{'source',
+    'files'}]. A file of records is one; of small files, 16 MB together are one. A wrong setting of sources is
+    a ValueError; their names become files' names."""
+    found = []
+    for name, value in sources.items():
+        well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
+        weight = value[1] if well_formed else -1
+        if weight is not None and not (isinstance(weight, int | float) and weight > 0):
+            raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight "
+                             'positive or None')
+        if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', name):
+            raise ValueError(f'source name {name!r} becomes a file name: use letters, digits, _ . -')
+    weights = [weight for _, weight in sources.values()]
+    if None in weights and any(weights):
+        raise ValueError('give every source a weight, or none of them')
+
+    for name, (path, _) in sources.items():
+        size = SHARD                    # each source begins a shard
+        for file in find_files(path, folder, hub, dataset):
+            if size >= SHARD:
+                found.append({'source': name, 'files': []})
+                size = 0
+            found[-1]['files'].append(file)
+            size += SHARD if file['path'].endswith(RECORDS) else os.path.getsize(file['path'])
+    return found
+
+
+def pieces(path, start=0, end=1 << 62):
+    """Characters start..end of a text file, some MB at a time."""
+    position = 0
+    with (gzip.open if path.endswith('.gz') else open)(path, 'rt', encoding='utf-8', newline='') as f:
+        while position < end and (block := f.read(SHARD)):
+            if position + len(block) > start:
+                yield block[max(start - position, 0):end - position]
+            position += len(block)
+
+
+def count_chars(path):
+    """ValueError if it is not text."""
+    try:
+        return sum(map(len, pieces(path)))
+    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as e:
+        raise ValueError(f'{path} cannot be read as UTF-8 text: {e}') from e
+
+
+# --- downloads ----------------------------------------------------------------------------------------------
+
+
+def session():
+    """Close it before a process forks: two processes would talk over one connection."""
+    new = requests.Session()
+    for scheme in ('https://', 'http://'):
+        new.mount(scheme, requests.adapters.HTTPAdapter(max_retries=RETRY))
+    return new
+
+
+def fetch(url, sha256, path):
+    """Fetch a file, unless it is there. A transfer that broke off is continued; the file gets its name only
+    when its checksum is right. Returns path."""
+    if os.path.exists(path):
+        return path
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    part = f'{path}.part'
+    before = -1
+    while (have := size_of(part)) > before:         # try again as long as more comes
+        before = have
+        try:
+            fetch_rest(url, part, have)
+            break
+        except requests.RequestException as e:
+            problem = type(e).__name__
+    else:
+        raise OSError(f'cannot download {url} ({problem}); run the same command again, or fetch it by '
+                      f'other means and put it at {path}')
+
+    with open(part, 'rb') as f:
+        found = hashlib.file_digest(f, 'sha256').hexdigest()
+    if found != sha256:
+        os.remove(part)
+        raise OSError(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; '
+                      'run the same command again')
+    os.replace(part, path)
+    return path
+
+
+def fetch_all(found):
+    """Fetch those of the files that are on a hub."""
+    for file in found:
+        if 'url' in file:
+            fetch(file['url'], file['sha256'], file['path'])
+
+
+def remove_fetched(found):
+    """Delete them again, when they are used up."""
+    for file in found:
+        if 'url' in file:
+            os.remove(file['path'])
+
+
+def size_of(path):
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def fetch_rest(url, part, have):
+    """Append to a file what follows its first `have` bytes; a server without ranges begins anew."""
+    headers = {'Range': f'bytes={have}-', 'Accept-Encoding': 'identity'}
+    with session() as s, s.get(url, headers=headers, stream=True, timeout=30) as r:
+        if r.status_code == 416:                    # there is nothing after what we have
+            return
+        r.raise_for_status()
+        with open(part, 'ab' if r.status_code == 206 else 'wb') as f:
+            for chunk in r.iter_content(1 << 16):
+                f.write(chunk)
+
+
+def dataset_files(hub, dataset, folder):
+    """The .json.gz and .jsonl.gz files of a dataset: [{path, url, sha256, size}], path being where it belongs
+    under folder. The list is kept there, for work without network."""
+    folder = os.path.join(folder, dataset.replace('/', '--'))
+    listing = os.path.join(folder, 'files.json')
+    if not os.path.exists(listing):
+        found = []
+        for entry in list_dataset(hub, dataset):
+            name = entry['path']
+            if entry.get('lfs') and name.endswith(RECORDS) and '..' not in name:    # it stays in the folder
+                found.append({'path': os.path.join(folder, *name.split('/')), 'size': entry['size'],
+                              'sha256': entry['lfs']['oid'],
+                              'url': f'{hub}/datasets/{dataset}/resolve/main/{name}'})
+        if not found:
+            raise ValueError(f'{hub}/datasets/{dataset} has no .json.gz or .jsonl.gz files')
+        os.makedirs(folder, exist_ok=True)
+        with open(f'{listing}.tmp', 'w', encoding='utf-8') as f:
+            json.dump(sorted(found, key=lambda f: f['path']), f, indent=1)
+        os.replace(f'{listing}.tmp', listing)
+    with open(listing, encoding='utf-8') as f:
+        return json.load(f)
+
+
+def list_dataset(hub, dataset):
+    """What a hub says of the files of a dataset, page by page."""
+    url = f'{hub}/api/datasets/{dataset}/tree/main?recursive=true'
+    entries = []
+    try:
+        with session() as s:
+            while url:
+                answer = s.get(url, timeout=30)
+                answer.raise_for_status()
+                entries += answer.json()
+                url = answer.links.get('next', {}).get('url')
+    except requests.RequestException as e:
+        raise ValueError(f'cannot list {url} ({type(e).__name__}); without network, put the .json.gz '
+                         f'files of {dataset} into a folder and use --source=FOLDER') from e
+    return entries

@@ -1,0 +1,108 @@
+"""
+Records: lines of JSON -> token ids, and batches of rows of about the same length.
+
+    rows = read_jsonl('data/sft/train.jsonl', convert=lambda record: record['messages'], advice='make it: ...')
+    batches = batches_by_length(epoch=0, lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1)  # [[3 1] [0 2]]
+    pairs, n_cut, n_same = read_pairs('data/pairs/train.jsonl', T=256, tokenizer, 'dpo')
+
+Copy this file alone: it needs numpy.
+"""
+import gzip, hashlib, json, os
+import numpy as np
+
+
+def digest(path):
+    """The SHA-256 of a file, as text."""
+    with open(path, 'rb') as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def read_jsonl(path, convert, advice):
+    """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON,
+    or that convert refuses (ValueError, KeyError, TypeError), is an error that names it; advice: how to make
+    such a file. A byte order mark and empty lines are passed over."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{path} does not exist; {advice}')
+    found = []
+    with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
+        for number, line in enumerate(f, 1):
+            try:
+                if text := line.decode('utf-8-sig').strip():
+                    found.append(convert(json.loads(text)))
+            except (ValueError, KeyError, TypeError) as e:
+                raise ValueError(f'{path}, line {number}: {type(e).__name__}: {e}; {advice}') from e
+    return found
+
+
+class Batches:
+    """Which of n rows make up a step, (batch_size,): batches.of(step). An epoch has `per_epoch` steps."""
+
+    def __init__(self, lengths, batch_size, seed):
+        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.per_epoch = max(1, len(lengths) // batch_size)
+        self.epoch = None
+
+    def of(self, step):
+        epoch, i = divmod(step, self.per_epoch)
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.batches = batches_by_length(epoch, self.lengths, self.batch_size, self.seed)
+        return self.batches[i]
+
+
+def batches_by_length(epoch, lengths, batch_size, seed):
+    """The batches of an epoch, (n // batch_size, batch_size): every one of n rows at most once, at random,
+    but with others of about its length, so that little is padded: within 32 batches they are sorted. What
+    is left over is left out of this epoch."""
+    dice = np.random.default_rng([seed, epoch])
+    order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
+    parts = [part[np.argsort(lengths[part], kind='stable')] for part in
+             np.split(order, range(32 * batch_size, len(order), 32 * batch_size))]
+    return dice.permutation(np.concatenate(parts).reshape(-1, batch_size))
+
+
+# --- preferences: a prompt, a better and a worse answer -----------------------------------------------------
+
+
+def fit(prompt, answer, T):
+    """Prompt and answer, ids, of at most T + 1 tokens together: too much is cut on the prompt's left, and on
+    the answer's right only if a quarter of the context, left for the prompt, is not enough."""
+    keep = max(T + 1 - len(answer), (T + 1) // 4, 1)
+    prompt = prompt[-keep:] if len(prompt) > keep else prompt
+    return prompt, answer[:T + 1 - len(prompt)]
+
+
+def to_pair(record, tokenizer, loss_type):
+    """The ids of the prompt and of both answers, each with its <|im_end|>; [] for the answer that a KTO
+    record does not have."""
+    asked = record['prompt']
+    if not isinstance(asked, list):
+        asked = [{'role': 'user', 'content': asked}]
+    answers = [record[key] for key in (('completion',) if 'completion' in record else ('chosen', 'rejected'))]
+    if not all(isinstance(text, str) for text in answers):
+        raise ValueError('an answer is a text')
+    if 'completion' in record:
+        if record['label'] not in (True, False):
+            raise ValueError('a label is true or false')
+        if loss_type != 'kto':
+            raise ValueError(f'a thumb up or down is for --loss_type=kto, not {loss_type}')
+        answers = [*answers, None] if record['label'] else [None, *answers]
+    prompt = tokenizer.render(asked, add_generation_prompt=True)[0]
+    whole = [tokenizer.render([*asked, {'role': 'assistant', 'content': text or ''}])[0] for text in answers]
+    return prompt, *([] if text is None else ids[len(prompt):] for ids, text in zip(whole, answers))
+
+
+def read_pairs(path, T, tokenizer, loss_type):
+    """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many were cut, and how
+    many dropped, because both answers are the same."""
+    advice = 'a line is {"prompt", "chosen", "rejected"}: see python prepare.py --kind=preference ' \
+             f'--source=FILE --out_dir={os.path.dirname(path)}'
+    whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type), advice)
+    different = [pair for pair in whole if pair[1] != pair[2]]
+    pairs = [(fit(prompt, chosen, T), fit(prompt, rejected, T)) for prompt, chosen, rejected in different]
+    n_cut = 0
+    for (prompt, *answers), fitted in zip(different, pairs):
+        n_cut += any(len(p) + len(a) < len(prompt) + len(answer) for (p, a), answer in zip(fitted, answers))
+    if not pairs:
+        raise ValueError(f'{path} has no pair of two different answers')
+    return pairs, n_cut, len(whole) - len(pairs)

@@ -1,0 +1,97 @@
+"""
+The report of `bash run.sh`: one table of all stages, and answers of each stage side by side.
+
+    python parts/report.py --minutes=8.3        # reads out/quickstart*, writes out/quickstart/REPORT.md, report.json
+
+Copy this file alone: it needs the standard library.
+"""
+import argparse, json, os, platform, re
+
+STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo'}
+COLUMNS = {'stage': '{name}', 'bits per byte': '{val_bpb:.3f}', 'parses': '{parse_rate:.0%}',
+           'pass@1, new variations': '{pass@1:.1%} ({low:.0%} to {high:.0%})', 'pass@8': '{pass@8:.1%}',
+           'pass@1, new compositions': '{pass@1_cells:.1%}', 'pass@1, new families': '{pass@1_families:.1%}',
+           'preferred way': '{preferred_rate:.0%}', 'minutes of training': '{minutes:.1f}'}
+
+
+def read_json(path):
+    with open(path, encoding='utf-8') as f:
+        return json.load(f)
+
+
+def read_lines(path):
+    with open(path, encoding='utf-8') as f:
+        return [json.loads(line) for line in f]
+
+
+def stage(name, folder):
+    """The row of a stage: the scores in its eval.json, and the minutes in its train.log."""
+    tasks = read_json(f'{folder}/eval.json')['tasks']
+    loss, split = tasks['loss']['trained'], tasks['problems']['by_split']
+    new = split['variation']
+    with open(f'{folder}/train.log', encoding='utf-8') as f:
+        minutes = re.findall(r'^done in ([\d.]+) minutes', f.read(), re.M)
+    return {'name': name, 'val_bpb': loss['bits_per_byte'], 'val_nats': loss['nats'],
+            'parse_rate': new['parse_rate'], 'pass@1': new['pass@1'], 'pass@8': new['pass@8'],
+            'interval': new['interval'], 'pass@1_cells': split['cell']['pass@1'],
+            'pass@1_families': split['family']['pass@1'], 'preferred_rate': new['preferred_rate'],
+            'minutes': float(minutes[-1])}
+
+
+def table(stages):
+    """Lines of Markdown."""
+    lines = ['| ' + ' | '.join(COLUMNS) + ' |', '|---' * len(COLUMNS) + '|']
+    for row in stages:
+        low, high = row['interval']
+        cells = [form.format(**row, low=low, high=high) for form in COLUMNS.values()]
+        lines.append('| ' + ' | '.join(cells) + ' |')
+    return lines
+
+
+def answers(n=3):
+    """Lines of Markdown: the same n problems, and the first answer of each stage to them."""
+    by_stage = {}
+    for name, folder in STAGES.items():
+        rows = [row for row in read_lines(f'{folder}/samples.jsonl') if row.get('split') == 'variation']
+        by_stage[name] = {row['task_id']: row for row in reversed(rows)}        # the first of each problem
+    lines = []
+    for task_id in sorted(by_stage['sft'])[::max(1, len(by_stage['sft']) // n)][:n]:
+        lines += ['', f'### {task_id}', '', '```', by_stage['sft'][task_id]['prompt'].rstrip()[-400:], '```']
+        for name, rows in by_stage.items():
+            row = rows[task_id]
+            text = row['completion'].strip('\n')[:300] or '(nothing)'
+            lines += ['', f'{name}: {row["outcome"]}', '', '```', text, '```']
+    return lines
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument('--minutes', type=float, required=True, help='of the whole run')
+    minutes = parser.parse_args().minutes
+
+    stages = [stage(name, folder) for name, folder in STAGES.items()]
+    untrained = read_json('out/quickstart/eval.json')['tasks']['loss']['untrained']['bits_per_byte']
+    machine = f'{platform.machine()}, {os.cpu_count()} cores'
+    accuracy = [row['val_accuracy'] for row in read_lines('out/quickstart_dpo/metrics.jsonl')
+                if 'val_accuracy' in row][-1]
+    both = read_json('out/quickstart_dpo/compare.json')['tasks']['compare']
+    low, high = both['interval']
+    notes = [f'Untrained: {untrained:.3f} bits per byte. {minutes:.1f} minutes in all, on {machine}.',
+             f'DPO: the better of two held-out answers has the higher reward in {accuracy:.0%} of the pairs.',
+             f'DPO beside SFT on the same {both["n"]} problems: pass@1 {both["b"] - both["a"]:+.1%} (95 % '
+             f'interval {low:+.1%} to {high:+.1%}).',
+             'Bits per byte of the SFT model show how much of the standard library it forgets; sft.py '
+             '--replay=1 keeps most of it.']
+    head = ['# quickstart', '', *table(stages), '', *(f'{note}\n' for note in notes),
+            '![dashboard](dashboard.png)', '', '## Answers']
+    with open('out/quickstart/REPORT.md', 'w', encoding='utf-8') as f:
+        f.write('\n'.join([*head, *answers(), '']))
+    with open('out/quickstart/report.json', 'w', encoding='utf-8') as f:
+        json.dump({'stages': stages, 'reward_accuracy': accuracy, 'untrained_bpb': untrained,
+                   'minutes': minutes, 'machine': machine}, f, indent=1)
+    with open('out/quickstart/REPORT.md', encoding='utf-8') as f:
+        print(f.read())
+
+
+if __name__ == '__main__':
+    main()
