@@ -294,10 +294,6 @@ class GPT(nn.Module):
             weights[name] = torch.cat([weights[name], mean.expand(n, -1)])          # (V + n, C)
         return self.like(weights, vocab_size=vocab_size)
 
-    def parameter_groups(self, weight_decay):   # until optim.build has taken its place in the trainers
-        return [{'params': [p for p in self.parameters() if p.dim() >= 2], 'weight_decay': weight_decay},
-                {'params': [p for p in self.parameters() if p.dim() < 2], 'weight_decay': 0.0}]
-
     @classmethod
     def from_hf(cls, folder):
         """A Llama checkpoint in a Hugging Face folder (config.json, *.safetensors) -> GPT in float32."""

@@ -94,8 +94,8 @@ def in_batches(texts, characters=4_000_000):
 
 
 def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
-    """count_chunks over an iterator, in constant memory: batches go to worker processes, whose number does not
-    change the sum. They are forked; where a system cannot fork (Windows), this process does the work."""
+    """count_chunks over an iterator, in constant memory: batches go to worker processes. Their number does
+    not change the sum. Where a system cannot fork (Windows), this process does the work."""
     processes = processes or os.cpu_count()
     count = functools.partial(count_chunks, pattern=pattern)
     batches = in_batches(texts)

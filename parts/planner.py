@@ -6,7 +6,6 @@ The plan: what a run will take, counted before it takes it. Nothing is allocated
     peak_flops('NVIDIA H100 80GB HBM3')         # 989e12
 
 A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
-
 Copy this file alone: it needs torch, and that only to measure this machine.
 """
 import json, math, os, re, time
@@ -24,6 +23,13 @@ MTBF = 50_000       # hours between failures of one GPU: 419 in 54 days of 16,38
 def peak_flops(device_name):
     """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not known."""
     return next((peak for name, (peak, _, _) in GPUS.items() if name in device_name), None)
+
+
+def mfu(shape, T, tok_s, device):
+    """The share of its peak that one device reaches with tok_s tokens a second; None if that is not known."""
+    name = torch.cuda.get_device_name(device) if device.startswith('cuda') else ''
+    peak = peak_flops(name)
+    return flops_per_token(shape, T) * tok_s / peak if peak else None
 
 
 def machine_of(where):
@@ -149,9 +155,8 @@ def cheapest_to_serve(n, d, served):
     """(parameters, tokens, loss): of the models no larger than n that reach the loss of n parameters after d
     tokens, the one with the fewest FLOPs in all: 6 n d to train, 2 n served to generate (arXiv:2401.00448).
 
-    Loss in nats: E + A / n^alpha + B / d^beta (Hoffmann et al. 2022, 2203.15556), with the constants of
-    Besiroglu et al. 2024 (2404.10102): those first printed contradict 20 tokens a parameter. They are of that
-    corpus and tokenizer: losses do not carry over, sizes and tokens roughly."""
+    Loss in nats: E + A / n^alpha + B / d^beta (Hoffmann et al. 2022, 2203.15556). The constants printed there
+    contradict 20 tokens a parameter; these are of Besiroglu et al. 2024, 2404.10102."""
     E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
     loss = E + A / n ** alpha + B / d ** beta
     models = []
@@ -167,18 +172,22 @@ def cheapest_to_serve(n, d, served):
 
 def show(where, settings, shape, stage):
     """Print what a run will take. where: '8xH100' or '2xcpu'. settings: those of train.py, sft.py or dpo.py.
-    shape: GPTConfig's fields; a vocab_size of 0 is that of the data. stage: 'train', 'sft' or 'dpo'."""
+    shape: GPTConfig's fields or train.py's settings, where 0 is the usual. stage: 'train', 'sft' or 'dpo'."""
     n_devices, name, peak, memory, price = machine_of(where)
     data_dir, batch, steps = settings['data_dir'], settings['batch_size'], settings['max_steps']
     vocab_size, here = data_at_hand(data_dir, stage)
     T = settings['block_size'] or shape['block_size']
-    shape = {**shape, 'block_size': T, 'vocab_size': shape['vocab_size'] or vocab_size or 32768}
+    shape = {'tie_embeddings': True, **shape, 'block_size': T,
+             'vocab_size': shape['vocab_size'] or vocab_size or 32768,
+             'n_kv_head': shape['n_kv_head'] or shape['n_head'],
+             'n_ffn': shape['n_ffn'] or max(1, round(shape['n_embd'] * 8 / 3 / 64)) * 64}
+    if shape['n_embd'] % (2 * shape['n_head']):
+        raise ValueError(f'n_embd={shape["n_embd"]} must be a multiple of 2 n_head, n_head={shape["n_head"]}')
     width = 4 if name == 'cpu' else 2
     sides = 2 if stage == 'dpo' else 1                      # chosen and rejected
     at_once = sides * (settings['micro_batch_size'] or math.ceil(batch / n_devices))
     count = count_parameters(shape)
     n = count['total']
-
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
     sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size'
     print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in sizes))
@@ -197,7 +206,6 @@ def show(where, settings, shape, stage):
         held = device_bytes(shape, n_devices, level, at_once, width) / 1e9
         kept = device_bytes(shape, n_devices, level, at_once, width, checkpoint=True) / 1e9
         print(f'    {"shard=" + shard:<18}{state:>9.2f}{held:>17.2f}{kept:>25.2f}')
-    print(f'    (of AdamW; Muon has one moment in blocks: {4 * count["blocks"] / 1e9:.2f} GB less with ddp)')
     print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
     tokens = sides * batch * T * steps
     if not tokens:
@@ -251,5 +259,5 @@ def print_tokens(n, tokens, here):
     if n > 4e7 and tokens > 1e9:        # of the size of those that the fit was made from
         size, d, loss = cheapest_to_serve(n, tokens, SERVED)
         in_all, cheapest = (6 * a * b + 2 * a * SERVED for a, b in ((n, tokens), (size, d)))
-        print(f'  {in_all:.2e} FLOPs with {SERVED:.0e} tokens generated; as good by the fit (loss {loss:.2f}):\n'
+        print(f'  {in_all:.2e} FLOPs with {SERVED:.0e} tokens generated; as good (loss {loss:.2f} by the fit):\n'
               f'    {size / 1e9:.3f}B parameters after {d / 1e9:.1f}B tokens, {cheapest:.2e} FLOPs')

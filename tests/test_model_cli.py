@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers
 
 from model import GPT, GPTConfig
+from parts.optim import build
 from parts.planner import count_parameters, flops_per_token
 
 LADDER = {'nano': (5_180_672, 6, 8, 256, 768), 'mini': (27_402_752, 8, 8, 512, 1536),
@@ -61,7 +62,7 @@ def test_a_tied_head_is_the_embeddings_storage():
 @pytest.mark.parametrize('tied', [True, False])
 def test_parameter_groups_hold_each_parameter_once_and_decay_the_matrices(tied):
     model = GPT(GPTConfig(50, 8, 2, 4, 2, 32, tie_embeddings=tied))
-    groups = model.parameter_groups(0.1)
+    groups = [group for o in build(model, 'adamw', 1e-3, (0.9, 0.95), 0.1) for group in o.param_groups]
     decay = {id(p): g['weight_decay'] for g in groups for p in g['params']}
     assert sum(len(g['params']) for g in groups) == len(decay) == len(list(model.parameters()))
     assert all(decay[id(p)] == (0.1 if p.dim() >= 2 else 0.0) for p in model.parameters())
