@@ -8,7 +8,6 @@ The model: a decoder-only transformer in the LLaMA style, its generation and its
 New since the block of 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE,
 2104.09864), grouped key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases, an output projection
 tied to the embedding (1608.05859). Tensor layouts are those of Hugging Face's Llama.
-
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
 Copy this file alone: it needs torch; to save and load, parts/checkpoint.py; for Hugging Face, parts/hf.py.
 """
@@ -44,10 +43,9 @@ class GPTConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name}={value!r} must be a whole number, at least 1')
-        if self.n_embd % (2 * self.n_head):         # RoPE turns pairs: the head width is even
-            raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head, n_head={self.n_head}')
-        if self.n_head % self.n_kv_head:
-            raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
+        if self.n_embd % (2 * self.n_head) or self.n_head % self.n_kv_head:     # 2: RoPE turns pairs
+            raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head, n_head={self.n_head} '
+                             f'a multiple of n_kv_head={self.n_kv_head}')
         if not 0 <= self.dropout < 1:
             raise ValueError(f'dropout={self.dropout} must be in [0, 1)')
 
@@ -101,14 +99,14 @@ class Attention(nn.Module):
         """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D). mask,
         bool (B or 1, 1, T, T): the keys that a query sees, instead of the earlier ones."""
         T = x.shape[1]
-        q = rotate(self.heads(self.w_q(x)), cos, sin)                               # (B, H, T, D)
-        k = rotate(self.heads(self.w_k(x)), cos, sin)                               # (B, K, T, D)
-        v = self.heads(self.w_v(x))                                                 # (B, K, T, D)
+        heads = lambda x: x.unflatten(-1, (-1, self.D)).transpose(1, 2)             # (B, heads, T, D)
+        q = rotate(heads(self.w_q(x)), cos, sin)                                    # (B, H, T, D)
+        k = rotate(heads(self.w_k(x)), cos, sin)                                    # (B, K, T, D)
+        v = heads(self.w_v(x))                                                      # (B, K, T, D)
         if cache is not None:
             for stored, new in zip(cache, (k, v)):
                 stored[:, :, start:start + T] = new
             k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]           # (B, K, start + T, D)
-
         # is_causal: query i sees keys 0..i; with `start` keys cached, `start` more; one alone sees all.
         if start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
@@ -120,9 +118,6 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=self.gqa,
                                                dropout_p=self.dropout if self.training else 0.0)
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))                   # (B, T, C)
-
-    def heads(self, x):
-        return x.unflatten(-1, (-1, self.D)).transpose(1, 2)                        # (B, heads, T, D)
 
 
 class SwiGLU(nn.Module):
@@ -168,19 +163,14 @@ class GPT(nn.Module):
         self.grad_checkpoint = False    # a training run may set these. True: keep each block's input only
         self.label_smoothing = 0.0      # of the training loss; validation is always -log p
         self.focal = 0.0                # of the training loss: times (1 - p)^focal (arXiv:1708.02002)
-
-        # GPT-2's initialisation:
-        #   w_o, w_down         normal, std 0.02 / sqrt(2 n_layer): the residual stream sums 2 n_layer of them
-        #   all other matrices  normal, std 0.02; norms are 1
+        # GPT-2's initialisation. The residual stream sums 2 n_layer outputs of w_o and w_down.
         for name, p in self.named_parameters():
-            if name.endswith(('w_o.weight', 'w_down.weight')):
-                nn.init.normal_(p, 0.0, 0.02 / math.sqrt(2 * c.n_layer))
-            elif p.dim() == 2:
-                nn.init.normal_(p, 0.0, 0.02)
+            if p.dim() == 2:
+                sums = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
+                nn.init.normal_(p, 0.0, 0.02 / math.sqrt(sums))
 
     def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """Token ids (B, T) at positions start..start+T, or at `positions` (B, T) -> final hidden states
-        (B, T, C). mask: see Attention."""
+        """Ids (B, T) at positions start..start+T, or at `positions` (B, T) -> hidden states (B, T, C)."""
         T = idx.shape[1]
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit block_size={self.config.block_size}')
@@ -188,7 +178,6 @@ class GPT(nn.Module):
             self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
         at = slice(start, start + T) if positions is None else positions[:, None]
         cos, sin = self.cos[at], self.sin[at]                       # (T, D/2), or (B, 1, T, D/2)
-
         x = self.dropout(self.embedding(idx))                                       # (B, T, C)
         for i, block in enumerate(self.blocks):
             if self.grad_checkpoint and self.training:      # Chen et al. 2016, arXiv:1604.06174
@@ -198,13 +187,11 @@ class GPT(nn.Module):
         return self.norm(x)                                                         # (B, T, C)
 
     def forward(self, idx, targets=None, mask=None, positions=None):
-        """idx (B, T) -> logits (B, T, V) in float32, loss. The loss is the mean of -log p(target), in nats,
-        over the targets that are not IGNORE (0 if there are none), or None without targets. Position t is
-        scored against targets[:, t], so the caller shifts: x = tokens[:-1], y = tokens[1:]."""
+        """idx (B, T) -> logits (B, T, V) in float32, loss: the mean of -log p(target), in nats, over targets
+        that are not IGNORE (0 if there are none). The caller shifts: x = tokens[:-1], y = tokens[1:]."""
         logits = self.head(self.backbone(idx, mask=mask, positions=positions)).float()      # (B, T, V)
         if targets is None:
             return logits, None
-
         logits_2d = logits.view(-1, logits.shape[-1])                               # (B T, V)
         targets_1d = targets.reshape(-1)                                            # (B T,)
         losses = F.cross_entropy(logits_2d, targets_1d, ignore_index=IGNORE, reduction='none',
@@ -214,8 +201,6 @@ class GPT(nn.Module):
             losses = losses * (1 - p) ** self.focal
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
-    # --- generation
-
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None,
                given=()):
@@ -223,29 +208,25 @@ class GPT(nn.Module):
         row has met an id of `stop` (a row that has keeps repeating it). first: bool (V,) or (B, V), the ids
         that the first sampled token may be (see Tokenizer.heal). given: for each row, ids to force before
         sampling starts; they count towards max_new_tokens, and let prompts of several lengths share a batch.
-
-        Each token is conditioned on the last block_size tokens, as if the model were run afresh on them.
-        Within the context, earlier keys and values are cached, so a step costs one position. Past it the
-        window moves, and with the positions every key from layer 2 on: the model is run afresh."""
-        c, device = self.config, idx.device
+        Each token is conditioned on the last block_size tokens. Within the context, earlier keys and values
+        are cached, so a step costs one position. Past it the window moves, and with the positions every key
+        from layer 2 on: the model is run afresh."""
+        c = self.config
         B, T = idx.shape
         if not c.causal:
-            raise ValueError('a model of masked tokens (causal=False) cannot continue a text; train one with '
-                             '--objective=clm')
+            raise ValueError('causal=False: this model cannot continue a text; one of --objective=clm can')
         if T == 0:
             raise ValueError('the prompt is empty; begin with a token, such as <|endoftext|>')
         if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
             raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
-
-        stop = torch.tensor(list(stop), dtype=torch.long, device=device)
-        done = torch.zeros(B, dtype=torch.bool, device=device)
-        n_given = torch.tensor([len(ids) for ids in given] or [0] * B, device=device)
-        forced = torch.tensor([*itertools.zip_longest(*given, fillvalue=0)], dtype=torch.long, device=device)
-        dtype = self.embedding.weight.dtype             # of the cache, as attention sees it
-        if torch.is_autocast_enabled(device.type):
-            dtype = torch.get_autocast_dtype(device.type)
+        stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
+        done = torch.zeros(B, dtype=torch.bool, device=idx.device)
+        n_given = torch.tensor([len(ids) for ids in given] or [0] * B, device=idx.device)
+        forced = torch.tensor([*itertools.zip_longest(*given, fillvalue=0)], device=idx.device).long()
+        autocast = torch.is_autocast_enabled(idx.device.type)
+        dtype = torch.get_autocast_dtype(idx.device.type) if autocast else self.embedding.weight.dtype
         shape = (B, c.n_kv_head, min(T + max_new_tokens, c.block_size), c.n_embd // c.n_head)
-        cache = [[torch.empty(shape, dtype=dtype, device=device) for _ in 'kv'] for _ in self.blocks]
+        cache = [[torch.empty(shape, dtype=dtype, device=idx.device) for _ in 'kv'] for _ in self.blocks]
         cached = 0
         was_training = self.training
         self.eval()
@@ -283,8 +264,7 @@ class GPT(nn.Module):
         return copy
 
     def grown(self, vocab_size):
-        """A copy with rows for new tokens: the mean of the others, near the place where training will take
-        them. This model itself, if it has as many."""
+        """A copy with rows for new tokens, each the mean of the old; this model itself, if there are none."""
         n = vocab_size - self.config.vocab_size
         if n <= 0:
             return self
@@ -310,9 +290,8 @@ class GPT(nn.Module):
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None):
-    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable
-    tokens; top_p then keeps the fewest of them whose probability reaches p (nucleus sampling,
-    arXiv:1904.09751)."""
+    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable;
+    top_p then keeps the fewest of them whose probability reaches p (nucleus sampling, arXiv:1904.09751)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / temperature
@@ -323,7 +302,6 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
         drop = p.cumsum(dim=-1) - p >= top_p        # the tokens before it are enough; never true of the first
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
-
     # where a random share of the total is reached: 0.5 ms for 64 x 4,096 on two cores, torch.multinomial 7.1
     wide = torch.float32 if logits.device.type == 'mps' else torch.float64
     cdf = logits.softmax(dim=-1).cumsum(dim=-1, dtype=wide)                         # (B, V)
@@ -334,9 +312,8 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
 def save_checkpoint(path, model, **extra):
     """Write the model (a GPT, not its DDP or compiled wrapper), its config and extra to path."""
     from parts import checkpoint
-    config = dataclasses.asdict(model.config)
-    checkpoint.write(path, {'format': 'nanoparrot-checkpoint-1', 'model_config': config,
-                            'model': model.state_dict(), **extra})
+    checkpoint.write(path, {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
+                            'model_config': dataclasses.asdict(model.config), **extra})
 
 
 def load_checkpoint(path, device='cpu'):
@@ -354,29 +331,22 @@ def load_checkpoint(path, device='cpu'):
     return model, state
 
 
-# --- self-test
-
-LADDER = {'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768), 'mini': GPTConfig(256, 512, 8, 8, 0, 512, 1536),
-          'midi': GPTConfig(256, 512, 12, 12, 0, 768, 2304),
-          'mega': GPTConfig(256, 512, 22, 32, 0, 2048, 5632)}
-
-
 def self_test():
-    print('parameters, all trained; the output projection is the embedding (tied) and adds nothing')
     count = lambda part: f'{sum(p.numel() for p in part.parameters()):,}'
-    for name, config in LADDER.items():
+    ladder = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
+              'nano': (6, 8, 0, 256, 768)}
+    for name, sizes in ladder.items():
         with torch.device('meta'):                      # shapes only, nothing is allocated
-            m = GPT(config)
-        print(f'{name} {count(m)}: embedding {count(m.embedding)}, blocks {count(m.blocks)}, '
-              f'per block {count(m.blocks[0])}, last norm {count(m.norm)}')
-
+            m = GPT(GPTConfig(256, 512, *sizes))
+        print(f'{name} {count(m)} parameters, all trained: embedding {count(m.embedding)} (output tied), '
+              f'blocks {count(m.blocks)}, per block {count(m.blocks[0])}, last norm {count(m.norm)}')
     torch.manual_seed(0)
-    model = GPT(LADDER['nano'])
+    model = GPT(m.config)                               # nano
     idx = torch.randint(256, (4, 65))
     logits, loss = model(idx[:, :-1], idx[:, 1:])
     out = model.generate(idx[:1, :10], 20)
-    print(f'forward (4, 64) -> {tuple(logits.shape)}, generate (1, 10) -> {tuple(out.shape)}')
-    print(f'loss {loss:.4f}; ln V = {math.log(256):.4f}')
+    print(f'forward (4, 64) -> {tuple(logits.shape)}, generate (1, 10) -> {tuple(out.shape)}, '
+          f'loss {loss:.4f}; ln V = {math.log(256):.4f}')
     assert logits.shape == (4, 64, 256) and out.shape == (1, 30) and abs(loss.item() - math.log(256)) < 0.1
 
 

@@ -14,10 +14,8 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 
 Ids: the 256 bytes, then the merges in order, then the special tokens, which text can never produce: they are
 inserted by code, by id. They are reserved before pretraining, because a row added later starts untrained.
-Data and checkpoints carry the hash of their tokenizer.
 
-Copy this file alone: it needs regex and tiktoken; for the report and GPT-2's vocabulary parts/fit.py, for
-Hugging Face's tokenizer.json parts/hf.py.
+Copy this file alone: it needs regex and tiktoken; report and gpt2 need parts/fit.py, from_hf parts/hf.py.
 """
 import argparse, collections, contextlib, functools, gc, hashlib, heapq, itertools, json, math
 import multiprocessing, os, re, sys, time
@@ -28,7 +26,7 @@ import regex, tiktoken
 #   up to three digits
 #   symbols, with the newlines and indentation after them ` =`  `():\n        `
 #   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
-# On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns: see LOG.md.
+# On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns (LOG.md).
 PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
            r'|\s{0,256}\n[ \t]*|\s{1,256}(?!\S)|\s{1,256}')      # bounded: tiktoken's regex engine backtracks
 # The same for pure-ASCII text, where the standard library's `re` does it in half the time of `regex`.
@@ -96,7 +94,6 @@ def in_batches(texts, characters=4_000_000):
 def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
     """count_chunks over an iterator, in constant memory: batches go to worker processes. Their number does
     not change the sum. Where a system cannot fork (Windows), this process does the work."""
-    processes = processes or os.cpu_count()
     count = functools.partial(count_chunks, pattern=pattern)
     batches = in_batches(texts)
     first = list(itertools.islice(batches, 2))
@@ -196,7 +193,6 @@ class Tokenizer:
         self.text_bytes = [len(token) for token in vocab] + [0] * len(special_tokens)
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
-
         self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id: their rank
         self.encode_inside = self.encode    # of text that does not begin a document: SentencePiece differs
         self._find = regex.compile(pattern).findall
@@ -211,8 +207,7 @@ class Tokenizer:
         tokens. The result depends on the text alone, not on its order or on the number of processes."""
         texts = [texts] if isinstance(texts, str) else texts
         if vocab_size < 256 + len(special_tokens):
-            raise ValueError(f'vocab_size {vocab_size} is too small: bytes and special tokens need '
-                             f'{256 + len(special_tokens)}')
+            raise ValueError(f'{vocab_size=} is too small: bytes and specials are {256 + len(special_tokens)}')
         if pattern != PATTERN:
             try:
                 groups = regex.compile(pattern).groups

@@ -210,7 +210,6 @@ def show(where, settings, shape, stage):
     tokens = sides * batch * T * steps
     if not tokens:
         return
-
     if stage == 'train':
         print_tokens(n, tokens, here)
     else:
@@ -259,5 +258,5 @@ def print_tokens(n, tokens, here):
     if n > 4e7 and tokens > 1e9:        # of the size of those that the fit was made from
         size, d, loss = cheapest_to_serve(n, tokens, SERVED)
         in_all, cheapest = (6 * a * b + 2 * a * SERVED for a, b in ((n, tokens), (size, d)))
-        print(f'  {in_all:.2e} FLOPs with {SERVED:.0e} tokens generated; as good (loss {loss:.2f} by the fit):\n'
+        print(f'  {in_all:.2e} FLOPs with {SERVED:.0e} tokens generated; as good (fitted loss {loss:.2f}):\n'
               f'    {size / 1e9:.3f}B parameters after {d / 1e9:.1f}B tokens, {cheapest:.2e} FLOPs')
