@@ -103,5 +103,5 @@ def test_files_that_cannot_be_used(home, tmp_path):
     make_sft(tmp_path / 'mlm', causal=False)
     mistake(dpo(tmp_path, init='mlm'), 'cannot answer')
     Tokenizer.byte(SPECIAL_TOKENS[:9]).save(tmp_path / 'sft/tokenizer.json')
-    mistake(dpo(tmp_path), 'was trained with tokenizer')
+    mistake(dpo(tmp_path), 'was made with the tokenizer')
     assert not (tmp_path / 'out').exists()
