@@ -31,11 +31,14 @@ def write(path, state):
 
 
 def find(path):
-    """The checkpoint that is meant by path, a file or the folder of a run: best.pt, or else last.pt."""
+    """The checkpoint that is meant by path: a file; best.pt, or else last.pt, of the folder of a run; or the
+    folder itself, if it is one of Hugging Face."""
     if os.path.isdir(path):
         for name in ('best.pt', 'last.pt'):
             if os.path.exists(os.path.join(path, name)):
                 return os.path.join(path, name)
+        if any(name.endswith('.safetensors') for name in os.listdir(path)):
+            return path
         raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; train there first: '
                                 f'python train.py --out_dir={path}')
     if not os.path.exists(path):

@@ -17,6 +17,7 @@ IMPORTS = {'prepare': {'configurator', 'tokenizer', 'parts'}, 'plot': {'configur
                            {'configurator', 'model', 'tokenizer', 'parts'}),
            'model': {'parts'}, 'tokenizer': {'parts'}}
 LEAVES = sorted(TREES.keys() - IMPORTS.keys() | {'model', 'tokenizer'})
+NEEDS = {'model': ['parts/checkpoint']}       # what a leaf's job needs beside it
 BUDGETS = {'configurator': 170, 'tokenizer': 430, 'model': 340, 'prepare': 480, 'train': 380, 'sft': 340,
            'dpo': 480, 'sample': 200, 'eval': 420, 'plot': 260}     # lines, +5 %
 LARGE = {'clean', 'sources', 'problems', 'sandbox', 'corpus'}
@@ -27,6 +28,12 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/gaps': "import types\nt = types.SimpleNamespace(special={'<|mask|>': 9}, encode=list)\n"
                   "assert gaps.with_marks('a<|mask|>', t, 'mlm')[0] == ['a', 9]",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
+    'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
+                "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
+    'parts/fit': "assert 'import 6/7' in fit.report(types.SimpleNamespace(encode=lambda t: [*t.encode()], "
+                 "encode_batch=lambda ts: [[*t.encode()] for t in ts], vocab_size=256, kind='bpe', "
+                 "bytes_per_token=None, all_bytes=[bytes([b]) for b in range(256)]), ['import x'], repr)",
+    'parts/planner': "assert planner.peak_flops('NVIDIA H100 80GB HBM3') == 989e12",
     'parts/objectives': "assert objectives.span_lengths(64)[0] < 64",
     'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
     'parts/machine': "assert machine.choose('cpu', 'float32') == ('cpu', 'float32')",
@@ -36,8 +43,10 @@ JOBS = {    # a small real job for a leaf that stands alone
                     "assert configurator.configure({'__file__': 'x.py', 'n': 3}) == {'n': 1000}",
     'tokenizer': "t = tokenizer.Tokenizer.train(['low lower lowest'] * 9, 330)\n"
                  "assert t.decode(t.encode('low 漢字\\n')) == 'low 漢字\\n'",
-    'model': "m = model.GPT(model.GPTConfig(9, 8, 1, 2, 0, 8))\nmodel.save_checkpoint('m.pt', m, step=3)\n"
-             "assert model.load_checkpoint('m.pt')[1]['step'] == 3",
+    'model': "import torch\nm = model.GPT(model.GPTConfig(9, 8, 1, 2, 0, 8))\nx = torch.tensor([[1, 2, 3]])\n"
+             "m(x, x)[1].backward()\ntorch.optim.AdamW(m.parameters()).step()\n"
+             "assert m.generate(x, 4).shape == (1, 7)\nassert 'parts' not in sys.modules\n"
+             "model.save_checkpoint('m.pt', m, step=3)\nassert model.load_checkpoint('m.pt')[1]['step'] == 3",
     'parts/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
     'parts/filters': "assert filters.prose_reason('buy ' * 30) == 'repetitive'",
     'parts/pii': "assert pii.hide_pii('ann@uni.edu') == ('<EMAIL>', {'email': 1})",
@@ -110,11 +119,15 @@ def test_model_and_tokenizer_import_parts_only_where_they_need_them():
 def test_a_leaf_works_alone_in_an_empty_folder(leaf, tmp_path):
     shutil.copy(ROOT / f'{leaf}.py', tmp_path)
     name = leaf.split('/')[-1]
-    code = f"""import importlib.util, os, sys
+    for part in NEEDS.get(leaf, ()):
+        (tmp_path / 'parts').mkdir(exist_ok=True)
+        shutil.copy(ROOT / f'{part}.py', tmp_path / 'parts')
+    absent = sorted(OWN - {name, 'parts' if leaf in NEEDS else name})
+    code = f"""import importlib.util, os, sys, types
 sys.path.insert(0, '.')
-assert not any(importlib.util.find_spec(other) for other in {sorted(OWN - {name})})
+assert not any(importlib.util.find_spec(other) for other in {absent})
 import {name}
-assert set(os.listdir()) <= {{'{name}.py', '__pycache__'}}      # importing does no work
+assert set(os.listdir()) <= {{'{name}.py', 'parts', '__pycache__'}}     # importing does no work
 print('imported')
 {JOBS[leaf]}"""
     result = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, capture_output=True, text=True)
