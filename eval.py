@@ -20,10 +20,10 @@ compare         problems gained and lost between two samples.jsonl; a sheet for 
 
 Perplexity is e^nats: the number of equally likely tokens that the model hesitates between. Bits per byte is
 nats / ln 2, per byte of text: unlike nats, comparable between tokenizers. pass@k: the chance that one of k
-samples passes. Reads a checkpoint folder, a data folder, benchmarks; writes eval.json, and samples.jsonl
-(every completion with its outcome) into the checkpoint folder; the same from the same seed. You should see an
-untrained model near ln(vocab_size) nats, the trained one far below. The line about contamination says which
-benchmarks were kept out of the training data; the score on another may be memory: --overlap=13 looks. """
+samples passes. Writes eval.json, and samples.jsonl (every completion with its outcome) into the checkpoint
+folder; the same from the same seed. You should see an untrained model near ln(vocab_size) nats, the trained
+one far below. A benchmark in the training data gives a score from memory: --overlap=13 looks for it.
+"""
 import collections, functools, glob, json, math, os, re
 import numpy as np
 import torch
@@ -87,8 +87,8 @@ if set(RUN) & set(all_tasks) and not allow_code_execution:
                      'parts/sandbox.py, then give --allow_code_execution=True')
 if 'choice' in all_tasks and completions:
     raise ValueError('choice takes no --completions: it compares how probable the given answers are')
-if 'judge' in all_tasks:
-    grading.check_judge(judge, judge_model, num_samples)
+if 'judge' in all_tasks and num_samples > 1:
+    raise ValueError(f'judge takes --num_samples=1, not {num_samples}')
 
 paths = []
 for path in ckpt.split(','):                # a folder that exists may look like a pattern
@@ -104,9 +104,13 @@ if len(files) != len(need_file):
 
 items_of = {}                               # task -> its items, see parts/benchmarks.py
 for task, path in zip(need_file, files):
+    convert = lambda record: benchmarks.to_item(task, record) | {'rules': grading.rules_of(record)}
     advice = f'each line is a problem of {task}; see the top of eval.py'
-    items = records.read_jsonl(path, functools.partial(benchmarks.to_item, task), advice)
-    items_of[task] = benchmarks.numbered(task, items, path)[:n_problems]
+    items_of[task] = records.read_jsonl(path, convert, advice)[:n_problems]
+    if not items_of[task]:
+        raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
+    for i, item in enumerate(items_of[task]):
+        item.setdefault('task_id', item.get('question_id', f'{task}/{i}'))
 if 'problems' in answered:
     items_of['problems'] = []
     for split in splits.split(','):
@@ -159,8 +163,6 @@ if 'loss' in all_tasks:
 show(config)
 if stamp:
     print(f'contamination: training data share no {stamp["ngram"]}-gram of words with', *stamp['problems'])
-elif model:
-    print('contamination: training data were not checked against any benchmark')
 
 results = {'ckpt': ckpt, 'chat': chat, 'step': state.get('step'), 'data_dir': data_dir,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'decontaminated': stamp, 'tasks': {}}
@@ -238,7 +240,7 @@ if 'loss' in all_tasks:
             print(f'warning: over-specialised? {path} has {gain[best]:.1%} fewer bits/byte than {ckpt} on '
                   f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
 
-# --- 4. ask -------------------------------------------------------------------------------------------------
+# --- 4. ask, and run ----------------------------------------------------------------------------------------
 def generate(model, prompts, n, temperature, ends=None):
     """n pairs (text, whether it ended by itself) for each prompt, and how many prompts were cut."""
     with machine.autocast(device, native):
@@ -247,42 +249,31 @@ def generate(model, prompts, n, temperature, ends=None):
 
 
 def ask(task, items):
-    """The answers to each item, num_samples or one for each turn of a dialogue; how many prompts were cut."""
+    """The answers to each item, such pairs, and how many prompts were cut. Turn by turn: the second question
+    of a dialogue stands behind the answer to the first. Of choice, the item keeps the number picked."""
     ends = None if chat else benchmarks.ENDS.get(task)
-    write = lambda prompts: generate(model, prompts, num_samples, temperature, ends)
-    return benchmarks.converse(items, chat, write)
-
-
-def choose(items):
-    """As ask, of multiple choice: the model compares options. It notes in the item which it picked."""
+    answers = [[] for _ in items]
     n_cut = 0
-    for item in tqdm(items, desc='choice', disable=None):
-        prompt = benchmarks.question(item)[0 if chat else 1]
-        item['picked'], item['picked_raw'], cut = asking.choose(model, tokenizer, prompt, item['options'])
+    for turn in range(max(len(item['asked']) for item in items)):
+        now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
+        prompts = [benchmarks.question(items[i], answers[i])[0 if chat else 1] for i in now]
+        if task == 'choice':                # no text: the options are compared
+            for item, prompt in zip(items, tqdm(prompts, desc='choice', disable=None)):
+                *item['picked'], cut = asking.choose(model, tokenizer, prompt, item['options'])
+                n_cut += cut
+            return [[(item['options'][item['picked'][0]], True)] for item in items], n_cut
+        new, cut = generate(model, prompts, num_samples, temperature, ends)
         n_cut += cut
-    return [[(item['options'][item['picked']], True)] for item in items], n_cut
+        for i, pairs in zip(now, new):
+            answers[i] += pairs
+    return answers, n_cut
 
 
-# --- 5. run, and grade --------------------------------------------------------------------------------------
 # [(program, tests, entry point)] -> their results
 execute = functools.partial(sandbox.run_each, syntax_error=texts.syntax_error, timeout=timeout,
                             memory_mb=memory_mb)
 
-
-def grade(task, item, row, messages):
-    """Write the outcome of an answer into its row, or return what to run: (program, tests, entry point)."""
-    if task in benchmarks.CODE:
-        return grading.code(item, row, chat)
-    if task in ('own', 'instructions'):
-        return grading.rules(item, row, chat, benchmarks.broken_rules(item['rules'], row['completion']))
-    if task == 'gsm8k':
-        return grading.number(item, row)
-    if task == 'choice':
-        return grading.choice(item, row)
-    return grading.judged(item, row, messages, judge, judge_model)
-
-
-# --- 6. count -----------------------------------------------------------------------------------------------
+# --- 5. count -----------------------------------------------------------------------------------------------
 def pass_at_k(n, c, k):
     """The chance that one of k completions, drawn from n of which c pass, does: 1 - C(n-c, k) / C(n, k)
     (Chen et al. 2021, arXiv:2107.03374). pass_at_k(4, 1, 2) -> 0.5"""
@@ -322,7 +313,7 @@ def summarise(rows, ks):
                      'parse_rate': 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n)}
 
 
-# --- 7. the tasks that a model answers: check the harness, ask, grade, count --------------------------------
+# --- 6. the tasks that a model answers: check the harness, ask, grade, count --------------------------------
 def save():
     """Write samples.jsonl."""
     with open(f'{into}/samples.jsonl', 'w', encoding='utf-8') as f:
@@ -334,12 +325,16 @@ for task in answered:
     items = items_of[task]
     torch.manual_seed(seed)             # no task's numbers depend on the one before
     if overlap:                         # does the training data hold what is asked?
-        wanted = {item['task_id']: benchmarks.texts_of(item) for item in items}
-        corpora = []
+        wanted = {item['task_id']: dedup.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
+        grams = np.concatenate([*wanted.values()])
+        found = []
         for source in data_dir.split(','):
             its = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
-            corpora.append((open_bins(source, its, ['train'])[1]['train'], its))
-        is_seen = texts.seen(wanted, corpora, overlap, dedup.word_hashes, dedup.word_ngrams)
+            ids = open_bins(source, its, ['train'])[1]['train']
+            for piece in texts.text_pieces(ids, its, overlap):
+                found.append(np.intersect1d(dedup.word_ngrams(piece, overlap), grams))
+        found = np.concatenate(found)
+        is_seen = {id: bool(np.isin(x, found).any()) if len(x) else None for id, x in wanted.items()}
     if task in RUN:
         left_out, loop = benchmarks.check_harness(task, items, execute)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
@@ -351,7 +346,7 @@ for task in answered:
         given = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
         answers, n_cut = benchmarks.given_answers(task, items, given, ks[-1]), 0
     else:
-        answers, n_cut = choose(items) if task == 'choice' else ask(task, items)
+        answers, n_cut = ask(task, items)
     cases = []                          # (item, row of samples.jsonl, conversation before the answer)
     for item, pairs in zip(items, answers):
         cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, chat)]
@@ -363,7 +358,11 @@ for task in answered:
 
     to_run = []                         # (row, what has to be run for it)
     for item, row, messages in tqdm(cases, 'grade', disable=None):
-        if row['outcome'] != 'empty' and (job := grade(task, item, row, messages)):
+        if row['outcome'] == 'empty':
+            continue
+        if task == 'judge':
+            grading.judged(item, row, messages, judge, judge_model)
+        elif job := grading.grade(item, row, chat):
             to_run.append((row, job))
     for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
         row |= {'outcome': result.outcome, 'message': result.message}
@@ -391,15 +390,21 @@ for task in answered:
     if n_cut:
         print(f'{n_cut} prompts were longer than the context of {model.config.block_size} tokens: their '
               'beginning was not seen')
-    more, said = grading.remarks(task, items, rows, judge)
-    result |= more
-    print(said)
+    if task == 'judge':
+        result['judge'] = judge or 'rubric'
+        print('graded 1 to 10 by', judge or 'a rubric of form and shared words: no judge of quality')
+    result |= (more := grading.remarks(task, items, rows))
+    print(more or '')
     if overlap:
         fresh = summarise([row for row in rows if not is_seen[row['task_id']]], task_ks)
-        result['overlap'], said = texts.overlap(is_seen, overlap, result[columns[0]], fresh[columns[0]])
-        print(said)
+        seen = [id for id in is_seen if is_seen[id]]
+        more = {'words': overlap, 'seen': seen, 'too_short': list(is_seen.values()).count(None),
+                'with': result[columns[0]], 'without': fresh[columns[0]]}
+        result['overlap'] = more
+        print(f'{len(seen)} of {len(is_seen)} problems have {overlap} words in a row in the training data; the '
+              f'score with them {more["with"]:.3f}, without {more["without"]:.3f}; they are:', *seen)
 
-# --- 8. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
+# --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:
     n = max(32, num_samples)
     warm = 0.8 if config['temperature'] is None else temperature
@@ -419,17 +424,25 @@ if 'learned' in all_tasks:
         print_row(path, *row.values())
     print('words and beginnings of lines that the corpus has; blocks that are headed NAME: or are Python')
 
-# --- 9. two models, problem by problem ----------------------------------------------------------------------
+# --- 8. two models, problem by problem ----------------------------------------------------------------------
 if 'compare' in all_tasks:
-    both = [parts.compare.read(path, records.read_jsonl) for path in (into if samples else ckpt, compare)]
+    both = []
+    for path in (into if samples else folder, compare):
+        path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
+        both.append(parts.compare.by_problem(records.read_jsonl(path, dict, 'eval.py writes it')))
     result, differences = parts.compare.compare(*both)
-    result |= {'with': compare, 'interval': [2 * x - 1 for x in interval([(d + 1) / 2 for d in differences])]}
-    pairs, swapped = parts.compare.blind(*both, seed)
-    result |= parts.compare.count_votes(pairs, swapped, votes.split(',') if votes else [])
+    low, high = interval([(d + 1) / 2 for d in differences])
+    result |= {'with': compare, 'interval': [2 * low - 1, 2 * high - 1]}
+    pairs, sides = parts.compare.blind(*both, seed)
+    result |= parts.compare.count_votes(pairs, sides, votes.split(',') if votes else [])
     results['tasks']['compare'] = result
-    print(parts.compare.describe(result))
+    print('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
+          '{interval[1]:.3f}, p = {p:.3f}'.format(**result))
+    print('gained:', *result['gained'][:9], '   lost:', *result['lost'][:9])
+    for names, row in result['agreement'].items():
+        print(f'{names} agree on {row["agree"]:.0%} of {row["n"]}, kappa {row["kappa"]}')
     if not votes:
-        parts.compare.write_sheet(into, pairs, swapped)
+        parts.compare.write_sheet(into, pairs, sides)
         print(f'{into}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
 
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:

@@ -19,10 +19,8 @@ IMPORTS = {'prepare': {'configurator', 'tokenizer', 'parts'}, 'plot': {'configur
 LEAVES = sorted(TREES.keys() - IMPORTS.keys() | {'model', 'tokenizer'})
 JOBS = {    # a small real job for a leaf that stands alone
     'parts/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
-    'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a', 'regex': 'b'})['rules']",
+    'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a'})['asked'] == ['a']",
     'parts/compare': "assert compare.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
-    'parts/gaps': "import types\nt = types.SimpleNamespace(special={'<|mask|>': 9}, encode=list)\n"
-                  "assert gaps.with_marks('a<|mask|>', t, 'mlm')[0] == ['a', 9]",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
     'parts/objectives': "assert objectives.span_lengths(64)[0] < 64",
     'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
