@@ -14,7 +14,7 @@ gsm8k           the last number of the answer against the one behind ####
 choice          MMLU, ARC, HellaSwag: which of the given answers is most probable
 instructions    what a program can check: {"prompt", "rules": [{"kind", "value"}]}; see parts/benchmarks.py
 own             yours: {"prompt", "must_contain", "must_not_contain", "regex", "tests"}
-judge           MT-Bench's two turns, graded 1 to 10 by an endpoint, a command or (no judge) a rubric
+judge           MT-Bench's two turns, graded 1 to 10 by a command or (no judge) a rubric
 learned         what checkpoints write: characters, words, lines, blocks; beside untrained and the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
 
@@ -24,7 +24,7 @@ samples passes. Writes eval.json, and samples.jsonl (every completion with its o
 folder; the same from the same seed. You should see an untrained model near ln(vocab_size) nats, the trained
 one far below. A benchmark in the training data gives a score from memory: --overlap=13 looks for it.
 """
-import collections, functools, glob, json, math, os, re
+import collections, glob, json, math, os, re
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -54,8 +54,7 @@ allow_code_execution = False    # True: run here what a model wrote; read the to
 timeout = 3.0                   # > 0: seconds for a program
 memory_mb = 512                 # >= 1: for a program
 overlap = 0                     # >= 0: words in a row that count as seen in data_dir's train.bin: 13; 0 = off
-judge = ''                      # '' = a rubric; http://.../v1/chat/completions; or a command to run
-judge_model = ''                # of an endpoint, whose key is in the environment variable OPENAI_API_KEY
+judge = ''                      # a command: JSON on stdin -> a grade on stdout; '' = a rubric
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
 votes = ''                      # filled-in copies of sheet.csv: A,B
 batch_size = 16                 # >= 1: sequences per forward pass
@@ -72,9 +71,8 @@ RUN = *benchmarks.CODE, 'own'                                   # what the model
 ANSWERED = *RUN, 'gsm8k', 'choice', 'instructions', 'judge'     # the model answers
 known = 'loss', *ANSWERED, 'learned', 'compare'
 all_tasks = tasks.split(',')
-for task in all_tasks:
-    if task not in known:
-        raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}')
+for task in set(all_tasks) - set(known):
+    raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}')
 answered = [task for task in all_tasks if task in ANSWERED]
 
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
@@ -141,8 +139,7 @@ if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
     model, state = load_checkpoint(ckpt, device)
     if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:
         raise ValueError(f'{ckpt} is a reward model: it scores answers, it does not write them')
-    with_data = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
-    found = beside if os.path.exists(beside) else with_data
+    found = beside if os.path.exists(beside) else f'{data_dir.split(",")[0]}/tokenizer.json'
     tokenizer = Tokenizer.load(found)
     checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), found, tokenizer.hash)
 
@@ -270,8 +267,7 @@ def ask(task, items):
 
 
 # [(program, tests, entry point)] -> their results
-execute = functools.partial(sandbox.run_each, syntax_error=texts.syntax_error, timeout=timeout,
-                            memory_mb=memory_mb)
+execute = lambda jobs: sandbox.run_each(jobs, texts.syntax_error, timeout, memory_mb)
 
 # --- 5. count -----------------------------------------------------------------------------------------------
 def pass_at_k(n, c, k):
@@ -361,7 +357,7 @@ for task in answered:
         if row['outcome'] == 'empty':
             continue
         if task == 'judge':
-            grading.judged(item, row, messages, judge, judge_model)
+            grading.judged(item, row, messages, judge)
         elif job := grading.grade(item, row, chat):
             to_run.append((row, job))
     for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
@@ -388,8 +384,7 @@ for task in answered:
                   row.get('parse_rate', '-'), row['outcomes'])
 
     if n_cut:
-        print(f'{n_cut} prompts were longer than the context of {model.config.block_size} tokens: their '
-              'beginning was not seen')
+        print(f'{n_cut} prompts were longer than the context of {model.config.block_size} tokens')
     if task == 'judge':
         result['judge'] = judge or 'rubric'
         print('graded 1 to 10 by', judge or 'a rubric of form and shared words: no judge of quality')
@@ -398,11 +393,12 @@ for task in answered:
     if overlap:
         fresh = summarise([row for row in rows if not is_seen[row['task_id']]], task_ks)
         seen = [id for id in is_seen if is_seen[id]]
-        more = {'words': overlap, 'seen': seen, 'too_short': list(is_seen.values()).count(None),
-                'with': result[columns[0]], 'without': fresh[columns[0]]}
-        result['overlap'] = more
-        print(f'{len(seen)} of {len(is_seen)} problems have {overlap} words in a row in the training data; the '
-              f'score with them {more["with"]:.3f}, without {more["without"]:.3f}; they are:', *seen)
+        too_short = list(is_seen.values()).count(None)
+        result['overlap'] = {'words': overlap, 'seen': seen, 'too_short': too_short,
+                             'with': result[columns[0]], 'without': fresh[columns[0]]}
+        print(f'{len(seen)} of {len(is_seen)} problems have {overlap} words in a row in the training data,',
+              *seen)
+        print_row('without them', fresh['n'], fresh['samples'], *(fresh[x] for x in columns))
 
 # --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:
@@ -422,7 +418,6 @@ if 'learned' in all_tasks:
     print_row(f'\nof {n} texts, share of', *found['corpus'])
     for path, row in found.items():
         print_row(path, *row.values())
-    print('words and beginnings of lines that the corpus has; blocks that are headed NAME: or are Python')
 
 # --- 8. two models, problem by problem ----------------------------------------------------------------------
 if 'compare' in all_tasks:
@@ -439,8 +434,7 @@ if 'compare' in all_tasks:
     print('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
           '{interval[1]:.3f}, p = {p:.3f}'.format(**result))
     print('gained:', *result['gained'][:9], '   lost:', *result['lost'][:9])
-    for names, row in result['agreement'].items():
-        print(f'{names} agree on {row["agree"]:.0%} of {row["n"]}, kappa {row["kappa"]}')
+    print('votes:', result['votes'], '   agreement:', result['agreement'])
     if not votes:
         parts.compare.write_sheet(into, pairs, sides)
         print(f'{into}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
