@@ -9,20 +9,19 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with how sure 
 
 loss            of all val.bin: nats, perplexity, bits per byte; of each source; of an untrained model
 problems        functions of parts/problems.py, written by the model and run
-humaneval, mbpp     the same, of a file in HumanEval's layout
+humaneval       the same, of a file in HumanEval's layout; mbpp, too
 gsm8k           the last number of the answer against the one behind ####
 choice          MMLU, ARC, HellaSwag: which of the given answers is most probable
-instructions    what a program can check: {"prompt", "rules": [{"kind", "value"}]}; see parts/benchmarks.py
+instructions    a program checks rules: {"prompt", "rules": [{"kind", "value"}]}; see parts/grading.py
 own             yours: {"prompt", "must_contain", "must_not_contain", "regex", "tests"}
 judge           MT-Bench's two turns, graded 1 to 10 by a command or (no judge) a rubric
 learned         what checkpoints write: characters, words, lines, blocks; beside untrained and the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
 
-Perplexity is e^nats: the number of equally likely tokens that the model hesitates between. Bits per byte is
-nats / ln 2, per byte of text: unlike nats, comparable between tokenizers. pass@k: the chance that one of k
-samples passes. Writes eval.json, and samples.jsonl (every completion with its outcome) into the checkpoint
-folder; the same from the same seed. You should see an untrained model near ln(vocab_size) nats, the trained
-one far below. A benchmark in the training data gives a score from memory: --overlap=13 looks for it.
+Perplexity is e^nats: the number of equally likely tokens that the model hesitates between. Bits per byte can
+be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json, and
+samples.jsonl (every completion with its outcome) into the checkpoint folder. You should see an untrained
+model near ln(vocab_size) nats. A benchmark in the training data measures memory: --overlap=13 looks for it.
 """
 import collections, glob, json, math, os, re
 import numpy as np
@@ -97,8 +96,7 @@ if answered and later or 'compare' in all_tasks and not compare:
 need_file = [task for task in answered if task != 'problems']
 files = data.split(',') if data else []
 if len(files) != len(need_file):
-    raise ValueError(f'{data=} must name {len(need_file)} .jsonl files: one for each of '
-                     f'{", ".join(need_file) or "no task"}')
+    raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}')
 
 items_of = {}                               # task -> its items, see parts/benchmarks.py
 for task, path in zip(need_file, files):
@@ -288,8 +286,7 @@ def interval(scores):
 
 
 def summarise(rows, ks):
-    """Rows with task_id, outcome, preferred -> pass@k and more; of a judge's rows, which have a score, its
-    mean. `infrastructure` was not an answer: it does not count."""
+    """Rows -> pass@k, or the judge's mean score, and more. `infrastructure` is not an answer."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
     groups = collections.defaultdict(list)          # task_id -> of each sample 0 or 1, or the judge's score
     for row in rows:
@@ -366,8 +363,7 @@ for task in answered:
 
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     if len(lost) > len(rows) / 50:
-        raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} answers could not be graded, the last '
-                         f'one for this reason: {lost[-1]}')
+        raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
 
     task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
     columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
@@ -439,7 +435,6 @@ if 'compare' in all_tasks:
         parts.compare.write_sheet(into, pairs, sides)
         print(f'{into}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
 
-with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+with open(out, 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
-os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}; next: python sample.py --ckpt={ckpt}')

@@ -1,14 +1,12 @@
 """
 Asking a model: answers to many prompts at a time, the most probable of several options, gaps filled.
 
-    generate(model, tokenizer, ['def f(x):', 'import '], 2, 9, temperature=0.8)
-                # [[(text, ended), (text, ended)], [...]], 0: of no prompt the beginning was cut off
-    choose(model, tokenizer, 'Two and two are', ['4', 'fish'])      # (0, 0, False): per byte, as it is
+    generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
+    choose(model, tokenizer, 'Two and two are', ['4', 'fish'])      # (0, 0, False)
     ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm')
     fill_tokens(model, ids, marks[0])           # one token for each gap; fill_spans: of any length
 
-A prompt is a text, or a conversation [{'role', 'content'}, ...]. model, tokenizer: as in model.py,
-tokenizer.py.
+A prompt is a text or messages [{'role', 'content'}]. model, tokenizer: as in model.py, tokenizer.py.
 Copy this file alone: it needs torch and tqdm.
 """
 import collections, re
@@ -127,8 +125,8 @@ def choose(model, tokenizer, prompt, options):
 
 # --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------
 def with_marks(prompt, tokenizer, objective):
-    """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> again (mlm), or
-    <|span_0|>, <|span_1|>... and one more, which ends the answer (span). ValueError if there are too many."""
+    """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
+    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError if there are too few."""
     texts = prompt.split('<|mask|>')
     names = ['<|mask|>'] * len(texts)
     if objective == 'span':

@@ -30,9 +30,8 @@ def mean_grade(rows):
 
 
 def compare(a, b):
-    """a, b: {problem: rows}. Returns the means, the problems that b gained and lost, and p: how likely such
-    unequal counts are if neither is better (McNemar 1947, exact); and b - a for each problem. ValueError if
-    they share none."""
+    """{problem: rows} of both -> the means, the problems that b gained and lost, p (McNemar 1947, exact); and
+    b - a for each problem. ValueError if they share none."""
     shared = [key for key in a if key in b]
     if not shared:
         raise ValueError('the two samples.jsonl have no problem in common; give both models the same --tasks')

@@ -1,13 +1,11 @@
 """
 Grading: how good an answer is, by tests, by rules or by a judge.
 
+    grade(item, row, chat=False)                            # row['outcome'] = 'passed' or 'wrong'
     broken_rules([('max_words', 2)], 'a b c')               # ['max_words']
-    last_number('2 make $1,200.00.')                        # 1200.0
     bleu('a*b', 'a * b')                                    # 1.0: the same words and signs
-    rubric('What is it?', 'a red oak', 'A red oak', True)   # 10.0: a rule of form, not a judge of quality
     ask_judge('./my_judge', '{"messages": [...]}')          # ('7', 7.0): its reply, the grade
 
-item and row: see benchmarks.py.
 Copy this file alone: it needs the standard library.
 """
 import collections, json, math, re, shlex, subprocess
@@ -56,7 +54,8 @@ def rules_of(record):
 
 # --- one answer ---------------------------------------------------------------------------------------------
 def grade(item, row, chat):
-    """Write the outcome into the row, or return what decides: (program, tests, entry point)."""
+    """Write the outcome into the row of an answer (see benchmarks.py), or return what decides: (program,
+    tests, entry point)."""
     answer = row['completion']
     if row['task'] in CODE:
         body = re.sub(r'(?s)^.*?\bdef [^\n]*\n', '', code_in(answer)) if chat else answer
@@ -105,8 +104,7 @@ def code_in(text):
 
 
 def program(item, answer, chat):
-    """What to run: a completion continues its prompt; an answer in a chat is a whole function, which may need
-    the imports that stand above the function in the prompt."""
+    """What to run: the prompt and its completion; in a chat, the function and the prompt's imports."""
     if not chat:
         return item['prompt'] + answer
     above = item['prompt'].rfind(f'def {item.get("entry_point")}')
@@ -114,8 +112,7 @@ def program(item, answer, chat):
 
 
 def bleu(answer, reference):
-    """Words that an answer shares with the reference, 0 to 1: BLEU-4 of names, numbers, signs (Papineni et
-    al. 2002), 1 added to the counts of 2- to 4-grams (Lin & Och 2004)."""
+    """BLEU-4 of names, numbers, signs (Papineni et al. 2002), smoothed as by Lin & Och (2004): 0 to 1."""
     words = re.findall(r'\w+|[^\w\s]', answer)
     wanted = re.findall(r'\w+|[^\w\s]', reference)
     total = min(0.0, 1 - len(wanted) / max(1, len(words)))      # few words are easily precise
@@ -129,12 +126,11 @@ def bleu(answer, reference):
 
 
 def rubric(question, reference, answer, ended):
-    """1 to 10 from form and shared words. It does NOT judge quality: nonsense can have a 10. 1 if the answer
-    is empty, else 1 + 9 x the mean of: the share of its 3-grams of words that are new; the share of the words
-    of the reference (or else the question) that occur; 1 if it ended by itself."""
+    """1 to 10 from form and shared words, NOT quality: 1 + 9 x the mean of the share of 3-grams that are
+    new, the share of the reference's (or else the question's) words that occur, 1 if it ended by itself."""
     words = re.findall(r'\w+', answer.lower())
     if not words:
-        return 1.0
+        return 1.0                          # and nonsense can have a 10
     wanted = set(re.findall(r'\w+', (reference or question).lower()))
     grams = list(zip(words, words[1:], words[2:])) or [()]
     shared = len(wanted & set(words)) / max(1, len(wanted))

@@ -29,8 +29,7 @@ def syntax_error(code):
 
 
 def parse_rate(texts):
-    """Share of texts that parse as Python. The last top-level statement may be cut off and is ignored; a text
-    with no other statement counts as not Python."""
+    """Share of texts that parse as Python, without their last top-level statement: it may be cut off."""
     good = 0
     for text in texts:
         ends = [m.start() for m in re.finditer(r'\n(?=[^\s#)\]}])', text)]
@@ -108,9 +107,8 @@ def excerpts(ids, tokenizer, n, n_tokens):
 
 def levels(texts, words, beginnings):
     """Six shares, None where there is nothing to count: of characters, white space and punctuation; of words,
-    those in `words`; of lines, those whose indentation and first word or sign are among `beginnings`; of
-    blocks (up to a blank line before column 0), those headed NAME: and those that are Python. The last word,
-    line or block of a text may be cut off and is left out."""
+    those in `words`; of lines, those with one of the `beginnings`; of blocks, those headed NAME: and those
+    that are Python. The last word, line or block of a text may be cut off and is left out."""
     characters = ''.join(texts)
     blocks = [block for text in texts for block in re.split(BLOCK, text)[:-1]]
     counted = {
