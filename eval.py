@@ -188,8 +188,7 @@ def print_row(*cells):
 # --- 3. loss, of each checkpoint on each data ---------------------------------------------------------------
 @torch.no_grad()
 def exact_loss(model, ids, T, batch_size):
-    """Summed nats of all ids but the first, each predicted once, with the context that its block of T gives.
-    The last block is shorter. Returns nats, tokens."""
+    """Summed nats of all ids but the first, each predicted once in its block of T tokens; their number."""
     model.eval()
     device = next(model.parameters()).device
     n = len(ids) - 1
@@ -264,7 +263,6 @@ def ask(task, items):
     return answers, n_cut
 
 
-# [(program, tests, entry point)] -> their results
 execute = lambda jobs: sandbox.run_each(jobs, texts.syntax_error, timeout, memory_mb)
 
 # --- 5. count -----------------------------------------------------------------------------------------------
@@ -276,11 +274,14 @@ def pass_at_k(n, c, k):
 
 def interval(scores):
     """95 % interval of the mean of scores from 0 to 1, one for each problem."""
-    n, p, z = max(1, len(scores)), sum(scores) / max(1, len(scores)), 1.96
+    n = max(1, len(scores))
+    p = sum(scores) / n
+    z = 1.96
     if set(scores) <= {0, 1}:           # Wilson 1927: it has a width at 0 and 1, too
         middle = p + z * z / (2 * n)
         half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-        return [max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))]
+        whole = 1 + z * z / n
+        return [max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)]
     drawn = np.random.default_rng(0).integers(n, size=(2000, n))        # the bootstrap, over problems
     return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
 
@@ -327,7 +328,7 @@ for task in answered:
             for piece in texts.text_pieces(ids, its, overlap):
                 found.append(np.intersect1d(dedup.word_ngrams(piece, overlap), grams))
         found = np.concatenate(found)
-        is_seen = {id: bool(np.isin(x, found).any()) if len(x) else None for id, x in wanted.items()}
+        seen = [id for id in wanted if np.isin(wanted[id], found).any()]
     if task in RUN:
         left_out, loop = benchmarks.check_harness(task, items, execute)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
@@ -384,15 +385,15 @@ for task in answered:
     if task == 'judge':
         result['judge'] = judge or 'rubric'
         print('graded 1 to 10 by', judge or 'a rubric of form and shared words: no judge of quality')
-    result |= (more := grading.remarks(task, items, rows))
+    more = grading.remarks(task, items, rows)
+    result |= more
     print(more or '')
     if overlap:
-        fresh = summarise([row for row in rows if not is_seen[row['task_id']]], task_ks)
-        seen = [id for id in is_seen if is_seen[id]]
-        too_short = list(is_seen.values()).count(None)
+        fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)
+        too_short = [len(x) for x in wanted.values()].count(0)
         result['overlap'] = {'words': overlap, 'seen': seen, 'too_short': too_short,
                              'with': result[columns[0]], 'without': fresh[columns[0]]}
-        print(f'{len(seen)} of {len(is_seen)} problems have {overlap} words in a row in the training data,',
+        print(f'{len(seen)} of {len(wanted)} problems have {overlap} words in a row in the training data,',
               *seen)
         print_row('without them', fresh['n'], fresh['samples'], *(fresh[x] for x in columns))
 

@@ -87,7 +87,8 @@ def given_answers(task, items, rows, n):
     given = {item['task_id']: [] for item in items}
     for row in rows:
         if row.get('task', task) == task and row.get('task_id') in given:
-            given[row['task_id']].append((row.get('completion', ''), row.get('ended', True)))
+            answer = row.get('completion', ''), row.get('ended', True)
+            given[row['task_id']].append(answer)
     for item in items:
         found = given[item['task_id']]
         needed = len(item['asked']) if task == 'judge' else n
@@ -104,8 +105,11 @@ def check_harness(task, items, run):
     solved = items if task in CODE else []
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
         solved = items[::math.ceil(len(items) / 20)]
-    right = [(item['reference'], item['test'], item['entry_point']) for item in solved]
-    empty = [(item['prompt'] + '    pass\n', item['test'], item['entry_point']) for item in solved]
+    right, empty = [], []
+    for item in solved:
+        test = item['test'], item['entry_point']
+        right.append((item['reference'], *test))
+        empty.append((item['prompt'] + '    pass\n', *test))
     broken = [i for i, result in enumerate(run(right)) if result.outcome != 'passed']
     broken = [i for i in broken if run([right[i]])[0].outcome != 'passed']      # once more, alone
     n_empty = sum(result.outcome == 'passed' for result in run(empty))

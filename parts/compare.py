@@ -56,8 +56,10 @@ def blind(a, b, seed):
     pairs = [(x, y) for x, y in pairs if x['completion'] != y['completion']]
     dice = random.Random(seed)
     dice.shuffle(pairs)
-    sides = [{'left': 'b', 'right': 'a'} if dice.random() < 0.5 else {'left': 'a', 'right': 'b'}
-             for _ in pairs]
+    sides = []
+    for _ in pairs:
+        left, right = 'ba' if dice.random() < 0.5 else 'ab'
+        sides.append({'left': left, 'right': right})
     return pairs, sides
 
 

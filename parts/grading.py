@@ -42,7 +42,9 @@ def rules_of(record):
     rules = [(rule['kind'], rule.get('value')) for rule in record.get('rules', [])]
     for key, kind in (('must_contain', 'contains'), ('must_not_contain', 'not_contains')):
         values = record.get(key, [])
-        rules += [(kind, value) for value in ([values] if isinstance(values, str) else values)]
+        if isinstance(values, str):
+            values = [values]
+        rules += [(kind, value) for value in values]
     if 'regex' in record:
         rules.append(('regex', record['regex']))
     try:
@@ -82,11 +84,12 @@ def remarks(task, items, rows):
                 'chance': sum(1 / len(item['options']) for item in items) / len(items)}
     if task not in CODE:
         return {}
-    means = {}
-    for name, passed in (('passed', True), ('failed', False)):
-        found = [row['bleu'] for row in rows if 'bleu' in row and (row['outcome'] == 'passed') == passed]
-        means[name] = sum(found) / max(1, len(found))
-    return {'bleu': means}
+    found = {'passed': [], 'failed': []}
+    for row in rows:
+        if 'bleu' in row:
+            name = 'passed' if row['outcome'] == 'passed' else 'failed'
+            found[name].append(row['bleu'])
+    return {'bleu': {name: sum(x) / max(1, len(x)) for name, x in found.items()}}
 
 
 def last_number(text):
@@ -141,7 +144,8 @@ def rubric(question, reference, answer, ended):
 def judged(item, row, messages, judge):
     """Write the score, 1 to 10, of the answer to a conversation: the judge's, or the rubric's."""
     answer = row['completion']
-    reference = dict(enumerate(item.get('reference') or [])).get(row['turn'] - 1)
+    references = item.get('reference') or []
+    reference = references[row['turn'] - 1] if row['turn'] <= len(references) else None
     row['outcome'] = 'judged'
     row['score'] = rubric(messages[-1]['content'], reference, answer, row['ended'])
     if judge:
