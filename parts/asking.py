@@ -23,7 +23,9 @@ def encode(tokenizer, prompt):
     if not isinstance(prompt, str):
         return Prompt(tokenizer.render(prompt, True)[0], None, 0, '')
     whole = tokenizer.begin + tokenizer.encode(prompt)
-    ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
+    ids, allowed = whole, None
+    if len(whole) > 1:
+        ids, allowed = tokenizer.heal(whole)
     repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
     return Prompt(ids, allowed, repeated, prompt[-1:])
 
