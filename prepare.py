@@ -27,12 +27,12 @@ You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a
 The decision made here is the corpus: a model can only know what these files hold, and it shares their
 defects. Read report.md before you train. Each stage calls a file of parts/, which you may skip.
 """
-import functools, json, time
+import functools, json, os, time
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, show
 from parts import clean, corpus, files, filters, funnel, language, texts
-from parts import dedup as copies, pii as personal, sources as inputs      # these names are settings here
+from parts import dedup as copies, sources as inputs        # these names are settings here
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def by_models(doc, tally):
 
 def without_personal_data(doc, tally):
     for i, text in enumerate(doc['texts'] if pii else ()):
-        doc['texts'][i], hits = personal.hide_pii(text)
+        doc['texts'][i], hits = clean.hide_pii(text)
         tally[f'personal data in {doc["source"]}'].update(hits)
         if hits and doc['mode'] == 'code':
             if texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
@@ -330,16 +330,19 @@ def near_keys(text):
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        files.fetch_all(shards[i]['files'])
+        fetched = [file for file in shards[i]['files'] if 'url' in file]
+        for file in fetched:
+            files.fetch(file['url'], file['sha256'], file['path'])
         account = funnel.Funnel(n_samples)
         docs.write_shard(i, kept_documents(shards[i], account), account)
         if not keep_downloads:
-            files.remove_fetched(shards[i]['files'])
+            for file in fetched:
+                os.remove(file['path'])
     return i
 
 
 # Work that was done under other settings or rules, or with files that have changed since, must not be used.
-PARTS = clean, copies, corpus, files, filters, funnel, inputs, language, personal, texts
+PARTS = clean, copies, corpus, files, filters, funnel, inputs, language, texts
 LATER = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'temperature', 'mix_tokens',
          'out_dir', 'processes', 'val_fraction', 'max_docs', 'min_similarity', 'simhash_distance',
          'min_chars_per_token'}                 # settings that act after this pass
@@ -385,10 +388,11 @@ else:
     all_texts = map(docs.text, np.flatnonzero(docs.keep))
 if not (n_train and n_val):
     docs.forget()
+    unread = [f'{path}, {m["first"]}, and more' for path, m in account.malformed.items()][:1]
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({account.unread()}); give more, or another --val_fraction, or --mode=raw: no rules')
+                     f'({unread}); give more, or another --val_fraction, or --mode=raw: no rules')
 
-dtype, separator = np.dtype('uint8'), [ord('\n')]        # of train.jsonl
+separator = ord('\n')           # of train.jsonl
 if kind == 'text':
     special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     if tokenizer == 'bpe':
@@ -397,7 +401,7 @@ if kind == 'text':
         tok = Tokenizer.char(all_texts, special_tokens)
     elif tokenizer == 'byte':
         tok = Tokenizer.byte(special_tokens)
-    separator = [] if single else [tok.special['<|endoftext|>']]
+    separator = None if single else tok.special['<|endoftext|>']
     dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
     print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
 
@@ -414,7 +418,7 @@ def encoded_documents(shard):
                 line = json.dumps({'text': text, 'path': name}).encode() + b'\n'
                 yield i, len(ids) + 1, 'jsonl.gz', line
             else:
-                yield i, len(ids) + 1, 'val' if in_val[i] else 'train', np.array(ids + separator, dtype)
+                yield i, len(ids) + 1, 'val' if in_val[i] else 'train', np.array([*ids, separator], dtype)
 
 
 def encode_shard(shard):
@@ -423,11 +427,11 @@ def encode_shard(shard):
 
 
 ending = 'bin' if kind == 'text' else 'jsonl'
-bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', dtype, separator) for side in ('train', 'val')}
+bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in ('train', 'val')}
 if single:
     for side, (start, end) in {'train': (0, cut), 'val': (cut, n_chars)}.items():
         for text in files.pieces(one_file, start, end):
-            bins[side].write(np.array(tok.encode_batch([text])[0], dtype), 0)
+            bins[side].write(np.array(tok.encode_batch([text])[0], dtype))
             bins[side].bytes += len(to_utf8(text))
         bins[side].documents = bins[side].written = 1
         account.count('read', None, bins[side].bytes, bins[side].bytes)
@@ -437,7 +441,8 @@ elif kind == 'text':
     train, val = docs.keep & ~in_val, docs.keep & in_val
 else:
     for i in np.flatnonzero(docs.keep):
-        bins['val' if in_val[i] else 'train'].write(docs.text(i).encode() + b'\n', 1)
+        line = docs.text(i).encode() + b'\n'
+        bins['val' if in_val[i] else 'train'].write(np.frombuffer(line, np.uint8))
 for side, which in (('train', train), ('val', val)):
     bins[side].documents += int(which.sum())
     bins[side].bytes += int(docs.size[which].sum())
@@ -463,18 +468,18 @@ for name, own in own_shards.items():
     s = of_source[name]
     s['begins'] = bins['train'].items
     wanted = round(total * weights[name] / sum(weights.values()))
-    docs.write_tokens(bins['train'], own, train, wanted)        # --write=text: one pass, over no ids
+    docs.write_tokens(bins['train'], own, train, wanted)        # of --write=text there are no ids
     s['mixed'] = bins['train'].items - s['begins']
     s['epochs'] = s['mixed'] / s['tokens']
 
-    docs.write_all(bins['val'], 'val', own, val)
+    docs.write_all(bins['val'], 'val', own)
     if len(sources) > 1:
-        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin', dtype, separator)
-        docs.write_all(bins[f'val_{name}'], 'val', own, val)
+        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin', separator)
+        docs.write_all(bins[f'val_{name}'], 'val', own)
 
-# --- count again, report, and give the files their names ----------------------------------------------------
+# --- report, and give the files their names -----------------------------------------------------------------
 for b in bins.values():
-    b.check()
+    b.file.close()              # a full disk is noticed here at the latest
 stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
 report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
@@ -490,11 +495,12 @@ if kind == 'text':
              'separators': not single}
     tok.save(f'{out_dir}/tokenizer.json.new')
 
-pages = funnel.pages(report, meta, account, bins)
+pages = {'report.md': funnel.report_md(report, meta, account, bins), 'audit.md': funnel.audit_md(account),
+         'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
 corpus.publish(out_dir, pages, bins.values(), read, docs.bases if write == 'text' else ())
 docs.forget()
 
-print(*funnel.summary(report, meta, bins), sep='\n')
+print(funnel.summary(report, meta, bins))
 following = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
 command = f'python {following} --data_dir={out_dir}'
 if write == 'text':

@@ -6,8 +6,6 @@ Two small models over byte n-grams: how surprising a text is, and which kind of 
     Classifier.train([(text, 'good'), (text, 'bad'), ...]).predict(text)['good']        # 0.93
     Classifier.languages().predict('Wie geht es dir heute?')    # {'de': 0.31, 'nl': 0.17, 'en': 0.09, ...}
 
-Bytes make both work for every script and language, and need no tokenizer.
-
 Copy this file alone: it needs numpy.
 """
 import numpy as np
@@ -24,11 +22,8 @@ def byte_ngrams(text, n, buckets):
 
 
 class NgramModel:
-    """How surprising a text is: bits per byte under counts of byte n-grams of a reference text. Few bits are
-    boilerplate and stock phrases, many are noise or another language; both ends are worth cutting. (What only
-    the text itself repeats is no less surprising for it: that is for repetition() to find.)
-
-    An n-gram's probability is mixed with that of the (n-1)-gram, weighted by how often its context was seen:
+    """Bits per byte of a text under counts of byte n-grams of a reference: few are boilerplate and stock
+    phrases, many are noise or another language. An n-gram's probability is mixed with the (n-1)-gram's:
     p_n = (count + a p_(n-1)) / (context count + a), a Dirichlet prior (MacKay & Peto 1995); p_0 is 1/256."""
 
     def __init__(self, order=6, buckets=1 << 21):
@@ -60,19 +55,15 @@ class NgramModel:
 
 
 class Classifier:
-    """A linear classifier over the byte 1- to 4-grams of a text, as fastText's (Joulin et al. 2016) is over
-    words: multinomial logistic regression on hashed n-grams. For quality, train it on texts like those you
-    want and texts like those you do not.
-
-    model = Classifier.train([(text, 'good'), (text, 'bad'), ...]); model.predict(text)['good']"""
+    """Multinomial logistic regression on the byte 1- to 4-grams of a text, hashed, like fastText's on words
+    (Joulin et al. 2016)."""
 
     def __init__(self, labels, weights):
         self.labels, self.weights = labels, weights         # weights (labels, buckets)
 
     @staticmethod
     def features(text, buckets):
-        """The ids of the n-grams of the text's first 4,000 characters and their values; the values' squares
-        add up to 1, and a frequent n-gram counts with the root of its count."""
+        """Ids of the n-grams of the first 4,000 characters, and the roots of their counts, of length 1."""
         text = ' ' + text[:4000].lower() + ' '
         ids = np.concatenate([byte_ngrams(text, n, buckets) for n in (1, 2, 3, 4)])
         ids, counts = np.unique(ids, return_counts=True)
@@ -81,7 +72,7 @@ class Classifier:
 
     @classmethod
     def train(cls, examples, epochs=5, learning_rate=2.0, buckets=1 << 17):
-        """Stochastic gradient descent over (text, label) pairs, in an order that depends on nothing else."""
+        """Stochastic gradient descent over (text, label) pairs; ValueError if there is but one label."""
         examples = list(examples)
         labels = sorted({label for _, label in examples})
         if len(labels) < 2:
@@ -111,8 +102,7 @@ class Classifier:
 
     @classmethod
     def languages(cls):
-        """A classifier of the languages in WORDS, trained here, in a second, from nothing but those words:
-        sentences that never were, with frequent words in them frequent."""
+        """A classifier of the languages in WORDS, trained on sentences of frequent words that never were."""
         rng = np.random.default_rng(0)
         examples = []
         for label, words in WORDS.items():
