@@ -137,10 +137,9 @@ n_files = {name: sum(len(s['files']) for s in shards if s['source'] == name) for
 one_file = shards[0]['files'][0]['path']
 single = kind == 'text' and sum(n_files.values()) == 1 and not inputs.is_kind(one_file, inputs.RECORDS)
 if single:                      # one text without documents in it
-    for name, off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1), ('write', 'bins')):
-        if config[name] != off:
-            raise ValueError(f'{name}={config[name]} needs documents, and {one_file} is one text; give a '
-                             'folder or a .jsonl')
+    if decontaminate or mix_tokens or temperature != 1 or write == 'text':
+        raise ValueError('decontaminate, mix_tokens, temperature and write=text need documents, and '
+                         f'{one_file} is one text; give a folder or a .jsonl')
     n_chars = files.count_chars(one_file)
 
 examples = {path: files.find_files(path, download_dir, hub, dataset)
@@ -174,7 +173,7 @@ def texts_of(source):
 
 
 language_model = language.Classifier.languages() if wanted_languages else None
-reference_model = language.NgramModel.of(texts_of(perplexity_reference)) if perplexity_reference else None
+reference_model = language.NgramModel(texts_of(perplexity_reference)) if perplexity_reference else None
 quality = [(text, name) for name, path in (('good', quality_good), ('bad', quality_bad)) if path
            for text in texts_of(path)]
 quality_model = language.Classifier.train(quality) if quality_good else None
@@ -388,9 +387,8 @@ else:
     all_texts = map(docs.text, np.flatnonzero(docs.keep))
 if not (n_train and n_val):
     docs.forget()
-    unread = [f'{path}, {m["first"]}, and more' for path, m in account.malformed.items()][:1]
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({unread}); give more, or another --val_fraction, or --mode=raw: no rules')
+                     f'({account.unread()}); give more, or another --val_fraction, or --mode=raw: no rules')
 
 separator = ord('\n')           # of train.jsonl
 if kind == 'text':

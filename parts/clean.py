@@ -70,13 +70,11 @@ def undo(text, images, pattern):
             found[old] = new
     if not found:
         return text
-
     sure = collections.Counter()        # sequences that nobody writes, by their first letter
     for old in found:
         harmless = CLOSING if old[0] in USUAL else MARKS
         if set(old[1:]) - harmless:
             sure[old[0]] += 1
-
     # é, ·, quotes and emoji begin with a usual letter; others need more evidence, or all of it
     evidence = USUAL & set(sure) or sure.total() > 1
     everything = evidence and pattern.sub(lambda m: '' if m[0] in found else m[0], text).isascii()
@@ -86,7 +84,6 @@ def undo(text, images, pattern):
         if everything or sure[m[0][0]] >= enough:
             return found.get(m[0], m[0])
         return m[0]
-
     return pattern.sub(repaired, text)
 
 
@@ -158,7 +155,6 @@ def normalise(text, mode, markup=True):
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode == 'code':
         return text
-
     text = fix_mojibake(text)
     if markup and mode == 'prose':
         text = strip_latex(strip_html(text))
@@ -170,7 +166,6 @@ def normalise(text, mode, markup=True):
         text = fix_mojibake(plain)      # a removed character may have parted the bytes of another
     if mode == 'chat':
         return text
-
     pieces = text.split('```')
     for i in range(0, len(pieces), 2):              # outside of the fences
         pieces[i] = re.sub(r'[^\S\n]+', ' ', pieces[i])
@@ -233,11 +228,6 @@ ASSIGNED = re.compile(r'(?i)(?:api_?key|secret(?:_?key)?|access_?token|auth_?tok
                       r'\s*[:=]\s*["\']([A-Za-z0-9+/=_\-.!@#$%^&*]{16,200})["\']')
 
 
-def entropy(text):
-    """Bits per character of a string's own characters: 'aaaa' 0, random base64 4.5 or more."""
-    return -sum(n / len(text) * math.log2(n / len(text)) for n in collections.Counter(text).values())
-
-
 def hide_pii(text):
     """Personal data and keys replaced by <EMAIL>, <PHONE>, <SSN>, <KEY>; the text and {kind: how many}.
     Versions, dates, IP addresses, hashes and the domains reserved for examples stay; so do names, which only
@@ -252,7 +242,6 @@ def hide_pii(text):
             hits[kind] += 1
             return m[0].replace(value, f'<{kind.upper()}>')
         return pattern.sub(placeholder, text)
-
     if any(sign in text for sign in KEY_SIGNS):         # fast, and most texts hold nothing
         text = hide('key', KEY)
     lower = text.lower()
@@ -267,5 +256,6 @@ def hide_pii(text):
 
 
 def not_random(value):
-    """password = 'correct horse' is prose; a value of random characters is a key."""
-    return entropy(value) < 3.5 or not re.search(r'\d', value)
+    """password = 'correct horse' is prose; a key has digits and 3.5 bits a character or more."""
+    shares = [n / len(value) for n in collections.Counter(value).values()]
+    return -sum(p * math.log2(p) for p in shares) < 3.5 or not re.search(r'\d', value)

@@ -6,10 +6,10 @@ Duplicates: finding the documents of a corpus that say the same, without compari
     keys = band_keys(minhash(a), bands=32)          # 32 numbers; similar documents share at least one
     kept = clusters(columns, same)                  # for each document, the first one of its cluster
 
-Text that is seen often is learned by heart, and text in both training and validation makes validation a lie.
-MinHash (Broder 1997) turns a set into a short signature such that two signatures agree in a place with
-probability J, the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of
-rows. Documents that agree in all rows of a band, with probability 1 - (1 - J^rows)^bands, are compared.
+Text that is seen often is learned by heart, and text on both sides makes validation a lie. MinHash (Broder
+1997) turns a set into a short signature such that two signatures agree in a place with probability J, the
+Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of rows. Documents that
+agree in all rows of a band, with probability 1 - (1 - J^rows)^bands, are compared.
 
 Copy this file alone: it needs numpy.
 """
@@ -24,7 +24,7 @@ WORD_BYTES = np.array([ord(chr(b).lower()) if b < 128 and (chr(b).isalnum() or b
 
 
 def mix(h):
-    """SplitMix64's finalizer (Steele et al. 2014): every bit of the result depends on every bit of h."""
+    """SplitMix64's finalizer (Steele et al. 2014): every bit of h matters for every bit of the result."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
@@ -79,7 +79,6 @@ def jaccard(a, b):
     return shared / max(1, len(a) + len(b) - shared)
 
 
-# --- MinHash ------------------------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=4)
 def probes(k):
     """For each of k bins, an order of all bins in which to look for a neighbour, (k, k)."""
@@ -114,7 +113,6 @@ def band_keys(signature, bands):
     return keys
 
 
-# --- SimHash ------------------------------------------------------------------------------------------------
 def simhash(shingles):
     """64 bits, an int: each is the majority of that bit over all shingles (Charikar 2002)."""
     bits = np.unpackbits(shingles.view(np.uint8)).reshape(-1, 64)
@@ -128,7 +126,6 @@ def simhash_keys(fingerprint, distance):
     return np.array([(fingerprint >> a) & ((1 << (b - a)) - 1) for a, b in zip(cuts, cuts[1:])], np.uint64)
 
 
-# --- clusters -----------------------------------------------------------------------------------------------
 def clusters(columns, same):
     """For each document, the first one of its cluster, int64 (n,): pairs connect documents (union-find).
     columns: for each band, the keys of all documents, uint64 (n,); same(i, j) decides about two candidates.

@@ -15,7 +15,6 @@ Copy this file alone: it needs numpy.
 import collections, math, re, unicodedata, urllib.parse
 import numpy as np
 
-# --- prose --------------------------------------------------------------------------------------------------
 ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|\w*[^\W\d_]\d+[^\W\d_]\w*\d|\w{31}',
                       re.I)
 
@@ -32,11 +31,9 @@ def repeated_share(text, window=200):
     share of all words would grow with length: Tiny Shakespeare's is 0.87, but 0.3 for 200 words of it."""
     def share(items):
         return 1 - len(set(items)) / max(1, len(items))
-
     words = text.lower().split()
     starts = range(0, max(1, len(words) - window // 2), window)
     in_windows = sum(share(words[i:i + window]) for i in starts) / len(starts)
-
     lines = [line.strip() for line in text.split('\n') if line.strip()]
     in_lines = share(lines) if len(lines) >= 5 else 0.0
     return max(in_windows, in_lines)
@@ -55,7 +52,6 @@ def prose_reason(text, min_words=20, max_words=1_000_000, max_symbols=0.3, max_r
     if not text.isascii():              # scripts without spaces: about two characters make a word
         n_words = max(n_words, sum(c > '\u0e00' for c in text) // 2)
     head = text[:100_000]               # enough to judge by
-
     if n_words < min_words:
         return 'short'
     if max_words and n_words > max_words:
@@ -83,7 +79,6 @@ def code_reason(text, chance=0.0, max_line=1000, mean_line=100, min_alphanumeric
     dropped if chance, in [0, 1) and drawn from the text, is below them."""
     lines = text.split('\n')
     head = '\n'.join(lines[:5])
-
     if '\0' in text:
         return 'binary'
     if max_line and max(map(len, lines)) > max_line:
@@ -136,7 +131,6 @@ def url_reason(url, blocked=(), allowed=()):
     host = host.rstrip('.').removeprefix('www.')
     names = host.split('.')
     domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
-
     if domains & set(allowed):
         return None
     if domains & set(blocked):
@@ -166,7 +160,6 @@ def messages_reason(messages):
     """Why a conversation is dropped, or None."""
     roles = [m['role'] for m in messages if m['role'] != 'system']
     answers = [m['content'] for m in messages if m['role'] == 'assistant']
-
     if not answers:
         return 'no answer'
     if roles[0] != 'user' or any(a == b and b != 'tool' for a, b in zip(roles, roles[1:])):

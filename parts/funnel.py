@@ -39,6 +39,11 @@ class Funnel:
         entry = self.malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})
         entry['records'] += 1
 
+    def unread(self):
+        """'2 files could not be read, a.txt because of line 1: ...'"""
+        first = [f', {path} because of {m["first"]}' for path, m in self.malformed.items()][:1]
+        return f'{len(self.malformed)} files could not be read' + ''.join(first)
+
     def count_words(self, text, kept):
         """Which words a document holds, to see later which of them vanished."""
         words = set(re.findall(r'[^\W\d_]{3,}', text.lower()))
