@@ -14,9 +14,8 @@ one, its text under `text` or `content`; any of them may be gzipped. One single 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. A document that is dropped is counted, with the reason.
 
-Input may be larger than memory. It is cut into shards, which several processes clean. What stays waits,
-compressed, in out_dir/.work. A finished shard is never done again: after a crash, a full disk or a kill, the
-same command resumes. Memory grows with the number of documents only, by about 100 bytes each.
+Input may be larger than memory. It is cut into shards, which several processes clean. A finished shard waits
+in out_dir/.work and is never done again: after a crash, a full disk or a kill, the same command resumes.
 
 Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a document ends with
 <|endoftext|>), val_<source>.bin if there are several sources, tokenizer.json, meta.json, report.md and
@@ -104,7 +103,7 @@ write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for trai
 temperature = 1.0               # > 0: sources without weights get shares ~ tokens ^ (1 / temperature)
 mix_tokens = 0                  # >= 0: training tokens to mix; 0 = as many as the sources hold
 chat_format = 'messages'        # messages | alpaca | vicuna: of sft
-audit = 0                       # >= 0: so many random samples per reason in audit.md, for you to read
+audit = 0                       # >= 0: samples per reason in audit.md, 3 at least; and words that vanish
 config = configure(globals())
 
 # --- settings that need each other --------------------------------------------------------------------------
@@ -219,8 +218,8 @@ def by_rules(doc, tally):
         return None
     if kind == 'sft':
         programs = filters.programs(record['messages']) if parse else []
-        wrong = 'code does not parse' if any(map(texts.syntax_error, programs)) else None
-        return filters.messages_reason(record['messages']) or wrong
+        reason = 'code does not parse' if any(map(texts.syntax_error, programs)) else None
+        return filters.messages_reason(record['messages']) or reason
     if kind == 'preference':
         return filters.preference_reason(record, min_margin, min_agreement)
     if doc['mode'] == 'code':
@@ -329,14 +328,13 @@ def near_keys(text):
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        fetched = [file for file in shards[i]['files'] if 'url' in file]
-        for file in fetched:
-            files.fetch(file['url'], file['sha256'], file['path'])
-        account = funnel.Funnel(n_samples)
+        fetched = [files.fetch(file['url'], file['sha256'], file['path'])
+                   for file in shards[i]['files'] if 'url' in file]
+        account = funnel.Funnel(max(3, audit))
         docs.write_shard(i, kept_documents(shards[i], account), account)
         if not keep_downloads:
-            for file in fetched:
-                os.remove(file['path'])
+            for path in fetched:
+                os.remove(path)
     return i
 
 
@@ -349,8 +347,7 @@ read = sum([shard['files'] for shard in shards] + [*examples.values()], [])
 rules = [__file__, *(part.__file__ for part in PARTS), url_block, url_allow, toxic_words, *benchmarks]
 state = corpus.state_of(config, LATER, read + [{'path': path} for path in rules if path])
 
-n_samples = max(3, audit)
-account = funnel.Funnel(n_samples)
+account = funnel.Funnel(max(3, audit))
 docs = corpus.Corpus(f'{out_dir}/.work', state, account)
 if not single:
     docs.gather(corpus.in_parallel(clean_shard, range(len(shards)), processes, 'cleaning'), max_docs)

@@ -5,7 +5,6 @@ A corpus on its way to the disk: documents by number, and files that are never h
     docs.write_shard(0, documents, funnel_of_shard)     # perhaps in another process
     docs.gather([0])
     docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
-    docs.keep[3], docs.text(3)                          # texts are read from the disk
 
 Copy this file alone: it needs numpy and tqdm.
 """
@@ -25,7 +24,7 @@ def hash64(data):
 
 
 def write_file(path, content):
-    """Write text, under a temporary name first. What UTF-8 cannot hold (a file's name) is escaped."""
+    """Write text, under a temporary name first; half a pair of surrogates is escaped."""
     with open(f'{path}.tmp', 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
         f.write(content)
     os.replace(f'{path}.tmp', path)
@@ -291,7 +290,6 @@ def publish(folder, contents, bins, read, bases=()):
                 os.remove(path)
     if os.path.isdir(at('shards')) and not os.listdir(at('shards')):
         os.rmdir(at('shards'))
-
     for b in bins:
         os.replace(f'{b.path}.tmp', b.path)
     if bases:
@@ -312,7 +310,6 @@ def in_parallel(function, jobs, processes, what):
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
-
     bar = functools.partial(tqdm, total=len(jobs), desc=what, unit=' shards', disable=None)
     n = min(processes or os.cpu_count(), len(jobs))
     if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():

@@ -87,11 +87,9 @@ def probes(k):
 
 
 def minhash(shingles, k=256):
-    """The signature of a set of shingles, uint64 (k,). Two sets agree in an entry with probability J.
-
-    One-permutation hashing (Li, Owen & Zhang 2012): the range of the hashes is cut into k bins; an entry is
-    the smallest hash in its bin. An empty bin takes the entry of the first filled one in an order of its own
-    (optimal densification, Shrivastava 2017)."""
+    """The signature of a set of shingles, uint64 (k,): the smallest hash in each of k bins, which cut their
+    range (one-permutation hashing, Li, Owen & Zhang 2012). An empty bin takes the entry of the first filled
+    one in an order of its own (optimal densification, Shrivastava 2017)."""
     largest = np.uint64(2 ** 64 - 1)
     edges = np.append((np.arange(k) * (2 ** 64 / k)).astype(np.uint64), largest)
     shingles = np.append(shingles, largest)         # stands where no bin is filled
@@ -120,8 +118,7 @@ def simhash(shingles):
 
 
 def simhash_keys(fingerprint, distance):
-    """distance + 1 blocks of the 64 bits, uint64: fingerprints that differ in at most `distance` bits share a
-    block (pigeonhole; Manku, Jain & Sarma 2007)."""
+    """distance + 1 blocks of the bits, uint64: who differs in `distance` bits shares one (Manku 2007)."""
     cuts = [64 * i // (distance + 1) for i in range(distance + 2)]
     return np.array([(fingerprint >> a) & ((1 << (b - a)) - 1) for a, b in zip(cuts, cuts[1:])], np.uint64)
 
@@ -129,9 +126,7 @@ def simhash_keys(fingerprint, distance):
 def clusters(columns, same):
     """For each document, the first one of its cluster, int64 (n,): pairs connect documents (union-find).
     columns: for each band, the keys of all documents, uint64 (n,); same(i, j) decides about two candidates.
-
-    Within a bucket, documents are compared with the first of each group so far: n copies cost n comparisons.
-    After 50 groups no more are compared: many documents that are not alike would cost n^2."""
+    In a bucket, a document is compared with the head of each of 50 groups; all pairs would cost n^2."""
     parent = array.array('q')
 
     def find(i):

@@ -2,13 +2,11 @@
 Filters: why a document is not worth learning from.
 
     prose_reason('buy buy buy buy buy ...')         # 'repetitive', or None: nothing speaks against it
-    code_reason('import os\\n' * 9)                  # 'no keywords'
     url_reason('https://best-casino.com/x')         # 'spam domain'
     messages_reason([{'role': 'user', 'content': 'Are you there?'}])        # 'no answer'
 
-A rule that fits in a sentence belongs here; a rule that takes a paragraph belongs in the evaluation. A limit
-of 0 switches its rule off. Every filter also removes good documents, of some people more than of others, so
-none is silent: each returns its reason.
+A rule that fits in a sentence belongs here; one that takes a paragraph, in the evaluation. A limit of 0
+switches its rule off. Every filter also removes good documents, so none is silent: each returns its reason.
 
 Copy this file alone: it needs numpy.
 """
@@ -27,8 +25,8 @@ def symbol_share(text):
 
 
 def repeated_share(text, window=200):
-    """Share of a text that repeats itself: of its lines, or, if more, of the words within windows of 200. The
-    share of all words would grow with length: Tiny Shakespeare's is 0.87, but 0.3 for 200 words of it."""
+    """Share of a text that repeats itself: of its lines, or, if more, of the words within windows of 200; of
+    all words it would grow with length: 0.87 in Tiny Shakespeare."""
     def share(items):
         return 1 - len(set(items)) / max(1, len(items))
     words = text.lower().split()
@@ -116,7 +114,6 @@ def licence(text):
     return next((name for name, pattern in LICENCES if pattern.search(head)), 'unknown')
 
 
-# --- addresses and words ------------------------------------------------------------------------------------
 SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viagra|cialis|pills|payday|'
                         r'torrent|warez|crack|keygen)s?(?=$|[.\-])|porn')
 
@@ -152,7 +149,6 @@ def toxic_words(text, words):
     return collections.Counter(word for word in found if word in words)
 
 
-# --- conversations and preferences --------------------------------------------------------------------------
 PYTHON_BLOCK = re.compile(r'```(?:python|py)\n(.*?)```', re.S)
 
 

@@ -45,7 +45,7 @@ class Funnel:
         return f'{len(self.malformed)} files could not be read' + ''.join(first)
 
     def count_words(self, text, kept):
-        """Which words a document holds, to see later which of them vanished."""
+        """Count which words a document holds: some may vanish."""
         words = set(re.findall(r'[^\W\d_]{3,}', text.lower()))
         self.counters['words in'].update(words)
         if kept:
@@ -104,7 +104,6 @@ def table(rows):
 
 
 def listed(counter):
-    """'mit: 20, gpl: 1,000'"""
     return ', '.join(f'{name}: {n:,}' for name, n in counter.items()) or 'none'
 
 
@@ -115,7 +114,6 @@ def summary(report, meta, bins):
         row = [s[key] for key in ('name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out')]
         rows.append([*row, listed(s['dropped'])])
     text = table(rows)
-
     config = meta['config']
     rows = [('file', 'documents', 'tokens' if 'dtype' in meta else 'bytes', 'bytes of text')]
     for side, b in bins.items():

@@ -89,7 +89,8 @@ class Classifier:
     def predict(self, text):
         """{label: probability}"""
         ids, values = self.features(text, self.weights.shape[1])
-        return dict(zip(self.labels, self.probabilities(ids, values).tolist()))
+        p = self.probabilities(ids, values)
+        return dict(zip(self.labels, p.tolist()))
 
     @classmethod
     def languages(cls):

@@ -24,7 +24,6 @@ def is_kind(path, endings):
 
 
 def open_file(path, mode='rb', **settings):
-    """A file, decompressed."""
     return (gzip.open if path.endswith('.gz') else open)(path, mode, **settings)
 
 
@@ -178,7 +177,6 @@ def to_record(doc, chat_format='messages'):
 
 
 def size_of(doc):
-    """Bytes of a document's texts."""
     return sum(len(text.encode('utf-8', 'surrogatepass')) for text in doc['texts'])
 
 
@@ -271,7 +269,7 @@ def turns_of(record):
 
 
 def fits_alpaca(roles):
-    """Whether these are questions and answers in turn; there may be a system."""
+    """Whether questions and answers take turns; there may be a system."""
     turns = [role for role in roles if role != 'system']
     return bool(turns) and turns == ['user', 'assistant'] * (len(turns) // 2)
 
