@@ -103,7 +103,7 @@ write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for trai
 temperature = 1.0               # > 0: sources without weights get shares ~ tokens ^ (1 / temperature)
 mix_tokens = 0                  # >= 0: training tokens to mix; 0 = as many as the sources hold
 chat_format = 'messages'        # messages | alpaca | vicuna: of sft
-audit = 0                       # >= 0: samples per reason in audit.md, 3 at least; and words that vanish
+audit = 0                       # >= 0: so many random samples per reason in audit.md, for you to read
 config = configure(globals())
 
 # --- settings that need each other --------------------------------------------------------------------------
@@ -128,8 +128,7 @@ if max_docs and len(sources) > 1:
 shards = files.shards(sources, download_dir, hub, dataset)      # the files that are cleaned together
 weighted = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weighted):
-    raise ValueError('write=text writes every document once; weights, --temperature and --mix_tokens need '
-                     '--write=bins')
+    raise ValueError('weights, --temperature and --mix_tokens repeat documents: they need --write=bins')
 
 # --- what there is to read ----------------------------------------------------------------------------------
 n_files = {name: sum(len(s['files']) for s in shards if s['source'] == name) for name in sources}
@@ -304,8 +303,7 @@ def kept_documents(shard, account):
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
             text = json.dumps(inputs.to_record(doc, chat_format), ensure_ascii=False)
-        # Copies may differ in white space. Conversations that begin alike stay on one side, whatever system
-        # they share.
+        # Copies may differ in white space. Conversations that begin alike stay on one side.
         whole = to_utf8('\n'.join(doc['texts'])).translate(None, b' \t\n\r\f\v')
         start = 1 if doc.get('roles', [''])[0] == 'system' else 0
         yield {'data': to_utf8(text), 'name': doc['path'], 'size': inputs.size_of(doc),
@@ -330,7 +328,7 @@ def clean_shard(i):
     if not docs.has_shard(i):
         fetched = [files.fetch(file['url'], file['sha256'], file['path'])
                    for file in shards[i]['files'] if 'url' in file]
-        account = funnel.Funnel(max(3, audit))
+        account = funnel.Funnel(audit)
         docs.write_shard(i, kept_documents(shards[i], account), account)
         if not keep_downloads:
             for path in fetched:
@@ -347,7 +345,7 @@ read = sum([shard['files'] for shard in shards] + [*examples.values()], [])
 rules = [__file__, *(part.__file__ for part in PARTS), url_block, url_allow, toxic_words, *benchmarks]
 state = corpus.state_of(config, LATER, read + [{'path': path} for path in rules if path])
 
-account = funnel.Funnel(max(3, audit))
+account = funnel.Funnel(audit)
 docs = corpus.Corpus(f'{out_dir}/.work', state, account)
 if not single:
     docs.gather(corpus.in_parallel(clean_shard, range(len(shards)), processes, 'cleaning'), max_docs)
@@ -424,7 +422,7 @@ def encode_shard(shard):
 ending = 'bin' if kind == 'text' else 'jsonl'
 bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in ('train', 'val')}
 if single:
-    for side, (start, end) in {'train': (0, cut), 'val': (cut, n_chars)}.items():
+    for side, start, end in (('train', 0, cut), ('val', cut, n_chars)):
         for text in files.pieces(one_file, start, end):
             bins[side].write(np.array(tok.encode_batch([text])[0], dtype))
             bins[side].bytes += len(to_utf8(text))
@@ -490,16 +488,18 @@ if kind == 'text':
              'separators': not single}
     tok.save(f'{out_dir}/tokenizer.json.new')
 
-pages = {'report.md': funnel.report_md(report, meta, account, bins), 'audit.md': funnel.audit_md(account),
+pages = {'report.md': funnel.report_md(report, meta, account, bins),
          'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
+if audit:
+    pages['audit.md'] = funnel.audit_md(account)
 corpus.publish(out_dir, pages, bins.values(), read, docs.bases if write == 'text' else ())
 docs.forget()
 
 print(funnel.summary(report, meta, bins))
-following = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
-command = f'python {following} --data_dir={out_dir}'
+command = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
+command += f' --data_dir={out_dir}'
 if write == 'text':
     command += f' --streaming={out_dir}/shards'
 if kind == 'text' and tok.kind == 'char':       # the config's prompt may have other characters
     command += ' --sample_prompt='
-print(f'{time.time() - start_time:.1f} s; next: {command}')
+print(f'{time.time() - start_time:.1f} s; next: python {command}')

@@ -284,7 +284,7 @@ def publish(folder, contents, bins, read, bases=()):
     if not bases:
         stay += [file['path'] for file in read]
     stay = set(map(os.path.realpath, stay))
-    for pattern in ('val_*.bin', f'shards/{"[0-9]" * 5}.jsonl.gz'):
+    for pattern in ('val_*.bin', 'audit.md', f'shards/{"[0-9]" * 5}.jsonl.gz'):
         for path in glob.glob(at(pattern)):
             if os.path.realpath(path) not in stay:
                 os.remove(path)

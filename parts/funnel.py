@@ -1,7 +1,7 @@
 """
 The funnel: an account of what came in, what was dropped and why, and what came out; and the report about it.
 
-    funnel = Funnel(n_samples=3)
+    funnel = Funnel(n_samples=20)
     funnel.count('rules', 'short', 90, 90)              # a document of 90 bytes was dropped by the rules
     funnel.count('rules', None, 500, 490)               # another one passed them, 10 bytes lighter
     funnel.stages(['rules'], bins)                      # the table, if it agrees with the files that came out
@@ -15,7 +15,7 @@ class Funnel:
     """Counters by name (a stage's documents, bytes and reasons; licences...), a few samples for each reason,
     and what could not be read. JSON-able, and two can be added."""
 
-    def __init__(self, n_samples=3):
+    def __init__(self, n_samples=0):
         self.counters = collections.defaultdict(collections.Counter)
         self.samples = {}               # {reason: [[chance, path, text], ...]}
         self.malformed = {}             # {path: {'records': how many, 'first': where and why}}

@@ -98,7 +98,7 @@ def test_the_last_line_can_be_typed_and_what_an_earlier_run_left_is_gone(folder,
     again = ['prepare.py', tmp_path / 'mix.py', f'--out_dir={out}', *RAW, '--tokenizer=char',
              '--val_fraction=.5']
     assert f'--data_dir={out} --sample_prompt=\n' in ok(run(*again))
-    assert list(out.glob('shards/*'))                                           # which it has read
+    assert not (out / 'audit.md').exists() and list(out.glob('shards/*'))       # which it has read
     mix(folder, tmp_path, {'web': None})
     assert not (out / 'shards').exists() and (out / 'train.bin').exists()
 
