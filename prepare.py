@@ -35,7 +35,6 @@ from parts import dedup as copies, sources as inputs        # these names are se
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings -----------------------------------------------------------------------------------------------
-# what, and where to
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, or a file, folder or glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
 kind = 'text'                   # text | sft | preference: sft: conversations; preference: two answers each

@@ -253,7 +253,8 @@ class Bin:
 
     def __init__(self, path, separator):
         """separator: the item that ends a document, or None."""
-        self.path, self.separator = path, separator
+        self.path = path
+        self.separator = separator
         self.file = open(f'{path}.tmp', 'wb')
         self.sha256 = hashlib.sha256()
         self.items = self.written = 0       # a document that is repeated counts each time
