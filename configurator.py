@@ -10,10 +10,9 @@ A script states its settings as ordinary assignments, then calls configure once:
 
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
-Config files are Python that assigns the same names. Files and flags apply from left to right. `--help` prints
-every setting. A comment may begin with a rule, as above: a bound, an interval like [0, 1), or the choices. None
-always passes. A setting keeps the type of its default or annotation; an int passes for a float, 1e3 for an int.
-
+Config files are Python that assigns the same names. Files and flags apply from left to right; `--help` prints
+every setting. A comment may begin with a rule: a bound, an interval like [0, 1), or the choices; None always
+passes. A setting keeps the type of its default or annotation; an int passes for a float, 1e3 for an int.
 A mistake is one line on stderr and exit code 2. So is, from then on, each OSError (no such file, disk full)
 and each ValueError that a file of ours raises. Any other exception is a bug and keeps its traceback.
 """
@@ -38,13 +37,12 @@ def configure(namespace):
             print(f'  --{f"{name}={values[name]!r}":<34} {comment}'.rstrip())
         sys.exit()
     while arguments:
-        argument = arguments.pop(0)
-        if not argument.startswith('--'):
-            source = argument
-            new = run_config_file(argument, values)
+        source = arguments.pop(0)
+        if not source.startswith('--'):
+            new = run_config_file(source, values)
         else:
+            name, equals, text = source[2:].partition('=')
             source = 'command line'
-            name, equals, text = argument[2:].partition('=')
             if not equals and name in settings:         # the form "--key value"
                 if not arguments or arguments[0].startswith('--'):
                     raise ValueError(f'--{name} has no value; its default is {values[name]!r}')
@@ -99,8 +97,7 @@ def check(name, value, comment, source):
     number = r'(-?[\d.e*-]+)'
     if ' | ' in rule:
         choices = rule.split(' | ')
-        good = value in choices
-        expected = f'one of: {", ".join(choices)}{closest(str(value), choices)}'
+        good, expected = value in choices, f'one of: {", ".join(choices)}{closest(str(value), choices)}'
     elif m := re.fullmatch(rf'(>=|>|<=|<) {number}', rule):
         good = value is None or OPERATORS[m[1]](value, eval(m[2]))
         expected = rule

@@ -265,7 +265,8 @@ if needs_reference:
                                         eval_pairs)
     found = reference.read(reference_path, len(ref))
     if machine.all_sum(found is not None)[0] < world:       # not all can read it: all compute it
-        log.print(f'computing the reference log-probabilities of {len(ref):,} pairs')
+        if main_process:
+            print(f'computing the reference log-probabilities of {len(ref):,} pairs', flush=True)
         its_model = load(config['init_from'])[0] if state else model
         if reference.fingerprint(its_model) != reference_hash:
             raise ValueError(f'{config["init_from"]} no longer holds the model that this run started from: '
@@ -381,7 +382,7 @@ def save(path, **more):
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
-first = None
+first = {}
 if not state and (needs_reference or loss_type == 'rm'):
     zero, one = torch.zeros(1), torch.ones(1)
     should = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()
@@ -391,7 +392,7 @@ if not state and (needs_reference or loss_type == 'rm'):
         raise ValueError(f'the first {loss_type} loss is {found:.5f} and the KL {kl:.4f}, but policy and '
                          f'reference are the same model: {should:.5f} and 0 are expected; try '
                          f'--dtype=float32, and delete {data_dir}/reference-*.npy')
-log.open(config, init_from == 'resume', step)
+log.begin(config, init_from == 'resume', step)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
@@ -399,7 +400,7 @@ show(config, log.say)
 log.changes(state.get('config', {}), config)
 log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
-        f'cut: {n_cut}')
+        f'cut to {block_size} tokens: {n_cut}')
 log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
         f'{micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')

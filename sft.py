@@ -239,7 +239,7 @@ def answer():
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
-log.open(config, init_from == 'resume', step)
+log.begin(config, init_from == 'resume', step)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's

@@ -15,21 +15,18 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 Ids: the 256 bytes, then the merges in order, then the special tokens, which text can never produce: they are
 inserted by code, by id. They are reserved before pretraining, because a row added later starts untrained.
 
-The decision made here is what the model can see as one unit, and everything after inherits it: data and
-checkpoints carry the hash of their tokenizer.
-
-Copy this file alone: it needs `regex`, and `tiktoken` for speed.
+Copy this file alone: it needs regex and tiktoken; report and gpt2 need parts/fit.py, from_hf parts/hf.py.
 """
-import argparse, collections, functools, gc, hashlib, heapq, itertools, json, math
+import argparse, collections, contextlib, functools, gc, hashlib, heapq, itertools, json, math
 import multiprocessing, os, re, sys, time
-import regex, tiktoken, tiktoken.load
+import regex, tiktoken
 
 # One alternative per kind of chunk, tried from left to right:
 #   a word, with the space or the one symbol before it    ` return`  `.append`  `_name`
 #   up to three digits
 #   symbols, with the newlines and indentation after them ` =`  `():\n        `
 #   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
-# On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns: see LOG.md.
+# On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns (LOG.md).
 PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
            r'|\s{0,256}\n[ \t]*|\s{1,256}(?!\S)|\s{1,256}')      # bounded: tiktoken's regex engine backtracks
 # The same for pure-ASCII text, where the standard library's `re` does it in half the time of `regex`.
@@ -42,12 +39,11 @@ SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|m
                   '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # infilling
                   *(f'<|span_{i}|>' for i in range(54))]                                    # T5; 64 in all
 
-
 # GPT-2's visible form of the 256 bytes: Latin-1's visible characters stand for themselves, the characters
 # from U+0100 on for the other 68 bytes, space and newline among them.
-_visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_others = [b for b in range(256) if b not in _visible]
-BYTE_TO_CHAR = {b: chr(b) for b in _visible} | {b: chr(256 + i) for i, b in enumerate(_others)}
+VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+OTHERS = [b for b in range(256) if b not in VISIBLE]
+BYTE_TO_CHAR = {b: chr(b) for b in VISIBLE} | {b: chr(256 + i) for i, b in enumerate(OTHERS)}
 CHAR_TO_BYTE = {c: b for b, c in BYTE_TO_CHAR.items()}
 
 
@@ -62,16 +58,14 @@ def from_printable(text):
 
 
 def to_utf8(text):
-    """UTF-8 of any str. A lone surrogate is no character: it becomes U+FFFD, as in tiktoken."""
+    """UTF-8 of any str. A lone surrogate is not a character: it becomes U+FFFD, as in tiktoken."""
     try:
         return text.encode()
     except UnicodeEncodeError:
         return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace').encode()
 
 
-# ------------------------------------------------------------------------------------------------------------
-# Training
-
+# --- training -----------------------------------------------------------------------------------------------
 def count_chunks(texts, pattern=PATTERN):
     """Counter of the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
     find = regex.compile(pattern).findall
@@ -85,32 +79,33 @@ def count_chunks(texts, pattern=PATTERN):
     return chunks
 
 
-def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
-    """count_chunks over an iterator in constant memory: batches of documents go to worker processes. The sum
-    does not depend on their number. Workers are forked; where a system cannot fork (Windows), this process
-    does the work."""
-    def batches(characters=4_000_000):
-        batch, size = [], 0
-        for text in texts:
-            batch.append(text)
-            size += len(text)
-            if size >= characters:
-                yield batch
-                batch, size = [], 0
-        yield batch
+def in_batches(texts, characters=4_000_000):
+    """Lists of texts, each of about so many characters."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    yield batch
 
-    processes = processes or os.cpu_count()
-    count, todo = functools.partial(count_chunks, pattern=pattern), batches()
-    first = next(todo)
-    second = next(todo, None)
-    if second is None or processes == 1 or 'fork' not in multiprocessing.get_all_start_methods():
-        total = count(first)
-        for batch in itertools.chain([second] if second else [], todo):
+
+def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
+    """count_chunks over an iterator, in constant memory: batches go to worker processes. Their number does
+    not change the sum. Where a system cannot fork (Windows), this process does the work."""
+    count = functools.partial(count_chunks, pattern=pattern)
+    batches = in_batches(texts)
+    first = list(itertools.islice(batches, 2))
+    batches = itertools.chain(first, batches)
+
+    total = collections.Counter()
+    if len(first) == 1 or processes == 1 or 'fork' not in multiprocessing.get_all_start_methods():
+        for batch in batches:
             total.update(count(batch))
         return total
-    total = collections.Counter()
     with multiprocessing.get_context('fork').Pool(processes) as pool:
-        for counts in pool.imap_unordered(count, itertools.chain([first, second], todo)):
+        for counts in pool.imap_unordered(count, batches):
             total.update(counts)
     return total
 
@@ -121,14 +116,12 @@ def learn_merges(chunks, n_merges):
 
     learn_merges({'low': 1, ' lower': 1, ' lowest': 1}, 2) -> [(108, 111), (256, 119)], that is l+o and lo+w
 
-    The most frequent pair wins; of equals, the one with the smaller ids. Three ideas make it fast enough for
-    Python:
+    The most frequent pair wins; of equals, the one with the smaller ids. Three ideas make it fast in Python:
     - the corpus has few distinct chunks (28 MB of Python: 90,000), so each is stored once, with its count;
     - a merge changes only the chunks that hold its pair, which `where` lists, and only the pair's neighbours
       in them, so `count` is kept up to date and nothing is ever counted again;
     - a chunk is a str whose characters are token ids, and a pair a str of two: searching, splitting and
-      comparing are then single operations of the interpreter, and strings sort as their ids do.
-    """
+      comparing are then single operations of the interpreter, and strings sort as their ids do."""
     words = [to_utf8(chunk).decode('latin-1') for chunk in chunks]      # byte b -> chr(b)
     freq = list(chunks.values())
     count, where = collections.defaultdict(int), collections.defaultdict(list)
@@ -183,28 +176,30 @@ def learn_merges(chunks, n_merges):
     return merges, sum(f * len(word) for word, f in zip(words, freq))
 
 
-# ------------------------------------------------------------------------------------------------------------
-# The tokenizer
-
+# --- the tokenizer ------------------------------------------------------------------------------------------
 class Tokenizer:
     """kind is 'bpe' (single bytes are BPE without merges) or 'char'. vocab[i] is token i as bytes; the
-    special tokens follow. bytes_per_token is the fit to the text it was trained on, None without training."""
+    special tokens follow. bytes_per_token is the fit to the text it was trained on, None without training.
+    text_bytes: how many bytes of text each id is. begin, stop: ids that begin a document, end an answer."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
-        if len(set(special_tokens)) != len(special_tokens):
-            raise ValueError(f'a special token stands twice in {special_tokens}')
-        self.kind, self.vocab, self.pattern, self.bytes_per_token = kind, vocab, pattern, bytes_per_token
+        self.kind = kind
+        self.vocab = vocab
+        self.pattern = pattern
+        self.bytes_per_token = bytes_per_token
         self.special = {name: len(vocab) + i for i, name in enumerate(special_tokens)}
         self.vocab_size = len(vocab) + len(self.special)
-        self.ranks = {token: i for i, token in enumerate(vocab)}            # bytes -> id
-        self.character_ids = {t.decode(): i for i, t in enumerate(vocab)} if kind == 'char' else {}
-        self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
-        self.text_bytes = [len(t) for t in vocab] + [0] * len(self.special)     # id -> bytes of text
-        self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']   # of a document
+        self.all_bytes = [*vocab, *(name.encode() for name in special_tokens)]
+        self.text_bytes = [len(token) for token in vocab] + [0] * len(special_tokens)
+        self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
-        self._bulk = None                                                   # a tiktoken.Encoding, when needed
+        self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id: their rank
+        self.encode_inside = self.encode    # of text that does not begin a document: SentencePiece differs
         self._find = regex.compile(pattern).findall
-        self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)       # most chunks are ones seen before
+        self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)   # most chunks were seen before
+        self._tiktoken = functools.cache(self.to_tiktoken)              # built when it is needed
+        if kind == 'char':
+            self.character_ids = {token.decode(): i for i, token in enumerate(vocab)}
 
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN, processes=None):
@@ -212,26 +207,23 @@ class Tokenizer:
         tokens. The result depends on the text alone, not on its order or on the number of processes."""
         texts = [texts] if isinstance(texts, str) else texts
         if vocab_size < 256 + len(special_tokens):
-            raise ValueError(f'vocab_size {vocab_size} is too small: 256 bytes and {len(special_tokens)} '
-                             f'special tokens need {256 + len(special_tokens)}')
+            raise ValueError(f'{vocab_size=} is too small; bytes and specials: {256 + len(special_tokens)}')
         if pattern != PATTERN:
             try:
                 groups = regex.compile(pattern).groups
             except regex.error as e:
-                raise ValueError(f'the pattern {pattern!r} is no regular expression: {e}') from e
+                raise ValueError(f'the pattern {pattern!r} is not a regular expression: {e}') from e
             if groups:
                 raise ValueError(f'the pattern {pattern!r} has capturing groups; write (?:...) for (...)')
-            pattern += r'|[\s\S]'               # whatever a pattern forgets is a chunk of its own, never lost
+            pattern += r'|[\s\S]'               # a character that the pattern forgets is a chunk of its own
         chunks = count_chunks_parallel(texts, pattern, processes)
         if not chunks:
             raise ValueError('there is no text to train a tokenizer on')
-        collecting = gc.isenabled()
-        gc.disable()                            # millions of objects, no cycles: collecting only costs time
+        gc.disable()                            # millions of objects, no cycles: collecting costs 12 %
         try:
             merges, n_tokens = learn_merges(chunks, vocab_size - 256 - len(special_tokens))
         finally:
-            if collecting:
-                gc.enable()
+            gc.enable()
         vocab = [bytes([b]) for b in range(256)]
         for left, right in merges:
             vocab.append(vocab[left] + vocab[right])
@@ -256,11 +248,30 @@ class Tokenizer:
     @classmethod
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
         """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to
-        50,304, a multiple of 64. From a folder with vocab.bpe and encoder.json (their names may have a
-        prefix), else tiktoken's cache or the network."""
-        encoding = gpt2_encoding(folder)
+        50,304, a multiple of 64. folder has vocab.bpe and encoder.json; None: tiktoken's cache or network."""
+        from parts import fit
+        encoding = fit.gpt2_encoding(folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
         return cls('bpe', vocab, special_tokens, encoding._pat_str)
+
+    @classmethod
+    def from_hf(cls, text):
+        """A Hugging Face tokenizer.json behind the same interface: its functions take the place of ours.
+        <|im_start|> and <|im_end|> are added if they are missing, and need rows in the model: GPT.grown."""
+        from parts import hf
+        reader = hf.Reader(text, from_printable)
+        tokenizer = cls('hf', reader.all_bytes)
+        tokenizer.special = reader.special
+        tokenizer.begin = reader.begin
+        tokenizer.stop = reader.stop
+        tokenizer.text_bytes = reader.text_bytes
+        tokenizer.encode = reader.encode
+        tokenizer.encode_inside = reader.encode_inside
+        tokenizer.encode_batch = reader.encode_batch
+        tokenizer.decode_bytes = reader.decode_bytes
+        tokenizer.decode = reader.decode
+        tokenizer.to_json = reader.to_json
+        return tokenizer
 
     # --- text -> ids -> text
 
@@ -281,45 +292,40 @@ class Tokenizer:
     def _merge_chunk(self, chunk):
         """The merges, replayed on one chunk. The pair whose union has the lowest id goes first, everywhere at
         once: what that creates has higher ids, so it cannot have deserved an earlier turn."""
-        parts = [bytes([b]) for b in to_utf8(chunk)]
-        while len(parts) > 1:
-            best = min(zip(parts, parts[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
+        pieces = [bytes([b]) for b in to_utf8(chunk)]
+        while len(pieces) > 1:
+            best = min(zip(pieces, pieces[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
             union = best[0] + best[1]
             if union not in self.ranks:
                 break
-            merged, i = [], 0
-            while i < len(parts):
-                hit = i + 1 < len(parts) and (parts[i], parts[i + 1]) == best
-                merged.append(union if hit else parts[i])
-                i += 1 + hit
-            parts = merged
-        return [self.ranks[part] for part in parts]
+            i = 0
+            while i + 1 < len(pieces):
+                if (pieces[i], pieces[i + 1]) == best:
+                    pieces[i:i + 2] = [union]
+                i += 1
+        return [self.ranks[piece] for piece in pieces]
 
     def encode_batch(self, texts):
         """[encode(text) for text in texts], by tiktoken's Rust on all cores where it can."""
         if self.kind == 'char' or len(self.vocab) == 256:
             return [self.encode(text) for text in texts]
-        if self._bulk is None:
-            self._bulk = self.to_tiktoken()
-        return self._bulk.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
+        return self._tiktoken().encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
 
     def decode_bytes(self, ids):
         """The bytes of ids; special tokens as their names. One token may be a part of a character only."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit a vocabulary of '
-                             f'{self.vocab_size}')
+            raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit {self.vocab_size} tokens')
         return b''.join([self.all_bytes[i] for i in ids])
 
     def decode(self, ids):
-        """The text of ids. Bytes that are no UTF-8, as when ids end within a character, become U+FFFD."""
+        """The text of ids. Bytes that are not UTF-8, as when ids end within a character, become U+FFFD."""
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
     def heal(self, ids):
-        """Token healing, for a prompt that ends where no token would: its ids without the last, and the ids
-        that may come instead, those whose bytes begin with the last one's. A prompt that ends in `):` may so
-        go on with the one token `):\\n    `, as all text that the model has seen. Behind a special token, or
-        in an empty prompt, there is nothing to heal: ids, None."""
+        """Token healing, for a prompt that ends where no token would: we drop its last token and let the
+        model choose one that starts with the same bytes, so that a prompt ending in `):` may continue with
+        `):\\n    `. -> (ids without the last, the ids to choose from), or (ids, None): nothing to heal."""
         if not ids or not self.text_bytes[ids[-1]]:
             return ids, None
         last = self.all_bytes[ids[-1]]
@@ -331,8 +337,8 @@ class Tokenizer:
         after it, in every turn. A user's hi and an assistant's yo give
             <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nyo<|im_end|>\\n
             0           0   0 0 0         0 0           0        0 1 1         0
-        Each part is encoded by itself, so content cannot merge with the frame or forge a special token, and
-        the chat without its answer, plus add_generation_prompt, is the exact prefix of the chat with it."""
+        Each part is encoded by itself, so content cannot merge with the frame or forge a special token. The
+        chat without its answer, plus add_generation_prompt, is the exact prefix of the chat with it."""
         if not {'<|im_start|>', '<|im_end|>'} <= self.special.keys():
             raise ValueError('this tokenizer has no <|im_start|> and <|im_end|>; chat needs a bpe tokenizer '
                              'with them')
@@ -354,10 +360,6 @@ class Tokenizer:
             mask += [0] * len(header)
         return ids, mask
 
-    def encode_inside(self, text):
-        """The ids of text that does not begin a document. Only SentencePiece makes a difference."""
-        return self.encode(text)
-
     # --- disk and the outside world
 
     def to_json(self):
@@ -378,15 +380,15 @@ class Tokenizer:
             with open(path, encoding='utf-8') as f:
                 d = json.load(f)
             if 'added_tokens' in d:
-                return HFTokenizer(json.dumps(d))
+                return cls.from_hf(json.dumps(d))
             if d['format'] != FORMAT or d['kind'] not in ('bpe', 'char'):
                 raise ValueError(f'format {d["format"]!r}, kind {d["kind"]!r}')
             from_text = str.encode if d['kind'] == 'char' else from_printable
             vocab = [from_text(token) for token in d['vocab']]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
         except (KeyError, TypeError, ValueError, regex.error) as e:     # ValueError: cut off, or no UTF-8
-            raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); '
-                             'make one: python tokenizer.py --input=FOLDER --out=tokenizer.json') from e
+            raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); make one: python '
+                             'tokenizer.py --input=FOLDER --out=tokenizer.json') from e
 
     @property
     def hash(self):
@@ -396,178 +398,29 @@ class Tokenizer:
 
     def to_tiktoken(self):
         """A tiktoken.Encoding with the same ids."""
-        if self.kind == 'char':
-            raise ValueError('tiktoken has byte-level tokenizers only; a char tokenizer cannot be exported')
+        if self.kind != 'bpe':
+            raise ValueError(f'tiktoken has byte-level BPE only; a {self.kind} tokenizer cannot be exported')
         return tiktoken.Encoding('nanoparrot', pat_str=self.pattern, mergeable_ranks=self.ranks,
                                  special_tokens=self.special)
 
 
-class HFTokenizer(Tokenizer):
-    """The tokenizer.json of a Hugging Face model, byte-level BPE or SentencePiece, read by their `tokenizers`
-    and seen through the interface above. Roles that have other names there, such as <s> and </s>, are found
-    by those names; <|im_start|> and <|im_end|> are added where they are missing, and need rows in the model:
-    GPT.grown."""
-
-    def __init__(self, text):
-        try:
-            from tokenizers import Tokenizer as Reader
-        except ImportError as e:
-            raise ModuleNotFoundError('a Hugging Face tokenizer.json needs: pip install tokenizers') from e
-        try:
-            self.hf = Reader.from_str(text)
-        except Exception as e:                      # tokenizers raises nothing more special
-            raise ValueError(str(e)) from e
-        self.hf.encode_special_tokens = True        # a user's '</s>' is four characters
-        self.hf.no_padding()
-        self.hf.no_truncation()
-        self.hf.add_special_tokens(['<|im_start|>', '<|im_end|>'])
-        form = json.loads(self.hf.to_str())
-        self.special = {t['content']: t['id'] for t in form['added_tokens'] if t['special']}
-        others = {t['id']: t['content'].encode() for t in form['added_tokens'] if not t['special']}
-        of_bytes = 'ByteLevel' in json.dumps([form['pre_tokenizer'], form['decoder']])
-        self.kind, self.vocab_size = 'hf', max(self.hf.get_vocab().values()) + 1
-        self.bytes_per_token = None                 # on the text it was trained on: it does not say
-        self.all_bytes = [b''] * self.vocab_size    # a vocabulary may have holes
-        for token, id in self.hf.get_vocab().items():
-            byte = re.fullmatch('<0x([0-9A-F]{2})>', token)             # SentencePiece's way to write one
-            self.all_bytes[id] = token.encode() if token in self.special else others.get(id) or (
-                from_printable(token) if of_bytes else bytes([int(byte[1], 16)]) if byte else
-                token.replace('\u2581', ' ').encode())
-        self.text_bytes = [len(token) for token in self.all_bytes]
-        for id in self.special.values():
-            self.text_bytes[id] = 0
-        end, begin = (next((self.special[name] for name in names if name in self.special), None)
-                      for names in (('<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'),
-                                    ('<|begin_of_text|>', '<s>', '<bos>')))
-        if end is not None:
-            self.special['<|endoftext|>'] = end     # by our name, too
-        self.begin = [id for id in (end if begin is None else begin,) if id is not None]
-        self.stop = [id for id in (end, self.special['<|im_end|>']) if id is not None]
-        self.lead = self.decode_bytes(self.encode('a')) == b' a'    # SentencePiece begins with a blank
-
-    def encode(self, text):
-        return self.hf.encode(text, add_special_tokens=False).ids
-
-    def encode_batch(self, texts):
-        return [e.ids for e in self.hf.encode_batch(list(texts), add_special_tokens=False)]
-
-    def encode_inside(self, text):
-        newline = self.encode('\n')                 # the blank that begins a document goes before this
-        both = self.encode('\n' + text)
-        return both[len(newline):] if self.lead and both[:len(newline)] == newline else self.encode(text)
-
-    def decode_bytes(self, ids):        # a model may have more rows than there are ids; those are nothing
-        return super().decode_bytes(id for id in ids if id < self.vocab_size)
-
-    def decode(self, ids):
-        text = super().decode(ids)
-        return text[1:] if self.lead and text.startswith(' ') else text
-
-    def to_json(self):
-        return json.loads(self.hf.to_str())
-
-    def to_tiktoken(self):
-        raise ValueError('a Hugging Face tokenizer cannot be exported to tiktoken')
-
-
-def gpt2_encoding(folder=None):
-    """GPT-2's tiktoken.Encoding, from folder's vocab.bpe and encoder.json, or tiktoken's cache or network."""
-    if folder is None:
-        return tiktoken.get_encoding('gpt2')
-    here = sorted(os.listdir(folder))
-    files = {end: [f for f in here if f.endswith(end)] for end in ('vocab.bpe', 'encoder.json')}
-    if not all(files.values()):
-        raise ValueError(f'{folder} must hold vocab.bpe and encoder.json of GPT-2; it holds '
-                         f'{here[:9]}')
-    bpe, encoder = (os.path.join(folder, names[0]) for names in files.values())
-    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=bpe, encoder_json_file=encoder)
-    pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-    return tiktoken.Encoding('gpt2', pat_str=pattern, mergeable_ranks=ranks,
-                             special_tokens={'<|endoftext|>': 50256})
-
-
-# ------------------------------------------------------------------------------------------------------------
-# The fit report and the command line
-
+# --- the command line ---------------------------------------------------------------------------------------
 def read_texts(path):
-    """The .py, .md and .txt files of a folder (or one file), sorted; what is not UTF-8 is passed over."""
+    """The .py, .md and .txt files of a folder, sorted, or one file. A file that is not UTF-8 is skipped."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; expected a text file or a folder of .py, .md or '
-                                '.txt files')
+        raise FileNotFoundError(f'{path} does not exist; expected a text file or a folder of .py .md .txt')
     if path.endswith('.gz'):
         raise ValueError(f'{path}: .gz is not read here; unpack it')
     folder = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names]
     for file in sorted(folder) if os.path.isdir(path) else [path]:
         if file.endswith(('.py', '.md', '.txt')) or file == path:
-            try:
-                with open(file, encoding='utf-8', newline='') as f:
-                    yield f.read()
-            except UnicodeDecodeError:
-                pass
-
-
-SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
-
-
-def report(tokenizer, texts, gpt2=None):
-    """How well a tokenizer fits some texts, beside GPT-2's (a tiktoken.Encoding or None): text to print."""
-    texts = [text for text in texts if text]
-    if not texts:
-        raise ValueError('there is no text to report on')
-    encoders = {'this': tokenizer.encode} | ({'gpt2': gpt2.encode_ordinary} if gpt2 else {})
-    show = {'this': lambda i: printable(tokenizer.all_bytes[i]),
-            'gpt2': lambda i: printable(gpt2.decode_single_token_bytes(i))}
-    n_bytes = sum(len(to_utf8(text)) for text in texts)
-    lines = [f'{len(texts):,} files, {n_bytes / 1e6:.2f} MB', '',
-             f'{"vocabulary":>10} {"size":>7} {"bytes/token":>12} {"tokens/file":>12} {"tokens":>12}']
-    totals = {}
-    for name in encoders:
-        encoded = tokenizer.encode_batch(texts) if name == 'this' else gpt2.encode_ordinary_batch(texts)
-        size, n = tokenizer.vocab_size if name == 'this' else gpt2.n_vocab, sum(map(len, encoded))
-        totals[name] = n
-        lines.append(f'{name:>10} {size:>7,} {n_bytes / n:>12.2f} {n / len(texts):>12,.0f} {n:>12,}')
-    if gpt2:
-        ratio = totals['gpt2'] / totals['this']
-        lines += ['', f'gpt2 needs {ratio:.2f} times the tokens: {ratio:.2f} times the FLOPs for the same '
-                      'text, and 1,024 tokens',
-                  f'of this tokenizer hold as much as {1024 * ratio:,.0f} of gpt2. That is what a mismatched '
-                  'tokenizer costs.']
-    if tokenizer.bytes_per_token:
-        here, home = n_bytes / totals['this'], tokenizer.bytes_per_token
-        lines += ['', f'On the text it was trained on: {home:.2f} bytes/token, here {here:.2f}; a tokenizer '
-                      'trained on text',
-                  f'like this could save up to {max(0.0, 1 - here / home):.0%} of the tokens.' if here < home
-                  else 'like its own: it fits.']
-    if tokenizer.kind == 'char':        # every word is split, and a keyword may have characters without id
-        return '\n'.join(lines)
-
-    words = collections.Counter(word for text in texts for word in re.findall(r'[^\W\d]\w+', text))
-    top = words.most_common(20_000)
-    lines += ['', 'tokens per word (with the space before it; the 20,000 most frequent words, '
-                  'weighted): ' + ', '.join(
-        f'{name} {sum(n * len(encode(" " + w)) for w, n in top) / max(1, sum(n for _, n in top)):.2f}'
-        for name, encode in encoders.items())]
-    split = [(w, n) for w, n in top if min(len(tokenizer.encode(w)), len(tokenizer.encode(' ' + w))) > 1][:15]
-    lines += ['the most frequent words that get split:']
-    lines += [f'  {n:>8,}  {w:<20} ' + '   '.join(
-        f'{name}: ' + ' '.join(map(show[name], encode(' ' + w))) for name, encode in encoders.items())
-        for w, n in split]
-
-    lines += ['', 'pieces of keywords (alone / after a space) and of indentation (alone / after a newline):']
-    for name, encode in encoders.items():
-        lines.append(f'  {name:>5}: ' + '  '.join(f'{w} {len(encode(w))}/{len(encode(" " + w))}' for w in (
-            'def', 'class', 'return', 'import', 'self', 'print', 'None')) + '  ' + '  '.join(
-            f'{k} spaces {len(encode(" " * k))}/{len(encode(chr(10) + " " * k))}' for k in (4, 8, 12)))
-    lines += ['', SAMPLE.rstrip()]
-    for name, encode in encoders.items():
-        ids = encode(SAMPLE)
-        lines.append(f'  {name:>5}: {len(ids)} tokens: ' + ' | '.join(map(show[name], ids)))
-    return '\n'.join(lines)
+            with contextlib.suppress(UnicodeDecodeError), open(file, encoding='utf-8', newline='') as f:
+                yield f.read()
 
 
 def main():
-    as_it_is = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=as_it_is)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument('--input', help='train on this file or folder')
     parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + specials (32768)')
     parser.add_argument('--out', default='tokenizer.json', help='where the trained tokenizer goes')
@@ -575,11 +428,8 @@ def main():
     parser.add_argument('--report', help='a file or folder to measure the fit on')
     parser.add_argument('--gpt2', help="folder with GPT-2's vocab.bpe and encoder.json")
     args = parser.parse_args()
-    if not args.input and not (args.load and args.report):
-        parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure; see '
-                     '--help')
-    if args.input and args.load:
-        parser.error('--input trains a tokenizer and --load reads one: give one of them')
+    if bool(args.input) == bool(args.load) or not (args.input or args.report):
+        parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure')
     try:
         if args.input:
             start = time.time()
@@ -589,15 +439,9 @@ def main():
             print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes per '
                   f'token on its own text, hash {tokenizer.hash}, {time.time() - start:.1f} s')
         if args.report:
-            try:
-                gpt2 = gpt2_encoding(args.gpt2)
-            except OSError as e:                    # requests' errors are OSErrors
-                if args.gpt2:
-                    raise
-                gpt2 = None
-                print(f"gpt2's vocabulary is not at hand ({type(e).__name__}); for the comparison: "
-                      '--gpt2=FOLDER with its vocab.bpe and encoder.json\n')
-            print(report(Tokenizer.load(args.load or args.out), read_texts(args.report), gpt2))
+            from parts import fit
+            tokenizer = Tokenizer.load(args.load or args.out)
+            print(fit.report(tokenizer, read_texts(args.report), printable, fit.gpt2_if_at_hand(args.gpt2)))
     except (OSError, ValueError) as e:
         print(f'error: {e}', file=sys.stderr)
         sys.exit(2)

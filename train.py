@@ -239,8 +239,9 @@ epochs = max_steps * (batch_size - n_replay) * task.n_text / max(1, n_train)
 n_parameters = sum(p.numel() for p in model.parameters())
 n_forward = per_rank // micro_batch_size
 mixture = data.Mixture({} if stream else meta, state.get('seen', ()))
-log.open(config, init_from == 'resume', step)
+watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
 log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: weights, moments, a copy while saving; best
+log.begin(config, init_from == 'resume', step)
 log.keep(os.path.join(data_dir, 'tokenizer.json'))
 log.keep(os.path.join(data_dir, 'meta.json'), 'data.json')
 show(config, log.say)
@@ -258,10 +259,10 @@ for text in mixture.describe(n_train, epochs):
     log.say(f'  note     {text}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
-watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 is_code = texts.is_code(tokenizer.decode(bins['val'][:100_000].tolist()).split('<|endoftext|>')[:4])
 prompt = sample_prompt or tokenizer.begin or [int(bins['val'][0])]     # a text, or ids
+vals = state.get('vals', [])     # [step, val_loss] of each evaluation
 first_step = step
 stopping = False                # on Ctrl-C or SIGTERM
 timer = journal.Timer()
@@ -291,7 +292,9 @@ while True:
                 if main_process:
                     save_checkpoint(log.path('best.pt'), gpt, step=step, best_val=best_val, config=config,
                                     tokenizer_hash=tokenizer.hash)
-            found = watch.diagnose(step, val_loss, math.log(vocab_size), warmup_steps, max_steps)
+            vals.append([step, val_loss])
+            ln_v = math.log(vocab_size)
+            found = optim.diagnose(vals, watch.last_loss(), ln_v, step, warmup_steps, max_steps)
             if found and objective == 'clm':
                 log.note(step, *found)
 
@@ -303,7 +306,7 @@ while True:
             states = [machine.whole(state) for state in optim.states(optimizers)]
             positions = machine.gather(stream.state) if stream else []
             if main_process:
-                save_checkpoint(f'{last_path}.new', gpt, step=step, best_val=best_val, vals=watch.vals,
+                save_checkpoint(f'{last_path}.new', gpt, step=step, best_val=best_val, vals=vals,
                                 seen=mixture.seen.tolist(), optimizers=states, scaler=scaler.state_dict(),
                                 stream=positions, shards=[os.path.basename(path) for path in shards],
                                 tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'],

@@ -10,7 +10,8 @@ import os
 
 import numpy
 from peers import python_documents
-from tokenizer import PATTERN, Tokenizer, gpt2_encoding, to_utf8
+from parts.fit import gpt2_encoding
+from tokenizer import PATTERN, Tokenizer, to_utf8
 
 PATTERNS = {
     'gpt2': r"'(?:[sdmt]|ll|ve|re)| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",

@@ -8,7 +8,8 @@ import sys
 
 import torch
 from peers import in_turn, median, timed
-from model import GPT, GPTConfig, activation_bytes
+from model import GPT, GPTConfig
+from parts.planner import activation_bytes
 
 SHAPES = {'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256), 8),
           'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 8),
@@ -50,6 +51,6 @@ if __name__ == '__main__':
             a, b = in_turn(names, 3, __file__).values()
             ms = [1000 * median([r[0] for r in rows]) for rows in (a, b)]
             mb = [max(r[1] for r in rows) for rows in (a, b)]
-            planned = [activation_bytes(c, B, torch.bfloat16, k, device) / 2 ** 20 for k in (False, True)]
+            planned = [activation_bytes(vars(c), B, 2, k, device == 'cpu') / 2 ** 20 for k in (False, True)]
             print(f'{shape:>18}{ms[0]:>8.0f}{ms[1]:>10.0f}{median([q[0] / p[0] for p, q in zip(a, b)]):>8.2f}'
                   f'   {mb[0]:.0f}, {mb[1]:.0f}   {planned[0]:.0f}, {planned[1]:.0f}', flush=True)

@@ -10,6 +10,7 @@ import sys
 import torch
 from peers import in_turn, median, timed
 from model import GPT, GPTConfig
+from parts import optim
 
 SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128), 12),
           'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256), 8),
@@ -24,7 +25,7 @@ def steps(shape, who, dtype):
     x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
     if who == 'ours':
         model = GPT(c)
-        optimizer = torch.optim.AdamW(model.parameter_groups(0.1), 1e-4, fused=True)
+        [optimizer] = optim.build(model, 'adamw', 1e-4, (0.9, 0.999), 0.1)
         loss_of = lambda: model(x, y)[1]
     else:
         import transformers

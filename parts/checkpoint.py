@@ -31,11 +31,14 @@ def write(path, state):
 
 
 def find(path):
-    """The checkpoint that is meant by path, a file or the folder of a run: best.pt, or else last.pt."""
+    """The checkpoint that is meant by path: a file; best.pt, or else last.pt, of the folder of a run; or the
+    folder itself, if it is one of Hugging Face."""
     if os.path.isdir(path):
         for name in ('best.pt', 'last.pt'):
             if os.path.exists(os.path.join(path, name)):
                 return os.path.join(path, name)
+        if any(name.endswith('.safetensors') for name in os.listdir(path)):
+            return path
         raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; train there first: '
                                 f'python train.py --out_dir={path}')
     if not os.path.exists(path):
@@ -113,22 +116,22 @@ def same_tokenizer(one, its_hash, other, other_hash):
     """Refuse a model and data whose ids mean different text. one, other: their paths, for the message. A hash
     that is None is not known, and passes."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
-        raise ValueError(f'{one} was made with tokenizer {its_hash}, {other} with {other_hash}: their ids mean '
-                         'different text')
+        raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: '
+                         'their ids mean different text')
 
 
 def same_data(last_path, its_digest, path, digest, out_dir):
     """Refuse to resume on other data."""
     if its_digest != digest:
-        raise ValueError(f'{path} is not the data that {last_path} was trained on; resume with those, or start '
-                         f'from its weights: --init_from={out_dir} and another --out_dir')
+        raise ValueError(f'{path} is not the data that {last_path} was trained on; resume with those, or '
+                         f'start from its weights: --init_from={out_dir} and another --out_dir')
 
 
 def check_context(init_from, context, block_size):
     """Refuse sequences that are longer than a model's context."""
     if block_size > context:
-        raise ValueError(f'{init_from} has a context of {context} tokens, fewer than block_size={block_size}; set '
-                         f'--block_size={context}')
+        raise ValueError(f'{init_from} has a context of {context} tokens, fewer than '
+                         f'block_size={block_size}; set --block_size={context}')
 
 
 def check_pretraining(last_path, state, config, meta, shards, world):
@@ -166,8 +169,8 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
     padded = from_hf and its_hash == tokenizer.hash     # with rows that no token has
     if model.config.vocab_size != tokenizer.vocab_size and not padded:
         raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
-                         f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, or '
-                         'take the weights over with --extend_vocab=True')
+                         f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, '
+                         'or take the weights over with --extend_vocab=True')
     same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash)
     return model
 

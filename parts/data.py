@@ -68,7 +68,7 @@ def sequences(data, starts, block_size):
     """Inputs and targets at the given starts: two int64 arrays (B, T), the second one token later. data: a
     bin, or a list with the bin of each row."""
     bins = data if isinstance(data, list) else [data] * len(starts)
-    rows = [ids[s:s + block_size + 1].astype(np.int64) for ids, s in zip(bins, starts)]     # +1: the last target
+    rows = [ids[s:s + block_size + 1].astype(np.int64) for ids, s in zip(bins, starts)]     # +1: last target
     rows = np.stack(rows)
     return rows[:, :-1], rows[:, 1:]
 
@@ -90,8 +90,8 @@ def open_replay(replay_dir, block_size, n_replay, batch_size):
     """The training bin of earlier data, of which n_replay sequences of a step are taken, and its
     meta.json."""
     if not 0 < n_replay < batch_size:
-        raise ValueError(f'replay_dir={replay_dir}: replay must make 1 to {batch_size - 1} of the {batch_size} '
-                         f'sequences of a step, not {n_replay}')
+        raise ValueError(f'replay_dir={replay_dir}: replay must make 1 to {batch_size - 1} of the '
+                         f'{batch_size} sequences of a step, not {n_replay}')
     meta, bins = open_bins(replay_dir, block_size, ('train',))
     return bins['train'], meta
 
@@ -141,8 +141,8 @@ def mix(h):
 def check_vocabulary(data_dir, found, vocab_size):
     """Refuse data with another vocabulary than the config asks for; 0 asks for none."""
     if vocab_size not in (0, found):
-        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {found}; leave it at 0, or '
-                         f'prepare them with --vocab_size={vocab_size}')
+        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {found}; leave it at 0, '
+                         f'or prepare them with --vocab_size={vocab_size}')
 
 
 class Mixture:
@@ -207,7 +207,7 @@ class Stream:
         """Continue at a position."""
         self.state = list(state)
         self.documents = self._documents(*state)
-        self.waiting = []                           # [position, ids] of documents that were read and not taken
+        self.waiting = []                   # [position, ids] of documents that were read and not taken
 
     def _documents(self, epoch, first, line, token):
         """Without end: the position and the ids of each document, from a position on."""

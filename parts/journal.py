@@ -2,7 +2,7 @@
 The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and one run at a time in a folder.
 
     log = Journal('out/base', main_process=True)
-    log.open(config, resumed=False, step=0)
+    log.begin(config, resumed=False, step=0)
     log.say('hello')                            # to the terminal and to train.log
     log.metrics(step=1, loss=9.01)              # a line of metrics.jsonl
     log.note(7, 'skip', 'loss nan: ...')        # both
@@ -27,7 +27,7 @@ class Journal:
     def path(self, name):
         return os.path.join(self.out_dir, name)
 
-    def open(self, config, resumed, step):
+    def begin(self, config, resumed, step):
         """Take the folder: lock it, then begin new files, or cut the old ones back to `step`."""
         if not self.main_process:
             return
@@ -74,11 +74,6 @@ class Journal:
             with open(self.path(file), 'a', encoding='utf-8', newline='\n') as f:
                 f.write(text + '\n')
 
-    def print(self, text):
-        """To the terminal only, before the folder is open."""
-        if self.main_process:
-            print(text, flush=True)
-
     def metrics(self, **values):
         self.say(json.dumps(values), 'metrics.jsonl')
 
@@ -101,7 +96,10 @@ class Journal:
 
     def need_space(self, n_bytes):
         """Refuse to begin where the checkpoints will not fit."""
-        if self.main_process and (free := shutil.disk_usage(self.out_dir).free) < n_bytes:
+        folder = os.path.abspath(self.out_dir)
+        while not os.path.exists(folder):
+            folder = os.path.dirname(folder)
+        if self.main_process and (free := shutil.disk_usage(folder).free) < n_bytes:
             raise ValueError(f'{self.out_dir} has {free / 1e9:.2f} GB free, the checkpoints need '
                              f'{n_bytes / 1e9:.2f}; make room, choose another --out_dir, or --keep=1')
 
@@ -117,7 +115,7 @@ class Journal:
             self.say(f'stopped at step {step}, as asked; {self.path("last.pt")} is saved; resume: the same '
                      'command with --init_from=resume')
         else:
-            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; all is in {self.out_dir}')
+            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; see {self.out_dir}')
             self.say(f'next: {command}' if command else '')
 
 

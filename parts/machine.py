@@ -168,8 +168,8 @@ def shard(model, how, dtype):
     is not in a block: embedding, last norm, head."""
     if how == 'fsdp' and dist.is_initialized():
         if dtype == 'float16':
-            raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have to '
-                             'agree on; use --dtype=bfloat16 or --dtype=float32')
+            raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have '
+                             'to agree on; use --dtype=bfloat16 or --dtype=float32')
         from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
         from torch.distributed.fsdp import fully_shard
         mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))

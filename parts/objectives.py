@@ -117,7 +117,7 @@ class Objective:
     def __init__(self, name, document_mask, tokenizer, block_size, seed):
         self.name, self.document_mask, self.block_size, self.seed = name, document_mask, block_size, seed
         self.special = tokenizer.special                # {name: id}
-        self.n_ordinary = len(tokenizer.vocab)          # the other tokens
+        self.n_ordinary = tokenizer.vocab_size - len(tokenizer.special)
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
         if document_mask and name != 'clm':
             raise ValueError(f'document_mask is for --objective=clm, not {name}')
@@ -125,8 +125,8 @@ class Objective:
         if document_mask:
             needs = '<|endoftext|>'
         if needs and needs not in self.special:
-            raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data has '
-                             f'no special token {needs}; prepare several documents, or with --tokenizer=bpe')
+            raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data '
+                             f'has no special token {needs}; prepare documents, or with --tokenizer=bpe')
 
     def apply(self, x, y, step, rows):
         """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs,

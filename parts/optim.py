@@ -36,8 +36,8 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
 
     if zero1 and torch.distributed.is_initialized():
         from torch.distributed.optim import ZeroRedundancyOptimizer     # costs a second to import
-        return [ZeroRedundancyOptimizer(params, algorithm, **settings) for algorithm, params, settings in parts]
-    return [algorithm(params, **settings) for algorithm, params, settings in parts]
+        return [ZeroRedundancyOptimizer(params, kind, **settings) for kind, params, settings in parts]
+    return [kind(params, **settings) for kind, params, settings in parts]
 
 
 def states(optimizers):
@@ -71,7 +71,7 @@ def restore(model, weights, optimizers, optimizer_states):
 
 
 def change(before, after):
-    """The norm of the change of a matrix over its norm: about 1e-3 in a step is usual, 1e-5 hardly moves, 1e-1
+    """The norm of the change of a matrix over its norm. About 1e-3 a step is usual, 1e-5 hardly moves, 1e-1
     tears apart."""
     ratio = (after - before).norm() / before.norm().clamp(min=1e-12)
     return getattr(ratio, 'full_tensor', lambda: ratio)().item()
@@ -119,7 +119,6 @@ class Guard:
         self.skipped_in_a_row = 0
         self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
         self.bad_steps = set(state.get('bad_steps', []))    # that led to a rollback: skipped the next time
-        self.vals = state.get('vals', [])                   # [step, val_loss] of each evaluation
         self.wants_rollback = False
         self.accidents = drills(inject)                     # {step: accident}
 
@@ -156,20 +155,15 @@ class Guard:
     def give_up(self, step, why, last_path):
         """End the run if too many updates in a row were skipped."""
         if self.skipped_in_a_row >= self.patience:
-            raise ValueError(f'{self.skipped_in_a_row} updates in a row were skipped, the last at step {step}: '
-                             f'{why}; {last_path} holds the last good checkpoint, if one was saved: resume '
-                             'with a lower --learning_rate, or with --dtype=float32')
+            raise ValueError(f'{self.skipped_in_a_row} updates in a row were skipped, the last at step '
+                             f'{step}: {why}; {last_path} holds the last good checkpoint, if one was saved: '
+                             'resume with a lower --learning_rate, or with --dtype=float32')
 
     def rolled_back(self, step, then):
         """Remember that `step` led back to the checkpoint `then`."""
         self.bad_steps.add(step)
         self.lr_scale /= 2
         self.window = then['window']
-
-    def diagnose(self, step, val_loss, ln_v, warmup_steps, max_steps):
-        """The event and the advice that the curves suggest after an evaluation, or None."""
-        self.vals.append([step, val_loss])
-        return diagnose(self.vals, self.last_loss(), ln_v, step, warmup_steps, max_steps)
 
     def spoil_data(self, step, batches, vocab_size):
         """If that is a drill of this step: kill this process, wait, or put noise in the place of text."""
@@ -207,7 +201,7 @@ def spike(window, loss, norm, limit):
 
 
 def diagnose(vals, loss, ln_v, step, warmup, max_steps):
-    """The event and the advice that a series of [step, validation loss] and the training loss suggest now, or
+    """The event and the advice that a series of [step, validation loss] and the training loss suggest, or
     None. ln_v: ln(vocabulary), the loss of a model that knows nothing."""
     if step >= max(200, 2 * warmup) and vals[-1][1] > ln_v - 0.5:
         return 'stuck', (f'val_loss {vals[-1][1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
@@ -220,8 +214,8 @@ def diagnose(vals, loss, ln_v, step, warmup, max_steps):
         return 'memorising', ('val_loss rises while the training loss falls: more data, dropout, or stop; '
                               'best.pt has kept the best')
     if rising:
-        return 'drift', ('both losses creep up: the order of the data or the numerics; try --dtype=float32, and '
-                         'look at the documents with --show_batch')
+        return 'drift', ('both losses creep up: the order of the data or the numerics; try --dtype=float32, '
+                         'and look at the documents with --show_batch')
     if max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:
         return 'plateau', 'val_loss has not moved for four evaluations: a higher or lower rate, or other data'
     return None

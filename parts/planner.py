@@ -1,10 +1,262 @@
-"""placeholder of the planner, which is being written on another branch: until then the old arithmetic."""
+"""
+The plan: what a run will take, counted before it takes it. Nothing is allocated.
+
+    show('8xH100', settings, shape, 'train')    # prints the plan of a script's settings
+    flops_per_token({'n_layer': 48, 'n_embd': 1600, ...}, 1024)     # 10_136_073_600
+    peak_flops('NVIDIA H100 80GB HBM3')         # 989e12
+
+A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
+Copy this file alone: it needs torch, and that only to measure this machine.
+"""
+import json, math, os, re, time
+import torch
+
+# dense bfloat16 FLOP/s, bytes of memory, dollars an hour: the prices are examples of 2025, put in yours
+GPUS = {'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5), 'A100': (312e12, 80e9, 1.5),
+        'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6), 'RTX 4090': (165e12, 24e9, 0.4)}
+MFU = 0.4           # share of the peak that trains: 0.3 to 0.5 is usual; the first CodeParrot had 0.08
+SERVED = 1e12       # tokens that the model will generate in its life
+DISK = 1e9          # bytes per second, for checkpoints
+MTBF = 50_000       # hours between failures of one GPU: 419 in 54 days of 16,384 (arXiv:2407.21783)
 
 
-def flops_per_token(shape, T):
-    import model
-    return model.flops_per_token(model.GPTConfig(**{**shape, 'block_size': T}))
+def peak_flops(device_name):
+    """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not known."""
+    return next((peak for name, (peak, _, _) in GPUS.items() if name in device_name), None)
 
 
 def mfu(shape, T, tok_s, device):
-    return None
+    """The share of its peak that one device reaches with tok_s tokens a second; None if that is not known."""
+    name = torch.cuda.get_device_name(device) if device.startswith('cuda') else ''
+    peak = peak_flops(name)
+    return flops_per_token(shape, T) * tok_s / peak if peak else None
+
+
+def machine_of(where):
+    """'8xH100' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes of '2xcpu' share this
+    machine, whose peak is measured: a matrix product in float32."""
+    plain = lambda name: name.lower().replace(' ', '')
+    names = {plain(name): name for name in [*GPUS, 'cpu']}
+    found = re.fullmatch(r'([1-9]\d*)x(.+)', plain(where))
+    if not found or found[2] not in names:
+        raise ValueError(f'plan={where!r} must be a number of devices, x and a name, such as 8xH100; the '
+                         f'names are {", ".join(names.values())}')
+    n, name = int(found[1]), names[found[2]]
+    if name in GPUS:
+        return n, name, *GPUS[name]
+
+    a = torch.randn(1024, 1024)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ a
+        seconds.append(time.perf_counter() - start)
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    return n, name, 2 * 1024 ** 3 / min(seconds) / n, memory / n, 0.0
+
+
+# --- counts -------------------------------------------------------------------------------------------------
+
+
+def count_parameters(shape):
+    """{part: parameters} in closed form."""
+    V, C, L = shape['vocab_size'], shape['n_embd'], shape['n_layer']
+    KD = C // shape['n_head'] * shape['n_kv_head']                      # width of all keys
+    block = 2 * C * C + 2 * C * KD + 3 * C * shape['n_ffn'] + 2 * C     # q and o; k and v; SwiGLU; two norms
+    output = 0 if shape['tie_embeddings'] else V * C
+    return {'total': V * C + L * block + C + output, 'embedding': V * C, 'blocks': L * block,
+            'per block': block, 'final norm': C, 'output': output}
+
+
+def flops_per_token(shape, T):
+    """Forward and backward: 6 per parameter, and 12 n_layer n_embd T for attention's scores and sums (PaLM,
+    arXiv:2204.02311, appendix B; causality could halve that part)."""
+    return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * shape['n_embd'] * T
+
+
+def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
+    """Bytes that autograd keeps for the backward pass of `batch` sequences, beside the parameters and their
+    copies, when matrix products take `width` bytes a value. checkpoint: of each block only its input; the
+    rest for one block at a time. Counted from the forward in model.py, eager (compiled, it keeps less),
+    without dropout's masks. There is no T^2: attention computes its scores again."""
+    C, L, H = shape['n_embd'], shape['n_layer'], shape['n_head']
+    KD = C // H * shape['n_kv_head']
+    attention = 4 if cpu else width                 # bytes of attention's own values
+    casts = 2 if width == 4 else 5                  # the norms' outputs: autocast copies one for each Linear
+
+    x = 4 * C                                       # the residual stream, float32
+    norm = 4 * (C + 1)                              # x / rms and 1 / rms, float32
+    heads = 4 * H + attention * (C + 2 * KD + C)    # sums of the softmax; q, k, v and what the heads return
+    inside = norm + heads + x + norm + width * (casts * C + C + 4 * shape['n_ffn'])
+    output = x + norm + width * C + 4 * shape['vocab_size'] + 16        # log p in float32; ids and targets
+
+    kept = max(inside, output) if checkpoint else L * inside + output
+    return batch * shape['block_size'] * (L * x + kept)
+
+
+def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
+    """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of each. Ours
+    is float32 under autocast; (12, 2, 2) is bfloat16 with a float32 master copy: 16 in all, too. Stage 0 is
+    DDP. ZeRO (arXiv:1910.02054, figure 1) shares out the optimizer's state from stage 1, gradients from 2,
+    and weights in 3, as FSDP does."""
+    shares = [n_devices if stage > i else 1 for i in range(3)]
+    return sum(width * n_params / share for width, share in zip(widths, shares))
+
+
+def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
+    """The peak on a GPU: state, activations, autocast's copies of the weights, gradients of logits and log p;
+    in stage 3 also the weights and gradients, whole, of the block at work."""
+    count = count_parameters(shape)
+    whole = max(count['per block'], count['embedding'])
+    copied = whole if stage == 3 else count['total']
+    held = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
+    held += 2 * 4 * batch * shape['block_size'] * shape['vocab_size']
+    if width == 2:
+        held += width * copied
+    if stage == 3:
+        held += 8 * whole
+    return held
+
+
+def bytes_sent(n_params, n_devices, stage, accumulation=1):
+    """Bytes that each device sends per step, in float32. Around a ring, each passes on (n - 1) / n of what is
+    reduced or gathered. To stage 2 gradients are reduced, then they or new weights gathered. In stage 3
+    weights are gathered for each forward and each backward."""
+    passes = 2 * accumulation + 1 if stage == 3 else 2
+    return passes * (n_devices - 1) / n_devices * 4 * n_params
+
+
+def strategy(shape, n_devices, memory, batch, width=2):
+    """One sentence: how to train on n_devices of `memory` bytes, `batch` sequences at once on each."""
+    memory = 0.9 * memory       # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
+    for stage, fits in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
+                        (1, 'shard=zero1: weights and gradients fit a device, the optimizer state its share'),
+                        (3, 'shard=fsdp: weights, gradients and optimizer state fit only shared out')):
+        none = device_bytes(shape, n_devices, stage, 0, width)
+        one = device_bytes(shape, n_devices, stage, 1, width) - none
+        one_kept = device_bytes(shape, n_devices, stage, 1, width, checkpoint=True) - none
+        most = int((memory - none) // one)
+        most_kept = int((memory - none) // one_kept)
+        if most >= batch:
+            return fits
+        if most_kept > 0:
+            smaller = f'micro_batch_size={most} at most, or ' if most > 0 else ''
+            limit = f' with micro_batch_size={most_kept} at most' if most_kept < batch else ''
+            return (f'{fits}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True'
+                    f'{limit}')
+    room = memory - device_bytes(shape, math.inf, 3, 1, width, checkpoint=True)
+    if room <= 0:
+        return 'not even one layer fits a device: tensor or pipeline parallelism, which are not built here'
+    needed = math.ceil(state_bytes(count_parameters(shape)['total'], 1, 0) / room)
+    return f'too large for {n_devices} of them: shard=fsdp and grad_checkpoint=True on {needed:,} or more'
+
+
+def cheapest_to_serve(n, d, served):
+    """(parameters, tokens, loss): of the models no larger than n that reach the loss of n parameters after d
+    tokens, the one with the fewest FLOPs in all: 6 n d to train, 2 n served to generate (arXiv:2401.00448).
+
+    Loss in nats: E + A / n^alpha + B / d^beta (Hoffmann et al. 2022, 2203.15556). The constants printed there
+    contradict 20 tokens a parameter; these are of Besiroglu et al. 2024, 2404.10102."""
+    E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
+    loss = E + A / n ** alpha + B / d ** beta
+    models = []
+    for size in (n * i / 100 for i in range(1, 101)):
+        left = loss - E - A / size ** alpha         # the share of the data
+        if left > 0:
+            models.append((size, (B / left) ** (1 / beta), loss))
+    return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
+
+
+# --- the plan -----------------------------------------------------------------------------------------------
+
+
+def show(where, settings, shape, stage):
+    """Print what a run will take. where: '8xH100' or '2xcpu'. settings: those of train.py, sft.py or dpo.py.
+    shape: GPTConfig's fields or train.py's settings, where 0 is the usual. stage: 'train', 'sft' or 'dpo'."""
+    n_devices, name, peak, memory, price = machine_of(where)
+    data_dir, batch, steps = settings['data_dir'], settings['batch_size'], settings['max_steps']
+    vocab_size, here = data_at_hand(data_dir, stage)
+    T = settings['block_size'] or shape['block_size']
+    shape = {'tie_embeddings': True, **shape, 'block_size': T,
+             'vocab_size': shape['vocab_size'] or vocab_size or 32768,
+             'n_kv_head': shape['n_kv_head'] or shape['n_head'],
+             'n_ffn': shape['n_ffn'] or max(1, round(shape['n_embd'] * 8 / 3 / 64)) * 64}
+    if shape['n_embd'] % (2 * shape['n_head']):
+        raise ValueError(f'n_embd={shape["n_embd"]} must be a multiple of 2 n_head, n_head={shape["n_head"]}')
+    width = 4 if name == 'cpu' else 2
+    sides = 2 if stage == 'dpo' else 1                      # chosen and rejected
+    at_once = sides * (settings['micro_batch_size'] or math.ceil(batch / n_devices))
+    count = count_parameters(shape)
+    n = count['total']
+    print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
+    sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size'
+    print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in sizes))
+    if stage == 'train' and not here:
+        print(f'  {data_dir}/meta.json is not there: no tokens to compare with; without --vocab_size, 32,768')
+    for part, value in count.items():
+        print(f'  {part:<12} {value:>15,} parameters')
+    flops = flops_per_token(shape, T)
+    print(f'  {6 * n:,} + {flops - 6 * n:,} = {flops:,} FLOPs per token, forward and backward')
+    cache = 2 * shape['n_layer'] * shape['n_kv_head'] * (shape['n_embd'] // shape['n_head']) * width
+    print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}')
+
+    print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
+    for level, shard in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
+        state = state_bytes(n, n_devices, level) / 1e9
+        held = device_bytes(shape, n_devices, level, at_once, width) / 1e9
+        kept = device_bytes(shape, n_devices, level, at_once, width, checkpoint=True) / 1e9
+        print(f'    {"shard=" + shard:<18}{state:>9.2f}{held:>17.2f}{kept:>25.2f}')
+    print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
+    tokens = sides * batch * T * steps
+    if not tokens:
+        return
+    if stage == 'train':
+        print_tokens(n, tokens, here)
+    else:
+        times = f'{batch * steps / here:.2f} times all {here:,}' if here else f'no {data_dir}/train.jsonl yet'
+        print(f'\n  {batch * steps:,} records ({times}), at most {tokens:,} tokens')
+    total = flops * tokens
+    if stage == 'dpo':          # the reference's log-probabilities, once: a forward is a third
+        total += total / 3 * min(1, (here or batch * steps) / (batch * steps))
+    hours = total / (MFU * n_devices * peak) / 3600
+    how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
+    print(f'  {total:.2e} FLOPs: {how_long} at {100 * MFU:g} % of the peak')
+    if price:
+        print(f'  ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: an example of 2025')
+
+    accumulation = math.ceil(sides * batch / n_devices / at_once)
+    ddp, fsdp = (bytes_sent(n, n_devices, level, accumulation) / 1e9 for level in (0, 3))
+    print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')
+    every = math.sqrt(2 * 12 * n / DISK / 3600 * MTBF / n_devices)      # hours; Young 1974: least lost in all
+    print(f'  a failure in {MTBF / n_devices:,.0f} hours, {12 * n / 1e9:.2f} GB a checkpoint: save every '
+          f'{every:.2f} hours, {min(steps, math.ceil(every * steps / hours)):,} steps')
+
+
+def data_at_hand(data_dir, stage):
+    """(vocabulary, tokens) of the meta.json of bins, or (None, records) of train.jsonl; None: not there."""
+    path = os.path.join(data_dir, 'meta.json' if stage == 'train' else 'train.jsonl')
+    if not os.path.exists(path):
+        return None, None
+    with open(path, encoding='utf-8') as f:
+        if stage != 'train':
+            return None, sum(1 for line in f if line.strip())
+        meta = json.load(f)
+        return meta['vocab_size'], meta['tokens']['train']
+
+
+def print_tokens(n, tokens, here):
+    """The tokens of n parameters: planned, Chinchilla's, at hand."""
+    verdict = 'about compute-optimally '
+    if tokens < 10 * n:
+        verdict = 'under-'
+    if tokens > 40 * n:
+        verdict = 'over-'
+    print(f'\n  {tokens:,} tokens planned, {tokens / n:.1f} a parameter: {verdict}trained')
+    print(f'  {20 * n:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556)')
+    if here:
+        print(f'  {here:,} at hand: {tokens / here:.2f} epochs (after 4, repeats teach little: 2305.16264)')
+    if n > 4e7 and tokens > 1e9:        # of the size of those that the fit was made from
+        size, d, loss = cheapest_to_serve(n, tokens, SERVED)
+        in_all, cheapest = (6 * a * b + 2 * a * SERVED for a, b in ((n, tokens), (size, d)))
+        print(f'  {in_all:.2e} FLOPs with {SERVED:.0e} tokens generated; as good (fitted loss {loss:.2f}):\n'
+              f'    {size / 1e9:.3f}B parameters after {d / 1e9:.1f}B tokens, {cheapest:.2e} FLOPs')

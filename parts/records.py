@@ -1,8 +1,8 @@
 """
 Records: lines of JSON -> token ids, and batches of rows of about the same length.
 
-    rows = read_jsonl('data/sft/train.jsonl', convert=lambda record: record['messages'], advice='make it: ...')
-    batches = batches_by_length(epoch=0, lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1)  # [[3 1] [0 2]]
+    rows = read_jsonl('train.jsonl', convert=lambda record: record['messages'], advice='make it: ...')
+    batches = batches_by_length(epoch=0, lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1)
     pairs, n_cut, n_same = read_pairs('data/pairs/train.jsonl', T=256, tokenizer, 'dpo')
 
 Copy this file alone: it needs numpy.

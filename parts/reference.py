@@ -1,7 +1,7 @@
 """
 Log-probabilities of a reference model, computed once and kept in a file.
 
-    path = path_for('data/pairs', fingerprint(model), digests, block_size)     # data/pairs/reference-1f2e...npy
+    path = path_for('data/pairs', fingerprint(model), digests, block_size)     # .../reference-1f2e.npy
     found = read(path, n_pairs)                 # float64 (n, 2), or None: not there, or damaged
     write(path, found)
 

@@ -21,9 +21,12 @@ stay in reach. Elsewhere (many containers, macOS) it may write and kill what you
 caller too; who kills the judge, or on macOS calls setsid, leaves processes behind. Result says which it
 was. Limits are per process, of which there may be 64; without namespaces all of the user count. macOS
 does not enforce memory_mb.
+
+Copy this file alone: it needs tqdm.
 """
 import builtins, concurrent.futures, ctypes, dataclasses, functools, inspect, json, os, signal
 import subprocess, sys, tempfile, time
+from tqdm import tqdm
 try:
     import resource
 except ImportError:         # Windows
@@ -251,6 +254,17 @@ def run_code(program, tests='', entry_point='', timeout=3.0, memory_mb=512):
     except ValueError:                      # cut off, or meddled with: it proves nothing
         outcome, message = 'infrastructure', f'no verdict but {verdict[:80]!r}'
     return Result(outcome, message, stdout, seconds, *json.loads(first)[:2])
+
+
+def run_each(jobs, syntax_error, timeout=3.0, memory_mb=512):
+    """The list of the Results of (program, tests, entry point). Equal jobs run once; a program of which
+    syntax_error(program) says why it is not Python does not run."""
+    errors = {job: syntax_error(job[0]) for job in jobs}
+    different = [job for job, error in errors.items() if not error]
+    found = {job: Result('syntax', error) for job, error in errors.items() if error}
+    results = run_many(different, timeout, memory_mb)
+    found |= zip(different, tqdm(results, 'run', len(different), disable=None))
+    return [found[job] for job in jobs]
 
 
 def run_many(jobs, timeout=3.0, memory_mb=512, processes=0):

@@ -36,7 +36,7 @@ def refused(path, *words):
 @pytest.mark.parametrize('settings', [{}, dict(tie_embeddings=False, dropout=0.1, rope_theta=5e5)])
 def test_a_checkpoint_comes_back_bit_for_bit_with_its_ties_and_its_extras(tmp_path, settings):
     saved = model(**settings)
-    optimizer = torch.optim.AdamW(saved.parameter_groups(0.1), lr=1e-3, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(saved.parameters(), lr=1e-3, betas=(0.9, 0.95))
     saved(torch.randint(50, (2, 9)), torch.randint(50, (2, 9)))[1].backward()
     optimizer.step()
     rng = torch.get_rng_state()

@@ -129,7 +129,8 @@ def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play, rule, go
 
 
 def test_choices_name_the_closest_one_and_none_passes(play):
-    script = HEAD.replace('# what # the run is called', '# base | large: how big').replace('# None =', '# >= 3: None =')
+    script = HEAD.replace('# what # the run is called', '# base | large: how big')
+    script = script.replace('# None =', '# >= 3: None =')
     one_line(play('--name=lage', script=script), "name='lage' & one of: base, large & did you mean large?")
     one_line(play('--name=', script=script), "name='' & one of")
     one_line(play('--seed=2', script=script), 'seed=2 & must be >= 3')
@@ -155,7 +156,8 @@ def test_the_module_can_be_imported_whole(play):
 
 def test_a_mistake_that_a_part_raises_is_one_line(play, tmp_path):
     (tmp_path / 'parts').mkdir()
-    (tmp_path / 'parts' / 'plumbing.py').write_text('def f():\n    raise ValueError(\n        "leak")\n', encoding='utf-8')
+    leak = 'def f():\n    raise ValueError(\n        "leak")\n'
+    (tmp_path / 'parts' / 'plumbing.py').write_text(leak, encoding='utf-8')
     one_line(play(body='from parts import plumbing\nplumbing.f()'), 'leak')
 
 

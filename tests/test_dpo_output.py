@@ -80,14 +80,12 @@ def test_a_folder_with_a_run_is_not_written_over(home, finished):
 def test_a_run_goes_on_with_its_own_pairs_and_loss_or_not_at_all(home, finished):
     make_pairs(home / 'others', n=40)
     before, others = contents(finished), contents(home / 'others')
-    for more in ({'data': 'others'}, {}):
-        arguments = [] if more else ['--loss_type=simpo']
-        mistake(dpo(home, *arguments, init='resume', out='finished', **more), 'other pairs', 'loss_type',
-                '--init_from=')
+    mistake(dpo(home, init='resume', out='finished', data='others'), 'is not the data', '--init_from=')
+    mistake(dpo(home, '--loss_type=simpo', init='resume', out='finished'), 'loss_type=dpo', 'simpo')
     assert contents(finished) == before and contents(home / 'others') == others     # no cache either
     make_sft(home / 'was_sft')
     shutil.copy(home / 'was_sft/best.pt', home / 'was_sft/last.pt')
-    mistake(dpo(home, init='resume', out='was_sft'), 'other pairs')
+    mistake(dpo(home, init='resume', out='was_sft'), 'is not the data')
     mistake(dpo(home, init='resume', out='nothing'), 'last.pt does not exist')
 
 
@@ -95,7 +93,7 @@ def test_files_that_cannot_be_used(home, tmp_path):
     for name in ('sft', 'pairs'):
         shutil.copytree(home / name, tmp_path / name)
     (tmp_path / 'pairs/val.jsonl').write_bytes(b'\xff\xfe\n')
-    mistake(dpo(tmp_path), 'val.jsonl', 'UTF-8')
+    mistake(dpo(tmp_path), 'val.jsonl, line 1', 'utf-8')
     write(tmp_path / 'pairs/val.jsonl', [{'prompt': 'q', 'chosen': 'a', 'rejected': 'a'}])
     mistake(dpo(tmp_path), 'val.jsonl', 'no pair of two different answers')
     (tmp_path / 'pairs/val.jsonl').unlink()
@@ -105,5 +103,5 @@ def test_files_that_cannot_be_used(home, tmp_path):
     make_sft(tmp_path / 'mlm', causal=False)
     mistake(dpo(tmp_path, init='mlm'), 'cannot answer')
     Tokenizer.byte(SPECIAL_TOKENS[:9]).save(tmp_path / 'sft/tokenizer.json')
-    mistake(dpo(tmp_path), 'was trained with tokenizer')
+    mistake(dpo(tmp_path), 'was made with the tokenizer')
     assert not (tmp_path / 'out').exists()

@@ -6,10 +6,12 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from conftest import ROOT, lift, mistake, ok, run
+from conftest import lift, mistake, ok, run
+
+from parts.benchmarks import RULES
+from parts.grading import last_number
 
 pass_at_k, interval, summarise = lift('eval.py', 'pass_at_k', 'interval', 'summarise')
-last_number, is_json = lift('eval.py', 'last_number', 'is_json')
 
 
 def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
@@ -32,7 +34,10 @@ def test_k_above_the_number_of_samples_is_refused():
     (['--tasks=choice', '--data=x', '--completions=x'], '--completions'), (['--data=x'], "data='x'"),
     (['--tasks=gsm8k', '--data=x,y'], "'x,y'"), (['--n_problems=-1'], 'n_problems=-1'),
     (['--loss_tokens=-5'], 'loss_tokens=-5'), (['--tasks=family'], "unknown task 'family'"),
-    (['--splits=loss'], "unknown split 'loss'")])
+    (['--tasks=problems', '--splits=loss', '--allow_code_execution=True'], "unknown split 'loss'"),
+    (['--batch_size=0'], 'batch_size=0'), (['--top_p=0'], 'top_p=0'),
+    (['--dtype=float16'], "dtype='float16'"),
+    (['--tasks=judge', '--num_samples=2'], '--num_samples=1, not 2')])
 def test_settings_that_contradict_themselves_or_others_are_refused(flags, says):
     mistake(run('eval.py', *flags), says)
 
@@ -73,19 +78,16 @@ def test_the_last_number(text, number):
 
 
 def test_rules_of_instructions():
-    scope = {'re': __import__('re'), 'is_json': is_json}
-    source = (ROOT / 'eval.py').read_text(encoding='utf-8')
-    exec(source[source.index('RULES = {'):source.index('\n\n\ndef last_number')], scope)
     for kind, value, good, bad in [
             ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
             ('starts_with', 'Yes', ' Yes.', 'No'), ('ends_with', '.', 'a.\n', 'a'),
             ('min_words', 2, 'a b', 'a'),
             ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'), ('regex', r'\d+', 'a\n1', 'a'),
             ('json', None, '```json\n{"a": [1]}\n```', '{a: 1}'), ('lowercase', None, 'a b', 'A b')]:
-        assert scope['RULES'][kind](good, value) and not scope['RULES'][kind](bad, value), kind
+        assert RULES[kind](good, value) and not RULES[kind](bad, value), kind
     for kind in 'min_words', 'max_words', 'lines':      # a text is no number, and must not be just wrong
         with pytest.raises(TypeError):
-            scope['RULES'][kind]('', '2')
+            RULES[kind]('', '2')
 
 
 def test_a_text_is_a_list_of_one_and_each_task_s_left_out_problems_are_kept(tmp_path):

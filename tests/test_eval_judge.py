@@ -7,8 +7,9 @@ import threading
 import pytest
 from conftest import TINY, lift, mistake, ok, run
 
-rubric, grades = lift('eval.py', 'rubric', 'grades')
-grades.__globals__['interval'] = lift('eval.py', 'interval')
+from parts.grading import rubric
+
+summarise, _ = lift('eval.py', 'summarise', 'interval')
 QUESTIONS = [
     {'question_id': 81, 'category': 'writing', 'turns': ['Name a tree.', 'Why that one?']},
     {'question_id': 82, 'category': 'math', 'turns': ['What is 2 + 3?', 'Twice that?'],
@@ -75,7 +76,8 @@ def test_the_rubric_by_hand():
 
 def test_the_mean_is_over_questions_and_the_interval_too():
     rows = [{'task_id': i, 'outcome': 'judged', 'score': x} for i, x in enumerate([2.0, 4.0, 9.0] * 20)]
-    result = grades([*rows, {**rows[0], 'score': 4.0}, {**rows[1], 'score': None}])
+    lost = {**rows[1], 'score': None, 'outcome': 'infrastructure'}
+    result = summarise([*rows, {**rows[0], 'score': 4.0}, lost], [1])
     assert result['n'] == 60 and result['score'] == pytest.approx((3 + 4 + 9 * 20 + 19 * 6) / 60)
     assert 1 < result['interval'][1] - result['interval'][0] < 2        # 4 x 2.94 / sqrt(60) = 1.52
 

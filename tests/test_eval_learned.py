@@ -2,15 +2,12 @@
 import json
 
 import pytest
-from conftest import ROOT, lift, mistake, ok, run
+from conftest import mistake, ok, run
 from test_prepare import RAW
 
 from model import load_checkpoint, save_checkpoint
+from parts.texts import levels
 
-levels, syntax_error = lift('eval.py', 'levels', 'syntax_error')
-source = (ROOT / 'eval.py').read_text(encoding='utf-8')
-exec(source[source.index('WORD, BEGINNING = '):source.index('\n\n\ndef levels')], levels.__globals__)
-levels.__globals__['syntax_error'] = syntax_error
 BEGINNINGS = {'First', 'Speak', '    return', 'def', '#'}
 
 

@@ -6,14 +6,14 @@ import random
 
 import numpy as np
 import pytest
-from conftest import TINY, lift, mistake, ok, run
+from conftest import TINY, mistake, ok, run
 from test_prepare import RAW
 
-from parts.dedup import WORD_BYTES, word_hashes, word_ngrams
+from parts.dedup import word_hashes, word_ngrams
+from parts.grading import bleu
+from parts.texts import text_pieces
 from tokenizer import Tokenizer
 
-text_pieces, bleu = lift('eval.py', 'text_pieces', 'bleu')
-text_pieces.__globals__['WORD_BYTES'] = WORD_BYTES
 YES = '--allow_code_execution=True'
 RNG = random.Random(0)
 WORDS = [''.join(RNG.choices('abcdefghij', k=RNG.randint(1, 9))) for _ in range(400)]
@@ -149,4 +149,4 @@ def test_votes_and_questions_that_are_not_what_they_should_be(tmp_path):
             ('instructions', [{'prompt': 'x', 'rules': [{'kind': 'min_words', 'value': '3'}]}])]:
         path = write(tmp_path / 'bad.jsonl', bad)
         said = run('eval.py', f'--tasks={task}', f'--data={path}', f'--completions={path}', YES)
-        mistake(said, 'bad.jsonl', 'problem 1' if bad else 'no problem')
+        mistake(said, 'bad.jsonl', 'line 1' if bad else 'no problem')

@@ -97,7 +97,8 @@ def test_choices_are_ranked_by_log_probability_per_byte_and_as_they_are(ckpt, tm
     assert result['choice']['chance'] == pytest.approx(1 / 3) and 'pass@2' not in result['choice']
     write(file, [{'question': 'Which?', 'choices': ['x', ''], 'answer': 0}])
     flags = ['--tasks=choice', f'--data={file}', f'--out={tmp_path}/eval.json', '--device=cpu']
-    mistake(run('eval.py', f'--ckpt={ckpt}', *flags), 'problem 1', 'empty')
+    mistake(run('eval.py', f'--ckpt={ckpt}', *flags), 'line 1', 'empty')
+    write(file, [{'question': 'Which?', 'choices': ['x', 'y'], 'answer': 0}])
     save_checkpoint(tmp_path / 'last.pt', model, reward_head=torch.zeros(1, 32))
     mistake(run('eval.py', f'--ckpt={tmp_path}/last.pt', *flags), 'a reward model')
 

@@ -17,18 +17,36 @@ IMPORTS = {'prepare': {'configurator', 'tokenizer', 'parts'}, 'plot': {'configur
                            {'configurator', 'model', 'tokenizer', 'parts'}),
            'model': {'parts'}, 'tokenizer': {'parts'}}
 LEAVES = sorted(TREES.keys() - IMPORTS.keys() | {'model', 'tokenizer'})
+NEEDS = {'model': ['parts/checkpoint']}       # what a leaf's job needs beside it
+BUDGETS = {'configurator': 170, 'tokenizer': 430, 'model': 340, 'prepare': 480, 'train': 380, 'sft': 340,
+           'dpo': 480, 'sample': 200, 'eval': 420, 'plot': 260}     # lines, +5 %
+LARGE = {'clean', 'sources', 'problems', 'sandbox', 'corpus'}
 JOBS = {    # a small real job for a leaf that stands alone
+    'parts/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
+    'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a', 'regex': 'b'})['rules']",
+    'parts/compare': "assert compare.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
+    'parts/gaps': "import types\nt = types.SimpleNamespace(special={'<|mask|>': 9}, encode=list)\n"
+                  "assert gaps.with_marks('a<|mask|>', t, 'mlm')[0] == ['a', 9]",
+    'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
+    'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
+                "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
+    'parts/fit': "assert 'import 6/7' in fit.report(types.SimpleNamespace(encode=lambda t: [*t.encode()], "
+                 "encode_batch=lambda ts: [[*t.encode()] for t in ts], vocab_size=256, kind='bpe', "
+                 "bytes_per_token=None, all_bytes=[bytes([b]) for b in range(256)]), ['import x'], repr)",
+    'parts/planner': "assert planner.peak_flops('NVIDIA H100 80GB HBM3') == 989e12",
     'parts/objectives': "assert objectives.span_lengths(64)[0] < 64",
     'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
     'parts/machine': "assert machine.choose('cpu', 'float32') == ('cpu', 'float32')",
-    'parts/checkpoint': "checkpoint.write('c.pt', {'step': 3})\nassert checkpoint.read('c.pt') == {'step': 3}",
+    'parts/checkpoint': "checkpoint.write('c.pt', {'a': 3})\nassert checkpoint.read('c.pt') == {'a': 3}",
     'parts/corpus': "c = corpus.Corpus('w', 'state', None)\nassert not c.has_shard(0) and c.n_shards == 0",
     'configurator': "sys.argv = ['x', '--n=1e3']\nwith open('x.py', 'w') as f: f.write('n = 3  # a number')\n"
                     "assert configurator.configure({'__file__': 'x.py', 'n': 3}) == {'n': 1000}",
     'tokenizer': "t = tokenizer.Tokenizer.train(['low lower lowest'] * 9, 330)\n"
                  "assert t.decode(t.encode('low 漢字\\n')) == 'low 漢字\\n'",
-    'model': "m = model.GPT(model.GPTConfig(9, 8, 1, 2, 0, 8))\nmodel.save_checkpoint('m.pt', m, step=3)\n"
-             "assert model.load_checkpoint('m.pt')[1]['step'] == 3",
+    'model': "import torch\nm = model.GPT(model.GPTConfig(9, 8, 1, 2, 0, 8))\nx = torch.tensor([[1, 2, 3]])\n"
+             "m(x, x)[1].backward()\ntorch.optim.AdamW(m.parameters()).step()\n"
+             "assert m.generate(x, 4).shape == (1, 7)\nassert 'parts' not in sys.modules\n"
+             "model.save_checkpoint('m.pt', m, step=3)\nassert model.load_checkpoint('m.pt')[1]['step'] == 3",
     'parts/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
     'parts/filters': "assert filters.prose_reason('buy ' * 30) == 'repetitive'",
     'parts/language': "assert language.NgramModel(['abcabc' * 9]).bits_per_byte('abcabc') < 4",
@@ -37,6 +55,13 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
     'parts/sources': "assert sources.messages_of({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
     'parts/data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
+    'parts/journal': "log = journal.Journal('.', True)\nlog.metrics(step=1)\n"
+                     "assert open('metrics.jsonl', encoding='utf-8').read() == '{\"step\": 1}\\n'",
+    'parts/optim': "assert optim.drills('nan@5') == {5: 'nan'}",
+    'parts/records': "import numpy as np\nb = records.Batches(np.array([3, 9, 4, 8]), 2, 1)\n"
+                     "assert sorted([*b.of(0), *b.of(1)]) == [0, 1, 2, 3]",
+    'parts/reference': "assert reference.read('none.npy', 3) is None",
+    'parts/report': "assert len(report.table([])) == 2",
     'parts/sandbox': "assert sandbox.run_code", 'parts/problems': "assert problems.__doc__"}
 
 
@@ -54,20 +79,54 @@ def test_every_script_imports_only_what_the_table_allows():
         assert not found & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, name
 
 
-def test_each_file_has_a_docstring():
+def test_each_file_has_a_docstring_and_no_file_is_a_drawer():
     for name, tree in TREES.items():
         assert len(ast.get_docstring(tree) or '') > 60, name
+        assert name.split('/')[-1] not in ('common', 'utils', 'util', 'helpers', 'misc'), name
+
+
+def lines(name):
+    return len((ROOT / f'{name}.py').read_text(encoding='utf-8').splitlines())
+
+
+def test_the_house_stays_small():
+    assert {p.stem for p in ROOT.glob('*.py')} == BUDGETS.keys()
+    for name, budget in BUDGETS.items():
+        assert lines(name) <= budget * 1.05, (name, lines(name), budget)
+    for name in TREES.keys() - BUDGETS.keys():
+        budget = 350 if name.split('/')[-1] in LARGE else 250
+        assert lines(name) <= budget * 1.05, (name, lines(name), budget)
+    loop, = (node.lineno for node in TREES['train'].body if isinstance(node, ast.While))
+    assert loop <= 260 * 1.05, f'the loop of train.py begins at line {loop}'
+    assert sum(map(lines, BUDGETS.keys() - {'plot'})) <= 3200 * 1.05
+
+
+@pytest.mark.parametrize('script, most', [('train', 8), ('sft', 7), ('dpo', 7)])
+def test_a_trainer_imports_few_parts(script, most):
+    found = [a.name for n in ast.walk(TREES[script]) if isinstance(n, ast.ImportFrom) and n.module == 'parts'
+             for a in n.names]
+    assert 0 < len(found) <= most, found
+
+
+def test_model_and_tokenizer_import_parts_only_where_they_need_them():
+    for name in ('model', 'tokenizer'):
+        top = [n for n in TREES[name].body if isinstance(n, ast.ImportFrom) and n.module.startswith('parts')]
+        assert not top, name
 
 
 @pytest.mark.parametrize('leaf', LEAVES)
 def test_a_leaf_works_alone_in_an_empty_folder(leaf, tmp_path):
     shutil.copy(ROOT / f'{leaf}.py', tmp_path)
     name = leaf.split('/')[-1]
-    code = f"""import importlib.util, os, sys
+    for part in NEEDS.get(leaf, ()):
+        (tmp_path / 'parts').mkdir(exist_ok=True)
+        shutil.copy(ROOT / f'{part}.py', tmp_path / 'parts')
+    absent = sorted(OWN - {name, 'parts' if leaf in NEEDS else name})
+    code = f"""import importlib.util, os, sys, types
 sys.path.insert(0, '.')
-assert not any(importlib.util.find_spec(other) for other in {sorted(OWN - {name})})
+assert not any(importlib.util.find_spec(other) for other in {absent})
 import {name}
-assert set(os.listdir()) <= {{'{name}.py', '__pycache__'}}      # importing does no work
+assert set(os.listdir()) <= {{'{name}.py', 'parts', '__pycache__'}}     # importing does no work
 print('imported')
 {JOBS[leaf]}"""
     result = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, capture_output=True, text=True)

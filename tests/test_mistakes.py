@@ -146,4 +146,5 @@ def test_evaluating_on_the_data_of_another_tokenizer(trained, python_files, tmp_
     ok(run('prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}', '--tokenizer=byte'))
     result = run('eval.py', f'--ckpt={trained}', f'--data_dir={tmp_path}')
     mistake(result, f'--tokenizer={trained}/tokenizer.json')
+    assert not result.stdout    # the settings are printed when all is known to be valid
     assert not (trained / 'eval.json').exists()

@@ -89,8 +89,9 @@ def test_the_seeds_own_two_problems_are_in_training():
 
 
 def test_the_list_is_the_same_in_every_process():
-    code = ("import hashlib; from parts import problems; print(hashlib.md5(repr([problems.problems(60, 7, s) for s in "
-            "problems.SPLITS]).encode()).hexdigest())")
+    code = ("import hashlib; from parts import problems; "
+            "found = [problems.problems(60, 7, s) for s in problems.SPLITS]; "
+            "print(hashlib.md5(repr(found).encode()).hexdigest())")
     here = hashlib.md5(repr([P.problems(60, 7, s) for s in P.SPLITS]).encode()).hexdigest()
     for seed in '0', '99':
         there = subprocess.run([sys.executable, '-c', code], cwd=ROOT, text=True, capture_output=True,

@@ -66,7 +66,7 @@ def test_dpo_says_what_is_no_longer_as_it_was(talk, tmp_path):
     os.replace(tmp_path / 'dpo/last-1.pt', tmp_path / 'dpo/last.pt')
     said = ok(run('dpo.py', *flags, '--init_from=resume', '--num_samples=3', '--micro_batch_size=2'))
     assert 'changed  beta: 0.3 before, 0.1 now' in said and 'changed  num_samples: 8 before, 3 now' in said
-    assert said.count('changed  ') == 3                     # and micro_batch_size: all are said, none is judged
+    assert said.count('changed  ') == 3         # and micro_batch_size: all are said, none is judged
 
 
 def test_a_skip_behind_the_checkpoint_is_told_once(data_dir, tmp_path):

@@ -58,7 +58,8 @@ def test_golden_inputs_and_targets():
 
 
 def test_marked_shows_what_is_trained_and_whole_characters():
-    text = marked(*TOKENIZER.render([say('user', 'é'), say('assistant', '漢'), say('assistant', '')]), TOKENIZER)
+    chat = [say('user', 'é'), say('assistant', '漢'), say('assistant', '')]
+    text = marked(*TOKENIZER.render(chat), TOKENIZER)
     assert text == f'{S}user\né{E}\n{S}assistant\n[[漢{E}]]\n{S}assistant\n[[{E}]]\n'
 
 

@@ -1,6 +1,6 @@
 """Ids and text: nothing is lost, nothing forged, tiktoken agrees, and the vocabulary suits Python."""
 import json, pathlib, re, sysconfig, unicodedata
-import pytest, tiktoken
+import pytest, tiktoken, tiktoken.load
 from conftest import SHARED
 from hypothesis import HealthCheck, given, settings, strategies as st
 from tokenizer import SPECIAL_TOKENS, Tokenizer

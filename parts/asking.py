@@ -1,0 +1,129 @@
+"""
+Asking a model: answers to prompts of several lengths, many at a time, and which of given answers it prefers.
+
+    generate(model, tokenizer, ['def f(x):', 'import '], 2, 9, temperature=0.8)
+                # [[(text, ended), (text, ended)], [...]], 0: of no prompt the beginning was cut off
+    choose(model, tokenizer, 'Two and two are', ['4', 'fish'])      # (0, 0, False): per byte, as it is
+
+A prompt is a text, or a conversation [{'role', 'content'}, ...]. model, tokenizer: as in model.py,
+tokenizer.py.
+Copy this file alone: it needs torch and tqdm.
+"""
+import collections, re
+import torch
+from tqdm import tqdm
+
+# ids: what the model reads. allowed: the ids that may come first, None = any. repeated: how many bytes of the
+# prompt the first new token writes again. last: the prompt's last character.
+Prompt = collections.namedtuple('Prompt', 'ids allowed repeated last')
+
+
+def encode(tokenizer, prompt):
+    """A prompt as the model reads it. The last token of a text is healed: it may become a longer one (see
+    Tokenizer.heal)."""
+    if not isinstance(prompt, str):
+        return Prompt(tokenizer.render(prompt, True)[0], None, 0, '')
+    whole = tokenizer.begin + tokenizer.encode(prompt)
+    ids, allowed = whole, None
+    if len(whole) > 1:
+        ids, allowed = tokenizer.heal(whole)
+    repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
+    return Prompt(ids, allowed, repeated, prompt[-1:])
+
+
+class Answer:
+    """An answer that is being written, at most max_new_tokens long. text is None until it is finished."""
+
+    def __init__(self, prompt, block_size, max_new_tokens):
+        self.prompt = prompt
+        self.ids = list(prompt.ids[-block_size:])       # of a longer prompt, the beginning is not seen
+        self.limit = len(self.ids) + max_new_tokens + (1 if prompt.repeated else 0)
+        self.bytes = None                               # until the first token is there
+        self.text = None
+        self.ended = False                              # by itself, not at the limit
+
+    def add(self, token, tokenizer, ends):
+        """Take the next token, and see whether the answer ends with it."""
+        self.ids.append(token)
+        self.bytes = self.bytes or b''
+        if token not in tokenizer.stop:
+            self.bytes += tokenizer.decode_bytes([token])
+        text = self.bytes[self.prompt.repeated:].decode('utf-8', 'replace')
+        before = self.prompt.last if ends else ''
+        end = re.search(ends, before + text) if ends else None
+        self.ended = end is not None or token in tokenizer.stop
+        if end:
+            self.text = text[:max(0, end.end() - len(before))]
+        elif self.ended or len(self.ids) == self.limit:
+            self.text = text
+
+
+def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=16, ends=None, **draw):
+    """num_samples pairs (text, whether it ended by itself) for each prompt, and how many prompts were longer
+    than the context. ends: the pattern at which a text ends, searched from the prompt's last character on.
+    draw: temperature, top_k, top_p of model.stream."""
+    T = model.config.block_size
+    answers = []                            # num_samples for each prompt, one prompt after the other
+    n_cut = 0
+    for prompt in prompts:
+        prompt = encode(tokenizer, prompt)
+        answers += [Answer(prompt, T, max_new_tokens) for _ in range(num_samples)]
+        if len(prompt.ids) > T:
+            n_cut += 1
+
+    ordered = sorted(answers, key=lambda answer: len(answer.ids))
+    for start in tqdm(range(0, len(ordered), batch_size), desc='samples', disable=None):
+        batch = ordered[start:start + batch_size]
+        while batch:
+            write(model, tokenizer, batch, ends, draw)
+            batch = [answer for answer in batch if answer.text is None]
+
+    pairs = [(answer.text, answer.ended) for answer in answers]
+    return [pairs[i:i + num_samples] for i in range(0, len(pairs), num_samples)], n_cut
+
+
+def write(model, tokenizer, batch, ends, draw):
+    """Write until all answers of the batch are finished; of a large batch, until half are. The caller starts
+    the others again as a smaller batch: one pass over their text so far, then half the work.
+
+    There is no padding: the batch begins with as many tokens as its shortest answer has, and the other tokens
+    of the longer ones are forced."""
+    device = next(model.parameters()).device
+    T = min(len(answer.ids) for answer in batch)
+    x = torch.tensor([answer.ids[:T] for answer in batch], device=device)                   # (B, T)
+    forced = [answer.ids[T:] for answer in batch]
+    first = torch.ones(len(batch), model.config.vocab_size, dtype=torch.bool)               # (B, V)
+    for row, answer in enumerate(batch):
+        if answer.bytes is None and answer.prompt.allowed is not None:
+            first[row] = False
+            first[row, answer.prompt.allowed] = True
+    most = max(answer.limit for answer in batch) - T
+    enough = len(batch) // 2 if len(batch) >= 8 else 0
+    stream = model.stream(x, most, stop=tokenizer.stop, first=first.to(device), given=forced, **draw)
+    for i, tokens in enumerate(stream):                                                     # (B,)
+        for answer, token, known in zip(batch, tokens.tolist(), forced):
+            if answer.text is None and i >= len(known):
+                answer.add(token, tokenizer, ends)
+        if sum(answer.text is None for answer in batch) <= enough:
+            break
+
+
+@torch.no_grad()
+def choose(model, tokenizer, prompt, options):
+    """Which of the options, texts, is most probable behind the prompt: its number by log-probability per
+    byte, so that length is no disadvantage; its number by log-probability; whether the prompt was cut to
+    fit."""
+    chat = not isinstance(prompt, str)
+    context = tokenizer.render(prompt, True)[0] if chat else tokenizer.begin + tokenizer.encode(prompt)
+    endings = [tokenizer.encode_inside(option if chat else f' {option}') for option in options]
+    room = model.config.block_size + 1
+    device = next(model.parameters()).device
+    scores = []
+    for ids in endings:
+        x = torch.tensor([(context + ids)[-room:]], device=device)                          # (1, T + 1)
+        logits = model(x[:, :-1])[0][0, -len(ids):]                                         # (n, V)
+        targets = x[0, 1:][-len(ids):, None]                                                # (n, 1)
+        scores.append(logits.log_softmax(-1).gather(1, targets).sum().item())
+    per_byte = [score / len(option.encode()) for score, option in zip(scores, options)]
+    cut = len(context) + max(map(len, endings)) > room
+    return per_byte.index(max(per_byte)), scores.index(max(scores)), cut

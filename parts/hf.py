@@ -1,0 +1,206 @@
+"""
+Hugging Face's files: a Llama folder as a config and tensors under our names, a tokenizer.json as functions.
+
+    config, tensors = read_llama('SmolLM2-135M')    # {'n_layer': 30, ...}, {'embedding.weight': (V, C), ...}
+    write_llama('exported', config, tensors)        # as LlamaForCausalLM of transformers reads it
+    reader = Reader(open('tokenizer.json').read(), from_printable)
+    reader.encode('hi')                             # [5303]
+
+The tensor layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
+Copy this file alone: it needs safetensors for Llama folders, and tokenizers for tokenizer.json.
+"""
+import json, os, re
+
+# --- Llama folders: config.json and *.safetensors -----------------------------------------------------------
+
+NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings', 'n_layer': 'num_hidden_layers',
+         'n_head': 'num_attention_heads', 'n_kv_head': 'num_key_value_heads', 'n_embd': 'hidden_size',
+         'n_ffn': 'intermediate_size', 'norm_eps': 'rms_norm_eps', 'tie_embeddings': 'tie_word_embeddings'}
+LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'   # rope_scaling
+
+
+def import_safetensors():
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise ValueError('Hugging Face folders need safetensors: pip install safetensors') from None
+    return safetensors.torch
+
+
+def layout(config):
+    """{our name: (Hugging Face's name, shape)} of every tensor in a file. A tied head is not in it."""
+    V, C, F = config['vocab_size'], config['n_embd'], config['n_ffn']
+    KD = C // config['n_head'] * config['n_kv_head']        # width of all keys
+
+    table = {'embedding.weight': ('model.embed_tokens.weight', [V, C])}
+    for i in range(config['n_layer']):
+        a, b = f'blocks.{i}', f'model.layers.{i}'
+        table |= {
+            f'{a}.norm_1.weight': (f'{b}.input_layernorm.weight', [C]),
+            f'{a}.attention.w_q.weight': (f'{b}.self_attn.q_proj.weight', [C, C]),
+            f'{a}.attention.w_k.weight': (f'{b}.self_attn.k_proj.weight', [KD, C]),
+            f'{a}.attention.w_v.weight': (f'{b}.self_attn.v_proj.weight', [KD, C]),
+            f'{a}.attention.w_o.weight': (f'{b}.self_attn.o_proj.weight', [C, C]),
+            f'{a}.norm_2.weight': (f'{b}.post_attention_layernorm.weight', [C]),
+            f'{a}.mlp.w_gate.weight': (f'{b}.mlp.gate_proj.weight', [F, C]),
+            f'{a}.mlp.w_up.weight': (f'{b}.mlp.up_proj.weight', [F, C]),
+            f'{a}.mlp.w_down.weight': (f'{b}.mlp.down_proj.weight', [C, F])}
+    table['norm.weight'] = ('model.norm.weight', [C])
+    if not config['tie_embeddings']:
+        table['head.weight'] = ('lm_head.weight', [V, C])
+    return table
+
+
+def read_config(theirs):
+    """Their config.json as our names. ValueError for what is not a plain Llama; it names the key."""
+    rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}  # version 4, 5
+    found = {'rope_type': rope.get('type'), **theirs, **rope}           # `type` was its name once
+    scaled = found['rope_type'] == 'llama3'
+    supported = {'model_type': 'llama', 'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False,
+                 'rope_type': 'llama3' if scaled else 'default',
+                 'head_dim': theirs['hidden_size'] // theirs['num_attention_heads']}
+    for key, value in supported.items():
+        if found.get(key) not in (value, None):
+            raise ValueError(f'{key}={found[key]!r} is not supported, only {value!r}')
+    theirs = {'num_key_value_heads': None, 'tie_word_embeddings': False, **theirs}      # may be omitted
+    config = {ours: theirs[name] for ours, name in NAMES.items()}
+    config['n_kv_head'] = config['n_kv_head'] or config['n_head']
+    config['rope_theta'] = float(rope.get('rope_theta') or theirs.get('rope_theta') or 10000.0)
+    config['rope_scaling'] = tuple(float(rope[key]) for key in LLAMA_3) if scaled else ()
+    return config
+
+
+def read_llama(folder):
+    """config.json and all *.safetensors of a folder -> (config, tensors), both under our names. ValueError
+    with the file's name if one of them is damaged or is not a plain Llama."""
+    safetensors = import_safetensors()
+    reading = os.path.join(folder, 'config.json')
+    try:
+        with open(reading, encoding='utf-8') as f:
+            config = read_config(json.load(f))
+        found = {}
+        for name in sorted(os.listdir(folder)):
+            if name.endswith('.safetensors'):
+                reading = os.path.join(folder, name)
+                found |= safetensors.load_file(reading)
+        tensors = {}
+        for ours, (theirs, shape) in layout(config).items():
+            there = list(found[theirs].shape) if theirs in found else 'not there'
+            if there != shape:
+                raise ValueError(f'tensor {theirs} is {there}, expected {shape}')
+            tensors[ours] = found[theirs]
+    except FileNotFoundError:
+        raise
+    except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
+        raise ValueError(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
+    if config['tie_embeddings']:
+        tensors['head.weight'] = tensors['embedding.weight']
+    return config, tensors
+
+
+def write_llama(folder, config, tensors):
+    """Write config.json and model.safetensors. config: GPTConfig's fields. tensors: a model's state_dict."""
+    safetensors = import_safetensors()
+    if not config['causal']:
+        raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
+    os.makedirs(folder, exist_ok=True)
+    renamed = {theirs: tensors[ours].contiguous() for ours, (theirs, _) in layout(config).items()}
+    safetensors.save_file(renamed, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
+
+    scaling = config['rope_scaling']
+    rope = {'rope_type': 'llama3' if scaling else 'default', **dict(zip(LLAMA_3, scaling))}
+    theirs = {name: config[ours] for ours, name in NAMES.items()} | {
+        'architectures': ['LlamaForCausalLM'], 'model_type': 'llama', 'hidden_act': 'silu',
+        'head_dim': config['n_embd'] // config['n_head'], 'attention_bias': False, 'mlp_bias': False,
+        'rope_theta': config['rope_theta'],                     # transformers 4 looks here and below
+        'rope_scaling': rope if scaling else None,
+        'rope_parameters': {**rope, 'rope_theta': config['rope_theta']},        # transformers 5
+        'bos_token_id': None, 'eos_token_id': None,
+        'dtype': str(tensors['embedding.weight'].dtype).removeprefix('torch.')}
+    with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
+        json.dump(theirs, f, indent=2)
+
+
+# --- tokenizer.json -----------------------------------------------------------------------------------------
+
+END = '<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'
+BEGIN = '<|begin_of_text|>', '<s>', '<bos>'
+
+
+class Reader:
+    """A byte-level BPE or SentencePiece tokenizer, run by their library `tokenizers`.
+
+    special     {name: id}; the end of a text also has the name <|endoftext|>. <|im_start|> and <|im_end|> are
+                added where they are missing; the model needs rows for them
+    begin, stop ids that begin a document, and that end an answer
+    all_bytes   the bytes of each id: b'' for a hole in the vocabulary, the name of a special token
+    text_bytes  how many of them are text: 0 for a special token"""
+
+    def __init__(self, text, from_printable):
+        """text: the JSON. from_printable: 'Ġa' -> b' a', GPT-2's visible form of bytes."""
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise ValueError("it is one of Hugging Face's, which need: pip install tokenizers") from None
+        try:
+            self.hf = Tokenizer.from_str(text)
+        except Exception as e:                      # tokenizers raises nothing more special
+            raise ValueError(str(e)) from e
+        self.hf.encode_special_tokens = True        # a user's '</s>' is four characters
+        self.hf.no_padding()
+        self.hf.no_truncation()
+        self.hf.add_special_tokens(['<|im_start|>', '<|im_end|>'])
+
+        form = self.to_json()
+        self.special = {t['content']: t['id'] for t in form['added_tokens'] if t['special']}
+        added = {t['id']: t['content'].encode() for t in form['added_tokens']}
+        of_bytes = 'ByteLevel' in json.dumps([form['pre_tokenizer'], form['decoder']])
+        vocab = self.hf.get_vocab()
+        self.all_bytes = [b''] * (max(vocab.values()) + 1)
+        for token, id in vocab.items():
+            byte = re.fullmatch('<0x([0-9A-F]{2})>', token)         # SentencePiece's way to write one
+            if id in added:
+                self.all_bytes[id] = added[id]
+            elif of_bytes:
+                self.all_bytes[id] = from_printable(token)
+            elif byte:
+                self.all_bytes[id] = bytes([int(byte[1], 16)])
+            else:
+                self.all_bytes[id] = token.replace('\u2581', ' ').encode()
+
+        specials = set(self.special.values())
+        self.text_bytes = [0 if id in specials else len(token) for id, token in enumerate(self.all_bytes)]
+
+        ends = [self.special[name] for name in END if name in self.special][:1]
+        begins = [self.special[name] for name in BEGIN if name in self.special][:1]
+        self.begin = begins or ends
+        self.stop = [*ends, self.special['<|im_end|>']]
+        if ends:
+            self.special['<|endoftext|>'] = ends[0]
+        self.lead = self.decode_bytes(self.encode('a')) == b' a'    # SentencePiece begins with a blank
+
+    def encode(self, text):
+        return self.hf.encode(text, add_special_tokens=False).ids
+
+    def encode_batch(self, texts):
+        return [e.ids for e in self.hf.encode_batch(list(texts), add_special_tokens=False)]
+
+    def encode_inside(self, text):
+        """The ids of text that does not begin a document: the blank at the front goes before a newline, which
+        is then taken away."""
+        newline = self.encode('\n')
+        both = self.encode('\n' + text)
+        if self.lead and both[:len(newline)] == newline:
+            return both[len(newline):]
+        return self.encode(text)
+
+    def decode_bytes(self, ids):
+        """A model may have more rows than there are ids; those are nothing."""
+        return b''.join(self.all_bytes[id] for id in ids if id < len(self.all_bytes))
+
+    def decode(self, ids):
+        text = self.decode_bytes(ids).decode('utf-8', 'replace')
+        return text[1:] if self.lead and text.startswith(' ') else text
+
+    def to_json(self):
+        return json.loads(self.hf.to_str())
