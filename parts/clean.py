@@ -14,8 +14,7 @@ Copy this file alone: it needs the standard library.
 import collections, html, math, re, unicodedata
 
 # --- mojibake -----------------------------------------------------------------------------------------------
-# UTF-8 was read as an 8-bit encoding: a lead byte (C2-F4) and one to three continuation bytes (80-BF) became
-# characters that seldom meet in writing: a letter is not followed by ¼ or €.
+# A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet in texts.
 CLOSING = set('\u00a0 ’‘”“…–—»«›‹΄')    # these do follow letters, so alone they prove nothing
 MARKS = CLOSING | set('®™°²³´')         # nor do these, after letters that end words more often than Â and Ã
 
@@ -62,7 +61,6 @@ def fix_mojibake(text):
 
 
 def undo(text, images, pattern):
-    """fix_mojibake for one encoding, once."""
     found = {}                          # {damaged sequence: the character that it was}
     for old in set(pattern.findall(text)):
         new = bytes(images[c] for c in old).decode('utf-8', 'ignore')
@@ -230,8 +228,7 @@ ASSIGNED = re.compile(r'(?i)(?:api_?key|secret(?:_?key)?|access_?token|auth_?tok
 
 def hide_pii(text):
     """Personal data and keys replaced by <EMAIL>, <PHONE>, <SSN>, <KEY>; the text and {kind: how many}.
-    Versions, dates, IP addresses, hashes and the domains reserved for examples stay; so do names, which only
-    a model could find."""
+    Versions, dates, IP addresses, hashes and domains for examples stay; so do names: they take a model."""
     hits = collections.Counter()
 
     def hide(kind, pattern, stays=lambda value: False):

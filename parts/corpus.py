@@ -117,7 +117,6 @@ class Corpus:
         self.keep = np.ones(len(rows), bool)
 
     def span(self, shard):
-        """The numbers of a shard's documents, as a slice."""
         return slice(self.first[shard], self.first[shard + 1])
 
     def in_shards(self, shards):
@@ -131,13 +130,11 @@ class Corpus:
         return int(np.searchsorted(self.first, i, 'right')) - 1
 
     def text(self, i):
-        """Document i, from the disk."""
         f = self.open_texts(self.shard_of(i))
         f.seek(self.ends[i] - self.packed[i])
         return zlib.decompress(f.read(self.packed[i])).decode()
 
     def names(self, shard):
-        """Where a shard's documents come from."""
         with open(self.path(shard, 'names.json'), encoding='utf-8') as f:
             return json.load(f)
 
@@ -189,7 +186,6 @@ class Corpus:
         return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
 
     def write_all(self, b, side, shards):
-        """Write all ids of some shards to a Bin."""
         for shard in shards:
             b.write(self.ids(shard, side))
 

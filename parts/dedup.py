@@ -6,10 +6,9 @@ Duplicates: finding the documents of a corpus that say the same, without compari
     keys = band_keys(minhash(a), bands=32)          # 32 numbers; similar documents share at least one
     kept = clusters(columns, same)                  # for each document, the first one of its cluster
 
-Text that is seen often is learned by heart, and text on both sides makes validation a lie. MinHash (Broder
-1997) turns a set into a short signature such that two signatures agree in a place with probability J, the
-Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of rows. Documents that
-agree in all rows of a band, with probability 1 - (1 - J^rows)^bands, are compared.
+MinHash (Broder 1997) turns a set into a short signature; two signatures agree in a place with probability J,
+the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of rows. Documents
+that agree in all rows of a band, with probability 1 - (1 - J^rows)^bands, are compared.
 
 Copy this file alone: it needs numpy.
 """
@@ -37,8 +36,8 @@ def powers(n):
 
 
 def word_hashes(text):
-    """A 64-bit hash for each word of a text, uint64 (words,): the sum of its bytes times the powers of PRIME.
-    A character of three or more bytes (Chinese, Korean...) counts as a word of its own."""
+    """A 64-bit hash for each word of a text, uint64 (words,): its bytes times powers of PRIME, added; it does
+    not depend on where it is. A character of three or more bytes (Chinese, Korean...) is a word of its own."""
     data = WORD_BYTES[np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)]
     up, down = powers(1 << max(16, len(data).bit_length()))
     inside = data > 0

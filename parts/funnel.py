@@ -112,7 +112,8 @@ def summary(report, meta, bins):
     rows = [('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped')]
     for s in report['stages']:
         row = [s[key] for key in ('name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out')]
-        rows.append([*row, listed(s['dropped'])])
+        dropped = [f'{reason}: {n:,} ({n / s["docs_in"]:.1%})' for reason, n in s['dropped'].items()]
+        rows.append([*row, ', '.join(dropped)])
     text = table(rows)
     config = meta['config']
     rows = [('file', 'documents', 'tokens' if 'dtype' in meta else 'bytes', 'bytes of text')]
