@@ -134,9 +134,9 @@ n_files = {name: sum(len(s['files']) for s in shards if s['source'] == name) for
 one_file = shards[0]['files'][0]['path']
 single = kind == 'text' and sum(n_files.values()) == 1 and not inputs.is_kind(one_file, inputs.RECORDS)
 if single:                      # one text without documents in it
-    if decontaminate or mix_tokens or temperature != 1 or write == 'text':
-        raise ValueError('decontaminate, mix_tokens, temperature and write=text need documents, and '
-                         f'{one_file} is one text; give a folder or a .jsonl')
+    for name, off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1), ('write', 'bins')):
+        if config[name] != off:
+            raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {one_file}')
     n_chars = files.count_chars(one_file)
 
 examples = {path: files.find_files(path, download_dir, hub, dataset)

@@ -36,8 +36,8 @@ def powers(n):
 
 
 def word_hashes(text):
-    """A 64-bit hash for each word of a text, uint64 (words,): its bytes times powers of PRIME, summed. It does
-    not depend on where a word is. A character of three or more bytes (Chinese...) is a word of its own."""
+    """A 64-bit hash for each word of a text, uint64 (words,): its bytes times powers of PRIME, added; where
+    it is does not matter. A character of three or more bytes (Chinese...) is a word of its own."""
     data = WORD_BYTES[np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)]
     up, down = powers(1 << max(16, len(data).bit_length()))
     inside = data > 0
