@@ -186,8 +186,8 @@ class Reader:
         return [e.ids for e in self.hf.encode_batch(list(texts), add_special_tokens=False)]
 
     def encode_inside(self, text):
-        """The ids of text that does not begin a document. SentencePiece puts a blank before a text; so we encode
-        a newline before it, and drop the ids of both."""
+        """The ids of text that does not begin a document. SentencePiece puts a blank before a text: we
+        encode a newline and the text, and drop the ids of the blank and the newline."""
         newline = self.encode('\n')
         both = self.encode('\n' + text)
         if self.lead and both[:len(newline)] == newline:

@@ -192,7 +192,7 @@ def show(where, settings, shape, stage):
     sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size'
     print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in sizes))
     if stage == 'train' and not here:
-        print(f'  {data_dir}/meta.json does not exist: tokens are not compared; vocab_size=0 counts as 32,768')
+        print(f'  {data_dir}/meta.json does not exist: tokens are not compared; vocab_size=0 means 32,768')
     for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)
