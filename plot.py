@@ -10,7 +10,7 @@ whose metric no run has logged is left out. Two halves: a run can be fast and st
 """
 import json, math, os, pathlib, textwrap, time, warnings
 import numpy as np
-from configurator import configure
+from configurator import configure, show
 
 # --- settings ------------------------------------------------------------------------------------------
 runs = 'out/quickstart'     # folders that train.py wrote, comma-separated; the first gives the phases
@@ -21,6 +21,7 @@ if not out.endswith(('.png', '.svg', '.pdf')):
     raise ValueError(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
 if runs.count(',') > 5:
     raise ValueError(f'runs={runs} has more than 6 folders; draw several pictures, each with its --out')
+show(config)
 
 
 # --- the verdict ---------------------------------------------------------------------------------------

@@ -207,7 +207,7 @@ class Tokenizer:
         tokens. The result depends on the text alone, not on its order or on the number of processes."""
         texts = [texts] if isinstance(texts, str) else texts
         if vocab_size < 256 + len(special_tokens):
-            raise ValueError(f'{vocab_size=} is too small: it begins with {256 + len(special_tokens)}')
+            raise ValueError(f'{vocab_size=} is too small; bytes and specials: {256 + len(special_tokens)}')
         if pattern != PATTERN:
             try:
                 groups = regex.compile(pattern).groups

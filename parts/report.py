@@ -11,7 +11,7 @@ STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/qui
 COLUMNS = {'stage': '{name}', 'bits per byte': '{val_bpb:.3f}', 'parses': '{parse_rate:.0%}',
            'pass@1, new variations': '{pass@1:.1%} ({low:.0%} to {high:.0%})', 'pass@8': '{pass@8:.1%}',
            'pass@1, new compositions': '{pass@1_cells:.1%}', 'pass@1, new families': '{pass@1_families:.1%}',
-           'preferred way': '{preferred_rate:.0%}', 'minutes of training': '{minutes:.1f}'}
+           'preferred way': '{liked}', 'minutes of training': '{minutes:.1f}'}
 
 
 def read_json(path):
@@ -43,7 +43,8 @@ def table(stages):
     lines = ['| ' + ' | '.join(COLUMNS) + ' |', '|---' * len(COLUMNS) + '|']
     for row in stages:
         low, high = row['interval']
-        cells = [form.format(**row, low=low, high=high) for form in COLUMNS.values()]
+        liked = '-' if row['preferred_rate'] is None else f'{row["preferred_rate"]:.0%}'    # no answer passed
+        cells = [form.format(**row, low=low, high=high, liked=liked) for form in COLUMNS.values()]
         lines.append('| ' + ' | '.join(cells) + ' |')
     return lines
 
