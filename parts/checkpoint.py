@@ -1,6 +1,6 @@
 """
-Checkpoints: files that are never half written, and how a run begins: from nothing, from where it stopped, or
-from the weights of another.
+Checkpoints: files that are never half written, and the ways in which a run begins.
+It begins from nothing, from where it stopped, or from the weights of another.
 
     write('last.pt', {'model': model.state_dict(), 'step': 3})
     state = read('last.pt')                     # tensors, numbers, strings, lists and dicts: weights_only

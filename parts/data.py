@@ -1,6 +1,5 @@
 """
-How trainers read: memory-mapped token bins, the order in which their blocks are visited, and text that is
-tokenised on the fly.
+Training data: memory-mapped token bins, the order of their blocks, and text that is tokenised on the fly.
 
     meta, bins = open_bins('data/quickstart', block_size=256)
     starts = sequence_starts(step=0, batch_size=8, n_tokens=len(bins['train']), block_size=256, seed=1337)

@@ -1,6 +1,6 @@
 """
-Objectives: which tokens are hidden from the model, and which it must predict. Masked tokens, spans, and
-documents that do not see each other.
+Objectives: which tokens are hidden from the model, and which it must predict.
+Masked tokens, spans, and documents that do not see each other.
 
     x, y = hide_tokens(x, seed, step, rows, special, n_ordinary)        # int64 (B, T) each
 
