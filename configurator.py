@@ -13,14 +13,14 @@ A script states its settings as ordinary assignments, then calls configure once:
 Config files are Python that assigns the same names. Files and flags apply from left to right; `--help` prints
 every setting. A comment may begin with a rule: a bound, an interval like [0, 1), or the choices; None always
 passes. A setting keeps the type of its default or annotation; an int passes for a float, 1e3 for an int.
-A mistake is one line on stderr and exit code 2. So is, from then on, each OSError (no such file, disk full)
+A mistake prints one line on stderr and exits with code 2. After configure(), so does each OSError (disk full)
 and each ValueError that a file of ours raises. Any other exception is a bug and keeps its traceback.
 """
 import ast, difflib, io, operator, os, re, signal, sys, time, tokenize, traceback, types, typing
 
 OPERATORS = {'>=': operator.ge, '[': operator.ge, '>': operator.gt, '(': operator.gt,
              '<=': operator.le, ']': operator.le, '<': operator.lt, ')': operator.lt}
-defaults = {}       # of the script that called configure: show() marks what differs
+defaults = {}       # of the script that called configure: show() marks each setting that differs
 
 
 def configure(namespace):
@@ -47,7 +47,8 @@ def configure(namespace):
                 if not arguments or arguments[0].startswith('--'):
                     raise ValueError(f'--{name} has no value; its default is {values[name]!r}')
                 text = arguments.pop(0)
-            new = {name: text if str in settings.get(name, [()])[0] else literal(text)}
+            kinds = settings[name][0] if name in settings else ()
+            new = {name: text if str in kinds else literal(text)}       # 'None' stays text here: see coerce
         for name, value in new.items():
             if name not in settings:
                 hint = closest(name, settings) or f'; see: {os.path.basename(script)} --help'
@@ -61,7 +62,7 @@ def configure(namespace):
 
 
 def show(config, say=print):
-    """Say all settings. Call it when all have been checked: a mistake is one line and nothing else."""
+    """Print all settings. Call it after all checks, so that a mistake prints one line and nothing else."""
     if os.environ.get('RANK', '0') == '0':      # torchrun starts a process per device: only the first talks
         stars = {name: '*' if value != defaults.get(name, value) else '' for name, value in config.items()}
         words = [f'{stars[name]}{name}={value!r}' for name, value in config.items()]
@@ -91,10 +92,9 @@ def read_settings(script, namespace):
 
 
 def check(name, value, comment, source):
-    """Refuse a value that breaks the rule at the head of its comment: '>= 1: steps', '[0, 1)', 'adamw |
-    muon'."""
+    """Refuse a value that breaks the rule at the head of its comment, such as '>= 1', '[0, 1)', 'a | b'."""
     rule = comment.split(':')[0].strip()
-    number = r'(-?[\d.e*-]+)'
+    number = r'(-?[\d.e*-]+)'           # also 1e-3 and 2**32
     if ' | ' in rule:
         choices = rule.split(' | ')
         good, expected = value in choices, f'one of: {", ".join(choices)}{closest(str(value), choices)}'
@@ -102,7 +102,7 @@ def check(name, value, comment, source):
         good = value is None or OPERATORS[m[1]](value, eval(m[2]))
         expected = rule
     elif m := re.fullmatch(rf'([\[(]){number}, {number}([\])])', rule):
-        good = value is None or OPERATORS[m[1]](value, eval(m[2])) and OPERATORS[m[4]](value, eval(m[3]))
+        good = value is None or (OPERATORS[m[1]](value, eval(m[2])) and OPERATORS[m[4]](value, eval(m[3])))
         expected = f'in {rule}'
     elif rule.startswith(('<', '>', '[', '(')):
         raise ValueError(f'{source}: {name}: the rule {rule!r} is not like ">= 1", "[0, 1)" or "this | that"')
@@ -138,7 +138,7 @@ def closest(word, choices):
 
 
 def literal(text):
-    """'3' -> 3, '1e-3' -> 0.001, 'true' -> True, 'None' -> None, 'gpt2' -> 'gpt2'"""
+    """The Python value of a text: '3' -> 3, '1e-3' -> 0.001, 'true' -> True, 'gpt2' -> 'gpt2'"""
     try:
         return ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
     except (ValueError, SyntaxError):
@@ -146,10 +146,10 @@ def literal(text):
 
 
 def coerce(name, value, kinds, source):
-    """value as one of kinds, where nothing is lost by it. The text None means None where None is allowed."""
+    """value as one of kinds, if that loses nothing. The text 'None' means None where None is allowed."""
     if value == 'None' and types.NoneType in kinds:
         return None
-    if type(value) is float and value != value:
+    if type(value) is float and value != value:         # only nan differs from itself
         raise ValueError(f'{source}: {name} is nan, which is not a number')
     if type(value) in kinds:
         return value
@@ -162,13 +162,13 @@ def coerce(name, value, kinds, source):
 
 
 def one_line_for_mistakes(kind, error, tb):
-    """sys.excepthook: what the user can mend becomes one line and exit code 2."""
+    """sys.excepthook: a mistake that the user can mend becomes one line and exit code 2."""
     last = traceback.extract_tb(tb)[-1]          # a `raise` of ours, not an operation that failed in our code
-    here, file = (os.path.dirname(os.path.abspath(path)) for path in (__file__, last.filename))
-    ours = file in (here, os.path.join(here, 'parts')) and re.search(r'(^|: )raise ', last.line)
+    here, folder = (os.path.dirname(os.path.abspath(path)) for path in (__file__, last.filename))
+    ours = folder in (here, os.path.join(here, 'parts')) and re.search(r'(^|: )raise ', last.line)
     if issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):
         rank = os.environ.get('RANK', '0')
-        if rank != '0':             # the first process speaks, unless it has nothing to say
+        if rank != '0':             # wait: torchrun ends this process if the first one has the error, too
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(3)
         message = f'{error.filename}: {error.strerror}' if getattr(error, 'filename', None) else str(error)

@@ -12,17 +12,17 @@ Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.js
 or false}. Writes out_dir as train.py does. The reference is init_from itself: its log-probabilities are
 computed once and kept in data_dir, so only one model is in memory.
 
-You should see a first loss of ln 2 (dpo), because policy and reference are still the same, or the run is
-refused; then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: to
-push a bad answer down by 5 and the good one by 2 serves it as well as to raise the good one, and since the
-two share most of their tokens, pushing one pushes the other. The probability goes to answers that nobody
-compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733): without it, small models
-unlearn to answer; try --nll_weight=0 and read samples.txt.
+You should see a first loss of ln 2 (dpo), because policy and reference are still the same; another value ends
+the run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: it
+gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. The two share
+most of their tokens, so pushing one pushes the other, and the probability moves to answers that nobody
+compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Without it, small models
+unlearn to answer: try --nll_weight=0 and read samples.txt.
 
 RLHF asks people which answer is more helpful, harmless and honest, fits a reward model to their choices
-(--loss_type=rm), and lets the policy maximise it by PPO, minus a KL penalty. DPO solves that same problem in
-closed form: only a classification loss is left. PPO samples anew at each step, DPO learns from a fixed set;
-sampling again from the new model, round after round, is the cheap half of the difference.
+(--loss_type=rm), and lets the policy maximise its reward by PPO, minus a KL penalty. DPO solves that same
+problem in closed form: only a classification loss is left. But PPO samples anew at each step, and DPO learns
+from a fixed set. To sample new pairs from the new model, round after round, closes a part of that gap.
 
 Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 """
@@ -43,13 +43,13 @@ out_dir = 'out/dpo'             # where the run writes
 overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
 # the loss
 loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains a reward model
-beta: float | None = None       # > 0: how dear a departure from the reference is; None = 0.1, for simpo 2
-label_smoothing = 0.0           # [0, 0.5): dpo: share of pairs that may be labelled the wrong way round
-gamma = 1.0                     # >= 0: simpo: by how much the better answer has to lead
-nll_weight = 1.0                # >= 0: of -log p(chosen) per token, beside dpo, ipo, kto, simpo; published: 0
+beta: float | None = None       # > 0: how much leaving the reference costs; None = 0.1, for simpo 2
+label_smoothing = 0.0           # [0, 0.5): dpo: share of pairs that are expected to have swapped labels
+gamma = 1.0                     # >= 0: simpo: margin by which the better answer must lead
+nll_weight = 1.0                # >= 0: dpo, ipo, kto, simpo: times -log p(chosen) per token, added; papers: 0
 # optimisation
-epochs = 1.0                    # >= 0: times that each pair is seen
-max_steps = 0                   # >= 0: instead of epochs; 0 = as many as they take
+epochs = 1.0                    # >= 0: how often each pair is seen
+max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
 batch_size = 32                 # >= 1: pairs per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all; lower saves memory
 block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the model's context; the rest is cut
@@ -58,8 +58,8 @@ learning_rate = 3e-5            # >= 0: for millions of parameters; 5e-7 to 5e-6
 min_lr = 0.0                    # >= 0: where the schedule ends
 warmup_steps = 10               # >= 0: linear rise
 weight_decay = 0.0              # >= 0: of matrices only
-beta1 = 0.9                     # [0, 1): AdamW's memory of the gradient
-beta2 = 0.95                    # [0, 1): and of its square
+beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
+beta2 = 0.95                    # [0, 1): and of the mean square
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
@@ -77,18 +77,18 @@ compile = False                 # torch.compile; lengths vary, so it compiles se
 grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
-config['stage'] = 'dpo'         # eval.py and sample.py ask by conversation
+config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
 if label_smoothing and loss_type != 'dpo':
-    raise ValueError(f'label_smoothing={label_smoothing} goes with loss_type=dpo, not {loss_type}')
+    raise ValueError(f'label_smoothing={label_smoothing} is for loss_type=dpo, not {loss_type}')
 
 # --- setup: same text in train.py, sft.py, dpo.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
 main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
 autocast = machine.autocast(device, dtype)
-scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # its range is small
+scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
 per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
 oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
 last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
@@ -99,7 +99,7 @@ machine.join(device)
 
 # --- the losses ---------------------------------------------------------------------------------------------
 def log_odds(m):
-    """log(p / (1 - p)) of p = e^m. p = 1 has infinite odds, so m is kept below -1e-6."""
+    """log(p / (1 - p)) for p = e^m, shape of m. p = 1 would have infinite odds, so m is at most -1e-6."""
     m = m.clamp(max=-1e-6)
     return m - torch.log(-torch.expm1(m))
 
@@ -107,21 +107,21 @@ def log_odds(m):
 def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_len, rejected_len,
                     loss_type, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
     """Losses and the rewards of both answers, float32 (B,) each, for B pairs. policy_*, ref_*: log p of an
-    answer, in nats, summed over its tokens (of rm: its score); *_len: their number; 0 where kto has no
-    such answer. kl: kto's estimate of beta KL(policy | reference), a number.
+    answer, in nats, summed over its tokens (for rm: its score). *_len: the number of its tokens, 0 if a kto
+    record has no such answer. kl: kto's estimate of beta KL(policy | reference), a number.
 
     With r = log p - log p_ref for each of the two, and s = log sigmoid:
     dpo    -s(beta (r_c - r_r)); smoothed: a share of the pairs counted the other way round, cDPO. Rafailov et
            al. 2023, arXiv:2305.18290, eq. 7; sums over tokens, because p of an answer is a product.
     ipo    (r_c - r_r - 1 / (2 beta))^2. Azar et al. 2023, 2310.12036, eq. 17. Sums. A target instead of an
            ever larger margin: pairs that always agree do not drive beta's effect to nothing.
-    kto    1 - sigmoid(beta r_c - kl)  and  1 - sigmoid(kl - beta r_r), each alone. Ethayarajh et al. 2024,
-           2402.01306, eq. 8, with both weights 1; the mean of the two where a pair has both. Sums.
+    kto    1 - sigmoid(beta r_c - kl)  or  1 - sigmoid(kl - beta r_r); the mean, if a pair has both answers.
+           Ethayarajh et al. 2024, 2402.01306, eq. 8, with both weights 1. Sums.
     orpo   -m_c - beta s(log odds_c - log odds_r), with m = log p / length, odds = e^m / (1 - e^m). Hong et
-           al. 2024, 2403.07691, eq. 6. No reference: the first term, SFT's, holds it. Means per token, or
-           every answer's p would be near 0 and the odds its p.
-    simpo  -s(beta m_c - beta m_r - gamma). Meng et al. 2024, 2405.14734, eq. 6. No reference; means, as in
-           generation, so that a long answer does not lose, nor win, by its length.
+           al. 2024, 2403.07691, eq. 6. No reference: the first term, SFT's loss, takes its place. Means per
+           token: with sums every p would be near 0, where odds and p are the same.
+    simpo  -s(beta m_c - beta m_r - gamma). Meng et al. 2024, 2405.14734, eq. 6. No reference. Means per
+           token, so that a long answer neither loses nor wins by its length.
     rm     -s(score_c - score_r). Bradley and Terry 1952; for language models 2203.02155, eq. 1."""
     ratio_chosen = policy_chosen.float() - ref_chosen.float()
     ratio_rejected = policy_rejected.float() - ref_rejected.float()
@@ -153,7 +153,7 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
 
 class Scorer(torch.nn.Module):
     """Inputs and targets (N, T) -> (N,) float32: log p of the targets that are not IGNORE, summed. With a
-    reward head (rm), the score that it gives to the hidden state where the answer has ended."""
+    reward head (rm): the score that the head gives to the hidden state at the end of the answer."""
 
     def __init__(self, model, with_head=False):
         super().__init__()
@@ -166,9 +166,10 @@ class Scorer(torch.nn.Module):
         if self.head is None:
             logits = self.model(x)[0]                                                       # (N, T, V)
             return -F.cross_entropy(logits.transpose(1, 2), y, ignore_index=IGNORE, reduction='none').sum(1)
-        at = torch.arange(y.shape[1], device=y.device)
-        end = ((y != IGNORE) * at).amax(1) + 1          # where <|im_end|>, the last target, is the input
-        hidden = self.model.backbone(x)[torch.arange(len(x), device=x.device), end.clamp(max=at[-1])]
+        at = torch.arange(y.shape[1], device=y.device)                                      # (T,)
+        end = ((y != IGNORE) * at).amax(1) + 1          # (N,): here <|im_end|>, the last target, is the input
+        rows = torch.arange(len(x), device=x.device)
+        hidden = self.model.backbone(x)[rows, end.clamp(max=at[-1])]                        # (N, C)
         return self.head(hidden).float()[:, 0]
 
 
@@ -190,12 +191,11 @@ pad = tokenizer.special.get('<|pad|>', 0)
 
 # --- data ---------------------------------------------------------------------------------------------------
 def collate(pairs, pad, newline):
-    """Pairs -> inputs and targets, int64 (2 B, T): the chosen answers, then the rejected ones, padded on the
-    right. Targets are the answer's tokens up to <|im_end|>, all else IGNORE; newline: how many tokens of the
-    frame follow it."""
+    """Pairs -> inputs and targets, int64 (2 B, T): all chosen, then all rejected answers, padded right.
+    Targets: the answer's tokens up to <|im_end|>, else IGNORE. newline: how many tokens follow <|im_end|>."""
     rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     T = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
-    x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)
+    x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)            # (2 B, T) each
     for row, (prompt, answer) in enumerate(rows):
         ids = [*prompt, *answer]
         scored = max(0, len(answer) - newline)
@@ -214,7 +214,7 @@ batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
 warmup_steps = min(warmup_steps, max_steps)
-optim.ends(max_steps, warmup_steps, learning_rate, min_lr)
+optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
 
 
 def rows_of(step):
@@ -222,9 +222,9 @@ def rows_of(step):
     return batches.of(step)[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
 
 
-def tensors(some):
-    """Inputs, targets (2 B, T) and lengths of the answers (2, B) of some pairs, on the device."""
-    x, y = machine.to_device(collate(some, pad, newline), device)
+def tensors(part):
+    """Inputs and targets (2 B, T) and lengths of the answers (2, B) of B pairs, on the device."""
+    x, y = machine.to_device(collate(part, pad, newline), device)
     return x, y, (y != IGNORE).sum(1).view(2, -1)
 
 
@@ -239,16 +239,16 @@ if show_batch is not None:
 # --- reference: its log-probabilities are computed once, so only one model is in memory ---------------------
 @torch.no_grad()
 def log_probs(model, pairs):
-    """log p of the chosen and the rejected answers under the model, float64 (n, 2), each process a share."""
+    """log p of the chosen and the rejected answers, float64 (n, 2). The processes share the work."""
     model.eval()
     found = np.zeros((len(pairs), 2))
-    longest = [-max(len(p) + len(a) for p, a in pair) for pair in pairs]
-    mine = np.argsort(longest, kind='stable')[rank::world]
+    lengths = np.array([max(len(p) + len(a) for p, a in pair) for pair in pairs])
+    mine = np.argsort(-lengths, kind='stable')[rank::world]     # longest first: short memory shows at once
     for i in range(0, len(mine), micro_batch_size):
         rows = mine[i:i + micro_batch_size]
         x, y, _ = tensors([pairs[j] for j in rows])
         with autocast:
-            found[rows] = Scorer(model)(x, y).view(2, -1).T.double().cpu().numpy()
+            found[rows] = Scorer(model)(x, y).view(2, -1).T.double().cpu().numpy()          # (B, 2)
     model.train()
     return np.array(machine.all_sum(*found.ravel())).reshape(found.shape)
 
@@ -258,7 +258,7 @@ ref, reference_hash = np.zeros((len(pairs) + len(held_out), 2)), None
 if state:
     checkpoint.same_data(last_path, state.get('pairs'), f'{data_dir}/*.jsonl', digests, out_dir)
     checkpoint.must_agree(last_path, state['config'], config, ['loss_type', 'optimizer'])
-    config['init_from'] = state['config']['init_from']      # where the reference is
+    config['init_from'] = state['config']['init_from']      # the reference, not 'resume'
 if needs_reference:
     reference_hash = state['reference'] if state else reference.fingerprint(model)
     reference_path = reference.path_for(data_dir, reference_hash, digests, tokenizer.hash, block_size, dtype,
@@ -282,10 +282,10 @@ ref = torch.from_numpy(ref).float()                         # (n, 2)
 step, best_val = 0, math.inf
 policy = Scorer(model, with_head=loss_type == 'rm')
 if loss_type == 'rm' and not model.config.tie_embeddings:
-    model.head.requires_grad_(False)    # no part of a score; DDP would wait for its gradient
+    model.head.requires_grad_(False)    # a score does not use it, and DDP would wait for its gradient
 optimizers = optim.build(policy, optimizer, learning_rate, (beta1, beta2), weight_decay)
 if state:
-    optim.restore(model, None, optimizers, state['optimizers'])
+    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
 if state and loss_type == 'rm':
@@ -312,17 +312,17 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 FIGURES = ('preference_loss', 'accuracy', 'margin', 'chosen_reward', 'rejected_reward', 'chosen_logp',
            'rejected_logp', 'kl')
-shown = FIGURES if needs_reference else FIGURES[:7]
+shown = FIGURES if needs_reference else FIGURES[:7]     # without a reference: no kl
 if loss_type == 'rm':
-    shown = FIGURES[:5]
-kto_kl = state.get('kto_kl', 0.0)       # of the step before: so it is the same on any number of processes
+    shown = FIGURES[:5]                                 # and no log p
+kto_kl = state.get('kto_kl', 0.0)       # from the step before, so it is the same on any number of processes
 
 
-def losses_of(scorer, some, ref):
-    """The losses of some pairs (B,), and FIGURES of each, and whether it has either answer, (10, B). kl: log
-    p_ref - log p, the mean over both answers: an estimate of KL(reference | policy), if the reference wrote
-    them."""
-    x, y, n = tensors(some)
+def losses_of(scorer, part, ref):
+    """For B pairs: their losses (B,), and a table (10, B) of FIGURES and of 0 or 1: has the pair a chosen, a
+    rejected answer? Its kl is log p_ref - log p, the mean over both answers: an estimate of KL(reference |
+    policy), if the reference wrote them."""
+    x, y, n = tensors(part)                                                                 # n (2, B)
     ref = ref.to(device).T                                                                  # (2, B)
     with autocast:
         scores = scorer(x, y).view(2, -1)                                                   # (2, B)
@@ -340,8 +340,8 @@ def losses_of(scorer, some, ref):
 
 
 def means(totals, n):
-    """The means of FIGURES over n pairs, from all processes' sums of the figures of losses_of. Where KTO's
-    lines have one answer each, those of the other kind do not count."""
+    """The means of FIGURES over n pairs. totals: this process's sums of the table of losses_of. An answer
+    that a KTO record does not have is not counted."""
     *sums, n_chosen, n_rejected = machine.all_sum(*totals.tolist())
     found = {name: total / n for name, total in zip(FIGURES, sums)}
     for name in ('reward', 'logp'):
@@ -352,7 +352,7 @@ def means(totals, n):
 
 @torch.no_grad()
 def evaluate(pairs, ref, parts, n):
-    """The means of FIGURES over n pairs; parts: this process's, as index arrays."""
+    """The means of FIGURES over n pairs. parts: index arrays of this process's pairs."""
     totals = torch.zeros(len(FIGURES) + 2, device=device)
     model.eval()
     for rows in parts:
@@ -385,12 +385,12 @@ def save(path, **more):
 first = {}
 if not state and (needs_reference or loss_type == 'rm'):
     zero, one = torch.zeros(1), torch.ones(1)
-    should = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()
+    expected = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()
     first = evaluate(pairs, ref, rows_of(0), batch_size)
     found, kl = first['preference_loss'], first['kl']
-    if not (abs(found - should) <= 1e-3 * max(1, should) and abs(beta * kl) <= 0.01):
+    if not (abs(found - expected) <= 1e-3 * max(1, expected) and abs(beta * kl) <= 0.01):       # or nan
         raise ValueError(f'the first {loss_type} loss is {found:.5f} and the KL {kl:.4f}, but policy and '
-                         f'reference are the same model: {should:.5f} and 0 are expected; try '
+                         f'reference are the same model: {expected:.5f} and 0 are expected; try '
                          f'--dtype=float32, and delete {data_dir}/reference-*.npy')
 log.begin(config, init_from == 'resume', step)
 if main_process:
@@ -405,7 +405,7 @@ log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro
         f'{micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
 if first:
-    log.say(f'  expect   a first {loss_type} loss of {should:.4f} and a margin of 0; found '
+    log.say(f'  expect   a first {loss_type} loss of {expected:.4f} and a margin of 0; found '
             f'{first["preference_loss"]:.4f} and {first["margin"]:+.4f}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
@@ -482,9 +482,9 @@ while True:
         o.zero_grad(set_to_none=True)
     # --- end clip and step ---
     step += 1
-    timer.step(2 * int(lengths[rows_of(step - 1)].sum()) * world)
+    timer.step(2 * int(lengths[parts].sum()) * world)       # 2 answers; about as many in each process
     figures = means(totals, n_all)
-    kto_kl = max(0.0, -beta * figures['kl'])
+    kto_kl = max(0.0, -beta * figures['kl'])                # KTO's KL has the other sign
 
     # 4. log
     if logging:

@@ -64,14 +64,14 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """cos and sin of position * frequency, float32. -> two (T, D/2). scaling, (factor, low, high, T_old), for
-    a model first trained on T_old tokens (Llama 3.1): a frequency that turns fewer than `low` times in T_old
-    is divided by factor, one that turns more than `high` times stays, those between are interpolated."""
+    """cos and sin of position * frequency, float32, (T, D/2) each. scaling, if a model first saw T_old tokens
+    (Llama 3.1): (factor, low, high, T_old). A frequency that turns fewer than `low` times in T_old is divided
+    by factor. One that turns more than `high` times stays. Those between are interpolated."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32) / D)          # (D/2,)
     if scaling:
         factor, low, high, T_old = scaling
         keep = ((T_old * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
-        frequency = frequency * (keep + (1 - keep) / factor)
+        frequency = frequency * (keep + (1 - keep) / factor)                        # keep: 1 stays, 0 shrinks
     angle = torch.outer(torch.arange(T, dtype=torch.float32), frequency)            # (T, D/2)
     return angle.cos(), angle.sin()
 
@@ -98,9 +98,9 @@ class Attention(nn.Module):
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
         """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D). mask,
-        bool (B or 1, 1, T, T): the keys that a query sees, instead of the earlier ones."""
+        bool (B or 1, 1, T, T): which keys a query sees; without it, itself and the earlier ones."""
         T = x.shape[1]
-        heads = lambda x: x.unflatten(-1, (-1, self.D)).transpose(1, 2)             # (B, heads, T, D)
+        heads = lambda y: y.unflatten(-1, (-1, self.D)).transpose(1, 2)             # (B, heads, T, D)
         q = rotate(heads(self.w_q(x)), cos, sin)                                    # (B, H, T, D)
         k = rotate(heads(self.w_k(x)), cos, sin)                                    # (B, K, T, D)
         v = heads(self.w_v(x))                                                      # (B, K, T, D)
@@ -108,9 +108,9 @@ class Attention(nn.Module):
             for stored, new in zip(cache, (k, v)):
                 stored[:, :, start:start + T] = new
             k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]           # (B, K, start + T, D)
-        # is_causal: query i sees keys 0..i; with `start` keys cached, `start` more; one alone sees all.
+        # is_causal shows keys 0..i to query i. With a cache it must see 0..start+i; a single query sees all.
         if start > 0 and T > 1:
-            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)
+            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
         is_causal = self.causal and mask is None and start == 0
         # On CPUs in float32: bfloat16's backward pass takes 5 times as long at T = 64 (LOG.md, 2026-11-20).
         if x.device.type == 'cpu':
@@ -159,9 +159,9 @@ class GPT(nn.Module):
         self.head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
         if c.tie_embeddings:
             self.head.weight = self.embedding.weight
-        # not buffers: the config says it all, and they stay float32 after model.bfloat16()
+        # Not buffers: they follow from the config, and they stay float32 after model.bfloat16().
         self.cos, self.sin = rope_table(c.n_embd // c.n_head, c.block_size, c.rope_theta, c.rope_scaling)
-        self.grad_checkpoint = False    # a training run may set these. True: keep each block's input only
+        self.grad_checkpoint = False    # a training run may set these three. True: keep only blocks' inputs
         self.label_smoothing = 0.0      # of the training loss; validation is always -log p
         self.focal = 0.0                # of the training loss: times (1 - p)^focal (arXiv:1708.02002)
         # GPT-2's initialisation. The residual stream sums 2 n_layer outputs of w_o and w_down.
@@ -198,35 +198,35 @@ class GPT(nn.Module):
         losses = F.cross_entropy(logits_2d, targets_1d, ignore_index=IGNORE, reduction='none',
                                  label_smoothing=self.label_smoothing if self.training else 0.0)    # (B T,)
         if self.focal and self.training:        # the better a target is known, the less it counts
-            p = logits_2d.softmax(-1).gather(1, targets_1d.clamp(min=0)[:, None])[:, 0]
+            p = logits_2d.softmax(-1).gather(1, targets_1d.clamp(min=0)[:, None])[:, 0]             # (B T,)
             losses = losses * (1 - p) ** self.focal
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None,
                given=()):
-        """Yield the next token of each row of idx (B, T), (B,) at a time, until max_new_tokens or until every
-        row has met an id of `stop` (a row that has keeps repeating it). first: bool (V,) or (B, V), the ids
+        """Continue each row of idx (B, T): yield the next tokens, (B,) at a time, until max_new_tokens or
+        until every row has met an id of `stop`; a row that met one repeats it. first: bool (V,), (B, V): ids
         that the first sampled token may be (see Tokenizer.heal). given: for each row, ids to force before
-        sampling starts; they count towards max_new_tokens, and let prompts of several lengths share a batch.
-        Each token is conditioned on the last block_size tokens. Within the context, earlier keys and values
-        are cached, so a step costs one position. Past it the window moves, and with the positions every key
-        from layer 2 on: the model is run afresh."""
+        sampling starts. They count towards max_new_tokens and let prompts of several lengths share a batch.
+        Within block_size, earlier keys and values are cached, so a step costs one position. Past it the
+        window of the last block_size tokens moves, every key changes, and the whole window is run again."""
         c = self.config
         B, T = idx.shape
         if not c.causal:
-            raise ValueError('causal=False: this model cannot continue a text; one of --objective=clm can')
+            raise ValueError('causal=False: this model cannot continue a text; train with --objective=clm')
         if T == 0:
             raise ValueError('the prompt is empty; begin with a token, such as <|endoftext|>')
         if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
             raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
         stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
-        done = torch.zeros(B, dtype=torch.bool, device=idx.device)
-        n_given = torch.tensor([len(ids) for ids in given] or [0] * B, device=idx.device)
-        forced = torch.tensor([*itertools.zip_longest(*given, fillvalue=0)], device=idx.device).long()
+        done = torch.zeros(B, dtype=torch.bool, device=idx.device)                  # (B,)
+        n_given = torch.tensor([len(ids) for ids in given] or [0] * B, device=idx.device)           # (B,)
+        forced = torch.tensor([*itertools.zip_longest(*given, fillvalue=0)]).long().to(idx.device)  # (L, B)
+
         autocast = torch.is_autocast_enabled(idx.device.type)
         dtype = torch.get_autocast_dtype(idx.device.type) if autocast else self.embedding.weight.dtype
-        shape = (B, c.n_kv_head, min(T + max_new_tokens, c.block_size), c.n_embd // c.n_head)
+        shape = (B, c.n_kv_head, min(T + max_new_tokens, c.block_size), c.n_embd // c.n_head)   # k, and v
         cache = [[torch.empty(shape, dtype=dtype, device=idx.device) for _ in 'kv'] for _ in self.blocks]
         cached = 0
         was_training = self.training
@@ -259,13 +259,13 @@ class GPT(nn.Module):
         return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
 
     def like(self, weights=None, **changes):
-        """A copy with a changed config, as in like(dropout=0.1, causal=False). weights: others than these."""
+        """A copy with a changed config, as in like(dropout=0.1). weights: a state dict to take instead."""
         copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight.device)
         copy.load_state_dict(weights or self.state_dict())
         return copy
 
     def grown(self, vocab_size):
-        """A copy with rows for new tokens, each the mean of the old; this model itself, if there are none."""
+        """A copy with rows for new tokens, each the mean of the old rows; itself, if no row is missing."""
         n = vocab_size - self.config.vocab_size
         if n <= 0:
             return self
@@ -303,11 +303,11 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
         drop = p.cumsum(dim=-1) - p >= top_p        # the tokens before it are enough; never true of the first
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
-    # where a random share of the total is reached: 0.5 ms for 64 x 4,096 on two cores, torch.multinomial 7.1
+    # The token at which the running sum of p passes a random u. 0.5 ms for 64 x 4,096; torch.multinomial: 7.1
     wide = torch.float32 if logits.device.type == 'mps' else torch.float64
     cdf = logits.softmax(dim=-1).cumsum(dim=-1, dtype=wide)                         # (B, V)
     u = torch.rand(len(cdf), 1, dtype=wide, device=cdf.device) * cdf[:, -1:]        # (B, 1)
-    return torch.searchsorted(cdf, u, right=True)[:, 0].clamp(max=cdf.shape[1] - 1)
+    return torch.searchsorted(cdf, u, right=True)[:, 0].clamp(max=cdf.shape[1] - 1) # (B,)
 
 
 def save_checkpoint(path, model, **extra):
@@ -335,7 +335,7 @@ def load_checkpoint(path, device='cpu'):
 def self_test():
     count = lambda part: f'{sum(p.numel() for p in part.parameters()):,}'
     ladder = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
-              'nano': (6, 8, 0, 256, 768)}
+              'nano': (6, 8, 0, 256, 768)}              # n_layer, n_head, n_kv_head, n_embd, n_ffn
     for name, sizes in ladder.items():
         with torch.device('meta'):                      # shapes only, nothing is allocated
             m = GPT(GPTConfig(256, 512, *sizes))

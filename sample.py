@@ -5,8 +5,8 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --temperature=0.5
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --random_init=True    # before it learned
-    python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: a token each
-    python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: of any length
+    python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: one token a gap
+    python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: gaps of any length
 
     python sample.py --ckpt=out/sft --chat=True             # talk with it; an empty line or Ctrl-D ends
     python sample.py --ckpt=out/sft --chat=True --prompt='Write mean(x).'       # one question
@@ -14,9 +14,9 @@ Sampling: a checkpoint continues text.
 Reads a folder that train.py, sft.py or dpo.py wrote. Writes text: the prompt as it was given, then the
 continuation, token by token when there is one sample.
 
-A prompt may end anywhere. With the bpe tokenizer `):`, a newline and the indent are one token, so training
-has hardly ever shown the model a bare `):`. So the prompt's last token is dropped, and the first new one must
-begin with its bytes (token healing).
+A prompt may end anywhere. In the bpe tokenizer `):`, a newline and the indent are one token, so the model has
+hardly ever seen a bare `):`. Token healing helps: the prompt's last token is dropped, and the first new token
+must begin with the same bytes.
 
 Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
 it continues from the last block_size tokens, more slowly.
@@ -38,18 +38,18 @@ temperature = 0.8           # >= 0: 0 = always the most probable token; higher i
 top_k = 50                  # >= 0: sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # (0, 1]: ... and from the fewest of them that reach probability p; 1 = off
 stop_at = ''                # function = where an indented body ends; other text = before it first occurs
-chat = False                # the prompt is a message to an assistant; without prompt, ask in a dialogue
-system: str | None = None   # of a chat: what the assistant is told before it begins
+chat = False                # True: the prompt is a message to an assistant; without a prompt, type messages
+system: str | None = None   # instruction that the assistant reads before a chat
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 seed: int | None = 1337     # None = different every time
 config = configure(globals())
 
 if chat and (stop_at or num_samples > 1):
-    raise ValueError(f'a chat has one answer, which ends itself: --chat=True goes without '
+    raise ValueError(f'a chat has one answer, which ends by itself: --chat=True excludes '
                      f'stop_at={stop_at!r} and num_samples={num_samples}')
 if system and not chat:
-    raise ValueError('--system is told to an assistant before a chat: it needs --chat=True')
+    raise ValueError('--system is an instruction before a chat: it needs --chat=True')
 if prompt and prompt_file is not None:
     raise ValueError('give --prompt or --prompt_file, not both')
 device = machine.choose(device, 'float32')[0]
@@ -63,7 +63,7 @@ folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
 beside = os.path.join(folder, 'tokenizer.json')
 tokenizer = Tokenizer.load(beside)
 checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
-model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may be without tokens for chat
+model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
 if random_init:
     model = GPT(model.config).to(device)
 if prompt_file is not None:
@@ -75,7 +75,7 @@ if prompt_file is not None:
 objective = state.get('config', {}).get('objective', 'clm')
 if objective != 'clm' and '<|mask|>' not in prompt:
     raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
-                     "prompt by <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
+                     "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
 if objective != 'clm':
     ids, marks = asking.with_marks(prompt, tokenizer, objective)
     if len(ids) >= model.config.block_size:
@@ -98,7 +98,7 @@ if objective == 'span':
 
 # --- chat ---------------------------------------------------------------------------------------------------
 def ask():
-    """The next message of the user, '' at the end of the dialogue."""
+    """The next message of the user; '' ends the dialogue."""
     try:
         return input('you> ').strip()
     except (EOFError, KeyboardInterrupt):
@@ -108,7 +108,7 @@ def ask():
 
 if chat:
     messages = [{'role': 'system', 'content': system}] if system else []
-    begin = len(messages)
+    begin = len(messages)               # the system message is never forgotten
     question = prompt or ask()
     while question:
         messages.append({'role': 'user', 'content': question})
@@ -145,15 +145,15 @@ def end_of(text):
 
 
 start = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
-repeated = start.repeated           # bytes of the prompt that the first new token writes again
+repeated = start.repeated           # bytes of the prompt at the head of the first new token (healing)
 first = None
 if start.allowed is not None:
     first = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)           # (V,)
     first[start.allowed] = True
-    max_new_tokens += 1
+    max_new_tokens += 1             # the first new token replaces one of the prompt
 
-# Each row is decoded as its bytes arrive: an incremental decoder holds back the first bytes of a character,
-# and the screen holds back what might turn out to be the beginning of stop_at.
+# Each row is decoded as its bytes arrive. An incremental decoder holds back the first bytes of a character,
+# and the screen holds back characters that may be the beginning of stop_at.
 decoders = [codecs.getincrementaldecoder('utf-8')('replace') for _ in range(num_samples)]
 texts = [''] * num_samples
 unfinished = set(range(num_samples))

@@ -11,14 +11,14 @@ and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role":
 out_dir as train.py does.
 
 The loop is train.py's; `diff train.py sft.py` is the lesson. The loss is new: it counts only the assistant's
-words and the <|im_end|> after them, in every turn. A model that is also trained on the questions learns to
-ask; one that is not trained on <|im_end|> never stops. Everything else is context, with IGNORE as its target.
+words and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A
+model that is also trained on the questions learns to ask; one not trained on <|im_end|> never stops.
 
 You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's (the
 format is new to it), a fall within the first hundred steps, and val_loss that falls with it. When val_loss
 rises while the loss falls, the model learns the conversations by heart: use fewer epochs. With base_dir, the
-loss on the base model's data is measured, too: it shows how much is forgotten. Some of those data beside the
-conversations (replay; the pretraining mix of InstructGPT, arXiv:2203.02155) keep most of it.
+loss on the base model's data is measured, too: it shows how much is forgotten. With replay, each step also
+trains on some of those data, and less is forgotten (the pretraining mix of InstructGPT, arXiv:2203.02155).
 
 Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 """
@@ -39,8 +39,8 @@ replay = 0                      # >= 0: sequences of base_dir beside the convers
 out_dir = 'out/sft'             # where the run writes
 overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
 # optimisation
-epochs = 3.0                    # >= 0: times that each conversation is seen
-max_steps = 0                   # >= 0: instead of epochs; 0 = as many as they take
+epochs = 3.0                    # >= 0: how often each conversation is seen
+max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
 batch_size = 32                 # >= 1: conversations per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all; lower saves memory
 block_size = 0                  # >= 0: tokens of a conversation; 0 = the model's context; longer ones are cut
@@ -49,15 +49,15 @@ learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 mil
 min_lr = 0.0                    # >= 0: where the schedule ends
 warmup_steps = 10               # >= 0: linear rise
 weight_decay = 0.0              # >= 0: of matrices only
-beta1 = 0.9                     # [0, 1): AdamW's memory of the gradient
-beta2 = 0.95                    # [0, 1): and of its square
+beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
+beta2 = 0.95                    # [0, 1): and of the mean square
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 dropout = 0.0                   # [0, 1)
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = each epoch; also before the first and after the last
 eval_conversations = 512        # >= 1: of val.jsonl, the first ones, always the same
-eval_tokens = 65_536            # >= 0: of base_dir
+eval_tokens = 65_536            # >= 0: of base_dir, at each evaluation
 save_interval = 250             # >= 1: steps
 sample_tokens = 100             # >= 1: of the answer to the first held-out question, at each evaluation
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
@@ -69,14 +69,14 @@ compile = False                 # torch.compile; lengths vary, so it compiles se
 grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
-config['stage'] = 'sft'         # eval.py and sample.py ask by conversation
+config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- setup: same text in train.py, sft.py, dpo.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
 main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
 autocast = machine.autocast(device, dtype)
-scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # its range is small
+scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
 per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
 oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
 last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
@@ -95,23 +95,24 @@ checkpoint.check_context(init_from, model.config.block_size, block_size)
 if plan:
     planner.show(plan, config, vars(model.config), 'sft')
     sys.exit()
-pad, im_start = tokenizer.special.get('<|pad|>', 0), tokenizer.special['<|im_start|>']
+pad = tokenizer.special.get('<|pad|>', 0)
 
 
 # --- data ---------------------------------------------------------------------------------------------------
 def cut(ids, mask, T, im_start):
-    """A conversation of at most T + 1 tokens. Too long a conversation is cut in this order: text after the
-    last answer; the oldest text; at last the end of the last answer itself, whose header stays."""
-    answer = end = len(mask) - mask[::-1].index(1) if 1 in mask else len(mask)
+    """A conversation of at most T + 1 tokens. If it is too long, we cut in this order: text after the last
+    answer; the oldest text; at last the end of the last answer itself, whose header stays."""
+    end = len(mask) - mask[::-1].index(1) if 1 in mask else len(mask)       # of the last answer
+    answer = end                                                            # where that answer begins
     while answer and mask[answer - 1]:
         answer -= 1
-    header = max((i for i in range(answer) if ids[i] == im_start), default=0)
+    header = max((i for i in range(answer) if ids[i] == im_start), default=0)       # of that answer
     start = max(0, min(end - (T + 1), header))
     return ids[start:start + T + 1], mask[start:start + T + 1]
 
 
 def read_conversations(path, T, tokenizer):
-    """[(ids, mask)] of the lines of a file that have something to train, and how many had not or were cut."""
+    """[(ids, mask)] of the conversations with something to train; how many have nothing; how many are cut."""
     advice = f'prepare it: python prepare.py --kind=sft --source=FILE --out_dir={os.path.dirname(path)}'
     whole = records.read_jsonl(path, lambda record: tokenizer.render(record['messages']), advice)
     short = [cut(ids, mask, T, tokenizer.special['<|im_start|>']) for ids, mask in whole]
@@ -123,10 +124,10 @@ def read_conversations(path, T, tokenizer):
 
 
 def collate(rows, pad):
-    """Conversations -> inputs and targets, int64 (B, T), T the longest. A target is the next token, where it
-    is to be learned, else IGNORE. Padding is on the right, where causal attention does not see it."""
+    """Conversations -> inputs and targets, int64 (B, T), T the longest. A target is the next token if it
+    is trained, else IGNORE. Padding is on the right, where causal attention does not see it."""
     T = max(len(ids) for ids, _ in rows) - 1
-    x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)
+    x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)            # (B, T) each
     for row, (ids, mask) in enumerate(rows):
         x[row, :len(ids) - 1] = ids[:-1]
         y[row, :len(ids) - 1] = np.where(mask[1:], ids[1:], IGNORE)
@@ -145,9 +146,8 @@ def marked(ids, mask, tokenizer):
 train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
 conversations, n_empty, n_cut = read_conversations(train_path, block_size, tokenizer)
 questions = read_conversations(val_path, block_size, tokenizer)[0][:eval_conversations]
-n_held_out = len(questions)
-held_out = sorted(questions, key=lambda row: len(row[0]))[rank::world]
-held_out = [held_out[i:i + micro_batch_size] for i in range(0, len(held_out), micro_batch_size)]
+mine = sorted(questions, key=lambda row: len(row[0]))[rank::world]      # sorted: little padding in a batch
+held_out = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
 digest = records.digest(train_path)
 lengths = np.array([len(ids) for ids, _ in conversations])
 n_trained = sum(sum(mask) for _, mask in conversations)
@@ -155,7 +155,7 @@ batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
 warmup_steps = min(warmup_steps, max_steps)
-optim.ends(max_steps, warmup_steps, learning_rate, min_lr)
+optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
 if replay % world or (replay and base_dir is None):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
 if base_dir is not None:
@@ -188,7 +188,7 @@ optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight
 if state:
     checkpoint.same_data(last_path, state.get('conversations'), train_path, digest, out_dir)
     checkpoint.must_agree(last_path, state['config'], config, ['optimizer'])
-    optim.restore(model, None, optimizers, state['optimizers'])
+    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
 net = torch.compile(model, dynamic=True) if compile else model
@@ -213,7 +213,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 @torch.no_grad()
 def evaluate(batches):
-    """Nats per trained token and bits per byte of this process's batches and those of the others."""
+    """Nats per trained token and bits per byte. batches: this process's; the sums are of all processes."""
     nats = tokens = n_bytes = 0
     model.eval()
     for arrays in batches:
@@ -229,7 +229,7 @@ def evaluate(batches):
 
 
 def answer():
-    """The model's answer to the first held-out question, with the question."""
+    """The first held-out question and the model's answer to it, as text."""
     ids, mask = questions[0]
     first = next(i for i in range(1, len(ids)) if mask[i] > mask[i - 1])    # a cut may begin within an answer
     with autocast:
@@ -247,7 +247,7 @@ show(config, log.say)
 log.changes(state.get('config', {}), config)
 log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
-log.say(f'  data     {len(conversations):,} conversations, {n_held_out:,} held out; {lengths.sum():,} '
+log.say(f'  data     {len(conversations):,} conversations, {len(questions):,} held out; {lengths.sum():,} '
         f'tokens, {n_trained / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
 log.say(f'  step     {batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
         f'accumulated x {micro_batch_size} at once; {device}, {dtype}')

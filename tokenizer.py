@@ -32,7 +32,7 @@ PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[
 # The same for pure-ASCII text, where the standard library's `re` does it in half the time of `regex`.
 ASCII_PATTERN = PATTERN.replace(r'\p{L}', 'A-Za-z').replace(r'\p{N}', '0-9')
 FORMAT = 'nanoparrot-tokenizer-1'
-MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) are cut for training, which they would stall
+MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) would stall the training, so they are cut there
 
 SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|mask|>',     # documents, chat
                   '<|tool_call|>', '<|tool_result|>',                                       # tool use
@@ -96,7 +96,7 @@ def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
     not change the sum. Where a system cannot fork (Windows), this process does the work."""
     count = functools.partial(count_chunks, pattern=pattern)
     batches = in_batches(texts)
-    first = list(itertools.islice(batches, 2))
+    first = list(itertools.islice(batches, 2))                          # is there more than one batch?
     batches = itertools.chain(first, batches)
 
     total = collections.Counter()
@@ -111,7 +111,7 @@ def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
 
 
 def learn_merges(chunks, n_merges):
-    """The trainer. chunks: {chunk: how often}; returns at most n_merges pairs of token ids, in order, and the
+    """The trainer. chunks: {chunk: count}. Returns at most n_merges pairs of token ids, in order, and the
     number of tokens that the corpus then has.
 
     learn_merges({'low': 1, ' lower': 1, ' lowest': 1}, 2) -> [(108, 111), (256, 119)], that is l+o and lo+w
@@ -134,8 +134,8 @@ def learn_merges(chunks, n_merges):
 
     merges = []
     while heap and len(merges) < n_merges:
-        n, pair = heapq.heappop(heap)
-        if -n != count[pair]:                   # out of date: once born, a pair only loses occurrences
+        minus_n, pair = heapq.heappop(heap)
+        if -minus_n != count[pair]:             # out of date: once born, a pair only loses occurrences
             if count[pair] > 0:
                 heapq.heappush(heap, (-count[pair], pair))
             continue
@@ -146,13 +146,13 @@ def learn_merges(chunks, n_merges):
         for i in where.pop(pair):
             word, f = words[i], freq[i]
             before, found, after = word.partition(pair)
-            if not found:                           # an earlier merge took the pair apart
+            if not found:                   # an earlier merge took the pair apart
                 continue
             words[i] = merged = word.replace(pair, new)
-            if pair not in after:                       # one occurrence: only its neighbours change
+            if pair not in after:           # one occurrence: only the pairs with its neighbours change
                 if before:
                     count[before[-1] + left] -= f
-                    p = before[-1] + new
+                    p = before[-1] + new                # a new pair
                     born[p] += f
                     where[p].append(i)
                 if after:
@@ -160,7 +160,7 @@ def learn_merges(chunks, n_merges):
                     p = new + after[0]
                     born[p] += f
                     where[p].append(i)
-            else:                                       # several, perhaps touching: count the chunk again
+            else:                           # several occurrences, perhaps touching: count the chunk again
                 for p in map(str.__add__, word, word[1:]):
                     count[p] -= f
                 for p in map(str.__add__, merged, merged[1:]):
@@ -180,7 +180,7 @@ def learn_merges(chunks, n_merges):
 class Tokenizer:
     """kind is 'bpe' (single bytes are BPE without merges) or 'char'. vocab[i] is token i as bytes; the
     special tokens follow. bytes_per_token is the fit to the text it was trained on, None without training.
-    text_bytes: how many bytes of text each id is. begin, stop: ids that begin a document, end an answer."""
+    text_bytes: bytes of text in each id. begin, stop: ids that begin a document, that end an answer."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
         self.kind = kind
@@ -285,13 +285,13 @@ class Tokenizer:
             return [self.character_ids[c] for c in text]
         if len(self.vocab) == 256:
             return list(to_utf8(text))
-        if not text.isascii() or len(text) > 10_000:    # one Unicode table decides: that of tiktoken
+        if not text.isascii() or len(text) > 10_000:    # regex and tiktoken may differ on letters
             return self.encode_batch([text])[0]
         return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
 
     def _merge_chunk(self, chunk):
-        """The merges, replayed on one chunk. The pair whose union has the lowest id goes first, everywhere at
-        once: what that creates has higher ids, so it cannot have deserved an earlier turn."""
+        """The merges, replayed on one chunk. The pair whose union has the lowest id is merged first, wherever
+        it stands. Pairs that arise from it have higher ids, so none of them was learned earlier."""
         pieces = [bytes([b]) for b in to_utf8(chunk)]
         while len(pieces) > 1:
             best = min(zip(pieces, pieces[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
@@ -312,7 +312,7 @@ class Tokenizer:
         return self._tiktoken().encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
 
     def decode_bytes(self, ids):
-        """The bytes of ids; special tokens as their names. One token may be a part of a character only."""
+        """The bytes of ids; special tokens as their names. A token may hold only a part of a character."""
         ids = list(ids)
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             raise ValueError(f'token ids {min(ids)} to {max(ids)} do not fit {self.vocab_size} tokens')
@@ -323,9 +323,9 @@ class Tokenizer:
         return self.decode_bytes(ids).decode('utf-8', 'replace')
 
     def heal(self, ids):
-        """Token healing, for a prompt that ends where no token would: we drop its last token and let the
-        model choose one that starts with the same bytes, so that a prompt ending in `):` may continue with
-        `):\\n    `. -> (ids without the last, the ids to choose from), or (ids, None): nothing to heal."""
+        """Token healing. A prompt may end inside a token: it ends with `):`, and text has `):\\n    ` as one.
+        So we drop the prompt's last token and let the model choose one that starts with the same bytes.
+        -> (ids without the last, the ids to choose from), or (ids, None) if there is nothing to heal."""
         if not ids or not self.text_bytes[ids[-1]]:
             return ids, None
         last = self.all_bytes[ids[-1]]
@@ -386,13 +386,13 @@ class Tokenizer:
             from_text = str.encode if d['kind'] == 'char' else from_printable
             vocab = [from_text(token) for token in d['vocab']]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
-        except (KeyError, TypeError, ValueError, regex.error) as e:     # ValueError: cut off, or no UTF-8
+        except (KeyError, TypeError, ValueError, regex.error) as e:     # ValueError: cut off, or not UTF-8
             raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); make one: python '
                              'tokenizer.py --input=FOLDER --out=tokenizer.json') from e
 
     @property
     def hash(self):
-        """16 hex digits of what decides the ids. Data, checkpoint and prompt must agree on it."""
+        """16 hex digits of all that decides the ids. Data, checkpoint and prompt must agree on it."""
         identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -6,18 +6,18 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py --init_from=resume         # resumes where it stopped, bit for bit
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
-Reads data_dir, which prepare.py made. Writes out_dir, a folder that can be zipped and used anywhere: last.pt,
-best.pt (lowest validation loss), config.json, tokenizer.json, data.json (the data's meta.json),
-metrics.jsonl, train.log, samples.txt.
+Reads data_dir, which prepare.py made. Writes out_dir, a folder that can be zipped and used anywhere: last.pt
+and last-1.pt, best.pt (lowest validation loss), config.json, tokenizer.json, data.json (the data's
+meta.json), metrics.jsonl, train.log, samples.txt.
 
 You should see a first loss near ln(vocab_size), a fast fall during the warm-up, a slow one after it, and a
 validation loss close to the training loss as long as the data are not repeated often.
 
-Two rules make runs exact. The batch and the dropout of a step follow from (seed, step, rank) alone: there is
-no random state to save, and a resumed run is the straight run. And batch_size counts the sequences of a step
-over all devices and all accumulation, so one config is the same training on one device or on eight.
+Two rules make runs exact. First, the batch and the dropout of a step follow from (seed, step, rank) alone: no
+random state is saved, and a resumed run equals an uninterrupted one. Second, batch_size counts the sequences
+of a step over all devices and all accumulation, so a config is the same training on one device or on eight.
 
-parts/ holds the plumbing, and a reader can skip it: it is called by its full name, as in journal.clock().
+parts/ holds the plumbing. A reader can skip it: its functions are called by full names, as journal.clock().
 Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 """
 import functools, math, os, sys
@@ -35,15 +35,15 @@ out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights, from step 0
 overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
 extend_vocab = False            # init_from=FOLDER: carry its weights over to another tokenizer
-replay_dir: str | None = None   # earlier data with the same tokenizer, against forgetting
+replay_dir: str | None = None   # earlier data with the same tokenizer, so that the model forgets less of them
 replay = 0.1                    # (0, 1): share of each step's sequences that comes from replay_dir
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
-shuffle = True                  # visit the blocks of train.bin in random order; a stream cannot
+shuffle = True                  # visit the blocks of train.bin in random order; a stream keeps its order
 # objective
 objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
 document_mask = False           # clm: attention stays within a document, and positions restart in each
 label_smoothing = 0.0           # [0, 1): share of a target's probability that is spread over all tokens
-focal = 0.0                     # >= 0: loss times (1 - p)^focal: well-known tokens count less
+focal = 0.0                     # >= 0: loss times (1 - p)^focal: tokens that the model knows well count less
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
 n_head = 6                      # >= 1: query heads; n_embd / n_head is the head width, 32 to 128 is usual
@@ -65,8 +65,8 @@ warmup_steps = 100              # >= 0: linear rise; 1 % to 10 % of max_steps
 schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls in the last decay_steps
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only
-beta1 = 0.9                     # [0, 1): AdamW's memory of the gradient
-beta2 = 0.95                    # [0, 1): and of its square; 0.999 would average over 1,000 steps: too slow
+beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
+beta2 = 0.95                    # [0, 1): and of the mean square; 0.999 averages over 1,000 steps: too slow
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
@@ -75,12 +75,12 @@ eval_tokens = 65_536            # >= 0: validation tokens per evaluation, always
 save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
-num_samples = 8                 # >= 1: samples.txt shows the first; repetition and parse_rate are of all
+num_samples = 8                 # >= 1: samples.txt shows the first; repetition and parse_rate use all
 # safety
 save_minutes = 0.0              # >= 0: also save when this much time has passed; 0 = off
 keep = 2                        # >= 1: checkpoints: last.pt and, should that be damaged, last-1.pt
 spike_z = 8.0                   # >= 0: standard deviations above the last steps that make a spike; 0 = off
-spike_window = 100              # >= 30: the last steps
+spike_window = 100              # >= 30: how many last steps
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, with half the learning rate
 inject = ''                     # accidents to practise with: nan@50,spike@80,badbatch@60,slowdata@30,kill@120
 show_batch: int | None = None   # >= 0: print the documents of this step's batch, train nothing
@@ -89,13 +89,13 @@ plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cos
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
 compile: bool | None = None     # torch.compile; None = on CUDA
-shard = 'ddp'                   # ddp | zero1 | fsdp: split nothing, optimizer state, weights and all
+shard = 'ddp'                   # ddp | zero1 | fsdp: split nothing, the optimizer's state, or all
 grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
 
 if plan:
-    planner.show(plan, config, config, 'train')
+    planner.show(plan, config, config, 'train')         # the second config is the model's shape
     sys.exit()
 
 # --- setup: same text in train.py, sft.py, dpo.py ---
@@ -103,7 +103,7 @@ rank, world, local_rank = machine.ranks()       # one process per device; torchr
 main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
 autocast = machine.autocast(device, dtype)
-scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # its range is small
+scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
 per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
 oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
 last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
@@ -125,7 +125,7 @@ if streaming:                   # each process reads its own shards
     stream = data.Stream(shards[rank::world], tokenizer.encode_batch, tokenizer.special, block_size)
 else:                           # a mixture has a validation set for each of its sources
     bins |= data.open_sources(data_dir, meta, block_size)
-n_replay = 0                    # sequences of a step
+n_replay = 0                    # how many sequences of a step come from replay_dir
 if replay_dir is not None:
     n_replay = 0 if streaming else round(batch_size * replay)
     bins['replay'], its_meta = data.open_replay(replay_dir, block_size, n_replay, batch_size)
@@ -180,21 +180,22 @@ else:                           # the architecture is that of the checkpoint; dr
     checkpoint.check_context(init_from, model.config.block_size, block_size)
     model = model.like(dropout=dropout, causal=objective != 'mlm')
 vocab_size = model.config.vocab_size                    # a model of Hugging Face may have rows to spare
-if lr_width:        # activations add up over n_embd terms, so steps must shrink with its root
+if lr_width:        # an activation sums n_embd terms, so steps must shrink with the root of n_embd
     learning_rate *= math.sqrt(lr_width / model.config.n_embd)
 min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
-machine.shard(model, shard, dtype)      # fsdp
+machine.shard(model, shard, dtype)      # if it is fsdp
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1')
 if state:
-    optim.restore(model, None, optimizers, state['optimizers'])
+    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 if state and stream:
     stream.seek(state['stream'][rank])
+# rehearse on one batch: torch.compile, and the seconds and the memory of a pass
 rows = np.arange(micro_batch_size)
 batch = load_batch('val', rows % (len(bins['val']) - block_size), 0, rows)
 net, seconds = machine.compiled(model, compile, batch, autocast, oom_advice)
-net = machine.wrap(net, shard, device)  # DDP
+net = machine.wrap(net, shard, device)  # in DDP, if it is not fsdp
 
 
 # --- schedule: same text in train.py, sft.py, dpo.py ---
@@ -215,8 +216,8 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 @torch.no_grad()
 def evaluate(side='val', n_tokens=eval_tokens):
-    """Nats per token and bits per byte on n_tokens of bins[side]. Draws nothing random, so how often one
-    evaluates does not change the training."""
+    """Nats per token and bits per byte on n_tokens of bins[side]. Nothing random is drawn, so eval_interval
+    does not change the training."""
     nats = tokens = n_bytes = 0
     model.eval()
     for starts, counts in data.spread(bins[side], block_size, n_tokens, micro_batch_size, rank, world):
@@ -224,7 +225,7 @@ def evaluate(side='val', n_tokens=eval_tokens):
         with autocast:
             loss = model(*batch)[1]
         scored = batch[1][batch[1] != objectives.IGNORE].cpu().numpy()
-        if counts:
+        if counts:          # else this process only takes part in the forward pass, as FSDP needs
             nats += loss.item() * len(scored)
             tokens += len(scored)
             n_bytes += int(token_bytes[scored].sum())
@@ -240,7 +241,7 @@ n_parameters = sum(p.numel() for p in model.parameters())
 n_forward = per_rank // micro_batch_size
 mixture = data.Mixture({} if stream else meta, state.get('seen', ()))
 watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
-log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: weights, moments, a copy while saving; best
+log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: 12 a last*.pt (weights, 2 moments), best.pt
 log.begin(config, init_from == 'resume', step)
 log.keep(os.path.join(data_dir, 'tokenizer.json'))
 log.keep(os.path.join(data_dir, 'meta.json'), 'data.json')
@@ -273,7 +274,8 @@ while True:
         with timer.pause('eval'):
             val_loss, val_bpb = evaluate()
             sources = [side for side in bins if side.startswith('val_')]
-            by_source = {side[4:]: evaluate(side, eval_tokens // len(sources))[1] for side in sources}
+            by_source = {side.removeprefix('val_'): evaluate(side, eval_tokens // len(sources))[1]
+                         for side in sources}
             more = {'shares': mixture.shares(), 'val_bpb_by_source': by_source} if sources else {}
             gpt = machine.unsharded(model, lambda: GPT(model.config).to(device))        # in the first process
             if main_process:
@@ -321,7 +323,7 @@ while True:
     optim.set_lr(optimizers, lr)
     starts = starts_of(step)                                        # (batch_size,)
     mixture.count(starts[n_replay:])
-    mine = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)
+    mine = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)  # (n_forward, B)
     with timer.part('data'):
         batches = [load_batch('train', starts[rows], step, rows) for rows in mine]
         watch.spoil_data(step, batches, vocab_size)                 # if --inject says so

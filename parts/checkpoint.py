@@ -1,6 +1,6 @@
 """
-Checkpoints: files that are never half written, and how a run begins: from nothing, from where it stopped, or
-from the weights of another.
+Checkpoints: files that are never half written, and the ways in which a run begins.
+It begins from nothing, from where it stopped, or from the weights of another.
 
     write('last.pt', {'model': model.state_dict(), 'step': 3})
     state = read('last.pt')                     # tensors, numbers, strings, lists and dicts: weights_only
@@ -16,8 +16,8 @@ import torch
 
 
 def write(path, state):
-    """Written beside path, flushed to the disk, then renamed: a crash or a full disk leaves the old file as
-    it was."""
+    """Write state beside path, flush it to the disk, then rename it: a crash or a full disk leaves the old
+    file as it was."""
     try:
         with open(f'{path}.tmp', 'wb') as f:
             torch.save(state, f)
@@ -27,12 +27,12 @@ def write(path, state):
     except (OSError, RuntimeError) as e:                # torch wraps a failed write in a RuntimeError
         if os.path.exists(f'{path}.tmp'):
             os.remove(f'{path}.tmp')
-        raise OSError(f'cannot write {path} ({e}); what was there before is unchanged') from e
+        raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
 
 
 def find(path):
-    """The checkpoint that is meant by path: a file; best.pt, or else last.pt, of the folder of a run; or the
-    folder itself, if it is one of Hugging Face."""
+    """The checkpoint that path means. A file means itself. The folder of a run means its best.pt, or else its
+    last.pt. A Hugging Face folder means itself."""
     if os.path.isdir(path):
         for name in ('best.pt', 'last.pt'):
             if os.path.exists(os.path.join(path, name)):
@@ -47,7 +47,7 @@ def find(path):
 
 
 def read(path, device='cpu'):
-    """What write() wrote."""
+    """The state that write() wrote. ValueError if the file is damaged or not a checkpoint."""
     try:
         return torch.load(path, map_location=device, weights_only=True)
     except Exception as e:                          # torch raises many kinds for a damaged or foreign file
@@ -65,9 +65,9 @@ def rotate(path, keep):
     """path.new becomes path, the old path becomes path-1, and so on; `keep` files stay."""
     stem = path.removesuffix('.pt')
     names = [path, *(f'{stem}-{i}.pt' for i in range(1, keep))]
-    for older, newer in zip(names[:0:-1], names[-2::-1]):       # last-1.pt -> last-2.pt, last.pt -> last-1.pt
-        if os.path.exists(newer):
-            os.replace(newer, older)
+    for i in range(len(names) - 1, 0, -1):          # last-1.pt -> last-2.pt, then last.pt -> last-1.pt
+        if os.path.exists(names[i - 1]):
+            os.replace(names[i - 1], names[i])
     os.replace(f'{path}.new', path)
 
 
@@ -86,7 +86,7 @@ def check_out_dir(out_dir, init_from, overwrite):
         raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would '
                          'be overwritten; choose another --out_dir')
     if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
-        raise ValueError(f'{out_dir} already holds a run; continue it with --init_from=resume, or choose '
+        raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or choose '
                          'another --out_dir, or start over with --overwrite=True')
     return os.path.join(out_dir, 'last.pt')
 
@@ -117,7 +117,7 @@ def same_tokenizer(one, its_hash, other, other_hash):
     that is None is not known, and passes."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
         raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: '
-                         'their ids mean different text')
+                         'the same ids mean different text')
 
 
 def same_data(last_path, its_digest, path, digest, out_dir):
@@ -153,8 +153,8 @@ def check_pretraining(last_path, state, config, meta, shards, world):
 
 
 def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
-    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab the rows of its
-    embedding are carried over from its own tokenizer; without, the two must be the same."""
+    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab, its embeddings are
+    carried over from its own tokenizer to this one. Without, the two tokenizers must be the same."""
     model, state = load(init_from)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
     from_hf = not state
@@ -162,11 +162,11 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
     if extend_vocab or (from_hf and os.path.exists(beside)):
         its = load_tokenizer(beside)
         if from_hf:
-            model = model.grown(its.vocab_size)         # it may be without tokens for chat
+            model = model.grown(its.vocab_size)         # it may lack the tokens for chat
         if extend_vocab:
             return with_rows_for(model, its, tokenizer)
         its_hash = its.hash
-    padded = from_hf and its_hash == tokenizer.hash     # with rows that no token has
+    padded = from_hf and its_hash == tokenizer.hash     # it may have more rows than tokens
     if model.config.vocab_size != tokenizer.vocab_size and not padded:
         raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
                          f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, '
@@ -187,9 +187,9 @@ def with_rows_for(model, old, new):
 
 
 def carry_over(weight, old, new):
-    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token of the old one keeps its row. Any
-    other begins as the mean of the rows of the old tokens that spell it; a new special token, as the mean of
-    all: near where training will take it."""
+    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both tokenizers have keeps its
+    row. A new token starts as the mean of the old tokens that spell it, near the place where training will
+    move it. A new special token starts as the mean of all rows."""
     ids = {token: i for i, token in enumerate(old.all_bytes)}
     rows = []
     for token in new.all_bytes:
@@ -200,15 +200,15 @@ def carry_over(weight, old, new):
             spelled = []
         elif '\ufffd' not in text:
             spelled = old.encode(text)
-        else:                                           # not whole characters
+        else:                                           # its bytes are not whole characters
             spelled = [ids[bytes([b])] for b in token]
         rows.append(weight[spelled].mean(0) if spelled else weight.mean(0))
     return torch.stack(rows)
 
 
 def to_fine_tune(init_from, last_path, load, load_tokenizer):
-    """A model that answers, or shall, with the tokenizer beside it: of last_path if init_from is 'resume',
-    else of init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
+    """The model to fine-tune and the tokenizer beside it: of last_path if init_from is 'resume', else of
+    init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load(init_from)
@@ -216,8 +216,8 @@ def to_fine_tune(init_from, last_path, load, load_tokenizer):
     tokenizer = load_tokenizer(beside)
     same_tokenizer(origin, state.get('tokenizer_hash'), beside, tokenizer.hash)
     if not model.config.causal:
-        raise ValueError(f'{origin} was trained to name masked tokens: it cannot answer; --objective=clm can')
+        raise ValueError(f'{origin} was trained with --objective=mlm and cannot answer; use a model of clm')
     if not {'<|im_start|>', '<|im_end|>'} <= tokenizer.special.keys():
-        raise ValueError(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which frame what is '
-                         'said; pretrain with one that has: python prepare.py --tokenizer=bpe')
+        raise ValueError(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which frame each '
+                         'message; pretrain with one that has: python prepare.py --tokenizer=bpe')
     return model, state if resuming else {}, tokenizer

@@ -1,6 +1,5 @@
 """
-How trainers read: memory-mapped token bins, the order in which their blocks are visited, and text that is
-tokenised on the fly.
+Training data: memory-mapped token bins, the order of their blocks, and text that is tokenised on the fly.
 
     meta, bins = open_bins('data/quickstart', block_size=256)
     starts = sequence_starts(step=0, batch_size=8, n_tokens=len(bins['train']), block_size=256, seed=1337)
@@ -19,8 +18,8 @@ import numpy as np
 
 
 def open_bins(data_dir, block_size, sides=('train', 'val')):
-    """meta.json and {'train', 'val'} as memory-mapped arrays of token ids, checked against it. What is read
-    of a memory map can be dropped again by the system, so a corpus larger than memory is no problem."""
+    """meta.json, and {side: memory-mapped array of token ids}, whose sizes are checked. The system can drop
+    pages of a memory map again, so a corpus may be larger than memory."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
         raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); '
@@ -34,12 +33,12 @@ def open_bins(data_dir, block_size, sides=('train', 'val')):
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ValueError(f'{meta_path} is damaged ({type(e).__name__}: {e}); run prepare.py again') from e
     if kind != 'text':
-        raise ValueError(f'{data_dir} holds {kind} data, for sft.py or dpo.py, and tokens are wanted')
+        raise ValueError(f'{data_dir} holds {kind} data, for sft.py or dpo.py; expected tokens (--kind=text)')
     bins = {}
     for side, n in tokens.items():
         path = os.path.join(data_dir, f'{side}.bin')
         if not os.path.exists(path):
-            raise FileNotFoundError(f'{path} does not exist; were the data prepared with --write=text? Then '
+            raise FileNotFoundError(f'{path} does not exist; if the data were prepared with --write=text, '
                                     f'python train.py --streaming={data_dir}/shards reads them')
         found = os.path.getsize(path)
         if found != n * itemsize:
@@ -69,14 +68,15 @@ def sequences(data, starts, block_size):
     bin, or a list with the bin of each row."""
     bins = data if isinstance(data, list) else [data] * len(starts)
     rows = [ids[s:s + block_size + 1].astype(np.int64) for ids, s in zip(bins, starts)]     # +1: last target
-    rows = np.stack(rows)
+    rows = np.stack(rows)                                                                   # (B, T + 1)
     return rows[:, :-1], rows[:, 1:]
 
 
 def spread(data, block_size, n_tokens, micro_batch_size=1, rank=0, world=1):
     """The blocks of an evaluation, about n_tokens in all, always the same, spread evenly over the bin. Yields
-    this process's, micro_batch_size at a time: where they begin, int64, and whether they count. All processes
-    get equally many, because FSDP needs all of them in each forward pass: some do not count."""
+    this process's blocks, micro_batch_size at a time: where they begin, int64, and whether they count. FSDP
+    needs all processes in each forward pass, so a process that has no block left gets one that does not
+    count."""
     n_blocks = (len(data) - 1) // block_size
     blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // block_size)))
     starts = blocks.astype(np.int64) * block_size
@@ -107,14 +107,14 @@ def sequence_starts(step, batch_size, n_tokens, block_size, seed, shuffle=True):
     epoch_key = (i // n_blocks + np.uint64(seed) * np.uint64(1_000_003)) * np.uint64(0xD6E8FEB86659FD93)
     offset = (epoch_key >> np.uint64(33)) % np.uint64(block_size)
     starts = permute(i % n_blocks, n_blocks, epoch_key) * np.uint64(block_size) + offset
-    return (starts % np.uint64(n_tokens - block_size)).astype(np.int64)     # what passes the end wraps around
+    return (starts % np.uint64(n_tokens - block_size)).astype(np.int64)     # past the end: wrap around
 
 
 def permute(i, n, key):
     """Entry i of a pseudo-random permutation of range(n) that depends on key; i and key are uint64 arrays of
     one shape. Each entry is computed alone, without a list of n. A 4-round Feistel network permutes the
-    numbers of 2b bits (Luby & Rackoff 1988); applied again to whatever falls outside range(n), it permutes
-    range(n)."""
+    numbers of 2b bits (Luby & Rackoff 1988). It is applied again to each number that falls outside range(n);
+    so it permutes range(n)."""
     b = np.uint64(max(1, (int(n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(b)) - 1)
 
@@ -193,9 +193,9 @@ class Stream:
     x, y = stream.take(8)                                           # (8, 256) each
     stream.seek(position)                       # position: what stream.state was at some time
 
-    In its first pass it gives what `sequences` gives of the bin that holds the same documents, in the order
-    of the file. state is JSON-able: the pass, shard, line and token of the next sequence. Lines that are no
-    document, and what follows the cut in a damaged archive, are passed over; `malformed` counts them."""
+    The first pass gives the same sequences as a bin of the same documents, in the order of the files. state
+    is JSON-able: the pass, shard, line and token of the next sequence. Lines without a document and the rest
+    of a damaged archive are skipped; `malformed` counts them."""
 
     def __init__(self, paths, encode_batch, special, block_size):
         self.paths, self.encode_batch, self.block_size = paths, encode_batch, block_size
@@ -207,10 +207,10 @@ class Stream:
         """Continue at a position."""
         self.state = list(state)
         self.documents = self._documents(*state)
-        self.waiting = []                   # [position, ids] of documents that were read and not taken
+        self.waiting = []                   # [position, ids] of documents that were read and not yet taken
 
     def _documents(self, epoch, first, line, token):
-        """Without end: the position and the ids of each document, from a position on."""
+        """Yield the position and the ids of each document, from a position on, without end."""
         while True:
             found = False
             for shard in range(first, len(self.paths)):
@@ -224,8 +224,9 @@ class Stream:
                                 record = json.loads(data.decode())
                                 if isinstance(record, dict):
                                     record = record.get('text', record.get('content'))
-                                ids = self.encode_batch([record + ''])[0] + [self.end_of_text]
-                            except (ValueError, TypeError, RecursionError):     # no JSON, no text in it
+                                record += ''                            # a TypeError if it is not a text
+                                ids = self.encode_batch([record])[0] + [self.end_of_text]
+                            except (ValueError, TypeError, RecursionError):     # not JSON, or no text in it
                                 self.malformed += 1
                                 continue
                             found = True
@@ -246,8 +247,8 @@ class Stream:
             position, ids = next(self.documents)
             self.waiting.append([position, ids])
             have += len(ids)
-        data = np.concatenate([ids for _, ids in self.waiting])[:size + 1].astype(np.int64)
-        while size >= len(self.waiting[0][1]):
+        data = np.concatenate([ids for _, ids in self.waiting])[:size + 1].astype(np.int64)     # (n T + 1,)
+        while size >= len(self.waiting[0][1]):          # drop the documents that are used up
             size -= len(self.waiting.pop(0)[1])
         position, ids = self.waiting[0]
         self.state = [*position[:3], position[3] + size]

@@ -75,7 +75,7 @@ def report(tokenizer, texts, printable, gpt2=None):
 
 
 def sizes(tokenizer, texts, gpt2):
-    """The table: vocabulary, bytes per token, tokens; and what the difference costs."""
+    """The table: vocabulary, bytes per token, tokens; and the cost of the difference."""
     n_bytes = sum(len(text.encode('utf-8', 'replace')) for text in texts)
     lines = [f'{len(texts):,} files, {n_bytes / 1e6:.2f} MB', '',
              f'{"vocabulary":>10} {"size":>7} {"bytes/token":>12} {"tokens/file":>12} {"tokens":>12}']

@@ -52,7 +52,7 @@ def layout(config):
 
 
 def read_config(theirs):
-    """Their config.json as our names. ValueError for what is not a plain Llama; it names the key."""
+    """Their config.json under our names. ValueError with the key if it is not a plain Llama."""
     rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}  # version 4, 5
     found = {'rope_type': rope.get('type'), **theirs, **rope}           # `type` was its name once
     scaled = found['rope_type'] == 'llama3'
@@ -144,7 +144,7 @@ class Reader:
             raise ValueError("it is one of Hugging Face's, which need: pip install tokenizers") from None
         try:
             self.hf = Tokenizer.from_str(text)
-        except Exception as e:                      # tokenizers raises nothing more special
+        except Exception as e:                      # tokenizers raises plain Exceptions
             raise ValueError(str(e)) from e
         self.hf.encode_special_tokens = True        # a user's '</s>' is four characters
         self.hf.no_padding()
@@ -186,8 +186,8 @@ class Reader:
         return [e.ids for e in self.hf.encode_batch(list(texts), add_special_tokens=False)]
 
     def encode_inside(self, text):
-        """The ids of text that does not begin a document: the blank at the front goes before a newline, which
-        is then taken away."""
+        """The ids of text that does not begin a document. SentencePiece puts a blank before a text: we
+        encode a newline and the text, and drop the ids of the blank and the newline."""
         newline = self.encode('\n')
         both = self.encode('\n' + text)
         if self.lead and both[:len(newline)] == newline:
@@ -195,7 +195,7 @@ class Reader:
         return self.encode(text)
 
     def decode_bytes(self, ids):
-        """A model may have more rows than there are ids; those are nothing."""
+        """The bytes of ids. A model may have more rows than there are tokens; such ids have no bytes."""
         return b''.join(self.all_bytes[id] for id in ids if id < len(self.all_bytes))
 
     def decode(self, ids):

@@ -60,8 +60,8 @@ class Journal:
                 if not line.endswith('}\n'):                            # cut off by a crash
                     continue
                 row = json.loads(line)
-                again = row.get('event') in ('spike', 'skip', 'rollback')       # of the step that comes now
-                if row['step'] < step or row['step'] == step and not again:
+                again = row.get('event') in ('spike', 'skip', 'rollback')       # of the step that runs again
+                if row['step'] < step or (row['step'] == step and not again):
                     kept.append(line)
         with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             f.writelines(kept)
@@ -88,7 +88,7 @@ class Journal:
                 self.say(f'  changed  {name}: {value!r} before, {now[name]!r} now')
 
     def keep(self, path, name=None):
-        """Copy a file into the folder, so that it is complete."""
+        """Copy a file into the folder, so that the folder is complete."""
         if self.main_process and os.path.exists(path):
             target = self.path(name or os.path.basename(path))
             if os.path.realpath(path) != os.path.realpath(target):
@@ -124,7 +124,7 @@ class Timer:
 
     timer = Timer()
     with timer.part('data'): ...                # belongs to a step
-    with timer.pause('eval'): ...               # does not: the clock of the steps begins anew behind it
+    with timer.pause('eval'): ...               # does not: afterwards the clock of the steps starts again
     timer.step(n_tokens)
     timer.per_step()                            # seconds, since the last restart()
     """
@@ -135,7 +135,10 @@ class Timer:
         self.restart()
 
     def restart(self):
-        self.window, self.steps, self.tokens, self.data_before = time.time(), 0, 0, self.total['data']
+        self.restarted = time.time()
+        self.steps = 0
+        self.tokens = 0
+        self.data_before = self.total['data']
 
     def step(self, n_tokens):
         self.steps += 1
@@ -159,17 +162,17 @@ class Timer:
         return time.time() - self.saved
 
     def per_step(self):
-        return (time.time() - self.window) / self.steps
+        return (time.time() - self.restarted) / self.steps
 
     def tok_s(self):
-        return self.tokens / (time.time() - self.window)
+        return self.tokens / (time.time() - self.restarted)
 
     def minutes(self):
         return (time.time() - self.start) / 60
 
     def shares(self):
-        """For metrics.jsonl: seconds of a step that went into data, seconds of all saving, share of all time
-        that went into evaluating."""
+        """For metrics.jsonl: seconds of data loading per step, seconds of all saving so far, and the share of
+        the run that was spent on evaluation."""
         return {'data_s': (self.total['data'] - self.data_before) / self.steps, 'save_s': self.total['save'],
                 'eval_share': self.total['eval'] / (time.time() - self.start)}
 

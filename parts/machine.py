@@ -29,16 +29,17 @@ def choose(device, dtype, local_rank=0):
     if kind == 'cuda':
         device = f'cuda:{local_rank}' if device == 'cuda' else device
         torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision('high')      # TF32 for what stays float32
+        torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
     if dtype == 'auto':     # before Ampere, and on many CPUs, bfloat16 is emulated and slow
         native = kind == 'cuda' and torch.cuda.get_device_capability(device)[0] >= 8
-        native = native or kind == 'cpu' and getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()
+        if kind == 'cpu':
+            native = getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()    # bool() is False: older torch
         dtype = 'bfloat16' if native else 'float32'
     return device, dtype
 
 
 def autocast(device, dtype):
-    """A context in which matrix products run in dtype; a fresh one at each call."""
+    """A context in which matrix products run in dtype. It can be entered many times."""
     return torch.autocast(device.split(':')[0], getattr(torch, dtype), enabled=dtype != 'float32')
 
 
@@ -51,7 +52,7 @@ def to_device(arrays, device):
 
 
 class OutOfMemoryAdvice:
-    """A context in which running out of memory becomes one sentence that says what to try."""
+    """A context that turns an out-of-memory error into one sentence of advice."""
 
     def __init__(self, micro_batch_size, per_rank, grad_checkpoint):
         smaller = max((d for d in range(1, micro_batch_size) if per_rank % d == 0), default=0)
@@ -72,7 +73,7 @@ class OutOfMemoryAdvice:
 
 def compiled(model, compiling, batch, autocast, out_of_memory_advice):
     """The model, compiled if that is asked for and works, and the seconds of a forward and a backward pass
-    for a batch. The gradients are thrown away. compiling: None = on CUDA."""
+    of the batch. The gradients are thrown away. compiling: None = on CUDA only."""
     def rehearse(net):
         began = time.time()
         with out_of_memory_advice:
@@ -103,7 +104,8 @@ asked = []          # the signal by which this process was asked to stop, if it 
 
 
 def ranks():
-    """This process's number, the number of processes, its number on this machine. torchrun sets them."""
+    """rank, world, local_rank: this process's number, the number of processes, its number on this machine.
+    torchrun sets them."""
     return [int(os.environ.get(name, default)) for name, default in
             (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0))]
 
@@ -126,7 +128,8 @@ def stop_asked():
 
 
 def shares(batch_size, micro_batch_size, world):
-    """Sequences of a step per process, and per forward pass (0: all at once). Both must divide evenly."""
+    """Sequences per process and step, and per forward pass (micro_batch_size=0: all at once). ValueError if
+    they do not divide evenly."""
     if batch_size % world:
         raise ValueError(f'batch_size={batch_size} sequences cannot be shared by {world} processes; nearest: '
                          f'--batch_size={max(1, round(batch_size / world)) * world}')
@@ -179,8 +182,8 @@ def shard(model, how, dtype):
 
 
 def wrap(net, how, device):
-    """DDP, if FSDP does not do it: each process holds all weights, and backward() averages the gradients of
-    all processes."""
+    """Wrap net in DDP, unless FSDP shards it: each process holds all weights, and backward() averages the
+    gradients of all processes."""
     if how == 'fsdp' or not dist.is_initialized():
         return net
     device_ids = [device] if device.startswith('cuda') else None
@@ -193,12 +196,12 @@ def sync_if(net, last):
 
 
 def number(t):
-    """A tensor of one element as a Python number; of all shards, under FSDP."""
+    """A tensor of one element as a Python number. Under FSDP all shards are combined first."""
     return getattr(t, 'full_tensor', lambda: t)().item()
 
 
 def whole(tree):
-    """A state dict as one process would have it: shards are gathered, and kept by the first process only."""
+    """A state dict as one process would have it: shards are gathered; only the first process keeps them."""
     def gathered(t):
         if not hasattr(t, 'full_tensor'):
             return t
@@ -208,8 +211,8 @@ def whole(tree):
 
 
 def unsharded(model, build):
-    """The model as one process would have it, in the first process, to sample from and to save. build() makes
-    a model of the same architecture."""
+    """The model as one process would have it, to sample from and to save; under FSDP only in the first
+    process, None in the others. build() makes a model of the same architecture."""
     if not hasattr(model, 'unshard'):                                   # not FSDP's
         return model
     weights = whole(model.state_dict())

@@ -1,10 +1,10 @@
 """
-Objectives: what is hidden from the model, and what it must say. Masked tokens, spans, and documents that do
-not see each other.
+Objectives: which tokens are hidden from the model, and which it must predict.
+Masked tokens, spans, and documents that do not see each other.
 
     x, y = hide_tokens(x, seed, step, rows, special, n_ordinary)        # int64 (B, T) each
 
-All of it follows from (seed, step, row of the global batch): a batch can be made again, on any number of
+Every choice follows from (seed, step, row of the global batch): a batch can be made again, on any number of
 devices. Copy this file alone: it needs numpy and torch.
 """
 import numpy as np
@@ -22,7 +22,7 @@ def mix(h):
 
 def chances(seed, step, rows, n, purpose):
     """Uniform random numbers in [0, 1), float64 (len(rows), n), that follow from the arguments alone."""
-    with np.errstate(over='ignore'):
+    with np.errstate(over='ignore'):                    # uint64 wraps around, as a hash should
         key = mix(np.uint64(seed) * np.uint64(0xD6E8FEB86659FD93) + np.uint64(step * 4 + purpose))
         key = mix(key + np.asarray(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
         h = mix(key[:, None] + np.arange(n, dtype=np.uint64) * np.uint64(0xBF58476D1CE4E5B9))
@@ -30,7 +30,7 @@ def chances(seed, step, rows, n, purpose):
 
 
 def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=0.15):
-    """Masked language modelling (BERT, arXiv:1810.04805). Of the tokens x (B, T), 15 % are to be named; of
+    """Masked language modelling (BERT, arXiv:1810.04805). 15 % of the tokens x (B, T) must be predicted. Of
     these 80 % become <|mask|>, 10 % a random ordinary token, 10 % stay. Returns inputs, targets (B, T)."""
     chosen = chances(seed, step, rows, x.shape[1], 0) < rate
     how = chances(seed, step, rows, x.shape[1], 1)
@@ -40,9 +40,9 @@ def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=0.15):
 
 
 def span_lengths(T, rate=0.15, mean=3):
-    """For a context of T: how many tokens of text fit, how many of them are hidden, in how many spans. Inputs
-    are the text without the spans, a sentinel for each, then the spans, each behind its sentinel; targets
-    also a last sentinel."""
+    """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many spans.
+    Inputs are the text with a sentinel in place of each span, then the spans, each behind its sentinel.
+    Targets end with one more sentinel."""
     for n_text in range(T, 1, -1):
         n_hidden = max(1, round(n_text * rate))
         n_spans = max(1, round(n_hidden / mean))
@@ -80,7 +80,8 @@ def hide_spans(x, seed, step, rows, special, T):
             answer += [sentinel, *tokens[at + gap:at + gap + span]]
             at += gap + span
         out.append([*prefix, *tokens[at:], *answer, sentinels[n_spans]])
-    out, n_prefix = np.array(out, dtype=np.int64), n_text - n_hidden + n_spans
+    out = np.array(out, dtype=np.int64)                                 # (B, n_text + 2 n_spans + 1)
+    n_prefix = n_text - n_hidden + n_spans
     targets = out[:, 1:].copy()
     targets[:, :n_prefix - 1] = IGNORE
     return out[:, :-1], targets, n_prefix
@@ -111,7 +112,7 @@ def document_starts(x, end_of_text):
 
 
 class Objective:
-    """What of a text is hidden from the model, and what it must say: clm, mlm or span. n_text: the tokens of
+    """clm, mlm or span: which tokens of a text are hidden, and which must be predicted. n_text: the tokens of
     text in a sequence of block_size."""
 
     def __init__(self, name, document_mask, tokenizer, block_size, seed):
@@ -147,7 +148,7 @@ class Objective:
 
 
 def guesses(model, batch, tokenizer):
-    """[a line for each hidden token of a batch: the token -> the model's guess]."""
+    """A list of one text, with a line for each hidden token of a batch: the token -> the model's guess."""
     was_training = model.training
     model.eval()
     with torch.no_grad():

@@ -16,11 +16,11 @@ import torch
 
 
 def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
-    """A list of optimizers for the model's parameters. Matrices are decayed; the gains of the norms are not,
-    because decay would pull them away from 1. kind='muon' orthogonalises the update of each matrix in a
-    block, so that every direction moves by as much, and leaves the rest to AdamW. Muon's update is scaled to
-    the size of AdamW's, so one learning rate serves both (arXiv:2502.16982). zero1: the processes share the
-    optimizer's state (ZeRO stage 1, arXiv:1910.02054)."""
+    """A list of optimizers for the model's parameters. Weight decay acts on matrices, not on the gains of the
+    norms, which it would pull away from 1. kind='muon': Muon orthogonalises the update of each matrix in a
+    block, so that it is as large in every direction; AdamW does the rest. Muon's update is scaled to the size
+    of AdamW's, so one learning rate serves both (arXiv:2502.16982). zero1: the processes share the state of
+    the optimizer (ZeRO stage 1, arXiv:1910.02054)."""
     named = list(model.named_parameters())
     for_muon = {name for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2}
     matrices = [p for name, p in named if p.dim() >= 2 and name not in for_muon]
@@ -41,7 +41,7 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
 
 
 def states(optimizers):
-    """Their state dicts, for a checkpoint; only the first process's count."""
+    """The optimizers' state dicts, for a checkpoint. With ZeRO-1, [] in all processes but the first."""
     for o in optimizers:
         if hasattr(o, 'consolidate_state_dict'):                        # ZeRO-1
             o.consolidate_state_dict(to=0)
@@ -51,9 +51,9 @@ def states(optimizers):
 
 
 def restore(model, weights, optimizers, optimizer_states):
-    """Take over the weights and the optimizers' states as one process has them, however they are shared now.
-    weights: a state dict; None leaves the model's as they are."""
-    def own(value, p):          # this process's part of it, under FSDP
+    """Load weights and optimizer states that are whole, as in a checkpoint, into a model that may be sharded.
+    weights: a state dict; None leaves the model's weights as they are."""
+    def own(value, p):          # under FSDP: this process's part of value
         if not hasattr(p, 'placements') or value.shape != p.shape:
             return value
         from torch.distributed.tensor import distribute_tensor
@@ -71,8 +71,8 @@ def restore(model, weights, optimizers, optimizer_states):
 
 
 def change(before, after):
-    """The norm of the change of a matrix over its norm. About 1e-3 a step is usual, 1e-5 hardly moves, 1e-1
-    tears apart."""
+    """The norm of the change of a matrix over its norm. About 1e-3 a step is usual. At 1e-5 it hardly moves.
+    At 1e-1 a step destroys the matrix."""
     ratio = (after - before).norm() / before.norm().clamp(min=1e-12)
     return getattr(ratio, 'full_tensor', lambda: ratio)().item()
 
@@ -85,7 +85,7 @@ def set_lr(optimizers, lr):
 
 def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
     """min_lr and decay_steps, with their defaults filled in: a tenth of learning_rate, a fifth of the steps.
-    Refuses a schedule that cannot be."""
+    ValueError for an impossible schedule."""
     if min_lr is None:
         min_lr = learning_rate / 10
     if schedule == 'cosine':
@@ -108,8 +108,9 @@ DRILLS = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
 
 class Guard:
     """Judges every step before its update. An update that is not finite is always skipped. With spike_z, a
-    step far above the window of the last ones is skipped, too, or rolled back to the last checkpoint, or only
-    logged (spike_action). After several skipped steps in a row the run ends."""
+    step whose loss or gradient norm is far above those of the last steps is a spike. spike_action says
+    whether it is skipped, makes the run return to its last checkpoint, or is only logged. After several
+    skipped steps in a row the run ends."""
 
     def __init__(self, state, scaler, spike_z=0.0, spike_window=100, spike_action='skip', inject=''):
         self.spike_z, self.spike_window, self.spike_action = spike_z, spike_window, spike_action
@@ -118,7 +119,7 @@ class Guard:
         self.skipped = state.get('skipped', 0)
         self.skipped_in_a_row = 0
         self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
-        self.bad_steps = set(state.get('bad_steps', []))    # that led to a rollback: skipped the next time
+        self.bad_steps = set(state.get('bad_steps', []))    # those that led to a rollback: skipped next time
         self.wants_rollback = False
         self.accidents = drills(inject)                     # {step: accident}
 
@@ -166,7 +167,7 @@ class Guard:
         self.window = then['window']
 
     def spoil_data(self, step, batches, vocab_size):
-        """If that is a drill of this step: kill this process, wait, or put noise in the place of text."""
+        """The drill of this step, if it has one: kill this process, wait, or replace the text by noise."""
         accident = self.accidents.get(step)
         if accident == 'kill':
             os.kill(os.getpid(), signal.SIGKILL)
@@ -184,15 +185,15 @@ class Guard:
 
 
 def spike(window, loss, norm, limit):
-    """Whether loss or gradient norm is `limit` standard deviations above the window of [loss, norm] before
-    it: a text, or None. Norms scatter by factors, so they are judged by their logarithm, and only factors of
-    more than e^(0.3 limit) count: clipping takes care of the rest."""
+    """A text, if loss or norm is more than `limit` standard deviations above its mean in window, the [loss,
+    gradient norm] of the last steps; else None. Norms vary by factors, so their logarithms are compared, and
+    only factors above e^(0.3 limit) count: clipping takes care of smaller ones."""
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
     losses, norms = np.array(window).T
     logs = np.log(np.maximum(norms, 1e-12))
     log = math.log(max(norm, 1e-12))
-    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),
+    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),      # floor: of std
                                      ('log of the gradient norm', log, logs, 0.3)):
         deviations = (now - before.mean()) / max(before.std(), floor)
         if deviations > limit:

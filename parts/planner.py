@@ -1,5 +1,5 @@
 """
-The plan: what a run will take, counted before it takes it. Nothing is allocated.
+The plan: memory, time and cost of a run, counted before it starts. No model is built.
 
     show('8xH100', settings, shape, 'train')    # prints the plan of a script's settings
     flops_per_token({'n_layer': 48, 'n_embd': 1600, ...}, 1024)     # 10_136_073_600
@@ -14,7 +14,7 @@ import torch
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour: the prices are examples of 2025, put in yours
 GPUS = {'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5), 'A100': (312e12, 80e9, 1.5),
         'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6), 'RTX 4090': (165e12, 24e9, 0.4)}
-MFU = 0.4           # share of the peak that trains: 0.3 to 0.5 is usual; the first CodeParrot had 0.08
+MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual; the first CodeParrot: 0.08
 SERVED = 1e12       # tokens that the model will generate in its life
 DISK = 1e9          # bytes per second, for checkpoints
 MTBF = 50_000       # hours between failures of one GPU: 419 in 54 days of 16,384 (arXiv:2407.21783)
@@ -132,11 +132,11 @@ def strategy(shape, n_devices, memory, batch, width=2):
     for stage, fits in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
                         (1, 'shard=zero1: weights and gradients fit a device, the optimizer state its share'),
                         (3, 'shard=fsdp: weights, gradients and optimizer state fit only shared out')):
-        none = device_bytes(shape, n_devices, stage, 0, width)
-        one = device_bytes(shape, n_devices, stage, 1, width) - none
-        one_kept = device_bytes(shape, n_devices, stage, 1, width, checkpoint=True) - none
-        most = int((memory - none) // one)
-        most_kept = int((memory - none) // one_kept)
+        fixed = device_bytes(shape, n_devices, stage, 0, width)
+        each = device_bytes(shape, n_devices, stage, 1, width) - fixed          # bytes of a sequence
+        each_kept = device_bytes(shape, n_devices, stage, 1, width, checkpoint=True) - fixed
+        most = int((memory - fixed) // each)
+        most_kept = int((memory - fixed) // each_kept)
         if most >= batch:
             return fits
         if most_kept > 0:
@@ -171,8 +171,8 @@ def cheapest_to_serve(n, d, served):
 
 
 def show(where, settings, shape, stage):
-    """Print what a run will take. where: '8xH100' or '2xcpu'. settings: those of train.py, sft.py or dpo.py.
-    shape: GPTConfig's fields or train.py's settings, where 0 is the usual. stage: 'train', 'sft' or 'dpo'."""
+    """Print the plan of a run. where: '8xH100' or '2xcpu'. settings: those of train.py, sft.py or dpo.py.
+    shape: GPTConfig's fields or train.py's settings, 0 = the default. stage: 'train', 'sft' or 'dpo'."""
     n_devices, name, peak, memory, price = machine_of(where)
     data_dir, batch, steps = settings['data_dir'], settings['batch_size'], settings['max_steps']
     vocab_size, here = data_at_hand(data_dir, stage)
@@ -192,7 +192,7 @@ def show(where, settings, shape, stage):
     sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size'
     print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in sizes))
     if stage == 'train' and not here:
-        print(f'  {data_dir}/meta.json is not there: no tokens to compare with; without --vocab_size, 32,768')
+        print(f'  {data_dir}/meta.json does not exist: tokens are not compared; vocab_size=0 means 32,768')
     for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)

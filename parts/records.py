@@ -3,7 +3,7 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
 
     rows = read_jsonl('train.jsonl', convert=lambda record: record['messages'], advice='make it: ...')
     batches = batches_by_length(epoch=0, lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1)
-    pairs, n_cut, n_same = read_pairs('data/pairs/train.jsonl', T=256, tokenizer, 'dpo')
+    pairs, n_cut, n_same = read_pairs('data/pairs/train.jsonl', 256, tokenizer, 'dpo')
 
 Copy this file alone: it needs numpy.
 """
@@ -20,7 +20,7 @@ def digest(path):
 def read_jsonl(path, convert, advice):
     """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON,
     or that convert refuses (ValueError, KeyError, TypeError), is an error that names it; advice: how to make
-    such a file. A byte order mark and empty lines are passed over."""
+    such a file. A byte order mark and empty lines are skipped."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; {advice}')
     found = []
@@ -51,9 +51,9 @@ class Batches:
 
 
 def batches_by_length(epoch, lengths, batch_size, seed):
-    """The batches of an epoch, (n // batch_size, batch_size): every one of n rows at most once, at random,
-    but with others of about its length, so that little is padded: within 32 batches they are sorted. What
-    is left over is left out of this epoch."""
+    """The batches of an epoch, (n // batch_size, batch_size), at random. Each of the n rows occurs at most
+    once, beside others of about its length, so that little is padded: 32 batches at a time are sorted. This
+    epoch leaves out the rows that do not fill a batch; if all are fewer than a batch, rows are repeated."""
     dice = np.random.default_rng([seed, epoch])
     order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
     parts = [part[np.argsort(lengths[part], kind='stable')] for part in
@@ -65,8 +65,8 @@ def batches_by_length(epoch, lengths, batch_size, seed):
 
 
 def fit(prompt, answer, T):
-    """Prompt and answer, ids, of at most T + 1 tokens together: too much is cut on the prompt's left, and on
-    the answer's right only if a quarter of the context, left for the prompt, is not enough."""
+    """Prompt and answer, ids, of at most T + 1 tokens together. If they are too long, the prompt loses its
+    beginning, down to a quarter of the context; only then the answer loses its end."""
     keep = max(T + 1 - len(answer), (T + 1) // 4, 1)
     prompt = prompt[-keep:] if len(prompt) > keep else prompt
     return prompt, answer[:T + 1 - len(prompt)]
@@ -85,16 +85,19 @@ def to_pair(record, tokenizer, loss_type):
         if record['label'] not in (True, False):
             raise ValueError('a label is true or false')
         if loss_type != 'kto':
-            raise ValueError(f'a thumb up or down is for --loss_type=kto, not {loss_type}')
+            raise ValueError(f'a record with a label is for --loss_type=kto, not {loss_type}')
         answers = [*answers, None] if record['label'] else [None, *answers]
     prompt = tokenizer.render(asked, add_generation_prompt=True)[0]
-    whole = [tokenizer.render([*asked, {'role': 'assistant', 'content': text or ''}])[0] for text in answers]
-    return prompt, *([] if text is None else ids[len(prompt):] for ids, text in zip(whole, answers))
+    pair = []
+    for text in answers:
+        whole = tokenizer.render([*asked, {'role': 'assistant', 'content': text or ''}])[0]
+        pair.append([] if text is None else whole[len(prompt):])
+    return prompt, *pair
 
 
 def read_pairs(path, T, tokenizer, loss_type):
-    """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many were cut, and how
-    many dropped, because both answers are the same."""
+    """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many pairs were cut; and
+    how many were dropped, because both answers are the same."""
     advice = 'a line is {"prompt", "chosen", "rejected"}: see python prepare.py --kind=preference ' \
              f'--source=FILE --out_dir={os.path.dirname(path)}'
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type), advice)

@@ -21,7 +21,7 @@ def fingerprint(model):
 
 
 def path_for(folder, *decides):
-    """The file for everything that the numbers depend on."""
+    """The path of the file. decides: everything that the numbers depend on."""
     key = hashlib.sha256(repr(decides).encode()).hexdigest()[:16]
     return os.path.join(folder, f'reference-{key}.npy')
 

@@ -83,7 +83,7 @@ UP = {'prompt': 'q', 'completion': 'a', 'label': True}
 
 @pytest.mark.parametrize('line, words, more', [
     ('{"prompt": "q", "cho', ['line 2'], ''), ('[]', ['line 2'], ''), ('{"prompt": ""}', ['chosen'], ''),
-    (UP, ['thumb', '--loss_type=kto, not dpo'], ''), (UP, ['thumb', 'not rm'], '--loss_type=rm'),
+    (UP, ['label', '--loss_type=kto, not dpo'], ''), (UP, ['label', 'not rm'], '--loss_type=rm'),
     ({**UP, 'label': 'false'}, ['true or false'], '--loss_type=kto'),
     ({**UP, 'completion': None}, ['text'], '--loss_type=kto'), ({**GOOD, 'chosen': None}, ['text'], ''),
     ({**GOOD, 'prompt': 5}, ['role'], ''), ({**GOOD, 'prompt': [{'role': 'x'}]}, ['role'], '')])

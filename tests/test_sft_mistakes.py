@@ -83,7 +83,7 @@ def test_a_malformed_file_is_named_and_its_line(start, tmp_path, text, words):
 
 
 def test_models_that_cannot_answer(start, tmp_path):
-    for tokenizer, causal, word in ((Tokenizer.byte(), True, '<|im_end|>'), (TOKENIZER, False, 'masked'),
+    for tokenizer, causal, word in ((Tokenizer.byte(), True, '<|im_end|>'), (TOKENIZER, False, 'mlm'),
                                     (Tokenizer.char('a'), True, '<|im_end|>')):
         base = make_base(tmp_path / tokenizer.hash, tokenizer, causal=causal)
         mistake(sft(*start, f'--init_from={base}', f'--out_dir={tmp_path}/run'), base.name, word)
