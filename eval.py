@@ -9,22 +9,21 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with how sure 
 
 loss            of all val.bin: nats, perplexity, bits per byte; of each source; of an untrained model
 problems        functions of parts/problems.py, written by the model and run
-humaneval, mbpp     the same, of a file in HumanEval's layout
+humaneval       the same, of a file in HumanEval's layout; mbpp, too
 gsm8k           the last number of the answer against the one behind ####
 choice          MMLU, ARC, HellaSwag: which of the given answers is most probable
-instructions    what a program can check: {"prompt", "rules": [{"kind", "value"}]}; see parts/benchmarks.py
+instructions    a program checks rules: {"prompt", "rules": [{"kind", "value"}]}; see parts/grading.py
 own             yours: {"prompt", "must_contain", "must_not_contain", "regex", "tests"}
-judge           MT-Bench's two turns, graded 1 to 10 by an endpoint, a command or (no judge) a rubric
+judge           MT-Bench's two turns, graded 1 to 10 by a command or (no judge) a rubric
 learned         what checkpoints write: characters, words, lines, blocks; beside untrained and the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
 
-Perplexity is e^nats: the number of equally likely tokens that the model hesitates between. Bits per byte is
-nats / ln 2, per byte of text: unlike nats, comparable between tokenizers. pass@k: the chance that one of k
-samples passes. Reads a checkpoint folder, a data folder, benchmarks; writes eval.json, and samples.jsonl
-(every completion with its outcome) into the checkpoint folder; the same from the same seed. You should see an
-untrained model near ln(vocab_size) nats, the trained one far below. The line about contamination says which
-benchmarks were kept out of the training data; the score on another may be memory: --overlap=13 looks. """
-import collections, functools, glob, json, math, os, re
+Perplexity is e^nats: the number of equally likely tokens that the model hesitates between. Bits per byte can
+be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json, and
+samples.jsonl (every completion with its outcome) into the checkpoint folder. You should see an untrained
+model near ln(vocab_size) nats. A benchmark in the training data measures memory: --overlap=13 looks for it.
+"""
+import collections, glob, json, math, os, re
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -54,8 +53,7 @@ allow_code_execution = False    # True: run here what a model wrote; read the to
 timeout = 3.0                   # > 0: seconds for a program
 memory_mb = 512                 # >= 1: for a program
 overlap = 0                     # >= 0: words in a row that count as seen in data_dir's train.bin: 13; 0 = off
-judge = ''                      # '' = a rubric; http://.../v1/chat/completions; or a command to run
-judge_model = ''                # of an endpoint, whose key is in the environment variable OPENAI_API_KEY
+judge = ''                      # a command: JSON on stdin -> a grade on stdout; '' = a rubric
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
 votes = ''                      # filled-in copies of sheet.csv: A,B
 batch_size = 16                 # >= 1: sequences per forward pass
@@ -72,9 +70,8 @@ RUN = *benchmarks.CODE, 'own'                                   # what the model
 ANSWERED = *RUN, 'gsm8k', 'choice', 'instructions', 'judge'     # the model answers
 known = 'loss', *ANSWERED, 'learned', 'compare'
 all_tasks = tasks.split(',')
-for task in all_tasks:
-    if task not in known:
-        raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}')
+for task in set(all_tasks) - set(known):
+    raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}')
 answered = [task for task in all_tasks if task in ANSWERED]
 
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
@@ -87,8 +84,8 @@ if set(RUN) & set(all_tasks) and not allow_code_execution:
                      'parts/sandbox.py, then give --allow_code_execution=True')
 if 'choice' in all_tasks and completions:
     raise ValueError('choice takes no --completions: it compares how probable the given answers are')
-if 'judge' in all_tasks:
-    grading.check_judge(judge, judge_model, num_samples)
+if 'judge' in all_tasks and num_samples > 1:
+    raise ValueError(f'judge takes --num_samples=1, not {num_samples}')
 
 paths = []
 for path in ckpt.split(','):                # a folder that exists may look like a pattern
@@ -99,14 +96,17 @@ if answered and later or 'compare' in all_tasks and not compare:
 need_file = [task for task in answered if task != 'problems']
 files = data.split(',') if data else []
 if len(files) != len(need_file):
-    raise ValueError(f'{data=} must name {len(need_file)} .jsonl files: one for each of '
-                     f'{", ".join(need_file) or "no task"}')
+    raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}')
 
 items_of = {}                               # task -> its items, see parts/benchmarks.py
 for task, path in zip(need_file, files):
+    convert = lambda record: benchmarks.to_item(task, record) | {'rules': grading.rules_of(record)}
     advice = f'each line is a problem of {task}; see the top of eval.py'
-    items = records.read_jsonl(path, functools.partial(benchmarks.to_item, task), advice)
-    items_of[task] = benchmarks.numbered(task, items, path)[:n_problems]
+    items_of[task] = records.read_jsonl(path, convert, advice)[:n_problems]
+    if not items_of[task]:
+        raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
+    for i, item in enumerate(items_of[task]):
+        item.setdefault('task_id', item.get('question_id', f'{task}/{i}'))
 if 'problems' in answered:
     items_of['problems'] = []
     for split in splits.split(','):
@@ -137,8 +137,7 @@ if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
     model, state = load_checkpoint(ckpt, device)
     if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:
         raise ValueError(f'{ckpt} is a reward model: it scores answers, it does not write them')
-    with_data = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
-    found = beside if os.path.exists(beside) else with_data
+    found = beside if os.path.exists(beside) else f'{data_dir.split(",")[0]}/tokenizer.json'
     tokenizer = Tokenizer.load(found)
     checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), found, tokenizer.hash)
 
@@ -159,8 +158,6 @@ if 'loss' in all_tasks:
 show(config)
 if stamp:
     print(f'contamination: training data share no {stamp["ngram"]}-gram of words with', *stamp['problems'])
-elif model:
-    print('contamination: training data were not checked against any benchmark')
 
 results = {'ckpt': ckpt, 'chat': chat, 'step': state.get('step'), 'data_dir': data_dir,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'decontaminated': stamp, 'tasks': {}}
@@ -191,8 +188,7 @@ def print_row(*cells):
 # --- 3. loss, of each checkpoint on each data ---------------------------------------------------------------
 @torch.no_grad()
 def exact_loss(model, ids, T, batch_size):
-    """Summed nats of all ids but the first, each predicted once, with the context that its block of T gives.
-    The last block is shorter. Returns nats, tokens."""
+    """Summed nats of all ids but the first, each predicted once in its block of T tokens; their number."""
     model.eval()
     device = next(model.parameters()).device
     n = len(ids) - 1
@@ -238,7 +234,7 @@ if 'loss' in all_tasks:
             print(f'warning: over-specialised? {path} has {gain[best]:.1%} fewer bits/byte than {ckpt} on '
                   f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
 
-# --- 4. ask -------------------------------------------------------------------------------------------------
+# --- 4. ask, and run ----------------------------------------------------------------------------------------
 def generate(model, prompts, n, temperature, ends=None):
     """n pairs (text, whether it ended by itself) for each prompt, and how many prompts were cut."""
     with machine.autocast(device, native):
@@ -247,42 +243,29 @@ def generate(model, prompts, n, temperature, ends=None):
 
 
 def ask(task, items):
-    """The answers to each item, num_samples or one for each turn of a dialogue; how many prompts were cut."""
+    """The answers to each item, such pairs, and how many prompts were cut. Turn by turn: the second question
+    of a dialogue stands behind the answer to the first. Of choice, the item keeps the number picked."""
     ends = None if chat else benchmarks.ENDS.get(task)
-    write = lambda prompts: generate(model, prompts, num_samples, temperature, ends)
-    return benchmarks.converse(items, chat, write)
-
-
-def choose(items):
-    """As ask, of multiple choice: the model compares options. It notes in the item which it picked."""
+    answers = [[] for _ in items]
     n_cut = 0
-    for item in tqdm(items, desc='choice', disable=None):
-        prompt = benchmarks.question(item)[0 if chat else 1]
-        item['picked'], item['picked_raw'], cut = asking.choose(model, tokenizer, prompt, item['options'])
+    for turn in range(max(len(item['asked']) for item in items)):
+        now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
+        prompts = [benchmarks.question(items[i], answers[i])[0 if chat else 1] for i in now]
+        if task == 'choice':                # no text: the options are compared
+            for item, prompt in zip(items, tqdm(prompts, desc='choice', disable=None)):
+                *item['picked'], cut = asking.choose(model, tokenizer, prompt, item['options'])
+                n_cut += cut
+            return [[(item['options'][item['picked'][0]], True)] for item in items], n_cut
+        new, cut = generate(model, prompts, num_samples, temperature, ends)
         n_cut += cut
-    return [[(item['options'][item['picked']], True)] for item in items], n_cut
+        for i, pairs in zip(now, new):
+            answers[i] += pairs
+    return answers, n_cut
 
 
-# --- 5. run, and grade --------------------------------------------------------------------------------------
-# [(program, tests, entry point)] -> their results
-execute = functools.partial(sandbox.run_each, syntax_error=texts.syntax_error, timeout=timeout,
-                            memory_mb=memory_mb)
+execute = lambda jobs: sandbox.run_each(jobs, texts.syntax_error, timeout, memory_mb)
 
-
-def grade(task, item, row, messages):
-    """Write the outcome of an answer into its row, or return what to run: (program, tests, entry point)."""
-    if task in benchmarks.CODE:
-        return grading.code(item, row, chat)
-    if task in ('own', 'instructions'):
-        return grading.rules(item, row, chat, benchmarks.broken_rules(item['rules'], row['completion']))
-    if task == 'gsm8k':
-        return grading.number(item, row)
-    if task == 'choice':
-        return grading.choice(item, row)
-    return grading.judged(item, row, messages, judge, judge_model)
-
-
-# --- 6. count -----------------------------------------------------------------------------------------------
+# --- 5. count -----------------------------------------------------------------------------------------------
 def pass_at_k(n, c, k):
     """The chance that one of k completions, drawn from n of which c pass, does: 1 - C(n-c, k) / C(n, k)
     (Chen et al. 2021, arXiv:2107.03374). pass_at_k(4, 1, 2) -> 0.5"""
@@ -291,18 +274,20 @@ def pass_at_k(n, c, k):
 
 def interval(scores):
     """95 % interval of the mean of scores from 0 to 1, one for each problem."""
-    n, p, z = max(1, len(scores)), sum(scores) / max(1, len(scores)), 1.96
+    n = max(1, len(scores))
+    p = sum(scores) / n
+    z = 1.96
     if set(scores) <= {0, 1}:           # Wilson 1927: it has a width at 0 and 1, too
         middle = p + z * z / (2 * n)
         half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-        return [max(0.0, (middle - half) / (1 + z * z / n)), min(1.0, (middle + half) / (1 + z * z / n))]
+        whole = 1 + z * z / n
+        return [max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)]
     drawn = np.random.default_rng(0).integers(n, size=(2000, n))        # the bootstrap, over problems
     return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
 
 
 def summarise(rows, ks):
-    """Rows with task_id, outcome, preferred -> pass@k and more; of a judge's rows, which have a score, its
-    mean. `infrastructure` was not an answer: it does not count."""
+    """Rows -> pass@k, or the judge's mean score, and more. `infrastructure` is not an answer."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
     groups = collections.defaultdict(list)          # task_id -> of each sample 0 or 1, or the judge's score
     for row in rows:
@@ -322,7 +307,7 @@ def summarise(rows, ks):
                      'parse_rate': 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n)}
 
 
-# --- 7. the tasks that a model answers: check the harness, ask, grade, count --------------------------------
+# --- 6. the tasks that a model answers: check the harness, ask, grade, count --------------------------------
 def save():
     """Write samples.jsonl."""
     with open(f'{into}/samples.jsonl', 'w', encoding='utf-8') as f:
@@ -334,12 +319,16 @@ for task in answered:
     items = items_of[task]
     torch.manual_seed(seed)             # no task's numbers depend on the one before
     if overlap:                         # does the training data hold what is asked?
-        wanted = {item['task_id']: benchmarks.texts_of(item) for item in items}
-        corpora = []
+        wanted = {item['task_id']: dedup.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
+        grams = np.concatenate([*wanted.values()])
+        found = []
         for source in data_dir.split(','):
             its = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
-            corpora.append((open_bins(source, its, ['train'])[1]['train'], its))
-        is_seen = texts.seen(wanted, corpora, overlap, dedup.word_hashes, dedup.word_ngrams)
+            ids = open_bins(source, its, ['train'])[1]['train']
+            for piece in texts.text_pieces(ids, its, overlap):
+                found.append(np.intersect1d(dedup.word_ngrams(piece, overlap), grams))
+        found = np.concatenate(found)
+        seen = [id for id in wanted if np.isin(wanted[id], found).any()]
     if task in RUN:
         left_out, loop = benchmarks.check_harness(task, items, execute)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
@@ -351,7 +340,7 @@ for task in answered:
         given = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
         answers, n_cut = benchmarks.given_answers(task, items, given, ks[-1]), 0
     else:
-        answers, n_cut = choose(items) if task == 'choice' else ask(task, items)
+        answers, n_cut = ask(task, items)
     cases = []                          # (item, row of samples.jsonl, conversation before the answer)
     for item, pairs in zip(items, answers):
         cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, chat)]
@@ -363,7 +352,11 @@ for task in answered:
 
     to_run = []                         # (row, what has to be run for it)
     for item, row, messages in tqdm(cases, 'grade', disable=None):
-        if row['outcome'] != 'empty' and (job := grade(task, item, row, messages)):
+        if row['outcome'] == 'empty':
+            continue
+        if task == 'judge':
+            grading.judged(item, row, messages, judge)
+        elif job := grading.grade(item, row, chat):
             to_run.append((row, job))
     for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
         row |= {'outcome': result.outcome, 'message': result.message}
@@ -371,8 +364,7 @@ for task in answered:
 
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
     if len(lost) > len(rows) / 50:
-        raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} answers could not be graded, the last '
-                         f'one for this reason: {lost[-1]}')
+        raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
 
     task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
     columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
@@ -389,17 +381,23 @@ for task in answered:
                   row.get('parse_rate', '-'), row['outcomes'])
 
     if n_cut:
-        print(f'{n_cut} prompts were longer than the context of {model.config.block_size} tokens: their '
-              'beginning was not seen')
-    more, said = grading.remarks(task, items, rows, judge)
+        print(f'{n_cut} prompts were longer than the context of {model.config.block_size} tokens')
+    if task == 'judge':
+        result['judge'] = judge or 'rubric'
+        print('graded 1 to 10 by', judge or 'a rubric of form and shared words: no judge of quality')
+    more = grading.remarks(task, items, rows)
     result |= more
-    print(said)
+    print(more or '')
     if overlap:
-        fresh = summarise([row for row in rows if not is_seen[row['task_id']]], task_ks)
-        result['overlap'], said = texts.overlap(is_seen, overlap, result[columns[0]], fresh[columns[0]])
-        print(said)
+        fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)
+        too_short = [len(x) for x in wanted.values()].count(0)
+        result['overlap'] = {'words': overlap, 'seen': seen, 'too_short': too_short,
+                             'with': result[columns[0]], 'without': fresh[columns[0]]}
+        print(f'{len(seen)} of {len(wanted)} problems have {overlap} words in a row in the training data,',
+              *seen)
+        print_row('without them', fresh['n'], fresh['samples'], *(fresh[x] for x in columns))
 
-# --- 8. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
+# --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:
     n = max(32, num_samples)
     warm = 0.8 if config['temperature'] is None else temperature
@@ -417,22 +415,27 @@ if 'learned' in all_tasks:
     print_row(f'\nof {n} texts, share of', *found['corpus'])
     for path, row in found.items():
         print_row(path, *row.values())
-    print('words and beginnings of lines that the corpus has; blocks that are headed NAME: or are Python')
 
-# --- 9. two models, problem by problem ----------------------------------------------------------------------
+# --- 8. two models, problem by problem ----------------------------------------------------------------------
 if 'compare' in all_tasks:
-    both = [parts.compare.read(path, records.read_jsonl) for path in (into if samples else ckpt, compare)]
+    both = []
+    for path in (into if samples else folder, compare):
+        path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
+        both.append(parts.compare.by_problem(records.read_jsonl(path, dict, 'eval.py writes it')))
     result, differences = parts.compare.compare(*both)
-    result |= {'with': compare, 'interval': [2 * x - 1 for x in interval([(d + 1) / 2 for d in differences])]}
-    pairs, swapped = parts.compare.blind(*both, seed)
-    result |= parts.compare.count_votes(pairs, swapped, votes.split(',') if votes else [])
+    low, high = interval([(d + 1) / 2 for d in differences])
+    result |= {'with': compare, 'interval': [2 * low - 1, 2 * high - 1]}
+    pairs, sides = parts.compare.blind(*both, seed)
+    result |= parts.compare.count_votes(pairs, sides, votes.split(',') if votes else [])
     results['tasks']['compare'] = result
-    print(parts.compare.describe(result))
+    print('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
+          '{interval[1]:.3f}, p = {p:.3f}'.format(**result))
+    print('gained:', *result['gained'][:9], '   lost:', *result['lost'][:9])
+    print('votes:', result['votes'], '   agreement:', result['agreement'])
     if not votes:
-        parts.compare.write_sheet(into, pairs, swapped)
+        parts.compare.write_sheet(into, pairs, sides)
         print(f'{into}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
 
-with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+with open(out, 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
-os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}; next: python sample.py --ckpt={ckpt}')

@@ -43,11 +43,12 @@ class GPTConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name}={value!r} must be a whole number, at least 1')
-        if self.n_embd % (2 * self.n_head) or self.n_head % self.n_kv_head:     # 2: RoPE turns pairs
-            raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head, n_head={self.n_head} '
-                             f'a multiple of n_kv_head={self.n_kv_head}')
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f'dropout={self.dropout} must be in [0, 1)')
+        pairs = 2 * self.n_head                             # RoPE turns pairs
+        if self.n_embd % pairs:
+            raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head = {pairs}, with n_head='
+                             f'{self.n_head}; nearest: {max(1, round(self.n_embd / pairs)) * pairs}')
+        if self.n_head % self.n_kv_head:
+            raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 
 
 class RMSNorm(nn.Module):

@@ -14,9 +14,8 @@ one, its text under `text` or `content`; any of them may be gzipped. One single 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. A document that is dropped is counted, with the reason.
 
-Input may be larger than memory. It is cut into shards, which several processes clean. What stays waits,
-compressed, in out_dir/.work. A finished shard is never done again: after a crash, a full disk or a kill, the
-same command resumes. Memory grows with the number of documents only, by about 100 bytes each.
+Input may be larger than memory. It is cut into shards, which several processes clean. A finished shard waits
+in out_dir/.work and is never done again: after a crash, a full disk or a kill, the same command resumes.
 
 Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a document ends with
 <|endoftext|>), val_<source>.bin if there are several sources, tokenizer.json, meta.json, report.md and
@@ -27,16 +26,15 @@ You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a
 The decision made here is the corpus: a model can only know what these files hold, and it shares their
 defects. Read report.md before you train. Each stage calls a file of parts/, which you may skip.
 """
-import functools, json, time
+import functools, json, os, time
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, show
 from parts import clean, corpus, files, filters, funnel, language, texts
-from parts import dedup as copies, pii as personal, sources as inputs      # these names are settings here
+from parts import dedup as copies, sources as inputs        # these names are settings here
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings -----------------------------------------------------------------------------------------------
-# what, and where to
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, or a file, folder or glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
 kind = 'text'                   # text | sft | preference: sft: conversations; preference: two answers each
@@ -129,8 +127,7 @@ if max_docs and len(sources) > 1:
 shards = files.shards(sources, download_dir, hub, dataset)      # the files that are cleaned together
 weighted = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weighted):
-    raise ValueError('write=text writes every document once; weights, --temperature and --mix_tokens need '
-                     '--write=bins')
+    raise ValueError('weights, --temperature and --mix_tokens repeat documents: they need --write=bins')
 
 # --- what there is to read ----------------------------------------------------------------------------------
 n_files = {name: sum(len(s['files']) for s in shards if s['source'] == name) for name in sources}
@@ -139,8 +136,7 @@ single = kind == 'text' and sum(n_files.values()) == 1 and not inputs.is_kind(on
 if single:                      # one text without documents in it
     for name, off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1), ('write', 'bins')):
         if config[name] != off:
-            raise ValueError(f'{name}={config[name]} needs documents, and {one_file} is one text; give a '
-                             'folder or a .jsonl')
+            raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {one_file}')
     n_chars = files.count_chars(one_file)
 
 examples = {path: files.find_files(path, download_dir, hub, dataset)
@@ -174,7 +170,7 @@ def texts_of(source):
 
 
 language_model = language.Classifier.languages() if wanted_languages else None
-reference_model = language.NgramModel.of(texts_of(perplexity_reference)) if perplexity_reference else None
+reference_model = language.NgramModel(texts_of(perplexity_reference)) if perplexity_reference else None
 quality = [(text, name) for name, path in (('good', quality_good), ('bad', quality_bad)) if path
            for text in texts_of(path)]
 quality_model = language.Classifier.train(quality) if quality_good else None
@@ -220,8 +216,8 @@ def by_rules(doc, tally):
         return None
     if kind == 'sft':
         programs = filters.programs(record['messages']) if parse else []
-        wrong = 'code does not parse' if any(map(texts.syntax_error, programs)) else None
-        return filters.messages_reason(record['messages']) or wrong
+        reason = 'code does not parse' if any(map(texts.syntax_error, programs)) else None
+        return filters.messages_reason(record['messages']) or reason
     if kind == 'preference':
         return filters.preference_reason(record, min_margin, min_agreement)
     if doc['mode'] == 'code':
@@ -255,7 +251,7 @@ def by_models(doc, tally):
 
 def without_personal_data(doc, tally):
     for i, text in enumerate(doc['texts'] if pii else ()):
-        doc['texts'][i], hits = personal.hide_pii(text)
+        doc['texts'][i], hits = clean.hide_pii(text)
         tally[f'personal data in {doc["source"]}'].update(hits)
         if hits and doc['mode'] == 'code':
             if texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
@@ -306,8 +302,7 @@ def kept_documents(shard, account):
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
             text = json.dumps(inputs.to_record(doc, chat_format), ensure_ascii=False)
-        # Copies may differ in white space. Conversations that begin alike stay on one side, whatever system
-        # they share.
+        # Copies may differ in white space. Conversations that begin alike stay on one side.
         whole = to_utf8('\n'.join(doc['texts'])).translate(None, b' \t\n\r\f\v')
         start = 1 if doc.get('roles', [''])[0] == 'system' else 0
         yield {'data': to_utf8(text), 'name': doc['path'], 'size': inputs.size_of(doc),
@@ -330,16 +325,18 @@ def near_keys(text):
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        files.fetch_all(shards[i]['files'])
-        account = funnel.Funnel(n_samples)
+        fetched = [files.fetch(file['url'], file['sha256'], file['path'])
+                   for file in shards[i]['files'] if 'url' in file]
+        account = funnel.Funnel(audit)
         docs.write_shard(i, kept_documents(shards[i], account), account)
         if not keep_downloads:
-            files.remove_fetched(shards[i]['files'])
+            for path in fetched:
+                os.remove(path)
     return i
 
 
 # Work that was done under other settings or rules, or with files that have changed since, must not be used.
-PARTS = clean, copies, corpus, files, filters, funnel, inputs, language, personal, texts
+PARTS = clean, copies, corpus, files, filters, funnel, inputs, language, texts
 LATER = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'temperature', 'mix_tokens',
          'out_dir', 'processes', 'val_fraction', 'max_docs', 'min_similarity', 'simhash_distance',
          'min_chars_per_token'}                 # settings that act after this pass
@@ -347,8 +344,7 @@ read = sum([shard['files'] for shard in shards] + [*examples.values()], [])
 rules = [__file__, *(part.__file__ for part in PARTS), url_block, url_allow, toxic_words, *benchmarks]
 state = corpus.state_of(config, LATER, read + [{'path': path} for path in rules if path])
 
-n_samples = max(3, audit)
-account = funnel.Funnel(n_samples)
+account = funnel.Funnel(audit)
 docs = corpus.Corpus(f'{out_dir}/.work', state, account)
 if not single:
     docs.gather(corpus.in_parallel(clean_shard, range(len(shards)), processes, 'cleaning'), max_docs)
@@ -388,7 +384,7 @@ if not (n_train and n_val):
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
                      f'({account.unread()}); give more, or another --val_fraction, or --mode=raw: no rules')
 
-dtype, separator = np.dtype('uint8'), [ord('\n')]        # of train.jsonl
+separator = ord('\n')           # of train.jsonl
 if kind == 'text':
     special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     if tokenizer == 'bpe':
@@ -397,7 +393,7 @@ if kind == 'text':
         tok = Tokenizer.char(all_texts, special_tokens)
     elif tokenizer == 'byte':
         tok = Tokenizer.byte(special_tokens)
-    separator = [] if single else [tok.special['<|endoftext|>']]
+    separator = None if single else tok.special['<|endoftext|>']
     dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
     print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
 
@@ -414,7 +410,7 @@ def encoded_documents(shard):
                 line = json.dumps({'text': text, 'path': name}).encode() + b'\n'
                 yield i, len(ids) + 1, 'jsonl.gz', line
             else:
-                yield i, len(ids) + 1, 'val' if in_val[i] else 'train', np.array(ids + separator, dtype)
+                yield i, len(ids) + 1, 'val' if in_val[i] else 'train', np.array([*ids, separator], dtype)
 
 
 def encode_shard(shard):
@@ -423,11 +419,11 @@ def encode_shard(shard):
 
 
 ending = 'bin' if kind == 'text' else 'jsonl'
-bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', dtype, separator) for side in ('train', 'val')}
+bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in ('train', 'val')}
 if single:
-    for side, (start, end) in {'train': (0, cut), 'val': (cut, n_chars)}.items():
+    for side, start, end in (('train', 0, cut), ('val', cut, n_chars)):
         for text in files.pieces(one_file, start, end):
-            bins[side].write(np.array(tok.encode_batch([text])[0], dtype), 0)
+            bins[side].write(np.array(tok.encode_batch([text])[0], dtype))
             bins[side].bytes += len(to_utf8(text))
         bins[side].documents = bins[side].written = 1
         account.count('read', None, bins[side].bytes, bins[side].bytes)
@@ -437,7 +433,8 @@ elif kind == 'text':
     train, val = docs.keep & ~in_val, docs.keep & in_val
 else:
     for i in np.flatnonzero(docs.keep):
-        bins['val' if in_val[i] else 'train'].write(docs.text(i).encode() + b'\n', 1)
+        line = docs.text(i).encode() + b'\n'
+        bins['val' if in_val[i] else 'train'].write(np.frombuffer(line, np.uint8))
 for side, which in (('train', train), ('val', val)):
     bins[side].documents += int(which.sum())
     bins[side].bytes += int(docs.size[which].sum())
@@ -463,18 +460,18 @@ for name, own in own_shards.items():
     s = of_source[name]
     s['begins'] = bins['train'].items
     wanted = round(total * weights[name] / sum(weights.values()))
-    docs.write_tokens(bins['train'], own, train, wanted)        # --write=text: one pass, over no ids
+    docs.write_tokens(bins['train'], own, train, wanted)        # of --write=text there are no ids
     s['mixed'] = bins['train'].items - s['begins']
     s['epochs'] = s['mixed'] / s['tokens']
 
-    docs.write_all(bins['val'], 'val', own, val)
+    docs.write_all(bins['val'], 'val', own)
     if len(sources) > 1:
-        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin', dtype, separator)
-        docs.write_all(bins[f'val_{name}'], 'val', own, val)
+        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin', separator)
+        docs.write_all(bins[f'val_{name}'], 'val', own)
 
-# --- count again, report, and give the files their names ----------------------------------------------------
+# --- report, and give the files their names -----------------------------------------------------------------
 for b in bins.values():
-    b.check()
+    b.file.close()              # a full disk is noticed here at the latest
 stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
 report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
@@ -490,15 +487,18 @@ if kind == 'text':
              'separators': not single}
     tok.save(f'{out_dir}/tokenizer.json.new')
 
-pages = funnel.pages(report, meta, account, bins)
+pages = {'report.md': funnel.report_md(report, meta, account, bins),
+         'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
+if audit:
+    pages['audit.md'] = funnel.audit_md(account)
 corpus.publish(out_dir, pages, bins.values(), read, docs.bases if write == 'text' else ())
 docs.forget()
 
-print(*funnel.summary(report, meta, bins), sep='\n')
-following = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
-command = f'python {following} --data_dir={out_dir}'
+print(funnel.summary(report, meta, bins))
+command = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
+command += f' --data_dir={out_dir}'
 if write == 'text':
     command += f' --streaming={out_dir}/shards'
 if kind == 'text' and tok.kind == 'char':       # the config's prompt may have other characters
     command += ' --sample_prompt='
-print(f'{time.time() - start_time:.1f} s; next: {command}')
+print(f'{time.time() - start_time:.1f} s; next: python {command}')

@@ -25,7 +25,7 @@ import codecs, os, re, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
-from parts import asking, checkpoint, gaps, machine
+from parts import asking, checkpoint, machine
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -77,7 +77,7 @@ if objective != 'clm' and '<|mask|>' not in prompt:
     raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
                      "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
 if objective != 'clm':
-    ids, marks = gaps.with_marks(prompt, tokenizer, objective)
+    ids, marks = asking.with_marks(prompt, tokenizer, objective)
     if len(ids) >= model.config.block_size:
         raise ValueError(f'the prompt has {len(ids)} tokens, too many for the context of '
                          f'{model.config.block_size} tokens; shorten it')
@@ -85,14 +85,14 @@ show(config)
 
 # --- fill gaps, if that is what the model was trained for ---------------------------------------------------
 if objective == 'mlm':
-    filled, candidates = gaps.fill_tokens(model.eval(), ids, marks[0])
+    filled, candidates = asking.fill_tokens(model.eval(), ids, marks[0])
     for best in candidates:
         print('   '.join(f'{tokenizer.decode([id])!r} {p:.2f}' for id, p in best))
     print(tokenizer.decode(filled))
     sys.exit()
 if objective == 'span':
     pick = lambda logits: sample(logits, temperature, top_k, top_p)
-    print(gaps.fill_spans(model.eval(), tokenizer, ids, marks, max_new_tokens, pick))
+    print(asking.fill_spans(model.eval(), tokenizer, ids, marks, max_new_tokens, pick))
     sys.exit()
 
 

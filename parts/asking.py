@@ -1,26 +1,25 @@
 """
-Asking a model: answers to prompts of several lengths, many at a time, and which of given answers it prefers.
+Asking a model: answers to many prompts at a time, the most probable of several options, gaps filled.
 
-    generate(model, tokenizer, ['def f(x):', 'import '], 2, 9, temperature=0.8)
-                # [[(text, ended), (text, ended)], [...]], 0: of no prompt the beginning was cut off
-    choose(model, tokenizer, 'Two and two are', ['4', 'fish'])      # (0, 0, False): per byte, as it is
+    generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
+    choose(model, tokenizer, 'Two and two are', ['4', 'fish'])      # (0, 0, False)
+    ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm')
+    fill_tokens(model, ids, marks[0])           # one token for each gap; fill_spans: of any length
 
-A prompt is a text, or a conversation [{'role', 'content'}, ...]. model, tokenizer: as in model.py,
-tokenizer.py.
+A prompt is a text or messages [{'role', 'content'}]. model, tokenizer: as in model.py, tokenizer.py.
 Copy this file alone: it needs torch and tqdm.
 """
 import collections, re
 import torch
 from tqdm import tqdm
 
-# ids: what the model reads. allowed: the ids that may come first, None = any. repeated: how many bytes of the
-# prompt the first new token writes again. last: the prompt's last character.
+# ids: the prompt without its healed end. allowed: the ids that may come first, None = any. repeated: how many
+# bytes of the prompt the first new token writes again. last: the prompt's last character.
 Prompt = collections.namedtuple('Prompt', 'ids allowed repeated last')
 
 
 def encode(tokenizer, prompt):
-    """A prompt as the model reads it. The last token of a text is healed: it may become a longer one (see
-    Tokenizer.heal)."""
+    """A prompt as the model reads it. The last token of a text may become a longer one: Tokenizer.heal."""
     if not isinstance(prompt, str):
         return Prompt(tokenizer.render(prompt, True)[0], None, 0, '')
     whole = tokenizer.begin + tokenizer.encode(prompt)
@@ -32,7 +31,7 @@ def encode(tokenizer, prompt):
 
 
 class Answer:
-    """An answer that is being written, at most max_new_tokens long. text is None until it is finished."""
+    """An answer that is being written. text is None until it is finished."""
 
     def __init__(self, prompt, block_size, max_new_tokens):
         self.prompt = prompt
@@ -43,7 +42,7 @@ class Answer:
         self.ended = False                              # by itself, not at the limit
 
     def add(self, token, tokenizer, ends):
-        """Take the next token, and see whether the answer ends with it."""
+        """Take the next token. ends: the pattern at which a text ends, or None."""
         self.ids.append(token)
         self.bytes = self.bytes or b''
         if token not in tokenizer.stop:
@@ -84,12 +83,9 @@ def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=
 
 def write(model, tokenizer, batch, ends, draw):
     """Write until all answers of the batch are finished; of a large batch, until half are. The caller starts
-    the others again as a smaller batch: one pass over their text so far, then half the work.
-
-    There is no padding: the batch begins with as many tokens as its shortest answer has, and the other tokens
-    of the longer ones are forced."""
+    the others again as a smaller batch: one pass over their text so far, then half the work."""
     device = next(model.parameters()).device
-    T = min(len(answer.ids) for answer in batch)
+    T = min(len(answer.ids) for answer in batch)        # no padding: of longer ones, the other ids are forced
     x = torch.tensor([answer.ids[:T] for answer in batch], device=device)                   # (B, T)
     forced = [answer.ids[T:] for answer in batch]
     first = torch.ones(len(batch), model.config.vocab_size, dtype=torch.bool)               # (B, V)
@@ -97,6 +93,7 @@ def write(model, tokenizer, batch, ends, draw):
         if answer.bytes is None and answer.prompt.allowed is not None:
             first[row] = False
             first[row, answer.prompt.allowed] = True
+
     most = max(answer.limit for answer in batch) - T
     enough = len(batch) // 2 if len(batch) >= 8 else 0
     stream = model.stream(x, most, stop=tokenizer.stop, first=first.to(device), given=forced, **draw)
@@ -110,9 +107,8 @@ def write(model, tokenizer, batch, ends, draw):
 
 @torch.no_grad()
 def choose(model, tokenizer, prompt, options):
-    """Which of the options, texts, is most probable behind the prompt: its number by log-probability per
-    byte, so that length is no disadvantage; its number by log-probability; whether the prompt was cut to
-    fit."""
+    """The number of the option that is most probable behind the prompt: by log-probability per byte, so that
+    length is no disadvantage; by log-probability; and whether the prompt was cut to fit."""
     chat = not isinstance(prompt, str)
     context = tokenizer.render(prompt, True)[0] if chat else tokenizer.begin + tokenizer.encode(prompt)
     endings = [tokenizer.encode_inside(option if chat else f' {option}') for option in options]
@@ -127,3 +123,53 @@ def choose(model, tokenizer, prompt, options):
     per_byte = [score / len(option.encode()) for score, option in zip(scores, options)]
     cut = len(context) + max(map(len, endings)) > room
     return per_byte.index(max(per_byte)), scores.index(max(scores)), cut
+
+
+# --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------
+def with_marks(prompt, tokenizer, objective):
+    """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
+    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError if there are too few."""
+    texts = prompt.split('<|mask|>')
+    names = ['<|mask|>'] * len(texts)
+    if objective == 'span':
+        names = [f'<|span_{i}|>' for i in range(len(texts))]
+    if names[-1] not in tokenizer.special:
+        raise ValueError(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
+    marks = [tokenizer.special[name] for name in names]
+    ids = []
+    for text, mark in zip(texts, marks):
+        ids += [*tokenizer.encode(text), mark]
+    return ids[:-1], marks
+
+
+@torch.no_grad()
+def fill_tokens(model, ids, mask_id):
+    """The ids with the most probable token in each gap, and for each gap its five best pairs (id, p)."""
+    device = next(model.parameters()).device
+    logits = model(torch.tensor([ids], device=device))[0][0]                                # (T, V)
+    filled, candidates = list(ids), []
+    for i, id in enumerate(ids):
+        if id == mask_id:
+            p, best = logits[i].softmax(-1).topk(5)
+            candidates.append(list(zip(best.tolist(), p.tolist())))
+            filled[i] = best[0].item()
+    return filled, candidates
+
+
+@torch.no_grad()
+def fill_spans(model, tokenizer, ids, marks, max_new_tokens, pick):
+    """The text of ids with its gaps filled. The model sees the whole prompt in both directions, then writes
+    the gaps, each behind its mark, until the last mark. pick: logits (1, V) -> id (1,)."""
+    device = next(model.parameters()).device
+    n_prompt = len(ids)
+    ids = [*ids, marks[0]]
+    room = min(model.config.block_size, n_prompt + max_new_tokens)
+    while len(ids) < room and ids[-1] != marks[-1]:
+        mask = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
+        mask[:n_prompt, :n_prompt] = True                                                   # (T, T)
+        logits = model(torch.tensor([ids], device=device), mask=mask[None, None])[0][:, -1]     # (1, V)
+        ids.append(pick(logits).item())
+    filled, answer = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
+    for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
+        filled = filled.replace(mark, text)
+    return filled

@@ -1,29 +1,27 @@
 """
-Cleaning a text: whatever its source, it arrives in one form.
+Cleaning a text: whatever its source, it arrives in one form, without personal data.
 
     normalise('caf\\u0065\\u0301  \\u00e2\\u20ac\\u201dA&amp;B', 'prose')   # 'café —A&B'
     fix_mojibake('it\\u00e2\\u20ac\\u2122s')         # 'it’s': UTF-8 that was read as cp1252
-    strip_html('<p>a &lt; b</p>')                   # '\\na < b\\n'
     strip_latex('An \\\\emph{old} mill')              # 'An old mill'
+    hide_pii('mail to ann@uni.edu')                 # ('mail to <EMAIL>', {'email': 1})
 
-Text from the web was decoded wrongly, wrapped in tags, typed with five kinds of blanks. A tokenizer spends
-its vocabulary on such differences, and a model learns to write them.
+A tokenizer spends its vocabulary on such differences, a model learns to write them, and it may recite a key
+that it has seen once.
 
 Copy this file alone: it needs the standard library.
 """
-import collections, html, re, unicodedata
+import collections, html, math, re, unicodedata
 
 # --- mojibake -----------------------------------------------------------------------------------------------
-# UTF-8 was read as an 8-bit encoding, so that every character beyond ASCII became two to four. A lead byte
-# (C2-F4) is followed by one to three continuation bytes (80-BF). In the wrong encoding they look like pairs
-# that are rare in writing: a letter is not followed by ¼ or €.
+# A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet in texts.
 CLOSING = set('\u00a0 ’‘”“…–—»«›‹΄')    # these do follow letters, so alone they prove nothing
 MARKS = CLOSING | set('®™°²³´')         # nor do these, after letters that end words more often than Â and Ã
 
 
 def byte_images(*encodings):
-    """{character: byte} for bytes 80-FF, as these encodings show them; 80-9F may also have become control
-    characters. If two encodings disagree about a character, the first one counts."""
+    """{character: byte} for bytes 80-FF, as these encodings show them, the first one first; 80-9F may also
+    have become control characters."""
     images = {bytes([b]).decode(encoding, 'ignore'): b for encoding in reversed(encodings)
               for b in range(0x80, 0x100)}
     images.pop('', None)
@@ -46,10 +44,9 @@ C1_CONTROLS = {b: bytes([b]).decode('cp1252', 'ignore') or chr(b) for b in range
 
 
 def fix_mojibake(text):
-    """Undo UTF-8 that was read as cp1252, Latin-1 or cp1253, also twice, also if only parts are damaged, and
-    cp1252 that was read as Latin-1. Where bytes were lost the damage stays, and intact text stays as it is: a
-    sequence that could be writing is changed only if the same document holds one with the same first letter
-    that could not, or if then nothing outside ASCII is left unexplained."""
+    """Undo UTF-8 that was read as cp1252, Latin-1 or cp1253, also twice, also in parts, and cp1252 that was
+    read as Latin-1. A sequence that could be writing is changed only if the same document holds one with the
+    same first letter that could not, or if then nothing outside ASCII is left unexplained."""
     if text.isascii():
         return text
     for _ in range(4):
@@ -64,7 +61,6 @@ def fix_mojibake(text):
 
 
 def undo(text, images, pattern):
-    """fix_mojibake for one encoding, once."""
     found = {}                          # {damaged sequence: the character that it was}
     for old in set(pattern.findall(text)):
         new = bytes(images[c] for c in old).decode('utf-8', 'ignore')
@@ -72,13 +68,11 @@ def undo(text, images, pattern):
             found[old] = new
     if not found:
         return text
-
     sure = collections.Counter()        # sequences that nobody writes, by their first letter
     for old in found:
         harmless = CLOSING if old[0] in USUAL else MARKS
         if set(old[1:]) - harmless:
             sure[old[0]] += 1
-
     # é, ·, quotes and emoji begin with a usual letter; others need more evidence, or all of it
     evidence = USUAL & set(sure) or sure.total() > 1
     everything = evidence and pattern.sub(lambda m: '' if m[0] in found else m[0], text).isascii()
@@ -88,7 +82,6 @@ def undo(text, images, pattern):
         if everything or sure[m[0][0]] >= enough:
             return found.get(m[0], m[0])
         return m[0]
-
     return pattern.sub(repaired, text)
 
 
@@ -107,8 +100,7 @@ ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,3
 
 
 def strip_html(text):
-    """Without HTML tags, comments, scripts and styles, entities decoded. Only real tag names count: `a < b`,
-    `<stdio.h>` and `<EMAIL>` stay."""
+    """Without HTML tags, comments, scripts and styles, entities decoded. `a < b`, `<stdio.h>` stay."""
     if TAG.search(text):
         for pattern in HIDDEN:
             text = pattern.sub(lambda m: ' ' if m[1] is None else m[0], text)
@@ -131,8 +123,7 @@ LATEX_COMMAND = re.compile(r'\\[A-Za-z]+\*?(?:\[[^][]*\])?\{([^{}]*)\}')       #
 
 
 def strip_latex(text):
-    """The words of a LaTeX document: commands unwrapped, displayed mathematics, tables and comments removed.
-    Text without LaTeX commands stays as it is."""
+    """The words of a LaTeX document: commands unwrapped, displayed mathematics, tables, comments removed."""
     if not LATEX_SIGN.search(text):
         return text
     for pattern, new in LATEX_RULES:
@@ -153,17 +144,15 @@ SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 def normalise(text, mode, markup=True):
-    """A document in one form. Code is touched only where Python sees no difference: its byte order mark goes
-    and its lines end in a newline. Prose: mojibake repaired, HTML and LaTeX stripped unless markup is False,
-    Unicode composed (NFC), control characters gone, runs of blanks become one, of empty lines one. Between
-    ``` fences of Markdown, blanks stay. Chat: as prose, but markup and blanks stay. Raw: nothing."""
+    """A document in one form. Code: no byte order mark, a newline ends a line. Prose: mojibake repaired, HTML
+    and LaTeX stripped if markup, Unicode composed (NFC), no control characters, and of blanks and empty lines
+    in a row, one, but not between ``` fences. Chat: prose whose markup and blanks stay. Raw: as it is."""
     text = SURROGATE.sub('\ufffd', text)        # half of a pair, from JSON: no encoding has it
     if mode == 'raw':
         return text
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode == 'code':
         return text
-
     text = fix_mojibake(text)
     if markup and mode == 'prose':
         text = strip_latex(strip_html(text))
@@ -175,7 +164,6 @@ def normalise(text, mode, markup=True):
         text = fix_mojibake(plain)      # a removed character may have parted the bytes of another
     if mode == 'chat':
         return text
-
     pieces = text.split('```')
     for i in range(0, len(pieces), 2):              # outside of the fences
         pieces[i] = re.sub(r'[^\S\n]+', ' ', pieces[i])
@@ -185,9 +173,8 @@ def normalise(text, mode, markup=True):
 
 
 def basic_clean(text):
-    """The filter chain of the source document, rule for rule, to compare with ours: the text or None. It
-    joins all lines, so no program survives it. As a text grows its share of different words falls: it drops
-    Shakespeare."""
+    """The filter chain of the source document, to compare with ours: the text or None. It joins all lines, so
+    no program survives it; the share of different words falls with length, so it drops Shakespeare."""
     text = re.sub(r'\s+', ' ', fix_mojibake(text)).strip()
     words = text.split()
     if len(text) < 200 or len(set(words)) / len(words) < 0.3:
@@ -202,11 +189,70 @@ COMMENT = re.compile(r'\s*(?:#[^\n]*(?:\n|$)[^\S\n]*)+')
 
 
 def without_licence(text):
-    """Python without the comment at its top, if that is a licence or copyright notice: models love to recite
-    them."""
+    """Python without the comment at its top, if that is a licence or copyright notice."""
     first = FIRST_LINES.match(text)
     start = first.end() if first else 0
     comment = COMMENT.match(text, start)
     if not comment or not NOTICE.search(comment[0]):
         return text
     return text[:start] + text[comment.end():].lstrip('\n')
+
+
+# --- personal data ------------------------------------------------------------------------------------------
+TLD = ('com|org|net|edu|gov|mil|int|info|biz|name|dev|app|io|ai|co|me|tv|eu|uk|us|ca|au|nz|de|at|ch|fr|be|nl|'
+       'lu|it|es|pt|ie|dk|se|no|fi|is|pl|cz|sk|hu|ro|bg|gr|tr|ru|ua|by|lt|lv|ee|hr|si|rs|il|ir|in|pk|bd|lk|cn|'
+       'hk|tw|jp|kr|sg|my|th|vn|id|ph|za|ng|ke|eg|ma|br|ar|cl|mx|pe|uy')
+EMAIL = re.compile(r'(?<![\w.%+-])[\w%+-][\w.%+-]{0,63}@(?!self\.)(?:[A-Za-z0-9-]{1,63}\.){1,5}'
+                   rf'(?:{TLD}|COM|ORG|NET|EDU)\b(?![\w(-]|\.\w)')
+NOBODY = re.compile(        # RFC 2606's, and the user of all repositories
+    r'@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|test|invalid|localhost)$|^git@', re.I)
+PHONE = re.compile(         # international, in groups; of North America; international, all digits together
+    r'(?<![\w.+/=#-])(?!\+\d{4}-\d\d-\d\d\b)(?:'
+    r'\+[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,5}(?:(?:[ -]\d{2,8}){1,4}|(?:\.\d{2,8}){2,4})|'
+    r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}|[2-9]\d\d\.[2-9]\d\d\.\d{4}|'
+    r'\+[1-9]\d{9,13})(?![\w=-]|\.\d)')
+SSN = re.compile(r'(?<![\w.+-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)')
+KEY_SIGNS = ('AKIA', 'ASIA', 'ghp_', 'gho_', 'ghs_', 'ghr_', 'ghu_', 'github_pat_', 'xox', 'AIza', 'hf_',
+             'sk-', 'sk_live_', 'rk_live_', 'eyJ', 'PRIVATE KEY', 'glpat-', 'npm_', 'pypi-')
+KEY = re.compile(
+    r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*'
+    r'[A-Za-z0-9+/]{40}[^-]*(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?|'
+    r'\b(?:A[KS]IA[0-9A-Z]{16}|gh[oprsu]_[A-Za-z0-9]{36}|github_pat_\w{60,90}|hf_[A-Za-z]{30,40}|'
+    r'xox[abeprs]-[A-Za-z0-9-]{20,250}|AIza[\w-]{35}|sk-(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{32,250}|'
+    r'[rs]k_live_[A-Za-z0-9]{20,}|glpat-[\w-]{20}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|'
+    r'eyJ[\w-]{10,500}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])')
+NUMBERS = re.compile(r'[+(\d][\d ().-]{6,}\d')      # fast to look for, and without it no phone, no SSN
+ASSIGNED = re.compile(r'(?i)(?:api_?key|secret(?:_?key)?|access_?token|auth_?token|password|passwd)["\']?'
+                      r'\s*[:=]\s*["\']([A-Za-z0-9+/=_\-.!@#$%^&*]{16,200})["\']')
+
+
+def hide_pii(text):
+    """Personal data and keys replaced by <EMAIL>, <PHONE>, <SSN>, <KEY>; the text and {kind: how many}.
+    Versions, dates, IP addresses, hashes and domains for examples stay; so do names: they take a model."""
+    hits = collections.Counter()
+
+    def hide(kind, pattern, stays=lambda value: False):
+        def placeholder(m):
+            value = m[m.lastindex or 0]         # of a pattern with a group, only the group
+            if stays(value):
+                return m[0]
+            hits[kind] += 1
+            return m[0].replace(value, f'<{kind.upper()}>')
+        return pattern.sub(placeholder, text)
+    if any(sign in text for sign in KEY_SIGNS):         # fast, and most texts hold nothing
+        text = hide('key', KEY)
+    lower = text.lower()
+    if any(word in lower for word in ('api', 'secret', 'token', 'passw')):
+        text = hide('key', ASSIGNED, not_random)
+    if '@' in text:
+        text = hide('email', EMAIL, NOBODY.search)
+    if NUMBERS.search(text):
+        text = hide('ssn', SSN)
+        text = hide('phone', PHONE, lambda value: not 8 <= sum(c.isdigit() for c in value) <= 15)
+    return text, dict(hits)
+
+
+def not_random(value):
+    """password = 'correct horse' is prose; a key has digits and 3.5 bits a character or more."""
+    shares = [n / len(value) for n in collections.Counter(value).values()]
+    return -sum(p * math.log2(p) for p in shares) < 3.5 or not re.search(r'\d', value)

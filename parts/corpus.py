@@ -1,12 +1,10 @@
 """
-A corpus on its way to the disk: documents by number, and files that are never half written and are counted
-again.
+A corpus on its way to the disk: documents by number, and files that are never half written.
 
     docs = Corpus('data/x/.work', 'what the work depends on', funnel)
     docs.write_shard(0, documents, funnel_of_shard)     # perhaps in another process
     docs.gather([0])
     docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
-    docs.keep[3], docs.text(3)                          # texts are read from the disk
 
 Copy this file alone: it needs numpy and tqdm.
 """
@@ -21,35 +19,30 @@ ROW = np.dtype([('packed', np.int64), ('size', np.int64), ('exact', np.uint64), 
 
 
 def hash64(data):
-    """64 bits that follow from these bytes alone; also a fair dice: hash64(data) / 2 ** 64 is in [0, 1)."""
+    """64 bits that follow from these bytes alone; hash64(data) / 2 ** 64 is a fair dice, in [0, 1)."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
 
 
 def write_file(path, content):
-    """Text, under a temporary name first: there is never half a file. Names and samples may be no Unicode."""
+    """Write text, under a temporary name first; half a pair of surrogates is escaped."""
     with open(f'{path}.tmp', 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
         f.write(content)
     os.replace(f'{path}.tmp', path)
 
 
 def state_of(config, ignored, files):
-    """A text that differs when a setting or a file does, but not for ignored settings. files: dicts with path
-    and perhaps sha256."""
-    settings = {name: value for name, value in config.items() if name not in ignored}
-    found = []
+    """A text that differs when a setting that is not ignored does, or a file: {'path', perhaps 'sha256'}."""
+    found = [{name: value for name, value in config.items() if name not in ignored}]
     for file in files:
         path = file['path']
         found.append([path, file.get('sha256') or [os.path.getsize(path), os.path.getmtime(path)]])
-    return json.dumps([settings, found])
+    return json.dumps(found)
 
 
 # --- the documents ------------------------------------------------------------------------------------------
-
-
 class Corpus:
-    """The documents that the stages kept, numbered in the order of their shards. The texts wait in a work
-    folder, compressed: a finished shard is never made again. In memory are only the arrays that the later
-    passes need of all documents at once, about 50 bytes a document:
+    """The documents that the stages kept, numbered in the order of their shards. Texts wait in a work folder,
+    compressed: a finished shard is never made again. In memory are about 50 bytes a document:
 
     size        bytes of text, int64 (n,)
     exact       hash of the text, uint64 (n,): equal for copies
@@ -59,8 +52,7 @@ class Corpus:
     first       the number of each shard's first document, and n, int64 (shards + 1,)"""
 
     def __init__(self, folder, state, funnel):
-        """state: a text that says what the shards depend on; work of another state is thrown away.
-        funnel: what drop reports to."""
+        """state: a text; work of another state is thrown away. funnel: where drop counts."""
         self.folder = folder
         self.funnel = funnel
         self.clusters = {}              # {stage: sizes of clusters of copies, and the largest}
@@ -76,7 +68,7 @@ class Corpus:
         write_file(settings, state)
 
     def forget(self):
-        """Throw the work away. settings goes first: a folder without it is never used again."""
+        """Throw the work away; first settings, without which a folder is never used again."""
         if os.path.exists(f'{self.folder}/settings'):
             os.remove(f'{self.folder}/settings')
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -85,13 +77,11 @@ class Corpus:
         return f'{self.folder}/{shard:05}.{ending}'
 
     def has_shard(self, shard):
-        """Whether all of it is there."""
-        return os.path.exists(self.path(shard, 'json'))
+        return os.path.exists(self.path(shard, 'json'))         # which is written last
 
     def write_shard(self, shard, documents, funnel):
-        """Store a shard. documents: dicts of data (the text as UTF-8), name, size, exact, split, is_code, and
-        keys (by which near-duplicates are found). funnel: the account of the shard, complete once the last
-        document was taken. It is written last, and says that all is there."""
+        """Store a shard. documents: dicts of data (the text as UTF-8), name, size, exact, split, is_code and
+        keys of near-duplicates. funnel: the account of the shard, complete after the last document."""
         rows, keys, names = [], [], []
         with open(self.path(shard, 'texts'), 'wb') as f:
             for doc in documents:
@@ -101,14 +91,12 @@ class Corpus:
                 keys.append(doc['keys'])
                 names.append(doc['name'])
         np.save(self.path(shard, 'rows.npy'), np.array(rows, ROW))
-        by_band = np.array(keys, np.uint64).T.copy()        # a band of all documents is read at once
-        np.save(self.path(shard, 'keys.npy'), by_band)
+        np.save(self.path(shard, 'keys.npy'), np.array(keys, np.uint64).T.copy())       # band by band
         write_file(self.path(shard, 'names.json'), json.dumps(names))
         write_file(self.path(shard, 'json'), funnel.to_json())
 
     def gather(self, shards, enough=0):
-        """Take in shards as they are finished, an iterator of their numbers 0, 1, 2, ..., until there are
-        enough documents (0: all)."""
+        """Take in shards 0, 1, 2, ... as they are finished, until there are enough documents (0: all)."""
         rows = [np.zeros(0, ROW)]
         for shard in shards:
             with open(self.path(shard, 'json'), encoding='utf-8') as f:
@@ -129,7 +117,6 @@ class Corpus:
         self.keep = np.ones(len(rows), bool)
 
     def span(self, shard):
-        """The documents of a shard, as a slice."""
         return slice(self.first[shard], self.first[shard + 1])
 
     def in_shards(self, shards):
@@ -143,13 +130,11 @@ class Corpus:
         return int(np.searchsorted(self.first, i, 'right')) - 1
 
     def text(self, i):
-        """Document i, from the disk."""
         f = self.open_texts(self.shard_of(i))
         f.seek(self.ends[i] - self.packed[i])
         return zlib.decompress(f.read(self.packed[i])).decode()
 
     def names(self, shard):
-        """Where the documents of a shard come from."""
         with open(self.path(shard, 'names.json'), encoding='utf-8') as f:
             return json.load(f)
 
@@ -158,7 +143,7 @@ class Corpus:
         return self.names(shard)[i - self.first[shard]]
 
     def keys(self, band):
-        """A band's key of each document that is left, uint64. No file stays open, there may be thousands."""
+        """A band's key of each document that is left, uint64; copied, so that no file stays open."""
         keys = [np.load(self.path(i, 'keys.npy'), mmap_mode='r')[band].copy() for i in range(self.n_shards)
                 if self.first[i] < self.first[i + 1]]
         return np.concatenate(keys)[self.keep]
@@ -171,10 +156,9 @@ class Corpus:
             yield some.tolist(), [names[i - here.start] for i in some], [self.text(i) for i in some]
 
     def write_ids(self, shard, state, documents):
-        """Store the token ids of a shard beside its texts, unless that is done; returns how the files' names
-        begin: BASE.train and BASE.val for ids, BASE.jsonl.gz for records, BASE.npy for the number of tokens
-        of each document, 0 if it is not in. state: bytes that say what they depend on. documents: tuples of
-        number, tokens, which of the files ('train', 'val', 'jsonl.gz') and data for it."""
+        """Store the token ids of a shard, unless that is done; returns how the files' names begin: BASE.train
+        and .val for ids, .jsonl.gz for records, .npy for the number of tokens of each document, 0 if it is
+        not in. state: bytes that they depend on. documents: tuples of number, tokens, ending, data."""
         keep = self.keep[self.span(shard)]
         base = self.path(shard, hashlib.sha256(keep.tobytes() + state).hexdigest()[:12])
         if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which publish moves
@@ -192,7 +176,7 @@ class Corpus:
         return base
 
     def gather_ids(self, bases, dtype):
-        """Take in what write_ids has returned for each shard: bases, and lengths, int64 (n,)."""
+        """Take in what write_ids returned for each shard; lengths, int64 (n,)."""
         self.bases = list(bases)
         self.lengths = np.concatenate([np.load(f'{base}.npy') for base in self.bases])
         self.dtype = dtype
@@ -201,19 +185,17 @@ class Corpus:
         path = f'{self.bases[shard]}.{side}'
         return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
 
-    def write_all(self, b, side, shards, which):
-        """Write all ids of some shards to a Bin; which, bool (n,): the documents that are on this side."""
+    def write_all(self, b, side, shards):
         for shard in shards:
-            b.write(self.ids(shard, side), int(which[self.span(shard)].sum()))
+            b.write(self.ids(shard, side))
 
     def write_tokens(self, b, shards, which, n_tokens):
-        """Write n_tokens of the documents of some shards that are in which, bool (n,), to a Bin: whole passes
-        over them, then whole documents in the order of their hashes, which is as good as random; the last one
-        is cut, but keeps its separator."""
+        """Write n_tokens of some shards' documents that are in which, bool (n,), to a Bin: whole passes, then
+        documents in the order of their hashes; the last one is cut, but keeps its separator."""
         own = which & self.in_shards(shards)
         passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
         for _ in range(passes):
-            self.write_all(b, 'train', shards, own)
+            self.write_all(b, 'train', shards)
 
         order = np.flatnonzero(own)
         order = order[np.argsort(self.exact[order], kind='stable')]
@@ -226,11 +208,11 @@ class Corpus:
             ends = np.cumsum(lengths)
             for i in np.flatnonzero(take[here] > 1):
                 begin = ends[i] - lengths[i]
-                b.write(ids[begin:begin + take[here][i] - 1], 1)
-                b.write(ids[ends[i] - 1:ends[i]], 0)
+                b.write(ids[begin:begin + take[here][i] - 1])
+                b.write(ids[ends[i] - 1:ends[i]])
 
     def drop(self, stage, reason, which):
-        """Take documents out, by their numbers, and write it down; not if there are none to begin with."""
+        """Take documents out, by their numbers, and count them."""
         if not self.keep.any():
             return
         row = self.funnel.counters[f'stage {stage}']
@@ -262,47 +244,33 @@ class Corpus:
 
 
 # --- the files ----------------------------------------------------------------------------------------------
-
-
 class Bin:
     """A file of the result, under a temporary name until publish renames it."""
 
-    def __init__(self, path, dtype, separator):
-        """dtype: of the items; separator: [the item that ends a document], or [] if nothing does."""
-        self.path, self.dtype, self.separator = path, dtype, separator
-        self.sha256, self.file = hashlib.sha256(), open(f'{path}.tmp', 'wb')
-        self.items = self.written = self.documents = self.bytes = 0
+    def __init__(self, path, separator):
+        """separator: the item that ends a document, or None."""
+        self.path = path
+        self.separator = separator
+        self.file = open(f'{path}.tmp', 'wb')
+        self.sha256 = hashlib.sha256()
+        self.items = self.written = 0       # a document that is repeated counts each time
+        self.documents = self.bytes = 0     # each once
         atexit.register(lambda: os.path.exists(f'{path}.tmp') and os.remove(f'{path}.tmp'))
 
-    def write(self, data, documents):
-        """data: bytes, or an array of ids, also a memory map; documents: how many end in it."""
+    def write(self, data):
+        """data: an array of ids or bytes, also a memory map."""
         for start in range(0, len(data), PIECE):
             block = data[start:start + PIECE]
             self.file.write(block)
             self.sha256.update(block)
+            self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
-        self.written += documents                           # a document that is repeated counts each time
-
-    def check(self):
-        """Close the file and count again what the disk holds: items, and documents by their separator."""
-        self.file.close()
-        path, size = f'{self.path}.tmp', self.items * self.dtype.itemsize
-        found = os.path.getsize(path)
-        if found != size:
-            raise OSError(f'{path} has {found:,} bytes, {size:,} were written: is the disk full?')
-        n = 0
-        for i in range(0, self.items, PIECE):
-            block = np.fromfile(path, self.dtype, PIECE, offset=i * self.dtype.itemsize)
-            n += int(np.isin(block, self.separator).sum())
-        if self.separator and found and n != self.written:
-            raise ValueError(f'{path} holds {n:,} documents, not {self.written:,}: please report this bug')
 
 
 def publish(folder, contents, bins, read, bases=()):
-    """Give the files of a result their names. contents: {name: text} (a tokenizer.json.new may lie there
-    already); bases: what write_ids returned, if its records take the place of train.bin. All is on the disk
-    before an old file goes, and meta.json comes last: a folder without it is not data, so two runs never
-    mix. Files of an earlier run go, unless they are in read, the files that this run has read."""
+    """Give the files of a result their names. contents: {name: text}; tokenizer.json.new may be there; bases:
+    what write_ids returned, if its records replace train.bin. All is on the disk before an old file goes,
+    except those that this run has read. meta.json comes last: a folder without it is not data."""
     at = functools.partial(os.path.join, folder)
     for name, text in contents.items():
         write_file(at(f'{name}.new'), text)
@@ -319,7 +287,6 @@ def publish(folder, contents, bins, read, bases=()):
                 os.remove(path)
     if os.path.isdir(at('shards')) and not os.listdir(at('shards')):
         os.rmdir(at('shards'))
-
     for b in bins:
         os.replace(f'{b.path}.tmp', b.path)
     if bases:
@@ -335,16 +302,12 @@ def publish(folder, contents, bins, read, bases=()):
 # --- processes ----------------------------------------------------------------------------------------------
 def in_parallel(function, jobs, processes, what):
     """Yield function(job) for each job, in order, by so many processes (0 = one per core). They are forked,
-    so they see all that the caller has defined; where a system cannot fork (Windows), this process does the
-    work. They end when their parent does."""
+    so they see all that the caller has defined; Windows cannot fork, so this process does the work."""
     def watch(parent):
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
-
-    def bar(results):
-        return tqdm(results, total=len(jobs), desc=what, unit=' shards', disable=None)
-
+    bar = functools.partial(tqdm, total=len(jobs), desc=what, unit=' shards', disable=None)
     n = min(processes or os.cpu_count(), len(jobs))
     if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
         yield from bar(map(function, jobs))
@@ -355,5 +318,5 @@ def in_parallel(function, jobs, processes, what):
         try:
             yield from bar(pool.map(function, jobs))
         except concurrent.futures.process.BrokenProcessPool as e:
-            raise OSError('a process was killed, perhaps because memory ran out; try again with fewer, '
-                          f'--processes={(n + 1) // 2}: what is done is kept') from e
+            raise OSError('a process was killed, perhaps because memory ran out; what is done is kept, try '
+                          f'again with fewer, --processes={(n + 1) // 2}') from e

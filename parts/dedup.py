@@ -5,16 +5,10 @@ Duplicates: finding the documents of a corpus that say the same, without compari
     jaccard(a, b)                                   # shared word 5-grams / all word 5-grams
     keys = band_keys(minhash(a), bands=32)          # 32 numbers; similar documents share at least one
     kept = clusters(columns, same)                  # for each document, the first one of its cluster
-    match_probability(0.8, bands=32, rows=8)        # 0.997: how likely that is at a similarity of 0.8
 
-Web text and code are full of copies: of CodeParrot's files, 0.1 % of the distinct ones make 15 % of all. What
-is seen often is learned by heart, and what is in both training and validation makes validation a lie.
-
-MinHash (Broder 1997) turns a set into a short signature such that two signatures agree in a place with
-probability J, the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of
-rows: documents that agree in all rows of some band become candidates, so only those are ever compared.
-
-Everything works on whole arrays: a document costs some twenty numpy calls, however long it is.
+MinHash (Broder 1997) turns a set into a short signature; two signatures agree in a place with probability J,
+the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of rows. Documents
+that agree in all rows of a band, with probability 1 - (1 - J^rows)^bands, are compared.
 
 Copy this file alone: it needs numpy.
 """
@@ -23,14 +17,13 @@ import numpy as np
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)       # 2^64 / golden ratio, odd
 INVERSE = np.uint64(pow(int(PRIME), -1, 2 ** 64))
-# a byte -> 0 for what separates words, else itself in lower case: so words are runs of [A-Za-z0-9_] and of
-# whatever is not ASCII
+# a byte -> 0 if it separates words, else itself in lower case: [A-Za-z0-9_] and all that is not ASCII
 WORD_BYTES = np.array([ord(chr(b).lower()) if b < 128 and (chr(b).isalnum() or b == 95) else b * (b >= 128)
                        for b in range(256)], dtype=np.uint8)
 
 
 def mix(h):
-    """SplitMix64's finalizer (Steele et al. 2014): every bit of the result depends on every bit of h."""
+    """SplitMix64's finalizer (Steele et al. 2014): every bit of h matters for every bit of the result."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
@@ -43,9 +36,8 @@ def powers(n):
 
 
 def word_hashes(text):
-    """A 64-bit hash for each word of a text, uint64 (words,): the sum of its bytes, each times PRIME to the
-    power of its position, divided by PRIME to the power of the first position, so that it does not depend on
-    where the word is. A character of three or more bytes (Chinese, Korean...) counts as a word of its own."""
+    """A 64-bit hash for each word of a text, uint64 (words,): its bytes times powers of PRIME, added; where
+    it is does not matter. A character of three or more bytes (Chinese...) is a word of its own."""
     data = WORD_BYTES[np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)]
     up, down = powers(1 << max(16, len(data).bit_length()))
     inside = data > 0
@@ -70,10 +62,8 @@ def word_ngrams(text, n):
 
 
 def shingles(text, n=5):
-    """The set of a text's word n-grams: sorted distinct hashes, uint64. 64 bits make an accidental match of
-    two texts of 10,000 shingles a matter of 1 in 10^11."""
-    grams = np.sort(word_ngrams(text, n))
-    return grams[np.concatenate([[True], grams[1:] != grams[:-1]])] if len(grams) else grams
+    """The set of a text's word n-grams: sorted distinct hashes, uint64."""
+    return np.unique(word_ngrams(text, n))
 
 
 def ngrams_of(texts, n):
@@ -84,12 +74,8 @@ def ngrams_of(texts, n):
 
 def jaccard(a, b):
     """|A and B| / |A or B| of two sets of shingles; two empty sets have nothing in common: 0."""
-    both = np.sort(np.concatenate([a, b]))
-    shared = int((both[1:] == both[:-1]).sum())
+    shared = len(np.intersect1d(a, b, assume_unique=True))
     return shared / max(1, len(a) + len(b) - shared)
-
-
-# --- MinHash ------------------------------------------------------------------------------------------------
 
 
 @functools.lru_cache(maxsize=4)
@@ -100,12 +86,9 @@ def probes(k):
 
 
 def minhash(shingles, k=256):
-    """The signature of a set of shingles, uint64 (k,). Two sets agree in an entry with probability J.
-
-    One-permutation hashing (Li, Owen & Zhang 2012): instead of k hash functions, one, whose range is cut into
-    k bins; the entry is the smallest hash in its bin. Shingles are hashes already, and sorted: the smallest
-    in a bin is the first in it. An empty bin takes the entry of the first filled one in an order of its own,
-    the same for every document (optimal densification, Shrivastava 2017)."""
+    """The signature of a set of shingles, uint64 (k,): the smallest hash in each of k bins, which cut their
+    range (one-permutation hashing, Li, Owen & Zhang 2012). An empty bin takes the entry of the first filled
+    one in an order of its own (optimal densification, Shrivastava 2017)."""
     largest = np.uint64(2 ** 64 - 1)
     edges = np.append((np.arange(k) * (2 ** 64 / k)).astype(np.uint64), largest)
     shingles = np.append(shingles, largest)         # stands where no bin is filled
@@ -127,40 +110,22 @@ def band_keys(signature, bands):
     return keys
 
 
-def match_probability(similarity, bands, rows):
-    """How likely two documents of this Jaccard similarity share a band: 1 - (1 - J^rows)^bands."""
-    return 1 - (1 - similarity ** rows) ** bands
-
-
-# --- SimHash ------------------------------------------------------------------------------------------------
-
-
 def simhash(shingles):
-    """64 bits of which similar sets share most (Charikar 2002): each bit is the majority of that bit over all
-    shingles. A Python int."""
+    """64 bits, an int: each is the majority of that bit over all shingles (Charikar 2002)."""
     bits = np.unpackbits(shingles.view(np.uint8)).reshape(-1, 64)
     return int.from_bytes(np.packbits(bits.sum(0) * 2 > len(bits)).tobytes(), 'big')
 
 
 def simhash_keys(fingerprint, distance):
-    """distance + 1 blocks of the 64 bits, uint64: fingerprints that differ in at most `distance` bits share a
-    block (pigeonhole; Manku, Jain & Sarma 2007)."""
+    """distance + 1 blocks of the bits, uint64: who differs in `distance` bits shares one (Manku 2007)."""
     cuts = [64 * i // (distance + 1) for i in range(distance + 2)]
     return np.array([(fingerprint >> a) & ((1 << (b - a)) - 1) for a, b in zip(cuts, cuts[1:])], np.uint64)
 
 
-# --- clusters -----------------------------------------------------------------------------------------------
-
-
 def clusters(columns, same):
-    """columns: for each band, the keys of all documents, uint64 (n,), one band in memory at a time.
-    same(i, j) decides about a pair of candidates. Returns for each document the first one of its cluster,
-    int64 (n,): clusters are what is connected by pairs (union-find), and depend on nothing but the documents'
-    order.
-
-    Within a bucket, documents are compared with the first of each group so far, not with each other: a bucket
-    of n copies costs n comparisons. After 50 groups no more are begun: a bucket of many documents that are
-    not alike, such as those without any word, would cost n^2."""
+    """For each document, the first one of its cluster, int64 (n,): pairs connect documents (union-find).
+    columns: for each band, the keys of all documents, uint64 (n,); same(i, j) decides about two candidates.
+    In a bucket, a document is compared with the head of each of 50 groups; all pairs would cost n^2."""
     parent = array.array('q')
 
     def find(i):

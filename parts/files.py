@@ -15,14 +15,14 @@ ENDINGS = '.py', '.py.gz', '.txt', '.txt.gz', '.md', '.md.gz', *RECORDS
 SHARD = 16_000_000              # bytes of a shard, characters held in memory at once
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
-# A server that is busy is asked again, later and later, or when its Retry-After says.
+# a busy server is asked again, later and later, or when its Retry-After says
 RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
 
 
 def find_files(source, folder='data/raw', hub='https://huggingface.co',
                dataset='codeparrot/codeparrot-clean'):
     """The files of a source, [{'path', ...}], sorted, so that one folder gives the same bins everywhere.
-    Downloads are in `folder`. Those of a hub also have url, sha256 and size, and need not be there yet."""
+    Those of a hub also have url, sha256 and size, and need not be there yet."""
     if source == 'codeparrot':
         return dataset_files(hub, dataset, folder)
     if source == 'shakespeare':
@@ -46,8 +46,7 @@ def find_files(source, folder='data/raw', hub='https://huggingface.co',
 
 def shards(sources, folder, hub, dataset):
     """The files of several sources, {name: (path, weight or None)}, cut into shards of work: [{'source',
-    'files'}]. A file of records is one; of small files, 16 MB together are one. A wrong setting of sources is
-    a ValueError; their names become files' names."""
+    'files'}]. A file of records is one; of small files, 16 MB together are one."""
     found = []
     for name, value in sources.items():
         well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
@@ -83,7 +82,7 @@ def pieces(path, start=0, end=1 << 62):
 
 
 def count_chars(path):
-    """ValueError if it is not text."""
+    """How many characters a file has; ValueError if it is not text."""
     try:
         return sum(map(len, pieces(path)))
     except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as e:
@@ -91,10 +90,8 @@ def count_chars(path):
 
 
 # --- downloads ----------------------------------------------------------------------------------------------
-
-
 def session():
-    """Close it before a process forks: two processes would talk over one connection."""
+    """A connection that is patient. Close it before a process forks: two processes would share it."""
     new = requests.Session()
     for scheme in ('https://', 'http://'):
         new.mount(scheme, requests.adapters.HTTPAdapter(max_retries=RETRY))
@@ -102,62 +99,46 @@ def session():
 
 
 def fetch(url, sha256, path):
-    """Fetch a file, unless it is there. A transfer that broke off is continued; the file gets its name only
-    when its checksum is right. Returns path."""
+    """Fetch a file, unless it is there; returns its path. A transfer that broke off is continued. The file
+    gets its name only when its checksum is right; OSError if it never comes or is another file."""
     if os.path.exists(path):
         return path
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    part = f'{path}.part'
     before = -1
-    while (have := size_of(part)) > before:         # try again as long as more comes
-        before = have
-        try:
-            fetch_rest(url, part, have)
-            break
-        except requests.RequestException as e:
-            problem = type(e).__name__
-    else:
-        raise OSError(f'cannot download {url} ({problem}); run the same command again, or fetch it by '
-                      f'other means and put it at {path}')
-
-    with open(part, 'rb') as f:
+    with open(f'{path}.part', 'a+b') as f:
+        while f.tell() > before:            # try again as long as more comes
+            before = f.tell()
+            try:
+                fetch_rest(url, f)
+                break
+            except requests.RequestException as e:
+                problem = type(e).__name__
+        else:
+            raise OSError(f'cannot download {url} ({problem}); run the same command again, or put the file '
+                          f'at {path}')
+        f.seek(0)
         found = hashlib.file_digest(f, 'sha256').hexdigest()
+
     if found != sha256:
-        os.remove(part)
+        os.remove(f'{path}.part')
         raise OSError(f'{url} has the checksum {found[:16]}..., expected {sha256[:16]}...; '
                       'run the same command again')
-    os.replace(part, path)
+    os.replace(f'{path}.part', path)
     return path
 
 
-def fetch_all(found):
-    """Fetch those of the files that are on a hub."""
-    for file in found:
-        if 'url' in file:
-            fetch(file['url'], file['sha256'], file['path'])
-
-
-def remove_fetched(found):
-    """Delete them again, when they are used up."""
-    for file in found:
-        if 'url' in file:
-            os.remove(file['path'])
-
-
-def size_of(path):
-    return os.path.getsize(path) if os.path.exists(path) else 0
-
-
-def fetch_rest(url, part, have):
-    """Append to a file what follows its first `have` bytes; a server without ranges begins anew."""
-    headers = {'Range': f'bytes={have}-', 'Accept-Encoding': 'identity'}
+def fetch_rest(url, f):
+    """Append to a file what follows its bytes; a server without ranges begins anew."""
+    headers = {'Range': f'bytes={f.tell()}-', 'Accept-Encoding': 'identity'}
     with session() as s, s.get(url, headers=headers, stream=True, timeout=30) as r:
-        if r.status_code == 416:                    # there is nothing after what we have
+        if r.status_code == 416:            # there is nothing after what we have
             return
         r.raise_for_status()
-        with open(part, 'ab' if r.status_code == 206 else 'wb') as f:
-            for chunk in r.iter_content(1 << 16):
-                f.write(chunk)
+        if r.status_code != 206:
+            f.seek(0)
+            f.truncate()
+        for chunk in r.iter_content(1 << 16):
+            f.write(chunk)
 
 
 def dataset_files(hub, dataset, folder):
@@ -184,7 +165,7 @@ def dataset_files(hub, dataset, folder):
 
 
 def list_dataset(hub, dataset):
-    """What a hub says of the files of a dataset, page by page."""
+    """The entries that a hub lists for a dataset, page by page."""
     url = f'{hub}/api/datasets/{dataset}/tree/main?recursive=true'
     entries = []
     try:

@@ -1,12 +1,10 @@
 """
 Two small models over byte n-grams: how surprising a text is, and which kind of text it is.
 
-    model = NgramModel.of(['some megabytes of good text ...'])
+    model = NgramModel(['some megabytes of good text ...'])
     model.bits_per_byte('more of it')               # 2 to 3 for text like it, above 5 for noise
     Classifier.train([(text, 'good'), (text, 'bad'), ...]).predict(text)['good']        # 0.93
     Classifier.languages().predict('Wie geht es dir heute?')    # {'de': 0.31, 'nl': 0.17, 'en': 0.09, ...}
-
-Bytes make both work for every script and language, and need no tokenizer.
 
 Copy this file alone: it needs numpy.
 """
@@ -24,55 +22,39 @@ def byte_ngrams(text, n, buckets):
 
 
 class NgramModel:
-    """How surprising a text is: bits per byte under counts of byte n-grams of a reference text. Few bits are
-    boilerplate and stock phrases, many are noise or another language; both ends are worth cutting. (What only
-    the text itself repeats is no less surprising for it: that is for repetition() to find.)
-
-    An n-gram's probability is mixed with that of the (n-1)-gram, weighted by how often its context was seen:
+    """Bits per byte of a text under counts of byte n-grams of a reference: few are boilerplate and stock
+    phrases, many are noise or another language. An n-gram's probability is mixed with the (n-1)-gram's:
     p_n = (count + a p_(n-1)) / (context count + a), a Dirichlet prior (MacKay & Peto 1995); p_0 is 1/256."""
 
-    def __init__(self, order=6, buckets=1 << 21):
+    def __init__(self, texts, order=6, buckets=1 << 21):
         self.order, self.buckets = order, buckets
         self.counts = np.zeros((order + 1, buckets), np.uint32)
-
-    @classmethod
-    def of(cls, texts):
-        """A model of these texts."""
-        model = cls()
         for text in texts:
-            model.add(text)
-        return model
-
-    def add(self, text):
-        for n in range(1, self.order + 1):
-            np.add.at(self.counts[n], byte_ngrams(text, n, self.buckets), np.uint32(1))
-        self.counts[0, 0] += len(text.encode('utf-8', 'surrogatepass'))
+            for n in range(1, order + 1):
+                np.add.at(self.counts[n], byte_ngrams(text, n, buckets), np.uint32(1))
+        self.counts[0, 0] = self.counts[1].sum()
 
     def bits_per_byte(self, text, a=4.0):
         """Mean bits of a text's bytes, each predicted from the order - 1 before it."""
-        size = len(text.encode('utf-8', 'surrogatepass'))
-        p = np.full(size, 1 / 256)
+        p = np.full(len(byte_ngrams(text, 1, self.buckets)), 1 / 256)
         for n in range(1, self.order + 1):
             count = self.counts[n][byte_ngrams(text, n, self.buckets)]
-            context = self.counts[n - 1][byte_ngrams(text, n - 1, self.buckets)[:len(count)] if n > 1 else 0]
+            before = byte_ngrams(text, n - 1, self.buckets)[:len(count)] if n > 1 else 0
+            context = self.counts[n - 1][before]
             p[n - 1:] = (count + a * p[n - 1:]) / (np.maximum(context, count) + a)
-        return float(-np.log2(p).mean()) if size else 0.0
+        return float(-np.log2(p).mean()) if len(p) else 0.0
 
 
 class Classifier:
-    """A linear classifier over the byte 1- to 4-grams of a text, as fastText's (Joulin et al. 2016) is over
-    words: multinomial logistic regression on hashed n-grams. For quality, train it on texts like those you
-    want and texts like those you do not.
-
-    model = Classifier.train([(text, 'good'), (text, 'bad'), ...]); model.predict(text)['good']"""
+    """Multinomial logistic regression on the byte 1- to 4-grams of a text, hashed, like fastText's on words
+    (Joulin et al. 2016)."""
 
     def __init__(self, labels, weights):
         self.labels, self.weights = labels, weights         # weights (labels, buckets)
 
     @staticmethod
     def features(text, buckets):
-        """The ids of the n-grams of the text's first 4,000 characters and their values; the values' squares
-        add up to 1, and a frequent n-gram counts with the root of its count."""
+        """Ids of the n-grams of the first 4,000 characters, and the roots of their counts, of length 1."""
         text = ' ' + text[:4000].lower() + ' '
         ids = np.concatenate([byte_ngrams(text, n, buckets) for n in (1, 2, 3, 4)])
         ids, counts = np.unique(ids, return_counts=True)
@@ -81,7 +63,7 @@ class Classifier:
 
     @classmethod
     def train(cls, examples, epochs=5, learning_rate=2.0, buckets=1 << 17):
-        """Stochastic gradient descent over (text, label) pairs, in an order that depends on nothing else."""
+        """Stochastic gradient descent over (text, label) pairs; ValueError if there is but one label."""
         examples = list(examples)
         labels = sorted({label for _, label in examples})
         if len(labels) < 2:
@@ -107,27 +89,28 @@ class Classifier:
     def predict(self, text):
         """{label: probability}"""
         ids, values = self.features(text, self.weights.shape[1])
-        return dict(zip(self.labels, self.probabilities(ids, values).tolist()))
+        p = self.probabilities(ids, values)
+        return dict(zip(self.labels, p.tolist()))
 
     @classmethod
     def languages(cls):
-        """A classifier of the languages in WORDS, trained here, in a second, from nothing but those words:
-        sentences that never were, with frequent words in them frequent."""
+        """A classifier of the languages in WORDS, trained on sentences of frequent words that never were."""
         rng = np.random.default_rng(0)
         examples = []
         for label, words in WORDS.items():
             words = words.split()
             p = 1 / (np.arange(len(words)) + 30)
-            examples += [(' '.join(rng.choice(words, 12, p=p / p.sum())), label) for _ in range(30)]
+            for _ in range(30):
+                sentence = ' '.join(rng.choice(words, 12, p=p / p.sum()))
+                examples.append((sentence, label))
         return cls.train(examples, epochs=4, buckets=1 << 15)
 
 
 def check(languages):
     """The set of a comma-separated list of languages; ValueError if one is not known."""
     wanted = {*languages.lower().split(',')} - {''}
-    if unknown := wanted - WORDS.keys():
-        known = ','.join(sorted(WORDS))
-        raise ValueError(f'languages={languages}: {", ".join(unknown)} is not among {known}')
+    if not wanted <= WORDS.keys():
+        raise ValueError(f'languages={languages} must be among {",".join(WORDS)}')
     return wanted
 
 

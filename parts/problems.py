@@ -1,5 +1,5 @@
 """
-Small Python problems with unit tests: what a model of a few million parameters can be seen to learn.
+Small Python problems with unit tests, easy enough for a model of a few million parameters.
 
     python parts/problems.py                              # the splits, and three examples
     python parts/problems.py --n=2500 --seed=0 --split=train --out=problems.jsonl
@@ -8,17 +8,17 @@ Small Python problems with unit tests: what a model of a few million parameters 
     to_messages(p)                                  # the same as a conversation
     program(p, answer)                              # what to run: no exception = passed
 
-A family is one task ("the mean of a list"), varied over names, wording and constants. Three are composed
-of steps, or of filter, map and reduce; there, a composition is a cell. The splits, from easy to hard:
+A family is one task ("the mean of a list") with many names, wordings and constants. Three families are
+composed, of steps or of filter, map and reduce; each composition is a cell. The splits, from easy to hard:
 
     train       demonstrations, some solved by a single return statement, some spelled out
-    validation  prompts that never occur in train, of families and cells that do: choose settings here
-    variation   the same again: report this one
-    names       argument names that never occur in train
-    cell        compositions that never occur in train, of parts that do
-    family      tasks that never occur in train, though each has a near relative there
+    validation  new prompts of families and cells that occur in train: choose settings with this split
+    variation   other new prompts of the same kind: report this one
+    names       argument names that are not in train
+    cell        compositions that are not in train, of parts that are
+    family      tasks that are not in train, each similar to one that is
 
-Hashes decide, never the seed: no two splits share a prompt, whatever n and seed.
+Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
 Copy this file alone: it needs the standard library.
 """
 import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, sys, textwrap
@@ -30,8 +30,8 @@ COMPOSED_NAMES = 'solve compute calculate process transform apply convert evalua
 # --- the families ------------------------------------------------------------------------------------
 # names of the function (kinds of its arguments, some with a name that suits) solution | meaning
 #     | another meaning     | the solution spelled out, where spelled_out() would not find it
-# X, Y, Z are the arguments; K < M numbers from 2 to 99, D from 2 to 9, L a letter, W a word. Where it
-# matters which argument is which, the meaning must tell: they may be called anything.
+# X, Y, Z are the arguments; K < M numbers from 2 to 99, D from 2 to 9, L a letter, W a word. The meaning
+# must say which argument is which, where it matters: the names do not.
 SEEN = r"""
 area_of_rectangle (pos:length pos:width) X * Y | the area of a rectangle from its X and Y
 perimeter rectangle_perimeter (pos:length pos:width) 2 * (X + Y) | the perimeter of a rectangle, X by Y
@@ -107,7 +107,7 @@ remove_vowels (text) ''.join(c for c in X if c not in 'aeiou') | X without its l
 ends_with has_last_letter (text) X.endswith(L) | whether X ends with L
 keys_below (dict) [k for k, v in X.items() if v < K] | a list of the keys of X with a value below K
 """
-# composed: meaning -> code, in which _ is what the part before gives
+# composed: meaning -> code, in which _ is the result of the part before
 FILTERS = {'even numbers': 'x % 2 == 0', 'odd numbers': 'x % 2 == 1', 'positive numbers': 'x > 0',
            'negative numbers': 'x < 0', 'numbers above K': 'x > K', 'numbers below K': 'x < K',
            'numbers divisible by D': 'x % D == 0', 'numbers other than K': 'x != K'}
@@ -170,7 +170,7 @@ def plain(table):
 
 
 def composed(rng):
-    """The same of a composition, its constants filled in."""
+    """One entry of the same form: a composition, its constants filled in."""
     family = rng.choice(['ints', *STEPS])
     if family == 'ints':
         parts = [rng.choice(list(table.items())) for table in (FILTERS, MAPS, REDUCES)]
@@ -189,7 +189,7 @@ def composed(rng):
 
 
 def fill(rng, *texts):
-    """The texts with constants for K, M, D, L and W, the same in each."""
+    """The texts with K, M, D, L and W replaced, by the same constants in each."""
     constants = dict(zip('KM', sorted(rng.sample(range(2, 100), 2))), D=rng.randint(2, 9),
                      L=rng.choice('aenrst'), W=rng.choice(WORDS))
     return [re.sub(r'\b[KMDLW]\b', lambda m: repr(constants[m[0]]), text) for text in texts]
@@ -211,7 +211,7 @@ def argument_names(rng, kinds, unseen, random_names):
 
 
 def draw_input(rng, kind, near, edge=None):
-    """An argument of a kind. Most numbers are from `near`; a number given as `edge` must be in it."""
+    """An argument of a kind. Half of the numbers are from `near`. edge: a number that must occur."""
     number = lambda: rng.choice(near) if rng.random() < 0.5 else rng.randint(-50, 99)
     if kind == 'ints':
         values = rng.choices([number() for _ in range(5)], k=rng.choice([1, 2, 3, 4, 6, 12]))
@@ -225,7 +225,7 @@ def draw_input(rng, kind, near, edge=None):
 
 
 def write_test(rng, kinds, names, expression):
-    """Asserts about the reference: at and beside its constants, then inputs that give new results."""
+    """Asserts of the reference's results: at and beside its constants, then for inputs with new results."""
     edges = sorted({int(n) + d for n in re.findall(r'\b\d+\b', expression) for d in (-1, 0, 1)})
     function, cases, results = eval(f'lambda {", ".join(names)}: {expression}'), [], []
     for edge in (edges or [7]) + [None] * 80:
@@ -262,8 +262,8 @@ def draw(rng, split, random_names):
 
 
 def problems(n, seed=0, split='train', random_names=0.5):
-    """n dicts with different prompts, the first of any larger n. `solutions`: the preferred one first.
-    random_names: the share whose argument names are made up, so that a model learns to copy names."""
+    """n dicts with different prompts; a larger n begins with the same ones. `solutions`: the preferred one
+    first. random_names: share of made-up argument names, from which a model learns to copy names."""
     if split not in SPLITS:
         raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}')
     rng, found = random.Random(f'{split} {seed}'), {}
@@ -290,15 +290,15 @@ def to_messages(problem):
 
 
 def program(problem, answer, chat=True):
-    """What to run: an answer and the test. Of a chat's answer, what is in the first ``` fence, if it has
-    one. With chat=False, the answer continues the prompt, as HumanEval's do."""
+    """The program to run: an answer and the test. chat: the code is the first ``` block of the answer, or
+    all of it; without chat, the answer continues the prompt, as in HumanEval."""
     fence = re.search(r'```\w*\n(.*?)(```|$)', answer, re.S) if chat else None
     code = fence[1] if fence else answer if chat else problem['prompt'] + answer
     return f'{code}\n\n{problem["test"]}\ncheck({problem["entry_point"]})\n'
 
 
 def preferred(code):
-    """A taste simple enough to measure: is this function, or its body, a single line that returns?"""
+    """A style that a program can measure: is the body a single line that returns?"""
     lines = [line.strip() for line in code.split('\n') if not re.match(r'\s*(def |"""|#|```|$)', line)]
     return len(lines) == 1 and lines[0].startswith('return ')
 

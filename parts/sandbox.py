@@ -8,19 +8,19 @@ Running programs that a model wrote, and judging them by tests.
 A guard against accidents and cheating, NOT A SECURITY BOUNDARY: same kernel, same user, every file
 readable that you can read. For a stranger's model, put all this into a container or a virtual machine.
 
-The judge, a process of its own, executes the tests. It asks the candidate, another process, to call the
-program's functions, and gets plain data: None, numbers, str, bytes; list, tuple, set, dict of these. So
-leaving, printing, patched builtins, objects equal to all, a search of the memory gain nothing: no secret
-and no word means 'passed'. A program can know answers by heart, lie where tests trust its other
-functions (HumanEval/32, 38, 50) or, without tests, claim to have come to its end. Tests cannot have its
-classes, nor see what it changes in an argument; other objects arrive as one true and equal to nothing.
+Two processes: the judge runs the tests, the candidate runs the program. The judge asks the candidate to
+call its functions, and receives plain data: None, numbers, str, bytes; list, tuple, set, dict of these.
+So a program does not pass by leaving early, printing, patching builtins, returning objects that equal
+everything, or searching memory for a password: there is none. It can still know answers by heart, lie
+where tests trust its other functions (HumanEval/32, 38, 50) or, without tests, pretend that it finished.
+Tests cannot use its classes, nor see changed arguments; other objects arrive as true and equal to nothing.
 
-Linux with user namespaces: no network, no signals to other processes, no writing but to 64 MB of memory
-(before 5.12 or under Ubuntu 24.04's AppArmor, to files too); sockets in the file system, as Docker's,
-stay in reach. Elsewhere (many containers, macOS) it may write and kill what you may, the judge and the
-caller too; who kills the judge, or on macOS calls setsid, leaves processes behind. Result says which it
-was. Limits are per process, of which there may be 64; without namespaces all of the user count. macOS
-does not enforce memory_mb.
+On Linux with user namespaces, a program has no network, cannot signal other processes, and can write only
+to 64 MB of memory (before Linux 5.12 or under Ubuntu 24.04's AppArmor, to files, too). Sockets in the file
+system, as Docker's, stay in reach. Elsewhere (many containers, macOS) it can write and kill all that you
+can, the judge and the caller included, and may leave processes behind. Result says which case it was.
+Limits hold for each of at most 64 processes; without namespaces, all of the user's count. macOS does not
+enforce memory_mb.
 
 Copy this file alone: it needs tqdm.
 """
@@ -45,7 +45,7 @@ class Result:
     writes_denied: bool = False
 
 
-# pack() to start() go to a fresh Python as source: there, each import would cost every program some ms
+# A fresh Python gets pack() to start() as source: an import there costs each program some milliseconds.
 
 
 def pack(value, others=False):
@@ -257,8 +257,8 @@ def run_code(program, tests='', entry_point='', timeout=3.0, memory_mb=512):
 
 
 def run_each(jobs, syntax_error, timeout=3.0, memory_mb=512):
-    """The list of the Results of (program, tests, entry point). Equal jobs run once; a program of which
-    syntax_error(program) says why it is not Python does not run."""
+    """The Results of (program, tests, entry point), a list. Equal jobs run once. A program does not run if
+    syntax_error(program) returns a reason why it is not Python."""
     errors = {job: syntax_error(job[0]) for job in jobs}
     different = [job for job, error in errors.items() if not error]
     found = {job: Result('syntax', error) for job, error in errors.items() if error}
@@ -269,7 +269,7 @@ def run_each(jobs, syntax_error, timeout=3.0, memory_mb=512):
 
 def run_many(jobs, timeout=3.0, memory_mb=512, processes=0):
     """Yields the Result of each (program,), (program, tests) or (program, tests, entry_point), in order.
-    processes: how many at once; 0 for one per core. Whoever leaves the loop waits for those that run."""
+    processes: how many at once; 0 = one per core. A caller that leaves the loop waits for running ones."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     pool = concurrent.futures.ThreadPoolExecutor(processes or cores)
     try:

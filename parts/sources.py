@@ -4,11 +4,9 @@ Sources: what files hold, as documents: texts, records, conversations, preferenc
     for doc in read_documents(['a.py', 'b.jsonl.gz'], reject=print):
         doc['texts'], doc['path']                           # its texts: one, or those of a conversation
     messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
-    to_alpaca(messages), to_vicuna(messages)                # and back
 
 Of .py .txt .md, a file is a document; of .jsonl .json, a record is one, its text under `text` or `content`.
-Any of them may be gzipped. What cannot be read is counted, with file and line, and never fatal: in a
-thousand shards, one is always damaged.
+Any of them may be gzipped. What cannot be read is counted, never fatal: of a thousand shards, one is damaged.
 
 Copy this file alone: it needs the standard library.
 """
@@ -20,15 +18,12 @@ SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py h
 # not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep
 UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError
 
-# --- files --------------------------------------------------------------------------------------------------
-
 
 def is_kind(path, endings):
     return path.removesuffix('.gz').endswith(endings)
 
 
 def open_file(path, mode='rb', **settings):
-    """A file, decompressed."""
     return (gzip.open if path.endswith('.gz') else open)(path, mode, **settings)
 
 
@@ -46,13 +41,10 @@ def strings_in(value):
 
 
 # --- documents ----------------------------------------------------------------------------------------------
-
-
 def read_documents(paths, reject, kind='text', max_chars=1_000_000, per_prompt=4, prefer='passed'):
-    """Yield the documents of files: dicts of `texts` (one, or a conversation's), `path`, and `url` and
-    `licence` if the record has them; with kind='sft' or 'preference' also `roles`. What cannot be read is
-    passed over: reject(path, line, why) hears of it. A record or .py file of more than max_chars is too long
-    to be read. For per_prompt and prefer see from_samples."""
+    """Yield the documents of files: dicts of `texts` (one, or a conversation's), `path`, perhaps `url` and
+    `licence`; with kind='sft' or 'preference' also `roles`. What cannot be read, or has more than max_chars,
+    is passed over: reject(path, line, why) hears of it. For per_prompt and prefer see from_samples."""
     for path in paths:
         try:
             if is_kind(path, RECORDS):
@@ -67,8 +59,7 @@ def read_documents(paths, reject, kind='text', max_chars=1_000_000, per_prompt=4
 
 
 def texts_of(path, max_chars):
-    """Yield the text of a file: a program whole, other text in pieces of up to 100,000 characters, which end
-    at a line's end."""
+    """Yield the text of a file: a program whole, other text in pieces of whole lines."""
     with open_file(path, 'rt', encoding='utf-8', newline='') as f:
         if is_kind(path, '.py'):
             text = f.read(max_chars + 1)
@@ -106,8 +97,8 @@ def documents_of(path, reject, kind, max_chars, per_prompt, prefer):
 
 
 def read_records(path, longest=1 << 30):
-    """Yield (line, record, None) for each record of a .jsonl or .json file, and (line, None, why) for what
-    cannot be read; a line of more than `longest` bytes is not."""
+    """Yield (line, record, None) for each record of a file, or (line, None, why) if it cannot be read or has
+    more than `longest` bytes."""
     line = 0
     try:
         with open_file(path) as f:
@@ -125,26 +116,24 @@ def read_records(path, longest=1 << 30):
                     yield line, None, f'longer than {longest:,} bytes'
                 elif data.strip():
                     try:
-                        record, why = json.loads(data.decode('utf-8-sig')), None
+                        yield line, json.loads(data.decode('utf-8-sig')), None
                     except (ValueError, RecursionError) as e:
-                        record, why = None, f'{type(e).__name__}: {e}'
-                    yield line, record, why
+                        yield line, None, f'{type(e).__name__}: {e}'
     except UNREADABLE as e:
         yield line + 1, None, f'{type(e).__name__}: {e}'
 
 
 def read_problems(path):
     """The records of a benchmark; ValueError if one cannot be read."""
-    problems = []
-    for line, problem, why in read_records(path):
+    found = list(read_records(path))
+    for line, _, why in found:
         if why:
             raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why})')
-        problems.append(problem)
-    return problems
+    return [problem for _, problem, _ in found]
 
 
 def from_record(record, path, kind, max_chars):
-    """A record in any of the usual forms as a document; ValueError says what is wrong with it."""
+    """A record in any of the usual forms as a document, or ValueError."""
     if kind == 'text':
         record = record if isinstance(record, dict) else {'text': record}
         text = record.get('text', record.get('content'))
@@ -174,7 +163,7 @@ def from_record(record, path, kind, max_chars):
 
 
 def to_record(doc, chat_format='messages'):
-    """The inverse of from_record: {'text'}, a conversation as messages, alpaca or vicuna, or a preference."""
+    """The inverse of from_record; a conversation as messages, alpaca or vicuna."""
     if 'roles' not in doc:
         return {'text': doc['texts'][0]}
     messages = [{'role': role, 'content': text} for role, text in zip(doc['roles'], doc['texts'])]
@@ -188,17 +177,13 @@ def to_record(doc, chat_format='messages'):
 
 
 def size_of(doc):
-    """Bytes of a document's texts; half a pair of surrogates counts as U+FFFD."""
     return sum(len(text.encode('utf-8', 'surrogatepass')) for text in doc['texts'])
 
 
 def from_samples(samples, kind, per_prompt=4, prefer='passed'):
-    """Answers that eval.py has sampled and judged, records with `task_id`, `messages` or `prompt`,
-    `completion`, `outcome` and `preferred` -> records to train on, at most per_prompt of a prompt.
-
-    kind='preference': an answer that passed its tests over one that failed; with prefer='taste', of those
-    that passed, a preferred one over another; with 'both', both. kind='sft': what passed (with 'taste': and
-    is preferred). The same answer counts once; what the harness itself failed at proves nothing."""
+    """Samples that eval.py has judged -> records to train on, at most per_prompt of a prompt. 'preference':
+    an answer that passed over one that failed; with prefer='taste', of those that passed, a preferred one
+    over another; with 'both', both. 'sft': what passed (with 'taste': and is preferred)."""
     problem = lambda sample: (str(sample.get('task')), str(sample['task_id']))
     for _, group in itertools.groupby(sorted(samples, key=problem), problem):
         by_text = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
@@ -220,7 +205,6 @@ def from_samples(samples, kind, per_prompt=4, prefer='passed'):
 
 
 # --- conversations and preferences --------------------------------------------------------------------------
-# One form inside: [{'role': 'system' | 'user' | 'assistant' | 'tool', 'content': str}, ...].
 ROLES = {'system': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assistant', 'gpt': 'assistant',
          'chatgpt': 'assistant', 'bot': 'assistant', 'model': 'assistant', 'tool': 'tool', 'function': 'tool',
          'observation': 'tool'}
@@ -232,13 +216,12 @@ def first_of(record, *names):
 
 
 def messages_of(record):
-    """Messages of a record in any of the usual forms. ValueError says what is wrong with it.
+    """[{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record, or ValueError. Its form:
 
     messages or conversation: [{'role', 'content'}]
     ShareGPT, Vicuna: conversations: [{'from', 'value'}]
-    Alpaca: instruction, input (may be empty or missing), output; and history: [[question, answer]]
-    prompt or question, with completion, response or answer
-    Each may have a system, a text that comes first."""
+    Alpaca: instruction, perhaps input, output, and history: [[question, answer]]
+    prompt or question, with completion, response or answer. Each may have a system, a text."""
     if not isinstance(record, dict):
         raise ValueError(f'a record is {type(record).__name__}, not an object')
     turns = first_of(record, 'messages', 'conversations', 'conversation')
@@ -249,12 +232,12 @@ def messages_of(record):
     for turn in turns if isinstance(turns, list) else [turns]:
         if not isinstance(turn, dict):
             raise ValueError(f'a message is {type(turn).__name__}, not an object')
-        role = turn.get('role', turn.get('from'))
+        role = str(turn.get('role', turn.get('from'))).lower()
         content = turn.get('content', turn.get('value'))
-        if not isinstance(role, str) or role.lower() not in ROLES or not isinstance(content, str):
+        if role not in ROLES or not isinstance(content, str):
             raise ValueError(f'a message needs a role of {", ".join(ROLES)} and a text, not {role!r} and '
                              f'{type(content).__name__}')
-        messages.append({'role': ROLES[role.lower()], 'content': content})
+        messages.append({'role': ROLES[role], 'content': content})
 
     while messages and messages[0]['role'] == 'assistant':      # ShareGPT often starts in the middle
         messages.pop(0)
@@ -273,10 +256,8 @@ def turns_of(record):
     question = first_of(record, 'instruction', 'prompt', 'question')
     answer = first_of(record, 'output', 'completion', 'response', 'answer')
     context = record.get('input') or ''
-    if question is None or answer is None:
-        raise ValueError('neither messages, nor conversations, nor instruction and output')
     if not all(isinstance(text, str) for text in (question, answer, context)):
-        raise ValueError('instruction, input and output must be text')
+        raise ValueError('neither messages, nor conversations, nor instruction and output, all text')
     history = record.get('history') or []
     if not isinstance(history, list) or not all(isinstance(h, list) and len(h) == 2 for h in history):
         raise ValueError('history must be a list of [question, answer]')
@@ -288,15 +269,13 @@ def turns_of(record):
 
 
 def fits_alpaca(roles):
-    """Whether these are roles of questions and answers in turn; there may be a system."""
+    """Whether questions and answers take turns; there may be a system."""
     turns = [role for role in roles if role != 'system']
     return bool(turns) and turns == ['user', 'assistant'] * (len(turns) // 2)
 
 
 def to_alpaca(messages):
-    """The inverse, for a conversation of any length: the last exchange is instruction and output, the earlier
-    ones are history. (The source document's converter looked for keys that messages do not have, and returned
-    the text 'None' for all of them.)"""
+    """The last exchange is instruction and output, the earlier ones are history."""
     if not fits_alpaca([m['role'] for m in messages]):
         raise ValueError('the Alpaca form holds only questions and answers in turn')
     system = [m['content'] for m in messages if m['role'] == 'system']
@@ -310,17 +289,16 @@ def to_alpaca(messages):
 
 
 def to_vicuna(messages):
-    """The ShareGPT and Vicuna form: {'conversations': [{'from': 'human' | 'gpt' | ..., 'value'}]}"""
+    """{'conversations': [{'from': 'human' | 'gpt' | ..., 'value'}]}"""
     names = {'user': 'human', 'assistant': 'gpt'}
     turns = [{'from': names.get(m['role'], m['role']), 'value': m['content']} for m in messages]
     return {'conversations': turns}
 
 
 def preference_of(record):
-    """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its messages), and
-    'margin' and 'agreement' where the record tells them. chosen and rejected may be whole conversations,
-    which then share all but the last message. For kto, a thumb up or down: 'completion' and 'label' in place
-    of chosen and rejected. ValueError says what is wrong."""
+    """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its messages),
+    perhaps 'margin' and 'agreement', or ValueError. In the record, chosen and rejected may be conversations
+    that share all but the last message. For kto, 'completion' and 'label' take their place."""
     keys = record.keys() if isinstance(record, dict) else ()
     thumb = {'completion', 'label'} <= {*keys} and 'chosen' not in keys
     names = ('completion',) if thumb else ('chosen', 'rejected')
@@ -338,7 +316,10 @@ def preference_of(record):
         pair[name] = messages[-1]['content']
     if prompts[0] != prompts[-1]:
         raise ValueError('chosen and rejected answer different prompts')
-    pair = {'prompt': prompts[0][0]['content'] if len(prompts[0]) == 1 else prompts[0], **pair}
+    prompt = prompts[0]
+    if len(prompt) == 1:
+        prompt = prompt[0]['content']
+    pair = {'prompt': prompt, **pair}
     if thumb:
         pair['label'] = bool(record['label'])
     scores = [first_of(record, f'score_{side}', f'{side}_score') for side in ('chosen', 'rejected')]
@@ -355,7 +336,7 @@ def preference_of(record):
 
 
 def answered(record, answer):
-    """The messages of a preference's prompt and one of its answers, which may hold the prompt, too."""
+    """The messages of a preference's prompt and an answer, which may hold the prompt, too."""
     prompt = first_of(record, 'prompt', 'question', 'instruction')
     if not isinstance(prompt, list):
         prompt = [{'role': 'user', 'content': prompt}] if prompt else []

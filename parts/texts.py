@@ -1,9 +1,9 @@
 """
-Figures of text: is it Python, does it turn in circles, what has its writer learned, was it seen in training?
+Figures of text: is it Python, does it turn in circles, what has its writer learned?
 
     syntax_error('x = = 1')                     # 'SyntaxError: invalid syntax (program, line 1)'
     parse_rate(['x = 1\\ny = [', 'no code'])    # 0.5: the last statement may be cut off
-    repetition(['a b c d a b c d'])             # 0.2
+    repetition(['a b c d a b c d'])             # 0.2: one 4-gram of five was there before
     levels(['we go, wo'], {'we', 'go'}, set())['words']     # 1.0: the last word may be cut off
 
 Copy this file alone: it needs numpy, torch and tqdm.
@@ -29,8 +29,7 @@ def syntax_error(code):
 
 
 def parse_rate(texts):
-    """Share of texts that parse as Python. The last top-level statement may be cut off and is ignored; a text
-    with no other statement counts as not Python."""
+    """Share of texts that parse as Python, without their last top-level statement: it may be cut off."""
     good = 0
     for text in texts:
         ends = [m.start() for m in re.finditer(r'\n(?=[^\s#)\]}])', text)]
@@ -62,8 +61,7 @@ def figures(texts, code):
 
 
 def repetition(texts, n=4):
-    """The share of n-grams of words that the same text has had before: 0.9 and more is a model that turns in
-    circles. repetition(['a b c d a b c d']): 1 of 5."""
+    """The share of n-grams of words that the same text has had before: 0.9 and more turns in circles."""
     repeated = total = 0
     for text in texts:
         words = text.split()
@@ -73,13 +71,10 @@ def repetition(texts, n=4):
     return repeated / max(1, total)
 
 
-# --- the text of token ids ----------------------------------------------------------------------------------
-
-
+# --- what has been learned, at four levels ------------------------------------------------------------------
 def text_pieces(ids, tokenizer, n, size=1_000_000):
-    """The text of token ids (an array), some MB at a time. No word is cut, and a piece begins with the last n
-    - 1 words (or more) of the one before: any n words in a row stand in one piece. Words are runs of letters,
-    digits, _ and whatever is not ASCII, as in dedup.py."""
+    """The text of token ids (an array), some MB at a time: any n words in a row stand in one piece, and no
+    word is cut. Words are runs of letters, digits, _ and whatever is not ASCII, as in dedup.py."""
     rest = b''
     for i in tqdm(range(0, len(ids), size), 'reading', disable=None):
         rest += tokenizer.decode_bytes(ids[i:i + size].tolist())
@@ -88,35 +83,6 @@ def text_pieces(ids, tokenizer, n, size=1_000_000):
             yield rest[:starts[-1]].decode('utf-8', 'replace')      # the last word may be cut off
             rest = rest[starts[-n]:]
     yield rest.decode('utf-8', 'replace')
-
-
-def seen(problems, corpora, n, word_hashes, word_ngrams):
-    """problems: {name: its texts}; corpora: pairs (token ids, tokenizer). For each problem, whether n words
-    in a row of one of its texts stand in a corpus; None if none of its texts has n words. The last two
-    arguments are functions of dedup.py."""
-    grams = {}
-    for name, texts in problems.items():
-        long = [text for text in texts if len(word_hashes(text)) >= n]
-        grams[name] = {h for text in long for h in word_ngrams(text, n).tolist()}
-    wanted = set().union(*grams.values())
-    found = set()
-    for ids, tokenizer in corpora:
-        for piece in text_pieces(ids, tokenizer, n):
-            found |= wanted.intersection(word_ngrams(piece, n).tolist())
-    return {name: bool(each & found) if each else None for name, each in grams.items()}
-
-
-def overlap(is_seen, n, score, without):
-    """What seen() found, as figures and as a sentence; the score of all problems, and without those seen."""
-    found = [name for name in is_seen if is_seen[name]]
-    figures = {'words': n, 'seen': found, 'too_short': list(is_seen.values()).count(None), 'with': score,
-               'without': without}
-    return figures, (f'{len(found)} of {len(is_seen)} problems have {n} words in a row in the training data '
-                     f'({figures["too_short"]} are shorter); the score with them {score:.3f}, without '
-                     f'{without:.3f}; they are: {" ".join(map(str, found)) or "none"}')
-
-
-# --- what has been learned, at four levels ------------------------------------------------------------------
 
 
 def vocabulary(ids, tokenizer):
@@ -130,8 +96,7 @@ def vocabulary(ids, tokenizer):
 
 
 def excerpts(ids, tokenizer, n, n_tokens):
-    """n texts of n_tokens from an array of token ids, spread evenly over it. Each begins where a block
-    does."""
+    """n texts of n_tokens, spread evenly over token ids (an array). Each begins where a block does."""
     texts = []
     for i in np.linspace(0, max(0, len(ids) - 3 * n_tokens), n).astype(int):
         text = tokenizer.decode(ids[i:i + 3 * n_tokens].tolist())
@@ -142,9 +107,8 @@ def excerpts(ids, tokenizer, n, n_tokens):
 
 def levels(texts, words, beginnings):
     """Six shares, None where there is nothing to count: of characters, white space and punctuation; of words,
-    those in `words`; of lines, those whose indentation and first word or sign are among `beginnings`; of
-    blocks (up to a blank line before column 0), those headed NAME: and those that are Python. The last word,
-    line or block of a text may be cut off and is left out."""
+    those in `words`; of lines, those with one of the `beginnings`; of blocks, those headed NAME: and those
+    that are Python. The last word, line or block of a text may be cut off and is left out."""
     characters = ''.join(texts)
     blocks = [block for text in texts for block in re.split(BLOCK, text)[:-1]]
     counted = {

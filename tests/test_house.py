@@ -23,10 +23,8 @@ BUDGETS = {'configurator': 170, 'tokenizer': 430, 'model': 340, 'prepare': 480, 
 LARGE = {'clean', 'sources', 'problems', 'sandbox', 'corpus'}
 JOBS = {    # a small real job for a leaf that stands alone
     'parts/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
-    'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a', 'regex': 'b'})['rules']",
+    'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a'})['asked'] == ['a']",
     'parts/compare': "assert compare.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
-    'parts/gaps': "import types\nt = types.SimpleNamespace(special={'<|mask|>': 9}, encode=list)\n"
-                  "assert gaps.with_marks('a<|mask|>', t, 'mlm')[0] == ['a', 9]",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
     'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
                 "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
@@ -49,8 +47,7 @@ JOBS = {    # a small real job for a leaf that stands alone
              "model.save_checkpoint('m.pt', m, step=3)\nassert model.load_checkpoint('m.pt')[1]['step'] == 3",
     'parts/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
     'parts/filters': "assert filters.prose_reason('buy ' * 30) == 'repetitive'",
-    'parts/pii': "assert pii.hide_pii('ann@uni.edu') == ('<EMAIL>', {'email': 1})",
-    'parts/language': "assert language.NgramModel.of(['abcabc' * 9]).bits_per_byte('abcabc') < 4",
+    'parts/language': "assert language.NgramModel(['abcabc' * 9]).bits_per_byte('abcabc') < 4",
     'parts/files': "assert files.find_files('.') == [{'path': './files.py'}]",
     'parts/funnel': "f = funnel.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
     'parts/dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",

@@ -44,9 +44,7 @@ TEXT = st.text(st.sampled_from('ab e\né漢') | st.characters(exclude_categories
 @given(st.lists(TEXT, max_size=3), TEXT, st.integers(1, 6), st.floats(0.1, 50))
 def test_bits_per_byte_are_those_of_plain_dictionaries(reference, text, order, a):
     assume(all(distinct([*reference, text], n, 1 << 18) for n in range(1, order + 1)))
-    model = NgramModel(order, buckets=1 << 18)
-    for document in reference:
-        model.add(document)
+    model = NgramModel(reference, order, buckets=1 << 18)
     assert model.bits_per_byte(text, a) == pytest.approx(naive_bits(reference, text, order, a), abs=1e-6)
 
 
@@ -78,8 +76,7 @@ def test_stock_phrases_then_english_then_german_then_noise():
     if not (SHARED / 'tinyshakespeare.txt').exists():
         pytest.skip('no tinyshakespeare.txt')
     text = (SHARED / 'tinyshakespeare.txt').read_text(encoding='utf-8')
-    model, rng = NgramModel(), random.Random(0)
-    model.add(text[:900_000])
+    model, rng = NgramModel([text[:900_000]]), random.Random(0)
     letters = ''.join(rng.choice('abcdefghijklmnopqrstuvwxyz ') for _ in range(1000))
     noise = ''.join(map(chr, rng.choices(range(128), k=1000)))
     texts = ['I will not be the king of ' * 50, text[1_000_000:1_002_000], GERMAN, letters, noise]

@@ -9,7 +9,7 @@ import warnings
 import pytest
 from conftest import ROOT
 
-from parts.pii import entropy, hide_pii
+from parts.clean import hide_pii
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 BODY = 'MIIEpAIBAAKCAQEA0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL\n' * 3
@@ -75,10 +75,6 @@ def test_what_is_assigned_to_a_password_goes_if_it_is_random(text, expected):
     assert hide_pii(text) == (expected, {'key': 1}) and hide_pii(expected) == (expected, {})
 
 
-def test_entropy_is_that_of_the_characters():
-    assert entropy('aaaa') == 0 and entropy('abab') == 1 and entropy('abcdefgh' * 3) == pytest.approx(3)
-
-
 def test_several_kinds_in_one_text_are_counted_apart():
     text = 'Ann <ann@uni.edu>, bob@uni.edu; +1 415 555 2671; 123-45-6789; AKIAIOSFODNN7EXAMPLE'
     hidden = 'Ann <<EMAIL>>, <EMAIL>; <PHONE>; <SSN>; <KEY>'
@@ -101,8 +97,7 @@ def test_the_standard_library_still_compiles_and_keeps_its_numbers():
 
 LONG = r"""
 import time
-from parts.clean import normalise, strip_html, strip_latex
-from parts.pii import hide_pii
+from parts.clean import hide_pii, normalise, strip_html, strip_latex
 PARTS = ['a', '@', '1-', '<', '$$', '-', '{', '\\', '%', '&', '&#1', ' ', '\n ', '```', '1 ', r'\begin{',
          r'\begin{equation}', r'\[', r'\cite[', r'\a[', r'\emph{', r'\emph{a ', '<!--', '<script>',
          '<script ', '<p ', 'a.', 'a@', 'a@a.', '+1 ', '555-', '(555) ', '-----BEGIN ', '-----BEGIN A',
