@@ -10,7 +10,8 @@ prefers the better ones. DPO and its family, and a reward model.
 Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of {"prompt",
 "chosen", "rejected"}, the prompt as text or as messages; for kto also {"prompt", "completion", "label": true
 or false}. Writes out_dir as train.py does. The reference is init_from itself: its log-probabilities are
-computed once and kept in data_dir, so only one model is in memory.
+computed once and kept in data_dir, so only one model is in memory. Copy this file with configurator.py,
+model.py, tokenizer.py and parts/.
 
 You should see a first loss of ln 2 (dpo), because policy and reference are still the same; another value ends
 the run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: it
@@ -23,8 +24,6 @@ RLHF asks people which answer is more helpful, harmless and honest, fits a rewar
 (--loss_type=rm), and lets the policy maximise its reward by PPO, minus a KL penalty. DPO solves that same
 problem in closed form: only a classification loss is left. But PPO samples anew at each step, and DPO learns
 from a fixed set. To sample new pairs from the new model, round after round, closes a part of that gap.
-
-Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 """
 import functools, math, os, sys
 import numpy as np
@@ -312,9 +311,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 FIGURES = ('preference_loss', 'accuracy', 'margin', 'chosen_reward', 'rejected_reward', 'chosen_logp',
            'rejected_logp', 'kl')
-shown = FIGURES if needs_reference else FIGURES[:7]     # without a reference: no kl
-if loss_type == 'rm':
-    shown = FIGURES[:5]                                 # and no log p
+shown = FIGURES[:{'rm': 5, 'orpo': 7, 'simpo': 7}.get(loss_type, 8)]    # no reference: no kl; rm: no log p
 kto_kl = state.get('kto_kl', 0.0)       # from the step before, so it is the same on any number of processes
 
 

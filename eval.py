@@ -18,10 +18,9 @@ judge           MT-Bench's two turns, graded 1 to 10 by a command or (no judge) 
 learned         what checkpoints write: characters, words, lines, blocks; beside untrained and the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
 
-Perplexity is e^nats: the number of equally likely tokens that the model hesitates between. Bits per byte can
-be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json, and
-samples.jsonl (every completion with its outcome) into the checkpoint folder. You should see an untrained
-model near ln(vocab_size) nats. A benchmark in the training data measures memory: --overlap=13 looks for it.
+Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
+can be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json and
+samples.jsonl (every completion) into the checkpoint folder. An untrained model has near ln(vocab_size) nats.
 """
 import collections, glob, json, math, os, re
 import numpy as np
@@ -158,6 +157,8 @@ if 'loss' in all_tasks:
 show(config)
 if stamp:
     print(f'contamination: training data share no {stamp["ngram"]}-gram of words with', *stamp['problems'])
+elif model:
+    print('contamination: the training data were not checked against any benchmark')
 
 results = {'ckpt': ckpt, 'chat': chat, 'step': state.get('step'), 'data_dir': data_dir,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'decontaminated': stamp, 'tasks': {}}
@@ -428,14 +429,12 @@ if 'compare' in all_tasks:
     pairs, sides = parts.compare.blind(*both, seed)
     result |= parts.compare.count_votes(pairs, sides, votes.split(',') if votes else [])
     results['tasks']['compare'] = result
-    print('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
-          '{interval[1]:.3f}, p = {p:.3f}'.format(**result))
-    print('gained:', *result['gained'][:9], '   lost:', *result['lost'][:9])
-    print('votes:', result['votes'], '   agreement:', result['agreement'])
+    print(parts.compare.describe(result))
     if not votes:
         parts.compare.write_sheet(into, pairs, sides)
         print(f'{into}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
 
-with open(out, 'w', encoding='utf-8', newline='\n') as f:
+with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
+os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}; next: python sample.py --ckpt={ckpt}')

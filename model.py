@@ -112,8 +112,7 @@ class Attention(nn.Module):
         if start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
         is_causal = self.causal and mask is None and start == 0
-        # On CPUs in float32: bfloat16's backward pass takes 5 times as long at T = 64 (LOG.md, 2026-11-20).
-        if x.device.type == 'cpu':
+        if x.device.type == 'cpu':      # bfloat16's backward is 5 times as slow at T = 64 (LOG.md)
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast('cpu', enabled=False):
             y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=self.gqa,

@@ -14,17 +14,15 @@ one, its text under `text` or `content`; any of them may be gzipped. One single 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. A document that is dropped is counted, with the reason.
 
-Input may be larger than memory. It is cut into shards, which several processes clean. A finished shard waits
-in out_dir/.work and is never done again: after a crash, a full disk or a kill, the same command resumes.
+Several processes clean the input in shards, so it may be larger than memory. A finished shard waits in
+out_dir/.work: after a crash, a full disk or a kill, the same command resumes.
 
 Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a document ends with
 <|endoftext|>), val_<source>.bin if there are several sources, tokenizer.json, meta.json, report.md and
 report.json. For --kind=sft and preference, train.jsonl and val.jsonl instead of bins and tokenizer.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
-
-The decision made here is the corpus: a model can only know what these files hold, and it shares their
-defects. Read report.md before you train. Each stage calls a file of parts/, which you may skip.
+The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
 import functools, json, os, time
 import numpy as np
@@ -471,7 +469,7 @@ for name, own in own_shards.items():
 
 # --- report, and give the files their names -----------------------------------------------------------------
 for b in bins.values():
-    b.file.close()              # a full disk is noticed here at the latest
+    b.check()
 stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
 report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},

@@ -4,15 +4,13 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\\n    ' --num_samples=4 --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --temperature=0.5
-    python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --random_init=True    # before it learned
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: one token a gap
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: gaps of any length
 
     python sample.py --ckpt=out/sft --chat=True             # talk with it; an empty line or Ctrl-D ends
     python sample.py --ckpt=out/sft --chat=True --prompt='Write mean(x).'       # one question
 
-Reads a folder that train.py, sft.py or dpo.py wrote. Writes text: the prompt as it was given, then the
-continuation, token by token when there is one sample.
+Reads a folder that train.py, sft.py or dpo.py wrote. Prints the prompt, then its continuation as it comes.
 
 A prompt may end anywhere. In the bpe tokenizer `):`, a newline and the indent are one token, so the model has
 hardly ever seen a bare `):`. Token healing helps: the prompt's last token is dropped, and the first new token
@@ -21,7 +19,7 @@ must begin with the same bytes.
 Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
 it continues from the last block_size tokens, more slowly.
 """
-import codecs, os, re, sys, time
+import codecs, os, re, sys
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
@@ -162,14 +160,11 @@ held_back = len(stop_at) - 1 if stop_at not in ('', 'function') else 0
 print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)
-start_time = time.time()
-n_tokens = 0
 prompts = torch.tensor([start.ids] * num_samples, device=device)              # (B, T)
 for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, tokenizer.stop, first):
     for row, token in enumerate(tokens.tolist()):
         if row not in unfinished:
             continue
-        n_tokens += 1
         if token not in tokenizer.stop:
             texts[row] += decoders[row].decode(tokenizer.decode_bytes([token])[repeated:])
         end = end_of(texts[row])
@@ -183,7 +178,6 @@ for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, t
         shown = ready
     if not unfinished:
         break
-seconds = time.time() - start_time
 for row in unfinished:                      # bytes that never became a character
     texts[row] += decoders[row].decode(b'', final=True)
 if num_samples == 1:
@@ -191,4 +185,3 @@ if num_samples == 1:
 else:
     print(f'\n{"-" * 80}\n'.join(prompt + text for text in texts))
 print('-' * 80)
-print(f'{n_tokens} tokens, {n_tokens / seconds:,.0f} a second', file=sys.stderr)

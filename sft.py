@@ -4,11 +4,10 @@ Supervised fine-tuning: a base model and conversations -> a model that answers.
     python prepare.py --kind=sft --source=alpaca.json --out_dir=data/sft
     python sft.py --init_from=out/base --data_dir=data/sft
     python sft.py --init_from=resume --out_dir=out/sft --data_dir=data/sft      # resumes, bit for bit
-    torchrun --nproc_per_node=8 sft.py --init_from=out/base --data_dir=data/sft
 
 Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Llama), and data_dir/train.jsonl
 and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. Writes
-out_dir as train.py does.
+out_dir as train.py does. Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 
 The loop is train.py's; `diff train.py sft.py` is the lesson. The loss is new: it counts only the assistant's
 words and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A
@@ -19,8 +18,6 @@ format is new to it), a fall within the first hundred steps, and val_loss that f
 rises while the loss falls, the model learns the conversations by heart: use fewer epochs. With base_dir, the
 loss on the base model's data is measured, too: it shows how much is forgotten. With replay, each step also
 trains on some of those data, and less is forgotten (the pretraining mix of InstructGPT, arXiv:2203.02155).
-
-Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 """
 import functools, itertools, math, os, sys
 import numpy as np

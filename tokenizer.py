@@ -18,7 +18,7 @@ inserted by code, by id. They are reserved before pretraining, because a row add
 Copy this file alone: it needs regex and tiktoken; report and gpt2 need parts/fit.py, from_hf parts/hf.py.
 """
 import argparse, collections, contextlib, functools, gc, hashlib, heapq, itertools, json, math
-import multiprocessing, os, re, sys, time
+import multiprocessing, os, re, sys
 import regex, tiktoken
 
 # One alternative per kind of chunk, tried from left to right:
@@ -419,8 +419,7 @@ def read_texts(path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--input', help='train on this file or folder')
     parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + specials (32768)')
     parser.add_argument('--out', default='tokenizer.json', help='where the trained tokenizer goes')
@@ -432,12 +431,11 @@ def main():
         parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure')
     try:
         if args.input:
-            start = time.time()
             os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
             tokenizer = Tokenizer.train(read_texts(args.input), args.vocab_size)
             tokenizer.save(args.out)
             print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes per '
-                  f'token on its own text, hash {tokenizer.hash}, {time.time() - start:.1f} s')
+                  f'token on its own text, hash {tokenizer.hash}')
         if args.report:
             from parts import fit
             tokenizer = Tokenizer.load(args.load or args.out)

@@ -17,8 +17,7 @@ Two rules make runs exact. First, the batch and the dropout of a step follow fro
 random state is saved, and a resumed run equals an uninterrupted one. Second, batch_size counts the sequences
 of a step over all devices and all accumulation, so a config is the same training on one device or on eight.
 
-parts/ holds the plumbing. A reader can skip it: its functions are called by full names, as journal.clock().
-Copy this file with configurator.py, model.py, tokenizer.py and parts/.
+parts/ holds the plumbing, which you can skip. Copy this file with configurator, model, tokenizer and parts/.
 """
 import functools, math, os, sys
 import numpy as np
@@ -295,8 +294,7 @@ while True:
                     save_checkpoint(log.path('best.pt'), gpt, step=step, best_val=best_val, config=config,
                                     tokenizer_hash=tokenizer.hash)
             vals.append([step, val_loss])
-            ln_v = math.log(vocab_size)
-            found = optim.diagnose(vals, watch.last_loss(), ln_v, step, warmup_steps, max_steps)
+            found = optim.diagnose(vals, watch.last_loss(), vocab_size, step, warmup_steps, max_steps)
             if found and objective == 'clm':
                 log.note(step, *found)
 

@@ -114,3 +114,10 @@ def agreement(x, y):
     chance = sum(u == v for u, _ in both for _, v in both) / n ** 2
     kappa = (agree - chance) / (1 - chance) if chance < 1 else None
     return {'n': len(both), 'agree': agree, 'kappa': kappa}
+
+
+def describe(result):
+    """Three lines that say what compare() and count_votes() found."""
+    return ('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
+            '{interval[1]:.3f}, p = {p:.3f}\ngained: {gained}   lost: {lost}\nvotes: {votes}   agreement: '
+            '{agreement}').format(**result)

@@ -266,6 +266,16 @@ class Bin:
             self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
 
+    def check(self):
+        """Close the file and read the disk again: it must hold the bytes, and so the documents, of before."""
+        self.file.close()
+        again = hashlib.sha256()
+        with open(f'{self.path}.tmp', 'rb') as f:
+            while block := f.read(PIECE):
+                again.update(block)
+        if again.digest() != self.sha256.digest():
+            raise OSError(f'{self.path}.tmp is not what was written: is the disk full, or failing?')
+
 
 def publish(folder, contents, bins, read, bases=()):
     """Give the files of a result their names. contents: {name: text}; tokenizer.json.new may be there; bases:

@@ -145,6 +145,8 @@ def judged(item, row, messages, judge):
     """Write the score, 1 to 10, of the answer to a conversation: the judge's, or the rubric's."""
     answer = row['completion']
     references = item.get('reference') or []
+    if isinstance(references, str):
+        references = [references]
     reference = references[row['turn'] - 1] if row['turn'] <= len(references) else None
     row['outcome'] = 'judged'
     row['score'] = rubric(messages[-1]['content'], reference, answer, row['ended'])

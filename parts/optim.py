@@ -201,9 +201,10 @@ def spike(window, loss, norm, limit):
     return None
 
 
-def diagnose(vals, loss, ln_v, step, warmup, max_steps):
+def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
     """The event and the advice that a series of [step, validation loss] and the training loss suggest, or
-    None. ln_v: ln(vocabulary), the loss of a model that knows nothing."""
+    None."""
+    ln_v = math.log(vocab_size)             # the loss of a model that knows nothing
     if step >= max(200, 2 * warmup) and vals[-1][1] > ln_v - 0.5:
         return 'stuck', (f'val_loss {vals[-1][1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
                          'learning rate too low or too high (look at gnorm), or a model too small')

@@ -101,7 +101,7 @@ def test_show_batch_prints_the_documents_of_a_step_and_touches_nothing(data_dir,
     ([[i, 4 + i / 1000] for i in range(0, 400, 100)], 4.6, 'drift'),
     ([[i, 4 - i / 1e6] for i in range(0, 400, 100)], 3.9, 'plateau')])
 def test_detectors(vals, loss, event):
-    found = optim.diagnose(vals, loss, math.log(512), vals[-1][0], 10, 1000)
+    found = optim.diagnose(vals, loss, 512, vals[-1][0], 10, 1000)
     assert (found and found[0]) == event
 
 
