@@ -224,8 +224,8 @@ class Stream:
                                 record = json.loads(data.decode())
                                 if isinstance(record, dict):
                                     record = record.get('text', record.get('content'))
-                                record += ''                            # a TypeError if it is not a text
-                                ids = self.encode_batch([record])[0] + [self.end_of_text]
+                                text = record + ''                        # a TypeError if it is not a text
+                                ids = self.encode_batch([text])[0] + [self.end_of_text]
                             except (ValueError, TypeError, RecursionError):     # not JSON, or no text in it
                                 self.malformed += 1
                                 continue

@@ -26,7 +26,7 @@ def test_the_plan_of_codeparrot(capsys):
     assert re.search(r'shard=ddp +24\.51 ', out) and re.search(r'shard=fsdp +1\.53 ', out)
     young = math.sqrt(2 * (12 * N / 1e9) * (50_000 / 16 * 3600)) / 3600
     assert 'sends 11.49 GB a step' in out and f'save every {young:.2f} hours' in out
-    assert 'nowhere/meta.json is not there' in out and f'{2 * 48 * 1600 * 2:,} bytes a token' in out
+    assert 'nowhere/meta.json does not exist' in out and f'{2 * 48 * 1600 * 2:,} bytes a token' in out
 
 
 def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(tmp_path, capsys):
