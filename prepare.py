@@ -125,7 +125,7 @@ if max_docs and len(sources) > 1:
 shards = files.shards(sources, download_dir, hub, dataset)      # the files that are cleaned together
 weighted = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weighted):
-    raise ValueError('weights, --temperature and --mix_tokens repeat documents: they need --write=bins')
+    raise ValueError('write=text repeats no document: weights, --temperature, --mix_tokens need --write=bins')
 
 # --- what there is to read ----------------------------------------------------------------------------------
 n_files = {name: sum(len(s['files']) for s in shards if s['source'] == name) for name in sources}
