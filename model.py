@@ -47,6 +47,8 @@ class GPTConfig:
         if self.n_embd % pairs:
             raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head = {pairs}, with n_head='
                              f'{self.n_head}; nearest: {max(1, round(self.n_embd / pairs)) * pairs}')
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f'dropout={self.dropout} must be in [0, 1)')
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 
@@ -121,8 +123,6 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """w_down(silu(w_gate x) * w_up x)"""
-
     def __init__(self, c):
         super().__init__()
         self.w_gate = nn.Linear(c.n_embd, c.n_ffn, bias=False)

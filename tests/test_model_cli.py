@@ -87,7 +87,7 @@ def test_the_first_loss_is_ln_V(V, tied):
     (dict(n_kv_head=3), 'n_head=4 multiple n_kv_head=3'), (dict(n_kv_head=8), 'n_head=4 n_kv_head=8'),
     (dict(n_layer=0), 'n_layer=0 at least 1'), (dict(n_head=0), 'n_head=0 at least 1'),
     (dict(n_kv_head=-1), 'n_kv_head=-1 at least 1'), (dict(vocab_size=0), 'vocab_size=0 at least 1'),
-    (dict(block_size=-5), 'block_size=-5 at least 1'),
+    (dict(block_size=-5), 'block_size=-5 at least 1'), (dict(dropout=1.0), 'dropout=1.0 [0, 1)'),
     (dict(dropout=-0.1), 'dropout=-0.1 [0, 1)'), (dict(dropout=math.nan), 'dropout=nan [0, 1)')])
 def test_an_impossible_config_is_a_value_error_with_value_and_expectation(change, words):
     with pytest.raises(ValueError) as e:
