@@ -12,8 +12,6 @@ import math, os, signal, time
 import numpy as np
 import torch
 
-# --- optimizers ---------------------------------------------------------------------------------------------
-
 
 def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
     """A list of optimizers for the model's parameters. Weight decay acts on matrices, not on the gains of the
@@ -30,14 +28,45 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
               [{'params': matrices, 'weight_decay': weight_decay}, {'params': vectors, 'weight_decay': 0.0}],
               {'lr': learning_rate, 'betas': betas, 'fused': fused})]
     if kind == 'muon':
-        parts.append((torch.optim.Muon,
-                      [p for name, p in named if name in for_muon],
-                      {'lr': learning_rate, 'weight_decay': weight_decay, 'adjust_lr_fn': 'match_rms_adamw'}))
+        parts.append((Muon, [p for name, p in named if name in for_muon],
+                      {'lr': learning_rate, 'weight_decay': weight_decay}))
 
     if zero1 and torch.distributed.is_initialized():
         from torch.distributed.optim import ZeroRedundancyOptimizer     # costs a second to import
         return [ZeroRedundancyOptimizer(params, kind, **settings) for kind, params, settings in parts]
     return [kind(params, **settings) for kind, params, settings in parts]
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum, orthogonalised (Keller Jordan 2024), with the size of AdamW's updates. The same numbers as
+    torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), which always works in bfloat16: on a CPU that only
+    emulates it, here the matrix products are in float32."""
+
+    def __init__(self, params, lr, weight_decay, momentum=0.95):
+        super().__init__(params, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in (p for p in group['params'] if p.grad is not None):
+                if not self.state[p]:
+                    self.state[p]['momentum_buffer'] = torch.zeros_like(p)
+                buffer = self.state[p]['momentum_buffer'].lerp_(p.grad, 1 - group['momentum'])
+                update = orthogonal(p.grad.lerp(buffer, group['momentum']))         # Nesterov's
+                p.mul_(1 - group['lr'] * group['weight_decay'])
+                p.add_(update, alpha=-group['lr'] * 0.2 * math.sqrt(max(p.shape)))
+
+
+def orthogonal(g, dtype=None):
+    """About U V^T of a matrix g = U S V^T, by five Newton-Schulz iterations."""
+    native = g.device.type != 'cpu' or getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()
+    x = g.to(dtype or (torch.bfloat16 if native else torch.float32))
+    x = x.T if len(g) > g.shape[1] else x
+    x = x / x.norm().clamp(min=1e-7)                                    # no singular value is above 1
+    for _ in range(5):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.T if len(g) > g.shape[1] else x
 
 
 def states(optimizers):
@@ -71,8 +100,7 @@ def restore(model, weights, optimizers, optimizer_states):
 
 
 def change(before, after):
-    """The norm of the change of a matrix over its norm. About 1e-3 a step is usual. At 1e-5 it hardly moves.
-    At 1e-1 a step destroys the matrix."""
+    """How far a matrix moved, over its norm: 1e-3 a step is usual, 1e-5 hardly moves, 1e-1 tears apart."""
     ratio = (after - before).norm() / before.norm().clamp(min=1e-12)
     return getattr(ratio, 'full_tensor', lambda: ratio)().item()
 
@@ -102,7 +130,6 @@ def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', deca
     return min_lr, decay_steps
 
 
-# --- the guard ----------------------------------------------------------------------------------------------
 DRILLS = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
 
 

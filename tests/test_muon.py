@@ -1,0 +1,56 @@
+"""Muon of parts/optim.py against torch's, bit for bit in bfloat16, and against the singular values."""
+import pytest
+import torch
+
+from parts import optim
+
+SHAPES = [(8, 8), (24, 8), (8, 24), (64, 32), (1, 5)]
+
+
+def steps(make, n=5):
+    """The parameters after n steps on the same gradients."""
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    optimizer = make(params)
+    for _ in range(n):
+        for p in params:
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+    return params, optimizer
+
+
+def torchs(params):
+    return torch.optim.Muon(params, lr=3e-3, weight_decay=0.1, adjust_lr_fn='match_rms_adamw')
+
+
+def test_in_bfloat16_it_is_torch_s_bit_for_bit(monkeypatch):
+    real = optim.orthogonal
+    monkeypatch.setattr(optim, 'orthogonal', lambda g: real(g, torch.bfloat16))
+    ours, theirs = (steps(make) for make in (lambda p: optim.Muon(p, 3e-3, 0.1), torchs))
+    for a, b in zip(ours[0], theirs[0]):
+        assert torch.equal(a, b)
+    for a, b in zip(ours[1].state.values(), theirs[1].state.values()):
+        assert torch.equal(a['momentum_buffer'], b['momentum_buffer'])
+
+
+def test_it_takes_over_the_state_of_torch_s():
+    _, theirs = steps(torchs)
+    params, ours = steps(lambda p: optim.Muon(p, 1.0, 0.0), n=1)
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.param_groups[0]['lr'] == 3e-3 and ours.param_groups[0]['weight_decay'] == 0.1
+    for a, b in zip(ours.state.values(), theirs.state.values()):
+        assert torch.equal(a['momentum_buffer'], b['momentum_buffer'])
+    ours.step()
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_every_direction_of_the_update_is_about_as_long(shape, dtype):
+    torch.manual_seed(1)
+    g = torch.randn(shape)
+    found = optim.orthogonal(g, dtype).float()
+    assert found.shape == g.shape
+    s = torch.linalg.svdvals(found)             # Keller Jordan's coefficients leave 0.7 to 1.2
+    assert s.min() > 0.3 and s.max() < 1.3
+    u, _, v = torch.linalg.svd(g, full_matrices=False)
+    assert ((u @ v) * found).sum() / (found.norm() * (u @ v).norm()) > 0.95     # and point where U V^T points
