@@ -470,7 +470,7 @@ while True:
     if event:
         log.note(step, event, text)
         watch.give_up(step, text, last_path)
-    before = probe.clone()
+    before = probe.clone() if logging else None
     if event != 'skip':         # an update that is not finite never reaches the weights
         for o in optimizers:
             scaler.step(o)

@@ -9,7 +9,7 @@ It begins from nothing, from where it stopped, or from the weights of another.
 `load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint).
 Copy this file alone: it needs torch.
 """
-import dataclasses, glob, os
+import glob, os
 import torch
 
 # --- one file -----------------------------------------------------------------------------------------------
@@ -178,12 +178,10 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
 def with_rows_for(model, old, new):
     """A copy of the model for the vocabulary of another tokenizer."""
     weights = model.state_dict()
-    for name in ('embedding.weight', 'head.weight'):
-        weights[name] = carry_over(weights[name], old, new)
-    config = dataclasses.replace(model.config, vocab_size=new.vocab_size)
-    copy = type(model)(config).to(weights['embedding.weight'].device)
-    copy.load_state_dict(weights)
-    return copy
+    tied = model.config.tie_embeddings
+    weights['embedding.weight'] = rows = carry_over(weights['embedding.weight'], old, new)
+    weights['head.weight'] = rows if tied else carry_over(weights['head.weight'], old, new)
+    return model.like(weights, vocab_size=new.vocab_size)
 
 
 def carry_over(weight, old, new):
