@@ -5,13 +5,13 @@ what their column "arithmetic says" holds.
     python bench/claims.py              # a line for each claim: its number, the claim, the arithmetic
     python bench/claims.py FOLDER       # with the claims about Tiny Shakespeare and GPT-2's tokenizer:
                                         # FOLDER holds tinyshakespeare.txt, vocab.bpe and encoder.json
-    python bench/claims.py --training=500 --hardware=10000 --price=30 --tokens=4_566_210
-                                        # after how many days is your own model cheaper than an API?
-                                        # dollars for training, hardware, a million tokens; tokens a day
+    python bench/claims.py --cost=10500 --price=30 --tokens=4_566_210
+                                        # when does your own model pay? its cost, an API's price for a million
+                                        # tokens, tokens a day
 
-Equations such as "22 / 6 = 3.67" are evaluated wherever they stand in README.md, docs/ and config/. Counts
-come from the model, the planner and the tokenizer. A number of the column that stands in no equation, in
-nothing computed here and not in the claim is a mistake, too. The exit code is 1 if a figure differs.
+Equations ("22 / 6 = 3.67") are evaluated wherever they stand in README.md, docs/ and config/. A number of the
+column that stands in no equation, in nothing computed here and not in the claim is a mistake, too. The exit
+code is 1 if a figure differs.
 """
 import argparse
 import ast
@@ -49,9 +49,9 @@ def equations(text):
     """[(equation, value of its left side, its right side, half a unit of the last digit)], of any prose."""
     found = []
     for match in EQUATION.finditer(text):
-        left, printed, percent = match.groups()     # '2 x 3 ', '6.0', '' or ' %'
+        left, printed, percent = match.groups()
         left = left.strip(' ,.')
-        python = left.replace(' x ', ' * ').replace('^', '**').replace('$', '').replace(',', '')
+        python = re.sub('[$,]', '', left).replace(' x ', ' * ').replace('^', '**')
         python = re.sub(r'\bln ([\d.]+)', r'log(\1)', python)
         try:
             value = eval(python, {'__builtins__': {}}, vars(math))
@@ -59,33 +59,29 @@ def equations(text):
             continue
         scale = 0.01 if percent else 1
         half = 0.5 * scale * 10 ** -len(printed.partition('.')[2])
+        right = scale * float(printed.replace(',', ''))
         if re.search(r'[a-z+/*-]', python):                 # not '3 = 4'
-            found.append((f'{left} = {printed}{percent}', value, scale * float(printed.replace(',', '')), half))
+            found.append((f'{left} = {printed}{percent}', value, right, half))
     return found
 
 
 def wrong_equations(text):
-    return [f'{equation}: it is {value:,.6g}' for equation, value, printed, half in equations(text)
-            if abs(value - printed) > 1.001 * half]
+    return [f'{equation}: it is {left:,.6g}' for equation, left, right, half in equations(text)
+            if abs(left - right) > 1.001 * half]
 
 
 def unproven(claim, arithmetic, phrases):
     """The numbers of a cell that stand in no equation, in no computed phrase and not in the claim."""
-    numbers = lambda text: re.findall(rf'(?<![\w.:=+-]){NUMBER}(?!\w|\.\w)', text)
+    numbers = lambda text: re.findall(rf'(?<![\w.:+-]){NUMBER}(?:e\+\d+)?(?!\w|\.\w)', text)
     proven = [claim, *phrases, *(equation[0] for equation in equations(arithmetic))]
     return sorted(set(numbers(arithmetic)) - {n for text in proven for n in numbers(text)})
 
 
 # --- what is computed with the project's own files ----------------------------------------------------------
-def settings_of(name, **changes):
-    """The settings of config/NAME.py, and the GPTConfig that train.py makes of them."""
-    settings = {**runpy.run_path(str(ROOT / 'config' / f'{name}.py')), **changes}
-    fields = GPTConfig.__dataclass_fields__
-    return settings, GPTConfig(**{key: value for key, value in settings.items() if key in fields})
-
-
 def shape_of(name, **changes):
-    return settings_of(name, **changes)[1]
+    """The GPTConfig that train.py makes of config/NAME.py."""
+    settings = {**runpy.run_path(str(ROOT / 'config' / f'{name}.py')), **changes}
+    return GPTConfig(**{key: settings[key] for key in GPTConfig.__dataclass_fields__ if key in settings})
 
 
 def count(shape):
@@ -105,19 +101,15 @@ def sizes():
          'codeparrot': 32_768, 'quickstart': 4096, 'shakespeare_cpu': 65}
     n = {}
     for name in V:
-        settings, shape = settings_of(name, vocab_size=V[name])
-        n[name] = count(shape)
+        n[name] = count(shape_of(name, vocab_size=V[name]))
         figures.append((f'config/{name}.py', f'{n[name]:,}'))
-        if name in ('quickstart', 'shakespeare_cpu'):
-            tokens = settings['max_steps'] * settings['batch_size'] * shape.block_size
-            figures.append((f'config/{name}.py', f'{tokens:,}'))
-            figures.append(('README.md', f'{n[name] / 1e6:.1f}M parameters'))
+    for name in 'quickstart', 'shakespeare_cpu':
+        figures.append(('README.md', f'{n[name] / 1e6:.1f}M parameters'))
 
     block = planner.count_parameters(vars(shape_of('nano')))['per block']
-    wider = planned(shape_of('nano', n_ffn=2048))
-    larger = planned(shape_of('nano', n_embd=384, n_ffn=1024))
-    computed[28] = [f'{n["nano"]:,} parameters', f'6 x {block:,}', f'n_ffn=2048 has {wider:,}',
-                    f'n_embd=384 with n_ffn=1024 has {larger:,}']
+    computed[28] = [f'{n["nano"]:,} parameters', f'6 x {block:,}',
+                    f'n_ffn=2048 has {planned(shape_of("nano", n_ffn=2048)):,}',
+                    f'n_embd=384 with n_ffn=1024 has {planned(shape_of("nano", n_embd=384, n_ffn=1024)):,}']
     tiny = planned(GPTConfig(32_000, 2048, 22, 32, 4, 2048, 5632, tie_embeddings=False))
     fifty = planned(shape_of('mini', n_head=11, n_embd=704, n_ffn=2112))
     two_hundred = planned(shape_of('midi', n_layer=16, n_head=16, n_embd=1024, n_ffn=2816))
@@ -175,8 +167,10 @@ def plans():
         share = 6 * n * tokens / (16 * days * 86_400 * 312e12)
         computed[74].append(f'{tokens / 1e9:.1f}B tokens, {tokens / n:.0f} a parameter, '
                             f'{100 * share:.1f} % of the peak')
-    largest = [torch.finfo(dtype).max for dtype in (torch.float16, torch.bfloat16)]
-    computed[47] = ['float16 is {:,.0f}, the largest bfloat16 {:.1e}'.format(*largest)]
+    equal = [100 * (1 - math.comb(200 - 8, k) / math.comb(200, k)) for k in (1, 10, 100)]       # pass@k
+    computed[73] = ['8 of 200 samples', '{:.1f} %, {:.1f} % and {:.1f} %'.format(*equal)]
+    computed[47] = [f'float16 is {torch.finfo(torch.float16).max:,.0f}, the largest bfloat16 '
+                    f'{torch.finfo(torch.bfloat16).max:.1e}']
     n_text, n_hidden, n_spans = objectives.span_lengths(512)
     computed[39] = [f'15 % in spans of 3, a context of 512 holds {n_text} tokens, {n_hidden} of them '
                     f'hidden in {n_spans} spans']
@@ -191,12 +185,8 @@ def chats():
     byte = Tokenizer.byte(SPECIAL_TOKENS)
     ids, mask = byte.render(chat)
     prompt = len(byte.render(chat[:1], add_generation_prompt=True)[0])
-    computed[57] = [f'{len(ids) - prompt} of {len(ids)} tokens are trained', f"{sum(mask)} are the assistant's"]
-
-
-def pass_at_k():
-    equal = [100 * (1 - math.comb(200 - 8, k) / math.comb(200, k)) for k in (1, 10, 100)]
-    computed[73] = ['8 of 200 samples', '{:.1f} %, {:.1f} % and {:.1f} %'.format(*equal)]
+    computed[57] = [f'{len(ids) - prompt} of {len(ids)} tokens are trained',
+                    f"{sum(mask)} are the assistant's"]
 
 
 def merges():
@@ -252,45 +242,54 @@ def shakespeare(text):
 WITH_FOLDER = {10, 17, 20, 21, 22, 23, 27, 61, 65}     # rows that need Tiny Shakespeare or GPT-2's files
 
 
+def differences(claim, arithmetic, phrases):
+    """What a row's arithmetic says otherwise: a list of texts."""
+    return [*(f'computed: {phrase}' for phrase in phrases if phrase not in arithmetic),
+            *wrong_equations(arithmetic),
+            *(f'{number} is computed nowhere' for number in unproven(claim, arithmetic, phrases))]
+
+
+def report(table):
+    """Print a line for each claim; return how many differ."""
+    wrong = 0
+    for number, (claim, arithmetic, _, _) in sorted(table.items()):
+        if number in WITH_FOLDER and number not in computed:
+            print(f'{number:>3} not run  {claim}: give FOLDER; row 17 needs Python 3.11.7, too')
+            continue
+        found = differences(claim, arithmetic, computed.get(number, []))
+        wrong += bool(found)
+        print(f'{number:>3} ' + ('DIFFERS  ' + '; '.join(found) if found else
+                                 f'agrees   {claim} | {arithmetic or "no arithmetic"}'))
+    return wrong
+
+
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('folder', nargs='?', type=pathlib.Path)
-    for name in ('training', 'hardware', 'price', 'tokens'):
-        parser.add_argument(f'--{name}', type=float, default=0)
+    parser.add_argument('--cost', type=float, default=0)
+    parser.add_argument('--price', type=float, default=0)
+    parser.add_argument('--tokens', type=float, default=0)
     args = parser.parse_args()
-    if args.price * args.tokens:
+    if args.price and args.tokens:
         day = args.price * args.tokens / 1e6
-        print(f'the API costs ${day:,.2f} a day; your own model is paid for after '
-              f'{(args.training + args.hardware) / day:,.1f} days, its electricity and your time not counted')
+        print(f'the API costs ${day:,.2f} a day: your own model pays after {args.cost / day:,.2f} days')
         return 0
 
-    for compute in sizes, first_loss, plans, chats, pass_at_k, merges:
+    for compute in sizes, first_loss, plans, chats, merges:
         compute()
     if args.folder:
         shakespeare((args.folder / 'tinyshakespeare.txt').read_text(encoding='utf-8'))
         gpt2_pieces(fit.gpt2_encoding(str(args.folder)))
-
-    wrong = 0
-    table = table_rows((ROOT / 'docs' / 'claims.md').read_text(encoding='utf-8'))
-    for number, (claim, arithmetic, _, _) in sorted(table.items()):
-        if number in WITH_FOLDER and number not in computed:
-            print(f'{number:>3} not run  {claim}: needs FOLDER' + (' and Python 3.11.7' if number == 17 else ''))
-            continue
-        phrases = computed.get(number, [])
-        differs = [f'computed: {phrase}' for phrase in phrases if phrase not in arithmetic]
-        differs += wrong_equations(arithmetic)
-        differs += [f'{figure} is computed nowhere' for figure in unproven(claim, arithmetic, phrases)]
-        wrong += len(differs)
-        print(f'{number:>3} ' + ('DIFFERS  ' + '; '.join(differs) if differs else f'agrees   {claim} | '
-                                 f'{arithmetic or "no arithmetic"}'))
-
     texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8') for path in PAGES}
-    differs = [f'{page}: computed: {phrase}' for page, phrase in figures if phrase not in texts[page]]
-    differs += [f'{page}: {equation}' for page, text in texts.items() for equation in wrong_equations(text)]
-    print(f'{sum(len(equations(text)) for text in texts.values())} equations in README.md, docs/ and '
-          f'config/, {len(figures)} counts there, {len(table)} claims; {wrong + len(differs)} differ')
-    print('\n'.join(differs))
-    return int(wrong + len(differs) > 0)
+    table = table_rows(texts['docs/claims.md'])
+    wrong = report(table)
+    elsewhere = [f'{page}: computed: {phrase}' for page, phrase in figures if phrase not in texts[page]]
+    elsewhere += [f'{page}: {equation}' for page, text in texts.items() for equation in wrong_equations(text)]
+    n = sum(len(equations(text)) for text in texts.values())
+    print(f'{len(table)} claims, {wrong} differ; {n} equations and {len(figures)} counts on all pages, '
+          f'{len(elsewhere)} differ')
+    print('\n'.join(elsewhere))
+    return 1 if wrong or elsewhere else 0
 
 
 if __name__ == '__main__':
