@@ -101,6 +101,10 @@ def sizes():
     for name in V:
         n[name] = count(shape_of(name, vocab_size=V[name]))
         figures.append((f'config/{name}.py', f'{n[name]:,}'))
+    for name in 'nano', 'mini', 'midi', 'mega':
+        flops = planner.flops_per_token(vars(shape_of(name)), 512)
+        row = f'| {name} | {n[name]:,} | {16 * n[name] / 1e9:.2f} GB | {flops / 1e6:,.0f} million |'
+        figures.append(('docs/claims.md', row))
     for name in 'quickstart', 'shakespeare_cpu':
         figures.append(('README.md', f'{n[name] / 1e6:.1f}M parameters'))
 
