@@ -201,7 +201,7 @@ def merges():
 
 
 def gpt2_pieces(gpt2):
-    theirs = [gpt2.decode_single_token_bytes(i).decode() for i in gpt2.encode_ordinary(fit.SAMPLE)]
+    theirs = [gpt2.all_bytes[i].decode() for i in gpt2.encode(fit.SAMPLE)]
     indent = theirs[theirs.index('\n'):theirs.index(' print') + 1]
     computed[22] = [f'{len(theirs)} tokens', f'{indent.count(" ")} single spaces', repr(indent[-1])]
     printed = theirs.index(')') + 1                 # the source prints its own list up to here: 12 tokens
@@ -280,7 +280,7 @@ def main():
         compute()
     if args.folder:
         shakespeare((args.folder / 'tinyshakespeare.txt').read_text(encoding='utf-8'))
-        gpt2_pieces(fit.gpt2_encoding(str(args.folder)))
+        gpt2_pieces(Tokenizer.gpt2(args.folder))
     texts = {path.relative_to(ROOT).as_posix(): path.read_text(encoding='utf-8') for path in PAGES}
     table = table_rows(texts['docs/claims.md'])
     wrong = report(table)
