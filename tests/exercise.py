@@ -29,8 +29,8 @@ class Exercise(NamedTuple):
     where: str          # a function, as in `sample` or `RMSNorm.forward`
     tests: str          # what grades it: names of tests behind their file
     task: str
-    begin: str = ''     # if only a part of the function, or of the script, is yours: how its first line begins,
-    end: str = ''       # and the line after its last
+    begin: str = ''     # if only a part of the function or of the script is yours: how its first line begins,
+    end: str = ''       # and how the line after it begins
 
 
 EXERCISES = [
@@ -80,7 +80,7 @@ EXERCISES = [
              ' self.ranks is bytes -> id: which pair comes first?'),
     Exercise('attention', 'model.py', 'Attention.forward',
              'test_model.py::test_the_forward_equals_the_formulas '
-             'test_generation.py::test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '
+             'test_generation.py::test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '      # noqa: E501
              'test_generation.py::test_several_positions_behind_a_cache_see_no_future_or_are_refused '
              'test_generation.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
              'Causal attention with grouped keys and values and with a cache. Vaswani et al. 2017, '
@@ -105,7 +105,8 @@ EXERCISES = [
              'Save all that a run needs to continue bit for bit: every state[...] and then[...] in this '
              'file says a key; the stamps that the next start compares are tokenizer_hash, data_sha256, '
              "shards and config; **watch.state() is the guard's. Random state is not needed: why?",
-             "                save_checkpoint(f'{last_path}.new', gpt,", '                checkpoint.rotate(last_path, keep)'),
+             "                save_checkpoint(f'{last_path}.new', gpt,",
+             '                checkpoint.rotate(last_path, keep)'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_bpe_training.py::test_golden_low_lower_lowest '
              'test_bpe_training.py::test_merges_equal_the_naive_ones '
@@ -157,8 +158,9 @@ def grade(tests, answers):
         copy_project(folder)
         for file, text in answers.items():
             (folder / file).write_text(text, encoding='utf-8')
-        command = [sys.executable, '-m', 'pytest', '-q', '--tb=short', '--no-header', '-p', 'no:cacheprovider']
-        return subprocess.run([*command, *(f'tests/{name}' for name in tests)], cwd=folder, text=True, capture_output=True)
+        command = [sys.executable, '-m', 'pytest', '-q', '--tb=short', '--no-header',
+                   '-p', 'no:cacheprovider', *(f'tests/{name}' for name in tests)]
+        return subprocess.run(command, cwd=folder, text=True, capture_output=True)
 
 
 def begin(number, exercise, path):
