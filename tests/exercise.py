@@ -177,7 +177,7 @@ def explain(number, exercise, path):
     print(f'Exercise {number}, {exercise.name}: write {exercise.where or "the missing lines"} in '
           f'{path.relative_to(ROOT)}, line {line}.\n\n{textwrap.fill(exercise.task, 100)}\n')
     if exercise.where and exercise.file in ('train.py', 'sft.py', 'dpo.py', 'eval.py'):
-        print('Use its arguments and the imports of the file only: the tests take the function out of the file.')
+        print('Use its arguments and the imports of the file only: the tests take it out of the file.')
     print(f'Then type `bash run.sh exercise {number}` again.')
 
 
@@ -212,7 +212,7 @@ def main():
     counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
     said = ', '.join(f'{n} {word}' for n, word in counts)
     if result.returncode:
-        print(result.stdout[-6000:])
+        print(result.stdout[-6000:] or result.stderr)
         print(f'not yet ({said}). Read the lines that begin with E: what was found, what was expected.')
         return 1
     print(f'passed: {said}. Compare with ours: diff {path.relative_to(ROOT)} {exercise.file}')
