@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash run.sh         the whole chain on this machine: text -> tokenizer -> base model -> SFT -> DPO, each measured
 # bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
-# All make .venv and installs what it needs the first time; after that, nothing uses the network.
+# Each makes .venv and installs what it needs the first time; after that, nothing uses the network.
 set -euo pipefail
 cd "$(dirname "$0")"
 export PYTHONUTF8=1 TOKENIZERS_PARALLELISM=false
