@@ -33,7 +33,7 @@ def contents(folder):
 
 
 def test_data_that_are_not_there(tmp_path):
-    mistake(train(tmp_path / 'nowhere', tmp_path / 'out'), 'nowhere', 'python prepare.py --out_dir=')
+    mistake(train(tmp_path / 'nowhere', tmp_path / 'out'), 'nowhere', 'python prepare.py --source=', '--out_dir=')
     assert not (tmp_path / 'out').exists()
 
 
