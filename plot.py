@@ -5,8 +5,7 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
     python plot.py --runs=out/quickstart,out/shakespeare_cpu --out=both.png
 
 Reads metrics.jsonl, config.json, data.json and samples.txt of each run. Prints a verdict on each, and
-writes the picture: a colour per run, events as hairlines, the last figure at the end of a line. A panel
-whose metric no run has logged is left out. Two halves: a run can be fast and stable and learn nothing.
+writes the picture: a colour per run, events as hairlines. A panel of what no run has logged is left out.
 """
 import json, math, os, pathlib, textwrap, time, warnings
 import numpy as np
@@ -117,7 +116,8 @@ def read_run(folder):
     rows, events = [], []
     for line in text[0].splitlines():
         try:
-            row = {k: v for k, v in json.loads(line).items() if v is not None}
+            row = {k: math.nan if v is None else v for k, v in json.loads(line).items()     # JSON has no nan
+                   if v is not None or k in ('loss', 'val_loss', 'grad_norm')}
             step = row['step'] + 0              # a number
         except (ValueError, KeyError, TypeError, AttributeError):
             continue                            # half written
@@ -243,7 +243,7 @@ for run in read:
     top -= 0.028 + 0.017 * len(text)
 dashboard(0.01, 0.385, 0, 'systems: is the engine running?', [
     [('step time, ms', ['dt'], 1000), ('throughput, tok/s', ['tok_s'])],
-    [('waiting for data, % of time', ['data_share'], 100), ('evaluating, %', ['eval_share'], 100)],
+    [('waiting for data, and for gradients, %', ['data_share', 'comm_share'], 100), ('evaluating, %', ['eval_share'], 100)],
     [('memory, GB', ['memory_mb'], 1 / 1024), ('saving a checkpoint, s', ['save_s'])],
     [('updates skipped so far', ['skipped']), ('MFU, % of the peak', ['mfu'], 100)]])
 size = max(run['config']['vocab_size'] or 1 for run in drawn)

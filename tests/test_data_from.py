@@ -69,11 +69,11 @@ def test_data_that_contradict_it_are_refused_with_that_command(path, tmp_path, m
     *_, (program, flags) = commands_of(preset['data_from'])
     right = {k: int(v) if v.isdigit() else v for k, v in flags.items() if k not in ('out_dir', 'out')}
     right = {'source': 'x', 'sources': None, **right}
+    if program == 'parts/problems.py':                      # whose files come without a meta.json
+        right = {'source': 'x', 'kind': 'sft'}
     wrong = [{**right, 'source': 'elsewhere'}, {**right, 'sources': {'a': ['b', 1]}}]
     for name in {'tokenizer', 'vocab_size', 'kind'} & flags.keys():
         wrong.append({**right, name: 'other'})
-    if program == 'parts/problems.py':                      # whose files come without a meta.json
-        right = {'source': 'x', 'kind': 'sft'}
     for config in [right, *wrong]:
         with open(os.path.join(preset['data_dir'], 'meta.json'), 'w') as f:
             json.dump({'config': config}, f)
