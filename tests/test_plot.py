@@ -105,15 +105,6 @@ def test_a_run_that_went_back_counts_as_it_went_on(tmp_path):
     assert rows[-2]['data_share'] == pytest.approx(0.03) and rows[-1]['val_bpb web'] > 1
 
 
-def test_null_is_a_loss_that_was_not_a_number_and_else_nothing(tmp_path):
-    rows = json.loads(json.dumps(history(50, loss=lambda step: NAN, mfu=lambda step: NAN)).replace('NaN', 'null'))
-    found = lift('plot.py', 'read_run')(str(write(tmp_path / 'a', rows)))['rows']
-    logged = [row for row in found if 'loss' in row]
-    assert len(logged) == sum('loss' in row for row in rows) > 3
-    assert all(math.isnan(row['loss']) and 'mfu' not in row for row in logged)
-    assert 'lower learning_rate' in ok(run('plot.py', '--runs=a', cwd=tmp_path))
-
-
 HEALTHY, BOTH = ('healthy', 'healthy'), ('unhealthy', 'unhealthy')
 SYSTEMS, MODEL = ('unhealthy', 'healthy'), ('healthy', 'unhealthy')         # ... is what is unhealthy
 slower = {'tok_s': lambda step: 20_000 if step < 700 else 12_000}
