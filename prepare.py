@@ -219,10 +219,9 @@ def by_rules(doc, tally):
         return filters.preference_reason(record, min_margin, min_agreement)
     if doc['mode'] in ('code', 'other code'):
         chance = corpus.hash64(to_utf8(text)) / 2 ** 64
-        python = doc['mode'] == 'code'
-        limits = {name: config[name] for name in filters.CODE}
-        reason = filters.code_reason(text, chance, **limits, python=python)
-        if not reason and parse and python and texts.syntax_error(text):
+        limits = {name: config[name] for name in filters.CODE} | {'python': doc['mode'] == 'code'}
+        reason = filters.code_reason(text, chance, **limits)
+        if not reason and parse and limits['python'] and texts.syntax_error(text):
             reason = 'does not parse'
         return reason
     if basic_clean:
@@ -337,7 +336,8 @@ cleaned = workers.in_parallel(clean_shard, own_jobs, processes, 'cleaning')
 if part:
     done = [*cleaned]
     left = [i for i in range(len(shards)) if not docs.has_shard(i)]
-    sys.exit(print(f'part {part}: {len(done)} shards are clean, {len(left)} are left; then run without --part'))
+    print(f'part {part}: {len(done)} shards are clean, {len(left)} are left; then run without --part')
+    sys.exit()
 if not single:
     docs.gather(cleaned, max_docs)
 in_val = docs.split / 2 ** 64 < val_fraction            # sides follow from the text alone

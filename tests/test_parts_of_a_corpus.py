@@ -1,4 +1,4 @@
-"""Several machines, shards of text and pairs: the same bytes, hashes of all of them, copies told from others."""
+"""Several machines, shards of text, pairs: the same bytes, hashes of all, copies told from others."""
 import gzip
 import hashlib
 import json
@@ -13,15 +13,16 @@ WORDS = 'old mill by the river where water rose each spring until it reached sec
 
 
 def text(i):
-    return ' '.join(WORDS[(i * 7 + j * (i % 5 + 1)) % len(WORDS)] + str(i * j % 11) * (j % 3 == 0) for j in range(40))
+    words = (WORDS[(i * 7 + j * (i % 5 + 1)) % len(WORDS)] for j in range(40))
+    return ' '.join(word + str(i * j % 11) * (j % 3 == 0) for j, word in enumerate(words))
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp('shards')
     for i in range(5):
-        rows = [{'text': text(i * 30 + j), 'license': 'MIT', 'url': f'https://a.org/{j}', 'repo_name': 'r', 'path': f'{j}'}
-                for j in range(30)]
+        rows = [{'text': text(i * 30 + j), 'license': 'MIT', 'url': f'https://a.org/{j}', 'repo_name': 'r',
+                 'path': f'{j}'} for j in range(30)]
         (folder / f'{i}.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
     return folder
 
@@ -32,19 +33,18 @@ def flags(folder, out, *more):
 
 
 def results(out):
-    return {name: (out / name).read_bytes() for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json')}
+    return [(out / name).read_bytes() for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json')]
 
 
 def test_parts_together_give_what_one_process_gives(folder, tmp_path):
     ok(run(*flags(folder, tmp_path / 'one')))
     command = [sys.executable, ROOT / 'prepare.py', *flags(folder, tmp_path / 'many')[1:]]
-    some = [subprocess.Popen([*command, f'--part={i}/3'], stdout=subprocess.DEVNULL) for i in (1, 2)]  # at once
-    assert [p.wait(120) for p in some] == [0, 0]
-    assert len([*(tmp_path / 'many').glob('.work/?????.json')]) == 4 and not (tmp_path / 'many/meta.json').exists()
-    assert '1 are left' in ok(run(*flags(folder, tmp_path / 'many', '--part=1/3')))      # again: nothing to do
-    assert 'part 3/3: 1 shards are clean, 0 are left' in ok(run(*flags(folder, tmp_path / 'many', '--part=3/3')))
-    for path in folder.iterdir():       # nobody reads the sources again
-        assert path.stat().st_size > 1000
+    some = [subprocess.Popen([*command, f'--part={i}/3'], stdout=subprocess.DEVNULL) for i in (1, 2)]
+    assert [p.wait(120) for p in some] == [0, 0]            # both began at once
+    assert len([*(tmp_path / 'many').glob('.work/?????.json')]) == 4
+    assert not (tmp_path / 'many/meta.json').exists()
+    assert '1 are left' in ok(run(*flags(folder, tmp_path / 'many', '--part=1/3')))         # nothing to do
+    assert '1 shards are clean, 0 are left' in ok(run(*flags(folder, tmp_path / 'many', '--part=3/3')))
     ok(run(*flags(folder, tmp_path / 'many')))
     assert results(tmp_path / 'many') == results(tmp_path / 'one')
     (tmp_path / 'a.txt').write_text(text(1) * 9, encoding='utf-8')
@@ -68,7 +68,8 @@ def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder
         n += len(lines)
     val, = meta['shards']['val']
     data = (tmp_path / 'val.bin').read_bytes()
-    assert (val['name'], val['bytes'], val['sha256']) == ('val.bin', len(data), hashlib.sha256(data).hexdigest())
+    assert (val['name'], val['bytes']) == ('val.bin', len(data))
+    assert val['sha256'] == hashlib.sha256(data).hexdigest()
     assert meta['sha256'] == {'train': whole.hexdigest(), 'val': val['sha256']}
     listed = [json.loads(x) for x in (tmp_path / 'documents.jsonl').read_text(encoding='utf-8').splitlines()]
     sides = [line['side'] for line in listed]
@@ -81,14 +82,13 @@ def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder
 
 
 LONG = 'a long question that both pairs share and that has many words ' * 20
-KTO = [{'prompt': f'{LONG}{i}', 'completion': LONG[::-1], 'label': label} for i in range(20) for label in (0, 1)]
-SWAPPED = [{'prompt': f'{LONG}{i // 2 * 999}', 'chosen': 'yes it is', 'rejected': 'no it is not'} for i in range(20)]
-SWAPPED[1::2] = [{'prompt': p['prompt'], 'chosen': p['rejected'], 'rejected': p['chosen']} for p in SWAPPED[1::2]]
-SPLIT = [{'prompt': f'q{i}', 'chosen': a, 'rejected': b} for i in range(20) for a, b in (('2', '22'), ('22', '2'))]
+KTO = [{'prompt': LONG, 'completion': LONG[::-1], 'label': label} for label in (0, 1)]
+SWAPPED = [{'prompt': LONG, 'chosen': a, 'rejected': b} for a, b in (('yes', 'no'), ('no', 'yes'))]
+SPLIT = [{'prompt': 'q', 'chosen': a, 'rejected': b} for a, b in (('2', '22'), ('22', '2'))]
 
 
 @pytest.mark.parametrize('dedup', ['exact', 'minhash', 'simhash'])
-@pytest.mark.parametrize('rows', [KTO[:2], SWAPPED[:2], SPLIT[:2]])
+@pytest.mark.parametrize('rows', [KTO, SWAPPED, SPLIT])
 def test_pairs_are_copies_only_if_every_field_and_the_label_are(tmp_path, rows, dedup):
     others = [{'prompt': f'{text(i)}', 'chosen': f'yes {i}', 'rejected': f'no {i}'} for i in range(20)]
     lines = [json.dumps(row) for row in [*rows, *rows, *others]]         # rows are there twice
@@ -100,11 +100,13 @@ def test_pairs_are_copies_only_if_every_field_and_the_label_are(tmp_path, rows, 
 
 def test_answers_are_filtered_by_score_length_and_phrases(tmp_path):
     rows = [{'instruction': f'q{i}', 'output': f'answer {i}', 'score': 9} for i in range(30)]
-    rows += [{'instruction': 'a', 'output': 'answer', 'score': 2}, {'instruction': 'b', 'output': 'no', 'rating': 9},
+    rows += [{'instruction': 'a', 'output': 'answer', 'score': 2},
+             {'instruction': 'b', 'output': 'no', 'rating': 9},
              {'instruction': 'c', 'output': 'x' * 99}, {'instruction': 'd', 'output': 'As an AI model, no.'}]
     (tmp_path / 'x.json').write_text(json.dumps(rows), encoding='utf-8')
     (tmp_path / 'phrases').write_text('as an AI model\n', encoding='utf-8')
-    ok(run('prepare.py', '--kind=sft', f'--source={tmp_path}/x.json', f'--out_dir={tmp_path}/out', '--dedup=none',
-           '--min_score=5', '--min_answer=3', '--max_answer=50', f'--unwanted={tmp_path}/phrases'))
+    ok(run('prepare.py', '--kind=sft', f'--source={tmp_path}/x.json', f'--out_dir={tmp_path}/out',
+           '--dedup=none', '--min_score=5', '--min_answer=3', '--max_answer=50',
+           f'--unwanted={tmp_path}/phrases'))
     dropped, = [s['dropped'] for s in report(tmp_path / 'out')['stages'] if s['dropped']]
     assert dropped == {'low score': 1, 'short answer': 1, 'long answer': 1, 'unwanted phrase': 1}
