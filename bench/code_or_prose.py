@@ -15,10 +15,12 @@ import sysconfig
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
 from parts.clean import form_of, normalise  # noqa: E402
 
-STDLIB, PACKAGES = pathlib.Path(sysconfig.get_paths()['stdlib']), pathlib.Path(site.getsitepackages()[0])
-CODE = {'Python': '*.py', 'C': '*.[ch]', 'C++': '*.[ch]pp', 'JavaScript': '*.js', 'Perl': '*.pm', 'PHP': '*.php',
-        'shell': '*.sh', 'CSS': '*.css'}
-PROSE = {'licences': '*LICENSE*', 'packages': 'METADATA', 'READMEs': 'README*', 'Markdown': '*.md', 'reST': '*.rst'}
+STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
+PACKAGES = pathlib.Path(site.getsitepackages()[0])
+CODE = {'Python': '*.py', 'C': '*.[ch]', 'C++': '*.[ch]pp', 'JavaScript': '*.js', 'Perl': '*.pm',
+        'PHP': '*.php', 'shell': '*.sh', 'CSS': '*.css'}
+PROSE = {'licences': '*LICENSE*', 'packages': 'METADATA', 'READMEs': 'README*', 'Markdown': '*.md',
+         'reST': '*.rst'}
 
 
 def indented(text):
