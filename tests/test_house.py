@@ -51,6 +51,10 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/files': "assert files.find_files('.') == [{'path': './files.py'}]",
     'parts/funnel': "f = funnel.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
     'parts/dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
+    'parts/card': "assert card.genre('ROMEO:\\nBut soft!\\nJULIET:\\nAy me!') == 'dialogue'",
+    'parts/reading': "with open('a.txt', 'wb') as f: f.write(b'caf\\xe9 noir')\n"
+                     "assert reading.encoding_of('a.txt') == 'cp1252'",
+    'parts/workers': "assert [*workers.in_parallel(abs, [-1, 2], 1, 'x')] == [1, 2]",
     'parts/sources': "assert sources.messages_of({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
     'parts/data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
     'parts/journal': "log = journal.Journal('.', True)\nlog.metrics(step=1)\n"
