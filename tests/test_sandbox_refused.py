@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from conftest import ROOT
+from test_sandbox_attacks import LANDLOCK, SECCOMP, without
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 # An ordinary user of a system that allows no namespaces: uid 1000, no capabilities.
@@ -20,10 +21,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 CALLER = """import json, os, sys
 sys.path.insert(0, ROOT)
 from parts import sandbox
-if sys.argv[1] == 'nothing':        # nor Landlock, nor seccomp
-    for call, value in ('libc.syscall(444, None, 0, 1)', '0'), ("{'x86_64': ", "{'none': "):
-        assert call in sandbox.CHILD
-        sandbox.CHILD = sandbox.CHILD.replace(call, value)
+sandbox.TRIAL = sys.argv[1]
 os.environ['OPENAI_API_KEY'] = 'sk-secret'
 programs = [program.replace('CALLER', str(os.getpid())) for program in json.load(sys.stdin)]
 jobs = [(program, 'def check(f):\\n    assert f(1, 2) == 3', 'add') for program in programs]
@@ -67,25 +65,27 @@ ATTACKS = {
         '        except OSError: pass\n'}
 
 
-def judged(programs, walls):
-    done = subprocess.run([sys.executable, '-c', REFUSED, '-c', CALLER, walls], input=json.dumps(programs),
-                          capture_output=True, text=True, timeout=120)
+def judged(programs, path, *without_these):
+    command = [sys.executable, '-c', REFUSED, '-c', CALLER, without(path, *without_these)]
+    done = subprocess.run(command, input=json.dumps(programs), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize('walls', ['nothing', 'landlock'])
-def test_no_attack_becomes_a_verdict_a_secret_or_a_traceback(walls):
+@pytest.mark.parametrize('missing', [(LANDLOCK, SECCOMP), ()], ids=['no wall', 'Landlock and seccomp'])
+def test_no_attack_becomes_a_verdict_a_secret_or_a_traceback(missing, tmp_path):
+    failures = 'wrong', 'exception', 'exited', 'timeout', 'infrastructure'
     programs = [WRONG + ABOVE + attack for attack in ATTACKS.values()]
-    for name, result in zip(ATTACKS, judged(programs, walls), strict=True):
-        assert result['outcome'] in ('wrong', 'exception', 'exited', 'timeout', 'infrastructure'), (name, result)
+    for name, result in zip(ATTACKS, judged(programs, tmp_path / 'trial.py', *missing), strict=True):
+        assert result['outcome'] in failures, (name, result)
         assert 'secret' not in result['stdout'] and 'opened' not in result['stdout'], (name, result)
         assert 'wrote' not in result['stdout'], (name, result)
-        if walls == 'nothing':
-            assert not result['writes_denied'] and not result['network_denied'], result
+        if missing:
+            assert not result['writes_denied'] and not result['network_denied'], (name, result)
+            assert not result['processes_denied'], (name, result)
 
 
-def test_honest_programs_are_judged_right_without_any_wall():
+def test_honest_programs_are_judged_right_without_any_wall(tmp_path):
     good, loop = 'def add(a, b):\n    return a + b\n', 'while True: pass'
-    found = judged([good, WRONG, loop, good], 'nothing')
+    found = judged([good, WRONG, loop, good], tmp_path / 'trial.py', LANDLOCK, SECCOMP)
     assert [r['outcome'] for r in found] == ['passed', 'wrong', 'timeout', 'passed']
