@@ -380,8 +380,7 @@ for task in answered:
 
         if n_cut:
             print(f'{n_cut} prompts were longer than the context of {m.config.block_size} tokens')
-        more = grading.remarks(task, items, rows, judge) | ifeval.remarks(rows)
-        result |= more
+        result |= (more := grading.remarks(task, items, rows, judge) | ifeval.remarks(rows))
         print(more or '')
         if overlap:
             fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)

@@ -63,7 +63,7 @@ def read_csv(path, convert, advice):
     found = []
     with open(path, encoding='utf-8-sig', newline='') as f:
         lines = csv.reader(f)
-        for line in lines:
+        for line in filter(None, lines):
             question, choices, answer = line[0], line[1:-1], line[-1]
             if len(choices) < 2 or answer not in list('ABCDEFGHIJ'[:len(choices)]):
                 raise ValueError(f'{path}, line {lines.line_num}: behind a question and its choices stands '
