@@ -1,8 +1,10 @@
-"""What a benchmark's file may not hold: lines on which no answer fails, and problems that have one name."""
+"""What eval.py refuses to score, what it reads as published, and what it says of the walls."""
 import json
+import shutil
 
 import pytest
-from conftest import mistake, ok, run
+from conftest import ROOT, mistake, ok, run
+from test_sandbox_attacks import LANDLOCK, NAMESPACES, SECCOMP, without
 
 from parts.benchmarks import read_csv
 from parts.grading import rules_of
@@ -86,3 +88,21 @@ def test_mmlu_s_csv_is_read_as_published(tmp_path):
                                   '--seed=-1'])
 def test_numbers_too_large_for_the_machine_are_refused(flag):
     mistake(run('eval.py', flag), flag[2:].split('=')[0])
+
+
+def test_eval_says_in_one_line_and_in_eval_json_which_walls_stood(tmp_path):
+    for file in ROOT.glob('*.py'):
+        shutil.copy(file, tmp_path)
+    shutil.copytree(ROOT / 'parts', tmp_path / 'parts')
+    given = write(tmp_path / 'c.jsonl', [{'task_id': 'codeparrot/0', 'completion': '    return a * b\n'}])
+    flags = ['--tasks=problems', f'--completions={given}', YES, '--n_problems=1', '--splits=codeparrot',
+             f'--out={tmp_path}/e.json']
+    for missing in (), (NAMESPACES, LANDLOCK, SECCOMP):
+        without(tmp_path / 'parts' / 'trial.py', *missing)
+        said = ok(run(tmp_path / 'eval.py', *flags, fresh=True))
+        result = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))
+        assert list(result['confined']) == ['network_denied', 'writes_denied', 'processes_denied']
+        assert result['tasks']['problems']['outcomes'] == {'passed': 1}
+        warnings = [line for line in said.splitlines() if line.startswith('warning: programs run here')]
+        assert len(warnings) == (not all(result['confined'].values())), said
+    assert not any(result['confined'].values()) and "'network_denied': False" in warnings[0]
