@@ -11,6 +11,7 @@ Copy this file alone: it needs the standard library.
 import collections, difflib, json, math, re, shlex, subprocess
 
 CODE = 'problems', 'humaneval', 'mbpp'
+RUBRIC = 'the rubric sees form and shared words: no judge of quality'
 
 
 def is_json(text):
@@ -98,7 +99,7 @@ def remarks(task, items, rows, judge=''):
     """Further figures of a task: how often choices by raw probability or by chance are right; mean BLEU; who
     has judged."""
     if task == 'judge':
-        return {'judge': judge or 'a rubric of form and shared words: no judge of quality'}
+        return {'judge': judge or 'rubric'} | ({} if judge else {'note': RUBRIC})
     if task == 'choice':
         return {'raw': sum(row['raw'] for row in rows) / len(rows),
                 'chance': sum(1 / len(item['options']) for item in items) / len(items)}
