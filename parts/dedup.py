@@ -98,6 +98,14 @@ def overlap(train_texts, val_texts, n=13):
     return hits / max(1, len(grams)), len(grams), n
 
 
+def seen(wanted, pieces, n):
+    """The keys of wanted, {key: hashes of n-grams of words}, of which an n-gram occurs in pieces of text."""
+    grams = np.concatenate([*wanted.values()])
+    found = [np.intersect1d(word_ngrams(piece, n), grams) for piece in pieces]
+    found = np.concatenate([grams[:0], *found])
+    return {key for key in wanted if np.isin(wanted[key], found).any()}
+
+
 def jaccard(a, b):
     """|A and B| / |A or B| of two sets of shingles; two empty sets have nothing in common: 0."""
     shared = len(np.intersect1d(a, b, assume_unique=True))

@@ -24,6 +24,8 @@ LARGE = {'clean', 'sources', 'problems', 'sandbox', 'corpus'}
 JOBS = {    # a small real job for a leaf that stands alone
     'parts/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
     'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a'})['asked'] == ['a']",
+    'parts/ifeval': "assert ifeval.follows('punctuation:no_comma', {}, 'no')",
+    'parts/trial': "assert trial.unpack(trial.pack({(1,)})) == {(1,)}",
     'parts/compare': "assert compare.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
     'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
