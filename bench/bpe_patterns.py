@@ -10,7 +10,7 @@ import os
 
 import numpy
 from peers import python_documents
-from parts.fit import gpt2_encoding
+from parts.fit import encoding
 from tokenizer import PATTERN, Tokenizer, to_utf8
 
 PATTERNS = {
@@ -40,7 +40,7 @@ train = [text for path, text in documents if path not in held_out]
 tests = {'held-out files': [text for path, text in documents if path in held_out],
          'unseen packages': [text for path, text in python_documents(args.packages)
                              if path[len(args.packages):].split(os.sep)[1] in PACKAGES][::5]}
-gpt2 = gpt2_encoding(args.gpt2)
+gpt2 = encoding('gpt2', args.gpt2)
 size = {name: sum(len(to_utf8(t)) for t in texts) for name, texts in tests.items()}
 base = {name: sum(map(len, gpt2.encode_ordinary_batch(texts))) for name, texts in tests.items()}
 print(f'training: {len(train):,} files, {sum(map(len, train)) / 1e6:.1f} MB; vocabulary {args.vocab_size:,}')

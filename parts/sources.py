@@ -14,6 +14,8 @@ import gzip, itertools, json, re, zlib
 
 RECORDS = ('.jsonl', '.json')   # also with .gz
 LONGEST = 100_000               # characters: no model's context is longer, by far
+# names that datasets give to where a record comes from
+LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py has
 # not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep
 UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError
@@ -155,6 +157,10 @@ def from_record(record, path, kind, max_chars):
 
     names = [record[key] for key in ('repo_name', 'path') if isinstance(record.get(key), str)]
     doc['path'] = f'{path} {"/".join(names)}'.strip()
+    named = {**record['meta'], **record} if isinstance(record.get('meta'), dict) else record
+    labels = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
+    if labels:
+        doc['labels'] = labels
     for key, other in (('url', 'url'), ('licence', 'license')):
         value = record.get(key, record.get(other))
         if isinstance(value, str):
