@@ -47,8 +47,8 @@ def bits(data, steps, seed):
     call('train.py', f'--data_dir={data}', f'--out_dir={WORK}/run', '--overwrite=True', f'--seed={seed}',
          *(f'--{name}={value}' for name, value in MODEL.items()), f'--batch_size={BATCH}',
          f'--max_steps={steps}', f'--warmup_steps={steps // 10}', '--optimizer=adamw', '--learning_rate=2e-3',
-         f'--eval_interval={steps}', f'--save_interval={steps}', '--device=cpu', '--dtype=float32',
-         '--sample_prompt=', '--sample_tokens=1')
+         f'--eval_interval={steps}', f'--save_interval={steps}', '--eval_tokens=2048', '--device=cpu',
+         '--dtype=float32', '--sample_prompt=', '--sample_tokens=1')
     call('eval.py', f'--ckpt={WORK}/run', f'--data_dir={data}', '--random_init=False', '--device=cpu',
          f'--out={WORK}/eval.json')
     return read(f'{WORK}/eval.json')['tasks']['loss']['trained']['bits_per_byte']
@@ -68,7 +68,7 @@ def main(source, steps=500, seeds=3):
         length = meta['bytes']['val'] / meta['tokens']['val']
         base = base or per_token
         same_flops = round(steps * base / per_token)
-        for n in dict.fromkeys((steps, same_flops)):
+        for n in (steps, same_flops) if same_flops < 0.95 * steps else (steps,):
             found = [bits(folder, n, seed) for seed in range(seeds)]
             print(f'| {arm} | {meta["vocab_size"]:,} | {length:.2f} | {per_token / 1e6:.2f} | {n} | '
                   f'{sum(found) / seeds:.3f} ({min(found):.3f} to {max(found):.3f}) |', flush=True)

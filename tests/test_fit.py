@@ -2,7 +2,7 @@
 import base64, gzip, hashlib, json, re
 
 import pytest
-from conftest import SHARED, mistake, ok, run
+from conftest import ROOT, SHARED, mistake, ok, run
 
 from parts import fit
 from tokenizer import Tokenizer
@@ -71,7 +71,8 @@ def test_the_last_sentence_says_what_a_tokenizer_of_ones_own_would_save(corpus):
     assert n < m and f'saves {1 - n / m:.1%} of the tokens of prose.json' in last
     last = report(corpus, '--load=prose.json', '--report=c/src/0.py', '--against=code.json').splitlines()[-1]
     assert 'saves 0.0% of the tokens of code.json' in last
-    assert 'To know, type: ' in report(corpus, '--load=code.json', '--report=c', '--against=').splitlines()[-1]
+    last = report(corpus, '--load=code.json', '--report=c', '--against=').splitlines()[-1]
+    assert 'To know, type: python tokenizer.py --report=PATH' in last
 
 
 def test_without_a_tokenizer_one_is_trained_on_nine_tenths(corpus):
@@ -95,8 +96,8 @@ def test_training_joins_the_pieces_of_a_long_text(tmp_path):
 def test_a_vocabulary_is_checked_before_it_is_compared_with(corpus, tmp_path, monkeypatch):
     data = b'\n'.join(base64.b64encode(bytes([b])) + b' %d' % b for b in range(256)) + b'\nYWI= 256\n'
     (tmp_path / 'cl100k_base.tiktoken').write_bytes(data)
-    mistake(run('tokenizer.py', '--load=code.json', '--report=c', f'--gpt2={tmp_path}', '--against=cl100k_base',
-                cwd=corpus), 'cl100k_base.tiktoken', '223921b7')
+    mistake(run('tokenizer.py', '--load=code.json', '--report=c', f'--gpt2={tmp_path}',
+                '--against=cl100k_base', cwd=corpus), 'cl100k_base.tiktoken', '223921b7')
     right = {'cl100k_base.tiktoken': hashlib.sha256(data).hexdigest()}
     monkeypatch.setitem(fit.FILES, 'cl100k_base', right)
     tokenizer = fit.at_hand('cl100k_base', tmp_path)
@@ -107,3 +108,14 @@ def test_a_vocabulary_is_checked_before_it_is_compared_with(corpus, tmp_path, mo
 def test_cl100k_needs_14_tokens_for_the_sample(corpus):
     out = report(corpus, '--load=code.json', '--report=c', f'--gpt2={SHARED}', '--against=cl100k_base')
     assert re.search(r'^ *cl100k_base +100,277 ', out, re.M) and 'cl100k_base: 14 tokens: def | Ġsay' in out
+
+
+def test_the_three_ways_to_a_vocabulary_in_the_docs_do_as_they_say():
+    page = (ROOT / 'docs' / 'tokenizer.md').read_text('utf-8')
+    code, = re.findall(r'```python\n(.*?)```', page, re.S)
+    scope = {}
+    exec(code, scope)
+    assert (scope['bpe'], scope['wordpiece'], scope['dropped']) == (('u', 'g'), ('g', 's'), 'ug')
+    words = [word for word, n in scope['words'].items() for _ in range(n)]
+    vocab = Tokenizer.train(words, 256 + 1, special_tokens=()).vocab
+    assert vocab[256] == b'ug' and scope['cut']('hugs', scope['count'])[1] == ['hugs']

@@ -152,7 +152,8 @@ def test_gpt2_needs_twice_the_tokens_for_held_out_python(gpt2, stdlib):
         held_out = stdlib[fold::10]
         tokenizer = Tokenizer.train([text for i, text in enumerate(stdlib) if i % 10 != fold], 32768)
         ours += sum(map(len, tokenizer.encode_batch(held_out)))
-        theirs = [n + sum(map(len, other.encode_ordinary_batch(held_out))) for n, other in zip(theirs, others)]
+        theirs = [n + sum(map(len, other.encode_ordinary_batch(held_out)))
+                  for n, other in zip(theirs, others)]
     assert theirs[0] >= 2.0 * ours and theirs[-1] >= 1.05 * ours
 
 
