@@ -440,7 +440,7 @@ def main():
             others = {name: Tokenizer.load(name) if name.endswith('.json') else fit.at_hand(name, args.gpt2)
                       for name in args.against.split(',') if name}
             print(fit.report(tok, documents, printable, others))
-    except (OSError, ValueError) as e:
+    except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         print(f'error: {e}', file=sys.stderr)
         sys.exit(2)
 
