@@ -16,6 +16,8 @@ import itertools, json
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
 PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         # CodeParrot, The Stack, ...
          'path', 'max_stars_repo_path', 'func_path_in_repository')
+# names that datasets give to where a record comes from
+LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py has
 
 
@@ -89,6 +91,10 @@ def from_record(record, path, kind):
 
     names = [record[key] for key in PLACE if isinstance(record.get(key), str)]
     doc['path'] = f'{path} {"/".join(names)}'.strip()
+    named = {**record['meta'], **record} if isinstance(record.get('meta'), dict) else record
+    labels = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
+    if labels:
+        doc['labels'] = labels
     for key, *others in (('url', 'func_code_url'), ('licence', 'license', 'max_stars_repo_licenses')):
         value = first_of(record, key, *others)
         if isinstance(value, list) and value:

@@ -32,7 +32,8 @@ JOBS = {    # a small real job for a leaf that stands alone
                 "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
     'parts/fit': "assert 'import 6/7' in fit.report(types.SimpleNamespace(encode=lambda t: [*t.encode()], "
                  "encode_batch=lambda ts: [[*t.encode()] for t in ts], vocab_size=256, kind='bpe', "
-                 "bytes_per_token=None, all_bytes=[bytes([b]) for b in range(256)]), ['import x'], repr)",
+                 "bytes_per_token=None, all_bytes=[bytes([b]) for b in range(256)]), "
+                 "[{'text': 'import x'}], repr)",
     'parts/planner': "assert planner.peak_flops('NVIDIA H100 80GB HBM3') == 989e12",
     'parts/objectives': "assert objectives.span_lengths(64)[0] < 64",
     'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
