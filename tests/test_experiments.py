@@ -1,7 +1,7 @@
-"""bench/experiments.py and the blocks it compares: their arithmetic, and one of them at its smallest."""
+"""bench/experiments.py: its arithmetic, and one of the experiments at its smallest."""
 import math
-import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -11,72 +11,10 @@ from conftest import ROOT
 import model
 
 sys.path.append(str(ROOT / 'bench'))
-import blocks  # noqa: E402
 import corpora  # noqa: E402
 import experiments  # noqa: E402
 
 CONFIG = model.GPTConfig(50, 16, 2, 4, 0, 32, 64)
-
-
-def count(network):
-    return sum(p.numel() for p in network.parameters())
-
-
-@pytest.fixture(params=[name for name in blocks.PATCHES if name != 'ours'])
-def patched(request, monkeypatch):
-    for old, new in blocks.PATCHES[request.param].items():
-        monkeypatch.setattr(model, old, new)
-    torch.manual_seed(0)
-    return request.param, model.GPT(CONFIG)
-
-
-def test_a_patched_model_has_the_shape_and_the_parameters_that_are_claimed(patched):
-    name, network = patched
-    more = {'layernorm': 5 * 32, 'learned': 16 * 32, 'gelu': 0, 'postnorm': 0}[name]
-    C, F = 32, 64
-    assert count(network) == 50 * C + 2 * (4 * C * C + 3 * C * F + 2 * C) + C + more
-    idx = torch.randint(50, (3, 16))
-    logits, loss = network(idx, torch.randint(50, (3, 16)))
-    assert logits.shape == (3, 16, 50) and abs(loss.item() - math.log(50)) < 0.3
-    loss.backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
-
-
-def test_a_patched_model_is_causal_and_its_cache_changes_nothing(patched):
-    network = patched[1].eval()
-    with torch.no_grad():
-        for p in network.parameters():
-            p.add_(torch.randn_like(p) * 0.2)           # so that greedy choices are clear
-        idx = torch.randint(50, (2, 16))
-        assert torch.allclose(network(idx)[0][:, :9], network(idx[:, :9])[0], atol=1e-4)
-        out = network.generate(idx[:, :4], 10, temperature=0)
-        for t in range(4, 14):
-            assert (network(out[:, :t])[0][:, -1].argmax(-1) == out[:, t]).all()
-
-
-def test_the_patched_parts_compute_their_formulas():
-    x = torch.randn(2, 3, 32)
-    norm = blocks.LayerNorm(32, 1e-6)
-    expected = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
-    assert torch.allclose(norm(x), expected, atol=1e-5)
-    block = blocks.PostNorm(CONFIG)
-    y = block(x, *model.rope_table(8, 3, 1e4))
-    assert torch.allclose(y.pow(2).mean(-1), torch.ones(2, 3), atol=1e-3)       # the stream is normalised
-    gelu = blocks.GELU(CONFIG)
-    inner = x @ gelu.w_up.weight.T
-    inner = inner * 0.5 * (1 + torch.erf(inner / math.sqrt(2)))
-    assert torch.allclose(gelu(x), inner @ gelu.w_down.weight.T, atol=1e-6)
-
-
-def test_learned_positions_tell_positions_apart_and_nothing_else_does():
-    network = blocks.LearnedPositions(CONFIG).eval()
-    same = torch.full((1, 8), 7)
-    with torch.no_grad():
-        at_8 = network(same, positions=torch.arange(8, 16)[None])[0]
-        assert not torch.allclose(network(same)[0], at_8)
-        network.position.weight.zero_()
-        logits = network(same)[0][0]                    # equal tokens without positions: equal everywhere
-    assert torch.allclose(logits, logits[:1].expand(8, -1), atol=1e-5)
 
 
 @pytest.mark.parametrize('low, b, alpha', [(1.5, 20.0, 0.3), (0.0, 6.0, 0.1), (2.0, 300.0, 0.75)])
@@ -142,17 +80,27 @@ def test_copies_take_the_share_that_is_said():
         assert (counts[counts > 0] - 1).sum() == share * 100
 
 
-def call(*arguments):
-    return subprocess.run([sys.executable, ROOT / 'bench/experiments.py', *map(str, arguments)],
-                          capture_output=True, text=True, timeout=300)
-
-
-def test_the_names_are_listed_and_one_prints_its_table(data_dir, tmp_path):
-    listed = call().stdout
+def test_the_names_are_listed_and_one_prints_its_table(data_dir, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['experiments.py'])
+    experiments.main()
+    listed = capsys.readouterr().out
     assert all(f'\n{name} ' in f'\n{listed}' for name in experiments.EXPERIMENTS)
-    result = call('beta2', '--seeds=1', '--steps=2', f'--data={data_dir}', f'--out={tmp_path}')
-    rows = [line for line in result.stdout.splitlines() if line.startswith('| ')]
-    assert result.returncode == 0 and len(rows) == 1 + 3, result.stderr
-    assert [row.split(' | ')[0] for row in rows[1:]] == ['| beta2 0.95', '| beta2 0.99', '| beta2 0.999']
-    assert all(1 < float(row.split(' | ')[2]) < 9 for row in rows[1:])
+
+    monkeypatch.setattr(experiments, 'FLAGS', [*experiments.FLAGS, '--n_embd=32', '--eval_tokens=1024'])
+    flags = ['beta2', '--seeds=1', '--steps=2', f'--data={data_dir}', f'--out={tmp_path}']
+    monkeypatch.setattr(sys, 'argv', ['experiments.py', *flags])
+    experiments.main()
+    rows = [line.split(' | ') for line in capsys.readouterr().out.splitlines() if line.startswith('| ')]
+    assert [row[0] for row in rows[1:]] == ['| beta2 0.95', '| beta2 0.99', '| beta2 0.999']
+    assert all(len(row) == 7 and row[1] == rows[1][1] and 1 < float(row[2]) < 9 for row in rows[1:])
     assert len([*tmp_path.glob('*/done')]) == 3
+
+
+def test_a_run_that_diverges_is_a_result_and_one_that_fails_is_not(data_dir, tmp_path):
+    a = types.SimpleNamespace(data=str(data_dir), out=str(tmp_path), steps=4)
+    small = ['--n_embd=32', '--eval_tokens=1024']
+    out = experiments.train(a, 1, [*small, '--inject=nan@0,nan@1,nan@2'])
+    assert experiments.measure(out, 4)['bits'] == math.inf
+    for _ in 'ab':                                      # nor is it one the second time
+        with pytest.raises(SystemExit, match='the run failed'):
+            experiments.train(a, 1, [*small, '--n_head=3'])
