@@ -31,15 +31,17 @@ class GPTConfig:
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, as large as a 4x GELU MLP
     dropout: float = 0.0
     rope_theta: float = 10000.0     # wavelengths run from 2 pi to 2 pi theta; raise it for longer contexts
-    rope_scaling: tuple = ()        # of Llama 3.1: see rope_table
+    rope_scaling: tuple = ()        # for texts longer than those that it first saw: see rope_table
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
+    vocab_multiple: int = 1         # rows are added up to a multiple of this: GPUs multiply 64 at a time
 
     def __post_init__(self):
         self.n_kv_head = self.n_kv_head or self.n_head
         self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
-        for name in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn'):
+        for name in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
+                     'vocab_multiple'):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f'{name}={value!r} must be a whole number, at least 1')
@@ -66,11 +68,14 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """cos and sin of position * frequency, float32, (T, D/2) each. scaling, if a model first saw T_old tokens
-    (Llama 3.1): (factor, low, high, T_old). A frequency that turns fewer than `low` times in T_old is divided
-    by factor. One that turns more than `high` times stays. Those between are interpolated."""
+    """cos and sin of position * frequency, float32, (T, D/2) each. scaling, if a model first saw T_old tokens:
+    (factor,) divides all frequencies (linear interpolation of positions, arXiv:2306.15595). With (factor, low,
+    high, T_old), as in Llama 3.1, one that turns fewer than `low` times in T_old is divided by factor; one
+    that turns more than `high` times stays; those between are interpolated."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32) / D)          # (D/2,)
-    if scaling:
+    if len(scaling) == 1:
+        frequency = frequency / scaling[0]
+    if len(scaling) == 4:
         factor, low, high, T_old = scaling
         keep = ((T_old * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
         frequency = frequency * (keep + (1 - keep) / factor)                        # keep: 1 stays, 0 shrinks
@@ -151,11 +156,12 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = c = config
-        self.embedding = nn.Embedding(c.vocab_size, c.n_embd)
+        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple
+        self.embedding = nn.Embedding(rows, c.n_embd)
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
         self.norm = RMSNorm(c.n_embd, c.norm_eps)
-        self.head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
+        self.head = nn.Linear(c.n_embd, rows, bias=False)
         if c.tie_embeddings:
             self.head.weight = self.embedding.weight
         # Not buffers: they follow from the config, and they stay float32 after model.bfloat16().
@@ -186,13 +192,18 @@ class GPT(nn.Module):
                 x = block(x, cos, sin, cache[i] if cache else None, start, mask)
         return self.norm(x)                                                         # (B, T, C)
 
+    def logits(self, hidden):
+        """Hidden states (..., C) -> scores (..., V) in float32. A row that only fills up a multiple is no
+        token: it is cut off here, so it gets no probability, in the loss or in a sample."""
+        return self.head(hidden)[..., :self.config.vocab_size].float()
+
     def forward(self, idx, targets=None, mask=None, positions=None):
         """idx (B, T) -> logits (B, T, V) in float32, loss: the mean of -log p(target), in nats, over targets
         that are not IGNORE (0 if there are none). The caller shifts: x = tokens[:-1], y = tokens[1:]."""
-        logits = self.head(self.backbone(idx, mask=mask, positions=positions)).float()      # (B, T, V)
+        logits = self.logits(self.backbone(idx, mask=mask, positions=positions))            # (B, T, V)
         if targets is None:
             return logits, None
-        logits_2d = logits.view(-1, logits.shape[-1])                               # (B T, V)
+        logits_2d = logits.flatten(0, 1)                                            # (B T, V)
         targets_1d = targets.reshape(-1)                                            # (B T,)
         losses = F.cross_entropy(logits_2d, targets_1d, ignore_index=IGNORE, reduction='none',
                                  label_smoothing=self.label_smoothing if self.training else 0.0)    # (B T,)
@@ -237,7 +248,7 @@ class GPT(nn.Module):
                     cached = 0
                 x = self.backbone(idx[:, cached:], cache, cached)[:, -1]            # (B, C)
                 cached = idx.shape[1]
-                logits = self.head(x).float()                                       # (B, V)
+                logits = self.logits(x)                                             # (B, V)
                 if first is not None and i <= len(forced):
                     logits = logits.masked_fill(~first & (n_given == i)[:, None], -math.inf)
                 token = sample(logits, temperature, top_k, top_p)                   # (B,)
@@ -283,24 +294,30 @@ class GPT(nn.Module):
         model.load_state_dict(tensors)
         return model
 
-    def save_hf(self, folder):
-        """Write config.json and model.safetensors, as LlamaForCausalLM of transformers reads them."""
+    def save_hf(self, folder, tokenizer=None):
+        """Write config.json and model.safetensors, as LlamaForCausalLM of transformers reads them. tokenizer:
+        write it for AutoTokenizer, too, so that generate() knows where an answer ends."""
         from parts import hf
         hf.write_llama(folder, dataclasses.asdict(self.config), self.state_dict())
+        if tokenizer:
+            hf.write_tokenizer(folder, tokenizer, self.config.block_size)
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None):
     """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable;
     top_p then keeps the fewest of them whose probability reaches p (nucleus sampling, arXiv:1904.09751)."""
-    if temperature == 0:
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ValueError('the scores of the next token are not finite: the weights of this model are damaged; '
+                         'use an earlier checkpoint')
+    if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
-    logits = logits / temperature
+    logits = logits / min(temperature, 1e30)        # float32 ends at 3e38, and -inf / inf is not a number
     if top_k and top_k < logits.shape[-1]:
         kth = logits.topk(top_k, dim=-1).values[:, -1:]                             # (B, 1)
         logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
-        drop = p.cumsum(dim=-1) - p >= top_p        # the tokens before it are enough; never true of the first
+        drop = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)    # those before it are enough; never of the first
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
     # The token at which the running sum of p passes a random u. 0.5 ms for 64 x 4,096; torch.multinomial: 7.1
     wide = torch.float32 if logits.device.type == 'mps' else torch.float64

@@ -40,7 +40,7 @@ chat = False                # True: the prompt is a message to an assistant; wit
 system: str | None = None   # instruction that the assistant reads before a chat
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
-seed: int | None = 1337     # None = different every time
+seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
 if chat and (stop_at or num_samples > 1):
