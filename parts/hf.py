@@ -55,9 +55,9 @@ def read_config(theirs):
     """Their config.json under our names. ValueError with the key if it is not a plain Llama."""
     rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}  # version 4, 5
     found = {'rope_type': rope.get('type'), **theirs, **rope}           # `type` was its name once
-    scaled = found['rope_type'] == 'llama3'
+    scaling = {'linear': ('factor',), 'llama3': LLAMA_3}.get(found['rope_type'], ())
     supported = {'model_type': 'llama', 'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False,
-                 'rope_type': 'llama3' if scaled else 'default',
+                 'rope_type': found['rope_type'] if scaling else 'default',
                  'head_dim': theirs['hidden_size'] // theirs['num_attention_heads']}
     for key, value in supported.items():
         if found.get(key) not in (value, None):
@@ -66,7 +66,7 @@ def read_config(theirs):
     config = {ours: theirs[name] for ours, name in NAMES.items()}
     config['n_kv_head'] = config['n_kv_head'] or config['n_head']
     config['rope_theta'] = float(rope.get('rope_theta') or theirs.get('rope_theta') or 10000.0)
-    config['rope_scaling'] = tuple(float(rope[key]) for key in LLAMA_3) if scaled else ()
+    config['rope_scaling'] = tuple(float(rope[key]) for key in scaling)
     return config
 
 
@@ -104,11 +104,15 @@ def write_llama(folder, config, tensors):
     if not config['causal']:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
     os.makedirs(folder, exist_ok=True)
-    renamed = {theirs: tensors[ours].contiguous() for ours, (theirs, _) in layout(config).items()}
+    renamed = {theirs: tensors[ours][:shape[0]].contiguous()        # without rows that fill up a multiple
+               for ours, (theirs, shape) in layout(config).items()}
     safetensors.save_file(renamed, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
 
     scaling = config['rope_scaling']
-    rope = {'rope_type': 'llama3' if scaling else 'default', **dict(zip(LLAMA_3, scaling))}
+    kind = {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)]
+    rope = {'rope_type': kind, **dict(zip(LLAMA_3, scaling))}
+    if kind == 'llama3':
+        rope['original_max_position_embeddings'] = int(scaling[3])
     theirs = {name: config[ours] for ours, name in NAMES.items()} | {
         'architectures': ['LlamaForCausalLM'], 'model_type': 'llama', 'hidden_act': 'silu',
         'head_dim': config['n_embd'] // config['n_head'], 'attention_bias': False, 'mlp_bias': False,

@@ -60,7 +60,9 @@ def machine_of(where):
 
 def count_parameters(shape):
     """{part: parameters} in closed form."""
-    V, C, L = shape['vocab_size'], shape['n_embd'], shape['n_layer']
+    multiple = shape.get('vocab_multiple', 1)
+    V = math.ceil(shape['vocab_size'] / multiple) * multiple            # rows, of which some only fill up
+    C, L = shape['n_embd'], shape['n_layer']
     KD = C // shape['n_head'] * shape['n_kv_head']                      # width of all keys
     block = 2 * C * C + 2 * C * KD + 3 * C * shape['n_ffn'] + 2 * C     # q and o; k and v; SwiGLU; two norms
     output = 0 if shape['tie_embeddings'] else V * C

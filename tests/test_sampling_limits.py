@@ -1,4 +1,4 @@
-"""Sampling at the edges of float32: a tiny temperature is the argmax, a huge one a throw of dice among what is
+"""Sampling at the limits of float32: a tiny temperature is the argmax, a huge one draws any token that is
 allowed, and scores that are not numbers are one error, never a token."""
 import math
 
@@ -35,7 +35,8 @@ def test_a_huge_temperature_takes_any_allowed_token(temperature):
 
 
 @pytest.mark.parametrize('temperature', [0, 1e-40, 0.8, 1e300])
-@pytest.mark.parametrize('row', [[math.nan] * 5, [1, 2, math.nan, 4, 5], [-math.inf] * 5, [1, 2, math.inf, 4, 5]])
+@pytest.mark.parametrize('row', [
+    [math.nan] * 5, [1, 2, math.nan, 4, 5], [-math.inf] * 5, [1, 2, math.inf, 4, 5]])
 def test_scores_that_are_not_numbers_are_an_error_and_not_a_token(row, temperature):
     with pytest.raises(ValueError, match='not finite.*earlier checkpoint'):
         sample(torch.tensor([LOGITS[0].tolist(), row]), temperature)
