@@ -22,7 +22,7 @@ Perplexity, e^nats, is the number of equally likely tokens that the model hesita
 can be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json and
 samples.jsonl (every completion) into the checkpoint folder. An untrained model has near ln(vocab_size) nats.
 """
-import collections, glob, json, math, os, re
+import collections, glob, json, math, os, re, shlex
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -437,4 +437,4 @@ if 'compare' in all_tasks:
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
 os.replace(f'{out}.tmp', out)
-print(f'\nwritten to {out}; next: python sample.py --ckpt={ckpt}')
+print(f'\nwritten to {out}; next: python sample.py --ckpt={shlex.quote(ckpt)}')
