@@ -20,7 +20,8 @@ from tokenizer import Tokenizer
 
 T, D, FACTOR = 64, 32, 4
 STEPS, MORE = 600, 60
-SHAPE = ['--n_layer=4', '--n_head=4', '--n_embd=128', '--dtype=float32', '--device=cpu', '--sample_tokens=1']
+SHAPE = ['--n_layer=4', '--n_head=4', '--n_embd=128', '--dtype=float32', '--device=cpu',
+         '--eval_tokens=4096', '--sample_tokens=1', '--num_samples=1']
 ARMS = {'none': ('none', 1e4), 'ntk': ('none', 1e4 * FACTOR ** (D / (D - 2))), 'linear': ('linear', 0.0),
         'llama3': ('llama3', 0.0)}          # rope_scaling, rope_theta
 
