@@ -7,6 +7,7 @@
 #   python train.py config/mini_50m.py --plan=1xL4        # prints what the run will take; trains nothing
 #   python train.py config/mini_50m.py
 data_dir = 'data/shakespeare_byte'
+data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 out_dir = 'out/mini_50m'
 n_layer = 8
 n_head = 11

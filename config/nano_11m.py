@@ -8,6 +8,7 @@
 #   python train.py config/nano_11m.py --plan=1xL4        # prints what the run will take; trains nothing
 #   python train.py config/nano_11m.py
 data_dir = 'data/shakespeare_byte'
+data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 out_dir = 'out/nano_11m'
 n_layer = 6
 n_head = 8
