@@ -180,6 +180,8 @@ for texts, unfinished in asking.follow(stream, tokenizer, num_samples, start.rep
         shown = ready
 print('' if num_samples == 1 else f'\n{"-" * 80}\n'.join(prompt + text for text in texts))
 print('-' * 80)
+path = checkpoint.find(ckpt)        # a file, or a folder of Hugging Face's
+size = os.path.getsize(path) if os.path.isfile(path) else sum(p.nbytes for p in model.parameters())
 ms = 1000 * (time.perf_counter() - began) / max(1, steps)
 print(f'{steps} tokens, {ms:.1f} ms each, with {model.embedding.weight.dtype} weights on {device}; '
-      f'{checkpoint.megabytes(ckpt):.1f} MB on disk', file=sys.stderr)
+      f'{size / 1e6:.1f} MB on disk', file=sys.stderr)

@@ -46,13 +46,6 @@ def find(path):
     return path
 
 
-def megabytes(path):
-    """The size of the checkpoint that path means."""
-    path = find(path)
-    files = [path] if os.path.isfile(path) else glob.glob(os.path.join(glob.escape(path), '*.safetensors'))
-    return sum(map(os.path.getsize, files)) / 1e6
-
-
 def read(path, device='cpu'):
     """The state that write() wrote. ValueError if the file is damaged or not a checkpoint."""
     try:
