@@ -165,9 +165,8 @@ def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
     if rope_scaling != 'none' and block_size <= context:
         raise ValueError(f'rope_scaling={rope_scaling} makes a context longer, and {init_from} has one of '
                          f'{context} tokens; set --block_size above it, or leave --rope_scaling=none')
-    if rope_scaling != 'none':
-        changes['rope_scaling'] = (factor,) if rope_scaling == 'linear' else (factor, 1.0, 4.0, first)
-    return changes
+    scaling = {'none': before, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first)}
+    return {**changes, 'rope_scaling': scaling[rope_scaling]}
 
 
 def check_pretraining(last_path, state, config, meta, shards, world):
