@@ -89,11 +89,9 @@ def identify(task, path, items):
 
 def texts_of(item):
     """All texts of an item that the training data should not hold."""
-    found = []
-    for key in ('prompt', 'question', 'ctx', 'turns', 'options', 'reference', 'answer'):
-        value = item.get(key)
-        found += value if isinstance(value, list) else [value]
-    return [x for x in found if isinstance(x, str)]
+    values = [item.get(key) for key in ('prompt', 'question', 'ctx', 'reference', 'answer')]
+    values += [*(item.get('turns') or ()), *(item.get('options') or ())]
+    return [x for x in values if isinstance(x, str)]
 
 
 def question(item, before=()):

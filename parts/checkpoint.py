@@ -110,14 +110,14 @@ def must_be_finite(path, model):
 def newest(last_path, load):
     """The model and the state of last.pt, or, if it is damaged, of the newest older checkpoint."""
     stem = last_path.removesuffix('.pt')
-    older = [path for i in range(1, 100) if os.path.exists(path := f'{stem}-{i}.pt')]
-    for path in [last_path, *older]:
+    paths = [last_path, *filter(os.path.exists, (f'{stem}-{i}.pt' for i in range(1, 100)))]
+    for path in paths:
         try:
             model, state = load(path)
             must_be_finite(path, model)
             return model, state
         except (ValueError, FileNotFoundError) as e:
-            if not older or path == older[-1]:
+            if path == paths[-1]:
                 raise
             print(f'{e}\nresuming from an older checkpoint')
 
@@ -148,8 +148,8 @@ def same_data(last_path, its_digest, path, digest, out_dir):
 def check_context(init_from, context, block_size):
     """Refuse sequences that are longer than a model's context."""
     if block_size > context:
-        raise ValueError(f'{init_from} has a context of {context} tokens, fewer than '
-                         f'block_size={block_size}; set --block_size={context}')
+        raise ValueError(f'{init_from} has a context of {context} tokens, less than block_size={block_size}; '
+                         f'set --block_size={context}, or extend it: train.py --rope_scaling=llama3')
 
 
 def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
@@ -159,14 +159,13 @@ def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
     first = before[3] if len(before) == 4 else context / (before or [1])[0]     # tokens of the first training
     factor = block_size / first
     changes = {'rope_theta': rope_theta or config['rope_theta'], 'block_size': max(context, block_size)}
-    if rope_scaling == 'none' and block_size > context and not rope_theta:
-        raise ValueError(f'{init_from} has a context of {context} tokens, less than block_size={block_size}; '
-                         f'set --block_size={context}, or extend it with --rope_scaling=llama3')
+    if rope_scaling == 'none' and not rope_theta:
+        check_context(init_from, context, block_size)
     if rope_scaling != 'none' and block_size <= context:
-        raise ValueError(f'rope_scaling={rope_scaling} makes a context longer, and {init_from} has one of '
-                         f'{context} tokens; set --block_size above it, or leave --rope_scaling=none')
+        raise ValueError(f'rope_scaling={rope_scaling} makes a context longer; set --block_size above the '
+                         f'{context} tokens of {init_from}, or leave --rope_scaling=none')
     scaling = {'none': before, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first)}
-    return {**changes, 'rope_scaling': scaling[rope_scaling]}
+    return changes | {'rope_scaling': scaling[rope_scaling]}
 
 
 def check_pretraining(last_path, state, config, meta, shards, world):
@@ -196,17 +195,15 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
     model, state = load(init_from)
     must_be_finite(init_from, model)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
-    from_hf = not state
     its_hash = state.get('tokenizer_hash')
-    if extend_vocab or (from_hf and os.path.exists(beside)):
+    if extend_vocab or (not state and os.path.exists(beside)):      # no state: a folder of Hugging Face's
         its = load_tokenizer(beside)
-        if from_hf:
-            model = model.grown(its.vocab_size)         # it may lack the tokens for chat
+        its_hash = its.hash
+        model = model.grown(its.vocab_size)             # it may lack the tokens for chat
         if extend_vocab:
             return with_rows_for(model, its, tokenizer)
-        its_hash = its.hash
-    padded = from_hf and its_hash == tokenizer.hash     # it may have more rows than tokens
-    if model.config.vocab_size != tokenizer.vocab_size and not padded:
+    # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
+    if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
         raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
                          f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, '
                          'or take the weights over with --extend_vocab=True')
@@ -217,10 +214,8 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
 def with_rows_for(model, old, new):
     """A copy of the model for the vocabulary of another tokenizer."""
     weights = model.state_dict()
-    tied = model.config.tie_embeddings
-    embedding, head = (weights[f'{name}.weight'][:model.config.vocab_size] for name in ('embedding', 'head'))
-    weights['embedding.weight'] = rows = carry_over(embedding, old, new)
-    weights['head.weight'] = rows if tied else carry_over(head, old, new)
+    for name in 'embedding.weight', 'head.weight':      # the same rows, if they are tied
+        weights[name] = carry_over(weights[name][:model.config.vocab_size], old, new)
     return model.like(weights, vocab_size=new.vocab_size)
 
 
@@ -234,13 +229,11 @@ def carry_over(weight, old, new):
         text = token.decode('utf-8', 'replace')
         if token in ids:
             spelled = [ids[token]]
-        elif text in new.special:
-            spelled = []
-        elif '\ufffd' not in text:
-            spelled = old.encode(text)
-        else:                                           # its bytes are not whole characters
+        elif '\ufffd' in text:                          # its bytes are not whole characters
             spelled = [ids[bytes([b])] for b in token]
-        rows.append(weight[spelled].mean(0) if spelled else weight.mean(0))
+        else:
+            spelled = [] if text in new.special else old.encode(text)
+        rows.append(weight[spelled or slice(None)].mean(0))
     return torch.stack(rows)
 
 

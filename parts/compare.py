@@ -22,12 +22,8 @@ def by_problem(rows):
 
 def mean_grade(rows):
     """0 to 1: the share that passed, or a tenth of the judge's mean score."""
-    grades = []
-    for row in rows:
-        if 'score' in row:
-            grades.append((row['score'] or 0) / 10)
-        else:
-            grades.append(1 if row['outcome'] == 'passed' else 0)
+    grades = [(row['score'] or 0) / 10 if 'score' in row else float(row['outcome'] == 'passed')
+              for row in rows]
     return sum(grades) / len(grades)
 
 

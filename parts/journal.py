@@ -9,7 +9,7 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
 
 Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, glob, json, math, os, platform, shlex, shutil, subprocess, sys, time
+import contextlib, glob, json, math, os, platform, re, shlex, shutil, subprocess, sys, time
 import torch
 
 try:
@@ -22,8 +22,7 @@ def check_data(data_dir, needed, data_from):
     """Refuse a data_dir that lacks a file of `needed`, or whose meta.json says that it was not made by
     data_from: the command by which a config file says where its data come from. It ends in --out_dir=FOLDER
     or --out=FOLDER/FILE, and says nothing of another folder."""
-    words = [word.partition('=') for word in data_from.rpartition('prepare.py')[2].split()]
-    wanted = {name: value for name, _, value in words if name.startswith('--')}
+    wanted = dict(re.findall(r'(--\w+)=(\S+)', data_from.rpartition('prepare.py')[2]))
     folder = wanted.pop('--out_dir', '') or os.path.dirname(wanted.pop('--out', ''))
     if not folder or os.path.realpath(folder) != os.path.realpath(data_dir):
         return
@@ -90,17 +89,13 @@ class Journal:
         path = self.path('metrics.jsonl')
         if not os.path.exists(path):
             return
-        kept = []
         with open(path, encoding='utf-8') as f:
-            for line in f:
-                if not line.endswith('}\n'):                            # cut off by a crash
-                    continue
-                row = json.loads(line)
+            rows = [json.loads(line) for line in f if line.endswith('}\n')]     # else cut off by a crash
+        with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+            for row in rows:
                 again = row.get('event') in ('spike', 'skip', 'rollback')       # of the step that runs again
                 if row['step'] < step or (row['step'] == step and not again):
-                    kept.append(line)
-        with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
-            f.writelines(kept)
+                    f.write(json.dumps(row) + '\n')
         os.replace(f'{path}.tmp', path)
 
     def say(self, text, file='train.log'):
@@ -172,14 +167,13 @@ class Timer:
 
     def __init__(self):
         self.start = self.saved = time.time()
-        self.total = {'data': 0.0, 'eval': 0.0, 'save': 0.0}            # seconds since the start
+        self.total = {'eval': 0.0, 'save': 0.0}         # seconds since the start; of data, since restart()
         self.restart()
 
     def restart(self):
         self.restarted = time.time()
-        self.steps = 0
-        self.tokens = 0
-        self.data_before = self.total['data']
+        self.steps = self.tokens = 0
+        self.total['data'] = 0.0
 
     def step(self, n_tokens):
         self.steps += 1
@@ -216,8 +210,8 @@ class Timer:
         saving so far, the share of the run that was spent on evaluation, seconds since the process began."""
         uptime = time.time() - self.start
         return {'tok_s_device': self.tok_s() / world, 'save_s': self.total['save'],
-                'data_s': (self.total['data'] - self.data_before) / self.steps,
-                'eval_share': self.total['eval'] / uptime, 'uptime_s': uptime}
+                'data_s': self.total['data'] / self.steps, 'eval_share': self.total['eval'] / uptime,
+                'uptime_s': uptime}
 
 
 def finite(value):
@@ -235,8 +229,8 @@ def machine_and_versions():
         asked = ['git', '-C', here, 'describe', '--always', '--dirty']
         commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    devices = ', '.join(devices) or platform.machine()
-    return f'{devices}; torch {torch.__version__}; commit {commit or "unknown"}'
+    return (f'{", ".join(devices) or platform.machine()}; torch {torch.__version__}; '
+            f'commit {commit or "unknown"}')
 
 
 def clock(seconds):

@@ -58,9 +58,7 @@ class OutOfMemoryAdvice:
     def __init__(self, micro_batch_size, per_rank, grad_checkpoint):
         smaller = max((d for d in range(1, micro_batch_size) if per_rank % d == 0), default=0)
         self.text = ''
-        self.advice = 'a smaller model or --block_size'
-        if not grad_checkpoint:
-            self.advice = '--grad_checkpoint=True'
+        self.advice = 'a smaller model or --block_size' if grad_checkpoint else '--grad_checkpoint=True'
         if smaller:
             self.advice = f'--micro_batch_size={smaller}: the result stays the same'
 
@@ -91,18 +89,14 @@ def compiled(model, compiling, batch, autocast, out_of_memory_advice):
         model.zero_grad(set_to_none=True)
         return time.time() - began
 
-    net = model
-    if compiling or (compiling is None and batch[0].is_cuda):
-        try:
-            net = torch.compile(model)
-            rehearse(net)           # the first call compiles
-        except ValueError:          # out of memory, with the advice
+    net = torch.compile(model) if compiling or (compiling is None and batch[0].is_cuda) else model
+    try:
+        rehearse(net)               # the first call compiles
+    except Exception as e:
+        if net is model or out_of_memory_advice.text:
             raise
-        except Exception as e:
-            print(f'torch.compile failed ({type(e).__name__}): training without it, more slowly')
-            net = model
-            model.zero_grad(set_to_none=True)
-    rehearse(net)
+        print(f'torch.compile failed ({type(e).__name__}): training without it, more slowly')
+        return compiled(model, False, batch, autocast, out_of_memory_advice)
     return net, rehearse(net)
 
 

@@ -87,28 +87,14 @@ def hide_spans(x, seed, step, rows, special, T):
     return out[:, :-1], targets, n_prefix
 
 
-def prefix_mask(T, n_prefix):
-    """Which keys a query sees in a prefix-LM, bool (1, 1, T, T): earlier ones, and the whole prefix within
-    it."""
-    mask = np.tril(np.ones((T, T), dtype=bool))
-    mask[:n_prefix, :n_prefix] = True
-    return mask[None, None]
-
-
-def document_mask(x, special):
-    """Which keys a query sees when documents do not see each other, bool (B, 1, T, T), and the position of
-    each token in its document, int64 (B, T)."""
-    document, positions = document_starts(x, special['<|endoftext|>'])
-    mask = np.tril(document[:, None, :, None] == document[:, None, None, :])
-    return mask, positions
-
-
-def document_starts(x, end_of_text):
-    """For packed documents, x (B, T): each token's document, by number, and its position in it, int64 (B, T).
-    <|endoftext|> counts as the beginning of the document that follows it."""
+def document_mask(x, end_of_text):
+    """For packed documents, x (B, T): which keys a query sees, bool (B, 1, T, T), and the position of each
+    token in its document, int64 (B, T). <|endoftext|> begins the document that follows it."""
     starts = x == end_of_text
+    document = starts.cumsum(1)
+    mask = np.tril(document[:, None, :, None] == document[:, None, None, :])
     at = np.arange(x.shape[1])
-    return starts.cumsum(1), at - np.maximum.accumulate(np.where(starts, at, 0), axis=1)
+    return mask, at - np.maximum.accumulate(np.where(starts, at, 0), axis=1)
 
 
 class Objective:
@@ -122,29 +108,27 @@ class Objective:
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
         if document_mask and name != 'clm':
             raise ValueError(f'document_mask is for --objective=clm, not {name}')
-        needs = {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
-        if document_mask:
-            needs = '<|endoftext|>'
+        needs = '<|endoftext|>' if document_mask else {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
         if needs and needs not in self.special:
             raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data '
                              f'has no special token {needs}; prepare documents, or with --tokenizer=bpe')
 
     def apply(self, x, y, step, rows):
         """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs,
-        targets, and for some objectives mask and positions. rows: the indices of the sequences in the global
-        batch."""
+        targets, perhaps mask and positions. rows: the numbers of the sequences in the global batch."""
         if self.name == 'mlm':
             return hide_tokens(x, self.seed, step, rows, self.special, self.n_ordinary)
         if self.name == 'span':
             x, y, n_prefix = hide_spans(x, self.seed, step, rows, self.special, self.block_size)
-            return x, y, prefix_mask(x.shape[1], n_prefix)              # (1, 1, T, T)
+            mask = np.tri(x.shape[1], dtype=bool)
+            mask[:n_prefix, :n_prefix] = True                           # the prefix sees all of itself
+            return x, y, mask[None, None]                               # (1, 1, T, T)
         if self.document_mask:
-            return x, y, *document_mask(x, self.special)                # (B, 1, T, T), (B, T)
+            return x, y, *document_mask(x, self.special['<|endoftext|>'])       # (B, 1, T, T), (B, T)
         return x, y
 
     def packing(self, ids, most=10_000_000):
-        """A line on how much padding is saved, in a list, from the first tokens of a bin: documents that
-        follow one another fill each sequence. [] if the data have no <|endoftext|>."""
+        """[a line on the padding that packed documents save], from the first tokens of a bin; or []."""
         starts = np.flatnonzero(np.asarray(ids[:most]) == self.special.get('<|endoftext|>'))
         if not len(starts):
             return []

@@ -71,12 +71,10 @@ def orthogonal(g, dtype=None):
 
 def states(optimizers):
     """The optimizers' state dicts, for a checkpoint. With ZeRO-1, [] in all processes but the first."""
-    for o in optimizers:
-        if hasattr(o, 'consolidate_state_dict'):                        # ZeRO-1
-            o.consolidate_state_dict(to=0)
-    if hasattr(optimizers[0], 'consolidate_state_dict') and torch.distributed.get_rank() > 0:
-        return []
-    return [o.state_dict() for o in optimizers]
+    zero1 = hasattr(optimizers[0], 'consolidate_state_dict')
+    for o in optimizers if zero1 else ():
+        o.consolidate_state_dict(to=0)
+    return [] if zero1 and torch.distributed.get_rank() > 0 else [o.state_dict() for o in optimizers]
 
 
 def restore(model, weights, optimizers, optimizer_states):
@@ -124,8 +122,7 @@ def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', deca
     if warmup_steps > max_steps:
         raise ValueError(f'warmup_steps={warmup_steps} must be at most max_steps={max_steps}')
     if decay_steps > max_steps - warmup_steps:
-        raise ValueError(f'decay_steps={decay_steps} must be at most max_steps - warmup_steps = '
-                         f'{max_steps - warmup_steps}')
+        raise ValueError(f'decay_steps={decay_steps} must be at most {max_steps - warmup_steps = }')
     return min_lr, decay_steps
 
 

@@ -27,8 +27,7 @@ def peak_flops(device_name):
 
 def mfu(shape, T, tok_s, device):
     """The share of its peak that one device reaches with tok_s tokens a second; None if that is not known."""
-    name = torch.cuda.get_device_name(device) if device.startswith('cuda') else ''
-    peak = peak_flops(name)
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.startswith('cuda') else None
     return flops_per_token(shape, T) * tok_s / peak if peak else None
 
 
@@ -39,8 +38,7 @@ def machine_of(where):
     names = {plain(name): name for name in [*GPUS, 'cpu']}
     found = re.fullmatch(r'([1-9]\d*)x(.+)', plain(where))
     if not found or found[2] not in names:
-        raise ValueError(f'plan={where!r} must be a number of devices, x and a name, such as 8xH100; the '
-                         f'names are {", ".join(names.values())}')
+        raise ValueError(f'plan={where!r} must be like 8xH100; the names are {", ".join(names.values())}')
     n, name = int(found[1]), names[found[2]]
     if name in GPUS:
         return n, name, *GPUS[name]
@@ -139,11 +137,10 @@ def strategy(shape, n_devices, memory, batch, width=2):
         most_kept = int((memory - fixed) // (needed(1, True) - fixed))      # with grad_checkpoint
         if most >= batch:
             return fits
-        if most_kept > 0:
+        if most_kept > 0:       # micro_batch_size=0 would be all
             smaller = f'micro_batch_size={most} at most, or ' if most > 0 else ''
-            limit = f' with micro_batch_size={most_kept} at most' if most_kept < batch else ''
-            return (f'{fits}; the activations of {batch} sequences do not: {smaller}'
-                    f'grad_checkpoint=True{limit}')
+            return (f'{fits}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True with '
+                    f'micro_batch_size={min(most_kept, batch)} at most')
     room = memory - device_bytes(shape, math.inf, 3, 1, width, checkpoint=True)
     if room <= 0:
         return 'not even one layer fits a device: tensor or pipeline parallelism, which are not built here'

@@ -293,11 +293,6 @@ def problems(n, seed=0, split='train', random_names=0.5):
     raise ValueError(f'found only {len(found):,} of {n:,} problems of {split}; ask for fewer')
 
 
-def shared_prompts(some, others):
-    """The prompts that occur in both lists of problems."""
-    return {p['prompt'] for p in some} & {p['prompt'] for p in others}
-
-
 def to_messages(problem):
     """The problem as a conversation: one of two ways to ask, and the function as the answer."""
     signature = re.findall('^def .*', problem['prompt'], re.M)[-1]
