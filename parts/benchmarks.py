@@ -66,8 +66,7 @@ def read_csv(path, convert, advice):
         for line in filter(None, lines):
             question, choices, answer = line[0], line[1:-1], line[-1]
             if len(choices) < 2 or answer not in list('ABCDEFGHIJ'[:len(choices)]):
-                raise ValueError(f'{path}, line {lines.line_num}: behind a question and its choices stands '
-                                 f'the letter of one, not {answer!r}; {advice}')
+                raise ValueError(f'{path}, line {lines.line_num}: no choice is {answer!r}; {advice}')
             found.append(convert({'question': question, 'choices': choices, 'answer': answer}))
     return found
 
@@ -81,8 +80,7 @@ def identify(task, path, items):
     for i, item in enumerate(items):
         item.setdefault('task_id', item.get('question_id', item.get('key', f'{task}/{i}')))
         if item['task_id'] in seen:
-            raise ValueError(f'{path} has the task_id {item["task_id"]!r} twice, but answers are counted by '
-                             'it; give each problem its own')
+            raise ValueError(f'{path} has the task_id {item["task_id"]!r} twice; give each problem its own')
         seen.add(item['task_id'])
     return items
 
@@ -124,22 +122,19 @@ def given_answers(task, items, rows, n):
     for row in rows:
         if row.get('task', task) == task and row.get('task_id') in given:
             if not isinstance(row.get('completion'), str):
-                raise ValueError(f'the completion of {row["task_id"]!r} must be a text, not '
-                                 f'{row.get("completion")!r}')
+                raise ValueError(f'the completion of {row["task_id"]!r} must be a text')
             given[row['task_id']].append((row['completion'], row.get('ended', True)))
     for item in items:
         found = given[item['task_id']]
         needed = len(item['asked']) if task == 'judge' else n
         if len(found) < needed:
-            raise ValueError(f'{item["task_id"]} has {len(found)} completions and needs {needed} (k, or one '
-                             'for each turn of a dialogue); add them')
+            raise ValueError(f'{item["task_id"]} has {len(found)} completions and needs {needed}; add them')
     return [given[item['task_id']] for item in items]
 
 
 def check_harness(task, items, run):
     """The task_ids of which the reference fails, at most one or 1 %, and the result of an endless loop.
-    run: a list of (program, tests, entry point) -> their results. ValueError if run cannot tell right from
-    wrong."""
+    run: a list of (program, tests, entry point) -> results. ValueError if it takes wrong for right."""
     solved = items if task in CODE else []
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
         solved = items[::math.ceil(len(items) / 20)]

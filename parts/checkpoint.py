@@ -16,8 +16,7 @@ import torch
 
 
 def write(path, state):
-    """Write state beside path, flush it to the disk, then rename it: a crash or a full disk leaves the old
-    file as it was."""
+    """Write state beside path, flush it, then rename it: a crash or a full disk leaves the old file."""
     try:
         with open(f'{path}.tmp', 'wb') as f:
             torch.save(state, f)
@@ -39,8 +38,7 @@ def find(path):
                 return os.path.join(path, name)
         if any(name.endswith('.safetensors') for name in os.listdir(path)):
             return path
-        raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; train there first: '
-                                f'python train.py --out_dir={path}')
+        raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; train there first')
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; expected a checkpoint file or the out_dir of a run')
     return path
@@ -57,8 +55,7 @@ def read(path, device='cpu'):
 def unreadable(path, e):
     """The error that says why path is not a checkpoint of ours."""
     reason = (str(e).strip().splitlines() or [''])[0]
-    return ValueError(f'{path} is not a readable checkpoint of ours ({type(e).__name__}: {reason}); if it '
-                      'was cut off, use another or train again')
+    return ValueError(f'{path} is not a readable checkpoint of ours ({type(e).__name__}: {reason})')
 
 
 def rotate(path, keep):
@@ -91,8 +88,7 @@ def check_out_dir(out_dir, init_from, overwrite):
         raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
     if init_from not in ('scratch', 'resume') and \
             os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
-        raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would '
-                         'be overwritten; choose another --out_dir')
+        raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
     if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
         raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or choose '
                          'another --out_dir, or start over with --overwrite=True')
@@ -103,8 +99,7 @@ def must_be_finite(path, model):
     """Refuse weights that are nan or inf: every loss would be, too."""
     for name, p in model.state_dict().items():
         if not p.isfinite().all():
-            raise ValueError(f'{path}: the weights {name} are not finite (nan or inf); start from another '
-                             'checkpoint')
+            raise ValueError(f'{path}: the weights {name} are not finite; start from another checkpoint')
 
 
 def newest(last_path, load):
@@ -131,8 +126,7 @@ def must_agree(last_path, before, now, names):
 
 
 def same_tokenizer(one, its_hash, other, other_hash):
-    """Refuse a model and data whose ids mean different text. one, other: their paths, for the message. A hash
-    that is None is not known, and passes."""
+    """Refuse a model and data, at the paths one and other, whose ids mean different text. None: not known."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
         raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: '
                          'the same ids mean different text')

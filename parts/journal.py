@@ -19,9 +19,8 @@ except ImportError:             # Windows
 
 
 def check_data(data_dir, needed, data_from):
-    """Refuse a data_dir that lacks a file of `needed`, or whose meta.json says that it was not made by
-    data_from: the command by which a config file says where its data come from. It ends in --out_dir=FOLDER
-    or --out=FOLDER/FILE, and says nothing of another folder."""
+    """Refuse a data_dir that lacks a file of `needed`, or that by its meta.json was not made with data_from,
+    the command that a config file names. Of another folder than the command's, it says nothing."""
     wanted = dict(re.findall(r'(--\w+)=(\S+)', data_from.rpartition('prepare.py')[2]))
     folder = wanted.pop('--out_dir', '') or os.path.dirname(wanted.pop('--out', ''))
     if not folder or os.path.realpath(folder) != os.path.realpath(data_dir):
@@ -52,8 +51,8 @@ class Journal:
         return os.path.join(self.out_dir, name)
 
     def begin(self, config, state, step, max_steps):
-        """Take the folder: lock it, then begin new files, or cut the old ones back to `step`. Say where the
-        run starts, and what differs from state, the checkpoint that it resumes ({} for a new run)."""
+        """Lock the folder, then begin new files, or cut the old ones back to `step`. Say what differs from
+        state, the checkpoint that the run resumes ({} for a new run)."""
         if not self.main_process:
             return
         os.makedirs(self.out_dir, exist_ok=True)
@@ -62,8 +61,7 @@ class Journal:
             if fcntl:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f'another run is writing to {self.out_dir}; wait, or choose another '
-                             '--out_dir') from None
+            raise ValueError(f'another run is writing to {self.out_dir}; wait, or choose another') from None
         if state:
             self.cut_back(step)
             with open(self.path('train.log'), encoding='utf-8') as f:
@@ -206,8 +204,8 @@ class Timer:
         return (time.time() - self.start) / 60
 
     def shares(self, world):
-        """For metrics.jsonl: tokens per second and process, seconds of data loading per step, seconds of all
-        saving so far, the share of the run that was spent on evaluation, seconds since the process began."""
+        """For metrics.jsonl: tokens per second and process; seconds of loading a step's data, of all saving,
+        since the process began; the share of evaluation in those."""
         uptime = time.time() - self.start
         return {'tok_s_device': self.tok_s() / world, 'save_s': self.total['save'],
                 'data_s': self.total['data'] / self.steps, 'eval_share': self.total['eval'] / uptime,
@@ -229,8 +227,8 @@ def machine_and_versions():
         asked = ['git', '-C', here, 'describe', '--always', '--dirty']
         commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return (f'{", ".join(devices) or platform.machine()}; torch {torch.__version__}; '
-            f'commit {commit or "unknown"}')
+    names = ', '.join(devices) or platform.machine()
+    return f'{names}; torch {torch.__version__}; commit {commit or "unknown"}'
 
 
 def clock(seconds):

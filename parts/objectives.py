@@ -40,9 +40,7 @@ def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=0.15):
 
 
 def span_lengths(T, rate=0.15, mean=3):
-    """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many spans.
-    Inputs are the text with a sentinel in place of each span, then the spans, each behind its sentinel.
-    Targets end with one more sentinel."""
+    """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many spans."""
     for n_text in range(T, 1, -1):
         n_hidden = max(1, round(n_text * rate))
         n_spans = max(1, round(n_hidden / mean))
@@ -60,8 +58,8 @@ def hide_spans(x, seed, step, rows, special, T):
     n_text, n_hidden, n_spans = span_lengths(T)
     sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
     if n_spans >= len(sentinels):
-        raise ValueError(f'a context of {T} tokens has {n_spans} spans, the tokenizer {len(sentinels)} '
-                         'sentinels; lower --block_size')
+        raise ValueError(f'{T} tokens have {n_spans} spans, the tokenizer {len(sentinels)} sentinels; lower '
+                         '--block_size')
 
     def lengths(n, n_parts, purpose):       # n cut into parts of at least 1 at random, (B, n_parts)
         u = chances(seed, step, rows, n - 1, purpose)
@@ -98,8 +96,7 @@ def document_mask(x, end_of_text):
 
 
 class Objective:
-    """clm, mlm or span: which tokens of a text are hidden, and which must be predicted. n_text: the tokens of
-    text in a sequence of block_size."""
+    """clm, mlm or span: which tokens are hidden, and which predicted. n_text: of text in a sequence."""
 
     def __init__(self, name, document_mask, tokenizer, block_size, seed):
         self.name, self.document_mask, self.block_size, self.seed = name, document_mask, block_size, seed
