@@ -63,8 +63,7 @@ torch.manual_seed(torch.seed() if seed is None else seed)
 model, state = load_checkpoint(ckpt, device)
 if 'reward_head' in state:
     raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
-folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
-beside = os.path.join(folder, 'tokenizer.json')
+beside = os.path.join(checkpoint.folder_of(ckpt), 'tokenizer.json')
 tokenizer = Tokenizer.load(beside)
 checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
 model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat

@@ -64,8 +64,7 @@ class Answer:
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=16, ends=None, **draw):
     """num_samples pairs (text, whether it ended by itself) for each prompt, and how many prompts were longer
-    than the context. ends: the pattern at which a text ends, searched from the prompt's last character on.
-    draw: temperature, top_k, top_p of model.stream."""
+    than the context. ends: the pattern at which a text ends. draw: temperature, top_k, top_p."""
     T = model.config.block_size
     answers = []                            # num_samples for each prompt, one prompt after the other
     n_cut = 0
@@ -114,8 +113,8 @@ def write(model, tokenizer, batch, ends=None, **draw):
 
 @torch.no_grad()
 def choose(model, tokenizer, prompt, options):
-    """The number of the option that is most probable behind the prompt: by log-probability per byte, so that
-    length is no disadvantage; by log-probability; and whether the prompt was cut to fit."""
+    """The number of the option that is most probable behind the prompt: by log-probability per byte; by
+    log-probability, which favours short ones; and whether the prompt was cut to fit."""
     chat = not isinstance(prompt, str)
     context = tokenizer.render(prompt, True)[0] if chat else tokenizer.begin + tokenizer.encode(prompt)
     endings = [tokenizer.encode_inside(option if chat else f' {option}') for option in options]
@@ -172,9 +171,7 @@ def with_marks(prompt, tokenizer, objective):
     """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
     <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError if there are too few."""
     texts = prompt.split('<|mask|>')
-    names = ['<|mask|>'] * len(texts)
-    if objective == 'span':
-        names = [f'<|span_{i}|>' for i in range(len(texts))]
+    names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
     if names[-1] not in tokenizer.special:
         raise ValueError(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
     marks = [tokenizer.special[name] for name in names]
@@ -190,18 +187,17 @@ def fill_tokens(model, ids, mask_id):
     device = next(model.parameters()).device
     logits = model(torch.tensor([ids], device=device))[0][0]                                # (T, V)
     filled, candidates = list(ids), []
-    for i, id in enumerate(ids):
-        if id == mask_id:
-            p, best = logits[i].softmax(-1).topk(5)
-            candidates.append(list(zip(best.tolist(), p.tolist())))
-            filled[i] = best[0].item()
+    for i in [i for i, id in enumerate(ids) if id == mask_id]:
+        p, best = logits[i].softmax(-1).topk(5)
+        candidates.append(list(zip(best.tolist(), p.tolist())))
+        filled[i] = candidates[-1][0][0]
     return filled, candidates
 
 
 @torch.no_grad()
 def fill_spans(model, tokenizer, ids, marks, max_new_tokens, pick):
-    """The text of ids with its gaps filled. The model sees the whole prompt in both directions, then writes
-    the gaps, each behind its mark, until the last mark. pick: logits (1, V) -> id (1,)."""
+    """The text of ids with its gaps filled: the model reads the prompt in both directions, then writes the
+    gaps, each behind its mark, until the last mark. pick: logits (1, V) -> id (1,)."""
     device = next(model.parameters()).device
     n_prompt = len(ids)
     ids = [*ids, marks[0]]

@@ -58,8 +58,7 @@ def read_stamp(folder):
 
 
 def read_csv(path, convert, advice):
-    """[convert(record)] of a file as MMLU publishes it: question, A, B, C, D, answer, without a header.
-    ValueError names the line that is something else."""
+    """[convert(record)] of MMLU's lines: question, A, B, C, D, answer. ValueError names another line."""
     found = []
     with open(path, encoding='utf-8-sig', newline='') as f:
         lines = csv.reader(f)
@@ -72,8 +71,7 @@ def read_csv(path, convert, advice):
 
 
 def identify(task, path, items):
-    """The items, each with a task_id, the record's own or TASK/NUMBER. ValueError if there are none, or if
-    two have the same: answers are counted by it."""
+    """The items, each with a task_id, its own or TASK/NUMBER. ValueError if there are none, or two of one."""
     if not items:
         raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
     seen = set()
@@ -116,8 +114,8 @@ def rows_of(task, item, answers, chat):
 
 
 def given_answers(task, items, rows, n):
-    """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, if an item
-    has fewer than n, or a dialogue fewer than it has turns."""
+    """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, or an item
+    has fewer than n, a dialogue fewer than turns."""
     given = {item['task_id']: [] for item in items}
     for row in rows:
         if row.get('task', task) == task and row.get('task_id') in given:

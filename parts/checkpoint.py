@@ -30,8 +30,8 @@ def write(path, state):
 
 
 def find(path):
-    """The checkpoint that path means. A file means itself. The folder of a run means its best.pt, or else its
-    last.pt, or else the newest that is left. A Hugging Face folder means itself."""
+    """The checkpoint that path means: a file or a Hugging Face folder itself; of a run's folder its best.pt,
+    or else its last.pt, or else the newest that is left."""
     if os.path.isdir(path):
         for name in ('best.pt', 'last.pt', *(f'last-{i}.pt' for i in range(1, 100))):
             if os.path.exists(os.path.join(path, name)):
@@ -95,11 +95,13 @@ def check_out_dir(out_dir, init_from, overwrite):
     return os.path.join(out_dir, 'last.pt')
 
 
-def must_be_finite(path, model):
-    """Refuse weights that are nan or inf: every loss would be, too."""
+def load_finite(path, load):
+    """The model and the state at path. ValueError if weights are nan or inf: every loss would be, too."""
+    model, state = load(path)
     for name, p in model.state_dict().items():
         if not p.isfinite().all():
             raise ValueError(f'{path}: the weights {name} are not finite; start from another checkpoint')
+    return model, state
 
 
 def newest(last_path, load):
@@ -108,9 +110,7 @@ def newest(last_path, load):
     paths = [last_path, *filter(os.path.exists, (f'{stem}-{i}.pt' for i in range(1, 100)))]
     for path in paths:
         try:
-            model, state = load(path)
-            must_be_finite(path, model)
-            return model, state
+            return load_finite(path, load)
         except (ValueError, FileNotFoundError) as e:
             if path == paths[-1]:
                 raise
@@ -147,8 +147,8 @@ def check_context(init_from, context, block_size):
 
 
 def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
-    """The fields of GPTConfig that change if the model of init_from, of `config`, reads block_size tokens at
-    a time. rope_scaling: linear or llama3 (see rope_table in model.py), by block_size / the first context."""
+    """The fields of GPTConfig, `config`, that change if the model of init_from reads block_size tokens at a
+    time. rope_scaling: linear or llama3 (see rope_table in model.py), by block_size / the first context."""
     context, before = config['block_size'], config['rope_scaling']
     first = before[3] if len(before) == 4 else context / (before or [1])[0]     # tokens of the first training
     factor = block_size / first
@@ -163,8 +163,7 @@ def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
 
 
 def check_pretraining(last_path, state, config, meta, shards, world):
-    """Refuse to resume train.py's run with another architecture, or on other data. shards: of a stream, for
-    each process {name: SHA-256}."""
+    """Refuse to resume train.py's run as another model or on other data. shards: [{name: SHA-256}]."""
     if 'data_sha256' not in state:
         raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
     must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
@@ -175,8 +174,7 @@ def check_pretraining(last_path, state, config, meta, shards, world):
     names = sorted(name for hashes in shards for name in hashes)
     if state['shards'] != names or len(state['stream']) not in (0, world):
         raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '
-                         f'processes, this run has {len(names)} and {world}: a stream must be resumed with '
-                         'the same')
+                         f'processes, this run has {len(names)} and {world}: resume with the same')
     same_data(last_path, state.get('shard_sha256', shards), config['streaming'], shards, config['out_dir'])
 
 
@@ -184,10 +182,9 @@ def check_pretraining(last_path, state, config, meta, shards, world):
 
 
 def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
-    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab, its embeddings are
-    carried over from its own tokenizer to this one. Without, the two tokenizers must be the same."""
-    model, state = load(init_from)
-    must_be_finite(init_from, model)
+    """The model of init_from, to be trained on data of `tokenizer`: its own, unless extend_vocab carries the
+    embeddings over."""
+    model, state = load_finite(init_from, load)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
     its_hash = state.get('tokenizer_hash')
     if extend_vocab or (not state and os.path.exists(beside)):      # no state: a folder of Hugging Face's
@@ -214,9 +211,8 @@ def with_rows_for(model, old, new):
 
 
 def carry_over(weight, old, new):
-    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both tokenizers have keeps its
-    row. A new token starts as the mean of the old tokens that spell it, near the place where training will
-    move it. A new special token starts as the mean of all rows."""
+    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both have keeps its row; a new
+    one starts as the mean of the old tokens that spell it, a new special one as the mean of all rows."""
     ids = {token: i for i, token in enumerate(old.all_bytes)}
     rows = []
     for token in new.all_bytes:
@@ -236,8 +232,7 @@ def to_fine_tune(init_from, last_path, load, load_tokenizer):
     init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
-    model, state = newest(last_path, load) if resuming else load(init_from)
-    must_be_finite(origin, model)
+    model, state = newest(last_path, load) if resuming else load_finite(init_from, load)
     beside = os.path.join(folder_of(origin), 'tokenizer.json')
     tokenizer = load_tokenizer(beside)
     same_tokenizer(origin, state.get('tokenizer_hash'), beside, tokenizer.hash)
