@@ -136,11 +136,8 @@ def check_harness(task, items, run):
     solved = items if task in CODE else []
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
         solved = items[::math.ceil(len(items) / 20)]
-    right, empty = [], []
-    for item in solved:
-        test = item['test'], item['entry_point']
-        right.append((item['reference'], *test))
-        empty.append((item['prompt'] + '    pass\n', *test))
+    right = [(item['reference'], item['test'], item['entry_point']) for item in solved]
+    empty = [(item['prompt'] + '    pass\n', item['test'], item['entry_point']) for item in solved]
     broken = [i for i, result in enumerate(run(right)) if result.outcome != 'passed']
     broken = [i for i in broken if run([right[i]])[0].outcome != 'passed']      # once more, alone
     n_empty = sum(result.outcome == 'passed' for result in run(empty))

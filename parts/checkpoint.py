@@ -13,8 +13,6 @@ import glob, os
 import torch
 
 # --- one file -----------------------------------------------------------------------------------------------
-
-
 def write(path, state):
     """Write state beside path, flush it, then rename it: a crash or a full disk leaves the old file."""
     try:
@@ -75,8 +73,6 @@ def rotate(path, keep):
 
 
 # --- how a run begins ---------------------------------------------------------------------------------------
-
-
 def folder_of(path):
     """The folder of a run, given itself or a checkpoint in it."""
     return path if os.path.isdir(path) else os.path.dirname(path)
@@ -179,8 +175,6 @@ def check_pretraining(last_path, state, config, meta, shards, world):
 
 
 # --- from the weights of another run ------------------------------------------------------------------------
-
-
 def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
     """The model of init_from, to be trained on data of `tokenizer`: its own, unless extend_vocab carries the
     embeddings over."""

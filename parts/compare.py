@@ -110,8 +110,7 @@ def count_votes(pairs, sides, paths):
     for i, (x, y) in enumerate(pairs):
         passed = [name for name, row in (('a', x), ('b', y)) if row['outcome'] == 'passed']
         raters['tests'][i] = passed[0] if len(passed) == 1 else 'tie'
-    for path in paths:
-        raters[path] = read_votes(path, sides)
+    raters |= {path: read_votes(path, sides) for path in paths}
     return {'votes': {name: collections.Counter(votes.values()) for name, votes in raters.items()},
             'agreement': {f'{x}, {y}': agreement(raters[x], raters[y])
                           for x, y in itertools.combinations(raters, 2)}}

@@ -143,15 +143,13 @@ def grade(item, row):
     row['unsupported'] = [kind for kind, _ in pairs if kind not in KINDS]
     failed = [kind for (kind, _), good in zip(pairs, row['followed']) if good is False]
     row['message'] = ', '.join(failed or row['unsupported'])
-    if failed:
-        row['outcome'] = 'wrong'
-    else:
-        row['outcome'] = 'unsupported' if row['unsupported'] else 'passed'
+    unless_wrong = 'unsupported' if row['unsupported'] else 'passed'
+    row['outcome'] = 'wrong' if failed else unless_wrong
 
 
 def remarks(rows):
-    """Shares of the rows that grade() has seen: prompts and instructions, strict and loose, each without
-    those that have no check; and how often each kind without one occurs."""
+    """Shares of the rows that grade() has seen: prompts and instructions, strict and loose, without those
+    that have no check; and how often each kind without one occurs."""
     rows = [row for row in rows if 'followed' in row]
     found = {}
     for name, key in (('strict', 'followed'), ('loose', 'loosely')):

@@ -124,9 +124,8 @@ class Journal:
     def keep(self, path, name=None):
         """Copy a file into the folder, so that the folder is complete."""
         if self.main_process and os.path.exists(path):
-            target = self.path(name or os.path.basename(path))
-            if os.path.realpath(path) != os.path.realpath(target):
-                shutil.copyfile(path, target)
+            with contextlib.suppress(shutil.SameFileError):
+                shutil.copyfile(path, self.path(name or os.path.basename(path)))
 
     def need_space(self, n_bytes):
         """Refuse to begin where the checkpoints will not fit."""
@@ -154,14 +153,8 @@ class Journal:
 
 
 class Timer:
-    """Seconds per step, and where the time goes.
-
-    timer = Timer()
-    with timer.part('data'): ...                # belongs to a step
-    with timer.pause('eval'): ...               # does not: afterwards the clock of the steps starts again
-    timer.step(n_tokens)
-    timer.per_step()                            # seconds, since the last restart()
-    """
+    """Seconds per step since the last restart(), and where the time goes. A part('data') belongs to a step;
+    a pause('eval') or 'save' does not, and behind it the clock of the steps starts again."""
 
     def __init__(self):
         self.start = self.saved = time.time()

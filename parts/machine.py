@@ -15,8 +15,6 @@ import torch
 import torch.distributed as dist
 
 # --- the device ---------------------------------------------------------------------------------------------
-
-
 def choose(device, dtype, local_rank=0):
     """The settings -> a device that is there, and the dtype of matrix products, as text."""
     there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
@@ -159,8 +157,6 @@ def gather(value):
 
 
 # --- ways to share the work ---------------------------------------------------------------------------------
-
-
 def shard(model, how, dtype):
     """FSDP, ZeRO stage 3 (arXiv:1910.02054): from now on each process holds a part of every weight, its
     gradient and its moments; the weights of a block are gathered when it works."""

@@ -139,13 +139,11 @@ class Objective:
         return targets.numel() if self.name == 'clm' else int((targets != IGNORE).sum())
 
 
+@torch.no_grad()
 def guesses(model, batch, tokenizer):
     """A list of one text, with a line for each hidden token of a batch: the token -> the model's guess."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        logits = model(*batch)[0]                                       # (B, T, V)
-    model.train(was_training)
+    logits = model.eval()(*batch)[0]                                    # (B, T, V)
+    model.train()
     hidden = batch[1] != IGNORE                                         # (B, T)
     pairs = zip(batch[1][hidden].tolist(), logits.argmax(-1)[hidden].tolist())
     return ['\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in pairs)]

@@ -198,9 +198,8 @@ class Guard:
                 y.random_(0, vocab_size)
 
     def spoil_gradient(self, step, model):
-        accident = self.accidents.pop(step, None)
-        if accident in ('nan', 'spike'):
-            model.norm.weight.grad.mul_(math.nan if accident == 'nan' else 1e4)
+        if factor := {'nan': math.nan, 'spike': 1e4}.get(self.accidents.pop(step, None)):
+            model.norm.weight.grad.mul_(factor)
 
 
 def spike(window, loss, norm, limit):

@@ -150,11 +150,9 @@ def cheapest_to_serve(n, d, served):
     Loss in nats: E + A / n^alpha + B / d^beta (2203.15556, with the constants of 2404.10102)."""
     E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
     loss = E + A / n ** alpha + B / d ** beta
-    models = []
-    for size in (n * i / 100 for i in range(1, 101)):
-        left = loss - E - A / size ** alpha         # the share of the data
-        if left > 0:
-            models.append((size, (B / left) ** (1 / beta), loss))
+    left = lambda size: loss - E - A / size ** alpha            # the share of the data
+    sizes = [n * i / 100 for i in range(1, 101)]
+    models = [(size, (B / left(size)) ** (1 / beta), loss) for size in sizes if left(size) > 0]
     return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
 
 
