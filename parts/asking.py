@@ -160,8 +160,10 @@ def side_by_side(heads, texts, width):
     """Texts as columns of `width` characters, each below its head."""
     columns = []
     for head, text in zip(heads, texts):
-        lines = [head, *text.expandtabs(4).splitlines()]
-        columns.append([line[i:i + width] for line in lines for i in range(0, max(1, len(line)), width)])
+        column = [head]
+        for line in text.expandtabs(4).splitlines():
+            column += [line[i:i + width] for i in range(0, max(1, len(line)), width)]
+        columns.append(column)
     rows = itertools.zip_longest(*columns, fillvalue='')
     return '\n'.join(' | '.join(cell.ljust(width) for cell in row).rstrip() for row in rows)
 
