@@ -138,15 +138,15 @@ if chat:
     question = prompt or ask()
     while question:
         messages.append({'role': 'user', 'content': question})
-        ids = tokenizer.render(messages, add_generation_prompt=True)[0]
-        while len(ids) > model.config.block_size * 3 // 4 and len(messages) > begin + 1:
+        start = asking.encode(tokenizer, messages)
+        while len(start.ids) > model.config.block_size * 3 // 4 and len(messages) > begin + 1:
             del messages[begin:begin + 2]                   # forget the oldest question and its answer
-            ids = tokenizer.render(messages, add_generation_prompt=True)[0]
-        if len(ids) >= model.config.block_size:
-            raise ValueError(f'the message has {len(ids)} tokens, the context of {ckpt} is '
+            start = asking.encode(tokenizer, messages)
+        if len(start.ids) >= model.config.block_size:
+            raise ValueError(f'the message has {len(start.ids)} tokens, the context of {ckpt} is '
                              f'{model.config.block_size}; shorten it')
         shown = 0
-        answer = asking.Answer(asking.Prompt(ids, None, 0, ''), model.config.block_size, max_new_tokens)
+        answer = asking.Answer(start, model.config.block_size, max_new_tokens)
         for _ in asking.write(model, tokenizer, [answer], **draw):
             print(answer.text[shown:], end='', flush=True)
             shown = len(answer.text)
