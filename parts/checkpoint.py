@@ -36,7 +36,7 @@ def find(path):
                 return os.path.join(path, name)
         if any(name.endswith('.safetensors') for name in os.listdir(path)):
             return path
-        raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; train there first')
+        raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; run train.py first')
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; expected a checkpoint file or the out_dir of a run')
     return path
@@ -53,7 +53,7 @@ def read(path, device='cpu'):
 def unreadable(path, e):
     """The error that says why path is not a checkpoint of ours."""
     reason = (str(e).strip().splitlines() or [''])[0]
-    return ValueError(f'{path} is not a readable checkpoint of ours ({type(e).__name__}: {reason})')
+    return ValueError(f'{path} is not a readable checkpoint of ours ({type(e).__name__}: {reason}); use another')
 
 
 def rotate(path, keep):

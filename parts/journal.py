@@ -61,7 +61,7 @@ class Journal:
             if fcntl:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f'another run is writing to {self.out_dir}; wait, or choose another') from None
+            raise ValueError(f'another run is writing to {self.out_dir}; wait, or set --out_dir') from None
         if state:
             self.cut_back(step)
             with open(self.path('train.log'), encoding='utf-8') as f:
