@@ -53,7 +53,7 @@ def read(path, device='cpu'):
 def unreadable(path, e):
     """The error that says why path is not a checkpoint of ours."""
     reason = (str(e).strip().splitlines() or [''])[0]
-    return ValueError(f'{path} is not a readable checkpoint of ours ({type(e).__name__}: {reason}); use another')
+    return ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: {reason}); use another')
 
 
 def rotate(path, keep):
