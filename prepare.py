@@ -355,7 +355,7 @@ if dedup in ('minhash', 'simhash') and docs.keep.any():
         columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
     else:
         prints = docs.keys(0).tolist()
-        columns = copies.simhash_columns(prints, simhash_distance)
+        columns = copies.simhash_keys(prints, simhash_distance)
         close = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
         same = close if kind != 'preference' else lambda i, j: close(i, j) and alike(i, j)
     docs.drop_copies('near duplicates', 'near duplicate', left[copies.clusters(columns, same)])
