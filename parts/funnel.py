@@ -196,9 +196,9 @@ def card_md(card):
         '', 'Known skew:', '', *(f'- {sentence}' for sentence in card['skew'] or ['nothing stands out'])])
 
 
-def manifest(docs, which, val):
-    """{'train': [{'name', 'documents', 'bytes', 'sha256'}], 'val'}: the shards of records of a Corpus, which
-    documents are in them, bool (n,), and a Bin; and the SHA-256 of all those shards, one after the other."""
+def manifest(docs, which):
+    """{'train': [{'name', 'documents', 'bytes', 'sha256'}]}: the shards of records of a Corpus and which
+    documents are in them, bool (n,); and the SHA-256 of all those shards, one after the other."""
     shards, whole = [], hashlib.sha256()
     for i, base in enumerate(docs.bases):
         path, own = f'{base}.jsonl.gz', hashlib.sha256()
@@ -208,9 +208,7 @@ def manifest(docs, which, val):
                 whole.update(block)
         shards.append({'name': f'{i:05}.jsonl.gz', 'documents': int(which[docs.span(i)].sum()),
                        'bytes': os.path.getsize(path), 'sha256': own.hexdigest()})
-    val = {'name': os.path.basename(val.path), 'documents': val.documents,
-           'bytes': os.path.getsize(f'{val.path}.tmp'), 'sha256': val.sha256.hexdigest()}
-    return {'train': shards, 'val': [val]}, whole.hexdigest()
+    return {'train': shards}, whole.hexdigest()
 
 
 def listing(docs, in_val):
