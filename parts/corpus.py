@@ -1,7 +1,7 @@
 """
 A corpus on its way to the disk: documents by number, and files that are never half written.
 
-    docs = Corpus('data/x/.work', 'what the work depends on', funnel)
+    docs = Corpus('data/x/.work', 'what the work depends on', funnel, ['a source'])
     docs.write_shard(0, documents, funnel_of_shard)     # perhaps in another process
     docs.gather([0])
     docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
@@ -74,16 +74,17 @@ def state_of(config, ignored, files):
 # --- the documents ------------------------------------------------------------------------------------------
 class Corpus:
     """The documents that the stages kept, numbered in the order of their shards. Texts wait in a work folder,
-    compressed: a finished shard is never made again. In memory are about 50 bytes a document:
+    compressed: a finished shard is never made again. In memory are about 60 bytes a document:
 
     size        bytes of text, int64 (n,)
     exact       hash of the text, uint64 (n,): equal for copies
     split       hash that decides about training or validation, uint64 (n,)
     is_code     bool (n,)
     keep        bool (n,): False for what a later pass dropped
+    shard       the number of its shard, int64 (n,)
     first       the number of each shard's first document, and n, int64 (shards + 1,)"""
 
-    def __init__(self, folder, state, funnel, owners=()):
+    def __init__(self, folder, state, funnel, owners):
         """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the source
         of each shard. Several processes may begin with the same folder."""
         self.folder = folder
@@ -145,31 +146,18 @@ class Corpus:
                 break
         self.n_shards = len(rows) - 1
         self.first = np.cumsum([0, *map(len, rows[1:])])
+        self.shard = np.repeat(np.arange(self.n_shards), np.diff(self.first))
         self.ends = np.concatenate([np.cumsum(r['packed']) for r in rows])      # in the shard's file of texts
-
         rows = np.concatenate(rows)
-        self.packed = rows['packed'].copy()
-        self.size = rows['size'].copy()
-        self.exact = rows['exact'].copy()
-        self.split = rows['split'].copy()
-        self.is_code = rows['is_code'].copy()
+        for name in ROW.names:
+            setattr(self, name, rows[name].copy())
         self.keep = np.ones(len(rows), bool)
 
     def span(self, shard):
         return slice(self.first[shard], self.first[shard + 1])
 
-    def in_shards(self, shards):
-        """Which documents are in one of these shards, bool (n,)."""
-        which = np.zeros(len(self.keep), bool)
-        for shard in shards:
-            which[self.span(shard)] = True
-        return which
-
-    def shard_of(self, i):
-        return int(np.searchsorted(self.first, i, 'right')) - 1
-
     def text(self, i):
-        f = self.open_texts(self.shard_of(i))
+        f = self.open_texts(self.shard[i])
         f.seek(self.ends[i] - self.packed[i])
         return zlib.decompress(f.read(self.packed[i])).decode()
 
@@ -184,7 +172,7 @@ class Corpus:
             return json.load(f)
 
     def name(self, i):
-        shard = self.shard_of(i)
+        shard = self.shard[i]
         return self.about(shard)[i - self.first[shard]]['path']
 
     def keys(self, band):
@@ -237,7 +225,7 @@ class Corpus:
     def write_tokens(self, b, shards, which, n_tokens):
         """Write n_tokens of some shards' documents that are in which, bool (n,), to a Bin: whole passes, then
         documents in the order of their hashes; the last one is cut, but keeps its separator."""
-        own = which & self.in_shards(shards)
+        own = which & np.isin(self.shard, shards)
         passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
         for _ in range(passes):
             self.write_all(b, 'train', shards)
@@ -258,16 +246,14 @@ class Corpus:
 
     def drop(self, stage, reason, which):
         """Take documents out, by their numbers, and count them."""
-        if not self.keep.any():
-            return
         row = self.funnel.counters[f'stage {stage}']
         row.update({'docs_in': int(self.keep.sum()), 'bytes_in': int(self.size[self.keep].sum())})
         self.keep[which] = False
         row.update({'docs_out': int(self.keep.sum()), 'bytes_out': int(self.size[self.keep].sum())})
         if len(which):
             row[f'dropped {reason}'] += len(which)
-        for shard in np.searchsorted(self.first, which, 'right').tolist() if self.owners else ():
-            self.funnel.counters[f'source {self.owners[shard - 1]}'][reason] += 1
+        for shard in self.shard[which]:
+            self.funnel.counters[f'source {self.owners[shard]}'][reason] += 1
         for i in which[np.argsort(self.split[which])][:self.funnel.n_samples].tolist():
             self.funnel.sample(reason, int(self.split[i]), self.name(i), self.text(i))
 
@@ -279,8 +265,6 @@ class Corpus:
 
     def drop_copies(self, stage, reason, heads):
         """Keep the first document of each cluster. heads: its number, for each document that is left."""
-        if not self.keep.any():
-            return
         left = np.flatnonzero(self.keep)
         head, size = np.unique(heads, return_counts=True)
         largest = [i for i in np.argsort(-size, kind='stable')[:5].tolist() if size[i] > 1]
@@ -314,16 +298,9 @@ class Bin:
             self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
 
-    def check(self):
-        """Close the file and read the disk again: it must hold the bytes, and so the documents, of before."""
+    def close(self):
         with named(self.path):
             self.file.close()
-        again = hashlib.sha256()
-        with open(f'{self.path}.tmp', 'rb') as f:
-            while block := f.read(PIECE):
-                again.update(block)
-        if again.digest() != self.sha256.digest():
-            raise OSError(f'{self.path}.tmp is not what was written: is the disk full, or failing?')
 
 
 def publish(folder, contents, bins, read, bases=()):
@@ -344,8 +321,6 @@ def publish(folder, contents, bins, read, bases=()):
         for path in glob.glob(at(pattern)):
             if os.path.realpath(path) not in stay:
                 os.remove(path)
-    if os.path.isdir(at('shards')) and not os.listdir(at('shards')):
-        os.rmdir(at('shards'))
     for b in bins:
         os.replace(f'{b.path}.tmp', b.path)
     if bases:
