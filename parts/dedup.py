@@ -76,7 +76,8 @@ def union(fields):
     """The set of the shingles of several texts; the same words in another place are other shingles."""
     if len(fields) == 1:
         return fields[0]
-    return np.unique(np.concatenate([mix(found + np.uint64(i) * PRIME) for i, found in enumerate(fields)]))
+    places = np.arange(len(fields), dtype=np.uint64) * PRIME
+    return np.unique(np.concatenate([mix(found + place) for found, place in zip(fields, places)]))
 
 
 def alike(a, b, least):
@@ -148,8 +149,8 @@ def simhash(shingles):
 
 
 def simhash_keys(fingerprints, distance):
-    """Blocks of the bits of n ints, uint64 (distance + 1, n): who differs in `distance` bits shares one (Manku
-    2007)."""
+    """Blocks of the bits of n ints, uint64 (distance + 1, n): two that differ in `distance` bits share one
+    (Manku 2007)."""
     cuts = [64 * i // (distance + 1) for i in range(distance + 2)]
     columns = [[(f >> a) % (1 << (b - a)) for f in fingerprints] for a, b in zip(cuts, cuts[1:])]
     return np.array(columns, np.uint64)

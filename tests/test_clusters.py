@@ -134,7 +134,8 @@ def test_simhash_finds_what_its_angle_allows_which_is_little(files):
     for similarity in (0.9, 0.98, 0.995):
         sets = [shingles(text) for text in files + [edit(text, rng, similarity) for text in files]]
         prints = [simhash(s) for s in sets]
-        found = clusters(simhash_keys(prints, 3), lambda i, j, prints=prints: (prints[i] ^ prints[j]).bit_count() <= 3)
+        found = clusters(simhash_keys(prints, 3),
+                         lambda i, j, prints=prints: (prints[i] ^ prints[j]).bit_count() <= 3)
         recall[similarity] = (found[n:] == found[:n]).mean()
         expected = []
         for a, b in zip(sets[:n], sets[n:]):
