@@ -153,7 +153,7 @@ def read_records(path, longest=1 << 30):
 
 
 def values_over_lines(f):
-    """The records of a file that is a list, or one object of several lines; None if it has a record a line."""
+    """The records of a file that is a list, or an object of several lines; None if it has a record a line."""
     first = f.readline(1000).removeprefix(codecs.BOM_UTF8).strip()
     f.seek(0)
     if first.startswith(b'['):
