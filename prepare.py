@@ -20,7 +20,7 @@ and report.json; for --kind=sft and preference, train.jsonl and val.jsonl instea
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
-import functools, json, math, sys, time
+import functools, json, math, os, sys, time
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
@@ -316,8 +316,8 @@ def clean_shard(i):
         fetched = files.fetch_all(shards[i]['files'])
         account = funnel.Funnel(audit)
         docs.write_shard(i, kept_documents(shards[i], account), account)
-        if not keep_downloads:
-            files.remove(fetched)
+        for path in fetched if not keep_downloads else ():
+            os.remove(path)
     return i
 
 

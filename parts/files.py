@@ -122,11 +122,6 @@ def fetch_all(some):
     return [fetch(file['url'], file['sha256'], file['path']) for file in some if 'url' in file]
 
 
-def remove(paths):
-    for path in paths:
-        os.remove(path)
-
-
 def fetch(url, sha256, path):
     """Fetch a file, unless it is there; returns its path. A transfer that broke off is continued. The file
     gets its name only when its checksum is right; OSError if it never comes or is another file."""
