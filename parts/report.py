@@ -85,13 +85,13 @@ def main():
              '--replay=1 keeps most of it.']
     head = ['# quickstart', '', *table(stages), '', *(f'{note}\n' for note in notes),
             '![dashboard](dashboard.png)', '', '## Answers']
+    text = '\n'.join([*head, *answers(), ''])
+    print(text)
     with open('out/quickstart/REPORT.md', 'w', encoding='utf-8') as f:
-        f.write('\n'.join([*head, *answers(), '']))
+        f.write(text)
     with open('out/quickstart/report.json', 'w', encoding='utf-8') as f:
         json.dump({'stages': stages, 'reward_accuracy': accuracy, 'untrained_bpb': untrained,
                    'minutes': minutes, 'machine': machine}, f, indent=1)
-    with open('out/quickstart/REPORT.md', encoding='utf-8') as f:
-        print(f.read())
 
 
 if __name__ == '__main__':
