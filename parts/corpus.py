@@ -321,6 +321,8 @@ def publish(folder, contents, bins, read, bases=()):
         for path in glob.glob(at(pattern)):
             if os.path.realpath(path) not in stay:
                 os.remove(path)
+    if os.path.isdir(at('shards')) and not os.listdir(at('shards')):
+        os.rmdir(at('shards'))
     for b in bins:
         os.replace(f'{b.path}.tmp', b.path)
     if bases:
