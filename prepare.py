@@ -358,7 +358,7 @@ if dedup in ('minhash', 'simhash') and docs.keep.any():
         columns = copies.simhash_keys(prints, simhash_distance)
         close = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
         same = close if kind != 'preference' else lambda i, j: close(i, j) and alike(i, j)
-    docs.drop_copies('near duplicates', 'near duplicate', left[copies.clusters(columns, same)])
+    docs.drop_copies('near duplicates', 'near duplicate', copies.clusters(columns, same))
 
 # --- the tokenizer: trained on training documents only ------------------------------------------------------
 train, val = docs.keep & ~in_val, docs.keep & in_val

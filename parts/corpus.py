@@ -258,14 +258,14 @@ class Corpus:
             self.funnel.sample(reason, int(self.split[i]), self.name(i), self.text(i))
 
     def exact_copies(self):
-        """For each document that is left, the number of the first one with the same hash."""
-        left = np.flatnonzero(self.keep)
-        _, first, which = np.unique(self.exact[left], return_index=True, return_inverse=True)
-        return left[first[which]]
+        """For each document that is left, where among them the first one with the same hash is."""
+        _, first, which = np.unique(self.exact[self.keep], return_index=True, return_inverse=True)
+        return first[which]
 
     def drop_copies(self, stage, reason, heads):
-        """Keep the first document of each cluster. heads: its number, for each document that is left."""
+        """Keep the first document of each cluster. heads: where it is, for each document that is left."""
         left = np.flatnonzero(self.keep)
+        heads = left[heads]
         head, size = np.unique(heads, return_counts=True)
         largest = [i for i in np.argsort(-size, kind='stable')[:5].tolist() if size[i] > 1]
         sizes = collections.Counter(size[size > 1].tolist())

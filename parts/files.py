@@ -87,8 +87,7 @@ def shards(sources, folder, hub, dataset):
     for name, value in sources.items():
         well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
         weight = value[1] if well_formed else -1
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if weight is not None and not (number and 0 < weight < math.inf):
+        if weight is not None and not (type(weight) in (int, float) and 0 < weight < math.inf):
             raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight a "
                              'positive number or None')
         if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', str(name)) or not isinstance(name, str):
