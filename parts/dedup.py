@@ -12,14 +12,14 @@ that agree in all rows of a band, with probability 1 - (1 - J^rows)^bands, are c
 
 Copy this file alone: it needs numpy.
 """
-import array, functools
+import array, functools, re
 import numpy as np
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)       # 2^64 / golden ratio, odd
 INVERSE = np.uint64(pow(int(PRIME), -1, 2 ** 64))
 # a byte -> 0 if it separates words, else itself in lower case: [A-Za-z0-9_] and all that is not ASCII
-WORD_BYTES = np.array([ord(chr(b).lower()) if b < 128 and (chr(b).isalnum() or b == 95) else b * (b >= 128)
-                       for b in range(256)], dtype=np.uint8)
+WORD_BYTES = re.sub(rb'[^0-9a-z_\x80-\xff]', b'\0', bytes(range(256)).lower())
+WORD_BYTES = np.frombuffer(WORD_BYTES, np.uint8)
 
 
 def mix(h):
