@@ -107,14 +107,14 @@ def split_words(tokenizer, top):
 
 
 # --- the report ---------------------------------------------------------------------------------------------
-def report(tokenizer, documents, printable, others):
+def report(tokenizer, documents, printable, others=None):
     """Text to print. documents: [{'text'}], perhaps with what labels() takes. printable: bytes -> str, to
     show a token. others: {name: tokenizer or None} to compare with."""
     documents = [d for d in documents if d['text']]
     texts = [d['text'] for d in documents]
     if not texts:
         raise ValueError('there is no text to report on')
-    tokenizers = {'this': tokenizer, **{name: t for name, t in others.items() if t}}
+    tokenizers = {'this': tokenizer} | {name: t for name, t in (others or {}).items() if t}
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
 
     def shown(name, text, between):
