@@ -8,7 +8,8 @@ A corpus on its way to the disk: documents by number, and files that are never h
 
 Copy this file alone: it needs numpy.
 """
-import atexit, collections, contextlib, functools, glob, gzip, hashlib, json, os, platform, shutil, zlib
+import atexit, collections, contextlib, functools, glob, gzip, hashlib
+import json, os, pathlib, platform, shutil, zlib
 import numpy as np
 
 PIECE = 16_000_000              # bytes or tokens held in memory at once
@@ -40,8 +41,7 @@ def new_file(path, mode='wb', **settings):
             yield f
         os.replace(part, path)
     finally:
-        if os.path.exists(part):
-            os.remove(part)
+        pathlib.Path(part).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -96,25 +96,22 @@ class Corpus:
         settings = f'{folder}/settings'
         os.makedirs(os.path.dirname(folder) or '.', exist_ok=True)
         with alone(os.path.dirname(folder) or '.'):
-            if os.path.exists(settings):
-                with open(settings, encoding='utf-8') as f:
-                    if f.read() == state:
-                        return
+            if os.path.exists(settings) and pathlib.Path(settings).read_text('utf-8') == state:
+                return
             self.forget()
             os.makedirs(folder)
             write_file(settings, state)
 
     def forget(self):
         """Throw the work away; first settings, without which a folder is never used again."""
-        if os.path.exists(f'{self.folder}/settings'):
-            os.remove(f'{self.folder}/settings')
+        pathlib.Path(self.folder, 'settings').unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, shard, ending):
-        return f'{self.folder}/{shard:05}.{ending}'
+        return pathlib.Path(self.folder, f'{shard:05}.{ending}')
 
     def has_shard(self, shard):
-        return os.path.exists(self.path(shard, 'json'))         # which is written last
+        return self.path(shard, 'json').exists()                # which is written last
 
     def write_shard(self, shard, documents, funnel):
         """Store a shard. documents: dicts of data (the text as UTF-8), about (its path and more), size,
@@ -139,8 +136,7 @@ class Corpus:
         """Take in shards 0, 1, 2, ... as they are finished, until there are enough documents (0: all)."""
         rows = [np.zeros(0, ROW)]
         for shard in shards:
-            with open(self.path(shard, 'json'), encoding='utf-8') as f:
-                self.funnel.add(**json.load(f))
+            self.funnel.add(**json.loads(self.path(shard, 'json').read_bytes()))
             rows.append(np.load(self.path(shard, 'rows.npy')))
             if 0 < enough <= sum(map(len, rows)):
                 break
@@ -168,8 +164,7 @@ class Corpus:
 
     def about(self, shard):
         """What is known of each document of a shard: [{'path', 'source', perhaps 'licence' and 'url'}]."""
-        with open(self.path(shard, 'about.json'), encoding='utf-8') as f:
-            return json.load(f)
+        return json.loads(self.path(shard, 'about.json').read_bytes())
 
     def name(self, i):
         shard = self.shard[i]
@@ -247,9 +242,10 @@ class Corpus:
     def drop(self, stage, reason, which):
         """Take documents out, by their numbers, and count them."""
         row = self.funnel.counters[f'stage {stage}']
-        row.update({'docs_in': int(self.keep.sum()), 'bytes_in': int(self.size[self.keep].sum())})
-        self.keep[which] = False
-        row.update({'docs_out': int(self.keep.sum()), 'bytes_out': int(self.size[self.keep].sum())})
+        for side in ('in', 'out'):
+            row[f'docs_{side}'] += int(self.keep.sum())
+            row[f'bytes_{side}'] += int(self.size[self.keep].sum())
+            self.keep[which] = False
         if len(which):
             row[f'dropped {reason}'] += len(which)
         for shard in self.shard[which]:
@@ -286,7 +282,7 @@ class Bin:
         self.sha256 = hashlib.sha256()
         self.items = self.written = 0       # a document that is repeated counts each time
         self.documents = self.bytes = 0     # each once
-        atexit.register(lambda: os.path.exists(f'{path}.tmp') and os.remove(f'{path}.tmp'))
+        atexit.register(pathlib.Path(f'{path}.tmp').unlink, missing_ok=True)
 
     def write(self, data):
         """data: an array of ids or bytes, also a memory map."""
@@ -310,9 +306,7 @@ def publish(folder, contents, bins, read, bases=()):
     at = functools.partial(os.path.join, folder)
     for name, text in contents.items():
         write_file(at(f'{name}.new'), text)
-    if os.path.exists(at('meta.json')):
-        os.remove(at('meta.json'))
-
+    pathlib.Path(at('meta.json')).unlink(missing_ok=True)
     stay = [b.path for b in bins]
     if not bases:
         stay += [file['path'] for file in read]
