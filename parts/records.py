@@ -7,14 +7,13 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
 
 Copy this file alone: it needs numpy.
 """
-import gzip, hashlib, json, os
+import gzip, hashlib, json, os, pathlib
 import numpy as np
 
 
 def digest(path):
     """The SHA-256 of a file, as text."""
-    with open(path, 'rb') as f:
-        return hashlib.sha256(f.read()).hexdigest()
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def read_jsonl(path, convert, advice):
