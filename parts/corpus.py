@@ -96,7 +96,7 @@ class Corpus:
         settings = f'{folder}/settings'
         os.makedirs(os.path.dirname(folder) or '.', exist_ok=True)
         with alone(os.path.dirname(folder) or '.'):
-            if os.path.exists(settings) and pathlib.Path(settings).read_text('utf-8') == state:
+            if os.path.exists(settings) and pathlib.Path(settings).read_text(encoding='utf-8') == state:
                 return
             self.forget()
             os.makedirs(folder)

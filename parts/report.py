@@ -28,7 +28,7 @@ def stage(name, folder):
     tasks = read_json(f'{folder}/eval.json')['tasks']
     loss, split = tasks['loss']['trained'], tasks['problems']['by_split']
     new = split['variation']
-    log = pathlib.Path(folder, 'train.log').read_text('utf-8')
+    log = pathlib.Path(folder, 'train.log').read_text(encoding='utf-8')
     minutes = re.findall(r'^done in ([\d.]+) minutes', log, re.M)
     return {'name': name, 'val_bpb': loss['bits_per_byte'], 'val_nats': loss['nats'],
             'parse_rate': new['parse_rate'], 'pass@1': new['pass@1'], 'pass@8': new['pass@8'],
@@ -86,10 +86,10 @@ def main():
             '![dashboard](dashboard.png)', '', '## Answers']
     text = '\n'.join([*head, *answers(), ''])
     print(text)
-    pathlib.Path('out/quickstart/REPORT.md').write_text(text, 'utf-8')
+    pathlib.Path('out/quickstart/REPORT.md').write_text(text, encoding='utf-8')
     report = {'stages': stages, 'reward_accuracy': accuracy, 'untrained_bpb': untrained, 'minutes': minutes,
               'machine': machine}
-    pathlib.Path('out/quickstart/report.json').write_text(json.dumps(report, indent=1), 'utf-8')
+    pathlib.Path('out/quickstart/report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 
 if __name__ == '__main__':
