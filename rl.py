@@ -1,0 +1,442 @@
+"""
+Reinforcement learning: a model that answers, and a reward for each answer -> a model that earns more.
+
+    python rl.py --init_from=out/sft --allow_code_execution=True        # problems of parts/problems.py, run
+    python rl.py --init_from=out/sft --reward=gsm8k.jsonl               # lines of {"prompt", "answer"}
+    python rl.py --init_from=out/sft --reward=mine.py                   # prompts(), reward(prompt, completion)
+    python rl.py --init_from=resume --out_dir=out/rl --allow_code_execution=True        # bit for bit
+
+Reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir as they do. Copy this file with
+configurator.py, model.py, tokenizer.py and parts/.
+
+The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
+    grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
+so we train on each answer as on a demonstration, with its reward as the weight. Any baseline b that does not
+depend on a can be subtracted: E[b grad log p(a)] = b grad 1 = 0. It removes noise. Our b is the mean reward of
+num_samples answers to the same prompt (GRPO, arXiv:2402.03300); R - b is the advantage. PPO's critic
+(1707.06347) is a second model that predicts b at each token: better credit in long answers, twice the memory.
+With updates > 1 the policy is no longer the one that wrote the answers. Each token then counts by its ratio
+p_now / p_then, clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the
+model's own new mistakes are the data, and the reward must judge whatever it writes.
+
+You should see reward and val_reward rise, entropy fall slowly, clip_fraction near 0, and `informative`, the
+share of prompts whose answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse:
+entropy and informative fall to 0, all answers are the same; lower the rate. A hacked reward: it rises while
+samples.txt gets worse or length runs away; mend it, or hold the model with kl_coef. Nothing learned: reward
+and val_reward only scatter, as they must with --reward=random.
+"""
+import concurrent.futures, functools, hashlib, math, os, sys, time
+import numpy as np
+import torch
+from configurator import configure, show
+from model import IGNORE, load_checkpoint, save_checkpoint
+from parts import checkpoint, grading, journal, machine, optim, rollouts, sandbox
+from tokenizer import Tokenizer
+
+# --- settings -----------------------------------------------------------------------------------------------
+# files
+init_from = 'out/sft'           # the folder of the model to start from; or resume: continue in out_dir
+out_dir = 'out/rl'              # where the run writes
+overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
+# the reward
+reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
+held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
+n_problems = 2000               # >= 1: of parts/problems.py, where reward is problems or random
+problems_seed = 1               # >= 0: other problems than the demonstrations of seed 0
+allow_code_execution = False    # True: run here what the model wrote; read the top of parts/sandbox.py first
+timeout = 3.0                   # > 0: seconds for a program, or for a call of reward()
+bad_reward = 'stop'             # stop | zero: what to do when reward() raises, hangs or returns no number
+# sampling
+num_samples = 8                 # >= 2: answers to a prompt
+max_new_tokens = 64             # >= 1: tokens of an answer
+temperature = 1.0               # > 0: of the policy, in sampling and in training
+slots = 64                      # >= 1: answers written at a time, on each device; speed and memory only
+rounds = 1                      # >= 1: more = draw new prompts, up to so often, while too few are informative
+# optimisation
+max_steps = 100                 # >= 1: updates
+batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
+micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all; lower saves memory
+updates = 1                     # >= 1: updates with the same answers
+scale = False                   # divide advantages by the deviation of their group: see advantages()
+clip_low = 0.2                  # [0, 1]: the ratio counts down to 1 - clip_low
+clip_high = 0.2                 # >= 0: and up to 1 + clip_high; 0.28 keeps more variety (arXiv:2503.14476)
+kl_coef = 0.0                   # >= 0: pull towards the starting model, which is then kept in memory, too
+optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
+learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
+min_lr = 2e-5                   # >= 0: where the schedule ends
+warmup_steps = 5                # >= 0: linear rise
+weight_decay = 0.0              # >= 0: of matrices only
+beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
+beta2 = 0.95                    # [0, 1): and of the mean square
+grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
+# watching
+log_interval = 1                # >= 1: steps
+eval_interval = 20              # >= 1: steps; also before the first and after the last
+eval_prompts = 200              # >= 1: held-out prompts, always the same, answered greedily
+save_interval = 20              # >= 1: steps
+show_batch: int | None = None   # >= 0: print this step's prompts with answers and rewards, train nothing
+plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
+# machine
+device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
+grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
+seed = 1337                     # [0, 2**32)
+config = configure(globals())
+config['stage'] = 'rl'          # so eval.py will ask this model in conversations
+for name in ('eval_interval', 'save_interval', 'max_steps'):        # between updates, answers would be lost
+    if config[name] % updates:
+        raise ValueError(f'{name}={config[name]} must be a multiple of updates={updates}')
+
+# --- setup: same text in train.py, sft.py, dpo.py ---
+rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
+main_process = rank == 0
+device, dtype = machine.choose(device, dtype, local_rank)
+autocast = machine.autocast(device, dtype)
+scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
+per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
+oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
+last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
+log = journal.Journal(out_dir, main_process)
+machine.join(device)
+# --- end setup ---
+
+
+# --- the loss -----------------------------------------------------------------------------------------------
+def advantages(rewards, scale=False):
+    """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the mean of the
+    group. If all rewards of a group are equal, exactly 0. advantages([[1, 0, 0, 1]]) is [[.5, -.5, -.5, .5]].
+
+    scale divides by the group's standard deviation, as GRPO does (arXiv:2402.03300). This biases the
+    objective: a group with one right answer of 8 has deviation 0.33, one with four 0.5, so very easy and very
+    hard prompts count more than those in between (Dr. GRPO, 2503.20783)."""
+    rewards = rewards.double()
+    centred = rewards - rewards.mean(1, keepdim=True)
+    if scale:
+        centred = centred / rewards.std(1, correction=0, keepdim=True)
+    equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)              # (P, 1)
+    return centred.masked_fill(equal, 0.0).float()
+
+
+def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_high=0.2, ref_log_probs=None,
+                kl_coef=0.0):
+    """Losses, ratios and KL of each token, float32 (N, T), all 0 where the mask is 0.
+
+    log_probs, old_log_probs, ref_log_probs, float32 (N, T): log p of each token now, when it was sampled, and
+    under the model of the start. advantages (N,). mask (N, T): 1 at the tokens of the answers.
+    With ratio = p / p_old, a token's loss is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A): PPO,
+    Schulman et al. 2017, arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476. When an answer is
+    better than its group, A > 0, a ratio above 1 + clip_high earns nothing more, so its gradient is 0. Below
+    1 - clip_low the same holds for A < 0. kl_coef adds an estimate of KL(p | p_ref) that is never negative
+    and has no bias: p_ref / p - 1 - log(p_ref / p) (k3, Schulman 2020)."""
+    mask = mask.bool()
+    moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # exp is finite
+    ratios = moved.exp()                                                                # (N, T)
+    weight = advantages.float()[:, None]                                                # (N, 1)
+    losses = -torch.minimum(ratios * weight, ratios.clamp(1 - clip_low, 1 + clip_high) * weight)
+    kl = torch.zeros_like(losses)
+    if ref_log_probs is not None:
+        back = torch.where(mask, ref_log_probs.float() - log_probs.float(), 0.0).clamp(max=80)
+        kl = back.exp() - 1 - back
+        losses = losses + kl_coef * kl
+    return losses * mask, ratios.detach() * mask, kl.detach() * mask
+
+
+# --- model --------------------------------------------------------------------------------------------------
+load = functools.partial(load_checkpoint, device=device)
+model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
+if tokenizer.vocab_size > model.config.vocab_size:
+    raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
+                     f'sft.py --init_from={init_from}')
+model = model.like(dropout=0.0)         # or the policy that samples and the one that is trained would differ
+model.grad_checkpoint = grad_checkpoint
+pad = tokenizer.special.get('<|pad|>', 0)
+if plan:
+    from parts import planner
+    planner.show(plan, config, vars(model.config), 'rl')
+    sys.exit()
+
+
+# --- the tasks: prompts, and the reward of an answer --------------------------------------------------------
+def tasks_of(reward, n_problems, problems_seed, split):
+    """A list of tasks. Each has messages, the prompt as a conversation, and one of: tests, Python that runs
+    after the answer's code (with entry_point, they define check(candidate)); answer, a text whose last number
+    must be the answer's; reward, a function of the answer."""
+    if reward in ('problems', 'random'):
+        from parts import problems
+        found = problems.problems(n_problems, problems_seed, split)
+        return [{'messages': problems.to_messages(p)[:1], 'tests': p['test'], 'entry_point': p['entry_point']}
+                for p in found]
+    if reward.endswith('.py'):
+        return grading.tasks_of_file(reward)
+    from parts import records
+    return records.read_jsonl(reward, grading.task_of, 'a line has "prompt", and "tests" or "answer"')
+
+
+tasks = tasks_of(reward, n_problems, problems_seed, 'train')
+if held_out or reward in ('problems', 'random'):
+    exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')
+    if reward == 'random':      # a coin is tossed for each answer; the exam is judged
+        tasks = [{'messages': task['messages']} for task in tasks]
+else:
+    exam = tasks[::10]
+    tasks = [task for i, task in enumerate(tasks) if i % 10]
+for task in tasks + exam:
+    task['ids'] = tokenizer.render(task['messages'], add_generation_prompt=True)[0]
+longest = model.config.block_size - max_new_tokens
+n_long = sum(len(task['ids']) > longest for task in tasks)
+tasks = [task for task in tasks if len(task['ids']) <= longest]
+exam = [task for task in exam if len(task['ids']) <= longest][:eval_prompts]
+if not tasks or not exam:
+    raise ValueError(f'{reward=} leaves {len(tasks)} prompts to train on and {len(exam)} to evaluate on, of at '
+                     f'most {longest} tokens each; give more prompts, or lower --max_new_tokens')
+if any('tests' in task for task in tasks + exam) and not allow_code_execution:
+    raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
+                     'parts/sandbox.py, then give --allow_code_execution=True')
+digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdigest()
+
+
+# --- answers and their rewards ------------------------------------------------------------------------------
+judges = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
+
+
+@functools.lru_cache(10_000)
+def verdict(program, tests, entry_point):
+    """The future Result of a program, which runs while others are still being written; equal ones run once."""
+    return judges.submit(sandbox.run_code, program, tests, entry_point, timeout)
+
+
+def answers_to(asked, noise, temperature):
+    """An Answer to each task of `asked`, with text and reward; the seconds of writing, and of waiting for
+    judges. noise: float64 (len(asked), max_new_tokens + 1); the last column is the coin of reward=random."""
+    began = time.time()
+    answers = []
+    prompts = [task['ids'] for task in asked]
+    with autocast:
+        for a in rollouts.rollouts(model, prompts, noise[:, :-1], tokenizer.stop, slots, temperature):
+            a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
+            if 'tests' in asked[a.row]:
+                a.verdict = verdict(grading.code_in(a.text), asked[a.row]['tests'], asked[a.row]['entry_point'])
+            answers.append(a)
+    wrote = time.time()
+    answers.sort(key=lambda a: a.row)
+    for a, task in zip(answers, asked):
+        a.reward = reward_of(a, task, noise[a.row, -1])
+    return answers, wrote - began, time.time() - wrote
+
+
+def reward_of(answer, task, coin):
+    if 'answer' in task:
+        return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
+    if 'reward' in task:
+        return grading.paid(task['reward'], answer.text, timeout, bad_reward == 'zero')
+    if 'tests' not in task:
+        return float(coin < 0.5)
+    result = answer.verdict.result()
+    if result.outcome == 'infrastructure':
+        raise ValueError(f'a program could not be judged: {result.message}; the machine failed, not the model')
+    return float(result.outcome == 'passed')
+
+
+def figures_of(answers):
+    """Means over the answers of all processes."""
+    table = [[1, a.reward, a.reward >= 1, len(a.ids), not a.ended] for a in answers]
+    n, *sums = machine.all_sum(*np.sum(table or [[0] * 5], 0, dtype=float))
+    return {name: total / n for name, total in zip(('reward', 'pass_rate', 'length', 'truncated'), sums)}
+
+
+def informative(group):
+    return len({answer.reward for answer in group}) > 1
+
+
+def new_groups(number):
+    """This process's groups of num_samples answers to a prompt, and figures of all processes. With rounds > 1,
+    only informative groups are kept, of as many draws as it takes to find batch_size of them."""
+    groups, seconds = [], np.zeros(2)
+    for draw in range(number * rounds, number * rounds + rounds):
+        mine = rollouts.draw(draw, batch_size, len(tasks), seed)[rank * per_rank:(rank + 1) * per_rank]
+        rows = range(rank * per_rank * num_samples, (rank + 1) * per_rank * num_samples)
+        noise = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)
+        found, *spent = answers_to([tasks[j] for j in mine for _ in range(num_samples)], noise, temperature)
+        groups += [found[i:i + num_samples] for i in range(0, len(found), num_samples)]
+        seconds += spent
+        n_informative, n_groups = machine.all_sum(sum(map(informative, groups)), len(groups))
+        if n_informative >= batch_size:
+            break
+    figures = figures_of(sum(groups, []))
+    figures |= {'informative': n_informative / n_groups, 'sample_s': seconds[0], 'score_s': seconds[1]}
+    if rounds > 1:              # a process without any keeps one that teaches nothing: all take part in a step
+        groups = [group for group in groups if informative(group)] or groups[:1]
+    return groups, figures
+
+
+def evaluate():
+    """Means over greedy answers to the held-out prompts, and the first three answers, as text."""
+    mine = exam[rank::world]
+    found = answers_to(mine, np.zeros((len(mine), max_new_tokens + 1)), 0.0)[0]
+    shown = [f'{tokenizer.decode(a.prompt + a.ids)}\n[reward {a.reward:g}]' for a in found[:3]]
+    return {f'val_{name}': value for name, value in figures_of(found).items()}, '\n\n'.join(shown)
+
+
+def save(path, **more):
+    save_checkpoint(path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash, config=config,
+                    **more)
+
+
+if show_batch is not None:
+    for group in new_groups(show_batch // updates)[0]:
+        print(f'--- {tokenizer.decode(group[0].prompt)}')
+        for a in group:
+            print(f'[reward {a.reward:g}] {a.text}')
+    sys.exit()
+
+# --- optimizer, resume --------------------------------------------------------------------------------------
+step, best_val = 0, -math.inf
+policy = rollouts.Policy(model, temperature, IGNORE)
+optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
+warmup_steps = min(warmup_steps, max_steps)
+optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
+if state:
+    checkpoint.same_data(last_path, state.get('tasks'), f'reward={reward}', digest, out_dir)
+    checkpoint.must_agree(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
+    config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
+    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
+    scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
+    step, best_val = state['step'], state['best_val']
+reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE) if kl_coef else None
+net = machine.wrap(policy, 'ddp', device)
+
+
+# --- schedule: same text in train.py, sft.py, dpo.py ---
+def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
+    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
+    last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
+    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
+    stays at the top and falls linearly in the last decay_steps (arXiv:2404.06395)."""
+    if step < warmup_steps:
+        return learning_rate * (step + 1) / warmup_steps
+    if schedule == 'wsd':
+        t = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))      # 0, then 0 .. 1
+        return learning_rate - (learning_rate - min_lr) * t
+    t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
+    return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
+# --- end schedule ---
+
+# --- the banner: what is about to happen --------------------------------------------------------------------
+log.begin(config, init_from == 'resume', step)
+if main_process:
+    tokenizer.save(log.path('tokenizer.json'))
+log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
+show(config, log.say)
+log.changes(state.get('config', {}), config)
+log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
+log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; too long: {n_long}')
+log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
+        f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts at once; {device}, {dtype}')
+
+# --- the loop -----------------------------------------------------------------------------------------------
+watch = optim.Guard(state, scaler)
+probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
+first_step = step
+silent = state.get('silent', 0)           # batches in a row without an informative group
+stopping = False                # on Ctrl-C or SIGTERM
+timer = journal.Timer()
+model.train()
+while True:
+    # 1. once in a while: evaluate. A resumed run has already evaluated its first step
+    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0):
+        with timer.pause('eval'):
+            figures, said = evaluate()
+            log.evaluation(step, max_steps, figures)
+            if main_process:
+                log.say(f'--- step {step}, val_reward {figures["val_reward"]:.4f}\n{said}\n', 'samples.txt')
+            if step and figures['val_reward'] > best_val:
+                best_val = figures['val_reward']
+                if main_process:
+                    save(log.path('best.pt'))
+
+    # 2. once in a while: save. Leave when all is done or someone asked to stop
+    leaving = step == max_steps or stopping and step % updates == 0
+    if (step % save_interval == 0 or leaving) and step > first_step:
+        with timer.pause('save'):
+            if main_process:
+                save(f'{last_path}.new', tasks=digest, optimizers=optim.states(optimizers),
+                     scaler=scaler.state_dict(), silent=silent, **watch.state())
+                checkpoint.rotate(last_path, keep=2)
+    if leaving:
+        break
+
+    # 3. new answers, written by the policy as it is now
+    if step % updates == 0:
+        groups, figures = new_groups(step // updates)
+        rewards = torch.tensor([[answer.reward for answer in group] for group in groups])       # (P, G)
+        weights = advantages(rewards, scale).to(device)                                         # (P, G)
+        silent = 0 if figures['informative'] else silent + 1
+        if silent % 10 == 9:
+            log.note(step, 'silent', 'no prompt of the last 10 batches had answers of different reward, so '
+                     f'nothing was learned; the mean reward is {figures["reward"]:.3g}: near 0 the prompts are '
+                     'too hard (more SFT, easier ones), near 1 too easy; more num_samples find more')
+
+    # 4. the gradient of the mean loss over all tokens of all answers: not of a mean per answer, which would
+    # make long wrong answers cheap (arXiv:2503.20783)
+    began = time.time()
+    lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
+    optim.set_lr(optimizers, lr)
+    parts = [slice(i, i + micro_batch_size) for i in range(0, len(groups), micro_batch_size)]
+    n_all = machine.all_sum(sum(len(answer.ids) for answer in sum(groups, [])))[0]
+    loss_sum = 0.0
+    sums = torch.zeros(3, device=device)                            # entropy, KL, clipped tokens
+    for i, part in enumerate(parts):
+        x, y, old = machine.to_device(rollouts.collate(sum(groups[part], []), pad, IGNORE), device)
+        with machine.sync_if(net, i == len(parts) - 1), oom_advice:
+            with autocast:
+                log_probs, entropy = net(x, y)                                                  # (N, T) each
+            with torch.no_grad(), autocast:
+                ref = reference(x, y)[0] if reference else None
+            losses, ratios, kl = policy_loss(log_probs, old, weights[part].flatten(), y != IGNORE, clip_low,
+                                             clip_high, ref, kl_coef)
+            # this part's share of the mean; times world, because DDP divides the sum over processes by it
+            scaler.scale(losses.sum() / n_all * world).backward()
+        loss_sum += losses.detach().sum()
+        clipped = (y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))
+        sums += torch.stack([entropy.sum(), kl.sum(), clipped.sum()])
+
+    # --- clip and step: same text in train.py, sft.py, dpo.py ---
+    for o in optimizers:
+        scaler.unscale_(o)
+    norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
+    loss_sum, votes = machine.all_sum(float(loss_sum), machine.stop_asked())
+    stopping = votes > 0        # all processes together, or those who stay would wait for ever
+    loss = loss_sum / n_all     # of the whole global batch
+    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
+    event, text = watch.judge(step, loss, norm)
+    if event:
+        log.note(step, event, text)
+        watch.give_up(step, text, last_path)
+    before = probe.clone() if logging else None
+    if event != 'skip':         # an update that is not finite never reaches the weights
+        for o in optimizers:
+            scaler.step(o)
+    scaler.update()
+    for o in optimizers:
+        o.zero_grad(set_to_none=True)
+    # --- end clip and step ---
+    step += 1
+    timer.step(int(n_all))
+    figures['train_s'] = time.time() - began
+    entropy, kl, clipped = (total / n_all for total in machine.all_sum(*sums.tolist()))
+
+    # 5. log
+    if logging:
+        dt = timer.per_step()
+        log.say(f'step {step:>6}/{max_steps} | reward: {figures["reward"]:.3f} | informative: '
+                f'{figures["informative"]:.2f} | entropy: {entropy:.3f} | length: {figures["length"]:.1f} | '
+                f'lr: {lr:.2e} | gnorm: {norm:.2f} | {dt:.1f} s | eta {journal.clock(dt * (max_steps - step))}')
+        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(), entropy=entropy,
+                    kl=kl if kl_coef else None, clip_fraction=clipped, **figures,
+                    update_ratio=optim.change(before, probe), skipped=watch.skipped,
+                    memory_mb=journal.memory_mb(device), **timer.shares())
+        timer.restart()
+
+# --- summary ------------------------------------------------------------------------------------------------
+log.end(step, max_steps, timer.minutes(), best_val, f'python sample.py --ckpt={out_dir} --chat=True')
+machine.leave()
