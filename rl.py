@@ -1,23 +1,23 @@
 """
 Reinforcement learning: a model that answers, and a reward for each answer -> a model that earns more.
 
-    python rl.py --init_from=out/sft --allow_code_execution=True        # problems of parts/problems.py, run
-    python rl.py --init_from=out/sft --reward=gsm8k.jsonl               # lines of {"prompt", "answer"}
-    python rl.py --init_from=out/sft --reward=mine.py                   # prompts(), reward(prompt, completion)
-    python rl.py --init_from=resume --out_dir=out/rl --allow_code_execution=True        # bit for bit
+    python rl.py --init_from=out/sft --allow_code_execution=True    # problems of parts/problems.py, run
+    python rl.py --init_from=out/sft --reward=gsm8k.jsonl           # lines of {"prompt", "answer"}
+    python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
+    python rl.py --init_from=resume --out_dir=out/rl --allow_code_execution=True    # resumes, bit for bit
 
 Reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir as they do. Copy this file with
 configurator.py, model.py, tokenizer.py and parts/.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
-so we train on each answer as on a demonstration, with its reward as the weight. Any baseline b that does not
-depend on a can be subtracted: E[b grad log p(a)] = b grad 1 = 0. It removes noise. Our b is the mean reward of
-num_samples answers to the same prompt (GRPO, arXiv:2402.03300); R - b is the advantage. PPO's critic
-(1707.06347) is a second model that predicts b at each token: better credit in long answers, twice the memory.
-With updates > 1 the policy is no longer the one that wrote the answers. Each token then counts by its ratio
-p_now / p_then, clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the
-model's own new mistakes are the data, and the reward must judge whatever it writes.
+so we train on each answer as on a demonstration, with its reward as the weight. A baseline b that does not
+depend on a can be subtracted, because E[b grad log p(a)] = b grad 1 = 0. It removes noise. Our b is the mean
+reward of num_samples answers to the same prompt (GRPO, arXiv:2402.03300), and R - b is the advantage. PPO's
+critic (1707.06347) is a second model that predicts b at each token: better credit in long answers, twice the
+memory. With updates > 1 the policy is no longer the one that wrote the answers. Each token then counts by its
+ratio p_now / p_then, clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs;
+here the model's own new mistakes are the data, and the reward must judge whatever it writes.
 
 You should see reward and val_reward rise, entropy fall slowly, clip_fraction near 0, and `informative`, the
 share of prompts whose answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse:
@@ -129,7 +129,7 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
     1 - clip_low the same holds for A < 0. kl_coef adds an estimate of KL(p | p_ref) that is never negative
     and has no bias: p_ref / p - 1 - log(p_ref / p) (k3, Schulman 2020)."""
     mask = mask.bool()
-    moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # exp is finite
+    moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # e^80: finite
     ratios = moved.exp()                                                                # (N, T)
     weight = advantages.float()[:, None]                                                # (N, 1)
     losses = -torch.minimum(ratios * weight, ratios.clamp(1 - clip_low, 1 + clip_high) * weight)
@@ -147,81 +147,64 @@ model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, To
 if tokenizer.vocab_size > model.config.vocab_size:
     raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
                      f'sft.py --init_from={init_from}')
-model = model.like(dropout=0.0)         # or the policy that samples and the one that is trained would differ
+model = model.like(dropout=0.0)         # or the policies that sample and that learn would differ
 model.grad_checkpoint = grad_checkpoint
-pad = tokenizer.special.get('<|pad|>', 0)
 if plan:
     from parts import planner
     planner.show(plan, config, vars(model.config), 'rl')
     sys.exit()
 
 
-# --- the tasks: prompts, and the reward of an answer --------------------------------------------------------
-def tasks_of(reward, n_problems, problems_seed, split):
+# --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
+def tasks_of(reward, n, problems_seed, split):
     """A list of tasks. Each has messages, the prompt as a conversation, and one of: tests, Python that runs
     after the answer's code (with entry_point, they define check(candidate)); answer, a text whose last number
     must be the answer's; reward, a function of the answer."""
     if reward in ('problems', 'random'):
         from parts import problems
-        found = problems.problems(n_problems, problems_seed, split)
         return [{'messages': problems.to_messages(p)[:1], 'tests': p['test'], 'entry_point': p['entry_point']}
-                for p in found]
+                for p in problems.problems(n, problems_seed, split)]
     if reward.endswith('.py'):
         return grading.tasks_of_file(reward)
     from parts import records
     return records.read_jsonl(reward, grading.task_of, 'a line has "prompt", and "tests" or "answer"')
 
 
+def encoded(tasks, longest):
+    """The tasks whose prompts have at most `longest` tokens, with their ids."""
+    for task in tasks:
+        task['ids'] = tokenizer.render(task['messages'], add_generation_prompt=True)[0]
+    return [task for task in tasks if len(task['ids']) <= longest]
+
+
 tasks = tasks_of(reward, n_problems, problems_seed, 'train')
 if held_out or reward in ('problems', 'random'):
     exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')
-    if reward == 'random':      # a coin is tossed for each answer; the exam is judged
-        tasks = [{'messages': task['messages']} for task in tasks]
 else:
     exam = tasks[::10]
     tasks = [task for i, task in enumerate(tasks) if i % 10]
-for task in tasks + exam:
-    task['ids'] = tokenizer.render(task['messages'], add_generation_prompt=True)[0]
-longest = model.config.block_size - max_new_tokens
-n_long = sum(len(task['ids']) > longest for task in tasks)
-tasks = [task for task in tasks if len(task['ids']) <= longest]
-exam = [task for task in exam if len(task['ids']) <= longest][:eval_prompts]
-if not tasks or not exam:
-    raise ValueError(f'{reward=} leaves {len(tasks)} prompts to train on and {len(exam)} to evaluate on, of at '
-                     f'most {longest} tokens each; give more prompts, or lower --max_new_tokens')
+if reward == 'random':      # a coin is tossed for each answer; the exam is judged
+    tasks = [{'messages': task['messages']} for task in tasks]
 if any('tests' in task for task in tasks + exam) and not allow_code_execution:
     raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
                      'parts/sandbox.py, then give --allow_code_execution=True')
+longest = model.config.block_size - max_new_tokens
+n_tasks = len(tasks)
+tasks, exam = encoded(tasks, longest), encoded(exam, longest)[:eval_prompts]
+if not tasks or not exam:
+    raise ValueError(f'{reward=} leaves {len(tasks)} prompts to train on and {len(exam)} to evaluate on, of '
+                     f'at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
 digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdigest()
 
 
-# --- answers and their rewards ------------------------------------------------------------------------------
+# --- answers, and their rewards -----------------------------------------------------------------------------
 judges = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
 
 
 @functools.lru_cache(10_000)
 def verdict(program, tests, entry_point):
-    """The future Result of a program, which runs while others are still being written; equal ones run once."""
+    """The future Result of a program. It runs while other answers are being written; equal ones run once."""
     return judges.submit(sandbox.run_code, program, tests, entry_point, timeout)
-
-
-def answers_to(asked, noise, temperature):
-    """An Answer to each task of `asked`, with text and reward; the seconds of writing, and of waiting for
-    judges. noise: float64 (len(asked), max_new_tokens + 1); the last column is the coin of reward=random."""
-    began = time.time()
-    answers = []
-    prompts = [task['ids'] for task in asked]
-    with autocast:
-        for a in rollouts.rollouts(model, prompts, noise[:, :-1], tokenizer.stop, slots, temperature):
-            a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
-            if 'tests' in asked[a.row]:
-                a.verdict = verdict(grading.code_in(a.text), asked[a.row]['tests'], asked[a.row]['entry_point'])
-            answers.append(a)
-    wrote = time.time()
-    answers.sort(key=lambda a: a.row)
-    for a, task in zip(answers, asked):
-        a.reward = reward_of(a, task, noise[a.row, -1])
-    return answers, wrote - began, time.time() - wrote
 
 
 def reward_of(answer, task, coin):
@@ -233,8 +216,28 @@ def reward_of(answer, task, coin):
         return float(coin < 0.5)
     result = answer.verdict.result()
     if result.outcome == 'infrastructure':
-        raise ValueError(f'a program could not be judged: {result.message}; the machine failed, not the model')
+        raise ValueError(f'the machine, not the model, failed to judge a program: {result.message}')
     return float(result.outcome == 'passed')
+
+
+def answers_to(asked, noise, temperature):
+    """An Answer to each task of `asked`, with text and reward; the seconds of writing, and of waiting for
+    judges. noise: float64 (len(asked), max_new_tokens + 1); the last column is the coin of reward=random."""
+    began = time.time()
+    answers = []
+    prompts = [task['ids'] for task in asked]
+    with autocast:
+        for a in rollouts.rollouts(model, prompts, noise[:, :-1], tokenizer.stop, slots, temperature):
+            task = asked[a.row]
+            a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
+            if 'tests' in task:
+                a.verdict = verdict(grading.code_in(a.text), task['tests'], task['entry_point'])
+            answers.append(a)
+    wrote = time.time()
+    answers.sort(key=lambda a: a.row)
+    for a, task in zip(answers, asked):
+        a.reward = reward_of(a, task, noise[a.row, -1])
+    return answers, wrote - began, time.time() - wrote
 
 
 def figures_of(answers):
@@ -249,8 +252,8 @@ def informative(group):
 
 
 def new_groups(number):
-    """This process's groups of num_samples answers to a prompt, and figures of all processes. With rounds > 1,
-    only informative groups are kept, of as many draws as it takes to find batch_size of them."""
+    """This process's groups of num_samples answers to one prompt, and figures of all processes. rounds > 1:
+    draws prompts until batch_size of all groups are informative, or often enough, and keeps only those."""
     groups, seconds = [], np.zeros(2)
     for draw in range(number * rounds, number * rounds + rounds):
         mine = rollouts.draw(draw, batch_size, len(tasks), seed)[rank * per_rank:(rank + 1) * per_rank]
@@ -264,22 +267,9 @@ def new_groups(number):
             break
     figures = figures_of(sum(groups, []))
     figures |= {'informative': n_informative / n_groups, 'sample_s': seconds[0], 'score_s': seconds[1]}
-    if rounds > 1:              # a process without any keeps one that teaches nothing: all take part in a step
+    if rounds > 1:              # where there are none, one that teaches nothing: each process takes part
         groups = [group for group in groups if informative(group)] or groups[:1]
     return groups, figures
-
-
-def evaluate():
-    """Means over greedy answers to the held-out prompts, and the first three answers, as text."""
-    mine = exam[rank::world]
-    found = answers_to(mine, np.zeros((len(mine), max_new_tokens + 1)), 0.0)[0]
-    shown = [f'{tokenizer.decode(a.prompt + a.ids)}\n[reward {a.reward:g}]' for a in found[:3]]
-    return {f'val_{name}': value for name, value in figures_of(found).items()}, '\n\n'.join(shown)
-
-
-def save(path, **more):
-    save_checkpoint(path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash, config=config,
-                    **more)
 
 
 if show_batch is not None:
@@ -291,7 +281,6 @@ if show_batch is not None:
 
 # --- optimizer, resume --------------------------------------------------------------------------------------
 step, best_val = 0, -math.inf
-policy = rollouts.Policy(model, temperature, IGNORE)
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
 warmup_steps = min(warmup_steps, max_steps)
 optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
@@ -302,8 +291,10 @@ if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
-reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE) if kl_coef else None
-net = machine.wrap(policy, 'ddp', device)
+reference = None
+if kl_coef:
+    reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE)
+net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 
 
 # --- schedule: same text in train.py, sft.py, dpo.py ---
@@ -321,6 +312,20 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
 # --- end schedule ---
 
+
+def evaluate():
+    """Means over greedy answers to the held-out prompts, and the first three answers, as text."""
+    mine = exam[rank::world]
+    found = answers_to(mine, np.zeros((len(mine), max_new_tokens + 1)), 0.0)[0]
+    shown = [f'{tokenizer.decode(a.prompt + a.ids)}\n[reward {a.reward:g}]' for a in found[:3]]
+    return {f'val_{name}': value for name, value in figures_of(found).items()}, '\n\n'.join(shown)
+
+
+def save(path, **more):
+    save_checkpoint(path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash, config=config,
+                    **more)
+
+
 # --- the banner: what is about to happen --------------------------------------------------------------------
 log.begin(config, init_from == 'resume', step)
 if main_process:
@@ -329,33 +334,32 @@ log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # th
 show(config, log.say)
 log.changes(state.get('config', {}), config)
 log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
-log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; too long: {n_long}')
+log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; too long: {n_tasks - len(tasks)}')
 log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
-        f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts at once; {device}, {dtype}')
+        f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
 watch = optim.Guard(state, scaler)
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 first_step = step
-silent = state.get('silent', 0)           # batches in a row without an informative group
-stopping = False                # on Ctrl-C or SIGTERM
+silent = state.get('silent', 0)         # batches in a row without an informative group
+stopping = False                        # on Ctrl-C or SIGTERM
 timer = journal.Timer()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
     if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0):
         with timer.pause('eval'):
-            figures, said = evaluate()
-            log.evaluation(step, max_steps, figures)
-            if main_process:
-                log.say(f'--- step {step}, val_reward {figures["val_reward"]:.4f}\n{said}\n', 'samples.txt')
-            if step and figures['val_reward'] > best_val:
-                best_val = figures['val_reward']
+            found, said = evaluate()
+            log.evaluation(step, max_steps, found)
+            log.say(f'--- step {step}, val_reward {found["val_reward"]:.4f}\n{said}\n', 'samples.txt')
+            if step and found['val_reward'] > best_val:
+                best_val = found['val_reward']
                 if main_process:
                     save(log.path('best.pt'))
 
     # 2. once in a while: save. Leave when all is done or someone asked to stop
-    leaving = step == max_steps or stopping and step % updates == 0
+    leaving = step == max_steps or (stopping and step % updates == 0)
     if (step % save_interval == 0 or leaving) and step > first_step:
         with timer.pause('save'):
             if main_process:
@@ -365,40 +369,41 @@ while True:
     if leaving:
         break
 
-    # 3. new answers, written by the policy as it is now
+    # 3. answers, written by the policy as it is now
     if step % updates == 0:
         groups, figures = new_groups(step // updates)
         rewards = torch.tensor([[answer.reward for answer in group] for group in groups])       # (P, G)
         weights = advantages(rewards, scale).to(device)                                         # (P, G)
         silent = 0 if figures['informative'] else silent + 1
         if silent % 10 == 9:
-            log.note(step, 'silent', 'no prompt of the last 10 batches had answers of different reward, so '
-                     f'nothing was learned; the mean reward is {figures["reward"]:.3g}: near 0 the prompts are '
-                     'too hard (more SFT, easier ones), near 1 too easy; more num_samples find more')
+            log.note(step, 'silent', 'in the last batches no two answers to a prompt had different rewards: '
+                     f'nothing is learned. The mean reward is {figures["reward"]:.3g}. Near 0, the prompts '
+                     'are too hard: more SFT, or easier ones; near 1, too easy. More num_samples help')
 
-    # 4. the gradient of the mean loss over all tokens of all answers: not of a mean per answer, which would
-    # make long wrong answers cheap (arXiv:2503.20783)
+    # 4. the gradient of the mean loss over all tokens of all answers. A mean over means of answers would make
+    # long wrong answers cheap (arXiv:2503.20783)
     began = time.time()
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     optim.set_lr(optimizers, lr)
     parts = [slice(i, i + micro_batch_size) for i in range(0, len(groups), micro_batch_size)]
     n_all = machine.all_sum(sum(len(answer.ids) for answer in sum(groups, [])))[0]
     loss_sum = 0.0
-    sums = torch.zeros(3, device=device)                            # entropy, KL, clipped tokens
+    totals = torch.zeros(3, device=device)                          # of entropy, KL and clipped tokens
     for i, part in enumerate(parts):
-        x, y, old = machine.to_device(rollouts.collate(sum(groups[part], []), pad, IGNORE), device)
+        arrays = rollouts.collate(sum(groups[part], []), tokenizer.special.get('<|pad|>', 0), IGNORE)
+        x, y, old = machine.to_device(arrays, device)                                           # (N, T) each
         with machine.sync_if(net, i == len(parts) - 1), oom_advice:
             with autocast:
                 log_probs, entropy = net(x, y)                                                  # (N, T) each
-            with torch.no_grad(), autocast:
-                ref = reference(x, y)[0] if reference else None
+            with autocast, torch.no_grad():
+                ref_log_probs = reference(x, y)[0] if reference else None
             losses, ratios, kl = policy_loss(log_probs, old, weights[part].flatten(), y != IGNORE, clip_low,
-                                             clip_high, ref, kl_coef)
+                                             clip_high, ref_log_probs, kl_coef)
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(losses.sum() / n_all * world).backward()
         loss_sum += losses.detach().sum()
         clipped = (y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))
-        sums += torch.stack([entropy.sum(), kl.sum(), clipped.sum()])
+        totals += torch.stack([entropy.sum(), kl.sum(), clipped.sum()])
 
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
     for o in optimizers:
@@ -422,19 +427,19 @@ while True:
     # --- end clip and step ---
     step += 1
     timer.step(int(n_all))
-    figures['train_s'] = time.time() - began
-    entropy, kl, clipped = (total / n_all for total in machine.all_sum(*sums.tolist()))
+    entropy, kl, clipped = (total / n_all for total in machine.all_sum(*totals.tolist()))
 
     # 5. log
     if logging:
         dt = timer.per_step()
         log.say(f'step {step:>6}/{max_steps} | reward: {figures["reward"]:.3f} | informative: '
                 f'{figures["informative"]:.2f} | entropy: {entropy:.3f} | length: {figures["length"]:.1f} | '
-                f'lr: {lr:.2e} | gnorm: {norm:.2f} | {dt:.1f} s | eta {journal.clock(dt * (max_steps - step))}')
+                f'lr: {lr:.2e} | gnorm: {norm:.2f} | {dt:.1f} s | eta '
+                f'{journal.clock(dt * (max_steps - step))}')
         log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(), entropy=entropy,
-                    kl=kl if kl_coef else None, clip_fraction=clipped, **figures,
-                    update_ratio=optim.change(before, probe), skipped=watch.skipped,
-                    memory_mb=journal.memory_mb(device), **timer.shares())
+                    kl=kl if reference else None, clip_fraction=clipped, **figures,
+                    train_s=time.time() - began, update_ratio=optim.change(before, probe),
+                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), **timer.shares())
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------

@@ -204,8 +204,8 @@ def tasks_of_file(path):
 
 
 def paid(reward, text, timeout, forgive):
-    """reward(text), a finite float. If it raises, returns something else or takes more than `timeout` seconds:
-    0.0 and a printed line if forgive, else ValueError."""
+    """reward(text), a finite float. If it raises, returns something else, or takes longer than `timeout`
+    seconds: ValueError, or with forgive a printed line and 0.0."""
     def too_late(*_):
         raise TimeoutError(f'no reward after {timeout} s')
 

@@ -97,8 +97,8 @@ class Policy(torch.nn.Module):
 def rollouts(model, prompts, noise, stop, slots, temperature=1.0):
     """Yields the Answer to each prompt, in the order in which they end.
 
-    prompts: lists of ids. noise: float64 (len(prompts), L); an answer has at most L tokens, the last one an id
-    of `stop` if it ended by itself. slots: how many are written at once. ValueError for an empty prompt, and
+    prompts: lists of ids. noise: float64 (len(prompts), L); an answer has at most L tokens, the last of them
+    an id of `stop` if it ended by itself. slots: how many are written at once. ValueError for an empty prompt, and
     for one that leaves no room for L tokens in the context."""
     L = noise.shape[1]
     if not prompts:
@@ -128,7 +128,9 @@ def batch_of_slots(model, prompts, noise, stop, slots, temperature, longest):
 
     while waiting or any(live):
         if t == columns:                            # no column is left: drop those that nobody sees
-            t = shift_left(cache, t, max([longest - 1, *(t - answer.begin for answer in live if answer)]), live)
+            used = max([longest - 1, *(t - answer.begin for answer in live if answer)])
+            shift_left(cache, t, used, live)
+            t = used
 
         free = [i for i, answer in enumerate(live) if answer is None]
         if waiting and (len(free) >= max(1, len(live) // 8) or not any(live)):  # a few at a time
@@ -143,7 +145,7 @@ def batch_of_slots(model, prompts, noise, stop, slots, temperature, longest):
             live = [live[i] for i in kept]
             token = token[kept]
 
-        begin = torch.tensor([answer.begin if answer else t for answer in live], device=device)           # (B,)
+        begin = torch.tensor([answer.begin if answer else t for answer in live], device=device)     # (B,)
         seen = torch.arange(t + 1, device=device) >= begin[:, None]                     # (B, t + 1)
         hidden = model.backbone(token[:, None], cache, t, seen[:, None, None], (t - begin)[:, None])
         u = [noise[answer.row, len(answer.ids)] if answer else 0.0 for answer in live]
@@ -160,13 +162,13 @@ def batch_of_slots(model, prompts, noise, stop, slots, temperature, longest):
 
 
 def empty_cache(model, rows, columns):
-    """For each layer its keys and values, (rows, K, columns, D) each. Zeros: what is hidden must be finite."""
+    """For each layer its keys and values, (rows, K, columns, D) each. Zeros: hidden columns must be finite."""
     c = model.config
-    kind = model.embedding.weight.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.embedding.weight.dtype
+    weight = model.embedding.weight
+    kind = weight.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     shape = (rows, c.n_kv_head, columns, c.n_embd // c.n_head)
-    return [[torch.zeros(shape, dtype=dtype, device=model.embedding.weight.device) for _ in 'kv']
-            for _ in range(c.n_layer)]
+    return [[torch.zeros(shape, dtype=dtype, device=weight.device) for _ in 'kv'] for _ in range(c.n_layer)]
 
 
 def prefill(model, cache, t, rows, prompts):
@@ -180,7 +182,7 @@ def prefill(model, cache, t, rows, prompts):
     at = torch.arange(width, device=device)                                             # (W,)
     seen = torch.ones(width, width, dtype=torch.bool, device=device).tril()              # (W, W)
     itself = torch.eye(width, dtype=torch.bool, device=device)      # so that no row of the softmax is empty
-    seen = seen & (at >= pads[:, None, None]) | itself                                  # (R, W, W)
+    seen = seen & (at >= pads[:, None, None]) | itself  # (R, W, W)
     own = empty_cache(model, len(rows), width)
     model.backbone(x, own, 0, seen[:, None], (at - pads[:, None]).clamp(min=0))
     for layer, new_layer in zip(cache, own):
@@ -189,11 +191,10 @@ def prefill(model, cache, t, rows, prompts):
 
 
 def shift_left(cache, t, used, live):
-    """Move the last `used` columns of the t to the front; returns the new t."""
+    """Move the last `used` of the t columns to the front."""
     for layer in cache:
         for stored in layer:
             stored[:, :, :used] = stored[:, :, t - used:t].clone()
     for answer in live:
         if answer:
             answer.begin -= t - used
-    return used
