@@ -118,7 +118,7 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason='slow; run it with --slow'))
 
 
-TIMES = 'dt', 'tok_s', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu'
+TIMES = 'dt', 'tok_s', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'sample_s', 'score_s', 'train_s'
 
 
 def metrics(out_dir):
