@@ -11,13 +11,13 @@ configurator.py, model.py, tokenizer.py and parts/.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
-so we train on each answer as on a demonstration, with its reward as the weight. A baseline b that does not
-depend on a can be subtracted, because E[b grad log p(a)] = b grad 1 = 0. It removes noise. Our b is the mean
-reward of num_samples answers to the same prompt (GRPO, arXiv:2402.03300), and R - b is the advantage. PPO's
-critic (1707.06347) is a second model that predicts b at each token: better credit in long answers, twice the
-memory. With updates > 1 the policy is no longer the one that wrote the answers. Each token then counts by its
-ratio p_now / p_then, clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs;
-here the model's own new mistakes are the data, and the reward must judge whatever it writes.
+so we train on an answer as on a demonstration, with its reward as the weight. A baseline b that does not
+depend on a changes nothing in the mean, because E[b grad log p(a)] = b grad 1 = 0, and removes noise. Our b is
+the mean reward of num_samples answers to the same prompt (GRPO, arXiv:2402.03300); R - b is the advantage.
+PPO's critic (1707.06347), a second model, predicts b at each token: better in long answers, twice the memory.
+With updates > 1 the policy has moved on since it wrote. Each token then counts by the ratio p_now / p_then,
+clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the model's own new
+mistakes are the data, and the reward must judge whatever it writes.
 
 You should see reward and val_reward rise, entropy fall slowly, clip_fraction near 0, and `informative`, the
 share of prompts whose answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse:
@@ -74,7 +74,6 @@ log_interval = 1                # >= 1: steps
 eval_interval = 20              # >= 1: steps; also before the first and after the last
 eval_prompts = 200              # >= 1: held-out prompts, always the same, answered greedily
 save_interval = 20              # >= 1: steps
-show_batch: int | None = None   # >= 0: print this step's prompts with answers and rewards, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
@@ -272,13 +271,6 @@ def new_groups(number):
     return groups, figures
 
 
-if show_batch is not None:
-    for group in new_groups(show_batch // updates)[0]:
-        print(f'--- {tokenizer.decode(group[0].prompt)}')
-        for a in group:
-            print(f'[reward {a.reward:g}] {a.text}')
-    sys.exit()
-
 # --- optimizer, resume --------------------------------------------------------------------------------------
 step, best_val = 0, -math.inf
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
@@ -291,9 +283,7 @@ if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
-reference = None
-if kl_coef:
-    reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE)
+reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE) if kl_coef else None
 net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 
 
