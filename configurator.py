@@ -53,9 +53,8 @@ def configure(namespace):
             if name not in settings:
                 hint = closest(name, settings) or f'; see: {os.path.basename(script)} --help'
                 raise ValueError(f'{source}: unknown setting {name}{hint}')
-            kinds, comment = settings[name]
-            values[name] = coerce(name, value, kinds, source)
-            check(name, values[name], comment, source)
+            values[name] = coerce(name, value, settings[name][0], source)
+            check(name, values[name], settings[name][1], source)
 
     namespace.update(values)
     return values
@@ -123,13 +122,14 @@ def run_config_file(path, values):
         exec(compile(source, path, 'exec'), scope)
     except OSError:
         raise
-    except Exception as e:
+    except (Exception, SystemExit) as e:
         inside = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
         line = inside[-1] if inside else getattr(e, 'lineno', 1)
         raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}') from e
     assigned = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)
                 and isinstance(node.ctx, ast.Store)}
-    return {name: scope[name] for name in scope if name in assigned and not name.startswith('_')}
+    changed = {name for name in values if scope.get(name) is not values[name]}      # by import, del, ...
+    return {name: scope.get(name) for name in sorted(assigned & scope.keys() | changed) if name[0] != '_'}
 
 
 def closest(word, choices):
@@ -149,8 +149,8 @@ def coerce(name, value, kinds, source):
     """value as one of kinds, if that loses nothing. The text 'None' means None where None is allowed."""
     if value == 'None' and types.NoneType in kinds:
         return None
-    if type(value) is float and value != value:         # only nan differs from itself
-        raise ValueError(f'{source}: {name} is nan, which is not a number')
+    if str not in kinds and str(value).lstrip('+-').lower() in ('nan', 'inf', 'infinity'):
+        raise ValueError(f'{source}: {name}={value} must be a finite number')
     if type(value) in kinds:
         return value
     if type(value) is int and float in kinds and abs(value) < 2 ** 1023:  # a larger one overflows

@@ -3,7 +3,6 @@ Preference optimisation: a model that answers, and pairs of a better and a worse
 prefers the better ones. DPO and its family, and a reward model.
 
     python dpo.py --init_from=out/sft --data_dir=data/pairs
-    python dpo.py --init_from=out/sft --data_dir=data/pairs --loss_type=simpo --beta=2
     python dpo.py --init_from=resume --out_dir=out/dpo --data_dir=data/pairs     # resumes, bit for bit
     python dpo.py --init_from=out/sft --data_dir=data/pairs --loss_type=rm --out_dir=out/reward
 
@@ -13,17 +12,14 @@ or false}. Writes out_dir as train.py does. The reference is init_from itself: i
 computed once and kept in data_dir, so only one model is in memory. Copy this file with configurator.py,
 model.py, tokenizer.py and parts/.
 
-You should see a first loss of ln 2 (dpo), because policy and reference are still the same; another value ends
-the run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: it
-gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. The two share
-most of their tokens, so pushing one pushes the other, and the probability moves to answers that nobody
-compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Without it, small models
-unlearn to answer: try --nll_weight=0 and read samples.txt.
+You should see a first loss of ln 2 (dpo): policy and reference are still the same. Another value ends the
+run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: it
+gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They share
+most of their tokens, so pushing one pushes the other; the probability moves to answers that nobody compared.
+nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read samples.txt.
 
-RLHF asks people which answer is more helpful, harmless and honest, fits a reward model to their choices
-(--loss_type=rm), and lets the policy maximise its reward by PPO, minus a KL penalty. DPO solves that same
-problem in closed form: only a classification loss is left. But PPO samples anew at each step, and DPO learns
-from a fixed set. To sample new pairs from the new model, round after round, closes a part of that gap.
+RLHF fits a reward model to people's choices (--loss_type=rm) and maximises its reward by PPO, minus a KL
+penalty. DPO solves that problem in closed form, for a fixed set of answers: see docs/chat.md.
 """
 import functools, math, os, sys
 import numpy as np
@@ -38,6 +34,7 @@ from tokenizer import Tokenizer
 # files
 init_from = 'out/sft'           # policy and reference: the folder of a run; or resume: continue in out_dir
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --kind=preference
+data_from = ''                  # the command that makes data_dir: errors name it, other data are refused
 out_dir = 'out/dpo'             # where the run writes
 overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
 # the loss
@@ -49,7 +46,7 @@ nll_weight = 1.0                # >= 0: dpo, ipo, kto, simpo: times -log p(chose
 # optimisation
 epochs = 1.0                    # >= 0: how often each pair is seen
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
-batch_size = 32                 # >= 1: pairs per step, over all devices and accumulation
+batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all; lower saves memory
 block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the model's context; the rest is cut
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
@@ -98,8 +95,8 @@ machine.join(device)
 
 # --- the losses ---------------------------------------------------------------------------------------------
 def log_odds(m):
-    """log(p / (1 - p)) for p = e^m, shape of m. p = 1 would have infinite odds, so m is at most -1e-6."""
-    m = m.clamp(max=-1e-6)
+    """log(p / (1 - p)) for p = e^m, shape of m. p = 1 would have infinite odds, so m is at most -1e-30."""
+    m = m.clamp(max=-1e-30)
     return m - torch.log(-torch.expm1(m))
 
 
@@ -204,6 +201,7 @@ def collate(pairs, pad, newline):
 
 
 train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
+journal.check_data(data_dir, ['train.jsonl', 'val.jsonl'], data_from)
 pairs, n_cut, n_same = records.read_pairs(train_path, block_size, tokenizer, loss_type)
 held_out = records.read_pairs(val_path, block_size, tokenizer, loss_type)[0][:eval_pairs]
 digests = [records.digest(train_path), records.digest(val_path)]
@@ -287,8 +285,8 @@ if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
-if state and loss_type == 'rm':
-    policy.head.load_state_dict({'weight': state['reward_head']})
+if loss_type == 'rm' and 'reward_head' in (rest := state or load(init_from)[1]):    # it continues that one
+    policy.head.load_state_dict({'weight': rest['reward_head']})
 net = torch.compile(policy, dynamic=True) if compile else policy
 net = machine.wrap(net, 'ddp', device)
 
@@ -380,7 +378,7 @@ def save(path, **more):
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
 first = {}
-if not state and (needs_reference or loss_type == 'rm'):
+if not state and (needs_reference or (policy.head is not None and not policy.head.weight.any())):
     zero, one = torch.zeros(1), torch.ones(1)
     expected = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()
     first = evaluate(pairs, ref, rows_of(0), batch_size)
@@ -389,18 +387,17 @@ if not state and (needs_reference or loss_type == 'rm'):
         raise ValueError(f'the first {loss_type} loss is {found:.5f} and the KL {kl:.4f}, but policy and '
                          f'reference are the same model: {expected:.5f} and 0 are expected; try '
                          f'--dtype=float32, and delete {data_dir}/reference-*.npy')
-log.begin(config, init_from == 'resume', step)
+log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
 show(config, log.say)
-log.changes(state.get('config', {}), config)
-log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')
 log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
         f'{micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
+log.remarks(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), max_steps / batches.per_epoch))
 if first:
     log.say(f'  expect   a first {loss_type} loss of {expected:.4f} and a margin of 0; found '
             f'{first["preference_loss"]:.4f} and {first["margin"]:+.4f}')
@@ -409,12 +406,12 @@ if first:
 watch = optim.Guard(state, scaler)
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 first_step = step
-stopping = False                # on Ctrl-C or SIGTERM
+stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
-    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0):
+    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
         with timer.pause('eval'):
             mine = np.arange(len(held_out))[rank::world]
             parts = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
@@ -455,28 +452,30 @@ while True:
             losses, found = losses_of(net, [pairs[j] for j in rows], ref[rows])
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(losses.sum() / n_all * world).backward()
-        loss_sum += losses.detach().sum()
-        totals += found.sum(1)
+            loss_sum += losses.detach().sum()
+            totals += found.sum(1)
+    if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
+        stopping = True
+        continue
 
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
     for o in optimizers:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
     loss_sum, votes = machine.all_sum(float(loss_sum), machine.stop_asked())
-    stopping = votes > 0        # all processes together, or those who stay would wait for ever
     loss = loss_sum / n_all     # of the whole global batch
     logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     event, text = watch.judge(step, loss, norm)
     if event:
         log.note(step, event, text)
-        watch.give_up(step, text, last_path)
+        trouble = watch.trouble(step, text, last_path)
+    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
     before = probe.clone() if logging else None
     if event != 'skip':         # an update that is not finite never reaches the weights
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    for o in optimizers:
-        o.zero_grad(set_to_none=True)
+    net.zero_grad(set_to_none=True)
     # --- end clip and step ---
     step += 1
     timer.step(2 * int(lengths[parts].sum()) * world)       # 2 answers; about as many in each process
@@ -491,11 +490,12 @@ while True:
                 f'{figures["rejected_reward"]:+.3f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
                 f'{dt * 1000:.0f} ms | eta {journal.clock(dt * (max_steps - step))}')
         log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(),
-                    update_ratio=optim.change(before, probe), skipped=watch.skipped,
-                    memory_mb=journal.memory_mb(device), **timer.shares(), **{k: figures[k] for k in shown})
+                    update_ratio=optim.change(before, probe), skipped=watch.skipped, restarts=log.restarts,
+                    comm_share=machine.comm_share(net, dt), memory_mb=journal.memory_mb(device),
+                    **timer.shares(world), **{k: figures[k] for k in shown})
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------
-command = f'python sample.py --ckpt={out_dir} --chat=True' if loss_type != 'rm' else ''
+command = ['sample.py', f'--ckpt={out_dir}', '--chat=True'] if loss_type != 'rm' else []
 log.end(step, max_steps, timer.minutes(), best_val, command)
-machine.leave()
+machine.leave(trouble)

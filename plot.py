@@ -1,12 +1,10 @@
 """
 Two dashboards in one picture: is the engine running, and are we flying to the right place?
 
-    python plot.py --runs=out/quickstart                    # a run that is finished, or still going on
-    python plot.py --runs=out/quickstart,out/shakespeare_cpu --out=both.png
+    python plot.py --runs=out/quickstart,out/sft --out=both.png     # finished, or still going on
 
-Reads metrics.jsonl, config.json, data.json and samples.txt of each run. Prints a verdict on each, and
-writes the picture: a colour per run, events as hairlines, the last figure at the end of a line. A panel
-whose metric no run has logged is left out. Two halves: a run can be fast and stable and learn nothing.
+Reads metrics.jsonl, config.json, data.json, samples.txt and eval*.json of each run. Prints a verdict on each,
+writes the picture: a colour per run, events as hairlines. A panel of what no run has logged is left out.
 """
 import json, math, os, pathlib, textwrap, time, warnings
 import numpy as np
@@ -37,9 +35,7 @@ def middle(values, at_least=1, percent=50):
 
 
 def verdict(metrics, config):
-    """(systems, model, sentence): twice 'healthy', 'unhealthy' or 'unknown'; then why, and what to do.
-
-    metrics: the lines of metrics.jsonl; config: the run's. All thresholds are rules of thumb."""
+    """(systems, model, sentence): twice 'healthy', 'unhealthy' or 'unknown'; then why, and what to do."""
     train, evals = ([m for m in metrics if m.get(key) is not None] for key in ('loss', 'val_loss'))
     if not train:
         return 'unknown', 'unknown', 'too early to tell: no step is logged. To do: look again soon.'
@@ -117,7 +113,8 @@ def read_run(folder):
     rows, events = [], []
     for line in text[0].splitlines():
         try:
-            row = {k: v for k, v in json.loads(line).items() if v is not None}
+            row = {k: math.nan if v is None else v for k, v in json.loads(line).items()     # JSON has no nan
+                   if v is not None or k in ('loss', 'val_loss', 'grad_norm')}
             step = row['step'] + 0              # a number
         except (ValueError, KeyError, TypeError, AttributeError):
             continue                            # half written
@@ -127,9 +124,14 @@ def read_run(folder):
         row |= {f'val_bpb {k}': v for k, v in row.get('val_bpb_by_source', {}).items()}
         row |= {'data_share': row['data_s'] / row['dt']} if row.keys() >= {'data_s', 'dt'} else {}
         (events if 'event' in row else rows).append(row)
+    for path in pathlib.Path(folder).glob('eval*.json'):            # by eval.py, maybe while the run goes on
+        found = json.loads(path.read_text(encoding='utf-8'))['tasks'].get('problems', {})
+        rows += [{'step': one['step'], 'pass_rate': one['pass@1']} for one in found.get('series', [found])
+                 if one.keys() >= {'step', 'pass@1'}]
     settings, data = (json.loads(part or '{}') for part in text[1:3])
     settings['vocab_size'] = settings.get('vocab_size') or data.get('vocab_size')
     sample = ('\n' + text[3]).split('\n--- step ')[-1].partition('\n')[2].strip('\n')
+    rows.sort(key=lambda row: row['step'])
     return {'name': folder, 'rows': rows, 'events': events, 'config': settings, 'sample': sample}
 
 
@@ -170,10 +172,8 @@ kinds = sorted({kind for _, kind, _ in events})
 
 
 def panel(ax, title, keys, scale=1, low='zero', limit=None, said=''):
-    """The metrics of all runs: thin as logged, thick a running mean, and each run's last figure.
-
-    keys: the metric that counts, then others. low: where the axis begins: zero, fit (lowest) or log.
-    limit, said: a figure to compare with, and its name. The panel of the loss also names the events."""
+    """The metrics of all runs: thin as logged, thick a running mean. keys: the one that counts, then others.
+    low: where the axis begins: zero, fit (lowest) or log. limit, said: a figure to compare with, its name."""
     wide, ends, foot = 'loss' in keys, [], 0.07 * len(kinds) * ('loss' in keys)
     for run in drawn:
         for i, key in enumerate(keys):
@@ -243,7 +243,7 @@ for run in read:
     top -= 0.028 + 0.017 * len(text)
 dashboard(0.01, 0.385, 0, 'systems: is the engine running?', [
     [('step time, ms', ['dt'], 1000), ('throughput, tok/s', ['tok_s'])],
-    [('waiting for data, % of time', ['data_share'], 100), ('evaluating, %', ['eval_share'], 100)],
+    [('data, gradients: waits, %', ['data_share', 'comm_share'], 100), ('evaluates, %', ['eval_share'], 100)],
     [('memory, GB', ['memory_mb'], 1 / 1024), ('saving a checkpoint, s', ['save_s'])],
     [('updates skipped so far', ['skipped']), ('MFU, % of the peak', ['mfu'], 100)]])
 size = max(run['config']['vocab_size'] or 1 for run in drawn)
@@ -255,7 +255,7 @@ dashboard(0.405, 0.585, 0.15 * bool(told), 'model: are we flying to the right pl
     [('bits per byte', ['val_bpb', *sources], 1, 'fit'), ('gradient norm', ['grad_norm'], 1, 'log'),
      ('learning rate', ['lr'])],
     [('update / weight', ['update_ratio'], 1, 'log', 1e-3, 'usual'),
-     ('samples that parse, and repetition', ['parse_rate', 'repetition'])]])
+     ('samples that parse, repeat, pass tests', ['parse_rate', 'repetition', 'pass_rate'])]])
 for i, run in enumerate(told):
     ax = fig.add_axes((0.439 + 0.521 * i / len(told), 0.03, 0.51 / len(told), 0.11))
     ax.set(title='latest sample', xticks=[], yticks=[])

@@ -317,13 +317,11 @@ def save(path, **more):
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
-log.begin(config, init_from == 'resume', step)
+log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
 show(config, log.say)
-log.changes(state.get('config', {}), config)
-log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; too long: {n_tasks - len(tasks)}')
 log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
@@ -333,12 +331,12 @@ watch = optim.Guard(state, scaler)
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 first_step = step
 silent = state.get('silent', 0)         # batches in a row without an informative group
-stopping = False                        # on Ctrl-C or SIGTERM
+stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
-    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0):
+    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
         with timer.pause('eval'):
             found, said = evaluate()
             log.evaluation(step, max_steps, found)
@@ -349,7 +347,7 @@ while True:
                     save(log.path('best.pt'))
 
     # 2. once in a while: save. Leave when all is done or someone asked to stop
-    leaving = step == max_steps or (stopping and step % updates == 0)
+    leaving = step == max_steps or trouble or (stopping and step % updates == 0)
     if (step % save_interval == 0 or leaving) and step > first_step:
         with timer.pause('save'):
             if main_process:
@@ -360,7 +358,7 @@ while True:
         break
 
     # 3. answers, written by the policy as it is now
-    if step % updates == 0:
+    if step % updates == 0 or step == first_step:
         groups, figures = new_groups(step // updates)
         rewards = torch.tensor([[answer.reward for answer in group] for group in groups])       # (P, G)
         weights = advantages(rewards, scale).to(device)                                         # (P, G)
@@ -391,29 +389,30 @@ while True:
                                              clip_high, ref_log_probs, kl_coef)
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(losses.sum() / n_all * world).backward()
-        loss_sum += losses.detach().sum()
-        clipped = (y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))
-        totals += torch.stack([entropy.sum(), kl.sum(), clipped.sum()])
+            loss_sum += losses.detach().sum()
+            clipped = (y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))
+            totals += torch.stack([entropy.sum(), kl.sum(), clipped.sum()])
+    if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
+        continue
 
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
     for o in optimizers:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
     loss_sum, votes = machine.all_sum(float(loss_sum), machine.stop_asked())
-    stopping = votes > 0        # all processes together, or those who stay would wait for ever
     loss = loss_sum / n_all     # of the whole global batch
     logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     event, text = watch.judge(step, loss, norm)
     if event:
         log.note(step, event, text)
-        watch.give_up(step, text, last_path)
+        trouble = watch.trouble(step, text, last_path)
+    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
     before = probe.clone() if logging else None
     if event != 'skip':         # an update that is not finite never reaches the weights
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    for o in optimizers:
-        o.zero_grad(set_to_none=True)
+    net.zero_grad(set_to_none=True)
     # --- end clip and step ---
     step += 1
     timer.step(int(n_all))
@@ -429,9 +428,10 @@ while True:
         log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(), entropy=entropy,
                     kl=kl if reference else None, clip_fraction=clipped, **figures,
                     train_s=time.time() - began, update_ratio=optim.change(before, probe),
-                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), **timer.shares())
+                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), restarts=log.restarts,
+                    comm_share=machine.comm_share(net, dt), **timer.shares(world))
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------
-log.end(step, max_steps, timer.minutes(), best_val, f'python sample.py --ckpt={out_dir} --chat=True')
-machine.leave()
+log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'])
+machine.leave(trouble)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # bash run.sh         the whole chain on this machine: text -> tokenizer -> base model -> SFT -> DPO, each measured
-# bash run.sh test    the tests
-# Either makes .venv and installs what it needs the first time; after that, nothing uses the network.
+# bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
+# Each makes .venv and installs what it needs the first time; after that, nothing uses the network.
 set -euo pipefail
 cd "$(dirname "$0")"
 export PYTHONUTF8=1 TOKENIZERS_PARALLELISM=false
@@ -22,8 +22,9 @@ python() {      # the commands below are what you would type
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "run.sh: Python 3.10 or newer is needed")'
 install requirements.txt
-if [ "${1:-}" = test ]; then
+if [ "${1:-}" = test ] || [ "${1:-}" = exercise ]; then
     install tests/requirements.txt
+    if [ "$1" = exercise ]; then exec .venv/bin/python tests/exercise.py "${@:2}"; fi
     exec .venv/bin/python -m pytest -q -n auto --dist loadscope "${@:2}"
 fi
 

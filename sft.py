@@ -31,6 +31,7 @@ from tokenizer import Tokenizer
 # files
 init_from = 'out/base'          # the folder of the model to start from; or resume: continue in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
+data_from = ''                  # the command that makes data_dir: errors name it, other data are refused
 base_dir: str | None = None     # data of the base model, to measure how much is forgotten
 replay = 0                      # >= 0: sequences of base_dir beside the conversations of a step
 out_dir = 'out/sft'             # where the run writes
@@ -38,7 +39,7 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 # optimisation
 epochs = 3.0                    # >= 0: how often each conversation is seen
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
-batch_size = 32                 # >= 1: conversations per step, over all devices and accumulation
+batch_size = 32                 # [1, 2**20]: conversations per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all; lower saves memory
 block_size = 0                  # >= 0: tokens of a conversation; 0 = the model's context; longer ones are cut
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
@@ -141,6 +142,7 @@ def marked(ids, mask, tokenizer):
 
 
 train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
+journal.check_data(data_dir, ['train.jsonl', 'val.jsonl'], data_from)
 conversations, n_empty, n_cut = read_conversations(train_path, block_size, tokenizer)
 questions = read_conversations(val_path, block_size, tokenizer)[0][:eval_conversations]
 mine = sorted(questions, key=lambda row: len(row[0]))[rank::world]      # sorted: little padding in a batch
@@ -236,35 +238,31 @@ def answer():
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
-log.begin(config, init_from == 'resume', step)
+log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
 show(config, log.say)
-log.changes(state.get('config', {}), config)
-log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
 log.say(f'  data     {len(conversations):,} conversations, {len(questions):,} held out; {lengths.sum():,} '
         f'tokens, {n_trained / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
 log.say(f'  step     {batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
         f'accumulated x {micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
-if learning_rate > 1e-4 and sum(p.numel() for p in model.parameters()) > 1e8:
-    log.say('  note     for more than 100M parameters a learning_rate of 1e-5 to 5e-5 is usual')
-if max_steps > 3 * batches.per_epoch:
-    log.say('  note     more than three epochs: watch val_loss, it is easy to learn conversations by heart')
+epochs = max_steps / batches.per_epoch
+log.remarks(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------
 watch = optim.Guard(state, scaler)
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
 tokens_seen = state.get('tokens', 0)
 first_step = step
-stopping = False                # on Ctrl-C or SIGTERM
+stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
-    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0):
+    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
         with timer.pause('eval'):
             val_loss = evaluate(collate(rows, pad) for rows in held_out)[0]
             figures = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
@@ -312,27 +310,29 @@ while True:
                 loss = net(x, y)[1]
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(loss * (n / n_all * world)).backward()
-        loss_sum += loss.detach() * n
+            loss_sum += loss.detach() * n
+    if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
+        stopping = True
+        continue
 
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
     for o in optimizers:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
     loss_sum, votes = machine.all_sum(float(loss_sum), machine.stop_asked())
-    stopping = votes > 0        # all processes together, or those who stay would wait for ever
     loss = loss_sum / n_all     # of the whole global batch
     logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     event, text = watch.judge(step, loss, norm)
     if event:
         log.note(step, event, text)
-        watch.give_up(step, text, last_path)
+        trouble = watch.trouble(step, text, last_path)
+    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
     before = probe.clone() if logging else None
     if event != 'skip':         # an update that is not finite never reaches the weights
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    for o in optimizers:
-        o.zero_grad(set_to_none=True)
+    net.zero_grad(set_to_none=True)
     # --- end clip and step ---
     step += 1
     tokens_seen += n_tokens
@@ -341,14 +341,12 @@ while True:
     # 4. log
     if logging:
         dt = timer.per_step()
-        log.say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
-                f'{dt * 1000:.0f} ms | {timer.tok_s():,.0f} tok/s | eta '
-                f'{journal.clock(dt * (max_steps - step))}')
-        log.metrics(step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm, dt=dt,
-                    tok_s=timer.tok_s(), trained=n_all, update_ratio=optim.change(before, probe),
-                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), **timer.shares())
+        log.step(max_steps, step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm, dt=dt,
+                 tok_s=timer.tok_s(), trained=n_all, update_ratio=optim.change(before, probe),
+                 skipped=watch.skipped, restarts=log.restarts, memory_mb=journal.memory_mb(device),
+                 comm_share=machine.comm_share(net, dt), **timer.shares(world))
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------
-log.end(step, max_steps, timer.minutes(), best_val, f'python sample.py --ckpt={out_dir} --chat=True')
-machine.leave()
+log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'])
+machine.leave(trouble)

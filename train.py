@@ -6,9 +6,8 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py --init_from=resume         # resumes where it stopped, bit for bit
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
-Reads data_dir, which prepare.py made. Writes out_dir, a folder that can be zipped and used anywhere: last.pt
-and last-1.pt, best.pt (lowest validation loss), config.json, tokenizer.json, data.json (the data's
-meta.json), metrics.jsonl, train.log, samples.txt.
+Reads data_dir, which prepare.py made. Writes out_dir, a folder that can be zipped and used anywhere:
+checkpoints, settings, tokenizer, metrics.jsonl, train.log, samples.txt (see docs/run-folder.md).
 
 You should see a first loss near ln(vocab_size), a fast fall during the warm-up, a slow one after it, and a
 validation loss close to the training loss as long as the data are not repeated often.
@@ -30,6 +29,7 @@ from tokenizer import Tokenizer
 # --- settings -----------------------------------------------------------------------------------------------
 # files
 data_dir = 'data/quickstart'    # made by prepare.py
+data_from = ''                  # the command that makes data_dir: errors name it, other data are refused
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights, from step 0
 overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
@@ -53,7 +53,7 @@ block_size = 256                # >= 1: context, tokens
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer
 dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
 # optimisation
-batch_size = 32                 # >= 1: sequences per step, over all devices and accumulation
+batch_size = 32                 # [1, 2**20]: sequences per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0 = all; lower saves memory
 max_steps = 1000                # >= 1: updates
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
@@ -82,7 +82,7 @@ spike_z = 8.0                   # >= 0: standard deviations above the last steps
 spike_window = 100              # >= 30: how many last steps
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, with half the learning rate
 inject = ''                     # accidents to practise with: nan@50,spike@80,badbatch@60,slowdata@30,kill@120
-show_batch: int | None = None   # >= 0: print the documents of this step's batch, train nothing
+show_batch: int | None = None   # [0, 2**40]: print the documents of this step's batch, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
@@ -111,6 +111,7 @@ machine.join(device)
 # --- end setup ---
 
 # --- data ---------------------------------------------------------------------------------------------------
+journal.check_data(data_dir, ['meta.json'], data_from)
 meta, bins = data.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'))
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
 checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'tokenizer.json', tokenizer.hash)
@@ -118,10 +119,11 @@ data.check_vocabulary(data_dir, tokenizer.vocab_size, vocab_size)
 token_bytes = np.array(tokenizer.text_bytes)            # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 n_train = meta['tokens']['train']
-shards = data.find_shards(streaming, world) if streaming else []
-stream = None
+stream, shards = None, []       # shards: {name: SHA-256} of each process's
 if streaming:                   # each process reads its own shards
-    stream = data.Stream(shards[rank::world], tokenizer.encode_batch, tokenizer.special, block_size)
+    paths, hashes = data.open_shards(streaming, rank, world, data_dir, meta)
+    shards = machine.gather(hashes)
+    stream = data.Stream(paths, tokenizer.encode_batch, tokenizer.special, block_size)
 else:                           # a mixture has a validation set for each of its sources
     bins |= data.open_sources(data_dir, meta, block_size)
 n_replay = 0                    # how many sequences of a step come from replay_dir
@@ -143,9 +145,8 @@ def starts_of(step):
 
 
 def load_batch(side, starts, step, rows):
-    """The arguments of model.forward: inputs and targets, int64 (B, T), for some objectives mask and
-    positions. rows: the indices of these sequences in the global batch; they seed the choice of hidden
-    tokens. A stream ignores starts and returns the next len(starts) sequences."""
+    """The arguments of model.forward: inputs and targets, int64 (B, T), perhaps mask and positions. rows:
+    numbers of the sequences in the global batch, which seed the hidden tokens. A stream ignores starts."""
     if stream and side == 'train':
         x, y = stream.take(len(starts))                                         # (B, T)
     else:
@@ -238,15 +239,13 @@ tokens_per_step = batch_size * block_size
 epochs = max_steps * (batch_size - n_replay) * task.n_text / max(1, n_train)
 n_parameters = sum(p.numel() for p in model.parameters())
 n_forward = per_rank // micro_batch_size
-mixture = data.Mixture({} if stream else meta, state.get('seen', ()))
+mixture = objectives.Mixture({} if stream else meta, state.get('seen', ()))
 watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
 log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: 12 a last*.pt (weights, 2 moments), best.pt
-log.begin(config, init_from == 'resume', step)
+log.begin(config, state, step, max_steps)
 log.keep(os.path.join(data_dir, 'tokenizer.json'))
 log.keep(os.path.join(data_dir, 'meta.json'), 'data.json')
 show(config, log.say)
-log.changes(state.get('config', {}), config)
-log.say(f'resumed at step {step}' if state else f'starting from {init_from}')
 log.say(f'  data     {streaming or data_dir}: {n_train:,} tokens to train on, {len(bins["val"]):,} held out')
 log.say(f'  model    {n_parameters:,} parameters; vocabulary {vocab_size:,}; {world} x {device}, {dtype}')
 log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
@@ -255,8 +254,7 @@ log.say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} token
         f'about {(max_steps - step) * n_forward * seconds / 60:,.1f} minutes, and the time for evaluating')
 if init_from == 'scratch':
     log.say(f'  expect   a first loss near ln {vocab_size} = {math.log(vocab_size):.4f}')
-for text in mixture.describe(n_train, epochs):
-    log.say(f'  note     {text}')
+log.remarks(mixture.describe(n_train, epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
@@ -264,12 +262,12 @@ is_code = texts.is_code(tokenizer.decode(bins['val'][:100_000].tolist()).split('
 prompt = sample_prompt or tokenizer.begin or [int(bins['val'][0])]     # a text, or ids
 vals = state.get('vals', [])     # [step, val_loss] of each evaluation
 first_step = step
-stopping = False                # on Ctrl-C or SIGTERM
+stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
-    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0):
+    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
         with timer.pause('eval'):
             val_loss, val_bpb = evaluate()
             sources = [side for side in bins if side.startswith('val_')]
@@ -308,9 +306,9 @@ while True:
             if main_process:
                 save_checkpoint(f'{last_path}.new', gpt, step=step, best_val=best_val, vals=vals,
                                 seen=mixture.seen.tolist(), optimizers=states, scaler=scaler.state_dict(),
-                                stream=positions, shards=[os.path.basename(path) for path in shards],
+                                stream=positions, shards=sorted(sum(map(list, shards), [])),
                                 tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'],
-                                config=config, **watch.state())
+                                shard_sha256=shards, config=config, **watch.state())
                 checkpoint.rotate(last_path, keep)      # last.pt.new -> last.pt -> last-1.pt
     if step >= max_steps or stopping:
         break
@@ -320,8 +318,8 @@ while True:
     lr = watch.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
     optim.set_lr(optimizers, lr)
     starts = starts_of(step)                                        # (batch_size,)
-    mixture.count(starts[n_replay:])
     mine = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)  # (n_forward, B)
+    position = stream.state if stream else None
     with timer.part('data'):
         batches = [load_batch('train', starts[rows], step, rows) for rows in mine]
         watch.spoil_data(step, batches, vocab_size)                 # if --inject says so
@@ -334,7 +332,13 @@ while True:
                 loss = net(*batch)[1]
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(loss * (n / n_all * world)).backward()
-        loss_sum += loss.detach() * n
+            loss_sum += loss.detach() * n
+    if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
+        if stream:
+            stream.seek(position)
+        stopping = True
+        continue
+    mixture.count(starts[n_replay:])
     watch.spoil_gradient(step, model)
 
     # --- clip and step: same text in train.py, sft.py, dpo.py ---
@@ -342,20 +346,19 @@ while True:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
     loss_sum, votes = machine.all_sum(float(loss_sum), machine.stop_asked())
-    stopping = votes > 0        # all processes together, or those who stay would wait for ever
     loss = loss_sum / n_all     # of the whole global batch
     logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     event, text = watch.judge(step, loss, norm)
     if event:
         log.note(step, event, text)
-        watch.give_up(step, text, last_path)
+        trouble = watch.trouble(step, text, last_path)
+    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
     before = probe.clone() if logging else None
     if event != 'skip':         # an update that is not finite never reaches the weights
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    for o in optimizers:
-        o.zero_grad(set_to_none=True)
+    net.zero_grad(set_to_none=True)
     # --- end clip and step ---
 
     if watch.wants_rollback and os.path.exists(last_path):          # to last.pt, with half the learning rate
@@ -375,18 +378,15 @@ while True:
     # 4. log
     if logging:
         dt = timer.per_step()
-        log.say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
-                f'{dt * 1000:.0f} ms | {tokens_per_step / dt:,.0f} tok/s | eta '
-                f'{journal.clock(dt * (max_steps - step))}')
-        log.metrics(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm, dt=dt,
-                    tok_s=tokens_per_step / dt, update_ratio=optim.change(before, probe),
-                    mfu=planner.mfu(vars(model.config), block_size, tokens_per_step / dt / world, device),
-                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), **timer.shares())
+        log.step(max_steps, step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm, dt=dt,
+                 tok_s=tokens_per_step / dt, update_ratio=optim.change(before, probe),
+                 mfu=planner.mfu(vars(model.config), block_size, tokens_per_step / dt / world, device),
+                 skipped=watch.skipped, restarts=log.restarts, memory_mb=journal.memory_mb(device),
+                 comm_share=machine.comm_share(net, dt), **timer.shares(world))
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------
-if stream and stream.malformed:
-    log.say(f'note: {stream.malformed} lines or archives of {streaming} could not be read')
-gap = '' if objective == 'clm' else " --prompt='a text with a <|mask|> in it'"
-log.end(step, max_steps, timer.minutes(), best_val, f'python sample.py --ckpt={out_dir}{gap}')
-machine.leave()
+log.remarks(stream.remarks() if stream else [])
+gap = [] if objective == 'clm' else ['--prompt=a text with a <|mask|> in it']
+log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', *gap])
+machine.leave(trouble)

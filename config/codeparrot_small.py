@@ -4,9 +4,9 @@
 # Hardware: planned for 8 GPUs of 24 GB and never run at this size. The original is said to have taken a
 # day on 16 A100.
 #
-#   python prepare.py --source=codeparrot --out_dir=data/codeparrot --vocab_size=32768
 #   python train.py config/codeparrot_small.py --plan=8xH100   # prints what the run will take; trains nothing
 #   torchrun --nproc_per_node=8 train.py config/codeparrot_small.py
+data_from = 'python prepare.py --source=codeparrot --vocab_size=32768 --out_dir=data/codeparrot'
 data_dir = 'data/codeparrot'
 out_dir = 'out/codeparrot_small'
 n_layer = 12

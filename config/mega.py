@@ -2,8 +2,8 @@
 # Adam's moments take 16 bytes a parameter: 18 GB, so one GPU of 40 GB or more. 20 tokens a parameter are 22.6
 # billion, so use your own data. We have not run it.
 #
-#   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/mega.py
+data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 data_dir = 'data/shakespeare_byte'
 out_dir = 'out/mega'
 n_layer = 22

@@ -2,8 +2,8 @@
 # --n_layer=16 --n_head=16 --n_embd=1024 --n_ffn=2816 there are 205,816,832. 20 tokens a parameter are 1.8
 # billion, so it needs a GPU and your own data. We have not run it.
 #
-#   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/midi.py
+data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 data_dir = 'data/shakespeare_byte'
 out_dir = 'out/midi'
 n_layer = 12

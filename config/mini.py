@@ -2,8 +2,8 @@
 # --n_head=11 --n_embd=704 --n_ffn=2112 there are 51,736,256. 20 tokens a parameter are 548 million, and
 # Tiny Shakespeare has one million, so use your own data. We have not run it.
 #
-#   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/mini.py
+data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 data_dir = 'data/shakespeare_byte'
 out_dir = 'out/mini'
 n_layer = 8

@@ -4,8 +4,8 @@
 # loss of 0.93 is not to be expected; best.pt keeps the lowest, and --dropout=0.2 should help. We have not
 # run it to its end.
 #
-#   python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte
 #   python train.py config/nano.py
+data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 data_dir = 'data/shakespeare_byte'
 out_dir = 'out/nano'
 n_layer = 6

@@ -5,8 +5,8 @@
 # You should see val_loss 5.6 at step 125, 4.9 at 250, 4.5 at 375 and 4.3 (1.57 bits per byte) at 500.
 # Hardware: two CPU cores with native bfloat16 need about 4 minutes.
 #
-#   python prepare.py --out_dir=data/quickstart --vocab_size=4096
 #   python train.py config/quickstart.py
+data_from = 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 --out_dir=data/quickstart'
 data_dir = 'data/quickstart'
 out_dir = 'out/quickstart'
 n_layer = 4

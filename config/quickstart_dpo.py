@@ -5,13 +5,13 @@
 # For longer runs use 3e-5: at 1e-4, forty steps lost four points of it (LOG.md, "DPO's learning rate").
 # Hardware: two CPU cores with native bfloat16 need about 1 minute, including the answers.
 #
-#   python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 \
-#       --n_problems=250 --num_samples=8 --batch_size=64 --max_new_tokens=64 \
-#       --allow_code_execution=True --out=out/quickstart_sft/mined/eval.json
-#   python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both \
-#       --dedup=exact --out_dir=data/pairs
 #   python dpo.py config/quickstart_dpo.py
 init_from = 'out/quickstart_sft'
+data_from = 'python eval.py --ckpt=out/quickstart_sft --tasks=problems --splits=train --problems_seed=1 ' \
+            '--n_problems=250 --num_samples=8 --batch_size=64 --max_new_tokens=64 ' \
+            '--allow_code_execution=True --out=out/quickstart_sft/mined/eval.json && ' \
+            'python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl ' \
+            '--prefer=both --dedup=exact --out_dir=data/pairs'
 data_dir = 'data/pairs'
 out_dir = 'out/quickstart_dpo'
 epochs = 1

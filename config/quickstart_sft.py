@@ -4,10 +4,11 @@
 # Bits per byte of the base data rise from 1.6 to 3.2: the model forgets. With --replay=1 they rise to 2.0.
 # Hardware: two CPU cores with native bfloat16 need about 2 minutes.
 #
-#   python parts/problems.py --n=5000 --out=data/problems/train.jsonl
-#   python parts/problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 #   python sft.py config/quickstart_sft.py
 init_from = 'out/quickstart'
+data_from = 'mkdir -p data/problems && ' \
+            'python parts/problems.py --n=5000 --out=data/problems/train.jsonl && ' \
+            'python parts/problems.py --n=300 --split=validation --out=data/problems/val.jsonl'
 data_dir = 'data/problems'
 base_dir = 'data/quickstart'    # measures how much of the base data is forgotten
 out_dir = 'out/quickstart_sft'

@@ -5,8 +5,8 @@
 # README reports 1.4697. We have not run this config to its end.
 # Hardware: one GPU (never tried), or a CPU and patience.
 #
-#   python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
 #   python train.py config/shakespeare_gpu.py
+data_from = 'python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char'
 data_dir = 'data/shakespeare_char'
 out_dir = 'out/shakespeare_gpu'
 n_layer = 6

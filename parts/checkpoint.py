@@ -32,9 +32,9 @@ def write(path, state):
 
 def find(path):
     """The checkpoint that path means. A file means itself. The folder of a run means its best.pt, or else its
-    last.pt. A Hugging Face folder means itself."""
+    last.pt, or else the newest that is left. A Hugging Face folder means itself."""
     if os.path.isdir(path):
-        for name in ('best.pt', 'last.pt'):
+        for name in ('best.pt', 'last.pt', *(f'last-{i}.pt' for i in range(1, 100))):
             if os.path.exists(os.path.join(path, name)):
                 return os.path.join(path, name)
         if any(name.endswith('.safetensors') for name in os.listdir(path)):
@@ -65,9 +65,15 @@ def rotate(path, keep):
     """path.new becomes path, the old path becomes path-1, and so on; `keep` files stay."""
     stem = path.removesuffix('.pt')
     names = [path, *(f'{stem}-{i}.pt' for i in range(1, keep))]
-    for i in range(len(names) - 1, 0, -1):          # last-1.pt -> last-2.pt, then last.pt -> last-1.pt
+    for i in range(len(names) - 1, 1, -1):          # last-2.pt -> last-3.pt, then last-1.pt -> last-2.pt
         if os.path.exists(names[i - 1]):
             os.replace(names[i - 1], names[i])
+    if keep > 1 and os.path.exists(path):
+        try:            # a second name for the same file: at no moment is there no last.pt
+            os.link(path, f'{path}.old')
+            os.replace(f'{path}.old', names[1])
+        except OSError:                             # a file system without hard links
+            os.replace(path, names[1])
     os.replace(f'{path}.new', path)
 
 
@@ -81,6 +87,8 @@ def folder_of(path):
 
 def check_out_dir(out_dir, init_from, overwrite):
     """Refuse to overwrite a run, and the model that this run starts from. Returns the path of last.pt."""
+    if not out_dir:
+        raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
     if init_from not in ('scratch', 'resume') and \
             os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
         raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would '
@@ -91,13 +99,23 @@ def check_out_dir(out_dir, init_from, overwrite):
     return os.path.join(out_dir, 'last.pt')
 
 
+def must_be_finite(path, model):
+    """Refuse weights that are nan or inf: every loss would be, too."""
+    for name, p in model.state_dict().items():
+        if not p.isfinite().all():
+            raise ValueError(f'{path}: the weights {name} are not finite (nan or inf); start from another '
+                             'checkpoint')
+
+
 def newest(last_path, load):
     """The model and the state of last.pt, or, if it is damaged, of the newest older checkpoint."""
     stem = last_path.removesuffix('.pt')
     older = [path for i in range(1, 100) if os.path.exists(path := f'{stem}-{i}.pt')]
     for path in [last_path, *older]:
         try:
-            return load(path)
+            model, state = load(path)
+            must_be_finite(path, model)
+            return model, state
         except (ValueError, FileNotFoundError) as e:
             if not older or path == older[-1]:
                 raise
@@ -135,18 +153,20 @@ def check_context(init_from, context, block_size):
 
 
 def check_pretraining(last_path, state, config, meta, shards, world):
-    """Refuse to resume train.py's run with another architecture, or on other data."""
+    """Refuse to resume train.py's run with another architecture, or on other data. shards: of a stream, for
+    each process {name: SHA-256}."""
     if 'data_sha256' not in state:
         raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
     must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
                                                     'block_size', 'dropout', 'objective', 'optimizer'))
     same_data(last_path, state['data_sha256'], f'{config["data_dir"]}/train.bin', meta['sha256']['train'],
               config['out_dir'])
-    shards = [os.path.basename(path) for path in shards]
-    if state['shards'] != shards or len(state['stream']) not in (0, world):
+    names = sorted(name for hashes in shards for name in hashes)
+    if state['shards'] != names or len(state['stream']) not in (0, world):
         raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '
-                         f'processes, this run has {len(shards)} and {world}: a stream must be resumed with '
+                         f'processes, this run has {len(names)} and {world}: a stream must be resumed with '
                          'the same')
+    same_data(last_path, state.get('shard_sha256', shards), config['streaming'], shards, config['out_dir'])
 
 
 # --- from the weights of another run ------------------------------------------------------------------------
@@ -156,6 +176,7 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
     """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab, its embeddings are
     carried over from its own tokenizer to this one. Without, the two tokenizers must be the same."""
     model, state = load(init_from)
+    must_be_finite(init_from, model)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
     from_hf = not state
     its_hash = state.get('tokenizer_hash')
@@ -210,6 +231,7 @@ def to_fine_tune(init_from, last_path, load, load_tokenizer):
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load(init_from)
+    must_be_finite(origin, model)
     beside = os.path.join(folder_of(origin), 'tokenizer.json')
     tokenizer = load_tokenizer(beside)
     same_tokenizer(origin, state.get('tokenizer_hash'), beside, tokenizer.hash)

@@ -11,7 +11,7 @@ the corpus. A Stream reads text that was never made into bins, and remembers whe
 
 Copy this file alone: it needs numpy.
 """
-import glob, gzip, json, os, zlib
+import glob, gzip, hashlib, json, os, shlex, zlib
 import numpy as np
 
 # --- bins ---------------------------------------------------------------------------------------------------
@@ -22,8 +22,8 @@ def open_bins(data_dir, block_size, sides=('train', 'val')):
     pages of a memory map again, so a corpus may be larger than memory."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
-        raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); '
-                                f'run: python prepare.py --out_dir={data_dir}')
+        raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: python prepare.py '
+                                f'--source=PATH_OF_A_TEXT --out_dir={shlex.quote(data_dir)}')
     try:
         with open(meta_path, encoding='utf-8') as f:
             meta = json.load(f)
@@ -145,44 +145,35 @@ def check_vocabulary(data_dir, found, vocab_size):
                          f'or prepare them with --vocab_size={vocab_size}')
 
 
-class Mixture:
-    """How many sequences of each source a run has read, for data that prepare.py mixed from several."""
-
-    def __init__(self, meta, seen=()):
-        self.sources = meta.get('sources', {}) if len(meta.get('sources', {})) > 1 else {}
-        self.begins = [source['begins'] for source in self.sources.values()]        # in train.bin
-        self.seen = np.array(seen if len(seen) else [0] * len(self.sources), dtype=np.int64)
-
-    def count(self, starts):
-        if self.sources:
-            number = np.searchsorted(self.begins, starts, 'right') - 1
-            self.seen += np.bincount(number, minlength=len(self.begins))
-
-    def shares(self):
-        return dict(zip(self.sources, (self.seen / max(1, self.seen.sum())).round(4).tolist()))
-
-    def describe(self, n_train, epochs):
-        """A line for each source: its share of the tokens, and how often a run of so many epochs reads it.
-        Data that are read more than about four times help less and less (arXiv:2305.16264)."""
-        if epochs > 4:
-            yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
-        for name, source in self.sources.items():
-            times = source['epochs'] * epochs
-            warning = ', and beyond 4 that helps less and less' if times > 4 else ''
-            yield f'{name}: {source["mixed"] / n_train:.1%} of the tokens, read {times:.2f} times{warning}'
-
-
 # --- streams: text that was never made into bins ------------------------------------------------------------
 
 
-def find_shards(streaming, world):
-    """The .jsonl and .json files, gzipped or not, of a folder or a glob: at least one for each process."""
+def open_shards(streaming, rank, world, data_dir, meta):
+    """This process's .jsonl and .json files, gzipped or not, of a folder or a glob, and {name: SHA-256} of
+    them. For the hash each is read once from end to end, a second for 1.5 GB. data_dir/shards must hold the
+    shards that meta.json lists, if it lists any."""
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
     shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
     if len(shards) < world:
         raise ValueError(f'streaming={streaming} has {len(shards)} shards (.jsonl or .json, also .gz), '
                          f'{world} processes need one each; prepare.py --write=text makes them')
-    return shards
+    hashes = {}
+    for path in shards[rank::world]:
+        h = hashlib.sha256()
+        with open(path, 'rb') as f:
+            for block in iter(lambda: f.read(1 << 20), b''):
+                h.update(block)
+        hashes[os.path.basename(path)] = h.hexdigest()
+    folder = os.path.join(data_dir, 'shards')
+    listed = {shard['name']: shard['sha256'] for shard in meta.get('shards', {}).get('train', ())}
+    if listed and os.path.realpath(os.path.dirname(shards[0])) == os.path.realpath(folder):
+        other = [name for name in hashes if listed.get(name) != hashes[name]]
+        if os.path.isdir(streaming):
+            other += listed.keys() - {os.path.basename(path) for path in shards}
+        if other:
+            raise ValueError(f'{os.path.join(folder, min(other))} is not the shard that meta.json lists; run '
+                             'prepare.py again')
+    return shards[rank::world], hashes
 
 
 class Stream:
@@ -208,6 +199,9 @@ class Stream:
         self.state = list(state)
         self.documents = self._documents(*state)
         self.waiting = []                   # [position, ids] of documents that were read and not yet taken
+
+    def remarks(self):
+        return [f'{self.malformed} lines or archives could not be read'] if self.malformed else []
 
     def _documents(self, epoch, first, line, token):
         """Yield the position and the ids of each document, from a position on, without end."""

@@ -2,14 +2,14 @@
 The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and one run at a time in a folder.
 
     log = Journal('out/base', main_process=True)
-    log.begin(config, resumed=False, step=0)
+    log.begin(config, state={}, step=0, max_steps=100)
     log.say('hello')                            # to the terminal and to train.log
     log.metrics(step=1, loss=9.01)              # a line of metrics.jsonl
     log.note(7, 'skip', 'loss nan: ...')        # both
 
 Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, glob, json, os, shutil, sys, time
+import contextlib, glob, json, math, os, platform, shlex, shutil, subprocess, sys, time
 import torch
 
 try:
@@ -18,17 +18,43 @@ except ImportError:             # Windows
     fcntl = resource = None
 
 
+def check_data(data_dir, needed, data_from):
+    """Refuse a data_dir that lacks a file of `needed`, or whose meta.json says that it was not made by
+    data_from: the command by which a config file says where its data come from. It ends in --out_dir=FOLDER
+    or --out=FOLDER/FILE, and says nothing of another folder."""
+    words = [word.partition('=') for word in data_from.rpartition('prepare.py')[2].split()]
+    wanted = {name: value for name, _, value in words if name.startswith('--')}
+    folder = wanted.pop('--out_dir', '') or os.path.dirname(wanted.pop('--out', ''))
+    if not folder or os.path.realpath(folder) != os.path.realpath(data_dir):
+        return
+    for name in needed:
+        if not os.path.exists(os.path.join(data_dir, name)):
+            raise FileNotFoundError(f'{data_dir} holds no prepared data (no {name}); run: {data_from}')
+    try:
+        with open(os.path.join(data_dir, 'meta.json'), encoding='utf-8') as f:
+            made = json.load(f)['config']
+    except (OSError, ValueError, KeyError, TypeError):      # none, an older one, or damaged
+        return
+    made['source'] = ','.join(made.get('sources') or [made.get('source', '')])
+    other = [f'{name}={made.get(name[2:])}' for name in wanted if str(made.get(name[2:])) != wanted[name]]
+    if other:
+        raise ValueError(f'{data_dir} was made with {shlex.join(other)}, but this config needs the data of: '
+                         f'{data_from}; or train on what is there: --data_from=')
+
+
 class Journal:
     """Only the first process writes; in the others every call does nothing."""
 
     def __init__(self, out_dir, main_process):
         self.out_dir, self.main_process = out_dir, main_process
+        self.restarts = 0               # how often the run was resumed
 
     def path(self, name):
         return os.path.join(self.out_dir, name)
 
-    def begin(self, config, resumed, step):
-        """Take the folder: lock it, then begin new files, or cut the old ones back to `step`."""
+    def begin(self, config, state, step, max_steps):
+        """Take the folder: lock it, then begin new files, or cut the old ones back to `step`. Say where the
+        run starts, and what differs from state, the checkpoint that it resumes ({} for a new run)."""
         if not self.main_process:
             return
         os.makedirs(self.out_dir, exist_ok=True)
@@ -39,8 +65,10 @@ class Journal:
         except BlockingIOError:
             raise ValueError(f'another run is writing to {self.out_dir}; wait, or choose another '
                              '--out_dir') from None
-        if resumed:
+        if state:
             self.cut_back(step)
+            with open(self.path('train.log'), encoding='utf-8') as f:
+                self.restarts = 1 + f.read().count('\nresumed at step ')
         else:
             self.lock.truncate(0)
             for name in ('last*.pt', 'best.pt', 'metrics.jsonl', 'samples.txt'):
@@ -48,6 +76,14 @@ class Journal:
                     os.remove(path)
         with open(self.path('config.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump(config, f, indent=1)
+        self.say(f'resumed at step {step}' if state else f'starting from {config["init_from"]}')
+        self.say(f'  on       {machine_and_versions()}')
+        for name, value in state.get('config', {}).items():
+            if name != 'init_from' and config.get(name, value) != value:
+                self.say(f'  changed  {name}: {value!r} before, {config[name]!r} now')
+        for name, done in (('save_interval', 'saved'), ('eval_interval', 'evaluated')):
+            if config[name] > max_steps:
+                self.remarks([f'{name}={config[name]}, max_steps={max_steps}: nothing is {done} between'])
 
     def cut_back(self, step):
         """Drop the metrics that come after a checkpoint: those steps will happen again."""
@@ -75,17 +111,22 @@ class Journal:
                 f.write(text + '\n')
 
     def metrics(self, **values):
-        self.say(json.dumps(values), 'metrics.jsonl')
+        self.say(json.dumps(finite(values), allow_nan=False), 'metrics.jsonl')
+
+    def step(self, max_steps, **row):
+        """The line and the metrics of a step: step, loss, lr, grad_norm, dt, tok_s and more."""
+        self.say('step {step:>6}/{} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {grad_norm:.2f} | {:.0f} ms | '
+                 '{tok_s:,.0f} tok/s | eta {}'.format(max_steps, row['dt'] * 1000,
+                                                      clock(row['dt'] * (max_steps - row['step'])), **row))
+        self.metrics(**row)
 
     def note(self, step, event, text):
         self.say(f'step {step}: {text}')
         self.metrics(step=step, event=event, text=text)
 
-    def changes(self, before, now):
-        """Say every setting that is not what it was when the checkpoint was written."""
-        for name, value in before.items():
-            if name != 'init_from' and now.get(name, value) != value:
-                self.say(f'  changed  {name}: {value!r} before, {now[name]!r} now')
+    def remarks(self, texts):
+        for text in texts:
+            self.say(f'  note     {text}')
 
     def keep(self, path, name=None):
         """Copy a file into the folder, so that the folder is complete."""
@@ -100,8 +141,8 @@ class Journal:
         while not os.path.exists(folder):
             folder = os.path.dirname(folder)
         if self.main_process and (free := shutil.disk_usage(folder).free) < n_bytes:
-            raise ValueError(f'{self.out_dir} has {free / 1e9:.2f} GB free, the checkpoints need '
-                             f'{n_bytes / 1e9:.2f}; make room, choose another --out_dir, or --keep=1')
+            raise ValueError(f'{self.out_dir} has {free / 1e6:,.1f} MB free, the checkpoints need '
+                             f'{n_bytes / 1e6:,.1f}; make room, choose another --out_dir, or --keep=1')
 
     def evaluation(self, step, max_steps, figures, **more):
         """The line of an evaluation, and with `more` the row of metrics.jsonl."""
@@ -110,13 +151,13 @@ class Journal:
         self.metrics(step=step, **figures, **more)
 
     def end(self, step, max_steps, minutes, best_val, command):
-        """The last lines of a run; command: what to type next."""
-        if step < max_steps:
-            self.say(f'stopped at step {step}, as asked; {self.path("last.pt")} is saved; resume: the same '
-                     'command with --init_from=resume')
-        else:
+        """The last lines of a run; command: the words to type next."""
+        if step >= max_steps:
             self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; see {self.out_dir}')
-            self.say(f'next: {command}' if command else '')
+            self.say(f'next: {shlex.join(["python", *command])}' if command else '')
+        elif os.path.exists(self.path('last.pt')):
+            self.say(f'stopped at step {step}; {self.path("last.pt")} is saved; resume: the same command '
+                     'with --init_from=resume')
 
 
 class Timer:
@@ -170,11 +211,32 @@ class Timer:
     def minutes(self):
         return (time.time() - self.start) / 60
 
-    def shares(self):
-        """For metrics.jsonl: seconds of data loading per step, seconds of all saving so far, and the share of
-        the run that was spent on evaluation."""
-        return {'data_s': (self.total['data'] - self.data_before) / self.steps, 'save_s': self.total['save'],
-                'eval_share': self.total['eval'] / (time.time() - self.start)}
+    def shares(self, world):
+        """For metrics.jsonl: tokens per second and process, seconds of data loading per step, seconds of all
+        saving so far, the share of the run that was spent on evaluation, seconds since the process began."""
+        uptime = time.time() - self.start
+        return {'tok_s_device': self.tok_s() / world, 'save_s': self.total['save'],
+                'data_s': (self.total['data'] - self.data_before) / self.steps,
+                'eval_share': self.total['eval'] / uptime, 'uptime_s': uptime}
+
+
+def finite(value):
+    """value with None for each number that JSON does not have, at any depth: nan, inf."""
+    if isinstance(value, dict):
+        return {key: finite(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def machine_and_versions():
+    """The commit of this copy, the version of torch and the names of the devices, as one line."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    commit = ''
+    if shutil.which('git') and os.path.exists(os.path.join(here, '.git')):
+        asked = ['git', '-C', here, 'describe', '--always', '--dirty']
+        commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    devices = ', '.join(devices) or platform.machine()
+    return f'{devices}; torch {torch.__version__}; commit {commit or "unknown"}'
 
 
 def clock(seconds):

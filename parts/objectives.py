@@ -157,3 +157,30 @@ def guesses(model, batch, tokenizer):
     hidden = batch[1] != IGNORE                                         # (B, T)
     pairs = zip(batch[1][hidden].tolist(), logits.argmax(-1)[hidden].tolist())
     return ['\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in pairs)]
+
+
+class Mixture:
+    """How many sequences of each source a run has read, for data that prepare.py mixed from several."""
+
+    def __init__(self, meta, seen=()):
+        self.sources = meta.get('sources', {}) if len(meta.get('sources', {})) > 1 else {}
+        self.begins = [source['begins'] for source in self.sources.values()]        # in train.bin
+        self.seen = np.array(seen if len(seen) else [0] * len(self.sources), dtype=np.int64)
+
+    def count(self, starts):
+        if self.sources:
+            number = np.searchsorted(self.begins, starts, 'right') - 1
+            self.seen += np.bincount(number, minlength=len(self.begins))
+
+    def shares(self):
+        return dict(zip(self.sources, (self.seen / max(1, self.seen.sum())).round(4).tolist()))
+
+    def describe(self, n_train, epochs):
+        """A line for each source: its share of the tokens, and how often a run of so many epochs reads it.
+        Data that are read more than about four times help less and less (arXiv:2305.16264)."""
+        if epochs > 4:
+            yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
+        for name, source in self.sources.items():
+            times = source['epochs'] * epochs
+            warning = ', and beyond 4 that helps less and less' if times > 4 else ''
+            yield f'{name}: {source["mixed"] / n_train:.1%} of the tokens, read {times:.2f} times{warning}'

@@ -106,9 +106,8 @@ def change(before, after):
 
 
 def set_lr(optimizers, lr):
-    for o in optimizers:
-        for group in o.param_groups:
-            group['lr'] = lr
+    for group in [group for o in optimizers for group in o.param_groups]:
+        group['lr'] = lr
 
 
 def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
@@ -136,8 +135,7 @@ DRILLS = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
 class Guard:
     """Judges every step before its update. An update that is not finite is always skipped. With spike_z, a
     step whose loss or gradient norm is far above those of the last steps is a spike. spike_action says
-    whether it is skipped, makes the run return to its last checkpoint, or is only logged. After several
-    skipped steps in a row the run ends."""
+    whether it is skipped, makes the run return to its last checkpoint, or is only logged."""
 
     def __init__(self, state, scaler, spike_z=0.0, spike_window=100, spike_action='skip', inject=''):
         self.spike_z, self.spike_window, self.spike_action = spike_z, spike_window, spike_action
@@ -145,6 +143,7 @@ class Guard:
         self.window = state.get('window', [])               # [loss, gradient norm] of the last steps
         self.skipped = state.get('skipped', 0)
         self.skipped_in_a_row = 0
+        self.has_taken = False                              # an update, since this process began
         self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
         self.bad_steps = set(state.get('bad_steps', []))    # those that led to a rollback: skipped next time
         self.wants_rollback = False
@@ -159,8 +158,7 @@ class Guard:
         return self.window[-1][0] if self.window else math.inf
 
     def judge(self, step, loss, norm):
-        """('skip', why): this update would do harm. ('spike', why): take it, but say so. (None, ''): take
-        it."""
+        """('skip', why): it would do harm. ('spike', why): take it, but say so. (None, ''): take it."""
         self.wants_rollback = False
         finite = math.isfinite(loss) and math.isfinite(norm)
         if not finite:
@@ -172,6 +170,7 @@ class Guard:
             self.wants_rollback = self.spike_action == 'rollback'
             return self.skip(step, trouble)
         self.skipped_in_a_row = 0
+        self.has_taken = True
         self.window = [*self.window, [loss, norm]][-self.spike_window:]
         return ('spike', trouble) if trouble else (None, '')
 
@@ -180,12 +179,16 @@ class Guard:
         self.skipped_in_a_row += 1
         return 'skip', f'{why}: update skipped; see it with --show_batch={step}'
 
-    def give_up(self, step, why, last_path):
-        """End the run if too many updates in a row were skipped."""
-        if self.skipped_in_a_row >= self.patience:
-            raise ValueError(f'{self.skipped_in_a_row} updates in a row were skipped, the last at step '
-                             f'{step}: {why}; {last_path} holds the last good checkpoint, if one was saved: '
-                             'resume with a lower --learning_rate, or with --dtype=float32')
+    def trouble(self, step, why, last_path):
+        """Why the run should save and end: too many updates in a row were skipped; else ''. A ValueError if
+        this process took none: then there is nothing to save."""
+        if self.skipped_in_a_row < self.patience:
+            return ''
+        text = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at step {step}: {why}; '
+                f'resume {last_path} with a lower --learning_rate or --dtype=float32; last-1.pt is older')
+        if not self.has_taken:
+            raise ValueError(text)
+        return text
 
     def rolled_back(self, step, then):
         """Remember that `step` led back to the checkpoint `then`."""
@@ -213,8 +216,7 @@ class Guard:
 
 def spike(window, loss, norm, limit):
     """A text, if loss or norm is more than `limit` standard deviations above its mean in window, the [loss,
-    gradient norm] of the last steps; else None. Norms vary by factors, so their logarithms are compared, and
-    only factors above e^(0.3 limit) count: clipping takes care of smaller ones."""
+    norm] of the last steps; else None. Norms vary by factors, so their logarithms are compared."""
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
     losses, norms = np.array(window).T
@@ -229,8 +231,7 @@ def spike(window, loss, norm, limit):
 
 
 def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
-    """The event and the advice that a series of [step, validation loss] and the training loss suggest, or
-    None."""
+    """The event and the advice that pairs [step, validation loss] and the training loss suggest, or None."""
     ln_v = math.log(vocab_size)             # the loss of a model that knows nothing
     if step >= max(200, 2 * warmup) and vals[-1][1] > ln_v - 0.5:
         return 'stuck', (f'val_loss {vals[-1][1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '

@@ -61,6 +61,20 @@ def batches_by_length(epoch, lengths, batch_size, seed):
     return dice.permutation(np.concatenate(parts).reshape(-1, batch_size))
 
 
+def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
+    """Yield a text for each setting of a fine-tuning run that is not usual. lowest, highest: the rates for
+    100 million parameters and more; a smaller model bears higher ones."""
+    large = sum(p.numel() for p in model.parameters()) >= 1e8
+    if large and not lowest <= learning_rate <= highest:
+        yield f'learning_rate={learning_rate:g}: from 100M parameters on {lowest:g} to {highest:g} is usual'
+    if epochs > 3:
+        yield f'{epochs:.1f} epochs, 1 to 3 are usual: watch val_loss, it is easy to learn the rows by heart'
+    if epochs < 0.95:
+        yield f'{epochs:.2f} epochs, 1 to 3 are usual: not all rows are seen'
+    if not 1000 <= n_rows <= 100_000:
+        yield f'{n_rows:,} rows, a few thousand to some tens of thousands are usual: quality counts more'
+
+
 # --- preferences: a prompt, a better and a worse answer -----------------------------------------------------
 
 

@@ -118,7 +118,8 @@ def pytest_collection_modifyitems(config, items):
             item.add_marker(pytest.mark.skip(reason='slow; run it with --slow'))
 
 
-TIMES = 'dt', 'tok_s', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'sample_s', 'score_s', 'train_s'
+TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
+         'comm_share', 'restarts', 'sample_s', 'score_s', 'train_s')
 
 
 def metrics(out_dir):

@@ -75,13 +75,18 @@ def test_a_value_takes_the_type_of_its_setting(play, key, values, joined):
 def test_a_config_file_is_python(play):
     got = result(play('a.py', a='"""Why."""\nfrom math import pi\nimport os\n_rows = [i for i in range(4)]\n'
                                 'def half(x):\n    y = x // 2\n    return y\n'
-                                'steps = half(len(_rows))\nrate = 1\nsources = {"pi": round(pi, 2)}'))
-    assert got == DEFAULTS | {'steps': 2, 'rate': 1.0, 'sources': {'pi': 3.14}} and type(got['rate']) is float
+                                'steps = half(len(_rows))\nglobals()["seed"] = 5\nrate = 1\n'
+                                'sources = {"pi": round(pi, 2)}'))
+    assert got == DEFAULTS | {'steps': 2, 'rate': 1.0, 'seed': 5, 'sources': {'pi': 3.14}}
+    assert type(got['rate']) is float
 
 
 @pytest.mark.parametrize('arguments, words', [
     ('--steps=1.5', 'steps=1.5 & float & expected int'), ('--steps=abc', "steps='abc' & str & expected int"),
-    ('--steps=True', 'steps=True & bool & expected int'), ('--steps=1e999', 'steps=inf & expected int'),
+    ('--steps=True', 'steps=True & bool & expected int'), ('--steps=1e999', 'steps=inf & finite'),
+    ('--rate=inf', 'rate=inf & finite'), ('--rate=-Infinity', 'rate=-Infinity & finite'),
+    ("globals()['steps'] = 'x'", "steps='x' & expected int"), ('import math as seed', 'seed & module'),
+    ('del steps', 'steps=None & expected int'),
     ('--flag=1', 'flag=1 & expected bool'), ('--flag yes', "'yes' & expected bool"), ('--rate=nan', 'nan'),
     ('--rate=fast', "'fast' & expected float"), ('--rate=None', 'expected float'), ('--seed=x', "'x'"),
     ('--rate=1' + 400 * '0', 'rate'), ('--seed=1.5', 'seed=1.5 & expected int or None'),
@@ -107,12 +112,13 @@ def test_an_unknown_key_names_the_closest_one(play, arguments, words):
     ('gone.py', 'gone.py & No such file'), ('steps=3', 'steps=3 & begin with --'), ('folder.py', 'folder.py'),
     ('syntax.py', 'syntax.py, line 2 & SyntaxError'), ('zero.py', 'zero.py, line 3 & ZeroDivisionError'),
     ('nested.py', 'nested.py, line 2 & JSONDecodeError'), ('lines.py', 'lines.py, line 1 & RuntimeError'),
-    ('latin.py', 'latin.py'), ('null.py', 'null.py')])
+    ('latin.py', 'latin.py'), ('null.py', 'null.py'), ('leaves.py', 'leaves.py, line 1 & SystemExit: 3')])
 def test_a_broken_config_file_is_one_line_with_its_place(play, tmp_path, argument, words):
     (tmp_path / 'folder.py').mkdir()
     (tmp_path / 'latin.py').write_bytes('name = "é"\n'.encode('latin-1'))
     one_line(play(argument, syntax='steps = 1\nsteps = = 2', zero='\n\nsteps = 1 / 0', null='steps = 1\n\0\n',
-                  nested='import json\nsteps = json.loads("{")', lines='raise RuntimeError("a\\nb")'), words)
+                  nested='import json\nsteps = json.loads("{")', lines='raise RuntimeError("a\\nb")',
+                  leaves='raise SystemExit(3)'), words)
 
 
 @pytest.mark.parametrize('rule, good, bad', [

@@ -3,7 +3,9 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
+from model import GPT, GPTConfig
 from parts.data import permute, sequence_starts, sequences
 
 
@@ -106,3 +108,23 @@ def test_targets_are_the_inputs_one_token_later():
     assert x.shape == y.shape == (3, 16) and x.dtype == y.dtype == np.int64
     assert all(x[row, t] == 7 * (s + t) and y[row, t] == 7 * (s + t + 1)
                for row, s in enumerate((0, 5, 983)) for t in range(16))
+
+
+def test_the_cat_sat_on_the_mat():
+    """The lesson's own example: six words in, six targets out, the last of them the end of the text."""
+    words = 'The cat sat on the mat <EOS>'.split()
+    ids = np.array([sorted(set(words)).index(word) for word in words], dtype=np.uint16)
+    x, y = sequences(ids, [0], 6)
+    said = [' '.join(sorted(set(words))[i] for i in row) for row in (*x, *y)]
+    assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(len(set(words)), 6, 1, 2, 0, 16))
+    x, y = torch.tensor(x), torch.tensor(y)
+    logits, loss = model(x, y)
+    log_p = logits.double().log_softmax(-1)                             # (1, 6, V)
+    by_hand = -sum(log_p[0, i, target].item() for i, target in enumerate(y[0].tolist())) / 6
+    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
+    for i in range(6):          # causal: what is predicted after word i does not depend on the words after it
+        other = x.clone()
+        other[:, i + 1:] = (x[:, i + 1:] + 1) % len(set(words))
+        assert torch.allclose(model(other, y)[0][:, :i + 1], logits[:, :i + 1], atol=1e-6)

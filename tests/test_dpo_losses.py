@@ -1,4 +1,5 @@
 """The losses of dpo.py against hand computation and against their papers' formulas in float64."""
+import decimal
 import math
 
 import pytest
@@ -84,8 +85,8 @@ def test_margins_of_2000_have_finite_losses_and_gradients(kind, good, bad, push)
     found, _, gradients = loss([(0, -2000, 0, 0, 1, 1), (-2000, 0, 0, 0, 1, 1)], kind, 1.0)
     assert all(g.isfinite().all() for g in gradients)
     assert gradients[0][1].item() == pytest.approx(push) and abs(gradients[0][0]) < 4000
-    # kto: one side is at its asymptote, the other, at 0, undecided; orpo: odds end at 1e6
-    assert found.tolist() == pytest.approx([good, bad], rel=1e-6, abs=13.9 if kind == 'orpo' else 1e-6)
+    # kto: one side is at its asymptote, the other, at 0, undecided; orpo: odds end at 1e30
+    assert found.tolist() == pytest.approx([good, bad], rel=1e-6, abs=69.1 if kind == 'orpo' else 1e-6)
     _, _, gradients = loss([(-1e4, -1e4, 0, 0, 1, 1), (0, 0, -1e4, -1e4, 1, 1)], kind, 0.1)
     assert all(g.isfinite().all() for g in gradients)
 
@@ -97,6 +98,21 @@ def test_orpo_at_p_of_1_and_at_hardly_any():
     assert loss([(0, 0, 0, 0, 3, 4)], 'orpo', 0.5)[0].item() == pytest.approx(0.5 * math.log(2))
     wanted = 300 + math.log(1 + math.exp(-1))
     assert loss([(-600, -602, 0, 0, 2, 2)], 'orpo', 1)[0].item() == pytest.approx(wanted, abs=1e-4)
+
+
+@pytest.mark.parametrize('p', [1e-30, 1e-20, 1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999])
+def test_log_odds_and_their_gradients_are_exact_for_p_and_for_1_minus_p(p):
+    """Against 60 decimal digits. m = log(1 - p) is -p where p is small, so float32 holds it to 7 digits."""
+    log_odds = lift('dpo.py', 'log_odds')
+    with decimal.localcontext() as context:
+        context.prec = 60
+        for m in (math.log(p), math.log1p(-p)):
+            x = torch.tensor(m, dtype=torch.float32, requires_grad=True)
+            found = log_odds(x)
+            found.backward()
+            q = decimal.Decimal(x.item()).exp()
+            assert found.item() == pytest.approx(float((q / (1 - q)).ln()), rel=1e-6, abs=1e-7)
+            assert x.grad.item() == pytest.approx(float(1 / (1 - q)), rel=2e-6)
 
 
 def test_kto_judges_a_single_thumb_alone():

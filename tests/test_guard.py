@@ -147,4 +147,4 @@ def test_metrics_lines_are_json_and_name_what_the_system_did(quiet):
 def test_a_disk_too_small_for_the_checkpoints_is_said_before_the_first_step(data_dir, tmp_path):
     full = 'import shutil; shutil.disk_usage = lambda path: type("", (), {"free": 100_000})'
     result = run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/run', *FLAGS, before=full)
-    mistake(result, 'GB free', '--keep=1')
+    mistake(result, 'MB free', '--keep=1')

@@ -194,7 +194,7 @@ def settings(script):
 def test_every_command_in_the_docs_can_be_typed():
     texts = {name: ast.get_docstring(tree) for name, tree in TREES.items()}
     texts |= {p.name: p.read_text(encoding='utf-8') for p in [*ROOT.glob('config/*.py'), *ROOT.glob('*.md')]}
-    pattern = re.compile(r'(?:python|torchrun[^\n]*?) ((?:parts/)?\w+)\.py\b([^#`\n]*)')
+    pattern = re.compile(r'(?:python|torchrun[^\n]*?) ((?:parts/)?\w+)\.py\b([^#`&\n]*)')
     commands = [(where, *found) for where, text in texts.items()
                 for found in pattern.findall(text.replace('\\\n', ' '))]
     assert len(commands) >= 10

@@ -11,7 +11,6 @@ from model import load_checkpoint
 from tokenizer import Tokenizer
 
 
-
 def train(data_dir, out, *more):
     return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, '--max_steps=4', *more)
 
@@ -33,7 +32,8 @@ def contents(folder):
 
 
 def test_data_that_are_not_there(tmp_path):
-    mistake(train(tmp_path / 'nowhere', tmp_path / 'out'), 'nowhere', 'python prepare.py --out_dir=')
+    result = train(tmp_path / 'nowhere', tmp_path / 'out')
+    mistake(result, 'nowhere', 'python prepare.py --source=', '--out_dir=')
     assert not (tmp_path / 'out').exists()
 
 
@@ -63,8 +63,10 @@ def test_a_tokenizer_that_is_not_the_data_s(damaged, tmp_path):
     ('--n_kv_head=3', ['n_kv_head=3']), ('--block_size=1000000', ['block_size=1000000', '--block_size']),
     ('--dtype=float8', ['float8', 'bfloat16']), ('--device=tpu', ['tpu', '--device=auto']),
     ('--micro_batch_size=3', ['=3', ' 8 ', '--micro_batch_size=2']), ('--dropout=1', ['dropout']),
-    ('--warmup_steps=5', ['max_steps=4']), ('--min_lr=1', ['min_lr']), ('--init_from=nowhere', ['nowhere']),
-    ('--show_batch=-1', ['show_batch=-1'])])
+    ('--warmup_steps=5', ['max_steps=4']), ('--min_lr=1', ['min_lr']),
+    ('--init_from=nowhere', ['nowhere']), ('--show_batch=-1', ['show_batch=-1']),
+    ('--batch_size=99999999999', ['=99999999999', '[1, 2**20]']), ('--out_dir=', ['out_dir is empty']),
+    ('--show_batch=99999999999999999999', ['[0, 2**40]']), ('--learning_rate=inf', ['=inf', 'finite'])])
 def test_settings_that_cannot_be(data_dir, tmp_path, flag, words):
     mistake(train(data_dir, tmp_path / 'out', flag), *words)
 

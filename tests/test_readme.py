@@ -94,7 +94,7 @@ def test_every_command_uses_settings_and_configs_that_exist(command):
 def test_the_laptops_commands_run_in_order(tmp_path, python_files):
     """The five of `Run it`, with flags added that make them small."""
     small = {'prepare.py': [f'--source={python_files}', '--vocab_size=512'],
-             'train.py': ['--max_steps=4', '--warmup_steps=1', '--n_layer=1', '--n_embd=32',
+             'train.py': ['--data_from=', '--max_steps=4', '--warmup_steps=1', '--n_layer=1', '--n_embd=32',
                           '--block_size=32', '--eval_tokens=640', '--sample_tokens=4'],
              'sample.py': ['--max_new_tokens=9']}
     five = re.compile('out/short|prepare.py --out_dir=data/quickstart')

@@ -4,6 +4,8 @@ import math
 import pytest
 from conftest import lift
 
+from parts import optim
+
 lr_at = lift('train.py', 'lr_at')
 
 
@@ -44,3 +46,12 @@ def test_without_warm_up_the_first_step_is_the_peak():
 
 def test_going_on_past_the_end_divides_by_nothing():
     assert lr_at(5, 5, 5, 1.0, 0.1) == exact(1.0)       # all warm-up: the cosine has no length
+
+
+@pytest.mark.parametrize('schedule', ['cosine', 'wsd'])
+def test_a_run_may_be_all_warm_up_and_no_word_is_said_of_what_was_not_set(schedule):
+    assert optim.ends(5, 5, 1.0, None, schedule) == (0.1, 0)
+    with pytest.raises(ValueError, match='^warmup_steps=6 must be at most max_steps=5$'):
+        optim.ends(5, 6, 1.0, None, schedule)
+    with pytest.raises(ValueError, match='^decay_steps=1 '):
+        optim.ends(5, 5, 1.0, None, 'wsd', 1)

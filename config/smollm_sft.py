@@ -1,0 +1,20 @@
+# SFT of SmolLM2-135M, a model that others pretrained: 134,515,008 parameters. Its folder is
+# https://huggingface.co/HuggingFaceTB/SmolLM2-135M; config.json, model.safetensors and tokenizer.json are
+# enough. Alpaca has 52,002 conversations; a few thousand good ones of your own teach as much.
+# Rates of 1e-5 to 5e-5 and one to three epochs are usual from 100M parameters on.
+# You should see val_loss fall within the first hundred steps, and hardly more after the first epoch.
+# Hardware: weights, gradients and Adam's moments take 16 bytes a parameter, 2.2 GB, and the scores of 8 x
+# 1,024 tokens over a vocabulary of 49,152 as much again: one GPU of 8 GB. We have not run it.
+#
+#   python sft.py config/smollm_sft.py
+data_from = 'python prepare.py --kind=sft --source=alpaca.json --out_dir=data/alpaca'
+data_dir = 'data/alpaca'
+init_from = 'SmolLM2-135M'
+out_dir = 'out/smollm_sft'
+block_size = 1024
+epochs = 2
+batch_size = 32
+micro_batch_size = 8
+learning_rate = 3e-5
+warmup_steps = 30
+save_interval = 500

@@ -1,0 +1,223 @@
+"""
+Exercises: one function of this project that you write yourself, graded by the project's own tests.
+
+    bash run.sh exercise            # the list, easy to hard
+    bash run.sh exercise 4          # the first call: exercises/rope/model.py, where one function is empty
+    bash run.sh exercise 4          # later calls: the tests of that function, run with your file
+
+docs/exercises.md lists them with what they teach. Your file is never overwritten: to start again, delete its
+folder. A grade copies today's scripts, parts/, config/ and tests/ to a temporary folder, with your file in
+place of the project's; so nothing is graded against an old test. It needs no network.
+"""
+import ast
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+EMPTY = "raise NotImplementedError('yours to write')"
+
+
+class Exercise(NamedTuple):
+    name: str
+    file: str
+    where: str          # a function, as in `sample` or `RMSNorm.forward`
+    tests: str          # what grades it: names of tests behind their file
+    task: str
+    begin: str = ''     # if only a part of the function or of the script is yours: how its first line begins,
+    end: str = ''       # and how the line after it begins
+
+
+EXERCISES = [
+    Exercise('pass_at_k', 'eval.py', 'pass_at_k',
+             'test_eval_counting.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample',
+             'The chance that one of k answers passes, if c of n did. Chen et al. 2021, arXiv:2107.03374, '
+             'eq. 1. The obvious 1 - (1 - c/n)^k is biased: the answers are drawn without putting one '
+             'back.'),
+    Exercise('schedule', 'train.py', 'lr_at',
+             'test_schedule.py',
+             'The learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983) or wsd '
+             '(2404.06395). The docstring has values to check by hand.'),
+    Exercise('rms_norm', 'model.py', 'RMSNorm.forward',
+             'test_model.py::test_rmsnorm_equals_the_formula_and_stays_float32_under_autocast',
+             'Divide by the root of the mean square; no mean is subtracted. Zhang & Sennrich 2019, '
+             'arXiv:1910.07467, eq. 4. Compute in float32, return the type of x.'),
+    Exercise('rope', 'model.py', 'rotate',
+             'test_model.py::test_rope_is_a_complex_rotation_that_keeps_norms_and_sees_only_distances',
+             'Turn each pair (x_i, x_{i + D/2}) by its angle. Su et al. 2021, arXiv:2104.09864, eq. 34. '
+             'The pairs are halves apart, as in Llama; in the paper they are neighbours.'),
+    Exercise('top_p', 'model.py', 'sample',
+             'test_generation.py::test_draws_come_from_the_smallest_set_that_reaches_p_in_its_proportions '
+             'test_generation.py::test_temperature_0_is_argmax_and_dropout_acts_only_in_training',
+             'Draw a token: temperature, then top-k, then top-p. Holtzman et al. 2019, arXiv:1904.09751, '
+             'section 3.1. The token that makes the sum reach p stays.'),
+    Exercise('chat_mask', 'tokenizer.py', 'Tokenizer.render',
+             'test_chat_template.py',
+             'A conversation as ids, and 1 for each token that the loss counts: the words of the assistant'
+             ' and the <|im_end|> behind them. Encode each part alone, or a user can forge a turn. A bad '
+             'message is a ValueError that names the roles; without the special tokens, one that names '
+             '<|im_end|>.'),
+    Exercise('targets', 'sft.py', 'collate',
+             'test_sft_data.py::test_golden_inputs_and_targets '
+             'test_sft_data.py::test_what_is_trained_is_what_the_assistant_says_whatever_anyone_types '
+             'test_sft_data.py::test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it',
+             'Conversations of several lengths as inputs and targets. The target of a position is the NEXT'
+             " token, so its mask is the next token's, too."),
+    Exercise('dpo', 'dpo.py', 'preference_loss',
+             'test_dpo_losses.py',
+             'The two lines of DPO: the margin of the rewards, and minus its log sigmoid, label_smoothing '
+             'of it the other way round. Rafailov et al. 2023, arXiv:2305.18290, eq. 7. A margin of -2000 '
+             'must stay finite.',
+             "    if loss_type == 'dpo':", "    elif loss_type == 'ipo':"),
+    Exercise('bpe_encode', 'tokenizer.py', 'Tokenizer._merge_chunk',
+             'test_bpe_encode.py',
+             'Replay the merges on one chunk of text. Sennrich et al. 2016, arXiv:1508.07909, section 3.2.'
+             ' self.ranks is bytes -> id: which pair comes first?'),
+    Exercise('attention', 'model.py', 'Attention.forward',
+             'test_model.py::test_the_forward_equals_the_formulas '
+             'test_generation.py::test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '      # noqa: E501
+             'test_generation.py::test_several_positions_behind_a_cache_see_no_future_or_are_refused '
+             'test_generation.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
+             'Causal attention with grouped keys and values and with a cache. Vaswani et al. 2017, '
+             'arXiv:1706.03762, eq. 1; 2305.13245. Without a cache first: then only the first test passes.'),
+    Exercise('minhash', 'parts/dedup.py', 'minhash',
+             'test_dedup.py::test_minhash_agrees_with_probability_j '
+             'test_dedup.py::test_minhash_of_extreme_sets',
+             'k numbers that agree in a place with probability J. Broder 1997: the smallest under each of '
+             'k hash functions (slow, and it passes), or the smallest in each of k bins.'),
+    Exercise('accumulation', 'train.py', '',
+             'test_train.py::test_accumulation_changes_nothing_but_rounding',
+             'The gradient of the mean loss over the whole step, from forward passes of a part each (n of '
+             'its n_all targets). Leave loss_sum, the nats of all targets. Goyal et al. 2017, '
+             'arXiv:1706.02677, section 3: divide once, by the whole.',
+             '    loss_sum = 0.0', '    watch.spoil_gradient(step, model)'),
+    Exercise('batch_order', 'parts/data.py', 'sequence_starts',
+             'test_data_order.py',
+             'Which sequences belong to a step, as a function of seed and step alone: then nothing about '
+             'data has to be saved, and a step can be repeated. permute() below is yours to use.'),
+    Exercise('resume', 'train.py', '',
+             'test_resume.py::test_after_sigterm_the_resumed_run_is_the_straight_run',
+             'Save all that a run needs to continue bit for bit: every state[...] and then[...] in this '
+             'file says a key; the stamps that the next start compares are tokenizer_hash, data_sha256, '
+             "shards and config; **watch.state() is the guard's. Random state is not needed: why?",
+             "                save_checkpoint(f'{last_path}.new', gpt,",
+             '                checkpoint.rotate(last_path, keep)'),
+    Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
+             'test_bpe_training.py::test_golden_low_lower_lowest '
+             'test_bpe_training.py::test_merges_equal_the_naive_ones '
+             'test_bpe_training.py::test_counts_may_exceed_32_and_53_bits',
+             'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
+             'ids. The naive way passes; what would make it fast on 30 MB?'),
+]
+
+
+def lines_of(exercise, source):
+    """The lines that are the reader's, as (first, last + 1), counted from 0: a function's body behind its
+    docstring, or from `begin` up to `end`."""
+    lines = source.splitlines()
+    nodes = ast.parse(source).body
+    first, stop = 0, len(lines)
+    for name in filter(None, exercise.where.split('.')):
+        node, = (n for n in nodes if getattr(n, 'name', None) == name)
+        nodes = node.body
+        first, stop = node.body[0].lineno - 1, node.end_lineno
+        if ast.get_docstring(node) is not None and isinstance(node, ast.FunctionDef):
+            first = node.body[0].end_lineno
+    if exercise.begin:
+        first, = (i for i in range(first, stop) if lines[i].startswith(exercise.begin))
+        stop = next(i for i in range(first, stop) if lines[i].startswith(exercise.end))
+        first += lines[first].endswith(':')             # the line that opens a block stays
+    return first, stop
+
+
+def blanked(exercise, source, answer=EMPTY):
+    """The file with this in place of the lines that are the reader's."""
+    first, stop = lines_of(exercise, source)
+    lines = source.splitlines(keepends=True)
+    indent = re.match(' *', lines[first])[0]
+    return ''.join([*lines[:first], textwrap.indent(answer, indent) + '\n', *lines[stop:]])
+
+
+def copy_project(folder):
+    """What the tests need of this project, into an empty folder."""
+    for name in ('parts', 'config', 'tests'):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for path in ROOT.glob('*.py'):
+        shutil.copy(path, folder)
+
+
+def grade(tests, answers, *flags):
+    """Run these tests with the answers ({file: its text}) in place of the project's. -> pytest's result."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        copy_project(folder)
+        for file, text in answers.items():
+            (folder / file).write_text(text, encoding='utf-8')
+        command = [sys.executable, '-m', 'pytest', '-q', '--tb=short', '--no-header',
+                   '-p', 'no:cacheprovider', *flags, *(f'tests/{name}' for name in tests)]
+        return subprocess.run(command, cwd=folder, text=True, capture_output=True)
+
+
+def begin(number, exercise, path):
+    """Make the reader's file and say what to write."""
+    source = (ROOT / exercise.file).read_text(encoding='utf-8')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(blanked(exercise, source), encoding='utf-8')
+    explain(number, exercise, path)
+
+
+def explain(number, exercise, path):
+    text = path.read_text(encoding='utf-8')
+    line = text[:text.index(EMPTY)].count('\n') + 1
+    print(f'Exercise {number}, {exercise.name}: write {exercise.where or "the missing lines"} in '
+          f'{path.relative_to(ROOT)}, line {line}.\n\n{textwrap.fill(exercise.task, 100)}\n')
+    if exercise.where and exercise.file in ('train.py', 'sft.py', 'dpo.py', 'eval.py'):
+        print('Use its arguments and the imports of the file only: the tests take it out of the file.')
+    print(f'Then type `bash run.sh exercise {number}` again.')
+
+
+def main():
+    if len(sys.argv) != 2:
+        for number, e in enumerate(EXERCISES, 1):
+            print(f'{number:>2}  {e.name:<14}{e.file}:{e.where or "the loop"}')
+        print('\nbash run.sh exercise NUMBER starts one, and grades it from then on')
+        return 0
+    asked = sys.argv[1]
+    number = next((i for i, e in enumerate(EXERCISES, 1) if asked in (e.name, str(i))), None)
+    if number is None:
+        print(f'error: there is no exercise {asked!r}; there are 1 to {len(EXERCISES)}: bash run.sh exercise',
+              file=sys.stderr)
+        return 2
+    exercise = EXERCISES[number - 1]
+    path = ROOT / 'exercises' / exercise.name / pathlib.Path(exercise.file).name
+    if not path.exists():
+        begin(number, exercise, path)
+        return 0
+    text = path.read_text(encoding='utf-8')
+    if EMPTY in text:
+        print('not yet: it is still empty.')
+        explain(number, exercise, path)
+        return 1
+    try:
+        ast.parse(text)
+    except SyntaxError as e:
+        print(f'not yet: {path.relative_to(ROOT)}, line {e.lineno}, is not Python: {e.msg}')
+        return 1
+    result = grade(exercise.tests.split(), {exercise.file: text}, '-x')
+    counts = re.findall(r'(\d+) (passed|failed|error)', result.stdout)
+    said = ', '.join(f'{n} {word}' for n, word in counts)
+    if result.returncode:
+        print(result.stdout[-6000:] or result.stderr)
+        print(f'not yet ({said}). Read the lines that begin with E: what was found, what was expected.')
+        return 1
+    print(f'passed: {said}. Compare with ours: diff {path.relative_to(ROOT)} {exercise.file}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""What a run says at its beginning and its end: what is not usual, on what it runs, the next command."""
+import json
+import shlex
+
+import pytest
+import torch
+from conftest import ROOT, ok, run
+
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from parts import journal, optim, records
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+CONFIG = {'init_from': 'scratch', 'save_interval': 250, 'eval_interval': 100, 'a': 1}
+
+
+@pytest.fixture
+def log(tmp_path):
+    return journal.Journal(str(tmp_path / "a b'c [1]"), True)
+
+
+def test_intervals_longer_than_the_run_are_said(log, capsys):
+    log.begin(CONFIG, {}, 0, 200)
+    said = capsys.readouterr().out
+    assert 'note     save_interval=250, max_steps=200' in said and 'eval_interval' not in said
+    assert f'torch {torch.__version__}' in said and 'commit ' in said       # on what it ran
+    with open(log.path('train.log'), encoding='utf-8') as f:
+        assert f.read() == said
+
+
+def test_restarts_are_counted_and_changes_said(log, capsys):
+    log.begin(CONFIG, {}, 0, 300)
+    assert log.restarts == 0 and 'note' not in capsys.readouterr().out
+    for time in (1, 2, 3):
+        log.lock.close()
+        log = journal.Journal(log.out_dir, True)
+        log.begin({**CONFIG, 'a': 2}, {'config': CONFIG}, 5, 300)
+        assert log.restarts == time
+    assert 'changed  a: 1 before, 2 now' in capsys.readouterr().out
+
+
+def test_the_next_command_can_be_pasted(log, capsys):
+    log.begin(CONFIG, {}, 0, 10)
+    log.end(10, 10, 1.0, 2.0, ['sample.py', f'--ckpt={log.out_dir}', '--prompt=<|mask|> x'])
+    command = capsys.readouterr().out.splitlines()[-1].removeprefix('next: ')
+    assert shlex.split(command) == ['python', 'sample.py', f'--ckpt={log.out_dir}', '--prompt=<|mask|> x']
+
+
+def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):
+    monkeypatch.setattr(journal.shutil, 'disk_usage', lambda path: type('', (), {'free': 160_000}))
+    with pytest.raises(ValueError, match='has 0.2 MB free, the checkpoints need 0.4'):
+        log.need_space(400_000)
+
+
+@pytest.mark.parametrize('n, rate, rows, epochs, words', [
+    (2e8, 2e-5, 5000, 2, []), (2e8, 6e-5, 5000, 2, ['learning_rate=6e-05', '1e-05 to 5e-05']),
+    (2e8, 1e-6, 5000, 2, ['learning_rate=1e-06']), (1e6, 3e-3, 5000, 3, []), (1e6, 3e-3, 5000, 4, ['epochs']),
+    (1e6, 3e-3, 5000, 0.5, ['not all rows']), (1e6, 3e-3, 40, 1, ['40 rows']),
+    (1e6, 3e-3, 500_000, 1, ['500,000 rows'])])
+def test_what_is_not_usual_in_fine_tuning_is_said(n, rate, rows, epochs, words):
+    class Model:
+        def parameters(self):
+            return [torch.empty(int(n), device='meta')]
+    found = list(records.unusual(Model(), rate, 1e-5, 5e-5, rows, epochs))
+    assert len(found) == (1 if words else 0) and all(word in found[0] for word in words)
+
+
+@pytest.mark.parametrize('name, lowest, highest', [
+    ('smollm_sft', 1e-5, 5e-5), ('tinyllama_sft', 1e-5, 5e-5), ('smollm_dpo', 5e-7, 5e-6)])
+def test_the_presets_of_a_real_size_are_usual(name, lowest, highest):
+    scope = {}
+    exec((ROOT / f'config/{name}.py').read_text(encoding='utf-8'), scope)
+    assert lowest <= scope['learning_rate'] <= highest and 1 <= scope['epochs'] <= 3
+    assert scope['batch_size'] % scope['micro_batch_size'] == 0 and scope['warmup_steps'] <= 50
+    assert 'We have not run it' in (ROOT / f'config/{name}.py').read_text(encoding='utf-8')
+
+
+@pytest.mark.parametrize('shape, total', [
+    ((49152, 2048, 30, 9, 3, 576, 1536, True), 134_515_008),            # SmolLM2-135M
+    ((32000, 2048, 22, 32, 4, 2048, 5632, False), 1_100_048_384)])      # TinyLlama
+def test_their_parameter_counts(shape, total):
+    V, T, L, H, kv, C, F, tied = shape
+    with torch.device('meta'):
+        model = GPT(GPTConfig(V, T, L, H, kv, C, F, tie_embeddings=tied))
+    assert sum(p.numel() for p in model.parameters()) == total
+    assert any(f'{total:,}' in p.read_text(encoding='utf-8') for p in ROOT.glob('config/*_sft.py'))
+
+
+def test_a_reward_model_that_is_trained_further_keeps_its_head(tmp_path):
+    torch.manual_seed(0)
+    tok = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    for side in ('train', 'val'):
+        (tmp_path / f'{side}.jsonl').write_text(''.join(json.dumps(
+            {'prompt': f'say {i}', 'chosen': f'{i}', 'rejected': 'no'}) + '\n' for i in range(20)))
+    for name, more in (('plain', {}), ('rm', {'reward_head': torch.full((1, 16), 0.3)})):
+        (tmp_path / name).mkdir()
+        tok.save(tmp_path / f'{name}/tokenizer.json')
+        save_checkpoint(tmp_path / f'{name}/best.pt', GPT(GPTConfig(tok.vocab_size, 64, 1, 2, 0, 16)), **more)
+        flags = ['--loss_type=rm', '--max_steps=1', '--learning_rate=0', '--device=cpu', '--dtype=float32']
+        said = ok(run('dpo.py', f'--init_from={name}', '--data_dir=.', f'--out_dir=out/{name}', *flags,
+                      cwd=tmp_path))
+        assert ('expect   a first rm loss of 0.6931' in said) == (name == 'plain')
+        head = load_checkpoint(tmp_path / f'out/{name}/last.pt')[1]['reward_head']
+        assert torch.equal(head, torch.full((1, 16), 0.3 if more else 0.0))
+
+
+def test_the_update_after_a_third_skip_is_told_where_to_resume():
+    watch = optim.Guard({}, torch.amp.GradScaler('cpu', enabled=False))
+    watch.judge(0, 3.0, 1.0)
+    for step in (1, 2, 3):
+        assert watch.trouble(step, 'why', 'out/last.pt') == ''
+        watch.judge(step, float('nan'), 1.0)
+    assert 'out/last.pt' in watch.trouble(3, 'why', 'out/last.pt')

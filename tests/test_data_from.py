@@ -1,0 +1,106 @@
+"""A config file says where its data come from: the error names that command, and other data are refused."""
+import json
+import os
+import re
+import shlex
+
+import pytest
+from conftest import ROOT, mistake, run
+
+from model import GPT, GPTConfig, save_checkpoint
+from parts import journal
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+PRESETS = sorted(p for p in (ROOT / 'config').glob('*.py') if p.name != 'mix.py')
+
+
+def script_of(path):
+    """The script that a config's own comment runs it with."""
+    return re.search(r'(\w+\.py) config/' + path.name, path.read_text(encoding='utf-8'))[1]
+
+
+def settings(path):
+    scope = {}
+    exec(path.read_text(encoding='utf-8'), scope)
+    return scope
+
+
+def needed(script):
+    return ['meta.json'] if script == 'train.py' else ['train.jsonl', 'val.jsonl']
+
+
+def commands_of(text):
+    """A shell line -> [(script, {flag: value})]"""
+    found = []
+    for part in text.split(' && '):
+        words = shlex.split(part)
+        if words[0] == 'python':
+            found.append((words[1], dict(word[2:].split('=', 1) for word in words[2:])))
+    return found
+
+
+@pytest.mark.parametrize('path', PRESETS, ids=lambda p: p.stem)
+def test_the_error_prints_the_command_of_the_preset_and_it_leads_to_its_data(path, tmp_path, monkeypatch):
+    script, preset = script_of(path), settings(path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as e:
+        journal.check_data(preset['data_dir'], needed(script), preset['data_from'])
+    printed = str(e.value).partition('; run: ')[2]
+    *_, (program, flags) = commands_of(printed)
+    writes = flags.get('out_dir') or os.path.dirname(flags['out'])
+    assert (ROOT / program).exists() and writes == preset['data_dir']
+    if 'vocab_size' in preset and 'vocab_size' in flags:
+        assert int(flags['vocab_size']) == preset['vocab_size']
+    kind = {'train.py': 'text', 'sft.py': 'sft', 'dpo.py': 'preference'}[script]
+    assert flags.get('kind', 'text') == kind or program == 'parts/problems.py'
+    if program == 'prepare.py':
+        assert flags['source']              # it never falls back on the standard library unsaid
+
+
+@pytest.mark.parametrize('path', PRESETS, ids=lambda p: p.stem)
+def test_data_that_contradict_it_are_refused_with_that_command(path, tmp_path, monkeypatch):
+    script, preset = script_of(path), settings(path)
+    monkeypatch.chdir(tmp_path)
+    os.makedirs(preset['data_dir'])
+    for name in needed(script):
+        open(os.path.join(preset['data_dir'], name), 'w').close()
+    check = journal.check_data, (preset['data_dir'], needed(script), preset['data_from'])
+    check[0](*check[1])                     # a meta.json without a config is an older commit's
+    *_, (program, flags) = commands_of(preset['data_from'])
+    right = {k: int(v) if v.isdigit() else v for k, v in flags.items() if k not in ('out_dir', 'out')}
+    right = {'source': 'x', 'sources': None, **right}
+    if program == 'parts/problems.py':                      # whose files come without a meta.json
+        right = {'source': 'x', 'kind': 'sft'}
+    wrong = [{**right, 'source': 'elsewhere'}, {**right, 'sources': {'a': ['b', 1]}}]
+    for name in {'tokenizer', 'vocab_size', 'kind'} & flags.keys():
+        wrong.append({**right, name: 'other'})
+    for config in [right, *wrong]:
+        with open(os.path.join(preset['data_dir'], 'meta.json'), 'w') as f:
+            json.dump({'config': config}, f)
+        if config is right and program == 'prepare.py':
+            check[0](*check[1])
+            continue
+        with pytest.raises(ValueError) as e:
+            check[0](*check[1])
+        assert preset['data_from'] in str(e.value) and '--data_from=' in str(e.value)
+    journal.check_data(preset['data_dir'], needed(script), '')                          # as the error says
+    journal.check_data('data/mine', ['meta.json'], preset['data_from'])                 # says nothing of it
+
+
+def test_the_trainers_ask(tmp_path, data_dir):
+    """The standard library in the folder of Shakespeare's characters, as a user gets it there."""
+    config = ROOT / 'config/shakespeare_cpu.py'
+    mistake(run('train.py', config, cwd=tmp_path), '--source=shakespeare --tokenizer=char')
+    os.makedirs(tmp_path / 'data')
+    os.symlink(data_dir, tmp_path / 'data/shakespeare_char')
+    mistake(run('train.py', config, cwd=tmp_path), '--tokenizer=bpe', '--source=shakespeare --tokenizer=char')
+    assert not (tmp_path / 'out').exists()
+    os.makedirs(tmp_path / 'model')
+    tok = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    tok.save(tmp_path / 'model/tokenizer.json')
+    save_checkpoint(tmp_path / 'model/best.pt', GPT(GPTConfig(tok.vocab_size, 64, 1, 2, 0, 16)), step=1)
+    for script in ('sft', 'dpo'):
+        config = ROOT / f'config/quickstart_{script}.py'
+        result = run(f'{script}.py', config, '--init_from=model', '--device=cpu', cwd=tmp_path)
+        mistake(result, settings(config)['data_from'])
+    mistake(run('train.py', '--data_dir=a b', cwd=tmp_path), "prepare.py --source=", "--out_dir='a b'")

@@ -1,0 +1,136 @@
+"""Every exercise can be begun and solved, and its grade refuses a usual mistake; the page lists them all."""
+import ast
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from exercise import EMPTY, EXERCISES, blanked, grade, lines_of
+
+PAGE = (ROOT / 'docs/exercises.md').read_text(encoding='utf-8')
+SOURCES = {e.name: (ROOT / e.file).read_text(encoding='utf-8') for e in EXERCISES}
+# name -> a change of the right answer that makes a usual mistake (what stands there, what is put there), and
+# the fastest test of the exercise that refuses it
+MISTAKES = {
+    'pass_at_k': ('math.comb(n - c, k) / math.comb(n, k)', '(1 - c / n) ** k',              # biased
+                  'test_eval_counting.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample'),
+    'schedule': ('(step + 1) / warmup_steps', 'step / warmup_steps',                        # begins at 0
+                 'test_schedule.py::test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step'),
+    'rms_norm': ('x.float(), self', 'x.float() - x.float().mean(-1, keepdim=True), self',   # LayerNorm's
+                 'test_model.py::test_rmsnorm_equals_the_formula_and_stays_float32_under_autocast'),
+    'rope': ('b * cos + a * sin', 'b * cos - a * sin',                                      # not a rotation
+             'test_model.py::test_rope_is_a_complex_rotation_that_keeps_norms_and_sees_only_distances'),
+    'top_p': ('p.cumsum(dim=-1) - p >=', 'p.cumsum(dim=-1) >=',     # drops the one that reaches p
+              'test_generation.py::test_draws_come_from_the_smallest_set_that_reaches_p_in_its_proportions'),
+    'chat_mask': ('[0] * len(header) + [int', "[int(role == 'assistant')] * len(header) + [int",
+                  'test_chat_template.py::test_golden_chat'),
+    'targets': ('np.where(mask[1:], ids[1:]', 'np.where(mask[:-1], ids[1:]',                # not shifted
+                'test_sft_data.py::test_golden_inputs_and_targets'),
+    'dpo': ('-(1 - label_smoothing) * F.logsigmoid(margin)',
+            '-(1 - label_smoothing) * torch.log(margin.sigmoid())',                         # -inf at -2000
+            'test_dpo_losses.py::test_margins_of_2000_have_finite_losses_and_gradients'),
+    'bpe_encode': ('min(zip', 'max(zip', 'test_bpe_encode.py::test_known_words'),
+    'attention': ('.tril(start)', '.tril()',                            # forgets the cache's positions
+                  'test_generation.py::test_several_positions_behind_a_cache_see_no_future_or_are_refused'),
+    'minhash': ('signature[empty] = ', 'signature[empty] = 0 * ',                           # empty bins agree
+                'test_dedup.py::test_minhash_agrees_with_probability_j[1-256-20]'),
+    'accumulation': ('loss * (n / n_all * world)', 'loss',                                  # a sum of means
+                     'test_train.py::test_accumulation_changes_nothing_but_rounding'),
+    'batch_order': ('i % n_blocks, n_blocks, epoch_key)', 'i % n_blocks, n_blocks, np.uint64(seed))',
+                    'test_data_order.py::test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut'),
+    'resume': ('optimizers=states', 'optimizers=[]',                                        # no moments
+               'test_resume.py::test_after_sigterm_the_resumed_run_is_the_straight_run'),
+    'bpe_train': ('(-n, pair)', '(-n, pair[::-1])',                                         # other ties
+                  'test_bpe_training.py::test_golden_low_lower_lowest'),
+}
+# exercises whose tests do not use each other's functions share one run of pytest; runs that train are slow
+ALONE, SLOW = [['chat_mask'], ['bpe_encode']], [['accumulation'], ['resume']]
+TOGETHER = [[name for name in MISTAKES if [name] not in ALONE + SLOW], *ALONE]
+
+
+SLOWLY = """pieces = [bytes([b]) for b in to_utf8(chunk)]
+        for token in self.vocab[256:]:
+            i = 0
+            while i + 1 < len(pieces):
+                if pieces[i] + pieces[i + 1] == token:
+                    pieces[i:i + 2] = [token]
+                i += 1
+        return [self.ranks[piece] for piece in pieces]"""
+
+
+def answer(e, source):
+    """The lines that the reader writes, as they stand in the project, without their indent."""
+    first, stop = lines_of(e, source)
+    lines = source.splitlines()[first:stop]
+    indent = len(lines[0]) - len(lines[0].lstrip())
+    return '\n'.join(line[indent:] for line in lines)
+
+
+@pytest.mark.parametrize('e', EXERCISES, ids=lambda e: e.name)
+def test_a_blank_is_the_answer_taken_out_and_the_answer_put_back_is_the_file(e):
+    source = SOURCES[e.name]
+    blank = blanked(e, source)
+    assert blank.count(EMPTY) == 1 and ast.parse(blank)
+    assert blanked(e, source, answer(e, source)).rstrip() == source.rstrip()
+    assert len(answer(e, source)) > 40 and answer(e, source) not in blank
+    if e.where:
+        docs = [ast.get_docstring(n) for tree in (source, blank) for n in ast.walk(ast.parse(tree))
+                if isinstance(n, ast.FunctionDef) and n.name == e.where.split('.')[-1]]
+        assert docs[:len(docs) // 2] == docs[len(docs) // 2:]
+
+
+def test_every_exercise_has_a_mistake_that_is_tried():
+    assert sorted(MISTAKES) == sorted(e.name for e in EXERCISES)
+
+
+@pytest.mark.parametrize('names', TOGETHER + SLOW, ids='-'.join)
+def test_the_grade_refuses_a_usual_mistake(names, request):
+    """The right answers pass: these tests are part of this suite."""
+    if names in SLOW and not request.config.getoption('--slow'):
+        pytest.skip('slow; run it with --slow')
+    chosen = [e for e in EXERCISES if e.name in names]
+    files = {e.file: SOURCES[e.name] for e in chosen}
+    for e in chosen:
+        right, wrong, test = MISTAKES[e.name]
+        assert any(test.startswith(name) for name in e.tests.split()), e.name
+        text = answer(e, SOURCES[e.name])
+        assert text.count(right) == 1, e.name
+        assert files[e.file].count(right) == 1, e.name
+        files[e.file] = files[e.file].replace(right, wrong)
+    said = grade([MISTAKES[name][2] for name in names], files).stdout
+    for name in names:
+        assert f'FAILED tests/{MISTAKES[name][2]}' in said, (name, said)
+
+
+def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path):
+    """The whole way of one exercise, as `bash run.sh exercise` walks it, in a copy of the project."""
+    for name in ('parts', 'config', 'tests'):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__', 'f0d8c78'))
+    for path in ROOT.glob('*.py'):
+        shutil.copy(path, tmp_path)
+    call = lambda *asked: subprocess.run([sys.executable, tmp_path / 'tests/exercise.py', *asked],
+                                         text=True, capture_output=True)
+    mine = tmp_path / 'exercises/bpe_encode/tokenizer.py'
+    result = call('99')
+    assert result.returncode == 2 and "no exercise '99'" in result.stderr and not mine.parent.exists()
+    listed = call().stdout
+    assert all(e.name in listed for e in EXERCISES)
+    result = call('9')
+    assert result.returncode == 0 and 'exercises/bpe_encode/tokenizer.py, line ' in result.stdout
+    blank = mine.read_text(encoding='utf-8')
+    assert call('bpe_encode').returncode == 1 and mine.read_text(encoding='utf-8') == blank
+    mine.write_text(blank.replace(EMPTY, 'return ('), encoding='utf-8')
+    assert 'is not Python' in call('9').stdout
+    mine.write_text(blank.replace(EMPTY, SLOWLY), encoding='utf-8')     # another right answer
+    result = call('9')
+    assert result.returncode == 0 and 'passed: 2 passed' in result.stdout, result.stdout
+
+
+def test_the_page_lists_every_exercise_in_order():
+    rows = re.findall(r'^\| (\d+) \| `(\w+)` \| `([\w/]+\.py)` \| ([^|]+) \|', PAGE, re.M)
+    assert [(n, name, file) for n, name, file, _ in rows] == [
+        (str(i), e.name, e.file) for i, e in enumerate(EXERCISES, 1)]
+    for (*_, where), e in zip(rows, EXERCISES):
+        assert (e.where or 'the loop') in where, e.name

@@ -1,0 +1,31 @@
+"""What the dashboard reads beside the usual lines: nulls, and the pass rates that eval.py found."""
+import json
+import math
+
+from conftest import lift, ok, run
+from test_plot import NAN, history, write
+
+
+def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
+    folder = write(tmp_path / 'a', history(50))
+    several = {'series': [{'step': step, 'pass@1': step / 100, 'ckpt': 'x'} for step in (50, 20)]}
+    one = {'step': 40, 'pass@1': 0.4}
+    for name, task in (('eval', several), ('eval-7', one), ('eval-8', {'pass@1': 1})):
+        (folder / f'{name}.json').write_text(json.dumps({'tasks': {'problems': task}}), encoding='utf-8')
+    (folder / 'eval-9.json').write_text('{"tasks": {}}', encoding='utf-8')
+    found = lift('plot.py', 'read_run')(str(folder))['rows']
+    passed = [(m['step'], m['pass_rate']) for m in found if 'pass_rate' in m]
+    assert passed == [(20, 0.2), (40, 0.4), (50, 0.5)]
+    steps = [m['step'] for m in found]
+    assert steps == sorted(steps) and len(steps) == 3 + len(history(50))
+    assert 'healthy' in ok(run('plot.py', '--runs=a', cwd=tmp_path))
+
+
+def test_null_is_a_loss_that_was_not_a_number_and_else_nothing(tmp_path):
+    rows = history(50, loss=lambda step: NAN, mfu=lambda step: NAN)
+    rows = json.loads(json.dumps(rows).replace('NaN', 'null'))
+    found = lift('plot.py', 'read_run')(str(write(tmp_path / 'a', rows)))['rows']
+    logged = [row for row in found if 'loss' in row]
+    assert len(logged) == sum('loss' in row for row in rows) > 3
+    assert all(math.isnan(row['loss']) and 'mfu' not in row for row in logged)
+    assert 'lower learning_rate' in ok(run('plot.py', '--runs=a', cwd=tmp_path))
