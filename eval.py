@@ -3,7 +3,8 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with how sure 
 
     python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
     python eval.py --ckpt=out/sft --tasks=problems --num_samples=8 --k=1,8 --allow_code_execution=True
-    python eval.py --ckpt=out/sft --tasks=gsm8k,choice --data=gsm8k_test.jsonl,mmlu.jsonl
+    python eval.py --ckpt='out/sft/*.pt' --tasks=problems --allow_code_execution=True   # over the run
+    python eval.py --ckpt=out/sft --tasks=gsm8k,choice --data=gsm8k_test.jsonl,mmlu.csv
     python eval.py --ckpt=out/a,out/b --data_dir=data/code,data/prose       # which is better at what
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo         # which have samples.jsonl
 
@@ -12,7 +13,7 @@ problems        functions of parts/problems.py, written by the model and run
 humaneval       the same, of a file in HumanEval's layout; mbpp, too
 gsm8k           the last number of the answer against the one behind ####
 choice          MMLU, ARC, HellaSwag: which of the given answers is most probable
-instructions    a program checks rules: {"prompt", "rules": [{"kind", "value"}]}; see parts/grading.py
+instructions    a program checks rules: IFEval's file, or {"prompt", "rules": [{"kind", "value"}]}
 own             yours: {"prompt", "must_contain", "must_not_contain", "regex", "tests"}
 judge           MT-Bench's two turns, graded 1 to 10 by a command or (no judge) a rubric
 learned         what checkpoints write: characters, words, lines, blocks; beside untrained and the corpus
@@ -20,20 +21,21 @@ compare         problems gained and lost between two samples.jsonl; a sheet for 
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
 can be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json and
-samples.jsonl (every completion) into the checkpoint folder. An untrained model has near ln(vocab_size) nats.
+samples.jsonl (every completion) into the checkpoint folder.
 """
-import collections, glob, json, math, os, re
+import collections, glob, json, math, os, re, shlex
 import numpy as np
 import torch
 from tqdm import tqdm
 from configurator import configure, show
 from model import GPT, load_checkpoint
-from parts import asking, benchmarks, checkpoint, dedup, grading, machine, problems, records, sandbox, texts
+from parts import asking, benchmarks, checkpoint, dedup, grading, ifeval, machine, problems, records
+from parts import sandbox, texts
 import parts.compare, parts.data        # called by these names: --compare and --data are settings
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
-ckpt = 'out/quickstart'         # a folder or a .pt file; for loss and learned several: A,B or A/*.pt
+ckpt = 'out/quickstart'         # a folder or a .pt file; several: A,B or A/*.pt
 data_dir = 'data/quickstart'    # of loss, learned, overlap; made with ckpt's tokenizer; several: A,B
 tasks = 'loss'                  # comma-separated
 data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
@@ -49,7 +51,7 @@ top_p = 1.0                     # (0, 1]: 1 = off
 max_new_tokens = 256            # >= 1: tokens of an answer
 chat: bool | None = None        # ask in a conversation; None = if the checkpoint was taught to answer
 allow_code_execution = False    # True: run here what a model wrote; read the top of parts/sandbox.py first
-timeout = 3.0                   # > 0: seconds for a program
+timeout = 3.0                   # (0, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
 overlap = 0                     # >= 0: words in a row that count as seen in data_dir's train.bin: 13; 0 = off
 judge = ''                      # a command: JSON on stdin -> a grade on stdout; '' = a rubric
@@ -61,7 +63,7 @@ loss_tokens = 0                 # >= 0: loss of the first so many tokens; 0 = of
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16: of generation; auto = bfloat16 on GPUs
 out: str | None = None          # where the results go; None = eval.json beside the checkpoint
-seed = 1337                     # of the untrained model, of samples, of the sheet
+seed = 1337                     # [0, 2**32): of the untrained model, of samples, of the sheet
 config = configure(globals())
 
 # --- 1. what is asked ---------------------------------------------------------------------------------------
@@ -90,28 +92,32 @@ paths = []
 for path in ckpt.split(','):                # a folder that exists may look like a pattern
     paths += [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
 ckpt, *later = paths
-if answered and later or 'compare' in all_tasks and not compare:
+if 'compare' in all_tasks and (later or not compare) or completions and later:
     raise ValueError(f'{tasks=} takes one ckpt, not {paths}, and compare a second: --compare=out/b')
 need_file = [task for task in answered if task != 'problems']
 files = data.split(',') if data else []
 if len(files) != len(need_file):
     raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}')
 
+def convert(record):
+    """The item of a record of the present task. One on which no answer can fail is refused."""
+    item = benchmarks.to_item(task, record)
+    item['rules'] = ifeval.check(item) if 'instruction_id_list' in item else grading.rules_of(task, record)
+    return item
+
+
 items_of = {}                               # task -> its items, see parts/benchmarks.py
 for task, path in zip(need_file, files):
-    convert = lambda record: benchmarks.to_item(task, record) | {'rules': grading.rules_of(record)}
-    advice = f'each line is a problem of {task}; see the top of eval.py'
-    items_of[task] = records.read_jsonl(path, convert, advice)[:n_problems]
-    if not items_of[task]:
-        raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
-    for i, item in enumerate(items_of[task]):
-        item.setdefault('task_id', item.get('question_id', f'{task}/{i}'))
+    read = benchmarks.read_csv if path.endswith('.csv') else records.read_jsonl
+    items = read(path, convert, f'each line is a problem of {task}; see the top of eval.py')
+    items_of[task] = benchmarks.identify(task, path, items)[:n_problems]
 if 'problems' in answered:
-    items_of['problems'] = []
+    items = []
     for split in splits.split(','):
         for p in problems.problems(n_problems or 100, problems_seed, split):
             p['asked'] = [problems.to_messages(p)[0]['content']]
-            items_of['problems'].append(benchmarks.to_item('problems', p))
+            items.append(benchmarks.to_item('problems', p))
+    items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
 
 device, native = machine.choose(device, dtype)
 if dtype == 'auto' and device == 'cpu':     # a score should not depend on what the CPU can do
@@ -147,9 +153,7 @@ if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
                          'see what it does with sample.py')
     if chat is None:
         chat = trained.get('stage') in ('sft', 'dpo', 'rl')
-    if os.path.exists(path := os.path.join(folder, 'data.json')):       # prepare.py's report
-        with open(path, encoding='utf-8') as f:
-            stamp = json.load(f).get('decontaminated')
+    stamp = benchmarks.read_stamp(folder)
 val_bins = {}
 if 'loss' in all_tasks:
     val_bins = {source: open_bins(source, tokenizer, ['val']) for source in data_dir.split(',')}
@@ -167,17 +171,17 @@ into = os.path.dirname(os.path.abspath(out))
 os.makedirs(into, exist_ok=True)
 
 
-def checkpoints():
-    """(name, model) of each checkpoint, all of one tokenizer, then of an untrained one."""
-    yield ckpt, model
+def checkpoints(untrained=False):
+    """(name, model, step) of each checkpoint, all of one tokenizer, then of an untrained one."""
+    yield ckpt, model, state.get('step')
     for path in later:
         other, its = load_checkpoint(path, device)
         checkpoint.same_tokenizer(path, its.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
                                   tokenizer.hash)
-        yield path, other
-    if random_init:
+        yield path, other.grown(tokenizer.vocab_size).eval(), its.get('step')
+    if untrained:
         torch.manual_seed(seed)
-        yield 'untrained', GPT(model.config).to(device)
+        yield 'untrained', GPT(model.config).to(device), 0
 
 
 def print_row(*cells):
@@ -209,7 +213,7 @@ if 'loss' in all_tasks:
     found = results['tasks']['loss'] = {}
     bpb = collections.defaultdict(dict)             # bpb[checkpoint][data]
     print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
-    for path, m in checkpoints():
+    for path, m, _ in checkpoints(random_init):
         for source, (meta, bins) in val_bins.items():
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
             if path != 'untrained':                 # the sources of a mixture, too
@@ -243,7 +247,7 @@ def generate(model, prompts, n, temperature, ends=None):
                                temperature=temperature, top_k=top_k, top_p=top_p)
 
 
-def ask(task, items):
+def ask(model, task, items):
     """The answers to each item, such pairs, and how many prompts were cut. Turn by turn: the second question
     of a dialogue stands behind the answer to the first. Of choice, the item keeps the number picked."""
     ends = None if chat else benchmarks.ENDS.get(task)
@@ -273,20 +277,6 @@ def pass_at_k(n, c, k):
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def interval(scores):
-    """95 % interval of the mean of scores from 0 to 1, one for each problem."""
-    n = max(1, len(scores))
-    p = sum(scores) / n
-    z = 1.96
-    if set(scores) <= {0, 1}:           # Wilson 1927: it has a width at 0 and 1, too
-        middle = p + z * z / (2 * n)
-        half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-        whole = 1 + z * z / n
-        return [max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)]
-    drawn = np.random.default_rng(0).integers(n, size=(2000, n))        # the bootstrap, over problems
-    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
-
-
 def summarise(rows, ks):
     """Rows -> pass@k, or the judge's mean score, and more. `infrastructure` is not an answer."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
@@ -299,12 +289,13 @@ def summarise(rows, ks):
     result = {'n': len(groups), 'samples': n, 'outcomes': dict(outcomes)}
     if any('score' in row for row in rows):
         result['score'] = sum(means) / max(1, len(means))
-        return result | {'interval': [10 * x for x in interval([mean / 10 for mean in means])]}
+        return result | {'interval': [10 * x for x in parts.compare.interval([mean / 10 for mean in means])]}
     for k in ks:
         scores = [pass_at_k(len(group), sum(group), k) for group in groups.values() if len(group) >= k]
         result[f'pass@{k}'] = sum(scores) / max(1, len(scores))
     liked = sum(row['outcome'] == 'passed' and row['preferred'] for row in rows)
-    return result | {'interval': interval(means), 'preferred_rate': liked / max(1, outcomes['passed']),
+    return result | {'interval': parts.compare.interval(means),
+                     'preferred_rate': liked / max(1, outcomes['passed']),
                      'parse_rate': 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n)}
 
 
@@ -318,85 +309,95 @@ def save():
 samples = []                            # every completion, as samples.jsonl will have it
 for task in answered:
     items = items_of[task]
-    torch.manual_seed(seed)             # no task's numbers depend on the one before
     if overlap:                         # does the training data hold what is asked?
         wanted = {item['task_id']: dedup.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
-        grams = np.concatenate([*wanted.values()])
-        found = []
+        seen = set()
         for source in data_dir.split(','):
             its = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
             ids = open_bins(source, its, ['train'])[1]['train']
-            for piece in texts.text_pieces(ids, its, overlap):
-                found.append(np.intersect1d(dedup.word_ngrams(piece, overlap), grams))
-        found = np.concatenate(found)
-        seen = [id for id in wanted if np.isin(wanted[id], found).any()]
+            seen |= dedup.seen(wanted, texts.text_pieces(ids, its, overlap), overlap)
     if task in RUN:
         left_out, loop = benchmarks.check_harness(task, items, execute)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
-        results['network_denied'] = loop.network_denied
+        walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
+        if not all(walls.values()):
+            print('warning: programs run here without all walls, see the top of parts/sandbox.py:', walls)
+        results['confined'] = walls
         results['left_out'] = results.get('left_out', []) + left_out
         items = [item for item in items if item['task_id'] not in left_out]
 
-    if completions:
-        given = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
-        answers, n_cut = benchmarks.given_answers(task, items, given, ks[-1]), 0
-    else:
-        answers, n_cut = ask(task, items)
-    cases = []                          # (item, row of samples.jsonl, conversation before the answer)
-    for item, pairs in zip(items, answers):
-        cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, chat)]
-    rows = [row for _, row, _ in cases]
-    for row in rows:
-        row['preferred'] = problems.preferred(row['completion'])
-    samples += rows
-    save()                              # so that no answer is lost if a judge cannot be asked
+    series = []                         # the result of each checkpoint
+    for path, m, step in checkpoints():
+        torch.manual_seed(seed)         # no task's numbers depend on the one before
+        if completions:
+            given = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
+            answers, n_cut = benchmarks.given_answers(task, items, given, ks[-1]), 0
+        else:
+            answers, n_cut = ask(m, task, items)
+        cases = []                      # (item, row of samples.jsonl, conversation before the answer)
+        for item, pairs in zip(items, answers):
+            cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, chat)]
+        rows = [row for _, row, _ in cases]
+        for row in rows:
+            row['preferred'] = problems.preferred(row['completion'])
+            if later:
+                row |= {'ckpt': path, 'step': step}
+        samples += rows
+        save()                          # so that no answer is lost if a judge cannot be asked
 
-    to_run = []                         # (row, what has to be run for it)
-    for item, row, messages in tqdm(cases, 'grade', disable=None):
-        if row['outcome'] == 'empty':
-            continue
-        if task == 'judge':
-            grading.judged(item, row, messages, judge)
-        elif job := grading.grade(item, row, chat):
-            to_run.append((row, job))
-    for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
-        row |= {'outcome': result.outcome, 'message': result.message}
-    save()
+        to_run = []                     # (row, what has to be run for it)
+        for item, row, messages in tqdm(cases, 'grade', disable=None):
+            if 'instruction_id_list' in item:
+                ifeval.grade(item, row)
+            elif row['outcome'] == 'empty':
+                continue
+            elif task == 'judge':
+                grading.judged(item, row, messages, judge)
+            elif job := grading.grade(item, row, chat):
+                to_run.append((row, job))
+        for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
+            row |= {'outcome': result.outcome, 'message': result.message}
+        save()
 
-    lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
-    if len(lost) > len(rows) / 50:
-        raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
+        lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
+        if len(lost) > len(rows) / 50:
+            raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
 
-    task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
-    columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
-    result = results['tasks'][task] = summarise(rows, task_ks) | {'prompts_cut': n_cut}
-    table = {}                          # name of the line -> what it says
-    for key in {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}.get(task, ()):
-        names = sorted({row[key] for row in rows}, key=str)
-        groups = {str(x): summarise([row for row in rows if row[key] == x], task_ks) for x in names}
-        result[f'by_{key}'] = groups
-        table |= {f'{key} {x}': group for x, group in groups.items() if key not in ('family', 'cell')}
-    print_row(f'\n{task}', 'n', 'samples', *columns, '95 % from', 'to', 'parses', 'outcomes')
-    for name, row in (table | {'all': result}).items():
-        print_row(name, row['n'], row['samples'], *(row[x] for x in columns), *row['interval'],
-                  row.get('parse_rate', '-'), row['outcomes'])
+        task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
+        columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
+        result = summarise(rows, task_ks) | {'prompts_cut': n_cut, 'ckpt': path, 'step': step}
+        series.append(result)
+        table = {}                      # name of the line -> what it says
+        for key in {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}.get(task, ()):
+            names = sorted({row[key] for row in rows}, key=str)
+            groups = {str(x): summarise([row for row in rows if row[key] == x], task_ks) for x in names}
+            result[f'by_{key}'] = groups
+            table |= {f'{key} {x}': group for x, group in groups.items() if key not in ('family', 'cell')}
+        print_row(f'\n{task}', 'n', 'samples', *columns, '95 % from', 'to', 'parses', 'outcomes')
+        for name, row in (table | {'all': result}).items():
+            print_row(name, row['n'], row['samples'], *(row[x] for x in columns), *row['interval'],
+                      row.get('parse_rate', '-'), row['outcomes'])
 
-    if n_cut:
-        print(f'{n_cut} prompts were longer than the context of {model.config.block_size} tokens')
-    if task == 'judge':
-        result['judge'] = judge or 'rubric'
-        print('graded 1 to 10 by', judge or 'a rubric of form and shared words: no judge of quality')
-    more = grading.remarks(task, items, rows)
-    result |= more
-    print(more or '')
-    if overlap:
-        fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)
-        too_short = [len(x) for x in wanted.values()].count(0)
-        result['overlap'] = {'words': overlap, 'seen': seen, 'too_short': too_short,
-                             'with': result[columns[0]], 'without': fresh[columns[0]]}
-        print(f'{len(seen)} of {len(wanted)} problems have {overlap} words in a row in the training data,',
-              *seen)
-        print_row('without them', fresh['n'], fresh['samples'], *(fresh[x] for x in columns))
+        if n_cut:
+            print(f'{n_cut} prompts were longer than the context of {m.config.block_size} tokens')
+        result |= (more := grading.remarks(task, items, rows, judge) | ifeval.remarks(rows))
+        print(more or '')
+        if overlap:
+            fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)
+            result['overlap'] = {'words': overlap, 'seen': [id for id in wanted if id in seen],
+                                 'too_short': [len(x) for x in wanted.values()].count(0),
+                                 'with': result[columns[0]], 'without': fresh[columns[0]]}
+            print(f'{len(seen)} of {len(wanted)} problems have {overlap} words in a row in the training data',
+                  *result['overlap']['seen'])
+            print_row('without them', fresh['n'], fresh['samples'], *(fresh[x] for x in columns))
+
+    results['tasks'][task] = series[-1]
+    if later:                           # the run, from its first checkpoint to its last
+        series.sort(key=lambda result: result['step'] or 0)
+        results['tasks'][task] = {'series': series}
+        print_row(f'\n{task}', 'step', *columns, '95 % from', 'to')
+        for result in series:
+            print_row(result['ckpt'], result['step'], *(result[x] for x in columns), *result['interval'])
 
 # --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:
@@ -407,7 +408,7 @@ if 'learned' in all_tasks:
     words, beginnings = texts.vocabulary(bins['train'], tokenizer)
     words |= texts.vocabulary(bins['val'], tokenizer)[0]
 
-    for path, m in checkpoints():
+    for path, m, _ in checkpoints(random_init):
         torch.manual_seed(seed)
         [pairs], _ = generate(m, ['' if tokenizer.begin else '\n'], n, warm)
         found[path] = texts.levels([text for text, _ in pairs], words, beginnings)
@@ -419,13 +420,11 @@ if 'learned' in all_tasks:
 
 # --- 8. two models, problem by problem ----------------------------------------------------------------------
 if 'compare' in all_tasks:
-    both = []
+    both = []                           # of ckpt, of compare
     for path in (into if samples else folder, compare):
         path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
         both.append(parts.compare.by_problem(records.read_jsonl(path, dict, 'eval.py writes it')))
-    result, differences = parts.compare.compare(*both)
-    low, high = interval([(d + 1) / 2 for d in differences])
-    result |= {'with': compare, 'interval': [2 * low - 1, 2 * high - 1]}
+    result = parts.compare.compare(*both) | {'with': compare}
     pairs, sides = parts.compare.blind(*both, seed)
     result |= parts.compare.count_votes(pairs, sides, votes.split(',') if votes else [])
     results['tasks']['compare'] = result
@@ -437,4 +436,5 @@ if 'compare' in all_tasks:
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
 os.replace(f'{out}.tmp', out)
-print(f'\nwritten to {out}; next: python sample.py --ckpt={ckpt}')
+writes = model and 'reward_head' not in state
+print(f'\nwritten to {out}' + (f'; next: python sample.py --ckpt={shlex.quote(ckpt)}' if writes else ''))

@@ -11,7 +11,7 @@ tied to the embedding (1608.05859). Tensor layouts are those of Hugging Face's L
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
 Copy this file alone: it needs torch; to save and load, parts/checkpoint.py; for Hugging Face, parts/hf.py.
 """
-import dataclasses, itertools, math, os, sys
+import dataclasses, itertools, math, os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -31,24 +31,23 @@ class GPTConfig:
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, as large as a 4x GELU MLP
     dropout: float = 0.0
     rope_theta: float = 10000.0     # wavelengths run from 2 pi to 2 pi theta; raise it for longer contexts
-    rope_scaling: tuple = ()        # of Llama 3.1: see rope_table
+    rope_scaling: tuple = ()        # for a context longer than the first one: see rope_table
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
+    vocab_multiple: int = 1         # rows are added up to a multiple of this: GPUs multiply 64 at a time
 
     def __post_init__(self):
         self.n_kv_head = self.n_kv_head or self.n_head
         self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
-        for name in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn'):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name}={value!r} must be a whole number, at least 1')
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (not isinstance(value, int) or value < 1):
+                raise ValueError(f'{field.name}={value!r} must be a whole number, at least 1')
         pairs = 2 * self.n_head                             # RoPE turns pairs
         if self.n_embd % pairs:
             raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head = {pairs}, with n_head='
                              f'{self.n_head}; nearest: {max(1, round(self.n_embd / pairs)) * pairs}')
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f'dropout={self.dropout} must be in [0, 1)')
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 
@@ -66,11 +65,13 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """cos and sin of position * frequency, float32, (T, D/2) each. scaling, if a model first saw T_old tokens
-    (Llama 3.1): (factor, low, high, T_old). A frequency that turns fewer than `low` times in T_old is divided
-    by factor. One that turns more than `high` times stays. Those between are interpolated."""
+    """cos and sin of position * frequency, float32, (T, D/2) each. scaling makes a context longer: (factor,)
+    divides all frequencies (arXiv:2306.15595). (factor, low, high, T_old), of Llama 3.1, divides those that
+    turn fewer than `low` times in T_old; if more than `high`, they stay; those between are interpolated."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32) / D)          # (D/2,)
-    if scaling:
+    if len(scaling) == 1:
+        frequency = frequency / scaling[0]
+    if len(scaling) == 4:
         factor, low, high, T_old = scaling
         keep = ((T_old * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
         frequency = frequency * (keep + (1 - keep) / factor)                        # keep: 1 stays, 0 shrinks
@@ -96,7 +97,6 @@ class Attention(nn.Module):
         self.w_o = nn.Linear(C, C, bias=False)
         self.dropout = c.dropout
         self.causal = c.causal
-        self.gqa = c.n_kv_head < c.n_head
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
         """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D). mask,
@@ -117,8 +117,8 @@ class Attention(nn.Module):
         if x.device.type == 'cpu':      # bfloat16's backward is 5 times as slow at T = 64 (LOG.md)
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast('cpu', enabled=False):
-            y = F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal, enable_gqa=self.gqa,
-                                               dropout_p=self.dropout if self.training else 0.0)
+            y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0,
+                                               is_causal, enable_gqa=k.shape[1] < q.shape[1])
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))                   # (B, T, C)
 
 
@@ -151,11 +151,12 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = c = config
-        self.embedding = nn.Embedding(c.vocab_size, c.n_embd)
+        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # those past V are cut off
+        self.embedding = nn.Embedding(rows, c.n_embd)
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
         self.norm = RMSNorm(c.n_embd, c.norm_eps)
-        self.head = nn.Linear(c.n_embd, c.vocab_size, bias=False)
+        self.head = nn.Linear(c.n_embd, rows, bias=False)
         if c.tie_embeddings:
             self.head.weight = self.embedding.weight
         # Not buffers: they follow from the config, and they stay float32 after model.bfloat16().
@@ -189,15 +190,15 @@ class GPT(nn.Module):
     def forward(self, idx, targets=None, mask=None, positions=None):
         """idx (B, T) -> logits (B, T, V) in float32, loss: the mean of -log p(target), in nats, over targets
         that are not IGNORE (0 if there are none). The caller shifts: x = tokens[:-1], y = tokens[1:]."""
-        logits = self.head(self.backbone(idx, mask=mask, positions=positions)).float()      # (B, T, V)
+        hidden = self.backbone(idx, mask=mask, positions=positions)                         # (B, T, C)
+        logits = self.head(hidden)[..., :self.config.vocab_size].float()                    # (B, T, V)
         if targets is None:
             return logits, None
-        logits_2d = logits.view(-1, logits.shape[-1])                               # (B T, V)
-        targets_1d = targets.reshape(-1)                                            # (B T,)
-        losses = F.cross_entropy(logits_2d, targets_1d, ignore_index=IGNORE, reduction='none',
-                                 label_smoothing=self.label_smoothing if self.training else 0.0)    # (B T,)
+        smoothing = self.label_smoothing if self.training else 0.0
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
+                                 reduction='none', label_smoothing=smoothing)               # (B T,)
         if self.focal and self.training:        # the better a target is known, the less it counts
-            p = logits_2d.softmax(-1).gather(1, targets_1d.clamp(min=0)[:, None])[:, 0]             # (B T,)
+            p = logits.softmax(-1).gather(2, targets.clamp(min=0)[:, :, None]).flatten()            # (B T,)
             losses = losses * (1 - p) ** self.focal
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
@@ -237,7 +238,7 @@ class GPT(nn.Module):
                     cached = 0
                 x = self.backbone(idx[:, cached:], cache, cached)[:, -1]            # (B, C)
                 cached = idx.shape[1]
-                logits = self.head(x).float()                                       # (B, V)
+                logits = self.head(x)[:, :c.vocab_size].float()                     # (B, V)
                 if first is not None and i <= len(forced):
                     logits = logits.masked_fill(~first & (n_given == i)[:, None], -math.inf)
                 token = sample(logits, temperature, top_k, top_p)                   # (B,)
@@ -258,21 +259,19 @@ class GPT(nn.Module):
         return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
 
     def like(self, weights=None, **changes):
-        """A copy with a changed config, as in like(dropout=0.1). weights: a state dict to take instead."""
+        """A copy with a changed config, as in like(dropout=0.1), or other weights. New rows: the mean row."""
         copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight.device)
-        copy.load_state_dict(weights or self.state_dict())
+        tokens = copy.config.vocab_size if weights else self.config.vocab_size
+        weights = dict(weights or self.state_dict())
+        for name in ('embedding.weight', 'head.weight'):
+            rows = weights[name][:tokens]                                           # (tokens, C)
+            weights[name] = torch.cat([rows, rows.mean(0).expand(len(copy.head.weight) - len(rows), -1)])
+        copy.load_state_dict(weights)
         return copy
 
     def grown(self, vocab_size):
-        """A copy with rows for new tokens, each the mean of the old rows; itself, if no row is missing."""
-        n = vocab_size - self.config.vocab_size
-        if n <= 0:
-            return self
-        weights = self.state_dict()
-        for name in ('embedding.weight', 'head.weight'):
-            mean = weights[name].mean(0)                                            # (C,)
-            weights[name] = torch.cat([weights[name], mean.expand(n, -1)])          # (V + n, C)
-        return self.like(weights, vocab_size=vocab_size)
+        """A copy with rows for new tokens; itself, if no row is missing."""
+        return self.like(vocab_size=vocab_size) if vocab_size > self.config.vocab_size else self
 
     @classmethod
     def from_hf(cls, folder):
@@ -283,24 +282,28 @@ class GPT(nn.Module):
         model.load_state_dict(tensors)
         return model
 
-    def save_hf(self, folder):
-        """Write config.json and model.safetensors, as LlamaForCausalLM of transformers reads them."""
+    def save_hf(self, folder, tokenizer=None):
+        """Write a folder for LlamaForCausalLM of transformers and, with a tokenizer, for AutoTokenizer."""
         from parts import hf
         hf.write_llama(folder, dataclasses.asdict(self.config), self.state_dict())
+        if tokenizer:
+            hf.write_tokenizer(folder, tokenizer, self.config.block_size)
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None):
     """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable;
     top_p then keeps the fewest of them whose probability reaches p (nucleus sampling, arXiv:1904.09751)."""
-    if temperature == 0:
+    if not logits.amax(dim=-1).isfinite().all():
+        raise ValueError('the scores of the next token are not finite: use an earlier checkpoint')
+    if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
-    logits = logits / temperature
+    logits = logits / min(temperature, 1e30)        # float32 ends at 3e38, and -inf / inf is not a number
     if top_k and top_k < logits.shape[-1]:
         kth = logits.topk(top_k, dim=-1).values[:, -1:]                             # (B, 1)
         logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
-        drop = p.cumsum(dim=-1) - p >= top_p        # the tokens before it are enough; never true of the first
+        drop = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)    # those before it are enough; never of the first
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
     # The token at which the running sum of p passes a random u. 0.5 ms for 64 x 4,096; torch.multinomial: 7.1
     wide = torch.float32 if logits.device.type == 'mps' else torch.float64
@@ -351,7 +354,4 @@ def self_test():
 
 
 if __name__ == '__main__':
-    if len(sys.argv) > 1:
-        print('error: no arguments; for a plan: python train.py config/x.py --plan=8xH100', file=sys.stderr)
-        sys.exit(2)
     self_test()

@@ -3,32 +3,28 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
 
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
-    python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
     python prepare.py config/mix.py                 # several sources, weighted
-    python prepare.py --kind=sft --source=conversations.json --out_dir=data/sft
-    python prepare.py --kind=preference --source=out/sft/samples.jsonl --dedup=exact --out_dir=data/pairs
 
-A source is a file, a folder or a glob. Of .py .txt .md, a file is a document; of .jsonl .json, a record is
-one, its text under `text` or `content`; any of them may be gzipped. One single text file is taken as it is.
+A source is a file, a folder or a glob. Of .py .txt .md .html, a file is a document; of .jsonl .json, a record
+is one (text, content, code...); any may be gzipped. One single text file is taken as it is.
 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
-decontaminate -> duplicates -> tokenise -> mix. A document that is dropped is counted, with the reason.
+decontaminate -> duplicates -> tokenise -> mix. Rules come before duplicates: they run in parallel, and the
+copy that stays is never one that a rule drops later.
 
-Several processes clean the input in shards, so it may be larger than memory. A finished shard waits in
-out_dir/.work: after a crash, a full disk or a kill, the same command resumes.
-
-Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a document ends with
-<|endoftext|>), val_<source>.bin if there are several sources, tokenizer.json, meta.json, report.md and
-report.json. For --kind=sft and preference, train.jsonl and val.jsonl instead of bins and tokenizer.
+Processes, or machines (--part=3/16), clean the input in shards. A finished shard waits in out_dir/.work, so
+the same command resumes. Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a
+document ends with <|endoftext|>), val_<source>.bin if there are several, tokenizer.json, meta.json, report.md
+and report.json; for --kind=sft and preference, train.jsonl and val.jsonl instead of bins and tokenizer.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
-import functools, json, os, time
+import functools, json, math, sys, time
 import numpy as np
 from tqdm import tqdm
-from configurator import configure, show
-from parts import clean, corpus, files, filters, funnel, language, texts
+from configurator import configure, defaults, show
+from parts import card, clean, corpus, files, filters, funnel, language, reading, texts, workers
 from parts import dedup as copies, sources as inputs        # these names are settings here
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
@@ -41,13 +37,14 @@ val_fraction = 0.1              # (0, 1): held out, of the documents, or of the 
 max_docs = 0                    # >= 0: stop after so many documents of the one source; 0 = all
 max_chars = 1_000_000           # >= 1: a longer record or .py file is not read
 processes = 0                   # >= 0: 0 = one per core
+part = ''                       # 3/16: only clean each 16th shard, from the third; then run without it
 download_dir = 'data/raw'       # downloads are kept here
 keep_downloads = True           # False: delete a shard of codeparrot once it is cleaned
 hub = 'https://huggingface.co'  # of codeparrot
 dataset = 'codeparrot/codeparrot-clean'     # of codeparrot: any dataset of .json.gz files there
 
 # cleaning; 0, False, '' or None switches a rule off; parts/filters.py says what each one does
-mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: code for .py, ...
+mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
 strip_markup = True             # of prose: HTML tags and entities, LaTeX commands
 strip_licence = False           # of code: the comment at the top, if it is a licence
 basic_clean = False             # of prose: the source document's filter instead of ours, to compare
@@ -77,6 +74,10 @@ quality_bad: str | None = None  # texts as you do not want them
 min_quality = 0.5               # [0, 1]: probability of `good`
 toxic_words: str | None = None  # file of words, one a line; report.md says what each of them removed
 max_toxic = 1.0                 # >= 0: such words per 1,000
+min_score: float | None = None  # of sft: by a judge; a record has it as score, rating or judge_score
+min_answer = 0                  # >= 0: of sft: characters of each answer
+max_answer = 0                  # >= 0: of sft: 0 = as many as it likes
+unwanted: str | None = None     # of sft: file of phrases, one a line, that no answer may have
 min_margin = 0.0                # of preference: score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: of preference: share of annotators who agree
 max_per_prompt = 4              # >= 1: of eval.py's samples.jsonl: pairs, or passed answers, of a prompt
@@ -97,10 +98,12 @@ vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special
 tokenizer_bytes = 1_000_000_000 # >= 1: train it on a sample of so many bytes
 gpt2_dir: str | None = None     # has GPT-2's vocab.bpe and encoder.json; None = tiktoken's cache or network
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
-temperature = 1.0               # > 0: sources without weights get shares ~ tokens ^ (1 / temperature)
+temperature = 1.0               # >= 0.05: sources without weights get shares ~ tokens ^ (1 / temperature)
 mix_tokens = 0                  # >= 0: training tokens to mix; 0 = as many as the sources hold
 chat_format = 'messages'        # messages | alpaca | vicuna: of sft
 audit = 0                       # >= 0: so many random samples per reason in audit.md, for you to read
+list_documents = False          # documents.jsonl: where each one comes from, its licence and its side
+pretrained_on = 10_000_000_000  # >= 1: tokens of the model that you could start from, to compare
 config = configure(globals())
 
 # --- settings that need each other --------------------------------------------------------------------------
@@ -116,13 +119,16 @@ elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
     raise ValueError(f'vocab_size={vocab_size} must be >= {256 + len(SPECIAL_TOKENS)}: bytes, special tokens')
 if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and --quality_bad')
+if not out_dir:
+    raise ValueError("out_dir='' must name a folder, such as data/mine")
 wanted_licences = {*licences.lower().split(',')} - {''}
 wanted_languages = language.check(languages)
 
-sources = sources or {source: (source, None)}
+sources = {source: (source, None)} if sources is None else sources
 if max_docs and len(sources) > 1:
     raise ValueError(f'max_docs={max_docs} would stop within the first source; use --mix_tokens')
 shards = files.shards(sources, download_dir, hub, dataset)      # the files that are cleaned together
+own_jobs = workers.part_of(range(len(shards)), part)
 weighted = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weighted):
     raise ValueError('write=text repeats no document: weights, --temperature, --mix_tokens need --write=bins')
@@ -130,17 +136,17 @@ if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weig
 # --- what there is to read ----------------------------------------------------------------------------------
 n_files = {name: sum(len(s['files']) for s in shards if s['source'] == name) for name in sources}
 one_file = shards[0]['files'][0]['path']
-single = kind == 'text' and sum(n_files.values()) == 1 and not inputs.is_kind(one_file, inputs.RECORDS)
+single = kind == 'text' and sum(n_files.values()) == 1 and not reading.is_kind(one_file, reading.RECORDS)
 if single:                      # one text without documents in it
-    for name, off in (('decontaminate', ''), ('mix_tokens', 0), ('temperature', 1), ('write', 'bins')):
-        if config[name] != off:
+    for name in ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part'):
+        if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {one_file}')
-    n_chars = files.count_chars(one_file)
+    n_chars, encoding = reading.count_chars(one_file)
 
 examples = {path: files.find_files(path, download_dir, hub, dataset)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
-blocked, allowed, toxic = map(filters.lines_of, (url_block, url_allow, toxic_words))
-benchmarks = {path: inputs.read_problems(path) for path in decontaminate.split(',') if path}
+blocked, allowed, toxic, phrases = map(filters.lines_of, (url_block, url_allow, toxic_words, unwanted))
+benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
 benchmark_ngrams = copies.ngrams_of(inputs.strings_in([*benchmarks.values()]), decontaminate_ngram)
 show(config)
 
@@ -149,22 +155,21 @@ show(config)
 # into tally, one Counter per name, and from there into the report.
 
 
-def mode_of(path, source):
-    """How a document is treated: code, prose, chat or raw."""
-    if mode != 'auto':
-        return mode
-    if kind != 'text':
-        return 'chat'
-    return 'code' if source == 'codeparrot' or inputs.is_kind(path, '.py') else 'prose'
+def mode_of(doc, source):
+    """How a document is treated: as code (Python), other code, prose, chat or raw."""
+    if mode != 'auto' or kind != 'text':
+        return mode if mode != 'auto' else 'chat'
+    return 'code' if source == 'codeparrot' else clean.form_of(doc['texts'][0], doc['path'])
 
 
 def texts_of(source):
     """The texts of examples, normalised like documents, up to 50 MB."""
     size = 0
-    for doc in inputs.read_documents([file['path'] for file in examples[source]], lambda *_: None):
+    entries = reading.entries([file['path'] for file in examples[source]])
+    for doc in inputs.documents(entries, lambda *_: None):
         size += len(doc['texts'][0])
         if size < 50_000_000:
-            yield clean.normalise(doc['texts'][0], mode_of(doc['path'], source))
+            yield clean.normalise(doc['texts'][0], mode_of(doc, source))
 
 
 language_model = language.Classifier.languages() if wanted_languages else None
@@ -176,16 +181,15 @@ quality_model = language.Classifier.train(quality) if quality_good else None
 
 def in_one_form(doc, tally):
     doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
-    if doc['mode'] == 'code':
+    if doc['mode'] in ('code', 'other code'):
         doc.setdefault('licence', filters.licence(doc['texts'][0]))
-        if strip_licence:
-            doc['texts'] = [clean.without_licence(doc['texts'][0])]
+    if doc['mode'] == 'code' and strip_licence:
+        doc['texts'] = [clean.without_licence(doc['texts'][0])]
     return None if any(map(str.strip, doc['texts'])) else 'empty'
 
 
 def from_good_source(doc, tally):
-    known = {'stdlib': 'psf', 'shakespeare': 'public domain'}.get(doc['source'])
-    licence = known or doc.get('licence', 'unknown').lower()
+    licence = doc['licence'] = card.LICENCES.get(doc['source']) or doc.get('licence', 'unknown').lower()
     tally[f'licences of {doc["source"]}'][licence] += 1
     reason = filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
     if not reason and wanted_licences and licence not in wanted_licences:
@@ -195,15 +199,9 @@ def from_good_source(doc, tally):
 
 def in_wanted_language(doc, tally):
     if wanted_languages and doc['mode'] in ('prose', 'chat'):
-        chances = language_model.predict('\n'.join(doc['texts']))
-        found = max(chances, key=chances.get)
+        found = language_model.best('\n'.join(doc['texts']))
         if found not in wanted_languages:
             return f'language {found}'
-
-
-PROSE = 'min_words', 'max_words', 'max_symbols', 'max_repetition', 'max_gibberish'
-CODE = ('max_line', 'mean_line', 'min_alphanumeric', 'autogenerated', 'config_test', 'no_keywords',
-        'min_assignments')
 
 
 def by_rules(doc, tally):
@@ -215,19 +213,21 @@ def by_rules(doc, tally):
     if kind == 'sft':
         programs = filters.programs(record['messages']) if parse else []
         reason = 'code does not parse' if any(map(texts.syntax_error, programs)) else None
-        return filters.messages_reason(record['messages']) or reason
+        limits = doc.get('score', math.inf), min_score, min_answer, max_answer, phrases
+        return filters.messages_reason(record['messages'], *limits) or reason
     if kind == 'preference':
         return filters.preference_reason(record, min_margin, min_agreement)
-    if doc['mode'] == 'code':
+    if doc['mode'] in ('code', 'other code'):
         chance = corpus.hash64(to_utf8(text)) / 2 ** 64
-        reason = filters.code_reason(text, chance, **{name: config[name] for name in CODE})
-        if not reason and parse and texts.syntax_error(text):
+        limits = {name: config[name] for name in filters.CODE} | {'python': doc['mode'] == 'code'}
+        reason = filters.code_reason(text, chance, **limits)
+        if not reason and parse and limits['python'] and texts.syntax_error(text):
             reason = 'does not parse'
         return reason
     if basic_clean:
         doc['texts'] = [clean.basic_clean(text) or '']
         return None if doc['texts'][0] else 'basic_clean'
-    return filters.prose_reason(text, **{name: config[name] for name in PROSE})
+    return filters.prose_reason(text, **{name: config[name] for name in filters.PROSE})
 
 
 def by_models(doc, tally):
@@ -285,67 +285,61 @@ def through_stages(doc, account):
 
 def kept_documents(shard, account):
     """Yield what is kept of a shard, as Corpus stores it."""
-    paths = [file['path'] for file in shard['files']]
-    for doc in inputs.read_documents(paths, account.reject, kind, max_chars, max_per_prompt, prefer):
+    entries = reading.entries([file['path'] for file in shard['files']], max_chars)
+    for doc in inputs.documents(entries, account.reject, kind, max_chars, max_per_prompt, prefer):
         doc['source'] = shard['source']
-        doc['mode'] = mode_of(doc['path'], doc['source'])
+        doc['mode'] = mode_of(doc, doc['source'])
         original = '\n'.join(doc['texts'])
         reason = through_stages(doc, account)
-        account.sample(reason, corpus.hash64(to_utf8(original)), doc['path'], original)
-        if audit:
-            account.count_words(original, not reason)
+        account.document(doc, reason, original, corpus.hash64(to_utf8(original)))
         if reason:
             continue
 
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
             text = json.dumps(inputs.to_record(doc, chat_format), ensure_ascii=False)
-        # Copies may differ in white space. Conversations that begin alike stay on one side.
-        whole = to_utf8('\n'.join(doc['texts'])).translate(None, b' \t\n\r\f\v')
-        start = 1 if doc.get('roles', [''])[0] == 'system' else 0
-        yield {'data': to_utf8(text), 'name': doc['path'], 'size': inputs.size_of(doc),
-               'exact': corpus.hash64(whole), 'split': corpus.hash64(to_utf8(doc['texts'][start])),
-               'is_code': doc['mode'] == 'code', 'keys': near_keys(text)}
+        whole, beginning = inputs.identity(doc)
+        about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
+        yield {'data': to_utf8(text), 'about': about, 'size': inputs.size_of(doc),
+               'exact': corpus.hash64(whole), 'split': corpus.hash64(to_utf8(beginning)),
+               'keys': copies.near_keys(shingles_of(text), dedup, bands, rows),
+               'is_code': doc['mode'] == 'code'}
 
 
 def shingles_of(text):
-    """The set of word n-grams; of a line of JSON, of the texts in it."""
-    words = text if kind == 'text' else '\n'.join(inputs.strings_in(json.loads(text)))
-    return copies.shingles(words, shingle)
-
-
-def near_keys(text):
-    """Numbers by which documents like this one are found."""
-    if dedup == 'minhash':
-        return copies.band_keys(copies.minhash(shingles_of(text), bands * rows), bands)
-    return [copies.simhash(shingles_of(text))] if dedup == 'simhash' else []
+    """The sets of word n-grams of a document: one, but of a preference one for each field."""
+    return [copies.shingles(field, shingle) for field in inputs.fields_of(text, kind)]
 
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        fetched = [files.fetch(file['url'], file['sha256'], file['path'])
-                   for file in shards[i]['files'] if 'url' in file]
+        fetched = files.fetch_all(shards[i]['files'])
         account = funnel.Funnel(audit)
         docs.write_shard(i, kept_documents(shards[i], account), account)
         if not keep_downloads:
-            for path in fetched:
-                os.remove(path)
+            files.remove(fetched)
     return i
 
 
 # Work that was done under other settings or rules, or with files that have changed since, must not be used.
-PARTS = clean, copies, corpus, files, filters, funnel, inputs, language, texts
+PARTS = card, clean, copies, corpus, files, filters, funnel, inputs, language, reading, texts, workers
 LATER = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'temperature', 'mix_tokens',
          'out_dir', 'processes', 'val_fraction', 'max_docs', 'min_similarity', 'simhash_distance',
-         'min_chars_per_token'}                 # settings that act after this pass
+         'min_chars_per_token', 'part', 'list_documents', 'pretrained_on'}      # they act after this pass
 read = sum([shard['files'] for shard in shards] + [*examples.values()], [])
-rules = [__file__, *(part.__file__ for part in PARTS), url_block, url_allow, toxic_words, *benchmarks]
+rules = [__file__, *(p.__file__ for p in PARTS), url_block, url_allow, toxic_words, unwanted, *benchmarks]
 state = corpus.state_of(config, LATER, read + [{'path': path} for path in rules if path])
 
 account = funnel.Funnel(audit)
-docs = corpus.Corpus(f'{out_dir}/.work', state, account)
+docs = corpus.Corpus(f'{out_dir}/.work', state, account, [shard['source'] for shard in shards])
+cleaned = workers.in_parallel(clean_shard, own_jobs, processes, 'cleaning')
+if part:
+    done = [*cleaned]
+    left = [i for i in range(len(shards)) if not docs.has_shard(i)]
+    print(f'part {part}: {len(done)} shards are clean, {len(left)} are left; then run without --part')
+    sys.exit()
 if not single:
-    docs.gather(corpus.in_parallel(clean_shard, range(len(shards)), processes, 'cleaning'), max_docs)
+    docs.gather(cleaned, max_docs)
 in_val = docs.split / 2 ** 64 < val_fraction            # sides follow from the text alone
 
 # --- duplicates: the first document of a cluster stays ------------------------------------------------------
@@ -355,14 +349,15 @@ if dedup != 'none':
     docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
 if dedup in ('minhash', 'simhash') and docs.keep.any():
     left = np.flatnonzero(docs.keep)
+    shingles = functools.lru_cache(512)(lambda i: shingles_of(docs.text(left[i])))
+    same = alike = lambda i, j: copies.alike(shingles(i), shingles(j), min_similarity)
     if dedup == 'minhash':
-        shingles = functools.lru_cache(512)(lambda i: shingles_of(docs.text(left[i])))
         columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
-        same = lambda i, j: copies.jaccard(shingles(i), shingles(j)) >= min_similarity
     else:
         prints = docs.keys(0).tolist()
-        columns = np.array([copies.simhash_keys(p, simhash_distance) for p in prints], np.uint64).T
-        same = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
+        columns = copies.simhash_columns(prints, simhash_distance)
+        close = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
+        same = close if kind != 'preference' else lambda i, j: close(i, j) and alike(i, j)
     docs.drop_copies('near duplicates', 'near duplicate', left[copies.clusters(columns, same)])
 
 # --- the tokenizer: trained on training documents only ------------------------------------------------------
@@ -370,7 +365,8 @@ train, val = docs.keep & ~in_val, docs.keep & in_val
 if single:                      # its last part is held out
     cut = int(n_chars * (1 - val_fraction))
     n_train, n_val, unit = cut, n_chars - cut, 'characters of text'
-    train_texts, all_texts = files.pieces(one_file, 0, cut), files.pieces(one_file)
+    pieces = functools.partial(reading.pieces, one_file, encoding=encoding)
+    train_texts, all_texts = pieces(0, cut), pieces()
 else:
     n_train, n_val, unit = int(train.sum()), int(val.sum()), 'documents with text'
     share = min(1.0, tokenizer_bytes / max(1, docs.size[train].sum()))
@@ -400,12 +396,12 @@ if kind == 'text':
 
 def encoded_documents(shard):
     """Yield number, tokens, file and data of each document, as Corpus stores it."""
-    for numbers, names, some in docs.batches(shard):
-        for i, name, text, ids in zip(numbers, names, some, tok.encode_batch(some)):
+    for numbers, known, some in docs.batches(shard):
+        for i, about, text, ids in zip(numbers, known, some, tok.encode_batch(some)):
             if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
                 continue
             if write == 'text' and not in_val[i]:
-                line = json.dumps({'text': text, 'path': name}).encode() + b'\n'
+                line = json.dumps({'text': text, **about}).encode() + b'\n'
                 yield i, len(ids) + 1, 'jsonl.gz', line
             else:
                 yield i, len(ids) + 1, 'val' if in_val[i] else 'train', np.array([*ids, separator], dtype)
@@ -420,13 +416,14 @@ ending = 'bin' if kind == 'text' else 'jsonl'
 bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in ('train', 'val')}
 if single:
     for side, start, end in (('train', 0, cut), ('val', cut, n_chars)):
-        for text in files.pieces(one_file, start, end):
+        for text in pieces(start, end):
             bins[side].write(np.array(tok.encode_batch([text])[0], dtype))
             bins[side].bytes += len(to_utf8(text))
         bins[side].documents = bins[side].written = 1
         account.count('read', None, bins[side].bytes, bins[side].bytes)
+    account.counters[f'licences of {source}'][card.LICENCES.get(source, 'unknown')] += 1
 elif kind == 'text':
-    docs.gather_ids(corpus.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
+    docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
     train, val = docs.keep & ~in_val, docs.keep & in_val
 else:
@@ -442,15 +439,16 @@ of_source = {}                  # {source: what the report says of it}
 own_shards = {}                 # {source: the numbers of its shards}
 weights = {}
 for name, (path, weight) in sources.items():
-    s = of_source[name] = {'path': path, 'weight': weight, 'files': n_files[name]}
-    s['licences'] = dict(account.counters[f'licences of {name}'].most_common())
+    s = of_source[name] = {'path': path, 'weight': weight, 'files': n_files[name], **account.of_source(name),
+                           'passed_over': files.passed_over(path)}
     if kind == 'text' and not single:
         own_shards[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
         own = docs.in_shards(own_shards[name])
         s['documents'] = int((docs.keep & own).sum())
         s['tokens'] = int(docs.lengths[train & own].sum())
         if not s['tokens']:
-            raise ValueError(f'no training document is left of the source {name}; --audit=20 writes down why')
+            raise ValueError(f'no training document is left of the source {name}, of {s["read"]} ('
+                             f'{funnel.listed(s["dropped"])}; of copies, the first one stays, in any source)')
         weights[name] = weight or s['tokens'] ** (1 / temperature)
 
 total = mix_tokens or sum(of_source[name]['tokens'] for name in weights)
@@ -475,28 +473,30 @@ report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
 if benchmarks:
-    dropped = account.counters['stage decontaminate']['dropped in a benchmark']
-    problems = {path: len(records) for path, records in benchmarks.items()}
-    meta['decontaminated'] = {'problems': problems, 'ngram': decontaminate_ngram, 'dropped': dropped}
+    meta['decontaminated'] = funnel.decontaminated(account, benchmarks, decontaminate_ngram)
 if kind == 'text':
     n_train = bins['train'].items if write == 'bins' else total
     meta['tokens'] = report['tokens'] = {'train': n_train, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
              'separators': not single}
     tok.save(f'{out_dir}/tokenizer.json.new')
+    seen, held = (pieces(0, cut), pieces(cut)) if single else map(docs.spread, (train, val))
+    held = [*reading.slices(held, 20_000, 1000)]        # a sample
+    genres = ['code' if clean.code_share(text) >= 0.3 else card.genre(text) for text in held]
+    spoken = [language.by_words(text) for text, genre in zip(held, genres) if genre != 'code']
+    overlap = copies.overlap(reading.slices(seen), held, decontaminate_ngram)
+    report['card'] = card.make(spoken, genres, of_source, n_train, pretrained_on, overlap)
+if write == 'text':
+    meta['shards'], meta['sha256']['train'] = funnel.manifest(docs, train, bins['val'])
 
 pages = {'report.md': funnel.report_md(report, meta, account, bins),
          'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
 if audit:
     pages['audit.md'] = funnel.audit_md(account)
+if list_documents:
+    pages['documents.jsonl'] = funnel.listing(docs, in_val)
 corpus.publish(out_dir, pages, bins.values(), read, docs.bases if write == 'text' else ())
 docs.forget()
 
 print(funnel.summary(report, meta, bins))
-command = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
-command += f' --data_dir={out_dir}'
-if write == 'text':
-    command += f' --streaming={out_dir}/shards'
-if kind == 'text' and tok.kind == 'char':       # the config's prompt may have other characters
-    command += ' --sample_prompt='
-print(f'{time.time() - start_time:.1f} s; next: python {command}')
+print(f'{time.time() - start_time:.1f} s; next: {funnel.next_command(config, tok and tok.kind)}')

@@ -3,14 +3,16 @@ Sampling: a checkpoint continues text.
 
     python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\\n    ' --num_samples=4 --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
-    python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --temperature=0.5
+    python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --sweep=0,0.5,1   # side by side
+    python sample.py --ckpt=out/quickstart --prompts=prompts.txt    # one prompt a line, or .jsonl
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: one token a gap
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: gaps of any length
 
     python sample.py --ckpt=out/sft --chat=True             # talk with it; an empty line or Ctrl-D ends
     python sample.py --ckpt=out/sft --chat=True --prompt='Write mean(x).'       # one question
 
-Reads a folder that train.py, sft.py or dpo.py wrote. Prints the prompt, then its continuation as it comes.
+Reads a folder that train.py, sft.py or dpo.py wrote. Prints the prompt, then its continuation as it comes; on
+stderr, the milliseconds per token and the size of the checkpoint.
 
 A prompt may end anywhere. In the bpe tokenizer `):`, a newline and the indent are one token, so the model has
 hardly ever seen a bare `):`. Token healing helps: the prompt's last token is dropped, and the first new token
@@ -19,7 +21,7 @@ must begin with the same bytes.
 Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
 it continues from the last block_size tokens, more slowly.
 """
-import codecs, os, re, sys
+import os, shutil, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
@@ -30,6 +32,8 @@ from tokenizer import Tokenizer
 ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file, and tokenizer.json beside it
 prompt = ''                 # '' = the start of a document
 prompt_file: str | None = None      # take the prompt from a file, exactly as it is
+prompts: str | None = None  # a file of prompts to compare
+sweep = ''                  # temperatures to compare, such as 0,0.5,1.0
 num_samples = 1             # [1, 10000]: continuations, in one batch
 max_new_tokens = 200        # >= 1: tokens of each
 temperature = 0.8           # >= 0: 0 = always the most probable token; higher is more varied
@@ -40,7 +44,7 @@ chat = False                # True: the prompt is a message to an assistant; wit
 system: str | None = None   # instruction that the assistant reads before a chat
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
-seed: int | None = 1337     # None = different every time
+seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
 if chat and (stop_at or num_samples > 1):
@@ -48,8 +52,10 @@ if chat and (stop_at or num_samples > 1):
                      f'stop_at={stop_at!r} and num_samples={num_samples}')
 if system and not chat:
     raise ValueError('--system is an instruction before a chat: it needs --chat=True')
-if prompt and prompt_file is not None:
-    raise ValueError('give --prompt or --prompt_file, not both')
+if [prompt != '', prompt_file is not None, prompts is not None].count(True) > 1:
+    raise ValueError('give one of --prompt, --prompt_file and --prompts')
+heat = asking.temperatures(sweep) if sweep else [temperature]
+asked = asking.read_prompts(prompts) if prompts is not None else []
 device = machine.choose(device, 'float32')[0]
 
 # --- model and prompt ---------------------------------------------------------------------------------------
@@ -71,6 +77,8 @@ if prompt_file is not None:
     except UnicodeDecodeError as e:
         raise ValueError(f'{prompt_file} is not UTF-8 text: {e}') from e
 objective = state.get('config', {}).get('objective', 'clm')
+if objective != 'clm' and (sweep or asked):
+    raise ValueError(f'--sweep and --prompts are for models that continue a text; {ckpt} fills gaps')
 if objective != 'clm' and '<|mask|>' not in prompt:
     raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
                      "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
@@ -91,6 +99,26 @@ if objective == 'mlm':
 if objective == 'span':
     pick = lambda logits: sample(logits, temperature, top_k, top_p)
     print(asking.fill_spans(model.eval(), tokenizer, ids, marks, max_new_tokens, pick))
+    sys.exit()
+
+
+# --- several prompts, several temperatures: side by side ----------------------------------------------------
+ends = asking.end_pattern(stop_at)
+if asked or sweep:
+    asked = asked or [prompt if prompt or tokenizer.begin else '\n']
+    before = [{'role': 'system', 'content': system}] if system else []
+    given = [[*before, {'role': 'user', 'content': text}] for text in asked] if chat else asked
+    heads = [f'temperature {t:g}' for t in heat]
+    width = max(24, shutil.get_terminal_size().columns // len(heat) - 3)
+    columns = []                                            # [temperature][prompt][sample]: (text, ended)
+    for t in heat:
+        torch.manual_seed(torch.initial_seed())             # the same dice for each
+        columns.append(asking.generate(model, tokenizer, given, num_samples, max_new_tokens, ends=ends,
+                                       temperature=t, top_k=top_k, top_p=top_p)[0])
+    for i, text in enumerate(asked):
+        for j in range(num_samples):
+            cells = [column[i][j][0] for column in columns]
+            print('-' * 80, text, asking.side_by_side(heads, cells, width), sep='\n')
     sys.exit()
 
 
@@ -118,70 +146,42 @@ if chat:
             raise ValueError(f'the message has {len(ids)} tokens, the context of {ckpt} is '
                              f'{model.config.block_size}; shorten it')
         answer = ''
-        decoder = codecs.getincrementaldecoder('utf-8')('replace')
-        for tokens in model.stream(torch.tensor([ids], device=device), max_new_tokens, temperature, top_k,
-                                   top_p, tokenizer.stop):
-            if tokens.item() in tokenizer.stop:
-                break
-            text = decoder.decode(tokenizer.decode_bytes(tokens.tolist()))
-            print(text, end='', flush=True)
-            answer += text
-        text = decoder.decode(b'', final=True)              # bytes that never became a character
-        print(text)
-        messages.append({'role': 'assistant', 'content': answer + text})
+        stream = model.stream(torch.tensor([ids], device=device), max_new_tokens, temperature, top_k, top_p,
+                              tokenizer.stop)
+        for [text], _ in asking.follow(stream, tokenizer, 1):
+            print(text[len(answer):], end='', flush=True)
+            answer = text
+        print()
+        messages.append({'role': 'assistant', 'content': answer})
         question = '' if prompt else ask()
     sys.exit()
 
 # --- generate -----------------------------------------------------------------------------------------------
-def end_of(text):
-    """Where stop_at ends this continuation, or None if it does not."""
-    if stop_at == 'function':               # the first line that begins in column 0, closing brackets aside
-        found = re.search(r'\n(?=[^\s#)\]}])', text)
-        return found.start() + 1 if found else None
-    at = text.find(stop_at) if stop_at else -1
-    return at if at >= 0 else None
-
-
 start = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
-repeated = start.repeated           # bytes of the prompt at the head of the first new token (healing)
 first = None
 if start.allowed is not None:
     first = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)           # (V,)
     first[start.allowed] = True
     max_new_tokens += 1             # the first new token replaces one of the prompt
 
-# Each row is decoded as its bytes arrive. An incremental decoder holds back the first bytes of a character,
-# and the screen holds back characters that may be the beginning of stop_at.
-decoders = [codecs.getincrementaldecoder('utf-8')('replace') for _ in range(num_samples)]
-texts = [''] * num_samples
-unfinished = set(range(num_samples))
-shown = 0
-held_back = len(stop_at) - 1 if stop_at not in ('', 'function') else 0
+shown = steps = 0
+held_back = len(stop_at) - 1 if stop_at not in ('', 'function') else 0      # perhaps it begins stop_at
 print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)
-prompts = torch.tensor([start.ids] * num_samples, device=device)              # (B, T)
-for tokens in model.stream(prompts, max_new_tokens, temperature, top_k, top_p, tokenizer.stop, first):
-    for row, token in enumerate(tokens.tolist()):
-        if row not in unfinished:
-            continue
-        if token not in tokenizer.stop:
-            texts[row] += decoders[row].decode(tokenizer.decode_bytes([token])[repeated:])
-        end = end_of(texts[row])
-        if end is not None or token in tokenizer.stop:
-            texts[row] = texts[row][:end]
-            unfinished.discard(row)
-    repeated = 0
+began = time.perf_counter()
+rows = torch.tensor([start.ids] * num_samples, device=device)               # (B, T)
+stream = model.stream(rows, max_new_tokens, temperature, top_k, top_p, tokenizer.stop, first)
+for texts, unfinished in asking.follow(stream, tokenizer, num_samples, start.repeated, ends):
+    steps += 1
     if num_samples == 1:
         ready = max(shown, len(texts[0]) - (held_back if unfinished else 0))
         print(texts[0][shown:ready], end='', flush=True)
         shown = ready
-    if not unfinished:
-        break
-for row in unfinished:                      # bytes that never became a character
-    texts[row] += decoders[row].decode(b'', final=True)
-if num_samples == 1:
-    print(texts[0][shown:])
-else:
-    print(f'\n{"-" * 80}\n'.join(prompt + text for text in texts))
+print('' if num_samples == 1 else f'\n{"-" * 80}\n'.join(prompt + text for text in texts))
 print('-' * 80)
+path = checkpoint.find(ckpt)        # a file, or a folder of Hugging Face's
+size = os.path.getsize(path) if os.path.isfile(path) else sum(p.nbytes for p in model.parameters())
+ms = 1000 * (time.perf_counter() - began) / max(1, steps)
+print(f'{steps} tokens, {ms:.1f} ms each, with {model.embedding.weight.dtype} weights on {device}; '
+      f'{size / 1e6:.1f} MB on disk', file=sys.stderr)

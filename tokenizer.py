@@ -1,8 +1,9 @@
 """
 Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, and single characters.
 
-    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json      # train on .py .md .txt
+    python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json      # train
     python tokenizer.py --load=tokenizer.json --report=FOLDER                       # does it fit that text?
+    python tokenizer.py --report=FOLDER             # do you need one of your own? beside GPT-2's and cl100k
 
 Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: GPT-2, Radford et al. 2019):
 1. A regex cuts the text into chunks: words, numbers, symbols, indentation. No token crosses a chunk's edge.
@@ -10,14 +11,12 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
-    the chunks low, lower, lowest -> merges l+o, lo+w, low+e -> [low] [lowe r] [lowe s t]
-
 Ids: the 256 bytes, then the merges in order, then the special tokens, which text can never produce: they are
 inserted by code, by id. They are reserved before pretraining, because a row added later starts untrained.
 
-Copy this file alone: it needs regex and tiktoken; report and gpt2 need parts/fit.py, from_hf parts/hf.py.
+Copy this file alone: it needs regex and tiktoken; gpt2 and the commands need parts/, from_hf parts/hf.py.
 """
-import argparse, collections, contextlib, functools, gc, hashlib, heapq, itertools, json, math
+import argparse, collections, functools, gc, hashlib, heapq, itertools, json, math
 import multiprocessing, os, re, sys
 import regex, tiktoken
 
@@ -250,7 +249,7 @@ class Tokenizer:
         """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to
         50,304, a multiple of 64. folder has vocab.bpe and encoder.json; None: tiktoken's cache or network."""
         from parts import fit
-        encoding = fit.gpt2_encoding(folder)
+        encoding = fit.encoding('gpt2', folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
         return cls('bpe', vocab, special_tokens, encoding._pat_str)
 
@@ -261,16 +260,9 @@ class Tokenizer:
         from parts import hf
         reader = hf.Reader(text, from_printable)
         tokenizer = cls('hf', reader.all_bytes)
-        tokenizer.special = reader.special
-        tokenizer.begin = reader.begin
-        tokenizer.stop = reader.stop
-        tokenizer.text_bytes = reader.text_bytes
-        tokenizer.encode = reader.encode
-        tokenizer.encode_inside = reader.encode_inside
-        tokenizer.encode_batch = reader.encode_batch
-        tokenizer.decode_bytes = reader.decode_bytes
-        tokenizer.decode = reader.decode
-        tokenizer.to_json = reader.to_json
+        for name in ('special', 'begin', 'stop', 'text_bytes', 'encode', 'encode_inside', 'encode_batch',
+                     'decode_bytes', 'decode', 'to_json'):
+            setattr(tokenizer, name, getattr(reader, name))
         return tokenizer
 
     # --- text -> ids -> text
@@ -405,42 +397,51 @@ class Tokenizer:
 
 
 # --- the command line ---------------------------------------------------------------------------------------
-def read_texts(path):
-    """The .py, .md and .txt files of a folder, sorted, or one file. A file that is not UTF-8 is skipped."""
-    if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; expected a text file or a folder of .py .md .txt')
-    if path.endswith('.gz'):
-        raise ValueError(f'{path}: .gz is not read here; unpack it')
-    folder = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names]
-    for file in sorted(folder) if os.path.isdir(path) else [path]:
-        if file.endswith(('.py', '.md', '.txt')) or file == path:
-            with contextlib.suppress(UnicodeDecodeError), open(file, encoding='utf-8', newline='') as f:
-                yield f.read()
+def read_documents(source):
+    """Yield what `prepare.py --source=...` reads: {'text', 'path', 'file', perhaps 'labels'}."""
+    from parts import files, reading, sources
+    bad = []
+    reject = lambda path, line, why, _: bad.append(f'{path} line {line}: {why}')
+    for file in files.find_files(source):
+        found = sources.documents(reading.entries([file['path']]), reject)
+        for _, pieces in itertools.groupby(found, lambda doc: doc['path']):     # of a long text: join them
+            pieces = list(pieces)
+            yield {**pieces[0], 'file': file['path'], 'text': ''.join(doc['texts'][0] for doc in pieces)}
+    if bad:
+        print(f'note: {len(bad):,} files or records were not read; the first: {bad[0]}', file=sys.stderr)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument('--input', help='train on this file or folder')
+    parser.add_argument('--input', help='train on this: stdlib, a file, a folder or a glob, as in prepare.py')
     parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + specials (32768)')
     parser.add_argument('--out', default='tokenizer.json', help='where the trained tokenizer goes')
     parser.add_argument('--load', help='a tokenizer.json')
-    parser.add_argument('--report', help='a file or folder to measure the fit on')
-    parser.add_argument('--gpt2', help="folder with GPT-2's vocab.bpe and encoder.json")
+    parser.add_argument('--report', help='measure the fit on this; alone: train on nine tenths of it')
+    parser.add_argument('--against', default='gpt2,cl100k_base', help='these two, or tokenizer.json files')
+    parser.add_argument('--gpt2', help='folder with vocab.bpe and encoder.json; cl100k_base.tiktoken')
     args = parser.parse_args()
-    if bool(args.input) == bool(args.load) or not (args.input or args.report):
-        parser.error('give --input=PATH to train, or --load=tokenizer.json --report=PATH to measure')
+    if args.input and args.load or not (args.input or args.report):
+        parser.error('give --input=PATH to train, or [--load=tokenizer.json] --report=PATH to measure')
     try:
-        if args.input:
+        from parts import fit
+        documents = list(read_documents(args.report)) if args.report else []
+        if args.load:
+            tok = Tokenizer.load(args.load)
+        elif args.input:
             os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
-            tokenizer = Tokenizer.train(read_texts(args.input), args.vocab_size)
-            tokenizer.save(args.out)
-            print(f'{args.out}: {tokenizer.vocab_size:,} tokens, {tokenizer.bytes_per_token:.2f} bytes per '
-                  f'token on its own text, hash {tokenizer.hash}')
+            tok = Tokenizer.train((d['text'] for d in read_documents(args.input)), args.vocab_size)
+            tok.save(args.out)
+            print(f'{args.out}: {tok.vocab_size:,} tokens, {tok.bytes_per_token:.2f} bytes/token, {tok.hash}')
+        else:
+            rest, documents = fit.held_out(documents)
+            tok = Tokenizer.train((d['text'] for d in rest), args.vocab_size)
+            print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
         if args.report:
-            from parts import fit
-            tokenizer = Tokenizer.load(args.load or args.out)
-            print(fit.report(tokenizer, read_texts(args.report), printable, fit.gpt2_if_at_hand(args.gpt2)))
-    except (OSError, ValueError) as e:
+            others = {name: Tokenizer.load(name) if name.endswith('.json') else fit.at_hand(name, args.gpt2)
+                      for name in args.against.split(',') if name}
+            print(fit.report(tok, documents, printable, others))
+    except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         print(f'error: {e}', file=sys.stderr)
         sys.exit(2)
 

@@ -9,8 +9,7 @@ Pretraining: a folder of token bins -> a language model.
 Reads data_dir, which prepare.py made. Writes out_dir, a folder that can be zipped and used anywhere:
 checkpoints, settings, tokenizer, metrics.jsonl, train.log, samples.txt (see docs/run-folder.md).
 
-You should see a first loss near ln(vocab_size), a fast fall during the warm-up, a slow one after it, and a
-validation loss close to the training loss as long as the data are not repeated often.
+You should see a first loss near ln(vocab_size), a fast fall, and a validation loss near the training loss.
 
 Two rules make runs exact. First, the batch and the dropout of a step follow from (seed, step, rank) alone: no
 random state is saved, and a resumed run equals an uninterrupted one. Second, batch_size counts the sequences
@@ -50,7 +49,10 @@ n_kv_head = 0                   # >= 0: key/value heads; 0 = n_head; fewer make 
 n_embd = 192                    # >= 1: width of the residual stream
 n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd
 block_size = 256                # >= 1: context, tokens
+rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000, or that of init_from
+rope_scaling = 'none'           # none | linear | llama3: how init_from=FOLDER reaches a longer block_size
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer
+vocab_multiple = 1              # >= 1: the model gets rows up to a multiple; on a GPU 64 is faster
 dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
 # optimisation
 batch_size = 32                 # [1, 2**20]: sequences per step, over all devices and accumulation
@@ -170,15 +172,16 @@ state = {}                      # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device=device)
 if init_from == 'scratch':
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn,
-                          dropout, causal=objective != 'mlm')).to(device)
+                          dropout, rope_theta or 1e4, causal=objective != 'mlm',
+                          vocab_multiple=vocab_multiple)).to(device)
 elif init_from == 'resume':
     model, state = checkpoint.newest(last_path, load)
     checkpoint.check_pretraining(last_path, state, config, meta, shards, world)
     step, best_val = state['step'], state['best_val']
 else:                           # the architecture is that of the checkpoint; dropout belongs to this run
     model = checkpoint.pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, extend_vocab)
-    checkpoint.check_context(init_from, model.config.block_size, block_size)
-    model = model.like(dropout=dropout, causal=objective != 'mlm')
+    longer = checkpoint.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
+    model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
 vocab_size = model.config.vocab_size                    # a model of Hugging Face may have rows to spare
 if lr_width:        # an activation sums n_embd terms, so steps must shrink with the root of n_embd
     learning_rate *= math.sqrt(lr_width / model.config.n_embd)
@@ -191,8 +194,7 @@ if state:
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 if state and stream:
     stream.seek(state['stream'][rank])
-# rehearse on one batch: torch.compile, and the seconds and the memory of a pass
-rows = np.arange(micro_batch_size)
+rows = np.arange(micro_batch_size)      # rehearse: torch.compile, and the seconds and the memory of a pass
 batch = load_batch('val', rows % (len(bins['val']) - block_size), 0, rows)
 net, seconds = machine.compiled(model, compile, batch, autocast, oom_advice)
 net = machine.wrap(net, shard, device)  # in DDP, if it is not fsdp
@@ -247,14 +249,12 @@ log.keep(os.path.join(data_dir, 'tokenizer.json'))
 log.keep(os.path.join(data_dir, 'meta.json'), 'data.json')
 show(config, log.say)
 log.say(f'  data     {streaming or data_dir}: {n_train:,} tokens to train on, {len(bins["val"]):,} held out')
-log.say(f'  model    {n_parameters:,} parameters; vocabulary {vocab_size:,}; {world} x {device}, {dtype}')
+log.say(f'  model    {n_parameters:,} parameters; vocabulary {vocab_size:,}, ln {math.log(vocab_size):.4f}')
 log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
-        f'{n_forward} accumulated x {micro_batch_size} sequences at once')
+        f'{n_forward} accumulated x {micro_batch_size} sequences at once, on {device}, in {dtype}')
 log.say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} tokens = {epochs:.2f} epochs; '
         f'about {(max_steps - step) * n_forward * seconds / 60:,.1f} minutes, and the time for evaluating')
-if init_from == 'scratch':
-    log.say(f'  expect   a first loss near ln {vocab_size} = {math.log(vocab_size):.4f}')
-log.remarks(mixture.describe(n_train, epochs))
+log.remarks([*task.packing(bins.get('train', bins['val'])), *mixture.describe(n_train, epochs)])
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?

@@ -10,7 +10,7 @@ import os
 
 import numpy
 from peers import python_documents
-from parts.fit import gpt2_encoding
+from parts.fit import SAMPLE, encoding
 from tokenizer import PATTERN, Tokenizer, to_utf8
 
 PATTERNS = {
@@ -40,18 +40,21 @@ train = [text for path, text in documents if path not in held_out]
 tests = {'held-out files': [text for path, text in documents if path in held_out],
          'unseen packages': [text for path, text in python_documents(args.packages)
                              if path[len(args.packages):].split(os.sep)[1] in PACKAGES][::5]}
-gpt2 = gpt2_encoding(args.gpt2)
+gpt2 = encoding('gpt2', args.gpt2)
 size = {name: sum(len(to_utf8(t)) for t in texts) for name, texts in tests.items()}
 base = {name: sum(map(len, gpt2.encode_ordinary_batch(texts))) for name, texts in tests.items()}
 print(f'training: {len(train):,} files, {sum(map(len, train)) / 1e6:.1f} MB; vocabulary {args.vocab_size:,}')
 for name in tests:
     print(f'{name}: {len(tests[name]):,} files, {size[name] / 1e6:.1f} MB, GPT-2 '
           f'{size[name] / base[name]:.2f} bytes/token')
-print(f'{"pattern":<36}' + ''.join(f'{name + ": bytes/token":>30}{"x GPT-2":>9}' for name in tests))
+print(f'{"pattern":<36}' + ''.join(f'{name + ": bytes/token":>30}{"x GPT-2":>9}' for name in tests)
+      + f'{"tokens of the sample":>22}')
+print(f'{"GPT-2 itself":<36}' + ''.join(f'{size[name] / base[name]:>30.2f}{1:>9.2f}' for name in tests)
+      + f'{len(gpt2.encode_ordinary(SAMPLE)):>22}')
 for name, pattern in PATTERNS.items():
     tokenizer = Tokenizer.train(iter(train), args.vocab_size, special_tokens=(), pattern=pattern)
     row = f'{name:<36}'
     for test, texts in tests.items():
         n = sum(map(len, tokenizer.encode_batch(texts)))
         row += f'{size[test] / n:>30.2f}{base[test] / n:>9.2f}'
-    print(row, flush=True)
+    print(row + f'{len(tokenizer.encode(SAMPLE)):>22}', flush=True)

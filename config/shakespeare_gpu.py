@@ -1,5 +1,6 @@
 # Tiny Shakespeare with one token per character. The budget is that of nanoGPT's GPU preset.
-# Size: 6 layers, 384 wide, context 256: 10,646,784 parameters.
+# Size: 6 layers, 384 wide, context 256: 10,670,976 parameters
+# (65 characters, and 63 rows that only fill up a multiple of 64).
 # Steps: 5,000 x 64 sequences x 256 = 81,920,000 characters, 82 epochs. That is why there is dropout.
 # You should see the lowest validation loss early, and then a rise; best.pt keeps the best weights. nanoGPT's
 # README reports 1.4697. We have not run this config to its end.
@@ -13,6 +14,7 @@ n_layer = 6
 n_head = 6
 n_embd = 384
 block_size = 256
+vocab_multiple = 64     # 65 characters, 128 rows: a GPU multiplies 64 at a time
 dropout = 0.2
 batch_size = 64
 max_steps = 5000

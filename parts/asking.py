@@ -9,7 +9,7 @@ Asking a model: answers to many prompts at a time, the most probable of several 
 A prompt is a text or messages [{'role', 'content'}]. model, tokenizer: as in model.py, tokenizer.py.
 Copy this file alone: it needs torch and tqdm.
 """
-import collections, re
+import codecs, collections, itertools, json, re
 import torch
 from tqdm import tqdm
 
@@ -28,6 +28,40 @@ def encode(tokenizer, prompt):
         ids, allowed = tokenizer.heal(whole)
     repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
     return Prompt(ids, allowed, repeated, prompt[-1:])
+
+
+def end_pattern(stop_at):
+    """A pattern whose match ends where a text ends, or None. function: where a line begins in column 0,
+    closing brackets aside; other text: before it first occurs."""
+    if stop_at == 'function':
+        return r'\n(?=[^\s#)\]}])'
+    return f'(?={re.escape(stop_at)})' if stop_at else None
+
+
+def follow(stream, tokenizer, n, repeated=0, ends=None):
+    """Follow model.stream of n rows: after each token, yield the n texts and whether one is unfinished.
+    repeated: bytes of the prompt that the first token writes again. The first bytes of a character wait for
+    the others."""
+    decoders = [codecs.getincrementaldecoder('utf-8')('replace') for _ in range(n)]
+    texts = [''] * n
+    unfinished = set(range(n))
+    for tokens in stream:
+        for row, token in enumerate(tokens.tolist()):
+            if row not in unfinished:
+                continue
+            if token not in tokenizer.stop:
+                texts[row] += decoders[row].decode(tokenizer.decode_bytes([token])[repeated:])
+            end = re.search(ends, texts[row]) if ends else None
+            if end or token in tokenizer.stop:
+                texts[row] = texts[row][:end.end() if end else None]
+                unfinished.discard(row)
+        repeated = 0
+        yield texts, bool(unfinished)
+        if not unfinished:
+            return
+    for row in unfinished:                      # bytes that never became a character
+        texts[row] += decoders[row].decode(b'', final=True)
+    yield texts, False
 
 
 class Answer:
@@ -123,6 +157,43 @@ def choose(model, tokenizer, prompt, options):
     per_byte = [score / len(option.encode()) for score, option in zip(scores, options)]
     cut = len(context) + max(map(len, endings)) > room
     return per_byte.index(max(per_byte)), scores.index(max(scores)), cut
+
+
+# --- comparing: several prompts, several temperatures -------------------------------------------------------
+def read_prompts(path):
+    """The prompts of a file: its lines that are not blank; of a .jsonl, the field `prompt` of each."""
+    with open(path, encoding='utf-8') as f:
+        lines = [line.rstrip('\n') for line in f if line.strip()]
+    try:
+        found = [json.loads(line)['prompt'] for line in lines] if path.endswith('.jsonl') else lines
+    except (ValueError, KeyError, TypeError):
+        found = []
+    if not found or not all(isinstance(prompt, str) for prompt in found):
+        raise ValueError(f'{path} must hold prompts: one a line, or in a .jsonl {{"prompt": "..."}} in each')
+    return found
+
+
+def temperatures(text):
+    """'0,0.5,1' -> [0.0, 0.5, 1.0]"""
+    try:
+        found = [float(part) for part in text.split(',')]
+    except ValueError:
+        found = [-1.0]
+    if not all(0 <= t < float('inf') for t in found):
+        raise ValueError(f'sweep={text!r} must be temperatures >= 0, such as 0,0.5,1.0')
+    return found
+
+
+def side_by_side(heads, texts, width):
+    """Texts as columns of `width` characters, each below its head."""
+    columns = []
+    for head, text in zip(heads, texts):
+        column = [head]
+        for line in text.expandtabs(4).splitlines():
+            column += [line[i:i + width] for i in range(0, max(1, len(line)), width)]
+        columns.append(column)
+    rows = itertools.zip_longest(*columns, fillvalue='')
+    return '\n'.join(' | '.join(cell.ljust(width) for cell in row).rstrip() for row in rows)
 
 
 # --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------

@@ -10,7 +10,7 @@ Of code: reference, a whole program. Of choice: options, and right, the number o
 An answer is a pair (text, whether it ended by itself).
 Copy this file alone: it needs the standard library.
 """
-import math, re
+import csv, json, math, os, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
 # where a base model's answer ends: code before the next line in column 0, HumanEval's stop words among them
@@ -49,6 +49,44 @@ def to_item(task, record):
     return item
 
 
+def read_stamp(folder):
+    """Against which benchmarks the training data of a checkpoint were checked, as prepare.py reports it."""
+    if not os.path.exists(path := os.path.join(folder, 'data.json')):
+        return None
+    with open(path, encoding='utf-8') as f:
+        return json.load(f).get('decontaminated')
+
+
+def read_csv(path, convert, advice):
+    """[convert(record)] of a file as MMLU publishes it: question, A, B, C, D, answer, without a header.
+    ValueError names the line that is something else."""
+    found = []
+    with open(path, encoding='utf-8-sig', newline='') as f:
+        lines = csv.reader(f)
+        for line in filter(None, lines):
+            question, choices, answer = line[0], line[1:-1], line[-1]
+            if len(choices) < 2 or answer not in list('ABCDEFGHIJ'[:len(choices)]):
+                raise ValueError(f'{path}, line {lines.line_num}: behind a question and its choices stands '
+                                 f'the letter of one, not {answer!r}; {advice}')
+            found.append(convert({'question': question, 'choices': choices, 'answer': answer}))
+    return found
+
+
+def identify(task, path, items):
+    """The items, each with a task_id, the record's own or TASK/NUMBER. ValueError if there are none, or if
+    two have the same: answers are counted by it."""
+    if not items:
+        raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
+    seen = set()
+    for i, item in enumerate(items):
+        item.setdefault('task_id', item.get('question_id', item.get('key', f'{task}/{i}')))
+        if item['task_id'] in seen:
+            raise ValueError(f'{path} has the task_id {item["task_id"]!r} twice, but answers are counted by '
+                             'it; give each problem its own')
+        seen.add(item['task_id'])
+    return items
+
+
 def texts_of(item):
     """All texts of an item that the training data should not hold."""
     found = []
@@ -82,13 +120,15 @@ def rows_of(task, item, answers, chat):
 
 
 def given_answers(task, items, rows, n):
-    """The answers to each item in rows {"task_id", "completion"}. ValueError if one has fewer than n, or a
-    dialogue fewer than it has turns."""
+    """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, if an item
+    has fewer than n, or a dialogue fewer than it has turns."""
     given = {item['task_id']: [] for item in items}
     for row in rows:
         if row.get('task', task) == task and row.get('task_id') in given:
-            answer = row.get('completion', ''), row.get('ended', True)
-            given[row['task_id']].append(answer)
+            if not isinstance(row.get('completion'), str):
+                raise ValueError(f'the completion of {row["task_id"]!r} must be a text, not '
+                                 f'{row.get("completion")!r}')
+            given[row['task_id']].append((row['completion'], row.get('ended', True)))
     for item in items:
         found = given[item['task_id']]
         needed = len(item['asked']) if task == 'judge' else n

@@ -152,13 +152,31 @@ def check_context(init_from, context, block_size):
                          f'block_size={block_size}; set --block_size={context}')
 
 
+def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
+    """The fields of GPTConfig that change if the model of init_from, of `config`, reads block_size tokens at
+    a time. rope_scaling: linear or llama3 (see rope_table in model.py), by block_size / the first context."""
+    context, before = config['block_size'], config['rope_scaling']
+    first = before[3] if len(before) == 4 else context / (before or [1])[0]     # tokens of the first training
+    factor = block_size / first
+    changes = {'rope_theta': rope_theta or config['rope_theta'], 'block_size': max(context, block_size)}
+    if rope_scaling == 'none' and block_size > context and not rope_theta:
+        raise ValueError(f'{init_from} has a context of {context} tokens, less than block_size={block_size}; '
+                         f'set --block_size={context}, or extend it with --rope_scaling=llama3')
+    if rope_scaling != 'none' and block_size <= context:
+        raise ValueError(f'rope_scaling={rope_scaling} makes a context longer, and {init_from} has one of '
+                         f'{context} tokens; set --block_size above it, or leave --rope_scaling=none')
+    scaling = {'none': before, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first)}
+    return {**changes, 'rope_scaling': scaling[rope_scaling]}
+
+
 def check_pretraining(last_path, state, config, meta, shards, world):
     """Refuse to resume train.py's run with another architecture, or on other data. shards: of a stream, for
     each process {name: SHA-256}."""
     if 'data_sha256' not in state:
         raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
     must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
-                                                    'block_size', 'dropout', 'objective', 'optimizer'))
+                                                    'block_size', 'dropout', 'objective', 'optimizer',
+                                                    'rope_theta', 'rope_scaling', 'vocab_multiple'))
     same_data(last_path, state['data_sha256'], f'{config["data_dir"]}/train.bin', meta['sha256']['train'],
               config['out_dir'])
     names = sorted(name for hashes in shards for name in hashes)
@@ -200,8 +218,9 @@ def with_rows_for(model, old, new):
     """A copy of the model for the vocabulary of another tokenizer."""
     weights = model.state_dict()
     tied = model.config.tie_embeddings
-    weights['embedding.weight'] = rows = carry_over(weights['embedding.weight'], old, new)
-    weights['head.weight'] = rows if tied else carry_over(weights['head.weight'], old, new)
+    embedding, head = (weights[f'{name}.weight'][:model.config.vocab_size] for name in ('embedding', 'head'))
+    weights['embedding.weight'] = rows = carry_over(embedding, old, new)
+    weights['head.weight'] = rows if tied else carry_over(head, old, new)
     return model.like(weights, vocab_size=new.vocab_size)
 
 

@@ -5,13 +5,14 @@ Cleaning a text: whatever its source, it arrives in one form, without personal d
     fix_mojibake('it\\u00e2\\u20ac\\u2122s')         # 'it’s': UTF-8 that was read as cp1252
     strip_latex('An \\\\emph{old} mill')              # 'An old mill'
     hide_pii('mail to ann@uni.edu')                 # ('mail to <EMAIL>', {'email': 1})
+    form_of('def f(x):\\n    return x\\n')           # 'code': Python; 'other code', or 'prose'
 
 A tokenizer spends its vocabulary on such differences, a model learns to write them, and it may recite a key
 that it has seen once.
 
 Copy this file alone: it needs the standard library.
 """
-import collections, html, math, re, unicodedata
+import ast, collections, html, math, re, textwrap, unicodedata, warnings
 
 # --- mojibake -----------------------------------------------------------------------------------------------
 # A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet in texts.
@@ -136,6 +137,71 @@ def strip_latex(text):
     return text.replace('~', ' ')
 
 
+# --- code or prose ------------------------------------------------------------------------------------------
+FENCED = re.compile(r'^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]* *$|\Z)', re.M | re.S)
+COMMENT_LINES = re.compile(r'^[^\S\n]*(?:/\*(?s:.*?)(?:\*/|\Z)|//.*|\#(?!include|define|if|endif).*|'
+                           r'=\w+\b(?s:.*?)(?:\n=cut\b|\Z))', re.M)
+# What a line of code looks like, in Python and elsewhere. The white space within a line does not matter, so a
+# text is judged alike before and after its blanks are taken away.
+CODE_LINE = re.compile(r"""(?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$
+    | (?:if|elif|else|for|while|try|except|with|finally)\b.*:\s*(?:\#.*)?$
+    | import\s+[\w.]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+)*;?$ | from\s+[\w.]+\s+import\b
+    | (?:print|raise|assert|yield|del|global|return|exec)\s+["'\w]+(?:\s*[-+%.,(\[)\]].*)?$
+    | (?:return|pass|break|continue|then|do|done|else|fi|esac|end)\s*;?$ | @\w+(?:\.\w+)*(?:\(.*)?$
+    | >>>\s | \.\.\.\s\S | (?:if|while)\s+\[ | \$\w+\s*= | <\?php
+    | [\w.*&]+(?:\[[^]]*\]|->\w+)*(?:\s*,\s*[\w.]+)*\s*(?:[-+*/|&%:^]|\*\*|//|<<|>>)?=.*\S      # x, y = 1, 2
+    | (?:const|let|var|int|float|char|auto|val|my|local|export)\s+[\w*<>\s,.:]+=[^=]
+    | [\w.]+\((?:[^()]|\([^()]*\))*\)[;,]?$ | ["'][^"']*["'],$                                # f(x), a list
+    | \#\s*(?:include|define|ifn?def|endif|pragma|undef)\b | (?:package|using|namespace)\s+[\w.:]+;?$
+    | (?:func|fn|function|sub|interface|struct|impl|enum|template|public|private|protected|static|extern)\b
+      .*[{(<;]
+    | (?:-\s+)?[a-z_][\w.-]*:(?:\s|$) | \S+\s+=>.*                                            # key: value
+    | [^\w\s]{1,4}$ | .*[()=\[\]{}<>&$*@].*;$ | \S+(?:\s+\S+)?;$
+    | .*(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$""", re.X)
+
+
+def code_share(text):
+    """The share of a text's lines that look like code in some language, without comments and empty lines."""
+    lines = [line.strip() for line in COMMENT_LINES.sub('', text).split('\n')]
+    n_code = sum(len(line) < 1000 and bool(CODE_LINE.match(line)) for line in lines)
+    return n_code / max(1, sum(map(bool, lines)))
+
+
+def is_python(text):
+    """Whether a text, or the body of a function, is Python that does something: `yes` and `a: b` do not."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')                         # of odd escapes in strings
+            body = ast.parse(textwrap.dedent(text)).body
+    except Exception:                   # deep nesting: MemoryError, RecursionError
+        return False
+    for node in body:
+        value = node.value if isinstance(node, ast.Expr) else None
+        docstring = isinstance(value, ast.Constant) and '\n' in str(value.value)
+        if docstring or isinstance(value, ast.Call) or not isinstance(node, ast.Expr | ast.AnnAssign):
+            return True
+    return False
+
+
+def form_of(text, path=''):
+    """How to treat a text, by the end of its path, or else by itself: 'code' is Python; 'other code' is any
+    other language, Python 2 or Python that is damaged; 'prose' may hold code between fences and in
+    paragraphs, which stay."""
+    ending = path.lower().removesuffix('.gz')
+    if ending.endswith('.py'):
+        return 'code'
+    if ending.endswith(('.html', '.htm')):
+        return 'prose'
+    head = text[:200_000]
+    share = code_share(FENCED.sub('', head))
+    if (share or head.lstrip()[:1] in ('"', "'", '#')) and is_python(text):
+        return 'code'
+    several = '\n' in text.strip()
+    if share < 0.3 or not several or len(TAG.findall(head)) > head.count('\n') / 4:
+        return 'prose'
+    return 'other code'
+
+
 # --- one form -----------------------------------------------------------------------------------------------
 LINE_END = re.compile('[\x0b\x0c\x1c-\x1e\u2028\u2029]')      # vertical tab, new page, separators
 CONTROL = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2060\ufeff\ufff9-\ufffb]')
@@ -146,12 +212,13 @@ SURROGATE = re.compile('[\ud800-\udfff]')
 def normalise(text, mode, markup=True):
     """A document in one form. Code: no byte order mark, a newline ends a line. Prose: mojibake repaired, HTML
     and LaTeX stripped if markup, Unicode composed (NFC), no control characters, and of blanks and empty lines
-    in a row, one, but not between ``` fences. Chat: prose whose markup and blanks stay. Raw: as it is."""
+    in a row, one, but not between fences or in a paragraph that may be code. Chat: prose whose markup and
+    blanks stay. Raw: as it is."""
     text = SURROGATE.sub('\ufffd', text)        # half of a pair, from JSON: no encoding has it
     if mode == 'raw':
         return text
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
-    if mode == 'code':
+    if mode in ('code', 'other code'):
         return text
     text = fix_mojibake(text)
     if markup and mode == 'prose':
@@ -165,11 +232,27 @@ def normalise(text, mode, markup=True):
     if mode == 'chat':
         return text
     pieces = text.split('```')
-    for i in range(0, len(pieces), 2):              # outside of the fences
-        pieces[i] = re.sub(r'[^\S\n]+', ' ', pieces[i])
-        pieces[i] = re.sub(r' ?\n ?', '\n', pieces[i])
-        pieces[i] = re.sub(r'\n{3,}', '\n\n', pieces[i])
-    return '```'.join(pieces).strip()
+    pieces[::2] = map(one_blank, pieces[::2])       # outside of the fences
+    text = re.sub(r'\A(?:[^\S\n]*\n)+', '', '```'.join(pieces)).rstrip()
+    return text if may_be_code(text.split('\n\n')[0]) else text.lstrip()
+
+
+def may_be_code(paragraph):
+    return code_share(paragraph) >= 0.4
+
+
+def one_blank(text):
+    """Of blanks and empty lines in a row, one; a paragraph that may be code stays as it is."""
+    parts = re.split(r'(\n\s*\n)', text)           # paragraphs, and what stands between them
+    last = len(parts) - 1
+    for i, part in enumerate(parts):
+        if i % 2:
+            parts[i] = '\n\n'
+        elif not may_be_code(part):
+            part = re.sub(r' ?\n ?', '\n', re.sub(r'[^\S\n]+', ' ', part))
+            part = part.lstrip(' ') if i else part
+            parts[i] = part.rstrip(' ') if i < last else part
+    return ''.join(parts)
 
 
 def basic_clean(text):

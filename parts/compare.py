@@ -1,13 +1,15 @@
 """
 Comparing two models on the same problems: which ones one gained and lost, and blind votes.
 
-    result, differences = compare({'q 1': [row, row]}, {'q 1': [row]})      # rows as in samples.jsonl
+    interval([1] * 8 + [0] * 2)             # [0.49, 0.94]: 95 % of the mean
+    result = compare({'q 1': [row, row]}, {'q 1': [row]})       # rows as in samples.jsonl
     result['gained'], result['p']           # ['q 1'], 1.0: McNemar's exact test
     agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})         # {'n': 2, 'agree': 0.5, 'kappa': 0.33...}
 
-Copy this file alone: it needs the standard library.
+Copy this file alone: it needs numpy.
 """
 import collections, csv, itertools, json, math, random
+import numpy as np
 
 
 def by_problem(rows):
@@ -29,9 +31,23 @@ def mean_grade(rows):
     return sum(grades) / len(grades)
 
 
+def interval(scores):
+    """95 % interval of the mean of scores from 0 to 1, one for each problem."""
+    n = max(1, len(scores))
+    p = sum(scores) / n
+    z = 1.96
+    if set(scores) <= {0, 1}:           # Wilson 1927: it has a width at 0 and 1, too
+        middle = p + z * z / (2 * n)
+        half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+        whole = 1 + z * z / n
+        return [max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)]
+    drawn = np.random.default_rng(0).integers(n, size=(2000, n))        # the bootstrap, over problems
+    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
+
+
 def compare(a, b):
-    """{problem: rows} of both -> the means, the problems that b gained and lost, p (McNemar 1947, exact); and
-    b - a for each problem. ValueError if they share none."""
+    """{problem: rows} of both -> the means, the interval of their difference, the problems that b gained and
+    lost, p (McNemar 1947, exact). ValueError if they share none."""
     shared = [key for key in a if key in b]
     if not shared:
         raise ValueError('the two samples.jsonl have no problem in common; give both models the same --tasks')
@@ -44,8 +60,8 @@ def compare(a, b):
     rarer = range(min(len(gained), len(lost)) + 1)
     p = min(1.0, 2 * sum(math.comb(n, i) for i in rarer) / 2 ** n)
     result = {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after)}
-    result |= {'gained': gained, 'lost': lost, 'p': p}
-    return result, [y - x for x, y in zip(before, after)]
+    low, high = interval([(1 + y - x) / 2 for x, y in zip(before, after)])
+    return result | {'gained': gained, 'lost': lost, 'p': p, 'interval': [2 * low - 1, 2 * high - 1]}
 
 
 # --- votes --------------------------------------------------------------------------------------------------

@@ -6,12 +6,10 @@ A corpus on its way to the disk: documents by number, and files that are never h
     docs.gather([0])
     docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
 
-Copy this file alone: it needs numpy and tqdm.
+Copy this file alone: it needs numpy.
 """
-import atexit, collections, concurrent.futures, functools, glob, gzip, hashlib, json, multiprocessing, os
-import shutil, threading, time, zlib
+import atexit, collections, contextlib, functools, glob, gzip, hashlib, json, os, platform, shutil, zlib
 import numpy as np
-from tqdm import tqdm
 
 PIECE = 16_000_000              # bytes or tokens held in memory at once
 ROW = np.dtype([('packed', np.int64), ('size', np.int64), ('exact', np.uint64), ('split', np.uint64),
@@ -23,11 +21,45 @@ def hash64(data):
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
 
 
+@contextlib.contextmanager
+def named(path):
+    """A full disk says not which file was too large for it; this says it."""
+    try:
+        yield
+    except OSError as e:
+        e.filename = e.filename or path
+        raise
+
+
+@contextlib.contextmanager
+def new_file(path, mode='wb', **settings):
+    """A file that gets its name when all of it is written; until then, another one in each process."""
+    part = f'{path}.{platform.node()}.{os.getpid()}'
+    try:
+        with named(path), open(part, mode, **settings) as f:
+            yield f
+        os.replace(part, path)
+    finally:
+        if os.path.exists(part):
+            os.remove(part)
+
+
+@contextlib.contextmanager
+def alone(folder):
+    """Other processes that ask for the same folder wait; on Windows they do not."""
+    handle = os.open(folder, os.O_RDONLY) if os.name == 'posix' else None
+    if handle is not None:
+        import fcntl
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    yield
+    if handle is not None:
+        os.close(handle)
+
+
 def write_file(path, content):
-    """Write text, under a temporary name first; half a pair of surrogates is escaped."""
-    with open(f'{path}.tmp', 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
-        f.write(content)
-    os.replace(f'{path}.tmp', path)
+    """Write texts, one or an iterator of them; half a pair of surrogates is escaped."""
+    with new_file(path, 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
+        f.writelines([content] if isinstance(content, str) else content)
 
 
 def state_of(config, ignored, files):
@@ -51,21 +83,25 @@ class Corpus:
     keep        bool (n,): False for what a later pass dropped
     first       the number of each shard's first document, and n, int64 (shards + 1,)"""
 
-    def __init__(self, folder, state, funnel):
-        """state: a text; work of another state is thrown away. funnel: where drop counts."""
+    def __init__(self, folder, state, funnel, owners=()):
+        """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the source
+        of each shard. Several processes may begin with the same folder."""
         self.folder = folder
         self.funnel = funnel
+        self.owners = owners
         self.clusters = {}              # {stage: sizes of clusters of copies, and the largest}
         self.open_texts = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'texts'), 'rb'))
         self.gather([])                 # nothing yet
         settings = f'{folder}/settings'
-        if os.path.exists(settings):
-            with open(settings, encoding='utf-8') as f:
-                if f.read() == state:
-                    return
-        self.forget()
-        os.makedirs(folder, exist_ok=True)
-        write_file(settings, state)
+        os.makedirs(os.path.dirname(folder) or '.', exist_ok=True)
+        with alone(os.path.dirname(folder) or '.'):
+            if os.path.exists(settings):
+                with open(settings, encoding='utf-8') as f:
+                    if f.read() == state:
+                        return
+            self.forget()
+            os.makedirs(folder)
+            write_file(settings, state)
 
     def forget(self):
         """Throw the work away; first settings, without which a folder is never used again."""
@@ -80,19 +116,22 @@ class Corpus:
         return os.path.exists(self.path(shard, 'json'))         # which is written last
 
     def write_shard(self, shard, documents, funnel):
-        """Store a shard. documents: dicts of data (the text as UTF-8), name, size, exact, split, is_code and
-        keys of near-duplicates. funnel: the account of the shard, complete after the last document."""
-        rows, keys, names = [], [], []
-        with open(self.path(shard, 'texts'), 'wb') as f:
+        """Store a shard. documents: dicts of data (the text as UTF-8), about (its path and more), size,
+        exact, split, is_code and keys of near-duplicates. funnel: the account of the shard, complete
+        after the last document."""
+        rows, keys, about = [], [], []
+        with new_file(self.path(shard, 'texts')) as f:
             for doc in documents:
                 packed = zlib.compress(doc['data'], 1)
                 f.write(packed)
                 rows.append((len(packed), doc['size'], doc['exact'], doc['split'], doc['is_code']))
                 keys.append(doc['keys'])
-                names.append(doc['name'])
-        np.save(self.path(shard, 'rows.npy'), np.array(rows, ROW))
-        np.save(self.path(shard, 'keys.npy'), np.array(keys, np.uint64).T.copy())       # band by band
-        write_file(self.path(shard, 'names.json'), json.dumps(names))
+                about.append(doc['about'])
+        with new_file(self.path(shard, 'rows.npy')) as f:
+            np.save(f, np.array(rows, ROW))
+        with new_file(self.path(shard, 'keys.npy')) as f:
+            np.save(f, np.array(keys, np.uint64).T.copy())          # band by band
+        write_file(self.path(shard, 'about.json'), json.dumps(about))
         write_file(self.path(shard, 'json'), funnel.to_json())
 
     def gather(self, shards, enough=0):
@@ -134,13 +173,19 @@ class Corpus:
         f.seek(self.ends[i] - self.packed[i])
         return zlib.decompress(f.read(self.packed[i])).decode()
 
-    def names(self, shard):
-        with open(self.path(shard, 'names.json'), encoding='utf-8') as f:
+    def spread(self, which, most=20_000):
+        """Yield texts of documents in which, bool (n,), at most so many, evenly spread."""
+        numbers = np.flatnonzero(which)
+        yield from map(self.text, numbers[::1 + len(numbers) // most])
+
+    def about(self, shard):
+        """What is known of each document of a shard: [{'path', 'source', perhaps 'licence' and 'url'}]."""
+        with open(self.path(shard, 'about.json'), encoding='utf-8') as f:
             return json.load(f)
 
     def name(self, i):
         shard = self.shard_of(i)
-        return self.names(shard)[i - self.first[shard]]
+        return self.about(shard)[i - self.first[shard]]['path']
 
     def keys(self, band):
         """A band's key of each document that is left, uint64; copied, so that no file stays open."""
@@ -149,11 +194,12 @@ class Corpus:
         return np.concatenate(keys)[self.keep]
 
     def batches(self, shard, size=4_000_000):
-        """Yield numbers, names and texts of the documents that are left of a shard, some MB at a time."""
-        here, names = self.span(shard), self.names(shard)
+        """Yield numbers, dicts (see about) and texts of the documents that are left of a shard, some MB at a
+        time."""
+        here, about = self.span(shard), self.about(shard)
         numbers = np.flatnonzero(self.keep[here]) + here.start
         for some in np.array_split(numbers, 1 + self.size[here].sum() // size):
-            yield some.tolist(), [names[i - here.start] for i in some], [self.text(i) for i in some]
+            yield some.tolist(), [about[i - here.start] for i in some], [self.text(i) for i in some]
 
     def write_ids(self, shard, state, documents):
         """Store the token ids of a shard, unless that is done; returns how the files' names begin: BASE.train
@@ -164,15 +210,14 @@ class Corpus:
         if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which publish moves
             return base
         lengths = np.zeros(len(keep), np.int64)
-        with open(f'{base}.train', 'wb') as train, open(f'{base}.val', 'wb') as val, \
+        with named(base), open(f'{base}.train', 'wb') as train, open(f'{base}.val', 'wb') as val, \
                 gzip.GzipFile(f'{base}.jsonl.gz', 'wb', 1, mtime=0) as records:
             outputs = {'train': train, 'val': val, 'jsonl.gz': records}
             for i, n_tokens, output, data in documents:
                 lengths[i - self.first[shard]] = n_tokens
                 outputs[output].write(data)
-        with open(f'{base}.tmp', 'wb') as f:
+        with new_file(f'{base}.npy') as f:              # last: it says that all is there
             np.save(f, lengths)
-        os.replace(f'{base}.tmp', f'{base}.npy')        # last: it says that all is there
         return base
 
     def gather_ids(self, bases, dtype):
@@ -221,6 +266,8 @@ class Corpus:
         row.update({'docs_out': int(self.keep.sum()), 'bytes_out': int(self.size[self.keep].sum())})
         if len(which):
             row[f'dropped {reason}'] += len(which)
+        for shard in np.searchsorted(self.first, which, 'right').tolist() if self.owners else ():
+            self.funnel.counters[f'source {self.owners[shard - 1]}'][reason] += 1
         for i in which[np.argsort(self.split[which])][:self.funnel.n_samples].tolist():
             self.funnel.sample(reason, int(self.split[i]), self.name(i), self.text(i))
 
@@ -261,14 +308,16 @@ class Bin:
         """data: an array of ids or bytes, also a memory map."""
         for start in range(0, len(data), PIECE):
             block = data[start:start + PIECE]
-            self.file.write(block)
+            with named(self.path):
+                self.file.write(block)
             self.sha256.update(block)
             self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
 
     def check(self):
         """Close the file and read the disk again: it must hold the bytes, and so the documents, of before."""
-        self.file.close()
+        with named(self.path):
+            self.file.close()
         again = hashlib.sha256()
         with open(f'{self.path}.tmp', 'rb') as f:
             while block := f.read(PIECE):
@@ -291,7 +340,7 @@ def publish(folder, contents, bins, read, bases=()):
     if not bases:
         stay += [file['path'] for file in read]
     stay = set(map(os.path.realpath, stay))
-    for pattern in ('val_*.bin', 'audit.md', f'shards/{"[0-9]" * 5}.jsonl.gz'):
+    for pattern in ('val_*.bin', 'audit.md', 'documents.jsonl', f'shards/{"[0-9]" * 5}.jsonl.gz'):
         for path in glob.glob(at(pattern)):
             if os.path.realpath(path) not in stay:
                 os.remove(path)
@@ -304,29 +353,6 @@ def publish(folder, contents, bins, read, bases=()):
         os.makedirs(at('shards'), exist_ok=True)
     for i, base in enumerate(bases):
         os.replace(f'{base}.jsonl.gz', at(f'shards/{i:05}.jsonl.gz'))
-    for name in ('audit.md', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
+    for name in ('audit.md', 'documents.jsonl', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
         if os.path.exists(at(f'{name}.new')):
             os.replace(at(f'{name}.new'), at(name))
-
-
-# --- processes ----------------------------------------------------------------------------------------------
-def in_parallel(function, jobs, processes, what):
-    """Yield function(job) for each job, in order, by so many processes (0 = one per core). They are forked,
-    so they see all that the caller has defined; Windows cannot fork, so this process does the work."""
-    def watch(parent):
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-    bar = functools.partial(tqdm, total=len(jobs), desc=what, unit=' shards', disable=None)
-    n = min(processes or os.cpu_count(), len(jobs))
-    if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
-        yield from bar(map(function, jobs))
-        return
-    with concurrent.futures.ProcessPoolExecutor(
-            n, multiprocessing.get_context('fork'), initargs=(os.getpid(),),
-            initializer=lambda pid: threading.Thread(target=watch, args=(pid,), daemon=True).start()) as pool:
-        try:
-            yield from bar(pool.map(function, jobs))
-        except concurrent.futures.process.BrokenProcessPool as e:
-            raise OSError('a process was killed, perhaps because memory ran out; what is done is kept, try '
-                          f'again with fewer, --processes={(n + 1) // 2}') from e

@@ -72,6 +72,40 @@ def ngrams_of(texts, n):
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *grams]))
 
 
+def union(fields):
+    """The set of the shingles of several texts; the same words in another place are other shingles."""
+    if len(fields) == 1:
+        return fields[0]
+    return np.unique(np.concatenate([mix(found + np.uint64(i) * PRIME) for i, found in enumerate(fields)]))
+
+
+def alike(a, b, least):
+    """Whether each text of a document is like the same text of the other, as sets of shingles."""
+    return len(a) == len(b) and all(jaccard(x, y) >= least for x, y in zip(a, b))
+
+
+def overlap(train_texts, val_texts, n=13):
+    """The share of the validation texts that have n words in a row of the training texts; how many there are
+    of n words or more; n."""
+    grams = [word_ngrams(text, n) for text in val_texts if len(word_hashes(text)) >= n]
+    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *grams]))
+    seen = np.zeros(len(known), bool)
+    for text in train_texts if len(known) else ():
+        found = word_ngrams(text, n)
+        place = np.searchsorted(known, found).clip(max=len(known) - 1)
+        seen[place[known[place] == found]] = True
+    hits = sum(bool(seen[np.searchsorted(known, each)].any()) for each in grams)
+    return hits / max(1, len(grams)), len(grams), n
+
+
+def seen(wanted, pieces, n):
+    """The keys of wanted, {key: hashes of n-grams of words}, of which an n-gram occurs in pieces of text."""
+    grams = np.concatenate([*wanted.values()])
+    found = [np.intersect1d(word_ngrams(piece, n), grams) for piece in pieces]
+    found = np.concatenate([grams[:0], *found])
+    return {key for key in wanted if np.isin(wanted[key], found).any()}
+
+
 def jaccard(a, b):
     """|A and B| / |A or B| of two sets of shingles; two empty sets have nothing in common: 0."""
     shared = len(np.intersect1d(a, b, assume_unique=True))
@@ -116,10 +150,22 @@ def simhash(shingles):
     return int.from_bytes(np.packbits(bits.sum(0) * 2 > len(bits)).tobytes(), 'big')
 
 
+def simhash_columns(fingerprints, distance):
+    """simhash_keys of many documents, block by block: uint64 (distance + 1, n)."""
+    return np.array([simhash_keys(f, distance) for f in fingerprints], np.uint64).T
+
+
 def simhash_keys(fingerprint, distance):
     """distance + 1 blocks of the bits, uint64: who differs in `distance` bits shares one (Manku 2007)."""
     cuts = [64 * i // (distance + 1) for i in range(distance + 2)]
     return np.array([(fingerprint >> a) & ((1 << (b - a)) - 1) for a, b in zip(cuts, cuts[1:])], np.uint64)
+
+
+def near_keys(fields, method, bands, rows):
+    """Numbers by which documents like this one are found. fields: the shingles of each of its texts."""
+    if method == 'minhash':
+        return band_keys(minhash(union(fields), bands * rows), bands)
+    return [simhash(union(fields))] if method == 'simhash' else []
 
 
 def clusters(columns, same):

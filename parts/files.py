@@ -7,14 +7,16 @@ Files: those of a source, found on the disk or fetched from the network: once, r
 
 Copy this file alone: it needs requests.
 """
-import glob, gzip, hashlib, json, os, re, sysconfig, zlib
+import collections, glob, hashlib, json, math, os, re, sysconfig
 import requests, urllib3
 
 RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
-ENDINGS = '.py', '.py.gz', '.txt', '.txt.gz', '.md', '.md.gz', *RECORDS
-SHARD = 16_000_000              # bytes of a shard, characters held in memory at once
+ENDINGS = tuple(f'.{name}{gz}' for name in ('py', 'txt', 'md', 'markdown', 'html', 'htm', 'jsonl', 'json')
+                for gz in ('', '.gz'))
+SHARD = 16_000_000              # bytes of a shard
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
+STDLIB_SKIPS = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
 # a busy server is asked again, later and later, or when its Retry-After says
 RETRY = urllib3.Retry(8, connect=1, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504))
 
@@ -30,32 +32,72 @@ def find_files(source, folder='data/raw', hub='https://huggingface.co',
     if os.path.isfile(source):
         return [{'path': source}]
     if source == 'stdlib':      # 12 MB of Python in every interpreter; with its tests it would be 30 MB
-        root = sysconfig.get_paths()['stdlib']
-        skip = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
-        found = [path for path in glob.iglob(os.path.join(root, '**', '*.py'), recursive=True)
-                 if not skip & set(os.path.relpath(path, root).split(os.sep))]
+        found = [path for path in all_files(sysconfig.get_paths()['stdlib'], STDLIB_SKIPS)
+                 if path.endswith('.py')]
     else:
-        pattern = os.path.join(source, '**') if os.path.isdir(source) else source
-        found = [path for path in glob.iglob(pattern, recursive=True)
-                 if os.path.isfile(path) and path.endswith(ENDINGS)]
+        found = [path for path in all_files(source) if path.lower().endswith(ENDINGS)]
     if not found:
         raise ValueError(f'source={source!r} is neither stdlib, shakespeare nor codeparrot, nor a file, '
-                         'folder or glob with .py .txt .md .jsonl .json (.gz) files')
-    return [{'path': path} for path in sorted(found)]
+                         'folder or glob with .py .txt .md .html .jsonl .json (.gz) files')
+    return [{'path': path} for path in found]
+
+
+def all_files(source, skip=()):
+    """The files under a folder or that a glob matches, sorted, but no hidden ones; each real file once, under
+    its own name if that is among them, so that links in a circle end."""
+    pattern = os.path.join(glob.escape(source), '**') if os.path.isdir(source) else source
+    names = {}
+    for path in sorted(filter(os.path.isfile, matches(pattern, skip)), key=lambda p: (os.path.islink(p), p)):
+        names.setdefault(os.path.realpath(path), path)
+    return sorted(names.values())
+
+
+def matches(pattern, skip=()):
+    """The paths that a glob matches; ** stands for a folder and all under it, each real folder once."""
+    before, deep, after = pattern.partition('**')
+    if not deep:
+        return glob.glob(pattern)
+    return [path for top in glob.glob(before or './') for folder in walk(top, skip)
+            for path in matches(os.path.join(glob.escape(folder), after.lstrip(os.sep) or '*'), skip)]
+
+
+def walk(top, skip=()):
+    """Yield top and the folders under it, but no hidden ones; those that links lead to come last."""
+    seen, waiting = set(), [top]
+    for start in waiting:               # which grows
+        for folder, inner, _ in os.walk(start):
+            if os.path.realpath(folder) in seen:
+                inner.clear()
+                continue
+            seen.add(os.path.realpath(folder))
+            yield folder
+            inner[:] = sorted(name for name in inner if not name.startswith('.') and name not in skip)
+            waiting += [path for name in inner if os.path.islink(path := os.path.join(folder, name))]
+
+
+def passed_over(source):
+    """'3 .c, 1 .rst': the endings of the files in a folder that are not read."""
+    names = all_files(source) if os.path.isdir(source) else []
+    endings = collections.Counter(os.path.splitext(name)[1] or 'without ending' for name in names
+                                  if not name.lower().endswith(ENDINGS))
+    return ', '.join(f'{n} {ending}' for ending, n in endings.most_common(5))
 
 
 def shards(sources, folder, hub, dataset):
     """The files of several sources, {name: (path, weight or None)}, cut into shards of work: [{'source',
     'files'}]. A file of records is one; of small files, 16 MB together are one."""
     found = []
+    if not sources:
+        raise ValueError("sources={} names no source; expected {'name': ('path', weight), ...}")
     for name, value in sources.items():
         well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
         weight = value[1] if well_formed else -1
-        if weight is not None and not (isinstance(weight, int | float) and weight > 0):
-            raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight "
-                             'positive or None')
-        if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', name):
-            raise ValueError(f'source name {name!r} becomes a file name: use letters, digits, _ . -')
+        number = isinstance(weight, int | float) and not isinstance(weight, bool)
+        if weight is not None and not (number and 0 < weight < math.inf):
+            raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight a "
+                             'positive number or None')
+        if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', str(name)) or not isinstance(name, str):
+            raise ValueError(f'source name {name!r} becomes a file name: a text of letters, digits, _ . -')
     weights = [weight for _, weight in sources.values()]
     if None in weights and any(weights):
         raise ValueError('give every source a weight, or none of them')
@@ -67,26 +109,8 @@ def shards(sources, folder, hub, dataset):
                 found.append({'source': name, 'files': []})
                 size = 0
             found[-1]['files'].append(file)
-            size += SHARD if file['path'].endswith(RECORDS) else os.path.getsize(file['path'])
+            size += SHARD if file['path'].lower().endswith(RECORDS) else os.path.getsize(file['path'])
     return found
-
-
-def pieces(path, start=0, end=1 << 62):
-    """Characters start..end of a text file, some MB at a time."""
-    position = 0
-    with (gzip.open if path.endswith('.gz') else open)(path, 'rt', encoding='utf-8', newline='') as f:
-        while position < end and (block := f.read(SHARD)):
-            if position + len(block) > start:
-                yield block[max(start - position, 0):end - position]
-            position += len(block)
-
-
-def count_chars(path):
-    """How many characters a file has; ValueError if it is not text."""
-    try:
-        return sum(map(len, pieces(path)))
-    except (ValueError, EOFError, zlib.error, gzip.BadGzipFile) as e:
-        raise ValueError(f'{path} cannot be read as UTF-8 text: {e}') from e
 
 
 # --- downloads ----------------------------------------------------------------------------------------------
@@ -96,6 +120,16 @@ def session():
     for scheme in ('https://', 'http://'):
         new.mount(scheme, requests.adapters.HTTPAdapter(max_retries=RETRY))
     return new
+
+
+def fetch_all(some):
+    """Fetch those of some files that have a url; returns their paths."""
+    return [fetch(file['url'], file['sha256'], file['path']) for file in some if 'url' in file]
+
+
+def remove(paths):
+    for path in paths:
+        os.remove(path)
 
 
 def fetch(url, sha256, path):
@@ -157,9 +191,9 @@ def dataset_files(hub, dataset, folder):
         if not found:
             raise ValueError(f'{hub}/datasets/{dataset} has no .json.gz or .jsonl.gz files')
         os.makedirs(folder, exist_ok=True)
-        with open(f'{listing}.tmp', 'w', encoding='utf-8') as f:
+        with open(f'{listing}.{os.getpid()}', 'w', encoding='utf-8') as f:      # others may do the same now
             json.dump(sorted(found, key=lambda f: f['path']), f, indent=1)
-        os.replace(f'{listing}.tmp', listing)
+        os.replace(f'{listing}.{os.getpid()}', listing)
     with open(listing, encoding='utf-8') as f:
         return json.load(f)
 

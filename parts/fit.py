@@ -1,123 +1,200 @@
 """
-Does a tokenizer fit some texts? A report, beside GPT-2's tokenizer.
+Does a tokenizer fit some texts? A report, beside tokenizers that exist.
 
-    print(report(tokenizer, texts, printable, gpt2_encoding('folder/with/its/files')))
+    others = {'gpt2': at_hand('gpt2', 'folder/with/its/files')}
+    print(report(tokenizer, [{'text': 'import this'}, ...], printable, others))
 
-tokenizer is any object with encode(text), encode_batch(texts), vocab_size, all_bytes (id -> bytes), kind and
-bytes_per_token on the text it was trained on, or None.
+A tokenizer is any object with encode(text), encode_batch(texts), vocab_size, all_bytes (id -> bytes); the one
+that is reported on also has kind, and bytes_per_token on the text it was trained on, or None.
 
 Copy this file alone: it needs tiktoken.
 """
-import collections, os, re
+import collections, os, re, types
 import tiktoken, tiktoken.load
 
 SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
 KEYWORDS = 'def', 'class', 'return', 'import', 'self', 'print', 'None'
 
+# OpenAI's files with their SHA-256, what reads them, how they cut text, and the last special token
+FILES = {'gpt2': {'vocab.bpe': '1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
+                  'encoder.json': '196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783'},
+         'cl100k_base': {'cl100k_base.tiktoken':
+                         '223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7'}}
+READ = {'gpt2': tiktoken.load.data_gym_to_mergeable_bpe_ranks, 'cl100k_base': tiktoken.load.load_tiktoken_bpe}
+PATTERNS = {
+    'gpt2': r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s""",
+    'cl100k_base': r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|"""
+                   r""" ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""}
+SPECIAL = {'gpt2': {'<|endoftext|>': 50256}, 'cl100k_base': {'<|endofprompt|>': 100276}}
 
-def gpt2_encoding(folder=None):
-    """GPT-2's tiktoken.Encoding, from a folder with vocab.bpe and encoder.json (their names may have a
-    prefix), or from tiktoken's cache or the network."""
+
+# --- tokenizers that exist ----------------------------------------------------------------------------------
+def files_in(folder, name):
+    """The paths of a vocabulary's files in a folder, or []; their names may have a prefix."""
+    found = [sorted(file for file in os.listdir(folder) if file.endswith(end)) for end in FILES[name]]
+    return [os.path.join(folder, files[0]) for files in found] if all(found) else []
+
+
+def encoding(name, folder=None):
+    """The tiktoken.Encoding of gpt2 or cl100k_base, from a folder with its files, or from tiktoken's cache or
+    the network. ValueError if they are not in the folder, or are others; OSError if they cannot be read."""
     if folder is None:
-        return tiktoken.get_encoding('gpt2')
-    here = sorted(os.listdir(folder))
-    vocab = [name for name in here if name.endswith('vocab.bpe')]
-    encoder = [name for name in here if name.endswith('encoder.json')]
-    if not (vocab and encoder):
-        raise ValueError(f'{folder} must hold vocab.bpe and encoder.json of GPT-2; it holds {here[:9]}')
-    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(
-        vocab_bpe_file=os.path.join(folder, vocab[0]), encoder_json_file=os.path.join(folder, encoder[0]))
-    pattern = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-    return tiktoken.Encoding('gpt2', pat_str=pattern, mergeable_ranks=ranks,
-                             special_tokens={'<|endoftext|>': 50256})
+        return tiktoken.get_encoding(name)
+    paths = files_in(folder, name)
+    if not paths:
+        raise ValueError(f'{folder} must hold {" and ".join(FILES[name])} of {name}; it does not')
+    ranks = READ[name](*paths, *FILES[name].values())
+    return tiktoken.Encoding(name, pat_str=PATTERNS[name], mergeable_ranks=ranks,
+                             special_tokens=SPECIAL[name])
 
 
-def gpt2_if_at_hand(folder=None):
-    """gpt2_encoding(folder); without folder, network and cache a note and None."""
+def at_hand(name, folder=None):
+    """A tokenizer from the folder, or if that has only the other vocabulary, from tiktoken's cache or the
+    network; if it is nowhere, a note and None. ValueError for an unknown name or a folder without any."""
+    if name not in FILES:
+        raise ValueError(f'{name!r} cannot be compared with; expected {", ".join(FILES)} or a tokenizer.json')
+    if folder and not files_in(folder, name) and any(files_in(folder, other) for other in FILES):
+        folder = None
     try:
-        return gpt2_encoding(folder)
-    except OSError as e:                    # requests' errors are OSErrors
+        e = encoding(name, folder)
+    except OSError as error:                # requests' errors are OSErrors
         if folder:
             raise
-        print(f"gpt2's vocabulary is not at hand ({type(e).__name__}); for the comparison: "
-              '--gpt2=FOLDER with its vocab.bpe and encoder.json\n')
+        print(f"{name}'s vocabulary is not at hand ({type(error).__name__}); for the comparison: "
+              f'--gpt2=FOLDER with its {" and ".join(FILES[name])}\n')
+        return None
+    all_bytes = {id: token for token, id in e._mergeable_ranks.items()}
+    return types.SimpleNamespace(encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch,
+                                 vocab_size=e.n_vocab, all_bytes=all_bytes)
 
 
-def report(tokenizer, texts, printable, gpt2=None):
-    """Text to print. printable: bytes -> str, to show a token. gpt2: a tiktoken.Encoding or None."""
-    texts = [text for text in texts if text]
+# --- the texts ----------------------------------------------------------------------------------------------
+def held_out(documents):
+    """(nine tenths to train on, a tenth to measure): every tenth document; of fewer than 20, their ends."""
+    if len(documents) >= 20:
+        return [d for i, d in enumerate(documents) if i % 10 != 9], documents[9::10]
+    cut = [len(d['text']) * 9 // 10 for d in documents]
+    return ([{**d, 'text': d['text'][:n]} for d, n in zip(documents, cut)],
+            [{**d, 'text': d['text'][n:]} for d, n in zip(documents, cut)])
+
+
+def labels(documents):
+    """For each of {'file', 'path', perhaps 'labels'}: the kind and the folder of its file, and its labels."""
+    folders = [os.path.dirname(d['file']) or '.' for d in documents]
+    top = os.path.commonpath(folders)
+    return [{'kind': os.path.splitext(doc['path'].replace('.gz', ''))[1].split(':')[0],     # a.jsonl.gz:3
+             'folder': os.path.relpath(folder, top).split(os.sep)[0], **doc.get('labels', {})}
+            for doc, folder in zip(documents, folders)]
+
+
+def size_of(text):
+    return len(text.encode('utf-8', 'replace'))
+
+
+def count_words(texts, most):
+    """[(word, how often)] of the most frequent words"""
+    return collections.Counter(w for text in texts for w in re.findall(r'[^\W\d]\w+', text)).most_common(most)
+
+
+def tokens_per_word(tokenizer, top):
+    """The mean over [(word, how often)], each with the space before it"""
+    return sum(n * len(tokenizer.encode(' ' + w)) for w, n in top) / max(1, sum(n for _, n in top))
+
+
+def split_words(tokenizer, top):
+    """Those of [(word, how often)] that are several tokens, with a space before them and without"""
+    return [(w, n) for w, n in top if min(len(tokenizer.encode(w)), len(tokenizer.encode(' ' + w))) > 1]
+
+
+# --- the report ---------------------------------------------------------------------------------------------
+def report(tokenizer, documents, printable, others=None):
+    """Text to print. documents: [{'text'}], perhaps with what labels() takes. printable: bytes -> str, to
+    show a token. others: {name: tokenizer or None} to compare with."""
+    documents = [d for d in documents if d['text']]
+    texts = [d['text'] for d in documents]
     if not texts:
         raise ValueError('there is no text to report on')
-    encoders = {'this': tokenizer.encode}
-    token_bytes = {'this': tokenizer.all_bytes.__getitem__}
-    if gpt2:
-        encoders['gpt2'] = gpt2.encode_ordinary
-        token_bytes['gpt2'] = gpt2.decode_single_token_bytes
+    tokenizers = {'this': tokenizer} | {name: t for name, t in (others or {}).items() if t}
+    counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
 
     def shown(name, text, between):
-        return between.join(printable(token_bytes[name](i)) for i in encoders[name](text))
+        t = tokenizers[name]
+        return between.join(printable(t.all_bytes[i]) for i in t.encode(text))
 
-    lines = sizes(tokenizer, texts, gpt2)
-    if tokenizer.kind == 'char':        # every word is split, and a keyword may have characters without id
-        return '\n'.join(lines)
-    lines += words(texts, encoders, shown)
+    lines = sizes(tokenizers, texts, counts)
+    if tokenizer.kind != 'char':        # it splits every word, and a keyword may have unknown characters
+        if 'file' in documents[0]:
+            lines += by_label(tokenizers, texts, counts, labels(documents), shown)
+        top = count_words(texts, 20_000)
+        lines += ['', 'tokens per word (with the space before it; the 20,000 most frequent words, weighted): '
+                  + ', '.join(f'{name} {tokens_per_word(t, top):.2f}' for name, t in tokenizers.items()),
+                  'the most frequent words that get split:']
+        for w, n in split_words(tokenizer, top)[:15]:
+            pieces = [f'{name}: ' + shown(name, ' ' + w, ' ') for name in tokenizers]
+            lines.append(f'  {n:>8,}  {w:<20} ' + '   '.join(pieces))
 
-    lines += ['', 'pieces of keywords (alone / after a space) and of indentation (alone / after a newline):']
-    for name, encode in encoders.items():
-        pieces = [f'{w} {len(encode(w))}/{len(encode(" " + w))}' for w in KEYWORDS]
-        pieces += [f'{k} spaces {len(encode(" " * k))}/{len(encode(chr(10) + " " * k))}' for k in (4, 8, 12)]
-        lines.append(f'  {name:>5}: ' + '  '.join(pieces))
+        lines += ['', 'pieces of keywords (alone / after a space), of indentation (alone / after a newline):']
+        for name, t in tokenizers.items():
+            pieces = [f'{w} {len(t.encode(w))}/{len(t.encode(" " + w))}' for w in KEYWORDS]
+            pieces += [f'{k} spaces {len(t.encode(" " * k))}/{len(t.encode(chr(10) + " " * k))}'
+                       for k in (4, 8, 12)]
+            lines.append(f'  {name:>5}: ' + '  '.join(pieces))
 
-    lines += ['', SAMPLE.rstrip()]
-    for name, encode in encoders.items():
-        lines.append(f'  {name:>5}: {len(encode(SAMPLE))} tokens: ' + shown(name, SAMPLE, ' | '))
-    return '\n'.join(lines)
+        lines += ['', SAMPLE.rstrip()]
+        for name, t in tokenizers.items():
+            lines.append(f'  {name:>5}: {len(t.encode(SAMPLE))} tokens: ' + shown(name, SAMPLE, ' | '))
+    return '\n'.join([*lines, '', verdict(tokenizer, {name: sum(n) for name, n in counts.items()})])
 
 
-def sizes(tokenizer, texts, gpt2):
+def sizes(tokenizers, texts, counts):
     """The table: vocabulary, bytes per token, tokens; and the cost of the difference."""
-    n_bytes = sum(len(text.encode('utf-8', 'replace')) for text in texts)
+    n_bytes = sum(map(size_of, texts))
+    compared = ['']
     lines = [f'{len(texts):,} files, {n_bytes / 1e6:.2f} MB', '',
-             f'{"vocabulary":>10} {"size":>7} {"bytes/token":>12} {"tokens/file":>12} {"tokens":>12}']
-    table = [('this', tokenizer.vocab_size, tokenizer.encode_batch(texts))]
-    if gpt2:
-        table.append(('gpt2', gpt2.n_vocab, gpt2.encode_ordinary_batch(texts)))
-    totals = {}
-    for name, size, encoded in table:
-        totals[name] = n = sum(map(len, encoded))
-        lines.append(f'{name:>10} {size:>7,} {n_bytes / n:>12.2f} {n / len(texts):>12,.0f} {n:>12,}')
+             f'{"vocabulary":>12} {"size":>7} {"bytes/token":>12} {"tokens/file":>12} {"tokens":>12}']
+    for name, t in tokenizers.items():
+        n = sum(counts[name])
+        lines.append(f'{name[-12:]:>12} {t.vocab_size:>7,} {n_bytes / n:>12.2f} {n / len(texts):>12,.0f} '
+                     f'{n:>12,}')
+        if name != 'this':
+            ratio = n / sum(counts['this'])
+            compared += [f'{name} needs {ratio:.2f} times the tokens, and FLOPs, for the same text: 1,024 '
+                         'tokens of', f'this tokenizer hold as much as {1024 * ratio:,.0f} of {name}.']
+    if home := tokenizers['this'].bytes_per_token:
+        compared.append(f'On the text that it was trained on, this tokenizer has {home:.2f} bytes/token.')
+    return lines + compared
 
-    if gpt2:
-        ratio = totals['gpt2'] / totals['this']
-        lines += ['', f'gpt2 needs {ratio:.2f} times the tokens: {ratio:.2f} times the FLOPs for the same '
-                      'text, and 1,024 tokens',
-                  f'of this tokenizer hold as much as {1024 * ratio:,.0f} of gpt2. That is what a mismatched '
-                  'tokenizer costs.']
-    if tokenizer.bytes_per_token:
-        here, home = n_bytes / totals['this'], tokenizer.bytes_per_token
-        lines += ['', f'On the text it was trained on: {home:.2f} bytes/token, here {here:.2f}; a tokenizer '
-                      'trained on text']
-        if here < home:
-            lines.append(f'like this could save up to {max(0.0, 1 - here / home):.0%} of the tokens.')
-        else:
-            lines.append('like its own: it fits.')
+
+def by_label(tokenizers, texts, counts, labels, shown):
+    """For each label a table of its largest groups, if there are several."""
+    lines = []
+    for label in dict.fromkeys(key for names in labels for key in names):
+        groups = collections.defaultdict(list)
+        for i, names in enumerate(labels):
+            groups[names.get(label, '-')].append(i)
+        if len(groups) == 1:
+            continue
+        size = {name: sum(size_of(texts[i]) for i in group) for name, group in groups.items()}
+        ranked = sorted(groups, key=size.get, reverse=True)
+        lines += ['', f'{"by " + label:<24} {"files":>7} {"MB":>8} {"tokens/word":>12} {"bytes/token:":>13}'
+                  + ''.join(f'{name[-12:]:>13}' for name in counts) + '   split most often']
+        for name in ranked[:12]:
+            top = count_words([texts[i] for i in groups[name]], 2_000)
+            fits = [size[name] / sum(n[i] for i in groups[name]) for n in counts.values()]
+            split = [shown('this', ' ' + w, '|') for w, _ in split_words(tokenizers['this'], top)[:2]]
+            lines.append(f'{name[-24:]:<24} {len(groups[name]):>7,} {size[name] / 1e6:>8.2f} '
+                         f'{tokens_per_word(tokenizers["this"], top):>12.2f} {"":>13}'
+                         + ''.join(f'{fit:>13.2f}' for fit in fits) + '   ' + '  '.join(split))
+        if len(ranked) > 12:
+            lines.append(f'and {len(ranked) - 12:,} smaller ones')
     return lines
 
 
-def words(texts, encoders, shown):
-    """Tokens per word, and the frequent words that this tokenizer splits."""
-    counts = collections.Counter(word for text in texts for word in re.findall(r'[^\W\d]\w+', text))
-    top = counts.most_common(20_000)
-    n_words = max(1, sum(n for _, n in top))
-    means = [f'{name} {sum(n * len(encode(" " + w)) for w, n in top) / n_words:.2f}'
-             for name, encode in encoders.items()]
-    lines = ['', 'tokens per word (with the space before it; the 20,000 most frequent words, weighted): '
-                 + ', '.join(means)]
-
-    ours = encoders['this']
-    split = [(w, n) for w, n in top if min(len(ours(w)), len(ours(' ' + w))) > 1]
-    lines.append('the most frequent words that get split:')
-    for w, n in split[:15]:
-        pieces = [f'{name}: ' + shown(name, ' ' + w, ' ') for name in encoders]
-        lines.append(f'  {n:>8,}  {w:<20} ' + '   '.join(pieces))
-    return lines
+def verdict(tokenizer, totals):
+    """One sentence: does an existing tokenizer fit these texts? totals: {name: tokens}"""
+    question = 'Does an existing tokenizer fit your text? '
+    if len(totals) == 1 or tokenizer.bytes_per_token is None:
+        return question + 'To know, type: python tokenizer.py --report=PATH --against=gpt2,tokenizer.json'
+    best = min(list(totals)[1:], key=totals.get)
+    saved = max(0, 1 - totals['this'] / totals[best])
+    return question + f'This one saves {saved:.1%} of the tokens of {best}, the best one here.'

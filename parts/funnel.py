@@ -8,7 +8,7 @@ The funnel: an account of what came in, what was dropped and why, and what came 
 
 Copy this file alone: it needs the standard library.
 """
-import collections, json, re
+import collections, hashlib, json, os, re, shlex
 
 
 class Funnel:
@@ -27,6 +27,20 @@ class Funnel:
         row.update({'docs_in': 1, 'bytes_in': bytes_in})
         row.update({f'dropped {reason}': 1} if reason else {'docs_out': 1, 'bytes_out': bytes_out})
 
+    def document(self, doc, reason, original, chance):
+        """A document went through all stages: count how it was taken, and what became of it. original: its
+        text before them; chance: in the order of these, some are kept for people to read."""
+        self.counters['documents taken as'][doc['mode']] += 1
+        if doc.get('encoding', 'utf-8') != 'utf-8':
+            self.counters['documents not in UTF-8'][doc['encoding']] += 1
+        own = self.counters[f'source {doc["source"]}']
+        own['documents read'] += 1
+        if reason:
+            own[reason] += 1
+        if self.n_samples:
+            self.sample(reason, chance, doc['path'], original)
+            self.count_words(original, not reason)
+
     def sample(self, reason, chance, path, text):
         """Keep the documents whose chance is smallest: a random sample that is always the same."""
         samples = self.samples.setdefault(reason or 'kept', [])
@@ -34,10 +48,20 @@ class Funnel:
         samples.sort()
         del samples[self.n_samples:]
 
-    def reject(self, path, line, why):
-        """A record could not be read."""
+    def reject(self, path, line, why, size=0):
+        """A record could not be read; or, if it has a size in bytes, it was too long."""
+        if size:
+            self.count('read', 'too long', size, size)
+            self.counters['too long to be read'][path] += 1
+            return
         entry = self.malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})
         entry['records'] += 1
+
+    def of_source(self, name):
+        """What the report says of a source: its licences, and how many documents were read and dropped."""
+        dropped = dict(self.counters[f'source {name}'].most_common())
+        return {'licences': dict(self.counters[f'licences of {name}'].most_common()),
+                'read': dropped.pop('documents read', 0), 'dropped': dropped}
 
     def unread(self):
         """'2 files could not be read, a.txt because of line 1: ...'"""
@@ -83,7 +107,7 @@ class Funnel:
         """What report.json holds. bins: {'train', 'val', perhaps more}."""
         both = {side: bins[side] for side in ('train', 'val')}
         counts = {name: dict(counter.most_common(100)) for name, counter in sorted(self.counters.items())
-                  if not name.startswith(('stage ', 'words ', 'licences '))}
+                  if not name.startswith(('stage ', 'words ', 'licences ', 'source '))}
         return {'stages': self.stages(names, both.values()),
                 'malformed': sum(m['records'] for m in self.malformed.values()),
                 'malformed_files': self.malformed,
@@ -122,7 +146,8 @@ def summary(report, meta, bins):
             rows.append((f'{config["out_dir"]}/shards', b.documents, meta['tokens'][side], b.bytes))
         else:
             rows.append((b.path, b.written, b.items, b.bytes or ''))
-    return f'{text}{table(rows)}\n{report["malformed"]} records could not be read'
+    share = f'\n{report["card"]["share"]}' if 'card' in report else ''
+    return f'{text}{table(rows)}\n{report["malformed"]} records could not be read{share}'
 
 
 def report_md(report, meta, funnel, bins):
@@ -133,6 +158,12 @@ def report_md(report, meta, funnel, bins):
 
     for name, s in report['sources'].items():
         lines += ['', f'{name} ({s["path"]}): {s["files"]} files, licences {listed(s["licences"])}']
+        if s.get('passed_over'):
+            lines.append(f'files of other kinds, passed over: {s["passed_over"]}')
+        if s.get('read'):
+            n = sum(s['dropped'].values())
+            lines.append(f'{s["read"]:,} documents read, {n:,} dropped ({n / s["read"]:.1%}): '
+                         f'{listed(s["dropped"])}')
         if s.get('epochs'):
             share = s['mixed'] / meta['tokens']['train']
             lines.append(f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x '
@@ -145,9 +176,68 @@ def report_md(report, meta, funnel, bins):
     often = funnel.counters['words in'].most_common(50_000)
     kept = funnel.counters['words out']
     gone = [word for word, n in often if n >= 10 and not kept[word]]
+    if 'card' in report:
+        lines.append(card_md(report['card']))
     if gone:
         lines += ['', f'words of ten documents or more that are gone: {", ".join(gone[:200])}']
     return '\n'.join(lines) + '\n'
+
+
+def card_md(card):
+    """The card as a chapter of report.md. card: what report.json holds of it."""
+    listed = lambda table: ', '.join(f'{name} {share:.1%}' for name, share in table.items()) or 'not counted'
+    return '\n'.join([
+        '', '## Data card', '',
+        f'- languages of the prose, in a sample: {listed(card["languages"])}',
+        f'- genres, in a sample: {listed(card["genres"])}',
+        f'- licences: {", ".join(f"{name} {n:,}" for name, n in card["licences"].items()) or "none named"}',
+        f'- tokens: {card["share"]}',
+        f'- validation and training: {card["overlap"]}',
+        '', 'Known skew:', '', *(f'- {sentence}' for sentence in card['skew'] or ['nothing stands out'])])
+
+
+def manifest(docs, which, val):
+    """{'train': [{'name', 'documents', 'bytes', 'sha256'}], 'val'}: the shards of records of a Corpus, which
+    documents are in them, bool (n,), and a Bin; and the SHA-256 of all those shards, one after the other."""
+    shards, whole = [], hashlib.sha256()
+    for i, base in enumerate(docs.bases):
+        path, own = f'{base}.jsonl.gz', hashlib.sha256()
+        with open(path, 'rb') as f:
+            while block := f.read(1 << 24):
+                own.update(block)
+                whole.update(block)
+        shards.append({'name': f'{i:05}.jsonl.gz', 'documents': int(which[docs.span(i)].sum()),
+                       'bytes': os.path.getsize(path), 'sha256': own.hexdigest()})
+    val = {'name': os.path.basename(val.path), 'documents': val.documents,
+           'bytes': os.path.getsize(f'{val.path}.tmp'), 'sha256': val.sha256.hexdigest()}
+    return {'train': shards, 'val': [val]}, whole.hexdigest()
+
+
+def listing(docs, in_val):
+    """Yield a line of JSON for each document that is left of a Corpus: its side and what is known of it."""
+    for shard in range(docs.n_shards):
+        for i, about in enumerate(docs.about(shard), docs.first[shard]):
+            if docs.keep[i]:
+                yield json.dumps({'side': 'val' if in_val[i] else 'train', **about}) + '\n'
+
+
+def decontaminated(funnel, benchmarks, n):
+    """What meta.json says of the benchmarks, {path: records}, whose n-grams were looked for."""
+    dropped = funnel.counters['stage decontaminate']['dropped in a benchmark']
+    problems = {path: len(found) for path, found in benchmarks.items()}
+    return {'problems': problems, 'ngram': n, 'dropped': dropped}
+
+
+def next_command(config, tokenizer_kind):
+    """The command that trains on the result."""
+    out_dir = config['out_dir']
+    scripts = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}
+    command = ['python', *scripts[config['kind']].split(), f'--data_dir={out_dir}']
+    if config['write'] == 'text':
+        command.append(f'--streaming={out_dir}/shards')
+    if tokenizer_kind == 'char':        # the config's prompt may have other characters
+        command.append('--sample_prompt=')
+    return shlex.join(command)
 
 
 def audit_md(funnel):

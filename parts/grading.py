@@ -8,9 +8,10 @@ Grading: how good an answer is, by tests, by rules or by a judge.
 
 Copy this file alone: it needs the standard library.
 """
-import collections, functools, json, math, re, runpy, shlex, signal, subprocess
+import collections, difflib, functools, json, math, re, runpy, shlex, signal, subprocess
 
 CODE = 'problems', 'humaneval', 'mbpp'
+RUBRIC = 'the rubric sees form and shared words: no judge of quality'
 
 
 def is_json(text):
@@ -37,8 +38,18 @@ def broken_rules(rules, text):
     return [kind for kind, value in rules if not RULES[kind](text, value)]
 
 
-def rules_of(record):
-    """All rules of a record: "rules", "must_contain", "must_not_contain" (a text or several) and "regex"."""
+CHECKS = 'rules', 'must_contain', 'must_not_contain', 'regex', 'tests'
+
+
+def rules_of(task, record):
+    """All rules of a record: "rules", "must_contain", "must_not_contain" (a text or several) and "regex".
+    "tests", a program, are a check of the task `own` alone.
+    ValueError if one is unknown, empty or misspelled, or if nothing is checked: every answer would pass."""
+    if task not in ('own', 'instructions'):
+        return []
+    for key in record.keys() - set(CHECKS):
+        if close := difflib.get_close_matches(key, CHECKS, 1, 0.8):
+            raise ValueError(f'there is no check {key!r}; did you mean {close[0]!r}?')
     rules = [(rule['kind'], rule.get('value')) for rule in record.get('rules', [])]
     for key, kind in (('must_contain', 'contains'), ('must_not_contain', 'not_contains')):
         values = record.get(key, [])
@@ -47,10 +58,17 @@ def rules_of(record):
         rules += [(kind, value) for value in values]
     if 'regex' in record:
         rules.append(('regex', record['regex']))
-    try:
-        broken_rules(rules, '')             # a rule that cannot be tried is found before a model runs
-    except (AttributeError, re.error) as e:
-        raise ValueError(f'one of the rules {rules} cannot be checked: {e}') from e
+    for kind, value in rules:
+        if kind not in RULES:
+            raise ValueError(f'there is no rule {kind!r}; there are: {", ".join(RULES)}')
+        if not value and kind not in ('json', 'lowercase', 'max_words'):
+            raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
+        try:
+            RULES[kind]('', value)          # a rule that cannot be tried is found before a model runs
+        except (AttributeError, TypeError, re.error) as e:
+            raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
+    if not rules and not (task == 'own' and record.get('tests')):
+        raise ValueError(f'nothing is checked, every answer would pass; give one of {", ".join(CHECKS)}')
     return rules
 
 
@@ -72,13 +90,16 @@ def grade(item, row, chat):
         broken = broken_rules(item['rules'], answer)
         row['message'] = ', '.join(broken)
         passed = not broken
-        if passed and 'tests' in item:
+        if passed and row['task'] == 'own' and item.get('tests'):
             return program(item, answer, chat), item['tests'], ''
     row['outcome'] = 'passed' if passed else 'wrong'
 
 
-def remarks(task, items, rows):
-    """Further figures of a task: how often choices by raw probability or by chance are right; mean BLEU."""
+def remarks(task, items, rows, judge=''):
+    """Further figures of a task: how often choices by raw probability or by chance are right; mean BLEU; who
+    has judged."""
+    if task == 'judge':
+        return {'judge': judge or 'rubric'} | ({} if judge else {'note': RUBRIC})
     if task == 'choice':
         return {'raw': sum(row['raw'] for row in rows) / len(rows),
                 'chance': sum(1 / len(item['options']) for item in items) / len(items)}

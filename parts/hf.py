@@ -55,9 +55,9 @@ def read_config(theirs):
     """Their config.json under our names. ValueError with the key if it is not a plain Llama."""
     rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}  # version 4, 5
     found = {'rope_type': rope.get('type'), **theirs, **rope}           # `type` was its name once
-    scaled = found['rope_type'] == 'llama3'
+    scaling = {'linear': ('factor',), 'llama3': LLAMA_3}.get(found['rope_type'], ())
     supported = {'model_type': 'llama', 'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False,
-                 'rope_type': 'llama3' if scaled else 'default',
+                 'rope_type': found['rope_type'] if scaling else 'default',
                  'head_dim': theirs['hidden_size'] // theirs['num_attention_heads']}
     for key, value in supported.items():
         if found.get(key) not in (value, None):
@@ -66,7 +66,7 @@ def read_config(theirs):
     config = {ours: theirs[name] for ours, name in NAMES.items()}
     config['n_kv_head'] = config['n_kv_head'] or config['n_head']
     config['rope_theta'] = float(rope.get('rope_theta') or theirs.get('rope_theta') or 10000.0)
-    config['rope_scaling'] = tuple(float(rope[key]) for key in LLAMA_3) if scaled else ()
+    config['rope_scaling'] = tuple(float(rope[key]) for key in scaling)
     return config
 
 
@@ -104,11 +104,15 @@ def write_llama(folder, config, tensors):
     if not config['causal']:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
     os.makedirs(folder, exist_ok=True)
-    renamed = {theirs: tensors[ours].contiguous() for ours, (theirs, _) in layout(config).items()}
+    renamed = {theirs: tensors[ours][:shape[0]].contiguous()        # without rows that fill up a multiple
+               for ours, (theirs, shape) in layout(config).items()}
     safetensors.save_file(renamed, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
 
     scaling = config['rope_scaling']
-    rope = {'rope_type': 'llama3' if scaling else 'default', **dict(zip(LLAMA_3, scaling))}
+    kind = {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)]
+    rope = {'rope_type': kind, **dict(zip(LLAMA_3, scaling))}
+    if kind == 'llama3':
+        rope['original_max_position_embeddings'] = int(scaling[3])
     theirs = {name: config[ours] for ours, name in NAMES.items()} | {
         'architectures': ['LlamaForCausalLM'], 'model_type': 'llama', 'hidden_act': 'silu',
         'head_dim': config['n_embd'] // config['n_head'], 'attention_bias': False, 'mlp_bias': False,
@@ -121,8 +125,60 @@ def write_llama(folder, config, tensors):
         json.dump(theirs, f, indent=2)
 
 
+def write_tokenizer(folder, tokenizer, block_size):
+    """Write a tokenizer of tokenizer.py as AutoTokenizer of transformers reads it: the same ids, documents
+    that begin with <|endoftext|>, its chat template, and the ids at which generate() stops."""
+    form = tokenizer.to_json()
+    if tokenizer.kind != 'hf':                  # else it is theirs already
+        form = to_their_form(form, tokenizer.special)
+    settings = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False,
+                'model_max_length': block_size}
+    generation = {}
+    if '<|im_end|>' in tokenizer.special:
+        settings['chat_template'] = CHAT_TEMPLATE
+    if tokenizer.begin and tokenizer.stop:
+        names = {id: name for name, id in tokenizer.special.items()}
+        pad = tokenizer.special.get('<|pad|>', tokenizer.stop[0])
+        settings |= {'bos_token': names[tokenizer.begin[0]], 'eos_token': names[tokenizer.stop[0]],
+                     'pad_token': names[pad]}
+        generation = {'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop, 'pad_token_id': pad}
+    files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation}
+    for name, content in files.items():
+        with open(os.path.join(folder, f'{name}.json'), 'w', encoding='utf-8', newline='\n') as f:
+            json.dump(content, f, ensure_ascii=False, indent=1)
+
+
+def to_their_form(ours, special):
+    """Our tokenizer's JSON in their form. A merge is any pair of tokens whose union is one, as tiktoken's."""
+    ids = {token: i for i, token in enumerate(ours['vocab'])}
+    pattern = ours['pattern'] if ours['kind'] == 'bpe' else r'[\s\S]'       # one character at a time
+    split = {'type': 'Split', 'pattern': {'Regex': pattern}, 'behavior': 'Isolated', 'invert': False}
+    form = {'version': '1.0', 'truncation': None, 'padding': None, 'added_tokens': [], 'normalizer': None,
+            'pre_tokenizer': split, 'post_processor': None, 'decoder': {'type': 'Fuse'},
+            'model': {'type': 'WordLevel', 'vocab': ids, 'unk_token': ''}}
+    for name, id in special.items():
+        form['added_tokens'].append({'id': id, 'content': name, 'special': True, 'normalized': False,
+                                     'single_word': False, 'lstrip': False, 'rstrip': False})
+    if BEGINS in special:
+        begin, a, b = ({kind: {'id': id, 'type_id': 0}} for kind, id in (
+            ('SpecialToken', BEGINS), ('Sequence', 'A'), ('Sequence', 'B')))
+        form['post_processor'] = {
+            'type': 'TemplateProcessing', 'single': [begin, a], 'pair': [begin, a, b],
+            'special_tokens': {BEGINS: {'id': BEGINS, 'ids': [special[BEGINS]], 'tokens': [BEGINS]}}}
+    if ours['kind'] == 'bpe':
+        level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': False, 'use_regex': False}
+        merges = [[token[:i], token[i:]] for token in ours['vocab'] for i in range(1, len(token))
+                  if token[:i] in ids and token[i:] in ids]
+        form |= {'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [split, level]}, 'decoder': level,
+                 'model': {'type': 'BPE', 'vocab': ids, 'merges': merges}}
+    return form
+
+
 # --- tokenizer.json -----------------------------------------------------------------------------------------
 
+BEGINS = '<|endoftext|>'            # each document of ours
+CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+                 '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
 END = '<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'
 BEGIN = '<|begin_of_text|>', '<s>', '<bos>'
 

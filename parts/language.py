@@ -8,6 +8,7 @@ Two small models over byte n-grams: how surprising a text is, and which kind of 
 
 Copy this file alone: it needs numpy.
 """
+import collections, re
 import numpy as np
 
 
@@ -92,6 +93,11 @@ class Classifier:
         p = self.probabilities(ids, values)
         return dict(zip(self.labels, p.tolist()))
 
+    def best(self, text):
+        """The most probable label."""
+        chances = self.predict(text)
+        return max(chances, key=chances.get)
+
     @classmethod
     def languages(cls):
         """A classifier of the languages in WORDS, trained on sentences of frequent words that never were."""
@@ -112,6 +118,16 @@ def check(languages):
     if not wanted <= WORDS.keys():
         raise ValueError(f'languages={languages} must be among {",".join(WORDS)}')
     return wanted
+
+
+def by_words(text):
+    """The language in WORDS whose frequent words a text has most often, or 'unknown': quick, for a report."""
+    text = text[:4000].lower()
+    found = collections.Counter(re.findall(r'[^\W\d_]+', text))
+    found.update(c for c in text if c > '\u2e80')               # scripts without spaces
+    counts = {label: sum(found[word] for word in words.split()) for label, words in WORDS.items()}
+    best = max(counts, key=counts.get)
+    return best if counts[best] else 'unknown'
 
 
 # A language shows in its smallest words. By frequency, most frequent first.

@@ -8,7 +8,7 @@ The plan: memory, time and cost of a run, counted before it starts. No model is 
 A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
 Copy this file alone: it needs torch, and that only to measure this machine.
 """
-import json, math, os, re, time
+import json, math, os, re, timeit
 import torch
 
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour: the prices are examples of 2025, put in yours
@@ -46,21 +46,15 @@ def machine_of(where):
         return n, name, *GPUS[name]
 
     a = torch.randn(1024, 1024)
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - start)
+    seconds = min(timeit.repeat(lambda: a @ a, number=1, repeat=5))
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-    return n, name, 2 * 1024 ** 3 / min(seconds) / n, memory / n, 0.0
-
-
-# --- counts -------------------------------------------------------------------------------------------------
+    return n, name, 2 * 1024 ** 3 / seconds / n, memory / n, 0.0
 
 
 def count_parameters(shape):
     """{part: parameters} in closed form."""
-    V, C, L = shape['vocab_size'], shape['n_embd'], shape['n_layer']
+    C, L, multiple = shape['n_embd'], shape['n_layer'], shape.get('vocab_multiple', 1)
+    V = math.ceil(shape['vocab_size'] / multiple) * multiple            # rows, of which some only fill up
     KD = C // shape['n_head'] * shape['n_kv_head']                      # width of all keys
     block = 2 * C * C + 2 * C * KD + 3 * C * shape['n_ffn'] + 2 * C     # q and o; k and v; SwiGLU; two norms
     output = 0 if shape['tie_embeddings'] else V * C
@@ -70,7 +64,7 @@ def count_parameters(shape):
 
 def flops_per_token(shape, T):
     """Forward and backward: 6 per parameter, and 12 n_layer n_embd T for attention's scores and sums (PaLM,
-    arXiv:2204.02311, appendix B; causality could halve that part)."""
+    arXiv:2204.02311, appendix B; causality could halve that part). A cost is not parameters x tokens x T."""
     return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * shape['n_embd'] * T
 
 
@@ -83,7 +77,6 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
     KD = C // H * shape['n_kv_head']
     attention = 4 if cpu else width                 # bytes of attention's own values
     casts = 2 if width == 4 else 5                  # the norms' outputs: autocast copies one for each Linear
-
     x = 4 * C                                       # the residual stream, float32
     norm = 4 * (C + 1)                              # x / rms and 1 / rms, float32
     heads = 4 * H + attention * (C + 2 * KD + C)    # sums of the softmax; q, k, v and what the heads return
@@ -113,9 +106,7 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
     held += 2 * 4 * batch * shape['block_size'] * shape['vocab_size']
     if width == 2:
         held += width * copied
-    if stage == 3:
-        held += 8 * whole
-    return held
+    return held + 8 * whole if stage == 3 else held
 
 
 def bytes_sent(n_params, n_devices, stage, accumulation=1):
@@ -126,24 +117,33 @@ def bytes_sent(n_params, n_devices, stage, accumulation=1):
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
+def model_parallel(shape, n_devices, n_micro, tokens, width=2):
+    """If not the data but the layers are shared out: the bytes that each device sends if each matrix is cut
+    (tensor parallelism, arXiv:1909.08053: 4 all-reduces a layer, of the outputs of attention and MLP, and of
+    their inputs' gradients); the bytes over each boundary of a pipeline of n_devices stages; and the share of
+    the time in which a stage waits (GPipe, 1811.06965: the bubble)."""
+    activations = width * tokens * shape['n_embd']              # bytes, between two layers
+    all_reduce = 2 * (n_devices - 1) / n_devices * activations
+    return 4 * shape['n_layer'] * all_reduce, 2 * activations, (n_devices - 1) / (n_micro + n_devices - 1)
+
+
 def strategy(shape, n_devices, memory, batch, width=2):
     """One sentence: how to train on n_devices of `memory` bytes, `batch` sequences at once on each."""
     memory = 0.9 * memory       # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
     for stage, fits in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
                         (1, 'shard=zero1: weights and gradients fit a device, the optimizer state its share'),
                         (3, 'shard=fsdp: weights, gradients and optimizer state fit only shared out')):
-        fixed = device_bytes(shape, n_devices, stage, 0, width)
-        each = device_bytes(shape, n_devices, stage, 1, width) - fixed          # bytes of a sequence
-        each_kept = device_bytes(shape, n_devices, stage, 1, width, checkpoint=True) - fixed
-        most = int((memory - fixed) // each)
-        most_kept = int((memory - fixed) // each_kept)
+        needed = lambda n, kept: device_bytes(shape, n_devices, stage, n, width, kept)
+        fixed = needed(0, False)
+        most = int((memory - fixed) // (needed(1, False) - fixed))          # sequences
+        most_kept = int((memory - fixed) // (needed(1, True) - fixed))      # with grad_checkpoint
         if most >= batch:
             return fits
         if most_kept > 0:
             smaller = f'micro_batch_size={most} at most, or ' if most > 0 else ''
             limit = f' with micro_batch_size={most_kept} at most' if most_kept < batch else ''
-            return (f'{fits}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True'
-                    f'{limit}')
+            return (f'{fits}; the activations of {batch} sequences do not: {smaller}'
+                    f'grad_checkpoint=True{limit}')
     room = memory - device_bytes(shape, math.inf, 3, 1, width, checkpoint=True)
     if room <= 0:
         return 'not even one layer fits a device: tensor or pipeline parallelism, which are not built here'
@@ -154,9 +154,7 @@ def strategy(shape, n_devices, memory, batch, width=2):
 def cheapest_to_serve(n, d, served):
     """(parameters, tokens, loss): of the models no larger than n that reach the loss of n parameters after d
     tokens, the one with the fewest FLOPs in all: 6 n d to train, 2 n served to generate (arXiv:2401.00448).
-
-    Loss in nats: E + A / n^alpha + B / d^beta (Hoffmann et al. 2022, 2203.15556). The constants printed there
-    contradict 20 tokens a parameter; these are of Besiroglu et al. 2024, 2404.10102."""
+    Loss in nats: E + A / n^alpha + B / d^beta (2203.15556, with the constants of 2404.10102)."""
     E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
     loss = E + A / n ** alpha + B / d ** beta
     models = []
@@ -165,9 +163,6 @@ def cheapest_to_serve(n, d, served):
         if left > 0:
             models.append((size, (B / left) ** (1 / beta), loss))
     return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
-
-
-# --- the plan -----------------------------------------------------------------------------------------------
 
 
 def show(where, settings, shape, stage):
@@ -198,13 +193,13 @@ def show(where, settings, shape, stage):
     flops = flops_per_token(shape, T)
     print(f'  {6 * n:,} + {flops - 6 * n:,} = {flops:,} FLOPs per token, forward and backward')
     cache = 2 * shape['n_layer'] * shape['n_kv_head'] * (shape['n_embd'] // shape['n_head']) * width
-    print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}')
+    print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}; {shape["n_kv_head"]} '
+          f'of {shape["n_head"]} heads have one: saves {1 - shape["n_kv_head"] / shape["n_head"]:.0%}')
 
     print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
     for level, shard in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
         state = state_bytes(n, n_devices, level) / 1e9
-        held = device_bytes(shape, n_devices, level, at_once, width) / 1e9
-        kept = device_bytes(shape, n_devices, level, at_once, width, checkpoint=True) / 1e9
+        held, kept = (device_bytes(shape, n_devices, level, at_once, width, c) / 1e9 for c in (False, True))
         print(f'    {"shard=" + shard:<18}{state:>9.2f}{held:>17.2f}{kept:>25.2f}')
     print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
     tokens = sides * batch * T * steps
@@ -220,13 +215,19 @@ def show(where, settings, shape, stage):
         total += total / 3 * min(1, (here or batch * steps) / (batch * steps))
     hours = total / (MFU * n_devices * peak) / 3600
     how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
-    print(f'  {total:.2e} FLOPs: {how_long} at {100 * MFU:g} % of the peak')
-    if price:
-        print(f'  ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: an example of 2025')
+    cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour (2025): ' if price else ''
+    verdict = 'affordable, if you have that' if hours < 30 * 24 else 'not affordable: more than a month'
+    print(f'  {total:.2e} FLOPs: {how_long} at {100 * MFU:g} % of the peak, {cost}{verdict}')
+    print(f'  in a day, it would be {MFU * hours / 24:.1%} of the peak; in a week, {MFU * hours / 168:.1%}')
 
     accumulation = math.ceil(sides * batch / n_devices / at_once)
     ddp, fsdp = (bytes_sent(n, n_devices, level, accumulation) / 1e9 for level in (0, 3))
     print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')
+    if n_devices > 1:
+        n_micro = accumulation * n_devices
+        cut, boundary, idle = model_parallel(shape, n_devices, n_micro, sides * batch * T, width)
+        print(f'  not built here: tensor parallelism would send {cut / 1e9:.2f}; a pipeline '
+              f'{boundary / 1e9:.2f} over each boundary and wait {idle:.1%} of the time ({n_micro} parts)')
     every = math.sqrt(2 * 12 * n / DISK / 3600 * MTBF / n_devices)      # hours; Young 1974: least lost in all
     print(f'  a failure in {MTBF / n_devices:,.0f} hours, {12 * n / 1e9:.2f} GB a checkpoint: save every '
           f'{every:.2f} hours, {min(steps, math.ceil(every * steps / hours)):,} steps')
@@ -246,15 +247,14 @@ def data_at_hand(data_dir, stage):
 
 def print_tokens(n, tokens, here):
     """The tokens of n parameters: planned, Chinchilla's, at hand."""
-    verdict = 'about compute-optimally '
-    if tokens < 10 * n:
-        verdict = 'under-'
-    if tokens > 40 * n:
-        verdict = 'over-'
+    usual = 'over-' if tokens > 40 * n else 'about compute-optimally '
+    verdict = 'under-' if tokens < 10 * n else usual
     print(f'\n  {tokens:,} tokens planned, {tokens / n:.1f} a parameter: {verdict}trained')
-    print(f'  {20 * n:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556)')
+    print(f'  {20 * n:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556); the plan has '
+          f'{tokens / n / 20:.3g} times that')
     if here:
-        print(f'  {here:,} at hand: {tokens / here:.2f} epochs (after 4, repeats teach little: 2305.16264)')
+        print(f'  {here:,} at hand, {here / n / 20:.3g} times that: {tokens / here:.2f} epochs (after 4, '
+              'repeats teach little: 2305.16264)')
     if n > 4e7 and tokens > 1e9:        # of the size of those that the fit was made from
         size, d, loss = cheapest_to_serve(n, tokens, SERVED)
         in_all, cheapest = (6 * a * b + 2 * a * SERVED for a, b in ((n, tokens), (size, d)))

@@ -17,6 +17,7 @@ composed, of steps or of filter, map and reduce; each composition is a cell. The
     names       argument names that are not in train
     cell        compositions that are not in train, of parts that are
     family      tasks that are not in train, each similar to one that is
+    codeparrot  the two of the CodeParrot article, word by word; the second needs numpy
 
 Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
 Copy this file alone: it needs the standard library.
@@ -131,6 +132,18 @@ NAMES = {   # of arguments, by kind; a tenth, by hash, occurs in the split 'name
     'dict': 'd mapping table scores prices ages stock counts inventory data m amounts votes'}
 TAKEN = {*'x y w c i k v total result best'.split(), *keyword.kwlist, *dir(builtins)}
 WORDS = 'a apple Anna bee egg ear grass lemon level net noon Paris radar rain stars tent tree'.split()
+
+
+CODEPARROT = [
+    {'entry_point': 'area_of_rectangle', 'canonical_solution': '    return a * b\n',
+     'prompt': 'def area_of_rectangle(a: float, b: float):\n    """Return the area of the rectangle."""\n',
+     'test': ''.join(f'    assert abs(candidate({a}, {b}) - {a * b}) < 1e-6\n'
+                     for a, b in ((2, 3), (4.0, 4.0), (1.5, 8.0), (1, 1), (0.5, 0.25)))},
+    {'entry_point': 'mean', 'canonical_solution': '    return np.mean(a)\n',
+     'prompt': '# a function in native python:\ndef mean(a):\n    return sum(a)/len(a)\n'
+               '# the same function using numpy:\nimport numpy as np\ndef mean(a):\n',
+     'test': ''.join(f'    assert abs(candidate({a}) - {sum(a) / len(a)}) < 1e-6\n'
+                     for a in ([1, 2, 3], [4], [1.5, 2.5], [-3, 0, 9, 9], [10, -10]))}]
 
 
 @functools.cache
@@ -264,8 +277,12 @@ def draw(rng, split, random_names):
 def problems(n, seed=0, split='train', random_names=0.5):
     """n dicts with different prompts; a larger n begins with the same ones. `solutions`: the preferred one
     first. random_names: share of made-up argument names, from which a model learns to copy names."""
+    if split == 'codeparrot':
+        return [{'task_id': f'codeparrot/{i}', 'family': p['entry_point'], 'cell': p['entry_point'], **p,
+                 'split': split, 'test': f'def check(candidate):\n{p["test"]}',
+                 'solutions': [p['canonical_solution']]} for i, p in enumerate(CODEPARROT)][:n]
     if split not in SPLITS:
-        raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}')
+        raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}, codeparrot')
     rng, found = random.Random(f'{split} {seed}'), {}
     for _ in range(1000 + 100 * n):
         if len(found) == n:
@@ -283,8 +300,11 @@ def shared_prompts(some, others):
 
 def to_messages(problem):
     """The problem as a conversation: one of two ways to ask, and the function as the answer."""
-    signature, doc = problem['prompt'].split('\n')[0], problem['prompt'].split('"""')[1]
-    ask = f'Complete:\n{problem["prompt"].rstrip()}', f'Write {signature[4:-1]}. {doc}'
+    signature = re.findall('^def .*', problem['prompt'], re.M)[-1]
+    _, *doc = problem['prompt'].split('"""')
+    ask = [f'Complete:\n{problem["prompt"].rstrip()}'] * 2
+    if doc:
+        ask[1] = f'Write {signature[4:-1]}. {doc[0]}'
     return [{'role': 'user', 'content': ask[bucket('ask ' + problem['prompt'], 2)]},
             {'role': 'assistant', 'content': f'{signature}\n{problem["canonical_solution"].rstrip()}'}]
 

@@ -86,7 +86,8 @@ class Policy(torch.nn.Module):
     def forward(self, x, y):
         mask = y != self.ignore
         hidden = self.model.backbone(x)[mask]           # (n, C): a prompt needs no logits
-        log_p = (self.model.head(hidden).float() / self.temperature).log_softmax(-1)            # (n, V)
+        logits = self.model.head(hidden)[:, :self.model.config.vocab_size].float()              # (n, V)
+        log_p = (logits / self.temperature).log_softmax(-1)
         entropy = -(log_p.detach().exp() * log_p.detach()).sum(-1)                              # (n,)
         found = log_p.gather(1, y[mask][:, None])[:, 0]                                         # (n,)
         empty = torch.zeros(x.shape, device=x.device)
@@ -149,7 +150,8 @@ def batch_of_slots(model, prompts, noise, stop, slots, temperature, longest):
         seen = torch.arange(t + 1, device=device) >= begin[:, None]                     # (B, t + 1)
         hidden = model.backbone(token[:, None], cache, t, seen[:, None, None], (t - begin)[:, None])
         u = [noise[answer.row, len(answer.ids)] if answer else 0.0 for answer in live]
-        token, log_p = pick(model.head(hidden[:, -1]), u, temperature)                  # (B,) each
+        logits = model.head(hidden[:, -1])[:, :model.config.vocab_size]                 # (B, V)
+        token, log_p = pick(logits, u, temperature)                                     # (B,) each
         t += 1
         for i, (id, value) in enumerate(zip(token.tolist(), log_p.tolist())):
             if answer := live[i]:

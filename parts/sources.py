@@ -1,30 +1,24 @@
 """
-Sources: what files hold, as documents: texts, records, conversations, preferences.
+Sources: what records mean, as documents: texts, conversations, preferences.
 
-    for doc in read_documents(['a.py', 'b.jsonl.gz'], reject=print):
+    for doc in documents([('b.jsonl', 1, {'text': 'One.'}, None, 0)], reject=print):
         doc['texts'], doc['path']                           # its texts: one, or those of a conversation
     messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
 
-Of .py .txt .md, a file is a document; of .jsonl .json, a record is one, its text under `text` or `content`.
-Any of them may be gzipped. What cannot be read is counted, never fatal: of a thousand shards, one is damaged.
+A record is what a line of .jsonl holds, its text under one of the names in TEXT, or {'text'} of a file.
+A record without what is asked for is counted and passed over.
 
 Copy this file alone: it needs the standard library.
 """
-import gzip, itertools, json, re, zlib
+import itertools, json
 
-RECORDS = ('.jsonl', '.json')   # also with .gz
-LONGEST = 100_000               # characters: no model's context is longer, by far
+# where a record's text stands: mostly; in CodeSearchNet, on the hub and as it was published
+TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
+PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         # CodeParrot, The Stack, ...
+         'path', 'max_stars_repo_path', 'func_path_in_repository')
+# names that datasets give to where a record comes from
+LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py has
-# not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep
-UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError
-
-
-def is_kind(path, endings):
-    return path.removesuffix('.gz').endswith(endings)
-
-
-def open_file(path, mode='rb', **settings):
-    return (gzip.open if path.endswith('.gz') else open)(path, mode, **settings)
 
 
 def strings_in(value):
@@ -41,108 +35,52 @@ def strings_in(value):
 
 
 # --- documents ----------------------------------------------------------------------------------------------
-def read_documents(paths, reject, kind='text', max_chars=1_000_000, per_prompt=4, prefer='passed'):
-    """Yield the documents of files: dicts of `texts` (one, or a conversation's), `path`, perhaps `url` and
-    `licence`; with kind='sft' or 'preference' also `roles`. What cannot be read, or has more than max_chars,
-    is passed over: reject(path, line, why) hears of it. For per_prompt and prefer see from_samples."""
-    for path in paths:
-        try:
-            if is_kind(path, RECORDS):
-                yield from documents_of(path, reject, kind, max_chars, per_prompt, prefer)
-            elif kind == 'text':
-                for text in texts_of(path, max_chars):
-                    yield {'texts': [text], 'path': path}
-            else:
-                raise ValueError(f'{kind} needs records, in .jsonl or .json')
-        except UNREADABLE as e:
-            reject(path, 1, f'{type(e).__name__}: {e}')
-
-
-def texts_of(path, max_chars):
-    """Yield the text of a file: a program whole, other text in pieces of whole lines."""
-    with open_file(path, 'rt', encoding='utf-8', newline='') as f:
-        if is_kind(path, '.py'):
-            text = f.read(max_chars + 1)
-            if len(text) > max_chars:
-                raise ValueError(f'longer than {max_chars:,} characters')
-            yield text
-            return
-        rest = f.read(LONGEST + 1)
-        while len(rest) > LONGEST:
-            cut = rest.rfind('\n', 0, LONGEST) + 1 or LONGEST
-            yield rest[:cut]
-            rest = rest[cut:]
-            rest += f.read(LONGEST + 1 - len(rest))
-        yield rest
-
-
-def documents_of(path, reject, kind, max_chars, per_prompt, prefer):
-    """Yield the documents of a file of records."""
+def documents(entries, reject, kind='text', max_chars=1_000_000, per_prompt=4, prefer='passed'):
+    """Yield the documents of entries, tuples of path, line, record, why, size (see reading.entries): dicts of
+    `texts` (one, or a conversation's), `path`, perhaps `url`, `licence` and `encoding`; with kind='sft' or
+    'preference' also `roles`. What cannot be read, or has more than max_chars, is passed over: reject(path,
+    line, why, size) hears of it; size is 0 unless it is too long. For the last two see from_samples."""
     samples = []
-    for line, record, why in read_records(path, 8 * max_chars):     # bytes: a character may be \\u20ac
+    for path, line, record, why, size in entries:
         keys = record.keys() if isinstance(record, dict) else set()
         if kind != 'text' and SAMPLE <= keys and (record.get('messages') or record.get('prompt')):
             samples.append(record)
+            where = path
             continue
+        if not why and not line and kind != 'text':
+            why = f'{kind} needs records, in .jsonl or .json'
         try:
-            doc = None if why else from_record(record, f'{path}:{line}', kind, max_chars)
+            doc = None if why else from_record(record, f'{path}:{line}' if line else path, kind)
         except (ValueError, RecursionError) as e:
             why = f'{type(e).__name__}: {e}'
+        if not why and sum(map(len, doc['texts'])) > max_chars:
+            why, size = f'longer than {max_chars:,} characters', size_of(doc)
         if why:
-            reject(path, line, why)
-        else:
-            yield doc
+            reject(path, line or 1, why, size)
+            continue
+        if not line:
+            doc['encoding'] = record['encoding']
+        yield doc
     for record in from_samples(samples, kind, per_prompt, prefer):
-        yield from_record(record, path, kind, max_chars)
+        yield from_record(record, where, kind)
 
 
-def read_records(path, longest=1 << 30):
-    """Yield (line, record, None) for each record of a file, or (line, None, why) if it cannot be read or has
-    more than `longest` bytes."""
-    line = 0
-    try:
-        with open_file(path) as f:
-            is_list = is_kind(path, '.json') and re.match(rb'(?:\xef\xbb\xbf)?\s*\[', f.read(99))
-            f.seek(0)
-            if is_list:
-                for line, record in enumerate(json.loads(f.read().decode('utf-8-sig')), 1):
-                    yield line, record, None
-                return
-            while data := f.readline(longest):          # a record a line
-                line += 1
-                if len(data) == longest and not data.endswith(b'\n'):
-                    while data and not data.endswith(b'\n'):
-                        data = f.readline(longest)
-                    yield line, None, f'longer than {longest:,} bytes'
-                elif data.strip():
-                    try:
-                        yield line, json.loads(data.decode('utf-8-sig')), None
-                    except (ValueError, RecursionError) as e:
-                        yield line, None, f'{type(e).__name__}: {e}'
-    except UNREADABLE as e:
-        yield line + 1, None, f'{type(e).__name__}: {e}'
-
-
-def read_problems(path):
-    """The records of a benchmark; ValueError if one cannot be read."""
-    found = list(read_records(path))
-    for line, _, why in found:
-        if why:
-            raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why})')
-    return [problem for _, problem, _ in found]
-
-
-def from_record(record, path, kind, max_chars):
+def from_record(record, path, kind):
     """A record in any of the usual forms as a document, or ValueError."""
     if kind == 'text':
         record = record if isinstance(record, dict) else {'text': record}
-        text = record.get('text', record.get('content'))
-        if not isinstance(text, str):
+        texts = [record[name] for name in TEXT if isinstance(record.get(name), str)]
+        if isinstance(record.get('canonical_solution'), str):       # HumanEval's, after its beginning
+            texts.append(str(record.get('prompt') or '') + record['canonical_solution'])
+        if not texts:
             raise ValueError('no text or content in it')
-        doc = {'texts': [text]}
+        doc = {'texts': texts[:1]}
     elif kind == 'sft':
         messages = messages_of(record)
         doc = {'texts': [m['content'] for m in messages], 'roles': [m['role'] for m in messages]}
+        score = first_of(record, 'score', 'rating', 'judge_score')
+        if isinstance(score, int | float):
+            doc['score'] = float(score)
     else:
         pair = preference_of(record)
         prompt = pair.pop('prompt')
@@ -150,13 +88,17 @@ def from_record(record, path, kind, max_chars):
         answers = [pair.pop(key) for key in ('chosen', 'rejected', 'completion') if key in pair]
         doc = {'texts': [m['content'] for m in messages] + answers,
                'roles': [m['role'] for m in messages], 'scores': pair}
-    if sum(map(len, doc['texts'])) > max_chars:
-        raise ValueError(f'longer than {max_chars:,} characters')
 
-    names = [record[key] for key in ('repo_name', 'path') if isinstance(record.get(key), str)]
+    names = [record[key] for key in PLACE if isinstance(record.get(key), str)]
     doc['path'] = f'{path} {"/".join(names)}'.strip()
-    for key, other in (('url', 'url'), ('licence', 'license')):
-        value = record.get(key, record.get(other))
+    named = {**record['meta'], **record} if isinstance(record.get('meta'), dict) else record
+    labels = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
+    if labels:
+        doc['labels'] = labels
+    for key, *others in (('url', 'func_code_url'), ('licence', 'license', 'max_stars_repo_licenses')):
+        value = first_of(record, key, *others)
+        if isinstance(value, list) and value:
+            value = value[0]
         if isinstance(value, str):
             doc[key] = value
     return doc
@@ -174,6 +116,28 @@ def to_record(doc, chat_format='messages'):
     if chat_format == 'alpaca':
         return to_alpaca(messages)
     return to_vicuna(messages) if chat_format == 'vicuna' else {'messages': messages}
+
+
+def identity(doc):
+    """Bytes that copies share: its texts without white space, each by itself, the roles and a label; and the
+    text by which it goes to training or validation, so that conversations that begin alike stay together."""
+    fields = [text.encode('utf-8', 'surrogatepass').translate(None, b' \t\n\r\f\v') for text in doc['texts']]
+    if 'roles' not in doc:
+        return fields[0], doc['texts'][0]
+    label = doc.get('scores', {}).get('label')
+    return repr([fields, doc['roles'], label]).encode(), doc['texts'][doc['roles'][0] == 'system']
+
+
+def fields_of(line, kind):
+    """The texts in a line of JSON that are compared each by itself; of a conversation, all in one; of other
+    text, it."""
+    if kind == 'text':
+        return [line]
+    record = json.loads(line)
+    if kind == 'sft':
+        return ['\n'.join(strings_in(record))]
+    names = [name for name in ('prompt', 'chosen', 'rejected', 'completion', 'label') if name in record]
+    return ['\n'.join(strings_in(record[name])) or str(record[name]) for name in names]      # label: 'True'
 
 
 def size_of(doc):

@@ -59,6 +59,18 @@ def test_each_outcome_is_told_and_kept(tmp_path):
     assert again == result
 
 
+def test_the_two_problems_of_the_codeparrot_article_are_scored_as_there(tmp_path):
+    """Its own four answers to each: 1 of 4 areas is right, 4 of 4 means are."""
+    areas = ['a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a']
+    given = write(tmp_path / 'c.jsonl', [
+        {'task_id': f'codeparrot/{i}', 'completion': f'    return {text}\n'}
+        for i, texts in enumerate((areas, ['np.mean(a)'] * 4)) for text in texts])
+    result = score('problems', given, tmp_path, '--splits=codeparrot', '--k=1,4')
+    rates = {family: group['pass@1'] for family, group in result['by_family'].items()}
+    assert rates == {'area_of_rectangle': 1 / 4, 'mean': 4 / 4} and result['pass@4'] == 1
+    assert result['outcomes'] == {'passed': 5, 'wrong': 2, 'exception': 1}      # math is not imported
+
+
 @pytest.mark.skipif(not HUMANEVAL.exists(), reason='needs HumanEval.jsonl.gz in shared/data')
 @pytest.mark.parametrize('body, passed', [(None, 164), ('    pass\n', 0)])
 def test_humaneval_s_references_all_pass_and_empty_bodies_all_fail(body, passed, tmp_path):

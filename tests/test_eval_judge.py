@@ -7,7 +7,7 @@ from conftest import TINY, lift, mistake, ok, run
 
 from parts.grading import rubric
 
-summarise, _ = lift('eval.py', 'summarise', 'interval')
+summarise = lift('eval.py', 'summarise')
 QUESTIONS = [
     {'question_id': 81, 'category': 'writing', 'turns': ['Name a tree.', 'Why that one?']},
     {'question_id': 82, 'category': 'math', 'turns': ['What is 2 + 3?', 'Twice that?'],

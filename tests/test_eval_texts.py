@@ -49,7 +49,7 @@ def slow(model, tok, prompt, n):
 def test_batches_write_what_one_row_at_a_time_would(ckpt, tmp_path):
     prompts = ['def f(x):', 'import os', 'a', 'for i in ran', 'x = (1, ', '"""Ä', 'return', 'self.'] * 2
     prompts += ['b' * 60]
-    file = write(tmp_path / 'own.jsonl', [{'prompt': prompt} for prompt in prompts])
+    file = write(tmp_path / 'own.jsonl', [{'prompt': prompt, 'regex': 'a'} for prompt in prompts])
     _, rows = evaluate(tmp_path, f'--ckpt={ckpt}', '--tasks=own', f'--data={file}', '--max_new_tokens=12')
     model, tok = load_checkpoint(ckpt)[0].eval(), Tokenizer.load(ckpt / 'tokenizer.json')
     assert [row['completion'] for row in rows] == [slow(model, tok, prompt, 12) for prompt in prompts]

@@ -37,11 +37,11 @@ def garbage(folder):
     files = {       # name: bytes, records lost, line of the first
         'mixed.jsonl': (jsonl(good[31], b'{"text": "cut o', good[32], b'{"text": "a raw \0 byte"}', good[33],
                               'x' * 5_000_000, good[34], 'x' * 20_000_000, good[35], b'{"text": "na\xefve"}',
-                              b'[1, 2', b'null', b'', 'lone \ud800 surrogate', good[36]), 7, 2),
+                              b'[1, 2', b'null', b'', 'lone \ud800 surrogate', good[36]), 5, 2),
         'list.json': (json.dumps([{'text': good[37]}, 17, {'title': 'x'}, good[38], None, [good[39]],
                                   {'content': 'in content'}]).encode(), 4, 2),
         'cut.jsonl.gz': (archive[:len(archive) // 2], 1, 2), 'no_archive.txt.gz': (b'x', 1, 1),
-        'long.py': (b'x = 1\n' * 170_000, 1, 1), 'utf16.txt': (prose(99).encode('utf-16'), 1, 1),
+        'long.py': (b'x = 1\n' * 170_000, 0, 0), 'utf16.txt': (prose(99).encode('utf-16'), 0, 0),
         '\udce9.txt': (b'\xff', 1, 1), 'nul.txt': (b'a\0b', 0, 0), 'empty.txt': (b'', 0, 0),
         'empty.py.gz': (gzip.compress(b''), 0, 0), 'empty.jsonl': (b'', 0, 0), 'empty.json': (b'', 0, 0),
         'empty.jsonl.gz': (b'', 0, 0)}
@@ -55,7 +55,7 @@ def garbage(folder):
     (folder / 'folder.py/inside.md').write_text('inside', encoding='utf-8')
     (folder / 'broken.py').symlink_to('nowhere')
     lost = {name: (n, line) for name, (_, n, line) in files.items() if n}
-    return [*good[:39], 'in content', 'inside', 'a\0b', 'lone \ufffd surrogate'], lost
+    return [*good[:39], prose(99), 'in content', 'inside', 'a\0b', 'lone \ufffd surrogate'], lost
 
 
 def test_garbage_is_counted_with_file_and_line_and_what_is_good_arrives(tmp_path):
@@ -67,8 +67,8 @@ def test_garbage_is_counted_with_file_and_line_and_what_is_good_arrives(tmp_path
     assert {os.path.basename(path): (m['records'], int(re.match(r'line (\d+): .', m['first'])[1]))
             for path, m in r['malformed_files'].items()} == lost
     assert r['malformed'] == sum(n for n, _ in lost.values())
-    assert r['stages'][0]['dropped'] == {'empty': 2}
-    assert 'mixed.jsonl: 7, the first at line 2' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')
+    assert r['stages'][0]['dropped'] == {'too long': 3, 'empty': 2}
+    assert 'mixed.jsonl: 5, the first at line 2' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')
 
 
 def test_a_worker_that_is_killed_is_one_line_and_what_is_done_goes_on(tmp_path):

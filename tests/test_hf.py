@@ -125,8 +125,8 @@ def test_an_exported_model_is_the_same_in_transformers_and_comes_back_bit_for_bi
     ('model_type', dict(model_type='qwen2')),
     ('low_freq_factor', dict(rope_parameters=dict(rope_type='llama3', factor=8.0, rope_theta=5e5))),
     ('rope_type.*yarn', dict(rope_parameters=dict(rope_type='yarn', factor=8.0, rope_theta=5e5))),
-    ('rope_type.*linear', dict(rope_parameters=None, rope_scaling=dict(rope_type='linear', factor=2.0))),
-    ('rope.*linear', dict(rope_parameters=None, rope_scaling=dict(type='linear', factor=2.0)))])     # as once
+    ('rope_type.*dynamic', dict(rope_parameters=None, rope_scaling=dict(rope_type='dynamic', factor=2.0))),
+    ('rope.*dynamic', dict(rope_parameters=None, rope_scaling=dict(type='dynamic', factor=2.0)))])   # as once
 def test_what_is_not_a_plain_llama_is_a_value_error_naming_the_key(llama, key, change):
     _, folder = llama(lambda hf: hf.update(change))
     with pytest.raises(ValueError, match=f'config.json.*{key}'):

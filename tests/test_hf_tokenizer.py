@@ -87,7 +87,7 @@ def test_a_saved_one_is_the_same_and_healing_offers_what_begins_alike(kind, tmp_
     last = ours.decode_bytes(ours.encode('return su'))[len(ours.decode_bytes(ids)):]
     assert len(allowed) > 1 and all(ours.all_bytes[i].startswith(last) for i in allowed)
     assert ours.heal([*ids, ours.stop[0]]) == ([*ids, ours.stop[0]], None)
-    assert '1 files' in report(again, ['def mean(values):\n    return 1\n'], printable)
+    assert '1 files' in report(again, [{'text': 'def mean(values):\n    return 1\n'}], printable)
 
 
 def test_a_damaged_file_is_one_sentence(tmp_path):

@@ -24,13 +24,16 @@ LARGE = {'clean', 'sources', 'problems', 'sandbox', 'corpus'}
 JOBS = {    # a small real job for a leaf that stands alone
     'parts/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
     'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a'})['asked'] == ['a']",
+    'parts/ifeval': "assert ifeval.follows('punctuation:no_comma', {}, 'no')",
+    'parts/trial': "assert trial.unpack(trial.pack({(1,)})) == {(1,)}",
     'parts/compare': "assert compare.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
     'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
                 "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
     'parts/fit': "assert 'import 6/7' in fit.report(types.SimpleNamespace(encode=lambda t: [*t.encode()], "
                  "encode_batch=lambda ts: [[*t.encode()] for t in ts], vocab_size=256, kind='bpe', "
-                 "bytes_per_token=None, all_bytes=[bytes([b]) for b in range(256)]), ['import x'], repr)",
+                 "bytes_per_token=None, all_bytes=[bytes([b]) for b in range(256)]), "
+                 "[{'text': 'import x'}], repr)",
     'parts/planner': "assert planner.peak_flops('NVIDIA H100 80GB HBM3') == 989e12",
     'parts/objectives': "assert objectives.span_lengths(64)[0] < 64",
     'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
@@ -51,6 +54,10 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/files': "assert files.find_files('.') == [{'path': './files.py'}]",
     'parts/funnel': "f = funnel.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
     'parts/dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
+    'parts/card': "assert card.genre('ROMEO:\\nBut soft!\\nJULIET:\\nAy me!') == 'dialogue'",
+    'parts/reading': "with open('a.txt', 'wb') as f: f.write(b'caf\\xe9 noir')\n"
+                     "assert reading.encoding_of('a.txt') == 'cp1252'",
+    'parts/workers': "assert [*workers.in_parallel(abs, [-1, 2], 1, 'x')] == [1, 2]",
     'parts/sources': "assert sources.messages_of({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
     'parts/data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
     'parts/journal': "log = journal.Journal('.', True)\nlog.metrics(step=1)\n"

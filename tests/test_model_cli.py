@@ -5,7 +5,7 @@ import re
 
 import pytest
 import torch
-from conftest import mistake, ok, run
+from conftest import ok, run
 from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers
 
@@ -87,8 +87,7 @@ def test_the_first_loss_is_ln_V(V, tied):
     (dict(n_kv_head=3), 'n_head=4 multiple n_kv_head=3'), (dict(n_kv_head=8), 'n_head=4 n_kv_head=8'),
     (dict(n_layer=0), 'n_layer=0 at least 1'), (dict(n_head=0), 'n_head=0 at least 1'),
     (dict(n_kv_head=-1), 'n_kv_head=-1 at least 1'), (dict(vocab_size=0), 'vocab_size=0 at least 1'),
-    (dict(block_size=-5), 'block_size=-5 at least 1'), (dict(dropout=1.0), 'dropout=1.0 [0, 1)'),
-    (dict(dropout=-0.1), 'dropout=-0.1 [0, 1)'), (dict(dropout=math.nan), 'dropout=nan [0, 1)')])
+    (dict(block_size=-5), 'block_size=-5 at least 1'), (dict(vocab_multiple=0), 'vocab_multiple=0 least 1')])
 def test_an_impossible_config_is_a_value_error_with_value_and_expectation(change, words):
     with pytest.raises(ValueError) as e:
         GPTConfig(**{**dict(vocab_size=50, block_size=8, n_layer=1, n_head=4, n_embd=32), **change})
@@ -105,10 +104,6 @@ def test_without_arguments_it_prints_the_ladder_and_a_self_test():
     assert '(4, 64) -> (4, 64, 256)' in out and '(1, 10) -> (1, 30)' in out
     assert abs(float(re.search(r'loss (\d\.\d+)', out)[1]) - 5.5452) < 0.1 and '5.5452' in out
     assert 'all trained' in out and 'tied' in out
-
-
-def test_a_config_is_sent_to_train_py_in_one_line(tmp_path):
-    mistake(run('model.py', 'config/x.py', cwd=tmp_path), 'python train.py config/x.py --plan=8xH100')
 
 
 def test_a_copy_has_the_weights_and_the_changed_config_and_grows_by_the_mean_row():

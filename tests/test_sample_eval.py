@@ -2,16 +2,18 @@
 import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, lift, ok, run
+from conftest import ROOT, ok, run
 from test_prepare import RAW
 
 from model import GPT, load_checkpoint
+from parts.asking import end_pattern
 from tokenizer import Tokenizer
 
 torch.set_num_threads(1)
@@ -81,14 +83,16 @@ def test_a_prompt_file_is_completed_byte_for_byte(ckpt, tmp_path, content):
 
 
 def test_where_a_function_ends():
-    end_of = lift('sample.py', 'end_of')
-    end_of.__globals__['stop_at'] = 'function'
+    def end_of(text):
+        found = re.search(pattern, text) if pattern else None
+        return found.end() if found else None
+    pattern = end_pattern('function')
     for body, rest in (('  a\n\n\n', 'def g'), ('  x = (\n', '1)\n'), ('  a\n# b\n  c\n)\n]\n}\n', 'd')):
         assert end_of(body + rest) == len(body)
         assert end_of(body) is None                     # the next line may be indented too
-    end_of.__globals__['stop_at'] = 'END'
-    assert end_of('abENDcEND') == 2 and end_of('abEN') is None
-    end_of.__globals__['stop_at'] = ''
+    pattern = end_pattern('E.D')
+    assert end_of('abE.DcE.D') == 2 and end_of('abEND') is None and end_of('abE.') is None
+    pattern = end_pattern('')
     assert end_of('anything') is None
 
 

@@ -12,8 +12,8 @@ import time
 import pytest
 from conftest import ROOT, SHARED
 
-from parts import sandbox
-from parts.sandbox import pack, run_code, run_many, unpack
+from parts.sandbox import run_code, run_many
+from parts.trial import pack, unpack
 
 ADD = 'def add(a, b):\n    return a + b\n'
 
@@ -67,6 +67,18 @@ def test_each_outcome(program, tests, outcome, message):
     assert result.outcome == outcome and message in result.message, result
 
 
+@pytest.mark.parametrize('program, tests, outcome', [
+    ('def f(): return object()', 'g = f()\nassert str(f) and f(g)', 'exception'),
+    ('def f(x): return x', 'f(print)', 'infrastructure'),       # the tests made this one
+    ('class E(Exception):\n    def __str__(self): raise ValueError\ndef f(): raise E', 'f()', 'exception'),
+    ('class E(SystemExit):\n    def __str__(self): raise ValueError\ndef f(): raise E', 'f()', 'exited'),
+    ('def f(): return 10 ** 5000', 'assert f() == 10 ** 5000', 'passed'),
+    ('def f(): return -10 ** 5000', 'assert f() == 10 ** 5000', 'wrong'),
+    ('def f(): return "x" * (200 << 20)', 'assert f() == "x"', 'memory')])
+def test_strange_results_and_exceptions_count_as_what_they_are(program, tests, outcome):
+    assert run_code(program, tests, timeout=20).outcome == outcome
+
+
 def test_plain_data_crosses_the_pipe_and_comes_back_equal():
     values = [None, True, 1, 10 ** 300, -0.0, math.inf, 1j, 'é\ud800\n', b'\xff', (), [(1,)],
               {1, (2,)}, {(1, 2): {}}, frozenset('ab')]
@@ -103,13 +115,15 @@ def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
 
 
 def test_a_broken_interpreter_is_not_the_models_fault(monkeypatch):
-    for executable in ('/nonexistent', '/bin/false'):
-        monkeypatch.setattr(sys, 'executable', executable)
-        assert run_code('pass').outcome == 'infrastructure'
+    monkeypatch.setattr(sys, 'executable', '/bin/false')
+    assert run_code('pass').outcome == 'infrastructure'
+    monkeypatch.setattr(sys, 'executable', '/nonexistent')
+    with pytest.raises(FileNotFoundError):
+        run_code('pass')
 
 
 def test_windows_is_told_in_one_sentence(monkeypatch):
-    monkeypatch.setattr(sandbox, 'resource', None)
+    monkeypatch.setattr(sys, 'platform', 'win32')
     with pytest.raises(RuntimeError, match='needs Linux or macOS'):
         run_code('pass')
 

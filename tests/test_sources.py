@@ -38,7 +38,7 @@ BROKEN = gzip.compress(jsonl(*LONG))
 DAMAGED = {     # file -> bytes, the line its report must name, how many records are lost to it
     'not_json.jsonl': (jsonl('one', 'two', b'{"text": "cut o\n', 'four'), 3, 1),
     'no_text.jsonl': (jsonl('one', b'{"title": "x"}\n', b'17\n', b'{"text": null}\n', 'five'), 2, 3),
-    'not_utf8.txt': ('naïve'.encode('latin-1'), 1, 1),
+    'not_utf8.txt': ('наивный текст'.encode('koi8-r'), 1, 1),
     'not_utf8.jsonl': (jsonl('one', 'two', b'{"text": "na\xefve"}\n', 'four'), 3, 1),
     'not_a_list.json': (b'{"a": 1}\n', 1, 1),
     'cut_off.json': (json.dumps(TEXTS).encode()[:-9], 1, 1),
@@ -88,7 +88,7 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path):
 
 @pytest.mark.parametrize('files, words', [
     ({}, ['neither', '.jsonl']), ({'a.txt': b''}, ['text']), ({'a.md': b'', 'b.md': b' \n'}, ['documents']),
-    ({'a.txt': b'na\xefve'}, ['a.txt', 'UTF-8']), ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz']),
+    ({'a.txt': b'a\xef\0'}, ['a.txt', 'UTF-8']), ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz']),
     ({'a.txt.gz': gzip.compress(b'x')[:10] + b'\xff' * 99}, ['a.txt.gz']), ({'a.png': b'x'}, ['neither'])])
 def test_sources_without_text(tmp_path, files, words):
     for name, data in files.items():

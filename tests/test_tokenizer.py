@@ -3,6 +3,7 @@ import json, pathlib, re, sysconfig, unicodedata
 import pytest, tiktoken, tiktoken.load
 from conftest import SHARED
 from hypothesis import HealthCheck, given, settings, strategies as st
+from parts import fit
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = [bytes([b]) for b in range(256)]
@@ -131,6 +132,7 @@ def test_gpt2s_vocabulary_encodes_as_gpt2(gpt2, stdlib):
     tokenizer = Tokenizer.gpt2(SHARED)
     assert tokenizer.vocab_size == 50304 and tokenizer.special['<|endoftext|>'] == 50256
     assert len(tokenizer.encode('def say_hello():\n    print("Hello, World!")\nsay_hello()\n')) == 22
+    assert [tokenizer.vocab[i] for i in tokenizer.encode('ROMEO:')] == [b'ROM', b'EO', b':']
     agree(tokenizer, gpt2, [*stdlib[::50], 'ROMEO:', ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x'])
 
 
@@ -141,10 +143,27 @@ def test_keywords_and_indents_are_single_tokens(code):
     assert [text for text in texts if len(code.encode(text)) != 1] == []
 
 
-def test_gpt2_needs_almost_twice_the_tokens_for_held_out_python(gpt2, stdlib):
-    ours = theirs = 0
-    for fold in (0, 3, 6):      # one tenth weighs 1.92 to 2.17, by its largest files; all ten together 2.02
-        tokenizer = Tokenizer.train([text for i, text in enumerate(stdlib) if i % 10 != fold], 16384)
-        ours += sum(map(len, tokenizer.encode_batch(stdlib[fold::10])))
-        theirs += sum(map(len, gpt2.encode_ordinary_batch(stdlib[fold::10])))
-    assert theirs >= 1.9 * ours
+def test_gpt2_needs_twice_the_tokens_for_held_out_python(gpt2, stdlib):
+    """At 32,768, beside the same project's other files. Each of the ten tenths alone gives 2.002 to 2.295;
+    all ten together give 2.107, and 1.113 for cl100k_base, whose vocabulary is three times as large."""
+    others = [gpt2] + [fit.encoding('cl100k_base', SHARED)] * (SHARED / 'cl100k_base.tiktoken').exists()
+    ours, theirs = 0, [0] * len(others)
+    for fold in (1, 6):
+        held_out = stdlib[fold::10]
+        tokenizer = Tokenizer.train([text for i, text in enumerate(stdlib) if i % 10 != fold], 32768)
+        ours += sum(map(len, tokenizer.encode_batch(held_out)))
+        theirs = [n + sum(map(len, other.encode_ordinary_batch(held_out)))
+                  for n, other in zip(theirs, others)]
+    assert theirs[0] >= 2.0 * ours and theirs[-1] >= 1.05 * ours
+
+
+def test_a_small_vocabulary_with_berts_special_tokens(stdlib):
+    """1,000 tokens, five of them special. Here [UNK] is never needed and no blank is lost."""
+    names = ['[UNK]', '[CLS]', '[SEP]', '[PAD]', '[MASK]']
+    tokenizer = Tokenizer.train(stdlib[:40], 1000, special_tokens=names)
+    assert tokenizer.vocab_size == 1000 and list(tokenizer.special) == names
+    assert [tokenizer.special[name] for name in names] == [995, 996, 997, 998, 999]
+    text = '[CLS] a  b\n\n\tnaïve 漢字 🦜 [MASK]'
+    assert tokenizer.decode(tokenizer.encode(text)) == text and max(tokenizer.encode(text)) < 995
+    masked = [tokenizer.special['[CLS]'], *tokenizer.encode('a b'), tokenizer.special['[MASK]']]
+    assert tokenizer.decode(masked) == '[CLS]a b[MASK]'

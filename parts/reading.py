@@ -1,0 +1,180 @@
+"""
+Reading: what a file holds: text, in the encoding that it most probably has, or records of JSON.
+
+    for path, line, record, why, size in entries(['a.jsonl.gz'], max_chars=1_000_000):
+        print(line, why or record)
+    encoding_of('old.txt')                          # 'cp1252'
+    ''.join(pieces('book.txt', 0, 500))             # its first 500 characters
+
+Files of records end in RECORDS, all others hold text; any of them may be gzipped. What cannot be read is
+yielded as an error and is never fatal: of a thousand shards, one is damaged.
+
+Copy this file alone: it needs the standard library.
+"""
+import codecs, collections, contextlib, gzip, itertools, json, os, re, tokenize, zlib
+
+RECORDS = ('.jsonl', '.json')           # also with .gz
+WHOLE = ('.py', '.html', '.htm')        # a file is one document; of other text, a piece is
+LONGEST = 100_000                       # characters of a piece: no model's context is longer, by far
+BLOCK = 16_000_000                      # characters held in memory at once
+# not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep
+UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError
+
+
+def is_kind(path, endings):
+    return path.lower().removesuffix('.gz').endswith(endings)
+
+
+def open_file(path, mode='rb', **settings):
+    return (gzip.open if path.lower().endswith('.gz') else open)(path, mode, **settings)
+
+
+def told(error):
+    return f'{type(error).__name__}: {error}'
+
+
+def entries(paths, max_chars=1_000_000):
+    """Yield (path, line, record, why, size) for what files hold, see entries_of."""
+    for path in paths:
+        for entry in entries_of(path, max_chars):
+            yield path, *entry
+
+
+def entries_of(path, max_chars):
+    """Yield (line, record, None, 0) for each record of a file; for a file of text, line is 0 and a record is
+    {'text', 'encoding'}. What cannot be read is (line, None, why, 0); what has more than max_chars is
+    (line, None, why, its bytes)."""
+    if is_kind(path, RECORDS):
+        yield from read_records(path, 8 * max_chars)        # bytes: a character may be \\u20ac
+        return
+    try:
+        encoding = encoding_of(path)
+        with open_file(path, 'rt', encoding=encoding, newline='') as f:
+            if is_kind(path, WHOLE):
+                text = f.read(max_chars + 1)
+                if len(text) > max_chars:
+                    yield 0, None, f'longer than {max_chars:,} characters', os.path.getsize(path)
+                else:
+                    yield 0, {'text': text, 'encoding': encoding}, None, 0
+                return
+            rest = f.read(LONGEST + 1)
+            while len(rest) > LONGEST:
+                cut = rest.rfind('\n', 0, LONGEST) + 1 or LONGEST
+                yield 0, {'text': rest[:cut], 'encoding': encoding}, None, 0
+                rest = rest[cut:]
+                rest += f.read(LONGEST + 1 - len(rest))
+            yield 0, {'text': rest, 'encoding': encoding}, None, 0
+    except UNREADABLE as e:
+        yield 0, None, told(e), 0
+
+
+# --- text ---------------------------------------------------------------------------------------------------
+def encoding_of(path):
+    """The encoding of a file of text: UTF-8, if all of it is; UTF-16 by its mark; the one that a program
+    declares (PEP 263); else Windows-1252 or Latin-1, if most bytes are ASCII. ValueError if it is none."""
+    with open_file(path) as f:
+        blocks = iter(lambda: f.read(1 << 20), b'')
+        try:
+            for _ in codecs.iterdecode(blocks, 'utf-8'):
+                pass
+            return 'utf-8'
+        except UnicodeDecodeError:
+            f.seek(0)
+        if f.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return 'utf-16'
+        f.seek(0)
+        if is_kind(path, '.py'):
+            with contextlib.suppress(SyntaxError):      # it declares nothing, or what does not exist
+                declared = tokenize.detect_encoding(f.readline)[0]
+                if not declared.startswith('utf-8'):
+                    return declared
+            f.seek(0)
+        counts = collections.Counter()
+        for block in blocks:
+            counts.update(block)
+    n_high = sum(n for byte, n in counts.items() if byte >= 128)
+    if n_high > 0.3 * counts.total() or any(counts[b] for b in range(32) if b not in b'\t\n\v\f\r'):
+        raise ValueError('neither UTF-8 nor a text in Windows-1252 or Latin-1')
+    return 'latin-1' if any(counts[b] for b in b'\x81\x8d\x8f\x90\x9d') else 'cp1252'
+
+
+def slices(texts, size=100_000, most=1 << 62):
+    """The texts, or slices of them, at most so many characters each and so many of them."""
+    found = (text[i:i + size] for text in texts for i in range(0, len(text), size))
+    return itertools.islice(found, most)
+
+
+def pieces(path, start=0, end=1 << 62, encoding='utf-8'):
+    """Characters start..end of a text file, some MB at a time."""
+    position = 0
+    with open_file(path, 'rt', encoding=encoding, newline='') as f:
+        while position < end and (block := f.read(BLOCK)):
+            if position + len(block) > start:
+                yield block[max(start - position, 0):end - position]
+            position += len(block)
+
+
+def count_chars(path):
+    """How many characters a file has, and its encoding; ValueError if it is not text."""
+    try:
+        encoding = encoding_of(path)
+        return sum(map(len, pieces(path, encoding=encoding))), encoding
+    except UNREADABLE as e:
+        raise ValueError(f'{path} cannot be read as text: {told(e)}') from e
+
+
+# --- records ------------------------------------------------------------------------------------------------
+def read_records(path, longest=1 << 30):
+    """entries_of a file of records of at most `longest` bytes. A .jsonl has a record a line; a .json may also
+    be a list, or objects over several lines."""
+    line = 0
+    try:
+        with open_file(path) as f:
+            if is_kind(path, '.json') and (values := values_over_lines(f)):
+                for line, record in enumerate(values, 1):
+                    yield line, record, None, 0
+                return
+            f.seek(0)
+            while data := f.readline(longest):
+                line += 1
+                if len(data) == longest and not data.endswith(b'\n'):
+                    size = longest
+                    while data and not data.endswith(b'\n'):
+                        data = f.readline(longest)
+                        size += len(data)
+                    yield line, None, f'longer than {longest:,} bytes', size
+                elif data.strip():
+                    try:
+                        yield line, json.loads(data.decode('utf-8-sig')), None, 0
+                    except (ValueError, RecursionError) as e:
+                        yield line, None, told(e), 0
+    except UNREADABLE as e:
+        yield line + 1, None, told(e), 0
+
+
+def values_over_lines(f):
+    """The records of a file that is a list, or objects of several lines; None if it has a record a line."""
+    first = f.readline(1000).removeprefix(codecs.BOM_UTF8).strip()
+    f.seek(0)
+    if first.startswith(b'['):
+        return json.loads(f.read().decode('utf-8-sig'))
+    if not first.startswith(b'{') or first.endswith(b'}') or len(first) > 900:
+        return None
+    text, values, end = f.read().decode('utf-8-sig').strip(), [], 0
+    try:
+        while end < len(text):
+            value, end = json.JSONDecoder().raw_decode(text, end)
+            values.append(value)
+            end = re.compile(r'\s*').match(text, end).end()
+    except ValueError:                  # a record a line, and the first is damaged
+        return None
+    return values
+
+
+def read_problems(path):
+    """The records of a benchmark; ValueError if one cannot be read."""
+    found = list(read_records(path))
+    for line, _, why, _ in found:
+        if why:
+            raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why})')
+    return [problem for _, problem, _, _ in found]

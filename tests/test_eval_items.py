@@ -1,0 +1,108 @@
+"""What eval.py refuses to score, what it reads as published, and what it says of the walls."""
+import json
+import shutil
+
+import pytest
+from conftest import ROOT, mistake, ok, run
+from test_sandbox_attacks import LANDLOCK, NAMESPACES, SECCOMP, without
+
+from parts.benchmarks import read_csv
+from parts.grading import rules_of
+
+YES = '--allow_code_execution=True'
+
+
+def write(path, rows):
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    return path
+
+
+@pytest.mark.parametrize('checks, says', [
+    ({}, 'nothing is checked'), ({'rules': []}, 'nothing is checked'), ({'tests': ''}, 'nothing is checked'),
+    ({'must_contain': []}, 'nothing is checked'), ({'must_contian': 'a'}, "'must_contian'"),
+    ({'must_contian': 'a', 'regex': 'b'}, "did you mean 'must_contain'"), ({'must_contain': ''}, 'contains'),
+    ({'rule': [{'kind': 'json'}]}, "did you mean 'rules'"), ({'regex': ''}, 'regex'),
+    ({'regex': '('}, 'regex'), ({'rules': [{'value': 'a'}]}, 'kind'),
+    ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
+    ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'min_words'), ({'rules': ['json']}, 'TypeError'),
+    ({'rules': [{'kind': 'min_words'}]}, 'no answer can fail')])
+def test_a_line_on_which_no_answer_fails_is_refused_by_file_line_and_name(checks, says, tmp_path):
+    data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}, {'prompt': 'x', **checks}])
+    for task in 'own', 'instructions':
+        result = run('eval.py', f'--tasks={task}', f'--data={data}', '--completions=x', YES)
+        mistake(result, 'own.jsonl, line 2', says)
+
+
+def test_a_program_is_a_check_of_own_alone():
+    assert rules_of('own', {'prompt': 'x', 'tests': 'assert True'}) == []
+    assert rules_of('gsm8k', {'question': 'x'}) == []
+    with pytest.raises(ValueError, match='nothing is checked'):     # it would be run without being allowed to
+        rules_of('instructions', {'prompt': 'x', 'tests': 'assert True'})
+    assert rules_of('own', {'must_contain': ['a', 'b'], 'regex': 'c'}) == [
+        ('contains', 'a'), ('contains', 'b'), ('regex', 'c')]
+
+
+def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
+    rows = [{'task_id': id, 'question': 'How many?', 'answer': '#### 4'} for id in ('a', 'b', 'a')]
+    data = write(tmp_path / 'g.jsonl', rows)
+    mistake(run('eval.py', '--tasks=gsm8k', f'--data={data}', '--completions=x'), 'g.jsonl', "'a' twice")
+    flags = ['--tasks=problems', YES, '--completions=x', '--n_problems=2']
+    mistake(run('eval.py', *flags, '--splits=variation,cell,variation'), "'variation-0/0' twice")
+
+
+@pytest.mark.parametrize('completion', [5, None, ['a']])
+def test_a_completion_is_a_text(completion, tmp_path):
+    data = write(tmp_path / 'g.jsonl', [{'question': 'How many?', 'answer': '#### 4'}])
+    given = write(tmp_path / 'c.jsonl', [{'task_id': 'gsm8k/0', 'completion': completion}])
+    result = run('eval.py', '--tasks=gsm8k', f'--data={data}', f'--completions={given}')
+    mistake(result, "'gsm8k/0'", 'must be a text')
+
+
+def test_gsm8k_from_a_file_as_published(tmp_path):
+    """Two of three are right; one answer has no number."""
+    data = write(tmp_path / 'g.jsonl', [
+        {'question': 'Tom has 3 apples and buys 4.', 'answer': '3 + 4 = <<3+4=7>>7\n#### 7'},
+        {'question': '1,200 eggs and one.', 'answer': '#### 1,201'},
+        {'question': 'Half of 3?', 'answer': '#### 1.5'}])
+    given = write(tmp_path / 'c.jsonl', [{'task_id': f'gsm8k/{i}', 'completion': text} for i, text in
+                                         enumerate([' 3 and 4 are 7.', ' #### 1201', ' I do not know'])])
+    flags = [f'--data={data}', f'--completions={given}', f'--out={tmp_path}/e.json']
+    ok(run('eval.py', '--tasks=gsm8k', *flags))
+    result = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))['tasks']['gsm8k']
+    assert result['outcomes'] == {'passed': 2, 'wrong': 1}
+
+
+def test_mmlu_s_csv_is_read_as_published(tmp_path):
+    text = '"What is ""2, or 3""?",one,"two, or three",four,five,B\nWhich?,a,b,c,d,D\n'
+    (tmp_path / 'm.csv').write_text(text, encoding='utf-8')
+    assert read_csv(tmp_path / 'm.csv', dict, '') == [
+        {'question': 'What is "2, or 3"?', 'answer': 'B',
+         'choices': ['one', 'two, or three', 'four', 'five']},
+        {'question': 'Which?', 'choices': ['a', 'b', 'c', 'd'], 'answer': 'D'}]
+    for bad in ('question,A,B,C,D,answer\n', 'Which?,a,b,E\n', 'Which?\n'):
+        (tmp_path / 'm.csv').write_text(text + bad, encoding='utf-8')
+        mistake(run('eval.py', '--tasks=choice', f'--data={tmp_path}/m.csv'), 'm.csv, line 3')
+
+
+@pytest.mark.parametrize('flag', ['--timeout=1e300', '--timeout=0', '--seed=99999999999999999999999',
+                                  '--seed=-1'])
+def test_numbers_too_large_for_the_machine_are_refused(flag):
+    mistake(run('eval.py', flag), flag[2:].split('=')[0])
+
+
+def test_eval_says_in_one_line_and_in_eval_json_which_walls_stood(tmp_path):
+    for file in ROOT.glob('*.py'):
+        shutil.copy(file, tmp_path)
+    shutil.copytree(ROOT / 'parts', tmp_path / 'parts')
+    given = write(tmp_path / 'c.jsonl', [{'task_id': 'codeparrot/0', 'completion': '    return a * b\n'}])
+    flags = ['--tasks=problems', f'--completions={given}', YES, '--n_problems=1', '--splits=codeparrot',
+             f'--out={tmp_path}/e.json']
+    for missing in (), (NAMESPACES, LANDLOCK, SECCOMP):
+        without(tmp_path / 'parts' / 'trial.py', *missing)
+        said = ok(run(tmp_path / 'eval.py', *flags, fresh=True))
+        result = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))
+        assert list(result['confined']) == ['network_denied', 'writes_denied', 'processes_denied']
+        assert result['tasks']['problems']['outcomes'] == {'passed': 1}
+        warnings = [line for line in said.splitlines() if line.startswith('warning: programs run here')]
+        assert len(warnings) == (not all(result['confined'].values())), said
+    assert not any(result['confined'].values()) and "'network_denied': False" in warnings[0]
