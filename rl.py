@@ -4,7 +4,6 @@ Reinforcement learning: a model that answers, and a reward for each answer -> a 
     python rl.py --init_from=out/sft --allow_code_execution=True    # problems of parts/problems.py, run
     python rl.py --init_from=out/sft --reward=gsm8k.jsonl           # lines of {"prompt", "answer"}
     python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
-    python rl.py --init_from=resume --out_dir=out/rl --allow_code_execution=True    # resumes, bit for bit
 
 Reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir as they do. Copy this file with
 configurator.py, model.py, tokenizer.py and parts/.
@@ -12,8 +11,8 @@ configurator.py, model.py, tokenizer.py and parts/.
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
 so we train on an answer as on a demonstration, with its reward as the weight. A baseline b that does not
-depend on a changes nothing in the mean, because E[b grad log p(a)] = b grad 1 = 0, and removes noise. Our b is
-the mean reward of num_samples answers to the same prompt (GRPO, arXiv:2402.03300); R - b is the advantage.
+depend on a leaves the mean as it is, E[b grad log p(a)] = b grad 1 = 0, and removes noise. Our b is the mean
+reward of num_samples answers to the same prompt (GRPO, arXiv:2402.03300), and R - b is the advantage.
 PPO's critic (1707.06347), a second model, predicts b at each token: better in long answers, twice the memory.
 With updates > 1 the policy has moved on since it wrote. Each token then counts by the ratio p_now / p_then,
 clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the model's own new
@@ -21,11 +20,10 @@ mistakes are the data, and the reward must judge whatever it writes.
 
 You should see reward and val_reward rise, entropy fall slowly, clip_fraction near 0, and `informative`, the
 share of prompts whose answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse:
-entropy and informative fall to 0, all answers are the same; lower the rate. A hacked reward: it rises while
-samples.txt gets worse or length runs away; mend it, or hold the model with kl_coef. Nothing learned: reward
-and val_reward only scatter, as they must with --reward=random.
+entropy and informative fall to 0; lower the rate. A hacked reward: it rises while samples.txt gets worse or
+length runs away; mend it, or raise kl_coef. Nothing learned: rewards scatter, as with --reward=random.
 """
-import concurrent.futures, functools, hashlib, math, os, sys, time
+import functools, hashlib, math, os, sys, time
 import numpy as np
 import torch
 from configurator import configure, show
@@ -82,11 +80,10 @@ grad_checkpoint = False         # keep each block's input and compute the rest a
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
-for name in ('eval_interval', 'save_interval', 'max_steps'):        # between updates, answers would be lost
-    if config[name] % updates:
-        raise ValueError(f'{name}={config[name]} must be a multiple of updates={updates}')
+if eval_interval % updates or save_interval % updates or max_steps % updates:
+    raise ValueError(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
 
-# --- setup: same text in train.py, sft.py, dpo.py ---
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
 main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
@@ -105,9 +102,8 @@ def advantages(rewards, scale=False):
     """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the mean of the
     group. If all rewards of a group are equal, exactly 0. advantages([[1, 0, 0, 1]]) is [[.5, -.5, -.5, .5]].
 
-    scale divides by the group's standard deviation, as GRPO does (arXiv:2402.03300). This biases the
-    objective: a group with one right answer of 8 has deviation 0.33, one with four 0.5, so very easy and very
-    hard prompts count more than those in between (Dr. GRPO, 2503.20783)."""
+    scale divides by the group's standard deviation, as GRPO does. It is 0.33 if one of 8 answers is right, 0.5
+    if four are, so easy and hard prompts count more than others (Dr. GRPO, arXiv:2503.20783)."""
     rewards = rewards.double()
     centred = rewards - rewards.mean(1, keepdim=True)
     if scale:
@@ -143,10 +139,7 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
 model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
-if tokenizer.vocab_size > model.config.vocab_size:
-    raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
-                     f'sft.py --init_from={init_from}')
-model = model.like(dropout=0.0)         # or the policies that sample and that learn would differ
+model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
 model.grad_checkpoint = grad_checkpoint
 if plan:
     from parts import planner
@@ -197,15 +190,6 @@ digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdiges
 
 
 # --- answers, and their rewards -----------------------------------------------------------------------------
-judges = concurrent.futures.ThreadPoolExecutor(os.cpu_count())
-
-
-@functools.lru_cache(10_000)
-def verdict(program, tests, entry_point):
-    """The future Result of a program. It runs while other answers are being written; equal ones run once."""
-    return judges.submit(sandbox.run_code, program, tests, entry_point, timeout)
-
-
 def reward_of(answer, task, coin):
     if 'answer' in task:
         return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
@@ -225,17 +209,17 @@ def answers_to(asked, noise, temperature):
     began = time.time()
     answers = []
     prompts = [task['ids'] for task in asked]
-    with autocast:
+    with autocast, sandbox.Court(timeout) as court:         # programs run while others are being written
         for a in rollouts.rollouts(model, prompts, noise[:, :-1], tokenizer.stop, slots, temperature):
             task = asked[a.row]
             a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
             if 'tests' in task:
-                a.verdict = verdict(grading.code_in(a.text), task['tests'], task['entry_point'])
+                a.verdict = court.submit(grading.code_in(a.text), task['tests'], task['entry_point'])
             answers.append(a)
-    wrote = time.time()
-    answers.sort(key=lambda a: a.row)
-    for a, task in zip(answers, asked):
-        a.reward = reward_of(a, task, noise[a.row, -1])
+        wrote = time.time()
+        answers.sort(key=lambda a: a.row)
+        for a, task in zip(answers, asked):
+            a.reward = reward_of(a, task, noise[a.row, -1])
     return answers, wrote - began, time.time() - wrote
 
 
@@ -287,7 +271,7 @@ reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE) i
 net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 
 
-# --- schedule: same text in train.py, sft.py, dpo.py ---
+# --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
@@ -364,12 +348,11 @@ while True:
         weights = advantages(rewards, scale).to(device)                                         # (P, G)
         silent = 0 if figures['informative'] else silent + 1
         if silent % 10 == 9:
-            log.note(step, 'silent', 'in the last batches no two answers to a prompt had different rewards: '
-                     f'nothing is learned. The mean reward is {figures["reward"]:.3g}. Near 0, the prompts '
-                     'are too hard: more SFT, or easier ones; near 1, too easy. More num_samples help')
+            log.note(step, 'silent', 'for 10 batches all answers to a prompt had the same reward: nothing is '
+                     f'learned. The mean is {figures["reward"]:.3g}: near 0 the prompts are too hard (do more '
+                     'SFT), near 1 too easy; a larger num_samples helps')
 
-    # 4. the gradient of the mean loss over all tokens of all answers. A mean over means of answers would make
-    # long wrong answers cheap (arXiv:2503.20783)
+    # 4. the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
     began = time.time()
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     optim.set_lr(optimizers, lr)
@@ -395,7 +378,7 @@ while True:
     if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
         continue
 
-    # --- clip and step: same text in train.py, sft.py, dpo.py ---
+    # --- clip and step: same text in train.py, sft.py, dpo.py, rl.py ---
     for o in optimizers:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))

@@ -99,8 +99,8 @@ def rollouts(model, prompts, noise, stop, slots, temperature=1.0):
     """Yields the Answer to each prompt, in the order in which they end.
 
     prompts: lists of ids. noise: float64 (len(prompts), L); an answer has at most L tokens, the last of them
-    an id of `stop` if it ended by itself. slots: how many are written at once. ValueError for an empty prompt, and
-    for one that leaves no room for L tokens in the context."""
+    an id of `stop` if it ended by itself. slots: how many are written at once. ValueError for an empty
+    prompt, and for one that leaves no room for L tokens in the context."""
     L = noise.shape[1]
     if not prompts:
         return
@@ -164,7 +164,7 @@ def batch_of_slots(model, prompts, noise, stop, slots, temperature, longest):
 
 
 def empty_cache(model, rows, columns):
-    """For each layer its keys and values, (rows, K, columns, D) each. Zeros: hidden columns must be finite."""
+    """Keys and values of each layer, (rows, K, columns, D) each. Zeros: what is hidden must be finite."""
     c = model.config
     weight = model.embedding.weight
     kind = weight.device.type

@@ -131,6 +131,6 @@ def test_a_file_that_pays_for_nothing_is_refused(home, tmp_path, line, words):
 def test_other_mistakes_are_one_line(home, tmp_path):
     (home / 'half.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
     for more, words in ((['--reward=problems'], ['--allow_code_execution=True']), (['--num_samples=1'], ['>= 2']),
-                        (['--updates=5'], ['multiple of updates=5']), (['--reward=none.jsonl'], ['does not exist']),
+                        (['--updates=5'], ['multiples of updates=5']), (['--reward=none.jsonl'], ['does not exist']),
                         (['--max_new_tokens=90'], ['0 prompts']), ([f'--reward={home}/half.py'], ['reward(prompt'])):
         mistake(rl(home, *more, out=tmp_path / 'run'), *words)
