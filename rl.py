@@ -5,8 +5,8 @@ Reinforcement learning: a model that answers, and a reward for each answer -> a 
     python rl.py --init_from=out/sft --reward=gsm8k.jsonl           # lines of {"prompt", "answer"}
     python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
 
-Reads init_from, a folder that sft.py or dpo.py wrote, and writes out_dir as they do. Copy this file with
-configurator.py, model.py, tokenizer.py and parts/.
+Reads a folder that sft.py or dpo.py wrote. Copy this file with configurator.py, model.py, tokenizer.py and
+parts/.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
@@ -53,7 +53,7 @@ rounds = 1                      # >= 1: more = draw new prompts, up to so often,
 # optimisation
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
-micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all; lower saves memory
+micro_batch_size = 0            # >= 0: of these, in a forward pass of a device; 0 = all; lower saves memory
 updates = 1                     # >= 1: updates with the same answers
 scale = False                   # divide advantages by the deviation of their group: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio counts down to 1 - clip_low
@@ -119,10 +119,9 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
     log_probs, old_log_probs, ref_log_probs, float32 (N, T): log p of each token now, when it was sampled, and
     under the model of the start. advantages (N,). mask (N, T): 1 at the tokens of the answers.
     With ratio = p / p_old, a token's loss is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A): PPO,
-    Schulman et al. 2017, arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476. When an answer is
-    better than its group, A > 0, a ratio above 1 + clip_high earns nothing more, so its gradient is 0. Below
-    1 - clip_low the same holds for A < 0. kl_coef adds an estimate of KL(p | p_ref) that is never negative
-    and has no bias: p_ref / p - 1 - log(p_ref / p) (k3, Schulman 2020)."""
+    arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476. Where A > 0, a ratio above 1 + clip_high earns
+    nothing more: its gradient is 0. Where A < 0, the same holds below 1 - clip_low. kl_coef adds an estimate
+    of KL(p | p_ref) that is never negative and has no bias: p_ref / p - 1 - log(p_ref / p) (k3, Schulman 2020)."""
     mask = mask.bool()
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # e^80: finite
     ratios = moved.exp()                                                                # (N, T)
@@ -141,10 +140,6 @@ load = functools.partial(load_checkpoint, device=device)
 model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
 model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
 model.grad_checkpoint = grad_checkpoint
-if plan:
-    from parts import planner
-    planner.show(plan, config, vars(model.config), 'rl')
-    sys.exit()
 
 
 # --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
@@ -177,15 +172,20 @@ else:
     tasks = [task for i, task in enumerate(tasks) if i % 10]
 if reward == 'random':      # a coin is tossed for each answer; the exam is judged
     tasks = [{'messages': task['messages']} for task in tasks]
-if any('tests' in task for task in tasks + exam) and not allow_code_execution:
-    raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
-                     'parts/sandbox.py, then give --allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
 n_tasks = len(tasks)
 tasks, exam = encoded(tasks, longest), encoded(exam, longest)[:eval_prompts]
 if not tasks or not exam:
     raise ValueError(f'{reward=} leaves {len(tasks)} prompts to train on and {len(exam)} to evaluate on, of '
                      f'at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
+if plan:
+    from parts import planner
+    length = max(len(task['ids']) for task in tasks) + max_new_tokens
+    planner.show(plan, config | {'data_dir': '', 'block_size': length}, vars(model.config), 'rl')
+    sys.exit()
+if any('tests' in task for task in tasks + exam) and not allow_code_execution:
+    raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
+                     'parts/sandbox.py, then give --allow_code_execution=True')
 digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdigest()
 
 
@@ -225,18 +225,16 @@ def answers_to(asked, noise, temperature):
 
 def figures_of(answers):
     """Means over the answers of all processes."""
-    table = [[1, a.reward, a.reward >= 1, len(a.ids), not a.ended] for a in answers]
-    n, *sums = machine.all_sum(*np.sum(table or [[0] * 5], 0, dtype=float))
-    return {name: total / n for name, total in zip(('reward', 'pass_rate', 'length', 'truncated'), sums)}
-
-
-def informative(group):
-    return len({answer.reward for answer in group}) > 1
+    table = [[1, len(a.ids), -sum(a.log_probs), a.reward, a.reward >= 1, not a.ended] for a in answers]
+    n, length, nats, *sums = machine.all_sum(*np.sum(table or [[0] * 6], 0, dtype=float))
+    means = {name: total / n for name, total in zip(('reward', 'pass_rate', 'truncated'), sums)}
+    return means | {'length': length / n, 'entropy': nats / length}     # nats per token, of what was sampled
 
 
 def new_groups(number):
     """This process's groups of num_samples answers to one prompt, and figures of all processes. rounds > 1:
     draws prompts until batch_size of all groups are informative, or often enough, and keeps only those."""
+    differ = lambda group: len({answer.reward for answer in group}) > 1
     groups, seconds = [], np.zeros(2)
     for draw in range(number * rounds, number * rounds + rounds):
         mine = rollouts.draw(draw, batch_size, len(tasks), seed)[rank * per_rank:(rank + 1) * per_rank]
@@ -245,13 +243,13 @@ def new_groups(number):
         found, *spent = answers_to([tasks[j] for j in mine for _ in range(num_samples)], noise, temperature)
         groups += [found[i:i + num_samples] for i in range(0, len(found), num_samples)]
         seconds += spent
-        n_informative, n_groups = machine.all_sum(sum(map(informative, groups)), len(groups))
+        n_informative, n_groups = machine.all_sum(sum(map(differ, groups)), len(groups))
         if n_informative >= batch_size:
             break
     figures = figures_of(sum(groups, []))
     figures |= {'informative': n_informative / n_groups, 'sample_s': seconds[0], 'score_s': seconds[1]}
     if rounds > 1:              # where there are none, one that teaches nothing: each process takes part
-        groups = [group for group in groups if informative(group)] or groups[:1]
+        groups = [*filter(differ, groups)] or groups[:1]
     return groups, figures
 
 
@@ -292,7 +290,8 @@ def evaluate():
     mine = exam[rank::world]
     found = answers_to(mine, np.zeros((len(mine), max_new_tokens + 1)), 0.0)[0]
     shown = [f'{tokenizer.decode(a.prompt + a.ids)}\n[reward {a.reward:g}]' for a in found[:3]]
-    return {f'val_{name}': value for name, value in figures_of(found).items()}, '\n\n'.join(shown)
+    figures = {f'val_{name}': value for name, value in figures_of(found).items() if name != 'entropy'}
+    return figures, '\n\n'.join(shown)
 
 
 def save(path, **more):
@@ -344,8 +343,12 @@ while True:
     # 3. answers, written by the policy as it is now
     if step % updates == 0 or step == first_step:
         groups, figures = new_groups(step // updates)
-        rewards = torch.tensor([[answer.reward for answer in group] for group in groups])       # (P, G)
-        weights = advantages(rewards, scale).to(device)                                         # (P, G)
+        n_all = machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0]      # tokens
+        rewards = torch.tensor([[a.reward for a in group] for group in groups])             # (P, G)
+        pairs = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
+        # without an advantage there is no gradient; answers of about the same length share a forward pass
+        pairs = [(a, weight) for a, weight in pairs if weight or reference] or pairs[:1]
+        pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
         if silent % 10 == 9:
             log.note(step, 'silent', 'for 10 batches all answers to a prompt had the same reward: nothing is '
@@ -356,25 +359,23 @@ while True:
     began = time.time()
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     optim.set_lr(optimizers, lr)
-    parts = [slice(i, i + micro_batch_size) for i in range(0, len(groups), micro_batch_size)]
-    n_all = machine.all_sum(sum(len(answer.ids) for answer in sum(groups, [])))[0]
-    loss_sum = 0.0
-    totals = torch.zeros(3, device=device)                          # of entropy, KL and clipped tokens
-    for i, part in enumerate(parts):
-        arrays = rollouts.collate(sum(groups[part], []), tokenizer.special.get('<|pad|>', 0), IGNORE)
-        x, y, old = machine.to_device(arrays, device)                                           # (N, T) each
-        with machine.sync_if(net, i == len(parts) - 1), oom_advice:
+    loss_sum = kl_sum = n_clipped = 0.0
+    for i in range(0, len(pairs), micro_batch_size * num_samples):
+        part, weights = zip(*pairs[i:i + micro_batch_size * num_samples])
+        arrays = rollouts.collate(part, tokenizer.special.get('<|pad|>', 0), IGNORE)
+        x, y, old = machine.to_device(arrays, device)                                   # (N, T) each
+        with machine.sync_if(net, i + len(part) == len(pairs)), oom_advice:
             with autocast:
-                log_probs, entropy = net(x, y)                                                  # (N, T) each
+                log_probs = net(x, y)                                                   # (N, T)
             with autocast, torch.no_grad():
-                ref_log_probs = reference(x, y)[0] if reference else None
-            losses, ratios, kl = policy_loss(log_probs, old, weights[part].flatten(), y != IGNORE, clip_low,
-                                             clip_high, ref_log_probs, kl_coef)
+                ref_log_probs = reference(x, y) if reference else None
+            losses, ratios, kl = policy_loss(log_probs, old, torch.tensor(weights, device=device),
+                                             y != IGNORE, clip_low, clip_high, ref_log_probs, kl_coef)
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(losses.sum() / n_all * world).backward()
             loss_sum += losses.detach().sum()
-            clipped = (y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))
-            totals += torch.stack([entropy.sum(), kl.sum(), clipped.sum()])
+            kl_sum += kl.sum()
+            n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
     if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
         continue
 
@@ -399,22 +400,22 @@ while True:
     # --- end clip and step ---
     step += 1
     timer.step(int(n_all))
-    entropy, kl, clipped = (total / n_all for total in machine.all_sum(*totals.tolist()))
+    kl_sum, n_clipped = machine.all_sum(float(kl_sum), float(n_clipped))
 
     # 5. log
     if logging:
         dt = timer.per_step()
-        log.say(f'step {step:>6}/{max_steps} | reward: {figures["reward"]:.3f} | informative: '
-                f'{figures["informative"]:.2f} | entropy: {entropy:.3f} | length: {figures["length"]:.1f} | '
-                f'lr: {lr:.2e} | gnorm: {norm:.2f} | {dt:.1f} s | eta '
-                f'{journal.clock(dt * (max_steps - step))}')
-        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(), entropy=entropy,
-                    kl=kl if reference else None, clip_fraction=clipped, **figures,
+        seen = [f'{name}: {figures[name]:.3g}' for name in ('reward', 'informative', 'entropy', 'length')]
+        log.say(f'step {step:>6}/{max_steps} | {" | ".join(seen)} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
+                f'{dt:.1f} s | eta {journal.clock(dt * (max_steps - step))}')
+        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(),
+                    kl=kl_sum / n_all if reference else None, clip_fraction=n_clipped / n_all, **figures,
                     train_s=time.time() - began, update_ratio=optim.change(before, probe),
                     skipped=watch.skipped, memory_mb=journal.memory_mb(device), restarts=log.restarts,
                     comm_share=machine.comm_share(net, dt), **timer.shares(world))
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------
-log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'])
+log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'],
+        'highest val_reward')
 machine.leave(trouble)

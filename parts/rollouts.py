@@ -76,8 +76,8 @@ def pick(logits, noise, temperature):
 
 
 class Policy(torch.nn.Module):
-    """Inputs and targets (N, T) -> log p of each target, float32 (N, T), and the entropy of p there, in nats,
-    without a gradient; both are 0 where the target is `ignore`. p is that of pick()."""
+    """Inputs and targets (N, T) -> log p of each target, float32 (N, T); 0 where the target is `ignore`. p is
+    that of pick()."""
 
     def __init__(self, model, temperature, ignore):
         super().__init__()
@@ -88,10 +88,8 @@ class Policy(torch.nn.Module):
         hidden = self.model.backbone(x)[mask]           # (n, C): a prompt needs no logits
         logits = self.model.head(hidden)[:, :self.model.config.vocab_size].float()              # (n, V)
         log_p = (logits / self.temperature).log_softmax(-1)
-        entropy = -(log_p.detach().exp() * log_p.detach()).sum(-1)                              # (n,)
         found = log_p.gather(1, y[mask][:, None])[:, 0]                                         # (n,)
-        empty = torch.zeros(x.shape, device=x.device)
-        return empty.masked_scatter(mask, found), empty.masked_scatter(mask, entropy)
+        return torch.zeros(x.shape, device=x.device).masked_scatter(mask, found)
 
 
 @torch.no_grad()

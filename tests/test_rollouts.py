@@ -52,7 +52,7 @@ def test_a_row_of_a_refilled_batch_is_the_row_alone(model, prompts, slots, tempe
 
 def test_the_model_is_left_as_it_was_even_if_nobody_takes_all_answers(model, prompts):
     model.train()
-    next(rollouts(model, prompts, noise_of(5, 2, range(40), L), STOP, 8)).ids
+    assert next(rollouts(model, prompts, noise_of(5, 2, range(40), L), STOP, 8)).ids
     assert model.training
 
 
@@ -60,13 +60,9 @@ def test_fresh_answers_have_the_ratio_1(model, prompts):
     """What sampling and what training say of a token differs by rounding only."""
     answers = list(rollouts(model, prompts, noise_of(1, 0, range(40), L), STOP, 16, 0.7))
     x, y, old = map(torch.from_numpy, collate(answers, 0, IGNORE))
-    log_probs, entropy = Policy(model, 0.7, IGNORE)(x, y)
+    log_probs = Policy(model, 0.7, IGNORE)(x, y)
     assert (log_probs - old).abs().max() < 1e-4 and (y != IGNORE).sum() == sum(len(a.ids) for a in answers)
-    hidden = y == IGNORE
-    assert (log_probs[hidden] == 0).all() and (entropy[hidden] == 0).all() and (entropy >= 0).all()
-    p = (model(x)[0] / 0.7).softmax(-1)
-    want = torch.distributions.Categorical(probs=p).entropy()
-    assert torch.allclose(entropy[~hidden], want[~hidden], atol=1e-4)
+    assert (log_probs[y == IGNORE] == 0).all()
 
 
 def test_tokens_come_as_often_as_the_model_says():
