@@ -18,10 +18,10 @@ With updates > 1 the policy has moved on since it wrote. Each token then counts 
 clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the model's own new
 mistakes are the data, and the reward must judge whatever it writes.
 
-You should see reward and val_reward rise, entropy fall slowly, clip_fraction near 0, and `informative`, the
-share of prompts whose answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse:
-entropy and informative fall to 0; lower the rate. A hacked reward: it rises while samples.txt gets worse or
-length runs away; mend it, or raise kl_coef. Nothing learned: rewards scatter, as with --reward=random.
+You should see reward and val_reward rise, entropy fall slowly, and `informative`, the share of prompts whose
+answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse: entropy, informative
+fall to 0; lower the rate. A hacked reward: it rises, but samples.txt gets worse or length runs away; mend it,
+or raise kl_coef. Nothing learned: rewards scatter, as with --reward=random.
 """
 import functools, hashlib, math, os, sys, time
 import numpy as np
@@ -53,7 +53,7 @@ rounds = 1                      # >= 1: more = draw new prompts, up to so often,
 # optimisation
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
-micro_batch_size = 0            # >= 0: of these, in a forward pass of a device; 0 = all; lower saves memory
+micro_batch_size = 0            # >= 0: of these in a forward pass, on a device; 0 = all
 updates = 1                     # >= 1: updates with the same answers
 scale = False                   # divide advantages by the deviation of their group: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio counts down to 1 - clip_low
@@ -101,9 +101,8 @@ machine.join(device)
 def advantages(rewards, scale=False):
     """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the mean of the
     group. If all rewards of a group are equal, exactly 0. advantages([[1, 0, 0, 1]]) is [[.5, -.5, -.5, .5]].
-
-    scale divides by the group's standard deviation, as GRPO does. It is 0.33 if one of 8 answers is right, 0.5
-    if four are, so easy and hard prompts count more than others (Dr. GRPO, arXiv:2503.20783)."""
+    scale divides by the group's standard deviation, as GRPO does. It is 0.33 if 1 of 8 answers is right, 0.5
+    if 4 are, so easy and hard prompts count more than others (Dr. GRPO, arXiv:2503.20783)."""
     rewards = rewards.double()
     centred = rewards - rewards.mean(1, keepdim=True)
     if scale:
@@ -116,12 +115,12 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
                 kl_coef=0.0):
     """Losses, ratios and KL of each token, float32 (N, T), all 0 where the mask is 0.
 
-    log_probs, old_log_probs, ref_log_probs, float32 (N, T): log p of each token now, when it was sampled, and
-    under the model of the start. advantages (N,). mask (N, T): 1 at the tokens of the answers.
+    log_probs, old_log_probs, ref_log_probs, float32 (N, T): log p of each token now, when it was sampled, at
+    the start of the run. advantages (N,). mask (N, T): 1 at the tokens of the answers.
     With ratio = p / p_old, a token's loss is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A): PPO,
     arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476. Where A > 0, a ratio above 1 + clip_high earns
     nothing more: its gradient is 0. Where A < 0, the same holds below 1 - clip_low. kl_coef adds an estimate
-    of KL(p | p_ref) that is never negative and has no bias: p_ref / p - 1 - log(p_ref / p) (k3, Schulman 2020)."""
+    of KL(p | p_ref), never negative and without bias: p_ref / p - 1 - log(p_ref / p) (k3, Schulman 2020)."""
     mask = mask.bool()
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # e^80: finite
     ratios = moved.exp()                                                                # (N, T)
@@ -172,6 +171,9 @@ else:
     tasks = [task for i, task in enumerate(tasks) if i % 10]
 if reward == 'random':      # a coin is tossed for each answer; the exam is judged
     tasks = [{'messages': task['messages']} for task in tasks]
+if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
+    raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
+                     'parts/sandbox.py, then give --allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
 n_tasks = len(tasks)
 tasks, exam = encoded(tasks, longest), encoded(exam, longest)[:eval_prompts]
@@ -183,9 +185,6 @@ if plan:
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
     planner.show(plan, config | {'data_dir': '', 'block_size': length}, vars(model.config), 'rl')
     sys.exit()
-if any('tests' in task for task in tasks + exam) and not allow_code_execution:
-    raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
-                     'parts/sandbox.py, then give --allow_code_execution=True')
 digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdigest()
 
 
@@ -346,14 +345,14 @@ while True:
         n_all = machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0]      # tokens
         rewards = torch.tensor([[a.reward for a in group] for group in groups])             # (P, G)
         pairs = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
-        # without an advantage there is no gradient; answers of about the same length share a forward pass
+        # without an advantage there is no gradient; answers of about one length share a forward pass
         pairs = [(a, weight) for a, weight in pairs if weight or reference] or pairs[:1]
         pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
         if silent % 10 == 9:
-            log.note(step, 'silent', 'for 10 batches all answers to a prompt had the same reward: nothing is '
-                     f'learned. The mean is {figures["reward"]:.3g}: near 0 the prompts are too hard (do more '
-                     'SFT), near 1 too easy; a larger num_samples helps')
+            log.note(step, 'silent', 'for 10 batches all answers to a prompt earned the same: nothing is '
+                     f'learned. The mean is {figures["reward"]:.3g}: near 0 the prompts are too hard (do '
+                     'more SFT), near 1 too easy; a larger num_samples helps')
 
     # 4. the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
     began = time.time()
@@ -417,5 +416,5 @@ while True:
 
 # --- summary ------------------------------------------------------------------------------------------------
 log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'],
-        'highest val_reward')
+        what='highest val_reward')
 machine.leave(trouble)

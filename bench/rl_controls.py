@@ -94,7 +94,8 @@ def trained_tokens(run):
         rows = [json.loads(line) for line in f]
     with open(f'{run}/config.json', encoding='utf-8') as f:
         config = json.load(f)
-    return sum(row['length'] for row in rows if 'length' in row) * config['batch_size'] * config['num_samples']
+    answers = config['batch_size'] * config['num_samples']
+    return sum(row['length'] for row in rows if 'length' in row) * answers
 
 
 def demonstrations(folder, seed):
@@ -115,13 +116,15 @@ def demonstrations(folder, seed):
 def sft(out, init, data, seed, tokens):
     """SFT that trains on about so many tokens; an answer of parts/problems.py has about 24."""
     call('sft.py', '--optimizer=adamw', '--learning_rate=1e-4', '--overwrite=True', f'--seed={seed}',
-         f'--init_from={init}', f'--data_dir={data}', f'--out_dir={out}', f'--max_steps={int(tokens / 32 / 24)}')
+         f'--init_from={init}', f'--data_dir={data}', f'--out_dir={out}',
+         f'--max_steps={int(tokens / 32 / 24)}')
 
 
 def mine(folder, ckpt, seed):
     """Eight answers of ckpt to each prompt; those that pass become demonstrations."""
-    call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={os.path.dirname(folder)}/prompts.jsonl', '--num_samples=8',
-         f'--seed={seed}', '--temperature=1.0', f'--out={folder}/eval.json')
+    prompts = f'{os.path.dirname(folder)}/prompts.jsonl'
+    call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={prompts}', '--num_samples=8', f'--seed={seed}',
+         '--temperature=1.0', f'--out={folder}/eval.json')
     call('prepare.py', '--kind=sft', f'--source={folder}/samples.jsonl', '--dedup=exact',
          f'--out_dir={folder}/sft')
 
@@ -139,9 +142,9 @@ def train(name, folder, seed, steps):
              f'--out_dir={out}', '--epochs=3', f'--seed={seed}', '--overwrite=True')
     elif name in ('rl', 'weak', 'random'):
         reward = {'rl': 'prompts.jsonl', 'weak': 'weak.jsonl', 'random': 'coin.py'}[name]
-        call('rl.py', f'--init_from={start}', f'--reward={folder}/{reward}', f'--held_out={folder}/exam.jsonl',
-             f'--out_dir={out}', f'--max_steps={steps}', f'--seed={seed}', '--allow_code_execution=True',
-             '--overwrite=True')
+        call('rl.py', f'--init_from={start}', f'--reward={folder}/{reward}',
+             f'--held_out={folder}/exam.jsonl', f'--out_dir={out}', f'--max_steps={steps}',
+             f'--seed={seed}', '--allow_code_execution=True', '--overwrite=True')
     elif name == 'more':
         sft(out, start, f'{folder}/demos', seed, tokens)
     else:
@@ -174,7 +177,7 @@ if __name__ == '__main__':
             train(name, f'{out}/{seed}', seed, int(flags.get('steps', 80)))
             found[name].append(test(f'{out}/{seed}/{name}', out))
 
-    print(f'\n{len(seeds)} seeds, pass@1 of one greedy answer; in brackets minus sft, with its 95 % interval\n')
+    print(f'\n{len(seeds)} seeds, pass@1 of one greedy answer; in brackets minus sft, its 95 % interval\n')
     print('| | ' + ' | '.join(f'{kind}, {len(found["sft"][0][kind])}' for kind in KINDS) + ' |')
     print('|---' * (len(KINDS) + 1) + '|')
     for name in arms:

@@ -89,9 +89,8 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
 
 def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
     """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of each. Ours
-    is float32 under autocast; (12, 2, 2) is bfloat16 with a float32 master copy: 16 in all, too. Stage 0 is
-    DDP. ZeRO (arXiv:1910.02054, figure 1) shares out the optimizer's state from stage 1, gradients from 2,
-    and weights in 3, as FSDP does."""
+    is float32 under autocast; (12, 2, 2) is bfloat16 with a float32 master copy. Stage 0 is DDP. ZeRO
+    (arXiv:1910.02054) shares out optimizer state from stage 1, gradients from 2, weights in 3, as FSDP."""
     shares = [n_devices if stage > i else 1 for i in range(3)]
     return sum(width * n_params / share for width, share in zip(widths, shares))
 
@@ -111,17 +110,15 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
 
 def bytes_sent(n_params, n_devices, stage, accumulation=1):
     """Bytes that each device sends per step, in float32. Around a ring, each passes on (n - 1) / n of what is
-    reduced or gathered. To stage 2 gradients are reduced, then they or new weights gathered. In stage 3
-    weights are gathered for each forward and each backward."""
+    reduced or gathered: gradients, then they or new weights; in stage 3 weights in each pass."""
     passes = 2 * accumulation + 1 if stage == 3 else 2
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
 def model_parallel(shape, n_devices, n_micro, tokens, width=2):
-    """If not the data but the layers are shared out: the bytes that each device sends if each matrix is cut
-    (tensor parallelism, arXiv:1909.08053: 4 all-reduces a layer, of the outputs of attention and MLP, and of
-    their inputs' gradients); the bytes over each boundary of a pipeline of n_devices stages; and the share of
-    the time in which a stage waits (GPipe, 1811.06965: the bubble)."""
+    """If the layers are shared out: the bytes that each device sends if each matrix is cut (tensor
+    parallelism, arXiv:1909.08053: 4 all-reduces a layer); the bytes over each boundary of a pipeline of
+    n_devices stages; the share of the time in which a stage waits (GPipe, 1811.06965: the bubble)."""
     activations = width * tokens * shape['n_embd']              # bytes, between two layers
     all_reduce = 2 * (n_devices - 1) / n_devices * activations
     return 4 * shape['n_layer'] * all_reduce, 2 * activations, (n_devices - 1) / (n_micro + n_devices - 1)
@@ -208,7 +205,7 @@ def show(where, settings, shape, stage):
         print_tokens(n, tokens, here)
     elif stage == 'rl':         # a forward is a third
         passes = settings['rounds'] / settings['updates'] + (1 if settings['kl_coef'] else 0)
-        print(f'\n  {batch:,} prompts x {sides} answers x at most {T:,} tokens a step; sampling and reference: '
+        print(f'\n  {batch:,} prompts x {sides} answers x at most {T:,} tokens a step; sampling, reference: '
               f'{total / 3 * passes:.2e} FLOPs at most, but a forward per token waits for memory')
         total *= 1 + passes / 3
     else:

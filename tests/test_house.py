@@ -12,7 +12,7 @@ FILES = [*sorted(ROOT.glob('*.py')), *sorted((ROOT / 'parts').glob('[a-z]*.py'))
 OWN = {p.stem for p in FILES if p.parent == ROOT} | {'parts'}
 TREES = {p.relative_to(ROOT).as_posix()[:-3]: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
 # who may import whom; a part, the configurator and nothing else imports nothing of ours
-IMPORTS = {'prepare': {'configurator', 'tokenizer', 'parts'}, 'plot': {'configurator'},
+IMPORTS = {'prepare': {'configurator', 'tokenizer', 'parts'}, 'plot': {'configurator', 'parts'},
            **dict.fromkeys(('train', 'sft', 'dpo', 'rl', 'sample', 'eval'),
                            {'configurator', 'model', 'tokenizer', 'parts'}),
            'model': {'parts'}, 'tokenizer': {'parts'}}
@@ -34,6 +34,7 @@ JOBS = {    # a small real job for a leaf that stands alone
                  "encode_batch=lambda ts: [[*t.encode()] for t in ts], vocab_size=256, kind='bpe', "
                  "bytes_per_token=None, all_bytes=[bytes([b]) for b in range(256)]), "
                  "[{'text': 'import x'}], repr)",
+    'parts/verdict': "assert verdict.verdict([], {})[0] == 'unknown'",
     'parts/planner': "assert planner.peak_flops('NVIDIA H100 80GB HBM3') == 989e12",
     'parts/objectives': "assert objectives.span_lengths(64)[0] < 64",
     'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
@@ -217,4 +218,5 @@ def test_configs_assign_only_settings_of_the_script_they_are_for():
     for path in ROOT.glob('config/*.py'):
         tree = ast.parse(path.read_text(encoding='utf-8'))
         names = {ast.unparse(t) for n in tree.body if isinstance(n, ast.Assign) for t in n.targets}
-        assert any(names <= settings(s) for s in ('train', 'sft', 'dpo', 'rl', 'prepare') if s in OWN), path.name
+        scripts = 'train', 'sft', 'dpo', 'rl', 'prepare'
+        assert any(names <= settings(s) for s in scripts if s in OWN), path.name

@@ -1,4 +1,4 @@
-"""Real runs of rl.py: what is learned, two processes as one, resuming bit for bit; and its user's mistakes."""
+"""Real runs of rl.py: what is learned, two processes as one, resuming bit for bit; its user's mistakes."""
 import json
 import os
 import signal
@@ -18,9 +18,9 @@ def prompts():
 def reward(prompt, completion):
     return sum(c < '@' for c in completion) / 8
 """
-FLAGS = ['--device=cpu', '--dtype=float32', '--batch_size=4', '--num_samples=6', '--max_new_tokens=8', '--slots=7',
-         '--max_steps=12', '--warmup_steps=0', '--learning_rate=1e-2', '--min_lr=1e-2', '--eval_interval=6',
-         '--save_interval=4', '--eval_prompts=4']
+FLAGS = ['--device=cpu', '--dtype=float32', '--batch_size=4', '--num_samples=6', '--max_new_tokens=8',
+         '--slots=7', '--max_steps=12', '--warmup_steps=0', '--learning_rate=1e-2', '--min_lr=1e-2',
+         '--eval_interval=6', '--save_interval=4', '--eval_prompts=4']
 
 
 @pytest.fixture(scope='module')
@@ -42,25 +42,26 @@ def series(out, key):
     return [m[key] for m in metrics(out) if key in m]
 
 
-@pytest.mark.parametrize('more', [[], ['--scale=True', '--updates=2'], ['--optimizer=muon', '--learning_rate=1e-2']])
+@pytest.mark.parametrize('more', [[], ['--scale=True', '--updates=2', '--optimizer=muon']])
 def test_the_reward_rises(home, tmp_path, more):
     out = tmp_path / 'run'
-    said = ok(rl(home, '--max_steps=24', *more, out=out))
+    said = ok(rl(home, '--max_steps=24', '--eval_interval=12', *more, out=out))
     paid = series(out, 'reward')
     assert len(paid) == 24 and sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.15, paid
-    assert series(out, 'val_reward')[-1] > 0.9 and len(series(out, 'val_reward')) == 5
+    assert series(out, 'val_reward')[-1] > 0.9 and len(series(out, 'val_reward')) == 3
     last = [m for m in metrics(out) if 'reward' in m][-1]
     assert last['kl'] is None and 0 < last['entropy'] < 6 and 0 <= last['clip_fraction'] <= 1
     assert series(out, 'clip_fraction')[0] == 0             # the first ratio of fresh answers is 1
     assert last['length'] <= 8 and 0 <= last['truncated'] <= 1 and 0 < last['informative'] <= 1
-    assert 'next: python sample.py' in said and '[reward ' in (out / 'samples.txt').read_text(encoding='utf-8')
+    assert 'next: python sample.py' in said and 'highest val_reward ' in said
+    assert '[reward ' in (out / 'samples.txt').read_text(encoding='utf-8')
     assert state(out)['config']['stage'] == 'rl'
 
 
 def test_the_kl_holds_the_model_near_its_start(home, tmp_path):
     kl = {}
     for coef in (1e-6, 3.0):
-        ok(rl(home, f'--kl_coef={coef}', out=tmp_path / str(coef)))
+        ok(rl(home, '--max_steps=6', f'--kl_coef={coef}', out=tmp_path / str(coef)))
         kl[coef] = series(tmp_path / str(coef), 'kl')
         assert abs(kl[coef][0]) < 1e-6
     assert kl[1e-6][-1] > 3 * kl[3.0][-1] > 0
@@ -103,7 +104,8 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
     lines += [{'prompt': 'add', 'tests': 'assert add(1, 2) == 3'}]
     (home / 'mixed.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
     mistake(rl(home, reward='mixed.jsonl', out=tmp_path / 'run'), '--allow_code_execution=True')
-    said = ok(rl(home, '--max_steps=1', '--allow_code_execution=True', reward='mixed.jsonl', out=tmp_path / 'run'))
+    said = ok(rl(home, '--max_steps=1', '--allow_code_execution=True', reward='mixed.jsonl',
+                 out=tmp_path / 'run'))
     assert '18 prompts, 3 held out' in said
 
 
@@ -112,7 +114,8 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
     ('return float("nan")', ['returned nan']), ('return None', ['TypeError']),
     ('while True: pass', ['no reward after 0.2 s'])])
 def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_said(home, tmp_path, body, words):
-    (home / 'bad.py').write_text(REWARD + f'\n\ndef reward(prompt, completion):\n    {body}\n', encoding='utf-8')
+    text = f'{REWARD}\n\ndef reward(prompt, completion):\n    {body}\n'
+    (home / 'bad.py').write_text(text, encoding='utf-8')
     mistake(rl(home, '--timeout=0.2', reward='bad.py', out=tmp_path / 'run'), "reward('", *words)
     if 'while' not in body:
         said = ok(rl(home, '--max_steps=1', '--bad_reward=zero', reward='bad.py', out=tmp_path / 'run'))
@@ -120,8 +123,9 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_said(home, tmp_path, b
 
 
 @pytest.mark.parametrize('line, words', [
-    ('{"prompt": "a"}', ['line 1', 'neither tests nor an answer']), ('{"prompt": "a", "answer": "b"}', ['line 1']),
-    ('{"prompt": "a", "tests": " "}', ['line 1']), ('{"answer": "3"}', ['line 1', 'prompt']), ('', ['0 prompts'])])
+    ('{"prompt": "a"}', ['line 1', 'neither tests nor an answer']),
+    ('{"prompt": "a", "answer": "b"}', ['line 1']), ('{"prompt": "a", "tests": " "}', ['line 1']),
+    ('{"answer": "3"}', ['line 1', 'prompt']), ('', ['0 prompts'])])
 def test_a_file_that_pays_for_nothing_is_refused(home, tmp_path, line, words):
     (home / 'bad.jsonl').write_text(line, encoding='utf-8')
     mistake(rl(home, reward='bad.jsonl', out=tmp_path / 'run'), *words)
@@ -130,7 +134,8 @@ def test_a_file_that_pays_for_nothing_is_refused(home, tmp_path, line, words):
 
 def test_other_mistakes_are_one_line(home, tmp_path):
     (home / 'half.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
-    for more, words in ((['--reward=problems'], ['--allow_code_execution=True']), (['--num_samples=1'], ['>= 2']),
-                        (['--updates=5'], ['multiples of updates=5']), (['--reward=none.jsonl'], ['does not exist']),
-                        (['--max_new_tokens=90'], ['0 prompts']), ([f'--reward={home}/half.py'], ['reward(prompt'])):
-        mistake(rl(home, *more, out=tmp_path / 'run'), *words)
+    for more, words in ((['--reward=problems', '--n_problems=20'], '--allow_code_execution=True'),
+                        (['--num_samples=1'], '>= 2'), (['--updates=5'], 'multiples of updates=5'),
+                        (['--reward=none.jsonl'], 'does not exist'), (['--max_new_tokens=90'], '0 prompts'),
+                        ([f'--reward={home}/half.py'], 'reward(prompt')):
+        mistake(rl(home, *more, out=tmp_path / 'run'), words)

@@ -6,7 +6,7 @@ import torch
 from model import GPT, GPTConfig, IGNORE
 from parts.rollouts import Answer, Policy, collate, draw, noise_of, pick, rollouts
 
-L, STOP = 30, {0, 3}
+L, STOP = 20, {0, 3}
 
 
 @pytest.fixture(scope='module')
@@ -21,7 +21,7 @@ def model():
 @pytest.fixture(scope='module')
 def prompts():
     dice = np.random.default_rng(0)
-    return [dice.integers(1, 97, dice.integers(1, 34)).tolist() for _ in range(40)]
+    return [dice.integers(1, 97, dice.integers(1, 44)).tolist() for _ in range(40)]
 
 
 @torch.no_grad()
@@ -37,13 +37,13 @@ def alone(model, ids, noise, temperature):
     return said, log_probs
 
 
-@pytest.mark.parametrize('slots, temperature', [(1, 1.0), (7, 1.0), (40, 1.0), (16, 0.6), (9, 0.0)])
+@pytest.mark.parametrize('slots, temperature', [(1, 1.0), (7, 1.0), (40, 0.6), (9, 0.0)])
 def test_a_row_of_a_refilled_batch_is_the_row_alone(model, prompts, slots, temperature):
     """1e-4: of float32 sums in another order, at log p down to -15."""
-    noise = noise_of(5, 2, range(40), L)
-    answers = list(rollouts(model, prompts, noise, STOP, slots, temperature))
-    assert sorted(a.row for a in answers) == list(range(40))
-    assert len({len(a.ids) for a in answers}) > 5           # or nothing is refilled
+    noise = noise_of(5, 2, range(24), L)
+    answers = list(rollouts(model, prompts[:24], noise, STOP, slots, temperature))
+    assert sorted(a.row for a in answers) == list(range(24))
+    assert len({len(a.ids) for a in answers}) > 4           # or nothing is refilled
     for a in answers:
         said, log_probs = alone(model, prompts[a.row], noise[a.row], temperature)
         assert a.ids == said and a.ended == (said[-1] in STOP) and a.prompt == prompts[a.row]
@@ -77,7 +77,8 @@ def test_noise_belongs_to_its_row_and_draws_visit_every_prompt_once():
     assert (noise_of(1, 2, [5, 3], 4)[0] == noise_of(1, 2, [5], 4)[0]).all()
     assert len(np.unique([noise_of(*key, [0], 1) for key in ((1, 2), (2, 1), (1, 3))])) == 3
     for first in (0, 10):       # two epochs of 10 draws of 3 out of 30
-        assert sorted(np.concatenate([draw(i, 3, 30, 7) for i in range(first, first + 10)])) == list(range(30))
+        drawn = np.concatenate([draw(i, 3, 30, 7) for i in range(first, first + 10)])
+        assert sorted(drawn) == list(range(30))
     assert draw(0, 30, 30, 7).tolist() != draw(1, 30, 30, 7).tolist() and sorted(draw(4, 7, 3, 0))[0] == 0
 
 
@@ -89,7 +90,7 @@ def test_golden_inputs_and_targets():
     assert old.tolist() == [[0, 0, -0.5], [-1, -2, 0]]
 
 
-@pytest.mark.parametrize('bad', [[], [1] * 40])
+@pytest.mark.parametrize('bad', [[], [1] * 45])
 def test_a_prompt_that_cannot_be_continued_is_refused(model, bad):
-    with pytest.raises(ValueError, match='1 to 34 tokens'):
+    with pytest.raises(ValueError, match='1 to 44 tokens'):
         list(rollouts(model, [[1, 2], bad], noise_of(0, 0, range(2), L), STOP, 2))
