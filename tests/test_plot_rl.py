@@ -26,7 +26,7 @@ POLICIES = {'healthy': ('healthy', {}, 'reward 0.70'),
             'a collapse': ('unhealthy', {'entropy': lambda step: 0.3 * 0.95 ** step,
                                          'informative': lambda step: 0.5 * 0.95 ** step}, 'collapse'),
             'silent': ('unhealthy', {'informative': lambda _: 0}, 'all answers to a prompt earn the same'),
-            'nothing': ('unhealthy', {'val_reward': lambda step: 0.5 - step / 1e4}, 'has not risen above 0.50')}
+            'flat': ('unhealthy', {'val_reward': lambda step: 0.5 - step / 1e4}, 'has not risen above 0.50')}
 
 
 @pytest.mark.parametrize('name', POLICIES)

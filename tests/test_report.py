@@ -43,7 +43,8 @@ def test_the_report_has_a_row_a_stage_and_three_answers_side_by_side(home):
     for name in ('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl'):
         assert f'{name} 0 a' in text and f'{name} 0 b' not in text      # the first answer of each
     found = json.loads((home / 'out/quickstart/report.json').read_text(encoding='utf-8'))
-    assert [row['name'] for row in found['stages']] == ['base', 'sft', 'dpo', 'rl'] and found['minutes'] == 9.5
+    assert [row['name'] for row in found['stages']] == ['base', 'sft', 'dpo', 'rl']
+    assert found['minutes'] == 9.5
 
 
 def test_run_sh_is_at_most_60_lines_of_commands_that_exist():

@@ -1,11 +1,12 @@
 """Real runs of rl.py: what is learned, two processes as one, resuming bit for bit; its user's mistakes."""
 import json
 import os
+import re
 import signal
 
 import pytest
 import torch
-from conftest import metrics, mistake, ok, run
+from conftest import ROOT, metrics, mistake, ok, run
 from test_dpo_mistakes import make_sft
 from test_dpo_runs import KILL, TWO
 from test_resume import assert_is_the_straight_run, state
@@ -139,3 +140,22 @@ def test_other_mistakes_are_one_line(home, tmp_path):
                         (['--reward=none.jsonl'], 'does not exist'), (['--max_new_tokens=90'], '0 prompts'),
                         ([f'--reward={home}/half.py'], 'reward(prompt')):
         mistake(rl(home, *more, out=tmp_path / 'run'), words)
+
+
+def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
+    page = (ROOT / 'docs/chat.md').read_text(encoding='utf-8')
+    code, = re.findall(r'```python\n(.*?)```', page, re.S)
+    (home / 'docs.py').write_text(code, encoding='utf-8')
+    ok(rl(home, '--max_steps=1', reward='docs.py', out=tmp_path / 'run'))
+    assert all(0 <= value <= 1 for value in series(tmp_path / 'run', 'reward'))
+    scope = {}
+    exec(code, scope)
+    assert scope['reward']('Write 4 words about the sea.', 'it is very blue') == 1
+
+
+def test_a_sandbox_that_cannot_start_is_one_sentence(home, tmp_path):
+    line = '{"prompt": "add", "tests": "assert add(1, 2) == 3"}\n'
+    (home / 'tests.jsonl').write_text(line * 20, encoding='utf-8')
+    broken = 'from parts import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
+    mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run', before=broken),
+            'the machine, not the model', 'nowhere')
