@@ -156,6 +156,6 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 def test_a_sandbox_that_cannot_start_is_one_sentence(home, tmp_path):
     line = '{"prompt": "add", "tests": "assert add(1, 2) == 3"}\n'
     (home / 'tests.jsonl').write_text(line * 20, encoding='utf-8')
-    broken = 'from parts import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
-    mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run', before=broken),
+    bad = 'from parts import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
+    mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run', before=bad),
             'the machine, not the model', 'nowhere')
