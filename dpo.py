@@ -79,7 +79,7 @@ if beta is None:
 if label_smoothing and loss_type != 'dpo':
     raise ValueError(f'label_smoothing={label_smoothing} is for loss_type=dpo, not {loss_type}')
 
-# --- setup: same text in train.py, sft.py, dpo.py ---
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
 main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
@@ -291,7 +291,7 @@ net = torch.compile(policy, dynamic=True) if compile else policy
 net = machine.wrap(net, 'ddp', device)
 
 
-# --- schedule: same text in train.py, sft.py, dpo.py ---
+# --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
@@ -458,7 +458,7 @@ while True:
         stopping = True
         continue
 
-    # --- clip and step: same text in train.py, sft.py, dpo.py ---
+    # --- clip and step: same text in train.py, sft.py, dpo.py, rl.py ---
     for o in optimizers:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))

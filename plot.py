@@ -9,9 +9,10 @@ writes the picture: a colour per run, events as hairlines. A panel of what no ru
 import json, math, os, pathlib, textwrap, time, warnings
 import numpy as np
 from configurator import configure, show
+from parts import verdict
 
 # --- settings ------------------------------------------------------------------------------------------
-runs = 'out/quickstart'     # folders that train.py wrote, comma-separated; the first gives the phases
+runs = 'out/quickstart'     # folders that trainers wrote, comma-separated; the first gives the phases
 out = 'dashboard.png'       # or .svg, .pdf
 config = configure(globals())
 
@@ -20,89 +21,6 @@ if not out.endswith(('.png', '.svg', '.pdf')):
 if runs.count(',') > 5:
     raise ValueError(f'runs={runs} has more than 6 folders; draw several pictures, each with its --out')
 show(config)
-
-
-# --- the verdict ---------------------------------------------------------------------------------------
-def column(rows, key):
-    """The figures under key, of the rows that have one."""
-    return np.array([row[key] for row in rows if row.get(key) is not None], dtype=float)
-
-
-def middle(values, at_least=1, percent=50):
-    """The median, nan of fewer than at_least finite values: no comparison with nan is true."""
-    values = np.array(values)[np.isfinite(values)]
-    return np.percentile(values, percent) if len(values) >= at_least else math.nan
-
-
-def verdict(metrics, config):
-    """(systems, model, sentence): twice 'healthy', 'unhealthy' or 'unknown'; then why, and what to do."""
-    train, evals = ([m for m in metrics if m.get(key) is not None] for key in ('loss', 'val_loss'))
-    if not train:
-        return 'unknown', 'unknown', 'too early to tell: no step is logged. To do: look again soon.'
-    step, half = train[-1]['step'], len(train) // 2
-    max_steps, warmup = config.get('max_steps') or step, config.get('warmup_steps') or 0
-    early = step <= warmup + 0.1 * max_steps
-
-    # systems: the last quarter against what came before; the first step compiles, so it does not count
-    speed, dt, last = column(train[1:], 'tok_s'), column(train[half + 1:], 'dt'), max(3, len(train) // 4)
-    was, now = middle(speed[:-last], 8), middle(speed[-last:])
-    slow = middle(dt, 8, percent=90) / middle(dt)
-    waiting = column(train[half:], 'data_s').sum() / max(1e-9, column(train[half:], 'dt').sum())
-    skips = np.diff(column(train, 'skipped'), prepend=0)[half:]         # in each log interval
-    in_a_row = (skips >= 3).any() or ((skips[1:] > 0) & (skips[:-1] > 0)).any()
-    evaluating = middle(column(metrics, 'eval_share')[-1:])
-    engine = [      # (is it so?, why, what to do)
-        (now < 0.8 * was, f'throughput fell from {was:,.0f} to {now:,.0f} tok/s', 'stop what else runs'),
-        (slow > 1.5, f'one step in ten takes {slow:.1f} times the usual', 'look at loader and saving'),
-        (waiting > 0.2, f'waiting for data takes {waiting:.0%} of time', 'move the data to a fast disk'),
-        (not early and evaluating > 0.2, f'evaluating takes {evaluating:.0%}', 'raise eval_interval'),
-        (in_a_row, f'{skips.sum():.0f} skips, several in a row', 'lower learning_rate, or grad_clip=1')]
-
-    # model: the validation loss after warm-up where there is enough of it, else the training loss
-    loss, warm = column(train, 'loss'), [m for m in train if m['step'] > warmup]
-    odd, recent = ~np.isfinite(loss), middle(loss[-max(1, len(loss) // 10):])
-    broken = odd[-1] or odd[half:].sum() >= 3 or not np.isfinite(column(evals, 'val_loss')[-1:]).all()
-    rollbacks = sum(m.get('event') == 'rollback' and m['step'] > step / 2 for m in metrics)
-    ln_v = math.log(config.get('vocab_size') or math.inf)               # what an untrained model has
-    after = [m for m in evals if m['step'] > warmup and math.isfinite(m['val_loss'])]
-    val = column(after, 'val_loss')
-    best = min(after, key=lambda m: m['val_loss'], default={'step': 0, 'val_loss': math.nan})
-    rising = len(val) >= 4 and min(val[-2:]) > 1.01 * best['val_loss']
-    rose = f'validation loss rose from {best["val_loss"]:.2f} at step {best["step"]:,}'
-    fell = recent < 0.99 * middle(
-        [m['loss'] for m in train if 0 <= best['step'] - m['step'] < max_steps / 10])
-    name, curve = ('validation', val) if len(val) >= 4 else \
-        ('training', [middle(part, 2) for part in np.array_split(column(warm, 'loss'), 8)])
-    first, second = (min(part) for part in np.array_split(curve, 2))
-    norms, update = column(warm, 'grad_norm'), middle(column(warm, 'update_ratio'), 5)
-    norm_was, norm_now = middle(norms[:len(norms) // 2], 5), middle(norms[-max(3, len(norms) // 4):])
-    repeats = middle(column(evals, 'repetition')[-1:])
-    course = [      # the first two at any time, the others when warm-up is some way behind
-        (broken, 'the loss is not a number', 'lower learning_rate to a third, keep grad_clip=1.0'),
-        (rollbacks >= 2, f'it was rolled back {rollbacks} times', 'lower learning_rate'),
-        (recent > ln_v - 0.5, f'the loss, {recent:.2f}, is still near ln V = {ln_v:.2f}: guessing',
-         'check the data, the learning-rate schedule, the gradient norms and the size of the model'),
-        (rising, rose + (', training loss fell: it is memorising' if fell else ', a slow drift of both'),
-         'use best.pt; more data or dropout=0.1' if fell else 'check data order; lower learning_rate'),
-        (second > 0.99 * first and recent <= ln_v - 0.5 and not rising,
-         f'{name} loss is flat: {first:.2f} in the first half of the way, {second:.2f} in the second',
-         'raise learning_rate if it is low; else more varied data or a larger model'),
-        (norm_now > 3 * norm_was, f'gradient norms grew from {norm_was:.2g} to {norm_now:.2g}',
-         'lower learning_rate, keep grad_clip=1.0'),
-        (update < 1e-5 or update > 3e-2, f'an update is {update:.0e} of the weights, 1e-3 is usual',
-         'raise learning_rate' if update < 1e-5 else 'lower learning_rate'),
-        (repeats >= 0.9, f'samples repeat themselves ({repeats:.0%})', 'look for duplicates in the data')
-    ][:2 if early else None]
-
-    ill, lost = ([(why, do) for wrong, why, do in checks if wrong] for checks in (engine, course))
-    systems = 'unhealthy' if ill else 'healthy'
-    model = 'unhealthy' if lost else 'unknown' if early else 'healthy'
-    figure = f'validation loss {val[-1]:.2f}' if len(val) else f'training loss {loss[-1]:.2f}'
-    reasons, advice = zip(*ill + lost or [(f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}', 'let it run' if
-                          step < max_steps else 'measure it with eval.py and read what it writes')])
-    course = 'too early to tell' if model == 'unknown' else model
-    return systems, model, (f'operationally {systems}, scientifically {course}: {"; ".join(reasons)}. '
-                            f'To do: {"; ".join(advice)}.')
 
 
 # --- read ----------------------------------------------------------------------------------------------
@@ -135,6 +53,10 @@ def read_run(folder):
     return {'name': folder, 'rows': rows, 'events': events, 'config': settings, 'sample': sample}
 
 
+def without_meaning(row, key):
+    return key == 'loss' and 'reward' in row            # of rl.py: about 0, whatever happens
+
+
 COLOURS = '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9'   # by Okabe & Ito
 read = [read_run(folder.strip().rstrip('/')) for folder in runs.split(',')]
 for run, run['colour'] in zip(read, COLOURS):
@@ -144,12 +66,12 @@ for run, run['colour'] in zip(read, COLOURS):
     last, end = run['rows'][-1]['step'] if run['rows'] else 0, run['config'].get('max_steps') or 0
     age = f', {(time.time() - os.path.getmtime(path)) / 60:,.0f} min ago' * (last < end)
     run['title'] = f'{run["name"]} (step {last:,}' + f' of {end:,}' * bool(end) + f'{age})'
-    run['verdict'] = verdict(run['rows'] + run['events'], run['config'])[2]
+    run['verdict'] = verdict.verdict(run['rows'] + run['events'], run['config'])[2]
     print(f'{run["title"]}: {run["verdict"]}')
 drawn = [run for run in read if run['rows']]
 if not drawn:
     raise ValueError(f'{runs}: metrics.jsonl has no complete line yet; run this again in a minute')
-logged = {key for run in drawn for row in run['rows'] for key in row}
+logged = {key for run in drawn for row in run['rows'] for key in row if not without_meaning(row, key)}
 
 # --- panels --------------------------------------------------------------------------------------------
 try:        # here, so that --help and the verdict do without
@@ -177,8 +99,9 @@ def panel(ax, title, keys, scale=1, low='zero', limit=None, said=''):
     wide, ends, foot = 'loss' in keys, [], 0.07 * len(kinds) * ('loss' in keys)
     for run in drawn:
         for i, key in enumerate(keys):
-            rows = [row for row in run['rows'] if math.isfinite(row.get(key, math.nan))]
-            x, y = column(rows, 'step'), scale * column(rows, key)
+            rows = [row for row in run['rows'] if math.isfinite(row.get(key, math.nan))
+                    and not without_meaning(row, key)]
+            x, y = verdict.column(rows, 'step'), scale * verdict.column(rows, key)
             if not rows:
                 continue
             thick = key == 'loss' or not (i or wide)
@@ -252,10 +175,13 @@ told = [run for run in drawn if run['sample']][:3]
 dashboard(0.405, 0.585, 0.15 * bool(told), 'model: are we flying to the right place?', [
     [('loss, nats per token (circles, figures: validation; yellow: warm-up, blue: decay)',
       ['val_loss', 'loss'], 1, 'fit', math.log(size), f'ln {size:,} = {math.log(size):.2f}: guessing')],
+    [('reward (circles: held out)', ['val_reward', 'reward'], 1, 'fit'),
+     ('entropy, KL of a token, nats', ['entropy', 'kl']), ('tokens of an answer', ['length'])],
+    [('informative prompts, %', ['informative'], 100), ('clipped tokens, %', ['clip_fraction'], 100)],
     [('bits per byte', ['val_bpb', *sources], 1, 'fit'), ('gradient norm', ['grad_norm'], 1, 'log'),
      ('learning rate', ['lr'])],
     [('update / weight', ['update_ratio'], 1, 'log', 1e-3, 'usual'),
-     ('samples that parse, repeat, pass tests', ['parse_rate', 'repetition', 'pass_rate'])]])
+     ('samples that parse, repeat, pass tests', ['parse_rate', 'repetition', 'pass_rate', 'val_pass_rate'])]])
 for i, run in enumerate(told):
     ax = fig.add_axes((0.439 + 0.521 * i / len(told), 0.03, 0.51 / len(told), 0.11))
     ax.set(title='latest sample', xticks=[], yticks=[])

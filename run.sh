@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# bash run.sh         the whole chain on this machine: text -> tokenizer -> base model -> SFT -> DPO, each measured
+# bash run.sh         the whole chain on this machine: text -> tokenizer -> base model -> SFT -> DPO, RL, each measured
 # bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
-# Each makes .venv and installs what it needs the first time; after that, nothing uses the network.
+# Each makes .venv the first time; after that, nothing uses the network.
 set -euo pipefail
 cd "$(dirname "$0")"
 export PYTHONUTF8=1 TOKENIZERS_PARALLELISM=false
@@ -28,8 +28,7 @@ if [ "${1:-}" = test ] || [ "${1:-}" = exercise ]; then
     exec .venv/bin/python -m pytest -q -n auto --dist loadscope "${@:2}"
 fi
 
-# The models' answers are executed here, in parts/sandbox.py: no network, no files, seconds. It is a guard
-# against accidents; these models know nothing but the standard library and parts/problems.py.
+# The models' answers are executed here, in parts/sandbox.py: a guard against accidents.
 judged='--allow_code_execution=True --num_samples=8 --k=1,8 --batch_size=64 --max_new_tokens=64 --loss_tokens=40_000'
 held_out="--tasks=loss,problems --n_problems=40 $judged"
 
@@ -37,14 +36,12 @@ held_out="--tasks=loss,problems --n_problems=40 $judged"
 python prepare.py --out_dir=data/quickstart --vocab_size=4096
 python train.py config/quickstart.py --overwrite=True
 python eval.py --ckpt=out/quickstart $held_out
-
 # 2. SFT: demonstrations of small problems
 mkdir -p data/problems
 python parts/problems.py --n=5000 --out=data/problems/train.jsonl
 python parts/problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out
-
 # 3. DPO: its own answers to other problems, judged by running them, become pairs
 python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json --tasks=problems \
     --splits=train --problems_seed=1 --n_problems=250 $judged
@@ -53,7 +50,11 @@ python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.js
 python dpo.py config/quickstart_dpo.py --overwrite=True
 python eval.py --ckpt=out/quickstart_dpo --random_init=False $held_out
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_dpo --out=out/quickstart_dpo/compare.json
+# 4. reinforcement learning, from SFT: it answers other problems, and what passes its tests is rewarded
+python rl.py config/quickstart_rl.py --overwrite=True --allow_code_execution=True
+python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out
+python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rl --out=out/quickstart_rl/compare.json
 
-# 4. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_dpo --chat=True
-python plot.py --runs=out/quickstart,out/quickstart_sft,out/quickstart_dpo --out=out/quickstart/dashboard.png
+# 5. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rl --chat=True
+python plot.py --runs=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl --out=out/quickstart/dashboard.png
 python parts/report.py --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))

@@ -69,7 +69,7 @@ seed = 1337                     # [0, 2**32)
 config = configure(globals())
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
-# --- setup: same text in train.py, sft.py, dpo.py ---
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
 main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
@@ -194,7 +194,7 @@ net = torch.compile(model, dynamic=True) if compile else model
 net = machine.wrap(net, 'ddp', device)
 
 
-# --- schedule: same text in train.py, sft.py, dpo.py ---
+# --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
@@ -315,7 +315,7 @@ while True:
         stopping = True
         continue
 
-    # --- clip and step: same text in train.py, sft.py, dpo.py ---
+    # --- clip and step: same text in train.py, sft.py, dpo.py, rl.py ---
     for o in optimizers:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))

@@ -99,7 +99,7 @@ if plan:
     planner.show(plan, config, config, 'train')         # the second config is the model's shape
     sys.exit()
 
-# --- setup: same text in train.py, sft.py, dpo.py ---
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
 main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
@@ -200,7 +200,7 @@ net, seconds = machine.compiled(model, compile, batch, autocast, oom_advice)
 net = machine.wrap(net, shard, device)  # in DDP, if it is not fsdp
 
 
-# --- schedule: same text in train.py, sft.py, dpo.py ---
+# --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
@@ -341,7 +341,7 @@ while True:
     mixture.count(starts[n_replay:])
     watch.spoil_gradient(step, model)
 
-    # --- clip and step: same text in train.py, sft.py, dpo.py ---
+    # --- clip and step: same text in train.py, sft.py, dpo.py, rl.py ---
     for o in optimizers:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))

@@ -8,7 +8,7 @@ Grading: how good an answer is, by tests, by rules or by a judge.
 
 Copy this file alone: it needs the standard library.
 """
-import collections, difflib, json, math, re, shlex, subprocess
+import collections, difflib, functools, json, math, re, runpy, shlex, signal, subprocess
 
 CODE = 'problems', 'humaneval', 'mbpp'
 RUBRIC = 'the rubric sees form and shared words: no judge of quality'
@@ -195,3 +195,55 @@ def ask_judge(judge, asked):
     grade = re.fullmatch(r'\s*(\[\[)?(\d+(?:\.\d+)?)(?(1)\]\])\s*', reply)
     score = float(grade[2]) if grade else 0.0
     return reply[:200], score if 1 <= score <= 10 else None
+
+
+# --- rewards: a number for an answer ------------------------------------------------------------------------
+def task_of(record):
+    """A line {"prompt", "tests"} or {"prompt", "answer"} -> a task: messages, and tests with their
+    entry_point, or answer. prompt: a text or messages. ValueError if nothing in it can fail."""
+    prompt = record['prompt']
+    task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
+    if str(record.get('tests') or '').strip():
+        return task | {'tests': record['tests'], 'entry_point': record.get('entry_point', '')}
+    if last_number(str(record.get('answer', ''))) is None:
+        raise ValueError('the line has neither tests nor an answer with a number')
+    return task | {'answer': str(record['answer'])}
+
+
+def tasks_of_file(path):
+    """The tasks of a FILE.py, which is executed here. It defines prompts(), a list of texts or messages, and
+    reward(prompt, completion), a number."""
+    module = runpy.run_path(path)
+    missing = {'prompts', 'reward'} - module.keys()
+    if missing:
+        raise ValueError(f'{path} must define prompts() and reward(prompt, completion); it has no {missing}')
+    tasks = []
+    for prompt in module['prompts']():
+        messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
+        tasks.append({'messages': messages, 'reward': functools.partial(module['reward'], prompt)})
+    return tasks
+
+
+def paid(reward, text, timeout, forgive):
+    """reward(text), a finite float. If it raises, returns something else, or takes longer than `timeout`
+    seconds: ValueError, or with forgive a printed line and 0.0."""
+    def too_late(*_):
+        raise TimeoutError(f'no reward after {timeout} s')
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        number = float(reward(text))
+        if math.isfinite(number):
+            return number
+        why = f'returned {number}'
+    except Exception as e:
+        why = f'{type(e).__name__}: {e}'
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    why = f'reward({reward.args[0]!r:.80}, {text!r:.80}): {why}'
+    if not forgive:
+        raise ValueError(f'{why}; it must return a finite number; --bad_reward=zero counts such answers as 0')
+    print(f'counted as 0: {why}')
+    return 0.0

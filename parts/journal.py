@@ -142,10 +142,10 @@ class Journal:
         self.say(' | '.join([f'step {step:>6}/{max_steps}', *columns]))
         self.metrics(step=step, **figures, **more)
 
-    def end(self, step, max_steps, minutes, best_val, command):
-        """The last lines of a run; command: the words to type next."""
+    def end(self, step, max_steps, minutes, best_val, command, what='lowest val_loss'):
+        """The last lines of a run; command: the words to type next. what: best_val is."""
         if step >= max_steps:
-            self.say(f'done in {minutes:.1f} minutes, lowest val_loss {best_val:.4f}; see {self.out_dir}')
+            self.say(f'done in {minutes:.1f} minutes, {what} {best_val:.4f}; see {self.out_dir}')
             self.say(f'next: {shlex.join(["python", *command])}' if command else '')
         elif os.path.exists(self.path('last.pt')):
             self.say(f'stopped at step {step}; {self.path("last.pt")} is saved; resume: the same command '

@@ -157,8 +157,8 @@ def cheapest_to_serve(n, d, served):
 
 
 def show(where, settings, shape, stage):
-    """Print the plan of a run. where: '8xH100' or '2xcpu'. settings: those of train.py, sft.py or dpo.py.
-    shape: GPTConfig's fields or train.py's settings, 0 = the default. stage: 'train', 'sft' or 'dpo'."""
+    """Print the plan of a run. where: '8xH100' or '2xcpu'. settings: those of a trainer. shape: GPTConfig's
+    fields or train.py's settings, 0 = the default. stage: 'train', 'sft', 'dpo' or 'rl'."""
     n_devices, name, peak, memory, price = machine_of(where)
     data_dir, batch, steps = settings['data_dir'], settings['batch_size'], settings['max_steps']
     vocab_size, here = data_at_hand(data_dir, stage)
@@ -170,7 +170,7 @@ def show(where, settings, shape, stage):
     if shape['n_embd'] % (2 * shape['n_head']):
         raise ValueError(f'n_embd={shape["n_embd"]} must be a multiple of 2 n_head, n_head={shape["n_head"]}')
     width = 4 if name == 'cpu' else 2
-    sides = 2 if stage == 'dpo' else 1                      # chosen and rejected
+    sides = {'dpo': 2, 'rl': settings.get('num_samples')}.get(stage, 1)     # chosen and rejected; answers
     at_once = sides * (settings['micro_batch_size'] or math.ceil(batch / n_devices))
     count = count_parameters(shape)
     n = count['total']
@@ -196,12 +196,17 @@ def show(where, settings, shape, stage):
     tokens = sides * batch * T * steps
     if not tokens:
         return
+    total = flops * tokens
     if stage == 'train':
         print_tokens(n, tokens, here)
+    elif stage == 'rl':         # a forward is a third
+        passes = settings['rounds'] / settings['updates'] + (1 if settings['kl_coef'] else 0)
+        print(f'\n  {batch:,} prompts x {sides} answers x at most {T:,} tokens a step; sampling, reference: '
+              f'{total / 3 * passes:.2e} FLOPs at most, but a forward per token waits for memory')
+        total *= 1 + passes / 3
     else:
         times = f'{batch * steps / here:.2f} times all {here:,}' if here else f'no {data_dir}/train.jsonl yet'
         print(f'\n  {batch * steps:,} records ({times}), at most {tokens:,} tokens')
-    total = flops * tokens
     if stage == 'dpo':          # the reference's log-probabilities, once: a forward is a third
         total += total / 3 * min(1, (here or batch * steps) / (batch * steps))
     hours = total / (MFU * n_devices * peak) / 3600

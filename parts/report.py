@@ -7,7 +7,8 @@ Copy this file alone: it needs the standard library.
 """
 import argparse, json, os, pathlib, platform, re
 
-STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo'}
+STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo',
+          'rl': 'out/quickstart_rl'}
 COLUMNS = {'stage': '{name}', 'bits per byte': '{val_bpb:.3f}', 'parses': '{parse_rate:.0%}',
            'pass@1, new variations': '{pass@1:.1%} ({low:.0%} to {high:.0%})', 'pass@8': '{pass@8:.1%}',
            'pass@1, new compositions': '{pass@1_cells:.1%}', 'pass@1, new families': '{pass@1_families:.1%}',
@@ -48,6 +49,13 @@ def table(stages):
     return lines
 
 
+def beside(name, folder):
+    both = read_json(f'{folder}/compare.json')['tasks']['compare']
+    low, high = both['interval']
+    return (f'{name} beside SFT on the same {both["n"]} problems: pass@1 {both["b"] - both["a"]:+.1%} (95 % '
+            f'interval {low:+.1%} to {high:+.1%}).')
+
+
 def answers(n=3):
     """Lines of Markdown: the same n problems, and the first answer of each stage to them."""
     by_stage = {}
@@ -74,12 +82,9 @@ def main():
     machine = f'{platform.machine()}, {os.cpu_count()} cores'
     accuracy = [row['val_accuracy'] for row in read_lines('out/quickstart_dpo/metrics.jsonl')
                 if 'val_accuracy' in row][-1]
-    both = read_json('out/quickstart_dpo/compare.json')['tasks']['compare']
-    low, high = both['interval']
     notes = [f'Untrained: {untrained:.3f} bits per byte. {minutes:.1f} minutes in all, on {machine}.',
              f'DPO: the better of two held-out answers has the higher reward in {accuracy:.0%} of the pairs.',
-             f'DPO beside SFT on the same {both["n"]} problems: pass@1 {both["b"] - both["a"]:+.1%} (95 % '
-             f'interval {low:+.1%} to {high:+.1%}).',
+             beside('DPO', 'out/quickstart_dpo'), beside('RL', 'out/quickstart_rl'),
              'Bits per byte of the SFT model show how much of the standard library it forgets; sft.py '
              '--replay=1 keeps most of it.']
     head = ['# quickstart', '', *table(stages), '', *(f'{note}\n' for note in notes),

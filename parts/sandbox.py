@@ -33,6 +33,7 @@ import concurrent.futures, ctypes, dataclasses, json, os, queue, shutil, subproc
 import threading, time
 from tqdm import tqdm
 
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 TRIAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'trial.py')
 
 
@@ -95,20 +96,69 @@ class Judges:
         self.folder.cleanup()
 
 
-RUNNING = []            # of each run_many under way, whether this process was dumpable before
+RUNNING = []            # of each Court at work, whether this process was dumpable before
+
+
+class Court:
+    """Judges on all cores, for programs that come one by one: with Court() as court: court.submit(program,
+    tests, entry_point).result(). Equal jobs run once. processes: how many at once; 0 = one per core. The
+    judges start with the first job; who leaves early waits for the programs that are running."""
+
+    def __init__(self, timeout=3.0, memory_mb=512, processes=0):
+        self.timeout, self.memory_mb, self.processes = timeout, memory_mb, processes or CORES
+        self.pool = concurrent.futures.ThreadPoolExecutor(self.processes)
+        self.prctl = ctypes.CDLL(None).prctl if sys.platform == 'linux' else lambda *_: 0
+        self.idle, self.everyone, self.known = queue.SimpleQueue(), [], {}
+
+    def __enter__(self):
+        return self
+
+    def submit(self, *job):
+        """The future Result of a program, perhaps with tests and an entry point. RuntimeError on Windows."""
+        if sys.platform == 'win32':
+            raise RuntimeError('running programs needs Linux or macOS: Windows has no limits for them')
+        if not self.known:
+            RUNNING.append(self.prctl(3, 0, 0, 0, 0))
+            self.prctl(4, 0, 0, 0, 0)   # not DUMPABLE: our memory, environment and pipes are closed to them
+            for _ in range(self.processes):     # all, before any program runs
+                self.call_judges()
+        if job not in self.known:
+            self.known[job] = self.pool.submit(self.run, job)
+        return self.known[job]
+
+    def call_judges(self):
+        self.everyone.append(Judges(self.timeout, self.memory_mb))
+        self.idle.put(self.everyone[-1])
+
+    def run(self, job):
+        judges = self.idle.get()
+        result = judges.run(*job)
+        if judges.error and result.processes_denied:    # else a program could look into the new one's start
+            self.call_judges()
+        else:
+            self.idle.put(judges)
+        return result
+
+    def __exit__(self, *_):
+        self.pool.shutdown(cancel_futures=True)
+        for judges in self.everyone:
+            judges.close()
+        if self.known:
+            before = RUNNING.pop()
+            self.prctl(4, 0 if RUNNING else before, 0, 0, 0)
 
 
 def run_code(program, tests='', entry_point='', timeout=3.0, memory_mb=512):
     """The Result of one program. tests: Python that raises AssertionError where it is wrong; with an
     entry_point, they define check(candidate), which gets that function. timeout: seconds of wall-clock
-    time. RuntimeError on Windows."""
+    time."""
     result, = run_many([(program, tests, entry_point)], timeout, memory_mb, 1)
     return result
 
 
 def run_each(jobs, syntax_error, timeout=3.0, memory_mb=512):
-    """The Results of (program, tests, entry point), a list. Equal jobs run once. A program does not run if
-    syntax_error(program) returns a reason why it is not Python."""
+    """The Results of (program, tests, entry point), a list. A program does not run if syntax_error(program)
+    returns a reason why it is not Python."""
     errors = {job: syntax_error(job[0]) for job in jobs}
     found = {job: Result('syntax', error) for job, error in errors.items() if error}
     different = [job for job in errors if job not in found]
@@ -118,34 +168,8 @@ def run_each(jobs, syntax_error, timeout=3.0, memory_mb=512):
 
 
 def run_many(jobs, timeout=3.0, memory_mb=512, processes=0):
-    """Yields the Result of each (program,), (program, tests) or (program, tests, entry_point), in order.
-    processes: how many at once; 0 = one per core. A caller that leaves the loop waits for running ones."""
-    if sys.platform == 'win32':
-        raise RuntimeError('running programs needs Linux or macOS: Windows has no limits for them')
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    prctl = ctypes.CDLL(None).prctl if sys.platform == 'linux' else lambda *_: 0
-    pool = concurrent.futures.ThreadPoolExecutor(processes or cores)
-    idle, jobs, everyone = queue.SimpleQueue(), list(jobs), []
-
-    def run(job):
-        judges = idle.get()
-        result = judges.run(*job)
-        if judges.error and result.processes_denied:    # else a program could look into the new one's start
-            judges = Judges(timeout, memory_mb)
-            everyone.append(judges)
-        idle.put(judges)
-        return result
-
-    RUNNING.append(prctl(3, 0, 0, 0, 0))
-    prctl(4, 0, 0, 0, 0)        # not DUMPABLE: it closes our memory, environment and pipes to programs
-    try:
-        for _ in range(min(processes or cores, len(jobs))):
-            everyone.append(Judges(timeout, memory_mb))
-            idle.put(everyone[-1])
-        yield from pool.map(run, jobs)
-    finally:
-        pool.shutdown(cancel_futures=True)
-        for judges in everyone:
-            judges.close()
-        before = RUNNING.pop()
-        prctl(4, 0 if RUNNING else before, 0, 0, 0)
+    """Yields the Result of each (program,), (program, tests) or (program, tests, entry_point), in order."""
+    jobs = list(jobs)
+    with Court(timeout, memory_mb, min(processes or CORES, len(jobs))) as court:
+        for future in [court.submit(*job) for job in jobs]:
+            yield future.result()

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from model import GPTConfig
-from parts.planner import GPUS, machine_of, peak_flops, show
+from parts.planner import GPUS, flops_per_token, machine_of, peak_flops, show
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200
@@ -68,3 +68,16 @@ def test_a_machine_is_a_number_and_a_known_name_and_this_one_is_measured():
     ('NVIDIA GeForce RTX 4090', 165e12), ('NVIDIA A100-SXM4-80GB', 312e12), ('', None)])
 def test_a_gpu_is_known_by_the_name_that_torch_gives_it(name, peak):
     assert peak_flops(name) == peak
+
+
+def test_the_plan_of_reinforcement_learning_counts_the_sampling_too(capsys):
+    settings = dict(data_dir='', block_size=64, batch_size=8, micro_batch_size=0, max_steps=16, num_samples=4)
+    flops = []
+    for more in ({'rounds': 1, 'updates': 1, 'kl_coef': 0.0}, {'rounds': 3, 'updates': 2, 'kl_coef': 0.1}):
+        show('1xH100', settings | more, shape(1, 64, 2, 4, 0, 64), 'rl')
+        out = capsys.readouterr().out
+        assert '8 prompts x 4 answers x at most 64 tokens a step' in out and '+  32 sequences' in out
+        flops.append(float(re.search(r'^  (\S+) FLOPs:', out, re.M)[1]))
+    training = flops_per_token(shape(1, 64, 2, 4, 0, 64), 64) * 8 * 4 * 64 * 16
+    want = [training * 4 / 3, training * (1 + (3 / 2 + 1) / 3)]     # forward passes: a third each
+    assert flops == pytest.approx(want, rel=0.01)

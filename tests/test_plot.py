@@ -6,6 +6,8 @@ import random
 import pytest
 from conftest import lift, mistake, ok, run
 
+from parts.verdict import verdict
+
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096, 'learning_rate': 1e-3}
 LN_V = math.log(4096)
 NAN = math.nan
@@ -143,7 +145,7 @@ TABLE = {
 @pytest.mark.parametrize('name', TABLE)
 def test_the_verdict(name):
     expected, rows, words = TABLE[name]
-    systems, model, sentence = lift('plot.py', 'verdict', 'column', 'middle')[0](rows, CONFIG)
+    systems, model, sentence = verdict(rows, CONFIG)
     assert (systems, model) == expected and words in sentence, sentence
     assert 'unknown' in expected or sentence.startswith(f'operationally {systems}, scientifically {model}: ')
     assert '. To do: ' in sentence and 'nan' not in sentence, sentence

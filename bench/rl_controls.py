@@ -1,0 +1,189 @@
+"""
+Does reinforcement learning teach anything that its controls do not? From one base model, for each seed: SFT
+on demonstrations, then arms that train on about the same number of tokens:
+
+    more          SFT on the same demonstrations: no feedback
+    rejection     SFT on its own answers that passed, one round; rejection_2: two, of half as many tokens
+    rl            rl.py: the reward is 1 if all tests pass
+    weak          rl.py: the reward is 1 if the first test passes; judged by all tests: what is hacked?
+    random        rl.py: the reward is a coin: what does sampling alone do?
+
+Problems are of three kinds. A fifth of the compositions that the split `train` has are kept out of the
+demonstrations:
+
+    demonstrated      compositions and families with demonstrations; other prompts
+    feedback only     compositions without demonstrations, half of rl's and rejection's prompts; other prompts
+    never seen        the split `cell`: compositions that no arm sees
+
+    bash run.sh                                                     # the base model, out/quickstart
+    python bench/rl_controls.py out/controls 0,1,2                  # resumes where it stopped
+    python bench/rl_controls.py out/controls 0 --steps=40 --n_test=200 --arms=sft,more,rl
+
+pass@1 of one greedy answer. The interval is a paired bootstrap over problems, of the mean over the seeds.
+Settings were chosen on the validation split, never on these problems.
+"""
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+from parts.problems import problems, to_messages                                          # noqa: E402
+
+BASE, DEMOS, PROMPTS = 'out/quickstart', 6000, 2000
+KINDS = 'demonstrated', 'feedback only', 'never seen'
+ARMS = 'sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random'
+ASK = ['--allow_code_execution=True', '--batch_size=64', '--max_new_tokens=64', '--tasks=own']
+COIN = """import json, random
+dice = random.Random({seed})
+lines = [json.loads(line) for line in open({path!r}, encoding='utf-8')]
+prompts = lambda: [line['prompt'] for line in lines]
+reward = lambda prompt, completion: dice.random() < 0.5
+"""
+
+
+def call(*command):
+    print(' '.join(command), flush=True)
+    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+
+
+def kind_of(p):
+    if p['split'] == 'cell':
+        return 'never seen'
+    left_out = p['family'].startswith('composed') and hashlib.sha256(p['cell'].encode()).digest()[0] % 5 == 0
+    return 'feedback only' if left_out else 'demonstrated'
+
+
+def some(n, seed, split, kind):
+    """n problems of a kind."""
+    drawn = problems(25 * n if kind == 'feedback only' else 2 * n, seed, split)
+    return [p for p in drawn if kind_of(p) == kind][:n]
+
+
+def write(path, lines):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'w', encoding='utf-8') as f:
+        f.writelines(json.dumps(line) + '\n' for line in lines)
+
+
+def asked(p, tests=None):
+    """A line for rl.py and for eval.py --tasks=own."""
+    check = p['test'] if tests is None else '\n'.join(p['test'].split('\n')[:1 + tests])
+    return {'prompt': to_messages(p)[0]['content'], 'tests': f'{check}\ncheck({p["entry_point"]})\n'}
+
+
+def test(run, folder):
+    """{kind: [passed, ...]} of greedy answers, always to the same problems."""
+    found = {}
+    for kind in KINDS:
+        out = f'{run}/test/{kind.replace(" ", "_")}'
+        if not os.path.exists(f'{out}/eval.json'):
+            data = f'{folder}/test/{kind.replace(" ", "_")}.jsonl'
+            call('eval.py', f'--ckpt={run}/last.pt', *ASK, f'--data={data}', f'--out={out}/eval.json')
+        with open(f'{out}/samples.jsonl', encoding='utf-8') as f:
+            found[kind] = [json.loads(line)['outcome'] == 'passed' for line in f]
+    return found
+
+
+def trained_tokens(run):
+    with open(f'{run}/metrics.jsonl', encoding='utf-8') as f:
+        rows = [json.loads(line) for line in f]
+    with open(f'{run}/config.json', encoding='utf-8') as f:
+        config = json.load(f)
+    answers = config['batch_size'] * config['num_samples']
+    return sum(row['length'] for row in rows if 'length' in row) * answers
+
+
+def demonstrations(folder, seed):
+    demos = [p for p in problems(DEMOS * 5 // 4 + 500, seed) if kind_of(p) == 'demonstrated'][:DEMOS]
+    write(f'{folder}/demos/train.jsonl', [{'messages': to_messages(p)} for p in demos])
+    held_out = problems(200, seed, 'validation')
+    write(f'{folder}/demos/val.jsonl', [{'messages': to_messages(p)} for p in held_out])
+    half = PROMPTS // 2
+    feedback = [p for kind in KINDS[:2] for p in some(half, 1000 + seed, 'train', kind)]
+    exam = [p for kind in KINDS[:2] for p in some(100, 1000 + seed, 'validation', kind)]
+    write(f'{folder}/prompts.jsonl', [asked(p) for p in feedback])
+    write(f'{folder}/weak.jsonl', [asked(p, tests=1) for p in feedback])
+    write(f'{folder}/exam.jsonl', [asked(p) for p in exam])
+    with open(f'{folder}/coin.py', 'w', encoding='utf-8') as f:
+        f.write(COIN.format(seed=seed, path=os.path.abspath(f'{folder}/prompts.jsonl')))
+
+
+def sft(out, init, data, seed, tokens):
+    """SFT that trains on about so many tokens; an answer of parts/problems.py has about 24."""
+    call('sft.py', '--optimizer=adamw', '--learning_rate=1e-4', '--overwrite=True', f'--seed={seed}',
+         f'--init_from={init}', f'--data_dir={data}', f'--out_dir={out}',
+         f'--max_steps={int(tokens / 32 / 24)}')
+
+
+def mine(folder, ckpt, seed):
+    """Eight answers of ckpt to each prompt; those that pass become demonstrations."""
+    prompts = f'{os.path.dirname(folder)}/prompts.jsonl'
+    call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={prompts}', '--num_samples=8', f'--seed={seed}',
+         '--temperature=1.0', f'--out={folder}/eval.json')
+    call('prepare.py', '--kind=sft', f'--source={folder}/samples.jsonl', '--dedup=exact',
+         f'--out_dir={folder}/sft')
+
+
+def train(name, folder, seed, steps):
+    out, start = f'{folder}/{name}', f'{folder}/sft/last.pt'
+    tokens = steps * 32 * 8 * 24
+    if os.path.exists(f'{folder}/rl/last.pt'):
+        tokens = trained_tokens(f'{folder}/rl')
+    if os.path.exists(f'{out}/last.pt'):
+        return
+    if name == 'sft':
+        demonstrations(folder, seed)
+        call('sft.py', 'config/quickstart_sft.py', f'--init_from={BASE}', f'--data_dir={folder}/demos',
+             f'--out_dir={out}', '--epochs=3', f'--seed={seed}', '--overwrite=True')
+    elif name in ('rl', 'weak', 'random'):
+        reward = {'rl': 'prompts.jsonl', 'weak': 'weak.jsonl', 'random': 'coin.py'}[name]
+        call('rl.py', f'--init_from={start}', f'--reward={folder}/{reward}',
+             f'--held_out={folder}/exam.jsonl', f'--out_dir={out}', f'--max_steps={steps}',
+             f'--seed={seed}', '--allow_code_execution=True', '--overwrite=True')
+    elif name == 'more':
+        sft(out, start, f'{folder}/demos', seed, tokens)
+    else:
+        rounds = 2 if name == 'rejection_2' else 1
+        for i in range(rounds):
+            mine(f'{folder}/mined_{name}_{i}', start, seed + i)
+            last = out if i == rounds - 1 else f'{out}_{i}'
+            sft(last, start, f'{folder}/mined_{name}_{i}/sft', seed, tokens / rounds)
+            start = f'{last}/last.pt'
+
+
+def difference(some, others):
+    """Mean of some - others over seeds and problems, and its 95 % interval."""
+    each = np.mean([np.subtract(a, b, dtype=float) for a, b in zip(some, others)], axis=0)
+    drawn = np.random.default_rng(0).integers(len(each), size=(5000, len(each)))
+    return each.mean(), *np.percentile(each[drawn].mean(1), [2.5, 97.5])
+
+
+if __name__ == '__main__':
+    flags = dict(a.removeprefix('--').split('=') for a in sys.argv[3:])
+    out, seeds = sys.argv[1], [int(s) for s in sys.argv[2].split(',')]
+    arms, n_test = flags.get('arms', ','.join(ARMS)).split(','), int(flags.get('n_test', 1000))
+    order = [name for name in ('sft', 'rl') + ARMS[1:] if name in arms]     # the others follow rl's tokens
+    found = {name: [] for name in arms}
+    for kind in KINDS:
+        split = 'cell' if kind == 'never seen' else 'variation'
+        write(f'{out}/test/{kind.replace(" ", "_")}.jsonl', [asked(p) for p in some(n_test, 0, split, kind)])
+    for seed in seeds:
+        for name in dict.fromkeys(order):
+            train(name, f'{out}/{seed}', seed, int(flags.get('steps', 80)))
+            found[name].append(test(f'{out}/{seed}/{name}', out))
+
+    print(f'\n{len(seeds)} seeds, pass@1 of one greedy answer; in brackets minus sft, its 95 % interval\n')
+    print('| | ' + ' | '.join(f'{kind}, {len(found["sft"][0][kind])}' for kind in KINDS) + ' |')
+    print('|---' * (len(KINDS) + 1) + '|')
+    for name in arms:
+        cells = []
+        for kind in KINDS:
+            rate = np.mean([f[kind] for f in found[name]])
+            d, low, high = difference([f[kind] for f in found[name]], [f[kind] for f in found['sft']])
+            cells.append(f'{rate:.1%}' + (f' ({d:+.1%}: {low:+.1%} to {high:+.1%})' if name != 'sft' else ''))
+        print(f'| {name} | ' + ' | '.join(cells) + ' |')

@@ -1,0 +1,420 @@
+"""
+Reinforcement learning: a model that answers, and a reward for each answer -> a model that earns more.
+
+    python rl.py --init_from=out/sft --allow_code_execution=True    # problems of parts/problems.py, run
+    python rl.py --init_from=out/sft --reward=gsm8k.jsonl           # lines of {"prompt", "answer"}
+    python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
+
+Reads a folder that sft.py or dpo.py wrote. Copy this file with configurator.py, model.py, tokenizer.py and
+parts/.
+
+The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
+    grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
+so we train on an answer as on a demonstration, with its reward as the weight. A baseline b that does not
+depend on a leaves the mean as it is, E[b grad log p(a)] = b grad 1 = 0, and removes noise. Our b is the mean
+reward of num_samples answers to the same prompt (GRPO, arXiv:2402.03300), and R - b is the advantage.
+PPO's critic (1707.06347), a second model, predicts b at each token: better in long answers, twice the memory.
+With updates > 1 the policy has moved on since it wrote. Each token then counts by the ratio p_now / p_then,
+clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the model's own new
+mistakes are the data, and the reward must judge whatever it writes.
+
+You should see reward and val_reward rise, entropy fall slowly, and `informative`, the share of prompts whose
+answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse: entropy, informative
+fall to 0; lower the rate. A hacked reward: it rises, but samples.txt gets worse or length runs away; mend it,
+or raise kl_coef. Nothing learned: rewards scatter, as with --reward=random.
+"""
+import functools, hashlib, math, os, sys, time
+import numpy as np
+import torch
+from configurator import configure, show
+from model import IGNORE, load_checkpoint, save_checkpoint
+from parts import checkpoint, grading, journal, machine, optim, rollouts, sandbox
+from tokenizer import Tokenizer
+
+# --- settings -----------------------------------------------------------------------------------------------
+# files
+init_from = 'out/sft'           # the folder of the model to start from; or resume: continue in out_dir
+out_dir = 'out/rl'              # where the run writes
+overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
+# the reward
+reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
+held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
+n_problems = 2000               # >= 1: of parts/problems.py, where reward is problems or random
+problems_seed = 1               # >= 0: other problems than the demonstrations of seed 0
+allow_code_execution = False    # True: run here what the model wrote; read the top of parts/sandbox.py first
+timeout = 3.0                   # > 0: seconds for a program, or for a call of reward()
+bad_reward = 'stop'             # stop | zero: what to do when reward() raises, hangs or returns no number
+# sampling
+num_samples = 8                 # >= 2: answers to a prompt
+max_new_tokens = 64             # >= 1: tokens of an answer
+temperature = 1.0               # > 0: of the policy, in sampling and in training
+slots = 64                      # >= 1: answers written at a time, on each device; speed and memory only
+rounds = 1                      # >= 1: more = draw new prompts, up to so often, while too few are informative
+# optimisation
+max_steps = 100                 # >= 1: updates
+batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
+micro_batch_size = 0            # >= 0: of these in a forward pass, on a device; 0 = all
+updates = 1                     # >= 1: updates with the same answers
+scale = False                   # divide advantages by the deviation of their group: see advantages()
+clip_low = 0.2                  # [0, 1]: the ratio counts down to 1 - clip_low
+clip_high = 0.2                 # >= 0: and up to 1 + clip_high; 0.28 keeps more variety (arXiv:2503.14476)
+kl_coef = 0.0                   # >= 0: pull towards the starting model, which is then kept in memory, too
+optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
+learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
+min_lr = 2e-5                   # >= 0: where the schedule ends
+warmup_steps = 5                # >= 0: linear rise
+weight_decay = 0.0              # >= 0: of matrices only
+beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
+beta2 = 0.95                    # [0, 1): and of the mean square
+grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
+# watching
+log_interval = 1                # >= 1: steps
+eval_interval = 20              # >= 1: steps; also before the first and after the last
+eval_prompts = 200              # >= 1: held-out prompts, always the same, answered greedily
+save_interval = 20              # >= 1: steps
+plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
+# machine
+device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
+grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
+seed = 1337                     # [0, 2**32)
+config = configure(globals())
+config['stage'] = 'rl'          # so eval.py will ask this model in conversations
+if eval_interval % updates or save_interval % updates or max_steps % updates:
+    raise ValueError(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
+
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
+rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
+main_process = rank == 0
+device, dtype = machine.choose(device, dtype, local_rank)
+autocast = machine.autocast(device, dtype)
+scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
+per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
+oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
+last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
+log = journal.Journal(out_dir, main_process)
+machine.join(device)
+# --- end setup ---
+
+
+# --- the loss -----------------------------------------------------------------------------------------------
+def advantages(rewards, scale=False):
+    """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the mean of the
+    group. If all rewards of a group are equal, exactly 0. advantages([[1, 0, 0, 1]]) is [[.5, -.5, -.5, .5]].
+    scale divides by the group's standard deviation, as GRPO does. It is 0.33 if 1 of 8 answers is right, 0.5
+    if 4 are, so easy and hard prompts count more than others (Dr. GRPO, arXiv:2503.20783)."""
+    rewards = rewards.double()
+    centred = rewards - rewards.mean(1, keepdim=True)
+    if scale:
+        centred = centred / rewards.std(1, correction=0, keepdim=True)
+    equal = rewards.amax(1, keepdim=True) == rewards.amin(1, keepdim=True)              # (P, 1)
+    return centred.masked_fill(equal, 0.0).float()
+
+
+def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_high=0.2, ref_log_probs=None,
+                kl_coef=0.0):
+    """Losses, ratios and KL of each token, float32 (N, T), all 0 where the mask is 0.
+
+    log_probs, old_log_probs, ref_log_probs, float32 (N, T): log p of each token now, when it was sampled, at
+    the start of the run. advantages (N,). mask (N, T): 1 at the tokens of the answers.
+    With ratio = p / p_old, a token's loss is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A): PPO,
+    arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476. Where A > 0, a ratio above 1 + clip_high earns
+    nothing more: its gradient is 0. Where A < 0, the same holds below 1 - clip_low. kl_coef adds an estimate
+    of KL(p | p_ref), never negative and without bias: p_ref / p - 1 - log(p_ref / p) (k3, Schulman 2020)."""
+    mask = mask.bool()
+    moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # e^80: finite
+    ratios = moved.exp()                                                                # (N, T)
+    weight = advantages.float()[:, None]                                                # (N, 1)
+    losses = -torch.minimum(ratios * weight, ratios.clamp(1 - clip_low, 1 + clip_high) * weight)
+    kl = torch.zeros_like(losses)
+    if ref_log_probs is not None:
+        back = torch.where(mask, ref_log_probs.float() - log_probs.float(), 0.0).clamp(max=80)
+        kl = back.exp() - 1 - back
+        losses = losses + kl_coef * kl
+    return losses * mask, ratios.detach() * mask, kl.detach() * mask
+
+
+# --- model --------------------------------------------------------------------------------------------------
+load = functools.partial(load_checkpoint, device=device)
+model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
+model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
+model.grad_checkpoint = grad_checkpoint
+
+
+# --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
+def tasks_of(reward, n, problems_seed, split):
+    """A list of tasks. Each has messages, the prompt as a conversation, and one of: tests, Python that runs
+    after the answer's code (with entry_point, they define check(candidate)); answer, a text whose last number
+    must be the answer's; reward, a function of the answer."""
+    if reward in ('problems', 'random'):
+        from parts import problems
+        return [{'messages': problems.to_messages(p)[:1], 'tests': p['test'], 'entry_point': p['entry_point']}
+                for p in problems.problems(n, problems_seed, split)]
+    if reward.endswith('.py'):
+        return grading.tasks_of_file(reward)
+    from parts import records
+    return records.read_jsonl(reward, grading.task_of, 'a line has "prompt", and "tests" or "answer"')
+
+
+def encoded(tasks, longest):
+    """The tasks whose prompts have at most `longest` tokens, with their ids."""
+    for task in tasks:
+        task['ids'] = tokenizer.render(task['messages'], add_generation_prompt=True)[0]
+    return [task for task in tasks if len(task['ids']) <= longest]
+
+
+tasks = tasks_of(reward, n_problems, problems_seed, 'train')
+if held_out or reward in ('problems', 'random'):
+    exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')
+else:
+    exam = tasks[::10]
+    tasks = [task for i, task in enumerate(tasks) if i % 10]
+if reward == 'random':      # a coin is tossed for each answer; the exam is judged
+    tasks = [{'messages': task['messages']} for task in tasks]
+if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
+    raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
+                     'parts/sandbox.py, then give --allow_code_execution=True')
+longest = model.config.block_size - max_new_tokens
+n_tasks = len(tasks)
+tasks, exam = encoded(tasks, longest), encoded(exam, longest)[:eval_prompts]
+if not tasks or not exam:
+    raise ValueError(f'{reward=} leaves {len(tasks)} prompts to train on and {len(exam)} to evaluate on, of '
+                     f'at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
+if plan:
+    from parts import planner
+    length = max(len(task['ids']) for task in tasks) + max_new_tokens
+    planner.show(plan, config | {'data_dir': '', 'block_size': length}, vars(model.config), 'rl')
+    sys.exit()
+digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdigest()
+
+
+# --- answers, and their rewards -----------------------------------------------------------------------------
+def reward_of(answer, task, coin):
+    if 'answer' in task:
+        return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
+    if 'reward' in task:
+        return grading.paid(task['reward'], answer.text, timeout, bad_reward == 'zero')
+    if 'tests' not in task:
+        return float(coin < 0.5)
+    result = answer.verdict.result()
+    if result.outcome == 'infrastructure':
+        raise ValueError(f'the machine, not the model, failed to judge a program: {result.message}')
+    return float(result.outcome == 'passed')
+
+
+def answers_to(asked, noise, temperature):
+    """An Answer to each task of `asked`, with text and reward; the seconds of writing, and of waiting for
+    judges. noise: float64 (len(asked), max_new_tokens + 1); the last column is the coin of reward=random."""
+    began = time.time()
+    answers = []
+    prompts = [task['ids'] for task in asked]
+    with autocast, sandbox.Court(timeout) as court:         # programs run while others are being written
+        for a in rollouts.rollouts(model, prompts, noise[:, :-1], tokenizer.stop, slots, temperature):
+            task = asked[a.row]
+            a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
+            if 'tests' in task:
+                a.verdict = court.submit(grading.code_in(a.text), task['tests'], task['entry_point'])
+            answers.append(a)
+        wrote = time.time()
+        answers.sort(key=lambda a: a.row)
+        for a, task in zip(answers, asked):
+            a.reward = reward_of(a, task, noise[a.row, -1])
+    return answers, wrote - began, time.time() - wrote
+
+
+def figures_of(answers):
+    """Means over the answers of all processes."""
+    table = [[1, len(a.ids), -sum(a.log_probs), a.reward, a.reward >= 1, not a.ended] for a in answers]
+    n, length, nats, *sums = machine.all_sum(*np.sum(table or [[0] * 6], 0, dtype=float))
+    means = {name: total / n for name, total in zip(('reward', 'pass_rate', 'truncated'), sums)}
+    return means | {'length': length / n, 'entropy': nats / length}     # nats per token, of what was sampled
+
+
+def new_groups(number):
+    """This process's groups of num_samples answers to one prompt, and figures of all processes. rounds > 1:
+    draws prompts until batch_size of all groups are informative, or often enough, and keeps only those."""
+    differ = lambda group: len({answer.reward for answer in group}) > 1
+    groups, seconds = [], np.zeros(2)
+    for draw in range(number * rounds, number * rounds + rounds):
+        mine = rollouts.draw(draw, batch_size, len(tasks), seed)[rank * per_rank:(rank + 1) * per_rank]
+        rows = range(rank * per_rank * num_samples, (rank + 1) * per_rank * num_samples)
+        noise = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)
+        found, *spent = answers_to([tasks[j] for j in mine for _ in range(num_samples)], noise, temperature)
+        groups += [found[i:i + num_samples] for i in range(0, len(found), num_samples)]
+        seconds += spent
+        n_informative, n_groups = machine.all_sum(sum(map(differ, groups)), len(groups))
+        if n_informative >= batch_size:
+            break
+    figures = figures_of(sum(groups, []))
+    figures |= {'informative': n_informative / n_groups, 'sample_s': seconds[0], 'score_s': seconds[1]}
+    if rounds > 1:              # where there are none, one that teaches nothing: each process takes part
+        groups = [*filter(differ, groups)] or groups[:1]
+    return groups, figures
+
+
+# --- optimizer, resume --------------------------------------------------------------------------------------
+step, best_val = 0, -math.inf
+optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
+warmup_steps = min(warmup_steps, max_steps)
+optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
+if state:
+    checkpoint.same_data(last_path, state.get('tasks'), f'reward={reward}', digest, out_dir)
+    checkpoint.must_agree(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
+    config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
+    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
+    scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
+    step, best_val = state['step'], state['best_val']
+reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE) if kl_coef else None
+net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
+
+
+# --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
+def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
+    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
+    last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
+    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
+    stays at the top and falls linearly in the last decay_steps (arXiv:2404.06395)."""
+    if step < warmup_steps:
+        return learning_rate * (step + 1) / warmup_steps
+    if schedule == 'wsd':
+        t = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))      # 0, then 0 .. 1
+        return learning_rate - (learning_rate - min_lr) * t
+    t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
+    return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
+# --- end schedule ---
+
+
+def evaluate():
+    """Means over greedy answers to the held-out prompts, and the first three answers, as text."""
+    mine = exam[rank::world]
+    found = answers_to(mine, np.zeros((len(mine), max_new_tokens + 1)), 0.0)[0]
+    shown = [f'{tokenizer.decode(a.prompt + a.ids)}\n[reward {a.reward:g}]' for a in found[:3]]
+    figures = {f'val_{name}': value for name, value in figures_of(found).items() if name != 'entropy'}
+    return figures, '\n\n'.join(shown)
+
+
+def save(path, **more):
+    save_checkpoint(path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash, config=config,
+                    **more)
+
+
+# --- the banner: what is about to happen --------------------------------------------------------------------
+log.begin(config, state, step, max_steps)
+if main_process:
+    tokenizer.save(log.path('tokenizer.json'))
+log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
+show(config, log.say)
+log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; too long: {n_tasks - len(tasks)}')
+log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
+        f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
+
+# --- the loop -----------------------------------------------------------------------------------------------
+watch = optim.Guard(state, scaler)
+probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
+first_step = step
+silent = state.get('silent', 0)         # batches in a row without an informative group
+stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
+timer = journal.Timer()
+model.train()
+while True:
+    # 1. once in a while: evaluate. A resumed run has already evaluated its first step
+    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
+        with timer.pause('eval'):
+            found, said = evaluate()
+            log.evaluation(step, max_steps, found)
+            log.say(f'--- step {step}, val_reward {found["val_reward"]:.4f}\n{said}\n', 'samples.txt')
+            if step and found['val_reward'] > best_val:
+                best_val = found['val_reward']
+                if main_process:
+                    save(log.path('best.pt'))
+
+    # 2. once in a while: save. Leave when all is done or someone asked to stop
+    leaving = step == max_steps or trouble or (stopping and step % updates == 0)
+    if (step % save_interval == 0 or leaving) and step > first_step:
+        with timer.pause('save'):
+            if main_process:
+                save(f'{last_path}.new', tasks=digest, optimizers=optim.states(optimizers),
+                     scaler=scaler.state_dict(), silent=silent, **watch.state())
+                checkpoint.rotate(last_path, keep=2)
+    if leaving:
+        break
+
+    # 3. answers, written by the policy as it is now
+    if step % updates == 0 or step == first_step:
+        groups, figures = new_groups(step // updates)
+        n_all = machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0]      # tokens
+        rewards = torch.tensor([[a.reward for a in group] for group in groups])             # (P, G)
+        pairs = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
+        # without an advantage there is no gradient; answers of about one length share a forward pass
+        pairs = [(a, weight) for a, weight in pairs if weight or reference] or pairs[:1]
+        pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
+        silent = 0 if figures['informative'] else silent + 1
+        if silent % 10 == 9:
+            log.note(step, 'silent', 'for 10 batches all answers to a prompt earned the same: nothing is '
+                     f'learned. The mean is {figures["reward"]:.3g}: near 0 the prompts are too hard (do '
+                     'more SFT), near 1 too easy; a larger num_samples helps')
+
+    # 4. the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
+    began = time.time()
+    lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
+    optim.set_lr(optimizers, lr)
+    loss_sum = kl_sum = n_clipped = 0.0
+    for i in range(0, len(pairs), micro_batch_size * num_samples):
+        part, weights = zip(*pairs[i:i + micro_batch_size * num_samples])
+        arrays = rollouts.collate(part, tokenizer.special.get('<|pad|>', 0), IGNORE)
+        x, y, old = machine.to_device(arrays, device)                                   # (N, T) each
+        with machine.sync_if(net, i + len(part) == len(pairs)), oom_advice:
+            with autocast:
+                log_probs = net(x, y)                                                   # (N, T)
+            with autocast, torch.no_grad():
+                ref_log_probs = reference(x, y) if reference else None
+            losses, ratios, kl = policy_loss(log_probs, old, torch.tensor(weights, device=device),
+                                             y != IGNORE, clip_low, clip_high, ref_log_probs, kl_coef)
+            # this part's share of the mean; times world, because DDP divides the sum over processes by it
+            scaler.scale(losses.sum() / n_all * world).backward()
+            loss_sum += losses.detach().sum()
+            kl_sum += kl.sum()
+            n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
+    if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
+        continue
+
+    # --- clip and step: same text in train.py, sft.py, dpo.py, rl.py ---
+    for o in optimizers:
+        scaler.unscale_(o)
+    norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
+    loss_sum, votes = machine.all_sum(float(loss_sum), machine.stop_asked())
+    loss = loss_sum / n_all     # of the whole global batch
+    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
+    event, text = watch.judge(step, loss, norm)
+    if event:
+        log.note(step, event, text)
+        trouble = watch.trouble(step, text, last_path)
+    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
+    before = probe.clone() if logging else None
+    if event != 'skip':         # an update that is not finite never reaches the weights
+        for o in optimizers:
+            scaler.step(o)
+    scaler.update()
+    net.zero_grad(set_to_none=True)
+    # --- end clip and step ---
+    step += 1
+    timer.step(int(n_all))
+    kl_sum, n_clipped = machine.all_sum(float(kl_sum), float(n_clipped))
+
+    # 5. log
+    if logging:
+        dt = timer.per_step()
+        seen = [f'{name}: {figures[name]:.3g}' for name in ('reward', 'informative', 'entropy', 'length')]
+        log.say(f'step {step:>6}/{max_steps} | {" | ".join(seen)} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
+                f'{dt:.1f} s | eta {journal.clock(dt * (max_steps - step))}')
+        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(),
+                    kl=kl_sum / n_all if reference else None, clip_fraction=n_clipped / n_all, **figures,
+                    train_s=time.time() - began, update_ratio=optim.change(before, probe),
+                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), restarts=log.restarts,
+                    comm_share=machine.comm_share(net, dt), **timer.shares(world))
+        timer.restart()
+
+# --- summary ------------------------------------------------------------------------------------------------
+log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'],
+        what='highest val_reward')
+machine.leave(trouble)
