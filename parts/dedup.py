@@ -76,7 +76,8 @@ def union(fields):
     """The set of the shingles of several texts; the same words in another place are other shingles."""
     if len(fields) == 1:
         return fields[0]
-    return np.unique(np.concatenate([mix(found + np.uint64(i) * PRIME) for i, found in enumerate(fields)]))
+    places = np.arange(len(fields), dtype=np.uint64) * PRIME
+    return np.unique(np.concatenate([mix(found + place) for found, place in zip(fields, places)]))
 
 
 def alike(a, b, least):

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, mistake, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts import journal
+from parts import funnel, journal
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 PRESETS = sorted(p for p in (ROOT / 'config').glob('*.py') if p.name != 'mix.py')
@@ -85,6 +85,26 @@ def test_data_that_contradict_it_are_refused_with_that_command(path, tmp_path, m
         assert preset['data_from'] in str(e.value) and '--data_from=' in str(e.value)
     journal.check_data(preset['data_dir'], needed(script), '')                          # as the error says
     journal.check_data('data/mine', ['meta.json'], preset['data_from'])                 # says nothing of it
+
+
+@pytest.mark.parametrize('flags, kind', [
+    ({}, 'bpe'), ({'source': 'shakespeare', 'tokenizer': 'char'}, 'char'), ({'vocab_size': 512}, 'bpe'),
+    ({'sources': {'a': ['x', 1]}, 'out_dir': './data/quickstart/'}, 'bpe'), ({'source': 'x', 'out_dir': 'b'}, 'bpe'),
+    ({'kind': 'sft', 'source': 'x.jsonl'}, ''), ({'source': 'x', 'out_dir': 'a \n b', 'write': 'text'}, 'byte')])
+def test_the_command_that_prepare_prints_takes_its_data(flags, kind, tmp_path, monkeypatch):
+    made = {'source': 'stdlib', 'sources': None, 'tokenizer': 'bpe', 'vocab_size': 4096, 'kind': 'text',
+            'write': 'bins', 'out_dir': 'data/quickstart', **flags}
+    monkeypatch.chdir(tmp_path)
+    os.makedirs(made['out_dir'])
+    with open(f'{made["out_dir"]}/meta.json', 'w') as f:
+        json.dump({'config': made}, f)
+    program, script, *words = shlex.split(funnel.next_command(made, kind))
+    preset = {'data_from': ''}
+    if words[0].endswith('.py'):
+        preset = settings(ROOT / words.pop(0))
+    said = dict(word[2:].split('=', 1) for word in words)
+    assert said['data_dir'] == made['out_dir'] and 'data_from' not in said or flags
+    journal.check_data(said['data_dir'], ['meta.json'], said.get('data_from', preset['data_from']))
 
 
 def test_the_trainers_ask(tmp_path, data_dir):
