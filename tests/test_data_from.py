@@ -89,8 +89,9 @@ def test_data_that_contradict_it_are_refused_with_that_command(path, tmp_path, m
 
 @pytest.mark.parametrize('flags, kind', [
     ({}, 'bpe'), ({'source': 'shakespeare', 'tokenizer': 'char'}, 'char'), ({'vocab_size': 512}, 'bpe'),
-    ({'sources': {'a': ['x', 1]}, 'out_dir': './data/quickstart/'}, 'bpe'), ({'source': 'x', 'out_dir': 'b'}, 'bpe'),
-    ({'kind': 'sft', 'source': 'x.jsonl'}, ''), ({'source': 'x', 'out_dir': 'a \n b', 'write': 'text'}, 'byte')])
+    ({'sources': {'a': ['x', 1]}, 'out_dir': './data/quickstart/'}, 'bpe'),
+    ({'source': 'x', 'out_dir': 'b'}, 'bpe'), ({'kind': 'sft', 'source': 'x.jsonl'}, ''),
+    ({'source': 'x', 'out_dir': 'a \n b', 'write': 'text'}, 'byte')])
 def test_the_command_that_prepare_prints_takes_its_data(flags, kind, tmp_path, monkeypatch):
     made = {'source': 'stdlib', 'sources': None, 'tokenizer': 'bpe', 'vocab_size': 4096, 'kind': 'text',
             'write': 'bins', 'out_dir': 'data/quickstart', **flags}
