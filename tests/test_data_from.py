@@ -125,3 +125,12 @@ def test_the_trainers_ask(tmp_path, data_dir):
         result = run(f'{script}.py', config, '--init_from=model', '--device=cpu', cwd=tmp_path)
         mistake(result, settings(config)['data_from'])
     mistake(run('train.py', '--data_dir=a b', cwd=tmp_path), "prepare.py --source=", "--out_dir='a b'")
+
+
+def test_each_stage_says_which_decision_it_locks_in():
+    for name in ('prepare', 'tokenizer', 'model', 'train', 'sft', 'dpo', 'eval'):
+        doc = (ROOT / f'{name}.py').read_text(encoding='utf-8').split('"""')[1]
+        assert re.search(r'[Tt]he decisions? made here (is|are) \w+', doc), name
+    page = (ROOT / 'docs/decide.md').read_text(encoding='utf-8')
+    for decision in ('corpus', 'tokenizer', 'objective', 'architecture', 'infrastructure'):
+        assert f'\n| {decision} |' in page
