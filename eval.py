@@ -21,7 +21,7 @@ compare         problems gained and lost between two samples.jsonl; a sheet for 
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
 can be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json and
-samples.jsonl (every completion) into the checkpoint folder.
+samples.jsonl (every completion) into the checkpoint folder. The decision made here is what progress means.
 """
 import collections, glob, json, math, os, re, shlex
 import numpy as np

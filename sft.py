@@ -10,8 +10,8 @@ and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role":
 out_dir as train.py does. Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 
 The loop is train.py's; `diff train.py sft.py` is the lesson. The loss is new: it counts only the assistant's
-words and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A
-model that is also trained on the questions learns to ask; one not trained on <|im_end|> never stops.
+words and the <|im_end|> after them, in every turn. A model that is also trained on the questions learns to
+ask; one not trained on <|im_end|> never stops. The decision made here is what counts as an answer.
 
 You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's (the
 format is new to it), a fall within the first hundred steps, and val_loss that falls with it. When val_loss

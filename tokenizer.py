@@ -11,8 +11,8 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
-Ids: the 256 bytes, then the merges in order, then the special tokens, which text can never produce: they are
-inserted by code, by id. They are reserved before pretraining, because a row added later starts untrained.
+Ids: the 256 bytes, the merges in order, the special tokens: text never yields them, and a row added later
+starts untrained. The decision made here is what a token is: cost, context, and what can be spelled.
 
 Copy this file alone: it needs regex and tiktoken; gpt2 and the commands need parts/, from_hf parts/hf.py.
 """

@@ -6,8 +6,8 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py --init_from=resume         # resumes where it stopped, bit for bit
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
-Reads data_dir, which prepare.py made. Writes out_dir, a folder that can be zipped and used anywhere:
-checkpoints, settings, tokenizer, metrics.jsonl, train.log, samples.txt (see docs/run-folder.md).
+Reads data_dir, which prepare.py made. Writes out_dir, a folder to zip and use anywhere (docs/run-folder.md).
+The decisions made here are the objective (what the model can be used for) and the machines (--plan, --shard).
 
 You should see a first loss near ln(vocab_size), a fast fall, and a validation loss near the training loss.
 

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from model import IGNORE, load_checkpoint
+from tokenizer import Tokenizer
 
 B, T, RATE = 8, 64, 3e-3
 FLAGS = ['--n_layer=3', '--n_head=4', '--n_embd=64', f'--block_size={T}', f'--batch_size={B}', '--device=cpu',
@@ -229,6 +230,23 @@ def canary(a):
     table(['corpus', 'secret', 'planted', 'left', 'exposure, bits (10 is the most)', 'said back'], lines)
 
 
+def corpus(a):
+    """One prompt, models of several corpora: each continues it in the manner of what it has read."""
+    prompt = '\nWhen they came back'
+    sources = {'stdlib': 'stdlib', 'docs': f'{corpora.ROOT}/docs', 'shakespeare': 'shakespeare'}
+    lines = []
+    for name, source in sources.items():
+        folder = f'{a.out}/corpus_{name}'
+        corpora.prepare(f'--source={source}', f'--out_dir={folder}', '--tokenizer=byte', '--mode=raw',
+                        '--val_fraction=0.3')
+        out = train(a, a.seeds[0], data=folder)
+        model, tokenizer = load_checkpoint(out)[0].eval(), Tokenizer.load(f'{out}/tokenizer.json')
+        torch.manual_seed(0)
+        ids = model.generate(torch.tensor([tokenizer.encode(prompt)]), 120, 0.5)[0].tolist()
+        lines.append([name, shown([measure(out, a.steps)['bits']]), repr(tokenizer.decode(ids))])
+    table(['corpus', 'bits per byte of its own text', f'continues {prompt!r}'], lines)
+
+
 # --- a scaling law ------------------------------------------------------------------------------------------
 def fit_power(n, loss):
     """(a, b, alpha) of loss = a + b n^-alpha, a and b >= 0, by least squares: for each alpha of a grid, a and
@@ -263,7 +281,7 @@ def scaling(a):
           f'error of {law[-1] - bits[-1].mean():+.4f}; the fifth run as a prediction errs by {flat:+.4f}.')
 
 
-EXPERIMENTS = {f.__name__: f for f in (beta2, warmup, blocks, duplicates, canary, scaling)}
+EXPERIMENTS = {f.__name__: f for f in (beta2, warmup, blocks, duplicates, canary, corpus, scaling)}
 
 
 def main():

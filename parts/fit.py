@@ -196,5 +196,7 @@ def verdict(tokenizer, totals):
     if len(totals) == 1 or tokenizer.bytes_per_token is None:
         return question + 'To know, type: python tokenizer.py --report=PATH --against=gpt2,tokenizer.json'
     best = min(list(totals)[1:], key=totals.get)
-    saved = max(0, 1 - totals['this'] / totals[best])
+    saved = 1 - totals['this'] / totals[best]
+    if saved < 0:
+        return question + f'Yes, {best}: this one needs {-saved:.1%} more tokens.'
     return question + f'This one saves {saved:.1%} of the tokens of {best}, the best one here.'

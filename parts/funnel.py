@@ -223,6 +223,10 @@ def next_command(config, tokenizer_kind):
         command.append(f'--streaming={out_dir}/shards')
     if tokenizer_kind == 'char':        # the config's prompt may have other characters
         command.append('--sample_prompt=')
+    usual = {'source': 'stdlib', 'sources': None, 'tokenizer': 'bpe', 'vocab_size': 4096}
+    same = all(config[name] == value for name, value in usual.items())
+    if os.path.realpath(out_dir) == os.path.realpath('data/quickstart') and not same:
+        command.append('--data_from=')  # the config asks for the standard library there
     return shlex.join(command)
 
 

@@ -126,10 +126,10 @@ class Objective:
 
     def packing(self, ids, most=10_000_000):
         """[a line on the padding that packed documents save], from the first tokens of a bin; or []."""
-        starts = np.flatnonzero(np.asarray(ids[:most]) == self.special.get('<|endoftext|>'))
-        if not len(starts):
+        ends = np.flatnonzero(np.asarray(ids[:most]) == self.special.get('<|endoftext|>'))
+        if not len(ends):
             return []
-        lengths = np.diff(starts, append=min(most, len(ids)))           # (documents,)
+        lengths = np.diff(ends, prepend=-1)                             # (documents,)
         full = lengths.sum() / (-(-lengths // self.n_text) * self.n_text).sum()
         return [f'documents are packed: all positions hold a token; with padding, each document in sequences '
                 f'of its own, {full:.1%} would']

@@ -2,12 +2,13 @@
 import json
 import shlex
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import journal, optim, records
+from parts import journal, objectives, optim, records
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 CONFIG = {'init_from': 'scratch', 'save_interval': 250, 'eval_interval': 100, 'a': 1}
@@ -49,6 +50,19 @@ def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):
     monkeypatch.setattr(journal.shutil, 'disk_usage', lambda path: type('', (), {'free': 160_000}))
     with pytest.raises(ValueError, match='has 0.2 MB free, the checkpoints need 0.4'):
         log.need_space(400_000)
+
+
+@pytest.mark.parametrize('lengths, share', [
+    ([4, 4, 8], 16 / 16), ([1], 1 / 4), ([9], 9 / 12), ([5, 3, 4], 12 / 16), ([2] * 100, 200 / 400)])
+def test_what_packing_saves_counted_by_hand(lengths, share):
+    """Documents of so many tokens, <|endoftext|> at their ends, in sequences of 4."""
+    tok = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    task = objectives.Objective('clm', False, tok, 4, seed=0)
+    ids = [id for n in lengths for id in [65] * (n - 1) + [tok.special['<|endoftext|>']]]
+    line, = task.packing(np.array(ids, np.uint16))
+    assert f'of its own, {share:.1%} would' in line
+    assert task.packing(np.array([65] * 99, np.uint16)) == []           # one text without documents
+    assert task.packing(np.array(ids + [65] * 3)) == [line]             # one that is cut counts for nothing
 
 
 @pytest.mark.parametrize('n, rate, rows, epochs, words', [

@@ -8,7 +8,7 @@ import pytest
 from conftest import ROOT, mistake, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts import journal
+from parts import funnel, journal
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 PRESETS = sorted(p for p in (ROOT / 'config').glob('*.py') if p.name != 'mix.py')
@@ -87,6 +87,27 @@ def test_data_that_contradict_it_are_refused_with_that_command(path, tmp_path, m
     journal.check_data('data/mine', ['meta.json'], preset['data_from'])                 # says nothing of it
 
 
+@pytest.mark.parametrize('flags, kind', [
+    ({}, 'bpe'), ({'source': 'shakespeare', 'tokenizer': 'char'}, 'char'), ({'vocab_size': 512}, 'bpe'),
+    ({'sources': {'a': ['x', 1]}, 'out_dir': './data/quickstart/'}, 'bpe'),
+    ({'source': 'x', 'out_dir': 'b'}, 'bpe'), ({'kind': 'sft', 'source': 'x.jsonl'}, ''),
+    ({'source': 'x', 'out_dir': 'a \n b', 'write': 'text'}, 'byte')])
+def test_the_command_that_prepare_prints_takes_its_data(flags, kind, tmp_path, monkeypatch):
+    made = {'source': 'stdlib', 'sources': None, 'tokenizer': 'bpe', 'vocab_size': 4096, 'kind': 'text',
+            'write': 'bins', 'out_dir': 'data/quickstart', **flags}
+    monkeypatch.chdir(tmp_path)
+    os.makedirs(made['out_dir'])
+    with open(f'{made["out_dir"]}/meta.json', 'w') as f:
+        json.dump({'config': made}, f)
+    program, script, *words = shlex.split(funnel.next_command(made, kind))
+    preset = {'data_from': ''}
+    if words[0].endswith('.py'):
+        preset = settings(ROOT / words.pop(0))
+    said = dict(word[2:].split('=', 1) for word in words)
+    assert said['data_dir'] == made['out_dir'] and 'data_from' not in said or flags
+    journal.check_data(said['data_dir'], ['meta.json'], said.get('data_from', preset['data_from']))
+
+
 def test_the_trainers_ask(tmp_path, data_dir):
     """The standard library in the folder of Shakespeare's characters, as a user gets it there."""
     config = ROOT / 'config/shakespeare_cpu.py'
@@ -104,3 +125,12 @@ def test_the_trainers_ask(tmp_path, data_dir):
         result = run(f'{script}.py', config, '--init_from=model', '--device=cpu', cwd=tmp_path)
         mistake(result, settings(config)['data_from'])
     mistake(run('train.py', '--data_dir=a b', cwd=tmp_path), "prepare.py --source=", "--out_dir='a b'")
+
+
+def test_each_stage_says_which_decision_it_locks_in():
+    for name in ('prepare', 'tokenizer', 'model', 'train', 'sft', 'dpo', 'eval'):
+        doc = (ROOT / f'{name}.py').read_text(encoding='utf-8').split('"""')[1]
+        assert re.search(r'[Tt]he decisions? made here (is|are) \w+', doc), name
+    page = (ROOT / 'docs/decide.md').read_text(encoding='utf-8')
+    for decision in ('corpus', 'tokenizer', 'objective', 'architecture', 'infrastructure'):
+        assert f'\n| {decision} |' in page

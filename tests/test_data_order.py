@@ -1,4 +1,7 @@
 """The order of the data: each block once an epoch, computed from (seed, step) alone, never out of range."""
+import json
+import os
+import re
 import tracemalloc
 
 import numpy as np
@@ -6,7 +9,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from parts.data import permute, sequence_starts, sequences
+from parts.data import open_bins, permute, sequence_starts, sequences
 
 
 def permutation(n, key):
@@ -100,6 +103,27 @@ def test_a_trillion_tokens_need_no_memory():
     assert peak < 2 ** 20                                               # a list of the blocks would be 8 GB
     assert starts.max() + 1025 <= 10 ** 12 and len(set(starts)) == 5120
     assert starts.max() > 0.99e12 and starts.min() < 0.01e12            # all of the corpus is in reach
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='memory is read from Linux')
+def test_reading_a_file_of_4_GB_keeps_no_memory(tmp_path):
+    def held():                                                         # kB that no file backs
+        with open('/proc/self/status') as f:
+            return int(re.search(r'RssAnon:\s+(\d+)', f.read())[1])
+    n = 2 * 10 ** 9
+    with open(tmp_path / 'train.bin', 'wb') as f:
+        f.truncate(2 * n)                                               # sparse: it takes no disk
+    (tmp_path / 'meta.json').write_text(json.dumps({'dtype': 'uint16', 'tokens': {'train': n}}))
+    data = open_bins(tmp_path, 1024, ['train'])[1]['train']
+    read = set()
+    for step in range(12):
+        starts = sequence_starts(step, 4, n, 1024, 1337)
+        sequences(data, starts, 1024)
+        read |= set((starts // 10 ** 8).tolist())
+        if step == 2:
+            before = held()
+    assert len(read) > 12                                               # of all parts of the file
+    assert held() - before < 4_000
 
 
 def test_targets_are_the_inputs_one_token_later():
