@@ -143,12 +143,12 @@ model.grad_checkpoint = grad_checkpoint
 
 # --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
 def tasks_of(reward, n, problems_seed, split):
-    """A list of tasks. Each has messages, the prompt as a conversation, and one of: tests, Python that runs
-    after the answer's code (with entry_point, they define check(candidate)); answer, a text whose last number
-    must be the answer's; reward, a function of the answer."""
+    """A list of tasks. Each has messages, the prompt, and one of: tests, Python that runs after the answer's
+    code (with entry_point, they define check(candidate)); answer, whose last number must be the answer's;
+    reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
     if reward in ('problems', 'random'):
         from parts import problems
-        return [{'messages': problems.to_messages(p)[:1], 'tests': p['test'], 'entry_point': p['entry_point']}
+        return [grading.task_of(p) | {'messages': problems.to_messages(p)[:1]}
                 for p in problems.problems(n, problems_seed, split)]
     if reward.endswith('.py'):
         return grading.tasks_of_file(reward)
@@ -213,7 +213,8 @@ def answers_to(asked, noise, temperature):
             task = asked[a.row]
             a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
             if 'tests' in task:
-                a.verdict = court.submit(grading.code_in(a.text), task['tests'], task['entry_point'])
+                program = grading.program(task, a.text, chat=True)
+                a.verdict = court.submit(program, task['tests'], task['entry_point'])
             answers.append(a)
         wrote = time.time()
         answers.sort(key=lambda a: a.row)

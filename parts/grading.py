@@ -199,12 +199,16 @@ def ask_judge(judge, asked):
 
 # --- rewards: a number for an answer ------------------------------------------------------------------------
 def task_of(record):
-    """A line {"prompt", "tests"} or {"prompt", "answer"} -> a task: messages, and tests with their
-    entry_point, or answer. prompt: a text or messages. ValueError if nothing in it can fail."""
-    prompt = record['prompt']
+    """A line {"prompt", "tests"} or {"prompt", "answer"}, or one of HumanEval or GSM8K, -> a task: messages,
+    and tests with what program() needs, or answer. prompt: a text or messages. ValueError if nothing in it
+    can fail."""
+    prompt = record.get('prompt') or record['question']
     task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
+    if str(record.get('test') or '').strip():           # HumanEval's
+        task['messages'][0]['content'] = f'Complete:\n{prompt.rstrip()}'
+        return task | {'tests': record['test'], 'entry_point': record['entry_point'], 'prompt': prompt}
     if str(record.get('tests') or '').strip():
-        return task | {'tests': record['tests'], 'entry_point': record.get('entry_point', '')}
+        return task | {'tests': record['tests'], 'entry_point': record.get('entry_point', ''), 'prompt': ''}
     if last_number(str(record.get('answer', ''))) is None:
         raise ValueError('the line has neither tests nor an answer with a number')
     return task | {'answer': str(record['answer'])}
