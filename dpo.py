@@ -10,7 +10,7 @@ Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.js
 "chosen", "rejected"}, the prompt as text or as messages; for kto also {"prompt", "completion", "label": true
 or false}. Writes out_dir as train.py does. The reference is init_from itself: its log-probabilities are
 computed once and kept in data_dir, so only one model is in memory. Copy this file with configurator.py,
-model.py, tokenizer.py and parts/.
+model.py, tokenizer.py and parts/. The decision made here is whose preference counts: only the pairs'.
 
 You should see a first loss of ln 2 (dpo): policy and reference are still the same. Another value ends the
 run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: it

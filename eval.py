@@ -19,9 +19,9 @@ judge           MT-Bench's two turns, graded 1 to 10 by a command or (no judge) 
 learned         what checkpoints write: characters, words, lines, blocks; beside untrained and the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
 
-Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
-can be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json and
-samples.jsonl (every completion) into the checkpoint folder.
+The decision made here is what counts as progress: make it before training, and keep its problems out of the
+corpus. Perplexity, e^nats, is the number of equally likely tokens. Bits per byte can be compared between
+tokenizers; pass@k: one of k samples passes. Writes eval.json and samples.jsonl into the checkpoint folder.
 """
 import collections, glob, json, math, os, re, shlex
 import numpy as np
@@ -43,7 +43,7 @@ completions: str | None = None  # .jsonl of {"task_id", "completion"}: score the
 splits = 'variation,cell,family'    # of problems
 n_problems: int | None = None   # >= 1: None = 100 of each split of problems, the whole of a file
 problems_seed = 0               # others of the same splits
-num_samples = 1                 # >= 1: completions per problem; learned: texts, at least 32
+num_samples = 1                 # [1, 10000]: completions per problem; learned: texts, at least 32
 k = '1'                         # of pass@k, each at most num_samples: 1,10,100
 temperature: float | None = None    # >= 0: None = 0 (the most probable token) for one sample, else 0.8
 top_k = 0                       # >= 0: 0 = off
