@@ -67,7 +67,7 @@ schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls i
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages over 20 steps, 0.999 over 1,000
+beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps, 0.999 1,000
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
