@@ -20,7 +20,7 @@ and report.json; for --kind=sft and preference, train.jsonl and val.jsonl instea
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
-import functools, json, math, sys, time
+import functools, json, math, os, sys, time
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
@@ -316,8 +316,8 @@ def clean_shard(i):
         fetched = files.fetch_all(shards[i]['files'])
         account = funnel.Funnel(audit)
         docs.write_shard(i, kept_documents(shards[i], account), account)
-        if not keep_downloads:
-            files.remove(fetched)
+        for path in fetched if not keep_downloads else ():
+            os.remove(path)
     return i
 
 
@@ -343,9 +343,9 @@ if not single:
 in_val = docs.split / 2 ** 64 < val_fraction            # sides follow from the text alone
 
 # --- duplicates: the first document of a cluster stays ------------------------------------------------------
-if max_docs:
+if max_docs and docs.keep.any():
     docs.drop('max_docs', 'beyond max_docs', np.flatnonzero(docs.keep)[max_docs:])
-if dedup != 'none':
+if dedup != 'none' and docs.keep.any():
     docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
 if dedup in ('minhash', 'simhash') and docs.keep.any():
     left = np.flatnonzero(docs.keep)
@@ -355,10 +355,10 @@ if dedup in ('minhash', 'simhash') and docs.keep.any():
         columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
     else:
         prints = docs.keys(0).tolist()
-        columns = copies.simhash_columns(prints, simhash_distance)
+        columns = copies.simhash_keys(prints, simhash_distance)
         close = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
         same = close if kind != 'preference' else lambda i, j: close(i, j) and alike(i, j)
-    docs.drop_copies('near duplicates', 'near duplicate', left[copies.clusters(columns, same)])
+    docs.drop_copies('near duplicates', 'near duplicate', copies.clusters(columns, same))
 
 # --- the tokenizer: trained on training documents only ------------------------------------------------------
 train, val = docs.keep & ~in_val, docs.keep & in_val
@@ -443,7 +443,7 @@ for name, (path, weight) in sources.items():
                            'passed_over': files.passed_over(path)}
     if kind == 'text' and not single:
         own_shards[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
-        own = docs.in_shards(own_shards[name])
+        own = np.isin(docs.shard, own_shards[name])
         s['documents'] = int((docs.keep & own).sum())
         s['tokens'] = int(docs.lengths[train & own].sum())
         if not s['tokens']:
@@ -467,7 +467,7 @@ for name, own in own_shards.items():
 
 # --- report, and give the files their names -----------------------------------------------------------------
 for b in bins.values():
-    b.check()
+    b.close()
 stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
 report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
@@ -487,7 +487,7 @@ if kind == 'text':
     overlap = copies.overlap(reading.slices(seen), held, decontaminate_ngram)
     report['card'] = card.make(spoken, genres, of_source, n_train, pretrained_on, overlap)
 if write == 'text':
-    meta['shards'], meta['sha256']['train'] = funnel.manifest(docs, train, bins['val'])
+    meta['shards'], meta['sha256']['train'] = funnel.manifest(docs, train)
 
 pages = {'report.md': funnel.report_md(report, meta, account, bins),
          'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}

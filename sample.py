@@ -63,8 +63,7 @@ torch.manual_seed(torch.seed() if seed is None else seed)
 model, state = load_checkpoint(ckpt, device)
 if 'reward_head' in state:
     raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
-folder = ckpt if os.path.isdir(ckpt) else os.path.dirname(ckpt)
-beside = os.path.join(folder, 'tokenizer.json')
+beside = os.path.join(checkpoint.folder_of(ckpt), 'tokenizer.json')
 tokenizer = Tokenizer.load(beside)
 checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
 model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
@@ -104,6 +103,7 @@ if objective == 'span':
 
 # --- several prompts, several temperatures: side by side ----------------------------------------------------
 ends = asking.end_pattern(stop_at)
+draw = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
 if asked or sweep:
     asked = asked or [prompt if prompt or tokenizer.begin else '\n']
     before = [{'role': 'system', 'content': system}] if system else []
@@ -114,7 +114,7 @@ if asked or sweep:
     for t in heat:
         torch.manual_seed(torch.initial_seed())             # the same dice for each
         columns.append(asking.generate(model, tokenizer, given, num_samples, max_new_tokens, ends=ends,
-                                       temperature=t, top_k=top_k, top_p=top_p)[0])
+                                       **draw | {'temperature': t})[0])
     for i, text in enumerate(asked):
         for j in range(num_samples):
             cells = [column[i][j][0] for column in columns]
@@ -138,47 +138,40 @@ if chat:
     question = prompt or ask()
     while question:
         messages.append({'role': 'user', 'content': question})
-        ids = tokenizer.render(messages, add_generation_prompt=True)[0]
-        while len(ids) > model.config.block_size * 3 // 4 and len(messages) > begin + 1:
+        start = asking.encode(tokenizer, messages)
+        while len(start.ids) > model.config.block_size * 3 // 4 and len(messages) > begin + 1:
             del messages[begin:begin + 2]                   # forget the oldest question and its answer
-            ids = tokenizer.render(messages, add_generation_prompt=True)[0]
-        if len(ids) >= model.config.block_size:
-            raise ValueError(f'the message has {len(ids)} tokens, the context of {ckpt} is '
+            start = asking.encode(tokenizer, messages)
+        if len(start.ids) >= model.config.block_size:
+            raise ValueError(f'the message has {len(start.ids)} tokens, the context of {ckpt} is '
                              f'{model.config.block_size}; shorten it')
-        answer = ''
-        stream = model.stream(torch.tensor([ids], device=device), max_new_tokens, temperature, top_k, top_p,
-                              tokenizer.stop)
-        for [text], _ in asking.follow(stream, tokenizer, 1):
-            print(text[len(answer):], end='', flush=True)
-            answer = text
+        shown = 0
+        answer = asking.Answer(start, model.config.block_size, max_new_tokens)
+        for _ in asking.write(model, tokenizer, [answer], **draw):
+            print(answer.text[shown:], end='', flush=True)
+            shown = len(answer.text)
         print()
-        messages.append({'role': 'assistant', 'content': answer})
+        messages.append({'role': 'assistant', 'content': answer.text})
         question = '' if prompt else ask()
     sys.exit()
 
 # --- generate -----------------------------------------------------------------------------------------------
 start = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
-first = None
-if start.allowed is not None:
-    first = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=device)           # (V,)
-    first[start.allowed] = True
-    max_new_tokens += 1             # the first new token replaces one of the prompt
-
+answers = [asking.Answer(start, model.config.block_size, max_new_tokens) for _ in range(num_samples)]
 shown = steps = 0
 held_back = len(stop_at) - 1 if stop_at not in ('', 'function') else 0      # perhaps it begins stop_at
 print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)
 began = time.perf_counter()
-rows = torch.tensor([start.ids] * num_samples, device=device)               # (B, T)
-stream = model.stream(rows, max_new_tokens, temperature, top_k, top_p, tokenizer.stop, first)
-for texts, unfinished in asking.follow(stream, tokenizer, num_samples, start.repeated, ends):
+for unfinished in asking.write(model, tokenizer, answers, ends, **draw):
     steps += 1
     if num_samples == 1:
-        ready = max(shown, len(texts[0]) - (held_back if unfinished else 0))
-        print(texts[0][shown:ready], end='', flush=True)
+        text = answers[0].text
+        ready = max(shown, len(text) - (held_back if unfinished else 0))
+        print(text[shown:ready], end='', flush=True)
         shown = ready
-print('' if num_samples == 1 else f'\n{"-" * 80}\n'.join(prompt + text for text in texts))
+print('' if num_samples == 1 else f'\n{"-" * 80}\n'.join(prompt + answer.text for answer in answers))
 print('-' * 80)
 path = checkpoint.find(ckpt)        # a file, or a folder of Hugging Face's
 size = os.path.getsize(path) if os.path.isfile(path) else sum(p.nbytes for p in model.parameters())

@@ -258,7 +258,7 @@ log.remarks([*task.packing(bins.get('train', bins['val'])), *mixture.describe(n_
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
-is_code = texts.is_code(tokenizer.decode(bins['val'][:100_000].tolist()).split('<|endoftext|>')[:4])
+is_code = texts.parse_rate(tokenizer.decode(bins['val'][:100_000].tolist()).split('<|endoftext|>')[:4]) >= 0.5
 prompt = sample_prompt or tokenizer.begin or [int(bins['val'][0])]     # a text, or ids
 vals = state.get('vals', [])     # [step, val_loss] of each evaluation
 first_step = step

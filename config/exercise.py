@@ -3,9 +3,10 @@
 # Steps: 600 x 16 sequences x 64 = 614,400 bytes, 0.07 of the 9.0 million: nothing is read twice.
 # You should see val_loss 5.40 at step 0, 2.28 at 100, 1.89 at 300 and 1.66 (2.39 bits per byte) at 600.
 #
-#   python prepare.py --tokenizer=byte --out_dir=data/bytes
+#   python prepare.py --source=stdlib --tokenizer=byte --out_dir=data/bytes
 #   python train.py config/exercise.py
 data_dir = 'data/bytes'
+data_from = 'python prepare.py --source=stdlib --tokenizer=byte --out_dir=data/bytes'
 out_dir = 'out/exercise'
 overwrite = True        # an experiment is repeated with one setting changed
 n_layer = 3

@@ -23,9 +23,7 @@ def encode(tokenizer, prompt):
     if not isinstance(prompt, str):
         return Prompt(tokenizer.render(prompt, True)[0], None, 0, '')
     whole = tokenizer.begin + tokenizer.encode(prompt)
-    ids, allowed = whole, None
-    if len(whole) > 1:
-        ids, allowed = tokenizer.heal(whole)
+    ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
     return Prompt(ids, allowed, repeated, prompt[-1:])
 
@@ -38,111 +36,85 @@ def end_pattern(stop_at):
     return f'(?={re.escape(stop_at)})' if stop_at else None
 
 
-def follow(stream, tokenizer, n, repeated=0, ends=None):
-    """Follow model.stream of n rows: after each token, yield the n texts and whether one is unfinished.
-    repeated: bytes of the prompt that the first token writes again. The first bytes of a character wait for
-    the others."""
-    decoders = [codecs.getincrementaldecoder('utf-8')('replace') for _ in range(n)]
-    texts = [''] * n
-    unfinished = set(range(n))
-    for tokens in stream:
-        for row, token in enumerate(tokens.tolist()):
-            if row not in unfinished:
-                continue
-            if token not in tokenizer.stop:
-                texts[row] += decoders[row].decode(tokenizer.decode_bytes([token])[repeated:])
-            end = re.search(ends, texts[row]) if ends else None
-            if end or token in tokenizer.stop:
-                texts[row] = texts[row][:end.end() if end else None]
-                unfinished.discard(row)
-        repeated = 0
-        yield texts, bool(unfinished)
-        if not unfinished:
-            return
-    for row in unfinished:                      # bytes that never became a character
-        texts[row] += decoders[row].decode(b'', final=True)
-    yield texts, False
-
-
 class Answer:
-    """An answer that is being written. text is None until it is finished."""
+    """An answer that is being written: its text so far, and whether it is done and ended by itself."""
 
     def __init__(self, prompt, block_size, max_new_tokens):
         self.prompt = prompt
         self.ids = list(prompt.ids[-block_size:])       # of a longer prompt, the beginning is not seen
         self.limit = len(self.ids) + max_new_tokens + (1 if prompt.repeated else 0)
-        self.bytes = None                               # until the first token is there
-        self.text = None
-        self.ended = False                              # by itself, not at the limit
+        self.decoder = codecs.getincrementaldecoder('utf-8')('replace')     # waits for whole characters
+        self.to_drop = prompt.repeated                  # bytes that the first token writes again
+        self.text = ''
+        self.done = self.ended = False                  # ended: not at the limit
 
     def add(self, token, tokenizer, ends):
         """Take the next token. ends: the pattern at which a text ends, or None."""
         self.ids.append(token)
-        self.bytes = self.bytes or b''
-        if token not in tokenizer.stop:
-            self.bytes += tokenizer.decode_bytes([token])
-        text = self.bytes[self.prompt.repeated:].decode('utf-8', 'replace')
-        before = self.prompt.last if ends else ''
-        end = re.search(ends, before + text) if ends else None
-        self.ended = end is not None or token in tokenizer.stop
-        if end:
-            self.text = text[:max(0, end.end() - len(before))]
-        elif self.ended or len(self.ids) == self.limit:
-            self.text = text
+        self.ended = token in tokenizer.stop
+        self.done = self.ended or len(self.ids) == self.limit
+        new = b'' if self.ended else tokenizer.decode_bytes([token])[self.to_drop:]
+        self.text += self.decoder.decode(new, final=self.done)
+        self.to_drop = 0
+        before = self.prompt.last
+        if ends and (end := re.search(ends, before + self.text)):
+            self.text = self.text[:max(0, end.end() - len(before))]
+            self.done = self.ended = True
 
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=16, ends=None, **draw):
     """num_samples pairs (text, whether it ended by itself) for each prompt, and how many prompts were longer
-    than the context. ends: the pattern at which a text ends, searched from the prompt's last character on.
-    draw: temperature, top_k, top_p of model.stream."""
+    than the context. ends: the pattern at which a text ends. draw: temperature, top_k, top_p."""
     T = model.config.block_size
     answers = []                            # num_samples for each prompt, one prompt after the other
     n_cut = 0
     for prompt in prompts:
         prompt = encode(tokenizer, prompt)
         answers += [Answer(prompt, T, max_new_tokens) for _ in range(num_samples)]
-        if len(prompt.ids) > T:
-            n_cut += 1
+        n_cut += len(prompt.ids) > T
 
     ordered = sorted(answers, key=lambda answer: len(answer.ids))
     for start in tqdm(range(0, len(ordered), batch_size), desc='samples', disable=None):
         batch = ordered[start:start + batch_size]
-        while batch:
-            write(model, tokenizer, batch, ends, draw)
-            batch = [answer for answer in batch if answer.text is None]
+        while batch:        # when half of a large batch is done, the rest is cheaper as a smaller one
+            enough = len(batch) // 2 if len(batch) >= 8 else 0
+            for unfinished in write(model, tokenizer, batch, ends, **draw):
+                if unfinished <= enough:
+                    break
+            batch = [answer for answer in batch if not answer.done]
 
     pairs = [(answer.text, answer.ended) for answer in answers]
     return [pairs[i:i + num_samples] for i in range(0, len(pairs), num_samples)], n_cut
 
 
-def write(model, tokenizer, batch, ends, draw):
-    """Write until all answers of the batch are finished; of a large batch, until half are. The caller starts
-    the others again as a smaller batch: one pass over their text so far, then half the work."""
+def write(model, tokenizer, batch, ends=None, **draw):
+    """Write the answers of a batch, from where they are. After each token, yield how many are not done."""
     device = next(model.parameters()).device
     T = min(len(answer.ids) for answer in batch)        # no padding: of longer ones, the other ids are forced
     x = torch.tensor([answer.ids[:T] for answer in batch], device=device)                   # (B, T)
     forced = [answer.ids[T:] for answer in batch]
     first = torch.ones(len(batch), model.config.vocab_size, dtype=torch.bool)               # (B, V)
     for row, answer in enumerate(batch):
-        if answer.bytes is None and answer.prompt.allowed is not None:
+        if answer.to_drop:
             first[row] = False
             first[row, answer.prompt.allowed] = True
 
     most = max(answer.limit for answer in batch) - T
-    enough = len(batch) // 2 if len(batch) >= 8 else 0
     stream = model.stream(x, most, stop=tokenizer.stop, first=first.to(device), given=forced, **draw)
     for i, tokens in enumerate(stream):                                                     # (B,)
         for answer, token, known in zip(batch, tokens.tolist(), forced):
-            if answer.text is None and i >= len(known):
+            if not answer.done and i >= len(known):
                 answer.add(token, tokenizer, ends)
-        if sum(answer.text is None for answer in batch) <= enough:
-            break
+        unfinished = sum(not answer.done for answer in batch)
+        yield unfinished
+        if not unfinished:
+            return
 
 
 @torch.no_grad()
 def choose(model, tokenizer, prompt, options):
-    """The number of the option that is most probable behind the prompt: by log-probability per byte, so that
-    length is no disadvantage; by log-probability; and whether the prompt was cut to fit."""
+    """The number of the option that is most probable behind the prompt: by log-probability per byte; by
+    log-probability, which favours short ones; and whether the prompt was cut to fit."""
     chat = not isinstance(prompt, str)
     context = tokenizer.render(prompt, True)[0] if chat else tokenizer.begin + tokenizer.encode(prompt)
     endings = [tokenizer.encode_inside(option if chat else f' {option}') for option in options]
@@ -201,9 +173,7 @@ def with_marks(prompt, tokenizer, objective):
     """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
     <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError if there are too few."""
     texts = prompt.split('<|mask|>')
-    names = ['<|mask|>'] * len(texts)
-    if objective == 'span':
-        names = [f'<|span_{i}|>' for i in range(len(texts))]
+    names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
     if names[-1] not in tokenizer.special:
         raise ValueError(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
     marks = [tokenizer.special[name] for name in names]
@@ -219,18 +189,17 @@ def fill_tokens(model, ids, mask_id):
     device = next(model.parameters()).device
     logits = model(torch.tensor([ids], device=device))[0][0]                                # (T, V)
     filled, candidates = list(ids), []
-    for i, id in enumerate(ids):
-        if id == mask_id:
-            p, best = logits[i].softmax(-1).topk(5)
-            candidates.append(list(zip(best.tolist(), p.tolist())))
-            filled[i] = best[0].item()
+    for i in [i for i, id in enumerate(ids) if id == mask_id]:
+        p, best = logits[i].softmax(-1).topk(5)
+        candidates.append(list(zip(best.tolist(), p.tolist())))
+        filled[i] = candidates[-1][0][0]
     return filled, candidates
 
 
 @torch.no_grad()
 def fill_spans(model, tokenizer, ids, marks, max_new_tokens, pick):
-    """The text of ids with its gaps filled. The model sees the whole prompt in both directions, then writes
-    the gaps, each behind its mark, until the last mark. pick: logits (1, V) -> id (1,)."""
+    """The text of ids with its gaps filled: the model reads the prompt in both directions, then writes the
+    gaps, each behind its mark, until the last mark. pick: logits (1, V) -> id (1,)."""
     device = next(model.parameters()).device
     n_prompt = len(ids)
     ids = [*ids, marks[0]]

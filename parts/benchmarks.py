@@ -58,42 +58,36 @@ def read_stamp(folder):
 
 
 def read_csv(path, convert, advice):
-    """[convert(record)] of a file as MMLU publishes it: question, A, B, C, D, answer, without a header.
-    ValueError names the line that is something else."""
+    """[convert(record)] of MMLU's lines: question, A, B, C, D, answer. ValueError names another line."""
     found = []
     with open(path, encoding='utf-8-sig', newline='') as f:
         lines = csv.reader(f)
         for line in filter(None, lines):
             question, choices, answer = line[0], line[1:-1], line[-1]
             if len(choices) < 2 or answer not in list('ABCDEFGHIJ'[:len(choices)]):
-                raise ValueError(f'{path}, line {lines.line_num}: behind a question and its choices stands '
-                                 f'the letter of one, not {answer!r}; {advice}')
+                raise ValueError(f'{path}, line {lines.line_num}: no choice is {answer!r}; {advice}')
             found.append(convert({'question': question, 'choices': choices, 'answer': answer}))
     return found
 
 
 def identify(task, path, items):
-    """The items, each with a task_id, the record's own or TASK/NUMBER. ValueError if there are none, or if
-    two have the same: answers are counted by it."""
+    """The items, each with a task_id, its own or TASK/NUMBER. ValueError if there are none, or two of one."""
     if not items:
         raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
     seen = set()
     for i, item in enumerate(items):
         item.setdefault('task_id', item.get('question_id', item.get('key', f'{task}/{i}')))
         if item['task_id'] in seen:
-            raise ValueError(f'{path} has the task_id {item["task_id"]!r} twice, but answers are counted by '
-                             'it; give each problem its own')
+            raise ValueError(f'{path} has the task_id {item["task_id"]!r} twice; give each problem its own')
         seen.add(item['task_id'])
     return items
 
 
 def texts_of(item):
     """All texts of an item that the training data should not hold."""
-    found = []
-    for key in ('prompt', 'question', 'ctx', 'turns', 'options', 'reference', 'answer'):
-        value = item.get(key)
-        found += value if isinstance(value, list) else [value]
-    return [x for x in found if isinstance(x, str)]
+    values = [item.get(key) for key in ('prompt', 'question', 'ctx', 'reference', 'answer')]
+    values += [*(item.get('turns') or ()), *(item.get('options') or ())]
+    return [x for x in values if isinstance(x, str)]
 
 
 def question(item, before=()):
@@ -120,36 +114,30 @@ def rows_of(task, item, answers, chat):
 
 
 def given_answers(task, items, rows, n):
-    """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, if an item
-    has fewer than n, or a dialogue fewer than it has turns."""
+    """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, or an item
+    has fewer than n, a dialogue fewer than turns."""
     given = {item['task_id']: [] for item in items}
     for row in rows:
         if row.get('task', task) == task and row.get('task_id') in given:
             if not isinstance(row.get('completion'), str):
-                raise ValueError(f'the completion of {row["task_id"]!r} must be a text, not '
-                                 f'{row.get("completion")!r}')
+                raise ValueError(f'the completion of {row["task_id"]!r} must be a text')
             given[row['task_id']].append((row['completion'], row.get('ended', True)))
     for item in items:
         found = given[item['task_id']]
         needed = len(item['asked']) if task == 'judge' else n
         if len(found) < needed:
-            raise ValueError(f'{item["task_id"]} has {len(found)} completions and needs {needed} (k, or one '
-                             'for each turn of a dialogue); add them')
+            raise ValueError(f'{item["task_id"]} has {len(found)} completions and needs {needed}; add them')
     return [given[item['task_id']] for item in items]
 
 
 def check_harness(task, items, run):
     """The task_ids of which the reference fails, at most one or 1 %, and the result of an endless loop.
-    run: a list of (program, tests, entry point) -> their results. ValueError if run cannot tell right from
-    wrong."""
+    run: a list of (program, tests, entry point) -> results. ValueError if it takes wrong for right."""
     solved = items if task in CODE else []
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
         solved = items[::math.ceil(len(items) / 20)]
-    right, empty = [], []
-    for item in solved:
-        test = item['test'], item['entry_point']
-        right.append((item['reference'], *test))
-        empty.append((item['prompt'] + '    pass\n', *test))
+    right = [(item['reference'], item['test'], item['entry_point']) for item in solved]
+    empty = [(item['prompt'] + '    pass\n', item['test'], item['entry_point']) for item in solved]
     broken = [i for i, result in enumerate(run(right)) if result.outcome != 'passed']
     broken = [i for i in broken if run([right[i]])[0].outcome != 'passed']      # once more, alone
     n_empty = sum(result.outcome == 'passed' for result in run(empty))

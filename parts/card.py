@@ -10,7 +10,7 @@ word list removed the texts of minorities. The card says the same of your corpus
 
 Copy this file alone: it needs the standard library.
 """
-import collections, re
+import collections, re, statistics
 
 SPEAKER = re.compile(r'^[A-Z][\w.\' -]{0,30}:(?:\s|$)', re.M)
 QUESTION = re.compile(r'^(?:Q|Question|User|Human)\b[^\n]{0,20}:', re.M)
@@ -35,7 +35,7 @@ def genre(text):
     if len(LIST.findall(head)) * 2 > len(lines):
         return 'list'
     capital = sum(line.lstrip()[:1].isupper() for line in lines)
-    if len(lines) >= 8 and capital * 10 > len(lines) * 8 and sorted(map(len, lines))[len(lines) // 2] < 60:
+    if len(lines) >= 8 and capital > 0.8 * len(lines) and statistics.median_high(map(len, lines)) < 60:
         return 'verse'
     return 'running text'
 

@@ -13,11 +13,8 @@ import glob, os
 import torch
 
 # --- one file -----------------------------------------------------------------------------------------------
-
-
 def write(path, state):
-    """Write state beside path, flush it to the disk, then rename it: a crash or a full disk leaves the old
-    file as it was."""
+    """Write state beside path, flush it, then rename it: a crash or a full disk leaves the old file."""
     try:
         with open(f'{path}.tmp', 'wb') as f:
             torch.save(state, f)
@@ -31,16 +28,15 @@ def write(path, state):
 
 
 def find(path):
-    """The checkpoint that path means. A file means itself. The folder of a run means its best.pt, or else its
-    last.pt, or else the newest that is left. A Hugging Face folder means itself."""
+    """The checkpoint that path means: a file or a Hugging Face folder itself; of a run's folder its best.pt,
+    or else its last.pt, or else the newest that is left."""
     if os.path.isdir(path):
         for name in ('best.pt', 'last.pt', *(f'last-{i}.pt' for i in range(1, 100))):
             if os.path.exists(os.path.join(path, name)):
                 return os.path.join(path, name)
         if any(name.endswith('.safetensors') for name in os.listdir(path)):
             return path
-        raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; train there first: '
-                                f'python train.py --out_dir={path}')
+        raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; run train.py first')
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; expected a checkpoint file or the out_dir of a run')
     return path
@@ -57,8 +53,7 @@ def read(path, device='cpu'):
 def unreadable(path, e):
     """The error that says why path is not a checkpoint of ours."""
     reason = (str(e).strip().splitlines() or [''])[0]
-    return ValueError(f'{path} is not a readable checkpoint of ours ({type(e).__name__}: {reason}); if it '
-                      'was cut off, use another or train again')
+    return ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: {reason}); use another')
 
 
 def rotate(path, keep):
@@ -78,8 +73,6 @@ def rotate(path, keep):
 
 
 # --- how a run begins ---------------------------------------------------------------------------------------
-
-
 def folder_of(path):
     """The folder of a run, given itself or a checkpoint in it."""
     return path if os.path.isdir(path) else os.path.dirname(path)
@@ -91,33 +84,31 @@ def check_out_dir(out_dir, init_from, overwrite):
         raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
     if init_from not in ('scratch', 'resume') and \
             os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
-        raise ValueError(f'out_dir={out_dir} is the folder of the model that this run starts from, and would '
-                         'be overwritten; choose another --out_dir')
+        raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
     if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
         raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or choose '
                          'another --out_dir, or start over with --overwrite=True')
     return os.path.join(out_dir, 'last.pt')
 
 
-def must_be_finite(path, model):
-    """Refuse weights that are nan or inf: every loss would be, too."""
+def load_finite(path, load):
+    """The model and the state at path. ValueError if weights are nan or inf: every loss would be, too."""
+    model, state = load(path)
     for name, p in model.state_dict().items():
         if not p.isfinite().all():
-            raise ValueError(f'{path}: the weights {name} are not finite (nan or inf); start from another '
-                             'checkpoint')
+            raise ValueError(f'{path}: the weights {name} are not finite; start from another checkpoint')
+    return model, state
 
 
 def newest(last_path, load):
     """The model and the state of last.pt, or, if it is damaged, of the newest older checkpoint."""
     stem = last_path.removesuffix('.pt')
-    older = [path for i in range(1, 100) if os.path.exists(path := f'{stem}-{i}.pt')]
-    for path in [last_path, *older]:
+    paths = [last_path, *filter(os.path.exists, (f'{stem}-{i}.pt' for i in range(1, 100)))]
+    for path in paths:
         try:
-            model, state = load(path)
-            must_be_finite(path, model)
-            return model, state
+            return load_finite(path, load)
         except (ValueError, FileNotFoundError) as e:
-            if not older or path == older[-1]:
+            if path == paths[-1]:
                 raise
             print(f'{e}\nresuming from an older checkpoint')
 
@@ -131,8 +122,7 @@ def must_agree(last_path, before, now, names):
 
 
 def same_tokenizer(one, its_hash, other, other_hash):
-    """Refuse a model and data whose ids mean different text. one, other: their paths, for the message. A hash
-    that is None is not known, and passes."""
+    """Refuse a model and data, at the paths one and other, whose ids mean different text. None: not known."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
         raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: '
                          'the same ids mean different text')
@@ -148,30 +138,28 @@ def same_data(last_path, its_digest, path, digest, out_dir):
 def check_context(init_from, context, block_size):
     """Refuse sequences that are longer than a model's context."""
     if block_size > context:
-        raise ValueError(f'{init_from} has a context of {context} tokens, fewer than '
-                         f'block_size={block_size}; set --block_size={context}')
+        raise ValueError(f'{init_from} has a context of {context} tokens, less than block_size={block_size}; '
+                         f'set --block_size={context}, or extend it: train.py --rope_scaling=llama3')
 
 
 def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
-    """The fields of GPTConfig that change if the model of init_from, of `config`, reads block_size tokens at
-    a time. rope_scaling: linear or llama3 (see rope_table in model.py), by block_size / the first context."""
+    """The fields of GPTConfig, `config`, that change if the model of init_from reads block_size tokens at a
+    time. rope_scaling: linear or llama3 (see rope_table in model.py), by block_size / the first context."""
     context, before = config['block_size'], config['rope_scaling']
     first = before[3] if len(before) == 4 else context / (before or [1])[0]     # tokens of the first training
     factor = block_size / first
     changes = {'rope_theta': rope_theta or config['rope_theta'], 'block_size': max(context, block_size)}
-    if rope_scaling == 'none' and block_size > context and not rope_theta:
-        raise ValueError(f'{init_from} has a context of {context} tokens, less than block_size={block_size}; '
-                         f'set --block_size={context}, or extend it with --rope_scaling=llama3')
+    if rope_scaling == 'none' and not rope_theta:
+        check_context(init_from, context, block_size)
     if rope_scaling != 'none' and block_size <= context:
-        raise ValueError(f'rope_scaling={rope_scaling} makes a context longer, and {init_from} has one of '
-                         f'{context} tokens; set --block_size above it, or leave --rope_scaling=none')
+        raise ValueError(f'rope_scaling={rope_scaling} makes a context longer; set --block_size above the '
+                         f'{context} tokens of {init_from}, or leave --rope_scaling=none')
     scaling = {'none': before, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first)}
-    return {**changes, 'rope_scaling': scaling[rope_scaling]}
+    return changes | {'rope_scaling': scaling[rope_scaling]}
 
 
 def check_pretraining(last_path, state, config, meta, shards, world):
-    """Refuse to resume train.py's run with another architecture, or on other data. shards: of a stream, for
-    each process {name: SHA-256}."""
+    """Refuse to resume train.py's run as another model or on other data. shards: [{name: SHA-256}]."""
     if 'data_sha256' not in state:
         raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
     must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
@@ -182,31 +170,25 @@ def check_pretraining(last_path, state, config, meta, shards, world):
     names = sorted(name for hashes in shards for name in hashes)
     if state['shards'] != names or len(state['stream']) not in (0, world):
         raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '
-                         f'processes, this run has {len(names)} and {world}: a stream must be resumed with '
-                         'the same')
+                         f'processes, this run has {len(names)} and {world}: resume with the same')
     same_data(last_path, state.get('shard_sha256', shards), config['streaming'], shards, config['out_dir'])
 
 
 # --- from the weights of another run ------------------------------------------------------------------------
-
-
 def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
-    """The model of init_from, to be trained on data of `tokenizer`. With extend_vocab, its embeddings are
-    carried over from its own tokenizer to this one. Without, the two tokenizers must be the same."""
-    model, state = load(init_from)
-    must_be_finite(init_from, model)
+    """The model of init_from, to be trained on data of `tokenizer`: its own, unless extend_vocab carries the
+    embeddings over."""
+    model, state = load_finite(init_from, load)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
-    from_hf = not state
     its_hash = state.get('tokenizer_hash')
-    if extend_vocab or (from_hf and os.path.exists(beside)):
+    if extend_vocab or (not state and os.path.exists(beside)):      # no state: a folder of Hugging Face's
         its = load_tokenizer(beside)
-        if from_hf:
-            model = model.grown(its.vocab_size)         # it may lack the tokens for chat
+        its_hash = its.hash
+        model = model.grown(its.vocab_size)             # it may lack the tokens for chat
         if extend_vocab:
             return with_rows_for(model, its, tokenizer)
-        its_hash = its.hash
-    padded = from_hf and its_hash == tokenizer.hash     # it may have more rows than tokens
-    if model.config.vocab_size != tokenizer.vocab_size and not padded:
+    # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
+    if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
         raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
                          f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, '
                          'or take the weights over with --extend_vocab=True')
@@ -217,30 +199,25 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
 def with_rows_for(model, old, new):
     """A copy of the model for the vocabulary of another tokenizer."""
     weights = model.state_dict()
-    tied = model.config.tie_embeddings
-    embedding, head = (weights[f'{name}.weight'][:model.config.vocab_size] for name in ('embedding', 'head'))
-    weights['embedding.weight'] = rows = carry_over(embedding, old, new)
-    weights['head.weight'] = rows if tied else carry_over(head, old, new)
+    for name in 'embedding.weight', 'head.weight':      # the same rows, if they are tied
+        weights[name] = carry_over(weights[name][:model.config.vocab_size], old, new)
     return model.like(weights, vocab_size=new.vocab_size)
 
 
 def carry_over(weight, old, new):
-    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both tokenizers have keeps its
-    row. A new token starts as the mean of the old tokens that spell it, near the place where training will
-    move it. A new special token starts as the mean of all rows."""
+    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both have keeps its row; a new
+    one starts as the mean of the old tokens that spell it, a new special one as the mean of all rows."""
     ids = {token: i for i, token in enumerate(old.all_bytes)}
     rows = []
     for token in new.all_bytes:
         text = token.decode('utf-8', 'replace')
         if token in ids:
             spelled = [ids[token]]
-        elif text in new.special:
-            spelled = []
-        elif '\ufffd' not in text:
-            spelled = old.encode(text)
-        else:                                           # its bytes are not whole characters
+        elif '\ufffd' in text:                          # its bytes are not whole characters
             spelled = [ids[bytes([b])] for b in token]
-        rows.append(weight[spelled].mean(0) if spelled else weight.mean(0))
+        else:
+            spelled = [] if text in new.special else old.encode(text)
+        rows.append(weight[spelled or slice(None)].mean(0))
     return torch.stack(rows)
 
 
@@ -249,8 +226,7 @@ def to_fine_tune(init_from, last_path, load, load_tokenizer):
     init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
-    model, state = newest(last_path, load) if resuming else load(init_from)
-    must_be_finite(origin, model)
+    model, state = newest(last_path, load) if resuming else load_finite(init_from, load)
     beside = os.path.join(folder_of(origin), 'tokenizer.json')
     tokenizer = load_tokenizer(beside)
     same_tokenizer(origin, state.get('tokenizer_hash'), beside, tokenizer.hash)

@@ -62,18 +62,11 @@ def fix_mojibake(text):
 
 
 def undo(text, images, pattern):
-    found = {}                          # {damaged sequence: the character that it was}
-    for old in set(pattern.findall(text)):
-        new = bytes(images[c] for c in old).decode('utf-8', 'ignore')
-        if new:                         # else it is not UTF-8
-            found[old] = new
-    if not found:
-        return text
-    sure = collections.Counter()        # sequences that nobody writes, by their first letter
-    for old in found:
-        harmless = CLOSING if old[0] in USUAL else MARKS
-        if set(old[1:]) - harmless:
-            sure[old[0]] += 1
+    meant = {old: bytes(map(images.get, old)).decode('utf-8', 'ignore') for old in {*pattern.findall(text)}}
+    found = {old: new for old, new in meant.items() if new}         # else it is not UTF-8
+    harmless = lambda old: CLOSING if old[0] in USUAL else MARKS
+    # sequences that nobody writes, by their first letter
+    sure = collections.Counter(old[0] for old in found if {*old[1:]} - harmless(old))
     # é, ·, quotes and emoji begin with a usual letter; others need more evidence, or all of it
     evidence = USUAL & set(sure) or sure.total() > 1
     everything = evidence and pattern.sub(lambda m: '' if m[0] in found else m[0], text).isascii()

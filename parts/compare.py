@@ -22,12 +22,8 @@ def by_problem(rows):
 
 def mean_grade(rows):
     """0 to 1: the share that passed, or a tenth of the judge's mean score."""
-    grades = []
-    for row in rows:
-        if 'score' in row:
-            grades.append((row['score'] or 0) / 10)
-        else:
-            grades.append(1 if row['outcome'] == 'passed' else 0)
+    grades = [(row['score'] or 0) / 10 if 'score' in row else float(row['outcome'] == 'passed')
+              for row in rows]
     return sum(grades) / len(grades)
 
 
@@ -114,8 +110,7 @@ def count_votes(pairs, sides, paths):
     for i, (x, y) in enumerate(pairs):
         passed = [name for name, row in (('a', x), ('b', y)) if row['outcome'] == 'passed']
         raters['tests'][i] = passed[0] if len(passed) == 1 else 'tie'
-    for path in paths:
-        raters[path] = read_votes(path, sides)
+    raters |= {path: read_votes(path, sides) for path in paths}
     return {'votes': {name: collections.Counter(votes.values()) for name, votes in raters.items()},
             'agreement': {f'{x}, {y}': agreement(raters[x], raters[y])
                           for x, y in itertools.combinations(raters, 2)}}

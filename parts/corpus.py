@@ -1,14 +1,15 @@
 """
 A corpus on its way to the disk: documents by number, and files that are never half written.
 
-    docs = Corpus('data/x/.work', 'what the work depends on', funnel)
+    docs = Corpus('data/x/.work', 'what the work depends on', funnel, ['a source'])
     docs.write_shard(0, documents, funnel_of_shard)     # perhaps in another process
     docs.gather([0])
     docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
 
 Copy this file alone: it needs numpy.
 """
-import atexit, collections, contextlib, functools, glob, gzip, hashlib, json, os, platform, shutil, zlib
+import atexit, collections, contextlib, functools, glob, gzip, hashlib
+import json, os, pathlib, platform, shutil, zlib
 import numpy as np
 
 PIECE = 16_000_000              # bytes or tokens held in memory at once
@@ -40,8 +41,7 @@ def new_file(path, mode='wb', **settings):
             yield f
         os.replace(part, path)
     finally:
-        if os.path.exists(part):
-            os.remove(part)
+        pathlib.Path(part).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -74,16 +74,17 @@ def state_of(config, ignored, files):
 # --- the documents ------------------------------------------------------------------------------------------
 class Corpus:
     """The documents that the stages kept, numbered in the order of their shards. Texts wait in a work folder,
-    compressed: a finished shard is never made again. In memory are about 50 bytes a document:
+    compressed: a finished shard is never made again. In memory are about 60 bytes a document:
 
     size        bytes of text, int64 (n,)
     exact       hash of the text, uint64 (n,): equal for copies
     split       hash that decides about training or validation, uint64 (n,)
     is_code     bool (n,)
     keep        bool (n,): False for what a later pass dropped
+    shard       the number of its shard, int64 (n,)
     first       the number of each shard's first document, and n, int64 (shards + 1,)"""
 
-    def __init__(self, folder, state, funnel, owners=()):
+    def __init__(self, folder, state, funnel, owners):
         """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the source
         of each shard. Several processes may begin with the same folder."""
         self.folder = folder
@@ -95,25 +96,22 @@ class Corpus:
         settings = f'{folder}/settings'
         os.makedirs(os.path.dirname(folder) or '.', exist_ok=True)
         with alone(os.path.dirname(folder) or '.'):
-            if os.path.exists(settings):
-                with open(settings, encoding='utf-8') as f:
-                    if f.read() == state:
-                        return
+            if os.path.exists(settings) and pathlib.Path(settings).read_text(encoding='utf-8') == state:
+                return
             self.forget()
             os.makedirs(folder)
             write_file(settings, state)
 
     def forget(self):
         """Throw the work away; first settings, without which a folder is never used again."""
-        if os.path.exists(f'{self.folder}/settings'):
-            os.remove(f'{self.folder}/settings')
+        pathlib.Path(self.folder, 'settings').unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def path(self, shard, ending):
-        return f'{self.folder}/{shard:05}.{ending}'
+        return pathlib.Path(self.folder, f'{shard:05}.{ending}')
 
     def has_shard(self, shard):
-        return os.path.exists(self.path(shard, 'json'))         # which is written last
+        return self.path(shard, 'json').exists()                # which is written last
 
     def write_shard(self, shard, documents, funnel):
         """Store a shard. documents: dicts of data (the text as UTF-8), about (its path and more), size,
@@ -138,38 +136,24 @@ class Corpus:
         """Take in shards 0, 1, 2, ... as they are finished, until there are enough documents (0: all)."""
         rows = [np.zeros(0, ROW)]
         for shard in shards:
-            with open(self.path(shard, 'json'), encoding='utf-8') as f:
-                self.funnel.add(**json.load(f))
+            self.funnel.add(**json.loads(self.path(shard, 'json').read_bytes()))
             rows.append(np.load(self.path(shard, 'rows.npy')))
             if 0 < enough <= sum(map(len, rows)):
                 break
         self.n_shards = len(rows) - 1
         self.first = np.cumsum([0, *map(len, rows[1:])])
+        self.shard = np.repeat(np.arange(self.n_shards), np.diff(self.first))
         self.ends = np.concatenate([np.cumsum(r['packed']) for r in rows])      # in the shard's file of texts
-
         rows = np.concatenate(rows)
-        self.packed = rows['packed'].copy()
-        self.size = rows['size'].copy()
-        self.exact = rows['exact'].copy()
-        self.split = rows['split'].copy()
-        self.is_code = rows['is_code'].copy()
+        for name in ROW.names:
+            setattr(self, name, rows[name].copy())
         self.keep = np.ones(len(rows), bool)
 
     def span(self, shard):
         return slice(self.first[shard], self.first[shard + 1])
 
-    def in_shards(self, shards):
-        """Which documents are in one of these shards, bool (n,)."""
-        which = np.zeros(len(self.keep), bool)
-        for shard in shards:
-            which[self.span(shard)] = True
-        return which
-
-    def shard_of(self, i):
-        return int(np.searchsorted(self.first, i, 'right')) - 1
-
     def text(self, i):
-        f = self.open_texts(self.shard_of(i))
+        f = self.open_texts(self.shard[i])
         f.seek(self.ends[i] - self.packed[i])
         return zlib.decompress(f.read(self.packed[i])).decode()
 
@@ -180,11 +164,10 @@ class Corpus:
 
     def about(self, shard):
         """What is known of each document of a shard: [{'path', 'source', perhaps 'licence' and 'url'}]."""
-        with open(self.path(shard, 'about.json'), encoding='utf-8') as f:
-            return json.load(f)
+        return json.loads(self.path(shard, 'about.json').read_bytes())
 
     def name(self, i):
-        shard = self.shard_of(i)
+        shard = self.shard[i]
         return self.about(shard)[i - self.first[shard]]['path']
 
     def keys(self, band):
@@ -237,7 +220,7 @@ class Corpus:
     def write_tokens(self, b, shards, which, n_tokens):
         """Write n_tokens of some shards' documents that are in which, bool (n,), to a Bin: whole passes, then
         documents in the order of their hashes; the last one is cut, but keeps its separator."""
-        own = which & self.in_shards(shards)
+        own = which & np.isin(self.shard, shards)
         passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
         for _ in range(passes):
             self.write_all(b, 'train', shards)
@@ -258,30 +241,27 @@ class Corpus:
 
     def drop(self, stage, reason, which):
         """Take documents out, by their numbers, and count them."""
-        if not self.keep.any():
-            return
         row = self.funnel.counters[f'stage {stage}']
-        row.update({'docs_in': int(self.keep.sum()), 'bytes_in': int(self.size[self.keep].sum())})
-        self.keep[which] = False
-        row.update({'docs_out': int(self.keep.sum()), 'bytes_out': int(self.size[self.keep].sum())})
+        for side in ('in', 'out'):
+            row[f'docs_{side}'] += int(self.keep.sum())
+            row[f'bytes_{side}'] += int(self.size[self.keep].sum())
+            self.keep[which] = False
         if len(which):
             row[f'dropped {reason}'] += len(which)
-        for shard in np.searchsorted(self.first, which, 'right').tolist() if self.owners else ():
-            self.funnel.counters[f'source {self.owners[shard - 1]}'][reason] += 1
+        for shard in self.shard[which]:
+            self.funnel.counters[f'source {self.owners[shard]}'][reason] += 1
         for i in which[np.argsort(self.split[which])][:self.funnel.n_samples].tolist():
             self.funnel.sample(reason, int(self.split[i]), self.name(i), self.text(i))
 
     def exact_copies(self):
-        """For each document that is left, the number of the first one with the same hash."""
-        left = np.flatnonzero(self.keep)
-        _, first, which = np.unique(self.exact[left], return_index=True, return_inverse=True)
-        return left[first[which]]
+        """For each document that is left, where among them the first one with the same hash is."""
+        _, first, which = np.unique(self.exact[self.keep], return_index=True, return_inverse=True)
+        return first[which]
 
     def drop_copies(self, stage, reason, heads):
-        """Keep the first document of each cluster. heads: its number, for each document that is left."""
-        if not self.keep.any():
-            return
+        """Keep the first document of each cluster. heads: where it is, for each document that is left."""
         left = np.flatnonzero(self.keep)
+        heads = left[heads]
         head, size = np.unique(heads, return_counts=True)
         largest = [i for i in np.argsort(-size, kind='stable')[:5].tolist() if size[i] > 1]
         sizes = collections.Counter(size[size > 1].tolist())
@@ -302,7 +282,7 @@ class Bin:
         self.sha256 = hashlib.sha256()
         self.items = self.written = 0       # a document that is repeated counts each time
         self.documents = self.bytes = 0     # each once
-        atexit.register(lambda: os.path.exists(f'{path}.tmp') and os.remove(f'{path}.tmp'))
+        atexit.register(pathlib.Path(f'{path}.tmp').unlink, missing_ok=True)
 
     def write(self, data):
         """data: an array of ids or bytes, also a memory map."""
@@ -314,16 +294,9 @@ class Bin:
             self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
 
-    def check(self):
-        """Close the file and read the disk again: it must hold the bytes, and so the documents, of before."""
+    def close(self):
         with named(self.path):
             self.file.close()
-        again = hashlib.sha256()
-        with open(f'{self.path}.tmp', 'rb') as f:
-            while block := f.read(PIECE):
-                again.update(block)
-        if again.digest() != self.sha256.digest():
-            raise OSError(f'{self.path}.tmp is not what was written: is the disk full, or failing?')
 
 
 def publish(folder, contents, bins, read, bases=()):
@@ -333,9 +306,7 @@ def publish(folder, contents, bins, read, bases=()):
     at = functools.partial(os.path.join, folder)
     for name, text in contents.items():
         write_file(at(f'{name}.new'), text)
-    if os.path.exists(at('meta.json')):
-        os.remove(at('meta.json'))
-
+    pathlib.Path(at('meta.json')).unlink(missing_ok=True)
     stay = [b.path for b in bins]
     if not bases:
         stay += [file['path'] for file in read]

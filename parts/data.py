@@ -159,11 +159,8 @@ def open_shards(streaming, rank, world, data_dir, meta):
                          f'{world} processes need one each; prepare.py --write=text makes them')
     hashes = {}
     for path in shards[rank::world]:
-        h = hashlib.sha256()
         with open(path, 'rb') as f:
-            for block in iter(lambda: f.read(1 << 20), b''):
-                h.update(block)
-        hashes[os.path.basename(path)] = h.hexdigest()
+            hashes[os.path.basename(path)] = hashlib.file_digest(f, 'sha256').hexdigest()
     folder = os.path.join(data_dir, 'shards')
     listed = {shard['name']: shard['sha256'] for shard in meta.get('shards', {}).get('train', ())}
     if listed and os.path.realpath(os.path.dirname(shards[0])) == os.path.realpath(folder):

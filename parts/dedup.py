@@ -12,14 +12,14 @@ that agree in all rows of a band, with probability 1 - (1 - J^rows)^bands, are c
 
 Copy this file alone: it needs numpy.
 """
-import array, functools
+import array, functools, re
 import numpy as np
 
 PRIME = np.uint64(0x9E3779B97F4A7C15)       # 2^64 / golden ratio, odd
 INVERSE = np.uint64(pow(int(PRIME), -1, 2 ** 64))
 # a byte -> 0 if it separates words, else itself in lower case: [A-Za-z0-9_] and all that is not ASCII
-WORD_BYTES = np.array([ord(chr(b).lower()) if b < 128 and (chr(b).isalnum() or b == 95) else b * (b >= 128)
-                       for b in range(256)], dtype=np.uint8)
+WORD_BYTES = re.sub(rb'[^0-9a-z_\x80-\xff]', b'\0', bytes(range(256)).lower())
+WORD_BYTES = np.frombuffer(WORD_BYTES, np.uint8)
 
 
 def mix(h):
@@ -76,7 +76,8 @@ def union(fields):
     """The set of the shingles of several texts; the same words in another place are other shingles."""
     if len(fields) == 1:
         return fields[0]
-    return np.unique(np.concatenate([mix(found + np.uint64(i) * PRIME) for i, found in enumerate(fields)]))
+    places = np.arange(len(fields), dtype=np.uint64) * PRIME
+    return np.unique(np.concatenate([mix(found + place) for found, place in zip(fields, places)]))
 
 
 def alike(a, b, least):
@@ -84,26 +85,23 @@ def alike(a, b, least):
     return len(a) == len(b) and all(jaccard(x, y) >= least for x, y in zip(a, b))
 
 
+def seen(wanted, pieces, n):
+    """The keys of wanted, {key: hashes of n-grams of words}, of which an n-gram occurs in pieces of text."""
+    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *wanted.values()]))
+    hit = np.zeros(len(known), bool)
+    for piece in pieces if len(known) else ():
+        grams = word_ngrams(piece, n)
+        place = np.searchsorted(known, grams).clip(max=len(known) - 1)
+        hit[place[known[place] == grams]] = True
+    return {key for key, grams in wanted.items() if hit[np.searchsorted(known, grams)].any()}
+
+
 def overlap(train_texts, val_texts, n=13):
     """The share of the validation texts that have n words in a row of the training texts; how many there are
     of n words or more; n."""
-    grams = [word_ngrams(text, n) for text in val_texts if len(word_hashes(text)) >= n]
-    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *grams]))
-    seen = np.zeros(len(known), bool)
-    for text in train_texts if len(known) else ():
-        found = word_ngrams(text, n)
-        place = np.searchsorted(known, found).clip(max=len(known) - 1)
-        seen[place[known[place] == found]] = True
-    hits = sum(bool(seen[np.searchsorted(known, each)].any()) for each in grams)
-    return hits / max(1, len(grams)), len(grams), n
-
-
-def seen(wanted, pieces, n):
-    """The keys of wanted, {key: hashes of n-grams of words}, of which an n-gram occurs in pieces of text."""
-    grams = np.concatenate([*wanted.values()])
-    found = [np.intersect1d(word_ngrams(piece, n), grams) for piece in pieces]
-    found = np.concatenate([grams[:0], *found])
-    return {key for key in wanted if np.isin(wanted[key], found).any()}
+    wanted = {i: ngrams_of([text], n) for i, text in enumerate(val_texts)}
+    wanted = {i: grams for i, grams in wanted.items() if len(grams)}
+    return len(seen(wanted, train_texts, n)) / max(1, len(wanted)), len(wanted), n
 
 
 def jaccard(a, b):
@@ -150,15 +148,12 @@ def simhash(shingles):
     return int.from_bytes(np.packbits(bits.sum(0) * 2 > len(bits)).tobytes(), 'big')
 
 
-def simhash_columns(fingerprints, distance):
-    """simhash_keys of many documents, block by block: uint64 (distance + 1, n)."""
-    return np.array([simhash_keys(f, distance) for f in fingerprints], np.uint64).T
-
-
-def simhash_keys(fingerprint, distance):
-    """distance + 1 blocks of the bits, uint64: who differs in `distance` bits shares one (Manku 2007)."""
+def simhash_keys(fingerprints, distance):
+    """Blocks of the bits of n ints, uint64 (distance + 1, n): two that differ in `distance` bits share one
+    (Manku 2007)."""
     cuts = [64 * i // (distance + 1) for i in range(distance + 2)]
-    return np.array([(fingerprint >> a) & ((1 << (b - a)) - 1) for a, b in zip(cuts, cuts[1:])], np.uint64)
+    columns = [[(f >> a) % (1 << (b - a)) for f in fingerprints] for a, b in zip(cuts, cuts[1:])]
+    return np.array(columns, np.uint64)
 
 
 def near_keys(fields, method, bands, rows):

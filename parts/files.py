@@ -45,20 +45,15 @@ def find_files(source, folder='data/raw', hub='https://huggingface.co',
 def all_files(source, skip=()):
     """The files under a folder or that a glob matches, sorted, but no hidden ones; each real file once, under
     its own name if that is among them, so that links in a circle end."""
-    pattern = os.path.join(glob.escape(source), '**') if os.path.isdir(source) else source
-    names = {}
-    for path in sorted(filter(os.path.isfile, matches(pattern, skip)), key=lambda p: (os.path.islink(p), p)):
-        names.setdefault(os.path.realpath(path), path)
-    return sorted(names.values())
-
-
-def matches(pattern, skip=()):
-    """The paths that a glob matches; ** stands for a folder and all under it, each real folder once."""
-    before, deep, after = pattern.partition('**')
-    if not deep:
-        return glob.glob(pattern)
-    return [path for top in glob.glob(before or './') for folder in walk(top, skip)
-            for path in matches(os.path.join(glob.escape(folder), after.lstrip(os.sep) or '*'), skip)]
+    before, deep, after = source.partition('**')
+    if os.path.isdir(source):
+        before, deep, after = glob.escape(source), '**', ''
+    found = glob.glob(before or './')
+    if deep:
+        found = [path for top in found for folder in walk(top, skip)
+                 for path in glob.glob(os.path.join(glob.escape(folder), after.lstrip(os.sep) or '*'))]
+    found.sort(key=lambda path: (os.path.islink(path), path), reverse=True)     # the last one wins
+    return sorted({os.path.realpath(path): path for path in found if os.path.isfile(path)}.values())
 
 
 def walk(top, skip=()):
@@ -92,8 +87,7 @@ def shards(sources, folder, hub, dataset):
     for name, value in sources.items():
         well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
         weight = value[1] if well_formed else -1
-        number = isinstance(weight, int | float) and not isinstance(weight, bool)
-        if weight is not None and not (number and 0 < weight < math.inf):
+        if weight is not None and not (type(weight) in (int, float) and 0 < weight < math.inf):
             raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight a "
                              'positive number or None')
         if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', str(name)) or not isinstance(name, str):
@@ -125,11 +119,6 @@ def session():
 def fetch_all(some):
     """Fetch those of some files that have a url; returns their paths."""
     return [fetch(file['url'], file['sha256'], file['path']) for file in some if 'url' in file]
-
-
-def remove(paths):
-    for path in paths:
-        os.remove(path)
 
 
 def fetch(url, sha256, path):

@@ -64,7 +64,6 @@ def prose_reason(text, min_words=20, max_words=1_000_000, max_symbols=0.3, max_r
         return 'repetitive'
     if max_gibberish and gibberish(head) > max_gibberish:
         return 'gibberish'
-    return None
 
 
 # --- code: CodeParrot's rules, with its numbers -------------------------------------------------------------
@@ -102,7 +101,6 @@ def code_reason(text, chance=0.0, max_line=1000, mean_line=100, min_alphanumeric
         return 'no keywords'
     if text.count('=') < min_assignments:
         return 'few assignments'
-    return None
 
 
 LICENCES = [(name, re.compile(pattern, re.I)) for name, pattern in (
@@ -181,7 +179,6 @@ def messages_reason(messages, score=math.inf, min_score=None, min_answer=0, max_
     said = '\n'.join(answers).lower()
     if any(phrase in said for phrase in unwanted):
         return 'unwanted phrase'
-    return None
 
 
 def programs(messages):
@@ -203,4 +200,3 @@ def preference_reason(pair, min_margin=0.0, min_agreement=0.0):
         return 'small margin'
     if pair.get('agreement', math.inf) < min_agreement:
         return 'little agreement'
-    return None

@@ -9,7 +9,7 @@ Hugging Face's files: a Llama folder as a config and tensors under our names, a 
 The tensor layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
 Copy this file alone: it needs safetensors for Llama folders, and tokenizers for tokenizer.json.
 """
-import json, os, re
+import glob, json, os, re
 
 # --- Llama folders: config.json and *.safetensors -----------------------------------------------------------
 
@@ -72,25 +72,21 @@ def read_config(theirs):
 
 def read_llama(folder):
     """config.json and all *.safetensors of a folder -> (config, tensors), both under our names. ValueError
-    with the file's name if one of them is damaged or is not a plain Llama."""
+    with the file's name if one of them is missing, damaged or not a plain Llama's."""
     safetensors = import_safetensors()
     reading = os.path.join(folder, 'config.json')
     try:
         with open(reading, encoding='utf-8') as f:
             config = read_config(json.load(f))
         found = {}
-        for name in sorted(os.listdir(folder)):
-            if name.endswith('.safetensors'):
-                reading = os.path.join(folder, name)
-                found |= safetensors.load_file(reading)
+        for reading in sorted(glob.glob(os.path.join(glob.escape(folder), '*.safetensors'))):
+            found |= safetensors.load_file(reading)
         tensors = {}
         for ours, (theirs, shape) in layout(config).items():
             there = list(found[theirs].shape) if theirs in found else 'not there'
             if there != shape:
                 raise ValueError(f'tensor {theirs} is {there}, expected {shape}')
             tensors[ours] = found[theirs]
-    except FileNotFoundError:
-        raise
     except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
         raise ValueError(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
     if config['tie_embeddings']:
@@ -214,13 +210,12 @@ class Reader:
         vocab = self.hf.get_vocab()
         self.all_bytes = [b''] * (max(vocab.values()) + 1)
         for token, id in vocab.items():
-            byte = re.fullmatch('<0x([0-9A-F]{2})>', token)         # SentencePiece's way to write one
             if id in added:
                 self.all_bytes[id] = added[id]
             elif of_bytes:
                 self.all_bytes[id] = from_printable(token)
-            elif byte:
-                self.all_bytes[id] = bytes([int(byte[1], 16)])
+            elif byte := re.fullmatch('<0x([0-9A-F]{2})>', token):  # SentencePiece's way to write one
+                self.all_bytes[id] = bytes.fromhex(byte[1])
             else:
                 self.all_bytes[id] = token.replace('\u2581', ' ').encode()
 
@@ -246,9 +241,8 @@ class Reader:
         encode a newline and the text, and drop the ids of the blank and the newline."""
         newline = self.encode('\n')
         both = self.encode('\n' + text)
-        if self.lead and both[:len(newline)] == newline:
-            return both[len(newline):]
-        return self.encode(text)
+        has_blank = self.lead and both[:len(newline)] == newline
+        return both[len(newline):] if has_blank else self.encode(text)
 
     def decode_bytes(self, ids):
         """The bytes of ids. A model may have more rows than there are tokens; such ids have no bytes."""

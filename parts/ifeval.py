@@ -23,9 +23,10 @@ def compare(n, relation, wanted):
     return n >= wanted if relation == 'at least' else n < wanted
 
 
-def paragraphs(text, n):
-    parts = re.split(r'\s?\*\*\*\s?', text)
-    return all(part.strip() for part in parts[1:-1]) and sum(bool(part.strip()) for part in parts) == n
+def parts_of(text, separator):
+    """The parts of a text that are not empty; [] if there is nothing between two separators."""
+    parts = [part.strip() for part in re.split(separator, text)]
+    return [part for part in parts if part] if all(parts[1:-1]) else []
 
 
 def nth_paragraph(text, n, nth, first_word):
@@ -43,14 +44,9 @@ def postscript(text, marker):
     return bool(re.search(pattern, text.lower(), re.M))
 
 
-def bullets(text):
-    return len(re.findall(r'^\s*\*[^\*].*$', text, re.M)) + len(re.findall(r'^\s*-.*$', text, re.M))
-
-
 def highlighted(text):
-    single = [part.strip('*').strip() for part in re.findall(r'\*[^\n\*]*\*', text)]
-    double = [part.strip('*').strip() for part in re.findall(r'\*\*[^\n\*]*\*\*', text)]
-    return sum(map(bool, single + double))
+    found = re.findall(r'\*[^\n\*]*\*', text) + re.findall(r'\*\*[^\n\*]*\*\*', text)
+    return len([part for part in found if part.strip('*').strip()])
 
 
 def is_json(text):
@@ -60,21 +56,6 @@ def is_json(text):
         return True
     except (ValueError, RecursionError):
         return False
-
-
-def two_responses(text):
-    parts = text.split('******')
-    full = [part.strip() for part in parts if part.strip()]
-    return all(part.strip() for part in parts[1:-1]) and len(full) == 2 and full[0] != full[1]
-
-
-def sentences(text):
-    return len([part for part in re.split(r'(?<=[.!?])["\')\]]*\s+', text.strip()) if part])
-
-
-def quoted(text):
-    text = text.strip()
-    return len(text) > 1 and text[0] == text[-1] == '"'
 
 
 # kind -> whether a text t follows the instruction with the arguments k
@@ -87,8 +68,9 @@ KINDS = {
     'keywords:letter_frequency': lambda t, k: compare(
         collections.Counter(t.lower())[k['letter'].lower()], k['let_relation'], k['let_frequency']),
     'length_constraints:number_sentences': lambda t, k: compare(
-        sentences(t), k['relation'], k['num_sentences']),
-    'length_constraints:number_paragraphs': lambda t, k: paragraphs(t, k['num_paragraphs']),
+        len(re.split(r'(?<=[.!?])["\')\]]*\s+', t.strip())), k['relation'], k['num_sentences']),
+    'length_constraints:number_paragraphs': lambda t, k: (
+        len(parts_of(t, r'\*\*\*')) == k['num_paragraphs']),
     'length_constraints:number_words': lambda t, k: compare(
         len(re.findall(r'\w+', t)), k['relation'], k['num_words']),
     'length_constraints:nth_paragraph_first_word': lambda t, k: nth_paragraph(
@@ -96,7 +78,8 @@ KINDS = {
     'detectable_content:number_placeholders': lambda t, k: (
         len(re.findall(r'\[.*?\]', t)) >= k['num_placeholders']),
     'detectable_content:postscript': lambda t, k: postscript(t, k['postscript_marker']),
-    'detectable_format:number_bullet_lists': lambda t, k: bullets(t) == k['num_bullets'],
+    'detectable_format:number_bullet_lists': lambda t, k: k['num_bullets'] == len(
+        re.findall(r'^\s*\*[^\*].*$', t, re.M) + re.findall(r'^\s*-.*$', t, re.M)),
     'detectable_format:constrained_response': lambda t, k: bool(
         re.search(r'My answer is (yes|no|maybe)\.', t)),
     'detectable_format:number_highlighted_sections': lambda t, k: highlighted(t) >= k['num_highlights'],
@@ -105,12 +88,13 @@ KINDS = {
     'detectable_format:json_format': lambda t, k: is_json(t),
     'detectable_format:title': lambda t, k: any(
         part.strip('<> ') for part in re.findall(r'<<[^\n]+>>', t)),
-    'combination:two_responses': lambda t, k: two_responses(t),
+    'combination:two_responses': lambda t, k: (
+        len(parts_of(t, r'\*{6}')) == len(set(parts_of(t, r'\*{6}'))) == 2),
     'combination:repeat_prompt': lambda t, k: (
         t.strip().lower().startswith(k['prompt_to_repeat'].strip().lower())),
     'startend:end_checker': lambda t, k: (
         t.strip().strip('"').lower().endswith(k['end_phrase'].strip().lower())),
-    'startend:quotation': lambda t, k: quoted(t),
+    'startend:quotation': lambda t, k: bool(re.fullmatch('".*"', t.strip(), re.S)),
     'change_case:capital_word_frequency': lambda t, k: compare(
         sum(word.isupper() for word in re.findall(r"\w+(?:[-'.]\w+)*", t)),
         k['capital_relation'], k['capital_frequency']),
@@ -159,15 +143,13 @@ def grade(item, row):
     row['unsupported'] = [kind for kind, _ in pairs if kind not in KINDS]
     failed = [kind for (kind, _), good in zip(pairs, row['followed']) if good is False]
     row['message'] = ', '.join(failed or row['unsupported'])
-    if failed:
-        row['outcome'] = 'wrong'
-    else:
-        row['outcome'] = 'unsupported' if row['unsupported'] else 'passed'
+    unless_wrong = 'unsupported' if row['unsupported'] else 'passed'
+    row['outcome'] = 'wrong' if failed else unless_wrong
 
 
 def remarks(rows):
-    """Shares of the rows that grade() has seen: prompts and instructions, strict and loose, each without
-    those that have no check; and how often each kind without one occurs."""
+    """Shares of the rows that grade() has seen: prompts and instructions, strict and loose, without those
+    that have no check; and how often each kind without one occurs."""
     rows = [row for row in rows if 'followed' in row]
     found = {}
     for name, key in (('strict', 'followed'), ('loose', 'loosely')):

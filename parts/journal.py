@@ -9,7 +9,7 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
 
 Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, glob, json, math, os, platform, shlex, shutil, subprocess, sys, time
+import contextlib, glob, json, math, os, platform, re, shlex, shutil, subprocess, sys, time
 import torch
 
 try:
@@ -19,11 +19,9 @@ except ImportError:             # Windows
 
 
 def check_data(data_dir, needed, data_from):
-    """Refuse a data_dir that lacks a file of `needed`, or whose meta.json says that it was not made by
-    data_from: the command by which a config file says where its data come from. It ends in --out_dir=FOLDER
-    or --out=FOLDER/FILE, and says nothing of another folder."""
-    words = [word.partition('=') for word in data_from.rpartition('prepare.py')[2].split()]
-    wanted = {name: value for name, _, value in words if name.startswith('--')}
+    """Refuse a data_dir that lacks a file of `needed`, or that by its meta.json was not made with data_from,
+    the command that a config file names. Of another folder than the command's, it says nothing."""
+    wanted = dict(re.findall(r'(--\w+)=(\S+)', data_from.rpartition('prepare.py')[2]))
     folder = wanted.pop('--out_dir', '') or os.path.dirname(wanted.pop('--out', ''))
     if not folder or os.path.realpath(folder) != os.path.realpath(data_dir):
         return
@@ -53,8 +51,8 @@ class Journal:
         return os.path.join(self.out_dir, name)
 
     def begin(self, config, state, step, max_steps):
-        """Take the folder: lock it, then begin new files, or cut the old ones back to `step`. Say where the
-        run starts, and what differs from state, the checkpoint that it resumes ({} for a new run)."""
+        """Lock the folder, then begin new files, or cut the old ones back to `step`. Say what differs from
+        state, the checkpoint that the run resumes ({} for a new run)."""
         if not self.main_process:
             return
         os.makedirs(self.out_dir, exist_ok=True)
@@ -63,8 +61,7 @@ class Journal:
             if fcntl:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f'another run is writing to {self.out_dir}; wait, or choose another '
-                             '--out_dir') from None
+            raise ValueError(f'another run is writing to {self.out_dir}; wait, or set --out_dir') from None
         if state:
             self.cut_back(step)
             with open(self.path('train.log'), encoding='utf-8') as f:
@@ -90,17 +87,13 @@ class Journal:
         path = self.path('metrics.jsonl')
         if not os.path.exists(path):
             return
-        kept = []
         with open(path, encoding='utf-8') as f:
-            for line in f:
-                if not line.endswith('}\n'):                            # cut off by a crash
-                    continue
-                row = json.loads(line)
+            rows = [json.loads(line) for line in f if line.endswith('}\n')]     # else cut off by a crash
+        with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
+            for row in rows:
                 again = row.get('event') in ('spike', 'skip', 'rollback')       # of the step that runs again
                 if row['step'] < step or (row['step'] == step and not again):
-                    kept.append(line)
-        with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
-            f.writelines(kept)
+                    f.write(json.dumps(row) + '\n')
         os.replace(f'{path}.tmp', path)
 
     def say(self, text, file='train.log'):
@@ -131,9 +124,8 @@ class Journal:
     def keep(self, path, name=None):
         """Copy a file into the folder, so that the folder is complete."""
         if self.main_process and os.path.exists(path):
-            target = self.path(name or os.path.basename(path))
-            if os.path.realpath(path) != os.path.realpath(target):
-                shutil.copyfile(path, target)
+            with contextlib.suppress(shutil.SameFileError):
+                shutil.copyfile(path, self.path(name or os.path.basename(path)))
 
     def need_space(self, n_bytes):
         """Refuse to begin where the checkpoints will not fit."""
@@ -161,25 +153,18 @@ class Journal:
 
 
 class Timer:
-    """Seconds per step, and where the time goes.
-
-    timer = Timer()
-    with timer.part('data'): ...                # belongs to a step
-    with timer.pause('eval'): ...               # does not: afterwards the clock of the steps starts again
-    timer.step(n_tokens)
-    timer.per_step()                            # seconds, since the last restart()
-    """
+    """Seconds per step since the last restart(), and where the time goes. A part('data') belongs to a step;
+    a pause('eval') or 'save' does not, and behind it the clock of the steps starts again."""
 
     def __init__(self):
         self.start = self.saved = time.time()
-        self.total = {'data': 0.0, 'eval': 0.0, 'save': 0.0}            # seconds since the start
+        self.total = {'eval': 0.0, 'save': 0.0}         # seconds since the start; of data, since restart()
         self.restart()
 
     def restart(self):
         self.restarted = time.time()
-        self.steps = 0
-        self.tokens = 0
-        self.data_before = self.total['data']
+        self.steps = self.tokens = 0
+        self.total['data'] = 0.0
 
     def step(self, n_tokens):
         self.steps += 1
@@ -212,12 +197,12 @@ class Timer:
         return (time.time() - self.start) / 60
 
     def shares(self, world):
-        """For metrics.jsonl: tokens per second and process, seconds of data loading per step, seconds of all
-        saving so far, the share of the run that was spent on evaluation, seconds since the process began."""
+        """For metrics.jsonl: tokens per second and process; seconds of loading a step's data, of all saving,
+        since the process began; the share of evaluation in those."""
         uptime = time.time() - self.start
         return {'tok_s_device': self.tok_s() / world, 'save_s': self.total['save'],
-                'data_s': (self.total['data'] - self.data_before) / self.steps,
-                'eval_share': self.total['eval'] / uptime, 'uptime_s': uptime}
+                'data_s': self.total['data'] / self.steps, 'eval_share': self.total['eval'] / uptime,
+                'uptime_s': uptime}
 
 
 def finite(value):
@@ -235,8 +220,8 @@ def machine_and_versions():
         asked = ['git', '-C', here, 'describe', '--always', '--dirty']
         commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    devices = ', '.join(devices) or platform.machine()
-    return f'{devices}; torch {torch.__version__}; commit {commit or "unknown"}'
+    names = ', '.join(devices) or platform.machine()
+    return f'{names}; torch {torch.__version__}; commit {commit or "unknown"}'
 
 
 def clock(seconds):

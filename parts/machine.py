@@ -15,11 +15,8 @@ import torch
 import torch.distributed as dist
 
 # --- the device ---------------------------------------------------------------------------------------------
-
-
 def choose(device, dtype, local_rank=0):
-    """The settings 'auto', 'cuda', 'bfloat16', ... -> a device that is there and the dtype of matrix
-    products, as text. auto: the GPU; bfloat16 where the hardware has it."""
+    """The settings -> a device that is there, and the dtype of matrix products, as text."""
     there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
     if device == 'auto':
         device = next(name for name, found in there.items() if found)
@@ -51,21 +48,16 @@ def to_device(arrays, device):
     return [t.to(device, non_blocking=True) for t in tensors]
 
 
-class OutOfMemoryAdvice:
+class OutOfMemoryAdvice(contextlib.AbstractContextManager):
     """A context that turns an out-of-memory error into one sentence of advice, .text ('' until then). A
-    single process leaves the context and can save. One of several ends: the others would wait for ever."""
+    single process can go on to save. One of several ends: the others would wait for ever."""
 
     def __init__(self, micro_batch_size, per_rank, grad_checkpoint):
         smaller = max((d for d in range(1, micro_batch_size) if per_rank % d == 0), default=0)
         self.text = ''
-        self.advice = 'a smaller model or --block_size'
-        if not grad_checkpoint:
-            self.advice = '--grad_checkpoint=True'
+        self.advice = 'a smaller model or --block_size' if grad_checkpoint else '--grad_checkpoint=True'
         if smaller:
             self.advice = f'--micro_batch_size={smaller}: the result stays the same'
-
-    def __enter__(self):
-        return self
 
     def __exit__(self, kind, error, traceback):
         said = str(error).lower()       # of a RuntimeError; torch.OutOfMemoryError is one
@@ -91,18 +83,14 @@ def compiled(model, compiling, batch, autocast, out_of_memory_advice):
         model.zero_grad(set_to_none=True)
         return time.time() - began
 
-    net = model
-    if compiling or (compiling is None and batch[0].is_cuda):
-        try:
-            net = torch.compile(model)
-            rehearse(net)           # the first call compiles
-        except ValueError:          # out of memory, with the advice
+    net = torch.compile(model) if compiling or (compiling is None and batch[0].is_cuda) else model
+    try:
+        rehearse(net)               # the first call compiles
+    except Exception as e:
+        if net is model or out_of_memory_advice.text:
             raise
-        except Exception as e:
-            print(f'torch.compile failed ({type(e).__name__}): training without it, more slowly')
-            net = model
-            model.zero_grad(set_to_none=True)
-    rehearse(net)
+        print(f'torch.compile failed ({type(e).__name__}): training without it, more slowly')
+        return compiled(model, False, batch, autocast, out_of_memory_advice)
     return net, rehearse(net)
 
 
@@ -111,8 +99,7 @@ asked = []          # the signals by which this process was asked to stop
 
 
 def ranks():
-    """rank, world, local_rank: this process's number, the number of processes, its number on this machine.
-    torchrun sets them."""
+    """This process's number, the number of processes, its number on this machine, as torchrun sets them."""
     return [int(os.environ.get(name, default)) for name, default in
             (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0))]
 
@@ -136,8 +123,7 @@ def stop_asked():
 
 
 def shares(batch_size, micro_batch_size, world):
-    """Sequences per process and step, and per forward pass (micro_batch_size=0: all at once). ValueError if
-    they do not divide evenly."""
+    """Sequences per process and step, and per forward pass (0: all). ValueError if they do not divide."""
     if batch_size % world:
         raise ValueError(f'batch_size={batch_size} sequences cannot be shared by {world} processes; nearest: '
                          f'--batch_size={max(1, round(batch_size / world)) * world}')
@@ -171,16 +157,12 @@ def gather(value):
 
 
 # --- ways to share the work ---------------------------------------------------------------------------------
-
-
 def shard(model, how, dtype):
     """FSDP, ZeRO stage 3 (arXiv:1910.02054): from now on each process holds a part of every weight, its
-    gradient and its moments; the weights of a block are gathered when it works. The model's root keeps what
-    is not in a block: embedding, last norm, head."""
+    gradient and its moments; the weights of a block are gathered when it works."""
     if how == 'fsdp' and dist.is_initialized():
         if dtype == 'float16':
-            raise ValueError('shard=fsdp does not go with dtype=float16, whose scale the shards would have '
-                             'to agree on; use --dtype=bfloat16 or --dtype=float32')
+            raise ValueError('shard=fsdp does not go with dtype=float16; use --dtype=bfloat16')
         from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
         from torch.distributed.fsdp import fully_shard
         mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
@@ -190,8 +172,7 @@ def shard(model, how, dtype):
 
 
 def wrap(net, how, device):
-    """Wrap net in DDP, unless FSDP shards it: each process holds all weights, and backward() averages the
-    gradients of all processes."""
+    """Wrap net in DDP, unless FSDP shards it: backward() averages the gradients of all processes."""
     if how == 'fsdp' or not dist.is_initialized():
         return net
     device_ids = [device] if device.startswith('cuda') else None
@@ -205,7 +186,7 @@ def sync_if(net, last):
 
 def comm_share(net, dt):
     """The share of a step of dt seconds in which gradients were exchanged and nothing was computed, as DDP
-    itself measures it, in one backward pass of a hundred. None for a single process and for FSDP."""
+    measures it in one backward pass of a hundred. None for a single process and for FSDP."""
     if not hasattr(net, 'no_sync'):
         return None
     found = net._get_ddp_logging_data()         # in ns; empty before the first measured pass
@@ -221,16 +202,14 @@ def number(t):
 def whole(tree):
     """A state dict as one process would have it: shards are gathered; only the first process keeps them."""
     def gathered(t):
-        if not hasattr(t, 'full_tensor'):
-            return t
-        t = t.full_tensor()                                             # all processes take part
-        return t if dist.get_rank() == 0 else None
+        t = getattr(t, 'full_tensor', lambda: t)()                      # all processes take part
+        return t if ranks()[0] == 0 else None
     return torch.utils._pytree.tree_map(gathered, tree)
 
 
 def unsharded(model, build):
-    """The model as one process would have it, to sample from and to save; under FSDP only in the first
-    process, None in the others. build() makes a model of the same architecture."""
+    """The model as one process would have it, to sample from and to save; under FSDP None in all processes
+    but the first. build() makes a model of the same architecture."""
     if not hasattr(model, 'unshard'):                                   # not FSDP's
         return model
     weights = whole(model.state_dict())

@@ -40,9 +40,7 @@ def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=0.15):
 
 
 def span_lengths(T, rate=0.15, mean=3):
-    """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many spans.
-    Inputs are the text with a sentinel in place of each span, then the spans, each behind its sentinel.
-    Targets end with one more sentinel."""
+    """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many spans."""
     for n_text in range(T, 1, -1):
         n_hidden = max(1, round(n_text * rate))
         n_spans = max(1, round(n_hidden / mean))
@@ -60,8 +58,8 @@ def hide_spans(x, seed, step, rows, special, T):
     n_text, n_hidden, n_spans = span_lengths(T)
     sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
     if n_spans >= len(sentinels):
-        raise ValueError(f'a context of {T} tokens has {n_spans} spans, the tokenizer {len(sentinels)} '
-                         'sentinels; lower --block_size')
+        raise ValueError(f'{T} tokens have {n_spans} spans, the tokenizer {len(sentinels)} sentinels; lower '
+                         '--block_size')
 
     def lengths(n, n_parts, purpose):       # n cut into parts of at least 1 at random, (B, n_parts)
         u = chances(seed, step, rows, n - 1, purpose)
@@ -87,33 +85,18 @@ def hide_spans(x, seed, step, rows, special, T):
     return out[:, :-1], targets, n_prefix
 
 
-def prefix_mask(T, n_prefix):
-    """Which keys a query sees in a prefix-LM, bool (1, 1, T, T): earlier ones, and the whole prefix within
-    it."""
-    mask = np.tril(np.ones((T, T), dtype=bool))
-    mask[:n_prefix, :n_prefix] = True
-    return mask[None, None]
-
-
-def document_mask(x, special):
-    """Which keys a query sees when documents do not see each other, bool (B, 1, T, T), and the position of
-    each token in its document, int64 (B, T)."""
-    document, positions = document_starts(x, special['<|endoftext|>'])
-    mask = np.tril(document[:, None, :, None] == document[:, None, None, :])
-    return mask, positions
-
-
-def document_starts(x, end_of_text):
-    """For packed documents, x (B, T): each token's document, by number, and its position in it, int64 (B, T).
-    <|endoftext|> counts as the beginning of the document that follows it."""
+def document_mask(x, end_of_text):
+    """For packed documents, x (B, T): which keys a query sees, bool (B, 1, T, T), and the position of each
+    token in its document, int64 (B, T). <|endoftext|> begins the document that follows it."""
     starts = x == end_of_text
+    document = starts.cumsum(1)
+    mask = np.tril(document[:, None, :, None] == document[:, None, None, :])
     at = np.arange(x.shape[1])
-    return starts.cumsum(1), at - np.maximum.accumulate(np.where(starts, at, 0), axis=1)
+    return mask, at - np.maximum.accumulate(np.where(starts, at, 0), axis=1)
 
 
 class Objective:
-    """clm, mlm or span: which tokens of a text are hidden, and which must be predicted. n_text: the tokens of
-    text in a sequence of block_size."""
+    """clm, mlm or span: which tokens are hidden, and which predicted. n_text: of text in a sequence."""
 
     def __init__(self, name, document_mask, tokenizer, block_size, seed):
         self.name, self.document_mask, self.block_size, self.seed = name, document_mask, block_size, seed
@@ -122,29 +105,27 @@ class Objective:
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
         if document_mask and name != 'clm':
             raise ValueError(f'document_mask is for --objective=clm, not {name}')
-        needs = {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
-        if document_mask:
-            needs = '<|endoftext|>'
+        needs = '<|endoftext|>' if document_mask else {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
         if needs and needs not in self.special:
             raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data '
                              f'has no special token {needs}; prepare documents, or with --tokenizer=bpe')
 
     def apply(self, x, y, step, rows):
         """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs,
-        targets, and for some objectives mask and positions. rows: the indices of the sequences in the global
-        batch."""
+        targets, perhaps mask and positions. rows: the numbers of the sequences in the global batch."""
         if self.name == 'mlm':
             return hide_tokens(x, self.seed, step, rows, self.special, self.n_ordinary)
         if self.name == 'span':
             x, y, n_prefix = hide_spans(x, self.seed, step, rows, self.special, self.block_size)
-            return x, y, prefix_mask(x.shape[1], n_prefix)              # (1, 1, T, T)
+            mask = np.tri(x.shape[1], dtype=bool)
+            mask[:n_prefix, :n_prefix] = True                           # the prefix sees all of itself
+            return x, y, mask[None, None]                               # (1, 1, T, T)
         if self.document_mask:
-            return x, y, *document_mask(x, self.special)                # (B, 1, T, T), (B, T)
+            return x, y, *document_mask(x, self.special['<|endoftext|>'])       # (B, 1, T, T), (B, T)
         return x, y
 
     def packing(self, ids, most=10_000_000):
-        """A line on how much padding is saved, in a list, from the first tokens of a bin: documents that
-        follow one another fill each sequence. [] if the data have no <|endoftext|>."""
+        """[a line on the padding that packed documents save], from the first tokens of a bin; or []."""
         starts = np.flatnonzero(np.asarray(ids[:most]) == self.special.get('<|endoftext|>'))
         if not len(starts):
             return []
@@ -158,13 +139,11 @@ class Objective:
         return targets.numel() if self.name == 'clm' else int((targets != IGNORE).sum())
 
 
+@torch.no_grad()
 def guesses(model, batch, tokenizer):
     """A list of one text, with a line for each hidden token of a batch: the token -> the model's guess."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        logits = model(*batch)[0]                                       # (B, T, V)
-    model.train(was_training)
+    logits = model.eval()(*batch)[0]                                    # (B, T, V)
+    model.train()
     hidden = batch[1] != IGNORE                                         # (B, T)
     pairs = zip(batch[1][hidden].tolist(), logits.argmax(-1)[hidden].tolist())
     return ['\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in pairs)]

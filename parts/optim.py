@@ -14,11 +14,9 @@ import torch
 
 
 def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
-    """A list of optimizers for the model's parameters. Weight decay acts on matrices, not on the gains of the
-    norms, which it would pull away from 1. kind='muon': Muon orthogonalises the update of each matrix in a
-    block, so that it is as large in every direction; AdamW does the rest. Muon's update is scaled to the size
-    of AdamW's, so one learning rate serves both (arXiv:2502.16982). zero1: the processes share the state of
-    the optimizer (ZeRO stage 1, arXiv:1910.02054)."""
+    """A list of optimizers. Weight decay acts on matrices, not on the gains of the norms, which it would pull
+    away from 1. kind='muon': Muon for the matrices in blocks, AdamW for the rest, with one learning rate
+    (arXiv:2502.16982). zero1: the processes share the optimizer's state (ZeRO stage 1, arXiv:1910.02054)."""
     named = list(model.named_parameters())
     for_muon = {name for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2}
     matrices = [p for name, p in named if p.dim() >= 2 and name not in for_muon]
@@ -38,9 +36,8 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Keller Jordan 2024), with the size of AdamW's updates. The same numbers as
-    torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), which always works in bfloat16: on a CPU that only
-    emulates it, here the matrix products are in float32."""
+    """Momentum, orthogonalised (Keller Jordan 2024): an update as large in every direction as AdamW's. As
+    torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but in float32 on a CPU that only emulates bfloat16."""
 
     def __init__(self, params, lr, weight_decay, momentum=0.95):
         super().__init__(params, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum})
@@ -60,8 +57,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(g, dtype=None):
     """About U V^T of a matrix g = U S V^T, by five Newton-Schulz iterations."""
     native = g.device.type != 'cpu' or getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()
-    x = g.to(dtype or (torch.bfloat16 if native else torch.float32))
-    x = x.T if len(g) > g.shape[1] else x
+    x = (g.T if len(g) > g.shape[1] else g).to(dtype or (torch.bfloat16 if native else torch.float32))
     x = x / x.norm().clamp(min=1e-7)                                    # no singular value is above 1
     for _ in range(5):
         gram = x @ x.T
@@ -71,17 +67,14 @@ def orthogonal(g, dtype=None):
 
 def states(optimizers):
     """The optimizers' state dicts, for a checkpoint. With ZeRO-1, [] in all processes but the first."""
-    for o in optimizers:
-        if hasattr(o, 'consolidate_state_dict'):                        # ZeRO-1
-            o.consolidate_state_dict(to=0)
-    if hasattr(optimizers[0], 'consolidate_state_dict') and torch.distributed.get_rank() > 0:
-        return []
-    return [o.state_dict() for o in optimizers]
+    zero1 = hasattr(optimizers[0], 'consolidate_state_dict')
+    for o in optimizers if zero1 else ():
+        o.consolidate_state_dict(to=0)
+    return [] if zero1 and torch.distributed.get_rank() > 0 else [o.state_dict() for o in optimizers]
 
 
 def restore(model, weights, optimizers, optimizer_states):
-    """Load weights and optimizer states that are whole, as in a checkpoint, into a model that may be sharded.
-    weights: a state dict; None leaves the model's weights as they are."""
+    """Load weights (None: none) and optimizer states of a checkpoint into a model that may be sharded."""
     def own(value, p):          # under FSDP: this process's part of value
         if not hasattr(p, 'placements') or value.shape != p.shape:
             return value
@@ -111,8 +104,7 @@ def set_lr(optimizers, lr):
 
 
 def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """min_lr and decay_steps, with their defaults filled in: a tenth of learning_rate, a fifth of the steps.
-    ValueError for an impossible schedule."""
+    """min_lr (default: learning_rate / 10) and decay_steps (a fifth). ValueError: an impossible schedule."""
     if min_lr is None:
         min_lr = learning_rate / 10
     if schedule == 'cosine':
@@ -124,8 +116,7 @@ def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', deca
     if warmup_steps > max_steps:
         raise ValueError(f'warmup_steps={warmup_steps} must be at most max_steps={max_steps}')
     if decay_steps > max_steps - warmup_steps:
-        raise ValueError(f'decay_steps={decay_steps} must be at most max_steps - warmup_steps = '
-                         f'{max_steps - warmup_steps}')
+        raise ValueError(f'decay_steps={decay_steps} must be at most {max_steps - warmup_steps = }')
     return min_lr, decay_steps
 
 
@@ -133,9 +124,8 @@ DRILLS = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
 
 
 class Guard:
-    """Judges every step before its update. An update that is not finite is always skipped. With spike_z, a
-    step whose loss or gradient norm is far above those of the last steps is a spike. spike_action says
-    whether it is skipped, makes the run return to its last checkpoint, or is only logged."""
+    """Judges every step before its update. One that is not finite is skipped. A loss or gradient norm that is
+    spike_z deviations above those of the last steps is a spike: skip it, roll back, or only log it."""
 
     def __init__(self, state, scaler, spike_z=0.0, spike_window=100, spike_action='skip', inject=''):
         self.spike_z, self.spike_window, self.spike_action = spike_z, spike_window, spike_action
@@ -160,8 +150,7 @@ class Guard:
     def judge(self, step, loss, norm):
         """('skip', why): it would do harm. ('spike', why): take it, but say so. (None, ''): take it."""
         self.wants_rollback = False
-        finite = math.isfinite(loss) and math.isfinite(norm)
-        if not finite:
+        if not math.isfinite(loss + norm):
             return self.skip(step, f'loss {loss}, gradient norm {norm}: not finite')
         trouble = spike(self.window, loss, norm, self.spike_z)
         if step in self.bad_steps:
@@ -209,9 +198,8 @@ class Guard:
                 y.random_(0, vocab_size)
 
     def spoil_gradient(self, step, model):
-        accident = self.accidents.pop(step, None)
-        if accident in ('nan', 'spike'):
-            model.norm.weight.grad.mul_(math.nan if accident == 'nan' else 1e4)
+        if factor := {'nan': math.nan, 'spike': 1e4}.get(self.accidents.pop(step, None)):
+            model.norm.weight.grad.mul_(factor)
 
 
 def spike(window, loss, norm, limit):
@@ -220,10 +208,9 @@ def spike(window, loss, norm, limit):
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
     losses, norms = np.array(window).T
-    logs = np.log(np.maximum(norms, 1e-12))
-    log = math.log(max(norm, 1e-12))
+    logs = np.log(np.maximum([*norms, norm], 1e-12))
     for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),      # floor: of std
-                                     ('log of the gradient norm', log, logs, 0.3)):
+                                     ('log of the gradient norm', logs[-1], logs[:-1], 0.3)):
         deviations = (now - before.mean()) / max(before.std(), floor)
         if deviations > limit:
             return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'
@@ -233,19 +220,17 @@ def spike(window, loss, norm, limit):
 def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
     """The event and the advice that pairs [step, validation loss] and the training loss suggest, or None."""
     ln_v = math.log(vocab_size)             # the loss of a model that knows nothing
-    if step >= max(200, 2 * warmup) and vals[-1][1] > ln_v - 0.5:
-        return 'stuck', (f'val_loss {vals[-1][1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
-                         'learning rate too low or too high (look at gnorm), or a model too small')
     last = [v for _, v in vals[-4:]]
+    if step >= max(200, 2 * warmup) and last[-1] > ln_v - 0.5:
+        return 'stuck', (f'val_loss {last[-1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
+                         'learning rate too low or too high (look at gnorm), or a model too small')
     if len(last) < 4:
         return None
     rising = last[0] < last[1] < last[2] < last[3]
     if rising and loss < last[0]:
-        return 'memorising', ('val_loss rises while the training loss falls: more data, dropout, or stop; '
-                              'best.pt has kept the best')
+        return 'memorising', 'val_loss rises, the training loss falls: more data or dropout; best.pt is kept'
     if rising:
-        return 'drift', ('both losses creep up: the order of the data or the numerics; try --dtype=float32, '
-                         'and look at the documents with --show_batch')
+        return 'drift', 'both losses creep up: see the data with --show_batch, or try --dtype=float32'
     if max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:
         return 'plateau', 'val_loss has not moved for four evaluations: a higher or lower rate, or other data'
     return None

@@ -27,8 +27,7 @@ def peak_flops(device_name):
 
 def mfu(shape, T, tok_s, device):
     """The share of its peak that one device reaches with tok_s tokens a second; None if that is not known."""
-    name = torch.cuda.get_device_name(device) if device.startswith('cuda') else ''
-    peak = peak_flops(name)
+    peak = peak_flops(torch.cuda.get_device_name(device)) if device.startswith('cuda') else None
     return flops_per_token(shape, T) * tok_s / peak if peak else None
 
 
@@ -39,8 +38,7 @@ def machine_of(where):
     names = {plain(name): name for name in [*GPUS, 'cpu']}
     found = re.fullmatch(r'([1-9]\d*)x(.+)', plain(where))
     if not found or found[2] not in names:
-        raise ValueError(f'plan={where!r} must be a number of devices, x and a name, such as 8xH100; the '
-                         f'names are {", ".join(names.values())}')
+        raise ValueError(f'plan={where!r} must be like 8xH100; the names are {", ".join(names.values())}')
     n, name = int(found[1]), names[found[2]]
     if name in GPUS:
         return n, name, *GPUS[name]
@@ -64,15 +62,14 @@ def count_parameters(shape):
 
 def flops_per_token(shape, T):
     """Forward and backward: 6 per parameter, and 12 n_layer n_embd T for attention's scores and sums (PaLM,
-    arXiv:2204.02311, appendix B; causality could halve that part). A cost is not parameters x tokens x T."""
+    arXiv:2204.02311, appendix B). A cost is not parameters x tokens x T."""
     return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * shape['n_embd'] * T
 
 
 def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
-    """Bytes that autograd keeps for the backward pass of `batch` sequences, beside the parameters and their
-    copies, when matrix products take `width` bytes a value. checkpoint: of each block only its input; the
-    rest for one block at a time. Counted from the forward in model.py, eager (compiled, it keeps less),
-    without dropout's masks. There is no T^2: attention computes its scores again."""
+    """Bytes that autograd keeps for the backward pass of `batch` sequences, when matrix products take `width`
+    bytes a value. checkpoint: of each block only its input; the rest for one block at a time. Counted from
+    model.py's forward, eager, without dropout. There is no T^2: attention computes its scores again."""
     C, L, H = shape['n_embd'], shape['n_layer'], shape['n_head']
     KD = C // H * shape['n_kv_head']
     attention = 4 if cpu else width                 # bytes of attention's own values
@@ -89,9 +86,8 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
 
 def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
     """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of each. Ours
-    is float32 under autocast; (12, 2, 2) is bfloat16 with a float32 master copy: 16 in all, too. Stage 0 is
-    DDP. ZeRO (arXiv:1910.02054, figure 1) shares out the optimizer's state from stage 1, gradients from 2,
-    and weights in 3, as FSDP does."""
+    is float32 under autocast; (12, 2, 2) is bfloat16 with a float32 master copy. Stage 0 is DDP. ZeRO
+    (arXiv:1910.02054) shares out optimizer state from stage 1, gradients from 2, weights in 3, as FSDP."""
     shares = [n_devices if stage > i else 1 for i in range(3)]
     return sum(width * n_params / share for width, share in zip(widths, shares))
 
@@ -111,17 +107,15 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
 
 def bytes_sent(n_params, n_devices, stage, accumulation=1):
     """Bytes that each device sends per step, in float32. Around a ring, each passes on (n - 1) / n of what is
-    reduced or gathered. To stage 2 gradients are reduced, then they or new weights gathered. In stage 3
-    weights are gathered for each forward and each backward."""
+    reduced or gathered: gradients, then they or new weights; in stage 3 weights in each pass."""
     passes = 2 * accumulation + 1 if stage == 3 else 2
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
 def model_parallel(shape, n_devices, n_micro, tokens, width=2):
-    """If not the data but the layers are shared out: the bytes that each device sends if each matrix is cut
-    (tensor parallelism, arXiv:1909.08053: 4 all-reduces a layer, of the outputs of attention and MLP, and of
-    their inputs' gradients); the bytes over each boundary of a pipeline of n_devices stages; and the share of
-    the time in which a stage waits (GPipe, 1811.06965: the bubble)."""
+    """If the layers are shared out: the bytes that each device sends if each matrix is cut (tensor
+    parallelism, arXiv:1909.08053: 4 all-reduces a layer); the bytes over each boundary of a pipeline of
+    n_devices stages; the share of the time in which a stage waits (GPipe, 1811.06965: the bubble)."""
     activations = width * tokens * shape['n_embd']              # bytes, between two layers
     all_reduce = 2 * (n_devices - 1) / n_devices * activations
     return 4 * shape['n_layer'] * all_reduce, 2 * activations, (n_devices - 1) / (n_micro + n_devices - 1)
@@ -139,11 +133,10 @@ def strategy(shape, n_devices, memory, batch, width=2):
         most_kept = int((memory - fixed) // (needed(1, True) - fixed))      # with grad_checkpoint
         if most >= batch:
             return fits
-        if most_kept > 0:
+        if most_kept > 0:       # micro_batch_size=0 would be all
             smaller = f'micro_batch_size={most} at most, or ' if most > 0 else ''
-            limit = f' with micro_batch_size={most_kept} at most' if most_kept < batch else ''
-            return (f'{fits}; the activations of {batch} sequences do not: {smaller}'
-                    f'grad_checkpoint=True{limit}')
+            return (f'{fits}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True '
+                    f'with micro_batch_size={min(most_kept, batch)} at most')
     room = memory - device_bytes(shape, math.inf, 3, 1, width, checkpoint=True)
     if room <= 0:
         return 'not even one layer fits a device: tensor or pipeline parallelism, which are not built here'
@@ -157,11 +150,9 @@ def cheapest_to_serve(n, d, served):
     Loss in nats: E + A / n^alpha + B / d^beta (2203.15556, with the constants of 2404.10102)."""
     E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
     loss = E + A / n ** alpha + B / d ** beta
-    models = []
-    for size in (n * i / 100 for i in range(1, 101)):
-        left = loss - E - A / size ** alpha         # the share of the data
-        if left > 0:
-            models.append((size, (B / left) ** (1 / beta), loss))
+    left = lambda size: loss - E - A / size ** alpha            # the share of the data
+    sizes = [n * i / 100 for i in range(1, 101)]
+    models = [(size, (B / left(size)) ** (1 / beta), loss) for size in sizes if left(size) > 0]
     return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
 
 

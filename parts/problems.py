@@ -26,6 +26,7 @@ import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, s
 
 SPLITS = 'train', 'validation', 'variation', 'names', 'cell', 'family'
 COMPOSED = 0.4          # share of composed problems, where a split has both kinds
+MADE_UP = 0.5           # share with made-up names of arguments, from which a model learns to copy names
 COMPOSED_NAMES = 'solve compute calculate process transform apply convert evaluate'.split()
 
 # --- the families ------------------------------------------------------------------------------------
@@ -208,9 +209,9 @@ def fill(rng, *texts):
     return [re.sub(r'\b[KMDLW]\b', lambda m: repr(constants[m[0]]), text) for text in texts]
 
 
-def argument_names(rng, kinds, unseen, random_names):
+def argument_names(rng, kinds, unseen):
     """A name for each argument, from the pools or made up of letters and syllables."""
-    names, made_up = [], rng.random() < random_names
+    names, made_up = [], rng.random() < MADE_UP
     while len(names) < len(kinds):
         kind, _, own = kinds[len(names)].partition(':')
         long = ''.join(rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(4))
@@ -251,7 +252,7 @@ def write_test(rng, kinds, names, expression):
     return 'def check(candidate):\n' + ''.join(list(lines)[:len(edges) + 12])
 
 
-def draw(rng, split, random_names):
+def draw(rng, split):
     """A problem, or None if the one drawn belongs to another split."""
     compose = split == 'cell' or split != 'family' and rng.random() < COMPOSED
     family, cell, functions, kinds, meanings, expression, spelled = \
@@ -260,7 +261,7 @@ def draw(rng, split, random_names):
         return None
     start, _, rest = rng.choice(meanings).partition(' ')
     doc = rng.choice(FRAMES.get(start, (f'Return {start} _.', f'Give {start} _.'))).replace('_', rest)
-    names = argument_names(rng, kinds, split == 'names', random_names)
+    names = argument_names(rng, kinds, split == 'names')
     doc, *bodies = [re.sub(r'\b[XYZ]\b', lambda m: names['XYZ'.index(m[0])], text)
                     for text in fill(rng, doc, f'return {expression}', spelled)]
     function = rng.choice([name for name in functions if name not in names])
@@ -274,9 +275,8 @@ def draw(rng, split, random_names):
             'canonical_solution': rng.choice(bodies), 'test': test, 'solutions': bodies, 'kinds': kinds}
 
 
-def problems(n, seed=0, split='train', random_names=0.5):
-    """n dicts with different prompts; a larger n begins with the same ones. `solutions`: the preferred one
-    first. random_names: share of made-up argument names, from which a model learns to copy names."""
+def problems(n, seed=0, split='train'):
+    """n dicts with different prompts; a larger n begins with the same ones. `solutions`: preferred first."""
     if split == 'codeparrot':
         return [{'task_id': f'codeparrot/{i}', 'family': p['entry_point'], 'cell': p['entry_point'], **p,
                  'split': split, 'test': f'def check(candidate):\n{p["test"]}',
@@ -287,15 +287,10 @@ def problems(n, seed=0, split='train', random_names=0.5):
     for _ in range(1000 + 100 * n):
         if len(found) == n:
             return list(found.values())
-        problem = draw(rng, split, random_names)
+        problem = draw(rng, split)
         if problem and problem['prompt'] not in found:
             found[problem['prompt']] = {'task_id': f'{split}-{seed}/{len(found)}', **problem}
     raise ValueError(f'found only {len(found):,} of {n:,} problems of {split}; ask for fewer')
-
-
-def shared_prompts(some, others):
-    """The prompts that occur in both lists of problems."""
-    return {p['prompt'] for p in some} & {p['prompt'] for p in others}
 
 
 def to_messages(problem):

@@ -11,7 +11,7 @@ yielded as an error and is never fatal: of a thousand shards, one is damaged.
 
 Copy this file alone: it needs the standard library.
 """
-import codecs, collections, contextlib, gzip, itertools, json, os, re, tokenize, zlib
+import codecs, collections, contextlib, gzip, itertools, json, os, tokenize, zlib
 
 RECORDS = ('.jsonl', '.json')           # also with .gz
 WHOLE = ('.py', '.html', '.htm')        # a file is one document; of other text, a piece is
@@ -126,7 +126,7 @@ def count_chars(path):
 # --- records ------------------------------------------------------------------------------------------------
 def read_records(path, longest=1 << 30):
     """entries_of a file of records of at most `longest` bytes. A .jsonl has a record a line; a .json may also
-    be a list, or objects over several lines."""
+    be a list, or one object over several lines."""
     line = 0
     try:
         with open_file(path) as f:
@@ -153,22 +153,17 @@ def read_records(path, longest=1 << 30):
 
 
 def values_over_lines(f):
-    """The records of a file that is a list, or objects of several lines; None if it has a record a line."""
+    """The records of a file that is a list, or an object of several lines; None if it has a record a line."""
     first = f.readline(1000).removeprefix(codecs.BOM_UTF8).strip()
     f.seek(0)
     if first.startswith(b'['):
         return json.loads(f.read().decode('utf-8-sig'))
     if not first.startswith(b'{') or first.endswith(b'}') or len(first) > 900:
         return None
-    text, values, end = f.read().decode('utf-8-sig').strip(), [], 0
     try:
-        while end < len(text):
-            value, end = json.JSONDecoder().raw_decode(text, end)
-            values.append(value)
-            end = re.compile(r'\s*').match(text, end).end()
+        return [json.loads(f.read().decode('utf-8-sig'))]
     except ValueError:                  # a record a line, and the first is damaged
         return None
-    return values
 
 
 def read_problems(path):

@@ -7,14 +7,13 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
 
 Copy this file alone: it needs numpy.
 """
-import gzip, hashlib, json, os
+import gzip, hashlib, json, os, pathlib
 import numpy as np
 
 
 def digest(path):
     """The SHA-256 of a file, as text."""
-    with open(path, 'rb') as f:
-        return hashlib.sha256(f.read()).hexdigest()
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
 def read_jsonl(path, convert, advice):
@@ -117,9 +116,7 @@ def read_pairs(path, T, tokenizer, loss_type):
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type), advice)
     different = [pair for pair in whole if pair[1] != pair[2]]
     pairs = [(fit(prompt, chosen, T), fit(prompt, rejected, T)) for prompt, chosen, rejected in different]
-    n_cut = 0
-    for (prompt, *answers), fitted in zip(different, pairs):
-        n_cut += any(len(p) + len(a) < len(prompt) + len(answer) for (p, a), answer in zip(fitted, answers))
+    n_cut = sum(len(prompt) + max(map(len, answers)) > T + 1 for prompt, *answers in different)
     if not pairs:
         raise ValueError(f'{path} has no pair of two different answers')
     return pairs, n_cut, len(whole) - len(pairs)

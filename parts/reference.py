@@ -7,7 +7,7 @@ Log-probabilities of a reference model, computed once and kept in a file.
 
 Copy this file alone: it needs torch and numpy.
 """
-import hashlib, os
+import contextlib, hashlib, os
 import numpy as np
 import torch
 
@@ -30,14 +30,11 @@ def read(path, n):
     """The log-probabilities in a file, float64 (n, 2); None if there is no file, or a damaged one."""
     if not os.path.exists(path):
         return None
-    try:
+    with contextlib.suppress(Exception):        # numpy raises many kinds for a damaged file
         found = np.load(path, allow_pickle=False)
         if found.shape == (n, 2) and np.isfinite(found).all():
             return found
-    except Exception:           # numpy raises many kinds for a damaged file
-        pass
     print(f'{path} is damaged', flush=True)
-    return None
 
 
 def write(path, found):

@@ -5,7 +5,7 @@ The report of `bash run.sh`: one table of all stages, and answers of each stage 
 
 Copy this file alone: it needs the standard library.
 """
-import argparse, json, os, platform, re
+import argparse, json, os, pathlib, platform, re
 
 STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo'}
 COLUMNS = {'stage': '{name}', 'bits per byte': '{val_bpb:.3f}', 'parses': '{parse_rate:.0%}',
@@ -15,8 +15,7 @@ COLUMNS = {'stage': '{name}', 'bits per byte': '{val_bpb:.3f}', 'parses': '{pars
 
 
 def read_json(path):
-    with open(path, encoding='utf-8') as f:
-        return json.load(f)
+    return json.loads(pathlib.Path(path).read_bytes())
 
 
 def read_lines(path):
@@ -29,8 +28,8 @@ def stage(name, folder):
     tasks = read_json(f'{folder}/eval.json')['tasks']
     loss, split = tasks['loss']['trained'], tasks['problems']['by_split']
     new = split['variation']
-    with open(f'{folder}/train.log', encoding='utf-8') as f:
-        minutes = re.findall(r'^done in ([\d.]+) minutes', f.read(), re.M)
+    log = pathlib.Path(folder, 'train.log').read_text(encoding='utf-8')
+    minutes = re.findall(r'^done in ([\d.]+) minutes', log, re.M)
     return {'name': name, 'val_bpb': loss['bits_per_byte'], 'val_nats': loss['nats'],
             'parse_rate': new['parse_rate'], 'pass@1': new['pass@1'], 'pass@8': new['pass@8'],
             'interval': new['interval'], 'pass@1_cells': split['cell']['pass@1'],
@@ -85,13 +84,12 @@ def main():
              '--replay=1 keeps most of it.']
     head = ['# quickstart', '', *table(stages), '', *(f'{note}\n' for note in notes),
             '![dashboard](dashboard.png)', '', '## Answers']
-    with open('out/quickstart/REPORT.md', 'w', encoding='utf-8') as f:
-        f.write('\n'.join([*head, *answers(), '']))
-    with open('out/quickstart/report.json', 'w', encoding='utf-8') as f:
-        json.dump({'stages': stages, 'reward_accuracy': accuracy, 'untrained_bpb': untrained,
-                   'minutes': minutes, 'machine': machine}, f, indent=1)
-    with open('out/quickstart/REPORT.md', encoding='utf-8') as f:
-        print(f.read())
+    text = '\n'.join([*head, *answers(), ''])
+    print(text)
+    pathlib.Path('out/quickstart/REPORT.md').write_text(text, encoding='utf-8')
+    report = {'stages': stages, 'reward_accuracy': accuracy, 'untrained_bpb': untrained, 'minutes': minutes,
+              'machine': machine}
+    pathlib.Path('out/quickstart/report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 
 if __name__ == '__main__':

@@ -25,13 +25,11 @@ def strings_in(value):
     """Every text in a JSON value, but not the roles in a conversation."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, list):
+    if isinstance(value, dict):
+        value = [inner for key, inner in value.items() if key not in ('role', 'from')]
+    if isinstance(value, list):
         for inner in value:
             yield from strings_in(inner)
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            if key not in ('role', 'from'):
-                yield from strings_in(inner)
 
 
 # --- documents ----------------------------------------------------------------------------------------------
@@ -92,9 +90,7 @@ def from_record(record, path, kind):
     names = [record[key] for key in PLACE if isinstance(record.get(key), str)]
     doc['path'] = f'{path} {"/".join(names)}'.strip()
     named = {**record['meta'], **record} if isinstance(record.get('meta'), dict) else record
-    labels = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
-    if labels:
-        doc['labels'] = labels
+    doc['labels'] = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
     for key, *others in (('url', 'func_code_url'), ('licence', 'license', 'max_stars_repo_licenses')):
         value = first_of(record, key, *others)
         if isinstance(value, list) and value:
@@ -271,29 +267,23 @@ def preference_of(record):
     if thumb and record['label'] not in (True, False):
         raise ValueError('a label is true or false')
 
-    prompts, pair = [], {}
-    for name in names:
-        messages = answered(record, record[name])
-        if not messages:
-            raise ValueError(f'{" and ".join(names)} need a prompt and an answer')
-        prompts.append(messages[:-1])
-        pair[name] = messages[-1]['content']
-    if prompts[0] != prompts[-1]:
+    talks = [answered(record, record[name]) for name in names]
+    if not all(talks):
+        raise ValueError(f'{" and ".join(names)} need a prompt and an answer')
+    prompt = talks[0][:-1]
+    if prompt != talks[-1][:-1]:
         raise ValueError('chosen and rejected answer different prompts')
-    prompt = prompts[0]
-    if len(prompt) == 1:
-        prompt = prompt[0]['content']
-    pair = {'prompt': prompt, **pair}
+    pair = {'prompt': prompt[0]['content'] if len(prompt) == 1 else prompt}
+    pair |= {name: talk[-1]['content'] for name, talk in zip(names, talks)}
     if thumb:
         pair['label'] = bool(record['label'])
     scores = [first_of(record, f'score_{side}', f'{side}_score') for side in ('chosen', 'rejected')]
     try:
-        if record.get('margin') is not None:
-            pair['margin'] = float(record['margin'])
-        elif None not in scores:
+        if None not in scores:
             pair['margin'] = float(scores[0]) - float(scores[1])
-        if record.get('agreement') is not None:
-            pair['agreement'] = float(record['agreement'])
+        for name in ('margin', 'agreement'):
+            if record.get(name) is not None:
+                pair[name] = float(record[name])
     except (TypeError, ValueError, OverflowError):
         raise ValueError('scores, margin and agreement must be numbers') from None
     return pair

@@ -39,11 +39,6 @@ def parse_rate(texts):
     return good / len(texts)
 
 
-def is_code(texts):
-    """Whether most of the texts are Python."""
-    return parse_rate(texts) >= 0.5
-
-
 def samples(model, tokenizer, prompt, num_samples, sample_tokens):
     """Texts that the model writes now. prompt: a text, with which they begin; or ids, which are not shown."""
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt

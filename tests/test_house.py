@@ -39,7 +39,7 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
     'parts/machine': "assert machine.choose('cpu', 'float32') == ('cpu', 'float32')",
     'parts/checkpoint': "checkpoint.write('c.pt', {'a': 3})\nassert checkpoint.read('c.pt') == {'a': 3}",
-    'parts/corpus': "c = corpus.Corpus('w', 'state', None)\nassert not c.has_shard(0) and c.n_shards == 0",
+    'parts/corpus': "c = corpus.Corpus('w', 'state', None, [])\nassert not c.has_shard(0) and not c.n_shards",
     'configurator': "sys.argv = ['x', '--n=1e3']\nwith open('x.py', 'w') as f: f.write('n = 3  # a number')\n"
                     "assert configurator.configure({'__file__': 'x.py', 'n': 3}) == {'n': 1000}",
     'tokenizer': "t = tokenizer.Tokenizer.train(['low lower lowest'] * 9, 330)\n"

@@ -7,7 +7,7 @@ from conftest import TINY, metrics, mistake, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parts.objectives import IGNORE, document_starts, hide_spans, hide_tokens, span_lengths
+from parts.objectives import IGNORE, document_mask, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, load_checkpoint
 
 MASK, N = 500, 400          # ids of text are below N
@@ -98,9 +98,9 @@ def test_a_packed_document_is_read_as_if_it_were_alone(model):
     a, b = torch.randint(0, 400, (20,)), torch.randint(0, 400, (30,))
     end = torch.tensor([555])
     packed = torch.cat([end, a, end, b])[None]
-    document, position = document_starts(packed.numpy(), 555)
+    mask, position = document_mask(packed.numpy(), 555)
     assert position[0].tolist() == [*range(21), *range(31)]
-    mask = torch.from_numpy(document[:, None, :, None] == document[:, None, None, :]).tril()
+    mask = torch.from_numpy(mask)
     logits = model(packed, mask=mask, positions=torch.from_numpy(position))[0][0]
     alone = [model(torch.cat([end, part])[None])[0][0] for part in (a, b)]
     assert torch.allclose(logits, torch.cat(alone), atol=1e-5)      # sums of other kernels, float32

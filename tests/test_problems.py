@@ -42,13 +42,14 @@ def test_there_are_sixty_families_and_each_occurs_in_about_equal_numbers():
 
 
 def test_no_two_splits_share_a_prompt_whatever_the_seed():
+    shared = lambda some, others: {p['prompt'] for p in some} & {p['prompt'] for p in others}
     train = SETS['train'] + P.problems(800, 1)
     for split in P.SPLITS[1:]:
-        assert not P.shared_prompts(train, SETS[split] + P.problems(40, 5, split)), split
+        assert not shared(train, SETS[split] + P.problems(40, 5, split)), split
     for i, a in enumerate(P.SPLITS):
         for b in P.SPLITS[i + 1:]:
-            assert not P.shared_prompts(SETS[a], SETS[b]), (a, b)
-    assert len(P.shared_prompts(SETS['train'], train[1600:])) < 0.05 * 800      # of other seeds, few
+            assert not shared(SETS[a], SETS[b]), (a, b)
+    assert len(shared(SETS['train'], train[1600:])) < 0.05 * 800      # of other seeds, few
 
 
 def test_prompts_are_distinct_and_fewer_are_the_first_of_more():
@@ -74,17 +75,19 @@ def test_a_fifth_of_the_compositions_is_held_out():
     assert 0.15 < sum(P.bucket(cell, 5) == 0 for cell in cells) / len(cells) < 0.25
 
 
-def test_made_up_argument_names_have_their_share():
+def test_made_up_argument_names_have_their_share(monkeypatch):
     pools = {w for pool in P.NAMES.values() for w in pool.split()} | {
         kind.partition(':')[2] for f in P.plain(P.SEEN) for kind in f[3]}
     for share in 0, 0.5, 1:
-        found = P.problems(300, 3, random_names=share)
+        monkeypatch.setattr(P, 'MADE_UP', share)
+        found = P.problems(300, 3)
         made_up = sum(not set(arguments(p)) <= pools for p in found) / 300
         assert abs(made_up - share) < 0.12, (share, made_up)        # a letter may be in both
 
 
-def test_the_seeds_own_two_problems_are_in_training():
-    heads = {p['prompt'].split('\n')[0] for s in (0, 1, 2) for p in P.problems(600, s, random_names=0)}
+def test_the_seeds_own_two_problems_are_in_training(monkeypatch):
+    monkeypatch.setattr(P, 'MADE_UP', 0)
+    heads = {p['prompt'].split('\n')[0] for s in (0, 1, 2) for p in P.problems(600, s)}
     assert {'def area_of_rectangle(length, width):', 'def mean(numbers):'} <= heads
 
 
