@@ -43,7 +43,7 @@ completions: str | None = None  # .jsonl of {"task_id", "completion"}: score the
 splits = 'variation,cell,family'    # of problems
 n_problems: int | None = None   # >= 1: None = 100 of each split of problems, the whole of a file
 problems_seed = 0               # others of the same splits
-num_samples = 1                 # >= 1: completions per problem; learned: texts, at least 32
+num_samples = 1                 # [1, 10000]: completions per problem; learned: texts, at least 32
 k = '1'                         # of pass@k, each at most num_samples: 1,10,100
 temperature: float | None = None    # >= 0: None = 0 (the most probable token) for one sample, else 0.8
 top_k = 0                       # >= 0: 0 = off

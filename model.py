@@ -1,13 +1,13 @@
 """
-The model: a decoder-only transformer in the LLaMA style, its generation and its checkpoints.
+The model: a decoder-only transformer in the LLaMA style and layout, its generation and its checkpoints.
 
     python model.py     # self-test, and the parameter counts of a ladder of sizes
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> output projection
 
-New since 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
-key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no bias, an output tied to the embedding (1608.05859).
-Layouts are Hugging Face's Llama's. The decision made here is memory, speed and context of every later use.
+The decision made here is the shape: it fixes memory, speed and context of every later use. New since the
+block of 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
+key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases, output tied to the embedding (1608.05859).
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
 Copy this file alone: it needs torch; to save and load, parts/checkpoint.py; for Hugging Face, parts/hf.py.
 """

@@ -10,14 +10,14 @@ and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role":
 out_dir as train.py does. Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 
 The loop is train.py's; `diff train.py sft.py` is the lesson. The loss is new: it counts only the assistant's
-words and the <|im_end|> after them, in every turn. A model that is also trained on the questions learns to
-ask; one not trained on <|im_end|> never stops. The decision made here is what counts as an answer.
+words and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A
+model that is also trained on the questions learns to ask; one not trained on <|im_end|> never stops.
+The decision made here is what an answer looks like: its form, length and tone are the conversations'.
 
-You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's (the
-format is new to it), a fall within the first hundred steps, and val_loss that falls with it. When val_loss
-rises while the loss falls, the model learns the conversations by heart: use fewer epochs. With base_dir, the
-loss on the base model's data is measured, too: it shows how much is forgotten. With replay, each step also
-trains on some of those data, and less is forgotten (the pretraining mix of InstructGPT, arXiv:2203.02155).
+You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's, a
+fall within the first hundred steps, and val_loss that falls with it. If val_loss rises while the loss falls,
+the model learns by heart: use fewer epochs. With base_dir, the loss on the base model's data shows how much
+is forgotten. With replay, each step also trains on some of them (the mix of InstructGPT, arXiv:2203.02155).
 """
 import functools, itertools, math, os, sys
 import numpy as np

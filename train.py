@@ -52,7 +52,7 @@ block_size = 256                # >= 1: context, tokens
 rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000, or that of init_from
 rope_scaling = 'none'           # none | linear | llama3: how init_from=FOLDER reaches a longer block_size
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer
-vocab_multiple = 1              # >= 1: the model gets rows up to a multiple; on a GPU 64 is faster
+vocab_multiple = 1              # [1, 65536]: the model gets rows up to a multiple; on a GPU 64 is faster
 dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
 # optimisation
 batch_size = 32                 # [1, 2**20]: sequences per step, over all devices and accumulation
@@ -67,7 +67,7 @@ schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls i
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square; 0.999 averages over 1,000 steps: too slow
+beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps, 0.999 1,000
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps

@@ -5,9 +5,9 @@ Training data: memory-mapped token bins, the order of their blocks, and text tha
     starts = sequence_starts(step=0, batch_size=8, n_tokens=len(bins['train']), block_size=256, seed=1337)
     x, y = sequences(bins['train'], starts, block_size=256)         # (8, 256) each, y one token later than x
 
-The order is computed, not stored: which sequences make up a step follows from (seed, step) alone. So a run
-can be resumed at any step, a batch that hurt can be looked at again, and the memory needed does not grow with
-the corpus. A Stream reads text that was never made into bins, and remembers where it is.
+The decision made here is the order: which text is seen at which step follows from the seed alone. It is
+computed, not stored. So a run can be resumed at any step, a batch that hurt can be looked at again, and no
+corpus is too large for memory. A Stream reads text that was never made into bins, and knows where it is.
 
 Copy this file alone: it needs numpy.
 """

@@ -64,7 +64,9 @@ def rules_of(task, record):
         if not value and kind not in ('json', 'lowercase', 'max_words'):
             raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
         try:
-            RULES[kind]('', value)          # a rule that cannot be tried is found before a model runs
+            # a rule that cannot be tried is found before a model runs
+            if RULES[kind]('', value) and kind == 'min_words':
+                raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
         except (AttributeError, TypeError, re.error) as e:
             raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
     if not rules and not (task == 'own' and record.get('tests')):

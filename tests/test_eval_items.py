@@ -25,7 +25,8 @@ def write(path, rows):
     ({'regex': '('}, 'regex'), ({'rules': [{'value': 'a'}]}, 'kind'),
     ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
     ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'min_words'), ({'rules': ['json']}, 'TypeError'),
-    ({'rules': [{'kind': 'min_words'}]}, 'no answer can fail')])
+    ({'rules': [{'kind': 'min_words'}]}, 'no answer can fail'),
+    ({'rules': [{'kind': 'min_words', 'value': -3}]}, 'no answer can fail')])
 def test_a_line_on_which_no_answer_fails_is_refused_by_file_line_and_name(checks, says, tmp_path):
     data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}, {'prompt': 'x', **checks}])
     for task in 'own', 'instructions':
