@@ -351,8 +351,8 @@ while True:
         pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
         if silent % 10 == 9:
-            log.note(step, 'silent', 'for 10 batches all answers to a prompt earned the same: nothing is learned; '
-                     f'mean {figures["reward"]:.3g}: near 0 the prompts are too hard, near 1 too easy')
+            log.note(step, 'silent', 'for 10 batches all answers to a prompt earned the same: nothing is '
+                     f'learned; mean {figures["reward"]:.3g} (near 0: too hard; near 1: too easy)')
 
     # 4. the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
     began = time.time()

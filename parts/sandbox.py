@@ -97,6 +97,7 @@ class Judges:
 
 
 RUNNING = []            # of each Court at work, whether this process was dumpable before
+FREED = []              # why no more programs may run here: one that nothing holds may still be alive
 
 
 class Court:
@@ -117,6 +118,8 @@ class Court:
         """The future Result of a program, perhaps with tests and an entry point. RuntimeError on Windows."""
         if sys.platform == 'win32':
             raise RuntimeError('running programs needs Linux or macOS: Windows has no limits for them')
+        if FREED and not self.known:
+            raise ValueError(FREED[0])
         if not self.known:
             RUNNING.append(self.prctl(3, 0, 0, 0, 0))
             self.prctl(4, 0, 0, 0, 0)   # not DUMPABLE: our memory, environment and pipes are closed to them
@@ -132,11 +135,15 @@ class Court:
 
     def run(self, job):
         judges = self.idle.get()
+        was_well = not judges.error
         result = judges.run(*job)
         if judges.error and result.processes_denied:    # else a program could look into the new one's start
             self.call_judges()
-        else:
-            self.idle.put(judges)
+            return result
+        if judges.error and was_well:
+            FREED.append('a program that no wall held killed its judge, and may wait for the next: run the '
+                         'rest in a new process, better where user namespaces or Landlock are allowed')
+        self.idle.put(judges)
         return result
 
     def __exit__(self, *_):

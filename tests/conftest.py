@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import types
 
 import hypothesis
 import pytest
@@ -126,6 +127,12 @@ def metrics(out_dir):
     """metrics.jsonl without the figures that no two runs share."""
     with open(pathlib.Path(out_dir) / 'metrics.jsonl', encoding='utf-8') as f:
         return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in f]
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_freed():
+    """Some tests let a program kill its judge; parts/sandbox.py remembers that for the whole process."""
+    sys.modules.get('parts.sandbox', types.SimpleNamespace(FREED=[])).FREED.clear()
 
 
 @pytest.fixture(scope='session')

@@ -20,6 +20,8 @@ def events(monkeypatch):
 
         def run(self, program, tests='', entry_point=''):
             seen.append(program)
+            if program == '0.001':
+                self.error = 'killed'
             time.sleep(float(program or 0))
             return sandbox.Result('passed', program)
 
@@ -100,3 +102,16 @@ def test_real_programs_are_judged_one_by_one():
         right = court.submit('def f(): return 1', 'assert f() == 1', '')
         assert right is court.submit('def f(): return 1', 'assert f() == 1', '')
         assert [court.submit('1 / 0').result().outcome, right.result().outcome] == ['exception', 'passed']
+
+
+def test_after_a_program_that_nothing_held_killed_its_judge_no_other_program_runs_here(events, monkeypatch):
+    """It may be alive, and could look into the start of the next judge."""
+    monkeypatch.setattr(sandbox, 'FREED', [])
+    with Court(processes=1) as court:
+        court.submit('0').result()
+        court.submit('0.001').result()
+        assert events.count('judge') == 1           # no new one starts
+    before = list(events)
+    with pytest.raises(ValueError, match='killed its judge'):
+        list(run_many([('0',)]))
+    assert events == before

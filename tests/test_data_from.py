@@ -11,7 +11,7 @@ from model import GPT, GPTConfig, save_checkpoint
 from parts import funnel, journal
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-PRESETS = sorted(p for p in (ROOT / 'config').glob('*.py') if p.name != 'mix.py')
+PRESETS = sorted(p for p in (ROOT / 'config').glob('*.py') if p.name not in ('mix.py', 'quickstart_rl.py'))
 
 
 def script_of(path):
