@@ -247,6 +247,36 @@ def corpus(a):
     table(['corpus', 'bits per byte of its own text', f'continues {prompt!r}'], lines)
 
 
+def domain_bits(out, folder):
+    """Bits per byte of a run's last weights on a folder of bytes, whole blocks of the first 40,000."""
+    model, ids = load_checkpoint(f'{out}/last.pt')[0].eval(), corpora.read_ids(folder, 'val')[:40_001]
+    x, y = (torch.from_numpy(ids[i:i + len(ids) // T * T - T].astype(np.int64)).view(-1, T) for i in (0, 1))
+    with torch.no_grad():
+        return model(x, y)[1].item() / math.log(2)
+
+
+def mixture(a):
+    """Two domains, the same tokens of each: mixed from the start, or one after the other ("fix it later")."""
+    sources = {'code': 'stdlib', 'prose': f'{corpora.ROOT}/docs'}
+    parts = {name: f'{a.out}/mixture_{name}' for name in sources}
+    for name, source in sources.items():
+        corpora.prepare(f'--source={source}', f'--out_dir={parts[name]}', '--tokenizer=byte', '--mode=raw',
+                        '--val_fraction=0.3')
+    half = argparse.Namespace(**{**vars(a), 'steps': a.steps // 2})
+    arms = {'mixed from the start': [], 'code, then prose': [], 'code, then prose, a fifth code': []}
+    for seed in a.seeds:
+        both = ['--replay=0.5', f'--replay_dir={parts["code"]}']
+        first = train(half, seed, data=parts['code'])
+        later = [f'--init_from={first}/last.pt', '--learning_rate=1e-3']
+        arms['mixed from the start'].append(train(a, seed, both, data=parts['prose']))
+        arms['code, then prose'].append(train(half, seed, later, data=parts['prose']))
+        replayed = [*later, '--replay=0.2', both[1]]
+        arms['code, then prose, a fifth code'].append(train(half, seed, replayed, data=parts['prose']))
+    table(['order', *(f'bits per byte, {name}' for name in parts)],
+          [[name, *(shown([domain_bits(out, folder) for out in runs]) for folder in parts.values())]
+           for name, runs in arms.items()])
+
+
 # --- a scaling law ------------------------------------------------------------------------------------------
 def fit_power(n, loss):
     """(a, b, alpha) of loss = a + b n^-alpha, a and b >= 0, by least squares: for each alpha of a grid, a and
@@ -281,7 +311,7 @@ def scaling(a):
           f'error of {law[-1] - bits[-1].mean():+.4f}; the fifth run as a prediction errs by {flat:+.4f}.')
 
 
-EXPERIMENTS = {f.__name__: f for f in (beta2, warmup, blocks, duplicates, canary, corpus, scaling)}
+EXPERIMENTS = {f.__name__: f for f in (beta2, warmup, blocks, duplicates, canary, corpus, mixture, scaling)}
 
 
 def main():

@@ -88,9 +88,9 @@ def test_the_width_that_scales_the_rate_is_that_of_the_model(data_dir, base, tmp
 def test_nothing_that_lies_there_is_overwritten_unasked(data_dir, base, talk, tmp_path):
     llama = again(talk / 'llama', tmp_path / 'llama')
     mistake(run('sft.py', f'--init_from={llama}', f'--data_dir={talk}', f'--out_dir={llama}', *POST),
-            'the folder of the model')
+            'the model that this run starts from')
     mistake(run('train.py', f'--init_from={base}/best.pt', f'--data_dir={data_dir}', f'--out_dir={base}',
-                *TINY, '--overwrite=True'), 'the folder of the model')
+                *TINY, '--overwrite=True'), 'the model that this run starts from')
     inside = again(base, tmp_path / 'out/inside')
     ok(run('train.py', f'--init_from={inside}/last.pt', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/out',
            *TINY, '--extend_vocab=True'))                   # its parent is another folder
