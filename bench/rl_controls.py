@@ -99,6 +99,8 @@ def trained_tokens(run):
 
 
 def demonstrations(folder, seed):
+    if os.path.exists(f'{folder}/coin.py'):         # the last file below
+        return
     demos = [p for p in problems(DEMOS * 5 // 4 + 500, seed) if kind_of(p) == 'demonstrated'][:DEMOS]
     write(f'{folder}/demos/train.jsonl', [{'messages': to_messages(p)} for p in demos])
     held_out = problems(200, seed, 'validation')
@@ -171,7 +173,9 @@ if __name__ == '__main__':
     found = {name: [] for name in arms}
     for kind in KINDS:
         split = 'cell' if kind == 'never seen' else 'variation'
-        write(f'{out}/test/{kind.replace(" ", "_")}.jsonl', [asked(p) for p in some(n_test, 0, split, kind)])
+        path = f'{out}/test/{kind.replace(" ", "_")}.jsonl'
+        if not os.path.exists(path):
+            write(path, [asked(p) for p in some(n_test, 0, split, kind)])
     for seed in seeds:
         for name in dict.fromkeys(order):
             train(name, f'{out}/{seed}', seed, int(flags.get('steps', 80)))
