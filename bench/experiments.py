@@ -12,6 +12,7 @@ interval by Student's t. If that contains 0, these runs see no difference; large
 A run that was finished is read from --out again; to repeat it, delete that folder. Needs Linux or macOS.
 """
 import argparse
+import collections
 import hashlib
 import json
 import math
@@ -230,16 +231,21 @@ def canary(a):
     table(['corpus', 'secret', 'planted', 'left', 'exposure, bits (10 is the most)', 'said back'], lines)
 
 
+def bytes_of(a, name, source):
+    """A folder with the bytes of a source, as they are."""
+    folder = f'{a.out}/bytes_{name}'
+    corpora.prepare(f'--source={source}', f'--out_dir={folder}', '--tokenizer=byte', '--mode=raw',
+                    '--val_fraction=0.3')
+    return folder
+
+
 def corpus(a):
     """One prompt, models of several corpora: each continues it in the manner of what it has read."""
     prompt = '\nWhen they came back'
     sources = {'stdlib': 'stdlib', 'docs': f'{corpora.ROOT}/docs', 'shakespeare': 'shakespeare'}
     lines = []
     for name, source in sources.items():
-        folder = f'{a.out}/corpus_{name}'
-        corpora.prepare(f'--source={source}', f'--out_dir={folder}', '--tokenizer=byte', '--mode=raw',
-                        '--val_fraction=0.3')
-        out = train(a, a.seeds[0], data=folder)
+        out = train(a, a.seeds[0], data=bytes_of(a, name, source))
         model, tokenizer = load_checkpoint(out)[0].eval(), Tokenizer.load(f'{out}/tokenizer.json')
         torch.manual_seed(0)
         ids = model.generate(torch.tensor([tokenizer.encode(prompt)]), 120, 0.5)[0].tolist()
@@ -258,20 +264,17 @@ def domain_bits(out, folder):
 def mixture(a):
     """Two domains, the same tokens of each: mixed from the start, or one after the other ("fix it later")."""
     sources = {'code': 'stdlib', 'prose': f'{corpora.ROOT}/docs'}
-    parts = {name: f'{a.out}/mixture_{name}' for name in sources}
-    for name, source in sources.items():
-        corpora.prepare(f'--source={source}', f'--out_dir={parts[name]}', '--tokenizer=byte', '--mode=raw',
-                        '--val_fraction=0.3')
+    parts = {name: bytes_of(a, name, source) for name, source in sources.items()}
     half = argparse.Namespace(**{**vars(a), 'steps': a.steps // 2})
-    arms = {'mixed from the start': [], 'code, then prose': [], 'code, then prose, a fifth code': []}
+    arms = collections.defaultdict(list)
     for seed in a.seeds:
-        both = ['--replay=0.5', f'--replay_dir={parts["code"]}']
+        replay = f'--replay_dir={parts["code"]}'
         first = train(half, seed, data=parts['code'])
         later = [f'--init_from={first}/last.pt', '--learning_rate=1e-3']
-        arms['mixed from the start'].append(train(a, seed, both, data=parts['prose']))
-        arms['code, then prose'].append(train(half, seed, later, data=parts['prose']))
-        replayed = [*later, '--replay=0.2', both[1]]
-        arms['code, then prose, a fifth code'].append(train(half, seed, replayed, data=parts['prose']))
+        for name, run, flags in (('mixed from the start', a, [replay, '--replay=0.5']),
+                                 ('code, then prose', half, later),
+                                 ('code, then prose, a fifth code', half, [*later, replay, '--replay=0.2'])):
+            arms[name].append(train(run, seed, flags, data=parts['prose']))
     table(['order', *(f'bits per byte, {name}' for name in parts)],
           [[name, *(shown([domain_bits(out, folder) for out in runs]) for folder in parts.values())]
            for name, runs in arms.items()])

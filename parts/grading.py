@@ -61,14 +61,13 @@ def rules_of(task, record):
     for kind, value in rules:
         if kind not in RULES:
             raise ValueError(f'there is no rule {kind!r}; there are: {", ".join(RULES)}')
-        if not value and kind not in ('json', 'lowercase', 'max_words'):
-            raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
-        try:
-            # a rule that cannot be tried is found before a model runs
-            if RULES[kind]('', value) and kind == 'min_words':
-                raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
+        idle = not value and kind not in ('json', 'lowercase', 'max_words')
+        try:                    # a rule that cannot be tried is found before a model runs
+            idle = idle or (RULES[kind]('', value) and kind == 'min_words')
         except (AttributeError, TypeError, re.error) as e:
             raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
+        if idle:
+            raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
     if not rules and not (task == 'own' and record.get('tests')):
         raise ValueError(f'nothing is checked, every answer would pass; give one of {", ".join(CHECKS)}')
     return rules
@@ -200,15 +199,20 @@ def ask_judge(judge, asked):
 
 
 # --- rewards: a number for an answer ------------------------------------------------------------------------
+def conversation(prompt):
+    """Messages: those of a prompt that is a text, or the prompt itself."""
+    return [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
+
+
 def task_of(record):
     """A line {"prompt", "tests"} or {"prompt", "answer"}, or one of HumanEval or GSM8K, -> a task: messages,
     and tests with what program() needs, or answer. prompt: a text or messages. ValueError if nothing in it
     can fail."""
     prompt = record.get('prompt') or record['question']
-    task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
     if str(record.get('test') or '').strip():           # HumanEval's
-        task['messages'][0]['content'] = f'Complete:\n{prompt.rstrip()}'
-        return task | {'tests': record['test'], 'entry_point': record['entry_point'], 'prompt': prompt}
+        return {'messages': conversation(f'Complete:\n{prompt}'.rstrip()), 'tests': record['test'],
+                'entry_point': record['entry_point'], 'prompt': prompt}
+    task = {'messages': conversation(prompt)}
     if str(record.get('tests') or '').strip():
         return task | {'tests': record['tests'], 'entry_point': record.get('entry_point', ''), 'prompt': ''}
     if last_number(str(record.get('answer', ''))) is None:
@@ -223,11 +227,8 @@ def tasks_of_file(path):
     missing = {'prompts', 'reward'} - module.keys()
     if missing:
         raise ValueError(f'{path} must define prompts() and reward(prompt, completion); it has no {missing}')
-    tasks = []
-    for prompt in module['prompts']():
-        messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
-        tasks.append({'messages': messages, 'reward': functools.partial(module['reward'], prompt)})
-    return tasks
+    return [{'messages': conversation(prompt), 'reward': functools.partial(module['reward'], prompt)}
+            for prompt in module['prompts']()]
 
 
 def paid(reward, text, timeout, forgive):

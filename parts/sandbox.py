@@ -118,9 +118,9 @@ class Court:
         """The future Result of a program, perhaps with tests and an entry point. RuntimeError on Windows."""
         if sys.platform == 'win32':
             raise RuntimeError('running programs needs Linux or macOS: Windows has no limits for them')
-        if FREED and not self.known:
-            raise ValueError(FREED[0])
         if not self.known:
+            if FREED:
+                raise ValueError(FREED[0])
             RUNNING.append(self.prctl(3, 0, 0, 0, 0))
             self.prctl(4, 0, 0, 0, 0)   # not DUMPABLE: our memory, environment and pipes are closed to them
             for _ in range(self.processes):     # all, before any program runs
