@@ -48,7 +48,7 @@ bad_reward = 'stop'             # stop | zero: what to do when reward() raises, 
 num_samples = 8                 # >= 2: answers to a prompt
 max_new_tokens = 64             # >= 1: tokens of an answer
 temperature = 1.0               # > 0: of the policy, in sampling and in training
-slots = 64                      # >= 1: answers written at a time, on each device; speed and memory only
+slots = 128                     # >= 1: answers written at a time, on each device; speed and memory only
 rounds = 1                      # >= 1: more = draw new prompts, up to so often, while too few are informative
 # optimisation
 max_steps = 100                 # >= 1: updates

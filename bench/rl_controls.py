@@ -19,9 +19,11 @@ demonstrations:
     python bench/rl_controls.py out/controls 0,1,2                  # resumes where it stopped
     python bench/rl_controls.py out/controls 0 --steps=40 --n_test=200 --arms=sft,more,rl
 
-pass@1 of one greedy answer. The interval is a paired bootstrap over problems, of the mean over the seeds.
+pass@1 of one greedy answer to each problem, pass@8 of the first fifth of them. The interval is a paired
+bootstrap over problems, of the mean over the seeds.
 Settings were chosen on the validation split, never on these problems.
 """
+import collections
 import hashlib
 import json
 import os
@@ -76,16 +78,22 @@ def asked(p, tests=None):
     return {'prompt': to_messages(p)[0]['content'], 'tests': f'{check}\ncheck({p["entry_point"]})\n'}
 
 
-def test(run, folder):
-    """{kind: [passed, ...]} of greedy answers, always to the same problems."""
+def test(run, folder, samples=1):
+    """{kind: [share of the answers that passed, ...]}, always of the same problems. One answer is greedy;
+    several are drawn at temperature 0.8."""
     found = {}
+    how = ['--temperature=0.8', f'--num_samples={samples}'] if samples > 1 else []
     for kind in KINDS:
-        out = f'{run}/test/{kind.replace(" ", "_")}'
+        name = kind.replace(' ', '_') + ('_sampled' if samples > 1 else '')
+        out = f'{run}/test/{name}'
         if not os.path.exists(f'{out}/eval.json'):
-            data = f'{folder}/test/{kind.replace(" ", "_")}.jsonl'
-            call('eval.py', f'--ckpt={run}/last.pt', *ASK, f'--data={data}', f'--out={out}/eval.json')
+            data = f'{folder}/test/{name}.jsonl'
+            call('eval.py', f'--ckpt={run}/last.pt', *ASK, *how, f'--data={data}', f'--out={out}/eval.json')
+        passed = collections.defaultdict(list)
         with open(f'{out}/samples.jsonl', encoding='utf-8') as f:
-            found[kind] = [json.loads(line)['outcome'] == 'passed' for line in f]
+            for row in map(json.loads, f):
+                passed[row['task_id']].append(row['outcome'] == 'passed')
+        found[kind] = list(passed.values())
     return found
 
 
@@ -158,9 +166,29 @@ def train(name, folder, seed, steps):
             start = f'{last}/last.pt'
 
 
-def difference(some, others):
-    """Mean of some - others over seeds and problems, and its 95 % interval."""
-    each = np.mean([np.subtract(a, b, dtype=float) for a, b in zip(some, others)], axis=0)
+def mean_over_seeds(seeds, of):
+    """of() each problem's answers, the mean over the seeds: (problems,)."""
+    return np.mean([[of(answers) for answers in one_seed] for one_seed in seeds], axis=0)
+
+
+def table(title, found, of):
+    """found: {arm: for each seed {kind: [answers, ...]}}. A line for each arm; in brackets minus sft."""
+    print(f'\n{title}; in brackets minus sft, 95 % interval\n')
+    print('| | ' + ' | '.join(f'{kind}, {len(found["sft"][0][kind])}' for kind in KINDS) + ' |')
+    print('|---' * (len(KINDS) + 1) + '|')
+    for name, seeds in found.items():
+        cells = []
+        for kind in KINDS:
+            each, sft_each = (mean_over_seeds([f[kind] for f in found[arm]], of) for arm in (name, 'sft'))
+            cells.append(f'{each.mean():.1%}')
+            if name != 'sft':
+                d, low, high = difference(each - sft_each)
+                cells[-1] += f' ({d:+.1%}: {low:+.1%} to {high:+.1%})'
+        print(f'| {name} | ' + ' | '.join(cells) + ' |')
+
+
+def difference(each):
+    """The mean over problems and its 95 % interval."""
     drawn = np.random.default_rng(0).integers(len(each), size=(5000, len(each)))
     return each.mean(), *np.percentile(each[drawn].mean(1), [2.5, 97.5])
 
@@ -170,24 +198,20 @@ if __name__ == '__main__':
     out, seeds = sys.argv[1], [int(s) for s in sys.argv[2].split(',')]
     arms, n_test = flags.get('arms', ','.join(ARMS)).split(','), int(flags.get('n_test', 1000))
     order = [name for name in ('sft', 'rl') + ARMS[1:] if name in arms]     # the others follow rl's tokens
-    found = {name: [] for name in arms}
+    greedy, sampled = {name: [] for name in arms}, {name: [] for name in arms}
     for kind in KINDS:
         split = 'cell' if kind == 'never seen' else 'variation'
         path = f'{out}/test/{kind.replace(" ", "_")}.jsonl'
         if not os.path.exists(path):
             write(path, [asked(p) for p in some(n_test, 0, split, kind)])
+        with open(path, encoding='utf-8') as f:
+            write(path.replace('.jsonl', '_sampled.jsonl'), [json.loads(line) for line in f][:n_test // 5])
     for seed in seeds:
         for name in dict.fromkeys(order):
             train(name, f'{out}/{seed}', seed, int(flags.get('steps', 80)))
-            found[name].append(test(f'{out}/{seed}/{name}', out))
+            greedy[name].append(test(f'{out}/{seed}/{name}', out))
+            sampled[name].append(test(f'{out}/{seed}/{name}', out, samples=8))
 
-    print(f'\n{len(seeds)} seeds, pass@1 of one greedy answer; in brackets minus sft, its 95 % interval\n')
-    print('| | ' + ' | '.join(f'{kind}, {len(found["sft"][0][kind])}' for kind in KINDS) + ' |')
-    print('|---' * (len(KINDS) + 1) + '|')
-    for name in arms:
-        cells = []
-        for kind in KINDS:
-            rate = np.mean([f[kind] for f in found[name]])
-            d, low, high = difference([f[kind] for f in found[name]], [f[kind] for f in found['sft']])
-            cells.append(f'{rate:.1%}' + (f' ({d:+.1%}: {low:+.1%} to {high:+.1%})' if name != 'sft' else ''))
-        print(f'| {name} | ' + ' | '.join(cells) + ' |')
+    table(f'{len(seeds)} seeds, pass@1 of one greedy answer', greedy, np.mean)
+    table('pass@1 of eight answers at temperature 0.8', sampled, np.mean)
+    table('pass@8 of the same', sampled, any)

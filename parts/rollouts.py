@@ -172,22 +172,25 @@ def empty_cache(model, rows, columns):
 
 
 def prefill(model, cache, t, rows, prompts):
-    """Write the keys and values of the prompts into these rows of the cache, in the columns before t."""
-    width = max(map(len, prompts))
+    """Write the keys and values of the prompts into these rows of the cache, in the columns before t. Equal
+    prompts, as of one group, are computed once."""
+    distinct = {tuple(ids): i for i, ids in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    width = max(map(len, distinct))
     if width == 0:
         return
     device = cache[0][0].device
-    pads = torch.tensor([width - len(ids) for ids in prompts], device=device)           # (R,): on the left
-    x = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in prompts], device=device)      # (R, W)
+    pads = torch.tensor([width - len(ids) for ids in distinct], device=device)          # (R,): on the left
+    x = torch.tensor([[0] * (width - len(ids)) + list(ids) for ids in distinct], device=device)     # (R, W)
     at = torch.arange(width, device=device)                                             # (W,)
-    seen = torch.ones(width, width, dtype=torch.bool, device=device).tril()              # (W, W)
+    seen = torch.ones(width, width, dtype=torch.bool, device=device).tril()             # (W, W)
     itself = torch.eye(width, dtype=torch.bool, device=device)      # so that no row of the softmax is empty
-    seen = seen & (at >= pads[:, None, None]) | itself  # (R, W, W)
-    own = empty_cache(model, len(rows), width)
+    seen = seen & (at >= pads[:, None, None]) | itself                                  # (R, W, W)
+    own = empty_cache(model, len(distinct), width)
     model.backbone(x, own, 0, seen[:, None], (at - pads[:, None]).clamp(min=0))
+    which = [distinct[tuple(ids)] for ids in prompts]
     for layer, new_layer in zip(cache, own):
         for stored, new in zip(layer, new_layer):
-            stored[rows, :, t - width:t] = new
+            stored[rows, :, t - width:t] = new[which]
 
 
 def shift_left(cache, t, used, live):
