@@ -176,7 +176,7 @@ def table(title, found, of):
     print(f'\n{title}; in brackets minus sft, 95 % interval\n')
     print('| | ' + ' | '.join(f'{kind}, {len(found["sft"][0][kind])}' for kind in KINDS) + ' |')
     print('|---' * (len(KINDS) + 1) + '|')
-    for name, seeds in found.items():
+    for name in found:
         cells = []
         for kind in KINDS:
             each, sft_each = (mean_over_seeds([f[kind] for f in found[arm]], of) for arm in (name, 'sft'))
