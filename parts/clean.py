@@ -149,6 +149,11 @@ CODE_LINE = re.compile(r"""(?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$
     | (?:func|fn|function|sub|interface|struct|impl|enum|template|public|private|protected|static|extern)\b
       .*[{(<;]
     | (?:-\s+)?[a-z_][\w.-]*:(?:\s|$) | \S+\s+=>.*                                            # key: value
+    | (?:SELECT|FROM|WHERE|GROUP\s+BY|ORDER\s+BY|HAVING|LIMIT|VALUES|UPDATE|CREATE)\b | .*\sAS\s+\w+,?$  # SQL
+    | (?i:select\s+(?:\*|[\w.]+\s*(?:[,(]|$|from\b))|insert\s+into\b|delete\s+from\s+\w+\s*(?:;|$)
+      |create\s+table\b|(?:(?:inner|outer|left|right|full|cross)\s+)*join\s+[\w.]+(?:\s+\w+)?$
+      |(?:group|order)\s+by\s+[\w.]+
+      |(?:where|and|or|on|set)\s+[\w.]+\s*(?:[=<>]|(?:is|in|like)\b\s+(?:[(']|not\b|null\b)))
     | [^\w\s]{1,4}$ | .*[()=\[\]{}<>&$*@].*;$ | \S+(?:\s+\S+)?;$
     | .*(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$""", re.X)
 

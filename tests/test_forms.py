@@ -20,11 +20,19 @@ OTHER = {
     'go': 'package main\n\nimport "fmt"\n\nfunc main() {\n\tif x := f(); x > 0 {\n\t\tg(x)\n\t}\n}\n',
     'java': 'public class A {\n    // the sum\n    int sum(int a) {\n        return a + b;\n    }\n}\n',
     'python 2': 'def f(x):\n    for i in range(3):\n        print "a", i\n    print\n    raise E, "x"\n',
+    'sql': 'SELECT d.name,\n       SUM(e.salary) AS total\n  FROM dept d\n  LEFT JOIN emp e\n'
+           '         ON e.dept = d.id\n GROUP BY d.name;\n',
+    'sql in small letters': 'select name\nfrom orders o\n  join items i\n    on i.order_id = o.id\n'
+                            'where o.total > 100\n  and i.price < 3\norder by name;\n',
+    'sql of a table': 'CREATE TABLE users (\n    id INTEGER PRIMARY KEY,\n    name TEXT NOT NULL\n);\n',
+    'sql that changes one': 'UPDATE t\n   SET x = 1\n WHERE y IS NULL;\n',
     'broken python': 'def f(x):\n    if x:\n        return (1\n    y =  2\n\nclass B:\n    pass\n'}
 SNIPPETS = ['    for i in range(3):\n        yield i\n    return 3\n', '"""A module.\n\n    Indented.\n"""\n',
             'x = 1\n', '@a\nasync def f():\n    await g()\n', 'print(1)\n']
 PROSE = ['Yes\n', 'a, b, c\n', 'note: this\n', '# Title\n\n# Another\n',
          'Dear Ann,\n    how are you?\n\nYours\n',
+         'Select the items\nfrom the list that\nwhere they stand, and\nset them on the table.\n',
+         'FROM THE AUTHOR\n\nWHERE I BEGIN\n\nI was born in a house\nby the sea,\nand\nleft it.\nWhy?\n',
          'To be or not to be: that is the question;\n  whether it is nobler in the mind, to suffer\n' * 3,
          'ROMEO:\nBut soft! what light through yonder window?\n\nJULIET:\nAy me!\n', '', '3\n', '"Yes."\n']
 
