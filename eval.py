@@ -115,7 +115,7 @@ if 'problems' in answered:
     items = []
     for split in splits.split(','):
         for p in problems.problems(n_problems or 100, problems_seed, split):
-            p['asked'] = [problems.to_messages(p)[0]['content']]
+            p['asked'] = problems.to_messages(p)[0]['content']
             items.append(benchmarks.to_item('problems', p))
     items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
 
@@ -164,8 +164,9 @@ if stamp:
 elif model:
     print('contamination: the training data were not checked against any benchmark')
 
-results = {'ckpt': ckpt, 'chat': chat, 'step': state.get('step'), 'data_dir': data_dir,
-           'tokenizer_hash': tokenizer and tokenizer.hash, 'decontaminated': stamp, 'tasks': {}}
+results = {'ckpt': None if completions and not model else ckpt, 'completions': completions, 'chat': chat,
+           'step': state.get('step'), 'data_dir': data_dir, 'decontaminated': stamp,
+           'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
 into = os.path.dirname(os.path.abspath(out))
 os.makedirs(into, exist_ok=True)
@@ -327,7 +328,7 @@ for task in answered:
         items = [item for item in items if item['task_id'] not in left_out]
 
     series = []                         # the result of each checkpoint
-    for path, m, step in checkpoints():
+    for path, m, step in [(None, None, None)] if completions else checkpoints():
         torch.manual_seed(seed)         # no task's numbers depend on the one before
         if completions:
             given = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
@@ -358,7 +359,6 @@ for task in answered:
         for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
             row |= {'outcome': result.outcome, 'message': result.message}
         save()
-
         lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
         if len(lost) > len(rows) / 50:
             raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')

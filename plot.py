@@ -45,7 +45,7 @@ def read_run(folder):
     for path in pathlib.Path(folder).glob('eval*.json'):            # by eval.py, maybe while the run goes on
         found = json.loads(path.read_text(encoding='utf-8'))['tasks'].get('problems', {})
         rows += [{'step': one['step'], 'pass_rate': one['pass@1']} for one in found.get('series', [found])
-                 if one.keys() >= {'step', 'pass@1'}]
+                 if 'pass@1' in one and one.get('step') is not None]
     settings, data = (json.loads(part or '{}') for part in text[1:3])
     settings['vocab_size'] = settings.get('vocab_size') or data.get('vocab_size')
     sample = ('\n' + text[3]).split('\n--- step ')[-1].partition('\n')[2].strip('\n')

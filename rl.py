@@ -146,14 +146,13 @@ def tasks_of(reward, n, problems_seed, split):
     """A list of tasks. Each has messages, the prompt, and one of: tests, Python that runs after the answer's
     code (with entry_point, they define check(candidate)); answer, whose last number must be the answer's;
     reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
+    from parts import benchmarks, problems, records
     if reward in ('problems', 'random'):
-        from parts import problems
-        return [grading.task_of(p) | {'messages': problems.to_messages(p)[:1]}
+        return [benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]}
                 for p in problems.problems(n, problems_seed, split)]
     if reward.endswith('.py'):
         return grading.tasks_of_file(reward)
-    from parts import records
-    return records.read_jsonl(reward, grading.task_of, 'a line has "prompt", and "tests" or "answer"')
+    return records.read_jsonl(reward, benchmarks.to_task, 'a line has "prompt", and "tests" or "answer"')
 
 
 def encoded(tasks, longest):

@@ -17,16 +17,37 @@ CODE = 'problems', 'humaneval', 'mbpp'
 ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'), r'\n(?=Question:)')
 
 
+def asked(task, record):
+    """What a record asks: a text, or in training the messages of a conversation."""
+    if task in CODE:                        # HumanEval's layout (arXiv:2107.03374)
+        return record.get('asked') or f'Complete:\n{record["prompt"].rstrip()}'
+    if found := record.get('prompt') or record.get('question') or record.get('ctx'):
+        return found
+    raise ValueError('the line has no prompt, question or ctx')
+
+
+def to_task(record):
+    """A record {"prompt", "tests"} or {"prompt", "answer"}, or one of HumanEval or GSM8K, to train on: its
+    messages, and tests with what grading.program needs, or answer. ValueError if nothing in it can fail."""
+    code = 'test' if str(record.get('test') or '').strip() else 'tests'
+    prompt = asked('humaneval' if code == 'test' else 'own', record)
+    task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
+    if code == 'test':
+        task |= {'tests': record['test'], 'entry_point': record['entry_point'], 'prompt': record['prompt']}
+        return task
+    if str(record.get('tests') or '').strip():
+        return task | {'tests': record['tests'], 'entry_point': record.get('entry_point', ''), 'prompt': ''}
+    if not re.search(r'\d', str(record.get('answer', '')).split('####')[-1]):
+        raise ValueError('the line has neither tests nor an answer with a number')
+    return task | {'answer': str(record['answer'])}
+
+
 def to_item(task, record):
     """The item of a record of a task's file. KeyError, TypeError or ValueError if it lacks something."""
     item = dict(record)
-    if task in CODE:                        # HumanEval's layout (arXiv:2107.03374)
-        item.setdefault('asked', [f'Complete:\n{item["prompt"].rstrip()}'])
+    item['asked'] = item['turns'] if task == 'judge' else [asked(task, record)]
+    if task in CODE:
         item['reference'] = item['prompt'] + item['canonical_solution']
-    elif task == 'judge':
-        item['asked'] = item['turns']
-    else:
-        item['asked'] = [item.get('prompt') or item.get('question') or item['ctx']]
 
     if task == 'mbpp':                      # its references have any indentation, its tests need math
         indent = re.search(r'^[ \t]+', item['canonical_solution'], re.M)[0]

@@ -38,6 +38,15 @@ def broken_rules(rules, text):
     return [kind for kind, value in rules if not RULES[kind](text, value)]
 
 
+def matches_all(regex):
+    """Whether a regex is found in every text: it takes no character and looks at nothing around it. Of one
+    that ends with $, only .* is known to be so."""
+    regex = re.sub(r'\A((?:\(\?[aimsux]+\))?)(?:\^|\\A)?(\.\*\??)\$\Z', r'\1\2', regex)
+    regex = re.sub(r'\A((?:\(\?[aimsux]+\))?)(?:\^|\\A)', r'\1', regex)        # there is always a beginning
+    looks = re.search(r'(?<!\[)\^|\$|\\[AbBZ]|\(\?(?![:aimsux])', regex)
+    return not looks and re.search(regex, '') is not None
+
+
 CHECKS = 'rules', 'must_contain', 'must_not_contain', 'regex', 'tests'
 
 
@@ -64,6 +73,9 @@ def rules_of(task, record):
         idle = not value and kind not in ('json', 'lowercase', 'max_words')
         try:                    # a rule that cannot be tried is found before a model runs
             idle = idle or (RULES[kind]('', value) and kind == 'min_words')
+            idle = idle or (kind == 'regex' and matches_all(value))
+            if value and kind in ('min_words', 'max_words', 'lines') and value % 1 != 0:    # of infinity: nan
+                raise TypeError('it needs a whole number')
         except (AttributeError, TypeError, re.error) as e:
             raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
         if idle:
@@ -199,27 +211,6 @@ def ask_judge(judge, asked):
 
 
 # --- rewards: a number for an answer ------------------------------------------------------------------------
-def conversation(prompt):
-    """Messages: those of a prompt that is a text, or the prompt itself."""
-    return [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
-
-
-def task_of(record):
-    """A line {"prompt", "tests"} or {"prompt", "answer"}, or one of HumanEval or GSM8K, -> a task: messages,
-    and tests with what program() needs, or answer. prompt: a text or messages. ValueError if nothing in it
-    can fail."""
-    prompt = record.get('prompt') or record['question']
-    if str(record.get('test') or '').strip():           # HumanEval's
-        return {'messages': conversation(f'Complete:\n{prompt}'.rstrip()), 'tests': record['test'],
-                'entry_point': record['entry_point'], 'prompt': prompt}
-    task = {'messages': conversation(prompt)}
-    if str(record.get('tests') or '').strip():
-        return task | {'tests': record['tests'], 'entry_point': record.get('entry_point', ''), 'prompt': ''}
-    if last_number(str(record.get('answer', ''))) is None:
-        raise ValueError('the line has neither tests nor an answer with a number')
-    return task | {'answer': str(record['answer'])}
-
-
 def tasks_of_file(path):
     """The tasks of a FILE.py, which is executed here. It defines prompts(), a list of texts or messages, and
     reward(prompt, completion), a number."""
@@ -227,8 +218,8 @@ def tasks_of_file(path):
     missing = {'prompts', 'reward'} - module.keys()
     if missing:
         raise ValueError(f'{path} must define prompts() and reward(prompt, completion); it has no {missing}')
-    return [{'messages': conversation(prompt), 'reward': functools.partial(module['reward'], prompt)}
-            for prompt in module['prompts']()]
+    return [{'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt,
+             'reward': functools.partial(module['reward'], prompt)} for prompt in module['prompts']()]
 
 
 def paid(reward, text, timeout, forgive):

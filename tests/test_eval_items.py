@@ -7,7 +7,7 @@ from conftest import ROOT, mistake, ok, run
 from test_sandbox_attacks import LANDLOCK, NAMESPACES, SECCOMP, without
 
 from parts.benchmarks import read_csv
-from parts.grading import rules_of
+from parts.grading import RULES, rules_of
 
 YES = '--allow_code_execution=True'
 
@@ -26,12 +26,33 @@ def write(path, rows):
     ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
     ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'min_words'), ({'rules': ['json']}, 'TypeError'),
     ({'rules': [{'kind': 'min_words'}]}, 'no answer can fail'),
-    ({'rules': [{'kind': 'min_words', 'value': -3}]}, 'no answer can fail')])
+    ({'rules': [{'kind': 'min_words', 'value': -3}]}, 'no answer can fail'),
+    ({'rules': [{'kind': 'max_words', 'value': float('inf')}]}, 'whole number'),     # 1e999, as JSON reads it
+    ({'rules': [{'kind': 'lines', 'value': 1.5}]}, 'whole number'), ({'regex': '.*'}, 'no answer can fail'),
+    ({'regex': '^.*$'}, 'no answer can fail'), ({'regex': r'(?i)(yes)?'}, 'no answer can fail')])
 def test_a_line_on_which_no_answer_fails_is_refused_by_file_line_and_name(checks, says, tmp_path):
     data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}, {'prompt': 'x', **checks}])
     for task in 'own', 'instructions':
         result = run('eval.py', f'--tasks={task}', f'--data={data}', '--completions=x', YES)
         mistake(result, 'own.jsonl, line 2', says)
+
+
+@pytest.mark.parametrize('regex, fails', [
+    ('^$', 'a'), (r'\A\s*$', 'a'), ('^(?!.*sorry)', 'sorry'), ('^[^!]*$', '!'), ('^.{0,500}$', 'a' * 501),
+    ('.', ''), (r'^\d*$', 'a'), ('a*$|b^', None), (r'\b', ''), ('^a+', 'b'), (r'(?<!x)\Z', 'x'),
+    ('(a)?(?(1)b|c)', 'd')])
+def test_a_regex_that_can_fail_is_taken(regex, fails):
+    assert rules_of('own', {'regex': regex}) == [('regex', regex)]
+    assert fails is None or not RULES['regex'](fails, regex)
+
+
+@pytest.mark.parametrize('regex', ['.*', '.*?', 'a*', '^a*', '(?s)^.*', '(x|)', '[^a]*',
+                                   r'(?:\w+\s?)*', '^.*$'])
+def test_a_regex_that_is_refused_matches_whatever_there_is(regex):
+    with pytest.raises(ValueError, match='no answer can fail'):
+        rules_of('own', {'regex': regex})
+    for text in ('', 'a', 'b\n\nc', '\0', '!' * 999, ' x', '☃'):
+        assert RULES['regex'](text, regex), text
 
 
 def test_a_program_is_a_check_of_own_alone():
@@ -71,6 +92,8 @@ def test_gsm8k_from_a_file_as_published(tmp_path):
     ok(run('eval.py', '--tasks=gsm8k', *flags))
     result = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))['tasks']['gsm8k']
     assert result['outcomes'] == {'passed': 2, 'wrong': 1}
+    whole = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))       # no model wrote them
+    assert whole['ckpt'] is None is result['ckpt'] and whole['completions'] == str(given)
 
 
 def test_mmlu_s_csv_is_read_as_published(tmp_path):

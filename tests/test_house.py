@@ -111,7 +111,7 @@ def test_the_house_stays_small():
 @pytest.mark.parametrize('script, most', [('train', 8), ('sft', 7), ('dpo', 7), ('rl', 7)])
 def test_a_trainer_imports_few_parts(script, most):
     found = [a.name for n in TREES[script].body if isinstance(n, ast.ImportFrom) and n.module == 'parts'
-             for a in n.names]      # rl.py imports three more in branches that need them
+             for a in n.names]      # rl.py imports four more in branches that need them
     assert 0 < len(found) <= most, found
 
 

@@ -12,6 +12,8 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
     one = {'step': 40, 'pass@1': 0.4}
     for name, task in (('eval', several), ('eval-7', one), ('eval-8', {'pass@1': 1})):
         (folder / f'{name}.json').write_text(json.dumps({'tasks': {'problems': task}}), encoding='utf-8')
+    (folder / 'eval-10.json').write_text(json.dumps({'tasks': {'problems': {'step': None, 'pass@1': 0.5}}}),
+                                        encoding='utf-8')       # of completions that no model wrote
     (folder / 'eval-9.json').write_text('{"tasks": {}}', encoding='utf-8')
     found = lift('plot.py', 'read_run')(str(folder))['rows']
     passed = [(m['step'], m['pass_rate']) for m in found if 'pass_rate' in m]

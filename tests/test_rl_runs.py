@@ -11,7 +11,7 @@ from test_dpo_mistakes import make_sft
 from test_dpo_runs import KILL, TWO
 from test_resume import assert_is_the_straight_run, state
 
-from parts import grading
+from parts import benchmarks, grading
 from parts.sandbox import run_code
 
 # more is paid for signs of the lower half of ASCII: an untrained byte model writes them a quarter of the time
@@ -167,10 +167,14 @@ def test_a_sandbox_that_cannot_start_is_one_sentence(home, tmp_path):
 def test_benchmark_files_are_rewards_as_they_are_published():
     human = {'prompt': 'import math\n\ndef root(x):\n    """The root."""\n', 'entry_point': 'root',
              'test': 'def check(candidate):\n    assert candidate(9) == 3\n'}
-    task = grading.task_of(human)
+    task = benchmarks.to_task(human)
     assert task['messages'][0]['content'].startswith('Complete:\nimport math')
     answer = '```python\ndef root(x):\n    return math.sqrt(x)\n```'
     program = grading.program(task, answer, chat=True)
     assert run_code(program, task['tests'], task['entry_point']).outcome == 'passed'
     assert run_code(program.replace('math.sqrt', 'abs'), task['tests'], 'root').outcome == 'wrong'
-    assert grading.task_of({'question': '2 and 2?', 'answer': '2 + 2 = 4\n#### 4'})['answer'].endswith('4')
+    assert benchmarks.to_task({'question': '2 and 2?', 'answer': '2 + 2 = 4\n#### 4'})['answer'].endswith('4')
+    sums = {'question': '2?', 'answer': '2'}
+    for name, record in (('humaneval', human | {'canonical_solution': ''}), ('gsm8k', sums)):
+        told, = benchmarks.to_task(record)['messages']          # what is trained is what eval.py asks
+        assert benchmarks.to_item(name, record)['asked'] == [told['content']]
