@@ -378,9 +378,9 @@ class Tokenizer:
             from_text = str.encode if d['kind'] == 'char' else from_printable
             vocab = [from_text(token) for token in d['vocab']]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
-        except (KeyError, TypeError, ValueError, regex.error) as e:     # ValueError: cut off, or not UTF-8
-            raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); make one: python '
-                             'tokenizer.py --input=FOLDER --out=tokenizer.json') from e
+        except (KeyError, TypeError, ValueError, OSError, regex.error) as e:    # ValueError: cut off
+            raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); copy that of the '
+                             'data or the run, or make one: python tokenizer.py --input=FOLDER') from e
 
     @property
     def hash(self):

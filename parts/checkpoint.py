@@ -165,8 +165,8 @@ def check_pretraining(last_path, state, config, meta, shards, world):
     must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
                                                     'block_size', 'dropout', 'objective', 'optimizer',
                                                     'rope_theta', 'rope_scaling', 'vocab_multiple'))
-    same_data(last_path, state['data_sha256'], f'{config["data_dir"]}/train.bin', meta['sha256']['train'],
-              config['out_dir'])
+    train = config['streaming'] or f'{config["data_dir"]}/train.bin'
+    same_data(last_path, state['data_sha256'], train, meta['sha256']['train'], config['out_dir'])
     names = sorted(name for hashes in shards for name in hashes)
     if state['shards'] != names or len(state['stream']) not in (0, world):
         raise ValueError(f'{last_path} comes from {len(state["shards"])} shards and {len(state["stream"])} '

@@ -68,7 +68,8 @@ class Funnel:
     def unread(self):
         """'2 files could not be read, a.txt because of line 1: ...'"""
         first = [f', {path} because of {m["first"]}' for path, m in self.malformed.items()][:1]
-        return f'{len(self.malformed)} files could not be read' + ''.join(first)
+        n = len(self.malformed)
+        return f'{n} file{"s" if n != 1 else ""} could not be read' + ''.join(first)
 
     def add(self, counters, samples, malformed):
         """Take in what to_json of another funnel holds."""

@@ -63,7 +63,9 @@ class Answer:
 def pick(logits, noise, temperature):
     """logits (B, V), noise (B,) -> the ids (B,) at which the running sum of p passes noise, and their log p
     (B,). p is the softmax of logits / temperature. Temperature 0 takes the largest logit, and log p is that
-    of temperature 1."""
+    of temperature 1. ValueError if a logit is not finite."""
+    if not logits.amax(-1).isfinite().all():
+        raise ValueError('the scores of the next token are not finite: use an earlier checkpoint')
     log_p = (logits.float() / (temperature or 1.0)).log_softmax(-1)                     # (B, V)
     if temperature == 0:
         ids = logits.argmax(-1)                                                         # (B,)

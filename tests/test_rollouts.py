@@ -90,6 +90,17 @@ def test_golden_inputs_and_targets():
     assert old.tolist() == [[0, 0, -0.5], [-1, -2, 0]]
 
 
+@pytest.mark.parametrize('bad, at', [(torch.nan, slice(None)), (torch.inf, 2), (-torch.inf, slice(None))])
+def test_scores_that_are_not_finite_are_refused_in_one_sentence(bad, at):
+    logits = torch.zeros(3, 5)
+    logits[1, at] = bad
+    for temperature in (0, 1.0):
+        with pytest.raises(ValueError, match='next token are not finite: use an earlier checkpoint'):
+            pick(logits, [0.5] * 3, temperature)
+    logits[1] = torch.tensor([0.0, *[-torch.inf] * 4])          # one that is masked is well
+    assert pick(logits, [0.5] * 3, 1.0)[0].tolist() == [2, 0, 2]
+
+
 @pytest.mark.parametrize('bad', [[], [1] * 45])
 def test_a_prompt_that_cannot_be_continued_is_refused(model, bad):
     with pytest.raises(ValueError, match='1 to 44 tokens'):

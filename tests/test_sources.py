@@ -87,7 +87,9 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path):
 
 
 @pytest.mark.parametrize('files, words', [
-    ({}, ['neither', '.jsonl']), ({'a.txt': b''}, ['text']), ({'a.md': b'', 'b.md': b' \n'}, ['documents']),
+    ({}, ['neither', '.jsonl']), ({'a.txt': b''}, ['text', '(0 files could']),
+    ({'a.md': b'a\xef\0', 'b.md': b'b'}, ['(1 file could not']),
+    ({'a.md': b'', 'b.md': b' \n'}, ['documents']),
     ({'a.txt': b'a\xef\0'}, ['a.txt', 'UTF-8']), ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz']),
     ({'a.txt.gz': gzip.compress(b'x')[:10] + b'\xff' * 99}, ['a.txt.gz']), ({'a.png': b'x'}, ['neither'])])
 def test_sources_without_text(tmp_path, files, words):
