@@ -5,8 +5,8 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
 
-A source is a file, a folder or a glob. Of .py .txt .md .html, a file is a document; of .jsonl .json, a record
-is one (text, content, code...); any may be gzipped. One single text file is taken as it is.
+A source is a file, a folder or a glob. Of .py .txt .md .html, a file is a document; of .jsonl .json .warc, a
+record is one (text, content, code...); any may be gzipped. One single text file is taken as it is.
 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. Rules come before duplicates: they run in parallel, and the

@@ -11,8 +11,9 @@ import collections, glob, hashlib, json, math, os, re, sysconfig
 import requests, urllib3
 
 RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
+CRAWLS = '.warc', '.warc.gz', '.wet', '.wet.gz'
 ENDINGS = tuple(f'.{name}{gz}' for name in ('py', 'txt', 'md', 'markdown', 'html', 'htm', 'jsonl', 'json')
-                for gz in ('', '.gz'))
+                for gz in ('', '.gz')) + CRAWLS
 SHARD = 16_000_000              # bytes of a shard
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
@@ -38,7 +39,7 @@ def find_files(source, folder='data/raw', hub='https://huggingface.co',
         found = [path for path in all_files(source) if path.lower().endswith(ENDINGS)]
     if not found:
         raise ValueError(f'source={source!r} is neither stdlib, shakespeare nor codeparrot, nor a file, '
-                         'folder or glob with .py .txt .md .html .jsonl .json (.gz) files')
+                         'folder or glob with .py .txt .md .html .jsonl .json .warc (.gz) files')
     return [{'path': path} for path in found]
 
 
@@ -103,7 +104,8 @@ def shards(sources, folder, hub, dataset):
                 found.append({'source': name, 'files': []})
                 size = 0
             found[-1]['files'].append(file)
-            size += SHARD if file['path'].lower().endswith(RECORDS) else os.path.getsize(file['path'])
+            large = file['path'].lower().endswith(RECORDS + CRAWLS)
+            size += SHARD if large else os.path.getsize(file['path'])
     return found
 
 

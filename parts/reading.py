@@ -6,14 +6,15 @@ Reading: what a file holds: text, in the encoding that it most probably has, or 
     encoding_of('old.txt')                          # 'cp1252'
     ''.join(pieces('book.txt', 0, 500))             # its first 500 characters
 
-Files of records end in RECORDS, all others hold text; any of them may be gzipped. What cannot be read is
-yielded as an error and is never fatal: of a thousand shards, one is damaged.
+Files of records end in RECORDS, web crawls in CRAWLS, all others hold text; any of them may be gzipped.
+What cannot be read is yielded as an error and is never fatal: of a thousand shards, one is damaged.
 
 Copy this file alone: it needs the standard library.
 """
-import codecs, collections, contextlib, gzip, itertools, json, os, tokenize, zlib
+import codecs, collections, contextlib, gzip, http.client, io, itertools, json, os, re, tokenize, types, zlib
 
-RECORDS = ('.jsonl', '.json')           # also with .gz
+CRAWLS = ('.warc', '.wet')              # pages of a web crawl, and texts that somebody took out of them
+RECORDS = ('.jsonl', '.json', *CRAWLS)  # also with .gz
 WHOLE = ('.py', '.html', '.htm')        # a file is one document; of other text, a piece is
 LONGEST = 100_000                       # characters of a piece: no model's context is longer, by far
 BLOCK = 16_000_000                      # characters held in memory at once
@@ -42,8 +43,11 @@ def entries(paths, max_chars=1_000_000):
 
 def entries_of(path, max_chars):
     """Yield (line, record, None, 0) for each record of a file; for a file of text, line is 0 and a record is
-    {'text', 'encoding'}. What cannot be read is (line, None, why, 0); what has more than max_chars is
-    (line, None, why, its bytes)."""
+    {'text', 'encoding'}; of a crawl, line is the number of the record. What cannot be read is (line, None,
+    why, 0); what has more than max_chars is (line, None, why, its bytes)."""
+    if is_kind(path, CRAWLS):
+        yield from read_crawl(path, 8 * max_chars)
+        return
     if is_kind(path, RECORDS):
         yield from read_records(path, 8 * max_chars)        # bytes: a character may be \\u20ac
         return
@@ -173,3 +177,68 @@ def read_problems(path):
         if why:
             raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why})')
     return [problem for _, problem, _, _ in found]
+
+
+# --- web crawls ---------------------------------------------------------------------------------------------
+def read_crawl(path, longest=1 << 30):
+    """entries_of a WARC file (ISO 28500), such as Common Crawl's: {'text', 'url'} of each page that was
+    there, and of each text of a WET file. Requests, images and a crawler's notes are passed over."""
+    number = 0
+    try:
+        with open_file(path) as f:
+            for line in iter(lambda: f.readline(1 << 16), b''):
+                if not line.strip():            # records end with empty lines
+                    continue
+                number += 1
+                if not line.startswith(b'WARC/'):
+                    raise ValueError(f'not WARC: {line[:20]!r}')
+                head = http.client.parse_headers(f)
+                length = head.get('Content-Length', 'missing')
+                if not length.isdecimal():
+                    raise ValueError(f'the Content-Length of a record is {length}')
+                size = int(length)
+                body = f.read(min(size, longest))
+                read = len(body)
+                while read < size and (more := len(f.read(min(BLOCK, size - read)))):
+                    read += more
+                if read < size:
+                    raise EOFError(f'a record of {size:,} bytes is cut off')
+                if head['WARC-Type'] not in ('response', 'conversion'):
+                    continue
+                if size > longest:
+                    yield number, None, f'longer than {longest:,} bytes', size
+                    continue
+                try:
+                    found = {'text': body.decode('utf-8', 'replace')}
+                    if head['WARC-Type'] == 'response':
+                        found = page_of(body, longest)
+                except http.client.HTTPException as e:
+                    yield number, None, told(e), 0
+                    continue
+                if found:
+                    yield number, found | {'url': head.get('WARC-Target-URI', '')}, None, 0
+    except (*UNREADABLE, http.client.HTTPException) as e:
+        yield max(1, number), None, told(e), 0
+
+
+def page_of(body, longest):
+    """The text of an HTTP response; None unless it has the status 200 and is HTML or plain text. A path says
+    that it is HTML. Of what is packed, at most `longest` bytes are unpacked."""
+    sent = http.client.HTTPResponse(types.SimpleNamespace(makefile=lambda mode: io.BytesIO(body)))
+    sent.begin()
+    kind = sent.headers.get_content_type()
+    readable = 'text/html', 'application/xhtml+xml', 'text/plain'
+    if sent.status != 200 or 'Content-Type' not in sent.headers or kind not in readable:
+        return None
+    try:
+        data = sent.read()
+    except http.client.IncompleteRead as e:             # crawlers cut long pages off
+        data = e.partial
+    if sent.headers.get('Content-Encoding') == 'gzip':
+        with contextlib.suppress(zlib.error):           # some crawlers unpack it and keep the header
+            data = zlib.decompressobj(31).decompress(data, longest)
+    declared = re.search(rb'charset=["\']?([\w-]+)', data[:2000])
+    named = [sent.headers.get_content_charset(), declared and declared[1].decode()]
+    for encoding in [*filter(None, named), 'utf-8', 'cp1252', 'latin-1']:
+        with contextlib.suppress(LookupError, ValueError):
+            return {'text': data.decode(encoding)} | ({} if kind == 'text/plain' else {'path': 'page.html'})
