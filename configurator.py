@@ -14,7 +14,7 @@ Config files are Python that assigns the same names. Files and flags apply from 
 every setting. A comment may begin with a rule: a bound, an interval like [0, 1), or the choices; None always
 passes. A setting keeps the type of its default or annotation; an int passes for a float, 1e3 for an int.
 A mistake prints one line on stderr and exits with code 2. After configure(), so does each OSError (disk full)
-and each ValueError that a file of ours raises. Any other exception is a bug and keeps its traceback.
+or lack of memory, and each ValueError that a file of ours raises. Others are bugs: they keep a traceback.
 """
 import ast, difflib, io, operator, os, re, signal, sys, time, tokenize, traceback, types, typing
 
@@ -63,8 +63,7 @@ def configure(namespace):
 def show(config, say=print):
     """Print all settings. Call it after all checks, so that a mistake prints one line and nothing else."""
     if os.environ.get('RANK', '0') == '0':      # torchrun starts a process per device: only the first talks
-        stars = {name: '*' if value != defaults.get(name, value) else '' for name, value in config.items()}
-        words = [f'{stars[name]}{name}={value!r}' for name, value in config.items()]
+        words = [f'{"*" if v != defaults.get(k, v) else ""}{k}={v!r}' for k, v in config.items()]
         say('settings (* = not the default): ' + '  '.join(words))
 
 
@@ -98,8 +97,7 @@ def check(name, value, comment, source):
         choices = rule.split(' | ')
         good, expected = value in choices, f'one of: {", ".join(choices)}{closest(str(value), choices)}'
     elif m := re.fullmatch(rf'(>=|>|<=|<) {number}', rule):
-        good = value is None or OPERATORS[m[1]](value, eval(m[2]))
-        expected = rule
+        good, expected = value is None or OPERATORS[m[1]](value, eval(m[2])), rule
     elif m := re.fullmatch(rf'([\[(]){number}, {number}([\])])', rule):
         good = value is None or (OPERATORS[m[1]](value, eval(m[2])) and OPERATORS[m[4]](value, eval(m[3])))
         expected = f'in {rule}'
@@ -166,13 +164,15 @@ def one_line_for_mistakes(kind, error, tb):
     last = traceback.extract_tb(tb)[-1]          # a `raise` of ours, not an operation that failed in our code
     here, folder = (os.path.dirname(os.path.abspath(path)) for path in (__file__, last.filename))
     ours = folder in (here, os.path.join(here, 'parts')) and re.search(r'(^|: )raise ', last.line)
-    if issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):
+    memory = not ours and re.search('MemoryError|(of|allocate) memory', repr(error))        # torch's, NumPy's
+    if memory or issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):
         rank = os.environ.get('RANK', '0')
         if rank != '0':             # wait: torchrun ends this process if the first one has the error, too
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             time.sleep(3)
         message = f'{error.filename}: {error.strerror}' if getattr(error, 'filename', None) else str(error)
-        print('error:' if rank == '0' else f'process {rank}: error:', ' '.join(message.split()),
+        word = 'error: out of memory; try a smaller batch:' if memory else 'error:'
+        print(word if rank == '0' else f'process {rank}: {word}', ' '.join(message.split()),
               file=sys.__stderr__, flush=True)      # torch.distributed puts a buffer in place of sys.stderr
         sys.exit(2)
     sys.__excepthook__(kind, error, tb)
