@@ -164,7 +164,7 @@ def one_line_for_mistakes(kind, error, tb):
     last = traceback.extract_tb(tb)[-1]          # a `raise` of ours, not an operation that failed in our code
     here, folder = (os.path.dirname(os.path.abspath(path)) for path in (__file__, last.filename))
     ours = folder in (here, os.path.join(here, 'parts')) and re.search(r'(^|: )raise ', last.line)
-    memory = not ours and re.search('MemoryError|(of|allocate) memory', repr(error))        # torch's, NumPy's
+    memory = not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error))
     if memory or issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):
         rank = os.environ.get('RANK', '0')
         if rank != '0':             # wait: torchrun ends this process if the first one has the error, too

@@ -52,7 +52,9 @@ def read(path, device='cpu'):
 
 def unreadable(path, e):
     """The error that says why path is not a checkpoint of ours."""
-    reason = (str(e).strip().splitlines() or [''])[0]
+    reason = (str(e).strip().splitlines() or [''])[0].split('. ')[0]    # not torch's advice to run it
+    if 'memory' in reason:
+        return MemoryError(f'{path}: {reason}')
     return ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: {reason}); use another')
 
 

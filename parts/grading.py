@@ -8,7 +8,7 @@ Grading: how good an answer is, by tests, by rules or by a judge.
 
 Copy this file alone: it needs the standard library.
 """
-import collections, difflib, functools, json, math, re, runpy, shlex, signal, subprocess
+import collections, difflib, functools, json, math, os, re, runpy, shlex, signal, subprocess, traceback
 
 CODE = 'problems', 'humaneval', 'mbpp'
 RUBRIC = 'the rubric sees form and shared words: no judge of quality'
@@ -214,12 +214,22 @@ def ask_judge(judge, asked):
 def tasks_of_file(path):
     """The tasks of a FILE.py, which is executed here. It defines prompts(), a list of texts or messages, and
     reward(prompt, completion), a number."""
-    module = runpy.run_path(path)
-    missing = {'prompts', 'reward'} - module.keys()
-    if missing:
-        raise ValueError(f'{path} must define prompts() and reward(prompt, completion); it has no {missing}')
+    wanted = 'must define prompts(), a list, and reward(prompt, completion)'
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} does not exist; it {wanted}')
+    try:
+        module = runpy.run_path(path)
+        missing = {'prompts', 'reward'} - module.keys()
+        prompts = [] if missing else list(module['prompts']())
+    except (Exception, SystemExit) as e:
+        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
+        line = lines[-1] if lines else getattr(e, 'lineno', None) or 1
+        raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}; it {wanted}') from e
+    if missing or not all(isinstance(prompt, str | list) for prompt in prompts):
+        raise ValueError(f'{path} {wanted}; ' + (f'it has no {missing}' if missing else
+                                                 'each prompt is a text or messages'))
     return [{'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt,
-             'reward': functools.partial(module['reward'], prompt)} for prompt in module['prompts']()]
+             'reward': functools.partial(module['reward'], prompt)} for prompt in prompts]
 
 
 def paid(reward, text, timeout, forgive):

@@ -175,7 +175,8 @@ def read_problems(path):
     found = list(read_records(path))
     for line, _, why, _ in found:
         if why:
-            raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why})')
+            raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why}); '
+                             '--decontaminate takes the file of a benchmark')
     return [problem for _, problem, _, _ in found]
 
 

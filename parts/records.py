@@ -7,8 +7,10 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
 
 Copy this file alone: it needs numpy.
 """
-import gzip, hashlib, json, os, pathlib
+import gzip, hashlib, json, os, pathlib, zlib
 import numpy as np
+
+UNREADABLE = OSError, EOFError, zlib.error, RecursionError       # a folder, cut off, damaged, nested too deep
 
 
 def digest(path):
@@ -18,18 +20,22 @@ def digest(path):
 
 def read_jsonl(path, convert, advice):
     """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON,
-    or that convert refuses (ValueError, KeyError, TypeError), is an error that names it; advice: how to make
-    such a file. A byte order mark and empty lines are skipped."""
+    or that convert refuses, or that cannot be read is a ValueError that names it; advice: how to make such a
+    file. A byte order mark and empty lines are skipped."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; {advice}')
-    found = []
-    with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
-        for number, line in enumerate(f, 1):
-            try:
+    number, found = 0, []
+    try:
+        with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
+            for line in f:
+                number += 1
                 if text := line.decode('utf-8-sig').strip():
-                    found.append(convert(json.loads(text)))
-            except (ValueError, KeyError, TypeError) as e:
-                raise ValueError(f'{path}, line {number}: {type(e).__name__}: {e}; {advice}') from e
+                    record = json.loads(text)
+                    if not isinstance(record, dict):
+                        raise TypeError(f'{text:.20} is not an object')
+                    found.append(convert(record))
+    except (ValueError, LookupError, TypeError, AttributeError, *UNREADABLE) as e:
+        raise ValueError(f'{path}, line {max(1, number)}: {type(e).__name__}: {e}; {advice}') from e
     return found
 
 
