@@ -299,11 +299,12 @@ def kept_documents(shard, account):
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
             text = json.dumps(inputs.to_record(doc, chat_format), ensure_ascii=False)
+        near = shingles_of(text) if dedup in ('minhash', 'simhash') else []
         whole, beginning = inputs.identity(doc)
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
         yield {'data': to_utf8(text), 'about': about, 'size': inputs.size_of(doc),
                'exact': corpus.hash64(whole), 'split': corpus.hash64(to_utf8(beginning)),
-               'keys': copies.near_keys(shingles_of(text), dedup, bands, rows),
+               'keys': copies.near_keys(near, dedup, bands, rows),
                'is_code': doc['mode'] == 'code'}
 
 
