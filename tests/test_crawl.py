@@ -57,7 +57,7 @@ def test_the_texts_of_a_wet_file_are_taken_as_they_are(tmp_path):
     data = record('warcinfo', b'x') + b''.join(record('conversion', text.encode(), uri=f'http://h/{i}')
                                                for i, text in enumerate(texts))
     (tmp_path / 'a.warc.wet.gz').write_bytes(gzip.compress(data))
-    found = list(entries([str(tmp_path / 'a.warc.wet.gz')]))
+    found = list(entries([{'path': str(tmp_path / 'a.warc.wet.gz')}]))
     assert [r['text'] for _, _, r, _, _ in found] == texts and not any(why for *_, why, _ in found)
     assert [r['url'] for _, _, r, _, _ in found] == [f'http://h/{i}' for i in range(5)]
     assert [line for _, line, *_ in found] == [2, 3, 4, 5, 6]           # the number of the record
@@ -76,7 +76,7 @@ def test_a_page_is_decoded_as_it_was_sent(tmp_path, body, mime, more, text):
     if more and more[0].startswith('<'):
         body, text, more = more[0].encode() + body, more[0] + text, ()
     (tmp_path / 'a.warc').write_bytes(record('response', response(body, mime, '200 OK', *more)))
-    found = [r and r['text'] for _, _, r, _, _ in entries([str(tmp_path / 'a.warc')])]
+    found = [r and r['text'] for _, _, r, _, _ in entries([{'path': str(tmp_path / 'a.warc')}])]
     assert found == ([text] if text else [])
 
 
@@ -89,7 +89,7 @@ def test_a_damaged_crawl_gives_what_came_before_the_damage(tmp_path, damage, n, 
     data = damage(b''.join(record('conversion', f'{i} text'.encode() * 30) for i in range(8)))
     path = tmp_path / ('a.wet.gz' if data[:1] == b'\x1f' else 'a.wet')
     path.write_bytes(data)
-    *good, (_, line, bad, why, _) = entries([str(path)])
+    *good, (_, line, bad, why, _) = entries([{'path': str(path)}])
     assert bad is None and says in why and line == len(good) + 1
     assert n is None or len(good) == n
 
@@ -97,6 +97,6 @@ def test_a_damaged_crawl_gives_what_came_before_the_damage(tmp_path, damage, n, 
 def test_a_record_that_is_too_long_is_passed_over(tmp_path):
     data = b''.join(record('conversion', text) for text in (b'one', b'x' * 2_000_000, b'three'))
     (tmp_path / 'a.wet').write_bytes(data)
-    one, two, three = entries([str(tmp_path / 'a.wet')], max_chars=1000)
+    one, two, three = entries([{'path': str(tmp_path / 'a.wet')}], max_chars=1000)
     assert (one[2]['text'], three[2]['text']) == ('one', 'three')
     assert two[2] is None and 'longer than' in two[3] and two[4] == 2_000_000
