@@ -1,0 +1,631 @@
+"""
+Everything that needs a GPU, in one command of at most nine minutes, most important first. Each result is a
+line of JSON on stdout and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps what it
+has. A measurement that fails is a line with its error, and the next begins. Needs no network.
+
+    python bench/gpu.py --out=FOLDER                            # on a machine with an NVIDIA GPU
+    python bench/gpu.py --out=FOLDER --only=generate,rollouts   # some of them; the last ones may not have fitted
+    python bench/gpu.py --out=FOLDER --tiny=True                # all at toy sizes, on a CPU too: does it work?
+
+    machine         the GPU's own rates, measured: a matrix product, a copy
+    equal           does the GPU compute what the CPU computes? In float32 without TF32; and how far is bfloat16?
+    train           tokens a second, MFU and memory of train.py at 110M and 1.5B, beside the plan's numbers
+    where           where a step's time goes
+    shard           fsdp, zero1, float16 and resuming with real runs of train.py, one process over NCCL
+    llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
+    shakespeare     config/shakespeare_gpu.py: seconds and the lowest loss; needs --shakespeare=FILE
+    generate        batch 1, 16, 256, beside transformers
+    rollouts        rl.py's sampling, quickstart's size, at 64, 256 and 1,024 slots
+    ideas           what three changes of the compiled step would bring
+
+A first call on a bare machine, with a copy of this checkout: `python3 -u bench/gpu.py --out=results
+--shakespeare=tinyshakespeare.txt`, with a limit of ten minutes outside. It needs torch with CUDA, numpy, tqdm,
+tiktoken and requests, and transformers for its three comparisons. FOLDER/log.txt has what the runs said.
+"""
+import collections, contextlib, copy, functools, glob, json, math, os, re, shutil, signal, subprocess, sys
+import tempfile, time, traceback
+import numpy as np
+import torch
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+from configurator import configure                                                        # noqa: E402
+from model import GPT, GPTConfig                                                          # noqa: E402
+from parts import machine, objectives, optim, planner, rollouts                           # noqa: E402
+from tokenizer import SPECIAL_TOKENS, Tokenizer                                           # noqa: E402
+
+out = 'out/gpu'             # the folder of results.jsonl and log.txt
+minutes = 9.0               # > 0: of all measurements together; what does not fit is skipped, and said
+only = ''                   # names of measurements, with commas; '' = all
+tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
+compiling: bool | None = None       # also with torch.compile; None = on CUDA
+device = 'auto'             # auto, cpu, cuda
+shakespeare = ''            # the file of Tiny Shakespeare; '' = another text, whose loss compares with nothing
+work = ''                   # a folder for runs, set by the script itself; '' = where there is most room
+measure = ''                # set by the script itself: the measurement that this process makes
+config = configure(globals())
+
+DEADLINE = time.time() + 60 * minutes
+device, dtype = machine.choose(device, 'auto')
+on_gpu = device.startswith('cuda')
+tiny = not on_gpu if tiny is None else tiny
+compiling = on_gpu if compiling is None else compiling
+half = 'bfloat16'           # also where dtype=auto is float32: the comparison with transformers needs one
+V, T = (1024, 32) if tiny else (32768, 1024)
+SMALL = GPTConfig(V, T, 2, 2, 0, 32) if tiny else GPTConfig(V, T, 12, 12, 0, 768)         # 110M
+MICRO = 2 if tiny else 32   # its sequences at once
+
+
+# --- results ------------------------------------------------------------------------------------------------
+def tell(what, **figures):
+    """One line of JSON, on stdout and in results.jsonl, at once."""
+    short = {name: float(f'{x:.4g}') if isinstance(x, float) else x for name, x in figures.items()}
+    line = json.dumps({'what': what, **short, 'at': time.strftime('%H:%M:%S')})
+    print(line, flush=True)
+    with open(f'{out}/results.jsonl', 'a', encoding='utf-8') as f:
+        f.write(line + '\n')
+
+
+def attempt(what, needs, make, *args):
+    """Tell the figures that make(*args) returns, a dict, or its error, or that its `needs` seconds are not
+    left. Returns the figures, {} if there are none."""
+    left = DEADLINE - time.time()
+    if left < (1 if tiny else needs):
+        tell(what, skipped=f'{left:.0f} s are left, and it needs about {needs}')
+        return {}
+    try:
+        figures = make(*args)
+    except Exception as e:
+        traceback.print_exc()
+        tell(what, error=(str(e).strip().splitlines() or [''])[-1][:300], kind=type(e).__name__)
+        figures = {}
+    else:
+        tell(what, **figures)
+    if on_gpu:
+        torch.cuda.empty_cache()
+    return figures
+
+
+def end(pid):
+    """Kill a process and those that it started, at any depth."""
+    children = collections.defaultdict(list)
+    for path in glob.glob('/proc/[0-9]*/stat'):
+        with contextlib.suppress(OSError):
+            with open(path, encoding='utf-8', errors='replace') as f:
+                parent = f.read().rpartition(')')[2].split()[1]
+            children[int(parent)].append(int(path.split('/')[2]))
+    doomed = [pid]
+    for parent in doomed:
+        doomed += children[parent]
+    for one in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(one, signal.SIGKILL)
+
+
+def start(name, *command):
+    """A script of this checkout in a process of its own; what it says goes to work/name.txt."""
+    with open(f'{work}/{name}.txt', 'w') as said:
+        return subprocess.Popen([sys.executable, *command], stdout=said, stderr=subprocess.STDOUT, cwd=ROOT)
+
+
+def finish(name, process, limit, expected=(0,)):
+    """Wait for it, at most until limit (seconds). Raises RuntimeError with its last line if it failed."""
+    limit = max(1, min(limit, DEADLINE - time.time() - 3))
+    try:
+        code = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        end(process.pid)
+        code = process.wait()
+    with open(f'{work}/{name}.txt', encoding='utf-8', errors='replace') as f:
+        said = f.read().strip()
+    print(f'--- {name}: exit code {code}', said[-4000:], sep='\n', file=sys.stderr, flush=True)
+    if code not in expected:
+        last = [line for line in said.splitlines() if re.match(r'error: |\w*(\.\w+)*Error', line)]
+        raise RuntimeError((last or said.splitlines() or [f'{name} said nothing'])[-1] +
+                           f' (exit code {code}; the limit was {limit:.0f} s)')
+
+
+def rows_of(folder):
+    with open(f'{folder}/metrics.jsonl', encoding='utf-8') as f:
+        return [json.loads(line) for line in f if line.endswith('}\n')]
+
+
+def synthetic(n_vocab):
+    """A folder of bins for train.py: random ids, so nothing can be learned. Times do not depend on that."""
+    folder = f'{work}/data{n_vocab}'
+    if not os.path.exists(folder):
+        os.makedirs(f'{folder}.new')
+        n_pairs = n_vocab - 256 - len(SPECIAL_TOKENS)
+        pairs = [bytes([i // 256, i % 256]) for i in range(n_pairs)]
+        tokenizer = Tokenizer('bpe', [bytes([b]) for b in range(256)] + pairs, SPECIAL_TOKENS)
+        tokenizer.save(f'{folder}.new/tokenizer.json')
+        sizes = {'train': 4_000_000, 'val': 200_000}
+        for i, (side, n) in enumerate(sizes.items()):
+            ids = np.random.default_rng(i).integers(n_vocab, size=n, dtype=np.uint16)
+            ids.tofile(f'{folder}.new/{side}.bin')
+        with open(f'{folder}.new/meta.json', 'w', encoding='utf-8') as f:
+            json.dump({'dtype': 'uint16', 'vocab_size': n_vocab, 'tokens': sizes, 'config': {},
+                       'sha256': dict.fromkeys(sizes, ''), 'tokenizer_hash': tokenizer.hash}, f)
+        os.rename(f'{folder}.new', folder)
+    return folder
+
+
+# --- time and memory ----------------------------------------------------------------------------------------
+def wait():
+    if on_gpu:
+        torch.cuda.synchronize()
+
+
+def ms(call, n=10):
+    """The median of n calls, after two that do not count, in ms."""
+    seconds = []
+    for _ in range(2 + (2 if tiny else n)):
+        wait()
+        began = time.perf_counter()
+        call()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds[2:]))
+
+
+def copy_rate():
+    """Bytes a second of a copy within the device, read and written."""
+    a = torch.randn(2 ** (20 if tiny else 30), device=device)
+    b = torch.empty_like(a)
+    return 2 * a.nbytes / ms(lambda: b.copy_(a)) * 1000
+
+
+def the_machine():
+    n = 256 if tiny else 8192
+    a, b = (torch.randn(n, n, device=device, dtype=torch.bfloat16) for _ in 'ab')
+    name = torch.cuda.get_device_name() if on_gpu else 'cpu'
+    return {'device': name, 'torch': torch.__version__, 'cuda': torch.version.cuda, 'dtype': dtype,
+            'python': sys.version.split()[0], 'cores': os.cpu_count(),
+            'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9, 'tflops_datasheet':
+            (planner.peak_flops(name) or 0) / 1e12, 'copy_gb_s': copy_rate() / 1e9}
+
+
+# --- is it right? -------------------------------------------------------------------------------------------
+def apart(a, b):
+    """The norm of the difference of two lists of tensors over the norm of the second, in float64."""
+    a, b = (torch.cat([t.detach().cpu().double().flatten() for t in tensors]) for tensors in (a, b))
+    return float((a - b).norm() / b.norm())
+
+
+def loss_and_gradients(model, batch, autocast=contextlib.nullcontext(), net=None):
+    where = next(model.parameters()).device
+    model.zero_grad(set_to_none=True)
+    with autocast:
+        loss = (net or model)(*[t.to(where) for t in batch])[1]
+    loss.backward()
+    return loss.item(), [p.grad.clone() for p in model.parameters()]
+
+
+def same_pass(pair, batch, **other):
+    """The pass of the second model, in another way, beside that of the first."""
+    (x, a), (y, b) = loss_and_gradients(pair[0], batch), loss_and_gradients(pair[1], batch, **other)
+    found = {'loss': x, 'loss_there': y, 'loss_apart': abs(y - x) / x, 'gradients_apart': apart(b, a)}
+    limit = 1e-3 if not other or 'net' in other and 'autocast' not in other else 3e-2
+    return found | {'ok': max(found['loss_apart'], found['gradients_apart']) < limit}
+
+
+def same_rollouts(pair, c):
+    dice = np.random.default_rng(0)
+    prompts = [dice.integers(c.vocab_size, size=n).tolist() for n in (3, 9, 5, 9, 2)]
+    noise = rollouts.noise_of(1, 0, range(5), 12)
+    here, there = ({a.row: a for a in rollouts.rollouts(m, prompts, noise, {0, 1}, slots=2)} for m in pair)
+    same = sum(here[row].ids == there[row].ids for row in here)
+    both = [(here[row].log_probs, there[row].log_probs) for row in here if here[row].ids == there[row].ids]
+    pads = rollouts.collate([there[row] for row in range(5)], 0, objectives.IGNORE)
+    x, y, old = machine.to_device(pads, device)
+    with torch.no_grad():
+        again = rollouts.Policy(pair[1], 1.0, objectives.IGNORE)(x, y)
+    ratio = float((again - old)[y != objectives.IGNORE].abs().max())
+    far = max(abs(p - q) for a, b in both for p, q in zip(a, b))
+    return {'same_answers': same, 'of': 5, 'log_p_apart': far, 'sampled_and_trained_log_p_apart': ratio,
+            'ok': same == 5 and far < 1e-3 and ratio < 1e-3}
+
+
+def same_steps(pair, kind, batch, exact):
+    """Three updates with the CPU's gradients on both. exact: Muon's iteration in float32."""
+    real = optim.orthogonal
+    if exact:
+        optim.orthogonal = functools.partial(real, dtype=torch.float32)
+    try:
+        pair = [copy.deepcopy(m) for m in pair]
+        before = [p.detach().clone() for p in pair[0].parameters()]
+        optimizers = [optim.build(m, kind, 1e-3, (0.9, 0.95), 0.1) for m in pair]
+        for _ in range(3):
+            gradients = loss_and_gradients(pair[0], batch)[1]
+            for m, its in zip(pair, optimizers):
+                for p, g in zip(m.parameters(), gradients):
+                    p.grad = g.to(p.device)
+                for o in its:
+                    o.step()
+    finally:
+        optim.orthogonal = real
+    here, there = ([p.detach().cpu() - q for p, q in zip(m.parameters(), before)] for m in pair)
+    far = apart(there, here)
+    return {'updates_apart': far, 'ok': far < (1e-3 if exact else 3e-2)}
+
+
+def equal():
+    torch.set_float32_matmul_precision('highest')           # no TF32
+    torch.manual_seed(0)
+    bf16 = machine.autocast(device, half)
+    for name, heads in (('all heads', 0), ('grouped heads', 2)):
+        c = GPTConfig(512, 64, 2, 4, heads, 64 if tiny else 256)
+        model = GPT(c)
+        pair = model, copy.deepcopy(model).to(device)
+        x = torch.randint(c.vocab_size, (4, 65))
+        x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
+        mask, at = map(torch.from_numpy, objectives.document_mask(x.numpy() % 16, 0))
+        attempt(f'equal, {name}: a pass', 2, same_pass, pair, (x, y))
+        attempt(f'equal, {name}: a pass with document masks', 2, same_pass, pair, (x, y, mask, at))
+        with torch.no_grad():
+            greedy = [m.generate(x[:2, :9].to(next(m.parameters()).device), 20, 0).tolist() for m in pair]
+        attempt(f'equal, {name}: 20 greedy tokens', 2, lambda g=greedy: {
+            'same': sum(p == q for a, b in zip(*g) for p, q in zip(a[9:], b[9:])), 'of': 40, 'ok': g[0] == g[1]})
+        attempt(f'equal, {name}: rollouts', 2, same_rollouts, pair, c)
+        attempt(f'equal, {name}: a pass in bfloat16', 2, lambda: same_pass(pair, (x, y), autocast=bf16))
+    for kind, exact in (('adamw', True), ('muon', True), ('muon', False)):
+        what = f'equal: 3 steps of {kind}' + ('' if exact else ', its iteration in bfloat16')
+        attempt(what, 2, same_steps, pair, kind, (x, y), exact)
+    if compiling:
+        net = torch.compile(pair[1])
+        attempt('equal: a pass, compiled', 15, lambda: same_pass(pair, (x, y), net=net))
+        attempt('equal: a pass, compiled, in bfloat16', 15,
+                lambda: same_pass(pair, (x, y), net=net, autocast=bf16))
+
+
+# --- train.py -----------------------------------------------------------------------------------------------
+def train_py(name, config_file, micro, batch, limit, *flags):
+    """A run that dies of its own drill once there are enough rows of metrics: nothing is saved."""
+    every, steps = (2, 7) if tiny else (5, 21)
+    size = ['--n_layer=2', '--n_head=2', '--n_embd=32', f'--block_size={T}', '--vocab_size=0'] if tiny else []
+    folder = f'{work}/{name}'
+    process = start(name, 'train.py', config_file, f'--data_dir={synthetic(V)}', f'--out_dir={folder}', *size,
+                    f'--micro_batch_size={micro}', f'--batch_size={batch}', f'--log_interval={every}',
+                    f'--inject=kill@{steps}', f'--eval_tokens={micro * T}', '--num_samples=1', '--keep=1',
+                    '--sample_tokens=1', f'--device={device}', *flags)
+    began = time.time()
+    finish(name, process, limit, expected=(-9,))
+    rows = [row for row in rows_of(folder) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
+    with open(f'{folder}/config.json', encoding='utf-8') as f:
+        c = json.load(f)
+    shape = vars(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
+    found = {key: float(np.median([row[key] or 0 for row in rows])) for key in ('tok_s', 'mfu', 'dt', 'data_s')}
+    peak = max(row['memory_mb'] for row in rows) * 2 ** 20 / 1e9
+    planned = planner.device_bytes(shape, 1, 0, micro, 2, c['grad_checkpoint']) / 1e9
+    return found | {'memory_gb': peak, 'planned_gb': planned, 'memory_over_plan': peak / planned,
+                    'flops_per_token': planner.flops_per_token(shape, c['block_size']), 'loss': rows[-1]['loss'],
+                    'micro': micro, 'batch': batch, 'whole_run_s': time.time() - began}
+
+
+def train():
+    small, large = 'config/codeparrot_small.py', 'config/codeparrot.py'
+    few = 2 if tiny else 8
+    if compiling:
+        attempt('train.py, 110M, compiled', 50, train_py, 'small_compiled', small, MICRO, 2 * MICRO, 110,
+                '--compile=True')
+    attempt('train.py, 110M, not compiled', 25, train_py, 'small', small, MICRO, 2 * MICRO, 60,
+            '--compile=False')
+    attempt('train.py, 1.5B, not compiled', 40, train_py, 'large', large, few, 4 * few, 80, '--compile=False')
+    attempt('train.py, 1.5B, not compiled, grad_checkpoint', 200, train_py, 'large_kept', large, 2 * few,
+            4 * few, 60, '--compile=False', '--grad_checkpoint=True')
+    if compiling:
+        attempt('train.py, 1.5B, compiled', 60, train_py, 'large_compiled', large, few, 4 * few, 150,
+                '--compile=True')
+
+
+# --- where the time goes ------------------------------------------------------------------------------------
+def harness(model, loss_of, kind='adamw'):
+    """Three calls that together are a step of train.py, and that step: load, pass, update."""
+    optimizers = optim.build(model, kind, 1e-4, (0.9, 0.95), 0.1)
+    autocast = machine.autocast(device, half)
+    text = np.random.default_rng(0).integers(V, size=(MICRO, T + 1))
+    load = lambda: machine.to_device([text[:, :-1], text[:, 1:]], device)
+
+    def forward_backward(batch):
+        with autocast:
+            loss = loss_of(*batch)
+        loss.backward()
+        return loss.detach()
+
+    def update(loss):
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+        for o in optimizers:
+            if math.isfinite(norm + loss.item()):
+                o.step()
+        model.zero_grad(set_to_none=True)
+
+    return load, forward_backward, update, lambda: update(forward_backward(load()))
+
+
+KINDS = {'attention': 'flash|fmha|attention|sdpa', 'logits and cross-entropy': 'softmax|nll|cross_entropy',
+         'optimizer and clipping': 'adam|multi_tensor|foreach', 'copies': 'memcpy|memset|copy_',
+         'matrix products': 'gemm|nvjet|cutlass|xmma|mm|linear', 'the rest': ''}
+
+
+def profiled(step, n=3):
+    """Shares of the wall-clock time of n steps: each kind of kernel; the host, for which the device waits."""
+    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
+    step()
+    wait()
+    with torch.profiler.profile(activities=kinds) as profile:
+        began = time.perf_counter()
+        for _ in range(n):
+            step()
+        wait()
+        wall = 1e6 * (time.perf_counter() - began)          # microseconds
+    spent, kernels = collections.Counter(), collections.Counter()
+    for e in profile.events():
+        if e.device_type.name != ('CUDA' if on_gpu else 'CPU') or getattr(e, 'is_user_annotation', False):
+            continue
+        took = e.time_range.elapsed_us() if on_gpu else e.self_cpu_time_total
+        spent[next(kind for kind, words in KINDS.items() if re.search(words, e.name.lower()))] += took
+        kernels[e.name[:50]] += took
+    shares = {kind: spent[kind] / wall for kind in KINDS}
+    top = {name: float(f'{took / wall:.2g}') for name, took in kernels.most_common(8)}
+    return shares | {'the device waits': 1 - sum(shares.values()), 'step_ms': wall / 1000 / n, 'kernels': top}
+
+
+def parts_of_a_step(model, net, kind='adamw'):
+    """Shares of the step: each part measured alone, so their sum need not be 1."""
+    load, forward_backward, update, step = harness(model, lambda *batch: net(*batch)[1], kind)
+    batch = load()
+    began = time.perf_counter()
+    forward_backward(batch)
+    wait()
+    first = time.perf_counter() - began
+    whole, alone = ms(step), ms(lambda: (forward_backward(batch), model.zero_grad(set_to_none=True)))
+    c, found = model.config, {}
+    for name, count, call in (('attention', c.n_layer, attention_alone(c)), ('logits', 1, logits_alone(model))):
+        found[f'{name}_share'] = count * ms(call) / whole
+    return {'step_ms': whole, 'tok_s': MICRO * T / whole * 1000, 'first_pass_s': first, **found,
+            'update_share': 1 - alone / whole, 'data_share': ms(load) / whole}
+
+
+def attention_alone(c):
+    q, k, v = (torch.randn(MICRO, c.n_head, T, c.n_embd // c.n_head, device=device, requires_grad=True,
+                           dtype=torch.bfloat16 if on_gpu else torch.float32) for _ in 'qkv')
+    g = torch.randn_like(q)
+    return lambda: torch.autograd.grad(
+        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v), g)
+
+
+def logits_alone(model):
+    x = torch.randn(MICRO, T, model.config.n_embd, device=device, requires_grad=True)
+    y = torch.randint(V, (MICRO * T,), device=device)
+
+    def call():
+        with machine.autocast(device, half):
+            logits = model.head(x).float()
+        torch.autograd.grad(torch.nn.functional.cross_entropy(logits.flatten(0, 1), y),
+                            (x, model.head.weight))
+    return call
+
+
+def where():
+    model = GPT(SMALL).to(device)
+    model(torch.zeros(1, 1, dtype=torch.long, device=device))       # moves RoPE's tables: see parts/machine.py
+    ways = {'compiled': torch.compile(model)} if compiling else {}
+    for name, net in (ways | {'not compiled': model}).items():
+        attempt(f'where, 110M, {name}: parts', 25, parts_of_a_step, model, net)
+        attempt(f'where, 110M, {name}: profile', 15,
+                lambda net=net: profiled(harness(model, lambda *batch: net(*batch)[1])[3]))
+    attempt('where, 110M, not compiled, muon: parts', 15, parts_of_a_step, model, model, 'muon')
+
+
+# --- several processes, other dtypes, resuming --------------------------------------------------------------
+def shard():
+    """The same small run in several ways, all at once, because none of them is timed."""
+    steps, half_way = (8, 4) if tiny else (20, 10)
+    flags = [f'--data_dir={synthetic(1024)}', '--n_layer=2', '--n_head=2', '--n_embd=64', '--block_size=64',
+             '--batch_size=8', f'--max_steps={steps}', '--warmup_steps=2', f'--save_interval={half_way}',
+             f'--eval_interval={steps}', '--log_interval=1', '--eval_tokens=512', '--sample_tokens=2',
+             '--num_samples=1', f'--device={device.split(":")[0]}', '--learning_rate=3e-3',
+             *([] if compiling else ['--compile=False'])]
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
+    f32 = '--dtype=float32'
+    runs = {'alone': (['train.py', f32]), 'alone again': ['train.py', f32],
+            'ddp': [*torchrun, 'train.py', f32], 'zero1': [*torchrun, 'train.py', f32, '--shard=zero1'],
+            'fsdp': [*torchrun, 'train.py', f32, '--shard=fsdp']}
+    if on_gpu:
+        runs['float16'] = ['train.py', '--dtype=float16']
+    started = {name: start(name, *command, *flags, f'--out_dir={work}/{name}')
+               for name, command in runs.items()}
+    losses = lambda name: [row['loss'] for row in rows_of(f'{work}/{name}') if 'loss' in row]
+
+    def compared(name, process):
+        finish(name, process, 75)
+        found, straight = losses(name), losses('alone')
+        if len(found) != steps:
+            raise RuntimeError(f'{len(found)} of {steps} steps in metrics.jsonl')
+        far = max(abs(a - b) for a, b in zip(found, straight))
+        return {'first': found[0], 'last': found[-1], 'apart_from_alone': far,
+                'ok': far < (3e-2 if name == 'float16' else 1e-3)}
+
+    for name, process in started.items():
+        attempt(f'shard, {name}', 0, compared, name, process)
+
+    def resumed():
+        os.makedirs(f'{work}/resumed')
+        for name, as_name in (('last-1.pt', 'last.pt'), ('metrics.jsonl', 'metrics.jsonl'),
+                              ('train.log', 'train.log')):
+            shutil.copy(f'{work}/alone/{name}', f'{work}/resumed/{as_name}')
+        return compared('resumed', start('resumed', 'train.py', *flags, f32, f'--out_dir={work}/resumed',
+                                         '--init_from=resume'))
+    attempt('shard, resumed half-way', 20, resumed)
+
+
+# --- beside transformers ------------------------------------------------------------------------------------
+def llama_of(c):
+    import transformers
+    with torch.device(device):
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,
+            num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
+            tie_word_embeddings=True))
+
+
+def llama():
+    def speed(who, compiled):
+        model = GPT(SMALL).to(device) if who == 'ours' else llama_of(SMALL)
+        if who == 'ours':
+            model(torch.zeros(1, 1, dtype=torch.long, device=device))
+        net = torch.compile(model) if compiled else model
+        ours, theirs = lambda x, y: net(x, y)[1], lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        took = ms(harness(model, ours if who == 'ours' else theirs)[3])
+        peak = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
+        return {'tok_s': MICRO * T / took * 1000, 'step_ms': took, 'memory_gb': peak}
+
+    for compiled in ([True] if compiling else []) + [False]:
+        how = 'compiled' if compiled else 'not compiled'
+        a, b = (attempt(f'llama, 110M, {how}: {who}', 20, speed, who, compiled) for who in ('ours', 'theirs'))
+        if a and b:
+            tell(f'llama, 110M, {how}', ours_over_theirs=a['tok_s'] / b['tok_s'])
+
+
+def shakespeare_run():
+    source = shakespeare or 'docs'
+    data, folder = f'{work}/characters', f'{work}/shakespeare'
+    finish('prepare', start('prepare', 'prepare.py', f'--source={os.path.join(ROOT, source)}', '--tokenizer=char',
+                            f'--out_dir={data}', '--dedup=none'), 60)
+    size = ['--n_layer=1', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=4', '--max_steps=6',
+            '--warmup_steps=2', '--eval_interval=3', '--eval_tokens=1000', '--log_interval=2'] if tiny else []
+    began = time.time()
+    process = start('shakespeare', 'train.py', 'config/shakespeare_gpu.py', f'--data_dir={data}', *size,
+                    f'--out_dir={folder}', f'--device={device}', '--num_samples=1', '--sample_tokens=2')
+    cut = ''
+    try:
+        finish('shakespeare', process, 400)
+    except RuntimeError as e:
+        cut = str(e)
+        if not os.path.exists(f'{folder}/metrics.jsonl') or not any('val_loss' in r for r in rows_of(folder)):
+            raise
+    rows = rows_of(folder)
+    vals = [(row['val_loss'], row['step']) for row in rows if 'val_loss' in row]
+    return {'text': source, 'lowest_val_loss': min(vals)[0], 'at_step': min(vals)[1], 'steps': rows[-1]['step'],
+            'seconds': time.time() - began, 'tok_s': [row['tok_s'] for row in rows if 'tok_s' in row][-1],
+            'cut': cut}
+
+
+def generate():
+    prompt, new = (8, 8) if tiny else (32, 128)
+    model = GPT(SMALL).to(device).bfloat16().eval()
+    model.generate(torch.zeros(1, 4, dtype=torch.long, device=device), 4, 0)
+    rate = copy_rate()
+
+    def ours(batch):
+        idx = torch.randint(V, (batch, prompt), device=device)
+        took = ms(lambda: model.generate(idx, new, temperature=0), 3)
+        weights = sum(p.nbytes for p in model.parameters())
+        return {'tok_s': batch * new / took * 1000, 'ms_a_step': took / new,
+                'share_of_copy_rate': weights * new / took * 1000 / rate}
+
+    def theirs(batch):
+        net = llama_of(SMALL).bfloat16().eval()
+        idx = torch.randint(V, (batch, prompt), device=device)
+        took = ms(lambda: net.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False, pad_token_id=0,
+                                       max_new_tokens=new, min_new_tokens=new), 1)
+        return {'tok_s': batch * new / took * 1000, 'ms_a_step': took / new}
+
+    for batch in (1, 16, 256):
+        a = attempt(f'generate, 110M, batch {batch}: ours', 8, ours, batch)
+        b = attempt(f'generate, 110M, batch {batch}: transformers', 15, theirs, batch)
+        if a and b:
+            tell(f'generate, 110M, batch {batch}', ours_over_theirs=a['tok_s'] / b['tok_s'])
+
+
+def rollouts_speed():
+    model = GPT(GPTConfig(4096, 256, 4, 4, 0, 256)).to(device)
+    dice = np.random.default_rng(0)
+    stop = set(range(4096 // 40))           # the weights are random: an answer has about 40 tokens
+
+    def speed(slots, n):
+        prompts = [dice.integers(4096, size=size).tolist() for size in dice.integers(20, 60, n)]
+        noise = rollouts.noise_of(1, 0, range(n), 64)
+        with machine.autocast(device, dtype):
+            list(rollouts.rollouts(model, prompts[:8], noise[:8], stop, slots))
+            wait()
+            began = time.perf_counter()
+            answers = list(rollouts.rollouts(model, prompts, noise, stop, slots))
+        took = time.perf_counter() - began
+        return {'tok_s': sum(len(a.ids) for a in answers) / took, 'answers': n, 'seconds': took}
+
+    for slots in (64, 256, 1024):
+        attempt(f'rollouts, quickstart, {slots} slots', 8, speed, slots, 16 if tiny else 2048)
+
+
+def ideas():
+    """The compiled step at 110M, as it is and changed."""
+    torch.manual_seed(0)
+    model = GPT(SMALL).to(device)
+    model(torch.zeros(1, 1, dtype=torch.long, device=device))
+    make = torch.compile if compiling else lambda f, **_: f
+    loss_alone = make(lambda x, y: model(x, y)[1])
+
+    def blocks_alone():
+        for block in model.blocks:          # equal blocks share one compiled code: seconds, not minutes, to start
+            block.compile() if compiling else None
+        return parts_of_a_step(model, model)
+
+    attempt('ideas, 110M: as it is', 20, lambda: parts_of_a_step(model, make(model)))
+    attempt('ideas, 110M: the compiled code returns no logits', 30,
+            lambda: parts_of_a_step(model, lambda x, y: (None, loss_alone(x, y))))
+    attempt('ideas, 110M: each block compiled alone', 20, blocks_alone)
+
+
+# --- one process for each measurement -----------------------------------------------------------------------
+ALL = {     # what makes it, the seconds that it needs at least, and gets at most
+    'machine': (lambda: attempt('machine', 1, the_machine), 15, 40), 'equal': (equal, 20, 90),
+    'train': (train, 40, 330), 'where': (where, 40, 100), 'shard': (shard, 40, 110), 'llama': (llama, 40, 120),
+    'shakespeare': (lambda: attempt('shakespeare_gpu', 30, shakespeare_run), 40, 480),
+    'generate': (generate, 25, 90), 'rollouts': (rollouts_speed, 20, 60), 'ideas': (ideas, 40, 150)}
+
+
+def main():
+    global work
+    os.makedirs(out, exist_ok=True)
+    open(f'{out}/results.jsonl', 'w').close()
+    if unknown := set(filter(None, only.split(','))) - set(ALL):
+        raise ValueError(f'only={only}: there is no {", ".join(sorted(unknown))}; there are {", ".join(ALL)}')
+    room = lambda folder: shutil.disk_usage(folder).free if os.path.isdir(folder) else 0
+    work = tempfile.mkdtemp(prefix='gpu-bench-', dir=max(tempfile.gettempdir(), out, '/dev/shm', key=room))
+    env = {**os.environ, 'OMP_NUM_THREADS': os.environ.get('OMP_NUM_THREADS', '1' if tiny else '8')}
+    with open(f'{out}/log.txt', 'wb') as log:
+        for name in filter(None, only.split(',')) if only else ALL:
+            _, least, most = ALL[name]
+            left = DEADLINE - time.time()
+            if left < (2 if tiny else least):
+                tell(name, skipped=f'{left:.0f} s are left, and it needs {least} at least')
+                continue
+            limit = min(most, left)
+            flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'minutes': limit / 60, 'only': ''}
+            process = subprocess.Popen([sys.executable, os.path.abspath(__file__), *(
+                f'--{key}={value}' for key, value in flags.items())], stderr=log, env=env)
+            try:
+                code = process.wait(limit + 2)
+            except subprocess.TimeoutExpired:
+                end(process.pid)
+                code = f'{process.wait()}, after its limit of {limit:.0f} s'
+            if code != 0:
+                with open(f'{out}/log.txt', encoding='utf-8', errors='replace') as f:
+                    last = [line.strip() for line in f if re.match(r'error: |\w*(\.\w+)*(Error|Exception)', line)]
+                tell(name, error=f'exit code {code}', last_error=(last or [''])[-1][:300])
+    shutil.rmtree(work, ignore_errors=True)
+    with open(f'{out}/results.jsonl', encoding='utf-8') as f:
+        rows = [json.loads(line) for line in f]
+    count = lambda key: sum(key in row for row in rows)
+    wrong = [row['what'] for row in rows if row.get('ok') is False]
+    tell('all', results=len(rows), errors=count('error'), skipped_ones=count('skipped'), not_equal=wrong,
+         minutes=minutes - (DEADLINE - time.time()) / 60)
+
+
+if measure:
+    ALL[measure][0]()
+else:
+    main()
