@@ -84,6 +84,9 @@ def compiled(model, compiling, batch, autocast, out_of_memory_advice):
         return time.time() - began
 
     net = torch.compile(model) if compiling or (compiling is None and batch[0].is_cuda) else model
+    if net is not model:
+        with torch.no_grad(), autocast:     # moves tables to the device: else the second call compiles again
+            model(batch[0][:1])
     try:
         rehearse(net)               # the first call compiles
     except Exception as e:
@@ -105,8 +108,9 @@ def ranks():
 
 
 def join(device):
-    """Join the other processes. From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
-    if ranks()[1] > 1:
+    """Join the other processes; torchrun's only one too, so that a single GPU tries DDP, ZeRO-1 and FSDP.
+    From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
+    if ranks()[1] > 1 or dist.is_torchelastic_launched():
         dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
     for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
         if hasattr(signal, name):
