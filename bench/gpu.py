@@ -442,7 +442,7 @@ def shard():
              '--batch_size=8', f'--max_steps={steps}', '--warmup_steps=2', f'--save_interval={half_way}',
              f'--eval_interval={steps}', '--log_interval=1', '--eval_tokens=512', '--sample_tokens=2',
              '--num_samples=1', f'--device={device.split(":")[0]}', '--learning_rate=3e-3',
-             *([] if compiling else ['--compile=False'])]
+             f'--compile={compiling}']
     torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
     f32 = '--dtype=float32'
     runs = {'alone': ['train.py', f32], 'alone again': ['train.py', f32],

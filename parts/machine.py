@@ -25,6 +25,8 @@ def choose(device, dtype, local_rank=0):
         raise ValueError(f'device={device} is not available here; try --device=auto')
     if kind == 'cuda':
         device = f'cuda:{local_rank}' if device == 'cuda' else device
+        if int(device.removeprefix('cuda:')) >= (n := torch.cuda.device_count()):
+            raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, at most')
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
     if dtype == 'auto':     # before Ampere, and on many CPUs, bfloat16 is emulated and slow

@@ -27,6 +27,13 @@ def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
     assert counter.frame_count == 1         # two calls, of which the second gives the seconds of a step
 
 
+def test_more_processes_than_gpus_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(ValueError, match='device=cuda:2 is not here: there are 2 GPUs'):
+        machine.choose('cuda', 'auto', local_rank=2)
+
+
 @pytest.fixture(scope='module')
 def alone(data_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp('alone')
