@@ -22,16 +22,18 @@ Each measurement is a process of its own with a limit of time. FOLDER/log.txt ha
 torch with CUDA, numpy, tqdm, tiktoken and requests, and transformers for the comparisons with it; and 50 GB
 of room (memory or disk): train.py asks for it before a run of 1.5B. This one writes nothing.
 """
-import collections, contextlib, copy, functools, glob, json, math, os, re, shutil, signal, subprocess, sys
-import tempfile, time, traceback
+import collections, contextlib, copy, functools, glob, json, os, re, shutil, signal, subprocess, sys, tempfile
+import time, traceback
 import numpy as np
 import torch
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
+import gpu_calls                                                                          # noqa: E402
 from configurator import configure                                                        # noqa: E402
+from gpu_calls import harness, ms, on_device, parts_of_a_step                             # noqa: E402
 from model import GPT, GPTConfig                                                          # noqa: E402
-from parts import machine, objectives, optim, planner, rollouts                           # noqa: E402
+from parts import machine, objectives, planner, rollouts                                  # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer                                           # noqa: E402
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
@@ -51,7 +53,7 @@ device, dtype = machine.choose(device, 'auto')
 on_gpu = device.startswith('cuda')
 tiny = not on_gpu if tiny is None else tiny
 compiling = on_gpu if compiling is None else compiling
-half = 'bfloat16'           # also where dtype=auto is float32: the comparison with transformers needs one
+gpu_calls.REPEATS = 2 if tiny else 10
 V, T = (1024, 32) if tiny else (32768, 1024)
 SMALL = GPTConfig(V, T, 2, 2, 0, 32) if tiny else GPTConfig(V, T, 12, 12, 0, 768)         # 110M
 LARGE = GPTConfig(V, T, 3, 2, 0, 32) if tiny else GPTConfig(V, T, 48, 25, 0, 1600)        # 1.5B
@@ -154,29 +156,9 @@ def synthetic(n_vocab):
     return folder
 
 
-# --- time and memory ----------------------------------------------------------------------------------------
-def wait():
-    if on_gpu:
-        torch.cuda.synchronize()
-
-
-def ms(call, n=10, warm=2):
-    """The median of n calls, after `warm` that do not count, in ms."""
-    seconds = []
-    for _ in range(warm + (min(n, 2) if tiny else n)):
-        wait()
-        began = time.perf_counter()
-        call()
-        wait()
-        seconds.append(time.perf_counter() - began)
-    return 1000 * float(np.median(seconds[warm:]))
-
-
-def copy_rate():
-    """Bytes a second of a copy within the device, read and written."""
-    a = torch.randn(2 ** (20 if tiny else 30), device=device)
-    b = torch.empty_like(a)
-    return 2 * a.nbytes / ms(lambda: b.copy_(a)) * 1000
+# --- the machine, and whether it is right -------------------------------------------------------------------
+def copied():
+    return gpu_calls.copy_rate(device, 2 ** (20 if tiny else 30))
 
 
 def the_machine():
@@ -185,84 +167,14 @@ def the_machine():
     name = torch.cuda.get_device_name() if on_gpu else 'cpu'
     return {'device': name, 'torch': torch.__version__, 'cuda': torch.version.cuda, 'dtype': dtype,
             'python': sys.version.split()[0], 'cores': os.cpu_count(),
-            'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9, 'copy_gb_s': copy_rate() / 1e9,
+            'tflops_bf16': 2 * n ** 3 / ms(lambda: a @ b) / 1e9, 'copy_gb_s': copied() / 1e9,
             'tflops_datasheet': (planner.peak_flops(name) or 0) / 1e12}
-
-
-# --- is it right? -------------------------------------------------------------------------------------------
-def apart(a, b):
-    """The norm of the difference of two lists of tensors over the norm of the second, in float64."""
-    a, b = (torch.cat([t.detach().cpu().double().flatten() for t in tensors]) for tensors in (a, b))
-    return float((a - b).norm() / b.norm())
-
-
-def loss_and_gradients(model, batch, autocast=None, net=None):
-    where = next(model.parameters()).device
-    model.zero_grad(set_to_none=True)
-    with autocast or contextlib.nullcontext():
-        loss = (model if net is None else net)(*[t.to(where) for t in batch])[1]
-    loss.backward()
-    return loss.item(), [p.grad.clone() for p in model.parameters()]
-
-
-def same_pass(pair, batch, **other):
-    """The pass of the second model, in another way, beside that of the first."""
-    (x, a), (y, b) = loss_and_gradients(pair[0], batch), loss_and_gradients(pair[1], batch, **other)
-    found = {'loss': x, 'loss_there': y, 'loss_apart': abs(y - x) / x, 'gradients_apart': apart(b, a)}
-    limit = 5e-2 if 'autocast' in other else 1e-3
-    return found | {'ok': max(found['loss_apart'], found['gradients_apart']) < limit}
-
-
-def same_greedy(pair, idx):
-    found = [m.generate(idx.to(next(m.parameters()).device), 20, 0)[:, -20:].cpu() for m in pair]
-    same = int((found[0] == found[1]).sum())
-    return {'same': same, 'of': found[0].numel(), 'ok': same == found[0].numel()}
-
-
-def same_rollouts(pair, c):
-    dice = np.random.default_rng(0)
-    prompts = [dice.integers(c.vocab_size, size=n).tolist() for n in (3, 9, 5, 9, 2)]
-    noise = rollouts.noise_of(1, 0, range(5), 12)
-    here, there = ({a.row: a for a in rollouts.rollouts(m, prompts, noise, {0, 1}, slots=2)} for m in pair)
-    same = sum(here[row].ids == there[row].ids for row in here)
-    both = [(here[row].log_probs, there[row].log_probs) for row in here if here[row].ids == there[row].ids]
-    pads = rollouts.collate([there[row] for row in range(5)], 0, objectives.IGNORE)
-    x, y, old = machine.to_device(pads, device)
-    with torch.no_grad():
-        again = rollouts.Policy(pair[1], 1.0, objectives.IGNORE)(x, y)
-    ratio = float((again - old)[y != objectives.IGNORE].abs().max())
-    far = max(abs(p - q) for a, b in both for p, q in zip(a, b))
-    return {'same_answers': same, 'of': 5, 'log_p_apart': far, 'sampled_and_trained_log_p_apart': ratio,
-            'ok': same == 5 and far < 1e-3 and ratio < 1e-3}
-
-
-def same_steps(pair, kind, batch, exact):
-    """Three updates with the CPU's gradients on both. exact: Muon's iteration in float32."""
-    real = optim.orthogonal
-    if exact:
-        optim.orthogonal = functools.partial(real, dtype=torch.float32)
-    try:
-        pair = [copy.deepcopy(m) for m in pair]
-        before = [p.detach().clone() for p in pair[0].parameters()]
-        optimizers = [optim.build(m, kind, 1e-3, (0.9, 0.95), 0.1) for m in pair]
-        for _ in range(3):
-            gradients = loss_and_gradients(pair[0], batch)[1]
-            for m, its in zip(pair, optimizers):
-                for p, g in zip(m.parameters(), gradients):
-                    p.grad = g.to(p.device)
-                for o in its:
-                    o.step()
-    finally:
-        optim.orthogonal = real
-    here, there = ([p.detach().cpu() - q for p, q in zip(m.parameters(), before)] for m in pair)
-    far = apart(there, here)
-    return {'updates_apart': far, 'ok': far < (1e-3 if exact else 5e-2)}
 
 
 def equal():
     torch.set_float32_matmul_precision('highest')           # no TF32
     torch.manual_seed(0)
-    bf16 = machine.autocast(device, half)
+    bf16 = machine.autocast(device, gpu_calls.HALF)
     for name, heads in (('all heads', 0), ('grouped heads', 2)):
         c = GPTConfig(512, 64, 2, 4, heads, 64 if tiny else 256)
         model = GPT(c)
@@ -270,20 +182,20 @@ def equal():
         x = torch.randint(c.vocab_size, (4, 65))
         x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
         mask, at = map(torch.from_numpy, objectives.document_mask(x.numpy() % 16, 0))
-        attempt(f'equal, {name}: a pass', 2, same_pass, pair, (x, y))
-        attempt(f'equal, {name}: a pass with document masks', 2, same_pass, pair, (x, y, mask, at))
-        attempt(f'equal, {name}: 20 greedy tokens', 2, same_greedy, pair, x[:2, :9])
-        attempt(f'equal, {name}: rollouts', 2, same_rollouts, pair, c)
+        attempt(f'equal, {name}: a pass', 2, gpu_calls.same_pass, pair, (x, y))
+        attempt(f'equal, {name}: a pass with document masks', 2, gpu_calls.same_pass, pair, (x, y, mask, at))
+        attempt(f'equal, {name}: 20 greedy tokens', 2, gpu_calls.same_greedy, pair, x[:2, :9])
+        attempt(f'equal, {name}: rollouts', 2, gpu_calls.same_rollouts, pair, c)
         attempt(f'equal, {name}: a pass in bfloat16', 2,
-                functools.partial(same_pass, pair, (x, y), autocast=bf16))
+                functools.partial(gpu_calls.same_pass, pair, (x, y), autocast=bf16))
     for kind, exact in (('adamw', True), ('muon', True), ('muon', False)):
         what = f'equal: 3 steps of {kind}' + ('' if exact else ', its iteration in bfloat16')
-        attempt(what, 2, same_steps, pair, kind, (x, y), exact)
+        attempt(what, 2, gpu_calls.same_steps, pair, kind, (x, y), exact)
     if compiling:
         net = torch.compile(pair[1])
-        attempt('equal: a pass, compiled', 15, lambda: same_pass(pair, (x, y), net=net))
+        attempt('equal: a pass, compiled', 15, lambda: gpu_calls.same_pass(pair, (x, y), net=net))
         attempt('equal: a pass, compiled, in bfloat16', 15,
-                lambda: same_pass(pair, (x, y), net=net, autocast=bf16))
+                lambda: gpu_calls.same_pass(pair, (x, y), net=net, autocast=bf16))
 
 
 # --- train.py -----------------------------------------------------------------------------------------------
@@ -304,7 +216,7 @@ def train_py(name, config_file, micro, batch, limit, *flags):
     shape = vars(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
     figures = 'tok_s', 'mfu', 'dt', 'data_s'
     found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
-    peak = max(row['memory_mb'] for row in rows) * 2 ** 20 / 1e9
+    peak = max(row['memory_mb'] for row in rows) * 2 ** 20 / 1e9       # of the GPU; else of the process
     planned = planner.device_bytes(shape, 1, 0, micro, 2, c['grad_checkpoint']) / 1e9
     return found | {'memory_gb': peak, 'planned_gb': planned, 'memory_over_plan': peak / planned,
                     'flops_per_token': planner.flops_per_token(shape, c['block_size']), 'micro': micro,
@@ -326,112 +238,23 @@ def train():
 
 
 # --- where the time goes ------------------------------------------------------------------------------------
-def harness(model, loss_of, kind='adamw', micro=MICRO):
-    """Three calls that together are a step of train.py, and that step: load, pass, update."""
-    optimizers = optim.build(model, kind, 1e-4, (0.9, 0.95), 0.1)
-    autocast = machine.autocast(device, half)
-    text = np.random.default_rng(0).integers(V, size=(micro, T + 1))
-    load = lambda: machine.to_device([text[:, :-1], text[:, 1:]], device)
-
-    def forward_backward(batch):
-        with autocast:
-            loss = loss_of(*batch)
-        loss.backward()
-        return loss.detach()
-
-    def update(loss):
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
-        for o in optimizers:
-            if math.isfinite(norm + loss.item()):
-                o.step()
-        model.zero_grad(set_to_none=True)
-
-    return load, forward_backward, update, lambda: update(forward_backward(load()))
-
-
-KINDS = {'attention': 'flash|fmha|attention|sdpa', 'logits and cross-entropy': 'softmax|nll|cross_entropy',
-         'optimizer and clipping': 'adam|multi_tensor|foreach', 'copies': 'memcpy|memset|copy_',
-         'matrix products': 'gemm|nvjet|cutlass|xmma|mm|linear', 'the rest': ''}
-
-
-def profiled(step, n=3):
-    """Shares of the wall-clock time of n steps: each kind of kernel; the host, for which the device waits."""
-    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
-    step()
-    wait()
-    with torch.profiler.profile(activities=kinds) as profile:
-        began = time.perf_counter()
-        for _ in range(n):
-            step()
-        wait()
-        wall = 1e6 * (time.perf_counter() - began)          # microseconds
-    spent, kernels = collections.Counter(), collections.Counter()
-    for e in profile.events():
-        if e.device_type.name != ('CUDA' if on_gpu else 'CPU') or getattr(e, 'is_user_annotation', False) \
-                or re.match('## |Torch-Compiled|Optimizer|ProfilerStep', e.name):      # a name for several
-            continue
-        took = e.time_range.elapsed_us() if on_gpu else e.self_cpu_time_total
-        spent[next(kind for kind, words in KINDS.items() if re.search(words, e.name.lower()))] += took
-        kernels[e.name[:50]] += took
-    shares = {kind: spent[kind] / wall for kind in KINDS}
-    top = {name: float(f'{took / wall:.2g}') for name, took in kernels.most_common(8)}
-    return shares | {'the device waits': 1 - sum(shares.values()), 'step_ms': wall / 1000 / n, 'kernels': top}
-
-
-def parts_of_a_step(model, net, kind='adamw', micro=MICRO):
-    """Shares of the step: each part measured alone, so their sum need not be 1."""
-    load, forward_backward, update, step = harness(model, lambda *batch: net(*batch)[1], kind, micro)
-    batch = load()
-    began = time.perf_counter()
-    forward_backward(batch)
-    wait()
-    first = time.perf_counter() - began
-    whole, passes = ms(step), ms(lambda: (forward_backward(batch), model.zero_grad(set_to_none=True)))
-    rate = micro * T / whole * 1000
-    flops = planner.flops_per_token(vars(model.config), T) * rate / 1e12
-    return {'step_ms': whole, 'tok_s': rate, 'tflops': flops, 'first_pass_s': first,
-            'attention_share': model.config.n_layer * ms(attention_alone(model.config, micro)) / whole,
-            'logits_share': ms(logits_alone(model, micro)) / whole, 'data_share': ms(load) / whole,
-            'update_share': 1 - passes / whole}
-
-
-def attention_alone(c, micro):
-    q, k, v = (torch.randn(micro, c.n_head, T, c.n_embd // c.n_head, device=device, requires_grad=True,
-                           dtype=torch.bfloat16 if on_gpu else torch.float32) for _ in 'qkv')
-    g = torch.randn_like(q)
-    return lambda: torch.autograd.grad(
-        torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v), g)
-
-
-def logits_alone(model, micro):
-    x = torch.randn(micro, T, model.config.n_embd, device=device, requires_grad=True)
-    y = torch.randint(V, (micro * T,), device=device)
-
-    def call():
-        with machine.autocast(device, half):
-            logits = model.head(x).float().flatten(0, 1)                                # (B T, V)
-        torch.autograd.grad(torch.nn.functional.cross_entropy(logits, y), (x, model.head.weight))
-    return call
-
-
-def on_device(c):
-    """A model whose tables are on the device already, as machine.compiled() leaves it."""
-    model = GPT(c).to(device)
-    with torch.no_grad():
-        model(torch.zeros(1, 1, dtype=torch.long, device=device))
-    return model
-
-
 def where():
-    model = on_device(SMALL)
+    model = on_device(SMALL, device)
     ways = {'compiled': torch.compile(model)} if compiling else {}
     for name, net in (ways | {'not compiled': model}).items():
-        attempt(f'where, 110M, {name}: parts', 25, parts_of_a_step, model, net)
-        attempt(f'where, 110M, {name}: profile', 15,
-                lambda net=net: profiled(harness(model, lambda *batch: net(*batch)[1])[3]))
-    attempt('where, 110M, not compiled, muon: parts', 15, parts_of_a_step, model, model, 'muon')
-    attempt('where, 1.5B, not compiled: parts', 60, lambda: parts_of_a_step(
-        large := on_device(LARGE), large, micro=2 if tiny else 8))
+        attempt(f'where, 110M, {name}: parts', 25, parts_of_a_step, model, net, MICRO)
+        attempt(f'where, 110M, {name}: profile', 15, profile, model, net)
+    attempt('where, 110M, not compiled, muon: parts', 15, parts_of_a_step, model, model, MICRO, 'muon')
+    attempt('where, 1.5B, not compiled: parts', 60, large_parts)
+
+
+def profile(model, net):
+    return gpu_calls.profiled(harness(model, lambda *batch: net(*batch)[1], SMALL, MICRO)[3], on_gpu)
+
+
+def large_parts():
+    model = on_device(LARGE, device)
+    return parts_of_a_step(model, model, 2 if tiny else 8)
 
 
 # --- several processes, other dtypes, resuming --------------------------------------------------------------
@@ -477,24 +300,15 @@ def shard():
 
 
 # --- beside transformers ------------------------------------------------------------------------------------
-def llama_of(c):
-    import transformers
-    with torch.device(device):
-        return transformers.LlamaForCausalLM(transformers.LlamaConfig(
-            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,
-            num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
-            tie_word_embeddings=True))
-
-
 def llama():
     def speed(who, compiled):
-        model = on_device(SMALL) if who == 'ours' else llama_of(SMALL)
+        model = on_device(SMALL, device) if who == 'ours' else gpu_calls.llama_of(SMALL, device)
         net = torch.compile(model) if compiled else model
         loss_of = {'ours': lambda x, y: net(x, y)[1],
                    'theirs': lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss}[who]
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        took = ms(harness(model, loss_of)[3])
+        took = ms(harness(model, loss_of, SMALL, MICRO)[3])
         peak = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
         return {'tok_s': MICRO * T / took * 1000, 'step_ms': took, 'memory_gb': peak}
 
@@ -534,8 +348,8 @@ def shakespeare_run():
 
 def generate():
     prompt, new = (8, 8) if tiny else (32, 128)
-    model = on_device(SMALL).bfloat16().eval()
-    rate, weights = copy_rate(), sum(p.nbytes for p in model.parameters())
+    model = on_device(SMALL, device).bfloat16().eval()
+    rate, weights = copied(), sum(p.nbytes for p in model.parameters())
 
     def ours(batch):
         idx = torch.randint(V, (batch, prompt), device=device)
@@ -548,7 +362,7 @@ def generate():
         return ours(batch)
 
     def theirs(batch):
-        net = llama_of(SMALL).bfloat16().eval()
+        net = gpu_calls.llama_of(SMALL, device).bfloat16().eval()
         idx = torch.randint(V, (batch, prompt), device=device)
         took = ms(lambda: net.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
                                        pad_token_id=0, max_new_tokens=new, min_new_tokens=new), 1, warm=1)
@@ -572,7 +386,7 @@ def rollouts_speed():
         noise = rollouts.noise_of(1, 0, range(n), 64)
         with machine.autocast(device, dtype):
             list(rollouts.rollouts(model, prompts[:8], noise[:8], stop, slots))
-            wait()
+            gpu_calls.wait()
             began = time.perf_counter()
             answers = list(rollouts.rollouts(model, prompts, noise, stop, slots))
         took = time.perf_counter() - began
@@ -585,18 +399,18 @@ def rollouts_speed():
 def ideas():
     """The compiled step at 110M, as it is and changed."""
     torch.manual_seed(0)
-    model = on_device(SMALL)
+    model = on_device(SMALL, device)
     make = torch.compile if compiling else lambda f, **_: f
     loss_alone = make(lambda x, y: model(x, y)[1])
 
     def blocks_alone():
         for block in model.blocks if compiling else ():     # equal blocks share their compiled code
             block.compile()
-        return parts_of_a_step(model, model)
+        return parts_of_a_step(model, model, MICRO)
 
-    attempt('ideas, 110M: as it is', 20, lambda: parts_of_a_step(model, make(model)))
+    attempt('ideas, 110M: as it is', 20, lambda: parts_of_a_step(model, make(model), MICRO))
     attempt('ideas, 110M: the compiled code returns no logits', 30,
-            lambda: parts_of_a_step(model, lambda x, y: (None, loss_alone(x, y))))
+            lambda: parts_of_a_step(model, lambda x, y: (None, loss_alone(x, y)), MICRO))
     attempt('ideas, 110M: each block compiled alone', 20, blocks_alone)
 
 

@@ -2,11 +2,12 @@
 import json
 import signal
 import subprocess
+import sys
 
 import pytest
 import torch
 import torch._dynamo
-from conftest import TINY, lift, metrics, ok, run
+from conftest import ROOT, TINY, lift, metrics, ok, run
 from torch._dynamo.testing import CompileCounter
 
 from model import GPT, GPTConfig
@@ -86,6 +87,7 @@ def test_a_measurement_that_hangs_is_ended_with_those_that_it_started():
     script = 'sleep 100 & echo $!; sh -c "sleep 100; true" & wait'
     started = subprocess.Popen(['sh', '-c', script], stdout=subprocess.PIPE, text=True)
     assert int(started.stdout.readline()) > started.pid
+    sys.path.append(str(ROOT / 'bench'))
     lift('bench/gpu.py', 'end')(started.pid)
     assert started.wait(10) == -signal.SIGKILL
     assert started.stdout.read() == ''          # nobody holds the pipe any more
