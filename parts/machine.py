@@ -206,10 +206,13 @@ def number(t):
 
 
 def whole(tree):
-    """A state dict as one process would have it: shards are gathered; only the first process keeps them."""
+    """A state dict as one process would have it: shards are gathered; only the first process keeps them, in
+    its own memory, because a GPU that holds a share may have no room for all."""
     def gathered(t):
         t = getattr(t, 'full_tensor', lambda: t)()                      # all processes take part
-        return t if ranks()[0] == 0 else None
+        if ranks()[0] > 0:
+            return None
+        return t.cpu() if torch.is_tensor(t) else t
     return torch.utils._pytree.tree_map(gathered, tree)
 
 

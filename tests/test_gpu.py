@@ -1,5 +1,6 @@
 """What a GPU will meet, as far as a machine without one can tell; and bench/gpu.py at its smallest."""
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,19 +43,46 @@ def alone(data_dir, tmp_path_factory):
     return out
 
 
+# the environment in which torchrun starts its only process
+TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0',
+            'TORCHELASTIC_RUN_ID': 'test'}
+
+
 @pytest.mark.parametrize('shard', ['zero1', 'fsdp'])
 def test_torchrun_with_one_process_shards(data_dir, alone, shard, tmp_path):
     """Else a single GPU could not try what eight will do: --shard would be ignored."""
     ask = 'import torch.distributed as dist, parts.machine as m; real = m.unsharded\n' \
           'm.unsharded = lambda model, build: (print(type(model).__name__, dist.get_backend()), ' \
           'real(model, build))[1]'
-    env = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1',
-           'MASTER_PORT': '0', 'TORCHELASTIC_RUN_ID': 'test'}
     said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY, '--dtype=float32',
-                  f'--shard={shard}', env=env, before=ask))
+                  f'--shard={shard}', env=TORCHRUN, before=ask))
     assert ('\nFSDPGPT gloo\n' if shard == 'fsdp' else '\nGPT gloo\n') in said
     losses = [[m['loss'] for m in metrics(out) if 'loss' in m] for out in (alone, tmp_path)]
     assert losses[0] and losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, alone, tmp_path):
+    """Those of the checkpoint are on each GPU when it is read, and as large as two models."""
+    watch = 'import weakref, parts.optim as o, parts.machine as m\n' \
+            'real, leave, kept = o.restore, m.leave, []\n' \
+            'def restore(model, weights, optimizers, states):\n' \
+            '    kept.extend(weakref.ref(s["exp_avg"]) for o in states for s in o["state"].values())\n' \
+            '    real(model, weights, optimizers, states)\n' \
+            'def end(trouble):\n' \
+            '    print("alive", sum(r() is not None for r in kept), "of", len(kept))\n' \
+            '    leave(trouble)\n' \
+            'o.restore, m.leave = restore, end'
+    shutil.copytree(alone, tmp_path / 'a')
+    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/a', *TINY, '--dtype=float32',
+                  '--shard=fsdp', '--init_from=resume', '--max_steps=13', env=TORCHRUN, before=watch))
+    assert '\nalive 0 of 20\n' in said
+
+
+def test_a_gathered_state_is_not_kept_on_the_gpu(monkeypatch):
+    moved = []
+    monkeypatch.setattr(torch.Tensor, 'cpu', lambda t: moved.append(t.device.type) or torch.zeros(t.shape))
+    state = machine.whole({'state': {0: {'exp_avg': torch.zeros(3, device='meta')}}, 'lr': 0.5})
+    assert moved == ['meta'] and state['lr'] == 0.5 and state['state'][0]['exp_avg'].device.type == 'cpu'
 
 
 def bench(tmp_path, *flags, before=''):
