@@ -286,7 +286,7 @@ def shard():
         found, straight = losses(name), losses('alone')
         if len(found) != steps:
             raise RuntimeError(f'{len(found)} of {steps} steps in metrics.jsonl')
-        far = max((abs(a - b) for a, b in zip(found, straight)), default=float('nan'))      # nan: alone failed
+        far = max((abs(a - b) for a, b in zip(found, straight)), default=float('nan'))
         return {'first': found[0], 'last': found[-1], 'apart_from_alone': far,
                 'ok': far < (0.1 if name == 'float16' else 1e-3)}
 
