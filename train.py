@@ -192,7 +192,7 @@ machine.shard(model, shard, dtype)      # if it is fsdp
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1',
                          embedding_lr)
 if state:
-    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
+    optim.restore(model, None, optimizers, state.pop('optimizers'))     # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 if state and stream:
     stream.seek(state['stream'][rank])
