@@ -78,7 +78,7 @@ def count_chunks(texts, pattern=PATTERN):
     return chunks
 
 
-def in_batches(texts, characters=4_000_000):
+def in_batches(texts, characters=1_000_000):
     """Lists of texts, each of about so many characters."""
     batch, size = [], 0
     for text in texts:

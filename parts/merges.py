@@ -67,7 +67,9 @@ class Pairs:
         keys <<= 32
         keys |= self.symbol[self.after[places]]
         order = np.argsort(keys, kind='stable')
-        keys, places = keys[order], places[order]
+        keys = keys[order]
+        places = places[order]
+        del order                                           # the first call's arrays are as long as the text
         is_first = np.append(True, keys[1:] != keys[:-1])[:len(keys)]
         first = np.flatnonzero(is_first)
         new = slice(self.n, self.n + len(first))
@@ -158,7 +160,7 @@ def learn_merges(words, counts, n_merges):
     pairs = Pairs(words, counts)
     merges = []
     candidates = np.empty(0, np.int64)      # all pairs down to the floor: the best of them is the best of all
-    floor = 0, 0                            # count and key of the worst; counts only fall, so none rises above
+    floor = 0, 0                            # count and key of the worst; counts only fall, so none rises abov
     while len(merges) < n_merges:
         count, key = pairs.count[candidates], pairs.key[candidates]
         candidates = candidates[(count > floor[0]) | (count == floor[0]) & (key <= floor[1])]
