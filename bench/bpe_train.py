@@ -25,15 +25,17 @@ ROUNDS = int(os.environ.get('ROUNDS', 5))
 
 def documents():
     limit = float(os.environ.get('MEGABYTES', 'inf')) * 1e6
-    found = python_documents()
+    packages = sysconfig.get_paths()['purelib']
+    folders = [None]
     if limit < float('inf'):
-        found += python_documents(sysconfig.get_paths()['purelib'])
+        folders += [f'{packages}/{name}' for name in sorted(os.listdir(packages))]
     texts, size = [], 0
-    for _, text in found:
-        size += len(text.encode())
-        if size > limit:
-            break
-        texts.append(text)
+    for folder in folders:
+        for _, text in python_documents(folder):
+            size += len(text.encode())
+            if size > limit:
+                return texts
+            texts.append(text)
     return texts
 
 
