@@ -127,16 +127,17 @@ wanted_languages = language.check(languages)
 sources = {source: (source, None)} if sources is None else sources
 if max_docs and len(sources) > 1:
     raise ValueError(f'max_docs={max_docs} would stop within the first source; use --mix_tokens')
-shards = files.shards(sources, download_dir, hub, dataset)      # the files that are cleaned together
+shards = files.shards(sources, download_dir, hub, dataset, kind)    # the files that are cleaned together
 own_jobs = workers.part_of(range(len(shards)), part)
 weighted = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weighted):
     raise ValueError('write=text repeats no document: weights, --temperature, --mix_tokens need --write=bins')
 
 # --- what there is to read ----------------------------------------------------------------------------------
-n_files = {name: sum(len(s['files']) for s in shards if s['source'] == name) for name in sources}
+paths = {name: {f['path'] for s in shards if s['source'] == name for f in s['files']} for name in sources}
 one_file = shards[0]['files'][0]['path']
-single = kind == 'text' and sum(n_files.values()) == 1 and not reading.is_kind(one_file, reading.RECORDS)
+n_files = sum(map(len, paths.values()))
+single = kind == 'text' and n_files == 1 and not reading.is_kind(one_file, reading.RECORDS)
 if single:                      # one text without documents in it
     for name in ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part'):
         if config[name] != defaults[name]:
@@ -165,7 +166,7 @@ def mode_of(doc, source):
 def texts_of(source):
     """The texts of examples, normalised like documents, up to 50 MB."""
     size = 0
-    entries = reading.entries([file['path'] for file in examples[source]])
+    entries = reading.entries(examples[source])
     for doc in inputs.documents(entries, lambda *_: None):
         size += len(doc['texts'][0])
         if size < 50_000_000:
@@ -285,7 +286,7 @@ def through_stages(doc, account):
 
 def kept_documents(shard, account):
     """Yield what is kept of a shard, as Corpus stores it."""
-    entries = reading.entries([file['path'] for file in shard['files']], max_chars)
+    entries = reading.entries(shard['files'], max_chars)
     for doc in inputs.documents(entries, account.reject, kind, max_chars, max_per_prompt, prefer):
         doc['source'] = shard['source']
         doc['mode'] = mode_of(doc, doc['source'])
@@ -298,11 +299,12 @@ def kept_documents(shard, account):
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
             text = json.dumps(inputs.to_record(doc, chat_format), ensure_ascii=False)
+        near = shingles_of(text) if dedup in ('minhash', 'simhash') else []
         whole, beginning = inputs.identity(doc)
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
         yield {'data': to_utf8(text), 'about': about, 'size': inputs.size_of(doc),
                'exact': corpus.hash64(whole), 'split': corpus.hash64(to_utf8(beginning)),
-               'keys': copies.near_keys(shingles_of(text), dedup, bands, rows),
+               'keys': copies.near_keys(near, dedup, bands, rows),
                'is_code': doc['mode'] == 'code'}
 
 
@@ -439,8 +441,8 @@ of_source = {}                  # {source: what the report says of it}
 own_shards = {}                 # {source: the numbers of its shards}
 weights = {}
 for name, (path, weight) in sources.items():
-    s = of_source[name] = {'path': path, 'weight': weight, 'files': n_files[name], **account.of_source(name),
-                           'passed_over': files.passed_over(path)}
+    s = of_source[name] = {'path': path, 'weight': weight, 'files': len(paths[name]),
+                           **account.of_source(name), 'passed_over': files.passed_over(path)}
     if kind == 'text' and not single:
         own_shards[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
         own = np.isin(docs.shard, own_shards[name])

@@ -172,7 +172,7 @@ def load_batch(step):
         starts = data.sequence_starts(step, replay, len(base_bins['train']), block_size, seed)[rank::world]
         for part in np.split(starts, range(micro_batch_size, len(starts), micro_batch_size)):
             parts.append(data.sequences(base_bins['train'], part, block_size))
-    return [machine.to_device(part, device) for part in parts], int(lengths[rows].sum()) + replay * block_size
+    return parts, int(lengths[rows].sum()) + replay * block_size
 
 
 if show_batch is not None:
@@ -301,13 +301,13 @@ while True:
     optim.set_lr(optimizers, lr)
     with timer.part('data'):
         parts, n_tokens = load_batch(step)
-    n_scored = [int((y != IGNORE).sum()) for _, y in parts]
+    n_scored = [int((y != IGNORE).sum()) for _, y in parts]         # arrays: on a GPU, it would be waited for
     n_all = machine.all_sum(sum(n_scored))[0]       # a mean of means would favour short answers
     loss_sum = 0.0
-    for i, ((x, y), n) in enumerate(zip(parts, n_scored)):
+    for i, (part, n) in enumerate(zip(parts, n_scored)):
         with machine.sync_if(net, i == len(parts) - 1), oom_advice:
             with autocast:
-                loss = net(x, y)[1]
+                loss = net(*machine.to_device(part, device))[1]
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(loss * (n / n_all * world)).backward()
             loss_sum += loss.detach() * n

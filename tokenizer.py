@@ -401,7 +401,7 @@ def read_documents(source):
     bad = []
     reject = lambda path, line, why, _: bad.append(f'{path} line {line}: {why}')
     for file in files.find_files(source):
-        found = sources.documents(reading.entries([file['path']]), reject)
+        found = sources.documents(reading.entries([file]), reject)
         for _, pieces in itertools.groupby(found, lambda doc: doc['path']):     # of a long text: join them
             pieces = list(pieces)
             yield {**pieces[0], 'file': file['path'], 'text': ''.join(doc['texts'][0] for doc in pieces)}

@@ -60,6 +60,7 @@ micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0
 max_steps = 1000                # >= 1: updates
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 1e-3            # >= 0: peak; the larger the model, the lower
+embedding_lr = 1.0              # > 0: times learning_rate, for the embedding
 lr_width = 0                    # >= 0: the n_embd for which learning_rate was found; 0 = do not scale it
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps = 100              # >= 0: linear rise; 1 % to 10 % of max_steps
@@ -188,9 +189,10 @@ if lr_width:        # an activation sums n_embd terms, so steps must shrink with
 min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
 machine.shard(model, shard, dtype)      # if it is fsdp
-optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1')
+optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1',
+                         embedding_lr)
 if state:
-    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
+    optim.restore(model, None, optimizers, state.pop('optimizers'))     # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 if state and stream:
     stream.seek(state['stream'][rank])

@@ -12,7 +12,7 @@ that it has seen once.
 
 Copy this file alone: it needs the standard library.
 """
-import ast, collections, html, math, re, textwrap, unicodedata, warnings
+import ast, collections, functools, html, math, re, textwrap, unicodedata, warnings
 
 # --- mojibake -----------------------------------------------------------------------------------------------
 # A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet in texts.
@@ -153,6 +153,7 @@ CODE_LINE = re.compile(r"""(?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$
     | .*(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$""", re.X)
 
 
+@functools.lru_cache(16)                # of the same text, it is asked for several times
 def code_share(text):
     """The share of a text's lines that look like code in some language, without comments and empty lines."""
     lines = [line.strip() for line in COMMENT_LINES.sub('', text).split('\n')]

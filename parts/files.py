@@ -7,13 +7,14 @@ Files: those of a source, found on the disk or fetched from the network: once, r
 
 Copy this file alone: it needs requests.
 """
-import collections, glob, hashlib, json, math, os, re, sysconfig
+import collections, glob, gzip, hashlib, json, math, os, re, sysconfig, zlib
 import requests, urllib3
 
 RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
 ENDINGS = tuple(f'.{name}{gz}' for name in ('py', 'txt', 'md', 'markdown', 'html', 'htm', 'jsonl', 'json')
                 for gz in ('', '.gz'))
 SHARD = 16_000_000              # bytes of a shard
+PIECES = 8                      # of a larger file of records: so many processes can share it
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 STDLIB_SKIPS = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
@@ -78,9 +79,10 @@ def passed_over(source):
     return ', '.join(f'{n} {ending}' for ending, n in endings.most_common(5))
 
 
-def shards(sources, folder, hub, dataset):
+def shards(sources, folder, hub, dataset, kind='text'):
     """The files of several sources, {name: (path, weight or None)}, cut into shards of work: [{'source',
-    'files'}]. A file of records is one; of small files, 16 MB together are one."""
+    'files'}]. A file of records is one; of small files, 16 MB together are one. A larger .jsonl of texts is
+    several: its file has 'lines', which lines of it are meant, as (first, end), counted from 0."""
     found = []
     if not sources:
         raise ValueError("sources={} names no source; expected {'name': ('path', weight), ...}")
@@ -102,9 +104,29 @@ def shards(sources, folder, hub, dataset):
             if size >= SHARD:
                 found.append({'source': name, 'files': []})
                 size = 0
-            found[-1]['files'].append(file)
+            pieces = pieces_of(file) if kind == 'text' else [file]
+            found[-1]['files'].append(pieces[0])
+            found += [{'source': name, 'files': [piece]} for piece in pieces[1:]]
             size += SHARD if file['path'].lower().endswith(RECORDS) else os.path.getsize(file['path'])
     return found
+
+
+def pieces_of(file):
+    """A file of records, or several that are equal parts of its lines. A gzipped file can only be read from
+    its beginning: a piece costs the unpacking of those before it, which is little beside the cleaning."""
+    path = file['path']
+    name = path.lower()
+    if 'url' in file or not name.removesuffix('.gz').endswith('.jsonl') or os.path.getsize(path) <= SHARD:
+        return [file]
+    n_lines = 0
+    try:
+        with (gzip.open if name.endswith('.gz') else open)(path, 'rb') as f:
+            while block := f.read(1 << 20):
+                n_lines += block.count(b'\n')
+    except (OSError, EOFError, zlib.error):         # damaged: the lines before it are shared out
+        pass
+    cuts = [n_lines * i // PIECES for i in range(PIECES)] + [None]      # the last ends where the file does
+    return [{**file, 'lines': (cuts[i], cuts[i + 1])} for i in range(PIECES)]
 
 
 # --- downloads ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ switches its rule off. Every filter also removes good documents, so none is sile
 
 Copy this file alone: it needs numpy.
 """
-import collections, math, re, unicodedata, urllib.parse
+import collections, functools, math, re, unicodedata, urllib.parse
 import numpy as np
 
 # the settings of prose_reason and code_reason
@@ -23,9 +23,11 @@ ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøù�
 
 def symbol_share(text):
     """Share of the visible characters that are not letters, digits or marks (vowel signs of Devanagari)."""
-    visible = [c for c in text if not c.isspace()]
-    plain = sum(c.isalnum() or (c > '\u02ff' and unicodedata.category(c)[0] == 'M') for c in visible)
-    return 1 - plain / max(1, len(visible))
+    counts = collections.Counter(text)
+    visible = sum(n for c, n in counts.items() if not c.isspace())
+    plain = sum(n for c, n in counts.items()
+                if c.isalnum() or (c > '\u02ff' and unicodedata.category(c)[0] == 'M'))
+    return 1 - plain / max(1, visible)
 
 
 def repeated_share(text, window=200):
@@ -41,10 +43,15 @@ def repeated_share(text, window=200):
     return max(in_windows, in_lines)
 
 
+@functools.lru_cache(1 << 16)           # most words were seen before
+def is_odd(word):
+    return ODD_WORD.match(word) is not None
+
+
 def gibberish(text):
     """Share of the words in Latin script that no language would spell, such as six consonants in a row."""
     words = re.findall(r'[A-Za-z0-9À-ÿ]{2,}', text)
-    return sum(bool(ODD_WORD.match(w)) for w in words) / max(1, len(words))
+    return sum(map(is_odd, words)) / max(1, len(words))
 
 
 def prose_reason(text, min_words=20, max_words=1_000_000, max_symbols=0.3, max_repetition=0.7,

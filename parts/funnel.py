@@ -24,8 +24,13 @@ class Funnel:
     def count(self, stage, reason, bytes_in, bytes_out):
         """One document passed a stage, or was dropped by it for a reason."""
         row = self.counters[f'stage {stage}']
-        row.update({'docs_in': 1, 'bytes_in': bytes_in})
-        row.update({f'dropped {reason}': 1} if reason else {'docs_out': 1, 'bytes_out': bytes_out})
+        row['docs_in'] += 1
+        row['bytes_in'] += bytes_in
+        if reason:
+            row[f'dropped {reason}'] += 1
+        else:
+            row['docs_out'] += 1
+            row['bytes_out'] += bytes_out
 
     def document(self, doc, reason, original, chance):
         """A document went through all stages: count how it was taken, and what became of it. original: its

@@ -25,6 +25,8 @@ def choose(device, dtype, local_rank=0):
         raise ValueError(f'device={device} is not available here; try --device=auto')
     if kind == 'cuda':
         device = f'cuda:{local_rank}' if device == 'cuda' else device
+        if int(device.removeprefix('cuda:')) >= (n := torch.cuda.device_count()):
+            raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, at most')
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
     if dtype == 'auto':     # before Ampere, and on many CPUs, bfloat16 is emulated and slow
@@ -84,6 +86,9 @@ def compiled(model, compiling, batch, autocast, out_of_memory_advice):
         return time.time() - began
 
     net = torch.compile(model) if compiling or (compiling is None and batch[0].is_cuda) else model
+    if net is not model:
+        with torch.no_grad(), autocast:     # moves tables to the device: else the second call compiles again
+            model(batch[0][:1])
     try:
         rehearse(net)               # the first call compiles
     except Exception as e:
@@ -105,8 +110,9 @@ def ranks():
 
 
 def join(device):
-    """Join the other processes. From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
-    if ranks()[1] > 1:
+    """Join the other processes; torchrun's only one too, so that a single GPU tries DDP, ZeRO-1 and FSDP.
+    From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
+    if ranks()[1] > 1 or dist.is_torchelastic_launched():
         dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
     for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
         if hasattr(signal, name):
@@ -200,10 +206,13 @@ def number(t):
 
 
 def whole(tree):
-    """A state dict as one process would have it: shards are gathered; only the first process keeps them."""
+    """A state dict as one process would have it: shards are gathered; only the first process keeps them, in
+    its own memory, because a GPU that holds a share may have no room for all."""
     def gathered(t):
         t = getattr(t, 'full_tensor', lambda: t)()                      # all processes take part
-        return t if ranks()[0] == 0 else None
+        if ranks()[0] > 0:
+            return None
+        return t.cpu() if torch.is_tensor(t) else t
     return torch.utils._pytree.tree_map(gathered, tree)
 
 

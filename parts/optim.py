@@ -13,18 +13,22 @@ import numpy as np
 import torch
 
 
-def build(model, kind, learning_rate, betas, weight_decay, zero1=False):
+def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embedding_lr=1.0):
     """A list of optimizers. Weight decay acts on matrices, not on the gains of the norms, which it would pull
     away from 1. kind='muon': Muon for the matrices in blocks, AdamW for the rest, with one learning rate
-    (arXiv:2502.16982). zero1: the processes share the optimizer's state (ZeRO stage 1, arXiv:1910.02054)."""
+    (arXiv:2502.16982), times embedding_lr for the embedding. zero1: the processes share the optimizer's state
+    (ZeRO stage 1, arXiv:1910.02054)."""
     named = list(model.named_parameters())
     for_muon = {name for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2}
     matrices = [p for name, p in named if p.dim() >= 2 and name not in for_muon]
     vectors = [p for name, p in named if p.dim() < 2]
+    groups = [{'params': matrices, 'weight_decay': weight_decay}, {'params': vectors, 'weight_decay': 0.0}]
+    if embedding_lr != 1:
+        embedding = [p for name, p in named if name == 'embedding.weight']
+        groups[0]['params'] = [p for p in matrices if p is not embedding[0]]
+        groups.append({'params': embedding, 'weight_decay': weight_decay, 'lr_scale': embedding_lr})
     fused = named[0][1].device.type in ('cpu', 'cuda')
-    parts = [(torch.optim.AdamW,
-              [{'params': matrices, 'weight_decay': weight_decay}, {'params': vectors, 'weight_decay': 0.0}],
-              {'lr': learning_rate, 'betas': betas, 'fused': fused})]
+    parts = [(torch.optim.AdamW, groups, {'lr': learning_rate, 'betas': betas, 'fused': fused})]
     if kind == 'muon':
         parts.append((Muon, [p for name, p in named if name in for_muon],
                       {'lr': learning_rate, 'weight_decay': weight_decay}))
@@ -100,7 +104,7 @@ def change(before, after):
 
 def set_lr(optimizers, lr):
     for group in [group for o in optimizers for group in o.param_groups]:
-        group['lr'] = lr
+        group['lr'] = lr * group.get('lr_scale', 1.0)
 
 
 def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):

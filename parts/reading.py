@@ -1,7 +1,7 @@
 """
 Reading: what a file holds: text, in the encoding that it most probably has, or records of JSON.
 
-    for path, line, record, why, size in entries(['a.jsonl.gz'], max_chars=1_000_000):
+    for path, line, record, why, size in entries([{'path': 'a.jsonl.gz'}], max_chars=1_000_000):
         print(line, why or record)
     encoding_of('old.txt')                          # 'cp1252'
     ''.join(pieces('book.txt', 0, 500))             # its first 500 characters
@@ -33,19 +33,20 @@ def told(error):
     return f'{type(error).__name__}: {error}'
 
 
-def entries(paths, max_chars=1_000_000):
-    """Yield (path, line, record, why, size) for what files hold, see entries_of."""
-    for path in paths:
-        for entry in entries_of(path, max_chars):
-            yield path, *entry
+def entries(files, max_chars=1_000_000):
+    """Yield (path, line, record, why, size) for what files hold, see entries_of. files: [{'path'}], perhaps
+    with 'lines', which lines of a .jsonl to read, as (first, end), counted from 0."""
+    for file in files:
+        for entry in entries_of(file['path'], max_chars, *file.get('lines', ())):
+            yield file['path'], *entry
 
 
-def entries_of(path, max_chars):
+def entries_of(path, max_chars, first=0, end=None):
     """Yield (line, record, None, 0) for each record of a file; for a file of text, line is 0 and a record is
     {'text', 'encoding'}. What cannot be read is (line, None, why, 0); what has more than max_chars is
     (line, None, why, its bytes)."""
     if is_kind(path, RECORDS):
-        yield from read_records(path, 8 * max_chars)        # bytes: a character may be \\u20ac
+        yield from read_records(path, 8 * max_chars, first, end)        # bytes: a character may be \\u20ac
         return
     try:
         encoding = encoding_of(path)
@@ -124,9 +125,9 @@ def count_chars(path):
 
 
 # --- records ------------------------------------------------------------------------------------------------
-def read_records(path, longest=1 << 30):
-    """entries_of a file of records of at most `longest` bytes. A .jsonl has a record a line; a .json may also
-    be a list, or one object over several lines."""
+def read_records(path, longest=1 << 30, first=0, end=None):
+    """entries_of a file of records of at most `longest` bytes, in its lines first..end. A .jsonl has a record
+    a line; a .json may also be a list, or one object over several lines."""
     line = 0
     try:
         with open_file(path) as f:
@@ -135,7 +136,10 @@ def read_records(path, longest=1 << 30):
                     yield line, record, None, 0
                 return
             f.seek(0)
-            while data := f.readline(longest):
+            while line < first and (data := f.readline(1 << 20)):
+                if data.endswith(b'\n'):
+                    line += 1
+            while line != end and (data := f.readline(longest)):
                 line += 1
                 if len(data) == longest and not data.endswith(b'\n'):
                     size = longest

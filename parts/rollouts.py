@@ -137,7 +137,7 @@ def batch_of_slots(model, prompts, noise, stop, slots, temperature, longest):
             prefill(model, cache, t, [i for i, _ in new], [prompts[row][:-1] for _, row in new])
             for i, row in new:
                 live[i] = Answer(row, prompts[row], t - (len(prompts[row]) - 1))
-                token[i] = prompts[row][-1]
+            token[[i for i, _ in new]] = torch.tensor([prompts[row][-1] for _, row in new], device=device)
         elif not waiting and len(free) * 2 > len(live):         # nothing to fill them with: a smaller batch
             kept = [i for i, answer in enumerate(live) if answer]
             cache = [[stored[kept] for stored in layer] for layer in cache]

@@ -6,11 +6,10 @@ Figures of text: is it Python, does it turn in circles, what has its writer lear
     repetition(['a b c d a b c d'])             # 0.2: one 4-gram of five was there before
     levels(['we go, wo'], {'we', 'go'}, set())['words']     # 1.0: the last word may be cut off
 
-Copy this file alone: it needs numpy, torch and tqdm.
+Copy this file alone: it needs numpy and tqdm, samples() torch.
 """
 import re, warnings
 import numpy as np
-import torch
 from tqdm import tqdm
 
 WORD = r'[^\W\d]\w*'
@@ -41,6 +40,7 @@ def parse_rate(texts):
 
 def samples(model, tokenizer, prompt, num_samples, sample_tokens):
     """Texts that the model writes now. prompt: a text, with which they begin; or ids, which are not shown."""
+    import torch            # takes seconds, and prepare.py has no use for it
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     prompts = torch.tensor([ids] * num_samples, device=model.embedding.weight.device)      # (num_samples, T)
     rows = model.generate(prompts, sample_tokens, temperature=0.8, top_k=50)

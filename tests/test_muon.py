@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from model import GPT, GPTConfig
 from parts import optim
 
 SHAPES = [(8, 8), (24, 8), (8, 24), (64, 32), (1, 5)]
@@ -54,3 +55,24 @@ def test_every_direction_of_the_update_is_about_as_long(shape, dtype):
     assert s.min() > 0.3 and s.max() < 1.3
     u, _, v = torch.linalg.svd(g, full_matrices=False)
     assert ((u @ v) * found).sum() / (found.norm() * (u @ v).norm()) > 0.95     # and point where U V^T points
+
+
+@pytest.mark.parametrize('kind', ['adamw', 'muon'])
+def test_the_embedding_has_its_own_rate_also_after_a_resume(kind):
+    model = GPT(GPTConfig(vocab_size=32, block_size=8, n_layer=1, n_head=2, n_embd=8))
+    make = lambda scale: optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=scale)
+    optimizers = make(10.0)
+    optim.set_lr(optimizers, 2e-2)
+    rates = {id(p): group['lr'] for o in optimizers for group in o.param_groups for p in group['params']}
+    assert len(rates) == len(list(model.parameters()))
+    for name, p in model.named_parameters():
+        assert rates[id(p)] == (0.2 if name == 'embedding.weight' else 0.02), name
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    for o in optimizers:
+        o.step()
+    again = make(10.0)
+    optim.restore(model, None, again, optim.states(optimizers))
+    optim.set_lr(again, 1e-2)
+    assert sorted({group['lr'] for o in again for group in o.param_groups}) == [0.01, 0.1]
+    assert len(make(1.0)[0].param_groups) == 2      # as in the checkpoints of older runs

@@ -23,14 +23,14 @@ TEXT = 'Der Müller sah den Fluß, naïve Träume, „früh“ – für 5 €.\n
 def test_a_text_has_the_encoding_that_it_most_probably_has(tmp_path, name, data, encoding):
     (tmp_path / name).write_bytes(data)
     assert encoding_of(str(tmp_path / name)) == encoding
-    (_, line, record, why, _), = entries([str(tmp_path / name)])
+    (_, line, record, why, _), = entries([{'path': str(tmp_path / name)}])
     assert (line, why) == (0, None) and record == {'text': data.decode(encoding), 'encoding': encoding}
 
 
 @pytest.mark.parametrize('data', ['наивный текст'.encode('koi8-r'), b'\x89PNG\r\n\0\0', os.urandom(999)])
 def test_what_is_no_text_is_not_guessed(tmp_path, data):
     (tmp_path / 'a.txt').write_bytes(data)
-    (_, _, record, why, _), = entries([str(tmp_path / 'a.txt')])
+    (_, _, record, why, _), = entries([{'path': str(tmp_path / 'a.txt')}])
     assert record is None and why.startswith('ValueError: neither UTF-8')
 
 
@@ -49,7 +49,8 @@ def test_other_encodings_are_counted_and_a_single_text_has_one_too(tmp_path):
     ('{"text": "a"}\n{"text": "b"}\n', 2), ('{"text": "cut o\n{"text": "b"}\n', 1)])
 def test_a_json_may_be_a_list_or_an_object_over_several_lines(tmp_path, text, n):
     (tmp_path / 'a.json').write_text(text, encoding='utf-8')
-    assert sum(record is not None for _, _, record, _, _ in entries([str(tmp_path / 'a.json')])) == n
+    found = entries([{'path': str(tmp_path / 'a.json')}])
+    assert sum(record is not None for _, _, record, _, _ in found) == n
 
 
 def test_what_is_too_long_is_counted_as_that(tmp_path):

@@ -1,0 +1,225 @@
+"""
+What bench/gpu.py measures within one process: does a model on a device compute what it does on the CPU, how
+long do calls take, and where does the time of a training step go? Each is a function of models and shapes.
+"""
+import collections, contextlib, copy, functools, math, re, time
+import numpy as np
+import torch
+import torch.nn.functional as F
+from model import GPT
+from parts import machine, objectives, optim, planner, rollouts
+
+HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
+REPEATS = 10                # of a call, of which the median counts; gpu.py lowers it at toy sizes
+# kinds of kernels, by their names: the first that fits
+KINDS = {'attention': 'flash|fmha|attention|sdpa', 'logits and cross-entropy': 'softmax|nll|cross_entropy',
+         'optimizer and clipping': 'adam|multi_tensor|foreach', 'copies': 'memcpy|memset|copy_',
+         'matrix products': 'gemm|nvjet|cutlass|xmma|mm|linear', 'the rest': ''}
+
+
+def device_of(model):
+    return str(next(model.parameters()).device)
+
+
+# --- time ---------------------------------------------------------------------------------------------------
+def wait():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def ms(call, most=math.inf, warm=2):
+    """The median of REPEATS calls, at most `most`, in ms; before them, `warm` calls that do not count."""
+    seconds = []
+    for _ in range(warm + min(REPEATS, most)):
+        wait()
+        began = time.perf_counter()
+        call()
+        wait()
+        seconds.append(time.perf_counter() - began)
+    return 1000 * float(np.median(seconds[warm:]))
+
+
+def copy_rate(device, n):
+    """Bytes a second of a copy of n float32 numbers within the device, read and written."""
+    a = torch.randn(n, device=device)
+    b = torch.empty_like(a)
+    return 2 * a.nbytes / ms(lambda: b.copy_(a)) * 1000
+
+
+# --- is it right? -------------------------------------------------------------------------------------------
+def apart(a, b):
+    """The norm of the difference of two lists of tensors over the norm of the second, in float64."""
+    a, b = (torch.cat([t.detach().cpu().double().flatten() for t in tensors]) for tensors in (a, b))
+    return float((a - b).norm() / b.norm())
+
+
+def loss_and_gradients(model, batch, autocast=None, net=None):
+    where = device_of(model)
+    model.zero_grad(set_to_none=True)
+    with autocast or contextlib.nullcontext():
+        loss = (model if net is None else net)(*[t.to(where) for t in batch])[1]
+    loss.backward()
+    return loss.item(), [p.grad.clone() for p in model.parameters()]
+
+
+def same_pass(pair, batch, **other):
+    """The pass of the second model, in another way, beside that of the first."""
+    (x, a), (y, b) = loss_and_gradients(pair[0], batch), loss_and_gradients(pair[1], batch, **other)
+    found = {'loss': x, 'loss_there': y, 'loss_apart': abs(y - x) / x, 'gradients_apart': apart(b, a)}
+    limit = 5e-2 if 'autocast' in other else 1e-3
+    return found | {'ok': max(found['loss_apart'], found['gradients_apart']) < limit}
+
+
+def same_greedy(pair, idx):
+    found = [m.generate(idx.to(device_of(m)), 20, 0)[:, -20:].cpu() for m in pair]
+    same = int((found[0] == found[1]).sum())
+    return {'same': same, 'of': found[0].numel(), 'ok': same == found[0].numel()}
+
+
+def same_rollouts(pair, c):
+    dice = np.random.default_rng(0)
+    prompts = [dice.integers(c.vocab_size, size=n).tolist() for n in (3, 9, 5, 9, 2)]
+    noise = rollouts.noise_of(1, 0, range(5), 12)
+    here, there = ({a.row: a for a in rollouts.rollouts(m, prompts, noise, {0, 1}, slots=2)} for m in pair)
+    same = sum(here[row].ids == there[row].ids for row in here)
+    both = [(here[row].log_probs, there[row].log_probs) for row in here if here[row].ids == there[row].ids]
+    pads = rollouts.collate([there[row] for row in range(5)], 0, objectives.IGNORE)
+    x, y, old = machine.to_device(pads, device_of(pair[1]))
+    with torch.no_grad():
+        again = rollouts.Policy(pair[1], 1.0, objectives.IGNORE)(x, y)
+    ratio = float((again - old)[y != objectives.IGNORE].abs().max())
+    far = max(abs(p - q) for a, b in both for p, q in zip(a, b))
+    return {'same_answers': same, 'of': 5, 'log_p_apart': far, 'sampled_and_trained_log_p_apart': ratio,
+            'ok': same == 5 and far < 1e-3 and ratio < 1e-3}
+
+
+def same_steps(pair, kind, batch, exact):
+    """Three updates with the CPU's gradients on both. exact: Muon's iteration in float32."""
+    real = optim.orthogonal
+    if exact:
+        optim.orthogonal = functools.partial(real, dtype=torch.float32)
+    try:
+        pair = [copy.deepcopy(m) for m in pair]
+        before = [p.detach().clone() for p in pair[0].parameters()]
+        optimizers = [optim.build(m, kind, 1e-3, (0.9, 0.95), 0.1) for m in pair]
+        for _ in range(3):
+            gradients = loss_and_gradients(pair[0], batch)[1]
+            for m, its in zip(pair, optimizers):
+                for p, g in zip(m.parameters(), gradients):
+                    p.grad = g.to(p.device)
+                for o in its:
+                    o.step()
+    finally:
+        optim.orthogonal = real
+    here, there = ([p.detach().cpu() - q for p, q in zip(m.parameters(), before)] for m in pair)
+    far = apart(there, here)
+    return {'updates_apart': far, 'ok': far < (1e-3 if exact else 5e-2)}
+
+
+# --- a training step ----------------------------------------------------------------------------------------
+def harness(model, loss_of, c, micro, kind='adamw'):
+    """Three calls that together are a step of train.py, and that step: load, pass, update. c: a GPTConfig,
+    the model's or one of its size. micro: sequences of random ids."""
+    optimizers = optim.build(model, kind, 1e-4, (0.9, 0.95), 0.1)
+    device = device_of(model)
+    autocast = machine.autocast(device, HALF)
+    text = np.random.default_rng(0).integers(c.vocab_size, size=(micro, c.block_size + 1))
+    load = lambda: machine.to_device([text[:, :-1], text[:, 1:]], device)
+
+    def forward_backward(batch):
+        with autocast:
+            loss = loss_of(*batch)
+        loss.backward()
+        return loss.detach()
+
+    def update(loss):
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
+        for o in optimizers:
+            if math.isfinite(norm + loss.item()):
+                o.step()
+        model.zero_grad(set_to_none=True)
+
+    return load, forward_backward, update, lambda: update(forward_backward(load()))
+
+
+def profiled(step, on_gpu, n=3):
+    """Shares of the wall-clock time of n steps: each kind of kernel; the host, for which the device waits."""
+    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
+    step()
+    wait()
+    with torch.profiler.profile(activities=kinds) as profile:
+        began = time.perf_counter()
+        for _ in range(n):
+            step()
+        wait()
+        wall = 1e6 * (time.perf_counter() - began)          # microseconds
+    spent, kernels = collections.Counter(), collections.Counter()
+    for e in profile.events():
+        if e.device_type.name != ('CUDA' if on_gpu else 'CPU') or getattr(e, 'is_user_annotation', False) \
+                or re.match('## |Torch-Compiled|Optimizer|ProfilerStep', e.name):      # a name for several
+            continue
+        took = e.time_range.elapsed_us() if on_gpu else e.self_cpu_time_total
+        spent[next(kind for kind, words in KINDS.items() if re.search(words, e.name.lower()))] += took
+        kernels[e.name[:50]] += took
+    shares = {kind: spent[kind] / wall for kind in KINDS}
+    top = {name: float(f'{took / wall:.2g}') for name, took in kernels.most_common(8)}
+    return shares | {'the device waits': 1 - sum(shares.values()), 'step_ms': wall / 1000 / n, 'kernels': top}
+
+
+def parts_of_a_step(model, net, micro, kind='adamw'):
+    """Shares of the step: each part measured alone, so their sum need not be 1. net: the model, or it
+    compiled."""
+    c = model.config
+    load, forward_backward, update, step = harness(model, lambda *batch: net(*batch)[1], c, micro, kind)
+    batch = load()
+    began = time.perf_counter()
+    forward_backward(batch)
+    wait()
+    first = time.perf_counter() - began
+    whole, passes = ms(step), ms(lambda: (forward_backward(batch), model.zero_grad(set_to_none=True)))
+    rate = micro * c.block_size / whole * 1000
+    flops = planner.flops_per_token(vars(c), c.block_size) * rate / 1e12
+    return {'step_ms': whole, 'tok_s': rate, 'tflops': flops, 'first_pass_s': first,
+            'attention_share': c.n_layer * ms(attention_alone(model, micro)) / whole,
+            'logits_share': ms(logits_alone(model, micro)) / whole, 'data_share': ms(load) / whole,
+            'update_share': 1 - passes / whole}
+
+
+def attention_alone(model, micro):
+    """A call: attention of one layer, forward and backward, from q, k and v."""
+    c, device = model.config, device_of(model)
+    dtype = torch.float32 if device == 'cpu' else torch.bfloat16        # as model.py has it
+    q, k, v, g = (torch.randn(micro, c.n_head, c.block_size, c.n_embd // c.n_head, device=device, dtype=dtype,
+                              requires_grad=name != 'g') for name in 'qkvg')
+    return lambda: torch.autograd.grad(F.scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v), g)
+
+
+def logits_alone(model, micro):
+    """A call: from hidden states to the loss, and back."""
+    c, device = model.config, device_of(model)
+    x = torch.randn(micro, c.block_size, c.n_embd, device=device, requires_grad=True)
+    y = torch.randint(c.vocab_size, (micro * c.block_size,), device=device)
+
+    def call():
+        with machine.autocast(device, HALF):
+            logits = model.head(x).float().flatten(0, 1)                                # (B T, V)
+        torch.autograd.grad(F.cross_entropy(logits, y), (x, model.head.weight))
+    return call
+
+
+def on_device(c, device):
+    """A model whose tables are on the device already, as machine.compiled() leaves it."""
+    model = GPT(c).to(device)
+    with torch.no_grad():
+        model(torch.zeros(1, 1, dtype=torch.long, device=device))
+    return model
+
+
+def llama_of(c, device):
+    """transformers' model of the same size."""
+    import transformers
+    with torch.device(device):
+        return transformers.LlamaForCausalLM(transformers.LlamaConfig(
+            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,
+            num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
+            tie_word_embeddings=True))

@@ -1,0 +1,121 @@
+"""What a GPU will meet, as far as a machine without one can tell; and bench/gpu.py at its smallest."""
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch._dynamo
+from conftest import ROOT, TINY, lift, metrics, ok, run
+from torch._dynamo.testing import CompileCounter
+
+from model import GPT, GPTConfig
+from parts import machine
+
+
+def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
+    """On another device than the CPU, where RoPE's tables are made. meta: a device without numbers."""
+    monkeypatch.setattr(torch.Tensor, 'item', lambda self: 0.0)
+    counter, real = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda model: real(model, backend=counter))
+    torch._dynamo.reset()
+    model = GPT(GPTConfig(64, 16, 2, 2, 0, 16)).to('meta')
+    ids = torch.zeros(2, 16, dtype=torch.long, device='meta')
+    advice = machine.OutOfMemoryAdvice(2, 2, False)
+    net, _ = machine.compiled(model, True, (ids, ids), torch.autocast('cpu', enabled=False), advice)
+    assert net is not model and model.cos.device.type == 'meta'
+    assert counter.frame_count == 1         # two calls, of which the second gives the seconds of a step
+
+
+def test_more_processes_than_gpus_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(ValueError, match='device=cuda:2 is not here: there are 2 GPUs'):
+        machine.choose('cuda', 'auto', local_rank=2)
+
+
+@pytest.fixture(scope='module')
+def alone(data_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp('alone')
+    ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, '--dtype=float32'))
+    return out
+
+
+# the environment in which torchrun starts its only process
+TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0',
+            'TORCHELASTIC_RUN_ID': 'test'}
+
+
+@pytest.mark.parametrize('shard', ['zero1', 'fsdp'])
+def test_torchrun_with_one_process_shards(data_dir, alone, shard, tmp_path):
+    """Else a single GPU could not try what eight will do: --shard would be ignored."""
+    ask = 'import torch.distributed as dist, parts.machine as m; real = m.unsharded\n' \
+          'm.unsharded = lambda model, build: (print(type(model).__name__, dist.get_backend()), ' \
+          'real(model, build))[1]'
+    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY, '--dtype=float32',
+                  f'--shard={shard}', env=TORCHRUN, before=ask))
+    assert ('\nFSDPGPT gloo\n' if shard == 'fsdp' else '\nGPT gloo\n') in said
+    losses = [[m['loss'] for m in metrics(out) if 'loss' in m] for out in (alone, tmp_path)]
+    assert losses[0] and losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, alone, tmp_path):
+    """Those of the checkpoint are on each GPU when it is read, and as large as two models."""
+    watch = 'import weakref, parts.optim as o, parts.machine as m\n' \
+            'real, leave, kept = o.restore, m.leave, []\n' \
+            'def restore(model, weights, optimizers, states):\n' \
+            '    kept.extend(weakref.ref(s["exp_avg"]) for o in states for s in o["state"].values())\n' \
+            '    real(model, weights, optimizers, states)\n' \
+            'def end(trouble):\n' \
+            '    print("alive", sum(r() is not None for r in kept), "of", len(kept))\n' \
+            '    leave(trouble)\n' \
+            'o.restore, m.leave = restore, end'
+    shutil.copytree(alone, tmp_path / 'a')
+    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/a', *TINY, '--dtype=float32',
+                  '--shard=fsdp', '--init_from=resume', '--max_steps=13', env=TORCHRUN, before=watch))
+    assert '\nalive 0 of 20\n' in said
+
+
+def test_a_gathered_state_is_not_kept_on_the_gpu(monkeypatch):
+    moved = []
+    monkeypatch.setattr(torch.Tensor, 'cpu', lambda t: moved.append(t.device.type) or torch.zeros(t.shape))
+    state = machine.whole({'state': {0: {'exp_avg': torch.zeros(3, device='meta')}}, 'lr': 0.5})
+    assert moved == ['meta'] and state['lr'] == 0.5 and state['state'][0]['exp_avg'].device.type == 'cpu'
+
+
+def bench(tmp_path, *flags, before=''):
+    ok(run('bench/gpu.py', f'--out={tmp_path}', '--tiny=True', '--device=cpu', *flags, before=before))
+    return [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]
+
+
+def test_the_bench_measures_each_in_a_process_of_its_own(tmp_path):
+    first, last = bench(tmp_path, '--only=machine')
+    assert first['what'] == 'machine' and first['tflops_bf16'] > 0 and first['torch'] == torch.__version__
+    assert (last['what'], last['results'], last['errors'], last['not_equal']) == ('all', 1, 0, [])
+
+
+def test_a_measurement_that_fails_does_not_end_the_others(tmp_path):
+    break_it = 'import parts.rollouts as r\ndef fail(*a, **k): raise OSError("no room")\nr.rollouts = fail'
+    rows = bench(tmp_path, '--measure=equal', before=break_it)
+    broken = [row for row in rows if 'error' in row]
+    assert [row['what'] for row in broken] == [f'equal, {a} heads: rollouts' for a in ('all', 'grouped')]
+    assert {(row['error'], row['kind']) for row in broken} == {('no room', 'OSError')}
+    assert len(rows) >= 13 and all(row['ok'] for row in rows if row not in broken)
+
+
+def test_what_has_no_time_left_is_skipped_and_said(tmp_path):
+    skipped, last = bench(tmp_path, '--only=machine', '--minutes=0.01')
+    assert skipped['what'] == 'machine' and 'it needs' in skipped['skipped']
+    assert (last['results'], last['skipped_ones']) == (1, 1)
+
+
+def test_a_measurement_that_hangs_is_ended_with_those_that_it_started():
+    script = 'sleep 100 & echo $!; sh -c "sleep 100; true" & wait'
+    started = subprocess.Popen(['sh', '-c', script], stdout=subprocess.PIPE, text=True)
+    assert int(started.stdout.readline()) > started.pid
+    sys.path.append(str(ROOT / 'bench'))
+    lift('bench/gpu.py', 'end')(started.pid)
+    assert started.wait(10) == -signal.SIGKILL
+    assert started.stdout.read() == ''          # nobody holds the pipe any more
