@@ -1,6 +1,6 @@
 """
 Encoding in bulk, beside HF tokenizers with the same vocabulary: the whole standard library with its tests, in
-memory before the clock starts, in batches of 4 MB as prepare.py encodes, one process per measurement, in turn.
+memory before the clock starts, in batches of 4 MB, as in prepare.py; one process per measurement, in turn.
 
     pip install -r bench/requirements.txt
     python bench/bpe_encode.py
