@@ -1,5 +1,5 @@
 """parts/merges.py and parts/chunks.py learn and cut what the plain loop and the regular expression do."""
-import collections, itertools, random
+import collections, itertools, random, sys
 
 import pytest, regex
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -10,6 +10,10 @@ from tokenizer import PATTERN, Tokenizer, count_chunks, learn_merges
 
 calm = dict(deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 FIND = regex.compile(PATTERN).findall
+
+
+def read(folder):
+    return [path.read_bytes().decode() for path in sorted(folder.rglob('*.py'))]
 
 
 def in_batches(words, n_merges):
@@ -61,12 +65,23 @@ def test_counts_beyond_53_bits_stay_exact():
 
 
 def test_the_standard_librarys_merges_are_the_loops(python_files):
-    texts = [path.read_text('utf-8') for path in sorted(python_files.rglob('*.py'))]
+    texts = read(python_files)
     words = count_chunks(texts)
     pairs, n_tokens = in_batches(words, 4096 - 256)
     assert (pairs, n_tokens) == learn_merges(words, 4096 - 256) and len(pairs) == 4096 - 256
     assert Tokenizer.train(texts, 4096).vocab[256:] == Tokenizer.train(
         texts, 4096, pattern=f'(?:{PATTERN})').vocab[256:]      # another pattern: by the regular expression
+
+
+def test_a_file_that_was_copied_alone_trains_the_same(python_files, monkeypatch):
+    texts = read(python_files)
+    expected = Tokenizer.train([*texts, 'é\r\n\0'], 1024)
+    for part in 'parts.merges', 'parts.chunks':
+        monkeypatch.setitem(sys.modules, part, None)        # importing it is an ImportError
+        monkeypatch.delattr(f'{part}', raising=False)
+    with pytest.raises(ImportError):
+        from parts import merges  # noqa: F401
+    assert Tokenizer.train([*texts, 'é\r\n\0'], 1024).to_json() == expected.to_json()
 
 
 def by_regex(texts):
@@ -104,7 +119,7 @@ def test_short_and_long_chunks_are_counted(n):
 
 
 def test_only_the_lines_that_are_odd_are_left_to_the_regular_expression(python_files):
-    texts = [path.read_bytes().decode() for path in sorted(python_files.rglob('*.py'))]
+    texts = read(python_files)
     texts.append('a = 1\r\nb = 2\n\n    é = 3\n    d = "é"\nif e:\n    f = 5\0\n\ng = 6\rg\n')
     counted, rest = chunks.count(texts)
     assert rest[-4:] == ['b = 2\n\n    é = 3\n    ', 'd = "é"\n', 'f = 5\0\n\n', 'g = 6\rg\n']
