@@ -1,26 +1,56 @@
 """
 BPE training, beside HF tokenizers and rustbpe: the whole standard library with its tests, vocabulary 32,768,
 our pattern for all, documents in memory before the clock starts, one process per measurement, in turn.
+A number of megabytes ends the documents there; when the library has no more, installed packages follow.
 
     pip install -r bench/requirements.txt
     python bench/bpe_train.py
+    python bench/bpe_train.py 60
+
+CPU seconds count all processes and threads, so they can be compared on a machine with other work, too. They
+say less than seconds do: on two free cores, two processes or threads share them.
 """
 import hashlib
+import os
+import resource
 import sys
+import sysconfig
 
 from peers import in_turn, median, python_documents, timed
 from tokenizer import PATTERN, Tokenizer, count_chunks_parallel, learn_merges
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
+ROUNDS = int(os.environ.get('ROUNDS', 5))
+
+
+def documents():
+    limit = float(os.environ.get('MEGABYTES', 'inf')) * 1e6
+    packages = sysconfig.get_paths()['purelib']
+    folders = [None]
+    if limit < float('inf'):
+        folders += [f'{packages}/{name}' for name in sorted(os.listdir(packages))]
+    texts, size = [], 0
+    for folder in folders:
+        for _, text in python_documents(folder):
+            size += len(text.encode())
+            if size > limit:
+                return texts
+            texts.append(text)
+    return texts
 
 
 def ours(texts):
     return Tokenizer.train(iter(texts), VOCAB, special_tokens=()).vocab
 
 
-def one_process(texts):
-    chunks = count_chunks_parallel(iter(texts), processes=1)
-    merges, _ = learn_merges(chunks, VOCAB - 256)
+def ours_one_process(texts):
+    return Tokenizer.train(iter(texts), VOCAB, special_tokens=(), processes=1).vocab
+
+
+def the_plain_loop(texts):
+    """tokenizer.py copied alone, on all cores: the regular expression, and one merge at a time."""
+    sys.modules['parts.chunks'] = None
+    merges, _ = learn_merges(count_chunks_parallel(iter(texts)), VOCAB - 256)
     vocab = [bytes([b]) for b in range(256)]
     for a, b in merges:
         vocab.append(vocab[a] + vocab[b])
@@ -46,22 +76,40 @@ def rustbpe(texts):
     return [bytes(token) for token, _ in sorted(t.get_mergeable_ranks(), key=lambda pair: pair[1])]
 
 
-CONTESTANTS = {'ours': ours, 'ours_one_process': one_process, 'hf': hf, 'rustbpe': rustbpe}
+CONTESTANTS = {'ours': ours, 'ours_one_process': ours_one_process, 'the_plain_loop': the_plain_loop, 'hf': hf,
+               'rustbpe': rustbpe}
+
+
+def cpu_seconds():
+    """Of this process with its threads, and of the processes that it started and that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
+
 
 if __name__ == '__main__':
-    if len(sys.argv) > 1:
-        texts = [text for _, text in python_documents()]
+    if sys.argv[1:] and sys.argv[1] in CONTESTANTS:
+        texts = documents()
+        before = cpu_seconds()
         seconds, megabytes, vocab = timed(lambda: CONTESTANTS[sys.argv[1]](texts))
+        cpu = cpu_seconds() - before
+        worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         as_list = isinstance(vocab, list)       # HF numbers the bytes differently: tests compare with it
-        print(seconds, megabytes, hashlib.sha256(b'\0'.join(vocab)).hexdigest()[:16] if as_list else '-')
+        name = hashlib.sha256(b'\0'.join(vocab)).hexdigest()[:16] if as_list else '-'
+        print(seconds, megabytes, cpu, worker, name)
     else:
-        texts = [text for _, text in python_documents()]
+        if sys.argv[1:]:
+            os.environ['MEGABYTES'] = sys.argv[1]
+        texts = documents()
         size = sum(len(text.encode()) for text in texts) / 1e6
-        print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, 5 rounds')
-        results = in_turn(CONTESTANTS, 5, __file__)
-        print(f'{"":>18}{"seconds (min, median, max)":>32}{"peak MB":>10}{"ours / it":>12}   vocabulary')
+        print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, {ROUNDS} rounds')
+        results = in_turn(CONTESTANTS, ROUNDS, __file__)
+        print(f'{"":>18}{"seconds (min, median, max)":>32}{"ours / it":>12}{"CPU seconds":>14}'
+              f'{"ours / it":>12}{"peak MB":>10}{"of a worker":>13}   vocabulary')
         for name, rows in results.items():
-            seconds = [s for s, _, _ in rows]
-            ratio = median([a[0] / b[0] for a, b in zip(results['ours'], rows)])
-            print(f'{name:>18}{min(seconds):>12.2f}{median(seconds):>10.2f}{max(seconds):>10.2f}'
-                  f'{max(m for _, m, _ in rows):>10.0f}{ratio:>12.2f}   {rows[0][2]}')
+            seconds, cpu = [row[0] for row in rows], [float(row[2].split()[0]) for row in rows]
+            ratio = median([a[0] / s for a, s in zip(results['ours'], seconds)])
+            cpu_ratio = median([float(a[2].split()[0]) / c for a, c in zip(results['ours'], cpu)])
+            worker, vocabulary = rows[0][2].split()[1:]
+            print(f'{name:>18}{min(seconds):>12.2f}{median(seconds):>10.2f}{max(seconds):>10.2f}{ratio:>12.2f}'
+                  f'{median(cpu):>14.2f}{cpu_ratio:>12.2f}{max(m for _, m, _ in rows):>10.0f}'
+                  f'{float(worker):>13.0f}   {vocabulary}')

@@ -49,6 +49,8 @@ JOBS = {    # a small real job for a leaf that stands alone
              "m(x, x)[1].backward()\ntorch.optim.AdamW(m.parameters()).step()\n"
              "assert m.generate(x, 4).shape == (1, 7)\nassert 'parts' not in sys.modules\n"
              "model.save_checkpoint('m.pt', m, step=3)\nassert model.load_checkpoint('m.pt')[1]['step'] == 3",
+    'parts/merges': "assert merges.learn_merges([b'low'], [3], 2) == ([(108, 111), (256, 119)], 3)",
+    'parts/chunks': "assert chunks.count(['a b a']) == ({'a': 1, ' b': 1, ' a': 1}, [])",
     'parts/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
     'parts/filters': "assert filters.prose_reason('buy ' * 30) == 'repetitive'",
     'parts/language': "assert language.NgramModel(['abcabc' * 9]).bits_per_byte('abcabc') < 4",

@@ -1,0 +1,71 @@
+"""
+Encoding in bulk, beside HF tokenizers with the same vocabulary: the whole standard library with its tests, in
+memory before the clock starts, in batches of 4 MB, as in prepare.py; one process per measurement, in turn.
+
+    pip install -r bench/requirements.txt
+    python bench/bpe_encode.py
+"""
+import hashlib
+import json
+import os
+import sys
+import tempfile
+
+import numpy as np
+from bpe_train import ROUNDS, cpu_seconds
+from peers import in_turn, median, python_documents, timed
+
+from parts import hf
+from tokenizer import Tokenizer, in_batches
+
+
+def ours(texts):
+    return Tokenizer.load(os.environ['TOKENIZER']).encode_batch
+
+
+def hf_encode_batch(texts, fast=False):
+    import tokenizers
+    tok = Tokenizer.load(os.environ['TOKENIZER'])
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(hf.to_their_form(tok.to_json(), {})))
+    encode = theirs.encode_batch_fast if fast else theirs.encode_batch
+    return lambda texts: [e.ids for e in encode(texts, add_special_tokens=False)]
+
+
+def hf_encode_batch_fast(texts):
+    return hf_encode_batch(texts, True)
+
+
+CONTESTANTS = {'ours': ours, 'hf_encode_batch': hf_encode_batch, 'hf_encode_batch_fast': hf_encode_batch_fast}
+
+if __name__ == '__main__':
+    texts = [text for _, text in python_documents()]
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    if sys.argv[1:]:
+        encode = CONTESTANTS[sys.argv[1]](texts)
+        encode(['warm up'])                     # builds tables
+        before, digest, n = cpu_seconds(), hashlib.sha256(), 0
+
+        def work():
+            global n
+            for batch in in_batches(texts, 4_000_000):
+                for ids in encode(batch):
+                    data = np.array(ids, np.uint16)
+                    digest.update(data)
+                    n += len(data)
+
+        seconds, megabytes, _ = timed(work)
+        print(seconds, megabytes, cpu_seconds() - before, n, digest.hexdigest()[:16])
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ['TOKENIZER'] = f'{folder}/tokenizer.json'
+            Tokenizer.train(texts, 32_768, special_tokens=()).save(os.environ['TOKENIZER'])
+            print(f'{len(texts):,} files, {size:.1f} MB, vocabulary 32,768, {ROUNDS} rounds')
+            results = in_turn(CONTESTANTS, ROUNDS, __file__)
+        print(f'{"":>22}{"MB/s":>8}{"ours / it":>12}{"MB per CPU second":>20}{"ours / it":>12}'
+              f'{"peak MB":>10}   ids')
+        for name, rows in results.items():
+            seconds, cpu = [row[0] for row in rows], [float(row[2].split()[0]) for row in rows]
+            faster = median([s / a[0] for a, s in zip(results['ours'], seconds)])
+            cpu_faster = median([c / float(a[2].split()[0]) for a, c in zip(results['ours'], cpu)])
+            print(f'{name:>22}{size / median(seconds):>8.1f}{faster:>12.2f}{size / median(cpu):>20.1f}'
+                  f'{cpu_faster:>12.2f}{max(m for _, m, _ in rows):>10.0f}   {rows[0][2].split()[2]}')
