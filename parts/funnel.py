@@ -83,7 +83,9 @@ class Funnel:
         for reason, documents in samples.items():
             for document in documents:
                 self.sample(reason, *document)
-        self.malformed.update(malformed)
+        for path, entry in malformed.items():       # a large file is read in pieces, in order
+            known = self.malformed.setdefault(path, {**entry, 'records': 0})
+            known['records'] += entry['records']
 
     def to_json(self):
         return json.dumps({'counters': self.counters, 'samples': self.samples, 'malformed': self.malformed})

@@ -129,9 +129,10 @@ def test_windows_is_told_in_one_sentence(monkeypatch):
 
 
 def test_ctrl_c_ends_the_programs(tmp_path):
-    code = f"""import sys
+    code = f"""import signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from parts import sandbox
+signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell's background job ignores it
 print('on', flush=True)
 list(sandbox.run_many([('import time\\ntime.sleep(987)',)] * 4, timeout=3, processes=2))"""
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE,
