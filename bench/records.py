@@ -1,0 +1,113 @@
+"""
+Records: how far down does the loss come in 150 steps of config/quickstart.py?
+
+    python prepare.py --out_dir=data/quickstart
+    python bench/records.py                         # the table
+    python bench/records.py embedding_lr_10         # runs what is missing of this record, then the table
+
+A record is a folder in bench/records/ with record.json:
+
+    {"track": "llama", "flags": ["--embedding_lr=10"], "what": "a sentence"}
+
+and perhaps change.diff, a patch of this repository. Track llama: the weights still fit LlamaForCausalLM;
+track free: anything goes. A run adds the machine, the commit and the bits per byte of each seed to record.json, and
+log.txt of its first seed, which begins with what was run.
+
+The rule of evidence: five seeds, and a mean that is lower than the record's before by more than two standard
+errors of the difference. A patch is applied to a copy of the repository, never to this one.
+"""
+import json
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RECORDS = ROOT / 'bench/records'
+SEEDS = range(5)
+FLAGS = ['--max_steps=150', '--warmup_steps=15', '--eval_interval=150', '--save_interval=150',
+         '--sample_tokens=1', '--num_samples=1', '--overwrite=True', f'--data_dir={ROOT}/data/quickstart']
+
+
+def read(name):
+    path = RECORDS / name / 'record.json'
+    if not path.exists():
+        sys.exit(f'error: {path} is not there; write it as the top of bench/records.py says')
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
+def processor():
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+        return next(line.split(':')[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def copy_of_repository(name, folder):
+    """This repository's code in a folder, changed by the record's patch."""
+    for part in ('config', 'parts'):
+        shutil.copytree(ROOT / part, folder / part)
+    for script in ROOT.glob('*.py'):
+        shutil.copy(script, folder)
+    change = RECORDS / name / 'change.diff'
+    if change.exists():
+        subprocess.run(['patch', '-p1', '-s', '-i', change], cwd=folder, check=True)
+    return change.read_text(encoding='utf-8') if change.exists() else ''
+
+
+def run(name, record):
+    """The seeds that are missing, one after the other; each is kept at once."""
+    shown = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
+    threads = os.environ.get('OMP_NUM_THREADS', 'all')
+    record |= {'commit': shown.stdout.strip(), 'machine': f'{processor()}, {threads} threads'}
+    bits = record.setdefault('bits_per_byte', {})
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        change = copy_of_repository(name, folder)
+        for seed in SEEDS:
+            if str(seed) in bits:
+                continue
+            command = ['train.py', 'config/quickstart.py', *FLAGS, *record['flags'], f'--seed={seed}']
+            print(name, *command, flush=True)
+            subprocess.run([sys.executable, *command, f'--out_dir={folder}/out'], cwd=folder, check=True,
+                           stdout=subprocess.DEVNULL)
+            rows = (folder / 'out/metrics.jsonl').read_text(encoding='utf-8').splitlines()
+            bits[str(seed)] = [row['val_bpb'] for row in map(json.loads, rows) if 'val_bpb' in row][-1]
+            (RECORDS / name / 'record.json').write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
+            if seed == SEEDS[0]:
+                log = (folder / 'out/train.log').read_text(encoding='utf-8')
+                head = f'commit {record["commit"]}\npython {" ".join(command)}\n{change}\n'
+                (RECORDS / name / 'log.txt').write_text(head + log, encoding='utf-8')
+
+
+def table(records):
+    """Best last. Each is compared with the best before it of its track."""
+    print('| record | track | bits per byte | seeds | minus the best before | what |')
+    print('|---|---|---|---|---|---|')
+    best = {}
+    mean_of = lambda record: statistics.mean(record['bits_per_byte'].values())
+    for name, record in sorted(records.items(), key=lambda pair: -mean_of(pair[1])):
+        bits = [*record['bits_per_byte'].values()]
+        mean = statistics.mean(bits)
+        error = statistics.stdev(bits) / len(bits) ** 0.5 if len(bits) > 1 else 0.0
+        verdict = ''
+        if record['track'] in best and len(bits) > 1:
+            before, before_error = best[record['track']]
+            both = (error ** 2 + before_error ** 2) ** 0.5
+            counts = 'counts' if before - mean > 2 * both and len(bits) >= len(SEEDS) else 'does not count'
+            verdict = f'{mean - before:+.4f} ± {both:.4f}: {counts}'
+        best[record['track']] = mean, error
+        print(f'| {name} | {record["track"]} | {mean:.4f} ± {error:.4f} | {len(bits)} | {verdict} | '
+              f'{record["what"]} |')
+
+
+if __name__ == '__main__':
+    for name in sys.argv[1:]:
+        run(name, read(name))
+    found = {folder.name: read(folder.name) for folder in sorted(RECORDS.iterdir())}
+    table({name: record for name, record in found.items() if record.get('bits_per_byte')})
