@@ -10,7 +10,7 @@ A record is a folder in bench/records/ with record.json:
     {"track": "llama", "flags": ["--embedding_lr=10"], "what": "a sentence"}
 
 and perhaps change.diff, a patch of this repository. Track llama: the weights still fit LlamaForCausalLM;
-track free: anything goes. A run adds the machine, the commit and the bits per byte of each seed to record.json,
+track free: anything goes. A run adds machine, commit and the bits per byte of each seed to record.json,
 and log.txt of its first seed, which begins with what was run.
 
 The rule of evidence: five seeds, and a mean that is lower than the record's before by more than two standard
