@@ -160,7 +160,7 @@ def learn_merges(words, counts, n_merges):
     pairs = Pairs(words, counts)
     merges = []
     candidates = np.empty(0, np.int64)      # all pairs down to the floor: the best of them is the best of all
-    floor = 0, 0                            # count and key of the worst; counts only fall, so none rises abov
+    floor = 0, 0        # count and key of the worst; counts only fall, so no other pair rises above it
     while len(merges) < n_merges:
         count, key = pairs.count[candidates], pairs.key[candidates]
         candidates = candidates[(count > floor[0]) | (count == floor[0]) & (key <= floor[1])]
