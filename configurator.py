@@ -5,7 +5,6 @@ A script states its settings as ordinary assignments, then calls configure once:
 
     learning_rate = 6e-4        # >= 0: peak, reached after warmup_steps
     optimizer = 'adamw'         # adamw | muon
-    seed: int | None = None     # None = take the clock
     config = configure(globals())
 
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
@@ -55,7 +54,6 @@ def configure(namespace):
                 raise ValueError(f'{source}: unknown setting {name}{hint}')
             values[name] = coerce(name, value, settings[name][0], source)
             check(name, values[name], settings[name][1], source)
-
     namespace.update(values)
     return values
 
@@ -63,7 +61,8 @@ def configure(namespace):
 def show(config, say=print):
     """Print all settings. Call it after all checks, so that a mistake prints one line and nothing else."""
     if os.environ.get('RANK', '0') == '0':      # torchrun starts a process per device: only the first talks
-        words = [f'{"*" if v != defaults.get(k, v) else ""}{k}={v!r}' for k, v in config.items()]
+        star = lambda name: '*' if config[name] != defaults.get(name, config[name]) else ''
+        words = [f'{star(name)}{name}={value!r}' for name, value in config.items()]
         say('settings (* = not the default): ' + '  '.join(words))
 
 
@@ -93,18 +92,19 @@ def check(name, value, comment, source):
     """Refuse a value that breaks the rule at the head of its comment, such as '>= 1', '[0, 1)', 'a | b'."""
     rule = comment.split(':')[0].strip()
     number = r'(-?[\d.e*-]+)'           # also 1e-3 and 2**32
+    good = True
     if ' | ' in rule:
         choices = rule.split(' | ')
-        good, expected = value in choices, f'one of: {", ".join(choices)}{closest(str(value), choices)}'
+        good = value in choices
+        expected = f'one of: {", ".join(choices)}{closest(str(value), choices)}'
     elif m := re.fullmatch(rf'(>=|>|<=|<) {number}', rule):
-        good, expected = value is None or OPERATORS[m[1]](value, eval(m[2])), rule
+        good = value is None or OPERATORS[m[1]](value, eval(m[2]))
+        expected = rule
     elif m := re.fullmatch(rf'([\[(]){number}, {number}([\])])', rule):
         good = value is None or (OPERATORS[m[1]](value, eval(m[2])) and OPERATORS[m[4]](value, eval(m[3])))
         expected = f'in {rule}'
     elif rule.startswith(('<', '>', '[', '(')):
         raise ValueError(f'{source}: {name}: the rule {rule!r} is not like ">= 1", "[0, 1)" or "this | that"')
-    else:
-        return
     if not good and value is not None:
         raise ValueError(f'{source}: {name}={value!r} must be {expected}')
 

@@ -212,6 +212,6 @@ if __name__ == '__main__':
             greedy[name].append(test(f'{out}/{seed}/{name}', out))
             sampled[name].append(test(f'{out}/{seed}/{name}', out, samples=8))
 
-    table(f'{len(seeds)} seeds, pass@1 of one greedy answer', greedy, np.mean)
+    table(f'seeds: {len(seeds)}; pass@1 of one greedy answer', greedy, np.mean)
     table('pass@1 of eight answers at temperature 0.8', sampled, np.mean)
     table('pass@8 of the same', sampled, any)
