@@ -13,7 +13,7 @@ import tempfile
 
 import numpy as np
 from bpe_train import ROUNDS, cpu_seconds
-from peers import in_turn, median, python_documents, timed
+from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
 
 from parts import hf
 from tokenizer import Tokenizer, in_batches
@@ -64,8 +64,8 @@ if __name__ == '__main__':
         print(f'{"":>22}{"MB/s":>8}{"ours / it":>12}{"MB per CPU second":>20}{"ours / it":>12}'
               f'{"peak MB":>10}   ids')
         for name, rows in results.items():
-            seconds, cpu = [row[0] for row in rows], [float(row[2].split()[0]) for row in rows]
-            faster = median([s / a[0] for a, s in zip(results['ours'], seconds)])
-            cpu_faster = median([c / float(a[2].split()[0]) for a, c in zip(results['ours'], cpu)])
-            print(f'{name:>22}{size / median(seconds):>8.1f}{faster:>12.2f}{size / median(cpu):>20.1f}'
+            rates = [lambda row: size / row[0], lambda row: size / cpu_of(row)]     # MB a second
+            rate, cpu_rate = (median(map(of, rows)) for of in rates)
+            faster, cpu_faster = (ours_over(results, name, of) for of in rates)
+            print(f'{name:>22}{rate:>8.1f}{faster:>12.2f}{cpu_rate:>20.1f}'
                   f'{cpu_faster:>12.2f}{max(m for _, m, _ in rows):>10.0f}   {rows[0][2].split()[2]}')

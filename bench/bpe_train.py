@@ -16,7 +16,7 @@ import resource
 import sys
 import sysconfig
 
-from peers import in_turn, median, python_documents, timed
+from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
 from tokenizer import PATTERN, Tokenizer, count_chunks_parallel, learn_merges
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
@@ -106,10 +106,9 @@ if __name__ == '__main__':
         print(f'{"":>18}{"seconds (min, median, max)":>32}{"ours / it":>12}{"CPU seconds":>14}'
               f'{"ours / it":>12}{"peak MB":>10}{"of a worker":>13}   vocabulary')
         for name, rows in results.items():
-            seconds, cpu = [row[0] for row in rows], [float(row[2].split()[0]) for row in rows]
-            ratio = median([a[0] / s for a, s in zip(results['ours'], seconds)])
-            cpu_ratio = median([float(a[2].split()[0]) / c for a, c in zip(results['ours'], cpu)])
+            seconds = [row[0] for row in rows]
+            ratio, cpu_ratio = (ours_over(results, name, of) for of in (lambda row: row[0], cpu_of))
             worker, vocabulary = rows[0][2].split()[1:]
             print(f'{name:>18}{min(seconds):>12.2f}{median(seconds):>10.2f}{max(seconds):>10.2f}{ratio:>12.2f}'
-                  f'{median(cpu):>14.2f}{cpu_ratio:>12.2f}{max(m for _, m, _ in rows):>10.0f}'
+                  f'{median(map(cpu_of, rows)):>14.2f}{cpu_ratio:>12.2f}{max(m for _, m, _ in rows):>10.0f}'
                   f'{float(worker):>13.0f}   {vocabulary}')

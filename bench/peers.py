@@ -50,4 +50,15 @@ def timed(work):
 
 
 def median(values):
-    return sorted(values)[len(values) // 2]
+    values = sorted(values)
+    return values[len(values) // 2]
+
+
+def cpu_of(row):
+    """The CPU seconds of a row of in_turn(), if the note begins with them."""
+    return float(row[2].split()[0])
+
+
+def ours_over(results, name, of):
+    """The median over the rounds of of(our row) / of(the other's row)."""
+    return median([of(ours) / of(other) for ours, other in zip(results['ours'], results[name])])

@@ -10,8 +10,8 @@ A record is a folder in bench/records/ with record.json:
     {"track": "llama", "flags": ["--embedding_lr=10"], "what": "a sentence"}
 
 and perhaps change.diff, a patch of this repository. Track llama: the weights still fit LlamaForCausalLM;
-track free: anything goes. A run adds machine, commit and the bits per byte of each seed to record.json,
-and log.txt of its first seed, which begins with what was run.
+track free: anything goes. A run adds the machine, with the commit, and the bits per byte of each seed to
+record.json, and log.txt of its first seed, which begins with what was run.
 
 The rule of evidence: five seeds, and a mean that is lower than the record's before by more than two standard
 errors of the difference. A patch is applied to a copy of the repository, never to this one.
@@ -27,6 +27,8 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from parts import journal                                                                  # noqa: E402
 RECORDS = ROOT / 'bench/records'
 SEEDS = range(5)
 FLAGS = ['--max_steps=150', '--warmup_steps=15', '--eval_interval=150', '--save_interval=150',
@@ -62,9 +64,8 @@ def copy_of_repository(name, folder):
 
 def run(name, record):
     """The seeds that are missing, one after the other; each is kept at once."""
-    shown = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True, text=True)
     threads = os.environ.get('OMP_NUM_THREADS', 'all')
-    record |= {'commit': shown.stdout.strip(), 'machine': f'{processor()}, {threads} threads'}
+    record['machine'] = f'{processor()}, {threads} threads; {journal.machine_and_versions()}'
     bits = record.setdefault('bits_per_byte', {})
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -81,7 +82,7 @@ def run(name, record):
             (RECORDS / name / 'record.json').write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
             if seed == SEEDS[0]:
                 log = (folder / 'out/train.log').read_text(encoding='utf-8')
-                head = f'commit {record["commit"]}\npython {" ".join(command)}\n{change}\n'
+                head = f'{record["machine"]}\npython {" ".join(command)}\n{change}\n'
                 (RECORDS / name / 'log.txt').write_text(head + log, encoding='utf-8')
 
 

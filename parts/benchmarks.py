@@ -29,12 +29,12 @@ def asked(task, record):
 def to_task(record):
     """A record {"prompt", "tests"} or {"prompt", "answer"}, or one of HumanEval or GSM8K, to train on: its
     messages, and tests with what grading.program needs, or answer. ValueError if nothing in it can fail."""
-    code = 'test' if str(record.get('test') or '').strip() else 'tests'
-    prompt = asked('humaneval' if code == 'test' else 'own', record)
+    is_humaneval = str(record.get('test') or '').strip() != ''
+    prompt = asked('humaneval' if is_humaneval else 'own', record)
     task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
-    if code == 'test':
-        task |= {'tests': record['test'], 'entry_point': record['entry_point'], 'prompt': record['prompt']}
-        return task
+    if is_humaneval:
+        return task | {'tests': record['test'], 'entry_point': record['entry_point'],
+                       'prompt': record['prompt']}
     if str(record.get('tests') or '').strip():
         return task | {'tests': record['tests'], 'entry_point': record.get('entry_point', ''), 'prompt': ''}
     if not re.search(r'\d', str(record.get('answer', '')).split('####')[-1]):

@@ -242,10 +242,11 @@ class Corpus:
     def drop(self, stage, reason, which):
         """Take documents out, by their numbers, and count them."""
         row = self.funnel.counters[f'stage {stage}']
-        for side in ('in', 'out'):
-            row[f'docs_{side}'] += int(self.keep.sum())
-            row[f'bytes_{side}'] += int(self.size[self.keep].sum())
-            self.keep[which] = False
+        row['docs_in'] += int(self.keep.sum())
+        row['bytes_in'] += int(self.size[self.keep].sum())
+        self.keep[which] = False
+        row['docs_out'] += int(self.keep.sum())
+        row['bytes_out'] += int(self.size[self.keep].sum())
         if len(which):
             row[f'dropped {reason}'] += len(which)
         for shard in self.shard[which]:

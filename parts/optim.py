@@ -20,13 +20,13 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embeddin
     (ZeRO stage 1, arXiv:1910.02054)."""
     named = list(model.named_parameters())
     for_muon = {name for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2}
-    matrices = [p for name, p in named if p.dim() >= 2 and name not in for_muon]
+    own_rate = {'embedding.weight'} if embedding_lr != 1 else set()
+    matrices = [p for name, p in named if p.dim() >= 2 and name not in for_muon | own_rate]
     vectors = [p for name, p in named if p.dim() < 2]
     groups = [{'params': matrices, 'weight_decay': weight_decay}, {'params': vectors, 'weight_decay': 0.0}]
-    if embedding_lr != 1:
-        embedding = [p for name, p in named if name == 'embedding.weight']
-        groups[0]['params'] = [p for p in matrices if p is not embedding[0]]
-        groups.append({'params': embedding, 'weight_decay': weight_decay, 'lr_scale': embedding_lr})
+    if own_rate:
+        groups.append({'params': [p for name, p in named if name in own_rate], 'weight_decay': weight_decay,
+                       'lr_scale': embedding_lr})
     fused = named[0][1].device.type in ('cpu', 'cuda')
     parts = [(torch.optim.AdamW, groups, {'lr': learning_rate, 'betas': betas, 'fused': fused})]
     if kind == 'muon':
