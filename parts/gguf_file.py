@@ -12,7 +12,7 @@ What is not the same as in our checkpoint:
 
 Copy this file alone: it needs gguf, numpy, and a model of torch.
 """
-import json, os
+import json, os, pathlib
 
 REST = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS = {        # split patterns of llama.cpp, as regex and tiktoken read them
@@ -45,11 +45,9 @@ def write(folder, model, tokenizer, kind):
         raise ValueError('a GGUF file needs the package gguf: pip install gguf') from None
     if not model.config.causal:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
-    settings = os.path.join(folder, 'config.json')
-    chat = False
-    if os.path.exists(settings):
-        with open(settings, encoding='utf-8') as f:
-            chat = json.load(f).get('stage') in ('sft', 'dpo', 'rl')
+    settings = pathlib.Path(folder, 'config.json')
+    stage = json.loads(settings.read_text(encoding='utf-8')).get('stage') if settings.exists() else ''
+    chat = stage in ('sft', 'dpo', 'rl')
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model)
     D = 2 * model.cos.shape[1]                                  # width of a head
@@ -175,8 +173,6 @@ def add_tokenizer(writer, tokenizer, rows, pre, chat):
         writer.add_bos_token_id(id)
     for id in tokenizer.stop[:1]:
         writer.add_eos_token_id(id)
-    if '<|pad|>' in special:
-        writer.add_pad_token_id(special['<|pad|>'])
     writer.add_add_bos_token(bool(tokenizer.begin) and not chat)
     if '<|im_end|>' in special:
         writer.add_eot_token_id(special['<|im_end|>'])

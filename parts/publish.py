@@ -13,7 +13,6 @@ SCRIPTS = {'sft': 'sft.py, on conversations', 'dpo': 'dpo.py, on preferences', '
 HEAD = """---
 library_name: transformers
 pipeline_tag: text-generation
-tags: [nanoparrot]
 license: other
 ---
 # {name}
@@ -117,7 +116,7 @@ def evaluation(folder, results):
         for split, result in {'': found, **found.get('by_split', {})}.items():
             measure = next((key for key in ('pass@1', 'score') if key in result), None)
             if measure and 'interval' in result:
-                rows.append((f'{task} {split}', measure, f'{result[measure]:.3f}',
+                rows.append((f'{task} {split}'.strip(), measure, f'{result[measure]:.3f}',
                              ' to '.join(f'{end:.3f}' for end in result['interval']), result['n']))
         for name in sorted({'trained', 'untrained'} & found.keys()):
             rows.append((f'{task} ({name})', 'bits per byte', f'{found[name]["bits_per_byte"]:.3f}', '-',
