@@ -71,8 +71,7 @@ model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack t
 if random_init:
     model = GPT(model.config).to(device)
 if export:
-    write = publish.write if export == 'hf' else gguf_file.write
-    print(write(checkpoint.folder_of(ckpt), model, tokenizer, export))
+    print((publish if export == 'hf' else gguf_file).write(os.path.dirname(beside), model, tokenizer, export))
     sys.exit()
 if prompt_file is not None:
     try:

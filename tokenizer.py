@@ -22,8 +22,7 @@ import multiprocessing, os, sys
 import regex, tiktoken
 
 # One alternative per kind of chunk, tried from left to right:
-#   a word, with the space or the one symbol before it    ` return`  `.append`  `_name`
-#   up to three digits
+#   a word, with the space or one symbol before it, as ` return`, `.append`, `_name`; up to three digits
 #   symbols, with the newlines and indentation after them ` =`  `():\n        `
 #   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
 # On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns (LOG.md).

@@ -1,5 +1,6 @@
 """Other people's programs run our exports: llama.cpp (the package xllamacpp) has our ids for 1,000 hostile
 texts and our greedy continuation; lm_eval (its `hf` model) scores a task with our log-probabilities."""
+import dataclasses
 import json
 import random
 import urllib.request
@@ -13,6 +14,10 @@ from model import GPT, GPTConfig
 from parts import gguf_file, publish
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
+FIELDS = {field.name for field in dataclasses.fields(GPTConfig)}
+SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False}, {'rope_scaling': (4.0,), 'rope_theta': 500.0},
+          {'rope_scaling': (8.0, 1.0, 4.0, 24.0), 'rope_theta': 500.0, 'vocab_multiple': 128},
+          {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 32}]        # as Qwen2 and Qwen3 have them
 SOURCE = (ROOT / 'tokenizer.py').read_text(encoding='utf-8')
 CODE = [SOURCE[i:i + 400] for i in range(0, 20_000, 400)]
 
@@ -51,7 +56,7 @@ class Served:
         return self.post('/tokenize', content=text, **plain | how)['tokens']
 
     def greedy(self, ids, n):
-        """At most n ids, and the 5 largest log-probabilities of the first: {id: log p}, or {} if that is a part
+        """At most n ids, and the 5 largest log-probabilities of the first, {id: log p}: none if that is part
         of a character."""
         settings = {'temperature': 0, 'return_tokens': True, 'n_probs': 5, 'cache_prompt': False}
         answer = lambda n: self.post('/completion', prompt=ids, n_predict=n, **settings)
@@ -87,9 +92,7 @@ def test_of_our_own_pattern_nearly_all_tokens_are_the_same_and_no_byte_is_lost(t
 
 
 @pytest.mark.parametrize('kind, close', [('gguf', 1e-4), ('gguf-f16', 0.02), ('gguf-q8_0', 0.5)])
-@pytest.mark.parametrize('settings', [
-    {}, {'n_kv_head': 4, 'tie_embeddings': False}, {'rope_scaling': (4.0,), 'rope_theta': 500.0},
-    {'rope_scaling': (8.0, 1.0, 4.0, 24.0), 'rope_theta': 500.0, 'vocab_multiple': 128}])
+@pytest.mark.parametrize('settings', [settings for settings in SHAPES if settings.keys() <= FIELDS])
 def test_llama_cpp_continues_as_we_do(tmp_path, settings, kind, close):
     tokenizer = Tokenizer.train(SOURCE, 700)
     model = a_model(tokenizer, **settings)
