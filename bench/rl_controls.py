@@ -1,6 +1,7 @@
 """
 Does reinforcement learning teach anything that its controls do not? From one base model, for each seed: SFT
-on demonstrations, then arms that train on about the same number of tokens:
+on demonstrations, then arms that train on about the same number of tokens. Of rl's, those count that have a
+gradient: of prompts whose answers differ in reward.
 
     more          SFT on the same demonstrations: no feedback
     rejection     SFT on its own answers that passed, one round; rejection_2: two, of half as many tokens
@@ -103,7 +104,7 @@ def trained_tokens(run):
     with open(f'{run}/config.json', encoding='utf-8') as f:
         config = json.load(f)
     answers = config['batch_size'] * config['num_samples']
-    return sum(row['length'] for row in rows if 'length' in row) * answers
+    return sum(row['length'] * row['informative'] for row in rows if 'length' in row) * answers
 
 
 def demonstrations(folder, seed):
@@ -141,7 +142,7 @@ def mine(folder, ckpt, seed):
 
 def train(name, folder, seed, steps):
     out, start = f'{folder}/{name}', f'{folder}/sft/last.pt'
-    tokens = steps * 32 * 8 * 24
+    tokens = steps * 32 * 8 * 24 * 0.4
     if os.path.exists(f'{folder}/rl/last.pt'):
         tokens = trained_tokens(f'{folder}/rl')
     if os.path.exists(f'{out}/last.pt'):
