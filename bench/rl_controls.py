@@ -20,8 +20,8 @@ demonstrations:
     python bench/rl_controls.py out/controls 0,1,2                  # resumes where it stopped
     python bench/rl_controls.py out/controls 0 --steps=40 --n_test=200 --arms=sft,more,rl
 
-pass@1 of one greedy answer to each problem, pass@8 of the first fifth of them. The interval is a paired
-bootstrap over problems, of the mean over the seeds.
+pass@1 of one greedy answer to each problem; of sft and rl, pass@8 of the first fifth of them. The interval
+is a paired bootstrap over problems, of the mean over the seeds.
 Settings were chosen on the validation split, never on these problems.
 """
 import collections
@@ -40,6 +40,7 @@ from parts.problems import problems, to_messages                                
 BASE, DEMOS, PROMPTS = 'out/quickstart', 6000, 2000
 KINDS = 'demonstrated', 'feedback only', 'never seen'
 ARMS = 'sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random'
+SAMPLED = 'sft', 'rl'
 ASK = ['--allow_code_execution=True', '--batch_size=64', '--max_new_tokens=64', '--tasks=own']
 COIN = """import json, random
 dice = random.Random({seed})
@@ -199,7 +200,7 @@ if __name__ == '__main__':
     out, seeds = sys.argv[1], [int(s) for s in sys.argv[2].split(',')]
     arms, n_test = flags.get('arms', ','.join(ARMS)).split(','), int(flags.get('n_test', 1000))
     order = [name for name in ('sft', 'rl') + ARMS[1:] if name in arms]     # the others follow rl's tokens
-    greedy, sampled = {name: [] for name in arms}, {name: [] for name in arms}
+    greedy, sampled = {name: [] for name in arms}, {name: [] for name in SAMPLED if name in arms}
     for kind in KINDS:
         split = 'cell' if kind == 'never seen' else 'variation'
         path = f'{out}/test/{kind.replace(" ", "_")}.jsonl'
@@ -209,9 +210,10 @@ if __name__ == '__main__':
             write(path.replace('.jsonl', '_sampled.jsonl'), [json.loads(line) for line in f][:n_test // 5])
     for seed in seeds:
         for name in dict.fromkeys(order):
-            train(name, f'{out}/{seed}', seed, int(flags.get('steps', 80)))
+            train(name, f'{out}/{seed}', seed, int(flags.get('steps', 160)))
             greedy[name].append(test(f'{out}/{seed}/{name}', out))
-            sampled[name].append(test(f'{out}/{seed}/{name}', out, samples=8))
+            if name in SAMPLED:
+                sampled[name].append(test(f'{out}/{seed}/{name}', out, samples=8))
 
     table(f'seeds: {len(seeds)}; pass@1 of one greedy answer', greedy, np.mean)
     table('pass@1 of eight answers at temperature 0.8', sampled, np.mean)
