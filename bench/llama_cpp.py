@@ -35,7 +35,10 @@ def serve(folder, model, tokenizer, kind):
     path, = pathlib.Path(folder).glob('*.gguf')
     p = xllamacpp.CommonParams()
     p.model.path = str(path)
-    p.n_ctx, p.n_parallel, p.warmup, p.verbosity = model.config.block_size, 1, False, -1
+    p.n_ctx = model.config.block_size
+    p.n_parallel = 1
+    p.warmup = False
+    p.verbosity = -1
     p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
     p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32         # the default is float16
     p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -92,7 +95,8 @@ gguf_file.NAMES.pop(PATTERN, None)
 model = model.grown(ours.vocab_size)
 print('| file | MB | the same answer | largest difference of a log-probability |')
 for kind in ('gguf', 'gguf-f16', 'gguf-q8_0'):
-    same, largest = 0, 0.0
+    same = 0
+    largest = 0.0
     with tempfile.TemporaryDirectory() as folder:
         post, size = serve(folder, model, ours, kind)
         for text in asked[:100]:

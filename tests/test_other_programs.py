@@ -40,7 +40,11 @@ class Served:
         self.said = gguf_file.write(folder, model, tokenizer, kind)
         path, = folder.glob('*.gguf')
         p = xllamacpp.CommonParams()
-        p.model.path, p.n_ctx, p.n_parallel, p.warmup, p.verbosity = str(path), 128, 1, False, -1
+        p.model.path = str(path)
+        p.n_ctx = 128
+        p.n_parallel = 1
+        p.warmup = False
+        p.verbosity = -1
         p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
         p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
