@@ -45,9 +45,7 @@ def write(folder, model, tokenizer, kind):
         raise ValueError('a GGUF file needs the package gguf: pip install gguf') from None
     if not model.config.causal:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
-    settings = pathlib.Path(folder, 'config.json')
-    stage = json.loads(settings.read_text(encoding='utf-8')).get('stage') if settings.exists() else ''
-    chat = stage in ('sft', 'dpo', 'rl')
+    chat = stage_of(os.path.join(folder, 'config.json')) in ('sft', 'dpo', 'rl')
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model)
     D = 2 * model.cos.shape[1]                                  # width of a head
@@ -75,6 +73,16 @@ def write(folder, model, tokenizer, kind):
         raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
     said = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
     return said if pre else f'{said}\nnote: {DIFFERS}'
+
+
+def stage_of(path):
+    """The stage that a run's config.json names: sft, dpo, rl, or None."""
+    if not os.path.exists(path):
+        return None
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding='utf-8')).get('stage')
+    except ValueError as e:
+        raise ValueError(f'{path} is not JSON ({e}); move it away and export again') from e
 
 
 # --- the weights --------------------------------------------------------------------------------------------

@@ -129,6 +129,8 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     assert (tmp_path / 'run/model-f32.gguf').read_bytes() == before and not list(tmp_path.rglob('*.tmp'))
     mistake(run('sample.py', *export, before="sys.modules['gguf'] = None"), 'pip install gguf')
     mistake(run('sample.py', export[0], '--export=gguf-q4'), 'gguf-q8_0')
+    (tmp_path / 'run/config.json').write_text('{"init')
+    mistake(run('sample.py', *export), 'config.json is not JSON', 'export again')
     with pytest.raises(ValueError, match='byte-level BPE'):
         gguf_file.write(tmp_path, model, Tokenizer.char('abc'), 'gguf')
     a_run(tmp_path / 'mlm', TOKENIZERS['byte'], None, causal=False)
