@@ -25,7 +25,7 @@ import os, shutil, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
-from parts import asking, checkpoint, machine
+from parts import asking, checkpoint, machine, quantize, speculate
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -44,6 +44,7 @@ chat = False                # True: the prompt is a message to an assistant; wit
 system: str | None = None   # instruction that the assistant reads before a chat
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
+dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weights; see parts/quantize.py
 seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
@@ -69,6 +70,7 @@ checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.h
 model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
 if random_init:
     model = GPT(model.config).to(device)
+model = quantize.convert(model, dtype)
 if prompt_file is not None:
     try:
         with open(prompt_file, encoding='utf-8', newline='') as f:
@@ -102,6 +104,7 @@ if objective == 'span':
 
 
 # --- several prompts, several temperatures: side by side ----------------------------------------------------
+model = speculate.Lookup(model, dtype)      # one answer at temperature 0 is written sooner, the same one
 ends = asking.end_pattern(stop_at)
 draw = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
 if asked or sweep:
@@ -164,8 +167,7 @@ print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)
 began = time.perf_counter()
-for unfinished in asking.write(model, tokenizer, answers, ends, **draw):
-    steps += 1
+for steps, unfinished in enumerate(asking.write(model, tokenizer, answers, ends, **draw), start=1):
     if num_samples == 1:
         text = answers[0].text
         ready = max(shown, len(text) - (held_back if unfinished else 0))
@@ -176,5 +178,5 @@ print('-' * 80)
 path = checkpoint.find(ckpt)        # a file, or a folder of Hugging Face's
 size = os.path.getsize(path) if os.path.isfile(path) else sum(p.nbytes for p in model.parameters())
 ms = 1000 * (time.perf_counter() - began) / max(1, steps)
-print(f'{steps} tokens, {ms:.1f} ms each, with {model.embedding.weight.dtype} weights on {device}; '
+print(f'{steps} tokens, {ms:.1f} ms each, with {dtype} weights on {device}; '
       f'{size / 1e6:.1f} MB on disk', file=sys.stderr)

@@ -1,7 +1,7 @@
 """
 Look-up speculation: one answer at temperature 0, several tokens a pass, and the same tokens exactly.
 
-    model = Lookup(model)                       # stream() speculates where it can; the rest is the model's own
+    model = Lookup(model, 'float32')            # stream() speculates where it can; the rest is the model's own
     for token in model.stream(idx, 100, temperature=0):     # idx (1, T); token (1,)
 
 A token needs all weights once, whether the pass holds one position or nine: a CPU or a GPU waits for memory.
@@ -23,23 +23,22 @@ ROUNDING = 2e-5     # of the largest score; between passes of 1 and 9, scores di
 
 
 class Lookup:
-    """A model that writes a single answer at temperature 0 on a CPU in float32 sooner than by itself."""
+    """A model that writes a single answer at temperature 0 sooner. dtype: of its weights, as text."""
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, dtype):
+        self.model, self.dtype = model, dtype
 
     def __getattr__(self, name):
         return getattr(self.model, name)
 
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None,
                given=()):
-        """GPT.stream(). Several rows, other temperatures, bfloat16 and GPUs are left to it: their rounding
-        is coarser."""
-        cpu_float32 = idx.device.type == 'cpu' and self.model.embedding.weight.dtype == torch.float32
-        if (len(idx) > 1 or any(given) or not 0 <= temperature < 1e-6 or not cpu_float32
-                or torch.is_autocast_enabled('cpu') or not 0 < idx.shape[1] <= self.model.config.block_size):
-            return self.model.stream(idx, max_new_tokens, temperature, top_k, top_p, stop, first, given)
-        return greedy(self.model, idx, max_new_tokens, stop, first)
+        """GPT.stream(). It is left to the model: several rows, other temperatures, and where rounding is
+        coarser: GPUs and weights of bfloat16 or int8."""
+        fine = idx.device.type == 'cpu' and self.dtype in ('float32', 'float16')
+        if fine and len(idx) == 1 and 0 <= temperature < 1e-6 and not any(given):
+            return greedy(self.model, idx, max_new_tokens, stop, first)
+        return self.model.stream(idx, max_new_tokens, temperature, top_k, top_p, stop, first, given)
 
 
 def guess(ids, places, n):
