@@ -107,10 +107,10 @@ if objective == 'span':
 model = speculate.Lookup(model, dtype)      # one answer at temperature 0 is written sooner, the same one
 ends = asking.end_pattern(stop_at)
 draw = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
+messages = [{'role': 'system', 'content': system}] if system else []
 if asked or sweep:
     asked = asked or [prompt if prompt or tokenizer.begin else '\n']
-    before = [{'role': 'system', 'content': system}] if system else []
-    given = [[*before, {'role': 'user', 'content': text}] for text in asked] if chat else asked
+    given = [[*messages, {'role': 'user', 'content': text}] for text in asked] if chat else asked
     heads = [f'temperature {t:g}' for t in heat]
     width = max(24, shutil.get_terminal_size().columns // len(heat) - 3)
     columns = []                                            # [temperature][prompt][sample]: (text, ended)
@@ -136,7 +136,6 @@ def ask():
 
 
 if chat:
-    messages = [{'role': 'system', 'content': system}] if system else []
     begin = len(messages)               # the system message is never forgotten
     question = prompt or ask()
     while question:
@@ -167,7 +166,8 @@ print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)
 began = time.perf_counter()
-for steps, unfinished in enumerate(asking.write(model, tokenizer, answers, ends, **draw), start=1):
+for unfinished in asking.write(model, tokenizer, answers, ends, **draw):
+    steps += 1
     if num_samples == 1:
         text = answers[0].text
         ready = max(shown, len(text) - (held_back if unfinished else 0))

@@ -48,7 +48,7 @@ class Int8(torch.nn.Module):
 
 
 def convert(model, dtype):
-    """The model with its weights in dtype; it is changed. ValueError where nothing multiplies such weights."""
+    """The model with its weights in dtype; it is changed. ValueError where nothing multiplies such ones."""
     if dtype == 'float32':
         return model
     if dtype == 'bfloat16':

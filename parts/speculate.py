@@ -1,7 +1,7 @@
 """
 Look-up speculation: one answer at temperature 0, several tokens a pass, and the same tokens exactly.
 
-    model = Lookup(model, 'float32')            # stream() speculates where it can; the rest is the model's own
+    model = Lookup(model, 'float32')            # its stream() speculates where it can
     for token in model.stream(idx, 100, temperature=0):     # idx (1, T); token (1,)
 
 A token needs all weights once, whether the pass holds one position or nine: a CPU or a GPU waits for memory.
@@ -19,7 +19,7 @@ import torch
 
 MOST = 8            # guesses in a pass: on CPUs nine positions cost 1.4 to 2.6 times as much as one (LOG.md)
 CONTEXT = 3         # tokens that must have stood before; with two, more guesses are wrong than they are worth
-ROUNDING = 2e-5     # of the largest score; between passes of 1 and 9, scores differ by at most 3e-6 of it (LOG.md)
+ROUNDING = 2e-5     # of the largest score; between passes of 1 and 9, scores differ by 4e-6 of it (LOG.md)
 
 
 class Lookup:
@@ -94,9 +94,9 @@ def greedy(model, idx, max_new_tokens, stop=(), first=None):
             new = written[:n + 1]
             if not sure[n]:     # too close: repeat what was computed several at a time, one by one
                 known = ids + guessed[:n]
-                for single in range(single, len(known)):
-                    scores = scores_of(known[single:single + 1], single, 1)                 # (1, V)
-                single += 1
+                for at in range(single, len(known)):
+                    scores = scores_of(known[at:at + 1], at, 1)                             # (1, V)
+                single = len(known)
                 new[n] = scores.argmax(-1).item()
             n_guess = min(MOST, 2 * n + 1) if guessed else n_guess      # few after a wrong one
 

@@ -10,8 +10,9 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 pytestmark = pytest.mark.skipif('fbgemm' not in torch.backends.quantized.supported_engines,
                                 reason='float16 and int8 weights need an x86 CPU')
-X = torch.randn(7, 5, 96, generator=torch.Generator().manual_seed(1)) * torch.logspace(-3, 3, 7)[:, None, None]
-W = torch.randn(130, 96, generator=torch.Generator().manual_seed(2)) * torch.logspace(-4, 1, 130)[:, None]
+random = torch.Generator().manual_seed(1)
+X = torch.randn(7, 5, 96, generator=random) * torch.logspace(-3, 3, 7)[:, None, None]
+W = torch.randn(130, 96, generator=random) * torch.logspace(-4, 1, 130)[:, None]
 
 
 def whole(x, steps):
@@ -37,8 +38,9 @@ def test_a_row_does_not_depend_on_the_rows_beside_it_and_zeros_give_zeros(kind):
     assert not getattr(quantize, kind)(torch.zeros(8, 96))(X).any()
 
 
-@pytest.mark.parametrize('dtype, layer, least', [('float32', torch.nn.Linear, 0.0), ('bfloat16', torch.nn.Linear, 1e-4),
-                                                 ('float16', quantize.Float16, 1e-6), ('int8', quantize.Int8, 1e-4)])
+@pytest.mark.parametrize('dtype, layer, least', [
+    ('float32', torch.nn.Linear, 0.0), ('bfloat16', torch.nn.Linear, 1e-4),
+    ('float16', quantize.Float16, 1e-6), ('int8', quantize.Int8, 1e-4)])
 def test_a_model_is_converted_whole_and_writes(dtype, layer, least):
     idx = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(0))
     model = lively(std=0.1)
