@@ -98,6 +98,7 @@ if __name__ == '__main__':
                     line = (f'{what[-32:]:>32}{batch:>6}{who:>14}{speed:>8,.0f}{ratios[0]:>20.2f}'
                             f'{ratios[1]:>13.2f}')
                     if batch == 1 and who == 'float32':
-                        print(f'{line}{100 * median(map(float, read)):>4.0f} %   {same}, a copy: {copy[0]} GB/s')
+                        share = 100 * median(map(float, read))
+                        print(f'{line}{share:>4.0f} %   {same}, a copy: {copy[0]} GB/s', flush=True)
                     else:
                         print(f'{line}{"":>6}   {same}', flush=True)
