@@ -43,7 +43,7 @@ class Lookup:
 
 def guess(ids, places, n):
     """The n tokens that followed where the last CONTEXT tokens of ids stood before; [] if they did not.
-    places: where the token behind each CONTEXT tokens is. A copy that reaches the end of ids repeats itself."""
+    places: where the token behind each CONTEXT tokens is. A copy past the end of ids repeats itself."""
     place = places.get(tuple(ids[-CONTEXT:]), len(ids))
     return (ids[place:place + n] * n)[:n]
 
