@@ -45,6 +45,9 @@ system: str | None = None   # instruction that the assistant reads before a chat
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 seed: int | None = 1337     # [0, 2**32): None = different every time
+serve: int | None = None    # [0, 65535]: answer over HTTP on this port; 0 = a free one
+host = '127.0.0.1'          # ... at this address; any but this machine's own needs a key
+compare = ''                # ... with this second checkpoint beside ckpt
 config = configure(globals())
 
 if chat and (stop_at or num_samples > 1):
@@ -60,13 +63,16 @@ device = machine.choose(device, 'float32')[0]
 
 # --- model and prompt ---------------------------------------------------------------------------------------
 torch.manual_seed(torch.seed() if seed is None else seed)
-model, state = load_checkpoint(ckpt, device)
-if 'reward_head' in state:
-    raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
-beside = os.path.join(checkpoint.folder_of(ckpt), 'tokenizer.json')
-tokenizer = Tokenizer.load(beside)
-checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
-model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
+loaded = {}
+for folder in [compare, ckpt] if compare else [ckpt]:
+    model, state = load_checkpoint(folder, device)
+    if 'reward_head' in state:
+        raise ValueError(f'{folder} is a reward model: it scores answers and writes none')
+    beside = os.path.join(checkpoint.folder_of(folder), 'tokenizer.json')
+    tokenizer = Tokenizer.load(beside)
+    checkpoint.same_tokenizer(folder, state.get('tokenizer_hash'), beside, tokenizer.hash)
+    model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
+    loaded[folder] = model, tokenizer
 if random_init:
     model = GPT(model.config).to(device)
 if prompt_file is not None:
@@ -76,8 +82,8 @@ if prompt_file is not None:
     except UnicodeDecodeError as e:
         raise ValueError(f'{prompt_file} is not UTF-8 text: {e}') from e
 objective = state.get('config', {}).get('objective', 'clm')
-if objective != 'clm' and (sweep or asked):
-    raise ValueError(f'--sweep and --prompts are for models that continue a text; {ckpt} fills gaps')
+if objective != 'clm' and (sweep or asked or serve is not None):
+    raise ValueError(f'--sweep, --prompts and --serve continue texts; {ckpt} fills gaps')
 if objective != 'clm' and '<|mask|>' not in prompt:
     raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
                      "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
@@ -87,6 +93,13 @@ if objective != 'clm':
         raise ValueError(f'the prompt has {len(ids)} tokens, too many for the context of '
                          f'{model.config.block_size} tokens; shorten it')
 show(config)
+
+# --- serve --------------------------------------------------------------------------------------------------
+if serve is not None:
+    from parts import batching, completions, serve as http
+    models = {name: batching.Batch(*pair) for name, pair in reversed(loaded.items())}
+    http.run((host, serve), completions.Completions(models, asking.encode))
+    sys.exit()
 
 # --- fill gaps, if that is what the model was trained for ---------------------------------------------------
 if objective == 'mlm':
