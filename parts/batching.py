@@ -30,7 +30,7 @@ class Choice:
         """draw: max_tokens, seed, temperature, top_k, top_p, n_top (how many of `top`), stop (texts)."""
         self.ids = list(prompt.ids)
         self.allowed = prompt.allowed       # the ids that may come first; None: any
-        self.to_drop = prompt.repeated      # bytes of the prompt that the first token writes again
+        self.repeated = prompt.repeated     # bytes of the prompt that the first token writes again
         self.index, self.events = index, events
         self.left = draw.get('max_tokens', 16)
         self.temperature = draw.get('temperature', 1.0)
@@ -41,7 +41,8 @@ class Choice:
         self.dice = random.Random(f'{draw.get("seed", 0)} {index}')
         self.gone = False
 
-        self.decode = lambda id, first: tokenizer.decode_bytes([id])[first:]
+        self.decode = lambda id, drop: tokenizer.decode_bytes([id])[drop:]
+        self.to_drop = prompt.repeated
         self.decoder = codecs.getincrementaldecoder('utf-8')('replace')     # waits for whole characters
         self.text = ''
         self.sent = 0           # characters that take() has handed out
@@ -56,6 +57,7 @@ class Choice:
         data = b''
         if finish != 'stop':
             data = self.decode(event.id, self.to_drop)
+        if data:                # else it only repeats the prompt
             top = [(self.decode(id, self.to_drop), log_p) for id, log_p in event.top]
             self.kept.append(Token(data, event.log_p, top, len(self.text)))
         self.to_drop = 0
@@ -161,10 +163,10 @@ class Batch:
         for row, id in reversed(list(enumerate(ids.tolist()))):
             choice = self.live[row]
             choice.ids.append(id)
-            choice.left -= 1
+            if choice.allowed is None or choice.decode(id, choice.repeated):
+                choice.left -= 1
             choice.allowed = None
-            full = choice.left <= 0 or len(choice.ids) > self.context
-            finish = 'length' if full else None
+            finish = 'length' if choice.left <= 0 or len(choice.ids) > self.context else None
             if id in self.tokenizer.stop:
                 finish = 'stop'
             top = [pair for pair in best[row][:choice.n_top] if pair[1] > -float('inf')]

@@ -203,10 +203,10 @@ class Completions:
         n_new = 0
         try:
             for piece in pieces(choices, events):
-                n_new += piece is not None
                 if piece is None or not (piece.text or piece.tokens or piece.finish):
                     yield None
                     continue
+                n_new += len(piece.tokens)
                 parts[piece.index].append(piece)
                 first = len(parts[piece.index]) == 1
                 yield {**head, 'choices': [form(piece, chat, scored, first)]} if streams else None
@@ -214,7 +214,7 @@ class Completions:
             for choice in choices:
                 choice.gone = True
 
-        n_prompt = sum(len(prompt.ids) for prompt in prompts[::n])
+        n_prompt = sum(len(prompt.ids) + bool(prompt.repeated) for prompt in prompts[::n])
         usage = {'prompt_tokens': n_prompt, 'completion_tokens': n_new, 'total_tokens': n_prompt + n_new}
         options = fields.get('stream_options')
         if not streams:
