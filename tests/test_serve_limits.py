@@ -35,7 +35,8 @@ MISTAKES = [('temperature', value) for value in (-1, 3, '1', [], True, 10 ** 400
     ('seed', 'x'), ('seed', 2 ** 70), ('logprobs', 21), ('logprobs', -1), ('stream', 'yes'), ('stream', 1),
     ('stop', 5), ('stop', ['']), ('stop', ['x' * 300]), ('stop', ['x'] * 17), ('stop', [['x']]),
     ('prompt', 5), ('prompt', [1, 2]), ('prompt', {'a': 1}), ('prompt', ['a'] * 5), ('prompt', 'x' * 200),
-    ('suffix', 4), ('suffix', 'b'), ('echo', True), ('best_of', 3), ('logit_bias', {'5': 1}), ('presence_penalty', 0.5)]
+    ('suffix', 4), ('suffix', 'b'), ('echo', True), ('best_of', 3), ('logit_bias', {'5': 1}),
+    ('presence_penalty', 0.5)]
 
 
 @pytest.mark.parametrize('name, value', MISTAKES)
