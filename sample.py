@@ -10,6 +10,7 @@ Sampling: a checkpoint continues text.
 
     python sample.py --ckpt=out/sft --chat=True             # talk with it; an empty line or Ctrl-D ends
     python sample.py --ckpt=out/sft --chat=True --prompt='Write mean(x).'       # one question
+    python sample.py --ckpt=out/sft --serve=8000            # OpenAI's API, and a page at http://127.0.0.1:8000
 
 Reads a folder that train.py, sft.py or dpo.py wrote. Prints the prompt, then its continuation as it comes; on
 stderr, the milliseconds per token and the size of the checkpoint.
@@ -63,24 +64,12 @@ device = machine.choose(device, 'float32')[0]
 
 # --- model and prompt ---------------------------------------------------------------------------------------
 torch.manual_seed(torch.seed() if seed is None else seed)
-loaded = {}
-for folder in [compare, ckpt] if compare else [ckpt]:
-    model, state = load_checkpoint(folder, device)
-    if 'reward_head' in state:
-        raise ValueError(f'{folder} is a reward model: it scores answers and writes none')
-    beside = os.path.join(checkpoint.folder_of(folder), 'tokenizer.json')
-    tokenizer = Tokenizer.load(beside)
-    checkpoint.same_tokenizer(folder, state.get('tokenizer_hash'), beside, tokenizer.hash)
-    model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
-    loaded[folder] = model, tokenizer
+load = lambda path: load_checkpoint(path, device)
+model, tokenizer, state = checkpoint.to_sample(ckpt, load, Tokenizer.load)
 if random_init:
     model = GPT(model.config).to(device)
 if prompt_file is not None:
-    try:
-        with open(prompt_file, encoding='utf-8', newline='') as f:
-            prompt = f.read()
-    except UnicodeDecodeError as e:
-        raise ValueError(f'{prompt_file} is not UTF-8 text: {e}') from e
+    prompt = asking.read_text(prompt_file)
 objective = state.get('config', {}).get('objective', 'clm')
 if objective != 'clm' and (sweep or asked or serve is not None):
     raise ValueError(f'--sweep, --prompts and --serve continue texts; {ckpt} fills gaps')
@@ -97,7 +86,9 @@ show(config)
 # --- serve --------------------------------------------------------------------------------------------------
 if serve is not None:
     from parts import batching, completions, serve as http
-    models = {name: batching.Batch(*pair) for name, pair in reversed(loaded.items())}
+    models = {ckpt: batching.Batch(model, tokenizer)}
+    if compare:
+        models[compare] = batching.Batch(*checkpoint.to_sample(compare, load, Tokenizer.load)[:2])
     http.run((host, serve), completions.Completions(models, asking.encode))
     sys.exit()
 

@@ -84,6 +84,8 @@ class Batch:
     """Writes at most `slots` choices at a time. `waiting` more may wait."""
 
     def __init__(self, model, tokenizer, slots=16, waiting=64):
+        if not model.config.causal:
+            raise ValueError('causal=False: this model cannot continue a text; train with --objective=clm')
         self.model, self.tokenizer = model.eval(), tokenizer
         self.context = model.config.block_size
         self.slots, self.most = slots, waiting

@@ -11,9 +11,9 @@ cannot reach us by a name of its own that leads here (DNS rebinding), and Origin
 Copy this file alone: it needs the standard library, and page.html beside it for the page at /.
 """
 import contextlib, dataclasses, hashlib, hmac, http.server, io, json, os, pathlib, re, signal, socket
-import socketserver, threading, time, traceback, urllib.parse
+import socketserver, sys, threading, time, traceback, urllib.parse
 
-LOCAL = '127.0.0.1', 'localhost', '::1'
+LOCAL = '127.0.0.1', 'localhost'
 
 
 @dataclasses.dataclass
@@ -38,8 +38,7 @@ class Reader(io.RawIOBase):
     def __init__(self, connection):
         self.connection, self.until = connection, 0.0
 
-    def readable(self):
-        return True
+    readable = lambda self: True
 
     def readinto(self, buffer):
         left = self.until - time.monotonic()
@@ -84,7 +83,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 pass
 
     def route(self):
-        self.server.active.add(self)
         try:
             self.read_body()
             self.check_sender()
@@ -118,11 +116,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def check_sender(self):
         host = self.headers.get('Host', '')
-        name = re.sub(r':\d*$', '', host).strip('[]').lower()
-        if self.server.local and name not in LOCAL:
+        if self.server.local and re.sub(r':\d*$', '', host).lower() not in LOCAL:
             raise Refusal(403, 'the Host header must name this machine: localhost or 127.0.0.1')
         if self.headers.get('Origin', f'http://{host}') not in (f'http://{host}', f'https://{host}'):
-            raise Refusal(403, 'another site\'s page may not ask here')
+            raise Refusal(403, 'the page of another site may not ask here')
         digest = lambda text: hashlib.sha256(text.encode('latin-1', 'replace')).digest()    # equal lengths
         given = self.headers.get('Authorization', '')
         right = hmac.compare_digest(digest(given), digest(f'Bearer {self.server.key}'))
@@ -146,8 +143,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def fields(self):
         """The JSON object of the body."""
-        if self.headers.get('Content-Encoding', 'identity') != 'identity':
-            raise Refusal(415, 'send the request as plain JSON, without Content-Encoding')
         try:
             fields = json.loads(self.body.decode())
         except (ValueError, RecursionError) as e:
@@ -158,6 +153,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def write(self, fields, chat):
         """Pass on what the model writes, as long as the client is there and the time is not over."""
+        self.server.active.add(self)
         if self.server.draining:
             raise Refusal(503, 'this server is about to end; ask again later')
         until = time.monotonic() + self.server.limits.answer
@@ -168,13 +164,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
                     raise ConnectionResetError
                 if time.monotonic() > until:
                     raise Refusal(504, f'the answer took more than {self.server.limits.answer:g} s')
-                if part is None:
-                    continue
-                if not fields.get('stream'):
+                if part is not None and fields.get('stream'):
+                    self.event(part)
+                elif part is not None:
                     self.send(200, part)
-                    return
-                self.event(part)
-        self.event('[DONE]')
+        if self.streaming:
+            self.event('[DONE]')
 
     def has_gone(self):
         """Did the client close the connection?"""
@@ -224,6 +219,7 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 128
     allow_reuse_address = os.name == 'posix'
+    timeout = 0.1
 
     def __init__(self, address, api, key='', limits=None):
         self.api, self.key, self.limits = api, key, limits or Limits()
@@ -233,11 +229,9 @@ class Server(socketserver.ThreadingTCPServer):
                              'export NANOPARROT_API_KEY=$(openssl rand -hex 16)')
         if key and not re.fullmatch('[!-~]{16,}', key):
             raise ValueError('the key must have at least 16 visible ASCII characters, without spaces')
-        page = pathlib.Path(__file__).with_name('page.html')
-        self.page = page.read_bytes() if page.exists() else b'page.html is missing'
-        self.active = set()             # the handlers that are answering
+        self.page = pathlib.Path(__file__).with_name('page.html').read_bytes()
+        self.active = set()             # the handlers of running answers: their end is waited for
         self.draining = False
-        self.address_family = socket.AF_INET6 if ':' in address[0] else socket.AF_INET
         try:
             super().__init__(address, Handler)
         except OSError as e:
@@ -248,28 +242,21 @@ class Server(socketserver.ThreadingTCPServer):
         return threading.active_count() <= self.limits.connections      # else it is closed
 
     def handle_error(self, request, client_address):
-        """A client that goes away between two requests is no error."""
-
-    def drain(self):
-        """Finish the requests that run, then end."""
-        while self.active:
-            time.sleep(0.05)
-        self.shutdown()
+        if not isinstance(sys.exc_info()[1], OSError):      # a client may go away at any time
+            super().handle_error(request, client_address)
 
 
 def run(address, api):
-    """Serve until SIGTERM or Ctrl-C; then refuse new requests and drain. A second signal ends at once."""
+    """Serve until SIGTERM or Ctrl-C, then finish the requests that run. A second signal ends at once."""
     server = Server(address, api, os.environ.get('NANOPARROT_API_KEY', ''))
 
-    def end(*_):
-        if server.draining:
-            raise SystemExit(1)
+    def end(number, _):
         server.draining = True
-        threading.Thread(target=server.drain, daemon=True).start()
+        signal.signal(number, signal.SIG_DFL)
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
-    host = f'[{address[0]}]' if ':' in address[0] else address[0]
-    print(f'http://{host}:{server.server_address[1]} answers; Ctrl-C ends it', flush=True)
+    print(f'http://{address[0]}:{server.server_address[1]} answers; Ctrl-C ends it', flush=True)
     with server:
-        server.serve_forever(poll_interval=0.1)
+        while server.active or not server.draining:
+            server.handle_request()         # of one connection; or 0.1 s pass

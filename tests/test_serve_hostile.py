@@ -153,11 +153,11 @@ def client(server):
     with open('found.json', 'w', encoding='utf-8') as f:
         json.dump(found, f)
 
-forever = parts.serve.Server.serve_forever
-def serve_forever(server, *arguments, **more):
+activate = parts.serve.Server.server_activate       # it listens: from now on it can be asked
+def server_activate(server):
+    activate(server)
     threading.Thread(target=client, args=(server,)).start()
-    forever(server, *arguments, **more)
-parts.serve.Server.serve_forever = serve_forever
+parts.serve.Server.server_activate = server_activate
 """
 
 

@@ -67,7 +67,8 @@ def test_a_body_that_is_no_request(server, body, words):
     (413, {'body': b'x' * 5001}), (413, {'body': b'x' * 3_000_000}), (404, {'path': '/v1/nothing'}),
     (404, {'path': '/%2e%2e/etc/passwd'}), (405, {'method': 'GET'}), (405, {'method': 'PUT'}),
     (405, {'method': 'DELETE', 'path': '/'}), (405, {'method': 'OPTIONS'}), (405, {'method': 'HEAD'}),
-    (501, {'method': 'BREW'}), (415, {'Content_Encoding': 'gzip'}), (411, {'Transfer_Encoding': 'chunked'}),
+    (501, {'method': 'BREW'}), (400, {'body': b'\x1f\x8b\x08', 'Content_Encoding': 'gzip'}),
+    (411, {'Transfer_Encoding': 'chunked'}),
     (403, {'Host': 'evil.example:8000'}), (403, {'Host': ''}), (403, {'Origin': 'https://evil.example'}),
     (403, {'Origin': 'null'}), (404, {'body': b'{"model": "gpt"}'}), (404, {'body': b'{"model": ["m"]}'}),
     (400, {'Content_Length': '-5'}), (400, {'Content_Length': '1_0'}), (400, {'Content_Length': 'x'})])
@@ -135,7 +136,6 @@ def test_a_client_that_sends_slowly_is_told_so(pair, sent, status):
     """Each byte in time, all of them not: the limit is on the whole request."""
     with serving({'m': pair}, client=0.4) as server, socket.create_connection(server.server_address) as s:
         s.sendall(sent)
-        until(lambda: server.active or status is None or b'Content' not in sent)
         s.settimeout(60)
         back = b''
         while new := s.recv(4096):
