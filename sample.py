@@ -69,7 +69,7 @@ model, tokenizer, state = checkpoint.to_sample(ckpt, load, Tokenizer.load)
 if random_init:
     model = GPT(model.config).to(device)
 if prompt_file is not None:
-    prompt = asking.read_text(prompt_file)
+    prompt = asking.read_file(prompt_file)
 objective = state.get('config', {}).get('objective', 'clm')
 if objective != 'clm' and (sweep or asked or serve is not None):
     raise ValueError(f'--sweep, --prompts and --serve continue texts; {ckpt} fills gaps')

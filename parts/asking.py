@@ -132,7 +132,7 @@ def choose(model, tokenizer, prompt, options):
 
 
 # --- comparing: several prompts, several temperatures -------------------------------------------------------
-def read_text(path):
+def read_file(path):
     """The text of a file, exactly as it is. ValueError if it is not UTF-8."""
     try:
         with open(path, encoding='utf-8', newline='') as f:
