@@ -125,6 +125,16 @@ def test_an_answer_ends_where_the_context_ends(pair, batch):
             batch.begin([Prompt(ids, None, 0, '')])
 
 
+def test_the_cache_grows_under_an_answer(pair, batch):
+    prompt = Prompt(list(range(50)), None, 0, '')
+    columns = batch.cache[0][0].shape[2]
+    events = events_of(batch.begin([prompt], max_tokens=40, temperature=0)[1])
+    with torch.no_grad():
+        expected = pair[0].generate(torch.tensor([prompt.ids]), 40, temperature=0, stop=pair[1].stop)[0, 50:]
+    assert columns < 50 + len(events) <= batch.cache[0][0].shape[2]
+    assert [event.id for event in events] == expected.tolist()
+
+
 def test_who_goes_away_frees_the_row_and_who_waits_is_counted(pair, batch):
     model = pair[0]
     model.gate.clear()
