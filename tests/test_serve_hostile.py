@@ -182,7 +182,8 @@ def test_while_it_drains_new_requests_get_503(server):
 @pytest.mark.parametrize('flags, words', [
     (['--serve=70000'], ['serve=70000', '[0, 65535]']),
     (['--serve=0', '--host=0.0.0.0'], ['host=0.0.0.0', 'NANOPARROT_API_KEY']),
-    (['--serve=0', '--ckpt={}/mlm.pt'], ['fills gaps']), (['--serve=0', '--compare=nowhere'], ['nowhere']),
+    (['--serve=0', '--ckpt={}/mlm.pt'], ['--serve continue texts']),
+    (['--serve=0', '--compare=nowhere'], ['nowhere']),
     (['--serve={port}'], ['cannot listen', '{port}', '--serve=8001'])])
 def test_the_script_says_one_sentence(folder, server, flags, words):
     port = server.server_address[1]
