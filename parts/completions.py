@@ -43,8 +43,8 @@ def number(fields, name, kind, low, high, default):
     if value is None:
         return default
     if type(value) not in (int, kind) or not low <= value <= high:      # not for NaN, either
-        raise Refusal(400, f'{name}={shown(value)} must be a {"whole " * (kind is int)}number from {low} to '
-                      f'{high}', name)
+        a_number = 'a whole number' if kind is int else 'a number'
+        raise Refusal(400, f'{name}={shown(value)} must be {a_number} from {low} to {high}', name)
     return kind(value)
 
 
@@ -58,6 +58,7 @@ def texts(fields, name):
 
 
 def flag(fields, name):
+    """fields[name] as True or False; False if it is missing or null."""
     if not isinstance(fields.get(name) or False, bool):
         raise Refusal(400, f'{name}={shown(fields[name])} must be true or false', name)
     return bool(fields.get(name))
@@ -107,6 +108,7 @@ def as_text(data):
 
 
 def log_probs(tokens, chat):
+    """The probabilities of Tokens, in the form of a chat or of a completion."""
     if not chat:
         return {'tokens': [as_text(token.data) for token in tokens],
                 'token_logprobs': [token.log_p for token in tokens],
@@ -186,8 +188,8 @@ class Completions:
             raise Refusal(404, f'there is no model {shown(name)}; see /v1/models', 'model')
         batch = self.models[name]
         draw = draw_of(fields, chat, batch.context)
-        streams, scored = flag(fields, 'stream'), chat and flag(fields, 'logprobs')
-        scored = scored or (not chat and fields.get('logprobs') is not None)
+        streams = flag(fields, 'stream')
+        scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
         try:
             prompts, n = self.prompts_of(name, fields, chat, draw)
             choices, events = batch.begin(prompts, **draw)
@@ -196,8 +198,10 @@ class Completions:
         except queue.Full:
             raise Refusal(429, 'too many requests wait; ask again soon') from None
 
-        head = {'id': f'{"chatcmpl" if chat else "cmpl"}-{secrets.token_hex(12)}',
-                'object': 'chat.completion' + '.chunk' * streams if chat else 'text_completion',
+        kind = 'text_completion'
+        if chat:
+            kind = 'chat.completion.chunk' if streams else 'chat.completion'
+        head = {'id': f'{"chatcmpl" if chat else "cmpl"}-{secrets.token_hex(12)}', 'object': kind,
                 'created': int(time.time()), 'model': name}
         parts = [[] for _ in choices]
         n_new = 0
@@ -214,7 +218,7 @@ class Completions:
             for choice in choices:
                 choice.gone = True
 
-        n_prompt = sum(len(prompt.ids) + bool(prompt.repeated) for prompt in prompts[::n])
+        n_prompt = sum(len(prompt.ids) + (1 if prompt.repeated else 0) for prompt in prompts[::n])
         usage = {'prompt_tokens': n_prompt, 'completion_tokens': n_new, 'total_tokens': n_prompt + n_new}
         options = fields.get('stream_options')
         if not streams:
