@@ -44,11 +44,11 @@ stop_at = ''                # function = where an indented body ends; other text
 chat = False                # True: the prompt is a message to an assistant; without a prompt, type messages
 system: str | None = None   # instruction that the assistant reads before a chat
 random_init = False         # True: the same architecture with untrained weights, for comparison
-device = 'auto'             # auto, cpu, cuda, cuda:1, mps
-seed: int | None = 1337     # [0, 2**32): None = different every time
 serve: int | None = None    # [0, 65535]: answer over HTTP on this port; 0 = a free one
 host = '127.0.0.1'          # ... at this address; any but this machine's own needs a key
 compare = ''                # ... with this second checkpoint beside ckpt
+device = 'auto'             # auto, cpu, cuda, cuda:1, mps
+seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
 if chat and (stop_at or num_samples > 1):
