@@ -26,7 +26,7 @@ import os, shutil, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
-from parts import asking, checkpoint, machine
+from parts import asking, checkpoint, gguf_file, machine, publish
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -43,6 +43,7 @@ top_p = 1.0                 # (0, 1]: ... and from the fewest of them that reach
 stop_at = ''                # function = where an indented body ends; other text = before it first occurs
 chat = False                # True: the prompt is a message to an assistant; without a prompt, type messages
 system: str | None = None   # instruction that the assistant reads before a chat
+export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
 serve: int | None = None    # [0, 65535]: answer over HTTP on this port; 0 = a free one
 host = '127.0.0.1'          # ... at this address; any but this machine's own needs a key
@@ -68,6 +69,9 @@ load = lambda path: load_checkpoint(path, device)
 model, tokenizer, state = checkpoint.to_sample(ckpt, load, Tokenizer.load)
 if random_init:
     model = GPT(model.config).to(device)
+if export:
+    print((publish if export == 'hf' else gguf_file).write(os.path.dirname(beside), model, tokenizer, export))
+    sys.exit()
 if prompt_file is not None:
     prompt = asking.read_file(prompt_file)
 objective = state.get('config', {}).get('objective', 'clm')
