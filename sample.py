@@ -70,7 +70,8 @@ model, tokenizer, state = checkpoint.to_sample(ckpt, load, Tokenizer.load)
 if random_init:
     model = GPT(model.config).to(device)
 if export:
-    print((publish if export == 'hf' else gguf_file).write(os.path.dirname(beside), model, tokenizer, export))
+    write = publish.write if export == 'hf' else gguf_file.write
+    print(write(checkpoint.folder_of(ckpt), model, tokenizer, export))
     sys.exit()
 if prompt_file is not None:
     prompt = asking.read_file(prompt_file)
