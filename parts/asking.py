@@ -6,7 +6,7 @@ Asking a model: answers to many prompts at a time, the most probable of several 
     ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm')
     fill_tokens(model, ids, marks[0])           # one token for each gap; fill_spans: of any length
 
-A prompt is a text or messages [{'role', 'content'}]. model, tokenizer: as in model.py, tokenizer.py.
+A prompt is a text, messages [{'role', 'content'}], or a Prompt. model, tokenizer: as in their files.
 Copy this file alone: it needs torch and tqdm.
 """
 import codecs, collections, itertools, json, re
@@ -20,12 +20,29 @@ Prompt = collections.namedtuple('Prompt', 'ids allowed repeated last')
 
 def encode(tokenizer, prompt):
     """A prompt as the model reads it. The last token of a text may become a longer one: Tokenizer.heal."""
+    if isinstance(prompt, Prompt):
+        return prompt
     if not isinstance(prompt, str):
         return Prompt(tokenizer.render(prompt, True)[0], None, 0, '')
     whole = tokenizer.begin + tokenizer.encode(prompt)
     ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
     return Prompt(ids, allowed, repeated, prompt[-1:])
+
+
+def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
+    """The Prompt whose answer stands between two texts, for a model that was trained with fim (parts/fim.py),
+    and how many tokens that answer may have: a quarter of the context at most. What does not fit into the
+    rest is left out, the beginning of the prefix and the end of the suffix; each has a right to half."""
+    begin, suffix_follows, middle_follows = [tokenizer.special[f'<|fim_{name}|>']
+                                             for name in ('prefix', 'suffix', 'middle')]
+    max_new_tokens = min(max_new_tokens, block_size // 4)
+    room = block_size - max_new_tokens - 3                              # tokens
+    before, after = tokenizer.encode_inside(prefix), tokenizer.encode_inside(suffix)
+    after = after[:max(room // 2, room - len(before))]
+    before = before[max(0, len(before) + len(after) - room):]
+    ids = [begin, *before, suffix_follows, *after, middle_follows]
+    return Prompt(ids, None, 0, prefix[-1:]), max_new_tokens
 
 
 def end_pattern(stop_at):
