@@ -1,5 +1,5 @@
 """
-What does --fim cost from left to right, and what does it buy? A small model (3 layers, 96 wide, 192 tokens of
+What does --fim cost from left to right, and what does it buy? A small model (2 layers, 64 wide, 128 tokens of
 context) on the standard library's code, with --fim=0 and --fim=0.5, the same steps and the same blocks.
 
     python bench/fim_cost.py out/fim_cost [STEPS] [SEEDS]       # a folder that this script fills
@@ -20,9 +20,9 @@ from model import load_checkpoint
 from parts import asking
 from tokenizer import Tokenizer
 
-SHAPE = ['--n_layer=3', '--n_head=3', '--n_embd=96', '--block_size=192', '--batch_size=16',
-         '--optimizer=muon', '--learning_rate=3e-3', '--embedding_lr=10', '--dtype=float32', '--device=cpu',
-         '--eval_tokens=65536', '--sample_tokens=1', '--num_samples=1']
+SHAPE = ['--n_layer=2', '--n_head=2', '--n_embd=64', '--block_size=128', '--batch_size=16',
+         '--optimizer=muon', '--learning_rate=1e-2', '--dtype=float32', '--device=cpu', '--eval_tokens=32768',
+         '--sample_tokens=1', '--num_samples=1']
 N = 300                             # gaps
 
 

@@ -58,7 +58,7 @@ def test_random_documents_are_rearranged_and_put_back(kind, spm):
 
 @pytest.mark.parametrize('kind', ['bpe', 'byte'])
 def test_in_a_block_only_the_far_ends_are_lost_and_the_rest_stays(kind):
-    """Blocks cut documents and characters anywhere. Of a piece, put back, only an end or a beginning lacks."""
+    """Blocks cut documents and characters anywhere; of a piece, only an end or a beginning is lost."""
     it, tokenizer = infilling(kind=kind), infilling(kind=kind).tokenizer
     end = tokenizer.special['<|endoftext|>']
     corpus = np.array([*tokenizer.encode(TEXT * 5), end, *tokenizer.encode(TEXT[:50]), end] * 4)
