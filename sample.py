@@ -82,9 +82,6 @@ if suffix and not state.get('config', {}).get('fim'):
     raise ValueError(f'{ckpt} was not trained with --fim=0.5: it cannot see what follows; leave --suffix out')
 if (suffix or objective != 'clm') and (sweep or asked):
     raise ValueError('--sweep and --prompts continue texts; to fill gaps, give one --prompt')
-if objective != 'clm' and '<|mask|>' not in prompt:
-    raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
-                     "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
 if objective != 'clm':
     ids, marks = asking.with_marks(prompt, tokenizer, objective)
     if len(ids) >= model.config.block_size:

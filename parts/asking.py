@@ -188,8 +188,11 @@ def side_by_side(heads, texts, width):
 # --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------
 def with_marks(prompt, tokenizer, objective):
     """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
-    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError if there are too few."""
+    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError: too few, or no gap."""
     texts = prompt.split('<|mask|>')
+    if len(texts) == 1:
+        raise ValueError(f'a model trained with objective={objective} fills gaps; mark each in the prompt '
+                         "with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
     names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
     if names[-1] not in tokenizer.special:
         raise ValueError(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
