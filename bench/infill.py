@@ -34,7 +34,8 @@ def read(data, tokenizer):
     if data.endswith(('.jsonl', '.jsonl.gz')):
         convert = lambda record: benchmarks.to_item('humaneval', record)
         items = records.read_jsonl(data, convert, 'each line is a problem of HumanEval')
-        return [item | {'text': item['reference'], 'begin': len(item['prompt'])} for item in items]
+        return [item | {'text': item['reference'], 'begin': len(item['prompt'])}
+                for item in benchmarks.identify('humaneval', data, items)]
     if os.path.isdir(data):
         with open(f'{data}/meta.json', encoding='utf-8') as f:
             ids = np.fromfile(f'{data}/val.bin', json.load(f)['dtype'])
