@@ -26,7 +26,7 @@ import os, shutil, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
-from parts import asking, checkpoint, machine
+from parts import asking, checkpoint, gguf_file, machine, publish
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -44,6 +44,7 @@ top_p = 1.0                 # (0, 1]: ... and from the fewest of them that reach
 stop_at = ''                # function = where an indented body ends; other text = before it first occurs
 chat = False                # True: the prompt is a message to an assistant; without a prompt, type messages
 system: str | None = None   # instruction that the assistant reads before a chat
+export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 seed: int | None = 1337     # [0, 2**32): None = different every time
@@ -71,6 +72,9 @@ checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.h
 model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
 if random_init:
     model = GPT(model.config).to(device)
+if export:
+    print((publish if export == 'hf' else gguf_file).write(os.path.dirname(beside), model, tokenizer, export))
+    sys.exit()
 if prompt_file is not None:
     try:
         with open(prompt_file, encoding='utf-8', newline='') as f:

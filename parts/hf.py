@@ -138,7 +138,9 @@ def write_tokenizer(folder, tokenizer, block_size):
         settings |= {'bos_token': names[tokenizer.begin[0]], 'eos_token': names[tokenizer.stop[0]],
                      'pad_token': names[pad]}
         generation = {'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop, 'pad_token_id': pad}
-    files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation}
+    special = {name: settings[name] for name in settings if name in ('bos_token', 'eos_token', 'pad_token')}
+    files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation,
+             'special_tokens_map': special}
     for name, content in files.items():
         with open(os.path.join(folder, f'{name}.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump(content, f, ensure_ascii=False, indent=1)

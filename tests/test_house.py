@@ -27,6 +27,8 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/ifeval': "assert ifeval.follows('punctuation:no_comma', {}, 'no')",
     'parts/trial': "assert trial.unpack(trial.pack({(1,)})) == {(1,)}",
     'parts/compare': "assert compare.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
+    'parts/gguf_file': "assert gguf_file.DIFFERS and '_' in gguf_file.TENSORS['embedding']",
+    'parts/publish': "assert publish.table(['a'], [['b|c']]) == '| a |\\n| --- |\\n| b\\\\|c |'",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
     'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
                 "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
