@@ -76,11 +76,7 @@ if export:
     print((publish if export == 'hf' else gguf_file).write(os.path.dirname(beside), model, tokenizer, export))
     sys.exit()
 if prompt_file is not None:
-    try:
-        with open(prompt_file, encoding='utf-8', newline='') as f:
-            prompt = f.read()
-    except UnicodeDecodeError as e:
-        raise ValueError(f'{prompt_file} is not UTF-8 text: {e}') from e
+    prompt = asking.read_text(prompt_file)
 objective = state.get('config', {}).get('objective', 'clm')
 if suffix and not state.get('config', {}).get('fim'):
     raise ValueError(f'{ckpt} was not trained with --fim=0.5: it cannot see what follows; leave --suffix out')

@@ -167,9 +167,8 @@ def load_batch(side, starts, step, rows):
 if show_batch is not None:
     if stream:
         raise ValueError('show_batch: a stream has no batch by number; prepare bins to look at it')
-    shown = load_batch('train', starts_of(show_batch), show_batch, range(batch_size))[0]
-    for row, x in enumerate(shown.tolist()):
-        print(f'--- step {show_batch}, sequence {row} of {batch_size}\n{tokenizer.decode(x)}')
+    for row, x in enumerate(load_batch('train', starts_of(show_batch), show_batch, range(batch_size))[0]):
+        print(f'--- step {show_batch}, sequence {row} of {batch_size}\n{tokenizer.decode(x.tolist())}')
     sys.exit()
 
 # --- model and optimizer: from nothing, from where this run stopped, or from the weights of another ---------

@@ -148,7 +148,16 @@ def choose(model, tokenizer, prompt, options):
     return per_byte.index(max(per_byte)), scores.index(max(scores)), cut
 
 
-# --- comparing: several prompts, several temperatures -------------------------------------------------------
+# --- prompts from files; several prompts and temperatures side by side -------------------------------------
+def read_text(path):
+    """The text of a file, exactly as it is."""
+    try:
+        with open(path, encoding='utf-8', newline='') as f:
+            return f.read()
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path} is not UTF-8 text: {e}') from e
+
+
 def read_prompts(path):
     """The prompts of a file: its lines that are not blank; of a .jsonl, the field `prompt` of each."""
     with open(path, encoding='utf-8') as f:
