@@ -21,7 +21,7 @@ cuts between tokens only would meet `ret|urn` as two tokens that it has hardly e
 The pieces of documents within a block are rearranged, not whole documents before they are cut into blocks
 (the paper's context level; of the two it was better). A long document would lose its middle or its suffix to
 the next block; and so the batch follows from (seed, step, row) and its block alone. The marks and the cuts
-need about five tokens. These are dropped far from the gap, at the end of the suffix or at the beginning of
+need about six tokens. These are dropped far from the gap, at the end of the suffix or at the beginning of
 the prefix: a block keeps its length, and nothing is padded.
 
 The loss is that of all tokens, as in the paper: prefix and suffix teach what they would teach anyway, and
