@@ -70,6 +70,8 @@ JOBS = {    # a small real job for a leaf that stands alone
                      "assert open('metrics.jsonl', encoding='utf-8').read() == '{\"step\": 1}\\n'",
     'parts/optim': "assert optim.drills('nan@5') == {5: 'nan'}",
     'parts/rollouts': "import numpy as np\nassert sorted(rollouts.draw(3, 4, 4, 0)) == [0, 1, 2, 3]",
+    'parts/quantize': "assert quantize.convert(3, 'float32') == 3",
+    'parts/speculate': "assert speculate.guess([1, 2, 3, 4, 1, 2, 3], {(1, 2, 3): 3}, 2) == [4, 1]",
     'parts/records': "import numpy as np\nb = records.Batches(np.array([3, 9, 4, 8]), 2, 1)\n"
                      "assert sorted([*b.of(0), *b.of(1)]) == [0, 1, 2, 3]",
     'parts/reference': "assert reference.read('none.npy', 3) is None",
