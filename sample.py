@@ -85,10 +85,7 @@ if suffix and not state.get('config', {}).get('fim'):
 if (suffix or objective != 'clm') and (sweep or asked):
     raise ValueError('--sweep and --prompts continue texts; to fill gaps, give one --prompt')
 if objective != 'clm':
-    ids, marks = asking.with_marks(prompt, tokenizer, objective)
-    if len(ids) >= model.config.block_size:
-        raise ValueError(f'the prompt has {len(ids)} tokens, too many for the context of '
-                         f'{model.config.block_size} tokens; shorten it')
+    ids, marks = asking.with_marks(prompt, tokenizer, objective, model.config.block_size)
 show(config)
 
 # --- fill gaps, if that is what the model was trained for ---------------------------------------------------

@@ -3,7 +3,7 @@ Asking a model: answers to many prompts at a time, the most probable of several 
 
     generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
     choose(model, tokenizer, 'Two and two are', ['4', 'fish'])      # (0, 0, False)
-    ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm')
+    ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm', 256)
     fill_tokens(model, ids, marks[0])           # one token for each gap; fill_spans: of any length
 
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. model, tokenizer: as in their files.
@@ -195,9 +195,9 @@ def side_by_side(heads, texts, width):
 
 
 # --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------
-def with_marks(prompt, tokenizer, objective):
+def with_marks(prompt, tokenizer, objective, block_size):
     """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
-    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError: too few, or no gap."""
+    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError: too few, no gap."""
     texts = prompt.split('<|mask|>')
     if len(texts) == 1:
         raise ValueError(f'a model trained with objective={objective} fills gaps; mark each in the prompt '
@@ -209,6 +209,9 @@ def with_marks(prompt, tokenizer, objective):
     ids = []
     for text, mark in zip(texts, marks):
         ids += [*tokenizer.encode(text), mark]
+    if len(ids) > block_size:
+        raise ValueError(f'the prompt has {len(ids) - 1} tokens, too many for the context of {block_size} '
+                         'tokens; shorten it')
     return ids[:-1], marks
 
 
