@@ -5,6 +5,7 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --sweep=0,0.5,1   # side by side
     python sample.py --ckpt=out/quickstart --prompts=prompts.txt    # one prompt a line, or .jsonl
+    python sample.py --ckpt=out/fim --prompt='def half(x):' --suffix='return y' # fim=0.5: what stands between
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: one token a gap
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: gaps of any length
 
@@ -32,6 +33,7 @@ from tokenizer import Tokenizer
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file, and tokenizer.json beside it
 prompt = ''                 # '' = the start of a document
+suffix = ''                 # the text behind the gap; the model must have been trained with --fim
 prompt_file: str | None = None      # take the prompt from a file, exactly as it is
 prompts: str | None = None  # a file of prompts to compare
 sweep = ''                  # temperatures to compare, such as 0,0.5,1.0
@@ -53,9 +55,9 @@ dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weight
 seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
-if chat and (stop_at or num_samples > 1):
+if chat and (suffix or stop_at or num_samples > 1):
     raise ValueError(f'a chat has one answer, which ends by itself: --chat=True excludes '
-                     f'stop_at={stop_at!r} and num_samples={num_samples}')
+                     f'{suffix=}, {stop_at=} and {num_samples=}')
 if system and not chat:
     raise ValueError('--system is an instruction before a chat: it needs --chat=True')
 if [prompt != '', prompt_file is not None, prompts is not None].count(True) > 1:
@@ -76,27 +78,25 @@ if export:
     sys.exit()
 model = quantize.convert(model, dtype)
 if prompt_file is not None:
-    prompt = asking.read_file(prompt_file)
+    prompt = asking.read_text(prompt_file)
 objective = state.get('config', {}).get('objective', 'clm')
-if objective != 'clm' and (sweep or asked or serve is not None):
-    raise ValueError(f'--sweep, --prompts and --serve continue texts; {ckpt} fills gaps')
-if objective != 'clm' and '<|mask|>' not in prompt:
-    raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
-                     "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
+if suffix and not state.get('config', {}).get('fim'):
+    raise ValueError(f'{ckpt} was not trained with --fim=0.5: it cannot see what follows; leave --suffix out')
+if (suffix or objective != 'clm') and (sweep or asked or serve is not None):
+    raise ValueError('--sweep, --prompts and --serve continue texts; to fill gaps, give one --prompt')
 if objective != 'clm':
-    ids, marks = asking.with_marks(prompt, tokenizer, objective)
-    if len(ids) >= model.config.block_size:
-        raise ValueError(f'the prompt has {len(ids)} tokens, too many for the context of '
-                         f'{model.config.block_size} tokens; shorten it')
+    ids, marks = asking.with_marks(prompt, tokenizer, objective, model.config.block_size)
 show(config)
 
 # --- serve --------------------------------------------------------------------------------------------------
 if serve is not None:
     from parts import batching, completions, serve as http
-    models = {ckpt: batching.Batch(model, tokenizer)}
+    loaded = {ckpt: (model, tokenizer, state)}
     if compare:
-        models[compare] = batching.Batch(*checkpoint.to_sample(compare, load, Tokenizer.load)[:2])
-    http.run((host, serve), completions.Completions(models, asking.encode))
+        loaded[compare] = checkpoint.to_sample(compare, load, Tokenizer.load)
+    models = {name: batching.Batch(*found[:2]) for name, found in loaded.items()}
+    fills = [name for name, (_, _, state) in loaded.items() if state.get('config', {}).get('fim')]
+    http.run((host, serve), completions.Completions(models, asking.encode, asking.between, fills))
     sys.exit()
 
 # --- fill gaps, if that is what the model was trained for ---------------------------------------------------
@@ -168,6 +168,8 @@ if chat:
 
 # --- generate -----------------------------------------------------------------------------------------------
 start = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
+if suffix:
+    start, max_new_tokens = asking.between(tokenizer, prompt, suffix, model.config.block_size, max_new_tokens)
 answers = [asking.Answer(start, model.config.block_size, max_new_tokens) for _ in range(num_samples)]
 shown = steps = 0
 held_back = len(stop_at) - 1 if stop_at not in ('', 'function') else 0      # perhaps it begins stop_at
@@ -182,7 +184,7 @@ for unfinished in asking.write(model, tokenizer, answers, ends, **draw):
         ready = max(shown, len(text) - (held_back if unfinished else 0))
         print(text[shown:ready], end='', flush=True)
         shown = ready
-print('' if num_samples == 1 else f'\n{"-" * 80}\n'.join(prompt + answer.text for answer in answers))
+print(suffix if num_samples == 1 else f'\n{"-" * 80}\n'.join(prompt + a.text + suffix for a in answers))
 print('-' * 80)
 path = checkpoint.find(ckpt)        # a file, or a folder of Hugging Face's
 size = os.path.getsize(path) if os.path.isfile(path) else sum(p.nbytes for p in model.parameters())

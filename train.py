@@ -41,6 +41,7 @@ shuffle = True                  # visit the blocks of train.bin in random order;
 objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
 document_mask = False           # clm: attention stays within a document, and positions restart in each
 label_smoothing = 0.0           # [0, 1): share of a target's probability that is spread over all tokens
+fim = 0.0                       # [0, 1]: clm: share of the documents that teach to fill in the middle; 0.5
 focal = 0.0                     # >= 0: loss times (1 - p)^focal: tokens that the model knows well count less
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
@@ -121,6 +122,9 @@ checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'toke
 data.check_vocabulary(data_dir, tokenizer.vocab_size, vocab_size)
 token_bytes = np.array(tokenizer.text_bytes)            # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
+if fim:                         # prefix and suffix come first, then the middle
+    from parts.fim import Infilling
+    infilling = Infilling(fim, objective, tokenizer, seed)
 n_train = meta['tokens']['train']
 stream, shards = None, []       # shards: {name: SHA-256} of each process's
 if streaming:                   # each process reads its own shards
@@ -155,15 +159,16 @@ def load_batch(side, starts, step, rows):
     else:
         its_bins = [bins['replay' if side == 'train' and row < n_replay else side] for row in rows]
         x, y = data.sequences(its_bins, starts, task.n_text)                    # (B, n_text)
+    if fim and side == 'train':
+        x, y = infilling.apply(x, y, step, rows)                                # (B, T)
     return machine.to_device(task.apply(x, y, step, rows), device)
 
 
 if show_batch is not None:
     if stream:
         raise ValueError('show_batch: a stream has no batch by number; prepare bins to look at it')
-    shown = load_batch('train', starts_of(show_batch), show_batch, range(batch_size))[0]
-    for row, x in enumerate(shown.tolist()):
-        print(f'--- step {show_batch}, sequence {row} of {batch_size}\n{tokenizer.decode(x)}')
+    for row, x in enumerate(load_batch('train', starts_of(show_batch), show_batch, range(batch_size))[0]):
+        print(f'--- step {show_batch}, sequence {row} of {batch_size}\n{tokenizer.decode(x.tolist())}')
     sys.exit()
 
 # --- model and optimizer: from nothing, from where this run stopped, or from the weights of another ---------
@@ -220,9 +225,8 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 @torch.no_grad()
 def evaluate(side='val', n_tokens=eval_tokens):
-    """Nats per token and bits per byte on n_tokens of bins[side]. Nothing random is drawn, so eval_interval
-    does not change the training."""
-    nats = tokens = n_bytes = 0
+    """Nats per token and bits per byte on n_tokens of bins[side]. It draws no random numbers."""
+    sums = np.zeros(3)
     model.eval()
     for starts, counts in data.spread(bins[side], block_size, n_tokens, micro_batch_size, rank, world):
         batch = load_batch(side, starts, 2 ** 40, starts)               # the same tokens are hidden each time
@@ -230,11 +234,9 @@ def evaluate(side='val', n_tokens=eval_tokens):
             loss = model(*batch)[1]
         scored = batch[1][batch[1] != objectives.IGNORE].cpu().numpy()
         if counts:          # else this process only takes part in the forward pass, as FSDP needs
-            nats += loss.item() * len(scored)
-            tokens += len(scored)
-            n_bytes += int(token_bytes[scored].sum())
+            sums += loss.item() * len(scored), len(scored), token_bytes[scored].sum()
     model.train()
-    nats, tokens, n_bytes = machine.all_sum(nats, tokens, n_bytes)
+    nats, tokens, n_bytes = machine.all_sum(*sums)
     return nats / tokens, nats / math.log(2) / max(1, n_bytes)
 
 
@@ -273,8 +275,7 @@ while True:
         with timer.pause('eval'):
             val_loss, val_bpb = evaluate()
             sources = [side for side in bins if side.startswith('val_')]
-            by_source = {side.removeprefix('val_'): evaluate(side, eval_tokens // len(sources))[1]
-                         for side in sources}
+            by_source = {side[4:]: evaluate(side, eval_tokens // len(sources))[1] for side in sources}
             more = {'shares': mixture.shares(), 'val_bpb_by_source': by_source} if sources else {}
             gpt = machine.unsharded(model, lambda: GPT(model.config).to(device))        # in the first process
             if main_process:

@@ -3,10 +3,10 @@ Asking a model: answers to many prompts at a time, the most probable of several 
 
     generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
     choose(model, tokenizer, 'Two and two are', ['4', 'fish'])      # (0, 0, False)
-    ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm')
+    ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm', 256)
     fill_tokens(model, ids, marks[0])           # one token for each gap; fill_spans: of any length
 
-A prompt is a text or messages [{'role', 'content'}]. model, tokenizer: as in model.py, tokenizer.py.
+A prompt is a text, messages [{'role', 'content'}], or a Prompt. model, tokenizer: as in their files.
 Copy this file alone: it needs torch and tqdm.
 """
 import codecs, collections, itertools, json, re
@@ -20,12 +20,29 @@ Prompt = collections.namedtuple('Prompt', 'ids allowed repeated last')
 
 def encode(tokenizer, prompt):
     """A prompt as the model reads it. The last token of a text may become a longer one: Tokenizer.heal."""
+    if isinstance(prompt, Prompt):
+        return prompt
     if not isinstance(prompt, str):
         return Prompt(tokenizer.render(prompt, True)[0], None, 0, '')
     whole = tokenizer.begin + tokenizer.encode(prompt)
     ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
     return Prompt(ids, allowed, repeated, prompt[-1:])
+
+
+def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
+    """The Prompt whose answer stands between two texts, for a model that was trained with fim (parts/fim.py),
+    and how many tokens that answer may have: a quarter of the context at most. What does not fit into the
+    rest is left out, the beginning of the prefix and the end of the suffix; each has a right to half."""
+    begin, suffix_follows, middle_follows = [tokenizer.special[f'<|fim_{name}|>']
+                                             for name in ('prefix', 'suffix', 'middle')]
+    max_new_tokens = min(max_new_tokens, block_size // 4)
+    room = block_size - max_new_tokens - 3                              # tokens
+    before, after = tokenizer.encode_inside(prefix), tokenizer.encode_inside(suffix)
+    after = after[:max(room // 2, room - len(before))]
+    before = before[max(0, len(before) + len(after) - room):]
+    ids = [begin, *before, suffix_follows, *after, middle_follows]
+    return Prompt(ids, None, 0, prefix[-1:]), max_new_tokens
 
 
 def end_pattern(stop_at):
@@ -131,9 +148,9 @@ def choose(model, tokenizer, prompt, options):
     return per_byte.index(max(per_byte)), scores.index(max(scores)), cut
 
 
-# --- comparing: several prompts, several temperatures -------------------------------------------------------
-def read_file(path):
-    """The text of a file, exactly as it is. ValueError if it is not UTF-8."""
+# --- prompts from files; several prompts and temperatures side by side -------------------------------------
+def read_text(path):
+    """The text of a file, exactly as it is."""
     try:
         with open(path, encoding='utf-8', newline='') as f:
             return f.read()
@@ -178,10 +195,13 @@ def side_by_side(heads, texts, width):
 
 
 # --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------
-def with_marks(prompt, tokenizer, objective):
+def with_marks(prompt, tokenizer, objective, block_size):
     """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
-    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError if there are too few."""
+    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError: too few, no gap."""
     texts = prompt.split('<|mask|>')
+    if len(texts) == 1:
+        raise ValueError(f'a model trained with objective={objective} fills gaps; mark each in the prompt '
+                         "with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
     names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
     if names[-1] not in tokenizer.special:
         raise ValueError(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
@@ -189,6 +209,9 @@ def with_marks(prompt, tokenizer, objective):
     ids = []
     for text, mark in zip(texts, marks):
         ids += [*tokenizer.encode(text), mark]
+    if len(ids) > block_size:
+        raise ValueError(f'the prompt has {len(ids) - 1} tokens, too many for the context of {block_size} '
+                         'tokens; shorten it')
     return ids[:-1], marks
 
 

@@ -30,7 +30,7 @@ class Known(torch.nn.Module):
 
 
 def test_each_mask_becomes_the_most_probable_token():
-    ids, marks = asking.with_marks('a<|mask|>c<|mask|>', TOKENIZER, 'mlm')
+    ids, marks = asking.with_marks('a<|mask|>c<|mask|>', TOKENIZER, 'mlm', 64)
     assert ids == [97, marks[0], 99, marks[0]] and marks[0] == TOKENIZER.special['<|mask|>']
     filled, candidates = asking.fill_tokens(Known([0, 98, 0, 100]), ids, marks[0])
     assert TOKENIZER.decode(filled) == 'abcd'
@@ -39,7 +39,7 @@ def test_each_mask_becomes_the_most_probable_token():
 
 
 def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole():
-    ids, marks = asking.with_marks('x<|mask|>y<|mask|>', TOKENIZER, 'span')
+    ids, marks = asking.with_marks('x<|mask|>y<|mask|>', TOKENIZER, 'span', 64)
     span = [TOKENIZER.special[f'<|span_{i}|>'] for i in range(3)]
     assert marks == span and ids == [120, span[0], 121, span[1]]
     model = Known([97, 98, span[1], 99, span[2]])
@@ -52,4 +52,4 @@ def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole(
 
 def test_more_gaps_than_marks_are_refused():
     with pytest.raises(ValueError, match='2 gaps'):
-        asking.with_marks('<|mask|><|mask|>', Tokenizer.byte(['<|mask|>', '<|span_0|>']), 'span')
+        asking.with_marks('<|mask|><|mask|>', Tokenizer.byte(['<|mask|>', '<|span_0|>']), 'span', 64)

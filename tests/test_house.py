@@ -56,6 +56,7 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
     'parts/filters': "assert filters.prose_reason('buy ' * 30) == 'repetitive'",
     'parts/language': "assert language.NgramModel(['abcabc' * 9]).bits_per_byte('abcabc') < 4",
+    'parts/fim': "assert fim.split('abcdef', 0.8, 0.2) == ('a', 'bcde', 'f')",
     'parts/files': "assert files.find_files('.') == [{'path': './files.py'}]",
     'parts/funnel': "f = funnel.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
     'parts/dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
