@@ -96,6 +96,11 @@ def restore(model, weights, optimizers, optimizer_states):
         o.load_state_dict({**state, 'state': moments})
 
 
+def probe(model):
+    """A matrix that trains, from the middle of the model, to watch: w_down, or with LoRA its A."""
+    return [p for p in model.blocks[len(model.blocks) // 2].parameters() if p.requires_grad][-1].detach()
+
+
 def change(before, after):
     """How far a matrix moved, over its norm: 1e-3 a step is usual, 1e-5 hardly moves, 1e-1 tears apart."""
     ratio = (after - before).norm() / before.norm().clamp(min=1e-12)
