@@ -198,7 +198,7 @@ class Guard:
         """The drill of this step, if it has one: kill this process, wait, or replace the text by noise."""
         accident = self.accidents.get(step)
         if accident == 'kill':
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, 'SIGKILL', signal.SIGTERM))    # Windows has only this one
         if accident == 'slowdata':
             time.sleep(3)
         if accident == 'badbatch':
