@@ -85,4 +85,5 @@ def test_model_py_compares_the_cpu_and_refuses_a_device_that_is_not_there():
     assert 'cpu, bfloat16' in out and 'NOT' not in out
     result = run('model.py', '--device=tpu')
     assert result.returncode == 2 and 'Traceback' not in result.stderr
-    assert result.stderr.startswith('error: device=tpu is not available here') and 'there is cpu' in result.stderr
+    assert result.stderr.startswith('error: device=tpu is not available here')
+    assert 'there is cpu' in result.stderr

@@ -69,7 +69,8 @@ def test_only_the_adapters_train_and_all_of_them(shape, kind):
         assert B.any() and not torch.equal(A, first[name][2]), name
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert trained == sum(2 * sum(W.shape) for W, _, _ in first.values())
-    moments = sum(v.numel() for o in optimizers for s in o.state.values() for k, v in s.items() if k != 'step')
+    moments = sum(value.numel() for o in optimizers for state in o.state.values()
+                  for key, value in state.items() if key != 'step')
     assert moments == trained * (2 if kind == 'adamw' else 1)
     assert sum(p.grad.numel() for p in model.parameters() if p.grad is not None) == trained
 
@@ -86,7 +87,8 @@ def test_merged_equals_unmerged_and_the_model_goes_on_unmerged(shape):
         assert (after - logits).abs().max() > 0.1                       # it has learned
         assert (plain(IDX)[0] - after).abs().max() < 2e-5 * after.abs().max()       # float32
         assert torch.equal(model(IDX)[0], after) and len(lora.adapters(model)) == 14
-    assert lora.adapters(plain) == {} and plain.state_dict().keys() == base(**SHAPES[shape]).state_dict().keys()
+    assert lora.adapters(plain) == {}
+    assert plain.state_dict().keys() == base(**SHAPES[shape]).state_dict().keys()
     assert plain.embedding.weight is model.embedding.weight             # shared, not copied
     assert (plain.head.weight is plain.embedding.weight) == model.config.tie_embeddings
     text = model.generate(IDX[:, :5], 10, temperature=0)
@@ -111,8 +113,8 @@ def test_a_checkpoint_gives_back_every_bit_and_refuses_another_rank(tmp_path):
     again, state = load_checkpoint(tmp_path / 'last.pt')
     with torch.no_grad():
         assert (again(IDX)[0] - model(IDX)[0]).abs().max() < 1e-4       # as everyone else sees it: merged
-    for rank, found in ((8, state), (0, state), (4, {'step': 1})):
-        with pytest.raises(ValueError, match=f'lora={rank}, but this run has lora={0 if "step" in found else 4}'):
+    for rank, found, before in ((8, state, 4), (0, state, 4), (4, {'step': 1}, 0)):
+        with pytest.raises(ValueError, match=f'lora={rank}, but this run has lora={before}'):
             lora.adapt(again, rank, found)
     lora.adapt(again, 4, state)
     ours, theirs = model.state_dict(), again.state_dict()
