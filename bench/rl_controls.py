@@ -1,6 +1,7 @@
 """
 Does reinforcement learning teach anything that its controls do not? From one base model, for each seed: SFT
-on demonstrations, then arms that train on about the same number of tokens:
+on demonstrations, then arms that train on about the same number of tokens. Of rl's, those count that have a
+gradient: of prompts whose answers differ in reward.
 
     more          SFT on the same demonstrations: no feedback
     rejection     SFT on its own answers that passed, one round; rejection_2: two, of half as many tokens
@@ -19,8 +20,8 @@ demonstrations:
     python bench/rl_controls.py out/controls 0,1,2                  # resumes where it stopped
     python bench/rl_controls.py out/controls 0 --steps=40 --n_test=200 --arms=sft,more,rl
 
-pass@1 of one greedy answer to each problem, pass@8 of the first fifth of them. The interval is a paired
-bootstrap over problems, of the mean over the seeds.
+pass@1 of one greedy answer to each problem; of sft and rl, pass@8 of the first fifth of them. The interval
+is a paired bootstrap over problems, of the mean over the seeds.
 Settings were chosen on the validation split, never on these problems.
 """
 import collections
@@ -39,6 +40,7 @@ from parts.problems import problems, to_messages                                
 BASE, DEMOS, PROMPTS = 'out/quickstart', 6000, 2000
 KINDS = 'demonstrated', 'feedback only', 'never seen'
 ARMS = 'sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random'
+SAMPLED = 'sft', 'rl'
 ASK = ['--allow_code_execution=True', '--batch_size=64', '--max_new_tokens=64', '--tasks=own']
 COIN = """import json, random
 dice = random.Random({seed})
@@ -103,7 +105,7 @@ def trained_tokens(run):
     with open(f'{run}/config.json', encoding='utf-8') as f:
         config = json.load(f)
     answers = config['batch_size'] * config['num_samples']
-    return sum(row['length'] for row in rows if 'length' in row) * answers
+    return sum(row['length'] * row['informative'] for row in rows if 'length' in row) * answers
 
 
 def demonstrations(folder, seed):
@@ -141,7 +143,7 @@ def mine(folder, ckpt, seed):
 
 def train(name, folder, seed, steps):
     out, start = f'{folder}/{name}', f'{folder}/sft/last.pt'
-    tokens = steps * 32 * 8 * 24
+    tokens = steps * 32 * 8 * 24 * 0.4
     if os.path.exists(f'{folder}/rl/last.pt'):
         tokens = trained_tokens(f'{folder}/rl')
     if os.path.exists(f'{out}/last.pt'):
@@ -198,7 +200,7 @@ if __name__ == '__main__':
     out, seeds = sys.argv[1], [int(s) for s in sys.argv[2].split(',')]
     arms, n_test = flags.get('arms', ','.join(ARMS)).split(','), int(flags.get('n_test', 1000))
     order = [name for name in ('sft', 'rl') + ARMS[1:] if name in arms]     # the others follow rl's tokens
-    greedy, sampled = {name: [] for name in arms}, {name: [] for name in arms}
+    greedy, sampled = {name: [] for name in arms}, {name: [] for name in SAMPLED if name in arms}
     for kind in KINDS:
         split = 'cell' if kind == 'never seen' else 'variation'
         path = f'{out}/test/{kind.replace(" ", "_")}.jsonl'
@@ -208,9 +210,10 @@ if __name__ == '__main__':
             write(path.replace('.jsonl', '_sampled.jsonl'), [json.loads(line) for line in f][:n_test // 5])
     for seed in seeds:
         for name in dict.fromkeys(order):
-            train(name, f'{out}/{seed}', seed, int(flags.get('steps', 80)))
+            train(name, f'{out}/{seed}', seed, int(flags.get('steps', 160)))
             greedy[name].append(test(f'{out}/{seed}/{name}', out))
-            sampled[name].append(test(f'{out}/{seed}/{name}', out, samples=8))
+            if name in SAMPLED:
+                sampled[name].append(test(f'{out}/{seed}/{name}', out, samples=8))
 
     table(f'seeds: {len(seeds)}; pass@1 of one greedy answer', greedy, np.mean)
     table('pass@1 of eight answers at temperature 0.8', sampled, np.mean)
