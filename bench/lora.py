@@ -20,7 +20,8 @@ from tokenizer import Tokenizer                                  # noqa: E402
 
 SMOLLM2 = GPTConfig(49152, 2048, 30, 9, 3, 576, 1536, rope_theta=1e5)
 ARMS = {'full': ['--lora=0'], 'lora=8': ['--lora=8'],
-        'lora=8, rate x 3': ['--lora=8', '--learning_rate=9e-3']}
+        'lora=8, rate x 3': ['--lora=8', '--learning_rate=9e-3'],
+        'lora=8, AdamW, rate x 10': ['--lora=8', '--optimizer=adamw', '--learning_rate=3e-2']}
 
 
 def step(rank):
@@ -80,7 +81,7 @@ def loss(base, data, steps, out):
         dice = random.Random(0)
         means = sorted(sum(dice.choices(apart, k=len(apart))) / len(apart) for _ in range(2000))
         sizes = [os.path.getsize(f'{folder}/{file}') / 1e6 for file in ('best.pt', 'last.pt')]
-        print(f'{name:17} {mean:.3f} nats per conversation; beside full {sum(apart) / len(apart):+.3f} '
+        print(f'{name:25} {mean:.3f} nats per conversation; beside full {sum(apart) / len(apart):+.3f} '
               f'[{means[50]:+.3f}, {means[1949]:+.3f}]; best.pt {sizes[0]:.1f} MB, last.pt {sizes[1]:.1f} MB',
               flush=True)
 

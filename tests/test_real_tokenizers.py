@@ -1,4 +1,4 @@
-"""The tokenizer.json of SmolLM2's and Qwen's families, built as theirs are: the same ids, and no text is lost."""
+"""The tokenizer.json of SmolLM2's and Qwen's families, built as theirs are: the same ids, no text is lost."""
 import json
 import unicodedata
 
@@ -27,7 +27,7 @@ def smollm2():
 
 
 def qwen():
-    """NFC, a pattern of its own, ChatML's tokens after the vocabulary; <tool_call> is added, but not special."""
+    """NFC, a pattern of its own, ChatML's tokens after the vocabulary; <tool_call> is added, not special."""
     p = tokenizers.pre_tokenizers
     hf = tokenizers.Tokenizer(tokenizers.models.BPE(byte_fallback=False))
     hf.normalizer = tokenizers.normalizers.NFC()
