@@ -21,7 +21,7 @@ from tokenizer import Tokenizer                                  # noqa: E402
 SMOLLM2 = GPTConfig(49152, 2048, 30, 9, 3, 576, 1536, rope_theta=1e5)
 ARMS = {'full': ['--lora=0'], 'lora=8': ['--lora=8'],
         'lora=8, rate x 3': ['--lora=8', '--learning_rate=9e-3'],
-        'lora=8, AdamW, rate x 10': ['--lora=8', '--optimizer=adamw', '--learning_rate=3e-2']}
+        'lora=8, AdamW': ['--lora=8', '--optimizer=adamw']}
 
 
 def step(rank):
