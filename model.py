@@ -300,10 +300,10 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         raise ValueError('the scores of the next token are not finite: use an earlier checkpoint')
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
+    if top_k and top_k < logits.shape[-1]:          # what follows costs k instead of V, in the same order
+        kept = logits.topk(top_k, dim=-1).indices.sort(dim=-1).values               # (B, k)
+        return kept.gather(1, sample(logits.gather(1, kept), temperature, None, top_p)[:, None])[:, 0]
     logits = logits / min(temperature, 1e30)        # float32 ends at 3e38, and -inf / inf is not a number
-    if top_k and top_k < logits.shape[-1]:
-        kth = logits.topk(top_k, dim=-1).values[:, -1:]                             # (B, 1)
-        logits = logits.masked_fill(logits < kth, -math.inf)
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
         drop = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)    # those before it are enough; never of the first

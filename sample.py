@@ -25,7 +25,7 @@ import os, shutil, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
-from parts import asking, checkpoint, machine
+from parts import asking, checkpoint, gguf_file, machine, publish, quantize, speculate
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -42,8 +42,10 @@ top_p = 1.0                 # (0, 1]: ... and from the fewest of them that reach
 stop_at = ''                # function = where an indented body ends; other text = before it first occurs
 chat = False                # True: the prompt is a message to an assistant; without a prompt, type messages
 system: str | None = None   # instruction that the assistant reads before a chat
+export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
+dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weights; see parts/quantize.py
 seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
@@ -69,6 +71,10 @@ checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.h
 model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
 if random_init:
     model = GPT(model.config).to(device)
+if export:
+    print((publish if export == 'hf' else gguf_file).write(os.path.dirname(beside), model, tokenizer, export))
+    sys.exit()
+model = quantize.convert(model, dtype)
 if prompt_file is not None:
     try:
         with open(prompt_file, encoding='utf-8', newline='') as f:
@@ -102,12 +108,13 @@ if objective == 'span':
 
 
 # --- several prompts, several temperatures: side by side ----------------------------------------------------
+model = speculate.Lookup(model, dtype)      # one answer at temperature 0 is written sooner, the same one
 ends = asking.end_pattern(stop_at)
 draw = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
+messages = [{'role': 'system', 'content': system}] if system else []
 if asked or sweep:
     asked = asked or [prompt if prompt or tokenizer.begin else '\n']
-    before = [{'role': 'system', 'content': system}] if system else []
-    given = [[*before, {'role': 'user', 'content': text}] for text in asked] if chat else asked
+    given = [[*messages, {'role': 'user', 'content': text}] for text in asked] if chat else asked
     heads = [f'temperature {t:g}' for t in heat]
     width = max(24, shutil.get_terminal_size().columns // len(heat) - 3)
     columns = []                                            # [temperature][prompt][sample]: (text, ended)
@@ -133,7 +140,6 @@ def ask():
 
 
 if chat:
-    messages = [{'role': 'system', 'content': system}] if system else []
     begin = len(messages)               # the system message is never forgotten
     question = prompt or ask()
     while question:
@@ -176,5 +182,5 @@ print('-' * 80)
 path = checkpoint.find(ckpt)        # a file, or a folder of Hugging Face's
 size = os.path.getsize(path) if os.path.isfile(path) else sum(p.nbytes for p in model.parameters())
 ms = 1000 * (time.perf_counter() - began) / max(1, steps)
-print(f'{steps} tokens, {ms:.1f} ms each, with {model.embedding.weight.dtype} weights on {device}; '
+print(f'{steps} tokens, {ms:.1f} ms each, with {dtype} weights on {device}; '
       f'{size / 1e6:.1f} MB on disk', file=sys.stderr)

@@ -22,8 +22,7 @@ import multiprocessing, os, sys
 import regex, tiktoken
 
 # One alternative per kind of chunk, tried from left to right:
-#   a word, with the space or the one symbol before it    ` return`  `.append`  `_name`
-#   up to three digits
+#   a word, with the space or one symbol before it, as ` return`, `.append`, `_name`; up to three digits
 #   symbols, with the newlines and indentation after them ` =`  `():\n        `
 #   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
 # On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns (LOG.md).
@@ -37,8 +36,7 @@ SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|m
                   '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # infilling
                   *(f'<|span_{i}|>' for i in range(54))]                                    # T5; 64 in all
 
-# GPT-2's visible form of the 256 bytes: Latin-1's visible characters stand for themselves, the characters
-# from U+0100 on for the other 68 bytes, space and newline among them.
+# GPT-2's visible form of bytes: Latin-1's visible characters, and for the other 68 those from U+0100 on.
 VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 OTHERS = [b for b in range(256) if b not in VISIBLE]
 BYTE_TO_CHAR = {b: chr(b) for b in VISIBLE} | {b: chr(256 + i) for i, b in enumerate(OTHERS)}
@@ -414,6 +412,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--input', help='train on this: stdlib, a file, a folder or a glob, as in prepare.py')
     parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + specials (32768)')
+    parser.add_argument('--pattern', default='ours', choices=['ours', 'gpt2', 'cl100k'], help='of the chunks')
     parser.add_argument('--out', default='tokenizer.json', help='where the trained tokenizer goes')
     parser.add_argument('--load', help='a tokenizer.json')
     parser.add_argument('--report', help='measure the fit on this; alone: train on nine tenths of it')
@@ -423,18 +422,20 @@ def main():
     if args.input and args.load or not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=tokenizer.json] --report=PATH to measure')
     try:
-        from parts import fit
+        from parts import fit, gguf_file
+        pattern = gguf_file.PATTERNS.get(args.pattern, PATTERN)
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
             tok = Tokenizer.load(args.load)
         elif args.input:
             os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
-            tok = Tokenizer.train((d['text'] for d in read_documents(args.input)), args.vocab_size)
+            texts = (d['text'] for d in read_documents(args.input))
+            tok = Tokenizer.train(texts, args.vocab_size, pattern=pattern)
             tok.save(args.out)
             print(f'{args.out}: {tok.vocab_size:,} tokens, {tok.bytes_per_token:.2f} bytes/token, {tok.hash}')
         else:
             rest, documents = fit.held_out(documents)
-            tok = Tokenizer.train((d['text'] for d in rest), args.vocab_size)
+            tok = Tokenizer.train((d['text'] for d in rest), args.vocab_size, pattern=pattern)
             print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
         if args.report:
             others = {name: Tokenizer.load(name) if name.endswith('.json') else fit.at_hand(name, args.gpt2)

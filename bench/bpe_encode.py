@@ -12,8 +12,8 @@ import sys
 import tempfile
 
 import numpy as np
-from bpe_train import ROUNDS, cpu_seconds
-from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
+from bpe_train import ROUNDS, cpu_seconds, documents
+from peers import cpu_of, in_turn, median, ours_over, timed
 
 from parts import hf
 from tokenizer import Tokenizer, in_batches
@@ -38,7 +38,7 @@ def hf_encode_batch_fast(texts):
 CONTESTANTS = {'ours': ours, 'hf_encode_batch': hf_encode_batch, 'hf_encode_batch_fast': hf_encode_batch_fast}
 
 if __name__ == '__main__':
-    texts = [text for _, text in python_documents()]
+    texts = documents()                         # MEGABYTES in the environment ends them there
     size = sum(len(text.encode()) for text in texts) / 1e6
     if sys.argv[1:]:
         encode = CONTESTANTS[sys.argv[1]](texts)

@@ -1,50 +1,104 @@
 """
-Greedy generation with a cache, beside transformers' generate on the same weights.
+Greedy generation with a cache, beside transformers' generate on the same weights: tokens a second, with the
+ratio of seconds and of CPU seconds. `read` is the share of a copy's bandwidth at which a step at batch 1
+reads its weights: their bytes over its seconds, over the bytes that a copy of as many reads and writes over
+the seconds of that copy, in the same process.
 
     pip install -r bench/requirements.txt
-    python bench/generate_speed.py
+    python bench/generate_speed.py                          # three shapes with random weights
+    python bench/generate_speed.py small out/quickstart     # one of them; a checkpoint
+
+float16 and int8 are parts/quantize.py. A checkpoint continues code and prose of 64 tokens, at batch 1 with
+parts/speculate.py, too: random weights write one line over and over, which is too easy to guess.
 """
+import argparse
+import hashlib
+import os
+import pathlib
 import sys
 import tempfile
+import time
 
 import torch
-from peers import in_turn, median, timed
-from model import GPT, GPTConfig
+from peers import cpu_of, in_turn, median, timed
+from model import GPT, GPTConfig, load_checkpoint
+from parts import quantize, speculate
+from tokenizer import Tokenizer
 
 SHAPES = {'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256), 'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768),
           'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
-PROMPT, NEW = 32, 128
+TEXTS = {'code': argparse.__file__, 'prose': pathlib.Path(__file__).parent.parent / 'LICENSE'}
+PROMPT = 32
+NEW = int(os.environ.get('NEW', 128))
+ROUNDS = int(os.environ.get('ROUNDS', 3))
 
 
-def generate(shape, who, batch):
+def load(what, batch):
+    """A shape, or a checkpoint and a kind of text -> the model and its prompts (batch, T)."""
     torch.manual_seed(0)
-    model = GPT(SHAPES[shape])
-    idx = torch.randint(SHAPES[shape].vocab_size, (int(batch), PROMPT))
-    if who == 'ours':
-        work = lambda n: model.generate(idx, n, temperature=0)
-    else:
+    if what in SHAPES:
+        model = GPT(SHAPES[what])
+        return model, torch.randint(model.config.vocab_size, (batch, PROMPT))
+    folder, kind = what.split('@')
+    model = load_checkpoint(folder)[0]
+    with open(TEXTS[kind], encoding='utf-8') as f:
+        ids = Tokenizer.load(f'{folder}/tokenizer.json').encode(f.read())
+    return model, torch.tensor([ids[row:row + 2 * PROMPT] for row in range(batch)])
+
+
+def generate(what, who, batch):
+    model, idx = load(what, int(batch))
+    weights = sum(p.nbytes for p in model.parameters()) - model.embedding.weight.nbytes * (
+        not model.config.tie_embeddings)
+    if who == 'transformers':
         import transformers
         with tempfile.TemporaryDirectory() as folder:
             model.save_hf(folder)
             hf = transformers.LlamaForCausalLM.from_pretrained(folder).eval()
         work = lambda n: hf.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
                                      max_new_tokens=n, min_new_tokens=n, pad_token_id=0)
+    else:
+        dtype = who if who in ('float16', 'int8') else 'float32'
+        model = quantize.convert(model, dtype)
+        writer = speculate.Lookup(model, dtype) if who == 'guessing' else model
+        work = lambda n: torch.stack(list(writer.stream(idx, n, 0)), dim=1)
     work(4)
+    began = time.process_time()
     seconds, peak, out = timed(lambda: work(NEW))
-    assert out.shape == (int(batch), PROMPT + NEW)
-    return seconds, peak, f'{int(batch) * NEW / seconds:.0f} {hash(tuple(out.flatten().tolist()))}'
+    cpu = time.process_time() - began
+    new = out[:, -NEW:]
+    assert new.shape == (int(batch), NEW)
+    source = torch.zeros(weights, dtype=torch.uint8)
+    target = torch.ones_like(source)
+    copy = min(timed(lambda: target.copy_(source))[0] for _ in range(3))
+    read = (weights / (seconds / NEW)) / (2 * weights / copy)
+    text = hashlib.sha256(str(new.tolist()).encode()).hexdigest()[:8]
+    return seconds, peak, f'{cpu} {read} {2 * weights / copy / 1e9:.1f} {text}'
 
 
 if __name__ == '__main__':
-    if len(sys.argv) > 1:
+    if ':' in ''.join(sys.argv[1:]):
         print(*generate(*sys.argv[1].split(':')))
-    else:
-        print(f'{"":>14}{"batch":>6}{"ours tok/s":>12}{"transformers":>14}{"ratio":>7}   same text')
-        for shape in SHAPES:
+        sys.exit()
+    print(f'{"":>32}{"batch":>6}{"":>14}{"tok/s":>8}{"times transformers":>20}{"in CPU time":>13}{"read":>6}'
+          '   same text')
+    for name in sys.argv[1:] or SHAPES:
+        for what in [name] if name in SHAPES else [f'{name}@{kind}' for kind in TEXTS]:
             for batch in (1, 16):
-                names = [f'{shape}:{who}:{batch}' for who in ('ours', 'transformers')]
-                a, b = in_turn(names, 3, __file__).values()
-                ours, theirs = (median([int(row[2].split()[0]) for row in rows]) for rows in (a, b))
-                ratio = median([q[0] / p[0] for p, q in zip(a, b)])
-                same = a[0][2].split()[1] == b[0][2].split()[1]
-                print(f'{shape:>14}{batch:>6}{ours:>12,}{theirs:>14,}{ratio:>7.2f}   {same}', flush=True)
+                names = ['transformers', 'float32', 'float16', 'int8']
+                names += ['guessing'] * (name not in SHAPES and batch == 1)
+                rows = in_turn([f'{what}:{who}:{batch}' for who in names], ROUNDS, __file__)
+                theirs = next(iter(rows.values()))      # without transformers, ours in float32
+                for who, ours in ((name.split(':')[1], found) for name, found in rows.items()):
+                    ratios = [median([of(q) / of(p) for p, q in zip(ours, theirs)])
+                              for of in (lambda row: row[0], cpu_of)]
+                    speed = median([batch * NEW / row[0] for row in ours])
+                    read, copy, text = zip(*(row[2].split()[1:] for row in ours))
+                    same = text[0] == theirs[0][2].split()[3]
+                    line = (f'{what[-32:]:>32}{batch:>6}{who:>14}{speed:>8,.0f}{ratios[0]:>20.2f}'
+                            f'{ratios[1]:>13.2f}')
+                    if batch == 1 and who == 'float32':
+                        share = 100 * median(map(float, read))
+                        print(f'{line}{share:>4.0f} %   {same}, a copy: {copy[0]} GB/s', flush=True)
+                    else:
+                        print(f'{line}{"":>6}   {same}', flush=True)

@@ -32,11 +32,16 @@ def python_documents(folder=None):
 
 def in_turn(contestants, rounds, script):
     """Run `script NAME` for each name, round after round (A B C A B C ...), because machines drift while the
-    ratios within a round do not. Each prints 'seconds megabytes note'. Returns {name: rows of these}."""
+    ratios within a round do not. Each prints 'seconds megabytes note'. Returns {name: rows of these}. One
+    that fails, as does a peer that is not installed, is left out, with a line that says why."""
     results = {name: [] for name in contestants}
     for _ in range(rounds):
-        for name in contestants:
-            run = subprocess.run([sys.executable, script, name], capture_output=True, text=True, check=True)
+        for name in list(results):
+            run = subprocess.run([sys.executable, script, name], capture_output=True, text=True)
+            if run.returncode:
+                print(f'{name} failed: {run.stderr.strip().splitlines()[-1]}', flush=True)
+                del results[name]
+                continue
             seconds, megabytes, note = run.stdout.strip().splitlines()[-1].split(' ', 2)
             results[name].append((float(seconds), float(megabytes), note))
     return results

@@ -23,14 +23,17 @@ import torch
 from peers import median
 from parts.data import open_bins, sequences
 
-TARGET, STEPS, EVERY, T, B = 1.8857, 2000, 50, 64, 12
+TARGET, EVERY, T, B = 1.8857, 50, 64, 12
+STEPS = int(os.environ.get('STEPS', 2000))      # fewer: only to see that it runs
 
 
 def ours(data_dir, threads):
     with tempfile.TemporaryDirectory() as out:
         subprocess.run([sys.executable, 'train.py', 'config/shakespeare_cpu.py', f'--data_dir={data_dir}',
                         f'--out_dir={out}', f'--eval_interval={EVERY}', f'--log_interval={EVERY}',
-                        '--num_samples=1', '--sample_tokens=1'], check=True, capture_output=True,
+                        '--num_samples=1', '--sample_tokens=1',
+                        *([f'--max_steps={STEPS}', '--warmup_steps=1'] if STEPS < 2000 else [])],
+                       check=True, capture_output=True,
                        env={**os.environ, 'OMP_NUM_THREADS': str(threads)})
         with open(f'{out}/metrics.jsonl', encoding='utf-8') as f:
             rows = [json.loads(line) for line in f]
@@ -80,7 +83,7 @@ if __name__ == '__main__':
         sys.exit()
     data_dir, threads = sys.argv[1], (sys.argv[2:] or ['1'])[0]
     found = {'ours': [], 'peer': []}
-    for _ in range(2):
+    for _ in range(int(os.environ.get('ROUNDS', 2))):
         for who, rows in found.items():
             run = subprocess.run([sys.executable, __file__, data_dir, threads, who], check=True, text=True,
                                  capture_output=True)

@@ -2,9 +2,10 @@
 Training steps, beside transformers' LlamaForCausalLM of the same shape, dtype, threads, batch and optimizer.
 
     pip install -r bench/requirements.txt
-    python bench/train_speed.py
+    python bench/train_speed.py                     # all shapes, or those that are named
 """
 import contextlib
+import os
 import sys
 
 import torch
@@ -15,7 +16,8 @@ from parts import optim
 SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128), 12),
           'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256), 8),
           'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 2)}
-STEPS = 10
+STEPS = int(os.environ.get('STEPS', 10))
+ROUNDS = int(os.environ.get('ROUNDS', 3))
 
 
 def steps(shape, who, dtype):
@@ -52,14 +54,15 @@ def steps(shape, who, dtype):
 
 
 if __name__ == '__main__':
-    if len(sys.argv) > 1:
+    if ':' in ''.join(sys.argv[1:]):
         print(*steps(*sys.argv[1].split(':')))
     else:
-        print(f'{"":>28}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}   peak MB (medians of 3 rounds)')
-        for shape in SHAPES:
+        print(f'{"":>28}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}   peak MB '
+              f'(medians of {ROUNDS} rounds)')
+        for shape in sys.argv[1:] or SHAPES:
             for dtype in ('float32', 'bfloat16'):
                 names = [f'{shape}:{who}:{dtype}' for who in ('ours', 'transformers')]
-                a, b = in_turn(names, 3, __file__).values()
+                a, b = in_turn(names, ROUNDS, __file__).values()
                 ratio = median([q[0] / p[0] for p, q in zip(a, b)])
                 ours, theirs = (median([int(note) for _, _, note in rows]) for rows in (a, b))
                 print(f'{shape:>18}{dtype:>10}{ours:>12,}{theirs:>14,}{ratio:>8.2f}   '

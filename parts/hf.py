@@ -112,8 +112,7 @@ def write_llama(folder, config, tensors):
     safetensors.save_file(renamed, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
 
     scaling = config['rope_scaling']
-    rope_type = {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)]
-    rope = {'rope_type': rope_type, **dict(zip(LLAMA_3, scaling))}
+    rope = {'rope_type': {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)], **dict(zip(LLAMA_3, scaling))}
     if len(scaling) == 4:
         rope['original_max_position_embeddings'] = int(scaling[3])
     theirs = {name: config[ours] for ours, name in NAMES.items()} | {
@@ -144,7 +143,8 @@ def write_tokenizer(folder, tokenizer, block_size):
         settings |= {'bos_token': names[tokenizer.begin[0]], 'eos_token': names[tokenizer.stop[0]],
                      'pad_token': names[pad]}
         generation = {'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop, 'pad_token_id': pad}
-    files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation}
+    files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation,
+             'special_tokens_map': {name: settings[name] for name in settings if name.endswith('_token')}}
     for name, content in files.items():
         with open(os.path.join(folder, f'{name}.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump(content, f, ensure_ascii=False, indent=1)

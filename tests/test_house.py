@@ -27,6 +27,8 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/ifeval': "assert ifeval.follows('punctuation:no_comma', {}, 'no')",
     'parts/trial': "assert trial.unpack(trial.pack({(1,)})) == {(1,)}",
     'parts/compare': "assert compare.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
+    'parts/gguf_file': "assert gguf_file.DIFFERS and '_' in gguf_file.TENSORS['embedding']",
+    'parts/publish': "assert publish.table(['a'], [['b|c']]) == '| a |\\n| --- |\\n| b\\\\|c |'",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
     'parts/devices': "assert devices.missing('tpu').startswith('device=tpu') and not devices.missing('cpu')",
     'parts/lora': "assert lora.adapters(__import__('torch').nn.Linear(2, 2)) == {}",
@@ -69,6 +71,8 @@ JOBS = {    # a small real job for a leaf that stands alone
                      "assert open('metrics.jsonl', encoding='utf-8').read() == '{\"step\": 1}\\n'",
     'parts/optim': "assert optim.drills('nan@5') == {5: 'nan'}",
     'parts/rollouts': "import numpy as np\nassert sorted(rollouts.draw(3, 4, 4, 0)) == [0, 1, 2, 3]",
+    'parts/quantize': "assert quantize.convert(3, 'float32') == 3",
+    'parts/speculate': "assert speculate.guess([1, 2, 3, 4, 1, 2, 3], {(1, 2, 3): 3}, 2) == [4, 1]",
     'parts/records': "import numpy as np\nb = records.Batches(np.array([3, 9, 4, 8]), 2, 1)\n"
                      "assert sorted([*b.of(0), *b.of(1)]) == [0, 1, 2, 3]",
     'parts/reference': "assert reference.read('none.npy', 3) is None",

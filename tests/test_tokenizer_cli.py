@@ -2,9 +2,11 @@
 import re
 
 import pytest
+import regex
 from conftest import SHARED, mistake, ok, run
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from parts import gguf_file
 from tokenizer import Tokenizer, from_printable, printable
 
 OFFLINE = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'HTTP_PROXY': 'http://127.0.0.1:9', 'NO_PROXY': ''}
@@ -38,6 +40,20 @@ def test_training_writes_what_the_library_trains(trained, python_files):
     assert Tokenizer.load(folder / 'tokenizer.json').to_json() == tokenizer.to_json()
     for words in ('tokenizer.json', '600 tokens', f'{tokenizer.bytes_per_token:.2f} bytes', tokenizer.hash):
         assert words in said
+
+
+def test_a_pattern_of_llama_cpp_is_trained_by_name(trained, python_files):
+    folder, _ = trained
+    ok(run('tokenizer.py', f'--input={python_files}/asyncio', '--vocab_size=500', '--pattern=cl100k',
+           '--out=cl100k.json', cwd=folder))
+    texts = [path.read_bytes().decode() for path in (python_files / 'asyncio').rglob('*.py')]
+    found = Tokenizer.load(folder / 'cl100k.json')
+    assert found.to_json() == Tokenizer.train(texts, 500, pattern=gguf_file.PATTERNS['cl100k']).to_json()
+    cut = lambda text: regex.findall(found.pattern, text)
+    assert cut("f(x):\n    don't 1234") == ['f', '(x', '):\n', '   ', ' don', "'t", ' ', '123', '4']
+    assert found.decode(found.encode('\x00 ſ 漢字\n\n')) == '\x00 ſ 漢字\n\n'
+    wrong = run('tokenizer.py', f'--input={python_files}', '--pattern=mine', cwd=folder)
+    assert wrong.returncode == 2 and 'cl100k' in wrong.stderr and 'Traceback' not in wrong.stderr
 
 
 def test_the_report_without_network_says_so_and_counts_right(trained):

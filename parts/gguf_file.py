@@ -1,0 +1,188 @@
+"""
+GGUF: a model and its tokenizer as the one file that llama.cpp and ollama read.
+
+    print(write('out/sft', model, tokenizer, 'gguf-f16'))       # makes out/sft/model-f16.gguf
+
+What is not the same as in our checkpoint:
+- llama.cpp turns neighbours, x_2i with x_2i+1, by RoPE's angle; we turn x_i with x_i+D/2. So rows of q and k
+  change places. (It has our order, too, for Qwen3's architecture, which is a Llama with a norm of q and k.)
+- It cuts text into chunks by patterns that are compiled into it. A file can only name one of them: PATTERNS.
+  Ours is none of them. We name the nearest, and have tokens with a newline cut out of a text before it acts.
+- q8_0 stores 32 weights as int8 with one float16 scale. What has one dimension stays float32.
+
+Copy this file alone: it needs gguf, numpy, and a model of torch.
+"""
+import json, os, pathlib
+
+REST = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERNS = {        # split patterns of llama.cpp, as regex and tiktoken read them
+    'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}   # Llama 3's: joins newlines
+OF_LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + REST
+NAMES = {PATTERNS['gpt2']: 'gpt-2', PATTERNS['cl100k']: 'llama-bpe',    # and the same as others write it
+         OF_LLAMA_3: 'llama-bpe', OF_LLAMA_3.replace('{1,3}', ''): 'qwen2',
+         r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": 'gpt-2'}
+DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts a few texts in another way, with other "
+           'ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern it has')
+CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+                 '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
+TENSORS = {'embedding': 'token_embd', 'norm': 'output_norm', 'head': 'output', 'norm_1': 'attn_norm',
+           'attention.w_q': 'attn_q', 'attention.w_k': 'attn_k', 'attention.w_v': 'attn_v',
+           'attention.w_o': 'attn_output', 'attention.norm_q': 'attn_q_norm', 'norm_2': 'ffn_norm',
+           'attention.norm_k': 'attn_k_norm', 'mlp.w_gate': 'ffn_gate', 'mlp.w_up': 'ffn_up',
+           'mlp.w_down': 'ffn_down'}
+
+
+def write(folder, model, tokenizer, kind):
+    """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or model-q8_0.gguf,
+    for kind gguf, gguf-f16 or gguf-q8_0. Returns what to print. A run of sft.py, dpo.py or rl.py is for chat:
+    its file has the chat template, and nothing is put before a text. Others put <|endoftext|> there.
+    ValueError if llama.cpp cannot run this model or this kind of tokenizer, OSError if the disk is full."""
+    try:
+        import gguf
+    except ImportError:
+        raise ValueError('a GGUF file needs the package gguf: pip install gguf') from None
+    if not model.config.causal:
+        raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
+    chat = stage_of(os.path.join(folder, 'config.json')) in ('sft', 'dpo', 'rl')
+    pre = pre_tokenizer(tokenizer)
+    tensors = rename(model)
+    D = 2 * model.cos.shape[1]                                  # width of a head
+    is_llama = 'blk.0.attn_q_norm.weight' not in tensors
+
+    path = os.path.join(folder, f'model-{kind[5:] or "f32"}.gguf')
+    writer = gguf.GGUFWriter(f'{path}.tmp', 'llama' if is_llama else 'qwen3')
+    add_sizes(writer, model.config, D)
+    add_tokenizer(writer, tokenizer, model.config.vocab_size, pre, chat)
+    writer.add_file_type({'gguf': 0, 'gguf-f16': 1, 'gguf-q8_0': 7}[kind])
+    for name, array in tensors.items():
+        if is_llama and name.split('.')[-2] in ('attn_q', 'attn_k'):
+            array = as_neighbours(array, D)
+        array, quantized = stored(gguf, array, kind)
+        writer.add_tensor(name, array, raw_dtype=quantized)
+    try:
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        os.replace(f'{path}.tmp', path)
+    except OSError as e:
+        if os.path.exists(f'{path}.tmp'):
+            os.remove(f'{path}.tmp')
+        raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
+    said = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
+    return said if pre else f'{said}\nnote: {DIFFERS}'
+
+
+def stage_of(path):
+    """The stage that a run's config.json names: sft, dpo, rl, or None."""
+    if not os.path.exists(path):
+        return None
+    try:
+        return json.loads(pathlib.Path(path).read_text(encoding='utf-8')).get('stage')
+    except ValueError as e:
+        raise ValueError(f'{path} is not JSON ({e}); move it away and export again') from e
+
+
+# --- the weights --------------------------------------------------------------------------------------------
+def add_sizes(writer, c, D):
+    """The shape of the model. c: GPTConfig; D: the width of a head."""
+    sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
+             'feed_forward_length': c.n_ffn, 'vocab_size': c.vocab_size, 'rope.dimension_count': D,
+             'attention.head_count': c.n_head, 'attention.head_count_kv': c.n_kv_head,
+             'attention.key_length': D, 'attention.value_length': D}
+    for name, size in sizes.items():
+        writer.add_uint32(f'{writer.arch}.{name}', size)
+    writer.add_layer_norm_rms_eps(c.norm_eps)
+    writer.add_rope_freq_base(c.rope_theta)
+    if len(c.rope_scaling) == 1:                                # all frequencies are divided by one number
+        writer.add_string(f'{writer.arch}.rope.scaling.type', 'linear')
+        writer.add_rope_scaling_factor(c.rope_scaling[0])
+
+
+def rename(model):
+    """{llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or (width,)."""
+    c = model.config
+    found = {}
+    for name, tensor in model.state_dict().items():
+        *where, last = name.split('.')                          # blocks, 3, attention, w_q; weight
+        block = f'blk.{where[1]}.' if where[0] == 'blocks' else ''
+        what = '.'.join(where[2:] if block else where)
+        array = tensor.detach().float().cpu().numpy()
+        if what in ('embedding', 'head'):
+            array = array[:c.vocab_size]                        # without rows that fill up a multiple
+        if what != 'head' or not c.tie_embeddings:
+            found[f'{block}{TENSORS[what]}.{last}'] = array
+    if len(c.rope_scaling) == 4:            # of Llama 3.1: each frequency is divided by a number of its own
+        scaled = model.sin[1].atan2(model.cos[1]).cpu().double()                # the angles at position 1
+        plain = c.rope_theta ** -(scaled.new_tensor(range(len(scaled))) / len(scaled))
+        found['rope_freqs.weight'] = (plain / scaled).float().numpy()           # (D/2,)
+    return found
+
+
+def as_neighbours(array, D):
+    """array (heads D, C) or (heads D,) -> of each head, its rows 0, D/2, 1, D/2 + 1, ..., D/2 - 1, D - 1."""
+    return array.reshape(-1, 2, D // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+
+
+def stored(gguf, array, kind):
+    """array -> the array that is written, and the type it is in, if numpy does not have that."""
+    if array.ndim == 1 or kind == 'gguf':
+        return array, None
+    if kind == 'gguf-f16' or array.shape[1] % 32:               # q8_0 has blocks of 32
+        return array.astype('float16'), None
+    return gguf.quantize(array, gguf.GGMLQuantizationType.Q8_0), gguf.GGMLQuantizationType.Q8_0
+
+
+# --- the tokenizer ------------------------------------------------------------------------------------------
+def pre_tokenizer(tokenizer):
+    """llama.cpp's name of the tokenizer's split pattern, or None. ValueError if it is not byte-level BPE."""
+    form = tokenizer.to_json()
+    if tokenizer.kind == 'bpe' and len(form['vocab']) == 256:
+        return 'gpt-2'                                          # without merges every pattern is right
+    if tokenizer.kind == 'bpe':
+        return NAMES.get(form['pattern'].removesuffix(r'|[\s\S]'))
+    steps = (form.get('pre_tokenizer') or {}).get('pretokenizers') or [form.get('pre_tokenizer') or {}]
+    kinds = [step.get('type') for step in steps]
+    if 'ByteLevel' not in kinds:
+        raise ValueError("llama.cpp gets byte-level BPE tokenizers only from here, not a char tokenizer or "
+                         "SentencePiece; for a Hugging Face folder, use llama.cpp's convert_hf_to_gguf.py")
+    if kinds == ['Split', 'ByteLevel']:
+        return NAMES.get(steps[0]['pattern'].get('Regex'))
+    return {'ByteLevel': 'gpt-2', 'Digits ByteLevel': 'smollm'}.get(' '.join(kinds))
+
+
+def add_tokenizer(writer, tokenizer, rows, pre, chat):
+    """Tokens, types, merges, special ids, the chat template. rows: those of the model's embedding."""
+    form = tokenizer.to_json()
+    special = tokenizer.special
+    if tokenizer.kind == 'hf':
+        ids = form['model']['vocab'] | {t['content']: t['id'] for t in form['added_tokens']}
+        types = {t['id']: CONTROL if t['special'] else USER_DEFINED for t in form['added_tokens']}
+        merges = [m if isinstance(m, str) else ' '.join(m) for m in form['model']['merges']]
+    else:
+        ids = {token: id for id, token in enumerate(form['vocab'])}
+        merges = [f'{token[:i]} {token[i:]}' for token in form['vocab'] for i in range(1, len(token))
+                  if token[:i] in ids and token[i:] in ids]     # any pair whose union is a token
+        types = dict.fromkeys(special.values(), CONTROL)
+        ids |= special
+    names = {id: token for token, id in ids.items()}
+    for id, token in enumerate(tokenizer.vocab if not pre else ()):
+        if b'\n' in token and token.decode(errors='replace').encode() == token:
+            names[id] = token.decode()                          # cut out of a text before the pattern acts
+            types[id] = USER_DEFINED
+    writer.add_tokenizer_model('gpt2')                          # byte-level BPE
+    writer.add_tokenizer_pre(pre or 'llama-bpe')
+    writer.add_token_list([names.get(id, f'[UNUSED{id}]') for id in range(rows)])
+    writer.add_token_types([types.get(id, NORMAL if id in names else UNUSED) for id in range(rows)])
+    writer.add_token_merges(merges or ['<|none|> <|none|>'])    # it insists on one; this one never happens
+    for id in tokenizer.begin:
+        writer.add_bos_token_id(id)
+    for id in tokenizer.stop[:1]:
+        writer.add_eos_token_id(id)
+    writer.add_add_bos_token(bool(tokenizer.begin) and not chat)
+    if '<|im_end|>' in special:
+        writer.add_eot_token_id(special['<|im_end|>'])
+        if chat:
+            writer.add_chat_template(CHAT_TEMPLATE)

@@ -1,0 +1,66 @@
+"""
+Weights of 16 or 8 bits, for writing: one token needs every weight once, and half the bytes are there sooner.
+
+    model = convert(model, 'int8')      # float32 | bfloat16 | float16 | int8; to write with, not to train
+
+bfloat16 is for GPUs and for CPUs that have it. A CPU without it gains from the other two, which FBGEMM
+multiplies (arXiv:2101.05615, on x86). float16: weights of 16 bits, sums in float32. int8: whole numbers from
+-127 to 127, times one scale for each row of the matrix, so that a row of small weights keeps its digits. What
+enters a layer is rounded too, with a scale for each token (LLM.int8, Dettmers et al. 2022, arXiv:2208.07339),
+so that an answer does not depend on the others in its batch. Embedding, norms and attention stay float32.
+Copy this file alone: it needs torch.
+"""
+import warnings
+
+import torch
+
+SMALL = 1e-30       # instead of a scale of 0
+
+
+class Float16(torch.nn.Module):
+    """y = W x with W (out, in) in float16; x (..., in) and y (..., out) in float32."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
+
+    def forward(self, x):
+        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+
+
+class Int8(torch.nn.Module):
+    """y = W x with W (out, in) in int8; x (..., in) and y (..., out) in float32."""
+
+    def __init__(self, weight):
+        super().__init__()
+        scale = (weight.abs().amax(1) / 127).clamp(min=SMALL)                               # (out,)
+        whole = (weight / scale[:, None]).round().to(torch.int8)                            # (out, in)
+        zeros = torch.zeros(len(scale), dtype=torch.long)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')                 # torch 2.13: such tensors will go one day
+            rows = torch._make_per_channel_quantized_tensor(whole, scale.double(), zeros, 0)
+        self.packed = torch.ops.quantized.linear_prepack(rows, None)
+
+    def forward(self, x):
+        """x becomes -63 to 63: AVX2 adds two products in 16 bits, and 2 x 127 x 127 still fits."""
+        largest = x.abs().amax(-1, keepdim=True).clamp(min=SMALL)                           # (..., 1)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        return multiply(x / largest, 1 / 63, 64, self.packed) * largest                     # (..., out)
+
+
+def convert(model, dtype):
+    """The model with its weights in dtype; it is changed. ValueError where nothing multiplies such ones."""
+    if dtype == 'float32':
+        return model
+    if dtype == 'bfloat16':
+        return model.bfloat16()
+    device = next(model.parameters()).device.type
+    if device != 'cpu' or 'fbgemm' not in torch.backends.quantized.supported_engines:
+        raise ValueError(f'dtype={dtype} needs an x86 CPU, and this is {device} with '
+                         f'{torch.backends.quantized.engine}; try --dtype=bfloat16')
+    kind = {'float16': Float16, 'int8': Int8}[dtype]
+    for module in list(model.modules()):
+        for name, layer in module.named_children():
+            if isinstance(layer, torch.nn.Linear):
+                setattr(module, name, kind(layer.weight.detach()))
+    return model

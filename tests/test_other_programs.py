@@ -1,0 +1,142 @@
+"""Other people's programs run our exports: llama.cpp (the package xllamacpp) has our ids for 1,000 hostile
+texts and our greedy continuation; lm_eval (its `hf` model) scores a task with our log-probabilities."""
+import dataclasses
+import json
+import random
+import urllib.request
+
+import pytest
+import torch
+from conftest import ROOT
+from test_publish import PIECES, texts
+
+from model import GPT, GPTConfig
+from parts import gguf_file, publish
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+FIELDS = {field.name for field in dataclasses.fields(GPTConfig)}
+SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False}, {'rope_scaling': (4.0,), 'rope_theta': 500.0},
+          {'rope_scaling': (8.0, 1.0, 4.0, 24.0), 'rope_theta': 500.0, 'vocab_multiple': 128},
+          {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 32}]        # as Qwen2 and Qwen3 have them
+SOURCE = (ROOT / 'tokenizer.py').read_text(encoding='utf-8')
+CODE = [SOURCE[i:i + 400] for i in range(0, 20_000, 400)]
+
+
+def a_model(tokenizer, **settings):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(**{**dict(vocab_size=tokenizer.vocab_size, block_size=128, n_layer=2, n_head=4,
+                                    n_kv_head=2, n_embd=64, n_ffn=96), **settings})).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.2)
+    return model
+
+
+class Served:
+    """llama.cpp's own server with one file of ours."""
+
+    def __init__(self, folder, model, tokenizer, kind, stage='base'):
+        xllamacpp = pytest.importorskip('xllamacpp')
+        (folder / 'config.json').write_text(json.dumps({'stage': stage}))
+        self.said = gguf_file.write(folder, model, tokenizer, kind)
+        path, = folder.glob('*.gguf')
+        p = xllamacpp.CommonParams()
+        p.model.path = str(path)
+        p.n_ctx = 128
+        p.n_parallel = 1
+        p.warmup = False
+        p.verbosity = -1
+        p.cpuparams.n_threads = p.cpuparams_batch.n_threads = 1
+        p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        self.server = xllamacpp.Server(p)
+
+    def post(self, what, **fields):
+        request = urllib.request.Request(self.server.listening_address + what, json.dumps(fields).encode(),
+                                         {'Content-Type': 'application/json'})
+        return json.load(urllib.request.urlopen(request, timeout=60))
+
+    def ids(self, text, **how):
+        plain = {'add_special': False, 'parse_special': False}
+        return self.post('/tokenize', content=text, **plain | how)['tokens']
+
+    def greedy(self, ids, n):
+        """At most n ids, and the 5 largest log-probabilities of the first, {id: log p}: none if that is part
+        of a character."""
+        settings = {'temperature': 0, 'return_tokens': True, 'n_probs': 5, 'cache_prompt': False}
+        answer = lambda n: self.post('/completion', prompt=ids, n_predict=n, **settings)
+        first = answer(1).get('completion_probabilities') or [{'top_logprobs': []}]
+        return answer(n)['tokens'], {token['id']: token['logprob'] for token in first[0]['top_logprobs']}
+
+
+@pytest.mark.parametrize('name', ['gpt2', 'cl100k', 'byte'])
+def test_llama_cpp_has_our_ids_for_hostile_texts(tmp_path, name):
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS) if name == 'byte' else \
+        Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 1000, pattern=gguf_file.PATTERNS[name])
+    served = Served(tmp_path, a_model(tokenizer), tokenizer, 'gguf')
+    assert 'note' not in served.said
+    for text in texts(1000) + CODE:
+        assert served.ids(text) == tokenizer.encode(text), text
+    assert served.ids('a\nb', add_special=True) == tokenizer.begin + tokenizer.encode('a\nb')
+
+
+def test_of_our_own_pattern_nearly_all_tokens_are_the_same_and_no_byte_is_lost(tmp_path):
+    tokenizer = Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 1000)
+    served = Served(tmp_path, a_model(tokenizer), tokenizer, 'gguf', 'sft')
+    assert 'note: llama.cpp lacks' in served.said
+    lines = [line for text in CODE for line in text.split('\n')]
+    for many, least in ((texts(1000), 0.8), (CODE, 0.2), (lines, 0.99)):
+        found = [served.ids(text) for text in many]
+        assert [tokenizer.decode(ids) for ids in found] == many
+        same = sum(ids == tokenizer.encode(text) for text, ids in zip(many, found))
+        print(f'{same} of {len(many)}')
+        assert least * len(many) <= same
+    chat = [{'role': 'user', 'content': 'Complete:\ndef f(x):\n    """Do it."""'}]
+    prompt = served.post('/apply-template', messages=chat)['prompt']
+    assert served.ids(prompt, add_special=True, parse_special=True) == tokenizer.render(chat, True)[0]
+
+
+@pytest.mark.parametrize('kind, close', [('gguf', 1e-4), ('gguf-f16', 0.02), ('gguf-q8_0', 0.5)])
+@pytest.mark.parametrize('settings', [settings for settings in SHAPES if settings.keys() <= FIELDS])
+def test_llama_cpp_continues_as_we_do(tmp_path, settings, kind, close):
+    tokenizer = Tokenizer.train(SOURCE, 700)
+    model = a_model(tokenizer, **settings)
+    served = Served(tmp_path, model, tokenizer, kind)
+    dice = random.Random(0)
+    compared = 0
+    for _ in range(6):
+        ids = [dice.randrange(600) for _ in range(40)]
+        found, best = served.greedy(ids, 60)
+        ours = model.generate(torch.tensor([ids]), 60, temperature=0, stop=tokenizer.stop)[0, 40:].tolist()
+        p = model(torch.tensor([ids]))[0][0, -1].log_softmax(-1)
+        assert all(abs(p[id].item() - log_p) < close for id, log_p in best.items()), best
+        assert found == ours or kind != 'gguf'
+        compared += len(best)
+    assert compared >= 10
+
+
+def test_lm_eval_scores_a_local_task_with_our_log_probabilities(tmp_path):
+    lm_eval = pytest.importorskip('lm_eval')
+    tokenizer = Tokenizer.train(SOURCE, 700)
+    model = a_model(tokenizer)
+    publish.write(tmp_path, model, tokenizer, 'hf')
+    items = [{'question': f'def f{i}(x):\n    return', 'choices': [' x', ' None', ' self'], 'answer': i % 3}
+             for i in range(12)]
+    (tmp_path / 'items.jsonl').write_text(''.join(json.dumps(item) + '\n' for item in items))
+    task = {'task': 'local', 'dataset_path': 'json', 'output_type': 'multiple_choice', 'test_split': 'test',
+            'dataset_kwargs': {'data_files': {'test': f'{tmp_path}/items.jsonl'}, 'cache_dir': f'{tmp_path}'},
+            'doc_to_text': '{{question}}', 'doc_to_choice': '{{choices}}', 'doc_to_target': '{{answer}}',
+            'target_delimiter': '', 'metric_list': [{'metric': 'acc'}]}
+    found = lm_eval.simple_evaluate(
+        'hf', model_args=f'pretrained={tmp_path}/hf,dtype=float32,add_bos_token=True', tasks=[task],
+        device='cpu', batch_size=1, log_samples=True, bootstrap_iters=0)
+    right = 0
+    for item, sample in zip(items, found['samples']['local'], strict=True):
+        ours = []
+        for choice in item['choices']:
+            start = tokenizer.begin + tokenizer.encode(item['question'])
+            whole = torch.tensor([tokenizer.begin + tokenizer.encode(item['question'] + choice)])
+            log_p = model(whole)[0][0].log_softmax(-1)
+            ours.append(sum(log_p[i - 1, whole[0, i]].item() for i in range(len(start), whole.shape[1])))
+        assert ours == pytest.approx([response[0] for response in sample['filtered_resps']], abs=1e-3)
+        right += ours.index(max(ours)) == item['answer']
+    assert found['results']['local']['acc,none'] == right / 12
