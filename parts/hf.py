@@ -112,7 +112,7 @@ def write_llama(folder, config, tensors):
     safetensors.save_file(renamed, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
 
     scaling = config['rope_scaling']
-    rope = {'rope_type': {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)], **dict(zip(LLAMA_3, scaling))}
+    rope = {'rope_type': {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)]} | dict(zip(LLAMA_3, scaling))
     if len(scaling) == 4:
         rope['original_max_position_embeddings'] = int(scaling[3])
     theirs = {name: config[ours] for ours, name in NAMES.items()} | {
