@@ -10,6 +10,7 @@ Sampling: a checkpoint continues text.
 
     python sample.py --ckpt=out/sft --chat=True             # talk with it; an empty line or Ctrl-D ends
     python sample.py --ckpt=out/sft --chat=True --prompt='Write mean(x).'       # one question
+    python sample.py --ckpt=out/sft --serve=8000            # OpenAI's API, and a page at http://127.0.0.1:8000
 
 Reads a folder that train.py, sft.py or dpo.py wrote. Prints the prompt, then its continuation as it comes; on
 stderr, the milliseconds per token and the size of the checkpoint.
@@ -44,6 +45,9 @@ chat = False                # True: the prompt is a message to an assistant; wit
 system: str | None = None   # instruction that the assistant reads before a chat
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
+serve: int | None = None    # [0, 65535]: answer over HTTP on this port; 0 = a free one
+host = '127.0.0.1'          # ... at this address; any but this machine's own needs a key
+compare = ''                # ... with this second checkpoint beside ckpt
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weights; see parts/quantize.py
 seed: int | None = 1337     # [0, 2**32): None = different every time
@@ -62,28 +66,20 @@ device = machine.choose(device, 'float32')[0]
 
 # --- model and prompt ---------------------------------------------------------------------------------------
 torch.manual_seed(torch.seed() if seed is None else seed)
-model, state = load_checkpoint(ckpt, device)
-if 'reward_head' in state:
-    raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
-beside = os.path.join(checkpoint.folder_of(ckpt), 'tokenizer.json')
-tokenizer = Tokenizer.load(beside)
-checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
-model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
+load = lambda path: load_checkpoint(path, device)
+model, tokenizer, state = checkpoint.to_sample(ckpt, load, Tokenizer.load)
 if random_init:
     model = GPT(model.config).to(device)
 if export:
-    print((publish if export == 'hf' else gguf_file).write(os.path.dirname(beside), model, tokenizer, export))
+    write = publish.write if export == 'hf' else gguf_file.write
+    print(write(checkpoint.folder_of(ckpt), model, tokenizer, export))
     sys.exit()
 model = quantize.convert(model, dtype)
 if prompt_file is not None:
-    try:
-        with open(prompt_file, encoding='utf-8', newline='') as f:
-            prompt = f.read()
-    except UnicodeDecodeError as e:
-        raise ValueError(f'{prompt_file} is not UTF-8 text: {e}') from e
+    prompt = asking.read_file(prompt_file)
 objective = state.get('config', {}).get('objective', 'clm')
-if objective != 'clm' and (sweep or asked):
-    raise ValueError(f'--sweep and --prompts are for models that continue a text; {ckpt} fills gaps')
+if objective != 'clm' and (sweep or asked or serve is not None):
+    raise ValueError(f'--sweep, --prompts and --serve continue texts; {ckpt} fills gaps')
 if objective != 'clm' and '<|mask|>' not in prompt:
     raise ValueError(f'{ckpt} was trained with objective={objective}: it fills gaps; mark each in the '
                      "prompt with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
@@ -93,6 +89,15 @@ if objective != 'clm':
         raise ValueError(f'the prompt has {len(ids)} tokens, too many for the context of '
                          f'{model.config.block_size} tokens; shorten it')
 show(config)
+
+# --- serve --------------------------------------------------------------------------------------------------
+if serve is not None:
+    from parts import batching, completions, serve as http
+    models = {ckpt: batching.Batch(model, tokenizer)}
+    if compare:
+        models[compare] = batching.Batch(*checkpoint.to_sample(compare, load, Tokenizer.load)[:2])
+    http.run((host, serve), completions.Completions(models, asking.encode))
+    sys.exit()
 
 # --- fill gaps, if that is what the model was trained for ---------------------------------------------------
 if objective == 'mlm':

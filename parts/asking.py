@@ -132,6 +132,15 @@ def choose(model, tokenizer, prompt, options):
 
 
 # --- comparing: several prompts, several temperatures -------------------------------------------------------
+def read_file(path):
+    """The text of a file, exactly as it is. ValueError if it is not UTF-8."""
+    try:
+        with open(path, encoding='utf-8', newline='') as f:
+            return f.read()
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path} is not UTF-8 text: {e}') from e
+
+
 def read_prompts(path):
     """The prompts of a file: its lines that are not blank; of a .jsonl, the field `prompt` of each."""
     with open(path, encoding='utf-8') as f:

@@ -223,6 +223,17 @@ def carry_over(weight, old, new):
     return torch.stack(rows)
 
 
+def to_sample(ckpt, load, load_tokenizer):
+    """The model that is to write, the tokenizer beside it, the rest of the checkpoint."""
+    model, state = load(ckpt)
+    if 'reward_head' in state:
+        raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
+    beside = os.path.join(folder_of(ckpt), 'tokenizer.json')
+    tokenizer = load_tokenizer(beside)
+    same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
+    return model.grown(tokenizer.vocab_size), tokenizer, state      # Hugging Face's may lack chat's tokens
+
+
 def to_fine_tune(init_from, last_path, load, load_tokenizer):
     """The model to fine-tune and the tokenizer beside it: of last_path if init_from is 'resume', else of
     init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""

@@ -77,6 +77,11 @@ JOBS = {    # a small real job for a leaf that stands alone
                      "assert sorted([*b.of(0), *b.of(1)]) == [0, 1, 2, 3]",
     'parts/reference': "assert reference.read('none.npy', 3) is None",
     'parts/report': "assert len(report.table([])) == 2",
+    'parts/batching': "p = types.SimpleNamespace(ids=[1], allowed=None, repeated=0)\n"
+                      "c = batching.Choice(None, p, 0, None, {'stop': ['b']})\nc.decode = lambda *_: b'ab'\n"
+                      "assert c.take(batching.Event(0, 5, 0.0, [], None))[0] == 'a'",
+    'parts/completions': "assert completions.as_text(b'\\xe6') == 'bytes:\\\\xe6'",
+    'parts/serve': "assert serve.Limits().body == 1_000_000",
     'parts/sandbox': "assert sandbox.run_code", 'parts/problems': "assert problems.__doc__"}
 
 

@@ -1,0 +1,230 @@
+"""
+Completions: OpenAI's requests and answers, as JSON, for models that write in a batch.
+
+    api = Completions({'out/sft': batch}, encode)           # as in batching.py; as in asking.py
+    for part in api.answer({'prompt': 'def f(x):'}, False): # a request to /v1/completions; True: a chat
+        print(part)                                         # None: nothing new yet; at last the answer
+
+With {'stream': True} the parts are the chunks of the answer. The first model is the default.
+encode(tokenizer, prompt) -> an object with ids, allowed, repeated; prompt: a text or messages.
+between(tokenizer, prompt, suffix, context, max_tokens) -> such an object and its max_tokens, for models that
+were trained to fill a gap. Both as in asking.py; a ValueError of theirs becomes the answer.
+
+Log-probabilities are those of the model itself, at temperature 1. An answer has at most the tokens that fit
+the context. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
+Copy this file alone: it needs the standard library.
+"""
+import collections, json, queue, secrets, time
+
+# settings of OpenAI's that would change an answer and that we lack: refused, unless they ask for nothing
+LACKING = {'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0, 'frequency_penalty': 0,
+           'tools': [], 'functions': [], 'response_format': {'type': 'text'}}
+Piece = collections.namedtuple('Piece', 'index text tokens finish')     # a part of an answer, or all of it
+
+
+class Refusal(Exception):
+    """A request that gets a status and a sentence in place of an answer. param: the field that is wrong."""
+
+    def __init__(self, status, sentence, param=None):
+        super().__init__(sentence)
+        self.status, self.param = status, param
+
+
+# --- reading a request --------------------------------------------------------------------------------------
+def shown(value):
+    """A value for a sentence, briefly."""
+    text = f'a {type(value).__name__}' if isinstance(value, list | dict) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + '...'
+
+
+def number(fields, name, kind, low, high, default):
+    """fields[name] as an int or float within [low, high]; default if it is missing or null."""
+    value = fields.get(name)
+    if value is None:
+        return default
+    if type(value) not in (int, kind) or not low <= value <= high:      # not for NaN, either
+        a_number = 'a whole number' if kind is int else 'a number'
+        raise Refusal(400, f'{name}={shown(value)} must be {a_number} from {low} to {high}', name)
+    return kind(value)
+
+
+def texts(fields, name):
+    """fields[name] as a list of texts: a text alone is a list of one."""
+    value = fields.get(name)
+    value = [value] if isinstance(value, str) else value if value is not None else []
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise Refusal(400, f'{name}={shown(value)} must be a text or a list of texts', name)
+    return value
+
+
+def flag(fields, name):
+    """fields[name] as True or False; False if it is missing or null."""
+    if not isinstance(fields.get(name) or False, bool):
+        raise Refusal(400, f'{name}={shown(fields[name])} must be true or false', name)
+    return bool(fields.get(name))
+
+
+def messages_of(fields):
+    """[{'role', 'content'}], each content a text. Clients may send a list of parts in its place."""
+    messages = fields.get('messages')
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise Refusal(400, 'messages must be a list of objects with role and content', 'messages')
+    found = []
+    for message in messages:
+        content = message.get('content')
+        parts = content if isinstance(content, list) else [{'type': 'text', 'text': content}]
+        if not all(isinstance(part, dict) and isinstance(part.get('text'), str) for part in parts):
+            raise Refusal(400, 'the content of a message must be text: this model reads nothing else',
+                          'messages')
+        found.append({'role': message.get('role'), 'content': ''.join(part['text'] for part in parts)})
+    return found
+
+
+def draw_of(fields, chat, context):
+    """How tokens are drawn, for Batch.begin."""
+    for name, harmless in LACKING.items():
+        if fields.get(name) not in (None, harmless):
+            raise Refusal(400, f'{name} is not supported here; leave it out', name)
+    limit = 'max_tokens' if fields.get('max_completion_tokens') is None else 'max_completion_tokens'
+    n_top = number(fields, 'top_logprobs' if chat else 'logprobs', int, 0, 20, 0)
+    stop = texts(fields, 'stop')
+    if len(stop) > 16 or not all(1 <= len(text) <= 256 for text in stop):
+        raise Refusal(400, 'stop must be at most 16 texts of 1 to 256 characters', 'stop')
+    return {'max_tokens': number(fields, limit, int, 1, 2 ** 31, context if chat else 16),
+            'temperature': number(fields, 'temperature', float, 0, 2, 1.0),
+            'top_p': number(fields, 'top_p', float, 0, 1, 1.0),
+            'top_k': number(fields, 'top_k', int, 0, 2 ** 31, 0),
+            'seed': number(fields, 'seed', int, -2 ** 63, 2 ** 63, secrets.randbits(32)),
+            'n_top': n_top, 'stop': stop}
+
+
+# --- OpenAI's forms -----------------------------------------------------------------------------------------
+def as_text(data):
+    """Bytes of a token as JSON has them. A part of a character is written as OpenAI does: bytes:\\xe6."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return 'bytes:' + ''.join(f'\\x{byte:02x}' for byte in data)
+
+
+def log_probs(tokens, chat):
+    """The probabilities of Tokens, in the form of a chat or of a completion."""
+    if not chat:
+        return {'tokens': [as_text(token.data) for token in tokens],
+                'token_logprobs': [token.log_p for token in tokens],
+                'top_logprobs': [{as_text(data): log_p for data, log_p in token.top} for token in tokens],
+                'text_offset': [token.offset for token in tokens]}
+    entry = lambda data, log_p: {'token': as_text(data), 'logprob': log_p, 'bytes': list(data)}
+    return {'content': [{**entry(token.data, token.log_p), 'top_logprobs': [entry(*p) for p in token.top]}
+                        for token in tokens]}
+
+
+def form(piece, chat, scored, first=None):
+    """A Piece as a member of `choices`. first: in a stream, whether it is the first of its answer."""
+    role = {} if first is False else {'role': 'assistant'}
+    said = {'text': piece.text}
+    if chat:
+        said = {'message' if first is None else 'delta': {**role, 'content': piece.text}}
+    return {'index': piece.index, **said, 'finish_reason': piece.finish,
+            'logprobs': log_probs(piece.tokens, chat) if scored else None}
+
+
+def pieces(choices, events):
+    """Yields a Piece for each token, until all choices are finished; None every 0.1 s without one."""
+    unfinished = set(range(len(choices)))
+    while unfinished:
+        try:
+            event = events.get(timeout=0.1)
+        except queue.Empty:
+            yield None
+            continue
+        if event.index in unfinished:       # else it was written before the batch saw the end
+            piece = Piece(event.index, *choices[event.index].take(event))
+            if piece.finish == 'error':
+                raise Refusal(500, "the model could not write this answer; the server's log says why")
+            if piece.finish:
+                unfinished.remove(event.index)
+            yield piece
+
+
+# --- answering ----------------------------------------------------------------------------------------------
+class Completions:
+    """models: {name: batch}. fills: the names of those that were trained to fill a gap."""
+
+    def __init__(self, models, encode, between=None, fills=()):
+        self.models, self.encode, self.between, self.fills = models, encode, between, fills
+        self.began = int(time.time())
+
+    def listing(self):
+        """The models, as /v1/models has them."""
+        return [{'id': name, 'object': 'model', 'created': self.began, 'owned_by': 'nanoparrot'}
+                for name in self.models]
+
+    def prompts_of(self, name, fields, chat, draw):
+        """The prompts as the model reads them, one for each answer; and how many answers each has."""
+        batch = self.models[name]
+        asked = [messages_of(fields)] if chat else texts(fields, 'prompt') or ['']
+        n = number(fields, 'n', int, 1, batch.slots, 1)
+        if n * len(asked) > batch.slots:
+            raise Refusal(400, f'{len(asked)} prompts with n={n} are more than {batch.slots} answers', 'n')
+        suffix = ''.join(texts(fields, 'suffix')[:1])
+        if suffix and (chat or name not in self.fills):
+            raise Refusal(400, f'{name} cannot fill a gap: leave suffix out, or train with fim', 'suffix')
+        prompts = []
+        for prompt in asked:
+            if suffix:
+                ids, draw['max_tokens'] = self.between(batch.tokenizer, prompt, suffix, batch.context,
+                                                       draw['max_tokens'])
+            else:
+                ids = self.encode(batch.tokenizer, prompt)
+            prompts += [ids] * n
+        return prompts, n
+
+    def answer(self, fields, chat):
+        """Yields the parts of an answer as they come, None when there is nothing new. Whoever closes this
+        generator early frees its rows. Refusal if there is no answer."""
+        name = fields.get('model') or next(iter(self.models))
+        if not isinstance(name, str) or name not in self.models:
+            raise Refusal(404, f'there is no model {shown(name)}; see /v1/models', 'model')
+        batch = self.models[name]
+        draw = draw_of(fields, chat, batch.context)
+        streams = flag(fields, 'stream')
+        scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
+        try:
+            prompts, n = self.prompts_of(name, fields, chat, draw)
+            choices, events = batch.begin(prompts, **draw)
+        except ValueError as e:
+            raise Refusal(400, str(e)[:300], 'messages' if chat else 'prompt') from None
+        except queue.Full:
+            raise Refusal(429, 'too many requests wait; ask again soon') from None
+
+        kind = 'text_completion'
+        if chat:
+            kind = 'chat.completion.chunk' if streams else 'chat.completion'
+        head = {'id': f'{"chatcmpl" if chat else "cmpl"}-{secrets.token_hex(12)}', 'object': kind,
+                'created': int(time.time()), 'model': name}
+        parts = [[] for _ in choices]
+        n_new = 0
+        try:
+            for piece in pieces(choices, events):
+                if piece is None or not (piece.text or piece.tokens or piece.finish):
+                    yield None
+                    continue
+                n_new += len(piece.tokens)
+                parts[piece.index].append(piece)
+                first = len(parts[piece.index]) == 1
+                yield {**head, 'choices': [form(piece, chat, scored, first)]} if streams else None
+        finally:
+            for choice in choices:
+                choice.gone = True
+
+        n_prompt = sum(len(prompt.ids) + (1 if prompt.repeated else 0) for prompt in prompts[::n])
+        usage = {'prompt_tokens': n_prompt, 'completion_tokens': n_new, 'total_tokens': n_prompt + n_new}
+        options = fields.get('stream_options')
+        if not streams:
+            whole = [Piece(i, ''.join(piece.text for piece in found),
+                           [token for piece in found for token in piece.tokens], found[-1].finish)
+                     for i, found in enumerate(parts)]
+            yield {**head, 'choices': [form(piece, chat, scored) for piece in whole], 'usage': usage}
+        elif isinstance(options, dict) and options.get('include_usage'):
+            yield {**head, 'choices': [], 'usage': usage}
