@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts import checkpoint, journal, machine, optim, planner, records, reference
+from parts import checkpoint, journal, lora as low_rank, machine, optim, records, reference
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -49,6 +49,7 @@ max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many 
 batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all; lower saves memory
 block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the model's context; the rest is cut
+lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-5            # >= 0: for millions of parameters; 5e-7 to 5e-6 for billions
 min_lr = 0.0                    # >= 0: where the schedule ends
@@ -180,6 +181,7 @@ model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 checkpoint.check_context(init_from, model.config.block_size, block_size)
 if plan:
+    from parts import planner
     planner.show(plan, config, vars(model.config), 'dpo')
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
@@ -260,23 +262,23 @@ if needs_reference:
     reference_hash = state['reference'] if state else reference.fingerprint(model)
     reference_path = reference.path_for(data_dir, reference_hash, digests, tokenizer.hash, block_size, dtype,
                                         eval_pairs)
-    found = reference.read(reference_path, len(ref))
-    if machine.all_sum(found is not None)[0] < world:       # not all can read it: all compute it
+    ref = reference.read(reference_path, len(ref))
+    if machine.all_sum(ref is not None)[0] < world:       # not all can read it: all compute it
         if main_process:
-            print(f'computing the reference log-probabilities of {len(ref):,} pairs', flush=True)
+            print(f'computing the reference log-probabilities of {len(pairs + held_out):,} pairs', flush=True)
         its_model = load(config['init_from'])[0] if state else model
         if reference.fingerprint(its_model) != reference_hash:
             raise ValueError(f'{config["init_from"]} no longer holds the model that this run started from: '
                              'its log-probabilities, deleted or damaged, cannot be computed again')
-        found = np.concatenate([log_probs(its_model, pairs), log_probs(its_model, held_out)])
+        ref = np.concatenate([log_probs(its_model, pairs), log_probs(its_model, held_out)])
         if main_process:
-            reference.write(reference_path, found)
+            reference.write(reference_path, ref)
         del its_model
-    ref = found
 ref = torch.from_numpy(ref).float()                         # (n, 2)
 
 # --- policy, optimizer, resume ------------------------------------------------------------------------------
 step, best_val = 0, math.inf
+low_rank.adapt(model, lora, state)
 policy = Scorer(model, with_head=loss_type == 'rm')
 if loss_type == 'rm' and not model.config.tie_embeddings:
     model.head.requires_grad_(False)    # a score does not use it, and DDP would wait for its gradient
@@ -372,8 +374,8 @@ def save(path, **more):
     """best.pt and last.pt: a GPT, as everywhere, and beside it the reward head."""
     if policy.head is not None:
         more['reward_head'] = policy.head.weight.detach()
-    save_checkpoint(path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash, config=config,
-                    **more)
+    save_checkpoint(path, low_rank.merged(model), step=step, best_val=best_val, config=config,
+                    tokenizer_hash=tokenizer.hash, **more)
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
@@ -404,7 +406,7 @@ if first:
 
 # --- the loop -----------------------------------------------------------------------------------------------
 watch = optim.Guard(state, scaler)
-probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
+probe = optim.probe(model)      # how far does a step move it?
 first_step = step
 stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
 timer = journal.Timer()
@@ -434,7 +436,8 @@ while True:
         with timer.pause('save'):
             if main_process:
                 save(f'{last_path}.new', kto_kl=kto_kl, pairs=digests, reference=reference_hash,
-                     optimizers=optim.states(optimizers), scaler=scaler.state_dict(), **watch.state())
+                     optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
+                     lora=low_rank.adapters(model), **watch.state())
                 checkpoint.rotate(last_path, keep=2)
     if step >= max_steps or stopping:
         break

@@ -1,7 +1,7 @@
 """
 The model: a decoder-only transformer in the LLaMA style and layout, its generation and its checkpoints.
 
-    python model.py     # self-test, and the parameter counts of a ladder of sizes
+    python model.py --device=mps    # the parameters of a ladder of sizes; does mps compute as the CPU?
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> output projection
 
@@ -11,7 +11,7 @@ key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases, output tied t
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
 Copy this file alone: it needs torch; to save and load, parts/checkpoint.py; for Hugging Face, parts/hf.py.
 """
-import dataclasses, itertools, math, os
+import argparse, dataclasses, itertools, math, os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -36,6 +36,9 @@ class GPTConfig:
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
     vocab_multiple: int = 1         # rows are added up to a multiple of this: GPUs multiply 64 at a time
+    head_dim: int | None = None     # D; None = n_embd / n_head
+    qkv_bias: bool = False          # in w_q, w_k and w_v: Qwen2 has them
+    qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has them
 
     def __post_init__(self):
         self.n_kv_head = self.n_kv_head or self.n_head
@@ -45,9 +48,10 @@ class GPTConfig:
             if field.type is int and (not isinstance(value, int) or value < 1):
                 raise ValueError(f'{field.name}={value!r} must be a whole number, at least 1')
         pairs = 2 * self.n_head                             # RoPE turns pairs
-        if self.n_embd % pairs:
+        if (self.head_dim or self.n_embd / self.n_head) % 2:
             raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head = {pairs}, with n_head='
                              f'{self.n_head}; nearest: {max(1, round(self.n_embd / pairs)) * pairs}')
+        self.head_dim = self.head_dim or self.n_embd // self.n_head
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 
@@ -89,22 +93,21 @@ def rotate(x, cos, sin):
 class Attention(nn.Module):
     def __init__(self, c):
         super().__init__()
-        C = c.n_embd
-        self.D = C // c.n_head
-        self.w_q = nn.Linear(C, C, bias=False)
-        self.w_k = nn.Linear(C, c.n_kv_head * self.D, bias=False)
-        self.w_v = nn.Linear(C, c.n_kv_head * self.D, bias=False)
-        self.w_o = nn.Linear(C, C, bias=False)
-        self.dropout = c.dropout
-        self.causal = c.causal
+        self.config = c
+        self.w_q = nn.Linear(c.n_embd, c.n_head * c.head_dim, bias=c.qkv_bias)
+        self.w_k = nn.Linear(c.n_embd, c.n_kv_head * c.head_dim, bias=c.qkv_bias)
+        self.w_v = nn.Linear(c.n_embd, c.n_kv_head * c.head_dim, bias=c.qkv_bias)
+        self.w_o = nn.Linear(c.n_head * c.head_dim, c.n_embd, bias=False)
+        self.norm_q = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
+        self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
         """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D). mask,
         bool (B or 1, 1, T, T): which keys a query sees; without it, itself and the earlier ones."""
         T = x.shape[1]
-        heads = lambda y: y.unflatten(-1, (-1, self.D)).transpose(1, 2)             # (B, heads, T, D)
-        q = rotate(heads(self.w_q(x)), cos, sin)                                    # (B, H, T, D)
-        k = rotate(heads(self.w_k(x)), cos, sin)                                    # (B, K, T, D)
+        heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)   # (B, heads, T, D)
+        q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)                       # (B, H, T, D)
+        k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)                       # (B, K, T, D)
         v = heads(self.w_v(x))                                                      # (B, K, T, D)
         if cache is not None:
             for stored, new in zip(cache, (k, v)):
@@ -113,11 +116,11 @@ class Attention(nn.Module):
         # is_causal shows keys 0..i to query i. With a cache it must see 0..start+i; a single query sees all.
         if start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
-        is_causal = self.causal and mask is None and start == 0
+        is_causal = self.config.causal and mask is None and start == 0
         if x.device.type == 'cpu':      # bfloat16's backward is 5 times as slow at T = 64 (LOG.md)
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast('cpu', enabled=False):
-            y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0,
+            y = F.scaled_dot_product_attention(q, k, v, mask, self.config.dropout if self.training else 0.0,
                                                is_causal, enable_gqa=k.shape[1] < q.shape[1])
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))                   # (B, T, C)
 
@@ -160,7 +163,7 @@ class GPT(nn.Module):
         if c.tie_embeddings:
             self.head.weight = self.embedding.weight
         # Not buffers: they follow from the config, and they stay float32 after model.bfloat16().
-        self.cos, self.sin = rope_table(c.n_embd // c.n_head, c.block_size, c.rope_theta, c.rope_scaling)
+        self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # a training run may set these three. True: keep only blocks' inputs
         self.label_smoothing = 0.0      # of the training loss; validation is always -log p
         self.focal = 0.0                # of the training loss: times (1 - p)^focal (arXiv:1708.02002)
@@ -226,7 +229,7 @@ class GPT(nn.Module):
 
         autocast = torch.is_autocast_enabled(idx.device.type)
         dtype = torch.get_autocast_dtype(idx.device.type) if autocast else self.embedding.weight.dtype
-        shape = (B, c.n_kv_head, min(T + max_new_tokens, c.block_size), c.n_embd // c.n_head)   # k, and v
+        shape = (B, c.n_kv_head, min(T + max_new_tokens, c.block_size), c.head_dim)   # k, and v
         cache = [[torch.empty(shape, dtype=dtype, device=idx.device) for _ in 'kv'] for _ in self.blocks]
         cached = 0
         was_training = self.training
@@ -275,7 +278,7 @@ class GPT(nn.Module):
 
     @classmethod
     def from_hf(cls, folder):
-        """A Llama checkpoint in a Hugging Face folder (config.json, *.safetensors) -> GPT in float32."""
+        """A Llama, Qwen2 or Qwen3 in a Hugging Face folder (config.json, *.safetensors) -> GPT in float32."""
         from parts import hf
         config, tensors = hf.read_llama(folder)
         model = cls(GPTConfig(**config))
@@ -334,7 +337,7 @@ def load_checkpoint(path, device='cpu'):
     return model, state
 
 
-def self_test():
+def self_test(device):
     count = lambda part: f'{sum(p.numel() for p in part.parameters()):,}'
     ladder = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
               'nano': (6, 8, 0, 256, 768)}              # n_layer, n_head, n_kv_head, n_embd, n_ffn
@@ -343,15 +346,12 @@ def self_test():
             m = GPT(GPTConfig(256, 512, *sizes))
         print(f'{name} {count(m)} parameters, all trained: embedding {count(m.embedding)} (output tied), '
               f'blocks {count(m.blocks)}, per block {count(m.blocks[0])}, last norm {count(m.norm)}')
+    from parts import devices
     torch.manual_seed(0)
-    model = GPT(m.config)                               # nano
-    idx = torch.randint(256, (4, 65))
-    logits, loss = model(idx[:, :-1], idx[:, 1:])
-    out = model.generate(idx[:1, :10], 20)
-    print(f'forward (4, 64) -> {tuple(logits.shape)}, generate (1, 10) -> {tuple(out.shape)}, '
-          f'loss {loss:.4f}; ln V = {math.log(256):.4f}')
-    assert logits.shape == (4, 64, 256) and out.shape == (1, 30) and abs(loss.item() - math.log(256)) < 0.1
+    devices.check(GPT(m.config), torch.randint(256, (4, 65)), device)                   # nano
 
 
 if __name__ == '__main__':
-    self_test()
+    parser = argparse.ArgumentParser(description='The parameters of a ladder of sizes, and a self-test.')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, mps: does it compute what the CPU does?')
+    self_test(parser.parse_args().device)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts import checkpoint, data, journal, machine, optim, planner, records
+from parts import checkpoint, data, journal, lora as low_rank, machine, optim, records
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -42,6 +42,7 @@ max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many 
 batch_size = 32                 # [1, 2**20]: conversations per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all; lower saves memory
 block_size = 0                  # >= 0: tokens of a conversation; 0 = the model's context; longer ones are cut
+lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
 min_lr = 0.0                    # >= 0: where the schedule ends
@@ -85,12 +86,13 @@ machine.join(device)
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
 model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
-model = model.grown(tokenizer.vocab_size)       # one of Hugging Face may lack the tokens for chat
-model = model.like(dropout=dropout)
+model = model.grown(tokenizer.vocab_size).like(dropout=dropout)     # Hugging Face's may lack chat's tokens
+low_rank.adapt(model, lora, state)
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 checkpoint.check_context(init_from, model.config.block_size, block_size)
 if plan:
+    from parts import planner
     planner.show(plan, config, vars(model.config), 'sft')
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
@@ -254,7 +256,7 @@ log.remarks(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations)
 
 # --- the loop -----------------------------------------------------------------------------------------------
 watch = optim.Guard(state, scaler)
-probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
+probe = optim.probe(model)      # how far does a step move it?
 tokens_seen = state.get('tokens', 0)
 first_step = step
 stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
@@ -277,8 +279,8 @@ while True:
             if step and val_loss < best_val:
                 best_val = val_loss
                 if main_process:
-                    save_checkpoint(log.path('best.pt'), model, step=step, best_val=best_val, config=config,
-                                    tokenizer_hash=tokenizer.hash)
+                    save_checkpoint(log.path('best.pt'), low_rank.merged(model), step=step, config=config,
+                                    best_val=best_val, tokenizer_hash=tokenizer.hash)
             elif step and val_loss > 1.02 * best_val and watch.last_loss() < best_val:
                 log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
                          'and the loss below: fewer epochs, or more conversations; best.pt has kept the best')
@@ -287,10 +289,10 @@ while True:
     if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
         with timer.pause('save'):
             if main_process:
-                save_checkpoint(f'{last_path}.new', model, step=step, best_val=best_val, tokens=tokens_seen,
-                                conversations=digest, optimizers=optim.states(optimizers),
-                                scaler=scaler.state_dict(), tokenizer_hash=tokenizer.hash, config=config,
-                                **watch.state())
+                save_checkpoint(f'{last_path}.new', low_rank.merged(model), lora=low_rank.adapters(model),
+                                step=step, best_val=best_val, tokens=tokens_seen, conversations=digest,
+                                optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
+                                tokenizer_hash=tokenizer.hash, config=config, **watch.state())
                 checkpoint.rotate(last_path, keep=2)
     if step >= max_steps or stopping:
         break

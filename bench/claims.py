@@ -213,7 +213,8 @@ def gpt2_pieces(gpt2):
 
 def survives(source):
     """Is a program the same program after each run of white space became one space?"""
-    with warnings.catch_warnings(action='ignore'):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
         try:
             return ast.dump(ast.parse(re.sub(r'\s+', ' ', source))) == ast.dump(ast.parse(source))
         except SyntaxError:

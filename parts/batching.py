@@ -191,7 +191,7 @@ class Batch:
             return cache
         c = self.model.config
         weight = self.model.embedding.weight
-        shape = (self.slots, c.n_kv_head, min(c.block_size, max(columns, 2 * have, 64)), c.n_embd // c.n_head)
+        shape = (self.slots, c.n_kv_head, min(c.block_size, max(columns, 2 * have, 64)), c.head_dim)
         larger = [[torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in 'kv']
                   for _ in range(c.n_layer)]        # zeros: what is hidden must be finite
         for old, new in zip(cache, larger):

@@ -159,8 +159,11 @@ def open_shards(streaming, rank, world, data_dir, meta):
                          f'{world} processes need one each; prepare.py --write=text makes them')
     hashes = {}
     for path in shards[rank::world]:
+        digest = hashlib.sha256()       # hashlib.file_digest would need Python 3.11
         with open(path, 'rb') as f:
-            hashes[os.path.basename(path)] = hashlib.file_digest(f, 'sha256').hexdigest()
+            for block in iter(lambda: f.read(1 << 20), b''):
+                digest.update(block)
+        hashes[os.path.basename(path)] = digest.hexdigest()
     folder = os.path.join(data_dir, 'shards')
     listed = {shard['name']: shard['sha256'] for shard in meta.get('shards', {}).get('train', ())}
     if listed and os.path.realpath(os.path.dirname(shards[0])) == os.path.realpath(folder):

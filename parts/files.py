@@ -164,7 +164,10 @@ def fetch(url, sha256, path):
             raise OSError(f'cannot download {url} ({problem}); run the same command again, or put the file '
                           f'at {path}')
         f.seek(0)
-        found = hashlib.file_digest(f, 'sha256').hexdigest()
+        digest = hashlib.sha256()       # hashlib.file_digest would need Python 3.11
+        for block in iter(lambda: f.read(1 << 20), b''):
+            digest.update(block)
+        found = digest.hexdigest()
 
     if found != sha256:
         os.remove(f'{path}.part')

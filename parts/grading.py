@@ -234,12 +234,14 @@ def tasks_of_file(path):
 
 def paid(reward, text, timeout, forgive):
     """reward(text), a finite float. If it raises, returns something else, or takes longer than `timeout`
-    seconds: ValueError, or with forgive a printed line and 0.0."""
+    seconds: ValueError, or with forgive a printed line and 0.0. Windows has no alarm: no limit there."""
     def too_late(*_):
         raise TimeoutError(f'no reward after {timeout} s')
 
-    before = signal.signal(signal.SIGALRM, too_late)
-    signal.setitimer(signal.ITIMER_REAL, timeout)
+    has_alarm = hasattr(signal, 'SIGALRM')
+    if has_alarm:
+        before = signal.signal(signal.SIGALRM, too_late)
+        signal.setitimer(signal.ITIMER_REAL, timeout)
     try:
         number = float(reward(text))
         if math.isfinite(number):
@@ -248,8 +250,9 @@ def paid(reward, text, timeout, forgive):
     except Exception as e:
         why = f'{type(e).__name__}: {e}'
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        if has_alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
     why = f'reward({reward.args[0]!r:.80}, {text!r:.80}): {why}'
     if not forgive:
         raise ValueError(f'{why}; it must return a finite number; --bad_reward=zero counts such answers as 0')

@@ -15,7 +15,9 @@ import glob, json, os, re
 
 NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings', 'n_layer': 'num_hidden_layers',
          'n_head': 'num_attention_heads', 'n_kv_head': 'num_key_value_heads', 'n_embd': 'hidden_size',
-         'n_ffn': 'intermediate_size', 'norm_eps': 'rms_norm_eps', 'tie_embeddings': 'tie_word_embeddings'}
+         'n_ffn': 'intermediate_size', 'norm_eps': 'rms_norm_eps', 'tie_embeddings': 'tie_word_embeddings',
+         'head_dim': 'head_dim'}
+KINDS = {'llama': (False, False), 'qwen2': (True, False), 'qwen3': (False, True)}       # qkv_bias, qk_norm
 LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'   # rope_scaling
 
 
@@ -30,21 +32,26 @@ def import_safetensors():
 def layout(config):
     """{our name: (Hugging Face's name, shape)} of every tensor in a file. A tied head is not in it."""
     V, C, F = config['vocab_size'], config['n_embd'], config['n_ffn']
-    KD = C // config['n_head'] * config['n_kv_head']        # width of all keys
+    D = config.get('head_dim') or C // config['n_head']
+    QD, KD = D * config['n_head'], D * (config['n_kv_head'] or config['n_head'])    # width of all q, all k
 
     table = {'embedding.weight': ('model.embed_tokens.weight', [V, C])}
     for i in range(config['n_layer']):
         a, b = f'blocks.{i}', f'model.layers.{i}'
         table |= {
             f'{a}.norm_1.weight': (f'{b}.input_layernorm.weight', [C]),
-            f'{a}.attention.w_q.weight': (f'{b}.self_attn.q_proj.weight', [C, C]),
+            f'{a}.attention.w_q.weight': (f'{b}.self_attn.q_proj.weight', [QD, C]),
             f'{a}.attention.w_k.weight': (f'{b}.self_attn.k_proj.weight', [KD, C]),
             f'{a}.attention.w_v.weight': (f'{b}.self_attn.v_proj.weight', [KD, C]),
-            f'{a}.attention.w_o.weight': (f'{b}.self_attn.o_proj.weight', [C, C]),
+            f'{a}.attention.w_o.weight': (f'{b}.self_attn.o_proj.weight', [C, QD]),
             f'{a}.norm_2.weight': (f'{b}.post_attention_layernorm.weight', [C]),
             f'{a}.mlp.w_gate.weight': (f'{b}.mlp.gate_proj.weight', [F, C]),
             f'{a}.mlp.w_up.weight': (f'{b}.mlp.up_proj.weight', [F, C]),
             f'{a}.mlp.w_down.weight': (f'{b}.mlp.down_proj.weight', [C, F])}
+        for x, width in (('q', QD), ('k', KD), ('v', KD)) if config.get('qkv_bias') else ():
+            table[f'{a}.attention.w_{x}.bias'] = (f'{b}.self_attn.{x}_proj.bias', [width])
+        for x in 'qk' if config.get('qk_norm') else '':
+            table[f'{a}.attention.norm_{x}.weight'] = (f'{b}.self_attn.{x}_norm.weight', [D])
     table['norm.weight'] = ('model.norm.weight', [C])
     if not config['tie_embeddings']:
         table['head.weight'] = ('lm_head.weight', [V, C])
@@ -52,27 +59,26 @@ def layout(config):
 
 
 def read_config(theirs):
-    """Their config.json under our names. ValueError with the key if it is not a plain Llama."""
+    """Their config.json under our names. ValueError with the key that model.py cannot serve."""
     rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}  # version 4, 5
-    found = {'rope_type': rope.get('type'), **theirs, **rope}           # `type` was its name once
-    scaling = {'linear': ('factor',), 'llama3': LLAMA_3}.get(found['rope_type'], ())
-    supported = {'model_type': 'llama', 'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False,
-                 'rope_type': found['rope_type'] if scaling else 'default',
-                 'head_dim': theirs['hidden_size'] // theirs['num_attention_heads']}
-    for key, value in supported.items():
-        if found.get(key) not in (value, None):
-            raise ValueError(f'{key}={found[key]!r} is not supported, only {value!r}')
-    theirs = {'num_key_value_heads': None, 'tie_word_embeddings': False, **theirs}      # may be omitted
-    config = {ours: theirs[name] for ours, name in NAMES.items()}
-    config['n_kv_head'] = config['n_kv_head'] or config['n_head']
-    config['rope_theta'] = float(rope.get('rope_theta') or theirs.get('rope_theta') or 10000.0)
-    config['rope_scaling'] = tuple(float(rope[key]) for key in scaling)
+    found = {'num_key_value_heads': None, 'tie_word_embeddings': False, 'head_dim': None,   # may be omitted
+             'model_type': 'llama', 'rope_type': rope.get('type') or 'default', **theirs, **rope}
+    ropes = {'default': (), 'linear': ('factor',), 'llama3': LLAMA_3}                       # their parameters
+    supported = {'model_type': KINDS, 'hidden_act': ['silu'], 'attention_bias': [False], 'mlp_bias': [False],
+                 'use_sliding_window': [False], 'rope_interleaved': [False], 'rope_type': ropes}
+    for key, values in supported.items():
+        if found.get(key) not in (*values, None):
+            raise ValueError(f'{key}={found[key]!r} is not supported, only {" or ".join(map(str, values))}')
+    config = {ours: found[name] for ours, name in NAMES.items()}
+    config['rope_theta'] = float(found.get('rope_theta') or 10000.0)
+    config['rope_scaling'] = tuple(float(rope[key]) for key in ropes[found['rope_type']])
+    config['qkv_bias'], config['qk_norm'] = KINDS[found['model_type']]
     return config
 
 
 def read_llama(folder):
     """config.json and all *.safetensors of a folder -> (config, tensors), both under our names. ValueError
-    with the file's name if one of them is missing, damaged or not a plain Llama's."""
+    with the file's name if one of them is missing, damaged or neither a Llama's nor a Qwen's."""
     safetensors = import_safetensors()
     reading = os.path.join(folder, 'config.json')
     try:
@@ -97,25 +103,24 @@ def read_llama(folder):
 def write_llama(folder, config, tensors):
     """Write config.json and model.safetensors. config: GPTConfig's fields. tensors: a model's state_dict."""
     safetensors = import_safetensors()
-    if not config['causal']:
-        raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
+    kind = {has: kind for kind, has in KINDS.items()}.get((config['qkv_bias'], config['qk_norm']))
+    if not kind or not config['causal']:
+        raise ValueError('transformers has no model with causal=False, or with both qkv_bias and qk_norm')
     os.makedirs(folder, exist_ok=True)
     renamed = {theirs: tensors[ours][:shape[0]].contiguous()        # without rows that fill up a multiple
                for ours, (theirs, shape) in layout(config).items()}
     safetensors.save_file(renamed, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
 
     scaling = config['rope_scaling']
-    kind = {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)]
-    rope = {'rope_type': kind, **dict(zip(LLAMA_3, scaling))}
-    if kind == 'llama3':
+    rope = {'rope_type': {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)]} | dict(zip(LLAMA_3, scaling))
+    if len(scaling) == 4:
         rope['original_max_position_embeddings'] = int(scaling[3])
     theirs = {name: config[ours] for ours, name in NAMES.items()} | {
-        'architectures': ['LlamaForCausalLM'], 'model_type': 'llama', 'hidden_act': 'silu',
-        'head_dim': config['n_embd'] // config['n_head'], 'attention_bias': False, 'mlp_bias': False,
+        'architectures': [f'{kind.capitalize()}ForCausalLM'], 'model_type': kind, 'hidden_act': 'silu',
+        'attention_bias': False, 'mlp_bias': False, 'bos_token_id': None, 'eos_token_id': None,
         'rope_theta': config['rope_theta'],                     # transformers 4 looks here and below
         'rope_scaling': rope if scaling else None,
         'rope_parameters': {**rope, 'rope_theta': config['rope_theta']},        # transformers 5
-        'bos_token_id': None, 'eos_token_id': None,
         'dtype': str(tensors['embedding.weight'].dtype).removeprefix('torch.')}
     with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
         json.dump(theirs, f, indent=2)
@@ -138,9 +143,8 @@ def write_tokenizer(folder, tokenizer, block_size):
         settings |= {'bos_token': names[tokenizer.begin[0]], 'eos_token': names[tokenizer.stop[0]],
                      'pad_token': names[pad]}
         generation = {'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop, 'pad_token_id': pad}
-    special = {name: settings[name] for name in settings if name in ('bos_token', 'eos_token', 'pad_token')}
     files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation,
-             'special_tokens_map': special}
+             'special_tokens_map': {name: settings[name] for name in settings if name.endswith('_token')}}
     for name, content in files.items():
         with open(os.path.join(folder, f'{name}.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump(content, f, ensure_ascii=False, indent=1)

@@ -96,6 +96,11 @@ def restore(model, weights, optimizers, optimizer_states):
         o.load_state_dict({**state, 'state': moments})
 
 
+def probe(model):
+    """A matrix that trains, from the middle of the model, to watch: w_down, or with LoRA its A."""
+    return [p for p in model.blocks[len(model.blocks) // 2].parameters() if p.requires_grad][-1].detach()
+
+
 def change(before, after):
     """How far a matrix moved, over its norm: 1e-3 a step is usual, 1e-5 hardly moves, 1e-1 tears apart."""
     ratio = (after - before).norm() / before.norm().clamp(min=1e-12)
@@ -193,7 +198,7 @@ class Guard:
         """The drill of this step, if it has one: kill this process, wait, or replace the text by noise."""
         accident = self.accidents.get(step)
         if accident == 'kill':
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), getattr(signal, 'SIGKILL', signal.SIGTERM))    # Windows has only this one
         if accident == 'slowdata':
             time.sleep(3)
         if accident == 'badbatch':

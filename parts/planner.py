@@ -34,15 +34,15 @@ def mfu(shape, T, tok_s, device):
 def machine_of(where):
     """'8xH100' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes of '2xcpu' share this
     machine, whose peak is measured: a matrix product in float32."""
-    plain = lambda name: name.lower().replace(' ', '')
-    names = {plain(name): name for name in [*GPUS, 'cpu']}
-    found = re.fullmatch(r'([1-9]\d*)x(.+)', plain(where))
+    names = {name.lower().replace(' ', ''): name for name in [*GPUS, 'cpu']}
+    found = re.fullmatch(r'([1-9]\d*)x(.+)', where.lower().replace(' ', ''))
     if not found or found[2] not in names:
         raise ValueError(f'plan={where!r} must be like 8xH100; the names are {", ".join(names.values())}')
     n, name = int(found[1]), names[found[2]]
     if name in GPUS:
         return n, name, *GPUS[name]
-
+    if not hasattr(os, 'sysconf'):
+        raise ValueError(f'plan={where}: Windows does not tell Python its memory; name a GPU, as in 1xL4')
     a = torch.randn(1024, 1024)
     seconds = min(timeit.repeat(lambda: a @ a, number=1, repeat=5))
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
@@ -53,17 +53,20 @@ def count_parameters(shape):
     """{part: parameters} in closed form."""
     C, L, multiple = shape['n_embd'], shape['n_layer'], shape.get('vocab_multiple', 1)
     V = math.ceil(shape['vocab_size'] / multiple) * multiple            # rows, of which some only fill up
-    KD = C // shape['n_head'] * shape['n_kv_head']                      # width of all keys
-    block = 2 * C * C + 2 * C * KD + 3 * C * shape['n_ffn'] + 2 * C     # q and o; k and v; SwiGLU; two norms
+    D = shape.get('head_dim') or C // shape['n_head']
+    QD, KD = D * shape['n_head'], D * shape['n_kv_head']                # width of all queries, of all keys
+    block = 2 * C * QD + 2 * C * KD + 3 * C * shape['n_ffn'] + 2 * C    # q and o; k and v; SwiGLU; two norms
+    block += sum(n for has, n in (('qkv_bias', QD + 2 * KD), ('qk_norm', 2 * D)) if shape.get(has))
     output = 0 if shape['tie_embeddings'] else V * C
     return {'total': V * C + L * block + C + output, 'embedding': V * C, 'blocks': L * block,
             'per block': block, 'final norm': C, 'output': output}
 
 
 def flops_per_token(shape, T):
-    """Forward and backward: 6 per parameter, and 12 n_layer n_embd T for attention's scores and sums (PaLM,
+    """Forward and backward: 6 per parameter, and 12 n_layer n_head D T for attention's scores and sums (PaLM,
     arXiv:2204.02311, appendix B). A cost is not parameters x tokens x T."""
-    return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * shape['n_embd'] * T
+    QD = shape['n_head'] * (shape.get('head_dim') or shape['n_embd'] // shape['n_head'])
+    return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * QD * T
 
 
 def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
@@ -71,13 +74,13 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
     bytes a value. checkpoint: of each block only its input; the rest for one block at a time. Counted from
     model.py's forward, eager, without dropout. There is no T^2: attention computes its scores again."""
     C, L, H = shape['n_embd'], shape['n_layer'], shape['n_head']
-    KD = C // H * shape['n_kv_head']
+    D = shape.get('head_dim') or C // H
     attention = 4 if cpu else width                 # bytes of attention's own values
     casts = 2 if width == 4 else 5                  # the norms' outputs: autocast copies one for each Linear
     x = 4 * C                                       # the residual stream, float32
     norm = 4 * (C + 1)                              # x / rms and 1 / rms, float32
-    heads = 4 * H + attention * (C + 2 * KD + C)    # sums of the softmax; q, k, v and what the heads return
-    inside = norm + heads + x + norm + width * (casts * C + C + 4 * shape['n_ffn'])
+    heads = 4 * H + attention * 2 * D * (H + shape['n_kv_head'])    # sums of the softmax; q, k, v, the heads'
+    inside = norm + heads + x + norm + width * (casts * C + D * H + 4 * shape['n_ffn'])
     output = x + norm + width * C + 4 * shape['vocab_size'] + 16        # log p in float32; ids and targets
 
     kept = max(inside, output) if checkpoint else L * inside + output
@@ -167,7 +170,7 @@ def show(where, settings, shape, stage):
              'vocab_size': shape['vocab_size'] or vocab_size or 32768,
              'n_kv_head': shape['n_kv_head'] or shape['n_head'],
              'n_ffn': shape['n_ffn'] or max(1, round(shape['n_embd'] * 8 / 3 / 64)) * 64}
-    if shape['n_embd'] % (2 * shape['n_head']):
+    if not shape.get('head_dim') and shape['n_embd'] % (2 * shape['n_head']):
         raise ValueError(f'n_embd={shape["n_embd"]} must be a multiple of 2 n_head, n_head={shape["n_head"]}')
     width = 4 if name == 'cpu' else 2
     sides = {'dpo': 2, 'rl': settings.get('num_samples')}.get(stage, 1)     # chosen and rejected; answers
@@ -183,7 +186,8 @@ def show(where, settings, shape, stage):
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)
     print(f'  {6 * n:,} + {flops - 6 * n:,} = {flops:,} FLOPs per token, forward and backward')
-    cache = 2 * shape['n_layer'] * shape['n_kv_head'] * (shape['n_embd'] // shape['n_head']) * width
+    D = shape.get('head_dim') or shape['n_embd'] // shape['n_head']
+    cache = 2 * shape['n_layer'] * shape['n_kv_head'] * D * width
     print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}; {shape["n_kv_head"]} '
           f'of {shape["n_head"]} heads have one: saves {1 - shape["n_kv_head"] / shape["n_head"]:.0%}')
 

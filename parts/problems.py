@@ -332,7 +332,7 @@ def main():
             families, cells = [len({p[key] for p in found}) for key in ('family', 'cell')]
             print(f'{split:10} {len(found):6,} problems, {families:2} families, {cells:3} cells')
         if args.out:
-            with open(args.out, 'w', encoding='utf-8') as f:
+            with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
                 f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in found)
         else:
             for p in problems(3, args.seed, args.split):

@@ -169,7 +169,7 @@ def empty_cache(model, rows, columns):
     weight = model.embedding.weight
     kind = weight.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    shape = (rows, c.n_kv_head, columns, c.n_embd // c.n_head)
+    shape = (rows, c.n_kv_head, columns, c.head_dim)
     return [[torch.zeros(shape, dtype=dtype, device=weight.device) for _ in 'kv'] for _ in range(c.n_layer)]
 
 

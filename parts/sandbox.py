@@ -115,9 +115,9 @@ class Court:
         return self
 
     def submit(self, *job):
-        """The future Result of a program, perhaps with tests and an entry point. RuntimeError on Windows."""
+        """The future Result of a program, perhaps with tests and an entry point. ValueError on Windows."""
         if sys.platform == 'win32':
-            raise RuntimeError('running programs needs Linux or macOS: Windows has no limits for them')
+            raise ValueError('running programs needs Linux or macOS, or WSL: Windows has no limits for them')
         if not self.known:
             if FREED:
                 raise ValueError(FREED[0])

@@ -54,7 +54,7 @@ def greedy(model, idx, max_new_tokens, stop=(), first=None):
     c = model.config
     ids = idx[0].tolist()
     end = len(ids) + max_new_tokens
-    shape = (1, c.n_kv_head, min(end, c.block_size), c.n_embd // c.n_head)
+    shape = (1, c.n_kv_head, min(end, c.block_size), c.head_dim)
     cache = [[torch.empty(shape) for _ in 'kv'] for _ in model.blocks]
     cached = 0          # positions whose keys and values are known
     single = 0          # ... that model.stream() computes bit for bit as here: the prompt and single tokens

@@ -121,15 +121,16 @@ def test_an_exported_model_is_the_same_in_transformers_and_comes_back_bit_for_bi
 
 @pytest.mark.parametrize('key, change', [
     ('attention_bias', dict(attention_bias=True)), ('mlp_bias', dict(mlp_bias=True)),
-    ('head_dim', dict(head_dim=16)), ('hidden_act', dict(hidden_act='gelu')),
-    ('model_type', dict(model_type='qwen2')),
+    ('use_sliding_window', dict(use_sliding_window=True)), ('hidden_act', dict(hidden_act='gelu')),
+    ('model_type', dict(model_type='gemma')), ('q_proj.bias', dict(model_type='qwen2')),
+    ('q_proj.weight', dict(head_dim=16)),
     ('low_freq_factor', dict(rope_parameters=dict(rope_type='llama3', factor=8.0, rope_theta=5e5))),
     ('rope_type.*yarn', dict(rope_parameters=dict(rope_type='yarn', factor=8.0, rope_theta=5e5))),
     ('rope_type.*dynamic', dict(rope_parameters=None, rope_scaling=dict(rope_type='dynamic', factor=2.0))),
     ('rope.*dynamic', dict(rope_parameters=None, rope_scaling=dict(type='dynamic', factor=2.0)))])   # as once
 def test_what_is_not_a_plain_llama_is_a_value_error_naming_the_key(llama, key, change):
     _, folder = llama(lambda hf: hf.update(change))
-    with pytest.raises(ValueError, match=f'config.json.*{key}'):
+    with pytest.raises(ValueError, match=f'(config.json|safetensors).*{key}'):
         GPT.from_hf(folder)
 
 

@@ -30,6 +30,8 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/gguf_file': "assert gguf_file.DIFFERS and '_' in gguf_file.TENSORS['embedding']",
     'parts/publish': "assert publish.table(['a'], [['b|c']]) == '| a |\\n| --- |\\n| b\\\\|c |'",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
+    'parts/devices': "assert devices.missing('tpu').startswith('device=tpu') and not devices.missing('cpu')",
+    'parts/lora': "assert lora.adapters(__import__('torch').nn.Linear(2, 2)) == {}",
     'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
                 "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
     'parts/fit': "assert 'import 6/7' in fit.report(types.SimpleNamespace(encode=lambda t: [*t.encode()], "

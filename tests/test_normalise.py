@@ -129,7 +129,8 @@ def test_code_keeps_its_meaning():
     assert len(files) > 500
     for path in files:
         source = path.read_bytes().decode('utf-8')
-        with warnings.catch_warnings(action='ignore'):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
             for text in (source, '\ufeff' + source.replace('\n', '\r\n')):
                 assert normalise(text, 'code') == source.replace('\r\n', '\n').replace('\r', '\n'), path
             assert ast.dump(ast.parse(normalise(source, 'code'))) == ast.dump(ast.parse(source)), path

@@ -124,7 +124,7 @@ def test_a_broken_interpreter_is_not_the_models_fault(monkeypatch):
 
 def test_windows_is_told_in_one_sentence(monkeypatch):
     monkeypatch.setattr(sys, 'platform', 'win32')
-    with pytest.raises(RuntimeError, match='needs Linux or macOS'):
+    with pytest.raises(ValueError, match='needs Linux or macOS'):
         run_code('pass')
 
 

@@ -1,0 +1,80 @@
+"""
+Does another device compute what the CPU computes? Loss, gradients and greedy tokens, beside float32's.
+
+    check(model, idx, 'mps')                    # prints a line each for float32 and bfloat16
+    rows = compare(model, idx, 'cuda')          # [{'dtype': 'float32', 'loss': 3e-8, ...}, ...]
+
+The CPU adds in another order than a GPU, so the last digits differ: 1e-7 for one sum in float32. A wrong
+kernel, or one for another precision, shows as 1e-2 and more.
+Copy this file alone: it needs torch and a model like that of model.py.
+"""
+import copy, math, sys
+import torch
+
+# the largest difference that rounding explains, of the loss and of the gradients, relative: 24 bits and 8
+LIMITS = {'float32': 1e-4, 'bfloat16': 5e-2}
+
+
+def missing(device):
+    """Why tensors cannot be put on the device, one sentence; '' if they can."""
+    try:
+        torch.zeros(1, device=device)
+        return ''
+    except Exception as e:              # torch raises many kinds for a device that is not there
+        there = ['cpu', *(name for name in ('cuda', 'mps') if getattr(torch, name).is_available())]
+        reason = str(e).strip().splitlines()[0].split('. ')[0]
+        return f'device={device} is not available here ({reason}); there is {", ".join(there)}'
+
+
+def loss_gradients_tokens(model, idx, device, dtype='float32'):
+    """The loss of idx (B, T), the gradient of every weight, (n,), and the 20 tokens that follow greedily on
+    half of each row, (B, 20); all on the CPU. dtype: of the matrix products. model itself is not changed."""
+    model = copy.deepcopy(model).to(device).eval()
+    idx = idx.to(device)
+    with torch.autocast(torch.device(device).type, getattr(torch, dtype), enabled=dtype != 'float32'):
+        loss = model(idx[:, :-1], idx[:, 1:])[1]
+    loss.backward()
+    gradient = torch.cat([p.grad.flatten().cpu().double() for p in model.parameters()])
+    return loss.item(), gradient, model.generate(idx[:, :idx.shape[1] // 2], 20, temperature=0)[:, -20:].cpu()
+
+
+def compare(model, idx, device):
+    """A row for each dtype: how far the loss and the gradients are from the CPU's in float32, relative; how
+    many greedy tokens are the same, of how many; ok. Tokens are compared in float32 only: in bfloat16 two
+    tokens of about the same score may change places."""
+    loss, gradient, tokens = loss_gradients_tokens(model, idx, 'cpu')
+    rows = []
+    for dtype, limit in LIMITS.items():
+        its_loss, its_gradient, its_tokens = loss_gradients_tokens(model, idx, device, dtype)
+        far = abs(its_loss - loss) / loss
+        far_gradient = float((its_gradient - gradient).norm() / gradient.norm())
+        same = int((its_tokens == tokens).sum())
+        ok = max(far, far_gradient) < limit and (dtype != 'float32' or same == tokens.numel())
+        rows.append({'dtype': dtype, 'loss': far, 'gradients': far_gradient, 'same_tokens': same,
+                     'of': tokens.numel(), 'ok': ok})
+    return rows
+
+
+def check(model, idx, device):
+    """Print a forward pass, a generation and the comparison, of a model with random weights. Leaves with exit
+    code 2 if the device is not there, with 1 if it differs. The weights in blocks are made 3 times as large:
+    else the tied head only repeats the last token, and no other weight would matter."""
+    if reason := missing(device):
+        print(f'error: {reason}', file=sys.stderr)
+        sys.exit(2)
+    logits, loss = model(idx[:, :-1], idx[:, 1:])
+    out = model.generate(idx[:1, :10], 20)
+    print(f'forward {tuple(idx[:, :-1].shape)} -> {tuple(logits.shape)}, generate (1, 10) -> '
+          f'{tuple(out.shape)}, loss {loss:.4f}; ln V = {math.log(model.config.vocab_size):.4f}')
+    with torch.no_grad():
+        for p in model.blocks.parameters():
+            p.mul_(3 if p.dim() == 2 else 1)
+
+    rows = compare(model, idx, device)
+    for row in rows:
+        verdict = 'as the CPU in float32' if row['ok'] else 'NOT as the CPU in float32'
+        print(f'{device}, {row["dtype"]}: loss {row["loss"]:.1e} and gradients {row["gradients"]:.1e} apart, '
+              f'{row["same_tokens"]} of {row["of"]} greedy tokens the same: {verdict}')
+    if not all(row['ok'] for row in rows):
+        print(f'at most {LIMITS} is rounding: do not train on {device} before you know why it differs')
+        sys.exit(1)

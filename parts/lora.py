@@ -1,0 +1,84 @@
+"""
+LoRA: fine-tuning in which only small adapters train (Hu et al. 2021, arXiv:2106.09685).
+
+    adapt(model, rank=8)                # from now on W x is W x + 16 / rank B A x; only A and B train
+    adapters(model)                     # {'blocks.0.attention.w_q': [W, B, A], ...}, for a checkpoint
+    merged(model)                       # a GPT without adapters that computes the same
+
+Fine-tuning changes a matrix W (out, in) by a D of low rank, so D = B A is learned instead: B (out, r), A
+(r, in). At first B is 0, so the model is the base. W needs no gradient and no moments: of AdamW's 16 bytes a
+number 4 remain. Each matrix in a block has an adapter, as in QLoRA (2305.14314, section 4; the paper adapts
+two of the seven). Embedding, head, biases and norms stay as they are.
+Copy this file alone: it needs torch and a model like that of model.py.
+"""
+import copy
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+ALPHA = 16          # B A is scaled by ALPHA / rank, so that another rank needs no other learning rate
+
+
+class Adapted(nn.Linear):
+    """A Linear whose W is frozen, with the adapter B A beside it."""
+
+    def __init__(self, linear, rank, generator):
+        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device='meta')
+        self.weight, self.bias = linear.weight, linear.bias
+        A = torch.randn(rank, self.in_features, generator=generator) / self.in_features ** 0.5
+        self.B = nn.Parameter(self.weight.new_zeros(self.out_features, rank))
+        self.A = nn.Parameter(A.to(self.weight))
+        self.scale = ALPHA / max(1, rank)
+
+    def forward(self, x):
+        return super().forward(x) + self.scale * F.linear(F.linear(x, self.A), self.B)      # (..., out)
+
+    def merged(self):
+        """A Linear whose weight is W + scale B A: the same function, to rounding."""
+        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, device='meta')
+        linear.weight, linear.bias = nn.Parameter(self.weight + self.scale * self.B @ self.A), self.bias
+        return linear
+
+
+def swap(model, kind, make):
+    """Put make(part) for each part of this kind in the model's blocks."""
+    for parent in [*model.blocks.modules()]:
+        for name, part in [*parent.named_children()]:
+            if type(part) is kind:
+                setattr(parent, name, make(part))
+
+
+def adapt(model, rank, state=None):
+    """Freeze the model and give each Linear in its blocks an adapter, in place. rank 0: leave it as it is.
+    state: a checkpoint, to resume. ValueError if it has adapters of another rank."""
+    found = (state or {}).get('lora', {})
+    before = next((len(A) for _, _, A in found.values()), 0)
+    if state and before != rank:
+        raise ValueError(f'lora={rank}, but this run has lora={before}: resume it with --lora={before}')
+    if rank == 0:
+        return
+    model.requires_grad_(False)
+    generator = torch.Generator().manual_seed(0)            # the same A in all processes
+    swap(model, nn.Linear, lambda linear: Adapted(linear, rank, generator))
+    for name, values in found.items():
+        part = model.get_submodule(name)
+        for p, value in zip((part.weight, part.B, part.A), values, strict=True):
+            p.data.copy_(value)
+
+
+def adapters(model):
+    """{name: [W, B, A]} of each adapted matrix; {} without adapters. W, too: W + B A does not give it back to
+    the bit, and a run that resumes should need no other folder."""
+    return {name: [part.weight.detach(), part.B.detach(), part.A.detach()]
+            for name, part in model.named_modules() if isinstance(part, Adapted)}
+
+
+def merged(model):
+    """A GPT without adapters that computes the same, to rounding; model itself if it has none. What reads a
+    checkpoint need know nothing of them. All other weights are shared with model, not copied."""
+    if not adapters(model):
+        return model
+    plain = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    with torch.no_grad():
+        swap(plain, Adapted, Adapted.merged)
+    return plain

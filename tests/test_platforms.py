@@ -1,0 +1,107 @@
+"""Other systems and Pythons, as far as this one can tell: without fcntl, resource, fork, SIGUSR1, SIGALRM
+and sysconf every script still does its work, or says in one sentence why it cannot."""
+import ast
+import functools
+import re
+import signal
+import sys
+
+import pytest
+from conftest import ROOT, TINY, metrics, mistake, ok, run
+from test_sft_mistakes import begin
+
+from parts import grading, optim, planner
+
+start = pytest.fixture(begin, scope='module')
+# A Windows, as a script sees it, before its first line. torch and the interpreter stay those of this system.
+WINDOWS = """import multiprocessing
+multiprocessing.get_all_start_methods = lambda: ['spawn']
+sys.modules.update(fcntl=None, resource=None)
+for name in 'SIGUSR1', 'SIGKILL', 'SIGALRM', 'setitimer', 'alarm':
+    delattr(signal, name)
+for name in 'fork', 'sysconf', 'sched_getaffinity', 'pread', 'getuid', 'geteuid', 'killpg', 'setsid':
+    delattr(os, name)
+import parts.corpus, parts.sandbox, types
+parts.corpus.os = types.SimpleNamespace(**{**vars(os), 'name': 'nt'})
+parts.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
+"""
+# modules that left the library until Python 3.13, and names that came after 3.10
+GONE = set('''aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib
+    nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib'''.split())
+NEWER = re.compile(r'hashlib\.file_digest|tomllib|itertools\.batched|TaskGroup|datetime\.UTC|StrEnum|'
+                   r'catch_warnings\(action|typing\.Self|add_note|sqlite3\.autocommit')
+FILES = [path for folder in ('', 'parts', 'config') for path in (ROOT / folder).glob('*.py')]
+
+
+def test_prepare_train_and_resume_need_nothing_that_windows_lacks(python_files, tmp_path):
+    flags = [f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', *TINY, '--dtype=float32']
+    windows = functools.partial(run, before=WINDOWS)
+    ok(windows('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={tmp_path}/data',
+               '--vocab_size=400', '--processes=4'))
+    ok(windows('train.py', *flags))
+    ok(run('train.py', *[f.replace('/run', '/here') for f in flags]))
+    mine, theirs = (metrics(tmp_path / name) for name in ('here', 'run'))
+    assert [m['loss'] for m in mine if 'loss' in m] == [m['loss'] for m in theirs if 'loss' in m]
+    ok(windows('train.py', *flags, '--init_from=resume', '--max_steps=13'))     # rotates without links
+    assert (tmp_path / 'run/last-1.pt').exists()
+
+
+def test_lora_and_sampling_too(start, tmp_path):
+    ok(run('sft.py', *start, '--lora=2', '--max_steps=2', f'--out_dir={tmp_path}/run', before=WINDOWS))
+    ok(run('sample.py', f'--ckpt={tmp_path}/run', '--prompt=1', '--max_new_tokens=2', before=WINDOWS))
+
+
+def test_programs_do_not_run_there_and_a_plan_for_its_cpu_is_refused(start, tmp_path):
+    base = next(flag for flag in start if flag.startswith('--init_from='))
+    ok(run('sft.py', *start, '--max_steps=1', f'--out_dir={tmp_path}/sft'))
+    mistake(run('rl.py', f'--init_from={tmp_path}/sft', f'--out_dir={tmp_path}/rl', '--max_new_tokens=2',
+                '--n_problems=20', '--eval_prompts=2', '--allow_code_execution=True', before=WINDOWS),
+            'needs Linux or macOS', 'WSL')
+    mistake(run('sft.py', *start, base, '--plan=1xcpu', before=WINDOWS), 'plan=1xcpu', 'Windows', '1xL4')
+
+
+def test_a_plan_for_a_gpu_needs_no_sysconf(monkeypatch):
+    monkeypatch.delattr('os.sysconf')
+    assert planner.machine_of('2xL4')[:2] == (2, 'L4')
+
+
+def test_a_reward_is_paid_without_an_alarm(monkeypatch):
+    for name in ('SIGALRM', 'setitimer'):
+        monkeypatch.delattr(signal, name)
+    reward = functools.partial(lambda prompt, text: len(text), 'p')
+    assert grading.paid(reward, 'four', 1.0, False) == 4.0
+    with pytest.raises(ValueError, match='ZeroDivisionError'):
+        grading.paid(functools.partial(lambda p, text: 1 / 0, 'p'), 'four', 1.0, False)
+
+
+def test_the_kill_drill_ends_a_process_that_knows_only_sigterm(monkeypatch):
+    sent = []
+    monkeypatch.delattr(signal, 'SIGKILL')
+    monkeypatch.setattr('os.kill', lambda pid, number: sent.append(number))
+    state = {'window': [], 'skipped': 0}
+    watch = optim.Guard(state, type('Scaler', (), {'is_enabled': lambda self: False})(), inject='kill@3')
+    watch.spoil_data(3, [], 9)
+    assert sent == [signal.SIGTERM]
+
+
+def test_every_file_is_python_3_10_and_imports_nothing_that_3_13_removed():
+    assert len(FILES) > 60 and (3, 10) <= sys.version_info[:2] <= (3, 13)
+    for path in FILES:
+        text = path.read_text(encoding='utf-8')
+        code = re.sub(r'#.*', '', text)
+        assert not NEWER.search(code), (path, NEWER.search(code))
+        tree = ast.parse(text, feature_version=(3, 10))
+        nodes = list(ast.walk(tree))
+        found = {(n.module or '').split('.')[0] for n in nodes if isinstance(n, ast.ImportFrom)}
+        found |= {a.name.split('.')[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
+        assert not found & GONE, (path, found & GONE)
+
+
+def test_the_workflow_tests_the_oldest_and_the_newest_torch_on_three_systems():
+    text = (ROOT / '.github/workflows/tests.yml').read_text(encoding='utf-8')
+    oldest, above = re.search(r'torch>=([\d.]+),<2\.(\d+)', (ROOT / 'requirements.txt').read_text()).groups()
+    assert {f'{oldest}.0', f'2.{int(above) - 1}.0'} == set(re.findall(r"torch: '([\d.]+)'", text))
+    assert {'ubuntu', 'macos', 'windows'} == set(re.findall(r'os: (\w+)-latest', text))
+    assert {'3.10', '3.13'} <= set(re.findall(r"python: '([\d.]+)'", text))
+    named = re.findall(r'tests/(?:test_\w+\.py|requirements\.txt)', text)
+    assert len(named) > 8 and all((ROOT / name).exists() for name in named)
