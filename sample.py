@@ -23,11 +23,11 @@ must begin with the same bytes.
 Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
 it continues from the last block_size tokens, more slowly.
 """
-import os, shutil, sys, time
+import os, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
-from parts import asking, checkpoint, gguf_file, machine, publish, quantize, speculate
+from parts import asking, checkpoint, console, gguf_file, machine, publish, quantize, speculate
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -62,8 +62,8 @@ if system and not chat:
     raise ValueError('--system is an instruction before a chat: it needs --chat=True')
 if [prompt != '', prompt_file is not None, prompts is not None].count(True) > 1:
     raise ValueError('give one of --prompt, --prompt_file and --prompts')
-heat = asking.temperatures(sweep) if sweep else [temperature]
-asked = asking.read_prompts(prompts) if prompts is not None else []
+heat = console.temperatures(sweep) if sweep else [temperature]
+asked = console.read_prompts(prompts) if prompts is not None else []
 device = machine.choose(device, 'float32')[0]
 
 # --- model and prompt ---------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ if export:
     sys.exit()
 model = quantize.convert(model, dtype)
 if prompt_file is not None:
-    prompt = asking.read_text(prompt_file)
+    prompt = console.file_text(prompt_file)
 objective = state.get('config', {}).get('objective', 'clm')
 if suffix and not state.get('config', {}).get('fim'):
     raise ValueError(f'{ckpt} was not trained with --fim=0.5: it cannot see what follows; leave --suffix out')
@@ -120,33 +120,18 @@ messages = [{'role': 'system', 'content': system}] if system else []
 if asked or sweep:
     asked = asked or [prompt if prompt or tokenizer.begin else '\n']
     given = [[*messages, {'role': 'user', 'content': text}] for text in asked] if chat else asked
-    heads = [f'temperature {t:g}' for t in heat]
-    width = max(24, shutil.get_terminal_size().columns // len(heat) - 3)
     columns = []                                            # [temperature][prompt][sample]: (text, ended)
     for t in heat:
         torch.manual_seed(torch.initial_seed())             # the same dice for each
         columns.append(asking.generate(model, tokenizer, given, num_samples, max_new_tokens, ends=ends,
                                        **draw | {'temperature': t})[0])
-    for i, text in enumerate(asked):
-        for j in range(num_samples):
-            cells = [column[i][j][0] for column in columns]
-            print('-' * 80, text, asking.side_by_side(heads, cells, width), sep='\n')
+    console.show_sweep(asked, heat, columns)
     sys.exit()
 
-
 # --- chat ---------------------------------------------------------------------------------------------------
-def ask():
-    """The next message of the user; '' ends the dialogue."""
-    try:
-        return input('you> ').strip()
-    except (EOFError, KeyboardInterrupt):
-        print()
-        return ''
-
-
 if chat:
     begin = len(messages)               # the system message is never forgotten
-    question = prompt or ask()
+    question = prompt or console.question()
     while question:
         messages.append({'role': 'user', 'content': question})
         start = asking.encode(tokenizer, messages)
@@ -163,7 +148,7 @@ if chat:
             shown = len(answer.text)
         print()
         messages.append({'role': 'assistant', 'content': answer.text})
-        question = '' if prompt else ask()
+        question = '' if prompt else console.question()
     sys.exit()
 
 # --- generate -----------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ Asking a model: answers to many prompts at a time, the most probable of several 
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. model, tokenizer: as in their files.
 Copy this file alone: it needs torch and tqdm.
 """
-import codecs, collections, itertools, json, re
+import codecs, collections, re
 import torch
 from tqdm import tqdm
 
@@ -146,52 +146,6 @@ def choose(model, tokenizer, prompt, options):
     per_byte = [score / len(option.encode()) for score, option in zip(scores, options)]
     cut = len(context) + max(map(len, endings)) > room
     return per_byte.index(max(per_byte)), scores.index(max(scores)), cut
-
-
-# --- prompts from files; several prompts and temperatures side by side -------------------------------------
-def read_text(path):
-    """The text of a file, exactly as it is."""
-    try:
-        with open(path, encoding='utf-8', newline='') as f:
-            return f.read()
-    except UnicodeDecodeError as e:
-        raise ValueError(f'{path} is not UTF-8 text: {e}') from e
-
-
-def read_prompts(path):
-    """The prompts of a file: its lines that are not blank; of a .jsonl, the field `prompt` of each."""
-    with open(path, encoding='utf-8') as f:
-        lines = [line.rstrip('\n') for line in f if line.strip()]
-    try:
-        found = [json.loads(line)['prompt'] for line in lines] if path.endswith('.jsonl') else lines
-    except (ValueError, KeyError, TypeError):
-        found = []
-    if not found or not all(isinstance(prompt, str) for prompt in found):
-        raise ValueError(f'{path} must hold prompts: one a line, or in a .jsonl {{"prompt": "..."}} in each')
-    return found
-
-
-def temperatures(text):
-    """'0,0.5,1' -> [0.0, 0.5, 1.0]"""
-    try:
-        found = [float(part) for part in text.split(',')]
-    except ValueError:
-        found = [-1.0]
-    if not all(0 <= t < float('inf') for t in found):
-        raise ValueError(f'sweep={text!r} must be temperatures >= 0, such as 0,0.5,1.0')
-    return found
-
-
-def side_by_side(heads, texts, width):
-    """Texts as columns of `width` characters, each below its head."""
-    columns = []
-    for head, text in zip(heads, texts):
-        column = [head]
-        for line in text.expandtabs(4).splitlines():
-            column += [line[i:i + width] for i in range(0, max(1, len(line)), width)]
-        columns.append(column)
-    rows = itertools.zip_longest(*columns, fillvalue='')
-    return '\n'.join(' | '.join(cell.ljust(width) for cell in row).rstrip() for row in rows)
 
 
 # --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------

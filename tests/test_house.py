@@ -23,6 +23,7 @@ BUDGETS = {'configurator': 170, 'tokenizer': 430, 'model': 340, 'prepare': 480, 
 LARGE = {'clean', 'sources', 'problems', 'sandbox', 'corpus'}
 JOBS = {    # a small real job for a leaf that stands alone
     'parts/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
+    'parts/console': "assert console.temperatures('0,1') == [0, 1]",
     'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a'})['asked'] == ['a']",
     'parts/ifeval': "assert ifeval.follows('punctuation:no_comma', {}, 'no')",
     'parts/trial': "assert trial.unpack(trial.pack({(1,)})) == {(1,)}",

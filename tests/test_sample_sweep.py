@@ -7,7 +7,7 @@ import torch
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts.asking import read_prompts, side_by_side, temperatures
+from parts.console import read_prompts, side_by_side, temperatures
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)

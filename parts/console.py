@@ -1,0 +1,74 @@
+"""
+The console: prompts from files or the keyboard, and answers side by side.
+
+    read_prompts('prompts.txt')                     # ['def f(x):', 'import ']
+    question()                                      # what the user types
+    print(side_by_side(['a', 'b'], ['one', 'two'], 20))
+
+Copy this file alone: it needs the standard library.
+"""
+import itertools, json, shutil
+
+
+def file_text(path):
+    """The text of a file, exactly as it is."""
+    try:
+        with open(path, encoding='utf-8', newline='') as f:
+            return f.read()
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path} is not UTF-8 text: {e}') from e
+
+
+def read_prompts(path):
+    """The prompts of a file: its lines that are not blank; of a .jsonl, the field `prompt` of each."""
+    with open(path, encoding='utf-8') as f:
+        lines = [line.rstrip('\n') for line in f if line.strip()]
+    try:
+        found = [json.loads(line)['prompt'] for line in lines] if path.endswith('.jsonl') else lines
+    except (ValueError, KeyError, TypeError):
+        found = []
+    if not found or not all(isinstance(prompt, str) for prompt in found):
+        raise ValueError(f'{path} must hold prompts: one a line, or in a .jsonl {{"prompt": "..."}} in each')
+    return found
+
+
+def temperatures(text):
+    """'0,0.5,1' -> [0.0, 0.5, 1.0]"""
+    try:
+        found = [float(part) for part in text.split(',')]
+    except ValueError:
+        found = [-1.0]
+    if not all(0 <= t < float('inf') for t in found):
+        raise ValueError(f'sweep={text!r} must be temperatures >= 0, such as 0,0.5,1.0')
+    return found
+
+
+def side_by_side(heads, texts, width):
+    """Texts as columns of `width` characters, each below its head."""
+    columns = []
+    for head, text in zip(heads, texts):
+        column = [head]
+        for line in text.expandtabs(4).splitlines():
+            column += [line[i:i + width] for i in range(0, max(1, len(line)), width)]
+        columns.append(column)
+    rows = itertools.zip_longest(*columns, fillvalue='')
+    return '\n'.join(' | '.join(cell.ljust(width) for cell in row).rstrip() for row in rows)
+
+
+def show_sweep(prompts, heat, columns):
+    """Print the answers to each prompt, one column for each temperature in heat. columns: for each
+    temperature and prompt, a list of pairs (text, whether it ended)."""
+    heads = [f'temperature {t:g}' for t in heat]
+    width = max(24, shutil.get_terminal_size().columns // len(heat) - 3)
+    for i, prompt in enumerate(prompts):
+        for answers in zip(*(column[i] for column in columns)):
+            print('-' * 80, prompt, side_by_side(heads, [text for text, _ in answers], width), sep='\n')
+
+
+def question():
+    """The next message that the user types; '' where he ends the dialogue."""
+    try:
+        return input('you> ').strip()
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return ''
