@@ -42,11 +42,16 @@ def client(server):
     with open('found.json', 'w', encoding='utf-8') as f:
         json.dump(found, f)
 
-activate = parts.serve.Server.server_activate       # it listens: from now on it can be asked
-def server_activate(server):
+activate, serve = parts.serve.Server.server_activate, parts.serve.run
+threads = []
+def server_activate(server):            # it listens: from now on it can be asked
     activate(server)
-    threading.Thread(target=client, args=(server,)).start()
-parts.serve.Server.server_activate = server_activate
+    threads.append(threading.Thread(target=client, args=(server,)))
+    threads[0].start()
+def until_the_client_has_written(*arguments):
+    serve(*arguments)
+    threads[0].join(60)
+parts.serve.Server.server_activate, parts.serve.run = server_activate, until_the_client_has_written
 """
 
 
