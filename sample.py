@@ -86,7 +86,6 @@ if (suffix or objective != 'clm') and (sweep or asked or serve is not None):
     raise ValueError('--sweep, --prompts and --serve continue texts; to fill gaps, give one --prompt')
 if objective != 'clm':
     ids, marks = asking.with_marks(prompt, tokenizer, objective, model.config.block_size)
-show(config)
 
 # --- serve --------------------------------------------------------------------------------------------------
 if serve is not None:
@@ -100,6 +99,7 @@ if serve is not None:
     sys.exit()
 
 # --- fill gaps, if that is what the model was trained for ---------------------------------------------------
+show(config)
 if objective == 'mlm':
     filled, candidates = asking.fill_tokens(model.eval(), ids, marks[0])
     for best in candidates:

@@ -81,4 +81,6 @@ def test_the_script_says_one_sentence(folder, flags, words):
 def check(folder, port, flags, words):
     flags = [flag.replace('{port}', str(port)).replace('{}', str(folder)) for flag in flags]
     words = [word.replace('{port}', str(port)) for word in words]
-    mistake(run('sample.py', f'--ckpt={folder}', '--device=cpu', *flags), *words)
+    result = run('sample.py', f'--ckpt={folder}', '--device=cpu', *flags)
+    mistake(result, *words)
+    assert result.stdout == ''      # no settings: the sentence stands alone
