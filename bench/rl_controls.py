@@ -173,18 +173,18 @@ def mean_over_seeds(seeds, of):
     return np.mean([[of(answers) for answers in one_seed] for one_seed in seeds], axis=0)
 
 
-def table(title, found, of):
-    """found: {arm: for each seed {kind: [answers, ...]}}. A line for each arm; in brackets minus sft."""
-    print(f'\n{title}; in brackets minus sft, 95 % interval\n')
+def table(title, found, of, beside='sft'):
+    """found: {arm: for each seed {kind: [answers, ...]}}. A line for each arm; in brackets minus `beside`."""
+    print(f'\n{title}; in brackets minus {beside}, 95 % interval\n')
     print('| | ' + ' | '.join(f'{kind}, {len(found["sft"][0][kind])}' for kind in KINDS) + ' |')
     print('|---' * (len(KINDS) + 1) + '|')
     for name in found:
         cells = []
         for kind in KINDS:
-            each, sft_each = (mean_over_seeds([f[kind] for f in found[arm]], of) for arm in (name, 'sft'))
+            each, other = (mean_over_seeds([f[kind] for f in found[arm]], of) for arm in (name, beside))
             cells.append(f'{each.mean():.1%}')
-            if name != 'sft':
-                d, low, high = difference(each - sft_each)
+            if name != beside:
+                d, low, high = difference(each - other)
                 cells[-1] += f' ({d:+.1%}: {low:+.1%} to {high:+.1%})'
         print(f'| {name} | ' + ' | '.join(cells) + ' |')
 
@@ -216,5 +216,7 @@ if __name__ == '__main__':
                 sampled[name].append(test(f'{out}/{seed}/{name}', out, samples=8))
 
     table(f'seeds: {len(seeds)}; pass@1 of one greedy answer', greedy, np.mean)
+    if 'rl' in arms:
+        table('the same', greedy, np.mean, beside='rl')
     table('pass@1 of eight answers at temperature 0.8', sampled, np.mean)
     table('pass@8 of the same', sampled, any)
