@@ -275,7 +275,7 @@ while True:
         with timer.pause('eval'):
             val_loss, val_bpb = evaluate()
             sources = [side for side in bins if side.startswith('val_')]
-            by_source = {side[4:]: evaluate(side, eval_tokens // len(sources))[1] for side in sources}
+            by_source = {s.removeprefix('val_'): evaluate(s, eval_tokens // len(sources))[1] for s in sources}
             more = {'shares': mixture.shares(), 'val_bpb_by_source': by_source} if sources else {}
             gpt = machine.unsharded(model, lambda: GPT(model.config).to(device))        # in the first process
             if main_process:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 
 import numpy as np
+from rl_controls import difference
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from parts.problems import problems, to_messages                                          # noqa: E402
@@ -92,12 +93,10 @@ def arms(folder, seed):
     return {name: test(f'{folder}/{name}') for name in ('sft', *runs, *rounds)}
 
 
-def difference(some, others, kind):
-    """Mean of some - others over seeds and problems of a kind, and its 95 % interval."""
+def apart(some, others, kind):
+    """some - others, the mean over the seeds, for each problem of a kind."""
     ids = [i for i, (k, _) in some[0].items() if k == kind]
-    each = np.mean([[a[i][1] - b[i][1] for i in ids] for a, b in zip(some, others)], axis=0)
-    drawn = np.random.default_rng(0).integers(len(ids), size=(5000, len(ids)))
-    return each.mean(), *np.percentile(each[drawn].mean(1), [2.5, 97.5])
+    return np.mean([[a[i][1] - b[i][1] for i in ids] for a, b in zip(some, others)], axis=0)
 
 
 if __name__ == '__main__':
@@ -114,6 +113,6 @@ if __name__ == '__main__':
         for kind in kinds:
             rate = np.mean([[p for k, p in f[name].values() if k == kind] for f in found])
             control = 'more_2' if name.endswith('_2') else 'more'               # of as many rows
-            d, low, high = difference([f[name] for f in found], [f[control] for f in found], kind)
+            d, low, high = difference(apart([f[name] for f in found], [f[control] for f in found], kind))
             cells.append(f'{rate:.1%}' + f' ({d:+.1%}: {low:+.1%} to {high:+.1%})' * (name != control))
         print(f'| {name} | ' + ' | '.join(cells) + ' |')

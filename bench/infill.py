@@ -22,7 +22,7 @@ import os
 import numpy as np
 import peers  # noqa: F401, puts this checkout on the path
 from model import load_checkpoint
-from parts import asking, benchmarks, compare, fim, records, sandbox, texts
+from parts import asking, benchmarks, checkpoint, compare, fim, records, sandbox, texts
 from tokenizer import Tokenizer
 
 KINDS = 'single-line', 'multi-line', 'random-span'
@@ -111,8 +111,7 @@ def main():
     parser.add_argument('--allow_code_execution', default='False', choices=['True', 'False'],
                         help='of HumanEval: run what the model wrote; read the top of parts/sandbox.py first')
     a = parser.parse_args()
-    model, state = load_checkpoint(a.ckpt)
-    tokenizer = Tokenizer.load(f'{a.ckpt}/tokenizer.json')
+    model, tokenizer, state = checkpoint.to_sample(a.ckpt, load_checkpoint, Tokenizer.load)
     if not state.get('config', {}).get('fim'):
         parser.error(f'{a.ckpt} was not trained with --fim=0.5')
     items = read(a.data, tokenizer)

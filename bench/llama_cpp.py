@@ -21,7 +21,7 @@ import xllamacpp
 from peers import python_documents
 
 from model import GPT, GPTConfig, load_checkpoint
-from parts import gguf_file
+from parts import checkpoint, gguf_file
 from tokenizer import PATTERN, Tokenizer
 
 PIECES = [' ', '    ', '\n', '\r\n', '\t', '):\n        ', "'s", "'LL", '12345', 'word', '_x', '((', '"""',
@@ -61,8 +61,7 @@ parser.add_argument('--ckpt', default='out/quickstart_sft')
 parser.add_argument('--data', default='data/problems/val.jsonl', help='conversations')
 args = parser.parse_args()
 torch.set_num_threads(1)
-model, _ = load_checkpoint(args.ckpt)
-ours = Tokenizer.load(os.path.join(args.ckpt, 'tokenizer.json'))
+model, ours, _ = checkpoint.to_sample(args.ckpt, load_checkpoint, Tokenizer.load)
 with open(args.data, encoding='utf-8') as f:
     asked = [json.loads(line)['messages'][0]['content'] for line in f][:300]
 dice = random.Random(0)
@@ -92,7 +91,6 @@ for name, tokenizer in contestants.items():
         print(f'| {name} | ' + ' | '.join(row) + ' |', flush=True)
 gguf_file.NAMES.pop(PATTERN, None)
 
-model = model.grown(ours.vocab_size)
 print('| file | MB | the same answer | largest difference of a log-probability |')
 for kind in ('gguf', 'gguf-f16', 'gguf-q8_0'):
     same = 0

@@ -8,9 +8,11 @@ memory: each arm is a process of its own; bytes of weights, gradients and moment
 the process's (getrusage). loss: sft.py with the same steps and conversations, held-out loss after them, and
 the mean difference to full fine-tuning over conversations, with a 95 % interval (paired bootstrap).
 """
-import argparse, json, os, pathlib, random, resource, subprocess, sys
+import argparse, json, os, pathlib, resource, subprocess, sys
 
+import numpy as np
 import torch
+from rl_controls import difference
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -75,14 +77,13 @@ def loss(base, data, steps, out):
                    '--optimizer=muon', '--learning_rate=3e-3', f'--eval_interval={steps}',
                    '--eval_conversations=16']
         subprocess.run([*command, *flags], check=True, stdout=subprocess.DEVNULL)
-        found[name] = losses_of(f'{folder}/last.pt' if False else folder, data, 128)
+        found[name] = losses_of(folder, data, 128)
         mean = sum(found[name]) / len(found[name])
         apart = [b - a for a, b in zip(found['full'], found[name])]
-        dice = random.Random(0)
-        means = sorted(sum(dice.choices(apart, k=len(apart))) / len(apart) for _ in range(2000))
+        mean_apart, low, high = difference(np.array(apart))
         sizes = [os.path.getsize(f'{folder}/{file}') / 1e6 for file in ('best.pt', 'last.pt')]
-        print(f'{name:25} {mean:.3f} nats per conversation; beside full {sum(apart) / len(apart):+.3f} '
-              f'[{means[50]:+.3f}, {means[1949]:+.3f}]; best.pt {sizes[0]:.1f} MB, last.pt {sizes[1]:.1f} MB',
+        print(f'{name:25} {mean:.3f} nats per conversation; beside full {mean_apart:+.3f} '
+              f'[{low:+.3f}, {high:+.3f}]; best.pt {sizes[0]:.1f} MB, last.pt {sizes[1]:.1f} MB',
               flush=True)
 
 

@@ -143,7 +143,7 @@ def mine(folder, ckpt, seed):
 
 def train(name, folder, seed, steps):
     out, start = f'{folder}/{name}', f'{folder}/sft/last.pt'
-    tokens = steps * 32 * 8 * 24 * 0.4
+    tokens = steps * 32 * 8 * 24 * 0.4          # without rl: about what it trains on
     if os.path.exists(f'{folder}/rl/last.pt'):
         tokens = trained_tokens(f'{folder}/rl')
     if os.path.exists(f'{out}/last.pt'):

@@ -223,14 +223,20 @@ def carry_over(weight, old, new):
     return torch.stack(rows)
 
 
+def tokenizer_beside(ckpt, state, load_tokenizer):
+    """The tokenizer in a checkpoint's folder. ValueError if the model was trained with another one."""
+    beside = os.path.join(folder_of(ckpt), 'tokenizer.json')
+    tokenizer = load_tokenizer(beside)
+    same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
+    return tokenizer
+
+
 def to_sample(ckpt, load, load_tokenizer):
     """The model that is to write, the tokenizer beside it, the rest of the checkpoint."""
     model, state = load(ckpt)
     if 'reward_head' in state:
         raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
-    beside = os.path.join(folder_of(ckpt), 'tokenizer.json')
-    tokenizer = load_tokenizer(beside)
-    same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
+    tokenizer = tokenizer_beside(ckpt, state, load_tokenizer)
     return model.grown(tokenizer.vocab_size), tokenizer, state      # Hugging Face's may lack chat's tokens
 
 
@@ -240,9 +246,7 @@ def to_fine_tune(init_from, last_path, load, load_tokenizer):
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load_finite(init_from, load)
-    beside = os.path.join(folder_of(origin), 'tokenizer.json')
-    tokenizer = load_tokenizer(beside)
-    same_tokenizer(origin, state.get('tokenizer_hash'), beside, tokenizer.hash)
+    tokenizer = tokenizer_beside(origin, state, load_tokenizer)
     if not model.config.causal:
         raise ValueError(f'{origin} was trained with --objective=mlm and cannot answer; use a model of clm')
     if not {'<|im_start|>', '<|im_end|>'} <= tokenizer.special.keys():

@@ -18,6 +18,7 @@ MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual;
 SERVED = 1e12       # tokens that the model will generate in its life
 DISK = 1e9          # bytes per second, for checkpoints
 MTBF = 50_000       # hours between failures of one GPU: 419 in 54 days of 16,384 (arXiv:2407.21783)
+head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_head']
 
 
 def peak_flops(device_name):
@@ -53,7 +54,7 @@ def count_parameters(shape):
     """{part: parameters} in closed form."""
     C, L, multiple = shape['n_embd'], shape['n_layer'], shape.get('vocab_multiple', 1)
     V = math.ceil(shape['vocab_size'] / multiple) * multiple            # rows, of which some only fill up
-    D = shape.get('head_dim') or C // shape['n_head']
+    D = head_dim(shape)
     QD, KD = D * shape['n_head'], D * shape['n_kv_head']                # width of all queries, of all keys
     block = 2 * C * QD + 2 * C * KD + 3 * C * shape['n_ffn'] + 2 * C    # q and o; k and v; SwiGLU; two norms
     block += sum(n for has, n in (('qkv_bias', QD + 2 * KD), ('qk_norm', 2 * D)) if shape.get(has))
@@ -65,7 +66,7 @@ def count_parameters(shape):
 def flops_per_token(shape, T):
     """Forward and backward: 6 per parameter, and 12 n_layer n_head D T for attention's scores and sums (PaLM,
     arXiv:2204.02311, appendix B). A cost is not parameters x tokens x T."""
-    QD = shape['n_head'] * (shape.get('head_dim') or shape['n_embd'] // shape['n_head'])
+    QD = shape['n_head'] * head_dim(shape)
     return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * QD * T
 
 
@@ -74,7 +75,7 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
     bytes a value. checkpoint: of each block only its input; the rest for one block at a time. Counted from
     model.py's forward, eager, without dropout. There is no T^2: attention computes its scores again."""
     C, L, H = shape['n_embd'], shape['n_layer'], shape['n_head']
-    D = shape.get('head_dim') or C // H
+    D = head_dim(shape)
     attention = 4 if cpu else width                 # bytes of attention's own values
     casts = 2 if width == 4 else 5                  # the norms' outputs: autocast copies one for each Linear
     x = 4 * C                                       # the residual stream, float32
@@ -186,8 +187,7 @@ def show(where, settings, shape, stage):
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)
     print(f'  {6 * n:,} + {flops - 6 * n:,} = {flops:,} FLOPs per token, forward and backward')
-    D = shape.get('head_dim') or shape['n_embd'] // shape['n_head']
-    cache = 2 * shape['n_layer'] * shape['n_kv_head'] * D * width
+    cache = 2 * shape['n_layer'] * shape['n_kv_head'] * head_dim(shape) * width
     print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}; {shape["n_kv_head"]} '
           f'of {shape["n_head"]} heads have one: saves {1 - shape["n_kv_head"] / shape["n_head"]:.0%}')
 
