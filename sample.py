@@ -47,7 +47,7 @@ chat = False                # True: the prompt is a message to an assistant; wit
 system: str | None = None   # instruction that the assistant reads before a chat
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
-serve: int | None = None    # [0, 65535]: answer over HTTP on this port; 0 = a free one
+serve: int | None = None    # [0, 65535]: answer over HTTP on this port, 0 = a free one, as each request asks
 host = '127.0.0.1'          # ... at this address; any but this machine's own needs a key
 compare = ''                # ... with this second checkpoint beside ckpt
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
@@ -55,13 +55,8 @@ dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weight
 seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
-if chat and (suffix or stop_at or num_samples > 1):
-    raise ValueError(f'a chat has one answer, which ends by itself: --chat=True excludes '
-                     f'{suffix=}, {stop_at=} and {num_samples=}')
-if system and not chat:
-    raise ValueError('--system is an instruction before a chat: it needs --chat=True')
-if [prompt != '', prompt_file is not None, prompts is not None].count(True) > 1:
-    raise ValueError('give one of --prompt, --prompt_file and --prompts')
+console.check(config)
+sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
 heat = console.temperatures(sweep) if sweep else [temperature]
 asked = console.read_prompts(prompts) if prompts is not None else []
 device = machine.choose(device, 'float32')[0]
@@ -92,7 +87,10 @@ if serve is not None:
     from parts import batching, completions, serve as http
     loaded = {ckpt: (model, tokenizer, state)}
     if compare:
-        loaded[compare] = checkpoint.to_sample(compare, load, Tokenizer.load)
+        second, *beside = checkpoint.to_sample(compare, load, Tokenizer.load)
+        if beside[1].get('config', {}).get('objective', 'clm') != 'clm':
+            raise ValueError(f'{compare} fills gaps and continues no text: --serve needs objective=clm')
+        loaded[compare] = quantize.convert(second, dtype), *beside
     models = {name: batching.Batch(*found[:2]) for name, found in loaded.items()}
     fills = [name for name, (_, _, state) in loaded.items() if state.get('config', {}).get('fim')]
     http.run((host, serve), completions.Completions(models, asking.encode, asking.between, fills))
@@ -123,8 +121,11 @@ if asked or sweep:
     columns = []                                            # [temperature][prompt][sample]: (text, ended)
     for t in heat:
         torch.manual_seed(torch.initial_seed())             # the same dice for each
-        columns.append(asking.generate(model, tokenizer, given, num_samples, max_new_tokens, ends=ends,
-                                       **draw | {'temperature': t})[0])
+        found, n_cut = asking.generate(model, tokenizer, given, num_samples, max_new_tokens, ends=ends,
+                                       **draw | {'temperature': t})
+        if chat and n_cut:
+            raise ValueError(f'{n_cut} messages are longer than the context of {ckpt}; shorten them')
+        columns.append(found)
     console.show_sweep(asked, heat, columns)
     sys.exit()
 
@@ -174,5 +175,4 @@ print('-' * 80)
 path = checkpoint.find(ckpt)        # a file, or a folder of Hugging Face's
 size = os.path.getsize(path) if os.path.isfile(path) else sum(p.nbytes for p in model.parameters())
 ms = 1000 * (time.perf_counter() - began) / max(1, steps)
-print(f'{steps} tokens, {ms:.1f} ms each, with {dtype} weights on {device}; '
-      f'{size / 1e6:.1f} MB on disk', file=sys.stderr)
+print(f'{steps} tokens, {ms:.1f} ms each, {dtype} on {device}; {size / 1e6:.1f} MB on disk', file=sys.stderr)

@@ -274,7 +274,7 @@ class Tokenizer:
             return [self.character_ids[c] for c in text]
         if len(self.vocab) == 256:
             return list(to_utf8(text))
-        if not text.isascii() or len(text) > 10_000:    # regex and tiktoken may differ on letters
+        if not text.isascii() or len(text) > 300:       # letters: regex and tiktoken may differ; long: speed
             return self.encode_batch([text])[0]
         return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
 

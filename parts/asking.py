@@ -73,10 +73,12 @@ class Answer:
         new = b'' if self.ended else tokenizer.decode_bytes([token])[self.to_drop:]
         self.text += self.decoder.decode(new, final=self.done)
         self.to_drop = 0
-        before = self.prompt.last
-        if ends and (end := re.search(ends, before + self.text)):
-            self.text = self.text[:max(0, end.end() - len(before))]
-            self.done = self.ended = True
+        before = self.prompt.last                       # 'function' may need it; no text ends within it
+        for end in re.finditer(ends or '(?!)', before + self.text):
+            if end.end() >= len(before):
+                self.text = self.text[:end.end() - len(before)]
+                self.done = self.ended = True
+                break
 
 
 def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=16, ends=None, **draw):

@@ -232,8 +232,9 @@ def pick(logits, choices):
     top_k = column(choice.top_k or V for choice in choices)
 
     scores, order = (log_p / temperature.clamp(1e-6, 1e30)).sort(dim=-1, descending=True, stable=True)
-    p = scores.softmax(-1)
-    keep = (p.cumsum(-1) - p < top_p) & (torch.arange(V, device=p.device) < top_k)              # (B, V)
+    among = torch.arange(V, device=scores.device) < top_k                                       # (B, V)
+    p = scores.masked_fill(~among, -float('inf')).softmax(-1)
+    keep = among & (p.cumsum(-1) - p < top_p)                                                   # (B, V)
     keep[:, 0] = True
     wide = torch.float32 if p.device.type == 'mps' else torch.float64
     cdf = (p * keep).cumsum(-1, dtype=wide)                                                     # (B, V)

@@ -164,10 +164,14 @@ class Completions:
         """The prompts as the model reads them, one for each answer; and how many answers each has."""
         batch = self.models[name]
         asked = [messages_of(fields)] if chat else texts(fields, 'prompt') or ['']
+        if chat and len(asked[0]) > batch.context:      # said before the work of encoding them
+            raise Refusal(400, f'{len(asked[0])} messages exceed a context of {batch.context}', 'messages')
         n = number(fields, 'n', int, 1, batch.slots, 1)
         if n * len(asked) > batch.slots:
             raise Refusal(400, f'{len(asked)} prompts with n={n} are more than {batch.slots} answers', 'n')
-        suffix = ''.join(texts(fields, 'suffix')[:1])
+        suffix, *others = texts(fields, 'suffix') or ['']
+        if others:
+            raise Refusal(400, f'suffix must be one text, not {1 + len(others)}', 'suffix')
         if suffix and (chat or name not in self.fills):
             raise Refusal(400, f'{name} cannot fill a gap: leave suffix out, or train with fim', 'suffix')
         prompts = []

@@ -7,7 +7,31 @@ The console: prompts from files or the keyboard, and answers side by side.
 
 Copy this file alone: it needs the standard library.
 """
-import itertools, json, shutil
+import itertools, json, re, shutil
+
+
+def check(s):
+    """ValueError if sample.py's settings s exclude each other: none is ignored."""
+    if s['chat'] and (s['suffix'] or s['stop_at'] or s['num_samples'] > 1):
+        kept = ', '.join(f'{name}={s[name]!r}' for name in ('suffix', 'stop_at', 'num_samples'))
+        raise ValueError(f'a chat has one answer, which ends by itself: --chat=True excludes {kept}')
+    if s['system'] and not s['chat']:
+        raise ValueError('--system is an instruction before a chat: it needs --chat=True')
+    if [s['prompt'] != '', s['prompt_file'] is not None, s['prompts'] is not None].count(True) > 1:
+        raise ValueError('give one of --prompt, --prompt_file and --prompts')
+    if s['serve'] is None and (s['compare'] or s['host'] != '127.0.0.1'):
+        raise ValueError('--compare and --host belong to a server: add --serve=8000')
+    if s['compare'] and s['compare'] == s['ckpt']:
+        raise ValueError(f'--compare={s["compare"]} is --ckpt itself; give another folder')
+    if s['export'] and s['dtype'] != 'float32':
+        raise ValueError(f'dtype={s["dtype"]} is for writing text here; for a file of 16 or 8 bits use '
+                         '--export=gguf-f16 or --export=gguf-q8_0')
+    texts = 'prompt', 'prompt_file', 'prompts', 'suffix', 'sweep', 'stop_at', 'chat'
+    ignored = [f'--{name}' for name in texts if s[name]]
+    if s['serve'] is not None and ignored:
+        raise ValueError(f'with --serve each request brings its own text: leave out {" and ".join(ignored)}')
+    if s['export'] and (ignored or s['serve'] is not None):
+        raise ValueError(f'--export only writes files: leave out {" and ".join(ignored) or "--serve"}')
 
 
 def file_text(path):
@@ -21,8 +45,7 @@ def file_text(path):
 
 def read_prompts(path):
     """The prompts of a file: its lines that are not blank; of a .jsonl, the field `prompt` of each."""
-    with open(path, encoding='utf-8') as f:
-        lines = [line.rstrip('\n') for line in f if line.strip()]
+    lines = [line for line in re.split('\r?\n', file_text(path).removeprefix('\ufeff')) if line.strip()]
     try:
         found = [json.loads(line)['prompt'] for line in lines] if path.endswith('.jsonl') else lines
     except (ValueError, KeyError, TypeError):

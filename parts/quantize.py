@@ -18,21 +18,23 @@ SMALL = 1e-30       # instead of a scale of 0
 
 
 class Float16(torch.nn.Module):
-    """y = W x with W (out, in) in float16; x (..., in) and y (..., out) in float32."""
+    """y = W x + b with W (out, in) in float16; b (out,) or None, x (..., in), y (..., out) in float32."""
 
-    def __init__(self, weight):
+    def __init__(self, weight, bias=None):
         super().__init__()
+        self.bias = 0.0 if bias is None else bias.detach()
         self.packed = torch.ops.quantized.linear_prepack_fp16(weight, None)
 
     def forward(self, x):
-        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
+        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed) + self.bias
 
 
 class Int8(torch.nn.Module):
-    """y = W x with W (out, in) in int8; x (..., in) and y (..., out) in float32."""
+    """y = W x + b with W (out, in) in int8; b (out,) or None, x (..., in), y (..., out) in float32."""
 
-    def __init__(self, weight):
+    def __init__(self, weight, bias=None):
         super().__init__()
+        self.bias = 0.0 if bias is None else bias.detach()
         scale = (weight.abs().amax(1) / 127).clamp(min=SMALL)                               # (out,)
         whole = (weight / scale[:, None]).round().to(torch.int8)                            # (out, in)
         zeros = torch.zeros(len(scale), dtype=torch.long)
@@ -45,7 +47,7 @@ class Int8(torch.nn.Module):
         """x becomes -63 to 63: AVX2 adds two products in 16 bits, and 2 x 127 x 127 still fits."""
         largest = x.abs().amax(-1, keepdim=True).clamp(min=SMALL)                           # (..., 1)
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        return multiply(x / largest, 1 / 63, 64, self.packed) * largest                     # (..., out)
+        return multiply(x / largest, 1 / 63, 64, self.packed) * largest + self.bias         # (..., out)
 
 
 def convert(model, dtype):
@@ -62,5 +64,5 @@ def convert(model, dtype):
     for module in list(model.modules()):
         for name, layer in module.named_children():
             if isinstance(layer, torch.nn.Linear):
-                setattr(module, name, kind(layer.weight.detach()))
+                setattr(module, name, kind(layer.weight.detach(), layer.bias))
     return model

@@ -6,8 +6,8 @@ Serving: a small HTTP server for OpenAI's API and a page, with limits on what a 
 api.listing() gives the models. api.answer(fields, chat) yields the parts of an answer, None when there is
 nothing new; closing it frees what it holds. An exception with .status becomes an answer with that status.
 
-On this machine's own address no key is asked. Then the Host header must name it, so that a foreign page
-cannot reach us by a name of its own that leads here (DNS rebinding), and Origin must be ours.
+On this machine's own address a key may be left out. Then the Host header must name this machine, so that a
+foreign page cannot reach us by a name of its own that leads here (DNS rebinding). Origin must be ours.
 Copy this file alone: it needs the standard library, and page.html beside it for the page at /.
 """
 import contextlib, dataclasses, hashlib, hmac, http.server, io, json, os, pathlib, re, signal, socket
@@ -52,6 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """One connection, in a thread of its own."""
     protocol_version = 'HTTP/1.1'
     server_version, sys_version = 'nanoparrot', ''
+    disable_nagle_algorithm = True              # else the body waits 40 ms for the headers to be confirmed
     log_message = lambda self, *_: None         # prompts and addresses are nobody's business
 
     def setup(self):
@@ -76,7 +77,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def finish(self):
         """Close. What the client still sends is read first: else the kernel drops our answer with it."""
         with contextlib.suppress(OSError):
-            self.wfile.flush()
             self.connection.shutdown(socket.SHUT_WR)
             self.rfile.raw.until = time.monotonic() + min(2.0, self.server.limits.client)
             while self.rfile.raw.readinto(bytearray(65536)):
@@ -116,14 +116,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def check_sender(self):
         host = self.headers.get('Host', '')
-        if self.server.local and re.sub(r':\d*$', '', host).lower() not in LOCAL:
+        if self.server.local and not self.server.key and re.sub(r':\d*$', '', host).lower() not in LOCAL:
             raise Refusal(403, 'the Host header must name this machine: localhost or 127.0.0.1')
         if self.headers.get('Origin', f'http://{host}') not in (f'http://{host}', f'https://{host}'):
             raise Refusal(403, 'the page of another site may not ask here')
         digest = lambda text: hashlib.sha256(text.encode('latin-1', 'replace')).digest()    # equal lengths
         given = self.headers.get('Authorization', '')
         right = hmac.compare_digest(digest(given), digest(f'Bearer {self.server.key}'))
-        if self.server.key and not right and self.path != '/':          # the page itself is no secret
+        if self.server.key and not right and self.path.split('?')[0] != '/':    # the page is no secret
             raise Refusal(401, 'send the key of this server: Authorization: Bearer KEY')
 
     def answer(self):
@@ -157,8 +157,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.server.draining:
             raise Refusal(503, 'this server is about to end; ask again later')
         until = time.monotonic() + self.server.limits.answer
-        parts = self.server.api.answer(fields, chat)
-        with contextlib.closing(parts):         # frees the rows
+        with contextlib.closing(self.server.api.answer(fields, chat)) as parts:     # closing frees the rows
             for part in parts:
                 if self.has_gone():
                     raise ConnectionResetError
@@ -250,9 +249,10 @@ def run(address, api):
     """Serve until SIGTERM or Ctrl-C, then finish the requests that run. A second signal ends at once."""
     server = Server(address, api, os.environ.get('NANOPARROT_API_KEY', ''))
 
-    def end(number, _):
+    def end(*_):
         server.draining = True
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)

@@ -53,6 +53,16 @@ def test_a_model_is_converted_whole_and_writes(dtype, layer, least):
     assert torch.equal(model.generate(idx, 6, 0)[1:], model.generate(idx[1:], 6, 0)) or dtype == 'bfloat16'
 
 
+@pytest.mark.parametrize('dtype, most', [('float16', 0.005), ('int8', 0.1)])
+def test_biases_are_kept(dtype, most):
+    idx = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(0))
+    model = lively(std=0.1, qkv_bias=True)
+    for name, p in model.named_parameters():
+        p.data += name.endswith('bias') * torch.linspace(-2, 2, p.shape[-1])
+    before = model(idx)[0]
+    assert (quantize.convert(model, dtype)(idx)[0] - before).abs().max() / before.abs().max() < most
+
+
 def test_elsewhere_than_on_an_x86_cpu_it_is_one_sentence():
     model = lively().to('meta')
     for dtype in ('float16', 'int8'):
@@ -66,5 +76,5 @@ def test_sample_takes_it_as_a_setting(tmp_path):
     model = lively(vocab_size=tokenizer.vocab_size, block_size=64)
     save_checkpoint(tmp_path / 'best.pt', model, tokenizer_hash=tokenizer.hash, config={})
     result = run('sample.py', f'--ckpt={tmp_path}', '--prompt=a', '--dtype=int8', '--max_new_tokens=9')
-    assert 'int8 weights' in result.stderr and 'Warning' not in result.stderr, ok(result)
+    assert 'int8 on cpu' in result.stderr and 'Warning' not in result.stderr, ok(result)
     mistake(run('sample.py', f'--ckpt={tmp_path}', '--dtype=int4'), 'int4', 'int8')

@@ -1,9 +1,10 @@
 """What sample.py refuses: settings that cannot be, or that it would ignore; models that do not write."""
 import pytest
 import torch
-from conftest import mistake, run
+from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
+from parts.console import read_prompts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
@@ -27,6 +28,25 @@ def folder(tmp_path_factory):
     ('span', ['--prompt=' + '<|mask|>' * 54], ['54 gaps']), ('rm', [], ['scores answers']),
     ('clm', [f'--num_samples={10 ** 20}'], ['[1, 10000]']), ('clm', ['--system=be brief'], ['--chat=True']),
     ('clm', ['--chat=True', '--num_samples=2'], ['num_samples=2']),
-    ('clm', ['--chat=True', '--stop_at=x'], ["stop_at='x'"])])
+    ('clm', ['--chat=True', '--stop_at=x'], ["stop_at='x'"]), ('clm', ['--compare=x'], ['--serve=8000']),
+    ('clm', ['--host=0.0.0.0'], ['--serve=8000']), ('clm', ['--serve=0'], ['leave out --prompt']),
+    ('clm', ['--serve=0', '--prompt=', '--chat=True', '--system=a'], ['leave out --chat']),
+    ('clm', ['--prompt=', '--export=hf', '--serve=0'], ['leave out --serve']),
+    ('clm', ['--prompt=', '--export=hf', '--dtype=int8'], ['gguf-q8_0']),
+    ('clm', ['--prompt=' + 'x' * 90, '--chat=True', '--sweep=0,1'], ['1 messages are longer'])])
 def test_what_cannot_be_is_one_sentence(folder, name, flags, words):
     mistake(run('sample.py', f'--ckpt={folder}/{name}', '--prompt=a<|mask|>b', *flags), *words)
+
+
+def test_prompts_in_another_encoding_are_one_sentence_and_a_bom_is_no_prompt(folder, tmp_path):
+    (tmp_path / 'latin.txt').write_bytes(b'caf\xe9\n')
+    mistake(run('sample.py', f'--ckpt={folder}/clm', f'--prompts={tmp_path}/latin.txt'), 'latin.txt', 'UTF-8')
+    (tmp_path / 'p.jsonl').write_bytes('\ufeff{"prompt": "a\u2028b"}\r\n\r\n{"prompt": "c"}\r\n'.encode())
+    assert read_prompts(str(tmp_path / 'p.jsonl')) == ['a\u2028b', 'c']
+
+
+def test_a_narrow_terminal_shows_question_marks(folder, monkeypatch):
+    monkeypatch.setenv('PYTHONIOENCODING', 'ascii')
+    monkeypatch.setenv('PYTHONUTF8', '0')
+    result = run('sample.py', f'--ckpt={folder}/clm', '--prompt=é', '--max_new_tokens=40')
+    assert '?' in ok(result) and result.returncode == 0

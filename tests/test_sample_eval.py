@@ -13,7 +13,7 @@ from conftest import ROOT, ok, run
 from test_prepare import RAW
 
 from model import GPT, load_checkpoint
-from parts.asking import end_pattern
+from parts.asking import Answer, Prompt, end_pattern
 from tokenizer import Tokenizer
 
 torch.set_num_threads(1)
@@ -109,6 +109,18 @@ def test_nothing_of_a_stop_text_is_written_though_tokens_cut_it(ckpt):
     for stop, n in (('urn a +', 1), (':\n    return a + 7 + b\n\n', 2), ('a, b', 1)):
         expected = whole[:whole.index(stop, len(PROMPT))]
         assert sample(ckpt, '--temperature=0', f'--stop_at={stop}', f'--num_samples={n}') == [expected] * n
+
+
+@pytest.mark.parametrize('last, ends, text, expected', [
+    ('\n', '\n', 'ab\ncd', 'ab'), ('x', 'x', 'axb', 'a'), ('x', 'xa', 'ab xa', 'ab '), ('', 'b', 'abc', 'a'),
+    ('\n', 'function', 'def', ''), ('\n', 'function', '  a\nb', '  a\n'), (':', 'function', '\n  a', '\n  a'),
+])
+def test_the_prompts_last_character_is_no_stop_text(last, ends, text, expected):
+    answer = Answer(Prompt([1], None, 0, last), 99, 50)
+    for byte in text.encode():
+        if not answer.done:
+            answer.add(byte, Tokenizer.byte(), end_pattern(ends))
+    assert answer.text == expected
 
 
 def test_random_init_writes_something_else(ckpt):

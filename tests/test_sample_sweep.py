@@ -72,7 +72,7 @@ def test_a_chat_ends_at_im_end_and_so_does_each_prompt_of_a_file(folder):
 
 def test_the_speed_and_the_size_are_on_stderr(folder):
     result = sample(folder, 'clm', '--prompt=ab', '--temperature=0')
-    form = r'^(\d+) tokens, ([\d.]+) ms each, with float32 weights on cpu; ([\d.]+) MB on disk'
+    form = r'^(\d+) tokens, ([\d.]+) ms each, float32 on cpu; ([\d.]+) MB on disk'
     found = re.search(form, result.stderr, re.M)
     assert int(found[1]) == 8 and float(found[2]) > 0       # the healed b, then c to h and the end
     size = (folder / 'clm' / 'best.pt').stat().st_size / 1e6

@@ -129,6 +129,7 @@ def test_a_gap_is_filled_by_the_models_that_can(server, pairs):
     fields = {'model': 'b', 'prompt': 'begin', 'suffix': 'end', 'max_tokens': 90, 'temperature': 0}
     assert ask(server, '/v1/completions', fields)[1]['choices'][0]['text'] == text
     refused(400, ask(server, '/v1/completions', fields | {'model': 'out/a'}), 'out/a cannot fill a gap')
+    refused(400, ask(server, '/v1/completions', fields | {'suffix': ['a', 'b']}), 'suffix must be one text')
     plain = ask(server, '/v1/completions', fields | {'model': 'out/a', 'suffix': None})
     assert plain[0] == 200 == ask(server, '/v1/completions', fields | {'model': 'out/a', 'suffix': ''})[0]
 

@@ -6,7 +6,7 @@ import socket
 import threading
 
 import pytest
-from serving import ask, raw, serving, small, until
+from serving import ask, raw, refused, serving, small, until
 
 COMPLETE = '/v1/completions'
 
@@ -111,6 +111,12 @@ def text_of(answer):
         return answer[1]['choices'][0]['text']
     events = [json.loads(line[6:]) for line in answer[1].split('\n\n')[:-2]]
     return ''.join(event['choices'][0]['text'] for event in events)
+
+
+def test_too_many_messages_are_refused_before_they_are_encoded(server, monkeypatch):
+    monkeypatch.setattr(server.api, 'encode', None)
+    many = [{'role': 'user', 'content': 'a' * 90}] * 5000
+    refused(400, ask(server, '/v1/chat/completions', {'messages': many}), '5000 messages', 'context of 128')
 
 
 def test_a_connection_is_used_again(server):

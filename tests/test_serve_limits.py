@@ -91,8 +91,11 @@ def test_a_key_is_asked_of_all_but_the_page(pair):
         for wrong in ('', f'Bearer {KEY}x', 'Bearer', KEY, f'bearer {KEY}', 'Bearer \xe9'):
             refused(401, ask(server, '/v1/models', Authorization=wrong), 'key')
             refused(401, ask(server, COMPLETE, {'prompt': 'a'}, Authorization=wrong), 'key')
-        assert ask(server, '/')[0] == 200
-        assert ask(server, COMPLETE, {'prompt': 'a'}, Authorization=f'Bearer {KEY}')[0] == 200
+        assert ask(server, '/')[0] == ask(server, '/?x=1')[0] == 200
+        for host in ('localhost', 'parrot.example'):        # the second: TLS in front of us passes it on
+            origin = {'Host': host, 'Origin': f'https://{host}'}
+            assert ask(server, COMPLETE, {'prompt': 'a'}, Authorization=f'Bearer {KEY}', **origin)[0] == 200
+            refused(401, ask(server, COMPLETE, {'prompt': 'a'}, **origin), 'key')
 
 
 @pytest.mark.parametrize('key', ['', 'short', 'with a space in it!', 'ü' * 20])

@@ -1,5 +1,5 @@
 """Ids and text: nothing is lost, nothing forged, tiktoken agrees, and the vocabulary suits Python."""
-import json, pathlib, re, sysconfig, unicodedata
+import json, pathlib, random, re, sysconfig, unicodedata
 import pytest, tiktoken, tiktoken.load
 from conftest import SHARED
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -67,9 +67,17 @@ def test_encode_is_tiktokens_and_the_batchs(code, texts):     # Cn, not assigned
 
 
 def test_encode_is_tiktokens_on_real_python_and_on_runs_of_a_million(code, stdlib):
-    agree(code, code.to_tiktoken(), [*stdlib[::10], '.' * 1_000_000, '\n' * 1_000_000])
+    pieces = [text[i:i + 300] for text in stdlib[::10] for i in range(0, min(len(text), 9000), 300)]
+    agree(code, code.to_tiktoken(), [*stdlib[::10], *pieces, '.' * 1_000_000, '\n' * 1_000_000])
     spaces = ' ' * 1_000_000 + 'x'                      # tiktoken's regex engine overflows its stack on these
     assert code.decode(code.encode(spaces)) == spaces == code.decode(code.encode_batch([spaces])[0])
+
+
+def test_the_readable_loop_takes_short_texts_only(code, monkeypatch):
+    """Its time grows with the square of a chunk: 15 s for 10,000 letters."""
+    monkeypatch.setattr(code, '_merge_chunk', None)
+    word = ''.join(random.Random(0).choices('abcdefghij', k=10_000))
+    assert code.decode(code.encode(word)) == word
 
 
 @pytest.mark.parametrize('assigned', [True, False])     # in this Python's Unicode; newer tables know more
