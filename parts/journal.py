@@ -67,8 +67,11 @@ class Journal:
             with open(self.path('train.log'), encoding='utf-8') as f:
                 self.restarts = 1 + f.read().count('\nresumed at step ')
         else:
+            old = ['last*.pt', 'best.pt', 'metrics.jsonl', 'samples.txt']
+            if os.path.getsize(self.path('train.log')):     # a run was here: what is known of it goes, too
+                old += ['data.json', 'eval.json', 'samples.jsonl']
             self.lock.truncate(0)
-            for name in ('last*.pt', 'best.pt', 'metrics.jsonl', 'samples.txt'):
+            for name in old:
                 for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
                     os.remove(path)
         with open(self.path('config.json'), 'w', encoding='utf-8', newline='\n') as f:

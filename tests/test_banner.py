@@ -1,5 +1,6 @@
 """What a run says at its beginning and its end: what is not usual, on what it runs, the next command."""
 import json
+import os
 import shlex
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_restarts_are_counted_and_changes_said(log, capsys):
         log.begin({**CONFIG, 'a': 2}, {'config': CONFIG}, 5, 300)
         assert log.restarts == time
     assert 'changed  a: 1 before, 2 now' in capsys.readouterr().out
+
+
+def test_a_new_run_deletes_what_is_known_of_the_run_before_but_no_file_of_others(log):
+    known = {'eval.json', 'samples.jsonl', 'data.json', 'best.pt', 'metrics.jsonl'}
+    os.makedirs(log.out_dir)
+    for state, left in (({}, {'data.json', 'eval.json', 'samples.jsonl'}), ({'config': {}}, known), ({}, set())):
+        for name in known:
+            open(log.path(name), 'w').close()
+        log.begin(CONFIG, state, 0, 300)        # at first no run is there, only files of these names
+        assert {*os.listdir(log.out_dir)} == left | {'train.log', 'config.json'}
+        log.lock.close()
 
 
 def test_the_next_command_can_be_pasted(log, capsys):
