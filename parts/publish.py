@@ -1,9 +1,9 @@
 """
 Publishing: a run as a Hugging Face folder, with a card that tells how the model and its data were made.
 
-    print(write('out/sft', model, tokenizer, 'hf'))         # makes out/sft/hf
+    print(write('out/sft', model, tokenizer, 'hf', state))          # makes out/sft/hf
 
-The card says what config.json, eval.json and data.json of the run say, and report.md of its data folder.
+The card says what the checkpoint, eval.json and data.json of the run say, and report.md of its data folder.
 
 Copy this file alone: it needs the standard library; write() needs a GPT of model.py and a Tokenizer.
 """
@@ -38,9 +38,10 @@ ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return
                                     return_dict=True)"""
 
 
-def write(folder, model, tokenizer, kind):
+def write(folder, model, tokenizer, kind, state):
     """Write folder/hf: weights, tokenizer, generation settings, README.md. Returns what to print. All are
-    complete before the first takes its place. OSError if the disk is full, ValueError as GPT.save_hf."""
+    complete before the first takes its place. state: the rest of the checkpoint, {} for a model of others.
+    OSError if the disk is full, ValueError as GPT.save_hf."""
     target = os.path.join(folder, kind)
     new = f'{target}.tmp'
     c = model.config
@@ -49,7 +50,8 @@ def write(folder, model, tokenizer, kind):
              f'{c.n_head} heads, {c.vocab_size:,} tokens, a context of {c.block_size:,}.')
     try:
         model.save_hf(new, tokenizer)
-        pathlib.Path(new, 'README.md').write_text(card(folder, new, sizes), encoding='utf-8', newline='\n')
+        text = card(folder, new, sizes, state)
+        pathlib.Path(new, 'README.md').write_text(text, encoding='utf-8', newline='\n')
         os.makedirs(target, exist_ok=True)
         for name in os.listdir(new):
             os.replace(os.path.join(new, name), os.path.join(target, name))
@@ -84,16 +86,16 @@ def settings(config):
     return '```\n' + '  '.join(f'{name}={value!r}' for name, value in config.items()) + '\n```'
 
 
-def card(folder, exported, sizes):
-    """README.md of the run in folder, whose weights lie in exported. sizes: a sentence about the model."""
-    config = read_json(folder, 'config.json')
-    if 'init_from' not in config:                       # it is one of Hugging Face's
-        config = {}
+def card(folder, exported, sizes, state):
+    """README.md of the run in folder, whose weights lie in exported. sizes: a sentence about the model;
+    state: as in write()."""
+    config = state.get('config', {})
     script = SCRIPTS.get(config.get('stage'), 'train.py' if config else 'someone else')
     head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script,
                        ask=CHAT if config.get('stage') in SCRIPTS else TEXT)
-    sections = [head, '## Training', *training(config, exported), '## Evaluation',
-                *evaluation(folder, read_json(folder, 'eval.json')), '## Data', *data(folder, config)]
+    sections = [head, '## Training', *training(config, exported),
+                '## Evaluation', *evaluation(folder, read_json(folder, 'eval.json'), state.get('step')),
+                '## Data', *data(folder, config)]
     return '\n\n'.join(section.rstrip('\n') for section in sections) + '\n'
 
 
@@ -110,9 +112,13 @@ def training(config, exported):
         yield f'All settings:\n\n{settings(config)}'
 
 
-def evaluation(folder, results):
-    """A row for each task and split of eval.json, with its 95 % interval."""
+def evaluation(folder, results, step):
+    """A row for each task and split of eval.json, with its 95 % interval. step: of the exported weights."""
     rows = []
+    its_step = results.get('step')
+    if None not in (its_step, step) and its_step != step:
+        yield f'None of these weights: they are of step {step}, eval.json of step {its_step}.'
+        return
     for task, found in results.get('tasks', {}).items():
         for split, result in {'': found, **found.get('by_split', {})}.items():
             measure = next((key for key in ('pass@1', 'score') if key in result), None)
@@ -126,6 +132,8 @@ def evaluation(folder, results):
         yield f'None yet. `python eval.py --ckpt={folder}` writes eval.json; then export again.'
         return
     yield table(['task', 'measure', 'value', '95 % interval', 'items'], rows)
+    if its_step is not None:
+        yield f'These are the scores of step {its_step}.'
     yield f'Benchmarks that the training data were searched for: {results.get("decontaminated") or "none"}.'
 
 

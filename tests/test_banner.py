@@ -43,7 +43,8 @@ def test_restarts_are_counted_and_changes_said(log, capsys):
 def test_a_new_run_deletes_what_is_known_of_the_run_before_but_no_file_of_others(log):
     known = {'eval.json', 'samples.jsonl', 'data.json', 'best.pt', 'metrics.jsonl'}
     os.makedirs(log.out_dir)
-    for state, left in (({}, {'data.json', 'eval.json', 'samples.jsonl'}), ({'config': {}}, known), ({}, set())):
+    of_others = {'data.json', 'eval.json', 'samples.jsonl'}
+    for state, left in (({}, of_others), ({'config': {}}, known), ({}, set())):
         for name in known:
             open(log.path(name), 'w').close()
         log.begin(CONFIG, state, 0, 300)        # at first no run is there, only files of these names
