@@ -19,7 +19,7 @@ TENSORS = {'norm_1': 'attn_norm', 'attention.w_q': 'attn_q', 'attention.w_k': 'a
            'mlp.w_gate': 'ffn_gate', 'mlp.w_up': 'ffn_up', 'mlp.w_down': 'ffn_down'}
 
 
-def a_run(folder, tokenizer, config=None, **settings):
+def a_run(folder, tokenizer, objective='clm', **settings):
     """The folder of a run, with random weights."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(**{**dict(vocab_size=tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4,
@@ -28,7 +28,8 @@ def a_run(folder, tokenizer, config=None, **settings):
         torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.3)
     folder.mkdir()
     tokenizer.save(folder / 'tokenizer.json')
-    save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash, config=config)
+    save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash,
+                    config={'objective': objective})
     return model
 
 
@@ -131,3 +132,7 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
         gguf_file.write(tmp_path, model, Tokenizer.char('abc'), 'gguf', {})
     a_run(tmp_path / 'mlm', TOKENIZERS['byte'], causal=False)
     mistake(run('sample.py', f'--ckpt={tmp_path}/mlm', '--export=gguf'), 'causal=False')
+    a_run(tmp_path / 'span', TOKENIZERS['byte'], 'span')
+    for kind in 'gguf', 'hf':
+        mistake(run('sample.py', f'--ckpt={tmp_path}/span', f'--export={kind}'), '=span fills gaps')
+    assert not [*(tmp_path / 'span').glob('hf*'), *(tmp_path / 'span').glob('model*')]
