@@ -48,7 +48,8 @@ def write(folder, model, tokenizer, kind, state):
     target = os.path.join(folder, kind)
     new = f'{target}.tmp'
     c = model.config
-    n = sum(p.numel() for p in model.parameters())
+    n = sum(p[:c.vocab_size].numel() if name in ('embedding.weight', 'head.weight') else p.numel()
+            for name, p in model.named_parameters())    # without rows that fill up a multiple
     sizes = (f"A language model in Llama's layout: {n:,} parameters, {c.n_layer} layers of width {c.n_embd}, "
              f'{c.n_head} heads, {c.vocab_size:,} tokens, a context of {c.block_size:,}.')
     try:
