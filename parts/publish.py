@@ -32,8 +32,8 @@ model = AutoModelForCausalLM.from_pretrained('.')
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=100, do_sample=False)[0]))
 ```
 """
-TEXT = "ids = tokenizer('def mean(values):', return_tensors='pt', return_token_type_ids=False)"
-CHAT = """messages = [{'role': 'user', 'content': 'Write mean(values).'}]
+TEXT = "ids = tokenizer(PROMPT, return_tensors='pt', return_token_type_ids=False)"
+CHAT = """messages = [{'role': 'user', 'content': PROMPT}]
 ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors='pt',
                                     return_dict=True)"""
 
@@ -54,7 +54,7 @@ def write(folder, model, tokenizer, kind, state):
              f'{c.n_head} heads, {c.vocab_size:,} tokens, a context of {c.block_size:,}.')
     try:
         model.save_hf(new, tokenizer)
-        text = card(folder, new, sizes, state)
+        text = card(folder, new, sizes, example(tokenizer, state), state)
         pathlib.Path(new, 'README.md').write_text(text, encoding='utf-8', newline='\n')
         os.makedirs(target, exist_ok=True)
         for name in os.listdir(new):
@@ -66,6 +66,15 @@ def write(folder, model, tokenizer, kind, state):
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return f'{target}: for AutoModelForCausalLM and AutoTokenizer of transformers; read its README.md first'
+
+
+def example(tokenizer, state):
+    """Python that makes ids of a prompt. A char tokenizer has only its own characters."""
+    chat = state.get('config', {}).get('stage') in SCRIPTS
+    prompt = 'Write mean(values).' if chat else 'def mean(values):'
+    if tokenizer.kind == 'char':
+        prompt = b''.join(tokenizer.vocab[-8:]).decode()
+    return (CHAT if chat else TEXT).replace('PROMPT', repr(prompt))
 
 
 def read_json(*path):
@@ -90,13 +99,12 @@ def settings(config):
     return '```\n' + '  '.join(f'{name}={value!r}' for name, value in config.items()) + '\n```'
 
 
-def card(folder, exported, sizes, state):
-    """README.md of the run in folder, whose weights lie in exported. sizes: a sentence about the model;
-    state: as in write()."""
+def card(folder, exported, sizes, ask, state):
+    """README.md of the run in folder, whose weights lie in exported. sizes: a sentence about the model; ask:
+    Python that makes ids of a prompt; state: as in write()."""
     config = state.get('config', {})
     script = SCRIPTS.get(config.get('stage'), 'train.py' if config else 'someone else')
-    head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script,
-                       ask=CHAT if config.get('stage') in SCRIPTS else TEXT)
+    head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script, ask=ask)
     sections = [head, '## Training', *training(config, exported),
                 '## Evaluation', *evaluation(folder, read_json(folder, 'eval.json'), state.get('step')),
                 '## Data', *data(folder, config)]
