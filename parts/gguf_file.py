@@ -55,6 +55,9 @@ def write(folder, model, tokenizer, kind, state):
     tensors = rename(model)
     D = 2 * model.cos.shape[1]                                  # width of a head
     is_llama = 'blk.0.attn_q_norm.weight' not in tensors
+    if not is_llama and 'rope_freqs.weight' in tensors:
+        raise ValueError("llama.cpp does not take Llama 3.1's rope_scaling for a model with qk_norm (Qwen3): "
+                         'it is not exported; --export=hf writes it for transformers')
 
     path = os.path.join(folder, f'model-{kind[5:] or "f32"}.gguf')
     writer = gguf.GGUFWriter(f'{path}.tmp', 'llama' if is_llama else 'qwen3')

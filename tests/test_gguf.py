@@ -115,6 +115,11 @@ def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
     angle = 5 * 500. ** (-np.arange(0, 16, 2) / 16) / found
     assert np.allclose(np.cos(angle), model.cos[5], atol=1e-5)
     assert np.allclose(np.sin(angle), model.sin[5], atol=1e-5)
+    of_qwen = a_run(tmp_path / 'qwen', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), qk_norm=True)
+    with pytest.raises(ValueError, match="Llama 3.1's rope_scaling"):      # llama.cpp could not load it
+        gguf_file.write(tmp_path / 'qwen', of_qwen, TOKENIZERS['byte'], 'gguf', {})
+    of_qwen = a_run(tmp_path / 'linear', TOKENIZERS['byte'], rope_scaling=(8.,), qk_norm=True)
+    assert 'model-f32' in gguf_file.write(tmp_path / 'linear', of_qwen, TOKENIZERS['byte'], 'gguf', {})
 
 
 def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
