@@ -257,7 +257,6 @@ ref, reference_hash = np.zeros((len(pairs) + len(held_out), 2)), None
 if state:
     checkpoint.same_data(last_path, state.get('pairs'), f'{data_dir}/*.jsonl', digests, out_dir)
     checkpoint.must_agree(last_path, state['config'], config, ['loss_type', 'optimizer'])
-    config['init_from'] = state['config']['init_from']      # the reference, not 'resume'
 if needs_reference:
     reference_hash = state['reference'] if state else reference.fingerprint(model)
     reference_path = reference.path_for(data_dir, reference_hash, digests, tokenizer.hash, block_size, dtype,
@@ -266,10 +265,10 @@ if needs_reference:
     if machine.all_sum(ref is not None)[0] < world:       # not all can read it: all compute it
         if main_process:
             print(f'computing the reference log-probabilities of {len(pairs + held_out):,} pairs', flush=True)
-        its_model = load(config['init_from'])[0] if state else model
+        its_model = load(state['config']['init_from'])[0] if state else model
         if reference.fingerprint(its_model) != reference_hash:
-            raise ValueError(f'{config["init_from"]} no longer holds the model that this run started from: '
-                             'its log-probabilities, deleted or damaged, cannot be computed again')
+            raise ValueError(f'{state["config"]["init_from"]} no longer holds the model that the run started '
+                             'from: its log-probabilities, deleted or damaged, cannot be computed again')
         ref = np.concatenate([log_probs(its_model, pairs), log_probs(its_model, held_out)])
         if main_process:
             reference.write(reference_path, ref)
