@@ -391,7 +391,7 @@ if not state and (needs_reference or (policy.head is not None and not policy.hea
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
+log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')

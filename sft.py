@@ -243,7 +243,7 @@ def answer():
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
+log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
 log.say(f'  data     {len(conversations):,} conversations, {len(questions):,} held out; {lengths.sum():,} '
