@@ -374,7 +374,7 @@ def save(path, **more):
     if policy.head is not None:
         more['reward_head'] = policy.head.weight.detach()
     save_checkpoint(path, low_rank.merged(model), step=step, best_val=best_val, config=config,
-                    tokenizer_hash=tokenizer.hash, **more)
+                    tokenizer_hash=tokenizer.hash, pairs=digests, **more)
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
@@ -434,7 +434,7 @@ while True:
     if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
         with timer.pause('save'):
             if main_process:
-                save(f'{last_path}.new', kto_kl=kto_kl, pairs=digests, reference=reference_hash,
+                save(f'{last_path}.new', kto_kl=kto_kl, reference=reference_hash,
                      optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
                      lora=low_rank.adapters(model), **watch.state())
                 checkpoint.rotate(last_path, keep=2)

@@ -280,7 +280,7 @@ while True:
                 best_val = val_loss
                 if main_process:
                     save_checkpoint(log.path('best.pt'), low_rank.merged(model), step=step, config=config,
-                                    best_val=best_val, tokenizer_hash=tokenizer.hash)
+                                    best_val=best_val, tokenizer_hash=tokenizer.hash, conversations=digest)
             elif step and val_loss > 1.02 * best_val and watch.last_loss() < best_val:
                 log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
                          'and the loss below: fewer epochs, or more conversations; best.pt has kept the best')

@@ -7,7 +7,7 @@ The card says what the checkpoint, eval.json and data.json of the run say, and r
 
 Copy this file alone: it needs the standard library; write() needs a GPT of model.py and a Tokenizer.
 """
-import glob, hashlib, json, mmap, os, pathlib, re, shutil
+import contextlib, glob, hashlib, json, mmap, os, pathlib, re, shutil
 
 SCRIPTS = {'sft': 'sft.py, on conversations', 'dpo': 'dpo.py, on preferences', 'rl': 'rl.py, on rewards'}
 HEAD = """---
@@ -77,16 +77,22 @@ def example(tokenizer, state):
     return (CHAT if chat else TEXT).replace('PROMPT', repr(prompt))
 
 
+@contextlib.contextmanager
+def reading(*path):
+    """Where a file is not what it should be, the error names it."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(f'{os.path.join(*path)} is not as our scripts write it ({type(e).__name__}: {e}); '
+                         'move it away and export again') from e
+
+
 def read_json(*path):
     """The object in a JSON file, {} if there is no such file."""
-    path = os.path.join(*path)
-    if not os.path.exists(path):
+    if not os.path.exists(os.path.join(*path)):
         return {}
-    try:
-        with open(path, encoding='utf-8') as f:
-            return json.load(f)
-    except ValueError as e:
-        raise ValueError(f'{path} is not JSON ({e}); move it away and export again') from e
+    with reading(*path), open(os.path.join(*path), encoding='utf-8') as f:
+        return dict(json.load(f))
 
 
 def table(head, rows):
@@ -105,9 +111,14 @@ def card(folder, exported, sizes, ask, state):
     config = state.get('config', {})
     script = SCRIPTS.get(config.get('stage'), 'train.py' if config else 'someone else')
     head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script, ask=ask)
-    sections = [head, '## Training', *training(config, exported),
-                '## Evaluation', *evaluation(folder, read_json(folder, 'eval.json'), state.get('step')),
-                '## Data', *data(folder, config)]
+    head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script, ask=ask)
+    results, meta = read_json(folder, 'eval.json'), read_json(folder, 'data.json')
+    with reading(folder, 'eval.json'):
+        measured = [*evaluation(folder, results, state.get('step'))]
+    with reading(folder, 'data.json'):
+        made_of = [*data(meta)]
+    sections = [head, '## Training', *training(config, exported), '## Evaluation', *measured,
+                '## Data', *made_of, *reports(config, meta, state)]
     return '\n\n'.join(section.rstrip('\n') for section in sections) + '\n'
 
 
@@ -149,11 +160,10 @@ def evaluation(folder, results, step):
     yield f'Benchmarks that the training data were searched for: {results.get("decontaminated") or "none"}.'
 
 
-def data(folder, config):
-    """The sources, licences, hashes and decisions of data.json; then each report.md, two headings lower."""
-    meta = read_json(folder, 'data.json')
+def data(meta):
+    """The sources, licences, hashes and decisions of data.json."""
     if not meta:
-        yield 'There is no data.json: this folder does not say what the model was trained on.'
+        yield 'There is no data.json: this folder does not say what the model was pretrained on.'
         return
     rows = []
     for name, source in meta.get('sources', {}).items():
@@ -162,10 +172,20 @@ def data(folder, config):
     yield table(['source', 'documents', 'tokens', 'licences: documents'], rows)
     yield table(['part', 'sha256'], meta.get('sha256', {}).items())
     yield f'All decisions of prepare.py:\n\n{settings(meta.get("config", {}))}'
+
+
+def reports(config, meta, state):
+    """The report.md of each data folder that holds what this run read, two headings lower. meta: data.json;
+    state: sft.py and dpo.py keep the digest of their train.jsonl in it."""
     for source in dict.fromkeys(filter(None, (config.get('base_dir'), config.get('data_dir')))):
-        base = source == config.get('base_dir') or config.get('stage') not in SCRIPTS
-        if base and read_json(source, 'meta.json').get('sha256') != meta.get('sha256'):
-            yield f'{source} does not hold these data any more: its report is left out.'
+        if config.get('stage') in SCRIPTS and source != config.get('base_dir'):
+            path = pathlib.Path(source, 'train.jsonl')
+            now = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+            then = state.get('conversations') or state.get('pairs', [None])[0]
+        else:
+            now, then = read_json(source, 'meta.json').get('sha256'), meta.get('sha256')
+        if not then or now != then:
+            yield f'{source} is not known to hold the data of this run any more: its report is left out.'
         elif os.path.exists(os.path.join(source, 'report.md')):
             text = pathlib.Path(source, 'report.md').read_text(encoding='utf-8')
             yield re.sub('^#', '###', text, flags=re.M)

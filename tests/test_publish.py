@@ -104,18 +104,18 @@ def test_the_card_says_what_the_files_say(folder):
 
 
 def test_scores_of_other_weights_are_not_on_the_card(folder):
-    of = lambda step: publish.card(folder / 'sft', folder / 'none', 'S.', {'step': step})
+    of = lambda step: publish.card(folder / 'sft', folder / 'none', 'S.', 'ask', {'step': step})
     assert '0.336' in of(7) and '0.336' in of(None)         # None: a file of somebody else's
     assert '0.336' not in of(9) and 'they are of step 9, eval.json of step 7' in of(9)
 
 
 def test_a_card_of_a_bare_run_invents_nothing_and_a_changed_data_folder_is_not_quoted(folder, tmp_path):
-    card = publish.card(tmp_path, tmp_path / 'hf', 'S.', {})
+    card = publish.card(tmp_path, tmp_path / 'hf', 'S.', 'ask', {})
     assert 'someone else' in card and 'None yet' in card and 'There is no data.json' in card
     config = {'init_from': 'scratch', 'data_dir': f'{folder}/data'}
     (tmp_path / 'data.json').write_text(json.dumps(DATA | {'sha256': {'train': 'ef' * 32}}))
-    card = publish.card(tmp_path, tmp_path / 'hf', 'S.', {'config': config})
-    assert 'train.py' in card and 'any more' in card and 'short' not in card and 'ef' * 32 in card
+    card = publish.card(tmp_path, tmp_path / 'hf', 'S.', 'ask', {'config': config})
+    assert 'train.py' in card and 'is left out' in card and 'short' not in card and 'ef' * 32 in card
 
 
 def test_a_full_disk_and_a_broken_file_are_one_sentence_and_leave_the_folder_as_it_was(folder, tmp_path):
@@ -127,6 +127,6 @@ def test_a_full_disk_and_a_broken_file_are_one_sentence_and_leave_the_folder_as_
            'resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))'
     mistake(run('sample.py', f'--ckpt={tmp_path}', '--export=hf', before=full), 'cannot write', 'unchanged')
     (tmp_path / 'eval.json').write_text('{"tasks')
-    mistake(run('sample.py', f'--ckpt={tmp_path}', '--export=hf'), 'eval.json is not JSON')
+    mistake(run('sample.py', f'--ckpt={tmp_path}', '--export=hf'), 'eval.json is not as our scripts', 'JSON')
     assert [p.name for p in (tmp_path / 'hf').iterdir()] == ['mine.txt']
     assert not (tmp_path / 'hf.tmp').exists()
