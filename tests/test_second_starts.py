@@ -79,7 +79,9 @@ def test_a_resumed_run_knows_where_it_began_and_on_what(talk, tmp_path):
     ok(run('sft.py', '--init_from=resume', f'--data_dir={talk}', f'--out_dir={out}', *POST, cwd=tmp_path))
     assert (out / 'data.json').read_text() == 'of its base'
     assert json.loads((out / 'config.json').read_text())['init_from'] == f'{talk}/llama'
-    assert load_checkpoint(out / 'last.pt')[1]['config']['init_from'] == f'{talk}/llama'
+    best, last = (load_checkpoint(out / name)[1] for name in ('best.pt', 'last.pt'))
+    assert best['conversations'] == last['conversations']               # the card compares it
+    assert last['config']['init_from'] == f'{talk}/llama'
 
 
 def test_a_skip_behind_the_checkpoint_is_told_once(data_dir, tmp_path):
