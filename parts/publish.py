@@ -111,7 +111,6 @@ def card(folder, exported, sizes, ask, state):
     config = state.get('config', {})
     script = SCRIPTS.get(config.get('stage'), 'train.py' if config else 'someone else')
     head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script, ask=ask)
-    head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script, ask=ask)
     results, meta = read_json(folder, 'eval.json'), read_json(folder, 'data.json')
     with reading(folder, 'eval.json'):
         measured = [*evaluation(folder, results, state.get('step'))]
