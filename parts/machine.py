@@ -233,8 +233,8 @@ def leave(trouble=''):
     if dist.is_initialized():
         dist.barrier()              # the first process may still be writing
         dist.destroy_process_group()
-        sys.stdout.flush()
-        if not trouble:
-            os._exit(0)             # torch's threads sometimes abort when the interpreter takes them down
     if trouble:
         raise ValueError(trouble)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)     # the interpreter's own end takes a second with torch; sometimes torch's threads abort
