@@ -146,12 +146,12 @@ def tasks_of(reward, n, problems_seed, split):
     """A list of tasks. Each has messages, the prompt, and one of: tests, Python that runs after the answer's
     code (with entry_point, they define check(candidate)); answer, whose last number must be the answer's;
     reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
-    from parts import benchmarks, problems, records
+    from parts import benchmarks, problems, records, rewards
     if reward in ('problems', 'random'):
         return [benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]}
                 for p in problems.problems(n, problems_seed, split)]
     if reward.endswith('.py'):
-        return grading.tasks_of_file(reward)
+        return rewards.tasks_of_file(reward, timeout)
     return records.read_jsonl(reward, benchmarks.to_task, 'a line has "prompt", and "tests" or "answer"')
 
 
@@ -192,7 +192,13 @@ def reward_of(answer, task, coin):
     if 'answer' in task:
         return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
     if 'reward' in task:
-        return grading.paid(task['reward'], answer.text, timeout, bad_reward == 'zero')
+        number, fault = task['reward'](answer.text)
+        if fault and bad_reward == 'stop':
+            raise ValueError(f'{fault}; it must return a finite number; with --bad_reward=zero such answers '
+                             'count as 0')
+        if fault:
+            print(f'counted as 0: {fault}')
+        return number
     if 'tests' not in task:
         return float(coin < 0.5)
     result = answer.verdict.result()

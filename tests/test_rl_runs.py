@@ -116,7 +116,7 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
 @pytest.mark.parametrize('body, words', [
     ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']), ('return "much"', ['ValueError', 'much']),
     ('return float("nan")', ['returned nan']), ('return None', ['TypeError']),
-    ('while True: pass', ['no reward after 0.2 s'])])
+    ('exit()', ['SystemExit']), ('while True: pass', ['no reward after 0.2 s'])])
 def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_said(home, tmp_path, body, words):
     text = f'{REWARD}\n\ndef reward(prompt, completion):\n    {body}\n'
     (home / 'bad.py').write_text(text, encoding='utf-8')

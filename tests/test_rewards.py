@@ -1,0 +1,25 @@
+"""The rewards of a FILE.py: whatever it does, rl.py gets a number, or a sentence that says why not."""
+import textwrap
+
+import pytest
+
+from parts.rewards import tasks_of_file
+
+
+def reward_of(tmp_path, body, timeout=5.0):
+    """reward() of a FILE.py with this body, of the first prompt."""
+    text = 'def prompts():\n    return ["1 and 2"]\n\ndef reward(prompt, completion):\n'
+    (tmp_path / 'mine.py').write_text(text + textwrap.indent(body, '    '), encoding='utf-8')
+    return tasks_of_file(str(tmp_path / 'mine.py'), timeout)[0]['reward']
+
+
+@pytest.mark.parametrize('body', ['exit()', 'import sys\nsys.exit(0)', 'raise GeneratorExit',
+                                  'import asyncio\nraise asyncio.CancelledError'])
+def test_a_reward_that_leaves_has_paid_nothing(tmp_path, body):
+    number, fault = reward_of(tmp_path, body)('yes')
+    assert number == 0.0 and fault.startswith("reward('1 and 2', 'yes'): "), fault
+
+
+def test_ctrl_c_is_not_a_fault_of_the_reward(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        reward_of(tmp_path, 'raise KeyboardInterrupt')('yes')
