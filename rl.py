@@ -270,7 +270,8 @@ if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
-reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE) if kl_coef else None
+start = load(config['init_from'])[0].grown(tokenizer.vocab_size).eval() if kl_coef else None     # no dropout
+reference = rollouts.Policy(start, temperature, IGNORE) if start else None
 net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 
 

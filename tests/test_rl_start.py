@@ -1,0 +1,46 @@
+"""What a run of rl.py starts from: the reference of its KL, models of others, and those that cannot answer."""
+import signal
+
+import pytest
+import torch
+from conftest import ok
+from test_dpo_mistakes import make_sft
+from test_dpo_runs import KILL
+from test_resume import assert_is_the_straight_run
+from test_rl_runs import REWARD, rl, series
+
+from model import GPT, GPTConfig
+from tokenizer import Tokenizer
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('start')
+    make_sft(folder / 'dropout', dropout=0.3)
+    (folder / 'paid.py').write_text(REWARD, encoding='utf-8')
+    return folder
+
+
+def test_the_reference_of_the_kl_has_no_dropout(home, tmp_path):
+    ok(rl(home, '--max_steps=2', '--kl_coef=0.1', init='dropout', out=tmp_path / 'run'))
+    first, second = series(tmp_path / 'run', 'kl')
+    assert abs(first) < 1e-6 < second
+
+
+def test_the_reference_has_the_rows_that_a_model_of_others_lacks(home, tmp_path):
+    pytest.importorskip('safetensors')
+    tokenizer = Tokenizer.byte(['<|endoftext|>'])       # a Hugging Face folder without the tokens for chat
+    torch.manual_seed(0)
+    GPT(GPTConfig(tokenizer.vocab_size, 96, 2, 2, 0, 32)).save_hf(home / 'hf', tokenizer)
+    ok(rl(home, '--max_steps=2', '--kl_coef=0.1', init='hf', out=tmp_path / 'run'))
+    first, second = series(tmp_path / 'run', 'kl')
+    assert abs(first) < 1e-6 < second
+
+
+def test_a_killed_run_with_kl_and_dropout_equals_the_straight_run(home, tmp_path):
+    flags = '--kl_coef=1', '--max_steps=6', '--save_interval=2'
+    ok(rl(home, *flags, init='dropout', out=tmp_path / 'straight'))
+    killed = rl(home, *flags, init='dropout', out=tmp_path / 'killed', before=KILL.replace('WHEN', '3'))
+    assert killed.returncode == -signal.SIGKILL
+    assert 'resumed at step 4' in ok(rl(home, *flags, init='resume', out=tmp_path / 'killed'))
+    assert_is_the_straight_run(tmp_path / 'killed', tmp_path / 'straight')
