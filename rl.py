@@ -171,8 +171,9 @@ else:
 if reward == 'random':      # a coin is tossed for each answer; the exam is judged
     tasks = [{'messages': task['messages']} for task in tasks]
 if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
-    raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
-                     'parts/sandbox.py, then give --allow_code_execution=True')
+    raise ValueError(f'{reward=} runs programs that a model wrote on this machine (of random, to judge the '
+                     'held-out prompts); read the top of parts/sandbox.py, then give '
+                     '--allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
 n_tasks = len(tasks)
 tasks, exam = encoded(tasks, longest), encoded(exam, longest)[:eval_prompts]

@@ -1,7 +1,9 @@
 """The rewards of a FILE.py: whatever it does, rl.py gets a number, or a sentence that says why not."""
+import re
 import textwrap
 
 import pytest
+from conftest import ROOT
 
 from parts.rewards import tasks_of_file
 
@@ -23,3 +25,10 @@ def test_a_reward_that_leaves_has_paid_nothing(tmp_path, body):
 def test_ctrl_c_is_not_a_fault_of_the_reward(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         reward_of(tmp_path, 'raise KeyboardInterrupt')('yes')
+
+
+def test_the_commands_of_the_docs_allow_what_their_reward_needs():
+    page = (ROOT / 'docs/chat.md').read_text(encoding='utf-8')
+    commands = re.findall(r'^python rl\.py [^#\n]*', page, re.M)
+    programs = [c for c in commands if '--reward' not in c or '--reward=random' in c]
+    assert len(programs) >= 3 and all('--allow_code_execution=True' in c for c in programs), programs

@@ -139,6 +139,7 @@ def test_a_file_that_pays_for_nothing_is_refused(home, tmp_path, line, words):
 def test_other_mistakes_are_one_line(home, tmp_path):
     (home / 'half.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
     for more, words in ((['--reward=problems', '--n_problems=20'], '--allow_code_execution=True'),
+                        (['--reward=random', '--n_problems=20'], 'held-out prompts'),
                         (['--num_samples=1'], '>= 2'), (['--updates=5'], 'multiples of updates=5'),
                         (['--reward=none.jsonl'], 'does not exist'), (['--max_new_tokens=90'], '0 prompts'),
                         ([f'--reward={home}/half.py'], 'reward(prompt')):

@@ -1,4 +1,4 @@
-"""What a run of rl.py starts from: the reference of its KL, models of others, and those that cannot answer."""
+"""What a run of rl.py starts from: the reference of its KL, models of others, models that cannot answer."""
 import signal
 
 import pytest
