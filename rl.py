@@ -204,7 +204,8 @@ def reward_of(answer, task, coin):
         return float(coin < 0.5)
     result = answer.verdict.result()
     if result.outcome == 'infrastructure':
-        raise ValueError(f'the machine, not the model, failed to judge a program: {result.message}')
+        raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault of its tests or '
+                         f'of the machine: {result.message}')
     return float(result.outcome == 'passed')
 
 

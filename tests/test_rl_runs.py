@@ -129,7 +129,10 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_said(home, tmp_path, b
 @pytest.mark.parametrize('line, words', [
     ('{"prompt": "a"}', ['line 1', 'neither tests nor an answer']),
     ('{"prompt": "a", "answer": "b"}', ['line 1']), ('{"prompt": "a", "tests": " "}', ['line 1']),
-    ('{"answer": "3"}', ['line 1', 'prompt']), ('', ['0 prompts'])])
+    ('{"answer": "3"}', ['line 1', 'prompt']), ('', ['0 prompts']),
+    ('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', ['line 2', 'tests', 'was never closed']),
+    ('{"prompt": "a", "tests": ["assert True"]}', ['line 1', 'tests must be a text']),
+    ('{"prompt": "a", "entry_point": "f", "test": "def check(f):"}', ['line 1', 'test'])])
 def test_a_file_that_pays_for_nothing_is_refused(home, tmp_path, line, words):
     (home / 'bad.jsonl').write_text(line, encoding='utf-8')
     mistake(rl(home, reward='bad.jsonl', out=tmp_path / 'run'), *words)
@@ -157,12 +160,15 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
     assert scope['reward']('Write 4 words about the sea.', 'it is very blue') == 1
 
 
-def test_a_sandbox_that_cannot_start_is_one_sentence(home, tmp_path):
-    line = '{"prompt": "add", "tests": "assert add(1, 2) == 3"}\n'
-    (home / 'tests.jsonl').write_text(line * 20, encoding='utf-8')
+def test_what_keeps_the_sandbox_from_a_verdict_is_one_sentence(home, tmp_path):
+    lines = [{'prompt': f'add {i}', 'tests': 'assert add(lambda: 1, 2) == 3'} for i in range(20)]
+    (home / 'tests.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
     bad = 'from parts import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
     mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run', before=bad),
-            'the machine, not the model', 'nowhere')
+            "no verdict on 'add 0', by a fault of its tests or of the machine", 'nowhere')
+    wrote = 'from tokenizer import Tokenizer; Tokenizer.decode = lambda *_: "def add(f, x):\\n    return 3"'
+    mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run', before=wrote),
+            "no verdict on 'add 0'", 'function is not plain data')
 
 
 def test_benchmark_files_are_rewards_as_they_are_published():
