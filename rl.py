@@ -61,7 +61,7 @@ clip_high = 0.2                 # >= 0: and up to 1 + clip_high; 0.28 keeps more
 kl_coef = 0.0                   # >= 0: pull towards the starting model, which is then kept in memory, too
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
-min_lr = 2e-5                   # >= 0: where the schedule ends
+min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps = 5                # >= 0: linear rise
 weight_decay = 0.0              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
@@ -264,7 +264,7 @@ def new_groups(number):
 step, best_val = 0, -math.inf
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
 warmup_steps = min(warmup_steps, max_steps)
-optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
+min_lr, _ = optim.ends(max_steps, warmup_steps, learning_rate, min_lr)
 if state:
     checkpoint.same_data(last_path, state.get('tasks'), f'reward={reward}', digest, out_dir)
     checkpoint.must_agree(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])

@@ -1,13 +1,14 @@
 """What a run of rl.py starts from: the reference of its KL, models of others, models that cannot answer."""
+import math
 import signal
 
 import pytest
 import torch
-from conftest import ok
+from conftest import metrics, ok, run
 from test_dpo_mistakes import make_sft
 from test_dpo_runs import KILL
 from test_resume import assert_is_the_straight_run
-from test_rl_runs import REWARD, rl, series
+from test_rl_runs import FLAGS, REWARD, rl, series
 
 from model import GPT, GPTConfig
 from tokenizer import Tokenizer
@@ -44,3 +45,17 @@ def test_a_killed_run_with_kl_and_dropout_equals_the_straight_run(home, tmp_path
     assert killed.returncode == -signal.SIGKILL
     assert 'resumed at step 4' in ok(rl(home, *flags, init='resume', out=tmp_path / 'killed'))
     assert_is_the_straight_run(tmp_path / 'killed', tmp_path / 'straight')
+
+
+def test_the_rates_that_are_recommended_are_accepted(home, tmp_path):
+    """--learning_rate=1e-5 alone ends at a tenth of it, as in train.py, and resumes so."""
+    flags = [*[flag for flag in FLAGS if 'lr=' not in flag and 'rate=' not in flag], '--learning_rate=1e-5',
+             f'--reward={home}/paid.py', f'--out_dir={tmp_path}/run', '--save_interval=2']
+    ok(run('rl.py', f'--init_from={home}/dropout', *flags, '--max_steps=2', '--plan=2xcpu'))
+    ok(run('rl.py', f'--init_from={home}/dropout', *flags, '--max_steps=2'))
+    rates = [m['lr'] for m in metrics(tmp_path / 'run') if 'lr' in m]
+    assert rates == pytest.approx([1e-5, (1e-5 + 1e-6) / 2])
+    said = ok(run('rl.py', '--init_from=resume', *flags, '--max_steps=4'))
+    assert 'resumed at step 2' in said and 'changed  min_lr' not in said
+    last = [m['lr'] for m in metrics(tmp_path / 'run') if 'lr' in m][-1]
+    assert last == pytest.approx(1e-6 + 9e-6 * (1 + math.cos(math.pi * 3 / 4)) / 2)
