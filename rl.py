@@ -358,9 +358,10 @@ while True:
         pairs = [(a, weight) for a, weight in pairs if weight or reference] or pairs[:1]
         pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
-        if silent % 10 == 9:
-            log.note(step, 'silent', 'for 10 batches all answers to a prompt earned the same: nothing is '
-                     f'learned; mean {figures["reward"]:.3g} (near 0: too hard; near 1: too easy)')
+        if silent and silent % 10 == 0:
+            log.note(step, 'silent', f'for {silent} batches all answers to a prompt earned the same: nothing '
+                     f'is learned; mean {figures["reward"]:.3g} (near 0: too hard, take easier prompts or '
+                     'more SFT; near 1: too easy, take harder ones)')
 
     # 4. the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
     began = time.time()
