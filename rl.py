@@ -143,23 +143,20 @@ model.grad_checkpoint = grad_checkpoint
 
 # --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
 def tasks_of(reward, n, problems_seed, split):
-    """A list of tasks. Each has messages, the prompt, and one of: tests, Python that runs after the answer's
-    code (with entry_point, they define check(candidate)); answer, whose last number must be the answer's;
-    reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
+    """A list of tasks. Each has messages and ids, the prompt, and one of: tests, Python that runs after the
+    answer's code (with entry_point, they define check(candidate)); answer, whose last number must be the
+    answer's; reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
     from parts import benchmarks, problems, records, rewards
+    def with_ids(task):         # ValueError for what is not a message
+        return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
+
     if reward in ('problems', 'random'):
-        return [benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]}
+        return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
                 for p in problems.problems(n, problems_seed, split)]
     if reward.endswith('.py'):
-        return rewards.tasks_of_file(reward, timeout)
-    return records.read_jsonl(reward, benchmarks.to_task, 'a line has "prompt", and "tests" or "answer"')
-
-
-def encoded(tasks, longest):
-    """The tasks whose prompts have at most `longest` tokens, with their ids."""
-    for task in tasks:
-        task['ids'] = tokenizer.render(task['messages'], add_generation_prompt=True)[0]
-    return [task for task in tasks if len(task['ids']) <= longest]
+        return [with_ids(task) for task in rewards.tasks_of_file(reward, timeout)]
+    return records.read_jsonl(reward, lambda record: with_ids(benchmarks.to_task(record)),
+                              'a line has "prompt", and "tests" or "answer"')
 
 
 tasks = tasks_of(reward, n_problems, problems_seed, 'train')
@@ -169,14 +166,15 @@ else:
     exam = tasks[::10]
     tasks = [task for i, task in enumerate(tasks) if i % 10]
 if reward == 'random':      # a coin is tossed for each answer; the exam is judged
-    tasks = [{'messages': task['messages']} for task in tasks]
+    tasks = [{'ids': task['ids']} for task in tasks]
 if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
     raise ValueError(f'{reward=} runs programs that a model wrote on this machine (of random, to judge the '
                      'held-out prompts); read the top of parts/sandbox.py, then give '
                      '--allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
 n_tasks = len(tasks)
-tasks, exam = encoded(tasks, longest), encoded(exam, longest)[:eval_prompts]
+tasks, exam = ([task for task in some if len(task['ids']) <= longest] for some in (tasks, exam))
+exam = exam[:eval_prompts]
 if not tasks or not exam:
     raise ValueError(f'{reward=} leaves {len(tasks)} prompts to train on and {len(exam)} to evaluate on, of '
                      f'at most {longest} tokens each; give more prompts, or lower --max_new_tokens')

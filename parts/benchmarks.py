@@ -31,6 +31,8 @@ def to_task(record):
     messages, and tests with what grading.program needs, or answer. ValueError if nothing in it can fail."""
     is_humaneval = str(record.get('test') or '').strip() != ''
     prompt = asked('humaneval' if is_humaneval else 'own', record)
+    if not isinstance(prompt, str | list):
+        raise ValueError(f'the prompt must be a text or messages, not {prompt!r:.80}')
     task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
     if is_humaneval:
         return task | {'tests': python(record['test']), 'entry_point': record['entry_point'],

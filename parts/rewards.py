@@ -18,7 +18,10 @@ def tasks_of_file(path, timeout):
     try:
         module = runpy.run_path(path)
         missing = {'prompts', 'reward'} - module.keys()
-        prompts = [] if missing else list(module['prompts']())
+        prompts = [] if missing else module['prompts']()
+        if isinstance(prompts, str):
+            raise TypeError('prompts() is a text')
+        prompts = list(prompts)
     except (Exception, SystemExit) as e:
         lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
         line = lines[-1] if lines else getattr(e, 'lineno', None) or 1

@@ -133,6 +133,8 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_said(home, tmp_path, b
     ('{"prompt": "a"}', ['line 1', 'neither tests nor an answer']),
     ('{"prompt": "a", "answer": "b"}', ['line 1']), ('{"prompt": "a", "tests": " "}', ['line 1']),
     ('{"answer": "3"}', ['line 1', 'prompt']), ('', ['0 prompts']),
+    ('{"prompt": 5, "answer": "3"}', ['line 1', 'a text or messages']),
+    ('{"prompt": [{"role": "user"}], "answer": "3"}', ['bad.jsonl, line 1', 'a message is a role']),
     ('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', ['line 2', 'tests', 'was never closed']),
     ('{"prompt": "a", "tests": ["assert True"]}', ['line 1', 'tests must be a text']),
     ('{"prompt": "a", "entry_point": "f", "test": "def check(f):"}', ['line 1', 'test'])])

@@ -56,6 +56,7 @@ def test_the_scripts_say_it_too(folder, tmp_path):
     ('x = \n', 'line 1: SyntaxError'), ('\n\nimport nosuch\n', 'line 3: ModuleNotFoundError'),
     ('import sys\nsys.exit(3)\n', 'line 2: SystemExit'), ('def prompts(:\n', 'SyntaxError'),
     ('def prompts():\n    return 5\ndef reward(p, c):\n    return 1\n', 'TypeError'),
+    ('def prompts():\n    return "Write a poem"\ndef reward(p, c):\n    return 1\n', 'prompts() is a text'),
     ('def prompts():\n    return [5]\ndef reward(p, c):\n    return 1\n', 'a text or messages'),
     ('def prompts():\n    return {}["a"]\ndef reward(p, c):\n    return 1\n', "line 2: KeyError: 'a'")])
 def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path, text, says):
