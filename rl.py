@@ -159,25 +159,24 @@ def tasks_of(reward, n, problems_seed, split):
                               'a line has "prompt", and "tests" or "answer"')
 
 
-tasks = tasks_of(reward, n_problems, problems_seed, 'train')
+given = tasks_of(reward, n_problems, problems_seed, 'train')
 if held_out or reward in ('problems', 'random'):
     exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')
 else:
-    exam = tasks[::10]
-    tasks = [task for i, task in enumerate(tasks) if i % 10]
+    exam = [*{tuple(task['ids']): task for task in given}.values()][::10]
+held = {tuple(task['ids']) for task in exam}
+tasks = [task for task in given if tuple(task['ids']) not in held]
 if reward == 'random':      # a coin is tossed for each answer; the exam is judged
     tasks = [{'ids': task['ids']} for task in tasks]
 if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
-    raise ValueError(f'{reward=} runs programs that a model wrote on this machine (of random, to judge the '
-                     'held-out prompts); read the top of parts/sandbox.py, then give '
-                     '--allow_code_execution=True')
+    raise ValueError(f'{reward=} runs programs of the model here (random: for the held-out prompts only); '
+                     'read the top of parts/sandbox.py, then give --allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
-n_tasks = len(tasks)
 tasks, exam = ([task for task in some if len(task['ids']) <= longest] for some in (tasks, exam))
 exam = exam[:eval_prompts]
 if not tasks or not exam:
-    raise ValueError(f'{reward=} leaves {len(tasks)} prompts to train on and {len(exam)} to evaluate on, of '
-                     f'at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
+    raise ValueError(f'{reward=} leaves {len(exam)} prompts to evaluate on and {len(tasks)} others to train '
+                     f'on, of at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
 if plan:
     from parts import planner
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
@@ -311,7 +310,7 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
 show(config, log.say)
-log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; too long: {n_tasks - len(tasks)}')
+log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: {len(given) - len(tasks):,}')
 log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 

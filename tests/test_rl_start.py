@@ -4,7 +4,7 @@ import signal
 
 import pytest
 import torch
-from conftest import metrics, ok, run
+from conftest import metrics, mistake, ok, run
 from test_dpo_mistakes import make_sft
 from test_dpo_runs import KILL
 from test_resume import assert_is_the_straight_run
@@ -59,3 +59,17 @@ def test_the_rates_that_are_recommended_are_accepted(home, tmp_path):
     assert 'resumed at step 2' in said and 'changed  min_lr' not in said
     last = [m['lr'] for m in metrics(tmp_path / 'run') if 'lr' in m][-1]
     assert last == pytest.approx(1e-6 + 9e-6 * (1 + math.cos(math.pi * 3 / 4)) / 2)
+
+
+def test_no_prompt_is_both_trained_on_and_held_out(home, tmp_path):
+    text = REWARD.replace("f'{i} and {\"x\" * (i % 7)}' for i in range(40)", "str(i % 3) for i in range(30)")
+    (home / 'thrice.py').write_text(text, encoding='utf-8')
+    said = ok(rl(home, '--max_steps=1', init='dropout', reward='thrice.py', out=tmp_path / 'run'))
+    assert '20 prompts, 1 held out' in said
+    mistake(rl(home, f'--held_out={home}/thrice.py', init='dropout', reward='thrice.py', out=tmp_path / 'no'),
+            '4 prompts to evaluate on and 0 others to train on')
+    line = '{"prompt": "2", "answer": "3"}\n'       # one of the three
+    (home / 'two.jsonl').write_text(line, encoding='utf-8')
+    said = ok(rl(home, '--max_steps=1', f'--held_out={home}/two.jsonl', init='dropout', reward='thrice.py',
+                 out=tmp_path / 'two'))
+    assert '20 prompts, 1 held out' in said
