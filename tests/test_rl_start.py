@@ -11,6 +11,7 @@ from test_resume import assert_is_the_straight_run
 from test_rl_runs import FLAGS, REWARD, rl, series
 
 from model import GPT, GPTConfig
+from parts.journal import Journal
 from tokenizer import Tokenizer
 
 
@@ -73,3 +74,11 @@ def test_no_prompt_is_both_trained_on_and_held_out(home, tmp_path):
     said = ok(rl(home, '--max_steps=1', f'--held_out={home}/two.jsonl', init='dropout', reward='thrice.py',
                  out=tmp_path / 'two'))
     assert '20 prompts, 1 held out' in said
+
+
+def test_the_silent_event_of_a_step_that_runs_again_is_not_written_twice(tmp_path):
+    log = Journal(str(tmp_path), True)
+    log.metrics(step=9, reward=0.0)         # of the step before
+    log.note(9, 'silent', 'for 10 batches')
+    log.cut_back(9)
+    assert metrics(tmp_path) == [{'step': 9, 'reward': 0.0}]
