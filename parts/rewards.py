@@ -33,22 +33,26 @@ def tasks_of_file(path, timeout):
              'reward': functools.partial(paid, module['reward'], prompt, timeout)} for prompt in prompts]
 
 
+class TooLate(BaseException):
+    """A reward's time is over. It is not an Exception: the reward may catch those."""
+
+
 def paid(reward, prompt, timeout, text):
     """reward(prompt, text), a finite float, and ''. If it raises, returns something else, or takes longer
     than `timeout` seconds: 0.0, and why. Windows has no alarm: no limit there."""
     def too_late(*_):
-        raise TimeoutError(f'no reward after {timeout} s')
+        raise TooLate(f'no reward after {timeout} s')
 
     has_alarm = hasattr(signal, 'SIGALRM')
     if has_alarm:
         before = signal.signal(signal.SIGALRM, too_late)
-        signal.setitimer(signal.ITIMER_REAL, timeout)
+        signal.setitimer(signal.ITIMER_REAL, timeout, timeout)      # a bare `except:` may swallow the first
     try:
         number = float(reward(prompt, text))
         why = '' if math.isfinite(number) else f'returned {number}'
     except KeyboardInterrupt:
         raise
-    except BaseException as e:          # SystemExit, too
+    except BaseException as e:          # SystemExit and TooLate, too
         why = f'{type(e).__name__}: {e}'
     finally:
         if has_alarm:

@@ -1,5 +1,6 @@
 """The rewards of a FILE.py: whatever it does, rl.py gets a number, or a sentence that says why not."""
 import re
+import signal
 import textwrap
 
 import pytest
@@ -32,3 +33,14 @@ def test_the_commands_of_the_docs_allow_what_their_reward_needs():
     commands = re.findall(r'^python rl\.py [^#\n]*', page, re.M)
     programs = [c for c in commands if '--reward' not in c or '--reward=random' in c]
     assert len(programs) >= 3 and all('--allow_code_execution=True' in c for c in programs), programs
+
+
+def test_a_reward_that_catches_exceptions_still_ends(tmp_path):
+    body = 'while True:\n    try:\n        sum(range(1000))\n    except Exception:\n        pass'
+    assert 'no reward after 0.2 s' in reward_of(tmp_path, body, 0.2)('yes')[1]
+
+
+def test_a_reward_that_swallows_one_alarm_meets_the_next(tmp_path):
+    body = 'try:\n    while True:\n        pass\nexcept:\n    while True:\n        pass'
+    assert 'no reward after 0.2 s' in reward_of(tmp_path, body, 0.2)('yes')[1]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)           # and none comes later
