@@ -349,7 +349,7 @@ while True:
     if step % updates == 0 or step == first_step:
         groups, figures = new_groups(step // updates)
         n_all = machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0]      # tokens
-        rewards = torch.tensor([[a.reward for a in group] for group in groups])             # (P, G)
+        rewards = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)    # (P, G)
         pairs = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
         # without an advantage there is no gradient; answers of about one length share a forward pass
         pairs = [(a, weight) for a, weight in pairs if weight or reference] or pairs[:1]

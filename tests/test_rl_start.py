@@ -82,3 +82,11 @@ def test_the_silent_event_of_a_step_that_runs_again_is_not_written_twice(tmp_pat
     log.note(9, 'silent', 'for 10 batches')
     log.cut_back(9)
     assert metrics(tmp_path) == [{'step': 9, 'reward': 0.0}]
+
+
+def test_rewards_that_float32_cannot_tell_apart_teach(home, tmp_path):
+    text = REWARD.replace('return sum', 'return 1e9 + sum')
+    assert text != REWARD
+    (home / 'large.py').write_text(text, encoding='utf-8')
+    ok(rl(home, '--max_steps=2', init='dropout', reward='large.py', out=tmp_path / 'run'))
+    assert min(series(tmp_path / 'run', 'grad_norm')) > 0
