@@ -136,7 +136,7 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
+model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load, writes=True)
 model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
 model.grad_checkpoint = grad_checkpoint
 
@@ -154,9 +154,9 @@ def tasks_of(reward, n, problems_seed, split):
         return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
                 for p in problems.problems(n, problems_seed, split)]
     if reward.endswith('.py'):
-        return [with_ids(task) for task in rewards.tasks_of_file(reward, timeout)]
+        return [with_ids(task) for task in rewards.tasks_of_file(reward, timeout, bad_reward == 'zero')]
     return records.read_jsonl(reward, lambda record: with_ids(benchmarks.to_task(record)),
-                              'a line has "prompt", and "tests" or "answer"')
+                              'a line has "prompt", and "tests" or "answer"; else: problems, random, FILE.py')
 
 
 given = tasks_of(reward, n_problems, problems_seed, 'train')
@@ -191,11 +191,8 @@ def reward_of(answer, task, coin):
         return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
     if 'reward' in task:
         number, fault = task['reward'](answer.text)
-        if fault and bad_reward == 'stop':
-            raise ValueError(f'{fault}; it must return a finite number; with --bad_reward=zero such answers '
-                             'count as 0')
         if fault:
-            print(f'counted as 0: {fault}')
+            (log.say if main_process else print)(f'counted as 0: {fault}')
         return number
     if 'tests' not in task:
         return float(coin < 0.5)

@@ -68,8 +68,8 @@ def test_a_plan_for_a_gpu_needs_no_sysconf(monkeypatch):
 def test_a_reward_is_paid_without_an_alarm(monkeypatch):
     for name in ('SIGALRM', 'setitimer'):
         monkeypatch.delattr(signal, name)
-    assert rewards.paid(lambda prompt, text: len(text), 'p', 1.0, 'four') == (4.0, '')
-    assert 'ZeroDivisionError' in rewards.paid(lambda p, text: 1 / 0, 'p', 1.0, 'four')[1]
+    assert rewards.paid(lambda prompt, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')
+    assert 'ZeroDivisionError' in rewards.paid(lambda p, text: 1 / 0, 'p', 1.0, True, 'four')[1]
 
 
 def test_the_kill_drill_ends_a_process_that_knows_only_sigterm(monkeypatch):

@@ -1,6 +1,7 @@
 """The rewards of a FILE.py: whatever it does, rl.py gets a number, or a sentence that says why not."""
 import re
 import signal
+import sys
 import textwrap
 
 import pytest
@@ -13,7 +14,7 @@ def reward_of(tmp_path, body, timeout=5.0):
     """reward() of a FILE.py with this body, of the first prompt."""
     text = 'def prompts():\n    return ["1 and 2"]\n\ndef reward(prompt, completion):\n'
     (tmp_path / 'mine.py').write_text(text + textwrap.indent(body, '    '), encoding='utf-8')
-    return tasks_of_file(str(tmp_path / 'mine.py'), timeout)[0]['reward']
+    return tasks_of_file(str(tmp_path / 'mine.py'), timeout, True)[0]['reward']
 
 
 @pytest.mark.parametrize('body', ['exit()', 'import sys\nsys.exit(0)', 'raise GeneratorExit',
@@ -44,3 +45,17 @@ def test_a_reward_that_swallows_one_alarm_meets_the_next(tmp_path):
     body = 'try:\n    while True:\n        pass\nexcept:\n    while True:\n        pass'
     assert 'no reward after 0.2 s' in reward_of(tmp_path, body, 0.2)('yes')[1]
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)           # and none comes later
+
+
+def test_a_reward_file_may_import_what_lies_beside_it_and_may_do_so_late(tmp_path):
+    for name in 'early_rule', 'late_rule':
+        (tmp_path / f'{name}.py').write_text('def rule(text):\n    return len(text)\n', encoding='utf-8')
+    text = 'import early_rule\ndef prompts():\n    return ["1"]\ndef reward(prompt, text):\n' \
+           '    import late_rule\n    return early_rule.rule(text) + late_rule.rule(text)\n'
+    (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
+    before = list(sys.path)
+    try:
+        assert tasks_of_file(str(tmp_path / 'mine.py'), 5.0, True)[0]['reward']('four') == (8.0, '')
+        assert sys.path[:len(before)] == before         # nothing that we import is hidden by a file there
+    finally:
+        sys.path[:] = before

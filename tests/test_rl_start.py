@@ -1,5 +1,6 @@
 """What a run of rl.py starts from: the reference of its KL, models of others, models that cannot answer."""
 import math
+import shutil
 import signal
 
 import pytest
@@ -90,3 +91,28 @@ def test_rewards_that_float32_cannot_tell_apart_teach(home, tmp_path):
     (home / 'large.py').write_text(text, encoding='utf-8')
     ok(rl(home, '--max_steps=2', init='dropout', reward='large.py', out=tmp_path / 'run'))
     assert min(series(tmp_path / 'run', 'grad_norm')) > 0
+
+
+def test_a_reward_model_is_not_trained_to_answer(home, tmp_path):
+    rest = torch.load(home / 'dropout' / 'best.pt', weights_only=True)
+    (home / 'rm').mkdir()
+    torch.save(rest | {'reward_head': torch.zeros(1, 32)}, home / 'rm' / 'best.pt')
+    shutil.copy(home / 'dropout' / 'tokenizer.json', home / 'rm')
+    mistake(rl(home, init='rm', out=tmp_path / 'run'), 'rm is a reward model', 'writes none')
+
+
+def test_what_counts_as_0_stands_in_the_log(home, tmp_path):
+    text = REWARD.replace('return sum', 'raise ValueError("\\ud800 bad\\nsecond line") or sum')
+    (home / 'odd.py').write_text(text, encoding='utf-8')
+    flags = '--max_steps=1', '--bad_reward=zero'
+    said = ok(rl(home, *flags, init='dropout', reward='odd.py', out=tmp_path / 'run'))
+    log = (tmp_path / 'run' / 'train.log').read_text(encoding='utf-8')
+    lines = [line for line in said.splitlines() if line.startswith("counted as 0: reward('")]
+    assert len(lines) == 32 and all(line in log.splitlines() for line in lines)     # 4 x 6, 2 x 4 held out
+    assert r'\ud800 bad\nsecond line' in lines[0]
+    mistake(rl(home, init='dropout', reward='odd.py', out=tmp_path / 'no'), 'second line', '--bad_reward')
+
+
+def test_a_reward_that_does_not_exist_names_those_that_do(home, tmp_path):
+    mistake(run('rl.py', f'--init_from={home}/dropout', '--reward=problem', f'--out_dir={tmp_path}/run'),
+            'problem does not exist', 'problems, random, FILE.py')

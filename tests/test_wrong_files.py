@@ -63,7 +63,7 @@ def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path, text
     from parts.rewards import tasks_of_file
     (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
     with pytest.raises(ValueError, match='mine.py') as e:
-        tasks_of_file(str(tmp_path / 'mine.py'), 1.0)
+        tasks_of_file(str(tmp_path / 'mine.py'), 1.0, False)
     assert says in str(e.value)
 
 
