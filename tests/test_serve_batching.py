@@ -56,11 +56,11 @@ def slowly(pair, prompt, draw, seed):
         u = dice.random()
         order = sorted(range(len(log_p)), key=lambda i: -log_p[i])
         heat = max(draw['temperature'], 1e-6)
-        weights = [math.exp((log_p[i] - log_p[order[0]]) / heat) for i in order]
+        weights = [math.exp((log_p[i] - log_p[order[0]]) / heat) for i in order[:draw['top_k'] or None]]
         total = sum(weights)
         kept, before = [], 0.0
         for rank, weight in enumerate(weights):
-            if rank and (before / total >= draw['top_p'] or (draw['top_k'] and rank >= draw['top_k'])):
+            if rank and before / total >= draw['top_p']:
                 break
             kept.append(weight)
             before += weight
