@@ -6,7 +6,7 @@ Reinforcement learning: a model that answers, and a reward for each answer -> a 
     python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
 
 Reads a folder that sft.py or dpo.py wrote. Copy this file with configurator.py, model.py, tokenizer.py and
-parts/.
+parts/. The decision made here is what is paid for.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
@@ -18,8 +18,9 @@ With updates > 1 the policy has moved on since it wrote. Each token then counts 
 clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the model's own new
 mistakes are the data, and the reward must judge whatever it writes.
 
-You should see reward and val_reward rise, entropy fall slowly, and `informative`, the share of prompts whose
-answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse: entropy, informative
+You should see reward and val_reward rise, entropy fall slowly, kl grow slowly, clip_fraction at about 0 with
+updates=1. `informative`, the share of prompts whose answers differ in reward, lies between 0.2 and 0.8 with
+rewards of 0 and 1, near 1 with finer ones; equal rewards teach nothing. A collapse: entropy, informative
 fall to 0; lower the rate. A hacked reward: it rises, but samples.txt gets worse or length runs away; mend it,
 or raise kl_coef. Nothing learned: rewards scatter, as with --reward=random.
 """
@@ -40,7 +41,7 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
 held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
 n_problems = 2000               # >= 1: of parts/problems.py, where reward is problems or random
-problems_seed = 1               # >= 0: other problems than the demonstrations of seed 0
+problems_seed = 1               # >= 0: 134 of these 2,000 are among the 5,000 demonstrations of seed 0
 allow_code_execution = False    # True: run here what the model wrote; read the top of parts/sandbox.py first
 timeout = 3.0                   # > 0: seconds for a program, or for a call of reward()
 bad_reward = 'stop'             # stop | zero: what to do when reward() raises, hangs or returns no number
@@ -147,9 +148,7 @@ def tasks_of(reward, n, problems_seed, split):
     answer's code (with entry_point, they define check(candidate)); answer, whose last number must be the
     answer's; reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
     from parts import benchmarks, problems, records, rewards
-    def with_ids(task):         # ValueError for what is not a message
-        return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
-
+    with_ids = lambda task: task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
     if reward in ('problems', 'random'):
         return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
                 for p in problems.problems(n, problems_seed, split)]
@@ -267,7 +266,7 @@ if state:
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
 start = load(config['init_from'])[0].grown(tokenizer.vocab_size).eval() if kl_coef else None     # no dropout
-reference = rollouts.Policy(start, temperature, IGNORE) if start else None
+reference = rollouts.Policy(start, temperature, IGNORE).requires_grad_(False) if start else None
 net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 
 
@@ -353,9 +352,8 @@ while True:
         pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
         if silent and silent % 10 == 0:
-            log.note(step, 'silent', f'for {silent} batches all answers to a prompt earned the same: nothing '
-                     f'is learned; mean {figures["reward"]:.3g} (near 0: too hard, take easier prompts or '
-                     'more SFT; near 1: too easy, take harder ones)')
+            log.note(step, 'silent', f'{silent} batches taught nothing: answers to a prompt earned the same, '
+                     f'{figures["reward"]:.3g} on average (low: easier prompts, more SFT; high: harder ones)')
 
     # 4. the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
     began = time.time()
@@ -369,7 +367,6 @@ while True:
         with machine.sync_if(net, i + len(part) == len(pairs)), oom_advice:
             with autocast:
                 log_probs = net(x, y)                                                   # (N, T)
-            with autocast, torch.no_grad():
                 ref_log_probs = reference(x, y) if reference else None
             losses, ratios, kl = policy_loss(log_probs, old, torch.tensor(weights, device=device),
                                              y != IGNORE, clip_low, clip_high, ref_log_probs, kl_coef)

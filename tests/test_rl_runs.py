@@ -76,8 +76,8 @@ def test_equal_rewards_leave_the_weights_exactly_as_they_were(home, tmp_path):
     said = ok(rl(home, reward='same.py', out=tmp_path / 'run'))
     assert series(tmp_path / 'run', 'grad_norm') == [0.0] * 12
     told = [(m['step'], m['text']) for m in metrics(tmp_path / 'run') if m.get('event') == 'silent']
-    assert len(told) == 1 and told[0][0] == 9 and 'for 10 batches' in told[0][1]        # the tenth, from 0
-    assert 'nothing is learned' in said and 'easier prompts or more SFT' in said and 'harder ones' in said
+    assert len(told) == 1 and told[0][0] == 9 and '10 batches taught' in told[0][1]     # the tenth, from 0
+    assert 'earned the same, 0.3 on average (low: easier prompts, more SFT; high: harder ones)' in said
     before = torch.load(home / 'sft' / 'best.pt', weights_only=True)['model']
     after = state(tmp_path / 'run')['model']
     assert all(torch.equal(before[k], after[k]) for k in before)
