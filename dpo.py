@@ -257,7 +257,6 @@ ref, reference_hash = np.zeros((len(pairs) + len(held_out), 2)), None
 if state:
     checkpoint.same_data(last_path, state.get('pairs'), f'{data_dir}/*.jsonl', digests, out_dir)
     checkpoint.must_agree(last_path, state['config'], config, ['loss_type', 'optimizer'])
-    config['init_from'] = state['config']['init_from']      # the reference, not 'resume'
 if needs_reference:
     reference_hash = state['reference'] if state else reference.fingerprint(model)
     reference_path = reference.path_for(data_dir, reference_hash, digests, tokenizer.hash, block_size, dtype,
@@ -266,10 +265,10 @@ if needs_reference:
     if machine.all_sum(ref is not None)[0] < world:       # not all can read it: all compute it
         if main_process:
             print(f'computing the reference log-probabilities of {len(pairs + held_out):,} pairs', flush=True)
-        its_model = load(config['init_from'])[0] if state else model
+        its_model = load(state['config']['init_from'])[0] if state else model
         if reference.fingerprint(its_model) != reference_hash:
-            raise ValueError(f'{config["init_from"]} no longer holds the model that this run started from: '
-                             'its log-probabilities, deleted or damaged, cannot be computed again')
+            raise ValueError(f'{state["config"]["init_from"]} no longer holds the model that the run started '
+                             'from: its log-probabilities, deleted or damaged, cannot be computed again')
         ref = np.concatenate([log_probs(its_model, pairs), log_probs(its_model, held_out)])
         if main_process:
             reference.write(reference_path, ref)
@@ -375,7 +374,7 @@ def save(path, **more):
     if policy.head is not None:
         more['reward_head'] = policy.head.weight.detach()
     save_checkpoint(path, low_rank.merged(model), step=step, best_val=best_val, config=config,
-                    tokenizer_hash=tokenizer.hash, **more)
+                    tokenizer_hash=tokenizer.hash, pairs=digests, **more)
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
@@ -392,7 +391,7 @@ if not state and (needs_reference or (policy.head is not None and not policy.hea
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
+log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')
@@ -435,7 +434,7 @@ while True:
     if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
         with timer.pause('save'):
             if main_process:
-                save(f'{last_path}.new', kto_kl=kto_kl, pairs=digests, reference=reference_hash,
+                save(f'{last_path}.new', kto_kl=kto_kl, reference=reference_hash,
                      optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
                      lora=low_rank.adapters(model), **watch.state())
                 checkpoint.rotate(last_path, keep=2)

@@ -304,7 +304,7 @@ def save(path, **more):
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
+log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: {len(given) - len(tasks):,}')
 log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '

@@ -69,7 +69,7 @@ if random_init:
     model = GPT(model.config).to(device)
 if export:
     write = publish.write if export == 'hf' else gguf_file.write
-    print(write(checkpoint.folder_of(ckpt), model, tokenizer, export))
+    print(write(checkpoint.folder_of(ckpt), model, tokenizer, export, state))
     sys.exit()
 model = quantize.convert(model, dtype)
 if prompt_file is not None:

@@ -243,7 +243,7 @@ def answer():
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.keep(os.path.join(checkpoint.folder_of(init_from), 'data.json'))        # the base model's
+log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
 log.say(f'  data     {len(conversations):,} conversations, {len(questions):,} held out; {lengths.sum():,} '
@@ -280,7 +280,7 @@ while True:
                 best_val = val_loss
                 if main_process:
                     save_checkpoint(log.path('best.pt'), low_rank.merged(model), step=step, config=config,
-                                    best_val=best_val, tokenizer_hash=tokenizer.hash)
+                                    best_val=best_val, tokenizer_hash=tokenizer.hash, conversations=digest)
             elif step and val_loss > 1.02 * best_val and watch.last_loss() < best_val:
                 log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
                          'and the loss below: fewer epochs, or more conversations; best.pt has kept the best')

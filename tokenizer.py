@@ -419,14 +419,16 @@ def main():
     parser.add_argument('--against', default='gpt2,cl100k_base', help='these two, or tokenizer.json files')
     parser.add_argument('--gpt2', help='folder with vocab.bpe and encoder.json; cl100k_base.tiktoken')
     args = parser.parse_args()
-    if args.input and args.load or not (args.input or args.report):
-        parser.error('give --input=PATH to train, or [--load=tokenizer.json] --report=PATH to measure')
+    if args.load and (args.input or args.pattern != 'ours') or not (args.input or args.report):
+        parser.error('give --input=PATH to train, or [--load=FILE, with its own pattern] --report=PATH')
     try:
         from parts import fit, gguf_file
         pattern = gguf_file.PATTERNS.get(args.pattern, PATTERN)
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
             tok = Tokenizer.load(args.load)
+        elif args.input and os.path.isdir(args.out):
+            raise ValueError(f'--out={args.out} is a folder; name a file: --out={args.out}/tokenizer.json')
         elif args.input:
             os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
             texts = (d['text'] for d in read_documents(args.input))
@@ -442,8 +444,7 @@ def main():
                       for name in args.against.split(',') if name}
             print(fit.report(tok, documents, printable, others))
     except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
-        print(f'error: {e}', file=sys.stderr)
-        sys.exit(2)
+        parser.exit(2, f'error: {e}\n')
 
 
 if __name__ == '__main__':

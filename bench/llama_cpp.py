@@ -31,7 +31,7 @@ PIECES = [' ', '    ', '\n', '\r\n', '\t', '):\n        ', "'s", "'LL", '12345',
 
 def serve(folder, model, tokenizer, kind):
     """A function (path, fields) -> answer of llama.cpp's server with this model, and the file's size."""
-    gguf_file.write(folder, model, tokenizer, kind)
+    gguf_file.write(folder, model, tokenizer, kind, {})
     path, = pathlib.Path(folder).glob('*.gguf')
     p = xllamacpp.CommonParams()
     p.model.path = str(path)

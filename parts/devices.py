@@ -49,7 +49,7 @@ def compare(model, idx, device):
         far = abs(its_loss - loss) / loss
         far_gradient = float((its_gradient - gradient).norm() / gradient.norm())
         same = int((its_tokens == tokens).sum())
-        ok = max(far, far_gradient) < limit and (dtype != 'float32' or same == tokens.numel())
+        ok = far < limit and far_gradient < limit and (dtype != 'float32' or same == tokens.numel())
         rows.append({'dtype': dtype, 'loss': far, 'gradients': far_gradient, 'same_tokens': same,
                      'of': tokens.numel(), 'ok': ok})
     return rows

@@ -1,7 +1,7 @@
 """
 GGUF: a model and its tokenizer as the one file that llama.cpp and ollama read.
 
-    print(write('out/sft', model, tokenizer, 'gguf-f16'))       # makes out/sft/model-f16.gguf
+    print(write('out/sft', model, tokenizer, 'gguf-f16', state))        # makes out/sft/model-f16.gguf
 
 What is not the same as in our checkpoint:
 - llama.cpp turns neighbours, x_2i with x_2i+1, by RoPE's angle; we turn x_i with x_i+D/2. So rows of q and k
@@ -12,7 +12,7 @@ What is not the same as in our checkpoint:
 
 Copy this file alone: it needs gguf, numpy, and a model of torch.
 """
-import json, os, pathlib
+import os
 
 REST = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 PATTERNS = {        # split patterns of llama.cpp, as regex and tiktoken read them
@@ -34,10 +34,11 @@ TENSORS = {'embedding': 'token_embd', 'norm': 'output_norm', 'head': 'output', '
            'mlp.w_down': 'ffn_down'}
 
 
-def write(folder, model, tokenizer, kind):
+def write(folder, model, tokenizer, kind, state):
     """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or model-q8_0.gguf,
-    for kind gguf, gguf-f16 or gguf-q8_0. Returns what to print. A run of sft.py, dpo.py or rl.py is for chat:
-    its file has the chat template, and nothing is put before a text. Others put <|endoftext|> there.
+    for kind gguf, gguf-f16 or gguf-q8_0. Returns what to print. state: the rest of the checkpoint. One of
+    sft.py, dpo.py or rl.py is for chat: its file has the chat template, and nothing is put before a text;
+    others put <|endoftext|> there.
     ValueError if llama.cpp cannot run this model or this kind of tokenizer, OSError if the disk is full."""
     try:
         import gguf
@@ -45,11 +46,18 @@ def write(folder, model, tokenizer, kind):
         raise ValueError('a GGUF file needs the package gguf: pip install gguf') from None
     if not model.config.causal:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
-    chat = stage_of(os.path.join(folder, 'config.json')) in ('sft', 'dpo', 'rl')
+    config = state.get('config', {})
+    if (objective := config.get('objective', 'clm')) != 'clm':
+        raise ValueError(f'a model of --objective={objective} fills gaps, but llama.cpp only continues '
+                         "texts: it is not exported; use sample.py --prompt='a <|mask|>'")
+    chat = config.get('stage') in ('sft', 'dpo', 'rl')
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model)
     D = 2 * model.cos.shape[1]                                  # width of a head
     is_llama = 'blk.0.attn_q_norm.weight' not in tensors
+    if not is_llama and 'rope_freqs.weight' in tensors:
+        raise ValueError("llama.cpp does not take Llama 3.1's rope_scaling for a model with qk_norm (Qwen3): "
+                         'it is not exported; --export=hf writes it for transformers')
 
     path = os.path.join(folder, f'model-{kind[5:] or "f32"}.gguf')
     writer = gguf.GGUFWriter(f'{path}.tmp', 'llama' if is_llama else 'qwen3')
@@ -73,16 +81,6 @@ def write(folder, model, tokenizer, kind):
         raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
     said = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
     return said if pre else f'{said}\nnote: {DIFFERS}'
-
-
-def stage_of(path):
-    """The stage that a run's config.json names: sft, dpo, rl, or None."""
-    if not os.path.exists(path):
-        return None
-    try:
-        return json.loads(pathlib.Path(path).read_text(encoding='utf-8')).get('stage')
-    except ValueError as e:
-        raise ValueError(f'{path} is not JSON ({e}); move it away and export again') from e
 
 
 # --- the weights --------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ Copy this file alone: it needs safetensors for Llama folders, and tokenizers for
 import glob, json, os, re
 
 # --- Llama folders: config.json and *.safetensors -----------------------------------------------------------
-
 NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings', 'n_layer': 'num_hidden_layers',
          'n_head': 'num_attention_heads', 'n_kv_head': 'num_key_value_heads', 'n_embd': 'hidden_size',
          'n_ffn': 'intermediate_size', 'norm_eps': 'rms_norm_eps', 'tie_embeddings': 'tie_word_embeddings',
@@ -65,10 +64,11 @@ def read_config(theirs):
              'model_type': 'llama', 'rope_type': rope.get('type') or 'default', **theirs, **rope}
     ropes = {'default': (), 'linear': ('factor',), 'llama3': LLAMA_3}                       # their parameters
     supported = {'model_type': KINDS, 'hidden_act': ['silu'], 'attention_bias': [False], 'mlp_bias': [False],
-                 'use_sliding_window': [False], 'rope_interleaved': [False], 'rope_type': ropes}
-    for key, values in supported.items():
-        if found.get(key) not in (*values, None):
-            raise ValueError(f'{key}={found[key]!r} is not supported, only {" or ".join(map(str, values))}')
+                 'use_sliding_window': [False], 'rope_interleaved': [False], 'rope_type': ropes,
+                 'quantization_config': [None]}
+    for key, ours in supported.items():
+        if found.get(key) not in (*ours, None):
+            raise ValueError(f'{key}={found[key]!r:.80} is not supported, only {" or ".join(map(str, ours))}')
     config = {ours: found[name] for ours, name in NAMES.items()}
     config['rope_theta'] = float(found.get('rope_theta') or 10000.0)
     config['rope_scaling'] = tuple(float(rope[key]) for key in ropes[found['rope_type']])
@@ -138,7 +138,7 @@ def write_tokenizer(folder, tokenizer, block_size):
     if '<|im_end|>' in tokenizer.special:
         settings['chat_template'] = CHAT_TEMPLATE
     if tokenizer.begin and tokenizer.stop:
-        names = {id: name for name, id in tokenizer.special.items()}
+        names = {id: name for name, id in reversed(tokenizer.special.items())}      # the alias is last
         pad = tokenizer.special.get('<|pad|>', tokenizer.stop[0])
         settings |= {'bos_token': names[tokenizer.begin[0]], 'eos_token': names[tokenizer.stop[0]],
                      'pad_token': names[pad]}

@@ -66,9 +66,13 @@ class Journal:
             self.cut_back(step)
             with open(self.path('train.log'), encoding='utf-8') as f:
                 self.restarts = 1 + f.read().count('\nresumed at step ')
+            config['init_from'] = state.get('config', config).get('init_from', 'resume')    # where it began
         else:
+            old = ['last*.pt', 'best.pt', 'metrics.jsonl', 'samples.txt']
+            if os.path.getsize(self.path('train.log')):     # a run was here: what is known of it goes, too
+                old += ['data.json', 'eval.json', 'samples.jsonl']
             self.lock.truncate(0)
-            for name in ('last*.pt', 'best.pt', 'metrics.jsonl', 'samples.txt'):
+            for name in old:
                 for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
                     os.remove(path)
         with open(self.path('config.json'), 'w', encoding='utf-8', newline='\n') as f:
@@ -76,7 +80,7 @@ class Journal:
         self.say(f'resumed at step {step}' if state else f'starting from {config["init_from"]}')
         self.say(f'  on       {machine_and_versions()}')
         for name, value in state.get('config', {}).items():
-            if name != 'init_from' and config.get(name, value) != value:
+            if config.get(name, value) != value:
                 self.say(f'  changed  {name}: {value!r} before, {config[name]!r} now')
         for name, done in (('save_interval', 'saved'), ('eval_interval', 'evaluated')):
             if config[name] > max_steps:

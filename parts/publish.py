@@ -1,13 +1,13 @@
 """
 Publishing: a run as a Hugging Face folder, with a card that tells how the model and its data were made.
 
-    print(write('out/sft', model, tokenizer, 'hf'))         # makes out/sft/hf
+    print(write('out/sft', model, tokenizer, 'hf', state))          # makes out/sft/hf
 
-The card says what config.json, eval.json and data.json of the run say, and report.md of its data folder.
+The card says what the checkpoint, eval.json and data.json of the run say, and report.md of its data folder.
 
 Copy this file alone: it needs the standard library; write() needs a GPT of model.py and a Tokenizer.
 """
-import glob, hashlib, json, mmap, os, pathlib, re, shutil
+import contextlib, glob, hashlib, json, mmap, os, pathlib, re, shutil
 
 SCRIPTS = {'sft': 'sft.py, on conversations', 'dpo': 'dpo.py, on preferences', 'rl': 'rl.py, on rewards'}
 HEAD = """---
@@ -32,24 +32,30 @@ model = AutoModelForCausalLM.from_pretrained('.')
 print(tokenizer.decode(model.generate(**ids, max_new_tokens=100, do_sample=False)[0]))
 ```
 """
-TEXT = "ids = tokenizer('def mean(values):', return_tensors='pt', return_token_type_ids=False)"
-CHAT = """messages = [{'role': 'user', 'content': 'Write mean(values).'}]
+TEXT = "ids = tokenizer(PROMPT, return_tensors='pt', return_token_type_ids=False)"
+CHAT = """messages = [{'role': 'user', 'content': PROMPT}]
 ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors='pt',
                                     return_dict=True)"""
 
 
-def write(folder, model, tokenizer, kind):
+def write(folder, model, tokenizer, kind, state):
     """Write folder/hf: weights, tokenizer, generation settings, README.md. Returns what to print. All are
-    complete before the first takes its place. OSError if the disk is full, ValueError as GPT.save_hf."""
+    complete before the first takes its place. state: the rest of the checkpoint, {} for a model of others.
+    OSError if the disk is full, ValueError as GPT.save_hf and for a model that fills gaps."""
+    if (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
+        raise ValueError(f'a model of --objective={objective} fills gaps, but transformers only continues '
+                         "texts: it is not exported; use sample.py --prompt='a <|mask|>'")
     target = os.path.join(folder, kind)
     new = f'{target}.tmp'
     c = model.config
-    n = sum(p.numel() for p in model.parameters())
+    n = sum(p[:c.vocab_size].numel() if name in ('embedding.weight', 'head.weight') else p.numel()
+            for name, p in model.named_parameters())    # without rows that fill up a multiple
     sizes = (f"A language model in Llama's layout: {n:,} parameters, {c.n_layer} layers of width {c.n_embd}, "
              f'{c.n_head} heads, {c.vocab_size:,} tokens, a context of {c.block_size:,}.')
     try:
         model.save_hf(new, tokenizer)
-        pathlib.Path(new, 'README.md').write_text(card(folder, new, sizes), encoding='utf-8', newline='\n')
+        text = card(folder, new, sizes, example(tokenizer, state), state)
+        pathlib.Path(new, 'README.md').write_text(text, encoding='utf-8', newline='\n')
         os.makedirs(target, exist_ok=True)
         for name in os.listdir(new):
             os.replace(os.path.join(new, name), os.path.join(target, name))
@@ -62,16 +68,31 @@ def write(folder, model, tokenizer, kind):
     return f'{target}: for AutoModelForCausalLM and AutoTokenizer of transformers; read its README.md first'
 
 
+def example(tokenizer, state):
+    """Python that makes ids of a prompt. A char tokenizer has only its own characters."""
+    chat = state.get('config', {}).get('stage') in SCRIPTS
+    prompt = 'Write mean(values).' if chat else 'def mean(values):'
+    if tokenizer.kind == 'char':
+        prompt = b''.join(tokenizer.vocab[-8:]).decode()
+    return (CHAT if chat else TEXT).replace('PROMPT', repr(prompt))
+
+
+@contextlib.contextmanager
+def reading(*path):
+    """Where a file is not what it should be, the error names it."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(f'{os.path.join(*path)} is not as our scripts write it ({type(e).__name__}: {e}); '
+                         'move it away and export again') from e
+
+
 def read_json(*path):
     """The object in a JSON file, {} if there is no such file."""
-    path = os.path.join(*path)
-    if not os.path.exists(path):
+    if not os.path.exists(os.path.join(*path)):
         return {}
-    try:
-        with open(path, encoding='utf-8') as f:
-            return json.load(f)
-    except ValueError as e:
-        raise ValueError(f'{path} is not JSON ({e}); move it away and export again') from e
+    with reading(*path), open(os.path.join(*path), encoding='utf-8') as f:
+        return dict(json.load(f))
 
 
 def table(head, rows):
@@ -84,16 +105,19 @@ def settings(config):
     return '```\n' + '  '.join(f'{name}={value!r}' for name, value in config.items()) + '\n```'
 
 
-def card(folder, exported, sizes):
-    """README.md of the run in folder, whose weights lie in exported. sizes: a sentence about the model."""
-    config = read_json(folder, 'config.json')
-    if 'init_from' not in config:                       # it is one of Hugging Face's
-        config = {}
+def card(folder, exported, sizes, ask, state):
+    """README.md of the run in folder, whose weights lie in exported. sizes: a sentence about the model; ask:
+    Python that makes ids of a prompt; state: as in write()."""
+    config = state.get('config', {})
     script = SCRIPTS.get(config.get('stage'), 'train.py' if config else 'someone else')
-    head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script,
-                       ask=CHAT if config.get('stage') in SCRIPTS else TEXT)
-    sections = [head, '## Training', *training(config, exported), '## Evaluation',
-                *evaluation(folder, read_json(folder, 'eval.json')), '## Data', *data(folder, config)]
+    head = HEAD.format(name=os.path.basename(os.path.abspath(folder)), sizes=sizes, script=script, ask=ask)
+    results, meta = read_json(folder, 'eval.json'), read_json(folder, 'data.json')
+    with reading(folder, 'eval.json'):
+        measured = [*evaluation(folder, results, state.get('step'))]
+    with reading(folder, 'data.json'):
+        made_of = [*data(meta)]
+    sections = [head, '## Training', *training(config, exported), '## Evaluation', *measured,
+                '## Data', *made_of, *reports(config, meta, state)]
     return '\n\n'.join(section.rstrip('\n') for section in sections) + '\n'
 
 
@@ -110,9 +134,13 @@ def training(config, exported):
         yield f'All settings:\n\n{settings(config)}'
 
 
-def evaluation(folder, results):
-    """A row for each task and split of eval.json, with its 95 % interval."""
+def evaluation(folder, results, step):
+    """A row for each task and split of eval.json, with its 95 % interval. step: of the exported weights."""
     rows = []
+    its_step = results.get('step')
+    if None not in (its_step, step) and its_step != step:
+        yield f'None of these weights: they are of step {step}, eval.json of step {its_step}.'
+        return
     for task, found in results.get('tasks', {}).items():
         for split, result in {'': found, **found.get('by_split', {})}.items():
             measure = next((key for key in ('pass@1', 'score') if key in result), None)
@@ -126,14 +154,15 @@ def evaluation(folder, results):
         yield f'None yet. `python eval.py --ckpt={folder}` writes eval.json; then export again.'
         return
     yield table(['task', 'measure', 'value', '95 % interval', 'items'], rows)
+    if its_step is not None:
+        yield f'These are the scores of step {its_step}.'
     yield f'Benchmarks that the training data were searched for: {results.get("decontaminated") or "none"}.'
 
 
-def data(folder, config):
-    """The sources, licences, hashes and decisions of data.json; then each report.md, two headings lower."""
-    meta = read_json(folder, 'data.json')
+def data(meta):
+    """The sources, licences, hashes and decisions of data.json."""
     if not meta:
-        yield 'There is no data.json: this folder does not say what the model was trained on.'
+        yield 'There is no data.json: this folder does not say what the model was pretrained on.'
         return
     rows = []
     for name, source in meta.get('sources', {}).items():
@@ -142,10 +171,20 @@ def data(folder, config):
     yield table(['source', 'documents', 'tokens', 'licences: documents'], rows)
     yield table(['part', 'sha256'], meta.get('sha256', {}).items())
     yield f'All decisions of prepare.py:\n\n{settings(meta.get("config", {}))}'
+
+
+def reports(config, meta, state):
+    """The report.md of each data folder that holds what this run read, two headings lower. meta: data.json;
+    state: sft.py and dpo.py keep the digest of their train.jsonl in it."""
     for source in dict.fromkeys(filter(None, (config.get('base_dir'), config.get('data_dir')))):
-        base = source == config.get('base_dir') or config.get('stage') not in SCRIPTS
-        if base and read_json(source, 'meta.json').get('sha256') != meta.get('sha256'):
-            yield f'{source} does not hold these data any more: its report is left out.'
+        if config.get('stage') in SCRIPTS and source != config.get('base_dir'):
+            path = pathlib.Path(source, 'train.jsonl')
+            now = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+            then = state.get('conversations') or state.get('pairs', [None])[0]
+        else:
+            now, then = read_json(source, 'meta.json').get('sha256'), meta.get('sha256')
+        if not then or now != then:
+            yield f'{source} is not known to hold the data of this run any more: its report is left out.'
         elif os.path.exists(os.path.join(source, 'report.md')):
             text = pathlib.Path(source, 'report.md').read_text(encoding='utf-8')
             yield re.sub('^#', '###', text, flags=re.M)

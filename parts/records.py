@@ -68,8 +68,8 @@ def batches_by_length(epoch, lengths, batch_size, seed):
 
 def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
     """Yield a text for each setting of a fine-tuning run that is not usual. lowest, highest: the rates for
-    100 million parameters and more; a smaller model bears higher ones."""
-    large = sum(p.numel() for p in model.parameters()) >= 1e8
+    100 million trained parameters and more; fewer, as of a smaller model or of LoRA, bear higher ones."""
+    large = sum(p.numel() for p in model.parameters() if p.requires_grad) >= 1e8
     if large and not lowest <= learning_rate <= highest:
         yield f'learning_rate={learning_rate:g}: from 100M parameters on {lowest:g} to {highest:g} is usual'
     if epochs > 3:

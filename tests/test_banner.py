@@ -1,5 +1,6 @@
 """What a run says at its beginning and its end: what is not usual, on what it runs, the next command."""
 import json
+import os
 import shlex
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from conftest import ROOT, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import journal, objectives, optim, records
+from parts import journal, lora, objectives, optim, records
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 CONFIG = {'init_from': 'scratch', 'save_interval': 250, 'eval_interval': 100, 'a': 1}
@@ -37,6 +38,18 @@ def test_restarts_are_counted_and_changes_said(log, capsys):
         log.begin({**CONFIG, 'a': 2}, {'config': CONFIG}, 5, 300)
         assert log.restarts == time
     assert 'changed  a: 1 before, 2 now' in capsys.readouterr().out
+
+
+def test_a_new_run_deletes_what_is_known_of_the_run_before_but_no_file_of_others(log):
+    known = {'eval.json', 'samples.jsonl', 'data.json', 'best.pt', 'metrics.jsonl'}
+    os.makedirs(log.out_dir)
+    of_others = {'data.json', 'eval.json', 'samples.jsonl'}
+    for state, left in (({}, of_others), ({'config': {}}, known), ({}, set())):
+        for name in known:
+            open(log.path(name), 'w').close()
+        log.begin(CONFIG, state, 0, 300)        # at first no run is there, only files of these names
+        assert {*os.listdir(log.out_dir)} == left | {'train.log', 'config.json'}
+        log.lock.close()
 
 
 def test_the_next_command_can_be_pasted(log, capsys):
@@ -73,9 +86,19 @@ def test_what_packing_saves_counted_by_hand(lengths, share):
 def test_what_is_not_usual_in_fine_tuning_is_said(n, rate, rows, epochs, words):
     class Model:
         def parameters(self):
-            return [torch.empty(int(n), device='meta')]
+            return [torch.empty(int(n), device='meta', requires_grad=True)]
     found = list(records.unusual(Model(), rate, 1e-5, 5e-5, rows, epochs))
     assert len(found) == (1 if words else 0) and all(word in found[0] for word in words)
+
+
+def test_the_rate_of_lora_is_judged_by_what_it_trains():
+    with torch.device('meta'):
+        model = GPT(GPTConfig(49152, 64, 30, 9, 3, 576, 1536))          # SmolLM2-135M
+    assert [*records.unusual(model, 3e-4, 1e-5, 5e-5, 5000, 2)]
+    model.requires_grad_(False)
+    lora.swap(model, torch.nn.Linear, lambda linear: lora.Adapted(linear, 8, None))
+    assert 2e6 < sum(p.numel() for p in model.parameters() if p.requires_grad) < 3e6
+    assert not [*records.unusual(model, 3e-4, 1e-5, 5e-5, 5000, 2)]
 
 
 @pytest.mark.parametrize('name, lowest, highest', [

@@ -46,6 +46,7 @@ def test_what_a_run_leaves_is_complete(home, tmp_path):
         loaded, rest = load_checkpoint(out)
         assert isinstance(loaded, GPT) and not any('reward' in k for k in loaded.state_dict())
         assert rest['tokenizer_hash'] == TOKENIZER.hash and rest['config']['stage'] == 'dpo'
+        assert rest['pairs'] == load_checkpoint(out / 'last.pt')[1]['pairs']        # the card compares it
         assert kind == 'dpo' or (rest['reward_head'].shape == (1, 32) and rest['reward_head'].any())
     assert '<|im_start|>assistant' in (tmp_path / 'dpo/samples.txt').read_text(encoding='utf-8')
     assert '-' * 80 in ok(run('sample.py', f'--ckpt={tmp_path}/dpo', '--prompt=a', '--max_new_tokens=4'))

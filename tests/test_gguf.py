@@ -1,7 +1,5 @@
 """A GGUF file holds the model bit for bit, with the rows of q and k in llama.cpp's order, as the package gguf
 reads it."""
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -21,7 +19,7 @@ TENSORS = {'norm_1': 'attn_norm', 'attention.w_q': 'attn_q', 'attention.w_k': 'a
            'mlp.w_gate': 'ffn_gate', 'mlp.w_up': 'ffn_up', 'mlp.w_down': 'ffn_down'}
 
 
-def a_run(folder, tokenizer, stage, **settings):
+def a_run(folder, tokenizer, objective='clm', **settings):
     """The folder of a run, with random weights."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(**{**dict(vocab_size=tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4,
@@ -29,9 +27,9 @@ def a_run(folder, tokenizer, stage, **settings):
     for p in model.parameters():
         torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.3)
     folder.mkdir()
-    (folder / 'config.json').write_text(json.dumps({'init_from': 'x', **({'stage': stage} if stage else {})}))
     tokenizer.save(folder / 'tokenizer.json')
-    save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash)
+    save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash,
+                    config={'objective': objective})
     return model
 
 
@@ -40,8 +38,9 @@ def exported(tmp_path_factory):
     made = {}
     for name, tokenizer in TOKENIZERS.items():
         folder = tmp_path_factory.mktemp('gguf') / name
-        model = a_run(folder, tokenizer, 'sft' if name == 'ours' else None, tie_embeddings=name == 'byte')
-        said = gguf_file.write(folder, model, tokenizer, 'gguf')
+        model = a_run(folder, tokenizer, tie_embeddings=name == 'byte')
+        state = {'config': {'stage': 'sft'}} if name == 'ours' else {}
+        said = gguf_file.write(folder, model, tokenizer, 'gguf', state)
         assert ('--pattern=cl100k' in said) == (name == 'ours'), said
         made[name] = model, tokenizer, gguf.GGUFReader(folder / 'model-f32.gguf')
     return made
@@ -91,7 +90,7 @@ def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs, name):
 @pytest.mark.parametrize('kind, close', [('gguf-f16', 2 ** -11), ('gguf-q8_0', 1 / 254 + 2 ** -11)])
 def test_smaller_types_differ_by_half_a_step_at_most(runs, tmp_path, kind, close):
     model, tokenizer, _ = runs['cl100k']
-    gguf_file.write(tmp_path, model, tokenizer, kind)
+    gguf_file.write(tmp_path, model, tokenizer, kind, {})
     path, = tmp_path.iterdir()
     assert path.name == f'model-{kind[5:]}.gguf'
     wanted = expected(model)
@@ -108,18 +107,23 @@ def test_smaller_types_differ_by_half_a_step_at_most(runs, tmp_path, kind, close
 
 
 def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
-    model = a_run(tmp_path / 'run', TOKENIZERS['byte'], None, rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
-    gguf_file.write(tmp_path / 'run', model, TOKENIZERS['byte'], 'gguf')
+    model = a_run(tmp_path / 'run', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
+    gguf_file.write(tmp_path / 'run', model, TOKENIZERS['byte'], 'gguf', {})
     reader = gguf.GGUFReader(tmp_path / 'run/model-f32.gguf')
     found, = (t.data for t in reader.tensors if t.name == 'rope_freqs.weight')
     assert found[0] < 1.1 and found[-1] == pytest.approx(8, rel=1e-4) and (np.diff(found) > -1e-5).all()
     angle = 5 * 500. ** (-np.arange(0, 16, 2) / 16) / found
     assert np.allclose(np.cos(angle), model.cos[5], atol=1e-5)
     assert np.allclose(np.sin(angle), model.sin[5], atol=1e-5)
+    of_qwen = a_run(tmp_path / 'qwen', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), qk_norm=True)
+    with pytest.raises(ValueError, match="Llama 3.1's rope_scaling"):      # llama.cpp could not load it
+        gguf_file.write(tmp_path / 'qwen', of_qwen, TOKENIZERS['byte'], 'gguf', {})
+    of_qwen = a_run(tmp_path / 'linear', TOKENIZERS['byte'], rope_scaling=(8.,), qk_norm=True)
+    assert 'model-f32' in gguf_file.write(tmp_path / 'linear', of_qwen, TOKENIZERS['byte'], 'gguf', {})
 
 
 def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
-    model = a_run(tmp_path / 'run', TOKENIZERS['cl100k'], None)
+    model = a_run(tmp_path / 'run', TOKENIZERS['cl100k'])
     export = f'--ckpt={tmp_path}/run', '--export=gguf'
     assert 'model-f32.gguf' in ok(run('sample.py', *export))
     before = (tmp_path / 'run/model-f32.gguf').read_bytes()
@@ -129,9 +133,11 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     assert (tmp_path / 'run/model-f32.gguf').read_bytes() == before and not list(tmp_path.rglob('*.tmp'))
     mistake(run('sample.py', *export, before="sys.modules['gguf'] = None"), 'pip install gguf')
     mistake(run('sample.py', export[0], '--export=gguf-q4'), 'gguf-q8_0')
-    (tmp_path / 'run/config.json').write_text('{"init')
-    mistake(run('sample.py', *export), 'config.json is not JSON', 'export again')
     with pytest.raises(ValueError, match='byte-level BPE'):
-        gguf_file.write(tmp_path, model, Tokenizer.char('abc'), 'gguf')
-    a_run(tmp_path / 'mlm', TOKENIZERS['byte'], None, causal=False)
+        gguf_file.write(tmp_path, model, Tokenizer.char('abc'), 'gguf', {})
+    a_run(tmp_path / 'mlm', TOKENIZERS['byte'], causal=False)
     mistake(run('sample.py', f'--ckpt={tmp_path}/mlm', '--export=gguf'), 'causal=False')
+    a_run(tmp_path / 'span', TOKENIZERS['byte'], 'span')
+    for kind in 'gguf', 'hf':
+        mistake(run('sample.py', f'--ckpt={tmp_path}/span', f'--export={kind}'), '=span fills gaps')
+    assert not [*(tmp_path / 'span').glob('hf*'), *(tmp_path / 'span').glob('model*')]

@@ -36,8 +36,7 @@ class Served:
 
     def __init__(self, folder, model, tokenizer, kind, stage='base'):
         xllamacpp = pytest.importorskip('xllamacpp')
-        (folder / 'config.json').write_text(json.dumps({'stage': stage}))
-        self.said = gguf_file.write(folder, model, tokenizer, kind)
+        self.said = gguf_file.write(folder, model, tokenizer, kind, {'config': {'stage': stage}})
         path, = folder.glob('*.gguf')
         p = xllamacpp.CommonParams()
         p.model.path = str(path)
@@ -118,7 +117,7 @@ def test_lm_eval_scores_a_local_task_with_our_log_probabilities(tmp_path):
     lm_eval = pytest.importorskip('lm_eval')
     tokenizer = Tokenizer.train(SOURCE, 700)
     model = a_model(tokenizer)
-    publish.write(tmp_path, model, tokenizer, 'hf')
+    publish.write(tmp_path, model, tokenizer, 'hf', {})
     items = [{'question': f'def f{i}(x):\n    return', 'choices': [' x', ' None', ' self'], 'answer': i % 3}
              for i in range(12)]
     (tmp_path / 'items.jsonl').write_text(''.join(json.dumps(item) + '\n' for item in items))

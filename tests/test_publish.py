@@ -9,6 +9,7 @@ import torch
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from parts import publish
 from tokenizer import Tokenizer
 
 transformers = pytest.importorskip('transformers')
@@ -17,7 +18,7 @@ SOURCE = open(__file__, encoding='utf-8').read()
 PIECES = [' ', '    ', '\n', '\r\n', '\t', '\n\n        ', 'def f', '):\n    ', "'s", "'LL", '12345', '_x',
           'é', '漢字', '🙂', 'ﬁ', 'ſ', 'İ', 'ا', 'e\u0301', '३', 'Ⅷ', '\xa0', '\u2003', '\u2028', '\u200d',
           '((', '\ufeff', '\0', '\x1c', '\x85', '\r', '<|endoftext|>', '<|im_end|>', '<|im_start|>', '-->']
-EVAL = {'decontaminated': None, 'tasks': {
+EVAL = {'step': 7, 'decontaminated': None, 'tasks': {
     'loss': {'trained': {'bits_per_byte': 1.5, 'bytes': 9}, 'untrained': {'bits_per_byte': 2.75, 'bytes': 9}},
     'problems': {'n': 120, 'pass@1': 0.336, 'interval': [0.26, 0.41],
                  'by_split': {'family': {'n': 40, 'pass@1': 0.02, 'interval': [0.0, 0.05]}}}}}
@@ -43,10 +44,10 @@ def folder(tmp_path_factory):
     tokenizer = Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 800)
     torch.manual_seed(0)
     model = GPT(GPTConfig(tokenizer.vocab_size, 64, 2, 4, 2, 32, vocab_multiple=64))
-    save_checkpoint(folder / 'sft/best.pt', model, tokenizer_hash=tokenizer.hash)
-    tokenizer.save(folder / 'sft/tokenizer.json')
     config = {'init_from': 'out/base', 'stage': 'sft', 'base_dir': f'{folder}/data', 'seed': 5}
-    for name, content in {'config': config, 'eval': EVAL, 'data': DATA}.items():
+    save_checkpoint(folder / 'sft/best.pt', model, tokenizer_hash=tokenizer.hash, config=config, step=7)
+    tokenizer.save(folder / 'sft/tokenizer.json')
+    for name, content in {'eval': EVAL, 'data': DATA}.items():
         (folder / f'sft/{name}.json').write_text(json.dumps(content))
     (folder / 'data/meta.json').write_text(json.dumps(DATA))
     (folder / 'data/report.md').write_text('# data\n\n| stage | dropped |\n|---|---|\n| rules | short: 45 |')
@@ -97,22 +98,24 @@ def test_the_card_says_what_the_files_say(folder):
             digest, 'ab' * 32, 'cd' * 32, 'psf: 731', '2331849', "dedup='minhash'", 'out/base', 'seed=5',
             'sft.py', 'apply_chat_template', 'short: 45', '### data', 'license: other',
             '| problems | pass@1 | 0.336 | 0.260 to 0.410 | 120 |',
-            '| problems family | pass@1 | 0.020 | 0.000 to 0.050 | 40 |', '1.500', '2.750', 'for: none'):
+            '| problems family | pass@1 | 0.020 | 0.000 to 0.050 | 40 |', '1.500', '2.750', 'for: none',
+            'of step 7'):
         assert words in card, (words, card)
 
 
+def test_scores_of_other_weights_are_not_on_the_card(folder):
+    of = lambda step: publish.card(folder / 'sft', folder / 'none', 'S.', 'ask', {'step': step})
+    assert '0.336' in of(7) and '0.336' in of(None)         # None: a file of somebody else's
+    assert '0.336' not in of(9) and 'they are of step 9, eval.json of step 7' in of(9)
+
+
 def test_a_card_of_a_bare_run_invents_nothing_and_a_changed_data_folder_is_not_quoted(folder, tmp_path):
-    for name in ('best.pt', 'tokenizer.json'):
-        (tmp_path / name).write_bytes((folder / 'sft' / name).read_bytes())
-    ok(run('sample.py', f'--ckpt={tmp_path}', '--export=hf'))
-    card = (tmp_path / 'hf/README.md').read_text(encoding='utf-8')
+    card = publish.card(tmp_path, tmp_path / 'hf', 'S.', 'ask', {})
     assert 'someone else' in card and 'None yet' in card and 'There is no data.json' in card
     config = {'init_from': 'scratch', 'data_dir': f'{folder}/data'}
-    (tmp_path / 'config.json').write_text(json.dumps(config))
     (tmp_path / 'data.json').write_text(json.dumps(DATA | {'sha256': {'train': 'ef' * 32}}))
-    ok(run('sample.py', f'--ckpt={tmp_path}', '--export=hf'))
-    card = (tmp_path / 'hf/README.md').read_text(encoding='utf-8')
-    assert 'train.py' in card and 'any more' in card and 'short' not in card and 'ef' * 32 in card
+    card = publish.card(tmp_path, tmp_path / 'hf', 'S.', 'ask', {'config': config})
+    assert 'train.py' in card and 'is left out' in card and 'short' not in card and 'ef' * 32 in card
 
 
 def test_a_full_disk_and_a_broken_file_are_one_sentence_and_leave_the_folder_as_it_was(folder, tmp_path):
@@ -124,6 +127,6 @@ def test_a_full_disk_and_a_broken_file_are_one_sentence_and_leave_the_folder_as_
            'resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))'
     mistake(run('sample.py', f'--ckpt={tmp_path}', '--export=hf', before=full), 'cannot write', 'unchanged')
     (tmp_path / 'eval.json').write_text('{"tasks')
-    mistake(run('sample.py', f'--ckpt={tmp_path}', '--export=hf'), 'eval.json is not JSON')
+    mistake(run('sample.py', f'--ckpt={tmp_path}', '--export=hf'), 'eval.json is not as our scripts', 'JSON')
     assert [p.name for p in (tmp_path / 'hf').iterdir()] == ['mine.txt']
     assert not (tmp_path / 'hf.tmp').exists()

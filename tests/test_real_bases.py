@@ -121,7 +121,8 @@ def test_its_rollouts_are_its_greedy_text(base):
     (QWEN3, dict(model_type='qwen3_moe'), 'qwen3_moe'),
     (QWEN2, dict(rope_scaling=dict(type='yarn', factor=4.0)), 'yarn'),
     (SMOLLM2, dict(model_type='smollm3'), 'smollm3'), (SMOLLM2, dict(model_type='gemma3'), 'gemma3'),
-    (SMOLLM2, dict(rope_interleaved=True), 'rope_interleaved')])
+    (SMOLLM2, dict(rope_interleaved=True), 'rope_interleaved'),
+    (SMOLLM2, dict(quantization_config=dict(quant_method='fp8')), 'quantization_config=.*fp8')])
 def test_a_feature_that_we_do_not_have_is_refused_by_name(config, change, words, tmp_path):
     (tmp_path / 'config.json').write_text(json.dumps({**config, **change}))
     with pytest.raises(ValueError, match=f'config.json.*{words}') as e:

@@ -64,9 +64,24 @@ def test_dpo_says_what_is_no_longer_as_it_was(talk, tmp_path):
     flags = [f'--data_dir={talk}', f'--out_dir={tmp_path}/dpo', *POST]
     ok(run('dpo.py', *flags, f'--init_from={talk}/sft', '--beta=0.3'))
     os.replace(tmp_path / 'dpo/last-1.pt', tmp_path / 'dpo/last.pt')
-    said = ok(run('dpo.py', *flags, '--init_from=resume', '--num_samples=3', '--micro_batch_size=2'))
+    (tmp_path / 'data.json').write_text('of others')
+    said = ok(run('dpo.py', *flags, '--init_from=resume', '--num_samples=3', '--micro_batch_size=2',
+                  cwd=tmp_path))
+    assert not (tmp_path / 'dpo/data.json').exists()
     assert 'changed  beta: 0.3 before, 0.1 now' in said and 'changed  num_samples: 8 before, 3 now' in said
     assert said.count('changed  ') == 3         # and micro_batch_size: all are said, none is judged
+
+
+def test_a_resumed_run_knows_where_it_began_and_on_what(talk, tmp_path):
+    out = again(talk / 'sft', tmp_path / 'sft', 4)
+    (out / 'data.json').write_text('of its base')
+    (tmp_path / 'data.json').write_text('of others')
+    ok(run('sft.py', '--init_from=resume', f'--data_dir={talk}', f'--out_dir={out}', *POST, cwd=tmp_path))
+    assert (out / 'data.json').read_text() == 'of its base'
+    assert json.loads((out / 'config.json').read_text())['init_from'] == f'{talk}/llama'
+    best, last = (load_checkpoint(out / name)[1] for name in ('best.pt', 'last.pt'))
+    assert best['conversations'] == last['conversations']               # the card compares it
+    assert last['config']['init_from'] == f'{talk}/llama'
 
 
 def test_a_skip_behind_the_checkpoint_is_told_once(data_dir, tmp_path):
@@ -77,6 +92,7 @@ def test_a_skip_behind_the_checkpoint_is_told_once(data_dir, tmp_path):
     one, two = ([(m['step'], m.get('event'), m.get('loss')) for m in metrics(tmp_path / n)]
                 for n in ('one', 'two'))
     assert one == two and (8, 'skip', None) in one
+    assert json.loads((out / 'config.json').read_text())['init_from'] == 'scratch'
 
 
 def test_the_width_that_scales_the_rate_is_that_of_the_model(data_dir, base, tmp_path):

@@ -101,7 +101,7 @@ def test_bytes_are_printed_as_gpt2_prints_them():
 @pytest.mark.parametrize('arguments, words', [
     ('--input=gone', "'gone' is neither"), ('--report=empty', "'empty' is neither"),
     ('--input=empty', 'empty'), ('--load=tokenizer.json --report=text/b.py --against=gpt3', 'gpt3'),
-    ('--input=text --vocab_size=319', '320'),
+    ('--input=text --vocab_size=319', '320'), ('--input=text --out=empty', '--out=empty is a folder'),
     ('--load=gone.json --report=text', 'make one: python tokenizer.py --input=FOLDER'),
     ('--load=tokenizer.json --report=gone', 'gone'),
     ('--load=text/b.py --report=text', 'text/b.py is not a tokenizer of ours'),
@@ -115,6 +115,7 @@ def test_a_mistake_is_one_line(trained, arguments, words):
 
 @pytest.mark.parametrize('arguments', [
     '', '--load=tokenizer.json', '--input=text --load=tokenizer.json --report=text',
+    '--load=tokenizer.json --report=text --pattern=gpt2',
     '--input=text --vocab_size=many', '--inputs'])
 def test_missing_arguments_show_the_usage(trained, arguments):
     result = run('tokenizer.py', *arguments.split(), cwd=trained[0], env=OFFLINE)
