@@ -6,7 +6,7 @@ Reinforcement learning: a model that answers, and a reward for each answer -> a 
     python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
 
 Reads a folder that sft.py or dpo.py wrote. Copy this file with configurator.py, model.py, tokenizer.py and
-parts/.
+parts/. The decision made here is what is paid for.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
@@ -18,8 +18,9 @@ With updates > 1 the policy has moved on since it wrote. Each token then counts 
 clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the model's own new
 mistakes are the data, and the reward must judge whatever it writes.
 
-You should see reward and val_reward rise, entropy fall slowly, and `informative`, the share of prompts whose
-answers differ in reward, between 0.2 and 0.8: equal rewards teach nothing. A collapse: entropy, informative
+You should see reward and val_reward rise, entropy fall slowly, kl grow slowly, clip_fraction at about 0 with
+updates=1. `informative`, the share of prompts whose answers differ in reward, lies between 0.2 and 0.8 with
+rewards of 0 and 1, near 1 with finer ones; equal rewards teach nothing. A collapse: entropy, informative
 fall to 0; lower the rate. A hacked reward: it rises, but samples.txt gets worse or length runs away; mend it,
 or raise kl_coef. Nothing learned: rewards scatter, as with --reward=random.
 """
@@ -40,7 +41,7 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
 held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
 n_problems = 2000               # >= 1: of parts/problems.py, where reward is problems or random
-problems_seed = 1               # >= 0: other problems than the demonstrations of seed 0
+problems_seed = 1               # >= 0: 134 of these 2,000 are among the 5,000 demonstrations of seed 0
 allow_code_execution = False    # True: run here what the model wrote; read the top of parts/sandbox.py first
 timeout = 3.0                   # > 0: seconds for a program, or for a call of reward()
 bad_reward = 'stop'             # stop | zero: what to do when reward() raises, hangs or returns no number
@@ -61,7 +62,7 @@ clip_high = 0.2                 # >= 0: and up to 1 + clip_high; 0.28 keeps more
 kl_coef = 0.0                   # >= 0: pull towards the starting model, which is then kept in memory, too
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
-min_lr = 2e-5                   # >= 0: where the schedule ends
+min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps = 5                # >= 0: linear rise
 weight_decay = 0.0              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
@@ -136,49 +137,45 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
+model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load, writes=True)
 model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
 model.grad_checkpoint = grad_checkpoint
 
 
 # --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
 def tasks_of(reward, n, problems_seed, split):
-    """A list of tasks. Each has messages, the prompt, and one of: tests, Python that runs after the answer's
-    code (with entry_point, they define check(candidate)); answer, whose last number must be the answer's;
-    reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
-    from parts import benchmarks, problems, records
+    """A list of tasks. Each has messages and ids, the prompt, and one of: tests, Python that runs after the
+    answer's code (with entry_point, they define check(candidate)); answer, whose last number must be the
+    answer's; reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
+    from parts import benchmarks, problems, records, rewards
+    with_ids = lambda task: task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
     if reward in ('problems', 'random'):
-        return [benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]}
+        return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
                 for p in problems.problems(n, problems_seed, split)]
     if reward.endswith('.py'):
-        return grading.tasks_of_file(reward)
-    return records.read_jsonl(reward, benchmarks.to_task, 'a line has "prompt", and "tests" or "answer"')
+        return [with_ids(task) for task in rewards.tasks_of_file(reward, timeout, bad_reward == 'zero')]
+    return records.read_jsonl(reward, lambda record: with_ids(benchmarks.to_task(record)),
+                              'a line has "prompt", and "tests" or "answer"; else: problems, random, FILE.py')
 
 
-def encoded(tasks, longest):
-    """The tasks whose prompts have at most `longest` tokens, with their ids."""
-    for task in tasks:
-        task['ids'] = tokenizer.render(task['messages'], add_generation_prompt=True)[0]
-    return [task for task in tasks if len(task['ids']) <= longest]
-
-
-tasks = tasks_of(reward, n_problems, problems_seed, 'train')
+given = tasks_of(reward, n_problems, problems_seed, 'train')
 if held_out or reward in ('problems', 'random'):
     exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')
 else:
-    exam = tasks[::10]
-    tasks = [task for i, task in enumerate(tasks) if i % 10]
+    exam = [*{tuple(task['ids']): task for task in given}.values()][::10]
+held = {tuple(task['ids']) for task in exam}
+tasks = [task for task in given if tuple(task['ids']) not in held]
 if reward == 'random':      # a coin is tossed for each answer; the exam is judged
-    tasks = [{'messages': task['messages']} for task in tasks]
+    tasks = [{'ids': task['ids']} for task in tasks]
 if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
-    raise ValueError('this reward runs programs that a model wrote on this machine; read the top of '
-                     'parts/sandbox.py, then give --allow_code_execution=True')
+    raise ValueError(f'{reward=} runs programs of the model here (random: for the held-out prompts only); '
+                     'read the top of parts/sandbox.py, then give --allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
-n_tasks = len(tasks)
-tasks, exam = encoded(tasks, longest), encoded(exam, longest)[:eval_prompts]
+tasks, exam = ([task for task in some if len(task['ids']) <= longest] for some in (tasks, exam))
+exam = exam[:eval_prompts]
 if not tasks or not exam:
-    raise ValueError(f'{reward=} leaves {len(tasks)} prompts to train on and {len(exam)} to evaluate on, of '
-                     f'at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
+    raise ValueError(f'{reward=} leaves {len(exam)} prompts to evaluate on and {len(tasks)} others to train '
+                     f'on, of at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
 if plan:
     from parts import planner
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
@@ -192,12 +189,16 @@ def reward_of(answer, task, coin):
     if 'answer' in task:
         return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
     if 'reward' in task:
-        return grading.paid(task['reward'], answer.text, timeout, bad_reward == 'zero')
+        number, fault = task['reward'](answer.text)
+        if fault:
+            (log.say if main_process else print)(f'counted as 0: {fault}')
+        return number
     if 'tests' not in task:
         return float(coin < 0.5)
     result = answer.verdict.result()
     if result.outcome == 'infrastructure':
-        raise ValueError(f'the machine, not the model, failed to judge a program: {result.message}')
+        raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault of its tests or '
+                         f'of the machine: {result.message}')
     return float(result.outcome == 'passed')
 
 
@@ -256,7 +257,7 @@ def new_groups(number):
 step, best_val = 0, -math.inf
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
 warmup_steps = min(warmup_steps, max_steps)
-optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
+min_lr, _ = optim.ends(max_steps, warmup_steps, learning_rate, min_lr)
 if state:
     checkpoint.same_data(last_path, state.get('tasks'), f'reward={reward}', digest, out_dir)
     checkpoint.must_agree(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
@@ -264,7 +265,8 @@ if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
-reference = rollouts.Policy(load(config['init_from'])[0], temperature, IGNORE) if kl_coef else None
+start = load(config['init_from'])[0].grown(tokenizer.vocab_size).eval() if kl_coef else None     # no dropout
+reference = rollouts.Policy(start, temperature, IGNORE).requires_grad_(False) if start else None
 net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 
 
@@ -304,7 +306,7 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
-log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; too long: {n_tasks - len(tasks)}')
+log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: {len(given) - len(tasks):,}')
 log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 
@@ -343,15 +345,15 @@ while True:
     if step % updates == 0 or step == first_step:
         groups, figures = new_groups(step // updates)
         n_all = machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0]      # tokens
-        rewards = torch.tensor([[a.reward for a in group] for group in groups])             # (P, G)
+        rewards = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)    # (P, G)
         pairs = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
         # without an advantage there is no gradient; answers of about one length share a forward pass
         pairs = [(a, weight) for a, weight in pairs if weight or reference] or pairs[:1]
         pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
-        if silent % 10 == 9:
-            log.note(step, 'silent', 'for 10 batches all answers to a prompt earned the same: nothing is '
-                     f'learned; mean {figures["reward"]:.3g} (near 0: too hard; near 1: too easy)')
+        if silent and silent % 10 == 0:
+            log.note(step, 'silent', f'{silent} batches taught nothing: answers to a prompt earned the same, '
+                     f'{figures["reward"]:.3g} on average (low: easier prompts, more SFT; high: harder ones)')
 
     # 4. the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
     began = time.time()
@@ -365,7 +367,6 @@ while True:
         with machine.sync_if(net, i + len(part) == len(pairs)), oom_advice:
             with autocast:
                 log_probs = net(x, y)                                                   # (N, T)
-            with autocast, torch.no_grad():
                 ref_log_probs = reference(x, y) if reference else None
             losses, ratios, kl = policy_loss(log_probs, old, torch.tensor(weights, device=device),
                                              y != IGNORE, clip_low, clip_high, ref_log_probs, kl_coef)

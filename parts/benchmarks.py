@@ -31,15 +31,29 @@ def to_task(record):
     messages, and tests with what grading.program needs, or answer. ValueError if nothing in it can fail."""
     is_humaneval = str(record.get('test') or '').strip() != ''
     prompt = asked('humaneval' if is_humaneval else 'own', record)
+    if not isinstance(prompt, str | list):
+        raise ValueError(f'the prompt must be a text or messages, not {prompt!r:.80}')
     task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
     if is_humaneval:
-        return task | {'tests': record['test'], 'entry_point': record['entry_point'],
+        return task | {'tests': python(record['test']), 'entry_point': record['entry_point'],
                        'prompt': record['prompt']}
     if str(record.get('tests') or '').strip():
-        return task | {'tests': record['tests'], 'entry_point': record.get('entry_point', ''), 'prompt': ''}
+        return task | {'tests': python(record['tests']), 'entry_point': record.get('entry_point', ''),
+                       'prompt': ''}
     if not re.search(r'\d', str(record.get('answer', '')).split('####')[-1]):
         raise ValueError('the line has neither tests nor an answer with a number')
     return task | {'answer': str(record['answer'])}
+
+
+def python(tests):
+    """The tests. ValueError if they are not a program: no answer could be judged by them."""
+    if not isinstance(tests, str):
+        raise ValueError('tests must be a text')
+    try:
+        compile(tests, 'tests', 'exec')
+    except SyntaxError as e:
+        raise ValueError(f'the tests are not Python: {e}') from e
+    return tests
 
 
 def to_item(task, record):

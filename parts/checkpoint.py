@@ -240,12 +240,16 @@ def to_sample(ckpt, load, load_tokenizer):
     return model.grown(tokenizer.vocab_size), tokenizer, state      # Hugging Face's may lack chat's tokens
 
 
-def to_fine_tune(init_from, last_path, load, load_tokenizer):
+def to_fine_tune(init_from, last_path, load, load_tokenizer, writes=False):
     """The model to fine-tune and the tokenizer beside it: of last_path if init_from is 'resume', else of
-    init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer."""
+    init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer. writes: refuse a reward
+    model."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load_finite(init_from, load)
+    if writes and 'reward_head' in state:
+        raise ValueError(f'{origin} is a reward model: it scores answers and writes none; start from the '
+                         'model of sft.py')
     tokenizer = tokenizer_beside(origin, state, load_tokenizer)
     if not model.config.causal:
         raise ValueError(f'{origin} was trained with --objective=mlm and cannot answer; use a model of clm')

@@ -8,7 +8,7 @@ Grading: how good an answer is, by tests, by rules or by a judge.
 
 Copy this file alone: it needs the standard library.
 """
-import collections, difflib, functools, json, math, os, re, runpy, shlex, signal, subprocess, traceback
+import collections, difflib, json, math, re, shlex, subprocess
 
 CODE = 'problems', 'humaneval', 'mbpp'
 RUBRIC = 'the rubric sees form and shared words: no judge of quality'
@@ -208,53 +208,3 @@ def ask_judge(judge, asked):
     grade = re.fullmatch(r'\s*(\[\[)?(\d+(?:\.\d+)?)(?(1)\]\])\s*', reply)
     score = float(grade[2]) if grade else 0.0
     return reply[:200], score if 1 <= score <= 10 else None
-
-
-# --- rewards: a number for an answer ------------------------------------------------------------------------
-def tasks_of_file(path):
-    """The tasks of a FILE.py, which is executed here. It defines prompts(), a list of texts or messages, and
-    reward(prompt, completion), a number."""
-    wanted = 'must define prompts(), a list, and reward(prompt, completion)'
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} does not exist; it {wanted}')
-    try:
-        module = runpy.run_path(path)
-        missing = {'prompts', 'reward'} - module.keys()
-        prompts = [] if missing else list(module['prompts']())
-    except (Exception, SystemExit) as e:
-        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
-        line = lines[-1] if lines else getattr(e, 'lineno', None) or 1
-        raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}; it {wanted}') from e
-    if missing or not all(isinstance(prompt, str | list) for prompt in prompts):
-        raise ValueError(f'{path} {wanted}; ' + (f'it has no {missing}' if missing else
-                                                 'each prompt is a text or messages'))
-    return [{'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt,
-             'reward': functools.partial(module['reward'], prompt)} for prompt in prompts]
-
-
-def paid(reward, text, timeout, forgive):
-    """reward(text), a finite float. If it raises, returns something else, or takes longer than `timeout`
-    seconds: ValueError, or with forgive a printed line and 0.0. Windows has no alarm: no limit there."""
-    def too_late(*_):
-        raise TimeoutError(f'no reward after {timeout} s')
-
-    has_alarm = hasattr(signal, 'SIGALRM')
-    if has_alarm:
-        before = signal.signal(signal.SIGALRM, too_late)
-        signal.setitimer(signal.ITIMER_REAL, timeout)
-    try:
-        number = float(reward(text))
-        if math.isfinite(number):
-            return number
-        why = f'returned {number}'
-    except Exception as e:
-        why = f'{type(e).__name__}: {e}'
-    finally:
-        if has_alarm:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
-    why = f'reward({reward.args[0]!r:.80}, {text!r:.80}): {why}'
-    if not forgive:
-        raise ValueError(f'{why}; it must return a finite number; --bad_reward=zero counts such answers as 0')
-    print(f'counted as 0: {why}')
-    return 0.0

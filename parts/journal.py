@@ -95,7 +95,7 @@ class Journal:
             rows = [json.loads(line) for line in f if line.endswith('}\n')]     # else cut off by a crash
         with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             for row in rows:
-                again = row.get('event') in ('spike', 'skip', 'rollback')       # of the step that runs again
+                again = row.get('event') in ('spike', 'skip', 'rollback', 'silent')      # they come again
                 if row['step'] < step or (row['step'] == step and not again):
                     f.write(json.dumps(row) + '\n')
         os.replace(f'{path}.tmp', path)

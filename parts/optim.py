@@ -160,22 +160,22 @@ class Guard:
         """('skip', why): it would do harm. ('spike', why): take it, but say so. (None, ''): take it."""
         self.wants_rollback = False
         if not math.isfinite(loss + norm):
-            return self.skip(step, f'loss {loss}, gradient norm {norm}: not finite')
+            return self.skip(f'loss {loss}, gradient norm {norm}: not finite')
         trouble = spike(self.window, loss, norm, self.spike_z)
         if step in self.bad_steps:
-            return self.skip(step, trouble or 'a step that was rolled back before')
+            return self.skip(trouble or 'a step that was rolled back before')
         if trouble and self.spike_action != 'log':
             self.wants_rollback = self.spike_action == 'rollback'
-            return self.skip(step, trouble)
+            return self.skip(trouble)
         self.skipped_in_a_row = 0
         self.has_taken = True
         self.window = [*self.window, [loss, norm]][-self.spike_window:]
         return ('spike', trouble) if trouble else (None, '')
 
-    def skip(self, step, why):
+    def skip(self, why):
         self.skipped += 1
         self.skipped_in_a_row += 1
-        return 'skip', f'{why}: update skipped; see it with --show_batch={step}'
+        return 'skip', f'{why}: update skipped'
 
     def trouble(self, step, why, last_path):
         """Why the run should save and end: too many updates in a row were skipped; else ''. A ValueError if

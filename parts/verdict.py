@@ -100,13 +100,17 @@ def course_of_rl(train, held_out):
     entropy, informative = (column(train, key) for key in ('entropy', 'informative'))
     varied, mixed = middle(entropy[-last:]), middle(informative[-last:])
     were_varied, were_mixed = middle(entropy[:last]), middle(informative[:last])
+    best, kept = max(held_out, default=0.0), max(held_out[1:], default=0.0)     # kept in best.pt
+    fell = len(held_out) > 1 and best - held_out[-1] > 0.2 * max(abs(held_out))
     return [
         (not np.isfinite(column(train, 'loss')[-1]), 'the loss is not a number', 'lower learning_rate'),
         (len(train) >= 8 and mixed == 0, 'all answers to a prompt earn the same, so nothing is learned',
          'take easier prompts if the reward is low, harder ones if it is high, or a larger num_samples'),
+        (fell, f'the held-out reward fell from {best:.2f} to {held_out[-1:].sum():.2f}',
+         'use best.pt; lower learning_rate' if kept == best else 'lower learning_rate'),
         (varied < 0.3 * were_varied and mixed < 0.5 * were_mixed, f'a collapse: entropy fell from '
          f'{were_varied:.2g} to {varied:.2g}, informative prompts from {were_mixed:.0%} to {mixed:.0%}',
          'use best.pt; lower learning_rate, or raise kl_coef'),
-        (len(held_out) > 2 and max(held_out[1:]) <= held_out[0],
+        (len(held_out) > 2 and kept <= held_out[0] and not fell,
          f'nothing is learned: the held-out reward has not risen above {held_out[:1].sum():.2f}',
          'read samples.txt and the reward; raise learning_rate if clip_fraction and kl stay near 0')]

@@ -1,12 +1,14 @@
 """Accidents, caused on purpose: what train.py does about them, and that what it did is written down."""
 import json
 import math
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 from conftest import ROOT, TINY, metrics, mistake, ok, run
+from test_house import settings
 
 from model import load_checkpoint
 from parts import optim
@@ -148,3 +150,14 @@ def test_a_disk_too_small_for_the_checkpoints_is_said_before_the_first_step(data
     full = 'import shutil; shutil.disk_usage = lambda path: type("", (), {"free": 100_000})'
     result = run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/run', *FLAGS, before=full)
     mistake(result, 'MB free', '--keep=1')
+
+
+def test_the_advice_after_a_skip_names_only_settings_that_all_trainers_have():
+    watch = optim.Guard({}, torch.amp.GradScaler('cpu', enabled=False))
+    watch.has_taken = True
+    for step in range(3):
+        text = watch.judge(step, math.nan, 1.0)[1]
+    text += watch.trouble(2, text, 'last.pt')
+    named = set(re.findall(r'--(\w+)', text))
+    assert named == {'learning_rate', 'dtype'}
+    assert all(named <= settings(script) for script in ('train', 'sft', 'dpo', 'rl'))

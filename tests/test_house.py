@@ -31,6 +31,7 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/gguf_file': "assert gguf_file.DIFFERS and '_' in gguf_file.TENSORS['embedding']",
     'parts/publish': "assert publish.table(['a'], [['b|c']]) == '| a |\\n| --- |\\n| b\\\\|c |'",
     'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
+    'parts/rewards': "assert rewards.paid(lambda p, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')",
     'parts/devices': "assert devices.missing('tpu').startswith('device=tpu') and not devices.missing('cpu')",
     'parts/lora': "assert lora.adapters(__import__('torch').nn.Linear(2, 2)) == {}",
     'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "

@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, TINY, metrics, mistake, ok, run
 from test_sft_mistakes import begin
 
-from parts import grading, optim, planner
+from parts import optim, planner, rewards
 
 start = pytest.fixture(begin, scope='module')
 # A Windows, as a script sees it, before its first line. torch and the interpreter stay those of this system.
@@ -68,10 +68,8 @@ def test_a_plan_for_a_gpu_needs_no_sysconf(monkeypatch):
 def test_a_reward_is_paid_without_an_alarm(monkeypatch):
     for name in ('SIGALRM', 'setitimer'):
         monkeypatch.delattr(signal, name)
-    reward = functools.partial(lambda prompt, text: len(text), 'p')
-    assert grading.paid(reward, 'four', 1.0, False) == 4.0
-    with pytest.raises(ValueError, match='ZeroDivisionError'):
-        grading.paid(functools.partial(lambda p, text: 1 / 0, 'p'), 'four', 1.0, False)
+    assert rewards.paid(lambda prompt, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')
+    assert 'ZeroDivisionError' in rewards.paid(lambda p, text: 1 / 0, 'p', 1.0, True, 'four')[1]
 
 
 def test_the_kill_drill_ends_a_process_that_knows_only_sigterm(monkeypatch):

@@ -74,7 +74,10 @@ def test_the_kl_holds_the_model_near_its_start(home, tmp_path):
 def test_equal_rewards_leave_the_weights_exactly_as_they_were(home, tmp_path):
     (home / 'same.py').write_text(REWARD.replace('return sum', 'return 0.3 or sum'), encoding='utf-8')
     said = ok(rl(home, reward='same.py', out=tmp_path / 'run'))
-    assert series(tmp_path / 'run', 'grad_norm') == [0.0] * 12 and 'nothing is learned' in said
+    assert series(tmp_path / 'run', 'grad_norm') == [0.0] * 12
+    told = [(m['step'], m['text']) for m in metrics(tmp_path / 'run') if m.get('event') == 'silent']
+    assert len(told) == 1 and told[0][0] == 9 and '10 batches taught' in told[0][1]     # the tenth, from 0
+    assert 'earned the same, 0.3 on average (low: easier prompts, more SFT; high: harder ones)' in said
     before = torch.load(home / 'sft' / 'best.pt', weights_only=True)['model']
     after = state(tmp_path / 'run')['model']
     assert all(torch.equal(before[k], after[k]) for k in before)
@@ -116,7 +119,7 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
 @pytest.mark.parametrize('body, words', [
     ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']), ('return "much"', ['ValueError', 'much']),
     ('return float("nan")', ['returned nan']), ('return None', ['TypeError']),
-    ('while True: pass', ['no reward after 0.2 s'])])
+    ('exit()', ['SystemExit']), ('while True: pass', ['no reward after 0.2 s'])])
 def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_said(home, tmp_path, body, words):
     text = f'{REWARD}\n\ndef reward(prompt, completion):\n    {body}\n'
     (home / 'bad.py').write_text(text, encoding='utf-8')
@@ -129,7 +132,12 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_said(home, tmp_path, b
 @pytest.mark.parametrize('line, words', [
     ('{"prompt": "a"}', ['line 1', 'neither tests nor an answer']),
     ('{"prompt": "a", "answer": "b"}', ['line 1']), ('{"prompt": "a", "tests": " "}', ['line 1']),
-    ('{"answer": "3"}', ['line 1', 'prompt']), ('', ['0 prompts'])])
+    ('{"answer": "3"}', ['line 1', 'prompt']), ('', ['0 prompts']),
+    ('{"prompt": 5, "answer": "3"}', ['line 1', 'a text or messages']),
+    ('{"prompt": [{"role": "user"}], "answer": "3"}', ['bad.jsonl, line 1', 'a message is a role']),
+    ('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', ['line 2', 'tests', 'was never closed']),
+    ('{"prompt": "a", "tests": ["assert True"]}', ['line 1', 'tests must be a text']),
+    ('{"prompt": "a", "entry_point": "f", "test": "def check(f):"}', ['line 1', 'test'])])
 def test_a_file_that_pays_for_nothing_is_refused(home, tmp_path, line, words):
     (home / 'bad.jsonl').write_text(line, encoding='utf-8')
     mistake(rl(home, reward='bad.jsonl', out=tmp_path / 'run'), *words)
@@ -139,6 +147,7 @@ def test_a_file_that_pays_for_nothing_is_refused(home, tmp_path, line, words):
 def test_other_mistakes_are_one_line(home, tmp_path):
     (home / 'half.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
     for more, words in ((['--reward=problems', '--n_problems=20'], '--allow_code_execution=True'),
+                        (['--reward=random', '--n_problems=20'], 'held-out prompts'),
                         (['--num_samples=1'], '>= 2'), (['--updates=5'], 'multiples of updates=5'),
                         (['--reward=none.jsonl'], 'does not exist'), (['--max_new_tokens=90'], '0 prompts'),
                         ([f'--reward={home}/half.py'], 'reward(prompt')):
@@ -156,12 +165,15 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
     assert scope['reward']('Write 4 words about the sea.', 'it is very blue') == 1
 
 
-def test_a_sandbox_that_cannot_start_is_one_sentence(home, tmp_path):
-    line = '{"prompt": "add", "tests": "assert add(1, 2) == 3"}\n'
-    (home / 'tests.jsonl').write_text(line * 20, encoding='utf-8')
+def test_what_keeps_the_sandbox_from_a_verdict_is_one_sentence(home, tmp_path):
+    lines = [{'prompt': f'add {i}', 'tests': 'assert add(lambda: 1, 2) == 3'} for i in range(20)]
+    (home / 'tests.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
     bad = 'from parts import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
     mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run', before=bad),
-            'the machine, not the model', 'nowhere')
+            "no verdict on 'add 0', by a fault of its tests or of the machine", 'nowhere')
+    wrote = 'from tokenizer import Tokenizer; Tokenizer.decode = lambda *_: "def add(f, x):\\n    return 3"'
+    mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run', before=wrote),
+            "no verdict on 'add 0'", 'function is not plain data')
 
 
 def test_benchmark_files_are_rewards_as_they_are_published():

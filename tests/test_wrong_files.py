@@ -56,13 +56,14 @@ def test_the_scripts_say_it_too(folder, tmp_path):
     ('x = \n', 'line 1: SyntaxError'), ('\n\nimport nosuch\n', 'line 3: ModuleNotFoundError'),
     ('import sys\nsys.exit(3)\n', 'line 2: SystemExit'), ('def prompts(:\n', 'SyntaxError'),
     ('def prompts():\n    return 5\ndef reward(p, c):\n    return 1\n', 'TypeError'),
+    ('def prompts():\n    return "Write a poem"\ndef reward(p, c):\n    return 1\n', 'prompts() is a text'),
     ('def prompts():\n    return [5]\ndef reward(p, c):\n    return 1\n', 'a text or messages'),
     ('def prompts():\n    return {}["a"]\ndef reward(p, c):\n    return 1\n', "line 2: KeyError: 'a'")])
 def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path, text, says):
-    from parts.grading import tasks_of_file
+    from parts.rewards import tasks_of_file
     (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
     with pytest.raises(ValueError, match='mine.py') as e:
-        tasks_of_file(str(tmp_path / 'mine.py'))
+        tasks_of_file(str(tmp_path / 'mine.py'), 1.0, False)
     assert says in str(e.value)
 
 

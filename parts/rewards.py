@@ -1,0 +1,68 @@
+"""
+Rewards of a FILE.py: for each answer a number, or why there is none.
+
+    for task in tasks_of_file('mine.py', timeout=3.0, forgive=True):
+        number, fault = task['reward']('an answer')     # (0.5, ''), or (0.0, 'reward(...): KeyError(...)')
+
+Copy this file alone: it needs the standard library.
+"""
+import functools, math, os, runpy, signal, sys, traceback
+
+
+def tasks_of_file(path, timeout, forgive):
+    """The tasks of a FILE.py, which is executed here and may import what lies beside it. It defines
+    prompts(), a list of texts or messages, and reward(prompt, completion), a number."""
+    wanted = 'must define prompts(), a list, and reward(prompt, completion)'
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{path} does not exist; it {wanted}')
+    sys.path.append(os.path.dirname(os.path.abspath(path)))     # for good: reward() may import, too
+    try:
+        module = runpy.run_path(path)
+        missing = {'prompts', 'reward'} - module.keys()
+        prompts = [] if missing else module['prompts']()
+        if isinstance(prompts, str):
+            raise TypeError('prompts() is a text')
+        prompts = list(prompts)
+    except (Exception, SystemExit) as e:
+        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
+        line = lines[-1] if lines else getattr(e, 'lineno', None) or 1
+        raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}; it {wanted}') from e
+    if missing or not all(isinstance(prompt, str | list) for prompt in prompts):
+        raise ValueError(f'{path} {wanted}; ' + (f'it has no {missing}' if missing else
+                                                 'each prompt is a text or messages'))
+    return [{'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt,
+             'reward': functools.partial(paid, module['reward'], prompt, timeout, forgive)}
+            for prompt in prompts]
+
+
+class TooLate(BaseException):
+    """A reward's time is over. It is not an Exception: the reward may catch those."""
+
+
+def paid(reward, prompt, timeout, forgive, text):
+    """reward(prompt, text), a finite float, and ''. If it raises, returns something else, or takes longer
+    than `timeout` seconds: ValueError, or with forgive 0.0 and why. Windows has no alarm: no limit there."""
+    def too_late(*_):
+        raise TooLate(f'no reward after {timeout} s')
+
+    has_alarm = hasattr(signal, 'SIGALRM')
+    if has_alarm:
+        before = signal.signal(signal.SIGALRM, too_late)
+        signal.setitimer(signal.ITIMER_REAL, timeout, timeout)      # a bare `except:` may swallow the first
+    try:
+        number = float(reward(prompt, text))
+        if math.isfinite(number):
+            return number, ''
+        why = f'returned {number}'
+    except KeyboardInterrupt:
+        raise
+    except BaseException as e:          # SystemExit and TooLate, too
+        why = repr(e)                   # one line that can be printed, whatever its text is
+    finally:
+        if has_alarm:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+    why = f'reward({prompt!r:.80}, {text!r:.80}): {why}'
+    if not forgive:
+        raise ValueError(f'{why}; it must return a finite number; --bad_reward=zero counts such answers as 0')
+    return 0.0, why
