@@ -23,8 +23,9 @@ demonstrations:
 
 A folder keeps what it has, so --steps and --n_test need a folder of their own.
 
-pass@1 of one greedy answer to each problem; of sft and rl, pass@8 of the first fifth of them. The interval
-is a paired bootstrap over problems, of the mean over the seeds.
+pass@1 of one greedy answer to each problem; of sft and rl, pass@8 of the first fifth of them. With weak, the
+share of answers that pass the first test and fail another; they run in parts/sandbox.py. The interval is a
+paired bootstrap over problems, of the mean over the seeds.
 Settings were chosen on the validation split, never on these problems.
 """
 import collections
@@ -38,6 +39,7 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
+from parts import grading, sandbox                                                        # noqa: E402
 from parts.problems import problems, to_messages                                          # noqa: E402
 
 BASE, DEMOS, PROMPTS = 'out/quickstart', 6000, 2000
@@ -99,6 +101,23 @@ def test(run, folder, samples=1):
             for row in map(json.loads, f):
                 passed[row['task_id']].append(row['outcome'] == 'passed')
         found[kind] = list(passed.values())
+    return found
+
+
+def only_first(run, folder):
+    """{kind: [[does the greedy answer pass the first test and fail another], ...]}: what weak pays for."""
+    found = {}
+    for kind in KINDS:
+        name = kind.replace(' ', '_')
+        with open(f'{folder}/test/{name}.jsonl', encoding='utf-8') as f:
+            tests = [json.loads(line)['tests'].split('\n') for line in f]
+        with open(f'{run}/test/{name}/samples.jsonl', encoding='utf-8') as f:
+            rows = [json.loads(line) for line in f]
+        first = ['\n'.join([*lines[:2], lines[-2]]) for lines in tests]     # def check, its first, the call
+        results = sandbox.run_many([(grading.code_in(row['completion']), test)
+                                    for row, test in zip(rows, first)])
+        found[kind] = [[result.outcome == 'passed' and row['outcome'] != 'passed']
+                       for result, row in zip(results, rows)]
     return found
 
 
@@ -229,5 +248,9 @@ if __name__ == '__main__':
     table(f'seeds: {len(seeds)}; pass@1 of one greedy answer', greedy, np.mean)
     if 'rl' in arms:
         table('the same', greedy, np.mean, beside='rl')
+    if 'weak' in arms:
+        hacked = {name: [only_first(f'{out}/{seed}/{name}', out) for seed in seeds]
+                  for name in ('sft', 'rl', 'weak') if name in arms}
+        table('passes the first test and fails another', hacked, np.mean)
     table('pass@1 of eight answers at temperature 0.8', sampled, np.mean)
     table('pass@8 of the same', sampled, any)
