@@ -114,10 +114,10 @@ def only_first(run, folder):
         with open(f'{run}/test/{name}/samples.jsonl', encoding='utf-8') as f:
             rows = [json.loads(line) for line in f]
         first = ['\n'.join([*lines[:2], lines[-2]]) for lines in tests]     # def check, its first, the call
-        results = sandbox.run_many([(grading.code_in(row['completion']), test)
-                                    for row, test in zip(rows, first)])
-        found[kind] = [[result.outcome == 'passed' and row['outcome'] != 'passed']
-                       for result, row in zip(results, rows)]
+        failed = [(grading.code_in(row['completion']), test) for row, test in zip(rows, first)
+                  if row['outcome'] != 'passed']
+        results = sandbox.run_many(failed)
+        found[kind] = [[row['outcome'] != 'passed' and next(results).outcome == 'passed'] for row in rows]
     return found
 
 
