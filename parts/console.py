@@ -23,6 +23,8 @@ def check(s):
         raise ValueError('--compare and --host belong to a server: add --serve=8000')
     if s['compare'] and s['compare'] == s['ckpt']:
         raise ValueError(f'--compare={s["compare"]} is --ckpt itself; give another folder')
+    if s['export'] and s['random_init']:
+        raise ValueError('--export writes what was trained: leave out --random_init=True')
     if s['export'] and s['dtype'] != 'float32':
         raise ValueError(f'dtype={s["dtype"]} is for writing text here; for a file of 16 or 8 bits use '
                          '--export=gguf-f16 or --export=gguf-q8_0')
