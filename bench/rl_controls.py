@@ -156,7 +156,7 @@ def demonstrations(folder, seed):
 
 
 def sft(out, init, data, seed, tokens):
-    """SFT on about a tenth more tokens than these: its answers have 25.5 to 26.8, not 24."""
+    """SFT on about so many tokens: see the top."""
     call('sft.py', '--optimizer=adamw', '--learning_rate=1e-4', '--overwrite=True', f'--seed={seed}',
          f'--init_from={init}', f'--data_dir={data}', f'--out_dir={out}',
          f'--max_steps={int(tokens / 32 / 24)}')

@@ -13,8 +13,8 @@ import itertools, json, re, shutil
 def check(s):
     """ValueError if sample.py's settings s exclude each other: none is ignored."""
     if s['chat'] and (s['suffix'] or s['stop_at'] or s['num_samples'] > 1):
-        kept = ', '.join(f'{name}={s[name]!r}' for name in ('suffix', 'stop_at', 'num_samples'))
-        raise ValueError(f'a chat has one answer, which ends by itself: --chat=True excludes {kept}')
+        given = ', '.join(f'{name}={s[name]!r}' for name in ('suffix', 'stop_at', 'num_samples'))
+        raise ValueError(f'a chat has one answer, which ends by itself: --chat=True excludes {given}')
     if s['system'] and not s['chat']:
         raise ValueError('--system is an instruction before a chat: it needs --chat=True')
     if [s['prompt'] != '', s['prompt_file'] is not None, s['prompts'] is not None].count(True) > 1:

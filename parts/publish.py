@@ -117,7 +117,7 @@ def card(folder, exported, sizes, ask, state):
     with reading(folder, 'data.json'):
         made_of = [*data(meta)]
     sections = [head, '## Training', *training(config, exported), '## Evaluation', *measured,
-                '## Data', *made_of, *reports(config, meta, state)]
+                '## Data', *made_of, *reports(meta, state)]
     return '\n\n'.join(section.rstrip('\n') for section in sections) + '\n'
 
 
@@ -173,9 +173,10 @@ def data(meta):
     yield f'All decisions of prepare.py:\n\n{settings(meta.get("config", {}))}'
 
 
-def reports(config, meta, state):
+def reports(meta, state):
     """The report.md of each data folder that holds what this run read, two headings lower. meta: data.json;
     state: sft.py and dpo.py keep the digest of their train.jsonl in it."""
+    config = state.get('config', {})
     for source in dict.fromkeys(filter(None, (config.get('base_dir'), config.get('data_dir')))):
         if config.get('stage') in SCRIPTS and source != config.get('base_dir'):
             path = pathlib.Path(source, 'train.jsonl')
