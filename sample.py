@@ -9,7 +9,7 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: one token a gap
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: gaps of any length
 
-    python sample.py --ckpt=out/sft --chat=True             # talk with it; an empty line or Ctrl-D ends
+    python sample.py --ckpt=out/sft --chat=True     # talk; Ctrl-C ends an answer, an empty line the chat
     python sample.py --ckpt=out/sft --chat=True --prompt='Write mean(x).'       # one question
     python sample.py --ckpt=out/sft --serve=8000            # OpenAI's API, and a page at http://127.0.0.1:8000
 
@@ -23,7 +23,7 @@ must begin with the same bytes.
 Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
 it continues from the last block_size tokens, more slowly.
 """
-import os, sys, time
+import contextlib, os, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
@@ -64,7 +64,7 @@ device = machine.choose(device, 'float32')[0]
 # --- model and prompt ---------------------------------------------------------------------------------------
 torch.manual_seed(torch.seed() if seed is None else seed)
 load = lambda path: load_checkpoint(path, device)
-model, tokenizer, state = checkpoint.to_sample(ckpt, load, Tokenizer.load)
+model, tokenizer, state = checkpoint.to_sample(ckpt, load, Tokenizer.load, export or serve is not None)
 if random_init:
     model = GPT(model.config).to(device)
 if export:
@@ -77,8 +77,8 @@ if prompt_file is not None:
 objective = state.get('config', {}).get('objective', 'clm')
 if suffix and not state.get('config', {}).get('fim'):
     raise ValueError(f'{ckpt} was not trained with --fim=0.5: it cannot see what follows; leave --suffix out')
-if (suffix or objective != 'clm') and (sweep or asked or serve is not None):
-    raise ValueError('--sweep, --prompts and --serve continue texts; to fill gaps, give one --prompt')
+if (suffix or objective != 'clm') and (sweep or asked):
+    raise ValueError('--sweep and --prompts continue texts; to fill gaps, give one --prompt')
 if objective != 'clm':
     ids, marks = asking.with_marks(prompt, tokenizer, objective, model.config.block_size)
 
@@ -87,9 +87,7 @@ if serve is not None:
     from parts import batching, completions, serve as http
     loaded = {ckpt: (model, tokenizer, state)}
     if compare:
-        second, *beside = checkpoint.to_sample(compare, load, Tokenizer.load)
-        if beside[1].get('config', {}).get('objective', 'clm') != 'clm':
-            raise ValueError(f'{compare} fills gaps and continues no text: --serve needs objective=clm')
+        second, *beside = checkpoint.to_sample(compare, load, Tokenizer.load, continues=True)
         loaded[compare] = quantize.convert(second, dtype), *beside
     models = {name: batching.Batch(*found[:2]) for name, found in loaded.items()}
     fills = [name for name, (_, _, state) in loaded.items() if state.get('config', {}).get('fim')]
@@ -144,9 +142,10 @@ if chat:
                              f'{model.config.block_size}; shorten it')
         shown = 0
         answer = asking.Answer(start, model.config.block_size, max_new_tokens)
-        for _ in asking.write(model, tokenizer, [answer], **draw):
-            print(answer.text[shown:], end='', flush=True)
-            shown = len(answer.text)
+        with contextlib.suppress(KeyboardInterrupt):        # Ctrl-C ends this answer, not the chat
+            for _ in asking.write(model, tokenizer, [answer], **draw):
+                print(answer.text[shown:], end='', flush=True)
+                shown = len(answer.text)
         print()
         messages.append({'role': 'assistant', 'content': answer.text})
         question = '' if prompt else console.question()

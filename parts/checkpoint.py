@@ -231,9 +231,12 @@ def tokenizer_beside(ckpt, state, load_tokenizer):
     return tokenizer
 
 
-def to_sample(ckpt, load, load_tokenizer):
-    """The model that is to write, the tokenizer beside it, the rest of the checkpoint."""
+def to_sample(ckpt, load, load_tokenizer, continues=False):
+    """The model that is to write, its tokenizer, the rest of the checkpoint. continues: not to fill gaps."""
     model, state = load(ckpt)
+    if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
+        raise ValueError(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and --export need '
+                         "one that continues texts; use --prompt='a <|mask|>'")
     if 'reward_head' in state:
         raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
     tokenizer = tokenizer_beside(ckpt, state, load_tokenizer)

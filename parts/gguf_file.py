@@ -47,9 +47,6 @@ def write(folder, model, tokenizer, kind, state):
     if not model.config.causal:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
     config = state.get('config', {})
-    if (objective := config.get('objective', 'clm')) != 'clm':
-        raise ValueError(f'a model of --objective={objective} fills gaps, but llama.cpp only continues '
-                         "texts: it is not exported; use sample.py --prompt='a <|mask|>'")
     chat = config.get('stage') in ('sft', 'dpo', 'rl')
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model)

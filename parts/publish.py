@@ -41,10 +41,7 @@ ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return
 def write(folder, model, tokenizer, kind, state):
     """Write folder/hf: weights, tokenizer, generation settings, README.md. Returns what to print. All are
     complete before the first takes its place. state: the rest of the checkpoint, {} for a model of others.
-    OSError if the disk is full, ValueError as GPT.save_hf and for a model that fills gaps."""
-    if (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
-        raise ValueError(f'a model of --objective={objective} fills gaps, but transformers only continues '
-                         "texts: it is not exported; use sample.py --prompt='a <|mask|>'")
+    OSError if the disk is full, ValueError as GPT.save_hf."""
     target = os.path.join(folder, kind)
     new = f'{target}.tmp'
     c = model.config

@@ -70,6 +70,26 @@ def test_a_chat_ends_at_im_end_and_so_does_each_prompt_of_a_file(folder):
     assert len(re.findall(r'^ok!$', out, re.M)) == 2
 
 
+CTRL_C = """import io, os, signal, sys
+from parts import asking
+sys.stdin = io.StringIO('hi\\nhi\\n')
+signal.signal(signal.SIGINT, signal.default_int_handler)
+add = asking.Answer.add
+def add_and_press(answer, *its):
+    add(answer, *its)
+    if answer.text == 'ok':
+        asking.Answer.add = add
+        os.kill(os.getpid(), signal.SIGINT)
+asking.Answer.add = add_and_press
+"""
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_chat(folder):
+    result = run('sample.py', f'--ckpt={folder}/chat', '--device=cpu', '--chat=True', '--temperature=0',
+                 before=CTRL_C)
+    assert ok(result).splitlines()[-3:] == ['you> o', 'you> ok!', 'you> '] and result.stderr == ''
+
+
 def test_the_speed_and_the_size_are_on_stderr(folder):
     result = sample(folder, 'clm', '--prompt=ab', '--temperature=0')
     form = r'^(\d+) tokens, ([\d.]+) ms each, float32 on cpu; ([\d.]+) MB on disk'
