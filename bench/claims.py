@@ -96,7 +96,8 @@ def gpt2_count(L, C, V=32_768, T=1024):
 
 def sizes():
     V = {'nano': 256, 'mini': 256, 'midi': 256, 'mega': 256, 'codeparrot_small': 32_768,
-         'codeparrot': 32_768, 'quickstart': 4096, 'shakespeare_cpu': 65}
+         'codeparrot': 32_768, 'quickstart': 4096, 'shakespeare_cpu': 65,
+         'shakespeare_laptop': 65}
     n = {}
     for name in V:
         n[name] = count(shape_of(name, vocab_size=V[name]))
@@ -105,7 +106,7 @@ def sizes():
         flops = planner.flops_per_token(vars(shape_of(name)), 512)
         row = f'| {name} | {n[name]:,} | {16 * n[name] / 1e9:.2f} GB | {flops / 1e6:,.0f} million |'
         figures.append(('docs/claims.md', row))
-    for name in 'quickstart', 'shakespeare_cpu':
+    for name in 'quickstart', 'shakespeare_cpu', 'shakespeare_laptop':
         figures.append(('README.md', f'{n[name] / 1e6:.1f}M parameters'))
 
     block = planner.count_parameters(vars(shape_of('nano')))['per block']
