@@ -13,8 +13,8 @@ and perhaps change.diff, a patch of this repository. Track llama: the weights st
 track free: anything goes. A run adds the machine, with the commit, and the bits per byte of each seed to
 record.json, and log.txt of its first seed, which begins with what was run.
 
-The rule of evidence: five seeds, and a mean that is lower than the record's before by more than two standard
-errors of the difference. A patch is applied to a copy of the repository, never to this one.
+The rule of evidence: five seeds, and a mean that is lower than that of the last record which counts, by more
+than two standard errors of the difference. A patch is applied to a copy of the repository, never to this one.
 """
 import json
 import os
@@ -32,7 +32,7 @@ from parts import journal                                                       
 RECORDS = ROOT / 'bench/records'
 SEEDS = range(5)
 FLAGS = ['--max_steps=150', '--warmup_steps=15', '--eval_interval=150', '--save_interval=150',
-         '--sample_tokens=1', '--num_samples=1', '--overwrite=True', f'--data_dir={ROOT}/data/quickstart']
+         '--sample_tokens=1', '--num_samples=1', '--overwrite=True', '--out_dir=out']
 
 
 def read(name):
@@ -51,11 +51,12 @@ def processor():
 
 
 def copy_of_repository(name, folder):
-    """This repository's code in a folder, changed by the record's patch."""
+    """This repository's code in a folder, changed by the record's patch, and its data."""
     for part in ('config', 'parts'):
         shutil.copytree(ROOT / part, folder / part)
     for script in ROOT.glob('*.py'):
         shutil.copy(script, folder)
+    (folder / 'data').symlink_to(ROOT / 'data')
     change = RECORDS / name / 'change.diff'
     if change.exists():
         subprocess.run(['patch', '-p1', '-s', '-i', change], cwd=folder, check=True)
@@ -75,8 +76,7 @@ def run(name, record):
                 continue
             command = ['train.py', 'config/quickstart.py', *FLAGS, *record['flags'], f'--seed={seed}']
             print(name, *command, flush=True)
-            subprocess.run([sys.executable, *command, f'--out_dir={folder}/out'], cwd=folder, check=True,
-                           stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL)
             rows = (folder / 'out/metrics.jsonl').read_text(encoding='utf-8').splitlines()
             bits[str(seed)] = [row['val_bpb'] for row in map(json.loads, rows) if 'val_bpb' in row][-1]
             (RECORDS / name / 'record.json').write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
@@ -87,7 +87,7 @@ def run(name, record):
 
 
 def table(records):
-    """Best last. Each is compared with the best before it of its track."""
+    """Best last. Each is compared with the best before it of its track that counts."""
     print('| record | track | bits per byte | seeds | minus the best before | what |')
     print('|---|---|---|---|---|---|')
     best = {}
@@ -97,12 +97,14 @@ def table(records):
         mean = statistics.mean(bits)
         error = statistics.stdev(bits) / len(bits) ** 0.5 if len(bits) > 1 else 0.0
         verdict = ''
-        if record['track'] in best and len(bits) > 1:
+        counts = len(bits) >= len(SEEDS)
+        if record['track'] in best:
             before, before_error = best[record['track']]
             both = (error ** 2 + before_error ** 2) ** 0.5
-            counts = 'counts' if before - mean > 2 * both and len(bits) >= len(SEEDS) else 'does not count'
-            verdict = f'{mean - before:+.4f} ± {both:.4f}: {counts}'
-        best[record['track']] = mean, error
+            counts = counts and before - mean > 2 * both
+            verdict = f'{mean - before:+.4f} ± {both:.4f}: {"counts" if counts else "does not count"}'
+        if counts:
+            best[record['track']] = mean, error
         print(f'| {name} | {record["track"]} | {mean:.4f} ± {error:.4f} | {len(bits)} | {verdict} | '
               f'{record["what"]} |')
 
