@@ -87,10 +87,10 @@ def run(name, record):
 
 
 def table(records):
-    """Best last. Each is compared with the best before it of its track that counts."""
-    print('| record | track | bits per byte | seeds | minus the best before | what |')
+    """Lowest last. Each is compared with the bar: the last before it, of its track, that counts."""
+    print('| record | track | bits per byte | seeds | minus the last that counts | what |')
     print('|---|---|---|---|---|---|')
-    best = {}
+    bar = {}
     mean_of = lambda record: statistics.mean(record['bits_per_byte'].values())
     for name, record in sorted(records.items(), key=lambda pair: -mean_of(pair[1])):
         bits = [*record['bits_per_byte'].values()]
@@ -98,13 +98,13 @@ def table(records):
         error = statistics.stdev(bits) / len(bits) ** 0.5 if len(bits) > 1 else 0.0
         verdict = ''
         counts = len(bits) >= len(SEEDS)
-        if record['track'] in best:
-            before, before_error = best[record['track']]
+        if record['track'] in bar:
+            before, before_error = bar[record['track']]
             both = (error ** 2 + before_error ** 2) ** 0.5
             counts = counts and before - mean > 2 * both
             verdict = f'{mean - before:+.4f} ± {both:.4f}: {"counts" if counts else "does not count"}'
         if counts:
-            best[record['track']] = mean, error
+            bar[record['track']] = mean, error
         print(f'| {name} | {record["track"]} | {mean:.4f} ± {error:.4f} | {len(bits)} | {verdict} | '
               f'{record["what"]} |')
 
