@@ -7,16 +7,18 @@ Records: how far down does the loss come in 150 steps of config/quickstart.py?
 
 A record is a folder in bench/records/ with record.json:
 
-    {"track": "llama", "flags": ["--embedding_lr=10"], "what": "a sentence"}
+    {"track": "llama", "on": "quickstart", "flags": ["--embedding_lr=10"], "what": "a sentence"}
 
-and perhaps change.diff, a patch of this repository. Track llama: the weights still fit LlamaForCausalLM;
-track free: anything goes. A run adds the machine, with the commit, and the bits per byte of each seed to
-record.json, and log.txt of its first seed, which begins with what was run.
+and perhaps change.diff, a patch of this repository, applied to a copy of it. "on" names the record that it
+changes; all else is equal. Track llama: the weights still fit LlamaForCausalLM; track free: anything goes.
+A run adds the machine, with the commit, and the bits per byte of each seed to record.json, and log.txt of its
+first seed, which begins with what was run.
 
-The rule of evidence: five seeds, and a mean that is lower than that of the last record which counts, by more
-than two standard errors of the difference. A patch is applied to a copy of the repository, never to this one.
+The rule of evidence: five seeds, and a mean that is lower than that of the record which it changes, by more
+than two standard errors of the difference.
 """
 import json
+import math
 import os
 import pathlib
 import platform
@@ -76,7 +78,9 @@ def run(name, record):
                 continue
             command = ['train.py', 'config/quickstart.py', *FLAGS, *record['flags'], f'--seed={seed}']
             print(name, *command, flush=True)
-            subprocess.run([sys.executable, *command], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+            done = subprocess.run([sys.executable, *command], cwd=folder, stdout=subprocess.DEVNULL)
+            if done.returncode != 0:
+                sys.exit(f'error: {name}: train.py ended with exit code {done.returncode}')
             rows = (folder / 'out/metrics.jsonl').read_text(encoding='utf-8').splitlines()
             bits[str(seed)] = [row['val_bpb'] for row in map(json.loads, rows) if 'val_bpb' in row][-1]
             (RECORDS / name / 'record.json').write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
@@ -86,26 +90,28 @@ def run(name, record):
                 (RECORDS / name / 'log.txt').write_text(head + log, encoding='utf-8')
 
 
+def mean_and_error(record):
+    """Bits per byte: the mean over the seeds, and its standard error."""
+    bits = [*record['bits_per_byte'].values()]
+    if len(bits) == 1:
+        return bits[0], 0.0
+    return statistics.mean(bits), statistics.stdev(bits) / len(bits) ** 0.5
+
+
 def table(records):
-    """Lowest last. Each is compared with the bar: the last before it, of its track, that counts."""
-    print('| record | track | bits per byte | seeds | minus the last that counts | what |')
+    """Lowest last. Each is compared with the record that it changes."""
+    print('| record | track | bits per byte | seeds | minus what it changes | what |')
     print('|---|---|---|---|---|---|')
-    bar = {}
-    mean_of = lambda record: statistics.mean(record['bits_per_byte'].values())
-    for name, record in sorted(records.items(), key=lambda pair: -mean_of(pair[1])):
-        bits = [*record['bits_per_byte'].values()]
-        mean = statistics.mean(bits)
-        error = statistics.stdev(bits) / len(bits) ** 0.5 if len(bits) > 1 else 0.0
+    for name, record in sorted(records.items(), key=lambda pair: -mean_and_error(pair[1])[0]):
+        mean, error = mean_and_error(record)
+        seeds = len(record['bits_per_byte'])
         verdict = ''
-        counts = len(bits) >= len(SEEDS)
-        if record['track'] in bar:
-            before, before_error = bar[record['track']]
-            both = (error ** 2 + before_error ** 2) ** 0.5
-            counts = counts and before - mean > 2 * both
+        if 'on' in record:
+            before, before_error = mean_and_error(records[record['on']])
+            both = math.hypot(error, before_error)
+            counts = seeds >= len(SEEDS) and before - mean > 2 * both
             verdict = f'{mean - before:+.4f} ± {both:.4f}: {"counts" if counts else "does not count"}'
-        if counts:
-            bar[record['track']] = mean, error
-        print(f'| {name} | {record["track"]} | {mean:.4f} ± {error:.4f} | {len(bits)} | {verdict} | '
+        print(f'| {name} | {record["track"]} | {mean:.4f} ± {error:.4f} | {seeds} | {verdict} | '
               f'{record["what"]} |')
 
 

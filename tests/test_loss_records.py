@@ -9,27 +9,29 @@ loss_records = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(loss_records)
 
 
-def record(*bits, track='llama'):
-    return {'track': track, 'what': 'a change', 'bits_per_byte': {str(i): b for i, b in enumerate(bits)}}
+def record(*bits, **more):
+    return {'track': 'llama', 'what': 'a change', 'bits_per_byte': dict(enumerate(bits)), **more}
 
 
 @pytest.mark.parametrize('bits, verdict', [
     ([1.9, 1.91, 1.89, 1.9, 1.9], 'counts'), ([1.9, 1.91, 1.89, 1.9], 'does not count'),      # four seeds
-    ([1.9, 1.8, 2.1, 2.0, 1.95], 'does not count'), ([1.0], 'does not count')])
+    ([1.9, 1.8, 2.1, 2.0, 1.95], 'does not count'), ([1.0], 'does not count'),
+    ([2.1, 2.11, 2.09, 2.1, 2.1], 'does not count')])
 def test_a_record_counts_with_five_seeds_and_two_standard_errors(capsys, bits, verdict):
-    loss_records.table({'first': record(2.0, 2.01, 1.99, 2.0, 2.0), 'second': record(*bits)})
-    rows = capsys.readouterr().out.splitlines()
-    assert rows[2].startswith('| first | llama | 2.0000 ± 0.0032 | 5 |  |')
-    assert rows[3].split(' | ')[4].endswith(f': {verdict}')
-
-
-def test_what_does_not_count_is_no_bar_for_the_next_and_tracks_are_apart(capsys):
-    first, last = record(2.0, 2.01, 1.99, 2.0, 2.0), record(1.99, 1.98, 1.97, 1.98, 1.98)
-    loss_records.table({'first': first, 'close': record(1.99, 2.0, 1.98, 1.99), 'last': last,
-                        'free': record(1.9, 1.9, 1.9, 1.9, 1.9, track='free')})
+    loss_records.table({'first': record(2.0, 2.01, 1.99, 2.0, 2.0), 'second': record(*bits, on='first')})
     rows = {row.split(' | ')[0][2:]: row.split(' | ') for row in capsys.readouterr().out.splitlines()[2:]}
-    assert rows['last'][4].startswith('-0.0200') and rows['last'][4].endswith(': counts')
-    assert rows['free'][4] == ''
+    assert rows['first'][2:5] == ['2.0000 ± 0.0032', '5', '']
+    assert rows['second'][4].endswith(f': {verdict}')
+
+
+def test_each_is_compared_with_the_record_that_it_changes(capsys):
+    loss_records.table({'first': record(2.0, 2.01, 1.99, 2.0, 2.0),
+                        'worse': record(1.95, 1.96, 1.94, 1.95, 1.95, on='last'),
+                        'last': record(1.9, 1.91, 1.89, 1.9, 1.9, on='first')})
+    rows = [row.split(' | ') for row in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ['| first', '| worse', '| last']         # the lowest comes last
+    assert rows[1][4] == '+0.0500 ± 0.0045: does not count'
+    assert rows[2][4] == '-0.1000 ± 0.0045: counts'
 
 
 def test_the_table_in_the_docs_is_that_of_the_folders(capsys):
