@@ -14,7 +14,7 @@ has. A measurement that fails is a line with its error, and the next begins. Nee
     shard           fsdp, zero1, float16 and resuming with real runs of train.py, one process over NCCL
     llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
     shakespeare     config/shakespeare_gpu.py: seconds and the lowest loss; needs --shakespeare=FILE
-    generate        batch 1, 16, 256, beside transformers
+    generate        batch 1, 16, 256, beside transformers; a step of fixed shapes as one CUDA graph
     rollouts        rl.py's sampling, quickstart's size, at 64, 256 and 1,024 slots
     ideas           what three changes of the compiled step would bring
 
@@ -372,11 +372,22 @@ def generate():
                                        pad_token_id=0, max_new_tokens=new, min_new_tokens=new), 1, warm=1)
         return {'tok_s': batch * new / took * 1000, 'ms_a_step': took / new}
 
+    def fixed(batch, compiled):         # its prompt goes through one token at a time
+        idx = torch.randint(V, (batch, prompt), device=device)
+        tokens, took = gpu_calls.fixed_generate(model, idx, new, compiled)
+        same = (tokens == model.generate(idx, new, temperature=0)[:, prompt:]).float().mean().item()
+        return {'tok_s': batch / took * 1000, 'ms_a_step': took, 'same_tokens': same,
+                'share_of_copy_rate': weights / took * 1000 / rate}
+
     for batch in (1, 16, 256):
         a = attempt(f'generate, 110M, batch {batch}: ours', 8, ours, batch)
         b = attempt(f'generate, 110M, batch {batch}: transformers', 12, theirs, batch)
         if a and b:
             tell(f'generate, 110M, batch {batch}', ours_over_theirs=a['tok_s'] / b['tok_s'])
+    for batch in (1, 16):
+        for compiled in [False] + [True] * compiling:
+            how = 'compiled and captured' if compiled else 'captured'
+            attempt(f'generate, 110M, batch {batch}: a fixed step, {how}', 10, fixed, batch, compiled)
     attempt('generate, 110M, batch 16: ours without cuDNN attention', 8, without_cudnn, 16)
 
 
@@ -424,7 +435,7 @@ ALL = {     # the call, the seconds that it needs at least, and those that it ge
     'train': (train, 40, 330), 'where': (where, 40, 150), 'shard': (shard, 40, 110),
     'llama': (llama, 40, 120),
     'shakespeare': (lambda: attempt('shakespeare_gpu', 30, shakespeare_run), 40, 480),
-    'generate': (generate, 25, 90), 'rollouts': (rollouts_speed, 20, 60), 'ideas': (ideas, 40, 150)}
+    'generate': (generate, 25, 120), 'rollouts': (rollouts_speed, 20, 60), 'ideas': (ideas, 40, 150)}
 
 
 def main():

@@ -6,7 +6,7 @@ import collections, contextlib, copy, functools, math, re, time
 import numpy as np
 import torch
 import torch.nn.functional as F
-from model import GPT
+from model import GPT, rotate
 from parts import machine, objectives, optim, planner, rollouts
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
@@ -223,3 +223,74 @@ def llama_of(c, device):
             vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,
             num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
             tie_word_embeddings=True))
+
+
+# --- generation without the host ----------------------------------------------------------------------------
+def fixed_step(model, batch):
+    """A step of greedy generation whose shapes never change, so that a CUDA graph can hold it. Its tensors:
+    token (batch, 1) is read and becomes the next one; at (1,) is its position and moves on by one."""
+    c, device = model.config, device_of(model)
+    weights = model.embedding.weight
+    token = torch.zeros(batch, 1, dtype=torch.long, device=device)
+    at = torch.zeros(1, dtype=torch.long, device=device)
+    columns = torch.arange(c.block_size, device=device)
+    shape = batch, c.n_kv_head, c.block_size, c.head_dim
+    cache = [[torch.zeros(shape, dtype=weights.dtype, device=device) for _ in 'kv'] for _ in model.blocks]
+
+    def attend(attention, x, stored, cos, sin, mask):
+        heads = lambda y: y.unflatten(-1, (-1, c.head_dim)).transpose(1, 2)                 # (B, heads, 1, D)
+        q = rotate(attention.norm_q(heads(attention.w_q(x))), cos, sin)
+        k = rotate(attention.norm_k(heads(attention.w_k(x))), cos, sin)
+        stored[0].index_copy_(2, at, k)
+        stored[1].index_copy_(2, at, heads(attention.w_v(x)))
+        y = F.scaled_dot_product_attention(q, *stored, mask, enable_gqa=c.n_kv_head < c.n_head)
+        return attention.w_o(y.transpose(1, 2).flatten(2))
+
+    def step():
+        mask = (columns <= at)[None]                                                        # (1, T)
+        cos, sin = model.cos[at], model.sin[at]                                             # (1, D/2)
+        x = model.embedding(token)                                                          # (B, 1, C)
+        for block, stored in zip(model.blocks, cache):
+            x = x + attend(block.attention, block.norm_1(x), stored, cos, sin, mask)
+            x = x + block.mlp(block.norm_2(x))
+        logits = model.head(model.norm(x))[:, -1, :c.vocab_size].float()                    # (B, V)
+        token.copy_(logits.argmax(-1, keepdim=True))
+        at.add_(1)
+
+    return step, token, at
+
+
+def captured(step):
+    """The same step as one launch: all its kernels, recorded by a CUDA graph."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):       # what is allocated or chosen at the first call happens here
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+@torch.no_grad()
+def fixed_generate(model, idx, new, compiled):
+    """Tokens (B, new) after idx (B, n), and the ms of a step. On a GPU its step is captured."""
+    step, token, at = fixed_step(model, len(idx))
+    if compiled:
+        step = torch.compile(step)
+    if idx.device.type == 'cuda':
+        step = captured(step)
+
+    def write():
+        at.zero_()
+        written = []
+        for i in range(idx.shape[1] + new - 1):
+            if i < idx.shape[1]:
+                token.copy_(idx[:, i:i + 1])
+            step()
+            written.append(token.clone())
+        return torch.cat(written[-new:], dim=1)
+
+    return write(), ms(write, 3, warm=1) / (idx.shape[1] + new - 1)

@@ -119,3 +119,19 @@ def test_a_measurement_that_hangs_is_ended_with_those_that_it_started():
     lift('bench/gpu.py', 'end')(started.pid)
     assert started.wait(10) == -signal.SIGKILL
     assert started.stdout.read() == ''          # nobody holds the pipe any more
+
+
+def test_a_step_of_fixed_shapes_writes_the_same_tokens(monkeypatch):
+    """The one that bench/gpu.py captures as a CUDA graph. Without a GPU it runs as it is."""
+    monkeypatch.syspath_prepend(str(ROOT / 'bench'))
+    import gpu_calls
+    for more in {'n_kv_head': 2}, {'qk_norm': True}:
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(300, 64, 2, 4, n_embd=64, **more)).eval()
+        for p in model.parameters():
+            if p.dim() == 2:
+                torch.nn.init.normal_(p, 0, 0.2)        # so large that the tokens differ
+        idx = torch.randint(300, (3, 7))
+        written, _ = gpu_calls.fixed_generate(model, idx, 50, compiled=False)
+        assert written.unique().numel() > 50
+        assert torch.equal(written, model.generate(idx, 50, temperature=0)[:, 7:])
