@@ -15,7 +15,8 @@ A run adds the machine, with the commit, and the bits per byte of each seed to r
 first seed, which begins with what was run.
 
 The rule of evidence: five seeds, and a mean that is lower than that of the record which it changes, by more
-than two standard errors of the difference.
+than two standard errors. Differences are taken seed by seed, because runs with the same seed begin with the
+same weights and read the same batches.
 """
 import json
 import math
@@ -90,28 +91,30 @@ def run(name, record):
                 (RECORDS / name / 'log.txt').write_text(head + log, encoding='utf-8')
 
 
-def mean_and_error(record):
-    """Bits per byte: the mean over the seeds, and its standard error."""
-    bits = [*record['bits_per_byte'].values()]
-    if len(bits) == 1:
-        return bits[0], 0.0
-    return statistics.mean(bits), statistics.stdev(bits) / len(bits) ** 0.5
+def mean_and_error(values):
+    """The mean, and its standard error."""
+    if len(values) == 1:
+        return values[0], math.inf
+    return statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
 
 
 def table(records):
-    """Lowest last. Each is compared with the record that it changes."""
+    """Lowest last. Each is compared, seed by seed, with the record that it changes."""
     print('| record | track | bits per byte | seeds | minus what it changes | what |')
     print('|---|---|---|---|---|---|')
-    for name, record in sorted(records.items(), key=lambda pair: -mean_and_error(pair[1])[0]):
-        mean, error = mean_and_error(record)
-        seeds = len(record['bits_per_byte'])
+    lowest_last = sorted(records, key=lambda name: -statistics.mean(records[name]['bits_per_byte'].values()))
+    for name in lowest_last:
+        record = records[name]
+        bits = record['bits_per_byte']
+        mean, error = mean_and_error([*bits.values()])
         verdict = ''
         if 'on' in record:
-            before, before_error = mean_and_error(records[record['on']])
-            both = math.hypot(error, before_error)
-            counts = seeds >= len(SEEDS) and before - mean > 2 * both
-            verdict = f'{mean - before:+.4f} ± {both:.4f}: {"counts" if counts else "does not count"}'
-        print(f'| {name} | {record["track"]} | {mean:.4f} ± {error:.4f} | {seeds} | {verdict} | '
+            before = records[record['on']]['bits_per_byte']
+            both = [seed for seed in bits if seed in before]
+            gain, its_error = mean_and_error([bits[seed] - before[seed] for seed in both])
+            counts = len(both) >= len(SEEDS) and gain < -2 * its_error
+            verdict = f'{gain:+.4f} ± {its_error:.4f}: {"counts" if counts else "does not count"}'
+        print(f'| {name} | {record["track"]} | {mean:.4f} ± {error:.4f} | {len(bits)} | {verdict} | '
               f'{record["what"]} |')
 
 
