@@ -148,7 +148,7 @@ examples = {path: files.find_files(path, download_dir, hub, dataset)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
 blocked, allowed, toxic, phrases = map(filters.lines_of, (url_block, url_allow, toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
-benchmark_ngrams = copies.ngrams_of(inputs.strings_in([*benchmarks.values()]), decontaminate_ngram)
+benchmark_ngrams = copies.ngrams_of(clean.forms(inputs.strings_in(benchmarks)), decontaminate_ngram)
 show(config)
 
 # --- the stages: what happens to a document -----------------------------------------------------------------

@@ -344,3 +344,11 @@ def not_random(value):
     """password = 'correct horse' is prose; a key has digits and 3.5 bits a character or more."""
     shares = [n / len(value) for n in collections.Counter(value).values()]
     return -sum(p * math.log2(p) for p in shares) < 3.5 or not re.search(r'\d', value)
+
+
+def forms(texts):
+    """Yield each text as it is, and as the cleaning leaves it in a document, to be found there."""
+    for text in texts:
+        within_latex = r'\emph{} ' + text        # there, it goes even from what alone does not look like it
+        found = {text, normalise(text, 'chat'), normalise(text, 'prose'), normalise(within_latex, 'prose')}
+        yield from found | {hide_pii(form)[0] for form in found}
