@@ -121,7 +121,7 @@ if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and --quality_bad')
 if not out_dir:
     raise ValueError("out_dir='' must name a folder, such as data/mine")
-wanted_licences = {*licences.lower().split(',')} - {''}
+wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
 wanted_languages = language.check(languages)
 
 sources = {source: (source, None)} if sources is None else sources
@@ -166,8 +166,7 @@ def mode_of(doc, source):
 def texts_of(source):
     """The texts of examples, normalised like documents, up to 50 MB."""
     size = 0
-    entries = reading.entries(examples[source])
-    for doc in inputs.documents(entries, lambda *_: None):
+    for doc in inputs.documents(reading.entries(examples[source]), lambda *_: None):
         size += len(doc['texts'][0])
         if size < 50_000_000:
             yield clean.normalise(doc['texts'][0], mode_of(doc, source))
@@ -190,12 +189,11 @@ def in_one_form(doc, tally):
 
 
 def from_good_source(doc, tally):
-    licence = doc['licence'] = card.LICENCES.get(doc['source']) or doc.get('licence', 'unknown').lower()
-    tally[f'licences of {doc["source"]}'][licence] += 1
-    reason = filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
-    if not reason and wanted_licences and licence not in wanted_licences:
-        reason = f'licence {licence}'
-    return reason
+    known = card.LICENCES.get(sources[doc['source']][0])
+    licence = doc['licence'] = known or doc.get('licence', 'unknown').lower()
+    if wanted_licences and licence not in wanted_licences:
+        return f'licence {licence}'
+    return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
 
 
 def in_wanted_language(doc, tally):
@@ -289,7 +287,7 @@ def kept_documents(shard, account):
     entries = reading.entries(shard['files'], max_chars)
     for doc in inputs.documents(entries, account.reject, kind, max_chars, max_per_prompt, prefer):
         doc['source'] = shard['source']
-        doc['mode'] = mode_of(doc, doc['source'])
+        doc['mode'] = mode_of(doc, sources[doc['source']][0])
         original = '\n'.join(doc['texts'])
         reason = through_stages(doc, account)
         account.document(doc, reason, original, corpus.hash64(to_utf8(original)))
@@ -423,7 +421,9 @@ if single:
             bins[side].bytes += len(to_utf8(text))
         bins[side].documents = bins[side].written = 1
         account.count('read', None, bins[side].bytes, bins[side].bytes)
-    account.counters[f'licences of {source}'][card.LICENCES.get(source, 'unknown')] += 1
+    about = {'source': shards[0]['source'], 'path': one_file, 'mode': 'raw', 'encoding': encoding}
+    licence = card.LICENCES.get(sources[about['source']][0], 'unknown')
+    account.document({**about, 'licence': licence}, None, '', 0)
 elif kind == 'text':
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
