@@ -146,7 +146,8 @@ if single:                      # one text without documents in it
 
 examples = {path: files.find_files(path, download_dir, hub, dataset)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
-blocked, allowed, toxic, phrases = map(filters.lines_of, (url_block, url_allow, toxic_words, unwanted))
+blocked, allowed = map(filters.domains_of, (url_block, url_allow))
+toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
 benchmark_ngrams = copies.ngrams_of(clean.forms(inputs.strings_in(benchmarks)), decontaminate_ngram)
 show(config)
@@ -189,9 +190,8 @@ def in_one_form(doc, tally):
 
 
 def from_good_source(doc, tally):
-    known = card.LICENCES.get(sources[doc['source']][0])
-    licence = doc['licence'] = known or doc.get('licence', 'unknown').lower()
-    if wanted_licences and licence not in wanted_licences:
+    licence = doc['licence'] = card.licence(sources[doc['source']][0], doc)
+    if wanted_licences and not {*licence.split(', ')} <= wanted_licences:
         return f'licence {licence}'
     return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
 
@@ -422,7 +422,7 @@ if single:
         bins[side].documents = bins[side].written = 1
         account.count('read', None, bins[side].bytes, bins[side].bytes)
     about = {'source': shards[0]['source'], 'path': one_file, 'mode': 'raw', 'encoding': encoding}
-    licence = card.LICENCES.get(sources[about['source']][0], 'unknown')
+    licence = card.licence(sources[about['source']][0], about)
     account.document({**about, 'licence': licence}, None, '', 0)
 elif kind == 'text':
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)

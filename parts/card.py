@@ -22,6 +22,11 @@ KNOWN = {       # of the sources that prepare.py knows
     'codeparrot': "GitHub's public Python up to 2021: much Python 2 style, many forks and copies, few tests"}
 
 
+def licence(path, doc):
+    """The licence of a document, in lower case: its source's, what it says itself, or 'unknown'."""
+    return LICENCES.get(path) or doc.get('licence', 'unknown').lower()
+
+
 def genre(text):
     """What kind of text prose is, by its lines: questions, dialogue, list, verse or running text."""
     lines = [line for line in text[:20_000].split('\n') if line.strip()]

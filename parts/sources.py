@@ -94,7 +94,7 @@ def from_record(record, path, kind):
     for key, *others in (('url', 'func_code_url'), ('licence', 'license', 'max_stars_repo_licenses')):
         value = first_of(record, key, *others)
         if isinstance(value, list) and value:
-            value = value[0]
+            value = ', '.join(map(str, value)) if key == 'licence' else value[0]
         if isinstance(value, str):
             doc[key] = value
     return doc
