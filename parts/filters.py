@@ -10,7 +10,7 @@ switches its rule off. Every filter also removes good documents, so none is sile
 
 Copy this file alone: it needs numpy.
 """
-import collections, functools, math, re, unicodedata, urllib.parse
+import collections, functools, math, re, textwrap, unicodedata, urllib.parse
 import numpy as np
 
 # the settings of prose_reason and code_reason
@@ -174,7 +174,7 @@ def toxic_words(text, words):
     return collections.Counter(word for word in found if word in words)
 
 
-PYTHON_BLOCK = re.compile(r'```(?:python|py)\n(.*?)```', re.S)
+PYTHON_BLOCK = re.compile(r'```(?:python|py)\n(.*?)```', re.S)        # may be indented, in a list
 
 
 def messages_reason(messages, score=math.inf, min_score=None, min_answer=0, max_answer=0, unwanted=()):
@@ -190,7 +190,7 @@ def messages_reason(messages, score=math.inf, min_score=None, min_answer=0, max_
         return 'empty answer'
     if not all(m['content'].strip() for m in messages):
         return 'empty message'
-    if min_score is not None and score < min_score:
+    if min_score is not None and not score >= min_score:        # NaN is not
         return 'low score'
     if min(map(len, answers)) < min_answer:
         return 'short answer'
@@ -204,7 +204,7 @@ def messages_reason(messages, score=math.inf, min_score=None, min_answer=0, max_
 def programs(messages):
     """The ```python blocks in the answers of a conversation, but not sessions of the interpreter (>>>)."""
     answers = '\n'.join(m['content'] for m in messages if m['role'] == 'assistant')
-    return [code for code in PYTHON_BLOCK.findall(answers) if '>>>' not in code]
+    return [textwrap.dedent(code) for code in PYTHON_BLOCK.findall(answers) if '>>>' not in code]
 
 
 def preference_reason(pair, min_margin=0.0, min_agreement=0.0):

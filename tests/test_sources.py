@@ -14,7 +14,8 @@ TEXTS = [text.replace('\ufeff', '') for text in DOCUMENTS]
 def test_every_form_of_record_gives_the_same_bins(tmp_path):
     texts, bins = [*TEXTS, 'lone \ud800 surrogate'], set()
     forms = {'text.jsonl': [{'text': t, 'n': 1} for t in texts], 'list.json': [{'text': t} for t in texts],
-             'content.jsonl': [{'content': t} for t in texts], 'strings.jsonl': texts, 'strings.json': texts}
+             'content.jsonl': [{'text': ' ', 'content': t} for t in texts],
+             'strings.jsonl': texts, 'strings.json': texts}
     for name, records in forms.items():
         lines = json.dumps(records, indent=1) if name.endswith('.json') else \
             '\n'.join(json.dumps(r) + '\n' for r in records)            # with blank lines between
