@@ -20,6 +20,11 @@ PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         
 LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py has
 
+# settings of prepare.py that act on documents, so that one text without documents cannot have them
+OF_DOCUMENTS = ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part', 'languages', 'licences',
+                'audit', 'list_documents', 'max_docs', 'url_block', 'url_allow', 'toxic_words',
+                'quality_good', 'perplexity_reference')
+
 
 def strings_in(value):
     """Every text in a JSON value, but not the roles in a conversation."""
