@@ -428,7 +428,7 @@ def main():
         if args.load:
             tok = Tokenizer.load(args.load)
         elif args.input and (not args.out or os.path.isdir(args.out)):
-            raise ValueError(f'--out={args.out} is a folder or empty; name a file, such as mine/tokenizer.json')
+            raise ValueError(f'--out={args.out} is a folder or empty; name a file: --out=mine/tokenizer.json')
         elif args.input:
             os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
             texts = (d['text'] for d in read_documents(args.input))

@@ -99,3 +99,14 @@ def test_a_damaged_tokenizer_is_one_sentence(change, tmp_path):
 def test_tokenizer_py_needs_a_name_for_its_file(tmp_path):
     result = run('tokenizer.py', '--input=stdlib', '--out=', cwd=tmp_path)
     assert result.returncode == 2 and '--out= is a folder or empty' in result.stderr
+
+
+def test_a_vocabulary_of_gpt_2_that_is_another_is_one_sentence(tmp_path):
+    (tmp_path / 'vocab.bpe').write_text('#version: 0.2\nx y\n', encoding='utf-8')
+    (tmp_path / 'encoder.json').write_text('{"x": 0}', encoding='utf-8')
+    mistake(run('prepare.py', '--tokenizer=gpt2', f'--gpt2_dir={tmp_path}'), 'vocab.bpe', 'gpt2')
+
+
+def test_a_reference_without_text_is_one_sentence(folder, tmp_path):
+    mistake(run('prepare.py', f'--source={folder}', f'--perplexity_reference={folder}/bytes.jsonl',
+                f'--out_dir={tmp_path}/out'), 'reference', 'no text')
