@@ -147,7 +147,7 @@ def read_records(path, longest=1 << 30, first=0, end=None):
     line = 0
     try:
         with open_file(path) as f:
-            if is_kind(path, '.json') and (values := values_over_lines(f)):
+            if is_kind(path, '.json') and (values := values_over_lines(f)) is not None:
                 for line, record in enumerate(values, 1):
                     yield line, record, None, 0
                 return
@@ -174,7 +174,7 @@ def read_records(path, longest=1 << 30, first=0, end=None):
 
 def values_over_lines(f):
     """The records of a file that is a list, or an object of several lines; None if it has a record a line."""
-    first = f.readline(1000).removeprefix(codecs.BOM_UTF8).strip()
+    first = f.read(1000).removeprefix(codecs.BOM_UTF8).lstrip().split(b'\n')[0].strip()
     f.seek(0)
     if first.startswith(b'['):
         return json.loads(f.read().decode('utf-8-sig'))

@@ -67,10 +67,12 @@ def test_other_encodings_are_counted_and_a_single_text_has_one_too(tmp_path):
 
 @pytest.mark.parametrize('text, n', [
     (json.dumps({'text': 'a'}, indent=2), 1), (json.dumps([{'text': 'a'}, {'text': 'b'}], indent=2), 2),
-    ('{"text": "a"}\n{"text": "b"}\n', 2), ('{"text": "cut o\n{"text": "b"}\n', 1)])
+    ('{"text": "a"}\n{"text": "b"}\n', 2), ('{"text": "cut o\n{"text": "b"}\n', 1),
+    ('\n \n[{"text": "a"},\n{"text": "b"}]', 2), ('[]', 0), ('\ufeff\n{\n"text": "a"}', 1)])
 def test_a_json_may_be_a_list_or_an_object_over_several_lines(tmp_path, text, n):
     (tmp_path / 'a.json').write_text(text, encoding='utf-8')
-    found = entries([{'path': str(tmp_path / 'a.json')}])
+    found = [*entries([{'path': str(tmp_path / 'a.json')}])]
+    assert sum(why is not None for _, _, _, why, _ in found) == ('cut o' in text)
     assert sum(record is not None for _, _, record, _, _ in found) == n
 
 
