@@ -93,7 +93,10 @@ def restore(model, weights, optimizers, optimizer_states):
         params = [p for group in o.param_groups for p in group['params']]
         moments = {i: {key: own(value, params[i]) for key, value in moment.items()}
                    for i, moment in state['state'].items()}
-        o.load_state_dict({**state, 'state': moments})
+        settings = [{key: group[key] for key in ('betas', 'weight_decay') if key in group}
+                    for group in o.param_groups]        # of this run; its rate is set at each step
+        groups = [before | now for before, now in zip(state['param_groups'], settings)]
+        o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
 
 
 def probe(model):
@@ -186,6 +189,7 @@ class Guard:
                 f'resume {last_path} with a lower --learning_rate or --dtype=float32; last-1.pt is older')
         if not self.has_taken:
             raise ValueError(text)
+        self.window = []        # so that a resumed run judges its steps by each other, not by these
         return text
 
     def rolled_back(self, step, then):
