@@ -119,9 +119,9 @@ def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', deca
     """min_lr (default: learning_rate / 10) and decay_steps (a fifth). ValueError: an impossible schedule."""
     if min_lr is None:
         min_lr = learning_rate / 10
-    if schedule == 'cosine':
-        decay_steps = 0
-    elif decay_steps == 0:
+    if schedule == 'cosine' and decay_steps:
+        raise ValueError(f'decay_steps={decay_steps} needs --schedule=wsd; a cosine falls all the way')
+    if schedule == 'wsd' and decay_steps == 0:
         decay_steps = min(max_steps // 5, max_steps - warmup_steps)
     if min_lr > learning_rate:
         raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
