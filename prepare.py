@@ -5,8 +5,8 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
 
-A source is a file, a folder or a glob. Of .py .txt .md .html, a file is a document; of .jsonl .json .warc, a
-record is one (text, content, code...); any may be gzipped. One single text file is taken as it is.
+A source is a file, folder or glob. A document is a .py or .html file, 100,000 characters of .txt or .md, or a
+record (text, content, code...) of .jsonl, .json or .warc, gzipped or not. One text file is taken as it is.
 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. Rules come before duplicates: they run in parallel, and the
@@ -121,7 +121,7 @@ if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and --quality_bad')
 if not out_dir:
     raise ValueError("out_dir='' must name a folder, such as data/mine")
-wanted_licences = {*licences.lower().split(',')} - {''}
+wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
 wanted_languages = language.check(languages)
 
 sources = {source: (source, None)} if sources is None else sources
@@ -135,20 +135,22 @@ if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weig
 
 # --- what there is to read ----------------------------------------------------------------------------------
 paths = {name: {f['path'] for s in shards if s['source'] == name for f in s['files']} for name in sources}
-one_file = shards[0]['files'][0]['path']
-n_files = sum(map(len, paths.values()))
-single = kind == 'text' and n_files == 1 and not reading.is_kind(one_file, reading.RECORDS)
+one_file, *others = [file['path'] for shard in shards for file in shard['files']]
+single = kind == 'text' and not others and not reading.is_kind(one_file, reading.RECORDS)
 if single:                      # one text without documents in it
-    for name in ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part'):
+    for name in inputs.OF_DOCUMENTS:
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {one_file}')
     n_chars, encoding = reading.count_chars(one_file)
+elif kind == 'text' and tok and '<|endoftext|>' not in tok.special:
+    raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or --tokenizer=bpe')
 
 examples = {path: files.find_files(path, download_dir, hub, dataset)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
-blocked, allowed, toxic, phrases = map(filters.lines_of, (url_block, url_allow, toxic_words, unwanted))
+blocked, allowed = map(filters.domains_of, (url_block, url_allow))
+toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
-benchmark_ngrams = copies.ngrams_of(inputs.strings_in([*benchmarks.values()]), decontaminate_ngram)
+benchmark_ngrams = copies.ngrams_of(clean.forms(inputs.strings_in(benchmarks)), decontaminate_ngram)
 show(config)
 
 # --- the stages: what happens to a document -----------------------------------------------------------------
@@ -166,8 +168,7 @@ def mode_of(doc, source):
 def texts_of(source):
     """The texts of examples, normalised like documents, up to 50 MB."""
     size = 0
-    entries = reading.entries(examples[source])
-    for doc in inputs.documents(entries, lambda *_: None):
+    for doc in inputs.documents(reading.entries(examples[source]), lambda *_: None):
         size += len(doc['texts'][0])
         if size < 50_000_000:
             yield clean.normalise(doc['texts'][0], mode_of(doc, source))
@@ -190,12 +191,10 @@ def in_one_form(doc, tally):
 
 
 def from_good_source(doc, tally):
-    licence = doc['licence'] = card.LICENCES.get(doc['source']) or doc.get('licence', 'unknown').lower()
-    tally[f'licences of {doc["source"]}'][licence] += 1
-    reason = filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
-    if not reason and wanted_licences and licence not in wanted_licences:
-        reason = f'licence {licence}'
-    return reason
+    licence = doc['licence'] = card.licence(sources[doc['source']][0], doc)
+    if wanted_licences and not {*licence.split(', ')} <= wanted_licences:
+        return f'licence {licence}'
+    return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
 
 
 def in_wanted_language(doc, tally):
@@ -289,7 +288,7 @@ def kept_documents(shard, account):
     entries = reading.entries(shard['files'], max_chars)
     for doc in inputs.documents(entries, account.reject, kind, max_chars, max_per_prompt, prefer):
         doc['source'] = shard['source']
-        doc['mode'] = mode_of(doc, doc['source'])
+        doc['mode'] = mode_of(doc, sources[doc['source']][0])
         original = '\n'.join(doc['texts'])
         reason = through_stages(doc, account)
         account.document(doc, reason, original, corpus.hash64(to_utf8(original)))
@@ -371,8 +370,7 @@ if single:                      # its last part is held out
     train_texts, all_texts = pieces(0, cut), pieces()
 else:
     n_train, n_val, unit = int(train.sum()), int(val.sum()), 'documents with text'
-    share = min(1.0, tokenizer_bytes / max(1, docs.size[train].sum()))
-    sample = train & (docs.exact / 2 ** 64 <= share)            # the hash is as good as random
+    sample = train & (docs.exact / 2 ** 64 * docs.size[train].sum() <= tokenizer_bytes)     # random enough
     train_texts = map(docs.text, np.flatnonzero(sample))
     all_texts = map(docs.text, np.flatnonzero(docs.keep))
 if not (n_train and n_val):
@@ -384,7 +382,8 @@ separator = ord('\n')           # of train.jsonl
 if kind == 'text':
     special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     if tokenizer == 'bpe':
-        tok = Tokenizer.train(tqdm(train_texts, 'reading', disable=None), vocab_size, special_tokens)
+        seen = tqdm(train_texts, 'reading', disable=None)
+        tok = Tokenizer.train(seen, vocab_size, special_tokens, processes=processes or None)
     elif tokenizer == 'char':   # of all texts: a character that only validation holds must have an id too
         tok = Tokenizer.char(all_texts, special_tokens)
     elif tokenizer == 'byte':
@@ -423,7 +422,8 @@ if single:
             bins[side].bytes += len(to_utf8(text))
         bins[side].documents = bins[side].written = 1
         account.count('read', None, bins[side].bytes, bins[side].bytes)
-    account.counters[f'licences of {source}'][card.LICENCES.get(source, 'unknown')] += 1
+    about = {'source': shards[0]['source'], 'path': one_file, 'mode': 'raw', 'encoding': encoding}
+    account.document({**about, 'licence': card.licence(sources[about['source']][0], {})}, None, '', 0)
 elif kind == 'text':
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))

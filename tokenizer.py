@@ -370,12 +370,12 @@ class Tokenizer:
                 d = json.load(f)
             if 'added_tokens' in d:
                 return cls.from_hf(json.dumps(d))
-            if d['format'] != FORMAT or d['kind'] not in ('bpe', 'char'):
-                raise ValueError(f'format {d["format"]!r}, kind {d["kind"]!r}')
-            from_text = str.encode if d['kind'] == 'char' else from_printable
-            vocab = [from_text(token) for token in d['vocab']]
+            whole = d['kind'] == 'char' or (d['kind'] == 'bpe' and CHAR_TO_BYTE.keys() <= {*d['vocab']})
+            if d['format'] != FORMAT or not whole:
+                raise ValueError(f'format {d["format"]!r}, kind {d["kind"]!r}, {len(d["vocab"])} tokens')
+            vocab = [*map(str.encode if d['kind'] == 'char' else from_printable, d['vocab'])]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
-        except (KeyError, TypeError, ValueError, OSError, regex.error) as e:    # ValueError: cut off
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError, regex.error) as e:
             raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); copy that of the '
                              'data or the run, or make one: python tokenizer.py --input=FOLDER') from e
 
@@ -427,8 +427,8 @@ def main():
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
             tok = Tokenizer.load(args.load)
-        elif args.input and os.path.isdir(args.out):
-            raise ValueError(f'--out={args.out} is a folder; name a file: --out={args.out}/tokenizer.json')
+        elif args.input and (not args.out or os.path.isdir(args.out)):
+            raise ValueError(f'--out={args.out} is a folder or empty; name a file: --out=mine/tokenizer.json')
         elif args.input:
             os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
             texts = (d['text'] for d in read_documents(args.input))

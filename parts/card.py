@@ -16,10 +16,15 @@ SPEAKER = re.compile(r'^[A-Z][\w.\' -]{0,30}:(?:\s|$)', re.M)
 QUESTION = re.compile(r'^(?:Q|Question|User|Human)\b[^\n]{0,20}:', re.M)
 LIST = re.compile(r'^\s*(?:[-*•|]|\d+[.)])\s', re.M)
 LICENCES = {'stdlib': 'psf', 'shakespeare': 'public domain'}
-KNOWN = {       # of the sources that have a name
+KNOWN = {       # of the sources that prepare.py knows
     'stdlib': "one project's style, reviewed code, hardly any scripts, notebooks or numerical code",
     'shakespeare': 'plays by one author, English of about 1600, nothing but speeches under names',
     'codeparrot': "GitHub's public Python up to 2021: much Python 2 style, many forks and copies, few tests"}
+
+
+def licence(path, doc):
+    """The licence of a document, in lower case: its source's, what it says itself, or 'unknown'."""
+    return LICENCES.get(path) or doc.get('licence', 'unknown').lower()
 
 
 def genre(text):
@@ -52,11 +57,12 @@ def make(languages, genres, of_source, n_tokens, pretrained_on, overlap):
     licences = collections.Counter()
     for source in of_source.values():
         licences.update(source['licences'])
+    known = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
     total = sum(source.get('tokens', 0) for source in of_source.values())
     of_tokens = {name: source.get('tokens', 1) / max(1, total) for name, source in of_source.items()}
     tables = shares(languages), shares(genres), dict(sorted(of_tokens.items(), key=lambda item: -item[1]))
     return {'languages': tables[0], 'genres': tables[1], 'licences': dict(licences.most_common()),
-            'skew': skew(*tables, licences, n_tokens),
+            'skew': known + skew(*tables, licences, n_tokens),
             'share': f'{n_tokens:,} training tokens are {n_tokens / pretrained_on:.3g} times the '
                      f'{pretrained_on:,} of a pretraining corpus',
             'overlap': f'{overlap[0]:.1%} of {overlap[1]:,} validation texts share {overlap[2]} words in a '
@@ -66,7 +72,7 @@ def make(languages, genres, of_source, n_tokens, pretrained_on, overlap):
 def skew(languages, genres, sources, licences, tokens):
     """Sentences: what dominates a corpus, and what that means for a model. The first three are shares, by
     name; licences are counts."""
-    found = [f'{name}: {KNOWN[name]}' for name in sources if name in KNOWN]
+    found = []
     for what, table, means in (
             ('the prose', languages, 'a model will hardly write any other language'),
             ('the documents', genres, 'a model will write this kind of text, whatever it is asked for'),

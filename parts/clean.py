@@ -87,9 +87,11 @@ TAG_NAMES = ('a|abbr|article|aside|b|blockquote|body|br|button|center|cite|code|
 # A start without an end stays. It is matched up to the text's end, so that no end is looked for twice.
 HIDDEN = [re.compile(f'{start}(?:.*?{end}|(.*))', re.S | re.I) for start, end in [('<!--', '-->')] + [
     (rf'<{name}\b[^<>]*>', rf'</{name}\s*>') for name in ('script', 'style', 'noscript')]]
-BLOCK = re.compile(r'</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)\b[^<>]*>',
-                   re.I)
-TAG = re.compile(rf'</?(?:{TAG_NAMES})(?:\s[^<>]*)?/?>|<!doctype[^<>]*>', re.I)
+# after a name, an attribute or nothing: in prose, a <b may be less than b, with a > much later
+AFTER = (r'(?:\s+(?:[\w:.@-]+\s*=|(?:hidden|disabled|checked|selected|controls|nowrap|noshade|open)\b)[^<>]*|'
+         r'\s*/?)>')
+BLOCK = re.compile('</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)' + AFTER, re.I)
+TAG = re.compile(f'</?(?:{TAG_NAMES}){AFTER}|<!doctype[^<>]*>', re.I)
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
 
 
@@ -105,7 +107,7 @@ def strip_html(text):
 LATEX_SIGN = re.compile(r'\\(?:begin\{|documentclass|(?:sub)*section\*?\{|usepackage|cite\w*\{|emph\{|'
                         r'textbf\{)')
 LATEX_RULES = [(re.compile(pattern, re.S), new) for pattern, new in (
-    (r'(?<!\\)%[^\n]*', ''),                                                        # comments
+    (r'(?<![\\\d])(?<!\d )%[^\n]*', ''),                                            # comments; 50% is none
     (r'\\begin\{thebibliography\}.*?(?:\\end\{thebibliography\}|\Z)', ' '),
     (r'\\begin\{(equation|align|gather|eqnarray|figure|table|tabular|tikzpicture)(\*?)\}'
      r'.{0,10000}?\\end\{\1\2\}', ' '),                 # bounded: where many ends are missing, it takes long
@@ -211,8 +213,8 @@ SURROGATE = re.compile('[\ud800-\udfff]')
 def normalise(text, mode, markup=True):
     """A document in one form. Code: no byte order mark, a newline ends a line. Prose: mojibake repaired, HTML
     and LaTeX stripped if markup, Unicode composed (NFC), no control characters, and of blanks and empty lines
-    in a row, one, but not between fences or in a paragraph that may be code. Chat: prose whose markup and
-    blanks stay. Raw: as it is."""
+    in a row, one. Code between fences keeps markup and blanks, a paragraph that may be code keeps blanks.
+    Chat: prose whose markup and blanks stay. Raw: as it is."""
     text = SURROGATE.sub('\ufffd', text)        # half of a pair, from JSON: no encoding has it
     if mode == 'raw':
         return text
@@ -221,7 +223,7 @@ def normalise(text, mode, markup=True):
         return text
     text = fix_mojibake(text)
     if markup and mode == 'prose':
-        text = strip_latex(strip_html(text))
+        text = outside_fences(text, lambda piece: strip_latex(strip_html(piece)))
     while True:
         plain = CONTROL.sub('', LINE_END.sub('\n', text))
         plain = unicodedata.normalize('NFC', PILE.sub(r'\1', plain))
@@ -230,10 +232,14 @@ def normalise(text, mode, markup=True):
         text = fix_mojibake(plain)      # a removed character may have parted the bytes of another
     if mode == 'chat':
         return text
-    pieces = text.split('```')
-    pieces[::2] = map(one_blank, pieces[::2])       # outside of the fences
-    text = re.sub(r'\A(?:[^\S\n]*\n)+', '', '```'.join(pieces)).rstrip()
+    text = re.sub(r'\A(?:[^\S\n]*\n)+', '', outside_fences(text, one_blank)).rstrip()
     return text if may_be_code(text.split('\n\n')[0]) else text.lstrip()
+
+
+def outside_fences(text, change):
+    pieces = text.split('```')          # every second one is code; ~~~ may be a line under a heading
+    pieces[::2] = map(change, pieces[::2])
+    return '```'.join(pieces)
 
 
 def may_be_code(paragraph):
@@ -338,3 +344,11 @@ def not_random(value):
     """password = 'correct horse' is prose; a key has digits and 3.5 bits a character or more."""
     shares = [n / len(value) for n in collections.Counter(value).values()]
     return -sum(p * math.log2(p) for p in shares) < 3.5 or not re.search(r'\d', value)
+
+
+def forms(texts):
+    """Yield each text as it is, and as the cleaning leaves it in a document, to be found there."""
+    for text in texts:
+        within_latex = r'\emph{} ' + text        # there, it goes even from what alone does not look like it
+        found = {text, normalise(text, 'chat'), normalise(text, 'prose'), normalise(within_latex, 'prose')}
+        yield from found | {hide_pii(form)[0] for form in found}

@@ -133,13 +133,14 @@ class Corpus:
         write_file(self.path(shard, 'json'), funnel.to_json())
 
     def gather(self, shards, enough=0):
-        """Take in shards 0, 1, 2, ... as they are finished, until there are enough documents (0: all)."""
+        """Take in shards 0, 1, 2, ... as they are finished, until there are enough documents (0: all); then
+        the generator that shards must be is closed."""
         rows = [np.zeros(0, ROW)]
         for shard in shards:
             self.funnel.add(**json.loads(self.path(shard, 'json').read_bytes()))
             rows.append(np.load(self.path(shard, 'rows.npy')))
             if 0 < enough <= sum(map(len, rows)):
-                break
+                shards.close()
         self.n_shards = len(rows) - 1
         self.first = np.cumsum([0, *map(len, rows[1:])])
         self.shard = np.repeat(np.arange(self.n_shards), np.diff(self.first))

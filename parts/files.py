@@ -59,7 +59,7 @@ def all_files(source, skip=()):
 
 
 def walk(top, skip=()):
-    """Yield top and the folders under it, but no hidden ones; those that links lead to come last."""
+    """Yield top and the folders under it, but no hidden ones, no prepared data; those of links come last."""
     seen, waiting = set(), [top]
     for start in waiting:               # which grows
         for folder, inner, _ in os.walk(start):
@@ -68,8 +68,18 @@ def walk(top, skip=()):
                 continue
             seen.add(os.path.realpath(folder))
             yield folder
-            inner[:] = sorted(name for name in inner if not name.startswith('.') and name not in skip)
+            inner[:] = sorted(name for name in inner if not name.startswith('.') and name not in skip
+                              and not is_prepared(os.path.join(folder, name)))
             waiting += [path for name in inner if os.path.islink(path := os.path.join(folder, name))]
+
+
+def is_prepared(folder):
+    """Whether prepare.py has written a folder: then its report is not a text to learn from."""
+    path = os.path.join(folder, 'meta.json')
+    if not os.path.isfile(path):
+        return False
+    with open(path, 'rb') as f:
+        return b'"nanoparrot-data-' in f.read(100)
 
 
 def passed_over(source):

@@ -10,7 +10,7 @@ switches its rule off. Every filter also removes good documents, so none is sile
 
 Copy this file alone: it needs numpy.
 """
-import collections, functools, math, re, unicodedata, urllib.parse
+import collections, functools, math, re, textwrap, unicodedata, urllib.parse
 import numpy as np
 
 # the settings of prose_reason and code_reason
@@ -130,19 +130,24 @@ SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viag
                         r'torrent|warez|crack|keygen)s?(?=$|[.\-])|porn')
 
 
+def host_of(url):
+    """'a.org' for https://www.a.org/x; ValueError for what is no address."""
+    host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
+    return host.strip('.').removeprefix('www.')
+
+
 def url_reason(url, blocked=(), allowed=()):
     """Why an address is dropped, or None. blocked and allowed: sets of domains, which cover their subdomains;
     allowed wins. Words count only as whole parts of a name: essex.ac.uk is a university."""
     try:
-        host = urllib.parse.urlsplit(url if '//' in url else f'//{url}').hostname or ''
+        host = host_of(url)
     except ValueError:                  # '[' without ']'
         return 'no address'
-    host = host.rstrip('.').removeprefix('www.')
     names = host.split('.')
     domains = {'.'.join(names[i:]) for i in range(len(names))}      # uk, ac.uk, essex.ac.uk
-    if domains & set(allowed):
+    if not domains.isdisjoint(allowed):
         return None
-    if domains & set(blocked):
+    if not domains.isdisjoint(blocked):
         return 'blocked domain'
     return 'spam domain' if SPAM_WORDS.search(host) else None
 
@@ -151,8 +156,16 @@ def lines_of(path):
     """A list in a file, one entry a line; # begins a comment."""
     if not path:
         return set()
-    with open(path, encoding='utf-8') as f:
-        return {line.split('#')[0].strip().lower() for line in f} - {''}
+    try:
+        with open(path, encoding='utf-8-sig') as f:
+            return {line.split('#')[0].strip().lower() for line in f} - {''}
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path} is not a list in UTF-8 ({e}); save it as UTF-8') from e
+
+
+def domains_of(path):
+    """A list of domains or addresses in a file, see lines_of, each as url_reason compares it."""
+    return set(map(host_of, lines_of(path)))
 
 
 def toxic_words(text, words):
@@ -161,7 +174,7 @@ def toxic_words(text, words):
     return collections.Counter(word for word in found if word in words)
 
 
-PYTHON_BLOCK = re.compile(r'```(?:python|py)\n(.*?)```', re.S)
+PYTHON_BLOCK = re.compile(r'```(?:python|py)\n(.*?)```', re.S)        # may be indented, in a list
 
 
 def messages_reason(messages, score=math.inf, min_score=None, min_answer=0, max_answer=0, unwanted=()):
@@ -177,7 +190,7 @@ def messages_reason(messages, score=math.inf, min_score=None, min_answer=0, max_
         return 'empty answer'
     if not all(m['content'].strip() for m in messages):
         return 'empty message'
-    if min_score is not None and score < min_score:
+    if min_score is not None and not score >= min_score:        # NaN is not
         return 'low score'
     if min(map(len, answers)) < min_answer:
         return 'short answer'
@@ -191,7 +204,7 @@ def messages_reason(messages, score=math.inf, min_score=None, min_answer=0, max_
 def programs(messages):
     """The ```python blocks in the answers of a conversation, but not sessions of the interpreter (>>>)."""
     answers = '\n'.join(m['content'] for m in messages if m['role'] == 'assistant')
-    return [code for code in PYTHON_BLOCK.findall(answers) if '>>>' not in code]
+    return [textwrap.dedent(code) for code in PYTHON_BLOCK.findall(answers) if '>>>' not in code]
 
 
 def preference_reason(pair, min_margin=0.0, min_agreement=0.0):

@@ -43,7 +43,10 @@ def encoding(name, folder=None):
     paths = files_in(folder, name)
     if not paths:
         raise ValueError(f'{folder} must hold {" and ".join(FILES[name])} of {name}; it does not')
-    ranks = READ[name](*paths, *FILES[name].values())
+    try:
+        ranks = READ[name](*paths, *FILES[name].values())
+    except ValueError as e:             # tiktoken's: another checksum
+        raise ValueError(f'{" and ".join(paths)}: not those of {name} ({e})') from e
     return tiktoken.Encoding(name, pat_str=PATTERNS[name], mergeable_ranks=ranks,
                              special_tokens=SPECIAL[name])
 

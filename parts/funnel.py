@@ -42,6 +42,8 @@ class Funnel:
         own['documents read'] += 1
         if reason:
             own[reason] += 1
+        else:
+            self.counters[f'licences of {doc["source"]}'][doc['licence']] += 1
         if self.n_samples:
             self.sample(reason, chance, doc['path'], original)
             words = set(re.findall(r'[^\W\d_]{3,}', original.lower()))

@@ -34,6 +34,8 @@ class NgramModel:
             for n in range(1, order + 1):
                 np.add.at(self.counts[n], byte_ngrams(text, n, buckets), np.uint32(1))
         self.counts[0, 0] = self.counts[1].sum()
+        if not self.counts[0, 0]:
+            raise ValueError('the reference holds no text that can be read')
 
     def bits_per_byte(self, text, a=4.0):
         """Mean bits of a text's bytes, each predicted from the order - 1 before it."""

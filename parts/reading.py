@@ -18,8 +18,8 @@ RECORDS = ('.jsonl', '.json', *CRAWLS)  # also with .gz
 WHOLE = ('.py', '.html', '.htm')        # a file is one document; of other text, a piece is
 LONGEST = 100_000                       # characters of a piece: no model's context is longer, by far
 BLOCK = 16_000_000                      # characters held in memory at once
-# not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep
-UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError
+# not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep, a codec that is not of text
+UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError, LookupError
 
 
 def is_kind(path, endings):
@@ -28,6 +28,12 @@ def is_kind(path, endings):
 
 def open_file(path, mode='rb', **settings):
     return (gzip.open if path.lower().endswith('.gz') else open)(path, mode, **settings)
+
+
+def open_text(path, encoding):
+    """A file of text, its line ends as they are. encoding: see encoding_of."""
+    name, *damaged = encoding.split()
+    return open_file(path, 'rt', encoding=name, errors='replace' if damaged else 'strict', newline='')
 
 
 def told(error):
@@ -54,7 +60,7 @@ def entries_of(path, max_chars, first=0, end=None):
         return
     try:
         encoding = encoding_of(path)
-        with open_file(path, 'rt', encoding=encoding, newline='') as f:
+        with open_text(path, encoding) as f:
             if is_kind(path, WHOLE):
                 text = f.read(max_chars + 1)
                 if len(text) > max_chars:
@@ -76,11 +82,12 @@ def entries_of(path, max_chars, first=0, end=None):
 # --- text ---------------------------------------------------------------------------------------------------
 def encoding_of(path):
     """The encoding of a file of text: UTF-8, if all of it is; UTF-16 by its mark; the one that a program
-    declares (PEP 263); else Windows-1252 or Latin-1, if most bytes are ASCII. ValueError if it is none."""
+    declares (PEP 263); 'utf-8 damaged', if most of what is not ASCII is UTF-8; else Windows-1252 or Latin-1,
+    if most bytes are ASCII. ValueError if it is none."""
     with open_file(path) as f:
-        blocks = iter(lambda: f.read(1 << 20), b'')
+        blocks = lambda: iter(lambda: f.read(1 << 20), b'')
         try:
-            for _ in codecs.iterdecode(blocks, 'utf-8'):
+            for _ in codecs.iterdecode(blocks(), 'utf-8'):
                 pass
             return 'utf-8'
         except UnicodeDecodeError:
@@ -94,11 +101,16 @@ def encoding_of(path):
                 if not declared.startswith('utf-8'):
                     return declared
             f.seek(0)
-        counts = collections.Counter()
-        for block in blocks:
-            counts.update(block)
+        counts = collections.Counter(itertools.chain.from_iterable(blocks()))
+        f.seek(0)
+        texts = codecs.iterdecode(blocks(), 'utf-8', 'replace')
+        characters = collections.Counter(itertools.chain.from_iterable(texts))
     n_high = sum(n for byte, n in counts.items() if byte >= 128)
-    if n_high > 0.3 * counts.total() or any(counts[b] for b in range(32) if b not in b'\t\n\v\f\r'):
+    control = any(counts[b] for b in range(32) if b not in b'\t\n\v\f\r')
+    n_damaged = characters['\ufffd']
+    if not control and n_damaged < sum(n for c, n in characters.items() if c > '\x7f') - n_damaged:
+        return 'utf-8 damaged'
+    if control or n_high > 0.3 * counts.total():
         raise ValueError('neither UTF-8 nor a text in Windows-1252 or Latin-1')
     return 'latin-1' if any(counts[b] for b in b'\x81\x8d\x8f\x90\x9d') else 'cp1252'
 
@@ -112,7 +124,7 @@ def slices(texts, size=100_000, most=1 << 62):
 def pieces(path, start=0, end=1 << 62, encoding='utf-8'):
     """Characters start..end of a text file, some MB at a time."""
     position = 0
-    with open_file(path, 'rt', encoding=encoding, newline='') as f:
+    with open_text(path, encoding) as f:
         while position < end and (block := f.read(BLOCK)):
             if position + len(block) > start:
                 yield block[max(start - position, 0):end - position]
@@ -135,7 +147,7 @@ def read_records(path, longest=1 << 30, first=0, end=None):
     line = 0
     try:
         with open_file(path) as f:
-            if is_kind(path, '.json') and (values := values_over_lines(f)):
+            if is_kind(path, '.json') and (values := values_over_lines(f)) is not None:
                 for line, record in enumerate(values, 1):
                     yield line, record, None, 0
                 return
@@ -162,7 +174,7 @@ def read_records(path, longest=1 << 30, first=0, end=None):
 
 def values_over_lines(f):
     """The records of a file that is a list, or an object of several lines; None if it has a record a line."""
-    first = f.readline(1000).removeprefix(codecs.BOM_UTF8).strip()
+    first = f.read(1000).removeprefix(codecs.BOM_UTF8).lstrip().split(b'\n')[0].strip()
     f.seek(0)
     if first.startswith(b'['):
         return json.loads(f.read().decode('utf-8-sig'))

@@ -10,7 +10,7 @@ A record without what is asked for is counted and passed over.
 
 Copy this file alone: it needs the standard library.
 """
-import itertools, json
+import contextlib, itertools, json, math
 
 # where a record's text stands: mostly; in CodeSearchNet, on the hub and as it was published
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
@@ -19,6 +19,11 @@ PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         
 # names that datasets give to where a record comes from
 LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py has
+
+# settings of prepare.py that act on documents, so that one text without documents cannot have them
+OF_DOCUMENTS = ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part', 'languages', 'licences',
+                'audit', 'list_documents', 'max_docs', 'url_block', 'url_allow', 'toxic_words',
+                'quality_good', 'perplexity_reference')
 
 
 def strings_in(value):
@@ -72,13 +77,15 @@ def from_record(record, path, kind):
             texts.append(str(record.get('prompt') or '') + record['canonical_solution'])
         if not texts:
             raise ValueError('no text or content in it')
-        doc = {'texts': texts[:1]}
+        doc = {'texts': [*filter(str.strip, texts), *texts][:1]}        # an empty column hides no other
     elif kind == 'sft':
         messages = messages_of(record)
         doc = {'texts': [m['content'] for m in messages], 'roles': [m['role'] for m in messages]}
         score = first_of(record, 'score', 'rating', 'judge_score')
-        if isinstance(score, int | float):
-            doc['score'] = float(score)
+        if score is not None:
+            doc['score'] = math.nan             # what is not a number reaches no limit
+            with contextlib.suppress(TypeError, ValueError, OverflowError):
+                doc['score'] = float(score)
     else:
         pair = preference_of(record)
         prompt = pair.pop('prompt')
@@ -94,7 +101,7 @@ def from_record(record, path, kind):
     for key, *others in (('url', 'func_code_url'), ('licence', 'license', 'max_stars_repo_licenses')):
         value = first_of(record, key, *others)
         if isinstance(value, list) and value:
-            value = value[0]
+            value = ', '.join(map(str, value)) if key == 'licence' else value[0]
         if isinstance(value, str):
             doc[key] = value
     return doc
@@ -171,8 +178,8 @@ ROLES = {'system': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assi
 
 
 def first_of(record, *names):
-    """The value of the first of these names that a record has, or None."""
-    return next((record[name] for name in names if name in record), None)
+    """The first value that is not None, under these names in a record, or None."""
+    return next((record[name] for name in names if record.get(name) is not None), None)
 
 
 def messages_of(record):
@@ -273,6 +280,8 @@ def preference_of(record):
     prompt = talks[0][:-1]
     if prompt != talks[-1][:-1]:
         raise ValueError('chosen and rejected answer different prompts')
+    if all(m['role'] == 'system' for m in prompt):
+        raise ValueError('a preference needs a question, not only a system message')
     pair = {'prompt': prompt[0]['content'] if len(prompt) == 1 else prompt}
     pair |= {name: talk[-1]['content'] for name, talk in zip(names, talks)}
     if thumb:
@@ -284,6 +293,8 @@ def preference_of(record):
         for name in ('margin', 'agreement'):
             if record.get(name) is not None:
                 pair[name] = float(record[name])
+        if not all(math.isfinite(pair.get(name, 0)) for name in ('margin', 'agreement')):
+            raise ValueError
     except (TypeError, ValueError, OverflowError):
         raise ValueError('scores, margin and agreement must be numbers') from None
     return pair

@@ -36,6 +36,16 @@ def in_parallel(function, jobs, processes, what):
             initializer=lambda pid: threading.Thread(target=watch, args=(pid,), daemon=True).start()) as pool:
         try:
             yield from bar(pool.map(function, jobs))
+        except GeneratorExit:               # the caller has enough; what has begun would take its time
+            for child in multiprocessing.active_children():
+                child.terminate()
+            raise
+        except ValueError as e:             # a `raise` of ours there is one here: it becomes one line
+            path, line = re.findall(r'\n  File "(.*)", line .*\n +(.*)', str(e.__cause__))[-1]
+            here = os.path.dirname(os.path.abspath(__file__))
+            if line.startswith('raise ') and os.path.dirname(path) in (here, os.path.dirname(here)):
+                raise ValueError(str(e)) from e
+            raise
         except concurrent.futures.process.BrokenProcessPool as e:
             raise OSError('a process was killed, perhaps because memory ran out; what is done is kept, try '
                           f'again with fewer, --processes={(n + 1) // 2}') from e

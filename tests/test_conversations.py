@@ -1,6 +1,7 @@
 """Conversations: every usual form becomes messages, what is malformed raises ValueError, and the way back
 gives the same conversation."""
 import json
+import math
 
 import pytest
 from conftest import SHARED, ok, run
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from parts.filters import messages_reason
-from parts.sources import messages_of, preference_of, to_alpaca, to_vicuna
+from parts.sources import from_record, messages_of, preference_of, to_alpaca, to_vicuna
 
 
 def chat(*contents, system=None):
@@ -41,7 +42,10 @@ def chat(*contents, system=None):
     ({'system': 's', 'messages': chat('a')}, []),
     # cut off at either end: an answer to nothing, a question without an answer
     ({'messages': [{'role': 'assistant', 'content': 'x'}, *chat('a', 'c', 'd')]}, chat('a', 'c')),
-    ({'messages': []}, []), ({'messages': chat('a')}, [])])
+    ({'messages': []}, []), ({'messages': chat('a')}, []),
+    # a column of null does not hide another
+    ({'messages': None, 'conversations': chat('a', 'c')}, chat('a', 'c')),
+    ({'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, chat('a', 'c'))])
 def test_every_form_becomes_messages(record, messages):
     before = json.dumps(record)
     assert messages_of(record) == messages and json.dumps(record) == before
@@ -113,6 +117,16 @@ def test_a_conversation_that_alpaca_cannot_hold_is_dropped_and_counted(tmp_path)
            '--chat_format=alpaca', '--dedup=exact'))       # one system for all, yet two sides
     stages = json.loads((tmp_path / 'out/report.json').read_text(encoding='utf-8'))['stages']
     assert [s['dropped'] for s in stages if s['dropped']] == [{'not in the Alpaca form': 1}]
+
+
+@pytest.mark.parametrize('record, kept', [
+    ({'score': 5}, True), ({'score': '4.5'}, True), ({}, True), ({'score': 3.9}, False),
+    ({'score': '1'}, False), ({'score': math.nan}, False), ({'score': {'overall': 5}}, False),
+    ({'score': 'good'}, False), ({'score': None, 'rating': 1}, False), ({'score': None}, True)])
+def test_a_score_that_does_not_reach_the_limit_or_is_not_a_number_is_low(record, kept):
+    doc = from_record({'messages': chat('a', 'c'), **record}, 'x', 'sft')
+    assert messages_reason(chat('a', 'c'), doc.get('score', math.inf), 4) == (None if kept else 'low score')
+    assert messages_reason(chat('a', 'c'), doc.get('score', math.inf)) is None
 
 
 def test_the_source_document_s_converter_returns_nothing_but_none():

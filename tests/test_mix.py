@@ -118,3 +118,23 @@ def test_a_copy_in_a_later_source_is_dropped(folder, tmp_path):
 def test_sources_that_cannot_be(tmp_path, sources, words):
     (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
     mistake(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/out'), *words)
+
+
+def test_licences_and_rules_follow_from_what_a_source_is_not_from_its_name(tmp_path):
+    rows = [{'text': sentence('web', i) * 3, 'license': 'GPL' if i < 30 else 'MIT'} for i in range(40)]
+    path = tmp_path / 'x.jsonl'
+    path.write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+    sources = {'stdlib': (str(path), 1), 'codeparrot': (str(path), 1), 'code': ('stdlib', 1)}
+    (tmp_path / 'mix.py').write_text(f'sources = {sources!r}\n', encoding='utf-8')
+    before = """
+import parts.files as files
+some = files.find_files
+files.find_files = lambda *given: some(*given)[:40]"""
+    ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/out', '--tokenizer=byte', '--dedup=none',
+           '--licences=gpl, psf', '--val_fraction=0.3', before=before))
+    report = json.loads((tmp_path / 'out/report.json').read_text(encoding='utf-8'))
+    licences = {name: s['licences'] for name, s in report['sources'].items()}
+    assert licences.pop('code').keys() == {'psf'}
+    assert licences == {'stdlib': {'gpl': 30}, 'codeparrot': {'gpl': 30}}
+    skew = '; '.join(report['card']['skew'])
+    assert "code: one project's style" in skew and 'stdlib: ' not in skew and 'codeparrot: ' not in skew

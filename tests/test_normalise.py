@@ -96,7 +96,9 @@ def test_composed_and_decomposed_letters_become_the_same_text():
     ('<p>a<br/>b</p>', '\na\nb\n'), ('<A HREF="x">k</A> &amp; &lt;i&gt; &#228; &euro;', 'k & <i> ä €'),
     ('<div>x<script src="s">if (a<b) {}</script><style>p{}</style><!-- no -->y</div>', '\nx   y\n'),
     *[(t, t) for t in ('a < b and c > d', '#include <stdio.h>', '<EMAIL>', '<|im_start|>', 'vector<int>',
-                       'AT&T; x && y', '<http://a.org>', '?a=1&copy=2&lt=3', 'no tag: <!-- kept -->')]])
+                       'AT&T; x && y', '<http://a.org>', '?a=1&copy=2&lt=3', 'no tag: <!-- kept -->',
+                       'i<b && c>d', 'while a <b holds.\n\nThis stays.\n\n> A quote', 'x <p and y> z')],
+    ('<hr noshade><td nowrap class=a>b</td ><p/>', '\nb\n')])
 def test_html_goes_and_what_only_looks_like_it_stays(text, expected):
     assert strip_html(text) == expected
 
@@ -109,6 +111,7 @@ def test_what_html_opens_and_never_closes_stays():
     (r'\section{A} The \emph{big \textbf{word}} costs 5\% of \$3.', 'A The big word costs 5% of $3.'),
     (r'\begin{figure}[h]x\end{figure}a\cite[p. 3]{b} $$z$$ c\ref{d}~e % note', ' a   c e '),
     ('\\documentclass[a4]{x}\\begin{document}\nHi\n\\item one\\end{document}', '\nHi\n- one'),
+    (r'Only 50% or 50 % know \emph{LaTeX}.', 'Only 50% or 50 % know LaTeX.'),
     *[(t, t) for t in (r'C:\new\users', '$5 and $6', '100 % of {x}', r'\alpha is a letter', 'a_b ~ 5')]])
 def test_latex_goes_and_what_only_looks_like_it_stays(text, expected):
     assert strip_latex(text) == expected
@@ -121,6 +124,12 @@ def test_latex_goes_and_what_only_looks_like_it_stays(text, expected):
     ('x  y\n```\ndef f():\n    return  1\n```\n  z', 'x y\n```\ndef f():\n    return  1\n```\nz')])
 def test_prose_has_one_form(text, expected):
     assert normalise(text, 'prose') == expected
+
+
+def test_code_between_fences_keeps_its_markup():
+    code = '```c\nprintf("<b>50%</b> &amp; \\emph{x}  {$y}");\n```'
+    text = normalise(f'A <b>bold</b>  word:\n\n{code}\n\n<i>Done</i>.', 'prose')
+    assert text == f'A bold word:\n\n{code}\n\nDone.'
 
 
 def test_code_keeps_its_meaning():

@@ -1,5 +1,6 @@
 """Preferences in their usual forms, and what speaks against a conversation or a preference."""
 import json
+import math
 
 import pytest
 from conftest import ok, run
@@ -62,7 +63,9 @@ def test_every_form_becomes_a_preference(record, pair):
     ({'prompt': 'q', 'completion': 5, 'label': True}, 'not an object'),
     ({'completion': 'c', 'label': True}, 'need a prompt'),
     ({**PAIR, 'margin': 'much'}, 'numbers'), ({**PAIR, 'margin': []}, 'numbers'),
-    ({**PAIR, 'agreement': 10 ** 400}, 'numbers'),
+    ({**PAIR, 'agreement': 10 ** 400}, 'numbers'), ({**PAIR, 'agreement': math.inf}, 'numbers'),
+    ({**PAIR, 'margin': math.nan}, 'numbers'), ({**PAIR, 'margin': 'nan'}, 'numbers'),
+    ({**PAIR, 'prompt': chat('q', system='s')[:1]}, 'a question'),
     ({**PAIR, 'score_chosen': [], 'score_rejected': 1}, 'numbers')])
 def test_malformed_preferences_raise_value_errors_that_say_why(record, words):
     with pytest.raises(ValueError, match=words):
@@ -117,6 +120,7 @@ def test_reasons_against_a_conversation(messages, reason):
 @pytest.mark.parametrize('messages, found', [
     (chat('a', 'b'), []), (chat('a', CODE.format('x = 1')), ['x = 1\n']),
     (chat(CODE.format('x = = 1'), 'b'), []),                            # only what is learned
+    (chat('a', '1. Run:\n\n   ```python\n   if x:\n       y\n   ```\n2. Done.'), ['if x:\n    y\n']),
     (chat('a', CODE.format('>>> 1 +\n1')), []), (chat('a', '```js\nx = = 1\n```'), []),
     (chat('a', CODE.format('x = 1') + CODE.format('(')), ['x = 1\n', '(\n'])])
 def test_programs_are_the_python_blocks_of_the_answers(messages, found):

@@ -1,4 +1,5 @@
 """Files as they come: other encodings, records over lines, what is too long, links in a circle, odd names."""
+import gzip
 import json
 import os
 
@@ -7,7 +8,7 @@ from conftest import mistake, ok, run
 from test_prepare import documents, prepare, report, write
 
 from parts import files
-from parts.reading import encoding_of, entries
+from parts.reading import count_chars, encoding_of, entries
 
 TEXT = 'Der Müller sah den Fluß, naïve Träume, „früh“ – für 5 €.\n' * 5
 
@@ -27,11 +28,30 @@ def test_a_text_has_the_encoding_that_it_most_probably_has(tmp_path, name, data,
     assert (line, why) == (0, None) and record == {'text': data.decode(encoding), 'encoding': encoding}
 
 
+@pytest.mark.parametrize('name', ['a.txt', 'a.py', 'a.txt.gz'])
+@pytest.mark.parametrize('before, after', [('', b''), (TEXT, b'\xe2\x80'), (TEXT, b' \xe4hnlich')])
+def test_utf_8_with_damage_stays_utf_8(tmp_path, name, before, after):
+    data = before.encode() + b'naive \xc3\xa4 again\xc3' + after
+    (gzip.open if name.endswith('.gz') else open)(tmp_path / name, 'wb').write(data)
+    (_, _, record, why, _), = entries([{'path': str(tmp_path / name)}])
+    assert not why and record['encoding'] == ('utf-8 damaged' if before else 'cp1252')
+    if before:
+        assert record['text'] == data.decode('utf-8', 'replace')
+        assert count_chars(str(tmp_path / name)) == (len(record['text']), 'utf-8 damaged')
+
+
 @pytest.mark.parametrize('data', ['наивный текст'.encode('koi8-r'), b'\x89PNG\r\n\0\0', os.urandom(999)])
 def test_what_is_no_text_is_not_guessed(tmp_path, data):
     (tmp_path / 'a.txt').write_bytes(data)
     (_, _, record, why, _), = entries([{'path': str(tmp_path / 'a.txt')}])
     assert record is None and why.startswith('ValueError: neither UTF-8')
+
+
+@pytest.mark.parametrize('codec', ['rot13', 'hex', 'zlib', 'base64', 'uu'])
+def test_a_codec_that_is_not_of_text_is_counted(tmp_path, codec):
+    (tmp_path / 'a.py').write_bytes(b'# coding: %s\nx = "\xe4"\n' % codec.encode())
+    (_, _, record, why, _), = entries([{'path': str(tmp_path / 'a.py')}])
+    assert record is None and why.startswith('LookupError: ')
 
 
 def test_other_encodings_are_counted_and_a_single_text_has_one_too(tmp_path):
@@ -42,14 +62,17 @@ def test_other_encodings_are_counted_and_a_single_text_has_one_too(tmp_path):
     assert TEXT in sum(documents(tmp_path / 'out').values(), [])
     prepare(tmp_path / 'one', source / 'old.txt', '--tokenizer=char')
     assert report(tmp_path / 'one')['bytes']['train'] > 200
+    assert report(tmp_path / 'one')['counts']['documents not in UTF-8'] == {'cp1252': 1}
 
 
 @pytest.mark.parametrize('text, n', [
     (json.dumps({'text': 'a'}, indent=2), 1), (json.dumps([{'text': 'a'}, {'text': 'b'}], indent=2), 2),
-    ('{"text": "a"}\n{"text": "b"}\n', 2), ('{"text": "cut o\n{"text": "b"}\n', 1)])
+    ('{"text": "a"}\n{"text": "b"}\n', 2), ('{"text": "cut o\n{"text": "b"}\n', 1),
+    ('\n \n[{"text": "a"},\n{"text": "b"}]', 2), ('[]', 0), ('\ufeff\n{\n"text": "a"}', 1)])
 def test_a_json_may_be_a_list_or_an_object_over_several_lines(tmp_path, text, n):
     (tmp_path / 'a.json').write_text(text, encoding='utf-8')
-    found = entries([{'path': str(tmp_path / 'a.json')}])
+    found = [*entries([{'path': str(tmp_path / 'a.json')}])]
+    assert sum(why is not None for _, _, _, why, _ in found) == ('cut o' in text)
     assert sum(record is not None for _, _, record, _, _ in found) == n
 
 

@@ -8,13 +8,17 @@ import pytest
 from conftest import mistake, ok, run
 from test_prepare import DOCUMENTS, FOX, documents, prepare, report, write
 
+from parts.files import find_files
+from tokenizer import Tokenizer
+
 TEXTS = [text.replace('\ufeff', '') for text in DOCUMENTS]
 
 
 def test_every_form_of_record_gives_the_same_bins(tmp_path):
     texts, bins = [*TEXTS, 'lone \ud800 surrogate'], set()
     forms = {'text.jsonl': [{'text': t, 'n': 1} for t in texts], 'list.json': [{'text': t} for t in texts],
-             'content.jsonl': [{'content': t} for t in texts], 'strings.jsonl': texts, 'strings.json': texts}
+             'content.jsonl': [{'text': ' ', 'content': t} for t in texts],
+             'strings.jsonl': texts, 'strings.json': texts}
     for name, records in forms.items():
         lines = json.dumps(records, indent=1) if name.endswith('.json') else \
             '\n'.join(json.dumps(r) + '\n' for r in records)            # with blank lines between
@@ -100,7 +104,10 @@ def test_sources_without_text(tmp_path, files, words):
     assert not list(tmp_path.glob('out/*'))
 
 
-@pytest.mark.parametrize('flag', ['decontaminate=ten.jsonl', 'mix_tokens=9', 'temperature=2', 'write=text'])
+@pytest.mark.parametrize('flag', [
+    'decontaminate=ten.jsonl', 'mix_tokens=9', 'temperature=2', 'write=text', 'languages=en', 'licences=mit',
+    'audit=3', 'list_documents=True', 'max_docs=9', 'toxic_words=ten.jsonl',
+    'perplexity_reference=ten.jsonl'])
 def test_what_needs_documents_is_not_for_a_single_text(tmp_path, flag):
     (tmp_path / 'one.txt').write_text(FOX * 20, encoding='utf-8')
     (tmp_path / 'ten.jsonl').write_text('\ufeff{"prompt": "%s"}' % (FOX.strip() * 2), encoding='utf-8')
@@ -112,6 +119,24 @@ def test_what_needs_documents_is_not_for_a_single_text(tmp_path, flag):
         ok(run('prepare.py', '--source=many', *flags, cwd=tmp_path))
         dropped = [s['dropped'] for s in report(tmp_path / 'out')['stages'] if s['dropped']]
         assert dropped == [{'in a benchmark': 1}]
+
+
+def test_what_prepare_has_written_is_not_read_as_text(tmp_path):
+    source = write(tmp_path / 'docs', TEXTS)
+    for _ in range(2):
+        prepare(source / 'out', source, '--tokenizer=byte', '--audit=2')
+        assert sum(report(source / 'out')['documents'].values()) == len(TEXTS)
+    (source / 'out/meta.json').write_text('{}', encoding='utf-8')          # somebody else's
+    assert len(find_files(str(source))) > len(TEXTS)
+
+
+def test_a_tokenizer_that_cannot_end_documents_is_refused_before_they_are_read(tmp_path):
+    source = write(tmp_path / 'docs', TEXTS)
+    Tokenizer.byte().save(tmp_path / 'byte.json')
+    flags = f'--out_dir={tmp_path}/out', f'--tokenizer={tmp_path}/byte.json'
+    mistake(run('prepare.py', f'--source={source}', *flags), 'byte.json', '<|endoftext|>')
+    assert not (tmp_path / 'out').exists()
+    ok(run('prepare.py', f'--source={source}/000.txt', *flags, '--val_fraction=0.5'))
 
 
 @pytest.mark.parametrize('flags, words', [

@@ -51,13 +51,22 @@ def test_addresses_and_licences_are_kept_or_not(tmp_path):
     rows = [{'text': t, 'url': f'https://{host}/x', 'license': licence}
             for t, host, licence in zip(PROSE, hosts, ['MIT', 'GPL'] * 20)]
     source = records(tmp_path / 'x.jsonl', rows)
-    (tmp_path / 'block').write_text('# mine\nspam.com\n', encoding='utf-8')
-    (tmp_path / 'allow').write_text('ok.spam.com\n', encoding='utf-8')
+    (tmp_path / 'block').write_text('\ufeff.Spam.com\n# mine\n', encoding='utf-8')
+    (tmp_path / 'allow').write_text('https://www.ok.spam.com/index.html\n', encoding='utf-8')
     prepare(tmp_path / 'out', source, f'--url_block={tmp_path}/block', f'--url_allow={tmp_path}/allow')
     assert stage(tmp_path / 'out', 'source')['dropped'] == {'blocked domain': 8, 'spam domain': 8}
-    assert report(tmp_path / 'out')['sources'][str(source)]['licences'] == {'mit': 20, 'gpl': 20}
+    assert report(tmp_path / 'out')['sources'][str(source)]['licences'] == {'mit': 12, 'gpl': 12}      # kept
     prepare(tmp_path / 'mit', source, '--licences=mit,bsd', f'--url_allow={tmp_path}/allow')
-    assert stage(tmp_path / 'mit', 'source')['dropped']['licence gpl'] == 16     # 4 of 20 were spam before
+    assert stage(tmp_path / 'mit', 'source')['dropped']['licence gpl'] == 20
+    (tmp_path / 'latin').write_bytes('müller.de'.encode('latin-1'))
+    mistake(run('prepare.py', f'--source={source}', f'--url_block={tmp_path}/latin'), 'latin', 'UTF-8')
+
+
+def test_of_several_licences_all_must_be_wanted(tmp_path):
+    several = ['mit'], ['MIT', 'GPL-3.0'], ['MIT', 'BSD'], []
+    rows = [{'text': t, 'license': several[i % 4]} for i, t in enumerate(PROSE)]
+    prepare(tmp_path / 'out', records(tmp_path / 'x.jsonl', rows), '--licences=mit, BSD')
+    assert stage(tmp_path / 'out', 'source')['dropped'] == {'licence mit, gpl-3.0': 10, 'licence unknown': 10}
 
 
 def test_a_reference_text_cuts_what_is_too_predictable_and_what_is_noise(tmp_path):

@@ -8,6 +8,7 @@ from conftest import ROOT, mistake, run
 from parts.benchmarks import to_task
 from parts.checkpoint import read
 from parts.records import read_jsonl
+from tokenizer import Tokenizer
 
 LINES = ''.join(json.dumps({'prompt': f'Say {i}.', 'answer': str(i)}) + '\n' for i in range(40))
 WRONG = {'cut.jsonl.gz': gzip.compress(LINES.encode())[:-40], 'none.jsonl.gz': b'he', 'number.jsonl': b'5\n',
@@ -80,3 +81,32 @@ def test_a_checkpoint_that_memory_does_not_hold_is_not_called_unreadable(folder,
     monkeypatch.setattr('torch.load', full)
     with pytest.raises(MemoryError, match='number.jsonl: .*allocate 9 bytes'):
         read(str(folder / 'number.jsonl'))
+
+
+@pytest.mark.parametrize('change', [
+    {'vocab': ['a', 'b']}, {'vocab': [*'abc'] * 99}, {'special_tokens': [1]}, {'special_tokens': 5},
+    {'vocab': [5]}, {'vocab': None}, {'pattern': '('}, {'kind': 'word'}, None])
+def test_a_damaged_tokenizer_is_one_sentence(change, tmp_path):
+    whole = Tokenizer.byte(['<|endoftext|>']).to_json()
+    text = '[' * 100_000 if change is None else json.dumps({**whole, **change})
+    (tmp_path / 'tokenizer.json').write_text(text, encoding='utf-8')
+    with pytest.raises(ValueError, match='tokenizer.json is not a tokenizer of ours'):
+        Tokenizer.load(tmp_path / 'tokenizer.json')
+    (tmp_path / 'tokenizer.json').write_text(json.dumps(whole), encoding='utf-8')
+    assert Tokenizer.load(tmp_path / 'tokenizer.json').encode('ab') == [97, 98]
+
+
+def test_tokenizer_py_needs_a_name_for_its_file(tmp_path):
+    result = run('tokenizer.py', '--input=stdlib', '--out=', cwd=tmp_path)
+    assert result.returncode == 2 and '--out= is a folder or empty' in result.stderr
+
+
+def test_a_vocabulary_of_gpt_2_that_is_another_is_one_sentence(tmp_path):
+    (tmp_path / 'vocab.bpe').write_text('#version: 0.2\nx y\n', encoding='utf-8')
+    (tmp_path / 'encoder.json').write_text('{"x": 0}', encoding='utf-8')
+    mistake(run('prepare.py', '--tokenizer=gpt2', f'--gpt2_dir={tmp_path}'), 'vocab.bpe', 'gpt2')
+
+
+def test_a_reference_without_text_is_one_sentence(folder, tmp_path):
+    mistake(run('prepare.py', f'--source={folder}', f'--perplexity_reference={folder}/bytes.jsonl',
+                f'--out_dir={tmp_path}/out'), 'reference', 'no text')
