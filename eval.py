@@ -138,21 +138,16 @@ def open_bins(source, tokenizer, sides):
 folder = ckpt if os.path.isdir(ckpt) and not completions else os.path.dirname(completions or ckpt)
 beside = os.path.join(folder, 'tokenizer.json')
 model, state, stamp, tokenizer = None, {}, None, None
+asks = set(all_tasks) - {'loss', 'compare'}     # the tasks that a reward model cannot do
+form = chat                                     # True: the model is asked in a conversation
 if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
     model, state = load_checkpoint(ckpt, device)
-    if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:
-        raise ValueError(f'{ckpt} is a reward model: it scores answers, it does not write them')
+    form = benchmarks.form(ckpt, state, chat, asks)
     found = beside if os.path.exists(beside) else f'{data_dir.split(",")[0]}/tokenizer.json'
     tokenizer = Tokenizer.load(found)
     checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), found, tokenizer.hash)
 
     model = model.grown(tokenizer.vocab_size).eval()        # one of Hugging Face may have no tokens for chat
-    trained = state.get('config', {})
-    if trained.get('objective', 'clm') != 'clm':
-        raise ValueError(f'{ckpt} has objective={trained["objective"]}: its loss is val_loss of train.py; '
-                         'see what it does with sample.py')
-    if chat is None:
-        chat = trained.get('stage') in ('sft', 'dpo', 'rl')
     stamp = benchmarks.read_stamp(folder)
 val_bins = {}
 if 'loss' in all_tasks:
@@ -164,7 +159,7 @@ if stamp:
 elif model:
     print('contamination: the training data were not checked against any benchmark')
 
-results = {'ckpt': None if completions and not model else ckpt, 'completions': completions, 'chat': chat,
+results = {'ckpt': None if completions and not model else ckpt, 'completions': completions, 'chat': form,
            'step': state.get('step'), 'data_dir': data_dir, 'decontaminated': stamp,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
@@ -173,16 +168,17 @@ os.makedirs(into, exist_ok=True)
 
 
 def checkpoints(untrained=False):
-    """(name, model, step) of each checkpoint, all of one tokenizer, then of an untrained one."""
-    yield ckpt, model, state.get('step')
+    """(name, model, step, form) of each checkpoint, all of one tokenizer, then of an untrained one."""
+    yield ckpt, model, state.get('step'), form
     for path in later:
         other, its = load_checkpoint(path, device)
         checkpoint.same_tokenizer(path, its.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
                                   tokenizer.hash)
-        yield path, other.grown(tokenizer.vocab_size).eval(), its.get('step')
+        its_form = benchmarks.form(path, its, chat, asks)
+        yield path, other.grown(tokenizer.vocab_size).eval(), its.get('step'), its_form
     if untrained:
         torch.manual_seed(seed)
-        yield 'untrained', GPT(model.config).to(device), 0
+        yield 'untrained', GPT(model.config).to(device), 0, False
 
 
 def print_row(*cells):
@@ -214,7 +210,7 @@ if 'loss' in all_tasks:
     found = results['tasks']['loss'] = {}
     bpb = collections.defaultdict(dict)             # bpb[checkpoint][data]
     print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
-    for path, m, _ in checkpoints(random_init):
+    for path, m, *_ in checkpoints(random_init):
         for source, (meta, bins) in val_bins.items():
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
             if path != 'untrained':                 # the sources of a mixture, too
@@ -248,15 +244,15 @@ def generate(model, prompts, n, temperature, ends=None):
                                temperature=temperature, top_k=top_k, top_p=top_p)
 
 
-def ask(model, task, items):
+def ask(model, task, items, in_chat):
     """The answers to each item, such pairs, and how many prompts were cut. Turn by turn: the second question
     of a dialogue stands behind the answer to the first. Of choice, the item keeps the number picked."""
-    ends = None if chat else benchmarks.ENDS.get(task)
+    ends = None if in_chat else benchmarks.ENDS.get(task)
     answers = [[] for _ in items]
     n_cut = 0
     for turn in range(max(len(item['asked']) for item in items)):
         now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
-        prompts = [benchmarks.question(items[i], answers[i])[0 if chat else 1] for i in now]
+        prompts = [benchmarks.question(items[i], answers[i])[0 if in_chat else 1] for i in now]
         if task == 'choice':                # no text: the options are compared
             for item, prompt in zip(items, tqdm(prompts, desc='choice', disable=None)):
                 *item['picked'], cut = asking.choose(model, tokenizer, prompt, item['options'])
@@ -328,16 +324,16 @@ for task in answered:
         items = [item for item in items if item['task_id'] not in left_out]
 
     series = []                         # the result of each checkpoint
-    for path, m, step in [(None, None, None)] if completions else checkpoints():
+    for path, m, step, in_chat in [(None, None, None, form)] if completions else checkpoints():
         torch.manual_seed(seed)         # no task's numbers depend on the one before
         if completions:
             given = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
             answers, n_cut = benchmarks.given_answers(task, items, given, ks[-1]), 0
         else:
-            answers, n_cut = ask(m, task, items)
+            answers, n_cut = ask(m, task, items, in_chat)
         cases = []                      # (item, row of samples.jsonl, conversation before the answer)
         for item, pairs in zip(items, answers):
-            cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, chat)]
+            cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, in_chat)]
         rows = [row for _, row, _ in cases]
         for row in rows:
             row['preferred'] = problems.preferred(row['completion'])
@@ -354,7 +350,7 @@ for task in answered:
                 continue
             elif task == 'judge':
                 grading.judged(item, row, messages, judge)
-            elif job := grading.grade(item, row, chat):
+            elif job := grading.grade(item, row, in_chat):
                 to_run.append((row, job))
         for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
             row |= {'outcome': result.outcome, 'message': result.message}
@@ -365,7 +361,8 @@ for task in answered:
 
         task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
         columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
-        result = summarise(rows, task_ks) | {'prompts_cut': n_cut, 'ckpt': path, 'step': step}
+        result = summarise(rows, task_ks)
+        result |= {'prompts_cut': n_cut, 'ckpt': path, 'step': step, 'chat': in_chat}
         series.append(result)
         table = {}                      # name of the line -> what it says
         for key in {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}.get(task, ()):
@@ -408,7 +405,7 @@ if 'learned' in all_tasks:
     words, beginnings = texts.vocabulary(bins['train'], tokenizer)
     words |= texts.vocabulary(bins['val'], tokenizer)[0]
 
-    for path, m, _ in checkpoints(random_init):
+    for path, m, *_ in checkpoints(random_init):
         torch.manual_seed(seed)
         [pairs], _ = generate(m, ['' if tokenizer.begin else '\n'], n, warm)
         found[path] = texts.levels([text for text, _ in pairs], words, beginnings)

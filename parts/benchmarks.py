@@ -84,6 +84,18 @@ def to_item(task, record):
     return item
 
 
+def form(path, state, chat, writes):
+    """Whether to ask a checkpoint in a conversation: chat, or if that is None, whether it was taught to answer.
+    ValueError if it has another objective, or if it is to write (or to choose) and is a reward model."""
+    trained = state.get('config', {})
+    if writes and 'reward_head' in state:
+        raise ValueError(f'{path} is a reward model: it scores answers, it does not write them')
+    if trained.get('objective', 'clm') != 'clm':
+        raise ValueError(f'{path} has objective={trained["objective"]}: its loss is val_loss of train.py; '
+                         'see what it does with sample.py')
+    return trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat
+
+
 def read_stamp(folder):
     """Against which benchmarks the training data of a checkpoint were checked, as prepare.py reports it."""
     if not os.path.exists(path := os.path.join(folder, 'data.json')):
