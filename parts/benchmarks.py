@@ -188,6 +188,12 @@ def check_harness(task, items, run):
     broken = [i for i, result in enumerate(run(right)) if result.outcome != 'passed']
     broken = [i for i in broken if run([right[i]])[0].outcome != 'passed']      # once more, alone
     n_empty = sum(result.outcome == 'passed' for result in run(empty))
+    own = [item for item in items if task == 'own' and item.get('tests')]
+    nothing = run([('', item['tests'], item.get('entry_point', '')) for item in own])
+    for item, result in zip(own, nothing):
+        if result.outcome == 'passed':
+            raise ValueError(f'the tests of {item["task_id"]} pass without an answer; they must call it, or '
+                             'define check(candidate) beside an "entry_point", the name of the function')
     loop = run([('while True:\n    pass', 'assert True', '')])[0]
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
     if len(broken) > may_fail or n_empty or loop.outcome != 'timeout':

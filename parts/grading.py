@@ -104,7 +104,7 @@ def grade(item, row, chat):
         row['message'] = ', '.join(broken)
         passed = not broken
         if passed and row['task'] == 'own' and item.get('tests'):
-            return program(item, answer, chat), item['tests'], ''
+            return program(item, answer, chat), item['tests'], item.get('entry_point', '')
     row['outcome'] = 'passed' if passed else 'wrong'
 
 

@@ -1,0 +1,41 @@
+"""Programs as checks of your own questions: the tests call the answer, can fail, and are told apart by name."""
+import json
+
+import pytest
+from conftest import mistake, ok, run
+
+YES = '--allow_code_execution=True'
+
+
+def write(path, rows):
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    return path
+
+
+def score(tmp_path, records, answers, *flags):
+    """The run, and the outcomes of the answers to these records."""
+    given = [{'task_id': f'own/{i}', 'completion': text} for i, text in enumerate(answers)]
+    result = run('eval.py', '--tasks=own', f'--data={write(tmp_path / "own.jsonl", records)}', '--chat=True',
+                 f'--completions={write(tmp_path / "c.jsonl", given)}', f'--out={tmp_path}/e.json', *flags)
+    samples = tmp_path / 'samples.jsonl'
+    return result, [json.loads(row)['outcome'] for row in samples.open(encoding='utf-8')] if samples.exists() \
+        else []
+
+
+CHECK = 'def check(candidate):\n    assert candidate(2) == 4\n'
+
+
+def test_the_entry_point_of_tests_is_called(tmp_path):
+    record = {'prompt': 'Double it.', 'tests': CHECK, 'entry_point': 'f'}
+    answers = ['def f(x):\n    return 2 * x\n', 'def f(x):\n    return 5\n', 'def g(x):\n    return 2 * x\n']
+    plain = {'prompt': 'Double it.', 'tests': 'assert f(2) == 4'}
+    result, outcomes = score(tmp_path, [record] * 3 + [plain] * 3, answers * 2, YES)
+    ok(result)
+    assert outcomes == ['passed', 'wrong', 'exception'] * 2
+
+
+@pytest.mark.parametrize('tests', [CHECK, 'def test_f():\n    assert f(2) == 4\n', ' \n', '# soon'])
+def test_tests_that_pass_without_an_answer_are_refused(tests, tmp_path):
+    records = [{'prompt': 'x', 'tests': 'assert f(2) == 4'}, {'prompt': 'x', 'regex': 'a', 'tests': tests}]
+    mistake(score(tmp_path, records, ['a', 'a'], YES)[0], 'own/1', 'entry_point')
+    assert not (tmp_path / 'e.json').exists()
