@@ -16,7 +16,7 @@ RUBRIC = 'the rubric sees form and shared words: no judge of quality'
 
 def is_json(text):
     try:
-        return json.loads(re.sub(r'^```\w*\n|\n```$', '', text.strip())) is not None
+        return json.loads(re.sub(r'^```\w*[ \t\r]*\n|\n```$', '', text.strip())) is not None
     except ValueError:
         return False
 
@@ -135,9 +135,10 @@ def last_number(text):
 
 
 def code_in(text):
-    """The code of an answer in words: its first fenced block, or else all of it."""
-    fence = re.search(r'```\w*\n(.*?)(```|$)', text, re.S)
-    return fence[1] if fence else text
+    """The code of an answer in words: its first block of Python, else its first fenced block, else all of it."""
+    blocks = re.findall(r'```([\w.+#{}-]*)[ \t\r]*\n(.*?)(?:```|$)', text, re.S)
+    python = [code for name, code in blocks if 'py' in name.lower()]
+    return (python or [code for _, code in blocks] or [text])[0]
 
 
 def program(item, answer, chat):

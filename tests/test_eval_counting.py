@@ -9,7 +9,7 @@ import pytest
 from conftest import lift, mistake, ok, run
 
 from parts.compare import interval
-from parts.grading import RULES, last_number
+from parts.grading import RULES, code_in, last_number
 
 pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
 
@@ -77,13 +77,26 @@ def test_the_last_number(text, number):
     assert last_number(text) == number
 
 
+@pytest.mark.parametrize('before', ['', 'Sure: ', 'So:\r\n'])
+@pytest.mark.parametrize('name', ['', 'python', 'py', 'Python ', 'python\r', 'python3.11', '{.python}', ' \t'])
+def test_the_code_of_an_answer_is_in_its_fence_however_that_is_written(name, before):
+    for end in ('\n```\nIt adds.', '\n```', '\n', ' # a `b`\n```'):
+        assert code_in(f'{before}```{name}\nx = 1{end}').split('#')[0].strip() == 'x = 1'
+
+
+def test_a_python_block_comes_before_others_and_an_answer_without_a_block_is_code():
+    assert code_in('Run\n```bash\npip install x\n```\nthen\n```python\nx = 1\n```\n```py\ny\n```') == 'x = 1\n'
+    assert code_in('```\nx = 1\n```\nprints\n```text\n1\n```') == 'x = 1\n'
+    assert code_in('```bash\nls\n```') == 'ls\n' and code_in('x = 1') == 'x = 1'
+
+
 def test_rules_of_instructions():
     for kind, value, good, bad in [
             ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
             ('starts_with', 'Yes', ' Yes.', 'No'), ('ends_with', '.', 'a.\n', 'a'),
             ('min_words', 2, 'a b', 'a'),
             ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'), ('regex', r'\d+', 'a\n1', 'a'),
-            ('json', None, '```json\n{"a": [1]}\n```', '{a: 1}'), ('lowercase', None, 'a b', 'A b')]:
+            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('lowercase', None, 'a b', 'A b')]:
         assert RULES[kind](good, value) and not RULES[kind](bad, value), kind
     for kind in 'min_words', 'max_words', 'lines':      # a text is no number, and must not be just wrong
         with pytest.raises(TypeError):
