@@ -6,7 +6,7 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with how sure 
     python eval.py --ckpt='out/sft/*.pt' --tasks=problems --allow_code_execution=True   # over the run
     python eval.py --ckpt=out/sft --tasks=gsm8k,choice --data=gsm8k_test.jsonl,mmlu.csv
     python eval.py --ckpt=out/a,out/b --data_dir=data/code,data/prose       # which is better at what
-    python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo         # which have samples.jsonl
+    python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
 loss            of all val.bin: nats, perplexity, bits per byte; of each source; of an untrained model
 problems        functions of parts/problems.py, written by the model and run
@@ -420,7 +420,8 @@ if 'compare' in all_tasks:
     both = []                           # of ckpt, of compare
     for path in (into if samples else folder, compare):
         path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
-        both.append(parts.compare.by_problem(records.read_jsonl(path, dict, 'eval.py writes it')))
+        rows = records.read_jsonl(path, dict, 'eval.py writes it')
+        both.append(parts.compare.by_problem(rows, path))
     result = parts.compare.compare(*both) | {'with': compare}
     pairs, sides = parts.compare.blind(*both, seed)
     result |= parts.compare.count_votes(pairs, sides, votes.split(',') if votes else [])

@@ -12,11 +12,19 @@ import collections, csv, itertools, json, math, random
 import numpy as np
 
 
-def by_problem(rows):
-    """{'task task_id': its rows}"""
+def by_problem(rows, path='samples.jsonl'):
+    """{'task task_id': its rows}, of those that were graded. ValueError if the file is not a samples.jsonl, or
+    has answers of several checkpoints."""
     found = collections.defaultdict(list)
     for row in rows:
-        found[f'{row["task"]} {row["task_id"]}'].append(row)
+        if missing := {'task', 'task_id', 'prompt', 'completion', 'outcome'} - row.keys():
+            raise ValueError(f'{path} has a line without {sorted(missing)}; take a samples.jsonl of eval.py')
+        if row['outcome'] not in ('infrastructure', 'ungraded'):
+            found[f'{row["task"]} {row["task_id"]}'].append(row)
+    ckpts = {row.get('ckpt') for row in rows}
+    if len(ckpts) > 1:
+        raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts, key=str)}; '
+                         'run eval.py for one of them, with an --out of its own')
     return found
 
 
