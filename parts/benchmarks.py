@@ -85,8 +85,8 @@ def to_item(task, record):
 
 
 def form(path, state, chat, writes):
-    """Whether to ask a checkpoint in a conversation: chat, or if that is None, whether it was taught to answer.
-    ValueError if it has another objective, or if it is to write (or to choose) and is a reward model."""
+    """Whether to ask a checkpoint in a conversation: chat, or if that is None, whether it was taught to
+    answer. ValueError if it has another objective than clm, or if it is to write and is a reward model."""
     trained = state.get('config', {})
     if writes and 'reward_head' in state:
         raise ValueError(f'{path} is a reward model: it scores answers, it does not write them')

@@ -13,8 +13,8 @@ import numpy as np
 
 
 def by_problem(rows, path='samples.jsonl'):
-    """{'task task_id': its rows}, of those that were graded. ValueError if the file is not a samples.jsonl, or
-    has answers of several checkpoints."""
+    """{'task task_id': its rows}, of those that were graded. ValueError if a line is not one of samples.jsonl,
+    or if there are answers of several checkpoints."""
     found = collections.defaultdict(list)
     for row in rows:
         if missing := {'task', 'task_id', 'prompt', 'completion', 'outcome'} - row.keys():
@@ -84,7 +84,7 @@ def blind(a, b, seed):
 
 
 def write_sheet(folder, pairs, sides):
-    """Write sheet.csv, in copies of which people vote, and key.json, the sides."""
+    """Write sheet.csv, in copies of which people vote, and key.json, the sides, to be looked up later."""
     rows = [['id', 'prompt', 'left', 'right', 'vote']]
     for i, (x, y) in enumerate(pairs):
         texts = {'a': x['completion'], 'b': y['completion']}
@@ -95,21 +95,25 @@ def write_sheet(folder, pairs, sides):
         json.dump(sides, f)
 
 
-def read_votes(path, sides):
-    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is not one."""
+def read_votes(path, pairs, sides):
+    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is not one, if a vote
+    is another word, or if the sheet has other answers, or has them on other sides."""
     votes = {}
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:     # Excel writes a byte order mark
             for row in csv.DictReader(f):
                 i = int(row['id'])
-                meant = sides[i] | {'tie': 'tie'}
-                vote = row['vote'].strip().lower()
-                if vote in meant:
-                    votes[i] = meant[vote]
+                meant = sides[i] | {'tie': 'tie', '': None}
+                texts = dict(zip('ab', (answer['completion'] for answer in pairs[i])))
+                for side in 'left', 'right':        # office programs change the ends of lines
+                    if row[side].splitlines() != texts[meant[side]].splitlines():
+                        raise ValueError('it has other answers; count it with the --ckpt, --compare and '
+                                         '--seed that wrote it')
+                votes[i] = meant[row['vote'].strip().lower()]
     except (LookupError, TypeError, AttributeError, ValueError, csv.Error) as e:
         raise ValueError(f'{path} must be a copy of sheet.csv, with the columns id (0 to {len(sides) - 1}) '
                          f'and vote (left, right or tie), not: {e!r}') from e
-    return votes
+    return {i: vote for i, vote in votes.items() if vote}
 
 
 def count_votes(pairs, sides, paths):
@@ -118,7 +122,7 @@ def count_votes(pairs, sides, paths):
     for i, (x, y) in enumerate(pairs):
         passed = [name for name, row in (('a', x), ('b', y)) if row['outcome'] == 'passed']
         raters['tests'][i] = passed[0] if len(passed) == 1 else 'tie'
-    raters |= {path: read_votes(path, sides) for path in paths}
+    raters |= {path: read_votes(path, pairs, sides) for path in paths}
     return {'votes': {name: collections.Counter(votes.values()) for name, votes in raters.items()},
             'agreement': {f'{x}, {y}': agreement(raters[x], raters[y])
                           for x, y in itertools.combinations(raters, 2)}}

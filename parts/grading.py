@@ -135,7 +135,7 @@ def last_number(text):
 
 
 def code_in(text):
-    """The code of an answer in words: its first block of Python, else its first fenced block, else all of it."""
+    """The code of an answer in words: its first block of Python, else its first block, else all of it."""
     blocks = re.findall(r'```([\w.+#{}-]*)[ \t\r]*\n(.*?)(?:```|$)', text, re.S)
     python = [code for name, code in blocks if 'py' in name.lower()]
     return (python or [code for _, code in blocks] or [text])[0]

@@ -1,15 +1,15 @@
-"""Two models beside each other: only graded answers of one checkpoint each count, votes only of this sheet."""
+"""Two models beside each other: graded answers of one checkpoint each; votes of this very sheet."""
 import csv
 
 import pytest
 from conftest import mistake, run
 from test_eval_own import write
 
-from parts.compare import blind, by_problem, compare, count_votes, interval, write_sheet
+from parts.compare import blind, by_problem, compare, count_votes, write_sheet
 
 
 def rows_of(name, outcomes, **more):
-    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}', 'outcome': outcome, **more}
+    return [{'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{name} {i}', 'outcome': outcome} | more
             for i, outcome in enumerate(outcomes)]
 
 
@@ -30,3 +30,26 @@ def test_answers_of_several_checkpoints_and_lines_that_no_one_graded_are_refused
     other = write(tmp_path / 'other.jsonl', rows)
     mistake(run('eval.py', '--tasks=compare', f'--ckpt={tmp_path}/best.pt', f'--compare={other}',
                 f'--out={tmp_path}/e.json'), 'other.jsonl', says)
+
+
+def test_votes_are_counted_only_of_a_sheet_with_the_same_answers_on_the_same_sides(tmp_path):
+    a, b, c = (by_problem(rows_of(name, ['passed'] * 9)) for name in ('a\r\n', 'b', 'c'))
+    pairs, sides = blind(a, b, 1)
+    write_sheet(tmp_path, pairs, sides)
+    with open(tmp_path / 'sheet.csv', encoding='utf-8', newline='') as f:
+        sheet = list(csv.DictReader(f))
+
+    def votes(*said, pairs=pairs, sides=sides):
+        with open(tmp_path / 'ann.csv', 'w', encoding='utf-8', newline='') as f:
+            out = csv.DictWriter(f, sheet[0])
+            out.writeheader()
+            for row, vote in zip(sheet, said):      # an office program writes other ends of lines
+                out.writerow({**row, 'vote': vote, 'left': row['left'].replace('\r\n', '\n')})
+        return count_votes(pairs, sides, [tmp_path / 'ann.csv'])['votes'][tmp_path / 'ann.csv']
+
+    assert votes(' Left', 'tie', '') == {sides[0]['left']: 1, 'tie': 1}
+    with pytest.raises(ValueError, match="left, right or tie.*'lft'"):
+        votes('left', 'lft')
+    for other in blind(a, b, 2), blind(a, c, 1), blind(c, b, 1), (pairs, sides[1:] + sides[:1]):
+        with pytest.raises(ValueError, match='other answers.*--seed'):
+            votes(*['left'] * 9, pairs=other[0], sides=other[1])

@@ -78,14 +78,14 @@ def test_the_last_number(text, number):
 
 
 @pytest.mark.parametrize('before', ['', 'Sure: ', 'So:\r\n'])
-@pytest.mark.parametrize('name', ['', 'python', 'py', 'Python ', 'python\r', 'python3.11', '{.python}', ' \t'])
+@pytest.mark.parametrize('name', ['', 'py', 'Python ', 'python\r', 'python3.11', '{.python}', ' \t'])
 def test_the_code_of_an_answer_is_in_its_fence_however_that_is_written(name, before):
     for end in ('\n```\nIt adds.', '\n```', '\n', ' # a `b`\n```'):
         assert code_in(f'{before}```{name}\nx = 1{end}').split('#')[0].strip() == 'x = 1'
 
 
 def test_a_python_block_comes_before_others_and_an_answer_without_a_block_is_code():
-    assert code_in('Run\n```bash\npip install x\n```\nthen\n```python\nx = 1\n```\n```py\ny\n```') == 'x = 1\n'
+    assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```\n```py\ny\n```') == 'x = 1\n'
     assert code_in('```\nx = 1\n```\nprints\n```text\n1\n```') == 'x = 1\n'
     assert code_in('```bash\nls\n```') == 'ls\n' and code_in('x = 1') == 'x = 1'
 

@@ -1,4 +1,4 @@
-"""Programs as checks of your own questions: the tests call the answer, can fail, and are told apart by name."""
+"""Programs as checks of your own questions: the tests call the answer, and they can fail."""
 import json
 
 import pytest
@@ -18,8 +18,8 @@ def score(tmp_path, records, answers, *flags):
     result = run('eval.py', '--tasks=own', f'--data={write(tmp_path / "own.jsonl", records)}', '--chat=True',
                  f'--completions={write(tmp_path / "c.jsonl", given)}', f'--out={tmp_path}/e.json', *flags)
     samples = tmp_path / 'samples.jsonl'
-    return result, [json.loads(row)['outcome'] for row in samples.open(encoding='utf-8')] if samples.exists() \
-        else []
+    lines = samples.read_text(encoding='utf-8').splitlines() if samples.exists() else []
+    return result, [json.loads(line)['outcome'] for line in lines]
 
 
 CHECK = 'def check(candidate):\n    assert candidate(2) == 4\n'

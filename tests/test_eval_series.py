@@ -74,7 +74,8 @@ def test_each_checkpoint_is_asked_in_the_form_that_it_was_taught_and_refused_if_
     shutil.copy(shelf / 'tokenizer.json', tmp_path)
     for name, more in (('sft', {'config': {'stage': 'sft'}}), ('rm', {'reward_head': torch.zeros(1, 32)}),
                        ('mlm', {'config': {'objective': 'mlm'}})):
-        save_checkpoint(tmp_path / f'{name}.pt', model, step=7, tokenizer_hash=state['tokenizer_hash'], **more)
+        more |= {'tokenizer_hash': state['tokenizer_hash'], 'step': 7}
+        save_checkpoint(tmp_path / f'{name}.pt', model, **more)
     base, tuned = f'{shelf}/c_same.pt', f'{tmp_path}/sft.pt'
     for i, paths in enumerate(([base, tuned], [tuned, base])):
         _, both = evaluate(tmp_path / str(i), f'--ckpt={",".join(paths)}', *flags)
