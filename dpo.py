@@ -393,7 +393,7 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
-log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
+log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; twice the same (as cut): {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')
 log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
         f'{micro_batch_size} at once; {device}, {dtype}')

@@ -13,7 +13,7 @@ import numpy as np
 
 
 def by_problem(rows, path='samples.jsonl'):
-    """{'task task_id': its rows}, of those that were graded. ValueError if a line is not one of samples.jsonl,
+    """{'task task_id': its rows}, of those that were graded. ValueError if one lacks what eval.py writes,
     or if there are answers of several checkpoints."""
     found = collections.defaultdict(list)
     for row in rows:
@@ -96,8 +96,8 @@ def write_sheet(folder, pairs, sides):
 
 
 def read_votes(path, pairs, sides):
-    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is not one, if a vote
-    is another word, or if the sheet has other answers, or has them on other sides."""
+    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is none, has another
+    word as a vote, has other answers or has them on other sides."""
     votes = {}
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:     # Excel writes a byte order mark
