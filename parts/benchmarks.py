@@ -61,7 +61,16 @@ def to_item(task, record):
     item = dict(record)
     item['asked'] = item['turns'] if task == 'judge' else [asked(task, record)]
     if task in CODE:
+        for key in ('prompt', 'canonical_solution', 'test', 'entry_point'):
+            if not isinstance(item[key], str):
+                raise TypeError(f'{key} must be a text')
         item['reference'] = item['prompt'] + item['canonical_solution']
+    if task == 'own' and item.get('tests'):
+        python(item['tests'])
+    if task == 'gsm8k':
+        item['answer'] = str(item['answer'])
+        if not re.search(r'\d', item['answer'].split('####')[-1]):
+            raise ValueError(f'the answer {item["answer"]!r} has no number')
 
     if task == 'mbpp':                      # its references have any indentation, its tests need math
         indent = re.search(r'^[ \t]+', item['canonical_solution'], re.M)[0]
@@ -73,7 +82,11 @@ def to_item(task, record):
         if isinstance(item['options'], dict):
             right = str(item['options']['label'].index(item['answerKey']))
             item['options'] = item['options']['text']
-        item['right'] = 'ABCDEFGHIJ'.index(right) if right in 'ABCDEFGHIJ' else int(right)
+        n = len(item['options'])
+        number_of = dict(zip('ABCDEFGHIJ', range(n))) | {str(i): i for i in range(n)}
+        if right not in number_of:
+            raise ValueError(f'the answer {right!r} is none of the {n} options')
+        item['right'] = number_of[right]
 
     for texts in (item['asked'], item.get('options', ['none'])):
         if not isinstance(texts, list) or not texts or not all(isinstance(x, str) and x for x in texts):
