@@ -40,6 +40,7 @@ def read_run(folder):
                 rows[-1]['step'] == step and ('loss' in rows[-1]) == ('loss' in row))):
             rows.pop()                          # the run went back to a checkpoint and took a new course
         row |= {f'val_bpb {k}': v for k, v in row.get('val_bpb_by_source', {}).items()}
+        row |= {'val_preference_loss': row['val_loss']} if row.keys() >= {'val_loss', 'val_margin'} else {}
         row |= {'data_share': row['data_s'] / row['dt']} if row.keys() >= {'data_s', 'dt'} else {}
         (events if 'event' in row else rows).append(row)
     for path in pathlib.Path(folder).glob('eval*.json'):            # by eval.py, maybe while the run goes on
@@ -54,7 +55,10 @@ def read_run(folder):
 
 
 def without_meaning(row, key):
-    return key == 'loss' and 'reward' in row            # of rl.py: about 0, whatever happens
+    """The loss of rl.py is about 0, whatever happens; that of dpo.py is of pairs, its KL of whole answers."""
+    if row.keys() & {'margin', 'val_margin'}:
+        return key in ('loss', 'val_loss', 'kl')
+    return key == 'loss' and 'reward' in row
 
 
 COLOURS = '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9'   # by Okabe & Ito
@@ -175,6 +179,9 @@ told = [run for run in drawn if run['sample']][:3]
 dashboard(0.405, 0.585, 0.15 * bool(told), 'model: are we flying to the right place?', [
     [('loss, nats per token (circles, figures: validation; yellow: warm-up, blue: decay)',
       ['val_loss', 'loss'], 1, 'fit', math.log(size), f'ln {size:,} = {math.log(size):.2f}: guessing')],
+    [('preference loss (circles: held out)', ['val_preference_loss', 'preference_loss'], 1, 'fit'),
+     ('pairs in the right order, %', ['val_accuracy', 'accuracy'], 100, 'fit'),
+     ('margin of the rewards', ['val_margin', 'margin'], 1, 'fit')],
     [('reward (circles: held out)', ['val_reward', 'reward'], 1, 'fit'),
      ('entropy, KL of a token, nats', ['entropy', 'kl']), ('tokens of an answer', ['length'])],
     [('informative prompts, %', ['informative'], 100), ('clipped tokens, %', ['clip_fraction'], 100)],
