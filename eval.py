@@ -360,7 +360,7 @@ for task in answered:
             raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
 
         task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
-        columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
+        first, *others = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
         result = summarise(rows, task_ks)
         result |= {'prompts_cut': n_cut, 'ckpt': path, 'step': step, 'chat': in_chat}
         series.append(result)
@@ -370,9 +370,9 @@ for task in answered:
             groups = {str(x): summarise([row for row in rows if row[key] == x], task_ks) for x in names}
             result[f'by_{key}'] = groups
             table |= {f'{key} {x}': group for x, group in groups.items() if key not in ('family', 'cell')}
-        print_row(f'\n{task}', 'n', 'samples', *columns, '95 % from', 'to', 'parses', 'outcomes')
+        print_row(f'\n{task}', 'n', 'samples', first, '95 % from', 'to', *others, 'parses', 'outcomes')
         for name, row in (table | {'all': result}).items():
-            print_row(name, row['n'], row['samples'], *(row[x] for x in columns), *row['interval'],
+            print_row(name, row['n'], row['samples'], row[first], *row['interval'], *(row[x] for x in others),
                       row.get('parse_rate', '-'), row['outcomes'])
 
         if n_cut:
@@ -383,18 +383,20 @@ for task in answered:
             fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)
             result['overlap'] = {'words': overlap, 'seen': [id for id in wanted if id in seen],
                                  'too_short': [len(x) for x in wanted.values()].count(0),
-                                 'with': result[columns[0]], 'without': fresh[columns[0]]}
+                                 'with': result[first], 'without': fresh[first]}
             print(f'{len(seen)} of {len(wanted)} problems have {overlap} words in a row in the training data',
                   *result['overlap']['seen'])
-            print_row('without them', fresh['n'], fresh['samples'], *(fresh[x] for x in columns))
+            print_row('without them', fresh['n'], fresh['samples'], fresh[first], *fresh['interval'],
+                      *(fresh[x] for x in others))
 
     results['tasks'][task] = series[-1]
     if later:                           # the run, from its first checkpoint to its last
         series.sort(key=lambda result: result['step'] or 0)
         results['tasks'][task] = {'series': series}
-        print_row(f'\n{task}', 'step', *columns, '95 % from', 'to')
+        print_row(f'\n{task}', 'step', first, '95 % from', 'to', *others)
         for result in series:
-            print_row(result['ckpt'], result['step'], *(result[x] for x in columns), *result['interval'])
+            print_row(result['ckpt'], result['step'], result[first], *result['interval'],
+                      *(result[x] for x in others))
 
 # --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:

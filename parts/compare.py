@@ -40,7 +40,7 @@ def interval(scores):
     n = max(1, len(scores))
     p = sum(scores) / n
     z = 1.96
-    if set(scores) <= {0, 1}:           # Wilson 1927: it has a width at 0 and 1, too
+    if set(scores) <= {0, 1} or len(set(scores)) == 1:      # Wilson 1927: it has a width at 0 and 1, too
         middle = p + z * z / (2 * n)
         half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
         whole = 1 + z * z / n
@@ -65,7 +65,11 @@ def compare(a, b):
     p = min(1.0, 2 * sum(math.comb(n, i) for i in rarer) / 2 ** n)
     result = {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after)}
     low, high = interval([(1 + y - x) / 2 for x, y in zip(before, after)])
-    return result | {'gained': gained, 'lost': lost, 'p': p, 'interval': [2 * low - 1, 2 * high - 1]}
+    low, high = 2 * low - 1, 2 * high - 1
+    if not n:                           # no problem differs: how many could, all to one side?
+        high = interval([0] * len(shared))[1]
+        low = -high
+    return result | {'gained': gained, 'lost': lost, 'p': p, 'interval': [low, high]}
 
 
 # --- votes --------------------------------------------------------------------------------------------------

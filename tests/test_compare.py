@@ -5,7 +5,7 @@ import pytest
 from conftest import mistake, run
 from test_eval_own import write
 
-from parts.compare import blind, by_problem, compare, count_votes, write_sheet
+from parts.compare import blind, by_problem, compare, count_votes, interval, write_sheet
 
 
 def rows_of(name, outcomes, **more):
@@ -20,6 +20,21 @@ def test_an_answer_that_was_not_graded_is_not_wrong():
     assert (result['n'], result['a'], result['b'], result['lost']) == (2, 0.5, 0.5, [])
     half = by_problem(rows_of('b', ['passed']) + rows_of('c', ['infrastructure']))
     assert compare(good, half)['b'] == 1
+
+
+def test_equal_scores_leave_a_doubt_that_shrinks_with_their_number():
+    """0 of n problems differ: by Wilson, up to z^2 / (n + z^2) of all problems may."""
+    widths = []
+    for n in 2, 20, 200:
+        low, high = interval([0.5] * n)
+        assert low < 0.5 < high and low == pytest.approx(1 - high)
+        same = by_problem(rows_of('a', ['passed', 'wrong'] * n))
+        result = compare(same, same)
+        share = 1.96 ** 2 / (2 * n + 1.96 ** 2)
+        assert result['interval'] == pytest.approx([-share, share])
+        widths.append(high - low)
+    assert widths == sorted(widths, reverse=True) and widths[-1] < 0.15
+    assert interval([0.5] * 200) == pytest.approx(interval([0, 1] * 100))       # as if of one sample each
 
 
 @pytest.mark.parametrize('rows, says', [

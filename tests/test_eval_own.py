@@ -39,3 +39,16 @@ def test_tests_that_pass_without_an_answer_are_refused(tests, tmp_path):
     records = [{'prompt': 'x', 'tests': 'assert f(2) == 4'}, {'prompt': 'x', 'regex': 'a', 'tests': tests}]
     mistake(score(tmp_path, records, ['a', 'a'], YES)[0], 'own/1', 'entry_point')
     assert not (tmp_path / 'e.json').exists()
+
+
+def test_the_interval_stands_behind_the_score_that_it_is_of(tmp_path):
+    """Two answers to each of four questions: pass@1 is 1/2, pass@2 is 1."""
+    records = [{'prompt': str(i), 'regex': 'a'} for i in range(4)]
+    given = [{'task_id': f'own/{i}', 'completion': text} for i in range(4) for text in 'ab']
+    data = write(tmp_path / 'own.jsonl', records)
+    said = ok(run('eval.py', '--tasks=own', f'--data={data}', '--k=1,2', YES,
+                  f'--completions={write(tmp_path / "c.jsonl", given)}', f'--out={tmp_path}/e.json'))
+    head, row = (line.replace('95 % from', 'from').split() for line in said.splitlines()
+                 if line.startswith(('own ', 'all ')))
+    score, low, high, other = map(float, row[3:7])
+    assert head[3:7] == ['pass@1', 'from', 'to', 'pass@2'] and low < score == 0.5 < high < other == 1
