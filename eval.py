@@ -67,8 +67,7 @@ seed = 1337                     # [0, 2**32): of the untrained model, of samples
 config = configure(globals())
 
 # --- 1. what is asked ---------------------------------------------------------------------------------------
-RUN = *benchmarks.CODE, 'own'                                   # what the model writes is run
-ANSWERED = *RUN, 'gsm8k', 'choice', 'instructions', 'judge'     # the model answers
+ANSWERED = *benchmarks.CODE, 'own', 'gsm8k', 'choice', 'instructions', 'judge'      # the model answers
 known = 'loss', *ANSWERED, 'learned', 'compare'
 all_tasks = tasks.split(',')
 for task in set(all_tasks) - set(known):
@@ -80,9 +79,9 @@ if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
 ks = sorted({1, *map(int, k.split(','))})
 if ks[-1] > num_samples and not completions:
     raise ValueError(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; num_samples={num_samples}')
-if set(RUN) & set(all_tasks) and not allow_code_execution:
-    raise ValueError('these tasks run programs that a model wrote on this machine; read the top of '
-                     'parts/sandbox.py, then give --allow_code_execution=True')
+for name, its_task in {'compare': 'compare', 'votes': 'compare', 'judge': 'judge'}.items():
+    if config[name] and its_task not in all_tasks:
+        raise ValueError(f'--{name} is for --tasks={its_task}, not {tasks}')
 if 'choice' in all_tasks and completions:
     raise ValueError('choice takes no --completions: it compares how probable the given answers are')
 if 'judge' in all_tasks and num_samples > 1:
@@ -118,6 +117,8 @@ if 'problems' in answered:
             p['asked'] = problems.to_messages(p)[0]['content']
             items.append(benchmarks.to_item('problems', p))
     items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
+if not allow_code_execution and any(benchmarks.runs(*pair) for pair in items_of.items()):
+    raise ValueError('this runs what a model wrote; read parts/sandbox.py, then: --allow_code_execution=True')
 
 device, native = machine.choose(device, dtype)
 if dtype == 'auto' and device == 'cpu':     # a score should not depend on what the CPU can do
@@ -138,11 +139,10 @@ def open_bins(source, tokenizer, sides):
 folder = ckpt if os.path.isdir(ckpt) and not completions else os.path.dirname(completions or ckpt)
 beside = os.path.join(folder, 'tokenizer.json')
 model, state, stamp, tokenizer = None, {}, None, None
-asks = set(all_tasks) - {'loss', 'compare'}     # the tasks that a reward model cannot do
 form = chat                                     # True: the model is asked in a conversation
 if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
     model, state = load_checkpoint(ckpt, device)
-    form = benchmarks.form(ckpt, state, chat, asks)
+    form = benchmarks.form(ckpt, state, chat, all_tasks)
     found = beside if os.path.exists(beside) else f'{data_dir.split(",")[0]}/tokenizer.json'
     tokenizer = Tokenizer.load(found)
     checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), found, tokenizer.hash)
@@ -174,7 +174,7 @@ def checkpoints(untrained=False):
         other, its = load_checkpoint(path, device)
         checkpoint.same_tokenizer(path, its.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
                                   tokenizer.hash)
-        its_form = benchmarks.form(path, its, chat, asks)
+        its_form = benchmarks.form(path, its, chat, all_tasks)
         yield path, other.grown(tokenizer.vocab_size).eval(), its.get('step'), its_form
     if untrained:
         torch.manual_seed(seed)
@@ -292,7 +292,7 @@ def summarise(rows, ks):
         result[f'pass@{k}'] = sum(scores) / max(1, len(scores))
     liked = sum(row['outcome'] == 'passed' and row['preferred'] for row in rows)
     return result | {'interval': parts.compare.interval(means),
-                     'preferred_rate': liked / max(1, outcomes['passed']),
+                     'preferred_rate': liked / outcomes['passed'] if outcomes['passed'] else None,
                      'parse_rate': 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n)}
 
 
@@ -313,7 +313,7 @@ for task in answered:
             its = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
             ids = open_bins(source, its, ['train'])[1]['train']
             seen |= dedup.seen(wanted, texts.text_pieces(ids, its, overlap), overlap)
-    if task in RUN:
+    if benchmarks.runs(task, items):
         left_out, loop = benchmarks.check_harness(task, items, execute)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
         walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}

@@ -24,6 +24,15 @@ show(config)
 
 
 # --- read ----------------------------------------------------------------------------------------------
+def read_object(text):
+    """The JSON object in a text; {} if it is none, or only half written."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_run(folder):
     """What is on disk now: maybe in the middle of a line, maybe not all files yet."""
     text = [path.read_text(encoding='utf-8', errors='replace') if path.exists() else '' for path in map(
@@ -32,7 +41,8 @@ def read_run(folder):
     for line in text[0].splitlines():
         try:
             row = {k: math.nan if v is None else v for k, v in json.loads(line).items()     # JSON has no nan
-                   if v is not None or k in ('loss', 'val_loss', 'grad_norm')}
+                   if (v is not None or k in ('loss', 'val_loss', 'grad_norm'))
+                   and (k in ('event', 'text') or not isinstance(v, str | list))}
             step = row['step'] + 0              # a number
         except (ValueError, KeyError, TypeError, AttributeError):
             continue                            # half written
@@ -44,10 +54,12 @@ def read_run(folder):
         row |= {'data_share': row['data_s'] / row['dt']} if row.keys() >= {'data_s', 'dt'} else {}
         (events if 'event' in row else rows).append(row)
     for path in pathlib.Path(folder).glob('eval*.json'):            # by eval.py, maybe while the run goes on
-        found = json.loads(path.read_text(encoding='utf-8'))['tasks'].get('problems', {})
+        tasks = read_object(path.read_text(encoding='utf-8', errors='replace')).get('tasks')
+        found = tasks.get('problems') if isinstance(tasks, dict) else None
+        found = found if isinstance(found, dict) else {}
         rows += [{'step': one['step'], 'pass_rate': one['pass@1']} for one in found.get('series', [found])
-                 if 'pass@1' in one and one.get('step') is not None]
-    settings, data = (json.loads(part or '{}') for part in text[1:3])
+                 if 'pass@1' in one and isinstance(one.get('step'), int)]
+    settings, data = (read_object(part) for part in text[1:3])
     settings['vocab_size'] = settings.get('vocab_size') or data.get('vocab_size')
     sample = ('\n' + text[3]).split('\n--- step ')[-1].partition('\n')[2].strip('\n')
     rows.sort(key=lambda row: row['step'])

@@ -97,11 +97,16 @@ def to_item(task, record):
     return item
 
 
-def form(path, state, chat, writes):
+def runs(task, items):
+    """Whether programs decide: the model's answers to these items are run."""
+    return task in CODE or task == 'own' and any(item.get('tests') for item in items)
+
+
+def form(path, state, chat, tasks):
     """Whether to ask a checkpoint in a conversation: chat, or if that is None, whether it was taught to
-    answer. ValueError if it has another objective than clm, or if it is to write and is a reward model."""
+    answer. ValueError if its objective is not clm, or if it is a reward model and the tasks need answers."""
     trained = state.get('config', {})
-    if writes and 'reward_head' in state:
+    if 'reward_head' in state and set(tasks) - {'loss', 'compare'}:
         raise ValueError(f'{path} is a reward model: it scores answers, it does not write them')
     if trained.get('objective', 'clm') != 'clm':
         raise ValueError(f'{path} has objective={trained["objective"]}: its loss is val_loss of train.py; '

@@ -127,11 +127,13 @@ def remarks(task, items, rows, judge=''):
 
 
 def last_number(text):
-    """The number behind ####, or else the last one; None if there is none."""
-    found = re.findall(r'-?\d[\d,]*(?:\.\d+)?', text.split('####')[-1])
-    if not found:
-        return None
-    return float(found[0 if '####' in text else -1].replace(',', ''))
+    """The number behind ####, or else the last one; None if there is none. A minus between two is none."""
+    number = r'(?:(?<![\w)])-)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)'
+    _, marked, behind = text.rpartition('####')
+    if marked and (found := re.findall(number, behind)):
+        return float(found[0].replace(',', ''))
+    found = re.findall(number, text)
+    return float(found[-1].replace(',', '')) if found else None
 
 
 def code_in(text):

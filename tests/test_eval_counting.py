@@ -37,6 +37,8 @@ def test_k_above_the_number_of_samples_is_refused():
     (['--tasks=problems', '--splits=loss', '--allow_code_execution=True'], "unknown split 'loss'"),
     (['--batch_size=0'], 'batch_size=0'), (['--top_p=0'], 'top_p=0'),
     (['--dtype=float16'], "dtype='float16'"),
+    (['--compare=x'], '--compare is for --tasks=compare, not loss'), (['--judge=x'], '--tasks=judge'),
+    (['--votes=x.csv'], '--tasks=compare'),
     (['--tasks=judge', '--num_samples=2'], '--num_samples=1, not 2')])
 def test_settings_that_contradict_themselves_or_others_are_refused(flags, says):
     mistake(run('eval.py', *flags), says)
@@ -68,11 +70,15 @@ def test_a_summary_counts_problems_and_leaves_out_what_the_machine_failed():
     assert result['pass@2'] == pytest.approx((1 + 0) / 2)           # of c, there are no two samples
     assert result['parse_rate'] == pytest.approx(3 / 5) and result['preferred_rate'] == 1 / 2
     assert result['outcomes'] == {'passed': 2, 'wrong': 1, 'syntax': 1, 'empty': 1, 'infrastructure': 3}
+    none = summarise([{**row, 'outcome': 'wrong'} for row in rows], [1])
+    assert none['preferred_rate'] is None and none['pass@1'] == 0       # of no answer that passed
 
 
 @pytest.mark.parametrize('text, number', [
     ('#### 18', 18), ('18 eggs, so #### 1,200\nQuestion: 7', 1200), ('It is $3.50.', 3.5), ('-4 or -5', -5),
-    ('I know not', None), ('', None), ('x = 12.', 12), ('1,000,000 people', 1e6)])
+    ('I know not', None), ('', None), ('x = 12.', 12), ('1,000,000 people', 1e6),
+    ('5-3', 3), ('so 5 - 3 = 2', 2), ('f(2)-7', 7), ('(-3)', -3), ('x=-3', -3), ('$-3', -3), ('x = .5', 0.5),
+    ('it is -.25', -0.25), ('see 1.2.3', 3), ('answer: 20 #### ', 20), ('2 #### 3 or 4', 3), ('wait...5', 5)])
 def test_the_last_number(text, number):
     assert last_number(text) == number
 

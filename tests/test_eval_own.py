@@ -41,6 +41,13 @@ def test_tests_that_pass_without_an_answer_are_refused(tests, tmp_path):
     assert not (tmp_path / 'e.json').exists()
 
 
+def test_questions_without_programs_need_no_leave_to_run_any(tmp_path):
+    records = [{'prompt': 'x', 'regex': 'a'}, {'prompt': 'x', 'tests': 'assert f()'}]
+    result, outcomes = score(tmp_path, records[:1], ['a'])
+    assert ok(result) and outcomes == ['passed'] and 'own solutions' not in result.stdout
+    mistake(score(tmp_path, records, ['a', 'a'])[0], '--allow_code_execution=True', 'sandbox.py')
+
+
 def test_the_interval_stands_behind_the_score_that_it_is_of(tmp_path):
     """Two answers to each of four questions: pass@1 is 1/2, pass@2 is 1."""
     records = [{'prompt': str(i), 'regex': 'a'} for i in range(4)]
