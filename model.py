@@ -202,7 +202,7 @@ class GPT(nn.Module):
                                  reduction='none', label_smoothing=smoothing)               # (B T,)
         if self.focal and self.training:        # the better a target is known, the less it counts
             p = logits.softmax(-1).gather(2, targets.clamp(min=0)[:, :, None]).flatten()            # (B T,)
-            losses = losses * (1 - p) ** self.focal
+            losses = losses * (1 - p).clamp(min=1e-7) ** self.focal     # at 0 its slope may be infinite
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     @torch.no_grad()

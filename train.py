@@ -98,7 +98,8 @@ seed = 1337                     # [0, 2**32)
 config = configure(globals())
 
 if plan:
-    planner.show(plan, config, config, 'train')         # the second config is the model's shape
+    known = init_from not in ('scratch', 'resume')      # then the model's shape is that of its checkpoint
+    planner.show(plan, config, vars(load_checkpoint(init_from)[0].config) if known else config, 'train')
     sys.exit()
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
@@ -119,7 +120,7 @@ journal.check_data(data_dir, ['meta.json'], data_from)
 meta, bins = data.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'))
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
 checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'tokenizer.json', tokenizer.hash)
-data.check_vocabulary(data_dir, tokenizer.vocab_size, vocab_size)
+data.check_tokenizer(data_dir, tokenizer, vocab_size, sample_prompt)
 token_bytes = np.array(tokenizer.text_bytes)            # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 if fim:                         # prefix and suffix come first, then the middle
@@ -237,7 +238,7 @@ def evaluate(side='val', n_tokens=eval_tokens):
             sums += loss.item() * len(scored), len(scored), token_bytes[scored].sum()
     model.train()
     nats, tokens, n_bytes = machine.all_sum(*sums)
-    return nats / tokens, nats / math.log(2) / max(1, n_bytes)
+    return nats / (tokens or math.nan), nats / math.log(2) / max(1, n_bytes)
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------

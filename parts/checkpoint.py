@@ -1,6 +1,5 @@
 """
 Checkpoints: files that are never half written, and the ways in which a run begins.
-It begins from nothing, from where it stopped, or from the weights of another.
 
     write('last.pt', {'model': model.state_dict(), 'step': 3})
     state = read('last.pt')                     # tensors, numbers, strings, lists and dicts: weights_only
@@ -9,7 +8,7 @@ It begins from nothing, from where it stopped, or from the weights of another.
 `load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint).
 Copy this file alone: it needs torch.
 """
-import glob, os
+import contextlib, glob, os
 import torch
 
 # --- one file -----------------------------------------------------------------------------------------------
@@ -66,9 +65,10 @@ def rotate(path, keep):
         if os.path.exists(names[i - 1]):
             os.replace(names[i - 1], names[i])
     if keep > 1 and os.path.exists(path):
+        if os.path.exists(names[1]):
+            os.remove(names[1])
         try:            # a second name for the same file: at no moment is there no last.pt
-            os.link(path, f'{path}.old')
-            os.replace(f'{path}.old', names[1])
+            os.link(path, names[1])
         except OSError:                             # a file system without hard links
             os.replace(path, names[1])
     os.replace(f'{path}.new', path)
@@ -106,6 +106,9 @@ def newest(last_path, load):
     """The model and the state of last.pt, or, if it is damaged, of the newest older checkpoint."""
     stem = last_path.removesuffix('.pt')
     paths = [last_path, *filter(os.path.exists, (f'{stem}-{i}.pt' for i in range(1, 100)))]
+    if not os.path.exists(paths[-1]):
+        raise FileNotFoundError(f'{last_path} does not exist: no run here was saved; start one without '
+                                '--init_from=resume, with --overwrite=True if its folder is not empty')
     for path in paths:
         try:
             return load_finite(path, load)
@@ -113,6 +116,8 @@ def newest(last_path, load):
             if path == paths[-1]:
                 raise
             print(f'{e}\nresuming from an older checkpoint')
+            with contextlib.suppress(OSError):      # or it would push a good one out
+                os.replace(path, f'{path}.damaged')
 
 
 def must_agree(last_path, before, now, names):
@@ -164,9 +169,9 @@ def check_pretraining(last_path, state, config, meta, shards, world):
     """Refuse to resume train.py's run as another model or on other data. shards: [{name: SHA-256}]."""
     if 'data_sha256' not in state:
         raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
-    must_agree(last_path, state['config'], config, ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn',
-                                                    'block_size', 'dropout', 'objective', 'optimizer',
-                                                    'rope_theta', 'rope_scaling', 'vocab_multiple'))
+    fixed = ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'dropout', 'objective',
+             'batch_size', 'optimizer', 'embedding_lr', 'rope_theta', 'rope_scaling', 'vocab_multiple')
+    must_agree(last_path, state['config'], config, fixed)
     train = config['streaming'] or f'{config["data_dir"]}/train.bin'
     same_data(last_path, state['data_sha256'], train, meta['sha256']['train'], config['out_dir'])
     names = sorted(name for hashes in shards for name in hashes)
@@ -188,7 +193,10 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
         its_hash = its.hash
         model = model.grown(its.vocab_size)             # it may lack the tokens for chat
         if extend_vocab:
-            return with_rows_for(model, its, tokenizer)
+            weights = model.state_dict()
+            for name in 'embedding.weight', 'head.weight':      # the same rows, if they are tied
+                weights[name] = carry_over(weights[name][:model.config.vocab_size], its, tokenizer)
+            return model.like(weights, vocab_size=tokenizer.vocab_size)
     # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
     if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
         raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
@@ -196,14 +204,6 @@ def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_voca
                          'or take the weights over with --extend_vocab=True')
     same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash)
     return model
-
-
-def with_rows_for(model, old, new):
-    """A copy of the model for the vocabulary of another tokenizer."""
-    weights = model.state_dict()
-    for name in 'embedding.weight', 'head.weight':      # the same rows, if they are tied
-        weights[name] = carry_over(weights[name][:model.config.vocab_size], old, new)
-    return model.like(weights, vocab_size=new.vocab_size)
 
 
 def carry_over(weight, old, new):

@@ -39,7 +39,8 @@ def open_bins(data_dir, block_size, sides=('train', 'val')):
         path = os.path.join(data_dir, f'{side}.bin')
         if not os.path.exists(path):
             raise FileNotFoundError(f'{path} does not exist; if the data were prepared with --write=text, '
-                                    f'python train.py --streaming={data_dir}/shards reads them')
+                                    f'python train.py --data_dir={data_dir} --streaming={data_dir}/shards '
+                                    'reads them')
         found = os.path.getsize(path)
         if found != n * itemsize:
             raise ValueError(f'{path} has {found:,} bytes, meta.json says {n * itemsize:,}: it is cut off or '
@@ -91,7 +92,7 @@ def open_replay(replay_dir, block_size, n_replay, batch_size):
     meta.json."""
     if not 0 < n_replay < batch_size:
         raise ValueError(f'replay_dir={replay_dir}: replay must make 1 to {batch_size - 1} of the '
-                         f'{batch_size} sequences of a step, not {n_replay}')
+                         f'{batch_size} sequences of a step, not {n_replay}; a stream has no replay')
     meta, bins = open_bins(replay_dir, block_size, ('train',))
     return bins['train'], meta
 
@@ -138,8 +139,11 @@ def mix(h):
     return h ^ (h >> np.uint64(31))
 
 
-def check_vocabulary(data_dir, found, vocab_size):
-    """Refuse data with another vocabulary than the config asks for; 0 asks for none."""
+def check_tokenizer(data_dir, tokenizer, vocab_size, sample_prompt):
+    """Refuse data with another vocabulary than the config asks for; 0 asks for none. And a prompt that their
+    tokenizer cannot write, before the run begins."""
+    tokenizer.encode(sample_prompt)
+    found = tokenizer.vocab_size
     if vocab_size not in (0, found):
         raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {found}; leave it at 0, '
                          f'or prepare them with --vocab_size={vocab_size}')
@@ -190,7 +194,10 @@ class Stream:
 
     def __init__(self, paths, encode_batch, special, block_size):
         self.paths, self.encode_batch, self.block_size = paths, encode_batch, block_size
-        self.end_of_text = special.get('<|endoftext|>', -1)
+        if '<|endoftext|>' not in special:
+            raise ValueError('the tokenizer has no <|endoftext|>, which stands between the documents of a '
+                             'stream; prepare the data with --tokenizer=bpe')
+        self.end_of_text = special['<|endoftext|>']
         self.malformed = 0
         self.seek([0, 0, 0, 0])
 

@@ -53,6 +53,9 @@ class Journal:
     def begin(self, config, state, step, max_steps):
         """Lock the folder, then begin new files, or cut the old ones back to `step`. Say what differs from
         state, the checkpoint that the run resumes ({} for a new run)."""
+        if step > max_steps:
+            raise ValueError(f'{self.out_dir} is at step {step}, behind max_steps={max_steps}; to resume it, '
+                             f'set --max_steps above {step}')
         if not self.main_process:
             return
         os.makedirs(self.out_dir, exist_ok=True)
@@ -63,14 +66,14 @@ class Journal:
         except BlockingIOError:
             raise ValueError(f'another run is writing to {self.out_dir}; wait, or set --out_dir') from None
         if state:
-            self.cut_back(step)
+            self.cut_back(step, state.get('bad_steps', ()))
             with open(self.path('train.log'), encoding='utf-8') as f:
                 self.restarts = 1 + f.read().count('\nresumed at step ')
             config['init_from'] = state.get('config', config).get('init_from', 'resume')    # where it began
         else:
-            old = ['last*.pt', 'best.pt', 'metrics.jsonl', 'samples.txt']
+            old = ['last*.pt*', 'best.pt*', 'metrics.jsonl', 'samples.txt']
             if os.path.getsize(self.path('train.log')):     # a run was here: what is known of it goes, too
-                old += ['data.json', 'eval.json', 'samples.jsonl']
+                old += ['data.json', 'eval*.json', 'samples.jsonl', 'compare.json', 'sheet.csv', 'key.json']
             self.lock.truncate(0)
             for name in old:
                 for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
@@ -86,8 +89,9 @@ class Journal:
             if config[name] > max_steps:
                 self.remarks([f'{name}={config[name]}, max_steps={max_steps}: nothing is {done} between'])
 
-    def cut_back(self, step):
-        """Drop the metrics that come after a checkpoint: those steps will happen again."""
+    def cut_back(self, step, rolled_back):
+        """Drop the metrics that come after a checkpoint: those steps will happen again. Those that were
+        rolled back before it was saved will not."""
         path = self.path('metrics.jsonl')
         if not os.path.exists(path):
             return
@@ -96,7 +100,8 @@ class Journal:
         with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             for row in rows:
                 again = row.get('event') in ('spike', 'skip', 'rollback', 'silent')      # they come again
-                if row['step'] < step or (row['step'] == step and not again):
+                past = row.get('event') == 'rollback' and row['step'] in rolled_back
+                if row['step'] < step or (row['step'] == step and not again) or past:
                     f.write(json.dumps(row) + '\n')
         os.replace(f'{path}.tmp', path)
 
@@ -104,8 +109,11 @@ class Journal:
         if self.main_process:
             if file == 'train.log':
                 print(text, flush=True)
-            with open(self.path(file), 'a', encoding='utf-8', newline='\n') as f:
-                f.write(text + '\n')
+            try:
+                with open(self.path(file), 'a', encoding='utf-8', newline='\n') as f:
+                    f.write(text + '\n')
+            except OSError as e:                        # a write's own error does not name the file
+                raise OSError(f'cannot write {self.path(file)} ({e})') from e
 
     def metrics(self, **values):
         self.say(json.dumps(finite(values), allow_nan=False), 'metrics.jsonl')
@@ -132,11 +140,13 @@ class Journal:
                 shutil.copyfile(path, self.path(name or os.path.basename(path)))
 
     def need_space(self, n_bytes):
-        """Refuse to begin where the checkpoints will not fit."""
+        """Refuse to begin where the checkpoints will not fit. Those that are there will be replaced."""
         folder = os.path.abspath(self.out_dir)
         while not os.path.exists(folder):
             folder = os.path.dirname(folder)
-        if self.main_process and (free := shutil.disk_usage(folder).free) < n_bytes:
+        ours = glob.glob(os.path.join(glob.escape(self.out_dir), '*.pt'))
+        free = shutil.disk_usage(folder).free + sum(map(os.path.getsize, ours))
+        if self.main_process and free < n_bytes:
             raise ValueError(f'{self.out_dir} has {free / 1e6:,.1f} MB free, the checkpoints need '
                              f'{n_bytes / 1e6:,.1f}; make room, choose another --out_dir, or --keep=1')
 

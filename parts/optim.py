@@ -93,7 +93,10 @@ def restore(model, weights, optimizers, optimizer_states):
         params = [p for group in o.param_groups for p in group['params']]
         moments = {i: {key: own(value, params[i]) for key, value in moment.items()}
                    for i, moment in state['state'].items()}
-        o.load_state_dict({**state, 'state': moments})
+        settings = [{key: group[key] for key in ('betas', 'weight_decay') if key in group}
+                    for group in o.param_groups]        # of this run; its rate is set at each step
+        groups = [before | now for before, now in zip(state['param_groups'], settings)]
+        o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
 
 
 def probe(model):
@@ -116,9 +119,9 @@ def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', deca
     """min_lr (default: learning_rate / 10) and decay_steps (a fifth). ValueError: an impossible schedule."""
     if min_lr is None:
         min_lr = learning_rate / 10
-    if schedule == 'cosine':
-        decay_steps = 0
-    elif decay_steps == 0:
+    if schedule == 'cosine' and decay_steps:
+        raise ValueError(f'decay_steps={decay_steps} needs --schedule=wsd; a cosine falls all the way')
+    if schedule == 'wsd' and decay_steps == 0:
         decay_steps = min(max_steps // 5, max_steps - warmup_steps)
     if min_lr > learning_rate:
         raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
@@ -186,6 +189,7 @@ class Guard:
                 f'resume {last_path} with a lower --learning_rate or --dtype=float32; last-1.pt is older')
         if not self.has_taken:
             raise ValueError(text)
+        self.window = []        # so that a resumed run judges its steps by each other, not by these
         return text
 
     def rolled_back(self, step, then):

@@ -55,3 +55,8 @@ def test_a_run_may_be_all_warm_up_and_no_word_is_said_of_what_was_not_set(schedu
         optim.ends(5, 6, 1.0, None, schedule)
     with pytest.raises(ValueError, match='^decay_steps=1 '):
         optim.ends(5, 5, 1.0, None, 'wsd', 1)
+
+
+def test_a_cosine_has_no_last_part_of_its_own():
+    with pytest.raises(ValueError, match='^decay_steps=3 needs --schedule=wsd'):
+        optim.ends(9, 1, 1.0, None, 'cosine', 3)
