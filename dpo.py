@@ -12,20 +12,18 @@ or false}. Writes out_dir as train.py does. The reference is init_from itself: i
 computed once and kept in data_dir, so only one model is in memory. Copy this file with configurator.py,
 model.py, tokenizer.py and parts/. The decision made here is which answer is better, so whose taste.
 
-You should see a first loss of ln 2 (dpo): policy and reference are still the same. Another value ends the
-run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: it
-gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They share
-most of their tokens, so pushing one pushes the other; the probability moves to answers that nobody compared.
-nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read samples.txt.
-
-RLHF fits a reward model to people's choices (--loss_type=rm) and maximises its reward by PPO, minus a KL
-penalty. DPO solves that problem in closed form, for a fixed set of answers: see docs/chat.md.
+You should see a first preference_loss of ln 2 (dpo): policy and reference are still the same. Another value
+ends the run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference
+only: it gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They
+share most of their tokens, so pushing one pushes the other; the probability moves to answers that nobody
+compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read
+samples.txt. How DPO follows from RLHF, a reward model and PPO, is told in docs/chat.md.
 """
 import functools, math, os, sys
 import numpy as np
 import torch
 import torch.nn.functional as F
-from configurator import configure, show
+from configurator import configure, defaults, show
 from model import IGNORE, load_checkpoint, save_checkpoint
 from parts import checkpoint, journal, lora as low_rank, machine, optim, records, reference
 from tokenizer import Tokenizer
@@ -77,8 +75,9 @@ config = configure(globals())
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
-if label_smoothing and loss_type != 'dpo':
-    raise ValueError(f'label_smoothing={label_smoothing} is for loss_type=dpo, not {loss_type}')
+for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
+    if config[name] != defaults[name] and loss_type != its_type:
+        raise ValueError(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
@@ -172,7 +171,8 @@ class Scorer(torch.nn.Module):
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
+model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load,
+                                                  writes=loss_type != 'rm' and init_from != 'resume')
 if tokenizer.vocab_size > model.config.vocab_size:
     raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
                      f'sft.py --init_from={init_from}')

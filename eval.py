@@ -6,7 +6,7 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with how sure 
     python eval.py --ckpt='out/sft/*.pt' --tasks=problems --allow_code_execution=True   # over the run
     python eval.py --ckpt=out/sft --tasks=gsm8k,choice --data=gsm8k_test.jsonl,mmlu.csv
     python eval.py --ckpt=out/a,out/b --data_dir=data/code,data/prose       # which is better at what
-    python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo         # which have samples.jsonl
+    python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
 loss            of all val.bin: nats, perplexity, bits per byte; of each source; of an untrained model
 problems        functions of parts/problems.py, written by the model and run
@@ -67,8 +67,7 @@ seed = 1337                     # [0, 2**32): of the untrained model, of samples
 config = configure(globals())
 
 # --- 1. what is asked ---------------------------------------------------------------------------------------
-RUN = *benchmarks.CODE, 'own'                                   # what the model writes is run
-ANSWERED = *RUN, 'gsm8k', 'choice', 'instructions', 'judge'     # the model answers
+ANSWERED = *benchmarks.CODE, 'own', 'gsm8k', 'choice', 'instructions', 'judge'      # the model answers
 known = 'loss', *ANSWERED, 'learned', 'compare'
 all_tasks = tasks.split(',')
 for task in set(all_tasks) - set(known):
@@ -80,9 +79,9 @@ if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
 ks = sorted({1, *map(int, k.split(','))})
 if ks[-1] > num_samples and not completions:
     raise ValueError(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; num_samples={num_samples}')
-if set(RUN) & set(all_tasks) and not allow_code_execution:
-    raise ValueError('these tasks run programs that a model wrote on this machine; read the top of '
-                     'parts/sandbox.py, then give --allow_code_execution=True')
+for name, its_task in {'compare': 'compare', 'votes': 'compare', 'judge': 'judge'}.items():
+    if config[name] and its_task not in all_tasks:
+        raise ValueError(f'--{name} is for --tasks={its_task}, not {tasks}')
 if 'choice' in all_tasks and completions:
     raise ValueError('choice takes no --completions: it compares how probable the given answers are')
 if 'judge' in all_tasks and num_samples > 1:
@@ -118,6 +117,8 @@ if 'problems' in answered:
             p['asked'] = problems.to_messages(p)[0]['content']
             items.append(benchmarks.to_item('problems', p))
     items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
+if not allow_code_execution and any(benchmarks.runs(*pair) for pair in items_of.items()):
+    raise ValueError('this runs what a model wrote; read parts/sandbox.py, then: --allow_code_execution=True')
 
 device, native = machine.choose(device, dtype)
 if dtype == 'auto' and device == 'cpu':     # a score should not depend on what the CPU can do
@@ -138,21 +139,15 @@ def open_bins(source, tokenizer, sides):
 folder = ckpt if os.path.isdir(ckpt) and not completions else os.path.dirname(completions or ckpt)
 beside = os.path.join(folder, 'tokenizer.json')
 model, state, stamp, tokenizer = None, {}, None, None
+form = chat                                     # True: the model is asked in a conversation
 if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
     model, state = load_checkpoint(ckpt, device)
-    if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:
-        raise ValueError(f'{ckpt} is a reward model: it scores answers, it does not write them')
+    form = benchmarks.form(ckpt, state, chat, all_tasks)
     found = beside if os.path.exists(beside) else f'{data_dir.split(",")[0]}/tokenizer.json'
     tokenizer = Tokenizer.load(found)
     checkpoint.same_tokenizer(ckpt, state.get('tokenizer_hash'), found, tokenizer.hash)
 
     model = model.grown(tokenizer.vocab_size).eval()        # one of Hugging Face may have no tokens for chat
-    trained = state.get('config', {})
-    if trained.get('objective', 'clm') != 'clm':
-        raise ValueError(f'{ckpt} has objective={trained["objective"]}: its loss is val_loss of train.py; '
-                         'see what it does with sample.py')
-    if chat is None:
-        chat = trained.get('stage') in ('sft', 'dpo', 'rl')
     stamp = benchmarks.read_stamp(folder)
 val_bins = {}
 if 'loss' in all_tasks:
@@ -164,7 +159,7 @@ if stamp:
 elif model:
     print('contamination: the training data were not checked against any benchmark')
 
-results = {'ckpt': None if completions and not model else ckpt, 'completions': completions, 'chat': chat,
+results = {'ckpt': None if completions and not model else ckpt, 'completions': completions, 'chat': form,
            'step': state.get('step'), 'data_dir': data_dir, 'decontaminated': stamp,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
@@ -173,16 +168,17 @@ os.makedirs(into, exist_ok=True)
 
 
 def checkpoints(untrained=False):
-    """(name, model, step) of each checkpoint, all of one tokenizer, then of an untrained one."""
-    yield ckpt, model, state.get('step')
+    """(name, model, step, form) of each checkpoint, all of one tokenizer, then of an untrained one."""
+    yield ckpt, model, state.get('step'), form
     for path in later:
         other, its = load_checkpoint(path, device)
         checkpoint.same_tokenizer(path, its.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
                                   tokenizer.hash)
-        yield path, other.grown(tokenizer.vocab_size).eval(), its.get('step')
+        its_form = benchmarks.form(path, its, chat, all_tasks)
+        yield path, other.grown(tokenizer.vocab_size).eval(), its.get('step'), its_form
     if untrained:
         torch.manual_seed(seed)
-        yield 'untrained', GPT(model.config).to(device), 0
+        yield 'untrained', GPT(model.config).to(device), 0, False
 
 
 def print_row(*cells):
@@ -214,7 +210,7 @@ if 'loss' in all_tasks:
     found = results['tasks']['loss'] = {}
     bpb = collections.defaultdict(dict)             # bpb[checkpoint][data]
     print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
-    for path, m, _ in checkpoints(random_init):
+    for path, m, *_ in checkpoints(random_init):
         for source, (meta, bins) in val_bins.items():
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
             if path != 'untrained':                 # the sources of a mixture, too
@@ -248,15 +244,15 @@ def generate(model, prompts, n, temperature, ends=None):
                                temperature=temperature, top_k=top_k, top_p=top_p)
 
 
-def ask(model, task, items):
+def ask(model, task, items, in_chat):
     """The answers to each item, such pairs, and how many prompts were cut. Turn by turn: the second question
     of a dialogue stands behind the answer to the first. Of choice, the item keeps the number picked."""
-    ends = None if chat else benchmarks.ENDS.get(task)
+    ends = None if in_chat else benchmarks.ENDS.get(task)
     answers = [[] for _ in items]
     n_cut = 0
     for turn in range(max(len(item['asked']) for item in items)):
         now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
-        prompts = [benchmarks.question(items[i], answers[i])[0 if chat else 1] for i in now]
+        prompts = [benchmarks.question(items[i], answers[i])[0 if in_chat else 1] for i in now]
         if task == 'choice':                # no text: the options are compared
             for item, prompt in zip(items, tqdm(prompts, desc='choice', disable=None)):
                 *item['picked'], cut = asking.choose(model, tokenizer, prompt, item['options'])
@@ -296,7 +292,7 @@ def summarise(rows, ks):
         result[f'pass@{k}'] = sum(scores) / max(1, len(scores))
     liked = sum(row['outcome'] == 'passed' and row['preferred'] for row in rows)
     return result | {'interval': parts.compare.interval(means),
-                     'preferred_rate': liked / max(1, outcomes['passed']),
+                     'preferred_rate': liked / outcomes['passed'] if outcomes['passed'] else None,
                      'parse_rate': 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n)}
 
 
@@ -317,7 +313,7 @@ for task in answered:
             its = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
             ids = open_bins(source, its, ['train'])[1]['train']
             seen |= dedup.seen(wanted, texts.text_pieces(ids, its, overlap), overlap)
-    if task in RUN:
+    if benchmarks.runs(task, items):
         left_out, loop = benchmarks.check_harness(task, items, execute)
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
         walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
@@ -328,16 +324,16 @@ for task in answered:
         items = [item for item in items if item['task_id'] not in left_out]
 
     series = []                         # the result of each checkpoint
-    for path, m, step in [(None, None, None)] if completions else checkpoints():
+    for path, m, step, in_chat in [(None, None, None, form)] if completions else checkpoints():
         torch.manual_seed(seed)         # no task's numbers depend on the one before
         if completions:
             given = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
             answers, n_cut = benchmarks.given_answers(task, items, given, ks[-1]), 0
         else:
-            answers, n_cut = ask(m, task, items)
+            answers, n_cut = ask(m, task, items, in_chat)
         cases = []                      # (item, row of samples.jsonl, conversation before the answer)
         for item, pairs in zip(items, answers):
-            cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, chat)]
+            cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, in_chat)]
         rows = [row for _, row, _ in cases]
         for row in rows:
             row['preferred'] = problems.preferred(row['completion'])
@@ -354,7 +350,7 @@ for task in answered:
                 continue
             elif task == 'judge':
                 grading.judged(item, row, messages, judge)
-            elif job := grading.grade(item, row, chat):
+            elif job := grading.grade(item, row, in_chat):
                 to_run.append((row, job))
         for (row, _), result in zip(to_run, execute([job for _, job in to_run])):
             row |= {'outcome': result.outcome, 'message': result.message}
@@ -364,8 +360,9 @@ for task in answered:
             raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
 
         task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
-        columns = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
-        result = summarise(rows, task_ks) | {'prompts_cut': n_cut, 'ckpt': path, 'step': step}
+        first, *others = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
+        result = summarise(rows, task_ks)
+        result |= {'prompts_cut': n_cut, 'ckpt': path, 'step': step, 'chat': in_chat}
         series.append(result)
         table = {}                      # name of the line -> what it says
         for key in {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}.get(task, ()):
@@ -373,9 +370,9 @@ for task in answered:
             groups = {str(x): summarise([row for row in rows if row[key] == x], task_ks) for x in names}
             result[f'by_{key}'] = groups
             table |= {f'{key} {x}': group for x, group in groups.items() if key not in ('family', 'cell')}
-        print_row(f'\n{task}', 'n', 'samples', *columns, '95 % from', 'to', 'parses', 'outcomes')
+        print_row(f'\n{task}', 'n', 'samples', first, '95 % from', 'to', *others, 'parses', 'outcomes')
         for name, row in (table | {'all': result}).items():
-            print_row(name, row['n'], row['samples'], *(row[x] for x in columns), *row['interval'],
+            print_row(name, row['n'], row['samples'], row[first], *row['interval'], *(row[x] for x in others),
                       row.get('parse_rate', '-'), row['outcomes'])
 
         if n_cut:
@@ -386,18 +383,20 @@ for task in answered:
             fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)
             result['overlap'] = {'words': overlap, 'seen': [id for id in wanted if id in seen],
                                  'too_short': [len(x) for x in wanted.values()].count(0),
-                                 'with': result[columns[0]], 'without': fresh[columns[0]]}
+                                 'with': result[first], 'without': fresh[first]}
             print(f'{len(seen)} of {len(wanted)} problems have {overlap} words in a row in the training data',
                   *result['overlap']['seen'])
-            print_row('without them', fresh['n'], fresh['samples'], *(fresh[x] for x in columns))
+            print_row('without them', fresh['n'], fresh['samples'], fresh[first], *fresh['interval'],
+                      *(fresh[x] for x in others))
 
     results['tasks'][task] = series[-1]
     if later:                           # the run, from its first checkpoint to its last
         series.sort(key=lambda result: result['step'] or 0)
         results['tasks'][task] = {'series': series}
-        print_row(f'\n{task}', 'step', *columns, '95 % from', 'to')
+        print_row(f'\n{task}', 'step', first, '95 % from', 'to', *others)
         for result in series:
-            print_row(result['ckpt'], result['step'], *(result[x] for x in columns), *result['interval'])
+            print_row(result['ckpt'], result['step'], result[first], *result['interval'],
+                      *(result[x] for x in others))
 
 # --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:
@@ -408,7 +407,7 @@ if 'learned' in all_tasks:
     words, beginnings = texts.vocabulary(bins['train'], tokenizer)
     words |= texts.vocabulary(bins['val'], tokenizer)[0]
 
-    for path, m, _ in checkpoints(random_init):
+    for path, m, *_ in checkpoints(random_init):
         torch.manual_seed(seed)
         [pairs], _ = generate(m, ['' if tokenizer.begin else '\n'], n, warm)
         found[path] = texts.levels([text for text, _ in pairs], words, beginnings)
@@ -423,7 +422,8 @@ if 'compare' in all_tasks:
     both = []                           # of ckpt, of compare
     for path in (into if samples else folder, compare):
         path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
-        both.append(parts.compare.by_problem(records.read_jsonl(path, dict, 'eval.py writes it')))
+        rows = records.read_jsonl(path, dict, 'eval.py writes it')
+        both.append(parts.compare.by_problem(rows, path))
     result = parts.compare.compare(*both) | {'with': compare}
     pairs, sides = parts.compare.blind(*both, seed)
     result |= parts.compare.count_votes(pairs, sides, votes.split(',') if votes else [])

@@ -24,6 +24,15 @@ show(config)
 
 
 # --- read ----------------------------------------------------------------------------------------------
+def read_object(text):
+    """The JSON object in a text; {} if it is none, or only half written."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_run(folder):
     """What is on disk now: maybe in the middle of a line, maybe not all files yet."""
     text = [path.read_text(encoding='utf-8', errors='replace') if path.exists() else '' for path in map(
@@ -32,7 +41,8 @@ def read_run(folder):
     for line in text[0].splitlines():
         try:
             row = {k: math.nan if v is None else v for k, v in json.loads(line).items()     # JSON has no nan
-                   if v is not None or k in ('loss', 'val_loss', 'grad_norm')}
+                   if (v is not None or k in ('loss', 'val_loss', 'grad_norm'))
+                   and (k in ('event', 'text') or not isinstance(v, str | list))}
             step = row['step'] + 0              # a number
         except (ValueError, KeyError, TypeError, AttributeError):
             continue                            # half written
@@ -40,13 +50,16 @@ def read_run(folder):
                 rows[-1]['step'] == step and ('loss' in rows[-1]) == ('loss' in row))):
             rows.pop()                          # the run went back to a checkpoint and took a new course
         row |= {f'val_bpb {k}': v for k, v in row.get('val_bpb_by_source', {}).items()}
+        row |= {'val_preference_loss': row['val_loss']} if row.keys() >= {'val_loss', 'val_margin'} else {}
         row |= {'data_share': row['data_s'] / row['dt']} if row.keys() >= {'data_s', 'dt'} else {}
         (events if 'event' in row else rows).append(row)
     for path in pathlib.Path(folder).glob('eval*.json'):            # by eval.py, maybe while the run goes on
-        found = json.loads(path.read_text(encoding='utf-8'))['tasks'].get('problems', {})
+        tasks = read_object(path.read_text(encoding='utf-8', errors='replace')).get('tasks')
+        found = tasks.get('problems') if isinstance(tasks, dict) else None
+        found = found if isinstance(found, dict) else {}
         rows += [{'step': one['step'], 'pass_rate': one['pass@1']} for one in found.get('series', [found])
-                 if 'pass@1' in one and one.get('step') is not None]
-    settings, data = (json.loads(part or '{}') for part in text[1:3])
+                 if 'pass@1' in one and isinstance(one.get('step'), int)]
+    settings, data = (read_object(part) for part in text[1:3])
     settings['vocab_size'] = settings.get('vocab_size') or data.get('vocab_size')
     sample = ('\n' + text[3]).split('\n--- step ')[-1].partition('\n')[2].strip('\n')
     rows.sort(key=lambda row: row['step'])
@@ -54,7 +67,10 @@ def read_run(folder):
 
 
 def without_meaning(row, key):
-    return key == 'loss' and 'reward' in row            # of rl.py: about 0, whatever happens
+    """The loss of rl.py is about 0, whatever happens; that of dpo.py is of pairs, its KL of whole answers."""
+    if row.keys() & {'margin', 'val_margin'}:
+        return key in ('loss', 'val_loss', 'kl')
+    return key == 'loss' and 'reward' in row
 
 
 COLOURS = '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9'   # by Okabe & Ito
@@ -175,6 +191,9 @@ told = [run for run in drawn if run['sample']][:3]
 dashboard(0.405, 0.585, 0.15 * bool(told), 'model: are we flying to the right place?', [
     [('loss, nats per token (circles, figures: validation; yellow: warm-up, blue: decay)',
       ['val_loss', 'loss'], 1, 'fit', math.log(size), f'ln {size:,} = {math.log(size):.2f}: guessing')],
+    [('preference loss (circles: held out)', ['val_preference_loss', 'preference_loss'], 1, 'fit'),
+     ('pairs in the right order, %', ['val_accuracy', 'accuracy'], 100, 'fit'),
+     ('margin of the rewards', ['val_margin', 'margin'], 1, 'fit')],
     [('reward (circles: held out)', ['val_reward', 'reward'], 1, 'fit'),
      ('entropy, KL of a token, nats', ['entropy', 'kl']), ('tokens of an answer', ['length'])],
     [('informative prompts, %', ['informative'], 100), ('clipped tokens, %', ['clip_fraction'], 100)],

@@ -85,7 +85,7 @@ machine.join(device)
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load)
+model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load, writes=True)
 model = model.grown(tokenizer.vocab_size).like(dropout=dropout)     # Hugging Face's may lack chat's tokens
 low_rank.adapt(model, lora, state)
 model.grad_checkpoint = grad_checkpoint

@@ -61,7 +61,16 @@ def to_item(task, record):
     item = dict(record)
     item['asked'] = item['turns'] if task == 'judge' else [asked(task, record)]
     if task in CODE:
+        for key in ('prompt', 'canonical_solution', 'test', 'entry_point'):
+            if not isinstance(item[key], str):
+                raise TypeError(f'{key} must be a text')
         item['reference'] = item['prompt'] + item['canonical_solution']
+    if task == 'own' and item.get('tests'):
+        python(item['tests'])
+    if task == 'gsm8k':
+        item['answer'] = str(item['answer'])
+        if not re.search(r'\d', item['answer'].split('####')[-1]):
+            raise ValueError(f'the answer {item["answer"]!r} has no number')
 
     if task == 'mbpp':                      # its references have any indentation, its tests need math
         indent = re.search(r'^[ \t]+', item['canonical_solution'], re.M)[0]
@@ -73,7 +82,11 @@ def to_item(task, record):
         if isinstance(item['options'], dict):
             right = str(item['options']['label'].index(item['answerKey']))
             item['options'] = item['options']['text']
-        item['right'] = 'ABCDEFGHIJ'.index(right) if right in 'ABCDEFGHIJ' else int(right)
+        n = len(item['options'])
+        number_of = dict(zip('ABCDEFGHIJ', range(n))) | {str(i): i for i in range(n)}
+        if right not in number_of:
+            raise ValueError(f'the answer {right!r} is none of the {n} options')
+        item['right'] = number_of[right]
 
     for texts in (item['asked'], item.get('options', ['none'])):
         if not isinstance(texts, list) or not texts or not all(isinstance(x, str) and x for x in texts):
@@ -82,6 +95,23 @@ def to_item(task, record):
         item['prompt'] = f'Question: {item["asked"][0]}\nAnswer:'
     item.setdefault('prompt', item['asked'][0])
     return item
+
+
+def runs(task, items):
+    """Whether programs decide: the model's answers to these items are run."""
+    return task in CODE or task == 'own' and any(item.get('tests') for item in items)
+
+
+def form(path, state, chat, tasks):
+    """Whether to ask a checkpoint in a conversation: chat, or if that is None, whether it was taught to
+    answer. ValueError if its objective is not clm, or if it is a reward model and the tasks need answers."""
+    trained = state.get('config', {})
+    if 'reward_head' in state and set(tasks) - {'loss', 'compare'}:
+        raise ValueError(f'{path} is a reward model: it scores answers, it does not write them')
+    if trained.get('objective', 'clm') != 'clm':
+        raise ValueError(f'{path} has objective={trained["objective"]}: its loss is val_loss of train.py; '
+                         'see what it does with sample.py')
+    return trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat
 
 
 def read_stamp(folder):
@@ -176,6 +206,12 @@ def check_harness(task, items, run):
     broken = [i for i, result in enumerate(run(right)) if result.outcome != 'passed']
     broken = [i for i in broken if run([right[i]])[0].outcome != 'passed']      # once more, alone
     n_empty = sum(result.outcome == 'passed' for result in run(empty))
+    own = [item for item in items if task == 'own' and item.get('tests')]
+    nothing = run([('', item['tests'], item.get('entry_point', '')) for item in own])
+    for item, result in zip(own, nothing):
+        if result.outcome == 'passed':
+            raise ValueError(f'the tests of {item["task_id"]} pass without an answer; they must call it, or '
+                             'define check(candidate) beside an "entry_point", the name of the function')
     loop = run([('while True:\n    pass', 'assert True', '')])[0]
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
     if len(broken) > may_fail or n_empty or loop.outcome != 'timeout':

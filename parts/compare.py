@@ -12,11 +12,19 @@ import collections, csv, itertools, json, math, random
 import numpy as np
 
 
-def by_problem(rows):
-    """{'task task_id': its rows}"""
+def by_problem(rows, path='samples.jsonl'):
+    """{'task task_id': its rows}, of those that were graded. ValueError if one lacks what eval.py writes,
+    or if there are answers of several checkpoints."""
     found = collections.defaultdict(list)
     for row in rows:
-        found[f'{row["task"]} {row["task_id"]}'].append(row)
+        if missing := {'task', 'task_id', 'prompt', 'completion', 'outcome'} - row.keys():
+            raise ValueError(f'{path} has a line without {sorted(missing)}; take a samples.jsonl of eval.py')
+        if row['outcome'] not in ('infrastructure', 'ungraded'):
+            found[f'{row["task"]} {row["task_id"]}'].append(row)
+    ckpts = {row.get('ckpt') for row in rows}
+    if len(ckpts) > 1:
+        raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts, key=str)}; '
+                         'run eval.py for one of them, with an --out of its own')
     return found
 
 
@@ -32,7 +40,7 @@ def interval(scores):
     n = max(1, len(scores))
     p = sum(scores) / n
     z = 1.96
-    if set(scores) <= {0, 1}:           # Wilson 1927: it has a width at 0 and 1, too
+    if set(scores) <= {0, 1} or len(set(scores)) == 1:      # Wilson 1927: it has a width at 0 and 1, too
         middle = p + z * z / (2 * n)
         half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
         whole = 1 + z * z / n
@@ -57,7 +65,11 @@ def compare(a, b):
     p = min(1.0, 2 * sum(math.comb(n, i) for i in rarer) / 2 ** n)
     result = {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after)}
     low, high = interval([(1 + y - x) / 2 for x, y in zip(before, after)])
-    return result | {'gained': gained, 'lost': lost, 'p': p, 'interval': [2 * low - 1, 2 * high - 1]}
+    low, high = 2 * low - 1, 2 * high - 1
+    if not n:                           # no problem differs: how many could, all to one side?
+        high = interval([0] * len(shared))[1]
+        low = -high
+    return result | {'gained': gained, 'lost': lost, 'p': p, 'interval': [low, high]}
 
 
 # --- votes --------------------------------------------------------------------------------------------------
@@ -76,7 +88,7 @@ def blind(a, b, seed):
 
 
 def write_sheet(folder, pairs, sides):
-    """Write sheet.csv, in copies of which people vote, and key.json, the sides."""
+    """Write sheet.csv, in copies of which people vote, and key.json, the sides, to be looked up later."""
     rows = [['id', 'prompt', 'left', 'right', 'vote']]
     for i, (x, y) in enumerate(pairs):
         texts = {'a': x['completion'], 'b': y['completion']}
@@ -87,21 +99,25 @@ def write_sheet(folder, pairs, sides):
         json.dump(sides, f)
 
 
-def read_votes(path, sides):
-    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is not one."""
+def read_votes(path, pairs, sides):
+    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is none, has another
+    word as a vote, has other answers or has them on other sides."""
     votes = {}
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:     # Excel writes a byte order mark
             for row in csv.DictReader(f):
                 i = int(row['id'])
-                meant = sides[i] | {'tie': 'tie'}
-                vote = row['vote'].strip().lower()
-                if vote in meant:
-                    votes[i] = meant[vote]
+                meant = sides[i] | {'tie': 'tie', '': None}
+                texts = dict(zip('ab', (answer['completion'] for answer in pairs[i])))
+                for side in 'left', 'right':        # office programs change the ends of lines
+                    if row[side].splitlines() != texts[meant[side]].splitlines():
+                        raise ValueError('it has other answers; count it with the --ckpt, --compare and '
+                                         '--seed that wrote it')
+                votes[i] = meant[row['vote'].strip().lower()]
     except (LookupError, TypeError, AttributeError, ValueError, csv.Error) as e:
         raise ValueError(f'{path} must be a copy of sheet.csv, with the columns id (0 to {len(sides) - 1}) '
                          f'and vote (left, right or tie), not: {e!r}') from e
-    return votes
+    return {i: vote for i, vote in votes.items() if vote}
 
 
 def count_votes(pairs, sides, paths):
@@ -110,7 +126,7 @@ def count_votes(pairs, sides, paths):
     for i, (x, y) in enumerate(pairs):
         passed = [name for name, row in (('a', x), ('b', y)) if row['outcome'] == 'passed']
         raters['tests'][i] = passed[0] if len(passed) == 1 else 'tie'
-    raters |= {path: read_votes(path, sides) for path in paths}
+    raters |= {path: read_votes(path, pairs, sides) for path in paths}
     return {'votes': {name: collections.Counter(votes.values()) for name, votes in raters.items()},
             'agreement': {f'{x}, {y}': agreement(raters[x], raters[y])
                           for x, y in itertools.combinations(raters, 2)}}

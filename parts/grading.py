@@ -16,7 +16,7 @@ RUBRIC = 'the rubric sees form and shared words: no judge of quality'
 
 def is_json(text):
     try:
-        return json.loads(re.sub(r'^```\w*\n|\n```$', '', text.strip())) is not None
+        return json.loads(re.sub(r'^```\w*[ \t\r]*\n|\n```$', '', text.strip())) is not None
     except ValueError:
         return False
 
@@ -104,7 +104,7 @@ def grade(item, row, chat):
         row['message'] = ', '.join(broken)
         passed = not broken
         if passed and row['task'] == 'own' and item.get('tests'):
-            return program(item, answer, chat), item['tests'], ''
+            return program(item, answer, chat), item['tests'], item.get('entry_point', '')
     row['outcome'] = 'passed' if passed else 'wrong'
 
 
@@ -127,17 +127,20 @@ def remarks(task, items, rows, judge=''):
 
 
 def last_number(text):
-    """The number behind ####, or else the last one; None if there is none."""
-    found = re.findall(r'-?\d[\d,]*(?:\.\d+)?', text.split('####')[-1])
-    if not found:
-        return None
-    return float(found[0 if '####' in text else -1].replace(',', ''))
+    """The number behind ####, or else the last one; None if there is none. A minus between two is none."""
+    number = r'(?:(?<![\w)])-)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)'
+    _, marked, behind = text.rpartition('####')
+    if marked and (found := re.findall(number, behind)):
+        return float(found[0].replace(',', ''))
+    found = re.findall(number, text)
+    return float(found[-1].replace(',', '')) if found else None
 
 
 def code_in(text):
-    """The code of an answer in words: its first fenced block, or else all of it."""
-    fence = re.search(r'```\w*\n(.*?)(```|$)', text, re.S)
-    return fence[1] if fence else text
+    """The code of an answer in words: its first block of Python, else its first block, else all of it."""
+    blocks = re.findall(r'```([\w.+#{}-]*)[ \t\r]*\n(.*?)(?:```|$)', text, re.S)
+    python = [code for name, code in blocks if 'py' in name.lower()]
+    return (python or [code for _, code in blocks] or [text])[0]
 
 
 def program(item, answer, chat):

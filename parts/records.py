@@ -115,14 +115,18 @@ def to_pair(record, tokenizer, loss_type):
 
 
 def read_pairs(path, T, tokenizer, loss_type):
-    """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many pairs were cut; and
-    how many were dropped, because both answers are the same."""
+    """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many of them were
+    cut; and how many were dropped, because both answers are the same, or are the same where they are cut."""
     advice = 'a line is {"prompt", "chosen", "rejected"}: see python prepare.py --kind=preference ' \
              f'--source=FILE --out_dir={os.path.dirname(path)}'
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type), advice)
-    different = [pair for pair in whole if pair[1] != pair[2]]
-    pairs = [(fit(prompt, chosen, T), fit(prompt, rejected, T)) for prompt, chosen, rejected in different]
-    n_cut = sum(len(prompt) + max(map(len, answers)) > T + 1 for prompt, *answers in different)
+    pairs, n_cut = [], 0
+    for prompt, *answers in whole:
+        pair = tuple(fit(prompt, answer, T) for answer in answers)
+        if pair[0][1] != pair[1][1]:
+            pairs.append(pair)
+            if len(prompt) + max(map(len, answers)) > T + 1:
+                n_cut += 1
     if not pairs:
-        raise ValueError(f'{path} has no pair of two different answers')
+        raise ValueError(f'{path} has no pair of two different answers, or none differs in {T} tokens')
     return pairs, n_cut, len(whole) - len(pairs)

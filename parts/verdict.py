@@ -22,6 +22,11 @@ def middle(values, at_least=1, percent=50):
 
 def verdict(metrics, config):
     """(systems, model, sentence): twice 'healthy', 'unhealthy' or 'unknown'; then why, and what to do."""
+    more_data = 'more data or dropout=0.1'
+    if config.get('stage') == 'dpo':    # its loss has nll_weight's part, val_loss has not; neither knows ln V
+        metrics = [m | {'loss': m.get('preference_loss', m['loss'])} if 'loss' in m else m for m in metrics]
+        config = config | {'vocab_size': None}
+        more_data = 'more data or fewer epochs'
     train, evals = ([m for m in metrics if m.get(key) is not None] for key in ('loss', 'val_loss'))
     if not train:
         return 'unknown', 'unknown', 'too early to tell: no step is logged. To do: look again soon.'
@@ -69,7 +74,7 @@ def verdict(metrics, config):
         (recent > ln_v - 0.5, f'the loss, {recent:.2f}, is still near ln V = {ln_v:.2f}: guessing',
          'check the data, the learning-rate schedule, the gradient norms and the size of the model'),
         (rising, rose + (', training loss fell: it is memorising' if fell else ', a slow drift of both'),
-         'use best.pt; more data or dropout=0.1' if fell else 'check data order; lower learning_rate'),
+         f'use best.pt; {more_data}' if fell else 'check data order; lower learning_rate'),
         (second > 0.99 * first and recent <= ln_v - 0.5 and not rising,
          f'{name} loss is flat: {first:.2f} in the first half of the way, {second:.2f} in the second',
          'raise learning_rate if it is low; else more varied data or a larger model'),

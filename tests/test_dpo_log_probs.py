@@ -139,3 +139,15 @@ def test_the_tensors_that_reach_the_loss_say_the_answers_and_nothing_else():
             assert (x[row][1:][at[:-1]] == y[row][:-1][at[:-1]]).all()      # the next token, each time
             said = TOKENIZER.decode(y[row][at])
             assert said == (TOKENIZER.decode(answer[:-2]) + '<|im_end|>' if answer else '')
+
+
+def test_a_pair_whose_answers_are_cut_to_the_same_is_dropped_and_counted(tmp_path):
+    """Its loss has a gradient of rounding errors, of which AdamW makes steps of full size."""
+    long = {'prompt': 'q', 'chosen': 'a' * 99 + 'x', 'rejected': 'a' * 99 + 'y'}
+    early = {'prompt': 'q', 'chosen': 'x' + 'a' * 99, 'rejected': 'y' + 'a' * 99}
+    short = {'prompt': 'q', 'chosen': 'é', 'rejected': 'no'}
+    pairs, n_cut, n_same = read(tmp_path, long, early, short, T=48)
+    assert [chosen[1][:2] for chosen, _ in pairs] == [[*b'xa'], [*'é'.encode()]] and (n_cut, n_same) == (1, 1)
+    assert len(read(tmp_path, long, early, short, T=192)[0]) == 3
+    with pytest.raises(ValueError, match='48 tokens'):
+        read(tmp_path, long, T=48)

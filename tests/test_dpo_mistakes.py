@@ -66,7 +66,7 @@ def contents(folder):
     ('--label_smoothing=0.1 --loss_type=ipo', ['label_smoothing=0.1', 'not ipo']),
     ('--label_smoothing=0.5', ['label_smoothing=0.5']), ('--beta=0', ['beta=0']),
     ('--beta=-1', ['beta=-1']), ('--loss_type=ppo', ['ppo', 'dpo, ipo, kto']),
-    ('--nll_weight=-1', ['nll_weight']),
+    ('--nll_weight=-1', ['nll_weight']), ('--gamma=2', ['gamma=2', 'loss_type=simpo, not dpo']),
     ('--batch_size=0', ['batch_size']), ('--micro_batch_size=3', ['nearest: --micro_batch_size=2']),
     ('--block_size=97', ['block_size=97', '96']), ('--show_batch=-1', ['show_batch=-1']),
     ('--data_dir=nowhere', ['nowhere', '--kind=preference']),

@@ -3,6 +3,7 @@ import json
 import shutil
 
 import pytest
+import torch
 from conftest import mistake, ok, run
 from test_dpo_log_probs import TOKENIZER, pair
 from test_dpo_mistakes import contents, dpo, make_pairs, make_sft, write
@@ -101,6 +102,9 @@ def test_files_that_cannot_be_used(home, tmp_path):
     mistake(dpo(tmp_path), 'val.jsonl', 'does not exist')
     make_sft(tmp_path / 'plain', special=())
     mistake(dpo(tmp_path, init='plain'), '<|im_start|>')
+    state = torch.load(make_sft(tmp_path / 'judge') / 'best.pt', weights_only=True)
+    torch.save(state | {'reward_head': torch.zeros(1, 32)}, tmp_path / 'judge/best.pt')
+    mistake(dpo(tmp_path, init='judge'), 'judge', 'is a reward model')
     make_sft(tmp_path / 'mlm', causal=False)
     mistake(dpo(tmp_path, init='mlm'), 'cannot answer')
     Tokenizer.byte(SPECIAL_TOKENS[:9]).save(tmp_path / 'sft/tokenizer.json')

@@ -9,7 +9,7 @@ import pytest
 from conftest import lift, mistake, ok, run
 
 from parts.compare import interval
-from parts.grading import RULES, last_number
+from parts.grading import RULES, code_in, last_number
 
 pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
 
@@ -37,6 +37,8 @@ def test_k_above_the_number_of_samples_is_refused():
     (['--tasks=problems', '--splits=loss', '--allow_code_execution=True'], "unknown split 'loss'"),
     (['--batch_size=0'], 'batch_size=0'), (['--top_p=0'], 'top_p=0'),
     (['--dtype=float16'], "dtype='float16'"),
+    (['--compare=x'], '--compare is for --tasks=compare, not loss'), (['--judge=x'], '--tasks=judge'),
+    (['--votes=x.csv'], '--tasks=compare'),
     (['--tasks=judge', '--num_samples=2'], '--num_samples=1, not 2')])
 def test_settings_that_contradict_themselves_or_others_are_refused(flags, says):
     mistake(run('eval.py', *flags), says)
@@ -68,13 +70,30 @@ def test_a_summary_counts_problems_and_leaves_out_what_the_machine_failed():
     assert result['pass@2'] == pytest.approx((1 + 0) / 2)           # of c, there are no two samples
     assert result['parse_rate'] == pytest.approx(3 / 5) and result['preferred_rate'] == 1 / 2
     assert result['outcomes'] == {'passed': 2, 'wrong': 1, 'syntax': 1, 'empty': 1, 'infrastructure': 3}
+    none = summarise([{**row, 'outcome': 'wrong'} for row in rows], [1])
+    assert none['preferred_rate'] is None and none['pass@1'] == 0       # of no answer that passed
 
 
 @pytest.mark.parametrize('text, number', [
     ('#### 18', 18), ('18 eggs, so #### 1,200\nQuestion: 7', 1200), ('It is $3.50.', 3.5), ('-4 or -5', -5),
-    ('I know not', None), ('', None), ('x = 12.', 12), ('1,000,000 people', 1e6)])
+    ('I know not', None), ('', None), ('x = 12.', 12), ('1,000,000 people', 1e6),
+    ('5-3', 3), ('so 5 - 3 = 2', 2), ('f(2)-7', 7), ('(-3)', -3), ('x=-3', -3), ('$-3', -3), ('x = .5', 0.5),
+    ('it is -.25', -0.25), ('see 1.2.3', 3), ('answer: 20 #### ', 20), ('2 #### 3 or 4', 3), ('wait...5', 5)])
 def test_the_last_number(text, number):
     assert last_number(text) == number
+
+
+@pytest.mark.parametrize('before', ['', 'Sure: ', 'So:\r\n'])
+@pytest.mark.parametrize('name', ['', 'py', 'Python ', 'python\r', 'python3.11', '{.python}', ' \t'])
+def test_the_code_of_an_answer_is_in_its_fence_however_that_is_written(name, before):
+    for end in ('\n```\nIt adds.', '\n```', '\n', ' # a `b`\n```'):
+        assert code_in(f'{before}```{name}\nx = 1{end}').split('#')[0].strip() == 'x = 1'
+
+
+def test_a_python_block_comes_before_others_and_an_answer_without_a_block_is_code():
+    assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```\n```py\ny\n```') == 'x = 1\n'
+    assert code_in('```\nx = 1\n```\nprints\n```text\n1\n```') == 'x = 1\n'
+    assert code_in('```bash\nls\n```') == 'ls\n' and code_in('x = 1') == 'x = 1'
 
 
 def test_rules_of_instructions():
@@ -83,7 +102,7 @@ def test_rules_of_instructions():
             ('starts_with', 'Yes', ' Yes.', 'No'), ('ends_with', '.', 'a.\n', 'a'),
             ('min_words', 2, 'a b', 'a'),
             ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'), ('regex', r'\d+', 'a\n1', 'a'),
-            ('json', None, '```json\n{"a": [1]}\n```', '{a: 1}'), ('lowercase', None, 'a b', 'A b')]:
+            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('lowercase', None, 'a b', 'A b')]:
         assert RULES[kind](good, value) and not RULES[kind](bad, value), kind
     for kind in 'min_words', 'max_words', 'lines':      # a text is no number, and must not be just wrong
         with pytest.raises(TypeError):

@@ -6,7 +6,7 @@ import pytest
 from conftest import ROOT, mistake, ok, run
 from test_sandbox_attacks import LANDLOCK, NAMESPACES, SECCOMP, without
 
-from parts.benchmarks import read_csv
+from parts.benchmarks import read_csv, to_item
 from parts.grading import RULES, rules_of
 
 YES = '--allow_code_execution=True'
@@ -35,6 +35,32 @@ def test_a_line_on_which_no_answer_fails_is_refused_by_file_line_and_name(checks
     for task in 'own', 'instructions':
         result = run('eval.py', f'--tasks={task}', f'--data={data}', '--completions=x', YES)
         mistake(result, 'own.jsonl, line 2', says)
+
+
+CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
+        'test': 'def check(candidate):\n    assert candidate() == 1\n'}
+MANY = {'question': 'Which?', 'choices': ['a', 'b', 'c', 'd']}
+
+
+@pytest.mark.parametrize('task, record, says', [
+    *(('choice', {**MANY, 'answer': wrong}, 'none of the 4 options') for wrong in ('', 'E', 7, -1, None)),
+    ('choice', {'ctx': 'x', 'endings': ['a', 'b'], 'label': ''}, 'none of the 2 options'),
+    *(('gsm8k', {'question': 'x', 'answer': wrong}, 'no number') for wrong in ('seven', '7 #### ', None, '')),
+    ('gsm8k', {'question': 'x'}, "'answer'"),
+    *(('own', {'prompt': 'x', 'tests': tests}, 'tests') for tests in (['assert f()'], 5, 'assert f(')),
+    *(('humaneval', {key: value for key, value in CODE.items() if key != lacks}, lacks) for lacks in CODE),
+    ('humaneval', {**CODE, 'test': ['x']}, 'test')])
+def test_a_problem_that_no_answer_solves_is_refused(task, record, says):
+    with pytest.raises((LookupError, TypeError, ValueError), match=says):
+        to_item(task, record)
+
+
+def test_a_problem_that_can_be_solved_is_taken_and_others_are_named_before_a_model_is_asked(tmp_path):
+    assert [to_item('choice', {**MANY, 'answer': x})['right'] for x in ('A', 'D', 0, '3')] == [0, 3, 0, 3]
+    assert to_item('gsm8k', {'question': 'x', 'answer': 7})['answer'] == '7'
+    assert to_item('humaneval', CODE)['reference'] == CODE['prompt'] + CODE['canonical_solution']
+    data = write(tmp_path / 'd.jsonl', [{'question': 'x', 'answer': 7}, {'question': 'x', 'answer': None}])
+    mistake(run('eval.py', '--tasks=gsm8k', f'--data={data}', f'--ckpt={tmp_path}/none'), 'd.jsonl, line 2')
 
 
 @pytest.mark.parametrize('regex, fails', [

@@ -65,6 +65,27 @@ def test_sampled_tasks_give_a_series_over_the_steps_of_a_run(shelf, tmp_path):
     assert said.index('b_first.pt') < said.index('c_same.pt') < said.rindex('a_late.pt')
 
 
+def test_each_checkpoint_is_asked_in_the_form_that_it_was_taught_and_refused_if_it_cannot_answer(
+        shelf, tmp_path):
+    """A base model and a tuned one, in either order; a reward model and one of mlm behind a good one."""
+    data = write(tmp_path / 'own.jsonl', [{'prompt': 'def f(', 'regex': 'a'}])
+    flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5', '--allow_code_execution=True']
+    model, state = load_checkpoint(shelf / 'c_same.pt')
+    shutil.copy(shelf / 'tokenizer.json', tmp_path)
+    for name, more in (('sft', {'config': {'stage': 'sft'}}), ('rm', {'reward_head': torch.zeros(1, 32)}),
+                       ('mlm', {'config': {'objective': 'mlm'}})):
+        more |= {'tokenizer_hash': state['tokenizer_hash'], 'step': 7}
+        save_checkpoint(tmp_path / f'{name}.pt', model, **more)
+    base, tuned = f'{shelf}/c_same.pt', f'{tmp_path}/sft.pt'
+    for i, paths in enumerate(([base, tuned], [tuned, base])):
+        _, both = evaluate(tmp_path / str(i), f'--ckpt={",".join(paths)}', *flags)
+        assert [result['chat'] for result in both['own']['series']] == [False, True]
+        rows = [json.loads(line) for line in (tmp_path / str(i) / 'samples.jsonl').open(encoding='utf-8')]
+        assert {row['ckpt']: row['messages'] is not None for row in rows} == {base: False, tuned: True}
+    for name, says in ('rm', 'is a reward model'), ('mlm', 'objective=mlm'):
+        mistake(run('eval.py', f'--ckpt={base},{tmp_path}/{name}.pt', *flags), f'{name}.pt', says)
+
+
 def test_a_series_is_not_for_given_completions_nor_for_compare(shelf):
     mistake(run('eval.py', f'--ckpt={shelf}/*.pt', '--tasks=compare', '--compare=x'), 'takes one ckpt')
 

@@ -20,14 +20,14 @@ def sft(*arguments, before=''):
     return run('sft.py', *arguments, before=before)
 
 
-def make_base(folder, tokenizer=TOKENIZER, gain=1.0, **more):
+def make_base(folder, tokenizer=TOKENIZER, gain=1.0, rest=(), **more):
     """An untrained base model, as train.py leaves one."""
     folder.mkdir(parents=True)
     torch.manual_seed(0)
     model = GPT(GPTConfig(tokenizer.vocab_size, 128, 2, 2, 0, 32, **more))
     torch.nn.init.constant_(model.norm.weight, gain)
     tokenizer.save(folder / 'tokenizer.json')
-    save_checkpoint(folder / 'last.pt', model, step=0, tokenizer_hash=tokenizer.hash, config={})
+    save_checkpoint(folder / 'last.pt', model, step=0, tokenizer_hash=tokenizer.hash, config={}, **dict(rest))
     return folder
 
 
@@ -87,6 +87,8 @@ def test_models_that_cannot_answer(start, tmp_path):
                                     (Tokenizer.char('a'), True, '<|im_end|>')):
         base = make_base(tmp_path / tokenizer.hash, tokenizer, causal=causal)
         mistake(sft(*start, f'--init_from={base}', f'--out_dir={tmp_path}/run'), base.name, word)
+    judge = make_base(tmp_path / 'judge', rest={'reward_head': torch.zeros(1, 32)})
+    mistake(sft(*start, f'--init_from={judge}', f'--out_dir={tmp_path}/run'), 'judge', 'is a reward model')
     Tokenizer.byte(TOKENIZER.special).save(base / 'tokenizer.json')     # not that of its training
     mistake(sft(*start, f'--init_from={base}', f'--out_dir={tmp_path}/run'), 'tokenizer')
 
