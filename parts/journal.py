@@ -89,7 +89,7 @@ class Journal:
             if config[name] > max_steps:
                 self.remarks([f'{name}={config[name]}, max_steps={max_steps}: nothing is {done} between'])
 
-    def cut_back(self, step, rolled_back):
+    def cut_back(self, step, rolled_back=()):
         """Drop the metrics that come after a checkpoint: those steps will happen again. Those that were
         rolled back before it was saved will not."""
         path = self.path('metrics.jsonl')

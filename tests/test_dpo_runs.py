@@ -123,6 +123,7 @@ def test_a_killed_run_goes_on_as_the_straight_run_bit_for_bit(home, tmp_path, ki
     (out / 'last.pt').write_bytes(b'damaged')       # the one before is there for that
     said = ok(dpo(home, *flags, data=data, init='resume', out=out))
     assert 'resuming from an older checkpoint' in said and 'resumed at step 8' in said
+    (out / 'last.pt.damaged').unlink()
     assert_is_the_straight_run(out, straight)
 
 

@@ -105,6 +105,7 @@ torch.save = lambda d, f: os.kill(os.getpid(), 9) if d['step'] == 15 else save(d
     (tmp_path / 'run/last.pt').write_bytes(b'damaged')
     said = ok(sft(*flags, '--init_from=resume'))
     assert 'resuming from an older checkpoint' in said and 'resumed at step 5' in said
+    (tmp_path / 'run/last.pt.damaged').unlink()
     assert_is_the_straight_run(tmp_path / 'run', straight)
 
 
