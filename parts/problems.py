@@ -304,14 +304,6 @@ def to_messages(problem):
             {'role': 'assistant', 'content': f'{signature}\n{problem["canonical_solution"].rstrip()}'}]
 
 
-def program(problem, answer, chat=True):
-    """The program to run: an answer and the test. chat: the code is the first ``` block of the answer, or
-    all of it; without chat, the answer continues the prompt, as in HumanEval."""
-    fence = re.search(r'```\w*\n(.*?)(```|$)', answer, re.S) if chat else None
-    code = fence[1] if fence else answer if chat else problem['prompt'] + answer
-    return f'{code}\n\n{problem["test"]}\ncheck({problem["entry_point"]})\n'
-
-
 def preferred(code):
     """A style that a program can measure: is the body a single line that returns?"""
     lines = [line.strip() for line in code.split('\n') if not re.match(r'\s*(def |"""|#|```|$)', line)]

@@ -9,6 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, mistake, ok, run
 
+from parts import grading
 from parts import problems as P
 
 N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100, 'family': 100}
@@ -22,12 +23,16 @@ def arguments(problem):
     return [a.arg for a in ast.parse(problem['prompt']).body[0].args.args]
 
 
+def run_with_tests(problem, program):
+    exec(f'{program}\n\n{problem["test"]}\ncheck({problem["entry_point"]})\n', {})
+
+
 def test_every_reference_of_either_taste_passes_its_tests():
     assert len(ALL) >= 2000
     for p in ALL:
         for body in p['solutions']:
-            exec(P.program(p, p['prompt'] + body), {})
-            exec(P.program(p, body, chat=False), {})
+            run_with_tests(p, grading.program(p, p['prompt'] + body, chat=True))
+            run_with_tests(p, grading.program(p, body, chat=False))
         assert p['test'].count('    assert ') >= 5, p['test']
         assert p['canonical_solution'] in p['solutions']
 
@@ -122,9 +127,9 @@ def test_conversations_can_be_run_with_a_fence_and_without():
         assert '"""' not in assistant['content']
         code = assistant['content']
         for answer in code, f'Here:\n```python\n{code}\n```\nDone.', f'```\n{code}':
-            exec(P.program(p, answer), {})
+            run_with_tests(p, grading.program(p, answer, chat=True))
         with pytest.raises(Exception):      # noqa: B017
-            exec(P.program(p, 'I do not know'), {})
+            run_with_tests(p, grading.program(p, 'I do not know', chat=True))
     assert {P.to_messages(p)[0]['content'].split()[0] for p in SETS['train']} == {'Complete:', 'Write'}
 
 
