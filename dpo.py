@@ -163,7 +163,7 @@ class Scorer(torch.nn.Module):
             logits = self.model(x)[0]                                                       # (N, T, V)
             return -F.cross_entropy(logits.transpose(1, 2), y, ignore_index=IGNORE, reduction='none').sum(1)
         at = torch.arange(y.shape[1], device=y.device)                                      # (T,)
-        end = ((y != IGNORE) * at).amax(1) + 1          # (N,): here <|im_end|>, the last target, is the input
+        end = torch.where(y != IGNORE, at, 0).amax(1) + 1   # (N,): where <|im_end|>, the last target, is
         rows = torch.arange(len(x), device=x.device)
         hidden = self.model.backbone(x)[rows, end.clamp(max=at[-1])]                        # (N, C)
         return self.head(hidden).float()[:, 0]

@@ -90,7 +90,8 @@ def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=
     for prompt in prompts:
         prompt = encode(tokenizer, prompt)
         answers += [Answer(prompt, T, max_new_tokens) for _ in range(num_samples)]
-        n_cut += len(prompt.ids) > T
+        if len(prompt.ids) > T:
+            n_cut += 1
 
     ordered = sorted(answers, key=lambda answer: len(answer.ids))
     for start in tqdm(range(0, len(ordered), batch_size), desc='samples', disable=None):
@@ -176,7 +177,8 @@ def fill_tokens(model, ids, mask_id):
     """The ids with the most probable token in each gap, and for each gap its five best pairs (id, p)."""
     device = next(model.parameters()).device
     logits = model(torch.tensor([ids], device=device))[0][0]                                # (T, V)
-    filled, candidates = list(ids), []
+    filled = list(ids)
+    candidates = []
     for i in [i for i, id in enumerate(ids) if id == mask_id]:
         p, best = logits[i].softmax(-1).topk(5)
         candidates.append(list(zip(best.tolist(), p.tolist())))

@@ -31,7 +31,8 @@ class Choice:
         self.ids = list(prompt.ids)
         self.allowed = prompt.allowed       # the ids that may come first; None: any
         self.repeated = prompt.repeated     # bytes of the prompt that the first token writes again
-        self.index, self.events = index, events
+        self.index = index
+        self.events = events
         self.left = draw.get('max_tokens', 16)
         self.temperature = draw.get('temperature', 1.0)
         self.top_k = draw.get('top_k', 0)               # 0: all
@@ -86,9 +87,11 @@ class Batch:
     def __init__(self, model, tokenizer, slots=16, waiting=64):
         if not model.config.causal:
             raise ValueError('causal=False: this model cannot continue a text; train with --objective=clm')
-        self.model, self.tokenizer = model.eval(), tokenizer
+        self.model = model.eval()
+        self.tokenizer = tokenizer
         self.context = model.config.block_size
-        self.slots, self.most = slots, waiting
+        self.slots = slots
+        self.most = waiting
         self.waiting = collections.deque()
         self.live = []                      # the choice of each row
         self.cache = self.room_for(1, [])
@@ -205,7 +208,8 @@ class Rows:
     and reads the columns up to it. Here each row writes its own column, `at` (B,)."""
 
     def __init__(self, stored, at):
-        self.stored, self.at = stored, at
+        self.stored = stored
+        self.at = at
 
     def __setitem__(self, where, new):
         self.stored[torch.arange(len(new), device=new.device), :, self.at] = new[:, :, 0]

@@ -157,7 +157,8 @@ def texts_of(item):
 
 def question(item, before=()):
     """The question that follows these answers: the messages of a chat, and the text for a base model."""
-    messages, text = [], ''
+    messages = []
+    text = ''
     for turn, (answer, _) in zip(item['asked'], before):
         messages += [{'role': 'user', 'content': turn}, {'role': 'assistant', 'content': answer}]
         text += f'Question: {turn}\nAnswer:{answer}\n'

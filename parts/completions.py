@@ -27,7 +27,8 @@ class Refusal(Exception):
 
     def __init__(self, status, sentence, param=None):
         super().__init__(sentence)
-        self.status, self.param = status, param
+        self.status = status
+        self.param = param
 
 
 # --- reading a request --------------------------------------------------------------------------------------
@@ -51,7 +52,10 @@ def number(fields, name, kind, low, high, default):
 def texts(fields, name):
     """fields[name] as a list of texts: a text alone is a list of one."""
     value = fields.get(name)
-    value = [value] if isinstance(value, str) else value if value is not None else []
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [value]
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise Refusal(400, f'{name}={shown(value)} must be a text or a list of texts', name)
     return value
@@ -152,7 +156,10 @@ class Completions:
     """models: {name: batch}. fills: the names of those that were trained to fill a gap."""
 
     def __init__(self, models, encode, between=None, fills=()):
-        self.models, self.encode, self.between, self.fills = models, encode, between, fills
+        self.models = models
+        self.encode = encode
+        self.between = between
+        self.fills = fills
         self.began = int(time.time())
 
     def listing(self):

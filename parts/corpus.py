@@ -232,7 +232,8 @@ class Corpus:
         take = np.zeros(len(own), np.int64)             # tokens of each document
         take[order] = np.clip(rest - before, 0, self.lengths[order])
         for shard in shards:
-            here, ids = self.span(shard), self.ids(shard, 'train')
+            here = self.span(shard)
+            ids = self.ids(shard, 'train')
             lengths = np.where(own[here], self.lengths[here], 0)
             ends = np.cumsum(lengths)
             for i in np.flatnonzero(take[here] > 1):

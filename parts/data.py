@@ -193,7 +193,9 @@ class Stream:
     of a damaged archive are skipped; `malformed` counts them."""
 
     def __init__(self, paths, encode_batch, special, block_size):
-        self.paths, self.encode_batch, self.block_size = paths, encode_batch, block_size
+        self.paths = paths
+        self.encode_batch = encode_batch
+        self.block_size = block_size
         if '<|endoftext|>' not in special:
             raise ValueError('the tokenizer has no <|endoftext|>, which stands between the documents of a '
                              'stream; prepare the data with --tokenizer=bpe')
@@ -238,7 +240,8 @@ class Stream:
                 line = token = 0
             if not found and first == 0:
                 raise ValueError(f'{", ".join(self.paths[:3])}...: no line has a text or content')
-            epoch, first = epoch + 1, 0
+            epoch = epoch + 1
+            first = 0
 
     def take(self, n):
         """The next n inputs and targets, two int64 arrays (n, T). The last target is the next input."""

@@ -49,7 +49,9 @@ def all_files(source, skip=()):
     its own name if that is among them, so that links in a circle end."""
     before, deep, after = source.partition('**')
     if os.path.isdir(source):
-        before, deep, after = glob.escape(source), '**', ''
+        before = glob.escape(source)
+        deep = '**'
+        after = ''
     found = glob.glob(before or './')
     if deep:
         found = [path for top in found for folder in walk(top, skip)
@@ -60,7 +62,8 @@ def all_files(source, skip=()):
 
 def walk(top, skip=()):
     """Yield top and the folders under it, but no hidden ones, no prepared data; those of links come last."""
-    seen, waiting = set(), [top]
+    seen = set()
+    waiting = [top]
     for start in waiting:               # which grows
         for folder, inner, _ in os.walk(start):
             if os.path.realpath(folder) in seen:

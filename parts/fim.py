@@ -47,7 +47,9 @@ class Infilling:
         if missing:
             raise ValueError(f'fim={share}: the tokenizer of the data has no special token {missing[0]}; '
                              'prepare documents with --tokenizer=bpe')
-        self.share, self.tokenizer, self.seed = share, tokenizer, seed
+        self.share = share
+        self.tokenizer = tokenizer
+        self.seed = seed
         self.marks = [tokenizer.special[name] for name in MARKS]
 
     def apply(self, x, y, step, rows):

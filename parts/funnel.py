@@ -197,9 +197,11 @@ def card_md(card):
 def manifest(docs, which):
     """{'train': [{'name', 'documents', 'bytes', 'sha256'}]}: the shards of records of a Corpus and which
     documents are in them, bool (n,); and the SHA-256 of all those shards, one after the other."""
-    shards, whole = [], hashlib.sha256()
+    shards = []
+    whole = hashlib.sha256()
     for i, base in enumerate(docs.bases):
-        path, own = f'{base}.jsonl.gz', hashlib.sha256()
+        path = f'{base}.jsonl.gz'
+        own = hashlib.sha256()
         with open(path, 'rb') as f:
             while block := f.read(1 << 24):
                 own.update(block)

@@ -44,7 +44,8 @@ class Journal:
     """Only the first process writes; in the others every call does nothing."""
 
     def __init__(self, out_dir, main_process):
-        self.out_dir, self.main_process = out_dir, main_process
+        self.out_dir = out_dir
+        self.main_process = main_process
         self.restarts = 0               # how often the run was resumed
 
     def path(self, name):

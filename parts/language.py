@@ -28,7 +28,8 @@ class NgramModel:
     p_n = (count + a p_(n-1)) / (context count + a), a Dirichlet prior (MacKay & Peto 1995); p_0 is 1/256."""
 
     def __init__(self, texts, order=6, buckets=1 << 21):
-        self.order, self.buckets = order, buckets
+        self.order = order
+        self.buckets = buckets
         self.counts = np.zeros((order + 1, buckets), np.uint32)
         for text in texts:
             for n in range(1, order + 1):
@@ -53,7 +54,8 @@ class Classifier:
     (Joulin et al. 2016)."""
 
     def __init__(self, labels, weights):
-        self.labels, self.weights = labels, weights         # weights (labels, buckets)
+        self.labels = labels
+        self.weights = weights        # weights (labels, buckets)
 
     @staticmethod
     def features(text, buckets):

@@ -72,7 +72,9 @@ def hide_spans(x, seed, step, rows, special, T):
     shown[:, [0, -1]] -= 1                  # a span may be where the text begins or ends, and need not be
     out = []
     for tokens, gaps, spans in zip(x[:, :n_text], shown, hidden):
-        prefix, answer, at = [], [], 0
+        prefix = []
+        answer = []
+        at = 0
         for sentinel, gap, span in zip(sentinels, gaps, spans):
             prefix += [*tokens[at:at + gap], sentinel]
             answer += [sentinel, *tokens[at + gap:at + gap + span]]
@@ -99,7 +101,10 @@ class Objective:
     """clm, mlm or span: which tokens are hidden, and which predicted. n_text: of text in a sequence."""
 
     def __init__(self, name, document_mask, tokenizer, block_size, seed):
-        self.name, self.document_mask, self.block_size, self.seed = name, document_mask, block_size, seed
+        self.name = name
+        self.document_mask = document_mask
+        self.block_size = block_size
+        self.seed = seed
         self.special = tokenizer.special                # {name: id}
         self.n_ordinary = tokenizer.vocab_size - len(tokenizer.special)
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size

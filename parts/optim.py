@@ -140,7 +140,9 @@ class Guard:
     spike_z deviations above those of the last steps is a spike: skip it, roll back, or only log it."""
 
     def __init__(self, state, scaler, spike_z=0.0, spike_window=100, spike_action='skip', inject=''):
-        self.spike_z, self.spike_window, self.spike_action = spike_z, spike_window, spike_action
+        self.spike_z = spike_z
+        self.spike_window = spike_window
+        self.spike_action = spike_action
         self.patience = 30 if scaler.is_enabled() else 3    # float16 finds its scale by overflowing
         self.window = state.get('window', [])               # [loss, gradient norm] of the last steps
         self.skipped = state.get('skipped', 0)

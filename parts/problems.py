@@ -162,8 +162,10 @@ def spelled_out(expression):
         loop = node.args[0] if call in gather else node
         if isinstance(loop, ast.ListComp | ast.GeneratorExp):
             name, start, step = gather.get(call, ('result', '[]', 'result.append(_)'))
-            each, step = loop.generators[0], step.replace('_', source(loop.elt))
-            step = f'if {source(each.ifs[0])}:\n        {step}' if each.ifs else step
+            each = loop.generators[0]
+            step = step.replace('_', source(loop.elt))
+            if each.ifs:
+                step = f'if {source(each.ifs[0])}:\n        {step}'
             rest = expression.replace(source(node), f'({name})' if source(node)[0] == '(' else name)
             return (f'{name} = {start}\nfor {source(each.target)} in {source(each.iter)}:\n    {step}\n'
                     f'return {rest}')
@@ -178,7 +180,8 @@ def plain(table):
         head, *meanings = re.split(r'\s+\| ', entry)
         names, kinds, expression = re.fullmatch(r'([\w ]+) \((.+?)\) (.+)', head).groups()
         spelled = meanings.pop() if 'return ' in meanings[-1] else spelled_out(expression)
-        names, spelled = names.split(), spelled.replace(r'\n', '\n')
+        spelled = spelled.replace(r'\n', '\n')
+        names = names.split()
         families.append((names[0], names[0], names, kinds.split(), meanings, expression, spelled))
     return families
 
@@ -190,7 +193,8 @@ def composed(rng):
         parts = [rng.choice(list(table.items())) for table in (FILTERS, MAPS, REDUCES)]
         (some, test), (what, value), (how, code) = [fill(rng, *part) for part in parts]
         expression = code.replace('_', f'{value} for x in X if {test}')
-        meaning, spelled = f'{how} the {what and what + " of the "}{some} in X', spelled_out(expression)
+        meaning = f'{how} the {what and what + " of the "}{some} in X'
+        spelled = spelled_out(expression)
     else:
         parts = rng.sample(list(STEPS[family].items()), rng.choice([2, 2, 3]))
         filled = [fill(rng, *part) for part in parts]       # each with constants of its own
@@ -211,16 +215,22 @@ def fill(rng, *texts):
 
 def argument_names(rng, kinds, unseen):
     """A name for each argument, from the pools or made up of letters and syllables."""
-    names, made_up = [], rng.random() < MADE_UP
+    names = []
+    made_up = rng.random() < MADE_UP
     while len(names) < len(kinds):
         kind, _, own = kinds[len(names)].partition(':')
         long = ''.join(rng.choice('bdfgklmnprstvz') + rng.choice('aeiou') for _ in range(4))
         short = ''.join(rng.choices('abcdefghjklmnpqrstuvz', k=rng.randint(1, 3)))
-        pool = [long[:rng.randint(4, 8)], short, f'{long[:4]}_{short}'] if made_up else \
-            NAMES[kind.replace('pos', 'int')].split() + [own] * 20 * bool(own)
+        pool = NAMES[kind.replace('pos', 'int')].split()
+        if own:                                             # the name that suits this function
+            pool += [own] * 20
+        if made_up:
+            pool = [long[:rng.randint(4, 8)], short, f'{long[:4]}_{short}']
         pool = [p for p in pool if p not in TAKEN and p not in names and (bucket(p, 10) == 0) == unseen]
-        made_up = made_up or not pool
-        names += [rng.choice(pool)] if pool else []
+        if pool:
+            names.append(rng.choice(pool))
+        else:
+            made_up = True
     return names
 
 
@@ -229,7 +239,9 @@ def draw_input(rng, kind, near, edge=None):
     number = lambda: rng.choice(near) if rng.random() < 0.5 else rng.randint(-50, 99)
     if kind == 'ints':
         values = rng.choices([number() for _ in range(5)], k=rng.choice([1, 2, 3, 4, 6, 12]))
-        return [edge] if edge is not None else sorted(values) if rng.random() < 0.2 else values
+        if edge is not None:
+            return [edge]
+        return sorted(values) if rng.random() < 0.2 else values
     if kind in ('int', 'pos'):
         value = number() if edge is None else edge
         return value if kind == 'int' else abs(value) or 1
@@ -241,12 +253,18 @@ def draw_input(rng, kind, near, edge=None):
 def write_test(rng, kinds, names, expression):
     """Asserts of the reference's results: at and beside its constants, then for inputs with new results."""
     edges = sorted({int(n) + d for n in re.findall(r'\b\d+\b', expression) for d in (-1, 0, 1)})
-    function, cases, results = eval(f'lambda {", ".join(names)}: {expression}'), [], []
+    function = eval(f'lambda {", ".join(names)}: {expression}')
+    cases = []      # (not of an edge?, how often its result was met, the line): lowest first
+    results = []
     for edge in (edges or [7]) + [None] * 80:
         inputs = [draw_input(rng, kind, edges or range(-2, 6), edge) for kind in kinds]
-        result, call = function(*inputs), f'candidate({", ".join(map(repr, inputs))})'
+        result = function(*inputs)
+        call = f'candidate({", ".join(map(repr, inputs))})'
         line = f'abs({call} - {result}) < 1e-6' if isinstance(result, float) else f'{call} == {result!r}'
-        cases.append((edge is None, results.count(result) + (result in inputs), f'    assert {line}\n'))
+        known = results.count(result)
+        if result in inputs:
+            known += 1
+        cases.append((edge is None, known, f'    assert {line}\n'))
         results.append(result)
     lines = dict.fromkeys(line for *_, line in sorted(cases, key=lambda case: case[:2]))
     return 'def check(candidate):\n' + ''.join(list(lines)[:len(edges) + 12])
@@ -255,8 +273,11 @@ def write_test(rng, kinds, names, expression):
 def draw(rng, split):
     """A problem, or None if the one drawn belongs to another split."""
     compose = split == 'cell' or split != 'family' and rng.random() < COMPOSED
-    family, cell, functions, kinds, meanings, expression, spelled = \
-        composed(rng) if compose else rng.choice(plain(UNSEEN if split == 'family' else SEEN))
+    if compose:
+        entry = composed(rng)
+    else:
+        entry = rng.choice(plain(UNSEEN if split == 'family' else SEEN))
+    family, cell, functions, kinds, meanings, expression, spelled = entry
     if compose and (bucket(cell, 5) == 0) != (split == 'cell'):
         return None
     start, _, rest = rng.choice(meanings).partition(' ')
@@ -283,7 +304,8 @@ def problems(n, seed=0, split='train'):
                  'solutions': [p['canonical_solution']]} for i, p in enumerate(CODEPARROT)][:n]
     if split not in SPLITS:
         raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}, codeparrot')
-    rng, found = random.Random(f'{split} {seed}'), {}
+    rng = random.Random(f'{split} {seed}')
+    found = {}
     for _ in range(1000 + 100 * n):
         if len(found) == n:
             return list(found.values())

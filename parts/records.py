@@ -24,7 +24,8 @@ def read_jsonl(path, convert, advice):
     file. A byte order mark and empty lines are skipped."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; {advice}')
-    number, found = 0, []
+    number = 0
+    found = []
     try:
         with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
             for line in f:
@@ -43,7 +44,9 @@ class Batches:
     """Which of n rows make up a step, (batch_size,): batches.of(step). An epoch has `per_epoch` steps."""
 
     def __init__(self, lengths, batch_size, seed):
-        self.lengths, self.batch_size, self.seed = lengths, batch_size, seed
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self.seed = seed
         self.per_epoch = max(1, len(lengths) // batch_size)
         self.epoch = None
 
@@ -120,7 +123,8 @@ def read_pairs(path, T, tokenizer, loss_type):
     advice = 'a line is {"prompt", "chosen", "rejected"}: see python prepare.py --kind=preference ' \
              f'--source=FILE --out_dir={os.path.dirname(path)}'
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type), advice)
-    pairs, n_cut = [], 0
+    pairs = []
+    n_cut = 0
     for prompt, *answers in whole:
         pair = tuple(fit(prompt, answer, T) for answer in answers)
         if pair[0][1] != pair[1][1]:

@@ -56,8 +56,12 @@ class Answer:
     which the prompt begins, its own ids with log p of each, and whether it ended by itself."""
 
     def __init__(self, row, prompt, begin):
-        self.row, self.prompt, self.begin = row, prompt, begin
-        self.ids, self.log_probs, self.ended = [], [], False
+        self.row = row
+        self.prompt = prompt
+        self.begin = begin
+        self.ids = []
+        self.log_probs = []
+        self.ended = False
 
 
 def pick(logits, noise, temperature):
@@ -83,7 +87,9 @@ class Policy(torch.nn.Module):
 
     def __init__(self, model, temperature, ignore):
         super().__init__()
-        self.model, self.temperature, self.ignore = model, temperature, ignore
+        self.model = model
+        self.temperature = temperature
+        self.ignore = ignore
 
     def forward(self, x, y):
         mask = y != self.ignore

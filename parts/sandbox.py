@@ -54,7 +54,10 @@ class Judges:
     """A process that forks a judge for each program: Python starts once, before any program runs."""
 
     def __init__(self, timeout, memory_mb):
-        self.timeout, self.count, self.walls, self.error = timeout, 0, [False] * 3, ''
+        self.timeout = timeout
+        self.count = 0
+        self.walls = [False] * 3
+        self.error = ''
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.said = tempfile.TemporaryFile(buffering=0)         # by programs and judges
         env = {'PATH': '/usr/bin:/bin', 'LANG': 'C.UTF-8', 'OMP_NUM_THREADS': '1',
@@ -106,10 +109,14 @@ class Court:
     judges start with the first job; who leaves early waits for the programs that are running."""
 
     def __init__(self, timeout=3.0, memory_mb=512, processes=0):
-        self.timeout, self.memory_mb, self.processes = timeout, memory_mb, processes or CORES
+        self.timeout = timeout
+        self.memory_mb = memory_mb
+        self.processes = processes or CORES
         self.pool = concurrent.futures.ThreadPoolExecutor(self.processes)
         self.prctl = ctypes.CDLL(None).prctl if sys.platform == 'linux' else lambda *_: 0
-        self.idle, self.everyone, self.known = queue.SimpleQueue(), [], {}
+        self.idle = queue.SimpleQueue()
+        self.everyone = []
+        self.known = {}
 
     def __enter__(self):
         return self

@@ -52,12 +52,14 @@ def documents(entries, reject, kind='text', max_chars=1_000_000, per_prompt=4, p
             continue
         if not why and not line and kind != 'text':
             why = f'{kind} needs records, in .jsonl or .json'
+        place = f'{path}:{line}' if line else path
         try:
-            doc = None if why else from_record(record, f'{path}:{line}' if line else path, kind)
+            doc = None if why else from_record(record, place, kind)
         except (ValueError, RecursionError) as e:
             why = f'{type(e).__name__}: {e}'
         if not why and sum(map(len, doc['texts'])) > max_chars:
-            why, size = f'longer than {max_chars:,} characters', size_of(doc)
+            why = f'longer than {max_chars:,} characters'
+            size = size_of(doc)
         if why:
             reject(path, line or 1, why, size)
             continue

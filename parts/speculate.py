@@ -26,7 +26,8 @@ class Lookup:
     """A model that writes a single answer at temperature 0 sooner. dtype: of its weights, as text."""
 
     def __init__(self, model, dtype):
-        self.model, self.dtype = model, dtype
+        self.model = model
+        self.dtype = dtype
 
     def __getattr__(self, name):
         return getattr(self.model, name)

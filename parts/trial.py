@@ -63,7 +63,8 @@ def answer(call):
 def candidate(requests, replies):
     program, name = unpack(json.loads(requests.readline()))
     module = sys.modules[name] = type(sys)(name)        # dataclasses and pickle look it up
-    scope, sys.argv = vars(module), ['']
+    scope = vars(module)
+    sys.argv = ['']
     call = lambda: exec(program, scope) or {k: getattr(v, '__name__', None) for k, v in scope.items()
                                             if callable(v) or isinstance(v, type(sys))}
     while True:
@@ -190,7 +191,9 @@ def start(timeout, memory_mb, folder):
         os.write(verdict, line.encode() + b'\n')
         os._exit(0)
 
-    verdict, walls, prctl = os.dup(1), (False, False, False), lambda *_: 0
+    verdict = os.dup(1)
+    walls = (False, False, False)
+    prctl = lambda *_: 0
     os.dup2(2, 1)               # for what is printed
     os.mkdir(folder)
     os.environ |= {'HOME': folder, 'TMPDIR': folder}

@@ -1,14 +1,94 @@
 """
-The verdict on a run, from the lines of its metrics.jsonl: does it run well, and does the model improve?
+A run's folder: what was logged in it, and the verdict: does it run well, and does the model improve?
 
-    systems, model, sentence = verdict(metrics, config)     # 'healthy', 'unhealthy' or 'unknown', twice
+    run = read_run('out/quickstart')                    # finished, or still running
+    systems, model, sentence = verdict(run['rows'] + run['events'], run['config'])
+    # 'healthy', 'unhealthy' or 'unknown', twice
 
 Copy this file alone: it needs numpy.
 """
-import math
+import json, math, pathlib
 import numpy as np
 
 
+# --- read ---------------------------------------------------------------------------------------------------
+def text_of(path):
+    return path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
+
+
+def read_object(text):
+    """The JSON object in a text; {} if there is none, or only a half-written one."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def row_of(line):
+    """The metrics in a line of metrics.jsonl, and those that follow from them; {} if it is half written."""
+    row = {}
+    for key, value in read_object(line).items():
+        if value is None and key in ('loss', 'val_loss', 'grad_norm'):
+            value = math.nan                    # JSON has no nan
+        is_figure = value is not None and not isinstance(value, str | list)
+        if is_figure or key in ('event', 'text'):
+            row[key] = value
+    if not isinstance(row.get('step'), int | float):
+        return {}
+    for source, bits in row.get('val_bpb_by_source', {}).items():
+        row[f'val_bpb {source}'] = bits
+    if 'val_loss' in row and 'val_margin' in row:
+        row['val_preference_loss'] = row['val_loss']
+    if 'data_s' in row and 'dt' in row:
+        row['data_share'] = row['data_s'] / row['dt']
+    return row
+
+
+def is_void(before, row):
+    """Whether the run went back to a checkpoint between the two, and took the first one's step again."""
+    if before['step'] == row['step']:           # a step may have one row of training and one of evaluation
+        return ('loss' in before) == ('loss' in row)
+    return before['step'] > row['step']
+
+
+def read_scores(path):
+    """The pass rates in a file of eval.py, as rows of the steps whose checkpoints were asked."""
+    tasks = read_object(text_of(path)).get('tasks')
+    found = tasks.get('problems') if isinstance(tasks, dict) else None
+    if not isinstance(found, dict):
+        return []
+    return [{'step': one['step'], 'pass_rate': one['pass@1']} for one in found.get('series', [found])
+            if 'pass@1' in one and isinstance(one.get('step'), int)]
+
+
+def read_run(folder):
+    """What is on disk now: its rows and events in metrics.jsonl, its config, its last sample. A line may be
+    half written, and files may not be there yet."""
+    home = pathlib.Path(folder)
+    rows = []
+    events = []
+    for line in text_of(home / 'metrics.jsonl').splitlines():
+        row = row_of(line)
+        if 'event' in row:
+            events.append(row)
+        elif row:
+            while rows and is_void(rows[-1], row):
+                rows.pop()
+            rows.append(row)
+    for path in home.glob('eval*.json'):
+        rows += read_scores(path)
+    rows.sort(key=lambda row: row['step'])
+
+    config = read_object(text_of(home / 'config.json'))
+    data = read_object(text_of(home / 'data.json'))
+    config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
+    last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
+    sample = last_sample.partition('\n')[2].strip('\n')             # without the rest of its head line
+    return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample}
+
+
+# --- judge --------------------------------------------------------------------------------------------------
 def column(rows, key):
     """The figures under key, of the rows that have one."""
     return np.array([row[key] for row in rows if row.get(key) is not None], dtype=float)
@@ -22,90 +102,132 @@ def middle(values, at_least=1, percent=50):
 
 def verdict(metrics, config):
     """(systems, model, sentence): twice 'healthy', 'unhealthy' or 'unknown'; then why, and what to do."""
-    more_data = 'more data or dropout=0.1'
     if config.get('stage') == 'dpo':    # its loss has nll_weight's part, val_loss has not; neither knows ln V
         metrics = [m | {'loss': m.get('preference_loss', m['loss'])} if 'loss' in m else m for m in metrics]
         config = config | {'vocab_size': None}
-        more_data = 'more data or fewer epochs'
-    train, evals = ([m for m in metrics if m.get(key) is not None] for key in ('loss', 'val_loss'))
+    train = [m for m in metrics if m.get('loss') is not None]
     if not train:
         return 'unknown', 'unknown', 'too early to tell: no step is logged. To do: look again soon.'
-    step, half = train[-1]['step'], len(train) // 2
-    max_steps, warmup = config.get('max_steps') or step, config.get('warmup_steps') or 0
+    step = train[-1]['step']
+    max_steps = config.get('max_steps') or step
+    warmup = config.get('warmup_steps') or 0
     early = step <= warmup + 0.1 * max_steps
 
-    # systems: the last quarter against what came before; the first step compiles, so it does not count
-    speed, dt, last = column(train[1:], 'tok_s'), column(train[half + 1:], 'dt'), max(3, len(train) // 4)
-    was, now = middle(speed[:-last], 8), middle(speed[-last:])
+    if config.get('stage') == 'rl':         # whose loss is about 0, whatever happens
+        course = course_of_rl(train, column(metrics, 'val_reward'))
+        figure = f'reward {middle(column(train, "reward")[-5:]):.2f}'
+    else:
+        course, figure = course_of_loss(train, metrics, config, max_steps, warmup)
+    if early:
+        course = course[:2]                 # the others need that warm-up is some way behind
+    ill = [(why, to_do) for is_so, why, to_do in engine(train, metrics, early) if is_so]
+    lost = [(why, to_do) for is_so, why, to_do in course if is_so]
+
+    systems = 'unhealthy' if ill else 'healthy'
+    model = 'healthy'
+    if lost:
+        model = 'unhealthy'
+    elif early:
+        model = 'unknown'
+    reasons = [why for why, _ in ill + lost]
+    advice = [to_do for _, to_do in ill + lost]
+    if not reasons:
+        reasons = [f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}']
+        advice = ['let it run' if step < max_steps else 'measure it with eval.py and read what it writes']
+    told = 'too early to tell' if model == 'unknown' else model
+    return systems, model, (f'operationally {systems}, scientifically {told}: {"; ".join(reasons)}. '
+                            f'To do: {"; ".join(advice)}.')
+
+
+def engine(train, metrics, early):
+    """What may be wrong with the machine: (is it so?, why, what to do). The last quarter of the steps against
+    those before; the first one compiles, so it does not count."""
+    n_last = max(3, len(train) // 4)
+    speed = column(train[1:], 'tok_s')
+    was = middle(speed[:-n_last], 8)
+    now = middle(speed[-n_last:])
+    later = train[len(train) // 2:]
+    dt = column(later[1:], 'dt')
     slow = middle(dt, 8, percent=90) / middle(dt)
-    waiting = column(train[half:], 'data_s').sum() / max(1e-9, column(train[half:], 'dt').sum())
-    skips = np.diff(column(train, 'skipped'), prepend=0)[half:]         # in each log interval
-    in_a_row = (skips >= 3).any() or ((skips[1:] > 0) & (skips[:-1] > 0)).any()
+    waiting = column(later, 'data_s').sum() / max(1e-9, column(later, 'dt').sum())
+    skips = np.diff(column(train, 'skipped'), prepend=0)[len(train) // 2:]          # in each log interval
+    twice = (skips[1:] > 0) & (skips[:-1] > 0)
     evaluating = middle(column(metrics, 'eval_share')[-1:])
-    engine = [      # (is it so?, why, what to do)
+    return [
         (now < 0.8 * was, f'throughput fell from {was:,.0f} to {now:,.0f} tok/s', 'stop what else runs'),
         (slow > 1.5, f'one step in ten takes {slow:.1f} times the usual', 'look at loader and saving'),
         (waiting > 0.2, f'waiting for data takes {waiting:.0%} of time', 'move the data to a fast disk'),
         (not early and evaluating > 0.2, f'evaluating takes {evaluating:.0%}', 'raise eval_interval'),
-        (in_a_row, f'{skips.sum():.0f} skips, several in a row', 'lower learning_rate, or grad_clip=1')]
+        (twice.any() or (skips >= 3).any(), f'{skips.sum():.0f} skips, several in a row',
+         'lower learning_rate, or grad_clip=1')]
 
-    # model: the validation loss after warm-up where there is enough of it, else the training loss
-    loss, warm = column(train, 'loss'), [m for m in train if m['step'] > warmup]
-    odd, recent = ~np.isfinite(loss), middle(loss[-max(1, len(loss) // 10):])
-    broken = odd[-1] or odd[half:].sum() >= 3 or not np.isfinite(column(evals, 'val_loss')[-1:]).all()
-    rollbacks = sum(m.get('event') == 'rollback' and m['step'] > step / 2 for m in metrics)
-    ln_v = math.log(config.get('vocab_size') or math.inf)               # what an untrained model has
-    after = [m for m in evals if m['step'] > warmup and math.isfinite(m['val_loss'])]
-    val = column(after, 'val_loss')
-    best = min(after, key=lambda m: m['val_loss'], default={'step': 0, 'val_loss': math.nan})
+
+def course_of_loss(train, metrics, config, max_steps, warmup):
+    """What may go wrong with the model: (is it so?, why, what to do), the first two at any time, and a figure
+    to show. It goes by the validation loss after warm-up where there is enough of it, else the training
+    loss."""
+    loss = column(train, 'loss')
+    recent = middle(loss[-max(1, len(loss) // 10):])
+    broken = ~np.isfinite(loss)
+    val_losses = column(metrics, 'val_loss')
+    no_number = broken[-1] or broken[len(loss) // 2:].sum() >= 3 or not np.isfinite(val_losses[-1:]).all()
+    rollbacks = sum(m.get('event') == 'rollback' and m['step'] > train[-1]['step'] / 2 for m in metrics)
+    ln_v = math.log(config.get('vocab_size') or math.inf)                           # of an untrained model
+
+    warm = [m for m in train if m['step'] > warmup]
+    evals = [m for m in metrics if m.get('val_loss') is not None and math.isfinite(m['val_loss'])]
+    evals = [m for m in evals if m['step'] > warmup]
+    val = column(evals, 'val_loss')
+    best = min(evals, key=lambda m: m['val_loss'], default={'step': 0, 'val_loss': math.nan})
     rising = len(val) >= 4 and min(val[-2:]) > 1.01 * best['val_loss']
     rose = f'validation loss rose from {best["val_loss"]:.2f} at step {best["step"]:,}'
-    fell = recent < 0.99 * middle(
-        [m['loss'] for m in train if 0 <= best['step'] - m['step'] < max_steps / 10])
-    name, curve = ('validation', val) if len(val) >= 4 else \
-        ('training', [middle(part, 2) for part in np.array_split(column(warm, 'loss'), 8)])
-    first, second = (min(part) for part in np.array_split(curve, 2))
-    norms, update = column(warm, 'grad_norm'), middle(column(warm, 'update_ratio'), 5)
-    norm_was, norm_now = middle(norms[:len(norms) // 2], 5), middle(norms[-max(3, len(norms) // 4):])
-    repeats = middle(column(evals, 'repetition')[-1:])
-    course = [      # the first two at any time, the others when warm-up is some way behind
-        (broken, 'the loss is not a number', 'lower learning_rate to a third, keep grad_clip=1.0'),
+    then = middle([m['loss'] for m in train if 0 <= best['step'] - m['step'] < max_steps / 10])
+    more_data = 'more data or fewer epochs' if config.get('stage') == 'dpo' else 'more data or dropout=0.1'
+    rise = (rising, f'{rose}, a slow drift of both', 'check data order; lower learning_rate')
+    if recent < 0.99 * then:
+        rise = (rising, f'{rose}, training loss fell: it is memorising', f'use best.pt; {more_data}')
+
+    name = 'validation'
+    curve = val
+    if len(val) < 4:
+        name = 'training'
+        curve = [middle(part, 2) for part in np.array_split(column(warm, 'loss'), 8)]
+    first, second = np.array_split(curve, 2)
+    flat = min(second) > 0.99 * min(first) and recent <= ln_v - 0.5 and not rising
+    norms = column(warm, 'grad_norm')
+    norm_was = middle(norms[:len(norms) // 2], 5)
+    norm_now = middle(norms[-max(3, len(norms) // 4):])
+    update = middle(column(warm, 'update_ratio'), 5)
+    repeats = middle(column(metrics, 'repetition')[-1:])
+    figure = f'validation loss {val[-1]:.2f}' if len(val) else f'training loss {loss[-1]:.2f}'
+    return [
+        (no_number, 'the loss is not a number', 'lower learning_rate to a third, keep grad_clip=1.0'),
         (rollbacks >= 2, f'it was rolled back {rollbacks} times', 'lower learning_rate'),
         (recent > ln_v - 0.5, f'the loss, {recent:.2f}, is still near ln V = {ln_v:.2f}: guessing',
          'check the data, the learning-rate schedule, the gradient norms and the size of the model'),
-        (rising, rose + (', training loss fell: it is memorising' if fell else ', a slow drift of both'),
-         f'use best.pt; {more_data}' if fell else 'check data order; lower learning_rate'),
-        (second > 0.99 * first and recent <= ln_v - 0.5 and not rising,
-         f'{name} loss is flat: {first:.2f} in the first half of the way, {second:.2f} in the second',
+        rise,
+        (flat, f'{name} loss is flat: {min(first):.2f} in the first half of the way, '
+         f'{min(second):.2f} in the second',
          'raise learning_rate if it is low; else more varied data or a larger model'),
         (norm_now > 3 * norm_was, f'gradient norms grew from {norm_was:.2g} to {norm_now:.2g}',
          'lower learning_rate, keep grad_clip=1.0'),
         (update < 1e-5 or update > 3e-2, f'an update is {update:.0e} of the weights, 1e-3 is usual',
          'raise learning_rate' if update < 1e-5 else 'lower learning_rate'),
         (repeats >= 0.9, f'samples repeat themselves ({repeats:.0%})', 'look for duplicates in the data')
-    ][:2 if early else None]
-    figure = f'validation loss {val[-1]:.2f}' if len(val) else f'training loss {loss[-1]:.2f}'
-    if config.get('stage') == 'rl':         # whose loss is about 0, whatever happens
-        course = course_of_rl(train, column(metrics, 'val_reward'))[:2 if early else None]
-        figure = f'reward {middle(column(train, "reward")[-5:]):.2f}'
-
-    ill, lost = ([(why, do) for wrong, why, do in checks if wrong] for checks in (engine, course))
-    systems = 'unhealthy' if ill else 'healthy'
-    model = 'unhealthy' if lost else 'unknown' if early else 'healthy'
-    reasons, advice = zip(*ill + lost or [(f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}', 'let it run' if
-                          step < max_steps else 'measure it with eval.py and read what it writes')])
-    course = 'too early to tell' if model == 'unknown' else model
-    return systems, model, (f'operationally {systems}, scientifically {course}: {"; ".join(reasons)}. '
-                            f'To do: {"; ".join(advice)}.')
+    ], figure
 
 
 def course_of_rl(train, held_out):
-    """What goes wrong in reinforcement learning: (is it so?, why, what to do). held_out: val_reward."""
-    last = max(1, len(train) // 4)
-    entropy, informative = (column(train, key) for key in ('entropy', 'informative'))
-    varied, mixed = middle(entropy[-last:]), middle(informative[-last:])
-    were_varied, were_mixed = middle(entropy[:last]), middle(informative[:last])
-    best, kept = max(held_out, default=0.0), max(held_out[1:], default=0.0)     # kept in best.pt
+    """What may go wrong in reinforcement learning: (is it so?, why, what to do). held_out: val_reward."""
+    n_last = max(1, len(train) // 4)
+    entropy = column(train, 'entropy')
+    informative = column(train, 'informative')
+    varied = middle(entropy[-n_last:])
+    were_varied = middle(entropy[:n_last])
+    mixed = middle(informative[-n_last:])
+    were_mixed = middle(informative[:n_last])
+    best = max(held_out, default=0.0)
+    kept = max(held_out[1:], default=0.0)       # in best.pt
     fell = len(held_out) > 1 and best - held_out[-1] > 0.2 * max(abs(held_out))
     return [
         (not np.isfinite(column(train, 'loss')[-1]), 'the loss is not a number', 'lower learning_rate'),

@@ -4,9 +4,9 @@ import math
 import random
 
 import pytest
-from conftest import lift, mistake, ok, run
+from conftest import mistake, ok, run
 
-from parts.verdict import verdict
+from parts.verdict import read_run, verdict
 
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096, 'learning_rate': 1e-3}
 LN_V = math.log(4096)
@@ -101,7 +101,7 @@ def test_mistakes_are_one_sentence(tmp_path):
 def test_a_run_that_went_back_counts_as_it_went_on(tmp_path):
     back = [row for row in history() if row['step'] > 300]
     folder = write(tmp_path / 'a', [*history()[:34], *history(700, seed=2)[34:], *back], half='{}\n')
-    rows = lift('plot.py', 'read_run', 'read_object')[0](str(folder))['rows']
+    rows = read_run(str(folder))['rows']
     assert [(row['step'], row.get('loss')) for row in rows] == \
         [(row['step'], row.get('loss')) for row in history()]
     assert rows[-2]['data_share'] == pytest.approx(0.03) and rows[-1]['val_bpb web'] > 1

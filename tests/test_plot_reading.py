@@ -2,8 +2,10 @@
 import json
 import math
 
-from conftest import lift, ok, run
+from conftest import ok, run
 from test_plot import NAN, history, write
+
+from parts.verdict import read_run
 
 
 def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
@@ -15,7 +17,7 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
     (folder / 'eval-10.json').write_text(json.dumps({'tasks': {'problems': {'step': None, 'pass@1': 0.5}}}),
                                         encoding='utf-8')       # of completions that no model wrote
     (folder / 'eval-9.json').write_text('{"tasks": {}}', encoding='utf-8')
-    found = lift('plot.py', 'read_run', 'read_object')[0](str(folder))['rows']
+    found = read_run(str(folder))['rows']
     passed = [(m['step'], m['pass_rate']) for m in found if 'pass_rate' in m]
     assert passed == [(20, 0.2), (40, 0.4), (50, 0.5)]
     steps = [m['step'] for m in found]
@@ -26,7 +28,7 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
 def test_null_is_a_loss_that_was_not_a_number_and_else_nothing(tmp_path):
     rows = history(50, loss=lambda step: NAN, mfu=lambda step: NAN)
     rows = json.loads(json.dumps(rows).replace('NaN', 'null'))
-    found = lift('plot.py', 'read_run', 'read_object')[0](str(write(tmp_path / 'a', rows)))['rows']
+    found = read_run(str(write(tmp_path / 'a', rows)))['rows']
     logged = [row for row in found if 'loss' in row]
     assert len(logged) == sum('loss' in row for row in rows) > 3
     assert all(math.isnan(row['loss']) and 'mfu' not in row for row in logged)
