@@ -12,8 +12,8 @@ A script states its settings as ordinary assignments, then calls configure once:
 Config files are Python that assigns the same names. Files and flags apply from left to right; `--help` prints
 every setting. A comment may begin with a rule: a bound, an interval like [0, 1), or the choices; None always
 passes. A setting keeps the type of its default or annotation; an int passes for a float, 1e3 for an int.
-A mistake prints one line on stderr and exits with code 2. After configure(), so does each OSError (disk full)
-or lack of memory, and each ValueError that a file of ours raises. Others are bugs: they keep a traceback.
+A mistake prints one line on stderr and exits with code 2. After configure(), these do the same: an OSError
+(disk full), a lack of memory, a ValueError that a file of ours raises. Other errors keep their traceback.
 """
 import ast, difflib, io, operator, os, re, signal, sys, time, tokenize, traceback, types, typing
 
@@ -95,7 +95,7 @@ def check(name, value, comment, source):
     good = True
     if ' | ' in rule:
         choices = rule.split(' | ')
-        good = value in choices
+        good = value is None or value in choices
         expected = f'one of: {", ".join(choices)}{closest(str(value), choices)}'
     elif m := re.fullmatch(rf'(>=|>|<=|<) {number}', rule):
         good = value is None or OPERATORS[m[1]](value, eval(m[2]))
@@ -105,7 +105,7 @@ def check(name, value, comment, source):
         expected = f'in {rule}'
     elif rule.startswith(('<', '>', '[', '(')):
         raise ValueError(f'{source}: {name}: the rule {rule!r} is not like ">= 1", "[0, 1)" or "this | that"')
-    if not good and value is not None:
+    if not good:
         raise ValueError(f'{source}: {name}={value!r} must be {expected}')
 
 

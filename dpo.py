@@ -10,14 +10,14 @@ Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.js
 "chosen", "rejected"}, the prompt as text or as messages; for kto also {"prompt", "completion", "label": true
 or false}. Writes out_dir as train.py does. The reference is init_from itself: its log-probabilities are
 computed once and kept in data_dir, so only one model is in memory. Copy this file with configurator.py,
-model.py, tokenizer.py and parts/. The decision made here is which answer is better, so whose taste.
+model.py, tokenizer.py and parts/. The decision made here is the taste: who says which answer is better?
 
 You should see a first preference_loss of ln 2 (dpo): policy and reference are still the same. Another value
 ends the run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference
 only: it gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They
 share most of their tokens, so pushing one pushes the other; the probability moves to answers that nobody
 compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read
-samples.txt. How DPO follows from RLHF, a reward model and PPO, is told in docs/chat.md.
+samples.txt. docs/chat.md shows how DPO follows from RLHF (a reward model, then PPO).
 """
 import functools, math, os, sys
 import numpy as np
@@ -104,13 +104,13 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
                     loss_type, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
     """Losses and the rewards of both answers, float32 (B,) each, for B pairs. policy_*, ref_*: log p of an
     answer, in nats, summed over its tokens (for rm: its score). *_len: the number of its tokens, 0 if a kto
-    record has no such answer. kl: kto's estimate of beta KL(policy | reference), a number.
+    record has no such answer. kl: kto's zero point, a number: in the paper, beta KL(policy | reference).
 
     With r = log p - log p_ref for each of the two, and s = log sigmoid:
     dpo    -s(beta (r_c - r_r)); smoothed: a share of the pairs counted the other way round, cDPO. Rafailov et
            al. 2023, arXiv:2305.18290, eq. 7; sums over tokens, because p of an answer is a product.
-    ipo    (r_c - r_r - 1 / (2 beta))^2. Azar et al. 2023, 2310.12036, eq. 17. Sums. A target instead of an
-           ever larger margin: pairs that always agree do not drive beta's effect to nothing.
+    ipo    (r_c - r_r - 1 / (2 beta))^2. Azar et al. 2023, 2310.12036, eq. 17. Sums. The margin has a target.
+           With dpo it grows for ever if all annotators agree, and beta no longer holds the policy back.
     kto    1 - sigmoid(beta r_c - kl)  or  1 - sigmoid(kl - beta r_r); the mean, if a pair has both answers.
            Ethayarajh et al. 2024, 2402.01306, eq. 8, with both weights 1. Sums.
     orpo   -m_c - beta s(log odds_c - log odds_r), with m = log p / length, odds = e^m / (1 - e^m). Hong et
@@ -242,7 +242,7 @@ def log_probs(model, pairs):
     model.eval()
     found = np.zeros((len(pairs), 2))
     lengths = np.array([max(len(p) + len(a) for p, a in pair) for pair in pairs])
-    mine = np.argsort(-lengths, kind='stable')[rank::world]     # longest first: short memory shows at once
+    mine = np.argsort(-lengths, kind='stable')[rank::world]     # longest first: too little memory fails early
     for i in range(0, len(mine), micro_batch_size):
         rows = mine[i:i + micro_batch_size]
         x, y, _ = tensors([pairs[j] for j in rows])
@@ -286,7 +286,7 @@ if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = state['step'], state['best_val']
-if loss_type == 'rm' and 'reward_head' in (rest := state or load(init_from)[1]):    # it continues that one
+if loss_type == 'rm' and 'reward_head' in (rest := state or load(init_from)[1]):    # continue that head
     policy.head.load_state_dict({'weight': rest['reward_head']})
 net = torch.compile(policy, dynamic=True) if compile else policy
 net = machine.wrap(net, 'ddp', device)
@@ -297,7 +297,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (arXiv:2404.06395)."""
+    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; the line: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -315,9 +315,9 @@ kto_kl = state.get('kto_kl', 0.0)       # from the step before, so it is the sam
 
 
 def losses_of(scorer, part, ref):
-    """For B pairs: their losses (B,), and a table (10, B) of FIGURES and of 0 or 1: has the pair a chosen, a
-    rejected answer? Its kl is log p_ref - log p, the mean over both answers: an estimate of KL(reference |
-    policy), if the reference wrote them."""
+    """For B pairs: their losses (B,) and a table (10, B): FIGURES, then 1 or 0 for "has a chosen answer" and
+    for "has a rejected answer". kl is the mean of log p_ref - log p over both answers. It estimates
+    KL(reference | policy) if the reference wrote the answers."""
     x, y, n = tensors(part)                                                                 # n (2, B)
     ref = ref.to(device).T                                                                  # (2, B)
     with autocast:
@@ -407,7 +407,7 @@ if first:
 watch = optim.Guard(state, scaler)
 probe = optim.probe(model)      # how far does a step move it?
 first_step = step
-stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
+stopping, trouble = False, ''    # Ctrl-C, SIGTERM or SIGUSR1 asked for it; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
@@ -482,7 +482,7 @@ while True:
     step += 1
     timer.step(2 * int(lengths[parts].sum()) * world)       # 2 answers; about as many in each process
     figures = means(totals, n_all)
-    kto_kl = max(0.0, -beta * figures['kl'])                # KTO's KL has the other sign
+    kto_kl = max(0.0, -beta * figures['kl'])    # of these answers; the paper: of answers to other prompts
 
     # 4. log
     if logging:

@@ -20,7 +20,7 @@ learned         what checkpoints write: characters, words, lines, blocks; beside
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
-can be compared between tokenizers. pass@k is the chance that one of k samples passes. Writes eval.json and
+can be compared between tokenizers. pass@k: the chance that at least one of k passes. Writes eval.json and
 samples.jsonl (every completion) into the checkpoint folder. The decision made here is what progress means.
 """
 import collections, glob, json, math, os, re, shlex
@@ -91,7 +91,7 @@ paths = []
 for path in ckpt.split(','):                # a folder that exists may look like a pattern
     paths += [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
 ckpt, *later = paths
-if 'compare' in all_tasks and (later or not compare) or completions and later:
+if ('compare' in all_tasks and (later or not compare)) or (completions and later):
     raise ValueError(f'{tasks=} takes one ckpt, not {paths}, and compare a second: --compare=out/b')
 need_file = [task for task in answered if task != 'problems']
 files = data.split(',') if data else []
@@ -140,7 +140,7 @@ folder = ckpt if os.path.isdir(ckpt) and not completions else os.path.dirname(co
 beside = os.path.join(folder, 'tokenizer.json')
 model, state, stamp, tokenizer = None, {}, None, None
 form = chat                                     # True: the model is asked in a conversation
-if {'loss', 'learned'} & set(all_tasks) or answered and not completions:
+if {'loss', 'learned'} & set(all_tasks) or (answered and not completions):
     model, state = load_checkpoint(ckpt, device)
     form = benchmarks.form(ckpt, state, chat, all_tasks)
     found = beside if os.path.exists(beside) else f'{data_dir.split(",")[0]}/tokenizer.json'
@@ -192,7 +192,6 @@ def print_row(*cells):
 def exact_loss(model, ids, T, batch_size):
     """Summed nats of all ids but the first, each predicted once in its block of T tokens; their number."""
     model.eval()
-    device = next(model.parameters()).device
     n = len(ids) - 1
     whole = range(0, n - n % T, T)
     batches = [whole[i:i + batch_size] for i in range(0, len(whole), batch_size)]
@@ -229,7 +228,7 @@ if 'loss' in all_tasks:
                 print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
 
     print(f'(an untrained model should be near ln V = {math.log(model.config.vocab_size):.4f} nats)')
-    for path in later:      # better here, worse there: what it was shown cost it what it knew
+    for path in later:      # did it get better on one set of data and worse on another?
         gain = {where: 1 - x / bpb[ckpt][where] for where, x in bpb[path].items()}
         best, worst = max(gain, key=gain.get), min(gain, key=gain.get)
         if gain[best] > 0 and gain[worst] < -0.02:
@@ -245,8 +244,8 @@ def generate(model, prompts, n, temperature, ends=None):
 
 
 def ask(model, task, items, in_chat):
-    """The answers to each item, such pairs, and how many prompts were cut. Turn by turn: the second question
-    of a dialogue stands behind the answer to the first. Of choice, the item keeps the number picked."""
+    """For each item its answers, pairs as from generate(); and how many prompts were cut. The second question
+    of a dialogue follows the answer to the first. For choice, item['picked'] gets the option's number."""
     ends = None if in_chat else benchmarks.ENDS.get(task)
     answers = [[] for _ in items]
     n_cut = 0
@@ -269,13 +268,13 @@ execute = lambda jobs: sandbox.run_each(jobs, texts.syntax_error, timeout, memor
 
 # --- 5. count -----------------------------------------------------------------------------------------------
 def pass_at_k(n, c, k):
-    """The chance that one of k completions, drawn from n of which c pass, does: 1 - C(n-c, k) / C(n, k)
-    (Chen et al. 2021, arXiv:2107.03374). pass_at_k(4, 1, 2) -> 0.5"""
+    """The chance that at least one of k completions passes, if k of n are drawn and c of the n pass:
+    1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1). pass_at_k(4, 1, 2) -> 0.5"""
     return 1 - math.comb(n - c, k) / math.comb(n, k)
 
 
 def summarise(rows, ks):
-    """Rows -> pass@k, or the judge's mean score, and more. `infrastructure` is not an answer."""
+    """Rows -> pass@k, or the judge's mean score, and more. Rows that could not be judged do not count."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
     groups = collections.defaultdict(list)          # task_id -> of each sample 0 or 1, or the judge's score
     for row in rows:
@@ -377,7 +376,8 @@ for task in answered:
 
         if n_cut:
             print(f'{n_cut} prompts were longer than the context of {m.config.block_size} tokens')
-        result |= (more := grading.remarks(task, items, rows, judge) | ifeval.remarks(rows))
+        more = grading.remarks(task, items, rows, judge) | ifeval.remarks(rows)
+        result |= more
         print(more or '')
         if overlap:
             fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)
@@ -401,7 +401,7 @@ for task in answered:
 # --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:
     n = max(32, num_samples)
-    warm = 0.8 if config['temperature'] is None else temperature
+    t = 0.8 if config['temperature'] is None else temperature
     found = results['tasks']['learned'] = {}
     bins = open_bins(data_dir.split(',')[0], tokenizer, ['train', 'val'])[1]
     words, beginnings = texts.vocabulary(bins['train'], tokenizer)
@@ -409,7 +409,7 @@ if 'learned' in all_tasks:
 
     for path, m, *_ in checkpoints(random_init):
         torch.manual_seed(seed)
-        [pairs], _ = generate(m, ['' if tokenizer.begin else '\n'], n, warm)
+        [pairs], _ = generate(m, ['' if tokenizer.begin else '\n'], n, t)
         found[path] = texts.levels([text for text, _ in pairs], words, beginnings)
     excerpts = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     found['corpus'] = texts.levels(excerpts, words, beginnings)

@@ -7,7 +7,7 @@ The model: a decoder-only transformer in the LLaMA style and layout, its generat
 
 The decision made here is the shape: it fixes memory, speed and context of every later use. New since the
 block of 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
-key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases, output tied to the embedding (1608.05859).
+key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases. Not new: the output is tied (1608.05859).
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
 Copy this file alone: it needs torch; to save and load, parts/checkpoint.py; for Hugging Face, parts/hf.py.
 """
@@ -28,9 +28,9 @@ class GPTConfig:
     n_head: int = 12                # query heads
     n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head: plain multi-head
     n_embd: int = 768
-    n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, as large as a 4x GELU MLP
+    n_ffn: int = 0                  # of SwiGLU; 0 = 8/3 n_embd to the nearest 64: as large as a 4x GELU MLP
     dropout: float = 0.0
-    rope_theta: float = 10000.0     # wavelengths run from 2 pi to 2 pi theta; raise it for longer contexts
+    rope_theta: float = 10000.0     # wavelengths: 2 pi to nearly 2 pi theta; raise it for longer contexts
     rope_scaling: tuple = ()        # for a context longer than the first one: see rope_table
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
@@ -102,8 +102,8 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
-        """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, block_size, D). mask,
-        bool (B or 1, 1, T, T): which keys a query sees; without it, itself and the earlier ones."""
+        """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, columns, D). mask,
+        bool (B or 1, 1, T, start + T): which keys a query sees; without it, its own and the earlier ones."""
         T = x.shape[1]
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)   # (B, heads, T, D)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)                       # (B, H, T, D)
@@ -113,7 +113,7 @@ class Attention(nn.Module):
             for stored, new in zip(cache, (k, v)):
                 stored[:, :, start:start + T] = new
             k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]           # (B, K, start + T, D)
-        # is_causal shows keys 0..i to query i. With a cache it must see 0..start+i; a single query sees all.
+        # is_causal shows keys 0..i to query i. With a cache, query i must see 0..start+i; a single one, all.
         if start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
         is_causal = self.config.causal and mask is None and start == 0
@@ -154,7 +154,7 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = c = config
-        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # those past V are cut off
+        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # rows past V give no logits
         self.embedding = nn.Embedding(rows, c.n_embd)
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
@@ -209,9 +209,9 @@ class GPT(nn.Module):
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None,
                given=()):
         """Continue each row of idx (B, T): yield the next tokens, (B,) at a time, until max_new_tokens or
-        until every row has met an id of `stop`; a row that met one repeats it. first: bool (V,), (B, V): ids
-        that the first sampled token may be (see Tokenizer.heal). given: for each row, ids to force before
-        sampling starts. They count towards max_new_tokens and let prompts of several lengths share a batch.
+        until every row has met an id of `stop`; such a row repeats that id. first: bool (V,) or (B, V), True
+        for ids that may be sampled first (see Tokenizer.heal). given: for each row, tokens that are forced
+        before sampling. They count towards max_new_tokens; so prompts of several lengths share a batch.
         Within block_size, earlier keys and values are cached, so a step costs one position. Past it the
         window of the last block_size tokens moves, every key changes, and the whole window is run again."""
         c = self.config
@@ -300,7 +300,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         raise ValueError('the scores of the next token are not finite: use an earlier checkpoint')
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
-    if top_k and top_k < logits.shape[-1]:          # what follows costs k instead of V, in the same order
+    if top_k and top_k < logits.shape[-1]:          # the rest then costs k instead of V; ids keep their order
         kept = logits.topk(top_k, dim=-1).indices.sort(dim=-1).values               # (B, k)
         return kept.gather(1, sample(logits.gather(1, kept), temperature, None, top_p)[:, None])[:, 0]
     logits = logits / min(temperature, 1e30)        # float32 ends at 3e38, and -inf / inf is not a number

@@ -2,27 +2,27 @@
 Reinforcement learning: a model that answers, and a reward for each answer -> a model that earns more.
 
     python rl.py --init_from=out/sft --allow_code_execution=True    # problems of parts/problems.py, run
-    python rl.py --init_from=out/sft --reward=gsm8k.jsonl           # lines of {"prompt", "answer"}
+    python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines, or GSM8K's
     python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
 
 Reads a folder that sft.py or dpo.py wrote. Copy this file with configurator.py, model.py, tokenizer.py and
-parts/. The decision made here is what is paid for.
+parts/. The decision made here is the reward: the model learns that, not what you mean.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
-so we train on an answer as on a demonstration, with its reward as the weight. A baseline b that does not
-depend on a leaves the mean as it is, E[b grad log p(a)] = b grad 1 = 0, and removes noise. Our b is the mean
-reward of num_samples answers to the same prompt (GRPO, arXiv:2402.03300), and R - b is the advantage.
-PPO's critic (1707.06347), a second model, predicts b at each token: better in long answers, twice the memory.
-With updates > 1 the policy has moved on since it wrote. Each token then counts by the ratio p_now / p_then,
-clipped, so that no update gains by moving far. DPO learns from a fixed set of pairs; here the model's own new
-mistakes are the data, and the reward must judge whatever it writes.
+so we train on an answer as on a demonstration, weighted by its reward. A baseline b that does not depend on a
+removes noise and leaves the mean as it is: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean reward of
+num_samples answers to the same prompt (GRPO, arXiv:2402.03300). It contains R(a), so the gradient shrinks by
+1 / num_samples and keeps its direction. R - b is the advantage. PPO's critic (1707.06347), a second model,
+predicts b at each token: better in long answers, twice the memory. With updates > 1 the policy has moved on:
+each token counts by the ratio p_now / p_then, clipped, so that no update gains by moving far. DPO learns from
+a fixed set of pairs. Here the model's own new mistakes are the data, and the reward must judge all of them.
 
-You should see reward and val_reward rise, entropy fall slowly, kl grow slowly, clip_fraction at about 0 with
-updates=1. `informative`, the share of prompts whose answers differ in reward, lies between 0.2 and 0.8 with
-rewards of 0 and 1, near 1 with finer ones; equal rewards teach nothing. A collapse: entropy, informative
-fall to 0; lower the rate. A hacked reward: it rises, but samples.txt gets worse or length runs away; mend it,
-or raise kl_coef. Nothing learned: rewards scatter, as with --reward=random.
+You should see reward and val_reward rise, entropy fall slowly, kl grow slowly, and clip_fraction near 0 with
+updates=1. `informative` is the share of prompts whose answers differ in reward: 0.2 to 0.8 with rewards of 0
+and 1, near 1 with finer rewards. If entropy and informative fall to 0, the policy has collapsed: lower the
+learning rate. If reward rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If
+reward only scatters, the model learns nothing: --reward=random shows how that looks.
 """
 import functools, hashlib, math, os, sys, time
 import numpy as np
@@ -50,11 +50,11 @@ num_samples = 8                 # >= 2: answers to a prompt
 max_new_tokens = 64             # >= 1: tokens of an answer
 temperature = 1.0               # > 0: of the policy, in sampling and in training
 slots = 128                     # >= 1: answers written at a time, on each device; speed and memory only
-rounds = 1                      # >= 1: more = draw new prompts, up to so often, while too few are informative
+rounds = 1                      # >= 1: draws of prompts for a step, at most, while too few are informative
 # optimisation
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
-micro_batch_size = 0            # >= 0: of these in a forward pass, on a device; 0 = all
+micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all; lower saves memory
 updates = 1                     # >= 1: updates with the same answers
 scale = False                   # divide advantages by the deviation of their group: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio counts down to 1 - clip_low
@@ -120,8 +120,8 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
     the start of the run. advantages (N,). mask (N, T): 1 at the tokens of the answers.
     With ratio = p / p_old, a token's loss is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A): PPO,
     arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476. Where A > 0, a ratio above 1 + clip_high earns
-    nothing more: its gradient is 0. Where A < 0, the same holds below 1 - clip_low. kl_coef adds an estimate
-    of KL(p | p_ref), never negative and without bias: p_ref / p - 1 - log(p_ref / p) (k3, Schulman 2020)."""
+    nothing more: its gradient is 0. Where A < 0, the same holds below 1 - clip_low. kl_coef adds p_ref / p
+    - 1 - log(p_ref / p): on average KL(p | p_ref) (k3, Schulman 2020); its gradient is KL(p_ref | p)'s."""
     mask = mask.bool()
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # e^80: finite
     ratios = moved.exp()                                                                # (N, T)
@@ -144,9 +144,9 @@ model.grad_checkpoint = grad_checkpoint
 
 # --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
 def tasks_of(reward, n, problems_seed, split):
-    """A list of tasks. Each has messages and ids, the prompt, and one of: tests, Python that runs after the
-    answer's code (with entry_point, they define check(candidate)); answer, whose last number must be the
-    answer's; reward, a function of the answer. FILE.jsonl may be HumanEval's or GSM8K's."""
+    """A list of tasks. Each has the prompt, as messages and as ids, and one of three keys. tests: Python that
+    runs after the model's code (with entry_point, it defines check(candidate)). answer: a text that must have
+    the same last number as the model's. reward: a function of it. FILE.jsonl: HumanEval's or GSM8K's, too."""
     from parts import benchmarks, problems, records, rewards
     with_ids = lambda task: task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
     if reward in ('problems', 'random'):
@@ -171,8 +171,8 @@ if any('tests' in task for task in tasks + exam) and not (allow_code_execution o
     raise ValueError(f'{reward=} runs programs of the model here (random: for the held-out prompts only); '
                      'read the top of parts/sandbox.py, then give --allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
-tasks, exam = ([task for task in some if len(task['ids']) <= longest] for some in (tasks, exam))
-exam = exam[:eval_prompts]
+tasks = [task for task in tasks if len(task['ids']) <= longest]
+exam = [task for task in exam if len(task['ids']) <= longest][:eval_prompts]
 if not tasks or not exam:
     raise ValueError(f'{reward=} leaves {len(exam)} prompts to evaluate on and {len(tasks)} others to train '
                      f'on, of at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
@@ -233,7 +233,7 @@ def figures_of(answers):
 
 def new_groups(number):
     """This process's groups of num_samples answers to one prompt, and figures of all processes. rounds > 1:
-    draws prompts until batch_size of all groups are informative, or often enough, and keeps only those."""
+    prompts are drawn until batch_size groups are informative, at most `rounds` times; others are dropped."""
     differ = lambda group: len({answer.reward for answer in group}) > 1
     groups, seconds = [], np.zeros(2)
     for draw in range(number * rounds, number * rounds + rounds):
@@ -248,7 +248,7 @@ def new_groups(number):
             break
     figures = figures_of(sum(groups, []))
     figures |= {'informative': n_informative / n_groups, 'sample_s': seconds[0], 'score_s': seconds[1]}
-    if rounds > 1:              # where there are none, one that teaches nothing: each process takes part
+    if rounds > 1:              # a process without an informative group keeps another: each must take part
         groups = [*filter(differ, groups)] or groups[:1]
     return groups, figures
 
@@ -275,7 +275,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (arXiv:2404.06395)."""
+    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; the line: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -312,10 +312,10 @@ log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} proc
 
 # --- the loop -----------------------------------------------------------------------------------------------
 watch = optim.Guard(state, scaler)
-probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
+probe = optim.probe(model)      # how far does a step move it?
 first_step = step
 silent = state.get('silent', 0)         # batches in a row without an informative group
-stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
+stopping, trouble = False, ''    # Ctrl-C, SIGTERM or SIGUSR1 asked for it; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
@@ -346,10 +346,10 @@ while True:
         groups, figures = new_groups(step // updates)
         n_all = machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0]      # tokens
         rewards = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)    # (P, G)
-        pairs = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
+        weighted = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
         # without an advantage there is no gradient; answers of about one length share a forward pass
-        pairs = [(a, weight) for a, weight in pairs if weight or reference] or pairs[:1]
-        pairs.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
+        weighted = [(a, weight) for a, weight in weighted if weight or reference] or weighted[:1]
+        weighted.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
         if silent and silent % 10 == 0:
             log.note(step, 'silent', f'{silent} batches taught nothing: answers to a prompt earned the same, '
@@ -360,11 +360,11 @@ while True:
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     optim.set_lr(optimizers, lr)
     loss_sum = kl_sum = n_clipped = 0.0
-    for i in range(0, len(pairs), micro_batch_size * num_samples):
-        part, weights = zip(*pairs[i:i + micro_batch_size * num_samples])
+    for i in range(0, len(weighted), micro_batch_size * num_samples):
+        part, weights = zip(*weighted[i:i + micro_batch_size * num_samples])
         arrays = rollouts.collate(part, tokenizer.special.get('<|pad|>', 0), IGNORE)
         x, y, old = machine.to_device(arrays, device)                                   # (N, T) each
-        with machine.sync_if(net, i + len(part) == len(pairs)), oom_advice:
+        with machine.sync_if(net, i + len(part) == len(weighted)), oom_advice:
             with autocast:
                 log_probs = net(x, y)                                                   # (N, T)
                 ref_log_probs = reference(x, y) if reference else None

@@ -5,7 +5,7 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
     python sample.py --ckpt=out/shakespeare_cpu --prompt='ROMEO:' --sweep=0,0.5,1   # side by side
     python sample.py --ckpt=out/quickstart --prompts=prompts.txt    # one prompt a line, or .jsonl
-    python sample.py --ckpt=out/fim --prompt='def half(x):' --suffix='return y' # fim=0.5: what stands between
+    python sample.py --ckpt=out/fim --prompt='def half(x):' --suffix='return y' # fim=0.5: fill in the middle
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: one token a gap
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: gaps of any length
 
@@ -13,8 +13,8 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/sft --chat=True --prompt='Write mean(x).'       # one question
     python sample.py --ckpt=out/sft --serve=8000            # OpenAI's API, and a page at http://127.0.0.1:8000
 
-Reads a folder that train.py, sft.py or dpo.py wrote. Prints the prompt, then its continuation as it comes; on
-stderr, the milliseconds per token and the size of the checkpoint.
+Reads the folder of a run of train.py, sft.py, dpo.py or rl.py, or of a Hugging Face model. Prints the prompt,
+then its continuation as it comes; on stderr, the milliseconds per token and the size of the checkpoint.
 
 A prompt may end anywhere. In the bpe tokenizer `):`, a newline and the indent are one token, so the model has
 hardly ever seen a bare `):`. Token healing helps: the prompt's last token is dropped, and the first new token
@@ -47,7 +47,7 @@ chat = False                # True: the prompt is a message to an assistant; wit
 system: str | None = None   # instruction that the assistant reads before a chat
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
-serve: int | None = None    # [0, 65535]: answer over HTTP on this port, 0 = a free one, as each request asks
+serve: int | None = None    # [0, 65535]: answer HTTP requests on this port; 0 = a free one; see docs
 host = '127.0.0.1'          # ... at this address; any but this machine's own needs a key
 compare = ''                # ... with this second checkpoint beside ckpt
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
@@ -57,7 +57,7 @@ config = configure(globals())
 
 console.check(config)
 sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
-heat = console.temperatures(sweep) if sweep else [temperature]
+temperatures = console.temperatures(sweep) if sweep else [temperature]
 asked = console.read_prompts(prompts) if prompts is not None else []
 device = machine.choose(device, 'float32')[0]
 
@@ -117,14 +117,14 @@ if asked or sweep:
     asked = asked or [prompt if prompt or tokenizer.begin else '\n']
     given = [[*messages, {'role': 'user', 'content': text}] for text in asked] if chat else asked
     columns = []                                            # [temperature][prompt][sample]: (text, ended)
-    for t in heat:
-        torch.manual_seed(torch.initial_seed())             # the same dice for each
+    for t in temperatures:
+        torch.manual_seed(torch.initial_seed())             # the same random numbers for each
         found, n_cut = asking.generate(model, tokenizer, given, num_samples, max_new_tokens, ends=ends,
                                        **draw | {'temperature': t})
         if chat and n_cut:
             raise ValueError(f'{n_cut} messages are longer than the context of {ckpt}; shorten them')
         columns.append(found)
-    console.show_sweep(asked, heat, columns)
+    console.show_sweep(asked, temperatures, columns)
     sys.exit()
 
 # --- chat ---------------------------------------------------------------------------------------------------

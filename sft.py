@@ -11,13 +11,13 @@ out_dir as train.py does. Copy this file with configurator.py, model.py, tokeniz
 
 The loop is train.py's; `diff train.py sft.py` is the lesson. The loss is new: it counts only the assistant's
 words and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A
-model that is also trained on the questions learns to ask; one not trained on <|im_end|> never stops.
-The decision made here is what an answer looks like: its form, length and tone are the conversations'.
+model that is also trained on the questions learns to ask. Without training on <|im_end|> it never stops.
+The decision made here is the form of an answer: the model copies the length and tone of the conversations.
 
 You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's, a
 fall within the first hundred steps, and val_loss that falls with it. If val_loss rises while the loss falls,
-the model learns by heart: use fewer epochs. With base_dir, the loss on the base model's data shows how much
-is forgotten. With replay, each step also trains on some of them (the mix of InstructGPT, arXiv:2203.02155).
+the model memorises: use fewer epochs. With base_dir, the loss on the base model's data shows how much is
+forgotten. With replay, each step also trains on such data; InstructGPT does so in its PPO (arXiv:2203.02155).
 """
 import functools, itertools, math, os, sys
 import numpy as np
@@ -100,8 +100,8 @@ pad = tokenizer.special.get('<|pad|>', 0)
 
 # --- data ---------------------------------------------------------------------------------------------------
 def cut(ids, mask, T, im_start):
-    """A conversation of at most T + 1 tokens. If it is too long, we cut in this order: text after the last
-    answer; the oldest text; at last the end of the last answer itself, whose header stays."""
+    """A conversation of at most T + 1 tokens. If it is too long, we cut first the text after the last answer,
+    then the oldest text, and only then the end of the last answer. The header of that answer stays."""
     end = len(mask) - mask[::-1].index(1) if 1 in mask else len(mask)       # of the last answer
     answer = end                                                            # where that answer begins
     while answer and mask[answer - 1]:
@@ -112,7 +112,7 @@ def cut(ids, mask, T, im_start):
 
 
 def read_conversations(path, T, tokenizer):
-    """[(ids, mask)] of the conversations with something to train; how many have nothing; how many are cut."""
+    """[(ids, mask)] of the conversations that have a trained token; how many have none; how many were cut."""
     advice = f'prepare it: python prepare.py --kind=sft --source=FILE --out_dir={os.path.dirname(path)}'
     whole = records.read_jsonl(path, lambda record: tokenizer.render(record['messages']), advice)
     short = [cut(ids, mask, T, tokenizer.special['<|im_start|>']) for ids, mask in whole]
@@ -146,9 +146,9 @@ def marked(ids, mask, tokenizer):
 train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
 journal.check_data(data_dir, ['train.jsonl', 'val.jsonl'], data_from)
 conversations, n_empty, n_cut = read_conversations(train_path, block_size, tokenizer)
-questions = read_conversations(val_path, block_size, tokenizer)[0][:eval_conversations]
-mine = sorted(questions, key=lambda row: len(row[0]))[rank::world]      # sorted: little padding in a batch
-held_out = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
+held_out = read_conversations(val_path, block_size, tokenizer)[0][:eval_conversations]
+mine = sorted(held_out, key=lambda row: len(row[0]))[rank::world]       # sorted: little padding in a batch
+val_batches = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
 digest = records.digest(train_path)
 lengths = np.array([len(ids) for ids, _ in conversations])
 n_trained = sum(sum(mask) for _, mask in conversations)
@@ -201,7 +201,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (arXiv:2404.06395)."""
+    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; the line: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -231,7 +231,7 @@ def evaluate(batches):
 
 def answer():
     """The first held-out question and the model's answer to it, as text."""
-    ids, mask = questions[0]
+    ids, mask = held_out[0]
     first = next(i for i in range(1, len(ids)) if mask[i] > mask[i - 1])    # a cut may begin within an answer
     with autocast:
         out = model.generate(torch.tensor([ids[:first]], device=device), sample_tokens, temperature=0,
@@ -246,7 +246,7 @@ if main_process:
 log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
-log.say(f'  data     {len(conversations):,} conversations, {len(questions):,} held out; {lengths.sum():,} '
+log.say(f'  data     {len(conversations):,} conversations, {len(held_out):,} held out; {lengths.sum():,} '
         f'tokens, {n_trained / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
 log.say(f'  step     {batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
         f'accumulated x {micro_batch_size} at once; {device}, {dtype}')
@@ -259,14 +259,14 @@ watch = optim.Guard(state, scaler)
 probe = optim.probe(model)      # how far does a step move it?
 tokens_seen = state.get('tokens', 0)
 first_step = step
-stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
+stopping, trouble = False, ''    # Ctrl-C, SIGTERM or SIGUSR1 asked for it; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
     if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
         with timer.pause('eval'):
-            val_loss = evaluate(collate(rows, pad) for rows in held_out)[0]
+            val_loss = evaluate(collate(rows, pad) for rows in val_batches)[0]
             figures = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
             if base_dir is not None:            # how much of the pretraining is left?
                 T = model.config.block_size
@@ -303,7 +303,7 @@ while True:
     optim.set_lr(optimizers, lr)
     with timer.part('data'):
         parts, n_tokens = load_batch(step)
-    n_scored = [int((y != IGNORE).sum()) for _, y in parts]         # arrays: on a GPU, it would be waited for
+    n_scored = [int((y != IGNORE).sum()) for _, y in parts]         # in numpy: does not wait for the GPU
     n_all = machine.all_sum(sum(n_scored))[0]       # a mean of means would favour short answers
     loss_sum = 0.0
     for i, (part, n) in enumerate(zip(parts, n_scored)):

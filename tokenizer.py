@@ -11,10 +11,10 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
-Ids: the 256 bytes, the merges in order, the special tokens: text never yields them, and a row added later
-starts untrained. The decision made here is what a token is: cost, context, and what can be spelled.
+Ids: the 256 bytes, then the merges in order, then the special tokens. No text yields a special token. The
+decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
 
-Copy this file alone: it needs regex and tiktoken; gpt2 and the commands need parts/, from_hf parts/hf.py.
+Copy this file alone: it needs regex and tiktoken. gpt2() and the commands need parts/, from_hf() parts/hf.py.
 With parts/merges.py and parts/chunks.py, which need numpy, it trains the same tokens in a third of the time.
 """
 import argparse, collections, contextlib, functools, hashlib, heapq, itertools, json, math
@@ -67,7 +67,7 @@ def count_chunks(texts, pattern=PATTERN):
     chunks = collections.Counter()
     if pattern == PATTERN:
         with contextlib.suppress(ImportError):      # this file was copied alone
-            from parts import chunks as of_bytes    # the same from bytes, twice as fast; not of lines with é
+            from parts import chunks as of_bytes    # counts ASCII, twice as fast; leaves the rest in texts
             chunks, texts = of_bytes.count(texts)
     chunks.update(itertools.chain.from_iterable(map(regex.compile(pattern).findall, texts)))
     for chunk in [c for c in chunks if len(c) > MAX_CHUNK]:
@@ -174,7 +174,7 @@ def learn_merges(chunks, n_merges):
 class Tokenizer:
     """kind is 'bpe' (single bytes are BPE without merges) or 'char'. vocab[i] is token i as bytes; the
     special tokens follow. bytes_per_token is the fit to the text it was trained on, None without training.
-    text_bytes: bytes of text in each id. begin, stop: ids that begin a document, that end an answer."""
+    text_bytes: bytes of text in each id. begin: ids that begin a document. stop: ids that end an answer."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
         self.kind = kind
@@ -188,7 +188,7 @@ class Tokenizer:
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
         self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id: their rank
-        self.encode_inside = self.encode    # of text that does not begin a document: SentencePiece differs
+        self.encode_inside = self.encode    # for text inside a document; differs for SentencePiece
         self._find = regex.compile(pattern).findall
         self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)   # most chunks were seen before
         self._tiktoken = functools.cache(self.to_tiktoken)              # built when it is needed
@@ -274,13 +274,13 @@ class Tokenizer:
             return [self.character_ids[c] for c in text]
         if len(self.vocab) == 256:
             return list(to_utf8(text))
-        if not text.isascii() or len(text) > 300:       # letters: regex and tiktoken may differ; long: speed
+        if not text.isascii() or len(text) > 300:       # tiktoken knows other letters, and is faster
             return self.encode_batch([text])[0]
         return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
 
     def _merge_chunk(self, chunk):
         """The merges, replayed on one chunk. The pair whose union has the lowest id is merged first, wherever
-        it stands. Pairs that arise from it have higher ids, so none of them was learned earlier."""
+        it stands. A merge creates only pairs with higher ids, so no earlier merge is missed."""
         pieces = [bytes([b]) for b in to_utf8(chunk)]
         while len(pieces) > 1:
             best = min(zip(pieces, pieces[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
@@ -419,7 +419,7 @@ def main():
     parser.add_argument('--against', default='gpt2,cl100k_base', help='these two, or tokenizer.json files')
     parser.add_argument('--gpt2', help='folder with vocab.bpe and encoder.json; cl100k_base.tiktoken')
     args = parser.parse_args()
-    if args.load and (args.input or args.pattern != 'ours') or not (args.input or args.report):
+    if (args.load and (args.input or args.pattern != 'ours')) or not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=FILE, with its own pattern] --report=PATH')
     try:
         from parts import fit, gguf_file

@@ -13,7 +13,7 @@ You should see a first loss near ln(vocab_size), a fast fall, and a validation l
 
 Two rules make runs exact. First, the batch and the dropout of a step follow from (seed, step, rank) alone: no
 random state is saved, and a resumed run equals an uninterrupted one. Second, batch_size counts the sequences
-of a step over all devices and all accumulation, so a config is the same training on one device or on eight.
+of a step over all devices and all accumulation. Without dropout, one device and eight give the same training.
 
 parts/ holds the plumbing, which you can skip. Copy this file with configurator, model, tokenizer and parts/.
 """
@@ -48,7 +48,7 @@ n_layer = 6                     # >= 1: blocks
 n_head = 6                      # >= 1: query heads; n_embd / n_head is the head width, 32 to 128 is usual
 n_kv_head = 0                   # >= 0: key/value heads; 0 = n_head; fewer make the generation cache smaller
 n_embd = 192                    # >= 1: width of the residual stream
-n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd
+n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
 block_size = 256                # >= 1: context, tokens
 rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000, or that of init_from
 rope_scaling = 'none'           # none | linear | llama3: how init_from=FOLDER reaches a longer block_size
@@ -82,7 +82,7 @@ num_samples = 8                 # >= 1: samples.txt shows the first; repetition 
 # safety
 save_minutes = 0.0              # >= 0: also save when this much time has passed; 0 = off
 keep = 2                        # >= 1: checkpoints: last.pt and, should that be damaged, last-1.pt
-spike_z = 8.0                   # >= 0: standard deviations above the last steps that make a spike; 0 = off
+spike_z = 8.0                   # >= 0: a spike is so many standard deviations above the last steps; 0 = off
 spike_window = 100              # >= 30: how many last steps
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, with half the learning rate
 inject = ''                     # accidents to practise with: nan@50,spike@80,badbatch@60,slowdata@30,kill@120
@@ -190,7 +190,7 @@ else:                           # the architecture is that of the checkpoint; dr
     longer = checkpoint.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
     model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
 vocab_size = model.config.vocab_size                    # a model of Hugging Face may have rows to spare
-if lr_width:        # an activation sums n_embd terms, so steps must shrink with the root of n_embd
+if lr_width:        # a rule of thumb (arXiv:1706.03762, section 5.3); muP (2203.03466) has no root
     learning_rate *= math.sqrt(lr_width / model.config.n_embd)
 min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
@@ -202,7 +202,7 @@ if state:
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 if state and stream:
     stream.seek(state['stream'][rank])
-rows = np.arange(micro_batch_size)      # rehearse: torch.compile, and the seconds and the memory of a pass
+rows = np.arange(micro_batch_size)      # a rehearsal: compile, measure the seconds, see if memory is enough
 batch = load_batch('val', rows % (len(bins['val']) - block_size), 0, rows)
 net, seconds = machine.compiled(model, compile, batch, autocast, oom_advice)
 net = machine.wrap(net, shard, device)  # in DDP, if it is not fsdp
@@ -213,7 +213,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (arXiv:2404.06395)."""
+    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; the line: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -248,7 +248,7 @@ n_parameters = sum(p.numel() for p in model.parameters())
 n_forward = per_rank // micro_batch_size
 mixture = objectives.Mixture({} if stream else meta, state.get('seen', ()))
 watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
-log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: 12 a last*.pt (weights, 2 moments), best.pt
+log.need_space((12 * (keep + 1) + 8) * n_parameters)    # 12 bytes: weights, 2 moments; 8: best.pt, twice
 log.begin(config, state, step, max_steps)
 log.keep(os.path.join(data_dir, 'tokenizer.json'))
 log.keep(os.path.join(data_dir, 'meta.json'), 'data.json')
@@ -262,12 +262,12 @@ log.say(f'  plan     {max_steps:,} steps = {max_steps * tokens_per_step:,} token
 log.remarks([*task.packing(bins.get('train', bins['val'])), *mixture.describe(n_train, epochs)])
 
 # --- the loop -----------------------------------------------------------------------------------------------
-probe = model.blocks[len(model.blocks) // 2].mlp.w_down.weight.detach()     # how far does a step move it?
+probe = optim.probe(model)      # how far does a step move it?
 is_code = texts.parse_rate(tokenizer.decode(bins['val'][:100_000].tolist()).split('<|endoftext|>')[:4]) >= 0.5
 prompt = sample_prompt or tokenizer.begin or [int(bins['val'][0])]     # a text, or ids
 vals = state.get('vals', [])     # [step, val_loss] of each evaluation
 first_step = step
-stopping, trouble = False, ''    # asked to, by Ctrl-C, SIGTERM or SIGUSR1; or why the run cannot continue
+stopping, trouble = False, ''    # Ctrl-C, SIGTERM or SIGUSR1 asked for it; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
@@ -280,7 +280,7 @@ while True:
             more = {'shares': mixture.shares(), 'val_bpb_by_source': by_source} if sources else {}
             gpt = machine.unsharded(model, lambda: GPT(model.config).to(device))        # in the first process
             if main_process:
-                torch.manual_seed(seed)         # the same dice each time: only the model differs
+                torch.manual_seed(seed)         # the same random numbers each time: only the model differs
                 with autocast:
                     if objective == 'clm':
                         written = texts.samples(gpt, tokenizer, prompt, num_samples, sample_tokens)

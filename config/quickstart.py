@@ -1,7 +1,7 @@
 # The base model that `bash run.sh` trains: a language model of Python, from Python's own standard library.
 # Size: 4 layers, 256 wide, context 256, vocabulary 4,096: 4,262,144 parameters.
 # Steps: 500 x 8 sequences x 256 = 1,024,000 tokens, 0.44 of the 2,331,849 training tokens.
-# Muon reaches at step 375 the loss that AdamW (1.5e-3) reaches at step 700. Its steps take a fifth longer.
+# At step 375 Muon has the loss that AdamW (1.5e-3) has at step 700. A step of Muon takes a fifth longer.
 # You should see val_loss 5.6 at step 125, 4.9 at 250, 4.5 at 375 and 4.3 (1.57 bits per byte) at 500.
 # --embedding_lr=10 ends at 1.48, but SFT of that model passed fewer problems: LOG.md, "own rate".
 # Hardware: two CPU cores with native bfloat16 need about 4 minutes.

@@ -1,9 +1,9 @@
 # Reinforcement learning of the quickstart SFT model: it answers problems of parts/problems.py, and each
 # answer that passes its tests earns 1. A few problems are among the demonstrations of SFT.
 # Steps: 25 x 32 problems x 8 answers: 800 of the 2,000, none twice. More teach more: the default is 100.
-# You should see reward and val_reward rise, and informative stay near 0.5: half of the problems have answers
-# that pass and answers that fail.
-# It starts from SFT, not from DPO, whose preferred way leaves the answers less varied.
+# You should see reward and val_reward rise, and informative stay near 0.5: half of the problems have both
+# answers that pass and answers that fail.
+# It starts from SFT, not from DPO: after DPO the answers are less varied.
 #
 #   python rl.py config/quickstart_rl.py --allow_code_execution=True
 init_from = 'out/quickstart_sft'

@@ -3,8 +3,8 @@
 # Size: 6 layers, 128 wide, context 128: 1,140,480 parameters.
 # Steps: 2,500 x 32 sequences x 128 = 10,240,000 characters, 10.2 epochs. That is why there is dropout.
 # You should see val_loss 1.82 at step 250, 1.56 at 1,000, 1.47 at 2,000 and 1.459 at 2,500 (with --seed=1:
-# 1.467), over all validation characters. They are read in windows of 128: the first of each have little to
-# go by.
+# 1.467), over all validation characters. They are read in windows of 128, and the first characters of a
+# window have little context.
 # Hardware: two cores of a Zen 3, without native bfloat16, need 24 minutes.
 #
 #   python train.py config/shakespeare_laptop.py
