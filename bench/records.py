@@ -92,9 +92,9 @@ def run(name, record):
 
 
 def mean_and_error(values):
-    """The mean, and its standard error."""
+    """The mean, and its standard error: nan for one value, which has none."""
     if len(values) == 1:
-        return values[0], math.inf
+        return values[0], math.nan
     return statistics.mean(values), statistics.stdev(values) / len(values) ** 0.5
 
 
@@ -110,11 +110,14 @@ def table(records):
         verdict = ''
         if 'on' in record:
             before = records[record['on']]['bits_per_byte']
-            both = [seed for seed in bits if seed in before]
-            gain, its_error = mean_and_error([bits[seed] - before[seed] for seed in both])
-            counts = len(both) >= len(SEEDS) and gain < -2 * its_error
-            verdict = f'{gain:+.4f} ± {its_error:.4f}: {"counts" if counts else "does not count"}'
-        print(f'| {name} | {record["track"]} | {mean:.4f} ± {error:.4f} | {len(bits)} | {verdict} | '
+            gains = [bits[seed] - before[seed] for seed in bits if seed in before]
+            gain, its_error = mean_and_error(gains)
+            counts = 'counts' if gain < -2 * its_error else 'does not count'
+            verdict = f'{gain:+.4f} ± {its_error:.4f}: {counts}'
+            if len(gains) < len(SEEDS):
+                verdict = f'{gain:+.4f}: too few seeds'
+        interval = f' ± {error:.4f}' if len(bits) > 1 else ''
+        print(f'| {name} | {record["track"]} | {mean:.4f}{interval} | {len(bits)} | {verdict} | '
               f'{record["what"]} |')
 
 
