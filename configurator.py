@@ -74,14 +74,14 @@ def read_settings(script, namespace):
     comments = {t.start[0]: t.string.lstrip('# ') for t in tokens if t.type == tokenize.COMMENT}
     settings = {}
     for node in ast.parse(source).body:
-        if not isinstance(node, ast.Assign | ast.AnnAssign):
-            continue
-        if isinstance(node.value, ast.Call) and ast.unparse(node.value.func).split('.')[-1] == 'configure':
+        if re.match(r'(.+ = )?([\w.]+\.)?configure\(', ast.unparse(node)):
             break
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
         name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
         if name.isidentifier() and not name.startswith('_'):
             annotation = getattr(node, 'annotation', None)
-            kind = eval(ast.unparse(annotation)) if annotation else type(namespace[name])
+            kind = eval(ast.unparse(annotation), namespace) if annotation else type(namespace[name])
             kinds = typing.get_args(kind) or (kind,)        # int | None -> (int, NoneType)
             settings[name] = kinds, comments.get(node.end_lineno, '')
             check(name, namespace[name], settings[name][1], script)
@@ -95,7 +95,7 @@ def check(name, value, comment, source):
     good = True
     if ' | ' in rule:
         choices = rule.split(' | ')
-        good = value is None or value in choices
+        good = value is None or str(value) in choices
         expected = f'one of: {", ".join(choices)}{closest(str(value), choices)}'
     elif m := re.fullmatch(rf'(>=|>|<=|<) {number}', rule):
         good = value is None or OPERATORS[m[1]](value, eval(m[2]))
@@ -139,7 +139,7 @@ def literal(text):
     """The Python value of a text: '3' -> 3, '1e-3' -> 0.001, 'true' -> True, 'gpt2' -> 'gpt2'"""
     try:
         return ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         return text
 
 

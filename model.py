@@ -72,14 +72,14 @@ def rope_table(D, T, theta, scaling=()):
     """cos and sin of position * frequency, float32, (T, D/2) each. scaling makes a context longer: (factor,)
     divides all frequencies (arXiv:2306.15595). (factor, low, high, T_old), of Llama 3.1, divides those that
     turn fewer than `low` times in T_old; if more than `high`, they stay; those between are interpolated."""
-    frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32) / D)          # (D/2,)
+    frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)    # (D/2,)
     if len(scaling) == 1:
         frequency = frequency / scaling[0]
     if len(scaling) == 4:
         factor, low, high, T_old = scaling
         keep = ((T_old * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
         frequency = frequency * (keep + (1 - keep) / factor)                        # keep: 1 stays, 0 shrinks
-    angle = torch.outer(torch.arange(T, dtype=torch.float32), frequency)            # (T, D/2)
+    angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)      # (T, D/2)
     return angle.cos(), angle.sin()
 
 
@@ -263,7 +263,7 @@ class GPT(nn.Module):
 
     def like(self, weights=None, **changes):
         """A copy with a changed config, as in like(dropout=0.1), or other weights. New rows: the mean row."""
-        copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight.device)
+        copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight)
         tokens = copy.config.vocab_size if weights else self.config.vocab_size
         weights = dict(weights or self.state_dict())
         for name in ('embedding.weight', 'head.weight'):

@@ -181,10 +181,10 @@ class Tokenizer:
         self.vocab = vocab
         self.pattern = pattern
         self.bytes_per_token = bytes_per_token
-        self.special = {name: len(vocab) + i for i, name in enumerate(special_tokens)}
+        self.special = {name: len(vocab) + i for i, name in enumerate(dict.fromkeys(special_tokens))}
         self.vocab_size = len(vocab) + len(self.special)
-        self.all_bytes = [*vocab, *(name.encode() for name in special_tokens)]
-        self.text_bytes = [len(token) for token in vocab] + [0] * len(special_tokens)
+        self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
+        self.text_bytes = [len(token) for token in vocab] + [0] * len(self.special)
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
         self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id: their rank
@@ -200,20 +200,21 @@ class Tokenizer:
         """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and special
         tokens. The result depends on the text alone, not on its order or on the number of processes."""
         texts = [texts] if isinstance(texts, str) else texts
-        if vocab_size < 256 + len(special_tokens):
+        special_tokens = [*dict.fromkeys(special_tokens)]
+        n_merges = vocab_size - 256 - len(special_tokens)
+        if n_merges < 0:
             raise ValueError(f'{vocab_size=} is too small; bytes and specials: {256 + len(special_tokens)}')
         if pattern != PATTERN:
             try:
-                groups = regex.compile(pattern).groups
+                groups = regex.compile(pattern).groups or regex.match(pattern, '')
             except regex.error as e:
                 raise ValueError(f'the pattern {pattern!r} is not a regular expression: {e}') from e
             if groups:
-                raise ValueError(f'the pattern {pattern!r} has capturing groups; write (?:...) for (...)')
+                raise ValueError(f'the pattern {pattern!r} has groups, or matches ""; write (?:...)')
             pattern += r'|[\s\S]'               # a character that the pattern forgets is a chunk of its own
         chunks = count_chunks_parallel(texts, pattern, processes)
         if not chunks:
             raise ValueError('there is no text to train a tokenizer on')
-        n_merges = vocab_size - 256 - len(special_tokens)
         words = [to_utf8(chunk) for chunk in chunks]
         try:
             from parts import merges as batches             # the same, five times as fast
@@ -344,9 +345,8 @@ class Tokenizer:
             ids += header + body + tail
             mask += [0] * len(header) + [int(role == 'assistant')] * len(body) + [0] * len(tail)
         if add_generation_prompt:
-            header = [self.special['<|im_start|>'], *self.encode_inside('assistant\n')]
-            ids += header
-            mask += [0] * len(header)
+            ids += [self.special['<|im_start|>'], *self.encode_inside('assistant\n')]
+            mask += [0] * (len(ids) - len(mask))
         return ids, mask
 
     # --- disk and the outside world

@@ -21,6 +21,7 @@ import torch
 Event = collections.namedtuple('Event', 'index id log_p top finish')
 # data: its bytes. top: pairs (data, log p). offset: the character of the text at which it begins
 Token = collections.namedtuple('Token', 'data log_p top offset')
+DRAW = 'max_tokens', 'seed', 'temperature', 'top_k', 'top_p', 'n_top', 'stop'
 
 
 class Choice:
@@ -28,6 +29,8 @@ class Choice:
 
     def __init__(self, tokenizer, prompt, index, events, draw):
         """draw: max_tokens, seed, temperature, top_k, top_p, n_top (how many of `top`), stop (texts)."""
+        if unknown := draw.keys() - DRAW:
+            raise TypeError(f'{", ".join(unknown)}: expected some of {", ".join(DRAW)}')
         self.ids = list(prompt.ids)
         self.allowed = prompt.allowed       # the ids that may come first; None: any
         self.repeated = prompt.repeated     # bytes of the prompt that the first token writes again

@@ -8,7 +8,7 @@ Checkpoints: files that are never half written, and the ways in which a run begi
 `load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint).
 Copy this file alone: it needs torch.
 """
-import contextlib, glob, os
+import contextlib, glob, os, pathlib
 import torch
 
 # --- one file -----------------------------------------------------------------------------------------------
@@ -19,16 +19,17 @@ def write(path, state):
             torch.save(state, f)
             f.flush()
             os.fsync(f.fileno())
+        torch.load(f'{path}.tmp', 'meta', mmap=True, weights_only=True)     # can it be read?
         os.replace(f'{path}.tmp', path)
-    except (OSError, RuntimeError) as e:                # torch wraps a failed write in a RuntimeError
-        if os.path.exists(f'{path}.tmp'):
-            os.remove(f'{path}.tmp')
+    except Exception as e:                              # torch wraps a failed write in a RuntimeError
+        pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
+        if not isinstance(e, OSError | RuntimeError):
+            e = ValueError('a value is not a tensor, number, text, list or dict, and could not be read again')
         raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
 
 
 def find(path):
-    """The checkpoint that path means: a file or a Hugging Face folder itself; of a run's folder its best.pt,
-    or else its last.pt, or else the newest that is left."""
+    """A file or a Hugging Face folder: itself. A run's folder: its best.pt, last.pt, or the newest left."""
     if os.path.isdir(path):
         for name in ('best.pt', 'last.pt', *(f'last-{i}.pt' for i in range(1, 100))):
             if os.path.exists(os.path.join(path, name)):
@@ -65,8 +66,7 @@ def rotate(path, keep):
         if os.path.exists(names[i - 1]):
             os.replace(names[i - 1], names[i])
     if keep > 1 and os.path.exists(path):
-        if os.path.exists(names[1]):
-            os.remove(names[1])
+        pathlib.Path(names[1]).unlink(missing_ok=True)
         try:            # a second name for the same file: at no moment is there no last.pt
             os.link(path, names[1])
         except OSError:                             # a file system without hard links

@@ -16,7 +16,8 @@ RUBRIC = 'the rubric sees form and shared words: no judge of quality'
 
 def is_json(text):
     try:
-        return json.loads(re.sub(r'^```\w*[ \t\r]*\n|\n```$', '', text.strip())) is not None
+        json.loads(re.sub(r'^```\w*[ \t\r]*\n|\n```$', '', text.strip()))
+        return True
     except ValueError:
         return False
 

@@ -1,7 +1,7 @@
 """
 The merges of byte-pair encoding, learned many at a time with numpy: the pairs of the plain loop, sooner.
 
-    learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)      # ([(108, 111), (256, 119)], 11)
+    learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)      # ([(108, 111), (256, 119)], 10)
 
 The plain loop (learn_merges in tokenizer.py: read that first) makes the most frequent pair of tokens a
 token, of equals the pair with the smaller ids; again and again. Here we sort the pairs in that order, and

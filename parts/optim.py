@@ -47,7 +47,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__(params, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum})
 
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(self):
         for group in self.param_groups:
             for p in (p for p in group['params'] if p.grad is not None):
                 if not self.state[p]:

@@ -13,7 +13,8 @@ candidate to call its functions, and receives plain data: None, numbers, str, by
 of these. So a program does not pass by leaving early, printing, patching builtins, returning objects that
 equal everything, or searching memory for a password: there is none. It can still know answers by heart, lie
 where tests trust its other functions (HumanEval/32, 38, 50) or, without tests, pretend that it finished.
-Tests cannot use its classes, nor see changed arguments; other objects arrive as true and equal to nothing.
+Tests cannot use its classes or constants, nor see changed arguments. Other objects arrive as true, and equal
+to nothing.
 
 Three walls, on Linux; Result says which of them stood.
 - network_denied: by a namespace, or by a filter of system calls (seccomp: x86-64, ARM64), which alone also

@@ -105,6 +105,7 @@ def greedy(model, idx, max_new_tokens, stop=(), first=None):
                     return
             cached = len(ids) - 1
         if len(ids) < end:      # past the context every pass computes the whole window
-            yield from model.stream(torch.tensor([ids]), end - len(ids), 0, stop=stop)
+            first = None if cached else first       # the first token was chosen before
+            yield from model.stream(torch.tensor([ids]), end - len(ids), 0, stop=stop, first=first)
     finally:
         model.train(was_training)
