@@ -285,7 +285,7 @@ optimizers = optim.build(policy, optimizer, learning_rate, (beta1, beta2), weigh
 if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    step, best_val = state['step'], state['best_val']
+    step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
 if loss_type == 'rm' and 'reward_head' in (rest := state or load(init_from)[1]):    # continue that head
     policy.head.load_state_dict({'weight': rest['reward_head']})
 net = torch.compile(policy, dynamic=True) if compile else policy

@@ -248,8 +248,8 @@ def new_groups(number):
             break
     figures = figures_of(sum(groups, []))
     figures |= {'informative': n_informative / n_groups, 'sample_s': seconds[0], 'score_s': seconds[1]}
-    if rounds > 1:              # a process without an informative group keeps another: each must take part
-        groups = [*filter(differ, groups)] or groups[:1]
+    if rounds > 1:
+        groups = rollouts.informative(groups, differ)
     return groups, figures
 
 
@@ -264,7 +264,7 @@ if state:
     config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    step, best_val = state['step'], state['best_val']
+    step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
 start = load(config['init_from'])[0].grown(tokenizer.vocab_size).eval() if kl_coef else None     # no dropout
 reference = rollouts.Policy(start, temperature, IGNORE).requires_grad_(False) if start else None
 net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
@@ -344,7 +344,7 @@ while True:
     # 3. answers, written by the policy as it is now
     if step % updates == 0 or step == first_step:
         groups, figures = new_groups(step // updates)
-        n_all = machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0]      # tokens
+        n_all = max(1, machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0])      # tokens
         rewards = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)    # (P, G)
         weighted = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
         # without an advantage there is no gradient; answers of about one length share a forward pass

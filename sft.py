@@ -191,7 +191,7 @@ if state:
     checkpoint.must_agree(last_path, state['config'], config, ['optimizer'])
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    step, best_val = state['step'], state['best_val']
+    step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
 net = torch.compile(model, dynamic=True) if compile else model
 net = machine.wrap(net, 'ddp', device)
 

@@ -184,7 +184,7 @@ if init_from == 'scratch':
 elif init_from == 'resume':
     model, state = checkpoint.newest(last_path, load)
     checkpoint.check_pretraining(last_path, state, config, meta, shards, world)
-    step, best_val = state['step'], state['best_val']
+    step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
 else:                           # the architecture is that of the checkpoint; dropout belongs to this run
     model = checkpoint.pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, extend_vocab)
     longer = checkpoint.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
@@ -365,7 +365,7 @@ while True:
     net.zero_grad(set_to_none=True)
     # --- end clip and step ---
 
-    if watch.wants_rollback and os.path.exists(last_path):          # to last.pt, with half the learning rate
+    if watch.wants_rollback and machine.all_sum(os.path.exists(last_path))[0] == world:
         then_model, then = load(last_path)
         optim.restore(model, then_model.state_dict(), optimizers, then['optimizers'])
         watch.rolled_back(step, then)

@@ -142,12 +142,14 @@ class Journal:
 
     def need_space(self, n_bytes):
         """Refuse to begin where the checkpoints will not fit. Those that are there will be replaced."""
+        if not self.main_process:
+            return
         folder = os.path.abspath(self.out_dir)
         while not os.path.exists(folder):
             folder = os.path.dirname(folder)
         ours = glob.glob(os.path.join(glob.escape(self.out_dir), '*.pt'))
         free = shutil.disk_usage(folder).free + sum(map(os.path.getsize, ours))
-        if self.main_process and free < n_bytes:
+        if free < n_bytes:
             raise ValueError(f'{self.out_dir} has {free / 1e6:,.1f} MB free, the checkpoints need '
                              f'{n_bytes / 1e6:,.1f}; make room, choose another --out_dir, or --keep=1')
 

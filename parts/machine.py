@@ -17,7 +17,8 @@ import torch.distributed as dist
 # --- the device ---------------------------------------------------------------------------------------------
 def choose(device, dtype, local_rank=0):
     """The settings -> a device that is there, and the dtype of matrix products, as text."""
-    there = {'cuda': torch.cuda.is_available(), 'mps': torch.backends.mps.is_available(), 'cpu': True}
+    mps = torch.backends.mps.is_available() and ranks()[1] == 1     # no library joins processes on mps
+    there = {'cuda': torch.cuda.is_available(), 'mps': mps, 'cpu': True}
     if device == 'auto':
         device = next(name for name, found in there.items() if found)
     kind = device.split(':')[0]
@@ -160,6 +161,16 @@ def gather(value):
     values = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def agreed(path, step, *more):
+    """step and more, which each process read from path. ValueError if the steps differ: on several machines
+    path may be several files."""
+    steps = gather(step)
+    if len(set(steps)) > 1:
+        raise ValueError(f'{path} is at step {min(steps)} on one machine, {max(steps)} on another; put '
+                         'out_dir on a disk that all of them see, or copy the newest to each')
+    return step, *more
 
 
 # --- ways to share the work ---------------------------------------------------------------------------------

@@ -97,6 +97,8 @@ def restore(model, weights, optimizers, optimizer_states):
                     for group in o.param_groups]        # of this run; its rate is set at each step
         groups = [before | now for before, now in zip(state['param_groups'], settings)]
         o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
+        for p, moment in o.optim.state.items() if hasattr(o, 'optim') else ():      # ZeRO-1 puts step on CPU,
+            moment.update({key: value.to(p.device) for key, value in moment.items()})   # where fused fails
 
 
 def probe(model):
@@ -229,7 +231,6 @@ def spike(window, loss, norm, limit):
         deviations = (now - before.mean()) / max(before.std(), floor)
         if deviations > limit:
             return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'
-    return None
 
 
 def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
@@ -248,7 +249,6 @@ def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
         return 'drift', 'both losses creep up: see the data with --show_batch, or try --dtype=float32'
     if max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:
         return 'plateau', 'val_loss has not moved for four evaluations: a higher or lower rate, or other data'
-    return None
 
 
 def drills(text):

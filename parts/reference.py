@@ -38,6 +38,7 @@ def read(path, n):
 
 
 def write(path, found):
-    with open(f'{path}.tmp', 'wb') as f:
+    own = f'{path}.{os.getpid()}.tmp'           # another run may be writing the same file
+    with open(own, 'wb') as f:
         np.save(f, found)
-    os.replace(f'{path}.tmp', path)
+    os.replace(own, path)

@@ -37,6 +37,18 @@ def draw(number, batch_size, n, seed):
     return np.array([orders[place // n][place % n] for place in places])
 
 
+def informative(groups, differ):
+    """The groups for which differ(group) holds. If there are none: the first one with empty answers, which
+    have no weight in any mean. So a process without such a group takes part and changes nothing."""
+    found = [group for group in groups if differ(group)]
+    if found:
+        return found
+    for answer in groups[0]:
+        answer.ids = []
+        answer.log_probs = []
+    return groups[:1]
+
+
 def collate(answers, pad, ignore):
     """N answers -> inputs and targets, int64 (N, T), and log p of each target when it was sampled, float32
     (N, T). Targets are the answers' tokens, else ignore. Padding is on the right."""
