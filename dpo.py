@@ -347,11 +347,11 @@ def means(totals, n):
 
 
 @torch.no_grad()
-def evaluate(pairs, ref, parts, n):
-    """The means of FIGURES over n pairs. parts: index arrays of this process's pairs."""
+def evaluate(pairs, ref, micro_batches, n):
+    """The means of FIGURES over n pairs. micro_batches: index arrays of this process's pairs."""
     totals = torch.zeros(len(FIGURES) + 2, device=device)
     model.eval()
-    for rows in parts:
+    for rows in micro_batches:
         totals += losses_of(policy, [pairs[j] for j in rows], ref[rows])[1].sum(1)
     model.train()
     return means(totals, n)
@@ -415,8 +415,8 @@ while True:
     if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
         with timer.pause('eval'):
             mine = np.arange(len(held_out))[rank::world]
-            parts = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
-            found = evaluate(held_out, ref[len(pairs):], parts, len(held_out))
+            micro_batches = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
+            found = evaluate(held_out, ref[len(pairs):], micro_batches, len(held_out))
             val_loss = found['preference_loss']
             figures = {f'val_{name}': found[name] for name in shown[1:]}
             if main_process and loss_type != 'rm':
@@ -445,12 +445,12 @@ while True:
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     optim.set_lr(optimizers, lr)
-    parts = rows_of(step)                                           # (accumulated, micro_batch_size)
+    micro_batches = rows_of(step)                                   # (accumulated, micro_batch_size)
     n_all = batch_size
     loss_sum = 0.0
     totals = torch.zeros(len(FIGURES) + 2, device=device)
-    for i, rows in enumerate(parts):
-        with machine.sync_if(net, i == len(parts) - 1), oom_advice:
+    for i, rows in enumerate(micro_batches):
+        with machine.sync_if(net, i == len(micro_batches) - 1), oom_advice:
             losses, found = losses_of(net, [pairs[j] for j in rows], ref[rows])
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(losses.sum() / n_all * world).backward()
@@ -480,7 +480,7 @@ while True:
     net.zero_grad(set_to_none=True)
     # --- end clip and step ---
     step += 1
-    timer.step(2 * int(lengths[parts].sum()) * world)       # 2 answers; about as many in each process
+    timer.step(2 * int(lengths[micro_batches].sum()) * world)       # 2 answers; about as many in each process
     figures = means(totals, n_all)
     kto_kl = max(0.0, -beta * figures['kl'])    # of these answers; the paper: of answers to other prompts
 

@@ -169,12 +169,12 @@ def load_batch(step):
     """This process's part of a step's batch, as micro-batches; the tokens of the whole batch."""
     rows = batches.of(step)                         # (batch_size,)
     mine = rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
-    parts = [collate([conversations[j] for j in part], pad) for part in mine]
+    micro_batches = [collate([conversations[j] for j in part], pad) for part in mine]
     if replay:                                      # all of its tokens are trained
         starts = data.sequence_starts(step, replay, len(base_bins['train']), block_size, seed)[rank::world]
         for part in np.split(starts, range(micro_batch_size, len(starts), micro_batch_size)):
-            parts.append(data.sequences(base_bins['train'], part, block_size))
-    return parts, int(lengths[rows].sum()) + replay * block_size
+            micro_batches.append(data.sequences(base_bins['train'], part, block_size))
+    return micro_batches, int(lengths[rows].sum()) + replay * block_size
 
 
 if show_batch is not None:
@@ -302,12 +302,12 @@ while True:
     lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
     optim.set_lr(optimizers, lr)
     with timer.part('data'):
-        parts, n_tokens = load_batch(step)
-    n_scored = [int((y != IGNORE).sum()) for _, y in parts]         # in numpy: does not wait for the GPU
+        micro_batches, n_tokens = load_batch(step)
+    n_scored = [int((y != IGNORE).sum()) for _, y in micro_batches]     # in numpy: does not wait for the GPU
     n_all = machine.all_sum(sum(n_scored))[0]       # a mean of means would favour short answers
     loss_sum = 0.0
-    for i, (part, n) in enumerate(zip(parts, n_scored)):
-        with machine.sync_if(net, i == len(parts) - 1), oom_advice:
+    for i, (part, n) in enumerate(zip(micro_batches, n_scored)):
+        with machine.sync_if(net, i == len(micro_batches) - 1), oom_advice:
             with autocast:
                 loss = net(*machine.to_device(part, device))[1]
             # this part's share of the mean; times world, because DDP divides the sum over processes by it

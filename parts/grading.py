@@ -129,7 +129,8 @@ def remarks(task, items, rows, judge=''):
 
 def last_number(text):
     """The number behind ####, or else the last one; None if there is none. A minus between two is none."""
-    number = r'(?:(?<![\w)])-)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)'
+    number = r'(?:(?<![\w)])-)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][-+]?\d+\b)?'
+    text = text.replace('\u2212', '-')          # the minus sign of Unicode
     _, marked, behind = text.rpartition('####')
     if marked and (found := re.findall(number, behind)):
         return float(found[0].replace(',', ''))

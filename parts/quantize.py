@@ -50,19 +50,23 @@ class Int8(torch.nn.Module):
         return multiply(x / largest, 1 / 63, 64, self.packed) * largest + self.bias         # (..., out)
 
 
+KINDS = {'float16': Float16, 'int8': Int8}
+
+
 def convert(model, dtype):
     """The model with its weights in dtype; it is changed. ValueError where nothing multiplies such ones."""
     if dtype == 'float32':
         return model
     if dtype == 'bfloat16':
         return model.bfloat16()
+    if dtype not in KINDS:
+        raise ValueError(f'dtype={dtype} must be one of: float32, bfloat16, {", ".join(KINDS)}')
     device = next(model.parameters()).device.type
     if device != 'cpu' or 'fbgemm' not in torch.backends.quantized.supported_engines:
         raise ValueError(f'dtype={dtype} needs an x86 CPU, and this is {device} with '
                          f'{torch.backends.quantized.engine}; try --dtype=bfloat16')
-    kind = {'float16': Float16, 'int8': Int8}[dtype]
     for module in list(model.modules()):
         for name, layer in module.named_children():
             if isinstance(layer, torch.nn.Linear):
-                setattr(module, name, kind(layer.weight.detach(), layer.bias))
+                setattr(module, name, KINDS[dtype](layer.weight.detach(), layer.bias))
     return model

@@ -27,7 +27,7 @@ def read_jsonl(path, convert, advice):
     number = 0
     found = []
     try:
-        with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
+        with (gzip.open if str(path).endswith('.gz') else open)(path, 'rb') as f:
             for line in f:
                 number += 1
                 if text := line.decode('utf-8-sig').strip():

@@ -78,7 +78,8 @@ def test_a_summary_counts_problems_and_leaves_out_what_the_machine_failed():
     ('#### 18', 18), ('18 eggs, so #### 1,200\nQuestion: 7', 1200), ('It is $3.50.', 3.5), ('-4 or -5', -5),
     ('I know not', None), ('', None), ('x = 12.', 12), ('1,000,000 people', 1e6),
     ('5-3', 3), ('so 5 - 3 = 2', 2), ('f(2)-7', 7), ('(-3)', -3), ('x=-3', -3), ('$-3', -3), ('x = .5', 0.5),
-    ('it is -.25', -0.25), ('see 1.2.3', 3), ('answer: 20 #### ', 20), ('2 #### 3 or 4', 3), ('wait...5', 5)])
+    ('it is -.25', -0.25), ('see 1.2.3', 3), ('answer: 20 #### ', 20), ('2 #### 3 or 4', 3), ('wait...5', 5),
+    ('2e3 grams', 2000), ('1.5e-3', 0.0015), ('\u22125 degrees', -5), ('room 2e', 2)])
 def test_the_last_number(text, number):
     assert last_number(text) == number
 
