@@ -7,8 +7,8 @@ A number of megabytes ends the documents there; when the library has no more, in
     python bench/bpe_train.py
     python bench/bpe_train.py 60
 
-CPU seconds count all processes and threads, so they can be compared on a machine with other work, too. They
-say less than seconds do: on two free cores, two processes or threads share them.
+CPU seconds count all processes and threads, so they can be compared on a machine with other work, too. But
+they hide parallel work: on two free cores, two processes need the same CPU seconds and half of the time.
 """
 import hashlib
 import os

@@ -260,7 +260,8 @@ def report(table):
             print(f'{number:>3} not run  {claim}: give FOLDER; row 17 needs Python 3.11.7, too')
             continue
         found = differences(claim, arithmetic, computed.get(number, []))
-        wrong += bool(found)
+        if found:
+            wrong += 1
         print(f'{number:>3} ' + ('DIFFERS  ' + '; '.join(found) if found else
                                  f'agrees   {claim} | {arithmetic or "no arithmetic"}'))
     return wrong

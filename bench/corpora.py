@@ -61,8 +61,8 @@ def write_data(base, folder, ids):
 
 
 def with_copies(ids, budget, share, one):
-    """budget token ids: documents (lists of ids) once each, but share of all tokens are the first of them a
-    second time, or, if one, the first one over and over. And how often the first one is there."""
+    """(`budget` token ids, how often the first document is in them). ids: documents, lists of ids. A `share`
+    of the tokens are copies: of the first documents, once more; if `one`, of the first alone, repeatedly."""
     copies, i = [], 0
     while len(copies) < share * budget:
         copies += ids[0 if one else i]

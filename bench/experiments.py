@@ -225,7 +225,8 @@ def canary(a):
                 scores = np.concatenate([log_probs(model, rows[i:i + 128]) for i in range(0, 1024, 128)])
                 values.append(exposure(scores[0], scores[1:]))
                 prompt = torch.tensor([tokenizer.encode(start)])
-                said += secret.strip() in tokenizer.decode(model.generate(prompt, 16, 0)[0].tolist())
+                if secret.strip() in tokenizer.decode(model.generate(prompt, 16, 0)[0].tolist()):
+                    said += 1
             left = found.count(secret.strip())
             lines.append([label, way, k, left, shown(values, 1), f'{said} of {len(models)}'])
     table(['corpus', 'secret', 'planted', 'left', 'exposure, bits (10 is the most)', 'said back'], lines)
@@ -262,7 +263,7 @@ def domain_bits(out, folder):
 
 
 def mixture(a):
-    """Two domains, the same tokens of each: mixed from the start, or one after the other ("fix it later")."""
+    """Two domains, mixed from the start or one after the other ("fix it later"), without and with replay."""
     sources = {'code': 'stdlib', 'prose': f'{corpora.ROOT}/docs'}
     parts = {name: bytes_of(a, name, source) for name, source in sources.items()}
     half = argparse.Namespace(**{**vars(a), 'steps': a.steps // 2})
@@ -299,7 +300,7 @@ def fit_power(n, loss):
 
 
 def scaling(a):
-    """Five sizes and the power law through them predict a sixth, of twice the parameters of the largest."""
+    """Five sizes and the power law through them predict a sixth, about twice as large as the fifth."""
     widths = (32, 48, 64, 80, 112, 160)
     runs = {w: [train(a, seed, [f'--n_embd={w}', '--lr_width=64']) for seed in a.seeds] for w in widths}
     n = np.array([parameters(runs[w][0]) for w in widths])

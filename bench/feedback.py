@@ -3,13 +3,13 @@ Does feedback from execution teach anything that more of the same demonstrations
 model, for each seed: SFT on demonstrations, then its own answers, judged, and four ways to go on from there
 with the same number of rows: more SFT on the same demonstrations (the control), SFT on the answers that
 passed (rejection sampling), DPO without and with its NLL term; then a second round, on the new model's
-answers. A fifth of the compositions have no demonstrations: of these, only feedback can say anything.
+answers. A fifth of the compositions and families have no demonstrations: only feedback covers these.
 
     bash run.sh                                         # the base model, out/quickstart
-    python bench/feedback.py out/feedback 0,1,2         # folder, seeds; goes on where it stopped
+    python bench/feedback.py out/feedback 0,1,2         # folder, seeds; resumes where it stopped
 
-Settings are those of config/quickstart_*.py, fixed beforehand; greedy answers; the interval is a paired
-bootstrap over problems, of the mean over seeds.
+SFT has the settings of config/quickstart_sft.py with 3 epochs; each arm has AdamW at 1e-4, fixed beforehand.
+Answers are greedy; the interval is a paired bootstrap over problems, of the mean over seeds.
 """
 import hashlib
 import json
@@ -114,5 +114,6 @@ if __name__ == '__main__':
             rate = np.mean([[p for k, p in f[name].values() if k == kind] for f in found])
             control = 'more_2' if name.endswith('_2') else 'more'               # of as many rows
             d, low, high = difference(apart([f[name] for f in found], [f[control] for f in found], kind))
-            cells.append(f'{rate:.1%}' + f' ({d:+.1%}: {low:+.1%} to {high:+.1%})' * (name != control))
+            against = '' if name == control else f' ({d:+.1%}: {low:+.1%} to {high:+.1%})'
+            cells.append(f'{rate:.1%}{against}')
         print(f'| {name} | ' + ' | '.join(cells) + ' |')

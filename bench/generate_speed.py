@@ -1,8 +1,8 @@
 """
 Greedy generation with a cache, beside transformers' generate on the same weights: tokens a second, with the
-ratio of seconds and of CPU seconds. `read` is the share of a copy's bandwidth at which a step at batch 1
-reads its weights: their bytes over its seconds, over the bytes that a copy of as many reads and writes over
-the seconds of that copy, in the same process.
+ratio of seconds and of CPU seconds. `read` is the rate at which a step at batch 1 reads its weights (their
+bytes / its seconds), as a share of the rate of a copy of as many bytes in the same process (bytes read and
+written / its seconds).
 
     pip install -r bench/requirements.txt
     python bench/generate_speed.py                          # three shapes with random weights
@@ -48,8 +48,9 @@ def load(what, batch):
 
 def generate(what, who, batch):
     model, idx = load(what, int(batch))
-    weights = sum(p.nbytes for p in model.parameters()) - model.embedding.weight.nbytes * (
-        not model.config.tie_embeddings)
+    weights = sum(p.nbytes for p in model.parameters())
+    if not model.config.tie_embeddings:
+        weights -= model.embedding.weight.nbytes
     if who == 'transformers':
         import transformers
         with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +87,8 @@ if __name__ == '__main__':
         for what in [name] if name in SHAPES else [f'{name}@{kind}' for kind in TEXTS]:
             for batch in (1, 16):
                 names = ['transformers', 'float32', 'float16', 'int8']
-                names += ['guessing'] * (name not in SHAPES and batch == 1)
+                if name not in SHAPES and batch == 1:
+                    names.append('guessing')
                 rows = in_turn([f'{what}:{who}:{batch}' for who in names], ROUNDS, __file__)
                 theirs = next(iter(rows.values()))      # without transformers, ours in float32
                 for who, ours in ((name.split(':')[1], found) for name, found in rows.items()):

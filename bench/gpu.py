@@ -20,7 +20,7 @@ has. A measurement that fails is a line with its error, and the next begins. Nee
 
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
 torch with CUDA, numpy, tqdm, tiktoken and requests, and transformers for the comparisons with it; and 50 GB
-of room (memory or disk): train.py asks for it before a run of 1.5B. This one writes nothing.
+of room (memory or disk): train.py asks for it before a run of 1.5B. Here that run saves nothing.
 """
 import collections, contextlib, copy, functools, glob, json, os, re, shutil, signal, subprocess, sys, tempfile
 import time, traceback
@@ -36,7 +36,7 @@ from parts import machine, objectives, planner, rollouts                        
 from tokenizer import SPECIAL_TOKENS, Tokenizer                                           # noqa: E402
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
-minutes = 9.0               # > 0: for all measurements; those that do not fit are skipped, which is said
+minutes = 9.0               # > 0: for all measurements; those that do not fit are skipped, with a line
 only = ''                   # names of measurements, with commas; '' = all
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
 compiling: bool | None = None       # also with torch.compile; None = on CUDA
@@ -113,7 +113,7 @@ def start(name, *command):
 
 
 def finish(name, process, limit, expected=(0,)):
-    """Wait for it, at most until limit (seconds). Raises RuntimeError with its last line if it failed."""
+    """Wait for a process, at most limit seconds. RuntimeError with its last line if it failed."""
     limit = max(1, min(limit, DEADLINE - time.time() - 3))
     try:
         code = process.wait(limit)

@@ -1,6 +1,6 @@
 """
-What bench/gpu.py measures within one process: does a model on a device compute what it does on the CPU, how
-long do calls take, and where does the time of a training step go? Each is a function of models and shapes.
+The measurements of bench/gpu.py within one process: does a model on a device compute the same as on the CPU,
+how long do calls take, where does the time of a training step go? Each is a function of models and shapes.
 """
 import collections, contextlib, copy, functools, math, re, time
 import numpy as np

@@ -1,6 +1,6 @@
 """
-What grad_checkpoint costs and saves: seconds and memory of a forward and backward pass with and without it,
-and what the planner says the memory is. The claim to be tested: a fifth of the activations, 30 % more time.
+The cost and the saving of grad_checkpoint: time and memory of a forward and backward pass with and without
+it, beside the planner's memory. The claim to be tested: a fifth of the activations, 30 % more time.
 
     python bench/grad_checkpoint.py [cuda]
 """

@@ -1,5 +1,5 @@
 """
-What llama.cpp makes of an exported run: are its ids ours, and its answers?
+llama.cpp with an exported run: does it have our ids, and our answers?
 
     python bench/llama_cpp.py --ckpt=out/quickstart_sft --data=data/problems/val.jsonl
 
@@ -102,7 +102,8 @@ for kind in ('gguf', 'gguf-f16', 'gguf-q8_0'):
             answer = post('/completion', prompt=ids, n_predict=100, temperature=0, return_tokens=True,
                           n_probs=5, cache_prompt=False)
             mine = model.generate(torch.tensor([ids]), 100, temperature=0, stop=ours.stop)[0, len(ids):]
-            same += answer['tokens'] == mine.tolist()
+            if answer['tokens'] == mine.tolist():
+                same += 1
             p = model(torch.tensor([ids]))[0][0, -1].log_softmax(-1)
             for token in answer['completion_probabilities'][0]['top_logprobs']:
                 largest = max(largest, abs(p[token['id']].item() - token['logprob']))

@@ -1,5 +1,5 @@
 """
-What LoRA saves and what it costs: memory of a step beside full fine-tuning, and the loss after equal steps.
+LoRA beside full fine-tuning: the memory of a step, and the loss after equal steps.
 
     python bench/lora.py memory             # SmolLM2-135M's shape, random weights, 2 x 64 tokens
     python bench/lora.py loss --base=out/quickstart --data=data/problems --steps=40 --out=out/lora

@@ -1,5 +1,5 @@
 """
-What the benchmarks share: this checkout's leaves on the path, the whole standard library as documents, and a
+Shared by the benchmarks: this checkout's leaves on the path, the whole standard library as documents, and a
 process of its own for every measurement, so that peak memory is that of one contestant.
 """
 import os

@@ -1,5 +1,5 @@
 """
-prepare.py from end to end: MB/s and peak memory as the corpus grows by tens. The corpus is Python from the
+prepare.py from end to end: MB/s and peak memory as the corpus grows tenfold. The corpus is Python from the
 installed packages, over and over: each copy with a third of its names changed, so that it is another document
 to every stage, and every tenth of them a second time with one line more: a near-duplicate.
 
@@ -41,7 +41,7 @@ def write_corpus(folder, megabytes, documents):
     while size < megabytes * 1e6:
         for i, text in enumerate(documents):
             text = text if number == 0 else changed(text, number)
-            for copy in [text] + [text + '\n# once more\n'] * (i % 10 == 0):
+            for copy in [text, text + '\n# once more\n'] if i % 10 == 0 else [text]:
                 if shard is None or shard.tell() > 16e6:
                     shard = open(folder / f'{size:012}.jsonl', 'w', encoding='utf-8')
                 size += len(copy.encode())

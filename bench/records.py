@@ -3,7 +3,7 @@ Records: how far down does the loss come in 150 steps of config/quickstart.py?
 
     python prepare.py --out_dir=data/quickstart
     python bench/records.py                         # the table
-    python bench/records.py embedding_lr_10         # runs what is missing of this record, then the table
+    python bench/records.py embedding_lr_10         # runs the missing seeds of this record, then the table
 
 A record is a folder in bench/records/ with record.json:
 

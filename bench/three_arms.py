@@ -1,7 +1,7 @@
 """
 New text, and three ways to a model of it at equal compute: from scratch, continued pretraining (a re-warmed
-rate, a fifth of the old data), fine-tuning (a tenth of the rate, the new text alone). Bits per byte on
-held-out text, new and old: what is gained, and what is forgotten.
+rate, a fifth of the tokens old), fine-tuning (a tenth of the rate, the new text alone). Bits per byte on
+held-out text, new and old, show the gain and the forgetting.
 
     bash run.sh                                         # the base model, out/quickstart
     python bench/three_arms.py FOLDER_OF_NEW_TEXT [STEPS]

@@ -32,8 +32,8 @@ def encode(tokenizer, prompt):
 
 def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
     """The Prompt whose answer stands between two texts, for a model that was trained with fim (parts/fim.py),
-    and how many tokens that answer may have: a quarter of the context at most. What does not fit into the
-    rest is left out, the beginning of the prefix and the end of the suffix; each has a right to half."""
+    and how many tokens that answer may have: at most a quarter of the context. If the texts do not fit into
+    the rest, the prefix loses its beginning and the suffix its end; each may keep half of the rest."""
     begin, suffix_follows, middle_follows = [tokenizer.special[f'<|fim_{name}|>']
                                              for name in ('prefix', 'suffix', 'middle')]
     max_new_tokens = min(max_new_tokens, block_size // 4)
@@ -46,8 +46,8 @@ def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
 
 
 def end_pattern(stop_at):
-    """A pattern whose match ends where a text ends, or None. function: where a line begins in column 0,
-    closing brackets aside; other text: before it first occurs."""
+    """A pattern whose match ends where a text ends, or None. stop_at='function': before a line that begins in
+    column 0, but not with a closing bracket or a comment; other text: before it first occurs."""
     if stop_at == 'function':
         return r'\n(?=[^\s#)\]}])'
     return f'(?={re.escape(stop_at)})' if stop_at else None
@@ -58,12 +58,12 @@ class Answer:
 
     def __init__(self, prompt, block_size, max_new_tokens):
         self.prompt = prompt
-        self.ids = list(prompt.ids[-block_size:])       # of a longer prompt, the beginning is not seen
+        self.ids = list(prompt.ids[-block_size:])       # the model sees only the end of a longer prompt
         self.limit = len(self.ids) + max_new_tokens + (1 if prompt.repeated else 0)
         self.decoder = codecs.getincrementaldecoder('utf-8')('replace')     # waits for whole characters
         self.to_drop = prompt.repeated                  # bytes that the first token writes again
         self.text = ''
-        self.done = self.ended = False                  # ended: not at the limit
+        self.done = self.ended = False                  # ended: by itself, not at the limit
 
     def add(self, token, tokenizer, ends):
         """Take the next token. ends: the pattern at which a text ends, or None."""
@@ -73,7 +73,7 @@ class Answer:
         new = b'' if self.ended else tokenizer.decode_bytes([token])[self.to_drop:]
         self.text += self.decoder.decode(new, final=self.done)
         self.to_drop = 0
-        before = self.prompt.last                       # 'function' may need it; no text ends within it
+        before = self.prompt.last                       # may be the newline that 'function' looks for
         for end in re.finditer(ends or '(?!)', before + self.text):
             if end.end() >= len(before):
                 self.text = self.text[:end.end() - len(before)]
@@ -110,7 +110,7 @@ def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=
 def write(model, tokenizer, batch, ends=None, **draw):
     """Write the answers of a batch, from where they are. After each token, yield how many are not done."""
     device = next(model.parameters()).device
-    T = min(len(answer.ids) for answer in batch)        # no padding: of longer ones, the other ids are forced
+    T = min(len(answer.ids) for answer in batch)        # no padding: the other ids of longer ones are forced
     x = torch.tensor([answer.ids[:T] for answer in batch], device=device)                   # (B, T)
     forced = [answer.ids[T:] for answer in batch]
     first = torch.ones(len(batch), model.config.vocab_size, dtype=torch.bool)               # (B, V)
@@ -133,8 +133,8 @@ def write(model, tokenizer, batch, ends=None, **draw):
 
 @torch.no_grad()
 def choose(model, tokenizer, prompt, options):
-    """The number of the option that is most probable behind the prompt: by log-probability per byte; by
-    log-probability, which favours short ones; and whether the prompt was cut to fit."""
+    """The number of the option with the highest log-probability per byte behind the prompt; the number of the
+    one with the highest log-probability, which favours short ones; and whether the prompt was cut to fit."""
     chat = not isinstance(prompt, str)
     context = tokenizer.render(prompt, True)[0] if chat else tokenizer.begin + tokenizer.encode(prompt)
     endings = [tokenizer.encode_inside(option if chat else f' {option}') for option in options]
@@ -154,7 +154,7 @@ def choose(model, tokenizer, prompt, options):
 # --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------
 def with_marks(prompt, tokenizer, objective, block_size):
     """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
-    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError: too few, no gap."""
+    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError: no gap, too many, too long."""
     texts = prompt.split('<|mask|>')
     if len(texts) == 1:
         raise ValueError(f'a model trained with objective={objective} fills gaps; mark each in the prompt '

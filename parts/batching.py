@@ -2,7 +2,7 @@
 Batching: requests that come and go share one batch, and each is written as if it were alone.
 
     batch = Batch(model, tokenizer, slots=16, waiting=64)       # begins a thread, which writes
-    choices, events = batch.begin([Prompt([5, 9])], max_tokens=20, temperature=0.8, seed=1)
+    choices, events = batch.begin([Prompt([5, 9], None, 0, '')], max_tokens=20, temperature=0.8, seed=1)
     event = events.get()                                        # the next token of any of the choices
     text, tokens, finish = choices[event.index].take(event)     # finish: None, 'stop', 'length' or 'error'
     choices[0].gone = True                                      # nobody reads it: its row becomes free
@@ -11,7 +11,7 @@ Where an answer ends, the next waiting one takes its row (continuous batching; O
 of the cache begins in column 0 and grows by itself. A row therefore sees exactly its own tokens, and its dice
 follow from its seed. Only rounding depends on the neighbours: sums of another shape differ by about 1e-6.
 
-A prompt has ids, allowed and repeated, as of encode() in asking.py. model, tokenizer: as in model.py,
+A prompt has ids, allowed and repeated, as encode() in asking.py returns it. model, tokenizer: as in model.py,
 tokenizer.py. Copy this file alone: it needs torch.
 """
 import codecs, collections, queue, random, threading, traceback
@@ -25,7 +25,7 @@ DRAW = 'max_tokens', 'seed', 'temperature', 'top_k', 'top_p', 'n_top', 'stop'
 
 
 class Choice:
-    """One answer. A batch writes its ids; who asked takes its text, in another thread."""
+    """One answer. A batch writes its ids; the thread that asked takes its text."""
 
     def __init__(self, tokenizer, prompt, index, events, draw):
         """draw: max_tokens, seed, temperature, top_k, top_p, n_top (how many of `top`), stop (texts)."""
@@ -103,11 +103,11 @@ class Batch:
 
     def begin(self, prompts, **draw):
         """Queue a choice for each prompt: all, or none and queue.Full. -> the choices, the queue of their
-        Events. An answer has no more tokens than fit the context. ValueError for a prompt that leaves no
-        room. draw: see Choice."""
-        longest = max(len(prompt.ids) for prompt in prompts)
-        if longest >= self.context or min(len(prompt.ids) for prompt in prompts) == 0:
-            raise ValueError(f'the prompt has {longest} tokens; the context of {self.context} needs 1 to '
+        Events. An answer has no more tokens than fit the context. ValueError for an empty prompt, or
+        one that leaves no room. draw: see Choice."""
+        wrong = [len(prompt.ids) for prompt in prompts if not 0 < len(prompt.ids) < self.context]
+        if wrong:
+            raise ValueError(f'the prompt has {wrong[0]} tokens; the context of {self.context} needs 1 to '
                              f'{self.context - 1}')
         events = queue.SimpleQueue()
         choices = [Choice(self.tokenizer, prompt, i, events, draw) for i, prompt in enumerate(prompts)]
@@ -198,7 +198,7 @@ class Batch:
         c = self.model.config
         weight = self.model.embedding.weight
         shape = (self.slots, c.n_kv_head, min(c.block_size, max(columns, 2 * have, 64)), c.head_dim)
-        larger = [[torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in 'kv']
+        larger = [[torch.zeros(shape, dtype=weight.dtype, device=weight.device) for _ in range(2)]
                   for _ in range(c.n_layer)]        # zeros: what is hidden must be finite
         for old, new in zip(cache, larger):
             for i in range(2):

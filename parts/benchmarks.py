@@ -13,7 +13,7 @@ Copy this file alone: it needs the standard library.
 import csv, json, math, os, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
-# where a base model's answer ends: code before the next line in column 0, HumanEval's stop words among them
+# where a base model's answer ends: code before a line that begins in column 0, but not with a bracket's end
 ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'), r'\n(?=Question:)')
 
 
@@ -28,7 +28,7 @@ def asked(task, record):
 
 def to_task(record):
     """A record {"prompt", "tests"} or {"prompt", "answer"}, or one of HumanEval or GSM8K, to train on: its
-    messages, and tests with what grading.program needs, or answer. ValueError if nothing in it can fail."""
+    messages, and tests with entry_point and prompt, or answer. ValueError if nothing in it can fail."""
     is_humaneval = str(record.get('test') or '').strip() != ''
     prompt = asked('humaneval' if is_humaneval else 'own', record)
     if not isinstance(prompt, str | list):
@@ -99,7 +99,7 @@ def to_item(task, record):
 
 def runs(task, items):
     """Whether programs decide: the model's answers to these items are run."""
-    return task in CODE or task == 'own' and any(item.get('tests') for item in items)
+    return task in CODE or (task == 'own' and any(item.get('tests') for item in items))
 
 
 def form(path, state, chat, tasks):
@@ -115,7 +115,7 @@ def form(path, state, chat, tasks):
 
 
 def read_stamp(folder):
-    """Against which benchmarks the training data of a checkpoint were checked, as prepare.py reports it."""
+    """The benchmarks against which a checkpoint's training data were checked, as prepare.py reports them."""
     if not os.path.exists(path := os.path.join(folder, 'data.json')):
         return None
     with open(path, encoding='utf-8') as f:
@@ -123,7 +123,7 @@ def read_stamp(folder):
 
 
 def read_csv(path, convert, advice):
-    """[convert(record)] of MMLU's lines: question, A, B, C, D, answer. ValueError names another line."""
+    """[convert(record)] of lines of MMLU: question, A, B, C, D, answer. ValueError names a wrong line."""
     found = []
     with open(path, encoding='utf-8-sig', newline='') as f:
         lines = csv.reader(f)
@@ -180,8 +180,8 @@ def rows_of(task, item, answers, chat):
 
 
 def given_answers(task, items, rows, n):
-    """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, or an item
-    has fewer than n, a dialogue fewer than turns."""
+    """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, or if an
+    item has fewer than n answers, or a dialogue fewer answers than turns."""
     given = {item['task_id']: [] for item in items}
     for row in rows:
         if row.get('task', task) == task and row.get('task_id') in given:
@@ -197,8 +197,8 @@ def given_answers(task, items, rows, n):
 
 
 def check_harness(task, items, run):
-    """The task_ids of which the reference fails, at most one or 1 %, and the result of an endless loop.
-    run: a list of (program, tests, entry point) -> results. ValueError if it takes wrong for right."""
+    """The task_ids whose reference fails, at most one or 1 %, and the result of an endless loop.
+    run: a list of (program, tests, entry point) -> results. ValueError if it confuses right and wrong."""
     solved = items if task in CODE else []
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
         solved = items[::math.ceil(len(items) / 20)]

@@ -1,12 +1,12 @@
 """
-A data card: what a corpus consists of, how it is skewed, and what a model will make of that.
+A data card: the contents of a corpus, its skew, and the consequences for a model.
 
     genre('ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n')                 # 'dialogue'
     shares(['en', 'en', 'de'])                                      # {'en': 0.667, 'de': 0.333}
     skew({'en': 1.0}, {'code': 1.0}, {'stdlib': 1.0}, {'psf': 9}, 2_000_000)        # sentences
 
-A model shares the defects of its data: BookCorpus is a third romance, WebText writes like a blog, and C4's
-word list removed the texts of minorities. The card says the same of your corpus, as far as it can be counted.
+A model shares the defects of its data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads
+like a blog, C4's word list removed texts of minorities. The card counts such defects in your corpus.
 
 Copy this file alone: it needs the standard library.
 """
@@ -23,12 +23,12 @@ KNOWN = {       # of the sources that prepare.py knows
 
 
 def licence(path, doc):
-    """The licence of a document, in lower case: its source's, what it says itself, or 'unknown'."""
+    """The licence of a document, in lower case: that of its source, or the one it names, or 'unknown'."""
     return LICENCES.get(path) or doc.get('licence', 'unknown').lower()
 
 
 def genre(text):
-    """What kind of text prose is, by its lines: questions, dialogue, list, verse or running text."""
+    """The kind of a prose text, by its lines: questions, dialogue, list, verse or running text."""
     lines = [line for line in text[:20_000].split('\n') if line.strip()]
     head = '\n'.join(lines)
     if not lines:
@@ -52,8 +52,8 @@ def shares(items):
 
 
 def make(languages, genres, of_source, n_tokens, pretrained_on, overlap):
-    """The card, as report.json holds it. languages, genres: of each text of a sample; of_source: what the
-    report says of each source; overlap: what dedup.overlap returned."""
+    """The card, as report.json holds it. languages, genres: of each text of a sample; of_source: the
+    report's entry for each source; overlap: the result of dedup.overlap."""
     licences = collections.Counter()
     for source in of_source.values():
         licences.update(source['licences'])
@@ -70,8 +70,8 @@ def make(languages, genres, of_source, n_tokens, pretrained_on, overlap):
 
 
 def skew(languages, genres, sources, licences, tokens):
-    """Sentences: what dominates a corpus, and what that means for a model. The first three are shares, by
-    name; licences are counts."""
+    """Sentences that name each dominant part of a corpus and its consequence for a model. languages, genres,
+    sources: {name: share}; licences: {name: count}."""
     found = []
     for what, table, means in (
             ('the prose', languages, 'a model will hardly write any other language'),

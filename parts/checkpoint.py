@@ -29,7 +29,7 @@ def write(path, state):
 
 
 def find(path):
-    """A file or a Hugging Face folder: itself. A run's folder: its best.pt, last.pt, or the newest left."""
+    """A file or a Hugging Face folder: itself. A run's folder: best.pt, else last.pt, else last-1.pt..."""
     if os.path.isdir(path):
         for name in ('best.pt', 'last.pt', *(f'last-{i}.pt' for i in range(1, 100))):
             if os.path.exists(os.path.join(path, name)):
@@ -116,7 +116,7 @@ def newest(last_path, load):
             if path == paths[-1]:
                 raise
             print(f'{e}\nresuming from an older checkpoint')
-            with contextlib.suppress(OSError):      # or it would push a good one out
+            with contextlib.suppress(OSError):      # else rotate() would push a good one out
                 os.replace(path, f'{path}.damaged')
 
 
@@ -129,7 +129,7 @@ def must_agree(last_path, before, now, names):
 
 
 def same_tokenizer(one, its_hash, other, other_hash):
-    """Refuse a model and data, at the paths one and other, whose ids mean different text. None: not known."""
+    """Refuse a model and data, at the paths `one` and `other`, with different tokenizers. None: not known."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
         raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: '
                          'the same ids mean different text')
@@ -183,8 +183,8 @@ def check_pretraining(last_path, state, config, meta, shards, world):
 
 # --- from the weights of another run ------------------------------------------------------------------------
 def pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
-    """The model of init_from, to be trained on data of `tokenizer`: its own, unless extend_vocab carries the
-    embeddings over."""
+    """The model of init_from, to be trained on data of `tokenizer`. That must be the model's own one, unless
+    extend_vocab carries the embeddings over."""
     model, state = load_finite(init_from, load)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
     its_hash = state.get('tokenizer_hash')
@@ -215,8 +215,8 @@ def carry_over(weight, old, new):
         text = token.decode('utf-8', 'replace')
         if token in ids:
             spelled = [ids[token]]
-        elif '\ufffd' in text:                          # its bytes are not whole characters
-            spelled = [ids[bytes([b])] for b in token]
+        elif text not in new.special and ('\ufffd' in text or old.kind == 'char'):      # by its bytes
+            spelled = [ids[bytes([b])] for b in token if bytes([b]) in ids]
         else:
             spelled = [] if text in new.special else old.encode(text)
         rows.append(weight[spelled or slice(None)].mean(0))
@@ -232,7 +232,7 @@ def tokenizer_beside(ckpt, state, load_tokenizer):
 
 
 def to_sample(ckpt, load, load_tokenizer, continues=False):
-    """The model that is to write, its tokenizer, the rest of the checkpoint. continues: not to fill gaps."""
+    """The model to sample from, its tokenizer, the rest of the checkpoint. continues: no model for gaps."""
     model, state = load(ckpt)
     if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
         raise ValueError(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and --export need '

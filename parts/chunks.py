@@ -58,7 +58,7 @@ def odd_parts(kind, indents):
 
 
 def starts_of_chunks(text, kind, blanks, indented):
-    """Mask of the places at which a chunk begins. blanks: runs of these; indented: which follow a newline."""
+    """Mask of the places at which a chunk begins. blanks: their runs; indented: those behind a newline."""
     start = np.append(True, kind[1:] != kind[:-1])
     first, last = blanks
     start[first[indented]] = False
@@ -70,7 +70,7 @@ def starts_of_chunks(text, kind, blanks, indented):
     last = last[~indented & (kind[last + 1] <= SYMBOL)]
     behind = kind[last + 1]
     start[last] = True
-    start[last[(behind == LETTER) | (behind == SYMBOL) & (text[last] == ord(' '))] + 1] = False
+    start[last[(behind == LETTER) | ((behind == SYMBOL) & (text[last] == ord(' ')))] + 1] = False
 
     word = np.flatnonzero(start & (kind == LETTER))
     start[word[(kind[word - 1] == SYMBOL) & start[word - 1]]] = False
@@ -82,7 +82,7 @@ def starts_of_chunks(text, kind, blanks, indented):
 
 
 def count(texts):
-    """How often each chunk occurs in a list of str, and the parts of it left to the regular expression."""
+    """How often each chunk occurs in a list of str, and the parts that are left to the regular expression."""
     data = b'\xff'.join([b'', *(text.encode('utf-8', 'surrogatepass') for text in texts), b''])
     text = np.frombuffer(data, np.uint8)
     kind = np.frombuffer(bytearray(data.translate(KIND)), np.uint8)

@@ -46,8 +46,8 @@ C1_CONTROLS = {b: bytes([b]).decode('cp1252', 'ignore') or chr(b) for b in range
 
 def fix_mojibake(text):
     """Undo UTF-8 that was read as cp1252, Latin-1 or cp1253, also twice, also in parts, and cp1252 that was
-    read as Latin-1. A sequence that could be writing is changed only if the same document holds one with the
-    same first letter that could not, or if then nothing outside ASCII is left unexplained."""
+    read as Latin-1. Some such sequences may be real writing. One of these is changed only if the document has
+    a sure one with the same first letter, or some evidence and nothing else outside ASCII."""
     if text.isascii():
         return text
     for _ in range(4):
@@ -87,7 +87,7 @@ TAG_NAMES = ('a|abbr|article|aside|b|blockquote|body|br|button|center|cite|code|
 # A start without an end stays. It is matched up to the text's end, so that no end is looked for twice.
 HIDDEN = [re.compile(f'{start}(?:.*?{end}|(.*))', re.S | re.I) for start, end in [('<!--', '-->')] + [
     (rf'<{name}\b[^<>]*>', rf'</{name}\s*>') for name in ('script', 'style', 'noscript')]]
-# after a name, an attribute or nothing: in prose, a <b may be less than b, with a > much later
+# Attributes or nothing follow the name of a tag. In prose, `a <b` may mean less than, with a > much later.
 AFTER = (r'(?:\s+(?:[\w:.@-]+\s*=|(?:hidden|disabled|checked|selected|controls|nowrap|noshade|open)\b)[^<>]*|'
          r'\s*/?)>')
 BLOCK = re.compile('</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)' + AFTER, re.I)
@@ -96,7 +96,7 @@ ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,3
 
 
 def strip_html(text):
-    """Without HTML tags, comments, scripts and styles, entities decoded. `a < b`, `<stdio.h>` stay."""
+    """Remove HTML tags, comments, scripts, styles, and decode entities. `a < b`, `<stdio.h>` stay."""
     if TAG.search(text):
         for pattern in HIDDEN:
             text = pattern.sub(lambda m: ' ' if m[1] is None else m[0], text)
@@ -160,7 +160,7 @@ CODE_LINE = re.compile(r"""(?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$
     | .*(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$""", re.X)
 
 
-@functools.lru_cache(16)                # of the same text, it is asked for several times
+@functools.lru_cache(16)                # it is called several times with the same text
 def code_share(text):
     """The share of a text's lines that look like code in some language, without comments and empty lines."""
     lines = [line.strip() for line in COMMENT_LINES.sub('', text).split('\n')]
@@ -212,8 +212,8 @@ SURROGATE = re.compile('[\ud800-\udfff]')
 
 def normalise(text, mode, markup=True):
     """A document in one form. Code: no byte order mark, a newline ends a line. Prose: mojibake repaired, HTML
-    and LaTeX stripped if markup, Unicode composed (NFC), no control characters, and of blanks and empty lines
-    in a row, one. Code between fences keeps markup and blanks, a paragraph that may be code keeps blanks.
+    and LaTeX stripped if markup, Unicode composed (NFC), no control characters, one blank or empty line in
+    place of several. Code between fences keeps markup and blanks, a paragraph that may be code keeps blanks.
     Chat: prose whose markup and blanks stay. Raw: as it is."""
     text = SURROGATE.sub('\ufffd', text)        # half of a pair, from JSON: no encoding has it
     if mode == 'raw':
@@ -247,7 +247,7 @@ def may_be_code(paragraph):
 
 
 def one_blank(text):
-    """Of blanks and empty lines in a row, one; a paragraph that may be code stays as it is."""
+    """Put one blank or empty line in place of several; a paragraph that may be code stays as it is."""
     parts = re.split(r'(\n\s*\n)', text)           # paragraphs, and what stands between them
     last = len(parts) - 1
     for i, part in enumerate(parts):
@@ -288,8 +288,8 @@ def without_licence(text):
 
 # --- personal data ------------------------------------------------------------------------------------------
 TLD = ('com|org|net|edu|gov|mil|int|info|biz|name|dev|app|io|ai|co|me|tv|eu|uk|us|ca|au|nz|de|at|ch|fr|be|nl|'
-       'lu|it|es|pt|ie|dk|se|no|fi|is|pl|cz|sk|hu|ro|bg|gr|tr|ru|ua|by|lt|lv|ee|hr|si|rs|il|ir|in|pk|bd|lk|cn|'
-       'hk|tw|jp|kr|sg|my|th|vn|id|ph|za|ng|ke|eg|ma|br|ar|cl|mx|pe|uy')
+       'lu|it|es|pt|ie|dk|se|no|fi|is|pl|cz|sk|hu|ro|bg|gr|tr|ru|ua|by|lt|lv|ee|hr|si|rs|il|ir|in|pk|bd|lk|'
+       'cn|hk|tw|jp|kr|sg|my|th|vn|id|ph|za|ng|ke|eg|ma|br|ar|cl|mx|pe|uy')
 EMAIL = re.compile(r'(?<![\w.%+-])[\w%+-][\w.%+-]{0,63}@(?!self\.)(?:[A-Za-z0-9-]{1,63}\.){1,5}'
                    rf'(?:{TLD}|COM|ORG|NET|EDU)\b(?![\w(-]|\.\w)')
 NOBODY = re.compile(        # RFC 2606's, and the user of all repositories
@@ -315,8 +315,8 @@ ASSIGNED = re.compile(r'(?i)(?:api_?key|secret(?:_?key)?|access_?token|auth_?tok
 
 
 def hide_pii(text):
-    """Personal data and keys replaced by <EMAIL>, <PHONE>, <SSN>, <KEY>; the text and {kind: how many}.
-    Versions, dates, IP addresses, hashes and domains for examples stay; so do names: they take a model."""
+    """Replace personal data and keys by <EMAIL>, <PHONE>, <SSN>, <KEY>. -> the text and {kind: how many}.
+    Versions, dates, IP addresses, hashes, example domains stay, and names: to find those takes a model."""
     hits = collections.Counter()
 
     def hide(kind, pattern, stays=lambda value: False):
@@ -347,8 +347,8 @@ def not_random(value):
 
 
 def forms(texts):
-    """Yield each text as it is, and as the cleaning leaves it in a document, to be found there."""
+    """Yield each text as it is, and in the forms that cleaning may give it within a document."""
     for text in texts:
-        within_latex = r'\emph{} ' + text        # there, it goes even from what alone does not look like it
+        within_latex = r'\emph{} ' + text        # within LaTeX, every text loses its commands
         found = {text, normalise(text, 'chat'), normalise(text, 'prose'), normalise(within_latex, 'prose')}
         yield from found | {hide_pii(form)[0] for form in found}

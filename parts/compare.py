@@ -1,5 +1,5 @@
 """
-Comparing two models on the same problems: which ones one gained and lost, and blind votes.
+Comparing two models on the same problems: those that the second gained and lost, and blind votes.
 
     interval([1] * 8 + [0] * 2)             # [0.49, 0.94]: 95 % of the mean
     result = compare({'q 1': [row, row]}, {'q 1': [row]})       # rows as in samples.jsonl
@@ -61,8 +61,8 @@ def compare(a, b):
     lost = [key for key, x, y in zip(shared, before, after) if x > y]
 
     n = len(gained) + len(lost)
-    rarer = range(min(len(gained), len(lost)) + 1)
-    p = min(1.0, 2 * sum(math.comb(n, i) for i in rarer) / 2 ** n)
+    fewer = min(len(gained), len(lost))
+    p = min(1.0, 2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2 ** n)
     result = {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after)}
     low, high = interval([(1 + y - x) / 2 for x, y in zip(before, after)])
     low, high = 2 * low - 1, 2 * high - 1
@@ -88,7 +88,7 @@ def blind(a, b, seed):
 
 
 def write_sheet(folder, pairs, sides):
-    """Write sheet.csv, in copies of which people vote, and key.json, the sides, to be looked up later."""
+    """Write sheet.csv, of which each voter fills in a copy, and key.json, the sides, for later."""
     rows = [['id', 'prompt', 'left', 'right', 'vote']]
     for i, (x, y) in enumerate(pairs):
         texts = {'a': x['completion'], 'b': y['completion']}
@@ -100,8 +100,8 @@ def write_sheet(folder, pairs, sides):
 
 
 def read_votes(path, pairs, sides):
-    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is none, has another
-    word as a vote, has other answers or has them on other sides."""
+    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is not such a sheet,
+    or has another word as a vote, other answers, or the same on other sides."""
     votes = {}
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:     # Excel writes a byte order mark
@@ -144,7 +144,7 @@ def agreement(x, y):
 
 
 def describe(result):
-    """Three lines that say what compare() and count_votes() found."""
+    """The results of compare() and count_votes() in three lines."""
     return ('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
             '{interval[1]:.3f}, p = {p:.3f}\ngained: {gained}   lost: {lost}\nvotes: {votes}   agreement: '
             '{agreement}').format(**result)

@@ -1,7 +1,7 @@
 """
 Completions: OpenAI's requests and answers, as JSON, for models that write in a batch.
 
-    api = Completions({'out/sft': batch}, encode)           # as in batching.py; as in asking.py
+    api = Completions({'out/sft': batch}, encode)           # of batching.py and asking.py
     for part in api.answer({'prompt': 'def f(x):'}, False): # a request to /v1/completions; True: a chat
         print(part)                                         # None: nothing new yet; at last the answer
 
@@ -10,8 +10,8 @@ encode(tokenizer, prompt) -> an object with ids, allowed, repeated; prompt: a te
 between(tokenizer, prompt, suffix, context, max_tokens) -> such an object and its max_tokens, for models that
 were trained to fill a gap. Both as in asking.py; a ValueError of theirs becomes the answer.
 
-Log-probabilities are those of the model itself, at temperature 1. An answer has at most the tokens that fit
-the context. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
+Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where
+the context does. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
 Copy this file alone: it needs the standard library.
 """
 import collections, json, queue, secrets, time
@@ -43,7 +43,7 @@ def number(fields, name, kind, low, high, default):
     value = fields.get(name)
     if value is None:
         return default
-    if type(value) not in (int, kind) or not low <= value <= high:      # not for NaN, either
+    if type(value) not in (int, kind) or not low <= value <= high:      # refuses NaN, too
         a_number = 'a whole number' if kind is int else 'a number'
         raise Refusal(400, f'{name}={shown(value)} must be {a_number} from {low} to {high}', name)
     return kind(value)
@@ -112,7 +112,7 @@ def as_text(data):
 
 
 def log_probs(tokens, chat):
-    """The probabilities of Tokens, in the form of a chat or of a completion."""
+    """The log-probabilities of Tokens, in the form of a chat or of a completion."""
     if not chat:
         return {'tokens': [as_text(token.data) for token in tokens],
                 'token_logprobs': [token.log_p for token in tokens],

@@ -2,7 +2,7 @@
 The console: prompts from files or the keyboard, and answers side by side.
 
     read_prompts('prompts.txt')                     # ['def f(x):', 'import ']
-    question()                                      # what the user types
+    question()                                      # the line that the user types
     print(side_by_side(['a', 'b'], ['one', 'two'], 20))
 
 Copy this file alone: it needs the standard library.
@@ -80,18 +80,18 @@ def side_by_side(heads, texts, width):
     return '\n'.join(' | '.join(cell.ljust(width) for cell in row).rstrip() for row in rows)
 
 
-def show_sweep(prompts, heat, columns):
-    """Print the answers to each prompt, one column for each temperature in heat. columns: for each
+def show_sweep(prompts, sweep, columns):
+    """Print the answers to each prompt, one column for each temperature of sweep. columns: for each
     temperature and prompt, a list of pairs (text, whether it ended)."""
-    heads = [f'temperature {t:g}' for t in heat]
-    width = max(24, shutil.get_terminal_size().columns // len(heat) - 3)
+    heads = [f'temperature {t:g}' for t in sweep]
+    width = max(24, shutil.get_terminal_size().columns // len(sweep) - 3)
     for i, prompt in enumerate(prompts):
         for answers in zip(*(column[i] for column in columns)):
             print('-' * 80, prompt, side_by_side(heads, [text for text, _ in answers], width), sep='\n')
 
 
 def question():
-    """The next message that the user types; '' where he ends the dialogue."""
+    """The next message that the user types; '' for an empty one, Ctrl-C and Ctrl-D."""
     try:
         return input('you> ').strip()
     except (EOFError, KeyboardInterrupt):

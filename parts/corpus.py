@@ -18,13 +18,13 @@ ROW = np.dtype([('packed', np.int64), ('size', np.int64), ('exact', np.uint64), 
 
 
 def hash64(data):
-    """64 bits that follow from these bytes alone; hash64(data) / 2 ** 64 is a fair dice, in [0, 1)."""
+    """64 bits that follow from these bytes alone; hash64(data) / 2 ** 64 is as if drawn from [0, 1)."""
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), 'big')
 
 
 @contextlib.contextmanager
 def named(path):
-    """A full disk says not which file was too large for it; this says it."""
+    """An OSError that names no file, as that of a full disk, gets this path."""
     try:
         yield
     except OSError as e:
@@ -63,7 +63,7 @@ def write_file(path, content):
 
 
 def state_of(config, ignored, files):
-    """A text that differs when a setting that is not ignored does, or a file: {'path', perhaps 'sha256'}."""
+    """A text that changes with each setting that is not ignored and each file: {'path', maybe 'sha256'}."""
     found = [{name: value for name, value in config.items() if name not in ignored}]
     for file in files:
         path = file['path']
@@ -133,8 +133,8 @@ class Corpus:
         write_file(self.path(shard, 'json'), funnel.to_json())
 
     def gather(self, shards, enough=0):
-        """Take in shards 0, 1, 2, ... as they are finished, until there are enough documents (0: all); then
-        the generator that shards must be is closed."""
+        """Take in shards 0, 1, 2, ... as they are finished. With enough > 0, shards is a generator, which is
+        closed when there are so many documents."""
         rows = [np.zeros(0, ROW)]
         for shard in shards:
             self.funnel.add(**json.loads(self.path(shard, 'json').read_bytes()))
@@ -159,7 +159,7 @@ class Corpus:
         return zlib.decompress(f.read(self.packed[i])).decode()
 
     def spread(self, which, most=20_000):
-        """Yield texts of documents in which, bool (n,), at most so many, evenly spread."""
+        """Yield the texts of at most `most` documents, evenly spread over those in the mask which, (n,)."""
         numbers = np.flatnonzero(which)
         yield from map(self.text, numbers[::1 + len(numbers) // most])
 
@@ -186,9 +186,9 @@ class Corpus:
             yield some.tolist(), [about[i - here.start] for i in some], [self.text(i) for i in some]
 
     def write_ids(self, shard, state, documents):
-        """Store the token ids of a shard, unless that is done; returns how the files' names begin: BASE.train
-        and .val for ids, .jsonl.gz for records, .npy for the number of tokens of each document, 0 if it is
-        not in. state: bytes that they depend on. documents: tuples of number, tokens, ending, data."""
+        """Store the token ids of a shard, unless that is done. Returns BASE, the start of the files' names:
+        BASE.train and .val hold ids, .jsonl.gz records, .npy each document's number of tokens, 0 if dropped.
+        state: bytes that the ids depend on. documents: tuples (number, number of tokens, ending, data)."""
         keep = self.keep[self.span(shard)]
         base = self.path(shard, hashlib.sha256(keep.tobytes() + state).hexdigest()[:12])
         if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which publish moves
@@ -205,7 +205,7 @@ class Corpus:
         return base
 
     def gather_ids(self, bases, dtype):
-        """Take in what write_ids returned for each shard; lengths, int64 (n,)."""
+        """Take in the files of write_ids. bases: its results. Sets lengths, int64 (n,), in tokens."""
         self.bases = list(bases)
         self.lengths = np.concatenate([np.load(f'{base}.npy') for base in self.bases])
         self.dtype = dtype
@@ -219,8 +219,8 @@ class Corpus:
             b.write(self.ids(shard, side))
 
     def write_tokens(self, b, shards, which, n_tokens):
-        """Write n_tokens of some shards' documents that are in which, bool (n,), to a Bin: whole passes, then
-        documents in the order of their hashes; the last one is cut, but keeps its separator."""
+        """Write n_tokens of some shards to a Bin: whole passes, then documents in the order of their hashes;
+        the last one is cut, but keeps its separator. which: bool (n,), the documents for training."""
         own = which & np.isin(self.shard, shards)
         passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
         for _ in range(passes):
@@ -257,12 +257,12 @@ class Corpus:
             self.funnel.sample(reason, int(self.split[i]), self.name(i), self.text(i))
 
     def exact_copies(self):
-        """For each document that is left, where among them the first one with the same hash is."""
+        """For each document that is left, the place of its first copy among those that are left."""
         _, first, which = np.unique(self.exact[self.keep], return_index=True, return_inverse=True)
         return first[which]
 
     def drop_copies(self, stage, reason, heads):
-        """Keep the first document of each cluster. heads: where it is, for each document that is left."""
+        """Keep the first document of each cluster. heads: its place, as in exact_copies."""
         left = np.flatnonzero(self.keep)
         heads = left[heads]
         head, size = np.unique(heads, return_counts=True)

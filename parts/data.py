@@ -15,8 +15,6 @@ import glob, gzip, hashlib, json, os, shlex, zlib
 import numpy as np
 
 # --- bins ---------------------------------------------------------------------------------------------------
-
-
 def open_bins(data_dir, block_size, sides=('train', 'val')):
     """meta.json, and {side: memory-mapped array of token ids}, whose sizes are checked. The system can drop
     pages of a memory map again, so a corpus may be larger than memory."""
@@ -140,8 +138,8 @@ def mix(h):
 
 
 def check_tokenizer(data_dir, tokenizer, vocab_size, sample_prompt):
-    """Refuse data with another vocabulary than the config asks for; 0 asks for none. And a prompt that their
-    tokenizer cannot write, before the run begins."""
+    """Refuse data with another vocabulary size than the config asks for (0: any). Refuse a sample_prompt that
+    the tokenizer of the data cannot encode: better now than in the middle of a run."""
     tokenizer.encode(sample_prompt)
     found = tokenizer.vocab_size
     if vocab_size not in (0, found):
@@ -150,11 +148,9 @@ def check_tokenizer(data_dir, tokenizer, vocab_size, sample_prompt):
 
 
 # --- streams: text that was never made into bins ------------------------------------------------------------
-
-
 def open_shards(streaming, rank, world, data_dir, meta):
     """This process's .jsonl and .json files, gzipped or not, of a folder or a glob, and {name: SHA-256} of
-    them. For the hash each is read once from end to end, a second for 1.5 GB. data_dir/shards must hold the
+    them. Each is read once from end to end for its hash, 1.5 GB a second. data_dir/shards must hold the
     shards that meta.json lists, if it lists any."""
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
     shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))

@@ -7,16 +7,16 @@ Duplicates: finding the documents of a corpus that say the same, without compari
     kept = clusters(columns, same)                  # for each document, the first one of its cluster
 
 MinHash (Broder 1997) turns a set into a short signature; two signatures agree in a place with probability J,
-the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of rows. Documents
-that agree in all rows of a band, with probability 1 - (1 - J^rows)^bands, are compared.
+the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of rows. It compares
+documents that agree in all rows of a band. That happens with probability 1 - (1 - J^rows)^bands.
 
 Copy this file alone: it needs numpy.
 """
 import array, functools, re
 import numpy as np
 
-PRIME = np.uint64(0x9E3779B97F4A7C15)       # 2^64 / golden ratio, odd
-INVERSE = np.uint64(pow(int(PRIME), -1, 2 ** 64))
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio; odd, so it has an inverse mod 2^64
+INVERSE = np.uint64(pow(int(GOLDEN), -1, 2 ** 64))
 # a byte -> 0 if it separates words, else itself in lower case: [A-Za-z0-9_] and all that is not ASCII
 WORD_BYTES = re.sub(rb'[^0-9a-z_\x80-\xff]', b'\0', bytes(range(256)).lower())
 WORD_BYTES = np.frombuffer(WORD_BYTES, np.uint8)
@@ -31,13 +31,13 @@ def mix(h):
 
 @functools.lru_cache(maxsize=4)
 def powers(n):
-    """PRIME^0..n and its inverses, mod 2^64."""
-    return [np.cumprod(np.append(np.uint64(1), np.full(n, base))) for base in (PRIME, INVERSE)]
+    """GOLDEN^0..n and their inverses, mod 2^64."""
+    return [np.cumprod(np.append(np.uint64(1), np.full(n, base))) for base in (GOLDEN, INVERSE)]
 
 
 def word_hashes(text):
-    """A 64-bit hash for each word of a text, uint64 (words,): its bytes times powers of PRIME, added; where
-    it is does not matter. A character of three or more bytes (Chinese...) is a word of its own."""
+    """A 64-bit hash for each word of a text, uint64 (words,): its bytes times powers of GOLDEN, added. The
+    place of a word does not matter. A character of three or more bytes (Chinese...) is a word of its own."""
     data = WORD_BYTES[np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)]
     up, down = powers(1 << max(16, len(data).bit_length()))
     inside = data > 0
@@ -45,7 +45,7 @@ def word_hashes(text):
     first[1:] &= ~inside[:-1]
     if not text.isascii():
         first |= data >= 0xE0
-        for size, lead in (3, data & 0xF0 == 0xE0), (4, data >= 0xF0):      # what follows such a character
+        for size, lead in (3, data & 0xF0 == 0xE0), (4, data >= 0xF0):      # behind such a character
             first[size:] |= inside[size:] & lead[:-size]
     start = np.flatnonzero(first)
     return mix(np.add.reduceat(data * up[:len(data)], start) * down[start])     # what separates words adds 0
@@ -57,7 +57,7 @@ def word_ngrams(text, n):
     n = min(n, len(words))
     total = np.zeros(max(0, len(words) - n + 1) if n else 0, np.uint64)
     for i in range(n):
-        total = total * PRIME + words[i:len(words) - n + 1 + i]     # a polynomial: their order counts
+        total = total * GOLDEN + words[i:len(words) - n + 1 + i]     # a polynomial: their order counts
     return mix(total)
 
 
@@ -73,15 +73,15 @@ def ngrams_of(texts, n):
 
 
 def union(fields):
-    """The set of the shingles of several texts; the same words in another place are other shingles."""
+    """The set of the shingles of several texts; in another text, the same words are other shingles."""
     if len(fields) == 1:
         return fields[0]
-    places = np.arange(len(fields), dtype=np.uint64) * PRIME
+    places = np.arange(len(fields), dtype=np.uint64) * GOLDEN
     return np.unique(np.concatenate([mix(found + place) for found, place in zip(fields, places)]))
 
 
 def alike(a, b, least):
-    """Whether each text of a document is like the same text of the other, as sets of shingles."""
+    """Whether two lists of sets of shingles are of one length, and J >= least for each pair of sets."""
     return len(a) == len(b) and all(jaccard(x, y) >= least for x, y in zip(a, b))
 
 
@@ -97,8 +97,8 @@ def seen(wanted, pieces, n):
 
 
 def overlap(train_texts, val_texts, n=13):
-    """The share of the validation texts that have n words in a row of the training texts; how many there are
-    of n words or more; n."""
+    """Of the validation texts of n words or more: the share with n words in a row that the training texts
+    have, too; their number; n."""
     wanted = {i: ngrams_of([text], n) for i, text in enumerate(val_texts)}
     wanted = {i: grams for i, grams in wanted.items() if len(grams)}
     return len(seen(wanted, train_texts, n)) / max(1, len(wanted)), len(wanted), n
@@ -114,7 +114,7 @@ def jaccard(a, b):
 def probes(k):
     """For each of k bins, an order of all bins in which to look for a neighbour, (k, k)."""
     bins = np.arange(k, dtype=np.uint64)
-    return np.argsort(mix(mix(bins[:, None] + np.uint64(1)) + bins * PRIME), axis=1)
+    return np.argsort(mix(mix(bins[:, None] + np.uint64(1)) + bins * GOLDEN), axis=1)
 
 
 def minhash(shingles, k=256):

@@ -1,5 +1,5 @@
 """
-Does another device compute what the CPU computes? Loss, gradients and greedy tokens, beside float32's.
+Does a device compute the same as the CPU in float32? The loss, gradients and greedy tokens side by side.
 
     check(model, idx, 'mps')                    # prints a line each for float32 and bfloat16
     rows = compare(model, idx, 'cuda')          # [{'dtype': 'float32', 'loss': 3e-8, ...}, ...]
@@ -57,7 +57,7 @@ def compare(model, idx, device):
 
 def check(model, idx, device):
     """Print a forward pass, a generation and the comparison, of a model with random weights. Leaves with exit
-    code 2 if the device is not there, with 1 if it differs. The weights in blocks are made 3 times as large:
+    code 2 if the device is not there, with 1 if it differs. The matrices in blocks are made 3 times as large,
     else the tied head only repeats the last token, and no other weight would matter."""
     if reason := missing(device):
         print(f'error: {reason}', file=sys.stderr)

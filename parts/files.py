@@ -1,5 +1,5 @@
 """
-Files: those of a source, found on the disk or fetched from the network: once, resumed after a break, checked.
+The files of a source: found on the disk, or fetched from the network once, with resuming and a checksum.
 
     find_files('stdlib')                            # [{'path': '/usr/lib/python3.11/abc.py'}, ...], sorted
     find_files('codeparrot')                        # [{'path', 'url', 'sha256', 'size'}, ...]: not there yet
@@ -95,8 +95,8 @@ def passed_over(source):
 
 def shards(sources, folder, hub, dataset, kind='text'):
     """The files of several sources, {name: (path, weight or None)}, cut into shards of work: [{'source',
-    'files'}]. A file of records is one; of small files, 16 MB together are one. A larger .jsonl of texts is
-    several: its file has 'lines', which lines of it are meant, as (first, end), counted from 0."""
+    'files'}]. A file of records ends a shard, as do 16 MB of small files. A larger .jsonl of texts is cut
+    into pieces, a shard each: 'lines' are the (first, end) of the piece's lines, counted from 0."""
     found = []
     if not sources:
         raise ValueError("sources={} names no source; expected {'name': ('path', weight), ...}")
@@ -106,7 +106,7 @@ def shards(sources, folder, hub, dataset, kind='text'):
         if weight is not None and not (type(weight) in (int, float) and 0 < weight < math.inf):
             raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight a "
                              'positive number or None')
-        if len(sources) > 1 and not re.fullmatch(r'[\w.-]+', str(name)) or not isinstance(name, str):
+        if not isinstance(name, str) or (len(sources) > 1 and not re.fullmatch(r'[\w.-]+', name)):
             raise ValueError(f'source name {name!r} becomes a file name: a text of letters, digits, _ . -')
     weights = [weight for _, weight in sources.values()]
     if None in weights and any(weights):
@@ -205,7 +205,7 @@ def fetch_rest(url, f):
 
 
 def dataset_files(hub, dataset, folder):
-    """The .json.gz and .jsonl.gz files of a dataset: [{path, url, sha256, size}], path being where it belongs
+    """The files of a dataset that end like RECORDS: [{path, url, sha256, size}]. path: the place of the file
     under folder. The list is kept there, for work without network."""
     folder = os.path.join(folder, dataset.replace('/', '--'))
     listing = os.path.join(folder, 'files.json')
@@ -218,7 +218,7 @@ def dataset_files(hub, dataset, folder):
                               'sha256': entry['lfs']['oid'],
                               'url': f'{hub}/datasets/{dataset}/resolve/main/{name}'})
         if not found:
-            raise ValueError(f'{hub}/datasets/{dataset} has no .json.gz or .jsonl.gz files')
+            raise ValueError(f'{hub}/datasets/{dataset} has no {" ".join(RECORDS)} files')
         os.makedirs(folder, exist_ok=True)
         with open(f'{listing}.{os.getpid()}', 'w', encoding='utf-8') as f:      # others may do the same now
             json.dump(sorted(found, key=lambda f: f['path']), f, indent=1)

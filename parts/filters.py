@@ -5,8 +5,8 @@ Filters: why a document is not worth learning from.
     url_reason('https://best-casino.com/x')         # 'spam domain'
     messages_reason([{'role': 'user', 'content': 'Are you there?'}])        # 'no answer'
 
-A rule that fits in a sentence belongs here; one that takes a paragraph, in the evaluation. A limit of 0
-switches its rule off. Every filter also removes good documents, so none is silent: each returns its reason.
+A rule that fits in a sentence belongs here; one that takes a paragraph, in the evaluation. For prose and code
+a limit of 0 switches its rule off. Each filter also removes good documents, so each says its reason.
 
 Copy this file alone: it needs numpy.
 """
@@ -31,8 +31,8 @@ def symbol_share(text):
 
 
 def repeated_share(text, window=200):
-    """Share of a text that repeats itself: of its lines, or, if more, of the words within windows of 200; of
-    all words it would grow with length: 0.87 in Tiny Shakespeare."""
+    """Share of the lines of a text that repeat, or, if that is larger, share of the words within windows of
+    200 that repeat. The share of all words would grow with length: 0.88 in Tiny Shakespeare."""
     def share(items):
         return 1 - len(set(items)) / max(1, len(items))
     words = text.lower().split()
@@ -153,7 +153,7 @@ def url_reason(url, blocked=(), allowed=()):
 
 
 def lines_of(path):
-    """A list in a file, one entry a line; # begins a comment."""
+    """The set of entries of a file, in lower case, one a line; # begins a comment."""
     if not path:
         return set()
     try:

@@ -20,7 +20,7 @@ cuts between tokens only would meet `ret|urn` as two tokens that it has hardly e
 
 The pieces of documents within a block are rearranged, not whole documents before they are cut into blocks
 (the paper's context level; of the two it was better). A long document would lose its middle or its suffix to
-the next block; and so the batch follows from (seed, step, row) and its block alone. The marks and the cuts
+the next block. The result depends on (seed, step, row) and the block alone. The marks and the cuts
 need about six tokens. These are dropped far from the gap, at the end of the suffix or at the beginning of
 the prefix: a block keeps its length, and nothing is padded.
 
@@ -100,12 +100,10 @@ def functions(source):
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.FunctionDef):
             continue
-        first = node.body[0]
-        if ast.get_docstring(node) is not None:
-            first = node.body[min(1, len(node.body) - 1)]
-        if node.lineno < first.lineno < node.end_lineno:
+        body = node.body if ast.get_docstring(node) is None else node.body[1:]
+        if body and node.lineno < body[0].lineno < node.end_lineno:
             begin = starts[node.lineno - 1]
-            yield source[begin:starts[node.end_lineno]], starts[first.lineno - 1] - begin
+            yield source[begin:starts[node.end_lineno]], starts[body[0].lineno - 1] - begin
 
 
 def gaps(text, begin, kind, dice):

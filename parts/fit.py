@@ -53,7 +53,7 @@ def encoding(name, folder=None):
 
 def at_hand(name, folder=None):
     """A tokenizer from the folder, or if that has only the other vocabulary, from tiktoken's cache or the
-    network; if it is nowhere, a note and None. ValueError for an unknown name or a folder without any."""
+    network; if it is nowhere, print a note; None. ValueError for an unknown name or a folder without any."""
     if name not in FILES:
         raise ValueError(f'{name!r} cannot be compared with; expected {", ".join(FILES)} or a tokenizer.json')
     if folder and not files_in(folder, name) and any(files_in(folder, other) for other in FILES):
@@ -73,7 +73,7 @@ def at_hand(name, folder=None):
 
 # --- the texts ----------------------------------------------------------------------------------------------
 def held_out(documents):
-    """(nine tenths to train on, a tenth to measure): every tenth document; of fewer than 20, their ends."""
+    """(nine tenths to train on, a tenth to measure): every tenth document; below 20, the end of each."""
     if len(documents) >= 20:
         return [d for i, d in enumerate(documents) if i % 10 != 9], documents[9::10]
     cut = [len(d['text']) * 9 // 10 for d in documents]
@@ -82,7 +82,7 @@ def held_out(documents):
 
 
 def labels(documents):
-    """For each of {'file', 'path', perhaps 'labels'}: the kind and the folder of its file, and its labels."""
+    """For each of {'file', 'path', perhaps 'labels'}: the kind and the folder of the file, and the labels."""
     folders = [os.path.dirname(d['file']) or '.' for d in documents]
     top = os.path.commonpath(folders)
     return [{'kind': os.path.splitext(doc['path'].replace('.gz', ''))[1].split(':')[0],     # a.jsonl.gz:3

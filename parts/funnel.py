@@ -33,8 +33,8 @@ class Funnel:
             row['bytes_out'] += bytes_out
 
     def document(self, doc, reason, original, chance):
-        """A document went through all stages: count how it was taken, and what became of it. original: its
-        text before them; chance: in the order of these, some are kept for people to read."""
+        """A document went through all stages: count its form and its fate. original: its text before them;
+        chance: the documents with the smallest ones are kept as samples, for people to read."""
         self.counters['documents taken as'][doc['mode']] += 1
         if doc.get('encoding', 'utf-8') != 'utf-8':
             self.counters['documents not in UTF-8'][doc['encoding']] += 1
@@ -58,7 +58,7 @@ class Funnel:
         del samples[self.n_samples:]
 
     def reject(self, path, line, why, size=0):
-        """A record could not be read; or, if it has a size in bytes, it was too long."""
+        """A record could not be read; or, with a size in bytes, it was too long."""
         if size:
             self.count('read', 'too long', size, size)
             self.counters['too long to be read'][path] += 1
@@ -67,19 +67,19 @@ class Funnel:
         entry['records'] += 1
 
     def of_source(self, name):
-        """What the report says of a source: its licences, and how many documents were read and dropped."""
+        """A source's part of the report: its licences, and how many documents were read and dropped."""
         dropped = dict(self.counters[f'source {name}'].most_common())
         return {'licences': dict(self.counters[f'licences of {name}'].most_common()),
                 'read': dropped.pop('documents read', 0), 'dropped': dropped}
 
     def unread(self):
         """'2 files could not be read, a.txt because of line 1: ...'"""
-        first = [f', {path} because of {m["first"]}' for path, m in self.malformed.items()][:1]
+        first = next((f', {path} because of {m["first"]}' for path, m in self.malformed.items()), '')
         n = len(self.malformed)
-        return f'{n} file{"s" if n != 1 else ""} could not be read' + ''.join(first)
+        return f'{n} file{"s" if n != 1 else ""} could not be read{first}'
 
     def add(self, counters, samples, malformed):
-        """Take in what to_json of another funnel holds."""
+        """Add another funnel; the arguments are the fields of its to_json."""
         for name, counter in counters.items():
             self.counters[name].update(counter)
         for reason, documents in samples.items():
@@ -103,7 +103,7 @@ class Funnel:
         return rows
 
     def report(self, names, bins, sources, clusters):
-        """What report.json holds. bins: {'train', 'val', perhaps more}."""
+        """The content of report.json. bins: {'train', 'val', perhaps more}."""
         both = {side: bins[side] for side in ('train', 'val')}
         counts = {name: dict(counter.most_common(100)) for name, counter in sorted(self.counters.items())
                   if not name.startswith(('stage ', 'words ', 'licences ', 'source '))}
@@ -150,7 +150,7 @@ def summary(report, meta, bins):
 
 
 def report_md(report, meta, funnel, bins):
-    """The report for people. report, meta: what report.json and meta.json hold."""
+    """The report for people. report, meta: the contents of report.json and meta.json."""
     config = meta['config']
     lines = [f'# {config["out_dir"]}', summary(report, meta, bins)]
     lines += [f'- {path}: {m["records"]}, the first at {m["first"]}' for path, m in funnel.malformed.items()]
@@ -183,7 +183,7 @@ def report_md(report, meta, funnel, bins):
 
 
 def card_md(card):
-    """The card as a chapter of report.md. card: what report.json holds of it."""
+    """The card as a chapter of report.md. card: its entry in report.json."""
     return '\n'.join([
         '', '## Data card', '',
         f'- languages of the prose, in a sample: {listed(card["languages"], ".1%")}',
@@ -195,8 +195,8 @@ def card_md(card):
 
 
 def manifest(docs, which):
-    """{'train': [{'name', 'documents', 'bytes', 'sha256'}]}: the shards of records of a Corpus and which
-    documents are in them, bool (n,); and the SHA-256 of all those shards, one after the other."""
+    """{'train': [{'name', 'documents', 'bytes', 'sha256'}]}, a Corpus's shards of records; and the SHA-256 of
+    all those, one after the other. which: bool (n,), the documents that are in them."""
     shards = []
     whole = hashlib.sha256()
     for i, base in enumerate(docs.bases):
@@ -220,7 +220,7 @@ def listing(docs, in_val):
 
 
 def decontaminated(funnel, benchmarks, n):
-    """What meta.json says of the benchmarks, {path: records}, whose n-grams were looked for."""
+    """The entry of meta.json on the benchmarks, {path: records}, whose n-grams were looked for."""
     dropped = funnel.counters['stage decontaminate']['dropped in a benchmark']
     problems = {path: len(found) for path, found in benchmarks.items()}
     return {'problems': problems, 'ngram': n, 'dropped': dropped}

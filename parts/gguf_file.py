@@ -3,12 +3,12 @@ GGUF: a model and its tokenizer as the one file that llama.cpp and ollama read.
 
     print(write('out/sft', model, tokenizer, 'gguf-f16', state))        # makes out/sft/model-f16.gguf
 
-What is not the same as in our checkpoint:
+It differs from our checkpoint in this:
 - llama.cpp turns neighbours, x_2i with x_2i+1, by RoPE's angle; we turn x_i with x_i+D/2. So rows of q and k
   change places. (It has our order, too, for Qwen3's architecture, which is a Llama with a norm of q and k.)
 - It cuts text into chunks by patterns that are compiled into it. A file can only name one of them: PATTERNS.
-  Ours is none of them. We name the nearest, and have tokens with a newline cut out of a text before it acts.
-- q8_0 stores 32 weights as int8 with one float16 scale. What has one dimension stays float32.
+  Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out before it acts.
+- q8_0 stores 32 weights as int8 with one float16 scale. Tensors of one dimension stay float32.
 
 Copy this file alone: it needs gguf, numpy, and a model of torch.
 """
@@ -36,9 +36,9 @@ TENSORS = {'embedding': 'token_embd', 'norm': 'output_norm', 'head': 'output', '
 
 def write(folder, model, tokenizer, kind, state):
     """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or model-q8_0.gguf,
-    for kind gguf, gguf-f16 or gguf-q8_0. Returns what to print. state: the rest of the checkpoint. One of
-    sft.py, dpo.py or rl.py is for chat: its file has the chat template, and nothing is put before a text;
-    others put <|endoftext|> there.
+    for kind gguf, gguf-f16 or gguf-q8_0. Returns the text to print. state: the rest of the checkpoint.
+    A checkpoint of sft.py, dpo.py or rl.py is for chat: its file has the chat template, and llama.cpp puts
+    nothing before a text; with others it puts <|endoftext|> there.
     ValueError if llama.cpp cannot run this model or this kind of tokenizer, OSError if the disk is full."""
     try:
         import gguf
@@ -56,7 +56,7 @@ def write(folder, model, tokenizer, kind, state):
         raise ValueError("llama.cpp does not take Llama 3.1's rope_scaling for a model with qk_norm (Qwen3): "
                          'it is not exported; --export=hf writes it for transformers')
 
-    path = os.path.join(folder, f'model-{kind[5:] or "f32"}.gguf')
+    path = os.path.join(folder, f'model-{kind.partition("-")[2] or "f32"}.gguf')
     writer = gguf.GGUFWriter(f'{path}.tmp', 'llama' if is_llama else 'qwen3')
     add_sizes(writer, model.config, D)
     add_tokenizer(writer, tokenizer, model.config.vocab_size, pre, chat)
@@ -122,7 +122,7 @@ def as_neighbours(array, D):
 
 
 def stored(gguf, array, kind):
-    """array -> the array that is written, and the type it is in, if numpy does not have that."""
+    """array -> the array to write, and its type if that is not one of numpy's (q8_0), else None."""
     if array.ndim == 1 or kind == 'gguf':
         return array, None
     if kind == 'gguf-f16' or array.shape[1] % 32:               # q8_0 has blocks of 32

@@ -40,8 +40,8 @@ def broken_rules(rules, text):
 
 
 def matches_all(regex):
-    """Whether a regex is found in every text: it takes no character and looks at nothing around it. Of one
-    that ends with $, only .* is known to be so."""
+    """Whether a regex is found in every text: it matches the empty text and looks at nothing around it. Of
+    those that end with $, only .* and .*? count as such."""
     regex = re.sub(r'\A((?:\(\?[aimsux]+\))?)(?:\^|\\A)?(\.\*\??)\$\Z', r'\1\2', regex)
     regex = re.sub(r'\A((?:\(\?[aimsux]+\))?)(?:\^|\\A)', r'\1', regex)        # there is always a beginning
     looks = re.search(r'(?<!\[)\^|\$|\\[AbBZ]|\(\?(?![:aimsux])', regex)
@@ -53,7 +53,7 @@ CHECKS = 'rules', 'must_contain', 'must_not_contain', 'regex', 'tests'
 
 def rules_of(task, record):
     """All rules of a record: "rules", "must_contain", "must_not_contain" (a text or several) and "regex".
-    "tests", a program, are a check of the task `own` alone.
+    "tests", a program, is a check of the task `own` alone.
     ValueError if one is unknown, empty or misspelled, or if nothing is checked: every answer would pass."""
     if task not in ('own', 'instructions'):
         return []
@@ -75,7 +75,7 @@ def rules_of(task, record):
         try:                    # a rule that cannot be tried is found before a model runs
             idle = idle or (RULES[kind]('', value) and kind == 'min_words')
             idle = idle or (kind == 'regex' and matches_all(value))
-            if value and kind in ('min_words', 'max_words', 'lines') and value % 1 != 0:    # of infinity: nan
+            if value and kind in ('min_words', 'max_words', 'lines') and value % 1 != 0:    # inf % 1 is nan
                 raise TypeError('it needs a whole number')
         except (AttributeError, TypeError, re.error) as e:
             raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
@@ -110,8 +110,8 @@ def grade(item, row, chat):
 
 
 def remarks(task, items, rows, judge=''):
-    """Further figures of a task: how often choices by raw probability or by chance are right; mean BLEU; who
-    has judged."""
+    """Further figures of a task. choice: the shares right by raw probability and by chance. Code: mean BLEU.
+    judge: the name of the judge."""
     if task == 'judge':
         return {'judge': judge or 'rubric'} | ({} if judge else {'note': RUBRIC})
     if task == 'choice':
@@ -199,12 +199,12 @@ def judged(item, row, messages, judge):
 
 
 def ask_judge(judge, asked):
-    """The first 200 characters that a command says to a text on stdin, and the grade from 1 to 10 in them, or
-    None. A model wrote the answer and may have learned to ask for a 10: only a number alone is a grade."""
+    """The first 200 characters of a command's reply to a text on stdin, and the grade from 1 to 10, or None.
+    A model wrote the answer and may have learned to ask for a 10: only a reply of one number is a grade."""
     try:
         done = subprocess.run(shlex.split(judge), input=asked, capture_output=True, encoding='utf-8',
                               timeout=120)
-        reply = done.stderr if done.returncode else done.stdout
+        reply = f'it failed: {done.stderr}' if done.returncode else done.stdout
     except OSError as e:
         raise OSError(f'the judge {judge} cannot be asked ({e}); mend that, then grade the answers in '
                       'samples.jsonl with --completions=samples.jsonl') from e

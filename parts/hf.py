@@ -58,7 +58,7 @@ def layout(config):
 
 
 def read_config(theirs):
-    """Their config.json under our names. ValueError with the key that model.py cannot serve."""
+    """Their config.json under our names. ValueError names the key that model.py cannot serve."""
     rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}  # version 4, 5
     found = {'num_key_value_heads': None, 'tie_word_embeddings': False, 'head_dim': None,   # may be omitted
              'model_type': 'llama', 'rope_type': rope.get('type') or 'default', **theirs, **rope}
@@ -78,7 +78,7 @@ def read_config(theirs):
 
 def read_llama(folder):
     """config.json and all *.safetensors of a folder -> (config, tensors), both under our names. ValueError
-    with the file's name if one of them is missing, damaged or neither a Llama's nor a Qwen's."""
+    names the file that is missing, damaged or neither a Llama's nor a Qwen's."""
     safetensors = import_safetensors()
     reading = os.path.join(folder, 'config.json')
     try:
@@ -124,6 +124,14 @@ def write_llama(folder, config, tensors):
         'dtype': str(tensors['embedding.weight'].dtype).removeprefix('torch.')}
     with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
         json.dump(theirs, f, indent=2)
+
+
+# --- tokenizer.json -----------------------------------------------------------------------------------------
+BEGINS = '<|endoftext|>'            # stands before each document of ours
+CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+                 '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
+THEIR_ENDS = '<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'
+THEIR_BEGINS = '<|begin_of_text|>', '<s>', '<bos>'
 
 
 def write_tokenizer(folder, tokenizer, block_size):
@@ -176,15 +184,6 @@ def to_their_form(ours, special):
     return form
 
 
-# --- tokenizer.json -----------------------------------------------------------------------------------------
-
-BEGINS = '<|endoftext|>'            # each document of ours
-CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-                 '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
-END = '<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'
-BEGIN = '<|begin_of_text|>', '<s>', '<bos>'
-
-
 class Reader:
     """A byte-level BPE or SentencePiece tokenizer, run by their library `tokenizers`.
 
@@ -228,8 +227,8 @@ class Reader:
         specials = set(self.special.values())
         self.text_bytes = [0 if id in specials else len(token) for id, token in enumerate(self.all_bytes)]
 
-        ends = [self.special[name] for name in END if name in self.special][:1]
-        begins = [self.special[name] for name in BEGIN if name in self.special][:1]
+        ends = [self.special[name] for name in THEIR_ENDS if name in self.special][:1]
+        begins = [self.special[name] for name in THEIR_BEGINS if name in self.special][:1]
         self.begin = begins or ends
         self.stop = [*ends, self.special['<|im_end|>']]
         if ends:

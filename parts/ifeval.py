@@ -1,5 +1,5 @@
 """
-IFEval (Zhou et al. 2023, arXiv:2311.07911): instructions that a program can check, its file as published.
+IFEval (Zhou et al. 2023, arXiv:2311.07911): instructions that a program can check. It reads their file.
 
     follows('punctuation:no_comma', {}, 'Yes no')           # True
     item = {'instruction_id_list': ['startend:quotation'], 'kwargs': [{}]}
@@ -9,15 +9,15 @@ IFEval (Zhou et al. 2023, arXiv:2311.07911): instructions that a program can che
 
 A record: {"key", "prompt", "instruction_id_list", "kwargs": one dict for each}. Strict and loose as in the
 paper; 24 of its 25 kinds. Differences: sentences are counted by their punctuation (there NLTK's punkt), words
-in capitals by a pattern (there NLTK's tokenizer), and a text in capitals may be of any language. What has no
-check here (language:response_language, other people's kinds) is `unsupported`, and never passes.
+in capitals by a pattern (there NLTK's tokenizer), and a text in one case may be of any language. Kinds
+with no check here (language:response_language, other people's) are `unsupported`, and never pass.
 Copy this file alone: it needs the standard library.
 """
 import collections, itertools, json, re
 
 
 def compare(n, relation, wanted):
-    """The two relations of the paper."""
+    """Whether n is `at least` or `less than` wanted, the two relations of the paper."""
     if relation not in ('at least', 'less than'):
         raise ValueError(f'the relation must be "at least" or "less than", not {relation!r}')
     return n >= wanted if relation == 'at least' else n < wanted
@@ -131,10 +131,10 @@ def check(item):
 
 def grade(item, row):
     """Write into the row: `followed`, for each instruction whether the answer follows it (None: no check);
-    `loosely`, the same for the best of eight variants of the answer; the outcome and its reason."""
+    `loosely`, the best for the answer and eight variants of it; the outcome and its reason."""
     lines = row['completion'].split('\n')
     variants = [row['completion']]
-    for first, last in itertools.product((0, 1), (None, -1)):       # an opening and a closing line are off
+    for first, last in itertools.product((0, 1), (None, -1)):       # without the first or last line
         text = '\n'.join(lines[first:last]).strip()
         variants += [text, text.replace('*', '')]
     pairs = instructions(item)

@@ -5,7 +5,7 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
     log.begin(config, state={}, step=0, max_steps=100)
     log.say('hello')                            # to the terminal and to train.log
     log.metrics(step=1, loss=9.01)              # a line of metrics.jsonl
-    log.note(7, 'skip', 'loss nan: ...')        # both
+    log.note(7, 'skip', 'loss nan: ...')        # a line in each of the two
 
 Copy this file alone: it needs torch, for the memory of a GPU.
 """
@@ -19,8 +19,8 @@ except ImportError:             # Windows
 
 
 def check_data(data_dir, needed, data_from):
-    """Refuse a data_dir that lacks a file of `needed`, or that by its meta.json was not made with data_from,
-    the command that a config file names. Of another folder than the command's, it says nothing."""
+    """Refuse a data_dir that lacks a file of `needed`, or whose meta.json says that it was not made with
+    data_from, the command in a config file. A folder that is not the command's is not checked."""
     wanted = dict(re.findall(r'(--\w+)=(\S+)', data_from.rpartition('prepare.py')[2]))
     folder = wanted.pop('--out_dir', '') or os.path.dirname(wanted.pop('--out', ''))
     if not folder or os.path.realpath(folder) != os.path.realpath(data_dir):
@@ -91,8 +91,8 @@ class Journal:
                 self.remarks([f'{name}={config[name]}, max_steps={max_steps}: nothing is {done} between'])
 
     def cut_back(self, step, rolled_back=()):
-        """Drop the metrics that come after a checkpoint: those steps will happen again. Those that were
-        rolled back before it was saved will not."""
+        """Drop the metrics that come after a checkpoint: those steps will happen again. rolled_back: steps
+        whose rollback the checkpoint knows already; these rows stay."""
         path = self.path('metrics.jsonl')
         if not os.path.exists(path):
             return
@@ -160,7 +160,7 @@ class Journal:
         self.metrics(step=step, **figures, **more)
 
     def end(self, step, max_steps, minutes, best_val, command, what='lowest val_loss'):
-        """The last lines of a run; command: the words to type next. what: best_val is."""
+        """The last lines of a run; command: the words to type next. what: the name of best_val."""
         if step >= max_steps:
             self.say(f'done in {minutes:.1f} minutes, {what} {best_val:.4f}; see {self.out_dir}')
             self.say(f'next: {shlex.join(["python", *command])}' if command else '')
@@ -171,7 +171,7 @@ class Journal:
 
 class Timer:
     """Seconds per step since the last restart(), and where the time goes. A part('data') belongs to a step;
-    a pause('eval') or 'save' does not, and behind it the clock of the steps starts again."""
+    a pause('eval') or pause('save') does not: after it, the clock of the steps restarts."""
 
     def __init__(self):
         self.start = self.saved = time.time()
@@ -214,8 +214,8 @@ class Timer:
         return (time.time() - self.start) / 60
 
     def shares(self, world):
-        """For metrics.jsonl: tokens per second and process; seconds of loading a step's data, of all saving,
-        since the process began; the share of evaluation in those."""
+        """For metrics.jsonl: tokens per second and process; seconds of all saving; seconds per step of
+        loading data; the share of the uptime in evaluation; the seconds since the process began."""
         uptime = time.time() - self.start
         return {'tok_s_device': self.tok_s() / world, 'save_s': self.total['save'],
                 'data_s': self.total['data'] / self.steps, 'eval_share': self.total['eval'] / uptime,
@@ -223,7 +223,7 @@ class Timer:
 
 
 def finite(value):
-    """value with None for each number that JSON does not have, at any depth: nan, inf."""
+    """value with None in place of nan and inf, which JSON does not have; also in dicts within dicts."""
     if isinstance(value, dict):
         return {key: finite(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
@@ -247,7 +247,7 @@ def clock(seconds):
 
 
 def memory_mb(device):
-    """The largest amount of memory so far: of the GPU, or of this process; None on Windows."""
+    """The largest amount of memory so far, MiB: of the GPU, or of this process; None on Windows."""
     if device.startswith('cuda'):
         return torch.cuda.max_memory_allocated() / 2 ** 20
     if resource:

@@ -23,8 +23,8 @@ def byte_ngrams(text, n, buckets):
 
 
 class NgramModel:
-    """Bits per byte of a text under counts of byte n-grams of a reference: few are boilerplate and stock
-    phrases, many are noise or another language. An n-gram's probability is mixed with the (n-1)-gram's:
+    """Bits per byte of a text under counts of byte n-grams of a reference. Few mean boilerplate and stock
+    phrases, many mean noise or another language. An n-gram's probability is mixed with the (n-1)-gram's:
     p_n = (count + a p_(n-1)) / (context count + a), a Dirichlet prior (MacKay & Peto 1995); p_0 is 1/256."""
 
     def __init__(self, texts, order=6, buckets=1 << 21):
@@ -59,7 +59,7 @@ class Classifier:
 
     @staticmethod
     def features(text, buckets):
-        """Ids of the n-grams of the first 4,000 characters, and the roots of their counts, of length 1."""
+        """Ids of the n-grams of the first 4,000 characters; the roots of their counts as a unit vector."""
         text = ' ' + text[:4000].lower() + ' '
         ids = np.concatenate([byte_ngrams(text, n, buckets) for n in (1, 2, 3, 4)])
         ids, counts = np.unique(ids, return_counts=True)
@@ -68,7 +68,7 @@ class Classifier:
 
     @classmethod
     def train(cls, examples, epochs=5, learning_rate=2.0, buckets=1 << 17):
-        """Stochastic gradient descent over (text, label) pairs; ValueError if there is but one label."""
+        """Stochastic gradient descent over (text, label) pairs; ValueError with fewer than two labels."""
         examples = list(examples)
         labels = sorted({label for _, label in examples})
         if len(labels) < 2:
@@ -104,7 +104,7 @@ class Classifier:
 
     @classmethod
     def languages(cls):
-        """A classifier of the languages in WORDS, trained on sentences of frequent words that never were."""
+        """A classifier of the languages in WORDS, trained on random sentences of their words."""
         rng = np.random.default_rng(0)
         examples = []
         for label, words in WORDS.items():

@@ -6,9 +6,9 @@ LoRA: fine-tuning in which only small adapters train (Hu et al. 2021, arXiv:2106
     merged(model)                       # a GPT without adapters that computes the same
 
 Fine-tuning changes a matrix W (out, in) by a D of low rank, so D = B A is learned instead: B (out, r), A
-(r, in). At first B is 0, so the model is the base. W needs no gradient and no moments: of AdamW's 16 bytes a
-number 4 remain. Each matrix in a block has an adapter, as in QLoRA (2305.14314, section 4; the paper adapts
-two of the seven). Embedding, head, biases and norms stay as they are.
+(r, in). At first B is 0, so the model is the base. W needs no gradient and no moments: 4 of AdamW's 16 bytes
+a number remain. Each matrix in a block has an adapter, as in QLoRA (2305.14314, section 4); the LoRA paper
+adapts two of the seven. Embedding, head, biases and norms stay as they are.
 Copy this file alone: it needs torch and a model like that of model.py.
 """
 import copy
@@ -41,7 +41,7 @@ class Adapted(nn.Linear):
 
 
 def swap(model, kind, make):
-    """Put make(part) for each part of this kind in the model's blocks."""
+    """Replace each part of this kind in the model's blocks by make(part)."""
     for parent in [*model.blocks.modules()]:
         for name, part in [*parent.named_children()]:
             if type(part) is kind:
@@ -67,15 +67,15 @@ def adapt(model, rank, state=None):
 
 
 def adapters(model):
-    """{name: [W, B, A]} of each adapted matrix; {} without adapters. W, too: W + B A does not give it back to
-    the bit, and a run that resumes should need no other folder."""
+    """{name: [W, B, A]} of each adapted matrix; {} without adapters. W is there, too: it cannot be computed
+    from W + B A to the bit, and a run that resumes should need no other folder."""
     return {name: [part.weight.detach(), part.B.detach(), part.A.detach()]
             for name, part in model.named_modules() if isinstance(part, Adapted)}
 
 
 def merged(model):
-    """A GPT without adapters that computes the same, to rounding; model itself if it has none. What reads a
-    checkpoint need know nothing of them. All other weights are shared with model, not copied."""
+    """A GPT without adapters that computes the same, to rounding; model itself if it has none. So code
+    that reads a checkpoint need not know adapters. All other weights are shared with model, not copied."""
     if not adapters(model):
         return model
     plain = copy.deepcopy(model, {id(p): p for p in model.parameters()})

@@ -1,7 +1,7 @@
 """
 The machine: devices and dtypes; several processes, one per device; DDP, ZeRO-1 and FSDP.
 
-    rank, world, local_rank = ranks()           # (0, 1, 0) without torchrun
+    rank, world, local_rank = ranks()           # 0, 1, 0 without torchrun
     device, dtype = choose('auto', 'auto')      # ('cuda:0', 'bfloat16'), ('cpu', 'float32'), ...
     join(device)                                # the other processes; catches Ctrl-C
     per_rank, micro = shares(batch_size=32, micro_batch_size=4, world=2)        # (16, 4)
@@ -53,7 +53,7 @@ def to_device(arrays, device):
 
 class OutOfMemoryAdvice(contextlib.AbstractContextManager):
     """A context that turns an out-of-memory error into one sentence of advice, .text ('' until then). A
-    single process can go on to save. One of several ends: the others would wait for ever."""
+    single process can then save. One of several raises a ValueError: the others would wait for ever."""
 
     def __init__(self, micro_batch_size, per_rank, grad_checkpoint):
         smaller = max((d for d in range(1, micro_batch_size) if per_rank % d == 0), default=0)
@@ -111,7 +111,7 @@ def ranks():
 
 
 def join(device):
-    """Join the other processes; torchrun's only one too, so that a single GPU tries DDP, ZeRO-1 and FSDP.
+    """Join the other processes. A single process of torchrun joins, too: so one GPU can try DDP and FSDP.
     From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
     if ranks()[1] > 1 or dist.is_torchelastic_launched():
         dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
@@ -165,7 +165,7 @@ def gather(value):
 
 def agreed(path, step, *more):
     """step and more, which each process read from path. ValueError if the steps differ: on several machines
-    path may be several files."""
+    one path may name several files."""
     steps = gather(step)
     if len(set(steps)) > 1:
         raise ValueError(f'{path} is at step {min(steps)} on one machine, {max(steps)} on another; put '
@@ -203,7 +203,7 @@ def sync_if(net, last):
 
 def comm_share(net, dt):
     """The share of a step of dt seconds in which gradients were exchanged and nothing was computed, as DDP
-    measures it in one backward pass of a hundred. None for a single process and for FSDP."""
+    measures it in one backward pass of a hundred. None without DDP."""
     if not hasattr(net, 'no_sync'):
         return None
     found = net._get_ddp_logging_data()         # in ns; empty before the first measured pass

@@ -3,15 +3,15 @@ The merges of byte-pair encoding, learned many at a time with numpy: the pairs o
 
     learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)      # ([(108, 111), (256, 119)], 10)
 
-The plain loop (learn_merges in tokenizer.py: read that first) makes the most frequent pair of tokens a
-token, of equals the pair with the smaller ids; again and again. Here we sort the pairs in that order, and
-merge as many of the first ones as we can at once: a *batch*. It ends before the first pair that begins with
-another's end, or ends with another's beginning, as `lo` and `ow` do; and it ends behind a pair like `aa`.
+The plain loop (learn_merges in tokenizer.py: read that first) makes the most frequent pair of tokens a new
+token, again and again. Of equally frequent pairs, the smaller ids come first. Here we sort the pairs in that
+order, and merge as many of the first ones as we can at once: a *batch*. It ends before the first pair that
+begins with the end of an earlier one, or ends with its beginning, as `lo` and `ow`; and after one like `aa`.
 
 Why this is exact. Let p stand before q in a batch. The loop merges p first. Why does it still merge q next,
 with the same count, as long as no other pair of the batch stands between them?
-- *Merging p takes no occurrence of q away.* It could only where they overlap in the text, as `lo` and `ow`
-  do in `low`: one's end is the other's beginning.
+- *Merging p takes no occurrence of q away.* It could do so only where the two overlap in the text, as `lo`
+  and `ow` do in `low`: the end of one is the beginning of the other.
 - *Merging p makes no pair that comes before q.* Let p be `lo`. A new pair (`lo`, y) stands only where (`o`,
   y) stood, so it is at most as frequent. Were it more frequent than q, then (`o`, y) would come before q,
   too, and the batch would end before it. Were it as frequent as q, then q would win: `lo` has the largest id
@@ -36,7 +36,7 @@ CANDIDATES = 512    # pairs that are kept in order; the others are looked at whe
 
 
 class Pairs:
-    """A text of n places, in which words are apart, and a table of the pairs of symbols that it ever had.
+    """A text of n places, with a gap between words, and a table of the pairs of symbols that it ever had.
 
     Of each place: symbol; weight, how often its word occurs; before and after, its neighbours' places; pair,
     the number of the pair that begins here. Number 0 stands for none.
@@ -86,7 +86,7 @@ class Pairs:
         return np.arange(new.start, new.stop)
 
     def best(self, numbers):
-        """These pairs in order: the most frequent first, of equals the one with the smaller ids."""
+        """These pairs in order: the most frequent first; of equally frequent ones, the smaller ids."""
         return numbers[np.lexsort((self.key[numbers], -self.count[numbers]))]
 
     def most_frequent(self, k):
@@ -107,7 +107,7 @@ class Pairs:
         return places[here], index[here]
 
     def merge(self, batch, new_id):
-        """The first pair of the batch becomes the token new_id, the second new_id + 1 ... -> pairs born"""
+        """The first pair of the batch becomes the token new_id, the second new_id + 1 ... -> the new pairs"""
         left, index = self.find(batch)
         last = int(self.key[batch[-1]])
         if last >> 32 == last & 0xffffffff:                 # only the last of a batch may be like `aa`
@@ -163,7 +163,7 @@ def learn_merges(words, counts, n_merges):
     floor = 0, 0        # count and key of the worst; counts only fall, so no other pair rises above it
     while len(merges) < n_merges:
         count, key = pairs.count[candidates], pairs.key[candidates]
-        candidates = candidates[(count > floor[0]) | (count == floor[0]) & (key <= floor[1])]
+        candidates = candidates[(count > floor[0]) | ((count == floor[0]) & (key <= floor[1]))]
         if len(candidates):
             candidates = pairs.best(candidates)
         else:

@@ -69,7 +69,7 @@ def hide_spans(x, seed, step, rows, special, T):
 
     hidden = lengths(n_hidden, n_spans, 0)
     shown = lengths(n_text - n_hidden + 2, n_spans + 1, 1)
-    shown[:, [0, -1]] -= 1                  # a span may be where the text begins or ends, and need not be
+    shown[:, [0, -1]] -= 1                  # a span may touch the beginning or the end of the text
     out = []
     for tokens, gaps, spans in zip(x[:, :n_text], shown, hidden):
         prefix = []
@@ -98,7 +98,7 @@ def document_mask(x, end_of_text):
 
 
 class Objective:
-    """clm, mlm or span: which tokens are hidden, and which predicted. n_text: of text in a sequence."""
+    """clm, mlm or span: which tokens are hidden, and which predicted. n_text: text tokens in a sequence."""
 
     def __init__(self, name, document_mask, tokenizer, block_size, seed):
         self.name = name
@@ -116,7 +116,7 @@ class Objective:
                              f'has no special token {needs}; prepare documents, or with --tokenizer=bpe')
 
     def apply(self, x, y, step, rows):
-        """The arguments of model.forward for text x and the tokens after it, y, int64 (B, T): inputs,
+        """The arguments of model.forward for text x and its next tokens y, int64 (B, n_text): inputs and
         targets, perhaps mask and positions. rows: the numbers of the sequences in the global batch."""
         if self.name == 'mlm':
             return hide_tokens(x, self.seed, step, rows, self.special, self.n_ordinary)
@@ -130,7 +130,7 @@ class Objective:
         return x, y
 
     def packing(self, ids, most=10_000_000):
-        """[a line on the padding that packed documents save], from the first tokens of a bin; or []."""
+        """[a line: how much padding packing saves, measured on the first tokens of a bin]; or []."""
         ends = np.flatnonzero(np.asarray(ids[:most]) == self.special.get('<|endoftext|>'))
         if not len(ends):
             return []

@@ -35,12 +35,12 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embeddin
 
     if zero1 and torch.distributed.is_initialized():
         from torch.distributed.optim import ZeroRedundancyOptimizer     # costs a second to import
-        return [ZeroRedundancyOptimizer(params, kind, **settings) for kind, params, settings in parts]
-    return [kind(params, **settings) for kind, params, settings in parts]
+        return [ZeroRedundancyOptimizer(params, make, **settings) for make, params, settings in parts]
+    return [make(params, **settings) for make, params, settings in parts]
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Keller Jordan 2024): an update as large in every direction as AdamW's. As
+    """Momentum, orthogonalised (Keller Jordan 2024): equally large in every direction, RMS as AdamW's. As
     torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but in float32 on a CPU that only emulates bfloat16."""
 
     def __init__(self, params, lr, weight_decay, momentum=0.95):
@@ -78,7 +78,7 @@ def states(optimizers):
 
 
 def restore(model, weights, optimizers, optimizer_states):
-    """Load weights (None: none) and optimizer states of a checkpoint into a model that may be sharded."""
+    """Load weights (if not None) and optimizer states of a checkpoint into a model that may be sharded."""
     def own(value, p):          # under FSDP: this process's part of value
         if not hasattr(p, 'placements') or value.shape != p.shape:
             return value
@@ -118,7 +118,7 @@ def set_lr(optimizers, lr):
 
 
 def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """min_lr (default: learning_rate / 10) and decay_steps (a fifth). ValueError: an impossible schedule."""
+    """min_lr (default: learning_rate / 10) and decay_steps (a fifth). ValueError if they do not fit."""
     if min_lr is None:
         min_lr = learning_rate / 10
     if schedule == 'cosine' and decay_steps:
@@ -138,8 +138,8 @@ DRILLS = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
 
 
 class Guard:
-    """Judges every step before its update. One that is not finite is skipped. A loss or gradient norm that is
-    spike_z deviations above those of the last steps is a spike: skip it, roll back, or only log it."""
+    """Judges every step before its update. If loss or gradient norm is not finite, the update is skipped. If
+    one is spike_z deviations above those of the last steps, that is a spike: skip, roll back, or only log."""
 
     def __init__(self, state, scaler, spike_z=0.0, spike_window=100, spike_action='skip', inject=''):
         self.spike_z = spike_z
@@ -234,7 +234,7 @@ def spike(window, loss, norm, limit):
 
 
 def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
-    """The event and the advice that pairs [step, validation loss] and the training loss suggest, or None."""
+    """(event, advice), or None. vals: [step, validation loss] of all evaluations. loss: of the last step."""
     ln_v = math.log(vocab_size)             # the loss of a model that knows nothing
     last = [v for _, v in vals[-4:]]
     if step >= max(200, 2 * warmup) and last[-1] > ln_v - 0.5:
@@ -244,7 +244,7 @@ def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
         return None
     rising = last[0] < last[1] < last[2] < last[3]
     if rising and loss < last[0]:
-        return 'memorising', 'val_loss rises, the training loss falls: more data or dropout; best.pt is kept'
+        return 'memorising', 'val_loss rises above the training loss: more data or dropout; best.pt is kept'
     if rising:
         return 'drift', 'both losses creep up: see the data with --show_batch, or try --dtype=float32'
     if max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:

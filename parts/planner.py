@@ -23,7 +23,7 @@ head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_he
 
 def peak_flops(device_name):
     """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not known."""
-    return next((peak for name, (peak, _, _) in GPUS.items() if name in device_name), None)
+    return next((gpu[0] for name, gpu in GPUS.items() if re.search(rf'\b{name}\b', device_name)), None)
 
 
 def mfu(shape, T, tok_s, device):
@@ -65,7 +65,7 @@ def count_parameters(shape):
 
 def flops_per_token(shape, T):
     """Forward and backward: 6 per parameter, and 12 n_layer n_head D T for attention's scores and sums (PaLM,
-    arXiv:2204.02311, appendix B). A cost is not parameters x tokens x T."""
+    arXiv:2204.02311, appendix B). So a run does not cost parameters x tokens x T."""
     QD = shape['n_head'] * head_dim(shape)
     return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * QD * T
 
@@ -98,7 +98,7 @@ def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
 
 def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
     """The peak on a GPU: state, activations, autocast's copies of the weights, gradients of logits and log p;
-    in stage 3 also the weights and gradients, whole, of the block at work."""
+    in stage 3 also the whole weights and gradients of the block at work."""
     count = count_parameters(shape)
     whole = max(count['per block'], count['embedding'])
     copied = whole if stage == 3 else count['total']
@@ -110,9 +110,9 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
 
 
 def bytes_sent(n_params, n_devices, stage, accumulation=1):
-    """Bytes that each device sends per step, in float32. Around a ring, each passes on (n - 1) / n of what is
-    reduced or gathered: gradients, then they or new weights; in stage 3 weights in each pass."""
-    passes = 2 * accumulation + 1 if stage == 3 else 2
+    """Bytes that each device sends per step: (n - 1) / n of all that a ring reduces or gathers, in float32.
+    That is the gradients, twice; in stage 3, for each micro-batch, the weights twice and gradients once."""
+    passes = 3 * accumulation if stage == 3 else 2
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
@@ -154,7 +154,7 @@ def cheapest_to_serve(n, d, served):
     Loss in nats: E + A / n^alpha + B / d^beta (2203.15556, with the constants of 2404.10102)."""
     E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
     loss = E + A / n ** alpha + B / d ** beta
-    left = lambda size: loss - E - A / size ** alpha            # the share of the data
+    left = lambda size: loss - E - A / size ** alpha            # is to be B / d^beta
     sizes = [n * i / 100 for i in range(1, 101)]
     models = [(size, (B / left(size)) ** (1 / beta), loss) for size in sizes if left(size) > 0]
     return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
@@ -211,8 +211,8 @@ def show(where, settings, shape, stage):
     else:
         times = f'{batch * steps / here:.2f} times all {here:,}' if here else f'no {data_dir}/train.jsonl yet'
         print(f'\n  {batch * steps:,} records ({times}), at most {tokens:,} tokens')
-    if stage == 'dpo':          # the reference's log-probabilities, once: a forward is a third
-        total += total / 3 * min(1, (here or batch * steps) / (batch * steps))
+    if stage == 'dpo' and settings['loss_type'] in ('dpo', 'ipo', 'kto'):   # the reference reads all, once:
+        total += total / 3 * (here or batch * steps) / (batch * steps)      # a forward is a third
     hours = total / (MFU * n_devices * peak) / 3600
     how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
     cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour (2025): ' if price else ''

@@ -6,7 +6,7 @@ Small Python problems with unit tests, easy enough for a model of a few million 
 
     p = problems(100, seed=0, split='train')[0]     # a dict with HumanEval's keys, and more
     to_messages(p)                                  # the same as a conversation
-    program(p, answer)                              # what to run: no exception = passed
+    p['prompt'] + p['canonical_solution']           # a program; p['test'] defines check(candidate) for it
 
 A family is one task ("the mean of a list") with many names, wordings and constants. Three families are
 composed, of steps or of filter, map and reduce; each composition is a cell. The splits, from easy to hard:
@@ -17,7 +17,7 @@ composed, of steps or of filter, map and reduce; each composition is a cell. The
     names       argument names that are not in train
     cell        compositions that are not in train, of parts that are
     family      tasks that are not in train, each similar to one that is
-    codeparrot  the two of the CodeParrot article, word by word; the second needs numpy
+    codeparrot  the two of the CodeParrot article, word for word; the second needs numpy
 
 Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
 Copy this file alone: it needs the standard library.
@@ -235,7 +235,7 @@ def argument_names(rng, kinds, unseen):
 
 
 def draw_input(rng, kind, near, edge=None):
-    """An argument of a kind. Half of the numbers are from `near`. edge: a number that must occur."""
+    """An argument of a kind. Half of the numbers are from `near`. edge: the only number of an int or ints."""
     number = lambda: rng.choice(near) if rng.random() < 0.5 else rng.randint(-50, 99)
     if kind == 'ints':
         values = rng.choices([number() for _ in range(5)], k=rng.choice([1, 2, 3, 4, 6, 12]))
@@ -272,7 +272,7 @@ def write_test(rng, kinds, names, expression):
 
 def draw(rng, split):
     """A problem, or None if the one drawn belongs to another split."""
-    compose = split == 'cell' or split != 'family' and rng.random() < COMPOSED
+    compose = split == 'cell' or (split != 'family' and rng.random() < COMPOSED)
     if compose:
         entry = composed(rng)
     else:

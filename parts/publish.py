@@ -3,8 +3,7 @@ Publishing: a run as a Hugging Face folder, with a card that tells how the model
 
     print(write('out/sft', model, tokenizer, 'hf', state))          # makes out/sft/hf
 
-The card says what the checkpoint, eval.json and data.json of the run say, and report.md of its data folder.
-
+The card repeats the checkpoint, eval.json and data.json of the run, and the report.md of its data folder.
 Copy this file alone: it needs the standard library; write() needs a GPT of model.py and a Tokenizer.
 """
 import contextlib, glob, hashlib, json, mmap, os, pathlib, re, shutil
@@ -39,8 +38,8 @@ ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return
 
 
 def write(folder, model, tokenizer, kind, state):
-    """Write folder/hf: weights, tokenizer, generation settings, README.md. Returns what to print. All are
-    complete before the first takes its place. state: the rest of the checkpoint, {} for a model of others.
+    """Write folder/kind: weights, tokenizer, generation settings, README.md. Returns a text to print. All are
+    complete before the first takes its place. state: the rest of the checkpoint, {} for others' models.
     OSError if the disk is full, ValueError as GPT.save_hf."""
     target = os.path.join(folder, kind)
     new = f'{target}.tmp'
@@ -119,7 +118,7 @@ def card(folder, exported, sizes, ask, state):
 
 
 def training(config, exported):
-    """Where it began, what it read, hashes; every setting."""
+    """The model it began from, the data it read, hashes of the weights; every setting."""
     rows = [('began from', config.get('init_from')), ('its data', config.get('data_dir')),
             ('made by', config.get('data_from'))]
     for path in sorted(glob.glob(os.path.join(glob.escape(exported), '*.safetensors'))):

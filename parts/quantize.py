@@ -1,13 +1,13 @@
 """
-Weights of 16 or 8 bits, for writing: one token needs every weight once, and half the bytes are there sooner.
+Weights of 16 or 8 bits, for generation: each token reads every weight, and half the bytes are read sooner.
 
-    model = convert(model, 'int8')      # float32 | bfloat16 | float16 | int8; to write with, not to train
+    model = convert(model, 'int8')      # float32 | bfloat16 | float16 | int8; to generate with, not to train
 
 bfloat16 is for GPUs and for CPUs that have it. A CPU without it gains from the other two, which FBGEMM
 multiplies (arXiv:2101.05615, on x86). float16: weights of 16 bits, sums in float32. int8: whole numbers from
--127 to 127, times one scale for each row of the matrix, so that a row of small weights keeps its digits. What
-enters a layer is rounded too, with a scale for each token (LLM.int8, Dettmers et al. 2022, arXiv:2208.07339),
-so that an answer does not depend on the others in its batch. Embedding, norms and attention stay float32.
+-127 to 127, times one scale for each row of the matrix, so that a row of small weights keeps its digits. The
+inputs of a layer are rounded, too, with a scale for each token (LLM.int8, Dettmers et al., arXiv:2208.07339),
+so that an answer does not depend on the others in its batch. Embedding, norms and softmax stay float32.
 Copy this file alone: it needs torch.
 """
 import warnings
@@ -54,7 +54,7 @@ KINDS = {'float16': Float16, 'int8': Int8}
 
 
 def convert(model, dtype):
-    """The model with its weights in dtype; it is changed. ValueError where nothing multiplies such ones."""
+    """The model with its weights in dtype; it is changed. ValueError if nothing here multiplies them."""
     if dtype == 'float32':
         return model
     if dtype == 'bfloat16':

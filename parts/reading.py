@@ -1,5 +1,5 @@
 """
-Reading: what a file holds: text, in the encoding that it most probably has, or records of JSON.
+Reading a file: text, in the encoding that it most probably has, or records of JSON.
 
     for path, line, record, why, size in entries([{'path': 'a.jsonl.gz'}], max_chars=1_000_000):
         print(line, why or record)
@@ -7,7 +7,7 @@ Reading: what a file holds: text, in the encoding that it most probably has, or 
     ''.join(pieces('book.txt', 0, 500))             # its first 500 characters
 
 Files of records end in RECORDS, web crawls in CRAWLS, all others hold text; any of them may be gzipped.
-What cannot be read is yielded as an error and is never fatal: of a thousand shards, one is damaged.
+A record that cannot be read is yielded with the reason, never raised: of a thousand shards, one is damaged.
 
 Copy this file alone: it needs the standard library.
 """
@@ -15,8 +15,8 @@ import codecs, collections, contextlib, gzip, http.client, io, itertools, json, 
 
 CRAWLS = ('.warc', '.wet')              # pages of a web crawl, and texts that somebody took out of them
 RECORDS = ('.jsonl', '.json', *CRAWLS)  # also with .gz
-WHOLE = ('.py', '.html', '.htm')        # a file is one document; of other text, a piece is
-LONGEST = 100_000                       # characters of a piece: no model's context is longer, by far
+WHOLE = ('.py', '.html', '.htm')        # such a file is one document; other text is cut into pieces
+LONGEST = 100_000                       # characters of a piece: far more than a context of our models
 BLOCK = 16_000_000                      # characters held in memory at once
 # not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep, a codec that is not of text
 UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError, LookupError
@@ -50,8 +50,8 @@ def entries(files, max_chars=1_000_000):
 
 def entries_of(path, max_chars, first=0, end=None):
     """Yield (line, record, None, 0) for each record of a file; for a file of text, line is 0 and a record is
-    {'text', 'encoding'}; of a crawl, line is the number of the record. What cannot be read is (line, None,
-    why, 0); what has more than max_chars is (line, None, why, its bytes)."""
+    {'text', 'encoding'}; of a crawl, line is the number of the record. One that cannot be read is (line,
+    None, why, 0). One of more than max_chars (records: 8 max_chars bytes) is (line, None, why, bytes)."""
     if is_kind(path, CRAWLS):
         yield from read_crawl(path, 8 * max_chars)
         return
@@ -199,7 +199,7 @@ def read_problems(path):
 # --- web crawls ---------------------------------------------------------------------------------------------
 def read_crawl(path, longest=1 << 30):
     """entries_of a WARC file (ISO 28500), such as Common Crawl's: {'text', 'url'} of each page that was
-    there, and of each text of a WET file. Requests, images and a crawler's notes are passed over."""
+    found, and of each text of a WET file. Requests, images and a crawler's notes are skipped."""
     number = 0
     try:
         with open_file(path) as f:
@@ -239,8 +239,8 @@ def read_crawl(path, longest=1 << 30):
 
 
 def page_of(body, longest):
-    """The text of an HTTP response; None unless it has the status 200 and is HTML or plain text. A path says
-    that it is HTML. Of what is packed, at most `longest` bytes are unpacked."""
+    """The text of an HTTP response; None unless it has the status 200 and is HTML or plain text. A 'path' in
+    the result says that it is HTML. If it is gzipped, at most `longest` bytes are unpacked."""
     sent = http.client.HTTPResponse(types.SimpleNamespace(makefile=lambda mode: io.BytesIO(body)))
     sent.begin()
     kind = sent.headers.get_content_type()

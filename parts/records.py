@@ -61,7 +61,7 @@ class Batches:
 def batches_by_length(epoch, lengths, batch_size, seed):
     """The batches of an epoch, (n // batch_size, batch_size), at random. Each of the n rows occurs at most
     once, beside others of about its length, so that little is padded: 32 batches at a time are sorted. This
-    epoch leaves out the rows that do not fill a batch; if all are fewer than a batch, rows are repeated."""
+    epoch leaves out the rows that do not fill a batch; if there are fewer than a batch, some are repeated."""
     dice = np.random.default_rng([seed, epoch])
     order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
     parts = [part[np.argsort(lengths[part], kind='stable')] for part in
@@ -70,8 +70,8 @@ def batches_by_length(epoch, lengths, batch_size, seed):
 
 
 def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
-    """Yield a text for each setting of a fine-tuning run that is not usual. lowest, highest: the rates for
-    100 million trained parameters and more; fewer, as of a smaller model or of LoRA, bear higher ones."""
+    """Yield a text for each setting of a fine-tuning run that is not usual. lowest, highest: the rates from
+    100 million trained parameters on. Fewer parameters (a small model, LoRA) bear higher rates."""
     large = sum(p.numel() for p in model.parameters() if p.requires_grad) >= 1e8
     if large and not lowest <= learning_rate <= highest:
         yield f'learning_rate={learning_rate:g}: from 100M parameters on {lowest:g} to {highest:g} is usual'
@@ -95,8 +95,8 @@ def fit(prompt, answer, T):
 
 
 def to_pair(record, tokenizer, loss_type):
-    """The ids of the prompt and of both answers, each with its <|im_end|>; [] for the answer that a KTO
-    record does not have."""
+    """The ids of the prompt and of both answers, each with its <|im_end|> and newline; [] for the answer that
+    a KTO record does not have."""
     asked = record['prompt']
     if not isinstance(asked, list):
         asked = [{'role': 'user', 'content': asked}]

@@ -10,7 +10,7 @@ import functools, math, os, runpy, signal, sys, traceback
 
 
 def tasks_of_file(path, timeout, forgive):
-    """The tasks of a FILE.py, which is executed here and may import what lies beside it. It defines
+    """The tasks of a FILE.py. The file is executed here and may import files beside it. It defines
     prompts(), a list of texts or messages, and reward(prompt, completion), a number."""
     wanted = 'must define prompts(), a list, and reward(prompt, completion)'
     if not os.path.isfile(path):

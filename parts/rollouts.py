@@ -7,7 +7,7 @@ Rollouts: a model's answers to many prompts, each token with its log-probability
 
 Rows of a batch do not wait for the longest: where an answer ends, a waiting prompt takes its place
 (continuous batching; Orca, Yu et al. 2022). The randomness of a token comes from `noise` at its row and
-position, so an answer does not depend on the rows beside it, on their number, or on the process.
+position, so, to rounding, an answer depends neither on the rows beside it nor on the process.
 
 How rows of different lengths share one cache: all write their next key and value into the same column t.
 A row that begins later has its prompt in the columns before t. It does not see the columns before those.

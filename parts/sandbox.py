@@ -17,8 +17,8 @@ Tests cannot use its classes or constants, nor see changed arguments. Other obje
 to nothing.
 
 Three walls, on Linux; Result says which of them stood.
-- network_denied: by a namespace, or by a filter of system calls (seccomp: x86-64, ARM64), which alone also
-  closes Docker's socket and virtual machines' (AF_VSOCK).
+- network_denied: by a namespace, or by a filter of system calls (seccomp: x86-64, ARM64). Only the filter
+  closes Docker's socket and virtual machines' (AF_VSOCK), too.
 - writes_denied: by read-only mounts and 64 MB of memory, or by Landlock (Linux 6.2), under which modes and
   dates of files can be changed. Only Landlock (5.13) closes devices, terminals and named pipes.
 - processes_denied, no signal to others and no look into them: by a namespace, or by Landlock (6.12). Else a
@@ -101,13 +101,13 @@ class Judges:
 
 
 RUNNING = []            # of each Court at work, whether this process was dumpable before
-FREED = []              # why no more programs may run here: one that nothing holds may still be alive
+FREED = []              # why no more programs may run here: one that no wall holds may still be alive
 
 
 class Court:
     """Judges on all cores, for programs that come one by one: with Court() as court: court.submit(program,
     tests, entry_point).result(). Equal jobs run once. processes: how many at once; 0 = one per core. The
-    judges start with the first job; who leaves early waits for the programs that are running."""
+    judges start with the first job; leaving early waits for the programs that are running."""
 
     def __init__(self, timeout=3.0, memory_mb=512, processes=0):
         self.timeout = timeout

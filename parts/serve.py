@@ -75,7 +75,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.refuse(Refusal(code, message or 'this is not an HTTP request that we understand'))
 
     def finish(self):
-        """Close. What the client still sends is read first: else the kernel drops our answer with it."""
+        """Close, but first read the rest of the request: else the kernel resets, and our answer is lost."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             self.rfile.raw.until = time.monotonic() + min(2.0, self.server.limits.client)
@@ -214,7 +214,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Listens on (host, port). ValueError without a good key, unless the host is this machine's own."""
+    """Listens on (host, port). ValueError for a bad key or port; only LOCAL hosts may do without a key."""
     daemon_threads = True
     request_queue_size = 128
     allow_reuse_address = os.name == 'posix'

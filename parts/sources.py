@@ -1,18 +1,18 @@
 """
-Sources: what records mean, as documents: texts, conversations, preferences.
+Sources: records of many forms become documents: texts, conversations, preferences.
 
     for doc in documents([('b.jsonl', 1, {'text': 'One.'}, None, 0)], reject=print):
         doc['texts'], doc['path']                           # its texts: one, or those of a conversation
     messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
 
 A record is what a line of .jsonl holds, its text under one of the names in TEXT, or {'text'} of a file.
-A record without what is asked for is counted and passed over.
+A record without the wanted fields goes to reject() and is skipped.
 
 Copy this file alone: it needs the standard library.
 """
 import contextlib, itertools, json, math
 
-# where a record's text stands: mostly; in CodeSearchNet, on the hub and as it was published
+# names of a record's text: two usual ones; CodeSearchNet's on the Hub (two), and as published (two)
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
 PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         # CodeParrot, The Stack, ...
          'path', 'max_stars_repo_path', 'func_path_in_repository')
@@ -41,8 +41,8 @@ def strings_in(value):
 def documents(entries, reject, kind='text', max_chars=1_000_000, per_prompt=4, prefer='passed'):
     """Yield the documents of entries, tuples of path, line, record, why, size (see reading.entries): dicts of
     `texts` (one, or a conversation's), `path`, perhaps `url`, `licence` and `encoding`; with kind='sft' or
-    'preference' also `roles`. What cannot be read, or has more than max_chars, is passed over: reject(path,
-    line, why, size) hears of it; size is 0 unless it is too long. For the last two see from_samples."""
+    'preference' also `roles`. A record that cannot be read, or has more than max_chars, is skipped, after
+    reject(path, line, why, size); size is 0 unless it is too long. per_prompt, prefer: see from_samples."""
     samples = []
     for path, line, record, why, size in entries:
         keys = record.keys() if isinstance(record, dict) else set()
@@ -124,8 +124,8 @@ def to_record(doc, chat_format='messages'):
 
 
 def identity(doc):
-    """Bytes that copies share: its texts without white space, each by itself, the roles and a label; and the
-    text by which it goes to training or validation, so that conversations that begin alike stay together."""
+    """Two keys. Bytes that copies share: the texts without white space, roles and a label. And the text whose
+    hash decides between training and validation: conversations that begin alike stay together."""
     fields = [text.encode('utf-8', 'surrogatepass').translate(None, b' \t\n\r\f\v') for text in doc['texts']]
     if 'roles' not in doc:
         return fields[0], doc['texts'][0]
@@ -134,8 +134,8 @@ def identity(doc):
 
 
 def fields_of(line, kind):
-    """The texts in a line of JSON that are compared each by itself; of a conversation, all in one; of other
-    text, it."""
+    """The texts in a line that are compared, each by itself: of a preference, each field; of a conversation,
+    all texts joined; of kind 'text', the line."""
     if kind == 'text':
         return [line]
     record = json.loads(line)
@@ -151,8 +151,8 @@ def size_of(doc):
 
 def from_samples(samples, kind, per_prompt=4, prefer='passed'):
     """Samples that eval.py has judged -> records to train on, at most per_prompt of a prompt. 'preference':
-    an answer that passed over one that failed; with prefer='taste', of those that passed, a preferred one
-    over another; with 'both', both. 'sft': what passed (with 'taste': and is preferred)."""
+    chosen passed, rejected failed; with prefer='taste' both passed, and chosen alone has the style
+    `preferred`; with 'both', so many of each. 'sft': what passed (with 'taste': and is preferred)."""
     problem = lambda sample: (str(sample.get('task')), str(sample['task_id']))
     for _, group in itertools.groupby(sorted(samples, key=problem), problem):
         by_text = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
@@ -269,11 +269,11 @@ def preference_of(record):
     perhaps 'margin' and 'agreement', or ValueError. In the record, chosen and rejected may be conversations
     that share all but the last message. For kto, 'completion' and 'label' take their place."""
     keys = record.keys() if isinstance(record, dict) else ()
-    thumb = {'completion', 'label'} <= {*keys} and 'chosen' not in keys
-    names = ('completion',) if thumb else ('chosen', 'rejected')
+    for_kto = {'completion', 'label'} <= {*keys} and 'chosen' not in keys
+    names = ('completion',) if for_kto else ('chosen', 'rejected')
     if not {*names} <= {*keys}:
         raise ValueError('a preference needs prompt, chosen and rejected')
-    if thumb and record['label'] not in (True, False):
+    if for_kto and record['label'] not in (True, False):
         raise ValueError('a label is true or false')
 
     talks = [answered(record, record[name]) for name in names]
@@ -286,7 +286,7 @@ def preference_of(record):
         raise ValueError('a preference needs a question, not only a system message')
     pair = {'prompt': prompt[0]['content'] if len(prompt) == 1 else prompt}
     pair |= {name: talk[-1]['content'] for name, talk in zip(names, talks)}
-    if thumb:
+    if for_kto:
         pair['label'] = bool(record['label'])
     scores = [first_of(record, f'score_{side}', f'{side}_score') for side in ('chosen', 'rejected')]
     try:

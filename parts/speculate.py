@@ -7,9 +7,9 @@ Look-up speculation: one answer at temperature 0, several tokens a pass, and the
 A token needs all weights once, whether the pass holds one position or nine: a CPU or a GPU waits for memory.
 So guess what comes next and let one pass judge all guesses: at each of them it says what the model itself
 writes there. Guesses count up to the first that differs, and the model's own token replaces that one. A pass
-yields one token at the least, as without guesses (Leviathan et al. 2022, arXiv:2211.17192). Their guesses
-come from a small model. Here they come from the text: where its last three tokens stood before, what followed
-then follows again (prompt look-up decoding, Saxena 2023). Code repeats itself, and so does greedy generation.
+yields at least one token, as without guesses (Leviathan et al. 2022, arXiv:2211.17192). In that paper a small
+model guesses. Here the text does: where its last three tokens stood before, we guess the tokens that followed
+(prompt look-up decoding, Saxena 2023). Code repeats itself, and so does greedy generation.
 
 Exactly the same? A pass of nine positions adds its sums in another order than nine passes do, so scores
 differ in the last bits. Where the two largest are closer than that, the passes are repeated one by one.
@@ -34,8 +34,8 @@ class Lookup:
 
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None,
                given=()):
-        """GPT.stream(). It is left to the model: several rows, other temperatures, and where rounding is
-        coarser: GPUs and weights of bfloat16 or int8."""
+        """GPT.stream(). The model itself does several rows, other temperatures, forced tokens, and all that
+        rounds more coarsely: GPUs, and weights of bfloat16 or int8."""
         fine = idx.device.type == 'cpu' and self.dtype in ('float32', 'float16')
         if fine and len(idx) == 1 and 0 <= temperature < 1e-6 and not any(given):
             return greedy(self.model, idx, max_new_tokens, stop, first)
@@ -58,7 +58,7 @@ def greedy(model, idx, max_new_tokens, stop=(), first=None):
     shape = (1, c.n_kv_head, min(end, c.block_size), c.head_dim)
     cache = [[torch.empty(shape) for _ in 'kv'] for _ in model.blocks]
     cached = 0          # positions whose keys and values are known
-    single = 0          # ... that model.stream() computes bit for bit as here: the prompt and single tokens
+    single = 0          # those that model.stream() computes alike, to the bit: the prompt and single tokens
     places = {tuple(ids[i - CONTEXT:i]): i for i in range(CONTEXT, len(ids))}
     n_guess = MOST
     was_training = model.training

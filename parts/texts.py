@@ -1,5 +1,5 @@
 """
-Figures of text: is it Python, does it turn in circles, what has its writer learned?
+Figures of text: is it Python, does it repeat itself, what has the model that wrote it learned?
 
     syntax_error('x = = 1')                     # 'SyntaxError: invalid syntax (program, line 1)'
     parse_rate(['x = 1\\ny = [', 'no code'])    # 0.5: the last statement may be cut off
@@ -56,7 +56,7 @@ def figures(texts, code):
 
 
 def repetition(texts, n=4):
-    """The share of n-grams of words that the same text has had before: 0.9 and more turns in circles."""
+    """The share of n-grams of words that the same text has had before: above 0.9 it repeats itself."""
     repeated = total = 0
     for text in texts:
         words = text.split()

@@ -7,19 +7,19 @@ One trial of a program: the judge runs the tests, the candidate runs the program
 Reads jobs from stdin and writes verdicts to stdout, as lines of JSON. Judge and candidate are forked before
 the job is read, and only the judge reads it: no memory of the candidate has ever held the tests. The walls
 go up in two steps: namespaces around judge and candidate, then seccomp and Landlock around the candidate.
-See sandbox.py for what they promise.
-Copy this file alone: it needs the standard library, on Linux or macOS.
+See sandbox.py for what they promise. Copy this file alone: it needs the standard library, on Linux or macOS.
 """
-import builtins, ctypes, errno, functools, itertools, json, os, resource, signal, struct, sys, traceback
+import builtins, contextlib, ctypes, errno, functools, itertools, json, os, resource, signal, struct, sys
+import traceback
 import collections, math, re, typing  # noqa: F401, for programs: an import costs each of them milliseconds
 
 
 class Foreign:
-    """What the program returned and is not plain data: true, and equal to nothing."""
+    """An object that the program returned and that is not plain data: true, and equal to nothing else."""
 
 
 def pack(value, others=False):
-    """As JSON, which executes nothing, unlike pickle. Of a subclass, the plain base is sent."""
+    """A value for JSON, which executes nothing, unlike pickle. A subclass is sent as its plain base."""
     value = value.tolist() if hasattr(value, 'tolist') else value       # NumPy's
     for kind in (list, tuple, set, frozenset, bytes, dict):
         if isinstance(value, kind):
@@ -177,10 +177,8 @@ def start(timeout, memory_mb, folder):
         while children:         # in a namespace the candidate is process 1: all others die with it
             for child in children:
                 for kill in os.kill, os.killpg:
-                    try:
+                    with contextlib.suppress(OSError):
                         kill(int(child), signal.SIGKILL)
-                    except OSError:
-                        pass
             try:
                 os.waitpid(-1, 0)
                 with open(f'/proc/self/task/{os.getpid()}/children', encoding='utf-8') as f:
@@ -204,8 +202,10 @@ def start(timeout, memory_mb, folder):
             libc.setresuid(65534, 0, 0)     # RLIMIT_NPROC does not bind whose real user is root
         walls = isolate(libc, folder)
         libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())  # no capabilities
-        prctl(38, 1), prctl(36, 1)      # NO_NEW_PRIVS: no sudo; CHILD_SUBREAPER: it gets the orphans
-        prctl(4, 0), prctl(1, signal.SIGKILL)   # not DUMPABLE; PDEATHSIG: dies with serve()
+        prctl(38, 1)                    # NO_NEW_PRIVS: no sudo
+        prctl(36, 1)                    # CHILD_SUBREAPER: it gets the orphans
+        prctl(4, 0)                     # not DUMPABLE
+        prctl(1, signal.SIGKILL)        # PDEATHSIG: it dies with serve()
     os.chdir(folder)
     (request_in, request_out), (reply_in, reply_out) = os.pipe(), os.pipe()
     pid = os.fork()
@@ -213,12 +213,11 @@ def start(timeout, memory_mb, folder):
     for name, value in (limits | {'NPROC': 64, 'CORE': 0}).items():
         kind = getattr(resource, f'RLIMIT_{name}')
         hard = resource.getrlimit(kind)[1]
-        try:
+        with contextlib.suppress(ValueError, OSError):      # macOS, AS
             resource.setrlimit(kind, (value if hard < 0 else min(value, hard),) * 2)
-        except (ValueError, OSError):       # macOS, AS
-            pass
     if pid:
-        os.close(request_in), os.close(reply_out)
+        os.close(request_in)
+        os.close(reply_out)
         requests, replies = open(request_out, 'w', encoding='utf-8'), open(reply_in, encoding='utf-8')
         walls = json.loads(replies.readline())      # no program has run yet
         if not (job := sys.stdin.readline()):       # the caller has left
@@ -230,7 +229,8 @@ def start(timeout, memory_mb, folder):
         os.close(fd)
     os.open(os.devnull, os.O_RDONLY)        # takes the free number: stdin
     os.setsid()
-    prctl(4, 1), prctl(1, signal.SIGKILL)
+    prctl(4, 1)
+    prctl(1, signal.SIGKILL)
     requests, replies = open(request_in, encoding='utf-8'), open(reply_out, 'wb', 0)
     if sys.platform == 'linux':             # the judge needs no more walls: it runs no program
         more = refuse_sockets(libc), *landlock(libc, folder)

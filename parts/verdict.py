@@ -1,5 +1,5 @@
 """
-A run's folder: what was logged in it, and the verdict: does it run well, and does the model improve?
+A run's folder: read its log and judge it: does the run go well, and does the model improve?
 
     run = read_run('out/quickstart')                    # finished, or still running
     systems, model, sentence = verdict(run['rows'] + run['events'], run['config'])
@@ -53,7 +53,7 @@ def is_void(before, row):
 
 
 def read_scores(path):
-    """The pass rates in a file of eval.py, as rows of the steps whose checkpoints were asked."""
+    """The pass rates in a file of eval.py, as rows of the steps whose checkpoints were evaluated."""
     tasks = read_object(text_of(path)).get('tasks')
     found = tasks.get('problems') if isinstance(tasks, dict) else None
     if not isinstance(found, dict):
@@ -95,7 +95,7 @@ def column(rows, key):
 
 
 def middle(values, at_least=1, percent=50):
-    """The median, nan of fewer than at_least finite values: no comparison with nan is true."""
+    """The median, or another percentile; nan of fewer than at_least finite values: nan > x is False."""
     values = np.array(values)[np.isfinite(values)]
     return np.percentile(values, percent) if len(values) >= at_least else math.nan
 
@@ -119,7 +119,7 @@ def verdict(metrics, config):
     else:
         course, figure = course_of_loss(train, metrics, config, max_steps, warmup)
     if early:
-        course = course[:2]                 # the others need that warm-up is some way behind
+        course = course[:2]                 # the others need steps after warm-up
     ill = [(why, to_do) for is_so, why, to_do in engine(train, metrics, early) if is_so]
     lost = [(why, to_do) for is_so, why, to_do in course if is_so]
 
@@ -163,9 +163,9 @@ def engine(train, metrics, early):
 
 
 def course_of_loss(train, metrics, config, max_steps, warmup):
-    """What may go wrong with the model: (is it so?, why, what to do), the first two at any time, and a figure
-    to show. It goes by the validation loss after warm-up where there is enough of it, else the training
-    loss."""
+    """What may go wrong with the model: (is it so?, why, what to do), the first two at any time, the others
+    not early in a run; and a figure to show. Four or more validation losses after warm-up decide whether the
+    curve is flat, else the training loss."""
     loss = column(train, 'loss')
     recent = middle(loss[-max(1, len(loss) // 10):])
     broken = ~np.isfinite(loss)

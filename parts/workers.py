@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 
 def part_of(jobs, part):
-    """Every sixteenth of some jobs, from the third, for part='3/16'; all of them for ''."""
+    """Every sixteenth of some jobs, from the third, for part='3/16'; all for ''. Else ValueError."""
     found = re.fullmatch(r'(\d+)/(\d+)', part or '1/1')
     first, step = map(int, found.groups()) if found else (0, 0)
     if not 1 <= first <= step:
@@ -20,8 +20,8 @@ def part_of(jobs, part):
 
 
 def in_parallel(function, jobs, processes, what):
-    """Yield function(job) for each job, in order, by so many processes (0 = one per core). They are forked,
-    so they see all that the caller has defined; Windows cannot fork, so this process does the work."""
+    """Yield function(job) for each job, in order. processes: how many share the work, 0 = one per core. They
+    are forked, so they see all that the caller has defined. Windows cannot fork: this process does it all."""
     def watch(parent):
         while os.getppid() == parent:
             time.sleep(1)
@@ -36,11 +36,11 @@ def in_parallel(function, jobs, processes, what):
             initializer=lambda pid: threading.Thread(target=watch, args=(pid,), daemon=True).start()) as pool:
         try:
             yield from bar(pool.map(function, jobs))
-        except GeneratorExit:               # the caller has enough; what has begun would take its time
+        except GeneratorExit:               # the caller has enough: do not wait for jobs that have begun
             for child in multiprocessing.active_children():
                 child.terminate()
             raise
-        except ValueError as e:             # a `raise` of ours there is one here: it becomes one line
+        except ValueError as e:             # raised by our own code there: raise it here, as one line
             path, line = re.findall(r'\n  File "(.*)", line .*\n +(.*)', str(e.__cause__))[-1]
             here = os.path.dirname(os.path.abspath(__file__))
             if line.startswith('raise ') and os.path.dirname(path) in (here, os.path.dirname(here)):

@@ -129,3 +129,15 @@ def test_grad_checkpoint_changes_no_gradient():
         model(x, x)[1].backward()
         grads.append([p.grad.clone() for p in model.parameters()])
     assert all((a == b).all() for a, b in zip(*grads))
+
+
+def test_a_char_tokenizer_lends_the_letters_that_it_has():
+    old = Tokenizer.char('tehé', ['<|endoftext|>'])
+    new = Tokenizer.train(['the the thé'] * 9, 256 + 3 + 2, ['<|endoftext|>', '<|mask|>'])
+    weight = torch.randn(old.vocab_size, 5)
+    rows = checkpoint.carry_over(weight, old, new)
+    row = {token: rows[i] for i, token in enumerate(new.all_bytes)}
+    e, h, t = (weight[old.vocab.index(letter)] for letter in (b'e', b'h', b't'))
+    assert (row[b't'] == t).all() and torch.allclose(row[b'th'], (t + h) / 2)
+    assert torch.allclose(row[b'\x00'], weight.mean(0)) and torch.allclose(row[b'\xc3'], weight.mean(0))
+    assert (row[b'<|endoftext|>'] == weight[-1]).all() and torch.allclose(row[b'<|mask|>'], weight.mean(0))

@@ -5,7 +5,7 @@ import sys
 import pytest
 from conftest import TINY, lift, mistake, ok, run
 
-from parts.grading import rubric
+from parts.grading import ask_judge, rubric
 
 summarise = lift('eval.py', 'summarise')
 QUESTIONS = [
@@ -118,3 +118,8 @@ def test_a_command_gets_json_and_prints_a_number(tmp_path):
     answers = [{'task_id': i, 'completion': text} for i, text in zip((81, 81, 82, 82, 83), 'a bcd')]
     _, result, rows = judged(tmp_path, f"--judge={sys.executable} '{script}'", answers=answers)
     assert [row['score'] for row in rows] == [2, 1, 3, 10, 3] and result['outcomes']['empty'] == 1
+
+
+def test_a_judge_that_fails_gives_no_grade():
+    reply, score = ask_judge("sh -c 'echo 7 >&2; exit 1'", '{}')
+    assert score is None and reply == 'it failed: 7\n'

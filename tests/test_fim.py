@@ -111,7 +111,8 @@ def test_the_share_is_that_of_the_documents_and_half_of_them_are_spm():
 
 def test_functions_and_their_gaps_are_those_of_the_source():
     function = '    def f(self):\n        """Doc."""\n        a = 1\n\n        return a\n'
-    (text, begin), = fim.functions(f'import os\n\x0c\nclass A:\n{function}\ndef g(): return 2\n')
+    others = 'def g(): return 2\ndef h():\n    """Only a\n    docstring."""\n'
+    (text, begin), = fim.functions(f'import os\n\x0c\nclass A:\n{function}\n{others}')
     assert text == function
     assert text[begin:] == '        a = 1\n\n        return a\n'
     dice = np.random.default_rng(0)

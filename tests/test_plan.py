@@ -32,7 +32,8 @@ def test_the_plan_of_codeparrot(capsys):
 def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(tmp_path, capsys):
     (tmp_path / 'meta.json').write_text(json.dumps({'vocab_size': 336, 'tokens': {'train': 4096, 'val': 9}}))
     (tmp_path / 'train.jsonl').write_text('{}\n' * 16)
-    settings = dict(data_dir=str(tmp_path), block_size=64, batch_size=8, micro_batch_size=0, max_steps=16)
+    settings = dict(data_dir=str(tmp_path), block_size=64, batch_size=8, micro_batch_size=0, max_steps=16,
+                    loss_type='dpo')
     small = {**shape(1, 64, 2, 4, 0, 64), 'vocab_size': 0}
     flops = {}
     for stage, words in (('train', 'times that: 2.00 epochs'), ('sft', '128 records (8.00 times all 16)'),
@@ -43,6 +44,9 @@ def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(tmp_path, capsys):
         assert ('4,096 at hand' in out) == ('vocab_size=336' in out) == (stage == 'train')
         flops[stage] = float(re.search(r'^  (\S+) FLOPs:', out, re.M)[1])
     assert flops['dpo'] == pytest.approx(flops['sft'] * 2 * (1 + 1 / 3 / 8), rel=0.01)      # reference: once
+    show('1xH100', {**settings, 'loss_type': 'simpo'}, small, 'dpo')                # without a reference
+    flops['simpo'] = float(re.search(r'^  (\S+) FLOPs:', capsys.readouterr().out, re.M)[1])
+    assert flops['simpo'] == pytest.approx(flops['sft'] * 2, rel=0.01)
 
 
 def test_every_config_has_a_plan(capsys):
@@ -64,8 +68,8 @@ def test_a_machine_is_a_number_and_a_known_name_and_this_one_is_measured():
 
 
 @pytest.mark.parametrize('name, peak', [
-    ('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L40S', 362e12), ('NVIDIA L4', 121e12), ('Tesla T4', None),
-    ('NVIDIA GeForce RTX 4090', 165e12), ('NVIDIA A100-SXM4-80GB', 312e12), ('', None)])
+    ('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L40S', 362e12), ('NVIDIA L4', 121e12), ('NVIDIA L40', None),
+    ('NVIDIA GeForce RTX 4090', 165e12), ('NVIDIA A100-SXM4-80GB', 312e12), ('Tesla T4', None), ('', None)])
 def test_a_gpu_is_known_by_the_name_that_torch_gives_it(name, peak):
     assert peak_flops(name) == peak
 

@@ -96,7 +96,7 @@ def test_bytes_sent_are_those_of_a_ring():
     assert 4 * N / 1e9 == pytest.approx(6.13, abs=0.01)                     # of gradients; X-54: 11.5 GB sent
     assert bytes_sent(N, 16, 0) / 1e9 == pytest.approx(11.49, abs=0.01)
     assert bytes_sent(N, 8, 3) == 1.5 * bytes_sent(N, 8, 0) == 1.5 * bytes_sent(N, 8, 2)
-    assert bytes_sent(N, 1, 0) == 0 and bytes_sent(N, 8, 3, 4) == 3 * bytes_sent(N, 8, 3)
+    assert bytes_sent(N, 1, 0) == 0 and bytes_sent(N, 8, 3, 4) == 4 * bytes_sent(N, 8, 3)
 
 
 @pytest.mark.parametrize('config, devices, gigabytes, batch, words', [
