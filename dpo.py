@@ -160,8 +160,8 @@ class Scorer(torch.nn.Module):
 
     def forward(self, x, y):
         if self.head is None:
-            logits = self.model(x)[0]                                                       # (N, T, V)
-            return -F.cross_entropy(logits.transpose(1, 2), y, ignore_index=IGNORE, reduction='none').sum(1)
+            return -F.cross_entropy(self.model(x)[0].flatten(0, 1), y.flatten(), ignore_index=IGNORE,
+                                    reduction='none').view_as(y).sum(1)                     # (N,)
         at = torch.arange(y.shape[1], device=y.device)                                      # (T,)
         end = torch.where(y != IGNORE, at, 0).amax(1) + 1   # (N,): where <|im_end|>, the last target, is
         rows = torch.arange(len(x), device=x.device)

@@ -176,7 +176,7 @@ if show_batch is not None:
 torch.manual_seed(seed)
 step, best_val = 0, math.inf
 state = {}                      # of the checkpoint that this run resumes
-load = functools.partial(load_checkpoint, device=device)
+load = functools.partial(load_checkpoint, device=device if shard == 'ddp' else 'cpu')   # else too large
 if init_from == 'scratch':
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn,
                           dropout, rope_theta or 1e4, causal=objective != 'mlm',
@@ -194,7 +194,7 @@ if lr_width:        # a rule of thumb (arXiv:1706.03762, section 5.3); muP (2203
     learning_rate *= math.sqrt(lr_width / model.config.n_embd)
 min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
-machine.shard(model, shard, dtype)      # if it is fsdp
+machine.shard(model, shard, dtype, device)      # if it is fsdp
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1',
                          embedding_lr)
 if state:
@@ -204,8 +204,7 @@ if state and stream:
     stream.seek(state['stream'][rank])
 rows = np.arange(micro_batch_size)      # a rehearsal: compile, measure the seconds, see if memory is enough
 batch = load_batch('val', rows % (len(bins['val']) - block_size), 0, rows)
-net, seconds = machine.compiled(model, compile, batch, autocast, oom_advice)
-net = machine.wrap(net, shard, device)  # in DDP, if it is not fsdp
+net, seconds = machine.compiled(model, compile, batch, autocast, oom_advice, shard)     # DDP, if not fsdp
 
 
 # --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
@@ -314,6 +313,7 @@ while True:
                                 tokenizer_hash=tokenizer.hash, data_sha256=meta['sha256']['train'],
                                 shard_sha256=shards, config=config, **watch.state())
                 checkpoint.rotate(last_path, keep)      # last.pt.new -> last.pt -> last-1.pt
+    gpt = states = None     # under FSDP they are copies of all weights and moments
     if step >= max_steps or stopping:
         break
 
@@ -366,8 +366,8 @@ while True:
     # --- end clip and step ---
 
     if watch.wants_rollback and machine.all_sum(os.path.exists(last_path))[0] == world:
-        then_model, then = load(last_path)
-        optim.restore(model, then_model.state_dict(), optimizers, then['optimizers'])
+        gpt, then = load(last_path)
+        optim.restore(model, gpt.state_dict(), optimizers, then['optimizers'])
         watch.rolled_back(step, then)
         log.note(step, 'rollback', f'back to step {then["step"]}, learning rate x {watch.lr_scale:g}')
         step = then['step']

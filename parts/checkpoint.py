@@ -19,7 +19,7 @@ def write(path, state):
             torch.save(state, f)
             f.flush()
             os.fsync(f.fileno())
-        torch.load(f'{path}.tmp', 'meta', mmap=True, weights_only=True)     # can it be read?
+        torch.load(f'{path}.tmp', 'meta', weights_only=True)        # can it be read?
         os.replace(f'{path}.tmp', path)
     except Exception as e:                              # torch wraps a failed write in a RuntimeError
         pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)

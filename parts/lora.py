@@ -64,6 +64,7 @@ def adapt(model, rank, state=None):
         part = model.get_submodule(name)
         for p, value in zip((part.weight, part.B, part.A), values, strict=True):
             p.data.copy_(value)
+    found.clear()       # else the weights stay in memory twice
 
 
 def adapters(model):

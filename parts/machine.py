@@ -30,6 +30,7 @@ def choose(device, dtype, local_rank=0):
             raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, at most')
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
+        torch.backends.cuda.enable_cudnn_sdp(False)     # it builds a plan, up to 1 s, for each new shape
     if dtype == 'auto':     # before Ampere, and on many CPUs, bfloat16 is emulated and slow
         native = kind == 'cuda' and torch.cuda.get_device_capability(device)[0] >= 8
         if kind == 'cpu':
@@ -71,12 +72,12 @@ class OutOfMemoryAdvice(contextlib.AbstractContextManager):
             return True                 # resume behind the context
 
 
-def compiled(model, compiling, batch, autocast, out_of_memory_advice):
-    """The model, compiled if that is asked for and works, and the seconds of a forward and a backward pass
-    of the batch. The gradients are thrown away. compiling: None = on CUDA only."""
+def compiled(model, compiling, batch, autocast, out_of_memory_advice, how='ddp'):
+    """The model, compiled if that is asked for and works, in wrap(how), and the seconds of a forward and a
+    backward pass of the batch. The gradients are thrown away. compiling: None = on CUDA only."""
     def rehearse(net):
         began = time.time()
-        with out_of_memory_advice:
+        with out_of_memory_advice, sync_if(net, False):     # no process waits for another
             with autocast:
                 loss = net(*batch)[1]
             loss.backward()
@@ -86,17 +87,26 @@ def compiled(model, compiling, batch, autocast, out_of_memory_advice):
         model.zero_grad(set_to_none=True)
         return time.time() - began
 
-    net = torch.compile(model) if compiling or (compiling is None and batch[0].is_cuda) else model
-    if net is not model:
+    compiling = compiling or (compiling is None and batch[0].is_cuda)
+    # DDP goes around what is not yet compiled: then torch compiles a part for each bucket, and gradients of
+    # one part are exchanged while the next is computed. Of one whole graph they all come at the end.
+    net = wrap(torch.compile(model) if compiling else model, how, str(batch[0].device))
+    if compiling:
         with torch.no_grad(), autocast:     # moves tables to the device: else the second call compiles again
             model(batch[0][:1])
     try:
+        torch.backends.cuda.enable_cudnn_sdp(compiling)     # one shape; the choice is compiled in
         rehearse(net)               # the first call compiles
     except Exception as e:
-        if net is model or out_of_memory_advice.text:
+        if not compiling or out_of_memory_advice.text:
             raise
         print(f'torch.compile failed ({type(e).__name__}): training without it, more slowly')
-        return compiled(model, False, batch, autocast, out_of_memory_advice)
+        if hasattr(net, 'no_sync'):
+            net.module = model      # DDP stays, so a process whose compiler fails keeps none waiting
+        else:
+            net = model
+        rehearse(net)
+    torch.backends.cuda.enable_cudnn_sdp(False)
     return net, rehearse(net)
 
 
@@ -174,18 +184,19 @@ def agreed(path, step, *more):
 
 
 # --- ways to share the work ---------------------------------------------------------------------------------
-def shard(model, how, dtype):
+def shard(model, how, dtype, device):
     """FSDP, ZeRO stage 3 (arXiv:1910.02054): from now on each process holds a part of every weight, its
     gradient and its moments; the weights of a block are gathered when it works."""
-    if how == 'fsdp' and dist.is_initialized():
-        if dtype == 'float16':
-            raise ValueError('shard=fsdp does not go with dtype=float16; use --dtype=bfloat16')
-        from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
-        from torch.distributed.fsdp import fully_shard
-        mesh = init_device_mesh(next(model.parameters()).device.type, (dist.get_world_size(),))
-        for block in model.blocks:
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+    if how != 'fsdp' or not dist.is_initialized():
+        return model.to(device)
+    if dtype == 'float16':
+        raise ValueError('shard=fsdp does not go with dtype=float16; use --dtype=bfloat16')
+    from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
+    from torch.distributed.fsdp import fully_shard
+    mesh = init_device_mesh(device.split(':')[0], (dist.get_world_size(),))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)       # a model on the CPU moves part by part
+    fully_shard(model, mesh=mesh)
 
 
 def wrap(net, how, device):

@@ -23,7 +23,7 @@ head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_he
 
 def peak_flops(device_name):
     """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not known."""
-    return next((gpu[0] for name, gpu in GPUS.items() if re.search(rf'\b{name}\b', device_name)), None)
+    return next((gpu[0] for name, gpu in GPUS.items() if re.search(rf'\b{name}\b(?! L)', device_name)), None)
 
 
 def mfu(shape, T, tok_s, device):
