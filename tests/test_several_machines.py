@@ -105,3 +105,36 @@ def test_a_process_without_an_informative_prompt_changes_no_gradient(tmp_path, k
     one, three = (torch.load(tmp_path / f'{n}/last.pt', weights_only=True)['model'] for n in (1, 3))
     for key, value in one.items():
         torch.testing.assert_close(value, three[key], atol=2e-5, rtol=0)
+
+
+BUCKETS = """
+import os, sys, torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+from model import GPT, GPTConfig
+from parts import machine
+dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+graphs = []
+real = torch.compile
+def count(module, inputs):
+    graphs.append(module)
+    return module.forward
+torch.compile = lambda model: real(model, backend=count)
+torch.manual_seed(0)
+model = GPT(GPTConfig(4096, 32, 6, 8, 0, 512))
+ids = torch.randint(4096, (2, 33))
+batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+plain = torch.autograd.grad(model(*batch)[1], list(model.parameters()))
+advice = machine.OutOfMemoryAdvice(2, 2, False)
+net, _ = machine.compiled(model, True, batch, machine.autocast('cpu', 'float32'), advice, sys.argv[2])
+net(*batch)[1].backward()
+same = all(torch.allclose(p.grad, g, atol=1e-6) for p, g in zip(model.parameters(), plain))
+print(len(graphs), type(net).__name__, same)
+"""
+
+
+@pytest.mark.parametrize('how, expected', [('ddp', '4 DistributedDataParallel True'),
+                                           ('fsdp', '1 OptimizedModule True')])
+def test_a_compiled_model_of_ddp_has_a_graph_for_each_bucket_of_gradients(how, expected):
+    done = subprocess.run([sys.executable, '-c', BUCKETS, ROOT, how], capture_output=True, text=True,
+                          timeout=200, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.stdout.strip() == expected, done.stdout + done.stderr
