@@ -3,7 +3,7 @@ Pretraining: a folder of token bins -> a language model.
 
     python train.py config/quickstart.py                            # minutes on a laptop
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
-    python train.py config/quickstart.py --init_from=resume         # resumes where it stopped, bit for bit
+    python train.py config/quickstart.py --init_from=resume         # resumes; on a CPU, bit for bit
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
 Reads data_dir, which prepare.py made. Writes out_dir, a folder to zip and use anywhere (docs/run-folder.md).
