@@ -3,7 +3,7 @@ Preference optimisation: a model that answers, and pairs of a better and a worse
 prefers the better ones. DPO and its family, and a reward model.
 
     python dpo.py --init_from=out/sft --data_dir=data/pairs
-    python dpo.py --init_from=resume --out_dir=out/dpo --data_dir=data/pairs     # resumes; on a CPU, bit for bit
+    python dpo.py --init_from=resume --out_dir=out/dpo --data_dir=data/pairs     # resumes
     python dpo.py --init_from=out/sft --data_dir=data/pairs --loss_type=rm --out_dir=out/reward
 
 Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of {"prompt",

@@ -3,7 +3,7 @@ Supervised fine-tuning: a base model and conversations -> a model that answers.
 
     python prepare.py --kind=sft --source=alpaca.json --out_dir=data/sft
     python sft.py --init_from=out/base --data_dir=data/sft
-    python sft.py --init_from=resume --out_dir=out/sft --data_dir=data/sft      # resumes; on a CPU, bit for bit
+    python sft.py --init_from=resume --out_dir=out/sft --data_dir=data/sft      # resumes
 
 Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Llama), and data_dir/train.jsonl
 and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. Writes
