@@ -11,8 +11,8 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
-Ids: the 256 bytes, then the merges in order, then the special tokens. No text yields a special token. The
-decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
+Ids: the 256 bytes, then the merges in order, then the special tokens. No text yields a special token.
+The decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
 
 Copy this file alone: it needs regex and tiktoken. gpt2() and the commands need parts/, from_hf() parts/hf.py.
 With parts/merges.py and parts/chunks.py, which need numpy, it trains the same tokens in a third of the time.
