@@ -363,7 +363,10 @@ def generate():
 
     def with_cudnn(batch):              # it makes a plan for each new length of the keys
         torch.backends.cuda.enable_cudnn_sdp(True)
-        return ours(batch)
+        try:
+            return ours(batch)
+        finally:
+            torch.backends.cuda.enable_cudnn_sdp(False)     # as machine.choose() left it
 
     def theirs(batch):
         net = gpu_calls.llama_of(SMALL, device).bfloat16().eval()
