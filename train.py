@@ -349,7 +349,7 @@ while True:
     for o in optimizers:
         scaler.unscale_(o)
     norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
-    loss_sum, votes = machine.all_sum(float(loss_sum), machine.stop_asked())
+    loss_sum, votes = machine.all_sum(float(loss_sum), len(machine.asked))
     loss = loss_sum / n_all     # of the whole global batch
     logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     event, text = watch.judge(step, loss, norm)

@@ -9,7 +9,7 @@ The machine: devices and dtypes; several processes, one per device; DDP, ZeRO-1 
 
 Every function also works in a single process. Copy this file alone: it needs torch and numpy.
 """
-import contextlib, os, signal, sys, time
+import atexit, contextlib, os, signal, sys, time
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -125,6 +125,8 @@ def join(device):
     From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
     if ranks()[1] > 1 or dist.is_torchelastic_launched():
         dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
+        if dist.get_backend() == 'gloo':        # at the interpreter's end its threads could abort the process
+            atexit.register(dist.destroy_process_group)
     for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), ask_to_stop)
@@ -133,10 +135,6 @@ def join(device):
 def ask_to_stop(number, frame):
     asked.append(number)
     signal.signal(signal.SIGINT, signal.SIG_DFL)        # a second Ctrl-C ends at once
-
-
-def stop_asked():
-    return len(asked) > 0
 
 
 def shares(batch_size, micro_batch_size, world):
@@ -255,6 +253,7 @@ def leave(trouble=''):
     if dist.is_initialized():
         dist.barrier()              # the first process may still be writing
         dist.destroy_process_group()
+        atexit.unregister(dist.destroy_process_group)
     if trouble:
         raise ValueError(trouble)
     sys.stdout.flush()
