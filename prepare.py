@@ -267,8 +267,6 @@ STAGES = {'normalise': in_one_form, 'source': from_good_source, 'language': in_w
           'decontaminate': not_in_benchmark}
 
 # --- the first pass: each shard through all stages, by several processes ------------------------------------
-
-
 def through_stages(doc, account):
     """Change a document stage by stage; returns the reason to drop it, or None. Each stage is counted."""
     size = inputs.size_of(doc)

@@ -53,6 +53,7 @@ block_size = 256                # >= 1: context, tokens
 rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000, or that of init_from
 rope_scaling = 'none'           # none | linear | llama3: how init_from=FOLDER reaches a longer block_size
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer
+tie_embeddings = True           # one matrix is both embedding and head; False: a matrix for each
 vocab_multiple = 1              # [1, 65536]: the model gets rows up to a multiple; on a GPU 64 is faster
 dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
 # optimisation
@@ -61,7 +62,7 @@ micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0
 max_steps = 1000                # >= 1: updates
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 1e-3            # >= 0: peak; the larger the model, the lower
-embedding_lr = 1.0              # > 0: times learning_rate, for the embedding
+embedding_lr = 1.0              # > 0: times learning_rate, for the embedding (if tied, it is the head, too)
 lr_width = 0                    # >= 0: the n_embd for which learning_rate was found; 0 = do not scale it
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps = 100              # >= 0: linear rise; 1 % to 10 % of max_steps
@@ -180,7 +181,7 @@ load = functools.partial(load_checkpoint, device=device if shard == 'ddp' else '
 if init_from == 'scratch':
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn,
                           dropout, rope_theta or 1e4, causal=objective != 'mlm',
-                          vocab_multiple=vocab_multiple)).to(device)
+                          vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings)).to(device)
 elif init_from == 'resume':
     model, state = checkpoint.newest(last_path, load)
     checkpoint.check_pretraining(last_path, state, config, meta, shards, world)

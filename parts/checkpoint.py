@@ -169,8 +169,9 @@ def check_pretraining(last_path, state, config, meta, shards, world):
     """Refuse to resume train.py's run as another model or on other data. shards: [{name: SHA-256}]."""
     if 'data_sha256' not in state:
         raise ValueError(f'{last_path} was not written by train.py; resume with the script that wrote it')
-    fixed = ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'dropout', 'objective',
-             'batch_size', 'optimizer', 'embedding_lr', 'rope_theta', 'rope_scaling', 'vocab_multiple')
+    fixed = ('n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'tie_embeddings', 'dropout',
+             'objective', 'batch_size', 'optimizer', 'embedding_lr', 'rope_theta', 'rope_scaling',
+             'vocab_multiple')
     must_agree(last_path, state['config'], config, fixed)
     train = config['streaming'] or f'{config["data_dir"]}/train.bin'
     same_data(last_path, state['data_sha256'], train, meta['sha256']['train'], config['out_dir'])
@@ -244,9 +245,8 @@ def to_sample(ckpt, load, load_tokenizer, continues=False):
 
 
 def to_fine_tune(init_from, last_path, load, load_tokenizer, writes=False):
-    """The model to fine-tune and the tokenizer beside it: of last_path if init_from is 'resume', else of
-    init_from. -> model, the rest of the checkpoint ({} for a new run), tokenizer. writes: refuse a reward
-    model."""
+    """The model to fine-tune, the rest of its checkpoint ({} for a new run) and the tokenizer beside it: of
+    last_path if init_from is 'resume', else of init_from. writes: refuse a reward model."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load_finite(init_from, load)

@@ -3,7 +3,6 @@ The plan: memory, time and cost of a run, counted before it starts. No model is 
 
     show('8xH100', settings, shape, 'train')    # prints the plan of a script's settings
     flops_per_token({'n_layer': 48, 'n_embd': 1600, ...}, 1024)     # 10_136_073_600
-    peak_flops('NVIDIA H100 80GB HBM3')         # 989e12
 
 A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
 Copy this file alone: it needs torch, and that only to measure this machine.
@@ -65,9 +64,9 @@ def count_parameters(shape):
 
 def flops_per_token(shape, T):
     """Forward and backward: 6 per parameter, and 12 n_layer n_head D T for attention's scores and sums (PaLM,
-    arXiv:2204.02311, appendix B). So a run does not cost parameters x tokens x T."""
-    QD = shape['n_head'] * head_dim(shape)
-    return 6 * count_parameters(shape)['total'] + 12 * shape['n_layer'] * QD * T
+    arXiv:2204.02311, appendix B). An embedding that is not also the output layer is only looked up: 0."""
+    n = count_parameters(shape)         # output: 0, or as many as the embedding
+    return 6 * (n['total'] - n['output']) + 12 * shape['n_layer'] * shape['n_head'] * head_dim(shape) * T
 
 
 def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
@@ -186,7 +185,8 @@ def show(where, settings, shape, stage):
     for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)
-    print(f'  {6 * n:,} + {flops - 6 * n:,} = {flops:,} FLOPs per token, forward and backward')
+    of_weights = 6 * (n - count['output'])
+    print(f'  {of_weights:,} + {flops - of_weights:,} = {flops:,} FLOPs per token, forward and backward')
     cache = 2 * shape['n_layer'] * shape['n_kv_head'] * head_dim(shape) * width
     print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}; {shape["n_kv_head"]} '
           f'of {shape["n_head"]} heads have one: saves {1 - shape["n_kv_head"] / shape["n_head"]:.0%}')

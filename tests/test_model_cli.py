@@ -49,7 +49,7 @@ def test_the_planners_counts_are_those_of_the_model_and_the_closed_forms(V, L, k
     block = 2 * d * d + 2 * d * kv * D + 3 * d * m + 2 * d
     assert (n['per block'], n['blocks'], n['embedding']) == (block, L * block, V * d)
     assert n['total'] == (1 if tied else 2) * V * d + L * block + d
-    assert flops_per_token(dataclasses.asdict(config), T) == 6 * n['total'] + 12 * L * d * T
+    assert flops_per_token(dataclasses.asdict(config), T) == 6 * (V * d + L * block + d) + 12 * L * d * T
 
 
 def test_a_tied_head_is_the_embeddings_storage():

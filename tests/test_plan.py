@@ -53,7 +53,8 @@ def test_every_config_has_a_plan(capsys):
     names = {f.name for f in dataclasses.fields(GPTConfig)}
     for path in ROOT.glob('config/*.py'):
         found = runpy.run_path(str(path))
-        config = GPTConfig(**{name: value for name, value in found.items() if name in names and value})
+        fields = {name: value for name, value in found.items() if name in names}
+        config = GPTConfig(**{name: value for name, value in fields.items() if value or value is False})
         show('8xH100', {**SETTINGS, 'micro_batch_size': 0, **found}, vars(config), 'train')
         assert 'shard=' in capsys.readouterr().out
 

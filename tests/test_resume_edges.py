@@ -36,7 +36,8 @@ def test_changed_weight_decay_and_betas_are_used(data_dir, base, tmp_path):
     assert a['model']['embedding.weight'].norm() < b['model']['embedding.weight'].norm()
 
 
-@pytest.mark.parametrize('flag', ['--embedding_lr=10', '--batch_size=4', '--max_steps=8'])
+@pytest.mark.parametrize('flag', ['--embedding_lr=10', '--tie_embeddings=False', '--batch_size=4',
+                                  '--max_steps=8'])
 def test_what_a_run_cannot_change_is_said(data_dir, base, tmp_path, flag):
     mistake(resume(data_dir, base, tmp_path / 'a', '--max_steps=14', flag), flag.strip('-').split('=')[0])
 

@@ -1,13 +1,14 @@
 """Pretraining: what a run writes, and what it depends on."""
 import json
 import math
+import re
 import shutil
 
 import pytest
 import torch
 from conftest import TINY, metrics, ok, run
 
-from model import load_checkpoint
+from model import GPT, load_checkpoint
 from tokenizer import Tokenizer
 
 # with dropout, so that a step whose randomness came from elsewhere would show
@@ -44,6 +45,29 @@ def test_loss_starts_near_ln_v_and_falls(base):
     assert max(losses[-3:]) < losses[0] - 0.3
     val = [m['val_loss'] for m in metrics(base) if 'val_loss' in m]
     assert len(val) == 5 and val[-1] < val[0] - 0.3 and min(val) == val[-1]
+
+
+def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_trained_and_resumed(data_dir, tmp_path):
+    flags = ['--tie_embeddings=False', '--embedding_lr=10', '--optimizer=muon']
+    run_of = train(data_dir, tmp_path / 'whole', *flags)
+    model = load_checkpoint(run_of / 'last.pt')[0]
+    embedding, head = model.embedding.weight, model.head.weight
+    assert embedding.shape == head.shape == (512, 32) and not torch.equal(embedding, head)
+    torch.manual_seed(1337)
+    first = GPT(model.config)
+    assert (embedding - first.embedding.weight).norm() > 2 * (head - first.head.weight).norm()
+    n = sum(p.numel() for p in model.parameters())
+    assert f'  model    {n:,} parameters' in (run_of / 'train.log').read_text(encoding='utf-8')
+    planned = ok(run('train.py', f'--data_dir={data_dir}', *BASE, *flags, '--plan=1xcpu'))
+    assert re.search(rf'output +{512 * 32:,} parameters', planned)
+    assert re.search(rf'total +{n:,} parameters', planned) and f'  {6 * (n - 512 * 32):,} + ' in planned
+
+    halves = tmp_path / 'halves'
+    folders = [f'--data_dir={data_dir}', f'--out_dir={halves}']
+    killed = run('train.py', *folders, *BASE, *flags, '--inject=kill@10')
+    assert killed.returncode != 0 and load_checkpoint(halves / 'last.pt')[1]['step'] == 8
+    train(data_dir, halves, *flags, '--init_from=resume')
+    assert identical(weights(run_of), weights(halves))
 
 
 def test_out_dir_is_complete(base, data_dir):
