@@ -117,7 +117,7 @@ class Attention(nn.Module):
         if start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
         is_causal = self.config.causal and mask is None and start == 0
-        if x.device.type == 'cpu':      # bfloat16's backward is 5 times as slow at T = 64 (LOG.md)
+        if x.device.type == 'cpu' and cache is None:    # bfloat16's backward pass is slow there (LOG.md)
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast('cpu', enabled=False):
             y = F.scaled_dot_product_attention(q, k, v, mask, self.config.dropout if self.training else 0.0,

@@ -2,7 +2,6 @@
 The update: optimizers, and the guard that decides which updates reach the weights.
 
     optimizers = build(model, 'muon', learning_rate=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    set_lr(optimizers, 1e-3)
     watch = Guard(state, scaler, spike_z=8)
     event, text = watch.judge(step, loss, norm)     # (None, ''), or 'skip' and why
 
@@ -16,22 +15,20 @@ import torch
 def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embedding_lr=1.0):
     """A list of optimizers. Weight decay acts on matrices, not on the gains of the norms, which it would pull
     away from 1. kind='muon': Muon for the matrices in blocks, AdamW for the rest, with one learning rate
-    (arXiv:2502.16982), times embedding_lr for the embedding. zero1: the processes share the optimizer's state
-    (ZeRO stage 1, arXiv:1910.02054)."""
+    (arXiv:2502.16982), times embedding_lr for the embedding. zero1: processes share it (1910.02054)."""
     named = list(model.named_parameters())
-    for_muon = {name for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2}
-    own_rate = {'embedding.weight'} if embedding_lr != 1 else set()
-    matrices = [p for name, p in named if p.dim() >= 2 and name not in for_muon | own_rate]
-    vectors = [p for name, p in named if p.dim() < 2]
+    for_muon = [p for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2]
+    own_rate = [p for name, p in named if name == 'embedding.weight' and embedding_lr != 1]
+    others = {id(p) for p in for_muon + own_rate}
+    matrices = [p for _, p in named if p.dim() >= 2 and id(p) not in others]
+    vectors = [p for _, p in named if p.dim() < 2]
     groups = [{'params': matrices, 'weight_decay': weight_decay}, {'params': vectors, 'weight_decay': 0.0}]
     if own_rate:
-        groups.append({'params': [p for name, p in named if name in own_rate], 'weight_decay': weight_decay,
-                       'lr_scale': embedding_lr})
+        groups.append({'params': own_rate, 'weight_decay': weight_decay, 'lr_scale': embedding_lr})
     fused = named[0][1].device.type in ('cpu', 'cuda')
     parts = [(torch.optim.AdamW, groups, {'lr': learning_rate, 'betas': betas, 'fused': fused})]
-    if kind == 'muon':
-        parts.append((Muon, [p for name, p in named if name in for_muon],
-                      {'lr': learning_rate, 'weight_decay': weight_decay}))
+    if for_muon:
+        parts.append((Muon, for_muon, {'lr': learning_rate, 'weight_decay': weight_decay}))
 
     if zero1 and torch.distributed.is_initialized():
         from torch.distributed.optim import ZeroRedundancyOptimizer     # costs a second to import
@@ -49,24 +46,29 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            alike = {}                      # shape -> its matrices, and where each is to go
             for p in (p for p in group['params'] if p.grad is not None):
                 if not self.state[p]:
                     self.state[p]['momentum_buffer'] = torch.zeros_like(p)
                 buffer = self.state[p]['momentum_buffer'].lerp_(p.grad, 1 - group['momentum'])
-                update = orthogonal(p.grad.lerp(buffer, group['momentum']))         # Nesterov's
-                p.mul_(1 - group['lr'] * group['weight_decay'])
-                p.add_(update, alpha=-group['lr'] * 0.2 * math.sqrt(max(p.shape)))
+                direction = p.grad.lerp(buffer, group['momentum'])                  # Nesterov's
+                alike.setdefault(p.shape, []).append((p, direction))
+            for shape, pairs in alike.items():          # together they take half of the time, or less
+                for (p, _), update in zip(pairs, orthogonal(torch.stack([g for _, g in pairs]))):
+                    p.mul_(1 - group['lr'] * group['weight_decay'])
+                    p.add_(update, alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
 
 
 def orthogonal(g, dtype=None):
-    """About U V^T of a matrix g = U S V^T, by five Newton-Schulz iterations."""
+    """About U V^T of each matrix U S V^T in g (N, rows, columns), by five Newton-Schulz iterations."""
     native = g.device.type != 'cpu' or getattr(torch.cpu, '_is_avx512_bf16_supported', bool)()
-    x = (g.T if len(g) > g.shape[1] else g).to(dtype or (torch.bfloat16 if native else torch.float32))
-    x = x / x.norm().clamp(min=1e-7)                                    # no singular value is above 1
+    tall = g.shape[1] > g.shape[2]
+    x = (g.mT if tall else g).to(dtype or (torch.bfloat16 if native else torch.float32))
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)            # no singular value is above 1
     for _ in range(5):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
-    return x.T if len(g) > g.shape[1] else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    return x.mT if tall else x
 
 
 def states(optimizers):
@@ -93,9 +95,8 @@ def restore(model, weights, optimizers, optimizer_states):
         params = [p for group in o.param_groups for p in group['params']]
         moments = {i: {key: own(value, params[i]) for key, value in moment.items()}
                    for i, moment in state['state'].items()}
-        settings = [{key: group[key] for key in ('betas', 'weight_decay') if key in group}
-                    for group in o.param_groups]        # of this run; its rate is set at each step
-        groups = [before | now for before, now in zip(state['param_groups'], settings)]
+        groups = [{**before, **{key: now[key] for key in ('betas', 'weight_decay') if key in now}}
+                  for before, now in zip(state['param_groups'], o.param_groups)]    # the rate: at each step
         o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
         for p, moment in o.optim.state.items() if hasattr(o, 'optim') else ():      # ZeRO-1 puts step on CPU,
             moment.update({key: value.to(p.device) for key, value in moment.items()})   # where fused fails
@@ -185,8 +186,7 @@ class Guard:
         return 'skip', f'{why}: update skipped'
 
     def trouble(self, step, why, last_path):
-        """Why the run should save and end: too many updates in a row were skipped; else ''. A ValueError if
-        this process took none: then there is nothing to save."""
+        """Why to save and end: too many updates were skipped; else ''. ValueError if none was taken."""
         if self.skipped_in_a_row < self.patience:
             return ''
         text = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at step {step}: {why}; '

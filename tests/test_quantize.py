@@ -39,14 +39,14 @@ def test_a_row_does_not_depend_on_the_rows_beside_it_and_zeros_give_zeros(kind):
 
 
 @pytest.mark.parametrize('dtype, layer, least', [
-    ('float32', torch.nn.Linear, 0.0), ('bfloat16', torch.nn.Linear, 1e-4),
+    ('float32', torch.nn.Linear, 0.0), ('bfloat16', quantize.BFloat16, 1e-4),
     ('float16', quantize.Float16, 1e-6), ('int8', quantize.Int8, 1e-4)])
 def test_a_model_is_converted_whole_and_writes(dtype, layer, least):
     idx = torch.randint(50, (2, 9), generator=torch.Generator().manual_seed(0))
     model = lively(std=0.1)
     before = model(idx)[0]
     assert quantize.convert(model, dtype) is model
-    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, quantize.Int8, quantize.Float16))]
+    layers = [m for m in model.modules() if isinstance(m, (torch.nn.Linear, *quantize.KINDS.values()))]
     assert len(layers) == 2 * 7 + 1 and {type(m) for m in layers} == {layer}
     difference = (model(idx)[0] - before).abs().max() / before.abs().max()
     assert least <= difference < 0.05
