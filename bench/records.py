@@ -35,7 +35,7 @@ from parts import journal                                                       
 RECORDS = ROOT / 'bench/records'
 SEEDS = range(5)
 FLAGS = ['--max_steps=150', '--warmup_steps=15', '--eval_interval=150', '--save_interval=150',
-         '--sample_tokens=1', '--num_samples=1', '--overwrite=True', '--out_dir=out']
+         '--sample_tokens=1', '--num_samples=1', '--overwrite=True', '--out_dir=out', '--tie_embeddings=True']
 
 
 def read(name):
