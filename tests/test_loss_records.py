@@ -1,5 +1,7 @@
 """bench/records.py: when a record counts, and that the table in docs/training.md is that of the folders."""
 import importlib.util
+import shutil
+import subprocess
 
 import pytest
 from conftest import ROOT
@@ -13,6 +15,7 @@ def record(*bits, **more):
     return {'track': 'llama', 'what': 'a change', 'bits_per_byte': dict(enumerate(bits)), **more}
 
 
+PATCHES = sorted(loss_records.RECORDS.glob('*/change.diff'))
 FIRST = 2.0, 2.01, 1.99, 2.0, 2.0
 
 
@@ -49,3 +52,10 @@ def test_the_table_in_the_docs_is_that_of_the_folders(capsys):
     for row in capsys.readouterr().out.splitlines()[2:]:
         bits, seeds, against = [cell.strip() for cell in row.split('|')[3:6]]
         assert seeds == '5' and f'| {bits} | {against} |' in docs, row
+
+
+@pytest.mark.skipif(shutil.which('patch') is None, reason='patch is not installed')
+@pytest.mark.parametrize('change', PATCHES, ids=lambda path: path.parent.name)
+def test_its_patch_still_fits_the_code(change):
+    done = subprocess.run(['patch', '-p1', '--dry-run', '-i', change], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and 'fuzz' not in done.stdout, done.stdout
