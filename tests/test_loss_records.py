@@ -57,5 +57,6 @@ def test_the_table_in_the_docs_is_that_of_the_folders(capsys):
 @pytest.mark.skipif(shutil.which('patch') is None, reason='patch is not installed')
 @pytest.mark.parametrize('change', PATCHES, ids=lambda path: path.parent.name)
 def test_its_patch_still_fits_the_code(change):
-    done = subprocess.run(['patch', '-p1', '--dry-run', '-i', change], cwd=ROOT, capture_output=True, text=True)
+    command = ['patch', '-p1', '--dry-run', '-i', change]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and 'fuzz' not in done.stdout, done.stdout
