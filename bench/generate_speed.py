@@ -8,8 +8,9 @@ written / its seconds).
     python bench/generate_speed.py                          # three shapes with random weights
     python bench/generate_speed.py small out/quickstart     # one of them; a checkpoint
 
-float16 and int8 are parts/quantize.py. A checkpoint continues code and prose of 64 tokens, at batch 1 with
-parts/speculate.py, too: random weights write one line over and over, which is too easy to guess.
+float16, int8 and, where it is native, bfloat16 are parts/quantize.py. A checkpoint continues code and prose
+of 64 tokens, at batch 1 with parts/speculate.py, too: random weights write one line over and over, which is
+too easy to guess.
 """
 import argparse
 import hashlib
@@ -22,7 +23,7 @@ import time
 import torch
 from peers import cpu_of, in_turn, median, timed
 from model import GPT, GPTConfig, load_checkpoint
-from parts import quantize, speculate
+from parts import machine, quantize, speculate
 from tokenizer import Tokenizer
 
 SHAPES = {'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256), 'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768),
@@ -59,7 +60,7 @@ def generate(what, who, batch):
         work = lambda n: hf.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
                                      max_new_tokens=n, min_new_tokens=n, pad_token_id=0)
     else:
-        dtype = who if who in ('float16', 'int8') else 'float32'
+        dtype = who if who in quantize.KINDS else 'float32'
         model = quantize.convert(model, dtype)
         writer = speculate.Lookup(model, dtype) if who == 'guessing' else model
         work = lambda n: torch.stack(list(writer.stream(idx, n, 0)), dim=1)
@@ -87,6 +88,8 @@ if __name__ == '__main__':
         for what in [name] if name in SHAPES else [f'{name}@{kind}' for kind in TEXTS]:
             for batch in (1, 16):
                 names = ['transformers', 'float32', 'float16', 'int8']
+                if machine.choose('cpu', 'auto')[1] == 'bfloat16':      # native
+                    names.append('bfloat16')
                 if name not in SHAPES and batch == 1:
                     names.append('guessing')
                 rows = in_turn([f'{what}:{who}:{batch}' for who in names], ROUNDS, __file__)
