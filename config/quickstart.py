@@ -5,7 +5,7 @@
 # longer. The embedding learns ten times as fast as the rest, and the head has weights of its own: after SFT
 # such a model passes more problems than with one rate and a tied head (LOG.md, "The preset's head").
 # You should see val_loss 5.3 at step 125, 4.7 at 250, 4.3 at 375 and 4.1 (1.50 bits per byte) at 500.
-# Hardware: two CPU cores with native bfloat16 need about 3 minutes.
+# Hardware: two CPU cores with native bfloat16 need about 2 minutes.
 #
 #   python train.py config/quickstart.py
 data_from = 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 --out_dir=data/quickstart'
