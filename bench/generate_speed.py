@@ -84,12 +84,13 @@ if __name__ == '__main__':
         sys.exit()
     print(f'{"":>32}{"batch":>6}{"":>14}{"tok/s":>8}{"times transformers":>20}{"in CPU time":>13}{"read":>6}'
           '   same text')
+    kinds = ['transformers', 'float32', 'float16', 'int8']
+    if machine.choose('cpu', 'auto')[1] == 'bfloat16':      # native
+        kinds.append('bfloat16')
     for name in sys.argv[1:] or SHAPES:
         for what in [name] if name in SHAPES else [f'{name}@{kind}' for kind in TEXTS]:
             for batch in (1, 16):
-                names = ['transformers', 'float32', 'float16', 'int8']
-                if machine.choose('cpu', 'auto')[1] == 'bfloat16':      # native
-                    names.append('bfloat16')
+                names = [*kinds]
                 if name not in SHAPES and batch == 1:
                     names.append('guessing')
                 rows = in_turn([f'{what}:{who}:{batch}' for who in names], ROUNDS, __file__)

@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 from parts import journal                                                                  # noqa: E402
 RECORDS = ROOT / 'bench/records'
 SEEDS = range(5)
+# the records so far were measured with a tied head, which the preset had then
 FLAGS = ['--max_steps=150', '--warmup_steps=15', '--eval_interval=150', '--save_interval=150',
          '--sample_tokens=1', '--num_samples=1', '--overwrite=True', '--out_dir=out', '--tie_embeddings=True']
 

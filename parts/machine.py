@@ -90,7 +90,7 @@ def compiled(model, compiling, batch, autocast, out_of_memory_advice, how='ddp')
         return time.time() - began
 
     compiling = compiling or (compiling is None and batch[0].is_cuda)
-    # DDP first: then torch compiles a part for each bucket, and exchanges its gradients at the part's end
+    # DDP first: torch then compiles a part for each bucket, and exchanges its gradients during the next part
     net = wrap(torch.compile(model) if compiling else model, how, str(batch[0].device))
     if compiling:
         with torch.no_grad(), autocast:     # moves tables to the device: else the second call compiles again

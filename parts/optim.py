@@ -15,7 +15,7 @@ import torch
 def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embedding_lr=1.0):
     """A list of optimizers. Weight decay acts on matrices, not on the gains of the norms, which it would pull
     away from 1. kind='muon': Muon for the matrices in blocks, AdamW for the rest, with one learning rate
-    (arXiv:2502.16982), times embedding_lr for the embedding. zero1: processes share it (1910.02054)."""
+    (arXiv:2502.16982), times embedding_lr for the embedding. zero1: ZeRO stage 1 (1910.02054)."""
     named = list(model.named_parameters())
     for_muon = [p for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2]
     own_rate = [p for name, p in named if name == 'embedding.weight' and embedding_lr != 1]
@@ -46,14 +46,14 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            alike = {}                      # shape -> its matrices, and where each is to go
+            alike = {}                      # shape -> [(matrix, its direction)]
             for p in (p for p in group['params'] if p.grad is not None):
                 if not self.state[p]:
                     self.state[p]['momentum_buffer'] = torch.zeros_like(p)
                 buffer = self.state[p]['momentum_buffer'].lerp_(p.grad, 1 - group['momentum'])
                 direction = p.grad.lerp(buffer, group['momentum'])                  # Nesterov's
                 alike.setdefault(p.shape, []).append((p, direction))
-            for shape, pairs in alike.items():          # together they take half of the time, or less
+            for shape, pairs in alike.items():          # in bfloat16 a stack takes half of the time
                 for (p, _), update in zip(pairs, orthogonal(torch.stack([g for _, g in pairs]))):
                     p.mul_(1 - group['lr'] * group['weight_decay'])
                     p.add_(update, alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
@@ -96,7 +96,7 @@ def restore(model, weights, optimizers, optimizer_states):
         moments = {i: {key: own(value, params[i]) for key, value in moment.items()}
                    for i, moment in state['state'].items()}
         groups = [{**before, **{key: now[key] for key in ('betas', 'weight_decay') if key in now}}
-                  for before, now in zip(state['param_groups'], o.param_groups)]    # the rate: at each step
+                  for before, now in zip(state['param_groups'], o.param_groups)]    # set_lr sets the rate
         o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
         for p, moment in o.optim.state.items() if hasattr(o, 'optim') else ():      # ZeRO-1 puts step on CPU,
             moment.update({key: value.to(p.device) for key, value in moment.items()})   # where fused fails
@@ -186,7 +186,7 @@ class Guard:
         return 'skip', f'{why}: update skipped'
 
     def trouble(self, step, why, last_path):
-        """Why to save and end: too many updates were skipped; else ''. ValueError if none was taken."""
+        """Why to save and end: too many skips in a row; else ''. ValueError if no update was taken."""
         if self.skipped_in_a_row < self.patience:
             return ''
         text = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at step {step}: {why}; '

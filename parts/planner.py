@@ -185,7 +185,7 @@ def show(where, settings, shape, stage):
     for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)
-    of_weights = 6 * (n - count['output'])
+    of_weights = flops_per_token(shape, 0)
     print(f'  {of_weights:,} + {flops - of_weights:,} = {flops:,} FLOPs per token, forward and backward')
     cache = 2 * shape['n_layer'] * shape['n_kv_head'] * head_dim(shape) * width
     print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}; {shape["n_kv_head"]} '
