@@ -124,7 +124,7 @@ if not out_dir:
 wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
 wanted_languages = language.check(languages)
 
-sources = {source: (source, None)} if sources is None else sources
+sources = files.chosen(source, sources, defaults['source'])
 if max_docs and len(sources) > 1:
     raise ValueError(f'max_docs={max_docs} would stop within the first source; use --mix_tokens')
 shards = files.shards(sources, download_dir, hub, dataset, kind)    # the files that are cleaned together

@@ -93,6 +93,16 @@ def passed_over(source):
     return ', '.join(f'{n} {ending}' for ending, n in endings.most_common(5))
 
 
+def chosen(source, sources, default):
+    """{name: (path, weight or None)}: the sources of a config file, or the one source, but not both."""
+    if sources is None:
+        return {source: (source, None)}
+    if source != default:
+        raise ValueError(f'source={source} would be ignored beside sources={{{", ".join(sources)}}}; leave one '
+                         'of the two out')
+    return sources
+
+
 def shards(sources, folder, hub, dataset, kind='text'):
     """The files of several sources, {name: (path, weight or None)}, cut into shards of work: [{'source',
     'files'}]. A file of records ends a shard, as do 16 MB of small files. A larger .jsonl of texts is cut
