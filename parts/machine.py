@@ -30,9 +30,9 @@ def choose(device, dtype, local_rank=0):
         torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
         torch.backends.cuda.enable_cudnn_sdp(False)     # it builds a plan, up to 1 s, for each new shape
     if kind == 'cpu' and sys.platform == 'linux':       # keep freed memory: new pages take 1/8 of a step
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-4, 0)                             # M_MMAP_MAX: tensors get no mappings of their own
-        libc.mallopt(-1, 2 ** 31 - 1)                   # M_TRIM_THRESHOLD: bytes that stay
+        mallopt = getattr(ctypes.CDLL(None), 'mallopt', lambda *_: 0)       # musl's libc has none
+        mallopt(-4, 0)                                  # M_MMAP_MAX: tensors get no mappings of their own
+        mallopt(-1, 2 ** 31 - 1)                        # M_TRIM_THRESHOLD: bytes that stay
     if dtype == 'auto':     # before Ampere, and on many CPUs, bfloat16 is emulated and slow
         native = kind == 'cuda' and torch.cuda.get_device_capability(device)[0] >= 8
         if kind == 'cpu':

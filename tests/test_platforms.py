@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, TINY, metrics, mistake, ok, run
 from test_sft_mistakes import begin
 
-from parts import optim, planner, rewards
+from parts import machine, optim, planner, rewards
 
 start = pytest.fixture(begin, scope='module')
 # A Windows, as a script sees it, before its first line. torch and the interpreter stay those of this system.
@@ -63,6 +63,12 @@ def test_programs_do_not_run_there_and_a_plan_for_its_cpu_is_refused(start, tmp_
 def test_a_plan_for_a_gpu_needs_no_sysconf(monkeypatch):
     monkeypatch.delattr('os.sysconf')
     assert planner.machine_of('2xL4')[:2] == (2, 'L4')
+
+
+def test_a_libc_without_mallopt_keeps_its_own_ways(monkeypatch):
+    """musl's, of Alpine."""
+    monkeypatch.setattr(machine.ctypes, 'CDLL', lambda name: object())
+    assert machine.choose('cpu', 'float32') == ('cpu', 'float32')
 
 
 def test_a_reward_is_paid_without_an_alarm(monkeypatch):
