@@ -264,10 +264,10 @@ class GPT(nn.Module):
     def like(self, weights=None, **changes):
         """A copy with a changed config, as in like(dropout=0.1), or other weights. New rows: the mean row."""
         copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight)
-        tokens = copy.config.vocab_size if weights else self.config.vocab_size
+        grows = copy.config.vocab_size > self.config.vocab_size and not weights     # rows past V get a token
         weights = dict(weights or self.state_dict())
         for name in ('embedding.weight', 'head.weight'):
-            rows = weights[name][:tokens]                                           # (tokens, C)
+            rows = weights[name][:self.config.vocab_size if grows else len(copy.head.weight)]      # (rows, C)
             weights[name] = torch.cat([rows, rows.mean(0).expand(len(copy.head.weight) - len(rows), -1)])
         copy.load_state_dict(weights)
         return copy

@@ -99,8 +99,8 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
     """The peak on a GPU: state, activations, autocast's copies of the weights, gradients of logits and log p;
     in stage 3 also the whole weights and gradients of the block at work."""
     count = count_parameters(shape)
-    whole = max(count['per block'], count['embedding'])
-    copied = whole if stage == 3 else count['total']
+    whole = max(count['per block'], count['embedding'] + count['output'])       # FSDP gathers both at once
+    copied = whole if stage == 3 else count['total'] - count['output']      # the embedding only if it is tied
     held = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
     held += 2 * 4 * batch * shape['block_size'] * shape['vocab_size']
     if width == 2:

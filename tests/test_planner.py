@@ -81,13 +81,17 @@ def test_activations_are_what_autograd_keeps(config, dtype, checkpoint):
 
 
 def test_a_device_holds_state_copies_and_activations():
-    c = shape(256, 64, 2, 4, 0, 64, 192)
-    n = count_parameters(c)
-    way_back = 2 * 4 * 3 * 64 * 256         # gradients of logits and log p
-    for width, per_parameter in ((4, 16), (2, 18)):
-        assert device_bytes(c, 1, 0, 3, width) == \
-            per_parameter * n['total'] + activation_bytes(c, 3, width) + way_back
-    assert device_bytes(c, math.inf, 3, 0) == 10 * max(n['per block'], n['embedding'])
+    for tied in (True, False):
+        c = shape(256, 64, 2, 4, 0, 64, 192) | {'tie_embeddings': tied}
+        n = count_parameters(c)
+        way_back = 2 * 4 * 3 * 64 * 256         # gradients of logits and log p
+        for width in (4, 2):
+            copied = n['total'] - n['output'] if width == 2 else 0      # an untied embedding is not copied
+            assert device_bytes(c, 1, 0, 3, width) == \
+                16 * n['total'] + 2 * copied + activation_bytes(c, 3, width) + way_back
+    assert device_bytes(c, math.inf, 3, 0) == 10 * max(n['per block'], n['embedding'] + n['output'])
+    big = c | {'vocab_size': 4096}          # FSDP gathers embedding and head together
+    assert device_bytes(big, math.inf, 3, 0) == 10 * 2 * 4096 * 64
 
 
 def test_bytes_sent_are_those_of_a_ring():
