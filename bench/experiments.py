@@ -85,8 +85,9 @@ def largest_rise(losses, window=10):
 def parameters(out):
     if not os.path.exists(f'{out}/best.pt'):        # diverged before its first evaluation
         return 0
-    state = torch.load(f'{out}/best.pt', map_location='cpu', weights_only=True, mmap=True)['model']
-    return sum(v.numel() for name, v in state.items() if name != 'head.weight')         # tied
+    state = torch.load(f'{out}/best.pt', map_location='cpu', weights_only=True, mmap=True)
+    tied = state['model_config']['tie_embeddings']      # then the head is the embedding
+    return sum(v.numel() for name, v in state['model'].items() if name != 'head.weight' or not tied)
 
 
 def interval(values):

@@ -26,7 +26,8 @@ from model import GPT, GPTConfig, load_checkpoint
 from parts import machine, quantize, speculate
 from tokenizer import Tokenizer
 
-SHAPES = {'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256), 'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768),
+SHAPES = {'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
+          'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768),
           'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
 TEXTS = {'code': argparse.__file__, 'prose': pathlib.Path(__file__).parent.parent / 'LICENSE'}
 PROMPT = 32

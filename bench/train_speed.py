@@ -16,8 +16,8 @@ from peers import in_turn, median, timed
 from model import GPT, GPTConfig
 from parts import machine, optim
 
-SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128), 12),
-          'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256), 8),
+SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False), 12),
+          'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False), 8),
           'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 2)}
 STEPS = int(os.environ.get('STEPS', 10))
 ROUNDS = int(os.environ.get('ROUNDS', 3))
@@ -38,7 +38,7 @@ def steps(shape, who, dtype):
         model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
             vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn,
             num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
-            tie_word_embeddings=True))
+            tie_word_embeddings=c.tie_embeddings))
         optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)     # as fast an optimizer as ours
         loss_of = lambda: model(input_ids=x, labels=x, use_cache=False).loss
     context = torch.autocast('cpu', torch.bfloat16) if dtype == 'bfloat16' else contextlib.nullcontext()
