@@ -374,7 +374,7 @@ else:
 if not (n_train and n_val):
     docs.forget()
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({account.unread()}); give more, or another --val_fraction, or --mode=raw: no rules')
+                     f'({account.lost()}); give more, change what drops them, or another --val_fraction')
 
 separator = ord('\n')           # of train.jsonl
 if kind == 'text':

@@ -66,7 +66,11 @@ def documents(entries, reject, kind='text', max_chars=1_000_000, per_prompt=4, p
         if not line:
             doc['encoding'] = record['encoding']
         yield doc
-    for record in from_samples(samples, kind, per_prompt, prefer):
+    records = list(from_samples(samples, kind, per_prompt, prefer))
+    if samples and not records:
+        wanted = 'that passed' if kind == 'sft' else f'that is better than another of its prompt ({prefer=})'
+        reject(where, 1, f'none of {len(samples)} samples has an answer {wanted}')
+    for record in records:
         yield from_record(record, where, kind)
 
 

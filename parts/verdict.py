@@ -158,7 +158,7 @@ def engine(train, metrics, early):
         (slow > 1.5, f'one step in ten takes {slow:.1f} times the usual', 'look at loader and saving'),
         (waiting > 0.2, f'waiting for data takes {waiting:.0%} of time', 'move the data to a fast disk'),
         (not early and evaluating > 0.2, f'evaluating takes {evaluating:.0%}', 'raise eval_interval'),
-        (twice.any() or (skips >= 3).any(), f'{skips.sum():.0f} skips, several in a row',
+        (twice.any() or (skips >= 3).any(), f'{skips.sum():.0f} skips, close together',
          'lower learning_rate, or grad_clip=1')]
 
 

@@ -123,7 +123,7 @@ TABLE = {
     'jumpy': (SYSTEMS, history(dt=lambda step: 2 if step % 50 == 0 else 0.2), 'one step in ten'),
     'hungry': (SYSTEMS, history(data_s=lambda step: 0.1), 'waiting for data takes '),
     'evaluates all day': (SYSTEMS, history(eval_share=lambda step: 0.5), 'raise eval_interval'),
-    'skips in a row': (SYSTEMS, history(**burst), 'several in a row'),
+    'skips in a row': (SYSTEMS, history(**burst), 'close together'),
     'one skip': (HEALTHY, history(skipped=lambda step: step // 900), ''),
     'nan': (MODEL, history(50, loss=lambda step: NAN), 'lower learning_rate'),
     'nan and skips': (BOTH, history(loss=lambda step: NAN if step > 950 else 4, **burst), 'grad_clip'),

@@ -54,3 +54,18 @@ def test_prepare_turns_samples_into_data_for_both_stages(tmp_path):
     assert all('+' in r['messages'][1]['content'] for r in made('sft'))
     mistake(run('prepare.py', '--kind=preference', f'--source={source}', '--prefer=best'),
             'prefer', 'passed, taste, both')
+
+
+def test_nothing_to_learn_from_is_one_sentence_that_says_why(tmp_path):
+    rows = sampled(1, ('a', 'wrong', False)) + sampled(2, ('b', 'wrong', False), ('c', 'timeout', False))
+    (tmp_path / 'samples.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+    for kind, why in (('preference', 'better than another'), ('sft', 'that passed')):
+        mistake(run('prepare.py', f'--kind={kind}', f'--source={tmp_path}/samples.jsonl',
+                    f'--out_dir={tmp_path}/{kind}'), 'none of 3 samples', why)
+
+
+def test_texts_that_are_all_dropped_are_counted_by_reason(tmp_path):
+    rows = [{'text': f'def f{i}():\n    return {i}\n' * 9, 'license': 'GPL'} for i in range(12)]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+    mistake(run('prepare.py', f'--source={tmp_path}/x.jsonl', '--licences=mit', f'--out_dir={tmp_path}/o'),
+            '0 documents', 'dropped: 12 licence gpl')
