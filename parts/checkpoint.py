@@ -132,7 +132,7 @@ def same_tokenizer(one, its_hash, other, other_hash):
     """Refuse a model and data, at the paths `one` and `other`, with different tokenizers. None: not known."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
         raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: '
-                         'the same ids mean different text')
+                         'the same ids mean different text; prepare with --tokenizer=FOLDER/tokenizer.json')
 
 
 def same_data(last_path, its_digest, path, digest, out_dir):
