@@ -98,7 +98,7 @@ def chosen(source, sources, default):
     if sources is None:
         return {source: (source, None)}
     if source != default:
-        raise ValueError(f'source={source} beside sources={{{", ".join(sources)}}}: leave one of them out')
+        raise ValueError(f'source={source} beside sources={list(sources)}: leave one of them out')
     return sources
 
 

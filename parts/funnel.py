@@ -73,14 +73,15 @@ class Funnel:
                 'read': dropped.pop('documents read', 0), 'dropped': dropped}
 
     def lost(self):
-        """'dropped: 35 too short; 2 files could not be read, a.txt because of line 1: ...'"""
+        """'2 files could not be read, a.txt because of line 1: ...; dropped: 35 too short'"""
         reasons = collections.Counter()
         for row in (row for name, row in self.counters.items() if name.startswith('stage ')):
             reasons.update({key[len('dropped '):]: n for key, n in row.items() if key.startswith('dropped ')})
-        dropped = ', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3)) or 'none'
+        dropped = ', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))
         first = next((f', {path} because of {m["first"]}' for path, m in self.malformed.items()), '')
         n = len(self.malformed)
-        return f'dropped: {dropped}; {n} file{"s" if n != 1 else ""} could not be read{first}'
+        ending = f'; dropped: {dropped}' if dropped else ''
+        return f'{n} file{"s" if n != 1 else ""} could not be read{first}{ending}'
 
     def add(self, counters, samples, malformed):
         """Add another funnel; the arguments are the fields of its to_json."""

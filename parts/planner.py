@@ -181,7 +181,7 @@ def show(where, settings, shape, stage):
     sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size'
     print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in sizes))
     if stage == 'train' and not here:
-        print(f'  {data_dir}/meta.json does not exist: tokens are not compared; vocab_size=0 means 32,768')
+        print(f'  {data_dir} has no meta.json with tokens: not compared; vocab_size=0 means 32,768')
     for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)
@@ -242,7 +242,7 @@ def data_at_hand(data_dir, stage):
         if stage != 'train':
             return None, sum(1 for line in f if line.strip())
         meta = json.load(f)
-        return meta['vocab_size'], meta['tokens']['train']
+        return meta.get('vocab_size'), meta.get('tokens', {}).get('train')
 
 
 def print_tokens(n, tokens, here):

@@ -26,7 +26,7 @@ def test_the_plan_of_codeparrot(capsys):
     assert re.search(r'shard=ddp +24\.51 ', out) and re.search(r'shard=fsdp +1\.53 ', out)
     young = math.sqrt(2 * (12 * N / 1e9) * (50_000 / 16 * 3600)) / 3600
     assert 'sends 11.49 GB a step' in out and f'save every {young:.2f} hours' in out
-    assert 'nowhere/meta.json does not exist' in out and f'{2 * 48 * 1600 * 2:,} bytes a token' in out
+    assert 'nowhere has no meta.json with tokens' in out and f'{2 * 48 * 1600 * 2:,} bytes a token' in out
 
 
 def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(tmp_path, capsys):
@@ -49,7 +49,8 @@ def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(tmp_path, capsys):
     assert flops['simpo'] == pytest.approx(flops['sft'] * 2, rel=0.01)
 
 
-def test_every_config_has_a_plan(capsys):
+def test_every_config_has_a_plan(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)         # whatever the folder data holds here
     names = {f.name for f in dataclasses.fields(GPTConfig)}
     for path in ROOT.glob('config/*.py'):
         found = runpy.run_path(str(path))
@@ -57,6 +58,12 @@ def test_every_config_has_a_plan(capsys):
         config = GPTConfig(**{name: value for name, value in fields.items() if value or value is False})
         show('8xH100', {**SETTINGS, 'micro_batch_size': 0, **found}, vars(config), 'train')
         assert 'shard=' in capsys.readouterr().out
+
+
+def test_data_without_tokens_are_not_compared(capsys, tmp_path):
+    (tmp_path / 'meta.json').write_text('{"config": {"kind": "preference"}}', encoding='utf-8')
+    show('1xH100', {**SETTINGS, 'data_dir': str(tmp_path)}, vars(GPTConfig(n_layer=2)), 'train')
+    assert f'{tmp_path} has no meta.json with tokens' in capsys.readouterr().out
 
 
 def test_a_machine_is_a_number_and_a_known_name_and_this_one_is_measured():

@@ -120,7 +120,8 @@ def test_endings_in_capitals_are_read_and_what_is_passed_over_is_said(tmp_path):
 def test_settings_that_cannot_be_are_one_line(tmp_path, setting, words):
     (tmp_path / 'x').mkdir()
     (tmp_path / 'x/a.jsonl').write_text('{"text": "a"}\n', encoding='utf-8')
-    (tmp_path / 'c.py').write_text(f"source = 'x'\nout_dir = 'out'\n{setting}\n", encoding='utf-8')
+    source = '' if 'sources' in setting else "source = 'x'"
+    (tmp_path / 'c.py').write_text(f"{source}\nout_dir = 'out'\n{setting}\n", encoding='utf-8')
     mistake(run('prepare.py', 'c.py', cwd=tmp_path), *words)
 
 
