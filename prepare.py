@@ -371,10 +371,11 @@ else:
     sample = train & (docs.exact / 2 ** 64 * docs.size[train].sum() <= tokenizer_bytes)     # random enough
     train_texts = map(docs.text, np.flatnonzero(sample))
     all_texts = map(docs.text, np.flatnonzero(docs.keep))
+stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
 if not (n_train and n_val):
     docs.forget()
     raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({account.lost()}); give more, change what drops them, or another --val_fraction')
+                     f'({account.lost(stages)}); give more, drop fewer, or another --val_fraction')
 
 separator = ord('\n')           # of train.jsonl
 if kind == 'text':
@@ -468,7 +469,6 @@ for name, own in own_shards.items():
 # --- report, and give the files their names -----------------------------------------------------------------
 for b in bins.values():
     b.close()
-stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
 report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}

@@ -3,7 +3,7 @@
 # Steps: 2,000 x 12 sequences x 64 = 1,536,000 characters, 1.53 epochs.
 # You should see val_loss 4.18 at step 0, 1.82 at 500, 1.68 at 1,000 and 1.52 at 2,000. eval.py measures all
 # validation characters and prints 1.54. AdamW at 1e-3 ends at 1.65.
-# Hardware: two CPU cores with native bfloat16 need 3 minutes; with AdamW, 2 minutes.
+# Hardware: two CPU cores with native bfloat16 need 3 minutes.
 #
 #   python train.py config/shakespeare_cpu.py
 data_from = 'python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char'

@@ -72,11 +72,11 @@ class Funnel:
         return {'licences': dict(self.counters[f'licences of {name}'].most_common()),
                 'read': dropped.pop('documents read', 0), 'dropped': dropped}
 
-    def lost(self):
-        """'2 files could not be read, a.txt because of line 1: ...; dropped: 35 too short'"""
+    def lost(self, names):
+        """'2 files could not be read, a.txt because of line 1: ...; dropped: 35 short'; names: of stages"""
         reasons = collections.Counter()
-        for row in (row for name, row in self.counters.items() if name.startswith('stage ')):
-            reasons.update({key[len('dropped '):]: n for key, n in row.items() if key.startswith('dropped ')})
+        for stage in self.stages(names):
+            reasons.update(stage['dropped'])
         dropped = ', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))
         first = next((f', {path} because of {m["first"]}' for path, m in self.malformed.items()), '')
         n = len(self.malformed)

@@ -97,9 +97,9 @@ def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
 
 def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
     """The peak on a GPU: state, activations, autocast's copies of the weights, gradients of logits and log p;
-    in stage 3 also the whole weights and gradients of the block at work."""
+    in stage 3 also whole weights and gradients of what is at work: a block, or embedding and head."""
     count = count_parameters(shape)
-    whole = max(count['per block'], count['embedding'] + count['output'])       # FSDP gathers both at once
+    whole = max(count['per block'], count['embedding'] + count['output'])
     copied = whole if stage == 3 else count['total'] - count['output']      # the embedding only if it is tied
     held = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
     held += 2 * 4 * batch * shape['block_size'] * shape['vocab_size']
@@ -181,7 +181,7 @@ def show(where, settings, shape, stage):
     sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size'
     print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in sizes))
     if stage == 'train' and not here:
-        print(f'  {data_dir} has no meta.json with tokens: not compared; vocab_size=0 means 32,768')
+        print(f'  {data_dir} has no meta.json with tokens: they are not compared; vocab_size=0 means 32,768')
     for part, value in count.items():
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)
