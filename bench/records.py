@@ -101,7 +101,7 @@ def mean_and_error(values):
 
 def table(records):
     """Lowest last. Each is compared, seed by seed, with the record that it changes."""
-    print('| record | track | bits per byte | seeds | minus what it changes | what |')
+    print('| record | track | bits per byte | seeds | difference from what it changes | what |')
     print('|---|---|---|---|---|---|')
     lowest_last = sorted(records, key=lambda name: -statistics.mean(records[name]['bits_per_byte'].values()))
     for name in lowest_last:

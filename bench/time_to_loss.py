@@ -6,9 +6,10 @@ budget (4 layers, 128 wide, context 64, 2,000 steps of 12 x 64 characters), and 
     python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
     python bench/time_to_loss.py data/shakespeare_char [THREADS]
 
-Ours is train.py with config/shakespeare_cpu.py. The peer stands for nanoGPT: transformers' GPT-2 of that
+Ours is train.py with config/shakespeare_cpu.py. `short` is the same model in a run made for this loss alone:
+240 steps, and a higher rate, which falls linearly. The peer stands for nanoGPT: transformers' GPT-2 of that
 shape without dropout, float32, with nanoGPT's AdamW (1e-3, 0.9, 0.99, decay 0.1), schedule and random blocks.
-Both are judged every 50 steps on the same 20,000 characters; judging is not counted.
+All are judged on the same 20,000 characters every 50 steps, `short` every 10; judging is not counted.
 """
 import json
 import math
@@ -25,20 +26,26 @@ from parts.data import open_bins, sequences
 
 TARGET, EVERY, T, B = 1.8857, 50, 64, 12
 STEPS = int(os.environ.get('STEPS', 2000))      # fewer: only to see that it runs
+SHORT = ['--max_steps=240', '--learning_rate=8e-3', '--min_lr=1e-3', '--warmup_steps=10', '--schedule=wsd',
+         '--decay_steps=200']
 
 
-def ours(data_dir, threads):
+def ours(data_dir, threads, flags=(), every=EVERY):
+    if STEPS < 2000:
+        flags = [f'--max_steps={STEPS}', '--warmup_steps=1']
     with tempfile.TemporaryDirectory() as out:
         subprocess.run([sys.executable, 'train.py', 'config/shakespeare_cpu.py', f'--data_dir={data_dir}',
-                        f'--out_dir={out}', f'--eval_interval={EVERY}', f'--log_interval={EVERY}',
-                        '--num_samples=1', '--sample_tokens=1',
-                        *([f'--max_steps={STEPS}', '--warmup_steps=1'] if STEPS < 2000 else [])],
-                       check=True, capture_output=True,
+                        f'--out_dir={out}', f'--eval_interval={every}', f'--log_interval={every}',
+                        '--num_samples=1', '--sample_tokens=1', *flags], check=True, capture_output=True,
                        env={**os.environ, 'OMP_NUM_THREADS': str(threads)})
         with open(f'{out}/metrics.jsonl', encoding='utf-8') as f:
             rows = [json.loads(line) for line in f]
-    dt = [m['dt'] for m in rows if 'dt' in m and m['step'] % EVERY == 0]
-    return [(EVERY * sum(dt[:m['step'] // EVERY]), m['val_loss']) for m in rows if 'val_loss' in m]
+    dt = [m['dt'] for m in rows if 'dt' in m and m['step'] % every == 0]
+    return [(every * sum(dt[:m['step'] // every]), m['val_loss']) for m in rows if 'val_loss' in m]
+
+
+def short(data_dir, threads):
+    return ours(data_dir, threads, SHORT, every=10)
 
 
 def peer(data_dir, threads):
@@ -79,10 +86,10 @@ def peer(data_dir, threads):
 
 if __name__ == '__main__':
     if len(sys.argv) > 3:
-        print(json.dumps({'ours': ours, 'peer': peer}[sys.argv[3]](*sys.argv[1:3])))
+        print(json.dumps({'ours': ours, 'short': short, 'peer': peer}[sys.argv[3]](*sys.argv[1:3])))
         sys.exit()
     data_dir, threads = sys.argv[1], (sys.argv[2:] or ['1'])[0]
-    found = {'ours': [], 'peer': []}
+    found = {'ours': [], 'short': [], 'peer': []}
     for _ in range(int(os.environ.get('ROUNDS', 2))):
         for who, rows in found.items():
             run = subprocess.run([sys.executable, __file__, data_dir, threads, who], check=True, text=True,
@@ -91,6 +98,9 @@ if __name__ == '__main__':
             rows.append((next((s for s, loss in series if loss <= TARGET), math.inf), *series[-1]))
             print(f'{who}: {TARGET} after {rows[-1][0]:.1f} s; {rows[-1][2]:.4f} at the end, after '
                   f'{rows[-1][1]:.1f} s', flush=True)
-    a, b = found['ours'], found['peer']
-    print(f'to {TARGET}: {median([r[0] for r in a]):.1f} s, the peer {median([r[0] for r in b]):.1f} s')
-    print(f"against the peer's whole run: {median([q[1] / p[0] for p, q in zip(a, b)]):.1f} times sooner")
+    theirs = found['peer']
+    for who in ('ours', 'short'):
+        seconds = median([row[0] for row in found[who]])
+        sooner = median([q[1] / p[0] for p, q in zip(found[who], theirs)])
+        print(f'{who} to {TARGET}: {seconds:.1f} s, the peer {median([row[0] for row in theirs]):.1f} s; '
+              f"against the peer's whole run: {sooner:.1f} times sooner")
