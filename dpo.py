@@ -13,11 +13,11 @@ computed once and kept in data_dir, so only one model is in memory. Copy this fi
 model.py, tokenizer.py and parts/. The decision made here is the taste: who says which answer is better?
 
 You should see a first preference_loss of ln 2 (dpo): policy and reference are still the same. Another value
-ends the run. Then accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference
-only: it gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They
-share most of their tokens, so pushing one pushes the other; the probability moves to answers that nobody
-compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read
-samples.txt. docs/chat.md shows how DPO follows from RLHF (a reward model, then PPO).
+ends the run. Then accuracy and margin rise. Often BOTH rewards, beta log(p / p_ref), fall. Why? The loss
+asks for a difference only: it gains as much if the bad answer falls by 5 and the good one by 2 as if the good
+one rises by 3. They share most of their tokens, so pushing one pushes the other; the probability moves to
+answers that nobody compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0
+and read samples.txt. docs/chat.md shows how DPO follows from RLHF (a reward model, then PPO).
 """
 import functools, math, os, sys
 import numpy as np
@@ -40,7 +40,7 @@ loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains
 beta: float | None = None       # > 0: how much leaving the reference costs; None = 0.1, for simpo 2
 label_smoothing = 0.0           # [0, 0.5): dpo: share of pairs that are expected to have swapped labels
 gamma = 1.0                     # >= 0: simpo: margin by which the better answer must lead
-nll_weight = 1.0                # >= 0: dpo, ipo, kto, simpo: times -log p(chosen) per token, added; papers: 0
+nll_weight = 1.0                # >= 0: dpo, ipo, kto, simpo: adds this * -log p(chosen) per token; papers: 0
 # optimisation
 epochs = 1.0                    # >= 0: how often each pair is seen
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
@@ -49,7 +49,7 @@ micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = a
 block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the model's context; the rest is cut
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
-learning_rate = 3e-5            # >= 0: for millions of parameters; 5e-7 to 5e-6 for billions
+learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
 min_lr = 0.0                    # >= 0: where the schedule ends
 warmup_steps = 10               # >= 0: linear rise
 weight_decay = 0.0              # >= 0: of matrices only
@@ -85,7 +85,7 @@ main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
 autocast = machine.autocast(device, dtype)
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
-per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
+per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # per process, per pass
 oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
 last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
@@ -188,15 +188,15 @@ pad = tokenizer.special.get('<|pad|>', 0)
 
 
 # --- data ---------------------------------------------------------------------------------------------------
-def collate(pairs, pad, newline):
+def collate(pairs, pad, n_newline):
     """Pairs -> inputs and targets, int64 (2 B, T): all chosen, then all rejected answers, padded right.
-    Targets: the answer's tokens up to <|im_end|>, else IGNORE. newline: how many tokens follow <|im_end|>."""
+    Targets: the answer's tokens up to <|im_end|>, else IGNORE. n_newline: tokens of the newline behind it."""
     rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
     T = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
     x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)            # (2 B, T) each
     for row, (prompt, answer) in enumerate(rows):
         ids = [*prompt, *answer]
-        scored = max(0, len(answer) - newline)
+        scored = max(0, len(answer) - n_newline)
         x[row, :len(ids) - 1] = ids[:-1]
         y[row, len(prompt) - 1:len(prompt) - 1 + scored] = answer[:scored]
     return x, y
@@ -207,7 +207,7 @@ journal.check_data(data_dir, ['train.jsonl', 'val.jsonl'], data_from)
 pairs, n_cut, n_same = records.read_pairs(train_path, block_size, tokenizer, loss_type)
 held_out = records.read_pairs(val_path, block_size, tokenizer, loss_type)[0][:eval_pairs]
 digests = [records.digest(train_path), records.digest(val_path)]
-newline = len(tokenizer.encode_inside('\n'))
+n_newline = len(tokenizer.encode_inside('\n'))
 lengths = np.array([max(len(p) + len(a) for p, a in pair) for pair in pairs])
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
@@ -223,7 +223,7 @@ def rows_of(step):
 
 def tensors(part):
     """Inputs and targets (2 B, T) and lengths of the answers (2, B) of B pairs, on the device."""
-    x, y = machine.to_device(collate(part, pad, newline), device)
+    x, y = machine.to_device(collate(part, pad, n_newline), device)
     return x, y, (y != IGNORE).sum(1).view(2, -1)
 
 
@@ -231,7 +231,7 @@ if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
             print(f'--- step {show_batch}, pair {row} of {batch_size}, {name}\n{tokenizer.decode(prompt)}[['
-                  f'{tokenizer.decode(answer[:len(answer) - newline])}]]')
+                  f'{tokenizer.decode(answer[:len(answer) - n_newline])}]]')
     sys.exit()
 
 
@@ -297,7 +297,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; the line: 2405.18392)."""
+    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; linear: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -407,7 +407,7 @@ if first:
 watch = optim.Guard(state, scaler)
 probe = optim.probe(model)      # how far does a step move it?
 first_step = step
-stopping, trouble = False, ''    # Ctrl-C, SIGTERM or SIGUSR1 asked for it; why the run cannot continue
+stopping, trouble = False, ''    # leave after this step, as Ctrl-C asks; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
@@ -471,9 +471,9 @@ while True:
     if event:
         log.note(step, event, text)
         trouble = watch.trouble(step, text, last_path)
-    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
+    stopping = votes > 0 or trouble != ''       # all processes, or the others would wait for ever
     before = probe.clone() if logging else None
-    if event != 'skip':         # an update that is not finite never reaches the weights
+    if event != 'skip':         # a skipped update (not finite, or a spike) never reaches the weights
         for o in optimizers:
             scaler.step(o)
     scaler.update()

@@ -1,5 +1,5 @@
 """
-Evaluation: what a checkpoint is worth, counted on held-out data, with how sure that is.
+Evaluation: what a checkpoint is worth, counted on held-out data, with confidence intervals.
 
     python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
     python eval.py --ckpt=out/sft --tasks=problems --num_samples=8 --k=1,8 --allow_code_execution=True
@@ -16,7 +16,7 @@ choice          MMLU, ARC, HellaSwag: which of the given answers is most probabl
 instructions    a program checks rules: IFEval's file, or {"prompt", "rules": [{"kind", "value"}]}
 own             yours: {"prompt", "must_contain", "must_not_contain", "regex", "tests"}
 judge           MT-Bench's two turns, graded 1 to 10 by a command or (no judge) a rubric
-learned         what checkpoints write: characters, words, lines, blocks; beside untrained and the corpus
+learned         blanks, known words, lines and blocks in generated texts; beside untrained and the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
@@ -31,18 +31,18 @@ from configurator import configure, show
 from model import GPT, load_checkpoint
 from parts import asking, benchmarks, checkpoint, dedup, grading, ifeval, machine, problems, records
 from parts import sandbox, texts
-import parts.compare, parts.data        # called by these names: --compare and --data are settings
+import parts.compare, parts.data        # by full name: `compare` and `data` are settings here
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'         # a folder or a .pt file; several: A,B or A/*.pt
 data_dir = 'data/quickstart'    # of loss, learned, overlap; made with ckpt's tokenizer; several: A,B
 tasks = 'loss'                  # comma-separated
-data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
+data: str | None = None         # the benchmark's .jsonl, .jsonl.gz or .csv; of several tasks: A,B
 completions: str | None = None  # .jsonl of {"task_id", "completion"}: score these, without a model
 splits = 'variation,cell,family'    # of problems
 n_problems: int | None = None   # >= 1: None = 100 of each split of problems, the whole of a file
-problems_seed = 0               # others of the same splits
+problems_seed = 0               # another seed: other problems of these splits
 num_samples = 1                 # [1, 10000]: completions per problem; learned: texts, at least 32
 k = '1'                         # of pass@k, each at most num_samples: 1,10,100
 temperature: float | None = None    # >= 0: None = 0 (the most probable token) for one sample, else 0.8
@@ -53,7 +53,7 @@ chat: bool | None = None        # ask in a conversation; None = if the checkpoin
 allow_code_execution = False    # True: run here what a model wrote; read the top of parts/sandbox.py first
 timeout = 3.0                   # (0, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
-overlap = 0                     # >= 0: words in a row that count as seen in data_dir's train.bin: 13; 0 = off
+overlap = 0                     # >= 0: count items that share so many words with train.bin; 13; 0 = off
 judge = ''                      # a command: JSON on stdin -> a grade on stdout; '' = a rubric
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
 votes = ''                      # filled-in copies of sheet.csv: A,B
@@ -92,14 +92,14 @@ for path in ckpt.split(','):                # a folder that exists may look like
     paths += [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
 ckpt, *later = paths
 if ('compare' in all_tasks and (later or not compare)) or (completions and later):
-    raise ValueError(f'{tasks=} takes one ckpt, not {paths}, and compare a second: --compare=out/b')
+    raise ValueError(f'{tasks=} takes one ckpt (given: {len(paths)}); compare also needs --compare=out/b')
 need_file = [task for task in answered if task != 'problems']
 files = data.split(',') if data else []
 if len(files) != len(need_file):
-    raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}')
+    raise ValueError(f'{data=} must name one file for each task of {need_file}: .jsonl, or .csv for choice')
 
 def convert(record):
-    """The item of a record of the present task. One on which no answer can fail is refused."""
+    """A record of `task`, the present one, as an item. A record that any answer would pass is refused."""
     item = benchmarks.to_item(task, record)
     item['rules'] = ifeval.check(item) if 'instruction_id_list' in item else grading.rules_of(task, record)
     return item
@@ -171,11 +171,11 @@ def checkpoints(untrained=False):
     """(name, model, step, form) of each checkpoint, all of one tokenizer, then of an untrained one."""
     yield ckpt, model, state.get('step'), form
     for path in later:
-        other, its = load_checkpoint(path, device)
-        checkpoint.same_tokenizer(path, its.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
+        other, saved = load_checkpoint(path, device)
+        checkpoint.same_tokenizer(path, saved.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
                                   tokenizer.hash)
-        its_form = benchmarks.form(path, its, chat, all_tasks)
-        yield path, other.grown(tokenizer.vocab_size).eval(), its.get('step'), its_form
+        its_form = benchmarks.form(path, saved, chat, all_tasks)
+        yield path, other.grown(tokenizer.vocab_size).eval(), saved.get('step'), its_form
     if untrained:
         torch.manual_seed(seed)
         yield 'untrained', GPT(model.config).to(device), 0, False
@@ -245,7 +245,7 @@ def generate(model, prompts, n, temperature, ends=None):
 
 def ask(model, task, items, in_chat):
     """For each item its answers, pairs as from generate(); and how many prompts were cut. The second question
-    of a dialogue follows the answer to the first. For choice, item['picked'] gets the option's number."""
+    of a dialogue follows the answer to the first. For choice, item['picked'] gets choose()'s two numbers."""
     ends = None if in_chat else benchmarks.ENDS.get(task)
     answers = [[] for _ in items]
     n_cut = 0
@@ -309,11 +309,11 @@ for task in answered:
         wanted = {item['task_id']: dedup.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
         seen = set()
         for source in data_dir.split(','):
-            its = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
-            ids = open_bins(source, its, ['train'])[1]['train']
-            seen |= dedup.seen(wanted, texts.text_pieces(ids, its, overlap), overlap)
+            tok = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
+            ids = open_bins(source, tok, ['train'])[1]['train']
+            seen |= dedup.seen(wanted, texts.text_pieces(ids, tok, overlap), overlap)
     if benchmarks.runs(task, items):
-        left_out, loop = benchmarks.check_harness(task, items, execute)
+        left_out, loop = benchmarks.check_harness(task, items, execute)     # loop: how an endless one ended
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
         walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
         if not all(walls.values()):
@@ -335,7 +335,7 @@ for task in answered:
             cases += [(item, *case) for case in benchmarks.rows_of(task, item, pairs, in_chat)]
         rows = [row for _, row, _ in cases]
         for row in rows:
-            row['preferred'] = problems.preferred(row['completion'])
+            row['preferred'] = problems.preferred(row['completion'])    # the way that DPO teaches
             if later:
                 row |= {'ckpt': path, 'step': step}
         samples += rows

@@ -1,7 +1,7 @@
 """
 The model: a decoder-only transformer in the LLaMA style and layout, its generation and its checkpoints.
 
-    python model.py --device=mps    # the parameters of a ladder of sizes; does mps compute as the CPU?
+    python model.py --device=mps    # parameter counts of four sizes; does mps agree with the CPU?
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> output projection
 
@@ -31,7 +31,7 @@ class GPTConfig:
     n_ffn: int = 0                  # of SwiGLU; 0 = 8/3 n_embd to the nearest 64: as large as a 4x GELU MLP
     dropout: float = 0.0
     rope_theta: float = 10000.0     # wavelengths: 2 pi to nearly 2 pi theta; raise it for longer contexts
-    rope_scaling: tuple = ()        # for a context longer than the first one: see rope_table
+    rope_scaling: tuple = ()        # for a context longer than in pretraining: see rope_table
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
@@ -47,10 +47,10 @@ class GPTConfig:
             value = getattr(self, field.name)
             if field.type is int and (not isinstance(value, int) or value < 1):
                 raise ValueError(f'{field.name}={value!r} must be a whole number, at least 1')
-        pairs = 2 * self.n_head                             # RoPE turns pairs
+        multiple = 2 * self.n_head                          # D must be even: RoPE turns pairs
         if (self.head_dim or self.n_embd / self.n_head) % 2:
-            raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head = {pairs}, with n_head='
-                             f'{self.n_head}; nearest: {max(1, round(self.n_embd / pairs)) * pairs}')
+            raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head = {multiple}, with n_head='
+                             f'{self.n_head}; nearest: {max(1, round(self.n_embd / multiple)) * multiple}')
         self.head_dim = self.head_dim or self.n_embd // self.n_head
         if self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
@@ -210,8 +210,8 @@ class GPT(nn.Module):
                given=()):
         """Continue each row of idx (B, T): yield the next tokens, (B,) at a time, until max_new_tokens or
         until every row has met an id of `stop`; such a row repeats that id. first: bool (V,) or (B, V), True
-        for ids that may be sampled first (see Tokenizer.heal). given: for each row, tokens that are forced
-        before sampling. They count towards max_new_tokens; so prompts of several lengths share a batch.
+        for ids that may be sampled first (see Tokenizer.heal). given: for each row, tokens to take before any
+        is sampled, so that prompts of several lengths share a batch. They count towards max_new_tokens.
         Within block_size, earlier keys and values are cached, so a step costs one position. Past it the
         window of the last block_size tokens moves, every key changes, and the whole window is run again."""
         c = self.config
@@ -262,9 +262,9 @@ class GPT(nn.Module):
         return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
 
     def like(self, weights=None, **changes):
-        """A copy with a changed config, as in like(dropout=0.1), or other weights. New rows: the mean row."""
+        """A copy with a changed config, like(dropout=0.1), or other weights. A new row is the mean row."""
         copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight)
-        grows = copy.config.vocab_size > self.config.vocab_size and not weights     # rows past V get a token
+        grows = copy.config.vocab_size > self.config.vocab_size and not weights     # spare rows: not kept
         weights = dict(weights or self.state_dict())
         for name in ('embedding.weight', 'head.weight'):
             rows = weights[name][:self.config.vocab_size if grows else len(copy.head.weight)]      # (rows, C)
@@ -306,7 +306,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
     logits = logits / min(temperature, 1e30)        # float32 ends at 3e38, and -inf / inf is not a number
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
-        drop = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)    # those before it are enough; never of the first
+        drop = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)    # those before it reach top_p; the first stays
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
     # The token at which the running sum of p passes a random u. 0.5 ms for 64 x 4,096; torch.multinomial: 7.1
     wide = torch.float32 if logits.device.type == 'mps' else torch.float64

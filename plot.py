@@ -25,7 +25,7 @@ show(config)
 
 # --- read ----------------------------------------------------------------------------------------------
 def without_meaning(row, key):
-    """The loss of rl.py is about 0, whatever happens; that of dpo.py is of pairs, its KL of whole answers."""
+    """Leave it out? The loss of rl.py is always about 0; dpo.py has losses of pairs and a KL of answers."""
     if row.keys() & {'margin', 'val_margin'}:
         return key in ('loss', 'val_loss', 'kl')
     return key == 'loss' and 'reward' in row

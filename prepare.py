@@ -6,7 +6,7 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py config/mix.py                 # several sources, weighted
 
 A source is a file, folder or glob. A document is a .py or .html file, 100,000 characters of .txt or .md, or a
-record (text, content, code...) of .jsonl, .json or .warc, gzipped or not. One text or .html is taken as is.
+record (text, content, code...) of .jsonl, .json or .warc, gzipped or not. A single text file stays as it is.
 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. Rules come before duplicates: they run in parallel, and the
@@ -47,7 +47,7 @@ dataset = 'codeparrot/codeparrot-clean'     # of codeparrot: any dataset of .jso
 mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
 strip_markup = True             # of prose: HTML tags and entities, LaTeX commands
 strip_licence = False           # of code: the comment at the top, if it is a licence
-basic_clean = False             # of prose: the source document's filter instead of ours, to compare
+basic_clean = False             # of prose: a guide's simple filter instead of ours (docs/claims.md)
 url_block: str | None = None    # file of domains, one a line; for records with a `url`
 url_allow: str | None = None    # file of domains that are never blocked
 licences = ''                   # keep only these, comma-separated: mit,bsd,apache-2.0,unknown,...
@@ -76,12 +76,12 @@ toxic_words: str | None = None  # file of words, one a line; report.md says what
 max_toxic = 1.0                 # >= 0: such words per 1,000
 min_score: float | None = None  # of sft: by a judge; a record has it as score, rating or judge_score
 min_answer = 0                  # >= 0: of sft: characters of each answer
-max_answer = 0                  # >= 0: of sft: 0 = as many as it likes
+max_answer = 0                  # >= 0: of sft: 0 = no limit
 unwanted: str | None = None     # of sft: file of phrases, one a line, that no answer may have
 min_margin = 0.0                # of preference: score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: of preference: share of annotators who agree
 max_per_prompt = 4              # >= 1: of eval.py's samples.jsonl: most pairs, or passed answers, per prompt
-prefer = 'passed'               # passed | taste | both: passed beats failed; taste: the preferred way wins
+prefer = 'passed'               # passed | taste | both: passed beats failed; taste: a one-line body wins
 pii = True                      # e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
 decontaminate = ''              # benchmark files, comma-separated; documents that share an n-gram are dropped
 decontaminate_ngram = 13        # >= 1: words; GPT-3's choice
@@ -103,7 +103,7 @@ mix_tokens = 0                  # >= 0: training tokens to mix; 0 = as many as t
 chat_format = 'messages'        # messages | alpaca | vicuna: of sft
 audit = 0                       # >= 0: so many random samples per reason in audit.md, for you to read
 list_documents = False          # documents.jsonl: where each one comes from, its licence and its side
-pretrained_on = 10_000_000_000  # >= 1: tokens of the model that you could start from, to compare
+pretrained_on = 10_000_000_000  # >= 1: report.md compares your tokens with those of a pretrained model
 config = configure(globals())
 
 # --- settings that need each other --------------------------------------------------------------------------
@@ -448,7 +448,7 @@ for name, (path, weight) in sources.items():
         s['documents'] = int((docs.keep & own).sum())
         s['tokens'] = int(docs.lengths[train & own].sum())
         if not s['tokens']:
-            raise ValueError(f'no training document is left of the source {name}, of {s["read"]} ('
+            raise ValueError(f'the source {name} has no training document left, of {s["read"]} read ('
                              f'{funnel.listed(s["dropped"])}; of copies, the first one stays, in any source)')
         weights[name] = weight or s['tokens'] ** (1 / temperature)
 

@@ -41,7 +41,7 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
 held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
 n_problems = 2000               # >= 1: of parts/problems.py, where reward is problems or random
-problems_seed = 1               # >= 0: 134 of these 2,000 are among the 5,000 demonstrations of seed 0
+problems_seed = 1               # >= 0: which problems; SFT's demonstrations (seed 0) hold 134 of these 2,000
 allow_code_execution = False    # True: run here what the model wrote; read the top of parts/sandbox.py first
 timeout = 3.0                   # > 0: seconds for a program, or for a call of reward()
 bad_reward = 'stop'             # stop | zero: what to do when reward() raises, hangs or returns no number
@@ -50,15 +50,15 @@ num_samples = 8                 # >= 2: answers to a prompt
 max_new_tokens = 64             # >= 1: tokens of an answer
 temperature = 1.0               # > 0: of the policy, in sampling and in training
 slots = 128                     # >= 1: answers written at a time, on each device; speed and memory only
-rounds = 1                      # >= 1: draws of prompts for a step, at most, while too few are informative
+rounds = 1                      # >= 1: while too few prompts are informative, draw more, at most so often
 # optimisation
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
 micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all; lower saves memory
 updates = 1                     # >= 1: updates with the same answers
 scale = False                   # divide advantages by the deviation of their group: see advantages()
-clip_low = 0.2                  # [0, 1]: the ratio counts down to 1 - clip_low
-clip_high = 0.2                 # >= 0: and up to 1 + clip_high; 0.28 keeps more variety (arXiv:2503.14476)
+clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_low
+clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety (arXiv:2503.14476)
 kl_coef = 0.0                   # >= 0: pull towards the starting model, which is then kept in memory, too
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
@@ -90,7 +90,7 @@ main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
 autocast = machine.autocast(device, dtype)
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
-per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
+per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # per process, per pass
 oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
 last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
@@ -145,8 +145,8 @@ model.grad_checkpoint = grad_checkpoint
 # --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
 def tasks_of(reward, n, problems_seed, split):
     """A list of tasks. Each has the prompt, as messages and as ids, and one of three keys. tests: Python that
-    runs after the model's code (with entry_point, it defines check(candidate)). answer: a text that must have
-    the same last number as the model's. reward: a function of it. FILE.jsonl: HumanEval's or GSM8K's, too."""
+    runs after the model's code (with entry_point, it defines check(candidate)). answer: a text whose
+    last number the model must find. reward: a function of the model's text. FILE.jsonl: or a benchmark's."""
     from parts import benchmarks, problems, records, rewards
     with_ids = lambda task: task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
     if reward in ('problems', 'random'):
@@ -165,7 +165,7 @@ else:
     exam = [*{tuple(task['ids']): task for task in given}.values()][::10]
 held = {tuple(task['ids']) for task in exam}
 tasks = [task for task in given if tuple(task['ids']) not in held]
-if reward == 'random':      # a coin is tossed for each answer; the exam is judged
+if reward == 'random':      # a coin decides; held-out answers are still judged
     tasks = [{'ids': task['ids']} for task in tasks]
 if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
     raise ValueError(f'{reward=} runs programs of the model here (random: for the held-out prompts only); '
@@ -275,7 +275,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; the line: 2405.18392)."""
+    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; linear: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -315,7 +315,7 @@ watch = optim.Guard(state, scaler)
 probe = optim.probe(model)      # how far does a step move it?
 first_step = step
 silent = state.get('silent', 0)         # batches in a row without an informative group
-stopping, trouble = False, ''    # Ctrl-C, SIGTERM or SIGUSR1 asked for it; why the run cannot continue
+stopping, trouble = False, ''    # leave after this step, as Ctrl-C asks; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
@@ -389,9 +389,9 @@ while True:
     if event:
         log.note(step, event, text)
         trouble = watch.trouble(step, text, last_path)
-    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
+    stopping = votes > 0 or trouble != ''       # all processes, or the others would wait for ever
     before = probe.clone() if logging else None
-    if event != 'skip':         # an update that is not finite never reaches the weights
+    if event != 'skip':         # a skipped update (not finite, or a spike) never reaches the weights
         for o in optimizers:
             scaler.step(o)
     scaler.update()

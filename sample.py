@@ -47,8 +47,8 @@ chat = False                # True: the prompt is a message to an assistant; wit
 system: str | None = None   # instruction that the assistant reads before a chat
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
-serve: int | None = None    # [0, 65535]: answer HTTP requests on this port; 0 = a free one; see docs
-host = '127.0.0.1'          # ... at this address; any but this machine's own needs a key
+serve: int | None = None    # [0, 65535]: answer HTTP requests on this port; 0 = a free one
+host = '127.0.0.1'          # ... at this address; any other one needs a key (docs)
 compare = ''                # ... with this second checkpoint beside ckpt
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weights; see parts/quantize.py
@@ -157,7 +157,7 @@ if suffix:
     start, max_new_tokens = asking.between(tokenizer, prompt, suffix, model.config.block_size, max_new_tokens)
 answers = [asking.Answer(start, model.config.block_size, max_new_tokens) for _ in range(num_samples)]
 shown = steps = 0
-held_back = len(stop_at) - 1 if stop_at not in ('', 'function') else 0      # perhaps it begins stop_at
+held_back = len(stop_at) - 1 if stop_at not in ('', 'function') else 0      # the end may be part of stop_at
 print('-' * 80)
 if num_samples == 1:
     print(prompt, end='', flush=True)

@@ -76,7 +76,7 @@ main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
 autocast = machine.autocast(device, dtype)
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
-per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
+per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # per process, per pass
 oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
 last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
@@ -201,7 +201,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; the line: 2405.18392)."""
+    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; linear: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -259,7 +259,7 @@ watch = optim.Guard(state, scaler)
 probe = optim.probe(model)      # how far does a step move it?
 tokens_seen = state.get('tokens', 0)
 first_step = step
-stopping, trouble = False, ''    # Ctrl-C, SIGTERM or SIGUSR1 asked for it; why the run cannot continue
+stopping, trouble = False, ''    # leave after this step, as Ctrl-C asks; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
@@ -328,9 +328,9 @@ while True:
     if event:
         log.note(step, event, text)
         trouble = watch.trouble(step, text, last_path)
-    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
+    stopping = votes > 0 or trouble != ''       # all processes, or the others would wait for ever
     before = probe.clone() if logging else None
-    if event != 'skip':         # an update that is not finite never reaches the weights
+    if event != 'skip':         # a skipped update (not finite, or a spike) never reaches the weights
         for o in optimizers:
             scaler.step(o)
     scaler.update()

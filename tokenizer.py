@@ -172,9 +172,9 @@ def learn_merges(chunks, n_merges):
 
 # --- the tokenizer ------------------------------------------------------------------------------------------
 class Tokenizer:
-    """kind is 'bpe' (single bytes are BPE without merges) or 'char'. vocab[i] is token i as bytes; the
-    special tokens follow. bytes_per_token is the fit to the text it was trained on, None without training.
-    text_bytes: bytes of text in each id. begin: ids that begin a document. stop: ids that end an answer."""
+    """kind: 'bpe' (bytes are BPE without merges), 'char' or 'hf' (see from_hf). vocab[i] is token i as bytes;
+    the special tokens follow. bytes_per_token: of the text that it was trained on, else None. text_bytes:
+    how many bytes of text each id has. begin: ids that begin a document. stop: ids that end an answer."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
         self.kind = kind
@@ -206,10 +206,10 @@ class Tokenizer:
             raise ValueError(f'{vocab_size=} is too small; bytes and specials: {256 + len(special_tokens)}')
         if pattern != PATTERN:
             try:
-                groups = regex.compile(pattern).groups or regex.match(pattern, '')
+                unusable = regex.compile(pattern).groups or regex.match(pattern, '')
             except regex.error as e:
                 raise ValueError(f'the pattern {pattern!r} is not a regular expression: {e}') from e
-            if groups:
+            if unusable:
                 raise ValueError(f'the pattern {pattern!r} has groups, or matches ""; write (?:...)')
             pattern += r'|[\s\S]'               # a character that the pattern forgets is a chunk of its own
         chunks = count_chunks_parallel(texts, pattern, processes)
@@ -275,7 +275,7 @@ class Tokenizer:
             return [self.character_ids[c] for c in text]
         if len(self.vocab) == 256:
             return list(to_utf8(text))
-        if not text.isascii() or len(text) > 300:       # tiktoken knows other letters, and is faster
+        if not text.isascii() or len(text) > 300:       # tiktoken is faster; its Unicode differs
             return self.encode_batch([text])[0]
         return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
 

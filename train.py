@@ -41,7 +41,7 @@ shuffle = True                  # visit the blocks of train.bin in random order;
 objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
 document_mask = False           # clm: attention stays within a document, and positions restart in each
 label_smoothing = 0.0           # [0, 1): share of a target's probability that is spread over all tokens
-fim = 0.0                       # [0, 1]: clm: share of the documents that teach to fill in the middle; 0.5
+fim = 0.0                       # [0, 1]: clm: share of documents that teach to fill in the middle, say 0.5
 focal = 0.0                     # >= 0: loss times (1 - p)^focal: tokens that the model knows well count less
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
@@ -54,7 +54,7 @@ rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000, 
 rope_scaling = 'none'           # none | linear | llama3: how init_from=FOLDER reaches a longer block_size
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer
 tie_embeddings = True           # one matrix is both embedding and head; False: a matrix for each
-vocab_multiple = 1              # [1, 65536]: the model gets rows up to a multiple; on a GPU 64 is faster
+vocab_multiple = 1              # [1, 65536]: pad the vocabulary to a multiple of this; 64 is fast on GPUs
 dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
 # optimisation
 batch_size = 32                 # [1, 2**20]: sequences per step, over all devices and accumulation
@@ -70,7 +70,7 @@ schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls i
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps, 0.999 1,000
+beta2 = 0.95                    # [0, 1): and of the mean square; 0.95: over 20 steps, 0.999: 1,000
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
@@ -109,7 +109,7 @@ main_process = rank == 0
 device, dtype = machine.choose(device, dtype, local_rank)
 autocast = machine.autocast(device, dtype)
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
-per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # sequences
+per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # per process, per pass
 oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
 last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
@@ -128,7 +128,7 @@ if fim:                         # prefix and suffix come first, then the middle
     from parts.fim import Infilling
     infilling = Infilling(fim, objective, tokenizer, seed)
 n_train = meta['tokens']['train']
-stream, shards = None, []       # shards: {name: SHA-256} of each process's
+stream, shards = None, []       # shards: of each process, {name: SHA-256}
 if streaming:                   # each process reads its own shards
     paths, hashes = data.open_shards(streaming, rank, world, data_dir, meta)
     shards = machine.gather(hashes)
@@ -177,7 +177,7 @@ if show_batch is not None:
 torch.manual_seed(seed)
 step, best_val = 0, math.inf
 state = {}                      # of the checkpoint that this run resumes
-load = functools.partial(load_checkpoint, device=device if shard == 'ddp' else 'cpu')   # else too large
+load = functools.partial(load_checkpoint, device=device if shard == 'ddp' else 'cpu')   # FSDP: too large
 if init_from == 'scratch':
     model = GPT(GPTConfig(tokenizer.vocab_size, block_size, n_layer, n_head, n_kv_head, n_embd, n_ffn,
                           dropout, rope_theta or 1e4, causal=objective != 'mlm',
@@ -191,7 +191,7 @@ else:                           # the architecture is that of the checkpoint; dr
     longer = checkpoint.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
     model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
 vocab_size = model.config.vocab_size                    # a model of Hugging Face may have rows to spare
-if lr_width:        # a rule of thumb (arXiv:1706.03762, section 5.3); muP (2203.03466) has no root
+if lr_width:        # a rule of thumb (arXiv:1706.03762, section 5.3); muP (2203.03466) takes no root
     learning_rate *= math.sqrt(lr_width / model.config.n_embd)
 min_lr, decay_steps = optim.ends(max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
 model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
@@ -213,7 +213,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
     last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
     lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; the line: 2405.18392)."""
+    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; linear: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -248,7 +248,7 @@ n_parameters = sum(p.numel() for p in model.parameters())
 n_forward = per_rank // micro_batch_size
 mixture = objectives.Mixture({} if stream else meta, state.get('seen', ()))
 watch = optim.Guard(state, scaler, spike_z, spike_window, spike_action, inject)
-log.need_space((12 * (keep + 1) + 8) * n_parameters)    # 12 bytes: weights, 2 moments; 8: best.pt, twice
+log.need_space((12 * (keep + 1) + 8) * n_parameters)    # 12 bytes: weight, 2 moments; 8: best.pt, old and new
 log.begin(config, state, step, max_steps)
 log.keep(os.path.join(data_dir, 'tokenizer.json'))
 log.keep(os.path.join(data_dir, 'meta.json'), 'data.json')
@@ -267,7 +267,7 @@ is_code = texts.parse_rate(tokenizer.decode(bins['val'][:100_000].tolist()).spli
 prompt = sample_prompt or tokenizer.begin or [int(bins['val'][0])]     # a text, or ids
 vals = state.get('vals', [])     # [step, val_loss] of each evaluation
 first_step = step
-stopping, trouble = False, ''    # Ctrl-C, SIGTERM or SIGUSR1 asked for it; why the run cannot continue
+stopping, trouble = False, ''    # leave after this step, as Ctrl-C asks; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:
@@ -305,7 +305,7 @@ while True:
     if (step % save_interval == 0 or step == max_steps or stopping or due) and step > first_step:
         with timer.pause('save'):
             gpt = machine.unsharded(model, lambda: GPT(model.config).to(device))
-            states = [machine.whole(state) for state in optim.states(optimizers)]
+            states = [machine.whole(s) for s in optim.states(optimizers)]
             positions = machine.gather(stream.state) if stream else []
             if main_process:
                 save_checkpoint(f'{last_path}.new', gpt, step=step, best_val=best_val, vals=vals,
@@ -357,9 +357,9 @@ while True:
     if event:
         log.note(step, event, text)
         trouble = watch.trouble(step, text, last_path)
-    stopping = votes > 0 or trouble != ''       # all together, or those who stay would wait for ever
+    stopping = votes > 0 or trouble != ''       # all processes, or the others would wait for ever
     before = probe.clone() if logging else None
-    if event != 'skip':         # an update that is not finite never reaches the weights
+    if event != 'skip':         # a skipped update (not finite, or a spike) never reaches the weights
         for o in optimizers:
             scaler.step(o)
     scaler.update()

@@ -1,6 +1,6 @@
-# "Mega" with its lesson's settings, the shape of TinyLlama: 1,130,981,376 parameters. Weights, gradients and
-# Adam's moments take 16 bytes a parameter: 18 GB, so one GPU of 40 GB or more. 20 tokens a parameter are 22.6
-# billion, so use your own data. We have not run it.
+# "Mega", the shape of TinyLlama, from a lesson that docs/claims.md checks: 1,130,981,376 parameters. Weights,
+# gradients and Adam's moments take 16 bytes a parameter: 18 GB, so one GPU of 40 GB or more. 20 tokens a
+# parameter are 22.6 billion, so use your own data. We have not run it.
 #
 #   python train.py config/mega.py
 data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'

@@ -1,4 +1,4 @@
-# "Midi" with its lesson's settings. It has 92,228,352 parameters; the lesson says 200M, and with
+# "Midi" with the settings of a lesson that docs/claims.md checks: 92,228,352 parameters, not 200M. With
 # --n_layer=16 --n_head=16 --n_embd=1024 --n_ffn=2816 there are 205,816,832. 20 tokens a parameter are 1.8
 # billion, so it needs a GPU and your own data. We have not run it.
 #

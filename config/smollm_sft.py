@@ -4,7 +4,7 @@
 # Rates of 1e-5 to 5e-5 and one to three epochs are usual from 100M parameters on.
 # You should see val_loss fall within the first hundred steps, and hardly more after the first epoch.
 # Hardware: one GPU of 24 GB. Weights, gradients and Adam's moments take 16 bytes a parameter, 2.2 GB; with 8
-# sequences of 1,024 tokens the plan has 15.0 GB, with grad_checkpoint=True 7.9. We have not run it.
+# sequences of 1,024 tokens --plan says 15.0 GB, with grad_checkpoint=True 7.9. We have not run it.
 #
 #   python sft.py config/smollm_sft.py
 data_from = 'python prepare.py --kind=sft --source=alpaca.json --out_dir=data/alpaca'
