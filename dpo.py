@@ -68,7 +68,7 @@ plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cos
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
-compile = False                 # torch.compile; lengths vary, so it compiles several times
+compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
@@ -247,7 +247,7 @@ def log_probs(model, pairs):
         rows = mine[i:i + micro_batch_size]
         x, y, _ = tensors([pairs[j] for j in rows])
         with autocast:
-            found[rows] = Scorer(model)(x, y).view(2, -1).T.double().cpu().numpy()          # (B, 2)
+            found[rows] = Scorer(model)(x, y).view(2, -1).T.cpu().double().numpy()          # (B, 2)
     model.train()
     return np.array(machine.all_sum(*found.ravel())).reshape(found.shape)
 
@@ -288,7 +288,7 @@ if state:
     step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
 if loss_type == 'rm' and 'reward_head' in (rest := state or load(init_from)[1]):    # continue that head
     policy.head.load_state_dict({'weight': rest['reward_head']})
-net = torch.compile(policy, dynamic=True) if compile else policy
+net = torch.compile(policy) if compile else policy
 net = machine.wrap(net, 'ddp', device)
 
 
@@ -477,7 +477,7 @@ while True:
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    net.zero_grad(set_to_none=True)
+    net.zero_grad(set_to_none=not hasattr(net, 'no_sync'))     # DDP's gradients stay in its buckets
     # --- end clip and step ---
     step += 1
     timer.step(2 * int(lengths[micro_batches].sum()) * world)       # 2 answers; about as many in each process

@@ -117,6 +117,9 @@ class Attention(nn.Module):
         if start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
         is_causal = self.config.causal and mask is None and start == 0
+        if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype == torch.float32):
+            # no fast kernel takes grouped heads there, and the slow one keeps all T x T scores
+            k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))   # (B, H, ..., D)
         if x.device.type == 'cpu' and cache is None:    # bfloat16's backward pass is slow there (LOG.md)
             q, k, v = q.float(), k.float(), v.float()
         with torch.autocast('cpu', enabled=False):
@@ -337,21 +340,8 @@ def load_checkpoint(path, device='cpu'):
     return model, state
 
 
-def self_test(device):
-    count = lambda part: f'{sum(p.numel() for p in part.parameters()):,}'
-    ladder = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
-              'nano': (6, 8, 0, 256, 768)}              # n_layer, n_head, n_kv_head, n_embd, n_ffn
-    for name, sizes in ladder.items():
-        with torch.device('meta'):                      # shapes only, nothing is allocated
-            m = GPT(GPTConfig(256, 512, *sizes))
-        print(f'{name} {count(m)} parameters, all trained: embedding {count(m.embedding)} (output tied), '
-              f'blocks {count(m.blocks)}, per block {count(m.blocks[0])}, last norm {count(m.norm)}')
-    from parts import devices
-    torch.manual_seed(0)
-    devices.check(GPT(m.config), torch.randint(256, (4, 65)), device)                   # nano
-
-
 if __name__ == '__main__':
+    from parts import devices
     parser = argparse.ArgumentParser(description='The parameters of a ladder of sizes, and a self-test.')
     parser.add_argument('--device', default='cpu', help='cpu, cuda, mps: does it compute what the CPU does?')
-    self_test(parser.parse_args().device)
+    devices.self_test(GPT, GPTConfig, parser.parse_args().device)

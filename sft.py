@@ -64,7 +64,7 @@ plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cos
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
-compile = False                 # torch.compile; lengths vary, so it compiles several times
+compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
@@ -192,7 +192,7 @@ if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
-net = torch.compile(model, dynamic=True) if compile else model
+net = torch.compile(model) if compile else model
 net = machine.wrap(net, 'ddp', device)
 
 
@@ -334,7 +334,7 @@ while True:
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    net.zero_grad(set_to_none=True)
+    net.zero_grad(set_to_none=not hasattr(net, 'no_sync'))     # DDP's gradients stay in its buckets
     # --- end clip and step ---
     step += 1
     tokens_seen += n_tokens

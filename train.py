@@ -363,7 +363,7 @@ while True:
         for o in optimizers:
             scaler.step(o)
     scaler.update()
-    net.zero_grad(set_to_none=True)
+    net.zero_grad(set_to_none=not hasattr(net, 'no_sync'))     # DDP's gradients stay in its buckets
     # --- end clip and step ---
 
     if watch.wants_rollback and machine.all_sum(os.path.exists(last_path))[0] == world:

@@ -78,3 +78,17 @@ def check(model, idx, device):
     if not all(row['ok'] for row in rows):
         print(f'at most {LIMITS} is rounding: do not train on {device} before you know why it differs')
         sys.exit(1)
+
+
+def self_test(GPT, GPTConfig, device):
+    """What `python model.py` prints: the parameters of a ladder of sizes, and check() of the smallest."""
+    count = lambda part: f'{sum(p.numel() for p in part.parameters()):,}'
+    ladder = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
+              'nano': (6, 8, 0, 256, 768)}              # n_layer, n_head, n_kv_head, n_embd, n_ffn
+    for name, sizes in ladder.items():
+        with torch.device('meta'):                      # shapes only, nothing is allocated
+            m = GPT(GPTConfig(256, 512, *sizes))
+        print(f'{name} {count(m)} parameters, all trained: embedding {count(m.embedding)} (output tied), '
+              f'blocks {count(m.blocks)}, per block {count(m.blocks[0])}, last norm {count(m.norm)}')
+    torch.manual_seed(0)
+    check(GPT(m.config), torch.randint(256, (4, 65)), device)                           # nano

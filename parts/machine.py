@@ -7,7 +7,7 @@ The machine: devices and dtypes; several processes, one per device; DDP, ZeRO-1 
 
 Every function also works in a single process. Copy this file alone: it needs torch and numpy.
 """
-import atexit, contextlib, ctypes, os, signal, sys, time
+import atexit, contextlib, ctypes, datetime, os, signal, sys, time
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -49,9 +49,9 @@ def autocast(device, dtype):
 def to_device(arrays, device):
     """Numpy arrays as tensors on the device. From pinned memory the copy does not wait for the GPU."""
     tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in arrays]
-    if device.startswith('cuda'):
-        tensors = [t.pin_memory() for t in tensors]
-    return [t.to(device, non_blocking=True) for t in tensors]
+    if not device.startswith('cuda'):       # on mps a copy that does not wait may read what is freed by then
+        return [t.to(device) for t in tensors]
+    return [t.pin_memory().to(device, non_blocking=True) for t in tensors]
 
 
 class OutOfMemoryAdvice(contextlib.AbstractContextManager):
@@ -125,7 +125,8 @@ def join(device):
     """Join the other processes. A single process of torchrun joins, too: so one GPU can try DDP and FSDP.
     From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
     if ranks()[1] > 1 or dist.is_torchelastic_launched():
-        dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo')
+        patience = datetime.timedelta(hours=2)      # the first process saves; NCCL would wait ten minutes
+        dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo', timeout=patience)
         if dist.get_backend() == 'gloo':        # at the interpreter's end its threads could abort the process
             atexit.register(dist.destroy_process_group)
     for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
@@ -257,6 +258,5 @@ def leave(trouble=''):
         atexit.unregister(dist.destroy_process_group)
     if trouble:
         raise ValueError(trouble)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    sys.stdout.flush()      # stderr is flushed line by line
     os._exit(0)     # the interpreter's own end takes a second with torch; sometimes torch's threads abort

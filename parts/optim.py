@@ -2,8 +2,7 @@
 The update: optimizers, and the guard that decides which updates reach the weights.
 
     optimizers = build(model, 'muon', learning_rate=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    watch = Guard(state, scaler, spike_z=8)
-    event, text = watch.judge(step, loss, norm)     # (None, ''), or 'skip' and why
+    event, text = Guard(state, scaler, spike_z=8).judge(step, loss, norm)       # (None, ''), or 'skip', why
 
 Copy this file alone: it needs torch and numpy.
 """
@@ -31,8 +30,9 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embeddin
         parts.append((Muon, for_muon, {'lr': learning_rate, 'weight_decay': weight_decay}))
 
     if zero1 and torch.distributed.is_initialized():
-        from torch.distributed.optim import ZeroRedundancyOptimizer     # costs a second to import
-        return [ZeroRedundancyOptimizer(params, make, **settings) for make, params, settings in parts]
+        from torch.distributed.optim import zero_redundancy_optimizer as zero   # costs a second to import
+        zero._broadcast_object = broadcast
+        return [zero.ZeroRedundancyOptimizer(params, make, **settings) for make, params, settings in parts]
     return [make(params, **settings) for make, params, settings in parts]
 
 
@@ -69,6 +69,13 @@ def orthogonal(g, dtype=None):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
     return x.mT if tall else x
+
+
+def broadcast(value, src_rank, group, device):
+    """In place of torch's own, which makes a Python number of each byte: minutes, for a large model."""
+    box = [torch.utils._pytree.tree_map(lambda t: t.cpu() if torch.is_tensor(t) else t, value)]
+    torch.distributed.broadcast_object_list(box, src_rank, group, device)
+    return box[0]
 
 
 def states(optimizers):
@@ -120,8 +127,7 @@ def set_lr(optimizers, lr):
 
 def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
     """min_lr (default: learning_rate / 10) and decay_steps (a fifth). ValueError if they do not fit."""
-    if min_lr is None:
-        min_lr = learning_rate / 10
+    min_lr = learning_rate / 10 if min_lr is None else min_lr
     if schedule == 'cosine' and decay_steps:
         raise ValueError(f'decay_steps={decay_steps} needs --schedule=wsd; a cosine falls all the way')
     if schedule == 'wsd' and decay_steps == 0:
@@ -133,9 +139,6 @@ def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', deca
     if decay_steps > max_steps - warmup_steps:
         raise ValueError(f'decay_steps={decay_steps} must be at most {max_steps - warmup_steps = }')
     return min_lr, decay_steps
-
-
-DRILLS = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
 
 
 class Guard:
@@ -153,11 +156,9 @@ class Guard:
         self.has_taken = False                              # an update, since this process began
         self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
         self.bad_steps = set(state.get('bad_steps', []))    # those that led to a rollback: skipped next time
-        self.wants_rollback = False
         self.accidents = drills(inject)                     # {step: accident}
 
-    def state(self):
-        """For the checkpoint."""
+    def state(self):        # for the checkpoint
         return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
                 'bad_steps': sorted(self.bad_steps)}
 
@@ -240,23 +241,22 @@ def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
     if step >= max(200, 2 * warmup) and last[-1] > ln_v - 0.5:
         return 'stuck', (f'val_loss {last[-1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
                          'learning rate too low or too high (look at gnorm), or a model too small')
-    if len(last) < 4:
-        return None
-    rising = last[0] < last[1] < last[2] < last[3]
+    rising = len(last) == 4 and last[0] < last[1] < last[2] < last[3]
     if rising and loss < last[0]:
         return 'memorising', 'val_loss rises above the training loss: more data or dropout; best.pt is kept'
     if rising:
         return 'drift', 'both losses creep up: see the data with --show_batch, or try --dtype=float32'
-    if max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:
+    if len(last) == 4 and max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:
         return 'plateau', 'val_loss has not moved for four evaluations: a higher or lower rate, or other data'
 
 
 def drills(text):
     """'nan@50,kill@120' -> {50: 'nan', 120: 'kill'}"""
+    kinds = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
     found = {}
     for item in filter(None, text.split(',')):
         kind, _, step = item.partition('@')
-        if kind not in DRILLS or not step.isdigit():
-            raise ValueError(f'inject={text}: {item!r} must look like nan@50; there are {", ".join(DRILLS)}')
+        if kind not in kinds or not step.isdigit():
+            raise ValueError(f'inject={text}: {item!r} must look like nan@50; there are {", ".join(kinds)}')
         found[int(step)] = kind
     return found

@@ -100,7 +100,7 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
     in stage 3 also whole weights and gradients of what is at work: a block, or embedding and head."""
     count = count_parameters(shape)
     whole = max(count['per block'], count['embedding'] + count['output'])
-    copied = whole if stage == 3 else count['total'] - count['output']      # the embedding only if it is tied
+    copied = whole if stage == 3 and checkpoint else count['total'] - count['output']   # autograd keeps them
     held = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
     held += 2 * 4 * batch * shape['block_size'] * shape['vocab_size']
     if width == 2:
@@ -131,9 +131,8 @@ def strategy(shape, n_devices, memory, batch, width=2):
                         (1, 'shard=zero1: weights and gradients fit a device, the optimizer state its share'),
                         (3, 'shard=fsdp: weights, gradients and optimizer state fit only shared out')):
         needed = lambda n, kept: device_bytes(shape, n_devices, stage, n, width, kept)
-        fixed = needed(0, False)
-        most = int((memory - fixed) // (needed(1, False) - fixed))          # sequences
-        most_kept = int((memory - fixed) // (needed(1, True) - fixed))      # with grad_checkpoint
+        fit = lambda kept: int((memory - needed(0, kept)) // (needed(1, kept) - needed(0, kept)))
+        most, most_kept = fit(False), fit(True)     # sequences, without and with grad_checkpoint
         if most >= batch:
             return fits
         if most_kept > 0:       # micro_batch_size=0 would be all

@@ -1,18 +1,24 @@
 """What a GPU will meet, as far as a machine without one can tell; and bench/gpu.py at its smallest."""
+import datetime
 import json
 import shutil
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch._dynamo
+import torch.nn.functional as F
 from conftest import ROOT, TINY, lift, metrics, ok, run
+from test_dpo_mistakes import dpo, make_pairs, make_sft
+from test_sft_mistakes import begin, sft
 from torch._dynamo.testing import CompileCounter
+from torch.distributed.optim import zero_redundancy_optimizer as zero
 
 from model import GPT, GPTConfig
-from parts import machine
+from parts import machine, optim
 
 
 def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
@@ -34,6 +40,99 @@ def test_more_processes_than_gpus_are_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     with pytest.raises(ValueError, match='device=cuda:2 is not here: there are 2 GPUs'):
         machine.choose('cuda', 'auto', local_rank=2)
+
+
+def test_only_a_copy_to_cuda_does_not_wait(monkeypatch):
+    """There pinned memory is held until the copy is done. On mps it may be freed and used again before."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, 'to', lambda self, *a, **k: calls.append((self, a, k)) or self)
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda self: 'pinned' and self + 1)
+    machine.to_device([np.zeros(2)], 'mps')
+    machine.to_device([np.zeros(2)], 'cuda:0')
+    assert [(t.sum().item(), a, k) for t, a, k in calls] == \
+        [(0, ('mps',), {}), (2, ('cuda:0',), {'non_blocking': True})]
+
+
+def test_others_wait_for_a_save_longer_than_nccl_would(monkeypatch):
+    joined = []
+    monkeypatch.setattr(machine, 'ranks', lambda: [1, 2, 1])
+    monkeypatch.setattr(machine.signal, 'signal', lambda *_: None)
+    monkeypatch.setattr(machine.dist, 'init_process_group', lambda *a, **k: joined.append((*a, k['timeout'])))
+    monkeypatch.setattr(machine.dist, 'get_backend', lambda: 'nccl')
+    machine.join('cuda:1')
+    assert joined == [('nccl', datetime.timedelta(hours=2))]
+
+
+# torch.compile up to its graphs, which are then run without a C++ compiler; at the end, how many there were
+TRACE = """
+import torch, parts.machine as m
+from torch._dynamo.testing import CompileCounter
+real, leave, counter = torch.compile, m.leave, CompileCounter()
+torch.compile = lambda model, **more: real(model, backend=counter, **more)
+m.leave = lambda *trouble: (print('graphs', counter.frame_count), leave(*trouble))
+"""
+
+
+@pytest.mark.parametrize('stage', ['sft', 'dpo'])
+def test_blocks_with_checkpoints_are_compiled_for_all_lengths(stage, tmp_path_factory):
+    """torch 2.13 fails at them with dynamic=True (pytorch#193194)."""
+    flags = ['--compile=True', '--grad_checkpoint=True', '--max_steps=8', '--eval_interval=8']
+    if stage == 'dpo':
+        folder = tmp_path_factory.mktemp('dpo')
+        make_sft(folder / 'sft', dropout=0.1)
+        make_pairs(folder / 'pairs')
+        said = ok(dpo(folder, *flags, before=TRACE))
+    else:
+        start = begin(tmp_path_factory)
+        said = ok(sft(*start, *flags, f'--out_dir={tmp_path_factory.mktemp("out")}/run', before=TRACE))
+    assert 1 <= int(said.rpartition('graphs ')[2]) <= 4         # a static one first; not one for each length
+
+
+def test_gradients_stay_in_the_buckets_of_ddp(data_dir, tmp_path):
+    """Else those of all micro-batches but the last are a second set, as large as the model."""
+    watch = 'import parts.machine as m\nwrap, leave, nets = m.wrap, m.leave, []\n' \
+            'm.wrap = lambda *a: nets.append(wrap(*a)) or nets[-1]\n' \
+            'places = lambda: {p.grad.untyped_storage().data_ptr() for p in nets[-1].parameters()}\n' \
+            'm.leave = lambda *trouble: (print("storages", len(places())), leave(*trouble))'
+    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY,
+                  '--micro_batch_size=1', env=TORCHRUN, before=watch))
+    assert '\nstorages 1\n' in said
+
+
+def test_moments_are_not_sent_byte_by_byte(monkeypatch):
+    """ZeRO-1 of torch makes Python numbers of them: 78 ns a byte, minutes for a large model."""
+    dist = torch.distributed
+    monkeypatch.setattr(dist, 'is_initialized', lambda: True)
+    monkeypatch.setattr(zero, 'ZeroRedundancyOptimizer', lambda *a, **k: 'shared')
+    model = GPT(GPTConfig(64, 16, 2, 2, 0, 16))
+    assert optim.build(model, 'muon', 1e-3, (0.9, 0.95), 0.1, zero1=True) == ['shared', 'shared']
+    assert zero._broadcast_object is optim.broadcast
+
+    sent = []
+    monkeypatch.setattr(dist, 'broadcast_object_list', lambda *a: sent.append(a))
+    monkeypatch.setattr(torch.Tensor, 'cpu', lambda t: t.device.type)
+    moments = {'state': {0: {'exp_avg': torch.zeros(2, device='meta')}}, 'lr': 0.5}
+    assert zero._broadcast_object(moments, src_rank=1, group='all', device='cuda:0') == \
+        {'state': {0: {'exp_avg': 'meta'}}, 'lr': 0.5}          # CUDA tensors would return to GPU 1
+    assert [a[1:] for a in sent] == [(1, 'all', 'cuda:0')]
+
+
+def test_grouped_heads_that_cuda_has_no_fast_kernel_for_are_repeated(monkeypatch):
+    """With a mask, or in float32, torch would keep T x T scores. Here the CPU plays CUDA."""
+    seen, real = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, 'scaled_dot_product_attention',
+                        lambda q, k, v, *a, **more: seen.append((k.shape[1], v.shape[1], more['enable_gqa']))
+                        or real(q, k, v, *a, **more))
+    model, idx = GPT(GPTConfig(64, 16, 1, 4, 2, 32)), torch.randint(64, (2, 16))
+    mask = torch.ones(16, 16, dtype=torch.bool).tril()
+    with torch.no_grad():
+        plain = [model(idx)[0], model(idx, mask=mask)[0]]
+        monkeypatch.setattr(torch.Tensor, 'is_cuda', True)
+        repeated = [model(idx)[0], model(idx, mask=mask)[0]]
+        model.bfloat16()(idx)
+        model(idx, mask=mask)
+    assert seen == [(2, 2, True)] * 2 + [(4, 4, False)] * 2 + [(2, 2, True), (4, 4, False)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, repeated))
 
 
 @pytest.fixture(scope='module')

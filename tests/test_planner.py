@@ -89,9 +89,12 @@ def test_a_device_holds_state_copies_and_activations():
             copied = n['total'] - n['output'] if width == 2 else 0      # an untied embedding is not copied
             assert device_bytes(c, 1, 0, 3, width) == \
                 16 * n['total'] + 2 * copied + activation_bytes(c, 3, width) + way_back
-    assert device_bytes(c, math.inf, 3, 0) == 10 * max(n['per block'], n['embedding'] + n['output'])
+    whole = max(n['per block'], n['embedding'] + n['output'])
+    assert device_bytes(c, math.inf, 3, 0, 2, True) == 10 * whole
+    copies = 2 * (n['total'] - n['output'])     # of all blocks: FSDP cannot free what autograd keeps
+    assert device_bytes(c, math.inf, 3, 0) == 8 * whole + copies
     big = c | {'vocab_size': 4096}          # FSDP gathers embedding and head together
-    assert device_bytes(big, math.inf, 3, 0) == 10 * 2 * 4096 * 64
+    assert device_bytes(big, math.inf, 3, 0, 2, True) == 10 * 2 * 4096 * 64
 
 
 def test_bytes_sent_are_those_of_a_ring():
