@@ -53,7 +53,7 @@ chat: bool | None = None        # ask in a conversation; None = if the checkpoin
 allow_code_execution = False    # True: run here what a model wrote; read the top of parts/sandbox.py first
 timeout = 3.0                   # (0, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
-overlap = 0                     # >= 0: count items that share so many words with train.bin; 13; 0 = off
+overlap = 0                     # >= 0: count items with so many words in a row in train.bin; 13; 0 = off
 judge = ''                      # a command: JSON on stdin -> a grade on stdout; '' = a rubric
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
 votes = ''                      # filled-in copies of sheet.csv: A,B

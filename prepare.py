@@ -6,7 +6,7 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py config/mix.py                 # several sources, weighted
 
 A source is a file, folder or glob. A document is a .py or .html file, 100,000 characters of .txt or .md, or a
-record (text, content, code...) of .jsonl, .json or .warc, gzipped or not. A single text file stays as it is.
+record (text, content, code...) of .jsonl, .json or .warc, gzipped or not. A lone text or .html stays as is.
 
 read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
 decontaminate -> duplicates -> tokenise -> mix. Rules come before duplicates: they run in parallel, and the

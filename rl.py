@@ -315,7 +315,7 @@ watch = optim.Guard(state, scaler)
 probe = optim.probe(model)      # how far does a step move it?
 first_step = step
 silent = state.get('silent', 0)         # batches in a row without an informative group
-stopping, trouble = False, ''    # leave after this step, as Ctrl-C asks; why the run cannot continue
+stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:

@@ -48,7 +48,7 @@ system: str | None = None   # instruction that the assistant reads before a chat
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
 serve: int | None = None    # [0, 65535]: answer HTTP requests on this port; 0 = a free one
-host = '127.0.0.1'          # ... at this address; any other one needs a key (docs)
+host = '127.0.0.1'          # ... at this address; all but 127.0.0.1 and localhost need a key
 compare = ''                # ... with this second checkpoint beside ckpt
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weights; see parts/quantize.py

@@ -259,7 +259,7 @@ watch = optim.Guard(state, scaler)
 probe = optim.probe(model)      # how far does a step move it?
 tokens_seen = state.get('tokens', 0)
 first_step = step
-stopping, trouble = False, ''    # leave after this step, as Ctrl-C asks; why the run cannot continue
+stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:

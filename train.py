@@ -267,7 +267,7 @@ is_code = texts.parse_rate(tokenizer.decode(bins['val'][:100_000].tolist()).spli
 prompt = sample_prompt or tokenizer.begin or [int(bins['val'][0])]     # a text, or ids
 vals = state.get('vals', [])     # [step, val_loss] of each evaluation
 first_step = step
-stopping, trouble = False, ''    # leave after this step, as Ctrl-C asks; why the run cannot continue
+stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
 timer = journal.Timer()
 model.train()
 while True:

@@ -86,7 +86,7 @@ def compiled(model, compiling, batch, autocast, out_of_memory_advice, how='ddp')
             loss.item()             # wait for the device
         if out_of_memory_advice.text:
             raise ValueError(out_of_memory_advice.text)
-        model.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=not hasattr(net, 'no_sync'))
         return time.time() - began
 
     compiling = compiling or (compiling is None and batch[0].is_cuda)
@@ -174,8 +174,7 @@ def gather(value):
 
 
 def agreed(path, step, *more):
-    """step and more, which each process read from path. ValueError if the steps differ: on several machines
-    one path may name several files."""
+    """step and more, which each process read from path. ValueError if the steps differ."""
     steps = gather(step)
     if len(set(steps)) > 1:
         raise ValueError(f'{path} is at step {min(steps)} on one machine, {max(steps)} on another; put '
@@ -203,6 +202,9 @@ def wrap(net, how, device):
     """Wrap net in DDP, unless FSDP shards it: backward() averages the gradients of all processes."""
     if how == 'fsdp' or not dist.is_initialized():
         return net
+    for p in net.parameters():      # DDP takes them into its buckets; made later they would be a second set
+        if p.requires_grad:
+            p.grad = torch.zeros_like(p)
     device_ids = [device] if device.startswith('cuda') else None
     return torch.nn.parallel.DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=True)
 
@@ -213,8 +215,7 @@ def sync_if(net, last):
 
 
 def comm_share(net, dt):
-    """The share of a step of dt seconds in which gradients were exchanged and nothing was computed, as DDP
-    measures it in one backward pass of a hundred. None without DDP."""
+    """The share of a step of dt seconds that waits for gradients, as DDP measures it; None without DDP."""
     if not hasattr(net, 'no_sync'):
         return None
     found = net._get_ddp_logging_data()         # in ns; empty before the first measured pass
@@ -228,8 +229,7 @@ def number(t):
 
 
 def whole(tree):
-    """A state dict as one process would have it: shards are gathered; only the first process keeps them, in
-    its own memory, because a GPU that holds a share may have no room for all."""
+    """A state dict as one process would have it, in the first one's own memory: a GPU may have no room."""
     def gathered(t):
         t = getattr(t, 'full_tensor', lambda: t)()                      # all processes take part
         if ranks()[0] > 0:

@@ -2,7 +2,7 @@
 The update: optimizers, and the guard that decides which updates reach the weights.
 
     optimizers = build(model, 'muon', learning_rate=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    event, text = Guard(state, scaler, spike_z=8).judge(step, loss, norm)       # (None, ''), or 'skip', why
+    watch = Guard(state, scaler, spike_z=8)     # at each step: event, why = watch.judge(step, loss, norm)
 
 Copy this file alone: it needs torch and numpy.
 """

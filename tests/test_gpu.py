@@ -90,10 +90,12 @@ def test_blocks_with_checkpoints_are_compiled_for_all_lengths(stage, tmp_path_fa
 
 def test_gradients_stay_in_the_buckets_of_ddp(data_dir, tmp_path):
     """Else those of all micro-batches but the last are a second set, as large as the model."""
-    watch = 'import parts.machine as m\nwrap, leave, nets = m.wrap, m.leave, []\n' \
-            'm.wrap = lambda *a: nets.append(wrap(*a)) or nets[-1]\n' \
-            'places = lambda: {p.grad.untyped_storage().data_ptr() for p in nets[-1].parameters()}\n' \
-            'm.leave = lambda *trouble: (print("storages", len(places())), leave(*trouble))'
+    watch = 'import parts.machine as m\nsync_if, leave, seen = m.sync_if, m.leave, []\n' \
+            'def look(net, last):\n' \
+            '    seen.append(len({p.grad.untyped_storage().data_ptr() for p in net.parameters()}))\n' \
+            '    return sync_if(net, last)\n' \
+            'm.sync_if = look\n' \
+            'm.leave = lambda *trouble: (print("storages", *sorted(set(seen))), leave(*trouble))'
     said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY,
                   '--micro_batch_size=1', env=TORCHRUN, before=watch))
     assert '\nstorages 1\n' in said
