@@ -98,9 +98,9 @@ if __name__ == '__main__':
             rows.append((next((s for s, loss in series if loss <= TARGET), math.inf), *series[-1]))
             print(f'{who}: {TARGET} after {rows[-1][0]:.1f} s; {rows[-1][2]:.4f} at the end, after '
                   f'{rows[-1][1]:.1f} s', flush=True)
-    theirs = found['peer']
-    for who in ('ours', 'short'):
-        seconds = median([row[0] for row in found[who]])
-        sooner = median([q[1] / p[0] for p, q in zip(found[who], theirs)])
-        print(f'{who} to {TARGET}: {seconds:.1f} s, the peer {median([row[0] for row in theirs]):.1f} s; '
-              f"against the peer's whole run: {sooner:.1f} times sooner")
+    theirs = found.pop('peer')
+    print(f'the peer to {TARGET}: {median([row[0] for row in theirs]):.1f} s')
+    for who, rows in found.items():
+        seconds = median([row[0] for row in rows])
+        sooner = median([q[1] / p[0] for p, q in zip(rows, theirs)])
+        print(f"{who} to {TARGET}: {seconds:.1f} s; against the peer's whole run: {sooner:.1f} times sooner")

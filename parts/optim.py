@@ -72,7 +72,7 @@ def orthogonal(g, dtype=None):
 
 
 def broadcast(value, src_rank, group, device):
-    """In place of torch's own, which makes a Python number of each byte: minutes, for a large model."""
+    """For ZeRO-1, instead of torch's, which makes a Python number of each byte: minutes for a large model."""
     box = [torch.utils._pytree.tree_map(lambda t: t.cpu() if torch.is_tensor(t) else t, value)]
     torch.distributed.broadcast_object_list(box, src_rank, group, device)
     return box[0]

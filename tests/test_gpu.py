@@ -46,7 +46,7 @@ def test_only_a_copy_to_cuda_does_not_wait(monkeypatch):
     """There pinned memory is held until the copy is done. On mps it may be freed and used again before."""
     calls = []
     monkeypatch.setattr(torch.Tensor, 'to', lambda self, *a, **k: calls.append((self, a, k)) or self)
-    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda self: 'pinned' and self + 1)
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda self: self + 1)        # else they look alike
     machine.to_device([np.zeros(2)], 'mps')
     machine.to_device([np.zeros(2)], 'cuda:0')
     assert [(t.sum().item(), a, k) for t, a, k in calls] == \
