@@ -163,7 +163,8 @@ def one_line_for_mistakes(kind, error, tb):
     """sys.excepthook: a mistake that the user can mend becomes one line and exit code 2."""
     last = traceback.extract_tb(tb)[-1]          # a `raise` of ours, not an operation that failed in our code
     here, folder = (os.path.dirname(os.path.abspath(path)) for path in (__file__, last.filename))
-    ours = folder in (here, os.path.join(here, 'parts')) and re.search(r'(^|: )raise ', last.line)
+    in_parts = folder.startswith(os.path.join(here, 'parts'))
+    ours = (folder == here or in_parts) and re.search(r'(^|: )raise ', last.line)
     memory = not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error))
     if memory or issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):
         rank = os.environ.get('RANK', '0')

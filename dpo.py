@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from configurator import configure, defaults, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts import checkpoint, journal, lora as low_rank, machine, optim, records, reference
+from parts.train import adapters, checkpoint, journal, machine, optim, records, reference
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 checkpoint.check_context(init_from, model.config.block_size, block_size)
 if plan:
-    from parts import planner
+    from parts.train import planner
     planner.show(plan, config, vars(model.config), 'dpo')
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
@@ -277,7 +277,7 @@ ref = torch.from_numpy(ref).float()                         # (n, 2)
 
 # --- policy, optimizer, resume ------------------------------------------------------------------------------
 step, best_val = 0, math.inf
-low_rank.adapt(model, lora, state)
+adapters.adapt(model, lora, state)
 policy = Scorer(model, with_head=loss_type == 'rm')
 if loss_type == 'rm' and not model.config.tie_embeddings:
     model.head.requires_grad_(False)    # a score does not use it, and DDP would wait for its gradient
@@ -373,7 +373,7 @@ def save(path, **more):
     """best.pt and last.pt: a GPT, as everywhere, and beside it the reward head."""
     if policy.head is not None:
         more['reward_head'] = policy.head.weight.detach()
-    save_checkpoint(path, low_rank.merged(model), step=step, best_val=best_val, config=config,
+    save_checkpoint(path, adapters.merged(model), step=step, best_val=best_val, config=config,
                     tokenizer_hash=tokenizer.hash, pairs=digests, **more)
 
 
@@ -436,7 +436,7 @@ while True:
             if main_process:
                 save(f'{last_path}.new', kto_kl=kto_kl, reference=reference_hash,
                      optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
-                     lora=low_rank.adapters(model), **watch.state())
+                     lora=adapters.adapters(model), **watch.state())
                 checkpoint.rotate(last_path, keep=2)
     if step >= max_steps or stopping:
         break

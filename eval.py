@@ -9,7 +9,7 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with confidenc
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
 loss            of all val.bin: nats, perplexity, bits per byte; of each source; of an untrained model
-problems        functions of parts/problems.py, written by the model and run
+problems        functions of parts/eval/problems.py, written by the model and run
 humaneval       the same, of a file in HumanEval's layout; mbpp, too
 gsm8k           the last number of the answer against the one behind ####
 choice          MMLU, ARC, HellaSwag: which of the given answers is most probable
@@ -29,9 +29,10 @@ import torch
 from tqdm import tqdm
 from configurator import configure, show
 from model import GPT, load_checkpoint
-from parts import asking, benchmarks, checkpoint, dedup, grading, ifeval, machine, problems, records
-from parts import sandbox, texts
-import parts.compare, parts.data        # by full name: `compare` and `data` are settings here
+from parts.prepare import duplicates
+from parts.train import checkpoint, machine, records, texts, token_bins
+from parts.eval import benchmarks, comparison, grading, ifeval, problems, sandbox
+from parts.sample import asking
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -50,7 +51,7 @@ top_k = 0                       # >= 0: 0 = off
 top_p = 1.0                     # (0, 1]: 1 = off
 max_new_tokens = 256            # >= 1: tokens of an answer
 chat: bool | None = None        # ask in a conversation; None = if the checkpoint was taught to answer
-allow_code_execution = False    # True: run here what a model wrote; read the top of parts/sandbox.py first
+allow_code_execution = False    # True: run here what a model wrote; read the top of parts/eval/sandbox.py first
 timeout = 3.0                   # (0, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
 overlap = 0                     # >= 0: count items with so many words in a row in train.bin; 13; 0 = off
@@ -105,7 +106,7 @@ def convert(record):
     return item
 
 
-items_of = {}                               # task -> its items, see parts/benchmarks.py
+items_of = {}                               # task -> its items, see parts/eval/benchmarks.py
 for task, path in zip(need_file, files):
     read = benchmarks.read_csv if path.endswith('.csv') else records.read_jsonl
     items = read(path, convert, f'each line is a problem of {task}; see the top of eval.py')
@@ -118,7 +119,7 @@ if 'problems' in answered:
             items.append(benchmarks.to_item('problems', p))
     items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
 if not allow_code_execution and any(benchmarks.runs(*pair) for pair in items_of.items()):
-    raise ValueError('this runs what a model wrote; read parts/sandbox.py, then: --allow_code_execution=True')
+    raise ValueError('this runs what a model wrote; read parts/eval/sandbox.py, then: --allow_code_execution=True')
 
 device, native = machine.choose(device, dtype)
 if dtype == 'auto' and device == 'cpu':     # a score should not depend on what the CPU can do
@@ -129,8 +130,8 @@ if temperature is None:
 
 # --- 2. the model -------------------------------------------------------------------------------------------
 def open_bins(source, tokenizer, sides):
-    """parts.data.open_bins of a folder, which must have been prepared with this tokenizer."""
-    meta, bins = parts.data.open_bins(source, 1, sides)
+    """token_bins.open_bins of a folder, which must have been prepared with this tokenizer."""
+    meta, bins = token_bins.open_bins(source, 1, sides)
     checkpoint.same_tokenizer(ckpt, tokenizer.hash, f'{source} (prepare it with --tokenizer={beside})',
                               meta['tokenizer_hash'])
     return meta, bins
@@ -199,7 +200,7 @@ def exact_loss(model, ids, T, batch_size):
         batches.append([n - n % T])
     nats = 0.0
     for starts in tqdm(batches, desc='loss', disable=None):
-        x, y = parts.data.sequences(ids, starts, min(T, n - starts[0]))                     # (B, T) each
+        x, y = token_bins.sequences(ids, starts, min(T, n - starts[0]))                     # (B, T) each
         loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))[1]
         nats += loss.item() * y.size
     return nats, n
@@ -213,7 +214,7 @@ if 'loss' in all_tasks:
         for source, (meta, bins) in val_bins.items():
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
             if path != 'untrained':                 # the sources of a mixture, too
-                sources = parts.data.open_sources(source, meta, 1)
+                sources = token_bins.open_sources(source, meta, 1)
                 bins = bins | {name.removeprefix('val_'): ids for name, ids in sources.items()}
             for where, ids in bins.items():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
@@ -285,12 +286,12 @@ def summarise(rows, ks):
     result = {'n': len(groups), 'samples': n, 'outcomes': dict(outcomes)}
     if any('score' in row for row in rows):
         result['score'] = sum(means) / max(1, len(means))
-        return result | {'interval': [10 * x for x in parts.compare.interval([mean / 10 for mean in means])]}
+        return result | {'interval': [10 * x for x in comparison.interval([mean / 10 for mean in means])]}
     for k in ks:
         scores = [pass_at_k(len(group), sum(group), k) for group in groups.values() if len(group) >= k]
         result[f'pass@{k}'] = sum(scores) / max(1, len(scores))
     liked = sum(row['outcome'] == 'passed' and row['preferred'] for row in rows)
-    return result | {'interval': parts.compare.interval(means),
+    return result | {'interval': comparison.interval(means),
                      'preferred_rate': liked / outcomes['passed'] if outcomes['passed'] else None,
                      'parse_rate': 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n)}
 
@@ -306,18 +307,18 @@ samples = []                            # every completion, as samples.jsonl wil
 for task in answered:
     items = items_of[task]
     if overlap:                         # does the training data hold what is asked?
-        wanted = {item['task_id']: dedup.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
+        wanted = {item['task_id']: duplicates.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
         seen = set()
         for source in data_dir.split(','):
             tok = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
             ids = open_bins(source, tok, ['train'])[1]['train']
-            seen |= dedup.seen(wanted, texts.text_pieces(ids, tok, overlap), overlap)
+            seen |= duplicates.seen(wanted, texts.text_pieces(ids, tok, overlap), overlap)
     if benchmarks.runs(task, items):
         left_out, loop = benchmarks.check_harness(task, items, execute)     # loop: how an endless one ended
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
         walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
         if not all(walls.values()):
-            print('warning: programs run here without all walls, see the top of parts/sandbox.py:', walls)
+            print('warning: programs run here without all walls, see the top of parts/eval/sandbox.py:', walls)
         results['confined'] = walls
         results['left_out'] = results.get('left_out', []) + left_out
         items = [item for item in items if item['task_id'] not in left_out]
@@ -423,14 +424,14 @@ if 'compare' in all_tasks:
     for path in (into if samples else folder, compare):
         path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
         rows = records.read_jsonl(path, dict, 'eval.py writes it')
-        both.append(parts.compare.by_problem(rows, path))
-    result = parts.compare.compare(*both) | {'with': compare}
-    pairs, sides = parts.compare.blind(*both, seed)
-    result |= parts.compare.count_votes(pairs, sides, votes.split(',') if votes else [])
+        both.append(comparison.by_problem(rows, path))
+    result = comparison.compare(*both) | {'with': compare}
+    pairs, sides = comparison.blind(*both, seed)
+    result |= comparison.count_votes(pairs, sides, votes.split(',') if votes else [])
     results['tasks']['compare'] = result
-    print(parts.compare.describe(result))
+    print(comparison.describe(result))
     if not votes:
-        parts.compare.write_sheet(into, pairs, sides)
+        comparison.write_sheet(into, pairs, sides)
         print(f'{into}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
 
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:

@@ -9,7 +9,7 @@ The decision made here is the shape: it fixes memory, speed and context of every
 block of 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
 key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases. Not new: the output is tied (1608.05859).
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
-Copy this file alone: it needs torch; to save and load, parts/checkpoint.py; for Hugging Face, parts/hf.py.
+Copy this file alone: it needs torch; to save and load, parts/train/checkpoint.py; for Hugging Face, parts/sample/hf.py.
 """
 import argparse, dataclasses, itertools, math, os
 import torch
@@ -282,7 +282,7 @@ class GPT(nn.Module):
     @classmethod
     def from_hf(cls, folder):
         """A Llama, Qwen2 or Qwen3 in a Hugging Face folder (config.json, *.safetensors) -> GPT in float32."""
-        from parts import hf
+        from parts.sample import hf
         config, tensors = hf.read_llama(folder)
         model = cls(GPTConfig(**config))
         model.load_state_dict(tensors)
@@ -290,7 +290,7 @@ class GPT(nn.Module):
 
     def save_hf(self, folder, tokenizer=None):
         """Write a folder for LlamaForCausalLM of transformers and, with a tokenizer, for AutoTokenizer."""
-        from parts import hf
+        from parts.sample import hf
         hf.write_llama(folder, dataclasses.asdict(self.config), self.state_dict())
         if tokenizer:
             hf.write_tokenizer(folder, tokenizer, self.config.block_size)
@@ -320,14 +320,14 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
 
 def save_checkpoint(path, model, **extra):
     """Write the model (a GPT, not its DDP or compiled wrapper), its config and extra to path."""
-    from parts import checkpoint
+    from parts.train import checkpoint
     checkpoint.write(path, {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
                             'model_config': dataclasses.asdict(model.config), **extra})
 
 
 def load_checkpoint(path, device='cpu'):
     """A .pt file, a folder with best.pt or last.pt, or a Hugging Face folder -> GPT on device, the rest."""
-    from parts import checkpoint
+    from parts.train import checkpoint
     path = checkpoint.find(path)
     if os.path.isdir(path):
         return GPT.from_hf(path).to(device), {}
@@ -341,7 +341,7 @@ def load_checkpoint(path, device='cpu'):
 
 
 if __name__ == '__main__':
-    from parts import devices
+    from parts.train import self_test
     parser = argparse.ArgumentParser(description='The parameters of a ladder of sizes, and a self-test.')
     parser.add_argument('--device', default='cpu', help='cpu, cuda, mps: does it compute what the CPU does?')
-    devices.self_test(GPT, GPTConfig, parser.parse_args().device)
+    self_test.self_test(GPT, GPTConfig, parser.parse_args().device)

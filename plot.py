@@ -9,7 +9,7 @@ run and draws them: each run has a colour, each event a hairline. A panel withou
 import math, os, textwrap, time, warnings
 import numpy as np
 from configurator import configure, show
-from parts import verdict
+from parts.eval import verdict
 
 # --- settings ------------------------------------------------------------------------------------------
 runs = 'out/quickstart'     # folders that trainers wrote, comma-separated; the first gives the phases

@@ -24,8 +24,9 @@ import functools, json, math, os, sys, time
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
-from parts import card, clean, corpus, files, filters, funnel, language, reading, texts, workers
-from parts import dedup as copies, sources as inputs        # these names are settings here
+from parts.prepare import card, clean, conversions, corpus, duplicates, files, filters, funnel, reading
+from parts.prepare import text_models, workers
+from parts.train import texts
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -43,7 +44,7 @@ keep_downloads = True           # False: delete a shard of codeparrot once it is
 hub = 'https://huggingface.co'  # of codeparrot
 dataset = 'codeparrot/codeparrot-clean'     # of codeparrot: any dataset of .json.gz files there
 
-# cleaning; 0, False, '' or None switches a rule off; parts/filters.py says what each one does
+# cleaning; 0, False, '' or None switches a rule off; parts/prepare/filters.py says what each one does
 mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
 strip_markup = True             # of prose: HTML tags and entities, LaTeX commands
 strip_licence = False           # of code: the comment at the top, if it is a licence
@@ -122,7 +123,7 @@ if bool(quality_good) != bool(quality_bad):
 if not out_dir:
     raise ValueError("out_dir='' must name a folder, such as data/mine")
 wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
-wanted_languages = language.check(languages)
+wanted_languages = text_models.check(languages)
 
 sources = files.chosen(source, sources, defaults['source'])
 if max_docs and len(sources) > 1:
@@ -138,7 +139,7 @@ paths = {name: {f['path'] for s in shards if s['source'] == name for f in s['fil
 one_file, *others = [file['path'] for shard in shards for file in shard['files']]
 single = kind == 'text' and not others and not reading.is_kind(one_file, reading.RECORDS)
 if single:                      # one text without documents in it
-    for name in inputs.OF_DOCUMENTS:
+    for name in conversions.OF_DOCUMENTS:
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {one_file}')
     n_chars, encoding = reading.count_chars(one_file)
@@ -150,7 +151,7 @@ examples = {path: files.find_files(path, download_dir, hub, dataset)
 blocked, allowed = map(filters.domains_of, (url_block, url_allow))
 toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
-benchmark_ngrams = copies.ngrams_of(clean.forms(inputs.strings_in(benchmarks)), decontaminate_ngram)
+benchmark_ngrams = duplicates.ngrams_of(clean.forms(conversions.strings_in(benchmarks)), decontaminate_ngram)
 show(config)
 
 # --- the stages: what happens to a document -----------------------------------------------------------------
@@ -168,17 +169,17 @@ def mode_of(doc, source):
 def texts_of(source):
     """The texts of examples, normalised like documents, up to 50 MB."""
     size = 0
-    for doc in inputs.documents(reading.entries(examples[source]), lambda *_: None):
+    for doc in conversions.documents(reading.entries(examples[source]), lambda *_: None):
         size += len(doc['texts'][0])
         if size < 50_000_000:
             yield clean.normalise(doc['texts'][0], mode_of(doc, source))
 
 
-language_model = language.Classifier.languages() if wanted_languages else None
-reference_model = language.NgramModel(texts_of(perplexity_reference)) if perplexity_reference else None
+language_model = text_models.Classifier.languages() if wanted_languages else None
+reference_model = text_models.NgramModel(texts_of(perplexity_reference)) if perplexity_reference else None
 quality = [(text, name) for name, path in (('good', quality_good), ('bad', quality_bad)) if path
            for text in texts_of(path)]
-quality_model = language.Classifier.train(quality) if quality_good else None
+quality_model = text_models.Classifier.train(quality) if quality_good else None
 
 
 def in_one_form(doc, tally):
@@ -205,8 +206,8 @@ def in_wanted_language(doc, tally):
 
 
 def by_rules(doc, tally):
-    record, text = inputs.to_record(doc), doc['texts'][0]
-    if kind == 'sft' and chat_format == 'alpaca' and not inputs.fits_alpaca(doc['roles']):
+    record, text = conversions.to_record(doc), doc['texts'][0]
+    if kind == 'sft' and chat_format == 'alpaca' and not conversions.fits_alpaca(doc['roles']):
         return 'not in the Alpaca form'
     if doc['mode'] == 'raw':
         return None
@@ -258,7 +259,7 @@ def without_personal_data(doc, tally):
 
 def not_in_benchmark(doc, tally):
     for text in doc['texts'] if len(benchmark_ngrams) else ():
-        if np.isin(copies.word_ngrams(text, decontaminate_ngram), benchmark_ngrams).any():
+        if np.isin(duplicates.word_ngrams(text, decontaminate_ngram), benchmark_ngrams).any():
             return 'in a benchmark'
 
 
@@ -269,14 +270,14 @@ STAGES = {'normalise': in_one_form, 'source': from_good_source, 'language': in_w
 # --- the first pass: each shard through all stages, by several processes ------------------------------------
 def through_stages(doc, account):
     """Change a document stage by stage; returns the reason to drop it, or None. Each stage is counted."""
-    size = inputs.size_of(doc)
+    size = conversions.size_of(doc)
     reason = None if any(map(str.strip, doc['texts'])) else 'empty'
     account.count('read', reason, size, size)
     for name, stage in STAGES.items():
         if not reason:
             before = size
             reason = stage(doc, account.counters)
-            size = inputs.size_of(doc)
+            size = conversions.size_of(doc)
             account.count(name, reason, before, size)
     return reason
 
@@ -284,7 +285,7 @@ def through_stages(doc, account):
 def kept_documents(shard, account):
     """Yield what is kept of a shard, as Corpus stores it."""
     entries = reading.entries(shard['files'], max_chars)
-    for doc in inputs.documents(entries, account.reject, kind, max_chars, max_per_prompt, prefer):
+    for doc in conversions.documents(entries, account.reject, kind, max_chars, max_per_prompt, prefer):
         doc['source'] = shard['source']
         doc['mode'] = mode_of(doc, sources[doc['source']][0])
         original = '\n'.join(doc['texts'])
@@ -295,19 +296,19 @@ def kept_documents(shard, account):
 
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
-            text = json.dumps(inputs.to_record(doc, chat_format), ensure_ascii=False)
+            text = json.dumps(conversions.to_record(doc, chat_format), ensure_ascii=False)
         near = shingles_of(text) if dedup in ('minhash', 'simhash') else []
-        whole, beginning = inputs.identity(doc)
+        whole, beginning = conversions.identity(doc)
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
-        yield {'data': to_utf8(text), 'about': about, 'size': inputs.size_of(doc),
+        yield {'data': to_utf8(text), 'about': about, 'size': conversions.size_of(doc),
                'exact': corpus.hash64(whole), 'split': corpus.hash64(to_utf8(beginning)),
-               'keys': copies.near_keys(near, dedup, bands, rows),
+               'keys': duplicates.near_keys(near, dedup, bands, rows),
                'is_code': doc['mode'] == 'code'}
 
 
 def shingles_of(text):
     """The sets of word n-grams of a document: one, but of a preference one for each field."""
-    return [copies.shingles(field, shingle) for field in inputs.fields_of(text, kind)]
+    return [duplicates.shingles(field, shingle) for field in conversions.fields_of(text, kind)]
 
 
 def clean_shard(i):
@@ -321,7 +322,8 @@ def clean_shard(i):
 
 
 # Work that was done under other settings or rules, or with files that have changed since, must not be used.
-PARTS = card, clean, copies, corpus, files, filters, funnel, inputs, language, reading, texts, workers
+PARTS = (card, clean, conversions, corpus, duplicates, files, filters, funnel, reading, text_models, texts,
+         workers)
 LATER = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'temperature', 'mix_tokens',
          'out_dir', 'processes', 'val_fraction', 'max_docs', 'min_similarity', 'simhash_distance',
          'min_chars_per_token', 'part', 'list_documents', 'pretrained_on'}      # they act after this pass
@@ -349,15 +351,15 @@ if dedup != 'none' and docs.keep.any():
 if dedup in ('minhash', 'simhash') and docs.keep.any():
     left = np.flatnonzero(docs.keep)
     shingles = functools.lru_cache(512)(lambda i: shingles_of(docs.text(left[i])))
-    same = alike = lambda i, j: copies.alike(shingles(i), shingles(j), min_similarity)
+    same = alike = lambda i, j: duplicates.alike(shingles(i), shingles(j), min_similarity)
     if dedup == 'minhash':
         columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
     else:
         prints = docs.keys(0).tolist()
-        columns = copies.simhash_keys(prints, simhash_distance)
+        columns = duplicates.simhash_keys(prints, simhash_distance)
         close = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
         same = close if kind != 'preference' else lambda i, j: close(i, j) and alike(i, j)
-    docs.drop_copies('near duplicates', 'near duplicate', copies.clusters(columns, same))
+    docs.drop_copies('near duplicates', 'near duplicate', duplicates.clusters(columns, same))
 
 # --- the tokenizer: trained on training documents only ------------------------------------------------------
 train, val = docs.keep & ~in_val, docs.keep & in_val
@@ -483,8 +485,8 @@ if kind == 'text':
     seen, held = (pieces(0, cut), pieces(cut)) if single else map(docs.spread, (train, val))
     held = [*reading.slices(held, 20_000, 1000)]        # a sample
     genres = ['code' if clean.code_share(text) >= 0.3 else card.genre(text) for text in held]
-    spoken = [language.by_words(text) for text, genre in zip(held, genres) if genre != 'code']
-    overlap = copies.overlap(reading.slices(seen), held, decontaminate_ngram)
+    spoken = [text_models.by_words(text) for text, genre in zip(held, genres) if genre != 'code']
+    overlap = duplicates.overlap(reading.slices(seen), held, decontaminate_ngram)
     report['card'] = card.make(spoken, genres, of_source, n_train, pretrained_on, overlap)
 if write == 'text':
     meta['shards'], meta['sha256']['train'] = funnel.manifest(docs, train)

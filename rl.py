@@ -1,7 +1,7 @@
 """
 Reinforcement learning: a model that answers, and a reward for each answer -> a model that earns more.
 
-    python rl.py --init_from=out/sft --allow_code_execution=True    # problems of parts/problems.py, run
+    python rl.py --init_from=out/sft --allow_code_execution=True    # problems of parts/eval/problems.py, run
     python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines, or GSM8K's
     python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
 
@@ -29,7 +29,9 @@ import numpy as np
 import torch
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts import checkpoint, grading, journal, machine, optim, rollouts, sandbox
+from parts.train import checkpoint, journal, machine, optim
+from parts.eval import grading, sandbox
+from parts.sample import rollouts
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -40,9 +42,9 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 # the reward
 reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
 held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
-n_problems = 2000               # >= 1: of parts/problems.py, where reward is problems or random
+n_problems = 2000               # >= 1: of parts/eval/problems.py, where reward is problems or random
 problems_seed = 1               # >= 0: which problems; SFT's demonstrations (seed 0) hold 134 of these 2,000
-allow_code_execution = False    # True: run here what the model wrote; read the top of parts/sandbox.py first
+allow_code_execution = False    # True: run here what the model wrote; read the top of parts/eval/sandbox.py first
 timeout = 3.0                   # > 0: seconds for a program, or for a call of reward()
 bad_reward = 'stop'             # stop | zero: what to do when reward() raises, hangs or returns no number
 # sampling
@@ -147,7 +149,9 @@ def tasks_of(reward, n, problems_seed, split):
     """A list of tasks. Each has the prompt, as messages and as ids, and one of three keys. tests: Python that
     runs after the model's code (with entry_point, it defines check(candidate)). answer: a text whose
     last number the model must find. reward: a function of the model's text. FILE.jsonl: or a benchmark's."""
-    from parts import benchmarks, problems, records, rewards
+    from parts.train import records
+    from parts.eval import benchmarks, problems
+    from parts.sample import rewards
     with_ids = lambda task: task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
     if reward in ('problems', 'random'):
         return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
@@ -169,7 +173,7 @@ if reward == 'random':      # a coin decides; held-out answers are still judged
     tasks = [{'ids': task['ids']} for task in tasks]
 if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
     raise ValueError(f'{reward=} runs programs of the model here (random: for the held-out prompts only); '
-                     'read the top of parts/sandbox.py, then give --allow_code_execution=True')
+                     'read the top of parts/eval/sandbox.py, then give --allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
 tasks = [task for task in tasks if len(task['ids']) <= longest]
 exam = [task for task in exam if len(task['ids']) <= longest][:eval_prompts]
@@ -177,7 +181,7 @@ if not tasks or not exam:
     raise ValueError(f'{reward=} leaves {len(exam)} prompts to evaluate on and {len(tasks)} others to train '
                      f'on, of at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
 if plan:
-    from parts import planner
+    from parts.train import planner
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
     planner.show(plan, config | {'data_dir': '', 'block_size': length}, vars(model.config), 'rl')
     sys.exit()

@@ -28,7 +28,7 @@ if [ "${1:-}" = test ] || [ "${1:-}" = exercise ]; then
     exec .venv/bin/python -m pytest -q -n auto --dist loadscope "${@:2}"
 fi
 
-# The models' answers are executed here, in parts/sandbox.py: a guard against accidents.
+# The models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents.
 judged='--allow_code_execution=True --num_samples=8 --k=1,8 --batch_size=64 --max_new_tokens=64 --loss_tokens=40_000'
 held_out="--tasks=loss,problems --n_problems=40 $judged"
 
@@ -38,8 +38,8 @@ python train.py config/quickstart.py --overwrite=True
 python eval.py --ckpt=out/quickstart $held_out
 # 2. SFT: demonstrations of small problems
 mkdir -p data/problems
-python parts/problems.py --n=5000 --out=data/problems/train.jsonl
-python parts/problems.py --n=300 --split=validation --out=data/problems/val.jsonl
+python parts/eval/problems.py --n=5000 --out=data/problems/train.jsonl
+python parts/eval/problems.py --n=300 --split=validation --out=data/problems/val.jsonl
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out
 # 3. DPO: its own answers to other problems, judged by running them, become pairs
@@ -57,4 +57,4 @@ python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstar
 
 # 5. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rl --chat=True
 python plot.py --runs=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl --out=out/quickstart/dashboard.png
-python parts/report.py --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
+python parts/eval/report.py --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))

@@ -27,7 +27,8 @@ import contextlib, os, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
-from parts import asking, checkpoint, console, gguf_file, machine, publish, quantize, speculate
+from parts.train import checkpoint, machine
+from parts.sample import asking, console, gguf_file, model_card, quantize, speculate
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -51,7 +52,7 @@ serve: int | None = None    # [0, 65535]: answer HTTP requests on this port; 0 =
 host = '127.0.0.1'          # ... at this address; all but 127.0.0.1 and localhost need a key
 compare = ''                # ... with this second checkpoint beside ckpt
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
-dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weights; see parts/quantize.py
+dtype = 'float32'           # float32 | bfloat16 | float16 | int8: of the weights; see parts/sample/quantize.py
 seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
@@ -68,7 +69,7 @@ model, tokenizer, state = checkpoint.to_sample(ckpt, load, Tokenizer.load, expor
 if random_init:
     model = GPT(model.config).to(device)
 if export:
-    write = publish.write if export == 'hf' else gguf_file.write
+    write = model_card.write if export == 'hf' else gguf_file.write
     print(write(checkpoint.folder_of(ckpt), model, tokenizer, export, state))
     sys.exit()
 model = quantize.convert(model, dtype)
@@ -84,14 +85,14 @@ if objective != 'clm':
 
 # --- serve --------------------------------------------------------------------------------------------------
 if serve is not None:
-    from parts import batching, completions, serve as http
+    from parts.sample import batching, http_server, openai_api
     loaded = {ckpt: (model, tokenizer, state)}
     if compare:
         second, *beside = checkpoint.to_sample(compare, load, Tokenizer.load, continues=True)
         loaded[compare] = quantize.convert(second, dtype), *beside
     models = {name: batching.Batch(*found[:2]) for name, found in loaded.items()}
     fills = [name for name, (_, _, state) in loaded.items() if state.get('config', {}).get('fim')]
-    http.run((host, serve), completions.Completions(models, asking.encode, asking.between, fills))
+    http_server.run((host, serve), openai_api.Completions(models, asking.encode, asking.between, fills))
     sys.exit()
 
 # --- fill gaps, if that is what the model was trained for ---------------------------------------------------

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts import checkpoint, data, journal, lora as low_rank, machine, optim, records
+from parts.train import adapters, checkpoint, journal, machine, optim, records, token_bins
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -87,12 +87,12 @@ machine.join(device)
 load = functools.partial(load_checkpoint, device=device)
 model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load, writes=True)
 model = model.grown(tokenizer.vocab_size).like(dropout=dropout)     # Hugging Face's may lack chat's tokens
-low_rank.adapt(model, lora, state)
+adapters.adapt(model, lora, state)
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 checkpoint.check_context(init_from, model.config.block_size, block_size)
 if plan:
-    from parts import planner
+    from parts.train import planner
     planner.show(plan, config, vars(model.config), 'sft')
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
@@ -160,7 +160,7 @@ optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an
 if replay % world or (replay and base_dir is None):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
 if base_dir is not None:
-    base_meta, base_bins = data.open_bins(base_dir, block_size, ('train', 'val') if replay else ('val',))
+    base_meta, base_bins = token_bins.open_bins(base_dir, block_size, ('train', 'val') if replay else ('val',))
     checkpoint.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'])
 token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
 
@@ -171,9 +171,9 @@ def load_batch(step):
     mine = rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
     micro_batches = [collate([conversations[j] for j in part], pad) for part in mine]
     if replay:                                      # all of its tokens are trained
-        starts = data.sequence_starts(step, replay, len(base_bins['train']), block_size, seed)[rank::world]
+        starts = token_bins.sequence_starts(step, replay, len(base_bins['train']), block_size, seed)[rank::world]
         for part in np.split(starts, range(micro_batch_size, len(starts), micro_batch_size)):
-            micro_batches.append(data.sequences(base_bins['train'], part, block_size))
+            micro_batches.append(token_bins.sequences(base_bins['train'], part, block_size))
     return micro_batches, int(lengths[rows].sum()) + replay * block_size
 
 
@@ -270,8 +270,8 @@ while True:
             figures = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
             if base_dir is not None:            # how much of the pretraining is left?
                 T = model.config.block_size
-                blocks = data.spread(base_bins['val'], T, eval_tokens, micro_batch_size, rank, world)
-                base = (data.sequences(base_bins['val'], starts, T) for starts, counts in blocks if counts)
+                blocks = token_bins.spread(base_bins['val'], T, eval_tokens, micro_batch_size, rank, world)
+                base = (token_bins.sequences(base_bins['val'], starts, T) for starts, counts in blocks if counts)
                 figures['base_bpb'] = evaluate(base)[1]
             log.evaluation(step, max_steps, figures)
             if main_process:
@@ -279,7 +279,7 @@ while True:
             if step and val_loss < best_val:
                 best_val = val_loss
                 if main_process:
-                    save_checkpoint(log.path('best.pt'), low_rank.merged(model), step=step, config=config,
+                    save_checkpoint(log.path('best.pt'), adapters.merged(model), step=step, config=config,
                                     best_val=best_val, tokenizer_hash=tokenizer.hash, conversations=digest)
             elif step and val_loss > 1.02 * best_val and watch.last_loss() < best_val:
                 log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
@@ -289,7 +289,7 @@ while True:
     if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
         with timer.pause('save'):
             if main_process:
-                save_checkpoint(f'{last_path}.new', low_rank.merged(model), lora=low_rank.adapters(model),
+                save_checkpoint(f'{last_path}.new', adapters.merged(model), lora=adapters.adapters(model),
                                 step=step, best_val=best_val, tokens=tokens_seen, conversations=digest,
                                 optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
                                 tokenizer_hash=tokenizer.hash, config=config, **watch.state())

@@ -14,8 +14,8 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 Ids: the 256 bytes, then the merges in order, then the special tokens. No text yields a special token.
 The decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
 
-Copy this file alone: it needs regex and tiktoken. gpt2() and the commands need parts/, from_hf() parts/hf.py.
-With parts/merges.py and parts/chunks.py, which need numpy, it trains the same tokens in a third of the time.
+Copy this file alone: it needs regex and tiktoken. gpt2() and the commands need parts/, from_hf() parts/sample/hf.py.
+With parts/tokenizer/merges.py and parts/tokenizer/chunks.py, which need numpy, it trains the same tokens in a third of the time.
 """
 import argparse, collections, contextlib, functools, hashlib, heapq, itertools, json, math
 import multiprocessing, os, sys
@@ -67,7 +67,7 @@ def count_chunks(texts, pattern=PATTERN):
     chunks = collections.Counter()
     if pattern == PATTERN:
         with contextlib.suppress(ImportError):      # this file was copied alone
-            from parts import chunks as of_bytes    # counts ASCII, twice as fast; leaves the rest in texts
+            from parts.tokenizer import chunks as of_bytes    # counts ASCII, twice as fast; leaves the rest in texts
             chunks, texts = of_bytes.count(texts)
     chunks.update(itertools.chain.from_iterable(map(regex.compile(pattern).findall, texts)))
     for chunk in [c for c in chunks if len(c) > MAX_CHUNK]:
@@ -217,7 +217,7 @@ class Tokenizer:
             raise ValueError('there is no text to train a tokenizer on')
         words = [to_utf8(chunk) for chunk in chunks]
         try:
-            from parts import merges as batches             # the same, five times as fast
+            from parts.tokenizer import merges as batches    # the same, five times as fast
             merges, n_tokens = batches.learn_merges(words, list(chunks.values()), n_merges)
         except ImportError:                                 # this file was copied alone
             merges, n_tokens = learn_merges(chunks, n_merges)
@@ -246,8 +246,8 @@ class Tokenizer:
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
         """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to
         50,304, a multiple of 64. folder has vocab.bpe and encoder.json; None: tiktoken's cache or network."""
-        from parts import fit
-        encoding = fit.encoding('gpt2', folder)
+        from parts.tokenizer import tokenizer_report
+        encoding = tokenizer_report.encoding('gpt2', folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
         return cls('bpe', vocab, special_tokens, encoding._pat_str)
 
@@ -255,7 +255,7 @@ class Tokenizer:
     def from_hf(cls, text):
         """A Hugging Face tokenizer.json behind the same interface: its functions take the place of ours.
         <|im_start|> and <|im_end|> are added if they are missing, and need rows in the model: GPT.grown."""
-        from parts import hf
+        from parts.sample import hf
         reader = hf.Reader(text, from_printable)
         tokenizer = cls('hf', reader.all_bytes)
         for name in ('special', 'begin', 'stop', 'text_bytes', 'encode', 'encode_inside', 'encode_batch',
@@ -396,11 +396,11 @@ class Tokenizer:
 # --- the command line ---------------------------------------------------------------------------------------
 def read_documents(source):
     """Yield what `prepare.py --source=...` reads: {'text', 'path', 'file', perhaps 'labels'}."""
-    from parts import files, reading, sources
+    from parts.prepare import conversions, files, reading
     bad = []
     reject = lambda path, line, why, _: bad.append(f'{path} line {line}: {why}')
     for file in files.find_files(source):
-        found = sources.documents(reading.entries([file]), reject)
+        found = conversions.documents(reading.entries([file]), reject)
         for _, pieces in itertools.groupby(found, lambda doc: doc['path']):     # of a long text: join them
             pieces = list(pieces)
             yield {**pieces[0], 'file': file['path'], 'text': ''.join(doc['texts'][0] for doc in pieces)}
@@ -422,7 +422,8 @@ def main():
     if (args.load and (args.input or args.pattern != 'ours')) or not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=FILE, with its own pattern] --report=PATH')
     try:
-        from parts import fit, gguf_file
+        from parts.tokenizer import tokenizer_report
+        from parts.sample import gguf_file
         pattern = gguf_file.PATTERNS.get(args.pattern, PATTERN)
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
@@ -436,13 +437,13 @@ def main():
             tok.save(args.out)
             print(f'{args.out}: {tok.vocab_size:,} tokens, {tok.bytes_per_token:.2f} bytes/token, {tok.hash}')
         else:
-            rest, documents = fit.held_out(documents)
+            rest, documents = tokenizer_report.held_out(documents)
             tok = Tokenizer.train((d['text'] for d in rest), args.vocab_size, pattern=pattern)
             print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
         if args.report:
-            others = {name: Tokenizer.load(name) if name.endswith('.json') else fit.at_hand(name, args.gpt2)
+            others = {name: Tokenizer.load(name) if name.endswith('.json') else tokenizer_report.at_hand(name, args.gpt2)
                       for name in args.against.split(',') if name}
-            print(fit.report(tok, documents, printable, others))
+            print(tokenizer_report.report(tok, documents, printable, others))
     except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         parser.exit(2, f'error: {e}\n')
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from configurator import configure, show
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import checkpoint, data, journal, machine, objectives, optim, planner, texts
+from parts.train import checkpoint, journal, machine, objectives, optim, planner, texts, token_bins
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -118,27 +118,27 @@ machine.join(device)
 
 # --- data ---------------------------------------------------------------------------------------------------
 journal.check_data(data_dir, ['meta.json'], data_from)
-meta, bins = data.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'))
+meta, bins = token_bins.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'))
 tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
 checkpoint.same_tokenizer(f'{data_dir}/meta.json', meta['tokenizer_hash'], 'tokenizer.json', tokenizer.hash)
-data.check_tokenizer(data_dir, tokenizer, vocab_size, sample_prompt)
+token_bins.check_tokenizer(data_dir, tokenizer, vocab_size, sample_prompt)
 token_bytes = np.array(tokenizer.text_bytes)            # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 if fim:                         # prefix and suffix come first, then the middle
-    from parts.fim import Infilling
+    from parts.prepare.fim import Infilling
     infilling = Infilling(fim, objective, tokenizer, seed)
 n_train = meta['tokens']['train']
 stream, shards = None, []       # shards: of each process, {name: SHA-256}
 if streaming:                   # each process reads its own shards
-    paths, hashes = data.open_shards(streaming, rank, world, data_dir, meta)
+    paths, hashes = token_bins.open_shards(streaming, rank, world, data_dir, meta)
     shards = machine.gather(hashes)
-    stream = data.Stream(paths, tokenizer.encode_batch, tokenizer.special, block_size)
+    stream = token_bins.Stream(paths, tokenizer.encode_batch, tokenizer.special, block_size)
 else:                           # a mixture has a validation set for each of its sources
-    bins |= data.open_sources(data_dir, meta, block_size)
+    bins |= token_bins.open_sources(data_dir, meta, block_size)
 n_replay = 0                    # how many sequences of a step come from replay_dir
 if replay_dir is not None:
     n_replay = 0 if streaming else round(batch_size * replay)
-    bins['replay'], its_meta = data.open_replay(replay_dir, block_size, n_replay, batch_size)
+    bins['replay'], its_meta = token_bins.open_replay(replay_dir, block_size, n_replay, batch_size)
     checkpoint.same_tokenizer(data_dir, tokenizer.hash, replay_dir, its_meta['tokenizer_hash'])
 
 
@@ -146,9 +146,9 @@ def starts_of(step):
     """Where the sequences of a step begin, (batch_size,): the first n_replay of them in bins['replay']."""
     if stream:
         return np.arange(batch_size)
-    starts = data.sequence_starts(step, batch_size - n_replay, n_train, task.n_text, seed, shuffle)
+    starts = token_bins.sequence_starts(step, batch_size - n_replay, n_train, task.n_text, seed, shuffle)
     if n_replay:
-        earlier = data.sequence_starts(step, n_replay, len(bins['replay']), task.n_text, seed, shuffle)
+        earlier = token_bins.sequence_starts(step, n_replay, len(bins['replay']), task.n_text, seed, shuffle)
         starts = np.concatenate([earlier, starts])
     return starts
 
@@ -160,7 +160,7 @@ def load_batch(side, starts, step, rows):
         x, y = stream.take(len(starts))                                         # (B, T)
     else:
         its_bins = [bins['replay' if side == 'train' and row < n_replay else side] for row in rows]
-        x, y = data.sequences(its_bins, starts, task.n_text)                    # (B, n_text)
+        x, y = token_bins.sequences(its_bins, starts, task.n_text)                    # (B, n_text)
     if fim and side == 'train':
         x, y = infilling.apply(x, y, step, rows)                                # (B, T)
     return machine.to_device(task.apply(x, y, step, rows), device)
@@ -229,7 +229,7 @@ def evaluate(side='val', n_tokens=eval_tokens):
     """Nats per token and bits per byte on n_tokens of bins[side]. It draws no random numbers."""
     sums = np.zeros(3)
     model.eval()
-    for starts, counts in data.spread(bins[side], block_size, n_tokens, micro_batch_size, rank, world):
+    for starts, counts in token_bins.spread(bins[side], block_size, n_tokens, micro_batch_size, rank, world):
         batch = load_batch(side, starts, 2 ** 40, starts)               # the same tokens are hidden each time
         with autocast:
             loss = model(*batch)[1]

@@ -15,7 +15,7 @@ import numpy as np
 from bpe_train import ROUNDS, cpu_seconds, documents
 from peers import cpu_of, in_turn, median, ours_over, timed
 
-from parts import hf
+from parts.sample import hf
 from tokenizer import Tokenizer, in_batches
 
 

@@ -10,7 +10,7 @@ import os
 
 import numpy
 from peers import python_documents
-from parts.fit import SAMPLE, encoding
+from parts.tokenizer.tokenizer_report import SAMPLE, encoding
 from tokenizer import PATTERN, Tokenizer, to_utf8
 
 PATTERNS = {

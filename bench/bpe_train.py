@@ -49,7 +49,7 @@ def ours_one_process(texts):
 
 def the_plain_loop(texts):
     """tokenizer.py copied alone, on all cores: the regular expression, and one merge at a time."""
-    sys.modules['parts.chunks'] = None
+    sys.modules['parts.tokenizer.chunks'] = None
     merges, _ = learn_merges(count_chunks_parallel(iter(texts)), VOCAB - 256)
     vocab = [bytes([b]) for b in range(256)]
     for a, b in merges:

@@ -13,7 +13,7 @@ import subprocess
 import sys
 
 import peers  # noqa: F401, puts this checkout on the path
-from parts import planner
+from parts.train import planner
 
 MODEL = {'n_layer': 4, 'n_head': 4, 'n_kv_head': 4, 'n_embd': 128, 'n_ffn': 320, 'block_size': 64,
          'vocab_size': 0}                       # that of the data

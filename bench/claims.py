@@ -27,7 +27,9 @@ import warnings
 import peers                                    # puts this checkout's leaves on the path
 import torch
 from model import GPT, GPTConfig
-from parts import clean, fit, objectives, planner
+from parts.tokenizer import tokenizer_report
+from parts.prepare import clean
+from parts.train import objectives, planner
 from tokenizer import SPECIAL_TOKENS, Tokenizer, learn_merges
 
 ROOT = pathlib.Path(peers.__file__).resolve().parent.parent
@@ -197,12 +199,12 @@ def merges():
         steps.append(f'({pieces[a]}, {pieces[b]})')
         pieces.append(pieces[a] + pieces[b])
     computed[62] = [', '.join(steps)]
-    lost = sum(character.isspace() for character in fit.SAMPLE)
-    computed[24] = [f'{lost} of {len(fit.SAMPLE)} characters']
+    lost = sum(character.isspace() for character in tokenizer_report.SAMPLE)
+    computed[24] = [f'{lost} of {len(tokenizer_report.SAMPLE)} characters']
 
 
 def gpt2_pieces(gpt2):
-    theirs = [gpt2.all_bytes[i].decode() for i in gpt2.encode(fit.SAMPLE)]
+    theirs = [gpt2.all_bytes[i].decode() for i in gpt2.encode(tokenizer_report.SAMPLE)]
     indent = theirs[theirs.index('\n'):theirs.index(' print') + 1]
     computed[22] = [f'{len(theirs)} tokens', f'{indent.count(" ")} single spaces', repr(indent[-1])]
     printed = theirs.index(')') + 1                 # the source prints its own list up to here: 12 tokens

@@ -1,5 +1,5 @@
 """
-Code or prose: how often parts/clean.py takes one for the other, over the files of this machine.
+Code or prose: how often parts/prepare/clean.py takes one for the other, over the files of this machine.
 
     python bench/code_or_prose.py
 
@@ -13,7 +13,7 @@ import sys
 import sysconfig
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from parts.clean import form_of, normalise  # noqa: E402
+from parts.prepare.clean import form_of, normalise  # noqa: E402
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 PACKAGES = pathlib.Path(site.getsitepackages()[0])

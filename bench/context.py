@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import peers
 from model import load_checkpoint
-from parts.checkpoint import longer_context
+from parts.train.checkpoint import longer_context
 from tokenizer import Tokenizer
 
 T, D, FACTOR = 64, 32, 4

@@ -21,7 +21,7 @@ import numpy as np
 from rl_controls import difference
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-from parts.problems import problems, to_messages                                          # noqa: E402
+from parts.eval.problems import problems, to_messages                                          # noqa: E402
 
 BASE, DEMOS, MINED, ROWS, N_TEST = 'out/quickstart', 6000, 1000, 1280, 500
 JUDGE = ['--allow_code_execution=True', '--batch_size=64', '--max_new_tokens=64', '--tasks=problems']

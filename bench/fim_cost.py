@@ -17,7 +17,7 @@ import sys
 import infill
 import torch
 from model import load_checkpoint
-from parts import asking
+from parts.sample import asking
 from tokenizer import Tokenizer
 
 SHAPE = ['--n_layer=2', '--n_head=2', '--n_embd=64', '--block_size=128', '--batch_size=16',

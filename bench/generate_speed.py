@@ -8,8 +8,8 @@ written / its seconds).
     python bench/generate_speed.py                          # three shapes with random weights
     python bench/generate_speed.py small out/quickstart     # one of them; a checkpoint
 
-float16, int8 and, where it is native, bfloat16 are parts/quantize.py. A checkpoint continues code and prose
-of 64 tokens, at batch 1 with parts/speculate.py, too: random weights write one line over and over, which is
+float16, int8 and, where it is native, bfloat16 are parts/sample/quantize.py. A checkpoint continues code and prose
+of 64 tokens, at batch 1 with parts/sample/speculate.py, too: random weights write one line over and over, which is
 too easy to guess.
 """
 import argparse
@@ -23,7 +23,8 @@ import time
 import torch
 from peers import cpu_of, in_turn, median, timed
 from model import GPT, GPTConfig, load_checkpoint
-from parts import machine, quantize, speculate
+from parts.train import machine
+from parts.sample import quantize, speculate
 from tokenizer import Tokenizer
 
 SHAPES = {'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),

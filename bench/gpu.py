@@ -32,7 +32,8 @@ import gpu_calls                                                                
 from configurator import configure                                                        # noqa: E402
 from gpu_calls import harness, ms, on_device, parts_of_a_step                             # noqa: E402
 from model import GPT, GPTConfig                                                          # noqa: E402
-from parts import machine, objectives, planner, rollouts                                  # noqa: E402
+from parts.train import machine, objectives, planner    # noqa: E402
+from parts.sample import rollouts
 from tokenizer import SPECIAL_TOKENS, Tokenizer                                           # noqa: E402
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt

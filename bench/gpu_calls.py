@@ -7,7 +7,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from model import GPT, rotate
-from parts import machine, objectives, optim, planner, rollouts
+from parts.train import machine, objectives, optim, planner
+from parts.sample import rollouts
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
 REPEATS = 10                # of a call, of which the median counts; gpu.py lowers it at toy sizes

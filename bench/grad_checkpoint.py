@@ -9,7 +9,7 @@ import sys
 import torch
 from peers import in_turn, median, timed
 from model import GPT, GPTConfig
-from parts.planner import activation_bytes
+from parts.train.planner import activation_bytes
 
 SHAPES = {'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256), 8),
           'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 8),

@@ -10,7 +10,7 @@ characters. The model fills it, given both sides (fill). The control is the same
 (left to right), and is told how long the middle is: its answer is cut after as many lines, or characters.
 
 exact: the middle is found, to the character. passed: the program with the answer in it passes HumanEval's
-tests (parts/sandbox.py). ended: the model stopped by itself. A score has a 95 % interval, over the functions.
+tests (parts/eval/sandbox.py). ended: the model stopped by itself. A score has a 95 % interval, over the functions.
 This is not a task of eval.py, because there each problem has one prompt and one verdict; here it has two.
 """
 import argparse
@@ -22,7 +22,10 @@ import os
 import numpy as np
 import peers  # noqa: F401, puts this checkout on the path
 from model import load_checkpoint
-from parts import asking, benchmarks, checkpoint, compare, fim, records, sandbox, texts
+from parts.prepare import fim
+from parts.train import checkpoint, records, texts
+from parts.eval import benchmarks, comparison, sandbox
+from parts.sample import asking
 from tokenizer import Tokenizer
 
 KINDS = 'single-line', 'multi-line', 'random-span'
@@ -85,11 +88,11 @@ def measure(model, tokenizer, gaps, kind, fill):
 def summarise(rows):
     """n, the shares of exact middles and of programs that pass, with intervals, and of answers that ended."""
     exact = [row['exact'] for row in rows]
-    found = {'n': len(rows), 'exact': sum(exact) / len(rows), 'interval': compare.interval(exact),
+    found = {'n': len(rows), 'exact': sum(exact) / len(rows), 'interval': comparison.interval(exact),
              'ended': sum(row['ended'] for row in rows) / len(rows)}
     if 'passed' in rows[0]:
         passed = [row['passed'] for row in rows]
-        found |= {'passed': sum(passed) / len(rows), 'passed_interval': compare.interval(passed)}
+        found |= {'passed': sum(passed) / len(rows), 'passed_interval': comparison.interval(passed)}
     return found
 
 
@@ -109,7 +112,7 @@ def main():
     parser.add_argument('--n', type=int, default=200, help='functions, at most (200)')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--allow_code_execution', default='False', choices=['True', 'False'],
-                        help='of HumanEval: run what the model wrote; read the top of parts/sandbox.py first')
+                        help='of HumanEval: run what the model wrote; read the top of parts/eval/sandbox.py first')
     a = parser.parse_args()
     model, tokenizer, state = checkpoint.to_sample(a.ckpt, load_checkpoint, Tokenizer.load)
     if not state.get('config', {}).get('fim'):

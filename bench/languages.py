@@ -15,8 +15,8 @@ import time
 
 import peers    # noqa: F401, puts this checkout's leaves on the path
 
-from parts.clean import strip_html
-from parts.language import WORDS, Classifier
+from parts.prepare.clean import strip_html
+from parts.prepare.text_models import WORDS, Classifier
 
 FILES = dict(
     bg='bul', bn='ben', cs='ces', da='dan', de='deu_1996', el='ell_monotonic', en='eng', es='spa', fa='pes_1',

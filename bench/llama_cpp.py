@@ -21,7 +21,8 @@ import xllamacpp
 from peers import python_documents
 
 from model import GPT, GPTConfig, load_checkpoint
-from parts import checkpoint, gguf_file
+from parts.train import checkpoint
+from parts.sample import gguf_file
 from tokenizer import PATTERN, Tokenizer
 
 PIECES = [' ', '    ', '\n', '\r\n', '\t', '):\n        ', "'s", "'LL", '12345', 'word', '_x', '((', '"""',

@@ -17,7 +17,7 @@ from rl_controls import difference
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from model import GPT, GPTConfig, IGNORE, load_checkpoint        # noqa: E402
-from parts import lora, optim                                    # noqa: E402
+from parts.train import adapters, optim    # noqa: E402
 from tokenizer import Tokenizer                                  # noqa: E402
 
 SMOLLM2 = GPTConfig(49152, 2048, 30, 9, 3, 576, 1536, rope_theta=1e5)
@@ -29,7 +29,7 @@ ARMS = {'full': ['--lora=0'], 'lora=8': ['--lora=8'],
 def step(rank):
     """One step of AdamW; prints one line of JSON."""
     model = GPT(SMOLLM2)
-    lora.adapt(model, rank)
+    adapters.adapt(model, rank)
     optimizers = optim.build(model, 'adamw', 1e-4, (0.9, 0.95), 0.0)
     idx = torch.randint(49152, (2, 65))
     model(idx[:, :-1], idx[:, 1:])[1].backward()

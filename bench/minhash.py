@@ -16,17 +16,17 @@ import zlib
 import numpy as np
 from peers import median, python_documents      # puts this checkout's leaves on the path
 
-from parts import dedup
+from parts.prepare import duplicates
 
 
 def ours_shingles(texts):
-    return [dedup.shingles(text) for text in texts]
+    return [duplicates.shingles(text) for text in texts]
 
 
 def ours_minhash(sets):
-    signatures = [dedup.minhash(s) for s in sets]
+    signatures = [duplicates.minhash(s) for s in sets]
     for signature in signatures:
-        dedup.band_keys(signature, 32)
+        duplicates.band_keys(signature, 32)
     return np.array(signatures)
 
 

@@ -24,7 +24,7 @@ demonstrations:
 A folder keeps what it has, so --steps and --n_test need a folder of their own.
 
 pass@1 of one greedy answer to each problem; of sft and rl, pass@8 of the first fifth of them. With weak, the
-share of answers that pass the first test and fail another; they run in parts/sandbox.py. The interval is a
+share of answers that pass the first test and fail another; they run in parts/eval/sandbox.py. The interval is a
 paired bootstrap over problems, of the mean over the seeds.
 Settings were chosen on the validation split, never on these problems.
 """
@@ -39,8 +39,8 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from parts import grading, sandbox                                                        # noqa: E402
-from parts.problems import problems, to_messages                                          # noqa: E402
+from parts.eval import grading, sandbox    # noqa: E402
+from parts.eval.problems import problems, to_messages                                          # noqa: E402
 
 BASE, DEMOS, PROMPTS = 'out/quickstart', 6000, 2000
 KINDS = 'demonstrated', 'feedback only', 'never seen'

@@ -15,7 +15,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from parts import sandbox  # noqa: E402
+from parts.eval import sandbox    # noqa: E402
 
 
 def plain(job):

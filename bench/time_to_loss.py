@@ -22,7 +22,7 @@ import time
 import numpy as np
 import torch
 from peers import median
-from parts.data import open_bins, sequences
+from parts.train.token_bins import open_bins, sequences
 
 TARGET, EVERY, T, B = 1.8857, 50, 64, 12
 STEPS = int(os.environ.get('STEPS', 2000))      # fewer: only to see that it runs

@@ -16,7 +16,8 @@ import time
 
 import peers  # noqa: F401, puts this checkout on the path
 import tokenizers
-from parts import files, fit
+from parts.tokenizer import tokenizer_report
+from parts.prepare import files
 from tokenizer import Tokenizer, to_utf8
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -69,9 +70,9 @@ class Existing:
 
 def kinds(texts, vocab_size, folder):
     """Yield (name, tokenizer), trained one after the other."""
-    for name in fit.FILES:
+    for name in tokenizer_report.FILES:
         try:
-            yield f'{name} (tiktoken)', Existing(fit.encoding(name, folder))
+            yield f'{name} (tiktoken)', Existing(tokenizer_report.encoding(name, folder))
         except (OSError, ValueError) as e:
             print(f'| {name} is not at hand: {type(e).__name__} |')
     yield 'words between white space, all', Symbols(texts, str.split, ' '.join)
@@ -100,7 +101,7 @@ def main():
     for file in files.find_files('stdlib'):
         with open(file['path'], encoding='utf-8', newline='', errors='replace') as f:
             documents.append({'text': f.read()})
-    train, held_out = ([d['text'] for d in part] for part in fit.held_out(documents))
+    train, held_out = ([d['text'] for d in part] for part in tokenizer_report.held_out(documents))
     n_bytes = sum(len(to_utf8(text)) for text in held_out)
     print(f'trained on {len(train)} files, {sum(map(len, train)) / 1e6:.1f} MB; measured on {len(held_out)} '
           f'files, {n_bytes / 1e6:.2f} MB\n')

@@ -14,7 +14,7 @@ import sys
 import torch
 from peers import in_turn, median, timed
 from model import GPT, GPTConfig
-from parts import machine, optim
+from parts.train import machine, optim
 
 SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False), 12),
           'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False), 8),

@@ -1,4 +1,4 @@
-# Reinforcement learning of the quickstart SFT model: it answers problems of parts/problems.py, and each
+# Reinforcement learning of the quickstart SFT model: it answers problems of parts/eval/problems.py, and each
 # answer that passes its tests earns 1. A few problems are among the demonstrations of SFT.
 # Steps: 25 x 32 problems x 8 answers: 800 of the 2,000, none twice. More teach more: the default is 100.
 # You should see reward and val_reward rise, and informative stay near 0.5: half of the problems have both

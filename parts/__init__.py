@@ -1,1 +1,4 @@
-"""The depth of nanoparrot, one idea a file. A part imports nothing of ours and can be copied alone."""
+"""
+The depth behind the lesson, in five rooms: tokenizer, prepare, train, eval, sample. Each is named after the file
+that it serves first. A reader may skip all of them.
+"""

@@ -131,8 +131,8 @@ def metrics(out_dir):
 
 @pytest.fixture(autouse=True)
 def nothing_was_freed():
-    """Some tests let a program kill its judge; parts/sandbox.py remembers that for the whole process."""
-    sys.modules.get('parts.sandbox', types.SimpleNamespace(FREED=[])).FREED.clear()
+    """Some tests let a program kill its judge; parts/eval/sandbox.py remembers that for the whole process."""
+    sys.modules.get('parts.eval.sandbox', types.SimpleNamespace(FREED=[])).FREED.clear()
 
 
 @pytest.fixture(scope='session')

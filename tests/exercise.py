@@ -85,7 +85,7 @@ EXERCISES = [
              'test_generation.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
              'Causal attention with grouped keys and values and with a cache. Vaswani et al. 2017, '
              'arXiv:1706.03762, eq. 1; 2305.13245. Without a cache first: then only the first test passes.'),
-    Exercise('minhash', 'parts/dedup.py', 'minhash',
+    Exercise('minhash', 'parts/prepare/duplicates.py', 'minhash',
              'test_dedup.py::test_minhash_agrees_with_probability_j '
              'test_dedup.py::test_minhash_of_extreme_sets',
              'k numbers that agree in a place with probability J. Broder 1997: the smallest under each of '
@@ -96,7 +96,7 @@ EXERCISES = [
              'its n_all targets). Leave loss_sum, the nats of all targets. Goyal et al. 2017, '
              'arXiv:1706.02677, section 3: divide once, by the whole.',
              '    loss_sum = 0.0', '    watch.spoil_gradient(step, model)'),
-    Exercise('batch_order', 'parts/data.py', 'sequence_starts',
+    Exercise('batch_order', 'parts/train/token_bins.py', 'sequence_starts',
              'test_data_order.py',
              'Which sequences belong to a step, as a function of seed and step alone: then nothing about '
              'data has to be saved, and a step can be repeated. permute() below is yours to use.'),

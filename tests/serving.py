@@ -9,7 +9,7 @@ import time
 import torch
 
 from model import GPT, GPTConfig
-from parts import asking, batching, completions, serve
+from parts.sample import asking, batching, http_server, openai_api
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
@@ -42,8 +42,8 @@ def small(block_size=128, seed=0):
 def serving(models, key='', slots=4, waiting=8, between=None, fills=(), **limits):
     """A server for {name: (model, tokenizer)}, in threads of this process."""
     batches = {name: batching.Batch(*pair, slots=slots, waiting=waiting) for name, pair in models.items()}
-    api = completions.Completions(batches, asking.encode, between, fills)
-    server = serve.Server(('127.0.0.1', 0), api, key, serve.Limits(**limits))
+    api = openai_api.Completions(batches, asking.encode, between, fills)
+    server = http_server.Server(('127.0.0.1', 0), api, key, http_server.Limits(**limits))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:

@@ -11,7 +11,10 @@ from conftest import ROOT
 from test_model import lively
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import batching, grading, merges, optim, speculate
+from parts.tokenizer import merges
+from parts.train import optim
+from parts.eval import grading
+from parts.sample import batching, speculate
 from tokenizer import Tokenizer
 
 TINY = GPTConfig(50, 16, 1, 2, 0, 16)
@@ -114,4 +117,4 @@ def test_configure_reads_a_stranger_s_script(tmp_path, flags, expected):
 def test_the_example_of_the_merges_is_right():
     found = merges.learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2)
     assert found == ([(108, 111), (256, 119)], 10)
-    assert '# ([(108, 111), (256, 119)], 10)' in (ROOT / 'parts/merges.py').read_text(encoding='utf-8')
+    assert '# ([(108, 111), (256, 119)], 10)' in (ROOT / 'parts/tokenizer/merges.py').read_text(encoding='utf-8')

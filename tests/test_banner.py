@@ -9,7 +9,7 @@ import torch
 from conftest import ROOT, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import journal, lora, objectives, optim, records
+from parts.train import adapters, journal, objectives, optim, records
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 CONFIG = {'init_from': 'scratch', 'save_interval': 250, 'eval_interval': 100, 'a': 1}
@@ -96,7 +96,7 @@ def test_the_rate_of_lora_is_judged_by_what_it_trains():
         model = GPT(GPTConfig(49152, 64, 30, 9, 3, 576, 1536))          # SmolLM2-135M
     assert [*records.unusual(model, 3e-4, 1e-5, 5e-5, 5000, 2)]
     model.requires_grad_(False)
-    lora.swap(model, torch.nn.Linear, lambda linear: lora.Adapted(linear, 8, None))
+    adapters.swap(model, torch.nn.Linear, lambda linear: adapters.Adapted(linear, 8, None))
     assert 2e6 < sum(p.numel() for p in model.parameters() if p.requires_grad) < 3e6
     assert not [*records.unusual(model, 3e-4, 1e-5, 5e-5, 5000, 2)]
 

@@ -1,11 +1,11 @@
-"""parts/merges.py and parts/chunks.py learn and cut what the plain loop and the regular expression do."""
+"""parts/tokenizer/merges.py and parts/tokenizer/chunks.py learn and cut what the plain loop and the regular expression do."""
 import collections, itertools, random, sys
 
 import pytest, regex
 from hypothesis import HealthCheck, given, settings, strategies as st
 from test_bpe_training import naive_merges
 
-from parts import chunks, merges
+from parts.tokenizer import chunks, merges
 from tokenizer import PATTERN, Tokenizer, count_chunks, learn_merges
 
 calm = dict(deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
@@ -76,11 +76,11 @@ def test_the_standard_librarys_merges_are_the_loops(python_files):
 def test_a_file_that_was_copied_alone_trains_the_same(python_files, monkeypatch):
     texts = read(python_files)
     expected = Tokenizer.train([*texts, 'é\r\n\0'], 1024)
-    for part in 'parts.merges', 'parts.chunks':
+    for part in 'parts.tokenizer.merges', 'parts.tokenizer.chunks':
         monkeypatch.setitem(sys.modules, part, None)        # importing it is an ImportError
         monkeypatch.delattr(f'{part}', raising=False)
     with pytest.raises(ImportError):
-        from parts import merges  # noqa: F401
+        from parts.tokenizer import merges    # noqa: F401
     assert Tokenizer.train([*texts, 'é\r\n\0'], 1024).to_json() == expected.to_json()
 
 

@@ -6,7 +6,7 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import tokenizer as tk
-from parts import merges as batches
+from parts.tokenizer import merges as batches
 from tokenizer import MAX_CHUNK, PATTERN, SPECIAL_TOKENS, Tokenizer, count_chunks, learn_merges
 
 BYTES = [bytes([b]) for b in range(256)]

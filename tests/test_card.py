@@ -8,12 +8,12 @@ import torch
 from test_publish import DATA
 
 from model import GPT, GPTConfig
-from parts import publish
+from parts.sample import model_card
 from tokenizer import Tokenizer
 
 
 def card(folder, state):
-    return publish.card(folder, folder / 'none', 'S.', 'ask', state)
+    return model_card.card(folder, folder / 'none', 'S.', 'ask', state)
 
 
 @pytest.mark.parametrize('stage, keep', [('sft', lambda digest: {'conversations': digest}),
@@ -53,7 +53,7 @@ def test_the_parameters_are_those_in_the_file_and_the_example_runs(tied, tmp_pat
     tokenizer = Tokenizer.char('ROMEO: abcdefghij\n.,;')
     torch.manual_seed(0)
     model = GPT(GPTConfig(tokenizer.vocab_size, 64, 1, 2, 0, 16, vocab_multiple=64, tie_embeddings=tied))
-    publish.write(tmp_path, model, tokenizer, 'hf', {})
+    model_card.write(tmp_path, model, tokenizer, 'hf', {})
     n = sum(t.numel() for t in safetensors.load_file(tmp_path / 'hf/model.safetensors').values())
     text = (tmp_path / 'hf/README.md').read_text(encoding='utf-8')
     assert f': {n:,} parameters' in text

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from parts.language import WORDS, Classifier
+from parts.prepare.text_models import WORDS, Classifier
 
 
 def shuffled(text, rng):

@@ -14,7 +14,7 @@ from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parts.dedup import band_keys, clusters, jaccard, minhash, shingles, simhash, simhash_keys
+from parts.prepare.duplicates import band_keys, clusters, jaccard, minhash, shingles, simhash, simhash_keys
 
 
 def connected(columns, same, n):
@@ -54,7 +54,7 @@ def test_a_bucket_of_copies_costs_one_comparison_a_copy_whatever_the_bands():
 
 
 def test_nothing_depends_on_the_process():
-    code = "from parts.dedup import *; " \
+    code = "from parts.prepare.duplicates import *; " \
            "s = shingles('The cat sat on the mat, 漢字 café ' * 3); m = minhash(s); " \
            "print(s, m, band_keys(m, 32), simhash(s), simhash_keys([simhash(s)], 3))"
     found = {subprocess.run([sys.executable, '-c', code], cwd=ROOT, stdout=subprocess.PIPE, check=True,

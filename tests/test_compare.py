@@ -5,7 +5,7 @@ import pytest
 from conftest import mistake, run
 from test_eval_own import write
 
-from parts.compare import blind, by_problem, compare, count_votes, interval, write_sheet
+from parts.eval.comparison import blind, by_problem, compare, count_votes, interval, write_sheet
 
 
 def rows_of(name, outcomes, **more):

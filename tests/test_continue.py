@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import TINY, metrics, mistake, ok, run
 
-from parts import checkpoint
-from parts.data import open_bins, sequence_starts, sequences
+from parts.train import checkpoint
+from parts.train.token_bins import open_bins, sequence_starts, sequences
 from model import GPT, GPTConfig, load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 

@@ -8,8 +8,8 @@ from conftest import SHARED, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parts.filters import messages_reason
-from parts.sources import from_record, messages_of, preference_of, to_alpaca, to_vicuna
+from parts.prepare.filters import messages_reason
+from parts.prepare.conversions import from_record, messages_of, preference_of, to_alpaca, to_vicuna
 
 
 def chat(*contents, system=None):

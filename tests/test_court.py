@@ -3,8 +3,8 @@ import time
 
 import pytest
 
-from parts import sandbox
-from parts.sandbox import Court, run_each, run_many
+from parts.eval import sandbox
+from parts.eval.sandbox import Court, run_each, run_many
 
 
 @pytest.fixture

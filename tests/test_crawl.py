@@ -5,7 +5,7 @@ import pytest
 from conftest import ok, run
 from test_prepare import documents, report
 
-from parts.reading import entries
+from parts.prepare.reading import entries
 
 PAGE = """<html><head><title>Mills {i}</title><style>p {{ color: red }}</style></head><body>
 <script>var x = {{a: 1}};\nif (x) {{ f(x); }}\nfor (;;) {{ }}</script>

@@ -8,7 +8,8 @@ import pytest
 from conftest import ROOT, mistake, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts import funnel, journal
+from parts.prepare import funnel
+from parts.train import journal
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 PRESETS = sorted(p for p in (ROOT / 'config').glob('*.py') if p.name not in ('mix.py', 'quickstart_rl.py'))
@@ -52,7 +53,7 @@ def test_the_error_prints_the_command_of_the_preset_and_it_leads_to_its_data(pat
     if 'vocab_size' in preset and 'vocab_size' in flags:
         assert int(flags['vocab_size']) == preset['vocab_size']
     kind = {'train.py': 'text', 'sft.py': 'sft', 'dpo.py': 'preference'}[script]
-    assert flags.get('kind', 'text') == kind or program == 'parts/problems.py'
+    assert flags.get('kind', 'text') == kind or program == 'parts/eval/problems.py'
     if program == 'prepare.py':
         assert flags['source']              # it never falls back on the standard library unsaid
 
@@ -69,7 +70,7 @@ def test_data_that_contradict_it_are_refused_with_that_command(path, tmp_path, m
     *_, (program, flags) = commands_of(preset['data_from'])
     right = {k: int(v) if v.isdigit() else v for k, v in flags.items() if k not in ('out_dir', 'out')}
     right = {'source': 'x', 'sources': None, **right}
-    if program == 'parts/problems.py':                      # whose files come without a meta.json
+    if program == 'parts/eval/problems.py':                      # whose files come without a meta.json
         right = {'source': 'x', 'kind': 'sft'}
     wrong = [{**right, 'source': 'elsewhere'}, {**right, 'sources': {'a': ['b', 1]}}]
     for name in {'tokenizer', 'vocab_size', 'kind'} & flags.keys():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from parts.data import open_bins, permute, sequence_starts, sequences
+from parts.train.token_bins import open_bins, permute, sequence_starts, sequences
 
 
 def permutation(n, key):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parts.dedup import band_keys, jaccard, minhash, shingles, simhash, simhash_keys, word_hashes, word_ngrams
+from parts.prepare.duplicates import band_keys, jaccard, minhash, shingles, simhash, simhash_keys, word_hashes
+from parts.prepare.duplicates import word_ngrams
 
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 TEXT = st.text(st.sampled_from('aAbB_1 .\né×\u07ff\u0800漢字😀\ud800') | st.characters(exclude_categories=[]))

@@ -4,7 +4,7 @@ import torch
 from conftest import ok, run
 
 from model import GPT, GPTConfig
-from parts import devices
+from parts.train import self_test
 
 IDX = torch.randint(96, (3, 33), generator=torch.Generator().manual_seed(0))
 
@@ -51,7 +51,7 @@ def cache(found):
 
 
 def test_a_device_that_computes_the_same_is_ok():
-    rows = devices.compare(model(), IDX, 'cpu:0')
+    rows = self_test.compare(model(), IDX, 'cpu:0')
     assert [row['dtype'] for row in rows] == ['float32', 'bfloat16'] and rows[0]['ok']
     assert rows[0]['loss'] == rows[0]['gradients'] == 0 and rows[0]['same_tokens'] == rows[0]['of'] == 60
     assert 0 < rows[1]['gradients'] < 0.5       # another precision is seen
@@ -60,7 +60,7 @@ def test_a_device_that_computes_the_same_is_ok():
 @pytest.mark.parametrize('fault, seen', [
     (one_weight, 'loss'), (one_gradient, 'gradients'), (no_gradient, 'gradients'), (cache, 'same_tokens')])
 def test_a_fault_is_seen_where_it_is(fault, seen):
-    row = devices.compare(model(fault), IDX, 'cpu:0')[0]
+    row = self_test.compare(model(fault), IDX, 'cpu:0')[0]
     assert not row['ok']
     assert row[seen] < row['of'] if seen == 'same_tokens' else not row[seen] <= 1e-5
     if fault is one_gradient:
@@ -72,14 +72,14 @@ def test_a_fault_is_seen_where_it_is(fault, seen):
 def test_the_model_that_is_asked_stays_as_it_is():
     found = model()
     before = [p.clone() for p in found.parameters()]
-    devices.compare(found, IDX, 'cpu')
+    self_test.compare(found, IDX, 'cpu')
     assert found.training and all(p.grad is None for p in found.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, found.parameters()))
 
 
 def test_a_fault_is_exit_code_1_and_says_so(capsys):
     with pytest.raises(SystemExit) as e:
-        devices.check(model(one_gradient, 1.0), IDX, 'cpu:0')
+        self_test.check(model(one_gradient, 1.0), IDX, 'cpu:0')
     assert e.value.code == 1 and 'NOT as the CPU' in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ import threading
 import pytest
 from conftest import mistake, run
 
-from parts import files
+from parts.prepare import files
 
 CONTENT = os.urandom(3_000_000)
 

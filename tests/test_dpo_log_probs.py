@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT, lift
 
 from model import GPT, IGNORE, GPTConfig
-from parts.records import fit, read_pairs
+from parts.train.records import fit, read_pairs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 collate = lift('dpo.py', 'collate')

@@ -9,7 +9,7 @@ import torch
 from conftest import TINY, metrics, mistake, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import checkpoint, journal
+from parts.train import checkpoint, journal
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 POST = ['--max_steps=12', '--batch_size=4', '--micro_batch_size=2', '--warmup_steps=2', '--save_interval=50',

@@ -7,7 +7,7 @@ import shutil
 import pytest
 from conftest import ROOT, SHARED, TINY, mistake, ok, run
 
-from parts.problems import problems
+from parts.eval.problems import problems
 
 HUMANEVAL = SHARED / 'HumanEval.jsonl.gz'
 YES = '--allow_code_execution=True'
@@ -103,10 +103,10 @@ def test_a_broken_harness_gives_no_score(broken, says, tmp_path):
     for file in ROOT.glob('*.py'):
         shutil.copy(file, tmp_path)
     shutil.copytree(ROOT / 'parts', tmp_path / 'parts')
-    sandbox = (tmp_path / 'parts' / 'sandbox.py').read_text(encoding='utf-8')
+    sandbox = (tmp_path / 'parts' / 'eval' / 'sandbox.py').read_text(encoding='utf-8')
     sandbox = sandbox[:sandbox.index('def run_many(')] + \
         f'def run_many(jobs, *_, **__):\n    for job in jobs:\n        yield {broken}\n'
-    (tmp_path / 'parts' / 'sandbox.py').write_text(sandbox, encoding='utf-8')
+    (tmp_path / 'parts' / 'eval' / 'sandbox.py').write_text(sandbox, encoding='utf-8')
     given = write(tmp_path / 'c.jsonl', [{'task_id': 'variation-0/0', 'completion': '    return 1\n'}])
     result = run(tmp_path / 'eval.py', '--tasks=problems', f'--completions={given}', YES, '--n_problems=1',
                  '--splits=variation')

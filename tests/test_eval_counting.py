@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from conftest import lift, mistake, ok, run
 
-from parts.compare import interval
-from parts.grading import RULES, code_in, last_number
+from parts.eval.comparison import interval
+from parts.eval.grading import RULES, code_in, last_number
 
 pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
 

@@ -6,8 +6,8 @@ import pytest
 from conftest import ROOT, mistake, ok, run
 from test_sandbox_attacks import LANDLOCK, NAMESPACES, SECCOMP, without
 
-from parts.benchmarks import read_csv, to_item
-from parts.grading import RULES, rules_of
+from parts.eval.benchmarks import read_csv, to_item
+from parts.eval.grading import RULES, rules_of
 
 YES = '--allow_code_execution=True'
 
@@ -148,7 +148,7 @@ def test_eval_says_in_one_line_and_in_eval_json_which_walls_stood(tmp_path):
     flags = ['--tasks=problems', f'--completions={given}', YES, '--n_problems=1', '--splits=codeparrot',
              f'--out={tmp_path}/e.json']
     for missing in (), (NAMESPACES, LANDLOCK, SECCOMP):
-        without(tmp_path / 'parts' / 'trial.py', *missing)
+        without(tmp_path / 'parts' / 'eval' / 'trial.py', *missing)
         said = ok(run(tmp_path / 'eval.py', *flags, fresh=True))
         result = json.loads((tmp_path / 'e.json').read_text(encoding='utf-8'))
         assert list(result['confined']) == ['network_denied', 'writes_denied', 'processes_denied']

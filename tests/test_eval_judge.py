@@ -5,7 +5,7 @@ import sys
 import pytest
 from conftest import TINY, lift, mistake, ok, run
 
-from parts.grading import ask_judge, rubric
+from parts.eval.grading import ask_judge, rubric
 
 summarise = lift('eval.py', 'summarise')
 QUESTIONS = [

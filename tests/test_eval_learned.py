@@ -6,7 +6,7 @@ from conftest import mistake, ok, run
 from test_prepare import RAW
 
 from model import load_checkpoint, save_checkpoint
-from parts.texts import levels
+from parts.train.texts import levels
 
 BEGINNINGS = {'First', 'Speak', '    return', 'def', '#'}
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import TINY, mistake, ok, run
 from test_prepare import RAW
 
-from parts.dedup import word_hashes, word_ngrams
-from parts.grading import bleu
-from parts.texts import text_pieces
+from parts.prepare.duplicates import word_hashes, word_ngrams
+from parts.eval.grading import bleu
+from parts.train.texts import text_pieces
 from tokenizer import Tokenizer
 
 YES = '--allow_code_execution=True'

@@ -60,7 +60,7 @@ def test_interval_and_rise_by_hand():
 
 
 def test_secrets_are_planted_as_often_as_said_and_have_a_form_that_is_hidden():
-    from parts import clean
+    from parts.prepare import clean
     texts = [f'text {i} ' + 'and words ' * 40 for i in range(300)]
     documents, secrets = corpora.plant(list(texts), 200, np.random.default_rng(0))
     assert len(secrets) == 6 and len({secret for _, secret in secrets.values()}) == 6

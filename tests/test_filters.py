@@ -6,10 +6,10 @@ import warnings
 
 import pytest
 
-from parts.clean import without_licence
-from parts.filters import code_reason, gibberish, licence, prose_reason, repeated_share, symbol_share
-from parts.filters import toxic_words, url_reason
-from parts.texts import syntax_error
+from parts.prepare.clean import without_licence
+from parts.prepare.filters import code_reason, gibberish, licence, prose_reason, repeated_share, symbol_share
+from parts.prepare.filters import toxic_words, url_reason
+from parts.train.texts import syntax_error
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 KEPT = {

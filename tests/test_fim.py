@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parts import fim
+from parts.prepare import fim
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = 'def größe(x):\n    return x + 1  # 漢字 🙂\n\n' * 3
@@ -23,7 +23,7 @@ def infilling(share=1.0, kind='bpe', seed=7):
 
 
 def put_back(ids, tokenizer):
-    """What stands before the gap, in it and behind it, as bytes: written apart from parts/fim.py."""
+    """What stands before the gap, in it and behind it, as bytes: written apart from parts/prepare/fim.py."""
     begin, suffix_follows, middle_follows, end = map(tokenizer.special.get, NAMES)
     ids = list(ids)
     assert ids[0] == begin and ids[-1] == end and ids.count(suffix_follows) == ids.count(middle_follows) == 1

@@ -7,7 +7,8 @@ import pytest
 import torch
 from conftest import TINY, metrics, mistake, ok, run
 
-from parts import asking, fim
+from parts.prepare import fim
+from parts.sample import asking
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 

@@ -4,7 +4,7 @@ import base64, gzip, hashlib, json, re
 import pytest
 from conftest import ROOT, SHARED, mistake, ok, run
 
-from parts import fit
+from parts.tokenizer import tokenizer_report
 from tokenizer import Tokenizer
 
 CODE = 'def mean(values):\n    return sum(values) / len(values)\n'
@@ -82,7 +82,7 @@ def test_without_a_tokenizer_one_is_trained_on_nine_tenths(corpus):
     n = sum(len(tokenizer.encode(text)) for text in texts[9::10])
     assert '2 files' in out and re.search(rf'^ *this +340 +[\d.]+ +[\d.]+ +{n}$', out, re.M)
     documents = [{'text': 'a' * 100}, {'text': 'b' * 10}]
-    assert fit.held_out(documents) == ([{'text': 'a' * 90}, {'text': 'b' * 9}],
+    assert tokenizer_report.held_out(documents) == ([{'text': 'a' * 90}, {'text': 'b' * 9}],
                                        [{'text': 'a' * 10}, {'text': 'b'}])
 
 
@@ -99,8 +99,8 @@ def test_a_vocabulary_is_checked_before_it_is_compared_with(corpus, tmp_path, mo
     mistake(run('tokenizer.py', '--load=code.json', '--report=c', f'--gpt2={tmp_path}',
                 '--against=cl100k_base', cwd=corpus), 'cl100k_base.tiktoken', '223921b7')
     right = {'cl100k_base.tiktoken': hashlib.sha256(data).hexdigest()}
-    monkeypatch.setitem(fit.FILES, 'cl100k_base', right)
-    tokenizer = fit.at_hand('cl100k_base', tmp_path)
+    monkeypatch.setitem(tokenizer_report.FILES, 'cl100k_base', right)
+    tokenizer = tokenizer_report.at_hand('cl100k_base', tmp_path)
     assert tokenizer.encode('abc') == [256, 99] and tokenizer.all_bytes[256] == b'ab'
 
 

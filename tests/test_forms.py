@@ -8,7 +8,7 @@ import pytest
 from conftest import SHARED, ok, run
 from test_prepare import documents, report
 
-from parts.clean import code_share, form_of, normalise
+from parts.prepare.clean import code_share, form_of, normalise
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 PYTHON = 'class A:\n    def f(self, x):\n        if x:\n            return  1\n'

@@ -1,10 +1,10 @@
-"""Filling gaps: what parts/asking.py does with a model whose answers are known beforehand."""
+"""Filling gaps: what parts/sample/asking.py does with a model whose answers are known beforehand."""
 import types
 
 import pytest
 import torch
 
-from parts import asking
+from parts.sample import asking
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)

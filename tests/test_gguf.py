@@ -6,7 +6,7 @@ import torch
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts import gguf_file
+from parts.sample import gguf_file
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 gguf = pytest.importorskip('gguf')

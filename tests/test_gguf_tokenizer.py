@@ -4,7 +4,7 @@ import pytest
 import regex
 from test_gguf import SOURCE, exported
 
-from parts import gguf_file, hf
+from parts.sample import gguf_file, hf
 from tokenizer import PATTERN, Tokenizer, from_printable
 
 gguf = pytest.importorskip('gguf')

@@ -18,7 +18,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.distributed.optim import zero_redundancy_optimizer as zero
 
 from model import GPT, GPTConfig
-from parts import machine, optim
+from parts.train import machine, optim
 
 
 def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
@@ -65,7 +65,7 @@ def test_others_wait_for_a_save_longer_than_nccl_would(monkeypatch):
 
 # torch.compile up to its graphs, which are then run without a C++ compiler; at the end, how many there were
 TRACE = """
-import torch, parts.machine as m
+import torch, parts.train.machine as m
 from torch._dynamo.testing import CompileCounter
 real, leave, counter = torch.compile, m.leave, CompileCounter()
 torch.compile = lambda model, **more: real(model, backend=counter, **more)
@@ -90,7 +90,7 @@ def test_blocks_with_checkpoints_are_compiled_for_all_lengths(stage, tmp_path_fa
 
 def test_gradients_stay_in_the_buckets_of_ddp(data_dir, tmp_path):
     """Else those of all micro-batches but the last are a second set, as large as the model."""
-    watch = 'import parts.machine as m\nsync_if, leave, seen = m.sync_if, m.leave, []\n' \
+    watch = 'import parts.train.machine as m\nsync_if, leave, seen = m.sync_if, m.leave, []\n' \
             'def look(net, last):\n' \
             '    seen.append(len({p.grad.untyped_storage().data_ptr() for p in net.parameters()}))\n' \
             '    return sync_if(net, last)\n' \
@@ -152,7 +152,7 @@ TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '1
 @pytest.mark.parametrize('shard', ['zero1', 'fsdp'])
 def test_torchrun_with_one_process_shards(data_dir, alone, shard, tmp_path):
     """Else a single GPU could not try what eight will do: --shard would be ignored."""
-    ask = 'import torch.distributed as dist, parts.machine as m; real = m.unsharded\n' \
+    ask = 'import torch.distributed as dist, parts.train.machine as m; real = m.unsharded\n' \
           'm.unsharded = lambda model, build: (print(type(model).__name__, dist.get_backend()), ' \
           'real(model, build))[1]'
     said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY, '--dtype=float32',
@@ -164,7 +164,7 @@ def test_torchrun_with_one_process_shards(data_dir, alone, shard, tmp_path):
 
 def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, alone, tmp_path):
     """Those of the checkpoint are on each GPU when it is read, and as large as two models."""
-    watch = 'import weakref, parts.optim as o, parts.machine as m\n' \
+    watch = 'import weakref, parts.train.optim as o, parts.train.machine as m\n' \
             'real, leave, kept = o.restore, m.leave, []\n' \
             'def restore(model, weights, optimizers, states):\n' \
             '    kept.extend(weakref.ref(s["exp_avg"]) for o in states for s in o["state"].values())\n' \
@@ -198,7 +198,7 @@ def test_the_bench_measures_each_in_a_process_of_its_own(tmp_path):
 
 
 def test_a_measurement_that_fails_does_not_end_the_others(tmp_path):
-    break_it = 'import parts.rollouts as r\ndef fail(*a, **k): raise OSError("no room")\nr.rollouts = fail'
+    break_it = 'import parts.sample.rollouts as r\ndef fail(*a, **k): raise OSError("no room")\nr.rollouts = fail'
     rows = bench(tmp_path, '--measure=equal', before=break_it)
     broken = [row for row in rows if 'error' in row]
     assert [row['what'] for row in broken] == [f'equal, {a} heads: rollouts' for a in ('all', 'grouped')]

@@ -11,7 +11,7 @@ from conftest import ROOT, TINY, metrics, mistake, ok, run
 from test_house import settings
 
 from model import load_checkpoint
-from parts import optim
+from parts.train import optim
 
 FLAGS = [*TINY, '--max_steps=120', '--learning_rate=3e-3', '--eval_interval=40', '--save_interval=40',
          '--spike_window=40']

@@ -6,7 +6,7 @@ import torch
 from hypothesis import example, given, settings, strategies as st
 
 from conftest import metrics, mistake, ok, run
-from parts.fit import report
+from parts.tokenizer.tokenizer_report import report
 from tokenizer import Tokenizer, printable
 
 tokenizers = pytest.importorskip('tokenizers')

@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import ROOT
 
-FILES = [*sorted(ROOT.glob('*.py')), *sorted((ROOT / 'parts').glob('[a-z]*.py'))]
+FILES = [*sorted(ROOT.glob('*.py')), *sorted((ROOT / 'parts').glob('*/*.py'))]
 OWN = {p.stem for p in FILES if p.parent == ROOT} | {'parts'}
 TREES = {p.relative_to(ROOT).as_posix()[:-3]: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
 # who may import whom; a part, the configurator and nothing else imports nothing of ours
@@ -17,36 +17,36 @@ IMPORTS = {'prepare': {'configurator', 'tokenizer', 'parts'}, 'plot': {'configur
                            {'configurator', 'model', 'tokenizer', 'parts'}),
            'model': {'parts'}, 'tokenizer': {'parts'}}
 LEAVES = sorted(TREES.keys() - IMPORTS.keys() | {'model', 'tokenizer'})
-NEEDS = {'model': ['parts/checkpoint']}       # what a leaf's job needs beside it
+NEEDS = {'model': ['parts/train/checkpoint']}       # what a leaf's job needs beside it
 BUDGETS = {'configurator': 170, 'tokenizer': 430, 'model': 340, 'prepare': 480, 'train': 380, 'sft': 340,
            'dpo': 480, 'rl': 400, 'sample': 200, 'eval': 420, 'plot': 260}     # lines, +5 %
 LARGE = {'clean', 'sources', 'problems', 'sandbox', 'corpus'}
 JOBS = {    # a small real job for a leaf that stands alone
-    'parts/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
-    'parts/console': "assert console.temperatures('0,1') == [0, 1]",
-    'parts/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a'})['asked'] == ['a']",
-    'parts/ifeval': "assert ifeval.follows('punctuation:no_comma', {}, 'no')",
-    'parts/trial': "assert trial.unpack(trial.pack({(1,)})) == {(1,)}",
-    'parts/compare': "assert compare.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
-    'parts/gguf_file': "assert gguf_file.DIFFERS and '_' in gguf_file.TENSORS['embedding']",
-    'parts/publish': "assert publish.table(['a'], [['b|c']]) == '| a |\\n| --- |\\n| b\\\\|c |'",
-    'parts/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
-    'parts/rewards': "assert rewards.paid(lambda p, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')",
-    'parts/devices': "assert devices.missing('tpu').startswith('device=tpu') and not devices.missing('cpu')",
-    'parts/lora': "assert lora.adapters(__import__('torch').nn.Linear(2, 2)) == {}",
-    'parts/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
+    'parts/sample/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
+    'parts/sample/console': "assert console.temperatures('0,1') == [0, 1]",
+    'parts/eval/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a'})['asked'] == ['a']",
+    'parts/eval/ifeval': "assert ifeval.follows('punctuation:no_comma', {}, 'no')",
+    'parts/eval/trial': "assert trial.unpack(trial.pack({(1,)})) == {(1,)}",
+    'parts/eval/comparison': "assert comparison.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
+    'parts/sample/gguf_file': "assert gguf_file.DIFFERS and '_' in gguf_file.TENSORS['embedding']",
+    'parts/sample/model_card': "assert model_card.table(['a'], [['b|c']]) == '| a |\\n| --- |\\n| b\\\\|c |'",
+    'parts/eval/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
+    'parts/sample/rewards': "assert rewards.paid(lambda p, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')",
+    'parts/train/self_test': "assert self_test.missing('tpu').startswith('device=tpu') and not self_test.missing('cpu')",
+    'parts/train/adapters': "assert adapters.adapters(__import__('torch').nn.Linear(2, 2)) == {}",
+    'parts/sample/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
                 "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
-    'parts/fit': "assert 'import 6/7' in fit.report(types.SimpleNamespace(encode=lambda t: [*t.encode()], "
+    'parts/tokenizer/tokenizer_report': "assert 'import 6/7' in tokenizer_report.report(types.SimpleNamespace(encode=lambda t: [*t.encode()], "
                  "encode_batch=lambda ts: [[*t.encode()] for t in ts], vocab_size=256, kind='bpe', "
                  "bytes_per_token=None, all_bytes=[bytes([b]) for b in range(256)]), "
                  "[{'text': 'import x'}], repr)",
-    'parts/verdict': "assert verdict.verdict([], {})[0] == 'unknown'",
-    'parts/planner': "assert planner.peak_flops('NVIDIA H100 80GB HBM3') == 989e12",
-    'parts/objectives': "assert objectives.span_lengths(64)[0] < 64",
-    'parts/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
-    'parts/machine': "assert machine.choose('cpu', 'float32') == ('cpu', 'float32')",
-    'parts/checkpoint': "checkpoint.write('c.pt', {'a': 3})\nassert checkpoint.read('c.pt') == {'a': 3}",
-    'parts/corpus': "c = corpus.Corpus('w', 'state', None, [])\nassert not c.has_shard(0) and not c.n_shards",
+    'parts/eval/verdict': "assert verdict.verdict([], {})[0] == 'unknown'",
+    'parts/train/planner': "assert planner.peak_flops('NVIDIA H100 80GB HBM3') == 989e12",
+    'parts/train/objectives': "assert objectives.span_lengths(64)[0] < 64",
+    'parts/train/texts': "assert texts.parse_rate(['x = 1\\ny = [', 'no code']) == 0.5",
+    'parts/train/machine': "assert machine.choose('cpu', 'float32') == ('cpu', 'float32')",
+    'parts/train/checkpoint': "checkpoint.write('c.pt', {'a': 3})\nassert checkpoint.read('c.pt') == {'a': 3}",
+    'parts/prepare/corpus': "c = corpus.Corpus('w', 'state', None, [])\nassert not c.has_shard(0) and not c.n_shards",
     'configurator': "sys.argv = ['x', '--n=1e3']\nwith open('x.py', 'w') as f: f.write('n = 3  # a number')\n"
                     "assert configurator.configure({'__file__': 'x.py', 'n': 3}) == {'n': 1000}",
     'tokenizer': "t = tokenizer.Tokenizer.train(['low lower lowest'] * 9, 330)\n"
@@ -55,37 +55,37 @@ JOBS = {    # a small real job for a leaf that stands alone
              "m(x, x)[1].backward()\ntorch.optim.AdamW(m.parameters()).step()\n"
              "assert m.generate(x, 4).shape == (1, 7)\nassert 'parts' not in sys.modules\n"
              "model.save_checkpoint('m.pt', m, step=3)\nassert model.load_checkpoint('m.pt')[1]['step'] == 3",
-    'parts/merges': "assert merges.learn_merges([b'low'], [3], 2) == ([(108, 111), (256, 119)], 3)",
-    'parts/chunks': "assert chunks.count(['a b a']) == ({'a': 1, ' b': 1, ' a': 1}, [])",
-    'parts/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
-    'parts/filters': "assert filters.prose_reason('buy ' * 30) == 'repetitive'",
-    'parts/language': "assert language.NgramModel(['abcabc' * 9]).bits_per_byte('abcabc') < 4",
-    'parts/fim': "assert fim.split('abcdef', 0.8, 0.2) == ('a', 'bcde', 'f')",
-    'parts/files': "assert files.find_files('.') == [{'path': './files.py'}]",
-    'parts/funnel': "f = funnel.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
-    'parts/dedup': "assert dedup.jaccard(dedup.shingles('a b c d e f'), dedup.shingles('a b c d e f')) == 1",
-    'parts/card': "assert card.genre('ROMEO:\\nBut soft!\\nJULIET:\\nAy me!') == 'dialogue'",
-    'parts/reading': "with open('a.txt', 'wb') as f: f.write(b'caf\\xe9 noir')\n"
+    'parts/tokenizer/merges': "assert merges.learn_merges([b'low'], [3], 2) == ([(108, 111), (256, 119)], 3)",
+    'parts/tokenizer/chunks': "assert chunks.count(['a b a']) == ({'a': 1, ' b': 1, ' a': 1}, [])",
+    'parts/prepare/clean': "assert clean.normalise('caf\u00c3\u00a9', 'prose') == 'caf\u00e9'",
+    'parts/prepare/filters': "assert filters.prose_reason('buy ' * 30) == 'repetitive'",
+    'parts/prepare/text_models': "assert text_models.NgramModel(['abcabc' * 9]).bits_per_byte('abcabc') < 4",
+    'parts/prepare/fim': "assert fim.split('abcdef', 0.8, 0.2) == ('a', 'bcde', 'f')",
+    'parts/prepare/files': "assert files.find_files('.') == [{'path': './files.py'}]",
+    'parts/prepare/funnel': "f = funnel.Funnel()\nf.count('rules', 'short', 9, 0)\nassert 'short' in f.to_json()",
+    'parts/prepare/duplicates': "assert duplicates.jaccard(duplicates.shingles('a b c d e f'), duplicates.shingles('a b c d e f')) == 1",
+    'parts/prepare/card': "assert card.genre('ROMEO:\\nBut soft!\\nJULIET:\\nAy me!') == 'dialogue'",
+    'parts/prepare/reading': "with open('a.txt', 'wb') as f: f.write(b'caf\\xe9 noir')\n"
                      "assert reading.encoding_of('a.txt') == 'cp1252'",
-    'parts/workers': "assert [*workers.in_parallel(abs, [-1, 2], 1, 'x')] == [1, 2]",
-    'parts/sources': "assert sources.messages_of({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
-    'parts/data': "assert sorted(data.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
-    'parts/journal': "log = journal.Journal('.', True)\nlog.metrics(step=1)\n"
+    'parts/prepare/workers': "assert [*workers.in_parallel(abs, [-1, 2], 1, 'x')] == [1, 2]",
+    'parts/prepare/conversions': "assert conversions.messages_of({'instruction': 'a', 'output': 'b'})[1]['content'] == 'b'",
+    'parts/train/token_bins': "assert sorted(token_bins.sequence_starts(0, 10, 101, 10, 0) // 10) == list(range(10))",
+    'parts/train/journal': "log = journal.Journal('.', True)\nlog.metrics(step=1)\n"
                      "assert open('metrics.jsonl', encoding='utf-8').read() == '{\"step\": 1}\\n'",
-    'parts/optim': "assert optim.drills('nan@5') == {5: 'nan'}",
-    'parts/rollouts': "import numpy as np\nassert sorted(rollouts.draw(3, 4, 4, 0)) == [0, 1, 2, 3]",
-    'parts/quantize': "assert quantize.convert(3, 'float32') == 3",
-    'parts/speculate': "assert speculate.guess([1, 2, 3, 4, 1, 2, 3], {(1, 2, 3): 3}, 2) == [4, 1]",
-    'parts/records': "import numpy as np\nb = records.Batches(np.array([3, 9, 4, 8]), 2, 1)\n"
+    'parts/train/optim': "assert optim.drills('nan@5') == {5: 'nan'}",
+    'parts/sample/rollouts': "import numpy as np\nassert sorted(rollouts.draw(3, 4, 4, 0)) == [0, 1, 2, 3]",
+    'parts/sample/quantize': "assert quantize.convert(3, 'float32') == 3",
+    'parts/sample/speculate': "assert speculate.guess([1, 2, 3, 4, 1, 2, 3], {(1, 2, 3): 3}, 2) == [4, 1]",
+    'parts/train/records': "import numpy as np\nb = records.Batches(np.array([3, 9, 4, 8]), 2, 1)\n"
                      "assert sorted([*b.of(0), *b.of(1)]) == [0, 1, 2, 3]",
-    'parts/reference': "assert reference.read('none.npy', 3) is None",
-    'parts/report': "assert len(report.table([])) == 2",
-    'parts/batching': "p = types.SimpleNamespace(ids=[1], allowed=None, repeated=0)\n"
+    'parts/train/reference': "assert reference.read('none.npy', 3) is None",
+    'parts/eval/report': "assert len(report.table([])) == 2",
+    'parts/sample/batching': "p = types.SimpleNamespace(ids=[1], allowed=None, repeated=0)\n"
                       "c = batching.Choice(None, p, 0, None, {'stop': ['b']})\nc.decode = lambda *_: b'ab'\n"
                       "assert c.take(batching.Event(0, 5, 0.0, [], None))[0] == 'a'",
-    'parts/completions': "assert completions.as_text(b'\\xe6') == 'bytes:\\\\xe6'",
-    'parts/serve': "assert serve.Limits().body == 1_000_000",
-    'parts/sandbox': "assert sandbox.run_code", 'parts/problems': "assert problems.__doc__"}
+    'parts/sample/openai_api': "assert openai_api.as_text(b'\\xe6') == 'bytes:\\\\xe6'",
+    'parts/sample/http_server': "assert http_server.Limits().body == 1_000_000",
+    'parts/eval/sandbox': "assert sandbox.run_code", 'parts/eval/problems': "assert problems.__doc__"}
 
 
 def calls(tree):
@@ -126,7 +126,7 @@ def test_the_house_stays_small():
 
 @pytest.mark.parametrize('script, most', [('train', 8), ('sft', 7), ('dpo', 7), ('rl', 7)])
 def test_a_trainer_imports_few_parts(script, most):
-    found = [a.name for n in TREES[script].body if isinstance(n, ast.ImportFrom) and n.module == 'parts'
+    found = [a.name for n in TREES[script].body if isinstance(n, ast.ImportFrom) and n.module.startswith('parts')
              for a in n.names]      # rl.py imports four more in branches that need them
     assert 0 < len(found) <= most, found
 
@@ -142,8 +142,8 @@ def test_a_leaf_works_alone_in_an_empty_folder(leaf, tmp_path):
     shutil.copy(ROOT / f'{leaf}.py', tmp_path)
     name = leaf.split('/')[-1]
     for part in NEEDS.get(leaf, ()):
-        (tmp_path / 'parts').mkdir(exist_ok=True)
-        shutil.copy(ROOT / f'{part}.py', tmp_path / 'parts')
+        (tmp_path / part).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / f'{part}.py', tmp_path / f'{part}.py')
     absent = sorted(OWN - {name, 'parts' if leaf in NEEDS else name})
     code = f"""import importlib.util, os, sys, types
 sys.path.insert(0, '.')
@@ -219,7 +219,7 @@ def settings(script):
 def test_every_command_in_the_docs_can_be_typed():
     texts = {name: ast.get_docstring(tree) for name, tree in TREES.items()}
     texts |= {p.name: p.read_text(encoding='utf-8') for p in [*ROOT.glob('config/*.py'), *ROOT.glob('*.md')]}
-    pattern = re.compile(r'(?:python|torchrun[^\n]*?) ((?:parts/)?\w+)\.py\b([^#`&\n]*)')
+    pattern = re.compile(r'(?:python|torchrun[^\n]*?) ((?:parts/\w+/)?\w+)\.py\b([^#`&\n]*)')
     commands = [(where, *found) for where, text in texts.items()
                 for found in pattern.findall(text.replace('\\\n', ' '))]
     assert len(commands) >= 10

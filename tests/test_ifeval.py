@@ -4,8 +4,8 @@ import json
 import pytest
 from conftest import mistake, ok, run
 
-from parts import ifeval
-from parts.ifeval import KINDS, follows
+from parts.eval import ifeval
+from parts.eval.ifeval import KINDS, follows
 
 # kind, arguments, a text that follows it, a text that does not; by hand from arXiv:2311.07911, table 1
 CASES = [

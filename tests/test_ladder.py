@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 
 from model import GPT, GPTConfig
-from parts.planner import count_parameters
+from parts.train.planner import count_parameters
 
 # claimed by the lesson; its own settings; the size that it claims
 LADDER = {'nano': 5_180_672, 'nano_11m': 11_078_912, 'mini': 27_402_752, 'mini_50m': 51_736_256,

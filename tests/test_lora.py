@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import lora, optim
+from parts.train import adapters, optim
 
 torch.set_num_threads(1)
 IDX = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
@@ -35,21 +35,21 @@ def step(model, n=3, rate=1e-2, kind='adamw'):
 def test_with_B_0_it_is_the_base_bit_for_bit(rank):
     model = base()
     logits = model(IDX)[0]
-    lora.adapt(model, rank)
+    adapters.adapt(model, rank)
     assert torch.equal(model(IDX)[0], logits)
     assert all(B.shape[1] == len(A) == rank and not B.any() and A.any()
-               for _, B, A in lora.adapters(model).values())
+               for _, B, A in adapters.adapters(model).values())
 
 
 def test_rank_0_is_the_base_and_an_adapter_of_rank_0_adds_nothing():
     model = base()
     weights = {name: p.clone() for name, p in model.state_dict().items()}
-    lora.adapt(model, 0)
-    assert lora.merged(model) is model and lora.adapters(model) == {}
+    adapters.adapt(model, 0)
+    assert adapters.merged(model) is model and adapters.adapters(model) == {}
     assert weights.keys() == model.state_dict().keys() and all(p.requires_grad for p in model.parameters())
     linear = model.blocks[0].mlp.w_up
     x = torch.randn(3, 32)
-    assert torch.equal(lora.Adapted(linear, 0, None)(x), linear(x))
+    assert torch.equal(adapters.Adapted(linear, 0, None)(x), linear(x))
 
 
 @pytest.mark.parametrize('kind', ['adamw', 'muon'])
@@ -57,14 +57,14 @@ def test_rank_0_is_the_base_and_an_adapter_of_rank_0_adds_nothing():
 def test_only_the_adapters_train_and_all_of_them(shape, kind):
     model = base(**SHAPES[shape])
     before = {name: p.clone() for name, p in model.state_dict().items()}
-    lora.adapt(model, 2)
-    first = lora.adapters(model)
+    adapters.adapt(model, 2)
+    first = adapters.adapters(model)
     first = {name: [p.clone() for p in parts] for name, parts in first.items()}
     assert len(first) == 14
     optimizers = step(model, kind=kind)
     for name, p in before.items():
         assert torch.equal(model.state_dict()[name], p), name
-    for name, (W, B, A) in lora.adapters(model).items():
+    for name, (W, B, A) in adapters.adapters(model).items():
         assert torch.equal(W, first[name][0])
         assert B.any() and not torch.equal(A, first[name][2]), name
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -79,15 +79,15 @@ def test_only_the_adapters_train_and_all_of_them(shape, kind):
 def test_merged_equals_unmerged_and_the_model_goes_on_unmerged(shape):
     model = base(**SHAPES[shape])
     logits = model(IDX)[0]
-    lora.adapt(model, 4)
+    adapters.adapt(model, 4)
     step(model)
     with torch.no_grad():
         after = model(IDX)[0]
-        plain = lora.merged(model)
+        plain = adapters.merged(model)
         assert (after - logits).abs().max() > 0.1                       # it has learned
         assert (plain(IDX)[0] - after).abs().max() < 2e-5 * after.abs().max()       # float32
-        assert torch.equal(model(IDX)[0], after) and len(lora.adapters(model)) == 14
-    assert lora.adapters(plain) == {}
+        assert torch.equal(model(IDX)[0], after) and len(adapters.adapters(model)) == 14
+    assert adapters.adapters(plain) == {}
     assert plain.state_dict().keys() == base(**SHAPES[shape]).state_dict().keys()
     assert plain.embedding.weight is model.embedding.weight             # shared, not copied
     assert (plain.head.weight is plain.embedding.weight) == model.config.tie_embeddings
@@ -97,7 +97,7 @@ def test_merged_equals_unmerged_and_the_model_goes_on_unmerged(shape):
 
 def test_it_is_the_formula_of_the_paper():
     model = base()
-    lora.adapt(model, 4)
+    adapters.adapt(model, 4)
     part = model.blocks[1].mlp.w_down
     torch.nn.init.normal_(part.B)
     x = torch.randn(3, 48)
@@ -107,16 +107,16 @@ def test_it_is_the_formula_of_the_paper():
 
 def test_a_checkpoint_gives_back_every_bit_and_refuses_another_rank(tmp_path):
     model = base()
-    lora.adapt(model, 4)
+    adapters.adapt(model, 4)
     step(model)
-    save_checkpoint(tmp_path / 'last.pt', lora.merged(model), lora=lora.adapters(model))
+    save_checkpoint(tmp_path / 'last.pt', adapters.merged(model), lora=adapters.adapters(model))
     again, state = load_checkpoint(tmp_path / 'last.pt')
     with torch.no_grad():
         assert (again(IDX)[0] - model(IDX)[0]).abs().max() < 1e-4       # as everyone else sees it: merged
     for rank, found, before in ((8, state, 4), (0, state, 4), (4, {'step': 1}, 0)):
         with pytest.raises(ValueError, match=f'lora={rank}, but this run has lora={before}'):
-            lora.adapt(again, rank, found)
-    lora.adapt(again, 4, state)
+            adapters.adapt(again, rank, found)
+    adapters.adapt(again, 4, state)
     ours, theirs = model.state_dict(), again.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
 
@@ -124,7 +124,7 @@ def test_a_checkpoint_gives_back_every_bit_and_refuses_another_rank(tmp_path):
 def test_the_matrix_that_is_watched_trains():
     model = base()
     assert optim.probe(model).data_ptr() == model.blocks[1].mlp.w_down.weight.data_ptr()
-    lora.adapt(model, 2)
+    adapters.adapt(model, 2)
     step(model, 1)
     probe = optim.probe(model)
     before = probe.clone()

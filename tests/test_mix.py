@@ -128,7 +128,7 @@ def test_licences_and_rules_follow_from_what_a_source_is_not_from_its_name(tmp_p
     sources = {'stdlib': (str(path), 1), 'codeparrot': (str(path), 1), 'code': ('stdlib', 1)}
     (tmp_path / 'mix.py').write_text(f'sources = {sources!r}\n', encoding='utf-8')
     before = """
-import parts.files as files
+import parts.prepare.files as files
 some = files.find_files
 files.find_files = lambda *given: some(*given)[:40]"""
     ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/out', '--tokenizer=byte', '--dedup=none',

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import booleans, integers
 
 from model import GPT, GPTConfig
-from parts.optim import build
-from parts.planner import count_parameters, flops_per_token
+from parts.train.optim import build
+from parts.train.planner import count_parameters, flops_per_token
 
 LADDER = {'nano': (5_180_672, 6, 8, 256, 768), 'mini': (27_402_752, 8, 8, 512, 1536),
           'midi': (92_228_352, 12, 12, 768, 2304), 'mega': (1_130_981_376, 22, 32, 2048, 5632)}

@@ -1,9 +1,9 @@
-"""Muon of parts/optim.py against torch's, bit for bit in bfloat16, and against the singular values."""
+"""Muon of parts/train/optim.py against torch's, bit for bit in bfloat16, and against the singular values."""
 import pytest
 import torch
 
 from model import GPT, GPTConfig
-from parts import optim
+from parts.train import optim
 
 SHAPES = [(8, 8), (24, 8), (8, 24), (64, 32), (1, 5)]
 

@@ -9,7 +9,7 @@ from conftest import SHARED
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from parts.language import NgramModel, byte_ngrams
+from parts.prepare.text_models import NgramModel, byte_ngrams
 
 
 def naive_bits(reference, text, order, a):

@@ -14,7 +14,7 @@ from conftest import ROOT, TINY, metrics, ok, run
 WATCHED = '''
 import hashlib, os, runpy, sys
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
-from parts import machine
+from parts.train import machine
 leave = machine.leave
 def told(trouble=''):
     weights = sys._getframe(1).f_globals['model'].state_dict()

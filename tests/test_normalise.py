@@ -9,8 +9,8 @@ from conftest import SHARED
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from parts.clean import basic_clean, fix_mojibake, normalise, strip_html, strip_latex
-from parts.filters import prose_reason
+from parts.prepare.clean import basic_clean, fix_mojibake, normalise, strip_html, strip_latex
+from parts.prepare.filters import prose_reason
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 SENTENCES = '''“Yes,” she said — it’s 5 o’clock… | Le café déjà vu où naît l’été, à Noël. | “そう”

@@ -7,7 +7,7 @@ from conftest import TINY, metrics, mistake, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parts.objectives import IGNORE, document_mask, hide_spans, hide_tokens, span_lengths
+from parts.train.objectives import IGNORE, document_mask, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, load_checkpoint
 
 MASK, N = 500, 400          # ids of text are below N

@@ -11,7 +11,7 @@ from conftest import ROOT
 from test_publish import PIECES, texts
 
 from model import GPT, GPTConfig
-from parts import gguf_file, publish
+from parts.sample import gguf_file, model_card
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 FIELDS = {field.name for field in dataclasses.fields(GPTConfig)}
@@ -117,7 +117,7 @@ def test_lm_eval_scores_a_local_task_with_our_log_probabilities(tmp_path):
     lm_eval = pytest.importorskip('lm_eval')
     tokenizer = Tokenizer.train(SOURCE, 700)
     model = a_model(tokenizer)
-    publish.write(tmp_path, model, tokenizer, 'hf', {})
+    model_card.write(tmp_path, model, tokenizer, 'hf', {})
     items = [{'question': f'def f{i}(x):\n    return', 'choices': [' x', ' None', ' self'], 'answer': i % 3}
              for i in range(12)]
     (tmp_path / 'items.jsonl').write_text(''.join(json.dumps(item) + '\n' for item in items))

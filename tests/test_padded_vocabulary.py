@@ -5,7 +5,7 @@ import torch
 from conftest import TINY, metrics, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint
-from parts.planner import count_parameters
+from parts.train.planner import count_parameters
 
 V = 65
 

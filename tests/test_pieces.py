@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from parts import files, reading
+from parts.prepare import files, reading
 
 LINES = [json.dumps({'text': f'line {i} ' * (i % 7)}) for i in range(500)]
 LINES[17:20] = ['', '{broken', json.dumps({'text': 'x' * 900})]

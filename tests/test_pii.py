@@ -9,7 +9,7 @@ import warnings
 import pytest
 from conftest import ROOT
 
-from parts.clean import hide_pii
+from parts.prepare.clean import hide_pii
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 BODY = 'MIIEpAIBAAKCAQEA0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL\n' * 3
@@ -98,7 +98,7 @@ def test_the_standard_library_still_compiles_and_keeps_its_numbers():
 
 LONG = r"""
 import time
-from parts.clean import hide_pii, normalise, strip_html, strip_latex
+from parts.prepare.clean import hide_pii, normalise, strip_html, strip_latex
 PARTS = ['a', '@', '1-', '<', '$$', '-', '{', '\\', '%', '&', '&#1', ' ', '\n ', '```', '1 ', r'\begin{',
          r'\begin{equation}', r'\[', r'\cite[', r'\a[', r'\emph{', r'\emph{a ', '<!--', '<script>',
          '<script ', '<p ', 'a.', 'a@', 'a@a.', '+1 ', '555-', '(555) ', '-----BEGIN ', '-----BEGIN A',

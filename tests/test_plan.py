@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from model import GPTConfig
-from parts.planner import GPUS, flops_per_token, machine_of, peak_flops, show
+from parts.train.planner import GPUS, flops_per_token, machine_of, peak_flops, show
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200

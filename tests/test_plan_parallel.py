@@ -6,7 +6,7 @@ import json
 import pytest
 
 from model import GPTConfig
-from parts.planner import model_parallel, print_tokens, show
+from parts.train.planner import model_parallel, print_tokens, show
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))
 SETTINGS = dict(data_dir='nowhere', block_size=1024, batch_size=512, micro_batch_size=4, max_steps=50_000)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from parts.planner import (activation_bytes, bytes_sent, cheapest_to_serve, count_parameters, device_bytes,
+from parts.train.planner import (activation_bytes, bytes_sent, cheapest_to_serve, count_parameters, device_bytes,
                            state_bytes, strategy)
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))

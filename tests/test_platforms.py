@@ -10,7 +10,8 @@ import pytest
 from conftest import ROOT, TINY, metrics, mistake, ok, run
 from test_sft_mistakes import begin
 
-from parts import machine, optim, planner, rewards
+from parts.train import machine, optim, planner
+from parts.sample import rewards
 
 start = pytest.fixture(begin, scope='module')
 # A Windows, as a script sees it, before its first line. torch and the interpreter stay those of this system.
@@ -21,16 +22,16 @@ for name in 'SIGUSR1', 'SIGKILL', 'SIGALRM', 'setitimer', 'alarm':
     delattr(signal, name)
 for name in 'fork', 'sysconf', 'sched_getaffinity', 'pread', 'getuid', 'geteuid', 'killpg', 'setsid':
     delattr(os, name)
-import parts.corpus, parts.sandbox, types
-parts.corpus.os = types.SimpleNamespace(**{**vars(os), 'name': 'nt'})
-parts.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
+import parts.prepare.corpus, parts.eval.sandbox, types
+parts.prepare.corpus.os = types.SimpleNamespace(**{**vars(os), 'name': 'nt'})
+parts.eval.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
 """
 # modules that left the library until Python 3.13, and names that came after 3.10
 GONE = set('''aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib
     nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib'''.split())
 NEWER = re.compile(r'hashlib\.file_digest|tomllib|itertools\.batched|TaskGroup|datetime\.UTC|StrEnum|'
                    r'catch_warnings\(action|typing\.Self|add_note|sqlite3\.autocommit')
-FILES = [path for folder in ('', 'parts', 'config') for path in (ROOT / folder).glob('*.py')]
+FILES = [path for folder in ('*.py', 'parts/*/*.py', 'config/*.py') for path in ROOT.glob(folder)]
 
 
 def test_prepare_train_and_resume_need_nothing_that_windows_lacks(python_files, tmp_path):

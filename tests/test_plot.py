@@ -6,7 +6,7 @@ import random
 import pytest
 from conftest import mistake, ok, run
 
-from parts.verdict import read_run, verdict
+from parts.eval.verdict import read_run, verdict
 
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096, 'learning_rate': 1e-3}
 LN_V = math.log(4096)

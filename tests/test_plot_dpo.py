@@ -3,7 +3,7 @@ import pytest
 from conftest import ok, run
 from test_plot import CONFIG, NAN, write
 
-from parts.verdict import verdict
+from parts.eval.verdict import verdict
 
 DPO = CONFIG | {'stage': 'dpo', 'warmup_steps': 10, 'max_steps': 100}
 

@@ -5,7 +5,7 @@ import math
 from conftest import ok, run
 from test_plot import NAN, history, write
 
-from parts.verdict import read_run
+from parts.eval.verdict import read_run
 
 
 def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):

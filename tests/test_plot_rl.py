@@ -4,7 +4,7 @@ import pytest
 from conftest import ok, run
 from test_plot import CONFIG, write
 
-from parts.verdict import course_of_rl, verdict
+from parts.eval.verdict import course_of_rl, verdict
 
 
 def policy(steps=100, **figures):

@@ -6,9 +6,9 @@ import pytest
 from conftest import ok, run
 from test_conversations import chat
 
-from parts import dedup
-from parts.filters import messages_reason, preference_reason, programs
-from parts.sources import preference_of
+from parts.prepare import duplicates
+from parts.prepare.filters import messages_reason, preference_reason, programs
+from parts.prepare.conversions import preference_of
 
 PAIR = {'prompt': 'q', 'chosen': 'good', 'rejected': 'bad'}
 LONG = chat('a', 'b', 'q', system='s')
@@ -141,6 +141,6 @@ def test_a_conversation_whose_code_does_not_parse_is_dropped_unless_parse_is_off
 
 @pytest.mark.filterwarnings('error')        # an overflow of one number is a warning, of an array none
 def test_a_pair_is_the_set_of_its_fields_in_their_places():
-    a, b = dedup.shingles('one two three four five six'), dedup.shingles('seven eight nine ten eleven twelve')
-    both = {tuple(dedup.union(fields)) for fields in ([a, b], [b, a], [a, b, a], [a])}
+    a, b = duplicates.shingles('one two three four five six'), duplicates.shingles('seven eight nine ten eleven twelve')
+    both = {tuple(duplicates.union(fields)) for fields in ([a, b], [b, a], [a, b, a], [a])}
     assert len(both) == 4

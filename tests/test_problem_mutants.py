@@ -5,7 +5,7 @@ import copy
 import random
 import re
 
-from parts import problems as P
+from parts.eval import problems as P
 
 SWAPS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.FloorDiv,
          ast.FloorDiv: ast.Div, ast.Mod: ast.FloorDiv, ast.Pow: ast.Mult,

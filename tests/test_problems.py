@@ -9,8 +9,7 @@ import sys
 import pytest
 from conftest import ROOT, mistake, ok, run
 
-from parts import grading
-from parts import problems as P
+from parts.eval import grading, problems as P
 
 N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100, 'family': 100}
 SETS = {split: P.problems(n, 0, split) for split, n in N.items()}
@@ -97,7 +96,7 @@ def test_the_seeds_own_two_problems_are_in_training(monkeypatch):
 
 
 def test_the_list_is_the_same_in_every_process():
-    code = ("import hashlib; from parts import problems; "
+    code = ("import hashlib; from parts.eval import problems; "
             "found = [problems.problems(60, 7, s) for s in problems.SPLITS]; "
             "print(hashlib.md5(repr(found).encode()).hexdigest())")
     here = hashlib.md5(repr([P.problems(60, 7, s) for s in P.SPLITS]).encode()).hexdigest()
@@ -134,15 +133,15 @@ def test_conversations_can_be_run_with_a_fence_and_without():
 
 
 def test_the_command_line_writes_what_the_function_returns(tmp_path):
-    ok(run('parts/problems.py', '--n=20', '--seed=3', '--split=cell', '--out=p.jsonl', cwd=tmp_path))
+    ok(run('parts/eval/problems.py', '--n=20', '--seed=3', '--split=cell', '--out=p.jsonl', cwd=tmp_path))
     lines = [json.loads(line) for line in open(tmp_path / 'p.jsonl', encoding='utf-8')]
     assert lines == [{**p, 'messages': P.to_messages(p)} for p in P.problems(20, 3, 'cell')]
     assert {'task_id', 'prompt', 'canonical_solution', 'test', 'entry_point'} <= set(lines[0])
-    assert all(split in ok(run('parts/problems.py', '--n=20')) for split in P.SPLITS)
+    assert all(split in ok(run('parts/eval/problems.py', '--n=20')) for split in P.SPLITS)
 
 
 @pytest.mark.parametrize('flags, words', [
     (['--split=nonsense'], ['nonsense', 'variation']), (['--n=x'], ['--n']), (['--m=3'], ['--m']),
     (['--n=3', '--out=no/such/p.jsonl'], ['p.jsonl'])])
 def test_mistakes_are_one_sentence(flags, words):
-    mistake(run('parts/problems.py', *flags), *words)
+    mistake(run('parts/eval/problems.py', *flags), *words)

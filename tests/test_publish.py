@@ -9,7 +9,7 @@ import torch
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import publish
+from parts.sample import model_card
 from tokenizer import Tokenizer
 
 transformers = pytest.importorskip('transformers')
@@ -104,17 +104,17 @@ def test_the_card_says_what_the_files_say(folder):
 
 
 def test_scores_of_other_weights_are_not_on_the_card(folder):
-    of = lambda step: publish.card(folder / 'sft', folder / 'none', 'S.', 'ask', {'step': step})
+    of = lambda step: model_card.card(folder / 'sft', folder / 'none', 'S.', 'ask', {'step': step})
     assert '0.336' in of(7) and '0.336' in of(None)         # None: a file of somebody else's
     assert '0.336' not in of(9) and 'they are of step 9, eval.json of step 7' in of(9)
 
 
 def test_a_card_of_a_bare_run_invents_nothing_and_a_changed_data_folder_is_not_quoted(folder, tmp_path):
-    card = publish.card(tmp_path, tmp_path / 'hf', 'S.', 'ask', {})
+    card = model_card.card(tmp_path, tmp_path / 'hf', 'S.', 'ask', {})
     assert 'someone else' in card and 'None yet' in card and 'There is no data.json' in card
     config = {'init_from': 'scratch', 'data_dir': f'{folder}/data'}
     (tmp_path / 'data.json').write_text(json.dumps(DATA | {'sha256': {'train': 'ef' * 32}}))
-    card = publish.card(tmp_path, tmp_path / 'hf', 'S.', 'ask', {'config': config})
+    card = model_card.card(tmp_path, tmp_path / 'hf', 'S.', 'ask', {'config': config})
     assert 'train.py' in card and 'is left out' in card and 'short' not in card and 'ef' * 32 in card
 
 

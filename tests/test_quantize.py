@@ -5,7 +5,7 @@ from conftest import mistake, ok, run
 from test_model import lively
 
 from model import save_checkpoint
-from parts import quantize
+from parts.sample import quantize
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 pytestmark = pytest.mark.skipif('fbgemm' not in torch.backends.quantized.supported_engines,

@@ -7,8 +7,8 @@ import pytest
 from conftest import mistake, ok, run
 from test_prepare import documents, prepare, report, write
 
-from parts import files
-from parts.reading import count_chars, encoding_of, entries
+from parts.prepare import files
+from parts.prepare.reading import count_chars, encoding_of, entries
 
 TEXT = 'Der Müller sah den Fluß, naïve Träume, „früh“ – für 5 €.\n' * 5
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts import hf, optim, planner, rollouts
+from parts.train import optim, planner
+from parts.sample import hf, rollouts
 
 transformers = pytest.importorskip('transformers')
 pytest.importorskip('safetensors')

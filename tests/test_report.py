@@ -33,7 +33,7 @@ def home(tmp_path):
 
 
 def test_the_report_has_a_row_a_stage_and_three_answers_side_by_side(home):
-    said = ok(run('parts/report.py', '--minutes=9.5', cwd=home))
+    said = ok(run('parts/eval/report.py', '--minutes=9.5', cwd=home))
     text = (home / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
     assert said.strip() == text.strip()
     assert '| base | 1.500 | 90% | 50.0% (40% to 60%) | 75.0% | 50.0% | 50.0% | 25% | 1.5 |' in text

@@ -9,8 +9,8 @@ import torch
 from conftest import TINY, metrics, mistake, ok, run
 
 from model import GPT, GPTConfig
-from parts import checkpoint, journal, optim
-from parts.data import Stream
+from parts.train import checkpoint, journal, optim
+from parts.train.token_bins import Stream
 from tokenizer import Tokenizer
 
 

@@ -7,7 +7,7 @@ import textwrap
 import pytest
 from conftest import ROOT
 
-from parts.rewards import tasks_of_file
+from parts.sample.rewards import tasks_of_file
 
 
 def reward_of(tmp_path, body, timeout=5.0):

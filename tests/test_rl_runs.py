@@ -11,8 +11,8 @@ from test_dpo_mistakes import make_sft
 from test_dpo_runs import KILL, TWO
 from test_resume import assert_is_the_straight_run, state
 
-from parts import benchmarks, grading
-from parts.sandbox import run_code
+from parts.eval import benchmarks, grading
+from parts.eval.sandbox import run_code
 
 # more is paid for signs of the lower half of ASCII: an untrained byte model writes them a quarter of the time
 REWARD = """
@@ -168,7 +168,7 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 def test_what_keeps_the_sandbox_from_a_verdict_is_one_sentence(home, tmp_path):
     lines = [{'prompt': f'add {i}', 'tests': 'assert add(lambda: 1, 2) == 3'} for i in range(20)]
     (home / 'tests.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines), encoding='utf-8')
-    bad = 'from parts import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
+    bad = 'from parts.eval import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
     mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run', before=bad),
             "no verdict on 'add 0', by a fault of its tests or of the machine", 'nowhere')
     wrote = 'from tokenizer import Tokenizer; Tokenizer.decode = lambda *_: "def add(f, x):\\n    return 3"'

@@ -12,7 +12,7 @@ from test_resume import assert_is_the_straight_run
 from test_rl_runs import FLAGS, REWARD, rl, series
 
 from model import GPT, GPTConfig
-from parts.journal import Journal
+from parts.train.journal import Journal
 from tokenizer import Tokenizer
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig, IGNORE
-from parts.rollouts import Answer, Policy, collate, draw, noise_of, pick, rollouts
+from parts.sample.rollouts import Answer, Policy, collate, draw, noise_of, pick, rollouts
 
 L, STOP = 20, {0, 3}
 

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT, mistake, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts.console import read_prompts
+from parts.sample.console import read_prompts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 

@@ -13,7 +13,7 @@ from conftest import ROOT, ok, run
 from test_prepare import RAW
 
 from model import GPT, load_checkpoint
-from parts.asking import Answer, Prompt, end_pattern
+from parts.sample.asking import Answer, Prompt, end_pattern
 from tokenizer import Tokenizer
 
 torch.set_num_threads(1)

@@ -7,7 +7,7 @@ import torch
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts.console import read_prompts, side_by_side, temperatures
+from parts.sample.console import read_prompts, side_by_side, temperatures
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
@@ -71,7 +71,7 @@ def test_a_chat_ends_at_im_end_and_so_does_each_prompt_of_a_file(folder):
 
 
 CTRL_C = """import io, os, signal, sys
-from parts import asking
+from parts.sample import asking
 sys.stdin = io.StringIO('hi\\nhi\\n')
 signal.signal(signal.SIGINT, signal.default_int_handler)
 add = asking.Answer.add

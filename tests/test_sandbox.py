@@ -12,8 +12,8 @@ import time
 import pytest
 from conftest import ROOT, SHARED
 
-from parts.sandbox import run_code, run_many
-from parts.trial import pack, unpack
+from parts.eval.sandbox import run_code, run_many
+from parts.eval.trial import pack, unpack
 
 ADD = 'def add(a, b):\n    return a + b\n'
 
@@ -131,7 +131,7 @@ def test_windows_is_told_in_one_sentence(monkeypatch):
 def test_ctrl_c_ends_the_programs(tmp_path):
     code = f"""import signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from parts import sandbox
+from parts.eval import sandbox
 signal.signal(signal.SIGINT, signal.default_int_handler)        # a shell's background job ignores it
 print('on', flush=True)
 list(sandbox.run_many([('import time\\ntime.sleep(987)',)] * 4, timeout=3, processes=2))"""

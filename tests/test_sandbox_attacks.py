@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from parts import sandbox
-from parts.sandbox import run_code
+from parts.eval import sandbox
+from parts.eval.sandbox import run_code
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
 WRONG = 'def add(a, b):\n    return a - b\n'

@@ -20,7 +20,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 CALLER = """import json, os, sys
 sys.path.insert(0, ROOT)
-from parts import sandbox
+from parts.eval import sandbox
 sandbox.TRIAL = sys.argv[1]
 os.environ['OPENAI_API_KEY'] = 'sk-secret'
 programs = [program.replace('CALLER', str(os.getpid())) for program in json.load(sys.stdin)]

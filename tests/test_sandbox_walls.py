@@ -6,8 +6,8 @@ import socket
 import pytest
 from test_sandbox_attacks import LINUX, NAMESPACES, without
 
-from parts import sandbox
-from parts.sandbox import run_code
+from parts.eval import sandbox
+from parts.eval.sandbox import run_code
 
 
 def test_the_network_is_denied_where_the_result_says_so():

@@ -4,7 +4,7 @@ import math
 import pytest
 from conftest import lift
 
-from parts import optim
+from parts.train import optim
 
 lr_at = lift('train.py', 'lr_at')
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from serving import ask, refused, serving, small
 
-from parts import asking
+from parts.sample import asking
 
 CHAT = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
 

@@ -9,8 +9,8 @@ import torch
 from serving import small, until
 
 from model import sample
-from parts.asking import Prompt
-from parts.batching import Batch, pick
+from parts.sample.asking import Prompt
+from parts.sample.batching import Batch, pick
 
 
 @pytest.fixture(scope='module')

@@ -5,7 +5,7 @@ import threading
 import pytest
 from serving import ask, raw, refused, serving, small, until
 
-from parts import serve
+from parts.sample import http_server
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 KEY = 'k' * 16
@@ -101,7 +101,7 @@ def test_a_key_is_asked_of_all_but_the_page(pair):
 @pytest.mark.parametrize('key', ['', 'short', 'with a space in it!', 'ü' * 20])
 def test_without_a_good_key_it_does_not_listen_to_others(key):
     with pytest.raises(ValueError, match='key'):
-        serve.Server(('0.0.0.0', 0), None, key)
+        http_server.Server(('0.0.0.0', 0), None, key)
 
 
 def test_too_many_that_wait(pair):

@@ -5,7 +5,7 @@ import re
 from conftest import ROOT
 from serving import ask, serving, small
 
-PAGE = (ROOT / 'parts' / 'page.html').read_text(encoding='utf-8')
+PAGE = (ROOT / 'parts' / 'sample' / 'page.html').read_text(encoding='utf-8')
 
 
 class Tags(html.parser.HTMLParser):

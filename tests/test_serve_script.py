@@ -26,7 +26,7 @@ def folder(pair, tmp_path_factory):
 
 CLIENT = """
 import http.client, json, os, signal, threading
-import parts.serve
+import parts.sample.http_server
 
 def client(server):
     old = http.client.HTTPConnection(*server.server_address, timeout=60)    # open before the signal
@@ -42,7 +42,7 @@ def client(server):
     with open('found.json', 'w', encoding='utf-8') as f:
         json.dump(found, f)
 
-activate, serve = parts.serve.Server.server_activate, parts.serve.run
+activate, serve = parts.sample.http_server.Server.server_activate, parts.sample.http_server.run
 threads = []
 def server_activate(server):            # it listens: from now on it can be asked
     activate(server)
@@ -51,7 +51,7 @@ def server_activate(server):            # it listens: from now on it can be aske
 def until_the_client_has_written(*arguments):
     serve(*arguments)
     threads[0].join(60)
-parts.serve.Server.server_activate, parts.serve.run = server_activate, until_the_client_has_written
+parts.sample.http_server.Server.server_activate, parts.sample.http_server.run = server_activate, until_the_client_has_written
 """
 
 

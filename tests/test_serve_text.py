@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parts.asking import Prompt
-from parts.batching import Choice, Event
-from parts.completions import as_text
+from parts.sample.asking import Prompt
+from parts.sample.batching import Choice, Event
+from parts.sample.openai_api import as_text
 
 BYTES = types.SimpleNamespace(decode_bytes=lambda ids: b''.join(PIECES[i] for i in ids))
 PIECES = [bytes([b]) for b in range(256)] + [b'ab', b'\n\n', 'é'.encode(), b'abc', b'  x']

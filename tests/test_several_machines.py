@@ -58,7 +58,7 @@ def test_a_rollback_that_one_disk_cannot_do_is_left_out_by_all(data_dir, tmp_pat
 ZERO_1 = """
 import os, sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from parts import optim
+from parts.train import optim
 os.environ.update(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
 dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
 real = torch.Tensor.cpu
@@ -111,7 +111,7 @@ BUCKETS = """
 import os, sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from model import GPT, GPTConfig
-from parts import machine
+from parts.train import machine
 dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
 graphs = []
 real = torch.compile

@@ -8,8 +8,8 @@ from conftest import lift
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parts import records
-from parts.records import batches_by_length
+from parts.train import records
+from parts.train.records import batches_by_length
 from model import GPT, IGNORE, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 

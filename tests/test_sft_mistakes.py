@@ -9,7 +9,7 @@ from conftest import mistake, ok, run
 from test_sft_data import E, TOKENIZER, collate, say, targets
 
 from model import GPT, IGNORE, GPTConfig, save_checkpoint
-from parts.sources import messages_of
+from parts.prepare.conversions import messages_of
 from tokenizer import Tokenizer
 
 FLAGS = '--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 ' \

@@ -8,7 +8,7 @@ import pytest
 from conftest import mistake, ok, run
 from test_prepare import DOCUMENTS, FOX, documents, prepare, report, write
 
-from parts.files import find_files
+from parts.prepare.files import find_files
 from tokenizer import Tokenizer
 
 TEXTS = [text.replace('\ufeff', '') for text in DOCUMENTS]

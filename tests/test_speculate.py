@@ -3,7 +3,7 @@ import pytest
 import torch
 from test_model import lively
 
-from parts import speculate
+from parts.sample import speculate
 
 BLOCK = 30
 small = lambda **settings: lively(**{'block_size': BLOCK, **settings}).eval()

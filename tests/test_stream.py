@@ -13,7 +13,7 @@ from conftest import ROOT, TINY, metrics, mistake, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parts.data import Stream, open_bins, sequence_starts, sequences
+from parts.train.token_bins import Stream, open_bins, sequence_starts, sequences
 from model import load_checkpoint
 
 

@@ -6,7 +6,7 @@ import regex
 from conftest import SHARED, mistake, ok, run
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from parts import gguf_file
+from parts.sample import gguf_file
 from tokenizer import Tokenizer, from_printable, printable
 
 OFFLINE = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'HTTP_PROXY': 'http://127.0.0.1:9', 'NO_PROXY': ''}

@@ -7,7 +7,7 @@ import sys
 import pytest
 from conftest import ROOT, TINY, metrics, mistake, ok, run
 
-from parts.texts import parse_rate, repetition
+from parts.train.texts import parse_rate, repetition
 
 
 def test_repetition_counts_the_grams_a_text_has_had_before():

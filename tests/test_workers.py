@@ -8,7 +8,7 @@ from conftest import mistake, ok, run
 from test_funnel import prose
 from test_prepare import report
 
-from parts import workers
+from parts.prepare import workers
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='without fork there is one process')
@@ -45,7 +45,7 @@ def test_work_that_nobody_waits_for_is_ended(tmp_path):
 def test_with_enough_documents_the_work_on_the_others_ends(source, tmp_path):
     before = f"""
 import pathlib
-from parts import workers
+from parts.prepare import workers
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 real = workers.in_parallel
 def spy(*given):
@@ -66,5 +66,5 @@ def test_a_mistake_is_one_line_also_from_another_process(source, tmp_path):
 
 
 def test_a_defect_keeps_its_traceback(source, tmp_path):
-    result = prepare(source, tmp_path, "from parts import reading\nreading.entries = lambda *_: int('nine')")
+    result = prepare(source, tmp_path, "from parts.prepare import reading\nreading.entries = lambda *_: int('nine')")
     assert result.returncode == 1 and "int() with base 10: 'nine'" in result.stderr.splitlines()[-1]

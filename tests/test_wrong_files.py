@@ -5,9 +5,9 @@ import json
 import pytest
 from conftest import ROOT, mistake, run
 
-from parts.benchmarks import to_task
-from parts.checkpoint import read
-from parts.records import read_jsonl
+from parts.eval.benchmarks import to_task
+from parts.train.checkpoint import read
+from parts.train.records import read_jsonl
 from tokenizer import Tokenizer
 
 LINES = ''.join(json.dumps({'prompt': f'Say {i}.', 'answer': str(i)}) + '\n' for i in range(40))
@@ -61,7 +61,7 @@ def test_the_scripts_say_it_too(folder, tmp_path):
     ('def prompts():\n    return [5]\ndef reward(p, c):\n    return 1\n', 'a text or messages'),
     ('def prompts():\n    return {}["a"]\ndef reward(p, c):\n    return 1\n', "line 2: KeyError: 'a'")])
 def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path, text, says):
-    from parts.rewards import tasks_of_file
+    from parts.sample.rewards import tasks_of_file
     (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
     with pytest.raises(ValueError, match='mine.py') as e:
         tasks_of_file(str(tmp_path / 'mine.py'), 1.0, False)

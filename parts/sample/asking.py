@@ -31,7 +31,7 @@ def encode(tokenizer, prompt):
 
 
 def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
-    """The Prompt whose answer stands between two texts, for a model that was trained with fim (parts/fim.py),
+    """The Prompt whose answer stands between two texts, for a model that was trained with fim (parts/prepare/fim.py),
     and how many tokens that answer may have: at most a quarter of the context. If the texts do not fit into
     the rest, the prefix loses its beginning and the suffix its end; each may keep half of the rest."""
     begin, suffix_follows, middle_follows = [tokenizer.special[f'<|fim_{name}|>']

@@ -1,7 +1,7 @@
 """
 One trial of a program: the judge runs the tests, the candidate runs the program, behind walls.
 
-    python -I parts/trial.py '[3.0, 512, "/tmp/folder"]'        # as sandbox.py starts it
+    python -I parts/eval/trial.py '[3.0, 512, "/tmp/folder"]'        # as sandbox.py starts it
     [program, tests, entry point] -> [network denied, writes denied, processes denied, outcome, message]
 
 Reads jobs from stdin and writes verdicts to stdout, as lines of JSON. Judge and candidate are forked before

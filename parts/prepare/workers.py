@@ -42,8 +42,8 @@ def in_parallel(function, jobs, processes, what):
             raise
         except ValueError as e:             # raised by our own code there: raise it here, as one line
             path, line = re.findall(r'\n  File "(.*)", line .*\n +(.*)', str(e.__cause__))[-1]
-            here = os.path.dirname(os.path.abspath(__file__))
-            if line.startswith('raise ') and os.path.dirname(path) in (here, os.path.dirname(here)):
+            home = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+            if line.startswith('raise ') and os.path.dirname(path).startswith(home):
                 raise ValueError(str(e)) from e
             raise
         except concurrent.futures.process.BrokenProcessPool as e:

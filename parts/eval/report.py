@@ -1,7 +1,7 @@
 """
 The report of `bash run.sh`: one table of all stages, and answers of each stage side by side.
 
-    python parts/report.py --minutes=8.3    # reads out/quickstart*, writes REPORT.md and report.json
+    python parts/eval/report.py --minutes=8.3    # reads out/quickstart*, writes REPORT.md and report.json
 
 Copy this file alone: it needs the standard library.
 """

@@ -231,7 +231,7 @@ def finite(value):
 
 def machine_and_versions():
     """The commit of this copy, the version of torch and the names of the devices, as one line."""
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     commit = ''
     if shutil.which('git') and os.path.exists(os.path.join(here, '.git')):
         asked = ['git', '-C', here, 'describe', '--always', '--dirty']

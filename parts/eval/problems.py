@@ -1,8 +1,8 @@
 """
 Small Python problems with unit tests, easy enough for a model of a few million parameters.
 
-    python parts/problems.py                              # the splits, and three examples
-    python parts/problems.py --n=2500 --seed=0 --split=train --out=problems.jsonl
+    python parts/eval/problems.py                              # the splits, and three examples
+    python parts/eval/problems.py --n=2500 --seed=0 --split=train --out=problems.jsonl
 
     p = problems(100, seed=0, split='train')[0]     # a dict with HumanEval's keys, and more
     to_messages(p)                                  # the same as a conversation
