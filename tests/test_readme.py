@@ -64,7 +64,7 @@ def test_every_link_resolves_and_every_page_is_linked():
 
 def test_every_file_that_is_named_exists():
     for path, text in PAGES.items():
-        for name in re.findall(r'(?<![\w./])((?:tests|bench|parts|config|docs)/[\w/]+\.\w+)', text):
+        for name in re.findall(r'(?<![\w./:])((?:tests|bench|parts|config|docs)/[\w/]+\.\w+)', text):
             assert (ROOT / name).exists(), (path.name, name)
 
 

@@ -26,7 +26,7 @@ the prefix: a block keeps its length, and nothing is padded.
 
 The loss is that of all tokens, as in the paper: prefix and suffix teach what they would teach anyway, and
 <|endoftext|> must be learned. The cost: those tokens, a few per cent of short blocks, and some of a small
-model's capacity. bench/fim_cost.py measures it in bits per byte, bench/infill.py what it buys.
+model's capacity (docs/training.md has the figures).
 
 Copy this file alone: it needs numpy.
 """
