@@ -46,7 +46,7 @@ row 'encoding, beside HF tokenizers' \
     env ROUNDS="$(rounds 5)" ${tiny:+MEGABYTES=1} "$python" bench/bpe_encode.py
 row "generation, beside transformers' generate" \
     env ROUNDS="$(rounds 3)" ${tiny:+NEW=4} "$python" bench/generate_speed.py ${tiny:+quickstart}
-[ -n "$tiny" ] || row 'generation from a checkpoint, with look-up speculation' \
+[ -n "$tiny" ] || row 'generation from a checkpoint' \
     env ROUNDS="$(rounds 3)" "$python" bench/generate_speed.py "$ckpt"
 row 'prepare.py: MB/s and memory' \
     "$python" bench/prepare_speed.py --megabytes="$([ -n "$tiny" ] && echo 1 || echo 30,300)" \

@@ -8,9 +8,8 @@ written / its seconds).
     python bench/generate_speed.py                          # three shapes with random weights
     python bench/generate_speed.py small out/quickstart     # one of them; a checkpoint
 
-float16, int8 and, where it is native, bfloat16 are parts/sample/quantize.py. A checkpoint continues code and prose
-of 64 tokens, at batch 1 with parts/sample/speculate.py, too: random weights write one line over and over, which is
-too easy to guess.
+Where bfloat16 is native, weights of 16 bits are a row of their own. A checkpoint continues code and prose of 64
+tokens.
 """
 import argparse
 import hashlib
@@ -24,7 +23,6 @@ import torch
 from peers import cpu_of, in_turn, median, timed
 from model import GPT, GPTConfig, load_checkpoint
 from parts.train import machine
-from parts.sample import quantize, speculate
 from tokenizer import Tokenizer
 
 SHAPES = {'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
@@ -62,10 +60,8 @@ def generate(what, who, batch):
         work = lambda n: hf.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
                                      max_new_tokens=n, min_new_tokens=n, pad_token_id=0)
     else:
-        dtype = who if who in quantize.KINDS else 'float32'
-        model = quantize.convert(model, dtype)
-        writer = speculate.Lookup(model, dtype) if who == 'guessing' else model
-        work = lambda n: torch.stack(list(writer.stream(idx, n, 0)), dim=1)
+        model = model.to(getattr(torch, who))
+        work = lambda n: model.generate(idx, n, temperature=0)
     work(4)
     began = time.process_time()
     seconds, peak, out = timed(lambda: work(NEW))
@@ -86,16 +82,13 @@ if __name__ == '__main__':
         sys.exit()
     print(f'{"":>32}{"batch":>6}{"":>14}{"tok/s":>8}{"times transformers":>20}{"in CPU time":>13}{"read":>6}'
           '   same text')
-    kinds = ['transformers', 'float32', 'float16', 'int8']
+    kinds = ['transformers', 'float32']
     if machine.choose('cpu', 'auto')[1] == 'bfloat16':      # native
         kinds.append('bfloat16')
     for name in sys.argv[1:] or SHAPES:
         for what in [name] if name in SHAPES else [f'{name}@{kind}' for kind in TEXTS]:
             for batch in (1, 16):
-                names = [*kinds]
-                if name not in SHAPES and batch == 1:
-                    names.append('guessing')
-                rows = in_turn([f'{what}:{who}:{batch}' for who in names], ROUNDS, __file__)
+                rows = in_turn([f'{what}:{who}:{batch}' for who in kinds], ROUNDS, __file__)
                 theirs = next(iter(rows.values()))      # without transformers, ours in float32
                 for who, ours in ((name.split(':')[1], found) for name, found in rows.items()):
                     ratios = [median([of(q) / of(p) for p, q in zip(ours, theirs)])
