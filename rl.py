@@ -44,7 +44,7 @@ reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see t
 held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
 n_problems = 2000               # >= 1: of parts/eval/problems.py, where reward is problems or random
 problems_seed = 1               # >= 0: which problems; SFT's demonstrations (seed 0) hold 134 of these 2,000
-allow_code_execution = False    # True: run here what the model wrote; read the top of parts/eval/sandbox.py first
+allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
 timeout = 3.0                   # > 0: seconds for a program, or for a call of reward()
 bad_reward = 'stop'             # stop | zero: what to do when reward() raises, hangs or returns no number
 # sampling
@@ -52,7 +52,7 @@ num_samples = 8                 # >= 2: answers to a prompt
 max_new_tokens = 64             # >= 1: tokens of an answer
 temperature = 1.0               # > 0: of the policy, in sampling and in training
 slots = 128                     # >= 1: answers written at a time, on each device; speed and memory only
-rounds = 1                      # >= 1: while too few prompts are informative, draw more, at most so often
+rounds = 1                      # >= 1: draws of a step, at most; above 1: until enough are informative
 # optimisation
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
@@ -103,7 +103,9 @@ machine.join(device)
 # --- the loss -----------------------------------------------------------------------------------------------
 def advantages(rewards, scale=False):
     """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the mean of the
-    group. If all rewards of a group are equal, exactly 0. advantages([[1, 0, 0, 1]]) is [[.5, -.5, -.5, .5]].
+    group. Four answers to one prompt, one of them right: rewards 1 0 0 0, mean 0.25, advantages 0.75 -0.25
+    -0.25 -0.25. So the right answer becomes likelier, the three others less so, and the advantages sum to 0.
+    If all rewards of a group are equal (all right, all wrong), exactly 0: such a prompt teaches nothing.
     scale divides by the group's standard deviation, as GRPO does. It is 0.33 if 1 of 8 answers is right, 0.5
     if 4 are, so easy and hard prompts count more than others (Dr. GRPO, arXiv:2503.20783)."""
     rewards = rewards.double()
@@ -189,7 +191,7 @@ digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdiges
 
 
 # --- answers, and their rewards -----------------------------------------------------------------------------
-def reward_of(answer, task, coin):
+def reward_of(answer, task):
     if 'answer' in task:
         return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
     if 'reward' in task:
@@ -198,7 +200,7 @@ def reward_of(answer, task, coin):
             (log.say if main_process else print)(f'counted as 0: {fault}')
         return number
     if 'tests' not in task:
-        return float(coin < 0.5)
+        return 0.0              # reward=random: new_groups() tosses a coin instead
     result = answer.verdict.result()
     if result.outcome == 'infrastructure':
         raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault of its tests or '
@@ -208,12 +210,12 @@ def reward_of(answer, task, coin):
 
 def answers_to(asked, noise, temperature):
     """An Answer to each task of `asked`, with text and reward; the seconds of writing, and of waiting for
-    judges. noise: float64 (len(asked), max_new_tokens + 1); the last column is the coin of reward=random."""
+    judges. noise: float64 (len(asked), max_new_tokens)."""
     began = time.time()
     answers = []
     prompts = [task['ids'] for task in asked]
     with autocast, sandbox.Court(timeout) as court:         # programs run while others are being written
-        for a in rollouts.rollouts(model, prompts, noise[:, :-1], tokenizer.stop, slots, temperature):
+        for a in rollouts.rollouts(model, prompts, noise, tokenizer.stop, slots, temperature):
             task = asked[a.row]
             a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
             if 'tests' in task:
@@ -223,29 +225,36 @@ def answers_to(asked, noise, temperature):
         wrote = time.time()
         answers.sort(key=lambda a: a.row)
         for a, task in zip(answers, asked):
-            a.reward = reward_of(a, task, noise[a.row, -1])
+            a.reward = reward_of(a, task)
     return answers, wrote - began, time.time() - wrote
 
 
 def figures_of(answers):
     """Means over the answers of all processes."""
-    table = [[1, len(a.ids), -sum(a.log_probs), a.reward, a.reward >= 1, not a.ended] for a in answers]
-    n, length, nats, *sums = machine.all_sum(*np.sum(table or [[0] * 6], 0, dtype=float))
-    means = {name: total / n for name, total in zip(('reward', 'pass_rate', 'truncated'), sums)}
-    return means | {'length': length / n, 'entropy': nats / length}     # nats per token, of what was sampled
+    sums = np.zeros(6)          # a process without answers adds nothing
+    for a in answers:
+        sums += [1, a.reward, a.reward >= 1, not a.ended, len(a.ids), -sum(a.log_probs)]
+    n, earned, passed, truncated, n_tokens, nats = machine.all_sum(*sums)
+    return {'reward': earned / n, 'pass_rate': passed / n, 'truncated': truncated / n, 'length': n_tokens / n,
+            'entropy': nats / n_tokens}         # nats per token, of what was sampled
 
 
 def new_groups(number):
-    """This process's groups of num_samples answers to one prompt, and figures of all processes. rounds > 1:
-    prompts are drawn until batch_size groups are informative, at most `rounds` times; others are dropped."""
+    """This process's groups of num_samples answers to one prompt, and figures of all processes. A group is
+    informative if its rewards differ. rounds > 1: prompts are drawn until batch_size groups are informative,
+    at most `rounds` times; the other groups are dropped."""
     differ = lambda group: len({answer.reward for answer in group}) > 1
     groups, seconds = [], np.zeros(2)
     for draw in range(number * rounds, number * rounds + rounds):
         mine = rollouts.draw(draw, batch_size, len(tasks), seed)[rank * per_rank:(rank + 1) * per_rank]
         rows = range(rank * per_rank * num_samples, (rank + 1) * per_rank * num_samples)
-        noise = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)
-        found, *spent = answers_to([tasks[j] for j in mine for _ in range(num_samples)], noise, temperature)
-        groups += [found[i:i + num_samples] for i in range(0, len(found), num_samples)]
+        noise = rollouts.noise_of(seed, draw, rows, max_new_tokens)
+        answers, *spent = answers_to([tasks[j] for j in mine for _ in range(num_samples)], noise, temperature)
+        if reward == 'random':          # a coin for each answer: the random number behind its tokens'
+            coins = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)[:, -1]
+            for answer, coin in zip(answers, coins):
+                answer.reward = float(coin < 0.5)
+        groups += [answers[i:i + num_samples] for i in range(0, len(answers), num_samples)]
         seconds += spent
         n_informative, n_groups = machine.all_sum(sum(map(differ, groups)), len(groups))
         if n_informative >= batch_size:
@@ -293,7 +302,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 def evaluate():
     """Means over greedy answers to the held-out prompts, and the first three answers, as text."""
     mine = exam[rank::world]
-    found = answers_to(mine, np.zeros((len(mine), max_new_tokens + 1)), 0.0)[0]
+    found = answers_to(mine, np.zeros((len(mine), max_new_tokens)), 0.0)[0]
     shown = [f'{tokenizer.decode(a.prompt + a.ids)}\n[reward {a.reward:g}]' for a in found[:3]]
     figures = {f'val_{name}': value for name, value in figures_of(found).items() if name != 'entropy'}
     return figures, '\n\n'.join(shown)
@@ -351,8 +360,10 @@ while True:
         n_all = max(1, machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0])      # tokens
         rewards = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)    # (P, G)
         weighted = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
-        # without an advantage there is no gradient; answers of about one length share a forward pass
-        weighted = [(a, weight) for a, weight in weighted if weight or reference] or weighted[:1]
+        # an answer without an advantage has no gradient. Each process keeps at least one answer, because DDP
+        # waits for the backward pass of all; answers of about one length share a forward pass
+        useful = [(a, weight) for a, weight in weighted if weight or reference]
+        weighted = useful if useful else weighted[:1]
         weighted.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
         if silent and silent % 10 == 0:
