@@ -8,8 +8,8 @@ written / its seconds).
     python bench/generate_speed.py                          # three shapes with random weights
     python bench/generate_speed.py small out/quickstart     # one of them; a checkpoint
 
-Where bfloat16 is native, weights of 16 bits are a row of their own. A checkpoint continues code and prose of 64
-tokens.
+Where bfloat16 is native, weights of 16 bits are a row of their own. A checkpoint continues code and prose of
+64 tokens.
 """
 import argparse
 import hashlib

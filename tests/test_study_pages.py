@@ -1,13 +1,14 @@
-"""The study notes name code that exists, and the decision page computes what it says."""
+"""Fifteen questions have answers that name code that exists; the decision page computes what it says."""
 import ast
 import re
 
-import pytest
 from conftest import ROOT
 
-NOTES = (ROOT / 'docs/notes.md').read_text(encoding='utf-8')
+EXERCISES = (ROOT / 'docs/exercises.md').read_text(encoding='utf-8')
+QUESTIONS, ANSWERS = re.search(r'## Fifteen questions(.*)### Answers(.*)## One function each',
+                               EXERCISES, re.S).groups()
 DECIDE = (ROOT / 'docs/decide.md').read_text(encoding='utf-8')
-LINKS = re.findall(r'`([\w/]+\.py):([\w.]+)`', NOTES)
+LINKS = re.findall(r'`([\w/]+\.py):([\w.]+)`', ANSWERS)
 
 
 def names(path):
@@ -23,16 +24,17 @@ def names(path):
     return found
 
 
-@pytest.mark.parametrize('file', sorted({file for file, _ in LINKS}))
-def test_the_notes_name_code_that_exists(file):
-    assert {name for its, name in LINKS if its == file} <= names(file)
+def test_the_answers_name_code_that_exists():
+    for file, name in LINKS:
+        assert name in names(file), (file, name)
 
 
-def test_every_answer_of_the_notes_names_code():
-    rows = [line for line in NOTES.splitlines() if line.startswith('| ') and line.count('|') == 4]
-    questions = [row for row in rows if '?' in row.split('|')[1]]
-    assert len(questions) >= 35 and len(LINKS) >= len(questions)
-    assert all(re.search(r'`[\w/]+\.py:[\w.]+`', row.split('|')[3]) for row in questions)
+def test_every_question_has_its_answer_and_every_answer_names_code():
+    questions = re.findall(r'^(\d+)\. .*\?', QUESTIONS, re.M)
+    answers = re.split(r'^(\d+)\. ', ANSWERS, flags=re.M)[1:]     # number, text, number, text, ...
+    assert questions == answers[::2] == [str(n) for n in range(1, 16)]
+    for text in answers[1::2]:
+        assert re.search(r'\(`[\w/]+\.py:[\w.]+`\)\.$', text.strip()), text
 
 
 def test_the_decision_page_computes_right():
