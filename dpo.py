@@ -8,16 +8,25 @@ prefers the better ones. DPO and its family, and a reward model.
 
 Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of {"prompt",
 "chosen", "rejected"}, the prompt as text or as messages; for kto also {"prompt", "completion", "label": true
-or false}. Writes out_dir as train.py does. The reference is init_from itself: its log-probabilities are
-computed once and kept in data_dir, so only one model is in memory. Copy this file with configurator.py,
-model.py, tokenizer.py and parts/. The decision made here is the taste: who says which answer is better?
+or false}. Writes out_dir as train.py does. Copy this file with configurator.py, model.py, tokenizer.py and
+parts/. The decision made here is the taste: who says which answer is better?
 
-You should see a first preference_loss of ln 2 (dpo): policy and reference are still the same. Another value
-ends the run. Then accuracy and margin rise. Often BOTH rewards, beta log(p / p_ref), fall. Why? The loss
-asks for a difference only: it gains as much if the bad answer falls by 5 and the good one by 2 as if the good
-one rises by 3. They share most of their tokens, so pushing one pushes the other; the probability moves to
-answers that nobody compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0
-and read samples.txt. docs/chat.md shows how DPO follows from RLHF (a reward model, then PPO).
+DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at the start.
+A prompt has a better answer c (chosen) and a worse answer r (rejected):
+
+    reward(c) = beta (log p(c) - log p_ref(c))      # how much likelier c has become
+    reward(r) = beta (log p(r) - log p_ref(r))
+    margin = reward(c) - reward(r)
+    loss = -log sigmoid(margin)                     # small if c has gained more than r
+
+With beta = 0.1, log p_ref = -11 for both, log p(c) = -10 and log p(r) = -12, the rewards are 0.1 and -0.1,
+the margin is 0.2 and the loss 0.598. At the first step policy and reference are equal: the margin is 0, the
+loss is ln 2 = 0.693. Another value ends the run. docs/chat.md shows how DPO follows from RLHF.
+
+You should see accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: it
+gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They share
+most of their tokens, so pushing one pushes the other; the probability moves to answers that nobody compared.
+nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read samples.txt.
 """
 import functools, math, os, sys
 import numpy as np
@@ -25,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from configurator import configure, defaults, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.train import adapters, checkpoint, journal, machine, optim, records, reference
+from parts.train import adapters, checkpoint, journal, machine, optim, records
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -102,71 +111,85 @@ def log_odds(m):
 
 def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_len, rejected_len,
                     loss_type, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
-    """Losses and the rewards of both answers, float32 (B,) each, for B pairs. policy_*, ref_*: log p of an
-    answer, in nats, summed over its tokens (for rm: its score). *_len: the number of its tokens, 0 if a kto
-    record has no such answer. kl: kto's zero point, a number: in the paper, beta KL(policy | reference).
+    """Losses and the rewards of both answers, float32 (B,) each, for B pairs. dpo is explained at the top of
+    this file; the others change one thing each.
 
-    With r = log p - log p_ref for each of the two, and s = log sigmoid:
-    dpo    -s(beta (r_c - r_r)); smoothed: a share of the pairs counted the other way round, cDPO. Rafailov et
-           al. 2023, arXiv:2305.18290, eq. 7; sums over tokens, because p of an answer is a product.
-    ipo    (r_c - r_r - 1 / (2 beta))^2. Azar et al. 2023, 2310.12036, eq. 17. Sums. The margin has a target.
-           With dpo it grows for ever if all annotators agree, and beta no longer holds the policy back.
-    kto    1 - sigmoid(beta r_c - kl)  or  1 - sigmoid(kl - beta r_r); the mean, if a pair has both answers.
-           Ethayarajh et al. 2024, 2402.01306, eq. 8, with both weights 1. Sums.
-    orpo   -m_c - beta s(log odds_c - log odds_r), with m = log p / length, odds = e^m / (1 - e^m). Hong et
-           al. 2024, 2403.07691, eq. 6. No reference: the first term, SFT's loss, takes its place. Means per
-           token: with sums every p would be near 0, where odds and p are the same.
-    simpo  -s(beta m_c - beta m_r - gamma). Meng et al. 2024, 2405.14734, eq. 6. No reference. Means per
-           token, so that a long answer neither loses nor wins by its length.
-    rm     -s(score_c - score_r). Bradley and Terry 1952; for language models 2203.02155, eq. 1."""
-    ratio_chosen = policy_chosen.float() - ref_chosen.float()
+    policy_*, ref_*: log p of an answer, in nats, summed over its tokens (for rm: its score). *_len: how many
+    tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, a number."""
+    ratio_chosen = policy_chosen.float() - ref_chosen.float()                   # log (p / p_ref)
     ratio_rejected = policy_rejected.float() - ref_rejected.float()
-    mean_chosen = policy_chosen.float() / chosen_len.clamp(min=1)
-    mean_rejected = policy_rejected.float() / rejected_len.clamp(min=1)
-    chosen, rejected = beta * ratio_chosen, beta * ratio_rejected               # the rewards
+    chosen = beta * ratio_chosen                                                # the rewards
+    rejected = beta * ratio_rejected
+
     if loss_type == 'dpo':
+        # Rafailov et al. 2023, arXiv:2305.18290, eq. 7. Sums over tokens, because p of an answer is a
+        # product. label_smoothing: this share of the pairs counts the other way round (cDPO)
         margin = chosen - rejected
         losses = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
+
     elif loss_type == 'ipo':
+        # The margin has a target. With dpo it grows for ever if all annotators agree, and beta no longer
+        # holds the policy back. Azar et al. 2023, arXiv:2310.12036, eq. 17
         losses = (ratio_chosen - ratio_rejected - 1 / (2 * beta)) ** 2
+
     elif loss_type == 'kto':
-        has_chosen, has_rejected = (chosen_len > 0).float(), (rejected_len > 0).float()
+        # No pairs: each answer alone should be above or below a zero point (in the paper, beta KL(policy |
+        # reference)). A pair's loss is the mean of both. Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
+        has_chosen = (chosen_len > 0).float()
+        has_rejected = (rejected_len > 0).float()
         losses = has_chosen * (kl - chosen).sigmoid() + has_rejected * (rejected - kl).sigmoid()
         losses = losses / (has_chosen + has_rejected)
+
     elif loss_type == 'orpo':
-        chosen, rejected = beta * mean_chosen, beta * mean_rejected
+        # No reference: SFT's loss, the first term, takes its place. Hong et al. 2024, arXiv:2403.07691, eq.
+        # 6. Means per token: with sums every p would be near 0, where odds and p are the same
+        mean_chosen = policy_chosen.float() / chosen_len.clamp(min=1)
+        mean_rejected = policy_rejected.float() / rejected_len.clamp(min=1)
         losses = -mean_chosen - beta * F.logsigmoid(log_odds(mean_chosen) - log_odds(mean_rejected))
+        chosen = beta * mean_chosen
+        rejected = beta * mean_rejected
+
     elif loss_type == 'simpo':
-        chosen, rejected = beta * mean_chosen, beta * mean_rejected
+        # No reference. Means per token, so that a long answer neither loses nor wins by its length; the
+        # better one must lead by gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
+        chosen = beta * (policy_chosen.float() / chosen_len.clamp(min=1))
+        rejected = beta * (policy_rejected.float() / rejected_len.clamp(min=1))
         losses = -F.logsigmoid(chosen - rejected - gamma)
+
     elif loss_type == 'rm':
-        chosen, rejected = policy_chosen.float(), policy_rejected.float()
+        # The rewards are scores. Bradley and Terry 1952; for language models arXiv:2203.02155, eq. 1
+        chosen = policy_chosen.float()
+        rejected = policy_rejected.float()
         losses = -F.logsigmoid(chosen - rejected)
+
     else:
         raise ValueError(f'loss_type={loss_type} must be dpo, ipo, kto, orpo, simpo or rm')
     return losses, chosen.detach(), rejected.detach()
 
 
-class Scorer(torch.nn.Module):
-    """Inputs and targets (N, T) -> (N,) float32: log p of the targets that are not IGNORE, summed. With a
-    reward head (rm): the score that the head gives to the hidden state at the end of the answer."""
+def answer_log_probs(logits, y):
+    """log p of N answers, float32 (N,), from logits (N, T, V) and targets (N, T): the sum over their tokens.
+    Targets that are IGNORE count nothing."""
+    nats = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction='none')
+    return -nats.view_as(y).sum(1)
 
-    def __init__(self, model, with_head=False):
+
+class RewardModel(torch.nn.Module):
+    """Inputs and targets (N, T) -> the scores of N answers, float32 (N,): a linear function of the hidden
+    state at the end of the answer. All scores are 0 at first, so the first loss is ln 2."""
+
+    def __init__(self, model):
         super().__init__()
-        self.model, self.head = model, None
-        if with_head:
-            self.head = torch.nn.Linear(model.config.n_embd, 1, bias=False, device=device)
-            torch.nn.init.zeros_(self.head.weight)      # so the first loss is ln 2
+        self.model = model
+        self.score = torch.nn.Linear(model.config.n_embd, 1, bias=False, device=model.embedding.weight.device)
+        torch.nn.init.zeros_(self.score.weight)
 
     def forward(self, x, y):
-        if self.head is None:
-            return -F.cross_entropy(self.model(x)[0].flatten(0, 1), y.flatten(), ignore_index=IGNORE,
-                                    reduction='none').view_as(y).sum(1)                     # (N,)
-        at = torch.arange(y.shape[1], device=y.device)                                      # (T,)
-        end = torch.where(y != IGNORE, at, 0).amax(1) + 1   # (N,): where <|im_end|>, the last target, is
-        rows = torch.arange(len(x), device=x.device)
-        hidden = self.model.backbone(x)[rows, end.clamp(max=at[-1])]                        # (N, C)
-        return self.head(hidden).float()[:, 0]
+        position = torch.arange(y.shape[1], device=y.device)                                # (T,)
+        end = torch.where(y != IGNORE, position, 0).amax(1) + 1     # (N,): where <|im_end|> is read
+        rows = torch.arange(len(x), device=x.device)                                        # (N,)
+        hidden = self.model.backbone(x)[rows, end.clamp(max=position[-1])]                  # (N, C)
+        return self.score(hidden).float()[:, 0]
 
 
 # --- model --------------------------------------------------------------------------------------------------
@@ -202,13 +225,18 @@ def collate(pairs, pad, n_newline):
     return x, y
 
 
+def longest(pair):
+    """Tokens of the longer one of a pair's two texts."""
+    return max(len(prompt) + len(answer) for prompt, answer in pair)
+
+
 train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
 journal.check_data(data_dir, ['train.jsonl', 'val.jsonl'], data_from)
 pairs, n_cut, n_same = records.read_pairs(train_path, block_size, tokenizer, loss_type)
 held_out = records.read_pairs(val_path, block_size, tokenizer, loss_type)[0][:eval_pairs]
 digests = [records.digest(train_path), records.digest(val_path)]
 n_newline = len(tokenizer.encode_inside('\n'))
-lengths = np.array([max(len(p) + len(a) for p, a in pair) for pair in pairs])
+lengths = np.array([longest(pair) for pair in pairs])
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
@@ -221,12 +249,6 @@ def rows_of(step):
     return batches.of(step)[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
 
 
-def tensors(part):
-    """Inputs and targets (2 B, T) and lengths of the answers (2, B) of B pairs, on the device."""
-    x, y = machine.to_device(collate(part, pad, n_newline), device)
-    return x, y, (y != IGNORE).sum(1).view(2, -1)
-
-
 if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
@@ -235,59 +257,57 @@ if show_batch is not None:
     sys.exit()
 
 
-# --- reference: its log-probabilities are computed once, so only one model is in memory ---------------------
+# --- the reference: its log-probabilities are computed once, so only one model is in memory -----------------
 @torch.no_grad()
-def log_probs(model, pairs):
-    """log p of the chosen and the rejected answers, float64 (n, 2). The processes share the work."""
+def reference_log_probs(model, pairs):
+    """log p of the chosen and the rejected answers under model, (n, 2). The processes share the work."""
+    table = np.zeros((len(pairs), 2))
+    order = np.argsort([-longest(pair) for pair in pairs], kind='stable')   # if memory is short, fail early
+    mine = order[rank::world]
     model.eval()
-    found = np.zeros((len(pairs), 2))
-    lengths = np.array([max(len(p) + len(a) for p, a in pair) for pair in pairs])
-    mine = np.argsort(-lengths, kind='stable')[rank::world]     # longest first: too little memory fails early
     for i in range(0, len(mine), micro_batch_size):
         rows = mine[i:i + micro_batch_size]
-        x, y, _ = tensors([pairs[j] for j in rows])
+        x, y = machine.to_device(collate([pairs[j] for j in rows], pad, n_newline), device)     # (2 B, T)
         with autocast:
-            found[rows] = Scorer(model)(x, y).view(2, -1).T.cpu().double().numpy()          # (B, 2)
+            log_probs = answer_log_probs(model(x)[0], y)                                        # (2 B,)
+        table[rows] = log_probs.view(2, -1).T.cpu().numpy()                                     # (B, 2)
     model.train()
-    return np.array(machine.all_sum(*found.ravel())).reshape(found.shape)
+    return torch.tensor(machine.all_sum(*table.ravel())).view(-1, 2)
 
 
-needs_reference = loss_type in ('dpo', 'ipo', 'kto')
-ref, reference_hash = np.zeros((len(pairs) + len(held_out), 2)), None
-if state:
+if state:       # eval_pairs: else best_val would be that of other pairs
     checkpoint.same_data(last_path, state.get('pairs'), f'{data_dir}/*.jsonl', digests, out_dir)
-    checkpoint.must_agree(last_path, state['config'], config, ['loss_type', 'optimizer'])
-if needs_reference:
-    reference_hash = state['reference'] if state else reference.fingerprint(model)
-    reference_path = reference.path_for(data_dir, reference_hash, digests, tokenizer.hash, block_size, dtype,
-                                        eval_pairs)
-    ref = reference.read(reference_path, len(ref))
-    if machine.all_sum(ref is not None)[0] < world:       # not all can read it: all compute it
-        if main_process:
-            print(f'computing the reference log-probabilities of {len(pairs + held_out):,} pairs', flush=True)
-        its_model = load(state['config']['init_from'])[0] if state else model
-        if reference.fingerprint(its_model) != reference_hash:
-            raise ValueError(f'{state["config"]["init_from"]} no longer holds the model that the run started '
-                             'from: its log-probabilities, deleted or damaged, cannot be computed again')
-        ref = np.concatenate([log_probs(its_model, pairs), log_probs(its_model, held_out)])
-        if main_process:
-            reference.write(reference_path, ref)
-        del its_model
-ref = torch.from_numpy(ref).float()                         # (n, 2)
+    checkpoint.must_agree(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size',
+                                                               'eval_pairs'])
+needs_reference = loss_type in ('dpo', 'ipo', 'kto')
+if not needs_reference:
+    ref = torch.zeros(len(pairs + held_out), 2)
+elif 'ref_log_probs' in state:
+    ref = state['ref_log_probs'].cpu()
+else:           # a new run, or one of an older version, which kept them elsewhere
+    if main_process:
+        print(f'computing the reference log-probabilities of {len(pairs + held_out):,} pairs', flush=True)
+    reference = load(state['config']['init_from'])[0] if state else model
+    ref = torch.cat([reference_log_probs(reference, part) for part in (pairs, held_out)])   # (n, 2), float32
+    del reference
 
 # --- policy, optimizer, resume ------------------------------------------------------------------------------
 step, best_val = 0, math.inf
+kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, from the step before
 adapters.adapt(model, lora, state)
-policy = Scorer(model, with_head=loss_type == 'rm')
-if loss_type == 'rm' and not model.config.tie_embeddings:
-    model.head.requires_grad_(False)    # a score does not use it, and DDP would wait for its gradient
+policy = model
+if loss_type == 'rm':
+    policy = RewardModel(model)
+    if not model.config.tie_embeddings:
+        model.head.requires_grad_(False)        # a score does not use it, and DDP would wait for its gradient
+    before = state or load(init_from)[1]
+    if 'reward_head' in before:                 # a reward model trains on
+        policy.score.load_state_dict({'weight': before['reward_head']})
 optimizers = optim.build(policy, optimizer, learning_rate, (beta1, beta2), weight_decay)
 if state:
     optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
     step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
-if loss_type == 'rm' and 'reward_head' in (rest := state or load(init_from)[1]):    # continue that head
-    policy.head.load_state_dict({'weight': rest['reward_head']})
 net = torch.compile(policy) if compile else policy
 net = machine.wrap(net, 'ddp', device)
 
@@ -308,86 +328,85 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 # --- end schedule ---
 
 
-FIGURES = ('preference_loss', 'accuracy', 'margin', 'chosen_reward', 'rejected_reward', 'chosen_logp',
-           'rejected_logp', 'kl')
-shown = FIGURES[:{'rm': 5, 'orpo': 7, 'simpo': 7}.get(loss_type, 8)]    # no reference: no kl; rm: no log p
-kto_kl = state.get('kto_kl', 0.0)       # from the step before, so it is the same on any number of processes
-
-
-def losses_of(scorer, part, ref):
-    """For B pairs: their losses (B,) and a table (10, B): FIGURES, then 1 or 0 for "has a chosen answer" and
-    for "has a rejected answer". kl is the mean of log p_ref - log p over both answers. It estimates
-    KL(reference | policy) if the reference wrote the answers."""
-    x, y, n = tensors(part)                                                                 # n (2, B)
-    ref = ref.to(device).T                                                                  # (2, B)
+def losses_of(net, pairs, ref):
+    """The losses of B pairs, (B,), and sums over the pairs, (9,), from which figures_of() makes means."""
+    x, y = machine.to_device(collate(pairs, pad, n_newline), device)                # (2 B, T) each
+    n = (y != IGNORE).sum(1).view(2, -1)            # (2, B): tokens of the chosen, of the rejected answers
+    ref = ref.to(device).T                                                          # (2, B)
     with autocast:
-        scores = scorer(x, y).view(2, -1)                                                   # (2, B)
+        scores = net(x, y) if loss_type == 'rm' else answer_log_probs(net(x)[0], y)     # (2 B,)
+    scores = scores.view(2, -1)
     losses, chosen, rejected = preference_loss(*scores, *ref, *n, loss_type, beta, label_smoothing, gamma,
                                                kto_kl)
     with torch.no_grad():
-        margin = chosen - rejected
-        accuracy = 0.5 + 0.5 * margin.sign()            # a tie is half right
-        drift = (ref - scores.detach()).sum(0) / (n > 0).sum(0)
-        figures = torch.stack([losses.detach(), accuracy, margin, chosen, rejected, *scores.detach(), drift,
-                               *(n > 0).float()])
+        accuracy = 0.5 + 0.5 * (chosen - rejected).sign()                           # a tie is half right
+        kl = (ref - scores).sum(0) / (n > 0).sum(0)     # log p_ref - log p: the mean of both answers
+        sums = torch.stack([losses, accuracy, chosen, rejected, *scores, kl, *(n > 0)]).sum(1)
     if nll_weight and loss_type in ('dpo', 'ipo', 'kto', 'simpo'):
         losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
-    return losses, figures
+    return losses, sums
 
 
-def means(totals, n):
-    """The means of FIGURES over n pairs. totals: this process's sums of the table of losses_of. An answer
-    that a KTO record does not have is not counted."""
-    *sums, n_chosen, n_rejected = machine.all_sum(*totals.tolist())
-    found = {name: total / n for name, total in zip(FIGURES, sums)}
-    for name in ('reward', 'logp'):
-        found[f'chosen_{name}'] *= n / max(1, n_chosen)
-        found[f'rejected_{name}'] *= n / max(1, n_rejected)
-    return found | {'margin': found['chosen_reward'] - found['rejected_reward']}
+def figures_of(sums, n_pairs):
+    """Means over n_pairs, of all processes, and over those answers that exist: kto's may come alone. kl is
+    KL(reference | policy), on average, if the reference wrote the answers; for other answers it is only
+    how much less likely they have become, and may be below 0."""
+    (loss, accuracy, chosen, rejected, chosen_logp, rejected_logp, kl, n_chosen,
+     n_rejected) = machine.all_sum(*sums.tolist())
+    chosen, chosen_logp = chosen / max(1, n_chosen), chosen_logp / max(1, n_chosen)
+    rejected, rejected_logp = rejected / max(1, n_rejected), rejected_logp / max(1, n_rejected)
+    figures = {'preference_loss': loss / n_pairs, 'accuracy': accuracy / n_pairs, 'margin': chosen - rejected,
+               'chosen_reward': chosen, 'rejected_reward': rejected}
+    if loss_type != 'rm':
+        figures |= {'chosen_logp': chosen_logp, 'rejected_logp': rejected_logp}
+    if needs_reference:
+        figures['kl'] = kl / n_pairs
+    return figures
 
 
 @torch.no_grad()
-def evaluate(pairs, ref, micro_batches, n):
-    """The means of FIGURES over n pairs. micro_batches: index arrays of this process's pairs."""
-    totals = torch.zeros(len(FIGURES) + 2, device=device)
+def mean_figures(pairs, ref, micro_batches, n_pairs):
+    """figures_of n_pairs, without training. micro_batches: indices of this process's pairs."""
+    sums = torch.zeros(9, device=device)
     model.eval()
     for rows in micro_batches:
-        totals += losses_of(policy, [pairs[j] for j in rows], ref[rows])[1].sum(1)
+        sums += losses_of(policy, [pairs[j] for j in rows], ref[rows])[1]
     model.train()
-    return means(totals, n)
+    return figures_of(sums, n_pairs)
 
 
 def answers():
     """The model's answers to the first held-out prompts: [(prompt, answer)], ids."""
-    said = []
+    pairs = []
     for (prompt, _), _ in held_out[:num_samples]:
         room = max(0, min(sample_tokens, model.config.block_size - len(prompt)))
         with autocast:
             out = model.generate(torch.tensor([prompt], device=device), room, temperature=0,
                                  stop=tokenizer.stop)
-        said.append((prompt, out[0, len(prompt):].tolist()))
-    return said
+        pairs.append((prompt, out[0, len(prompt):].tolist()))
+    return pairs
 
 
 def save(path, **more):
     """best.pt and last.pt: a GPT, as everywhere, and beside it the reward head."""
-    if policy.head is not None:
-        more['reward_head'] = policy.head.weight.detach()
+    if loss_type == 'rm':
+        more['reward_head'] = policy.score.weight.detach()
     save_checkpoint(path, adapters.merged(model), step=step, best_val=best_val, config=config,
                     tokenizer_hash=tokenizer.hash, pairs=digests, **more)
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
 first = {}
-if not state and (needs_reference or (policy.head is not None and not policy.head.weight.any())):
+fresh = loss_type == 'rm' and not policy.score.weight.any()
+if not state and (needs_reference or fresh):
     zero, one = torch.zeros(1), torch.ones(1)
     expected = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()
-    first = evaluate(pairs, ref, rows_of(0), batch_size)
-    found, kl = first['preference_loss'], first['kl']
-    if not (abs(found - expected) <= 1e-3 * max(1, expected) and abs(beta * kl) <= 0.01):       # or nan
-        raise ValueError(f'the first {loss_type} loss is {found:.5f} and the KL {kl:.4f}, but policy and '
+    first = mean_figures(pairs, ref, rows_of(0), batch_size)
+    loss, kl = first['preference_loss'], first.get('kl', 0.0)
+    if not (abs(loss - expected) <= 1e-3 * max(1, expected) and abs(beta * kl) <= 0.01):        # or nan
+        raise ValueError(f'the first {loss_type} loss is {loss:.5f} and the KL {kl:.4f}, but policy and '
                          f'reference are the same model: {expected:.5f} and 0 are expected; try '
-                         f'--dtype=float32, and delete {data_dir}/reference-*.npy')
+                         '--dtype=float32')
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
@@ -416,9 +435,9 @@ while True:
         with timer.pause('eval'):
             mine = np.arange(len(held_out))[rank::world]
             micro_batches = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
-            found = evaluate(held_out, ref[len(pairs):], micro_batches, len(held_out))
+            found = mean_figures(held_out, ref[len(pairs):], micro_batches, len(held_out))
             val_loss = found['preference_loss']
-            figures = {f'val_{name}': found[name] for name in shown[1:]}
+            figures = {f'val_{name}': found[name] for name in found if name != 'preference_loss'}
             if main_process and loss_type != 'rm':
                 said = answers()
                 figures['val_response_len'] = sum(len(a) for _, a in said) / len(said)
@@ -434,7 +453,7 @@ while True:
     if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
         with timer.pause('save'):
             if main_process:
-                save(f'{last_path}.new', kto_kl=kto_kl, reference=reference_hash,
+                save(f'{last_path}.new', kto_kl=kto_kl, **({'ref_log_probs': ref} if needs_reference else {}),
                      optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
                      lora=adapters.adapters(model), **watch.state())
                 checkpoint.rotate(last_path, keep=2)
@@ -448,14 +467,14 @@ while True:
     micro_batches = rows_of(step)                                   # (accumulated, micro_batch_size)
     n_all = batch_size
     loss_sum = 0.0
-    totals = torch.zeros(len(FIGURES) + 2, device=device)
+    sums = torch.zeros(9, device=device)
     for i, rows in enumerate(micro_batches):
         with machine.sync_if(net, i == len(micro_batches) - 1), oom_advice:
-            losses, found = losses_of(net, [pairs[j] for j in rows], ref[rows])
+            losses, part = losses_of(net, [pairs[j] for j in rows], ref[rows])
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(losses.sum() / n_all * world).backward()
             loss_sum += losses.detach().sum()
-            totals += found.sum(1)
+            sums += part
     if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
         stopping = True
         continue
@@ -481,8 +500,9 @@ while True:
     # --- end clip and step ---
     step += 1
     timer.step(2 * int(lengths[micro_batches].sum()) * world)       # 2 answers; about as many in each process
-    figures = means(totals, n_all)
-    kto_kl = max(0.0, -beta * figures['kl'])    # of these answers; the paper: of answers to other prompts
+    figures = figures_of(sums, n_all)
+    if loss_type == 'kto':
+        kto_kl = max(0.0, -beta * figures['kl'])    # of these answers; the paper: of answers to other prompts
 
     # 4. log
     if logging:
@@ -494,7 +514,7 @@ while True:
         log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(),
                     update_ratio=optim.change(before, probe), skipped=watch.skipped, restarts=log.restarts,
                     comm_share=machine.comm_share(net, dt), memory_mb=journal.memory_mb(device),
-                    **timer.shares(world), **{k: figures[k] for k in shown})
+                    **timer.shares(world), **figures)
         timer.restart()
 
 # --- summary ------------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from model import GPT, IGNORE, GPTConfig
 from parts.train.records import fit, read_pairs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-collate = lift('dpo.py', 'collate')
+collate, answer_log_probs = lift('dpo.py', 'collate', 'answer_log_probs')
 SCOPE = collate.__globals__
 exec(compile(ast.Module([node for node in ast.parse((ROOT / 'dpo.py').read_text(encoding='utf-8')).body
                          if isinstance(node, ast.ClassDef)], []), 'dpo.py', 'exec'), SCOPE)
-Scorer, TOKENIZER = SCOPE['Scorer'], Tokenizer.byte(SPECIAL_TOKENS[:4])
+RewardModel, TOKENIZER = SCOPE['RewardModel'], Tokenizer.byte(SPECIAL_TOKENS[:4])
 S, E, PAD = (TOKENIZER.special[name] for name in ('<|im_start|>', '<|im_end|>', '<|pad|>'))
-SCOPE |= {'IGNORE': IGNORE, 'device': 'cpu'}
+SCOPE |= {'IGNORE': IGNORE}
 
 
 def pair(prompt, *answers):
@@ -35,9 +35,10 @@ def slow_log_p(model, prompt, answer):
     return total
 
 
-def score(scorer, pairs, pad=0):
-    x, y = collate(pairs, pad, 1)
-    return scorer(torch.from_numpy(x), torch.from_numpy(y)).view(2, -1).T.detach()
+def score(net, pairs, pad=0):
+    x, y = map(torch.from_numpy, collate(pairs, pad, 1))
+    found = net(x, y) if isinstance(net, RewardModel) else answer_log_probs(net(x)[0], y)
+    return found.view(2, -1).T.detach()
 
 
 PAIRS = [pair('q' * i, 'good ' * (i % 4) + '!', 'é' * (7 - i)) for i in range(1, 8)]
@@ -55,20 +56,18 @@ def model():
 
 def test_scores_are_those_of_a_slow_loop_alone_or_padded_in_a_batch(model):
     wanted = [[slow_log_p(model, *side) for side in p] for p in PAIRS]
-    together = score(Scorer(model), PAIRS)
+    together = score(model, PAIRS)
     assert together.dtype == torch.float32 and min(map(min, wanted)) < -20 and wanted[-1][1] == 0
-    for found in (together, torch.cat([score(Scorer(model), [p]) for p in PAIRS])):
+    for found in (together, torch.cat([score(model, [p]) for p in PAIRS])):
         assert torch.allclose(found, torch.tensor(wanted), atol=1e-4, rtol=1e-5)
-    assert torch.equal(together, score(Scorer(model), PAIRS, pad=PAD))
+    assert torch.equal(together, score(model, PAIRS, pad=PAD))
 
 
 def test_only_logits_that_name_an_answer_s_token_have_gradients():
     """So nothing that happens to those of the prompt, the padding or the last newline matters."""
     x, y = map(torch.from_numpy, collate(PAIRS, 0, 1))
     logits = torch.randn(*x.shape, TOKENIZER.vocab_size, requires_grad=True)
-    fake = torch.nn.Identity()
-    fake.forward = lambda _: (logits, None)
-    Scorer(fake)(x, y).sum().backward()
+    answer_log_probs(logits, y).sum().backward()
     touched = logits.grad.abs().sum(-1) > 0
     for row, (prompt, answer) in enumerate([p[0] for p in PAIRS] + [p[1] for p in PAIRS]):
         at = [len(prompt) - 1 + i for i in range(len(answer[:-1]))]     # the last names answer[0]
@@ -77,14 +76,14 @@ def test_only_logits_that_name_an_answer_s_token_have_gradients():
 
 
 def test_a_reward_is_read_where_the_answer_has_ended(model):
-    scorer, pairs = Scorer(model, with_head=True), PAIRS[:-1]
-    assert (score(scorer, pairs) == 0).all()                    # so the first loss is ln 2
-    torch.nn.init.normal_(scorer.head.weight, std=0.1)
-    found = score(scorer, pairs)
+    judge, pairs = RewardModel(model), PAIRS[:-1]
+    assert (score(judge, pairs) == 0).all()                     # so the first loss is ln 2
+    torch.nn.init.normal_(judge.score.weight, std=0.1)
+    found = score(judge, pairs)
     for p, row in zip(pairs, found):
         for (prompt, answer), value in zip(p, row):
             hidden = model.backbone(torch.tensor([[*prompt, *answer[:-1]]]))[0, -1]     # <|im_end|>
-            assert value.item() == pytest.approx(scorer.head(hidden).item(), abs=1e-5)
+            assert value.item() == pytest.approx(judge.score(hidden).item(), abs=1e-5)
 
 
 def read(folder, *records, T=96, loss_type='kto'):

@@ -84,7 +84,7 @@ def test_a_run_goes_on_with_its_own_pairs_and_loss_or_not_at_all(home, finished)
     before, others = contents(finished), contents(home / 'others')
     mistake(dpo(home, init='resume', out='finished', data='others'), 'is not the data', '--init_from=')
     mistake(dpo(home, '--loss_type=simpo', init='resume', out='finished'), 'loss_type=dpo', 'simpo')
-    assert contents(finished) == before and contents(home / 'others') == others     # no cache either
+    assert contents(finished) == before and contents(home / 'others') == others
     make_sft(home / 'was_sft')
     shutil.copy(home / 'was_sft/best.pt', home / 'was_sft/last.pt')
     mistake(dpo(home, init='resume', out='was_sft'), 'is not the data')

@@ -78,7 +78,6 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/sample/speculate': "assert speculate.guess([1, 2, 3, 4, 1, 2, 3], {(1, 2, 3): 3}, 2) == [4, 1]",
     'parts/train/records': "import numpy as np\nb = records.Batches(np.array([3, 9, 4, 8]), 2, 1)\n"
                      "assert sorted([*b.of(0), *b.of(1)]) == [0, 1, 2, 3]",
-    'parts/train/reference': "assert reference.read('none.npy', 3) is None",
     'parts/eval/report': "assert len(report.table([])) == 2",
     'parts/sample/batching': "p = types.SimpleNamespace(ids=[1], allowed=None, repeated=0)\n"
                       "c = batching.Choice(None, p, 0, None, {'stop': ['b']})\nc.decode = lambda *_: b'ab'\n"
