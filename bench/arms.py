@@ -33,9 +33,9 @@ def final_bits(code, config, steps, flags, seed):
     with tempfile.TemporaryDirectory() as out:
         length = [f'--max_steps={steps}', f'--warmup_steps={max(1, steps // 10)}',
                   f'--eval_interval={steps}', f'--save_interval={steps}']
-        command = [sys.executable, f'{code}/train.py', config, *length, '--num_samples=1', '--sample_tokens=1',
-                   *shlex.split(flags), f'--seed={seed}', f'--out_dir={out}/run']
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        command = [f'{code}/train.py', config, *length, *shlex.split(flags), f'--seed={seed}',
+                   '--num_samples=1', '--sample_tokens=1', f'--out_dir={out}/run']
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         with open(f'{out}/run/metrics.jsonl', encoding='utf-8') as f:
             rows = [json.loads(line) for line in f]
     return [row['val_bpb'] for row in rows if 'val_bpb' in row][-1]
