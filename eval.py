@@ -4,7 +4,7 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with confidenc
     python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
     python eval.py --ckpt=out/sft --tasks=problems --num_samples=8 --k=1,8 --allow_code_execution=True
     python eval.py --ckpt='out/sft/*.pt' --tasks=problems --allow_code_execution=True   # over the run
-    python eval.py --ckpt=out/sft --tasks=gsm8k,choice --data=gsm8k_test.jsonl,mmlu.csv
+    python eval.py --ckpt=out/sft --tasks=gsm8k,own --data=gsm8k_test.jsonl,my_questions.jsonl
     python eval.py --ckpt=out/a,out/b --data_dir=data/code,data/prose       # which is better at what
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
@@ -12,10 +12,8 @@ loss            of all val.bin: nats, perplexity, bits per byte; of each source;
 problems        functions of parts/eval/problems.py, written by the model and run
 humaneval       the same, of a file in HumanEval's layout; mbpp, too
 gsm8k           the last number of the answer against the one behind ####
-choice          MMLU, ARC, HellaSwag: which of the given answers is most probable
-instructions    a program checks rules: IFEval's file, or {"prompt", "rules": [{"kind", "value"}]}
-own             yours: {"prompt", "must_contain", "must_not_contain", "regex", "tests"}
-judge           MT-Bench's two turns, graded 1 to 10 by a command or (no judge) a rubric
+own             yours: {"prompt", "rules", "must_contain", "must_not_contain", "regex", "tests"}
+judge           MT-Bench's two turns, graded 1 to 10 by the command --judge
 learned         blanks, known words, lines and blocks in generated texts; beside untrained and the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
 
@@ -31,7 +29,7 @@ from configurator import configure, show
 from model import GPT, load_checkpoint
 from parts.prepare import duplicates
 from parts.train import checkpoint, machine, records, texts, token_bins
-from parts.eval import benchmarks, comparison, grading, ifeval, problems, sandbox
+from parts.eval import benchmarks, comparison, grading, problems, sandbox
 from parts.sample import asking
 from tokenizer import Tokenizer
 
@@ -39,7 +37,7 @@ from tokenizer import Tokenizer
 ckpt = 'out/quickstart'         # a folder or a .pt file; several: A,B or A/*.pt
 data_dir = 'data/quickstart'    # of loss, learned, overlap; made with ckpt's tokenizer; several: A,B
 tasks = 'loss'                  # comma-separated
-data: str | None = None         # the benchmark's .jsonl, .jsonl.gz or .csv; of several tasks: A,B
+data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
 completions: str | None = None  # .jsonl of {"task_id", "completion"}: score these, without a model
 splits = 'variation,cell,family'    # of problems
 n_problems: int | None = None   # >= 1: None = 100 of each split of problems, the whole of a file
@@ -51,11 +49,11 @@ top_k = 0                       # >= 0: 0 = off
 top_p = 1.0                     # (0, 1]: 1 = off
 max_new_tokens = 256            # >= 1: tokens of an answer
 chat: bool | None = None        # ask in a conversation; None = if the checkpoint was taught to answer
-allow_code_execution = False    # True: run here what a model wrote; read the top of parts/eval/sandbox.py first
+allow_code_execution = False    # True: run a model's programs here; first read parts/eval/sandbox.py
 timeout = 3.0                   # (0, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
 overlap = 0                     # >= 0: count items with so many words in a row in train.bin; 13; 0 = off
-judge = ''                      # a command: JSON on stdin -> a grade on stdout; '' = a rubric
+judge = ''                      # a command: JSON on stdin -> a grade on stdout
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
 votes = ''                      # filled-in copies of sheet.csv: A,B
 batch_size = 16                 # >= 1: sequences per forward pass
@@ -68,11 +66,11 @@ seed = 1337                     # [0, 2**32): of the untrained model, of samples
 config = configure(globals())
 
 # --- 1. what is asked ---------------------------------------------------------------------------------------
-ANSWERED = *benchmarks.CODE, 'own', 'gsm8k', 'choice', 'instructions', 'judge'      # the model answers
+ANSWERED = *benchmarks.CODE, 'own', 'gsm8k', 'judge'      # the model answers
 known = 'loss', *ANSWERED, 'learned', 'compare'
 all_tasks = tasks.split(',')
 for task in set(all_tasks) - set(known):
-    raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}')
+    raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}; {benchmarks.ELSEWHERE}')
 answered = [task for task in all_tasks if task in ANSWERED]
 
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
@@ -83,10 +81,9 @@ if ks[-1] > num_samples and not completions:
 for name, its_task in {'compare': 'compare', 'votes': 'compare', 'judge': 'judge'}.items():
     if config[name] and its_task not in all_tasks:
         raise ValueError(f'--{name} is for --tasks={its_task}, not {tasks}')
-if 'choice' in all_tasks and completions:
-    raise ValueError('choice takes no --completions: it compares how probable the given answers are')
-if 'judge' in all_tasks and num_samples > 1:
-    raise ValueError(f'judge takes --num_samples=1, not {num_samples}')
+if 'judge' in all_tasks and (num_samples > 1 or not judge):
+    raise ValueError(f'judge takes --num_samples=1, not {num_samples}, and a command, for instance '
+                     "--judge='python ask.py'; see docs/measuring.md")
 
 paths = []
 for path in ckpt.split(','):                # a folder that exists may look like a pattern
@@ -97,19 +94,17 @@ if ('compare' in all_tasks and (later or not compare)) or (completions and later
 need_file = [task for task in answered if task != 'problems']
 files = data.split(',') if data else []
 if len(files) != len(need_file):
-    raise ValueError(f'{data=} must name one file for each task of {need_file}: .jsonl, or .csv for choice')
+    raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}')
 
 def convert(record):
     """A record of `task`, the present one, as an item. A record that any answer would pass is refused."""
     item = benchmarks.to_item(task, record)
-    item['rules'] = ifeval.check(item) if 'instruction_id_list' in item else grading.rules_of(task, record)
-    return item
+    return item | {'rules': grading.rules_of(task, record)}
 
 
 items_of = {}                               # task -> its items, see parts/eval/benchmarks.py
 for task, path in zip(need_file, files):
-    read = benchmarks.read_csv if path.endswith('.csv') else records.read_jsonl
-    items = read(path, convert, f'each line is a problem of {task}; see the top of eval.py')
+    items = records.read_jsonl(path, convert, f'each line is a problem of {task}; see the top of eval.py')
     items_of[task] = benchmarks.identify(task, path, items)[:n_problems]
 if 'problems' in answered:
     items = []
@@ -119,7 +114,8 @@ if 'problems' in answered:
             items.append(benchmarks.to_item('problems', p))
     items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
 if not allow_code_execution and any(benchmarks.runs(*pair) for pair in items_of.items()):
-    raise ValueError('this runs what a model wrote; read parts/eval/sandbox.py, then: --allow_code_execution=True')
+    raise ValueError("this runs a model's programs; first read parts/eval/sandbox.py, then give "
+                     '--allow_code_execution=True')
 
 device, native = machine.choose(device, dtype)
 if dtype == 'auto' and device == 'cpu':     # a score should not depend on what the CPU can do
@@ -246,18 +242,13 @@ def generate(model, prompts, n, temperature, ends=None):
 
 def ask(model, task, items, in_chat):
     """For each item its answers, pairs as from generate(); and how many prompts were cut. The second question
-    of a dialogue follows the answer to the first. For choice, item['picked'] gets choose()'s two numbers."""
+    of a dialogue follows the answer to the first."""
     ends = None if in_chat else benchmarks.ENDS.get(task)
     answers = [[] for _ in items]
     n_cut = 0
     for turn in range(max(len(item['asked']) for item in items)):
         now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
         prompts = [benchmarks.question(items[i], answers[i])[0 if in_chat else 1] for i in now]
-        if task == 'choice':                # no text: the options are compared
-            for item, prompt in zip(items, tqdm(prompts, desc='choice', disable=None)):
-                *item['picked'], cut = asking.choose(model, tokenizer, prompt, item['options'])
-                n_cut += cut
-            return [[(item['options'][item['picked'][0]], True)] for item in items], n_cut
         new, cut = generate(model, prompts, num_samples, temperature, ends)
         n_cut += cut
         for i, pairs in zip(now, new):
@@ -318,7 +309,7 @@ for task in answered:
         print('problems left out, as their own solutions fail:', *left_out or ['none'])
         walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
         if not all(walls.values()):
-            print('warning: programs run here without all walls, see the top of parts/eval/sandbox.py:', walls)
+            print('warning: programs run here without all walls, see parts/eval/sandbox.py:', walls)
         results['confined'] = walls
         results['left_out'] = results.get('left_out', []) + left_out
         items = [item for item in items if item['task_id'] not in left_out]
@@ -344,9 +335,7 @@ for task in answered:
 
         to_run = []                     # (row, what has to be run for it)
         for item, row, messages in tqdm(cases, 'grade', disable=None):
-            if 'instruction_id_list' in item:
-                ifeval.grade(item, row)
-            elif row['outcome'] == 'empty':
+            if row['outcome'] == 'empty':
                 continue
             elif task == 'judge':
                 grading.judged(item, row, messages, judge)
@@ -359,15 +348,14 @@ for task in answered:
         if len(lost) > len(rows) / 50:
             raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
 
-        task_ks = [1] if task == 'choice' else ks       # there is one choice, whatever num_samples is
-        first, *others = ['score'] if task == 'judge' else [f'pass@{n}' for n in task_ks]
-        result = summarise(rows, task_ks)
+        first, *others = ['score'] if task == 'judge' else [f'pass@{n}' for n in ks]
+        result = summarise(rows, ks)
         result |= {'prompts_cut': n_cut, 'ckpt': path, 'step': step, 'chat': in_chat}
         series.append(result)
         table = {}                      # name of the line -> what it says
         for key in {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}.get(task, ()):
             names = sorted({row[key] for row in rows}, key=str)
-            groups = {str(x): summarise([row for row in rows if row[key] == x], task_ks) for x in names}
+            groups = {str(x): summarise([row for row in rows if row[key] == x], ks) for x in names}
             result[f'by_{key}'] = groups
             table |= {f'{key} {x}': group for x, group in groups.items() if key not in ('family', 'cell')}
         print_row(f'\n{task}', 'n', 'samples', first, '95 % from', 'to', *others, 'parses', 'outcomes')
@@ -377,11 +365,11 @@ for task in answered:
 
         if n_cut:
             print(f'{n_cut} prompts were longer than the context of {m.config.block_size} tokens')
-        more = grading.remarks(task, items, rows, judge) | ifeval.remarks(rows)
+        more = grading.remarks(task, rows, judge)
         result |= more
         print(more or '')
         if overlap:
-            fresh = summarise([row for row in rows if row['task_id'] not in seen], task_ks)
+            fresh = summarise([row for row in rows if row['task_id'] not in seen], ks)
             result['overlap'] = {'words': overlap, 'seen': [id for id in wanted if id in seen],
                                  'too_short': [len(x) for x in wanted.values()].count(0),
                                  'with': result[first], 'without': fresh[first]}

@@ -31,7 +31,7 @@ def test_k_above_the_number_of_samples_is_refused():
 
 
 @pytest.mark.parametrize('flags, says', [
-    (['--tasks=choice', '--data=x', '--completions=x'], '--completions'), (['--data=x'], "data='x'"),
+    (['--tasks=judge'], "--judge='python ask.py'"), (['--data=x'], "data='x'"),
     (['--tasks=gsm8k', '--data=x,y'], "'x,y'"), (['--n_problems=-1'], 'n_problems=-1'),
     (['--loss_tokens=-5'], 'loss_tokens=-5'), (['--tasks=family'], "unknown task 'family'"),
     (['--tasks=problems', '--splits=loss', '--allow_code_execution=True'], "unknown split 'loss'"),

@@ -1,11 +1,11 @@
-"""Grades from 1 to 10: the rubric, and a command, which may talk nonsense."""
+"""Grades from 1 to 10 by a command, which may talk nonsense."""
 import json
 import sys
 
 import pytest
 from conftest import TINY, lift, mistake, ok, run
 
-from parts.eval.grading import ask_judge, rubric
+from parts.eval.grading import ask_judge
 
 summarise = lift('eval.py', 'summarise')
 QUESTIONS = [
@@ -43,14 +43,6 @@ def two(n, text='An oak.'):
         [{'task_id': i, 'completion': text} for i in range(n) for _ in 'ab']
 
 
-def test_the_rubric_by_hand():
-    assert rubric('What is it?', 'a red oak', ' \n', True) == 1
-    assert rubric('What is it?', 'a red oak', 'A red oak', True) == 10
-    assert rubric('What is it?', 'a red oak', 'A red oak', False) == pytest.approx(1 + 9 * 2 / 3)
-    assert rubric('What is it?', None, 'It is a tree', True) == pytest.approx(1 + 9 * (1 + 2 / 3 + 1) / 3)
-    assert rubric('x', 'a', 'a a a a a', True) == pytest.approx(1 + 9 * (1 / 3 + 1 + 1) / 3)
-
-
 def test_the_mean_is_over_questions_and_the_interval_too():
     rows = [{'task_id': i, 'outcome': 'judged', 'score': x} for i, x in enumerate([2.0, 4.0, 9.0] * 20)]
     lost = {**rows[1], 'score': None, 'outcome': 'infrastructure'}
@@ -61,7 +53,10 @@ def test_the_mean_is_over_questions_and_the_interval_too():
 
 @pytest.mark.parametrize('chat', [False, True])
 def test_the_second_turn_is_asked_behind_the_first_answer(chat, ckpt, tmp_path):
-    said, result, rows = judged(tmp_path, f'--ckpt={ckpt}', '--max_new_tokens=6', f'--chat={chat}')
+    code = 'import json, sys; print(len(json.load(sys.stdin)["messages"]))'
+    (tmp_path / 'judge.py').write_text(code, encoding='utf-8')
+    said, result, rows = judged(tmp_path, f'--ckpt={ckpt}', '--max_new_tokens=6', f'--chat={chat}',
+                                f'--judge={sys.executable} {tmp_path}/judge.py')
     assert [(row['task_id'], row['turn']) for row in rows] == [(81, 1), (81, 2), (82, 1), (82, 2), (83, 1)]
     first, second = rows[2], rows[3]
     assert second['prompt'] == f'Question: What is 2 + 3?\nAnswer:{first["completion"]}\n' \
@@ -69,9 +64,10 @@ def test_the_second_turn_is_asked_behind_the_first_answer(chat, ckpt, tmp_path):
     assert second['messages'] == ([
         {'role': 'user', 'content': 'What is 2 + 3?'}, {'role': 'assistant', 'content': first['completion']},
         {'role': 'user', 'content': 'Twice that?'}] if chat else None)
-    assert second['score'] == rubric('Twice that?', '10', second['completion'], second['ended'])
+    for row in rows:                # it counted the messages: a question and its answer, or two of both
+        assert row['score'] == (2 * row['turn'] if row['outcome'] == 'judged' else 1)
     assert {x: row['n'] for x, row in result['by_turn'].items()} == {'1': 3, '2': 2}
-    assert set(result['by_category']) == {'math', 'writing'} and 'no judge of quality' in said
+    assert set(result['by_category']) == {'math', 'writing'}
     if chat:        # a second turn does not fit into 32 tokens
         assert f'{result["prompts_cut"]} prompts were longer than the context of 32 tokens' in said
 

@@ -146,7 +146,8 @@ def test_votes_and_questions_that_are_not_what_they_should_be(tmp_path):
         mistake(said, 'v.csv', 'sheet.csv', '0 to 2')
     for task, bad in [
             ('judge', [{'turns': 'Why?'}]), ('judge', []), ('own', [{'prompt': 'x', 'regex': '('}]),
-            ('instructions', [{'prompt': 'x', 'rules': [{'kind': 'min_words', 'value': '3'}]}])]:
+            ('own', [{'prompt': 'x', 'rules': [{'kind': 'min_words', 'value': '3'}]}])]:
         path = write(tmp_path / 'bad.jsonl', bad)
-        said = run('eval.py', f'--tasks={task}', f'--data={path}', f'--completions={path}', YES)
+        graded = ['--judge=none'] if task == 'judge' else []
+        said = run('eval.py', f'--tasks={task}', f'--data={path}', f'--completions={path}', YES, *graded)
         mistake(said, 'bad.jsonl', 'line 1' if bad else 'no problem')

@@ -1,13 +1,13 @@
-"""What eval.py asks and how it compares: batches against one at a time, healing, choices, votes."""
+"""What eval.py asks and how it compares: batches against one at a time, healing, votes."""
 import csv
 import json
 import shutil
 
 import pytest
 import torch
-from conftest import TINY, mistake, ok, run
+from conftest import TINY, ok, run
 
-from model import load_checkpoint, save_checkpoint
+from model import load_checkpoint
 from tokenizer import Tokenizer
 
 
@@ -64,43 +64,6 @@ def test_healing_lets_the_last_token_become_a_longer_one():
     assert tok.encode('def f(x):\n    return x')[len(start)] in allowed and len(allowed) > 1
     for ids in ([], [5, tok.special['<|im_end|>']]):
         assert tok.heal(ids) == (ids, None)
-
-
-@torch.no_grad()
-def test_choices_are_ranked_by_log_probability_per_byte_and_as_they_are(ckpt, tmp_path):
-    """Layouts of MMLU, HellaSwag and ARC, against sums over single tokens."""
-    options = ['import', 'x', 'a longer one']
-    file = write(tmp_path / 'c.jsonl', [
-        {'question': 'Which?', 'choices': options, 'answer': 2},
-        {'question': 'Which?', 'choices': options, 'answer': 'A'},
-        {'ctx': 'Then', 'endings': options, 'label': '1'},
-        {'question': 'Which?', 'choices': {'text': options, 'label': ['1', '2', '3']}, 'answerKey': '2'}])
-    result, rows = evaluate(tmp_path, f'--ckpt={ckpt}', '--tasks=choice', f'--data={file}',
-                            '--num_samples=2', '--k=2')
-    model, tok = load_checkpoint(ckpt)[0].eval(), Tokenizer.load(ckpt / 'tokenizer.json')
-    per_byte, raw = [], []
-    for prompt in ('Question: Which?\nAnswer:', 'Then'):
-        context, scores = [tok.special['<|endoftext|>'], *tok.encode(prompt)], []
-        for option in options:
-            ids, score = list(context), 0.0
-            for token in tok.encode(' ' + option):
-                score += model(torch.tensor([ids]))[0][0, -1].log_softmax(-1)[token].item()
-                ids.append(token)
-            scores.append(score)
-        raw.append(scores.index(max(scores)))
-        normed = [score / len(option) for score, option in zip(scores, options)]
-        per_byte.append(normed.index(max(normed)))
-    which, right = [0, 0, 1, 0], [2, 0, 1, 1]
-    assert [row['completion'] for row in rows] == [options[per_byte[w]] for w in which]
-    assert [row['outcome'] == 'passed' for row in rows] == [per_byte[w] == r for w, r in zip(which, right)]
-    assert [row['raw'] for row in rows] == [raw[w] == r for w, r in zip(which, right)]
-    assert result['choice']['chance'] == pytest.approx(1 / 3) and 'pass@2' not in result['choice']
-    write(file, [{'question': 'Which?', 'choices': ['x', ''], 'answer': 0}])
-    flags = ['--tasks=choice', f'--data={file}', f'--out={tmp_path}/eval.json', '--device=cpu']
-    mistake(run('eval.py', f'--ckpt={ckpt}', *flags), 'line 1', 'empty')
-    write(file, [{'question': 'Which?', 'choices': ['x', 'y'], 'answer': 0}])
-    save_checkpoint(tmp_path / 'last.pt', model, reward_head=torch.zeros(1, 32))
-    mistake(run('eval.py', f'--ckpt={tmp_path}/last.pt', *flags), 'a reward model')
 
 
 def test_paths_are_what_they_say(ckpt, data_dir, tmp_path):

@@ -1,5 +1,6 @@
 """Other people's programs run our exports: llama.cpp (the package xllamacpp) has our ids for 1,000 hostile
-texts and our greedy continuation; lm_eval (its `hf` model) scores a task with our log-probabilities."""
+texts and our greedy continuation; lm_eval (its `hf` model) scores multiple choice
+with our log-probabilities, and IFEval on our answers."""
 import dataclasses
 import json
 import random
@@ -14,6 +15,10 @@ from model import GPT, GPTConfig
 from parts.sample import gguf_file, model_card
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
+try:
+    import lm_eval
+except ImportError:
+    lm_eval = None
 FIELDS = {field.name for field in dataclasses.fields(GPTConfig)}
 SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False}, {'rope_scaling': (4.0,), 'rope_theta': 500.0},
           {'rope_scaling': (8.0, 1.0, 4.0, 24.0), 'rope_theta': 500.0, 'vocab_multiple': 128},
@@ -113,23 +118,34 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings, kind, close):
     assert compared >= 10
 
 
-def test_lm_eval_scores_a_local_task_with_our_log_probabilities(tmp_path):
-    lm_eval = pytest.importorskip('lm_eval')
+def local(task, items, folder, **settings):
+    """A task of lm_eval whose items lie in a file here."""
+    path = folder / f'{task}.jsonl'
+    path.write_text(''.join(json.dumps(item) + '\n' for item in items), encoding='utf-8')
+    return {'task': task, 'dataset_path': 'json', 'test_split': 'test', **settings,
+            'dataset_kwargs': {'data_files': {'test': str(path)}, 'cache_dir': str(folder)}}
+
+
+def score(folder, task):
+    """What `lm_eval --model hf --model_args pretrained=FOLDER/hf,dtype=float32,add_bos_token=True` finds."""
+    return lm_eval.simple_evaluate(
+        'hf', model_args=f'pretrained={folder}/hf,dtype=float32,add_bos_token=True', tasks=[task],
+        device='cpu', batch_size=1, log_samples=True, bootstrap_iters=0)
+
+
+@pytest.mark.skipif(not lm_eval, reason='needs lm_eval')
+def test_lm_eval_scores_multiple_choice_as_mmlu_is_with_our_log_probabilities(tmp_path):
     tokenizer = Tokenizer.train(SOURCE, 700)
     model = a_model(tokenizer)
     model_card.write(tmp_path, model, tokenizer, 'hf', {})
     items = [{'question': f'def f{i}(x):\n    return', 'choices': [' x', ' None', ' self'], 'answer': i % 3}
              for i in range(12)]
-    (tmp_path / 'items.jsonl').write_text(''.join(json.dumps(item) + '\n' for item in items))
-    task = {'task': 'local', 'dataset_path': 'json', 'output_type': 'multiple_choice', 'test_split': 'test',
-            'dataset_kwargs': {'data_files': {'test': f'{tmp_path}/items.jsonl'}, 'cache_dir': f'{tmp_path}'},
-            'doc_to_text': '{{question}}', 'doc_to_choice': '{{choices}}', 'doc_to_target': '{{answer}}',
-            'target_delimiter': '', 'metric_list': [{'metric': 'acc'}]}
-    found = lm_eval.simple_evaluate(
-        'hf', model_args=f'pretrained={tmp_path}/hf,dtype=float32,add_bos_token=True', tasks=[task],
-        device='cpu', batch_size=1, log_samples=True, bootstrap_iters=0)
+    found = score(tmp_path, local(
+        'choice', items, tmp_path, output_type='multiple_choice', doc_to_text='{{question}}',
+        doc_to_choice='{{choices}}', doc_to_target='{{answer}}', target_delimiter='',
+        metric_list=[{'metric': 'acc'}]))
     right = 0
-    for item, sample in zip(items, found['samples']['local'], strict=True):
+    for item, sample in zip(items, found['samples']['choice'], strict=True):
         ours = []
         for choice in item['choices']:
             start = tokenizer.begin + tokenizer.encode(item['question'])
@@ -138,4 +154,32 @@ def test_lm_eval_scores_a_local_task_with_our_log_probabilities(tmp_path):
             ours.append(sum(log_p[i - 1, whole[0, i]].item() for i in range(len(start), whole.shape[1])))
         assert ours == pytest.approx([response[0] for response in sample['filtered_resps']], abs=1e-3)
         right += ours.index(max(ours)) == item['answer']
-    assert found['results']['local']['acc,none'] == right / 12
+    assert found['results']['choice']['acc,none'] == right / 12
+
+
+@pytest.mark.skipif(not lm_eval, reason='needs lm_eval')
+def test_lm_eval_scores_ifeval_s_records_on_our_greedy_answers(tmp_path):
+    """S004-49: its own checks, on records of IFEval's layout; an answer without a comma follows no_comma."""
+    pytest.importorskip('langdetect')       # pip install "lm_eval[hf,ifeval]"
+    from lm_eval.tasks.ifeval import utils
+    tokenizer = Tokenizer.train(SOURCE, 700)
+    model = a_model(tokenizer)
+    model_card.write(tmp_path, model, tokenizer, 'hf', {})
+    kinds = 'punctuation:no_comma', 'detectable_format:json_format', 'change_case:english_lowercase'
+    items = [{'key': i, 'prompt': f'def f{i}(x):', 'instruction_id_list': [kinds[i % 3]], 'kwargs': [{}]}
+             for i in range(9)]
+    found = score(tmp_path, local(
+        'instructions', items, tmp_path, output_type='generate_until', doc_to_text='prompt', doc_to_target=0,
+        process_results=utils.process_results,
+        metric_list=[{'metric': f'{level}_level_{how}_acc', 'aggregation': mean, 'higher_is_better': True}
+                     for how in ('strict', 'loose')
+                     for level, mean in (('prompt', 'mean'), ('inst', utils.agg_inst_level_acc))],
+        generation_kwargs={'until': [], 'do_sample': False, 'temperature': 0.0, 'max_gen_toks': 40}))
+    for item, sample in zip(items, found['samples']['instructions'], strict=True):
+        ids = torch.tensor([tokenizer.begin + tokenizer.encode(item['prompt'])])
+        new = model.generate(ids, 40, temperature=0, stop=tokenizer.stop)[0, ids.shape[1]:].tolist()
+        ours = tokenizer.decode([id for id in new if id not in tokenizer.special.values()])
+        assert sample['filtered_resps'] == [ours]
+        if item['instruction_id_list'] == ['punctuation:no_comma']:
+            assert sample['prompt_level_strict_acc'] == (',' not in ours and ours.strip() != '')
+    assert 0 <= found['results']['instructions']['prompt_level_strict_acc,none'] <= 1

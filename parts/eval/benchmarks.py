@@ -6,13 +6,16 @@ Benchmarks: the files that models are scored on, from a record to the rows of sa
     question(item)                          # [{'role': 'user', 'content': 'How many?'}], the prompt
 
 An item is the record and: asked, the user's messages in a chat; prompt, the text that a base model continues.
-Of code: reference, a whole program. Of choice: options, and right, the number of the correct one.
+Of code: reference, a whole program.
 An answer is a pair (text, whether it ended by itself).
 Copy this file alone: it needs the standard library.
 """
-import csv, json, math, os, re
+import json, math, os, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
+ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm_eval, on the folder that '
+             'python sample.py --export=hf writes: lm_eval --model hf --model_args pretrained=FOLDER/hf '
+             '--tasks=ifeval,mmlu; see docs/measuring.md')
 # where a base model's answer ends: code before a line that begins in column 0, but not with a bracket's end
 ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'), r'\n(?=Question:)')
 
@@ -21,9 +24,11 @@ def asked(task, record):
     """What a record asks: a text, or in training the messages of a conversation."""
     if task in CODE:                        # HumanEval's layout (arXiv:2107.03374)
         return record.get('asked') or f'Complete:\n{record["prompt"].rstrip()}'
-    if found := record.get('prompt') or record.get('question') or record.get('ctx'):
+    if {'instruction_id_list', 'choices', 'endings'} & record.keys():
+        raise ValueError(ELSEWHERE)
+    if found := record.get('prompt') or record.get('question'):
         return found
-    raise ValueError('the line has no prompt, question or ctx')
+    raise ValueError('the line has no prompt or question')
 
 
 def to_task(record):
@@ -76,21 +81,10 @@ def to_item(task, record):
         indent = re.search(r'^[ \t]+', item['canonical_solution'], re.M)[0]
         item['reference'] = re.sub(r"\n[ \t]*'''", f"\n{indent}'''", item['reference'], count=1)
         item['test'] = 'import math\n' + item['test']
-    if task == 'choice':                    # MMLU: choices, answer; HellaSwag: endings, label; ARC: a dict
-        item['options'] = item.get('choices') or item['endings']
-        right = str(item.get('answer', item.get('label')))
-        if isinstance(item['options'], dict):
-            right = str(item['options']['label'].index(item['answerKey']))
-            item['options'] = item['options']['text']
-        n = len(item['options'])
-        number_of = dict(zip('ABCDEFGHIJ', range(n))) | {str(i): i for i in range(n)}
-        if right not in number_of:
-            raise ValueError(f'the answer {right!r} is none of the {n} options')
-        item['right'] = number_of[right]
 
-    for texts in (item['asked'], item.get('options', ['none'])):
-        if not isinstance(texts, list) or not texts or not all(isinstance(x, str) and x for x in texts):
-            raise TypeError(f'{texts} must be a list of texts, none of them empty')
+    texts = item['asked']
+    if not isinstance(texts, list) or not texts or not all(isinstance(x, str) and x for x in texts):
+        raise TypeError(f'{texts} must be a list of texts, none of them empty')
     if 'question' in item or 'turns' in item:
         item['prompt'] = f'Question: {item["asked"][0]}\nAnswer:'
     item.setdefault('prompt', item['asked'][0])
@@ -122,26 +116,13 @@ def read_stamp(folder):
         return json.load(f).get('decontaminated')
 
 
-def read_csv(path, convert, advice):
-    """[convert(record)] of lines of MMLU: question, A, B, C, D, answer. ValueError names a wrong line."""
-    found = []
-    with open(path, encoding='utf-8-sig', newline='') as f:
-        lines = csv.reader(f)
-        for line in filter(None, lines):
-            question, choices, answer = line[0], line[1:-1], line[-1]
-            if len(choices) < 2 or answer not in list('ABCDEFGHIJ'[:len(choices)]):
-                raise ValueError(f'{path}, line {lines.line_num}: no choice is {answer!r}; {advice}')
-            found.append(convert({'question': question, 'choices': choices, 'answer': answer}))
-    return found
-
-
 def identify(task, path, items):
     """The items, each with a task_id, its own or TASK/NUMBER. ValueError if there are none, or two of one."""
     if not items:
         raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
     seen = set()
     for i, item in enumerate(items):
-        item.setdefault('task_id', item.get('question_id', item.get('key', f'{task}/{i}')))
+        item.setdefault('task_id', item.get('question_id', f'{task}/{i}'))
         if item['task_id'] in seen:
             raise ValueError(f'{path} has the task_id {item["task_id"]!r} twice; give each problem its own')
         seen.add(item['task_id'])
@@ -150,8 +131,8 @@ def identify(task, path, items):
 
 def texts_of(item):
     """All texts of an item that the training data should not hold."""
-    values = [item.get(key) for key in ('prompt', 'question', 'ctx', 'reference', 'answer')]
-    values += [*(item.get('turns') or ()), *(item.get('options') or ())]
+    values = [item.get(key) for key in ('prompt', 'question', 'reference', 'answer')]
+    values += item.get('turns') or ()
     return [x for x in values if isinstance(x, str)]
 
 
@@ -169,13 +150,13 @@ def question(item, before=()):
 
 def rows_of(task, item, answers, chat):
     """For each answer its row of samples.jsonl, not yet graded, and the conversation before it."""
-    for i, (text, ended) in enumerate(answers):
+    for i, (text, _) in enumerate(answers):
         messages, prompt = question(item, answers[:i] if task == 'judge' else ())
         row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split')}
         row |= {'task': task, 'prompt': prompt, 'messages': messages if chat else None, 'completion': text}
         row |= {'outcome': 'ungraded' if text.strip() else 'empty', 'message': ''}
         if task == 'judge':
-            row |= {'turn': i + 1, 'category': item.get('category'), 'ended': ended, 'score': 1.0}
+            row |= {'turn': i + 1, 'category': item.get('category'), 'score': 1.0}
         yield row, messages
 
 

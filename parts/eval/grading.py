@@ -11,7 +11,6 @@ Copy this file alone: it needs the standard library.
 import collections, difflib, json, math, re, shlex, subprocess
 
 CODE = 'problems', 'humaneval', 'mbpp'
-RUBRIC = 'the rubric sees form and shared words: no judge of quality'
 
 
 def is_json(text):
@@ -53,9 +52,8 @@ CHECKS = 'rules', 'must_contain', 'must_not_contain', 'regex', 'tests'
 
 def rules_of(task, record):
     """All rules of a record: "rules", "must_contain", "must_not_contain" (a text or several) and "regex".
-    "tests", a program, is a check of the task `own` alone.
     ValueError if one is unknown, empty or misspelled, or if nothing is checked: every answer would pass."""
-    if task not in ('own', 'instructions'):
+    if task != 'own':
         return []
     for key in record.keys() - set(CHECKS):
         if close := difflib.get_close_matches(key, CHECKS, 1, 0.8):
@@ -81,7 +79,7 @@ def rules_of(task, record):
             raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
         if idle:
             raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
-    if not rules and not (task == 'own' and record.get('tests')):
+    if not rules and not record.get('tests'):
         raise ValueError(f'nothing is checked, every answer would pass; give one of {", ".join(CHECKS)}')
     return rules
 
@@ -95,28 +93,22 @@ def grade(item, row, chat):
         body = re.sub(r'(?s)^.*?\bdef [^\n]*\n', '', code_in(answer)) if chat else answer
         row['bleu'] = bleu(body, item['canonical_solution'])
         return program(item, answer, chat), item['test'], item['entry_point']
-    if row['task'] == 'choice':
-        passed, row['raw'] = [picked == item['right'] for picked in item['picked']]
-    elif row['task'] == 'gsm8k':
+    if row['task'] == 'gsm8k':
         number = last_number(answer)
         passed = number is not None and number == last_number(item['answer'])
     else:
         broken = broken_rules(item['rules'], answer)
         row['message'] = ', '.join(broken)
         passed = not broken
-        if passed and row['task'] == 'own' and item.get('tests'):
+        if passed and item.get('tests'):
             return program(item, answer, chat), item['tests'], item.get('entry_point', '')
     row['outcome'] = 'passed' if passed else 'wrong'
 
 
-def remarks(task, items, rows, judge=''):
-    """Further figures of a task. choice: the shares right by raw probability and by chance. Code: mean BLEU.
-    judge: the name of the judge."""
+def remarks(task, rows, judge):
+    """Further figures of a task. Code: mean BLEU. judge: the name of the judge."""
     if task == 'judge':
-        return {'judge': judge or 'rubric'} | ({} if judge else {'note': RUBRIC})
-    if task == 'choice':
-        return {'raw': sum(row['raw'] for row in rows) / len(rows),
-                'chance': sum(1 / len(item['options']) for item in items) / len(items)}
+        return {'judge': judge}
     if task not in CODE:
         return {}
     found = {'passed': [], 'failed': []}
@@ -167,32 +159,18 @@ def bleu(answer, reference):
     return math.exp(total)
 
 
-def rubric(question, reference, answer, ended):
-    """1 to 10 from form and shared words, NOT quality: 1 + 9 x the mean of the share of 3-grams that are
-    new, the share of the reference's (or else the question's) words that occur, 1 if it ended by itself."""
-    words = re.findall(r'\w+', answer.lower())
-    if not words:
-        return 1.0                          # and nonsense can have a 10
-    wanted = set(re.findall(r'\w+', (reference or question).lower()))
-    grams = list(zip(words, words[1:], words[2:])) or [()]
-    shared = len(wanted & set(words)) / max(1, len(wanted))
-    return 1 + 9 * (len(set(grams)) / len(grams) + shared + ended) / 3
-
-
 # --- a judge ------------------------------------------------------------------------------------------------
 def judged(item, row, messages, judge):
-    """Write the score, 1 to 10, of the answer to a conversation: the judge's, or the rubric's."""
+    """Write into the row the score, 1 to 10, that the judge gives to the answer to a conversation."""
     answer = row['completion']
     references = item.get('reference') or []
     if isinstance(references, str):
         references = [references]
     reference = references[row['turn'] - 1] if row['turn'] <= len(references) else None
     row['outcome'] = 'judged'
-    row['score'] = rubric(messages[-1]['content'], reference, answer, row['ended'])
-    if judge:
-        said = [*messages, {'role': 'assistant', 'content': answer}]
-        asked = {'messages': said, 'reference': reference, 'category': row['category']}
-        row['message'], row['score'] = ask_judge(judge, json.dumps(asked))
+    whole = [*messages, {'role': 'assistant', 'content': answer}]
+    asked = {'messages': whole, 'reference': reference, 'category': row['category']}
+    row['message'], row['score'] = ask_judge(judge, json.dumps(asked))
     if row['score'] is None:
         row['outcome'] = 'infrastructure'
         row['message'] += ' (a judge must reply with a number from 1 to 10)'

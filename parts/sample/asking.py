@@ -1,8 +1,7 @@
 """
-Asking a model: answers to many prompts at a time, the most probable of several options, gaps filled.
+Asking a model: answers to many prompts at a time, gaps filled.
 
     generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
-    choose(model, tokenizer, 'Two and two are', ['4', 'fish'])      # (0, 0, False)
     ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm', 256)
     fill_tokens(model, ids, marks[0])           # one token for each gap; fill_spans: of any length
 
@@ -129,26 +128,6 @@ def write(model, tokenizer, batch, ends=None, **draw):
         yield unfinished
         if not unfinished:
             return
-
-
-@torch.no_grad()
-def choose(model, tokenizer, prompt, options):
-    """The number of the option with the highest log-probability per byte behind the prompt; the number of the
-    one with the highest log-probability, which favours short ones; and whether the prompt was cut to fit."""
-    chat = not isinstance(prompt, str)
-    context = tokenizer.render(prompt, True)[0] if chat else tokenizer.begin + tokenizer.encode(prompt)
-    endings = [tokenizer.encode_inside(option if chat else f' {option}') for option in options]
-    room = model.config.block_size + 1
-    device = next(model.parameters()).device
-    scores = []
-    for ids in endings:
-        x = torch.tensor([(context + ids)[-room:]], device=device)                          # (1, T + 1)
-        logits = model(x[:, :-1])[0][0, -len(ids):]                                         # (n, V)
-        targets = x[0, 1:][-len(ids):, None]                                                # (n, 1)
-        scores.append(logits.log_softmax(-1).gather(1, targets).sum().item())
-    per_byte = [score / len(option.encode()) for score, option in zip(scores, options)]
-    cut = len(context) + max(map(len, endings)) > room
-    return per_byte.index(max(per_byte)), scores.index(max(scores)), cut
 
 
 # --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------
