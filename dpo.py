@@ -455,7 +455,7 @@ while True:
             if main_process:
                 save(f'{last_path}.new', kto_kl=kto_kl, **({'ref_log_probs': ref} if needs_reference else {}),
                      optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
-                     lora=adapters.adapters(model), **watch.state())
+                     lora=adapters.weights_of(model), **watch.state())
                 checkpoint.rotate(last_path, keep=2)
     if step >= max_steps or stopping:
         break

@@ -289,7 +289,7 @@ while True:
     if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
         with timer.pause('save'):
             if main_process:
-                save_checkpoint(f'{last_path}.new', adapters.merged(model), lora=adapters.adapters(model),
+                save_checkpoint(f'{last_path}.new', adapters.merged(model), lora=adapters.weights_of(model),
                                 step=step, best_val=best_val, tokens=tokens_seen, conversations=digest,
                                 optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
                                 tokenizer_hash=tokenizer.hash, config=config, **watch.state())

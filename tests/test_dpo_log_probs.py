@@ -7,7 +7,7 @@ import torch
 from conftest import ROOT, lift
 
 from model import GPT, IGNORE, GPTConfig
-from parts.train.records import fit, read_pairs
+from parts.train.records import fit_pair, read_pairs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 collate, answer_log_probs = lift('dpo.py', 'collate', 'answer_log_probs')
@@ -113,7 +113,7 @@ def test_too_long_pairs_lose_the_prompt_s_left_and_only_then_the_answer_s_right(
         for n_prompt in (1, 5, 30, 99):
             for n_answer in (0, 2, 30, 99):
                 prompt, answer = list(range(n_prompt)), list(range(100, 100 + n_answer))
-                p, a = fit(prompt, answer, T)
+                p, a = fit_pair(prompt, answer, T)
                 assert p and p == prompt[-len(p):] and a == answer[:len(a)] and len(p) + len(a) <= T + 1
                 if len(prompt) + len(answer) <= T + 1:
                     assert (p, a) == (prompt, answer)

@@ -38,14 +38,14 @@ def test_with_B_0_it_is_the_base_bit_for_bit(rank):
     adapters.adapt(model, rank)
     assert torch.equal(model(IDX)[0], logits)
     assert all(B.shape[1] == len(A) == rank and not B.any() and A.any()
-               for _, B, A in adapters.adapters(model).values())
+               for _, B, A in adapters.weights_of(model).values())
 
 
 def test_rank_0_is_the_base_and_an_adapter_of_rank_0_adds_nothing():
     model = base()
     weights = {name: p.clone() for name, p in model.state_dict().items()}
     adapters.adapt(model, 0)
-    assert adapters.merged(model) is model and adapters.adapters(model) == {}
+    assert adapters.merged(model) is model and adapters.weights_of(model) == {}
     assert weights.keys() == model.state_dict().keys() and all(p.requires_grad for p in model.parameters())
     linear = model.blocks[0].mlp.w_up
     x = torch.randn(3, 32)
@@ -58,13 +58,13 @@ def test_only_the_adapters_train_and_all_of_them(shape, kind):
     model = base(**SHAPES[shape])
     before = {name: p.clone() for name, p in model.state_dict().items()}
     adapters.adapt(model, 2)
-    first = adapters.adapters(model)
+    first = adapters.weights_of(model)
     first = {name: [p.clone() for p in parts] for name, parts in first.items()}
     assert len(first) == 14
     optimizers = step(model, kind=kind)
     for name, p in before.items():
         assert torch.equal(model.state_dict()[name], p), name
-    for name, (W, B, A) in adapters.adapters(model).items():
+    for name, (W, B, A) in adapters.weights_of(model).items():
         assert torch.equal(W, first[name][0])
         assert B.any() and not torch.equal(A, first[name][2]), name
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -86,8 +86,8 @@ def test_merged_equals_unmerged_and_the_model_goes_on_unmerged(shape):
         plain = adapters.merged(model)
         assert (after - logits).abs().max() > 0.1                       # it has learned
         assert (plain(IDX)[0] - after).abs().max() < 2e-5 * after.abs().max()       # float32
-        assert torch.equal(model(IDX)[0], after) and len(adapters.adapters(model)) == 14
-    assert adapters.adapters(plain) == {}
+        assert torch.equal(model(IDX)[0], after) and len(adapters.weights_of(model)) == 14
+    assert adapters.weights_of(plain) == {}
     assert plain.state_dict().keys() == base(**SHAPES[shape]).state_dict().keys()
     assert plain.embedding.weight is model.embedding.weight             # shared, not copied
     assert (plain.head.weight is plain.embedding.weight) == model.config.tie_embeddings
@@ -109,7 +109,7 @@ def test_a_checkpoint_gives_back_every_bit_and_refuses_another_rank(tmp_path):
     model = base()
     adapters.adapt(model, 4)
     step(model)
-    save_checkpoint(tmp_path / 'last.pt', adapters.merged(model), lora=adapters.adapters(model))
+    save_checkpoint(tmp_path / 'last.pt', adapters.merged(model), lora=adapters.weights_of(model))
     again, state = load_checkpoint(tmp_path / 'last.pt')
     with torch.no_grad():
         assert (again(IDX)[0] - model(IDX)[0]).abs().max() < 1e-4       # as everyone else sees it: merged

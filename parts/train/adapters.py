@@ -2,7 +2,7 @@
 LoRA: fine-tuning in which only small adapters train (Hu et al. 2021, arXiv:2106.09685).
 
     adapt(model, rank=8)                # from now on W x is W x + 16 / rank B A x; only A and B train
-    adapters(model)                     # {'blocks.0.attention.w_q': [W, B, A], ...}, for a checkpoint
+    weights_of(model)                   # {'blocks.0.attention.w_q': [W, B, A], ...}, for a checkpoint
     merged(model)                       # a GPT without adapters that computes the same
 
 Fine-tuning changes a matrix W (out, in) by a D of low rank, so D = B A is learned instead: B (out, r), A
@@ -51,8 +51,8 @@ def swap(model, kind, make):
 def adapt(model, rank, state=None):
     """Freeze the model and give each Linear in its blocks an adapter, in place. rank 0: leave it as it is.
     state: a checkpoint, to resume. ValueError if it has adapters of another rank."""
-    found = (state or {}).get('lora', {})
-    before = next((len(A) for _, _, A in found.values()), 0)
+    saved = state.get('lora', {}) if state else {}
+    before = next((len(A) for _, _, A in saved.values()), 0)
     if state and before != rank:
         raise ValueError(f'lora={rank}, but this run has lora={before}: resume it with --lora={before}')
     if rank == 0:
@@ -60,14 +60,14 @@ def adapt(model, rank, state=None):
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(0)            # the same A in all processes
     swap(model, nn.Linear, lambda linear: Adapted(linear, rank, generator))
-    for name, values in found.items():
+    for name, values in saved.items():
         part = model.get_submodule(name)
         for p, value in zip((part.weight, part.B, part.A), values, strict=True):
             p.data.copy_(value)
-    found.clear()       # else the weights stay in memory twice
+    saved.clear()       # else the weights stay in memory twice
 
 
-def adapters(model):
+def weights_of(model):
     """{name: [W, B, A]} of each adapted matrix; {} without adapters. W is there, too: it cannot be computed
     from W + B A to the bit, and a run that resumes should need no other folder."""
     return {name: [part.weight.detach(), part.B.detach(), part.A.detach()]
@@ -77,7 +77,7 @@ def adapters(model):
 def merged(model):
     """A GPT without adapters that computes the same, to rounding; model itself if it has none. So code
     that reads a checkpoint need not know adapters. All other weights are shared with model, not copied."""
-    if not adapters(model):
+    if not weights_of(model):
         return model
     plain = copy.deepcopy(model, {id(p): p for p in model.parameters()})
     with torch.no_grad():

@@ -2,7 +2,7 @@
 Records: lines of JSON -> token ids, and batches of rows of about the same length.
 
     rows = read_jsonl('train.jsonl', convert=lambda record: record['messages'], advice='make it: ...')
-    batches = batches_by_length(epoch=0, lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1)
+    rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
     pairs, n_cut, n_same = read_pairs('data/pairs/train.jsonl', 256, tokenizer, 'dpo')
 
 Copy this file alone: it needs numpy.
@@ -25,19 +25,22 @@ def read_jsonl(path, convert, advice):
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; {advice}')
     number = 0
-    found = []
+    rows = []
+    opener = gzip.open if str(path).endswith('.gz') else open
     try:
-        with (gzip.open if str(path).endswith('.gz') else open)(path, 'rb') as f:
+        with opener(path, 'rb') as f:
             for line in f:
                 number += 1
-                if text := line.decode('utf-8-sig').strip():
-                    record = json.loads(text)
-                    if not isinstance(record, dict):
-                        raise TypeError(f'{text:.20} is not an object')
-                    found.append(convert(record))
+                text = line.decode('utf-8-sig').strip()
+                if not text:
+                    continue
+                record = json.loads(text)
+                if not isinstance(record, dict):
+                    raise TypeError(f'{text:.20} is not an object')
+                rows.append(convert(record))
     except (ValueError, LookupError, TypeError, AttributeError, *UNREADABLE) as e:
         raise ValueError(f'{path}, line {max(1, number)}: {type(e).__name__}: {e}; {advice}') from e
-    return found
+    return rows
 
 
 class Batches:
@@ -63,10 +66,12 @@ def batches_by_length(epoch, lengths, batch_size, seed):
     once, beside others of about its length, so that little is padded: 32 batches at a time are sorted. This
     epoch leaves out the rows that do not fill a batch; if there are fewer than a batch, some are repeated."""
     dice = np.random.default_rng([seed, epoch])
-    order = np.resize(dice.permutation(len(lengths)), max(1, len(lengths) // batch_size) * batch_size)
-    parts = [part[np.argsort(lengths[part], kind='stable')] for part in
-             np.split(order, range(32 * batch_size, len(order), 32 * batch_size))]
-    return dice.permutation(np.concatenate(parts).reshape(-1, batch_size))
+    n_batches = max(1, len(lengths) // batch_size)
+    order = np.resize(dice.permutation(len(lengths)), n_batches * batch_size)       # repeats, if too few
+    for i in range(0, len(order), 32 * batch_size):
+        part = order[i:i + 32 * batch_size]
+        order[i:i + 32 * batch_size] = part[np.argsort(lengths[part], kind='stable')]
+    return dice.permutation(order.reshape(-1, batch_size))
 
 
 def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
@@ -84,9 +89,7 @@ def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
 
 
 # --- preferences: a prompt, a better and a worse answer -----------------------------------------------------
-
-
-def fit(prompt, answer, T):
+def fit_pair(prompt, answer, T):
     """Prompt and answer, ids, of at most T + 1 tokens together. If they are too long, the prompt loses its
     beginning, down to a quarter of the context; only then the answer loses its end."""
     keep = max(T + 1 - len(answer), (T + 1) // 4, 1)
@@ -97,24 +100,25 @@ def fit(prompt, answer, T):
 def to_pair(record, tokenizer, loss_type):
     """The ids of the prompt and of both answers, each with its <|im_end|> and newline; [] for the answer that
     a KTO record does not have."""
-    asked = record['prompt']
-    if not isinstance(asked, list):
-        asked = [{'role': 'user', 'content': asked}]
-    answers = [record[key] for key in (('completion',) if 'completion' in record else ('chosen', 'rejected'))]
-    if not all(isinstance(text, str) for text in answers):
+    messages = record['prompt']
+    if not isinstance(messages, list):
+        messages = [{'role': 'user', 'content': messages}]
+    if 'completion' not in record:
+        texts = {'chosen': record['chosen'], 'rejected': record['rejected']}
+    elif loss_type != 'kto':
+        raise ValueError(f'a record with a label is for --loss_type=kto, not {loss_type}')
+    elif record['label'] not in (True, False):
+        raise ValueError('a label is true or false')
+    else:
+        texts = {'chosen' if record['label'] else 'rejected': record['completion']}
+    if not all(isinstance(text, str) for text in texts.values()):
         raise ValueError('an answer is a text')
-    if 'completion' in record:
-        if record['label'] not in (True, False):
-            raise ValueError('a label is true or false')
-        if loss_type != 'kto':
-            raise ValueError(f'a record with a label is for --loss_type=kto, not {loss_type}')
-        answers = [*answers, None] if record['label'] else [None, *answers]
-    prompt = tokenizer.render(asked, add_generation_prompt=True)[0]
-    pair = []
-    for text in answers:
-        whole = tokenizer.render([*asked, {'role': 'assistant', 'content': text or ''}])[0]
-        pair.append([] if text is None else whole[len(prompt):])
-    return prompt, *pair
+    prompt = tokenizer.render(messages, add_generation_prompt=True)[0]
+    answers = {'chosen': [], 'rejected': []}
+    for name, text in texts.items():
+        whole = tokenizer.render([*messages, {'role': 'assistant', 'content': text}])[0]
+        answers[name] = whole[len(prompt):]
+    return prompt, answers['chosen'], answers['rejected']
 
 
 def read_pairs(path, T, tokenizer, loss_type):
@@ -126,7 +130,7 @@ def read_pairs(path, T, tokenizer, loss_type):
     pairs = []
     n_cut = 0
     for prompt, *answers in whole:
-        pair = tuple(fit(prompt, answer, T) for answer in answers)
+        pair = tuple(fit_pair(prompt, answer, T) for answer in answers)
         if pair[0][1] != pair[1][1]:
             pairs.append(pair)
             if len(prompt) + max(map(len, answers)) > T + 1:
