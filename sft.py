@@ -9,10 +9,11 @@ Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Lla
 and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. Writes
 out_dir as train.py does. Copy this file with configurator.py, model.py, tokenizer.py and parts/.
 
-The loop is train.py's; `diff train.py sft.py` is the lesson. The loss is new: it counts only the assistant's
-words and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A
-model that is also trained on the questions learns to ask. Without training on <|im_end|> it never stops.
-The decision made here is the form of an answer: the model copies the length and tone of the conversations.
+The loop is train.py's, and the loss is the cross-entropy of train.py. One thing is new, the mask: the loss
+counts only the assistant's words and the <|im_end|> after them, in every turn. All other tokens are context,
+with IGNORE as target. A model that is also trained on the questions learns to ask. Without training on
+<|im_end|> it never stops. The decision made here is the form of an answer: the model copies the length and
+tone of the conversations.
 
 You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's, a
 fall within the first hundred steps, and val_loss that falls with it. If val_loss rises while the loss falls,
@@ -102,11 +103,13 @@ pad = tokenizer.special.get('<|pad|>', 0)
 def cut(ids, mask, T, im_start):
     """A conversation of at most T + 1 tokens. If it is too long, we cut first the text after the last answer,
     then the oldest text, and only then the end of the last answer. The header of that answer stays."""
-    end = len(mask) - mask[::-1].index(1) if 1 in mask else len(mask)       # of the last answer
-    answer = end                                                            # where that answer begins
+    trained = [i for i in range(len(ids)) if mask[i]]
+    end = trained[-1] + 1 if trained else len(ids)      # of the last answer
+    answer = end                                        # where the last answer begins
     while answer and mask[answer - 1]:
         answer -= 1
-    header = max((i for i in range(answer) if ids[i] == im_start), default=0)       # of that answer
+    headers = [i for i in range(answer) if ids[i] == im_start]
+    header = headers[-1] if headers else 0              # where its header begins
     start = max(0, min(end - (T + 1), header))
     return ids[start:start + T + 1], mask[start:start + T + 1]
 
@@ -127,7 +130,8 @@ def collate(rows, pad):
     """Conversations -> inputs and targets, int64 (B, T), T the longest. A target is the next token if it
     is trained, else IGNORE. Padding is on the right, where causal attention does not see it."""
     T = max(len(ids) for ids, _ in rows) - 1
-    x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)            # (B, T) each
+    x = np.full((len(rows), T), pad)                                                # (B, T)
+    y = np.full((len(rows), T), IGNORE)                                             # (B, T)
     for row, (ids, mask) in enumerate(rows):
         x[row, :len(ids) - 1] = ids[:-1]
         y[row, :len(ids) - 1] = np.where(mask[1:], ids[1:], IGNORE)
