@@ -1,7 +1,5 @@
 """
-Config files and command-line flags over a script's plain globals.
-
-A script states its settings as ordinary assignments, then calls configure once:
+Config files and command-line flags over a script's plain globals. The script calls configure once:
 
     learning_rate = 6e-4        # >= 0: peak, reached after warmup_steps
     optimizer = 'adamw'         # adamw | muon
@@ -9,32 +7,30 @@ A script states its settings as ordinary assignments, then calls configure once:
 
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
-Config files are Python that assigns the same names. Files and flags apply from left to right; `--help` prints
-every setting. A comment may begin with a rule: a bound, an interval like [0, 1), or the choices; None always
-passes. A setting keeps the type of its default or annotation; an int passes for a float, 1e3 for an int.
-A mistake prints one line on stderr and exits with code 2. After configure(), these do the same: an OSError
-(disk full), a lack of memory, a ValueError that a file of ours raises. Other errors keep their traceback.
+Files and flags apply from left to right. A config file is Python: it may loop and import; a name that its
+top level assigns must be a setting or begin with _. The text before the first colon of a comment is a rule
+if it is a bound (>= 1), an interval ([0, 1)) or words with | between them, one of which is the default.
+A setting keeps its type; an int passes for a float, 1e3 for an int, and None passes every rule.
+A mistake prints one line and ends with exit code 2.
 """
-import ast, difflib, io, operator, os, re, signal, sys, time, tokenize, traceback, types, typing
+import ast, difflib, dis, os, pathlib, re, sys, textwrap, time
 
-OPERATORS = {'>=': operator.ge, '[': operator.ge, '>': operator.gt, '(': operator.gt,
-             '<=': operator.le, ']': operator.le, '<': operator.lt, ')': operator.lt}
-defaults = {}       # of the script that called configure: show() marks each setting that differs
+defaults = {}       # of the script that called configure
 
 
 def configure(namespace):
     """Apply sys.argv to namespace, a script's globals(); return {setting: value}. Values are JSON-able."""
-    script = namespace['__file__']
     sys.excepthook = one_line_for_mistakes
-    settings = read_settings(script, namespace)         # name -> (types, comment)
-    values = {name: namespace[name] for name in settings}
-    defaults.update(values)
+    settings = read_settings(namespace['__file__'], namespace)      # {name: (kinds, comment)}
+    defaults.update({name: namespace[name] for name in settings})
+    values = dict(defaults)
     arguments = sys.argv[1:]
     if '--help' in arguments or '-h' in arguments:
         print((namespace['__doc__'] or '').strip(), '\n\nSettings, with their defaults:', sep='')
         for name, (_, comment) in settings.items():
             print(f'  --{f"{name}={values[name]!r}":<34} {comment}'.rstrip())
         sys.exit()
+
     while arguments:
         source = arguments.pop(0)
         if not source.startswith('--'):
@@ -42,97 +38,63 @@ def configure(namespace):
         else:
             name, equals, text = source[2:].partition('=')
             source = 'command line'
-            if not equals and name in settings:         # the form "--key value"
+            if name in settings and not equals:         # the form "--key value"
                 if not arguments or arguments[0].startswith('--'):
                     raise ValueError(f'--{name} has no value; its default is {values[name]!r}')
                 text = arguments.pop(0)
-            kinds = settings[name][0] if name in settings else ()
-            new = {name: text if str in kinds else literal(text)}       # 'None' stays text here: see coerce
+            is_text = name in settings and 'str' in settings[name][0]
+            new = {name: text if is_text else literal(text)}
         for name, value in new.items():
             if name not in settings:
-                hint = closest(name, settings) or f'; see: {os.path.basename(script)} --help'
+                hint = closest(name, settings) or f'; see: {os.path.basename(namespace["__file__"])} --help'
                 raise ValueError(f'{source}: unknown setting {name}{hint}')
-            values[name] = coerce(name, value, settings[name][0], source)
-            check(name, values[name], settings[name][1], source)
+            kinds, comment = settings[name]
+            values[name] = coerce(name, value, kinds, source)
+            check(name, values[name], comment, defaults[name], source)
     namespace.update(values)
     return values
 
 
 def show(config, say=print):
-    """Print all settings. Call it after all checks, so that a mistake prints one line and nothing else."""
+    """Say what differs from the defaults. Call it after all checks, so that a mistake prints one line."""
+    text = '  '.join(f'{name}={value!r}' for name, value in config.items() if value != defaults.get(name))
     if os.environ.get('RANK', '0') == '0':      # torchrun starts a process per device: only the first talks
-        star = lambda name: '*' if config[name] != defaults.get(name, config[name]) else ''
-        words = [f'{star(name)}{name}={value!r}' for name, value in config.items()]
-        say('settings (* = not the default): ' + '  '.join(words))
+        say(textwrap.fill(f'settings: {text or "the defaults"}', 110, subsequent_indent='  '))
 
 
 def read_settings(script, namespace):
-    """{name: (types, comment)} of the public names assigned at top level above the configure() call."""
-    with tokenize.open(script) as f:
-        source = f.read()
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {t.start[0]: t.string.lstrip('# ') for t in tokens if t.type == tokenize.COMMENT}
+    """{name: (names of its types, comment)} of what the script assigns above its call of configure."""
+    lines = pathlib.Path(script).read_bytes().splitlines()
     settings = {}
-    for node in ast.parse(source).body:
-        if re.match(r'(.+ = )?([\w.]+\.)?configure\(', ast.unparse(node)):
-            break
-        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
-            continue
-        name = ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target)
-        if name.isidentifier() and not name.startswith('_'):
-            annotation = getattr(node, 'annotation', None)
-            kind = eval(ast.unparse(annotation), namespace) if annotation else type(namespace[name])
-            kinds = typing.get_args(kind) or (kind,)        # int | None -> (int, NoneType)
-            settings[name] = kinds, comments.get(node.end_lineno, '')
-            check(name, namespace[name], settings[name][1], script)
+    for statement in ast.parse(b'\n'.join(lines)).body:
+        name, _, annotation = ast.unparse(statement).partition(' = ')[0].partition(': ')
+        if name in namespace and name not in settings and name[0] != '_':       # below: not assigned yet
+            kinds = annotation.split(' | ') if annotation else [type(namespace[name]).__name__]
+            comment = lines[statement.end_lineno - 1][statement.end_col_offset:].decode().lstrip(' #')
+            settings[name] = kinds, comment
+            check(name, namespace[name], comment, namespace[name], script)
     return settings
 
 
-def check(name, value, comment, source):
-    """Refuse a value that breaks the rule at the head of its comment, such as '>= 1', '[0, 1)', 'a | b'."""
-    rule = comment.split(':')[0].strip()
-    number = r'(-?[\d.e*-]+)'           # also 1e-3 and 2**32
-    good = True
-    if ' | ' in rule:
-        choices = rule.split(' | ')
-        good = value is None or str(value) in choices
-        expected = f'one of: {", ".join(choices)}{closest(str(value), choices)}'
-    elif m := re.fullmatch(rf'(>=|>|<=|<) {number}', rule):
-        good = value is None or OPERATORS[m[1]](value, eval(m[2]))
-        expected = rule
-    elif m := re.fullmatch(rf'([\[(]){number}, {number}([\])])', rule):
-        good = value is None or (OPERATORS[m[1]](value, eval(m[2])) and OPERATORS[m[4]](value, eval(m[3])))
-        expected = f'in {rule}'
-    elif rule.startswith(('<', '>', '[', '(')):
-        raise ValueError(f'{source}: {name}: the rule {rule!r} is not like ">= 1", "[0, 1)" or "this | that"')
-    if not good:
-        raise ValueError(f'{source}: {name}={value!r} must be {expected}')
-
-
 def run_config_file(path, values):
-    """Execute a config file, which sees the values so far; return the public names that it assigned."""
+    """Execute a config file, which sees the values so far; return {name: value} of what it assigns."""
     if not path.endswith('.py'):
         raise ValueError(f'{path}: flags begin with --, config files end with .py')
+    source = pathlib.Path(path).read_bytes()
     scope = dict(values)
+    names = set(values)
+    line = 1
     try:
-        with tokenize.open(path) as f:
-            source = f.read()
-        exec(compile(source, path, 'exec'), scope)
-    except OSError:
-        raise
+        for statement in ast.parse(source).body:
+            line = statement.lineno
+            before = set(scope)
+            exec(compile(ast.Module([statement], []), path, 'exec'), scope)
+            if isinstance(statement, ast.Assign | ast.AnnAssign):       # no loop, with, def, class, import
+                names |= {name for name in scope.keys() - before if name[0] != '_'}
     except (Exception, SystemExit) as e:
-        inside = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
-        line = inside[-1] if inside else getattr(e, 'lineno', 1)
+        line = e.lineno if isinstance(e, SyntaxError) else line
         raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}') from e
-    assigned = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)
-                and isinstance(node.ctx, ast.Store)}
-    changed = {name for name in values if scope.get(name) is not values[name]}      # by import, del, ...
-    return {name: scope.get(name) for name in sorted(assigned & scope.keys() | changed) if name[0] != '_'}
-
-
-def closest(word, choices):
-    found = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
-    return f'; did you mean {found[0]}?' if found else ''
+    return {name: scope.get(name) for name in sorted(names)}
 
 
 def literal(text):
@@ -145,35 +107,67 @@ def literal(text):
 
 def coerce(name, value, kinds, source):
     """value as one of kinds, if that loses nothing. The text 'None' means None where None is allowed."""
-    if value == 'None' and types.NoneType in kinds:
+    kind = type(value).__name__
+    if value in (None, 'None') and 'None' in kinds:
         return None
-    if str not in kinds and str(value).lstrip('+-').lower() in ('nan', 'inf', 'infinity'):
+    if 'str' not in kinds and str(value).lstrip('+-').lower() in ('nan', 'inf', 'infinity'):
         raise ValueError(f'{source}: {name}={value} must be a finite number')
-    if type(value) in kinds:
+    if kind in kinds:
         return value
-    if type(value) is int and float in kinds and abs(value) < 2 ** 1023:  # a larger one overflows
+    if kind == 'int' and 'float' in kinds and abs(value) < 2 ** 1023:       # a larger one overflows
         return float(value)
-    if type(value) is float and int in kinds and value.is_integer():      # False for inf
+    if kind == 'float' and 'int' in kinds and value.is_integer():
         return int(value)
-    expected = ' or '.join(kind.__name__.replace('NoneType', 'None') for kind in kinds)
-    raise ValueError(f'{source}: {name}={value!r} is of type {type(value).__name__}, expected {expected}')
+    raise ValueError(f'{source}: {name}={value!r} is of type {kind}, expected {" or ".join(kinds)}')
+
+
+def check(name, value, comment, default, source):
+    """Refuse a value that breaks the rule before the first colon of its comment, if that is a rule."""
+    rule = comment.split(':')[0].strip()
+    words = rule.split(' | ')
+    number = r'(-?\d+(?:\.\d+)?(?:e-?\d+)?(?:\*\*\d\d?)?)'          # 1, -0.5, 1e-3, 2**20
+    interval = re.fullmatch(rf'[\[(]{number}, {number}[\])]', rule)
+    good = True
+    if value is None:
+        return
+    if re.fullmatch(f'(>=|>|<=|<) {number}', rule):
+        good = eval(f'value {rule}')
+    elif interval:
+        low, high = map(eval, interval.groups())
+        good = low < value < high or (value == low and rule[0] == '[') or (value == high and rule[-1] == ']')
+        rule = f'in {rule}'
+    elif len(words) > 1 and (default is None or str(default) in words) and ' ' not in ''.join(words):
+        good = str(value) in words
+        rule = f'one of: {", ".join(words)}{closest(str(value), words)}'
+    if not good:
+        raise ValueError(f'{source}: {name}={value!r} must be {rule}')
+
+
+def closest(word, choices):
+    matches = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    return f'; did you mean {matches[0]}?' if matches else ''
 
 
 def one_line_for_mistakes(kind, error, tb):
-    """sys.excepthook: a mistake that the user can mend becomes one line and exit code 2."""
-    last = traceback.extract_tb(tb)[-1]          # a `raise` of ours, not an operation that failed in our code
-    here, folder = (os.path.dirname(os.path.abspath(path)) for path in (__file__, last.filename))
-    in_parts = folder.startswith(os.path.join(here, 'parts'))
-    ours = (folder == here or in_parts) and re.search(r'(^|: )raise ', last.line)
-    memory = not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error))
-    if memory or issubclass(kind, OSError) or (issubclass(kind, ValueError) and ours):
-        rank = os.environ.get('RANK', '0')
-        if rank != '0':             # wait: torchrun ends this process if the first one has the error, too
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(3)
-        message = f'{error.filename}: {error.strerror}' if getattr(error, 'filename', None) else str(error)
-        word = 'error: out of memory; try a smaller batch:' if memory else 'error:'
-        print(word if rank == '0' else f'process {rank}: {word}', ' '.join(message.split()),
-              file=sys.__stderr__, flush=True)      # torch.distributed puts a buffer in place of sys.stderr
-        sys.exit(2)
-    sys.__excepthook__(kind, error, tb)
+    """sys.excepthook: what the user can mend becomes one line and exit code 2; a bug keeps its traceback."""
+    while tb.tb_next:
+        tb = tb.tb_next
+    code = tb.tb_frame.f_code
+    home = pathlib.Path(__file__).resolve().parent
+    folders = pathlib.Path(code.co_filename).resolve().parents
+    is_ours = folders[0] == home or home / 'parts' in folders
+    is_raise = dis.opname[code.co_code[tb.tb_lasti]] == 'RAISE_VARARGS'     # int('x') is a call: a bug
+    message = str(error)
+    if issubclass(kind, OSError):
+        message = f'{error.filename}: {error.strerror}' if error.filename else message
+    elif not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error)):
+        message = f'out of memory; try a smaller batch: {message}'
+    elif not (issubclass(kind, ValueError) and is_ours and is_raise):
+        return sys.__excepthook__(kind, error, error.__traceback__)
+
+    rank = os.environ.get('RANK', '0')
+    if rank != '0':     # wait: torchrun ends this process as soon as the first one has told the same
+        time.sleep(3)
+    print('error:' if rank == '0' else f'process {rank}: error:', ' '.join(message.split()),
+          file=sys.__stderr__, flush=True)      # torch.distributed puts a buffer in place of sys.stderr
+    sys.exit(2)
