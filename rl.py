@@ -154,7 +154,10 @@ def tasks_of(reward, n, problems_seed, split):
     from parts.train import records
     from parts.eval import benchmarks, problems
     from parts.sample import rewards
-    with_ids = lambda task: task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
+
+    def with_ids(task):
+        return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
+
     if reward in ('problems', 'random'):
         return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
                 for p in problems.problems(n, problems_seed, split)]
@@ -164,13 +167,14 @@ def tasks_of(reward, n, problems_seed, split):
                               'a line has "prompt", and "tests" or "answer"; else: problems, random, FILE.py')
 
 
-given = tasks_of(reward, n_problems, problems_seed, 'train')
+all_tasks = tasks_of(reward, n_problems, problems_seed, 'train')
 if held_out or reward in ('problems', 'random'):
     exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')
-else:
-    exam = [*{tuple(task['ids']): task for task in given}.values()][::10]
-held = {tuple(task['ids']) for task in exam}
-tasks = [task for task in given if tuple(task['ids']) not in held]
+else:                       # every tenth prompt
+    by_prompt = {tuple(task['ids']): task for task in all_tasks}
+    exam = [*by_prompt.values()][::10]
+exam_prompts = {tuple(task['ids']) for task in exam}
+tasks = [task for task in all_tasks if tuple(task['ids']) not in exam_prompts]
 if reward == 'random':      # a coin decides; held-out answers are still judged
     tasks = [{'ids': task['ids']} for task in tasks]
 if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
@@ -244,12 +248,15 @@ def new_groups(number):
     informative if its rewards differ. rounds > 1: prompts are drawn until batch_size groups are informative,
     at most `rounds` times; the other groups are dropped."""
     differ = lambda group: len({answer.reward for answer in group}) > 1
-    groups, seconds = [], np.zeros(2)
-    for draw in range(number * rounds, number * rounds + rounds):
-        mine = rollouts.draw(draw, batch_size, len(tasks), seed)[rank * per_rank:(rank + 1) * per_rank]
-        rows = range(rank * per_rank * num_samples, (rank + 1) * per_rank * num_samples)
+    groups = []
+    seconds = np.zeros(2)           # of writing, and of waiting for judges
+    for draw in range(number * rounds, (number + 1) * rounds):
+        first, last = rank * per_rank, (rank + 1) * per_rank            # this process's part of the prompts
+        prompts = rollouts.draw(draw, batch_size, len(tasks), seed)[first:last]
+        asked = [tasks[j] for j in prompts for _ in range(num_samples)]
+        rows = range(first * num_samples, last * num_samples)           # among the answers of all processes
         noise = rollouts.noise_of(seed, draw, rows, max_new_tokens)
-        answers, *spent = answers_to([tasks[j] for j in mine for _ in range(num_samples)], noise, temperature)
+        answers, *spent = answers_to(asked, noise, temperature)
         if reward == 'random':          # a coin for each answer: the random number behind its tokens'
             coins = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)[:, -1]
             for answer, coin in zip(answers, coins):
@@ -319,7 +326,8 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
-log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: {len(given) - len(tasks):,}')
+log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: '
+        f'{len(all_tasks) - len(tasks):,}')
 log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 
