@@ -81,8 +81,10 @@ def unproven(claim, arithmetic, phrases):
 
 # --- what is computed with the project's own files ----------------------------------------------------------
 def shape_of(name, **changes):
-    """The GPTConfig that train.py makes of config/NAME.py."""
-    settings = {**runpy.run_path(str(ROOT / 'config' / f'{name}.py')), **changes}
+    """The GPTConfig that train.py makes of config/NAME.py. Larger sizes of the ladder change config/nano.py."""
+    settings = runpy.run_path(str(ROOT / 'config/nano.py')) if name in ('mini', 'midi', 'mega') else {}
+    settings |= runpy.run_path(str(ROOT / 'config' / f'{name}.py'))
+    settings |= changes
     return GPTConfig(**{key: settings[key] for key in GPTConfig.__dataclass_fields__ if key in settings})
 
 
