@@ -81,7 +81,7 @@ def unproven(claim, arithmetic, phrases):
 
 # --- what is computed with the project's own files ----------------------------------------------------------
 def shape_of(name, **changes):
-    """The GPTConfig that train.py makes of config/NAME.py. Larger sizes of the ladder change config/nano.py."""
+    """The GPTConfig that train.py makes of config/NAME.py. Larger sizes of the ladder change nano.py."""
     settings = runpy.run_path(str(ROOT / 'config/nano.py')) if name in ('mini', 'midi', 'mega') else {}
     settings |= runpy.run_path(str(ROOT / 'config' / f'{name}.py'))
     settings |= changes

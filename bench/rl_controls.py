@@ -24,8 +24,8 @@ demonstrations:
 A folder keeps what it has, so --steps and --n_test need a folder of their own.
 
 pass@1 of one greedy answer to each problem; of sft and rl, pass@8 of the first fifth of them. With weak, the
-share of answers that pass the first test and fail another; they run in parts/eval/sandbox.py. The interval is a
-paired bootstrap over problems, of the mean over the seeds.
+share of answers that pass the first test and fail another; they run in parts/eval/sandbox.py. The interval is
+a paired bootstrap over problems, of the mean over the seeds.
 Settings were chosen on the validation split, never on these problems.
 """
 import collections
