@@ -9,7 +9,8 @@ The decision made here is the shape: it fixes memory, speed and context of every
 block of 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
 key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases. Not new: the output is tied (1608.05859).
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
-Copy this file alone: it needs torch; to save and load, parts/train/checkpoint.py; for Hugging Face, parts/sample/hf.py.
+Copy this file alone: it needs torch; to save and load, parts/train/checkpoint.py; for Hugging Face,
+parts/sample/hf_model.py and parts/tokenizer/hf_tokenizer.py.
 """
 import argparse, dataclasses, itertools, math, os
 import torch
@@ -282,18 +283,19 @@ class GPT(nn.Module):
     @classmethod
     def from_hf(cls, folder):
         """A Llama, Qwen2 or Qwen3 in a Hugging Face folder (config.json, *.safetensors) -> GPT in float32."""
-        from parts.sample import hf
-        config, tensors = hf.read_llama(folder)
+        from parts.sample import hf_model
+        config, tensors = hf_model.read(folder)
         model = cls(GPTConfig(**config))
         model.load_state_dict(tensors)
         return model
 
     def save_hf(self, folder, tokenizer=None):
         """Write a folder for LlamaForCausalLM of transformers and, with a tokenizer, for AutoTokenizer."""
-        from parts.sample import hf
-        hf.write_llama(folder, dataclasses.asdict(self.config), self.state_dict())
+        from parts.sample import hf_model
+        hf_model.write(folder, dataclasses.asdict(self.config), self.state_dict())
         if tokenizer:
-            hf.write_tokenizer(folder, tokenizer, self.config.block_size)
+            from parts.tokenizer import hf_tokenizer
+            hf_tokenizer.write(folder, tokenizer, self.config.block_size)
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None):

@@ -14,17 +14,18 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 Ids: the 256 bytes, then the merges in order, then the special tokens. No text yields a special token.
 The decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
 
-Copy this file alone: it needs regex and tiktoken. gpt2() and the commands need parts/, from_hf() parts/sample/hf.py.
-With parts/tokenizer/merges.py and parts/tokenizer/chunks.py, which need numpy, it trains the same tokens in a third of the time.
+Copy this file alone: it needs regex and tiktoken. It then trains the naive way, which takes hours for 32,768
+tokens; with parts/tokenizer/merges.py and chunks.py it trains the same tokens in seconds. from_hf() needs
+parts/tokenizer/hf_tokenizer.py, gpt2() known_vocabularies.py, the commands all of parts/.
 """
-import argparse, collections, contextlib, functools, hashlib, heapq, itertools, json, math
-import multiprocessing, os, sys
+import argparse, collections, contextlib, functools, hashlib, itertools, json, math, os, sys
 import regex, tiktoken
 
 # One alternative per kind of chunk, tried from left to right:
 #   a word, with the space or one symbol before it, as ` return`, `.append`, `_name`; up to three digits
 #   symbols, with the newlines and indentation after them ` =`  `():\n        `
 #   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
+# 'def f(x):\n    return x + 1234' is 'def', ' f', '(x', '):\n    ', 'return', ' x', ' +', ' ', '123', '4'.
 # On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns (LOG.md).
 PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
            r'|\s{0,256}\n[ \t]*|\s{1,256}(?!\S)|\s{1,256}')      # bounded: tiktoken's regex engine backtracks
@@ -64,110 +65,48 @@ def to_utf8(text):
 # --- training -----------------------------------------------------------------------------------------------
 def count_chunks(texts, pattern=PATTERN):
     """Counter of the chunks of some texts: ['a b a'] -> {'a': 1, ' b': 1, ' a': 1}"""
-    chunks = collections.Counter()
-    if pattern == PATTERN:
-        with contextlib.suppress(ImportError):      # this file was copied alone
-            from parts.tokenizer import chunks as of_bytes    # counts ASCII, twice as fast; leaves the rest in texts
-            chunks, texts = of_bytes.count(texts)
-    chunks.update(itertools.chain.from_iterable(map(regex.compile(pattern).findall, texts)))
-    for chunk in [c for c in chunks if len(c) > MAX_CHUNK]:
-        n = chunks.pop(chunk)
-        for i in range(0, len(chunk), MAX_CHUNK):
-            chunks[chunk[i:i + MAX_CHUNK]] += n
-    return chunks
-
-
-def in_batches(texts, characters=1_000_000):
-    """Lists of texts, each of about so many characters."""
-    batch, size = [], 0
+    counts = collections.Counter()
     for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= characters:
-            yield batch
-            batch, size = [], 0
-    yield batch
+        counts.update(regex.findall(pattern, text))
+    for chunk in [chunk for chunk in counts if len(chunk) > MAX_CHUNK]:
+        n = counts.pop(chunk)
+        for i in range(0, len(chunk), MAX_CHUNK):
+            counts[chunk[i:i + MAX_CHUNK]] += n
+    return counts
 
 
-def count_chunks_parallel(texts, pattern=PATTERN, processes=None):
-    """count_chunks over an iterator, in constant memory: batches go to worker processes. Their number does
-    not change the sum. Where a system cannot fork (Windows), this process does the work."""
-    count = functools.partial(count_chunks, pattern=pattern)
-    batches = in_batches(texts)
-    first = list(itertools.islice(batches, 2))                          # is there more than one batch?
-    batches = itertools.chain(first, batches)
-
-    total = collections.Counter()
-    if len(first) == 1 or processes == 1 or 'fork' not in multiprocessing.get_all_start_methods():
-        for batch in batches:
-            total.update(count(batch))
-        return total
-    with multiprocessing.get_context('fork').Pool(processes) as pool:
-        for counts in pool.imap_unordered(count, batches):
-            total.update(counts)
-    return total
+def merge(tokens, pair, union):
+    """Replace each occurrence of a pair in a list, from left to right: [a, a, a], (a, a), b -> [b, a]"""
+    i = 0
+    while i + 1 < len(tokens):
+        if (tokens[i], tokens[i + 1]) == pair:
+            tokens[i:i + 2] = [union]
+        i += 1
 
 
-def learn_merges(chunks, n_merges):
-    """The trainer. chunks: {chunk: count}. Returns at most n_merges pairs of token ids, in order, and the
-    number of tokens that the corpus then has.
+def learn_merges(words, counts, n_merges):
+    """Byte-pair encoding, the naive way. words: chunks as bytes; counts: how often each occurs in the corpus.
+    Returns at most n_merges pairs of token ids, in order, and the number of tokens that the corpus then has.
 
-    learn_merges({'low': 1, ' lower': 1, ' lowest': 1}, 2) -> [(108, 111), (256, 119)], that is l+o and lo+w
+        learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2) -> ([(108, 111), (256, 119)], 10)
 
-    The most frequent pair wins; of equals, the one with the smaller ids. Three ideas make it fast in Python:
-    - the corpus has few distinct chunks (28 MB of Python: 90,000), so each is stored once, with its count;
-    - a merge changes only the chunks that hold its pair, which `where` lists, and only the pair's neighbours
-      in them, so `count` is kept up to date and nothing is ever counted again;
-    - a chunk is a str whose characters are token ids, and a pair a str of two: searching, splitting and
-      comparing are then single operations of the interpreter, and strings sort as their ids do."""
-    words = [to_utf8(chunk).decode('latin-1') for chunk in chunks]      # byte b -> chr(b)
-    freq = list(chunks.values())
-    count, where = collections.defaultdict(int), collections.defaultdict(list)
-    for i, word in enumerate(words):
-        for pair in map(str.__add__, word, word[1:]):                   # 'low' -> 'lo', 'ow'
-            count[pair] += freq[i]
-            where[pair].append(i)
-    heap = [(-n, pair) for pair, n in count.items()]                    # largest count first, smallest ids
-    heapq.heapify(heap)
+    (108, 111) is l + o, which becomes token 256; (256, 119) is lo + w, which becomes token 257."""
+    words = [list(word) for word in words]          # ids: a byte is its own
 
     merges = []
-    while heap and len(merges) < n_merges:
-        minus_n, pair = heapq.heappop(heap)
-        if -minus_n != count[pair]:             # out of date: once born, a pair only loses occurrences
-            if count[pair] > 0:
-                heapq.heappush(heap, (-count[pair], pair))
-            continue
-        left, right = pair
-        new = chr(256 + len(merges))
-        merges.append((ord(left), ord(right)))
-        born = collections.defaultdict(int)     # the pairs that this merge creates; all of them contain `new`
-        for i in where.pop(pair):
-            word, f = words[i], freq[i]
-            before, found, after = word.partition(pair)
-            if not found:                   # an earlier merge took the pair apart
-                continue
-            words[i] = merged = word.replace(pair, new)
-            if pair not in after:           # one occurrence: only the pairs with its neighbours change
-                x, y = before[-1:], after[:1]
-                for old, p in (x + left, x + new), (right + y, new + y):
-                    if len(p) == 2:         # there is a neighbour on this side
-                        count[old] -= f
-                        born[p] += f
-                        where[p].append(i)
-            else:                           # several occurrences, perhaps touching: count the chunk again
-                for p in map(str.__add__, word, word[1:]):
-                    count[p] -= f
-                for p in map(str.__add__, merged, merged[1:]):
-                    if new in p:
-                        born[p] += f
-                        where[p].append(i)
-                    else:
-                        count[p] += f
-        del count[pair]
-        count |= born
-        for p, f in born.items():
-            heapq.heappush(heap, (-f, p))
-    return merges, sum(f * len(word) for word, f in zip(words, freq))
+    while len(merges) < n_merges:
+        frequency = collections.Counter()
+        for word, n in zip(words, counts):
+            for pair in zip(word, word[1:]):
+                frequency[pair] += n
+        if not frequency:                           # each chunk is a single token
+            break
+
+        best = min(frequency, key=lambda pair: (-frequency[pair], pair))    # of equals, the smaller ids
+        for word in words:
+            merge(word, best, 256 + len(merges))
+        merges.append(best)
+    return merges, sum(n * len(word) for word, n in zip(words, counts))
 
 
 # --- the tokenizer ------------------------------------------------------------------------------------------
@@ -188,10 +127,8 @@ class Tokenizer:
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
         self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id: their rank
-        self.encode_inside = self.encode    # for text inside a document; differs for SentencePiece
         self._find = regex.compile(pattern).findall
-        self._merge = functools.lru_cache(1 << 17)(self._merge_chunk)   # most chunks were seen before
-        self._tiktoken = functools.cache(self.to_tiktoken)              # built when it is needed
+        self._known = {}                                                # chunk -> ids: most come again
         if kind == 'char':
             self.character_ids = {token.decode(): i for i, token in enumerate(vocab)}
 
@@ -212,22 +149,26 @@ class Tokenizer:
             if unusable:
                 raise ValueError(f'the pattern {pattern!r} has groups, or matches ""; write (?:...)')
             pattern += r'|[\s\S]'               # a character that the pattern forgets is a chunk of its own
-        chunks = count_chunks_parallel(texts, pattern, processes)
-        if not chunks:
+
+        count, learn = count_chunks, learn_merges
+        with contextlib.suppress(ImportError):              # this file was copied alone
+            from parts.tokenizer import chunks, merges      # the same in numpy: seconds instead of hours
+            count = functools.partial(chunks.count_chunks, processes=processes)
+            learn = merges.learn_merges
+        chunk_counts = count(texts, pattern)
+        if not chunk_counts:
             raise ValueError('there is no text to train a tokenizer on')
-        words = [to_utf8(chunk) for chunk in chunks]
-        try:
-            from parts.tokenizer import merges as batches    # the same, five times as fast
-            merges, n_tokens = batches.learn_merges(words, list(chunks.values()), n_merges)
-        except ImportError:                                 # this file was copied alone
-            merges, n_tokens = learn_merges(chunks, n_merges)
+        words = [to_utf8(chunk) for chunk in chunk_counts]
+        counts = list(chunk_counts.values())
+        pairs, n_tokens = learn(words, counts, n_merges)
+
         vocab = [bytes([b]) for b in range(256)]
-        for left, right in merges:
+        for left, right in pairs:
             vocab.append(vocab[left] + vocab[right])
-        n_bytes = sum(n * len(word) for word, n in zip(words, chunks.values()))
+        n_bytes = sum(n * len(word) for word, n in zip(words, counts))
         tokenizer = cls('bpe', vocab, special_tokens, pattern, n_bytes / n_tokens)
         if tokenizer.vocab_size < vocab_size:
-            print(f'note: the text has only {len(merges):,} pairs to merge: the vocabulary is '
+            print(f'note: the text has only {len(pairs):,} pairs to merge: the vocabulary is '
                   f'{tokenizer.vocab_size:,}, not {vocab_size:,}', file=sys.stderr)
         return tokenizer
 
@@ -246,27 +187,24 @@ class Tokenizer:
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
         """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to
         50,304, a multiple of 64. folder has vocab.bpe and encoder.json; None: tiktoken's cache or network."""
-        from parts.tokenizer import tokenizer_report
-        encoding = tokenizer_report.encoding('gpt2', folder)
+        from parts.tokenizer import known_vocabularies
+        encoding = known_vocabularies.encoding('gpt2', folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
         return cls('bpe', vocab, special_tokens, encoding._pat_str)
 
     @classmethod
     def from_hf(cls, text):
-        """A Hugging Face tokenizer.json behind the same interface: its functions take the place of ours.
-        <|im_start|> and <|im_end|> are added if they are missing, and need rows in the model: GPT.grown."""
-        from parts.sample import hf
-        reader = hf.Reader(text, from_printable)
-        tokenizer = cls('hf', reader.all_bytes)
-        for name in ('special', 'begin', 'stop', 'text_bytes', 'encode', 'encode_inside', 'encode_batch',
-                     'decode_bytes', 'decode', 'to_json'):
-            setattr(tokenizer, name, getattr(reader, name))
-        return tokenizer
+        """A Hugging Face tokenizer.json behind the same interface; kind 'hf'. <|im_start|> and <|im_end|> are
+        added if they are missing, and need rows in the model: GPT.grown."""
+        from parts.tokenizer import hf_tokenizer
+        return hf_tokenizer.HFTokenizer(text)
 
     # --- text -> ids -> text
 
     def encode(self, text):
-        """A list of ids. Never a special one: '<|endoftext|>' typed by a user is thirteen characters."""
+        """A list of ids. Never a special one: '<|endoftext|>' typed by a user is thirteen characters.
+        Text beyond ASCII is cut by tiktoken here and in encode_batch. Its table of Unicode is not the version
+        that regex has, so the two may disagree on whether a recent character is a letter."""
         if self.kind == 'char':
             for i, c in enumerate(text):
                 if c not in self.character_ids:
@@ -275,9 +213,20 @@ class Tokenizer:
             return [self.character_ids[c] for c in text]
         if len(self.vocab) == 256:
             return list(to_utf8(text))
-        if not text.isascii() or len(text) > 300:       # tiktoken is faster; its Unicode differs
-            return self.encode_batch([text])[0]
-        return list(itertools.chain.from_iterable(map(self._merge, self._find(text))))
+        if not text.isascii() or len(text) > 300:
+            return self._tiktoken.encode_ordinary(text)     # in Rust
+        if len(self._known) > 100_000:                      # chunks; a server lives long
+            self._known.clear()
+        ids = []
+        for chunk in self._find(text):
+            if chunk not in self._known:
+                self._known[chunk] = self._merge_chunk(chunk)
+            ids += self._known[chunk]
+        return ids
+
+    def encode_inside(self, text):
+        """The ids of text that does not begin a document. Only SentencePiece has others there."""
+        return self.encode(text)
 
     def _merge_chunk(self, chunk):
         """The merges, replayed on one chunk. The pair whose union has the lowest id is merged first, wherever
@@ -288,18 +237,14 @@ class Tokenizer:
             union = best[0] + best[1]
             if union not in self.ranks:
                 break
-            i = 0
-            while i + 1 < len(pieces):
-                if (pieces[i], pieces[i + 1]) == best:
-                    pieces[i:i + 2] = [union]
-                i += 1
+            merge(pieces, best, union)
         return [self.ranks[piece] for piece in pieces]
 
     def encode_batch(self, texts):
         """[encode(text) for text in texts], by tiktoken's Rust on all cores where it can."""
         if self.kind == 'char' or len(self.vocab) == 256:
             return [self.encode(text) for text in texts]
-        return self._tiktoken().encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
+        return self._tiktoken.encode_ordinary_batch(list(texts), num_threads=os.cpu_count())
 
     def decode_bytes(self, ids):
         """The bytes of ids; special tokens as their names. A token may hold only a part of a character."""
@@ -385,6 +330,10 @@ class Tokenizer:
         identity = {k: v for k, v in self.to_json().items() if k != 'bytes_per_token'}
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
+    @functools.cached_property
+    def _tiktoken(self):
+        return self.to_tiktoken()
+
     def to_tiktoken(self):
         """A tiktoken.Encoding with the same ids."""
         if self.kind != 'bpe':
@@ -422,7 +371,7 @@ def main():
     if (args.load and (args.input or args.pattern != 'ours')) or not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=FILE, with its own pattern] --report=PATH')
     try:
-        from parts.tokenizer import tokenizer_report
+        from parts.tokenizer import known_vocabularies, tokenizer_report
         from parts.sample import gguf_file
         pattern = gguf_file.PATTERNS.get(args.pattern, PATTERN)
         documents = list(read_documents(args.report)) if args.report else []
@@ -441,8 +390,12 @@ def main():
             tok = Tokenizer.train((d['text'] for d in rest), args.vocab_size, pattern=pattern)
             print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
         if args.report:
-            others = {name: Tokenizer.load(name) if name.endswith('.json') else tokenizer_report.at_hand(name, args.gpt2)
-                      for name in args.against.split(',') if name}
+            others = {}
+            for name in filter(None, args.against.split(',')):
+                if name.endswith('.json'):
+                    others[name] = Tokenizer.load(name)
+                else:
+                    others[name] = known_vocabularies.at_hand(name, args.gpt2)
             print(tokenizer_report.report(tok, documents, printable, others))
     except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         parser.exit(2, f'error: {e}\n')

@@ -15,8 +15,8 @@ import numpy as np
 from bpe_train import ROUNDS, cpu_seconds, documents
 from peers import cpu_of, in_turn, median, ours_over, timed
 
-from parts.sample import hf
-from tokenizer import Tokenizer, in_batches
+from parts.tokenizer import chunks, hf_tokenizer
+from tokenizer import Tokenizer
 
 
 def ours(texts):
@@ -26,7 +26,7 @@ def ours(texts):
 def hf_encode_batch(texts, fast=False):
     import tokenizers
     tok = Tokenizer.load(os.environ['TOKENIZER'])
-    theirs = tokenizers.Tokenizer.from_str(json.dumps(hf.to_their_form(tok.to_json(), {})))
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(hf_tokenizer.to_their_form(tok.to_json(), {})))
     encode = theirs.encode_batch_fast if fast else theirs.encode_batch
     return lambda texts: [e.ids for e in encode(texts, add_special_tokens=False)]
 
@@ -47,7 +47,7 @@ if __name__ == '__main__':
 
         def work():
             global n
-            for batch in in_batches(texts, 4_000_000):
+            for batch in chunks.in_batches(texts, 4_000_000):
                 for ids in encode(batch):
                     data = np.array(ids, np.uint16)
                     digest.update(data)

@@ -17,7 +17,7 @@ import sys
 import sysconfig
 
 from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
-from tokenizer import PATTERN, Tokenizer, count_chunks_parallel, learn_merges
+from tokenizer import PATTERN, Tokenizer
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
 ROUNDS = int(os.environ.get('ROUNDS', 5))
@@ -47,16 +47,6 @@ def ours_one_process(texts):
     return Tokenizer.train(iter(texts), VOCAB, special_tokens=(), processes=1).vocab
 
 
-def the_plain_loop(texts):
-    """tokenizer.py copied alone, on all cores: the regular expression, and one merge at a time."""
-    sys.modules['parts.tokenizer.chunks'] = None
-    merges, _ = learn_merges(count_chunks_parallel(iter(texts)), VOCAB - 256)
-    vocab = [bytes([b]) for b in range(256)]
-    for a, b in merges:
-        vocab.append(vocab[a] + vocab[b])
-    return vocab
-
-
 def hf(texts):
     import tokenizers
     from tokenizers import models, pre_tokenizers, trainers
@@ -76,7 +66,7 @@ def rustbpe(texts):
     return [bytes(token) for token, _ in sorted(t.get_mergeable_ranks(), key=lambda pair: pair[1])]
 
 
-CONTESTANTS = {'ours': ours, 'ours_one_process': ours_one_process, 'the_plain_loop': the_plain_loop, 'hf': hf,
+CONTESTANTS = {'ours': ours, 'ours_one_process': ours_one_process, 'hf': hf,
                'rustbpe': rustbpe}
 
 

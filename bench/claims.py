@@ -197,7 +197,7 @@ def chats():
 
 def merges():
     pieces, steps = [chr(byte) for byte in range(256)], []
-    for a, b in learn_merges({'low': 1, 'lower': 1, 'lowest': 1}, 3)[0]:
+    for a, b in learn_merges([b'low', b'lower', b'lowest'], [1, 1, 1], 3)[0]:
         steps.append(f'({pieces[a]}, {pieces[b]})')
         pieces.append(pieces[a] + pieces[b])
     computed[62] = [', '.join(steps)]

@@ -6,7 +6,7 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import tokenizer as tk
-from parts.tokenizer import merges as batches
+from parts.tokenizer import chunks, merges as batches
 from tokenizer import MAX_CHUNK, PATTERN, SPECIAL_TOKENS, Tokenizer, count_chunks, learn_merges
 
 BYTES = [bytes([b]) for b in range(256)]
@@ -14,23 +14,23 @@ calm = dict(deadline=None, derandomize=True, suppress_health_check=[*HealthCheck
 fuzz = lambda n: settings(max_examples=n, **calm)
 
 
-def naive_merges(chunks, n_merges):
-    """The textbook: count all adjacent pairs, merge the most frequent (then smallest ids); again."""
-    words, merges = [(list(chunk.encode()), n) for chunk, n in chunks.items()], []
-    while len(merges) < n_merges and any(len(ids) > 1 for ids, _ in words):
+def naive(chunks, n_merges):
+    """tokenizer.py's own loop, of {chunk: count}."""
+    return learn_merges([chunk.encode() for chunk in chunks], list(chunks.values()), n_merges)
+
+
+def by_replacing(chunks, n_merges):
+    """The same by another program: token i is the character i, and a merge is str.replace."""
+    words, merges = [(chunk.encode().decode('latin-1'), n) for chunk, n in chunks.items()], []
+    while len(merges) < n_merges and any(len(word) > 1 for word, _ in words):
         counts = collections.Counter()
-        for ids, n in words:
-            for pair in zip(ids, ids[1:]):
-                counts[pair] += n
-        best = min(counts, key=lambda pair: (-counts[pair], pair))
-        for ids, _ in words:
-            i = 0
-            while i < len(ids) - 1:
-                if (ids[i], ids[i + 1]) == best:
-                    ids[i:i + 2] = [256 + len(merges)]
-                i += 1
-        merges.append(best)
-    return merges, sum(n * len(ids) for ids, n in words)
+        for word, n in words:
+            for i in range(len(word) - 1):
+                counts[word[i:i + 2]] += n
+        best = sorted(counts, key=lambda pair: (-counts[pair], pair))[0]
+        words = [(word.replace(best, chr(256 + len(merges))), n) for word, n in words]
+        merges.append(tuple(map(ord, best)))
+    return merges, sum(n * len(word) for word, n in words)
 
 
 def expand(merges, alphabet=BYTES):
@@ -45,29 +45,34 @@ def texts(python_files):
 def test_golden_low_lower_lowest():
     tokenizer = Tokenizer.train(['low', 'lower', 'lowest'], 256 + 3, special_tokens=())
     assert tokenizer.vocab[256:] == [b'lo', b'low', b'lowe']    # l+o and o+w tie: smaller ids first
-    assert learn_merges({'low': 1, 'lower': 1, 'lowest': 1}, 3) == ([(108, 111), (256, 119), (257, 101)], 6)
+    words = [b'low', b'lower', b'lowest']
+    assert learn_merges(words, [1, 1, 1], 3) == ([(108, 111), (256, 119), (257, 101)], 6)
+    spaced = [b'low', b' lower', b' lowest']
+    assert learn_merges(spaced, [1, 1, 1], 2) == ([(108, 111), (256, 119)], 10)
+    assert '-> ([(108, 111), (256, 119)], 10)' in learn_merges.__doc__ and str(spaced) in learn_merges.__doc__
+    assert batches.learn_merges(spaced, [1, 1, 1], 2) == learn_merges(spaced, [1, 1, 1], 2)
 
 
 @fuzz(500)
 @given(st.sampled_from(['a', 'ab', 'abc', 'ab \n', 'aé🦜']).flatmap(
     lambda few: st.dictionaries(st.text(few, min_size=1, max_size=16), st.integers(1, 3), min_size=1)))
-def test_merges_equal_the_naive_ones(chunks):      # few symbols: ties, runs and overlaps abound
-    assert learn_merges(chunks, 40) == naive_merges(chunks, 40)
+def test_the_merges_are_those_of_another_program(chunks):      # few symbols: ties, runs and overlaps abound
+    assert naive(chunks, 40) == by_replacing(chunks, 40)
 
 
 @fuzz(200)
 @given(st.lists(st.text('ab_. \n\t17\x1cé', min_size=1, max_size=40), min_size=1, max_size=4))
 def test_training_is_the_chunks_of_the_regex_and_naive_merges(texts):
-    chunks = collections.Counter(chunk for text in texts for chunk in regex.findall(PATTERN, text))
+    counts = collections.Counter(chunk for text in texts for chunk in regex.findall(PATTERN, text))
     tokenizer = Tokenizer.train(texts, 256 + 20, special_tokens=(), processes=1)
-    assert tokenizer.vocab == expand(naive_merges(chunks, 20)[0])
+    assert tokenizer.vocab == expand(naive(counts, 20)[0])
 
 
 @fuzz(400)
 @given(st.text(st.characters(max_codepoint=127), max_size=60))
 def test_ascii_is_cut_as_regex_does(text):
     expected = collections.Counter(regex.findall(PATTERN, text))
-    assert count_chunks([text]) == expected == count_chunks([text], PATTERN + '|(?!)')   # bytes, regex
+    assert count_chunks([text]) == expected == chunks.count_chunks([text])
 
 
 def test_the_tokens_are_those_of_hf(texts, monkeypatch):
@@ -81,11 +86,9 @@ def test_the_tokens_are_those_of_hf(texts, monkeypatch):
     theirs = [tk.from_printable(hf.id_to_token(i)) for i in range(2048)]
     new_id = {byte: i for i, byte in enumerate(sorted(range(256), key=lambda b: tk.printable([b])))}
     monkeypatch.setattr(tk, 'to_utf8', lambda text: bytes(new_id[b] for b in text.encode()))
-    chunks = count_chunks(texts)
-    merges, n_tokens = learn_merges(chunks, 2048 - 256)
+    counts = count_chunks(texts)
+    merges, _ = batches.learn_merges([*map(tk.to_utf8, counts)], list(counts.values()), 2048 - 256)
     assert expand(merges, sorted(BYTES, key=tk.printable)) == theirs
-    in_batches = batches.learn_merges([*map(tk.to_utf8, chunks)], list(chunks.values()), 2048 - 256)
-    assert in_batches == (merges, n_tokens)
 
 
 TRAIN = '''import pathlib, sys, tokenizer
@@ -128,15 +131,16 @@ def test_no_text_or_no_room_is_a_value_error(corpus, vocab_size, words):
 
 
 def test_counts_may_exceed_32_and_53_bits():
-    chunks = {'ab': 2 ** 32 + 1, 'cd': 2 ** 32 + 2, 'ef': 7, 'xy': 2 ** 60, 'zz': 2 ** 60 + 1}
-    assert expand(learn_merges(chunks, 5)[0])[256:] == [b'zz', b'xy', b'cd', b'ab', b'ef']
+    counts = {'ab': 2 ** 32 + 1, 'cd': 2 ** 32 + 2, 'ef': 7, 'xy': 2 ** 60, 'zz': 2 ** 60 + 1}
+    assert expand(naive(counts, 5)[0])[256:] == [b'zz', b'xy', b'cd', b'ab', b'ef']
 
 
 @pytest.mark.parametrize('symbols, k', [('a', 10 ** 6), ('ACGT', 10 ** 6), ('é', MAX_CHUNK + 1)])
 def test_a_megabyte_without_a_break_trains(symbols, k):
     text = ''.join(random.Random(0).choices(symbols, k=k))
-    chunks, tokenizer = count_chunks([text, text]), Tokenizer.train([text], 256 + 8, special_tokens=())
-    assert max(map(len, chunks)) <= MAX_CHUNK and sum(len(c) * n for c, n in chunks.items()) == 2 * len(text)
+    counts, tokenizer = count_chunks([text, text]), Tokenizer.train([text], 256 + 8, special_tokens=())
+    assert max(map(len, counts)) <= MAX_CHUNK and sum(len(c) * n for c, n in counts.items()) == 2 * len(text)
+    assert chunks.count_chunks([text, text]) == counts
     assert len(tokenizer.vocab) == 264 and tokenizer.decode(tokenizer.encode_batch([text])[0]) == text
 
 

@@ -4,7 +4,7 @@ import base64, gzip, hashlib, json, re
 import pytest
 from conftest import ROOT, SHARED, mistake, ok, run
 
-from parts.tokenizer import tokenizer_report
+from parts.tokenizer import known_vocabularies, tokenizer_report
 from tokenizer import Tokenizer
 
 CODE = 'def mean(values):\n    return sum(values) / len(values)\n'
@@ -99,8 +99,8 @@ def test_a_vocabulary_is_checked_before_it_is_compared_with(corpus, tmp_path, mo
     mistake(run('tokenizer.py', '--load=code.json', '--report=c', f'--gpt2={tmp_path}',
                 '--against=cl100k_base', cwd=corpus), 'cl100k_base.tiktoken', '223921b7')
     right = {'cl100k_base.tiktoken': hashlib.sha256(data).hexdigest()}
-    monkeypatch.setitem(tokenizer_report.FILES, 'cl100k_base', right)
-    tokenizer = tokenizer_report.at_hand('cl100k_base', tmp_path)
+    monkeypatch.setitem(known_vocabularies.FILES, 'cl100k_base', right)
+    tokenizer = known_vocabularies.at_hand('cl100k_base', tmp_path)
     assert tokenizer.encode('abc') == [256, 99] and tokenizer.all_bytes[256] == b'ab'
 
 

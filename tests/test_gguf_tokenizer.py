@@ -4,7 +4,8 @@ import pytest
 import regex
 from test_gguf import SOURCE, exported
 
-from parts.sample import gguf_file, hf
+from parts.sample import gguf_file
+from parts.tokenizer import hf_tokenizer
 from tokenizer import PATTERN, Tokenizer, from_printable
 
 gguf = pytest.importorskip('gguf')
@@ -70,7 +71,7 @@ def test_the_chat_template_is_our_rendering(runs):
     jinja2 = pytest.importorskip('jinja2')
     _, tokenizer, reader = runs['ours']
     template = reader.get_field('tokenizer.chat_template').contents()
-    assert template == hf.CHAT_TEMPLATE
+    assert template == hf_tokenizer.CHAT_TEMPLATE
     for messages, add in ((CHAT, True), (CHAT[:3], False)):
         text = jinja2.Template(template).render(messages=messages, add_generation_prompt=add)
         assert text == tokenizer.decode(tokenizer.render(messages, add)[0])

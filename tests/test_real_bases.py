@@ -7,7 +7,7 @@ import torch
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import optim, planner
-from parts.sample import hf, rollouts
+from parts.sample import hf_model, rollouts
 
 transformers = pytest.importorskip('transformers')
 pytest.importorskip('safetensors')
@@ -147,4 +147,4 @@ def test_an_older_checkpoint_lacks_these_fields_and_loads(tmp_path):
     assert load_checkpoint(tmp_path / 'old.pt')[0].config == model.config
     config = dict(vars(model.config), vocab_size=5)
     del config['head_dim'], config['qkv_bias'], config['qk_norm']
-    assert len(hf.layout(config)) == 11
+    assert len(hf_model.layout(config)) == 11

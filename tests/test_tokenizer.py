@@ -3,7 +3,7 @@ import json, pathlib, random, re, sysconfig, unicodedata
 import pytest, tiktoken, tiktoken.load
 from conftest import SHARED
 from hypothesis import HealthCheck, given, settings, strategies as st
-from parts.tokenizer import tokenizer_report
+from parts.tokenizer import known_vocabularies
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 BYTES = [bytes([b]) for b in range(256)]
@@ -156,7 +156,7 @@ def test_gpt2_needs_twice_the_tokens_for_held_out_python(gpt2, stdlib):
     all ten together give 2.107, and 1.113 for cl100k_base, whose vocabulary is three times as large."""
     others = [gpt2]
     if (SHARED / 'cl100k_base.tiktoken').exists():
-        others.append(tokenizer_report.encoding('cl100k_base', SHARED))
+        others.append(known_vocabularies.encoding('cl100k_base', SHARED))
     ours, theirs = 0, [0] * len(others)
     for fold in (1, 6):
         held_out = stdlib[fold::10]

@@ -1,7 +1,8 @@
 """
-The chunks of ASCII text by tokenizer.py's PATTERN, cut and counted with numpy: the same, sooner.
+The chunks of texts, counted on all cores; those of ASCII text by tokenizer.py's PATTERN with numpy.
 
-    count(['a b a', 'é']) == ({'a': 1, ' b': 1, ' a': 1}, ['é'])
+    count_chunks(['a b a', 'é']) == {'a': 1, ' b': 1, ' a': 1, 'é': 1}      # as in tokenizer.py
+    count_ascii(['a b a', 'é']) == ({'a': 1, ' b': 1, ' a': 1}, ['é'])
 
 A regular expression walks from chunk to chunk and makes each a string. Here we look at all bytes at once.
 Each has a kind (letter, digit, symbol, blank, newline), and a chunk begins where the kind changes, but:
@@ -18,12 +19,18 @@ between a newline with its indentation and an ASCII character that is neither. P
 two alternatives only, and both take all blanks behind it, so a chunk ends there; and as it never looks back,
 what follows is cut as if the text began there.
 
-Copy this file alone: it needs numpy.
+It needs numpy, and of tokenizer.py PATTERN and the regular expression's count_chunks.
 """
 import collections
+import functools
+import itertools
+import multiprocessing
 import string
 
 import numpy as np
+
+from tokenizer import MAX_CHUNK, PATTERN
+from tokenizer import count_chunks as count_by_regex
 
 LETTER, DIGIT, SYMBOL, BLANK, NEWLINE, ODD, EDGE = range(7)
 KIND = bytearray([SYMBOL] * 128 + [ODD] * 127 + [EDGE])     # no UTF-8 has byte 255; it stands between texts
@@ -33,8 +40,46 @@ for kind_, characters in {LETTER: string.ascii_letters, DIGIT: string.digits, BL
         KIND[ord(character)] = kind_
 
 MOST_BLANKS = 256       # in a row, as in PATTERN
-WIDE = 16               # bytes: the longest chunk that is read as 64-bit numbers
+BATCH = 1_000_000       # characters that a process counts at a time
 MASKS = np.array([256 ** n - 1 for n in range(9)], '<u8')   # the first n bytes of a little-endian number
+
+
+def in_batches(texts, characters=BATCH):
+    """Lists of texts, each of about so many characters."""
+    batch, size = [], 0
+    for text in texts:
+        batch.append(text)
+        size += len(text)
+        if size >= characters:
+            yield batch
+            batch, size = [], 0
+    yield batch
+
+
+def count_chunks(texts, pattern=PATTERN, processes=None):
+    """Counter of the chunks of an iterable of str, in constant memory: batches go to worker processes, whose
+    number does not change the sum. Where a system cannot fork (Windows), this process does the work."""
+    count = count_batch if pattern == PATTERN else functools.partial(count_by_regex, pattern=pattern)
+    batches = in_batches(texts)
+    first = list(itertools.islice(batches, 2))              # is there more than one batch?
+    batches = itertools.chain(first, batches)
+
+    total = collections.Counter()
+    if len(first) == 1 or processes == 1 or 'fork' not in multiprocessing.get_all_start_methods():
+        for batch in batches:
+            total.update(count(batch))
+        return total
+    with multiprocessing.get_context('fork').Pool(processes) as pool:
+        for counts in pool.imap_unordered(count, batches):
+            total.update(counts)
+    return total
+
+
+def count_batch(texts):
+    """Counter of the chunks of a list of str by PATTERN."""
+    counts, rest = count_ascii(texts)
+    counts.update(count_by_regex(rest))
+    return counts
 
 
 def runs(mask):
@@ -81,7 +126,7 @@ def starts_of_chunks(text, kind, blanks, indented):
     return start
 
 
-def count(texts):
+def count_ascii(texts):
     """How often each chunk occurs in a list of str, and the parts that are left to the regular expression."""
     data = b'\xff'.join([b'', *(text.encode('utf-8', 'surrogatepass') for text in texts), b''])
     text = np.frombuffer(data, np.uint8)
@@ -99,24 +144,23 @@ def count(texts):
         start[b] = True
     start = np.flatnonzero(start)
     length = np.diff(start, append=len(text))
+    long = length > MAX_CHUNK
+    cuts = [np.arange(a + MAX_CHUNK, a + n, MAX_CHUNK) for a, n in zip(start[long], length[long])]
+    start = np.sort(np.concatenate([start, *cuts]))
+    length = np.diff(start, append=len(text))
     counted = kind[start] != EDGE
     return count_slices(data, start[counted], length[counted]), rest
 
 
 def count_slices(data, start, length):
     """Counter of the str that begin at these places of data and have these lengths, without NUL in them."""
-    short, long = length <= 8, length > WIDE
-    numbers = np.ndarray((len(data), WIDE // 8), '<u8', data + bytes(WIDE), strides=(1, 8))   # at each place
+    short = length <= 8
+    eight = np.ndarray(len(data), '<u8', data + bytes(8), strides=1)    # at each place, 8 bytes as a number
+    numbers = np.sort(eight[start[short]] & MASKS[length[short]])
+    first = np.flatnonzero(np.append(True, numbers[1:] != numbers[:-1])[:len(numbers)])
+    times = np.diff(first, append=len(numbers))
+    total = dict(zip(numbers[first].view('S8').tolist(), times.tolist()))
 
-    narrow = numbers[start[short], 0] & MASKS[length[short]]
-    narrow.sort()
-    first = np.flatnonzero(np.append(True, narrow[1:] != narrow[:-1])[:len(narrow)])
-    total = dict(zip(narrow[first].view('S8').tolist(), np.diff(first, append=len(narrow)).tolist()))
-
-    middle = ~(short | long)
-    wide = numbers[start[middle]]
-    wide &= MASKS[np.clip(length[middle][:, None] - np.arange(0, WIDE, 8), 0, 8)]
-    total |= collections.Counter(wide.view(f'S{WIDE}').ravel().tolist())
-
-    total |= collections.Counter(data[a:a + n] for a, n in zip(start[long].tolist(), length[long].tolist()))
+    longer = zip(start[~short].tolist(), length[~short].tolist())
+    total |= collections.Counter(data[a:a + n] for a, n in longer)
     return collections.Counter({chunk.decode(): n for chunk, n in total.items()})

@@ -1,74 +1,19 @@
 """
 Does a tokenizer fit some texts? A report, beside tokenizers that exist.
 
-    others = {'gpt2': at_hand('gpt2', 'folder/with/its/files')}
-    print(report(tokenizer, [{'text': 'import this'}, ...], printable, others))
+    print(report(tokenizer, [{'text': 'import this'}, ...], printable, {'gpt2': another}))
 
 A tokenizer is any object with encode(text), encode_batch(texts), vocab_size, all_bytes (id -> bytes); the one
 that is reported on also has kind, and bytes_per_token on the text it was trained on, or None.
 
-Copy this file alone: it needs tiktoken.
+Copy this file alone: it needs the standard library.
 """
-import collections, os, re, types
-import tiktoken, tiktoken.load
+import collections
+import os
+import re
 
 SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
 KEYWORDS = 'def', 'class', 'return', 'import', 'self', 'print', 'None'
-
-# OpenAI's files with their SHA-256, what reads them, how they cut text, and the last special token
-FILES = {'gpt2': {'vocab.bpe': '1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',
-                  'encoder.json': '196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783'},
-         'cl100k_base': {'cl100k_base.tiktoken':
-                         '223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7'}}
-READ = {'gpt2': tiktoken.load.data_gym_to_mergeable_bpe_ranks, 'cl100k_base': tiktoken.load.load_tiktoken_bpe}
-PATTERNS = {
-    'gpt2': r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s""",
-    'cl100k_base': r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+|"""
-                   r""" ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""}
-SPECIAL = {'gpt2': {'<|endoftext|>': 50256}, 'cl100k_base': {'<|endofprompt|>': 100276}}
-
-
-# --- tokenizers that exist ----------------------------------------------------------------------------------
-def files_in(folder, name):
-    """The paths of a vocabulary's files in a folder, or []; their names may have a prefix."""
-    found = [sorted(file for file in os.listdir(folder) if file.endswith(end)) for end in FILES[name]]
-    return [os.path.join(folder, files[0]) for files in found] if all(found) else []
-
-
-def encoding(name, folder=None):
-    """The tiktoken.Encoding of gpt2 or cl100k_base, from a folder with its files, or from tiktoken's cache or
-    the network. ValueError if they are not in the folder, or are others; OSError if they cannot be read."""
-    if folder is None:
-        return tiktoken.get_encoding(name)
-    paths = files_in(folder, name)
-    if not paths:
-        raise ValueError(f'{folder} must hold {" and ".join(FILES[name])} of {name}; it does not')
-    try:
-        ranks = READ[name](*paths, *FILES[name].values())
-    except ValueError as e:             # tiktoken's: another checksum
-        raise ValueError(f'{" and ".join(paths)}: not those of {name} ({e})') from e
-    return tiktoken.Encoding(name, pat_str=PATTERNS[name], mergeable_ranks=ranks,
-                             special_tokens=SPECIAL[name])
-
-
-def at_hand(name, folder=None):
-    """A tokenizer from the folder, or if that has only the other vocabulary, from tiktoken's cache or the
-    network; if it is nowhere, print a note; None. ValueError for an unknown name or a folder without any."""
-    if name not in FILES:
-        raise ValueError(f'{name!r} cannot be compared with; expected {", ".join(FILES)} or a tokenizer.json')
-    if folder and not files_in(folder, name) and any(files_in(folder, other) for other in FILES):
-        folder = None
-    try:
-        e = encoding(name, folder)
-    except OSError as error:                # requests' errors are OSErrors
-        if folder:
-            raise
-        print(f"{name}'s vocabulary is not at hand ({type(error).__name__}); for the comparison: "
-              f'--gpt2=FOLDER with its {" and ".join(FILES[name])}\n')
-        return None
-    all_bytes = {id: token for token, id in e._mergeable_ranks.items()}
-    return types.SimpleNamespace(encode=e.encode_ordinary, encode_batch=e.encode_ordinary_batch,
-                                 vocab_size=e.n_vocab, all_bytes=all_bytes)
 
 
 # --- the texts ----------------------------------------------------------------------------------------------

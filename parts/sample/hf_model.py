@@ -1,0 +1,126 @@
+"""
+Hugging Face's folders: a Llama's, Qwen2's or Qwen3's config.json and *.safetensors under our names.
+
+    config, tensors = read('SmolLM2-135M')          # {'n_layer': 30, ...}, {'embedding.weight': (V, C), ...}
+    write('exported', config, tensors)              # as LlamaForCausalLM of transformers reads it
+
+The tensor layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
+Copy this file alone: it needs safetensors.
+"""
+import glob
+import json
+import os
+
+NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings', 'n_layer': 'num_hidden_layers',
+         'n_head': 'num_attention_heads', 'n_kv_head': 'num_key_value_heads', 'n_embd': 'hidden_size',
+         'n_ffn': 'intermediate_size', 'norm_eps': 'rms_norm_eps', 'tie_embeddings': 'tie_word_embeddings',
+         'head_dim': 'head_dim'}
+KINDS = {'llama': (False, False), 'qwen2': (True, False), 'qwen3': (False, True)}       # qkv_bias, qk_norm
+LLAMA_3 = 'factor', 'low_freq_factor', 'high_freq_factor', 'original_max_position_embeddings'   # rope_scaling
+
+
+def import_safetensors():
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise ValueError('Hugging Face folders need safetensors: pip install safetensors') from None
+    return safetensors.torch
+
+
+def layout(config):
+    """{our name: (Hugging Face's name, shape)} of every tensor in a file. A tied head is not in it."""
+    V, C, F = config['vocab_size'], config['n_embd'], config['n_ffn']
+    D = config.get('head_dim') or C // config['n_head']
+    QD, KD = D * config['n_head'], D * (config['n_kv_head'] or config['n_head'])    # width of all q, all k
+
+    table = {'embedding.weight': ('model.embed_tokens.weight', [V, C])}
+    for i in range(config['n_layer']):
+        a, b = f'blocks.{i}', f'model.layers.{i}'
+        table |= {
+            f'{a}.norm_1.weight': (f'{b}.input_layernorm.weight', [C]),
+            f'{a}.attention.w_q.weight': (f'{b}.self_attn.q_proj.weight', [QD, C]),
+            f'{a}.attention.w_k.weight': (f'{b}.self_attn.k_proj.weight', [KD, C]),
+            f'{a}.attention.w_v.weight': (f'{b}.self_attn.v_proj.weight', [KD, C]),
+            f'{a}.attention.w_o.weight': (f'{b}.self_attn.o_proj.weight', [C, QD]),
+            f'{a}.norm_2.weight': (f'{b}.post_attention_layernorm.weight', [C]),
+            f'{a}.mlp.w_gate.weight': (f'{b}.mlp.gate_proj.weight', [F, C]),
+            f'{a}.mlp.w_up.weight': (f'{b}.mlp.up_proj.weight', [F, C]),
+            f'{a}.mlp.w_down.weight': (f'{b}.mlp.down_proj.weight', [C, F])}
+        for x, width in (('q', QD), ('k', KD), ('v', KD)) if config.get('qkv_bias') else ():
+            table[f'{a}.attention.w_{x}.bias'] = (f'{b}.self_attn.{x}_proj.bias', [width])
+        for x in 'qk' if config.get('qk_norm') else '':
+            table[f'{a}.attention.norm_{x}.weight'] = (f'{b}.self_attn.{x}_norm.weight', [D])
+    table['norm.weight'] = ('model.norm.weight', [C])
+    if not config['tie_embeddings']:
+        table['head.weight'] = ('lm_head.weight', [V, C])
+    return table
+
+
+def read_config(theirs):
+    """Their config.json under our names. ValueError names the key that model.py cannot serve."""
+    rope = {**(theirs.get('rope_scaling') or {}), **(theirs.get('rope_parameters') or {})}  # version 4, 5
+    values = {'num_key_value_heads': None, 'tie_word_embeddings': False, 'head_dim': None,   # may be omitted
+              'model_type': 'llama', 'rope_type': rope.get('type') or 'default', **theirs, **rope}
+    ropes = {'default': (), 'linear': ('factor',), 'llama3': LLAMA_3}                       # their parameters
+    supported = {'model_type': KINDS, 'hidden_act': ['silu'], 'attention_bias': [False], 'mlp_bias': [False],
+                 'use_sliding_window': [False], 'rope_interleaved': [False], 'rope_type': ropes,
+                 'quantization_config': [None]}
+    for key, ours in supported.items():
+        if values.get(key) not in (*ours, None):
+            choices = ' or '.join(map(str, ours))
+            raise ValueError(f'{key}={values[key]!r:.80} is not supported, only {choices}')
+    config = {ours: values[name] for ours, name in NAMES.items()}
+    config['rope_theta'] = float(values.get('rope_theta') or 10000.0)
+    config['rope_scaling'] = tuple(float(rope[key]) for key in ropes[values['rope_type']])
+    config['qkv_bias'], config['qk_norm'] = KINDS[values['model_type']]
+    return config
+
+
+def read(folder):
+    """config.json and all *.safetensors of a folder -> (config, tensors), both under our names. ValueError
+    names the file that is missing, damaged or neither a Llama's nor a Qwen's."""
+    safetensors = import_safetensors()
+    reading = os.path.join(folder, 'config.json')
+    try:
+        with open(reading, encoding='utf-8') as f:
+            config = read_config(json.load(f))
+        saved = {}
+        for reading in sorted(glob.glob(os.path.join(glob.escape(folder), '*.safetensors'))):
+            saved |= safetensors.load_file(reading)
+        tensors = {}
+        for ours, (theirs, shape) in layout(config).items():
+            there = list(saved[theirs].shape) if theirs in saved else 'not there'
+            if there != shape:
+                raise ValueError(f'tensor {theirs} is {there}, expected {shape}')
+            tensors[ours] = saved[theirs]
+    except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
+        raise ValueError(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
+    if config['tie_embeddings']:
+        tensors['head.weight'] = tensors['embedding.weight']
+    return config, tensors
+
+
+def write(folder, config, tensors):
+    """Write config.json and model.safetensors. config: GPTConfig's fields. tensors: a model's state_dict."""
+    safetensors = import_safetensors()
+    kind = {has: kind for kind, has in KINDS.items()}.get((config['qkv_bias'], config['qk_norm']))
+    if not kind or not config['causal']:
+        raise ValueError('transformers has no model with causal=False, or with both qkv_bias and qk_norm')
+    os.makedirs(folder, exist_ok=True)
+    renamed = {theirs: tensors[ours][:shape[0]].contiguous()        # without rows that fill up a multiple
+               for ours, (theirs, shape) in layout(config).items()}
+    safetensors.save_file(renamed, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
+
+    scaling = config['rope_scaling']
+    rope = {'rope_type': {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)]} | dict(zip(LLAMA_3, scaling))
+    if len(scaling) == 4:
+        rope['original_max_position_embeddings'] = int(scaling[3])
+    theirs = {name: config[ours] for ours, name in NAMES.items()} | {
+        'architectures': [f'{kind.capitalize()}ForCausalLM'], 'model_type': kind, 'hidden_act': 'silu',
+        'attention_bias': False, 'mlp_bias': False, 'bos_token_id': None, 'eos_token_id': None,
+        'rope_theta': config['rope_theta'],                     # transformers 4 looks here and below
+        'rope_scaling': rope if scaling else None,
+        'rope_parameters': {**rope, 'rope_theta': config['rope_theta']},        # transformers 5
+        'dtype': str(tensors['embedding.weight'].dtype).removeprefix('torch.')}
+    with open(os.path.join(folder, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
+        json.dump(theirs, f, indent=2)
