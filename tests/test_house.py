@@ -35,13 +35,8 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/eval/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
     'parts/sample/rewards': "assert rewards.paid(lambda p, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')",
     'parts/train/self_test': "assert self_test.missing('tpu').startswith('device=tpu') and not self_test.missing('cpu')",
-<<<<<<< HEAD
     'parts/train/adapters': "assert adapters.weights_of(__import__('torch').nn.Linear(2, 2)) == {}",
-    'parts/sample/hf': "assert hf.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
-=======
-    'parts/train/adapters': "assert adapters.adapters(__import__('torch').nn.Linear(2, 2)) == {}",
     'parts/sample/hf_model': "assert hf_model.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "
->>>>>>> 0c8c342 (tokenizer.py: learn_merges is the naive loop, 20 lines; the loop with a heap goes (parts/tokenizer/merges.py is the fast one, said in one line of train()). parts/tokenizer: chunks counts on all cores, hf_tokenizer is a subclass instead of swapped methods, known_vocabularies loads GPT-2's and cl100k's; parts/sample/hf becomes hf_model. A Tokenizer pickles. Same ids, merges and files)
                 "'n_layer': 1, 'tie_embeddings': True})['norm.weight'] == ('model.norm.weight', [4])",
     'parts/tokenizer/tokenizer_report': "assert 'import 6/7' in tokenizer_report.report(types.SimpleNamespace(encode=lambda t: [*t.encode()], "
                  "encode_batch=lambda ts: [[*t.encode()] for t in ts], vocab_size=256, kind='bpe', "

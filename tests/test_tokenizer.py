@@ -1,5 +1,5 @@
 """Ids and text: nothing is lost, nothing forged, tiktoken agrees, and the vocabulary suits Python."""
-import json, pathlib, random, re, sysconfig, unicodedata
+import json, pathlib, pickle, random, re, sysconfig, unicodedata
 import pytest, tiktoken, tiktoken.load
 from conftest import SHARED
 from hypothesis import HealthCheck, given, settings, strategies as st
@@ -105,6 +105,8 @@ def test_saving_and_loading_changes_nothing(tokenizer, tmp_path):
     loaded = Tokenizer.load(tmp_path / 't.json')
     assert loaded.to_json() == tokenizer.to_json() and loaded.bytes_per_token == tokenizer.bytes_per_token
     assert (loaded.hash, loaded.encode('né🦜\n"')) == (tokenizer.hash, tokenizer.encode('né🦜\n"'))
+    copy = pickle.loads(pickle.dumps(tokenizer))            # as a pool of processes sends it
+    assert (copy.to_json(), copy.encode('né🦜\n"')) == (loaded.to_json(), loaded.encode('né🦜\n"'))
 
 
 @pytest.mark.parametrize('content', [
