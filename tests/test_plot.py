@@ -6,7 +6,7 @@ import random
 import pytest
 from conftest import mistake, ok, run
 
-from parts.eval.verdict import read_run, verdict
+from parts.eval.verdict import diagnose, read_run, verdict
 
 CONFIG = {'max_steps': 1000, 'warmup_steps': 100, 'vocab_size': 4096, 'learning_rate': 1e-3}
 LN_V = math.log(4096)
@@ -149,3 +149,20 @@ def test_the_verdict(name):
     assert (systems, model) == expected and words in sentence, sentence
     assert 'unknown' in expected or sentence.startswith(f'operationally {systems}, scientifically {model}: ')
     assert '. To do: ' in sentence and 'nan' not in sentence, sentence
+
+
+SLOW = [[i, 4 + i / 1000] for i in range(0, 400, 100)]
+NOISY = [[i, v] for i, v in zip(range(0, 800, 100), (6.2, 5, 4, 3.5, 3.6, 3.58, 3.7, 3.65))]
+HALF = [[i, 2 * (i + 1) ** -0.02] for i in range(100, 1000, 100)]          # so many steps again bring 1.4 %
+
+
+@pytest.mark.parametrize('vals, loss, event', [
+    ([[300, 6.2]], 6.2, 'stuck'), ([[300, 4.0]], 3.9, None), ([[100, 6.2]], 6.2, None),
+    ([[0, 6.2], [100, 5], [200, 4], [300, 3.9]], 3.5, None), (HALF, 1.6, None),
+    (SLOW, 3.0, 'memorising'), (SLOW, 4.6, 'drift'), (NOISY, 3.0, 'memorising'), (NOISY, 3.6, 'drift'),
+    (NOISY[:5], 3.0, None), ([[i, 4 - i / 1e6] for i in range(0, 400, 100)], 3.9, 'plateau'),
+    ([[i, NAN] for i in range(0, 400, 100)], NAN, None)])
+def test_one_diagnosis_names_what_ails_a_loss(vals, loss, event):
+    illness = diagnose(vals, loss, vocab_size=512, warmup=10)
+    assert (illness and illness[0]) == event
+    assert not illness or all(isinstance(text, str) for text in illness) and len(illness) == 3

@@ -26,7 +26,7 @@ def pairs(first=0.69, nll=0.5, fall=0.9, val_fall=0.9):
     (pairs(), 'healthy', 'validation loss 0.62'),
     (pairs(first=25.0), 'healthy', 'validation loss 22.5'),             # ipo begins at 1 / (2 beta)^2
     (pairs(fall=1.0, val_fall=1.0), 'unhealthy', 'loss is flat: 0.69'),
-    (pairs(fall=0.2, val_fall=1.5), 'unhealthy', 'memorising. To do: use best.pt; more data or fewer epochs'),
+    (pairs(fall=0.2, val_fall=1.5), 'unhealthy', '(memorising). To do: more data or fewer epochs; best.pt'),
     ([row | {'loss': NAN, 'preference_loss': NAN} if 'loss' in row else row for row in pairs()], 'unhealthy',
      'not a number')])
 def test_the_verdict_judges_the_preference_loss_which_has_no_ln_v(rows, expected, words):

@@ -4,6 +4,7 @@ A run's folder: read its log and judge it: does the run go well, and does the mo
     run = read_run('out/quickstart')                    # finished, or still running
     systems, model, sentence = verdict(run['rows'] + run['events'], run['config'])
     # 'healthy', 'unhealthy' or 'unknown', twice
+    diagnose(vals, loss, vocab_size, warmup)            # one illness of a loss, or None; train.py logs it
 
 Copy this file alone: it needs numpy.
 """
@@ -19,10 +20,10 @@ def text_of(path):
 def read_object(text):
     """The JSON object in a text; {} if there is none, or only a half-written one."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def row_of(line):
@@ -31,8 +32,7 @@ def row_of(line):
     for key, value in read_object(line).items():
         if value is None and key in ('loss', 'val_loss', 'grad_norm'):
             value = math.nan                    # JSON has no nan
-        is_figure = value is not None and not isinstance(value, str | list)
-        if is_figure or key in ('event', 'text'):
+        if isinstance(value, int | float | dict) or key in ('event', 'text'):
             row[key] = value
     if not isinstance(row.get('step'), int | float):
         return {}
@@ -55,11 +55,12 @@ def is_void(before, row):
 def read_scores(path):
     """The pass rates in a file of eval.py, as rows of the steps whose checkpoints were evaluated."""
     tasks = read_object(text_of(path)).get('tasks')
-    found = tasks.get('problems') if isinstance(tasks, dict) else None
-    if not isinstance(found, dict):
+    problems = tasks.get('problems') if isinstance(tasks, dict) else None
+    if not isinstance(problems, dict):
         return []
-    return [{'step': one['step'], 'pass_rate': one['pass@1']} for one in found.get('series', [found])
-            if 'pass@1' in one and isinstance(one.get('step'), int)]
+    scores = problems.get('series', [problems])
+    return [{'step': score['step'], 'pass_rate': score['pass@1']} for score in scores
+            if 'pass@1' in score and isinstance(score.get('step'), int)]
 
 
 def read_run(folder):
@@ -117,26 +118,51 @@ def verdict(metrics, config):
         course = course_of_rl(train, column(metrics, 'val_reward'))
         figure = f'reward {middle(column(train, "reward")[-5:]):.2f}'
     else:
-        course, figure = course_of_loss(train, metrics, config, max_steps, warmup)
+        course, figure = course_of_loss(train, metrics, config, warmup)
     if early:
         course = course[:2]                 # the others need steps after warm-up
-    ill = [(why, to_do) for is_so, why, to_do in engine(train, metrics, early) if is_so]
-    lost = [(why, to_do) for is_so, why, to_do in course if is_so]
+    machine = [row for row in engine(train, metrics, early) if row[0]]
+    course = [row for row in course if row[0]]
 
-    systems = 'unhealthy' if ill else 'healthy'
-    model = 'healthy'
-    if lost:
+    systems = 'unhealthy' if machine else 'healthy'
+    model = 'unknown' if early else 'healthy'
+    if course:
         model = 'unhealthy'
-    elif early:
-        model = 'unknown'
-    reasons = [why for why, _ in ill + lost]
-    advice = [to_do for _, to_do in ill + lost]
+    reasons = [why for _, why, _ in machine + course]
+    advice = [to_do for _, _, to_do in machine + course]
     if not reasons:
         reasons = [f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}']
         advice = ['let it run' if step < max_steps else 'measure it with eval.py and read what it writes']
-    told = 'too early to tell' if model == 'unknown' else model
-    return systems, model, (f'operationally {systems}, scientifically {told}: {"; ".join(reasons)}. '
+    science = 'too early to tell' if model == 'unknown' else model
+    return systems, model, (f'operationally {systems}, scientifically {science}: {"; ".join(reasons)}. '
                             f'To do: {"; ".join(advice)}.')
+
+
+def diagnose(vals, loss, vocab_size, warmup, name='val_loss', cure='dropout'):
+    """(event, why, what to do) if something ails a loss, else None. vals: [step, validation loss] of each
+    evaluation. loss: of training, now. name: of vals, in the text. cure: against memorising."""
+    step, now = vals[-1]
+    values = [value for _, value in vals]
+    ln_v = math.log(vocab_size or math.inf)         # the loss of a model that knows nothing
+    if step >= max(200, 2 * warmup) and now > ln_v - 0.5:
+        return 'stuck', f'{name} {now:.2f} is still near ln V = {ln_v:.2f}', (
+            'too little data, a learning rate too low or too high (look at gnorm), or a model too small')
+    if len(vals) < 4:
+        return None
+
+    best = min(values)
+    a, b, c, d = values[-4:]
+    rises = a < b < c < d or min(c, d) > 1.01 * best
+    if rises and loss < best:
+        return 'memorising', f'{name} rises above the training loss', f'more data or {cure}; best.pt is kept'
+    if rises:
+        return 'drift', 'both losses creep up', 'see the data with --show_batch, or try --dtype=float32'
+
+    half = len(values) // 2                         # twice the steps should bring more than 1 %
+    first, second = min(values[:half]), min(values[half:])
+    if second > 0.99 * first:
+        return 'plateau', (f'{name} is flat: {first:.2f} in the first half of the way, {second:.2f} in the '
+                           'second'), 'a higher or lower rate, or other data'
 
 
 def engine(train, metrics, early):
@@ -144,7 +170,7 @@ def engine(train, metrics, early):
     those before; the first one compiles, so it does not count."""
     n_last = max(3, len(train) // 4)
     speed = column(train[1:], 'tok_s')
-    was = middle(speed[:-n_last], 8)
+    before = middle(speed[:-n_last], 8)
     now = middle(speed[-n_last:])
     later = train[len(train) // 2:]
     dt = column(later[1:], 'dt')
@@ -154,7 +180,8 @@ def engine(train, metrics, early):
     twice = (skips[1:] > 0) & (skips[:-1] > 0)
     evaluating = middle(column(metrics, 'eval_share')[-1:])
     return [
-        (now < 0.8 * was, f'throughput fell from {was:,.0f} to {now:,.0f} tok/s', 'stop what else runs'),
+        (now < 0.8 * before, f'throughput fell from {before:,.0f} to {now:,.0f} tok/s',
+         'stop what else runs'),
         (slow > 1.5, f'one step in ten takes {slow:.1f} times the usual', 'look at loader and saving'),
         (waiting > 0.2, f'waiting for data takes {waiting:.0%} of time', 'move the data to a fast disk'),
         (not early and evaluating > 0.2, f'evaluating takes {evaluating:.0%}', 'raise eval_interval'),
@@ -162,54 +189,41 @@ def engine(train, metrics, early):
          'lower learning_rate, or grad_clip=1')]
 
 
-def course_of_loss(train, metrics, config, max_steps, warmup):
+def course_of_loss(train, metrics, config, warmup):
     """What may go wrong with the model: (is it so?, why, what to do), the first two at any time, the others
-    not early in a run; and a figure to show. Four or more validation losses after warm-up decide whether the
-    curve is flat, else the training loss."""
+    not early in a run; and a figure to show. With fewer than four validation losses after warm-up, eight
+    medians of the training loss stand for them."""
     loss = column(train, 'loss')
-    recent = middle(loss[-max(1, len(loss) // 10):])
-    broken = ~np.isfinite(loss)
-    val_losses = column(metrics, 'val_loss')
-    no_number = broken[-1] or broken[len(loss) // 2:].sum() >= 3 or not np.isfinite(val_losses[-1:]).all()
-    rollbacks = sum(m.get('event') == 'rollback' and m['step'] > train[-1]['step'] / 2 for m in metrics)
-    ln_v = math.log(config.get('vocab_size') or math.inf)                           # of an untrained model
+    numbers = np.isfinite(loss)
+    val_is_number = np.isfinite(column(metrics, 'val_loss')[-1:]).all()
+    no_number = not numbers[-1] or not val_is_number or (~numbers[len(loss) // 2:]).sum() >= 3
+    half = train[-1]['step'] / 2
+    rollbacks = len([m for m in metrics if m.get('event') == 'rollback' and m['step'] > half])
 
     warm = [m for m in train if m['step'] > warmup]
-    evals = [m for m in metrics if m.get('val_loss') is not None and math.isfinite(m['val_loss'])]
-    evals = [m for m in evals if m['step'] > warmup]
-    val = column(evals, 'val_loss')
-    best = min(evals, key=lambda m: m['val_loss'], default={'step': 0, 'val_loss': math.nan})
-    rising = len(val) >= 4 and min(val[-2:]) > 1.01 * best['val_loss']
-    rose = f'validation loss rose from {best["val_loss"]:.2f} at step {best["step"]:,}'
-    then = middle([m['loss'] for m in train if 0 <= best['step'] - m['step'] < max_steps / 10])
-    more_data = 'more data or fewer epochs' if config.get('stage') == 'dpo' else 'more data or dropout=0.1'
-    rise = (rising, f'{rose}, a slow drift of both', 'check data order; lower learning_rate')
-    if recent < 0.99 * then:
-        rise = (rising, f'{rose}, training loss fell: it is memorising', f'use best.pt; {more_data}')
+    evaluations = [m for m in metrics if m['step'] > warmup and m.get('val_loss') is not None]
+    vals = [(m['step'], m['val_loss']) for m in evaluations if math.isfinite(m['val_loss'])]
+    figure = f'validation loss {vals[-1][1]:.2f}' if vals else f'training loss {loss[-1]:.2f}'
+    name = 'validation loss'
+    if len(vals) < 4:
+        name = 'training loss'
+        parts = [part for part in np.array_split(warm, 8) if len(part) >= 2]
+        vals = [(part[-1]['step'], middle(column(part, 'loss'))) for part in parts]
+    cure = 'fewer epochs' if config.get('stage') == 'dpo' else 'dropout'
+    recent = middle(loss[-max(1, len(loss) // 10):])
+    illness = vals and diagnose(vals, recent, config.get('vocab_size'), warmup, name, cure)
+    event, why, to_do = illness or ('', '', '')
 
-    name = 'validation'
-    curve = val
-    if len(val) < 4:
-        name = 'training'
-        curve = [middle(part, 2) for part in np.array_split(column(warm, 'loss'), 8)]
-    first, second = np.array_split(curve, 2)
-    flat = min(second) > 0.99 * min(first) and recent <= ln_v - 0.5 and not rising
     norms = column(warm, 'grad_norm')
-    norm_was = middle(norms[:len(norms) // 2], 5)
+    norm_before = middle(norms[:len(norms) // 2], 5)
     norm_now = middle(norms[-max(3, len(norms) // 4):])
     update = middle(column(warm, 'update_ratio'), 5)
     repeats = middle(column(metrics, 'repetition')[-1:])
-    figure = f'validation loss {val[-1]:.2f}' if len(val) else f'training loss {loss[-1]:.2f}'
     return [
         (no_number, 'the loss is not a number', 'lower learning_rate to a third, keep grad_clip=1.0'),
         (rollbacks >= 2, f'it was rolled back {rollbacks} times', 'lower learning_rate'),
-        (recent > ln_v - 0.5, f'the loss, {recent:.2f}, is still near ln V = {ln_v:.2f}: guessing',
-         'check the data, the learning-rate schedule, the gradient norms and the size of the model'),
-        rise,
-        (flat, f'{name} loss is flat: {min(first):.2f} in the first half of the way, '
-         f'{min(second):.2f} in the second',
-         'raise learning_rate if it is low; else more varied data or a larger model'),
-        (norm_now > 3 * norm_was, f'gradient norms grew from {norm_was:.2g} to {norm_now:.2g}',
+        (illness, f'{why} ({event})', to_do),
+        (norm_now > 3 * norm_before, f'gradient norms grew from {norm_before:.2g} to {norm_now:.2g}',
          'lower learning_rate, keep grad_clip=1.0'),
         (update < 1e-5 or update > 3e-2, f'an update is {update:.0e} of the weights, 1e-3 is usual',
          'raise learning_rate' if update < 1e-5 else 'lower learning_rate'),
@@ -222,22 +236,24 @@ def course_of_rl(train, held_out):
     n_last = max(1, len(train) // 4)
     entropy = column(train, 'entropy')
     informative = column(train, 'informative')
-    varied = middle(entropy[-n_last:])
-    were_varied = middle(entropy[:n_last])
-    mixed = middle(informative[-n_last:])
-    were_mixed = middle(informative[:n_last])
+    entropy_now = middle(entropy[-n_last:])
+    entropy_before = middle(entropy[:n_last])
+    informative_now = middle(informative[-n_last:])
+    informative_before = middle(informative[:n_last])
     best = max(held_out, default=0.0)
-    kept = max(held_out[1:], default=0.0)       # in best.pt
+    best_later = max(held_out[1:], default=0.0)         # in best.pt
     fell = len(held_out) > 1 and best - held_out[-1] > 0.2 * max(abs(held_out))
     return [
         (not np.isfinite(column(train, 'loss')[-1]), 'the loss is not a number', 'lower learning_rate'),
-        (len(train) >= 8 and mixed == 0, 'all answers to a prompt earn the same, so nothing is learned',
+        (len(train) >= 8 and informative_now == 0,
+         'all answers to a prompt earn the same, so nothing is learned',
          'take easier prompts if the reward is low, harder ones if it is high, or a larger num_samples'),
         (fell, f'the held-out reward fell from {best:.2f} to {held_out[-1:].sum():.2f}',
-         'use best.pt; lower learning_rate' if kept == best else 'lower learning_rate'),
-        (varied < 0.3 * were_varied and mixed < 0.5 * were_mixed, f'a collapse: entropy fell from '
-         f'{were_varied:.2g} to {varied:.2g}, informative prompts from {were_mixed:.0%} to {mixed:.0%}',
+         'use best.pt; lower learning_rate' if best_later == best else 'lower learning_rate'),
+        (entropy_now < 0.3 * entropy_before and informative_now < 0.5 * informative_before,
+         f'a collapse: entropy fell from {entropy_before:.2g} to {entropy_now:.2g}, informative prompts from '
+         f'{informative_before:.0%} to {informative_now:.0%}',
          'use best.pt; lower learning_rate, or raise kl_coef'),
-        (len(held_out) > 2 and kept <= held_out[0] and not fell,
+        (len(held_out) > 2 and best_later <= held_out[0] and not fell,
          f'nothing is learned: the held-out reward has not risen above {held_out[:1].sum():.2f}',
          'read samples.txt and the reward; raise learning_rate if clip_fraction and kl stay near 0')]
