@@ -135,6 +135,9 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     mistake(run('sample.py', export[0], '--export=gguf-q4'), 'gguf-q8_0')
     with pytest.raises(ValueError, match='byte-level BPE'):
         gguf_file.write(tmp_path, model, Tokenizer.char('abc'), 'gguf', {})
+    GPT(GPTConfig(600, 64, 1, 2, 0, 16)).save_hf(tmp_path / 'theirs', TOKENIZERS['cl100k'])
+    export = run('sample.py', f'--ckpt={tmp_path}/theirs', '--export=gguf')
+    mistake(export, '--export=hf', 'convert_hf_to_gguf.py')
     a_run(tmp_path / 'mlm', TOKENIZERS['byte'], causal=False)
     mistake(run('sample.py', f'--ckpt={tmp_path}/mlm', '--export=gguf'), 'causal=False')
     a_run(tmp_path / 'span', TOKENIZERS['byte'], 'span')

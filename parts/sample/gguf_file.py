@@ -18,9 +18,7 @@ REST = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]
 PATTERNS = {        # split patterns of llama.cpp, as regex and tiktoken read them
     'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}   # Llama 3's: joins newlines
-OF_LLAMA_3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + REST
-NAMES = {PATTERNS['gpt2']: 'gpt-2', PATTERNS['cl100k']: 'llama-bpe',    # and the same as others write it
-         OF_LLAMA_3: 'llama-bpe', OF_LLAMA_3.replace('{1,3}', ''): 'qwen2',
+NAMES = {PATTERNS['gpt2']: 'gpt-2', PATTERNS['cl100k']: 'llama-bpe',    # and GPT-2's as tiktoken writes it
          r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": 'gpt-2'}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts a few texts in another way, with other "
            'ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern it has')
@@ -76,8 +74,8 @@ def write(folder, model, tokenizer, kind, state):
         if os.path.exists(f'{path}.tmp'):
             os.remove(f'{path}.tmp')
         raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
-    said = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
-    return said if pre else f'{said}\nnote: {DIFFERS}'
+    text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
+    return text if pre else f'{text}\nnote: {DIFFERS}'
 
 
 # --- the weights --------------------------------------------------------------------------------------------
@@ -99,7 +97,7 @@ def add_sizes(writer, c, D):
 def rename(model):
     """{llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or (width,)."""
     c = model.config
-    found = {}
+    arrays = {}
     for name, tensor in model.state_dict().items():
         *where, last = name.split('.')                          # blocks, 3, attention, w_q; weight
         block = f'blk.{where[1]}.' if where[0] == 'blocks' else ''
@@ -108,12 +106,12 @@ def rename(model):
         if what in ('embedding', 'head'):
             array = array[:c.vocab_size]                        # without rows that fill up a multiple
         if what != 'head' or not c.tie_embeddings:
-            found[f'{block}{TENSORS[what]}.{last}'] = array
+            arrays[f'{block}{TENSORS[what]}.{last}'] = array
     if len(c.rope_scaling) == 4:            # of Llama 3.1: each frequency is divided by a number of its own
         scaled = model.sin[1].atan2(model.cos[1]).cpu().double()                # the angles at position 1
         plain = c.rope_theta ** -(scaled.new_tensor(range(len(scaled))) / len(scaled))
-        found['rope_freqs.weight'] = (plain / scaled).float().numpy()           # (D/2,)
-    return found
+        arrays['rope_freqs.weight'] = (plain / scaled).float().numpy()           # (D/2,)
+    return arrays
 
 
 def as_neighbours(array, D):
@@ -132,52 +130,44 @@ def stored(gguf, array, kind):
 
 # --- the tokenizer ------------------------------------------------------------------------------------------
 def pre_tokenizer(tokenizer):
-    """llama.cpp's name of the tokenizer's split pattern, or None. ValueError if it is not byte-level BPE."""
-    form = tokenizer.to_json()
-    if tokenizer.kind == 'bpe' and len(form['vocab']) == 256:
+    """llama.cpp's name of the tokenizer's split pattern, or None."""
+    if tokenizer.kind != 'bpe':
+        raise ValueError(f'a GGUF file gets our own byte-level BPE tokenizers only, not one of kind '
+                         f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
+                         "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
+    if len(tokenizer.vocab) == 256:
         return 'gpt-2'                                          # without merges every pattern is right
-    if tokenizer.kind == 'bpe':
-        return NAMES.get(form['pattern'].removesuffix(r'|[\s\S]'))
-    steps = (form.get('pre_tokenizer') or {}).get('pretokenizers') or [form.get('pre_tokenizer') or {}]
-    kinds = [step.get('type') for step in steps]
-    if 'ByteLevel' not in kinds:
-        raise ValueError("llama.cpp gets byte-level BPE tokenizers only from here, not a char tokenizer or "
-                         "SentencePiece; for a Hugging Face folder, use llama.cpp's convert_hf_to_gguf.py")
-    if kinds == ['Split', 'ByteLevel']:
-        return NAMES.get(steps[0]['pattern'].get('Regex'))
-    return {'ByteLevel': 'gpt-2', 'Digits ByteLevel': 'smollm'}.get(' '.join(kinds))
+    return NAMES.get(tokenizer.pattern.removesuffix(r'|[\s\S]'))
 
 
 def add_tokenizer(writer, tokenizer, rows, pre, chat):
     """Tokens, types, merges, special ids, the chat template. rows: those of the model's embedding."""
-    form = tokenizer.to_json()
-    special = tokenizer.special
-    if tokenizer.kind == 'hf':
-        ids = form['model']['vocab'] | {t['content']: t['id'] for t in form['added_tokens']}
-        types = {t['id']: CONTROL if t['special'] else USER_DEFINED for t in form['added_tokens']}
-        merges = [m if isinstance(m, str) else ' '.join(m) for m in form['model']['merges']]
-    else:
-        ids = {token: id for id, token in enumerate(form['vocab'])}
-        merges = [f'{token[:i]} {token[i:]}' for token in form['vocab'] for i in range(1, len(token))
-                  if token[:i] in ids and token[i:] in ids]     # any pair whose union is a token
-        types = dict.fromkeys(special.values(), CONTROL)
-        ids |= special
-    names = {id: token for token, id in ids.items()}
-    for id, token in enumerate(tokenizer.vocab if not pre else ()):
-        if b'\n' in token and token.decode(errors='replace').encode() == token:
-            names[id] = token.decode()                          # cut out of a text before the pattern acts
-            types[id] = USER_DEFINED
+    vocab = tokenizer.to_json()['vocab']                        # in GPT-2's visible form of bytes
+    tokens = [*vocab, *tokenizer.special]
+    types = [NORMAL] * len(vocab) + [CONTROL] * len(tokenizer.special)
+    known = set(vocab)
+    merges = [f'{token[:i]} {token[i:]}' for token in vocab for i in range(1, len(token))
+              if token[:i] in known and token[i:] in known]     # any pair whose union is a token
+    if not pre:
+        for id, token in enumerate(tokenizer.vocab):
+            if b'\n' in token and token.decode(errors='replace').encode() == token:
+                tokens[id] = token.decode()                     # cut out of a text before the pattern acts
+                types[id] = USER_DEFINED
+    for id in range(len(tokens), rows):
+        tokens.append(f'[UNUSED{id}]')
+        types.append(UNUSED)
+
     writer.add_tokenizer_model('gpt2')                          # byte-level BPE
     writer.add_tokenizer_pre(pre or 'llama-bpe')
-    writer.add_token_list([names.get(id, f'[UNUSED{id}]') for id in range(rows)])
-    writer.add_token_types([types.get(id, NORMAL if id in names else UNUSED) for id in range(rows)])
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
     writer.add_token_merges(merges or ['<|none|> <|none|>'])    # it insists on one; this one never happens
     for id in tokenizer.begin:
         writer.add_bos_token_id(id)
     for id in tokenizer.stop[:1]:
         writer.add_eos_token_id(id)
     writer.add_add_bos_token(bool(tokenizer.begin) and not chat)
-    if '<|im_end|>' in special:
-        writer.add_eot_token_id(special['<|im_end|>'])
+    if '<|im_end|>' in tokenizer.special:
+        writer.add_eot_token_id(tokenizer.special['<|im_end|>'])
         if chat:
             writer.add_chat_template(CHAT_TEMPLATE)
