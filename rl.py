@@ -189,7 +189,8 @@ if not tasks or not exam:
 if plan:
     from parts.train import planner
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
-    planner.show(plan, config | {'data_dir': '', 'block_size': length}, vars(model.config), 'rl')
+    planner.show(plan, vars(model.config), length, batch_size, micro_batch_size, max_steps,
+                 sequences=num_samples, passes=rounds / updates + (1 if kl_coef else 0))
     sys.exit()
 digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdigest()
 

@@ -94,7 +94,8 @@ block_size = block_size or model.config.block_size
 checkpoint.check_context(init_from, model.config.block_size, block_size)
 if plan:
     from parts.train import planner
-    planner.show(plan, config, vars(model.config), 'sft')
+    planner.show(plan, vars(model.config), block_size, batch_size, micro_batch_size, max_steps,
+                 f'{data_dir}/train.jsonl')
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
 

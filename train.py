@@ -100,7 +100,8 @@ config = configure(globals())
 
 if plan:
     known = init_from not in ('scratch', 'resume')      # then the model's shape is that of its checkpoint
-    planner.show(plan, config, vars(load_checkpoint(init_from)[0].config) if known else config, 'train')
+    shape = vars(load_checkpoint(init_from)[0].config) if known else config
+    planner.show(plan, shape, block_size, batch_size, micro_batch_size, max_steps, f'{data_dir}/meta.json')
     sys.exit()
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---

@@ -1,5 +1,5 @@
 """The plan's arithmetic against sums by hand: Chinchilla's tokens, the cache of grouped heads, layers
-that are shared out, what the original durations imply."""
+that are shared out."""
 import dataclasses
 import json
 
@@ -9,12 +9,12 @@ from model import GPTConfig
 from parts.train.planner import model_parallel, print_tokens, show
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))
-SETTINGS = dict(data_dir='nowhere', block_size=1024, batch_size=512, micro_batch_size=4, max_steps=50_000)
+SETTINGS = dict(T=1024, batch=512, micro=4, steps=50_000, data='nowhere/meta.json')
 CODEPARROT = shape(32768, 1024, 48, 25, 0, 1600)
 
 
 def said(capsys, where, config, **settings):
-    show(where, {**SETTINGS, **settings}, config, 'train')
+    show(where, config, **SETTINGS | settings)
     return capsys.readouterr().out
 
 
@@ -34,7 +34,7 @@ def test_chinchilla_is_20_tokens_a_parameter(capsys, billions, trained_on, optim
 def test_the_tokens_at_hand_are_compared_with_20_a_parameter_and_give_the_epochs(tmp_path, capsys):
     (tmp_path / 'meta.json').write_text(json.dumps({'vocab_size': 256, 'tokens': {'train': 1_003_854}}))
     nano = shape(256, 512, 6, 8, 0, 256, 768)
-    settings = dict(data_dir=str(tmp_path), block_size=512, batch_size=32, max_steps=10_000)
+    settings = dict(data=f'{tmp_path}/meta.json', T=512, batch=32, steps=10_000)
     out = said(capsys, '1xH100', nano, **settings)
     share = 1_003_854 / (20 * 5_180_672)
     assert f'1,003,854 at hand, {share:.3g} times that: 163.21 epochs' in out and f'{share:.3g}' == '0.00969'
@@ -64,18 +64,16 @@ def test_layers_shared_out_by_hand():
     assert model_parallel(config, 1, 5, 1000) == (0, 2 * one, 0)
 
 
-def test_the_plan_prints_them_and_what_a_day_or_a_week_implies(capsys):
+def test_the_plan_prints_them(capsys):
     out = said(capsys, '16xA100', CODEPARROT)
     cut, boundary, idle = model_parallel(CODEPARROT, 16, 128, 512 * 1024)
     assert f'would send {cut / 1e9:.2f}; a pipeline {boundary / 1e9:.2f} over each' in out
     assert f'wait {idle:.1%} of the time (128 parts)' in out and idle == 15 / 143
-    flops = 10_136_073_600 * 50_000 * 512 * 1024
-    assert f'in a week, {flops / (16 * 312e12 * 7 * 86400):.1%}' in out         # the original is said to have
     assert 'not built here' not in said(capsys, '1xA100', CODEPARROT)
 
 
 @pytest.mark.parametrize('where, words', [
-    ('16xA100', '36.96 hours at 40 % of the peak, $887.12, if one costs $1.5 an hour (2025): affordable, if'),
+    ('16xA100', '36.96 hours at 40 % of the peak, $887.12, if one costs $1.5 an hour: affordable, if'),
     ('1xL4', 'not affordable: more than a month')])
 def test_one_line_says_days_price_and_whether_that_is_affordable(capsys, where, words):
     line, = (line for line in said(capsys, where, CODEPARROT).splitlines() if 'affordable' in line)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from parts.train.planner import (activation_bytes, bytes_sent, cheapest_to_serve, count_parameters, device_bytes,
-                           state_bytes, strategy)
+from parts.train.planner import (activation_bytes, bytes_sent, cheapest_to_serve, count_parameters,
+                                 device_bytes, state_bytes, strategy)
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200

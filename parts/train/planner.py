@@ -1,7 +1,7 @@
 """
 The plan: memory, time and cost of a run, counted before it starts. No model is built.
 
-    show('8xH100', settings, shape, 'train')    # prints the plan of a script's settings
+    show('8xH100', shape, 1024, batch=512, micro=4, steps=50_000)   # prints the plan of a run
     flops_per_token({'n_layer': 48, 'n_embd': 1600, ...}, 1024)     # 10_136_073_600
 
 A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
@@ -10,13 +10,10 @@ Copy this file alone: it needs torch, and that only to measure this machine.
 import json, math, os, re, timeit
 import torch
 
-# dense bfloat16 FLOP/s, bytes of memory, dollars an hour: the prices are examples of 2025, put in yours
+# dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
 GPUS = {'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5), 'A100': (312e12, 80e9, 1.5),
         'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6), 'RTX 4090': (165e12, 24e9, 0.4)}
-MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual; the first CodeParrot: 0.08
-SERVED = 1e12       # tokens that the model will generate in its life
-DISK = 1e9          # bytes per second, for checkpoints
-MTBF = 50_000       # hours between failures of one GPU: 419 in 54 days of 16,384 (arXiv:2407.21783)
+MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual
 head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_head']
 
 
@@ -35,12 +32,12 @@ def machine_of(where):
     """'8xH100' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes of '2xcpu' share this
     machine, whose peak is measured: a matrix product in float32."""
     names = {name.lower().replace(' ', ''): name for name in [*GPUS, 'cpu']}
-    found = re.fullmatch(r'([1-9]\d*)x(.+)', where.lower().replace(' ', ''))
-    if not found or found[2] not in names:
+    number, _, name = where.lower().replace(' ', '').partition('x')
+    if not re.fullmatch(r'[1-9]\d*', number) or name not in names:
         raise ValueError(f'plan={where!r} must be like 8xH100; the names are {", ".join(names.values())}')
-    n, name = int(found[1]), names[found[2]]
-    if name in GPUS:
-        return n, name, *GPUS[name]
+    n = int(number)
+    if name != 'cpu':
+        return n, names[name], *GPUS[names[name]]
     if not hasattr(os, 'sysconf'):
         raise ValueError(f'plan={where}: Windows does not tell Python its memory; name a GPU, as in 1xL4')
     a = torch.randn(1024, 1024)
@@ -51,14 +48,18 @@ def machine_of(where):
 
 def count_parameters(shape):
     """{part: parameters} in closed form."""
-    C, L, multiple = shape['n_embd'], shape['n_layer'], shape.get('vocab_multiple', 1)
+    C, D = shape['n_embd'], head_dim(shape)
+    multiple = shape.get('vocab_multiple', 1)
     V = math.ceil(shape['vocab_size'] / multiple) * multiple            # rows, of which some only fill up
-    D = head_dim(shape)
-    QD, KD = D * shape['n_head'], D * shape['n_kv_head']                # width of all queries, of all keys
-    block = 2 * C * QD + 2 * C * KD + 3 * C * shape['n_ffn'] + 2 * C    # q and o; k and v; SwiGLU; two norms
-    block += sum(n for has, n in (('qkv_bias', QD + 2 * KD), ('qk_norm', 2 * D)) if shape.get(has))
+    queries, keys = D * shape['n_head'], D * shape['n_kv_head']         # width of all of them
+    block = 2 * C * queries + 2 * C * keys + 3 * C * shape['n_ffn'] + 2 * C     # q, o; k, v; SwiGLU; norms
+    if shape.get('qkv_bias'):
+        block += queries + 2 * keys
+    if shape.get('qk_norm'):
+        block += 2 * D
+    blocks = shape['n_layer'] * block
     output = 0 if shape['tie_embeddings'] else V * C
-    return {'total': V * C + L * block + C + output, 'embedding': V * C, 'blocks': L * block,
+    return {'total': V * C + blocks + C + output, 'embedding': V * C, 'blocks': blocks,
             'per block': block, 'final norm': C, 'output': output}
 
 
@@ -70,11 +71,10 @@ def flops_per_token(shape, T):
 
 
 def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
-    """Bytes that autograd keeps for the backward pass of `batch` sequences, when matrix products take `width`
-    bytes a value. checkpoint: of each block only its input; the rest for one block at a time. Counted from
-    model.py's forward, eager, without dropout. There is no T^2: attention computes its scores again."""
-    C, L, H = shape['n_embd'], shape['n_layer'], shape['n_head']
-    D = head_dim(shape)
+    """Bytes that autograd keeps of `batch` sequences, if matrix products take `width` bytes a value.
+    checkpoint: of each block only its input, and the rest of one block at a time. Counted from model.py's
+    forward, without dropout. There is no T^2: attention computes its scores again."""
+    C, L, H, D = shape['n_embd'], shape['n_layer'], shape['n_head'], head_dim(shape)
     attention = 4 if cpu else width                 # bytes of attention's own values
     casts = 2 if width == 4 else 5                  # the norms' outputs: autocast copies one for each Linear
     x = 4 * C                                       # the residual stream, float32
@@ -83,42 +83,40 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
     inside = norm + heads + x + norm + width * (casts * C + D * H + 4 * shape['n_ffn'])
     output = x + norm + width * C + 4 * shape['vocab_size'] + 16        # log p in float32; ids and targets
 
-    kept = max(inside, output) if checkpoint else L * inside + output
-    return batch * shape['block_size'] * (L * x + kept)
+    values = max(inside, output) if checkpoint else L * inside + output
+    return batch * shape['block_size'] * (L * x + values)
 
 
 def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
-    """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of each. Ours
-    is float32 under autocast; (12, 2, 2) is bfloat16 with a float32 master copy. Stage 0 is DDP. ZeRO
-    (arXiv:1910.02054) shares out optimizer state from stage 1, gradients from 2, weights in 3, as FSDP."""
+    """Bytes of optimizer state, gradients and weights on each device; widths: bytes a parameter of each.
+    (12, 2, 2) is bfloat16 with a float32 master copy. Stage 0 is DDP. ZeRO (arXiv:1910.02054) shares out
+    optimizer state from stage 1, gradients from 2, weights in 3, as FSDP."""
     shares = [n_devices if stage > i else 1 for i in range(3)]
     return sum(width * n_params / share for width, share in zip(widths, shares))
 
 
 def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
-    """The peak on a GPU: state, activations, autocast's copies of the weights, gradients of logits and log p;
+    """The peak on a GPU: state, activations, gradients of logits and log p, autocast's copies of the weights;
     in stage 3 also whole weights and gradients of what is at work: a block, or embedding and head."""
     count = count_parameters(shape)
     whole = max(count['per block'], count['embedding'] + count['output'])
-    copied = whole if stage == 3 and checkpoint else count['total'] - count['output']   # autograd keeps them
-    held = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
-    held += 2 * 4 * batch * shape['block_size'] * shape['vocab_size']
-    if width == 2:
-        held += width * copied
-    return held + 8 * whole if stage == 3 else held
+    peak = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
+    peak += 2 * 4 * batch * shape['block_size'] * shape['vocab_size']
+    if width == 2:                      # autograd keeps the copies of all blocks
+        peak += width * (whole if stage == 3 and checkpoint else count['total'] - count['output'])
+    return peak + 8 * whole if stage == 3 else peak
 
 
 def bytes_sent(n_params, n_devices, stage, accumulation=1):
-    """Bytes that each device sends per step: (n - 1) / n of all that a ring reduces or gathers, in float32.
-    That is the gradients, twice; in stage 3, for each micro-batch, the weights twice and gradients once."""
+    """Bytes that each device sends per step: (n - 1) / n of all that a ring reduces or gathers, in float32:
+    the gradients, twice; in stage 3, for each micro-batch, the weights twice and the gradients once."""
     passes = 3 * accumulation if stage == 3 else 2
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
 def model_parallel(shape, n_devices, n_micro, tokens, width=2):
-    """If the layers are shared out: the bytes that each device sends if each matrix is cut (tensor
-    parallelism, arXiv:1909.08053: 4 all-reduces a layer); the bytes over each boundary of a pipeline of
-    n_devices stages; the share of the time in which a stage waits (GPipe, 1811.06965: the bubble)."""
+    """Bytes that each device sends if each matrix is cut (tensor parallelism, arXiv:1909.08053); bytes over
+    each boundary of a pipeline of n_devices stages, and the share of the time that one waits (1811.06965)."""
     activations = width * tokens * shape['n_embd']              # bytes, between two layers
     all_reduce = 2 * (n_devices - 1) / n_devices * activations
     return 4 * shape['n_layer'] * all_reduce, 2 * activations, (n_devices - 1) / (n_micro + n_devices - 1)
@@ -127,29 +125,27 @@ def model_parallel(shape, n_devices, n_micro, tokens, width=2):
 def strategy(shape, n_devices, memory, batch, width=2):
     """One sentence: how to train on n_devices of `memory` bytes, `batch` sequences at once on each."""
     memory = 0.9 * memory       # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
-    for stage, fits in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
-                        (1, 'shard=zero1: weights and gradients fit a device, the optimizer state its share'),
-                        (3, 'shard=fsdp: weights, gradients and optimizer state fit only shared out')):
-        needed = lambda n, kept: device_bytes(shape, n_devices, stage, n, width, kept)
-        fit = lambda kept: int((memory - needed(0, kept)) // (needed(1, kept) - needed(0, kept)))
-        most, most_kept = fit(False), fit(True)     # sequences, without and with grad_checkpoint
-        if most >= batch:
-            return fits
-        if most_kept > 0:       # micro_batch_size=0 would be all
-            smaller = f'micro_batch_size={most} at most, or ' if most > 0 else ''
-            return (f'{fits}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True '
-                    f'with micro_batch_size={min(most_kept, batch)} at most')
+    for stage, advice in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
+                          (1, 'shard=zero1: all fits but the optimizer state, which is shared out'),
+                          (3, 'shard=fsdp: all fits only if all is shared out')):
+        size = lambda n, checkpoint: device_bytes(shape, n_devices, stage, n, width, checkpoint)
+        fit = lambda c: int((memory - size(0, c)) // (size(1, c) - size(0, c)))         # sequences at once
+        if fit(False) >= batch:
+            return advice
+        if fit(True) > 0:       # micro_batch_size=0 would be all
+            smaller = f'micro_batch_size={fit(False)} at most, or ' if fit(False) > 0 else ''
+            return (f'{advice}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True '
+                    f'with micro_batch_size={min(fit(True), batch)} at most')
     room = memory - device_bytes(shape, math.inf, 3, 1, width, checkpoint=True)
     if room <= 0:
         return 'not even one layer fits a device: tensor or pipeline parallelism, which are not built here'
-    needed = math.ceil(state_bytes(count_parameters(shape)['total'], 1, 0) / room)
-    return f'too large for {n_devices} of them: shard=fsdp and grad_checkpoint=True on {needed:,} or more'
+    n = math.ceil(state_bytes(count_parameters(shape)['total'], 1, 0) / room)
+    return f'too large for {n_devices} of them: shard=fsdp and grad_checkpoint=True on {n:,} or more'
 
 
 def cheapest_to_serve(n, d, served):
-    """(parameters, tokens, loss): of the models no larger than n that reach the loss of n parameters after d
-    tokens, the one with the fewest FLOPs in all: 6 n d to train, 2 n served to generate (arXiv:2401.00448).
-    Loss in nats: E + A / n^alpha + B / d^beta (2203.15556, with the constants of 2404.10102)."""
+    """(parameters, tokens, loss) of the model that is as good as n parameters after d tokens, no larger, with
+    the fewest FLOPs: 6 n d to train, 2 n served to write (arXiv:2401.00448). Loss: 2203.15556, 2404.10102."""
     E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
     loss = E + A / n ** alpha + B / d ** beta
     left = lambda size: loss - E - A / size ** alpha            # is to be B / d^beta
@@ -158,93 +154,98 @@ def cheapest_to_serve(n, d, served):
     return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
 
 
-def show(where, settings, shape, stage):
-    """Print the plan of a run. where: '8xH100' or '2xcpu'. settings: those of a trainer. shape: GPTConfig's
-    fields or train.py's settings, 0 = the default. stage: 'train', 'sft', 'dpo' or 'rl'."""
+def at_hand(path):
+    """(tokens, vocabulary) of a meta.json, (lines, None) of a .jsonl, (None, None) of no file."""
+    if not os.path.exists(path):
+        return None, None
+    with open(path, encoding='utf-8') as f:
+        if path.endswith('.jsonl'):
+            return sum(1 for line in f if line.strip()), None
+        meta = json.load(f)
+    return meta.get('tokens', {}).get('train'), meta.get('vocab_size')
+
+
+def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False):
+    """Print the plan of a run. plan: '8xH100' or '8xH100,price=2,served=1e13' ($ an hour, tokens to write).
+    A step has batch examples of so many sequences; micro of them are on a device at once (0 = all). data: a
+    meta.json or .jsonl. passes, reads: forward passes besides, over each step or over all data once."""
+    where, *options = plan.split(',')
     n_devices, name, peak, memory, price = machine_of(where)
-    data_dir, batch, steps = settings['data_dir'], settings['batch_size'], settings['max_steps']
-    vocab_size, here = data_at_hand(data_dir, stage)
-    T = settings['block_size'] or shape['block_size']
+    numbers = {'price': price, 'served': 1e12}
+    for option in options:
+        match = re.fullmatch(r'(price|served)=(\d+(?:\.\d+)?(?:e\d+)?)', option)
+        if not match:
+            raise ValueError(f'{plan=}: {option!r} must be like price=2 or served=1e13')
+        numbers[match[1]] = float(match[2])
+    price, served = numbers.values()
+    here, vocab_size = at_hand(data)
     shape = {'tie_embeddings': True, **shape, 'block_size': T,
              'vocab_size': shape['vocab_size'] or vocab_size or 32768,
              'n_kv_head': shape['n_kv_head'] or shape['n_head'],
              'n_ffn': shape['n_ffn'] or max(1, round(shape['n_embd'] * 8 / 3 / 64)) * 64}
-    if not shape.get('head_dim') and shape['n_embd'] % (2 * shape['n_head']):
-        raise ValueError(f'n_embd={shape["n_embd"]} must be a multiple of 2 n_head, n_head={shape["n_head"]}')
+    n = count_parameters(shape)['total']
     width = 4 if name == 'cpu' else 2
-    sides = {'dpo': 2, 'rl': settings.get('num_samples')}.get(stage, 1)     # chosen and rejected; answers
-    at_once = sides * (settings['micro_batch_size'] or math.ceil(batch / n_devices))
-    count = count_parameters(shape)
-    n = count['total']
+    at_once = sequences * (micro or math.ceil(batch / n_devices))
+
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
-    sizes = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'vocab_size'
+    print_model(shape, width)
+    print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
+    for stage, shard in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
+        state = state_bytes(n, n_devices, stage) / 1e9
+        usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) / 1e9 for c in (False, True))
+        print(f'    {"shard=" + shard:<18}{state:>9.2f}{usual:>17.2f}{less:>25.2f}')
+    print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
+    examples = batch * steps
+    if not examples:
+        return
+
+    tokens = examples * sequences * T
+    if data.endswith('.json'):
+        print_tokens(n, tokens, here, served)
+        if not here:
+            print(f'  {data} tells no tokens; vocab_size=0 means 32,768')
+    else:
+        times = f' ({examples / here:.2f} times all {here:,})' if here else ''
+        print(f'\n  {examples:,} examples{times} of {sequences} x {T:,} tokens at most: {tokens:,}')
+    passes += (here or examples) / examples if reads else 0
+    total = flops_per_token(shape, T) * tokens
+    if passes:                      # a forward pass is a third of forward and backward
+        print(f'  {total * passes / 3:.2e} FLOPs of forward passes beside it')
+    total *= 1 + passes / 3
+    hours = total / (MFU * n_devices * peak) / 3600
+    how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
+    if hours < 1:
+        how_long = f'{60 * hours:.2g} minutes'
+    cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: ' if price else ''
+    verdict = 'affordable, if you have that' if hours < 720 else 'not affordable: more than a month'
+    print(f'  {total:.2e} FLOPs: {how_long} at {100 * MFU:g} % of the peak, {cost}{verdict}')
+
+    accumulation = math.ceil(sequences * batch / n_devices / at_once)
+    ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation) / 1e9 for stage in (0, 3))
+    print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')
+    if n_devices > 1:
+        n_micro = accumulation * n_devices
+        cut, boundary, idle = model_parallel(shape, n_devices, n_micro, tokens / steps, width)
+        print(f'  not built here: tensor parallelism would send {cut / 1e9:.2f}; a pipeline '
+              f'{boundary / 1e9:.2f} over each boundary and wait {idle:.1%} of the time ({n_micro} parts)')
+
+
+def print_model(shape, width):
+    """Sizes, parameters, FLOPs of a token, and the bytes that generating keeps of each token."""
+    T, n_head, n_kv_head = shape['block_size'], shape['n_head'], shape['n_kv_head']
+    sizes = 'n_layer n_head n_kv_head n_embd n_ffn block_size vocab_size'.split()
     print('  ' + ', '.join(f'{key}={shape[key]:,}' for key in sizes))
-    if stage == 'train' and not here:
-        print(f'  {data_dir} has no meta.json with tokens: they are not compared; vocab_size=0 means 32,768')
-    for part, value in count.items():
+    for part, value in count_parameters(shape).items():
         print(f'  {part:<12} {value:>15,} parameters')
     flops = flops_per_token(shape, T)
     of_weights = flops_per_token(shape, 0)
     print(f'  {of_weights:,} + {flops - of_weights:,} = {flops:,} FLOPs per token, forward and backward')
-    cache = 2 * shape['n_layer'] * shape['n_kv_head'] * head_dim(shape) * width
-    print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}; {shape["n_kv_head"]} '
-          f'of {shape["n_head"]} heads have one: saves {1 - shape["n_kv_head"] / shape["n_head"]:.0%}')
-
-    print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
-    for level, shard in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
-        state = state_bytes(n, n_devices, level) / 1e9
-        held, kept = (device_bytes(shape, n_devices, level, at_once, width, c) / 1e9 for c in (False, True))
-        print(f'    {"shard=" + shard:<18}{state:>9.2f}{held:>17.2f}{kept:>25.2f}')
-    print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
-    tokens = sides * batch * T * steps
-    if not tokens:
-        return
-    total = flops * tokens
-    if stage == 'train':
-        print_tokens(n, tokens, here)
-    elif stage == 'rl':         # a forward is a third
-        passes = settings['rounds'] / settings['updates'] + (1 if settings['kl_coef'] else 0)
-        print(f'\n  {batch:,} prompts x {sides} answers x at most {T:,} tokens a step; sampling, reference: '
-              f'{total / 3 * passes:.2e} FLOPs at most, but a forward per token waits for memory')
-        total *= 1 + passes / 3
-    else:
-        times = f'{batch * steps / here:.2f} times all {here:,}' if here else f'no {data_dir}/train.jsonl yet'
-        print(f'\n  {batch * steps:,} records ({times}), at most {tokens:,} tokens')
-    if stage == 'dpo' and settings['loss_type'] in ('dpo', 'ipo', 'kto'):   # the reference reads all, once:
-        total += total / 3 * (here or batch * steps) / (batch * steps)      # a forward is a third
-    hours = total / (MFU * n_devices * peak) / 3600
-    how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
-    cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour (2025): ' if price else ''
-    verdict = 'affordable, if you have that' if hours < 30 * 24 else 'not affordable: more than a month'
-    print(f'  {total:.2e} FLOPs: {how_long} at {100 * MFU:g} % of the peak, {cost}{verdict}')
-    print(f'  in a day, it would be {MFU * hours / 24:.1%} of the peak; in a week, {MFU * hours / 168:.1%}')
-
-    accumulation = math.ceil(sides * batch / n_devices / at_once)
-    ddp, fsdp = (bytes_sent(n, n_devices, level, accumulation) / 1e9 for level in (0, 3))
-    print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')
-    if n_devices > 1:
-        n_micro = accumulation * n_devices
-        cut, boundary, idle = model_parallel(shape, n_devices, n_micro, sides * batch * T, width)
-        print(f'  not built here: tensor parallelism would send {cut / 1e9:.2f}; a pipeline '
-              f'{boundary / 1e9:.2f} over each boundary and wait {idle:.1%} of the time ({n_micro} parts)')
-    every = math.sqrt(2 * 12 * n / DISK / 3600 * MTBF / n_devices)      # hours; Young 1974: least lost in all
-    print(f'  a failure in {MTBF / n_devices:,.0f} hours, {12 * n / 1e9:.2f} GB a checkpoint: save every '
-          f'{every:.2f} hours, {min(steps, math.ceil(every * steps / hours)):,} steps')
+    cache = 2 * shape['n_layer'] * n_kv_head * head_dim(shape) * width
+    print(f'  KV cache: {cache:,} bytes a token, {cache * T / 1e6:,.1f} MB for {T:,}; {n_kv_head} of '
+          f'{n_head} heads have one: saves {1 - n_kv_head / n_head:.0%}')
 
 
-def data_at_hand(data_dir, stage):
-    """(vocabulary, tokens) of the meta.json of bins, or (None, records) of train.jsonl; None: not there."""
-    path = os.path.join(data_dir, 'meta.json' if stage == 'train' else 'train.jsonl')
-    if not os.path.exists(path):
-        return None, None
-    with open(path, encoding='utf-8') as f:
-        if stage != 'train':
-            return None, sum(1 for line in f if line.strip())
-        meta = json.load(f)
-        return meta.get('vocab_size'), meta.get('tokens', {}).get('train')
-
-
-def print_tokens(n, tokens, here):
+def print_tokens(n, tokens, here, served=1e12):
     """The tokens of n parameters: planned, Chinchilla's, at hand."""
     usual = 'over-' if tokens > 40 * n else 'about compute-optimally '
     verdict = 'under-' if tokens < 10 * n else usual
@@ -255,7 +256,7 @@ def print_tokens(n, tokens, here):
         print(f'  {here:,} at hand, {here / n / 20:.3g} times that: {tokens / here:.2f} epochs (after 4, '
               'repeats teach little: 2305.16264)')
     if n > 4e7 and tokens > 1e9:        # of the size of those that the fit was made from
-        size, d, loss = cheapest_to_serve(n, tokens, SERVED)
-        in_all, cheapest = (6 * a * b + 2 * a * SERVED for a, b in ((n, tokens), (size, d)))
-        print(f'  {in_all:.2e} FLOPs with {SERVED:.0e} tokens generated; as good (fitted loss {loss:.2f}):\n'
+        size, d, loss = cheapest_to_serve(n, tokens, served)
+        in_all, cheapest = (6 * a * b + 2 * a * served for a, b in ((n, tokens), (size, d)))
+        print(f'  {in_all:.2e} FLOPs with {served:.0e} tokens generated; as good (fitted loss {loss:.2f}):\n'
               f'    {size / 1e9:.3f}B parameters after {d / 1e9:.1f}B tokens, {cheapest:.2e} FLOPs')
