@@ -5,68 +5,87 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
 
-A source is a file, folder or glob. A document is a .py or .html file, 100,000 characters of .txt or .md, or a
-record (text, content, code...) of .jsonl, .json or .warc, gzipped or not. A lone text or .html stays as is.
+Each document by itself, in several processes:
+    read            a .py or .html file, 100,000 characters of .txt or .md, or a record of .jsonl or .json
+    normalise       one form of Unicode, of line ends and, in prose, of blanks; no markup
+    source          drop by address or licence
+    language        drop what is in other languages
+    rules           drop by rules that one sentence can state
+    models          drop by an n-gram model, a classifier, a list of words
+    personal data   hide e-mail addresses, phone numbers, keys
+    decontaminate   drop what a benchmark has, too
+All documents together:
+    duplicates      keep the first of those that say the same, which no rule drops later
+    split           a hash of the text decides: training or validation
+    tokenise        train a tokenizer, turn each document into ids
+    mix             as many passes over each source as its weight asks for
 
-read -> normalise -> source (address, licence) -> language -> rules -> models -> personal data ->
-decontaminate -> duplicates -> tokenise -> mix. Rules come before duplicates: they run in parallel, and the
-copy that stays is never one that a rule drops later.
-
-Processes, or machines (--part=3/16), clean the input in shards. A finished shard waits in out_dir/.work, so
-the same command resumes. Writes under out_dir: train.bin, val.bin (uint16, or uint32 above 65,536 ids; a
-document ends with <|endoftext|>), val_<source>.bin if there are several, tokenizer.json, meta.json, report.md
-and report.json; for --kind=sft and preference, train.jsonl and val.jsonl instead of bins and tokenizer.
+Writes under out_dir: train.bin, val.bin, val_<source>.bin if there are several, tokenizer.json, meta.json,
+report.md and report.json; for --kind=sft and preference train.jsonl and val.jsonl. A finished shard waits in
+out_dir/.work, so the same command resumes. A lone .txt, .md, .py or .html file is taken as it is.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
-import functools, json, math, os, sys, time
+import functools, json, math, os, shlex, sys, time
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
-from parts.prepare import card, clean, conversions, corpus, duplicates, files, filters, funnel, reading
-from parts.prepare import text_models, workers
+from parts.prepare import clean, conversions, corpus, data_card, duplicates, files, filters, funnel
+from parts.prepare import fim as infilling, personal_data, reading, text_models, workers
 from parts.train import texts
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
-# --- settings -----------------------------------------------------------------------------------------------
-source = 'stdlib'               # stdlib, shakespeare, codeparrot, or a file, folder or glob
+# --- settings, in the order of the stages; 0, False, '' or None switches a rule off -------------------------
+# read
+source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
 kind = 'text'                   # text | sft | preference: sft: conversations; preference: two answers each
 out_dir = 'data/quickstart'     # train.bin, val.bin, tokenizer.json, meta.json, report.* go here
-val_fraction = 0.1              # (0, 1): held out: share of documents, or of one text's characters
-max_docs = 0                    # >= 0: stop after so many documents of the one source; 0 = all
 max_chars = 1_000_000           # >= 1: a longer record or .py file is not read
-processes = 0                   # >= 0: 0 = one per core
-part = ''                       # 3/16: only clean each 16th shard, from the third; then run without it
 download_dir = 'data/raw'       # downloads are kept here
-keep_downloads = True           # False: delete a shard of codeparrot once it is cleaned
-hub = 'https://huggingface.co'  # of codeparrot
-dataset = 'codeparrot/codeparrot-clean'     # of codeparrot: any dataset of .json.gz files there
+keep_downloads = True           # False: delete a downloaded shard once it is cleaned
+max_per_prompt = 4              # >= 1: of eval.py's samples.jsonl: most pairs, or passed answers, per prompt
+prefer = 'passed'               # passed | taste | both: passed beats failed; taste: a one-line body wins
+audit = 0                       # >= 0: so many random samples per reason in audit.md, for you to read
 
-# cleaning; 0, False, '' or None switches a rule off; parts/prepare/filters.py says what each one does
+# normalise
 mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
 strip_markup = True             # of prose: HTML tags and entities, LaTeX commands
-strip_licence = False           # of code: the comment at the top, if it is a licence
-basic_clean = False             # of prose: a guide's simple filter instead of ours (docs/claims.md)
+
+# source and language
 url_block: str | None = None    # file of domains, one a line; for records with a `url`
 url_allow: str | None = None    # file of domains that are never blocked
 licences = ''                   # keep only these, comma-separated: mit,bsd,apache-2.0,unknown,...
 languages = ''                  # keep only prose and chat in these, comma-separated: en,de,...
-min_words = 20                  # >= 0: of prose
-max_words = 1_000_000           # >= 0: of prose
-max_symbols = 0.3               # [0, 1]: of prose: share of visible characters that are not letters or digits
-max_repetition = 0.7            # [0, 1]: of prose: share of repeated lines, or of repeated words within 200
-max_gibberish = 0.2             # [0, 1]: of prose: share of words that no language would spell
-max_line = 1000                 # >= 0: of code: characters of the longest line
-mean_line = 100                 # >= 0: of code: characters of the average line
-min_alphanumeric = 0.25         # [0, 1]: of code: share of letters and digits
-autogenerated = True            # of code: dropped if the first five lines say so
-config_test = 0.7               # [0, 1]: of code: probability to drop configuration and test files
-no_keywords = 0.7               # [0, 1]: of code: probability to drop a file without def, class, for, while
-min_assignments = 5             # >= 0: of code: number of = signs
-parse = True                    # of code, and of ```python in chat: dropped if Python cannot compile it
-min_chars_per_token = 1.5       # >= 0: of code, with a vocabulary of 4,096 or more; tables have fewer
+
+# rules of prose (parts/prepare/filters.py says what each one does)
+min_words = 20                  # >= 0
+max_words = 1_000_000           # >= 0
+max_symbols = 0.3               # [0, 1]: share of visible characters that are not letters or digits
+max_repetition = 0.7            # [0, 1]: share of repeated lines, or of repeated words within 200
+max_gibberish = 0.2             # [0, 1]: share of words that no language would spell
+
+# rules of code
+max_line = 1000                 # >= 0: characters of the longest line
+mean_line = 100                 # >= 0: characters of the average line
+min_alphanumeric = 0.25         # [0, 1]: share of letters and digits
+autogenerated = True            # dropped if the first five lines say so
+config_test = 0.7               # [0, 1]: probability to drop configuration and test files
+no_keywords = 0.7               # [0, 1]: probability to drop a file without def, class, for, while
+min_assignments = 5             # >= 0: number of = signs
+parse = True                    # also of ```python in chat: dropped if Python cannot compile it
+
+# rules of conversations and of preferences
+min_score: float | None = None  # of sft: by a judge; a record has it as score, rating or judge_score
+min_answer = 0                  # >= 0: of sft: characters of each answer
+max_answer = 0                  # >= 0: of sft: 0 = no limit
+unwanted: str | None = None     # of sft: file of phrases, one a line, that no answer may have
+min_margin = 0.0                # of preference: score of chosen - score of rejected
+min_agreement = 0.0             # [0, 1]: of preference: share of annotators who agree
+chat_format = 'messages'        # messages | alpaca | vicuna: of sft: how train.jsonl is written
+
+# models
 perplexity_reference: str | None = None     # good text (file, folder, glob), whose n-grams predict the rest
 min_bits = 0.5                  # >= 0: per byte under the reference; less is boilerplate
 max_bits = 5.0                  # >= 0: per byte; more is noise, or another language
@@ -75,37 +94,44 @@ quality_bad: str | None = None  # texts as you do not want them
 min_quality = 0.5               # [0, 1]: probability of `good`
 toxic_words: str | None = None  # file of words, one a line; report.md says what each of them removed
 max_toxic = 1.0                 # >= 0: such words per 1,000
-min_score: float | None = None  # of sft: by a judge; a record has it as score, rating or judge_score
-min_answer = 0                  # >= 0: of sft: characters of each answer
-max_answer = 0                  # >= 0: of sft: 0 = no limit
-unwanted: str | None = None     # of sft: file of phrases, one a line, that no answer may have
-min_margin = 0.0                # of preference: score of chosen - score of rejected
-min_agreement = 0.0             # [0, 1]: of preference: share of annotators who agree
-max_per_prompt = 4              # >= 1: of eval.py's samples.jsonl: most pairs, or passed answers, per prompt
-prefer = 'passed'               # passed | taste | both: passed beats failed; taste: a one-line body wins
+
+# personal data, decontaminate
 pii = True                      # e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
 decontaminate = ''              # benchmark files, comma-separated; documents that share an n-gram are dropped
 decontaminate_ngram = 13        # >= 1: words; GPT-3's choice
-dedup = 'minhash'               # none | exact | minhash | simhash: the last two include exact
-min_similarity = 0.85           # [0, 1]: minhash: Jaccard similarity of the sets of word n-grams
+
+# duplicates
+dedup = 'minhash'               # none | exact | minhash | simhash: the last two include exact; pairs: exact only
 shingle = 5                     # >= 1: words per n-gram
 bands = 32                      # >= 1: of the MinHash signature
 rows = 8                        # >= 1: per band
+min_similarity = 0.85           # [0, 1]: minhash: Jaccard similarity of the sets of word n-grams
 simhash_distance = 3            # [0, 31]: simhash: bits of 64
+max_docs = 0                    # >= 0: stop after so many documents of the one source; 0 = all
 
-# tokens
+# split, tokenise
+val_fraction = 0.1              # (0, 1): held out: share of documents, or of one text's characters
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the path of a tokenizer.json
 vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
 tokenizer_bytes = 1_000_000_000 # >= 1: train it on a sample of so many bytes
 gpt2_dir: str | None = None     # has GPT-2's vocab.bpe and encoder.json; None = tiktoken's cache or network
+min_chars_per_token = 1.5       # >= 0: of code, with a vocabulary of 4,096 or more; tables have fewer
+fim = 0.0                       # [0, 1]: share of training text that teaches to fill in the middle, say 0.5
+fim_length = 128                # >= 8: tokens of a piece that is rearranged: half of a context
+
+# mix, write
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: sources without weights get shares ~ tokens ^ (1 / temperature)
 mix_tokens = 0                  # >= 0: training tokens to mix; 0 = as many as the sources hold
-chat_format = 'messages'        # messages | alpaca | vicuna: of sft
-audit = 0                       # >= 0: so many random samples per reason in audit.md, for you to read
 list_documents = False          # documents.jsonl: where each one comes from, its licence and its side
-pretrained_on = 10_000_000_000  # >= 1: report.md compares your tokens with those of a pretrained model
+processes = 0                   # >= 0: 0 = one per core
+part = ''                       # 3/16: only clean each 16th shard, from the third; then run without it
 config = configure(globals())
+
+# what one text without documents in it cannot have
+NEEDS_DOCUMENTS = ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
+                   'list_documents', 'max_docs', 'url_block', 'url_allow', 'toxic_words', 'quality_good',
+                   'perplexity_reference', 'fim')
 
 # --- settings that need each other --------------------------------------------------------------------------
 start_time = time.time()
@@ -123,46 +149,56 @@ if bool(quality_good) != bool(quality_bad):
 if not out_dir:
     raise ValueError("out_dir='' must name a folder, such as data/mine")
 wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
-wanted_languages = text_models.check(languages)
+wanted_languages = text_models.languages_of(languages)
 
-sources = files.chosen(source, sources, defaults['source'])
+sources = files.sources_of(source, sources, defaults['source'])
 if max_docs and len(sources) > 1:
     raise ValueError(f'max_docs={max_docs} would stop within the first source; use --mix_tokens')
-shards = files.shards(sources, download_dir, hub, dataset, kind)    # the files that are cleaned together
-own_jobs = workers.part_of(range(len(shards)), part)
-weighted = any(weight for _, weight in sources.values())
-if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or weighted):
+shards = files.shards(sources, download_dir, kind)      # the files that are cleaned together
+own_shards = workers.part_of(range(len(shards)), part)
+has_weights = any(weight for _, weight in sources.values())
+if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or has_weights):
     raise ValueError('write=text repeats no document: weights, --temperature, --mix_tokens need --write=bins')
+if fim and (kind != 'text' or write == 'text'):
+    raise ValueError(f'fim={fim} rearranges token ids: it needs --kind=text and --write=bins')
 
-# --- what there is to read ----------------------------------------------------------------------------------
-paths = {name: {f['path'] for s in shards if s['source'] == name for f in s['files']} for name in sources}
-one_file, *others = [file['path'] for shard in shards for file in shard['files']]
-single = kind == 'text' and not others and not reading.is_kind(one_file, reading.RECORDS)
-if single:                      # one text without documents in it
-    for name in conversions.OF_DOCUMENTS:
+# --- read: what there is ------------------------------------------------------------------------------------
+input_files = [file for shard in shards for file in shard['files']]
+first_path = input_files[0]['path']
+one_text = kind == 'text' and len(input_files) == 1 and not reading.is_kind(first_path, reading.RECORDS)
+if one_text:
+    for name in NEEDS_DOCUMENTS:
         if config[name] != defaults[name]:
-            raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {one_file}')
-    n_chars, encoding = reading.count_chars(one_file)
+            raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {first_path}')
+    n_chars, encoding = reading.count_chars(first_path)
+    dedup = 'none'
 elif kind == 'text' and tok and '<|endoftext|>' not in tok.special:
     raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or --tokenizer=bpe')
 
-examples = {path: files.find_files(path, download_dir, hub, dataset)
+examples = {path: files.find_files(path, download_dir)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
 blocked, allowed = map(filters.domains_of, (url_block, url_allow))
 toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
-benchmark_ngrams = duplicates.ngrams_of(clean.forms(conversions.strings_in(benchmarks)), decontaminate_ngram)
+variants = [form for text in conversions.strings_in(benchmarks) for form in clean.variants(text)]
+variants += [personal_data.hide(form)[0] for form in variants]
+benchmark_ngrams = duplicates.ngrams_of(variants, decontaminate_ngram)
 show(config)
 
-# --- the stages: what happens to a document -----------------------------------------------------------------
+near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None    # pairs differ in little
+
+
+# --- the stages: what happens to a document by itself -------------------------------------------------------
 # A stage looks at a document, may change it, and returns the reason to drop it, or None. What it counts goes
 # into tally, one Counter per name, and from there into the report.
 
 
 def mode_of(doc, source):
     """How a document is treated: as code (Python), other code, prose, chat or raw."""
-    if mode != 'auto' or kind != 'text':
-        return mode if mode != 'auto' else 'chat'
+    if mode != 'auto':
+        return mode
+    if kind != 'text':
+        return 'chat'
     return 'code' if source == 'codeparrot' else clean.form_of(doc['texts'][0], doc['path'])
 
 
@@ -177,22 +213,22 @@ def texts_of(source):
 
 language_model = text_models.Classifier.languages() if wanted_languages else None
 reference_model = text_models.NgramModel(texts_of(perplexity_reference)) if perplexity_reference else None
-quality = [(text, name) for name, path in (('good', quality_good), ('bad', quality_bad)) if path
-           for text in texts_of(path)]
-quality_model = text_models.Classifier.train(quality) if quality_good else None
+quality_model = None
+if quality_good:
+    good = [(text, 'good') for text in texts_of(quality_good)]
+    bad = [(text, 'bad') for text in texts_of(quality_bad)]
+    quality_model = text_models.Classifier.train(good + bad)
 
 
 def in_one_form(doc, tally):
     doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
     if doc['mode'] in ('code', 'other code'):
         doc.setdefault('licence', filters.licence(doc['texts'][0]))
-    if doc['mode'] == 'code' and strip_licence:
-        doc['texts'] = [clean.without_licence(doc['texts'][0])]
     return None if any(map(str.strip, doc['texts'])) else 'empty'
 
 
 def from_good_source(doc, tally):
-    licence = doc['licence'] = card.licence(sources[doc['source']][0], doc)
+    licence = doc['licence'] = data_card.licence(sources[doc['source']][0], doc)
     if wanted_licences and not {*licence.split(', ')} <= wanted_licences:
         return f'licence {licence}'
     return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
@@ -200,35 +236,33 @@ def from_good_source(doc, tally):
 
 def in_wanted_language(doc, tally):
     if wanted_languages and doc['mode'] in ('prose', 'chat'):
-        found = language_model.best('\n'.join(doc['texts']))
-        if found not in wanted_languages:
-            return f'language {found}'
+        language = language_model.best('\n'.join(doc['texts']))
+        return None if language in wanted_languages else f'language {language}'
 
 
 def by_rules(doc, tally):
-    record, text = conversions.to_record(doc), doc['texts'][0]
+    record = conversions.to_record(doc)
+    text = doc['texts'][0]
     if kind == 'sft' and chat_format == 'alpaca' and not conversions.fits_alpaca(doc['roles']):
         return 'not in the Alpaca form'
     if doc['mode'] == 'raw':
         return None
-    if kind == 'sft':
-        programs = filters.programs(record['messages']) if parse else []
-        reason = 'code does not parse' if any(map(texts.syntax_error, programs)) else None
-        limits = doc.get('score', math.inf), min_score, min_answer, max_answer, phrases
-        return filters.messages_reason(record['messages'], *limits) or reason
     if kind == 'preference':
         return filters.preference_reason(record, min_margin, min_agreement)
-    if doc['mode'] in ('code', 'other code'):
-        chance = corpus.hash64(to_utf8(text)) / 2 ** 64
-        limits = {name: config[name] for name in filters.CODE} | {'python': doc['mode'] == 'code'}
-        reason = filters.code_reason(text, chance, **limits)
-        if not reason and parse and limits['python'] and texts.syntax_error(text):
-            reason = 'does not parse'
-        return reason
-    if basic_clean:
-        doc['texts'] = [clean.basic_clean(text) or '']
-        return None if doc['texts'][0] else 'basic_clean'
-    return filters.prose_reason(text, **{name: config[name] for name in filters.PROSE})
+    if kind == 'sft':
+        programs = filters.programs(record['messages']) if parse else []
+        broken = any(map(texts.syntax_error, programs))
+        score = doc.get('score', math.inf)
+        reason = filters.messages_reason(record['messages'], score, min_score, min_answer, max_answer, phrases)
+        return reason or ('code does not parse' if broken else None)
+    if doc['mode'] in ('prose', 'chat'):
+        return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition, max_gibberish)
+    is_python = doc['mode'] == 'code'
+    chance = corpus.hash64(to_utf8(text)) / 2 ** 64
+    reason = filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
+                                 config_test, no_keywords, min_assignments, is_python)
+    broken = not reason and parse and is_python and texts.syntax_error(text)
+    return reason or ('does not parse' if broken else None)
 
 
 def by_models(doc, tally):
@@ -250,7 +284,7 @@ def by_models(doc, tally):
 
 def without_personal_data(doc, tally):
     for i, text in enumerate(doc['texts'] if pii else ()):
-        doc['texts'][i], hits = clean.hide_pii(text)
+        doc['texts'][i], hits = personal_data.hide(text)
         tally[f'personal data in {doc["source"]}'].update(hits)
         if hits and doc['mode'] == 'code':
             if texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
@@ -258,14 +292,15 @@ def without_personal_data(doc, tally):
 
 
 def not_in_benchmark(doc, tally):
-    for text in doc['texts'] if len(benchmark_ngrams) else ():
-        if np.isin(duplicates.word_ngrams(text, decontaminate_ngram), benchmark_ngrams).any():
+    for text in doc['texts']:
+        if duplicates.contains(benchmark_ngrams, text, decontaminate_ngram).any():
             return 'in a benchmark'
 
 
 STAGES = {'normalise': in_one_form, 'source': from_good_source, 'language': in_wanted_language,
           'rules': by_rules, 'models': by_models, 'personal data': without_personal_data,
           'decontaminate': not_in_benchmark}
+
 
 # --- the first pass: each shard through all stages, by several processes ------------------------------------
 def through_stages(doc, account):
@@ -297,176 +332,193 @@ def kept_documents(shard, account):
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
             text = json.dumps(conversions.to_record(doc, chat_format), ensure_ascii=False)
-        near = shingles_of(text) if dedup in ('minhash', 'simhash') else []
         whole, beginning = conversions.identity(doc)
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
         yield {'data': to_utf8(text), 'about': about, 'size': conversions.size_of(doc),
                'exact': corpus.hash64(whole), 'split': corpus.hash64(to_utf8(beginning)),
-               'keys': duplicates.near_keys(near, dedup, bands, rows),
+               'keys': duplicates.near_keys(words_of(text), near, bands, rows) if near else [],
                'is_code': doc['mode'] == 'code'}
 
 
-def shingles_of(text):
-    """The sets of word n-grams of a document: one, but of a preference one for each field."""
-    return [duplicates.shingles(field, shingle) for field in conversions.fields_of(text, kind)]
+def pieces_of_text(shard, account):
+    """Yield the one text, unchanged, in pieces of some MB, as Corpus stores documents. Its last part is held
+    out: the `hash` of those pieces is 0."""
+    cut = int(n_chars * (1 - val_fraction))
+    about = {'source': shard['source'], 'path': first_path}
+    for start, end, split in ((0, cut, 2 ** 64 - 1), (cut, n_chars, 0)):
+        for text in reading.pieces(first_path, start, end, encoding):
+            data = to_utf8(text)
+            account.count('read', None, len(data), len(data))
+            yield {'data': data, 'about': about, 'size': len(data), 'exact': 0, 'split': split, 'keys': [],
+                   'is_code': False}
+    licence = data_card.licence(sources[shard['source']][0], {})
+    account.document({**about, 'mode': 'raw', 'encoding': encoding, 'licence': licence}, None, '', 0)
+
+
+def words_of(text):
+    """The set of word n-grams by which near-duplicates are told; text: as Corpus stores it."""
+    if kind == 'sft':
+        text = '\n'.join(conversions.strings_in(json.loads(text)))
+    return duplicates.shingles(text, shingle)
 
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        fetched = files.fetch_all(shards[i]['files'])
+        downloads = [file for file in shards[i]['files'] if 'url' in file]
+        for file in downloads:
+            files.fetch(file['url'], file['sha256'], file['path'])
         account = funnel.Funnel(audit)
-        docs.write_shard(i, kept_documents(shards[i], account), account)
-        for path in fetched if not keep_downloads else ():
-            os.remove(path)
+        documents = pieces_of_text if one_text else kept_documents
+        docs.write_shard(i, documents(shards[i], account), account)
+        for file in downloads if not keep_downloads else ():
+            os.remove(file['path'])
     return i
 
 
-# Work that was done under other settings or rules, or with files that have changed since, must not be used.
-PARTS = (card, clean, conversions, corpus, duplicates, files, filters, funnel, reading, text_models, texts,
-         workers)
-LATER = {'tokenizer', 'vocab_size', 'tokenizer_bytes', 'gpt2_dir', 'write', 'temperature', 'mix_tokens',
-         'out_dir', 'processes', 'val_fraction', 'max_docs', 'min_similarity', 'simhash_distance',
-         'min_chars_per_token', 'part', 'list_documents', 'pretrained_on'}      # they act after this pass
-read = sum([shard['files'] for shard in shards] + [*examples.values()], [])
-rules = [__file__, *(p.__file__ for p in PARTS), url_block, url_allow, toxic_words, unwanted, *benchmarks]
-state = corpus.state_of(config, LATER, read + [{'path': path} for path in rules if path])
+# A shard that was cleaned before the run was interrupted is used again, but only if all that it depends on is
+# the same: the settings above from the first one to `rows`, this script and its parts, the files that it reads.
+names = list(config)
+state = {name: config[name] for name in names[:names.index('rows') + 1]}
+state['val_fraction'] = val_fraction if one_text else None
+code = [__file__, *sorted(files.all_files(os.path.dirname(funnel.__file__)))]
+lists = [url_block, url_allow, toxic_words, unwanted, *benchmarks]
+inputs = sum(examples.values(), input_files)
+state = corpus.state_of(state, inputs + [{'path': path} for path in code + lists if path])
 
 account = funnel.Funnel(audit)
 docs = corpus.Corpus(f'{out_dir}/.work', state, account, [shard['source'] for shard in shards])
-cleaned = workers.in_parallel(clean_shard, own_jobs, processes, 'cleaning')
+cleaned = workers.in_parallel(clean_shard, own_shards, processes, 'cleaning')
 if part:
-    done = [*cleaned]
+    n = len(list(cleaned))
     left = [i for i in range(len(shards)) if not docs.has_shard(i)]
-    print(f'part {part}: {len(done)} shards are clean, {len(left)} are left; then run without --part')
+    print(f'part {part}: {n} shards are clean, {len(left)} are left; then run without --part')
     sys.exit()
-if not single:
-    docs.gather(cleaned, max_docs)
-in_val = docs.split / 2 ** 64 < val_fraction            # sides follow from the text alone
-
-# --- duplicates: the first document of a cluster stays ------------------------------------------------------
+docs.gather(cleaned, max_docs)
 if max_docs and docs.keep.any():
     docs.drop('max_docs', 'beyond max_docs', np.flatnonzero(docs.keep)[max_docs:])
+
+# --- duplicates: the first document of a cluster stays ------------------------------------------------------
 if dedup != 'none' and docs.keep.any():
     docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
-if dedup in ('minhash', 'simhash') and docs.keep.any():
-    left = np.flatnonzero(docs.keep)
-    shingles = functools.lru_cache(512)(lambda i: shingles_of(docs.text(left[i])))
-    same = alike = lambda i, j: duplicates.alike(shingles(i), shingles(j), min_similarity)
-    if dedup == 'minhash':
+
+if near and docs.keep.any():
+    left = np.flatnonzero(docs.keep)    # i and j count these
+    words = functools.lru_cache(512)(lambda i: words_of(docs.text(left[i])))
+    if near == 'minhash':
         columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
+        same = lambda i, j: duplicates.jaccard(words(i), words(j)) >= min_similarity
     else:
         prints = docs.keys(0).tolist()
         columns = duplicates.simhash_keys(prints, simhash_distance)
-        close = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
-        same = close if kind != 'preference' else lambda i, j: close(i, j) and alike(i, j)
+        same = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
     docs.drop_copies('near duplicates', 'near duplicate', duplicates.clusters(columns, same))
 
-# --- the tokenizer: trained on training documents only ------------------------------------------------------
-train, val = docs.keep & ~in_val, docs.keep & in_val
-if single:                      # its last part is held out
-    cut = int(n_chars * (1 - val_fraction))
-    n_train, n_val, unit = cut, n_chars - cut, 'characters of text'
-    pieces = functools.partial(reading.pieces, one_file, encoding=encoding)
-    train_texts, all_texts = pieces(0, cut), pieces()
-else:
-    n_train, n_val, unit = int(train.sum()), int(val.sum()), 'documents with text'
-    sample = train & (docs.exact / 2 ** 64 * docs.size[train].sum() <= tokenizer_bytes)     # random enough
-    train_texts = map(docs.text, np.flatnonzero(sample))
-    all_texts = map(docs.text, np.flatnonzero(docs.keep))
+# --- split: a hash of the text, as a number from 0 to 1, so that copies and reruns agree --------------------
+held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,), as are the next two
+in_train = docs.keep & ~held_out
+in_val = docs.keep & held_out
 stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
-if not (n_train and n_val):
+if not (in_train.any() and in_val.any()):
     docs.forget()
-    raise ValueError(f'{", ".join(sources)}: {n_train} {unit} are left to train on and {n_val} to validate '
-                     f'({account.lost(stages)}); give more, drop fewer, or another --val_fraction')
+    raise ValueError(f'{", ".join(sources)}: {in_train.sum()} documents with text are left to train on and '
+                     f'{in_val.sum()} to validate ({account.lost(stages)}); give more, drop fewer, or another '
+                     '--val_fraction')
 
-separator = ord('\n')           # of train.jsonl
+# --- tokenise: the tokenizer is trained on training documents only ------------------------------------------
 if kind == 'text':
-    special_tokens = () if single and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
+    special_tokens = () if one_text and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     if tokenizer == 'bpe':
-        seen = tqdm(train_texts, 'reading', disable=None)
-        tok = Tokenizer.train(seen, vocab_size, special_tokens, processes=processes or None)
+        n_bytes = docs.size[in_train].sum()
+        chance = docs.exact / 2 ** 64       # another hash, from 0 to 1: a sample that is always the same
+        sample = in_train & (chance * n_bytes <= tokenizer_bytes)
+        sample = tqdm(map(docs.text, np.flatnonzero(sample)), 'reading', disable=None)
+        tok = Tokenizer.train(sample, vocab_size, special_tokens, processes=processes or None)
     elif tokenizer == 'char':   # of all texts: a character that only validation holds must have an id too
-        tok = Tokenizer.char(all_texts, special_tokens)
+        tok = Tokenizer.char(map(docs.text, np.flatnonzero(docs.keep)), special_tokens)
     elif tokenizer == 'byte':
         tok = Tokenizer.byte(special_tokens)
-    separator = None if single else tok.special['<|endoftext|>']
-    dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
     print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
 
-# --- encode: each shard -> the token ids of its documents ---------------------------------------------------
+# --- write --------------------------------------------------------------------------------------------------
+# train.bin holds ids and nothing else, one document after the other; `x = 1` and `y = 2` with a quickstart:
+#
+#     item      0        1        2        3                4        5      ...
+#     id        120      294      384      4032             121      294    ...     uint16, 2 bytes each
+#     token     'x'      ' ='     ' 1'     <|endoftext|>    'y'      ' ='   ...
+#
+# A vocabulary of more than 65,536 ids needs uint32. val.bin is the same with other documents.
+separator = ord('\n')           # of train.jsonl
+if kind == 'text':
+    separator = None if one_text else tok.special['<|endoftext|>']
+    dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
 
 
 def encoded_documents(shard):
     """Yield number, tokens, file and data of each document, as Corpus stores it."""
-    for numbers, known, some in docs.batches(shard):
-        for i, about, text, ids in zip(numbers, known, some, tok.encode_batch(some)):
+    ending = [] if one_text else [separator]
+    for numbers, about, some in docs.batches(shard):
+        for i, known, text, ids in zip(numbers, about, some, tok.encode_batch(some)):
+            side = 'val' if held_out[i] else 'train'
             if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
                 continue
-            if write == 'text' and not in_val[i]:
-                line = json.dumps({'text': text, **about}).encode() + b'\n'
-                yield i, len(ids) + 1, 'jsonl.gz', line
+            ids = ids + ending
+            if fim and side == 'train':
+                ids = infilling.rearrange(ids[:-1], fim, fim_length, tok, int(docs.exact[i]))
+            if write == 'text' and side == 'train':
+                line = json.dumps({'text': text, **known}).encode() + b'\n'
+                yield i, len(ids), 'jsonl.gz', line
             else:
-                yield i, len(ids) + 1, 'val' if in_val[i] else 'train', np.array([*ids, separator], dtype)
+                yield i, len(ids), side, np.array(ids, dtype)
 
 
 def encode_shard(shard):
-    depends_on = f'{tok.hash} {val_fraction} {write} {min_chars_per_token}'.encode()
+    depends_on = f'{tok.hash} {val_fraction} {write} {min_chars_per_token} {fim} {fim_length}'.encode()
     return docs.write_ids(shard, depends_on, encoded_documents(shard))
 
 
 ending = 'bin' if kind == 'text' else 'jsonl'
-bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in ('train', 'val')}
-if single:
-    for side, start, end in (('train', 0, cut), ('val', cut, n_chars)):
-        for text in pieces(start, end):
-            bins[side].write(np.array(tok.encode_batch([text])[0], dtype))
-            bins[side].bytes += len(to_utf8(text))
-        bins[side].documents = bins[side].written = 1
-        account.count('read', None, bins[side].bytes, bins[side].bytes)
-    about = {'source': shards[0]['source'], 'path': one_file, 'mode': 'raw', 'encoding': encoding}
-    account.document({**about, 'licence': card.licence(sources[about['source']][0], {})}, None, '', 0)
-elif kind == 'text':
+sides = ['train', 'val'] + [f'val_{name}' for name in sources if kind == 'text' and len(sources) > 1]
+bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in sides}
+if kind == 'text':
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
-    train, val = docs.keep & ~in_val, docs.keep & in_val
+    in_train &= docs.keep
+    in_val &= docs.keep
 else:
     for i in np.flatnonzero(docs.keep):
         line = docs.text(i).encode() + b'\n'
-        bins['val' if in_val[i] else 'train'].write(np.frombuffer(line, np.uint8))
-for side, which in (('train', train), ('val', val)):
-    bins[side].documents += int(which.sum())
-    bins[side].bytes += int(docs.size[which].sum())
+        bins['val' if held_out[i] else 'train'].write(np.frombuffer(line, np.uint8))
+for side, own in (('train', in_train), ('val', in_val)):
+    bins[side].documents = int(own.sum())
+    bins[side].bytes = int(docs.size[own].sum())
 
 # --- mix: as many passes over each source as its weight asks for --------------------------------------------
 of_source = {}                  # {source: what the report says of it}
-own_shards = {}                 # {source: the numbers of its shards}
 weights = {}
 for name, (path, weight) in sources.items():
-    s = of_source[name] = {'path': path, 'weight': weight, 'files': len(paths[name]),
-                           **account.of_source(name), 'passed_over': files.passed_over(path)}
-    if kind == 'text' and not single:
-        own_shards[name] = [i for i in range(docs.n_shards) if shards[i]['source'] == name]
-        own = np.isin(docs.shard, own_shards[name])
+    read = {file['path'] for shard in shards if shard['source'] == name for file in shard['files']}
+    s = of_source[name] = {'path': path, 'weight': weight, 'files': len(read), **account.of_source(name),
+                           'passed_over': files.passed_over(path)}
+    if kind == 'text':
+        own = docs.of_source(name)
         s['documents'] = int((docs.keep & own).sum())
-        s['tokens'] = int(docs.lengths[train & own].sum())
+        s['tokens'] = int(docs.lengths[in_train & own].sum())
         if not s['tokens']:
             raise ValueError(f'the source {name} has no training document left, of {s["read"]} read ('
-                             f'{funnel.listed(s["dropped"])}; of copies, the first one stays, in any source)')
+                             f'{data_card.listed(s["dropped"])}; of copies, the first one stays, in any source)')
         weights[name] = weight or s['tokens'] ** (1 / temperature)
 
-total = mix_tokens or sum(of_source[name]['tokens'] for name in weights)
-for name, own in own_shards.items():
+n_train = mix_tokens or sum(of_source[name]['tokens'] for name in weights)
+for name, weight in weights.items():
     s = of_source[name]
     s['begins'] = bins['train'].items
-    wanted = round(total * weights[name] / sum(weights.values()))
-    docs.write_tokens(bins['train'], own, train, wanted)        # of --write=text there are no ids
+    n_tokens = round(n_train * weight / sum(weights.values()))
+    docs.write_tokens(bins['train'], name, in_train, n_tokens)          # of --write=text there are no ids
     s['mixed'] = bins['train'].items - s['begins']
     s['epochs'] = s['mixed'] / s['tokens']
-
-    docs.write_all(bins['val'], 'val', own)
+    docs.write_all(bins['val'], 'val', name)
     if len(sources) > 1:
-        bins[f'val_{name}'] = corpus.Bin(f'{out_dir}/val_{name}.bin', separator)
-        docs.write_all(bins[f'val_{name}'], 'val', own)
+        docs.write_all(bins[f'val_{name}'], 'val', name)
 
 # --- report, and give the files their names -----------------------------------------------------------------
 for b in bins.values():
@@ -475,30 +527,45 @@ report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
 if benchmarks:
-    meta['decontaminated'] = funnel.decontaminated(account, benchmarks, decontaminate_ngram)
+    dropped = account.counters['stage decontaminate']['dropped in a benchmark']
+    meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
+                              'ngram': decontaminate_ngram, 'dropped': dropped}
 if kind == 'text':
-    n_train = bins['train'].items if write == 'bins' else total
+    if write == 'bins':
+        n_train = bins['train'].items
     meta['tokens'] = report['tokens'] = {'train': n_train, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
-             'separators': not single}
+             'separators': not one_text}
     tok.save(f'{out_dir}/tokenizer.json.new')
-    seen, held = (pieces(0, cut), pieces(cut)) if single else map(docs.spread, (train, val))
-    held = [*reading.slices(held, 20_000, 1000)]        # a sample
-    genres = ['code' if clean.code_share(text) >= 0.3 else card.genre(text) for text in held]
-    spoken = [text_models.by_words(text) for text, genre in zip(held, genres) if genre != 'code']
-    overlap = duplicates.overlap(reading.slices(seen), held, decontaminate_ngram)
-    report['card'] = card.make(spoken, genres, of_source, n_train, pretrained_on, overlap)
+    val_texts = [*reading.slices(docs.spread(in_val), 20_000, 1000)]        # a sample
+    genres = ['code' if clean.code_share(text) >= 0.3 else data_card.genre(text) for text in val_texts]
+    prose = [text for text, genre in zip(val_texts, genres) if genre != 'code']
+    spoken = []
+    if prose:                           # learning the languages takes a second
+        spoken = list(map((language_model or text_models.Classifier.languages()).best, prose))
+    overlap = duplicates.overlap(reading.slices(docs.spread(in_train)), val_texts, decontaminate_ngram)
+    report['card'] = data_card.make(spoken, genres, of_source, n_train, overlap)
 if write == 'text':
-    meta['shards'], meta['sha256']['train'] = funnel.manifest(docs, train)
+    meta['shards'], meta['sha256']['train'] = docs.manifest(in_train)
 
-pages = {'report.md': funnel.report_md(report, meta, account, bins),
+unit = 'tokens' if kind == 'text' else 'bytes'
+table = [(b.path, b.written or b.documents, b.items, b.bytes or '') for b in bins.values()]
+if write == 'text':             # shards take the place of train.bin
+    table[0] = f'{out_dir}/shards', bins['train'].documents, n_train, bins['train'].bytes
+pages = {'report.md': data_card.report_md(out_dir, report, table, unit, account.vanished()),
          'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
 if audit:
-    pages['audit.md'] = funnel.audit_md(account)
+    pages['audit.md'] = account.audit_md()
 if list_documents:
-    pages['documents.jsonl'] = funnel.listing(docs, in_val)
-corpus.publish(out_dir, pages, bins.values(), read, docs.bases if write == 'text' else ())
+    pages['documents.jsonl'] = docs.listing(held_out)
+corpus.publish(out_dir, pages, bins.values(), inputs, docs.bases if write == 'text' else ())
 docs.forget()
+print(data_card.summary(report, table, unit))
 
-print(funnel.summary(report, meta, bins))
-print(f'{time.time() - start_time:.1f} s; next: {funnel.next_command(config, tok and tok.kind)}')
+next_command = {'text': ['train.py', 'config/quickstart.py'], 'sft': ['sft.py'], 'preference': ['dpo.py']}[kind]
+next_command.append(f'--data_dir={out_dir}')
+if write == 'text':
+    next_command.append(f'--streaming={out_dir}/shards')
+if kind == 'text' and any(config[name] != defaults[name] for name in ('source', 'sources', 'tokenizer', 'vocab_size')):
+    next_command += ['--data_from=', '--sample_prompt=']        # of that config's own data
+print(f'{time.time() - start_time:.1f} s; next: python {shlex.join(next_command)}')

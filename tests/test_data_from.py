@@ -5,10 +5,9 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT, mistake, run
+from conftest import ROOT, mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts.prepare import funnel
 from parts.train import journal
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -88,25 +87,15 @@ def test_data_that_contradict_it_are_refused_with_that_command(path, tmp_path, m
     journal.check_data('data/mine', ['meta.json'], preset['data_from'])                 # says nothing of it
 
 
-@pytest.mark.parametrize('flags, kind', [
-    ({}, 'bpe'), ({'source': 'shakespeare', 'tokenizer': 'char'}, 'char'), ({'vocab_size': 512}, 'bpe'),
-    ({'sources': {'a': ['x', 1]}, 'out_dir': './data/quickstart/'}, 'bpe'),
-    ({'source': 'x', 'out_dir': 'b'}, 'bpe'), ({'kind': 'sft', 'source': 'x.jsonl'}, ''),
-    ({'source': 'x', 'out_dir': 'a \n b', 'write': 'text'}, 'byte')])
-def test_the_command_that_prepare_prints_takes_its_data(flags, kind, tmp_path, monkeypatch):
-    made = {'source': 'stdlib', 'sources': None, 'tokenizer': 'bpe', 'vocab_size': 4096, 'kind': 'text',
-            'write': 'bins', 'out_dir': 'data/quickstart', **flags}
+@pytest.mark.parametrize('flags', [[], ['--tokenizer=byte'], ['--write=text', '--out_dir=a \n b']])
+def test_the_command_that_prepare_prints_takes_its_data(flags, python_files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    os.makedirs(made['out_dir'])
-    with open(f'{made["out_dir"]}/meta.json', 'w') as f:
-        json.dump({'config': made}, f)
-    program, script, *words = shlex.split(funnel.next_command(made, kind))
-    preset = {'data_from': ''}
-    if words[0].endswith('.py'):
-        preset = settings(ROOT / words.pop(0))
-    said = dict(word[2:].split('=', 1) for word in words)
-    assert said['data_dir'] == made['out_dir'] and 'data_from' not in said or flags
-    journal.check_data(said['data_dir'], ['meta.json'], said.get('data_from', preset['data_from']))
+    said = ok(run('prepare.py', f'--source={python_files}/email', '--vocab_size=400', *flags, cwd=tmp_path))
+    _, script, *words = shlex.split(said.rpartition('next: ')[2])
+    preset = settings(ROOT / words.pop(0))
+    flags = dict(word[2:].split('=', 1) for word in words)
+    assert script == 'train.py' and flags['sample_prompt'] == ''
+    journal.check_data(flags['data_dir'], ['meta.json'], flags.get('data_from', preset['data_from']))
 
 
 def test_the_trainers_ask(tmp_path, data_dir):

@@ -1,17 +1,12 @@
 """Filters: each rule at its threshold, and what must not be filtered."""
-import ast
-import pathlib
-import sysconfig
 import warnings
 
 import pytest
 
-from parts.prepare.clean import without_licence
 from parts.prepare.filters import code_reason, gibberish, licence, prose_reason, repeated_share, symbol_share
 from parts.prepare.filters import toxic_words, url_reason
 from parts.train.texts import syntax_error
 
-STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 KEPT = {
     'English': 'The old man walked through the wood every morning to sit by the river and hear the birds '
                'that lived among the reeds. Sometimes he brought bread, and then the ducks came too.',
@@ -111,27 +106,6 @@ def test_what_parses_is_what_python_compiles():
     ('x = submit(1)', 'unknown'), ('\n' * 49 + '# MIT', 'mit'), ('\n' * 50 + '# MIT', 'unknown')])
 def test_the_licence_is_the_one_named_at_the_top(text, name):
     assert licence(text) == name
-
-
-@pytest.mark.parametrize('text, expected', [
-    ('#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n# Copyright 2020\n#\n\n# All rights\nx = 1\n',
-     '#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n# All rights\nx = 1\n'),
-    ('# License: X\nx = 1\n', 'x = 1\n'),
-    *[(t, t) for t in ('# a note\nx = 1\n', '"""Copyright"""\nx = 1\n', 'x = 1  # Copyright\n', '')]])
-def test_only_a_notice_at_the_top_goes(text, expected):
-    assert without_licence(text) == expected
-
-
-def test_without_its_licence_a_program_is_the_same():
-    stripped = 0
-    for path in [*STDLIB.glob('*.py'), *STDLIB.glob('[a-l]*/*.py')]:
-        text = path.read_text(encoding='utf-8')
-        if (rest := without_licence(text)) != text and 'lib2to3' not in str(path):
-            stripped += 1
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore')
-                assert ast.dump(ast.parse(rest)) == ast.dump(ast.parse(text)), path
-    assert stripped > 20
 
 
 @pytest.mark.parametrize('reason, urls', [

@@ -1,124 +1,123 @@
-"""Fill in the middle: a rearranged document can be put back, and a batch follows from seed, step and row."""
+"""Fill in the middle: a rearranged document can be put back, and follows from the text alone."""
 import functools
+import json
 
 import numpy as np
 import pytest
+from conftest import mistake, ok, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_prepare import RAW, read, report, write
 
 from parts.prepare import fim
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = 'def größe(x):\n    return x + 1  # 漢字 🙂\n\n' * 3
 NAMES = '<|fim_prefix|>', '<|fim_suffix|>', '<|fim_middle|>', '<|endoftext|>'
-SHARES = st.floats(0, 1, exclude_max=True)
 
 
 @functools.cache
-def infilling(share=1.0, kind='bpe', seed=7):
-    tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
-    if kind == 'bpe':
-        tokenizer = Tokenizer.train([TEXT * 3 + 'while True:\n    print("hello")\n'], 374, processes=1)
-    return fim.Infilling(share, 'clm', tokenizer, seed)
+def tokenizer_of(kind='bpe'):
+    if kind == 'byte':
+        return Tokenizer.byte(SPECIAL_TOKENS)
+    return Tokenizer.train([TEXT * 3 + 'while True:\n    print("hello")\n'], 374, processes=1)
 
 
 def put_back(ids, tokenizer):
-    """What stands before the gap, in it and behind it, as bytes: written apart from parts/prepare/fim.py."""
+    """The pieces of a document: bytes as they were, and whether each was rearranged, and how. Written apart
+    from parts/prepare/fim.py."""
     begin, suffix_follows, middle_follows, end = map(tokenizer.special.get, NAMES)
     ids = list(ids)
-    assert ids[0] == begin and ids[-1] == end and ids.count(suffix_follows) == ids.count(middle_follows) == 1
-    a, b = ids.index(suffix_follows), ids.index(middle_follows)
-    prefix, suffix, middle = ids[1:a], ids[a + 1:b], ids[b + 1:-1]      # SPM: no prefix; it is in the middle
-    assert not {begin, suffix_follows, middle_follows, end} & {*prefix, *suffix, *middle}
-    return [tokenizer.decode_bytes(part) for part in (prefix, middle, suffix)]
-
-
-@pytest.mark.parametrize('kind, spm', [('bpe', True), ('bpe', False), ('byte', True), ('byte', False)])
-def test_random_documents_are_rearranged_and_put_back(kind, spm):
-    """1,000 in all. Each gets as many ids as it needs, so that nothing is dropped."""
-    it, done = infilling(kind=kind), []
-
-    @settings(max_examples=250)
-    @given(st.text(max_size=60) | st.text('añ漢🙂 (:\n', min_size=20, max_size=60), SHARES, SHARES)
-    def check(text, one, other):
-        encode, text = it.tokenizer.encode, text.encode('utf-8', 'replace').decode()
-        parts = fim.split(text, one, other)
-        n = sum(len(encode(part)) for part in parts) + len(NAMES)
-        ids = encode(text)
-        found = it.rearrange(np.array(ids + [it.marks[-1]] * (n - len(ids))), one, other, spm)
-        assert len(found) == n
-        before, between, behind = map(bytes.decode, put_back(found, it.tokenizer))      # whole characters
-        assert before + between + behind == text
-        assert (before, between) == (('', parts[0] + parts[1]) if spm else parts[:2])
-        done.append(text)
-
-    check()
-    assert len(done) >= 250
+    assert ids[-1] == end
+    pieces = []
+    while ids:
+        if ids[0] != begin:
+            stop = min(ids.index(mark) for mark in (begin, end) if mark in ids)
+            pieces.append((tokenizer.decode_bytes(ids[:stop]), ''))
+            ids = ids[stop + (ids[stop] == end):]
+            continue
+        a, b, c = ids.index(suffix_follows), ids.index(middle_follows), ids.index(end)
+        prefix, suffix, middle = ids[1:a], ids[a + 1:b], ids[b + 1:c]       # SPM: the prefix is in the middle
+        assert not {begin, suffix_follows, middle_follows, end} & {*prefix, *suffix, *middle}
+        pieces.append((b''.join(map(tokenizer.decode_bytes, (prefix, middle, suffix))), 'PSM' if prefix else 'SPM'))
+        ids = ids[c + 1:]
+    return pieces
 
 
 @pytest.mark.parametrize('kind', ['bpe', 'byte'])
-def test_in_a_block_only_the_far_ends_are_lost_and_the_rest_stays(kind):
-    """Blocks cut documents and characters anywhere; of a piece, only an end or a beginning is lost."""
-    it, tokenizer = infilling(kind=kind), infilling(kind=kind).tokenizer
-    end = tokenizer.special['<|endoftext|>']
-    corpus = np.array([*tokenizer.encode(TEXT * 5), end, *tokenizer.encode(TEXT[:50]), end] * 4)
-    as_they_were = whole = 0
-    for start in range(0, len(corpus) - 161, 2 if kind == 'byte' else 1):
-        ids = corpus[start:start + 161]
-        block = it.block(ids, 3, start)
-        assert block.shape == ids.shape and block.dtype == ids.dtype
-        at = 0
-        for piece in np.split(ids, np.flatnonzero(ids == end) + 1):
-            found, at = block[at:at + len(piece)], at + len(piece)
-            text = tokenizer.decode_bytes(piece[piece != end].tolist()).decode('utf-8', 'ignore').encode()
-            if (found == piece).all():
-                as_they_were += len(piece) >= 40        # the middle is nearly all of it
-            else:
-                back = b''.join(put_back(found, tokenizer))
-                assert back in text and (text.startswith(back) or text.endswith(back))
-                assert len(text) - len(back) < 60
-                whole += 1
-    assert whole > 20 * as_they_were and whole > 200
+def test_random_documents_are_rearranged_and_put_back(kind):
+    tokenizer = tokenizer_of(kind)
+
+    @settings(max_examples=500)
+    @given(st.text(max_size=60) | st.text('añ漢🙂 (:\n', min_size=20, max_size=60), st.integers(0, 2 ** 64 - 1))
+    def check(text, seed):
+        text = text.encode('utf-8', 'replace').decode()
+        ids = fim.rearrange(tokenizer.encode(text), 1.0, 10_000, tokenizer, seed)
+        assert b''.join(piece for piece, _ in put_back(ids, tokenizer)).decode() == text
+
+    check()
 
 
-def batch(seed=7, step=3, rows=range(64), share=0.5):
-    it = infilling(share, seed=seed)
-    ids = np.array(it.tokenizer.encode('while x:\n    print(x)\n' * 99))[:129]
-    x, y = np.tile(ids[:-1], (len(rows), 1)), np.tile(ids[1:], (len(rows), 1))
-    found = it.apply(x, y, step, rows)
-    assert (found[0][:, 1:] == found[1][:, :-1]).all()              # targets are the inputs, one later
-    return found[0], (found[0] != x).any(1)
+@pytest.mark.parametrize('kind', ['bpe', 'byte'])
+@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
+def test_a_long_document_is_rearranged_piece_by_piece_and_at_most_a_cut_character_is_lost(kind, share):
+    tokenizer = tokenizer_of(kind)
+    ids = tokenizer.encode(TEXT * 30)
+    for seed in range(20):
+        pieces = put_back(fim.rearrange(ids, share, 16, tokenizer, seed), tokenizer)
+        assert any(how for _, how in pieces) == (share > 0) and all(len(piece) <= 16 * 12 for piece, how in pieces if how)
+        text = b''.join(piece for piece, _ in pieces)
+        lost = len((TEXT * 30).encode()) - len(text)
+        assert 0 <= lost <= (3 * len(ids) // 16 if share else 0)
+        assert text.decode('utf-8', 'ignore').count('return') == (TEXT * 30).count('return')
 
 
-def test_a_batch_follows_from_seed_step_and_row_alone():
-    whole = batch()[0]
-    parts = [batch(rows=range(i, i + 8))[0] for i in range(0, 64, 8)]               # as eight devices would
-    assert (whole == np.concatenate(parts)).all()
-    for other in (batch(seed=8), batch(step=4), batch(rows=range(64, 128))):
-        assert (whole != other[0]).any(1).mean() > 0.5
-
-
-def test_the_share_is_that_of_the_documents_and_half_of_them_are_spm():
+def test_the_share_is_that_of_the_pieces_and_half_of_them_are_spm():
+    tokenizer = tokenizer_of()
+    ids = tokenizer.encode('while x:\n    print(x)\n' * 4)
     n = 1000
     for share in (0.1, 0.5, 1.0):
-        x, changed = batch(rows=range(n), share=share)
-        margin = 4 * (share * (1 - share) / n) ** 0.5 + 0.03 * share    # some are too short
-        assert abs(changed.mean() - share) <= margin
-    marks = infilling().marks
-    spm = x[changed, 1] == marks[1]
-    assert abs(spm.mean() - 0.5) < 0.07
+        hows = [put_back(fim.rearrange(ids, share, 10_000, tokenizer, seed), tokenizer)[0][1] for seed in range(n)]
+        assert abs(sum(map(bool, hows)) / n - share) <= 4 * (share * (1 - share) / n) ** 0.5
+    assert abs(hows.count('SPM') / n - 0.5) < 0.07
 
 
-def test_functions_and_their_gaps_are_those_of_the_source():
-    function = '    def f(self):\n        """Doc."""\n        a = 1\n\n        return a\n'
-    others = 'def g(): return 2\ndef h():\n    """Only a\n    docstring."""\n'
-    (text, begin), = fim.functions(f'import os\n\x0c\nclass A:\n{function}\n{others}')
-    assert text == function
-    assert text[begin:] == '        a = 1\n\n        return a\n'
-    dice = np.random.default_rng(0)
-    single, multi = (fim.gaps(text, begin, kind, dice) for kind in ('single-line', 'multi-line'))
-    assert [middle for _, middle, _ in single] == ['a = 1', 'return a']
-    assert [middle for _, middle, _ in multi] == ['a = 1\n\n        return a']
-    spans = [fim.gaps(text, begin, 'random-span', dice)[0] for _ in range(200)]
-    assert all(middle and len(prefix) >= begin for prefix, middle, _ in spans)
-    assert all(''.join(gap) == text for gap in single + multi + spans) and len(set(spans)) > 150
+def test_cuts_fall_anywhere_between_characters():
+    assert fim.split('abcdef', 0.8, 0.2) == ('a', 'bcde', 'f')
+    ends = {fim.split('abc', *np.random.default_rng(i).random(2)) for i in range(500)}
+    assert len(ends) == 4 * 5 // 2 and ('', 'abc', '') in ends and ('a', '', 'bc') in ends
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    texts = [f'def f{i}(x):\n' + ''.join(f'    x = x + {i * j}\n' for j in range(i)) + '    return x\n' for i in range(60)]
+    return write(tmp_path_factory.mktemp('fim') / 'files', texts)
+
+
+def prepare(source, out, *flags):
+    ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', *RAW, '--vocab_size=400', *flags))
+    _, tok, bins = read(out)
+    return tok, bins
+
+
+def test_prepare_rearranges_training_documents_and_no_others(source, tmp_path):
+    tok, plain = prepare(source, tmp_path / 'plain')
+    same, bins = prepare(source, tmp_path / 'fim', '--fim=0.5', '--fim_length=64', '--processes=1')
+    assert same.hash == tok.hash and (bins['val'] == plain['val']).all()
+    texts = [tok.decode_bytes(ids[ids < tok.special['<|endoftext|>']].tolist()) for ids in (plain['train'], bins['train'])]
+    assert len(texts[0]) == len(texts[1]) and texts[0] != texts[1]
+    n_middle = (bins['train'] == tok.special['<|fim_middle|>']).sum()
+    assert 20 < n_middle == (bins['train'] == tok.special['<|fim_suffix|>']).sum()
+    assert report(tmp_path / 'fim')['tokens']['train'] == len(bins['train'])
+    again = prepare(source, tmp_path / 'two', '--fim=0.5', '--fim_length=64', '--processes=2')[1]
+    assert (again['train'] == bins['train']).all()
+
+
+def test_what_cannot_be_is_one_sentence(source, tmp_path):
+    flags = f'--out_dir={tmp_path}/out', '--fim=0.5'
+    mistake(run('prepare.py', f'--source={source}/000.txt', *flags), 'fim', 'needs documents')
+    mistake(run('prepare.py', f'--source={source}', *flags, '--write=text'), 'fim', '--write=bins')
+    Tokenizer.byte(['<|endoftext|>']).save(tmp_path / 'plain.json')
+    mistake(run('prepare.py', f'--source={source}', *flags, f'--tokenizer={tmp_path}/plain.json', *RAW),
+            '<|fim_prefix|>', '--tokenizer=bpe')
+    assert json.loads((tmp_path / 'plain.json').read_text())

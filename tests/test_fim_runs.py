@@ -1,103 +1,38 @@
-"""train.py --fim and sample.py --suffix: runs that resume, batches that show, gaps that are filled."""
-import json
-import shutil
-
-import numpy as np
+"""sample.py --suffix: a model that has seen documents rearranged fills the gap, and knows where it ends."""
 import pytest
 import torch
-from conftest import TINY, metrics, mistake, ok, run
+from conftest import mistake, ok, run
 
 from parts.prepare import fim
 from parts.sample import asking
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from model import GPT, GPTConfig, save_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 DOCUMENT = 'def größe(x):\n    return x + 1  # grey or green\n'
-FIM = ['--fim=0.5', '--dropout=0.1']
-
-
-@pytest.fixture(scope='module')
-def straight(data_dir, tmp_path_factory):
-    out = tmp_path_factory.mktemp('fim')
-    ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, *FIM))
-    return out
-
-
-def test_a_run_that_was_killed_resumes_as_the_straight_run(data_dir, straight, tmp_path):
-    flags = [f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY, *FIM]
-    assert run('train.py', *flags, '--inject=kill@9', fresh=True).returncode
-    assert load_checkpoint(tmp_path / 'last.pt')[1]['step'] == 8
-    ok(run('train.py', *flags, '--init_from=resume'))
-    steps = lambda out: {m['step']: m['loss'] for m in metrics(out) if 'loss' in m}
-    assert steps(tmp_path) == steps(straight)
-    a, b = (load_checkpoint(out / 'last.pt')[0].state_dict() for out in (tmp_path, straight))
-    assert all((a[k] == b[k]).all() for k in a)
-
-
-def test_it_changes_training_and_not_what_is_evaluated(data_dir, straight, tmp_path):
-    ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY, '--dropout=0.1'))
-    with_fim, without = metrics(straight), metrics(tmp_path)
-    assert with_fim[0]['val_loss'] == without[0]['val_loss']            # before the first step
-    assert with_fim[1]['loss'] != without[1]['loss']
-    assert abs(with_fim[-1]['val_loss'] - without[-1]['val_loss']) < 0.5
-
-
-def test_a_batch_can_be_looked_at(data_dir, tmp_path):
-    flags = f'--data_dir={data_dir}', f'--out_dir={tmp_path}/x', *TINY, '--show_batch=3'
-    shown = {share: ok(run('train.py', *flags, f'--fim={share}')).split('--- step 3')[1:]
-             for share in (0.0, 0.5, 1.0)}
-    marked = {share: [text.count('<|fim_middle|>') > 0 for text in texts] for share, texts in shown.items()}
-    assert len(shown[0.5]) == 8 and not any(marked[0.0]) and sum(marked[1.0]) >= 7
-    assert 0 < sum(marked[0.5]) < 8
-    assert [a for a, b in zip(shown[0.5], shown[0.0]) if '<|fim' not in a] == \
-        [b for a, b in zip(shown[0.5], shown[0.0]) if '<|fim' not in a]             # the others stay
-
-
-def test_a_stream_is_rearranged_too(data_dir, python_files, tmp_path):
-    with open(tmp_path / 'a.jsonl', 'w', encoding='utf-8') as f:
-        for path in sorted(python_files.glob('json/*')):
-            f.write(json.dumps({'text': path.read_text(encoding='utf-8')}) + '\n')
-    flags = [f'--data_dir={data_dir}', f'--streaming={tmp_path}/*.jsonl', *TINY]
-    for share in ('0', '0.5', '0.5'):
-        ok(run('train.py', *flags, f'--fim={share}', f'--out_dir={tmp_path}/{share}', '--overwrite=True'))
-        shutil.copytree(tmp_path / share, tmp_path / f'{share}_before', dirs_exist_ok=True)
-    first = [metrics(tmp_path / out)[1]['loss'] for out in ('0', '0.5', '0.5_before')]
-    assert first[0] != first[1] == first[2]
-
-
-def test_what_cannot_be_is_one_sentence(data_dir, straight, tmp_path):
-    (tmp_path / 'one.txt').write_text('to be or not to be\n' * 200, encoding='utf-8')
-    ok(run('prepare.py', f'--source={tmp_path}/one.txt', '--tokenizer=byte', f'--out_dir={tmp_path}/data'))
-    flags = f'--out_dir={tmp_path}/run', *TINY
-    mistake(run('train.py', f'--data_dir={tmp_path}/data', *flags, '--fim=0.5'), 'fim=0.5', '<|fim_prefix|>')
-    mistake(run('train.py', f'--data_dir={data_dir}', *flags, '--fim=0.5', '--objective=mlm'), 'clm', 'mlm')
-    mistake(run('train.py', f'--data_dir={data_dir}', *flags, '--fim=1.5'), 'fim', '[0, 1]')
-    asked = f'--ckpt={straight}', '--prompt=a', '--suffix=b'
-    mistake(run('sample.py', *asked, '--chat=True'), "suffix='b'")
-    mistake(run('sample.py', *asked, '--sweep=0,1'), '--prompt')
 
 
 @pytest.fixture(scope='module')
 def filler(tmp_path_factory):
     """A tiny model that knows 12 rearrangements of one document by heart, and these."""
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
-    it = fim.Infilling(1, 'clm', tokenizer, 0)
-    ids = np.array([tokenizer.encode(DOCUMENT) + tokenizer.begin] * 12)
-    x, y = it.apply(ids[:, :-1], ids[:, 1:], 0, range(12))
+    text = tokenizer.encode(DOCUMENT)
+    rows = [fim.rearrange(text, 1.0, 1000, tokenizer, seed) for seed in range(12)]         # each of the same length
+    ids = torch.tensor(rows)
     torch.manual_seed(0)
     model = GPT(GPTConfig(tokenizer.vocab_size, 128, 2, 2, 2, 64, 128))
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3, betas=(0.9, 0.99), weight_decay=0)
     for _ in range(100):
-        model(torch.from_numpy(x.copy()), torch.from_numpy(y.copy()))[1].backward()
+        model(ids[:, :-1], ids[:, 1:])[1].backward()
         optimizer.step()
         optimizer.zero_grad()
     folder = tmp_path_factory.mktemp('filler')
     tokenizer.save(folder / 'tokenizer.json')
     save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash, config={'fim': 1.0})
     gaps = []
-    for row in np.concatenate([x, y[:, -1:]], axis=1).tolist():
-        a, b = row.index(it.marks[1]), row.index(it.marks[2])
-        if a > 1:                               # PSM
+    suffix_follows, middle_follows = tokenizer.special['<|fim_suffix|>'], tokenizer.special['<|fim_middle|>']
+    for row in rows:
+        a, b = row.index(suffix_follows), row.index(middle_follows)
+        if a > 1 and len(row) - b - 2 <= 30:    # PSM, and short enough for an answer
             gaps.append([tokenizer.decode(part) for part in (row[1:a], row[b + 1:-1], row[a + 1:b])])
     return model.eval(), tokenizer, gaps, folder
 

@@ -68,10 +68,9 @@ def hub():
 
 
 def prepare(hub, folder, *flags, check=ok):
-    return check(run('prepare.py', '--source=codeparrot', f'--hub={hub.address}', *RAW,
-                     '--dataset=codeparrot/codeparrot-clean', f'--download_dir={folder}/raw',
+    return check(run('prepare.py', '--source=codeparrot', *RAW, f'--download_dir={folder}/raw',
                      f'--out_dir={folder}/out', '--tokenizer=byte', '--processes=2', *flags, timeout=100,
-                     env={'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1'}))
+                     env={'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1', 'HF_ENDPOINT': hub.address}))
 
 
 def shards(folder):
@@ -141,9 +140,9 @@ def test_without_network_the_message_says_what_to_put_where(hub, tmp_path):
         result, 'cannot list', hub.address, 'codeparrot/codeparrot-clean', '--source=FOLDER'))
 
 
-@pytest.mark.parametrize('dataset, words', [('nobody/nothing', ['nobody/nothing']), ('', ['.json.gz'])])
-def test_a_dataset_that_is_not_there_or_holds_no_records(hub, tmp_path, dataset, words):
+@pytest.mark.parametrize('source, words', [('hf:nobody/nothing', ['nobody/nothing']), ('codeparrot', ['.json.gz'])])
+def test_a_dataset_that_is_not_there_or_holds_no_records(hub, tmp_path, source, words):
     hub.files = {'model.bin': b'x', 'README.md': b'y'}
-    prepare(hub, tmp_path, *([f'--dataset={dataset}'] if dataset else []),
+    prepare(hub, tmp_path, f'--source={source}',
             check=lambda result: mistake(result, *words))
     assert not list(tmp_path.rglob('files.json'))

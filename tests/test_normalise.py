@@ -103,6 +103,13 @@ def test_html_goes_and_what_only_looks_like_it_stays(text, expected):
     assert strip_html(text) == expected
 
 
+def test_the_indentation_of_a_page_goes_but_within_pre():
+    page = '<ul>\n    <li>one</li>\n</ul>\n<pre>\n    x = 1\n</pre>\n  <p>two</p>'
+    assert normalise(page, 'prose') == 'one\n\n    x = 1\n\ntwo'
+    few = 'A <b>word</b>:\n\n    x = 1\n    y = 2\n\nand\nso\non\n\nto\nthe\nend.'
+    assert normalise(few, 'prose') == few.replace('<b>', '').replace('</b>', '')
+
+
 def test_what_html_opens_and_never_closes_stays():
     assert strip_html('<p>Use <script> and <!-- here') == '\nUse <script> and <!-- here'
 
@@ -119,9 +126,9 @@ def test_latex_goes_and_what_only_looks_like_it_stays(text, expected):
 
 @pytest.mark.parametrize('text, expected', [
     ('a\x00b\x07\x7f\xadc\u200bd\ufeff', 'abcd'), ('one\u2028two\ffour\x0bfive', 'one\ntwo\nfour\nfive'),
-    ('\ufeff  a \t b  \r\n\r\n\r\n\r\nc\rd ', 'a b\n\nc\nd'), ('می\u200cخواهم', 'می\u200cخواهم'),
+    ('\ufeff  a \t b  \r\n\r\n\r\n\r\nc\rd ', '  a b\n\nc\nd'), (' \n\n\n  a', '  a'), ('می\u200cخواهم', 'می\u200cخواهم'),
     ('a\u3000b\xa0c', 'a b c'), ('\udc80x', '\ufffdx'), ('```\n\n```', '```\n\n```'),
-    ('x  y\n```\ndef f():\n    return  1\n```\n  z', 'x y\n```\ndef f():\n    return  1\n```\nz')])
+    ('x  y\n```\ndef f():\n    return  1\n```\n  z', 'x y\n```\ndef f():\n    return  1\n```\n  z')])
 def test_prose_has_one_form(text, expected):
     assert normalise(text, 'prose') == expected
 

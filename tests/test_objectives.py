@@ -137,7 +137,7 @@ def test_label_smoothing_and_focal_loss_are_the_formulas_and_only_for_training(m
 
 
 @pytest.mark.parametrize('flags', [['--objective=mlm'], ['--objective=span'],
-                                   ['--document_mask=True', '--fim=0.5']])
+                                   ['--document_mask=True']])
 def test_every_objective_learns_and_two_processes_compute_what_one_does(data_dir, tmp_path, flags):
     flags = [f'--data_dir={data_dir}', *TINY, *flags, '--micro_batch_size=4', '--learning_rate=3e-3']
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/one'))

@@ -41,7 +41,7 @@ def test_parts_together_give_what_one_process_gives(folder, tmp_path):
     command = [sys.executable, ROOT / 'prepare.py', *flags(folder, tmp_path / 'many')[1:]]
     some = [subprocess.Popen([*command, f'--part={i}/3'], stdout=subprocess.DEVNULL) for i in (1, 2)]
     assert [p.wait(120) for p in some] == [0, 0]            # both began at once
-    assert len([*(tmp_path / 'many').glob('.work/?????.json')]) == 4
+    assert len([*(tmp_path / 'many').glob('.work/*/?????.json')]) == 4
     assert not (tmp_path / 'many/meta.json').exists()
     assert '1 are left' in ok(run(*flags(folder, tmp_path / 'many', '--part=1/3')))         # nothing to do
     assert '1 shards are clean, 0 are left' in ok(run(*flags(folder, tmp_path / 'many', '--part=3/3')))

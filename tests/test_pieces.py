@@ -11,7 +11,7 @@ LINES[17:20] = ['', '{broken', json.dumps({'text': 'x' * 900})]
 
 
 def pieces_of(path, kind='text'):
-    shards = files.shards({'a': (str(path), None)}, '', '', '', kind)
+    shards = files.shards({'a': (str(path), None)}, '', kind)
     assert all(len(shard['files']) == 1 for shard in shards)
     return [shard['files'][0] for shard in shards]
 

@@ -6,7 +6,6 @@ import pytest
 from conftest import ok, run
 from test_conversations import chat
 
-from parts.prepare import duplicates
 from parts.prepare.filters import messages_reason, preference_reason, programs
 from parts.prepare.conversions import preference_of
 
@@ -137,10 +136,3 @@ def test_a_conversation_whose_code_does_not_parse_is_dropped_unless_parse_is_off
                f'--parse={flag}', '--dedup=none'))
         r = json.loads((tmp_path / flag / 'report.json').read_text(encoding='utf-8'))
         assert [s['dropped'] for s in r['stages'] if s['dropped']] == dropped
-
-
-@pytest.mark.filterwarnings('error')        # an overflow of one number is a warning, of an array none
-def test_a_pair_is_the_set_of_its_fields_in_their_places():
-    a, b = duplicates.shingles('one two three four five six'), duplicates.shingles('seven eight nine ten eleven twelve')
-    both = {tuple(duplicates.union(fields)) for fields in ([a, b], [b, a], [a, b, a], [a])}
-    assert len(both) == 4

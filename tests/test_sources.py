@@ -95,7 +95,8 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path):
     ({'a.md': b'a\xef\0', 'b.md': b'b'}, ['(1 file could not']),
     ({'a.md': b'', 'b.md': b' \n'}, ['documents']),
     ({'a.txt': b'a\xef\0'}, ['a.txt', 'UTF-8']), ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz']),
-    ({'a.txt.gz': gzip.compress(b'x')[:10] + b'\xff' * 99}, ['a.txt.gz']), ({'a.png': b'x'}, ['neither'])])
+    ({'a.txt.gz': gzip.compress(b'x')[:10] + b'\xff' * 99}, ['a.txt.gz']), ({'a.png': b'x'}, ['neither']),
+    ({'a.warc.gz': b'x'}, ['warcio', 'docs/data.md'])])
 def test_sources_without_text(tmp_path, files, words):
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)

@@ -66,5 +66,5 @@ def test_a_mistake_is_one_line_also_from_another_process(source, tmp_path):
 
 
 def test_a_defect_keeps_its_traceback(source, tmp_path):
-    result = prepare(source, tmp_path, "from parts.prepare import reading\nreading.entries = lambda *_: int('nine')")
-    assert result.returncode == 1 and "int() with base 10: 'nine'" in result.stderr.splitlines()[-1]
+    result = prepare(source, tmp_path, "from parts.prepare import reading\nreading.entries = lambda *_: {}['nine']")
+    assert result.returncode == 1 and result.stderr.splitlines()[-1] == "KeyError: 'nine'"

@@ -1,18 +1,16 @@
 """
-Cleaning a text: whatever its source, it arrives in one form, without personal data.
+Cleaning: a text arrives in one form, whatever its source.
 
     normalise('caf\\u0065\\u0301  \\u00e2\\u20ac\\u201dA&amp;B', 'prose')   # 'café —A&B'
     fix_mojibake('it\\u00e2\\u20ac\\u2122s')         # 'it’s': UTF-8 that was read as cp1252
     strip_latex('An \\\\emph{old} mill')              # 'An old mill'
-    hide_pii('mail to ann@uni.edu')                 # ('mail to <EMAIL>', {'email': 1})
     form_of('def f(x):\\n    return x\\n')           # 'code': Python; 'other code', or 'prose'
 
-A tokenizer spends its vocabulary on such differences, a model learns to write them, and it may recite a key
-that it has seen once.
+Otherwise a tokenizer spends its vocabulary on such differences, and a model learns to write them.
 
 Copy this file alone: it needs the standard library.
 """
-import ast, collections, functools, html, math, re, textwrap, unicodedata, warnings
+import ast, collections, functools, html, re, textwrap, unicodedata, warnings
 
 # --- mojibake -----------------------------------------------------------------------------------------------
 # A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet in texts.
@@ -62,20 +60,19 @@ def fix_mojibake(text):
 
 
 def undo(text, images, pattern):
+    """Replace what pattern matches by the characters that its bytes mean, where that is surely meant."""
     meant = {old: bytes(map(images.get, old)).decode('utf-8', 'ignore') for old in {*pattern.findall(text)}}
-    found = {old: new for old, new in meant.items() if new}         # else it is not UTF-8
-    harmless = lambda old: CLOSING if old[0] in USUAL else MARKS
+    meant = {old: new for old, new in meant.items() if new}         # the others are not UTF-8
     # sequences that nobody writes, by their first letter
-    sure = collections.Counter(old[0] for old in found if {*old[1:]} - harmless(old))
+    sure = collections.Counter(old[0] for old in meant if {*old[1:]} - (CLOSING if old[0] in USUAL else MARKS))
     # é, ·, quotes and emoji begin with a usual letter; others need more evidence, or all of it
     evidence = USUAL & set(sure) or sure.total() > 1
-    everything = evidence and pattern.sub(lambda m: '' if m[0] in found else m[0], text).isascii()
+    everything = evidence and pattern.sub(lambda m: '' if m[0] in meant else m[0], text).isascii()
 
-    def repaired(m):
-        enough = 1 if m[0][0] in USUAL else 2
-        if everything or sure[m[0][0]] >= enough:
-            return found.get(m[0], m[0])
-        return m[0]
+    def repaired(match):
+        old = match[0]
+        enough = 1 if old[0] in USUAL else 2
+        return meant.get(old, old) if everything or sure[old[0]] >= enough else old
     return pattern.sub(repaired, text)
 
 
@@ -92,6 +89,7 @@ AFTER = (r'(?:\s+(?:[\w:.@-]+\s*=|(?:hidden|disabled|checked|selected|controls|n
          r'\s*/?)>')
 BLOCK = re.compile('</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)' + AFTER, re.I)
 TAG = re.compile(f'</?(?:{TAG_NAMES}){AFTER}|<!doctype[^<>]*>', re.I)
+PRE = re.compile(r'(<pre\b[^<>]*>(?:.*?</pre\s*>|.*))', re.S | re.I)
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
 
 
@@ -100,8 +98,17 @@ def strip_html(text):
     if TAG.search(text):
         for pattern in HIDDEN:
             text = pattern.sub(lambda m: ' ' if m[1] is None else m[0], text)
+        if is_page(text):               # there, indentation means something within <pre> only
+            pieces = PRE.split(text)
+            pieces[::2] = [re.sub(r'\n[^\S\n]+', '\n', piece) for piece in pieces[::2]]
+            text = ''.join(pieces)
         text = TAG.sub('', BLOCK.sub('\n', text))
     return ENTITY.sub(lambda m: html.unescape(m[0]), text)
+
+
+def is_page(text):
+    """Whether a text is HTML, and not a text with a tag here and there."""
+    return len(TAG.findall(text)) > text.count('\n') / 4
 
 
 LATEX_SIGN = re.compile(r'\\(?:begin\{|documentclass|(?:sub)*section\*?\{|usepackage|cite\w*\{|emph\{|'
@@ -136,26 +143,20 @@ def strip_latex(text):
 FENCED = re.compile(r'^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]* *$|\Z)', re.M | re.S)
 COMMENT_LINES = re.compile(r'^[^\S\n]*(?:/\*(?s:.*?)(?:\*/|\Z)|//.*|\#(?!include|define|if|endif).*|'
                            r'=\w+\b(?s:.*?)(?:\n=cut\b|\Z))', re.M)
-# What a line of code looks like, in Python and elsewhere. The white space within a line does not matter, so a
-# text is judged alike before and after its blanks are taken away.
-CODE_LINE = re.compile(r"""(?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$
+# A line of code, in Python and elsewhere, by its first word or its end. White space within it does not matter.
+CODE_LINE = re.compile(r"""
+      (?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$ | @\w+(?:\.\w+)*(?:\(.*)?$ | >>>\s
     | (?:if|elif|else|for|while|try|except|with|finally)\b.*:\s*(?:\#.*)?$
     | import\s+[\w.]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+)*;?$ | from\s+[\w.]+\s+import\b
-    | (?:print|raise|assert|yield|del|global|return|exec)\s+["'\w]+(?:\s*[-+%.,(\[)\]].*)?$
-    | (?:return|pass|break|continue|then|do|done|else|fi|esac|end)\s*;?$ | @\w+(?:\.\w+)*(?:\(.*)?$
-    | >>>\s | \.\.\.\s\S | (?:if|while)\s+\[ | \$\w+\s*= | <\?php
-    | [\w.*&]+(?:\[[^]]*\]|->\w+)*(?:\s*,\s*[\w.]+)*\s*(?:[-+*/|&%:^]|\*\*|//|<<|>>)?=.*\S      # x, y = 1, 2
-    | (?:const|let|var|int|float|char|auto|val|my|local|export)\s+[\w*<>\s,.:]+=[^=]
-    | [\w.]+\((?:[^()]|\([^()]*\))*\)[;,]?$ | ["'][^"']*["'],$                                # f(x), a list
+    | (?:print|raise|assert|yield|del|return)\s+["'\w]+(?:\s*[-+%.,(\[)\]].*)?$
+    | (?:return|pass|break|continue|then|do|done|else|fi|esac|end)\s*;?$ | (?:if|while)\s+\[
     | \#\s*(?:include|define|ifn?def|endif|pragma|undef)\b | (?:package|using|namespace)\s+[\w.:]+;?$
-    | (?:func|fn|function|sub|interface|struct|impl|enum|template|public|private|protected|static|extern)\b
-      .*[{(<;]
+    | (?:const|let|var|int|float|char|my|local|export)\s+[\w*<>\s,.:]+=[^=]
+    | (?:func|fn|function|sub|interface|struct|enum|public|private|static|extern)\b.*[{(<;]
+    | (?:SELECT|FROM|WHERE|GROUP|ORDER|HAVING|LIMIT|VALUES|UPDATE|SET|CREATE|JOIN|LEFT|ON)\s.*[\w*;,]$
+    | [$\w.*&]+(?:\[[^]]*\]|->\w+)*(?:\s*,\s*[\w.]+)*\s*[-+*/|&%:^<>]*=.*\S                      # x, y = 1, 2
+    | [\w.]+\((?:[^()]|\([^()]*\))*\)[;,]?$ | ["'][^"']*["'],$                                # f(x), a list
     | (?:-\s+)?[a-z_][\w.-]*:(?:\s|$) | \S+\s+=>.*                                            # key: value
-    | (?:SELECT|FROM|WHERE|GROUP\s+BY|ORDER\s+BY|HAVING|LIMIT|VALUES|UPDATE|CREATE)\b | .*\sAS\s+\w+,?$  # SQL
-    | (?i:select\s+(?:\*|[\w.]+\s*(?:[,(]|$|from\b))|insert\s+into\b|delete\s+from\s+\w+\s*(?:;|$)
-      |create\s+table\b|(?:(?:inner|outer|left|right|full|cross)\s+)*join\s+[\w.]+(?:\s+\w+)?$
-      |(?:group|order)\s+by\s+[\w.]+
-      |(?:where|and|or|on|set)\s+[\w.]+\s*(?:[=<>]|(?:is|in|like)\b\s+(?:[(']|not\b|null\b)))
     | [^\w\s]{1,4}$ | .*[()=\[\]{}<>&$*@].*;$ | \S+(?:\s+\S+)?;$
     | .*(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$""", re.X)
 
@@ -186,19 +187,17 @@ def is_python(text):
 
 def form_of(text, path=''):
     """How to treat a text, by the end of its path, or else by itself: 'code' is Python; 'other code' is any
-    other language, Python 2 or Python that is damaged; 'prose' may hold code between fences and in
-    paragraphs, which stay."""
-    ending = path.lower().removesuffix('.gz')
-    if ending.endswith('.py'):
+    other language, Python 2 or Python that is damaged; 'prose' may hold code, which stays."""
+    path = path.lower().removesuffix('.gz')
+    if path.endswith('.py'):
         return 'code'
-    if ending.endswith(('.html', '.htm')):
+    if path.endswith(('.html', '.htm')):
         return 'prose'
     head = text[:200_000]
     share = code_share(FENCED.sub('', head))
     if (share or head.lstrip()[:1] in ('"', "'", '#')) and is_python(text):
         return 'code'
-    several = '\n' in text.strip()
-    if share < 0.3 or not several or len(TAG.findall(head)) > head.count('\n') / 4:
+    if share < 0.3 or '\n' not in text.strip() or is_page(head):
         return 'prose'
     return 'other code'
 
@@ -213,7 +212,7 @@ SURROGATE = re.compile('[\ud800-\udfff]')
 def normalise(text, mode, markup=True):
     """A document in one form. Code: no byte order mark, a newline ends a line. Prose: mojibake repaired, HTML
     and LaTeX stripped if markup, Unicode composed (NFC), no control characters, one blank or empty line in
-    place of several. Code between fences keeps markup and blanks, a paragraph that may be code keeps blanks.
+    place of several; indentation stays, for it may be code, and so does all that is between fences.
     Chat: prose whose markup and blanks stay. Raw: as it is."""
     text = SURROGATE.sub('\ufffd', text)        # half of a pair, from JSON: no encoding has it
     if mode == 'raw':
@@ -221,6 +220,7 @@ def normalise(text, mode, markup=True):
     text = text.removeprefix('\ufeff').replace('\r\n', '\n').replace('\r', '\n')
     if mode in ('code', 'other code'):
         return text
+
     text = fix_mojibake(text)
     if markup and mode == 'prose':
         text = outside_fences(text, lambda piece: strip_latex(strip_html(piece)))
@@ -232,8 +232,7 @@ def normalise(text, mode, markup=True):
         text = fix_mojibake(plain)      # a removed character may have parted the bytes of another
     if mode == 'chat':
         return text
-    text = re.sub(r'\A(?:[^\S\n]*\n)+', '', outside_fences(text, one_blank)).rstrip()
-    return text if may_be_code(text.split('\n\n')[0]) else text.lstrip()
+    return re.sub(r'\A\s*\n', '', outside_fences(text, one_blank)).rstrip()
 
 
 def outside_fences(text, change):
@@ -242,22 +241,16 @@ def outside_fences(text, change):
     return '```'.join(pieces)
 
 
-def may_be_code(paragraph):
-    return code_share(paragraph) >= 0.4
-
-
 def one_blank(text):
-    """Put one blank or empty line in place of several; a paragraph that may be code stays as it is."""
-    parts = re.split(r'(\n\s*\n)', text)           # paragraphs, and what stands between them
-    last = len(parts) - 1
-    for i, part in enumerate(parts):
-        if i % 2:
-            parts[i] = '\n\n'
-        elif not may_be_code(part):
-            part = re.sub(r' ?\n ?', '\n', re.sub(r'[^\S\n]+', ' ', part))
-            part = part.lstrip(' ') if i else part
-            parts[i] = part.rstrip(' ') if i < last else part
-    return ''.join(parts)
+    """Put one blank or empty line in place of several, but leave the indentation of lines."""
+    text = re.sub(r'(?<=\S)[^\S\n]+', ' ', text).replace(' \n', '\n')
+    return re.sub(r'\n\s*\n', '\n\n', text)
+
+
+def variants(text):
+    """The set of forms that cleaning may give to a text within a document."""
+    within_latex = r'\emph{} ' + text        # within LaTeX, every text loses its commands
+    return {text, normalise(text, 'chat'), normalise(text, 'prose'), normalise(within_latex, 'prose')}
 
 
 def basic_clean(text):
@@ -269,86 +262,3 @@ def basic_clean(text):
         return None
     letters = sum(c.isalpha() for c in text)
     return text if letters / len(text) >= 0.6 else None
-
-
-NOTICE = re.compile(r'copyright|licen[cs]e|all rights reserved', re.I)
-FIRST_LINES = re.compile(r'#!.*\n(?:#.*coding[:=].*\n)?|#.*coding[:=].*\n')       # they must stay first
-COMMENT = re.compile(r'\s*(?:#[^\n]*(?:\n|$)[^\S\n]*)+')
-
-
-def without_licence(text):
-    """Python without the comment at its top, if that is a licence or copyright notice."""
-    first = FIRST_LINES.match(text)
-    start = first.end() if first else 0
-    comment = COMMENT.match(text, start)
-    if not comment or not NOTICE.search(comment[0]):
-        return text
-    return text[:start] + text[comment.end():].lstrip('\n')
-
-
-# --- personal data ------------------------------------------------------------------------------------------
-TLD = ('com|org|net|edu|gov|mil|int|info|biz|name|dev|app|io|ai|co|me|tv|eu|uk|us|ca|au|nz|de|at|ch|fr|be|nl|'
-       'lu|it|es|pt|ie|dk|se|no|fi|is|pl|cz|sk|hu|ro|bg|gr|tr|ru|ua|by|lt|lv|ee|hr|si|rs|il|ir|in|pk|bd|lk|'
-       'cn|hk|tw|jp|kr|sg|my|th|vn|id|ph|za|ng|ke|eg|ma|br|ar|cl|mx|pe|uy')
-EMAIL = re.compile(r'(?<![\w.%+-])[\w%+-][\w.%+-]{0,63}@(?!self\.)(?:[A-Za-z0-9-]{1,63}\.){1,5}'
-                   rf'(?:{TLD}|COM|ORG|NET|EDU)\b(?![\w(-]|\.\w)')
-NOBODY = re.compile(        # RFC 2606's, and the user of all repositories
-    r'@(?:[\w-]+\.)*(?:example\.(?:com|org|net|edu)|test|invalid|localhost)$|^git@', re.I)
-PHONE = re.compile(         # international, in groups; of North America; international, all digits together
-    r'(?<![\w.+/=#-])(?!\+\d{4}-\d\d-\d\d\b)(?:'
-    r'\+[1-9]\d{0,2}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d{1,5}(?:(?:[ -]\d{2,8}){1,4}|(?:\.\d{2,8}){2,4})|'
-    r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}|[2-9]\d\d\.[2-9]\d\d\.\d{4}|'
-    r'\+[1-9]\d{9,13})(?![\w=-]|\.\d)')
-SSN = re.compile(r'(?<![\w.+-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)')
-KEY_SIGNS = ('AKIA', 'ASIA', 'ghp_', 'gho_', 'ghs_', 'ghr_', 'ghu_', 'github_pat_', 'xox', 'AIza', 'hf_',
-             'sk-', 'sk_live_', 'rk_live_', 'eyJ', 'PRIVATE KEY', 'glpat-', 'npm_', 'pypi-')
-KEY = re.compile(
-    r'-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----(?:\s|\\[nr]|["\'+,]|[\w-]+: [^\n]*\n)*'
-    r'[A-Za-z0-9+/]{40}[^-]*(?:-----END (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----)?|'
-    r'\b(?:A[KS]IA[0-9A-Z]{16}|gh[oprsu]_[A-Za-z0-9]{36}|github_pat_\w{60,90}|hf_[A-Za-z]{30,40}|'
-    r'xox[abeprs]-[A-Za-z0-9-]{20,250}|AIza[\w-]{35}|sk-(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{32,250}|'
-    r'[rs]k_live_[A-Za-z0-9]{20,}|glpat-[\w-]{20}|npm_[A-Za-z0-9]{36}|pypi-[\w-]{50,}|'
-    r'eyJ[\w-]{10,500}\.eyJ[\w-]{10,}\.[\w-]{10,})(?![\w-])')
-NUMBERS = re.compile(r'[+(\d][\d ().-]{6,}\d')      # fast to look for, and without it no phone, no SSN
-ASSIGNED = re.compile(r'(?i)(?:api_?key|secret(?:_?key)?|access_?token|auth_?token|password|passwd)["\']?'
-                      r'\s*[:=]\s*["\']([A-Za-z0-9+/=_\-.!@#$%^&*]{16,200})["\']')
-
-
-def hide_pii(text):
-    """Replace personal data and keys by <EMAIL>, <PHONE>, <SSN>, <KEY>. -> the text and {kind: how many}.
-    Versions, dates, IP addresses, hashes, example domains stay, and names: to find those takes a model."""
-    hits = collections.Counter()
-
-    def hide(kind, pattern, stays=lambda value: False):
-        def placeholder(m):
-            value = m[m.lastindex or 0]         # of a pattern with a group, only the group
-            if stays(value):
-                return m[0]
-            hits[kind] += 1
-            return m[0].replace(value, f'<{kind.upper()}>')
-        return pattern.sub(placeholder, text)
-    if any(sign in text for sign in KEY_SIGNS):         # fast, and most texts hold nothing
-        text = hide('key', KEY)
-    lower = text.lower()
-    if any(word in lower for word in ('api', 'secret', 'token', 'passw')):
-        text = hide('key', ASSIGNED, not_random)
-    if '@' in text:
-        text = hide('email', EMAIL, NOBODY.search)
-    if NUMBERS.search(text):
-        text = hide('ssn', SSN)
-        text = hide('phone', PHONE, lambda value: not 8 <= sum(c.isdigit() for c in value) <= 15)
-    return text, dict(hits)
-
-
-def not_random(value):
-    """password = 'correct horse' is prose; a key has digits and 3.5 bits a character or more."""
-    shares = [n / len(value) for n in collections.Counter(value).values()]
-    return -sum(p * math.log2(p) for p in shares) < 3.5 or not re.search(r'\d', value)
-
-
-def forms(texts):
-    """Yield each text as it is, and in the forms that cleaning may give it within a document."""
-    for text in texts:
-        within_latex = r'\emph{} ' + text        # within LaTeX, every text loses its commands
-        found = {text, normalise(text, 'chat'), normalise(text, 'prose'), normalise(within_latex, 'prose')}
-        yield from found | {hide_pii(form)[0] for form in found}

@@ -1,5 +1,5 @@
 """
-Sources: records of many forms become documents: texts, conversations, preferences.
+Conversions: records of many forms become documents: texts, conversations, preferences.
 
     for doc in documents([('b.jsonl', 1, {'text': 'One.'}, None, 0)], reject=print):
         doc['texts'], doc['path']                           # its texts: one, or those of a conversation
@@ -19,11 +19,6 @@ PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         
 # names that datasets give to where a record comes from
 LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py has
-
-# settings of prepare.py that act on documents, so that one text without documents cannot have them
-OF_DOCUMENTS = ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part', 'languages', 'licences',
-                'audit', 'list_documents', 'max_docs', 'url_block', 'url_allow', 'toxic_words',
-                'quality_good', 'perplexity_reference')
 
 
 def strings_in(value):
@@ -137,18 +132,6 @@ def identity(doc):
     return repr([fields, doc['roles'], label]).encode(), doc['texts'][doc['roles'][0] == 'system']
 
 
-def fields_of(line, kind):
-    """The texts in a line that are compared, each by itself: of a preference, each field; of a conversation,
-    all texts joined; of kind 'text', the line."""
-    if kind == 'text':
-        return [line]
-    record = json.loads(line)
-    if kind == 'sft':
-        return ['\n'.join(strings_in(record))]
-    names = [name for name in ('prompt', 'chosen', 'rejected', 'completion', 'label') if name in record]
-    return ['\n'.join(strings_in(record[name])) or str(record[name]) for name in names]      # label: 'True'
-
-
 def size_of(doc):
     return sum(len(text.encode('utf-8', 'surrogatepass')) for text in doc['texts'])
 
@@ -160,20 +143,20 @@ def from_samples(samples, kind, per_prompt=4, prefer='passed'):
     problem = lambda sample: (str(sample.get('task')), str(sample['task_id']))
     for _, group in itertools.groupby(sorted(samples, key=problem), problem):
         by_text = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
-        asked = next((s.get('messages') or s.get('prompt') for s in by_text.values()), None)
+        prompt = next((s.get('messages') or s.get('prompt') for s in by_text.values()), None)
         passed = [text for text, s in by_text.items() if s['outcome'] == 'passed']
         failed = [text for text in by_text if text not in passed]
         liked = [text for text in passed if by_text[text].get('preferred')]
         others = [text for text in passed if text not in liked]
         if kind == 'sft':
-            asked = [{'role': 'user', 'content': asked}] if isinstance(asked, str) else asked
+            question = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
             for text in (liked if prefer == 'taste' else passed)[:per_prompt]:
-                yield {'messages': [*asked, {'role': 'assistant', 'content': text}]}
+                yield {'messages': [*question, {'role': 'assistant', 'content': text}]}
             continue
         for way, better, worse in (('passed', passed, failed), ('taste', liked, others)):
             if prefer in (way, 'both') and better and worse:
                 for i in range(min(max(len(better), len(worse)), per_prompt)):      # each about as often
-                    yield {'prompt': asked, 'chosen': better[i % len(better)],
+                    yield {'prompt': prompt, 'chosen': better[i % len(better)],
                            'rejected': worse[i % len(worse)]}
 
 
@@ -236,8 +219,9 @@ def turns_of(record):
         raise ValueError('history must be a list of [question, answer]')
 
     turns = []
-    for asked, answered in [*history, ['\n\n'.join(filter(None, (question, context))), answer]]:
-        turns += [{'role': 'user', 'content': asked}, {'role': 'assistant', 'content': answered}]
+    last = ['\n\n'.join(filter(None, (question, context))), answer]
+    for one, other in [*history, last]:
+        turns += [{'role': 'user', 'content': one}, {'role': 'assistant', 'content': other}]
     return turns
 
 
@@ -280,7 +264,7 @@ def preference_of(record):
     if for_kto and record['label'] not in (True, False):
         raise ValueError('a label is true or false')
 
-    talks = [answered(record, record[name]) for name in names]
+    talks = [conversation_of(record, record[name]) for name in names]
     if not all(talks):
         raise ValueError(f'{" and ".join(names)} need a prompt and an answer')
     prompt = talks[0][:-1]
@@ -306,7 +290,7 @@ def preference_of(record):
     return pair
 
 
-def answered(record, answer):
+def conversation_of(record, answer):
     """The messages of a preference's prompt and an answer, which may hold the prompt, too."""
     prompt = first_of(record, 'prompt', 'question', 'instruction')
     if not isinstance(prompt, list):

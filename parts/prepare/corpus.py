@@ -8,8 +8,7 @@ A corpus on its way to the disk: documents by number, and files that are never h
 
 Copy this file alone: it needs numpy.
 """
-import atexit, collections, contextlib, functools, glob, gzip, hashlib
-import json, os, pathlib, platform, shutil, zlib
+import atexit, collections, contextlib, functools, glob, gzip, hashlib, json, os, pathlib, platform, shutil, zlib
 import numpy as np
 
 PIECE = 16_000_000              # bytes or tokens held in memory at once
@@ -44,31 +43,19 @@ def new_file(path, mode='wb', **settings):
         pathlib.Path(part).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def alone(folder):
-    """Other processes that ask for the same folder wait; on Windows they do not."""
-    handle = os.open(folder, os.O_RDONLY) if os.name == 'posix' else None
-    if handle is not None:
-        import fcntl
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    yield
-    if handle is not None:
-        os.close(handle)
-
-
 def write_file(path, content):
     """Write texts, one or an iterator of them; half a pair of surrogates is escaped."""
     with new_file(path, 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
         f.writelines([content] if isinstance(content, str) else content)
 
 
-def state_of(config, ignored, files):
-    """A text that changes with each setting that is not ignored and each file: {'path', maybe 'sha256'}."""
-    found = [{name: value for name, value in config.items() if name not in ignored}]
+def state_of(settings, files):
+    """A text that changes with each setting and each file: {'path', maybe 'sha256'}."""
+    state = [settings]
     for file in files:
         path = file['path']
-        found.append([path, file.get('sha256') or [os.path.getsize(path), os.path.getmtime(path)]])
-    return json.dumps(found)
+        state.append([path, file.get('sha256') or [os.path.getsize(path), os.path.getmtime(path)]])
+    return json.dumps(state)
 
 
 # --- the documents ------------------------------------------------------------------------------------------
@@ -87,25 +74,23 @@ class Corpus:
     def __init__(self, folder, state, funnel, owners):
         """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the source
         of each shard. Several processes may begin with the same folder."""
-        self.folder = folder
+        self.top = folder
+        self.folder = os.path.join(folder, f'{hash64(state.encode()):016x}')
         self.funnel = funnel
         self.owners = owners
         self.clusters = {}              # {stage: sizes of clusters of copies, and the largest}
         self.open_texts = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'texts'), 'rb'))
         self.gather([])                 # nothing yet
-        settings = f'{folder}/settings'
-        os.makedirs(os.path.dirname(folder) or '.', exist_ok=True)
-        with alone(os.path.dirname(folder) or '.'):
-            if os.path.exists(settings) and pathlib.Path(settings).read_text(encoding='utf-8') == state:
-                return
-            self.forget()
-            os.makedirs(folder)
-            write_file(settings, state)
+        for other in glob.glob(os.path.join(glob.escape(folder), '*')):
+            if other != self.folder:
+                shutil.rmtree(other, ignore_errors=True)
+        os.makedirs(self.folder, exist_ok=True)
 
     def forget(self):
-        """Throw the work away; first settings, without which a folder is never used again."""
-        pathlib.Path(self.folder, 'settings').unlink(missing_ok=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Throw the work away. It loses its name first: half of it must never be used."""
+        self.open_texts.cache_clear()
+        os.replace(self.folder, f'{self.folder}.old')
+        shutil.rmtree(self.top, ignore_errors=True)
 
     def path(self, shard, ending):
         return pathlib.Path(self.folder, f'{shard:05}.{ending}')
@@ -214,24 +199,31 @@ class Corpus:
         path = f'{self.bases[shard]}.{side}'
         return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
 
-    def write_all(self, b, side, shards):
-        for shard in shards:
+    def shards_of(self, source):
+        return [shard for shard in range(self.n_shards) if self.owners[shard] == source]
+
+    def of_source(self, source):
+        """Which documents are of a source, bool (n,)."""
+        return np.isin(self.shard, self.shards_of(source))
+
+    def write_all(self, b, side, source):
+        for shard in self.shards_of(source):
             b.write(self.ids(shard, side))
 
-    def write_tokens(self, b, shards, which, n_tokens):
-        """Write n_tokens of some shards to a Bin: whole passes, then documents in the order of their hashes;
-        the last one is cut, but keeps its separator. which: bool (n,), the documents for training."""
-        own = which & np.isin(self.shard, shards)
+    def write_tokens(self, b, source, in_train, n_tokens):
+        """Write n_tokens of a source to a Bin: whole passes, then documents in the order of their hashes; the
+        last one is cut, but keeps its separator. in_train: bool (n,)."""
+        own = in_train & self.of_source(source)
         passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
         for _ in range(passes):
-            self.write_all(b, 'train', shards)
+            self.write_all(b, 'train', source)
 
         order = np.flatnonzero(own)
         order = order[np.argsort(self.exact[order], kind='stable')]
         before = np.cumsum(self.lengths[order]) - self.lengths[order]
         take = np.zeros(len(own), np.int64)             # tokens of each document
         take[order] = np.clip(rest - before, 0, self.lengths[order])
-        for shard in shards:
+        for shard in self.shards_of(source):
             here = self.span(shard)
             ids = self.ids(shard, 'train')
             lengths = np.where(own[here], self.lengths[here], 0)
@@ -271,6 +263,30 @@ class Corpus:
         self.clusters[stage] = {'sizes': dict(sorted(sizes.items())),
                                 'largest': [[int(size[i]), self.name(int(head[i]))] for i in largest]}
         self.drop(stage, reason, left[left != heads])
+
+
+    def manifest(self, in_train):
+        """{'train': [{'name', 'documents', 'bytes', 'sha256'}]}, the shards of records; and the SHA-256 of all
+        those, one after the other."""
+        shards = []
+        whole = hashlib.sha256()
+        for i, base in enumerate(self.bases):
+            path = f'{base}.jsonl.gz'
+            own = hashlib.sha256()
+            with open(path, 'rb') as f:
+                while block := f.read(PIECE):
+                    own.update(block)
+                    whole.update(block)
+            shards.append({'name': f'{i:05}.jsonl.gz', 'documents': int(in_train[self.span(i)].sum()),
+                           'bytes': os.path.getsize(path), 'sha256': own.hexdigest()})
+        return {'train': shards}, whole.hexdigest()
+
+    def listing(self, in_val):
+        """Yield a line of JSON for each document that is left: its side and what is known of it."""
+        for shard in range(self.n_shards):
+            for i, about in enumerate(self.about(shard), self.first[shard]):
+                if self.keep[i]:
+                    yield json.dumps({'side': 'val' if in_val[i] else 'train', **about}) + '\n'
 
 
 # --- the files ----------------------------------------------------------------------------------------------

@@ -72,17 +72,14 @@ def ngrams_of(texts, n):
     return np.unique(np.concatenate([np.zeros(0, np.uint64), *grams]))
 
 
-def union(fields):
-    """The set of the shingles of several texts; in another text, the same words are other shingles."""
-    if len(fields) == 1:
-        return fields[0]
-    places = np.arange(len(fields), dtype=np.uint64) * GOLDEN
-    return np.unique(np.concatenate([mix(found + place) for found, place in zip(fields, places)]))
-
-
-def alike(a, b, least):
-    """Whether two lists of sets of shingles are of one length, and J >= least for each pair of sets."""
-    return len(a) == len(b) and all(jaccard(x, y) >= least for x, y in zip(a, b))
+def contains(ngrams, text, n):
+    """Which of these n-grams, sorted distinct hashes, occur in a text, bool."""
+    hit = np.zeros(len(ngrams), bool)
+    if len(ngrams):
+        grams = word_ngrams(text, n)
+        place = np.searchsorted(ngrams, grams).clip(max=len(ngrams) - 1)
+        hit[place[ngrams[place] == grams]] = True
+    return hit
 
 
 def seen(wanted, pieces, n):
@@ -90,9 +87,7 @@ def seen(wanted, pieces, n):
     known = np.unique(np.concatenate([np.zeros(0, np.uint64), *wanted.values()]))
     hit = np.zeros(len(known), bool)
     for piece in pieces if len(known) else ():
-        grams = word_ngrams(piece, n)
-        place = np.searchsorted(known, grams).clip(max=len(known) - 1)
-        hit[place[known[place] == grams]] = True
+        hit |= contains(known, piece, n)
     return {key for key, grams in wanted.items() if hit[np.searchsorted(known, grams)].any()}
 
 
@@ -156,11 +151,11 @@ def simhash_keys(fingerprints, distance):
     return np.array(columns, np.uint64)
 
 
-def near_keys(fields, method, bands, rows):
-    """Numbers by which documents like this one are found. fields: the shingles of each of its texts."""
-    if method == 'minhash':
-        return band_keys(minhash(union(fields), bands * rows), bands)
-    return [simhash(union(fields))] if method == 'simhash' else []
+def near_keys(shingles, method, bands, rows):
+    """Numbers by which documents like this one are found, uint64 (bands,); of method 'simhash' only one."""
+    if method == 'simhash':
+        return [simhash(shingles)]
+    return band_keys(minhash(shingles, bands * rows), bands)
 
 
 def clusters(columns, same):

@@ -1,5 +1,5 @@
 """
-The funnel: an account of what came in, what was dropped and why, and what came out; and the report about it.
+The funnel: an account of what came in, what was dropped and why, and what came out.
 
     funnel = Funnel(n_samples=20)
     funnel.count('rules', 'short', 90, 90)              # a document of 90 bytes was dropped by the rules
@@ -8,7 +8,7 @@ The funnel: an account of what came in, what was dropped and why, and what came 
 
 Copy this file alone: it needs the standard library.
 """
-import collections, hashlib, json, os, re, shlex
+import collections, json, re
 
 
 class Funnel:
@@ -121,136 +121,15 @@ class Funnel:
                 'duplicates': clusters,
                 'counts': counts}
 
+    def vanished(self):
+        """The words of ten documents or more that no document has after the stages, at most 200."""
+        often = self.counters['words in'].most_common(50_000)
+        return [word for word, n in often if n >= 10 and not self.counters['words out'][word]][:200]
 
-def table(rows):
-    """Rows as a Markdown table; the first one is its head."""
-    lines = []
-    for row in rows:
-        cells = [f'{x:,}' if isinstance(x, int) else str(x) for x in row]
-        lines.append('| ' + ' | '.join(cells) + ' |\n')
-    return '\n' + lines[0] + '|---' * len(rows[0]) + '|\n' + ''.join(lines[1:])
-
-
-def listed(counter, form=','):
-    return ', '.join(f'{name}: {n:{form}}' for name, n in counter.items()) or 'none'
-
-
-def summary(report, meta, bins):
-    """What each stage dropped and what the files hold, two tables for the terminal and the report."""
-    rows = [('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped')]
-    for s in report['stages']:
-        row = [s[key] for key in ('name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out')]
-        dropped = [f'{reason}: {n:,} ({n / s["docs_in"]:.1%})' for reason, n in s['dropped'].items()]
-        rows.append([*row, ', '.join(dropped)])
-    text = table(rows)
-    config = meta['config']
-    rows = [('file', 'documents', 'tokens' if 'dtype' in meta else 'bytes', 'bytes of text')]
-    for side, b in bins.items():
-        if config['write'] == 'text' and side == 'train':       # shards take its place
-            rows.append((f'{config["out_dir"]}/shards', b.documents, meta['tokens'][side], b.bytes))
-        else:
-            rows.append((b.path, b.written, b.items, b.bytes or ''))
-    share = f'\n{report["card"]["share"]}' if 'card' in report else ''
-    return f'{text}{table(rows)}\n{report["malformed"]} records could not be read{share}'
-
-
-def report_md(report, meta, funnel, bins):
-    """The report for people. report, meta: the contents of report.json and meta.json."""
-    config = meta['config']
-    lines = [f'# {config["out_dir"]}', summary(report, meta, bins)]
-    lines += [f'- {path}: {m["records"]}, the first at {m["first"]}' for path, m in funnel.malformed.items()]
-
-    for name, s in report['sources'].items():
-        lines += ['', f'{name} ({s["path"]}): {s["files"]} files, licences {listed(s["licences"])}']
-        if s.get('passed_over'):
-            lines.append(f'files of other kinds, passed over: {s["passed_over"]}')
-        if s.get('read'):
-            n = sum(s['dropped'].values())
-            lines.append(f'{s["read"]:,} documents read, {n:,} dropped ({n / s["read"]:.1%}): '
-                         f'{listed(s["dropped"])}')
-        if s.get('epochs'):
-            share = s['mixed'] / meta['tokens']['train']
-            lines.append(f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x '
-                         f'{s["epochs"]:.2f} passes = {share:.1%} of train.bin')
-            if s['epochs'] > 4:
-                lines[-1] += '; more than 4 passes add little'
-    for name, counter in report['counts'].items():
-        lines += ['', f'{name}: {listed(counter)}']
-
-    often = funnel.counters['words in'].most_common(50_000)
-    kept = funnel.counters['words out']
-    gone = [word for word, n in often if n >= 10 and not kept[word]]
-    if 'card' in report:
-        lines.append(card_md(report['card']))
-    if gone:
-        lines += ['', f'words of ten documents or more that are gone: {", ".join(gone[:200])}']
-    return '\n'.join(lines) + '\n'
-
-
-def card_md(card):
-    """The card as a chapter of report.md. card: its entry in report.json."""
-    return '\n'.join([
-        '', '## Data card', '',
-        f'- languages of the prose, in a sample: {listed(card["languages"], ".1%")}',
-        f'- genres, in a sample: {listed(card["genres"], ".1%")}',
-        f'- licences: {listed(card["licences"])}',
-        f'- tokens: {card["share"]}',
-        f'- validation and training: {card["overlap"]}',
-        '', 'Known skew:', '', *(f'- {sentence}' for sentence in card['skew'] or ['nothing stands out'])])
-
-
-def manifest(docs, which):
-    """{'train': [{'name', 'documents', 'bytes', 'sha256'}]}, a Corpus's shards of records; and the SHA-256 of
-    all those, one after the other. which: bool (n,), the documents that are in them."""
-    shards = []
-    whole = hashlib.sha256()
-    for i, base in enumerate(docs.bases):
-        path = f'{base}.jsonl.gz'
-        own = hashlib.sha256()
-        with open(path, 'rb') as f:
-            while block := f.read(1 << 24):
-                own.update(block)
-                whole.update(block)
-        shards.append({'name': f'{i:05}.jsonl.gz', 'documents': int(which[docs.span(i)].sum()),
-                       'bytes': os.path.getsize(path), 'sha256': own.hexdigest()})
-    return {'train': shards}, whole.hexdigest()
-
-
-def listing(docs, in_val):
-    """Yield a line of JSON for each document that is left of a Corpus: its side and what is known of it."""
-    for shard in range(docs.n_shards):
-        for i, about in enumerate(docs.about(shard), docs.first[shard]):
-            if docs.keep[i]:
-                yield json.dumps({'side': 'val' if in_val[i] else 'train', **about}) + '\n'
-
-
-def decontaminated(funnel, benchmarks, n):
-    """The entry of meta.json on the benchmarks, {path: records}, whose n-grams were looked for."""
-    dropped = funnel.counters['stage decontaminate']['dropped in a benchmark']
-    problems = {path: len(found) for path, found in benchmarks.items()}
-    return {'problems': problems, 'ngram': n, 'dropped': dropped}
-
-
-def next_command(config, tokenizer_kind):
-    """The command that trains on the result."""
-    out_dir = config['out_dir']
-    scripts = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}
-    command = ['python', *scripts[config['kind']].split(), f'--data_dir={out_dir}']
-    if config['write'] == 'text':
-        command.append(f'--streaming={out_dir}/shards')
-    if tokenizer_kind == 'char':        # the config's prompt may have other characters
-        command.append('--sample_prompt=')
-    usual = {'source': 'stdlib', 'sources': None, 'tokenizer': 'bpe', 'vocab_size': 4096}
-    same = all(config[name] == value for name, value in usual.items())
-    if os.path.realpath(out_dir) == os.path.realpath('data/quickstart') and not same:
-        command.append('--data_from=')  # the config asks for the standard library there
-    return shlex.join(command)
-
-
-def audit_md(funnel):
-    """The samples of what was kept, and of what was dropped for each reason, for people to read."""
-    chapters = []
-    for reason, samples in sorted(funnel.samples.items()):
-        texts = [f'## {path}\n\n````\n{text}\n````\n' for _, path, text in samples]
-        chapters.append(f'# {reason}\n' + '\n'.join(texts))
-    return '\n'.join(chapters)
+    def audit_md(self):
+        """The samples of what was kept, and of what was dropped for each reason, for people to read."""
+        chapters = []
+        for reason, samples in sorted(self.samples.items()):
+            texts = [f'## {path}\n\n````\n{text}\n````\n' for _, path, text in samples]
+            chapters.append(f'# {reason}\n' + '\n'.join(texts))
+        return '\n'.join(chapters)

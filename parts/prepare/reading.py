@@ -6,18 +6,18 @@ Reading a file: text, in the encoding that it most probably has, or records of J
     encoding_of('old.txt')                          # 'cp1252'
     ''.join(pieces('book.txt', 0, 500))             # its first 500 characters
 
-Files of records end in RECORDS, web crawls in CRAWLS, all others hold text; any of them may be gzipped.
+Files of records end in RECORDS, all others hold text; any of them may be gzipped.
 A record that cannot be read is yielded with the reason, never raised: of a thousand shards, one is damaged.
 
 Copy this file alone: it needs the standard library.
 """
-import codecs, collections, contextlib, gzip, http.client, io, itertools, json, os, re, tokenize, types, zlib
+import codecs, contextlib, gzip, io, itertools, json, os, tokenize, zlib
 
-CRAWLS = ('.warc', '.wet')              # pages of a web crawl, and texts that somebody took out of them
-RECORDS = ('.jsonl', '.json', *CRAWLS)  # also with .gz
+RECORDS = ('.jsonl', '.json')           # also with .gz
 WHOLE = ('.py', '.html', '.htm')        # such a file is one document; other text is cut into pieces
 LONGEST = 100_000                       # characters of a piece: far more than a context of our models
 BLOCK = 16_000_000                      # characters held in memory at once
+CONTROL = bytes(b for b in range(32) if b not in b'\t\n\v\f\r')          # no text has them
 # not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep, a codec that is not of text
 UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError, LookupError
 
@@ -32,11 +32,10 @@ def open_file(path, mode='rb', **settings):
 
 def open_text(path, encoding):
     """A file of text, its line ends as they are. encoding: see encoding_of."""
-    name, *damaged = encoding.split()
-    return open_file(path, 'rt', encoding=name, errors='replace' if damaged else 'strict', newline='')
+    return open_file(path, 'rt', encoding=encoding.split()[0], errors='replace', newline='')
 
 
-def told(error):
+def described(error):
     return f'{type(error).__name__}: {error}'
 
 
@@ -50,11 +49,8 @@ def entries(files, max_chars=1_000_000):
 
 def entries_of(path, max_chars, first=0, end=None):
     """Yield (line, record, None, 0) for each record of a file; for a file of text, line is 0 and a record is
-    {'text', 'encoding'}; of a crawl, line is the number of the record. One that cannot be read is (line,
-    None, why, 0). One of more than max_chars (records: 8 max_chars bytes) is (line, None, why, bytes)."""
-    if is_kind(path, CRAWLS):
-        yield from read_crawl(path, 8 * max_chars)
-        return
+    {'text', 'encoding'}. One that cannot be read is (line, None, why, 0). One of more than max_chars
+    (records: 8 max_chars bytes) is (line, None, why, bytes)."""
     if is_kind(path, RECORDS):
         yield from read_records(path, 8 * max_chars, first, end)        # bytes: a character may be \\u20ac
         return
@@ -76,49 +72,44 @@ def entries_of(path, max_chars, first=0, end=None):
                 rest += f.read(LONGEST + 1 - len(rest))
             yield 0, {'text': rest, 'encoding': encoding}, None, 0
     except UNREADABLE as e:
-        yield 0, None, told(e), 0
+        yield 0, None, described(e), 0
 
 
 # --- text ---------------------------------------------------------------------------------------------------
 def encoding_of(path):
-    """The encoding of a file of text: UTF-8, if all of it is; UTF-16 by its mark; the one that a program
-    declares (PEP 263); 'utf-8 damaged', if most of what is not ASCII is UTF-8; else Windows-1252 or Latin-1,
-    if most bytes are ASCII. ValueError if it is none."""
+    """The encoding of a file of text, judged by its first megabyte: UTF-8; UTF-16 by its mark; the one that a
+    program declares (PEP 263); 'utf-8 damaged', if most of what is not ASCII is UTF-8; else Windows-1252 or
+    Latin-1, if most bytes are ASCII. ValueError if it is none."""
     with open_file(path) as f:
-        blocks = lambda: iter(lambda: f.read(1 << 20), b'')
-        try:
-            for _ in codecs.iterdecode(blocks(), 'utf-8'):
-                pass
-            return 'utf-8'
-        except UnicodeDecodeError:
-            f.seek(0)
-        if f.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return 'utf-16'
-        f.seek(0)
-        if is_kind(path, '.py'):
-            with contextlib.suppress(SyntaxError):      # it declares nothing, or what does not exist
-                declared = tokenize.detect_encoding(f.readline)[0]
-                if not declared.startswith('utf-8'):
-                    return declared
-            f.seek(0)
-        counts = collections.Counter(itertools.chain.from_iterable(blocks()))
-        f.seek(0)
-        texts = codecs.iterdecode(blocks(), 'utf-8', 'replace')
-        characters = collections.Counter(itertools.chain.from_iterable(texts))
-    n_high = sum(n for byte, n in counts.items() if byte >= 128)
-    control = any(counts[b] for b in range(32) if b not in b'\t\n\v\f\r')
-    n_damaged = characters['\ufffd']
-    if not control and n_damaged < sum(n for c, n in characters.items() if c > '\x7f') - n_damaged:
+        head = f.read(1 << 20)
+        at_end = not f.read(1)          # else head may end within a character
+    decode = codecs.getincrementaldecoder('utf-8')
+    with contextlib.suppress(UnicodeDecodeError):
+        decode().decode(head, at_end)
+        return 'utf-8'
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return 'utf-16'
+    if is_kind(path, '.py'):
+        with contextlib.suppress(SyntaxError):          # it declares nothing, or what does not exist
+            declared = tokenize.detect_encoding(io.BytesIO(head).readline)[0]
+            if not declared.startswith('utf-8'):
+                return declared
+
+    characters = decode('replace').decode(head, at_end)
+    n_damaged = characters.count('\ufffd')
+    n_other = sum(c > '\x7f' for c in characters) - n_damaged
+    is_binary = any(b in head for b in CONTROL)
+    if not is_binary and n_damaged < n_other:
         return 'utf-8 damaged'
-    if control or n_high > 0.3 * counts.total():
+    if is_binary or sum(b >= 128 for b in head) > 0.3 * len(head):
         raise ValueError('neither UTF-8 nor a text in Windows-1252 or Latin-1')
-    return 'latin-1' if any(counts[b] for b in b'\x81\x8d\x8f\x90\x9d') else 'cp1252'
+    return 'latin-1' if any(b in head for b in b'\x81\x8d\x8f\x90\x9d') else 'cp1252'
 
 
 def slices(texts, size=100_000, most=1 << 62):
     """The texts, or slices of them, at most so many characters each and so many of them."""
-    found = (text[i:i + size] for text in texts for i in range(0, len(text), size))
-    return itertools.islice(found, most)
+    some = (text[i:i + size] for text in texts for i in range(0, len(text), size))
+    return itertools.islice(some, most)
 
 
 def pieces(path, start=0, end=1 << 62, encoding='utf-8'):
@@ -137,7 +128,7 @@ def count_chars(path):
         encoding = encoding_of(path)
         return sum(map(len, pieces(path, encoding=encoding))), encoding
     except UNREADABLE as e:
-        raise ValueError(f'{path} cannot be read as text: {told(e)}') from e
+        raise ValueError(f'{path} cannot be read as text: {described(e)}') from e
 
 
 # --- records ------------------------------------------------------------------------------------------------
@@ -167,9 +158,9 @@ def read_records(path, longest=1 << 30, first=0, end=None):
                     try:
                         yield line, json.loads(data.decode('utf-8-sig')), None, 0
                     except (ValueError, RecursionError) as e:
-                        yield line, None, told(e), 0
+                        yield line, None, described(e), 0
     except UNREADABLE as e:
-        yield line + 1, None, told(e), 0
+        yield line + 1, None, described(e), 0
 
 
 def values_over_lines(f):
@@ -188,74 +179,10 @@ def values_over_lines(f):
 
 def read_problems(path):
     """The records of a benchmark; ValueError if one cannot be read."""
-    found = list(read_records(path))
-    for line, _, why, _ in found:
+    problems = []
+    for line, problem, why, _ in read_records(path):
         if why:
             raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why}); '
-                             '--decontaminate takes the file of a benchmark')
-    return [problem for _, problem, _, _ in found]
-
-
-# --- web crawls ---------------------------------------------------------------------------------------------
-def read_crawl(path, longest=1 << 30):
-    """entries_of a WARC file (ISO 28500), such as Common Crawl's: {'text', 'url'} of each page that was
-    found, and of each text of a WET file. Requests, images and a crawler's notes are skipped."""
-    number = 0
-    try:
-        with open_file(path) as f:
-            for line in iter(lambda: f.readline(1 << 16), b''):
-                if not line.strip():            # records end with empty lines
-                    continue
-                number += 1
-                if not line.startswith(b'WARC/'):
-                    raise ValueError(f'not WARC: {line[:20]!r}')
-                head = http.client.parse_headers(f)
-                length = head.get('Content-Length', 'missing')
-                if not length.isdecimal():
-                    raise ValueError(f'the Content-Length of a record is {length}')
-                size = int(length)
-                body = f.read(min(size, longest))
-                read = len(body)
-                while read < size and (more := len(f.read(min(BLOCK, size - read)))):
-                    read += more
-                if read < size:
-                    raise EOFError(f'a record of {size:,} bytes is cut off')
-                if head['WARC-Type'] not in ('response', 'conversion'):
-                    continue
-                if size > longest:
-                    yield number, None, f'longer than {longest:,} bytes', size
-                    continue
-                try:
-                    found = {'text': body.decode('utf-8', 'replace')}
-                    if head['WARC-Type'] == 'response':
-                        found = page_of(body, longest)
-                except http.client.HTTPException as e:
-                    yield number, None, told(e), 0
-                    continue
-                if found:
-                    yield number, found | {'url': head.get('WARC-Target-URI', '')}, None, 0
-    except (*UNREADABLE, http.client.HTTPException) as e:
-        yield max(1, number), None, told(e), 0
-
-
-def page_of(body, longest):
-    """The text of an HTTP response; None unless it has the status 200 and is HTML or plain text. A 'path' in
-    the result says that it is HTML. If it is gzipped, at most `longest` bytes are unpacked."""
-    sent = http.client.HTTPResponse(types.SimpleNamespace(makefile=lambda mode: io.BytesIO(body)))
-    sent.begin()
-    kind = sent.headers.get_content_type()
-    readable = 'text/html', 'application/xhtml+xml', 'text/plain'
-    if sent.status != 200 or 'Content-Type' not in sent.headers or kind not in readable:
-        return None
-    try:
-        data = sent.read()
-    except http.client.IncompleteRead as e:             # crawlers cut long pages off
-        data = e.partial
-    if sent.headers.get('Content-Encoding') == 'gzip':
-        with contextlib.suppress(zlib.error):           # some crawlers unpack it and keep the header
-            data = zlib.decompressobj(31).decompress(data, longest)
-    declared = re.search(rb'charset=["\']?([\w-]+)', data[:2000])
-    named = [sent.headers.get_content_charset(), declared and declared[1].decode()]
-    for encoding in [*filter(None, named), 'utf-8', 'cp1252', 'latin-1']:
-        with contextlib.suppress(LookupError, ValueError):
-            return {'text': data.decode(encoding)} | ({} if kind == 'text/plain' else {'path': 'page.html'})
+                             'expected the file of a benchmark')
+        problems.append(problem)
+    return problems

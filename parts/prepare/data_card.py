@@ -1,0 +1,157 @@
+"""
+The report for people: what each stage dropped, and a card of what is left, its skew and the consequences.
+
+    genre('ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n')                 # 'dialogue'
+    proportions(['en', 'en', 'de'])                                 # {'en': 0.667, 'de': 0.333}
+    skew({'en': 1.0}, {'code': 1.0}, {'stdlib': 1.0}, {'psf': 9}, 2_000_000)        # sentences
+
+A model shares the defects of its data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads
+like a blog, C4's word list removed texts of minorities. The card counts such defects in your corpus.
+
+Copy this file alone: it needs the standard library.
+"""
+import collections, re, statistics
+
+SPEAKER = re.compile(r'^[A-Z][\w.\' -]{0,30}:(?:\s|$)', re.M)
+QUESTION = re.compile(r'^(?:Q|Question|User|Human)\b[^\n]{0,20}:', re.M)
+LIST = re.compile(r'^\s*(?:[-*•|]|\d+[.)])\s', re.M)
+PRETRAINED_ON = 10_000_000_000  # tokens; 100 million are 1 % of them, 5 billion are half
+LICENCES = {'stdlib': 'psf', 'shakespeare': 'public domain'}
+KNOWN = {       # sources by name
+    'stdlib': "one project's style, reviewed code, hardly any scripts, notebooks or numerical code",
+    'shakespeare': 'plays by one author, English of about 1600, nothing but speeches under names',
+    'codeparrot': "GitHub's public Python up to 2021: much Python 2 style, many forks and copies, few tests"}
+
+
+# --- the card -----------------------------------------------------------------------------------------------
+def licence(path, doc):
+    """The licence of a document, in lower case: that of its source, or the one it names, or 'unknown'."""
+    return LICENCES.get(path) or doc.get('licence', 'unknown').lower()
+
+
+def genre(text):
+    """The kind of a prose text, by its lines: questions, dialogue, list, verse or running text."""
+    lines = [line for line in text[:20_000].split('\n') if line.strip()]
+    head = '\n'.join(lines)
+    if not lines:
+        return 'running text'
+    if len(QUESTION.findall(head)) * 20 > len(lines):
+        return 'questions'
+    if len(SPEAKER.findall(head)) * 8 > len(lines):
+        return 'dialogue'
+    if len(LIST.findall(head)) * 2 > len(lines):
+        return 'list'
+    capital = sum(line.lstrip()[:1].isupper() for line in lines)
+    if len(lines) >= 8 and capital > 0.8 * len(lines) and statistics.median_high(map(len, lines)) < 60:
+        return 'verse'
+    return 'running text'
+
+
+def proportions(items):
+    """{item: its share}, the most frequent first."""
+    counts = collections.Counter(items)
+    return {item: round(n / counts.total(), 3) for item, n in counts.most_common()}
+
+
+def make(languages, genres, of_source, n_tokens, overlap):
+    """The card, as report.json holds it. languages, genres: of each text of a sample; of_source: the
+    report's entry for each source; overlap: the result of duplicates.overlap."""
+    licences = collections.Counter()
+    for source in of_source.values():
+        licences.update(source['licences'])
+    total = max(1, sum(source.get('tokens', 0) for source in of_source.values()))
+    of_tokens = {name: source.get('tokens', 1) / total for name, source in of_source.items()}
+    of_tokens = dict(sorted(of_tokens.items(), key=lambda item: -item[1]))
+    languages = proportions(languages)
+    genres = proportions(genres)
+    known = [f'{name}: {KNOWN[source["path"]]}' for name, source in of_source.items() if source['path'] in KNOWN]
+    return {'languages': languages, 'genres': genres, 'licences': dict(licences.most_common()),
+            'skew': known + skew(languages, genres, of_tokens, licences, n_tokens),
+            'share': f'{n_tokens:,} training tokens are {n_tokens / PRETRAINED_ON:.3g} times the '
+                     f'{PRETRAINED_ON:,} of a pretraining corpus',
+            'overlap': f'{overlap[0]:.1%} of {overlap[1]:,} validation texts share {overlap[2]} words in a '
+                       'row with training texts'}
+
+
+def skew(languages, genres, sources, licences, tokens):
+    """Sentences that name each dominant part of a corpus and its consequence for a model. languages, genres,
+    sources: {name: share}; licences: {name: count}."""
+    sentences = []
+    for what, table, means in (
+            ('the prose', languages, 'a model will hardly write any other language'),
+            ('the documents', genres, 'a model will write this kind of text, whatever it is asked for'),
+            ('the tokens', sources, 'the manner of this source will be the manner of the model')):
+        name, share = next(iter(table.items()), ('', 0))
+        if share >= 0.8 and (len(table) > 1 or table is not sources):
+            sentences.append(f'{share:.0%} of {what}: {name}; {means}')
+    unknown = licences.get('unknown', 0) / max(1, sum(licences.values()))
+    if unknown >= 0.5:
+        sentences.append(f'{unknown:.0%} of the documents name no licence: find out whether you may use them')
+    if tokens < 100_000_000:
+        sentences.append(f'{tokens:,} tokens are few: a model will know words and forms, hardly any facts')
+    return sentences
+
+
+# --- the pages ----------------------------------------------------------------------------------------------
+def table(rows):
+    """Rows as a Markdown table; the first one is its head."""
+    lines = []
+    for row in rows:
+        cells = [f'{x:,}' if isinstance(x, int) else str(x) for x in row]
+        lines.append('| ' + ' | '.join(cells) + ' |\n')
+    return '\n' + lines[0] + '|---' * len(rows[0]) + '|\n' + ''.join(lines[1:])
+
+
+def listed(counter, form=','):
+    return ', '.join(f'{name}: {n:{form}}' for name, n in counter.items()) or 'none'
+
+
+def summary(report, files, unit):
+    """What each stage dropped and what the files hold, two tables for the terminal and the report. files:
+    rows of path, documents, their number of units (tokens or bytes), bytes of text."""
+    rows = [('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped')]
+    for stage in report['stages']:
+        row = [stage[key] for key in ('name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out')]
+        dropped = [f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})' for reason, n in stage['dropped'].items()]
+        rows.append([*row, ', '.join(dropped)])
+    text = table(rows) + table([('file', 'documents', unit, 'bytes of text'), *files])
+    share = f'\n{report["card"]["share"]}' if 'card' in report else ''
+    return f'{text}\n{report["malformed"]} records could not be read{share}'
+
+
+def report_md(title, report, files, unit, vanished):
+    """The report for people. report: the content of report.json; files, unit: see summary; vanished: words
+    that no document has any more."""
+    lines = [f'# {title}', summary(report, files, unit)]
+    for path, bad in report['malformed_files'].items():
+        lines.append(f'- {path}: {bad["records"]}, the first at {bad["first"]}')
+
+    for name, s in report['sources'].items():
+        lines += ['', f'{name} ({s["path"]}): {s["files"]} files, licences {listed(s["licences"])}']
+        if s.get('passed_over'):
+            lines.append(f'files of other kinds, passed over: {s["passed_over"]}')
+        if s.get('read'):
+            n = sum(s['dropped'].values())
+            lines.append(f'{s["read"]:,} documents read, {n:,} dropped ({n / s["read"]:.1%}): '
+                         f'{listed(s["dropped"])}')
+        if s.get('epochs'):
+            share = s['mixed'] / report['tokens']['train']
+            lines.append(f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x '
+                         f'{s["epochs"]:.2f} passes = {share:.1%} of train.bin')
+            if s['epochs'] > 4:
+                lines[-1] += '; more than 4 passes add little'
+    for name, counter in report['counts'].items():
+        lines += ['', f'{name}: {listed(counter)}']
+
+    if 'card' in report:
+        card = report['card']
+        lines += ['', '## Data card', '',
+                  f'- languages of the prose, in a sample: {listed(card["languages"], ".1%")}',
+                  f'- genres, in a sample: {listed(card["genres"], ".1%")}',
+                  f'- licences: {listed(card["licences"])}',
+                  f'- tokens: {card["share"]}',
+                  f'- validation and training: {card["overlap"]}',
+                  '', 'Known skew:', '', *(f'- {line}' for line in card['skew'] or ['nothing stands out'])]
+    if vanished:
+        lines += ['', f'words of ten documents or more that are gone: {", ".join(vanished)}']
+    return '\n'.join(lines) + '\n'
