@@ -5,24 +5,16 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
 
-Each document by itself, in several processes:
-    read            a .py or .html file, 100,000 characters of .txt or .md, or a record of .jsonl or .json
-    normalise       one form of Unicode, of line ends and, in prose, of blanks; no markup
-    source          drop by address or licence
-    language        drop what is in other languages
-    rules           drop by rules that one sentence can state
-    models          drop by an n-gram model, a classifier, a list of words
-    personal data   hide e-mail addresses, phone numbers, keys
-    decontaminate   drop what a benchmark has, too
-All documents together:
-    duplicates      keep the first of those that say the same, which no rule drops later
-    split           a hash of the text decides: training or validation
-    tokenise        train a tokenizer, turn each document into ids
-    mix             as many passes over each source as its weight asks for
+    each document by itself:    read -> normalise -> source -> language -> rules -> models -> personal data
+                                -> decontaminate
+    all of them together:       -> duplicates -> split -> tokenise -> mix -> train.bin, val.bin
+
+A document is a .py or .html file, 100,000 characters of .txt or .md, or a record (text, content, code...) of
+.jsonl or .json, gzipped or not. A lone .txt, .md, .py or .html file is taken as it is.
 
 Writes under out_dir: train.bin, val.bin, val_<source>.bin if there are several, tokenizer.json, meta.json,
 report.md and report.json; for --kind=sft and preference train.jsonl and val.jsonl. A finished shard waits in
-out_dir/.work, so the same command resumes. A lone .txt, .md, .py or .html file is taken as it is.
+out_dir/.work, so the same command resumes.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
@@ -37,7 +29,7 @@ from parts.train import texts
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings, in the order of the stages; 0, False, '' or None switches a rule off -------------------------
-# read
+# read: files become documents
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
 kind = 'text'                   # text | sft | preference: sft: conversations; preference: two answers each
@@ -48,24 +40,20 @@ keep_downloads = True           # False: delete a downloaded shard once it is cl
 max_per_prompt = 4              # >= 1: of eval.py's samples.jsonl: most pairs, or passed answers, per prompt
 prefer = 'passed'               # passed | taste | both: passed beats failed; taste: a one-line body wins
 audit = 0                       # >= 0: so many random samples per reason in audit.md, for you to read
-
-# normalise
+# normalise: one form of Unicode, of line ends and, in prose, of blanks
 mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
 strip_markup = True             # of prose: HTML tags and entities, LaTeX commands
-
-# source and language
+# source and language: drop by address, licence, language
 url_block: str | None = None    # file of domains, one a line; for records with a `url`
 url_allow: str | None = None    # file of domains that are never blocked
 licences = ''                   # keep only these, comma-separated: mit,bsd,apache-2.0,unknown,...
 languages = ''                  # keep only prose and chat in these, comma-separated: en,de,...
-
-# rules of prose (parts/prepare/filters.py says what each one does)
+# rules of prose; parts/prepare/filters.py says what each one does
 min_words = 20                  # >= 0
 max_words = 1_000_000           # >= 0
 max_symbols = 0.3               # [0, 1]: share of visible characters that are not letters or digits
 max_repetition = 0.7            # [0, 1]: share of repeated lines, or of repeated words within 200
 max_gibberish = 0.2             # [0, 1]: share of words that no language would spell
-
 # rules of code
 max_line = 1000                 # >= 0: characters of the longest line
 mean_line = 100                 # >= 0: characters of the average line
@@ -75,17 +63,15 @@ config_test = 0.7               # [0, 1]: probability to drop configuration and 
 no_keywords = 0.7               # [0, 1]: probability to drop a file without def, class, for, while
 min_assignments = 5             # >= 0: number of = signs
 parse = True                    # also of ```python in chat: dropped if Python cannot compile it
-
-# rules of conversations and of preferences
+# rules of conversations and preferences
 min_score: float | None = None  # of sft: by a judge; a record has it as score, rating or judge_score
 min_answer = 0                  # >= 0: of sft: characters of each answer
 max_answer = 0                  # >= 0: of sft: 0 = no limit
 unwanted: str | None = None     # of sft: file of phrases, one a line, that no answer may have
+chat_format = 'messages'        # messages | alpaca | vicuna: of sft: how train.jsonl is written
 min_margin = 0.0                # of preference: score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: of preference: share of annotators who agree
-chat_format = 'messages'        # messages | alpaca | vicuna: of sft: how train.jsonl is written
-
-# models
+# models: drop by an n-gram model, a classifier, a list of words
 perplexity_reference: str | None = None     # good text (file, folder, glob), whose n-grams predict the rest
 min_bits = 0.5                  # >= 0: per byte under the reference; less is boilerplate
 max_bits = 5.0                  # >= 0: per byte; more is noise, or another language
@@ -94,21 +80,17 @@ quality_bad: str | None = None  # texts as you do not want them
 min_quality = 0.5               # [0, 1]: probability of `good`
 toxic_words: str | None = None  # file of words, one a line; report.md says what each of them removed
 max_toxic = 1.0                 # >= 0: such words per 1,000
-
-# personal data, decontaminate
+# personal data, decontaminate: hide what is private, drop what a benchmark has, too
 pii = True                      # e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
 decontaminate = ''              # benchmark files, comma-separated; documents that share an n-gram are dropped
 decontaminate_ngram = 13        # >= 1: words; GPT-3's choice
-
-# duplicates
-dedup = 'minhash'               # none | exact | minhash | simhash: the last two include exact; pairs: exact only
+# duplicates: keep the first of those that say the same, which no rule drops later
+dedup = 'minhash'               # none | exact | minhash | simhash: the last two include exact, pairs have it alone
 shingle = 5                     # >= 1: words per n-gram
 bands = 32                      # >= 1: of the MinHash signature
 rows = 8                        # >= 1: per band
 min_similarity = 0.85           # [0, 1]: minhash: Jaccard similarity of the sets of word n-grams
 simhash_distance = 3            # [0, 31]: simhash: bits of 64
-max_docs = 0                    # >= 0: stop after so many documents of the one source; 0 = all
-
 # split, tokenise
 val_fraction = 0.1              # (0, 1): held out: share of documents, or of one text's characters
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the path of a tokenizer.json
@@ -118,8 +100,7 @@ gpt2_dir: str | None = None     # has GPT-2's vocab.bpe and encoder.json; None =
 min_chars_per_token = 1.5       # >= 0: of code, with a vocabulary of 4,096 or more; tables have fewer
 fim = 0.0                       # [0, 1]: share of training text that teaches to fill in the middle, say 0.5
 fim_length = 128                # >= 8: tokens of a piece that is rearranged: half of a context
-
-# mix, write
+# mix, write: as many passes over each source as its weight asks for
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: sources without weights get shares ~ tokens ^ (1 / temperature)
 mix_tokens = 0                  # >= 0: training tokens to mix; 0 = as many as the sources hold
@@ -127,11 +108,6 @@ list_documents = False          # documents.jsonl: where each one comes from, it
 processes = 0                   # >= 0: 0 = one per core
 part = ''                       # 3/16: only clean each 16th shard, from the third; then run without it
 config = configure(globals())
-
-# what one text without documents in it cannot have
-NEEDS_DOCUMENTS = ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
-                   'list_documents', 'max_docs', 'url_block', 'url_allow', 'toxic_words', 'quality_good',
-                   'perplexity_reference', 'fim')
 
 # --- settings that need each other --------------------------------------------------------------------------
 start_time = time.time()
@@ -152,8 +128,6 @@ wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
 wanted_languages = text_models.languages_of(languages)
 
 sources = files.sources_of(source, sources, defaults['source'])
-if max_docs and len(sources) > 1:
-    raise ValueError(f'max_docs={max_docs} would stop within the first source; use --mix_tokens')
 shards = files.shards(sources, download_dir, kind)      # the files that are cleaned together
 own_shards = workers.part_of(range(len(shards)), part)
 has_weights = any(weight for _, weight in sources.values())
@@ -167,7 +141,9 @@ input_files = [file for shard in shards for file in shard['files']]
 first_path = input_files[0]['path']
 one_text = kind == 'text' and len(input_files) == 1 and not reading.is_kind(first_path, reading.RECORDS)
 if one_text:
-    for name in NEEDS_DOCUMENTS:
+    for name in ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part', 'languages', 'licences',
+                 'audit', 'list_documents', 'url_block', 'url_allow', 'toxic_words', 'quality_good',
+                 'perplexity_reference', 'fim'):
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {first_path}')
     n_chars, encoding = reading.count_chars(first_path)
@@ -183,9 +159,8 @@ benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(
 variants = [form for text in conversions.strings_in(benchmarks) for form in clean.variants(text)]
 variants += [personal_data.hide(form)[0] for form in variants]
 benchmark_ngrams = duplicates.ngrams_of(variants, decontaminate_ngram)
+near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
 show(config)
-
-near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None    # pairs differ in little
 
 
 # --- the stages: what happens to a document by itself -------------------------------------------------------
@@ -211,13 +186,14 @@ def texts_of(source):
             yield clean.normalise(doc['texts'][0], mode_of(doc, source))
 
 
-language_model = text_models.Classifier.languages() if wanted_languages else None
-reference_model = text_models.NgramModel(texts_of(perplexity_reference)) if perplexity_reference else None
-quality_model = None
+language_model = reference_model = quality_model = None
+if wanted_languages:
+    language_model = text_models.Classifier.languages()
+if perplexity_reference:
+    reference_model = text_models.NgramModel(texts_of(perplexity_reference))
 if quality_good:
     good = [(text, 'good') for text in texts_of(quality_good)]
-    bad = [(text, 'bad') for text in texts_of(quality_bad)]
-    quality_model = text_models.Classifier.train(good + bad)
+    quality_model = text_models.Classifier.train(good + [(text, 'bad') for text in texts_of(quality_bad)])
 
 
 def in_one_form(doc, tally):
@@ -250,10 +226,10 @@ def by_rules(doc, tally):
     if kind == 'preference':
         return filters.preference_reason(record, min_margin, min_agreement)
     if kind == 'sft':
-        programs = filters.programs(record['messages']) if parse else []
-        broken = any(map(texts.syntax_error, programs))
+        messages = record['messages']
+        broken = parse and any(map(texts.syntax_error, filters.programs(messages)))
         score = doc.get('score', math.inf)
-        reason = filters.messages_reason(record['messages'], score, min_score, min_answer, max_answer, phrases)
+        reason = filters.messages_reason(messages, score, min_score, min_answer, max_answer, phrases)
         return reason or ('code does not parse' if broken else None)
     if doc['mode'] in ('prose', 'chat'):
         return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition, max_gibberish)
@@ -341,13 +317,12 @@ def kept_documents(shard, account):
 
 
 def pieces_of_text(shard, account):
-    """Yield the one text, unchanged, in pieces of some MB, as Corpus stores documents. Its last part is held
-    out: the `hash` of those pieces is 0."""
-    cut = int(n_chars * (1 - val_fraction))
+    """Yield the one text, unchanged, in pieces of some MB, as Corpus stores documents. The last of them are
+    held out: instead of a hash, `split` says so."""
     about = {'source': shard['source'], 'path': first_path}
+    cut = int(n_chars * (1 - val_fraction))
     for start, end, split in ((0, cut, 2 ** 64 - 1), (cut, n_chars, 0)):
-        for text in reading.pieces(first_path, start, end, encoding):
-            data = to_utf8(text)
+        for data in map(to_utf8, reading.pieces(first_path, start, end, encoding)):
             account.count('read', None, len(data), len(data))
             yield {'data': data, 'about': about, 'size': len(data), 'exact': 0, 'split': split, 'keys': [],
                    'is_code': False}
@@ -364,38 +339,34 @@ def words_of(text):
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        downloads = [file for file in shards[i]['files'] if 'url' in file]
-        for file in downloads:
-            files.fetch(file['url'], file['sha256'], file['path'])
+        downloads = files.fetch_all(shards[i]['files'])
         account = funnel.Funnel(audit)
         documents = pieces_of_text if one_text else kept_documents
         docs.write_shard(i, documents(shards[i], account), account)
-        for file in downloads if not keep_downloads else ():
-            os.remove(file['path'])
+        for path in downloads if not keep_downloads else ():
+            os.remove(path)
     return i
 
 
-# A shard that was cleaned before the run was interrupted is used again, but only if all that it depends on is
-# the same: the settings above from the first one to `rows`, this script and its parts, the files that it reads.
+# An interrupted run's shards are used again if all that they depend on is the same: the settings above, down
+# to `rows`; this script and its parts; the files that are read.
 names = list(config)
-state = {name: config[name] for name in names[:names.index('rows') + 1]}
-state['val_fraction'] = val_fraction if one_text else None
-code = [__file__, *sorted(files.all_files(os.path.dirname(funnel.__file__)))]
-lists = [url_block, url_allow, toxic_words, unwanted, *benchmarks]
+depends_on = {name: config[name] for name in names[:names.index('rows') + 1]}
+depends_on['cut'] = one_text and val_fraction
 inputs = sum(examples.values(), input_files)
-state = corpus.state_of(state, inputs + [{'path': path} for path in code + lists if path])
+code = [__file__, *files.all_files(os.path.dirname(funnel.__file__))]
+others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks, *code) if path]
+state = corpus.state_of(depends_on, inputs + [{'path': path} for path in others])
 
 account = funnel.Funnel(audit)
 docs = corpus.Corpus(f'{out_dir}/.work', state, account, [shard['source'] for shard in shards])
 cleaned = workers.in_parallel(clean_shard, own_shards, processes, 'cleaning')
 if part:
-    n = len(list(cleaned))
-    left = [i for i in range(len(shards)) if not docs.has_shard(i)]
-    print(f'part {part}: {n} shards are clean, {len(left)} are left; then run without --part')
+    n_clean = len(list(cleaned))
+    n_left = sum(not docs.has_shard(i) for i in range(len(shards)))
+    print(f'part {part}: {n_clean} shards are clean, {n_left} are left; then run without --part')
     sys.exit()
-docs.gather(cleaned, max_docs)
-if max_docs and docs.keep.any():
-    docs.drop('max_docs', 'beyond max_docs', np.flatnonzero(docs.keep)[max_docs:])
+docs.gather(cleaned)
 
 # --- duplicates: the first document of a cluster stays ------------------------------------------------------
 if dedup != 'none' and docs.keep.any():
@@ -417,12 +388,12 @@ if near and docs.keep.any():
 held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,), as are the next two
 in_train = docs.keep & ~held_out
 in_val = docs.keep & held_out
-stages = 'read', *STAGES, 'max_docs', 'exact duplicates', 'near duplicates', 'tokenise'
+stages = 'read', *STAGES, 'exact duplicates', 'near duplicates', 'tokenise'
 if not (in_train.any() and in_val.any()):
     docs.forget()
-    raise ValueError(f'{", ".join(sources)}: {in_train.sum()} documents with text are left to train on and '
-                     f'{in_val.sum()} to validate ({account.lost(stages)}); give more, drop fewer, or another '
-                     '--val_fraction')
+    raise ValueError(f'{", ".join(sources)}: {in_train.sum()} documents with text are left to train on, and '
+                     f'{in_val.sum()} to validate ({account.lost(stages)}); give more, drop fewer, or use '
+                     'another --val_fraction')
 
 # --- tokenise: the tokenizer is trained on training documents only ------------------------------------------
 if kind == 'text':
@@ -440,13 +411,12 @@ if kind == 'text':
     print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
 
 # --- write --------------------------------------------------------------------------------------------------
-# train.bin holds ids and nothing else, one document after the other; `x = 1` and `y = 2` with a quickstart:
+# train.bin holds ids and nothing else, document after document. Here `x = 1` ends and `y = 2` begins:
 #
-#     item      0        1        2        3                4        5      ...
-#     id        120      294      384      4032             121      294    ...     uint16, 2 bytes each
-#     token     'x'      ' ='     ' 1'     <|endoftext|>    'y'      ' ='   ...
+#     id        120     273     32      49      4032             121     ...     uint16: 2 bytes each
+#     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
 #
-# A vocabulary of more than 65,536 ids needs uint32. val.bin is the same with other documents.
+# A vocabulary of more than 65,536 ids needs uint32. val.bin looks the same and has the held-out documents.
 separator = ord('\n')           # of train.jsonl
 if kind == 'text':
     separator = None if one_text else tok.special['<|endoftext|>']
@@ -455,18 +425,17 @@ if kind == 'text':
 
 def encoded_documents(shard):
     """Yield number, tokens, file and data of each document, as Corpus stores it."""
-    ending = [] if one_text else [separator]
     for numbers, about, some in docs.batches(shard):
         for i, known, text, ids in zip(numbers, about, some, tok.encode_batch(some)):
             side = 'val' if held_out[i] else 'train'
             if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
                 continue
-            ids = ids + ending
             if fim and side == 'train':
-                ids = infilling.rearrange(ids[:-1], fim, fim_length, tok, int(docs.exact[i]))
+                ids = infilling.rearrange(ids, fim, fim_length, tok, int(docs.exact[i]))
+            elif not one_text:
+                ids = [*ids, separator]
             if write == 'text' and side == 'train':
-                line = json.dumps({'text': text, **known}).encode() + b'\n'
-                yield i, len(ids), 'jsonl.gz', line
+                yield i, len(ids), 'jsonl.gz', json.dumps({'text': text, **known}).encode() + b'\n'
             else:
                 yield i, len(ids), side, np.array(ids, dtype)
 
@@ -477,8 +446,8 @@ def encode_shard(shard):
 
 
 ending = 'bin' if kind == 'text' else 'jsonl'
-sides = ['train', 'val'] + [f'val_{name}' for name in sources if kind == 'text' and len(sources) > 1]
-bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in sides}
+own = [f'val_{name}' for name in sources] if kind == 'text' and len(sources) > 1 else []
+bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in ['train', 'val', *own]}
 if kind == 'text':
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
@@ -500,25 +469,17 @@ for name, (path, weight) in sources.items():
     s = of_source[name] = {'path': path, 'weight': weight, 'files': len(read), **account.of_source(name),
                            'passed_over': files.passed_over(path)}
     if kind == 'text':
-        own = docs.of_source(name)
-        s['documents'] = int((docs.keep & own).sum())
-        s['tokens'] = int(docs.lengths[in_train & own].sum())
+        s |= docs.counts_of(name, in_train)
         if not s['tokens']:
-            raise ValueError(f'the source {name} has no training document left, of {s["read"]} read ('
-                             f'{data_card.listed(s["dropped"])}; of copies, the first one stays, in any source)')
+            dropped = data_card.listed(s['dropped'])
+            raise ValueError(f'the source {name} has no training document left, of {s["read"]} read '
+                             f'({dropped}; of copies, the first one stays, in any source)')
         weights[name] = weight or s['tokens'] ** (1 / temperature)
 
-n_train = mix_tokens or sum(of_source[name]['tokens'] for name in weights)
+n_train = mix_tokens or sum(of_source[name]['tokens'] for name in weights)     # --write=text has no ids
 for name, weight in weights.items():
-    s = of_source[name]
-    s['begins'] = bins['train'].items
     n_tokens = round(n_train * weight / sum(weights.values()))
-    docs.write_tokens(bins['train'], name, in_train, n_tokens)          # of --write=text there are no ids
-    s['mixed'] = bins['train'].items - s['begins']
-    s['epochs'] = s['mixed'] / s['tokens']
-    docs.write_all(bins['val'], 'val', name)
-    if len(sources) > 1:
-        docs.write_all(bins[f'val_{name}'], 'val', name)
+    of_source[name] |= docs.write_source(name, bins, in_train, n_tokens)
 
 # --- report, and give the files their names -----------------------------------------------------------------
 for b in bins.values():
@@ -562,10 +523,10 @@ corpus.publish(out_dir, pages, bins.values(), inputs, docs.bases if write == 'te
 docs.forget()
 print(data_card.summary(report, table, unit))
 
-next_command = {'text': ['train.py', 'config/quickstart.py'], 'sft': ['sft.py'], 'preference': ['dpo.py']}[kind]
-next_command.append(f'--data_dir={out_dir}')
+next_script = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
+flags = [f'--data_dir={out_dir}']
 if write == 'text':
-    next_command.append(f'--streaming={out_dir}/shards')
-if kind == 'text' and any(config[name] != defaults[name] for name in ('source', 'sources', 'tokenizer', 'vocab_size')):
-    next_command += ['--data_from=', '--sample_prompt=']        # of that config's own data
-print(f'{time.time() - start_time:.1f} s; next: python {shlex.join(next_command)}')
+    flags.append(f'--streaming={out_dir}/shards')
+if kind == 'text' and (list(sources), tokenizer, vocab_size) != (['stdlib'], 'bpe', 4096):
+    flags += ['--data_from=', '--sample_prompt=']       # what that config says of its own data
+print(f'{time.time() - start_time:.1f} s; next: python {next_script} {shlex.join(flags)}')

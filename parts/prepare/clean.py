@@ -64,7 +64,8 @@ def undo(text, images, pattern):
     meant = {old: bytes(map(images.get, old)).decode('utf-8', 'ignore') for old in {*pattern.findall(text)}}
     meant = {old: new for old, new in meant.items() if new}         # the others are not UTF-8
     # sequences that nobody writes, by their first letter
-    sure = collections.Counter(old[0] for old in meant if {*old[1:]} - (CLOSING if old[0] in USUAL else MARKS))
+    harmless = {old: CLOSING if old[0] in USUAL else MARKS for old in meant}
+    sure = collections.Counter(old[0] for old in meant if {*old[1:]} - harmless[old])
     # é, ·, quotes and emoji begin with a usual letter; others need more evidence, or all of it
     evidence = USUAL & set(sure) or sure.total() > 1
     everything = evidence and pattern.sub(lambda m: '' if m[0] in meant else m[0], text).isascii()
@@ -143,7 +144,7 @@ def strip_latex(text):
 FENCED = re.compile(r'^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]* *$|\Z)', re.M | re.S)
 COMMENT_LINES = re.compile(r'^[^\S\n]*(?:/\*(?s:.*?)(?:\*/|\Z)|//.*|\#(?!include|define|if|endif).*|'
                            r'=\w+\b(?s:.*?)(?:\n=cut\b|\Z))', re.M)
-# A line of code, in Python and elsewhere, by its first word or its end. White space within it does not matter.
+# A line of code, in Python and elsewhere, by its first word or its end, however wide its blanks are.
 CODE_LINE = re.compile(r"""
       (?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$ | @\w+(?:\.\w+)*(?:\(.*)?$ | >>>\s
     | (?:if|elif|else|for|while|try|except|with|finally)\b.*:\s*(?:\#.*)?$

@@ -10,7 +10,7 @@ A record without the wanted fields goes to reject() and is skipped.
 
 Copy this file alone: it needs the standard library.
 """
-import contextlib, itertools, json, math
+import contextlib, itertools, math
 
 # names of a record's text: two usual ones; CodeSearchNet's on the Hub (two), and as published (two)
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'

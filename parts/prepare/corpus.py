@@ -8,7 +8,8 @@ A corpus on its way to the disk: documents by number, and files that are never h
 
 Copy this file alone: it needs numpy.
 """
-import atexit, collections, contextlib, functools, glob, gzip, hashlib, json, os, pathlib, platform, shutil, zlib
+import atexit, collections, contextlib, functools, glob, gzip, hashlib, json
+import os, pathlib, platform, shutil, zlib
 import numpy as np
 
 PIECE = 16_000_000              # bytes or tokens held in memory at once
@@ -117,15 +118,12 @@ class Corpus:
         write_file(self.path(shard, 'about.json'), json.dumps(about))
         write_file(self.path(shard, 'json'), funnel.to_json())
 
-    def gather(self, shards, enough=0):
-        """Take in shards 0, 1, 2, ... as they are finished. With enough > 0, shards is a generator, which is
-        closed when there are so many documents."""
+    def gather(self, shards):
+        """Take in shards 0, 1, 2, ... as they are finished."""
         rows = [np.zeros(0, ROW)]
         for shard in shards:
             self.funnel.add(**json.loads(self.path(shard, 'json').read_bytes()))
             rows.append(np.load(self.path(shard, 'rows.npy')))
-            if 0 < enough <= sum(map(len, rows)):
-                shards.close()
         self.n_shards = len(rows) - 1
         self.first = np.cumsum([0, *map(len, rows[1:])])
         self.shard = np.repeat(np.arange(self.n_shards), np.diff(self.first))
@@ -202,9 +200,22 @@ class Corpus:
     def shards_of(self, source):
         return [shard for shard in range(self.n_shards) if self.owners[shard] == source]
 
-    def of_source(self, source):
-        """Which documents are of a source, bool (n,)."""
-        return np.isin(self.shard, self.shards_of(source))
+    def counts_of(self, source, in_train):
+        """What is left of a source: {'documents', 'tokens': of the documents for training}."""
+        own = np.isin(self.shard, self.shards_of(source))
+        return {'documents': int((self.keep & own).sum()), 'tokens': int(self.lengths[in_train & own].sum())}
+
+    def write_source(self, source, bins, in_train, n_tokens):
+        """Write n_tokens of a source to the Bin 'train', its validation documents to 'val' and 'val_SOURCE'.
+        Returns {'begins', 'mixed', 'epochs'}: the first token, their number, the passes over the source."""
+        begins = bins['train'].items
+        self.write_tokens(bins['train'], source, in_train, n_tokens)
+        mixed = bins['train'].items - begins
+        for side in ('val', f'val_{source}'):
+            if side in bins:
+                self.write_all(bins[side], 'val', source)
+        tokens = self.counts_of(source, in_train)['tokens']
+        return {'begins': begins, 'mixed': mixed, 'epochs': mixed / tokens}
 
     def write_all(self, b, side, source):
         for shard in self.shards_of(source):
@@ -213,7 +224,7 @@ class Corpus:
     def write_tokens(self, b, source, in_train, n_tokens):
         """Write n_tokens of a source to a Bin: whole passes, then documents in the order of their hashes; the
         last one is cut, but keeps its separator. in_train: bool (n,)."""
-        own = in_train & self.of_source(source)
+        own = in_train & np.isin(self.shard, self.shards_of(source))
         passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
         for _ in range(passes):
             self.write_all(b, 'train', source)
@@ -266,8 +277,8 @@ class Corpus:
 
 
     def manifest(self, in_train):
-        """{'train': [{'name', 'documents', 'bytes', 'sha256'}]}, the shards of records; and the SHA-256 of all
-        those, one after the other."""
+        """The shards of records, {'train': [{'name', 'documents', 'bytes', 'sha256'}]}, and the SHA-256 of
+        all of them in a row."""
         shards = []
         whole = hashlib.sha256()
         for i, base in enumerate(self.bases):

@@ -64,7 +64,7 @@ def make(languages, genres, of_source, n_tokens, overlap):
     of_tokens = dict(sorted(of_tokens.items(), key=lambda item: -item[1]))
     languages = proportions(languages)
     genres = proportions(genres)
-    known = [f'{name}: {KNOWN[source["path"]]}' for name, source in of_source.items() if source['path'] in KNOWN]
+    known = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
     return {'languages': languages, 'genres': genres, 'licences': dict(licences.most_common()),
             'skew': known + skew(languages, genres, of_tokens, licences, n_tokens),
             'share': f'{n_tokens:,} training tokens are {n_tokens / PRETRAINED_ON:.3g} times the '

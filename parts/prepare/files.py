@@ -37,17 +37,15 @@ def find_files(source, folder='data/raw'):
         return [{'path': path} for path in paths if path.endswith('.py')]
 
     paths = [source] if os.path.isfile(source) else all_files(source)
-    good = [path for path in paths if path.lower().endswith(ENDINGS) or (path == source and not is_crawl(path))]
-    if any(map(is_crawl, paths)) and not good:
+    crawls = [path for path in paths if path.lower().endswith(CRAWLS)]
+    if crawls and crawls == paths:
         raise ValueError(f'{source}: a web crawl becomes .jsonl with warcio first, see docs/data.md')
-    if not good:
-        raise ValueError(f'source={source!r} is neither stdlib, shakespeare, codeparrot nor hf:OWNER/NAME, nor '
+    if not os.path.isfile(source):          # a file that the user names is read, whatever its ending
+        paths = [path for path in paths if path.lower().endswith(ENDINGS)]
+    if not paths:
+        raise ValueError(f'source={source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME nor '
                          'a file, folder or glob with .py .txt .md .html .jsonl .json (.gz) files')
-    return [{'path': path} for path in good]
-
-
-def is_crawl(path):
-    return path.lower().endswith(CRAWLS)
+    return [{'path': path} for path in paths]
 
 
 def all_files(source, skip=()):
@@ -157,6 +155,11 @@ def session():
     for scheme in ('https://', 'http://'):
         new.mount(scheme, requests.adapters.HTTPAdapter(max_retries=RETRY))
     return new
+
+
+def fetch_all(some):
+    """Fetch those of some files that have a url; returns their paths."""
+    return [fetch(file['url'], file['sha256'], file['path']) for file in some if 'url' in file]
 
 
 def fetch(url, sha256, path):

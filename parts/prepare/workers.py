@@ -42,10 +42,6 @@ def in_parallel(function, jobs, processes, what):
     with concurrent.futures.ProcessPoolExecutor(n, fork, end_with, (os.getpid(),)) as pool:
         try:
             yield from bar(pool.map(function, jobs))
-        except GeneratorExit:               # the caller has enough: do not wait for jobs that have begun
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
         except ValueError as e:             # raised there, told here: one line, as from one process
             raise ValueError(str(e)) from e
         except concurrent.futures.process.BrokenProcessPool as e:
