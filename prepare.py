@@ -85,7 +85,7 @@ pii = True                      # e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, 
 decontaminate = ''              # benchmark files, comma-separated; documents that share an n-gram are dropped
 decontaminate_ngram = 13        # >= 1: words; GPT-3's choice
 # duplicates: keep the first of those that say the same, which no rule drops later
-dedup = 'minhash'               # none | exact | minhash | simhash: the last two include exact, pairs have it alone
+dedup = 'minhash'               # none | exact | minhash | simhash: the last two include exact; pairs: exact
 shingle = 5                     # >= 1: words per n-gram
 bands = 32                      # >= 1: of the MinHash signature
 rows = 8                        # >= 1: per band

@@ -114,7 +114,7 @@ def test_a_copy_in_a_later_source_is_dropped(folder, tmp_path):
 @pytest.mark.parametrize('sources, words', [
     ("{'a': 'path'}", ['weight']), ("{'a': ('x', -1)}", ['weight']), ('3', ['sources']),
     ("{'a b': ('x', 1), 'c': ('x', 1)}", ['a b']), ("{'a': ('x', 1), 'b': ('y', None)}", ['weight']),
-    ("{'a': ('nowhere', 1)}", ['nowhere']), ("{'a': ('x', 1), 'b': ('x', 1)}\nmax_docs = 9", ['mix_tokens']),
+    ("{'a': ('nowhere', 1)}", ['nowhere']),
     ("{'a': ('x', 1), 'b': ('x', 1)}\nsource = 'mine.jsonl'", ['source=mine.jsonl', "'a', 'b'"])])
 def test_sources_that_cannot_be(tmp_path, sources, words):
     (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
