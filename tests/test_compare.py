@@ -22,6 +22,14 @@ def test_an_answer_that_was_not_graded_is_not_wrong():
     assert compare(good, half)['b'] == 1
 
 
+def test_a_judge_votes_for_the_answer_with_the_higher_score():
+    both = []
+    for name, scores in ('a', [3.0, 5.0, 9.0]), ('b', [7.0, 5.0, 2.0]):
+        rows = rows_of(name, ['judged'] * 3)
+        both.append(by_problem([row | {'score': score} for row, score in zip(rows, scores)]))
+    assert count_votes(*blind(*both, 0), [])['votes']['tests'] == {'a': 1, 'b': 1, 'tie': 1}
+
+
 def test_equal_scores_leave_a_doubt_that_shrinks_with_their_number():
     """0 of n problems differ: by Wilson, up to z^2 / (n + z^2) of all problems may."""
     widths = []

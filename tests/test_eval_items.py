@@ -45,14 +45,14 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
     ('gsm8k', {'question': 'x'}, "'answer'"),
     *(('own', {'prompt': 'x', 'tests': tests}, 'tests') for tests in (['assert f()'], 5, 'assert f(')),
     *(('humaneval', {key: value for key, value in CODE.items() if key != lacks}, lacks) for lacks in CODE),
-    ('humaneval', {**CODE, 'test': ['x']}, 'test')])
+    ('humaneval', {**CODE, 'test': ['x']}, 'test'), ('humaneval', {**CODE, 'test': ' '}, 'every answer')])
 def test_a_problem_that_no_answer_solves_is_refused(task, record, says):
     with pytest.raises((LookupError, TypeError, ValueError), match=says):
         to_item(task, record)
 
 
 def test_a_problem_that_can_be_solved_is_taken_and_others_are_named_before_a_model_is_asked(tmp_path):
-    assert to_item('gsm8k', {'question': 'x', 'answer': 7})['answer'] == '7'
+    assert to_item('gsm8k', {'question': 'x', 'answer': 7})['rules'] == [('number', '7')]
     assert to_item('humaneval', CODE)['reference'] == CODE['prompt'] + CODE['canonical_solution']
     data = write(tmp_path / 'd.jsonl', [{'question': 'x', 'answer': 7}, {'question': 'x', 'answer': None}])
     mistake(run('eval.py', '--tasks=gsm8k', f'--data={data}', f'--ckpt={tmp_path}/none'), 'd.jsonl, line 2')
@@ -63,7 +63,7 @@ def test_a_problem_that_can_be_solved_is_taken_and_others_are_named_before_a_mod
     ('.', ''), (r'^\d*$', 'a'), ('a*$|b^', None), (r'\b', ''), ('^a+', 'b'), (r'(?<!x)\Z', 'x'),
     ('(a)?(?(1)b|c)', 'd')])
 def test_a_regex_that_can_fail_is_taken(regex, fails):
-    assert rules_of('own', {'regex': regex}) == [('regex', regex)]
+    assert rules_of({'regex': regex}) == [('regex', regex)]
     assert fails is None or not RULES['regex'](fails, regex)
 
 
@@ -71,15 +71,14 @@ def test_a_regex_that_can_fail_is_taken(regex, fails):
                                    r'(?:\w+\s?)*', '^.*$'])
 def test_a_regex_that_is_refused_matches_whatever_there_is(regex):
     with pytest.raises(ValueError, match='no answer can fail'):
-        rules_of('own', {'regex': regex})
+        rules_of({'regex': regex})
     for text in ('', 'a', 'b\n\nc', '\0', '!' * 999, ' x', '☃'):
         assert RULES['regex'](text, regex), text
 
 
-def test_a_program_is_a_check_of_own_alone():
-    assert rules_of('own', {'prompt': 'x', 'tests': 'assert True'}) == []
-    assert rules_of('gsm8k', {'question': 'x'}) == []
-    assert rules_of('own', {'must_contain': ['a', 'b'], 'regex': 'c'}) == [
+def test_all_checks_of_a_record_are_rules_but_the_program():
+    assert rules_of({'prompt': 'x', 'tests': 'assert True'}) == []
+    assert rules_of({'must_contain': ['a', 'b'], 'regex': 'c'}) == [
         ('contains', 'a'), ('contains', 'b'), ('regex', 'c')]
 
 

@@ -78,7 +78,12 @@ def test_paths_are_what_they_say(ckpt, data_dir, tmp_path):
     results = json.loads((tmp_path / '[z]' / 'eval.json').read_text(encoding='utf-8'))
     assert list(results['tasks']['loss']) == ['trained_a/d val', 'trained_b/d val']
     said = ok(run('eval.py', '--ckpt=best.pt', '--data_dir=../a/d', *flags, cwd=tmp_path / '[z]'))
-    assert '13-gram of words with Q' in said
+    results = json.loads((tmp_path / '[z]' / 'eval.json').read_text(encoding='utf-8'))
+    assert results['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and 'contamination' not in said
+    write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}])
+    said = ok(run('eval.py', '--ckpt=best.pt', '--data_dir=../a/d', '--tasks=own', '--data=../own.jsonl',
+                  '--max_new_tokens=2', '--device=cpu', cwd=tmp_path / '[z]'))
+    assert '13-gram of words with Q' in said and 'parses' not in said       # no program was written
 
 
 def test_two_models_are_compared_and_blind_votes_counted(tmp_path):

@@ -28,6 +28,8 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/sample/asking': "p = asking.Prompt([1, 2], None, 0, '')\nassert asking.Answer(p, 8, 3).limit == 5",
     'parts/sample/console': "assert console.temperatures('0,1') == [0, 1]",
     'parts/eval/benchmarks': "assert benchmarks.to_item('own', {'prompt': 'a'})['asked'] == ['a']",
+    'parts/eval/tables': "assert 'n' in tables.shown({'n': 1, 'samples': 1, 'pass@1': 1.0, 'interval': [0, 1], "
+                          "'outcomes': {}})",
     'parts/eval/trial': "assert trial.unpack(trial.pack({(1,)})) == {(1,)}",
     'parts/eval/comparison': "assert comparison.agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})['agree'] == 0.5",
     'parts/sample/gguf_file': "assert gguf_file.DIFFERS and '_' in gguf_file.TENSORS['embedding']",

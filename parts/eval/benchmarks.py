@@ -3,16 +3,18 @@ Benchmarks: the files that models are scored on, from a record to the rows of sa
 
     item = to_item('gsm8k', {'question': 'How many?', 'answer': 'So #### 4'})
     item['asked'], item['prompt']           # ['How many?'], 'Question: How many?\\nAnswer:'
-    question(item)                          # [{'role': 'user', 'content': 'How many?'}], the prompt
+    question(item, chat=True)               # [{'role': 'user', 'content': 'How many?'}]
 
-An item is the record and: asked, the user's messages in a chat; prompt, the text that a base model continues.
-Of code: reference, a whole program.
-An answer is a pair (text, whether it ended by itself).
+An item is the record and: task; asked, the user's messages in a chat; prompt, the text that a base model
+continues; rules, tests and entry_point, by which answers are graded. Of code: body, the reference's own lines,
+and reference, a whole program. Of judge: references, one for each answer.
 Copy this file alone: it needs the standard library.
 """
-import json, math, os, re
+import math, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
+TASKS = *CODE, 'own', 'gsm8k', 'judge'
+GROUPS = {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}   # of rows, that are compared
 ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm_eval, on the folder that '
              'python sample.py --export=hf writes: lm_eval --model hf --model_args pretrained=FOLDER/hf '
              '--tasks=ifeval,mmlu; see docs/measuring.md')
@@ -20,15 +22,27 @@ ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm
 ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'), r'\n(?=Question:)')
 
 
+# --- from a record to an item -------------------------------------------------------------------------------
 def asked(task, record):
     """What a record asks: a text, or in training the messages of a conversation."""
     if task in CODE:                        # HumanEval's layout (arXiv:2107.03374)
         return record.get('asked') or f'Complete:\n{record["prompt"].rstrip()}'
     if {'instruction_id_list', 'choices', 'endings'} & record.keys():
         raise ValueError(ELSEWHERE)
-    if found := record.get('prompt') or record.get('question'):
-        return found
+    if text := record.get('prompt') or record.get('question'):
+        return text
     raise ValueError('the line has no prompt or question')
+
+
+def checked(tests):
+    """The tests. ValueError if they are not a program: no answer could be judged by them."""
+    if not isinstance(tests, str):
+        raise ValueError('tests must be a text')
+    try:
+        compile(tests, 'tests', 'exec')
+    except SyntaxError as e:
+        raise ValueError(f'the tests are not Python: {e}') from e
+    return tests
 
 
 def to_task(record):
@@ -40,155 +54,148 @@ def to_task(record):
         raise ValueError(f'the prompt must be a text or messages, not {prompt!r:.80}')
     task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
     if is_humaneval:
-        return task | {'tests': python(record['test']), 'entry_point': record['entry_point'],
+        return task | {'tests': checked(record['test']), 'entry_point': record['entry_point'],
                        'prompt': record['prompt']}
     if str(record.get('tests') or '').strip():
-        return task | {'tests': python(record['tests']), 'entry_point': record.get('entry_point', ''),
+        return task | {'tests': checked(record['tests']), 'entry_point': record.get('entry_point', ''),
                        'prompt': ''}
-    if not re.search(r'\d', str(record.get('answer', '')).split('####')[-1]):
+    if not has_number(record.get('answer', '')):
         raise ValueError('the line has neither tests nor an answer with a number')
     return task | {'answer': str(record['answer'])}
 
 
-def python(tests):
-    """The tests. ValueError if they are not a program: no answer could be judged by them."""
-    if not isinstance(tests, str):
-        raise ValueError('tests must be a text')
-    try:
-        compile(tests, 'tests', 'exec')
-    except SyntaxError as e:
-        raise ValueError(f'the tests are not Python: {e}') from e
-    return tests
-
-
 def to_item(task, record):
-    """The item of a record of a task's file. KeyError, TypeError or ValueError if it lacks something."""
-    item = dict(record)
-    item['asked'] = item['turns'] if task == 'judge' else [asked(task, record)]
-    if task in CODE:
-        for key in ('prompt', 'canonical_solution', 'test', 'entry_point'):
-            if not isinstance(item[key], str):
-                raise TypeError(f'{key} must be a text')
-        item['reference'] = item['prompt'] + item['canonical_solution']
-    if task == 'own' and item.get('tests'):
-        python(item['tests'])
-    if task == 'gsm8k':
-        item['answer'] = str(item['answer'])
-        if not re.search(r'\d', item['answer'].split('####')[-1]):
-            raise ValueError(f'the answer {item["answer"]!r} has no number')
-
-    if task == 'mbpp':                      # its references have any indentation, its tests need math
-        indent = re.search(r'^[ \t]+', item['canonical_solution'], re.M)[0]
-        item['reference'] = re.sub(r"\n[ \t]*'''", f"\n{indent}'''", item['reference'], count=1)
-        item['test'] = 'import math\n' + item['test']
-
-    texts = item['asked']
-    if not isinstance(texts, list) or not texts or not all(isinstance(x, str) and x for x in texts):
-        raise TypeError(f'{texts} must be a list of texts, none of them empty')
+    """The item of a record of a task's file; the rules of `own` come from grading.py. KeyError, TypeError or
+    ValueError if it lacks something."""
+    item = record | {'task': task, 'rules': [], 'tests': None, 'body': None}
+    item['asked'] = record['turns'] if task == 'judge' else [asked(task, record)]
+    if not isinstance(item['asked'], list) or not item['asked'] or not all(map(is_text, item['asked'])):
+        raise TypeError(f'{item["asked"]} must be a list of texts, none of them empty')
     if 'question' in item or 'turns' in item:
         item['prompt'] = f'Question: {item["asked"][0]}\nAnswer:'
     item.setdefault('prompt', item['asked'][0])
+
+    if task in CODE:
+        for key in ('prompt', 'canonical_solution', 'test', 'entry_point'):
+            if not isinstance(record[key], str):
+                raise TypeError(f'{key} must be a text')
+        if not record['test'].strip():
+            raise ValueError('the test is empty: every answer would pass')
+        item['tests'] = record['test']
+        item['body'] = record['canonical_solution']
+        item['reference'] = record['prompt'] + record['canonical_solution']
+    elif task == 'own' and record.get('tests'):
+        item['tests'] = checked(record['tests'])
+    elif task == 'gsm8k':
+        if not has_number(record['answer']):
+            raise ValueError(f'the answer {record["answer"]!r} has no number')
+        item['answer'] = str(record['answer'])
+        item['rules'] = [('number', item['answer'])]
+    elif task == 'judge':
+        references = record.get('reference') or []
+        item['references'] = [references] if isinstance(references, str) else references
+
+    if task == 'mbpp':                      # its references have any indentation, its tests need math
+        indent = re.search(r'^[ \t]+', item['body'], re.M)[0]
+        item['reference'] = re.sub(r"\n[ \t]*'''", f"\n{indent}'''", item['reference'], count=1)
+        item['tests'] = 'import math\n' + item['tests']
     return item
 
 
-def runs(task, items):
-    """Whether programs decide: the model's answers to these items are run."""
-    return task in CODE or (task == 'own' and any(item.get('tests') for item in items))
+def is_text(value):
+    return isinstance(value, str) and value != ''
 
 
-def form(path, state, chat, tasks):
-    """Whether to ask a checkpoint in a conversation: chat, or if that is None, whether it was taught to
-    answer. ValueError if its objective is not clm, or if it is a reward model and the tasks need answers."""
-    trained = state.get('config', {})
-    if 'reward_head' in state and set(tasks) - {'loss', 'compare'}:
-        raise ValueError(f'{path} is a reward model: it scores answers, it does not write them')
-    if trained.get('objective', 'clm') != 'clm':
-        raise ValueError(f'{path} has objective={trained["objective"]}: its loss is val_loss of train.py; '
-                         'see what it does with sample.py')
-    return trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat
-
-
-def read_stamp(folder):
-    """The benchmarks against which a checkpoint's training data were checked, as prepare.py reports them."""
-    if not os.path.exists(path := os.path.join(folder, 'data.json')):
-        return None
-    with open(path, encoding='utf-8') as f:
-        return json.load(f).get('decontaminated')
+def has_number(answer):
+    """Whether there is a number behind ####, or anywhere if there is no ####."""
+    return re.search(r'\d', str(answer).split('####')[-1]) is not None
 
 
 def identify(task, path, items):
     """The items, each with a task_id, its own or TASK/NUMBER. ValueError if there are none, or two of one."""
     if not items:
         raise ValueError(f'{path} holds no problem of {task}; it must have one on each line')
-    seen = set()
+    known = set()
     for i, item in enumerate(items):
         item.setdefault('task_id', item.get('question_id', f'{task}/{i}'))
-        if item['task_id'] in seen:
+        if item['task_id'] in known:
             raise ValueError(f'{path} has the task_id {item["task_id"]!r} twice; give each problem its own')
-        seen.add(item['task_id'])
+        known.add(item['task_id'])
     return items
+
+
+def runs(items):
+    """Whether programs decide: the model's answers to these items are run."""
+    return any(item['tests'] for item in items)
 
 
 def texts_of(item):
     """All texts of an item that the training data should not hold."""
-    values = [item.get(key) for key in ('prompt', 'question', 'reference', 'answer')]
-    values += item.get('turns') or ()
-    return [x for x in values if isinstance(x, str)]
+    texts = [item.get(key) for key in ('prompt', 'question', 'reference', 'answer')]
+    if item['task'] == 'judge':
+        texts += item['asked']
+    return [text for text in texts if isinstance(text, str)]
 
 
-def question(item, before=()):
-    """The question that follows these answers: the messages of a chat, and the text for a base model."""
-    messages = []
-    text = ''
-    for turn, (answer, _) in zip(item['asked'], before):
-        messages += [{'role': 'user', 'content': turn}, {'role': 'assistant', 'content': answer}]
-        text += f'Question: {turn}\nAnswer:{answer}\n'
-    turn = item['asked'][len(before)]
-    messages.append({'role': 'user', 'content': turn})
-    return messages, f'{text}Question: {turn}\nAnswer:' if before else item['prompt']
+# --- from an item to rows -----------------------------------------------------------------------------------
+def question(item, chat, before=()):
+    """The question that follows these answers: the messages of a chat, or the text for a base model."""
+    *earlier, last = item['asked'][:len(before) + 1]
+    if chat:
+        messages = []
+        for turn, answer in zip(earlier, before):
+            messages += [{'role': 'user', 'content': turn}, {'role': 'assistant', 'content': answer}]
+        return [*messages, {'role': 'user', 'content': last}]
+    text = ''.join(f'Question: {turn}\nAnswer:{answer}\n' for turn, answer in zip(earlier, before))
+    return f'{text}Question: {last}\nAnswer:' if before else item['prompt']
 
 
-def rows_of(task, item, answers, chat):
-    """For each answer its row of samples.jsonl, not yet graded, and the conversation before it."""
-    for i, (text, _) in enumerate(answers):
-        messages, prompt = question(item, answers[:i] if task == 'judge' else ())
-        row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split')}
-        row |= {'task': task, 'prompt': prompt, 'messages': messages if chat else None, 'completion': text}
-        row |= {'outcome': 'ungraded' if text.strip() else 'empty', 'message': ''}
-        if task == 'judge':
-            row |= {'turn': i + 1, 'category': item.get('category'), 'score': 1.0}
-        yield row, messages
+def cases(items, answers):
+    """[(item, the answers before, the answer)]. Only in a dialogue an answer has others before it."""
+    return [(item, texts[:i] if item['task'] == 'judge' else [], text)
+            for item, texts in zip(items, answers) for i, text in enumerate(texts)]
+
+
+def row_of(item, before, text, chat):
+    """The row of samples.jsonl of a case, not yet graded."""
+    row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split', 'task')}
+    row['prompt'] = question(item, False, before)
+    row['messages'] = question(item, True, before) if chat else None
+    row |= {'completion': text, 'outcome': 'ungraded', 'message': ''}
+    if item['task'] == 'judge':
+        row |= {'turn': len(before) + 1, 'category': item.get('category')}
+    return row
 
 
 def given_answers(task, items, rows, n):
     """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, or if an
     item has fewer than n answers, or a dialogue fewer answers than turns."""
-    given = {item['task_id']: [] for item in items}
+    answers = {item['task_id']: [] for item in items}
     for row in rows:
-        if row.get('task', task) == task and row.get('task_id') in given:
+        if row.get('task', task) == task and row.get('task_id') in answers:
             if not isinstance(row.get('completion'), str):
                 raise ValueError(f'the completion of {row["task_id"]!r} must be a text')
-            given[row['task_id']].append((row['completion'], row.get('ended', True)))
+            answers[row['task_id']].append(row['completion'])
     for item in items:
-        found = given[item['task_id']]
+        there = len(answers[item['task_id']])
         needed = len(item['asked']) if task == 'judge' else n
-        if len(found) < needed:
-            raise ValueError(f'{item["task_id"]} has {len(found)} completions and needs {needed}; add them')
-    return [given[item['task_id']] for item in items]
+        if there < needed:
+            raise ValueError(f'{item["task_id"]} has {there} completions and needs {needed}; add them')
+    return [answers[item['task_id']] for item in items]
 
 
 def check_harness(task, items, run):
-    """The task_ids whose reference fails, at most one or 1 %, and the result of an endless loop.
+    """The task_ids whose reference fails, at most one or 1 %, and which walls stand around programs.
     run: a list of (program, tests, entry point) -> results. ValueError if it confuses right and wrong."""
     solved = items if task in CODE else []
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
         solved = items[::math.ceil(len(items) / 20)]
-    right = [(item['reference'], item['test'], item['entry_point']) for item in solved]
-    empty = [(item['prompt'] + '    pass\n', item['test'], item['entry_point']) for item in solved]
+    right = [(item['reference'], item['tests'], item['entry_point']) for item in solved]
+    empty = [(item['prompt'] + '    pass\n', item['tests'], item['entry_point']) for item in solved]
     broken = [i for i, result in enumerate(run(right)) if result.outcome != 'passed']
     broken = [i for i in broken if run([right[i]])[0].outcome != 'passed']      # once more, alone
     n_empty = sum(result.outcome == 'passed' for result in run(empty))
-    own = [item for item in items if task == 'own' and item.get('tests')]
+    own = [item for item in items if task == 'own' and item['tests']]
     nothing = run([('', item['tests'], item.get('entry_point', '')) for item in own])
     for item, result in zip(own, nothing):
         if result.outcome == 'passed':
@@ -200,4 +207,10 @@ def check_harness(task, items, run):
         raise ValueError(f'no score, for the harness cannot tell right from wrong: {len(broken)} of '
                          f'{len(right)} references fail, {n_empty} empty bodies pass, a loop ends as '
                          f'{loop.outcome!r}; see: python -m pytest tests/test_sandbox.py')
-    return [solved[i]['task_id'] for i in broken], loop
+
+    left_out = [solved[i]['task_id'] for i in broken]
+    walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
+    print('problems left out, as their own solutions fail:', *left_out or ['none'])
+    if not all(walls.values()):
+        print('warning: programs run here without all walls, see parts/eval/sandbox.py:', walls)
+    return left_out, walls

@@ -28,11 +28,13 @@ def by_problem(rows, path='samples.jsonl'):
     return found
 
 
+def grade(row):
+    """0 to 1: whether an answer passed, or a tenth of the judge's score."""
+    return (row['score'] or 0) / 10 if 'score' in row else float(row['outcome'] == 'passed')
+
+
 def mean_grade(rows):
-    """0 to 1: the share that passed, or a tenth of the judge's mean score."""
-    grades = [(row['score'] or 0) / 10 if 'score' in row else float(row['outcome'] == 'passed')
-              for row in rows]
-    return sum(grades) / len(grades)
+    return sum(map(grade, rows)) / len(rows)
 
 
 def interval(scores):
@@ -120,12 +122,22 @@ def read_votes(path, pairs, sides):
     return {i: vote for i, vote in votes.items() if vote}
 
 
+def vote(a, b, seed, paths, folder):
+    """The votes of the tests (or the judge) and of people, and how far each two of them agree. paths: the
+    sheets that people filled in; without any, an empty one is written into the folder."""
+    pairs, sides = blind(a, b, seed)
+    if not paths:
+        write_sheet(folder, pairs, sides)
+        print(f'{folder}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
+    return count_votes(pairs, sides, paths)
+
+
 def count_votes(pairs, sides, paths):
     """The votes of the tests and of people, and how far each two of them agree."""
     raters = {'tests': {}}
     for i, (x, y) in enumerate(pairs):
-        passed = [name for name, row in (('a', x), ('b', y)) if row['outcome'] == 'passed']
-        raters['tests'][i] = passed[0] if len(passed) == 1 else 'tie'
+        better = 'a' if grade(x) > grade(y) else 'b'
+        raters['tests'][i] = 'tie' if grade(x) == grade(y) else better
     raters |= {path: read_votes(path, pairs, sides) for path in paths}
     return {'votes': {name: collections.Counter(votes.values()) for name, votes in raters.items()},
             'agreement': {f'{x}, {y}': agreement(raters[x], raters[y])

@@ -25,6 +25,8 @@ Copy this file alone: it needs the standard library.
 import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, sys, textwrap
 
 SPLITS = 'train', 'validation', 'variation', 'names', 'cell', 'family'
+KINDS = {'validation': 'demonstrated', 'variation': 'demonstrated', 'names': 'demonstrated',
+         'cell': 'never shown', 'family': 'never shown'}
 COMPOSED = 0.4          # share of composed problems, where a split has both kinds
 MADE_UP = 0.5           # share with made-up names of arguments, from which a model learns to copy names
 COMPOSED_NAMES = 'solve compute calculate process transform apply convert evaluate'.split()

@@ -28,11 +28,10 @@ closes their memory, pipes and environment; a judge that was killed has judged n
 your files can change these scripts. Limits hold for each of at most 64 processes; without namespaces, all of
 the user's count. macOS has no walls and does not enforce memory_mb.
 
-Copy this file and trial.py, the other side of the pipe: it needs tqdm.
+Copy this file and trial.py, the other side of the pipe: they need the standard library.
 """
 import concurrent.futures, ctypes, dataclasses, json, os, queue, shutil, subprocess, sys, tempfile
 import threading, time
-from tqdm import tqdm
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 TRIAL = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'trial.py')
@@ -60,12 +59,12 @@ class Judges:
         self.walls = [False] * 3
         self.error = ''
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self.said = tempfile.TemporaryFile(buffering=0)         # by programs and judges
+        self.printed = tempfile.TemporaryFile(buffering=0)      # by programs and judges
         env = {'PATH': '/usr/bin:/bin', 'LANG': 'C.UTF-8', 'OMP_NUM_THREADS': '1',
                'OPENBLAS_NUM_THREADS': '1', 'MALLOC_ARENA_MAX': '1'}
         limits = json.dumps([timeout, memory_mb, self.folder.name])
         self.process = subprocess.Popen([sys.executable, '-I', '-u', TRIAL, limits], cwd='/', env=env,
-                                        stdin=-1, stdout=-1, stderr=self.said, start_new_session=True)
+                                        stdin=-1, stdout=-1, stderr=self.printed, start_new_session=True)
         first = self.run('')            # an empty program: all is there before any other runs
         if first.outcome != 'passed':
             self.error = first.stdout.strip().split('\n')[-1] or first.message
@@ -74,7 +73,7 @@ class Judges:
         if self.error:
             return Result('infrastructure', self.error, '', 0.0, *self.walls)
         began = time.monotonic()
-        self.said.truncate(self.said.seek(0))
+        self.printed.truncate(self.printed.seek(0))
         alarm = threading.Timer(self.timeout + 10, self.process.kill)       # if the judge is stopped
         alarm.start()
         try:
@@ -91,12 +90,12 @@ class Judges:
         alarm.cancel()
         shutil.rmtree(f'{self.folder.name}/{self.count}', ignore_errors=True)
         self.count += 1
-        said = os.pread(self.said.fileno(), 64 << 10, 0).decode('utf-8', 'replace')
-        return Result(outcome, message, said, time.monotonic() - began, *self.walls)
+        text = os.pread(self.printed.fileno(), 64 << 10, 0).decode('utf-8', 'replace')
+        return Result(outcome, message, text, time.monotonic() - began, *self.walls)
 
     def close(self):
         self.process.communicate()      # closes stdin: the judge that waits leaves, the process after it
-        self.said.close()
+        self.printed.close()
         self.folder.cleanup()
 
 
@@ -169,17 +168,6 @@ def run_code(program, tests='', entry_point='', timeout=3.0, memory_mb=512):
     time."""
     result, = run_many([(program, tests, entry_point)], timeout, memory_mb, 1)
     return result
-
-
-def run_each(jobs, syntax_error, timeout=3.0, memory_mb=512):
-    """The Results of (program, tests, entry point), a list. A program does not run if syntax_error(program)
-    returns a reason why it is not Python."""
-    errors = {job: syntax_error(job[0]) for job in jobs}
-    found = {job: Result('syntax', error) for job, error in errors.items() if error}
-    different = [job for job in errors if job not in found]
-    results = run_many(different, timeout, memory_mb)
-    found |= zip(different, tqdm(results, 'run', len(different), disable=None))
-    return [found[job] for job in jobs]
 
 
 def run_many(jobs, timeout=3.0, memory_mb=512, processes=0):

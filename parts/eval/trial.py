@@ -96,9 +96,9 @@ def judge(job, requests, replies, pid, end):
                    {'__init__': lambda *_: None, '__str__': lambda _: text})
 
     program, tests, entry_point = job
-    for source, outcome in (program, 'syntax'), (tests, 'infrastructure'):
+    for source, file, outcome in (program, 'program', 'syntax'), (tests, 'tests.py', 'infrastructure'):
         try:
-            code = compile(source, 'tests.py', 'exec')
+            code = compile(source, file, 'exec')
         except Exception as e:      # lone surrogates: UnicodeEncodeError; deep nesting: MemoryError
             end(outcome, f'{type(e).__name__}: {e}')
     scope = {'__name__': 'tests'}

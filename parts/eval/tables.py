@@ -1,0 +1,46 @@
+"""
+Tables: how results are printed.
+
+    print_row('loss', 'nats', 1.25)         # loss                             nats      1.2500
+    print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
+    print_results('gsm8k', {'n': 2, 'samples': 2, 'pass@1': 0.5, 'interval': [0.1, 0.9], ...}, {})
+
+A result is that of a set of answers: n problems, samples, score or pass@1 with its 95 % interval, perhaps pass@k
+for larger k, parse_rate, step; outcomes. Copy this file alone: it needs nothing.
+"""
+
+
+def print_row(*cells):
+    """A line of a table: a name, and cells on the right."""
+    texts = [f'{cell:.4f}' if isinstance(cell, float) else str(cell) for cell in cells]
+    print(f'{texts[0][-24:]:<26}' + ''.join(f' {text:>11}' for text in texts[1:]))
+
+
+def print_table(title, rows):
+    """rows: {name: {head of the column: cell}}, all with the same columns."""
+    columns = next(iter(rows.values()))
+    print_row(f'\n{title}', *columns)
+    for name, row in rows.items():
+        print_row(name, *row.values())
+
+
+def print_results(title, result, labels):
+    """A table of a result, and above it of those of its groups, result['by_...'], but for families and cells.
+    labels: {name of a group: what kind it is}."""
+    rows = {}
+    for key in 'split', 'turn', 'category':
+        for name, group in result.get(f'by_{key}', {}).items():
+            rows[f'{labels.get(name, key)}: {name}'] = shown(group)
+    print_table(title, rows | {'all': shown(result)})
+
+
+def shown(result):
+    """What is shown of a result: {head of the column: cell}."""
+    first, *others = [key for key in result if key == 'score' or key.startswith('pass@')]
+    low, high = result['interval']
+    cells = {'step': result['step']} if 'step' in result else {}
+    cells |= {'n': result['n'], 'samples': result['samples'], first: result[first], '95 % from': low, 'to': high}
+    cells |= {key: result[key] for key in others}
+    if 'parse_rate' in result:
+        cells['parses'] = result['parse_rate']
+    return cells | {'outcomes': result['outcomes']}
