@@ -90,4 +90,4 @@ def test_model_py_compares_the_cpu_and_refuses_a_device_that_is_not_there():
     result = run('model.py', '--device=tpu')
     assert result.returncode == 2 and 'Traceback' not in result.stderr
     assert result.stderr.startswith('error: device=tpu is not available here')
-    assert 'there is cpu' in result.stderr
+    assert '--device=cpu' in result.stderr

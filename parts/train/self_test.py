@@ -8,25 +8,17 @@ The CPU adds in another order than a GPU, so the last digits differ: 1e-7 for on
 kernel, or one for another precision, shows as 1e-2 and more.
 Copy this file alone: it needs torch and a model like that of model.py.
 """
-import copy, math, sys
+import copy
+import math
+import sys
+
 import torch
 
 # the largest difference that rounding explains, of the loss and of the gradients, relative: 24 bits and 8
 LIMITS = {'float32': 1e-4, 'bfloat16': 5e-2}
 
 
-def missing(device):
-    """Why tensors cannot be put on the device, one sentence; '' if they can."""
-    try:
-        torch.zeros(1, device=device)
-        return ''
-    except Exception as e:              # torch raises many kinds for a device that is not there
-        there = ['cpu', *(name for name in ('cuda', 'mps') if getattr(torch, name).is_available())]
-        reason = str(e).strip().splitlines()[0].split('. ')[0]
-        return f'device={device} is not available here ({reason}); there is {", ".join(there)}'
-
-
-def loss_gradients_tokens(model, idx, device, dtype='float32'):
+def measure(model, idx, device, dtype='float32'):
     """The loss of idx (B, T), the gradient of every weight, (n,), and the 20 tokens that follow greedily on
     half of each row, (B, 20); all on the CPU. dtype: of the matrix products. model itself is not changed."""
     model = copy.deepcopy(model).to(device).eval()
@@ -35,17 +27,18 @@ def loss_gradients_tokens(model, idx, device, dtype='float32'):
         loss = model(idx[:, :-1], idx[:, 1:])[1]
     loss.backward()
     gradient = torch.cat([p.grad.flatten().cpu().double() for p in model.parameters()])
-    return loss.item(), gradient, model.generate(idx[:, :idx.shape[1] // 2], 20, temperature=0)[:, -20:].cpu()
+    tokens = model.generate(idx[:, :idx.shape[1] // 2], 20, temperature=0)[:, -20:]
+    return loss.item(), gradient, tokens.cpu()
 
 
 def compare(model, idx, device):
     """A row for each dtype: how far the loss and the gradients are from the CPU's in float32, relative; how
     many greedy tokens are the same, of how many; ok. Tokens are compared in float32 only: in bfloat16 two
     tokens of about the same score may change places."""
-    loss, gradient, tokens = loss_gradients_tokens(model, idx, 'cpu')
+    loss, gradient, tokens = measure(model, idx, 'cpu')
     rows = []
     for dtype, limit in LIMITS.items():
-        its_loss, its_gradient, its_tokens = loss_gradients_tokens(model, idx, device, dtype)
+        its_loss, its_gradient, its_tokens = measure(model, idx, device, dtype)
         far = abs(its_loss - loss) / loss
         far_gradient = float((its_gradient - gradient).norm() / gradient.norm())
         same = int((its_tokens == tokens).sum())
@@ -56,20 +49,7 @@ def compare(model, idx, device):
 
 
 def check(model, idx, device):
-    """Print a forward pass, a generation and the comparison, of a model with random weights. Leaves with exit
-    code 2 if the device is not there, with 1 if it differs. The matrices in blocks are made 3 times as large,
-    else the tied head only repeats the last token, and no other weight would matter."""
-    if reason := missing(device):
-        print(f'error: {reason}', file=sys.stderr)
-        sys.exit(2)
-    logits, loss = model(idx[:, :-1], idx[:, 1:])
-    out = model.generate(idx[:1, :10], 20)
-    print(f'forward {tuple(idx[:, :-1].shape)} -> {tuple(logits.shape)}, generate (1, 10) -> '
-          f'{tuple(out.shape)}, loss {loss:.4f}; ln V = {math.log(model.config.vocab_size):.4f}')
-    with torch.no_grad():
-        for p in model.blocks.parameters():
-            p.mul_(3 if p.dim() == 2 else 1)
-
+    """Print the comparison, and leave with exit code 1 if they differ."""
     rows = compare(model, idx, device)
     for row in rows:
         verdict = 'as the CPU in float32' if row['ok'] else 'NOT as the CPU in float32'
@@ -81,14 +61,32 @@ def check(model, idx, device):
 
 
 def self_test(GPT, GPTConfig, device):
-    """What `python model.py` prints: the parameters of a ladder of sizes, and check() of the smallest."""
+    """What `python model.py` prints: the parameters of four sizes, and check() of the smallest."""
+    try:
+        torch.zeros(1, device=device)
+    except Exception as e:              # torch raises many kinds for a device that is not there
+        reason = str(e).splitlines()[0].split('. ')[0]
+        print(f'error: device={device} is not available here ({reason}); try --device=cpu', file=sys.stderr)
+        sys.exit(2)
+
     count = lambda part: f'{sum(p.numel() for p in part.parameters()):,}'
-    ladder = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
-              'nano': (6, 8, 0, 256, 768)}              # n_layer, n_head, n_kv_head, n_embd, n_ffn
-    for name, sizes in ladder.items():
+    sizes = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
+             'nano': (6, 8, 0, 256, 768)}               # n_layer, n_head, n_kv_head, n_embd, n_ffn
+    for name, shape in sizes.items():
+        config = GPTConfig(256, 512, *shape)
         with torch.device('meta'):                      # shapes only, nothing is allocated
-            m = GPT(GPTConfig(256, 512, *sizes))
+            m = GPT(config)
         print(f'{name} {count(m)} parameters, all trained: embedding {count(m.embedding)} (output tied), '
               f'blocks {count(m.blocks)}, per block {count(m.blocks[0])}, last norm {count(m.norm)}')
+
     torch.manual_seed(0)
-    check(GPT(m.config), torch.randint(256, (4, 65)), device)                           # nano
+    nano = GPT(config)
+    idx = torch.randint(256, (4, 65))
+    logits, loss = nano(idx[:, :-1], idx[:, 1:])
+    out = nano.generate(idx[:1, :10], 20)
+    print(f'forward {tuple(idx[:, :-1].shape)} -> {tuple(logits.shape)}, generate (1, 10) -> '
+          f'{tuple(out.shape)}, loss {loss:.4f}; ln V = {math.log(256):.4f}')
+    with torch.no_grad():               # else a tied head only repeats the last token: no other weight matters
+        for p in nano.blocks.parameters():
+            p.mul_(3 if p.dim() == 2 else 1)
+    check(nano, idx, device)
