@@ -7,7 +7,8 @@ The model: a decoder-only transformer in the LLaMA style and layout, its generat
 
 The decision made here is the shape: it fixes memory, speed and context of every later use. New since the
 block of 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
-key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases. Not new: the output is tied (1608.05859).
+key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases. The output projection may be the embedding
+again (tied, 1608.05859), which saves V x C weights.
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
 Copy this file alone: it needs torch; to save and load, parts/train/checkpoint.py; for Hugging Face,
 parts/sample/hf_model.py and parts/tokenizer/hf_tokenizer.py.
@@ -42,19 +43,23 @@ class GPTConfig:
     qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has them
 
     def __post_init__(self):
-        self.n_kv_head = self.n_kv_head or self.n_head
-        self.n_ffn = self.n_ffn or max(1, round(self.n_embd * 8 / 3 / 64)) * 64
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and (not isinstance(value, int) or value < 1):
+            means_default = value == field.default == 0
+            if field.type is int and not means_default and (not isinstance(value, int) or value < 1):
                 raise ValueError(f'{field.name}={value!r} must be a whole number, at least 1')
         multiple = 2 * self.n_head                          # D must be even: RoPE turns pairs
         if (self.head_dim or self.n_embd / self.n_head) % 2:
             raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head = {multiple}, with n_head='
                              f'{self.n_head}; nearest: {max(1, round(self.n_embd / multiple)) * multiple}')
-        self.head_dim = self.head_dim or self.n_embd // self.n_head
-        if self.n_head % self.n_kv_head:
+        if self.n_kv_head and self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
+
+    def filled(self):
+        """A copy with the numbers that 0 and None stand for: each model has one."""
+        n_ffn = max(1, round(self.n_embd * 8 / 3 / 64)) * 64
+        return dataclasses.replace(self, n_kv_head=self.n_kv_head or self.n_head, n_ffn=self.n_ffn or n_ffn,
+                                   head_dim=self.head_dim or self.n_embd // self.n_head)
 
 
 class RMSNorm(nn.Module):
@@ -70,23 +75,35 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """cos and sin of position * frequency, float32, (T, D/2) each. scaling makes a context longer: (factor,)
-    divides all frequencies (arXiv:2306.15595). (factor, low, high, T_old), of Llama 3.1, divides those that
-    turn fewer than `low` times in T_old; if more than `high`, they stay; those between are interpolated."""
+    """cos and sin of position * frequency, float32, (T, D/2) each. scaling: see slower()."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)    # (D/2,)
-    if len(scaling) == 1:
-        frequency = frequency / scaling[0]
-    if len(scaling) == 4:
-        factor, low, high, T_old = scaling
-        keep = ((T_old * frequency / (2 * math.pi) - low) / (high - low)).clamp(0, 1)
-        frequency = frequency * (keep + (1 - keep) / factor)                        # keep: 1 stays, 0 shrinks
+    if scaling:
+        frequency = slower(frequency, *scaling)
     angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)      # (T, D/2)
     return angle.cos(), angle.sin()
 
 
+def slower(frequency, factor, low=None, high=None, T_old=None):
+    """Frequencies for a longer context. With one number, all are divided by it (arXiv:2306.15595). Llama 3.1
+    divides those that turn fewer than `low` times in T_old tokens, its context until then; those that turn
+    more than `high` times stay; those between are interpolated."""
+    if low is None:
+        return frequency / factor
+    turns = T_old * frequency / (2 * math.pi)
+    keep = ((turns - low) / (high - low)).clamp(0, 1)                               # 1 stays, 0 is divided
+    return frequency * (keep + (1 - keep) / factor)
+
+
 def rotate(x, cos, sin):
-    """RoPE: turn the pair (x_i, x_{i + D/2}) by the position's angle, so that q . k depends on the distance
-    alone. Pairing i with its neighbour is the other convention; weights of one make no sense in the other."""
+    """RoPE: turn each pair (a, b) = (x_i, x_{i + D/2}) by position * frequency, so that q . k depends on the
+    distance of the two positions alone. Here a pair of frequency 0.5 that is (1, 0) at every position:
+
+        b |  3   2            position 0: ( 1.00, 0.00)     not turned
+          |         1         position 1: ( 0.88, 0.48)     by 0.5
+          |                   position 2: ( 0.54, 0.84)     by 1.0
+          +-----------0 a     position 3: ( 0.07, 1.00)     by 1.5
+
+    Pairing i with its neighbour is the other convention; weights of one make no sense in the other."""
     a, b = x.float().chunk(2, dim=-1)                                               # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)     # (B, H, T, D)
 
@@ -111,22 +128,33 @@ class Attention(nn.Module):
         k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)                       # (B, K, T, D)
         v = heads(self.w_v(x))                                                      # (B, K, T, D)
         if cache is not None:
-            for stored, new in zip(cache, (k, v)):
-                stored[:, :, start:start + T] = new
+            cache[0][:, :, start:start + T] = k
+            cache[1][:, :, start:start + T] = v
             k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]           # (B, K, start + T, D)
-        # is_causal shows keys 0..i to query i. With a cache, query i must see 0..start+i; a single one, all.
-        if start > 0 and T > 1:
-            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
+
+        # A query sees its own key and the earlier ones; without a cache, is_causal says so. With one, here of
+        # start = 3 positions when T = 2 more come:      key 0 1 2 | 3 4
+        #                                     position 3      1 1 1 | 1 .
+        # A single query sees all keys.       position 4      1 1 1 | 1 1
         is_causal = self.config.causal and mask is None and start == 0
-        if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype == torch.float32):
-            # no fast kernel takes grouped heads there, and the slow one keeps all T x T scores
-            k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))   # (B, H, ..., D)
-        if x.device.type == 'cpu' and cache is None:    # bfloat16's backward pass is slow there (LOG.md)
-            q, k, v = q.float(), k.float(), v.float()
-        with torch.autocast('cpu', enabled=False):
-            y = F.scaled_dot_product_attention(q, k, v, mask, self.config.dropout if self.training else 0.0,
-                                               is_causal, enable_gqa=k.shape[1] < q.shape[1])
+        if mask is None and start > 0 and T > 1:
+            mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
+        dropout = self.config.dropout if self.training else 0.0
+        y = attend(q, k, v, mask, is_causal, dropout, cache is not None)            # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))                   # (B, T, C)
+
+
+def attend(q, k, v, mask, is_causal, dropout, is_cached):
+    """softmax(q k^T / sqrt(D)) v by torch's kernels, and what two kinds of devices need for speed.
+    q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each k and v serves H / K heads of q."""
+    if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype == torch.float32):
+        # no fast kernel takes grouped heads there, and the slow one keeps all T x T scores
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))   # (B, H, keys, D)
+    if q.device.type == 'cpu' and not is_cached:    # bfloat16's backward pass is slow there (LOG.md)
+        q, k, v = q.float(), k.float(), v.float()
+    with torch.autocast('cpu', enabled=False):
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal,
+                                              enable_gqa=k.shape[1] < q.shape[1])
 
 
 class SwiGLU(nn.Module):
@@ -157,7 +185,7 @@ class Block(nn.Module):
 class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
-        self.config = c = config
+        self.config = c = config.filled()
         rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # rows past V give no logits
         self.embedding = nn.Embedding(rows, c.n_embd)
         self.dropout = nn.Dropout(c.dropout)
@@ -169,8 +197,8 @@ class GPT(nn.Module):
         # Not buffers: they follow from the config, and they stay float32 after model.bfloat16().
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # a training run may set these three. True: keep only blocks' inputs
-        self.label_smoothing = 0.0      # of the training loss; validation is always -log p
-        self.focal = 0.0                # of the training loss: times (1 - p)^focal (arXiv:1708.02002)
+        self.label_smoothing = 0.0      # of the training loss, see parts/train/other_losses.py
+        self.focal = 0.0
         # GPT-2's initialisation. The residual stream sums 2 n_layer outputs of w_o and w_down.
         for name, p in self.named_parameters():
             if p.dim() == 2:
@@ -201,13 +229,22 @@ class GPT(nn.Module):
         logits = self.head(hidden)[..., :self.config.vocab_size].float()                    # (B, T, V)
         if targets is None:
             return logits, None
-        smoothing = self.label_smoothing if self.training else 0.0
-        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
-                                 reduction='none', label_smoothing=smoothing)               # (B T,)
-        if self.focal and self.training:        # the better a target is known, the less it counts
-            p = logits.softmax(-1).gather(2, targets.clamp(min=0)[:, :, None]).flatten()            # (B T,)
-            losses = losses * (1 - p).clamp(min=1e-7) ** self.focal     # at 0 its slope may be infinite
+        if self.training and (self.label_smoothing or self.focal):
+            from parts.train import other_losses
+            losses = other_losses.losses(logits, targets, self.label_smoothing, self.focal) # (B T,)
+        else:
+            losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
+                                     reduction='none')                                      # (B T,)
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
+
+    def empty_cache(self, B, T):
+        """Room for the keys and values of T positions: for each layer k and v, (B, K, T, D) each."""
+        weight = self.embedding.weight
+        dtype = weight.dtype
+        if torch.is_autocast_enabled(weight.device.type):
+            dtype = torch.get_autocast_dtype(weight.device.type)
+        shape = (2, B, self.config.n_kv_head, T, self.config.head_dim)
+        return [torch.empty(shape, dtype=dtype, device=weight.device) for _ in self.blocks]
 
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None,
@@ -231,10 +268,7 @@ class GPT(nn.Module):
         n_given = torch.tensor([len(ids) for ids in given] or [0] * B, device=idx.device)           # (B,)
         forced = torch.tensor([*itertools.zip_longest(*given, fillvalue=0)]).long().to(idx.device)  # (L, B)
 
-        autocast = torch.is_autocast_enabled(idx.device.type)
-        dtype = torch.get_autocast_dtype(idx.device.type) if autocast else self.embedding.weight.dtype
-        shape = (B, c.n_kv_head, min(T + max_new_tokens, c.block_size), c.head_dim)   # k, and v
-        cache = [[torch.empty(shape, dtype=dtype, device=idx.device) for _ in 'kv'] for _ in self.blocks]
+        cache = self.empty_cache(B, min(T + max_new_tokens, c.block_size))
         cached = 0
         was_training = self.training
         self.eval()
@@ -266,13 +300,21 @@ class GPT(nn.Module):
         return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
 
     def like(self, weights=None, **changes):
-        """A copy with a changed config, like(dropout=0.1), or other weights. A new row is the mean row."""
+        """A copy with a changed config, as like(dropout=0.1), or with other weights. A row that the embedding
+        or the head lacks, for a new token, becomes the mean of the others."""
         copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight)
-        grows = copy.config.vocab_size > self.config.vocab_size and not weights     # spare rows: not kept
-        weights = dict(weights or self.state_dict())
+        if copy.config.tie_embeddings and not self.config.tie_embeddings:
+            raise ValueError('tie_embeddings=True would lose the embedding: this model has a head of its own')
+        n_rows = len(copy.head.weight)
+        if weights is None:
+            weights = self.state_dict()
+            if copy.config.vocab_size > self.config.vocab_size:     # rows that only filled up vocab_multiple
+                n_rows = self.config.vocab_size                     # are no tokens, and do not become ones
+        weights = dict(weights)
         for name in ('embedding.weight', 'head.weight'):
-            rows = weights[name][:self.config.vocab_size if grows else len(copy.head.weight)]      # (rows, C)
-            weights[name] = torch.cat([rows, rows.mean(0).expand(len(copy.head.weight) - len(rows), -1)])
+            rows = weights[name][:n_rows]                                           # (rows, C)
+            missing = len(copy.head.weight) - len(rows)
+            weights[name] = torch.cat([rows, rows.mean(0).expand(missing, -1)])
         copy.load_state_dict(weights)
         return copy
 
@@ -305,19 +347,18 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         raise ValueError('the scores of the next token are not finite: use an earlier checkpoint')
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
-    if top_k and top_k < logits.shape[-1]:          # the rest then costs k instead of V; ids keep their order
-        kept = logits.topk(top_k, dim=-1).indices.sort(dim=-1).values               # (B, k)
-        return kept.gather(1, sample(logits.gather(1, kept), temperature, None, top_p)[:, None])[:, 0]
     logits = logits / min(temperature, 1e30)        # float32 ends at 3e38, and -inf / inf is not a number
+
+    if top_k and top_k < logits.shape[-1]:
+        best = logits.topk(top_k, dim=-1)                                           # (B, k)
+        logits = torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values)
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
-        drop = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)    # those before it reach top_p; the first stays
+        drop = p.cumsum(dim=-1) - p >= top_p        # those before it reach top_p
+        drop[:, 0] = False
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
-    # The token at which the running sum of p passes a random u. 0.5 ms for 64 x 4,096; torch.multinomial: 7.1
-    wide = torch.float32 if logits.device.type == 'mps' else torch.float64
-    cdf = logits.softmax(dim=-1).cumsum(dim=-1, dtype=wide)                         # (B, V)
-    u = torch.rand(len(cdf), 1, dtype=wide, device=cdf.device) * cdf[:, -1:]        # (B, 1)
-    return torch.searchsorted(cdf, u, right=True)[:, 0].clamp(max=cdf.shape[1] - 1) # (B,)
+
+    return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]                       # (B,)
 
 
 def save_checkpoint(path, model, **extra):

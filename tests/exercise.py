@@ -81,7 +81,7 @@ EXERCISES = [
     Exercise('attention', 'model.py', 'Attention.forward',
              'test_model.py::test_the_forward_equals_the_formulas '
              'test_generation.py::test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '      # noqa: E501
-             'test_generation.py::test_several_positions_behind_a_cache_see_no_future_or_are_refused '
+             'test_generation.py::test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one '
              'test_generation.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
              'Causal attention with grouped keys and values and with a cache. Vaswani et al. 2017, '
              'arXiv:1706.03762, eq. 1; 2305.13245. Without a cache first: then only the first test passes.'),

@@ -1,6 +1,4 @@
 """Every new token is the model's, run afresh on the last block_size tokens; the cache only saves work."""
-import contextlib
-import itertools
 import math
 
 import pytest
@@ -18,17 +16,16 @@ prompt = lambda B=3, T=5: torch.randint(50, (B, T), generator=torch.Generator().
 
 def naive_sample(logits, temperature, top_k, top_p):
     """One row at a time, with nothing but sorting: the k largest, then the fewest that reach p."""
-    ids, dice = [], torch.rand(len(logits), 1, dtype=torch.float64)[:, 0].tolist()
-    for row, u in zip((logits.double() / temperature).tolist(), dice):
+    weights = []
+    for row in (logits.double() / temperature).tolist():
         kept = sorted(range(len(row)), key=lambda i: -row[i])[:top_k or len(row)]
         weight = {i: math.exp(row[i] - max(row)) for i in kept}
         nucleus = {}
         for i in kept:
             if sum(nucleus.values()) < (top_p or 1) * sum(weight.values()):
                 nucleus[i] = weight[i]
-        sums = itertools.accumulate(nucleus.get(i, 0.0) for i in range(len(row)))
-        ids.append([next(i for i, total in enumerate(sums) if total > u * sum(nucleus.values()))])
-    return torch.tensor(ids)
+        weights.append([nucleus.get(i, 0.0) for i in range(len(row))])
+    return torch.multinomial(torch.tensor(weights), 1)
 
 
 def naive(model, idx, n, pick=lambda logits: logits.argmax(-1, keepdim=True)):
@@ -85,12 +82,18 @@ def test_what_comes_later_leaves_earlier_logits_bit_identical(T, kv):
         assert same[:t + 1].all() and not same[t + 1:].any()
 
 
-def test_several_positions_behind_a_cache_see_no_future_or_are_refused():
+def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one():
     model, idx = small(std=0.1), prompt(2, 9)
-    cache = [tuple(torch.zeros(2, 4, BLOCK, 8) for _ in 'kv') for _ in model.blocks]
+    cache = model.empty_cache(2, BLOCK)
     model.backbone(idx[:, :4], cache, 0)
-    with contextlib.suppress(ValueError):
-        assert (model.head(model.backbone(idx[:, 4:], cache, 4)) - model(idx)[0][:, 4:]).abs().max() < 1e-5
+    later = lambda mask: model.head(model.backbone(idx[:, 4:], cache, 4, mask))
+    assert (later(None) - model(idx)[0][:, 4:]).abs().max() < 1e-5
+    mask = torch.ones(9, 9, dtype=torch.bool).tril()
+    mask[5:, 2] = False                                         # of the cached keys, one is hidden from some
+    seen = mask[None, None, 4:]
+    kept = seen.clone()
+    assert (later(seen) - model(idx, mask=mask[None, None])[0][:, 4:])[:, 0].abs().max() < 1e-5
+    assert (later(seen) - later(None))[:, 1:].abs().max() > 1e-3 and torch.equal(seen, kept)
 
 
 def test_rows_stop_alone_repeat_their_stop_id_and_the_last_one_ends_it():

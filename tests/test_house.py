@@ -36,6 +36,7 @@ JOBS = {    # a small real job for a leaf that stands alone
     'parts/sample/model_card': "assert model_card.table(['a'], [['b|c']]) == '| a |\\n| --- |\\n| b\\\\|c |'",
     'parts/eval/grading': "assert grading.last_number('2 make $1,200.00.') == 1200",
     'parts/sample/rewards': "assert rewards.paid(lambda p, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')",
+    'parts/train/other_losses': "import torch\nassert other_losses.losses(torch.zeros(1, 2, 4), torch.tensor([[-100, 3]]), 0.1, 1)[0] == 0",
     'parts/train/self_test': "assert self_test.LIMITS['float32'] < self_test.LIMITS['bfloat16']",
     'parts/train/adapters': "assert adapters.weights_of(__import__('torch').nn.Linear(2, 2)) == {}",
     'parts/sample/hf_model': "assert hf_model.layout({'vocab_size': 9, 'n_embd': 4, 'n_ffn': 8, 'n_head': 1, 'n_kv_head': 1, "

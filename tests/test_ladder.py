@@ -30,7 +30,7 @@ def test_a_preset_has_the_parameters_that_it_states(name):
     found, config = config_of(name)
     with torch.device('meta'):
         n = sum(p.numel() for p in GPT(config).parameters())
-    assert n == count_parameters(vars(config))['total'] == LADDER[name]
+    assert n == count_parameters(vars(config.filled()))['total'] == LADDER[name]
     head = (ROOT / 'config' / f'{name}.py').read_text(encoding='utf-8').split('data_dir')[0]
     assert re.search(rf'\b{n:,} parameters', head.replace('\n# ', ' ')), head
     assert found['out_dir'] == f'out/{name}' and found['data_dir'] in head

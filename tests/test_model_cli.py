@@ -35,7 +35,7 @@ def counted(config):
 def test_the_ladder_has_exactly_these_parameters(name):
     total, n_layer, n_head, n_embd, n_ffn = LADDER[name]
     config = GPTConfig(256, 512, n_layer, n_head, 0, n_embd, n_ffn)
-    assert counted(config)['total'] == count_parameters(vars(config))['total'] == total
+    assert counted(config)['total'] == count_parameters(vars(config.filled()))['total'] == total
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -92,6 +92,24 @@ def test_an_impossible_config_is_a_value_error_with_value_and_expectation(change
     with pytest.raises(ValueError) as e:
         GPTConfig(**{**dict(vocab_size=50, block_size=8, n_layer=1, n_head=4, n_embd=32), **change})
     assert all(word in str(e.value) for word in words.split()) and '\n' not in str(e.value)
+
+
+def test_replacing_a_width_derives_again_what_follows_from_it_and_filled_numbers_are_taken():
+    config = dataclasses.replace(GPTConfig(n_embd=16, n_head=2), n_embd=32)
+    assert config.filled().head_dim == 16 and config.filled().n_ffn == 64
+    assert dataclasses.replace(GPTConfig(n_head=12), n_head=16, n_embd=1024).filled().n_kv_head == 16
+    old = dict(vars(GPT(GPTConfig(50, 8, 1, 4, 0, 32)).config))         # as checkpoints have it
+    assert (old['n_kv_head'], old['n_ffn'], old['head_dim']) == (4, 64, 8)
+    assert GPTConfig(**old).filled() == GPTConfig(50, 8, 1, 4, 0, 32).filled()
+
+
+def test_a_copy_cannot_tie_two_matrices():
+    untied = GPT(GPTConfig(50, 8, 1, 2, 0, 16, tie_embeddings=False))
+    with pytest.raises(ValueError, match='tie_embeddings=True'):
+        untied.like(tie_embeddings=True)
+    tied = GPT(GPTConfig(50, 8, 1, 2, 0, 16)).like(tie_embeddings=False)
+    assert torch.equal(tied.head.weight, tied.embedding.weight)
+    assert tied.head.weight.data_ptr() != tied.embedding.weight.data_ptr()
 
 
 def test_without_arguments_it_prints_the_ladder_and_a_self_test():

@@ -95,7 +95,7 @@ def test_the_plan_counts_the_rows(V, multiple, rows):
     config = GPTConfig(V, 8, 1, 2, 0, 16, vocab_multiple=multiple)
     model = GPT(config)
     assert model.embedding.weight.shape[0] == rows
-    assert count_parameters(vars(config))['total'] == sum(p.numel() for p in model.parameters())
+    assert count_parameters(vars(model.config))['total'] == sum(p.numel() for p in model.parameters())
 
 
 def test_a_run_with_padding_trains_and_hands_its_true_rows_on(data_dir, tmp_path):

@@ -10,7 +10,7 @@ from conftest import ROOT
 from model import GPTConfig
 from parts.train.planner import GPUS, flops_per_token, machine_of, peak_flops, show
 
-shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))
+shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes).filled())
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200
 SETTINGS = dict(T=1024, batch=512, micro=4, steps=50_000, data='nowhere/meta.json')
 
@@ -54,13 +54,13 @@ def test_every_config_has_a_plan(capsys, tmp_path, monkeypatch):
         found = runpy.run_path(str(path))
         fields = {name: value for name, value in found.items() if name in names}
         config = GPTConfig(**{name: value for name, value in fields.items() if value or value is False})
-        show('8xH100', vars(config), config.block_size, found.get('batch_size', 32), 0, 100)
+        show('8xH100', vars(config.filled()), config.block_size, found.get('batch_size', 32), 0, 100)
         assert 'shard=' in capsys.readouterr().out
 
 
 def test_data_without_tokens_are_not_compared(capsys, tmp_path):
     (tmp_path / 'meta.json').write_text('{"config": {"kind": "preference"}}', encoding='utf-8')
-    show('1xH100', vars(GPTConfig(n_layer=2)), **SETTINGS | {'data': f'{tmp_path}/meta.json'})
+    show('1xH100', vars(GPTConfig(n_layer=2).filled()), **SETTINGS | {'data': f'{tmp_path}/meta.json'})
     assert f'{tmp_path}/meta.json tells no tokens' in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import pytest
 from model import GPTConfig
 from parts.train.planner import model_parallel, print_tokens, show
 
-shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))
+shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes).filled())
 SETTINGS = dict(T=1024, batch=512, micro=4, steps=50_000, data='nowhere/meta.json')
 CODEPARROT = shape(32768, 1024, 48, 25, 0, 1600)
 

@@ -9,7 +9,7 @@ from model import GPT, GPTConfig
 from parts.train.planner import (activation_bytes, bytes_sent, cheapest_to_serve, count_parameters,
                                  device_bytes, state_bytes, strategy)
 
-shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes))
+shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes).filled())
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200
 BIG = shape(32768, 4096, 80, 64, 8, 8192, 28672)        # 70B
 MIXED = 12, 2, 2        # float32 master copy and moments, bfloat16 gradients and weights
@@ -76,7 +76,7 @@ def test_activations_are_what_autograd_keeps(config, dtype, checkpoint):
     elif dtype == torch.bfloat16:       # 2 bytes for every weight of a matrix product
         untied = 0 if config.tie_embeddings else model.embedding.weight.numel()
         assert copies == 2 * (sum(p.numel() for p in model.parameters() if p.dim() == 2) - untied)
-    counted = activation_bytes(vars(config), batch, dtype.itemsize, checkpoint, cpu=True)
+    counted = activation_bytes(vars(model.config), batch, dtype.itemsize, checkpoint, cpu=True)
     assert counted == pytest.approx(measured, rel=0.025)
 
 

@@ -86,7 +86,7 @@ def self_test(GPT, GPTConfig, device):
     out = nano.generate(idx[:1, :10], 20)
     print(f'forward {tuple(idx[:, :-1].shape)} -> {tuple(logits.shape)}, generate (1, 10) -> '
           f'{tuple(out.shape)}, loss {loss:.4f}; ln V = {math.log(256):.4f}')
-    with torch.no_grad():               # else a tied head only repeats the last token: no other weight matters
+    with torch.no_grad():               # else a tied head only repeats the last token, whatever the blocks do
         for p in nano.blocks.parameters():
             p.mul_(3 if p.dim() == 2 else 1)
     check(nano, idx, device)
