@@ -30,7 +30,7 @@ from model import GPT, load_checkpoint
 from parts.prepare import duplicates
 from parts.train import checkpoint, machine, records, texts, token_bins
 from parts.eval import benchmarks, comparison, grading, problems, sandbox, tables
-from parts.sample import asking
+from parts.sample import asking, decoding
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -89,13 +89,14 @@ def ask(model, items, n, temperature, in_chat):
     """n answers to each item, texts, and how many prompts were cut. Of a dialogue, each question is asked
     behind the answers to those before."""
     ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])
+    batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.vocab_size)
     answers = [[] for _ in items]
     n_cut = 0
     for turn in range(max(len(item['asked']) for item in items)):
         now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
         prompts = [benchmarks.question(items[i], in_chat, answers[i]) for i in now]
         with machine.autocast(device, native):
-            pairs, cut = asking.generate(model, tokenizer, prompts, n, max_new_tokens, batch_size, ends,
+            pairs, cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
                                          temperature=temperature, top_k=top_k, top_p=top_p)
         n_cut += cut
         for i, some in zip(now, pairs):
