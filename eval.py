@@ -122,8 +122,8 @@ def pass_at_k(n, c, k):
 
 
 def summarise(rows, ks):
-    """Rows of samples.jsonl -> pass@k or the judge's mean score, its 95 % interval, and more. What could not be
-    judged does not count."""
+    """Rows of samples.jsonl -> pass@k or the judge's mean score, the 95 % interval, and more. What could not
+    be judged does not count."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
     groups = collections.defaultdict(list)          # task_id -> of each answer 0 or 1, or the judge's score
     for row in rows:
@@ -253,7 +253,8 @@ model = tokenizer = stamp = None            # stamp: what the training data were
 about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
 if {'loss', 'learned'} & set(all_tasks) or (answered and not completions):
     checkpoint.find(ckpt)
-    tokenizer = Tokenizer.load(beside if os.path.exists(beside) else f'{data_dir.split(",")[0]}/tokenizer.json')
+    path = beside if os.path.exists(beside) else os.path.join(data_dir.split(',')[0], 'tokenizer.json')
+    tokenizer = Tokenizer.load(path)
     model, state, about = load(ckpt)
     if os.path.exists(os.path.join(folder, 'data.json')):
         with open(os.path.join(folder, 'data.json'), encoding='utf-8') as f:
@@ -410,7 +411,7 @@ if 'compare' in all_tasks:
     for path in (into if samples else folder, compare):
         path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
         both.append(comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path))
-    result = comparison.compare(*both) | {'with': compare}
+    result = comparison.compare(*both) | {'with': compare, 'gain': comparison.gains(*both, problems.KINDS)}
     result |= comparison.vote(*both, seed, votes.split(',') if votes else [], into)
     results['tasks']['compare'] = result
     print(comparison.describe(result))
