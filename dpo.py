@@ -34,7 +34,7 @@ import torch
 import torch.nn.functional as F
 from configurator import configure, defaults, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.train import adapters, checkpoint, journal, machine, optim, records
+from parts.train import adapters, checkpoint, devices, guards, journal, optim, processes, records, start
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -89,16 +89,16 @@ for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
         raise ValueError(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
-rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
+rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
 main_process = rank == 0
-device, dtype = machine.choose(device, dtype, local_rank)
-autocast = machine.autocast(device, dtype)
+device, dtype = devices.choose(device, dtype, local_rank)
+autocast = devices.autocast(device, dtype)
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
-per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # per process, per pass
-oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
-last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
+per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
+last_path = start.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
-machine.join(device)
+timer = journal.Timer()
+processes.join(device)
 # --- end setup ---
 
 
@@ -194,7 +194,7 @@ class RewardModel(torch.nn.Module):
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load,
+model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load,
                                                   writes=loss_type != 'rm' and init_from != 'resume')
 if tokenizer.vocab_size > model.config.vocab_size:
     raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
@@ -202,7 +202,7 @@ if tokenizer.vocab_size > model.config.vocab_size:
 model = model.like(dropout=0.0)         # or policy and reference would differ
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
-checkpoint.check_context(init_from, model.config.block_size, block_size)
+start.check_context(init_from, model.config.block_size, block_size)
 if plan:
     from parts.train import planner
     planner.show(plan, vars(model.config), block_size, batch_size, micro_batch_size, max_steps,
@@ -232,7 +232,7 @@ def longest(pair):
 
 
 train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
-journal.check_data(data_dir, ['train.jsonl', 'val.jsonl'], data_from)
+records.check_files([train_path, val_path], data_from)
 pairs, n_cut, n_same = records.read_pairs(train_path, block_size, tokenizer, loss_type)
 held_out = records.read_pairs(val_path, block_size, tokenizer, loss_type)[0][:eval_pairs]
 digests = [records.digest(train_path), records.digest(val_path)]
@@ -242,7 +242,7 @@ batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
 warmup_steps = min(warmup_steps, max_steps)
-optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
+optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)     # refuses an impossible one
 
 
 def rows_of(step):
@@ -268,17 +268,17 @@ def reference_log_probs(model, pairs):
     model.eval()
     for i in range(0, len(mine), micro_batch_size):
         rows = mine[i:i + micro_batch_size]
-        x, y = machine.to_device(collate([pairs[j] for j in rows], pad, n_newline), device)     # (2 B, T)
+        x, y = devices.to_device(collate([pairs[j] for j in rows], pad, n_newline), device)     # (2 B, T)
         with autocast:
             log_probs = answer_log_probs(model(x)[0], y)                                        # (2 B,)
         table[rows] = log_probs.view(2, -1).T.cpu().numpy()                                     # (B, 2)
     model.train()
-    return torch.tensor(machine.all_sum(*table.ravel())).view(-1, 2)
+    return torch.tensor(processes.all_sum(*table.ravel())).view(-1, 2)
 
 
 if state:       # eval_pairs: else best_val would be that of other pairs
-    checkpoint.same_data(last_path, state.get('pairs'), f'{data_dir}/*.jsonl', digests, out_dir)
-    checkpoint.must_agree(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size',
+    start.same_run(last_path, state, {'pairs': digests}, ['pairs'])
+    start.same_run(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size',
                                                                'eval_pairs'])
 needs_reference = loss_type in ('dpo', 'ipo', 'kto')
 if not needs_reference:
@@ -306,24 +306,21 @@ if loss_type == 'rm':
         policy.score.load_state_dict({'weight': before['reward_head']})
 optimizers = optim.build(policy, optimizer, learning_rate, (beta1, beta2), weight_decay)
 if state:
-    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
+    optim.restore(optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
+    processes.same_step(last_path, state['step'])
+    step = state['step']
+    best_val = state['best_val']
 net = torch.compile(policy) if compile else policy
-net = machine.wrap(net, 'ddp', device)
+net = processes.wrap(net, 'ddp', device)
 
 
-# --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
-def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
-    last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
-    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; linear: 2405.18392)."""
+# --- schedule: same text in sft.py, dpo.py, rl.py ---
+def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
+    """The learning rate of update `step`, counted from 0: a linear rise, which ends at learning_rate with the
+    last warm-up step, then half a cosine down to min_lr, as in train.py."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
-    if schedule == 'wsd':
-        t = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))      # 0, then 0 .. 1
-        return learning_rate - (learning_rate - min_lr) * t
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
 # --- end schedule ---
@@ -331,7 +328,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 def losses_of(net, pairs, ref):
     """The losses of B pairs, (B,), and sums over the pairs, (9,), from which figures_of() makes means."""
-    x, y = machine.to_device(collate(pairs, pad, n_newline), device)                # (2 B, T) each
+    x, y = devices.to_device(collate(pairs, pad, n_newline), device)                # (2 B, T) each
     n = (y != IGNORE).sum(1).view(2, -1)            # (2, B): tokens of the chosen, of the rejected answers
     ref = ref.to(device).T                                                          # (2, B)
     with autocast:
@@ -353,7 +350,7 @@ def figures_of(sums, n_pairs):
     KL(reference | policy), on average, if the reference wrote the answers; for other answers it is only
     how much less likely they have become, and may be below 0."""
     (loss, accuracy, chosen, rejected, chosen_logp, rejected_logp, kl, n_chosen,
-     n_rejected) = machine.all_sum(*sums.tolist())
+     n_rejected) = processes.all_sum(*sums.tolist())
     chosen, chosen_logp = chosen / max(1, n_chosen), chosen_logp / max(1, n_chosen)
     rejected, rejected_logp = rejected / max(1, n_rejected), rejected_logp / max(1, n_rejected)
     figures = {'preference_loss': loss / n_pairs, 'accuracy': accuracy / n_pairs, 'margin': chosen - rejected,
@@ -411,24 +408,24 @@ if not state and (needs_reference or fresh):
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
+log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')
 log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
         f'{micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
-log.remarks(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), max_steps / batches.per_epoch))
+log.notes(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), max_steps / batches.per_epoch))
 if first:
     log.say(f'  expect   a first {loss_type} loss of {expected:.4f} and a margin of 0; found '
             f'{first["preference_loss"]:.4f} and {first["margin"]:+.4f}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
-watch = optim.Guard(state, scaler)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
 probe = optim.probe(model)      # how far does a step move it?
 first_step = step
 stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
-timer = journal.Timer()
+timer.restart()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
@@ -456,7 +453,7 @@ while True:
             if main_process:
                 save(f'{last_path}.new', kto_kl=kto_kl, **({'ref_log_probs': ref} if needs_reference else {}),
                      optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
-                     lora=adapters.weights_of(model), **watch.state())
+                     lora=adapters.weights_of(model), **guard.state())
                 checkpoint.rotate(last_path, keep=2)
     if step >= max_steps or stopping:
         break
@@ -470,35 +467,25 @@ while True:
     loss_sum = 0.0
     sums = torch.zeros(9, device=device)
     for i, rows in enumerate(micro_batches):
-        with machine.sync_if(net, i == len(micro_batches) - 1), oom_advice:
+        with processes.sync_if(net, i == len(micro_batches) - 1):
             losses, part = losses_of(net, [pairs[j] for j in rows], ref[rows])
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(losses.sum() / n_all * world).backward()
             loss_sum += losses.detach().sum()
             sums += part
-    if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
-        stopping = True
-        continue
 
-    # --- clip and step: same text in train.py, sft.py, dpo.py, rl.py ---
-    for o in optimizers:
-        scaler.unscale_(o)
-    norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
-    loss_sum, votes = machine.all_sum(float(loss_sum), len(machine.asked))
-    loss = loss_sum / n_all     # of the whole global batch
-    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
-    event, text = watch.judge(step, loss, norm)
-    if event:
-        log.note(step, event, text)
-        trouble = watch.trouble(step, text, last_path)
-    stopping = votes > 0 or trouble != ''       # all processes, or the others would wait for ever
-    before = probe.clone() if logging else None
-    if event != 'skip':         # a skipped update (not finite, or a spike) never reaches the weights
-        for o in optimizers:
-            scaler.step(o)
+    # --- update: same text in sft.py, dpo.py, rl.py ---
+    norm = processes.to_float(optim.clip(optimizers, scaler, net, grad_clip))
+    loss = processes.all_sum(float(loss_sum))[0] / n_all        # of the whole global batch
+    before = probe.clone()
+    if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
+        optim.step(optimizers, scaler)
     scaler.update()
-    net.zero_grad(set_to_none=not hasattr(net, 'no_sync'))     # DDP's gradients stay in its buckets
-    # --- end clip and step ---
+    processes.clear_gradients(net)
+    # --- end update ---
+    trouble = guard.trouble
+    stopping = processes.must_stop() or trouble != ''
+    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     step += 1
     timer.step(2 * int(lengths[micro_batches].sum()) * world)       # 2 answers; about as many in each process
     figures = figures_of(sums, n_all)
@@ -507,18 +494,18 @@ while True:
 
     # 4. log
     if logging:
-        dt = timer.per_step()
+        speed = timer.figures(world)
+        dt = speed['dt']
         log.say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | acc: {figures["accuracy"]:.2f} | margin: '
                 f'{figures["margin"]:+.3f} | rewards: {figures["chosen_reward"]:+.3f} '
                 f'{figures["rejected_reward"]:+.3f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
                 f'{dt * 1000:.0f} ms | eta {journal.clock(dt * (max_steps - step))}')
-        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(),
-                    update_ratio=optim.change(before, probe), skipped=watch.skipped, restarts=log.restarts,
-                    comm_share=machine.comm_share(net, dt), memory_mb=journal.memory_mb(device),
-                    **timer.shares(world), **figures)
-        timer.restart()
+        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm,
+                    update_ratio=processes.to_float(optim.change(before, probe)), skipped=guard.skipped,
+                    restarts=log.restarts, comm_share=processes.comm_share(net, dt),
+                    memory_mb=journal.memory_mb(device), **speed, **figures)
 
 # --- summary ------------------------------------------------------------------------------------------------
 command = ['sample.py', f'--ckpt={out_dir}', '--chat=True'] if loss_type != 'rm' else []
 log.end(step, max_steps, timer.minutes(), best_val, command)
-machine.leave(trouble)
+processes.leave(trouble)

@@ -24,14 +24,14 @@ and 1, near 1 with finer rewards. If entropy and informative fall to 0, the poli
 learning rate. If reward rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If
 reward only scatters, the model learns nothing: --reward=random shows how that looks.
 """
-import dataclasses, functools, hashlib, math, os, sys, time
+import functools, hashlib, math, os, sys, time
 import numpy as np
 import torch
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.train import checkpoint, journal, machine, optim
+from parts.train import checkpoint, devices, guards, journal, optim, processes, start
 from parts.eval import grading, sandbox
-from parts.sample import decoding, rollouts
+from parts.sample import rollouts
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -87,16 +87,16 @@ if eval_interval % updates or save_interval % updates or max_steps % updates:
     raise ValueError(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
-rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
+rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
 main_process = rank == 0
-device, dtype = machine.choose(device, dtype, local_rank)
-autocast = machine.autocast(device, dtype)
+device, dtype = devices.choose(device, dtype, local_rank)
+autocast = devices.autocast(device, dtype)
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
-per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # per process, per pass
-oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
-last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
+per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
+last_path = start.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
-machine.join(device)
+timer = journal.Timer()
+processes.join(device)
 # --- end setup ---
 
 
@@ -141,7 +141,7 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load, writes=True)
+model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load, writes=True)
 model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
 model.grad_checkpoint = grad_checkpoint
 
@@ -196,29 +196,17 @@ digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdiges
 
 
 # --- answers, and their rewards -----------------------------------------------------------------------------
-@dataclasses.dataclass
-class Rollout:
-    """An answer to a task, and what it earned."""
-    prompt: list            # ids
-    ids: list               # of the answer
-    log_probs: list         # log p of each of its ids, when it was sampled
-    ended: bool             # by itself
-    text: str
-    reward: float
-
-
-def reward_of(text, task, verdict):
-    """What a text earns as the answer to a task. verdict: what the judge will say, if the task has tests."""
+def reward_of(answer, task):
     if 'answer' in task:
-        return float(grading.last_number(text) == grading.last_number(task['answer']))
+        return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
     if 'reward' in task:
-        number, fault = task['reward'](text)
+        number, fault = task['reward'](answer.text)
         if fault:
             (log.say if main_process else print)(f'counted as 0: {fault}')
         return number
     if 'tests' not in task:
         return 0.0              # reward=random: new_groups() tosses a coin instead
-    result = verdict.result()
+    result = answer.verdict.result()
     if result.outcome == 'infrastructure':
         raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault of its tests or '
                          f'of the machine: {result.message}')
@@ -226,29 +214,23 @@ def reward_of(text, task, verdict):
 
 
 def answers_to(asked, noise, temperature):
-    """A Rollout for each task of `asked`; the seconds of writing, and of waiting for judges. noise: float64
-    (len(asked), max_new_tokens)."""
+    """An Answer to each task of `asked`, with text and reward; the seconds of writing, and of waiting for
+    judges. noise: float64 (len(asked), max_new_tokens)."""
     began = time.time()
-    batch = decoding.Batch(model, tokenizer.stop, min(slots, len(asked)))
-    tasks_of, texts, verdicts = {}, {}, {}          # of the answers
-    for task, row in zip(asked, noise.tolist()):
-        answer = batch.add(task['ids'], max_new_tokens, iter(row).__next__, temperature=temperature,
-                           scored_at=temperature or 1.0)
-        tasks_of[answer] = task
+    answers = []
+    prompts = [task['ids'] for task in asked]
     with autocast, sandbox.Court(timeout) as court:         # programs run while others are being written
-        while batch.queue or batch.live:
-            for answer in batch.step():
-                if answer.finish:
-                    task = tasks_of[answer]
-                    text = tokenizer.decode(answer.ids[:-1] if answer.finish == 'stop' else answer.ids)
-                    texts[answer] = text
-                    if 'tests' in task:
-                        program = grading.program(task, text, chat=True)
-                        verdicts[answer] = court.submit(program, task['tests'], task['entry_point'])
+        for a in rollouts.rollouts(model, prompts, noise, tokenizer.stop, slots, temperature):
+            task = asked[a.row]
+            a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
+            if 'tests' in task:
+                program = grading.program(task, a.text, chat=True)
+                a.verdict = court.submit(program, task['tests'], task['entry_point'])
+            answers.append(a)
         wrote = time.time()
-        answers = [Rollout(task['ids'], a.ids, a.log_probs, a.finish == 'stop', texts[a],
-                           reward_of(texts[a], task, verdicts.get(a))) for a, task in tasks_of.items()]
-    model.train()           # a batch is written in eval mode
+        answers.sort(key=lambda a: a.row)
+        for a, task in zip(answers, asked):
+            a.reward = reward_of(a, task)
     return answers, wrote - began, time.time() - wrote
 
 
@@ -257,7 +239,7 @@ def figures_of(answers):
     sums = np.zeros(6)          # a process without answers adds nothing
     for a in answers:
         sums += [1, a.reward, a.reward >= 1, not a.ended, len(a.ids), -sum(a.log_probs)]
-    n, earned, passed, truncated, n_tokens, nats = machine.all_sum(*sums)
+    n, earned, passed, truncated, n_tokens, nats = processes.all_sum(*sums)
     return {'reward': earned / n, 'pass_rate': passed / n, 'truncated': truncated / n, 'length': n_tokens / n,
             'entropy': nats / n_tokens}         # nats per token, of what was sampled
 
@@ -282,7 +264,7 @@ def new_groups(number):
                 answer.reward = float(coin < 0.5)
         groups += [answers[i:i + num_samples] for i in range(0, len(answers), num_samples)]
         seconds += spent
-        n_informative, n_groups = machine.all_sum(sum(map(differ, groups)), len(groups))
+        n_informative, n_groups = processes.all_sum(sum(map(differ, groups)), len(groups))
         if n_informative >= batch_size:
             break
     figures = figures_of(sum(groups, []))
@@ -296,30 +278,27 @@ def new_groups(number):
 step, best_val = 0, -math.inf
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
 warmup_steps = min(warmup_steps, max_steps)
-min_lr, _ = optim.ends(max_steps, warmup_steps, learning_rate, min_lr)
+warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)
 if state:
-    checkpoint.same_data(last_path, state.get('tasks'), f'reward={reward}', digest, out_dir)
-    checkpoint.must_agree(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
+    start.same_run(last_path, state, {'tasks': digest}, ['tasks'])
+    start.same_run(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
     config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
-    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
+    optim.restore(optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
-start = load(config['init_from'])[0].grown(tokenizer.vocab_size).eval() if kl_coef else None     # no dropout
-reference = rollouts.Policy(start, temperature, IGNORE).requires_grad_(False) if start else None
-net = machine.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
+    processes.same_step(last_path, state['step'])
+    step = state['step']
+    best_val = state['best_val']
+beginning = load(config['init_from'])[0].grown(tokenizer.vocab_size).eval() if kl_coef else None     # no dropout
+reference = rollouts.Policy(beginning, temperature, IGNORE).requires_grad_(False) if beginning else None
+net = processes.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 
 
-# --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
-def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
-    last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
-    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; linear: 2405.18392)."""
+# --- schedule: same text in sft.py, dpo.py, rl.py ---
+def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
+    """The learning rate of update `step`, counted from 0: a linear rise, which ends at learning_rate with the
+    last warm-up step, then half a cosine down to min_lr, as in train.py."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
-    if schedule == 'wsd':
-        t = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))      # 0, then 0 .. 1
-        return learning_rate - (learning_rate - min_lr) * t
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
 # --- end schedule ---
@@ -343,7 +322,7 @@ def save(path, **more):
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
+log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: '
         f'{len(all_tasks) - len(tasks):,}')
@@ -351,12 +330,12 @@ log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} proc
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
-watch = optim.Guard(state, scaler)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
 probe = optim.probe(model)      # how far does a step move it?
 first_step = step
 silent = state.get('silent', 0)         # batches in a row without an informative group
 stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
-timer = journal.Timer()
+timer.restart()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
@@ -376,7 +355,7 @@ while True:
         with timer.pause('save'):
             if main_process:
                 save(f'{last_path}.new', tasks=digest, optimizers=optim.states(optimizers),
-                     scaler=scaler.state_dict(), silent=silent, **watch.state())
+                     scaler=scaler.state_dict(), silent=silent, **guard.state())
                 checkpoint.rotate(last_path, keep=2)
     if leaving:
         break
@@ -384,7 +363,7 @@ while True:
     # 3. answers, written by the policy as it is now
     if step % updates == 0 or step == first_step:
         groups, figures = new_groups(step // updates)
-        n_all = max(1, machine.all_sum(sum(len(a.ids) for group in groups for a in group))[0])      # tokens
+        n_all = max(1, processes.all_sum(sum(len(a.ids) for group in groups for a in group))[0])      # tokens
         rewards = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)    # (P, G)
         weighted = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
         # an answer without an advantage has no gradient. Each process keeps at least one answer, because DDP
@@ -405,8 +384,8 @@ while True:
     for i in range(0, len(weighted), micro_batch_size * num_samples):
         part, weights = zip(*weighted[i:i + micro_batch_size * num_samples])
         arrays = rollouts.collate(part, tokenizer.special.get('<|pad|>', 0), IGNORE)
-        x, y, old = machine.to_device(arrays, device)                                   # (N, T) each
-        with machine.sync_if(net, i + len(part) == len(weighted)), oom_advice:
+        x, y, old = devices.to_device(arrays, device)                                   # (N, T) each
+        with processes.sync_if(net, i + len(part) == len(weighted)):
             with autocast:
                 log_probs = net(x, y)                                                   # (N, T)
                 ref_log_probs = reference(x, y) if reference else None
@@ -417,46 +396,37 @@ while True:
             loss_sum += losses.detach().sum()
             kl_sum += kl.sum()
             n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
-    if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
-        continue
 
-    # --- clip and step: same text in train.py, sft.py, dpo.py, rl.py ---
-    for o in optimizers:
-        scaler.unscale_(o)
-    norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
-    loss_sum, votes = machine.all_sum(float(loss_sum), len(machine.asked))
-    loss = loss_sum / n_all     # of the whole global batch
-    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
-    event, text = watch.judge(step, loss, norm)
-    if event:
-        log.note(step, event, text)
-        trouble = watch.trouble(step, text, last_path)
-    stopping = votes > 0 or trouble != ''       # all processes, or the others would wait for ever
-    before = probe.clone() if logging else None
-    if event != 'skip':         # a skipped update (not finite, or a spike) never reaches the weights
-        for o in optimizers:
-            scaler.step(o)
+    # --- update: same text in sft.py, dpo.py, rl.py ---
+    norm = processes.to_float(optim.clip(optimizers, scaler, net, grad_clip))
+    loss = processes.all_sum(float(loss_sum))[0] / n_all        # of the whole global batch
+    before = probe.clone()
+    if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
+        optim.step(optimizers, scaler)
     scaler.update()
-    net.zero_grad(set_to_none=not hasattr(net, 'no_sync'))     # DDP's gradients stay in its buckets
-    # --- end clip and step ---
+    processes.clear_gradients(net)
+    # --- end update ---
+    trouble = guard.trouble
+    stopping = processes.must_stop() or trouble != ''
+    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     step += 1
     timer.step(int(n_all))
-    kl_sum, n_clipped = machine.all_sum(float(kl_sum), float(n_clipped))
+    kl_sum, n_clipped = processes.all_sum(float(kl_sum), float(n_clipped))
 
     # 5. log
     if logging:
-        dt = timer.per_step()
+        speed = timer.figures(world)
+        dt = speed['dt']
         seen = [f'{name}: {figures[name]:.3g}' for name in ('reward', 'informative', 'entropy', 'length')]
         log.say(f'step {step:>6}/{max_steps} | {" | ".join(seen)} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
                 f'{dt:.1f} s | eta {journal.clock(dt * (max_steps - step))}')
-        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, dt=dt, tok_s=timer.tok_s(),
-                    kl=kl_sum / n_all if reference else None, clip_fraction=n_clipped / n_all, **figures,
-                    train_s=time.time() - began, update_ratio=optim.change(before, probe),
-                    skipped=watch.skipped, memory_mb=journal.memory_mb(device), restarts=log.restarts,
-                    comm_share=machine.comm_share(net, dt), **timer.shares(world))
-        timer.restart()
+        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, kl=kl_sum / n_all if reference else None,
+                    clip_fraction=n_clipped / n_all, **figures, train_s=time.time() - began,
+                    update_ratio=processes.to_float(optim.change(before, probe)),
+                    skipped=guard.skipped, memory_mb=journal.memory_mb(device), restarts=log.restarts,
+                    comm_share=processes.comm_share(net, dt), **speed)
 
 # --- summary ------------------------------------------------------------------------------------------------
 log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'],
         what='highest val_reward')
-machine.leave(trouble)
+processes.leave(trouble)

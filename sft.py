@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.train import adapters, checkpoint, journal, machine, optim, records, token_bins
+from parts.train import adapters, checkpoint, devices, guards, journal, optim, processes, records, start
+from parts.train import token_bins
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -72,26 +73,26 @@ config = configure(globals())
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
-rank, world, local_rank = machine.ranks()       # one process per device; torchrun starts them
+rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
 main_process = rank == 0
-device, dtype = machine.choose(device, dtype, local_rank)
-autocast = machine.autocast(device, dtype)
+device, dtype = devices.choose(device, dtype, local_rank)
+autocast = devices.autocast(device, dtype)
 scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
-per_rank, micro_batch_size = machine.shares(batch_size, micro_batch_size, world)    # per process, per pass
-oom_advice = machine.OutOfMemoryAdvice(micro_batch_size, per_rank, grad_checkpoint)
-last_path = checkpoint.check_out_dir(out_dir, init_from, overwrite)
+per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
+last_path = start.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
-machine.join(device)
+timer = journal.Timer()
+processes.join(device)
 # --- end setup ---
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = checkpoint.to_fine_tune(init_from, last_path, load, Tokenizer.load, writes=True)
+model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load, writes=True)
 model = model.grown(tokenizer.vocab_size).like(dropout=dropout)     # Hugging Face's may lack chat's tokens
 adapters.adapt(model, lora, state)
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
-checkpoint.check_context(init_from, model.config.block_size, block_size)
+start.check_context(init_from, model.config.block_size, block_size)
 if plan:
     from parts.train import planner
     planner.show(plan, vars(model.config), block_size, batch_size, micro_batch_size, max_steps,
@@ -149,7 +150,7 @@ def marked(ids, mask, tokenizer):
 
 
 train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
-journal.check_data(data_dir, ['train.jsonl', 'val.jsonl'], data_from)
+records.check_files([train_path, val_path], data_from)
 conversations, n_empty, n_cut = read_conversations(train_path, block_size, tokenizer)
 held_out = read_conversations(val_path, block_size, tokenizer)[0][:eval_conversations]
 mine = sorted(held_out, key=lambda row: len(row[0]))[rank::world]       # sorted: little padding in a batch
@@ -161,12 +162,12 @@ batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
 warmup_steps = min(warmup_steps, max_steps)
-optim.ends(max_steps, warmup_steps, learning_rate, min_lr)          # refuses an impossible schedule
+optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)     # refuses an impossible one
 if replay % world or (replay and base_dir is None):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
 if base_dir is not None:
     base_meta, base_bins = token_bins.open_bins(base_dir, block_size, ('train', 'val') if replay else ('val',))
-    checkpoint.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'])
+    start.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'])
 token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
 
 
@@ -192,26 +193,23 @@ if show_batch is not None:
 step, best_val = 0, math.inf
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
 if state:
-    checkpoint.same_data(last_path, state.get('conversations'), train_path, digest, out_dir)
-    checkpoint.must_agree(last_path, state['config'], config, ['optimizer'])
-    optim.restore(model, None, optimizers, state['optimizers'])         # None: the model has its weights
+    start.same_run(last_path, state, {'conversations': digest}, ['conversations'])
+    start.same_run(last_path, state['config'], config, ['optimizer'])
+    optim.restore(optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    step, best_val = machine.agreed(last_path, state['step'], state['best_val'])
+    processes.same_step(last_path, state['step'])
+    step = state['step']
+    best_val = state['best_val']
 net = torch.compile(model) if compile else model
-net = machine.wrap(net, 'ddp', device)
+net = processes.wrap(net, 'ddp', device)
 
 
-# --- schedule: same text in train.py, sft.py, dpo.py, rl.py ---
-def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
-    last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
-    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100. schedule='wsd'
-    stays at the top and falls linearly in the last decay_steps (WSD, 2404.06395; linear: 2405.18392)."""
+# --- schedule: same text in sft.py, dpo.py, rl.py ---
+def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
+    """The learning rate of update `step`, counted from 0: a linear rise, which ends at learning_rate with the
+    last warm-up step, then half a cosine down to min_lr, as in train.py."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
-    if schedule == 'wsd':
-        t = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))      # 0, then 0 .. 1
-        return learning_rate - (learning_rate - min_lr) * t
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
 # --- end schedule ---
@@ -223,14 +221,14 @@ def evaluate(batches):
     nats = tokens = n_bytes = 0
     model.eval()
     for arrays in batches:
-        x, y = machine.to_device(arrays, device)                            # (B, T) each
+        x, y = devices.to_device(arrays, device)                            # (B, T) each
         trained = y[y != IGNORE].cpu().numpy()
         with autocast:
             nats += model(x, y)[1].item() * len(trained)
         tokens += len(trained)
         n_bytes += int(token_bytes[trained].sum())
     model.train()
-    nats, tokens, n_bytes = machine.all_sum(nats, tokens, n_bytes)
+    nats, tokens, n_bytes = processes.all_sum(nats, tokens, n_bytes)
     return nats / tokens, nats / math.log(2) / n_bytes
 
 
@@ -248,7 +246,7 @@ def answer():
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.keep(os.path.join(checkpoint.folder_of(last_path if state else init_from), 'data.json'))    # the base's
+log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))    # the base's
 show(config, log.say)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
 log.say(f'  data     {len(conversations):,} conversations, {len(held_out):,} held out; {lengths.sum():,} '
@@ -257,15 +255,15 @@ log.say(f'  step     {batch_size} conversations = {world} processes x {per_rank 
         f'accumulated x {micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
 epochs = max_steps / batches.per_epoch
-log.remarks(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
+log.notes(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------
-watch = optim.Guard(state, scaler)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
 probe = optim.probe(model)      # how far does a step move it?
 tokens_seen = state.get('tokens', 0)
 first_step = step
 stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
-timer = journal.Timer()
+timer.restart()
 model.train()
 while True:
     # 1. once in a while: evaluate. A resumed run has already evaluated its first step
@@ -275,7 +273,7 @@ while True:
             figures = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
             if base_dir is not None:            # how much of the pretraining is left?
                 T = model.config.block_size
-                blocks = token_bins.spread(base_bins['val'], T, eval_tokens, micro_batch_size, rank, world)
+                blocks = token_bins.evaluation_blocks(base_bins['val'], T, eval_tokens, micro_batch_size, rank, world)
                 base = (token_bins.sequences(base_bins['val'], starts, T) for starts, counts in blocks if counts)
                 figures['base_bpb'] = evaluate(base)[1]
             log.evaluation(step, max_steps, figures)
@@ -286,7 +284,7 @@ while True:
                 if main_process:
                     save_checkpoint(log.path('best.pt'), adapters.merged(model), step=step, config=config,
                                     best_val=best_val, tokenizer_hash=tokenizer.hash, conversations=digest)
-            elif step and val_loss > 1.02 * best_val and watch.last_loss() < best_val:
+            elif step and val_loss > 1.02 * best_val and guard.last_loss() < best_val:
                 log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
                          'and the loss below: fewer epochs, or more conversations; best.pt has kept the best')
 
@@ -297,7 +295,7 @@ while True:
                 save_checkpoint(f'{last_path}.new', adapters.merged(model), lora=adapters.weights_of(model),
                                 step=step, best_val=best_val, tokens=tokens_seen, conversations=digest,
                                 optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
-                                tokenizer_hash=tokenizer.hash, config=config, **watch.state())
+                                tokenizer_hash=tokenizer.hash, config=config, **guard.state())
                 checkpoint.rotate(last_path, keep=2)
     if step >= max_steps or stopping:
         break
@@ -309,51 +307,41 @@ while True:
     with timer.part('data'):
         micro_batches, n_tokens = load_batch(step)
     n_scored = [int((y != IGNORE).sum()) for _, y in micro_batches]     # in numpy: does not wait for the GPU
-    n_all = machine.all_sum(sum(n_scored))[0]       # a mean of means would favour short answers
+    n_all = processes.all_sum(sum(n_scored))[0]       # a mean of means would favour short answers
     loss_sum = 0.0
     for i, (part, n) in enumerate(zip(micro_batches, n_scored)):
-        with machine.sync_if(net, i == len(micro_batches) - 1), oom_advice:
+        with processes.sync_if(net, i == len(micro_batches) - 1):
             with autocast:
-                loss = net(*machine.to_device(part, device))[1]
+                loss = net(*devices.to_device(part, device))[1]
             # this part's share of the mean; times world, because DDP divides the sum over processes by it
             scaler.scale(loss * (n / n_all * world)).backward()
             loss_sum += loss.detach() * n
-    if trouble := oom_advice.text:      # this step is not done: save those before it, then leave
-        stopping = True
-        continue
 
-    # --- clip and step: same text in train.py, sft.py, dpo.py, rl.py ---
-    for o in optimizers:
-        scaler.unscale_(o)
-    norm = machine.number(torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf))
-    loss_sum, votes = machine.all_sum(float(loss_sum), len(machine.asked))
-    loss = loss_sum / n_all     # of the whole global batch
-    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
-    event, text = watch.judge(step, loss, norm)
-    if event:
-        log.note(step, event, text)
-        trouble = watch.trouble(step, text, last_path)
-    stopping = votes > 0 or trouble != ''       # all processes, or the others would wait for ever
-    before = probe.clone() if logging else None
-    if event != 'skip':         # a skipped update (not finite, or a spike) never reaches the weights
-        for o in optimizers:
-            scaler.step(o)
+    # --- update: same text in sft.py, dpo.py, rl.py ---
+    norm = processes.to_float(optim.clip(optimizers, scaler, net, grad_clip))
+    loss = processes.all_sum(float(loss_sum))[0] / n_all        # of the whole global batch
+    before = probe.clone()
+    if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
+        optim.step(optimizers, scaler)
     scaler.update()
-    net.zero_grad(set_to_none=not hasattr(net, 'no_sync'))     # DDP's gradients stay in its buckets
-    # --- end clip and step ---
+    processes.clear_gradients(net)
+    # --- end update ---
+    trouble = guard.trouble
+    stopping = processes.must_stop() or trouble != ''
+    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     step += 1
     tokens_seen += n_tokens
     timer.step(n_tokens)
 
     # 4. log
     if logging:
-        dt = timer.per_step()
-        log.step(max_steps, step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm, dt=dt,
-                 tok_s=timer.tok_s(), trained=n_all, update_ratio=optim.change(before, probe),
-                 skipped=watch.skipped, restarts=log.restarts, memory_mb=journal.memory_mb(device),
-                 comm_share=machine.comm_share(net, dt), **timer.shares(world))
-        timer.restart()
+        speed = timer.figures(world)
+        dt = speed['dt']
+        log.step(max_steps, step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm,
+                 trained=n_all, update_ratio=processes.to_float(optim.change(before, probe)),
+                 skipped=guard.skipped, restarts=log.restarts, memory_mb=journal.memory_mb(device),
+                 comm_share=processes.comm_share(net, dt), **speed)
 
 # --- summary ------------------------------------------------------------------------------------------------
 log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'])
-machine.leave(trouble)
+processes.leave(trouble)

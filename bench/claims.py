@@ -85,8 +85,7 @@ def shape_of(name, **changes):
     settings = runpy.run_path(str(ROOT / 'config/nano.py')) if name in ('mini', 'midi', 'mega') else {}
     settings |= runpy.run_path(str(ROOT / 'config' / f'{name}.py'))
     settings |= changes
-    fields = {key: settings[key] for key in GPTConfig.__dataclass_fields__ if key in settings}
-    return GPTConfig(**fields).filled()
+    return GPTConfig(**{key: settings[key] for key in GPTConfig.__dataclass_fields__ if key in settings})
 
 
 def count(shape):

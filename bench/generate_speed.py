@@ -22,7 +22,7 @@ import time
 import torch
 from peers import cpu_of, in_turn, median, timed
 from model import GPT, GPTConfig, load_checkpoint
-from parts.train import machine
+from parts.train import devices
 from tokenizer import Tokenizer
 
 SHAPES = {'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
@@ -83,7 +83,7 @@ if __name__ == '__main__':
     print(f'{"":>32}{"batch":>6}{"":>14}{"tok/s":>8}{"times transformers":>20}{"in CPU time":>13}{"read":>6}'
           '   same text')
     kinds = ['transformers', 'float32']
-    if machine.choose('cpu', 'auto')[1] == 'bfloat16':      # native
+    if devices.choose('cpu', 'auto')[1] == 'bfloat16':      # native
         kinds.append('bfloat16')
     for name in sys.argv[1:] or SHAPES:
         for what in [name] if name in SHAPES else [f'{name}@{kind}' for kind in TEXTS]:

@@ -32,7 +32,7 @@ import gpu_calls                                                                
 from configurator import configure                                                        # noqa: E402
 from gpu_calls import harness, ms, on_device, parts_of_a_step                             # noqa: E402
 from model import GPT, GPTConfig                                                          # noqa: E402
-from parts.train import machine, objectives, planner    # noqa: E402
+from parts.train import devices, objectives, planner    # noqa: E402
 from parts.sample import rollouts
 from tokenizer import SPECIAL_TOKENS, Tokenizer                                           # noqa: E402
 
@@ -50,7 +50,7 @@ config = configure(globals())
 ROOT = sys.path[0]
 DEADLINE = time.time() + 60 * minutes
 ERROR = r'error: |[\w.]*(Error|Exception)'       # the last line of what a script or Python says that failed
-device, dtype = machine.choose(device, 'auto')
+device, dtype = devices.choose(device, 'auto')
 on_gpu = device.startswith('cuda')
 tiny = not on_gpu if tiny is None else tiny
 compiling = on_gpu if compiling is None else compiling
@@ -186,7 +186,7 @@ def the_machine():
 def equal():
     torch.set_float32_matmul_precision('highest')           # no TF32
     torch.manual_seed(0)
-    bf16 = machine.autocast(device, gpu_calls.HALF)
+    bf16 = devices.autocast(device, gpu_calls.HALF)
     for name, heads in (('all heads', 0), ('grouped heads', 2)):
         c = GPTConfig(512, 64, 2, 4, heads, 64 if tiny else 256)
         model = GPT(c)
@@ -226,7 +226,7 @@ def train_py(name, config_file, micro, batch, limit, *flags):
     rows = [row for row in rows_of(folder) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
     with open(f'{folder}/config.json', encoding='utf-8') as f:
         c = json.load(f)
-    shape = vars(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']).filled())
+    shape = vars(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
     figures = 'tok_s', 'mfu', 'dt', 'data_s'
     found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
     peak = max(row['memory_mb'] for row in rows) * 2 ** 20 / 1e9       # of the GPU; else of the process
@@ -379,7 +379,7 @@ def generate():
         try:
             return ours(batch)
         finally:
-            torch.backends.cuda.enable_cudnn_sdp(False)     # as machine.choose() left it
+            torch.backends.cuda.enable_cudnn_sdp(False)     # as devices.choose() left it
 
     def theirs(batch):
         net = gpu_calls.llama_of(SMALL, device).bfloat16().eval()
@@ -415,11 +415,11 @@ def rollouts_speed():
     def speed(slots, n):
         prompts = [dice.integers(4096, size=size).tolist() for size in dice.integers(20, 60, n)]
         noise = rollouts.noise_of(1, 0, range(n), 64)
-        with machine.autocast(device, dtype):
-            gpu_calls.written(model, prompts[:8], noise[:8], stop, slots)
+        with devices.autocast(device, dtype):
+            list(rollouts.rollouts(model, prompts[:8], noise[:8], stop, slots))
             gpu_calls.wait()
             began = time.perf_counter()
-            answers = gpu_calls.written(model, prompts, noise, stop, slots)
+            answers = list(rollouts.rollouts(model, prompts, noise, stop, slots))
         took = time.perf_counter() - began
         return {'tok_s': sum(len(a.ids) for a in answers) / took, 'answers': n, 'seconds': took}
 

@@ -21,7 +21,7 @@ import xllamacpp
 from peers import python_documents
 
 from model import GPT, GPTConfig, load_checkpoint
-from parts.train import checkpoint
+from parts.train import start
 from parts.sample import gguf_file
 from tokenizer import PATTERN, Tokenizer
 
@@ -62,7 +62,7 @@ parser.add_argument('--ckpt', default='out/quickstart_sft')
 parser.add_argument('--data', default='data/problems/val.jsonl', help='conversations')
 args = parser.parse_args()
 torch.set_num_threads(1)
-model, ours, _ = checkpoint.to_sample(args.ckpt, load_checkpoint, Tokenizer.load)
+model, ours, _ = start.open_to_sample(args.ckpt, load_checkpoint, Tokenizer.load)
 with open(args.data, encoding='utf-8') as f:
     asked = [json.loads(line)['messages'][0]['content'] for line in f][:300]
 dice = random.Random(0)

@@ -14,14 +14,14 @@ import sys
 import torch
 from peers import in_turn, median, timed
 from model import GPT, GPTConfig
-from parts.train import machine, optim
+from parts.train import devices, optim
 
 SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False), 12),
           'quickstart': (GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False), 8),
           'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 2)}
 STEPS = int(os.environ.get('STEPS', 10))
 ROUNDS = int(os.environ.get('ROUNDS', 3))
-DTYPES = {'float32', machine.choose('cpu', 'auto')[1], *os.environ.get('DTYPES', 'float32').split(',')}
+DTYPES = {'float32', devices.choose('cpu', 'auto')[1], *os.environ.get('DTYPES', 'float32').split(',')}
 
 
 def steps(shape, who, dtype):

@@ -84,10 +84,39 @@ def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before
         job = [before, str(cwd or os.getcwd()), env or {}, timeout, *arguments]
         print(json.dumps(job), file=server().stdin, flush=True)
         return subprocess.CompletedProcess(arguments, *json.loads(server().stdout.readline()))
-    launcher = [sys.executable] if processes == 1 else \
-        [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+        if before:
+            start = f'import os, runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n' \
+                    'sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name="__main__")'
+            launcher += ['--no-python', sys.executable, '-c', start]
     return subprocess.run([*launcher, *arguments], cwd=cwd, text=True, capture_output=True, timeout=timeout,
                           env={**os.environ, **(env or {})})
+
+
+def accident(kind, *calls):
+    """For run(before=): what happens to train.py in its n-th updates, counted from 0: nan, spike, kill (of the
+    gradient, of the process), or badbatch, a batch of noise."""
+    return f'''
+import os, signal
+from parts.train import optim, token_bins
+clip, take, n = optim.clip, token_bins.Blocks.take, []
+def spoiled_clip(optimizers, scaler, net, grad_clip):
+    n.append(1)
+    if len(n) - 1 in {calls}:
+        if {kind!r} == 'kill':
+            os.kill(os.getpid(), signal.SIGKILL)
+        gradient = [p.grad for name, p in net.named_parameters() if name.endswith('norm.weight')][-1]
+        gradient.mul_(dict(nan=float('nan'), spike=1e4).get({kind!r}, 1))
+    return clip(optimizers, scaler, net, grad_clip)
+def spoiled_take(self, step, rows):
+    x, y = take(self, step, rows)
+    if {kind!r} == 'badbatch' and step in {calls}:
+        x, y = (token_bins.mix(t.astype('uint64')).astype('int64') % 256 for t in (x, y))
+    return x, y
+optim.clip, token_bins.Blocks.take = spoiled_clip, spoiled_take
+'''
 
 
 def ok(result):

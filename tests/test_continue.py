@@ -2,13 +2,11 @@
 import json
 import os
 
-import numpy as np
 import pytest
 import torch
-from conftest import TINY, metrics, mistake, ok, run
+from conftest import TINY, accident, metrics, mistake, ok, run
 
-from parts.train import checkpoint
-from parts.train.token_bins import open_bins, sequence_starts, sequences
+from parts.train import start
 from model import GPT, GPTConfig, load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -39,22 +37,6 @@ def first(out, key='val_loss'):
     return next(m[key] for m in metrics(out) if key in m)
 
 
-def test_replay_takes_its_share_of_every_step_from_the_data_of_before(data_dir, other, base, tmp_path):
-    flags = [f'--data_dir={other}', f'--init_from={base}', f'--replay_dir={data_dir}', '--replay=0.25', *TINY,
-             '--dtype=float32']
-    printed = ok(run('train.py', *flags, f'--out_dir={tmp_path}/x', '--show_batch=3'))
-    shown = [part.split('\n', 1)[1].rstrip('\n') for part in printed.split('--- step 3, sequence ')[1:]]
-    tok = Tokenizer.load(data_dir / 'tokenizer.json')
-    new, old = open_bins(other, 32)[1]['train'], open_bins(data_dir, 32)[1]['train']
-    expected = [*sequences(old, sequence_starts(3, 2, len(old), 32, 1337), 32)[0],
-                *sequences(new, sequence_starts(3, 6, len(new), 32, 1337), 32)[0]]
-    assert shown == [tok.decode(x).rstrip('\n') for x in expected]
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/one'))
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/two', '--micro_batch_size=1', processes=2))
-    one, two = ([m['loss'] for m in metrics(tmp_path / n) if 'loss' in m] for n in ('one', 'two'))
-    assert np.allclose(one, two, atol=1e-4)                             # sums in another order
-
-
 def test_a_run_from_a_folder_resumes_with_that_folder_s_architecture(other, base, tmp_path):
     flags = [f'--data_dir={other}', '--block_size=16', '--batch_size=8', '--warmup_steps=2', '--device=cpu',
              '--save_interval=4', '--eval_interval=4', '--log_interval=1', '--eval_tokens=256',
@@ -70,16 +52,21 @@ def test_a_run_from_a_folder_resumes_with_that_folder_s_architecture(other, base
     assert one == two and load_checkpoint(tmp_path / 'parted')[0].config.block_size == 32
 
 
-def test_replay_keeps_what_was_learned(data_dir, other, base, tmp_path):
-    after = {}
-    for name, more in (('without', []), ('with', [f'--replay_dir={data_dir}', '--replay=0.5'])):
-        ok(run('train.py', f'--data_dir={other}', f'--init_from={base}', f'--out_dir={tmp_path}/{name}',
-               *TINY, '--max_steps=80', '--learning_rate=3e-3', '--eval_interval=80', *more))
+def test_old_text_in_the_mixture_keeps_what_was_learned(data_dir, python_files, other, base, tmp_path):
+    """Continued pretraining: prepare.py mixes the text of before with the new one."""
+    (tmp_path / 'mix.py').write_text(f"sources = {{'old': ({str(python_files)!r}, 50), "
+                                     f"'new': ({str(other.parent / 'files')!r}, 50)}}\n", encoding='utf-8')
+    ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/mixed', '--mode=raw', '--dedup=none',
+           f'--tokenizer={data_dir}/tokenizer.json'))
+    nats = {}
+    for name, data in (('new', other), ('mixed', tmp_path / 'mixed')):
+        ok(run('train.py', f'--data_dir={data}', f'--init_from={base}', f'--out_dir={tmp_path}/{name}',
+               *TINY, '--max_steps=80', '--learning_rate=3e-3', '--eval_interval=80'))
         ok(run('eval.py', f'--ckpt={tmp_path}/{name}/last.pt', f'--data_dir={data_dir}',
                '--random_init=False', f'--out={tmp_path}/{name}.json'))
         results = json.loads((tmp_path / f'{name}.json').read_text(encoding='utf-8'))
-        after[name] = results['tasks']['loss']['trained']['nats']
-    assert after['with'] < after['without'] - 0.2
+        nats[name] = results['tasks']['loss']['trained']['nats']
+    assert nats['mixed'] < nats['new'] - 0.2
 
 
 def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_files, base, tmp_path):
@@ -94,7 +81,7 @@ def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_f
 
 
 def test_rows_are_kept_or_means_of_what_spells_them():
-    carry_over = checkpoint.carry_over
+    carry_over = start.carry_over
     old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
     new = Tokenizer.train(['low lower lowest slow'] * 9, 256 + 6 + len(SPECIAL_TOKENS))
     weight = torch.randn(old.vocab_size, 5)
@@ -114,7 +101,7 @@ def test_sharded_and_checkpointed_runs_are_the_plain_run_and_go_on_anywhere(data
     ok(run('train.py', *plain, f'--out_dir={tmp_path}/plain', processes=2))
     ok(run('train.py', *plain, *flags, f'--out_dir={tmp_path}/other', processes=2))
     assert metrics(tmp_path / 'plain') == metrics(tmp_path / 'other')
-    run('train.py', *plain, *flags, f'--out_dir={tmp_path}/half', '--inject=kill@9', processes=2)
+    run('train.py', *plain, *flags, f'--out_dir={tmp_path}/half', processes=2, before=accident('kill', 9))
     ok(run('train.py', *plain, f'--out_dir={tmp_path}/half', '--init_from=resume'))         # in one process
     a, b = (load_checkpoint(tmp_path / n / 'last.pt')[0].state_dict() for n in ('plain', 'half'))
     assert all(torch.allclose(a[k], b[k], atol=1e-5) for k in a)        # sums in another order
@@ -135,7 +122,7 @@ def test_a_char_tokenizer_lends_the_letters_that_it_has():
     old = Tokenizer.char('tehé', ['<|endoftext|>'])
     new = Tokenizer.train(['the the thé'] * 9, 256 + 3 + 2, ['<|endoftext|>', '<|mask|>'])
     weight = torch.randn(old.vocab_size, 5)
-    rows = checkpoint.carry_over(weight, old, new)
+    rows = start.carry_over(weight, old, new)
     row = {token: rows[i] for i, token in enumerate(new.all_bytes)}
     e, h, t = (weight[old.vocab.index(letter)] for letter in (b'e', b'h', b't'))
     assert (row[b't'] == t).all() and torch.allclose(row[b'th'], (t + h) / 2)

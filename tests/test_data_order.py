@@ -1,4 +1,5 @@
 """The order of the data: each block once an epoch, computed from (seed, step) alone, never out of range."""
+import contextlib
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from parts.train.token_bins import open_bins, permute, sequence_starts, sequences
+from parts.train.token_bins import Blocks, Loader, open_bins, permute, sequence_starts, sequences, shares_read
 
 
 def permutation(n, key):
@@ -152,3 +153,35 @@ def test_the_cat_sat_on_the_mat():
         other = x.clone()
         other[:, i + 1:] = (x[:, i + 1:] + 1) % len(set(words))
         assert torch.allclose(model(other, y)[0][:, :i + 1], logits[:, :i + 1], atol=1e-6)
+
+
+def test_the_next_micro_batch_is_loaded_when_the_one_before_has_been_used_and_only_once():
+    """On a GPU backward() returns while it computes: the time in which the host loads."""
+    events = []
+    source = Blocks(np.arange(1000), 10, batch_size=8, seed=1)
+    rows = np.arange(4, 8).reshape(2, 2)            # the second of two processes, two micro-batches
+
+    def finish(x, y, step, rows):
+        events.append(('load', step, *rows))
+        return x, y
+    loader = Loader(source, rows, finish, contextlib.nullcontext)
+    loader.load(0, 0)                               # the rehearsal
+    for step in range(2):
+        for i, (x, y) in enumerate(loader.batches(step)):
+            events.append(('use', step, i))
+            wanted = sequences(source.ids, sequence_starts(step, 8, 1000, 10, 1)[rows[i]], 10)
+            assert (x == wanted[0]).all() and (y == wanted[1]).all()
+    assert events == [('load', 0, 4, 5), ('use', 0, 0), ('load', 0, 6, 7), ('use', 0, 1), ('load', 1, 4, 5),
+                      ('use', 1, 0), ('load', 1, 6, 7), ('use', 1, 1), ('load', 2, 4, 5)]
+    loader.seek([], 1)
+    loader.load(2, 0)                               # nothing from before a rollback is used again
+    assert events[-1] == ('load', 2, 4, 5) and len(events) == 10
+
+
+def test_the_shares_of_a_mixture_are_counted():
+    source = Blocks(np.arange(1001), 10, batch_size=5, seed=3)
+    sources = {'a': {'begins': 0}, 'b': {'begins': 250}}
+    assert shares_read(sources, source, 0) == {'a': 0, 'b': 0}
+    starts = np.concatenate([source.starts(step) for step in range(7)])
+    assert shares_read(sources, source, 7)['a'] == pytest.approx((starts < 250).mean(), abs=1e-4)
+    assert shares_read(sources, source, 20)['b'] == pytest.approx(0.75, abs=0.03)     # one epoch: all of it

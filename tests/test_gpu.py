@@ -18,7 +18,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.distributed.optim import zero_redundancy_optimizer as zero
 
 from model import GPT, GPTConfig
-from parts.train import machine, optim
+from parts.train import devices, optim, processes
 
 
 def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
@@ -29,8 +29,8 @@ def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
     torch._dynamo.reset()
     model = GPT(GPTConfig(64, 16, 2, 2, 0, 16)).to('meta')
     ids = torch.zeros(2, 16, dtype=torch.long, device='meta')
-    advice = machine.OutOfMemoryAdvice(2, 2, False)
-    net, _ = machine.compiled(model, True, (ids, ids), torch.autocast('cpu', enabled=False), advice)
+    net = processes.wrap(torch.compile(model), 'ddp', 'meta')
+    devices.rehearse(net, (ids, ids), torch.autocast('cpu', enabled=False), model)
     assert net is not model and model.cos.device.type == 'meta'
     assert counter.frame_count == 1         # two calls, of which the second gives the seconds of a step
 
@@ -39,7 +39,7 @@ def test_more_processes_than_gpus_are_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     with pytest.raises(ValueError, match='device=cuda:2 is not here: there are 2 GPUs'):
-        machine.choose('cuda', 'auto', local_rank=2)
+        devices.choose('cuda', 'auto', local_rank=2)
 
 
 def test_only_a_copy_to_cuda_does_not_wait(monkeypatch):
@@ -47,25 +47,25 @@ def test_only_a_copy_to_cuda_does_not_wait(monkeypatch):
     calls = []
     monkeypatch.setattr(torch.Tensor, 'to', lambda self, *a, **k: calls.append((self, a, k)) or self)
     monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda self: self + 1)        # else they look alike
-    machine.to_device([np.zeros(2)], 'mps')
-    machine.to_device([np.zeros(2)], 'cuda:0')
+    devices.to_device([np.zeros(2)], 'mps')
+    devices.to_device([np.zeros(2)], 'cuda:0')
     assert [(t.sum().item(), a, k) for t, a, k in calls] == \
         [(0, ('mps',), {}), (2, ('cuda:0',), {'non_blocking': True})]
 
 
 def test_others_wait_for_a_save_longer_than_nccl_would(monkeypatch):
     joined = []
-    monkeypatch.setattr(machine, 'ranks', lambda: [1, 2, 1])
-    monkeypatch.setattr(machine.signal, 'signal', lambda *_: None)
-    monkeypatch.setattr(machine.dist, 'init_process_group', lambda *a, **k: joined.append((*a, k['timeout'])))
-    monkeypatch.setattr(machine.dist, 'get_backend', lambda: 'nccl')
-    machine.join('cuda:1')
+    monkeypatch.setattr(processes, 'ranks', lambda: [1, 2, 1])
+    monkeypatch.setattr(processes.signal, 'signal', lambda *_: None)
+    monkeypatch.setattr(processes.dist, 'init_process_group', lambda *a, **k: joined.append((*a, k['timeout'])))
+    monkeypatch.setattr(processes.dist, 'get_backend', lambda: 'nccl')
+    processes.join('cuda:1')
     assert joined == [('nccl', datetime.timedelta(hours=2))]
 
 
 # torch.compile up to its graphs, which are then run without a C++ compiler; at the end, how many there were
 TRACE = """
-import torch, parts.train.machine as m
+import torch, parts.train.processes as m
 from torch._dynamo.testing import CompileCounter
 real, leave, counter = torch.compile, m.leave, CompileCounter()
 torch.compile = lambda model, **more: real(model, backend=counter, **more)
@@ -90,7 +90,7 @@ def test_blocks_with_checkpoints_are_compiled_for_all_lengths(stage, tmp_path_fa
 
 def test_gradients_stay_in_the_buckets_of_ddp(data_dir, tmp_path):
     """Else those of all micro-batches but the last are a second set, as large as the model."""
-    watch = 'import parts.train.machine as m\nsync_if, leave, seen = m.sync_if, m.leave, []\n' \
+    watch = 'import parts.train.processes as m\nsync_if, leave, seen = m.sync_if, m.leave, []\n' \
             'def look(net, last):\n' \
             '    seen.append(len({p.grad.untyped_storage().data_ptr() for p in net.parameters()}))\n' \
             '    return sync_if(net, last)\n' \
@@ -152,7 +152,7 @@ TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '1
 @pytest.mark.parametrize('shard', ['zero1', 'fsdp'])
 def test_torchrun_with_one_process_shards(data_dir, alone, shard, tmp_path):
     """Else a single GPU could not try what eight will do: --shard would be ignored."""
-    ask = 'import torch.distributed as dist, parts.train.machine as m; real = m.unsharded\n' \
+    ask = 'import torch.distributed as dist, parts.train.processes as m; real = m.unsharded\n' \
           'm.unsharded = lambda model, build: (print(type(model).__name__, dist.get_backend()), ' \
           'real(model, build))[1]'
     said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY, '--dtype=float32',
@@ -164,11 +164,11 @@ def test_torchrun_with_one_process_shards(data_dir, alone, shard, tmp_path):
 
 def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, alone, tmp_path):
     """Those of the checkpoint are on each GPU when it is read, and as large as two models."""
-    watch = 'import weakref, parts.train.optim as o, parts.train.machine as m\n' \
+    watch = 'import weakref, parts.train.optim as o, parts.train.processes as m\n' \
             'real, leave, kept = o.restore, m.leave, []\n' \
-            'def restore(model, weights, optimizers, states):\n' \
+            'def restore(optimizers, states, *more):\n' \
             '    kept.extend(weakref.ref(s["exp_avg"]) for o in states for s in o["state"].values())\n' \
-            '    real(model, weights, optimizers, states)\n' \
+            '    real(optimizers, states, *more)\n' \
             'def end(trouble):\n' \
             '    print("alive", sum(r() is not None for r in kept), "of", len(kept))\n' \
             '    leave(trouble)\n' \
@@ -182,7 +182,7 @@ def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, alone, tmp_
 def test_a_gathered_state_is_not_kept_on_the_gpu(monkeypatch):
     moved = []
     monkeypatch.setattr(torch.Tensor, 'cpu', lambda t: moved.append(t.device.type) or torch.zeros(t.shape))
-    state = machine.whole({'state': {0: {'exp_avg': torch.zeros(3, device='meta')}}, 'lr': 0.5})
+    state = processes.gathered({'state': {0: {'exp_avg': torch.zeros(3, device='meta')}}, 'lr': 0.5})
     assert moved == ['meta'] and state['lr'] == 0.5 and state['state'][0]['exp_avg'].device.type == 'cpu'
 
 
@@ -198,7 +198,7 @@ def test_the_bench_measures_each_in_a_process_of_its_own(tmp_path):
 
 
 def test_a_measurement_that_fails_does_not_end_the_others(tmp_path):
-    break_it = 'import parts.sample.decoding as d\ndef fail(*a, **k): raise OSError("no room")\nd.Batch = fail'
+    break_it = 'import parts.sample.rollouts as r\ndef fail(*a, **k): raise OSError("no room")\nr.rollouts = fail'
     rows = bench(tmp_path, '--measure=equal', before=break_it)
     broken = [row for row in rows if 'error' in row]
     assert [row['what'] for row in broken] == [f'equal, {a} heads: rollouts' for a in ('all', 'grouped')]

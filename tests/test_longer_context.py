@@ -7,7 +7,7 @@ import torch
 from conftest import TINY, mistake, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint, rope_table
-from parts.train.checkpoint import longer_context
+from parts.train.start import longer_context
 
 OLD = vars(GPTConfig(96, 32, 2, 2, 0, 32, rope_theta=500.0))
 IDX = torch.randint(96, (2, 128), generator=torch.Generator().manual_seed(0))

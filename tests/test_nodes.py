@@ -14,15 +14,15 @@ from conftest import ROOT, TINY, metrics, ok, run
 WATCHED = '''
 import hashlib, os, runpy, sys
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
-from parts.train import machine
-leave = machine.leave
+from parts.train import processes
+leave = processes.leave
 def told(trouble=''):
     weights = sys._getframe(1).f_globals['model'].state_dict()
     digest = hashlib.sha256(b''.join(weights[name].numpy().tobytes() for name in sorted(weights)))
     with open('rank' + os.environ['RANK'], 'w') as f:
         f.write(digest.hexdigest())
     leave(trouble)
-machine.leave = told
+processes.leave = told
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 '''

@@ -7,8 +7,9 @@ from conftest import TINY, metrics, mistake, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parts.train.objectives import IGNORE, document_mask, hide_spans, hide_tokens, span_lengths
+from parts.train.objectives import IGNORE, Objective, document_mask, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, load_checkpoint
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 MASK, N = 500, 400          # ids of text are below N
 X = np.random.default_rng(0).integers(0, N, (64, 200))
@@ -92,6 +93,18 @@ def test_hidden_spans_have_the_mean_length_and_are_drawn_anew():
 def model():
     torch.manual_seed(0)
     return GPT(GPTConfig(600, 64, 2, 2, 1, 32, 64)).eval()
+
+
+@pytest.mark.parametrize('name', ['clm', 'mlm', 'span'])
+def test_how_many_targets_are_scored_is_known_without_looking(name):
+    """So that no process waits for the others before it computes its loss."""
+    tok = Tokenizer.byte(SPECIAL_TOKENS)
+    task = Objective(name, False, tok, 48, 7)
+    text = np.random.default_rng(0).integers(0, 256, (6, task.n_text + 1))
+    for step in (0, 3, 10 ** 6):
+        for rows in range(2), range(2, 6), range(6):
+            scored = task.apply(text[list(rows), :-1], text[list(rows), 1:], step, list(rows))[1] != IGNORE
+            assert task.n_targets(step, rows) == scored.sum(), (name, step, rows)
 
 
 def test_a_packed_document_is_read_as_if_it_were_alone(model):

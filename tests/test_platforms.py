@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT, TINY, metrics, mistake, ok, run
 from test_sft_mistakes import begin
 
-from parts.train import machine, optim, planner
+from parts.train import devices, planner
 from parts.sample import rewards
 
 start = pytest.fixture(begin, scope='module')
@@ -68,8 +68,8 @@ def test_a_plan_for_a_gpu_needs_no_sysconf(monkeypatch):
 
 def test_a_libc_without_mallopt_keeps_its_own_ways(monkeypatch):
     """musl's, of Alpine."""
-    monkeypatch.setattr(machine.ctypes, 'CDLL', lambda name: object())
-    assert machine.choose('cpu', 'float32') == ('cpu', 'float32')
+    monkeypatch.setattr(devices.ctypes, 'CDLL', lambda name: object())
+    assert devices.choose('cpu', 'float32') == ('cpu', 'float32')
 
 
 def test_a_reward_is_paid_without_an_alarm(monkeypatch):
@@ -77,16 +77,6 @@ def test_a_reward_is_paid_without_an_alarm(monkeypatch):
         monkeypatch.delattr(signal, name)
     assert rewards.paid(lambda prompt, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')
     assert 'ZeroDivisionError' in rewards.paid(lambda p, text: 1 / 0, 'p', 1.0, True, 'four')[1]
-
-
-def test_the_kill_drill_ends_a_process_that_knows_only_sigterm(monkeypatch):
-    sent = []
-    monkeypatch.delattr(signal, 'SIGKILL')
-    monkeypatch.setattr('os.kill', lambda pid, number: sent.append(number))
-    state = {'window': [], 'skipped': 0}
-    watch = optim.Guard(state, type('Scaler', (), {'is_enabled': lambda self: False})(), inject='kill@3')
-    watch.spoil_data(3, [], 9)
-    assert sent == [signal.SIGTERM]
 
 
 def test_every_file_is_python_3_10_and_imports_nothing_that_3_13_removed():

@@ -9,8 +9,8 @@ import torch
 from conftest import TINY, metrics, mistake, ok, run
 
 from model import GPT, GPTConfig
-from parts.train import checkpoint, journal, optim
-from parts.train.token_bins import Stream
+from parts.train import checkpoint, guards, journal, start
+from parts.train.streams import Stream
 from tokenizer import Tokenizer
 
 
@@ -43,17 +43,15 @@ def test_what_a_run_cannot_change_is_said(data_dir, base, tmp_path, flag):
 
 
 def test_after_three_spikes_a_resumed_run_judges_by_its_own_steps():
-    scaler = torch.amp.GradScaler('cpu', enabled=False)
-    watch = optim.Guard({}, scaler, spike_z=8)
-    for step in range(40):
-        watch.judge(step, 1.0 + step % 3 / 100, 1.0)
+    notes = []
+    guard = guards.Guard({}, lambda *note: notes.append(note), spike_z=8)
+    assert all(guard.allows(step, 1.0 + step % 3 / 100, 1.0) for step in range(40))
     for step in range(40, 43):          # the text became harder, and stays so
-        assert watch.judge(step, 5.0, 1.0)[0] == 'skip'
-        text = watch.trouble(step, 'a spike', 'last.pt')
-    assert text.startswith('3 updates in a row')
-    watch = optim.Guard(watch.state(), scaler, spike_z=8)
-    assert [watch.judge(step, 5.0, 1.0)[0] for step in range(40, 80)] == [None] * 40
-    assert watch.judge(80, 9.0, 1.0)[0] == 'skip'
+        assert not guard.trouble and not guard.allows(step, 5.0, 1.0)
+    assert guard.trouble.startswith('3 updates in a row') and [n[1] for n in notes] == ['skip'] * 3
+    guard = guards.Guard(guard.state(), lambda *note: notes.append(note), spike_z=8)
+    assert all(guard.allows(step, 5.0, 1.0) for step in range(40, 80)) and len(notes) == 3
+    assert not guard.allows(80, 9.0, 1.0)
 
 
 def test_a_run_that_ended_before_its_first_save_says_how_to_start_over(data_dir, base, tmp_path):
@@ -70,7 +68,7 @@ def test_a_damaged_checkpoint_does_not_push_out_the_good_one(tmp_path):
     load = lambda path: (GPT(GPTConfig(8, 4, 1, 1, 0, 8)), checkpoint.read(path))
     write('last-1.pt', 4)
     (tmp_path / 'last.pt').write_bytes(b'half a file')
-    assert checkpoint.newest(str(tmp_path / 'last.pt'), load)[1]['step'] == 4
+    assert start.newest(str(tmp_path / 'last.pt'), load)[1]['step'] == 4
     write('last.pt.new', 8)
     checkpoint.rotate(str(tmp_path / 'last.pt'), keep=2)
     assert [checkpoint.read(tmp_path / name)['step'] for name in ('last.pt', 'last-1.pt')] == [8, 4]

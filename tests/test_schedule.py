@@ -50,13 +50,15 @@ def test_going_on_past_the_end_divides_by_nothing():
 
 @pytest.mark.parametrize('schedule', ['cosine', 'wsd'])
 def test_a_run_may_be_all_warm_up_and_no_word_is_said_of_what_was_not_set(schedule):
-    assert optim.ends(5, 5, 1.0, None, schedule) == (0.1, 0)
+    wsd = schedule == 'wsd'
+    assert optim.schedule_ends(5, 5, 1.0, None, wsd) == (5, 0.1, 0)
+    assert optim.schedule_ends(200, 0.05, 1.0, 0.0, wsd) == (10, 0.0, 40 if wsd else 0)     # a share of the steps
     with pytest.raises(ValueError, match='^warmup_steps=6 must be at most max_steps=5$'):
-        optim.ends(5, 6, 1.0, None, schedule)
+        optim.schedule_ends(5, 6, 1.0, None, wsd)
     with pytest.raises(ValueError, match='^decay_steps=1 '):
-        optim.ends(5, 5, 1.0, None, 'wsd', 1)
+        optim.schedule_ends(5, 5, 1.0, None, wsd, 1)
 
 
 def test_a_cosine_has_no_last_part_of_its_own():
     with pytest.raises(ValueError, match='^decay_steps=3 needs --schedule=wsd'):
-        optim.ends(9, 1, 1.0, None, 'cosine', 3)
+        optim.schedule_ends(9, 1, 1.0, None, False, 3)

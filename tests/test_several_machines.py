@@ -7,14 +7,14 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, TINY, metrics, ok, run
+from conftest import ROOT, TINY, accident, metrics, ok, run
 from test_dpo_mistakes import make_sft
 from test_rl_runs import FLAGS
 
 BASE = [*TINY, '--device=cpu', '--dtype=float32', '--out_dir=out', '--log_interval=1', '--sample_tokens=2']
 
 
-def apart(folder, *flags):
+def apart(folder, *flags, before=''):
     """Two processes as on two machines: each writes and reads in a folder of its own. (exit code, output)"""
     with socket.create_server(('127.0.0.1', 0)) as s:
         port = s.getsockname()[1]
@@ -23,7 +23,9 @@ def apart(folder, *flags):
         (folder / f'disk{rank}').mkdir(exist_ok=True)
         env = {**os.environ, 'RANK': str(rank), 'LOCAL_RANK': '0', 'WORLD_SIZE': '2', 'OMP_NUM_THREADS': '1',
                'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
-        command = [sys.executable, ROOT / 'train.py', *BASE, *flags]
+        start = f'import runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\nsys.argv.pop(0)\n' \
+                'runpy.run_path(sys.argv[0], run_name="__main__")'
+        command = [sys.executable, '-c', start, ROOT / 'train.py', *BASE, *flags]
         processes.append(subprocess.Popen(command, cwd=folder / f'disk{rank}', env=env, text=True,
                                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     try:
@@ -46,8 +48,9 @@ def test_two_disks_with_different_checkpoints_refuse_to_resume(data_dir, tmp_pat
 
 
 def test_a_rollback_that_one_disk_cannot_do_is_left_out_by_all(data_dir, tmp_path):
-    drill = ['--inject=spike@38', '--spike_action=rollback', '--spike_window=30', '--learning_rate=2e-3']
-    found = apart(tmp_path, f'--data_dir={data_dir}', '--max_steps=40', '--save_interval=20', *drill)
+    flags = ['--spike_action=rollback', '--spike_window=30', '--learning_rate=2e-3', '--max_steps=40',
+             '--save_interval=20']
+    found = apart(tmp_path, f'--data_dir={data_dir}', *flags, before=accident('spike', 38))
     assert [code for code, _ in found] == [0, 0], found
     events = [row['event'] for row in metrics(tmp_path / 'disk0/out') if 'event' in row]
     assert 'skip' in events and 'rollback' not in events
@@ -70,7 +73,7 @@ moments = {i: {'step': torch.tensor(3.0), 'exp_avg': torch.zeros_like(p), 'exp_a
 groups = [{**group, 'params': [i], 'fused': True} for i, group in enumerate(optimizer.param_groups)]
 for group in [*optimizer.param_groups, *optimizer.optim.param_groups]:
     group['fused'] = True
-optim.restore(model, None, [optimizer], [{'state': moments, 'param_groups': groups}])
+optim.restore([optimizer], [{'state': moments, 'param_groups': groups}], zero1=True)
 print({str(value.device) for moment in optimizer.optim.state.values() for value in moment.values()})
 """
 
@@ -111,7 +114,7 @@ BUCKETS = """
 import os, sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
 from model import GPT, GPTConfig
-from parts.train import machine
+from parts.train import devices, processes
 dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
 graphs = []
 real = torch.compile
@@ -124,8 +127,9 @@ model = GPT(GPTConfig(4096, 32, 6, 8, 0, 512))
 ids = torch.randint(4096, (2, 33))
 batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 plain = torch.autograd.grad(model(*batch)[1], list(model.parameters()))
-advice = machine.OutOfMemoryAdvice(2, 2, False)
-net, _ = machine.compiled(model, True, batch, machine.autocast('cpu', 'float32'), advice, sys.argv[2])
+net = processes.wrap(torch.compile(model), sys.argv[2], 'cpu')
+devices.rehearse(net, batch, devices.autocast('cpu', 'float32'), model)
+processes.clear_gradients(net)
 net(*batch)[1].backward()
 same = all(torch.allclose(p.grad, g, atol=1e-6) for p, g in zip(model.parameters(), plain))
 print(len(graphs), type(net).__name__, same)

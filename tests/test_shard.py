@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import TINY, metrics, mistake, ok, run
+from conftest import TINY, accident, metrics, mistake, ok, run
 
 # float32; an odd width, so that not every matrix has two equal halves; clipping acts
 BASE = [*TINY, '--dtype=float32', '--n_embd=36', '--n_ffn=50', '--grad_clip=0.3', '--learning_rate=1e-2',
@@ -69,8 +69,8 @@ def test_a_run_goes_on_on_another_number_of_processes(data_dir, tmp_path, change
 
 
 def test_fsdp_rolls_back_and_its_folder_samples_in_one_process(data_dir, tmp_path):
-    ok(train(data_dir, tmp_path, '--shard=fsdp', '--max_steps=60', '--inject=spike@50',
-             '--spike_action=rollback', '--save_interval=20', '--spike_window=40'))
+    ok(train(data_dir, tmp_path, '--shard=fsdp', '--max_steps=60', '--spike_action=rollback',
+             '--save_interval=20', '--spike_window=40', before=accident('spike', 50)))
     found = [(m['step'], m['event']) for m in metrics(tmp_path) if m.get('event') in ('skip', 'rollback')]
     assert found == [(50, 'skip'), (50, 'rollback'), (50, 'skip')]
     assert checkpoint(tmp_path)['lr_scale'] == 0.5 and checkpoint(tmp_path)['step'] == 60

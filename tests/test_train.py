@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import TINY, metrics, ok, run
+from conftest import TINY, accident, metrics, ok, run
 
 from model import GPT, load_checkpoint
 from tokenizer import Tokenizer
@@ -64,7 +64,7 @@ def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_trained_and_resu
 
     halves = tmp_path / 'halves'
     folders = [f'--data_dir={data_dir}', f'--out_dir={halves}']
-    killed = run('train.py', *folders, *BASE, *flags, '--inject=kill@10')
+    killed = run('train.py', *folders, *BASE, *flags, before=accident('kill', 10))
     assert killed.returncode != 0 and load_checkpoint(halves / 'last.pt')[1]['step'] == 8
     train(data_dir, halves, *flags, '--init_from=resume')
     assert identical(weights(run_of), weights(halves))

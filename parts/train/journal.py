@@ -9,35 +9,13 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
 
 Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, glob, json, math, os, platform, re, shlex, shutil, subprocess, sys, time
+import contextlib, glob, json, math, os, platform, shlex, shutil, subprocess, sys, time
 import torch
 
 try:
     import fcntl, resource
 except ImportError:             # Windows
     fcntl = resource = None
-
-
-def check_data(data_dir, needed, data_from):
-    """Refuse a data_dir that lacks a file of `needed`, or whose meta.json says that it was not made with
-    data_from, the command in a config file. A folder that is not the command's is not checked."""
-    wanted = dict(re.findall(r'(--\w+)=(\S+)', data_from.rpartition('prepare.py')[2]))
-    folder = wanted.pop('--out_dir', '') or os.path.dirname(wanted.pop('--out', ''))
-    if not folder or os.path.realpath(folder) != os.path.realpath(data_dir):
-        return
-    for name in needed:
-        if not os.path.exists(os.path.join(data_dir, name)):
-            raise FileNotFoundError(f'{data_dir} holds no prepared data (no {name}); run: {data_from}')
-    try:
-        with open(os.path.join(data_dir, 'meta.json'), encoding='utf-8') as f:
-            made = json.load(f)['config']
-    except (OSError, ValueError, KeyError, TypeError):      # none, an older one, or damaged
-        return
-    made['source'] = ','.join(made.get('sources') or [made.get('source', '')])
-    other = [f'{name}={made.get(name[2:])}' for name in wanted if str(made.get(name[2:])) != wanted[name]]
-    if other:
-        raise ValueError(f'{data_dir} was made with {shlex.join(other)}, but this config needs the data of: '
-                         f'{data_from}; or train on what is there: --data_from=')
 
 
 class Journal:
@@ -88,7 +66,7 @@ class Journal:
                 self.say(f'  changed  {name}: {value!r} before, {config[name]!r} now')
         for name, done in (('save_interval', 'saved'), ('eval_interval', 'evaluated')):
             if config[name] > max_steps:
-                self.remarks([f'{name}={config[name]}, max_steps={max_steps}: nothing is {done} between'])
+                self.notes([f'{name}={config[name]}, max_steps={max_steps}: nothing is {done} between'])
 
     def cut_back(self, step, rolled_back=()):
         """Drop the metrics that come after a checkpoint: those steps will happen again. rolled_back: steps
@@ -121,20 +99,20 @@ class Journal:
 
     def step(self, max_steps, **row):
         """The line and the metrics of a step: step, loss, lr, grad_norm, dt, tok_s and more."""
-        self.say('step {step:>6}/{} | loss: {loss:.4f} | lr: {lr:.2e} | gnorm: {grad_norm:.2f} | {:.0f} ms | '
-                 '{tok_s:,.0f} tok/s | eta {}'.format(max_steps, row['dt'] * 1000,
-                                                      clock(row['dt'] * (max_steps - row['step'])), **row))
+        self.say(f'step {row["step"]:>6}/{max_steps} | loss: {row["loss"]:.4f} | lr: {row["lr"]:.2e} | '
+                 f'gnorm: {row["grad_norm"]:.2f} | {row["dt"] * 1000:.0f} ms | {row["tok_s"]:,.0f} tok/s | '
+                 f'eta {clock(row["dt"] * (max_steps - row["step"]))}')
         self.metrics(**row)
 
     def note(self, step, event, text):
         self.say(f'step {step}: {text}')
         self.metrics(step=step, event=event, text=text)
 
-    def remarks(self, texts):
+    def notes(self, texts):
         for text in texts:
             self.say(f'  note     {text}')
 
-    def keep(self, path, name=None):
+    def copy_in(self, path, name=None):
         """Copy a file into the folder, so that the folder is complete."""
         if self.main_process and os.path.exists(path):
             with contextlib.suppress(shutil.SameFileError):
@@ -193,6 +171,9 @@ class Timer:
         yield
         self.total[name] += time.time() - began
 
+    def loading(self):
+        return self.part('data')
+
     @contextlib.contextmanager
     def pause(self, name):
         with self.part(name):
@@ -201,25 +182,22 @@ class Timer:
         if name == 'save':
             self.saved = time.time()
 
-    def since_save(self):
-        return time.time() - self.saved
-
-    def per_step(self):
-        return (time.time() - self.restarted) / self.steps
-
-    def tok_s(self):
-        return self.tokens / (time.time() - self.restarted)
-
     def minutes(self):
         return (time.time() - self.start) / 60
 
-    def shares(self, world):
-        """For metrics.jsonl: tokens per second and process; seconds of all saving; seconds per step of
-        loading data; the share of the uptime in evaluation; the seconds since the process began."""
+    def minutes_since_save(self):
+        return (time.time() - self.saved) / 60
+
+    def figures(self, world):
+        """For metrics.jsonl. dt: seconds a step; tok_s: tokens a second, and of each process; data_s: seconds
+        a step of loading data; save_s: of all saving; eval_share: of the uptime. The clock restarts."""
+        seconds = time.time() - self.restarted
         uptime = time.time() - self.start
-        return {'tok_s_device': self.tok_s() / world, 'save_s': self.total['save'],
-                'data_s': self.total['data'] / self.steps, 'eval_share': self.total['eval'] / uptime,
-                'uptime_s': uptime}
+        row = {'dt': seconds / self.steps, 'tok_s': self.tokens / seconds,
+               'tok_s_device': self.tokens / seconds / world, 'data_s': self.total['data'] / self.steps,
+               'save_s': self.total['save'], 'eval_share': self.total['eval'] / uptime, 'uptime_s': uptime}
+        self.restart()
+        return row
 
 
 def finite(value):

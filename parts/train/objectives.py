@@ -5,12 +5,12 @@ Masked tokens, spans, and documents that do not see each other.
     x, y = hide_tokens(x, seed, step, rows, special, n_ordinary)        # int64 (B, T) each
 
 Every choice follows from (seed, step, row of the global batch): a batch can be made again, on any number of
-devices. Copy this file alone: it needs numpy and torch.
+devices. Copy this file alone: it needs numpy.
 """
 import numpy as np
-import torch
 
-IGNORE = -100       # a target that is not scored
+IGNORE = -100           # a target that is not scored
+MASK_RATE = 0.15        # of the tokens are hidden
 
 
 def mix(h):
@@ -29,7 +29,7 @@ def chances(seed, step, rows, n, purpose):
     return (h >> np.uint64(11)) / 2 ** 53
 
 
-def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=0.15):
+def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=MASK_RATE):
     """Masked language modelling (BERT, arXiv:1810.04805). 15 % of the tokens x (B, T) must be predicted. Of
     these 80 % become <|mask|>, 10 % a random ordinary token, 10 % stay. Returns inputs, targets (B, T)."""
     chosen = chances(seed, step, rows, x.shape[1], 0) < rate
@@ -39,7 +39,7 @@ def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=0.15):
     return np.where(chosen, hidden, x), np.where(chosen, x, IGNORE)
 
 
-def span_lengths(T, rate=0.15, mean=3):
+def span_lengths(T, rate=MASK_RATE, mean=3):
     """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many spans."""
     for n_text in range(T, 1, -1):
         n_hidden = max(1, round(n_text * rate))
@@ -139,43 +139,12 @@ class Objective:
         return [f'documents are packed: all positions hold a token; with padding, each document in sequences '
                 f'of its own, {full:.1%} would']
 
-    def count(self, targets):
-        """How many targets are scored. For clm all are, and nothing waits for the GPU to count them."""
-        return targets.numel() if self.name == 'clm' else int((targets != IGNORE).sum())
-
-
-@torch.no_grad()
-def guesses(model, batch, tokenizer):
-    """A list of one text, with a line for each hidden token of a batch: the token -> the model's guess."""
-    logits = model.eval()(*batch)[0]                                    # (B, T, V)
-    model.train()
-    hidden = batch[1] != IGNORE                                         # (B, T)
-    pairs = zip(batch[1][hidden].tolist(), logits.argmax(-1)[hidden].tolist())
-    return ['\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in pairs)]
-
-
-class Mixture:
-    """How many sequences of each source a run has read, for data that prepare.py mixed from several."""
-
-    def __init__(self, meta, seen=()):
-        self.sources = meta.get('sources', {}) if len(meta.get('sources', {})) > 1 else {}
-        self.begins = [source['begins'] for source in self.sources.values()]        # in train.bin
-        self.seen = np.array(seen if len(seen) else [0] * len(self.sources), dtype=np.int64)
-
-    def count(self, starts):
-        if self.sources:
-            number = np.searchsorted(self.begins, starts, 'right') - 1
-            self.seen += np.bincount(number, minlength=len(self.begins))
-
-    def shares(self):
-        return dict(zip(self.sources, (self.seen / max(1, self.seen.sum())).round(4).tolist()))
-
-    def describe(self, n_train, epochs):
-        """A line for each source: its share of the tokens, and how often a run of so many epochs reads it.
-        Data that are read more than about four times help less and less (arXiv:2305.16264)."""
-        if epochs > 4:
-            yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
-        for name, source in self.sources.items():
-            times = source['epochs'] * epochs
-            warning = ', and beyond 4 that helps less and less' if times > 4 else ''
-            yield f'{name}: {source["mixed"] / n_train:.1%} of the tokens, read {times:.2f} times{warning}'
+    def n_targets(self, step, rows):
+        """How many targets are scored in these sequences of a step. What is hidden follows from (seed, step,
+        row), so each process can say it of the whole batch, and none waits for another."""
+        if self.name == 'mlm':
+            return int((chances(self.seed, step, rows, self.block_size, 0) < MASK_RATE).sum())
+        if self.name == 'span':
+            _, n_hidden, n_spans = span_lengths(self.block_size)
+            return len(rows) * (n_hidden + n_spans + 1)         # hidden tokens, a mark before each span
+        return len(rows) * self.block_size

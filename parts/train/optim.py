@@ -1,13 +1,14 @@
 """
-The update: optimizers, and the guard that decides which updates reach the weights.
+The update: AdamW and Muon, their learning rate, the clipped gradient, the step.
 
     optimizers = build(model, 'muon', learning_rate=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    watch = Guard(state, scaler, spike_z=8)     # at each step: event, why = watch.judge(step, loss, norm)
+    set_lr(optimizers, 1e-3)
+    norm = clip(optimizers, scaler, model, 1.0)
+    step(optimizers, scaler)
 
-Copy this file alone: it needs torch and numpy.
+Copy this file alone: it needs torch.
 """
-import math, os, signal, time
-import numpy as np
+import math
 import torch
 
 
@@ -46,15 +47,16 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
-            alike = {}                      # shape -> [(matrix, its direction)]
+            of_shape = {}                   # shape -> [(matrix, its direction)]
             for p in (p for p in group['params'] if p.grad is not None):
                 if not self.state[p]:
                     self.state[p]['momentum_buffer'] = torch.zeros_like(p)
                 buffer = self.state[p]['momentum_buffer'].lerp_(p.grad, 1 - group['momentum'])
                 direction = p.grad.lerp(buffer, group['momentum'])                  # Nesterov's
-                alike.setdefault(p.shape, []).append((p, direction))
-            for shape, pairs in alike.items():          # in bfloat16 a stack takes half of the time
-                for (p, _), update in zip(pairs, orthogonal(torch.stack([g for _, g in pairs]))):
+                of_shape.setdefault(p.shape, []).append((p, direction))
+            for shape, pairs in of_shape.items():       # in bfloat16 a stack takes half of the time
+                updates = orthogonal(torch.stack([direction for _, direction in pairs]))
+                for (p, _), update in zip(pairs, updates):
                     p.mul_(1 - group['lr'] * group['weight_decay'])
                     p.add_(update, alpha=-group['lr'] * 0.2 * math.sqrt(max(shape)))
 
@@ -78,35 +80,68 @@ def broadcast(value, src_rank, group, device):
     return box[0]
 
 
-def states(optimizers):
+def states(optimizers, zero1=False):
     """The optimizers' state dicts, for a checkpoint. With ZeRO-1, [] in all processes but the first."""
-    zero1 = hasattr(optimizers[0], 'consolidate_state_dict')
-    for o in optimizers if zero1 else ():
-        o.consolidate_state_dict(to=0)
-    return [] if zero1 and torch.distributed.get_rank() > 0 else [o.state_dict() for o in optimizers]
+    if zero1 and torch.distributed.is_initialized():
+        for o in optimizers:
+            o.consolidate_state_dict(to=0)
+        if torch.distributed.get_rank() > 0:
+            return []
+    return [o.state_dict() for o in optimizers]
 
 
-def restore(model, weights, optimizers, optimizer_states):
-    """Load weights (if not None) and optimizer states of a checkpoint into a model that may be sharded."""
-    def own(value, p):          # under FSDP: this process's part of value
-        if not hasattr(p, 'placements') or value.shape != p.shape:
-            return value
-        from torch.distributed.tensor import distribute_tensor
-        return distribute_tensor(value, p.device_mesh, p.placements)
-
-    if weights is not None:
-        with torch.no_grad():
-            for name, p in model.state_dict().items():
-                p.copy_(own(weights[name], p))
+def restore(optimizers, optimizer_states, own_part=lambda value, p: value, zero1=False):
+    """Load the states of a checkpoint. own_part(value, p): under FSDP, this process's part of a moment."""
     for o, state in zip(optimizers, optimizer_states, strict=True):
         params = [p for group in o.param_groups for p in group['params']]
-        moments = {i: {key: own(value, params[i]) for key, value in moment.items()}
+        moments = {i: {key: own_part(value, params[i]) for key, value in moment.items()}
                    for i, moment in state['state'].items()}
-        groups = [{**before, **{key: now[key] for key in ('betas', 'weight_decay') if key in now}}
-                  for before, now in zip(state['param_groups'], o.param_groups)]    # set_lr sets the rate
+        groups = []
+        for before, now in zip(state['param_groups'], o.param_groups):      # set_lr() sets the rate
+            groups.append({**before, **{key: now[key] for key in ('betas', 'weight_decay') if key in now}})
         o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
-        for p, moment in o.optim.state.items() if hasattr(o, 'optim') else ():      # ZeRO-1 puts step on CPU,
-            moment.update({key: value.to(p.device) for key, value in moment.items()})   # where fused fails
+        if zero1 and torch.distributed.is_initialized():    # it puts `step` on the CPU, where fused fails
+            for p, moment in o.optim.state.items():
+                moment.update({key: value.to(p.device) for key, value in moment.items()})
+
+
+def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, decay_steps=0):
+    """warmup_steps, min_lr and decay_steps with their defaults filled in. A warm-up below 1 is a share of
+    max_steps; min_lr=None is a tenth of learning_rate. decays: the schedule has decay_steps, and 0 of them
+    mean a fifth of max_steps. ValueError if they do not fit."""
+    if warmup_steps < 1:
+        warmup_steps = round(warmup_steps * max_steps)
+    if min_lr is None:
+        min_lr = learning_rate / 10
+    if decay_steps and not decays:
+        raise ValueError(f'decay_steps={decay_steps} needs --schedule=wsd; a cosine falls all the way')
+    if decays and decay_steps == 0:
+        decay_steps = min(max_steps // 5, max_steps - warmup_steps)
+    if min_lr > learning_rate:
+        raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
+    if warmup_steps > max_steps:
+        raise ValueError(f'warmup_steps={warmup_steps} must be at most max_steps={max_steps}')
+    if decay_steps > max_steps - warmup_steps:
+        raise ValueError(f'decay_steps={decay_steps} must be at most {max_steps - warmup_steps = }')
+    return warmup_steps, min_lr, decay_steps
+
+
+def set_lr(optimizers, lr):
+    for o in optimizers:
+        for group in o.param_groups:
+            group['lr'] = lr * group.get('lr_scale', 1.0)
+
+
+def clip(optimizers, scaler, net, grad_clip):
+    """Scale all gradients down if their norm is above grad_clip (0: never). Returns the norm before."""
+    for o in optimizers:
+        scaler.unscale_(o)              # float16's gradients are scaled up; else this does nothing
+    return torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
+
+
+def step(optimizers, scaler):
+    for o in optimizers:
+        scaler.step(o)                  # float16: does nothing if a gradient is infinite
 
 
 def probe(model):
@@ -116,147 +151,4 @@ def probe(model):
 
 def change(before, after):
     """How far a matrix moved, over its norm: 1e-3 a step is usual, 1e-5 hardly moves, 1e-1 tears apart."""
-    ratio = (after - before).norm() / before.norm().clamp(min=1e-12)
-    return getattr(ratio, 'full_tensor', lambda: ratio)().item()
-
-
-def set_lr(optimizers, lr):
-    for group in [group for o in optimizers for group in o.param_groups]:
-        group['lr'] = lr * group.get('lr_scale', 1.0)
-
-
-def ends(max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """min_lr (default: learning_rate / 10) and decay_steps (a fifth). ValueError if they do not fit."""
-    min_lr = learning_rate / 10 if min_lr is None else min_lr
-    if schedule == 'cosine' and decay_steps:
-        raise ValueError(f'decay_steps={decay_steps} needs --schedule=wsd; a cosine falls all the way')
-    if schedule == 'wsd' and decay_steps == 0:
-        decay_steps = min(max_steps // 5, max_steps - warmup_steps)
-    if min_lr > learning_rate:
-        raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
-    if warmup_steps > max_steps:
-        raise ValueError(f'warmup_steps={warmup_steps} must be at most max_steps={max_steps}')
-    if decay_steps > max_steps - warmup_steps:
-        raise ValueError(f'decay_steps={decay_steps} must be at most {max_steps - warmup_steps = }')
-    return min_lr, decay_steps
-
-
-class Guard:
-    """Judges every step before its update. If loss or gradient norm is not finite, the update is skipped. If
-    one is spike_z deviations above those of the last steps, that is a spike: skip, roll back, or only log."""
-
-    def __init__(self, state, scaler, spike_z=0.0, spike_window=100, spike_action='skip', inject=''):
-        self.spike_z = spike_z
-        self.spike_window = spike_window
-        self.spike_action = spike_action
-        self.patience = 30 if scaler.is_enabled() else 3    # float16 finds its scale by overflowing
-        self.window = state.get('window', [])               # [loss, gradient norm] of the last steps
-        self.skipped = state.get('skipped', 0)
-        self.skipped_in_a_row = 0
-        self.has_taken = False                              # an update, since this process began
-        self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
-        self.bad_steps = set(state.get('bad_steps', []))    # those that led to a rollback: skipped next time
-        self.accidents = drills(inject)                     # {step: accident}
-
-    def state(self):        # for the checkpoint
-        return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
-                'bad_steps': sorted(self.bad_steps)}
-
-    def last_loss(self):
-        return self.window[-1][0] if self.window else math.inf
-
-    def judge(self, step, loss, norm):
-        """('skip', why): it would do harm. ('spike', why): take it, but say so. (None, ''): take it."""
-        self.wants_rollback = False
-        if not math.isfinite(loss + norm):
-            return self.skip(f'loss {loss}, gradient norm {norm}: not finite')
-        trouble = spike(self.window, loss, norm, self.spike_z)
-        if step in self.bad_steps:
-            return self.skip(trouble or 'a step that was rolled back before')
-        if trouble and self.spike_action != 'log':
-            self.wants_rollback = self.spike_action == 'rollback'
-            return self.skip(trouble)
-        self.skipped_in_a_row = 0
-        self.has_taken = True
-        self.window = [*self.window, [loss, norm]][-self.spike_window:]
-        return ('spike', trouble) if trouble else (None, '')
-
-    def skip(self, why):
-        self.skipped += 1
-        self.skipped_in_a_row += 1
-        return 'skip', f'{why}: update skipped'
-
-    def trouble(self, step, why, last_path):
-        """Why to save and end: too many skips in a row; else ''. ValueError if no update was taken."""
-        if self.skipped_in_a_row < self.patience:
-            return ''
-        text = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at step {step}: {why}; '
-                f'resume {last_path} with a lower --learning_rate or --dtype=float32; last-1.pt is older')
-        if not self.has_taken:
-            raise ValueError(text)
-        self.window = []        # so that a resumed run judges its steps by each other, not by these
-        return text
-
-    def rolled_back(self, step, then):
-        """Remember that `step` led back to the checkpoint `then`."""
-        self.bad_steps.add(step)
-        self.lr_scale /= 2
-        self.window = then['window']
-
-    def spoil_data(self, step, batches, vocab_size):
-        """The drill of this step, if it has one: kill this process, wait, or replace the text by noise."""
-        accident = self.accidents.get(step)
-        if accident == 'kill':
-            os.kill(os.getpid(), getattr(signal, 'SIGKILL', signal.SIGTERM))    # Windows has only this one
-        if accident == 'slowdata':
-            time.sleep(3)
-        if accident == 'badbatch':
-            for x, y, *_ in batches:
-                x.random_(0, vocab_size)
-                y.random_(0, vocab_size)
-
-    def spoil_gradient(self, step, model):
-        if factor := {'nan': math.nan, 'spike': 1e4}.get(self.accidents.pop(step, None)):
-            model.norm.weight.grad.mul_(factor)
-
-
-def spike(window, loss, norm, limit):
-    """A text, if loss or norm is more than `limit` standard deviations above its mean in window, the [loss,
-    norm] of the last steps; else None. Norms vary by factors, so their logarithms are compared."""
-    if not limit or len(window) < 30:       # the first steps say nothing about the next
-        return None
-    losses, norms = np.array(window).T
-    logs = np.log(np.maximum([*norms, norm], 1e-12))
-    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),      # floor: of std
-                                     ('log of the gradient norm', logs[-1], logs[:-1], 0.3)):
-        deviations = (now - before.mean()) / max(before.std(), floor)
-        if deviations > limit:
-            return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'
-
-
-def diagnose(vals, loss, vocab_size, step, warmup, max_steps):
-    """(event, advice), or None. vals: [step, validation loss] of all evaluations. loss: of the last step."""
-    ln_v = math.log(vocab_size)             # the loss of a model that knows nothing
-    last = [v for _, v in vals[-4:]]
-    if step >= max(200, 2 * warmup) and last[-1] > ln_v - 0.5:
-        return 'stuck', (f'val_loss {last[-1]:.2f} is still near ln V = {ln_v:.2f}: too little data, a '
-                         'learning rate too low or too high (look at gnorm), or a model too small')
-    rising = len(last) == 4 and last[0] < last[1] < last[2] < last[3]
-    if rising and loss < last[0]:
-        return 'memorising', 'val_loss rises above the training loss: more data or dropout; best.pt is kept'
-    if rising:
-        return 'drift', 'both losses creep up: see the data with --show_batch, or try --dtype=float32'
-    if len(last) == 4 and max(last) - min(last) < 0.002 * last[0] and step < 0.8 * max_steps:
-        return 'plateau', 'val_loss has not moved for four evaluations: a higher or lower rate, or other data'
-
-
-def drills(text):
-    """'nan@50,kill@120' -> {50: 'nan', 120: 'kill'}"""
-    kinds = 'nan', 'spike', 'badbatch', 'slowdata', 'kill'
-    found = {}
-    for item in filter(None, text.split(',')):
-        kind, _, step = item.partition('@')
-        if kind not in kinds or not step.isdigit():
-            raise ValueError(f'inject={text}: {item!r} must look like nan@50; there are {", ".join(kinds)}')
-        found[int(step)] = kind
-    return found
+    return (after - before).norm() / before.norm().clamp(min=1e-12)

@@ -18,6 +18,13 @@ def digest(path):
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
 
 
+def check_files(paths, data_from):
+    """Refuse to begin without these files. data_from: the command that makes them, or '' if nobody knows."""
+    for path in paths:
+        if data_from and not os.path.exists(path):
+            raise FileNotFoundError(f'{path} does not exist; run: {data_from}')
+
+
 def read_jsonl(path, convert, advice):
     """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON,
     or that convert refuses, or that cannot be read is a ValueError that names it; advice: how to make such a

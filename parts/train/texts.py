@@ -6,7 +6,7 @@ Figures of text: is it Python, does it repeat itself, what has the model that wr
     repetition(['a b c d a b c d'])             # 0.2: one 4-gram of five was there before
     levels(['we go, wo'], {'we', 'go'}, set())['words']     # 1.0: the last word may be cut off
 
-Copy this file alone: it needs numpy and tqdm, samples() torch.
+Copy this file alone: it needs numpy and tqdm.
 """
 import re, warnings
 import numpy as np
@@ -38,21 +38,34 @@ def parse_rate(texts):
     return good / len(texts)
 
 
-def samples(model, tokenizer, prompt, num_samples, sample_tokens):
-    """Texts that the model writes now. prompt: a text, with which they begin; or ids, which are not shown."""
+def sample_metrics(texts, training_text):
+    """For metrics.jsonl: repetition, and parse_rate if the training text is Python."""
+    row = {'repetition': repetition(texts)}
+    if parse_rate(training_text.split('<|endoftext|>')[:4]) >= 0.5:
+        row['parse_rate'] = parse_rate(texts)
+    return row
+
+
+def continuations(model, tokenizer, prompt, n, n_tokens):
+    """n texts that begin with the prompt; if it is empty, n beginnings of a document."""
     import torch            # takes seconds, and prepare.py has no use for it
-    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
-    prompts = torch.tensor([ids] * num_samples, device=model.embedding.weight.device)      # (num_samples, T)
-    rows = model.generate(prompts, sample_tokens, temperature=0.8, top_k=50)
-    return [tokenizer.decode(row if isinstance(prompt, str) else row[len(ids):]) for row in rows.tolist()]
+    ids = tokenizer.encode(prompt) or tokenizer.begin or [0]
+    idx = torch.tensor([ids] * n, device=model.embedding.weight.device)                     # (n, T)
+    rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50).tolist()              # (n, T + n_tokens)
+    shown = 0 if prompt else len(ids)
+    return [tokenizer.decode(row[shown:]) for row in rows]
 
 
-def figures(texts, code):
-    """For metrics.jsonl: repetition, and parse_rate if the training data are code."""
-    found = {'repetition': repetition(texts)}
-    if code:
-        found['parse_rate'] = parse_rate(texts)
-    return found
+def guesses(model, tokenizer, batch, ignore=-100):
+    """A line for each hidden token of the first row of a batch: the token -> the model's guess."""
+    import torch
+    x, targets, *masks = [t[:1] for t in batch]                                             # (1, T) each
+    model.eval()
+    with torch.no_grad():
+        best = model(x, targets, *masks)[0].argmax(-1)                                      # (1, T)
+    model.train()
+    pairs = zip(targets[targets != ignore].tolist(), best[targets != ignore].tolist())
+    return '\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in pairs)
 
 
 def repetition(texts, n=4):

@@ -1,5 +1,5 @@
 """
-Training data: memory-mapped token bins, the order of their blocks, and text that is tokenised on the fly.
+Training data: memory-mapped token bins, the order of their blocks, and batches that are loaded early.
 
     meta, bins = open_bins('data/quickstart', block_size=256)
     starts = sequence_starts(step=0, batch_size=8, n_tokens=len(bins['train']), block_size=256, seed=1337)
@@ -7,31 +7,36 @@ Training data: memory-mapped token bins, the order of their blocks, and text tha
 
 The decision made here is the order: which text is seen at which step follows from the seed alone. It is
 computed, not stored. So a run can be resumed at any step, a batch that hurt can be looked at again, and no
-corpus is too large for memory. A Stream reads text that was never made into bins, and knows where it is.
+corpus is too large for memory.
 
 Copy this file alone: it needs numpy.
 """
-import glob, gzip, hashlib, json, os, shlex, zlib
+import json, os, shlex
 import numpy as np
 
+EVALUATION = 2 ** 40    # a step that no run reaches: the tokens hidden in it are those of every evaluation
+
 # --- bins ---------------------------------------------------------------------------------------------------
-def open_bins(data_dir, block_size, sides=('train', 'val')):
+def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
     """meta.json, and {side: memory-mapped array of token ids}, whose sizes are checked. The system can drop
-    pages of a memory map again, so a corpus may be larger than memory."""
+    pages of a memory map again, so a corpus may be larger than memory. data_from: the command that makes
+    data_dir, for the error if it is missing."""
     meta_path = os.path.join(data_dir, 'meta.json')
+    make = data_from or f'python prepare.py --source=PATH_OF_A_TEXT --out_dir={shlex.quote(data_dir)}'
     if not os.path.exists(meta_path):
-        raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: python prepare.py '
-                                f'--source=PATH_OF_A_TEXT --out_dir={shlex.quote(data_dir)}')
+        raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: {make}')
     try:
         with open(meta_path, encoding='utf-8') as f:
             meta = json.load(f)
-        if (kind := meta.get('config', {}).get('kind', 'text')) == 'text':
+        kind = meta.get('config', {}).get('kind', 'text')
+        if kind == 'text':
             itemsize = np.dtype(meta['dtype']).itemsize
             tokens = {side: meta['tokens'][side] for side in sides}
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ValueError(f'{meta_path} is damaged ({type(e).__name__}: {e}); run prepare.py again') from e
     if kind != 'text':
         raise ValueError(f'{data_dir} holds {kind} data, for sft.py or dpo.py; expected tokens (--kind=text)')
+
     bins = {}
     for side, n in tokens.items():
         path = os.path.join(data_dir, f'{side}.bin')
@@ -39,9 +44,9 @@ def open_bins(data_dir, block_size, sides=('train', 'val')):
             raise FileNotFoundError(f'{path} does not exist; if the data were prepared with --write=text, '
                                     f'python train.py --data_dir={data_dir} --streaming={data_dir}/shards '
                                     'reads them')
-        found = os.path.getsize(path)
-        if found != n * itemsize:
-            raise ValueError(f'{path} has {found:,} bytes, meta.json says {n * itemsize:,}: it is cut off or '
+        size = os.path.getsize(path)
+        if size != n * itemsize:
+            raise ValueError(f'{path} has {size:,} bytes, meta.json says {n * itemsize:,}: it is cut off or '
                              'from another run; run prepare.py again')
         if n < block_size + 1:
             raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and '
@@ -62,37 +67,24 @@ def open_sources(data_dir, meta, block_size):
     return found
 
 
-def sequences(data, starts, block_size):
-    """Inputs and targets at the given starts: two int64 arrays (B, T), the second one token later. data: a
-    bin, or a list with the bin of each row."""
-    bins = data if isinstance(data, list) else [data] * len(starts)
-    rows = [ids[s:s + block_size + 1].astype(np.int64) for ids, s in zip(bins, starts)]     # +1: last target
-    rows = np.stack(rows)                                                                   # (B, T + 1)
+def sequences(ids, starts, block_size):
+    """Inputs and targets at these starts of a bin: two int64 arrays (B, T), the second one token later."""
+    rows = np.stack([ids[s:s + block_size + 1] for s in starts]).astype(np.int64)           # (B, T + 1)
     return rows[:, :-1], rows[:, 1:]
 
 
-def spread(data, block_size, n_tokens, micro_batch_size=1, rank=0, world=1):
+def evaluation_blocks(ids, block_size, n_tokens, micro_batch_size=1, rank=0, world=1):
     """The blocks of an evaluation, about n_tokens in all, always the same, spread evenly over the bin. Yields
     this process's blocks, micro_batch_size at a time: where they begin, int64, and whether they count. FSDP
     needs all processes in each forward pass, so a process that has no block left gets one that does not
     count."""
-    n_blocks = (len(data) - 1) // block_size
+    n_blocks = (len(ids) - 1) // block_size
     blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // block_size)))
     starts = blocks.astype(np.int64) * block_size
     mine = starts[rank::world]
     for i in range(0, len(starts[::world]), micro_batch_size):
         part = mine[i:i + micro_batch_size]
         yield (part, True) if len(part) else (starts[:1], False)
-
-
-def open_replay(replay_dir, block_size, n_replay, batch_size):
-    """The training bin of earlier data, of which n_replay sequences of a step are taken, and its
-    meta.json."""
-    if not 0 < n_replay < batch_size:
-        raise ValueError(f'replay_dir={replay_dir}: replay must make 1 to {batch_size - 1} of the '
-                         f'{batch_size} sequences of a step, not {n_replay}; a stream has no replay')
-    meta, bins = open_bins(replay_dir, block_size, ('train',))
-    return bins['train'], meta
 
 
 def sequence_starts(step, batch_size, n_tokens, block_size, seed, shuffle=True):
@@ -137,120 +129,107 @@ def mix(h):
     return h ^ (h >> np.uint64(31))
 
 
-def check_tokenizer(data_dir, tokenizer, vocab_size, sample_prompt):
-    """Refuse data with another vocabulary size than the config asks for (0: any). Refuse a sample_prompt that
-    the tokenizer of the data cannot encode: better now than in the middle of a run."""
-    tokenizer.encode(sample_prompt)
-    found = tokenizer.vocab_size
-    if vocab_size not in (0, found):
-        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {found}; leave it at 0, '
-                         f'or prepare them with --vocab_size={vocab_size}')
+# --- batches ------------------------------------------------------------------------------------------------
+class Blocks:
+    """The sequences of a bin, in the order that follows from the seed. A source for Loader, as a Stream."""
 
-
-# --- streams: text that was never made into bins ------------------------------------------------------------
-def open_shards(streaming, rank, world, data_dir, meta):
-    """This process's .jsonl and .json files, gzipped or not, of a folder or a glob, and {name: SHA-256} of
-    them. Each is read once from end to end for its hash, 1.5 GB a second. data_dir/shards must hold the
-    shards that meta.json lists, if it lists any."""
-    pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
-    shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
-    if len(shards) < world:
-        raise ValueError(f'streaming={streaming} has {len(shards)} shards (.jsonl or .json, also .gz), '
-                         f'{world} processes need one each; prepare.py --write=text makes them')
-    hashes = {}
-    for path in shards[rank::world]:
-        digest = hashlib.sha256()       # hashlib.file_digest would need Python 3.11
-        with open(path, 'rb') as f:
-            for block in iter(lambda: f.read(1 << 20), b''):
-                digest.update(block)
-        hashes[os.path.basename(path)] = digest.hexdigest()
-    folder = os.path.join(data_dir, 'shards')
-    listed = {shard['name']: shard['sha256'] for shard in meta.get('shards', {}).get('train', ())}
-    if listed and os.path.realpath(os.path.dirname(shards[0])) == os.path.realpath(folder):
-        other = [name for name in hashes if listed.get(name) != hashes[name]]
-        if os.path.isdir(streaming):
-            other += listed.keys() - {os.path.basename(path) for path in shards}
-        if other:
-            raise ValueError(f'{os.path.join(folder, min(other))} is not the shard that meta.json lists; run '
-                             'prepare.py again')
-    return shards[rank::world], hashes
-
-
-class Stream:
-    """Sequences straight from text: shards of JSON lines, .jsonl or .json, gzipped or not, are read and
-    tokenised on the fly, over and over, and never stored.
-
-    stream = Stream(['a.jsonl.gz', 'b.jsonl.gz'], tokenizer.encode_batch, tokenizer.special, block_size=256)
-    x, y = stream.take(8)                                           # (8, 256) each
-    stream.seek(position)                       # position: what stream.state was at some time
-
-    The first pass gives the same sequences as a bin of the same documents, in the order of the files. state
-    is JSON-able: the pass, shard, line and token of the next sequence. Lines without a document and the rest
-    of a damaged archive are skipped; `malformed` counts them."""
-
-    def __init__(self, paths, encode_batch, special, block_size):
-        self.paths = paths
-        self.encode_batch = encode_batch
+    def __init__(self, ids, block_size, batch_size, seed, shuffle=True):
+        self.ids = ids
         self.block_size = block_size
-        if '<|endoftext|>' not in special:
-            raise ValueError('the tokenizer has no <|endoftext|>, which stands between the documents of a '
-                             'stream; prepare the data with --tokenizer=bpe')
-        self.end_of_text = special['<|endoftext|>']
-        self.malformed = 0
-        self.seek([0, 0, 0, 0])
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
 
-    def seek(self, state):
-        """Continue at a position."""
-        self.state = list(state)
-        self.documents = self._documents(*state)
-        self.waiting = []                   # [position, ids] of documents that were read and not yet taken
+    def starts(self, step):
+        return sequence_starts(step, self.batch_size, len(self.ids), self.block_size, self.seed, self.shuffle)
 
-    def remarks(self):
-        return [f'{self.malformed} lines or archives could not be read'] if self.malformed else []
+    def take(self, step, rows):
+        """Inputs and targets, int64 (B, T), of these rows of a step's global batch."""
+        return sequences(self.ids, self.starts(step)[rows], self.block_size)
 
-    def _documents(self, epoch, first, line, token):
-        """Yield the position and the ids of each document, from a position on, without end."""
-        while True:
-            found = False
-            for shard in range(first, len(self.paths)):
-                path = self.paths[shard]
-                try:
-                    with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
-                        for number, data in enumerate(f):
-                            if number < line or not data.strip():
-                                continue
-                            try:
-                                record = json.loads(data.decode())
-                                if isinstance(record, dict):
-                                    record = record.get('text', record.get('content'))
-                                text = record + ''                        # a TypeError if it is not a text
-                                ids = self.encode_batch([text])[0] + [self.end_of_text]
-                            except (ValueError, TypeError, RecursionError):     # not JSON, or no text in it
-                                self.malformed += 1
-                                continue
-                            found = True
-                            yield [epoch, shard, number, token], ids[token:]
-                            line = token = 0
-                except (EOFError, gzip.BadGzipFile, zlib.error):                # cut off
-                    self.malformed += 1
-                line = token = 0
-            if not found and first == 0:
-                raise ValueError(f'{", ".join(self.paths[:3])}...: no line has a text or content')
-            epoch = epoch + 1
-            first = 0
+    # a Stream has more to tell: where it is, and what it could not read
+    def position(self, step):
+        return []
 
-    def take(self, n):
-        """The next n inputs and targets, two int64 arrays (n, T). The last target is the next input."""
-        size = n * self.block_size
-        have = sum(len(ids) for _, ids in self.waiting)
-        while have <= size:                             # one more than size: the last target
-            position, ids = next(self.documents)
-            self.waiting.append([position, ids])
-            have += len(ids)
-        data = np.concatenate([ids for _, ids in self.waiting])[:size + 1].astype(np.int64)     # (n T + 1,)
-        while size >= len(self.waiting[0][1]):          # drop the documents that are used up
-            size -= len(self.waiting.pop(0)[1])
-        position, ids = self.waiting[0]
-        self.state = [*position[:3], position[3] + size]
-        self.waiting[0] = [self.state, ids[size:]]
-        return data[:-1].reshape(n, -1), data[1:].reshape(n, -1)
+    def seek(self, position):
+        pass
+
+    def notes(self):
+        return []
+
+
+class Loader:
+    """This process's micro-batches, loaded while the device works.
+
+    A GPU runs by itself: backward() returns before the work is done. When the loop asks for the next
+    micro-batch, the one before is still being computed, and this is the time to load it.
+
+    source: Blocks or a Stream. rows: numbers of this process's sequences in the global batch, one row for
+    each micro-batch, (n, B). finish(x, y, step, rows): the arguments of model.forward, on the device.
+    stopwatch: a context that measures the seconds of loading."""
+
+    def __init__(self, source, rows, finish, stopwatch):
+        self.source = source
+        self.rows = rows
+        self.finish = finish
+        self.stopwatch = stopwatch
+        self.ready = {}             # (step, i) -> the micro-batch that was loaded early
+
+    def load(self, step, i):
+        if (step, i) not in self.ready:
+            with self.stopwatch():
+                x, y = self.source.take(step, self.rows[i])                                 # (B, T) each
+                self.ready = {(step, i): self.finish(x, y, step, self.rows[i])}
+        return self.ready[step, i]
+
+    def batches(self, step):
+        """Yield the micro-batches of a step."""
+        for i in range(len(self.rows)):
+            yield self.load(step, i)
+            if i + 1 < len(self.rows):
+                self.load(step, i + 1)
+            else:
+                self.load(step + 1, 0)
+
+    def evaluation(self, ids, block_size, n_tokens, rank=0, world=1):
+        """Yield batches of about n_tokens of a bin, always the same ones with the same tokens hidden, and
+        whether each counts: see evaluation_blocks()."""
+        for starts, counts in evaluation_blocks(ids, block_size, n_tokens, self.rows.shape[1], rank, world):
+            x, y = sequences(ids, starts, self.source.block_size)                           # (B, T) each
+            yield self.finish(x, y, EVALUATION, starts), counts
+
+    def seek(self, positions, rank):
+        """Continue where the sources of all processes were, at a checkpoint."""
+        if positions:
+            self.source.seek(positions[rank])
+        self.ready = {}
+
+    def show(self, step, tokenizer):
+        """Print the texts of a step's batch."""
+        for i, rows in enumerate(self.rows):
+            for row, x in zip(rows, self.load(step, i)[0]):
+                print(f'--- step {step}, sequence {row} of {self.rows.size}\n{tokenizer.decode(x.tolist())}')
+
+
+def shares_read(sources, blocks, n_steps):
+    """{source: its share of the sequences of the first n_steps}, for a mixture. What was read follows from
+    the seed, so it is computed when somebody asks."""
+    begins = [source['begins'] for source in sources.values()]              # in train.bin
+    read = np.zeros(len(sources), dtype=np.int64)
+    for step in range(n_steps):
+        number = np.searchsorted(begins, blocks.starts(step), 'right') - 1
+        read += np.bincount(number, minlength=len(begins))
+    return dict(zip(sources, (read / max(1, read.sum())).round(4).tolist()))
+
+
+def repeats(meta, epochs):
+    """A line for each source of a mixture: its share of the tokens, and how often a run of so many epochs
+    reads it. Data that are read more than about four times help less and less (arXiv:2305.16264)."""
+    if epochs > 4:
+        yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
+    sources = meta.get('sources', {})
+    for name, source in sources.items() if len(sources) > 1 else ():
+        times = source['epochs'] * epochs
+        share = source['mixed'] / meta['tokens']['train']
+        warning = ', and beyond 4 that helps less and less' if times > 4 else ''
+        yield f'{name}: {share:.1%} of the tokens, read {times:.2f} times{warning}'

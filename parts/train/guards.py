@@ -1,0 +1,94 @@
+"""
+The guard: it decides which updates reach the weights, and writes down what it refuses.
+
+    guard = Guard(state, spike_z=8.0)
+    if guard.allows(loss=3.2, norm=0.8, step=7): ...
+    guard.event, guard.text                     # ('skip', 'loss nan, ...'), or None and ''
+
+Copy this file alone: it needs numpy.
+"""
+import math
+import numpy as np
+
+
+class Guard:
+    """Judges every step before its update. A loss or a gradient norm that is not finite never reaches the
+    weights. One that is spike_z deviations above those of the last spike_window steps is a spike, and
+    spike_action says whether to skip it, to roll back to the last checkpoint, or only to log it.
+
+    state: of a checkpoint, or {}. note(step, event, text): writes down what was refused. float16: it finds
+    its scale by overflowing, so more refusals in a row are no trouble."""
+
+    def __init__(self, state, note, float16=False, spike_z=0.0, spike_window=100, spike_action='skip'):
+        self.note = note
+        self.patience = 30 if float16 else 3                # refusals in a row that end the run
+        self.spike_z = spike_z
+        self.spike_window = spike_window
+        self.spike_action = spike_action
+        self.window = state.get('window', [])               # [loss, gradient norm] of the last steps
+        self.skipped = state.get('skipped', 0)
+        self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
+        self.bad_steps = set(state.get('bad_steps', []))    # those that led to a rollback: skipped next time
+        self.skipped_in_a_row = 0
+        self.updates = 0                                    # since this process began
+        self.wants_rollback = False
+        self.trouble = ''                                   # why the run cannot continue
+
+    def state(self):        # for the checkpoint
+        return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
+                'bad_steps': sorted(self.bad_steps)}
+
+    def last_loss(self):
+        return self.window[-1][0] if self.window else math.inf
+
+    def allows(self, step, loss, norm):
+        """May this update reach the weights?"""
+        self.wants_rollback = False
+        if not math.isfinite(loss + norm):
+            return self.refuse(step, f'loss {loss}, gradient norm {norm}: not finite')
+        spiked = spike(self.window, loss, norm, self.spike_z)
+        if step in self.bad_steps:
+            return self.refuse(step, spiked or 'a step that was rolled back before')
+        if spiked and self.spike_action != 'log':
+            self.wants_rollback = self.spike_action == 'rollback'
+            return self.refuse(step, spiked)
+        if spiked:
+            self.note(step, 'spike', spiked)
+        self.skipped_in_a_row = 0
+        self.updates += 1
+        self.window = [*self.window, [loss, norm]][-self.spike_window:]
+        return True
+
+    def refuse(self, step, why):
+        self.note(step, 'skip', f'{why}: update skipped')
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        if self.skipped_in_a_row >= self.patience:
+            self.wants_rollback = False
+            self.trouble = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at step '
+                            f'{step}: {why}; resume last.pt with a lower --learning_rate or --dtype=float32')
+            if self.updates == 0:
+                raise ValueError(self.trouble)
+            self.window = []        # so that a resumed run judges its steps by each other, not by these
+        return False
+
+    def rolled_back(self, step, then):
+        """Remember that `step` led back to the checkpoint `then`."""
+        self.bad_steps.add(step)
+        self.lr_scale /= 2
+        self.window = then['window']
+        self.note(step, 'rollback', f'back to step {then["step"]}, learning rate x {self.lr_scale:g}')
+
+
+def spike(window, loss, norm, limit):
+    """A text, if loss or norm is more than `limit` standard deviations above its mean in window, the [loss,
+    norm] of the last steps; else None. Norms vary by factors, so their logarithms are compared."""
+    if not limit or len(window) < 30:       # the first steps say nothing about the next
+        return None
+    losses, norms = np.array(window).T
+    logs = np.log(np.maximum([*norms, norm], 1e-12))
+    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),      # floor: of std
+                                     ('log of the gradient norm', logs[-1], logs[:-1], 0.3)):
+        deviations = (now - before.mean()) / max(before.std(), floor)
+        if deviations > limit:
+            return f'{name} {now:.3g}, {deviations:.0f} deviations above {before.mean():.3g}'

@@ -1,0 +1,217 @@
+"""
+Processes: one for each device, joined by torchrun; ways to share the work between them: DDP, ZeRO-1, FSDP.
+
+    rank, world, local_rank = ranks()           # 0, 1, 0 without torchrun
+    join(device)                                # the other processes; catches Ctrl-C
+    total, = all_sum(3)                         # over all processes
+
+Every function also works in a single process. Copy this file alone: it needs torch.
+"""
+import atexit, contextlib, datetime, os, signal, sys
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+# --- the processes ------------------------------------------------------------------------------------------
+signals = []            # those by which this process was asked to stop
+stop_votes = 0          # of all processes, at the last all_sum()
+fsdp = False            # did shard() split the model?
+
+
+def ranks():
+    """This process's number, the number of processes, its number on this machine, as torchrun sets them."""
+    return [int(os.environ.get(name, default)) for name, default in
+            (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0))]
+
+
+def join(device):
+    """Join the other processes. A single process of torchrun joins, too: so one GPU can try DDP and FSDP.
+    From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
+    if ranks()[1] > 1 or dist.is_torchelastic_launched():
+        patience = datetime.timedelta(hours=2)      # the first process saves; NCCL would wait ten minutes
+        dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo', timeout=patience)
+        if dist.get_backend() == 'gloo':        # at the interpreter's end its threads could abort the process
+            atexit.register(dist.destroy_process_group)
+    for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), ask_to_stop)
+
+
+def ask_to_stop(number, frame):
+    signals.append(number)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)        # a second Ctrl-C ends at once
+
+
+def must_stop():
+    """Was any process asked to stop? All processes have the same answer: it came with the last all_sum()."""
+    return stop_votes > 0
+
+
+def noise_seed(seed, step):
+    """The seed of a step's dropout. It follows from (seed, step, rank), so no random state is saved."""
+    return (seed * 1_000_003 + step) * 4096 + ranks()[0]
+
+
+def per_process(batch_size, micro_batch_size, world):
+    """Sequences per process and step, and per forward pass (0: all). ValueError if they do not divide."""
+    if batch_size % world:
+        nearest = max(1, round(batch_size / world)) * world
+        raise ValueError(f'batch_size={batch_size} sequences cannot be shared by {world} processes; nearest: '
+                         f'--batch_size={nearest}')
+    per_rank = batch_size // world
+    micro_batch_size = micro_batch_size or per_rank
+    if per_rank % micro_batch_size:
+        divisors = [d for d in range(1, per_rank + 1) if per_rank % d == 0]
+        nearest = min(divisors, key=lambda d: abs(d - micro_batch_size))
+        raise ValueError(f'micro_batch_size={micro_batch_size} must divide the {per_rank} sequences of a '
+                         f'process and step; nearest: --micro_batch_size={nearest}')
+    return per_rank, micro_batch_size
+
+
+def all_sum(*values):
+    """Sums over all processes, as Python floats. The votes to stop travel with them."""
+    global stop_votes
+    values = [*values, len(signals)]
+    if dist.is_initialized():
+        device = 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
+        total = torch.tensor(values, dtype=torch.float64, device=device)
+        dist.all_reduce(total)
+        values = total.tolist()
+    *sums, stop_votes = [float(value) for value in values]
+    return sums
+
+
+def gather(value):
+    """The values of all processes, in the order of their ranks."""
+    if not dist.is_initialized():
+        return [value]
+    values = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def all_have(path):
+    """Do all processes see this file? Their disks may differ."""
+    return all_sum(os.path.exists(path))[0] == ranks()[1]
+
+
+def same_step(path, step):
+    """Refuse to resume if the processes, which each read path, found different steps there."""
+    steps = gather(step)
+    if len(set(steps)) > 1:
+        raise ValueError(f'{path} is at step {min(steps)} on one machine, {max(steps)} on another; put '
+                         'out_dir on a disk that all of them see, or copy the newest to each')
+
+
+# --- ways to share the work ---------------------------------------------------------------------------------
+def shard(model, how, dtype, device):
+    """FSDP, ZeRO stage 3 (arXiv:1910.02054): from now on each process holds a part of every weight, its
+    gradient and its moments; the weights of a block are gathered when it works."""
+    global fsdp
+    fsdp = how == 'fsdp' and dist.is_initialized()
+    if not fsdp:
+        model.to(device)
+        return
+    if dtype == 'float16':
+        raise ValueError('shard=fsdp does not go with dtype=float16; use --dtype=bfloat16')
+    from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
+    from torch.distributed.fsdp import fully_shard
+    mesh = init_device_mesh(device.split(':')[0], (dist.get_world_size(),))
+    for block in model.blocks:
+        fully_shard(block, mesh=mesh)       # a model on the CPU moves part by part
+    fully_shard(model, mesh=mesh)
+
+
+def wrap(net, how, device):
+    """Wrap net in DDP, unless FSDP shards it: backward() averages the gradients of all processes."""
+    if how == 'fsdp' or not dist.is_initialized():
+        return net
+    for p in net.parameters():      # DDP takes them into its buckets; made later they would be a second set
+        if p.requires_grad:
+            p.grad = torch.zeros_like(p)
+    device_ids = [device] if device.startswith('cuda') else None
+    return DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=True)
+
+
+def sync_if(net, last):
+    """A context for the passes of a micro-batch: DDP averages the gradients only once, in the last."""
+    if isinstance(net, DistributedDataParallel) and not last:
+        return net.no_sync()
+    return contextlib.nullcontext()
+
+
+def clear_gradients(net):
+    """DDP's gradients stay in its buckets, as zeros; others are dropped, and their memory is free."""
+    net.zero_grad(set_to_none=not isinstance(net, DistributedDataParallel))
+
+
+def to_float(t):
+    """A tensor of one element as a Python number. Under FSDP all processes must call this."""
+    return full(t).item()
+
+
+def comm_share(net, seconds):
+    """The share of a step that waits for gradients, as DDP measures it; None without DDP."""
+    if not isinstance(net, DistributedDataParallel):
+        return None
+    ns = net._get_ddp_logging_data()            # empty before the first measured pass
+    alone = ns.get('backward_comm_time', 0) - ns.get('backward_compute_comm_overlap_time', 0)
+    return alone / 1e9 / seconds
+
+
+def full(t):
+    """A tensor as one process would have it. All processes must call this: FSDP's parts are gathered."""
+    if not fsdp:
+        return t
+    from torch.distributed.tensor import DTensor
+    return t.full_tensor() if isinstance(t, DTensor) else t
+
+
+def own_part(value, p):
+    """The part of a whole tensor that this process holds, if p, a parameter, is split by FSDP."""
+    if not fsdp or value.shape != p.shape:      # a step counter, for instance, is not split
+        return value
+    from torch.distributed.tensor import distribute_tensor
+    return distribute_tensor(value, p.device_mesh, p.placements)
+
+
+@torch.no_grad()
+def load_weights(model, weights):
+    """Load a state dict into a model that may be sharded."""
+    for name, p in model.state_dict().items():
+        p.copy_(own_part(weights[name], p))
+
+
+def gathered(tree):
+    """A state dict as one process would have it, in the first one's own memory: a GPU may have no room."""
+    def to_first(t):
+        t = full(t)
+        if ranks()[0] > 0:
+            return None
+        return t.cpu() if torch.is_tensor(t) else t
+    return torch.utils._pytree.tree_map(to_first, tree)
+
+
+def unsharded(model, build):
+    """The model as one process would have it, to sample from and to save; under FSDP None in all processes
+    but the first. build(): a new model of the same architecture."""
+    if not fsdp:
+        return model
+    weights = gathered(model.state_dict())
+    if dist.get_rank() > 0:
+        return None
+    copy = build()
+    copy.load_state_dict(weights)
+    return copy
+
+
+def leave(trouble=''):
+    """The last call of a script. trouble: why the run ended before its time: one line and exit code 2."""
+    if dist.is_initialized():
+        dist.barrier()              # the first process may still be writing
+        dist.destroy_process_group()
+        atexit.unregister(dist.destroy_process_group)
+    if trouble:
+        raise ValueError(trouble)
+    sys.stdout.flush()      # stderr is flushed line by line
+    os._exit(0)     # the interpreter's own end takes a second with torch; sometimes torch's threads abort

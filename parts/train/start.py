@@ -1,0 +1,188 @@
+"""
+The start of a run: from nothing, from where it stopped, or from the weights of another run.
+
+    last_path = check_out_dir('out/base', 'scratch', overwrite=False)
+    model, state = newest(last_path, load)
+    same_run(last_path, state['config'], config, ['n_layer', 'optimizer'])
+
+`load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint), and
+`load_tokenizer` for Tokenizer.load. Copy this file alone: it needs torch.
+"""
+import contextlib, glob, os
+import torch
+
+
+def folder_of(path):
+    """The folder of a run, given itself or a checkpoint in it."""
+    return path if os.path.isdir(path) else os.path.dirname(path)
+
+
+def check_out_dir(out_dir, init_from, overwrite):
+    """Refuse to overwrite a run, and the model that this run starts from. Returns the path of last.pt."""
+    if not out_dir:
+        raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
+    if init_from not in ('scratch', 'resume') and \
+            os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
+        raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
+    if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
+        raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or choose '
+                         'another --out_dir, or start over with --overwrite=True')
+    return os.path.join(out_dir, 'last.pt')
+
+
+def load_finite(path, load):
+    """The model and the state at path. ValueError if weights are nan or inf: every loss would be, too."""
+    model, state = load(path)
+    for name, p in model.state_dict().items():
+        if not p.isfinite().all():
+            raise ValueError(f'{path}: the weights {name} are not finite; start from another checkpoint')
+    return model, state
+
+
+def newest(last_path, load):
+    """The model and the state of last.pt, or, if it is damaged, of the newest older checkpoint."""
+    stem = last_path.removesuffix('.pt')
+    paths = [last_path, *filter(os.path.exists, (f'{stem}-{i}.pt' for i in range(1, 100)))]
+    if not os.path.exists(paths[-1]):
+        raise FileNotFoundError(f'{last_path} does not exist: no run here was saved; start one without '
+                                '--init_from=resume, with --overwrite=True if its folder is not empty')
+    for path in paths:
+        try:
+            return load_finite(path, load)
+        except (ValueError, FileNotFoundError) as e:
+            if path == paths[-1]:
+                raise
+            print(f'{e}\nresuming from an older checkpoint')
+            with contextlib.suppress(OSError):      # else rotate() would push a good one out
+                os.replace(path, f'{path}.damaged')
+
+
+def same_run(last_path, before, now, names):
+    """Refuse to resume a run whose weights or optimizer depend on other values. before, now: {name: value},
+    of the checkpoint and of this process. What an older checkpoint does not hold is not compared."""
+    for name in names:
+        if now[name] != before.get(name, now[name]):
+            raise ValueError(f'{last_path} has {name}={before[name]!r:.80}, this run has {now[name]!r:.80}; '
+                             "resume with the run's own settings and data, or start a new run from its "
+                             f'weights: --init_from={folder_of(last_path)} and another --out_dir')
+
+
+def same_tokenizer(one, its_hash, other, other_hash):
+    """Refuse a model and data, at the paths `one` and `other`, with different tokenizers. None: not known."""
+    if None not in (its_hash, other_hash) and its_hash != other_hash:
+        raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: '
+                         'the same ids mean different text; prepare with --tokenizer=FOLDER/tokenizer.json')
+
+
+def tokenizer_of_data(data_dir, its_hash, vocab_size, load_tokenizer):
+    """The tokenizer beside token bins. ValueError if the bins were made with another one, or if it does not
+    have vocab_size tokens (0: any)."""
+    tokenizer = load_tokenizer(os.path.join(data_dir, 'tokenizer.json'))
+    same_tokenizer(f'{data_dir}/meta.json', its_hash, 'tokenizer.json', tokenizer.hash)
+    if vocab_size not in (0, tokenizer.vocab_size):
+        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {tokenizer.vocab_size}; '
+                         f'leave it at 0, or prepare them with --vocab_size={vocab_size}')
+    return tokenizer
+
+
+def check_context(init_from, context, block_size):
+    """Refuse sequences that are longer than a model's context."""
+    if block_size > context:
+        raise ValueError(f'{init_from} has a context of {context} tokens, less than block_size={block_size}; '
+                         f'set --block_size={context}, or extend it: train.py --rope_scaling=llama3')
+
+
+def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
+    """The fields of GPTConfig, `config`, that change if the model of init_from reads block_size tokens at a
+    time. rope_scaling: linear or llama3 (see rope_table in model.py), by block_size / the first context."""
+    context, before = config['block_size'], config['rope_scaling']
+    first = before[3] if len(before) == 4 else context / (before or [1])[0]     # tokens of the first training
+    factor = block_size / first
+    changes = {'rope_theta': rope_theta or config['rope_theta'], 'block_size': max(context, block_size)}
+    if rope_scaling == 'none' and not rope_theta:
+        check_context(init_from, context, block_size)
+    if rope_scaling != 'none' and block_size <= context:
+        raise ValueError(f'rope_scaling={rope_scaling} makes a context longer; set --block_size above the '
+                         f'{context} tokens of {init_from}, or leave --rope_scaling=none')
+    scaling = {'none': before, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first)}
+    return changes | {'rope_scaling': scaling[rope_scaling]}
+
+
+# --- from the weights of another run ------------------------------------------------------------------------
+def open_pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
+    """The model of init_from, to be trained on data of `tokenizer`. That must be the model's own one, unless
+    extend_vocab carries the embeddings over."""
+    model, state = load_finite(init_from, load)
+    beside = os.path.join(folder_of(init_from), 'tokenizer.json')
+    its_hash = state.get('tokenizer_hash')
+    if extend_vocab or (not state and os.path.exists(beside)):      # no state: a folder of Hugging Face's
+        its = load_tokenizer(beside)
+        its_hash = its.hash
+        model = model.grown(its.vocab_size)             # it may lack the tokens for chat
+        if extend_vocab:
+            weights = model.state_dict()
+            for name in 'embedding.weight', 'head.weight':      # the same rows, if they are tied
+                weights[name] = carry_over(weights[name][:model.config.vocab_size], its, tokenizer)
+            return model.like(weights, vocab_size=tokenizer.vocab_size)
+    # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
+    if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
+        raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
+                         f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, '
+                         'or take the weights over with --extend_vocab=True')
+    same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash)
+    return model
+
+
+def carry_over(weight, old, new):
+    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both have keeps its row; a new
+    one starts as the mean of the old tokens that spell it, a new special one as the mean of all rows."""
+    ids = {token: i for i, token in enumerate(old.all_bytes)}
+    rows = []
+    for token in new.all_bytes:
+        text = token.decode('utf-8', 'replace')
+        if token in ids:
+            spelled = [ids[token]]
+        elif text not in new.special and ('\ufffd' in text or old.kind == 'char'):      # by its bytes
+            spelled = [ids[bytes([b])] for b in token if bytes([b]) in ids]
+        else:
+            spelled = [] if text in new.special else old.encode(text)
+        rows.append(weight[spelled or slice(None)].mean(0))
+    return torch.stack(rows)
+
+
+def tokenizer_beside(ckpt, state, load_tokenizer):
+    """The tokenizer in a checkpoint's folder. ValueError if the model was trained with another one."""
+    beside = os.path.join(folder_of(ckpt), 'tokenizer.json')
+    tokenizer = load_tokenizer(beside)
+    same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
+    return tokenizer
+
+
+def open_to_sample(ckpt, load, load_tokenizer, continues=False):
+    """The model to sample from, its tokenizer, the rest of the checkpoint. continues: no model for gaps."""
+    model, state = load(ckpt)
+    if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
+        raise ValueError(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and --export need '
+                         "one that continues texts; use --prompt='a <|mask|>'")
+    if 'reward_head' in state:
+        raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
+    tokenizer = tokenizer_beside(ckpt, state, load_tokenizer)
+    return model.grown(tokenizer.vocab_size), tokenizer, state      # Hugging Face's may lack chat's tokens
+
+
+def open_to_tune(init_from, last_path, load, load_tokenizer, writes=False):
+    """The model to fine-tune, the rest of its checkpoint ({} for a new run) and the tokenizer beside it: of
+    last_path if init_from is 'resume', else of init_from. writes: refuse a reward model."""
+    resuming = init_from == 'resume'
+    origin = last_path if resuming else init_from
+    model, state = newest(last_path, load) if resuming else load_finite(init_from, load)
+    if writes and 'reward_head' in state:
+        raise ValueError(f'{origin} is a reward model: it scores answers and writes none; start from the '
+                         'model of sft.py')
+    tokenizer = tokenizer_beside(origin, state, load_tokenizer)
+    if not model.config.causal:
+        raise ValueError(f'{origin} was trained with --objective=mlm and cannot answer; use a model of clm')
+    if not {'<|im_start|>', '<|im_end|>'} <= tokenizer.special.keys():
+        raise ValueError(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which frame each '
+                         'message; pretrain with one that has: python prepare.py --tokenizer=bpe')
+    return model, state if resuming else {}, tokenizer

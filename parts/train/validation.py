@@ -1,0 +1,32 @@
+"""
+Validation: the loss of a model on data that it does not train on.
+
+    nats, bits = loss_of(model, batches, token_bytes, autocast(), all_sum)
+
+Copy this file alone: it needs torch and numpy.
+"""
+import math
+import numpy as np
+import torch
+
+IGNORE = -100       # a target that is not scored
+
+
+@torch.no_grad()
+def loss_of(model, batches, token_bytes, autocast, all_sum):
+    """Nats per target and bits per byte of text, over the batches of all processes. It draws no random
+    numbers, so evaluating never changes a run.
+
+    batches: pairs of a batch, (inputs, targets, ...), and whether it counts. One that does not count only
+    takes part in the forward pass, as FSDP needs. token_bytes: numpy (V,). all_sum: over all processes."""
+    sums = np.zeros(3)                                          # nats, targets, bytes
+    model.eval()
+    for batch, counts in batches:
+        with autocast:
+            mean = model(*batch)[1]
+        if counts:
+            scored = batch[1][batch[1] != IGNORE].cpu().numpy()
+            sums += mean.item() * len(scored), len(scored), token_bytes[scored].sum()
+    model.train()
+    nats, n_targets, n_bytes = all_sum(*sums)
+    return nats / (n_targets or math.nan), nats / math.log(2) / max(1, n_bytes)
