@@ -19,7 +19,7 @@ out_dir/.work, so the same command resumes.
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
-import functools, json, math, os, shlex, sys, time
+import functools, json, math, os, shlex, sys
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
@@ -110,7 +110,6 @@ part = ''                       # 3/16: only clean each 16th shard, from the thi
 config = configure(globals())
 
 # --- settings that need each other --------------------------------------------------------------------------
-start_time = time.time()
 tok = None                      # a tokenizer that exists is loaded now, not when all is clean
 if tokenizer == 'gpt2':
     tok = Tokenizer.gpt2(gpt2_dir)
@@ -129,7 +128,7 @@ wanted_languages = text_models.languages_of(languages)
 
 sources = files.sources_of(source, sources, defaults['source'])
 shards = files.shards(sources, download_dir, kind)      # the files that are cleaned together
-own_shards = workers.part_of(range(len(shards)), part)
+jobs = workers.part_of(range(len(shards)), part)
 has_weights = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or mix_tokens or temperature != 1 or has_weights):
     raise ValueError('write=text repeats no document: weights, --temperature, --mix_tokens need --write=bins')
@@ -168,13 +167,11 @@ show(config)
 # into tally, one Counter per name, and from there into the report.
 
 
-def mode_of(doc, source):
+def mode_of(doc):
     """How a document is treated: as code (Python), other code, prose, chat or raw."""
     if mode != 'auto':
         return mode
-    if kind != 'text':
-        return 'chat'
-    return 'code' if source == 'codeparrot' else clean.form_of(doc['texts'][0], doc['path'])
+    return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
 
 
 def texts_of(source):
@@ -183,7 +180,7 @@ def texts_of(source):
     for doc in conversions.documents(reading.entries(examples[source]), lambda *_: None):
         size += len(doc['texts'][0])
         if size < 50_000_000:
-            yield clean.normalise(doc['texts'][0], mode_of(doc, source))
+            yield clean.normalise(doc['texts'][0], mode_of(doc))
 
 
 language_model = reference_model = quality_model = None
@@ -298,7 +295,7 @@ def kept_documents(shard, account):
     entries = reading.entries(shard['files'], max_chars)
     for doc in conversions.documents(entries, account.reject, kind, max_chars, max_per_prompt, prefer):
         doc['source'] = shard['source']
-        doc['mode'] = mode_of(doc, sources[doc['source']][0])
+        doc['mode'] = mode_of(doc)
         original = '\n'.join(doc['texts'])
         reason = through_stages(doc, account)
         account.document(doc, reason, original, corpus.hash64(to_utf8(original)))
@@ -360,7 +357,7 @@ state = corpus.state_of(depends_on, inputs + [{'path': path} for path in others]
 
 account = funnel.Funnel(audit)
 docs = corpus.Corpus(f'{out_dir}/.work', state, account, [shard['source'] for shard in shards])
-cleaned = workers.in_parallel(clean_shard, own_shards, processes, 'cleaning')
+cleaned = workers.in_parallel(clean_shard, jobs, processes, 'cleaning')
 if part:
     n_clean = len(list(cleaned))
     n_left = sum(not docs.has_shard(i) for i in range(len(shards)))
@@ -426,7 +423,7 @@ if kind == 'text':
 def encoded_documents(shard):
     """Yield number, tokens, file and data of each document, as Corpus stores it."""
     for numbers, about, some in docs.batches(shard):
-        for i, known, text, ids in zip(numbers, about, some, tok.encode_batch(some)):
+        for i, origin, text, ids in zip(numbers, about, some, tok.encode_batch(some)):
             side = 'val' if held_out[i] else 'train'
             if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
                 continue
@@ -435,7 +432,7 @@ def encoded_documents(shard):
             elif not one_text:
                 ids = [*ids, separator]
             if write == 'text' and side == 'train':
-                yield i, len(ids), 'jsonl.gz', json.dumps({'text': text, **known}).encode() + b'\n'
+                yield i, len(ids), 'jsonl.gz', json.dumps({'text': text, **origin}).encode() + b'\n'
             else:
                 yield i, len(ids), side, np.array(ids, dtype)
 
@@ -446,8 +443,10 @@ def encode_shard(shard):
 
 
 ending = 'bin' if kind == 'text' else 'jsonl'
-own = [f'val_{name}' for name in sources] if kind == 'text' and len(sources) > 1 else []
-bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in ['train', 'val', *own]}
+sides = ['train', 'val']
+if kind == 'text' and len(sources) > 1:
+    sides += [f'val_{name}' for name in sources]
+bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in sides}
 if kind == 'text':
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
@@ -529,4 +528,4 @@ if write == 'text':
     flags.append(f'--streaming={out_dir}/shards')
 if kind == 'text' and (list(sources), tokenizer, vocab_size) != (['stdlib'], 'bpe', 4096):
     flags += ['--data_from=', '--sample_prompt=']       # what that config says of its own data
-print(f'{time.time() - start_time:.1f} s; next: python {next_script} {shlex.join(flags)}')
+print(f'next: python {next_script} {shlex.join(flags)}')

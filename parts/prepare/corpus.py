@@ -90,7 +90,8 @@ class Corpus:
     def forget(self):
         """Throw the work away. It loses its name first: half of it must never be used."""
         self.open_texts.cache_clear()
-        os.replace(self.folder, f'{self.folder}.old')
+        with contextlib.suppress(OSError):      # Windows: a file in it is open
+            os.replace(self.folder, f'{self.folder}.old')
         shutil.rmtree(self.top, ignore_errors=True)
 
     def path(self, shard, ending):

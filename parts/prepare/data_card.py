@@ -64,9 +64,9 @@ def make(languages, genres, of_source, n_tokens, overlap):
     of_tokens = dict(sorted(of_tokens.items(), key=lambda item: -item[1]))
     languages = proportions(languages)
     genres = proportions(genres)
-    known = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
+    usual = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
     return {'languages': languages, 'genres': genres, 'licences': dict(licences.most_common()),
-            'skew': known + skew(languages, genres, of_tokens, licences, n_tokens),
+            'skew': usual + skew(languages, genres, of_tokens, licences, n_tokens),
             'share': f'{n_tokens:,} training tokens are {n_tokens / PRETRAINED_ON:.3g} times the '
                      f'{PRETRAINED_ON:,} of a pretraining corpus',
             'overlap': f'{overlap[0]:.1%} of {overlap[1]:,} validation texts share {overlap[2]} words in a '

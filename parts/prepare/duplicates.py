@@ -4,7 +4,7 @@ Duplicates: finding the documents of a corpus that say the same, without compari
     a, b = shingles('the cat sat on the mat today'), shingles('the cat sat on the mat again')
     jaccard(a, b)                                   # shared word 5-grams / all word 5-grams
     keys = band_keys(minhash(a), bands=32)          # 32 numbers; similar documents share at least one
-    kept = clusters(columns, same)                  # for each document, the first one of its cluster
+    heads = clusters(columns, same)                 # for each document, the first one of its cluster
 
 MinHash (Broder 1997) turns a set into a short signature; two signatures agree in a place with probability J,
 the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of rows. It compares
@@ -84,11 +84,11 @@ def contains(ngrams, text, n):
 
 def seen(wanted, pieces, n):
     """The keys of wanted, {key: hashes of n-grams of words}, of which an n-gram occurs in pieces of text."""
-    known = np.unique(np.concatenate([np.zeros(0, np.uint64), *wanted.values()]))
-    hit = np.zeros(len(known), bool)
-    for piece in pieces if len(known) else ():
-        hit |= contains(known, piece, n)
-    return {key for key, grams in wanted.items() if hit[np.searchsorted(known, grams)].any()}
+    ngrams = np.unique(np.concatenate([np.zeros(0, np.uint64), *wanted.values()]))
+    hit = np.zeros(len(ngrams), bool)
+    for piece in pieces if len(ngrams) else ():
+        hit |= contains(ngrams, piece, n)
+    return {key for key, grams in wanted.items() if hit[np.searchsorted(ngrams, grams)].any()}
 
 
 def overlap(train_texts, val_texts, n=13):

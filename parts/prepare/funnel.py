@@ -91,8 +91,8 @@ class Funnel:
             for document in documents:
                 self.sample(reason, *document)
         for path, entry in malformed.items():       # a large file is read in pieces, in order
-            known = self.malformed.setdefault(path, {**entry, 'records': 0})
-            known['records'] += entry['records']
+            total = self.malformed.setdefault(path, {**entry, 'records': 0})
+            total['records'] += entry['records']
 
     def to_json(self):
         return json.dumps({'counters': self.counters, 'samples': self.samples, 'malformed': self.malformed})

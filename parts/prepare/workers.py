@@ -42,7 +42,7 @@ def in_parallel(function, jobs, processes, what):
     with concurrent.futures.ProcessPoolExecutor(n, fork, end_with, (os.getpid(),)) as pool:
         try:
             yield from bar(pool.map(function, jobs))
-        except ValueError as e:             # raised there, told here: one line, as from one process
+        except ValueError as e:             # one line, as from a single process
             raise ValueError(str(e)) from e
         except concurrent.futures.process.BrokenProcessPool as e:
             raise OSError('a process was killed, perhaps because memory ran out; what is done is kept, try '
