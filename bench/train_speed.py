@@ -26,6 +26,7 @@ DTYPES = {'float32', devices.choose('cpu', 'auto')[1], *os.environ.get('DTYPES',
 
 def steps(shape, who, dtype):
     c, B = SHAPES[shape]
+    c = c.filled()
     torch.manual_seed(0)
     x = torch.randint(c.vocab_size, (B, c.block_size + 1))
     x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()

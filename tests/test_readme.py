@@ -1,4 +1,5 @@
 """README and docs/ are true: their links, their table of files, their commands, their Python."""
+import ast
 import re
 import shlex
 
@@ -6,6 +7,7 @@ import pytest
 from conftest import ROOT, ok, run
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
+MAP = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
 PAGES = {path: path.read_text(encoding='utf-8')
          for path in [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]}
 
@@ -48,6 +50,16 @@ def test_the_table_of_files_is_complete_and_its_line_counts_hold():
     for name, lines in table.items():
         found = len((ROOT / name).read_text(encoding='utf-8').splitlines())
         assert abs(found - lines) <= lines / 20, (name, found, lines)
+
+
+def test_the_map_of_parts_has_one_line_for_each_file():
+    text = ast.get_docstring(ast.parse(MAP))
+    rooms = re.split(r'^(\w+)/.*\n', text, flags=re.M)[1:]         # room, its lines, room, ...
+    lines = {room: re.findall(r'^    (\w+) +\w', its, re.M) for room, its in zip(rooms[::2], rooms[1::2])}
+    assert list(lines) == ['tokenizer', 'prepare', 'train', 'eval', 'sample']
+    for room, names in lines.items():
+        assert sorted(names) == sorted(path.stem for path in (ROOT / 'parts' / room).glob('*.py')), room
+    assert len(MAP.splitlines()) <= 72
 
 
 def test_every_link_resolves_and_every_page_is_linked():
