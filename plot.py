@@ -24,16 +24,16 @@ show(config)
 
 
 # --- read ----------------------------------------------------------------------------------------------
-def without_meaning(row, key):
-    """Leave it out? The loss of rl.py is always about 0; dpo.py has losses of pairs and a KL of answers."""
+def is_without_meaning(row, key):
+    """The loss of rl.py is always about 0; dpo.py has losses of pairs and a KL of answers."""
     if row.keys() & {'margin', 'val_margin'}:
         return key in ('loss', 'val_loss', 'kl')
     return key == 'loss' and 'reward' in row
 
 
 COLOURS = '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9'   # by Okabe & Ito
-read = [verdict.read_run(folder.strip().rstrip('/')) for folder in runs.split(',')]
-for run, colour in zip(read, COLOURS):
+all_runs = [verdict.read_run(folder.strip().rstrip('/')) for folder in runs.split(',')]
+for run, colour in zip(all_runs, COLOURS):
     run['colour'] = colour
     path = os.path.join(run['name'], 'metrics.jsonl')
     if not os.path.exists(path):
@@ -47,10 +47,10 @@ for run, colour in zip(read, COLOURS):
         run['title'] = f'{run["name"]} (step {last:,} of {end:,}{age})'
     run['verdict'] = verdict.verdict(run['rows'] + run['events'], run['config'])[2]
     print(f'{run["title"]}: {run["verdict"]}')
-drawn = [run for run in read if run['rows']]
-if not drawn:
+drawable = [run for run in all_runs if run['rows']]
+if not drawable:
     raise ValueError(f'{runs}: metrics.jsonl has no complete line yet; run this again in a minute')
-logged = {key for run in drawn for row in run['rows'] for key in row if not without_meaning(row, key)}
+metrics = {key for run in drawable for row in run['rows'] for key in row if not is_without_meaning(row, key)}
 
 # --- panels --------------------------------------------------------------------------------------------
 try:        # here, so that --help and the verdict do without
@@ -65,21 +65,21 @@ matplotlib.rcParams.update({
     'axes.edgecolor': '#b8bfc8', 'axes.spines.top': False, 'axes.spines.right': False, 'axes.grid': True,
     'axes.ymargin': 0.08, 'grid.color': '#e7eaee', 'lines.markerfacecolor': 'w', 'lines.markersize': 4.5,
     'xtick.color': GREY, 'ytick.color': GREY, 'xtick.major.size': 0, 'ytick.major.size': 0})
-last_step = max(1, *(run['rows'][-1]['step'] for run in drawn))
-plan = drawn[0]['config']
+last_step = max(1, *(run['rows'][-1]['step'] for run in drawable))
+plan = drawable[0]['config']
 warmup = plan.get('warmup_steps') or 0
 end = plan.get('max_steps') or 0
 decay = (warmup + end) / 2                      # from here on a cosine is below half
 if plan.get('schedule') == 'wsd':
     decay = end - (plan.get('decay_steps') or end // 5)
-events = [(event['step'], event['event'], run['colour']) for run in drawn for event in run['events']]
+events = [(event['step'], event['event'], run['colour']) for run in drawable for event in run['events']]
 kinds = sorted({kind for _, kind, _ in events})
 
 
 def curve(ax, run, key, scale, thick):
     """Draw a metric of a run: thin as it was logged, thicker its running mean. Returns its last figure."""
     rows = [row for row in run['rows'] if math.isfinite(row.get(key, math.nan))
-            and not without_meaning(row, key)]
+            and not is_without_meaning(row, key)]
     if not rows:
         return None
     x = verdict.column(rows, 'step')
@@ -119,13 +119,13 @@ def label_ends(ax, ends, floor):
         ax.text(1.01, at, text, color=colour, transform=ax.transAxes, va='center', fontsize=8)
 
 
-def panel(ax, title, keys, scale=1, low='zero', limit=None, said=''):
+def panel(ax, title, keys, scale=1, low='zero', limit=None, label=''):
     """The metrics of all runs. keys: the one that counts, then others. low: where the axis begins: zero, fit
-    (lowest) or log. limit, said: a figure to compare with, its name."""
+    (lowest) or log. limit, label: a figure to compare with, its name."""
     wide = 'loss' in keys                       # the large panel
     foot = 0.07 * len(kinds) if wide else 0.0   # the share of its height that the events take
     ends = []
-    for run in drawn:
+    for run in drawable:
         for key in keys:
             counts = key == keys[0]
             last = curve(ax, run, key, scale, thick=key == 'loss' if wide else counts)
@@ -135,7 +135,7 @@ def panel(ax, title, keys, scale=1, low='zero', limit=None, said=''):
                 ends.append((last, f'{last:,.0f}', run['colour']))
             elif counts:
                 ends.append((last, f'{last:.4g}' if low == 'fit' else f'{last:.3g}', run['colour']))
-            elif run is drawn[0] and not wide:
+            elif run is drawable[0] and not wide:
                 ends.append((last, key.removeprefix('val_bpb ')[:10], GREY))
 
     if low == 'log':
@@ -154,7 +154,7 @@ def panel(ax, title, keys, scale=1, low='zero', limit=None, said=''):
     ax.set(title=title, xlim=(0, last_step), ylim=(bottom - foot * (top - bottom), top))
     if limit:
         ax.axhline(limit, color=GREY, linewidth=1.2, linestyle=':')
-        ax.text(last_step, limit, said, ha='right', va='top' if wide else 'bottom', clip_on=True)
+        ax.text(last_step, limit, label, ha='right', va='top' if wide else 'bottom', clip_on=True)
     mark_phases(ax, wide)
     label_ends(ax, ends, 0.85 * foot)
 
@@ -162,7 +162,7 @@ def panel(ax, title, keys, scale=1, low='zero', limit=None, said=''):
 # --- the two dashboards --------------------------------------------------------------------------------
 def dashboard(left, width, floor, title, rows):
     """A card with a title and rows of panels, of those whose metric some run has logged."""
-    rows = [[p for p in row if logged.intersection(p[1])] for row in rows]
+    rows = [[p for p in row if metrics.intersection(p[1])] for row in rows]
     rows = [row for row in rows if row]
     shares = [1.8 if 'loss' in row[0][1] else 1 for row in rows]
     fig.add_artist(matplotlib.patches.Rectangle((left, 0.015), width, top - 0.015, fc=CARD, zorder=-1))
@@ -179,7 +179,7 @@ def dashboard(left, width, floor, title, rows):
 
 fig = matplotlib.figure.Figure(figsize=(16, 10), dpi=100)
 top = 0.98      # of what is still free
-for run in read:
+for run in all_runs:
     text = textwrap.wrap(run['verdict'], 225)
     fig.text(0.014, top, f'━━ {run["title"]}', color=run['colour'], weight='bold', va='top', fontsize=10)
     fig.text(0.034, top - 0.021, '\n'.join(text), va='top', fontsize=9.5)
@@ -189,10 +189,10 @@ dashboard(0.01, 0.385, 0, 'systems: is the engine running?', [
     [('data, gradients: waits, %', ['data_share', 'comm_share'], 100), ('evaluates, %', ['eval_share'], 100)],
     [('memory, GB', ['memory_mb'], 1 / 1024), ('saving a checkpoint, s', ['save_s'])],
     [('updates skipped so far', ['skipped']), ('MFU, % of the peak', ['mfu'], 100)]])
-size = max(run['config']['vocab_size'] or 1 for run in drawn)
-sources = sorted(key for key in logged if key[:8] == 'val_bpb ')
-told = [run for run in drawn if run['sample']][:3]
-dashboard(0.405, 0.585, 0.15 if told else 0, 'model: are we flying to the right place?', [
+size = max(run['config']['vocab_size'] or 1 for run in drawable)
+sources = sorted(key for key in metrics if key[:8] == 'val_bpb ')
+samples = [run for run in drawable if run['sample']][:3]
+dashboard(0.405, 0.585, 0.15 if samples else 0, 'model: are we flying to the right place?', [
     [('loss, nats per token (circles, figures: validation; yellow: warm-up, blue: decay)',
       ['val_loss', 'loss'], 1, 'fit', math.log(size), f'ln {size:,} = {math.log(size):.2f}: guessing')],
     [('preference loss (circles: held out)', ['val_preference_loss', 'preference_loss'], 1, 'fit'),
@@ -205,10 +205,10 @@ dashboard(0.405, 0.585, 0.15 if told else 0, 'model: are we flying to the right 
      ('learning rate', ['lr'])],
     [('update / weight', ['update_ratio'], 1, 'log', 1e-3, 'usual'),
      ('samples that parse, repeat, pass tests', ['parse_rate', 'repetition', 'pass_rate', 'val_pass_rate'])]])
-for i, run in enumerate(told):
-    ax = fig.add_axes((0.439 + 0.521 * i / len(told), 0.03, 0.51 / len(told), 0.11))
+for i, run in enumerate(samples):
+    ax = fig.add_axes((0.439 + 0.521 * i / len(samples), 0.03, 0.51 / len(samples), 0.11))
     ax.set(title='latest sample', xticks=[], yticks=[])
-    text = '\n'.join('\n'.join(textwrap.wrap(line, 112 // len(told), drop_whitespace=False))
+    text = '\n'.join('\n'.join(textwrap.wrap(line, 112 // len(samples), drop_whitespace=False))
                      for line in run['sample'].expandtabs(4).splitlines()[:7])
     ax.text(0.01, 0.94, text, va='top', size=8, family='monospace', color=run['colour'], clip_on=True)
 fig.savefig(f'{out}.tmp', format=out.rpartition('.')[2])
