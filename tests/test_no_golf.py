@@ -57,6 +57,23 @@ def test_no_line_is_packed(rule):
     assert not packed
 
 
+def statements_by_line(tree):
+    """{line: statements that begin there}"""
+    lines = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt):
+            lines.setdefault(node.lineno, []).append(node)
+    return lines
+
+
+def test_a_line_has_one_statement():
+    for path in FILES:
+        for line, statements in statements_by_line(ast.parse(path.read_text(encoding='utf-8'))).items():
+            assert len(statements) == 1, (path.name, line)
+    assert len(statements_by_line(ast.parse('a = 1; b = 2'))[1]) == 2
+    assert len(statements_by_line(ast.parse('if a: b = 2'))[1]) == 2
+
+
 @pytest.mark.parametrize('line', ['x = y * (a > b)', 'n += a == b', "t = 's' * bool(a)", 'n = a + (not b)',
                                   'a = b if c else d if e else f', 'self.a, self.b, self.c = 1, [], f(x)',
                                   "for a, a['x'] in b: pass"])
