@@ -207,17 +207,6 @@ def loss_on(side, n_tokens):
     return validation.loss_of(model, batches, token_bytes, autocast, processes.all_sum)
 
 
-def write_sample(gpt):
-    """A text that the model writes now, and figures of several."""
-    torch.manual_seed(seed)             # the same random numbers each time: only the model differs
-    with autocast:
-        if objective == 'clm':
-            samples = texts.continuations(gpt, tokenizer, sample_prompt, num_samples, sample_tokens)
-            return samples[0], texts.sample_metrics(samples, some_text)
-        batch, _ = next(loader.evaluation(bins['val'], block_size, 1))
-        return texts.guesses(gpt, tokenizer, batch), {}
-
-
 @timer.pause('eval')
 def evaluate():
     global best_val
@@ -231,9 +220,15 @@ def evaluate():
 
     gpt = processes.unsharded(model, new_model)
     if main_process:
-        sample, metrics = write_sample(gpt)
+        torch.manual_seed(seed)         # the same random numbers each time: only the model differs
+        with autocast:
+            if objective == 'clm':
+                sample, metrics = texts.write(gpt, tokenizer, sample_prompt, num_samples, sample_tokens,
+                                              bins['val'])
+                more |= metrics
+            else:
+                sample = texts.guess(gpt, tokenizer, next(loader.evaluation(bins['val'], block_size, 1))[0])
         log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{sample}\n', 'samples.txt')
-        more |= metrics
     log.evaluation(step, max_steps, row, **more)
 
     if val_loss < best_val and step > 0:
@@ -293,7 +288,6 @@ log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(me
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: how far does a step move it?
-some_text = tokenizer.decode(bins['val'][:100_000].tolist())    # is it code?
 model.train()
 if step == 0:
     evaluate()

@@ -38,25 +38,23 @@ def parse_rate(texts):
     return good / len(texts)
 
 
-def sample_metrics(texts, training_text):
-    """For metrics.jsonl: repetition, and parse_rate if the training text is Python."""
-    row = {'repetition': repetition(texts)}
-    if parse_rate(training_text.split('<|endoftext|>')[:4]) >= 0.5:
-        row['parse_rate'] = parse_rate(texts)
-    return row
-
-
-def continuations(model, tokenizer, prompt, n, n_tokens):
-    """n texts that begin with the prompt; if it is empty, n beginnings of a document."""
+def write(model, tokenizer, prompt, n, n_tokens, val_ids):
+    """n texts that begin with the prompt, or, if it is empty, as documents begin: the first of them, and for
+    metrics.jsonl the repetition in all and, if val_ids are Python, their parse_rate."""
     import torch            # takes seconds, and prepare.py has no use for it
-    ids = tokenizer.encode(prompt) or tokenizer.begin or [0]
+    ids = tokenizer.encode(prompt) or tokenizer.begin or [int(val_ids[0])]
     idx = torch.tensor([ids] * n, device=model.embedding.weight.device)                     # (n, T)
     rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50).tolist()              # (n, T + n_tokens)
     shown = 0 if prompt else len(ids)
-    return [tokenizer.decode(row[shown:]) for row in rows]
+    texts = [tokenizer.decode(row[shown:]) for row in rows]
+    metrics = {'repetition': repetition(texts)}
+    documents = tokenizer.decode(val_ids[:100_000].tolist()).split('<|endoftext|>')
+    if parse_rate(documents[:4]) >= 0.5:
+        metrics['parse_rate'] = parse_rate(texts)
+    return texts[0], metrics
 
 
-def guesses(model, tokenizer, batch, ignore=-100):
+def guess(model, tokenizer, batch, ignore=-100):
     """A line for each hidden token of the first row of a batch: the token -> the model's guess."""
     import torch
     x, targets, *masks = [t[:1] for t in batch]                                             # (1, T) each
