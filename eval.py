@@ -30,7 +30,7 @@ from model import GPT, load_checkpoint
 from parts.prepare import duplicates
 from parts.train import checkpoint, devices, records, start, texts, token_bins
 from parts.eval import benchmarks, comparison, grading, problems, sandbox, tables
-from parts.sample import asking
+from parts.sample import asking, decoding
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -89,13 +89,14 @@ def ask(model, items, n, temperature, in_chat):
     """n answers to each item, texts, and how many prompts were cut. Of a dialogue, each question is asked
     behind the answers to those before."""
     ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])
+    batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.vocab_size)
     answers = [[] for _ in items]
     n_cut = 0
     for turn in range(max(len(item['asked']) for item in items)):
         now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
         prompts = [benchmarks.question(items[i], in_chat, answers[i]) for i in now]
         with devices.autocast(device, native):
-            pairs, cut = asking.generate(model, tokenizer, prompts, n, max_new_tokens, batch_size, ends,
+            pairs, cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
                                          temperature=temperature, top_k=top_k, top_p=top_p)
         n_cut += cut
         for i, some in zip(now, pairs):
@@ -121,8 +122,8 @@ def pass_at_k(n, c, k):
 
 
 def summarise(rows, ks):
-    """Rows of samples.jsonl -> pass@k or the judge's mean score, its 95 % interval, and more. What could not be
-    judged does not count."""
+    """Rows of samples.jsonl -> pass@k or the judge's mean score, the 95 % interval, and more. What could not
+    be judged does not count."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
     groups = collections.defaultdict(list)          # task_id -> of each answer 0 or 1, or the judge's score
     for row in rows:
@@ -252,7 +253,8 @@ model = tokenizer = stamp = None            # stamp: what the training data were
 about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
 if {'loss', 'learned'} & set(all_tasks) or (answered and not completions):
     checkpoint.find(ckpt)
-    tokenizer = Tokenizer.load(beside if os.path.exists(beside) else f'{data_dir.split(",")[0]}/tokenizer.json')
+    path = beside if os.path.exists(beside) else os.path.join(data_dir.split(',')[0], 'tokenizer.json')
+    tokenizer = Tokenizer.load(path)
     model, state, about = load(ckpt)
     if os.path.exists(os.path.join(folder, 'data.json')):
         with open(os.path.join(folder, 'data.json'), encoding='utf-8') as f:
@@ -409,7 +411,7 @@ if 'compare' in all_tasks:
     for path in (into if samples else folder, compare):
         path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
         both.append(comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path))
-    result = comparison.compare(*both) | {'with': compare}
+    result = comparison.compare(*both) | {'with': compare, 'gain': comparison.gains(*both, problems.KINDS)}
     result |= comparison.vote(*both, seed, votes.split(',') if votes else [], into)
     results['tasks']['compare'] = result
     print(comparison.describe(result))

@@ -13,7 +13,7 @@ Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H
 Copy this file alone: it needs torch; to save and load, parts/train/checkpoint.py; for Hugging Face,
 parts/sample/hf_model.py and parts/tokenizer/hf_tokenizer.py.
 """
-import argparse, dataclasses, itertools, math, os
+import argparse, dataclasses, math, os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -96,14 +96,11 @@ def slower(frequency, factor, low=None, high=None, T_old=None):
 
 def rotate(x, cos, sin):
     """RoPE: turn each pair (a, b) = (x_i, x_{i + D/2}) by position * frequency, so that q . k depends on the
-    distance of the two positions alone. Here a pair of frequency 0.5 that is (1, 0) at every position:
-
-        b |  3   2            position 0: ( 1.00, 0.00)     not turned
-          |         1         position 1: ( 0.88, 0.48)     by 0.5
-          |                   position 2: ( 0.54, 0.84)     by 1.0
-          +-----------0 a     position 3: ( 0.07, 1.00)     by 1.5
-
-    Pairing i with its neighbour is the other convention; weights of one make no sense in the other."""
+    distance alone. Pairing i with its neighbour is the other convention; weights of one make no sense in it.
+    The pair (1, 0) at four positions, with the frequency 0.5:
+        b |  3   2          position 1: turned by 0.5 to (0.88, 0.48)
+          |         1       position 2: turned by 1.0 to (0.54, 0.84)
+          +-----------0 a   position 3: turned by 1.5 to (0.07, 1.00)"""
     a, b = x.float().chunk(2, dim=-1)                                               # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)     # (B, H, T, D)
 
@@ -238,7 +235,7 @@ class GPT(nn.Module):
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     def empty_cache(self, B, T):
-        """Room for the keys and values of T positions: for each layer k and v, (B, K, T, D) each."""
+        """Room for the keys and values of T positions: of each layer (2, B, K, T, D)."""
         weight = self.embedding.weight
         dtype = weight.dtype
         if torch.is_autocast_enabled(weight.device.type):
@@ -247,14 +244,9 @@ class GPT(nn.Module):
         return [torch.empty(shape, dtype=dtype, device=weight.device) for _ in self.blocks]
 
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(), first=None,
-               given=()):
+    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
         """Continue each row of idx (B, T): yield the next tokens, (B,) at a time, until max_new_tokens or
-        until every row has met an id of `stop`; such a row repeats that id. first: bool (V,) or (B, V), True
-        for ids that may be sampled first (see Tokenizer.heal). given: for each row, tokens to take before any
-        is sampled, so that prompts of several lengths share a batch. They count towards max_new_tokens.
-        Within block_size, earlier keys and values are cached, so a step costs one position. Past it the
-        window of the last block_size tokens moves, every key changes, and the whole window is run again."""
+        until every row has met an id of `stop`; such a row repeats that id."""
         c = self.config
         B, T = idx.shape
         if not c.causal:
@@ -265,29 +257,26 @@ class GPT(nn.Module):
             raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
         stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
         done = torch.zeros(B, dtype=torch.bool, device=idx.device)                  # (B,)
-        n_given = torch.tensor([len(ids) for ids in given] or [0] * B, device=idx.device)           # (B,)
-        forced = torch.tensor([*itertools.zip_longest(*given, fillvalue=0)]).long().to(idx.device)  # (L, B)
 
+        # The prompt a b c runs once, and its keys and values stay. Then each new token runs alone:
+        #     run a b c -> d        cache: a b c
+        #     run d     -> e        cache: a b c d      d's query sees all four
         cache = self.empty_cache(B, min(T + max_new_tokens, c.block_size))
-        cached = 0
+        n_cached = 0
         was_training = self.training
         self.eval()
         try:
-            for i in range(max_new_tokens):
+            for _ in range(max_new_tokens):
                 if idx.shape[1] > c.block_size:
-                    idx = idx[:, -c.block_size:]
-                    cached = 0
-                x = self.backbone(idx[:, cached:], cache, cached)[:, -1]            # (B, C)
-                cached = idx.shape[1]
+                    idx = idx[:, -c.block_size:]        # the window moves: each token has another position,
+                    n_cached = 0                        # so each key is another, and all are run again
+                x = self.backbone(idx[:, n_cached:], cache, n_cached)[:, -1]        # (B, C)
+                n_cached = idx.shape[1]
                 logits = self.head(x)[:, :c.vocab_size].float()                     # (B, V)
-                if first is not None and i <= len(forced):
-                    logits = logits.masked_fill(~first & (n_given == i)[:, None], -math.inf)
                 token = sample(logits, temperature, top_k, top_p)                   # (B,)
                 token = torch.where(done, idx[:, -1], token)
-                if i < len(forced):
-                    token = torch.where(i < n_given, forced[i], token)
                 yield token
-                done |= torch.isin(token, stop) & (i >= n_given)
+                done |= torch.isin(token, stop)
                 if done.all():
                     break
                 idx = torch.cat((idx, token[:, None]), dim=1)                       # (B, T + 1)
@@ -300,21 +289,18 @@ class GPT(nn.Module):
         return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
 
     def like(self, weights=None, **changes):
-        """A copy with a changed config, as like(dropout=0.1), or with other weights. A row that the embedding
-        or the head lacks, for a new token, becomes the mean of the others."""
+        """A copy with a changed config, like(dropout=0.1), or other weights. A new row is the mean row."""
         copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight)
         if copy.config.tie_embeddings and not self.config.tie_embeddings:
             raise ValueError('tie_embeddings=True would lose the embedding: this model has a head of its own')
         n_rows = len(copy.head.weight)
-        if weights is None:
-            weights = self.state_dict()
-            if copy.config.vocab_size > self.config.vocab_size:     # rows that only filled up vocab_multiple
-                n_rows = self.config.vocab_size                     # are no tokens, and do not become ones
-        weights = dict(weights)
+        grows = copy.config.vocab_size > self.config.vocab_size and not weights
+        weights = dict(weights or self.state_dict())
         for name in ('embedding.weight', 'head.weight'):
             rows = weights[name][:n_rows]                                           # (rows, C)
-            missing = len(copy.head.weight) - len(rows)
-            weights[name] = torch.cat([rows, rows.mean(0).expand(missing, -1)])
+            if grows:       # a row that only filled up vocab_multiple is no token, and does not become one
+                rows = rows[:self.config.vocab_size]
+            weights[name] = torch.cat([rows, rows.mean(0).expand(n_rows - len(rows), -1)])
         copy.load_state_dict(weights)
         return copy
 

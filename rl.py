@@ -24,14 +24,14 @@ and 1, near 1 with finer rewards. If entropy and informative fall to 0, the poli
 learning rate. If reward rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If
 reward only scatters, the model learns nothing: --reward=random shows how that looks.
 """
-import functools, hashlib, math, os, sys, time
+import dataclasses, functools, hashlib, math, os, sys, time
 import numpy as np
 import torch
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
 from parts.train import checkpoint, devices, guards, journal, optim, processes, start
 from parts.eval import grading, sandbox
-from parts.sample import rollouts
+from parts.sample import decoding, rollouts
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -196,17 +196,29 @@ digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdiges
 
 
 # --- answers, and their rewards -----------------------------------------------------------------------------
-def reward_of(answer, task):
+@dataclasses.dataclass
+class Rollout:
+    """An answer to a task, and what it earned."""
+    prompt: list            # ids
+    ids: list               # of the answer
+    log_probs: list         # log p of each of its ids, when it was sampled
+    ended: bool             # by itself
+    text: str
+    reward: float
+
+
+def reward_of(text, task, verdict):
+    """What a text earns as the answer to a task. verdict: what the judge will say, if the task has tests."""
     if 'answer' in task:
-        return float(grading.last_number(answer.text) == grading.last_number(task['answer']))
+        return float(grading.last_number(text) == grading.last_number(task['answer']))
     if 'reward' in task:
-        number, fault = task['reward'](answer.text)
+        number, fault = task['reward'](text)
         if fault:
             (log.say if main_process else print)(f'counted as 0: {fault}')
         return number
     if 'tests' not in task:
         return 0.0              # reward=random: new_groups() tosses a coin instead
-    result = answer.verdict.result()
+    result = verdict.result()
     if result.outcome == 'infrastructure':
         raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault of its tests or '
                          f'of the machine: {result.message}')
@@ -214,23 +226,29 @@ def reward_of(answer, task):
 
 
 def answers_to(asked, noise, temperature):
-    """An Answer to each task of `asked`, with text and reward; the seconds of writing, and of waiting for
-    judges. noise: float64 (len(asked), max_new_tokens)."""
+    """A Rollout for each task of `asked`; the seconds of writing, and of waiting for judges. noise: float64
+    (len(asked), max_new_tokens)."""
     began = time.time()
-    answers = []
-    prompts = [task['ids'] for task in asked]
+    batch = decoding.Batch(model, tokenizer.stop, min(slots, len(asked)))
+    tasks_of, texts, verdicts = {}, {}, {}          # of the answers
+    for task, row in zip(asked, noise.tolist()):
+        answer = batch.add(task['ids'], max_new_tokens, iter(row).__next__, temperature=temperature,
+                           scored_at=temperature or 1.0)
+        tasks_of[answer] = task
     with autocast, sandbox.Court(timeout) as court:         # programs run while others are being written
-        for a in rollouts.rollouts(model, prompts, noise, tokenizer.stop, slots, temperature):
-            task = asked[a.row]
-            a.text = tokenizer.decode(a.ids[:-1] if a.ended else a.ids)
-            if 'tests' in task:
-                program = grading.program(task, a.text, chat=True)
-                a.verdict = court.submit(program, task['tests'], task['entry_point'])
-            answers.append(a)
+        while batch.queue or batch.live:
+            for answer in batch.step():
+                if answer.finish:
+                    task = tasks_of[answer]
+                    text = tokenizer.decode(answer.ids[:-1] if answer.finish == 'stop' else answer.ids)
+                    texts[answer] = text
+                    if 'tests' in task:
+                        program = grading.program(task, text, chat=True)
+                        verdicts[answer] = court.submit(program, task['tests'], task['entry_point'])
         wrote = time.time()
-        answers.sort(key=lambda a: a.row)
-        for a, task in zip(answers, asked):
-            a.reward = reward_of(a, task)
+        answers = [Rollout(task['ids'], a.ids, a.log_probs, a.finish == 'stop', texts[a],
+                           reward_of(texts[a], task, verdicts.get(a))) for a, task in tasks_of.items()]
+    model.train()           # a batch is written in eval mode
     return answers, wrote - began, time.time() - wrote
 
 

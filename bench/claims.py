@@ -85,7 +85,8 @@ def shape_of(name, **changes):
     settings = runpy.run_path(str(ROOT / 'config/nano.py')) if name in ('mini', 'midi', 'mega') else {}
     settings |= runpy.run_path(str(ROOT / 'config' / f'{name}.py'))
     settings |= changes
-    return GPTConfig(**{key: settings[key] for key in GPTConfig.__dataclass_fields__ if key in settings})
+    fields = {key: settings[key] for key in GPTConfig.__dataclass_fields__ if key in settings}
+    return GPTConfig(**fields).filled()
 
 
 def count(shape):

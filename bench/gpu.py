@@ -226,7 +226,7 @@ def train_py(name, config_file, micro, batch, limit, *flags):
     rows = [row for row in rows_of(folder) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
     with open(f'{folder}/config.json', encoding='utf-8') as f:
         c = json.load(f)
-    shape = vars(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
+    shape = vars(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']).filled())
     figures = 'tok_s', 'mfu', 'dt', 'data_s'
     found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
     peak = max(row['memory_mb'] for row in rows) * 2 ** 20 / 1e9       # of the GPU; else of the process
@@ -416,10 +416,10 @@ def rollouts_speed():
         prompts = [dice.integers(4096, size=size).tolist() for size in dice.integers(20, 60, n)]
         noise = rollouts.noise_of(1, 0, range(n), 64)
         with devices.autocast(device, dtype):
-            list(rollouts.rollouts(model, prompts[:8], noise[:8], stop, slots))
+            gpu_calls.written(model, prompts[:8], noise[:8], stop, slots)
             gpu_calls.wait()
             began = time.perf_counter()
-            answers = list(rollouts.rollouts(model, prompts, noise, stop, slots))
+            answers = gpu_calls.written(model, prompts, noise, stop, slots)
         took = time.perf_counter() - began
         return {'tok_s': sum(len(a.ids) for a in answers) / took, 'answers': n, 'seconds': took}
 

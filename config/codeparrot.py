@@ -1,10 +1,9 @@
-# The shape of CodeParrot with a LLaMA block: 48 layers, 1,600 wide, context 1,024: 1,532,059,200 parameters
-# (with the original GPT-2 block: 1,529,628,800).
+# The shape of CodeParrot with a LLaMA block: 1,532,059,200 parameters (with GPT-2's block: 1,529,628,800).
 # Steps: 50,000 x 512 sequences x 1,024 = 26.2 billion tokens, 17 a parameter.
-# Hardware: planned for 8 GPUs of 80 GB and never run at this size. Weights, gradients and Adam's moments take
-# 16 bytes a parameter: 24.5 GB on every GPU. The original is said to have taken a week on 16 A100.
+# Hardware: 8 GPUs of 80 GB; never run at this size. Weights, gradients and Adam's moments take 16 bytes a
+# parameter: 24.5 GB on every GPU. The original is said to have taken a week on 16 A100.
 #
-#   python train.py config/codeparrot.py --plan=8xH100      # prints what the run will take; trains nothing
+#   python train.py config/codeparrot.py --plan=8xH100      # prints what it will take; trains nothing
 #   torchrun --nproc_per_node=8 train.py config/codeparrot.py
 data_from = 'python prepare.py --source=codeparrot --vocab_size=32768 --out_dir=data/codeparrot'
 data_dir = 'data/codeparrot'
@@ -19,8 +18,6 @@ micro_batch_size = 4    # a guess for 80 GB; if memory runs out, halve it: the r
 max_steps = 50_000
 learning_rate = 2e-4
 warmup_steps = 750
-weight_decay = 0.1
-log_interval = 10
 eval_interval = 500
 eval_tokens = 1_048_576
 save_interval = 500

@@ -1,10 +1,8 @@
-# The shape of CodeParrot-small with a LLaMA block: 12 layers, 768 wide, context 1,024: 110,119,680 parameters
-# (with the original GPT-2 block: 111,008,256).
+# The shape of CodeParrot-small with a LLaMA block: 110,119,680 parameters (with GPT-2's block: 111,008,256).
 # Steps: 150,000 x 192 sequences x 1,024 = 29.5 billion tokens, 268 a parameter: 13 times Chinchilla's 20.
-# Hardware: planned for 8 GPUs of 24 GB and never run at this size. The original is said to have taken a
-# day on 16 A100.
+# Hardware: 8 GPUs of 24 GB; never run at this size. The original is said to have taken a day on 16 A100.
 #
-#   python train.py config/codeparrot_small.py --plan=8xH100   # prints what the run will take; trains nothing
+#   python train.py config/codeparrot_small.py --plan=8xH100        # prints what it will take; trains nothing
 #   torchrun --nproc_per_node=8 train.py config/codeparrot_small.py
 data_from = 'python prepare.py --source=codeparrot --vocab_size=32768 --out_dir=data/codeparrot'
 data_dir = 'data/codeparrot'
@@ -19,8 +17,6 @@ micro_batch_size = 12   # a guess for 24 GB; if memory runs out, halve it: the r
 max_steps = 150_000
 learning_rate = 5e-4
 warmup_steps = 2000
-weight_decay = 0.1
-log_interval = 10
 eval_interval = 1000
 eval_tokens = 1_048_576
 save_interval = 1000

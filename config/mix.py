@@ -1,10 +1,8 @@
-# Several weighted sources. The weights are shares of the tokens of train.bin.
-# The shares are those that a lesson gives for LLaMA 3: 50 % web, 15 % code, 10 % academic, 25 % other. Meta's
-# paper says 50 % general, 25 % mathematics and reasoning, 17 % code, 8 % other languages (arXiv:2407.21783).
-# A source that is too small for its share is read several times; more than four passes add little
-# (arXiv:2305.16264). A source that is too large is read in part.
+# Several weighted sources: put your own folders in place of data/raw. A weight is a share of the tokens of
+# train.bin. These shares are a lesson's for LLaMA 3; Meta's paper says 50 % general, 25 % mathematics and
+# reasoning, 17 % code, 8 % other languages (arXiv:2407.21783). A source that is too small for its share is
+# read several times; more than four passes add little (arXiv:2305.16264). A large one is read in part.
 # You should see these shares in report.md, how often each source is read, and a val_<source>.bin for each.
-# Hardware: any CPU; memory stays nearly flat.
 #
 #   python prepare.py config/mix.py --vocab_size=32768
 out_dir = 'data/mix'

@@ -1,10 +1,12 @@
-# "Nano-trickster" with the settings of a lesson that docs/claims.md checks. It has 5,180,672 parameters, not
-# 11,234,816; with --n_ffn=2048 there are 11,078,912. One epoch is 1,003,854 / (32 x 512) = 61 steps: 10,000
-# steps are 163 epochs. You should see the training loss fall far below the validation loss. The lesson's
-# validation loss of 0.93 is not to be expected; best.pt keeps the lowest, and --dropout=0.2 should help. An
-# hour of two CPU cores is 396 steps, with val_loss 2.36 at step 300 and 1.96 at 396. We stopped there.
+# "Nano-trickster" of a lesson that docs/claims.md checks: 5,180,672 parameters, not 11,234,816. With
+# --n_ffn=2048 there are 11,078,912. mini.py, midi.py and mega.py change its size: they follow it.
+# Steps: one epoch is 1,003,854 / (32 x 512) = 61 steps, so 10,000 steps are 163 epochs.
+# You should see val_loss 2.36 at step 300 and 1.96 at 396; we stopped there, after an hour of two CPU cores.
+# Later the training loss falls far below it: best.pt keeps the lowest, and --dropout=0.2 should help. For the
+# larger sizes use your own data: 20 tokens a parameter are 548 million for mini, 22.6 billion for mega.
 #
 #   python train.py config/nano.py
+#   python train.py config/nano.py config/mini.py --plan=1xL4       # prints what it will take; trains nothing
 data_from = 'python prepare.py --source=shakespeare --tokenizer=byte --out_dir=data/shakespeare_byte'
 data_dir = 'data/shakespeare_byte'
 out_dir = 'out/nano'
@@ -17,7 +19,7 @@ vocab_size = 256        # bytes; Tiny Shakespeare uses 65, so the loss falls qui
 batch_size = 32         # the lesson: 16, accumulated twice; two devices take 16 each
 micro_batch_size = 16
 max_steps = 10_000
-learning_rate = 3e-4    # the lesson's
+learning_rate = 3e-4
 min_lr = 3e-5
 warmup_steps = 1000
 grad_clip = 1.0

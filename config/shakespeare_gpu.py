@@ -1,10 +1,8 @@
 # Tiny Shakespeare with one token per character. The budget is that of nanoGPT's GPU preset.
-# Size: 6 layers, 384 wide, context 256: 10,670,976 parameters
-# (65 characters, and 63 rows that only fill up a multiple of 64).
+# Size: 6 layers, 384 wide, context 256: 10,670,976 parameters.
 # Steps: 5,000 x 64 sequences x 256 = 81,920,000 characters, 82 epochs. That is why there is dropout.
 # You should see the lowest validation loss early, and then a rise; best.pt keeps the best weights. nanoGPT's
-# README reports 1.4697. We have not run this config to its end.
-# Hardware: one GPU (never tried), or a CPU and patience.
+# README reports 1.4697. Hardware: one GPU. We have not run this config to its end.
 #
 #   python train.py config/shakespeare_gpu.py
 data_from = 'python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char'

@@ -13,6 +13,5 @@ block_size = 1024
 epochs = 1
 batch_size = 32
 micro_batch_size = 4
-beta = 0.1
 learning_rate = 5e-6
 warmup_steps = 30

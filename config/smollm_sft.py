@@ -1,10 +1,8 @@
-# SFT of SmolLM2-135M, a model that others pretrained: 134,515,008 parameters. Its folder is
-# https://huggingface.co/HuggingFaceTB/SmolLM2-135M; config.json, model.safetensors and tokenizer.json are
-# enough. Alpaca has 52,002 conversations; a few thousand good ones of your own teach as much.
+# SFT of a model that others pretrained: 134,515,008 parameters. Its folder holds config.json,
+# model.safetensors and tokenizer.json of https://huggingface.co/HuggingFaceTB/SmolLM2-135M.
 # Rates of 1e-5 to 5e-5 and one to three epochs are usual from 100M parameters on.
 # You should see val_loss fall within the first hundred steps, and hardly more after the first epoch.
-# Hardware: one GPU of 24 GB. Weights, gradients and Adam's moments take 16 bytes a parameter, 2.2 GB; with 8
-# sequences of 1,024 tokens --plan says 15.0 GB, with grad_checkpoint=True 7.9. We have not run it.
+# Hardware: one GPU of 24 GB: --plan says 15.0 GB, with grad_checkpoint=True 7.9. We have not run it.
 #
 #   python sft.py config/smollm_sft.py
 data_from = 'python prepare.py --kind=sft --source=alpaca.json --out_dir=data/alpaca'

@@ -1,8 +1,6 @@
 # SFT of TinyLlama-1.1B (https://huggingface.co/TinyLlama/TinyLlama_v1.1): 1,100,048,384 parameters.
-# Rates of 1e-5 to 5e-5 and one to three epochs are usual; the larger the model, the lower.
 # You should see val_loss fall within the first hundred steps, and hardly more after the first epoch.
-# Hardware: weights, gradients and Adam's moments take 16 bytes a parameter, 17.6 GB: one GPU of 40 GB,
-# with the blocks' activations computed again. We have not run it.
+# Hardware: one GPU of 40 GB; the state takes 17.6, and activations are computed again. We have not run it.
 #
 #   python sft.py config/tinyllama_sft.py --plan=1xA100
 #   python sft.py config/tinyllama_sft.py

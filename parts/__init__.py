@@ -24,13 +24,18 @@ prepare/                in the order in which a text meets them
     workers             many jobs, computed by several processes
 train/
     planner             memory, days and price of a run, before it starts
-    machine             the device and the precision of a run; one process for each device
+    devices             the device and the precision of a run
+    processes           one process for each device, and ways to share the work
+    start               from nothing, from where a run stopped, or from the weights of another
     token_bins          the training tokens, and the order in which a run reads them
+    streams             texts that are read while the model trains
     objectives          which tokens are hidden, and which the model must predict
     records             conversations and pairs as token ids, in batches
     other_losses        label smoothing and focal loss
     optim               AdamW and Muon, the clipped gradient, the step
     adapters            LoRA: only small matrices train
+    guards              which updates may reach the weights
+    validation          the loss on data that the model does not train on
     checkpoint          files that are never half written
     journal             train.log, metrics.jsonl and the other files of a run
     texts               is a text Python, does it repeat itself?

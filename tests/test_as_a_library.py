@@ -14,7 +14,7 @@ from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.tokenizer import merges
 from parts.train import optim
 from parts.eval import grading
-from parts.sample import batching, speculate
+from parts.sample import batching
 from tokenizer import Tokenizer
 
 TINY = GPTConfig(50, 16, 1, 2, 0, 16)
@@ -49,18 +49,6 @@ def test_a_closure_is_refused_not_ignored():
     muon = optim.Muon(model.parameters(), lr=0.1, weight_decay=0.0)
     with pytest.raises(TypeError):
         muon.step(lambda: model(torch.ones(1, 4)).sum())
-
-
-@pytest.mark.parametrize('T', [5, 16, 17, 21])
-def test_the_first_token_is_one_of_those_allowed_however_long_the_prompt(T):
-    model = lively(block_size=16).eval()
-    first = torch.zeros(50, dtype=torch.bool)
-    first[7] = True
-    idx = torch.randint(50, (1, T), generator=torch.Generator().manual_seed(T))
-    plain = [token.item() for token in model.stream(idx, 20, 0, first=first)]
-    assert plain[0] == 7
-    lookup = speculate.Lookup(model, 'float32')
-    assert [token.item() for token in lookup.stream(idx, 20, 0, first=first)] == plain
 
 
 def test_a_copy_keeps_the_type_of_the_weights():

@@ -5,7 +5,7 @@ import pytest
 from conftest import mistake, run
 from test_eval_own import write
 
-from parts.eval.comparison import blind, by_problem, compare, count_votes, interval, write_sheet
+from parts.eval.comparison import blind, by_problem, compare, count_votes, gains, interval, write_sheet
 
 
 def rows_of(name, outcomes, **more):
@@ -20,6 +20,15 @@ def test_an_answer_that_was_not_graded_is_not_wrong():
     assert (result['n'], result['a'], result['b'], result['lost']) == (2, 0.5, 0.5, [])
     half = by_problem(rows_of('b', ['passed']) + rows_of('c', ['infrastructure']))
     assert compare(good, half)['b'] == 1
+
+
+def test_gains_are_told_by_kind_and_pool_the_splits_of_one():
+    kinds = {'x': 'old', 'y': 'new', 'z': 'new'}
+    both = [by_problem([row | {'split': 'xyz'[i // 2]} for i, row in enumerate(rows_of(name, outcomes))])
+            for name, outcomes in (('a', ['wrong'] * 6), ('b', ['passed'] * 3 + ['wrong'] * 3))]
+    found = gains(*both, kinds)
+    assert {kind: difference for kind, (difference, *_) in found.items()} == {'old': 1.0, 'new': 0.25}
+    assert all(low <= difference <= high for difference, low, high in found.values())
 
 
 def test_a_judge_votes_for_the_answer_with_the_higher_score():

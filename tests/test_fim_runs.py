@@ -5,6 +5,7 @@ from conftest import mistake, ok, run
 
 from parts.prepare import fim
 from parts.sample import asking
+from parts.sample.decoding import Batch
 from model import GPT, GPTConfig, save_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -41,11 +42,12 @@ def test_a_model_that_knows_a_document_fills_its_middle_and_stops(filler):
     model, tokenizer, gaps, _ = filler
     assert len(gaps) >= 3 and len({prefix for prefix, _, _ in gaps}) == len(gaps)
     for prefix, middle, suffix in gaps:
+        batch = Batch(model, tokenizer.stop)
         prompt, most = asking.between(tokenizer, prefix, suffix, 128, 200)
         assert most == 32 and len(prompt.ids) + most <= 128
-        [[answer]], _ = asking.generate(model, tokenizer, [prompt], 1, most, temperature=0.0)
+        [[answer]], _ = asking.generate(batch, tokenizer, [prompt], 1, most, temperature=0.0)
         assert answer == (middle, True)
-        [[control]], _ = asking.generate(model, tokenizer, [prefix], 1, most, temperature=0.0)
+        [[control]], _ = asking.generate(batch, tokenizer, [prefix], 1, most, temperature=0.0)
         assert control != (middle, True)        # nothing tells it where to stop
 
 

@@ -1,10 +1,10 @@
-"""Filling gaps: what parts/sample/asking.py does with a model whose answers are known beforehand."""
+"""Filling gaps: what parts/sample/gaps.py does with a model whose answers are known beforehand."""
 import types
 
 import pytest
 import torch
 
-from parts.sample import asking
+from parts.sample import gaps
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
@@ -30,26 +30,26 @@ class Known(torch.nn.Module):
 
 
 def test_each_mask_becomes_the_most_probable_token():
-    ids, marks = asking.with_marks('a<|mask|>c<|mask|>', TOKENIZER, 'mlm', 64)
+    ids, marks = gaps.with_marks('a<|mask|>c<|mask|>', TOKENIZER, 'mlm', 64)
     assert ids == [97, marks[0], 99, marks[0]] and marks[0] == TOKENIZER.special['<|mask|>']
-    filled, candidates = asking.fill_tokens(Known([0, 98, 0, 100]), ids, marks[0])
+    filled, candidates = gaps.fill_tokens(Known([0, 98, 0, 100]), ids, marks[0])
     assert TOKENIZER.decode(filled) == 'abcd'
     assert [best[0][0] for best in candidates] == [98, 100] and all(len(best) == 5 for best in candidates)
     assert all(p >= q for best in candidates for (_, p), (_, q) in zip(best, best[1:]))
 
 
 def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole():
-    ids, marks = asking.with_marks('x<|mask|>y<|mask|>', TOKENIZER, 'span', 64)
+    ids, marks = gaps.with_marks('x<|mask|>y<|mask|>', TOKENIZER, 'span', 64)
     span = [TOKENIZER.special[f'<|span_{i}|>'] for i in range(3)]
     assert marks == span and ids == [120, span[0], 121, span[1]]
     model = Known([97, 98, span[1], 99, span[2]])
     pick = lambda logits: logits.argmax(-1)
-    assert asking.fill_spans(model, TOKENIZER, ids, marks, 40, pick) == 'xabyc'
+    assert gaps.fill_spans(model, TOKENIZER, ids, marks, 40, pick) == 'xabyc'
     x, mask = model.asked[0]
     assert x.tolist() == [[*ids, span[0]]] and mask[0, 0, :4, :4].all() and not mask[0, 0, :4, 4].any()
-    assert asking.fill_spans(Known([97] * 9), TOKENIZER, ids, marks, 3, pick) == 'xaay<|span_1|>'    # no room
+    assert gaps.fill_spans(Known([97] * 9), TOKENIZER, ids, marks, 3, pick) == 'xaay<|span_1|>'    # no room
 
 
 def test_more_gaps_than_marks_are_refused():
     with pytest.raises(ValueError, match='2 gaps'):
-        asking.with_marks('<|mask|><|mask|>', Tokenizer.byte(['<|mask|>', '<|span_0|>']), 'span', 64)
+        gaps.with_marks('<|mask|><|mask|>', Tokenizer.byte(['<|mask|>', '<|span_0|>']), 'span', 64)

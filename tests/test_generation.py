@@ -107,22 +107,6 @@ def test_rows_stop_alone_repeat_their_stop_id_and_the_last_one_ends_it():
     assert len(lengths) > 2 and small().generate(prompt(), 20, 0, stop=[50])[:, 5:].tolist() == free
 
 
-@pytest.mark.parametrize('stop', [(), range(0, 50, 2)])
-def test_prompts_of_several_lengths_share_a_batch_as_if_each_were_alone(stop):
-    model, whole, lengths = small(n_kv_head=2), prompt(4, 9), [3, 9, 5, 3]
-    allowed = torch.zeros(4, 50, dtype=torch.bool).scatter_(1, torch.tensor([[7], [8], [9], [11]]), True)
-    given = [row[3:n].tolist() for row, n in zip(whole, lengths)]
-    assert not stop or set(stop) & set(sum(given, []))      # what is dictated ends nothing
-    for first in (None, allowed):
-        steps = list(model.stream(whole[:, :3], 16, 0, stop=stop, first=first, given=given))
-        for i, (row, n) in enumerate(zip(torch.stack(steps, 1).tolist(), lengths)):
-            alone = model.stream(whole[i:i + 1, :n], 16 - n + 3, 0, stop=stop,
-                                 first=None if first is None else first[i])
-            said = [int(token) for token in alone]
-            assert row[:n - 3] == given[i] and row[n - 3:][:len(said)] == said
-            assert len(said) == 16 - n + 3 or set(row[n - 3:][len(said):]) <= {said[-1]}
-
-
 @pytest.mark.parametrize('settings', [dict(temperature=0), dict(top_k=5), dict(stop=range(3, 20))])
 def test_stream_yields_what_generate_returns_and_it_serves_in_a_backward_pass(settings):
     model = small()

@@ -198,7 +198,7 @@ def test_the_bench_measures_each_in_a_process_of_its_own(tmp_path):
 
 
 def test_a_measurement_that_fails_does_not_end_the_others(tmp_path):
-    break_it = 'import parts.sample.rollouts as r\ndef fail(*a, **k): raise OSError("no room")\nr.rollouts = fail'
+    break_it = 'import parts.sample.decoding as d\ndef fail(*a, **k): raise OSError("no room")\nd.Batch = fail'
     rows = bench(tmp_path, '--measure=equal', before=break_it)
     broken = [row for row in rows if 'error' in row]
     assert [row['what'] for row in broken] == [f'equal, {a} heads: rollouts' for a in ('all', 'grouped')]

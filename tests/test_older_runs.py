@@ -1,4 +1,4 @@
-"""A data folder and a checkpoint that commit f0d8c78 wrote are read, resumed, evaluated and fine-tuned."""
+"""A data folder and a checkpoint that older commits wrote are read, resumed, evaluated and fine-tuned."""
 import json
 import shutil
 
@@ -7,24 +7,27 @@ from conftest import ROOT, TIMES, metrics, ok, run
 
 from model import load_checkpoint
 
-OLD = ROOT / 'tests' / 'f0d8c78'
-FLAGS = ('--n_layer=1 --n_head=2 --n_embd=16 --block_size=32 --batch_size=8 --max_steps=12 --warmup_steps=4 '
-         '--eval_interval=6 --save_interval=6 --log_interval=1 --eval_tokens=1024 --sample_tokens=8 '
-         '--num_samples=2 --dropout=0.1 --learning_rate=1e-2 --device=cpu --dtype=float32').split()
+SHAPES = {'f0d8c78': '--n_layer=1 --n_head=2 --n_embd=16',
+          '162e7de': '--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=16 --n_ffn=32 --tie_embeddings=True'}
+FLAGS = ('--block_size=32 --batch_size=8 --max_steps=12 --warmup_steps=4 --eval_interval=6 --save_interval=6 '
+         '--log_interval=1 --eval_tokens=1024 --sample_tokens=8 --num_samples=2 --dropout=0.1 '
+         '--learning_rate=1e-2 --device=cpu --dtype=float32').split()
 
 
-@pytest.fixture
-def home(tmp_path):
-    for name in ('data', 'run'):
-        shutil.copytree(OLD / name, tmp_path / name)
+@pytest.fixture(params=SHAPES)
+def home(request, tmp_path):
+    """A copy of tests/COMMIT: data, a run that was killed at step 7, the metrics of the same run unharmed."""
+    shutil.copytree(ROOT / 'tests' / request.param, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'shape').write_text(SHAPES[request.param], encoding='utf-8')
     return tmp_path
 
 
 def test_a_run_of_before_is_resumed_to_where_it_would_have_arrived(home):
+    shape = (home / 'shape').read_text(encoding='utf-8').split()
     assert load_checkpoint(home / 'run/last.pt')[1]['step'] == 6
-    ok(run('train.py', '--data_dir=data', '--out_dir=run', *FLAGS, '--init_from=resume', cwd=home))
+    ok(run('train.py', '--data_dir=data', '--out_dir=run', *shape, *FLAGS, '--init_from=resume', cwd=home))
     found = metrics(home / 'run')
-    with open(OLD / 'straight.jsonl', encoding='utf-8') as f:
+    with open(home / 'straight.jsonl', encoding='utf-8') as f:
         wanted = [json.loads(line) for line in f]
     assert [row['step'] for row in found] == [row['step'] for row in wanted]
     for row, old in zip(found, wanted):

@@ -14,8 +14,8 @@ from parts.eval import grading, problems as P
 N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100, 'family': 100}
 SETS = {split: P.problems(n, 0, split) for split, n in N.items()}
 ALL = [p for found in SETS.values() for p in found]
-PLAIN = {family[0] for family in P.plain(P.SEEN)}
-UNSEEN = {family[0] for family in P.plain(P.UNSEEN)}
+PLAIN = {family[0] for family in P.plain(P.SHOWN)}
+UNSEEN = {family[0] for family in P.plain(P.NEVER_SHOWN)}
 
 
 def arguments(problem):
@@ -81,7 +81,7 @@ def test_a_fifth_of_the_compositions_is_held_out():
 
 def test_made_up_argument_names_have_their_share(monkeypatch):
     pools = {w for pool in P.NAMES.values() for w in pool.split()} | {
-        kind.partition(':')[2] for f in P.plain(P.SEEN) for kind in f[3]}
+        kind.partition(':')[2] for f in P.plain(P.SHOWN) for kind in f[3]}
     for share in 0, 0.5, 1:
         monkeypatch.setattr(P, 'MADE_UP', share)
         found = P.problems(300, 3)

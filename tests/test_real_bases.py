@@ -7,7 +7,8 @@ import torch
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import optim, planner
-from parts.sample import hf_model, rollouts
+from parts.sample import hf_model
+from parts.sample.decoding import Batch
 
 transformers = pytest.importorskip('transformers')
 pytest.importorskip('safetensors')
@@ -108,12 +109,13 @@ def test_the_planner_counts_its_parameters_and_no_bias_or_norm_decays(base):
         assert len(decay) == len(list(ours.parameters()))
 
 
-def test_its_rollouts_are_its_greedy_text(base):
+def test_its_answers_in_a_batch_are_its_greedy_text(base):
     ours = GPT.from_hf(base[1])
-    noise = rollouts.noise_of(0, 0, range(3), 8)
-    found = {a.row: a.ids for a in rollouts.rollouts(ours, IDX[:, :5].tolist(), noise, {999}, 2, 0.0)}
-    want = ours.generate(IDX[:, :5], 8, temperature=0)[:, 5:].tolist()
-    assert [found[i] for i in range(3)] == want
+    batch = Batch(ours, {999}, slots=2)
+    answers = [batch.add(ids, 8, None, temperature=0) for ids in IDX[:, :5].tolist()]
+    while batch.queue or batch.live:
+        batch.step()
+    assert [answer.ids for answer in answers] == ours.generate(IDX[:, :5], 8, temperature=0)[:, 5:].tolist()
 
 
 @pytest.mark.parametrize('config, change, words', [

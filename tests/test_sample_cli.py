@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT, mistake, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts.sample.console import read_prompts
+from parts.sample.asking import read_prompts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
@@ -35,8 +35,8 @@ def folder(tmp_path_factory):
     ('clm', ['--chat=True', '--stop_at=x'], ["stop_at='x'"]), ('clm', ['--compare=x'], ['--serve=8000']),
     ('clm', ['--host=0.0.0.0'], ['--serve=8000']), ('clm', ['--serve=0'], ['leave out --prompt']),
     ('clm', ['--serve=0', '--prompt=', '--chat=True', '--system=a'], ['leave out --chat']),
-    ('clm', ['--prompt=', '--export=hf', '--serve=0'], ['leave out --serve']),
-    ('clm', ['--prompt=', '--export=hf', '--dtype=int8'], ['gguf-q8_0']),
+    ('clm', ['--prompt=', '--export=hf', '--serve=0'], ['leave out', '--serve']),
+    ('clm', ['--prompt=', '--export=hf', '--dtype=bfloat16'], ['gguf-q8_0']),
     ('clm', ['--prompt=', '--export=hf', '--random_init=True'], ['--random_init']),
     ('clm', ['--prompt=' + 'x' * 90, '--chat=True', '--sweep=0,1'], ['1 messages are longer'])])
 def test_what_cannot_be_is_one_sentence(folder, name, flags, words):

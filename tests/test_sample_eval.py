@@ -2,7 +2,6 @@
 import hashlib
 import json
 import math
-import re
 import subprocess
 import sys
 
@@ -13,7 +12,8 @@ from conftest import ROOT, ok, run
 from test_prepare import RAW
 
 from model import GPT, load_checkpoint
-from parts.sample.asking import Answer, Prompt, end_pattern
+from parts.sample.asking import Prompt, Text, end_of
+from parts.sample.decoding import Answer
 from tokenizer import Tokenizer
 
 torch.set_num_threads(1)
@@ -82,18 +82,30 @@ def test_a_prompt_file_is_completed_byte_for_byte(ckpt, tmp_path, content):
     assert text.decode() == greedy(ckpt, content.decode(), 3)
 
 
+def text_of(text, stop_at, last=''):
+    """The Text that these bytes become, one id each, and its pieces. last: the prompt's last character."""
+    answer = Answer((1,), 50, None)
+    it = Text(answer, Tokenizer.byte(), Prompt([1], None, 0, last), **end_of(stop_at))
+    pieces = []
+    for byte in text.encode():
+        if not answer.finish:
+            answer.ids.append(byte)
+            pieces.append(it.take())
+    return it, pieces
+
+
 def test_where_a_function_ends():
-    def end_of(text):
-        found = re.search(pattern, text) if pattern else None
-        return found.end() if found else None
-    pattern = end_pattern('function')
     for body, rest in (('  a\n\n\n', 'def g'), ('  x = (\n', '1)\n'), ('  a\n# b\n  c\n)\n]\n}\n', 'd')):
-        assert end_of(body + rest) == len(body)
-        assert end_of(body) is None                     # the next line may be indented too
-    pattern = end_pattern('E.D')
-    assert end_of('abE.DcE.D') == 2 and end_of('abEND') is None and end_of('abE.') is None
-    pattern = end_pattern('')
-    assert end_of('anything') is None
+        assert text_of(body + rest, 'function')[0].text == body
+        it = text_of(body, 'function')[0]
+        assert it.text == body and not it.answer.finish         # the next line may be indented too
+    it = text_of('abE.DcE.D', 'E.D')[0]
+    assert it.text == 'ab' and it.answer.finish == 'stop'
+    assert text_of('abEND', 'E.D')[0].text == 'abEND' and text_of('anything', '')[0].text == 'anything'
+
+
+def test_what_may_begin_a_stop_is_held_back():
+    assert text_of('zabaabc', 'abX')[1] == ['z', '', '', 'ab', 'a', '', 'abc']
 
 
 def test_sampling_stops_at_the_end_of_the_function(ckpt):
@@ -116,11 +128,7 @@ def test_nothing_of_a_stop_text_is_written_though_tokens_cut_it(ckpt):
     ('\n', 'function', 'def', ''), ('\n', 'function', '  a\nb', '  a\n'), (':', 'function', '\n  a', '\n  a'),
 ])
 def test_the_prompts_last_character_is_no_stop_text(last, ends, text, expected):
-    answer = Answer(Prompt([1], None, 0, last), 99, 50)
-    for byte in text.encode():
-        if not answer.done:
-            answer.add(byte, Tokenizer.byte(), end_pattern(ends))
-    assert answer.text == expected
+    assert text_of(text, ends, last)[0].text == expected
 
 
 def test_random_init_writes_something_else(ckpt):

@@ -1,4 +1,4 @@
-"""Several prompts and temperatures side by side, the speed on stderr, a chat that ends at <|im_end|>."""
+"""Several prompts and temperatures, the speed on stderr, a chat that ends at <|im_end|>."""
 import json
 import re
 
@@ -7,7 +7,7 @@ import torch
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
-from parts.sample.console import read_prompts, side_by_side, temperatures
+from parts.sample.asking import read_prompts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
@@ -47,19 +47,18 @@ def sample(folder, name, *flags):
 
 
 @pytest.mark.parametrize('file', ['prompts.txt', 'prompts.jsonl'])
-def test_each_prompt_has_a_column_for_each_temperature(folder, file):
+def test_each_prompt_is_answered_at_each_temperature(folder, file):
     out = ok(sample(folder, 'clm', f'--prompts={folder}/{file}', '--sweep=0,1e-30,0.5', '--top_k=1'))
     blocks = [block.splitlines() for block in out.split('-' * 80 + '\n')[1:]]
-    assert [block[0] for block in blocks] == ['a', 'cd']
-    for block, rest in zip(blocks, ('bcdefgh', 'efgh')):
-        assert re.split(r' +\| ', block[1]) == ['temperature 0', 'temperature 1e-30', 'temperature 0.5']
-        assert re.split(r' +\| ', block[2]) == [rest] * 3
+    for block, prompt, rest in zip(blocks, ('a', 'cd'), ('bcdefgh', 'efgh'), strict=True):
+        heads = [f'--- temperature {t}' for t in ('0', '1e-30', '0.5')]
+        assert block == [prompt, *[line for head in heads for line in (head, rest)]]
 
 
 def test_a_sweep_of_one_prompt_differs_where_the_temperature_matters(folder):
-    flags = ['--prompt=a', '--sweep=0,9', '--num_samples=2', '--top_k=0']
+    flags = ['--prompt=a', '--sweep=0,40', '--num_samples=2', '--top_k=0']
     out = ok(sample(folder, 'clm', *flags))
-    assert out.count('temperature 9') == 2 and out.count('bcdefgh ') == 2       # the first column only
+    assert out.count('temperature 40') == 2 and out.count('bcdefgh\n') == 2      # at 0 only
     assert ok(sample(folder, 'clm', *flags)) == out                             # the seed decides
 
 
@@ -74,13 +73,14 @@ CTRL_C = """import io, os, signal, sys
 from parts.sample import asking
 sys.stdin = io.StringIO('hi\\nhi\\n')
 signal.signal(signal.SIGINT, signal.default_int_handler)
-add = asking.Answer.add
-def add_and_press(answer, *its):
-    add(answer, *its)
-    if answer.text == 'ok':
-        asking.Answer.add = add
+take = asking.Text.take
+def take_and_press(text):
+    piece = take(text)
+    if text.text == 'ok':
+        asking.Text.take = take
         os.kill(os.getpid(), signal.SIGINT)
-asking.Answer.add = add_and_press
+    return piece
+asking.Text.take = take_and_press
 """
 
 
@@ -100,20 +100,19 @@ def test_the_speed_and_the_size_are_on_stderr(folder):
 
 
 @pytest.mark.parametrize('name, flags, words', [
-    ('clm', ['--sweep=0,hot'], ["sweep='0,hot'", '0,0.5,1.0']), ('clm', ['--sweep=-1'], ['>= 0']),
-    ('clm', ['--sweep=nan'], ['>= 0']), ('clm', ['--prompt=a', '--prompts=x'], ['one of --prompt']),
+    ('clm', ['--sweep=0,hot'], ["sweep='0,hot'"]), ('clm', ['--sweep=0,-1'], ['>= 0', '0,0.5,1.0']),
+ ('clm', ['--prompt=a', '--prompts=x'], ['one of --prompt']),
     ('clm', ['--prompts=nowhere.txt'], ['nowhere.txt']),
     ('span', ['--prompt=a<|mask|>', '--sweep=0,1'], ['gaps'])])
 def test_what_cannot_be_is_one_sentence(folder, name, flags, words):
     mistake(sample(folder, name, *flags), *words)
 
 
-def test_prompts_and_columns(tmp_path):
+def test_prompts_of_a_file(tmp_path):
     wrong = {'a.jsonl': '{"text": 3}\n', 'b.jsonl': 'no', 'c.txt': ' \n\n', 'd.jsonl': '[1]'}
     for name, content in wrong.items():
         (tmp_path / name).write_text(content, encoding='utf-8')
         with pytest.raises(ValueError, match=f'{name} must hold prompts'):
             read_prompts(str(tmp_path / name))
     (tmp_path / 'e.jsonl').write_text(json.dumps({'prompt': 'def f(x):\n    '}), encoding='utf-8')
-    assert read_prompts(str(tmp_path / 'e.jsonl')) == ['def f(x):\n    '] and temperatures('1,.5') == [1, 0.5]
-    assert side_by_side(['A', 'B'], ['abcdef\n\nx', 'y'], 4) == 'A    | B\nabcd | y\nef   |\n     |\nx    |'
+    assert read_prompts(str(tmp_path / 'e.jsonl')) == ['def f(x):\n    ']

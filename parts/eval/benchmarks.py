@@ -6,15 +6,15 @@ Benchmarks: the files that models are scored on, from a record to the rows of sa
     question(item, chat=True)               # [{'role': 'user', 'content': 'How many?'}]
 
 An item is the record and: task; asked, the user's messages in a chat; prompt, the text that a base model
-continues; rules, tests and entry_point, by which answers are graded. Of code: body, the reference's own lines,
-and reference, a whole program. Of judge: references, one for each answer.
+continues; rules, tests and entry_point, which grade the answers. Of code: body, the reference's lines, and
+reference, a whole program. Of judge: references, one for each answer.
 Copy this file alone: it needs the standard library.
 """
 import math, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
 TASKS = *CODE, 'own', 'gsm8k', 'judge'
-GROUPS = {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}   # of rows, that are compared
+GROUPS = {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}   # of rows
 ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm_eval, on the folder that '
              'python sample.py --export=hf writes: lm_eval --model hf --model_args pretrained=FOLDER/hf '
              '--tasks=ifeval,mmlu; see docs/measuring.md')

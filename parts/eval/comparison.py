@@ -15,17 +15,17 @@ import numpy as np
 def by_problem(rows, path='samples.jsonl'):
     """{'task task_id': its rows}, of those that were graded. ValueError if one lacks what eval.py writes,
     or if there are answers of several checkpoints."""
-    found = collections.defaultdict(list)
+    by_key = collections.defaultdict(list)
     for row in rows:
         if missing := {'task', 'task_id', 'prompt', 'completion', 'outcome'} - row.keys():
             raise ValueError(f'{path} has a line without {sorted(missing)}; take a samples.jsonl of eval.py')
         if row['outcome'] not in ('infrastructure', 'ungraded'):
-            found[f'{row["task"]} {row["task_id"]}'].append(row)
+            by_key[f'{row["task"]} {row["task_id"]}'].append(row)
     ckpts = {row.get('ckpt') for row in rows}
     if len(ckpts) > 1:
         raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts, key=str)}; '
                          'run eval.py for one of them, with an --out of its own')
-    return found
+    return by_key
 
 
 def grade(row):
@@ -72,6 +72,16 @@ def compare(a, b):
         high = interval([0] * len(shared))[1]
         low = -high
     return result | {'gained': gained, 'lost': lost, 'p': p, 'interval': [low, high]}
+
+
+def gains(a, b, kind_of):
+    """{kind: [difference of the means, low, high]} of the problems of each kind. kind_of: {split: kind}."""
+    keys_of = collections.defaultdict(list)
+    for key, rows in a.items():
+        if key in b and rows[0].get('split') in kind_of:
+            keys_of[kind_of[rows[0]['split']]].append(key)
+    results = {kind: compare({key: a[key] for key in keys}, b) for kind, keys in keys_of.items()}
+    return {kind: [result['b'] - result['a'], *result['interval']] for kind, result in results.items()}
 
 
 # --- votes --------------------------------------------------------------------------------------------------
@@ -156,7 +166,7 @@ def agreement(x, y):
 
 
 def describe(result):
-    """The results of compare() and count_votes() in three lines."""
+    """The results of compare(), gains() and vote() in a few lines."""
     return ('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
             '{interval[1]:.3f}, p = {p:.3f}\ngained: {gained}   lost: {lost}\nvotes: {votes}   agreement: '
-            '{agreement}').format(**result)
+            '{agreement}\ngain by kind of problem: {gain}').format(**result)

@@ -20,8 +20,8 @@ def job(item, text, chat=False):
 
 
 def outcome(item, text, result=None, chat=False):
-    """The outcome of an answer and its reason; of code also bleu, beside the reference. result: the sandbox's,
-    if job() said what has to be run."""
+    """The outcome of an answer and its reason; of code also bleu, beside the reference. result: that of the
+    sandbox, if job() said what has to be run."""
     if not text.strip():
         return {'outcome': 'empty', 'message': ''}
     broken = broken_rules(item['rules'], text)

@@ -9,16 +9,20 @@ Small Python problems with unit tests, easy enough for a model of a few million 
     p['prompt'] + p['canonical_solution']           # a program; p['test'] defines check(candidate) for it
 
 A family is one task ("the mean of a list") with many names, wordings and constants. Three families are
-composed, of steps or of filter, map and reduce; each composition is a cell. The splits, from easy to hard:
+composed, of steps or of filter, map and reduce; a cell is one composition. The splits, from easy to hard:
 
     train       demonstrations, some solved by a single return statement, some spelled out
-    validation  new prompts of families and cells that occur in train: choose settings with this split
-    variation   other new prompts of the same kind: report this one
+  demonstrated: new problems of families and compositions that SFT showed
+    validation  choose settings with this split
+    variation   report this one
     names       argument names that are not in train
+  feedback only: compositions of which rl.py sees prompts and tests, never an answer. No split of its own:
+    problems of train that are left out of the demonstrations (bench/rl_controls.py does so)
+  never shown:
     cell        compositions that are not in train, of parts that are
     family      tasks that are not in train, each similar to one that is
-    codeparrot  the two of the CodeParrot article, word for word; the second needs numpy
 
+And codeparrot: the two of the CodeParrot article, word for word; the second needs numpy.
 Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
 Copy this file alone: it needs the standard library.
 """
@@ -26,7 +30,7 @@ import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, s
 
 SPLITS = 'train', 'validation', 'variation', 'names', 'cell', 'family'
 KINDS = {'validation': 'demonstrated', 'variation': 'demonstrated', 'names': 'demonstrated',
-         'cell': 'never shown', 'family': 'never shown'}
+         'cell': 'never shown', 'family': 'never shown'}        # of the splits that measure
 COMPOSED = 0.4          # share of composed problems, where a split has both kinds
 MADE_UP = 0.5           # share with made-up names of arguments, from which a model learns to copy names
 COMPOSED_NAMES = 'solve compute calculate process transform apply convert evaluate'.split()
@@ -36,7 +40,7 @@ COMPOSED_NAMES = 'solve compute calculate process transform apply convert evalua
 #     | another meaning     | the solution spelled out, where spelled_out() would not find it
 # X, Y, Z are the arguments; K < M numbers from 2 to 99, D from 2 to 9, L a letter, W a word. The meaning
 # must say which argument is which, where it matters: the names do not.
-SEEN = r"""
+SHOWN = r"""
 area_of_rectangle (pos:length pos:width) X * Y | the area of a rectangle from its X and Y
 perimeter rectangle_perimeter (pos:length pos:width) 2 * (X + Y) | the perimeter of a rectangle, X by Y
 area_of_triangle (pos:base pos:height) X * Y / 2 | the area of a triangle with base X and height Y
@@ -96,7 +100,7 @@ best_key winner (dict) max(X, key=X.get) | the key of the largest value in X
 count_items tally (words) {w: X.count(w) for w in X} | a dictionary of how often each word is in X
 keys_above (dict) [k for k, v in X.items() if v > K] | a list of the keys of X with a value above K
 """
-UNSEEN = r"""
+NEVER_SHOWN = r"""
 area_of_square square_area (pos:side) X * X | the area of a square with side X
 fahrenheit_to_celsius (int:fahrenheit) (X - 32) * 5 / 9 | the Celsius temperature for X Fahrenheit
 average_of_three mean_of_three (int:a int:b int:d) (X + Y + Z) / 3 | the average of X, Y and Z
@@ -278,7 +282,7 @@ def draw(rng, split):
     if compose:
         entry = composed(rng)
     else:
-        entry = rng.choice(plain(UNSEEN if split == 'family' else SEEN))
+        entry = rng.choice(plain(NEVER_SHOWN if split == 'family' else SHOWN))
     family, cell, functions, kinds, meanings, expression, spelled = entry
     if compose and (bucket(cell, 5) == 0) != (split == 'cell'):
         return None
@@ -307,14 +311,14 @@ def problems(n, seed=0, split='train'):
     if split not in SPLITS:
         raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}, codeparrot')
     rng = random.Random(f'{split} {seed}')
-    found = {}
+    drawn = {}
     for _ in range(1000 + 100 * n):
-        if len(found) == n:
-            return list(found.values())
+        if len(drawn) == n:
+            return list(drawn.values())
         problem = draw(rng, split)
-        if problem and problem['prompt'] not in found:
-            found[problem['prompt']] = {'task_id': f'{split}-{seed}/{len(found)}', **problem}
-    raise ValueError(f'found only {len(found):,} of {n:,} problems of {split}; ask for fewer')
+        if problem and problem['prompt'] not in drawn:
+            drawn[problem['prompt']] = {'task_id': f'{split}-{seed}/{len(drawn)}', **problem}
+    raise ValueError(f'there are only {len(drawn):,} of {n:,} problems of {split}; ask for fewer')
 
 
 def to_messages(problem):
@@ -344,12 +348,13 @@ def main():
     args = parser.parse_args()
     try:
         for split in [args.split] if args.out else SPLITS:
-            found = problems(args.n, args.seed, split)
-            families, cells = [len({p[key] for p in found}) for key in ('family', 'cell')]
-            print(f'{split:10} {len(found):6,} problems, {families:2} families, {cells:3} cells')
+            drawn = problems(args.n, args.seed, split)
+            families, cells = [len({p[key] for p in drawn}) for key in ('family', 'cell')]
+            print(f'{split:10} {len(drawn):6,} problems, {families:2} families, {cells:3} cells  '
+                  f'{KINDS.get(split, "demonstrations")}')
         if args.out:
             with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
-                f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in found)
+                f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in drawn)
         else:
             for p in problems(3, args.seed, args.split):
                 print(f'\n{p["prompt"]}{p["canonical_solution"]}\n{p["test"]}', end='')

@@ -5,8 +5,8 @@ Tables: how results are printed.
     print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
     print_results('gsm8k', {'n': 2, 'samples': 2, 'pass@1': 0.5, 'interval': [0.1, 0.9], ...}, {})
 
-A result is that of a set of answers: n problems, samples, score or pass@1 with its 95 % interval, perhaps pass@k
-for larger k, parse_rate, step; outcomes. Copy this file alone: it needs nothing.
+A result is that of a set of answers: n problems, samples, score or pass@1 with its 95 % interval, perhaps
+pass@k for larger k, parse_rate, step; outcomes. Copy this file alone: it needs nothing.
 """
 
 
@@ -39,8 +39,8 @@ def shown(result):
     first, *others = [key for key in result if key == 'score' or key.startswith('pass@')]
     low, high = result['interval']
     cells = {'step': result['step']} if 'step' in result else {}
-    cells |= {'n': result['n'], 'samples': result['samples'], first: result[first], '95 % from': low, 'to': high}
-    cells |= {key: result[key] for key in others}
+    cells |= {'n': result['n'], 'samples': result['samples'], first: result[first]}
+    cells |= {'95 % from': low, 'to': high} | {key: result[key] for key in others}
     if 'parse_rate' in result:
         cells['parses'] = result['parse_rate']
     return cells | {'outcomes': result['outcomes']}

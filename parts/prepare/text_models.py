@@ -115,6 +115,31 @@ class Classifier:
         return cls.train(examples, epochs=4, buckets=1 << 15)
 
 
+class Judges:
+    """The models of a corpus: n-grams of reference texts, and a classifier of good and bad ones."""
+
+    def __init__(self, texts_of, reference, good, bad):
+        """texts_of: a function of each of the others, which are names of texts or None."""
+        self.reference = NgramModel(texts_of(reference)) if reference else None
+        self.quality = None
+        if good:
+            examples = [(text, 'good') for text in texts_of(good)]
+            self.quality = Classifier.train(examples + [(text, 'bad') for text in texts_of(bad)])
+
+    def reason(self, text, tally, min_bits, max_bits, min_quality):
+        """Why a text is dropped, or None. The limits: bits per byte under the reference, probability of being
+        good. The bits are counted in tally."""
+        if self.reference:
+            bits = self.reference.bits_per_byte(text)
+            tally['documents by bits per byte'][f'{bits:.1f}'] += 1
+            if bits < min_bits:
+                return 'too predictable'
+            if max_bits and bits > max_bits:
+                return 'too surprising'
+        if self.quality and self.quality.predict(text)['good'] < min_quality:
+            return 'low quality'
+
+
 def languages_of(text):
     """The set of a comma-separated list of languages; ValueError if one is not known."""
     languages = {*text.lower().split(',')} - {''}

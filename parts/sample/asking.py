@@ -1,15 +1,17 @@
 """
-Asking a model: answers to many prompts at a time, gaps filled.
+Asking a model: prompts become ids, and the ids of its answers become text.
 
-    generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
-    ids, marks = with_marks('for i in <|mask|>(10):', tokenizer, 'mlm', 256)
-    fill_tokens(model, ids, marks[0])           # one token for each gap; fill_spans: of any length
+    batch = Batch(model, tokenizer.stop)                # of decoding.py
+    text = begin(batch, tokenizer, 'def f(x):', 9, random.Random(1).random)
+    while not text.answer.finish:
+        batch.step()
+        print(text.take(), end='')                      # the new characters
+    generate(batch, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
 
-A prompt is a text, messages [{'role', 'content'}], or a Prompt. model, tokenizer: as in their files.
-Copy this file alone: it needs torch and tqdm.
+A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
+Copy this file alone: it needs tqdm.
 """
-import codecs, collections, re
-import torch
+import codecs, collections, json, random, re
 from tqdm import tqdm
 
 # ids: the prompt without its healed end. allowed: the ids that may come first, None = any. repeated: how many
@@ -30,7 +32,7 @@ def encode(tokenizer, prompt):
 
 
 def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
-    """The Prompt whose answer stands between two texts, for a model that was trained with fim (parts/prepare/fim.py),
+    """The Prompt whose answer stands between two texts, for a model that was trained to fill in the middle;
     and how many tokens that answer may have: at most a quarter of the context. If the texts do not fit into
     the rest, the prefix loses its beginning and the suffix its end; each may keep half of the rest."""
     begin, suffix_follows, middle_follows = [tokenizer.special[f'<|fim_{name}|>']
@@ -44,141 +46,126 @@ def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
     return Prompt(ids, None, 0, prefix[-1:]), max_new_tokens
 
 
-def end_pattern(stop_at):
-    """A pattern whose match ends where a text ends, or None. stop_at='function': before a line that begins in
-    column 0, but not with a closing bracket or a comment; other text: before it first occurs."""
+def shortened(tokenizer, messages, block_size):
+    """A chat without its oldest questions and answers, so that a quarter of the context is left. A system
+    message, which comes first, stays. ValueError if the last question alone does not fit."""
+    begin = 1 if messages[0]['role'] == 'system' else 0
+    while True:
+        n = len(tokenizer.render(messages, True)[0])
+        if n <= block_size * 3 // 4 or len(messages) == begin + 1:
+            break
+        messages = messages[:begin] + messages[begin + 2:]
+    if n >= block_size:
+        raise ValueError(f'the message has {n} tokens, the context is {block_size}; shorten it')
+    return messages
+
+
+def end_of(stop_at):
+    """Where a text ends, for begin(). 'function': before a line that begins in column 0, but not with a
+    closing bracket or a comment; other text: before it first occurs; '': nowhere."""
     if stop_at == 'function':
-        return r'\n(?=[^\s#)\]}])'
-    return f'(?={re.escape(stop_at)})' if stop_at else None
+        return {'ends': r'\n(?=[^\s#)\]}])'}
+    return {'stop': [stop_at] if stop_at else []}
 
 
-class Answer:
-    """An answer that is being written: its text so far, and whether it is done and ended by itself."""
+def read_prompts(path):
+    """The prompts of a file: its lines that are not blank; of a .jsonl, the field `prompt` of each."""
+    lines = [line for line in re.split('\r?\n', file_text(path).removeprefix('\ufeff')) if line.strip()]
+    try:
+        prompts = [json.loads(line)['prompt'] for line in lines] if path.endswith('.jsonl') else lines
+    except (ValueError, KeyError, TypeError):
+        prompts = []
+    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f'{path} must hold prompts: one a line, or in a .jsonl {{"prompt": "..."}} in each')
+    return prompts
 
-    def __init__(self, prompt, block_size, max_new_tokens):
-        self.prompt = prompt
-        self.ids = list(prompt.ids[-block_size:])       # the model sees only the end of a longer prompt
-        self.limit = len(self.ids) + max_new_tokens + (1 if prompt.repeated else 0)
+
+def file_text(path):
+    """The text of a file, exactly as it is."""
+    try:
+        with open(path, encoding='utf-8', newline='') as f:
+            return f.read()
+    except UnicodeDecodeError as e:
+        raise ValueError(f'{path} is not UTF-8 text: {e}') from e
+
+
+class Text:
+    """The text of an answer of decoding.py, while that is being written. It ends at a stop id, before the
+    first of the texts `stop`, or where the pattern `ends` matches."""
+
+    def __init__(self, answer, tokenizer, prompt, ends=None, stop=()):
+        self.answer = answer
+        self.tokenizer = tokenizer
+        self.ends = re.compile(ends) if ends else None
+        self.stop = stop
+        self.before = prompt.last           # may be the newline that the pattern looks for
+        self.to_drop = prompt.repeated      # bytes of the prompt that the first id writes again
         self.decoder = codecs.getincrementaldecoder('utf-8')('replace')     # waits for whole characters
-        self.to_drop = prompt.repeated                  # bytes that the first token writes again
         self.text = ''
-        self.done = self.ended = False                  # ended: by itself, not at the limit
+        self.n_certain = 0                  # characters that take() has handed out
 
-    def add(self, token, tokenizer, ends):
-        """Take the next token. ends: the pattern at which a text ends, or None."""
-        self.ids.append(token)
-        self.ended = token in tokenizer.stop
-        self.done = self.ended or len(self.ids) == self.limit
-        new = b'' if self.ended else tokenizer.decode_bytes([token])[self.to_drop:]
-        self.text += self.decoder.decode(new, final=self.done)
+    def take(self):
+        """Read the answer's newest id -> the text that is certain now. What may begin a stop is held back."""
+        answer = self.answer
+        data = b''
+        if answer.finish != 'stop':         # a stop id has no text
+            data = self.tokenizer.decode_bytes(answer.ids[-1:])[self.to_drop:]
         self.to_drop = 0
-        before = self.prompt.last                       # may be the newline that 'function' looks for
-        for end in re.finditer(ends or '(?!)', before + self.text):
-            if end.end() >= len(before):
-                self.text = self.text[:end.end() - len(before)]
-                self.done = self.ended = True
-                break
+        self.text += self.decoder.decode(data, final=answer.finish is not None)
+        ends = self.places_of_end()
+        if ends:
+            self.text = self.text[:min(ends)]
+            answer.finish = 'stop'
+
+        begin, self.n_certain = self.n_certain, len(self.text)
+        if not answer.finish:
+            self.n_certain -= self.n_held_back()
+        return self.text[begin:self.n_certain]
+
+    def places_of_end(self):
+        """Before each stop, and behind each match of the pattern but those within the prompt."""
+        places = [self.text.find(stop, self.n_certain) for stop in self.stop]       # -1: it does not occur
+        places = [place for place in places if place >= 0]
+        if self.ends:
+            matches = self.ends.finditer(self.before + self.text)
+            behind = [match.end() - len(self.before) for match in matches]
+            places += [place for place in behind if place >= 0]
+        return places
+
+    def n_held_back(self):
+        """How many characters at the end of the text may be the beginning of a stop."""
+        beginnings = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
+        return max([len(text) for text in beginnings if self.text.endswith(text)], default=0)
 
 
-def generate(model, tokenizer, prompts, num_samples, max_new_tokens, batch_size=16, ends=None, **draw):
+def begin(batch, tokenizer, prompt, max_new_tokens, dice, ends=None, stop=(), **draw):
+    """Queue an answer to a prompt in a Batch of decoding.py -> its Text. dice: as there, and so is draw:
+    temperature, top_k, top_p."""
+    prompt = encode(tokenizer, prompt)
+    limit = max_new_tokens
+    if prompt.repeated:                     # the first id replaces the prompt's last
+        limit += 1
+    answer = batch.add(prompt.ids, limit, dice, allowed=prompt.allowed, **draw)
+    return Text(answer, tokenizer, prompt, ends, stop)
+
+
+def generate(batch, tokenizer, prompts, num_samples, max_new_tokens, seed=0, **how):
     """num_samples pairs (text, whether it ended by itself) for each prompt, and how many prompts were longer
-    than the context. ends: the pattern at which a text ends. draw: temperature, top_k, top_p."""
-    T = model.config.block_size
-    answers = []                            # num_samples for each prompt, one prompt after the other
-    n_cut = 0
-    for prompt in prompts:
-        prompt = encode(tokenizer, prompt)
-        answers += [Answer(prompt, T, max_new_tokens) for _ in range(num_samples)]
-        if len(prompt.ids) > T:
-            n_cut += 1
-
-    ordered = sorted(answers, key=lambda answer: len(answer.ids))
-    for start in tqdm(range(0, len(ordered), batch_size), desc='samples', disable=None):
-        batch = ordered[start:start + batch_size]
-        while batch:        # when half of a large batch is done, the rest is cheaper as a smaller one
-            enough = len(batch) // 2 if len(batch) >= 8 else 0
-            for unfinished in write(model, tokenizer, batch, ends, **draw):
-                if unfinished <= enough:
-                    break
-            batch = [answer for answer in batch if not answer.done]
-
-    pairs = [(answer.text, answer.ended) for answer in answers]
-    return [pairs[i:i + num_samples] for i in range(0, len(pairs), num_samples)], n_cut
-
-
-def write(model, tokenizer, batch, ends=None, **draw):
-    """Write the answers of a batch, from where they are. After each token, yield how many are not done."""
-    device = next(model.parameters()).device
-    T = min(len(answer.ids) for answer in batch)        # no padding: the other ids of longer ones are forced
-    x = torch.tensor([answer.ids[:T] for answer in batch], device=device)                   # (B, T)
-    forced = [answer.ids[T:] for answer in batch]
-    first = torch.ones(len(batch), model.config.vocab_size, dtype=torch.bool)               # (B, V)
-    for row, answer in enumerate(batch):
-        if answer.to_drop:
-            first[row] = False
-            first[row, answer.prompt.allowed] = True
-
-    most = max(answer.limit for answer in batch) - T
-    stream = model.stream(x, most, stop=tokenizer.stop, first=first.to(device), given=forced, **draw)
-    for i, tokens in enumerate(stream):                                                     # (B,)
-        for answer, token, known in zip(batch, tokens.tolist(), forced):
-            if not answer.done and i >= len(known):
-                answer.add(token, tokenizer, ends)
-        unfinished = sum(not answer.done for answer in batch)
-        yield unfinished
-        if not unfinished:
-            return
-
-
-# --- filling gaps: models that name hidden tokens (mlm) or hidden spans (span) ------------------------------
-def with_marks(prompt, tokenizer, objective, block_size):
-    """The ids of a prompt with <|mask|> in each gap, and the ids that mark the gaps: <|mask|> (mlm), or
-    <|span_0|>, <|span_1|>... and one more, which ends the answer. ValueError: no gap, too many, too long."""
-    texts = prompt.split('<|mask|>')
-    if len(texts) == 1:
-        raise ValueError(f'a model trained with objective={objective} fills gaps; mark each in the prompt '
-                         "with <|mask|>, for instance --prompt='for i in <|mask|>(10):'")
-    names = [f'<|span_{i}|>' if objective == 'span' else '<|mask|>' for i in range(len(texts))]
-    if names[-1] not in tokenizer.special:
-        raise ValueError(f'the prompt has {len(texts) - 1} gaps, more than this tokenizer has marks for')
-    marks = [tokenizer.special[name] for name in names]
-    ids = []
-    for text, mark in zip(texts, marks):
-        ids += [*tokenizer.encode(text), mark]
-    if len(ids) > block_size:
-        raise ValueError(f'the prompt has {len(ids) - 1} tokens, too many for the context of {block_size} '
-                         'tokens; shorten it')
-    return ids[:-1], marks
-
-
-@torch.no_grad()
-def fill_tokens(model, ids, mask_id):
-    """The ids with the most probable token in each gap, and for each gap its five best pairs (id, p)."""
-    device = next(model.parameters()).device
-    logits = model(torch.tensor([ids], device=device))[0][0]                                # (T, V)
-    filled = list(ids)
-    candidates = []
-    for i in [i for i, id in enumerate(ids) if id == mask_id]:
-        p, best = logits[i].softmax(-1).topk(5)
-        candidates.append(list(zip(best.tolist(), p.tolist())))
-        filled[i] = candidates[-1][0][0]
-    return filled, candidates
-
-
-@torch.no_grad()
-def fill_spans(model, tokenizer, ids, marks, max_new_tokens, pick):
-    """The text of ids with its gaps filled: the model reads the prompt in both directions, then writes the
-    gaps, each behind its mark, until the last mark. pick: logits (1, V) -> id (1,)."""
-    device = next(model.parameters()).device
-    n_prompt = len(ids)
-    ids = [*ids, marks[0]]
-    room = min(model.config.block_size, n_prompt + max_new_tokens)
-    while len(ids) < room and ids[-1] != marks[-1]:
-        mask = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
-        mask[:n_prompt, :n_prompt] = True                                                   # (T, T)
-        logits = model(torch.tensor([ids], device=device), mask=mask[None, None])[0][:, -1]     # (1, V)
-        ids.append(pick(logits).item())
-    filled, answer = tokenizer.decode(ids[:n_prompt]), tokenizer.decode(ids[n_prompt:])
-    for mark, text in re.findall(r'(<\|span_\d+\|>)((?:(?!<\|span_).)*)', answer, re.DOTALL):
-        filled = filled.replace(mark, text)
-    return filled
+    than the context. how: see begin()."""
+    prompts = [encode(tokenizer, prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))      # similar lengths: together
+    texts = {}                              # (prompt, sample) -> Text
+    for i in order:
+        for j in range(num_samples):
+            dice = random.Random(f'{seed} {i} {j}').random
+            texts[i, j] = begin(batch, tokenizer, prompts[i], max_new_tokens, dice, **how)
+    text_of = {text.answer: text for text in texts.values()}
+    with tqdm(total=len(texts), desc='samples', disable=None) as bar:
+        while batch.queue or batch.live:
+            for answer in batch.step():
+                text_of[answer].take()
+                if answer.finish:
+                    bar.update()
+    pair = lambda text: (text.text, text.answer.finish == 'stop')
+    pairs = [[pair(texts[i, j]) for j in range(num_samples)] for i in range(len(prompts))]
+    return pairs, sum(1 for prompt in prompts if len(prompt.ids) > batch.context)

@@ -1,0 +1,239 @@
+"""Many answers in one batch: each is the answer alone, whoever comes and goes beside it."""
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+from test_model import lively
+
+from model import GPT, GPTConfig, sample
+from parts.sample.decoding import Answer, Batch, Sampler
+
+CONTEXT, STOP = 24, {0, 3}
+
+
+@pytest.fixture(scope='module')
+def model():
+    return sharp()
+
+
+def sharp(**settings):
+    """Some tokens are likely and others are not."""
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(97, CONTEXT, 2, 4, 2, 32, **settings)).eval()
+    for p in model.parameters():
+        p.data *= 6 if p.dim() == 2 else 1
+    return model
+
+
+def prompts_of(n, longest=CONTEXT + 4):
+    dice = random.Random(n)
+    prompts = [[dice.randrange(1, 97) for _ in range(dice.randint(1, longest))] for _ in range(n)]
+    return prompts + prompts[:n // 2]           # some are equal
+
+
+def written(batch):
+    """Run the batch to its end; how many answers took an id in each step."""
+    sizes = []
+    while batch.queue or batch.live:
+        sizes.append(len(batch.step()))
+    return sizes
+
+
+@pytest.mark.parametrize('slots', [1, 5, 20, 90])
+def test_greedy_answers_are_those_of_generate_alone_also_past_the_context(model, slots):
+    prompts = prompts_of(30)
+    batch = Batch(model, STOP, slots)
+    limits = [1 + 7 * i % 40 for i in range(len(prompts))]
+    answers = [batch.add(ids, limit, None, temperature=0) for ids, limit in zip(prompts, limits)]
+    written(batch)
+    assert len({len(answer.ids) for answer in answers}) > 8         # or no row is refilled at its own time
+    assert sum(answer.length > CONTEXT + 1 for answer in answers) > 5
+    for answer, ids, limit in zip(answers, prompts, limits):
+        alone = model.generate(torch.tensor([ids]), limit, 0, stop=STOP)[0, len(ids):].tolist()
+        assert answer.ids == alone and answer.finish == ('stop' if alone[-1] in STOP else 'length')
+        assert answer.log_probs == []           # nobody asked for them
+
+
+def how(i):
+    return {'temperature': [0, 0.7, 1, 1.6][i % 4], 'top_k': [0, 5, 40][i % 3],
+            'top_p': [1.0, 0.9, 0.5, 0.0][i // 4 % 4], 'scored_at': [None, 1.0, 0.7][i % 3], 'n_top': i % 5}
+
+
+@torch.no_grad()
+def slowly(model, ids, limit, seed, temperature, top_k, top_p, scored_at, n_top):
+    """Independent: no cache, no batch, probabilities sorted in Python. -> ids, log p of each"""
+    dice, ids, answer, log_probs = random.Random(seed), list(ids), [], []
+    while len(answer) < limit and not (answer and answer[-1] in STOP):
+        logits = model(torch.tensor([ids[-CONTEXT:]]))[0][0, -1].double()
+        u = dice.random()
+        best = sorted(range(len(logits)), key=lambda i: -logits[i].item())
+        heat = max(temperature, 1e-6)
+        weights = {i: math.exp((logits[i] - logits[best[0]]) / heat) for i in best[:top_k or 99]}
+        nucleus = {}
+        for i, weight in weights.items():
+            if not nucleus or sum(nucleus.values()) < top_p * sum(weights.values()):
+                nucleus[i] = weight
+        passed = 0.0
+        for i in sorted(nucleus):               # in the order of ids
+            passed += nucleus[i]
+            if passed > u * sum(nucleus.values()):
+                break
+        answer.append(i)
+        ids.append(i)
+        log_probs.append((logits / (scored_at or 1)).log_softmax(-1)[i].item())
+    return answer, log_probs if scored_at else []
+
+
+@pytest.mark.parametrize('slots', [1, 7, 64])
+def test_each_answer_is_drawn_as_it_wants_with_its_own_dice(model, slots):
+    """1e-4: of float32 sums in another order, at log p down to -15."""
+    prompts, batch = prompts_of(24), Batch(model, STOP, slots)
+    answers = [batch.add(ids, 1 + i % 17, random.Random(i).random, **how(i)) for i, ids in enumerate(prompts)]
+    written(batch)
+    for i, answer in enumerate(answers):
+        ids, log_probs = slowly(model, prompts[i], 1 + i % 17, i, **how(i))
+        assert answer.ids == ids, i
+        assert answer.log_probs == pytest.approx(log_probs, abs=1e-4)
+        assert len(answer.top) == (i % 5 if answer.scored_at else 0)
+        assert answer.top == sorted(answer.top, key=lambda pair: -pair[1])
+
+
+@pytest.mark.parametrize('k, p', [(4, 0.8), (2, 0.5), (3, 0.65), (0, 0.9), (4, 1.0)])
+def test_tokens_are_drawn_with_the_probabilities_of_sample(k, p):
+    """20,000 draws each: a share has a standard error of 0.0035 at most; 0.02 is more than five."""
+    logits = torch.tensor([[0.5, 2.0, 1.5, -1.0, 1.9, 0.0]])
+    torch.manual_seed(0)
+    answers = [Answer((1,), 1, random.Random(0).random, 0.7, k, p)] * 20_000
+    ours = Sampler(answers, 6, 'cpu').draw(logits.repeat(20_000, 1)).bincount(minlength=6) / 20_000
+    theirs = sample(logits.expand(20_000, -1), 0.7, k, p).bincount(minlength=6) / 20_000
+    assert (ours - theirs).abs().max() < 0.02 and (ours > 0).equal(theirs > 0)
+
+
+@pytest.mark.parametrize('how, atol', [('float32', 1e-5), ('bfloat16', 0.06), ('autocast', 0.06)])
+def test_log_probs_in_bfloat16_are_near_those_of_float32(how, atol):
+    """Logits within 0.05, as test_generation.py holds for GPT.stream; log p adds the rounding of the sum."""
+    model, exact = (lively(std=0.1, n_kv_head=2, block_size=CONTEXT).eval() for _ in range(2))
+    batch = Batch(model.bfloat16() if how == 'bfloat16' else model, STOP, 4)
+    prompts = [[id % 50 for id in ids] for ids in prompts_of(9)]
+    with torch.autocast('cpu', torch.bfloat16, enabled=how == 'autocast'):
+        answers = [batch.add(ids, 12, random.Random(1).random, scored_at=1.0) for ids in prompts]
+        written(batch)
+    for answer, ids in zip(answers, prompts):
+        for i, id in enumerate(answer.ids):
+            logits = exact(torch.tensor([(ids + answer.ids[:i])[-CONTEXT:]]))[0][0, -1]
+            assert abs(logits.log_softmax(-1)[id].item() - answer.log_probs[i]) < atol
+
+
+def positions(model):
+    """A list that fills with (rows, columns) of what enters the embedding."""
+    shapes = []
+    model.embedding.register_forward_hook(lambda module, inputs, out: shapes.append(tuple(inputs[0].shape)))
+    return shapes
+
+
+def test_equal_prompts_are_run_once_and_a_step_costs_a_position_of_each_live_row():
+    model = sharp()
+    shapes = positions(model)
+    batch = Batch(model, set(), slots=6)
+    for limit in (1, 2, 3, 4, 4, 4, 2, 1):
+        batch.add([5, 6, 7, 8], limit, None, temperature=0)
+    written(batch)
+    # one prompt for all eight: the last two copy it from a row that is being written. Then the batch shrinks
+    assert shapes == [(1, 3), (6, 1), (6, 1), (6, 1), (3, 1)]
+
+
+def test_prompts_of_several_lengths_begin_in_one_pass_and_a_few_at_a_time():
+    model = sharp()
+    shapes = positions(model)
+    batch = Batch(model, set(), slots=17)
+    for i in range(30):                     # after the first step one row is free, after the second three
+        batch.add([1 + i] * (1 + 7 * i % 10), {3: 1, 5: 2, 8: 2}.get(i, 9), None, temperature=0)
+    assert written(batch)[:3] == [17, 16, 17] and shapes[:5] == [(17, 9), (17, 1), (16, 1), (3, 9), (17, 1)]
+
+
+def test_the_cache_grows_under_an_answer(model):
+    model = lively(block_size=200).eval()
+    batch = Batch(model, set(), 3)
+    answers = [batch.add([1, 2, 3], n, None, temperature=0) for n in (150, 20, 90)]
+    batch.step()
+    columns = batch.cache.keys.shape[3]
+    written(batch)
+    assert columns < 100 < batch.cache.keys.shape[3] <= 200
+    alone = model.generate(torch.tensor([[1, 2, 3]]), 150, 0)[0, 3:].tolist()
+    assert [answer.ids for answer in answers] == [alone[:150], alone[:20], alone[:90]]
+
+
+def test_the_first_token_may_be_restricted_and_its_probability_is_that_among_the_allowed(model):
+    batch = Batch(model, STOP)
+    batch.add([5], 3, random.Random(1).random)
+    answer = batch.add([9, 8], 1, random.Random(1).random, allowed=[65, 66], scored_at=1.0, n_top=5)
+    written(batch)
+    with torch.no_grad():
+        two = model(torch.tensor([[9, 8]]))[0][0, -1, [65, 66]].log_softmax(-1).tolist()
+    assert answer.ids[0] in (65, 66)
+    assert answer.log_probs[0] == pytest.approx(two[answer.ids[0] - 65], abs=1e-4)
+    assert {id for id, _ in answer.top} == {65, 66}
+
+
+def test_an_answer_that_nobody_reads_any_more_frees_its_row(model):
+    batch = Batch(model, set(), slots=2)
+    answers = [batch.add(ids, 9, None, temperature=0) for ids in prompts_of(6)[:5]]
+    batch.step()
+    answers[0].finish = answers[2].finish = 'gone'      # one is being written, one waits
+    assert batch.step() == [answers[1], answers[3]]
+    written(batch)
+    assert [len(answer.ids) for answer in answers] == [1, 9, 0, 9, 9]
+
+
+@pytest.mark.parametrize('bad, at', [(torch.nan, slice(None)), (torch.inf, 2), (-torch.inf, slice(None))])
+def test_scores_that_are_not_finite_are_refused_in_one_sentence(bad, at):
+    logits = torch.zeros(3, 5)
+    logits[1, at] = bad
+    for temperature in (0, 1.0):
+        sampler = Sampler([Answer((1,), 1, lambda: 0.5, temperature)] * 3, 5, 'cpu')
+        with pytest.raises(ValueError, match='next token are not finite: use an earlier checkpoint'):
+            sampler.draw(logits.clone())
+    logits[1] = torch.tensor([0.0, *[-torch.inf] * 4])          # one that is masked is well
+    assert sampler.draw(logits).tolist() == [2, 0, 2]
+
+
+def test_after_an_error_the_next_answers_are_right():
+    model = sharp()
+    before = model.embedding.weight.data[7].clone()
+    model.embedding.weight.data[7] = math.nan
+    batch = Batch(model, STOP)
+    batch.add([7, 7, 7], 5, None, temperature=0)
+    with pytest.raises(ValueError, match='not finite'):
+        batch.step()
+    model.embedding.weight.data[7] = before
+    batch.clear()
+    answer = batch.add([5, 4], 9, None, temperature=0)
+    written(batch)
+    assert answer.ids == model.generate(torch.tensor([[5, 4]]), 9, 0, stop=STOP)[0, 2:].tolist()
+
+
+def test_what_cannot_be_written_is_refused(model):
+    with pytest.raises(ValueError, match='the prompt is empty'):
+        Batch(model, STOP).add([], 3, None)
+    with pytest.raises(TypeError, match='temprature'):
+        Batch(model, STOP).add([1], 3, None, temprature=0)
+    with pytest.raises(ValueError, match='causal=False'):
+        Batch(sharp(causal=False), STOP)
+
+
+def test_whole_numbers_are_numbers(model):
+    answers = []
+    for kind in (int, float):
+        batch = Batch(model, ())
+        answers.append(batch.add([5], 9, random.Random(1).random, temperature=kind(3), scored_at=kind(2)))
+        written(batch)
+    assert answers[0].ids == answers[1].ids and answers[0].log_probs == answers[1].log_probs
+
+
+def test_ids_that_the_tokenizer_lacks_are_never_drawn(model):
+    batch = Batch(model, (), vocab_size=50)
+    answers = [batch.add([i], 30, np.random.default_rng(i).random, temperature=3.0) for i in range(9)]
+    written(batch)
+    assert max(max(answer.ids) for answer in answers) < 50
