@@ -218,7 +218,7 @@ def logits_alone(model, micro):
 
 
 def on_device(c, device):
-    """A model whose tables are on the device already, as machine.compiled() leaves it."""
+    """A model whose tables are on the device already, as devices.compiled() leaves it."""
     model = GPT(c).to(device)
     with torch.no_grad():
         model(torch.zeros(1, 1, dtype=torch.long, device=device))
