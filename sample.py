@@ -31,7 +31,7 @@ from tokenizer import Tokenizer
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file, and tokenizer.json beside it
 prompt = ''                 # '' = the start of a document
-suffix = ''                 # the text behind the gap; the model must have been trained with --fim
+suffix = ''                 # the text behind the gap, for a model of data that prepare.py --fim made
 prompt_file: str | None = None      # take the prompt from a file, exactly as it is
 prompts: str | None = None  # a file of prompts to compare
 sweep = ()                  # temperatures to compare: 0,0.5,1.0
@@ -90,8 +90,8 @@ if random_init:
 model = model.eval().to(getattr(torch, dtype))
 
 objective = state.get('config', {}).get('objective', 'clm')
-if suffix and not state.get('config', {}).get('fim'):
-    raise ValueError(f'{ckpt} was not trained with --fim=0.5: it cannot see what follows; leave --suffix out')
+if suffix and '<|fim_middle|>' not in tokenizer.special:
+    raise ValueError(f'the tokenizer of {ckpt} has no tokens for --fim: leave --suffix out')
 if (suffix or objective != 'clm') and (sweep or prompts):
     raise ValueError('--sweep and --prompts continue texts; to fill gaps, give one --prompt')
 how = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p, **asking.end_of(stop_at)}
@@ -102,21 +102,21 @@ sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show become
 # --- continue a text ----------------------------------------------------------------------------------------
 def complete(prompt):
     """Continue a text, or fill the gap between it and suffix."""
-    start = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
+    encoded = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
     n_tokens = max_new_tokens
     if suffix:
-        start, n_tokens = asking.between(tokenizer, prompt, suffix, model.config.block_size, max_new_tokens)
+        encoded, n_tokens = asking.between(tokenizer, prompt, suffix, model.config.block_size, max_new_tokens)
     batch = new_batch(num_samples)
     print('-' * 80)
     if num_samples > 1:
-        [answers], _ = asking.generate(batch, tokenizer, [start], num_samples, n_tokens, seed, **how)
+        [answers], _ = asking.generate(batch, tokenizer, [encoded], num_samples, n_tokens, seed, **how)
         for answer, _ in answers:
             print(prompt + answer + suffix, '-' * 80, sep='\n')
         return
 
     print(prompt, end='', flush=True)
     began = time.perf_counter()
-    text = asking.begin(batch, tokenizer, start, n_tokens, random.Random(seed).random, **how)
+    text = asking.begin(batch, tokenizer, encoded, n_tokens, random.Random(seed).random, **how)
     print_as_written(batch, text)
     print(suffix, '-' * 80, sep='\n')
     n = len(text.answer.ids)
@@ -168,14 +168,15 @@ def talk():
 
 def answer_requests():
     """OpenAI's API, until Ctrl-C."""
-    from parts.sample import batching, http_server, openai_api
-    loaded = {ckpt: (model, tokenizer, state)}
+    from parts.sample import http_server, openai_api, writer
+    models = {ckpt: (model, tokenizer)}
     if compare:
-        second, *beside = start.open_to_sample(compare, load, Tokenizer.load, continues=True)
-        loaded[compare] = second, *beside
-    models = {name: batching.Batch(*found[:2]) for name, found in loaded.items()}
-    fills = [name for name, (_, _, state) in loaded.items() if state.get('config', {}).get('fim')]
-    http_server.run((host, serve), openai_api.Completions(models, asking.encode, asking.between, fills))
+        models[compare] = start.open_to_sample(compare, load, Tokenizer.load, continues=True)[:2]
+    writers = {}
+    for name, (net, tok) in models.items():
+        batch = decoding.Batch(net.to(getattr(torch, dtype)), tok.stop, 16, tok.vocab_size)
+        writers[name] = writer.Writer(batch, tok, asking.begin)
+    http_server.run((host, serve), openai_api.Api(writers, asking))
 
 
 if export:

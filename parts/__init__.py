@@ -56,9 +56,9 @@ sample/
     gaps                hidden tokens and spans are filled
     rollouts            answers for a step of rl.py
     rewards             what an answer earns by a function of yours
+    writer              a thread writes for many readers, who come and go
     http_server         a server for a page and for OpenAI's API
     openai_api          requests and answers in OpenAI's form
-    batching            requests of many clients in one batch
     hf_model            folders of Hugging Face, read and written
     gguf_file           a file for llama.cpp
     model_card          a folder to publish, with its card

@@ -5,11 +5,14 @@ import json
 import socket
 import threading
 import time
+import types
 
 import torch
 
 from model import GPT, GPTConfig
-from parts.sample import asking, batching, http_server, openai_api
+from parts.sample import asking, http_server, openai_api
+from parts.sample.decoding import Batch
+from parts.sample.writer import Writer
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
@@ -38,11 +41,16 @@ def small(block_size=128, seed=0):
     return model, tokenizer
 
 
+def writer_of(pair, slots, most):
+    return Writer(Batch(pair[0], pair[1].stop, slots, pair[1].vocab_size), pair[1], asking.begin, most)
+
+
 @contextlib.contextmanager
-def serving(models, key='', slots=4, waiting=8, between=None, fills=(), **limits):
+def serving(models, key='', slots=4, waiting=8, between=None, **limits):
     """A server for {name: (model, tokenizer)}, in threads of this process."""
-    batches = {name: batching.Batch(*pair, slots=slots, waiting=waiting) for name, pair in models.items()}
-    api = openai_api.Completions(batches, asking.encode, between, fills)
+    writers = {name: writer_of(pair, slots, waiting) for name, pair in models.items()}
+    parts = types.SimpleNamespace(encode=asking.encode, begin=asking.begin, between=between)
+    api = openai_api.Api(writers, parts)
     server = http_server.Server(('127.0.0.1', 0), api, key, http_server.Limits(**limits))
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()

@@ -2,7 +2,6 @@
 import os
 import subprocess
 import sys
-import types
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.tokenizer import merges
 from parts.train import optim
 from parts.eval import grading
-from parts.sample import batching
 from tokenizer import Tokenizer
 
 TINY = GPTConfig(50, 16, 1, 2, 0, 16)
@@ -64,12 +62,6 @@ def test_a_model_that_was_made_without_memory_computes_when_its_weights_come():
     model.load_state_dict(weights, assign=True)
     idx = torch.randint(50, (2, 9))
     assert torch.equal(model.eval()(idx)[0], lively().eval()(idx)[0])
-
-
-def test_a_misspelt_word_for_drawing_is_an_error():
-    batch = batching.Batch(GPT(TINY), Tokenizer.byte())
-    with pytest.raises(TypeError, match='temprature: expected some of max_tokens, '):
-        batch.begin([types.SimpleNamespace(ids=[1], allowed=None, repeated=0)], temprature=0)
 
 
 @pytest.mark.parametrize('text, expected', [('null', True), ('```json\nnull\n```', True), ('nul', False)])

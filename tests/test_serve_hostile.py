@@ -1,5 +1,4 @@
 """Hostile and hasty clients: none stops the server, none sees another's text, who goes away frees a row."""
-import http.client
 import json
 import random
 import socket
@@ -53,7 +52,7 @@ def test_no_bytes_stop_the_server(server, seed, capfd):
     for thread in threads:
         thread.join(60)
         assert not thread.is_alive()
-    until(lambda: not server.active and not server.api.models['m'].live)
+    until(lambda: not server.api.writers['m'].batch.live)
     assert ask(server, COMPLETE, {'prompt': 'mine', 'seed': 1, 'max_tokens': 9})[1]['choices'] == expected
     assert 'Traceback' not in capfd.readouterr().err
 
@@ -74,17 +73,17 @@ def test_a_header_flood_gets_a_status(server):
 
 @pytest.mark.parametrize('stream', [False, True])
 def test_a_client_that_goes_away_frees_its_row(server, pair, stream):
-    batch = server.api.models['m']
+    batch = server.api.writers['m'].batch
     fields = {'prompt': 'a', 'max_tokens': 10 ** 6, 'stream': stream, 'n': 4, 'temperature': 0}
     pair[0].gate.clear()
     with socket.create_connection(server.server_address) as s:
         s.sendall(post(json.dumps(fields).encode()))
         until(lambda: len(batch.live) == 4)
-        choices = list(batch.live)
-    until(lambda: all(choice.gone for choice in choices))
+        answers = list(batch.live)
+    until(lambda: all(answer.finish == 'gone' for answer in answers))
     pair[0].gate.set()
-    until(lambda: not batch.live and not server.active)
-    assert all(choice.left > 10 for choice in choices)
+    until(lambda: not batch.live)
+    assert all(len(answer.ids) < answer.limit - 10 for answer in answers)
 
 
 def test_fifty_clients_at_once_each_get_their_own_text(server):
@@ -114,21 +113,6 @@ def text_of(answer):
 
 
 def test_too_many_messages_are_refused_before_they_are_encoded(server, monkeypatch):
-    monkeypatch.setattr(server.api, 'encode', None)
+    monkeypatch.setattr(server.api.asking, 'encode', None)
     many = [{'role': 'user', 'content': 'a' * 90}] * 5000
     refused(400, ask(server, '/v1/chat/completions', {'messages': many}), '5000 messages', 'context of 128')
-
-
-def test_a_connection_is_used_again(server):
-    connection = http.client.HTTPConnection(*server.server_address, timeout=60)
-    for _ in range(3):
-        connection.request('POST', COMPLETE, '{"prompt": "a", "max_tokens": 2}')
-        assert connection.getresponse().read()
-        local = connection.sock.getsockname()
-    assert connection.sock.getsockname() == local
-
-
-def test_while_it_drains_new_requests_get_503(server):
-    server.draining = True
-    assert ask(server, COMPLETE, {'prompt': 'a'})[0] == 503
-    assert ask(server, '/v1/models')[0] == 200

@@ -29,9 +29,9 @@ import http.client, json, os, signal, threading
 import parts.sample.http_server
 
 def client(server):
-    old = http.client.HTTPConnection(*server.server_address, timeout=60)    # open before the signal
-    old.request('GET', '/v1/models')
-    found = {'models': json.loads(old.getresponse().read())['data']}
+    first = http.client.HTTPConnection(*server.server_address, timeout=60)
+    first.request('GET', '/v1/models')
+    found = {'models': json.loads(first.getresponse().read())['data']}
     running = http.client.HTTPConnection(*server.server_address, timeout=60)
     fields = {'prompt': 'a', 'seed': 3, 'max_tokens': 120, 'stream': True, 'n': 16}
     running.request('POST', '/v1/completions', json.dumps(fields))
@@ -51,7 +51,8 @@ def server_activate(server):            # it listens: from now on it can be aske
 def until_the_client_has_written(*arguments):
     serve(*arguments)
     threads[0].join(60)
-parts.sample.http_server.Server.server_activate, parts.sample.http_server.run = server_activate, until_the_client_has_written
+parts.sample.http_server.Server.server_activate = server_activate
+parts.sample.http_server.run = until_the_client_has_written
 """
 
 

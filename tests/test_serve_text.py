@@ -1,32 +1,46 @@
 """From tokens to text: the pieces that a client gets are the text that the tokens spell, up to a stop."""
 import codecs
+import queue
 import types
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parts.sample.asking import Prompt
-from parts.sample.batching import Choice, Event
+from parts.sample.asking import Prompt, Text
+from parts.sample.decoding import Answer
 from parts.sample.openai_api import as_text
+from parts.sample.writer import Choice
 
 BYTES = types.SimpleNamespace(decode_bytes=lambda ids: b''.join(PIECES[i] for i in ids))
 PIECES = [bytes([b]) for b in range(256)] + [b'ab', b'\n\n', 'é'.encode(), b'abc', b'  x']
 
 
-def choice(repeated=0, **draw):
-    return Choice(BYTES, Prompt([1], None, repeated, ''), 0, None, draw)
+def choice(repeated=0, stop=(), limit=99):
+    c = Choice(0, None, limit, None, queue.SimpleQueue())
+    c.text = Text(Answer((1,), limit, None), BYTES, Prompt([1], None, repeated, ''), stop=stop)
+    return c
 
 
-def taken(choice, ids, last='length'):
-    """All that take() gives for these ids, until it says that the answer ended."""
-    found = []
+def take(c, id, finish=None):
+    """What take() passes on for one more id."""
+    answer = c.text.answer
+    answer.ids.append(id)
+    answer.log_probs.append(-1.0)
+    answer.top = [(id, -1.0), (65, -2.0)]
+    answer.finish = finish
+    c.take({0})
+    return c.pieces.get()
+
+
+def taken(c, ids, last='length'):
+    """All that take() passes on for these ids, until it says that the answer ended."""
+    pieces = []
     for i, id in enumerate(ids):
-        top = [(id, -1.0), (65, -2.0)]
-        found.append(choice.take(Event(0, id, -1.0, top, last if i + 1 == len(ids) else None)))
-        if found[-1][2]:
+        pieces.append(take(c, id, last if i + 1 == len(ids) else None))
+        if pieces[-1].finish:
             break
-    return ''.join(f[0] for f in found), [t for f in found for t in f[1]], found[-1][2]
+    return ''.join(p.text for p in pieces), [t for p in pieces for t in p.tokens], pieces[-1].finish
 
 
 ids_of_text = st.lists(st.sampled_from([*range(0x61, 0x66), 0x0A, 0xC3, 0xA9, 0xE6, 0xFF, *range(256, 261)]),
@@ -54,17 +68,27 @@ def test_the_pieces_are_the_text_before_the_first_stop(ids, stop):
 
 def test_text_that_may_begin_a_stop_is_held_back():
     c = choice(stop=['abX'])
-    assert [c.take(Event(0, ord(x), 0.0, [], None))[0] for x in 'zabaab'] == ['z', '', '', 'ab', 'a', '']
-    assert c.take(Event(0, ord('c'), 0.0, [], None))[0] == 'abc'
+    assert [take(c, ord(x)).text for x in 'zabaab'] == ['z', '', '', 'ab', 'a', '']
+    assert take(c, ord('c')).text == 'abc'
 
 
 def test_a_character_arrives_when_its_last_byte_does():
     c = choice()
-    found = [c.take(Event(0, b, -0.5, [], None)) for b in '漢x'.encode()]
-    assert [f[0] for f in found] == ['', '', '漢', 'x']
-    assert [len(f[1]) for f in found] == [0, 0, 3, 1]
-    assert [t.offset for f in found for t in f[1]] == [0, 0, 0, 1]
+    pieces = [take(c, b) for b in '漢x'.encode()]
+    assert [p.text for p in pieces] == ['', '', '漢', 'x']
+    assert [len(p.tokens) for p in pieces] == [0, 0, 3, 1]
+    assert [t.offset for p in pieces for t in p.tokens] == [0, 0, 0, 1]
     assert as_text(b'\xe6') == 'bytes:\\xe6' and as_text('漢'.encode()) == '漢'
+
+
+@pytest.mark.parametrize('id, ids', [(97, [97, 99]), (256, [256])])
+def test_an_id_that_only_repeats_the_prompt_does_not_count(id, ids):
+    """begin() allows one more for it: max_tokens=1 is a limit of 2."""
+    c = choice(repeated=1, limit=2)
+    first = take(c, id)
+    if not first.finish:
+        take(c, 99, 'length')
+    assert c.text.answer.ids == ids and c.text.answer.finish == 'length'
 
 
 @pytest.mark.parametrize('id, repeated, said', [(97, 1, ''), (256, 1, 'b'), (259, 2, 'c')])
@@ -82,5 +106,5 @@ def test_the_end_token_is_no_text():
 def test_after_a_stop_the_row_is_given_up_and_its_tokens_end_there():
     c = choice(stop=['b\n'])
     text, tokens, finish = taken(c, [259, 256, 257])        # abc ab \n\n
-    assert (text, finish, c.gone) == ('abca', 'stop', True)
+    assert (text, finish, c.text.answer.finish) == ('abca', 'stop', 'stop')
     assert [token.data for token in tokens] == [b'abc', b'ab']

@@ -1,25 +1,20 @@
 """
-Completions: OpenAI's requests and answers, as JSON, for models that write in a batch.
+OpenAI's API: requests and answers as JSON, for models that write in a batch.
 
-    api = Completions({'out/sft': batch}, encode)           # of batching.py and asking.py
+    api = Api({'out/sft': writer}, asking)                  # a Writer of writer.py; the part asking.py
     for part in api.answer({'prompt': 'def f(x):'}, False): # a request to /v1/completions; True: a chat
         print(part)                                         # None: nothing new yet; at last the answer
 
 With {'stream': True} the parts are the chunks of the answer. The first model is the default.
-encode(tokenizer, prompt) -> an object with ids, allowed, repeated; prompt: a text or messages.
-between(tokenizer, prompt, suffix, context, max_tokens) -> such an object and its max_tokens, for models that
-were trained to fill a gap. Both as in asking.py; a ValueError of theirs becomes the answer.
-
 Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where
 the context does. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
 Copy this file alone: it needs the standard library.
 """
-import collections, json, queue, secrets, time
+import json, queue, secrets, time
 
 # settings of OpenAI's that would change an answer and that we lack: refused, unless they ask for nothing
 LACKING = {'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0, 'frequency_penalty': 0,
            'tools': [], 'functions': [], 'response_format': {'type': 'text'}}
-Piece = collections.namedtuple('Piece', 'index text tokens finish')     # a part of an answer, or all of it
 
 
 class Refusal(Exception):
@@ -73,32 +68,29 @@ def messages_of(fields):
     messages = fields.get('messages')
     if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
         raise Refusal(400, 'messages must be a list of objects with role and content', 'messages')
-    found = []
+    checked = []
     for message in messages:
         content = message.get('content')
         parts = content if isinstance(content, list) else [{'type': 'text', 'text': content}]
         if not all(isinstance(part, dict) and isinstance(part.get('text'), str) for part in parts):
             raise Refusal(400, 'the content of a message must be text: this model reads nothing else',
                           'messages')
-        found.append({'role': message.get('role'), 'content': ''.join(part['text'] for part in parts)})
-    return found
+        checked.append({'role': message.get('role'), 'content': ''.join(part['text'] for part in parts)})
+    return checked
 
 
-def draw_of(fields, chat, context):
-    """How tokens are drawn, for Batch.begin."""
+def draw_of(fields, chat):
+    """How the answers are written: for begin() of asking.py, and Answer of decoding.py."""
     for name, harmless in LACKING.items():
         if fields.get(name) not in (None, harmless):
             raise Refusal(400, f'{name} is not supported here; leave it out', name)
-    limit = 'max_tokens' if fields.get('max_completion_tokens') is None else 'max_completion_tokens'
     n_top = number(fields, 'top_logprobs' if chat else 'logprobs', int, 0, 20, 0)
     stop = texts(fields, 'stop')
     if len(stop) > 16 or not all(1 <= len(text) <= 256 for text in stop):
         raise Refusal(400, 'stop must be at most 16 texts of 1 to 256 characters', 'stop')
-    return {'max_tokens': number(fields, limit, int, 1, 2 ** 31, context if chat else 16),
-            'temperature': number(fields, 'temperature', float, 0, 2, 1.0),
+    return {'temperature': number(fields, 'temperature', float, 0, 2, 1.0),
             'top_p': number(fields, 'top_p', float, 0, 1, 1.0),
             'top_k': number(fields, 'top_k', int, 0, 2 ** 31, 0),
-            'seed': number(fields, 'seed', int, -2 ** 63, 2 ** 63, secrets.randbits(32)),
             'n_top': n_top, 'stop': stop}
 
 
@@ -123,87 +115,72 @@ def log_probs(tokens, chat):
                         for token in tokens]}
 
 
-def form(piece, chat, scored, first=None):
-    """A Piece as a member of `choices`. first: in a stream, whether it is the first of its answer."""
-    role = {} if first is False else {'role': 'assistant'}
-    said = {'text': piece.text}
+def as_choice(pieces, chat, scored, first=None):
+    """Pieces of one answer as a member of `choices`. first: in a stream, whether this is its first part."""
+    text = ''.join(piece.text for piece in pieces)
+    content = {'text': text}
     if chat:
-        said = {'message' if first is None else 'delta': {**role, 'content': piece.text}}
-    return {'index': piece.index, **said, 'finish_reason': piece.finish,
-            'logprobs': log_probs(piece.tokens, chat) if scored else None}
-
-
-def pieces(choices, events):
-    """Yields a Piece for each token, until all choices are finished; None every 0.1 s without one."""
-    unfinished = set(range(len(choices)))
-    while unfinished:
-        try:
-            event = events.get(timeout=0.1)
-        except queue.Empty:
-            yield None
-            continue
-        if event.index in unfinished:       # else it was written before the batch saw the end
-            piece = Piece(event.index, *choices[event.index].take(event))
-            if piece.finish == 'error':
-                raise Refusal(500, "the model could not write this answer; the server's log says why")
-            if piece.finish:
-                unfinished.remove(event.index)
-            yield piece
+        role = {} if first is False else {'role': 'assistant'}
+        content = {'message' if first is None else 'delta': {**role, 'content': text}}
+    tokens = [token for piece in pieces for token in piece.tokens]
+    return {'index': pieces[0].index, **content, 'finish_reason': pieces[-1].finish,
+            'logprobs': log_probs(tokens, chat) if scored else None}
 
 
 # --- answering ----------------------------------------------------------------------------------------------
-class Completions:
-    """models: {name: batch}. fills: the names of those that were trained to fill a gap."""
+class Api:
+    """writers: {name of the model: Writer}. asking: the part of that name."""
+    Refusal = Refusal
 
-    def __init__(self, models, encode, between=None, fills=()):
-        self.models = models
-        self.encode = encode
-        self.between = between
-        self.fills = fills
+    def __init__(self, writers, asking):
+        self.writers = writers
+        self.asking = asking
         self.began = int(time.time())
 
     def listing(self):
         """The models, as /v1/models has them."""
         return [{'id': name, 'object': 'model', 'created': self.began, 'owned_by': 'nanoparrot'}
-                for name in self.models]
+                for name in self.writers]
 
-    def prompts_of(self, name, fields, chat, draw):
-        """The prompts as the model reads them, one for each answer; and how many answers each has."""
-        batch = self.models[name]
+    def prompts_of(self, writer, fields, chat, max_tokens):
+        """The prompts as the model reads them, one for each answer; how many answers each has; max_tokens."""
+        context, slots = writer.batch.context, writer.batch.slots
         asked = [messages_of(fields)] if chat else texts(fields, 'prompt') or ['']
-        if chat and len(asked[0]) > batch.context:      # said before the work of encoding them
-            raise Refusal(400, f'{len(asked[0])} messages exceed a context of {batch.context}', 'messages')
-        n = number(fields, 'n', int, 1, batch.slots, 1)
-        if n * len(asked) > batch.slots:
-            raise Refusal(400, f'{len(asked)} prompts with n={n} are more than {batch.slots} answers', 'n')
+        if chat and len(asked[0]) > context:        # said before the work of encoding them
+            raise Refusal(400, f'{len(asked[0])} messages exceed a context of {context}', 'messages')
+        n = number(fields, 'n', int, 1, slots, 1)
+        if n * len(asked) > slots:
+            raise Refusal(400, f'{len(asked)} prompts with n={n} are more than {slots} answers', 'n')
         suffix, *others = texts(fields, 'suffix') or ['']
         if others:
             raise Refusal(400, f'suffix must be one text, not {1 + len(others)}', 'suffix')
-        if suffix and (chat or name not in self.fills):
-            raise Refusal(400, f'{name} cannot fill a gap: leave suffix out, or train with fim', 'suffix')
-        prompts = []
-        for prompt in asked:
-            if suffix:
-                ids, draw['max_tokens'] = self.between(batch.tokenizer, prompt, suffix, batch.context,
-                                                       draw['max_tokens'])
-            else:
-                ids = self.encode(batch.tokenizer, prompt)
-            prompts += [ids] * n
-        return prompts, n
+        if not suffix:
+            prompts = [self.asking.encode(writer.tokenizer, prompt) for prompt in asked]
+        elif chat or '<|fim_middle|>' not in writer.tokenizer.special:
+            raise Refusal(400, 'this model cannot fill a gap: leave suffix out', 'suffix')
+        else:
+            prompts = []
+            for prompt in asked:
+                gap, max_tokens = self.asking.between(writer.tokenizer, prompt, suffix, context, max_tokens)
+                prompts.append(gap)
+        return [prompt for prompt in prompts for _ in range(n)], n, max_tokens
 
     def answer(self, fields, chat):
         """Yields the parts of an answer as they come, None when there is nothing new. Whoever closes this
         generator early frees its rows. Refusal if there is no answer."""
-        name = fields.get('model') or next(iter(self.models))
-        if not isinstance(name, str) or name not in self.models:
+        name = fields.get('model') or next(iter(self.writers))
+        if not isinstance(name, str) or name not in self.writers:
             raise Refusal(404, f'there is no model {shown(name)}; see /v1/models', 'model')
-        batch = self.models[name]
-        draw = draw_of(fields, chat, batch.context)
+        writer = self.writers[name]
+        how = draw_of(fields, chat)
+        limit = 'max_tokens' if fields.get('max_completion_tokens') is None else 'max_completion_tokens'
+        max_tokens = number(fields, limit, int, 1, 2 ** 31, writer.batch.context if chat else 16)
+        seed = number(fields, 'seed', int, -2 ** 63, 2 ** 63, secrets.randbits(32))
         streams = flag(fields, 'stream')
         scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
         try:
-            prompts, n = self.prompts_of(name, fields, chat, draw)
-            choices, events = batch.begin(prompts, **draw)
+            prompts, n, max_tokens = self.prompts_of(writer, fields, chat, max_tokens)
+            choices, pieces = writer.add(prompts, max_tokens, seed, scored_at=1.0 if scored else None, **how)
         except ValueError as e:
             raise Refusal(400, str(e)[:300], 'messages' if chat else 'prompt') from None
         except queue.Full:
@@ -214,28 +191,32 @@ class Completions:
             kind = 'chat.completion.chunk' if streams else 'chat.completion'
         head = {'id': f'{"chatcmpl" if chat else "cmpl"}-{secrets.token_hex(12)}', 'object': kind,
                 'created': int(time.time()), 'model': name}
-        parts = [[] for _ in choices]
-        n_new = 0
+        parts = [[] for _ in choices]       # the pieces of each
+        unfinished = len(choices)
         try:
-            for piece in pieces(choices, events):
-                if piece is None or not (piece.text or piece.tokens or piece.finish):
+            while unfinished:
+                try:
+                    piece = pieces.get(timeout=0.1)
+                except queue.Empty:
                     yield None
                     continue
-                n_new += len(piece.tokens)
+                if piece.finish == 'error':
+                    raise Refusal(500, "the model could not write this answer; the server's log says why")
+                if not (piece.text or piece.tokens or piece.finish):
+                    continue
+                if piece.finish:
+                    unfinished -= 1
                 parts[piece.index].append(piece)
                 first = len(parts[piece.index]) == 1
-                yield {**head, 'choices': [form(piece, chat, scored, first)]} if streams else None
+                yield {**head, 'choices': [as_choice([piece], chat, scored, first)]} if streams else None
         finally:
-            for choice in choices:
-                choice.gone = True
+            writer.end(choices)
 
-        n_prompt = sum(len(prompt.ids) + (1 if prompt.repeated else 0) for prompt in prompts[::n])
+        n_prompt = sum(len(prompt.ids) + min(1, prompt.repeated) for prompt in prompts[::n])
+        n_new = sum(len(piece.tokens) for some in parts for piece in some)
         usage = {'prompt_tokens': n_prompt, 'completion_tokens': n_new, 'total_tokens': n_prompt + n_new}
         options = fields.get('stream_options')
         if not streams:
-            whole = [Piece(i, ''.join(piece.text for piece in found),
-                           [token for piece in found for token in piece.tokens], found[-1].finish)
-                     for i, found in enumerate(parts)]
-            yield {**head, 'choices': [form(piece, chat, scored) for piece in whole], 'usage': usage}
+            yield {**head, 'choices': [as_choice(some, chat, scored) for some in parts], 'usage': usage}
         elif isinstance(options, dict) and options.get('include_usage'):
             yield {**head, 'choices': [], 'usage': usage}
