@@ -33,11 +33,10 @@ TOKENS_A_LINE = 11.3        # of code, over the nine
 AIR = 0.23                  # share of lines that are blank, comment or docstring, over the nine
 # rows that are over today, with their size; this is to be empty
 NOT_YET = {
-    'dpo': (524, 30.4), 'eval': (429, 25.2), 'model': (349, 20.9), 'prepare': (504, 29.6), 'rl': (444, 27.7),
-    'sample': (178, 10.8), 'sft': (359, 21.5), 'train': (398, 26.0), 'loop of train': (119, 7.1),
-    'loop of sft': (86, 5.1), 'loop of dpo': (87, 5.0), 'loop of rl': (97, 5.9),
-    'before the loop of train': 274, 'the nine': (3319, 196), 'parts': (9282, 489),
-    'fim': 'a part and a setting of train.py'}
+    'dpo': (511, 29.2), 'eval': (421, 24.4), 'model': (390, 22.3), 'prepare': (531, 30.4), 'rl': (432, 26.6),
+    'sample': (178, 10.8), 'sft': (347, 20.4), 'train': (353, 20.7), 'loop of sft': (76, 4.6),
+    'loop of rl': (88, 5.4), 'before the loop of train': 301, 'the nine': (3309, 190), 'parts': (9278, 482),
+    'fim': 'a part, and a setting of prepare.py', 'processes': 'a part, and a setting of prepare.py'}
 
 
 def source(name):
@@ -270,7 +269,7 @@ def fences(text):
 
 def test_fenced_blocks_are_the_same_text_wherever_they_say():
     found = {p.name: fences(p.read_text(encoding='utf-8')) for p in FILES}
-    assert len(found['train.py']) >= 3
+    assert 'setup' in found['train.py']
     for name, blocks in found.items():
         for fence, (files, block) in blocks.items():
             assert name in files, (name, fence)
@@ -347,7 +346,8 @@ def test_what_looks_like_a_rule_beside_a_setting_is_one():
 
 def test_every_command_in_the_docs_can_be_typed():
     texts = {name: ast.get_docstring(tree) for name, tree in TREES.items()}
-    texts |= {p.name: p.read_text(encoding='utf-8') for p in [*ROOT.glob('config/*.py'), *ROOT.glob('*.md')]}
+    # not LOG.md: its commands are those of their day
+    texts |= {p.name: p.read_text(encoding='utf-8') for p in [*ROOT.glob('config/*.py'), ROOT / 'README.md']}
     pattern = re.compile(r'(?:python|torchrun[^\n]*?) ((?:parts/\w+/)?\w+)\.py\b([^#`&\n]*)')
     commands = [(where, *found) for where, text in texts.items()
                 for found in pattern.findall(text.replace('\\\n', ' '))]
