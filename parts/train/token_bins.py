@@ -22,7 +22,7 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
     pages of a memory map again, so a corpus may be larger than memory. data_from: the command that makes
     data_dir, for the error if it is missing."""
     meta_path = os.path.join(data_dir, 'meta.json')
-    make = data_from or f'python prepare.py --source=PATH_OF_A_TEXT --out_dir={shlex.quote(data_dir)}'
+    make = data_from or f'python prepare.py --source=PATH_OF_A_TEXT --out_dir={shlex.quote(str(data_dir))}'
     if not os.path.exists(meta_path):
         raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: {make}')
     try:
