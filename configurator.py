@@ -161,7 +161,7 @@ def one_line_for_mistakes(kind, error, tb):
     if issubclass(kind, OSError):
         message = f'{error.filename}: {error.strerror}' if error.filename else message
     elif not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error)):
-        message = f'out of memory; try a smaller batch: {message}'
+        message = f'out of memory; try a smaller batch (--micro_batch_size changes no result): {message}'
     elif not (issubclass(kind, ValueError) and is_ours and is_raise):
         return sys.__excepthook__(kind, error, error.__traceback__)
 
