@@ -507,6 +507,6 @@ next_script = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'prefer
 flags = [f'--data_dir={out_dir}']
 if write == 'text':
     flags.append(f'--streaming={out_dir}/shards')
-if kind == 'text' and (list(sources), tokenizer, vocab_size) != (['stdlib'], 'bpe', 4096):
-    flags += ['--data_from=', '--sample_prompt=']       # what that config says of its own data
+if kind == 'text' and list(sources) != ['stdlib']:
+    flags.append('--sample_prompt=')            # that config's prompt is a line of Python
 print(f'next: python {next_script} {shlex.join(flags)}')
