@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
 from parts.prepare import clean, conversions, corpus, data_card, duplicates, files, filters, funnel
-from parts.prepare import fim as infilling, personal_data, reading, text_models, workers
+from parts.prepare import infilling, personal_data, reading, text_models, workers
 from parts.train import texts
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 

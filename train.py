@@ -115,6 +115,7 @@ processes.join(device)
 # --- data ---------------------------------------------------------------------------------------------------
 sides = ('val',) if streaming else ('train', 'val')
 meta, bins = token_bins.open_bins(data_dir, block_size, sides, data_from)
+config['fim'] = meta.get('config', {}).get('fim', 0.0)      # may sample.py --suffix ask this model?
 tokenizer = start.tokenizer_of_data(data_dir, meta['tokenizer_hash'], vocab_size, Tokenizer.load)
 tokenizer.encode(sample_prompt)                 # refuses what it cannot spell: better now than later
 token_bytes = np.array(tokenizer.text_bytes)    # (V,), for bits per byte

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_prepare import RAW, read, report, write
 
-from parts.prepare import fim
+from parts.prepare import infilling
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = 'def größe(x):\n    return x + 1  # 漢字 🙂\n\n' * 3
@@ -25,7 +25,7 @@ def tokenizer_of(kind='bpe'):
 
 def put_back(ids, tokenizer):
     """The pieces of a document: bytes as they were, and whether each was rearranged, and how. Written apart
-    from parts/prepare/fim.py."""
+    from parts/prepare/infilling.py."""
     begin, suffix_follows, middle_follows, end = map(tokenizer.special.get, NAMES)
     ids = list(ids)
     assert ids[-1] == end
@@ -53,7 +53,7 @@ def test_random_documents_are_rearranged_and_put_back(kind):
     @given(st.text(max_size=60) | st.text('añ漢🙂 (:\n', min_size=20, max_size=60), st.integers(0, 2 ** 64))
     def check(text, seed):
         text = text.encode('utf-8', 'replace').decode()
-        ids = fim.rearrange(tokenizer.encode(text), 1.0, 10_000, tokenizer, seed)
+        ids = infilling.rearrange(tokenizer.encode(text), 1.0, 10_000, tokenizer, seed)
         assert b''.join(piece for piece, _ in put_back(ids, tokenizer)).decode() == text
 
     check()
@@ -65,7 +65,7 @@ def test_a_long_document_is_rearranged_piece_by_piece_and_at_most_a_cut_characte
     tokenizer = tokenizer_of(kind)
     ids = tokenizer.encode(TEXT * 30)
     for seed in range(20):
-        pieces = put_back(fim.rearrange(ids, share, 16, tokenizer, seed), tokenizer)
+        pieces = put_back(infilling.rearrange(ids, share, 16, tokenizer, seed), tokenizer)
         assert any(how for _, how in pieces) == (share > 0)
         text = b''.join(piece for piece, _ in pieces)
         lost = len((TEXT * 30).encode()) - len(text)
@@ -78,15 +78,15 @@ def test_the_share_is_that_of_the_pieces_and_half_of_them_are_spm():
     ids = tokenizer.encode('while x:\n    print(x)\n' * 4)
     n = 1000
     for share in (0.1, 0.5, 1.0):
-        rows = [fim.rearrange(ids, share, 10_000, tokenizer, seed) for seed in range(n)]
+        rows = [infilling.rearrange(ids, share, 10_000, tokenizer, seed) for seed in range(n)]
         hows = [put_back(row, tokenizer)[0][1] for row in rows]
         assert abs(sum(map(bool, hows)) / n - share) <= 4 * (share * (1 - share) / n) ** 0.5
     assert abs(hows.count('SPM') / n - 0.5) < 0.07
 
 
 def test_cuts_fall_anywhere_between_characters():
-    assert fim.split('abcdef', 0.8, 0.2) == ('a', 'bcde', 'f')
-    ends = {fim.split('abc', *np.random.default_rng(i).random(2)) for i in range(500)}
+    assert infilling.split('abcdef', 0.8, 0.2) == ('a', 'bcde', 'f')
+    ends = {infilling.split('abc', *np.random.default_rng(i).random(2)) for i in range(500)}
     assert len(ends) == 4 * 5 // 2 and ('', 'abc', '') in ends and ('a', '', 'bc') in ends
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import mistake, ok, run
 
-from parts.prepare import fim
+from parts.prepare import infilling
 from parts.sample import asking
 from parts.sample.decoding import Batch
 from model import GPT, GPTConfig, save_checkpoint
@@ -17,7 +17,7 @@ def filler(tmp_path_factory):
     """A tiny model that knows 12 rearrangements of one document by heart, and these."""
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
     text = tokenizer.encode(DOCUMENT)
-    rows = [fim.rearrange(text, 1.0, 1000, tokenizer, seed) for seed in range(12)]      # of one length
+    rows = [infilling.rearrange(text, 1.0, 1000, tokenizer, seed) for seed in range(12)]      # of one length
     ids = torch.tensor(rows)
     torch.manual_seed(0)
     model = GPT(GPTConfig(tokenizer.vocab_size, 128, 2, 2, 2, 64, 128))
