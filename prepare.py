@@ -69,7 +69,7 @@ unwanted: str | None = None     # of sft: file of phrases, one a line, that no a
 chat_format = 'messages'        # messages | alpaca | vicuna: of sft: how train.jsonl is written
 min_margin = 0.0                # of preference: score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: of preference: share of annotators who agree
-# models: drop by an n-gram model, a classifier, a list of words
+# models, personal data, decontaminate: n-grams, a classifier, a list of words; hide; drop
 perplexity_reference: str | None = None     # good text (file, folder, glob), whose n-grams predict the rest
 min_bits = 0.5                  # >= 0: per byte under the reference; less is boilerplate
 max_bits = 5.0                  # >= 0: per byte; more is noise, or another language
@@ -78,8 +78,7 @@ quality_bad: str | None = None  # texts as you do not want them
 min_quality = 0.5               # [0, 1]: probability of `good`
 toxic_words: str | None = None  # file of words, one a line; report.md says what each of them removed
 max_toxic = 1.0                 # >= 0: such words per 1,000
-# personal data, decontaminate: hide what is private, drop what a benchmark has, too
-pii = True                      # e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
+pii = True                      # personal data: e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
 decontaminate = ''              # benchmark files, comma-separated; documents that share an n-gram are dropped
 decontaminate_ngram = 13        # >= 1: words; GPT-3's choice
 # duplicates: keep the first of those that say the same, which no rule drops later
@@ -232,9 +231,9 @@ def by_rules(doc, tally):
 
 def by_models(doc, tally):
     text = '\n'.join(doc['texts'])
-    hits = filters.toxic_words(text, toxic)
     reason = judges.reason(text, tally, min_bits, max_bits, min_quality)
-    if not reason and sum(hits.values()) * 1000 > max_toxic * len(text.split()):
+    hits = filters.toxic_words(text, toxic)
+    if not reason and hits.total() * 1000 > max_toxic * len(text.split()):
         tally['toxic words in what was dropped'].update(hits)
         return 'toxic'
     return reason
@@ -302,8 +301,8 @@ def pieces_of_text(shard, account):
             account.count('read', None, len(data), len(data))
             yield {'data': data, 'about': about, 'size': len(data), 'exact': 0, 'split': split, 'keys': [],
                    'is_code': False}
-    licence = data_card.licence(sources[shard['source']][0], {})
-    account.document({**about, 'mode': 'raw', 'encoding': encoding, 'licence': licence}, None, '', 0)
+    about['licence'] = data_card.licence(sources[shard['source']][0], {})
+    account.document({**about, 'mode': 'raw', 'encoding': encoding}, None, '', 0)
 
 
 def words_of(text):
@@ -339,8 +338,8 @@ docs = corpus.Corpus(f'{out_dir}/.work', state, account, [shard['source'] for sh
 cleaned = workers.in_parallel(clean_shard, jobs, processes, 'cleaning')
 if part:
     n_clean = len(list(cleaned))
-    n_left = sum(not docs.has_shard(i) for i in range(len(shards)))
-    print(f'part {part}: {n_clean} shards are clean, {n_left} are left; then run without --part')
+    left = [i for i in range(len(shards)) if not docs.has_shard(i)]
+    print(f'part {part}: {n_clean} shards are clean, {len(left)} are left; then run without --part')
     sys.exit()
 docs.gather(cleaned)
 
@@ -451,9 +450,8 @@ for name, (path, weight) in sources.items():
     if kind == 'text':
         s |= docs.counts_of(name, in_train)
         if not s['tokens']:
-            dropped = data_card.listed(s['dropped'])
             raise ValueError(f'the source {name} has no training document left, of {s["read"]} read '
-                             f'({dropped}; of copies, the first one stays, in any source)')
+                             f'({data_card.listed(s["dropped"])}; of copies, the first one stays)')
         weights[name] = weight or s['tokens'] ** (1 / temperature)
 
 n_train = mix_tokens or sum(of_source[name]['tokens'] for name in weights)     # --write=text has no ids
@@ -472,8 +470,7 @@ if benchmarks:
     meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
                               'ngram': decontaminate_ngram, 'dropped': dropped}
 if kind == 'text':
-    if write == 'bins':
-        n_train = bins['train'].items
+    n_train = n_train if write == 'text' else bins['train'].items
     meta['tokens'] = report['tokens'] = {'train': n_train, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
              'separators': not one_text}
@@ -483,17 +480,16 @@ if kind == 'text':
     prose = [text for text, genre in zip(val_texts, genres) if genre != 'code']
     if prose and not language_model:    # it takes a second
         language_model = text_models.Classifier.languages()
-    spoken = [language_model.best(text) for text in prose]
     overlap = duplicates.overlap(reading.slices(docs.spread(in_train)), val_texts, decontaminate_ngram)
+    spoken = [language_model.best(text) for text in prose]
     report['card'] = data_card.make(spoken, genres, of_source, n_train, overlap)
 if write == 'text':
     meta['shards'], meta['sha256']['train'] = docs.manifest(in_train)
 
-unit = 'tokens' if kind == 'text' else 'bytes'
 table = [(b.path, b.written or b.documents, b.items, b.bytes or '') for b in bins.values()]
 if write == 'text':             # shards take the place of train.bin
     table[0] = f'{out_dir}/shards', bins['train'].documents, n_train, bins['train'].bytes
-pages = {'report.md': data_card.report_md(out_dir, report, table, unit, account.vanished()),
+pages = {'report.md': data_card.report_md(out_dir, report, table, account.vanished()),
          'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
 if audit:
     pages['audit.md'] = account.audit_md()
@@ -501,7 +497,7 @@ if list_documents:
     pages['documents.jsonl'] = docs.listing(held_out)
 corpus.publish(out_dir, pages, bins.values(), inputs, docs.bases if write == 'text' else ())
 docs.forget()
-print(data_card.summary(report, table, unit))
+print(data_card.summary(report, table))
 
 next_script = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
 flags = [f'--data_dir={out_dir}']

@@ -106,9 +106,10 @@ def listed(counter, form=','):
     return ', '.join(f'{name}: {n:{form}}' for name, n in counter.items()) or 'none'
 
 
-def summary(report, files, unit):
+def summary(report, files):
     """What each stage dropped and what the files hold, two tables for the terminal and the report. files:
-    rows of path, documents, their number of units (tokens or bytes), bytes of text."""
+    rows of path, documents, tokens (or bytes, where there are none), bytes of text."""
+    unit = 'tokens' if 'tokens' in report else 'bytes'
     rows = [('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped')]
     for stage in report['stages']:
         row = [stage[key] for key in ('name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out')]
@@ -119,10 +120,10 @@ def summary(report, files, unit):
     return f'{text}\n{report["malformed"]} records could not be read{share}'
 
 
-def report_md(title, report, files, unit, vanished):
-    """The report for people. report: the content of report.json; files, unit: see summary; vanished: words
-    that no document has any more."""
-    lines = [f'# {title}', summary(report, files, unit)]
+def report_md(title, report, files, vanished):
+    """The report for people. report: the content of report.json; files: see summary; vanished: words that no
+    document has any more."""
+    lines = [f'# {title}', summary(report, files)]
     for path, bad in report['malformed_files'].items():
         lines.append(f'- {path}: {bad["records"]}, the first at {bad["first"]}')
 
