@@ -150,10 +150,9 @@ def summarise(rows, ks):
 # --- 3. the questions ---------------------------------------------------------------------------------------
 all_tasks = tasks.split(',')
 answered = [task for task in all_tasks if task in benchmarks.TASKS]         # by the model
-for task in all_tasks:
-    if task not in ('loss', *benchmarks.TASKS, 'learned', 'compare'):
-        raise ValueError(f'unknown task {task!r}; there are: loss, {", ".join(benchmarks.TASKS)}, learned, '
-                         f'compare; {benchmarks.ELSEWHERE}')
+known = 'loss', *benchmarks.TASKS, 'learned', 'compare'
+for task in set(all_tasks) - set(known):
+    raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}; {benchmarks.ELSEWHERE}')
 for name, its_task in {'compare': 'compare', 'votes': 'compare', 'judge': 'judge'}.items():
     if config[name] and its_task not in all_tasks:
         raise ValueError(f'--{name} is for --tasks={its_task}, not {tasks}')
@@ -173,25 +172,17 @@ files = data.split(',') if data else []
 if len(files) != len(need_file):
     raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}')
 
-
-def to_item(task, record):
-    """A record of a task's file as a question. ValueError if every answer would pass, or none."""
-    item = benchmarks.to_item(task, record)
-    if task == 'own':
-        item['rules'] = grading.rules_of(record)
-    return item
-
-
 items_of = {}                               # task -> its questions, see parts/eval/benchmarks.py
 for task, path in zip(need_file, files):
-    items = records.read_jsonl(path, functools.partial(to_item, task),
-                               f'each line is a problem of {task}; see the top of eval.py')
+    to_item = functools.partial(benchmarks.to_item, task, rules_of=grading.rules_of)
+    items = records.read_jsonl(path, to_item, f'each line is a problem of {task}; see the top of eval.py')
     items_of[task] = benchmarks.identify(task, path, items)[:n_problems]
 if 'problems' in answered:
     items = []
     for split in splits.split(','):
         for p in problems.problems(n_problems or 100, problems_seed, split):
-            items.append(to_item('problems', p | {'asked': problems.to_messages(p)[0]['content']}))
+            asked = problems.to_messages(p)[0]['content']
+            items.append(benchmarks.to_item('problems', p | {'asked': asked}))
     items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
 if any(map(benchmarks.runs, items_of.values())) and not allow_code_execution:
     raise ValueError("this runs a model's programs; first read parts/eval/sandbox.py, then give "
@@ -214,8 +205,8 @@ beside = os.path.join(folder, 'tokenizer.json')
 
 
 def load(path):
-    """A checkpoint: its model, its other entries, and what eval.json says of it. ValueError if it cannot do
-    what the tasks need."""
+    """A checkpoint: its model, what eval.json says of it, its other entries. ValueError if it cannot do what
+    the tasks need."""
     model, state = load_checkpoint(path, device)
     trained = state.get('config', {})
     if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:
@@ -227,15 +218,14 @@ def load(path):
                               tokenizer.hash)
     answers = trained.get('stage') in ('sft', 'dpo', 'rl')
     about = {'ckpt': path, 'step': state.get('step'), 'chat': answers if chat is None else chat}
-    return model.grown(tokenizer.vocab_size).eval(), state, about   # Hugging Face's may lack chat's tokens
+    return model.grown(tokenizer.vocab_size).eval(), about, state   # Hugging Face's may lack chat's tokens
 
 
 def checkpoints(untrained=False):
     """(model, about) of each checkpoint, and of an untrained model."""
     yield model, about
     for path in later:
-        other, _, its = load(path)
-        yield other, its
+        yield load(path)[:2]
     if untrained:
         torch.manual_seed(seed)
         yield GPT(model.config).to(device), {'ckpt': 'untrained', 'step': 0, 'chat': False}
@@ -255,18 +245,15 @@ if {'loss', 'learned'} & set(all_tasks) or (answered and not completions):
     checkpoint.find(ckpt)
     path = beside if os.path.exists(beside) else os.path.join(data_dir.split(',')[0], 'tokenizer.json')
     tokenizer = Tokenizer.load(path)
-    model, state, about = load(ckpt)
-    if os.path.exists(os.path.join(folder, 'data.json')):
-        with open(os.path.join(folder, 'data.json'), encoding='utf-8') as f:
-            stamp = json.load(f).get('decontaminated')
-sources = data_dir.split(',') if 'loss' in all_tasks else []
-val_bins = {source: open_bins(source, tokenizer, ['val']) for source in sources}
+    model, about, state = load(ckpt)
+    stamp = benchmarks.read_stamp(os.path.join(folder, 'data.json'))
+val_bins = {}
+if 'loss' in all_tasks:
+    val_bins = {source: open_bins(source, tokenizer, ['val']) for source in data_dir.split(',')}
 
 show(config)
-if answered and stamp:
-    print(f'contamination: training data share no {stamp["ngram"]}-gram of words with', *stamp['problems'])
-elif answered and model:
-    print('contamination: the training data were not checked against any benchmark')
+if answered and model:
+    print(f'contamination: {benchmarks.searched(stamp)}')
 results = {**about, 'completions': completions, 'data_dir': data_dir, 'decontaminated': stamp,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
@@ -298,16 +285,12 @@ if 'loss' in all_tasks:
                 tables.print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
 
     for path in later:      # did it get better on one set of data and worse on another?
-        gain = {where: 1 - x / bits[ckpt][where] for where, x in bits[path].items()}
-        best, worst = max(gain, key=gain.get), min(gain, key=gain.get)
-        if gain[best] > 0 and gain[worst] < -0.02:
-            print(f'warning: over-specialised? {path} has {gain[best]:.1%} fewer bits/byte than {ckpt} on '
-                  f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
+        comparison.warn_of_specialist(ckpt, bits[ckpt], path, bits[path])
 
 
 # --- 6. the tables of the tasks: check the harness, ask, grade, count ---------------------------------------
 def in_training(items):
-    """Whether the training data hold `overlap` words in a row of each item: {task_id: bool}, None if it is
+    """The task_ids of items that share `overlap` words in a row with the training data, and how many are
     shorter."""
     wanted = {item['task_id']: duplicates.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
     seen = set()
@@ -315,7 +298,7 @@ def in_training(items):
         tok = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
         ids = open_bins(source, tok, ['train'])[1]['train']
         seen |= duplicates.seen(wanted, texts.text_pieces(ids, tok, overlap), overlap)
-    return {id: id in seen if len(grams) else None for id, grams in wanted.items()}
+    return [id for id in wanted if id in seen], [len(ngrams) for ngrams in wanted.values()].count(0)
 
 
 def save():
@@ -326,7 +309,8 @@ def save():
 samples = []                            # every completion with its outcome
 for task in answered:
     items = items_of[task]
-    seen = in_training(items) if overlap else {}
+    seen, n_short = in_training(items) if overlap else ([], 0)
+    n_items = len(items)
     if benchmarks.runs(items):
         run = lambda jobs: list(sandbox.run_many(jobs, timeout, memory_mb))
         left_out, results['confined'] = benchmarks.check_harness(task, items, run)
@@ -342,12 +326,10 @@ for task in answered:
         else:
             answers, n_cut = ask(m, items, num_samples, temperature, its['chat'])
         cases = benchmarks.cases(items, answers)
-        rows = [benchmarks.row_of(*case, its['chat']) for case in cases]
+        rows = [benchmarks.row_of(*case, its) for case in cases]
         for row in rows:
             if benchmarks.runs(items):
                 row['preferred'] = problems.preferred(row['completion'])    # the way that DPO teaches
-            if later:
-                row |= {'ckpt': its['ckpt'], 'step': its['step']}
         samples += rows
         save()                          # so that no answer is lost if a judge cannot be asked
         for row, outcome in zip(rows, grade(cases, its['chat'])):
@@ -365,13 +347,12 @@ for task in answered:
         tables.print_results(task, result, problems.KINDS)
         if overlap:
             first = 'score' if task == 'judge' else 'pass@1'
-            known = [id for id, is_known in seen.items() if is_known]
-            fresh = summarise([row for row in rows if not seen[row['task_id']]], ks)
-            result['overlap'] = {'words': overlap, 'seen': known, 'too_short': [*seen.values()].count(None),
+            fresh = summarise([row for row in rows if row['task_id'] not in seen], ks)
+            result['overlap'] = {'words': overlap, 'seen': seen, 'too_short': n_short,
                                  'with': result[first], 'without': fresh[first]}
-            tables.print_results(f'without {len(known)} of {len(seen)} seen', fresh, {})
-            print(f'{len(known)} of {len(seen)} problems have {overlap} words in a row in the training data',
-                  *known)
+            print(f'{len(seen)} of {n_items} problems have {overlap} words in a row in the training data',
+                  *seen)
+            tables.print_results('without them', fresh, {})
         if task == 'judge':
             result['judge'] = judge
         if task in benchmarks.CODE:
@@ -392,14 +373,14 @@ for task in answered:
 if 'learned' in all_tasks:
     n = max(32, num_samples)
     t = 0.8 if config['temperature'] is None else temperature
-    start = {'task': 'learned', 'asked': [''], 'prompt': '' if tokenizer.begin else '\n'}
+    beginning = {'task': 'learned', 'asked': [''], 'prompt': '' if tokenizer.begin else '\n'}
     bins = open_bins(data_dir.split(',')[0], tokenizer, ['train', 'val'])[1]
     words, beginnings = texts.vocabulary(bins['train'], tokenizer)
     words |= texts.vocabulary(bins['val'], tokenizer)[0]
     written = {}
     for m, its in checkpoints(random_init):
         torch.manual_seed(seed)
-        [written[its['ckpt']]], _ = ask(m, [start], n, t, False)
+        [written[its['ckpt']]], _ = ask(m, [beginning], n, t, False)
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
     results['tasks']['learned'] = levels

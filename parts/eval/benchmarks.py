@@ -10,7 +10,7 @@ continues; rules, tests and entry_point, which grade the answers. Of code: body,
 reference, a whole program. Of judge: references, one for each answer.
 Copy this file alone: it needs the standard library.
 """
-import math, re
+import json, math, os, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
 TASKS = *CODE, 'own', 'gsm8k', 'judge'
@@ -64,9 +64,9 @@ def to_task(record):
     return task | {'answer': str(record['answer'])}
 
 
-def to_item(task, record):
-    """The item of a record of a task's file; the rules of `own` come from grading.py. KeyError, TypeError or
-    ValueError if it lacks something."""
+def to_item(task, record, rules_of=None):
+    """The item of a record of a task's file. rules_of: the function of grading.py that reads the rules of
+    `own`. KeyError, TypeError or ValueError if the record lacks something."""
     item = record | {'task': task, 'rules': [], 'tests': None, 'body': None}
     item['asked'] = record['turns'] if task == 'judge' else [asked(task, record)]
     if not isinstance(item['asked'], list) or not item['asked'] or not all(map(is_text, item['asked'])):
@@ -84,8 +84,9 @@ def to_item(task, record):
         item['tests'] = record['test']
         item['body'] = record['canonical_solution']
         item['reference'] = record['prompt'] + record['canonical_solution']
-    elif task == 'own' and record.get('tests'):
-        item['tests'] = checked(record['tests'])
+    elif task == 'own':
+        item['rules'] = rules_of(record) if rules_of else []
+        item['tests'] = record.get('tests') and checked(record['tests'])
     elif task == 'gsm8k':
         if not has_number(record['answer']):
             raise ValueError(f'the answer {record["answer"]!r} has no number')
@@ -129,6 +130,20 @@ def runs(items):
     return any(item['tests'] for item in items)
 
 
+def read_stamp(path):
+    """What the training data were searched for, {'ngram', 'problems'}, as prepare.py reports it; or None."""
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding='utf-8') as f:
+        return json.load(f).get('decontaminated')
+
+
+def searched(stamp):
+    if not stamp:
+        return 'the training data were not checked against any benchmark'
+    return f'training data share no {stamp["ngram"]}-gram of words with {" ".join(stamp["problems"])}'
+
+
 def texts_of(item):
     """All texts of an item that the training data should not hold."""
     texts = [item.get(key) for key in ('prompt', 'question', 'reference', 'answer')]
@@ -156,12 +171,14 @@ def cases(items, answers):
             for item, texts in zip(items, answers) for i, text in enumerate(texts)]
 
 
-def row_of(item, before, text, chat):
-    """The row of samples.jsonl of a case, not yet graded."""
+def row_of(item, before, text, about):
+    """The row of samples.jsonl of a case, not yet graded. about: the model that wrote it, {'ckpt', 'step',
+    'chat': whether it was asked in a conversation}."""
     row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split', 'task')}
     row['prompt'] = question(item, False, before)
-    row['messages'] = question(item, True, before) if chat else None
-    row |= {'completion': text, 'outcome': 'ungraded', 'message': ''}
+    row['messages'] = question(item, True, before) if about['chat'] else None
+    row |= {'completion': text, 'outcome': 'ungraded', 'message': '', 'ckpt': about['ckpt'],
+            'step': about['step']}
     if item['task'] == 'judge':
         row |= {'turn': len(before) + 1, 'category': item.get('category')}
     return row

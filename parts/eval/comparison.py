@@ -84,6 +84,16 @@ def gains(a, b, kind_of):
     return {kind: [result['b'] - result['a'], *result['interval']] for kind, result in results.items()}
 
 
+def warn_of_specialist(before, bits_before, after, bits_after):
+    """Print a warning if a checkpoint is better than the one before on one set of data and more than 2 %
+    worse on another. bits: {name of the data: bits per byte}."""
+    gain = {where: 1 - bits / bits_before[where] for where, bits in bits_after.items()}
+    best, worst = max(gain, key=gain.get), min(gain, key=gain.get)
+    if gain[best] > 0 and gain[worst] < -0.02:
+        print(f'warning: over-specialised? {after} has {gain[best]:.1%} fewer bits/byte than {before} on '
+              f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
+
+
 # --- votes --------------------------------------------------------------------------------------------------
 def blind(a, b, seed):
     """Pairs (row of a, row of b): the first answers where they differ, in random order; and for each pair
