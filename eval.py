@@ -215,7 +215,7 @@ def load(path):
         raise ValueError(f'{path} has objective={trained["objective"]}: its loss is val_loss of train.py; '
                          'see what it does with sample.py')
     start.same_tokenizer(path, state.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
-                              tokenizer.hash)
+                         tokenizer.hash)
     answers = trained.get('stage') in ('sft', 'dpo', 'rl')
     about = {'ckpt': path, 'step': state.get('step'), 'chat': answers if chat is None else chat}
     return model.grown(tokenizer.vocab_size).eval(), about, state   # Hugging Face's may lack chat's tokens
@@ -235,7 +235,7 @@ def open_bins(source, tokenizer, sides):
     """token_bins.open_bins of a folder, which must have been prepared with this tokenizer."""
     meta, bins = token_bins.open_bins(source, 1, sides)
     start.same_tokenizer(ckpt, tokenizer.hash, f'{source} (prepare it with --tokenizer={beside})',
-                              meta['tokenizer_hash'])
+                         meta['tokenizer_hash'])
     return meta, bins
 
 
@@ -319,7 +319,6 @@ for task in answered:
 
     series = []                         # the result of each checkpoint
     for m, its in [(None, about | {'ckpt': None, 'step': None})] if completions else checkpoints():
-        torch.manual_seed(seed)         # no task's numbers depend on the one before
         if completions:
             lines = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
             answers, n_cut = benchmarks.given_answers(task, items, lines, ks[-1]), 0
@@ -379,7 +378,6 @@ if 'learned' in all_tasks:
     words |= texts.vocabulary(bins['val'], tokenizer)[0]
     written = {}
     for m, its in checkpoints(random_init):
-        torch.manual_seed(seed)
         [written[its['ckpt']]], _ = ask(m, [beginning], n, t, False)
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
