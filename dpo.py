@@ -8,8 +8,8 @@ prefers the better ones. DPO and its family, and a reward model.
 
 Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of {"prompt",
 "chosen", "rejected"}, the prompt as text or as messages; for kto also {"prompt", "completion", "label": true
-or false}. Writes out_dir as train.py does. Copy this file with configurator.py, model.py, tokenizer.py and
-parts/. The decision made here is the taste: who says which answer is better?
+or false}. Writes out_dir as train.py does. Copy this file with configurator, model, tokenizer and parts/.
+The decision made here is the taste: who says which answer is better?
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at the start.
 A prompt has a better answer c (chosen) and a worse answer r (rejected):
@@ -34,14 +34,16 @@ import torch
 import torch.nn.functional as F
 from configurator import configure, defaults, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.train import adapters, checkpoint, devices, guards, journal, optim, processes, records, start
+from parts.sample import decoding
+from parts.train import adapters, checkpoint, devices, guards, journal, optim, planner, processes, records
+from parts.train import start
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
 # files
 init_from = 'out/sft'           # policy and reference: the folder of a run; or resume: continue in out_dir
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --kind=preference
-data_from = ''                  # the command that makes data_dir: errors name it, other data are refused
+data_from = ''                  # the command that makes data_dir: shown if it is missing
 out_dir = 'out/dpo'             # where the run writes
 overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
 # the loss
@@ -54,7 +56,7 @@ nll_weight = 1.0                # >= 0: dpo, ipo, kto, simpo: adds this * -log p
 epochs = 1.0                    # >= 0: how often each pair is seen
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
 batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
-micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all; lower saves memory
+micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all
 block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the model's context; the rest is cut
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
@@ -78,7 +80,7 @@ plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cos
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
 compile = False                 # torch.compile; lengths vary, so it compiles twice
-grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
+grad_checkpoint = False         # compute each block again in the backward pass: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
@@ -118,6 +120,8 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
     tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, a number."""
     ratio_chosen = policy_chosen.float() - ref_chosen.float()                   # log (p / p_ref)
     ratio_rejected = policy_rejected.float() - ref_rejected.float()
+    mean_chosen = policy_chosen.float() / chosen_len.clamp(min=1)               # log p per token
+    mean_rejected = policy_rejected.float() / rejected_len.clamp(min=1)
     chosen = beta * ratio_chosen                                                # the rewards
     rejected = beta * ratio_rejected
 
@@ -143,8 +147,6 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
     elif loss_type == 'orpo':
         # No reference: SFT's loss, the first term, takes its place. Hong et al. 2024, arXiv:2403.07691, eq.
         # 6. Means per token: with sums every p would be near 0, where odds and p are the same
-        mean_chosen = policy_chosen.float() / chosen_len.clamp(min=1)
-        mean_rejected = policy_rejected.float() / rejected_len.clamp(min=1)
         losses = -mean_chosen - beta * F.logsigmoid(log_odds(mean_chosen) - log_odds(mean_rejected))
         chosen = beta * mean_chosen
         rejected = beta * mean_rejected
@@ -152,8 +154,8 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
     elif loss_type == 'simpo':
         # No reference. Means per token, so that a long answer neither loses nor wins by its length; the
         # better one must lead by gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
-        chosen = beta * (policy_chosen.float() / chosen_len.clamp(min=1))
-        rejected = beta * (policy_rejected.float() / rejected_len.clamp(min=1))
+        chosen = beta * mean_chosen
+        rejected = beta * mean_rejected
         losses = -F.logsigmoid(chosen - rejected - gamma)
 
     elif loss_type == 'rm':
@@ -194,8 +196,8 @@ class RewardModel(torch.nn.Module):
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load,
-                                                  writes=loss_type != 'rm' and init_from != 'resume')
+writes = loss_type != 'rm' and init_from != 'resume'        # a reward model writes no answers
+model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load, writes)
 if tokenizer.vocab_size > model.config.vocab_size:
     raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
                      f'sft.py --init_from={init_from}')
@@ -204,7 +206,6 @@ model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
 if plan:
-    from parts.train import planner
     planner.show(plan, vars(model.config), block_size, batch_size, micro_batch_size, max_steps,
                  f'{data_dir}/train.jsonl', sequences=2, reads=loss_type in ('dpo', 'ipo', 'kto'))
     sys.exit()
@@ -212,44 +213,16 @@ pad = tokenizer.special.get('<|pad|>', 0)
 
 
 # --- data ---------------------------------------------------------------------------------------------------
-def collate(pairs, pad, n_newline):
-    """Pairs -> inputs and targets, int64 (2 B, T): all chosen, then all rejected answers, padded right.
-    Targets: the answer's tokens up to <|im_end|>, else IGNORE. n_newline: tokens of the newline behind it."""
-    rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
-    T = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
-    x, y = np.full((len(rows), T), pad), np.full((len(rows), T), IGNORE)            # (2 B, T) each
-    for row, (prompt, answer) in enumerate(rows):
-        ids = [*prompt, *answer]
-        scored = max(0, len(answer) - n_newline)
-        x[row, :len(ids) - 1] = ids[:-1]
-        y[row, len(prompt) - 1:len(prompt) - 1 + scored] = answer[:scored]
-    return x, y
-
-
-def longest(pair):
-    """Tokens of the longer one of a pair's two texts."""
-    return max(len(prompt) + len(answer) for prompt, answer in pair)
-
-
-train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
-records.check_files([train_path, val_path], data_from)
-pairs, n_cut, n_same = records.read_pairs(train_path, block_size, tokenizer, loss_type)
-held_out = records.read_pairs(val_path, block_size, tokenizer, loss_type)[0][:eval_pairs]
-digests = [records.digest(train_path), records.digest(val_path)]
+paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
+pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, data_from)
+held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, data_from)[0][:eval_pairs]
+digests = [records.digest(path) for path in paths]
 n_newline = len(tokenizer.encode_inside('\n'))
-lengths = np.array([longest(pair) for pair in pairs])
+lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): tokens
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps = min(warmup_steps, max_steps)
-optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)     # refuses an impossible one
-
-
-def rows_of(step):
-    """This process's pairs of a step, as micro-batches, (accumulated, micro_batch_size)."""
-    return batches.of(step)[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
-
-
+warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, min_lr)
 if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
@@ -258,28 +231,34 @@ if show_batch is not None:
     sys.exit()
 
 
-# --- the reference: its log-probabilities are computed once, so only one model is in memory -----------------
+# --- log p of the answers -----------------------------------------------------------------------------------
+def scores_of(net, pairs):
+    """log p of the chosen and the rejected answers (for rm: their scores); their tokens. (2, B) each."""
+    x, y = devices.to_device(records.collate_pairs(pairs, pad, n_newline), device)          # (2 B, T) each
+    with autocast:
+        scores = net(x, y) if loss_type == 'rm' else answer_log_probs(net(x)[0], y)         # (2 B,)
+    return scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
+
+
 @torch.no_grad()
 def reference_log_probs(model, pairs):
-    """log p of the chosen and the rejected answers under model, (n, 2). The processes share the work."""
+    """log p of the answers under the reference, (n, 2). The processes share the work."""
     table = np.zeros((len(pairs), 2))
-    order = np.argsort([-longest(pair) for pair in pairs], kind='stable')   # if memory is short, fail early
-    mine = order[rank::world]
+    order = np.argsort([-records.longest(pair) for pair in pairs], kind='stable')
+    own = order[rank::world]                # the longest first: too little memory fails early
     model.eval()
-    for i in range(0, len(mine), micro_batch_size):
-        rows = mine[i:i + micro_batch_size]
-        x, y = devices.to_device(collate([pairs[j] for j in rows], pad, n_newline), device)     # (2 B, T)
-        with autocast:
-            log_probs = answer_log_probs(model(x)[0], y)                                        # (2 B,)
-        table[rows] = log_probs.view(2, -1).T.cpu().numpy()                                     # (B, 2)
+    for i in range(0, len(own), micro_batch_size):
+        rows = own[i:i + micro_batch_size]
+        table[rows] = scores_of(model, [pairs[j] for j in rows])[0].T.cpu().numpy()         # (B, 2)
     model.train()
     return torch.tensor(processes.all_sum(*table.ravel())).view(-1, 2)
 
 
 if state:       # eval_pairs: else best_val would be that of other pairs
-    start.same_run(last_path, state, {'pairs': digests}, ['pairs'])
-    start.same_run(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size',
-                                                               'eval_pairs'])
+    start.same_run(last_path, {data_dir: state.get('pairs')}, {data_dir: digests}, [data_dir])
+    start.same_run(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size', 'eval_pairs'])
+    processes.same_step(last_path, state['step'])
+# the reference's are computed once, so only one model is in memory
 needs_reference = loss_type in ('dpo', 'ipo', 'kto')
 if not needs_reference:
     ref = torch.zeros(len(pairs + held_out), 2)
@@ -293,7 +272,8 @@ else:           # a new run, or one of an older version, which kept them elsewhe
     del reference
 
 # --- policy, optimizer, resume ------------------------------------------------------------------------------
-step, best_val = 0, math.inf
+step = state.get('step', 0)
+best_val = state.get('best_val', math.inf)
 kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, from the step before
 adapters.adapt(model, lora, state)
 policy = model
@@ -308,32 +288,15 @@ optimizers = optim.build(policy, optimizer, learning_rate, (beta1, beta2), weigh
 if state:
     optim.restore(optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    processes.same_step(last_path, state['step'])
-    step = state['step']
-    best_val = state['best_val']
-net = torch.compile(policy) if compile else policy
-net = processes.wrap(net, 'ddp', device)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
+net = processes.wrap(torch.compile(policy) if compile else policy, 'ddp', device)
 
 
-# --- schedule: same text in sft.py, dpo.py, rl.py ---
-def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
-    """The learning rate of update `step`, counted from 0: a linear rise, which ends at learning_rate with the
-    last warm-up step, then half a cosine down to min_lr, as in train.py."""
-    if step < warmup_steps:
-        return learning_rate * (step + 1) / warmup_steps
-    t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
-    return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
-# --- end schedule ---
-
-
+# --- what is trained, and what is shown ---------------------------------------------------------------------
 def losses_of(net, pairs, ref):
     """The losses of B pairs, (B,), and sums over the pairs, (9,), from which figures_of() makes means."""
-    x, y = devices.to_device(collate(pairs, pad, n_newline), device)                # (2 B, T) each
-    n = (y != IGNORE).sum(1).view(2, -1)            # (2, B): tokens of the chosen, of the rejected answers
+    scores, n = scores_of(net, pairs)                                               # (2, B) each
     ref = ref.to(device).T                                                          # (2, B)
-    with autocast:
-        scores = net(x, y) if loss_type == 'rm' else answer_log_probs(net(x)[0], y)     # (2 B,)
-    scores = scores.view(2, -1)
     losses, chosen, rejected = preference_loss(*scores, *ref, *n, loss_type, beta, label_smoothing, gamma,
                                                kto_kl)
     with torch.no_grad():
@@ -362,53 +325,67 @@ def figures_of(sums, n_pairs):
     return figures
 
 
+def write_samples(val_loss):
+    """Greedy answers to the first held-out prompts, into samples.txt. Returns their mean number of tokens."""
+    prompts = [prompt for (prompt, _), _ in held_out[:num_samples]]
+    batch = decoding.Batch(model, tokenizer.stop)
+    answers = [batch.add(prompt, sample_tokens, dice=None, temperature=0) for prompt in prompts]
+    with autocast:
+        while batch.queue or batch.live:
+            batch.step()
+    texts = [tokenizer.decode([*answer.prompt, *answer.ids]) for answer in answers]
+    log.say(f'--- step {step}, val_loss {val_loss:.4f}\n' + '\n\n'.join(texts) + '\n', 'samples.txt')
+    return sum(len(answer.ids) for answer in answers) / len(answers)
+
+
+# --- evaluate, save -----------------------------------------------------------------------------------------
+@timer.pause('eval')
 @torch.no_grad()
-def mean_figures(pairs, ref, micro_batches, n_pairs):
-    """figures_of n_pairs, without training. micro_batches: indices of this process's pairs."""
+def evaluate():
+    global best_val
+    own = np.arange(len(held_out))[rank::world]
     sums = torch.zeros(9, device=device)
     model.eval()
-    for rows in micro_batches:
-        sums += losses_of(policy, [pairs[j] for j in rows], ref[rows])[1]
+    for i in range(0, len(own), micro_batch_size):
+        rows = own[i:i + micro_batch_size]
+        sums += losses_of(policy, [held_out[j] for j in rows], ref[len(pairs) + rows])[1]
+    figures = figures_of(sums, len(held_out))
+    val_loss = figures.pop('preference_loss')
+    row = {'val_loss': val_loss} | {f'val_{name}': value for name, value in figures.items()}
+    if main_process and loss_type != 'rm':
+        row['val_response_len'] = write_samples(val_loss)
     model.train()
-    return figures_of(sums, n_pairs)
+    log.evaluation(step, max_steps, row)
+    if val_loss < best_val and step > 0:
+        best_val = val_loss
+        save_model(log.path('best.pt'))
+    return row
 
 
-def answers():
-    """The model's answers to the first held-out prompts: [(prompt, answer)], ids."""
-    pairs = []
-    for (prompt, _), _ in held_out[:num_samples]:
-        room = max(0, min(sample_tokens, model.config.block_size - len(prompt)))
-        with autocast:
-            out = model.generate(torch.tensor([prompt], device=device), room, temperature=0,
-                                 stop=tokenizer.stop)
-        pairs.append((prompt, out[0, len(prompt):].tolist()))
-    return pairs
-
-
-def save(path, **more):
-    """best.pt and last.pt: a GPT, as everywhere, and beside it the reward head."""
+def save_model(path, **more):
+    """A GPT, as everywhere, and beside it the reward head."""
     if loss_type == 'rm':
         more['reward_head'] = policy.score.weight.detach()
-    save_checkpoint(path, adapters.merged(model), step=step, best_val=best_val, config=config,
-                    tokenizer_hash=tokenizer.hash, pairs=digests, **more)
+    if main_process:
+        save_checkpoint(path, adapters.merged(model), step=step, best_val=best_val, config=config,
+                        tokenizer_hash=tokenizer.hash, pairs=digests, **more)
+
+
+@timer.pause('save')
+def save():
+    """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
+    more = {'ref_log_probs': ref} if needs_reference else {}
+    save_model(f'{last_path}.new', kto_kl=kto_kl, optimizers=optim.states(optimizers),
+               scaler=scaler.state_dict(), lora=adapters.weights_of(model), **more, **guard.state())
+    if main_process:
+        checkpoint.rotate(last_path, keep=2)
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
-first = {}
-fresh = loss_type == 'rm' and not policy.score.weight.any()
-if not state and (needs_reference or fresh):
-    zero, one = torch.zeros(1), torch.ones(1)
-    expected = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()
-    first = mean_figures(pairs, ref, rows_of(0), batch_size)
-    loss, kl = first['preference_loss'], first.get('kl', 0.0)
-    if not (abs(loss - expected) <= 1e-3 * max(1, expected) and abs(beta * kl) <= 0.01):        # or nan
-        raise ValueError(f'the first {loss_type} loss is {loss:.5f} and the KL {kl:.4f}, but policy and '
-                         f'reference are the same model: {expected:.5f} and 0 are expected; try '
-                         '--dtype=float32')
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))    # the base's
+log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config, log.say)
 log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')
@@ -416,96 +393,69 @@ log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro
         f'{micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
 log.notes(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), max_steps / batches.per_epoch))
-if first:
-    log.say(f'  expect   a first {loss_type} loss of {expected:.4f} and a margin of 0; found '
-            f'{first["preference_loss"]:.4f} and {first["margin"]:+.4f}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
-guard = guards.Guard(state, log.note, scaler.is_enabled())
-probe = optim.probe(model)      # how far does a step move it?
-first_step = step
-stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
-timer.restart()
+probe = optim.probe(model)              # one matrix: how far does a step move it?
 model.train()
-while True:
-    # 1. once in a while: evaluate. A resumed run has already evaluated its first step
-    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
-        with timer.pause('eval'):
-            mine = np.arange(len(held_out))[rank::world]
-            micro_batches = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
-            found = mean_figures(held_out, ref[len(pairs):], micro_batches, len(held_out))
-            val_loss = found['preference_loss']
-            figures = {f'val_{name}': found[name] for name in found if name != 'preference_loss'}
-            if main_process and loss_type != 'rm':
-                said = answers()
-                figures['val_response_len'] = sum(len(a) for _, a in said) / len(said)
-                text = '\n\n'.join(tokenizer.decode(p + a) for p, a in said)
-                log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{text}\n', 'samples.txt')
-            log.evaluation(step, max_steps, {'val_loss': val_loss, **figures})
-            if step and val_loss < best_val:
-                best_val = val_loss
-                if main_process:
-                    save(log.path('best.pt'))
-
-    # 2. once in a while: save. Leave when all is done or someone asked to stop
-    if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
-        with timer.pause('save'):
-            if main_process:
-                save(f'{last_path}.new', kto_kl=kto_kl, **({'ref_log_probs': ref} if needs_reference else {}),
-                     optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
-                     lora=adapters.weights_of(model), **guard.state())
-                checkpoint.rotate(last_path, keep=2)
-    if step >= max_steps or stopping:
-        break
-
-    # 3. the gradient of the mean loss over the pairs of the global batch
-    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)
-    lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
+if step == 0:
+    first = evaluate()
+    zero, one = torch.zeros(1), torch.ones(1)
+    known = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()        # ln 2 for dpo
+    error = abs(first['val_loss'] - known) / max(1, known) + abs(beta * first.get('val_kl', 0)) / 10
+    if needs_reference and not error <= 1e-3:           # not: so nan is refused, too
+        raise ValueError(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
+                         f'{first["val_kl"]:.4f}, but policy and reference are the same model: {known:.5f} '
+                         'and 0 are expected; try --dtype=float32')
+timer.restart()
+while step < max_steps:
+    # the gradient of the mean loss over the pairs of the global batch
+    torch.manual_seed(processes.noise_seed(seed, step))
+    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)         # lr_at() of train.py
     optim.set_lr(optimizers, lr)
-    micro_batches = rows_of(step)                                   # (accumulated, micro_batch_size)
-    n_all = batch_size
-    loss_sum = 0.0
+    all_rows = batches.of(step)                                                     # (batch_size,)
+    micro_batches = all_rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
+    loss = 0.0
     sums = torch.zeros(9, device=device)
     for i, rows in enumerate(micro_batches):
         with processes.sync_if(net, i == len(micro_batches) - 1):
-            losses, part = losses_of(net, [pairs[j] for j in rows], ref[rows])
-            # this part's share of the mean; times world, because DDP divides the sum over processes by it
-            scaler.scale(losses.sum() / n_all * world).backward()
-            loss_sum += losses.detach().sum()
-            sums += part
+            losses, its_sums = losses_of(net, [pairs[j] for j in rows], ref[rows])
+            share = losses.sum() / batch_size               # each pair of the global batch counts as much
+            scaler.scale(share * world).backward()          # DDP divides the sum by world: undo that
+        loss += share.detach()
+        sums += its_sums
 
-    # --- update: same text in sft.py, dpo.py, rl.py ---
-    norm = processes.to_float(optim.clip(optimizers, scaler, net, grad_clip))
-    loss = processes.all_sum(float(loss_sum))[0] / n_all        # of the whole global batch
+    # the update
+    norm = optim.clip(optimizers, scaler, net, grad_clip).item()
+    loss, = processes.all_sum(float(loss))
+    figures = figures_of(sums, batch_size)
+    if loss_type == 'kto':
+        kto_kl = max(0.0, -beta * figures['kl'])    # of these answers; the paper: of answers to other prompts
     before = probe.clone()
     if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
         optim.step(optimizers, scaler)
     scaler.update()
     processes.clear_gradients(net)
-    # --- end update ---
-    trouble = guard.trouble
-    stopping = processes.must_stop() or trouble != ''
-    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     step += 1
-    timer.step(2 * int(lengths[micro_batches].sum()) * world)       # 2 answers; about as many in each process
-    figures = figures_of(sums, n_all)
-    if loss_type == 'kto':
-        kto_kl = max(0.0, -beta * figures['kl'])    # of these answers; the paper: of answers to other prompts
+    timer.step(2 * int(lengths[all_rows].sum()))    # two answers to each prompt
 
-    # 4. log
-    if logging:
+    # log
+    if step % log_interval == 0 or step in (1, max_steps):
         speed = timer.figures(world)
-        dt = speed['dt']
-        log.say(f'step {step:>6}/{max_steps} | loss: {loss:.4f} | acc: {figures["accuracy"]:.2f} | margin: '
-                f'{figures["margin"]:+.3f} | rewards: {figures["chosen_reward"]:+.3f} '
-                f'{figures["rejected_reward"]:+.3f} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
-                f'{dt * 1000:.0f} ms | eta {journal.clock(dt * (max_steps - step))}')
-        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm,
-                    update_ratio=processes.to_float(optim.change(before, probe)), skipped=guard.skipped,
-                    restarts=log.restarts, comm_share=processes.comm_share(net, dt),
-                    memory_mb=journal.memory_mb(device), **speed, **figures)
+        log.step(max_steps, ('accuracy', 'margin'), step=step, loss=loss, lr=lr, grad_norm=norm, **figures,
+                 update_ratio=optim.change(before, probe).item(), skipped=guard.skipped,
+                 comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
+                 memory_mb=journal.memory_mb(device), **speed)
+
+    # evaluate, save, leave
+    if step % eval_interval == 0 or step == max_steps:
+        evaluate()
+    stopping = processes.must_stop() or guard.trouble
+    if step % save_interval == 0 or step == max_steps or stopping:
+        save()
+    if stopping:
+        break
 
 # --- summary ------------------------------------------------------------------------------------------------
 command = ['sample.py', f'--ckpt={out_dir}', '--chat=True'] if loss_type != 'rm' else []
 log.end(step, max_steps, timer.minutes(), best_val, command)
-processes.leave(trouble)
+processes.leave(guard.trouble)

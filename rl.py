@@ -5,8 +5,8 @@ Reinforcement learning: a model that answers, and a reward for each answer -> a 
     python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines, or GSM8K's
     python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
 
-Reads a folder that sft.py or dpo.py wrote. Copy this file with configurator.py, model.py, tokenizer.py and
-parts/. The decision made here is the reward: the model learns that, not what you mean.
+Reads a folder that sft.py or dpo.py wrote. Copy this file with configurator, model, tokenizer and parts/.
+The decision made here is the reward: the model learns that, not what you mean.
 
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
@@ -24,14 +24,14 @@ and 1, near 1 with finer rewards. If entropy and informative fall to 0, the poli
 learning rate. If reward rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If
 reward only scatters, the model learns nothing: --reward=random shows how that looks.
 """
-import dataclasses, functools, hashlib, math, os, sys, time
+import functools, hashlib, math, os, sys, time
 import numpy as np
 import torch
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.train import checkpoint, devices, guards, journal, optim, processes, start
-from parts.eval import grading, sandbox
-from parts.sample import decoding, rollouts
+from parts.eval import benchmarks, grading, problems, sandbox
+from parts.sample import decoding, rewards, rollouts
+from parts.train import checkpoint, devices, guards, journal, optim, planner, processes, records, start
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -42,26 +42,26 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 # the reward
 reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
 held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
-n_problems = 2000               # >= 1: of parts/eval/problems.py, where reward is problems or random
-problems_seed = 1               # >= 0: which problems; SFT's demonstrations (seed 0) hold 134 of these 2,000
+n_problems = 2000               # >= 1: for reward=problems and random: how many
+problems_seed = 1               # >= 0: which ones; SFT's demonstrations have seed 0
 allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
-timeout = 3.0                   # > 0: seconds for a program, or for a call of reward()
-bad_reward = 'stop'             # stop | zero: what to do when reward() raises, hangs or returns no number
+timeout = 3.0                   # > 0: seconds for a program, or a call of reward()
+bad_reward = 'stop'             # stop | zero: when reward() raises, hangs or returns no number
 # sampling
 num_samples = 8                 # >= 2: answers to a prompt
 max_new_tokens = 64             # >= 1: tokens of an answer
 temperature = 1.0               # > 0: of the policy, in sampling and in training
-slots = 128                     # >= 1: answers written at a time, on each device; speed and memory only
+slots = 128                     # >= 1: answers written at a time, on each device
 rounds = 1                      # >= 1: draws of a step, at most; above 1: until enough are informative
 # optimisation
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
-micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all; lower saves memory
+micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all
 updates = 1                     # >= 1: updates with the same answers
-scale = False                   # divide advantages by the deviation of their group: see advantages()
+scale = False                   # divide advantages by their group's deviation: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_low
-clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety (arXiv:2503.14476)
-kl_coef = 0.0                   # >= 0: pull towards the starting model, which is then kept in memory, too
+clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety (2503.14476)
+kl_coef = 0.0                   # >= 0: pull towards the model of the start, which stays in memory, too
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
@@ -79,7 +79,7 @@ plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cos
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
-grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
+grad_checkpoint = False         # compute each block again in the backward pass: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
@@ -151,10 +151,6 @@ def tasks_of(reward, n, problems_seed, split):
     """A list of tasks. Each has the prompt, as messages and as ids, and one of three keys. tests: Python that
     runs after the model's code (with entry_point, it defines check(candidate)). answer: a text whose
     last number the model must find. reward: a function of the model's text. FILE.jsonl: or a benchmark's."""
-    from parts.train import records
-    from parts.eval import benchmarks, problems
-    from parts.sample import rewards
-
     def with_ids(task):
         return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
 
@@ -187,7 +183,6 @@ if not tasks or not exam:
     raise ValueError(f'{reward=} leaves {len(exam)} prompts to evaluate on and {len(tasks)} others to train '
                      f'on, of at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
 if plan:
-    from parts.train import planner
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
     planner.show(plan, vars(model.config), length, batch_size, micro_batch_size, max_steps,
                  sequences=num_samples, passes=rounds / updates + (1 if kl_coef else 0))
@@ -196,17 +191,6 @@ digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdiges
 
 
 # --- answers, and their rewards -----------------------------------------------------------------------------
-@dataclasses.dataclass
-class Rollout:
-    """An answer to a task, and what it earned."""
-    prompt: list            # ids
-    ids: list               # of the answer
-    log_probs: list         # log p of each of its ids, when it was sampled
-    ended: bool             # by itself
-    text: str
-    reward: float
-
-
 def reward_of(text, task, verdict):
     """What a text earns as the answer to a task. verdict: what the judge will say, if the task has tests."""
     if 'answer' in task:
@@ -228,28 +212,28 @@ def reward_of(text, task, verdict):
 def answers_to(asked, noise, temperature):
     """A Rollout for each task of `asked`; the seconds of writing, and of waiting for judges. noise: float64
     (len(asked), max_new_tokens)."""
+    def text_of(answer):
+        return tokenizer.decode(answer.ids[:-1] if answer.finish == 'stop' else answer.ids)
+
     began = time.time()
     batch = decoding.Batch(model, tokenizer.stop, min(slots, len(asked)))
-    tasks_of, texts, verdicts = {}, {}, {}          # of the answers
-    for task, row in zip(asked, noise.tolist()):
-        answer = batch.add(task['ids'], max_new_tokens, iter(row).__next__, temperature=temperature,
-                           scored_at=temperature or 1.0)
-        tasks_of[answer] = task
+    answers = [batch.add(task['ids'], max_new_tokens, iter(row).__next__, temperature=temperature,
+                         scored_at=temperature or 1.0) for task, row in zip(asked, noise.tolist())]
+    task_of = dict(zip(answers, asked))
+    verdicts = {}
     with autocast, sandbox.Court(timeout) as court:         # programs run while others are being written
         while batch.queue or batch.live:
             for answer in batch.step():
-                if answer.finish:
-                    task = tasks_of[answer]
-                    text = tokenizer.decode(answer.ids[:-1] if answer.finish == 'stop' else answer.ids)
-                    texts[answer] = text
-                    if 'tests' in task:
-                        program = grading.program(task, text, chat=True)
-                        verdicts[answer] = court.submit(program, task['tests'], task['entry_point'])
+                task = task_of[answer]
+                if answer.finish and 'tests' in task:
+                    program = grading.program(task, text_of(answer), chat=True)
+                    verdicts[answer] = court.submit(program, task['tests'], task['entry_point'])
         wrote = time.time()
-        answers = [Rollout(task['ids'], a.ids, a.log_probs, a.finish == 'stop', texts[a],
-                           reward_of(texts[a], task, verdicts.get(a))) for a, task in tasks_of.items()]
+        earned = [reward_of(text_of(a), task, verdicts.get(a)) for a, task in task_of.items()]
     model.train()           # a batch is written in eval mode
-    return answers, wrote - began, time.time() - wrote
+    judged = [rollouts.Rollout(a.prompt, a.ids, a.log_probs, a.finish == 'stop', reward)
+              for a, reward in zip(answers, earned)]
+    return judged, wrote - began, time.time() - wrote
 
 
 def figures_of(answers):
@@ -293,54 +277,60 @@ def new_groups(number):
 
 
 # --- optimizer, resume --------------------------------------------------------------------------------------
-step, best_val = 0, -math.inf
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
-warmup_steps = min(warmup_steps, max_steps)
-warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
+warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, min_lr)
+step = state.get('step', 0)
+best_val = state.get('best_val', -math.inf)
+silent = state.get('silent', 0)         # batches in a row without an informative group
 if state:
-    start.same_run(last_path, state, {'tasks': digest}, ['tasks'])
+    start.same_run(last_path, {'tasks': state.get('tasks')}, {'tasks': digest}, ['tasks'])
     start.same_run(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
-    config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
+    processes.same_step(last_path, step)
     optim.restore(optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    processes.same_step(last_path, state['step'])
-    step = state['step']
-    best_val = state['best_val']
-beginning = load(config['init_from'])[0].grown(tokenizer.vocab_size).eval() if kl_coef else None     # no dropout
-reference = rollouts.Policy(beginning, temperature, IGNORE).requires_grad_(False) if beginning else None
+    config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
 net = processes.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
+reference = None
+if kl_coef:
+    first_model = load(config['init_from'])[0].grown(tokenizer.vocab_size).eval()       # without dropout
+    reference = rollouts.Policy(first_model, temperature, IGNORE).requires_grad_(False)
 
 
-# --- schedule: same text in sft.py, dpo.py, rl.py ---
-def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
-    """The learning rate of update `step`, counted from 0: a linear rise, which ends at learning_rate with the
-    last warm-up step, then half a cosine down to min_lr, as in train.py."""
-    if step < warmup_steps:
-        return learning_rate * (step + 1) / warmup_steps
-    t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
-    return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
-# --- end schedule ---
-
-
+# --- evaluate, save -----------------------------------------------------------------------------------------
+@timer.pause('eval')
 def evaluate():
-    """Means over greedy answers to the held-out prompts, and the first three answers, as text."""
-    mine = exam[rank::world]
-    found = answers_to(mine, np.zeros((len(mine), max_new_tokens)), 0.0)[0]
-    shown = [f'{tokenizer.decode(a.prompt + a.ids)}\n[reward {a.reward:g}]' for a in found[:3]]
-    figures = {f'val_{name}': value for name, value in figures_of(found).items() if name != 'entropy'}
-    return figures, '\n\n'.join(shown)
+    """Greedy answers to the held-out prompts."""
+    global best_val
+    own = exam[rank::world]
+    answers = answers_to(own, np.zeros((len(own), max_new_tokens)), 0.0)[0]
+    figures = {f'val_{name}': value for name, value in figures_of(answers).items() if name != 'entropy'}
+    val_reward = figures['val_reward']
+    log.evaluation(step, max_steps, figures)
+    texts = [f'{tokenizer.decode([*a.prompt, *a.ids])}\n[reward {a.reward:g}]' for a in answers[:3]]
+    log.say(f'--- step {step}, val_reward {val_reward:.4f}\n' + '\n\n'.join(texts) + '\n', 'samples.txt')
+    if val_reward > best_val and step > 0:
+        best_val = val_reward
+        if main_process:
+            save_checkpoint(log.path('best.pt'), model, step=step, best_val=best_val, config=config,
+                            tokenizer_hash=tokenizer.hash)
 
 
-def save(path, **more):
-    save_checkpoint(path, model, step=step, best_val=best_val, tokenizer_hash=tokenizer.hash, config=config,
-                    **more)
+@timer.pause('save')
+def save():
+    """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
+    if main_process:
+        save_checkpoint(f'{last_path}.new', model, step=step, best_val=best_val, config=config, tasks=digest,
+                        tokenizer_hash=tokenizer.hash, optimizers=optim.states(optimizers),
+                        scaler=scaler.state_dict(), silent=silent, **guard.state())
+        checkpoint.rotate(last_path, keep=2)
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))    # the base's
+log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config, log.say)
 log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: '
         f'{len(all_tasks) - len(tasks):,}')
@@ -348,42 +338,22 @@ log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} proc
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
-guard = guards.Guard(state, log.note, scaler.is_enabled())
-probe = optim.probe(model)      # how far does a step move it?
-first_step = step
-silent = state.get('silent', 0)         # batches in a row without an informative group
-stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
-timer.restart()
+SHOWN = 'reward', 'informative', 'entropy', 'length'     # on the line of a step
+probe = optim.probe(model)              # one matrix: how far does a step move it?
+groups = None
 model.train()
-while True:
-    # 1. once in a while: evaluate. A resumed run has already evaluated its first step
-    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
-        with timer.pause('eval'):
-            found, said = evaluate()
-            log.evaluation(step, max_steps, found)
-            log.say(f'--- step {step}, val_reward {found["val_reward"]:.4f}\n{said}\n', 'samples.txt')
-            if step and found['val_reward'] > best_val:
-                best_val = found['val_reward']
-                if main_process:
-                    save(log.path('best.pt'))
-
-    # 2. once in a while: save. Leave when all is done or someone asked to stop
-    leaving = step == max_steps or trouble or (stopping and step % updates == 0)
-    if (step % save_interval == 0 or leaving) and step > first_step:
-        with timer.pause('save'):
-            if main_process:
-                save(f'{last_path}.new', tasks=digest, optimizers=optim.states(optimizers),
-                     scaler=scaler.state_dict(), silent=silent, **guard.state())
-                checkpoint.rotate(last_path, keep=2)
-    if leaving:
-        break
-
-    # 3. answers, written by the policy as it is now
-    if step % updates == 0 or step == first_step:
+if step == 0:
+    evaluate()
+timer.restart()
+while step < max_steps:
+    # answers, written by the policy as it is now, each with its advantage
+    if step % updates == 0 or groups is None:
         groups, figures = new_groups(step // updates)
-        n_all = max(1, processes.all_sum(sum(len(a.ids) for group in groups for a in group))[0])      # tokens
-        rewards = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)    # (P, G)
-        weighted = [*zip(sum(groups, []), advantages(rewards, scale).flatten().tolist())]
+        answers = sum(groups, [])
+        n_tokens, = processes.all_sum(sum(len(a.ids) for a in answers))
+        n_tokens = max(1, n_tokens)
+        earned = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)     # (P, G)
+        weighted = [*zip(answers, advantages(earned, scale).flatten().tolist())]
         # an answer without an advantage has no gradient. Each process keeps at least one answer, because DDP
         # waits for the backward pass of all; answers of about one length share a forward pass
         useful = [(a, weight) for a, weight in weighted if weight or reference]
@@ -394,57 +364,58 @@ while True:
             log.note(step, 'silent', f'{silent} batches taught nothing: answers to a prompt earned the same, '
                      f'{figures["reward"]:.3g} on average (low: easier prompts, more SFT; high: harder ones)')
 
-    # 4. the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
+    # the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
     began = time.time()
-    lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
+    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)         # lr_at() of train.py
     optim.set_lr(optimizers, lr)
-    loss_sum = kl_sum = n_clipped = 0.0
+    loss = kl_sum = n_clipped = 0.0
     for i in range(0, len(weighted), micro_batch_size * num_samples):
         part, weights = zip(*weighted[i:i + micro_batch_size * num_samples])
         arrays = rollouts.collate(part, tokenizer.special.get('<|pad|>', 0), IGNORE)
-        x, y, old = devices.to_device(arrays, device)                                   # (N, T) each
+        x, y, old_log_probs = devices.to_device(arrays, device)                         # (N, T) each
         with processes.sync_if(net, i + len(part) == len(weighted)):
             with autocast:
                 log_probs = net(x, y)                                                   # (N, T)
                 ref_log_probs = reference(x, y) if reference else None
-            losses, ratios, kl = policy_loss(log_probs, old, torch.tensor(weights, device=device),
+            losses, ratios, kl = policy_loss(log_probs, old_log_probs, torch.tensor(weights, device=device),
                                              y != IGNORE, clip_low, clip_high, ref_log_probs, kl_coef)
-            # this part's share of the mean; times world, because DDP divides the sum over processes by it
-            scaler.scale(losses.sum() / n_all * world).backward()
-            loss_sum += losses.detach().sum()
-            kl_sum += kl.sum()
-            n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
+            share = losses.sum() / n_tokens                 # each token of the global batch counts as much
+            scaler.scale(share * world).backward()          # DDP divides the sum by world: undo that
+        loss += share.detach()
+        kl_sum += kl.sum()
+        n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
 
-    # --- update: same text in sft.py, dpo.py, rl.py ---
-    norm = processes.to_float(optim.clip(optimizers, scaler, net, grad_clip))
-    loss = processes.all_sum(float(loss_sum))[0] / n_all        # of the whole global batch
+    # the update
+    norm = optim.clip(optimizers, scaler, net, grad_clip).item()
+    loss, kl_sum, n_clipped = processes.all_sum(float(loss), float(kl_sum), float(n_clipped))
     before = probe.clone()
     if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
         optim.step(optimizers, scaler)
     scaler.update()
     processes.clear_gradients(net)
-    # --- end update ---
-    trouble = guard.trouble
-    stopping = processes.must_stop() or trouble != ''
-    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     step += 1
-    timer.step(int(n_all))
-    kl_sum, n_clipped = processes.all_sum(float(kl_sum), float(n_clipped))
+    timer.step(int(n_tokens))
 
-    # 5. log
-    if logging:
+    # log
+    if step % log_interval == 0 or step in (1, max_steps):
         speed = timer.figures(world)
-        dt = speed['dt']
-        seen = [f'{name}: {figures[name]:.3g}' for name in ('reward', 'informative', 'entropy', 'length')]
-        log.say(f'step {step:>6}/{max_steps} | {" | ".join(seen)} | lr: {lr:.2e} | gnorm: {norm:.2f} | '
-                f'{dt:.1f} s | eta {journal.clock(dt * (max_steps - step))}')
-        log.metrics(step=step, loss=loss, lr=lr, grad_norm=norm, kl=kl_sum / n_all if reference else None,
-                    clip_fraction=n_clipped / n_all, **figures, train_s=time.time() - began,
-                    update_ratio=processes.to_float(optim.change(before, probe)),
-                    skipped=guard.skipped, memory_mb=journal.memory_mb(device), restarts=log.restarts,
-                    comm_share=processes.comm_share(net, dt), **speed)
+        log.step(max_steps, SHOWN, step=step, loss=loss, lr=lr, grad_norm=norm, **figures,
+                 kl=kl_sum / n_tokens if reference else None, clip_fraction=n_clipped / n_tokens,
+                 train_s=time.time() - began, skipped=guard.skipped,
+                 update_ratio=optim.change(before, probe).item(),
+                 comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
+                 memory_mb=journal.memory_mb(device), **speed)
+
+    # evaluate, save, leave
+    if step % eval_interval == 0 or step == max_steps:
+        evaluate()
+    stopping = guard.trouble or (processes.must_stop() and step % updates == 0)
+    if step % save_interval == 0 or step == max_steps or stopping:
+        save()
+    if stopping:
+        break
 
 # --- summary ------------------------------------------------------------------------------------------------
 log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'],
         what='highest val_reward')
-processes.leave(trouble)
+processes.leave(guard.trouble)

@@ -25,15 +25,15 @@ import numpy as np
 import torch
 from configurator import configure, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.train import adapters, checkpoint, devices, guards, journal, optim, processes, records, start
-from parts.train import token_bins
+from parts.train import adapters, checkpoint, devices, guards, journal, optim, planner, processes, records
+from parts.train import start, token_bins, validation
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
 # files
 init_from = 'out/base'          # the folder of the model to start from; or resume: continue in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
-data_from = ''                  # the command that makes data_dir: errors name it, other data are refused
+data_from = ''                  # the command that makes data_dir: shown if it is missing
 base_dir: str | None = None     # data of the base model, to measure how much is forgotten
 replay = 0                      # >= 0: sequences of base_dir beside the conversations of a step
 out_dir = 'out/sft'             # where the run writes
@@ -42,7 +42,7 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 epochs = 3.0                    # >= 0: how often each conversation is seen
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
 batch_size = 32                 # [1, 2**20]: conversations per step, over all devices and accumulation
-micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all; lower saves memory
+micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all
 block_size = 0                  # >= 0: tokens of a conversation; 0 = the model's context; longer ones are cut
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
@@ -67,7 +67,7 @@ plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cos
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
 compile = False                 # torch.compile; lengths vary, so it compiles twice
-grad_checkpoint = False         # keep each block's input and compute the rest again: less memory, more time
+grad_checkpoint = False         # compute each block again in the backward pass: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
@@ -94,7 +94,6 @@ model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
 if plan:
-    from parts.train import planner
     planner.show(plan, vars(model.config), block_size, batch_size, micro_batch_size, max_steps,
                  f'{data_dir}/train.jsonl')
     sys.exit()
@@ -102,32 +101,6 @@ pad = tokenizer.special.get('<|pad|>', 0)
 
 
 # --- data ---------------------------------------------------------------------------------------------------
-def cut(ids, mask, T, im_start):
-    """A conversation of at most T + 1 tokens. If it is too long, we cut first the text after the last answer,
-    then the oldest text, and only then the end of the last answer. The header of that answer stays."""
-    trained = [i for i in range(len(ids)) if mask[i]]
-    end = trained[-1] + 1 if trained else len(ids)      # of the last answer
-    answer = end                                        # where the last answer begins
-    while answer and mask[answer - 1]:
-        answer -= 1
-    headers = [i for i in range(answer) if ids[i] == im_start]
-    header = headers[-1] if headers else 0              # where its header begins
-    start = max(0, min(end - (T + 1), header))
-    return ids[start:start + T + 1], mask[start:start + T + 1]
-
-
-def read_conversations(path, T, tokenizer):
-    """[(ids, mask)] of the conversations that have a trained token; how many have none; how many were cut."""
-    advice = f'prepare it: python prepare.py --kind=sft --source=FILE --out_dir={os.path.dirname(path)}'
-    whole = records.read_jsonl(path, lambda record: tokenizer.render(record['messages']), advice)
-    short = [cut(ids, mask, T, tokenizer.special['<|im_start|>']) for ids, mask in whole]
-    n_cut = sum(len(a) < len(b) for (a, _), (b, _) in zip(short, whole))
-    rows = [(ids, mask) for ids, mask in short if 1 in mask[1:]]
-    if not rows:
-        raise ValueError(f'{path} has no conversation with an answer, or none is left in {T} tokens')
-    return rows, len(short) - len(rows), n_cut
-
-
 def collate(rows, pad):
     """Conversations -> inputs and targets, int64 (B, T), T the longest. A target is the next token if it
     is trained, else IGNORE. Padding is on the right, where causal attention does not see it."""
@@ -149,38 +122,37 @@ def marked(ids, mask, tokenizer):
     return text
 
 
-train_path, val_path = os.path.join(data_dir, 'train.jsonl'), os.path.join(data_dir, 'val.jsonl')
-records.check_files([train_path, val_path], data_from)
-conversations, n_empty, n_cut = read_conversations(train_path, block_size, tokenizer)
-held_out = read_conversations(val_path, block_size, tokenizer)[0][:eval_conversations]
-mine = sorted(held_out, key=lambda row: len(row[0]))[rank::world]       # sorted: little padding in a batch
-val_batches = [mine[i:i + micro_batch_size] for i in range(0, len(mine), micro_batch_size)]
+train_path = os.path.join(data_dir, 'train.jsonl')
+val_path = os.path.join(data_dir, 'val.jsonl')
+conversations, n_empty, n_cut = records.read_conversations(train_path, block_size, tokenizer, data_from)
+held_out = records.read_conversations(val_path, block_size, tokenizer, data_from)[0][:eval_conversations]
+lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
+trained = np.array([sum(mask[1:]) for _, mask in conversations])        # (n,): of them are targets
 digest = records.digest(train_path)
-lengths = np.array([len(ids) for ids, _ in conversations])
-n_trained = sum(sum(mask) for _, mask in conversations)
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps = min(warmup_steps, max_steps)
-optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)     # refuses an impossible one
+warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, min_lr)
+token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
 if replay % world or (replay and base_dir is None):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
 if base_dir is not None:
-    base_meta, base_bins = token_bins.open_bins(base_dir, block_size, ('train', 'val') if replay else ('val',))
+    sides = ('train', 'val') if replay else ('val',)
+    base_meta, base_bins = token_bins.open_bins(base_dir, block_size, sides)
     start.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'])
-token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
 
 
 def load_batch(step):
-    """This process's part of a step's batch, as micro-batches; the tokens of the whole batch."""
-    rows = batches.of(step)                         # (batch_size,)
-    mine = rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
-    micro_batches = [collate([conversations[j] for j in part], pad) for part in mine]
-    if replay:                                      # all of its tokens are trained
-        starts = token_bins.sequence_starts(step, replay, len(base_bins['train']), block_size, seed)[rank::world]
-        for part in np.split(starts, range(micro_batch_size, len(starts), micro_batch_size)):
-            micro_batches.append(token_bins.sequences(base_bins['train'], part, block_size))
-    return micro_batches, int(lengths[rows].sum()) + replay * block_size
+    """This process's micro-batches of a step: inputs and targets, (B, T) each."""
+    rows = batches.of(step)[rank * per_rank:(rank + 1) * per_rank]
+    parts = rows.reshape(-1, micro_batch_size)                          # (micro-batches, B)
+    micro_batches = [collate([conversations[j] for j in part], pad) for part in parts]
+    if replay:          # sequences of the base model's data, in which every token is trained
+        ids = base_bins['train']
+        starts = token_bins.sequence_starts(step, replay, len(ids), block_size, seed)[rank::world]
+        for i in range(0, len(starts), micro_batch_size):
+            micro_batches.append(token_bins.sequences(ids, starts[i:i + micro_batch_size], block_size))
+    return micro_batches
 
 
 if show_batch is not None:
@@ -190,46 +162,25 @@ if show_batch is not None:
     sys.exit()
 
 # --- optimizer, resume --------------------------------------------------------------------------------------
-step, best_val = 0, math.inf
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
+step = state.get('step', 0)
+best_val = state.get('best_val', math.inf)
+tokens_seen = state.get('tokens', 0)
 if state:
-    start.same_run(last_path, state, {'conversations': digest}, ['conversations'])
+    start.same_run(last_path, {train_path: state.get('conversations')}, {train_path: digest}, [train_path])
     start.same_run(last_path, state['config'], config, ['optimizer'])
+    processes.same_step(last_path, step)
     optim.restore(optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
-    processes.same_step(last_path, state['step'])
-    step = state['step']
-    best_val = state['best_val']
-net = torch.compile(model) if compile else model
-net = processes.wrap(net, 'ddp', device)
+net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)
 
 
-# --- schedule: same text in sft.py, dpo.py, rl.py ---
-def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr):
-    """The learning rate of update `step`, counted from 0: a linear rise, which ends at learning_rate with the
-    last warm-up step, then half a cosine down to min_lr, as in train.py."""
-    if step < warmup_steps:
-        return learning_rate * (step + 1) / warmup_steps
-    t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
-    return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
-# --- end schedule ---
-
-
-@torch.no_grad()
-def evaluate(batches):
+# --- evaluate, save -----------------------------------------------------------------------------------------
+def loss_on(batches):
     """Nats per trained token and bits per byte. batches: this process's; the sums are of all processes."""
-    nats = tokens = n_bytes = 0
-    model.eval()
-    for arrays in batches:
-        x, y = devices.to_device(arrays, device)                            # (B, T) each
-        trained = y[y != IGNORE].cpu().numpy()
-        with autocast:
-            nats += model(x, y)[1].item() * len(trained)
-        tokens += len(trained)
-        n_bytes += int(token_bytes[trained].sum())
-    model.train()
-    nats, tokens, n_bytes = processes.all_sum(nats, tokens, n_bytes)
-    return nats / tokens, nats / math.log(2) / n_bytes
+    on_device = ((devices.to_device(batch, device), True) for batch in batches)
+    return validation.loss_of(model, on_device, token_bytes, autocast, processes.all_sum)
 
 
 def answer():
@@ -242,15 +193,53 @@ def answer():
     return tokenizer.decode(out[0].tolist())
 
 
+@timer.pause('eval')
+def evaluate():
+    global best_val
+    rows = sorted(held_out, key=lambda row: len(row[0]))[rank::world]       # sorted: little padding
+    parts = [rows[i:i + micro_batch_size] for i in range(0, len(rows), micro_batch_size)]
+    val_loss, _ = loss_on(collate(part, pad) for part in parts)
+    figures = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
+    if base_dir is not None:            # how much of the pretraining is left?
+        ids, T = base_bins['val'], model.config.block_size
+        blocks = token_bins.evaluation_blocks(ids, T, eval_tokens, micro_batch_size, rank, world)
+        figures['base_bpb'] = loss_on(token_bins.sequences(ids, b, T) for b, counts in blocks if counts)[1]
+    log.evaluation(step, max_steps, figures)
+    if main_process:
+        log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{answer()}\n', 'samples.txt')
+
+    if val_loss < best_val and step > 0:
+        best_val = val_loss
+        save_model(log.path('best.pt'))
+    elif val_loss > 1.02 * best_val and guard.last_loss() < best_val:
+        log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, and the '
+                 'loss below: fewer epochs, or more conversations; best.pt has kept the best')
+
+
+def save_model(path, **more):
+    if main_process:
+        save_checkpoint(path, adapters.merged(model), step=step, best_val=best_val, config=config,
+                        tokenizer_hash=tokenizer.hash, conversations=digest, **more)
+
+
+@timer.pause('save')
+def save():
+    """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
+    save_model(f'{last_path}.new', tokens=tokens_seen, optimizers=optim.states(optimizers),
+               scaler=scaler.state_dict(), lora=adapters.weights_of(model), **guard.state())
+    if main_process:
+        checkpoint.rotate(last_path, keep=2)
+
+
 # --- the banner: what is about to happen --------------------------------------------------------------------
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
-log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))    # the base's
+log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config, log.say)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
 log.say(f'  data     {len(conversations):,} conversations, {len(held_out):,} held out; {lengths.sum():,} '
-        f'tokens, {n_trained / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
+        f'tokens, {trained.sum() / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
 log.say(f'  step     {batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
         f'accumulated x {micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
@@ -258,90 +247,62 @@ epochs = max_steps / batches.per_epoch
 log.notes(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------
-guard = guards.Guard(state, log.note, scaler.is_enabled())
-probe = optim.probe(model)      # how far does a step move it?
-tokens_seen = state.get('tokens', 0)
-first_step = step
-stopping, trouble = False, ''    # Ctrl-C or a signal asked for the end; why the run cannot continue
-timer.restart()
+probe = optim.probe(model)              # one matrix: how far does a step move it?
 model.train()
-while True:
-    # 1. once in a while: evaluate. A resumed run has already evaluated its first step
-    if (step % eval_interval == 0 or step == max_steps) and (step > first_step or step == 0) and not trouble:
-        with timer.pause('eval'):
-            val_loss = evaluate(collate(rows, pad) for rows in val_batches)[0]
-            figures = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
-            if base_dir is not None:            # how much of the pretraining is left?
-                T = model.config.block_size
-                blocks = token_bins.evaluation_blocks(base_bins['val'], T, eval_tokens, micro_batch_size, rank, world)
-                base = (token_bins.sequences(base_bins['val'], starts, T) for starts, counts in blocks if counts)
-                figures['base_bpb'] = evaluate(base)[1]
-            log.evaluation(step, max_steps, figures)
-            if main_process:
-                log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{answer()}\n', 'samples.txt')
-            if step and val_loss < best_val:
-                best_val = val_loss
-                if main_process:
-                    save_checkpoint(log.path('best.pt'), adapters.merged(model), step=step, config=config,
-                                    best_val=best_val, tokenizer_hash=tokenizer.hash, conversations=digest)
-            elif step and val_loss > 1.02 * best_val and guard.last_loss() < best_val:
-                log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
-                         'and the loss below: fewer epochs, or more conversations; best.pt has kept the best')
-
-    # 2. once in a while: save. Leave when all is done or someone asked to stop
-    if (step % save_interval == 0 or step == max_steps or stopping) and step > first_step:
-        with timer.pause('save'):
-            if main_process:
-                save_checkpoint(f'{last_path}.new', adapters.merged(model), lora=adapters.weights_of(model),
-                                step=step, best_val=best_val, tokens=tokens_seen, conversations=digest,
-                                optimizers=optim.states(optimizers), scaler=scaler.state_dict(),
-                                tokenizer_hash=tokenizer.hash, config=config, **guard.state())
-                checkpoint.rotate(last_path, keep=2)
-    if step >= max_steps or stopping:
-        break
-
-    # 3. the gradient of the mean loss over all trained tokens of the global batch
-    torch.manual_seed((seed * 1_000_003 + step) * 4096 + rank)      # dropout follows from (seed, step, rank)
-    lr = lr_at(step, max_steps, warmup_steps, learning_rate, min_lr)
+if step == 0:
+    evaluate()
+timer.restart()
+while step < max_steps:
+    # the gradient of the mean loss over all trained tokens of the global batch
+    torch.manual_seed(processes.noise_seed(seed, step))     # dropout follows from (seed, step, rank)
+    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)         # lr_at() of train.py
     optim.set_lr(optimizers, lr)
-    with timer.part('data'):
-        micro_batches, n_tokens = load_batch(step)
-    n_scored = [int((y != IGNORE).sum()) for _, y in micro_batches]     # in numpy: does not wait for the GPU
-    n_all = processes.all_sum(sum(n_scored))[0]       # a mean of means would favour short answers
-    loss_sum = 0.0
-    for i, (part, n) in enumerate(zip(micro_batches, n_scored)):
+    with timer.loading():
+        micro_batches = load_batch(step)
+    rows = batches.of(step)                                                         # (batch_size,)
+    n_targets = int(trained[rows].sum()) + replay * block_size                      # of all processes
+    loss = 0.0
+    for i, (x, y) in enumerate(micro_batches):
+        # this micro-batch's share. A mean of means would favour short answers: of two micro-batches with 30
+        # and 90 trained tokens, the first counts 1/4
+        share = int((y != IGNORE).sum()) / n_targets
+        x, y = devices.to_device((x, y), device)                                    # (B, T) each
         with processes.sync_if(net, i == len(micro_batches) - 1):
             with autocast:
-                loss = net(*devices.to_device(part, device))[1]
-            # this part's share of the mean; times world, because DDP divides the sum over processes by it
-            scaler.scale(loss * (n / n_all * world)).backward()
-            loss_sum += loss.detach() * n
+                mean = net(x, y)[1]                         # over the targets of this micro-batch
+            scaler.scale(mean * (share * world)).backward()     # DDP divides the sum by world: undo that
+        loss += mean.detach() * share
 
-    # --- update: same text in sft.py, dpo.py, rl.py ---
-    norm = processes.to_float(optim.clip(optimizers, scaler, net, grad_clip))
-    loss = processes.all_sum(float(loss_sum))[0] / n_all        # of the whole global batch
+    # the update
+    norm = optim.clip(optimizers, scaler, net, grad_clip).item()
+    loss, = processes.all_sum(float(loss))
     before = probe.clone()
     if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
         optim.step(optimizers, scaler)
     scaler.update()
     processes.clear_gradients(net)
-    # --- end update ---
-    trouble = guard.trouble
-    stopping = processes.must_stop() or trouble != ''
-    logging = (step + 1) % log_interval == 0 or step + 1 in (1, max_steps)
     step += 1
+    n_tokens = int(lengths[rows].sum()) + replay * block_size
     tokens_seen += n_tokens
     timer.step(n_tokens)
 
-    # 4. log
-    if logging:
+    # log
+    if step % log_interval == 0 or step in (1, max_steps):
         speed = timer.figures(world)
-        dt = speed['dt']
         log.step(max_steps, step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm,
-                 trained=n_all, update_ratio=processes.to_float(optim.change(before, probe)),
-                 skipped=guard.skipped, restarts=log.restarts, memory_mb=journal.memory_mb(device),
-                 comm_share=processes.comm_share(net, dt), **speed)
+                 trained=n_targets, update_ratio=optim.change(before, probe).item(), skipped=guard.skipped,
+                 comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
+                 memory_mb=journal.memory_mb(device), **speed)
+
+    # evaluate, save, leave
+    if step % eval_interval == 0 or step == max_steps:
+        evaluate()
+    stopping = processes.must_stop() or guard.trouble
+    if step % save_interval == 0 or step == max_steps or stopping:
+        save()
+    if stopping:
+        break
 
 # --- summary ------------------------------------------------------------------------------------------------
 log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'])
-processes.leave(trouble)
+processes.leave(guard.trouble)

@@ -7,11 +7,12 @@ import torch
 from conftest import ROOT, lift
 
 from model import GPT, IGNORE, GPTConfig
+from parts.train.records import collate_pairs as collate
 from parts.train.records import fit_pair, read_pairs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-collate, answer_log_probs = lift('dpo.py', 'collate', 'answer_log_probs')
-SCOPE = collate.__globals__
+answer_log_probs = lift('dpo.py', 'answer_log_probs')
+SCOPE = answer_log_probs.__globals__
 exec(compile(ast.Module([node for node in ast.parse((ROOT / 'dpo.py').read_text(encoding='utf-8')).body
                          if isinstance(node, ast.ClassDef)], []), 'dpo.py', 'exec'), SCOPE)
 RewardModel, TOKENIZER = SCOPE['RewardModel'], Tokenizer.byte(SPECIAL_TOKENS[:4])

@@ -82,12 +82,12 @@ def test_a_folder_with_a_run_is_not_written_over(home, finished):
 def test_a_run_goes_on_with_its_own_pairs_and_loss_or_not_at_all(home, finished):
     make_pairs(home / 'others', n=40)
     before, others = contents(finished), contents(home / 'others')
-    mistake(dpo(home, init='resume', out='finished', data='others'), 'is not the data', '--init_from=')
-    mistake(dpo(home, '--loss_type=simpo', init='resume', out='finished'), 'loss_type=dpo', 'simpo')
+    mistake(dpo(home, init='resume', out='finished', data='others'), 'others=[', '--init_from=')
+    mistake(dpo(home, '--loss_type=simpo', init='resume', out='finished'), "loss_type='dpo'", 'simpo')
     assert contents(finished) == before and contents(home / 'others') == others
     make_sft(home / 'was_sft')
     shutil.copy(home / 'was_sft/best.pt', home / 'was_sft/last.pt')
-    mistake(dpo(home, init='resume', out='was_sft'), 'is not the data')
+    mistake(dpo(home, init='resume', out='was_sft'), 'pairs=None')
     mistake(dpo(home, init='resume', out='nothing'), 'last.pt does not exist')
 
 

@@ -76,14 +76,14 @@ passes, forward = [0], model.GPT.forward
 def odd(self, *a, **k):
     passes[0] += 1
     logits, loss = forward(self, *a, **k)
-    return logits * (1 + passes[0] / 10), loss
+    return logits * passes[0], loss
 model.GPT.forward = odd
 """
 
 
 def test_a_first_loss_that_is_not_ln_2_ends_the_run(home):
     mistake(dpo(home, before=ODD), 'the first dpo loss is', '0.69315 and 0 are expected')
-    assert not (home / 'out').exists()
+    assert not list((home / 'out').glob('*.pt'))
 
 
 def test_losses_without_a_reference_compute_none(home):

@@ -90,7 +90,7 @@ def test_one_process_equals_two(home, tmp_path, more):
     flags = ['--max_steps=4', '--micro_batch_size=2', '--learning_rate=1e-3', '--min_lr=1e-3', *more]
     ok(rl(home, *flags, out=one))
     said = ok(rl(home, *flags, out=two, before=TWO))
-    assert '2 processes' in said and said.count('step      1/4 | reward') == 1
+    assert '2 processes' in said and said.count('step      1/4 | loss') == 1
     for key in ('reward', 'loss', 'grad_norm', 'entropy', 'length', 'informative', 'val_reward'):
         assert series(one, key) and series(one, key) == pytest.approx(series(two, key), abs=1e-5), key
     a, b = state(one)['model'], state(two)['model']

@@ -8,8 +8,7 @@ from conftest import lift
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parts.train import records
-from parts.train.records import batches_by_length
+from parts.train.records import batches_by_length, fit_conversation, read_conversations
 from model import GPT, IGNORE, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -21,9 +20,8 @@ VOCAB = [*(bytes([b]) for b in range(256)), *HEADERS, *TRAPS]
 TOKENIZER = Tokenizer('bpe', list(dict.fromkeys(VOCAB)), SPECIAL_TOKENS, r'[\s\S]+')
 S, E = '<|im_start|>', '<|im_end|>'
 START, END, PAD = (TOKENIZER.special[name] for name in (S, E, '<|pad|>'))
-cut, collate, marked, read_conversations = lift(
-    'sft.py', 'cut', 'collate', 'marked', 'read_conversations')
-cut.__globals__.update(IGNORE=IGNORE, records=records)
+collate, marked = lift('sft.py', 'collate', 'marked')
+collate.__globals__['IGNORE'] = IGNORE
 fuzz = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
 contents = st.text(max_size=9) | st.lists(st.sampled_from([E, S, 'yo', '\n', 'é'])).map(''.join)
 roles = st.sampled_from(['system', 'user', 'assistant', 'tool'])
@@ -84,7 +82,7 @@ def test_cut_keeps_the_last_answer_and_of_its_prompt_the_right(prompt, answer, m
     header = len(TOKENIZER.render(prompt)[0])                   # where the last answer's begins
     end = len(TOKENIZER.render(chat)[0]) - 1                    # and where the answer ends
     start = header if end - header > T + 1 else max(0, end - (T + 1))   # what follows goes first
-    short = cut(ids, mask, T, START)
+    short = fit_conversation(ids, mask, T, START)
     assert short == (ids[start:][:T + 1], mask[start:][:T + 1])
     assert len(ids) > T + 1 or short == (ids, mask)
     assert start == header or not T or targets(*short).endswith(answer + E)

@@ -5,12 +5,23 @@ Rollouts: which prompts a step of reinforcement learning draws, and a model's an
     x, y, old = collate(answers, pad=0, ignore=-100)                    # (N, T) each
     log_probs = Policy(model, temperature=1.0, ignore=-100)(x, y)       # (N, T)
 
-An answer has prompt and ids, two lists of token ids, and log_probs of its ids. Its randomness comes from a
-row of noise, so, to rounding, it depends neither on the answers beside it nor on the process.
+The randomness of an answer comes from a row of noise, so, to rounding, it depends neither on the answers
+beside it nor on the process.
 Copy this file alone: it needs torch, numpy and a model like that of model.py.
 """
+import dataclasses
 import numpy as np
 import torch
+
+
+@dataclasses.dataclass
+class Rollout:
+    """An answer to a prompt, and what it earned."""
+    prompt: list            # ids
+    ids: list               # of the answer
+    log_probs: list         # log p of each of its ids, when it was sampled
+    ended: bool             # by itself
+    reward: float
 
 
 def noise_of(seed, number, rows, length):

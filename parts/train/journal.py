@@ -97,9 +97,11 @@ class Journal:
     def metrics(self, **values):
         self.say(json.dumps(finite(values), allow_nan=False), 'metrics.jsonl')
 
-    def step(self, max_steps, **row):
-        """The line and the metrics of a step: step, loss, lr, grad_norm, dt, tok_s and more."""
-        self.say(f'step {row["step"]:>6}/{max_steps} | loss: {row["loss"]:.4f} | lr: {row["lr"]:.2e} | '
+    def step(self, max_steps, shown=(), **row):
+        """The line and the metrics of a step: step, loss, lr, grad_norm, dt, tok_s and more. shown: names of
+        further figures for the line."""
+        more = ''.join(f'{name}: {row[name]:.3g} | ' for name in shown)
+        self.say(f'step {row["step"]:>6}/{max_steps} | loss: {row["loss"]:.4f} | {more}lr: {row["lr"]:.2e} | '
                  f'gnorm: {row["grad_norm"]:.2f} | {row["dt"] * 1000:.0f} ms | {row["tok_s"]:,.0f} tok/s | '
                  f'eta {clock(row["dt"] * (max_steps - row["step"]))}')
         self.metrics(**row)

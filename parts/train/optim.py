@@ -126,6 +126,16 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
     return warmup_steps, min_lr, decay_steps
 
 
+def cosine(step, max_steps, warmup_steps, learning_rate, min_lr):
+    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
+    last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
+    cosine(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100."""
+    if step < warmup_steps:
+        return learning_rate * (step + 1) / warmup_steps
+    t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
+    return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
+
+
 def set_lr(optimizers, lr):
     for o in optimizers:
         for group in o.param_groups:

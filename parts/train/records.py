@@ -3,6 +3,7 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
 
     rows = read_jsonl('train.jsonl', convert=lambda record: record['messages'], advice='make it: ...')
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
+    conversations, n_empty, n_cut = read_conversations('data/sft/train.jsonl', 256, tokenizer)
     pairs, n_cut, n_same = read_pairs('data/pairs/train.jsonl', 256, tokenizer, 'dpo')
 
 Copy this file alone: it needs numpy.
@@ -10,19 +11,13 @@ Copy this file alone: it needs numpy.
 import gzip, hashlib, json, os, pathlib, zlib
 import numpy as np
 
+IGNORE = -100       # a target that is not trained
 UNREADABLE = OSError, EOFError, zlib.error, RecursionError       # a folder, cut off, damaged, nested too deep
 
 
 def digest(path):
     """The SHA-256 of a file, as text."""
     return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
-
-
-def check_files(paths, data_from):
-    """Refuse to begin without these files. data_from: the command that makes them, or '' if nobody knows."""
-    for path in paths:
-        if data_from and not os.path.exists(path):
-            raise FileNotFoundError(f'{path} does not exist; run: {data_from}')
 
 
 def read_jsonl(path, convert, advice):
@@ -95,6 +90,39 @@ def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
         yield f'{n_rows:,} rows, a few thousand to some tens of thousands are usual: quality counts more'
 
 
+# --- conversations ------------------------------------------------------------------------------------------
+def fit_conversation(ids, mask, T, im_start):
+    """A conversation of at most T + 1 tokens. If it is too long, we cut first the text after the last answer,
+    then the oldest text, and only then the end of the last answer. The header of that answer stays."""
+    trained = [i for i in range(len(ids)) if mask[i]]
+    end = trained[-1] + 1 if trained else len(ids)      # of the last answer
+    answer = end                                        # where the last answer begins
+    while answer and mask[answer - 1]:
+        answer -= 1
+    headers = [i for i in range(answer) if ids[i] == im_start]
+    header = headers[-1] if headers else 0              # where its header begins
+    start = max(0, min(end - (T + 1), header))
+    return ids[start:start + T + 1], mask[start:start + T + 1]
+
+
+def read_conversations(path, T, tokenizer, data_from=''):
+    """[(ids, mask)] of the conversations that have a trained token; how many have none; how many were cut.
+    data_from: the command that makes the file, if it is missing."""
+    command = data_from or f'python prepare.py --kind=sft --source=FILE --out_dir={os.path.dirname(path)}'
+    whole = read_jsonl(path, lambda record: tokenizer.render(record['messages']), f'prepare it: {command}')
+    im_start = tokenizer.special['<|im_start|>']
+    conversations = []
+    n_cut = 0
+    for ids, mask in whole:
+        short, its_mask = fit_conversation(ids, mask, T, im_start)
+        n_cut += len(short) < len(ids)
+        if 1 in its_mask[1:]:
+            conversations.append((short, its_mask))
+    if not conversations:
+        raise ValueError(f'{path} has no conversation with an answer, or none is left in {T} tokens')
+    return conversations, len(whole) - len(conversations), n_cut
+
+
 # --- preferences: a prompt, a better and a worse answer -----------------------------------------------------
 def fit_pair(prompt, answer, T):
     """Prompt and answer, ids, of at most T + 1 tokens together. If they are too long, the prompt loses its
@@ -128,12 +156,14 @@ def to_pair(record, tokenizer, loss_type):
     return prompt, answers['chosen'], answers['rejected']
 
 
-def read_pairs(path, T, tokenizer, loss_type):
+def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many of them were
-    cut; and how many were dropped, because both answers are the same, or are the same where they are cut."""
-    advice = 'a line is {"prompt", "chosen", "rejected"}: see python prepare.py --kind=preference ' \
-             f'--source=FILE --out_dir={os.path.dirname(path)}'
-    whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type), advice)
+    cut; and how many were dropped, because both answers are the same, or are the same where they are cut.
+    data_from: the command that makes the file, if it is missing."""
+    folder = os.path.dirname(path)
+    command = data_from or f'python prepare.py --kind=preference --source=FILE --out_dir={folder}'
+    whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type),
+                       f'a line is {{"prompt", "chosen", "rejected"}}; prepare it: {command}')
     pairs = []
     n_cut = 0
     for prompt, *answers in whole:
@@ -145,3 +175,23 @@ def read_pairs(path, T, tokenizer, loss_type):
     if not pairs:
         raise ValueError(f'{path} has no pair of two different answers, or none differs in {T} tokens')
     return pairs, n_cut, len(whole) - len(pairs)
+
+
+def collate_pairs(pairs, pad, n_newline):
+    """Pairs -> inputs and targets, int64 (2 B, T): all chosen, then all rejected answers, padded right.
+    Targets: the answer's tokens up to <|im_end|>, else IGNORE. n_newline: tokens of the newline behind it."""
+    rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+    T = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
+    x = np.full((len(rows), T), pad)                                                # (2 B, T)
+    y = np.full((len(rows), T), IGNORE)                                             # (2 B, T)
+    for row, (prompt, answer) in enumerate(rows):
+        ids = [*prompt, *answer]
+        scored = max(0, len(answer) - n_newline)
+        x[row, :len(ids) - 1] = ids[:-1]
+        y[row, len(prompt) - 1:len(prompt) - 1 + scored] = answer[:scored]
+    return x, y
+
+
+def longest(pair):
+    """Tokens of the longer one of a pair's two texts."""
+    return max(len(prompt) + len(answer) for prompt, answer in pair)
