@@ -139,7 +139,7 @@ torch.manual_seed(seed)
 state = {}                              # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device='cpu' if shard == 'fsdp' else device)
 shards = processes.gather(source.hashes) if streaming else []
-identity = {'data_sha256': meta['sha256']['train'], 'shard_sha256': shards}
+identity = {'data_sha256': meta['sha256']['train'], 'streams': len(shards), 'shard_sha256': shards}
 if init_from == 'scratch':
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
