@@ -11,9 +11,9 @@ key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases. The output pr
 again (tied, 1608.05859), which saves V x C weights.
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
 Copy this file alone: it needs torch; to save and load, parts/train/checkpoint.py; for Hugging Face,
-parts/sample/hf_model.py and parts/tokenizer/hf_tokenizer.py.
+parts/sample/hf_model.py and parts/tokenizer/hf_tokenizer.py; for rope_scaling, parts/train/longer_context.py.
 """
-import argparse, dataclasses, math, os
+import dataclasses, math, os
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ class GPTConfig:
     n_ffn: int = 0                  # of SwiGLU; 0 = 8/3 n_embd to the nearest 64: as large as a 4x GELU MLP
     dropout: float = 0.0
     rope_theta: float = 10000.0     # wavelengths: 2 pi to nearly 2 pi theta; raise it for longer contexts
-    rope_scaling: tuple = ()        # for a context longer than in pretraining: see rope_table
+    rope_scaling: tuple = ()        # for a context longer than in pretraining: parts/train/longer_context.py
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
@@ -56,7 +56,7 @@ class GPTConfig:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 
     def filled(self):
-        """A copy with the numbers that 0 and None stand for: each model has one."""
+        """A copy with the numbers that 0 and None stand for."""
         n_ffn = max(1, round(self.n_embd * 8 / 3 / 64)) * 64
         return dataclasses.replace(self, n_kv_head=self.n_kv_head or self.n_head, n_ffn=self.n_ffn or n_ffn,
                                    head_dim=self.head_dim or self.n_embd // self.n_head)
@@ -75,23 +75,13 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """cos and sin of position * frequency, float32, (T, D/2) each. scaling: see slower()."""
-    frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)    # (D/2,)
+    """cos and sin of position * frequency, float32, (T, D/2) each."""
+    frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
     if scaling:
-        frequency = slower(frequency, *scaling)
-    angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)      # (T, D/2)
+        from parts.train import longer_context
+        frequency = longer_context.slower(frequency, *scaling)
+    angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)  # (T, D/2)
     return angle.cos(), angle.sin()
-
-
-def slower(frequency, factor, low=None, high=None, T_old=None):
-    """Frequencies for a longer context. With one number, all are divided by it (arXiv:2306.15595). Llama 3.1
-    divides those that turn fewer than `low` times in T_old tokens, its context until then; those that turn
-    more than `high` times stay; those between are interpolated."""
-    if low is None:
-        return frequency / factor
-    turns = T_old * frequency / (2 * math.pi)
-    keep = ((turns - low) / (high - low)).clamp(0, 1)                               # 1 stays, 0 is divided
-    return frequency * (keep + (1 - keep) / factor)
 
 
 def rotate(x, cos, sin):
@@ -101,8 +91,8 @@ def rotate(x, cos, sin):
         b |  3   2          position 1: turned by 0.5 to (0.88, 0.48)
           |         1       position 2: turned by 1.0 to (0.54, 0.84)
           +-----------0 a   position 3: turned by 1.5 to (0.07, 1.00)"""
-    a, b = x.float().chunk(2, dim=-1)                                               # (B, H, T, D/2) each
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)     # (B, H, T, D)
+    a, b = x.float().chunk(2, dim=-1)  # (B, H, T, D/2) each
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)  # (B, H, T, D)
 
 
 class Attention(nn.Module):
@@ -120,25 +110,26 @@ class Attention(nn.Module):
         """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, columns, D). mask,
         bool (B or 1, 1, T, start + T): which keys a query sees; without it, its own and the earlier ones."""
         T = x.shape[1]
-        heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)   # (B, heads, T, D)
-        q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)                       # (B, H, T, D)
-        k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)                       # (B, K, T, D)
-        v = heads(self.w_v(x))                                                      # (B, K, T, D)
+        heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # (B, heads, T, D)
+        q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
+        k = rotate(self.norm_k(heads(self.w_k(x))), cos, sin)  # (B, K, T, D)
+        v = heads(self.w_v(x))  # (B, K, T, D)
         if cache is not None:
             cache[0][:, :, start:start + T] = k
             cache[1][:, :, start:start + T] = v
-            k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]           # (B, K, start + T, D)
+            k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]  # (B, K, start + T, D)
 
-        # A query sees its own key and the earlier ones; without a cache, is_causal says so. With one, here of
-        # start = 3 positions when T = 2 more come:      key 0 1 2 | 3 4
-        #                                     position 3      1 1 1 | 1 .
-        # A single query sees all keys.       position 4      1 1 1 | 1 1
+        # A query sees its own key and the earlier ones. Without a cache, is_causal says so. Behind a cache of
+        # start = 3 positions, T = 2 queries see, and a single one sees all:
+        #     key         0 1 2 | 3 4
+        #     position 3  1 1 1 | 1 .
+        #     position 4  1 1 1 | 1 1
         is_causal = self.config.causal and mask is None and start == 0
         if mask is None and start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
         dropout = self.config.dropout if self.training else 0.0
-        y = attend(q, k, v, mask, is_causal, dropout, cache is not None)            # (B, H, T, D)
-        return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))                   # (B, T, C)
+        y = attend(q, k, v, mask, is_causal, dropout, cache is not None)  # (B, H, T, D)
+        return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))  # (B, T, C)
 
 
 def attend(q, k, v, mask, is_causal, dropout, is_cached):
@@ -146,7 +137,7 @@ def attend(q, k, v, mask, is_causal, dropout, is_cached):
     q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each k and v serves H / K heads of q."""
     if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype == torch.float32):
         # no fast kernel takes grouped heads there, and the slow one keeps all T x T scores
-        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))   # (B, H, keys, D)
+        k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))  # (B, H, keys, D)
     if q.device.type == 'cpu' and not is_cached:    # bfloat16's backward pass is slow there (LOG.md)
         q, k, v = q.float(), k.float(), v.float()
     with torch.autocast('cpu', enabled=False):
@@ -210,20 +201,20 @@ class GPT(nn.Module):
         if self.cos.device != idx.device:
             self.cos, self.sin = self.cos.to(idx.device), self.sin.to(idx.device)
         at = slice(start, start + T) if positions is None else positions[:, None]
-        cos, sin = self.cos[at], self.sin[at]                       # (T, D/2), or (B, 1, T, D/2)
-        x = self.dropout(self.embedding(idx))                                       # (B, T, C)
+        cos, sin = self.cos[at], self.sin[at]  # (T, D/2), or (B, 1, T, D/2)
+        x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
             if self.grad_checkpoint and self.training:      # Chen et al. 2016, arXiv:1604.06174
                 x = torch.utils.checkpoint.checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, cache[i] if cache else None, start, mask)
-        return self.norm(x)                                                         # (B, T, C)
+        return self.norm(x)  # (B, T, C)
 
     def forward(self, idx, targets=None, mask=None, positions=None):
         """idx (B, T) -> logits (B, T, V) in float32, loss: the mean of -log p(target), in nats, over targets
         that are not IGNORE (0 if there are none). The caller shifts: x = tokens[:-1], y = tokens[1:]."""
-        hidden = self.backbone(idx, mask=mask, positions=positions)                         # (B, T, C)
-        logits = self.head(hidden)[..., :self.config.vocab_size].float()                    # (B, T, V)
+        hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
+        logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V)
         if targets is None:
             return logits, None
         if self.training and (self.label_smoothing or self.focal):
@@ -231,7 +222,7 @@ class GPT(nn.Module):
             losses = other_losses.losses(logits, targets, self.label_smoothing, self.focal) # (B T,)
         else:
             losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
-                                     reduction='none')                                      # (B T,)
+                                     reduction='none')  # (B T,)
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     def empty_cache(self, B, T):
@@ -256,11 +247,11 @@ class GPT(nn.Module):
         if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
             raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
         stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
-        done = torch.zeros(B, dtype=torch.bool, device=idx.device)                  # (B,)
+        done = torch.zeros(B, dtype=torch.bool, device=idx.device)  # (B,)
 
         # The prompt a b c runs once, and its keys and values stay. Then each new token runs alone:
-        #     run a b c -> d        cache: a b c
-        #     run d     -> e        cache: a b c d      d's query sees all four
+        #     run a b c -> d      cache: a b c
+        #     run d     -> e      cache: a b c d, which d's query sees
         cache = self.empty_cache(B, min(T + max_new_tokens, c.block_size))
         n_cached = 0
         was_training = self.training
@@ -270,16 +261,16 @@ class GPT(nn.Module):
                 if idx.shape[1] > c.block_size:
                     idx = idx[:, -c.block_size:]        # the window moves: each token has another position,
                     n_cached = 0                        # so each key is another, and all are run again
-                x = self.backbone(idx[:, n_cached:], cache, n_cached)[:, -1]        # (B, C)
+                x = self.backbone(idx[:, n_cached:], cache, n_cached)[:, -1]  # (B, C)
                 n_cached = idx.shape[1]
-                logits = self.head(x)[:, :c.vocab_size].float()                     # (B, V)
-                token = sample(logits, temperature, top_k, top_p)                   # (B,)
+                logits = self.head(x)[:, :c.vocab_size].float()  # (B, V)
+                token = sample(logits, temperature, top_k, top_p)  # (B,)
                 token = torch.where(done, idx[:, -1], token)
                 yield token
                 done |= torch.isin(token, stop)
                 if done.all():
                     break
-                idx = torch.cat((idx, token[:, None]), dim=1)                       # (B, T + 1)
+                idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1)
         finally:
             self.train(was_training)
 
@@ -297,7 +288,7 @@ class GPT(nn.Module):
         grows = copy.config.vocab_size > self.config.vocab_size and not weights
         weights = dict(weights or self.state_dict())
         for name in ('embedding.weight', 'head.weight'):
-            rows = weights[name][:n_rows]                                           # (rows, C)
+            rows = weights[name][:n_rows]  # (rows, C)
             if grows:       # a row that only filled up vocab_multiple is no token, and does not become one
                 rows = rows[:self.config.vocab_size]
             weights[name] = torch.cat([rows, rows.mean(0).expand(n_rows - len(rows), -1)])
@@ -336,15 +327,15 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
     logits = logits / min(temperature, 1e30)        # float32 ends at 3e38, and -inf / inf is not a number
 
     if top_k and top_k < logits.shape[-1]:
-        best = logits.topk(top_k, dim=-1)                                           # (B, k)
+        best = logits.topk(top_k, dim=-1)  # (B, k)
         logits = torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values)
     if top_p is not None and top_p < 1:
-        p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)             # (B, V) both
+        p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)  # (B, V) both
         drop = p.cumsum(dim=-1) - p >= top_p        # those before it reach top_p
         drop[:, 0] = False
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
 
-    return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]                       # (B,)
+    return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]  # (B,)
 
 
 def save_checkpoint(path, model, **extra):
@@ -371,6 +362,4 @@ def load_checkpoint(path, device='cpu'):
 
 if __name__ == '__main__':
     from parts.train import self_test
-    parser = argparse.ArgumentParser(description='The parameters of a ladder of sizes, and a self-test.')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda, mps: does it compute what the CPU does?')
-    self_test.self_test(GPT, GPTConfig, parser.parse_args().device)
+    self_test.main(GPT, GPTConfig)

@@ -8,6 +8,7 @@ The CPU adds in another order than a GPU, so the last digits differ: 1e-7 for on
 kernel, or one for another precision, shows as 1e-2 and more.
 Copy this file alone: it needs torch and a model like that of model.py.
 """
+import argparse
 import copy
 import math
 import sys
@@ -60,8 +61,11 @@ def check(model, idx, device):
         sys.exit(1)
 
 
-def self_test(GPT, GPTConfig, device):
+def main(GPT, GPTConfig):
     """What `python model.py` prints: the parameters of four sizes, and check() of the smallest."""
+    parser = argparse.ArgumentParser(description='The parameters of four sizes, and a self-test.')
+    parser.add_argument('--device', default='cpu', help='cpu, cuda, mps: does it compute what the CPU does?')
+    device = parser.parse_args().device
     try:
         torch.zeros(1, device=device)
     except Exception as e:              # torch raises many kinds for a device that is not there
