@@ -32,6 +32,7 @@ train/
     objectives          which tokens are hidden, and which the model must predict
     records             conversations and pairs as token ids, in batches
     other_losses        label smoothing and focal loss
+    longer_context      RoPE for a context that is longer than in pretraining
     optim               AdamW and Muon, the clipped gradient, the step
     adapters            LoRA: only small matrices train
     guards              which updates may reach the weights
