@@ -81,7 +81,8 @@ EXERCISES = [
     Exercise('attention', 'model.py', 'Attention.forward',
              'test_model.py::test_the_forward_equals_the_formulas '
              'test_generation.py::test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length '      # noqa: E501
-             'test_generation.py::test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one '
+             'test_generation.py::'
+             'test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one '
              'test_generation.py::test_what_comes_later_leaves_earlier_logits_bit_identical',
              'Causal attention with grouped keys and values and with a cache. Vaswani et al. 2017, '
              'arXiv:1706.03762, eq. 1; 2305.13245. Without a cache first: then only the first test passes.'),
@@ -92,21 +93,22 @@ EXERCISES = [
              'k hash functions (slow, and it passes), or the smallest in each of k bins.'),
     Exercise('accumulation', 'train.py', '',
              'test_train.py::test_accumulation_changes_nothing_but_rounding',
-             'The gradient of the mean loss over the whole step, from forward passes of a part each (n of '
-             'its n_all targets). Leave loss_sum, the nats of all targets. Goyal et al. 2017, '
+             'The gradient of the mean loss over all targets of a step, from micro-batches: '
+             'loader.batches(step) yields those of this process, and task.n_targets(step, rows[i]) counts '
+             'the targets of one. Leave in loss what this process adds to the mean. Goyal et al. 2017, '
              'arXiv:1706.02677, section 3: divide once, by the whole.',
-             '    loss_sum = 0.0', '    watch.spoil_gradient(step, model)'),
+             '    loss = 0.0', '    # the update'),
     Exercise('batch_order', 'parts/train/token_bins.py', 'sequence_starts',
              'test_data_order.py',
              'Which sequences belong to a step, as a function of seed and step alone: then nothing about '
              'data has to be saved, and a step can be repeated. permute() below is yours to use.'),
     Exercise('resume', 'train.py', '',
              'test_resume.py::test_after_sigterm_the_resumed_run_is_the_straight_run',
-             'Save all that a run needs to continue bit for bit: every state[...] and then[...] in this '
-             'file says a key; the stamps that the next start compares are tokenizer_hash, data_sha256, '
-             "shards and config; **watch.state() is the guard's. Random state is not needed: why?",
-             "                save_checkpoint(f'{last_path}.new', gpt,",
-             '                checkpoint.rotate(last_path, keep)'),
+             'Save all that a run needs to continue bit for bit: every state[...] in this file says a key; '
+             'the stamps that the next start compares are tokenizer_hash, config and **identity; '
+             "**guard.state() is the guard's. Random state is not needed: why?",
+             "        save_checkpoint(f'{last_path}.new', gpt,",
+             '        checkpoint.rotate(last_path, keep)'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_bpe_training.py::test_golden_low_lower_lowest '
              'test_bpe_training.py::test_the_merges_are_those_of_another_program '
