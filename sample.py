@@ -1,7 +1,7 @@
 """
 Sampling: a checkpoint continues text.
 
-    python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\n    ' --num_samples=4 --stop_at=function
+    python sample.py --ckpt=out/quickstart --prompt=$'def f(x):\\n    ' --num_samples=4 --stop_at=function
     python sample.py --ckpt=out/quickstart --prompt_file=half_written.py            # complete a file
     python sample.py --ckpt=out/quickstart --prompts=prompts.txt --sweep=0,0.5,1    # compare temperatures
     python sample.py --ckpt=out/fim --prompt='def half(x):' --suffix='return y'     # fill in the middle
@@ -65,20 +65,18 @@ if system and not chat:
     raise ValueError('--system is an instruction before a chat: it needs --chat=True')
 if serve is None and (compare or host != '127.0.0.1'):
     raise ValueError('--compare and --host belong to a server: add --serve=8000')
-if compare and compare == ckpt:
-    raise ValueError(f'--compare={compare} is --ckpt itself; give another folder')
 if export and (random_init or serve is not None or dtype != 'float32'):
-    raise ValueError('--export only writes what was trained, in a format of its own (gguf-f16, gguf-q8_0): '
-                     'leave out --random_init, --serve and --dtype')
+    raise ValueError('--export writes what was trained (in 16 or 8 bits: gguf-f16, gguf-q8_0); leave out '
+                     '--random_init, --serve and --dtype')
 ignored = [f'--{name}' for name in ('prompt', 'prompt_file', 'prompts', 'suffix', 'sweep', 'stop_at', 'chat')
            if config[name]]
 if ignored and (export or serve is not None):
     raise ValueError(f'--export and --serve read no text here: leave out {" and ".join(ignored)}')
 
 # --- texts and model ----------------------------------------------------------------------------------------
-texts = [prompt if prompt_file is None else asking.file_text(prompt_file)]
-if prompts is not None:
-    texts = asking.read_prompts(prompts)
+if prompt_file is not None:
+    prompt = asking.file_text(prompt_file)
+texts = [prompt] if prompts is None else asking.read_prompts(prompts)
 instruction = [{'role': 'system', 'content': system}] if system else []
 device = devices.choose(device, 'float32')[0]
 seed = random.randrange(2 ** 32) if seed is None else seed
@@ -100,8 +98,8 @@ sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show become
 
 
 # --- continue a text ----------------------------------------------------------------------------------------
-def complete(prompt):
-    """Continue a text, or fill the gap between it and suffix."""
+def complete():
+    """Continue the prompt, or fill the gap between it and suffix."""
     encoded = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
     n_tokens = max_new_tokens
     if suffix:
@@ -169,11 +167,11 @@ def talk():
 def answer_requests():
     """OpenAI's API, until Ctrl-C."""
     from parts.sample import http_server, openai_api, writer
-    models = {ckpt: (model, tokenizer)}
+    pairs = {ckpt: (model, tokenizer)}
     if compare:
-        models[compare] = start.open_to_sample(compare, load, Tokenizer.load, continues=True)[:2]
+        pairs[compare] = start.open_to_sample(compare, load, Tokenizer.load, continues=True)[:2]
     writers = {}
-    for name, (net, tok) in models.items():
+    for name, (net, tok) in pairs.items():
         batch = decoding.Batch(net.to(getattr(torch, dtype)), tok.stop, 16, tok.vocab_size)
         writers[name] = writer.Writer(batch, tok, asking.begin)
     http_server.run((host, serve), openai_api.Api(writers, asking))
@@ -186,7 +184,7 @@ elif serve is not None:
     answer_requests()
 elif objective != 'clm':
     pick = lambda logits: sample(logits, temperature, top_k, top_p)
-    filled = gaps.fill(model, tokenizer, texts[0], objective, max_new_tokens, pick)
+    filled = gaps.fill(model, tokenizer, prompt, objective, max_new_tokens, pick)
     show(config)
     print(filled)
 elif sweep or prompts:
@@ -198,4 +196,4 @@ elif chat:
         talk()
 else:
     show(config)
-    complete(texts[0])
+    complete()
