@@ -130,12 +130,10 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         # product. label_smoothing: this share of the pairs counts the other way round (cDPO)
         margin = chosen - rejected
         losses = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
-
     elif loss_type == 'ipo':
         # The margin has a target. With dpo it grows for ever if all annotators agree, and beta no longer
         # holds the policy back. Azar et al. 2023, arXiv:2310.12036, eq. 17
         losses = (ratio_chosen - ratio_rejected - 1 / (2 * beta)) ** 2
-
     elif loss_type == 'kto':
         # No pairs: each answer alone should be above or below a zero point (in the paper, beta KL(policy |
         # reference)). A pair's loss is the mean of both. Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
@@ -143,27 +141,23 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         has_rejected = (rejected_len > 0).float()
         losses = has_chosen * (kl - chosen).sigmoid() + has_rejected * (rejected - kl).sigmoid()
         losses = losses / (has_chosen + has_rejected)
-
     elif loss_type == 'orpo':
         # No reference: SFT's loss, the first term, takes its place. Hong et al. 2024, arXiv:2403.07691, eq.
         # 6. Means per token: with sums every p would be near 0, where odds and p are the same
         losses = -mean_chosen - beta * F.logsigmoid(log_odds(mean_chosen) - log_odds(mean_rejected))
         chosen = beta * mean_chosen
         rejected = beta * mean_rejected
-
     elif loss_type == 'simpo':
         # No reference. Means per token, so that a long answer neither loses nor wins by its length; the
         # better one must lead by gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
         chosen = beta * mean_chosen
         rejected = beta * mean_rejected
         losses = -F.logsigmoid(chosen - rejected - gamma)
-
     elif loss_type == 'rm':
         # The rewards are scores. Bradley and Terry 1952; for language models arXiv:2203.02155, eq. 1
         chosen = policy_chosen.float()
         rejected = policy_rejected.float()
         losses = -F.logsigmoid(chosen - rejected)
-
     else:
         raise ValueError(f'loss_type={loss_type} must be dpo, ipo, kto, orpo, simpo or rm')
     return losses, chosen.detach(), rejected.detach()
@@ -309,17 +303,18 @@ def losses_of(net, pairs, ref):
 
 
 def figures_of(sums, n_pairs):
-    """Means over n_pairs, of all processes, and over those answers that exist: kto's may come alone. kl is
-    KL(reference | policy), on average, if the reference wrote the answers; for other answers it is only
-    how much less likely they have become, and may be below 0."""
+    """Means over n_pairs of all processes, or over the answers that exist: kto's may come alone. docs/chat.md
+    says when kl is a KL divergence."""
     (loss, accuracy, chosen, rejected, chosen_logp, rejected_logp, kl, n_chosen,
      n_rejected) = processes.all_sum(*sums.tolist())
-    chosen, chosen_logp = chosen / max(1, n_chosen), chosen_logp / max(1, n_chosen)
-    rejected, rejected_logp = rejected / max(1, n_rejected), rejected_logp / max(1, n_rejected)
+    n_chosen = max(1, n_chosen)
+    n_rejected = max(1, n_rejected)
+    chosen /= n_chosen
+    rejected /= n_rejected
     figures = {'preference_loss': loss / n_pairs, 'accuracy': accuracy / n_pairs, 'margin': chosen - rejected,
                'chosen_reward': chosen, 'rejected_reward': rejected}
     if loss_type != 'rm':
-        figures |= {'chosen_logp': chosen_logp, 'rejected_logp': rejected_logp}
+        figures |= {'chosen_logp': chosen_logp / n_chosen, 'rejected_logp': rejected_logp / n_rejected}
     if needs_reference:
         figures['kl'] = kl / n_pairs
     return figures

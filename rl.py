@@ -236,16 +236,6 @@ def answers_to(asked, noise, temperature):
     return judged, wrote - began, time.time() - wrote
 
 
-def figures_of(answers):
-    """Means over the answers of all processes."""
-    sums = np.zeros(6)          # a process without answers adds nothing
-    for a in answers:
-        sums += [1, a.reward, a.reward >= 1, not a.ended, len(a.ids), -sum(a.log_probs)]
-    n, earned, passed, truncated, n_tokens, nats = processes.all_sum(*sums)
-    return {'reward': earned / n, 'pass_rate': passed / n, 'truncated': truncated / n, 'length': n_tokens / n,
-            'entropy': nats / n_tokens}         # nats per token, of what was sampled
-
-
 def new_groups(number):
     """This process's groups of num_samples answers to one prompt, and figures of all processes. A group is
     informative if its rewards differ. rounds > 1: prompts are drawn until batch_size groups are informative,
@@ -261,15 +251,15 @@ def new_groups(number):
         noise = rollouts.noise_of(seed, draw, rows, max_new_tokens)
         answers, *spent = answers_to(asked, noise, temperature)
         if reward == 'random':          # a coin for each answer: the random number behind its tokens'
-            coins = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)[:, -1]
-            for answer, coin in zip(answers, coins):
-                answer.reward = float(coin < 0.5)
+            noise = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)
+            for answer, row in zip(answers, noise):
+                answer.reward = float(row[-1] < 0.5)
         groups += [answers[i:i + num_samples] for i in range(0, len(answers), num_samples)]
         seconds += spent
         n_informative, n_groups = processes.all_sum(sum(map(differ, groups)), len(groups))
         if n_informative >= batch_size:
             break
-    figures = figures_of(sum(groups, []))
+    figures = rollouts.figures(sum(groups, []), processes.all_sum)
     figures |= {'informative': n_informative / n_groups, 'sample_s': seconds[0], 'score_s': seconds[1]}
     if rounds > 1:
         groups = rollouts.informative(groups, differ)
@@ -304,7 +294,8 @@ def evaluate():
     global best_val
     own = exam[rank::world]
     answers = answers_to(own, np.zeros((len(own), max_new_tokens)), 0.0)[0]
-    figures = {f'val_{name}': value for name, value in figures_of(answers).items() if name != 'entropy'}
+    means = rollouts.figures(answers, processes.all_sum)
+    figures = {f'val_{name}': value for name, value in means.items() if name != 'entropy'}      # greedy: none
     val_reward = figures['val_reward']
     log.evaluation(step, max_steps, figures)
     texts = [f'{tokenizer.decode([*a.prompt, *a.ids])}\n[reward {a.reward:g}]' for a in answers[:3]]

@@ -49,6 +49,17 @@ def informative(groups, differ):
     return groups[:1]
 
 
+def figures(answers, all_sum):
+    """Means over the answers of all processes. entropy: nats per token, of what was sampled. all_sum: sums
+    over the processes."""
+    sums = np.zeros(6)          # a process without answers adds nothing
+    for a in answers:
+        sums += [1, a.reward, a.reward >= 1, not a.ended, len(a.ids), -sum(a.log_probs)]
+    n, earned, passed, truncated, n_tokens, nats = all_sum(*sums)
+    return {'reward': earned / n, 'pass_rate': passed / n, 'truncated': truncated / n, 'length': n_tokens / n,
+            'entropy': nats / n_tokens}
+
+
 def collate(answers, pad, ignore):
     """N answers -> inputs and targets, int64 (N, T), and log p of each target when it was sampled, float32
     (N, T). Targets are the answers' tokens, else ignore. Padding is on the right."""
