@@ -420,7 +420,7 @@ while step < max_steps:
         sums += its_sums
 
     # the update
-    norm = optim.clip(optimizers, scaler, net, grad_clip).item()
+    norm = optim.unscale_and_clip(optimizers, scaler, net, grad_clip).item()
     loss, = processes.all_sum(float(loss))
     figures = figures_of(sums, batch_size)
     if loss_type == 'kto':

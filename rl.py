@@ -377,7 +377,7 @@ while step < max_steps:
         n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
 
     # the update
-    norm = optim.clip(optimizers, scaler, net, grad_clip).item()
+    norm = optim.unscale_and_clip(optimizers, scaler, net, grad_clip).item()
     loss, kl_sum, n_clipped = processes.all_sum(float(loss), float(kl_sum), float(n_clipped))
     before = probe.clone()
     if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged

@@ -274,7 +274,7 @@ while step < max_steps:
         loss += mean.detach() * share
 
     # the update
-    norm = optim.clip(optimizers, scaler, net, grad_clip).item()
+    norm = optim.unscale_and_clip(optimizers, scaler, net, grad_clip).item()
     loss, = processes.all_sum(float(loss))
     before = probe.clone()
     if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged

@@ -6,13 +6,15 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py --init_from=resume         # resumes; on a CPU, bit for bit
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
-Reads data_dir, which prepare.py made. Writes out_dir, a folder to zip and use anywhere (docs/run-folder.md).
-The decision made here is the objective: it fixes what the model can be used for.
-You should see a first loss near ln(vocab_size), a fast fall, and a validation loss near the training loss.
+It reads data_dir, which prepare.py made. It writes out_dir. You can zip that folder and use it anywhere
+(docs/run-folder.md). The decision made here is the objective: it fixes what the model can be used for.
+From scratch, you should see a first loss near ln(vocab_size), a fast fall, and a val_loss near the loss.
 
-Two rules make runs exact. First, the batch and the dropout of a step follow from (seed, step, rank) alone: no
-random state is saved, and a resumed run equals an uninterrupted one. Second, batch_size counts the sequences
-of a step over all devices and all accumulation. Without dropout, one device and eight give the same training.
+Two rules make runs exact. First, the batch of a step follows from (seed, step), its dropout from (seed, step,
+rank). So no random state is saved, and a resumed run equals an uninterrupted one. Second, batch_size counts
+the sequences of a step over all devices and all accumulation. So without dropout, one device and eight compute
+the same training, up to rounding. (A stream is the exception: its position is saved, and each process reads
+other shards.)
 
 parts/ holds the plumbing, which you can skip. Copy this file with configurator, model, tokenizer and parts/.
 """
@@ -21,7 +23,6 @@ import numpy as np
 import torch
 from configurator import configure, show
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts.eval import verdict
 from parts.train import checkpoint, devices, guards, journal, objectives, optim, planner, processes, start
 from parts.train import streams, texts, token_bins, validation
 from tokenizer import Tokenizer
@@ -40,7 +41,7 @@ shuffle = True                  # visit the blocks of train.bin in random order;
 objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
 document_mask = False           # clm: attention stays within a document, and positions restart in each
 label_smoothing = 0.0           # [0, 1): share of a target's probability that is spread over all tokens
-focal = 0.0                     # >= 0: loss times (1 - p)^focal: what the model knows counts less
+focal = 0.0                     # >= 0: multiplies each loss by (1 - p)^focal, so easy tokens count less
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
 n_head = 6                      # >= 1: query heads, each n_embd / n_head wide; 32 to 128 is usual
@@ -60,29 +61,29 @@ micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0
 max_steps = 1000                # >= 1: updates
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 1e-3            # >= 0: peak; lower for larger models
-embedding_lr = 1.0              # > 0: times learning_rate, for the embedding (if tied, it is the head, too)
+embedding_lr = 1.0              # > 0: the embedding (tied: and head) learns at learning_rate times this
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps: float = 100       # >= 0: linear rise; 1 % to 10 % of max_steps; below 1: that share of them
 schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls in the last decay_steps
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square; 0.95: over 20 steps, 0.999: 1,000
+beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps, 0.999 a thousand
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
-eval_interval = 250             # >= 1: steps; also before the first and after the last
+eval_interval = 250             # >= 1: steps; also before the first step of all, and after the last
 eval_tokens = 65_536            # >= 0: validation tokens per evaluation, always the same ones
 save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
-num_samples = 8                 # >= 1: samples.txt shows the first; repetition and parse_rate use all
+num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
 # safety
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
-spike_z = 8.0                   # >= 0: standard deviations above the last steps make a spike; 0 = off
-spike_window = 100              # >= 30: how many last steps
+spike_z = 8.0                   # >= 0: a spike is this many standard deviations above the last steps; 0 = off
+spike_window = 100              # >= 30: the number of last steps that it is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
-show_batch: int | None = None   # [0, 2**40): print the documents of this step's batch, train nothing
+show_batch: int | None = None   # [0, 2**40): print the sequences of this step's batch, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
@@ -117,19 +118,26 @@ sides = ('val',) if streaming else ('train', 'val')
 meta, bins = token_bins.open_bins(data_dir, block_size, sides, data_from)
 config['fim'] = meta.get('config', {}).get('fim', 0.0)      # may sample.py --suffix ask this model?
 tokenizer = start.tokenizer_of_data(data_dir, meta['tokenizer_hash'], vocab_size, Tokenizer.load)
-tokenizer.encode(sample_prompt)                 # refuses what it cannot spell: better now than later
+tokenizer.encode(sample_prompt)                 # an error now, if the tokenizer cannot spell the prompt
 token_bytes = np.array(tokenizer.text_bytes)    # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 if streaming:                                   # each process reads its own shards
     source = streams.open_stream(streaming, rank, world, data_dir, meta, tokenizer, block_size)
-else:                                           # a mixture has a validation set for each of its sources
+else:
     source = token_bins.Blocks(bins['train'], task.n_text, batch_size, seed, shuffle)
-    bins |= token_bins.open_sources(data_dir, meta, block_size)
+val_sources = token_bins.open_sources(data_dir, meta, block_size)   # of data that were mixed from several
+tokens_per_step = batch_size * block_size
 
-# rows: the numbers of this process's sequences in the global batch, (micro-batches, B)
-rows = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)
-finish = lambda x, y, step, rows: devices.to_device(task.apply(x, y, step, rows), device)
-loader = token_bins.Loader(source, rows, finish, timer.loading)
+
+def model_arguments(x, y, step, rows):
+    """Text and its next tokens, int64 (B, T) each -> inputs and targets, on the device. clm takes them as they
+    are. mlm and span hide tokens: which ones follows from (seed, step, row)."""
+    return devices.to_device(task.apply(x, y, step, rows), device)
+
+
+# the numbers of this process's sequences in the global batch, (micro-batches, B)
+my_rows = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)
+loader = token_bins.Loader(source, my_rows, model_arguments, timer.loading)
 if show_batch is not None:
     loader.show(show_batch, tokenizer)
     sys.exit()
@@ -138,8 +146,9 @@ if show_batch is not None:
 torch.manual_seed(seed)
 state = {}                              # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device='cpu' if shard == 'fsdp' else device)
-shards = processes.gather(source.hashes) if streaming else []
-identity = {'data_sha256': meta['sha256']['train'], 'streams': len(shards), 'shard_sha256': shards}
+stream_hashes = processes.gather(source.hashes) if streaming else []
+data_hashes = {'data_sha256': meta['sha256']['train'], 'streams': len(stream_hashes),
+               'shard_sha256': stream_hashes}
 if init_from == 'scratch':
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
@@ -147,10 +156,11 @@ if init_from == 'scratch':
         causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 elif init_from == 'resume':
     model, state = start.newest(last_path, load)
-    shape = vars(model.config).keys() & config.keys() - {'vocab_size'}
-    fixed = ['stage', *shape, 'objective', 'batch_size', 'optimizer', 'embedding_lr']
-    start.same_run(last_path, {'stage': 'train', **state['config']}, {'stage': 'train', **config}, fixed)
-    start.same_run(last_path, state, identity, identity)
+    fixed = ['stage', 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'tie_embeddings',
+             'rope_theta', 'rope_scaling', 'vocab_multiple', 'dropout', 'objective', 'batch_size', 'optimizer',
+             'embedding_lr']
+    start.same_run(last_path, state['config'], config, fixed)
+    start.same_run(last_path, state, data_hashes, list(data_hashes))
     processes.same_step(last_path, state['step'])
 else:
     model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, extend_vocab)
@@ -160,7 +170,6 @@ model.label_smoothing = label_smoothing
 model.focal = focal
 model.grad_checkpoint = grad_checkpoint
 processes.shard(model, shard, dtype, device)
-new_model = lambda: GPT(model.config).to(device)        # for evaluating and saving, if FSDP splits the model
 
 # --- optimizer ----------------------------------------------------------------------------------------------
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1',
@@ -172,123 +181,122 @@ vals = state.get('vals', [])            # [step, val_loss] of each evaluation
 
 
 def restore(state):
-    """What a checkpoint holds beside the weights: when the run is resumed, and after a rollback."""
-    optim.restore(optimizers, state.pop('optimizers'), processes.own_part, shard == 'zero1')
-    scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
+    """Put the optimizers, the float16 scaler and the stream back where a checkpoint left them."""
+    optim.restore(optimizers, state.pop('optimizers'), processes.own_part, shard == 'zero1')    # frees memory
+    if state['scaler']:
+        scaler.load_state_dict(state['scaler'])
     loader.seek(state['stream'], rank)
 
 
 if state:
     restore(state)
 compiling = device.startswith('cuda') if compile is None else compile
+# net trains. model has the same weights, and is evaluated and saved
 net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # DDP, if not fsdp
-seconds = devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)
-processes.clear_gradients(net)
+pass_seconds = devices.time_one_pass(net, loader.load(step, 0), autocast, model if compiling else None)
+processes.clear_gradients(net)                  # a lack of memory would have shown by now
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
                                                         schedule == 'wsd', decay_steps)
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """The learning rate of update `step`, counted from 0: a linear rise, which ends at learning_rate with the
-    last warm-up step, then half a cosine down to min_lr (SGDR, arXiv:1608.03983, no restarts). 'wsd' stays at
-    the top and falls linearly in the last decay_steps (2404.06395; linear: 2405.18392)."""
+    """The learning rate of update `step`, counted from 0. It rises linearly for warmup_steps. Then half a
+    cosine takes it down towards min_lr (arXiv:1608.03983, no restarts). 'wsd' stays at the top and falls
+    linearly in the last decay_steps (2404.06395; linear: 2405.18392)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
-        t = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))      # 0, then 0 .. 1
-        return learning_rate - (learning_rate - min_lr) * t
-    t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
-    return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
+        fall = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))           # 0, then from 0 to 1
+        return learning_rate - (learning_rate - min_lr) * fall
+    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)         # from 0 to 1
+    return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
 # --- evaluate, save, go back --------------------------------------------------------------------------------
-def loss_on(side, n_tokens):
-    """Nats per token and bits per byte on n_tokens of bins[side], always the same ones."""
-    batches = loader.evaluation(bins[side], block_size, n_tokens, rank, world)
+def loss_on(ids, n_tokens):
+    """Nats per target and bits per byte on n_tokens of a bin, always the same ones."""
+    batches = loader.evaluation(ids, block_size, n_tokens, rank, world)
     return validation.loss_of(model, batches, token_bytes, autocast, processes.all_sum)
 
 
 @timer.pause('eval')
 def evaluate():
     global best_val
-    val_loss, val_bpb = loss_on('val', eval_tokens)
+    val_loss, val_bpb = loss_on(bins['val'], eval_tokens)
     row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
     more = {'tokens': step * tokens_per_step}
-    mixed = [side for side in bins if side.startswith('val_')]
-    if mixed:
+    if val_sources:
+        n = eval_tokens // len(val_sources)
         more['shares'] = token_bins.shares_read(meta['sources'], source, step)
-        more['val_bpb_by_source'] = {side[4:]: loss_on(side, eval_tokens // len(mixed))[1] for side in mixed}
+        more['val_bpb_by_source'] = {name: loss_on(ids, n)[1] for name, ids in val_sources.items()}
 
-    gpt = processes.unsharded(model, new_model)
+    whole_model = processes.unsharded(model, GPT, device)       # puts FSDP's parts together
     if main_process:
         torch.manual_seed(seed)         # the same random numbers each time: only the model differs
         with autocast:
             if objective == 'clm':
-                sample, metrics = texts.write(gpt, tokenizer, sample_prompt, num_samples, sample_tokens,
-                                              bins['val'])
+                sample, metrics = texts.write(whole_model, tokenizer, sample_prompt, num_samples,
+                                              sample_tokens, bins['val'])
                 more |= metrics
             else:
-                sample = texts.guess(gpt, tokenizer, next(loader.evaluation(bins['val'], block_size, 1))[0])
+                batch, _ = next(loader.evaluation(bins['val'], block_size, 1))
+                sample = texts.guess(whole_model, tokenizer, batch)
         log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{sample}\n', 'samples.txt')
     log.evaluation(step, max_steps, row, **more)
 
     if val_loss < best_val and step > 0:
         best_val = val_loss
         if main_process:
-            save_checkpoint(log.path('best.pt'), gpt, step=step, best_val=best_val, config=config,
+            save_checkpoint(log.path('best.pt'), whole_model, step=step, best_val=best_val, config=config,
                             tokenizer_hash=tokenizer.hash)
     vals.append([step, val_loss])
-    ailment = verdict.diagnose(vals, guard.last_loss(), vocab_size, warmup_steps)
-    if ailment and objective == 'clm':
-        event, why, cure = ailment
-        log.note(step, event, f'{why}: {cure}')
 
 
 @timer.pause('save')
 def save():
     """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
-    gpt = processes.unsharded(model, new_model)
+    whole_model = processes.unsharded(model, GPT, device)
     moments = processes.gathered(optim.states(optimizers, shard == 'zero1'))
     positions = processes.gather(source.position(step))
     if main_process:
-        save_checkpoint(f'{last_path}.new', gpt, step=step, best_val=best_val, vals=vals, optimizers=moments,
-                        scaler=scaler.state_dict(), stream=positions, tokenizer_hash=tokenizer.hash,
-                        config=config, **identity, **guard.state())
+        save_checkpoint(f'{last_path}.new', whole_model, step=step, best_val=best_val, vals=vals,
+                        optimizers=moments, scaler=scaler.state_dict(), stream=positions, config=config,
+                        tokenizer_hash=tokenizer.hash, **data_hashes, **guard.state())
         checkpoint.rotate(last_path, keep)
 
 
 def roll_back():
-    """Return to last.pt, with half the learning rate."""
+    """Return to last.pt, and go on with half the learning rate."""
     global step
-    gpt, state = load(last_path)
-    processes.load_weights(model, gpt.state_dict())
+    saved_model, state = load(last_path)
+    processes.load_weights(model, saved_model.state_dict())
     restore(state)
-    guard.rolled_back(step, state)
+    guard.halve_rate(step, state)
     step = state['step']
     vals[:] = state['vals']
     timer.restart()
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
-vocab_size = model.config.vocab_size            # a model of Hugging Face may have rows to spare
-tokens_per_step = batch_size * block_size
 epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
 n_parameters = sum(p.numel() for p in model.parameters())
-log.need_space((12 * (keep + 1) + 8) * n_parameters)    # 12 bytes: weight, 2 moments; 8: best.pt, old and new
+# a checkpoint takes 12 bytes a parameter, best.pt 4; each is written beside the old one
+log.need_space((12 * (keep + 1) + 8) * n_parameters)
 log.begin(config, state, step, max_steps)
 log.copy_in(os.path.join(data_dir, 'tokenizer.json'))
 log.copy_in(os.path.join(data_dir, 'meta.json'), 'data.json')
 show(config, log.say)
 log.say(f'  data     {meta["tokens"]["train"]:,} tokens, {len(bins["val"]):,} held out; {epochs:.2f} epochs')
-log.say(f'  model    {n_parameters:,} parameters; vocabulary {vocab_size:,}, ln {math.log(vocab_size):.4f}')
+V = tokenizer.vocab_size
+log.say(f'  model    {n_parameters:,} parameters; vocabulary {V:,}, ln {math.log(V):.4f}')
 log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
-        f'{len(rows)} accumulated x {micro_batch_size} sequences at once, on {device}, in {dtype}')
-minutes = (max_steps - step) * len(rows) * seconds / 60
+        f'{len(my_rows)} accumulated x {micro_batch_size} sequences at once, on {device}, in {dtype}')
+minutes = (max_steps - step) * len(my_rows) * pass_seconds / 60
 log.say(f'  plan     {max_steps:,} steps, about {minutes:,.1f} minutes, and the time for evaluating')
 log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(meta, epochs)])
 
 # --- the loop -----------------------------------------------------------------------------------------------
-probe = optim.probe(model)              # one matrix: how far does a step move it?
+probe = optim.probe(model)              # a matrix of the middle block: the log shows how far a step moves it
 model.train()
 if step == 0:
     evaluate()
@@ -298,22 +306,23 @@ while step < max_steps:
     torch.manual_seed(processes.noise_seed(seed, step))     # dropout follows from (seed, step, rank)
     lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
     optim.set_lr(optimizers, lr)
-    n_targets = task.n_targets(step, range(batch_size))     # of all processes
+    n_targets = task.n_targets(step, range(batch_size))     # of the global batch
     loss = 0.0
     for i, batch in enumerate(loader.batches(step)):
-        # this micro-batch's share. 512 sequences = 8 processes x 16 micro-batches x 4: each counts 1/128
-        share = task.n_targets(step, rows[i]) / n_targets
-        with processes.sync_if(net, i == len(rows) - 1):
+        # its share of all targets: of 512 sequences = 8 processes x 16 micro-batches x 4, each has 1/128
+        share = task.n_targets(step, my_rows[i]) / n_targets
+        with processes.sync_if(net, i == len(my_rows) - 1):
             with autocast:
                 mean = net(*batch)[1]                       # over the targets of this micro-batch
-            scaler.scale(mean * (share * world)).backward()     # DDP divides the sum by world: undo that
+            # DDP and FSDP divide the sum of all gradients by world; times world undoes it
+            scaler.scale(mean * (share * world)).backward()
         loss += mean.detach() * share
 
     # the update
-    norm = processes.to_float(optim.clip(optimizers, scaler, net, grad_clip))
-    loss = processes.all_sum(float(loss))[0]
+    norm = processes.to_float(optim.unscale_and_clip(optimizers, scaler, net, grad_clip))
+    loss = processes.all_sum(float(loss))[0]    # each process also says here whether it was asked to stop
     before = probe.clone()
-    if guard.allows(step, loss, norm):      # no NaN, no spike; what it refuses is logged
+    if guard.allows(step, loss, norm):          # no NaN, no spike; it logs what it refuses
         optim.step(optimizers, scaler)
     scaler.update()
     processes.clear_gradients(net)
@@ -335,7 +344,7 @@ while step < max_steps:
     # evaluate, save, leave
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
-    stopping = processes.must_stop() or guard.trouble
+    stopping = processes.must_stop() or guard.trouble       # the same answer in all processes
     if step % save_interval == 0 or step == max_steps or stopping:
         save()
     if stopping:
@@ -345,4 +354,4 @@ while step < max_steps:
 log.notes(source.notes())
 gap = [] if objective == 'clm' else ['--prompt=a text with a <|mask|> in it']
 log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', *gap])
-processes.leave(guard.trouble)
+processes.leave(guard.trouble)          # with trouble: one line, and exit code 2

@@ -101,7 +101,7 @@ def accident(kind, *calls):
     return f'''
 import os, signal
 from parts.train import optim, token_bins
-clip, take, n = optim.clip, token_bins.Blocks.take, []
+clip, take, n = optim.unscale_and_clip, token_bins.Blocks.take, []
 def spoiled_clip(optimizers, scaler, net, grad_clip):
     n.append(1)
     if len(n) - 1 in {calls}:
@@ -115,7 +115,7 @@ def spoiled_take(self, step, rows):
     if {kind!r} == 'badbatch' and step in {calls}:
         x, y = (token_bins.mix(t.astype('uint64')).astype('int64') % 256 for t in (x, y))
     return x, y
-optim.clip, token_bins.Blocks.take = spoiled_clip, spoiled_take
+optim.unscale_and_clip, token_bins.Blocks.take = spoiled_clip, spoiled_take
 '''
 
 

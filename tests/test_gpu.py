@@ -30,7 +30,7 @@ def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
     model = GPT(GPTConfig(64, 16, 2, 2, 0, 16)).to('meta')
     ids = torch.zeros(2, 16, dtype=torch.long, device='meta')
     net = processes.wrap(torch.compile(model), 'ddp', 'meta')
-    devices.rehearse(net, (ids, ids), torch.autocast('cpu', enabled=False), model)
+    devices.time_one_pass(net, (ids, ids), torch.autocast('cpu', enabled=False), model)
     assert net is not model and model.cos.device.type == 'meta'
     assert counter.frame_count == 1         # two calls, of which the second gives the seconds of a step
 

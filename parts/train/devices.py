@@ -3,7 +3,7 @@ Devices and dtypes: where a run computes, and in which precision.
 
     device, dtype = choose('auto', 'auto')      # ('cuda:0', 'bfloat16'), ('cpu', 'float32'), ...
     with autocast(device, dtype): ...           # matrix products run in dtype
-    seconds = rehearse(model, batch, autocast(device, dtype))
+    seconds = time_one_pass(model, batch, autocast(device, dtype))
 
 Copy this file alone: it needs torch and numpy.
 """
@@ -76,7 +76,7 @@ def to_device(arrays, device):
     return [t.to(device) for t in tensors]      # on mps a copy that does not wait may read freed memory
 
 
-def rehearse(net, batch, autocast, eager=None):
+def time_one_pass(net, batch, autocast, eager=None):
     """Run net forward and backward on a batch, twice, and return the seconds of the second time. A lack of
     memory shows here, before the run writes anything. The gradients are the caller's to clear. eager: the
     model within net, if net is compiled, which happens in the first call."""

@@ -1,9 +1,8 @@
 """
 The guard: it decides which updates reach the weights, and writes down what it refuses.
 
-    guard = Guard(state, spike_z=8.0)
-    if guard.allows(loss=3.2, norm=0.8, step=7): ...
-    guard.event, guard.text                     # ('skip', 'loss nan, ...'), or None and ''
+    guard = Guard(state={}, note=print, spike_z=8.0)
+    if guard.allows(step=7, loss=3.2, norm=0.8): ...        # else it says why: note(7, 'skip', 'loss nan ...')
 
 Copy this file alone: it needs numpy.
 """
@@ -72,7 +71,7 @@ class Guard:
             self.window = []        # so that a resumed run judges its steps by each other, not by these
         return False
 
-    def rolled_back(self, step, then):
+    def halve_rate(self, step, then):
         """Remember that `step` led back to the checkpoint `then`."""
         self.bad_steps.add(step)
         self.lr_scale /= 2

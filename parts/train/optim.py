@@ -3,7 +3,7 @@ The update: AdamW and Muon, their learning rate, the clipped gradient, the step.
 
     optimizers = build(model, 'muon', learning_rate=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
     set_lr(optimizers, 1e-3)
-    norm = clip(optimizers, scaler, model, 1.0)
+    norm = unscale_and_clip(optimizers, scaler, model, 1.0)
     step(optimizers, scaler)
 
 Copy this file alone: it needs torch.
@@ -142,7 +142,7 @@ def set_lr(optimizers, lr):
             group['lr'] = lr * group.get('lr_scale', 1.0)
 
 
-def clip(optimizers, scaler, net, grad_clip):
+def unscale_and_clip(optimizers, scaler, net, grad_clip):
     """Scale all gradients down if their norm is above grad_clip (0: never). Returns the norm before."""
     for o in optimizers:
         scaler.unscale_(o)              # float16's gradients are scaled up; else this does nothing

@@ -192,15 +192,15 @@ def gathered(tree):
     return torch.utils._pytree.tree_map(to_first, tree)
 
 
-def unsharded(model, build):
-    """The model as one process would have it, to sample from and to save; under FSDP None in all processes
-    but the first. build(): a new model of the same architecture."""
+def unsharded(model, kind, device):
+    """The model as one process would have it, to sample from and to save: itself. Under FSDP it is a copy in
+    the first process, and None in the others. All processes must call this. kind: the model's class."""
     if not fsdp:
         return model
     weights = gathered(model.state_dict())
     if dist.get_rank() > 0:
         return None
-    copy = build()
+    copy = kind(model.config).to(device)
     copy.load_state_dict(weights)
     return copy
 

@@ -61,8 +61,9 @@ def same_run(last_path, before, now, names):
     """Refuse to resume a run whose weights or optimizer depend on other values. before, now: {name: value},
     of the checkpoint and of this process. What an older checkpoint does not hold is not compared."""
     for name in names:
-        if now[name] != before.get(name, now[name]):
-            raise ValueError(f'{last_path} has {name}={before[name]!r:.80}, this run has {now[name]!r:.80}; '
+        value = now.get(name)
+        if before.get(name, value) != value:
+            raise ValueError(f'{last_path} has {name}={before[name]!r:.80}, this run has {value!r:.80}; '
                              "resume with the run's own settings and data, or start a new run from its "
                              f'weights: --init_from={folder_of(last_path)} and another --out_dir')
 

@@ -56,15 +56,15 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
 
 
 def open_sources(data_dir, meta, block_size):
-    """{'val_<source>': ids} of a mixture, as memory maps; {} if the data have one source. A source with fewer
-    tokens than a sequence is left out."""
+    """{source: the ids of its validation set} of a mixture, as memory maps; {} if the data have one source. A
+    source with fewer tokens than a sequence is left out."""
     names = meta.get('sources', {})
-    found = {}
+    ids = {}
     for name in names if len(names) > 1 else ():
         path = os.path.join(data_dir, f'val_{name}.bin')
         if os.path.getsize(path) > (block_size + 1) * np.dtype(meta['dtype']).itemsize:
-            found[f'val_{name}'] = np.memmap(path, meta['dtype'], mode='r')
-    return found
+            ids[name] = np.memmap(path, meta['dtype'], mode='r')
+    return ids
 
 
 def sequences(ids, starts, block_size):

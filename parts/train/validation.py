@@ -1,7 +1,7 @@
 """
 Validation: the loss of a model on data that it does not train on.
 
-    nats, bits = loss_of(model, batches, token_bytes, autocast(), all_sum)
+    nats, bits = loss_of(model, batches, token_bytes, autocast, all_sum)
 
 Copy this file alone: it needs torch and numpy.
 """
