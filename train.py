@@ -11,10 +11,9 @@ It reads data_dir, which prepare.py made. It writes out_dir. You can zip that fo
 From scratch, you should see a first loss near ln(vocab_size), a fast fall, and a val_loss near the loss.
 
 Two rules make runs exact. First, the batch of a step follows from (seed, step), its dropout from (seed, step,
-rank). So no random state is saved, and a resumed run equals an uninterrupted one. Second, batch_size counts
-the sequences of a step over all devices and all accumulation. So without dropout, one device and eight compute
-the same training, up to rounding. (A stream is the exception: its position is saved, and each process reads
-other shards.)
+rank). So no random state is saved, and a resumed run equals an uninterrupted one. (A stream saves its
+position.) Second, batch_size counts the sequences of a step over all devices and all accumulation. So without
+dropout, one device and eight compute the same training from train.bin, up to rounding.
 
 parts/ holds the plumbing, which you can skip. Copy this file with configurator, model, tokenizer and parts/.
 """
@@ -32,15 +31,15 @@ from tokenizer import Tokenizer
 data_dir = 'data/quickstart'    # made by prepare.py
 data_from = ''                  # the command that makes data_dir: shown if it is missing
 out_dir = 'out/base'            # where the run writes
-init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights, from step 0
-overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
+init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights
+overwrite = False               # True: delete the run that out_dir holds, and start over
 extend_vocab = False            # init_from=FOLDER: carry its weights over to another tokenizer
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order; a stream keeps its order
 # objective
 objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
-document_mask = False           # clm: attention stays within a document, and positions restart in each
-label_smoothing = 0.0           # [0, 1): share of a target's probability that is spread over all tokens
+document_mask = False           # clm: attention stays within a document
+label_smoothing = 0.0           # [0, 1): share of a target's probability that all tokens get
 focal = 0.0                     # >= 0: multiplies each loss by (1 - p)^focal, so easy tokens count less
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
@@ -90,7 +89,7 @@ device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
 compile: bool | None = None     # torch.compile; None = on CUDA
 shard = 'ddp'                   # ddp | zero1 | fsdp: split nothing, the optimizer's state, or all
-grad_checkpoint = False         # compute each block again in the backward pass: less memory, more time
+grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
 
@@ -130,12 +129,12 @@ tokens_per_step = batch_size * block_size
 
 
 def model_arguments(x, y, step, rows):
-    """Text and its next tokens, int64 (B, T) each -> inputs and targets, on the device. clm takes them as they
-    are. mlm and span hide tokens: which ones follows from (seed, step, row)."""
+    """Text and its next tokens, int64 (B, T) each -> inputs and targets, on the device. clm takes them as
+    they are. mlm and span hide tokens: which ones follows from (seed, step, row)."""
     return devices.to_device(task.apply(x, y, step, rows), device)
 
 
-# the numbers of this process's sequences in the global batch, (micro-batches, B)
+# which sequences of the global batch this process has, (micro-batches, B)
 my_rows = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)
 loader = token_bins.Loader(source, my_rows, model_arguments, timer.loading)
 if show_batch is not None:
@@ -146,9 +145,8 @@ if show_batch is not None:
 torch.manual_seed(seed)
 state = {}                              # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device='cpu' if shard == 'fsdp' else device)
-stream_hashes = processes.gather(source.hashes) if streaming else []
-data_hashes = {'data_sha256': meta['sha256']['train'], 'streams': len(stream_hashes),
-               'shard_sha256': stream_hashes}
+streams_of = processes.gather(source.hashes) if streaming else []
+data_hashes = {'data_sha256': meta['sha256']['train'], 'streams': len(streams_of), 'shard_sha256': streams_of}
 if init_from == 'scratch':
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
@@ -156,9 +154,9 @@ if init_from == 'scratch':
         causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 elif init_from == 'resume':
     model, state = start.newest(last_path, load)
-    fixed = ['stage', 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size', 'tie_embeddings',
-             'rope_theta', 'rope_scaling', 'vocab_multiple', 'dropout', 'objective', 'batch_size', 'optimizer',
-             'embedding_lr']
+    fixed = ['stage', 'objective', 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size',
+             'dropout', 'rope_theta', 'rope_scaling', 'tie_embeddings', 'vocab_multiple', 'batch_size',
+             'optimizer', 'embedding_lr']
     start.same_run(last_path, state['config'], config, fixed)
     start.same_run(last_path, state, data_hashes, list(data_hashes))
     processes.same_step(last_path, state['step'])
@@ -266,7 +264,7 @@ def save():
 
 
 def roll_back():
-    """Return to last.pt, and go on with half the learning rate."""
+    """Return to last.pt and halve the learning rate."""
     global step
     saved_model, state = load(last_path)
     processes.load_weights(model, saved_model.state_dict())
@@ -280,15 +278,13 @@ def roll_back():
 # --- the banner: what is about to happen --------------------------------------------------------------------
 epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
 n_parameters = sum(p.numel() for p in model.parameters())
-# a checkpoint takes 12 bytes a parameter, best.pt 4; each is written beside the old one
-log.need_space((12 * (keep + 1) + 8) * n_parameters)
+log.need_space((12 * (keep + 1) + 8) * n_parameters)    # 12 bytes a checkpoint, 4 best.pt; new beside old
 log.begin(config, state, step, max_steps)
 log.copy_in(os.path.join(data_dir, 'tokenizer.json'))
 log.copy_in(os.path.join(data_dir, 'meta.json'), 'data.json')
 show(config, log.say)
 log.say(f'  data     {meta["tokens"]["train"]:,} tokens, {len(bins["val"]):,} held out; {epochs:.2f} epochs')
-V = tokenizer.vocab_size
-log.say(f'  model    {n_parameters:,} parameters; vocabulary {V:,}, ln {math.log(V):.4f}')
+log.say(f'  model    {n_parameters:,} parameters; ln(vocab_size) = {math.log(model.config.vocab_size):.4f}')
 log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
         f'{len(my_rows)} accumulated x {micro_batch_size} sequences at once, on {device}, in {dtype}')
 minutes = (max_steps - step) * len(my_rows) * pass_seconds / 60
@@ -296,8 +292,7 @@ log.say(f'  plan     {max_steps:,} steps, about {minutes:,.1f} minutes, and the 
 log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(meta, epochs)])
 
 # --- the loop -----------------------------------------------------------------------------------------------
-probe = optim.probe(model)              # a matrix of the middle block: the log shows how far a step moves it
-model.train()
+probe = optim.probe(model)              # one matrix: the log shows how far a step moves it
 if step == 0:
     evaluate()
 timer.restart()
@@ -320,7 +315,7 @@ while step < max_steps:
 
     # the update
     norm = processes.to_float(optim.unscale_and_clip(optimizers, scaler, net, grad_clip))
-    loss = processes.all_sum(float(loss))[0]    # each process also says here whether it was asked to stop
+    loss = processes.all_sum(float(loss))[0]    # who was asked to stop is told here, too
     before = probe.clone()
     if guard.allows(step, loss, norm):          # no NaN, no spike; it logs what it refuses
         optim.step(optimizers, scaler)

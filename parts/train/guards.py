@@ -2,7 +2,7 @@
 The guard: it decides which updates reach the weights, and writes down what it refuses.
 
     guard = Guard(state={}, note=print, spike_z=8.0)
-    if guard.allows(step=7, loss=3.2, norm=0.8): ...        # else it says why: note(7, 'skip', 'loss nan ...')
+    if guard.allows(step=7, loss=3.2, norm=0.8): ...        # else: note(7, 'skip', 'loss nan ...')
 
 Copy this file alone: it needs numpy.
 """
