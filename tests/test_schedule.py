@@ -26,6 +26,12 @@ def test_closed_form_at_the_landmarks():
     assert lr_at(10_000, 10_000, 1000, 3e-4, 3e-5) == exact(3e-5)
 
 
+def test_the_three_later_stages_have_the_cosine_of_train():
+    for settings in ((100, 10, 1.0, 0.1), (50, 0, 6e-4, 6e-5), (7, 7, 1e-3, 0.0), (1, 0, 1.0, 0.5)):
+        for step in range(settings[0] + 1):
+            assert optim.cosine(step, *settings) == lr_at(step, *settings)
+
+
 @pytest.mark.parametrize('max_steps, warmup, peak, low', [
     (100, 10, 1.0, 0.1), (50, 0, 6e-4, 6e-5), (7, 6, 1e-3, 0.0), (1, 0, 1.0, 0.5), (12, 12, 1.0, 0.1),
     (1, 1, 1.0, 0.1)])

@@ -115,7 +115,8 @@ def read_conversations(path, T, tokenizer, data_from=''):
     n_cut = 0
     for ids, mask in whole:
         short, its_mask = fit_conversation(ids, mask, T, im_start)
-        n_cut += len(short) < len(ids)
+        if len(short) < len(ids):
+            n_cut += 1
         if 1 in its_mask[1:]:
             conversations.append((short, its_mask))
     if not conversations:
