@@ -33,9 +33,9 @@ data_from = ''                  # the command that makes data_dir: shown if it i
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights
 overwrite = False               # True: delete the run that out_dir holds, and start over
-extend_vocab = False            # init_from=FOLDER: carry its weights over to another tokenizer
+extend_vocab = False            # init_from=FOLDER: carry its weights to another tokenizer
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
-shuffle = True                  # visit the blocks of train.bin in random order; a stream keeps its order
+shuffle = True                  # visit the blocks of train.bin in random order
 # objective
 objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
 document_mask = False           # clm: attention stays within a document
@@ -48,7 +48,7 @@ n_kv_head = 0                   # >= 0: key/value heads; 0 = n_head; fewer make 
 n_embd = 192                    # >= 1: width of the residual stream
 n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
 block_size = 256                # >= 1: context, tokens
-rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000, or that of init_from
+rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000 or init_from's
 rope_scaling = 'none'           # none | linear | llama3: how init_from=FOLDER reaches a longer block_size
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer
 tie_embeddings = True           # one matrix is both embedding and head
@@ -71,7 +71,7 @@ beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
-eval_interval = 250             # >= 1: steps; also before the first step of all, and after the last
+eval_interval = 250             # >= 1: steps; also before the first and after the last
 eval_tokens = 65_536            # >= 0: validation tokens per evaluation, always the same ones
 save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
@@ -79,7 +79,7 @@ sample_tokens = 100             # >= 1: length of a sample
 num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
 # safety
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
-spike_z = 8.0                   # >= 0: a spike is this many standard deviations above the last steps; 0 = off
+spike_z = 8.0                   # >= 0: a spike is this many deviations above the last steps; 0 = off
 spike_window = 100              # >= 30: the number of last steps that it is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
 show_batch: int | None = None   # [0, 2**40): print the sequences of this step's batch, train nothing
@@ -113,8 +113,7 @@ processes.join(device)
 # --- end setup ---
 
 # --- data ---------------------------------------------------------------------------------------------------
-sides = ('val',) if streaming else ('train', 'val')
-meta, bins = token_bins.open_bins(data_dir, block_size, sides, data_from)
+meta, bins = token_bins.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'), data_from)
 config['fim'] = meta.get('config', {}).get('fim', 0.0)      # may sample.py --suffix ask this model?
 tokenizer = start.tokenizer_of_data(data_dir, meta['tokenizer_hash'], vocab_size, Tokenizer.load)
 tokenizer.encode(sample_prompt)                 # an error now, if the tokenizer cannot spell the prompt
