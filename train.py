@@ -17,7 +17,7 @@ dropout, one device and eight compute the same training from train.bin, up to ro
 
 parts/ holds the plumbing, which you can skip. Copy this file with configurator, model, tokenizer and parts/.
 """
-import functools, math, os, sys
+import functools, math, sys
 import numpy as np
 import torch
 from configurator import configure, show
@@ -113,10 +113,11 @@ processes.join(device)
 # --- end setup ---
 
 # --- data ---------------------------------------------------------------------------------------------------
-meta, bins = token_bins.open_bins(data_dir, block_size, ('val',) if streaming else ('train', 'val'), data_from)
-config['fim'] = meta.get('config', {}).get('fim', 0.0)      # may sample.py --suffix ask this model?
+sides = ['val'] if streaming else ['train', 'val']
+meta, bins = token_bins.open_bins(data_dir, block_size, sides, data_from)
+config['fim'] = meta.get('config', {}).get('fim', 0)        # may sample.py --suffix ask this model?
 tokenizer = start.tokenizer_of_data(data_dir, meta['tokenizer_hash'], vocab_size, Tokenizer.load)
-tokenizer.encode(sample_prompt)                 # an error now, if the tokenizer cannot spell the prompt
+tokenizer.encode(sample_prompt)                 # an error now if it cannot spell the prompt
 token_bytes = np.array(tokenizer.text_bytes)    # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 if streaming:                                   # each process reads its own shards
@@ -271,16 +272,15 @@ def roll_back():
     guard.halve_rate(step, state)
     step = state['step']
     vals[:] = state['vals']
-    timer.restart()
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
 epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
 n_parameters = sum(p.numel() for p in model.parameters())
-log.need_space((12 * (keep + 1) + 8) * n_parameters)    # 12 bytes a checkpoint, 4 best.pt; new beside old
+log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: 12 a checkpoint, 4 best.pt
 log.begin(config, state, step, max_steps)
-log.copy_in(os.path.join(data_dir, 'tokenizer.json'))
-log.copy_in(os.path.join(data_dir, 'meta.json'), 'data.json')
+log.copy_in(f'{data_dir}/tokenizer.json')
+log.copy_in(f'{data_dir}/meta.json', 'data.json')
 show(config, log.say)
 log.say(f'  data     {meta["tokens"]["train"]:,} tokens, {len(bins["val"]):,} held out; {epochs:.2f} epochs')
 log.say(f'  model    {n_parameters:,} parameters; ln(vocab_size) = {math.log(model.config.vocab_size):.4f}')
