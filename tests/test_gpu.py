@@ -153,8 +153,8 @@ TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '1
 def test_torchrun_with_one_process_shards(data_dir, alone, shard, tmp_path):
     """Else a single GPU could not try what eight will do: --shard would be ignored."""
     ask = 'import torch.distributed as dist, parts.train.processes as m; real = m.unsharded\n' \
-          'm.unsharded = lambda model, build: (print(type(model).__name__, dist.get_backend()), ' \
-          'real(model, build))[1]'
+          'm.unsharded = lambda model, *more: (print(type(model).__name__, dist.get_backend()), ' \
+          'real(model, *more))[1]'
     said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY, '--dtype=float32',
                   f'--shard={shard}', env=TORCHRUN, before=ask))
     assert ('\nFSDPGPT gloo\n' if shard == 'fsdp' else '\nGPT gloo\n') in said

@@ -11,8 +11,9 @@ BASE = [*TINY, '--dtype=float32', '--n_embd=36', '--n_ffn=50', '--grad_clip=0.3'
         '--micro_batch_size=2', '--num_samples=2']
 
 
-def train(data_dir, out, *more, processes=2):
-    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *BASE, *more, processes=processes)
+def train(data_dir, out, *more, processes=2, before=''):
+    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *BASE, *more, processes=processes,
+               before=before)
 
 
 def checkpoint(out):
