@@ -10,17 +10,16 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/sft --chat=True     # talk; Ctrl-C ends an answer, an empty line the chat
     python sample.py --ckpt=out/sft --serve=8000    # OpenAI's API, and a page at http://127.0.0.1:8000
 
-Reads the folder of a run of train.py, sft.py, dpo.py or rl.py, or of a Hugging Face model. Prints the prompt,
-then its continuation as it comes; on stderr, the milliseconds per token and the size of the checkpoint.
+Reads the folder of a run of train.py, sft.py, dpo.py or rl.py, or of a Hugging Face model. Prints the prompt
+and its continuation. A single continuation appears token by token; on stderr, its milliseconds per token
+follow, and the size of the checkpoint. It ends at <|endoftext|>, at <|im_end|>, at stop_at, or after
+max_new_tokens. Past the model's context each token is written from the last block_size ones, more slowly.
 
-A prompt may end anywhere. In the bpe tokenizer `):`, a newline and the indent are one token, so the model has
+A prompt may end anywhere. In our bpe tokenizer `):`, a newline and the indent are one token, so the model has
 hardly ever seen a bare `):`. Token healing helps: the prompt's last token is dropped, and the first new token
 must begin with the same bytes.
-
-Generation ends at <|endoftext|>, at <|im_end|>, at stop_at, or after max_new_tokens. Past the model's context
-it continues from the last block_size tokens, more slowly.
 """
-import contextlib, os, random, sys, time
+import contextlib, glob, os, random, sys, time
 import torch
 from configurator import configure, show
 from model import GPT, load_checkpoint, sample
@@ -33,28 +32,28 @@ ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file, a
 prompt = ''                 # '' = the start of a document
 suffix = ''                 # the text behind the gap, for a model of data that prepare.py --fim made
 prompt_file: str | None = None      # take the prompt from a file, exactly as it is
-prompts: str | None = None  # a file of prompts to compare
-sweep = ()                  # temperatures to compare: 0,0.5,1.0
+prompts: str | None = None  # a file of prompts, one a line: continue each
+sweep = ()                  # 0,0.5,1.0: ... at each of these temperatures
 num_samples = 1             # [1, 10000]: continuations, in one batch
 max_new_tokens = 200        # >= 1: tokens of each
 temperature = 0.8           # >= 0: 0 = always the most probable token; higher is more varied
 top_k = 50                  # >= 0: sample from the k most probable tokens; 0 = off
 top_p = 1.0                 # (0, 1]: ... and from the fewest of them that reach probability p; 1 = off
-stop_at = ''                # function = where an indented body ends; other text = before it first occurs
+stop_at = ''                # end before this text; function = where an indented body ends
 chat = False                # True: the prompt is a message to an assistant; without a prompt, type messages
 system: str | None = None   # instruction that the assistant reads before a chat
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
 serve: int | None = None    # [0, 65535]: answer HTTP requests on this port; 0 = a free one
 host = '127.0.0.1'          # ... at this address; all but 127.0.0.1 and localhost need a key
-compare = ''                # ... with this second checkpoint beside ckpt
+compare = ''                # ... with the answers of this second checkpoint, too
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 dtype = 'float32'           # float32 | bfloat16: of the weights
 seed: int | None = 1337     # [0, 2**32): None = different every time
 config = configure(globals())
 
 # --- settings that exclude each other -----------------------------------------------------------------------
-if [prompt != '', prompt_file is not None, prompts is not None].count(True) > 1:
+if len([text for text in (prompt, prompt_file, prompts) if text]) > 1:
     raise ValueError('give one of --prompt, --prompt_file and --prompts')
 if chat and (suffix or stop_at or num_samples > 1):
     raise ValueError('a chat has one answer, which ends by itself: --chat=True excludes '
@@ -74,26 +73,27 @@ if ignored and (export or serve is not None):
     raise ValueError(f'--export and --serve read no text here: leave out {" and ".join(ignored)}')
 
 # --- texts and model ----------------------------------------------------------------------------------------
-if prompt_file is not None:
+if prompt_file:
     prompt = asking.file_text(prompt_file)
-texts = [prompt] if prompts is None else asking.read_prompts(prompts)
+texts = asking.read_prompts(prompts) if prompts else [prompt]
 instruction = [{'role': 'system', 'content': system}] if system else []
 device = devices.choose(device, 'float32')[0]
 seed = random.randrange(2 ** 32) if seed is None else seed
-torch.manual_seed(seed)
+torch.manual_seed(seed)                     # for gaps and untrained weights
 load = lambda path: load_checkpoint(path, device)
-model, tokenizer, state = start.open_to_sample(ckpt, load, Tokenizer.load, export or serve is not None)
+continues = export is not None or serve is not None
+model, tokenizer, state = start.open_to_sample(ckpt, load, Tokenizer.load, continues)
 if random_init:
     model = GPT(model.config).to(device)
 model = model.eval().to(getattr(torch, dtype))
+block_size = model.config.block_size
 
 objective = state.get('config', {}).get('objective', 'clm')
-if suffix and '<|fim_middle|>' not in tokenizer.special:
-    raise ValueError(f'the tokenizer of {ckpt} has no tokens for --fim: leave --suffix out')
+if suffix and not state.get('config', {}).get('fim'):
+    raise ValueError(f'{ckpt} cannot see what follows: its data lack prepare.py --fim; leave --suffix out')
 if (suffix or objective != 'clm') and (sweep or prompts):
     raise ValueError('--sweep and --prompts continue texts; to fill gaps, give one --prompt')
 how = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p, **asking.end_of(stop_at)}
-new_batch = lambda slots: decoding.Batch(model, tokenizer.stop, slots, tokenizer.vocab_size)
 sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
 
 
@@ -103,8 +103,8 @@ def complete():
     encoded = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
     n_tokens = max_new_tokens
     if suffix:
-        encoded, n_tokens = asking.between(tokenizer, prompt, suffix, model.config.block_size, max_new_tokens)
-    batch = new_batch(num_samples)
+        encoded, n_tokens = asking.between(tokenizer, prompt, suffix, block_size, max_new_tokens)
+    batch = decoding.Batch(model, tokenizer.stop, num_samples, tokenizer.vocab_size)
     print('-' * 80)
     if num_samples > 1:
         [answers], _ = asking.generate(batch, tokenizer, [encoded], num_samples, n_tokens, seed, **how)
@@ -114,66 +114,33 @@ def complete():
 
     print(prompt, end='', flush=True)
     began = time.perf_counter()
-    text = asking.begin(batch, tokenizer, encoded, n_tokens, random.Random(seed).random, **how)
-    print_as_written(batch, text)
+    dice = random.Random(seed).random       # one number in [0, 1) draws one token
+    text = asking.begin(batch, tokenizer, encoded, n_tokens, dice, **how)
+    while not text.answer.finish:
+        batch.step()                        # one more token
+        print(text.take(), end='', flush=True)
     print(suffix, '-' * 80, sep='\n')
+
     n = len(text.answer.ids)
     ms = 1000 * (time.perf_counter() - began) / n
-    path = checkpoint.find(ckpt)        # a file, or a folder of Hugging Face's
-    size = os.path.getsize(path) if os.path.isfile(path) else sum(p.nbytes for p in model.parameters())
-    print(f'{n} tokens, {ms:.1f} ms each, {dtype} on {device}; {size / 1e6:.1f} MB on disk', file=sys.stderr)
-
-
-def print_as_written(batch, text):
-    while not text.answer.finish:
-        batch.step()                    # one more token
-        print(text.take(), end='', flush=True)
+    path = checkpoint.find(ckpt)
+    weights = glob.glob(os.path.join(glob.escape(path), '*.safetensors')) or [path]     # Hugging Face's, ours
+    mb = sum(map(os.path.getsize, weights)) / 1e6
+    print(f'{n} tokens, {ms:.1f} ms each, {dtype} on {device}; {mb:.1f} MB on disk', file=sys.stderr)
 
 
 # --- or do something else -----------------------------------------------------------------------------------
-def compare_temperatures():
-    """The answers to each text at each temperature, with the same random numbers."""
-    questions = [[*instruction, {'role': 'user', 'content': text}] for text in texts] if chat else texts
-    answers = {}                        # temperature -> for each text, pairs (answer, whether it ended)
-    for t in sweep or [temperature]:
-        answers[t], n_cut = asking.generate(new_batch(16), tokenizer, questions, num_samples, max_new_tokens,
-                                            seed, **how | {'temperature': t})
-        if chat and n_cut:
-            raise ValueError(f'{n_cut} messages are longer than the context of {ckpt}; shorten them')
-    for i, text in enumerate(texts):
-        print('-' * 80, text, sep='\n')
-        for t in answers:
-            for answer, _ in answers[t][i]:
-                print(f'--- temperature {t:g}', answer, sep='\n')
-
-
-def talk():
-    """A chat: answer the prompt; without one, what the user types, until an empty line."""
-    messages = list(instruction)
-    message = prompt or input('you> ').strip()
-    while message:
-        messages.append({'role': 'user', 'content': message})
-        messages = asking.shortened(tokenizer, messages, model.config.block_size)
-        batch = new_batch(1)
-        dice = random.Random(f'{seed} {len(messages)}').random
-        text = asking.begin(batch, tokenizer, messages, max_new_tokens, dice, **how)
-        with contextlib.suppress(KeyboardInterrupt):    # Ctrl-C ends this answer, not the chat
-            print_as_written(batch, text)
-        print()
-        messages.append({'role': 'assistant', 'content': text.text})
-        message = '' if prompt else input('you> ').strip()
-
-
-def answer_requests():
+def serve_requests():
     """OpenAI's API, until Ctrl-C."""
     from parts.sample import http_server, openai_api, writer
-    pairs = {ckpt: (model, tokenizer)}
+    models = {ckpt: (model, tokenizer)}
     if compare:
-        pairs[compare] = start.open_to_sample(compare, load, Tokenizer.load, continues=True)[:2]
+        other, its_tokenizer, _ = start.open_to_sample(compare, load, Tokenizer.load, continues)
+        models[compare] = other.to(getattr(torch, dtype)), its_tokenizer
     writers = {}
-    for name, (net, tok) in pairs.items():
-        batch = decoding.Batch(net.to(getattr(torch, dtype)), tok.stop, 16, tok.vocab_size)
-        writers[name] = writer.Writer(batch, tok, asking.begin)
+    for name, (net, its) in models.items():
+        batch = decoding.Batch(net, its.stop, 16, its.vocab_size)
+        writers[name] = writer.Writer(batch, its, asking.begin)
     http_server.run((host, serve), openai_api.Api(writers, asking))
 
 
@@ -181,7 +148,7 @@ if export:
     write = model_card.write if export == 'hf' else gguf_file.write
     print(write(start.folder_of(ckpt), model, tokenizer, export, state))
 elif serve is not None:
-    answer_requests()
+    serve_requests()
 elif objective != 'clm':
     pick = lambda logits: sample(logits, temperature, top_k, top_p)
     filled = gaps.fill(model, tokenizer, prompt, objective, max_new_tokens, pick)
@@ -189,11 +156,16 @@ elif objective != 'clm':
     print(filled)
 elif sweep or prompts:
     show(config)
-    compare_temperatures()
+    batch = decoding.Batch(model, tokenizer.stop, 16, tokenizer.vocab_size)
+    chats = [[*instruction, {'role': 'user', 'content': text}] for text in texts]
+    asking.compare(batch, tokenizer, chats if chat else texts, sweep or [temperature], num_samples,
+                   max_new_tokens, seed, **how)
 elif chat:
     show(config)
+    batch = decoding.Batch(model, tokenizer.stop, 1, tokenizer.vocab_size)
+    messages = [prompt] if prompt else iter(lambda: input('you> ').strip(), '')     # until an empty line
     with contextlib.suppress(EOFError, KeyboardInterrupt):      # Ctrl-D, or Ctrl-C at `you>`, ends the chat
-        talk()
+        asking.talk(batch, tokenizer, instruction, messages, max_new_tokens, seed, **how)
 else:
     show(config)
     complete()

@@ -11,7 +11,7 @@ Asking a model: prompts become ids, and the ids of its answers become text.
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
 Copy this file alone: it needs tqdm.
 """
-import codecs, collections, json, random, re
+import codecs, collections, contextlib, json, random, re
 from tqdm import tqdm
 
 # ids: the prompt without its healed end. allowed: the ids that may come first, None = any. repeated: how many
@@ -169,3 +169,38 @@ def generate(batch, tokenizer, prompts, num_samples, max_new_tokens, seed=0, **h
     pair = lambda text: (text.text, text.answer.finish == 'stop')
     pairs = [[pair(texts[i, j]) for j in range(num_samples)] for i in range(len(prompts))]
     return pairs, sum(1 for prompt in prompts if len(prompt.ids) > batch.context)
+
+
+def compare(batch, tokenizer, prompts, temperatures, num_samples, max_new_tokens, seed, **how):
+    """Print the answers to each prompt at each temperature, with the same random numbers. ValueError if the
+    messages of a chat are too long."""
+    for prompt in prompts:
+        if not isinstance(prompt, str):
+            shortened(tokenizer, prompt, batch.context)
+    answers = []                            # for each temperature, for each prompt: pairs (answer, ended)
+    for t in temperatures:
+        how['temperature'] = t
+        answers.append(generate(batch, tokenizer, prompts, num_samples, max_new_tokens, seed, **how)[0])
+    for i, prompt in enumerate(prompts):
+        print('-' * 80, prompt if isinstance(prompt, str) else prompt[-1]['content'], sep='\n')
+        for t, pairs in zip(temperatures, answers):
+            for answer, _ in pairs[i]:
+                print(f'--- temperature {t:g}', answer, sep='\n')
+
+
+def talk(batch, tokenizer, instruction, questions, max_new_tokens, seed, **how):
+    """A chat: print an answer to each question as it is written. Ctrl-C ends an answer, not the chat.
+    instruction: messages that come first."""
+    messages = list(instruction)
+    for question in questions:
+        messages.append({'role': 'user', 'content': question})
+        messages = shortened(tokenizer, messages, batch.context)
+        dice = random.Random(f'{seed} {len(messages)}').random
+        text = begin(batch, tokenizer, messages, max_new_tokens, dice, **how)
+        with contextlib.suppress(KeyboardInterrupt):
+            while not text.answer.finish:
+                batch.step()
+                print(text.take(), end='', flush=True)
+        batch.clear()                       # the answer may have no end
+        print()
+        messages.append({'role': 'assistant', 'content': text.text})

@@ -161,11 +161,11 @@ class Batch:
         self.slots = slots
         self.vocab_size = vocab_size or model.config.vocab_size
         self.device = model.embedding.weight.device
-        self.queue = collections.deque()
         self.clear()
 
     def clear(self):
-        """Forget the answers that are being written, and their keys and values."""
+        """Forget all answers, and their keys and values."""
+        self.queue = collections.deque()
         self.live = []              # the answer in each row of the cache
         self.cache = None
         self.sampler = None         # None: other answers are live than in the last step

@@ -119,4 +119,3 @@ class Writer:
                         answer.finish = 'error'
                         choice.pieces.put(Piece(choice.index, '', [], 'error'))
                 self.batch.clear()
-                self.batch.queue.clear()
