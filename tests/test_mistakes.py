@@ -66,7 +66,7 @@ def test_a_tokenizer_that_is_not_the_data_s(damaged, tmp_path):
     ('--warmup_steps=5', ['max_steps=4']), ('--min_lr=1', ['min_lr']),
     ('--init_from=nowhere', ['nowhere']), ('--show_batch=-1', ['show_batch=-1']),
     ('--batch_size=99999999999', ['=99999999999', '[1, 2**20]']), ('--out_dir=', ['out_dir is empty']),
-    ('--show_batch=99999999999999999999', ['[0, 2**40]']), ('--learning_rate=inf', ['=inf', 'finite'])])
+    ('--show_batch=99999999999999999999', ['[0, 2**40)']), ('--learning_rate=inf', ['=inf', 'finite'])])
 def test_settings_that_cannot_be(data_dir, tmp_path, flag, words):
     mistake(train(data_dir, tmp_path / 'out', flag), *words)
 

@@ -57,7 +57,7 @@ def test_another_optimizer_is_refused_and_another_dtype_goes_on(data_dir, base, 
     resume = ['--init_from=resume', f'--out_dir={out}', f'--data_dir={talk}']
     mistake(run('sft.py', *resume, *POST, '--optimizer=muon'), 'optimizer', 'muon')
     mistake(run('train.py', f'--data_dir={data_dir}', '--init_from=resume', f'--out_dir={out}', *TINY),
-            "stage='sft', this run has 'train'")
+            "stage='sft', this run has None")
 
 
 def test_dpo_says_what_is_no_longer_as_it_was(talk, tmp_path):
