@@ -7,6 +7,7 @@ Asking a model: prompts become ids, and the ids of its answers become text.
         batch.step()
         print(text.take(), end='')                      # the new characters
     generate(batch, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
+    talk(batch, tokenizer, [], ['Hello', 'Why?'], 9, seed=1)        # prints two answers
 
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
 Copy this file alone: it needs tqdm.
@@ -69,7 +70,7 @@ def end_of(stop_at):
 
 
 def read_prompts(path):
-    """The prompts of a file: its lines that are not blank; of a .jsonl, the field `prompt` of each."""
+    """The prompts in a file: each line that is not blank, or in a .jsonl the field `prompt` of each line."""
     lines = [line for line in re.split('\r?\n', file_text(path).removeprefix('\ufeff')) if line.strip()]
     try:
         prompts = [json.loads(line)['prompt'] for line in lines] if path.endswith('.jsonl') else lines

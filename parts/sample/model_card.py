@@ -5,7 +5,7 @@ The model card: a run as a Hugging Face folder, and a README.md that says how to
 
 The card has an example, the scores of the run's eval.json, the sources and licences of its data.json, and all
 settings. data.json and the report.md of the data are copied beside it.
-Copy this file alone: it needs the standard library; write() needs a GPT of model.py and a Tokenizer.
+Copy this file alone: it needs the standard library; write() also needs a GPT and a Tokenizer, as ours.
 """
 import json, os, pathlib, shutil
 
@@ -16,11 +16,9 @@ license: other
 ---
 # {name}
 
-A language model in Llama's layout: {n:,} parameters, {c.n_layer} layers of width {c.n_embd},
-{c.n_head} heads, {c.vocab_size:,} tokens, a context of {c.block_size:,}.
-
-No licence is given for the weights. Whoever publishes them chooses one, and heeds the licences of the data.
-Nothing here was tested for safety, fairness or privacy.
+A language model in Llama's layout; config.json has its sizes. No licence is given for the weights. Whoever
+publishes them chooses one, and heeds the licences of the data. Nothing here was tested for safety, fairness
+or privacy.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -48,8 +46,8 @@ Licences by source, with the number of documents. data.json and report.md say mo
 {settings}
 ```
 """
-TEXT = "ids = tokenizer({prompt!r}, return_tensors='pt', return_token_type_ids=False)"
-CHAT = """messages = [{{'role': 'user', 'content': {prompt!r}}}]
+TEXT = "ids = tokenizer('def mean(values):', return_tensors='pt', return_token_type_ids=False)"
+CHAT = """messages = [{'role': 'user', 'content': 'Write mean(values).'}]
 ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors='pt',
                                     return_dict=True)"""
 
@@ -61,7 +59,7 @@ def write(folder, model, tokenizer, kind, state):
     new = f'{target}.tmp'
     try:
         model.save_hf(new, tokenizer)
-        text = card(folder, model, tokenizer, state)
+        text = card(folder, state)
         pathlib.Path(new, 'README.md').write_text(text, encoding='utf-8', newline='\n')
         data_dir = state.get('config', {}).get('data_dir') or folder
         for path in os.path.join(folder, 'data.json'), os.path.join(data_dir, 'report.md'):
@@ -79,23 +77,18 @@ def write(folder, model, tokenizer, kind, state):
     return f'{target}: for AutoModelForCausalLM and AutoTokenizer of transformers; read its README.md first'
 
 
-def card(folder, model, tokenizer, state):
+def card(folder, state):
     """The text of README.md."""
-    c = model.config
-    n = sum(p[:c.vocab_size].numel() if name in ('embedding.weight', 'head.weight') else p.numel()
-            for name, p in model.named_parameters())    # without rows that fill up a multiple
     config = state.get('config', {})
-    prompt = 'Write mean(values).' if 'stage' in config else 'def mean(values):'
-    if tokenizer.kind == 'char':                        # it has only its own characters
-        prompt = b''.join(tokenizer.vocab[-8:]).decode()
+    ask = CHAT if 'stage' in config else TEXT           # of sft.py, dpo.py, rl.py
     results = read_json(folder, 'eval.json')
     sources = read_json(folder, 'data.json').get('sources', {})
+    licences = [f'- {name}: {source.get("licences") or "unknown"}' for name, source in sources.items()]
+    settings = [f'{key} = {value!r}' for key, value in config.items()]
     return CARD.format(
-        name=os.path.basename(os.path.abspath(folder)), n=n, c=c, step=state.get('step'),
-        ask=(CHAT if 'stage' in config else TEXT).format(prompt=prompt), measured=results.get('step'),
-        scores='\n'.join(scores(results.get('tasks'), '')) or f'None yet: python eval.py --ckpt={folder}',
-        licences='\n'.join(f'- {name}: {its.get("licences") or "unknown"}' for name, its in sources.items()),
-        settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
+        name=os.path.basename(os.path.abspath(folder)), ask=ask, step=state.get('step'),
+        measured=results.get('step'), licences='\n'.join(licences), settings='\n'.join(settings),
+        scores='\n'.join(scores(results.get('tasks'), '')) or f'None yet: python eval.py --ckpt={folder}')
 
 
 def scores(result, name):
@@ -104,9 +97,11 @@ def scores(result, name):
         return
     for measure in 'pass@1', 'score', 'bits_per_byte':
         if isinstance(result.get(measure), float):
-            low, high = result.get('interval', (None, None))
-            between = '' if low is None else f', 95 % interval {low:.3f} to {high:.3f}, n = {result["n"]}'
-            yield f'- {name}: {measure} {result[measure]:.3f}{between}'
+            line = f'- {name}: {measure} {result[measure]:.3f}'
+            if 'interval' in result:
+                low, high = result['interval']
+                line += f', 95 % interval {low:.3f} to {high:.3f}, n = {result["n"]}'
+            yield line
     for key, part in result.items():
         if key not in ('by_family', 'by_cell'):
             yield from scores(part, f'{name} {key}'.strip())
