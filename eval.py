@@ -12,10 +12,10 @@ loss            of all val.bin: nats, perplexity, bits per byte; of each source;
 problems        functions of parts/eval/problems.py, written by the model and run
 humaneval       the same, of a file in HumanEval's layout; mbpp, too
 gsm8k           the last number of the answer against the one behind ####
-own             yours: {"prompt", "rules", "must_contain", "must_not_contain", "regex", "tests"}
+own             your questions: {"prompt", "rules", "must_contain", "must_not_contain", "regex", "tests"}
 judge           MT-Bench's two turns, graded 1 to 10 by the command --judge
-learned         blanks, known words, lines and blocks in generated texts; beside untrained and the corpus
-compare         problems gained and lost between two samples.jsonl; a sheet for blind votes; their count
+learned         shares of blanks, known words, lines and blocks in what it writes, and in the corpus
+compare         problems gained and lost between two samples.jsonl; a sheet for blind votes
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
 can be compared between tokenizers. pass@k: the chance that at least one of k passes. Writes eval.json and
@@ -52,7 +52,7 @@ chat: bool | None = None        # ask in a conversation; None = if the checkpoin
 allow_code_execution = False    # True: run a model's programs here; first read parts/eval/sandbox.py
 timeout = 3.0                   # (0, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
-overlap = 0                     # >= 0: count items with so many words in a row in train.bin; 13; 0 = off
+overlap = 0                     # >= 0: count problems with so many words in a row from train.bin; 0 = off
 judge = ''                      # a command: JSON on stdin -> a grade on stdout
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
 votes = ''                      # filled-in copies of sheet.csv: A,B
@@ -69,13 +69,13 @@ config = configure(globals())
 # --- 1. the exact loss --------------------------------------------------------------------------------------
 @torch.no_grad()
 def exact_loss(model, ids, T, batch_size):
-    """Summed nats of all ids but the first, each predicted once in its block of T tokens; their number."""
+    """(nats, n): the summed loss of ids[1:], n tokens. Each is predicted once, in its block of T."""
     model.eval()
     n = len(ids) - 1
-    whole = range(0, n - n % T, T)
-    batches = [whole[i:i + batch_size] for i in range(0, len(whole), batch_size)]
+    full = range(0, n - n % T, T)               # where the full blocks begin
+    batches = [full[i:i + batch_size] for i in range(0, len(full), batch_size)]
     if n % T:
-        batches.append([n - n % T])             # the last block, which is shorter
+        batches.append([n - n % T])             # the last block is shorter
     nats = 0.0
     for starts in tqdm(batches, desc='loss', disable=None):
         x, y = token_bins.sequences(ids, starts, min(T, n - starts[0]))                     # (B, T) each
@@ -86,26 +86,26 @@ def exact_loss(model, ids, T, batch_size):
 
 # --- 2. ask, run, count -------------------------------------------------------------------------------------
 def ask(model, items, n, temperature, in_chat):
-    """n answers to each item, texts, and how many prompts were cut. Of a dialogue, each question is asked
-    behind the answers to those before."""
+    """(n answers to each item, how many prompts were cut). In a dialogue, the answers to the questions
+    before stand in the prompt of the next."""
     ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])
     batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.vocab_size)
     answers = [[] for _ in items]
     n_cut = 0
     for turn in range(max(len(item['asked']) for item in items)):
-        now = [i for i, item in enumerate(items) if turn < len(item['asked'])]
-        prompts = [benchmarks.question(items[i], in_chat, answers[i]) for i in now]
+        open_items = [i for i, item in enumerate(items) if turn < len(item['asked'])]
+        prompts = [benchmarks.question(items[i], in_chat, answers[i]) for i in open_items]
         with devices.autocast(device, native):
             pairs, cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
                                          temperature=temperature, top_k=top_k, top_p=top_p)
         n_cut += cut
-        for i, some in zip(now, pairs):
-            answers[i] += [text for text, _ in some]
+        for i, written in zip(open_items, pairs):
+            answers[i] += [text for text, _ in written]
     return answers, n_cut
 
 
 def grade(cases, in_chat):
-    """Yields the outcome of each case (item, the answers before, the answer). Programs run on all cores."""
+    """Yields the outcome of each case (item, the answers before, the answer). Programs run in parallel."""
     jobs = [grading.job(item, text, in_chat) for item, _, text in cases]
     results = sandbox.run_many(filter(None, jobs), timeout, memory_mb)          # in the same order
     for (item, before, text), job in zip(tqdm(cases, 'grade', disable=None), jobs):
@@ -122,8 +122,8 @@ def pass_at_k(n, c, k):
 
 
 def summarise(rows, ks):
-    """Rows of samples.jsonl -> pass@k or the judge's mean score, the 95 % interval, and more. What could not
-    be judged does not count."""
+    """Rows of samples.jsonl -> pass@k or the judge's mean score, and its 95 % interval. An answer that the
+    machine could not grade does not count."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
     groups = collections.defaultdict(list)          # task_id -> of each answer 0 or 1, or the judge's score
     for row in rows:
@@ -153,12 +153,13 @@ answered = [task for task in all_tasks if task in benchmarks.TASKS]         # by
 known = 'loss', *benchmarks.TASKS, 'learned', 'compare'
 for task in set(all_tasks) - set(known):
     raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}; {benchmarks.ELSEWHERE}')
-for name, its_task in {'compare': 'compare', 'votes': 'compare', 'judge': 'judge'}.items():
-    if config[name] and its_task not in all_tasks:
-        raise ValueError(f'--{name} is for --tasks={its_task}, not {tasks}')
-if 'judge' in all_tasks and (num_samples > 1 or not judge):
-    raise ValueError(f'judge takes --num_samples=1, not {num_samples}, and a command, for instance '
-                     "--judge='python ask.py'; see docs/measuring.md")
+for name, task in ('compare', 'compare'), ('votes', 'compare'), ('judge', 'judge'):
+    if config[name] and task not in all_tasks:
+        raise ValueError(f'--{name} is for --tasks={task}, not {tasks}')
+if 'judge' in all_tasks and not judge:
+    raise ValueError("judge needs a command, such as --judge='python ask.py'; see docs/measuring.md")
+if 'judge' in all_tasks and num_samples > 1:
+    raise ValueError(f'judge takes --num_samples=1, not {num_samples}')
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
     raise ValueError(f'{k=} must be numbers from 1 on, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})
@@ -195,7 +196,7 @@ if dtype == 'auto' and device == 'cpu':     # a score should not depend on what 
 torch.set_float32_matmul_precision('highest')       # and the loss is exact
 
 paths = []
-for path in ckpt.split(','):                # a folder that exists may look like a pattern
+for path in ckpt.split(','):                # a folder's own name may have a * or [ in it
     paths += [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
 ckpt, *later = paths
 if ('compare' in all_tasks and (later or not compare)) or (completions and later):
@@ -205,8 +206,8 @@ beside = os.path.join(folder, 'tokenizer.json')
 
 
 def load(path):
-    """A checkpoint: its model, what eval.json says of it, its other entries. ValueError if it cannot do what
-    the tasks need."""
+    """(the model of a checkpoint, what eval.json says of it, the checkpoint's other entries). ValueError if
+    the model cannot do what the tasks need."""
     model, state = load_checkpoint(path, device)
     trained = state.get('config', {})
     if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:
@@ -218,7 +219,7 @@ def load(path):
                          tokenizer.hash)
     answers = trained.get('stage') in ('sft', 'dpo', 'rl')
     about = {'ckpt': path, 'step': state.get('step'), 'chat': answers if chat is None else chat}
-    return model.grown(tokenizer.vocab_size).eval(), about, state   # Hugging Face's may lack chat's tokens
+    return model.grown(tokenizer.vocab_size).eval(), about, state   # it may lack rows for chat's tokens
 
 
 def checkpoints(untrained=False):
@@ -239,17 +240,16 @@ def open_bins(source, tokenizer, sides):
     return meta, bins
 
 
-model = tokenizer = stamp = None            # stamp: what the training data were searched for, by prepare.py
+model = tokenizer = stamp = None    # stamp: the benchmarks that prepare.py took out of the training data
 about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
 if {'loss', 'learned'} & set(all_tasks) or (answered and not completions):
     checkpoint.find(ckpt)
-    path = beside if os.path.exists(beside) else os.path.join(data_dir.split(',')[0], 'tokenizer.json')
-    tokenizer = Tokenizer.load(path)
+    in_data = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
+    tokenizer = Tokenizer.load(beside if os.path.exists(beside) else in_data)
     model, about, state = load(ckpt)
     stamp = benchmarks.read_stamp(os.path.join(folder, 'data.json'))
-val_bins = {}
-if 'loss' in all_tasks:
-    val_bins = {source: open_bins(source, tokenizer, ['val']) for source in data_dir.split(',')}
+sources = data_dir.split(',') if 'loss' in all_tasks else []
+val_bins = {source: open_bins(source, tokenizer, ['val']) for source in sources}
 
 show(config)
 if answered and model:
@@ -266,12 +266,15 @@ if 'loss' in all_tasks:
     losses = results['tasks']['loss'] = {}
     bits = collections.defaultdict(dict)            # bits[checkpoint][data]: per byte
     tables.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
-    for m, its in checkpoints(random_init):
+
+    for m, about_m in checkpoints(random_init):
+        name = 'trained' if about_m['ckpt'] == ckpt and not later else about_m['ckpt']
         for source, (meta, bins) in val_bins.items():
             results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
-            if its['ckpt'] != 'untrained':          # the sources of a mixture, too
+            if name != 'untrained':                 # the sources of a mixture, too
                 parts = token_bins.open_sources(source, meta, 1)
-                bins = bins | {name.removeprefix('val_'): ids for name, ids in parts.items()}
+                bins = bins | {part.removeprefix('val_'): ids for part, ids in parts.items()}
+
             for where, ids in bins.items():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
                 nats, n = exact_loss(m, ids, m.config.block_size, batch_size)
@@ -279,19 +282,16 @@ if 'loss' in all_tasks:
                 row = {'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),
                        'bits_per_byte': nats / math.log(2) / max(1, n_bytes), 'tokens': n, 'bytes': n_bytes}
                 where = f'{source.rstrip("/")} {where}' if ',' in data_dir else where
-                name = 'trained' if its['ckpt'] == ckpt and not later else its['ckpt']
                 losses[name if where == 'val' else f'{name}_{where}'] = row
-                bits[its['ckpt']][where] = row['bits_per_byte']
+                bits[about_m['ckpt']][where] = row['bits_per_byte']
                 tables.print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
-
-    for path in later:      # did it get better on one set of data and worse on another?
-        comparison.warn_of_specialist(ckpt, bits[ckpt], path, bits[path])
+    comparison.warn_of_specialists(bits)
 
 
 # --- 6. the tables of the tasks: check the harness, ask, grade, count ---------------------------------------
 def in_training(items):
-    """The task_ids of items that share `overlap` words in a row with the training data, and how many are
-    shorter."""
+    """(the task_ids of items that share `overlap` words in a row with the training data, how many items have
+    fewer words)."""
     wanted = {item['task_id']: duplicates.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
     seen = set()
     for source in data_dir.split(','):
@@ -309,29 +309,30 @@ def save():
 samples = []                            # every completion with its outcome
 for task in answered:
     items = items_of[task]
-    seen, n_short = in_training(items) if overlap else ([], 0)
-    n_items = len(items)
     if benchmarks.runs(items):
         run = lambda jobs: list(sandbox.run_many(jobs, timeout, memory_mb))
         left_out, results['confined'] = benchmarks.check_harness(task, items, run)
         results['left_out'] = results.get('left_out', []) + left_out
         items = [item for item in items if item['task_id'] not in left_out]
+    seen, n_short = in_training(items) if overlap else ([], 0)
 
     series = []                         # the result of each checkpoint
-    for m, its in [(None, about | {'ckpt': None, 'step': None})] if completions else checkpoints():
+    for m, about_m in [(None, about | {'ckpt': None, 'step': None})] if completions else checkpoints():
+        n_cut = 0
         if completions:
             lines = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
-            answers, n_cut = benchmarks.given_answers(task, items, lines, ks[-1]), 0
+            answers = benchmarks.given_answers(task, items, lines, ks[-1])
         else:
-            answers, n_cut = ask(m, items, num_samples, temperature, its['chat'])
+            answers, n_cut = ask(m, items, num_samples, temperature, about_m['chat'])
         cases = benchmarks.cases(items, answers)
-        rows = [benchmarks.row_of(*case, its) for case in cases]
-        for row in rows:
-            if benchmarks.runs(items):
+        rows = [benchmarks.row_of(*case, about_m) for case in cases]
+        if benchmarks.runs(items):
+            for row in rows:
                 row['preferred'] = problems.preferred(row['completion'])    # the way that DPO teaches
         samples += rows
         save()                          # so that no answer is lost if a judge cannot be asked
-        for row, outcome in zip(rows, grade(cases, its['chat'])):
+
+        for row, outcome in zip(rows, grade(cases, about_m['chat'])):
             row.update(outcome)
         save()
         lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
@@ -349,7 +350,7 @@ for task in answered:
             fresh = summarise([row for row in rows if row['task_id'] not in seen], ks)
             result['overlap'] = {'words': overlap, 'seen': seen, 'too_short': n_short,
                                  'with': result[first], 'without': fresh[first]}
-            print(f'{len(seen)} of {n_items} problems have {overlap} words in a row in the training data',
+            print(f'{len(seen)} of {len(items)} problems have {overlap} words in a row in the training data',
                   *seen)
             tables.print_results('without them', fresh, {})
         if task == 'judge':
@@ -359,11 +360,10 @@ for task in answered:
             print({'bleu': result['bleu']})
         if n_cut:
             print(f'{n_cut} prompts were longer than the context of {m.config.block_size} tokens')
-        result |= its | {'prompts_cut': n_cut}
-        series.append(result)
+        series.append(result | about_m | {'prompts_cut': n_cut})
 
     results['tasks'][task] = series[-1]
-    if later:                           # the run, from its first checkpoint to its last
+    if later:                           # from the first checkpoint of the run to the last
         series.sort(key=lambda result: result['step'] or 0)
         results['tasks'][task] = {'series': series}
         tables.print_table(task, {result['ckpt']: tables.shown(result) for result in series})
@@ -371,14 +371,16 @@ for task in answered:
 # --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
 if 'learned' in all_tasks:
     n = max(32, num_samples)
-    t = 0.8 if config['temperature'] is None else temperature
+    warmth = 0.8 if config['temperature'] is None else temperature
     beginning = {'task': 'learned', 'asked': [''], 'prompt': '' if tokenizer.begin else '\n'}
-    bins = open_bins(data_dir.split(',')[0], tokenizer, ['train', 'val'])[1]
+    _, bins = open_bins(data_dir.split(',')[0], tokenizer, ['train', 'val'])
     words, beginnings = texts.vocabulary(bins['train'], tokenizer)
     words |= texts.vocabulary(bins['val'], tokenizer)[0]
-    written = {}
-    for m, its in checkpoints(random_init):
-        [written[its['ckpt']]], _ = ask(m, [beginning], n, t, False)
+
+    written = {}                        # name -> texts
+    for m, about_m in checkpoints(random_init):
+        answers, _ = ask(m, [beginning], n, warmth, False)
+        written[about_m['ckpt']] = answers[0]
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
     results['tasks']['learned'] = levels

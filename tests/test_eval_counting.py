@@ -39,7 +39,7 @@ def test_k_above_the_number_of_samples_is_refused():
     (['--dtype=float16'], "dtype='float16'"),
     (['--compare=x'], '--compare is for --tasks=compare, not loss'), (['--judge=x'], '--tasks=judge'),
     (['--votes=x.csv'], '--tasks=compare'),
-    (['--tasks=judge', '--num_samples=2'], '--num_samples=1, not 2')])
+    (['--tasks=judge', '--judge=x', '--num_samples=2'], '--num_samples=1, not 2')])
 def test_settings_that_contradict_themselves_or_others_are_refused(flags, says):
     mistake(run('eval.py', *flags), says)
 

@@ -24,7 +24,7 @@ ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'
 
 # --- from a record to an item -------------------------------------------------------------------------------
 def asked(task, record):
-    """What a record asks: a text, or in training the messages of a conversation."""
+    """A record's question: a text, or in training the messages of a conversation."""
     if task in CODE:                        # HumanEval's layout (arXiv:2107.03374)
         return record.get('asked') or f'Complete:\n{record["prompt"].rstrip()}'
     if {'instruction_id_list', 'choices', 'endings'} & record.keys():
@@ -46,22 +46,23 @@ def checked(tests):
 
 
 def to_task(record):
-    """A record {"prompt", "tests"} or {"prompt", "answer"}, or one of HumanEval or GSM8K, to train on: its
-    messages, and tests with entry_point and prompt, or answer. ValueError if nothing in it can fail."""
+    """A task to train on, of a record {"prompt", "tests" or "answer"}, or HumanEval's, or GSM8K's: messages,
+    and tests with entry_point and prompt, or answer. ValueError if no answer to it could fail."""
     is_humaneval = str(record.get('test') or '').strip() != ''
     prompt = asked('humaneval' if is_humaneval else 'own', record)
     if not isinstance(prompt, str | list):
         raise ValueError(f'the prompt must be a text or messages, not {prompt!r:.80}')
-    task = {'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt}
+    messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
+
     if is_humaneval:
-        return task | {'tests': checked(record['test']), 'entry_point': record['entry_point'],
-                       'prompt': record['prompt']}
+        return {'messages': messages, 'prompt': record['prompt'], 'tests': checked(record['test']),
+                'entry_point': record['entry_point']}
     if str(record.get('tests') or '').strip():
-        return task | {'tests': checked(record['tests']), 'entry_point': record.get('entry_point', ''),
-                       'prompt': ''}
+        return {'messages': messages, 'prompt': '', 'tests': checked(record['tests']),
+                'entry_point': record.get('entry_point', '')}
     if not has_number(record.get('answer', '')):
         raise ValueError('the line has neither tests nor an answer with a number')
-    return task | {'answer': str(record['answer'])}
+    return {'messages': messages, 'answer': str(record['answer'])}
 
 
 def to_item(task, record, rules_of=None):

@@ -84,14 +84,16 @@ def gains(a, b, kind_of):
     return {kind: [result['b'] - result['a'], *result['interval']] for kind, result in results.items()}
 
 
-def warn_of_specialist(before, bits_before, after, bits_after):
-    """Print a warning if a checkpoint is better than the one before on one set of data and more than 2 %
-    worse on another. bits: {name of the data: bits per byte}."""
-    gain = {where: 1 - bits / bits_before[where] for where, bits in bits_after.items()}
-    best, worst = max(gain, key=gain.get), min(gain, key=gain.get)
-    if gain[best] > 0 and gain[worst] < -0.02:
-        print(f'warning: over-specialised? {after} has {gain[best]:.1%} fewer bits/byte than {before} on '
-              f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
+def warn_of_specialists(bits):
+    """Print a warning for each checkpoint that is better than the first on one set of data and more than 2 %
+    worse on another. bits: {checkpoint: {name of the data: bits per byte}}."""
+    first, *others = bits
+    for ckpt in others:
+        gain = {data: 1 - bits[ckpt][data] / bits[first][data] for data in bits[ckpt]}
+        best, worst = max(gain, key=gain.get), min(gain, key=gain.get)
+        if gain[best] > 0 and gain[worst] < -0.02:
+            print(f'warning: over-specialised? {ckpt} has {gain[best]:.1%} fewer bits/byte than {first} on '
+                  f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
 
 
 # --- votes --------------------------------------------------------------------------------------------------

@@ -71,15 +71,14 @@ def flops_per_token(shape, T):
 
 
 def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
-    """Bytes that autograd keeps of `batch` sequences, if matrix products take `width` bytes a value.
-    checkpoint: of each block only its input, and the rest of one block at a time. Counted from model.py's
-    forward, without dropout. There is no T^2: attention computes its scores again."""
+    """Bytes that autograd keeps of `batch` sequences. width: bytes of a value in matrix products. checkpoint:
+    keep only each block's input, and all of one block at a time. No T^2: attention's scores are not kept."""
     C, L, H, D = shape['n_embd'], shape['n_layer'], shape['n_head'], head_dim(shape)
     attention = 4 if cpu else width                 # bytes of attention's own values
     casts = 2 if width == 4 else 5                  # the norms' outputs: autocast copies one for each Linear
     x = 4 * C                                       # the residual stream, float32
     norm = 4 * (C + 1)                              # x / rms and 1 / rms, float32
-    heads = 4 * H + attention * 2 * D * (H + shape['n_kv_head'])    # sums of the softmax; q, k, v, the heads'
+    heads = 4 * H + attention * 2 * D * (H + shape['n_kv_head'])    # the softmax's sums; q, k, v and output
     inside = norm + heads + x + norm + width * (casts * C + D * H + 4 * shape['n_ffn'])
     output = x + norm + width * C + 4 * shape['vocab_size'] + 16        # log p in float32; ids and targets
 
@@ -88,16 +87,15 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
 
 
 def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
-    """Bytes of optimizer state, gradients and weights on each device; widths: bytes a parameter of each.
-    (12, 2, 2) is bfloat16 with a float32 master copy. Stage 0 is DDP. ZeRO (arXiv:1910.02054) shares out
-    optimizer state from stage 1, gradients from 2, weights in 3, as FSDP."""
+    """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of each.
+    ZeRO (arXiv:1910.02054) shares out as many of the three as the stage says; 0 is DDP, 3 is FSDP."""
     shares = [n_devices if stage > i else 1 for i in range(3)]
     return sum(width * n_params / share for width, share in zip(widths, shares))
 
 
 def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
-    """The peak on a GPU: state, activations, gradients of logits and log p, autocast's copies of the weights;
-    in stage 3 also whole weights and gradients of what is at work: a block, or embedding and head."""
+    """The peak on a GPU: state, activations, gradients of logits and log p, autocast's copies of the weights.
+    In stage 3 also the whole weights and gradients of a block, or of embedding and head."""
     count = count_parameters(shape)
     whole = max(count['per block'], count['embedding'] + count['output'])
     peak = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
@@ -108,15 +106,15 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
 
 
 def bytes_sent(n_params, n_devices, stage, accumulation=1):
-    """Bytes that each device sends per step: (n - 1) / n of all that a ring reduces or gathers, in float32:
-    the gradients, twice; in stage 3, for each micro-batch, the weights twice and the gradients once."""
+    """Bytes that each device sends per step. In a ring, that is (n - 1) / n of the float32 gradients, twice;
+    in stage 3, for each micro-batch, of the weights twice and of the gradients once."""
     passes = 3 * accumulation if stage == 3 else 2
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
 def model_parallel(shape, n_devices, n_micro, tokens, width=2):
-    """Bytes that each device sends if each matrix is cut (tensor parallelism, arXiv:1909.08053); bytes over
-    each boundary of a pipeline of n_devices stages, and the share of the time that one waits (1811.06965)."""
+    """(bytes that each device sends if each matrix is cut, arXiv:1909.08053; bytes over each boundary of a
+    pipeline of n_devices stages, and the share of the time that each stage waits, 1811.06965)."""
     activations = width * tokens * shape['n_embd']              # bytes, between two layers
     all_reduce = 2 * (n_devices - 1) / n_devices * activations
     return 4 * shape['n_layer'] * all_reduce, 2 * activations, (n_devices - 1) / (n_micro + n_devices - 1)
@@ -126,7 +124,7 @@ def strategy(shape, n_devices, memory, batch, width=2):
     """One sentence: how to train on n_devices of `memory` bytes, `batch` sequences at once on each."""
     memory = 0.9 * memory       # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
     for stage, advice in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
-                          (1, 'shard=zero1: all fits but the optimizer state, which is shared out'),
+                          (1, 'shard=zero1: all fits only if the optimizer state is shared out'),
                           (3, 'shard=fsdp: all fits only if all is shared out')):
         size = lambda n, checkpoint: device_bytes(shape, n_devices, stage, n, width, checkpoint)
         fit = lambda c: int((memory - size(0, c)) // (size(1, c) - size(0, c)))         # sequences at once
@@ -144,12 +142,12 @@ def strategy(shape, n_devices, memory, batch, width=2):
 
 
 def cheapest_to_serve(n, d, served):
-    """(parameters, tokens, loss) of the model that is as good as n parameters after d tokens, no larger, with
-    the fewest FLOPs: 6 n d to train, 2 n served to write (arXiv:2401.00448). Loss: 2203.15556, 2404.10102."""
+    """(parameters, tokens, loss) of a model that is as good as n parameters after d tokens and takes the
+    fewest FLOPs: 6 n d to train, 2 n served to write (arXiv:2401.00448). Loss: 2203.15556, 2404.10102."""
     E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
     loss = E + A / n ** alpha + B / d ** beta
     left = lambda size: loss - E - A / size ** alpha            # is to be B / d^beta
-    sizes = [n * i / 100 for i in range(1, 101)]
+    sizes = [n * i / 100 for i in range(1, 101)]                # no larger than n
     models = [(size, (B / left(size)) ** (1 / beta), loss) for size in sizes if left(size) > 0]
     return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
 
@@ -171,6 +169,7 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     meta.json or .jsonl. passes, reads: forward passes besides, over each step or over all data once."""
     where, *options = plan.split(',')
     n_devices, name, peak, memory, price = machine_of(where)
+
     numbers = {'price': price, 'served': 1e12}
     for option in options:
         match = re.fullmatch(r'(price|served)=(\d+(?:\.\d+)?(?:e\d+)?)', option)
@@ -208,17 +207,18 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
         times = f' ({examples / here:.2f} times all {here:,})' if here else ''
         print(f'\n  {examples:,} examples{times} of {sequences} x {T:,} tokens at most: {tokens:,}')
     passes += (here or examples) / examples if reads else 0
-    total = flops_per_token(shape, T) * tokens
-    if passes:                      # a forward pass is a third of forward and backward
-        print(f'  {total * passes / 3:.2e} FLOPs of forward passes beside it')
-    total *= 1 + passes / 3
+    training = flops_per_token(shape, T) * tokens
+    forward = training * passes / 3         # a forward pass is a third of forward and backward
+    if forward:
+        print(f'  {forward:.2e} FLOPs of forward passes beside it')
+    total = training + forward
     hours = total / (MFU * n_devices * peak) / 3600
-    how_long = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
+    time = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
     if hours < 1:
-        how_long = f'{60 * hours:.2g} minutes'
+        time = f'{60 * hours:.2g} minutes'
     cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: ' if price else ''
     verdict = 'affordable, if you have that' if hours < 720 else 'not affordable: more than a month'
-    print(f'  {total:.2e} FLOPs: {how_long} at {100 * MFU:g} % of the peak, {cost}{verdict}')
+    print(f'  {total:.2e} FLOPs: {time} at {100 * MFU:g} % of the peak, {cost}{verdict}')
 
     accumulation = math.ceil(sequences * batch / n_devices / at_once)
     ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation) / 1e9 for stage in (0, 3))
