@@ -67,10 +67,10 @@ if serve is None and (compare or host != '127.0.0.1'):
 if export and (random_init or serve is not None or dtype != 'float32'):
     raise ValueError('--export writes what was trained (in 16 or 8 bits: gguf-f16, gguf-q8_0); leave out '
                      '--random_init, --serve and --dtype')
-ignored = [f'--{name}' for name in ('prompt', 'prompt_file', 'prompts', 'suffix', 'sweep', 'stop_at', 'chat')
+unread = [f'--{name}' for name in ('prompt', 'prompt_file', 'prompts', 'suffix', 'sweep', 'stop_at', 'chat')
            if config[name]]
-if ignored and (export or serve is not None):
-    raise ValueError(f'--export and --serve read no text here: leave out {" and ".join(ignored)}')
+if unread and (export or serve is not None):
+    raise ValueError(f'--export and --serve read no text here: leave out {" and ".join(unread)}')
 
 # --- texts and model ----------------------------------------------------------------------------------------
 if prompt_file:
@@ -100,7 +100,8 @@ sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show become
 # --- continue a text ----------------------------------------------------------------------------------------
 def complete():
     """Continue the prompt, or fill the gap between it and suffix."""
-    encoded = asking.encode(tokenizer, prompt if prompt or tokenizer.begin else '\n')
+    start_text = prompt if prompt or tokenizer.begin else '\n'      # a model needs something to read
+    encoded = asking.encode(tokenizer, start_text)
     n_tokens = max_new_tokens
     if suffix:
         encoded, n_tokens = asking.between(tokenizer, prompt, suffix, block_size, max_new_tokens)
@@ -163,9 +164,9 @@ elif sweep or prompts:
 elif chat:
     show(config)
     batch = decoding.Batch(model, tokenizer.stop, 1, tokenizer.vocab_size)
-    messages = [prompt] if prompt else iter(lambda: input('you> ').strip(), '')     # until an empty line
+    questions = [prompt] if prompt else iter(lambda: input('you> ').strip(), '')    # until an empty line
     with contextlib.suppress(EOFError, KeyboardInterrupt):      # Ctrl-D, or Ctrl-C at `you>`, ends the chat
-        asking.talk(batch, tokenizer, instruction, messages, max_new_tokens, seed, **how)
+        asking.talk(batch, tokenizer, instruction, questions, max_new_tokens, seed, **how)
 else:
     show(config)
     complete()
