@@ -1,17 +1,15 @@
 """
-The model: a decoder-only transformer in the LLaMA style and layout, its generation and its checkpoints.
+The model: a decoder-only transformer as in LLaMA. It generates text, and it is saved and loaded here.
 
     python model.py --device=mps    # parameter counts of four sizes; does mps agree with the CPU?
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> output projection
 
-The decision made here is the shape: it fixes memory, speed and context of every later use. New since the
-block of 2017: RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
-key/value heads (GQA, 2305.13245), SwiGLU (2002.05202), no biases. The output projection may be the embedding
-again (tied, 1608.05859), which saves V x C weights.
+The decision made here is the shape: it fixes memory, speed and context of every later use. The transformer
+of 2017 lacks RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
+key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202). Embedding and projection may be one matrix (tied).
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
-Copy this file alone: it needs torch; to save and load, parts/train/checkpoint.py; for Hugging Face,
-parts/sample/hf_model.py and parts/tokenizer/hf_tokenizer.py; for rope_scaling, parts/train/longer_context.py.
+Copy this file alone: it needs torch. A function that needs a part of parts/ imports it.
 """
 import dataclasses, math, os
 import torch
@@ -19,7 +17,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 import torch.utils.checkpoint
 
-IGNORE = -100       # a target that is not scored: prompts in SFT, padding
+IGNORE = -100       # a target that the loss does not count: prompts in SFT, padding
 
 
 @dataclasses.dataclass
@@ -30,40 +28,38 @@ class GPTConfig:
     n_head: int = 12                # query heads
     n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head: plain multi-head
     n_embd: int = 768
-    n_ffn: int = 0                  # of SwiGLU; 0 = 8/3 n_embd to the nearest 64: as large as a 4x GELU MLP
+    n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
     dropout: float = 0.0
-    rope_theta: float = 10000.0     # wavelengths: 2 pi to nearly 2 pi theta; raise it for longer contexts
+    rope_theta: float = 10000.0     # RoPE turns the slowest pair once in about 2 pi theta positions
     rope_scaling: tuple = ()        # for a context longer than in pretraining: parts/train/longer_context.py
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
-    vocab_multiple: int = 1         # rows are added up to a multiple of this: GPUs multiply 64 at a time
-    head_dim: int | None = None     # D; None = n_embd / n_head
+    vocab_multiple: int = 1         # unused rows fill the embedding up to it; 64 is faster on a GPU
+    head_dim: int | None = None     # D, even, because RoPE turns pairs; None = n_embd / n_head
     qkv_bias: bool = False          # in w_q, w_k and w_v: Qwen2 has them
     qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has them
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            means_default = value == field.default == 0
-            if field.type is int and not means_default and (not isinstance(value, int) or value < 1):
-                raise ValueError(f'{field.name}={value!r} must be a whole number, at least 1')
-        multiple = 2 * self.n_head                          # D must be even: RoPE turns pairs
-        if (self.head_dim or self.n_embd / self.n_head) % 2:
-            raise ValueError(f'n_embd={self.n_embd} must be a multiple of 2 n_head = {multiple}, with n_head='
-                             f'{self.n_head}; nearest: {max(1, round(self.n_embd / multiple)) * multiple}')
+            least = 0 if field.default == 0 else 1
+            if field.type is int and (not isinstance(value, int) or value < least):
+                raise ValueError(f'{field.name}={value!r} must be a whole number, at least {least}')
+        if (self.head_dim or self.n_embd / self.n_head) % 2:        # RoPE turns pairs
+            raise ValueError(f'n_embd={self.n_embd} must be an even multiple of n_head={self.n_head}')
         if self.n_kv_head and self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 
     def filled(self):
         """A copy with the numbers that 0 and None stand for."""
-        n_ffn = max(1, round(self.n_embd * 8 / 3 / 64)) * 64
+        n_ffn = max(1, round(self.n_embd * 8 / 3 / 64)) * 64        # as many weights as a 4x GELU MLP
         return dataclasses.replace(self, n_kv_head=self.n_kv_head or self.n_head, n_ffn=self.n_ffn or n_ffn,
                                    head_dim=self.head_dim or self.n_embd // self.n_head)
 
 
 class RMSNorm(nn.Module):
-    """w * x / sqrt(mean(x^2) + eps), in float32 whatever autocast does."""
+    """w * x / sqrt(mean(x^2) + eps), in float32 under autocast, too."""
 
     def __init__(self, C, eps):
         super().__init__()
@@ -75,7 +71,7 @@ class RMSNorm(nn.Module):
 
 
 def rope_table(D, T, theta, scaling=()):
-    """cos and sin of position * frequency, float32, (T, D/2) each."""
+    """cos and sin of position * frequency, float32, (T, D/2) each; from the CPU: the same everywhere."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
     if scaling:
         from parts.train import longer_context
@@ -85,8 +81,7 @@ def rope_table(D, T, theta, scaling=()):
 
 
 def rotate(x, cos, sin):
-    """RoPE: turn each pair (a, b) = (x_i, x_{i + D/2}) by position * frequency, so that q . k depends on the
-    distance alone. Pairing i with its neighbour is the other convention; weights of one make no sense in it.
+    """RoPE turns (a, b) = (x_i, x_{i + D/2}) by position * frequency: q . k depends on the distance alone.
     The pair (1, 0) at four positions, with the frequency 0.5:
         b |  3   2          position 1: turned by 0.5 to (0.88, 0.48)
           |         1       position 2: turned by 1.0 to (0.54, 0.84)
@@ -107,8 +102,8 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
-        """x (B, T, C) at positions start..start+T. cache: this layer's k and v, (B, K, columns, D). mask,
-        bool (B or 1, 1, T, start + T): which keys a query sees; without it, its own and the earlier ones."""
+        """x (B, T, C), behind `start` positions whose keys and values are in the cache, (2, B, K, length, D).
+        mask, bool (B or 1, 1, T, start + T): True where a query (T) sees a key (start + T)."""
         T = x.shape[1]
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # (B, heads, T, D)
         q = rotate(self.norm_q(heads(self.w_q(x))), cos, sin)  # (B, H, T, D)
@@ -117,10 +112,9 @@ class Attention(nn.Module):
         if cache is not None:
             cache[0][:, :, start:start + T] = k
             cache[1][:, :, start:start + T] = v
-            k, v = cache[0][:, :, :start + T], cache[1][:, :, :start + T]  # (B, K, start + T, D)
+            k, v = (room[:, :, :start + T].to(q.dtype) for room in cache)  # (B, K, start + T, D)
 
-        # A query sees its own key and the earlier ones. Without a cache, is_causal says so. Behind a cache of
-        # start = 3 positions, T = 2 queries see, and a single one sees all:
+        # Without a mask, a query sees its own key and the earlier ones. T = 2 queries behind start = 3 keys:
         #     key         0 1 2 | 3 4
         #     position 3  1 1 1 | 1 .
         #     position 4  1 1 1 | 1 1
@@ -133,14 +127,14 @@ class Attention(nn.Module):
 
 
 def attend(q, k, v, mask, is_causal, dropout, is_cached):
-    """softmax(q k^T / sqrt(D)) v by torch's kernels, and what two kinds of devices need for speed.
-    q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each k and v serves H / K heads of q."""
+    """softmax(q k^T / sqrt(D)) v. q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). The two ifs are
+    for speed. Each head of k and v serves H / K heads of q."""
     if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype == torch.float32):
-        # no fast kernel takes grouped heads there, and the slow one keeps all T x T scores
+        # torch has no fast kernel for grouped heads there, and the slow one keeps all T x T scores
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))  # (B, H, keys, D)
-    if q.device.type == 'cpu' and not is_cached:    # bfloat16's backward pass is slow there (LOG.md)
+    if q.device.type == 'cpu' and not is_cached:    # the backward pass in bfloat16 is slow there (LOG.md)
         q, k, v = q.float(), k.float(), v.float()
-    with torch.autocast('cpu', enabled=False):
+    with torch.autocast('cpu', enabled=False):      # or they would be bfloat16 again
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal,
                                               enable_gqa=k.shape[1] < q.shape[1])
 
@@ -174,7 +168,7 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = c = config.filled()
-        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # rows past V give no logits
+        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # rows >= V are unused
         self.embedding = nn.Embedding(rows, c.n_embd)
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
@@ -184,17 +178,17 @@ class GPT(nn.Module):
             self.head.weight = self.embedding.weight
         # Not buffers: they follow from the config, and they stay float32 after model.bfloat16().
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
-        self.grad_checkpoint = False    # a training run may set these three. True: keep only blocks' inputs
-        self.label_smoothing = 0.0      # of the training loss, see parts/train/other_losses.py
+        self.grad_checkpoint = False    # True: keep the blocks' inputs, compute the rest again (1604.06174)
+        self.label_smoothing = 0.0      # of the loss in training, as the next: parts/train/other_losses.py
         self.focal = 0.0
-        # GPT-2's initialisation. The residual stream sums 2 n_layer outputs of w_o and w_down.
+        # As in GPT-2: x is the sum of 2 n_layer outputs of w_o and w_down, so their weights begin smaller.
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 sums = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(sums))
 
     def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """Ids (B, T) at positions start..start+T, or at `positions` (B, T) -> hidden states (B, T, C)."""
+        """idx (B, T), at positions start, start + 1, ... or at `positions` (B, T) -> what the head reads."""
         T = idx.shape[1]
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit block_size={self.config.block_size}')
@@ -204,63 +198,58 @@ class GPT(nn.Module):
         cos, sin = self.cos[at], self.sin[at]  # (T, D/2), or (B, 1, T, D/2)
         x = self.dropout(self.embedding(idx))  # (B, T, C)
         for i, block in enumerate(self.blocks):
-            if self.grad_checkpoint and self.training:      # Chen et al. 2016, arXiv:1604.06174
+            if self.grad_checkpoint and self.training:
                 x = torch.utils.checkpoint.checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
             else:
                 x = block(x, cos, sin, cache[i] if cache else None, start, mask)
         return self.norm(x)  # (B, T, C)
 
     def forward(self, idx, targets=None, mask=None, positions=None):
-        """idx (B, T) -> logits (B, T, V) in float32, loss: the mean of -log p(target), in nats, over targets
-        that are not IGNORE (0 if there are none). The caller shifts: x = tokens[:-1], y = tokens[1:]."""
+        """idx (B, T), targets (B, T) -> logits (B, T, V) in float32, and the loss: the mean of -log p(target)
+        over the targets that are not IGNORE, or 0. The caller shifts: x = tokens[:-1], y = tokens[1:]."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V)
         if targets is None:
             return logits, None
         if self.training and (self.label_smoothing or self.focal):
             from parts.train import other_losses
-            losses = other_losses.losses(logits, targets, self.label_smoothing, self.focal) # (B T,)
+            losses = other_losses.losses(logits, targets, self.label_smoothing, self.focal)  # (B T,)
         else:
             losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
                                      reduction='none')  # (B T,)
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     def empty_cache(self, B, T):
-        """Room for the keys and values of T positions: of each layer (2, B, K, T, D)."""
+        """Room for the keys and values of T positions, of each layer (2, B, K, T, D)."""
         weight = self.embedding.weight
-        dtype = weight.dtype
-        if torch.is_autocast_enabled(weight.device.type):
-            dtype = torch.get_autocast_dtype(weight.device.type)
         shape = (2, B, self.config.n_kv_head, T, self.config.head_dim)
-        return [torch.empty(shape, dtype=dtype, device=weight.device) for _ in self.blocks]
+        return [torch.empty(shape, dtype=weight.dtype, device=weight.device) for _ in self.blocks]
 
     @torch.no_grad()
     def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
-        """Continue each row of idx (B, T): yield the next tokens, (B,) at a time, until max_new_tokens or
-        until every row has met an id of `stop`; such a row repeats that id."""
+        """Continue each row of idx (B, T): yield the next token of all rows, (B,), at most max_new_tokens
+        times. A row that has met an id of `stop` repeats it; when all rows have, the stream ends."""
         c = self.config
         B, T = idx.shape
         if not c.causal:
             raise ValueError('causal=False: this model cannot continue a text; train with --objective=clm')
         if T == 0:
             raise ValueError('the prompt is empty; begin with a token, such as <|endoftext|>')
-        if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
-            raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
         stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
         done = torch.zeros(B, dtype=torch.bool, device=idx.device)  # (B,)
 
-        # The prompt a b c runs once, and its keys and values stay. Then each new token runs alone:
+        # The prompt a b c runs once; the cache keeps its keys and values. Then each new token runs alone:
         #     run a b c -> d      cache: a b c
-        #     run d     -> e      cache: a b c d, which d's query sees
+        #     run d     -> e      cache: a b c d
         cache = self.empty_cache(B, min(T + max_new_tokens, c.block_size))
         n_cached = 0
         was_training = self.training
         self.eval()
         try:
             for _ in range(max_new_tokens):
-                if idx.shape[1] > c.block_size:
-                    idx = idx[:, -c.block_size:]        # the window moves: each token has another position,
-                    n_cached = 0                        # so each key is another, and all are run again
+                if idx.shape[1] > c.block_size:     # the oldest token leaves, the others change position,
+                    idx = idx[:, -c.block_size:]    # and so do their keys: all run again
+                    n_cached = 0
                 x = self.backbone(idx[:, n_cached:], cache, n_cached)[:, -1]  # (B, C)
                 n_cached = idx.shape[1]
                 logits = self.head(x)[:, :c.vocab_size].float()  # (B, V)
@@ -279,21 +268,10 @@ class GPT(nn.Module):
         new = list(self.stream(idx, max_new_tokens, temperature, top_k, top_p, stop))
         return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
 
-    def like(self, weights=None, **changes):
-        """A copy with a changed config, like(dropout=0.1), or other weights. A new row is the mean row."""
-        copy = GPT(dataclasses.replace(self.config, **changes)).to(self.embedding.weight)
-        if copy.config.tie_embeddings and not self.config.tie_embeddings:
-            raise ValueError('tie_embeddings=True would lose the embedding: this model has a head of its own')
-        n_rows = len(copy.head.weight)
-        grows = copy.config.vocab_size > self.config.vocab_size and not weights
-        weights = dict(weights or self.state_dict())
-        for name in ('embedding.weight', 'head.weight'):
-            rows = weights[name][:n_rows]  # (rows, C)
-            if grows:       # a row that only filled up vocab_multiple is no token, and does not become one
-                rows = rows[:self.config.vocab_size]
-            weights[name] = torch.cat([rows, rows.mean(0).expand(n_rows - len(rows), -1)])
-        copy.load_state_dict(weights)
-        return copy
+    def like(self, **changes):
+        """A copy with a changed config, as like(dropout=0.1). The row of a new token is the mean row."""
+        from parts.train import copies
+        return copies.like(self, changes)
 
     def grown(self, vocab_size):
         """A copy with rows for new tokens; itself, if no row is missing."""
@@ -320,43 +298,41 @@ class GPT(nn.Module):
 def sample(logits, temperature=1.0, top_k=None, top_p=None):
     """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable;
     top_p then keeps the fewest of them whose probability reaches p (nucleus sampling, arXiv:1904.09751)."""
+    if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
+        raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
     if not logits.amax(dim=-1).isfinite().all():
         raise ValueError('the scores of the next token are not finite: use an earlier checkpoint')
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
-    logits = logits / min(temperature, 1e30)        # float32 ends at 3e38, and -inf / inf is not a number
+    logits = logits / min(temperature, 1e30)        # not by infinity: -inf / inf is not a number
 
     if top_k and top_k < logits.shape[-1]:
         best = logits.topk(top_k, dim=-1)  # (B, k)
         logits = torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values)
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)  # (B, V) both
-        drop = p.cumsum(dim=-1) - p >= top_p        # those before it reach top_p
-        drop[:, 0] = False
+        drop = p.cumsum(dim=-1) - p >= top_p        # those before it reach top_p; the first stays
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
-
     return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]  # (B,)
 
 
 def save_checkpoint(path, model, **extra):
-    """Write the model (a GPT, not its DDP or compiled wrapper), its config and extra to path."""
+    """Write a GPT (not a wrapper of DDP or torch.compile), its config and `extra` to path."""
     from parts.train import checkpoint
     checkpoint.write(path, {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
                             'model_config': dataclasses.asdict(model.config), **extra})
 
 
 def load_checkpoint(path, device='cpu'):
-    """A .pt file, a folder with best.pt or last.pt, or a Hugging Face folder -> GPT on device, the rest."""
+    """A .pt file, a run's folder or a folder of Hugging Face -> the GPT, and the rest of what was saved."""
     from parts.train import checkpoint
     path = checkpoint.find(path)
     if os.path.isdir(path):
         return GPT.from_hf(path).to(device), {}
     state = checkpoint.read(path, device)
-    try:
+    with checkpoint.readable(path):         # a foreign file may hold anything
         model = GPT(GPTConfig(**state.pop('model_config'))).to(device)
         model.load_state_dict(state.pop('model'))
-    except Exception as e:                              # a foreign file may hold anything
-        raise checkpoint.unreadable(path, e) from e
     return model, state
 
 

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from configurator import configure, show
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts.train import checkpoint, devices, guards, journal, objectives, optim, planner, processes, start
-from parts.train import streams, texts, token_bins, validation
+from parts.train import checkpoint, copies, devices, guards, journal, objectives, optim, planner, processes
+from parts.train import start, streams, texts, token_bins, validation
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -161,7 +161,8 @@ elif init_from == 'resume':
     start.same_run(last_path, state, data_hashes, list(data_hashes))
     processes.same_step(last_path, state['step'])
 else:
-    model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, extend_vocab)
+    carry_over = copies.carry_over if extend_vocab else None
+    model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, carry_over)
     longer = start.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
     model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
 model.label_smoothing = label_smoothing

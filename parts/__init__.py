@@ -31,6 +31,7 @@ train/
     streams             texts that are read while the model trains
     objectives          which tokens are hidden, and which the model must predict
     records             conversations and pairs as token ids, in batches
+    copies              of a model: another config, more tokens, another tokenizer
     other_losses        label smoothing and focal loss
     longer_context      RoPE for a context that is longer than in pretraining
     optim               AdamW and Muon, the clipped gradient, the step

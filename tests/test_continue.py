@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import TINY, accident, metrics, mistake, ok, run
 
-from parts.train import start
+from parts.train import copies
 from model import GPT, GPTConfig, load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -81,7 +81,7 @@ def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_f
 
 
 def test_rows_are_kept_or_means_of_what_spells_them():
-    carry_over = start.carry_over
+    carry_over = copies.carry_over
     old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
     new = Tokenizer.train(['low lower lowest slow'] * 9, 256 + 6 + len(SPECIAL_TOKENS))
     weight = torch.randn(old.vocab_size, 5)
@@ -122,7 +122,7 @@ def test_a_char_tokenizer_lends_the_letters_that_it_has():
     old = Tokenizer.char('tehé', ['<|endoftext|>'])
     new = Tokenizer.train(['the the thé'] * 9, 256 + 3 + 2, ['<|endoftext|>', '<|mask|>'])
     weight = torch.randn(old.vocab_size, 5)
-    rows = start.carry_over(weight, old, new)
+    rows = copies.carry_over(weight, old, new)
     row = {token: rows[i] for i, token in enumerate(new.all_bytes)}
     e, h, t = (weight[old.vocab.index(letter)] for letter in (b'e', b'h', b't'))
     assert (row[b't'] == t).all() and torch.allclose(row[b'th'], (t + h) / 2)

@@ -87,7 +87,7 @@ def test_train_py_continues_and_resumes_with_it(base, data_dir, tmp_path, flags,
     assert load_checkpoint(tmp_path / 'a' / 'last.pt')[0].config == config
     if theta == 500.0:
         other = run('train.py', *flags, '--init_from=resume', '--max_steps=7', '--rope_scaling=none')
-        mistake(other, 'rope_scaling=', 'this run has none')
+        mistake(other, 'rope_scaling=', "this run has 'none'")
 
 
 @pytest.mark.parametrize('flags, words', [

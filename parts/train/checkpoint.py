@@ -7,7 +7,7 @@ Checkpoints: files that are never half written.
 
 Copy this file alone: it needs torch.
 """
-import os, pathlib
+import contextlib, os, pathlib
 import torch
 
 
@@ -43,18 +43,22 @@ def find(path):
 
 def read(path, device='cpu'):
     """The state that write() wrote. ValueError if the file is damaged or not a checkpoint."""
-    try:
+    with readable(path):
         return torch.load(path, map_location=device, weights_only=True)
-    except Exception as e:                          # torch raises many kinds for a damaged or foreign file
-        raise unreadable(path, e) from e
 
 
-def unreadable(path, e):
-    """The error that says why path is not a checkpoint of ours."""
-    reason = (str(e).strip().splitlines() or [''])[0].split('. ')[0]    # not torch's advice to run it
-    if 'memory' in reason:
-        return MemoryError(f'{path}: {reason}')
-    return ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: {reason}); use another')
+@contextlib.contextmanager
+def readable(path):
+    """Turns every error inside `with` into one that says why path is not a checkpoint of ours: torch raises
+    many kinds for a damaged or foreign file."""
+    try:
+        yield
+    except Exception as e:
+        reason = (str(e).strip().splitlines() or [''])[0].split('. ')[0]    # not torch's advice to run it
+        if 'memory' in reason:
+            raise MemoryError(f'{path}: {reason}') from e
+        raise ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: {reason}); '
+                         'use another') from e
 
 
 def rotate(path, keep):

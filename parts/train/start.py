@@ -6,10 +6,9 @@ The start of a run: from nothing, from where it stopped, or from the weights of 
     same_run(last_path, state['config'], config, ['n_layer', 'optimizer'])
 
 `load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint), and
-`load_tokenizer` for Tokenizer.load. Copy this file alone: it needs torch.
+`load_tokenizer` for Tokenizer.load. Copy this file alone: it needs only Python.
 """
 import contextlib, glob, os
-import torch
 
 
 def folder_of(path):
@@ -110,21 +109,23 @@ def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
 
 
 # --- from the weights of another run ------------------------------------------------------------------------
-def open_pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend_vocab):
+def open_pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, carry_over=None):
     """The model of init_from, to be trained on data of `tokenizer`. That must be the model's own one, unless
-    extend_vocab carries the embeddings over."""
+    carry_over(weight, old, new) makes the rows of another one (copies.py)."""
     model, state = load_finite(init_from, load)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
     its_hash = state.get('tokenizer_hash')
-    if extend_vocab or (not state and os.path.exists(beside)):      # no state: a folder of Hugging Face's
+    if carry_over or (not state and os.path.exists(beside)):      # no state: a folder of Hugging Face's
         its = load_tokenizer(beside)
         its_hash = its.hash
         model = model.grown(its.vocab_size)             # it may lack the tokens for chat
-        if extend_vocab:
-            weights = model.state_dict()
+        if carry_over:
+            copy = model.like(vocab_size=tokenizer.vocab_size)
+            old, new = model.state_dict(), copy.state_dict()
             for name in 'embedding.weight', 'head.weight':      # the same rows, if they are tied
-                weights[name] = carry_over(weights[name][:model.config.vocab_size], its, tokenizer)
-            return model.like(weights, vocab_size=tokenizer.vocab_size)
+                rows = carry_over(old[name][:model.config.vocab_size], its, tokenizer)
+                new[name][:len(rows)] = rows
+            return copy
     # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
     if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
         raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
@@ -132,23 +133,6 @@ def open_pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, extend
                          'or take the weights over with --extend_vocab=True')
     same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash)
     return model
-
-
-def carry_over(weight, old, new):
-    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both have keeps its row; a new
-    one starts as the mean of the old tokens that spell it, a new special one as the mean of all rows."""
-    ids = {token: i for i, token in enumerate(old.all_bytes)}
-    rows = []
-    for token in new.all_bytes:
-        text = token.decode('utf-8', 'replace')
-        if token in ids:
-            spelled = [ids[token]]
-        elif text not in new.special and ('\ufffd' in text or old.kind == 'char'):      # by its bytes
-            spelled = [ids[bytes([b])] for b in token if bytes([b]) in ids]
-        else:
-            spelled = [] if text in new.special else old.encode(text)
-        rows.append(weight[spelled or slice(None)].mean(0))
-    return torch.stack(rows)
 
 
 def tokenizer_beside(ckpt, state, load_tokenizer):

@@ -1,0 +1,51 @@
+"""
+Copies of a model: with another config, with more tokens, for another tokenizer.
+
+    copy = like(model, {'dropout': 0.1, 'vocab_size': 53})      # the same weights; a new row is the mean row
+    rows = carry_over(weight, old, new)                         # (V_old, C) -> (V_new, C): by their tokens
+
+A model has a row for each token in two matrices, the embedding and the head. Both may be one (tied).
+Copy this file alone: it needs torch and a model like that of model.py.
+"""
+import dataclasses
+import torch
+
+
+def like(model, changes):
+    """A copy of a model whose config has these changes."""
+    before = model.config
+    config = dataclasses.replace(before, **changes)
+    if config.tie_embeddings and not before.tie_embeddings:
+        raise ValueError('tie_embeddings=True would lose the embedding: this model has a head of its own')
+    copy = type(model)(config).to(model.embedding.weight)
+    weights = model.state_dict()
+    if (config.vocab_size, config.vocab_multiple) != (before.vocab_size, before.vocab_multiple):
+        for name in ('embedding.weight', 'head.weight'):
+            weights[name] = resize(weights[name][:before.vocab_size], len(copy.embedding.weight))
+    copy.load_state_dict(weights)
+    return copy
+
+
+def resize(rows, n_rows):
+    """(V, C) -> (n_rows, C): rows of tokens, without those that fill up vocab_multiple. A new row is their
+    mean."""
+    rows = rows[:n_rows]
+    new = rows.mean(0).expand(n_rows - len(rows), -1)
+    return torch.cat([rows, new])
+
+
+def carry_over(weight, old, new):
+    """Embeddings for another tokenizer's vocabulary, (V_new, C). A token that both have keeps its row; a new
+    one starts as the mean of the old tokens that spell it, a new special one as the mean of all rows."""
+    ids = {token: i for i, token in enumerate(old.all_bytes)}
+    rows = []
+    for token in new.all_bytes:
+        text = token.decode('utf-8', 'replace')
+        if token in ids:
+            spelled = [ids[token]]
+        elif text not in new.special and ('\ufffd' in text or old.kind == 'char'):      # by its bytes
+            spelled = [ids[bytes([b])] for b in token if bytes([b]) in ids]
+        else:
+            spelled = [] if text in new.special else old.encode(text)
+        rows.append(weight[spelled or slice(None)].mean(0))
+    return torch.stack(rows)
