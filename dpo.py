@@ -36,7 +36,7 @@ from configurator import configure, defaults, show
 from model import IGNORE, load_checkpoint, save_checkpoint
 from parts.sample import decoding
 from parts.train import adapters, checkpoint, devices, guards, journal, optim, planner, processes, records
-from parts.train import start
+from parts.train import reward_model, start
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ lora = 0                        # >= 0: rank of the adapters that train instead 
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
 min_lr = 0.0                    # >= 0: where the schedule ends
-warmup_steps = 10               # >= 0: linear rise
+warmup_steps = 10               # >= 0: steps in which the rate rises
 weight_decay = 0.0              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
 beta2 = 0.95                    # [0, 1): and of the mean square
@@ -154,7 +154,7 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         rejected = beta * mean_rejected
         losses = -F.logsigmoid(chosen - rejected - gamma)
     elif loss_type == 'rm':
-        # The rewards are scores. Bradley and Terry 1952; for language models arXiv:2203.02155, eq. 1
+        # The rewards are the scores. Bradley and Terry 1952; for language models arXiv:2203.02155, eq. 1
         chosen = policy_chosen.float()
         rejected = policy_rejected.float()
         losses = -F.logsigmoid(chosen - rejected)
@@ -170,27 +170,10 @@ def answer_log_probs(logits, y):
     return -nats.view_as(y).sum(1)
 
 
-class RewardModel(torch.nn.Module):
-    """Inputs and targets (N, T) -> the scores of N answers, float32 (N,): a linear function of the hidden
-    state at the end of the answer. All scores are 0 at first, so the first loss is ln 2."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.model = model
-        self.score = torch.nn.Linear(model.config.n_embd, 1, bias=False, device=model.embedding.weight.device)
-        torch.nn.init.zeros_(self.score.weight)
-
-    def forward(self, x, y):
-        position = torch.arange(y.shape[1], device=y.device)                                # (T,)
-        end = torch.where(y != IGNORE, position, 0).amax(1) + 1     # (N,): where <|im_end|> is read
-        rows = torch.arange(len(x), device=x.device)                                        # (N,)
-        hidden = self.model.backbone(x)[rows, end.clamp(max=position[-1])]                  # (N, C)
-        return self.score(hidden).float()[:, 0]
-
-
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-writes = loss_type != 'rm' and init_from != 'resume'        # a reward model writes no answers
+needs_reference = loss_type in ('dpo', 'ipo', 'kto')
+writes = loss_type != 'rm' and init_from != 'resume'        # then init_from must not be a reward model
 model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load, writes)
 if tokenizer.vocab_size > model.config.vocab_size:
     raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
@@ -201,7 +184,7 @@ block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
 if plan:
     planner.show(plan, vars(model.config), block_size, batch_size, micro_batch_size, max_steps,
-                 f'{data_dir}/train.jsonl', sequences=2, reads=loss_type in ('dpo', 'ipo', 'kto'))
+                 f'{data_dir}/train.jsonl', sequences=2, reads=needs_reference)
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
 
@@ -211,7 +194,7 @@ paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
 pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, data_from)
 held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, data_from)[0][:eval_pairs]
 digests = [records.digest(path) for path in paths]
-n_newline = len(tokenizer.encode_inside('\n'))
+n_newline = len(tokenizer.encode_inside('\n'))      # tokens behind <|im_end|> that the loss does not count
 lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): tokens
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
@@ -227,7 +210,8 @@ if show_batch is not None:
 
 # --- log p of the answers -----------------------------------------------------------------------------------
 def scores_of(net, pairs):
-    """log p of the chosen and the rejected answers (for rm: their scores); their tokens. (2, B) each."""
+    """log p of the chosen and of the rejected answers (for rm: their scores), and how many tokens each has.
+    (2, B) both."""
     x, y = devices.to_device(records.collate_pairs(pairs, pad, n_newline), device)          # (2 B, T) each
     with autocast:
         scores = net(x, y) if loss_type == 'rm' else answer_log_probs(net(x)[0], y)         # (2 B,)
@@ -239,21 +223,20 @@ def reference_log_probs(model, pairs):
     """log p of the answers under the reference, (n, 2). The processes share the work."""
     table = np.zeros((len(pairs), 2))
     order = np.argsort([-records.longest(pair) for pair in pairs], kind='stable')
-    own = order[rank::world]                # the longest first: too little memory fails early
+    my_rows = order[rank::world]            # the longest first: too little memory fails early
     model.eval()
-    for i in range(0, len(own), micro_batch_size):
-        rows = own[i:i + micro_batch_size]
+    for i in range(0, len(my_rows), micro_batch_size):
+        rows = my_rows[i:i + micro_batch_size]
         table[rows] = scores_of(model, [pairs[j] for j in rows])[0].T.cpu().numpy()         # (B, 2)
     model.train()
-    return torch.tensor(processes.all_sum(*table.ravel())).view(-1, 2)
+    return torch.tensor(processes.all_sum(*table.ravel())).view(-1, 2)   # all other processes have 0
 
 
-if state:       # eval_pairs: else best_val would be that of other pairs
+if state:       # with other eval_pairs, best_val would be that of other pairs
     start.same_run(last_path, {data_dir: state.get('pairs')}, {data_dir: digests}, [data_dir])
     start.same_run(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size', 'eval_pairs'])
     processes.same_step(last_path, state['step'])
-# the reference's are computed once, so only one model is in memory
-needs_reference = loss_type in ('dpo', 'ipo', 'kto')
+# log p under the reference is computed once, before training: so only one model is in memory
 if not needs_reference:
     ref = torch.zeros(len(pairs + held_out), 2)
 elif 'ref_log_probs' in state:
@@ -272,12 +255,12 @@ kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, from the step before
 adapters.adapt(model, lora, state)
 policy = model
 if loss_type == 'rm':
-    policy = RewardModel(model)
+    policy = reward_model.RewardModel(model)
     if not model.config.tie_embeddings:
         model.head.requires_grad_(False)        # a score does not use it, and DDP would wait for its gradient
-    before = state or load(init_from)[1]
-    if 'reward_head' in before:                 # a reward model trains on
-        policy.score.load_state_dict({'weight': before['reward_head']})
+    origin = state or load(init_from)[1]
+    if 'reward_head' in origin:                 # init_from is a reward model: its head trains on
+        policy.score.load_state_dict({'weight': origin['reward_head']})
 optimizers = optim.build(policy, optimizer, learning_rate, (beta1, beta2), weight_decay)
 if state:
     optim.restore(optimizers, state['optimizers'])
@@ -287,8 +270,11 @@ net = processes.wrap(torch.compile(policy) if compile else policy, 'ddp', device
 
 
 # --- what is trained, and what is shown ---------------------------------------------------------------------
+N_SUMS = 9              # what losses_of() sums up for figures_of()
+
+
 def losses_of(net, pairs, ref):
-    """The losses of B pairs, (B,), and sums over the pairs, (9,), from which figures_of() makes means."""
+    """The losses of B pairs, (B,), and sums over them, (N_SUMS,), from which figures_of() makes means."""
     scores, n = scores_of(net, pairs)                                               # (2, B) each
     ref = ref.to(device).T                                                          # (2, B)
     losses, chosen, rejected = preference_loss(*scores, *ref, *n, loss_type, beta, label_smoothing, gamma,
@@ -338,11 +324,11 @@ def write_samples(val_loss):
 @torch.no_grad()
 def evaluate():
     global best_val
-    own = np.arange(len(held_out))[rank::world]
-    sums = torch.zeros(9, device=device)
+    my_rows = np.arange(len(held_out))[rank::world]
+    sums = torch.zeros(N_SUMS, device=device)
     model.eval()
-    for i in range(0, len(own), micro_batch_size):
-        rows = own[i:i + micro_batch_size]
+    for i in range(0, len(my_rows), micro_batch_size):
+        rows = my_rows[i:i + micro_batch_size]
         sums += losses_of(policy, [held_out[j] for j in rows], ref[len(pairs) + rows])[1]
     figures = figures_of(sums, len(held_out))
     val_loss = figures.pop('preference_loss')
@@ -396,6 +382,7 @@ if step == 0:
     first = evaluate()
     zero, one = torch.zeros(1), torch.ones(1)
     known = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()        # ln 2 for dpo
+    # relative to a large loss; val_kl is a sum over an answer's tokens, so rounding moves it more
     error = abs(first['val_loss'] - known) / max(1, known) + abs(beta * first.get('val_kl', 0)) / 10
     if needs_reference and not error <= 1e-3:           # not: so nan is refused, too
         raise ValueError(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
@@ -408,20 +395,20 @@ while step < max_steps:
     lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)         # lr_at() of train.py
     optim.set_lr(optimizers, lr)
     all_rows = batches.of(step)                                                     # (batch_size,)
-    micro_batches = all_rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
+    my_rows = all_rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
     loss = 0.0
-    sums = torch.zeros(9, device=device)
-    for i, rows in enumerate(micro_batches):
-        with processes.sync_if(net, i == len(micro_batches) - 1):
+    sums = torch.zeros(N_SUMS, device=device)
+    for i, rows in enumerate(my_rows):
+        with processes.sync_if(net, i == len(my_rows) - 1):
             losses, its_sums = losses_of(net, [pairs[j] for j in rows], ref[rows])
-            share = losses.sum() / batch_size               # each pair of the global batch counts as much
-            scaler.scale(share * world).backward()          # DDP divides the sum by world: undo that
-        loss += share.detach()
+            its_loss = losses.sum() / batch_size            # each pair of the global batch counts as much
+            scaler.scale(its_loss * world).backward()       # DDP divides the sum by world: undo that
+        loss += its_loss.detach()
         sums += its_sums
 
     # the update
     norm = optim.unscale_and_clip(optimizers, scaler, net, grad_clip).item()
-    loss, = processes.all_sum(float(loss))
+    loss = processes.all_sum(float(loss))[0]
     figures = figures_of(sums, batch_size)
     if loss_type == 'kto':
         kto_kl = max(0.0, -beta * figures['kl'])    # of these answers; the paper: of answers to other prompts

@@ -1,7 +1,7 @@
 """
 Reinforcement learning: a model that answers, and a reward for each answer -> a model that earns more.
 
-    python rl.py --init_from=out/sft --allow_code_execution=True    # problems of parts/eval/problems.py, run
+    python rl.py --init_from=out/sft --allow_code_execution=True    # runs its answers to built-in problems
     python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines, or GSM8K's
     python rl.py --init_from=out/sft --reward=mine.py               # prompts() and reward(prompt, completion)
 
@@ -12,17 +12,14 @@ The policy gradient. The model p writes an answer a to a prompt and earns R(a). 
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
 so we train on an answer as on a demonstration, weighted by its reward. A baseline b that does not depend on a
 removes noise and leaves the mean as it is: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean reward of
-num_samples answers to the same prompt (GRPO, arXiv:2402.03300). It contains R(a), so the gradient shrinks by
-1 / num_samples and keeps its direction. R - b is the advantage. PPO's critic (1707.06347), a second model,
-predicts b at each token: better in long answers, twice the memory. With updates > 1 the policy has moved on:
-each token counts by the ratio p_now / p_then, clipped, so that no update gains by moving far. DPO learns from
-a fixed set of pairs. Here the model's own new mistakes are the data, and the reward must judge all of them.
+num_samples answers to the same prompt (GRPO, arXiv:2402.03300). R - b is the advantage. With updates > 1 the
+policy has moved since it wrote: each token counts by the ratio p_now / p_then, clipped (PPO, 1707.06347).
 
 You should see reward and val_reward rise, entropy fall slowly, kl grow slowly, and clip_fraction near 0 with
 updates=1. `informative` is the share of prompts whose answers differ in reward: 0.2 to 0.8 with rewards of 0
-and 1, near 1 with finer rewards. If entropy and informative fall to 0, the policy has collapsed: lower the
-learning rate. If reward rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If
-reward only scatters, the model learns nothing: --reward=random shows how that looks.
+and 1. If entropy and informative fall to 0, the policy has collapsed: lower the learning rate. If reward
+rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If reward only scatters, the
+model learns nothing: --reward=random shows how that looks.
 """
 import functools, hashlib, math, os, sys, time
 import numpy as np
@@ -52,7 +49,7 @@ num_samples = 8                 # >= 2: answers to a prompt
 max_new_tokens = 64             # >= 1: tokens of an answer
 temperature = 1.0               # > 0: of the policy, in sampling and in training
 slots = 128                     # >= 1: answers written at a time, on each device
-rounds = 1                      # >= 1: draws of a step, at most; above 1: until enough are informative
+rounds = 1                      # >= 1: times a step may draw prompts, to have batch_size informative ones
 # optimisation
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
@@ -61,11 +58,11 @@ updates = 1                     # >= 1: updates with the same answers
 scale = False                   # divide advantages by their group's deviation: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_low
 clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety (2503.14476)
-kl_coef = 0.0                   # >= 0: pull towards the model of the start, which stays in memory, too
+kl_coef = 0.0                   # >= 0: pull towards the first model; above 0 it stays in memory, too
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps = 5                # >= 0: linear rise
+warmup_steps = 5                # >= 0: steps in which the rate rises
 weight_decay = 0.0              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
 beta2 = 0.95                    # [0, 1): and of the mean square
@@ -104,8 +101,8 @@ processes.join(device)
 def advantages(rewards, scale=False):
     """Rewards (P, G) of G answers to each of P prompts -> advantages, float32 (P, G): minus the mean of the
     group. Four answers to one prompt, one of them right: rewards 1 0 0 0, mean 0.25, advantages 0.75 -0.25
-    -0.25 -0.25. So the right answer becomes likelier, the three others less so, and the advantages sum to 0.
-    If all rewards of a group are equal (all right, all wrong), exactly 0: such a prompt teaches nothing.
+    -0.25 -0.25. So the right answer becomes likelier, and the three others less so.
+    If all rewards of a group are equal, exactly 0: such a prompt teaches nothing.
     scale divides by the group's standard deviation, as GRPO does. It is 0.33 if 1 of 8 answers is right, 0.5
     if 4 are, so easy and hard prompts count more than others (Dr. GRPO, arXiv:2503.20783)."""
     rewards = rewards.double()
@@ -125,7 +122,7 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
     With ratio = p / p_old, a token's loss is -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A): PPO,
     arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476. Where A > 0, a ratio above 1 + clip_high earns
     nothing more: its gradient is 0. Where A < 0, the same holds below 1 - clip_low. kl_coef adds p_ref / p
-    - 1 - log(p_ref / p): on average KL(p | p_ref) (k3, Schulman 2020); its gradient is KL(p_ref | p)'s."""
+    - 1 - log(p_ref / p). Its mean is KL(p | p_ref) (k3, Schulman 2020), its gradient KL(p_ref | p)'s."""
     mask = mask.bool()
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # e^80: finite
     ratios = moved.exp()                                                                # (N, T)
@@ -146,15 +143,15 @@ model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampl
 model.grad_checkpoint = grad_checkpoint
 
 
-# --- tasks: prompts, and what an answer is paid for ---------------------------------------------------------
+# --- tasks: prompts, and how their answers are judged -------------------------------------------------------
 def tasks_of(reward, n, problems_seed, split):
     """A list of tasks. Each has the prompt, as messages and as ids, and one of three keys. tests: Python that
     runs after the model's code (with entry_point, it defines check(candidate)). answer: a text whose
-    last number the model must find. reward: a function of the model's text. FILE.jsonl: or a benchmark's."""
+    last number the model must find. reward: a function of the model's text. FILE.jsonl may be a benchmark."""
     def with_ids(task):
         return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
 
-    if reward in ('problems', 'random'):
+    if reward in ('problems', 'random'):        # of a problem's messages only the question
         return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
                 for p in problems.problems(n, problems_seed, split)]
     if reward.endswith('.py'):
@@ -165,7 +162,7 @@ def tasks_of(reward, n, problems_seed, split):
 
 all_tasks = tasks_of(reward, n_problems, problems_seed, 'train')
 if held_out or reward in ('problems', 'random'):
-    exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')
+    exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')      # the held-out tasks
 else:                       # every tenth prompt
     by_prompt = {tuple(task['ids']): task for task in all_tasks}
     exam = [*by_prompt.values()][::10]
@@ -191,71 +188,46 @@ digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdiges
 
 
 # --- answers, and their rewards -----------------------------------------------------------------------------
-def reward_of(text, task, verdict):
-    """What a text earns as the answer to a task. verdict: what the judge will say, if the task has tests."""
-    if 'answer' in task:
-        return float(grading.last_number(text) == grading.last_number(task['answer']))
-    if 'reward' in task:
-        number, fault = task['reward'](text)
-        if fault:
-            (log.say if main_process else print)(f'counted as 0: {fault}')
-        return number
-    if 'tests' not in task:
-        return 0.0              # reward=random: new_groups() tosses a coin instead
-    result = verdict.result()
-    if result.outcome == 'infrastructure':
-        raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault of its tests or '
-                         f'of the machine: {result.message}')
-    return float(result.outcome == 'passed')
-
-
-def answers_to(asked, noise, temperature):
-    """A Rollout for each task of `asked`; the seconds of writing, and of waiting for judges. noise: float64
-    (len(asked), max_new_tokens)."""
-    def text_of(answer):
-        return tokenizer.decode(answer.ids[:-1] if answer.finish == 'stop' else answer.ids)
+def answers_to(questions, noise, temperature):
+    """A Rollout with its reward for each of the tasks; the seconds of writing, and of waiting for judges."""
+    def judge(task, text):
+        if 'tests' in task:
+            return court.submit(grading.program(task, text, chat=True), task['tests'], task['entry_point'])
 
     began = time.time()
-    batch = decoding.Batch(model, tokenizer.stop, min(slots, len(asked)))
-    answers = [batch.add(task['ids'], max_new_tokens, iter(row).__next__, temperature=temperature,
-                         scored_at=temperature or 1.0) for task, row in zip(asked, noise.tolist())]
-    task_of = dict(zip(answers, asked))
-    verdicts = {}
+    batch = decoding.Batch(model, tokenizer.stop, min(slots, len(questions)))
     with autocast, sandbox.Court(timeout) as court:         # programs run while others are being written
-        while batch.queue or batch.live:
-            for answer in batch.step():
-                task = task_of[answer]
-                if answer.finish and 'tests' in task:
-                    program = grading.program(task, text_of(answer), chat=True)
-                    verdicts[answer] = court.submit(program, task['tests'], task['entry_point'])
-        wrote = time.time()
-        earned = [reward_of(text_of(a), task, verdicts.get(a)) for a, task in task_of.items()]
+        answers = rollouts.write(batch, questions, noise, temperature, tokenizer.decode, judge)
+        middle = time.time()
+        warn = log.say if main_process else print
+        for answer, task in zip(answers, questions):
+            answer.reward = rewards.reward_of(task, answer.text, answer.verdict, grading.last_number, warn)
     model.train()           # a batch is written in eval mode
-    judged = [rollouts.Rollout(a.prompt, a.ids, a.log_probs, a.finish == 'stop', reward)
-              for a, reward in zip(answers, earned)]
-    return judged, wrote - began, time.time() - wrote
+    return answers, middle - began, time.time() - middle
+
+
+def differ(group):
+    """Is the group informative: do its answers differ in reward?"""
+    return len({answer.reward for answer in group}) > 1
 
 
 def new_groups(number):
-    """This process's groups of num_samples answers to one prompt, and figures of all processes. A group is
-    informative if its rewards differ. rounds > 1: prompts are drawn until batch_size groups are informative,
-    at most `rounds` times; the other groups are dropped."""
-    differ = lambda group: len({answer.reward for answer in group}) > 1
+    """This process's groups of num_samples answers to one prompt, and figures of all processes. rounds > 1:
+    draws until batch_size groups are informative, at most `rounds` times; drops the others."""
     groups = []
     seconds = np.zeros(2)           # of writing, and of waiting for judges
     for draw in range(number * rounds, (number + 1) * rounds):
         first, last = rank * per_rank, (rank + 1) * per_rank            # this process's part of the prompts
         prompts = rollouts.draw(draw, batch_size, len(tasks), seed)[first:last]
-        asked = [tasks[j] for j in prompts for _ in range(num_samples)]
+        questions = [tasks[j] for j in prompts for _ in range(num_samples)]
         rows = range(first * num_samples, last * num_samples)           # among the answers of all processes
-        noise = rollouts.noise_of(seed, draw, rows, max_new_tokens)
-        answers, *spent = answers_to(asked, noise, temperature)
-        if reward == 'random':          # a coin for each answer: the random number behind its tokens'
-            noise = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)
-            for answer, row in zip(answers, noise):
-                answer.reward = float(row[-1] < 0.5)
+        noise = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)     # the last is for random's coin
+        answers, *times = answers_to(questions, noise[:, :-1], temperature)
+        if reward == 'random':
+            for answer, coin in zip(answers, noise[:, -1]):
+                answer.reward = float(coin < 0.5)
         groups += [answers[i:i + num_samples] for i in range(0, len(answers), num_samples)]
-        seconds += spent
+        seconds += times
         n_informative, n_groups = processes.all_sum(sum(map(differ, groups)), len(groups))
         if n_informative >= batch_size:
             break
@@ -292,12 +264,12 @@ if kl_coef:
 def evaluate():
     """Greedy answers to the held-out prompts."""
     global best_val
-    own = exam[rank::world]
-    answers = answers_to(own, np.zeros((len(own), max_new_tokens)), 0.0)[0]
+    my_tasks = exam[rank::world]
+    answers = answers_to(my_tasks, np.zeros((len(my_tasks), max_new_tokens)), 0.0)[0]
     means = rollouts.figures(answers, processes.all_sum)
-    figures = {f'val_{name}': value for name, value in means.items() if name != 'entropy'}      # greedy: none
-    val_reward = figures['val_reward']
-    log.evaluation(step, max_steps, figures)
+    row = {f'val_{name}': value for name, value in means.items() if name != 'entropy'}      # greedy: none
+    val_reward = row['val_reward']
+    log.evaluation(step, max_steps, row)
     texts = [f'{tokenizer.decode([*a.prompt, *a.ids])}\n[reward {a.reward:g}]' for a in answers[:3]]
     log.say(f'--- step {step}, val_reward {val_reward:.4f}\n' + '\n\n'.join(texts) + '\n', 'samples.txt')
     if val_reward > best_val and step > 0:
@@ -329,7 +301,6 @@ log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} proc
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 
 # --- the loop -----------------------------------------------------------------------------------------------
-SHOWN = 'reward', 'informative', 'entropy', 'length'     # on the line of a step
 probe = optim.probe(model)              # one matrix: how far does a step move it?
 groups = None
 model.train()
@@ -341,21 +312,20 @@ while step < max_steps:
     if step % updates == 0 or groups is None:
         groups, figures = new_groups(step // updates)
         answers = sum(groups, [])
-        n_tokens, = processes.all_sum(sum(len(a.ids) for a in answers))
-        n_tokens = max(1, n_tokens)
-        earned = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)     # (P, G)
-        weighted = [*zip(answers, advantages(earned, scale).flatten().tolist())]
-        # an answer without an advantage has no gradient. Each process keeps at least one answer, because DDP
-        # waits for the backward pass of all; answers of about one length share a forward pass
+        n_tokens = max(1, processes.all_sum(sum(len(a.ids) for a in answers))[0])
+        by_group = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)   # (P, G)
+        weighted = [*zip(answers, advantages(by_group, scale).flatten().tolist())]
+        # an answer whose advantage is 0 has a gradient only by kl_coef. Each process keeps one answer: DDP
+        # waits for the backward pass of all. Answers of about one length share a forward pass
         useful = [(a, weight) for a, weight in weighted if weight or reference]
-        weighted = useful if useful else weighted[:1]
+        weighted = useful or weighted[:1]
         weighted.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
         if silent and silent % 10 == 0:
             log.note(step, 'silent', f'{silent} batches taught nothing: answers to a prompt earned the same, '
                      f'{figures["reward"]:.3g} on average (low: easier prompts, more SFT; high: harder ones)')
 
-    # the gradient of the mean loss over all tokens of the global batch (DAPO, arXiv:2503.14476, eq. 8)
+    # the gradient of the mean loss over all tokens of the global batch (DAPO, 2503.14476, eq. 8)
     began = time.time()
     lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)         # lr_at() of train.py
     optim.set_lr(optimizers, lr)
@@ -370,9 +340,9 @@ while step < max_steps:
                 ref_log_probs = reference(x, y) if reference else None
             losses, ratios, kl = policy_loss(log_probs, old_log_probs, torch.tensor(weights, device=device),
                                              y != IGNORE, clip_low, clip_high, ref_log_probs, kl_coef)
-            share = losses.sum() / n_tokens                 # each token of the global batch counts as much
-            scaler.scale(share * world).backward()          # DDP divides the sum by world: undo that
-        loss += share.detach()
+            its_loss = losses.sum() / n_tokens              # each token of the global batch counts as much
+            scaler.scale(its_loss * world).backward()       # DDP divides the sum by world: undo that
+        loss += its_loss.detach()
         kl_sum += kl.sum()
         n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
 
@@ -390,9 +360,9 @@ while step < max_steps:
     # log
     if step % log_interval == 0 or step in (1, max_steps):
         speed = timer.figures(world)
-        log.step(max_steps, SHOWN, step=step, loss=loss, lr=lr, grad_norm=norm, **figures,
-                 kl=kl_sum / n_tokens if reference else None, clip_fraction=n_clipped / n_tokens,
-                 train_s=time.time() - began, skipped=guard.skipped,
+        log.step(max_steps, ('reward', 'informative', 'entropy', 'length'), step=step, loss=loss, lr=lr,
+                 grad_norm=norm, **figures, kl=kl_sum / n_tokens if reference else None,
+                 clip_fraction=n_clipped / n_tokens, train_s=time.time() - began, skipped=guard.skipped,
                  update_ratio=optim.change(before, probe).item(),
                  comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
                  memory_mb=journal.memory_mb(device), **speed)

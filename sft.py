@@ -48,7 +48,7 @@ lora = 0                        # >= 0: rank of the adapters that train instead 
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
 min_lr = 0.0                    # >= 0: where the schedule ends
-warmup_steps = 10               # >= 0: linear rise
+warmup_steps = 10               # >= 0: steps in which the rate rises
 weight_decay = 0.0              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
 beta2 = 0.95                    # [0, 1): and of the mean square
@@ -144,9 +144,8 @@ if base_dir is not None:
 
 def load_batch(step):
     """This process's micro-batches of a step: inputs and targets, (B, T) each."""
-    rows = batches.of(step)[rank * per_rank:(rank + 1) * per_rank]
-    parts = rows.reshape(-1, micro_batch_size)                          # (micro-batches, B)
-    micro_batches = [collate([conversations[j] for j in part], pad) for part in parts]
+    my_rows = batches.of(step)[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
+    micro_batches = [collate([conversations[j] for j in rows], pad) for rows in my_rows]
     if replay:          # sequences of the base model's data, in which every token is trained
         ids = base_bins['train']
         starts = token_bins.sequence_starts(step, replay, len(ids), block_size, seed)[rank::world]
@@ -186,7 +185,8 @@ def loss_on(batches):
 def answer():
     """The first held-out question and the model's answer to it, as text."""
     ids, mask = held_out[0]
-    first = next(i for i in range(1, len(ids)) if mask[i] > mask[i - 1])    # a cut may begin within an answer
+    # where an answer begins; not the first trained token, as the cut may have removed that answer's beginning
+    first = next(i for i in range(1, len(ids)) if mask[i] > mask[i - 1])
     with autocast:
         out = model.generate(torch.tensor([ids[:first]], device=device), sample_tokens, temperature=0,
                              stop=tokenizer.stop)
@@ -196,15 +196,15 @@ def answer():
 @timer.pause('eval')
 def evaluate():
     global best_val
-    rows = sorted(held_out, key=lambda row: len(row[0]))[rank::world]       # sorted: little padding
-    parts = [rows[i:i + micro_batch_size] for i in range(0, len(rows), micro_batch_size)]
-    val_loss, _ = loss_on(collate(part, pad) for part in parts)
-    figures = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
+    own = sorted(held_out, key=lambda row: len(row[0]))[rank::world]        # sorted: little padding
+    micro_batches = [own[i:i + micro_batch_size] for i in range(0, len(own), micro_batch_size)]
+    val_loss, _ = loss_on(collate(rows, pad) for rows in micro_batches)
+    row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
     if base_dir is not None:            # how much of the pretraining is left?
         ids, T = base_bins['val'], model.config.block_size
         blocks = token_bins.evaluation_blocks(ids, T, eval_tokens, micro_batch_size, rank, world)
-        figures['base_bpb'] = loss_on(token_bins.sequences(ids, b, T) for b, counts in blocks if counts)[1]
-    log.evaluation(step, max_steps, figures)
+        row['base_bpb'] = loss_on(token_bins.sequences(ids, b, T) for b, counts in blocks if counts)[1]
+    log.evaluation(step, max_steps, row)
     if main_process:
         log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{answer()}\n', 'samples.txt')
 
@@ -263,8 +263,8 @@ while step < max_steps:
     n_targets = int(trained[rows].sum()) + replay * block_size                      # of all processes
     loss = 0.0
     for i, (x, y) in enumerate(micro_batches):
-        # this micro-batch's share. A mean of means would favour short answers: of two micro-batches with 30
-        # and 90 trained tokens, the first counts 1/4
+        # its share of all targets: of two micro-batches with 30 and 90 trained tokens, the first counts 1/4.
+        # With 1/2 each, a token of a short answer would count three times as much
         share = int((y != IGNORE).sum()) / n_targets
         x, y = devices.to_device((x, y), device)                                    # (B, T) each
         with processes.sync_if(net, i == len(micro_batches) - 1):
@@ -275,7 +275,7 @@ while step < max_steps:
 
     # the update
     norm = optim.unscale_and_clip(optimizers, scaler, net, grad_clip).item()
-    loss, = processes.all_sum(float(loss))
+    loss = processes.all_sum(float(loss))[0]
     before = probe.clone()
     if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
         optim.step(optimizers, scaler)

@@ -33,6 +33,7 @@ train/
     records             conversations and pairs as token ids, in batches
     copies              of a model: another config, more tokens, another tokenizer
     other_losses        label smoothing and focal loss
+    reward_model        a score instead of the next token
     longer_context      RoPE for a context that is longer than in pretraining
     optim               AdamW and Muon, the clipped gradient, the step
     adapters            LoRA: only small matrices train
@@ -57,7 +58,7 @@ sample/
     asking              prompts become ids, and the ids of answers become text
     gaps                hidden tokens and spans are filled
     rollouts            answers for a step of rl.py
-    rewards             what an answer earns by a function of yours
+    rewards             what an answer earns: tests, a number, a function of yours
     writer              a thread writes for many readers, who come and go
     http_server         a server for a page and for OpenAI's API
     openai_api          requests and answers in OpenAI's form

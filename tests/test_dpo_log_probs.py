@@ -1,23 +1,20 @@
 """The log-probabilities of dpo.py against a slow loop, and which tokens reach its losses."""
-import ast
 import json
 
 import pytest
 import torch
-from conftest import ROOT, lift
+from conftest import lift
 
 from model import GPT, IGNORE, GPTConfig
 from parts.train.records import collate_pairs as collate
 from parts.train.records import fit_pair, read_pairs
+from parts.train.reward_model import RewardModel
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 answer_log_probs = lift('dpo.py', 'answer_log_probs')
-SCOPE = answer_log_probs.__globals__
-exec(compile(ast.Module([node for node in ast.parse((ROOT / 'dpo.py').read_text(encoding='utf-8')).body
-                         if isinstance(node, ast.ClassDef)], []), 'dpo.py', 'exec'), SCOPE)
-RewardModel, TOKENIZER = SCOPE['RewardModel'], Tokenizer.byte(SPECIAL_TOKENS[:4])
+TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS[:4])
 S, E, PAD = (TOKENIZER.special[name] for name in ('<|im_start|>', '<|im_end|>', '<|pad|>'))
-SCOPE |= {'IGNORE': IGNORE}
+answer_log_probs.__globals__['IGNORE'] = IGNORE
 
 
 def pair(prompt, *answers):

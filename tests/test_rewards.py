@@ -3,10 +3,12 @@ import re
 import signal
 import sys
 import textwrap
+import types
 
 import pytest
 from conftest import ROOT
 
+from parts.sample import rewards
 from parts.sample.rewards import tasks_of_file
 
 
@@ -22,6 +24,21 @@ def reward_of(tmp_path, body, timeout=5.0):
 def test_a_reward_that_leaves_has_paid_nothing(tmp_path, body):
     number, fault = reward_of(tmp_path, body)('yes')
     assert number == 0.0 and fault.startswith("reward('1 and 2', 'yes'): "), fault
+
+
+def test_what_each_kind_of_task_pays():
+    number = lambda text: text.split()[-1]
+    messages = []
+    pay = lambda task, verdict=None: rewards.reward_of(task, 'it is 4', verdict, number, messages.append)
+    assert pay({'answer': 'so 4'}) == 1.0 and pay({'answer': '5'}) == 0.0 and pay({}) == 0.0
+    assert pay({'reward': lambda text: (0.5, '')}) == 0.5 and not messages
+    assert pay({'reward': lambda text: (0.0, 'KeyError')}) == 0.0 and messages == ['counted as 0: KeyError']
+    verdict = lambda outcome: types.SimpleNamespace(
+        result=lambda: types.SimpleNamespace(outcome=outcome, message='no space'))
+    task = {'tests': 'assert 1', 'messages': [{'content': 'write f'}]}
+    assert pay(task, verdict('passed')) == 1.0 and pay(task, verdict('failed')) == 0.0
+    with pytest.raises(ValueError, match="no verdict on 'write f', .*no space"):
+        pay(task, verdict('infrastructure'))
 
 
 def test_ctrl_c_is_not_a_fault_of_the_reward(tmp_path):

@@ -1,12 +1,33 @@
 """
-Rewards of a FILE.py: for each answer a number, or why there is none.
+Rewards: what an answer earns, by tests, by a number or by the reward() of a FILE.py.
 
+    reward_of({'answer': '4'}, 'It is 4', None, last_number, print)     # 1.0
     for task in tasks_of_file('mine.py', timeout=3.0, forgive=True):
         number, fault = task['reward']('an answer')     # (0.5, ''), or (0.0, 'reward(...): KeyError(...)')
 
 Copy this file alone: it needs the standard library.
 """
 import functools, math, os, runpy, signal, sys, traceback
+
+
+def reward_of(task, text, verdict, last_number, warn):
+    """What a text earns as the answer to a task: by its 'answer', its 'reward' or its 'tests'; 0 if it has
+    none of them. verdict: of a task with tests, the future result of the program. last_number(text): the
+    number in it. warn(text): told why a reward counts as 0."""
+    if 'answer' in task:
+        return float(last_number(text) == last_number(task['answer']))
+    if 'reward' in task:
+        number, fault = task['reward'](text)
+        if fault:
+            warn(f'counted as 0: {fault}')
+        return number
+    if 'tests' not in task:
+        return 0.0
+    result = verdict.result()       # waits for the program
+    if result.outcome == 'infrastructure':
+        raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault of its tests or '
+                         f'of the machine: {result.message}')
+    return float(result.outcome == 'passed')
 
 
 def tasks_of_file(path, timeout, forgive):

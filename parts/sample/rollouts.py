@@ -2,12 +2,13 @@
 Rollouts: which prompts a step of reinforcement learning draws, and a model's answers as batches to train on.
 
     noise = noise_of(seed=1, number=0, rows=[0, 1, 2], length=64)       # float64 (3, 64), in [0, 1)
+    answers = write(batch, tasks, noise, 1.0, tokenizer.decode, judge)  # a Rollout for each task
     x, y, old = collate(answers, pad=0, ignore=-100)                    # (N, T) each
     log_probs = Policy(model, temperature=1.0, ignore=-100)(x, y)       # (N, T)
 
 The randomness of an answer comes from a row of noise, so, to rounding, it depends neither on the answers
 beside it nor on the process.
-Copy this file alone: it needs torch, numpy and a model like that of model.py.
+Copy this file alone: it needs torch, numpy, a model like that of model.py and a Batch like decoding.py's.
 """
 import dataclasses
 import numpy as np
@@ -21,7 +22,9 @@ class Rollout:
     ids: list               # of the answer
     log_probs: list         # log p of each of its ids, when it was sampled
     ended: bool             # by itself
-    reward: float
+    text: str
+    verdict: object = None  # what the judge returned
+    reward: float = 0.0
 
 
 def noise_of(seed, number, rows, length):
@@ -35,6 +38,24 @@ def draw(number, batch_size, n, seed):
     places = number * batch_size + np.arange(batch_size)
     orders = {epoch: np.random.default_rng([seed, epoch]).permutation(n) for epoch in set(places // n)}
     return np.array([orders[place // n][place % n] for place in places])
+
+
+def write(batch, tasks, noise, temperature, decode, judge):
+    """A Rollout for each task; a task has 'ids', its prompt. noise: float64 (tasks, n), for at most n ids.
+    judge(task, text) is called as soon as an answer is complete. If it only starts a program, that runs while
+    other answers are written."""
+    answers = [batch.add(task['ids'], noise.shape[1], iter(row).__next__, temperature=temperature,
+                         scored_at=temperature or 1.0) for task, row in zip(tasks, noise.tolist())]
+    task_of = dict(zip(answers, tasks))
+    rollouts = {}
+    while batch.queue or batch.live:
+        for answer in batch.step():
+            if answer.finish:
+                ended = answer.finish == 'stop'
+                text = decode(answer.ids[:-1] if ended else answer.ids)
+                verdict = judge(task_of[answer], text)
+                rollouts[answer] = Rollout(answer.prompt, answer.ids, answer.log_probs, ended, text, verdict)
+    return [rollouts[answer] for answer in answers]
 
 
 def informative(groups, differ):
