@@ -96,8 +96,8 @@ def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before
 
 
 def accident(kind, *calls):
-    """For run(before=): what happens to train.py in its n-th updates, counted from 0: nan, spike, kill (of the
-    gradient, of the process), or badbatch, a batch of noise."""
+    """For run(before=): what happens to train.py in its n-th updates, counted from 0: nan or spike of the
+    gradient, kill of the process, or badbatch, a batch of noise."""
     return f'''
 import os, signal
 from parts.train import optim, token_bins

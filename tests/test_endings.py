@@ -66,7 +66,7 @@ def straight(request, start, data_dir, tmp_path_factory):
 
 
 @pytest.mark.parametrize('what', [OOM, USR1], ids=['out of memory', 'SIGUSR1'])
-def test_it_leaves_with_what_was_saved_and_resumes_to_the_same_numbers(straight, start, data_dir, tmp_path, what):
+def test_it_leaves_with_what_was_saved_and_resumes_to_the_same(straight, start, data_dir, tmp_path, what):
     script, losses = straight
     arguments = [*command(script, start, data_dir, tmp_path / 'run'), '--save_interval=5']
     n = 2 * 6 + 2 + (2 if script == 'train.py' else 0)      # the second half of the seventh step

@@ -57,7 +57,8 @@ def test_others_wait_for_a_save_longer_than_nccl_would(monkeypatch):
     joined = []
     monkeypatch.setattr(processes, 'ranks', lambda: [1, 2, 1])
     monkeypatch.setattr(processes.signal, 'signal', lambda *_: None)
-    monkeypatch.setattr(processes.dist, 'init_process_group', lambda *a, **k: joined.append((*a, k['timeout'])))
+    join = lambda *a, **k: joined.append((*a, k['timeout']))
+    monkeypatch.setattr(processes.dist, 'init_process_group', join)
     monkeypatch.setattr(processes.dist, 'get_backend', lambda: 'nccl')
     processes.join('cuda:1')
     assert joined == [('nccl', datetime.timedelta(hours=2))]
@@ -198,7 +199,8 @@ def test_the_bench_measures_each_in_a_process_of_its_own(tmp_path):
 
 
 def test_a_measurement_that_fails_does_not_end_the_others(tmp_path):
-    break_it = 'import parts.sample.decoding as d\ndef fail(*a, **k): raise OSError("no room")\nd.Batch = fail'
+    break_it = 'import parts.sample.decoding as d\n' \
+               'def fail(*a, **k): raise OSError("no room")\nd.Batch = fail'
     rows = bench(tmp_path, '--measure=equal', before=break_it)
     broken = [row for row in rows if 'error' in row]
     assert [row['what'] for row in broken] == [f'equal, {a} heads: rollouts' for a in ('all', 'grouped')]

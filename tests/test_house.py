@@ -318,7 +318,8 @@ def settings(script):
             if ast.unparse(node.value or node).startswith('configure('):
                 return names
             names |= {ast.unparse(t) for t in getattr(node, 'targets', None) or [node.target]}
-    return set(re.findall(r"add_argument\('--(\w+)", (ROOT / f'{script}.py').read_text(encoding='utf-8')))
+    where = {'model': 'parts/train/self_test'}.get(script, script)
+    return set(re.findall(r"add_argument\('--(\w+)", (ROOT / f'{where}.py').read_text(encoding='utf-8')))
 
 
 LOOKS_LIKE_A_RULE = re.compile(r'[<>\[(]|.* \| ')

@@ -140,7 +140,8 @@ def test_without_network_the_message_says_what_to_put_where(hub, tmp_path):
         result, 'cannot list', hub.address, 'codeparrot/codeparrot-clean', '--source=FOLDER'))
 
 
-@pytest.mark.parametrize('source, words', [('hf:nobody/nothing', ['nobody/nothing']), ('codeparrot', ['.json.gz'])])
+@pytest.mark.parametrize('source, words', [('hf:nobody/nothing', ['nobody/nothing']),
+                                           ('codeparrot', ['.json.gz'])])
 def test_a_dataset_that_is_not_there_or_holds_no_records(hub, tmp_path, source, words):
     hub.files = {'model.bin': b'x', 'README.md': b'y'}
     prepare(hub, tmp_path, f'--source={source}',

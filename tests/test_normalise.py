@@ -126,7 +126,8 @@ def test_latex_goes_and_what_only_looks_like_it_stays(text, expected):
 
 @pytest.mark.parametrize('text, expected', [
     ('a\x00b\x07\x7f\xadc\u200bd\ufeff', 'abcd'), ('one\u2028two\ffour\x0bfive', 'one\ntwo\nfour\nfive'),
-    ('\ufeff  a \t b  \r\n\r\n\r\n\r\nc\rd ', '  a b\n\nc\nd'), (' \n\n\n  a', '  a'), ('می\u200cخواهم', 'می\u200cخواهم'),
+    ('\ufeff  a \t b  \r\n\r\n\r\n\r\nc\rd ', '  a b\n\nc\nd'), (' \n\n\n  a', '  a'),
+    ('می\u200cخواهم', 'می\u200cخواهم'),
     ('a\u3000b\xa0c', 'a b c'), ('\udc80x', '\ufffdx'), ('```\n\n```', '```\n\n```'),
     ('x  y\n```\ndef f():\n    return  1\n```\n  z', 'x y\n```\ndef f():\n    return  1\n```\n  z')])
 def test_prose_has_one_form(text, expected):

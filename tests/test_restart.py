@@ -1,5 +1,4 @@
 """prepare.py killed, without room, with much to do: the same command goes on, but never from stale work."""
-import ast
 import json
 import os
 import random

@@ -32,5 +32,6 @@ def test_a_mistake_is_one_line_also_from_another_process(source, tmp_path):
 
 
 def test_a_defect_keeps_its_traceback(source, tmp_path):
-    result = prepare(source, tmp_path, "from parts.prepare import reading as r\nr.entries = lambda *_: {}['nine']")
+    broken = "from parts.prepare import reading as r\nr.entries = lambda *_: {}['nine']"
+    result = prepare(source, tmp_path, broken)
     assert result.returncode == 1 and result.stderr.splitlines()[-1] == "KeyError: 'nine'"

@@ -50,7 +50,7 @@ def test_the_scripts_say_it_too(folder, tmp_path):
     result = run('eval.py', '--tasks=own', f'--data={own}', f'--completions={cut}', yes)
     mistake(result, 'cut.jsonl.gz', '"task_id"')
     mistake(run('prepare.py', f'--source={ROOT}/parts', f'--out_dir={tmp_path}/out',
-                f'--decontaminate={folder}/none.json'), 'none.json', '--decontaminate takes')
+                f'--decontaminate={folder}/none.json'), 'none.json', 'expected the file of a benchmark')
 
 
 @pytest.mark.parametrize('text, says', [
