@@ -3,7 +3,7 @@ Tokenizers: text <-> token ids. Byte-level BPE with its trainer, single bytes, a
 
     python tokenizer.py --input=FOLDER --vocab_size=32768 --out=tokenizer.json      # train
     python tokenizer.py --load=tokenizer.json --report=FOLDER                       # does it fit that text?
-    python tokenizer.py --report=FOLDER             # do you need one of your own? beside GPT-2's and cl100k
+    python tokenizer.py --report=FOLDER             # is a new one better than GPT-2's and cl100k_base?
 
 Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: GPT-2, Radford et al. 2019):
 1. A regex cuts the text into chunks: words, numbers, symbols, indentation. No token crosses a chunk's edge.
@@ -11,24 +11,28 @@ Byte-level BPE (Sennrich et al. 2016, arXiv:1508.07909; bytes as the alphabet: G
 3. Training repeats: count adjacent token pairs over the corpus; make the most frequent pair the next token.
 4. Encoding replays the merges in the order they were learned.
 
-Ids: the 256 bytes, then the merges in order, then the special tokens. No text yields a special token.
+Ids: the 256 bytes, then the merges in order, then the special tokens. encode() never returns a special token.
 The decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
 
 Copy this file alone: it needs regex and tiktoken. It then trains the naive way, which takes hours for 32,768
 tokens; with parts/tokenizer/merges.py and chunks.py it trains the same tokens in seconds. from_hf() needs
-parts/tokenizer/hf_tokenizer.py, gpt2() known_vocabularies.py, the commands all of parts/.
+parts/tokenizer/hf_tokenizer.py. gpt2() needs known_vocabularies.py. The command line needs all of parts/.
 """
-import argparse, collections, contextlib, functools, hashlib, itertools, json, math, os, sys
+import argparse, collections, contextlib, functools, hashlib, json, math, os, sys
 import regex, tiktoken
 
-# One alternative per kind of chunk, tried from left to right:
-#   a word, with the space or one symbol before it, as ` return`, `.append`, `_name`; up to three digits
-#   symbols, with the newlines and indentation after them ` =`  `():\n        `
-#   a newline with blanks before it and indentation behind; other blanks, leaving one space to the next word
+# Each line matches one kind of chunk. They are tried from top to bottom.
 # 'def f(x):\n    return x + 1234' is 'def', ' f', '(x', '):\n    ', 'return', ' x', ' +', ' ', '123', '4'.
-# On Python, symbols + newline + indentation as one chunk beat GPT-2's and cl100k's patterns (LOG.md).
-PATTERN = (r'[^\r\n\p{L}\p{N}]?[\p{L}]+|[\p{N}]{1,3}| ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*'
-           r'|\s{0,256}\n[ \t]*|\s{1,256}(?!\S)|\s{1,256}')      # bounded: tiktoken's regex engine backtracks
+# On Python this needs fewer tokens than GPT-2's and cl100k's patterns, because symbols, newline and
+# indentation are one chunk (LOG.md). {1,256} is bounded: a million spaces overflow the stack of tiktoken's
+# regex engine.
+PATTERN = '|'.join([
+    r'[^\r\n\p{L}\p{N}]?[\p{L}]+',              # a word, with the space or symbol before it: ` def`, `.join`
+    r'[\p{N}]{1,3}',                            # up to three digits
+    r' ?[^\s\p{L}\p{N}]+(?:\r?\n[ \t]*)*',      # symbols, with the newlines and indentation after them
+    r'\s{0,256}\n[ \t]*',                       # a newline, with the blanks before and after it
+    r'\s{1,256}(?!\S)',                         # blanks, but the last one before a word belongs to the word
+    r'\s{1,256}'])                              # a single blank before a digit or a symbol
 FORMAT = 'nanoparrot-tokenizer-1'
 MAX_CHUNK = 256     # characters; longer chunks (DNA, base64) would stall the training, so they are cut there
 
@@ -37,7 +41,8 @@ SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|m
                   '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # infilling
                   *(f'<|span_{i}|>' for i in range(54))]                                    # T5; 64 in all
 
-# GPT-2's visible form of bytes: Latin-1's visible characters, and for the other 68 those from U+0100 on.
+# GPT-2 writes each byte as one visible character, because JSON holds text. Latin-1's visible characters stand
+# for themselves; the other 68 bytes use U+0100 on.
 VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 OTHERS = [b for b in range(256) if b not in VISIBLE]
 BYTE_TO_CHAR = {b: chr(b) for b in VISIBLE} | {b: chr(256 + i) for i, b in enumerate(OTHERS)}
@@ -76,7 +81,7 @@ def count_chunks(texts, pattern=PATTERN):
 
 
 def merge(tokens, pair, union):
-    """Replace each occurrence of a pair in a list, from left to right: [a, a, a], (a, a), b -> [b, a]"""
+    """Replace each occurrence of a pair in place, from left to right: [a, a, a], (a, a), b -> [b, a]"""
     i = 0
     while i + 1 < len(tokens):
         if (tokens[i], tokens[i + 1]) == pair:
@@ -91,7 +96,7 @@ def learn_merges(words, counts, n_merges):
         learn_merges([b'low', b' lower', b' lowest'], [1, 1, 1], 2) -> ([(108, 111), (256, 119)], 10)
 
     (108, 111) is l + o, which becomes token 256; (256, 119) is lo + w, which becomes token 257."""
-    words = [list(word) for word in words]          # ids: a byte is its own
+    words = [list(word) for word in words]          # a byte is its own id
 
     merges = []
     while len(merges) < n_merges:
@@ -109,45 +114,51 @@ def learn_merges(words, counts, n_merges):
     return merges, sum(n * len(word) for word, n in zip(words, counts))
 
 
+def check_pattern(pattern):
+    """Refuse a pattern with groups, because findall then returns groups, not chunks; or with empty chunks."""
+    try:
+        compiled = regex.compile(pattern)
+    except regex.error as e:
+        raise ValueError(f'the pattern {pattern!r} is not a regular expression: {e}') from e
+    if compiled.groups or compiled.match(''):
+        raise ValueError(f'the pattern {pattern!r} has groups, or matches ""; write (?:...)')
+
+
 # --- the tokenizer ------------------------------------------------------------------------------------------
 class Tokenizer:
-    """kind: 'bpe' (bytes are BPE without merges), 'char' or 'hf' (see from_hf). vocab[i] is token i as bytes;
-    the special tokens follow. bytes_per_token: of the text that it was trained on, else None. text_bytes:
-    how many bytes of text each id has. begin: ids that begin a document. stop: ids that end an answer."""
+    """Text <-> token ids. Make one with train(), byte(), char(), gpt2(), from_hf() or load()."""
 
     def __init__(self, kind, vocab, special_tokens=(), pattern=PATTERN, bytes_per_token=None):
-        self.kind = kind
-        self.vocab = vocab
+        self.kind = kind                            # 'bpe' (bytes are BPE without merges), 'char' or 'hf'
+        self.vocab = vocab                          # vocab[i] is token i as bytes; the special tokens follow
         self.pattern = pattern
-        self.bytes_per_token = bytes_per_token
+        self.bytes_per_token = bytes_per_token      # of the text that it was trained on, else None
         self.special = {name: len(vocab) + i for i, name in enumerate(dict.fromkeys(special_tokens))}
         self.vocab_size = len(vocab) + len(self.special)
         self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
+        # the bytes of text that each id has: a special token has none
         self.text_bytes = [len(token) for token in vocab] + [0] * len(self.special)
+        # GPT-2's one token between documents: it ends one and begins the next
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
+        # the ids that end an answer
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
-        self.ranks = {token: i for i, token in enumerate(vocab)}        # bytes -> id: their rank
+        self.ranks = {token: i for i, token in enumerate(vocab)}    # bytes -> id; the lowest merges first
         self._find = regex.compile(pattern).findall
-        self._known = {}                                                # chunk -> ids: most come again
+        self._known = {}                            # chunk -> ids, because most chunks come again
         if kind == 'char':
             self.character_ids = {token.decode(): i for i, token in enumerate(vocab)}
 
     @classmethod
     def train(cls, texts, vocab_size, special_tokens=SPECIAL_TOKENS, pattern=PATTERN, processes=None):
         """BPE from an iterable of str, read once. vocab_size counts everything: bytes, merges and special
-        tokens. The result depends on the text alone, not on its order or on the number of processes."""
+        tokens. The order of the texts and the number of processes do not change the result."""
         texts = [texts] if isinstance(texts, str) else texts
         special_tokens = [*dict.fromkeys(special_tokens)]
         n_merges = vocab_size - 256 - len(special_tokens)
         if n_merges < 0:
             raise ValueError(f'{vocab_size=} is too small; bytes and specials: {256 + len(special_tokens)}')
         if pattern != PATTERN:
-            try:
-                unusable = regex.compile(pattern).groups or regex.match(pattern, '')
-            except regex.error as e:
-                raise ValueError(f'the pattern {pattern!r} is not a regular expression: {e}') from e
-            if unusable:
-                raise ValueError(f'the pattern {pattern!r} has groups, or matches ""; write (?:...)')
+            check_pattern(pattern)
             pattern += r'|[\s\S]'               # a character that the pattern forgets is a chunk of its own
 
         count, learn = count_chunks, learn_merges
@@ -174,7 +185,7 @@ class Tokenizer:
 
     @classmethod
     def byte(cls, special_tokens=()):
-        """The 256 bytes: ids are UTF-8."""
+        """Its tokens are the 256 bytes, so the ids of a text are its UTF-8."""
         return cls('bpe', [bytes([b]) for b in range(256)], special_tokens)
 
     @classmethod
@@ -185,8 +196,9 @@ class Tokenizer:
 
     @classmethod
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-        """OpenAI's GPT-2 vocabulary: 50,256 tokens, then <|endoftext|> as its 50,257th, then ours up to
-        50,304, a multiple of 64. folder has vocab.bpe and encoder.json; None: tiktoken's cache or network."""
+        """OpenAI's GPT-2 vocabulary has 50,256 tokens and <|endoftext|>. Our other special tokens follow, up
+        to 50,304, a multiple of 64. folder holds vocab.bpe and encoder.json. If it is None, tiktoken reads
+        them from its cache or the network."""
         from parts.tokenizer import known_vocabularies
         encoding = known_vocabularies.encoding('gpt2', folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
@@ -194,29 +206,27 @@ class Tokenizer:
 
     @classmethod
     def from_hf(cls, text):
-        """A Hugging Face tokenizer.json behind the same interface; kind 'hf'. <|im_start|> and <|im_end|> are
-        added if they are missing, and need rows in the model: GPT.grown."""
+        """A Hugging Face tokenizer, of kind 'hf'. text is its tokenizer.json. We add <|im_start|> and
+        <|im_end|> if it lacks them; the model then needs rows for them: GPT.grown."""
         from parts.tokenizer import hf_tokenizer
         return hf_tokenizer.HFTokenizer(text)
 
     # --- text -> ids -> text
 
     def encode(self, text):
-        """A list of ids. Never a special one: '<|endoftext|>' typed by a user is thirteen characters.
-        Text beyond ASCII is cut by tiktoken here and in encode_batch. Its table of Unicode is not the version
-        that regex has, so the two may disagree on whether a recent character is a letter."""
+        """A list of ids, never a special one: '<|endoftext|>' typed by a user is thirteen characters.
+
+        Training cuts text with regex. Here tiktoken cuts text beyond ASCII. Their Unicode tables differ, so a
+        recent letter may be cut differently."""
         if self.kind == 'char':
-            for i, c in enumerate(text):
-                if c not in self.character_ids:
-                    raise ValueError(f'character {c!r} at position {i} is not among the {len(self.vocab)} of '
-                                     'this char tokenizer; a byte or bpe tokenizer takes any text')
-            return [self.character_ids[c] for c in text]
-        if len(self.vocab) == 256:
+            return self._encode_characters(text)
+        if len(self.vocab) == 256:                          # no merges
             return list(to_utf8(text))
-        if not text.isascii() or len(text) > 300:
-            return self._tiktoken.encode_ordinary(text)     # in Rust
-        if len(self._known) > 100_000:                      # chunks; a server lives long
+        if not text.isascii() or len(text) > 300:           # _merge_chunk is slow on a long chunk
+            return self._tiktoken.encode_ordinary(text)     # the same merges, in Rust
+        if len(self._known) > 100_000:                      # a server lives long, and memory is finite
             self._known.clear()
+
         ids = []
         for chunk in self._find(text):
             if chunk not in self._known:
@@ -224,13 +234,9 @@ class Tokenizer:
             ids += self._known[chunk]
         return ids
 
-    def encode_inside(self, text):
-        """The ids of text that does not begin a document. Only SentencePiece has others there."""
-        return self.encode(text)
-
     def _merge_chunk(self, chunk):
-        """The merges, replayed on one chunk. The pair whose union has the lowest id is merged first, wherever
-        it stands. A merge creates only pairs with higher ids, so no earlier merge is missed."""
+        """Of all adjacent pairs, merge the one whose union has the lowest id. Every union that this makes
+        possible has a higher id, so no earlier merge is missed."""
         pieces = [bytes([b]) for b in to_utf8(chunk)]
         while len(pieces) > 1:
             best = min(zip(pieces, pieces[1:]), key=lambda pair: self.ranks.get(pair[0] + pair[1], math.inf))
@@ -239,6 +245,17 @@ class Tokenizer:
                 break
             merge(pieces, best, union)
         return [self.ranks[piece] for piece in pieces]
+
+    def _encode_characters(self, text):
+        for i, c in enumerate(text):
+            if c not in self.character_ids:
+                raise ValueError(f'character {c!r} at position {i} is not among the {len(self.vocab)} of '
+                                 'this char tokenizer; a byte or bpe tokenizer takes any text')
+        return [self.character_ids[c] for c in text]
+
+    def encode_inside(self, text):
+        """Like encode. HFTokenizer overrides it: SentencePiece adds a blank at the start of a text."""
+        return self.encode(text)
 
     def encode_batch(self, texts):
         """[encode(text) for text in texts], by tiktoken's Rust on all cores where it can."""
@@ -268,9 +285,9 @@ class Tokenizer:
                           if self.text_bytes[i] and token.startswith(last)]
 
     def render(self, messages, add_generation_prompt=False):
-        """A chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for the <|im_end|>
+        r"""A chat in ChatML as ids, and its loss mask: 1 for what the assistant says and for the <|im_end|>
         after it, in every turn. A user's hi and an assistant's yo give
-            <|im_start|>user\\nhi<|im_end|>\\n<|im_start|>assistant\\nyo<|im_end|>\\n
+            <|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>\n
             0           0   0 0 0         0 0           0        0 1 1         0
         Each part is encoded by itself, so content cannot merge with the frame or forge a special token. The
         chat without its answer, plus add_generation_prompt, is the exact prefix of the chat with it."""
@@ -315,12 +332,16 @@ class Tokenizer:
                 d = json.load(f)
             if 'added_tokens' in d:
                 return cls.from_hf(json.dumps(d))
-            whole = d['kind'] == 'char' or (d['kind'] == 'bpe' and CHAR_TO_BYTE.keys() <= {*d['vocab']})
-            if d['format'] != FORMAT or not whole:
+            is_ours = d['format'] == FORMAT
+            has_all_bytes = CHAR_TO_BYTE.keys() <= {*d['vocab']}
+            if is_ours and d['kind'] == 'char':
+                vocab = [character.encode() for character in d['vocab']]
+            elif is_ours and d['kind'] == 'bpe' and has_all_bytes:
+                vocab = [from_printable(token) for token in d['vocab']]
+            else:
                 raise ValueError(f'format {d["format"]!r}, kind {d["kind"]!r}, {len(d["vocab"])} tokens')
-            vocab = [*map(str.encode if d['kind'] == 'char' else from_printable, d['vocab'])]
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OSError, regex.error) as e:
+        except Exception as e:              # another program's JSON may fail at any line above
             raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); copy that of the '
                              'data or the run, or make one: python tokenizer.py --input=FOLDER') from e
 
@@ -346,18 +367,22 @@ class Tokenizer:
 def read_documents(source):
     """Yield what `prepare.py --source=...` reads: {'text', 'path', 'file', perhaps 'labels'}."""
     from parts.prepare import conversions, files, reading
-    bad = []
-    reject = lambda path, line, why, _: bad.append(f'{path} line {line}: {why}')
+    reasons = []
+
+    def reject(path, line, why, size):
+        reasons.append(f'{path} line {line}: {why}')
+
     for file in files.find_files(source):
-        found = conversions.documents(reading.entries([file]), reject)
-        for _, pieces in itertools.groupby(found, lambda doc: doc['path']):     # of a long text: join them
-            pieces = list(pieces)
-            yield {**pieces[0], 'file': file['path'], 'text': ''.join(doc['texts'][0] for doc in pieces)}
-    if bad:
-        print(f'note: {len(bad):,} files or records were not read; the first: {bad[0]}', file=sys.stderr)
+        pieces = conversions.documents(reading.entries([file]), reject)
+        for doc in conversions.join_pieces(pieces):
+            yield {**doc, 'file': file['path'], 'text': doc['texts'][0]}
+    if reasons:
+        print(f'note: {len(reasons):,} files or records were not read; the first: {reasons[0]}',
+              file=sys.stderr)
 
 
 def main():
+    # argparse: this file is copied alone
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('--input', help='train on this: stdlib, a file, a folder or a glob, as in prepare.py')
     parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + specials (32768)')
@@ -372,8 +397,7 @@ def main():
         parser.error('give --input=PATH to train, or [--load=FILE, with its own pattern] --report=PATH')
     try:
         from parts.tokenizer import known_vocabularies, tokenizer_report
-        from parts.sample import gguf_file
-        pattern = gguf_file.PATTERNS.get(args.pattern, PATTERN)
+        pattern = known_vocabularies.SPLIT_PATTERNS.get(args.pattern, PATTERN)
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
             tok = Tokenizer.load(args.load)

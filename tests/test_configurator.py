@@ -174,6 +174,21 @@ def test_a_default_that_breaks_its_own_rule_is_an_error(play):
     one_line(play(script=HEAD.replace('# optimizer steps', '# >= 11')), 'steps=10 & >= 11')
 
 
+@pytest.mark.parametrize('call', ['config = configure(globals())', 'configure(globals())'])
+def test_an_imported_name_that_is_assigned_below_the_call_is_no_setting(play, call):
+    """config.json of rl.py held a module: it imported `start`, and assigned `start` in its loop."""
+    head = HEAD.partition('config = ')[0]
+    script = f'{head}from os import path as start\n{call}\nstart = 3   # >= 4: a step\n'
+    assert '--start' not in ok(play('--help', script=script))
+    one_line(play('--start=5', script=script), 'unknown setting start')
+
+
+def test_full_memory_names_the_micro_batch_only_where_there_is_one(play):
+    one_line(play(body='raise MemoryError'), 'out of memory; try a smaller batch:')
+    script = f'micro_batch_size = 8\n{HEAD}raise MemoryError'
+    one_line(play(script=script), '(--micro_batch_size changes no result)')
+
+
 def test_the_module_can_be_imported_whole(play):
     script = HEAD.replace('from configurator import configure, show', 'import configurator')
     script = script.replace('configure(globals())', 'configurator.configure(globals())')

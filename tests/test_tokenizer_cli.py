@@ -6,7 +6,9 @@ import regex
 from conftest import SHARED, mistake, ok, run
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from parts.prepare.conversions import join_pieces
 from parts.sample import gguf_file
+from parts.tokenizer import known_vocabularies
 from tokenizer import Tokenizer, from_printable, printable
 
 OFFLINE = {'HTTPS_PROXY': 'http://127.0.0.1:9', 'HTTP_PROXY': 'http://127.0.0.1:9', 'NO_PROXY': ''}
@@ -54,6 +56,15 @@ def test_a_pattern_of_llama_cpp_is_trained_by_name(trained, python_files):
     assert found.decode(found.encode('\x00 ſ 漢字\n\n')) == '\x00 ſ 漢字\n\n'
     wrong = run('tokenizer.py', f'--input={python_files}', '--pattern=mine', cwd=folder)
     assert wrong.returncode == 2 and 'cl100k' in wrong.stderr and 'Traceback' not in wrong.stderr
+
+
+def test_the_patterns_to_train_with_are_those_that_a_gguf_file_can_name():
+    assert known_vocabularies.SPLIT_PATTERNS == gguf_file.PATTERNS
+
+
+def test_the_pieces_of_a_long_text_are_one_document():
+    docs = [{'path': path, 'texts': [text]} for path, text in [('a', '1'), ('a', '2'), ('b', '3')]]
+    assert list(join_pieces(docs)) == [{'path': 'a', 'texts': ['12']}, {'path': 'b', 'texts': ['3']}]
 
 
 def test_the_report_without_network_says_so_and_counts_right(trained):
