@@ -311,7 +311,7 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         logits = torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values)
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)  # (B, V) both
-        drop = p.cumsum(dim=-1) - p >= top_p        # those before it reach top_p; the first stays
+        drop = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)    # those before it reach top_p; the first stays
         logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
     return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]  # (B,)
 
