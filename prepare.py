@@ -7,24 +7,24 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models -> personal data
                                 -> decontaminate
-    all of them together:       -> duplicates -> split -> tokenise -> mix -> train.bin, val.bin
+    all of them together:       duplicates -> split -> tokenise -> mix -> train.bin, val.bin
 
-A document is a .py or .html file, 100,000 characters of .txt or .md, or a record (text, content, code...) of
-.jsonl or .json, gzipped or not. A lone .txt, .md, .py or .html file is taken as it is.
+A document is a .py or .html file, 100,000 characters of a .txt or .md file, or a record of .jsonl or .json.
+A lone .txt, .md, .py or .html file is taken as it is.
 
 Writes under out_dir: train.bin, val.bin, val_<source>.bin if there are several, tokenizer.json, meta.json,
-report.md and report.json; for --kind=sft and preference train.jsonl and val.jsonl. A finished shard waits in
-out_dir/.work, so the same command resumes.
+report.md and report.json; for --kind=sft and preference train.jsonl and val.jsonl. After an interruption, the
+same command resumes.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
-The decision made here is the corpus: a model shares its defects. Read report.md before you train.
+Read report.md before you train: a model shares the defects of its corpus.
 """
-import functools, json, math, os, shlex, sys
+import json, math, os, shlex, sys
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
 from parts.prepare import clean, conversions, corpus, data_card, duplicates, files, filters, funnel
-from parts.prepare import infilling, personal_data, reading, text_models, workers
+from parts.prepare import infilling, personal_data, reading, samples, text_models, workers
 from parts.train import texts
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
@@ -32,27 +32,27 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 # read: files become documents
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, or a file, folder or glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
-kind = 'text'                   # text | sft | preference: sft: conversations; preference: two answers each
-out_dir = 'data/quickstart'     # train.bin, val.bin, tokenizer.json, meta.json, report.* go here
+kind = 'text'                   # text | sft | preference: sft: conversations; preference: pairs of answers
+out_dir = 'data/quickstart'     # where the results go
 max_chars = 1_000_000           # >= 1: a longer record or .py file is not read
 download_dir = 'data/raw'       # downloads are kept here
-keep_downloads = True           # False: delete a downloaded shard once it is cleaned
-max_per_prompt = 4              # >= 1: of eval.py's samples.jsonl: most pairs, or passed answers, per prompt
+keep_downloads = True           # False: delete a downloaded file once it is cleaned
+max_per_prompt = 4              # >= 1: of the samples of eval.py: pairs, or answers that passed, per prompt
 prefer = 'passed'               # passed | taste | both: passed beats failed; taste: a one-line body wins
-audit = 0                       # >= 0: so many random samples per reason in audit.md, for you to read
+audit = 0                       # >= 0: so many random samples for each reason in audit.md
 # normalise: one form of Unicode, of line ends and, in prose, of blanks
 mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
 strip_markup = True             # of prose: HTML tags and entities, LaTeX commands
 # source, language: drop by address, licence, language
 url_block: str | None = None    # file of domains, one a line; for records with a `url`
 url_allow: str | None = None    # file of domains that are never blocked
-licences = ''                   # keep only these, comma-separated: mit,bsd,apache-2.0,unknown,...
-languages = ''                  # keep only prose and chat in these, comma-separated: en,de,...
+licences = ''                   # keep only these: mit,bsd,apache-2.0,unknown,...
+languages = ''                  # of prose and chat, keep only these: en,de,...
 # rules; parts/prepare/filters.py says what each one does
 min_words = 20                  # >= 0: of prose
 max_words = 1_000_000           # >= 0: of prose
-max_symbols = 0.3               # [0, 1]: of prose: share of visible characters that are not letters or digits
-max_repetition = 0.7            # [0, 1]: of prose: share of repeated lines, or of repeated words within 200
+max_symbols = 0.3               # [0, 1]: of prose: share of characters that are not letters or digits
+max_repetition = 0.7            # [0, 1]: of prose: share of lines or words that repeat
 max_gibberish = 0.2             # [0, 1]: of prose: share of words that no language would spell
 max_line = 1000                 # >= 0: of code: characters of the longest line
 mean_line = 100                 # >= 0: of code: characters of the average line
@@ -62,26 +62,25 @@ config_test = 0.7               # [0, 1]: of code: probability to drop configura
 no_keywords = 0.7               # [0, 1]: of code: probability to drop a file without def, class, for, while
 min_assignments = 5             # >= 0: of code: number of = signs
 parse = True                    # of code, and of ```python in chat: dropped if Python cannot compile it
-min_score: float | None = None  # of sft: by a judge; a record has it as score, rating or judge_score
+min_score: float | None = None  # of sft: the score that a judge gave
 min_answer = 0                  # >= 0: of sft: characters of each answer
 max_answer = 0                  # >= 0: of sft: 0 = no limit
 unwanted: str | None = None     # of sft: file of phrases, one a line, that no answer may have
-chat_format = 'messages'        # messages | alpaca | vicuna: of sft: how train.jsonl is written
 min_margin = 0.0                # of preference: score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: of preference: share of annotators who agree
-# models, personal data, decontaminate: n-grams, a classifier, a list of words; hide; drop
+# models, personal data, decontaminate
 perplexity_reference: str | None = None     # good text (file, folder, glob), whose n-grams predict the rest
 min_bits = 0.5                  # >= 0: per byte under the reference; less is boilerplate
 max_bits = 5.0                  # >= 0: per byte; more is noise, or another language
-quality_good: str | None = None # texts as you want them; with quality_bad, trains a classifier
+quality_good: str | None = None # texts as you want them; with quality_bad, they train a classifier
 quality_bad: str | None = None  # texts as you do not want them
 min_quality = 0.5               # [0, 1]: probability of `good`
-toxic_words: str | None = None  # file of words, one a line; report.md says what each of them removed
+toxic_words: str | None = None  # file of words, one a line
 max_toxic = 1.0                 # >= 0: such words per 1,000
-pii = True                      # personal data: e-mail, phone, SSN, keys -> <EMAIL>, <PHONE>, <SSN>, <KEY>
+pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
 decontaminate = ''              # benchmark files, comma-separated; documents that share an n-gram are dropped
 decontaminate_ngram = 13        # >= 1: words; GPT-3's choice
-# duplicates: keep the first of those that say the same, which no rule drops later
+# duplicates: the first of those that say the same stays
 dedup = 'minhash'               # none | exact | minhash | simhash: the last two include exact; pairs: exact
 shingle = 5                     # >= 1: words per n-gram
 bands = 32                      # >= 1: of the MinHash signature
@@ -92,16 +91,15 @@ simhash_distance = 3            # [0, 31]: simhash: bits of 64
 val_fraction = 0.1              # (0, 1): held out: share of documents, or of one text's characters
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the path of a tokenizer.json
 vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
-tokenizer_bytes = 1_000_000_000 # >= 1: train it on a sample of so many bytes
-gpt2_dir: str | None = None     # has GPT-2's vocab.bpe and encoder.json; None = tiktoken's cache or network
+tokenizer_bytes = 1_000_000_000 # >= 1: bpe is trained on a sample of so many bytes
+gpt2_dir: str | None = None     # has vocab.bpe and encoder.json; None = tiktoken's cache or network
 min_chars_per_token = 1.5       # >= 0: of code, with a vocabulary of 4,096 or more; tables have fewer
 fim = 0.0                       # [0, 1]: share of training text that teaches to fill in the middle, say 0.5
 fim_length = 128                # >= 8: tokens of a piece that is rearranged: half of a context
-# mix, write: as many passes over each source as its weight asks for
+# mix, write
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: sources without weights get shares ~ tokens ^ (1 / temperature)
 mix_tokens = 0                  # >= 0: training tokens to mix; 0 = as many as the sources hold
-list_documents = False          # documents.jsonl: where each one comes from, its licence and its side
 processes = 0                   # >= 0: 0 = one per core
 part = ''                       # 3/16: only clean each 16th shard, from the third; then run without it
 config = configure(globals())
@@ -138,8 +136,8 @@ first_path = input_files[0]['path']
 one_text = kind == 'text' and len(input_files) == 1 and not reading.is_kind(first_path, reading.RECORDS)
 if one_text:
     for name in ('decontaminate', 'mix_tokens', 'temperature', 'write', 'part', 'languages', 'licences',
-                 'audit', 'list_documents', 'url_block', 'url_allow', 'toxic_words', 'quality_good',
-                 'perplexity_reference', 'fim'):
+                 'audit', 'url_block', 'url_allow', 'toxic_words', 'quality_good', 'fim',
+                 'perplexity_reference'):
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {first_path}')
     n_chars, encoding = reading.count_chars(first_path)
@@ -160,8 +158,9 @@ show(config)
 
 
 # --- the stages: what happens to a document by itself -------------------------------------------------------
-# A stage looks at a document, may change it, and returns the reason to drop it, or None. What it counts goes
-# into tally, one Counter per name, and from there into the report.
+# A document is a dict: texts (one, or those of a conversation), path, source, mode, perhaps more.
+# A stage may change it, and returns the reason to drop it, or None. What a stage counts goes into tally, one
+# Counter for each name, and from there into the report.
 
 
 def mode_of(doc):
@@ -172,15 +171,11 @@ def mode_of(doc):
 
 
 def texts_of(source):
-    """The texts of examples, normalised like documents, up to 50 MB."""
-    size = 0
+    """Yield the texts of examples, normalised like documents."""
     for doc in conversions.documents(reading.entries(examples[source]), lambda *_: None):
-        size += len(doc['texts'][0])
-        if size < 50_000_000:
-            yield clean.normalise(doc['texts'][0], mode_of(doc))
+        yield clean.normalise(doc['texts'][0], mode_of(doc))
 
 
-language_model = text_models.Classifier.languages() if wanted_languages else None
 judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
 
 
@@ -200,25 +195,23 @@ def from_good_source(doc, tally):
 
 def in_wanted_language(doc, tally):
     if wanted_languages and doc['mode'] in ('prose', 'chat'):
-        language = language_model.best('\n'.join(doc['texts']))
+        language = text_models.language_of('\n'.join(doc['texts']))
         return None if language in wanted_languages else f'language {language}'
 
 
 def by_rules(doc, tally):
-    record = conversions.to_record(doc)
-    text = doc['texts'][0]
-    if kind == 'sft' and chat_format == 'alpaca' and not conversions.fits_alpaca(doc['roles']):
-        return 'not in the Alpaca form'
     if doc['mode'] == 'raw':
         return None
     if kind == 'preference':
-        return filters.preference_reason(record, min_margin, min_agreement)
+        return filters.preference_reason(conversions.to_record(doc), min_margin, min_agreement)
     if kind == 'sft':
-        messages = record['messages']
+        messages = conversions.to_record(doc)['messages']
         score = doc.get('score', math.inf)
         broken = parse and any(map(texts.syntax_error, filters.programs(messages)))
         reason = filters.messages_reason(messages, score, min_score, min_answer, max_answer, phrases)
         return reason or ('code does not parse' if broken else None)
+
+    text = doc['texts'][0]
     if doc['mode'] in ('prose', 'chat'):
         return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition, max_gibberish)
     is_python = doc['mode'] == 'code'
@@ -243,9 +236,9 @@ def without_personal_data(doc, tally):
     for i, text in enumerate(doc['texts'] if pii else ()):
         doc['texts'][i], hits = personal_data.hide(text)
         tally[f'personal data in {doc["source"]}'].update(hits)
-        if hits and doc['mode'] == 'code':
-            if texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
-                return 'personal data, or code like it'     # x@model.co is a product of matrices
+        is_code = hits and doc['mode'] == 'code'
+        if is_code and texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
+            return 'personal data, or code like it'     # x@model.co is a product of matrices
 
 
 def not_in_benchmark(doc, tally):
@@ -263,7 +256,9 @@ STAGES = {'normalise': in_one_form, 'source': from_good_source, 'language': in_w
 def kept_documents(shard, account):
     """Send a shard's documents through the stages, count them, yield what is kept as Corpus stores it."""
     entries = reading.entries(shard['files'], max_chars)
-    for doc in conversions.documents(entries, account.reject, kind, max_chars, max_per_prompt, prefer):
+    if kind != 'text':
+        entries = samples.with_records(entries, kind, max_per_prompt, prefer)
+    for doc in conversions.documents(entries, account.reject, kind, max_chars):
         doc['source'] = shard['source']
         doc['mode'] = mode_of(doc)
         original = '\n'.join(doc['texts'])
@@ -282,7 +277,7 @@ def kept_documents(shard, account):
 
         text = doc['texts'][0]
         if kind != 'text':      # a line of train.jsonl
-            text = json.dumps(conversions.to_record(doc, chat_format), ensure_ascii=False)
+            text = json.dumps(conversions.to_record(doc), ensure_ascii=False)
         whole, beginning = conversions.identity(doc)
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
         yield {'data': to_utf8(text), 'about': about, 'size': size, 'exact': corpus.hash64(whole),
@@ -292,17 +287,16 @@ def kept_documents(shard, account):
 
 
 def pieces_of_text(shard, account):
-    """Yield the one text, unchanged, in pieces of some MB, as Corpus stores documents. The last of them are
-    held out: instead of a hash, `split` says so."""
-    about = {'source': shard['source'], 'path': first_path}
+    """Yield the one text, unchanged, in pieces of some MB, as Corpus stores documents. Its end is held out:
+    `split` is no hash here, but its largest or its smallest value."""
+    licence = data_card.licence(sources[shard['source']][0], {})
+    about = {'source': shard['source'], 'path': first_path, 'licence': licence}
+    account.document({**about, 'mode': 'raw', 'encoding': encoding}, None, '', 0)
     cut = int(n_chars * (1 - val_fraction))
     for start, end, split in ((0, cut, 2 ** 64 - 1), (cut, n_chars, 0)):
         for data in map(to_utf8, reading.pieces(first_path, start, end, encoding)):
             account.count('read', None, len(data), len(data))
-            yield {'data': data, 'about': about, 'size': len(data), 'exact': 0, 'split': split, 'keys': [],
-                   'is_code': False}
-    about['licence'] = data_card.licence(sources[shard['source']][0], {})
-    account.document({**about, 'mode': 'raw', 'encoding': encoding}, None, '', 0)
+            yield {'data': data, 'about': about, 'size': len(data), 'split': split}
 
 
 def words_of(text):
@@ -348,16 +342,13 @@ if dedup != 'none' and docs.keep.any():
     docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
 
 if near and docs.keep.any():
-    left = np.flatnonzero(docs.keep)    # i and j count these
-    words = functools.lru_cache(512)(lambda i: words_of(docs.text(left[i])))
     if near == 'minhash':
+        left = np.flatnonzero(docs.keep)
         columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
-        same = lambda i, j: duplicates.jaccard(words(i), words(j)) >= min_similarity
+        heads = duplicates.minhash_clusters(columns, lambda i: words_of(docs.text(left[i])), min_similarity)
     else:
-        prints = docs.keys(0).tolist()
-        columns = duplicates.simhash_keys(prints, simhash_distance)
-        same = lambda i, j: (prints[i] ^ prints[j]).bit_count() <= simhash_distance
-    docs.drop_copies('near duplicates', 'near duplicate', duplicates.clusters(columns, same))
+        heads = duplicates.simhash_clusters(docs.keys(0).tolist(), simhash_distance)
+    docs.drop_copies('near duplicates', 'near duplicate', heads)
 
 # --- split: a hash of the text, as a number from 0 to 1, so that copies and reruns agree --------------------
 held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,), as are the next two
@@ -384,6 +375,7 @@ if kind == 'text':
     elif tokenizer == 'byte':
         tok = Tokenizer.byte(special_tokens)
     print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
+    dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
 
 # --- write --------------------------------------------------------------------------------------------------
 # train.bin holds ids and nothing else, document after document. Here `x = 1` ends and `y = 2` begins:
@@ -392,10 +384,6 @@ if kind == 'text':
 #     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
 #
 # A vocabulary of more than 65,536 ids needs uint32. val.bin looks the same and has the held-out documents.
-separator = ord('\n')           # of train.jsonl
-if kind == 'text':
-    separator = None if one_text else tok.special['<|endoftext|>']
-    dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
 
 
 def encoded_documents(shard):
@@ -408,7 +396,7 @@ def encoded_documents(shard):
             if fim and side == 'train':
                 ids = infilling.rearrange(ids, fim, fim_length, tok, int(docs.exact[i]))
             elif not one_text:
-                ids = [*ids, separator]
+                ids = [*ids, tok.special['<|endoftext|>']]
             if write == 'text' and side == 'train':
                 yield i, len(ids), 'jsonl.gz', json.dumps({'text': text, **origin}).encode() + b'\n'
             else:
@@ -422,17 +410,17 @@ def encode_shard(shard):
     return docs.write_ids(shard, depends_on.encode(), encoded_documents(shard))
 
 
-ending = 'bin' if kind == 'text' else 'jsonl'
 sides = ['train', 'val']
-if kind == 'text' and len(sources) > 1:
-    sides += [f'val_{name}' for name in sources]
-bins = {side: corpus.Bin(f'{out_dir}/{side}.{ending}', separator) for side in sides}
 if kind == 'text':
+    separator = None if one_text else tok.special['<|endoftext|>']
+    sides += [f'val_{name}' for name in sources if len(sources) > 1]
+    bins = {side: corpus.Bin(f'{out_dir}/{side}.bin', separator) for side in sides}
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), processes, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
     in_train &= docs.keep
     in_val &= docs.keep
 else:
+    bins = {side: corpus.Bin(f'{out_dir}/{side}.jsonl', ord('\n')) for side in sides}
     for i in np.flatnonzero(docs.keep):
         line = docs.text(i).encode() + b'\n'
         bins['val' if held_out[i] else 'train'].write(np.frombuffer(line, np.uint8))
@@ -444,9 +432,8 @@ for side, own in (('train', in_train), ('val', in_val)):
 of_source = {}                  # {source: what the report says of it}
 weights = {}
 for name, (path, weight) in sources.items():
-    read = {file['path'] for shard in shards if shard['source'] == name for file in shard['files']}
-    s = of_source[name] = {'path': path, 'weight': weight, 'files': len(read), **account.of_source(name),
-                           'passed_over': files.passed_over(path)}
+    s = of_source[name] = {'path': path, 'weight': weight, 'files': files.count(shards, name),
+                           **account.of_source(name), 'passed_over': files.passed_over(path)}
     if kind == 'text':
         s |= docs.counts_of(name, in_train)
         if not s['tokens']:
@@ -466,9 +453,8 @@ report = account.report(stages, bins, of_source, docs.clusters)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
 if benchmarks:
-    dropped = account.counters['stage decontaminate']['dropped in a benchmark']
     meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
-                              'ngram': decontaminate_ngram, 'dropped': dropped}
+                              'ngram': decontaminate_ngram, 'dropped': account.dropped('in a benchmark')}
 if kind == 'text':
     n_train = n_train if write == 'text' else bins['train'].items
     meta['tokens'] = report['tokens'] = {'train': n_train, 'val': bins['val'].items}
@@ -477,24 +463,17 @@ if kind == 'text':
     tok.save(f'{out_dir}/tokenizer.json.new')
     val_texts = [*reading.slices(docs.spread(in_val), 20_000, 1000)]        # a sample
     genres = ['code' if clean.code_share(text) >= 0.3 else data_card.genre(text) for text in val_texts]
-    prose = [text for text, genre in zip(val_texts, genres) if genre != 'code']
-    if prose and not language_model:    # it takes a second
-        language_model = text_models.Classifier.languages()
+    spoken = [text_models.language_of(text) for text, genre in zip(val_texts, genres) if genre != 'code']
     overlap = duplicates.overlap(reading.slices(docs.spread(in_train)), val_texts, decontaminate_ngram)
-    spoken = [language_model.best(text) for text in prose]
     report['card'] = data_card.make(spoken, genres, of_source, n_train, overlap)
-if write == 'text':
-    meta['shards'], meta['sha256']['train'] = docs.manifest(in_train)
-
 table = [(b.path, b.written or b.documents, b.items, b.bytes or '') for b in bins.values()]
 if write == 'text':             # shards take the place of train.bin
+    meta['shards'], meta['sha256']['train'] = docs.manifest(in_train)
     table[0] = f'{out_dir}/shards', bins['train'].documents, n_train, bins['train'].bytes
 pages = {'report.md': data_card.report_md(out_dir, report, table, account.vanished()),
          'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1)}
 if audit:
     pages['audit.md'] = account.audit_md()
-if list_documents:
-    pages['documents.jsonl'] = docs.listing(held_out)
 corpus.publish(out_dir, pages, bins.values(), inputs, docs.bases if write == 'text' else ())
 docs.forget()
 print(data_card.summary(report, table))

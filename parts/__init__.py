@@ -12,6 +12,7 @@ prepare/                in the order in which a text meets them
     files               the files of a source, found on the disk or downloaded once
     reading             a file becomes text in the right encoding, or records of JSON
     conversions         records of many forms become texts, conversations or pairs
+    samples             answers that were judged become records to train on
     clean               a text gets one form, whatever its source
     filters             why a document is not worth learning from
     text_models         how surprising a text is, and which language or quality it has

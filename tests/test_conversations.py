@@ -109,14 +109,13 @@ def test_alpaca_refuses_what_it_cannot_hold(messages):
         to_alpaca(messages)
 
 
-def test_a_conversation_that_alpaca_cannot_hold_is_dropped_and_counted(tmp_path):
-    tool = [*chat('a', 'look'), {'role': 'tool', 'content': 'it'}, {'role': 'assistant', 'content': 'b'}]
-    (tmp_path / 'x.jsonl').write_text('\n'.join(json.dumps({'system': 'be brief', 'messages': m}) for m in (
-        tool, *(chat(f'q{i}', f'a{i}') for i in range(30)))), encoding='utf-8')
+def test_conversations_that_share_only_a_system_message_go_to_both_sides(tmp_path):
+    (tmp_path / 'x.jsonl').write_text('\n'.join(json.dumps(
+        {'system': 'be brief', 'messages': chat(f'q{i}', f'a{i}')}) for i in range(30)), encoding='utf-8')
     ok(run('prepare.py', '--kind=sft', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/out',
-           '--chat_format=alpaca', '--dedup=exact'))       # one system for all, yet two sides
-    stages = json.loads((tmp_path / 'out/report.json').read_text(encoding='utf-8'))['stages']
-    assert [s['dropped'] for s in stages if s['dropped']] == [{'not in the Alpaca form': 1}]
+           '--dedup=exact'))
+    counts = json.loads((tmp_path / 'out/report.json').read_text(encoding='utf-8'))['documents']
+    assert counts['train'] + counts['val'] == 30 and counts['train'] and counts['val']
 
 
 @pytest.mark.parametrize('record, kept', [

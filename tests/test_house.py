@@ -26,7 +26,7 @@ BUDGETS = {
     'loop of train': (85, 4.6), 'loop of sft': (75, 4.3), 'loop of dpo': (75, 4.3), 'loop of rl': (85, 5)}
 PART = 250, 15
 LARGE_PART = 350, 23
-LARGE = {'clean', 'conversions', 'problems', 'trial', 'corpus'}
+LARGE = {'clean', 'problems', 'trial', 'corpus'}
 LOOP_OF_TRAIN_BEGINS = 230
 SLACK = 1.05
 TOKENS_A_LINE = 11.3        # of code, over the nine

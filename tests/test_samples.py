@@ -3,7 +3,7 @@ import json
 
 from conftest import mistake, ok, run
 
-from parts.prepare.conversions import from_samples
+from parts.prepare.samples import from_samples
 
 
 def sampled(task_id, *answers):

@@ -107,8 +107,7 @@ def test_sources_without_text(tmp_path, files, words):
 
 @pytest.mark.parametrize('flag', [
     'decontaminate=ten.jsonl', 'mix_tokens=9', 'temperature=2', 'write=text', 'languages=en', 'licences=mit',
-    'audit=3', 'list_documents=True', 'toxic_words=ten.jsonl',
-    'perplexity_reference=ten.jsonl'])
+    'audit=3', 'toxic_words=ten.jsonl', 'perplexity_reference=ten.jsonl'])
 def test_what_needs_documents_is_not_for_a_single_text(tmp_path, flag):
     (tmp_path / 'one.txt').write_text(FOX * 20, encoding='utf-8')
     (tmp_path / 'ten.jsonl').write_text('\ufeff{"prompt": "%s"}' % (FOX.strip() * 2), encoding='utf-8')

@@ -5,6 +5,8 @@ import pytest
 from conftest import ROOT, SHARED, mistake, ok, run
 from test_prepare import documents, report, write
 
+from parts.prepare import conversions
+
 PROSE = ['The old mill stood by the river, and every spring the water rose until it reached the second step '
          f'of the stair; in the year {1800 + i} it came as far as the door, and nobody slept that night.\n'
          for i in range(0, 120, 3)]
@@ -135,14 +137,14 @@ def test_real_conversations_become_messages(tmp_path, name, n, dropped):
 
 
 @pytest.mark.parametrize('form', ['alpaca', 'vicuna'])
-def test_conversations_go_through_every_form_and_come_back(tmp_path, form):
+def test_conversations_of_every_form_come_back(tmp_path, form):
     rows = [{'messages': [{'role': r, 'content': f'{i} {j} naïve'} for j, r in enumerate(
         ['system'] * (i % 2) + ['user', 'assistant'] * (1 + i % 3))]} for i in range(30)]
-    source = records(tmp_path / 'x.jsonl', rows)
-    flags = ['--kind=sft', '--dedup=none', '--val_fraction=0.3']
-    there, back = tmp_path / 'there', tmp_path / 'back'
-    ok(run('prepare.py', *flags, f'--source={source}', f'--out_dir={there}', f'--chat_format={form}'))
-    ok(run('prepare.py', *flags, f'--source={there}/*.jsonl', f'--out_dir={back}'))
+    convert = {'alpaca': conversions.to_alpaca, 'vicuna': conversions.to_vicuna}[form]
+    source = records(tmp_path / 'x.jsonl', [convert(row['messages']) for row in rows])
+    back = tmp_path / 'back'
+    ok(run('prepare.py', '--kind=sft', '--dedup=none', '--val_fraction=0.3', f'--source={source}',
+           f'--out_dir={back}'))
     found = lines(back / 'train.jsonl') + lines(back / 'val.jsonl')
     assert sorted(map(str, found)) == sorted(map(str, rows))
 

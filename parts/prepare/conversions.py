@@ -10,7 +10,7 @@ A record without the wanted fields goes to reject() and is skipped.
 
 Copy this file alone: it needs the standard library.
 """
-import contextlib, itertools, math
+import contextlib, math
 
 # names of a record's text: two usual ones; CodeSearchNet's on the Hub (two), and as published (two)
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
@@ -18,7 +18,6 @@ PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         
          'path', 'max_stars_repo_path', 'func_path_in_repository')
 # names that datasets give to where a record comes from
 LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
-SAMPLE = {'outcome', 'task_id', 'completion'}       # what a record of eval.py has
 
 
 def strings_in(value):
@@ -33,19 +32,14 @@ def strings_in(value):
 
 
 # --- documents ----------------------------------------------------------------------------------------------
-def documents(entries, reject, kind='text', max_chars=1_000_000, per_prompt=4, prefer='passed'):
+def documents(entries, reject, kind='text', max_chars=1_000_000):
     """Yield the documents of entries, tuples of path, line, record, why, size (see reading.entries): dicts of
     `texts` (one, or a conversation's), `path`, perhaps `url`, `licence` and `encoding`; with kind='sft' or
     'preference' also `roles`. A record that cannot be read, or has more than max_chars, is skipped, after
-    reject(path, line, why, size); size is 0 unless it is too long. per_prompt, prefer: see from_samples."""
-    samples = []
+    reject(path, line, why, size); size is 0 unless it is too long."""
     for path, line, record, why, size in entries:
-        keys = record.keys() if isinstance(record, dict) else set()
-        if kind != 'text' and SAMPLE <= keys and (record.get('messages') or record.get('prompt')):
-            samples.append(record)
-            where = path
-            continue
-        if not why and not line and kind != 'text':
+        is_file = line == 0             # of text, without records
+        if is_file and not why and kind != 'text':
             why = f'{kind} needs records, in .jsonl or .json'
         place = f'{path}:{line}' if line else path
         try:
@@ -58,15 +52,9 @@ def documents(entries, reject, kind='text', max_chars=1_000_000, per_prompt=4, p
         if why:
             reject(path, line or 1, why, size)
             continue
-        if not line:
+        if is_file:
             doc['encoding'] = record['encoding']
         yield doc
-    records = list(from_samples(samples, kind, per_prompt, prefer))
-    if samples and not records:
-        wanted = 'that passed' if kind == 'sft' else f'that is better than another of its prompt ({prefer=})'
-        reject(where, 1, f'none of {len(samples)} samples has an answer {wanted}')
-    for record in records:
-        yield from_record(record, where, kind)
 
 
 def join_pieces(docs):
@@ -115,8 +103,8 @@ def from_record(record, path, kind):
     return doc
 
 
-def to_record(doc, chat_format='messages'):
-    """The inverse of from_record; a conversation as messages, alpaca or vicuna."""
+def to_record(doc):
+    """The inverse of from_record; a conversation as messages."""
     if 'roles' not in doc:
         return {'text': doc['texts'][0]}
     messages = [{'role': role, 'content': text} for role, text in zip(doc['roles'], doc['texts'])]
@@ -124,9 +112,7 @@ def to_record(doc, chat_format='messages'):
         prompt = messages[0]['content'] if len(messages) == 1 else messages
         names = ('completion',) if 'label' in doc['scores'] else ('chosen', 'rejected')
         return {'prompt': prompt, **dict(zip(names, doc['texts'][len(messages):])), **doc['scores']}
-    if chat_format == 'alpaca':
-        return to_alpaca(messages)
-    return to_vicuna(messages) if chat_format == 'vicuna' else {'messages': messages}
+    return {'messages': messages}
 
 
 def identity(doc):
@@ -141,30 +127,6 @@ def identity(doc):
 
 def size_of(doc):
     return sum(len(text.encode('utf-8', 'surrogatepass')) for text in doc['texts'])
-
-
-def from_samples(samples, kind, per_prompt=4, prefer='passed'):
-    """Samples that eval.py has judged -> records to train on, at most per_prompt of a prompt. 'preference':
-    chosen passed, rejected failed; with prefer='taste' both passed, and chosen alone has the style
-    `preferred`; with 'both', so many of each. 'sft': what passed (with 'taste': and is preferred)."""
-    problem = lambda sample: (str(sample.get('task')), str(sample['task_id']))
-    for _, group in itertools.groupby(sorted(samples, key=problem), problem):
-        by_text = {s['completion']: s for s in group if s['outcome'] != 'infrastructure'}
-        prompt = next((s.get('messages') or s.get('prompt') for s in by_text.values()), None)
-        passed = [text for text, s in by_text.items() if s['outcome'] == 'passed']
-        failed = [text for text in by_text if text not in passed]
-        liked = [text for text in passed if by_text[text].get('preferred')]
-        others = [text for text in passed if text not in liked]
-        if kind == 'sft':
-            question = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
-            for text in (liked if prefer == 'taste' else passed)[:per_prompt]:
-                yield {'messages': [*question, {'role': 'assistant', 'content': text}]}
-            continue
-        for way, better, worse in (('passed', passed, failed), ('taste', liked, others)):
-            if prefer in (way, 'both') and better and worse:
-                for i in range(min(max(len(better), len(worse)), per_prompt)):      # each about as often
-                    yield {'prompt': prompt, 'chosen': better[i % len(better)],
-                           'rejected': worse[i % len(worse)]}
 
 
 # --- conversations and preferences --------------------------------------------------------------------------
@@ -232,15 +194,10 @@ def turns_of(record):
     return turns
 
 
-def fits_alpaca(roles):
-    """Whether questions and answers take turns; there may be a system."""
-    turns = [role for role in roles if role != 'system']
-    return bool(turns) and turns == ['user', 'assistant'] * (len(turns) // 2)
-
-
 def to_alpaca(messages):
     """The last exchange is instruction and output, the earlier ones are history."""
-    if not fits_alpaca([m['role'] for m in messages]):
+    roles = [m['role'] for m in messages if m['role'] != 'system']
+    if not roles or roles != ['user', 'assistant'] * (len(roles) // 2):
         raise ValueError('the Alpaca form holds only questions and answers in turn')
     system = [m['content'] for m in messages if m['role'] == 'system']
     turns = [m['content'] for m in messages if m['role'] != 'system']

@@ -45,9 +45,9 @@ def new_file(path, mode='wb', **settings):
 
 
 def write_file(path, content):
-    """Write texts, one or an iterator of them; half a pair of surrogates is escaped."""
+    """Write a text; half a pair of surrogates is escaped."""
     with new_file(path, 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
-        f.writelines([content] if isinstance(content, str) else content)
+        f.write(content)
 
 
 def state_of(settings, files):
@@ -101,16 +101,17 @@ class Corpus:
         return self.path(shard, 'json').exists()                # which is written last
 
     def write_shard(self, shard, documents, funnel):
-        """Store a shard. documents: dicts of data (the text as UTF-8), about (its path and more), size,
-        exact, split, is_code and keys of near-duplicates. funnel: the account of the shard, complete
+        """Store a shard. documents: dicts of data (the text as UTF-8), about (its path and more), size and
+        split, perhaps exact, is_code and keys of near-duplicates. funnel: the account of the shard, complete
         after the last document."""
         rows, keys, about = [], [], []
         with new_file(self.path(shard, 'texts')) as f:
             for doc in documents:
                 packed = zlib.compress(doc['data'], 1)
                 f.write(packed)
-                rows.append((len(packed), doc['size'], doc['exact'], doc['split'], doc['is_code']))
-                keys.append(doc['keys'])
+                rows.append((len(packed), doc['size'], doc.get('exact', 0), doc['split'],
+                             doc.get('is_code', False)))
+                keys.append(doc.get('keys', []))
                 about.append(doc['about'])
         with new_file(self.path(shard, 'rows.npy')) as f:
             np.save(f, np.array(rows, ROW))
@@ -276,7 +277,6 @@ class Corpus:
                                 'largest': [[int(size[i]), self.name(int(head[i]))] for i in largest]}
         self.drop(stage, reason, left[left != heads])
 
-
     def manifest(self, in_train):
         """The shards of records, {'train': [{'name', 'documents', 'bytes', 'sha256'}]}, and the SHA-256 of
         all of them in a row."""
@@ -292,13 +292,6 @@ class Corpus:
             shards.append({'name': f'{i:05}.jsonl.gz', 'documents': int(in_train[self.span(i)].sum()),
                            'bytes': os.path.getsize(path), 'sha256': own.hexdigest()})
         return {'train': shards}, whole.hexdigest()
-
-    def listing(self, in_val):
-        """Yield a line of JSON for each document that is left: its side and what is known of it."""
-        for shard in range(self.n_shards):
-            for i, about in enumerate(self.about(shard), self.first[shard]):
-                if self.keep[i]:
-                    yield json.dumps({'side': 'val' if in_val[i] else 'train', **about}) + '\n'
 
 
 # --- the files ----------------------------------------------------------------------------------------------
@@ -342,7 +335,7 @@ def publish(folder, contents, bins, read, bases=()):
     if not bases:
         stay += [file['path'] for file in read]
     stay = set(map(os.path.realpath, stay))
-    for pattern in ('val_*.bin', 'audit.md', 'documents.jsonl', f'shards/{"[0-9]" * 5}.jsonl.gz'):
+    for pattern in ('val_*.bin', 'audit.md', f'shards/{"[0-9]" * 5}.jsonl.gz'):
         for path in glob.glob(at(pattern)):
             if os.path.realpath(path) not in stay:
                 os.remove(path)
@@ -355,6 +348,6 @@ def publish(folder, contents, bins, read, bases=()):
         os.makedirs(at('shards'), exist_ok=True)
     for i, base in enumerate(bases):
         os.replace(f'{base}.jsonl.gz', at(f'shards/{i:05}.jsonl.gz'))
-    for name in ('audit.md', 'documents.jsonl', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
+    for name in ('audit.md', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
         if os.path.exists(at(f'{name}.new')):
             os.replace(at(f'{name}.new'), at(name))

@@ -158,6 +158,18 @@ def near_keys(shingles, method, bands, rows):
     return band_keys(minhash(shingles, bands * rows), bands)
 
 
+def minhash_clusters(columns, shingles_of, min_similarity):
+    """clusters of documents that share that much. columns: their band_keys; shingles_of: a function of i."""
+    shingles_of = functools.lru_cache(512)(shingles_of)
+    return clusters(columns, lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity)
+
+
+def simhash_clusters(fingerprints, distance):
+    """clusters of documents whose fingerprints, ints, differ in at most so many bits."""
+    columns = simhash_keys(fingerprints, distance)
+    return clusters(columns, lambda i, j: (fingerprints[i] ^ fingerprints[j]).bit_count() <= distance)
+
+
 def clusters(columns, same):
     """For each document, the first one of its cluster, int64 (n,): pairs connect documents (union-find).
     columns: for each band, the keys of all documents, uint64 (n,); same(i, j) decides about two candidates.

@@ -130,6 +130,11 @@ def shards(sources, folder, kind='text'):
     return shards
 
 
+def count(shards, source):
+    """How many files the shards of a source read."""
+    return len({file['path'] for shard in shards if shard['source'] == source for file in shard['files']})
+
+
 def pieces_of(file):
     """A file of records, or several that are equal parts of its lines. A gzipped file can only be read from
     its beginning: a piece costs the unpacking of those before it, which is little beside the cleaning."""

@@ -72,6 +72,10 @@ class Funnel:
         return {'licences': dict(self.counters[f'licences of {name}'].most_common()),
                 'read': dropped.pop('documents read', 0), 'dropped': dropped}
 
+    def dropped(self, reason):
+        """How many documents the stages dropped for a reason."""
+        return sum(row[f'dropped {reason}'] for row in self.counters.values())
+
     def lost(self, names):
         """'2 files could not be read, a.txt because of line 1: ...; dropped: 35 short'; names: of stages"""
         reasons = collections.Counter()

@@ -8,7 +8,10 @@ Two small models over byte n-grams: how surprising a text is, and which kind of 
 
 Copy this file alone: it needs numpy.
 """
+import functools
 import numpy as np
+
+EXAMPLES = 50_000_000           # characters of the texts that a model is trained on
 
 
 def byte_ngrams(text, n, buckets):
@@ -115,16 +118,37 @@ class Classifier:
         return cls.train(examples, epochs=4, buckets=1 << 15)
 
 
+@functools.lru_cache(1)
+def language_model():
+    return Classifier.languages()
+
+
+def language_of(text):
+    """'en', 'de' ...: the most probable language. Its model is trained at the first call."""
+    return language_model().best(text)
+
+
+def beginning(texts):
+    """Yield the first texts, of less than EXAMPLES characters together."""
+    size = 0
+    for text in texts:
+        size += len(text)
+        if size >= EXAMPLES:
+            return
+        yield text
+
+
 class Judges:
     """The models of a corpus: n-grams of reference texts, and a classifier of good and bad ones."""
 
     def __init__(self, texts_of, reference, good, bad):
-        """texts_of: a function of each of the others, which are names of texts or None."""
-        self.reference = NgramModel(texts_of(reference)) if reference else None
+        """texts_of: a function of each of the others, which are names of texts or None. Of each, the first
+        EXAMPLES characters are read."""
+        self.reference = NgramModel(beginning(texts_of(reference))) if reference else None
         self.quality = None
         if good:
-            examples = [(text, 'good') for text in texts_of(good)]
-            self.quality = Classifier.train(examples + [(text, 'bad') for text in texts_of(bad)])
+            examples = [(text, 'good') for text in beginning(texts_of(good))]
+            self.quality = Classifier.train(examples + [(text, 'bad') for text in beginning(texts_of(bad))])
 
     def reason(self, text, tally, min_bits, max_bits, min_quality):
         """Why a text is dropped, or None. The limits: bits per byte under the reference, probability of being
