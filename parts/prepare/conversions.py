@@ -6,11 +6,10 @@ Conversions: records of many forms become documents: texts, conversations, prefe
     messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
 
 A record is what a line of .jsonl holds, its text under one of the names in TEXT, or {'text'} of a file.
-A record without the wanted fields goes to reject() and is skipped.
 
 Copy this file alone: it needs the standard library.
 """
-import contextlib, math
+import contextlib, json, math
 
 # names of a record's text: two usual ones; CodeSearchNet's on the Hub (two), and as published (two)
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
@@ -103,10 +102,13 @@ def from_record(record, path, kind):
     return doc
 
 
+def to_text(doc):
+    """The text of a document; of conversations and pairs, a line of JSON."""
+    return json.dumps(to_record(doc), ensure_ascii=False) if 'roles' in doc else doc['texts'][0]
+
+
 def to_record(doc):
-    """The inverse of from_record; a conversation as messages."""
-    if 'roles' not in doc:
-        return {'text': doc['texts'][0]}
+    """The inverse of from_record for conversations, as messages, and pairs."""
     messages = [{'role': role, 'content': text} for role, text in zip(doc['roles'], doc['texts'])]
     if 'scores' in doc:
         prompt = messages[0]['content'] if len(messages) == 1 else messages

@@ -246,6 +246,11 @@ class Corpus:
                 b.write(ids[begin:begin + take[here][i] - 1])
                 b.write(ids[ends[i] - 1:ends[i]])
 
+    def write_lines(self, b, which):
+        """Write the documents of a mask, bool (n,), to a Bin, one a line."""
+        for i in np.flatnonzero(which):
+            b.write(np.frombuffer(self.text(i).encode() + b'\n', np.uint8))
+
     def drop(self, stage, reason, which):
         """Take documents out, by their numbers, and count them."""
         row = self.funnel.counters[f'stage {stage}']
@@ -324,12 +329,15 @@ class Bin:
 
 
 def publish(folder, contents, bins, read, bases=()):
-    """Give the files of a result their names. contents: {name: text}; tokenizer.json.new may be there; bases:
-    what write_ids returned, if its records replace train.bin. All is on the disk before an old file goes,
-    except those that this run has read. meta.json comes last: a folder without it is not data."""
+    """Give the files of a result their names. contents: {name: text}, '' for no file; tokenizer.json.new may
+    be there; bases: what write_ids returned, if its records replace train.bin. All is on the disk before old
+    files go, but not those that this run has read. meta.json comes last: a folder without it is not data."""
     at = functools.partial(os.path.join, folder)
+    for b in bins:
+        b.close()
     for name, text in contents.items():
-        write_file(at(f'{name}.new'), text)
+        if text:
+            write_file(at(f'{name}.new'), text)
     pathlib.Path(at('meta.json')).unlink(missing_ok=True)
     stay = [b.path for b in bins]
     if not bases:
