@@ -16,7 +16,7 @@ Writes under out_dir: train.bin, val.bin, val_<source>.bin of several sources, t
 report.md and report.json; for --kind=sft and preference train.jsonl and val.jsonl. The same command resumes.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
-Read report.md before you train: a model shares the defects of its corpus.
+The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
 import json, math, os, shlex, sys
 import numpy as np
@@ -421,7 +421,7 @@ for side, own in (('train', in_train), ('val', in_val)):
     bins[side].bytes = int(docs.size[own].sum())
 
 # --- mix: as many passes over each source as its weight asks for --------------------------------------------
-of_source = {}                  # for the report
+of_source = {}
 weights = {}
 for name, (path, weight) in sources.items():
     s = of_source[name] = {'path': path, 'weight': weight, 'files': files.count(shards, name),
