@@ -374,7 +374,7 @@ def read_documents(source):
 
     for file in files.find_files(source):
         pieces = conversions.documents(reading.entries([file]), reject)
-        for doc in conversions.join_pieces(pieces):
+        for doc in reading.join_pieces(pieces):
             yield {**doc, 'file': file['path'], 'text': doc['texts'][0]}
     if reasons:
         print(f'note: {len(reasons):,} files or records were not read; the first: {reasons[0]}',

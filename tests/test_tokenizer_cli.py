@@ -6,7 +6,7 @@ import regex
 from conftest import SHARED, mistake, ok, run
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from parts.prepare.conversions import join_pieces
+from parts.prepare.reading import join_pieces
 from parts.sample import gguf_file
 from parts.tokenizer import known_vocabularies
 from tokenizer import Tokenizer, from_printable, printable

@@ -56,13 +56,6 @@ def documents(entries, reject, kind='text', max_chars=1_000_000):
         yield doc
 
 
-def join_pieces(docs):
-    """Yield documents of kind 'text', each whole. The pieces of a long one come in a row, with one path."""
-    for _, group in itertools.groupby(docs, lambda doc: doc['path']):
-        pieces = list(group)
-        yield {**pieces[0], 'texts': [''.join(doc['texts'][0] for doc in pieces)]}
-
-
 def from_record(record, path, kind):
     """A record in any of the usual forms as a document, or ValueError."""
     if kind == 'text':

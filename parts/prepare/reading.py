@@ -106,6 +106,13 @@ def encoding_of(path):
     return 'latin-1' if any(b in head for b in b'\x81\x8d\x8f\x90\x9d') else 'cp1252'
 
 
+def join_pieces(docs):
+    """Yield documents, {path, texts}, each whole. The pieces of a long one come in a row, with one path."""
+    for _, group in itertools.groupby(docs, lambda doc: doc['path']):
+        pieces = list(group)
+        yield {**pieces[0], 'texts': [''.join(doc['texts'][0] for doc in pieces)]}
+
+
 def slices(texts, size=100_000, most=1 << 62):
     """The texts, or slices of them, at most so many characters each and so many of them."""
     some = (text[i:i + size] for text in texts for i in range(0, len(text), size))
