@@ -94,7 +94,7 @@ EXERCISES = [
     Exercise('accumulation', 'train.py', '',
              'test_train.py::test_accumulation_changes_nothing_but_rounding',
              'The gradient of the mean loss over all targets of a step, from micro-batches: '
-             'loader.batches(step) yields those of this process, and task.n_targets(step, rows[i]) counts '
+             'loader.batches(step) yields those of this process, and task.n_targets(step, my_rows[i]) counts '
              'the targets of one. Leave in loss what this process adds to the mean. Goyal et al. 2017, '
              'arXiv:1706.02677, section 3: divide once, by the whole.',
              '    loss = 0.0', '    # the update'),
@@ -105,9 +105,9 @@ EXERCISES = [
     Exercise('resume', 'train.py', '',
              'test_resume.py::test_after_sigterm_the_resumed_run_is_the_straight_run',
              'Save all that a run needs to continue bit for bit: every state[...] in this file says a key; '
-             'the stamps that the next start compares are tokenizer_hash, config and **identity; '
+             'the stamps that the next start compares are tokenizer_hash, config and **data_hashes; '
              "**guard.state() is the guard's. Random state is not needed: why?",
-             "        save_checkpoint(f'{last_path}.new', gpt,",
+             "        save_checkpoint(f'{last_path}.new', whole_model,",
              '        checkpoint.rotate(last_path, keep)'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_bpe_training.py::test_golden_low_lower_lowest '
