@@ -9,7 +9,7 @@ The decision made here is the shape: it fixes memory, speed and context of every
 of 2017 lacks RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
 key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202). Embedding and projection may be one matrix (tied).
 Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
-Copy this file alone: it needs torch. A function that needs a part of parts/ imports it.
+Copy this file alone: it needs torch, and a few functions import a part of parts/.
 """
 import dataclasses, math, os
 import torch
@@ -47,7 +47,8 @@ class GPTConfig:
             if field.type is int and (not isinstance(value, int) or value < least):
                 raise ValueError(f'{field.name}={value!r} must be a whole number, at least {least}')
         if (self.head_dim or self.n_embd / self.n_head) % 2:        # RoPE turns pairs
-            raise ValueError(f'n_embd={self.n_embd} must be an even multiple of n_head={self.n_head}')
+            nearest = max(1, round(self.n_embd / self.n_head / 2)) * 2 * self.n_head
+            raise ValueError(f'n_embd={self.n_embd} / n_head={self.n_head} must be even; try n_embd={nearest}')
         if self.n_kv_head and self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 
@@ -305,7 +306,6 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
     logits = logits / min(temperature, 1e30)        # not by infinity: -inf / inf is not a number
-
     if top_k and top_k < logits.shape[-1]:
         best = logits.topk(top_k, dim=-1)  # (B, k)
         logits = torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values)

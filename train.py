@@ -134,8 +134,7 @@ def model_arguments(x, y, step, rows):
     return devices.to_device(task.apply(x, y, step, rows), device)
 
 
-# which sequences of the global batch this process has, (micro-batches, B)
-my_rows = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)
+my_rows = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)   # (n, B)
 loader = token_bins.Loader(source, my_rows, model_arguments, timer.loading)
 if show_batch is not None:
     loader.show(show_batch, tokenizer)
@@ -161,8 +160,8 @@ elif init_from == 'resume':
     start.same_run(last_path, state, data_hashes, list(data_hashes))
     processes.same_step(last_path, state['step'])
 else:
-    carry_over = copies.carry_over if extend_vocab else None
-    model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, carry_over)
+    other = copies.carry_over if extend_vocab else None
+    model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, other)
     longer = start.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
     model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
 model.label_smoothing = label_smoothing
