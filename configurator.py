@@ -74,7 +74,7 @@ def read_settings(script, namespace):
             if name in namespace and name not in settings and name[0] != '_':
                 kinds = ast.unparse(statement.annotation) if is_typed else type(namespace[name]).__name__
                 comment = lines[statement.end_lineno - 1][statement.end_col_offset:].decode().lstrip(' #')
-                settings[name] = kinds.split(' | '), comment
+                settings[name] = re.findall(r'\w+', kinds.replace('typing.Optional', 'None')), comment
                 check(name, namespace[name], comment, namespace[name], script)
     return settings
 
