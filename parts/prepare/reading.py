@@ -193,10 +193,3 @@ def read_problems(path):
                              'expected the file of a benchmark')
         problems.append(problem)
     return problems
-
-
-def join_pieces(docs):
-    """Yield documents of kind 'text', each whole. The pieces of a long one come in a row, with one path."""
-    for _, group in itertools.groupby(docs, lambda doc: doc['path']):
-        pieces = list(group)
-        yield {**pieces[0], 'texts': [''.join(doc['texts'][0] for doc in pieces)]}
