@@ -117,7 +117,7 @@ sides = ['val'] if streaming else ['train', 'val']
 meta, bins = token_bins.open_bins(data_dir, block_size, sides, data_from)
 config['fim'] = meta.get('config', {}).get('fim', 0)        # may sample.py --suffix ask this model?
 tokenizer = start.tokenizer_of_data(data_dir, meta['tokenizer_hash'], vocab_size, Tokenizer.load)
-tokenizer.encode(sample_prompt)                 # an error now if it cannot spell the prompt
+tokenizer.encode(sample_prompt)                 # refuses what it cannot spell
 token_bytes = np.array(tokenizer.text_bytes)    # (V,), for bits per byte
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 if streaming:                                   # each process reads its own shards
@@ -255,7 +255,7 @@ def save():
     """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
     whole_model = processes.unsharded(model, GPT, device)
     moments = processes.gathered(optim.states(optimizers, shard == 'zero1'))
-    positions = processes.gather(source.position(step))
+    positions = processes.gather(source.position(step)) if streaming else []
     if main_process:
         save_checkpoint(f'{last_path}.new', whole_model, step=step, best_val=best_val, vals=vals,
                         optimizers=moments, scaler=scaler.state_dict(), stream=positions, config=config,
