@@ -72,21 +72,20 @@ def test_another_corpus_is_refused_on_resume_also_without_a_manifest(corpus, tmp
     mine = shards(folder)
     original = mine[0].read_bytes()
     other_text(mine[0])
-    mistake(train(folder, tmp_path / 'run', '--init_from=resume', '--max_steps=14'), 'not the data', 'shards')
+    mistake(train(folder, tmp_path / 'run', '--init_from=resume', '--max_steps=14'), 'shard_sha256=', 'data')
     mine[0].write_bytes(original)
     right, meta['sha256']['train'] = meta['sha256']['train'], '0' * 64      # as if it had been prepared again
     (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
     result = train(folder, tmp_path / 'run', '--init_from=resume', '--max_steps=14')
-    mistake(result, f'{folder}/shards is not the data')
-    assert 'train.bin' not in result.stderr
+    mistake(result, 'data_sha256=', 'data')
     meta['sha256']['train'] = right
     (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
     shutil.copytree(tmp_path / 'run', tmp_path / 'older')
     ok(train(folder, tmp_path / 'run', '--init_from=resume', '--max_steps=14'))
     assert [m['step'] for m in metrics(tmp_path / 'run') if 'loss' in m][-1] == 14
 
-    model, state = load_checkpoint(tmp_path / 'older/last.pt')      # of an older commit: names alone
-    assert set(state.pop('shard_sha256')[0]) == {p.name for p in mine} == set(state['shards'])
+    model, state = load_checkpoint(tmp_path / 'older/last.pt')      # of an older commit, without their hashes
+    assert set(state.pop('shard_sha256')[0]) == {p.name for p in mine}
     save_checkpoint(tmp_path / 'older/last.pt', model, **state)
     ok(train(folder, tmp_path / 'older', '--init_from=resume', '--max_steps=14'))
 
