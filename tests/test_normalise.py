@@ -90,6 +90,7 @@ def test_of_a_real_page_that_lost_bytes_the_rest_is_repaired():
 def test_composed_and_decomposed_letters_become_the_same_text():
     assert normalise('cafe\u0301', 'prose') == normalise('caf\xe9', 'prose') == 'caf\xe9'
     assert normalise('e\u200b\u0301 \u212b', 'prose') == '\xe9 \xc5'
+    assert normalise('x² ½ ﬁ ™ …', 'prose') == 'x² ½ ﬁ ™ …'         # NFKC would make x2 and (tm) of it
 
 
 @pytest.mark.parametrize('text, expected', [
