@@ -76,3 +76,13 @@ def test_the_embedding_has_its_own_rate_also_after_a_resume(kind):
     optim.set_lr(again, 1e-2)
     assert sorted({group['lr'] for o in again for group in o.param_groups}) == [0.01, 0.1]
     assert len(make(1.0)[0].param_groups) == 2      # as in the checkpoints of older runs
+
+
+def test_weight_decay_acts_on_matrices_only():
+    """On the gain of a norm it would pull towards 0 what begins at 1."""
+    model = GPT(GPTConfig(vocab_size=32, block_size=8, n_layer=1, n_head=2, n_embd=8, tie_embeddings=False))
+    for kind in ('adamw', 'muon'):
+        optimizers = optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=3.0)
+        decay = {p: g['weight_decay'] for o in optimizers for g in o.param_groups for p in g['params']}
+        for name, p in model.named_parameters():
+            assert decay[p] == (0.1 if p.dim() == 2 else 0.0), (kind, name)
