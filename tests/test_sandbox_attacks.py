@@ -51,7 +51,7 @@ CHEATS = {
         '    try: open(p, "wb", 0).write(b\'["passed", ""]\'); print("opened")\n'
         '    except OSError: pass'}
 
-NAMESPACES, LANDLOCK, SECCOMP = 'libc.unshare(', 'libc.syscall(444, None, 0, 1)', "{'x86_64': "
+NAMESPACES, LANDLOCK, SECCOMP = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0', "{'x86_64': "
 
 
 def without(path, *walls):
@@ -59,7 +59,7 @@ def without(path, *walls):
     text = pathlib.Path(sandbox.TRIAL).read_text(encoding='utf-8')
     for wall in walls:
         assert text.count(wall) == 1
-        text = text.replace(wall, {NAMESPACES: 'bool(', LANDLOCK: '0', SECCOMP: "{'none': "}[wall])
+        text = text.replace(wall, {NAMESPACES: 'bool(', LANDLOCK: 'False', SECCOMP: "{'none': "}[wall])
     path.write_text(text, encoding='utf-8')
     return str(path)
 
