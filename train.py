@@ -7,7 +7,7 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
 It reads data_dir, which prepare.py made. It writes out_dir. You can zip that folder and use it anywhere
-(docs/run-folder.md). The decision made here is the objective: it fixes what the model can be used for.
+(docs/training.md). The decision made here is the objective: it fixes what the model can be used for.
 From scratch, you should see a first loss near ln(vocab_size), a fast fall, and a val_loss near the loss.
 
 Two rules make runs exact. First, the batch of a step follows from (seed, step), its dropout from (seed, step,

@@ -102,15 +102,6 @@ def test_the_rate_of_lora_is_judged_by_what_it_trains():
     assert not [*records.unusual(model, 3e-4, 1e-5, 5e-5, 5000, 2)]
 
 
-@pytest.mark.parametrize('name, lowest, highest', [
-    ('smollm_sft', 1e-5, 5e-5), ('tinyllama_sft', 1e-5, 5e-5), ('smollm_dpo', 5e-7, 5e-6)])
-def test_the_presets_of_a_real_size_are_usual(name, lowest, highest):
-    scope = {}
-    exec((ROOT / f'config/{name}.py').read_text(encoding='utf-8'), scope)
-    assert lowest <= scope['learning_rate'] <= highest and 1 <= scope['epochs'] <= 3
-    assert scope['batch_size'] % scope['micro_batch_size'] == 0 and scope['warmup_steps'] <= 50
-    assert 'We have not run it' in (ROOT / f'config/{name}.py').read_text(encoding='utf-8')
-
 
 @pytest.mark.parametrize('shape, total', [
     ((49152, 2048, 30, 9, 3, 576, 1536, True), 134_515_008),            # SmolLM2-135M
@@ -120,7 +111,6 @@ def test_their_parameter_counts(shape, total):
     with torch.device('meta'):
         model = GPT(GPTConfig(V, T, L, H, kv, C, F, tie_embeddings=tied))
     assert sum(p.numel() for p in model.parameters()) == total
-    assert any(f'{total:,}' in p.read_text(encoding='utf-8') for p in ROOT.glob('config/*_sft.py'))
 
 
 def test_a_reward_model_that_is_trained_further_keeps_its_head(tmp_path):
