@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import random
 import shutil
 import subprocess
 import sys
@@ -13,15 +14,25 @@ import types
 import hypothesis
 import pytest
 
+os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+import torch    # noqa: E402
+
+from model import GPT, GPTConfig, save_checkpoint     # noqa: E402
+from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
+
+try:
+    import fcntl
+except ImportError:         # Windows
+    fcntl = None
+
+# real files that this project does not contain; tests that need one skip without it
+SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 # the same examples in every run, so that a test which fails tells of the change before it; to look for new
 # ones: pytest --hypothesis-profile=default
 hypothesis.settings.register_profile('same', derandomize=True)
 hypothesis.settings.load_profile('same')
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-# real files that this project does not contain; tests that need one skip without it
-SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))
-sys.path.insert(0, str(ROOT))
-os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
 
 
 def lift(script, *names):
@@ -37,61 +48,28 @@ def lift(script, *names):
     return scope[names[0]] if len(names) == 1 else [scope[name] for name in names]
 
 
-SERVER = """    # starting Python with torch takes seconds: one process has done it, and forks for each run
-import json, os, runpy, signal, sys, tempfile, torch, torch._dynamo
-sys.path.insert(0, sys.argv[1])
-import model, tokenizer
-
-def end(code):
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(code)                  # taking the interpreter down takes longer than many a run
-
-for line in sys.stdin:
-    before, cwd, env, seconds, script, *arguments = json.loads(line)
-    said = [tempfile.NamedTemporaryFile('w+', encoding='utf-8') for _ in 'oe']
-    if not (pid := os.fork()):
-        signal.alarm(seconds)
-        for number, file in enumerate([open(os.devnull), *said]):
-            os.dup2(file.fileno(), number)
-        os.chdir(cwd)
-        os.environ.update(env)
-        sys.argv, sys.path[0] = [script, *arguments], os.path.dirname(script)
-        try:
-            exec(before)
-            runpy.run_path(script, run_name='__main__')
-        except BaseException:
-            try:
-                kind, error, where = sys.exc_info()
-                if kind is SystemExit and isinstance(error.code, str):
-                    print(error.code, file=sys.stderr)
-                    end(1)
-                end(error.code or 0 if kind is SystemExit else sys.excepthook(kind, error, where) or 1)
-            except SystemExit as e:
-                end(e.code)
-        end(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    print(json.dumps([code, *(open(f.name, encoding='utf-8').read() for f in said)]), flush=True)
-"""
-server = functools.cache(lambda: subprocess.Popen(      # it ends with its stdin, that is with us
-    [sys.executable, '-c', SERVER, ROOT], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+@functools.cache
+def server():
+    """The process that forks for each run. It ends with its stdin, that is with us."""
+    return subprocess.Popen([sys.executable, ROOT / 'tests' / 'fork_server.py'], text=True,
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', fresh=False):
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', fresh=False,
+        launcher=False):
     """A script of this checkout, as its user runs it; paths in arguments are relative to cwd. `before` is
-    executed in its process first. fresh: a new interpreter, as several processes get in any case."""
-    arguments = [str(ROOT / script), *map(str, arguments)]
-    if processes == 1 and not fresh and hasattr(os, 'fork'):
-        job = [before, str(cwd or os.getcwd()), env or {}, timeout, *arguments]
+    executed in each process first. fresh: by a new interpreter. launcher: several processes by torchrun."""
+    command = [str(ROOT / script), *map(str, arguments)]
+    if hasattr(os, 'fork') and not fresh and not launcher:
+        job = {'script': command[0], 'arguments': command[1:], 'before': before, 'env': env or {},
+               'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
         print(json.dumps(job), file=server().stdin, flush=True)
-        return subprocess.CompletedProcess(arguments, *json.loads(server().stdout.readline()))
-    launcher = [sys.executable]
+        return subprocess.CompletedProcess(command, *json.loads(server().stdout.readline()))
+    assert not before, 'only a fork can execute something first'
+    python = [sys.executable]
     if processes > 1:
-        launcher += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
-        if before:
-            start = f'import os, runpy, sys\nsys.path.insert(0, {str(ROOT)!r})\n{before}\n' \
-                    'sys.argv.pop(0)\nrunpy.run_path(sys.argv[0], run_name="__main__")'
-            launcher += ['--no-python', sys.executable, '-c', start]
-    return subprocess.run([*launcher, *arguments], cwd=cwd, text=True, capture_output=True, timeout=timeout,
+        python += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+    return subprocess.run([*python, *command], cwd=cwd, text=True, capture_output=True, timeout=timeout,
                           env={**os.environ, **(env or {})})
 
 
@@ -158,31 +136,146 @@ def metrics(out_dir):
         return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in f]
 
 
+def series(out_dir, key):
+    return [row[key] for row in metrics(out_dir) if key in row]
+
+
+def state(out_dir, file='last.pt'):
+    """All of a checkpoint but where it lies and how its last part was asked for."""
+    state = torch.load(out_dir / file, weights_only=True)
+    config = {k: v for k, v in state['config'].items() if k not in ('out_dir', 'init_from')}
+    return {**state, 'config': config}
+
+
+def same(a, b):
+    """Are these trees of tensors, dicts, lists and numbers equal, bit for bit?"""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def assert_is_the_straight_run(out, straight):
+    """A resumed run's folder holds what the folder of an undisturbed run holds."""
+    for file in ('last.pt', 'best.pt'):
+        a, b = state(out, file), state(straight, file)
+        assert a.keys() == b.keys() and [k for k in a if not same(a[k], b[k])] == []
+    assert metrics(out) == metrics(straight)
+    assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}      # no leftovers
+
+
 @pytest.fixture(autouse=True)
 def nothing_was_freed():
     """Some tests let a program kill its judge; parts/eval/sandbox.py remembers that for the whole process."""
     sys.modules.get('parts.eval.sandbox', types.SimpleNamespace(FREED=[])).FREED.clear()
 
 
+def write(path, rows):
+    """A file of JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8')
+    return path
+
+
+def make_sft(folder, seed=0, special=SPECIAL_TOKENS[:4], **more):
+    """An untrained model of bytes, as sft.py leaves one. more: of GPTConfig."""
+    folder.mkdir(exist_ok=True)
+    torch.manual_seed(seed)
+    tokenizer = Tokenizer.byte(special)
+    tokenizer.save(folder / 'tokenizer.json')
+    save_checkpoint(folder / 'best.pt', GPT(GPTConfig(tokenizer.vocab_size, 96, 2, 2, 0, 32, **more)),
+                    tokenizer_hash=tokenizer.hash, config={'stage': 'sft'})
+    (folder / 'data.json').write_text('{}', encoding='utf-8')
+    return folder
+
+
+def make_pairs(folder, n=64):
+    """Of unequal lengths; whether an answer holds sun or fog is all that makes it better or worse."""
+    dice = random.Random(0)
+    some = lambda: ''.join(dice.choices('abcdefgh', k=dice.randint(1, 5)))
+    for side, k in (('train', n), ('val', 32)):
+        write(folder / f'{side}.jsonl', [{'prompt': some(), 'chosen': f'{some()} sun {some()}',
+                                          'rejected': f'{some()} fog {some()}'} for _ in range(k)])
+    return folder
+
+
+def make_conversations(folder, n=60):
+    """Of one to three sums each, some behind a message of a system or a tool."""
+    for seed, (side, k) in enumerate((('train', n), ('val', 20)), 1):
+        dice = random.Random(seed)
+        rows = []
+        for _ in range(k):
+            messages = [{'role': dice.choice(['system', 'tool']), 'content': 'é so'}] * dice.randint(0, 1)
+            for a in dice.sample(range(999), dice.randint(1, 3)):
+                messages += [{'role': 'user', 'content': f'{a} + 7?'},
+                             {'role': 'assistant', 'content': f'{a + 7}'}]
+            rows.append({'messages': messages})
+        write(folder / f'{side}.jsonl', rows)
+    return folder
+
+
+# folders that several test files read, and none may change: each is made once, whatever the number of workers
+def once(factory, name, make):
+    """The folder that make(folder) fills, shared by the processes of pytest-xdist."""
+    base = factory.getbasetemp()
+    folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ and fcntl else base) / name
+    with open(f'{folder}.lock', 'w') as lock:
+        if fcntl:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            try:
+                folder.mkdir()
+                make(folder)
+            except BaseException:
+                shutil.rmtree(folder)
+                raise
+    return folder
+
+
 @pytest.fixture(scope='session')
 def python_files(tmp_path_factory):
-    """A folder with some real Python: three packages of the standard library, about 1 MB."""
-    folder = tmp_path_factory.mktemp('python')
-    for package in ('asyncio', 'email', 'json', 'http', 'logging', 'importlib'):
-        shutil.copytree(pathlib.Path(sysconfig.get_paths()['stdlib']) / package, folder / package,
-                        ignore=shutil.ignore_patterns('__pycache__'))
-    return folder
+    """Some real Python: three packages of the standard library, about 1 MB."""
+    def make(folder):
+        for package in ('asyncio', 'email', 'json', 'http', 'logging', 'importlib'):
+            shutil.copytree(pathlib.Path(sysconfig.get_paths()['stdlib']) / package, folder / package,
+                            ignore=shutil.ignore_patterns('__pycache__'))
+    return once(tmp_path_factory, 'python', make)
 
 
 @pytest.fixture(scope='session')
 def data_dir(python_files, tmp_path_factory):
     """That folder, prepared: a vocabulary of 512."""
-    out = tmp_path_factory.mktemp('data')
-    ok(run('prepare.py', f'--source={python_files}', f'--out_dir={out}', '--vocab_size=512'))
-    return out
+    flags = [f'--source={python_files}', '--vocab_size=512']
+    return once(tmp_path_factory, 'data', lambda out: ok(run('prepare.py', *flags, f'--out_dir={out}')))
 
 
 # a training run of seconds; tests add what they are about
 TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_size=8', '--max_steps=12',
         '--warmup_steps=4', '--eval_interval=4', '--save_interval=4', '--log_interval=1',
         '--eval_tokens=2048', '--sample_tokens=8', '--device=cpu']
+
+
+@pytest.fixture(scope='session')
+def base_run(data_dir, tmp_path_factory):
+    """A run of train.py on it: 12 steps in float32."""
+    flags = [f'--data_dir={data_dir}', *TINY, '--dtype=float32']
+    return once(tmp_path_factory, 'base', lambda out: ok(run('train.py', *flags, f'--out_dir={out}')))
+
+
+@pytest.fixture(scope='session')
+def sft_model(tmp_path_factory):
+    """An untrained model for sft.py, dpo.py and rl.py to begin from."""
+    return once(tmp_path_factory, 'sft', make_sft)
+
+
+@pytest.fixture(scope='session')
+def pairs(tmp_path_factory):
+    return once(tmp_path_factory, 'pairs', make_pairs)
+
+
+@pytest.fixture(scope='session')
+def conversations(tmp_path_factory):
+    return once(tmp_path_factory, 'conversations', make_conversations)

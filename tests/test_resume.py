@@ -7,8 +7,7 @@ import sys
 import time
 
 import pytest
-import torch
-from conftest import ROOT, TINY, metrics, ok, run
+from conftest import ROOT, TINY, assert_is_the_straight_run, metrics, ok, run, state
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
 BASE = [*TINY, '--dropout=0.1', '--learning_rate=3e-2', '--max_steps=50', '--eval_interval=6']
@@ -46,28 +45,6 @@ def terminate(process):
     said, _ = process.communicate()
     assert process.returncode == 0, said
     return said
-
-
-def state(out, file='last.pt'):
-    """All of a checkpoint but where it lies and how its last part was asked for."""
-    d = torch.load(out / file, weights_only=True)
-    return {**d, 'config': {k: v for k, v in d['config'].items() if k not in ('out_dir', 'init_from')}}
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    return all(map(same, a, b)) and len(a) == len(b) if isinstance(a, list) else a == b
-
-
-def assert_is_the_straight_run(out, straight):
-    for file in ('last.pt', 'best.pt'):
-        a, b = state(out, file), state(straight, file)
-        assert a.keys() == b.keys() and [k for k in a if not same(a[k], b[k])] == []
-    assert metrics(out) == metrics(straight)
-    assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}      # no leftovers
 
 
 @pytest.fixture(scope='module')

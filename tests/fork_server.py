@@ -1,0 +1,81 @@
+"""
+Runs scripts in forks of a process that has imported torch already: an import takes seconds, a fork does not.
+
+conftest.run() starts it. Each line of its input is a job, the arguments of result_of() as JSON; its answer is
+a line, too: [exit code, stdout, stderr]. What `before` executes sees the modules that are imported here.
+"""
+import json, os, runpy, signal, socket, sys, tempfile
+import torch, torch._dynamo             # noqa: F401
+
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+import model, tokenizer                 # noqa: F401, E402
+
+
+def become(script, arguments, before, cwd, env, outputs):
+    """Do what `python script arguments` does, and end. This is the fork."""
+    for number, file in enumerate([open(os.devnull), *outputs]):
+        os.dup2(file.fileno(), number)
+    os.chdir(cwd)
+    os.environ.update(env)
+    sys.argv = [script, *arguments]
+    sys.path[0] = os.path.dirname(script)
+    code = 0
+    try:
+        exec(before, globals())
+        runpy.run_path(script, run_name='__main__')
+    except SystemExit as e:
+        code = e.code
+    except BaseException:
+        code = 1
+        try:
+            sys.excepthook(*sys.exc_info())
+        except SystemExit as e:                 # the hook of configurator.py
+            code = e.code
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)                         # taking the interpreter down takes longer than many a run
+
+
+def result_of(script, arguments, before, cwd, env, processes, timeout):
+    """Run it in as many processes. -> the code of the first that failed, or 0; all of stdout; all of stderr.
+    When one has failed, the others have two seconds to end, too."""
+    outputs = [[tempfile.NamedTemporaryFile() for _ in ('stdout', 'stderr')] for _ in range(processes)]
+    if processes > 1:                           # what torchrun would say
+        with socket.create_server(('127.0.0.1', 0)) as s:
+            port = s.getsockname()[1]
+        env |= {'WORLD_SIZE': str(processes), 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': str(port)}
+    running = set()
+    for rank in range(processes):
+        if processes > 1:
+            env |= {'RANK': str(rank), 'LOCAL_RANK': str(rank)}
+        pid = os.fork()
+        if pid == 0:
+            become(script, arguments, before, cwd, env, outputs[rank])
+        running.add(pid)
+
+    def kill(*_):
+        for pid in running:
+            os.kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, kill)
+    signal.alarm(timeout)
+    failure = 0
+    while running:
+        pid, status = os.wait()
+        running.remove(pid)
+        failure = failure or os.waitstatus_to_exitcode(status)
+        if failure:
+            signal.alarm(2)
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    stdout, stderr = (''.join(open(file.name, encoding='utf-8', errors='replace').read() for file in files)
+                      for files in zip(*outputs))
+    return failure, stdout, stderr
+
+
+if __name__ == '__main__':
+    for line in sys.stdin:
+        print(json.dumps(result_of(**json.loads(line))), flush=True)
