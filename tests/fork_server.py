@@ -18,10 +18,10 @@ def become(script, arguments, before, cwd, env, outputs):
     os.chdir(cwd)
     os.environ.update(env)
     sys.argv = [script, *arguments]
-    sys.path[0] = os.path.dirname(script)
     code = 0
     try:
         exec(before, globals())
+        sys.path[0] = os.path.dirname(script)
         runpy.run_path(script, run_name='__main__')
     except SystemExit as e:
         code = e.code

@@ -2,14 +2,10 @@
 import gzip
 import json
 import os
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, metrics, mistake, ok, run
+from conftest import TINY, accident, metrics, mistake, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,13 +55,7 @@ def test_a_stream_gives_the_batches_of_the_bins_and_trains_the_same_model(both, 
 def test_a_stream_that_was_killed_goes_on_bit_for_bit(both, tmp_path, processes):
     flags = [f'--data_dir={both}/text', f'--streaming={both}/text/shards', *TINY, '--max_steps=40']
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/straight', processes=processes))
-    launcher = [sys.executable] if processes == 1 else [sys.executable, '-m', 'torch.distributed.run',
-                                                        '--standalone', '--nproc_per_node=2']
-    with subprocess.Popen([*launcher, ROOT / 'train.py', *flags, f'--out_dir={tmp_path}/killed'],
-                          stdout=subprocess.DEVNULL, start_new_session=True) as p:
-        while not (tmp_path / 'killed/last.pt').exists() and p.poll() is None:
-            time.sleep(0.01)
-        os.killpg(p.pid, signal.SIGKILL)
+    run('train.py', *flags, f'--out_dir={tmp_path}/killed', processes=processes, before=accident('kill', 9))
     before = load_checkpoint(tmp_path / 'killed/last.pt')[1]
     assert before['step'] < 40 and len(before['stream']) == processes
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/killed', '--init_from=resume', processes=processes))
