@@ -47,8 +47,8 @@ class GPTConfig:
             if field.type is int and (not isinstance(value, int) or value < least):
                 raise ValueError(f'{field.name}={value!r} must be a whole number, at least {least}')
         if (self.head_dim or self.n_embd / self.n_head) % 2:        # RoPE turns pairs
-            nearest = max(1, round(self.n_embd / self.n_head / 2)) * 2 * self.n_head
-            raise ValueError(f'n_embd={self.n_embd} must be an even multiple of n_head={self.n_head}; try {nearest}')
+            fit = max(1, round(self.n_embd / self.n_head / 2)) * 2 * self.n_head
+            raise ValueError(f'n_embd={self.n_embd}: try {fit}, an even multiple of n_head={self.n_head}')
         if self.n_kv_head and self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 

@@ -21,6 +21,8 @@ def commands(text):
     text = text.split('## Commands of earlier versions')[0]
     lines = [line.split(' #')[0].strip() for block in blocks('bash', text) for line in block.splitlines()]
     lines += re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', text, flags=re.S))
+    lines += [line.split(' #')[0].strip(' #') for line in text.splitlines()      # of a docstring or a comment
+              if re.match(r'(#? {4}|# )(python|torchrun) \S', line)]
     return [line for line in lines if re.match(r'(python|torchrun --nproc_per_node=8) [\w/]+\.py', line)]
 
 
@@ -92,15 +94,18 @@ def test_every_config_is_named_in_its_own_commands():
         assert f'config/{path.name}' in path.read_text(encoding='utf-8'), path
 
 
-@pytest.mark.parametrize('command', sorted({c for text in PAGES.values() for c in commands(text)}))
-def test_every_command_uses_settings_and_configs_that_exist(command):
-    script = next(word for word in words(command) if word.endswith('.py'))
-    assert (ROOT / script).exists()
-    for word in words(command):
-        if word.startswith('config/'):
-            assert (ROOT / word).exists()
-    flags = {word[2:].split('=')[0] for word in words(command) if word.startswith('--')}
-    assert flags - {'nproc_per_node', 'help'} <= settings(script)
+def test_every_command_uses_settings_and_configs_that_exist():
+    scripts = [*ROOT.glob('*.py'), *ROOT.glob('parts/*/*.py'), *ROOT.glob('config/*.py')]
+    texts = [*PAGES.values(), *(path.read_text(encoding='utf-8') for path in scripts)]
+    typed = sorted({command for text in texts for command in commands(text.replace('\\\n', ' '))})
+    assert len(typed) > 100
+    for command in typed:
+        script = next(word for word in words(command) if word.endswith('.py'))
+        assert (ROOT / script).exists(), command
+        for word in words(command):
+            assert not word.startswith('config/') or (ROOT / word).exists(), command
+        flags = {word[2:].split('=')[0] for word in words(command) if word.startswith('--')}
+        assert flags - {'nproc_per_node', 'help'} <= settings(script), command
 
 
 def test_the_laptops_commands_run_in_order(tmp_path, python_files):
