@@ -7,8 +7,8 @@ prefers the better ones. DPO and its family, and a reward model.
     python dpo.py --init_from=out/sft --data_dir=data/pairs --loss_type=rm --out_dir=out/reward
 
 Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of {"prompt",
-"chosen", "rejected"}, the prompt as text or as messages; for kto also {"prompt", "completion", "label": true
-or false}. Writes out_dir as train.py does. Copy this file with configurator, model, tokenizer and parts/.
+"chosen", "rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
+Writes out_dir as train.py does. Copy this file with configurator, model, tokenizer and parts/.
 The decision made here is the taste: who says which answer is better?
 
 DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at the start.
@@ -23,10 +23,10 @@ With beta = 0.1, log p_ref = -11 for both, log p(c) = -10 and log p(r) = -12, th
 the margin is 0.2 and the loss 0.598. At the first step policy and reference are equal: the margin is 0, the
 loss is ln 2 = 0.693. Another value ends the run. docs/chat.md shows how DPO follows from RLHF.
 
-You should see accuracy and margin rise. Often BOTH rewards fall. Why? The loss asks for a difference only: it
+You should see accuracy and margin rise. Often BOTH rewards fall: the loss asks for a difference only. It
 gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They share
-most of their tokens, so pushing one pushes the other; the probability moves to answers that nobody compared.
-nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read samples.txt.
+most of their tokens, so pushing one pushes the other, and other answers win that nobody compared. nll_weight
+holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read samples.txt.
 """
 import functools, math, os, sys
 import numpy as np
@@ -61,11 +61,8 @@ block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the mod
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
-min_lr = 0.0                    # >= 0: where the schedule ends
-warmup_steps = 10               # >= 0: steps in which the rate rises
+warmup_steps = 10               # >= 0: steps in which the rate rises; then it falls to 0
 weight_decay = 0.0              # >= 0: of matrices only
-beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
@@ -173,8 +170,7 @@ def answer_log_probs(logits, y):
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
 needs_reference = loss_type in ('dpo', 'ipo', 'kto')
-writes = loss_type != 'rm' and init_from != 'resume'        # then init_from must not be a reward model
-model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load, writes)
+model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load)
 if tokenizer.vocab_size > model.config.vocab_size:
     raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
                      f'sft.py --init_from={init_from}')
@@ -191,15 +187,16 @@ pad = tokenizer.special.get('<|pad|>', 0)
 
 # --- data ---------------------------------------------------------------------------------------------------
 paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
-pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, data_from)
-held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, data_from)[0][:eval_pairs]
+command = data_from or f'python prepare.py --kind=preference --source=FILE --out_dir={data_dir}'
+pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, command)
+held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0][:eval_pairs]
 digests = [records.digest(path) for path in paths]
 n_newline = len(tokenizer.encode_inside('\n'))      # tokens behind <|im_end|> that the loss does not count
 lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): tokens
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, min_lr)
+warmup_steps = min(warmup_steps, max_steps)
 if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
@@ -219,7 +216,7 @@ def scores_of(net, pairs):
 
 
 @torch.no_grad()
-def reference_log_probs(model, pairs):
+def reference_log_probs(pairs):
     """log p of the answers under the reference, (n, 2). The processes share the work."""
     table = np.zeros((len(pairs), 2))
     order = np.argsort([-records.longest(pair) for pair in pairs], kind='stable')
@@ -239,14 +236,12 @@ if state:       # with other eval_pairs, best_val would be that of other pairs
 # log p under the reference is computed once, before training: so only one model is in memory
 if not needs_reference:
     ref = torch.zeros(len(pairs + held_out), 2)
-elif 'ref_log_probs' in state:
+elif state:
     ref = state['ref_log_probs'].cpu()
-else:           # a new run, or one of an older version, which kept them elsewhere
+else:
     if main_process:
         print(f'computing the reference log-probabilities of {len(pairs + held_out):,} pairs', flush=True)
-    reference = load(state['config']['init_from'])[0] if state else model
-    ref = torch.cat([reference_log_probs(reference, part) for part in (pairs, held_out)])   # (n, 2), float32
-    del reference
+    ref = torch.cat([reference_log_probs(part) for part in (pairs, held_out)])      # (n, 2), float32
 
 # --- policy, optimizer, resume ------------------------------------------------------------------------------
 step = state.get('step', 0)
@@ -258,10 +253,9 @@ if loss_type == 'rm':
     policy = reward_model.RewardModel(model)
     if not model.config.tie_embeddings:
         model.head.requires_grad_(False)        # a score does not use it, and DDP would wait for its gradient
-    origin = state or load(init_from)[1]
-    if 'reward_head' in origin:                 # init_from is a reward model: its head trains on
-        policy.score.load_state_dict({'weight': origin['reward_head']})
-optimizers = optim.build(policy, optimizer, learning_rate, (beta1, beta2), weight_decay)
+    if state:
+        policy.score.load_state_dict({'weight': state['reward_head']})
+optimizers = optim.build(policy, optimizer, learning_rate, (0.9, 0.95), weight_decay)
 if state:
     optim.restore(optimizers, state['optimizers'])
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
@@ -270,11 +264,12 @@ net = processes.wrap(torch.compile(policy) if compile else policy, 'ddp', device
 
 
 # --- what is trained, and what is shown ---------------------------------------------------------------------
-N_SUMS = 9              # what losses_of() sums up for figures_of()
+FIGURES = ('preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward', 'chosen_logp', 'rejected_logp',
+           'kl')
 
 
 def losses_of(net, pairs, ref):
-    """The losses of B pairs, (B,), and sums over them, (N_SUMS,), from which figures_of() makes means."""
+    """The losses of B pairs, (B,). The sums of FIGURES over them, and of how many answers there are, (9,)."""
     scores, n = scores_of(net, pairs)                                               # (2, B) each
     ref = ref.to(device).T                                                          # (2, B)
     losses, chosen, rejected = preference_loss(*scores, *ref, *n, loss_type, beta, label_smoothing, gamma,
@@ -291,18 +286,15 @@ def losses_of(net, pairs, ref):
 def figures_of(sums, n_pairs):
     """Means over n_pairs of all processes, or over the answers that exist: kto's may come alone. docs/chat.md
     says when kl is a KL divergence."""
-    (loss, accuracy, chosen, rejected, chosen_logp, rejected_logp, kl, n_chosen,
-     n_rejected) = processes.all_sum(*sums.tolist())
-    n_chosen = max(1, n_chosen)
-    n_rejected = max(1, n_rejected)
-    chosen /= n_chosen
-    rejected /= n_rejected
-    figures = {'preference_loss': loss / n_pairs, 'accuracy': accuracy / n_pairs, 'margin': chosen - rejected,
-               'chosen_reward': chosen, 'rejected_reward': rejected}
-    if loss_type != 'rm':
-        figures |= {'chosen_logp': chosen_logp / n_chosen, 'rejected_logp': rejected_logp / n_rejected}
-    if needs_reference:
-        figures['kl'] = kl / n_pairs
+    *totals, n_chosen, n_rejected = processes.all_sum(*sums.tolist())
+    n_answers = [max(1, n_chosen), max(1, n_rejected)]
+    counts = [n_pairs, n_pairs, *n_answers, *n_answers, n_pairs]
+    figures = {name: total / n for name, total, n in zip(FIGURES, totals, counts)}
+    figures['margin'] = figures['chosen_reward'] - figures['rejected_reward']
+    if loss_type == 'rm':
+        del figures['chosen_logp'], figures['rejected_logp']
+    if not needs_reference:
+        del figures['kl']
     return figures
 
 
@@ -325,7 +317,7 @@ def write_samples(val_loss):
 def evaluate():
     global best_val
     my_rows = np.arange(len(held_out))[rank::world]
-    sums = torch.zeros(N_SUMS, device=device)
+    sums = torch.zeros(len(FIGURES) + 2, device=device)
     model.eval()
     for i in range(0, len(my_rows), micro_batch_size):
         rows = my_rows[i:i + micro_batch_size]
@@ -392,12 +384,12 @@ timer.restart()
 while step < max_steps:
     # the gradient of the mean loss over the pairs of the global batch
     torch.manual_seed(processes.noise_seed(seed, step))
-    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)         # lr_at() of train.py
+    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)            # lr_at() of train.py
     optim.set_lr(optimizers, lr)
     all_rows = batches.of(step)                                                     # (batch_size,)
     my_rows = all_rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
     loss = 0.0
-    sums = torch.zeros(N_SUMS, device=device)
+    sums = torch.zeros(len(FIGURES) + 2, device=device)
     for i, rows in enumerate(my_rows):
         with processes.sync_if(net, i == len(my_rows) - 1):
             losses, its_sums = losses_of(net, [pairs[j] for j in rows], ref[rows])

@@ -49,7 +49,6 @@ num_samples = 8                 # >= 2: answers to a prompt
 max_new_tokens = 64             # >= 1: tokens of an answer
 temperature = 1.0               # > 0: of the policy, in sampling and in training
 slots = 128                     # >= 1: answers written at a time, on each device
-rounds = 1                      # >= 1: times a step may draw prompts, to have batch_size informative ones
 # optimisation
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
@@ -64,8 +63,6 @@ learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 mil
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps = 5                # >= 0: steps in which the rate rises
 weight_decay = 0.0              # >= 0: of matrices only
-beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 1                # >= 1: steps
@@ -138,7 +135,7 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load, writes=True)
+model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load)
 model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
 model.grad_checkpoint = grad_checkpoint
 
@@ -182,7 +179,7 @@ if not tasks or not exam:
 if plan:
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
     planner.show(plan, vars(model.config), length, batch_size, micro_batch_size, max_steps,
-                 sequences=num_samples, passes=rounds / updates + (1 if kl_coef else 0))
+                 sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0))
     sys.exit()
 digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdigest()
 
@@ -206,40 +203,25 @@ def answers_to(questions, noise, temperature):
     return answers, middle - began, time.time() - middle
 
 
-def differ(group):
-    """Is the group informative: do its answers differ in reward?"""
-    return len({answer.reward for answer in group}) > 1
-
-
-def new_groups(number):
-    """This process's groups of num_samples answers to one prompt, and figures of all processes. rounds > 1:
-    draws until batch_size groups are informative, at most `rounds` times; drops the others."""
-    groups = []
-    seconds = np.zeros(2)           # of writing, and of waiting for judges
-    for draw in range(number * rounds, (number + 1) * rounds):
-        first, last = rank * per_rank, (rank + 1) * per_rank            # this process's part of the prompts
-        prompts = rollouts.draw(draw, batch_size, len(tasks), seed)[first:last]
-        questions = [tasks[j] for j in prompts for _ in range(num_samples)]
-        rows = range(first * num_samples, last * num_samples)           # among the answers of all processes
-        noise = rollouts.noise_of(seed, draw, rows, max_new_tokens + 1)     # the last is for random's coin
-        answers, *times = answers_to(questions, noise[:, :-1], temperature)
-        if reward == 'random':
-            for answer, coin in zip(answers, noise[:, -1]):
-                answer.reward = float(coin < 0.5)
-        groups += [answers[i:i + num_samples] for i in range(0, len(answers), num_samples)]
-        seconds += times
-        n_informative, n_groups = processes.all_sum(sum(map(differ, groups)), len(groups))
-        if n_informative >= batch_size:
-            break
-    figures = rollouts.figures(sum(groups, []), processes.all_sum)
-    figures |= {'informative': n_informative / n_groups, 'sample_s': seconds[0], 'score_s': seconds[1]}
-    if rounds > 1:
-        groups = rollouts.informative(groups, differ)
-    return groups, figures
+def new_answers(number):
+    """This process's answers, num_samples to each of its prompts, and figures of all processes."""
+    first, last = rank * per_rank, (rank + 1) * per_rank                # this process's part of the prompts
+    prompts = rollouts.draw(number, batch_size, len(tasks), seed)[first:last]
+    questions = [tasks[j] for j in prompts for _ in range(num_samples)]
+    rows = range(first * num_samples, last * num_samples)               # among the answers of all processes
+    noise = rollouts.noise_of(seed, number, rows, max_new_tokens + 1)   # the last is for random's coin
+    answers, sample_s, score_s = answers_to(questions, noise[:, :-1], temperature)
+    if reward == 'random':
+        for answer, coin in zip(answers, noise[:, -1]):
+            answer.reward = float(coin < 0.5)
+    earned = np.array([answer.reward for answer in answers]).reshape(-1, num_samples)       # (P, G)
+    n_informative, = processes.all_sum((earned.min(1) < earned.max(1)).sum())
+    return answers, rollouts.figures(answers, processes.all_sum) | {
+        'informative': n_informative / batch_size, 'sample_s': sample_s, 'score_s': score_s}
 
 
 # --- optimizer, resume --------------------------------------------------------------------------------------
-optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
+optimizers = optim.build(model, optimizer, learning_rate, (0.9, 0.95), weight_decay)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
 warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, min_lr)
 step = state.get('step', 0)
@@ -302,18 +284,17 @@ log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} proc
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: how far does a step move it?
-groups = None
+answers = None
 model.train()
 if step == 0:
     evaluate()
 timer.restart()
 while step < max_steps:
     # answers, written by the policy as it is now, each with its advantage
-    if step % updates == 0 or groups is None:
-        groups, figures = new_groups(step // updates)
-        answers = sum(groups, [])
-        n_tokens = max(1, processes.all_sum(sum(len(a.ids) for a in answers))[0])
-        by_group = torch.tensor([[a.reward for a in group] for group in groups], dtype=float)   # (P, G)
+    if step % updates == 0 or answers is None:
+        answers, figures = new_answers(step // updates)
+        n_tokens = processes.all_sum(sum(len(a.ids) for a in answers))[0]
+        by_group = torch.tensor([a.reward for a in answers], dtype=float).view(-1, num_samples)     # (P, G)
         weighted = [*zip(answers, advantages(by_group, scale).flatten().tolist())]
         # an answer whose advantage is 0 has a gradient only by kl_coef. Each process keeps one answer: DDP
         # waits for the backward pass of all. Answers of about one length share a forward pass

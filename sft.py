@@ -7,18 +7,16 @@ Supervised fine-tuning: a base model and conversations -> a model that answers.
 
 Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Llama), and data_dir/train.jsonl
 and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. Writes
-out_dir as train.py does. Copy this file with configurator.py, model.py, tokenizer.py and parts/.
+out_dir as train.py does. Copy this file with configurator, model, tokenizer and parts/.
 
-The loop is train.py's, and the loss is the cross-entropy of train.py. One thing is new, the mask: the loss
-counts only the assistant's words and the <|im_end|> after them, in every turn. All other tokens are context,
-with IGNORE as target. A model that is also trained on the questions learns to ask. Without training on
-<|im_end|> it never stops. The decision made here is the form of an answer: the model copies the length and
-tone of the conversations.
+Loop and loss are those of train.py. One thing is new, the mask: the loss counts only the assistant's words
+and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A model
+that is also trained on the questions learns to ask. Without training on <|im_end|> it never stops. The
+decision made here is the form of an answer: the model copies the length and tone of the conversations.
 
-You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's, a
-fall within the first hundred steps, and val_loss that falls with it. If val_loss rises while the loss falls,
-the model memorises: use fewer epochs. With base_dir, the loss on the base model's data shows how much is
-forgotten. With replay, each step also trains on such data; InstructGPT does so in its PPO (arXiv:2203.02155).
+You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's, and
+a fall of loss and val_loss within the first hundred steps. If val_loss rises while the loss falls, the model
+memorises: use fewer epochs. With base_dir, base_bpb shows how much the model forgets; replay helps.
 """
 import functools, itertools, math, os, sys
 import numpy as np
@@ -47,11 +45,8 @@ block_size = 0                  # >= 0: tokens of a conversation; 0 = the model'
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
-min_lr = 0.0                    # >= 0: where the schedule ends
-warmup_steps = 10               # >= 0: steps in which the rate rises
+warmup_steps = 10               # >= 0: steps in which the rate rises; then it falls to 0
 weight_decay = 0.0              # >= 0: of matrices only
-beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 dropout = 0.0                   # [0, 1)
 # watching
@@ -87,7 +82,7 @@ processes.join(device)
 
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load, writes=True)
+model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load)
 model = model.grown(tokenizer.vocab_size).like(dropout=dropout)     # Hugging Face's may lack chat's tokens
 adapters.adapt(model, lora, state)
 model.grad_checkpoint = grad_checkpoint
@@ -124,15 +119,16 @@ def marked(ids, mask, tokenizer):
 
 train_path = os.path.join(data_dir, 'train.jsonl')
 val_path = os.path.join(data_dir, 'val.jsonl')
-conversations, n_empty, n_cut = records.read_conversations(train_path, block_size, tokenizer, data_from)
-held_out = records.read_conversations(val_path, block_size, tokenizer, data_from)[0][:eval_conversations]
+command = data_from or f'python prepare.py --kind=sft --source=FILE --out_dir={data_dir}'
+conversations, n_empty, n_cut = records.read_conversations(train_path, block_size, tokenizer, command)
+held_out = records.read_conversations(val_path, block_size, tokenizer, command)[0][:eval_conversations]
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
 trained = np.array([sum(mask[1:]) for _, mask in conversations])        # (n,): of them are targets
 digest = records.digest(train_path)
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, min_lr)
+warmup_steps = min(warmup_steps, max_steps)
 token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
 if replay % world or (replay and base_dir is None):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
@@ -161,7 +157,7 @@ if show_batch is not None:
     sys.exit()
 
 # --- optimizer, resume --------------------------------------------------------------------------------------
-optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay)
+optimizers = optim.build(model, optimizer, learning_rate, (0.9, 0.95), weight_decay)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
 step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
@@ -255,7 +251,7 @@ timer.restart()
 while step < max_steps:
     # the gradient of the mean loss over all trained tokens of the global batch
     torch.manual_seed(processes.noise_seed(seed, step))     # dropout follows from (seed, step, rank)
-    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, min_lr)         # lr_at() of train.py
+    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)            # lr_at() of train.py
     optim.set_lr(optimizers, lr)
     with timer.loading():
         micro_batches = load_batch(step)

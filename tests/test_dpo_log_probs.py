@@ -87,7 +87,7 @@ def test_a_reward_is_read_where_the_answer_has_ended(model):
 def read(folder, *records, T=96, loss_type='kto'):
     path = folder / 'pairs.jsonl'
     path.write_text(''.join(json.dumps(r) + '\n' for r in records), encoding='utf-8')
-    return read_pairs(str(path), T, TOKENIZER, loss_type)
+    return read_pairs(str(path), T, TOKENIZER, loss_type, 'make it')
 
 
 def test_what_lines_become(tmp_path):

@@ -46,24 +46,6 @@ def test_a_resumed_run_needs_no_model_of_the_start(home):
         assert torch.equal(state(home / 'out')['ref_log_probs'], ref)
 
 
-def test_a_run_of_before_had_it_in_a_file_elsewhere_and_computes_it_again(home):
-    ok(dpo(home))
-    straight = state(home / 'out')
-    for name in ('last.pt', 'last-1.pt'):
-        rest = torch.load(home / 'out' / name, weights_only=True)
-        del rest['ref_log_probs']
-        torch.save(rest | {'reference': '1f2e3d4c5b6a7988'}, home / 'out' / name)
-    (home / 'out/last-1.pt').replace(home / 'out/last.pt')          # of step 8
-    assert COMPUTING in ok(dpo(home, init='resume'))
-    resumed = state(home / 'out')
-    assert torch.equal(resumed['ref_log_probs'], straight['ref_log_probs'])
-    assert all(torch.equal(resumed['model'][k], straight['model'][k]) for k in straight['model'])
-    torch.save(rest | {'reference': '1f2e3d4c5b6a7988'}, home / 'out/last.pt')
-    for path in (home / 'sft').iterdir():
-        path.unlink()
-    mistake(dpo(home, init='resume'), 'sft holds no best.pt')
-
-
 @pytest.mark.parametrize('other', ['--block_size=40', '--eval_pairs=8'])
 def test_a_run_resumes_with_the_same_pairs_of_the_same_length(home, other):
     ok(dpo(home, '--max_steps=1'))

@@ -6,7 +6,7 @@ import torch
 
 from model import GPT, GPTConfig, IGNORE
 from parts.sample.decoding import Batch
-from parts.sample.rollouts import Policy, collate, draw, informative, noise_of
+from parts.sample.rollouts import Policy, collate, draw, noise_of
 
 
 def test_fresh_answers_have_the_ratio_1():
@@ -42,10 +42,3 @@ def test_golden_inputs_and_targets():
     x, y, old = collate([a, b], 9, -100)
     assert x.tolist() == [[5, 6, 7], [8, 2, 9]] and y.tolist() == [[-100, -100, 1], [2, 3, -100]]
     assert old.tolist() == [[0, 0, -0.5], [-1, -2, 0]]
-
-
-def test_without_an_informative_group_one_stays_with_empty_answers():
-    group = lambda *rewards: [types.SimpleNamespace(ids=[1], log_probs=[-1.0], reward=r) for r in rewards]
-    groups, differ = [group(1, 1), group(0, 1)], lambda g: len({a.reward for a in g}) > 1
-    assert informative(groups, differ) == groups[1:]
-    assert informative(groups[:1], differ) == groups[:1] and groups[0][0].ids == groups[0][1].log_probs == []

@@ -114,8 +114,7 @@ def test_settings_that_would_do_nothing_or_harm_are_refused(data_dir, base, talk
     mistake(run(*train, '--label_smoothing=1.5'), 'label_smoothing', '[0, 1)')
     mistake(run(*train, '--objective=mlm', '--document_mask=True'), 'document_mask', 'clm')
     mistake(run('train.py', f'--data_dir={talk}', *TINY), 'no prepared data')
-    sft = ['sft.py', f'--init_from={talk}/llama', f'--data_dir={talk}', f'--out_dir={tmp_path}/x', *POST]
-    mistake(run(*sft, '--min_lr=1'), 'min_lr=1', 'learning_rate')
+    mistake(run(*train, '--min_lr=1'), 'min_lr=1', 'learning_rate')
     mistake(run(*train, '--schedule=wsd', '--decay_steps=1000'), 'decay_steps', '8')
     for script, setting in (('sft.py', '--spike_z=3'), ('dpo.py', '--schedule=wsd')):    # of train.py only
         mistake(run(script, setting), 'unknown setting')

@@ -98,7 +98,7 @@ def test_a_process_without_an_informative_prompt_changes_no_gradient(tmp_path, k
     make_sft(tmp_path / 'sft')
     (tmp_path / 'paid.py').write_text(REWARD, encoding='utf-8')
     flags = [f'--init_from={tmp_path}/sft', f'--reward={tmp_path}/paid.py', *FLAGS, '--batch_size=6',
-             '--micro_batch_size=1', '--max_steps=4', '--rounds=2', f'--kl_coef={kl_coef}',
+             '--micro_batch_size=1', '--max_steps=4', f'--kl_coef={kl_coef}',
              '--learning_rate=1e-3', '--min_lr=1e-3']
     for n in (1, 3):
         ok(run('rl.py', *flags, f'--out_dir={tmp_path}/{n}', processes=n))

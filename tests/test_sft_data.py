@@ -8,7 +8,7 @@ from conftest import lift
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from parts.train.records import batches_by_length, fit_conversation, read_conversations
+from parts.train.records import Batches, fit_conversation, read_conversations
 from model import GPT, IGNORE, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -92,7 +92,7 @@ def test_conversations_without_an_answer_are_dropped_and_counted(tmp_path):
     ask, lines = say('user', 'q' * 9), [say('assistant', 'a')]
     lines = [[ask], [ask, *lines], [], [ask] * 3 + lines]
     (tmp_path / 'a').write_text('\n'.join(json.dumps({'messages': c}) for c in lines), encoding='utf-8')
-    rows, empty, shortened = read_conversations(str(tmp_path / 'a'), 20, TOKENIZER)
+    rows, empty, shortened = read_conversations(str(tmp_path / 'a'), 20, TOKENIZER, 'make it')
     assert [targets(*row) for row in rows] == ['a' + E] * 2 and (empty, shortened) == (2, 1)
 
 
@@ -100,17 +100,17 @@ def test_conversations_without_an_answer_are_dropped_and_counted(tmp_path):
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 5), st.integers(0, 2 ** 32 - 1))
 def test_an_epoch_visits_each_conversation_at_most_once(n, batch_size, epoch, seed):
     lengths = np.random.default_rng(n).integers(2, 99, n)
-    batches = batches_by_length(epoch, lengths, batch_size, seed)
+    batches = Batches(lengths, batch_size, seed).of_epoch(epoch)
     assert batches.shape == (max(1, n // batch_size), batch_size)
     counts = np.bincount(batches.ravel(), minlength=n)
     assert len(counts) == n and counts.max() == max(1, -(-batch_size // n))     # a few: several times
-    assert (batches == batches_by_length(epoch, lengths, batch_size, seed)).all()
+    assert (batches == Batches(lengths, batch_size, seed).of_epoch(epoch)).all()
 
 
 def test_epochs_differ_leave_others_out_and_pad_little():
     lengths = np.random.default_rng(0).lognormal(4, 1, 2003).astype(int) + 2
-    epochs = [batches_by_length(epoch, lengths, 8, 1) for epoch in range(4)]
-    assert len({batches.tobytes() for batches in [*epochs, batches_by_length(0, lengths, 8, 2)]}) == 5
+    epochs = [Batches(lengths, 8, 1).of_epoch(epoch) for epoch in range(4)]
+    assert len({batches.tobytes() for batches in [*epochs, Batches(lengths, 8, 2).of_epoch(0)]}) == 5
     left_out = [set(range(2003)) - set(batches.ravel()) for batches in epochs]
     assert all(len(left) == 3 for left in left_out) and not set.intersection(*left_out)
     plain = np.random.default_rng(0).permutation(2003)[:2000].reshape(-1, 8)

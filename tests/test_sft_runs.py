@@ -133,7 +133,7 @@ def test_learning_by_heart_is_noted_the_best_kept_and_what_is_forgotten_measured
     meta = {'dtype': 'uint16', 'tokens': {'val': len(ids)}, 'tokenizer_hash': TOKENIZER.hash}
     (data / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
     flags = [*start, '--max_steps=60', '--dropout=0', f'--data_dir={data}', f'--base_dir={data}']
-    assert '1 to 3 are usual: watch val_loss' in ok(sft(*flags, f'--out_dir={tmp_path}/run'))
+    assert '1 to 3 are usual' in ok(sft(*flags, f'--out_dir={tmp_path}/run'))
     out, (best, found) = tmp_path / 'run', load_checkpoint(tmp_path / 'run/best.pt')
     notes = [m for m in metrics(out) if m.get('event') == 'memorising']
     vals, bits = ({m['step']: m[k] for m in metrics(out) if k in m} for k in ('val_loss', 'base_bpb'))

@@ -58,18 +58,6 @@ def write(batch, tasks, noise, temperature, decode, judge):
     return [rollouts[answer] for answer in answers]
 
 
-def informative(groups, differ):
-    """The groups for which differ(group) holds. If there are none: the first one with empty answers, which
-    have no weight in any mean. So a process without such a group takes part and changes nothing."""
-    chosen = [group for group in groups if differ(group)]
-    if chosen:
-        return chosen
-    for answer in groups[0]:
-        answer.ids = []
-        answer.log_probs = []
-    return groups[:1]
-
-
 def figures(answers, all_sum):
     """Means over the answers of all processes. entropy: nats per token, of what was sampled. all_sum: sums
     over the processes."""

@@ -3,16 +3,15 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
 
     rows = read_jsonl('train.jsonl', convert=lambda record: record['messages'], advice='make it: ...')
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
-    conversations, n_empty, n_cut = read_conversations('data/sft/train.jsonl', 256, tokenizer)
-    pairs, n_cut, n_same = read_pairs('data/pairs/train.jsonl', 256, tokenizer, 'dpo')
+    conversations, n_empty, n_cut = read_conversations('sft/train.jsonl', 256, tokenizer, 'make sft')
+    pairs, n_cut, n_same = read_pairs('pairs/train.jsonl', 256, tokenizer, 'dpo', 'make pairs')
 
 Copy this file alone: it needs numpy.
 """
-import gzip, hashlib, json, os, pathlib, zlib
+import gzip, hashlib, json, os, pathlib
 import numpy as np
 
 IGNORE = -100       # a target that is not trained
-UNREADABLE = OSError, EOFError, zlib.error, RecursionError       # a folder, cut off, damaged, nested too deep
 
 
 def digest(path):
@@ -21,9 +20,9 @@ def digest(path):
 
 
 def read_jsonl(path, convert, advice):
-    """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that is not JSON,
-    or that convert refuses, or that cannot be read is a ValueError that names it; advice: how to make such a
-    file. A byte order mark and empty lines are skipped."""
+    """[convert(record)] of the objects in the lines of a .jsonl or .jsonl.gz file. A line that cannot be
+    read, is no JSON or is refused by convert is a ValueError that names it; advice: how to make such a file.
+    A byte order mark and empty lines are skipped."""
     if not os.path.exists(path):
         raise FileNotFoundError(f'{path} does not exist; {advice}')
     number = 0
@@ -40,13 +39,15 @@ def read_jsonl(path, convert, advice):
                 if not isinstance(record, dict):
                     raise TypeError(f'{text:.20} is not an object')
                 rows.append(convert(record))
-    except (ValueError, LookupError, TypeError, AttributeError, *UNREADABLE) as e:
+    except Exception as e:      # a damaged file, a folder, a missing key, JSON that is nested too deep, ...
         raise ValueError(f'{path}, line {max(1, number)}: {type(e).__name__}: {e}; {advice}') from e
     return rows
 
 
 class Batches:
-    """Which of n rows make up a step, (batch_size,): batches.of(step). An epoch has `per_epoch` steps."""
+    """Which of n rows make up a step, (batch_size,): batches.of(step). Each row occurs at most once in the
+    `per_epoch` steps of an epoch, beside others of about its length, so that little is padded. Rows that do
+    not fill a batch are left out; if there are fewer than a batch, some are repeated."""
 
     def __init__(self, lengths, batch_size, seed):
         self.lengths = lengths
@@ -59,33 +60,27 @@ class Batches:
         epoch, i = divmod(step, self.per_epoch)
         if epoch != self.epoch:
             self.epoch = epoch
-            self.batches = batches_by_length(epoch, self.lengths, self.batch_size, self.seed)
+            self.batches = self.of_epoch(epoch)
         return self.batches[i]
 
-
-def batches_by_length(epoch, lengths, batch_size, seed):
-    """The batches of an epoch, (n // batch_size, batch_size), at random. Each of the n rows occurs at most
-    once, beside others of about its length, so that little is padded: 32 batches at a time are sorted. This
-    epoch leaves out the rows that do not fill a batch; if there are fewer than a batch, some are repeated."""
-    dice = np.random.default_rng([seed, epoch])
-    n_batches = max(1, len(lengths) // batch_size)
-    order = np.resize(dice.permutation(len(lengths)), n_batches * batch_size)       # repeats, if too few
-    for i in range(0, len(order), 32 * batch_size):
-        part = order[i:i + 32 * batch_size]
-        order[i:i + 32 * batch_size] = part[np.argsort(lengths[part], kind='stable')]
-    return dice.permutation(order.reshape(-1, batch_size))
+    def of_epoch(self, epoch):
+        """Its batches, (per_epoch, batch_size), at random: 32 batches at a time are sorted by length."""
+        dice = np.random.default_rng([self.seed, epoch])
+        order = np.resize(dice.permutation(len(self.lengths)), self.per_epoch * self.batch_size)    # repeats
+        for i in range(0, len(order), 32 * self.batch_size):
+            part = order[i:i + 32 * self.batch_size]
+            order[i:i + len(part)] = part[np.argsort(self.lengths[part], kind='stable')]
+        return dice.permutation(order.reshape(-1, self.batch_size))
 
 
 def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
-    """Yield a text for each setting of a fine-tuning run that is not usual. lowest, highest: the rates from
-    100 million trained parameters on. Fewer parameters (a small model, LoRA) bear higher rates."""
+    """A text for each setting of a fine-tuning run that is not usual. lowest, highest: the rates from 100
+    million trained parameters on; fewer (a small model, LoRA) bear higher rates."""
     large = sum(p.numel() for p in model.parameters() if p.requires_grad) >= 1e8
     if large and not lowest <= learning_rate <= highest:
         yield f'learning_rate={learning_rate:g}: from 100M parameters on {lowest:g} to {highest:g} is usual'
-    if epochs > 3:
-        yield f'{epochs:.1f} epochs, 1 to 3 are usual: watch val_loss, it is easy to learn the rows by heart'
-    if epochs < 0.95:
-        yield f'{epochs:.2f} epochs, 1 to 3 are usual: not all rows are seen'
+    if not 0.95 <= epochs <= 3:
+        yield f'{epochs:.2f} epochs, 1 to 3 are usual: fewer miss rows, more learn them by heart'
     if not 1000 <= n_rows <= 100_000:
         yield f'{n_rows:,} rows, a few thousand to some tens of thousands are usual: quality counts more'
 
@@ -94,21 +89,15 @@ def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
 def fit_conversation(ids, mask, T, im_start):
     """A conversation of at most T + 1 tokens. If it is too long, we cut first the text after the last answer,
     then the oldest text, and only then the end of the last answer. The header of that answer stays."""
-    trained = [i for i in range(len(ids)) if mask[i]]
-    end = trained[-1] + 1 if trained else len(ids)      # of the last answer
-    answer = end                                        # where the last answer begins
-    while answer and mask[answer - 1]:
-        answer -= 1
-    headers = [i for i in range(answer) if ids[i] == im_start]
-    header = headers[-1] if headers else 0              # where its header begins
+    end = max((i + 1 for i in range(len(ids)) if mask[i]), default=len(ids))    # of the last answer
+    header = max((i for i in range(end) if ids[i] == im_start), default=0)      # where its header begins
     start = max(0, min(end - (T + 1), header))
     return ids[start:start + T + 1], mask[start:start + T + 1]
 
 
-def read_conversations(path, T, tokenizer, data_from=''):
+def read_conversations(path, T, tokenizer, command):
     """[(ids, mask)] of the conversations that have a trained token; how many have none; how many were cut.
-    data_from: the command that makes the file, if it is missing."""
-    command = data_from or f'python prepare.py --kind=sft --source=FILE --out_dir={os.path.dirname(path)}'
+    command: it makes such a file."""
     whole = read_jsonl(path, lambda record: tokenizer.render(record['messages']), f'prepare it: {command}')
     im_start = tokenizer.special['<|im_start|>']
     conversations = []
@@ -129,7 +118,7 @@ def fit_pair(prompt, answer, T):
     """Prompt and answer, ids, of at most T + 1 tokens together. If they are too long, the prompt loses its
     beginning, down to a quarter of the context; only then the answer loses its end."""
     keep = max(T + 1 - len(answer), (T + 1) // 4, 1)
-    prompt = prompt[-keep:] if len(prompt) > keep else prompt
+    prompt = prompt[-keep:]
     return prompt, answer[:T + 1 - len(prompt)]
 
 
@@ -140,29 +129,24 @@ def to_pair(record, tokenizer, loss_type):
     if not isinstance(messages, list):
         messages = [{'role': 'user', 'content': messages}]
     if 'completion' not in record:
-        texts = {'chosen': record['chosen'], 'rejected': record['rejected']}
+        texts = [record['chosen'], record['rejected']]
     elif loss_type != 'kto':
         raise ValueError(f'a record with a label is for --loss_type=kto, not {loss_type}')
     elif record['label'] not in (True, False):
         raise ValueError('a label is true or false')
     else:
-        texts = {'chosen' if record['label'] else 'rejected': record['completion']}
-    if not all(isinstance(text, str) for text in texts.values()):
-        raise ValueError('an answer is a text')
+        texts = [record['completion']]
     prompt = tokenizer.render(messages, add_generation_prompt=True)[0]
-    answers = {'chosen': [], 'rejected': []}
-    for name, text in texts.items():
-        whole = tokenizer.render([*messages, {'role': 'assistant', 'content': text}])[0]
-        answers[name] = whole[len(prompt):]
-    return prompt, answers['chosen'], answers['rejected']
+    chats = [[*messages, {'role': 'assistant', 'content': text}] for text in texts]
+    answers = [tokenizer.render(chat)[0][len(prompt):] for chat in chats]
+    if len(answers) == 1:
+        answers.insert(1 if record['label'] else 0, [])
+    return prompt, *answers
 
 
-def read_pairs(path, T, tokenizer, loss_type, data_from=''):
-    """[((prompt, chosen), (prompt, rejected))], all ids, of the lines of a file; how many of them were
-    cut; and how many were dropped, because both answers are the same, or are the same where they are cut.
-    data_from: the command that makes the file, if it is missing."""
-    folder = os.path.dirname(path)
-    command = data_from or f'python prepare.py --kind=preference --source=FILE --out_dir={folder}'
+def read_pairs(path, T, tokenizer, loss_type, command):
+    """[((prompt, chosen), (prompt, rejected))], all ids; how many of them were cut; how many were dropped,
+    because both answers are the same, or are the same where they are cut."""
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type),
                        f'a line is {{"prompt", "chosen", "rejected"}}; prepare it: {command}')
     pairs = []

@@ -155,13 +155,13 @@ def open_to_sample(ckpt, load, load_tokenizer, continues=False):
     return model.grown(tokenizer.vocab_size), tokenizer, state      # Hugging Face's may lack chat's tokens
 
 
-def open_to_tune(init_from, last_path, load, load_tokenizer, writes=False):
+def open_to_tune(init_from, last_path, load, load_tokenizer):
     """The model to fine-tune, the rest of its checkpoint ({} for a new run) and the tokenizer beside it: of
-    last_path if init_from is 'resume', else of init_from. writes: refuse a reward model."""
+    last_path if init_from is 'resume', else of init_from. That must not be a reward model."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load_finite(init_from, load)
-    if writes and 'reward_head' in state:
+    if 'reward_head' in state and not resuming:
         raise ValueError(f'{origin} is a reward model: it scores answers and writes none; start from the '
                          'model of sft.py')
     tokenizer = tokenizer_beside(origin, state, load_tokenizer)
