@@ -439,7 +439,7 @@ for name, weight in weights.items():
     of_source[name] |= docs.write_source(name, bins, in_train, n_tokens)
 
 # --- report, and give the files their names -----------------------------------------------------------------
-report = account.report(stages, bins, of_source, docs.clusters)
+report = account.report(stages, bins, of_source)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
 if benchmarks:
@@ -464,7 +464,7 @@ if write == 'text':             # shards take the place of train.bin
 pages = {'report.md': data_card.report_md(out_dir, report, table, account.vanished()),
          'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1),
          'audit.md': account.audit_md()}
-corpus.publish(out_dir, pages, bins.values(), inputs, docs.bases if write == 'text' else ())
+corpus.publish(out_dir, pages, bins.values(), docs.bases if write == 'text' else ())
 docs.forget()
 print(data_card.summary(report, table))
 

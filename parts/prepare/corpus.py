@@ -8,8 +8,7 @@ A corpus on its way to the disk: documents by number, and files that are never h
 
 Copy this file alone: it needs numpy.
 """
-import atexit, collections, contextlib, functools, glob, gzip, hashlib, json
-import os, pathlib, platform, shutil, zlib
+import atexit, contextlib, functools, gzip, hashlib, json, os, pathlib, platform, shutil, zlib
 import numpy as np
 
 PIECE = 16_000_000              # bytes or tokens held in memory at once
@@ -23,31 +22,21 @@ def hash64(data):
 
 
 @contextlib.contextmanager
-def named(path):
-    """An OSError that names no file, as that of a full disk, gets this path."""
-    try:
-        yield
-    except OSError as e:
-        e.filename = e.filename or path
-        raise
-
-
-@contextlib.contextmanager
-def new_file(path, mode='wb', **settings):
+def new_file(path):
     """A file that gets its name when all of it is written; until then, another one in each process."""
     part = f'{path}.{platform.node()}.{os.getpid()}'
     try:
-        with named(path), open(part, mode, **settings) as f:
+        with open(part, 'wb') as f:
             yield f
         os.replace(part, path)
     finally:
         pathlib.Path(part).unlink(missing_ok=True)
 
 
-def write_file(path, content):
+def write_file(path, text):
     """Write a text; half a pair of surrogates is escaped."""
-    with new_file(path, 'w', encoding='utf-8', errors='backslashreplace', newline='\n') as f:
-        f.write(content)
+    with new_file(path) as f:
+        f.write(text.encode('utf-8', 'backslashreplace'))
 
 
 def state_of(settings, files):
@@ -75,27 +64,24 @@ class Corpus:
     def __init__(self, folder, state, funnel, owners):
         """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the source
         of each shard. Several processes may begin with the same folder."""
-        self.top = folder
-        self.folder = os.path.join(folder, f'{hash64(state.encode()):016x}')
+        self.folder = pathlib.Path(folder, f'{hash64(state.encode()):016x}')
         self.funnel = funnel
-        self.owners = owners
-        self.clusters = {}              # {stage: sizes of clusters of copies, and the largest}
+        self.owners = np.array(owners)
         self.open_texts = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'texts'), 'rb'))
         self.gather([])                 # nothing yet
-        for other in glob.glob(os.path.join(glob.escape(folder), '*')):
-            if other != self.folder:
-                shutil.rmtree(other, ignore_errors=True)
-        os.makedirs(self.folder, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for other in {*self.folder.parent.iterdir()} - {self.folder}:
+            shutil.rmtree(other, ignore_errors=True)
 
     def forget(self):
         """Throw the work away. It loses its name first: half of it must never be used."""
         self.open_texts.cache_clear()
         with contextlib.suppress(OSError):      # Windows: a file in it is open
-            os.replace(self.folder, f'{self.folder}.old')
-        shutil.rmtree(self.top, ignore_errors=True)
+            self.folder.replace(f'{self.folder}.old')
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def path(self, shard, ending):
-        return pathlib.Path(self.folder, f'{shard:05}.{ending}')
+        return self.folder / f'{shard:05}.{ending}'
 
     def has_shard(self, shard):
         return self.path(shard, 'json').exists()                # which is written last
@@ -179,7 +165,7 @@ class Corpus:
         if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which publish moves
             return base
         lengths = np.zeros(len(keep), np.int64)
-        with named(base), open(f'{base}.train', 'wb') as train, open(f'{base}.val', 'wb') as val, \
+        with open(f'{base}.train', 'wb') as train, open(f'{base}.val', 'wb') as val, \
                 gzip.GzipFile(f'{base}.jsonl.gz', 'wb', 1, mtime=0) as records:
             outputs = {'train': train, 'val': val, 'jsonl.gz': records}
             for i, n_tokens, output, data in documents:
@@ -199,44 +185,39 @@ class Corpus:
         path = f'{self.bases[shard]}.{side}'
         return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
 
-    def shards_of(self, source):
-        return [shard for shard in range(self.n_shards) if self.owners[shard] == source]
-
     def counts_of(self, source, in_train):
         """What is left of a source: {'documents', 'tokens': of the documents for training}."""
-        own = np.isin(self.shard, self.shards_of(source))
+        own = self.owners[self.shard] == source
         return {'documents': int((self.keep & own).sum()), 'tokens': int(self.lengths[in_train & own].sum())}
 
     def write_source(self, source, bins, in_train, n_tokens):
-        """Write n_tokens of a source to the Bin 'train', its validation documents to 'val' and 'val_SOURCE'.
+        """Write n_tokens of a source to the Bin 'train': whole passes, then a part of it; its validation
+        documents to 'val' and 'val_SOURCE'. in_train: bool (n,).
         Returns {'begins', 'mixed', 'epochs'}: the first token, their number, the passes over the source."""
+        shards = np.flatnonzero(self.owners == source)
+        own = in_train & (self.owners[self.shard] == source)
+        n_own = int(self.lengths[own].sum())
         begins = bins['train'].items
-        self.write_tokens(bins['train'], source, in_train, n_tokens)
+        for _ in range(n_tokens // n_own):
+            for shard in shards:
+                bins['train'].write(self.ids(shard, 'train'))
+        self.write_part(bins['train'], own, n_tokens % n_own)
         mixed = bins['train'].items - begins
-        for side in ('val', f'val_{source}'):
-            if side in bins:
-                self.write_all(bins[side], 'val', source)
-        tokens = self.counts_of(source, in_train)['tokens']
-        return {'begins': begins, 'mixed': mixed, 'epochs': mixed / tokens}
 
-    def write_all(self, b, side, source):
-        for shard in self.shards_of(source):
-            b.write(self.ids(shard, side))
+        for side in bins.keys() & {'val', f'val_{source}'}:
+            for shard in shards:
+                bins[side].write(self.ids(shard, 'val'))
+        return {'begins': begins, 'mixed': mixed, 'epochs': mixed / n_own}
 
-    def write_tokens(self, b, source, in_train, n_tokens):
-        """Write n_tokens of a source to a Bin: whole passes, then documents in the order of their hashes; the
-        last one is cut, but keeps its separator. in_train: bool (n,)."""
-        own = in_train & np.isin(self.shard, self.shards_of(source))
-        passes, rest = divmod(n_tokens, int(self.lengths[own].sum()))
-        for _ in range(passes):
-            self.write_all(b, 'train', source)
-
+    def write_part(self, b, own, n_tokens):
+        """Write n_tokens of the documents in a mask, bool (n,), to a Bin: those with the smallest hashes. The
+        last one is cut, but keeps its separator."""
         order = np.flatnonzero(own)
         order = order[np.argsort(self.exact[order], kind='stable')]
         before = np.cumsum(self.lengths[order]) - self.lengths[order]
         take = np.zeros(len(own), np.int64)             # tokens of each document
-        take[order] = np.clip(rest - before, 0, self.lengths[order])
-        for shard in self.shards_of(source):
+        take[order] = np.clip(n_tokens - before, 0, self.lengths[order])
+        for shard in np.unique(self.shard[take > 1]):
             here = self.span(shard)
             ids = self.ids(shard, 'train')
             lengths = np.where(own[here], self.lengths[here], 0)
@@ -274,13 +255,7 @@ class Corpus:
     def drop_copies(self, stage, reason, heads):
         """Keep the first document of each cluster. heads: its place, as in exact_copies."""
         left = np.flatnonzero(self.keep)
-        heads = left[heads]
-        head, size = np.unique(heads, return_counts=True)
-        largest = [i for i in np.argsort(-size, kind='stable')[:5].tolist() if size[i] > 1]
-        sizes = collections.Counter(size[size > 1].tolist())
-        self.clusters[stage] = {'sizes': dict(sorted(sizes.items())),
-                                'largest': [[int(size[i]), self.name(int(head[i]))] for i in largest]}
-        self.drop(stage, reason, left[left != heads])
+        self.drop(stage, reason, left[left != left[heads]])
 
     def manifest(self, in_train):
         """The shards of records, {'train': [{'name', 'documents', 'bytes', 'sha256'}]}, and the SHA-256 of
@@ -288,14 +263,10 @@ class Corpus:
         shards = []
         whole = hashlib.sha256()
         for i, base in enumerate(self.bases):
-            path = f'{base}.jsonl.gz'
-            own = hashlib.sha256()
-            with open(path, 'rb') as f:
-                while block := f.read(PIECE):
-                    own.update(block)
-                    whole.update(block)
+            data = pathlib.Path(f'{base}.jsonl.gz').read_bytes()
+            whole.update(data)
             shards.append({'name': f'{i:05}.jsonl.gz', 'documents': int(in_train[self.span(i)].sum()),
-                           'bytes': os.path.getsize(path), 'sha256': own.hexdigest()})
+                           'bytes': len(data), 'sha256': hashlib.sha256(data).hexdigest()})
         return {'train': shards}, whole.hexdigest()
 
 
@@ -317,45 +288,36 @@ class Bin:
         """data: an array of ids or bytes, also a memory map."""
         for start in range(0, len(data), PIECE):
             block = data[start:start + PIECE]
-            with named(self.path):
-                self.file.write(block)
+            self.file.write(block)
             self.sha256.update(block)
             self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
 
-    def close(self):
-        with named(self.path):
-            self.file.close()
 
-
-def publish(folder, contents, bins, read, bases=()):
-    """Give the files of a result their names. contents: {name: text}, '' for no file; tokenizer.json.new may
-    be there; bases: what write_ids returned, if its records replace train.bin. All is on the disk before old
-    files go, but not those that this run has read. meta.json comes last: a folder without it is not data."""
-    at = functools.partial(os.path.join, folder)
+def publish(folder, pages, bins, bases=()):
+    """Give the files of a result their names. pages: {name: text}, '' for no file; tokenizer.json.new may be
+    there; bases: what write_ids returned, if its records replace train.bin. All is on the disk before old
+    files go. meta.json goes first and comes last: a folder without it is not data."""
+    folder = pathlib.Path(folder)
     for b in bins:
-        b.close()
-    for name, text in contents.items():
+        b.file.close()
+    for name, text in pages.items():
         if text:
-            write_file(at(f'{name}.new'), text)
-    pathlib.Path(at('meta.json')).unlink(missing_ok=True)
-    stay = [b.path for b in bins]
-    if not bases:
-        stay += [file['path'] for file in read]
-    stay = set(map(os.path.realpath, stay))
-    for pattern in ('val_*.bin', 'audit.md', f'shards/{"[0-9]" * 5}.jsonl.gz'):
-        for path in glob.glob(at(pattern)):
-            if os.path.realpath(path) not in stay:
-                os.remove(path)
-    if os.path.isdir(at('shards')) and not os.listdir(at('shards')):
-        os.rmdir(at('shards'))
+            write_file(folder / f'{name}.new', text)
+
+    (folder / 'meta.json').unlink(missing_ok=True)
+    old = [*folder.glob('val_*.bin'), *folder.glob('audit.md')]
+    if bases:
+        old += folder.glob('shards/?????.jsonl.gz')
+    for path in old:
+        path.unlink()
     for b in bins:
         os.replace(f'{b.path}.tmp', b.path)
     if bases:
-        os.remove(at('train.bin'))
-        os.makedirs(at('shards'), exist_ok=True)
+        (folder / 'train.bin').unlink()
+        (folder / 'shards').mkdir(exist_ok=True)
     for i, base in enumerate(bases):
-        os.replace(f'{base}.jsonl.gz', at(f'shards/{i:05}.jsonl.gz'))
+        os.replace(f'{base}.jsonl.gz', folder / f'shards/{i:05}.jsonl.gz')
     for name in ('audit.md', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
-        if os.path.exists(at(f'{name}.new')):
-            os.replace(at(f'{name}.new'), at(name))
+        if (folder / f'{name}.new').exists():
+            (folder / f'{name}.new').replace(folder / name)

@@ -111,7 +111,7 @@ class Funnel:
                 rows.append({'name': name, **counts, 'dropped': dropped})
         return rows
 
-    def report(self, names, bins, sources, clusters):
+    def report(self, names, bins, sources):
         """The content of report.json. bins: {'train', 'val', perhaps more}."""
         both = {side: bins[side] for side in ('train', 'val')}
         counts = {name: dict(counter.most_common(100)) for name, counter in sorted(self.counters.items())
@@ -122,7 +122,6 @@ class Funnel:
                 'documents': {side: b.documents for side, b in both.items()},
                 'bytes': {side: b.bytes for side, b in both.items()},
                 'sources': sources,
-                'duplicates': clusters,
                 'counts': counts}
 
     def vanished(self):

@@ -1,0 +1,176 @@
+"""Texts judged by their bytes: bits as plain dictionaries count them, good from bad, and languages."""
+import collections
+import math
+import random
+
+import numpy as np
+import pytest
+from conftest import SHARED
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from parts.prepare.text_models import WORDS, Classifier, NgramModel, byte_ngrams, language_model, language_of
+
+
+# --- bits per byte ------------------------------------------------------------------------------------------
+def naive_bits(reference, text, order, a):
+    """The same mean from counts in a dictionary of byte strings, one byte after the other."""
+    counts = collections.Counter()
+    for document in reference:
+        data = document.encode('utf-8', 'surrogatepass')
+        counts[b''] += len(data)
+        counts.update(data[i:i + n] for n in range(1, order + 1) for i in range(len(data) - n + 1))
+
+    data = text.encode('utf-8', 'surrogatepass')
+    bits = 0.0
+    for i in range(len(data)):
+        p = 1 / 256
+        for n in range(1, min(order, i + 1) + 1):
+            gram = data[i - n + 1:i + 1]
+            p = (counts[gram] + a * p) / (counts[gram[:-1]] + a)
+        bits -= math.log2(p)
+    return bits / len(data) if data else 0.0
+
+
+def all_distinct(texts, n, buckets):
+    """Whether equal n-grams, and no others, fall into the same bucket."""
+    data = [text.encode('utf-8', 'surrogatepass') for text in texts]
+    grams = [d[i:i + n] for d in data for i in range(len(d) - n + 1)]
+    ids = np.concatenate([byte_ngrams(text, n, buckets) for text in texts]).tolist()
+    return len(set(zip(grams, ids, strict=True))) == len(set(grams)) == len(set(ids))
+
+
+TEXT = st.text(st.sampled_from('ab e\né漢') | st.characters(exclude_categories=[]), max_size=40)
+
+
+@given(TEXT, TEXT, st.integers(1, 6))
+def test_equal_ngrams_and_no_others_fall_into_the_same_bucket(a, b, n):
+    assert all_distinct([a, b], n, 1 << 62)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(TEXT, max_size=3).filter(any), TEXT, st.integers(1, 6), st.floats(0.1, 50))
+def test_bits_per_byte_are_those_of_plain_dictionaries(reference, text, order, a):
+    assume(all(all_distinct([*reference, text], n, 1 << 18) for n in range(1, order + 1)))
+    model = NgramModel(reference, order, buckets=1 << 18)
+    assert model.bits_per_byte(text, a) == pytest.approx(naive_bits(reference, text, order, a), abs=1e-6)
+
+
+GERMAN = """Die Kinder spielten noch im Garten, als es am späten Nachmittag zu regnen begann, und keines von
+ihnen wollte ins Haus. Ihre Großmutter stand am Fenster, schüttelte den Kopf und setzte schließlich Wasser auf
+für den Tee. Bald saßen alle um den großen Tisch, nass und zufrieden, und erzählten von ihren Abenteuern."""
+
+
+def test_stock_phrases_then_english_then_german_then_noise():
+    if not (SHARED / 'tinyshakespeare.txt').exists():
+        pytest.skip('no tinyshakespeare.txt')
+    text = (SHARED / 'tinyshakespeare.txt').read_text(encoding='utf-8')
+    model = NgramModel([text[:900_000]])
+    rng = random.Random(0)
+    letters = ''.join(rng.choice('abcdefghijklmnopqrstuvwxyz ') for _ in range(1000))
+    noise = ''.join(map(chr, rng.choices(range(128), k=1000)))
+    texts = ['I will not be the king of ' * 50, text[1_000_000:1_002_000], GERMAN, letters, noise]
+    bits = [model.bits_per_byte(t) for t in texts]
+    assert bits == sorted(bits) and bits[1] < 3 and bits[2] > 4 and bits[4] > 6, bits
+    for start in range(900_000, 1_110_000, 10_000):             # every unseen page, not only on average
+        assert bits[0] < model.bits_per_byte(text[start:start + 2000]) < bits[2]
+
+
+# --- good or bad --------------------------------------------------------------------------------------------
+def shuffled(text, rng):
+    letters = list(text)
+    rng.shuffle(letters)
+    return ''.join(letters)
+
+
+@pytest.fixture(scope='module')
+def quality(python_files):
+    """Pieces of real code, and the same with their characters shuffled: (examples to learn, to test)."""
+    rng = random.Random(0)
+    code = ''.join(path.read_text(encoding='utf-8') for path in sorted(python_files.rglob('*.py')))
+    pieces = [code[i:i + 500] for i in range(0, 500 * 800, 500)]
+    rng.shuffle(pieces)
+    good = [(piece, 'good') for piece in pieces]
+    bad = [(shuffled(piece, rng), 'bad') for piece in pieces]
+    return good[:600] + bad[:600], good[600:] + bad[600:]
+
+
+def accuracy(model, examples, label):
+    chances = [model.predict(text)[label] for text, y in examples if y == label]
+    return sum(p > 0.5 for p in chances) / len(chances)
+
+
+def test_the_classifier_tells_code_from_shuffled_code_it_has_not_seen(quality):
+    train, test = quality
+    model = Classifier.train(train)
+    again = Classifier.train(iter(train))
+    assert accuracy(model, test, 'good') >= 0.99 and accuracy(model, test, 'bad') >= 0.99
+    assert np.array_equal(model.weights, again.weights) and model.labels == again.labels == ['bad', 'good']
+
+    for rare in ('good', 'bad'):                                # fifty times rarer, and recognised
+        few = [example for example in train if example[1] == rare][:12]
+        model = Classifier.train([example for example in train if example[1] != rare] + few)
+        assert min(accuracy(model, test, label) for label in ('good', 'bad')) >= 0.9, rare
+
+
+def test_probabilities_are_the_softmax_of_the_scores(quality):
+    examples = quality[0][:3] + quality[0][-3:] + [('', 'none'), ('漢字', 'none')]
+    model = Classifier.train(examples, epochs=3, buckets=1 << 12)
+    for text in [*(text for text, _ in quality[1][::40]), '', '\ud800', '漢' * 9000]:
+        chances = model.predict(text)
+        ids, values = Classifier.features(text, 1 << 12)
+        powers = [math.exp(sum(float(row[i]) * v for i, v in zip(ids, values))) for row in model.weights]
+        assert list(chances) == ['bad', 'good', 'none']
+        assert list(chances.values()) == pytest.approx([p / sum(powers) for p in powers], rel=1e-4)
+        assert len(set(ids.tolist())) == len(ids) and (values ** 2).sum() == pytest.approx(1)
+
+
+def test_a_step_is_the_gradient_of_the_log_loss():
+    pair = [('aaaa', 'x'), ('bbbb', 'y')]
+    model, untrained = (Classifier.train(pair, 1, rate, buckets=1 << 12) for rate in (1e-3, 0))
+    assert untrained.predict('aaaa') == {'x': 0.5, 'y': 0.5}
+    ids, values = Classifier.features('aaaa', 1 << 12)
+    own = ~np.isin(ids, Classifier.features('bbbb', 1 << 12)[0])        # 0.5 too little of x, too much of y
+    assert model.weights[:, ids[own]] == pytest.approx(np.outer([1, -1], 0.5e-3 * values[own]), rel=1e-3)
+
+
+def test_one_label_is_refused():
+    for examples in ([], [('a', 'good'), ('b', 'good')]):
+        with pytest.raises(ValueError, match='two labels'):
+            Classifier.train(examples)
+
+
+# --- languages: the same sentence, written for this test and not used to choose anything --------------------
+SENTENCES = {
+    'ar': 'لم نذهب إلى الجبال من قبل، لكن أصدقاءنا أخبرونا كم هي جميلة في الشتاء.',
+    'de': 'Wir waren noch nie in den Bergen, aber unsere Freunde sagen, dass es im Winter dort schön ist.',
+    'en': 'They have never been to the mountains, but their friends told them how beautiful it is in winter.',
+    'es': 'Nunca hemos estado en las montañas, pero nuestros amigos nos contaron lo bonito que es todo.',
+    'fr': "Nous ne sommes jamais allés à la montagne, mais nos amis disent que c'est très beau en hiver.",
+    'hi': 'हम कभी पहाड़ों पर नहीं गए, लेकिन हमारे दोस्तों ने बताया कि सर्दियों में वहाँ कितना सुंदर होता है।',
+    'id': 'Kami belum pernah pergi ke gunung, tetapi teman-teman kami bercerita betapa indahnya di sana.',
+    'it': "Non siamo mai stati in montagna, ma i nostri amici ci hanno raccontato quanto è bello d'inverno.",
+    'ja': '私たちは山に行ったことがありませんが、友達は冬がとても美しいと言っていました。',
+    'ko': '우리는 산에 가 본 적이 없지만 친구들은 겨울에 그곳이 아주 아름답다고 말했다.',
+    'nl': 'Wij zijn nog nooit in de bergen geweest, maar onze vrienden vertelden hoe mooi het daar is.',
+    'pl': 'Nigdy nie byliśmy w górach, ale nasi przyjaciele opowiadali nam, jak tam jest pięknie zimą.',
+    'pt': 'Nunca estivemos nas montanhas, mas os nossos amigos contaram-nos como tudo é bonito no inverno.',
+    'ru': 'Мы никогда не были в горах, но наши друзья рассказывали нам, как там красиво зимой.',
+    'sv': 'Vi har aldrig varit i bergen, men våra vänner berättade för oss hur vackert det är på vintern.',
+    'tr': 'Dağlara hiç gitmedik ama arkadaşlarımız bize kışın oranın ne kadar güzel olduğunu anlattı.',
+    'vi': 'Chúng tôi chưa bao giờ lên núi, nhưng bạn bè đã kể cho chúng tôi nghe ở đó đẹp như thế nào.',
+    'zh': '我们从来没有去过山里，但是朋友们告诉我们那里的冬天非常美丽。'}
+
+
+def test_sentences_of_all_languages_are_recognised():
+    wrong = {language: language_of(text) for language, text in SENTENCES.items()
+             if language_of(text) != language}
+    assert SENTENCES.keys() == WORDS.keys() and not wrong
+    again = language_model.__wrapped__()
+    assert (again.weights == language_model().weights).all()
+
+
+def test_no_word_is_listed_twice_and_none_is_capitalised():
+    for language, words in WORDS.items():
+        words = words.split()
+        assert len(set(words)) == len(words) >= 10 and words == [w.lower() for w in words], language
