@@ -1,7 +1,5 @@
 """Files that were copied into another project: what its author may try, beside what our scripts do."""
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -67,31 +65,6 @@ def test_a_model_that_was_made_without_memory_computes_when_its_weights_come():
 @pytest.mark.parametrize('text, expected', [('null', True), ('```json\nnull\n```', True), ('nul', False)])
 def test_null_is_json(text, expected):
     assert grading.is_json(text) is expected
-
-
-SCRIPT = '''import typing
-import pathlib
-from configurator import configure
-heads = 2                               # 1 | 2 | 4: a divisor of the width
-limit: typing.Optional[int] = None      # >= 1: lines
-later: int
-betas = {'a': 1}
-configure(globals())
-model = heads * 2
-print(heads, limit, betas, model)
-'''
-
-
-@pytest.mark.parametrize('flags, expected', [
-    ([], '2 None {\'a\': 1} 4'), (['--heads=4', '--limit=3'], '4 3 {\'a\': 1} 8'),
-    (['--heads=3'], 'error: command line: heads=3 must be one of: 1, 2, 4'),
-    (['--betas={[1]: 2}'], "error: command line: betas='{[1]: 2}' is of type str, expected dict")])
-def test_configure_reads_a_stranger_s_script(tmp_path, flags, expected):
-    (tmp_path / 'configurator.py').write_bytes((ROOT / 'configurator.py').read_bytes())
-    (tmp_path / 'own.py').write_text(SCRIPT, encoding='utf-8')
-    done = subprocess.run([sys.executable, 'own.py', *flags], cwd=tmp_path, capture_output=True, text=True)
-    assert (done.stdout or done.stderr).startswith(expected), done.stderr
-    assert done.returncode == (2 if 'error' in expected else 0)
 
 
 def test_the_example_of_the_merges_is_right():

@@ -250,3 +250,15 @@ def test_a_bug_keeps_its_traceback(play, body, name):
     process = play(body=body)
     assert process.returncode == 1 and process.stderr.startswith('Traceback')
     assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1]
+
+
+def test_annotations_of_a_stranger_s_script(play):
+    """typing.Optional, an annotation without a value, and a rule with numbers as words."""
+    script = HEAD.replace('steps = 10 ', 'heads = 2  # 1 | 2 | 4: a divisor\nlater_on: int\nsteps = 10 ')
+    script = script.replace('seed: int | None', 'seed: typing.Optional[int]')
+    script = script.replace('import json', 'import json\nimport typing', 1)
+    script = script.replace('# None =', '# >= 3: None =')
+    got = result(play('--heads=4', '--seed=3', script=script))
+    assert (got['heads'], got['seed'], 'later_on' in got) == (4, 3, False)
+    one_line(play('--heads=3', script=script), 'heads=3 must be one of: 1, 2, 4')
+    one_line(play('--sources={[1]: 2}', script=script), "sources='{[1]: 2}' is of type str, expected dict")

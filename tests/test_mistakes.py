@@ -1,4 +1,10 @@
-"""What a user gets wrong ends in one line that says what is wrong and what to do, and destroys nothing."""
+"""What a user gets wrong ends in one line that says what is wrong and what to do, and destroys nothing.
+
+Here are the mistakes that several scripts share: data, folders, files of the wrong kind, a full disk. Those of
+one script stand in the test of that script.
+"""
+import gzip
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +14,10 @@ import pytest
 from conftest import ROOT, TINY, mistake, ok, run
 
 from model import load_checkpoint
+from parts.eval.benchmarks import to_task
+from parts.sample.rewards import tasks_of_file
+from parts.train.checkpoint import read
+from parts.train.records import read_jsonl
 from tokenizer import Tokenizer
 
 
@@ -22,77 +32,65 @@ def trained(data_dir, tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def damaged(data_dir, tmp_path):
-    return shutil.copytree(data_dir, tmp_path / 'damaged')
-
-
 def contents(folder):
     return {p.name: p.read_bytes() for p in folder.iterdir()}
 
 
-def test_data_that_are_not_there(tmp_path):
-    result = train(tmp_path / 'nowhere', tmp_path / 'out')
-    mistake(result, 'nowhere', 'python prepare.py --source=', '--out_dir=')
+# --- data ---------------------------------------------------------------------------------------------------
+def test_data_that_are_missing_or_damaged(data_dir, tmp_path):
+    mistake(train(tmp_path / 'nowhere', tmp_path / 'out'), 'nowhere', 'python prepare.py --source=', '--out_dir=')
+
+    damaged = shutil.copytree(data_dir, tmp_path / 'damaged')
+    for text in '{"dtype": "uint16", "tok', '{}', '[]', '{"dtype": "float99"}':
+        (damaged / 'meta.json').write_text(text, encoding='utf-8')
+        mistake(train(damaged, tmp_path / 'out'), 'meta.json')
+    shutil.copy(data_dir / 'meta.json', damaged)
+
+    (damaged / 'val.bin').rename(damaged / 'away')
+    mistake(train(damaged, tmp_path / 'out'), 'val.bin')
+    (damaged / 'away').rename(damaged / 'val.bin')
+    os.truncate(damaged / 'train.bin', 1000)
+    mistake(train(damaged, tmp_path / 'out'), 'train.bin', '1,000', 'prepare.py')
     assert not (tmp_path / 'out').exists()
 
 
-def test_meta_without_its_bins(damaged, tmp_path):
-    (damaged / 'val.bin').unlink()
-    mistake(train(damaged, tmp_path / 'out'), 'val.bin')
-
-
-def test_a_bin_that_is_cut_off(damaged, tmp_path):
-    os.truncate(damaged / 'train.bin', 1000)
-    mistake(train(damaged, tmp_path / 'out'), 'train.bin', '1,000', 'prepare.py')
-
-
-@pytest.mark.parametrize('text', ['{"dtype": "uint16", "tok', '{}', '[]', '{"dtype": "float99"}'])
-def test_meta_that_is_damaged(damaged, text):
-    (damaged / 'meta.json').write_text(text, encoding='utf-8')
-    mistake(train(damaged, damaged / 'out'), 'meta.json')
-
-
-def test_a_tokenizer_that_is_not_the_data_s(damaged, tmp_path):
+def test_a_tokenizer_that_is_not_the_data_s(data_dir, trained, python_files, tmp_path):
+    damaged = shutil.copytree(data_dir, tmp_path / 'damaged')
     Tokenizer.train(['another text ' * 9], 400).save(damaged / 'tokenizer.json')
     mistake(train(damaged, tmp_path / 'out'), 'tokenizer.json', 'hash')
 
-
-@pytest.mark.parametrize('flag, words', [
-    ('--vocab_size=300', ['vocab_size=300', '512']), ('--n_embd=33', ['n_embd=33', 'n_head=2', '32']),
-    ('--n_kv_head=3', ['n_kv_head=3']), ('--block_size=1000000', ['block_size=1000000', '--block_size']),
-    ('--dtype=float8', ['float8', 'bfloat16']), ('--device=tpu', ['tpu', '--device=auto']),
-    ('--micro_batch_size=3', ['=3', ' 8 ', '--micro_batch_size=2']), ('--dropout=1', ['dropout']),
-    ('--warmup_steps=5', ['max_steps=4']), ('--min_lr=1', ['min_lr']),
-    ('--init_from=nowhere', ['nowhere']), ('--show_batch=-1', ['show_batch=-1']),
-    ('--batch_size=99999999999', ['=99999999999', '[1, 2**20]']), ('--out_dir=', ['out_dir is empty']),
-    ('--show_batch=99999999999999999999', ['[0, 2**40)']), ('--learning_rate=inf', ['=inf', 'finite'])])
-def test_settings_that_cannot_be(data_dir, tmp_path, flag, words):
-    mistake(train(data_dir, tmp_path / 'out', flag), *words)
+    ok(run('prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}/bytes', '--tokenizer=byte'))
+    result = run('eval.py', f'--ckpt={trained}', f'--data_dir={tmp_path}/bytes')
+    mistake(result, f'--tokenizer={trained}/tokenizer.json')
+    assert not result.stdout            # the settings are printed when all is known to be valid
+    assert not (trained / 'eval.json').exists()
 
 
-def test_the_largest_seed_works_and_a_larger_one_is_one_line(data_dir, tmp_path):
-    ok(train(data_dir, tmp_path, f'--seed={2 ** 32 - 1}', '--max_steps=5'))
-    mistake(train(data_dir, tmp_path / 'out', f'--seed={2 ** 32}'), 'seed=4294967296')
+# --- settings -----------------------------------------------------------------------------------------------
+def test_settings_that_cannot_be(data_dir, tmp_path):
+    for flag, words in [
+            ('--vocab_size=300', 'vocab_size=300 512'), ('--n_embd=33', 'n_embd=33 n_head=2 32'),
+            ('--n_kv_head=3', 'n_kv_head=3'), ('--block_size=1000000', 'block_size=1000000 --block_size'),
+            ('--dtype=float8', 'float8 bfloat16'), ('--device=tpu', 'tpu --device=auto'),
+            ('--micro_batch_size=3', '=3 8 --micro_batch_size=2'), ('--dropout=1', 'dropout'),
+            ('--warmup_steps=5', 'max_steps=4'), ('--min_lr=1', 'min_lr'), ('--init_from=nowhere', 'nowhere'),
+            ('--batch_size=99999999999', '=99999999999 2**20'), ('--out_dir=', 'out_dir empty'),
+            ('--show_batch=-1', 'show_batch=-1'), ('--learning_rate=inf', '=inf finite'),
+            (f'--seed={2 ** 32}', 'seed=4294967296')]:
+        mistake(train(data_dir, tmp_path / 'out', flag), *words.split())
+    ok(train(data_dir, tmp_path / 'out', f'--seed={2 ** 32 - 1}'))
 
 
-def test_scratch_over_a_run_touches_nothing(data_dir, trained):
+# --- a folder that holds a run ------------------------------------------------------------------------------
+def test_what_would_spoil_a_run_touches_nothing(data_dir, trained):
     before = contents(trained)
     mistake(train(data_dir, trained, '--seed=1'), '--init_from=resume', '--overwrite=True')
-    assert contents(trained) == before
-
-
-def test_resume_with_another_shape_touches_nothing(data_dir, trained):
-    before = contents(trained)
     mistake(train(data_dir, trained, '--init_from=resume', '--n_layer=3'), 'n_layer=2', '3')
     assert contents(trained) == before
 
 
-def test_resume_without_a_run(data_dir, tmp_path):
+def test_resume_without_a_run_or_with_half_of_one(data_dir, trained, tmp_path):
     mistake(train(data_dir, tmp_path / 'out', '--init_from=resume'), 'last.pt')
-
-
-def test_resume_of_a_checkpoint_that_is_cut_off(data_dir, trained, tmp_path):
     shutil.copytree(trained, tmp_path / 'run')
     os.truncate(tmp_path / 'run/last.pt', 1000)
     mistake(train(data_dir, tmp_path / 'run', '--init_from=resume'), 'last.pt')
@@ -137,16 +135,87 @@ def test_sampling_from_what_is_not_there(trained, tmp_path):
     mistake(run('sample.py', f'--ckpt={tmp_path}'), 'best.pt', 'train.py')
     shutil.copy(trained / 'best.pt', tmp_path)
     mistake(run('sample.py', f'--ckpt={tmp_path}'), 'tokenizer.json')
-
-
-def test_a_prompt_file_that_is_no_text(trained, tmp_path):
     (tmp_path / 'photo.txt').write_bytes(b'\xff\xd8\xff')
     mistake(run('sample.py', f'--ckpt={trained}', f'--prompt_file={tmp_path}/photo.txt'), 'photo.txt')
 
 
-def test_evaluating_on_the_data_of_another_tokenizer(trained, python_files, tmp_path):
-    ok(run('prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}', '--tokenizer=byte'))
-    result = run('eval.py', f'--ckpt={trained}', f'--data_dir={tmp_path}')
-    mistake(result, f'--tokenizer={trained}/tokenizer.json')
-    assert not result.stdout    # the settings are printed when all is known to be valid
-    assert not (trained / 'eval.json').exists()
+# --- a file of the wrong kind -------------------------------------------------------------------------------
+LINES = ''.join(json.dumps({'prompt': f'Say {i}.', 'answer': str(i)}) + '\n' for i in range(40))
+WRONG = {'cut.jsonl.gz': gzip.compress(LINES.encode())[:-40], 'none.jsonl.gz': b'he', 'number.jsonl': b'5\n',
+         'damaged.jsonl.gz': gzip.compress(b'x' * 99)[:10] + b'\xff' * 99, 'list.jsonl': b'[1, 2]\n',
+         'half.jsonl': b'{"prompt": "a",\n', 'bytes.jsonl': b'\xff\xfe\0', 'deep.jsonl': b'[' * 100_000,
+         'text.jsonl': b'{"prompt": 5, "test": "x", "entry_point": "f"}\n'}
+
+
+@pytest.fixture
+def wrong(tmp_path):
+    for name, data in WRONG.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / 'folder.jsonl').mkdir()
+    return tmp_path
+
+
+def test_a_file_of_records_that_is_none_is_one_sentence(wrong):
+    for name in [*WRONG, 'folder.jsonl']:
+        with pytest.raises(ValueError, match=rf'{name}, line \d+: \w+: .*; a line is like this') as e:
+            read_jsonl(str(wrong / name), to_task, 'a line is like this')
+        assert e.type is ValueError and '\n' not in str(e.value), name
+    (wrong / 'whole.jsonl.gz').write_bytes(gzip.compress(LINES.encode()))
+    assert len(read_jsonl(str(wrong / 'whole.jsonl.gz'), to_task, '')) == 40
+
+
+def test_the_scripts_say_it_too(wrong):
+    cut = wrong / 'cut.jsonl.gz'
+    (wrong / 'own.jsonl').write_text('{"prompt": "a", "regex": "b"}\n', encoding='utf-8')
+    yes = '--allow_code_execution=True'
+    result = run('eval.py', '--tasks=gsm8k', f'--data={cut}', '--completions=x')
+    mistake(result, 'cut.jsonl.gz', 'see the top of eval.py')
+    result = run('eval.py', '--tasks=own', f'--data={wrong}/own.jsonl', f'--completions={cut}', yes)
+    mistake(result, 'cut.jsonl.gz', '"task_id"')
+    out = f'--out_dir={wrong}/out'
+    mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--decontaminate={wrong}/none.json'),
+            'none.json', 'expected the file of a benchmark')
+    mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--perplexity_reference={wrong}/bytes.jsonl'),
+            'reference', 'no text')
+    result = run('tokenizer.py', '--input=stdlib', '--out=', cwd=wrong)
+    assert result.returncode == 2 and '--out= is a folder or empty' in result.stderr
+
+
+def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path):
+    for text, expected in [
+            ('x = \n', 'line 1: SyntaxError'), ('\n\nimport nosuch\n', 'line 3: ModuleNotFoundError'),
+            ('import sys\nsys.exit(3)\n', 'line 2: SystemExit'),
+            ('def prompts():\n    return 5\ndef reward(p, c):\n    return 1\n', 'TypeError'),
+            ('def prompts():\n    return "Write"\ndef reward(p, c):\n    return 1\n', 'prompts() is a text'),
+            ('def prompts():\n    return [5]\ndef reward(p, c):\n    return 1\n', 'a text or messages'),
+            ('def prompts():\n    return {}["a"]\ndef reward(p, c):\n    return 1\n', "line 2: KeyError: 'a'")]:
+        (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
+        with pytest.raises(ValueError, match='mine.py') as e:
+            tasks_of_file(str(tmp_path / 'mine.py'), 1.0, False)
+        assert expected in str(e.value), text
+
+
+def test_what_is_no_checkpoint_is_said_without_advice_to_run_it(wrong, monkeypatch):
+    for name in 'number.jsonl', 'half.jsonl':
+        with pytest.raises(ValueError, match=f'{name} is not a readable checkpoint') as e:
+            read(str(wrong / name))
+        assert len(str(e.value)) < 300 and 'weights_only' not in str(e.value)
+
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    monkeypatch.setattr('torch.load', full)         # not unreadable: too large for this machine
+    with pytest.raises(MemoryError, match='number.jsonl: .*allocate 9 bytes'):
+        read(str(wrong / 'number.jsonl'))
+
+
+def test_a_damaged_tokenizer_is_one_sentence(tmp_path):
+    path = tmp_path / 'tokenizer.json'
+    whole = Tokenizer.byte(['<|endoftext|>']).to_json()
+    changes = [{'vocab': ['a', 'b']}, {'vocab': [*'abc'] * 99}, {'special_tokens': [1]}, {'special_tokens': 5},
+               {'vocab': [5]}, {'vocab': None}, {'pattern': '('}, {'kind': 'word'}]
+    for text in ['[' * 100_000, *(json.dumps({**whole, **change}) for change in changes)]:
+        path.write_text(text, encoding='utf-8')
+        with pytest.raises(ValueError, match='tokenizer.json is not a tokenizer of ours'):
+            Tokenizer.load(path)
+    path.write_text(json.dumps(whole), encoding='utf-8')
+    assert Tokenizer.load(path).encode('ab') == [97, 98]

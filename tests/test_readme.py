@@ -34,6 +34,7 @@ def words(command):
 
 def settings(script):
     """What may follow `--`: the assignments above configure(globals()), or the options of argparse."""
+    script = {'model.py': 'parts/train/self_test.py'}.get(script, script)       # model.py calls it
     source = (ROOT / script).read_text(encoding='utf-8')
     if 'configure(globals())' in source:
         return set(re.findall(r'^(\w+)(?:: [^=\n]+)? = ', source.split('configure(globals())')[0], re.M))
