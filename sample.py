@@ -44,8 +44,7 @@ chat = False                # True: the prompt is a message to an assistant; wit
 system: str | None = None   # instruction that the assistant reads before a chat
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
-serve: int | None = None    # [0, 65535]: answer HTTP requests on this port; 0 = a free one
-host = '127.0.0.1'          # ... at this address; all but 127.0.0.1 and localhost need a key
+serve: int | None = None    # [0, 65535]: answer this machine's HTTP requests on this port; 0 = a free one
 compare = ''                # ... with the answers of this second checkpoint, too
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 dtype = 'float32'           # float32 | bfloat16: of the weights
@@ -62,8 +61,8 @@ if not all(isinstance(number, int | float) and number >= 0 for number in sweep):
     raise ValueError(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 if system and not chat:
     raise ValueError('--system is an instruction before a chat: it needs --chat=True')
-if serve is None and (compare or host != '127.0.0.1'):
-    raise ValueError('--compare and --host belong to a server: add --serve=8000')
+if compare and serve is None:
+    raise ValueError('--compare belongs to a server: add --serve=8000')
 if export and (random_init or serve is not None or dtype != 'float32'):
     raise ValueError('--export writes what was trained (in 16 or 8 bits: gguf-f16, gguf-q8_0); leave out '
                      '--random_init, --serve and --dtype')
@@ -142,7 +141,7 @@ def serve_requests():
     for name, (net, its) in models.items():
         batch = decoding.Batch(net, its.stop, 16, its.vocab_size)
         writers[name] = writer.Writer(batch, its, asking.begin)
-    http_server.run((host, serve), openai_api.Api(writers, asking))
+    http_server.run(serve, openai_api.Api(writers, asking))
 
 
 if export:

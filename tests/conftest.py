@@ -113,7 +113,7 @@ def mistake(result, *words):
 
 
 # a minute each: python -m pytest --slow runs them, too
-SLOW = {'test_eval_code', 'test_other_programs', 'test_problem_mutants', 'test_serve_browser'}
+SLOW = {'test_eval_code', 'test_other_programs', 'test_problem_mutants'}
 
 
 def pytest_addoption(parser):

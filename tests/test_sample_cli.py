@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     ('clm', [f'--num_samples={10 ** 20}'], ['[1, 10000]']), ('clm', ['--system=be brief'], ['--chat=True']),
     ('clm', ['--chat=True', '--num_samples=2'], ['num_samples=2']),
     ('clm', ['--chat=True', '--stop_at=x'], ["stop_at='x'"]), ('clm', ['--compare=x'], ['--serve=8000']),
-    ('clm', ['--host=0.0.0.0'], ['--serve=8000']), ('clm', ['--serve=0'], ['leave out --prompt']),
+    ('clm', ['--serve=0'], ['leave out --prompt']),
     ('clm', ['--serve=0', '--prompt=', '--chat=True', '--system=a'], ['leave out --chat']),
     ('clm', ['--prompt=', '--export=hf', '--serve=0'], ['leave out', '--serve']),
     ('clm', ['--prompt=', '--export=hf', '--dtype=bfloat16'], ['gguf-q8_0']),

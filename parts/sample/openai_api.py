@@ -6,15 +6,15 @@ OpenAI's API: requests and answers as JSON, for models that write in a batch.
         print(part)                                         # None: nothing new yet; at last the answer
 
 With {'stream': True} the parts are the chunks of the answer. The first model is the default.
-Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where
-the context does. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
+Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where the
+context does. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
 Copy this file alone: it needs the standard library.
 """
-import json, queue, secrets, time
+import queue, secrets, time
 
 # settings of OpenAI's that would change an answer and that we lack: refused, unless they ask for nothing
-LACKING = {'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0, 'frequency_penalty': 0,
-           'tools': [], 'functions': [], 'response_format': {'type': 'text'}}
+LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0,
+           'frequency_penalty': 0, 'tools': [], 'functions': [], 'response_format': {'type': 'text'}}
 
 
 class Refusal(Exception):
@@ -27,56 +27,48 @@ class Refusal(Exception):
 
 
 # --- reading a request --------------------------------------------------------------------------------------
-def shown(value):
-    """A value for a sentence, briefly."""
-    text = f'a {type(value).__name__}' if isinstance(value, list | dict) else json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + '...'
-
-
-def number(fields, name, kind, low, high, default):
-    """fields[name] as an int or float within [low, high]; default if it is missing or null."""
+def field(fields, name, is_right, expectation, default=None):
+    """fields[name] or, if it is missing or null, the default. Refusal if that is None, or not is_right."""
     value = fields.get(name)
-    if value is None:
+    if value is None and default is not None:
         return default
-    if type(value) not in (int, kind) or not low <= value <= high:      # refuses NaN, too
-        a_number = 'a whole number' if kind is int else 'a number'
-        raise Refusal(400, f'{name}={shown(value)} must be {a_number} from {low} to {high}', name)
-    return kind(value)
-
-
-def texts(fields, name):
-    """fields[name] as a list of texts: a text alone is a list of one."""
-    value = fields.get(name)
-    if value is None:
-        return []
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise Refusal(400, f'{name}={shown(value)} must be a text or a list of texts', name)
+    if not is_right(value):
+        raise Refusal(400, f'{name}={value!r:.60} must be {expectation}', name)
     return value
 
 
+def text_of(fields, name, default=''):
+    return field(fields, name, lambda value: isinstance(value, str), 'a text', default)
+
+
 def flag(fields, name):
-    """fields[name] as True or False; False if it is missing or null."""
-    if not isinstance(fields.get(name) or False, bool):
-        raise Refusal(400, f'{name}={shown(fields[name])} must be true or false', name)
-    return bool(fields.get(name))
+    return field(fields, name, lambda value: isinstance(value, bool), 'true or false', False)
+
+
+def number(fields, name, kind, low, high, default):
+    """An int or a float within [low, high], which NaN is not."""
+    is_right = lambda value: type(value) in (int, kind) and low <= value <= high
+    a_number = 'a whole number' if kind is int else 'a number'
+    return kind(field(fields, name, is_right, f'{a_number} from {low} to {high}', default))
+
+
+def stops_of(fields):
+    is_right = lambda value: isinstance(value, list) and all(isinstance(stop, str) and stop for stop in value)
+    stop = fields.get('stop')
+    stops = [stop] if isinstance(stop, str) else stop
+    return field({'stop': stops}, 'stop', is_right, 'a text or a list of texts, none of them empty', [])
 
 
 def messages_of(fields):
-    """[{'role', 'content'}], each content a text. Clients may send a list of parts in its place."""
-    messages = fields.get('messages')
-    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        raise Refusal(400, 'messages must be a list of objects with role and content', 'messages')
-    checked = []
-    for message in messages:
-        content = message.get('content')
-        parts = content if isinstance(content, list) else [{'type': 'text', 'text': content}]
-        if not all(isinstance(part, dict) and isinstance(part.get('text'), str) for part in parts):
-            raise Refusal(400, 'the content of a message must be text: this model reads nothing else',
-                          'messages')
-        checked.append({'role': message.get('role'), 'content': ''.join(part['text'] for part in parts)})
-    return checked
+    """The messages of a chat. Tokenizer.render refuses wrong ones. Clients may send a content in parts."""
+    is_right = lambda value: value and isinstance(value, list) and all(isinstance(m, dict) for m in value)
+    messages = []
+    for message in field(fields, 'messages', is_right, 'a list of objects with role and content'):
+        parts = message.get('content')
+        if isinstance(parts, list) and all(isinstance(part, dict) for part in parts):
+            message = {**message, 'content': ''.join(text_of(part, 'text', None) for part in parts)}
+        messages.append(message)
+    return messages
 
 
 def draw_of(fields, chat):
@@ -84,14 +76,13 @@ def draw_of(fields, chat):
     for name, harmless in LACKING.items():
         if fields.get(name) not in (None, harmless):
             raise Refusal(400, f'{name} is not supported here; leave it out', name)
-    n_top = number(fields, 'top_logprobs' if chat else 'logprobs', int, 0, 20, 0)
-    stop = texts(fields, 'stop')
-    if len(stop) > 16 or not all(1 <= len(text) <= 256 for text in stop):
-        raise Refusal(400, 'stop must be at most 16 texts of 1 to 256 characters', 'stop')
+    scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
     return {'temperature': number(fields, 'temperature', float, 0, 2, 1.0),
             'top_p': number(fields, 'top_p', float, 0, 1, 1.0),
             'top_k': number(fields, 'top_k', int, 0, 2 ** 31, 0),
-            'n_top': n_top, 'stop': stop}
+            'n_top': number(fields, 'top_logprobs' if chat else 'logprobs', int, 0, 20, 0),
+            'scored_at': 1.0 if scored else None,
+            'stop': stops_of(fields)}
 
 
 # --- OpenAI's forms -----------------------------------------------------------------------------------------
@@ -115,15 +106,15 @@ def log_probs(tokens, chat):
                         for token in tokens]}
 
 
-def as_choice(pieces, chat, scored, first=None):
-    """Pieces of one answer as a member of `choices`. first: in a stream, whether this is its first part."""
+def as_choice(pieces, chat, scored, is_chunk, is_first):
+    """Pieces of an answer as the member of `choices`. is_first: are they its first ones?"""
     text = ''.join(piece.text for piece in pieces)
     content = {'text': text}
     if chat:
-        role = {} if first is False else {'role': 'assistant'}
-        content = {'message' if first is None else 'delta': {**role, 'content': text}}
+        role = {'role': 'assistant'} if is_first else {}
+        content = {'delta' if is_chunk else 'message': {**role, 'content': text}}
     tokens = [token for piece in pieces for token in piece.tokens]
-    return {'index': pieces[0].index, **content, 'finish_reason': pieces[-1].finish,
+    return {'index': 0, **content, 'finish_reason': pieces[-1].finish,
             'logprobs': log_probs(tokens, chat) if scored else None}
 
 
@@ -135,88 +126,66 @@ class Api:
     def __init__(self, writers, asking):
         self.writers = writers
         self.asking = asking
-        self.began = int(time.time())
 
     def listing(self):
         """The models, as /v1/models has them."""
-        return [{'id': name, 'object': 'model', 'created': self.began, 'owned_by': 'nanoparrot'}
+        return [{'id': name, 'object': 'model', 'created': 0, 'owned_by': 'nanoparrot'}
                 for name in self.writers]
 
-    def prompts_of(self, writer, fields, chat, max_tokens):
-        """The prompts as the model reads them, one for each answer; how many answers each has; max_tokens."""
-        context, slots = writer.batch.context, writer.batch.slots
-        asked = [messages_of(fields)] if chat else texts(fields, 'prompt') or ['']
-        if chat and len(asked[0]) > context:        # said before the work of encoding them
-            raise Refusal(400, f'{len(asked[0])} messages exceed a context of {context}', 'messages')
-        n = number(fields, 'n', int, 1, slots, 1)
-        if n * len(asked) > slots:
-            raise Refusal(400, f'{len(asked)} prompts with n={n} are more than {slots} answers', 'n')
-        suffix, *others = texts(fields, 'suffix') or ['']
-        if others:
-            raise Refusal(400, f'suffix must be one text, not {1 + len(others)}', 'suffix')
+    def prompt_of(self, writer, fields, chat, max_tokens):
+        """The prompt as the model reads it, and max_tokens: between two texts, it may be less."""
+        if chat:
+            return self.asking.encode(writer.tokenizer, messages_of(fields)), max_tokens
+        prompt, suffix = text_of(fields, 'prompt'), text_of(fields, 'suffix')
         if not suffix:
-            prompts = [self.asking.encode(writer.tokenizer, prompt) for prompt in asked]
-        elif chat or '<|fim_middle|>' not in writer.tokenizer.special:
+            return self.asking.encode(writer.tokenizer, prompt), max_tokens
+        if '<|fim_middle|>' not in writer.tokenizer.special:
             raise Refusal(400, 'this model cannot fill a gap: leave suffix out', 'suffix')
-        else:
-            prompts = []
-            for prompt in asked:
-                gap, max_tokens = self.asking.between(writer.tokenizer, prompt, suffix, context, max_tokens)
-                prompts.append(gap)
-        return [prompt for prompt in prompts for _ in range(n)], n, max_tokens
+        return self.asking.between(writer.tokenizer, prompt, suffix, writer.batch.context, max_tokens)
 
     def answer(self, fields, chat):
         """Yields the parts of an answer as they come, None when there is nothing new. Whoever closes this
         generator early frees its rows. Refusal if there is no answer."""
-        name = fields.get('model') or next(iter(self.writers))
-        if not isinstance(name, str) or name not in self.writers:
-            raise Refusal(404, f'there is no model {shown(name)}; see /v1/models', 'model')
+        name = text_of(fields, 'model') or next(iter(self.writers))
+        if name not in self.writers:
+            raise Refusal(404, f'there is no model {name!r:.60}; see /v1/models', 'model')
         writer = self.writers[name]
         how = draw_of(fields, chat)
         limit = 'max_tokens' if fields.get('max_completion_tokens') is None else 'max_completion_tokens'
         max_tokens = number(fields, limit, int, 1, 2 ** 31, writer.batch.context if chat else 16)
         seed = number(fields, 'seed', int, -2 ** 63, 2 ** 63, secrets.randbits(32))
         streams = flag(fields, 'stream')
-        scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
         try:
-            prompts, n, max_tokens = self.prompts_of(writer, fields, chat, max_tokens)
-            choices, pieces = writer.add(prompts, max_tokens, seed, scored_at=1.0 if scored else None, **how)
+            prompt, max_tokens = self.prompt_of(writer, fields, chat, max_tokens)
+            reader = writer.add(prompt, max_tokens, seed, **how)
         except ValueError as e:
             raise Refusal(400, str(e)[:300], 'messages' if chat else 'prompt') from None
         except queue.Full:
             raise Refusal(429, 'too many requests wait; ask again soon') from None
 
-        kind = 'text_completion'
-        if chat:
-            kind = 'chat.completion.chunk' if streams else 'chat.completion'
-        head = {'id': f'{"chatcmpl" if chat else "cmpl"}-{secrets.token_hex(12)}', 'object': kind,
-                'created': int(time.time()), 'model': name}
-        parts = [[] for _ in choices]       # the pieces of each
-        unfinished = len(choices)
+        kind = 'chat.completion' if chat else 'text_completion'
+        if chat and streams:
+            kind += '.chunk'
+        head = {'id': secrets.token_hex(12), 'object': kind, 'created': int(time.time()), 'model': name}
+        scored = how['scored_at'] is not None
+        pieces = []
         try:
-            while unfinished:
+            while not (pieces and pieces[-1].finish):
                 try:
-                    piece = pieces.get(timeout=0.1)
+                    pieces.append(reader.pieces.get(timeout=0.1))
                 except queue.Empty:
                     yield None
                     continue
-                if piece.finish == 'error':
+                if pieces[-1].finish == 'error':
                     raise Refusal(500, "the model could not write this answer; the server's log says why")
-                if not (piece.text or piece.tokens or piece.finish):
-                    continue
-                if piece.finish:
-                    unfinished -= 1
-                parts[piece.index].append(piece)
-                first = len(parts[piece.index]) == 1
-                yield {**head, 'choices': [as_choice([piece], chat, scored, first)]} if streams else None
+                chunk = {**head, 'choices': [as_choice(pieces[-1:], chat, scored, True, len(pieces) == 1)]}
+                yield chunk if streams else None
         finally:
-            writer.end(choices)
+            writer.end(reader)
+        if streams:
+            return
 
-        n_prompt = sum(len(prompt.ids) + min(1, prompt.repeated) for prompt in prompts[::n])
-        n_new = sum(len(piece.tokens) for some in parts for piece in some)
+        n_prompt = len(prompt.ids) + min(1, prompt.repeated)
+        n_new = sum(len(piece.tokens) for piece in pieces)
         usage = {'prompt_tokens': n_prompt, 'completion_tokens': n_new, 'total_tokens': n_prompt + n_new}
-        options = fields.get('stream_options')
-        if not streams:
-            yield {**head, 'choices': [as_choice(some, chat, scored) for some in parts], 'usage': usage}
-        elif isinstance(options, dict) and options.get('include_usage'):
-            yield {**head, 'choices': [], 'usage': usage}
+        yield {**head, 'choices': [as_choice(pieces, chat, scored, False, True)], 'usage': usage}

@@ -1,0 +1,365 @@
+"""The server: OpenAI's API, whole and as a stream; what it refuses; hostile clients; sample.py --serve."""
+import html.parser
+import json
+import os
+import random
+import re
+import socket
+import threading
+
+import pytest
+import torch
+from conftest import ROOT, mistake, run
+from serving import ask, raw, serving, small, until
+
+from model import save_checkpoint
+from parts.sample import asking
+
+COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
+MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
+
+
+@pytest.fixture(scope='module')
+def models():
+    return {'out/a': small(), 'b': small(seed=1)}
+
+
+@pytest.fixture
+def server(models):
+    with serving(models, body_bytes=5000, client_seconds=1.0) as server:
+        yield server
+        assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 2})[0] == 200        # whatever came before
+        until(lambda: not server.api.writers['out/a'].batch.live)
+
+
+def refused(answer, status, *words):
+    """It is OpenAI's form of an error, with these words in its sentence."""
+    assert answer[0] == status, answer
+    error = answer[1]['error']
+    assert error.keys() == {'message', 'type', 'param', 'code'} and len(error['message']) < 350
+    for word in words:
+        assert word in error['message'], error
+
+
+# --- what it answers ----------------------------------------------------------------------------------------
+@torch.no_grad()
+def greedy(pair, prompt, n):
+    """The model's own greedy ids, and their text. No healing: in this tokenizer each token is a byte."""
+    model, tokenizer = pair
+    ids = model.generate(torch.tensor([prompt]), n, 0, stop=tokenizer.stop)[0, len(prompt):].tolist()
+    return ids, tokenizer.decode([id for id in ids if id not in tokenizer.stop])
+
+
+def test_a_completion_is_the_models_own_text(server, models):
+    assert [model['id'] for model in ask(server, '/v1/models')[1]['data']] == ['out/a', 'b']
+    for name in ('out/a', 'b', None):
+        model, tokenizer = models[name or 'out/a']
+        prompt = tokenizer.begin + tokenizer.encode('def f(')
+        ids, text = greedy((model, tokenizer), prompt, 9)
+        fields = {'model': name, 'prompt': 'def f(', 'max_tokens': 9, 'temperature': 0, 'logprobs': 2}
+        status, answer = ask(server, COMPLETE, fields)
+        choice = answer['choices'][0]
+        assert (status, answer['object'], choice['text']) == (200, 'text_completion', text)
+        assert answer['usage']['prompt_tokens'] == 7 and answer['model'] == (name or 'out/a')
+
+        known = choice['logprobs']
+        assert len(known['tokens']) == answer['usage']['completion_tokens'] == 9
+        best = model(torch.tensor([prompt + ids]))[0][0, -10:-1].log_softmax(-1).amax(-1).tolist()
+        assert known['token_logprobs'] == pytest.approx(best, abs=1e-4)
+        assert [max(top.values()) for top in known['top_logprobs']] == pytest.approx(best, abs=1e-4)
+
+
+def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
+    tokenizer = models['out/a'][1]
+    text = greedy(models['out/a'], tokenizer.render(MESSAGES, True)[0], 8)[1]
+    fields = {'messages': MESSAGES, 'temperature': 0, 'max_completion_tokens': 8, 'max_tokens': 3,
+              'logprobs': True, 'top_logprobs': 3, 'frequency_penalty': 0, 'user': 'unknown: ignored'}
+    status, answer = ask(server, CHAT, fields)
+    choice, = answer['choices']
+    assert (status, answer['object']) == (200, 'chat.completion')
+    assert choice['message'] == {'role': 'assistant', 'content': text}
+    tokens = choice['logprobs']['content']
+    assert [len(token['top_logprobs']) for token in tokens] == [3] * 8
+    assert b''.join(bytes(token['bytes']) for token in tokens).decode('utf-8', 'replace') == text
+    in_parts = [{**m, 'content': [{'type': 'text', 'text': m['content']}]} for m in MESSAGES]
+    assert ask(server, CHAT, fields | {'messages': in_parts})[1]['choices'] == answer['choices']
+
+
+def stream(server, path, fields):
+    """The chunks of a stream that ends as it must."""
+    status, text = ask(server, path, fields | {'stream': True})
+    *lines, done, end = text.split('\n\n')
+    assert (status, done, end) == (200, 'data: [DONE]', '')
+    return [json.loads(line.removeprefix('data: ')) for line in lines]
+
+
+def test_a_stream_adds_up_to_the_whole_answer(server):
+    for path, more in ((CHAT, {'messages': MESSAGES, 'logprobs': True}),
+                       (COMPLETE, {'prompt': 'one', 'logprobs': 0})):
+        for stop in ([], ['e', '\n']):
+            fields = {'seed': 5, 'max_tokens': 40, 'stop': stop, **more}
+            whole = ask(server, path, fields)[1]['choices'][0]
+            chunks = stream(server, path, fields)
+            kind = 'chat.completion.chunk' if path == CHAT else 'text_completion'
+            assert {(chunk['id'], chunk['object']) for chunk in chunks} == {(chunks[0]['id'], kind)}
+            parts = [chunk['choices'][0] for chunk in chunks]
+            ends = [part['finish_reason'] for part in parts]
+            assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
+            if path == CHAT:
+                assert ''.join(part['delta']['content'] for part in parts) == whole['message']['content']
+                roles = [part['delta'].get('role') for part in parts]
+                assert roles == ['assistant'] + [None] * (len(parts) - 1)
+                tokens = [token for part in parts for token in part['logprobs']['content']]
+                assert tokens == whole['logprobs']['content']
+            else:
+                assert ''.join(part['text'] for part in parts) == whole['text']
+                values = [value for part in parts for value in part['logprobs']['token_logprobs']]
+                assert values == whole['logprobs']['token_logprobs']
+
+
+def test_the_seed_decides_and_without_one_answers_differ(server):
+    fields = {'prompt': 'a', 'temperature': 2}
+    text = lambda **more: ask(server, COMPLETE, fields | more)[1]['choices'][0]['text']
+    assert text(seed=1) == text(seed=1) != text(seed=-1)
+    assert text() != text()
+
+
+def test_a_gap_is_filled(server, models):
+    prompt, n = asking.between(models['b'][1], 'begin', 'end', 128, 90)
+    fields = {'model': 'b', 'prompt': 'begin', 'suffix': 'end', 'max_tokens': 90, 'temperature': 0}
+    answer = ask(server, COMPLETE, fields)[1]
+    assert answer['choices'][0]['text'] == greedy(models['b'], prompt.ids, n)[1] and n == 32
+
+
+def test_the_client_of_openai_reads_it(server):
+    openai = pytest.importorskip('openai', reason='pip install openai: the client that this test is about')
+    host, port = server.server_address
+    client = openai.OpenAI(base_url=f'http://{host}:{port}/v1', api_key='none', max_retries=0)
+    assert [model.id for model in client.models.list()] == ['out/a', 'b']
+    fields = {'model': 'b', 'messages': MESSAGES, 'seed': 1, 'max_tokens': 20, 'logprobs': True}
+    whole = client.chat.completions.create(**fields)
+    chunks = list(client.chat.completions.create(**fields, stream=True))
+    assert ''.join(c.choices[0].delta.content for c in chunks) == whole.choices[0].message.content
+    assert len(whole.choices[0].logprobs.content) == whole.usage.completion_tokens
+    with pytest.raises(openai.BadRequestError, match='temperature=7'):
+        client.completions.create(model='b', prompt='x', temperature=7)
+    with pytest.raises(openai.NotFoundError, match='no model'):
+        client.completions.create(model='c', prompt='x')
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_shows_text_as_text(server):
+    page = (ROOT / 'parts' / 'sample' / 'page.html').read_text(encoding='utf-8')
+    ids, links = [], []
+    parser = html.parser.HTMLParser()
+    parser.handle_starttag = lambda tag, attributes: [
+        (ids if name == 'id' else links).append(value) for name, value in attributes
+        if name in ('id', 'src', 'href', 'action')]
+    parser.feed(page)
+    assert links == ['data:,'] and set(re.findall(r"\$\('(\w+)'\)", page)) <= set(ids)
+    assert "default-src 'none'" in page and '://' not in page and '@import' not in page
+    assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write|eval', page)
+    assert ask(server, '/') == ask(server, '/?x=1') == (200, page)
+
+
+# --- what it refuses ----------------------------------------------------------------------------------------
+def test_a_wrong_value_is_named(server):
+    wrong = {'temperature': (-1, 3, '1', [], True, 10 ** 400), 'top_p': (1.1,), 'top_k': (-1, 1.5),
+             'max_tokens': (0, {}), 'seed': ('x', 2 ** 70), 'logprobs': (21,), 'stream': ('yes', 1),
+             'stop': (5, [''], [['x']]), 'prompt': (5, ['a'], 'x' * 200), 'suffix': (4,), 'n': (2,),
+             'echo': (True,), 'logit_bias': ({'5': 1},)}
+    for name, values in wrong.items():
+        for value in values:
+            answer = ask(server, COMPLETE, {'prompt': 'a', name: value})
+            refused(answer, 400)
+            error = answer[1]['error']
+            assert name in error['message'] and error['param'] == name, (name, value, error)
+    for messages in (None, [], 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
+                     [{'role': ['user'], 'content': 'x'}], [{'role': 'user', 'content': 'x' * 200}],
+                     [{'role': 'user', 'content': [{'type': 'image_url'}]}]):
+        refused(ask(server, CHAT, {'messages': messages}), 400)
+
+
+def test_a_body_that_is_no_request_is_refused(server):
+    for body, word in ((b'', 'JSON'), (b'{', 'JSON'), (b'[]', 'object'), (b'{"prompt": "\xff"}', 'UTF-8'),
+                       ('{"prompt": "a"}'.encode('utf-16'), 'UTF-8'), (b'[' * 4000, 'JSON'),
+                       (b'{"temperature": NaN}', 'temperature=nan'), (b'{"top_p": 1e999}', 'top_p=inf'),
+                       (b'{"seed": ' + b'9' * 4900 + b'}', 'JSON')):
+        refused(ask(server, COMPLETE, body=body), 400, word)
+
+
+def test_each_refusal_has_its_status(server):
+    for status, how in ((413, {'body': b'x' * 5001}), (413, {'body': b'x' * 3_000_000}),
+                        (404, {'path': '/v1/nothing'}), (404, {'path': '/%2e%2e/etc/passwd'}),
+                        (404, {'path': '/'}), (404, {'method': 'GET'}), (404, {'body': b'{"model": "gpt"}'}),
+                        (400, {'Content_Length': '-5'}),
+                        (400, {'Transfer_Encoding': 'chunked', 'body': None, 'method': 'POST'})):
+        how = {'path': COMPLETE, 'body': b'{"prompt": "a"}', **how}
+        refused(ask(server, how.pop('path'), **how), status)
+
+
+def test_neither_the_page_of_another_site_nor_a_foreign_name_of_this_machine_may_ask(server):
+    for headers in ({'Host': 'evil.example:8000'}, {'Host': ''}, {'Host': 'localhost.evil.example'},
+                    {'Origin': 'https://evil.example'}, {'Origin': 'null'}, {'Origin': 'http://localhost:1'}):
+        refused(ask(server, COMPLETE, {'prompt': 'a'}, **headers), 403)
+    preflight = b'OPTIONS /v1/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://x.example\r\n\r\n'
+    head = raw(server, preflight)
+    assert b' 501 ' in head and b'access-control' not in head.lower()
+    assert server.server_address[0] == '127.0.0.1'          # no other machine can connect
+
+
+def in_thread(server, results, fields):
+    thread = threading.Thread(target=lambda: results.append(ask(server, COMPLETE, fields)))
+    thread.start()
+    return thread
+
+
+def test_too_many_that_wait_and_too_long_a_wait_are_refused(models):
+    for stream in (False, True):
+        with serving({'m': models['b']}, slots=1, waiting=1, answer_seconds=0.4) as server:
+            models['b'][0].gate.clear()
+            results = []
+            threads = [in_thread(server, results, {'prompt': 'a', 'stream': stream}) for _ in range(2)]
+            until(lambda: len(server.api.writers['m'].reader_of) == 2)          # one is written, one waits
+            refused(ask(server, COMPLETE, {'prompt': 'a'}), 429, 'wait')
+            for thread in threads:
+                thread.join(60)
+            assert len(results) == 2
+            for answer in results:
+                refused(answer, 504, '0.4 s')
+
+
+# --- hostile and hasty clients ------------------------------------------------------------------------------
+def post(body, head=b''):
+    return b'POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n%s\r\n%s' % (
+        len(body), head, body)
+
+
+GOOD = post(b'{"prompt": "a", "max_tokens": 90, "stream": true, "stop": []}')
+HOSTILE = [b'\0' * 3000, b'GET\r\n\r\n', b'\r\n' * 500, b'GET / HTTP/9.9\r\n\r\n', b'GET ' + b'/' * 70000,
+           b'GET / HTTP/1.1\r\nHost: localhost\r\n' + b'A: b\r\n' * 5000 + b'\r\n',
+           b'GET / HTTP/1.1\r\nHost: localhost\r\nA: ' + b'b' * 200000 + b'\r\n\r\n',
+           b'GET / HTTP/1.1\r\n' + b'Host: localhost\r\n' * 90 + b'\r\n', b'\x16\x03\x01 TLS' * 20,
+           b'GET / HTTP/1.1\nno colon\n\n', b'POST /v1/completions HTTP/1.1\r\n\r\n', GOOD[:60], GOOD[:-5],
+           post(b'{}', b'Content-Length: 900000\r\n'), post(b'{}', b'Host: evil.example\r\n'),
+           post(b'{"a":' * 900 + b'1' + b'}' * 900), post(b'\xff\xfe{'), post(b'{"prompt": "\\ud800"}'),
+           post(b'{"prompt": "\\u0000\\u202e"}'), post(b'{"stop": "\\ud800", "prompt": "a", "logprobs": 3}'),
+           post(b'{}', b'Expect: 100-continue\r\n'), post(b'{}', b'Content-Type: text/\xff\r\n'), GOOD + GOOD]
+
+
+def attack(server, data, early):
+    """Send it; close at once, or read what comes."""
+    try:
+        if early:
+            socket.create_connection(server.server_address).sendall(data)
+        else:
+            raw(server, data)               # it gets an answer, or the server gives up after a second
+    except OSError:
+        pass
+
+
+def test_no_bytes_stop_the_server(server, capfd):
+    dice = random.Random(0)
+    spoil = lambda byte: dice.choice([byte, byte, byte, dice.randrange(256)])
+    spoiled = [bytes(map(spoil, GOOD)) for _ in range(40)]
+    mine = {'prompt': 'mine', 'seed': 1, 'max_tokens': 9}
+    expected = ask(server, COMPLETE, mine)[1]['choices']
+    threads = [threading.Thread(target=attack, args=(server, data, dice.random() < 0.5))
+               for data in dice.sample(HOSTILE + spoiled, len(HOSTILE) + 40)]
+    for thread in threads:
+        thread.start()
+    status, again = ask(server, COMPLETE, mine)
+    assert status in (200, 429)             # so many may wait
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    until(lambda: not server.api.writers['out/a'].batch.live)
+    assert ask(server, COMPLETE, mine)[1]['choices'] == again.get('choices', expected) == expected
+    assert 'Traceback' not in capfd.readouterr().err
+
+
+def test_a_client_that_stops_sending_does_not_keep_its_thread(server):
+    assert b' 408 ' in raw(server, GOOD[:-9])
+    assert raw(server, GOOD[:30]) == b''
+
+
+def test_a_client_that_goes_away_frees_its_row(server, models):
+    batch = server.api.writers['out/a'].batch
+    for stream in (False, True):
+        models['out/a'][0].gate.clear()
+        fields = {'prompt': 'a', 'max_tokens': 10 ** 6, 'stream': stream, 'temperature': 0}
+        with socket.create_connection(server.server_address) as s:
+            s.sendall(post(json.dumps(fields).encode()))
+            until(lambda: batch.live)
+            answer = batch.live[0]
+        until(lambda: answer.finish == 'gone')
+        models['out/a'][0].gate.set()
+        until(lambda: not batch.live)
+        assert len(answer.ids) < 9
+
+
+def test_many_clients_at_once_each_get_their_own_text(models):
+    fields = [{'prompt': f'client {i}: ', 'seed': i, 'max_tokens': 5 + i % 9} for i in range(30)]
+    with serving({'m': models['b']}, waiting=30) as server:
+        alone = [ask(server, COMPLETE, each)[1]['choices'] for each in fields]
+        together = [[] for _ in fields]
+        for thread in [in_thread(server, results, each) for results, each in zip(together, fields)]:
+            thread.join(60)
+    assert [results[0][1]['choices'] for results in together] == alone
+    assert len({choice[0]['text'] for choice in alone}) > 25
+
+
+# --- sample.py --serve --------------------------------------------------------------------------------------
+@pytest.fixture(scope='module')
+def folder(models, tmp_path_factory):
+    model, tokenizer = models['out/a']
+    folder = tmp_path_factory.mktemp('model')
+    tokenizer.save(folder / 'tokenizer.json')
+    for name, objective in (('best', 'clm'), ('mlm', 'mlm')):
+        save_checkpoint(folder / f'{name}.pt', model, tokenizer_hash=tokenizer.hash,
+                        config={'objective': objective})
+    return folder
+
+
+CLIENT = """
+import http.client, json, os, signal, threading
+from parts.sample import http_server
+
+def client(server):
+    connection = http.client.HTTPConnection(*server.server_address, timeout=60)
+    fields = {'prompt': 'a', 'seed': 3, 'max_tokens': 120, 'stream': True}
+    connection.request('POST', '/v1/completions', json.dumps(fields))
+    answer = connection.getresponse()
+    first = answer.readline().decode()
+    os.kill(os.getpid(), signal.SIGTERM)
+    with open('answer.txt', 'w', encoding='utf-8') as f:
+        f.write(first + answer.read().decode())
+
+activate = http_server.Server.server_activate
+def server_activate(server):            # it listens: from now on it can be asked
+    activate(server)
+    threading.Thread(target=client, args=(server,)).start()
+http_server.Server.server_activate = server_activate
+"""
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGTERM to send')
+def test_sigterm_finishes_what_runs_and_exits_with_0(folder, tmp_path):
+    """The answer is long: the signal comes while it is being written, and it is whole all the same."""
+    result = run('sample.py', f'--ckpt={folder}', '--serve=0', '--device=cpu', cwd=tmp_path, before=CLIENT)
+    assert (result.returncode, result.stderr) == (0, ''), result.stderr
+    assert 'Ctrl-C ends it' in result.stdout
+    until(lambda: (tmp_path / 'answer.txt').exists())
+    text = (tmp_path / 'answer.txt').read_text(encoding='utf-8')
+    assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n') and '"finish_reason": "' in text
+
+
+def test_the_script_says_one_sentence(folder):
+    with socket.create_server(('127.0.0.1', 0)) as other:
+        port = other.getsockname()[1]
+        for flags, words in ((['--serve=70000'], ['serve=70000', '[0, 65535]']),
+                             ([f'--serve={port}'], ['cannot listen', f'{port}', 'another port']),
+                             (['--serve=0', f'--ckpt={folder}/mlm.pt'], ['fills gaps; --serve']),
+                             (['--serve=0', '--compare=nowhere'], ['nowhere'])):
+            result = run('sample.py', f'--ckpt={folder}', '--device=cpu', *flags)
+            mistake(result, *words)
+            assert result.stdout == ''      # no settings: the sentence stands alone

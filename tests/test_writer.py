@@ -1,0 +1,181 @@
+"""Who reads an answer gets the text that its tokens spell, up to a stop; who goes away frees a row."""
+import codecs
+import math
+import queue
+import types
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from serving import small, until, writer_of
+
+from parts.sample.asking import Prompt, Text
+from parts.sample.decoding import Answer
+from parts.sample.openai_api import as_text
+from parts.sample.writer import Reader
+
+PIECES = [bytes([b]) for b in range(256)] + [b'ab', b'\n\n', 'é'.encode(), b'abc', b'  x']
+BYTES = types.SimpleNamespace(decode_bytes=lambda ids: b''.join(PIECES[i] for i in ids))
+
+
+# --- from tokens to text ------------------------------------------------------------------------------------
+def reader_of(repeated=0, stop=()):
+    """The reader of an answer; the prompt ended with `repeated` bytes that its first id writes again."""
+    return Reader(Text(Answer((1,), 99, None), BYTES, Prompt([1], None, repeated, ''), stop=stop))
+
+
+def take(reader, id, finish=None):
+    """The text and the tokens that the reader gets for one more id."""
+    answer = reader.text.answer
+    answer.ids.append(id)
+    answer.log_probs.append(-1.0)
+    answer.finish = finish
+    reader.take({0})
+    if reader.pieces.empty():
+        return '', []
+    return reader.pieces.get()[:2]
+
+
+def take_all(reader, ids, last='length'):
+    """All text, all tokens and the end that the reader gets for these ids."""
+    text, tokens = '', []
+    for i, id in enumerate(ids):
+        new, more = take(reader, id, last if i + 1 == len(ids) else None)
+        text += new
+        tokens += more
+        if reader.text.answer.finish:
+            break
+    return text, tokens, reader.text.answer.finish
+
+
+ids_of_text = st.lists(st.sampled_from([*range(0x61, 0x66), 0x0A, 0xC3, 0xA9, 0xE6, 0xFF, *range(256, 261)]),
+                       min_size=1, max_size=12)
+stops = st.lists(st.text('abc\n é', min_size=1, max_size=4), max_size=3)
+
+
+@settings(max_examples=150)
+@given(ids_of_text, stops)
+def test_the_pieces_are_the_text_before_the_first_stop(ids, stop):
+    text, tokens, finish = take_all(reader_of(stop=stop), ids)
+    for n in range(1, len(ids) + 1):        # the first moment at which the text so far holds a stop
+        decoder = codecs.getincrementaldecoder('utf-8')('replace')
+        whole = decoder.decode(BYTES.decode_bytes(ids[:n]), final=n == len(ids))
+        places = [whole.find(s) for s in stop if s in whole]
+        if places:
+            assert (text, finish) == (whole[:min(places)], 'stop')
+            break
+    else:
+        assert (text, finish) == (whole, 'length')
+        assert b''.join(token.data for token in tokens) == BYTES.decode_bytes(ids)
+    assert not any(s in text for s in stop)
+    assert all(0 <= token.offset <= len(text) for token in tokens)
+
+
+def test_text_that_may_begin_a_stop_is_held_back():
+    reader = reader_of(stop=['abX'])
+    assert [take(reader, ord(x))[0] for x in 'zabaab'] == ['z', '', '', 'ab', 'a', '']
+    assert take(reader, ord('c'))[0] == 'abc'
+
+
+def test_a_character_arrives_when_its_last_byte_does():
+    reader = reader_of()
+    pieces = [take(reader, b) for b in '漢x'.encode()]
+    assert [text for text, _ in pieces] == ['', '', '漢', 'x']
+    assert [len(tokens) for _, tokens in pieces] == [0, 0, 3, 1]
+    assert [token.offset for _, tokens in pieces for token in tokens] == [0, 0, 0, 1]
+    assert as_text(b'\xe6') == 'bytes:\\xe6' and as_text('漢'.encode()) == '漢'
+
+
+def test_bytes_that_repeat_the_prompt_are_no_part_of_the_answer():
+    for id, repeated, begin in (97, 1, ''), (256, 1, 'b'), (259, 2, 'c'):
+        text, tokens, _ = take_all(reader_of(repeated), [id, 99])
+        assert text == begin + 'c', id
+        assert [token.data.decode() for token in tokens] == [*([begin] if begin else []), 'c'], id
+
+
+def test_a_stop_id_has_no_text_and_behind_a_stop_there_are_no_tokens():
+    text, tokens, finish = take_all(reader_of(), [97, 98, 0], last='stop')
+    assert (text, len(tokens), finish) == ('ab', 2, 'stop')
+    text, tokens, finish = take_all(reader_of(stop=['b\n']), [259, 256, 257])        # abc ab \n\n
+    assert (text, finish) == ('abca', 'stop')
+    assert [token.data for token in tokens] == [b'abc', b'ab']
+
+
+# --- the thread ---------------------------------------------------------------------------------------------
+@pytest.fixture(scope='module')
+def pair():
+    return small()
+
+
+@pytest.fixture
+def writer(pair):
+    writer = writer_of(*pair, slots=5, most=30)
+    yield writer
+    pair[0].gate.set()
+    until(lambda: not (writer.batch.live or writer.batch.queue))
+
+
+def prompts_of(n):
+    dice = torch.Generator().manual_seed(1)
+    lengths = torch.randint(1, 90, (n,), generator=dice).tolist()
+    return [Prompt(torch.randint(256, (T,), generator=dice).tolist(), None, 0, '') for T in lengths]
+
+
+def end_of(reader):
+    """The ids of an answer and how it ended, when it has."""
+    finish = None
+    while not finish:
+        finish = reader.pieces.get(timeout=60).finish
+    return reader.text.answer.ids, finish
+
+
+def test_an_answer_is_the_same_in_a_crowd(writer):
+    prompt = prompts_of(1)[0]
+    alone = [end_of(writer.add(prompt, 12, seed)) for seed in range(4)]
+    crowd = [writer.add(p, 5 + i, i) for i, p in enumerate(prompts_of(20))]
+    again = [writer.add(prompt, 12, seed) for seed in range(4)]
+    assert [end_of(reader) for reader in again] == alone
+    assert len({tuple(ids) for ids, _ in alone}) == 4
+    for i, reader in enumerate(crowd):
+        assert end_of(writer.add(prompts_of(20)[i], 5 + i, i)) == end_of(reader), i
+
+
+def test_an_answer_ends_where_the_context_ends(pair, writer):
+    T = pair[0].config.block_size
+    prompt = Prompt([7] * (T - 3), None, 0, '')
+    ids, finish = end_of(writer.add(prompt, 50, 0, temperature=0))
+    greedy = pair[0].generate(torch.tensor([prompt.ids]), 3, temperature=0)[0, -3:].tolist()
+    assert (ids[:3], len(ids), finish) == (greedy, 4, 'length')
+    for bad in ([], [7] * T):
+        with pytest.raises(ValueError, match=f'{len(bad)} tokens.*{T}'):
+            writer.add(Prompt(bad, None, 0, ''), 1, 0)
+
+
+def test_who_goes_away_frees_the_row_and_who_waits_is_counted(pair, writer):
+    pair[0].gate.clear()
+    prompt = prompts_of(1)[0]
+    readers = [writer.add(prompt, 60, 0) for _ in range(5 + 30)]
+    until(lambda: len(writer.batch.live) == 5)
+    with pytest.raises(queue.Full):
+        writer.add(prompt, 2, 0)
+    for reader in readers[:6]:              # the sixth waits
+        writer.end(reader)
+    last = writer.add(prompt, 2, 0)         # in the place of one that went away
+    pair[0].gate.set()
+    for reader in readers[6:]:
+        assert len(end_of(reader)[0]) > 2
+    assert len(end_of(last)[0]) == 2
+    assert len(readers[0].text.answer.ids) < 5 and readers[5].text.answer.ids == []
+
+
+def test_an_error_ends_the_answers_of_its_moment_and_the_next_are_right(pair, writer, capsys):
+    prompt = prompts_of(1)[0]
+    before = end_of(writer.add(prompt, 9, 6))
+    weight = pair[0].embedding.weight.data
+    row = weight[7].clone()
+    weight[7] = math.nan
+    assert end_of(writer.add(Prompt([7, 7], None, 0, ''), 9, 0))[1] == 'error'
+    weight[7] = row
+    assert end_of(writer.add(prompt, 9, 6)) == before
+    assert 'not finite' in capsys.readouterr().err
