@@ -5,7 +5,6 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 
 from model import GPT, GPTConfig
 from parts.train import adapters, guards, journal, objectives, records

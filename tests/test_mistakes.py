@@ -1,7 +1,7 @@
 """What a user gets wrong ends in one line that says what is wrong and what to do, and destroys nothing.
 
-Here are the mistakes that several scripts share: data, folders, files of the wrong kind, a full disk. Those of
-one script stand in the test of that script.
+Here are the mistakes that several scripts share: data, folders, files of the wrong kind, a full disk.
+Those of one script stand in the test of that script.
 """
 import gzip
 import json
@@ -38,7 +38,8 @@ def contents(folder):
 
 # --- data ---------------------------------------------------------------------------------------------------
 def test_data_that_are_missing_or_damaged(data_dir, tmp_path):
-    mistake(train(tmp_path / 'nowhere', tmp_path / 'out'), 'nowhere', 'python prepare.py --source=', '--out_dir=')
+    result = train(tmp_path / 'nowhere', tmp_path / 'out')
+    mistake(result, 'nowhere', 'python prepare.py --source=', '--out_dir=')
 
     damaged = shutil.copytree(data_dir, tmp_path / 'damaged')
     for text in '{"dtype": "uint16", "tok', '{}', '[]', '{"dtype": "float99"}':
@@ -188,7 +189,7 @@ def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path):
             ('def prompts():\n    return 5\ndef reward(p, c):\n    return 1\n', 'TypeError'),
             ('def prompts():\n    return "Write"\ndef reward(p, c):\n    return 1\n', 'prompts() is a text'),
             ('def prompts():\n    return [5]\ndef reward(p, c):\n    return 1\n', 'a text or messages'),
-            ('def prompts():\n    return {}["a"]\ndef reward(p, c):\n    return 1\n', "line 2: KeyError: 'a'")]:
+            ('def prompts():\n    return {}["a"]\ndef reward(p, c):\n    return 1\n', 'line 2: KeyError')]:
         (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
         with pytest.raises(ValueError, match='mine.py') as e:
             tasks_of_file(str(tmp_path / 'mine.py'), 1.0, False)
@@ -211,8 +212,8 @@ def test_what_is_no_checkpoint_is_said_without_advice_to_run_it(wrong, monkeypat
 def test_a_damaged_tokenizer_is_one_sentence(tmp_path):
     path = tmp_path / 'tokenizer.json'
     whole = Tokenizer.byte(['<|endoftext|>']).to_json()
-    changes = [{'vocab': ['a', 'b']}, {'vocab': [*'abc'] * 99}, {'special_tokens': [1]}, {'special_tokens': 5},
-               {'vocab': [5]}, {'vocab': None}, {'pattern': '('}, {'kind': 'word'}]
+    changes = [{'vocab': ['a', 'b']}, {'vocab': [*'abc'] * 99}, {'vocab': [5]}, {'vocab': None},
+               {'special_tokens': [1]}, {'special_tokens': 5}, {'pattern': '('}, {'kind': 'word'}]
     for text in ['[' * 100_000, *(json.dumps({**whole, **change}) for change in changes)]:
         path.write_text(text, encoding='utf-8')
         with pytest.raises(ValueError, match='tokenizer.json is not a tokenizer of ours'):

@@ -3,7 +3,6 @@ import ast
 import re
 import shlex
 
-import pytest
 from conftest import ROOT, ok, run
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
