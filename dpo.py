@@ -90,9 +90,7 @@ for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
 main_process = rank == 0
-device, dtype = devices.choose(device, dtype, local_rank)
-autocast = devices.autocast(device, dtype)
-scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
+device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
 last_path = start.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
@@ -257,8 +255,7 @@ if loss_type == 'rm':
         policy.score.load_state_dict({'weight': state['reward_head']})
 optimizers = optim.build(policy, optimizer, learning_rate, (0.9, 0.95), weight_decay)
 if state:
-    optim.restore(optimizers, state['optimizers'])
-    scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
+    optim.restore(optimizers, scaler, state)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
 net = processes.wrap(torch.compile(policy) if compile else policy, 'ddp', device)
 

@@ -83,9 +83,7 @@ if eval_interval % updates or save_interval % updates or max_steps % updates:
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
 main_process = rank == 0
-device, dtype = devices.choose(device, dtype, local_rank)
-autocast = devices.autocast(device, dtype)
-scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
+device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
 last_path = start.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
@@ -231,8 +229,7 @@ if state:
     start.same_run(last_path, {'tasks': state.get('tasks')}, {'tasks': digest}, ['tasks'])
     start.same_run(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
     processes.same_step(last_path, step)
-    optim.restore(optimizers, state['optimizers'])
-    scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
+    optim.restore(optimizers, scaler, state)
     config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
 net = processes.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 reference = None

@@ -70,9 +70,7 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
 main_process = rank == 0
-device, dtype = devices.choose(device, dtype, local_rank)
-autocast = devices.autocast(device, dtype)
-scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
+device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
 last_path = start.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
@@ -166,8 +164,7 @@ if state:
     start.same_run(last_path, {train_path: state.get('conversations')}, {train_path: digest}, [train_path])
     start.same_run(last_path, state['config'], config, ['optimizer'])
     processes.same_step(last_path, step)
-    optim.restore(optimizers, state['optimizers'])
-    scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
+    optim.restore(optimizers, scaler, state)
 net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)
 
 
@@ -175,7 +172,7 @@ net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)
 def loss_on(batches):
     """Nats per trained token and bits per byte. batches: this process's; the sums are of all processes."""
     on_device = ((devices.to_device(batch, device), True) for batch in batches)
-    return validation.loss_of(model, on_device, token_bytes, autocast, processes.all_sum)
+    return validation.loss_of(model, token_bytes, autocast, processes.all_sum, on_device)
 
 
 def answer():

@@ -6,19 +6,15 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py --init_from=resume         # resumes; on a CPU, bit for bit
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
-It reads data_dir, which prepare.py made. It writes out_dir. You can zip that folder and use it anywhere
-(docs/training.md). The decision made here is the objective: it fixes what the model can be used for.
-From scratch, you should see a first loss near ln(vocab_size), a fast fall, and a val_loss near the loss.
+It reads data_dir, which prepare.py made, and writes out_dir, a folder that can be zipped and used anywhere.
+The decision made here is the objective: it fixes what the model can be used for. You should see a first loss
+near ln(vocab_size), a fast fall, and a val_loss near the loss. parts/ holds the plumbing: you can skip it.
 
 Two rules make runs exact. First, the batch of a step follows from (seed, step), its dropout from (seed, step,
-rank). So no random state is saved, and a resumed run equals an uninterrupted one. (A stream saves its
-position.) Second, batch_size counts the sequences of a step over all devices and all accumulation. So without
-dropout, one device and eight compute the same training from train.bin, up to rounding.
-
-parts/ holds the plumbing, which you can skip. Copy this file with configurator, model, tokenizer and parts/.
+rank). So a resumed run equals an uninterrupted one. Second, batch_size counts the sequences of a step over
+all devices and all accumulation. So without dropout, one device and eight compute the same, up to rounding.
 """
 import functools, math, sys
-import numpy as np
 import torch
 from configurator import configure, show
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
@@ -77,7 +73,6 @@ save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
 num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
-# safety
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
 spike_z = 8.0                   # >= 0: a spike is this many deviations above the last steps; 0 = off
 spike_window = 100              # >= 30: the number of last steps that it is compared with
@@ -94,17 +89,14 @@ seed = 1337                     # [0, 2**32)
 config = configure(globals())
 
 if plan:
-    known = init_from not in ('scratch', 'resume')      # then the model's shape is that of its checkpoint
-    shape = vars(load_checkpoint(init_from)[0].config) if known else config
+    shape = config if init_from in ('scratch', 'resume') else vars(load_checkpoint(init_from)[0].config)
     planner.show(plan, shape, block_size, batch_size, micro_batch_size, max_steps, f'{data_dir}/meta.json')
     sys.exit()
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
 main_process = rank == 0
-device, dtype = devices.choose(device, dtype, local_rank)
-autocast = devices.autocast(device, dtype)
-scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # float16's range is small
+device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
 last_path = start.check_out_dir(out_dir, init_from, overwrite)
 log = journal.Journal(out_dir, main_process)
@@ -113,29 +105,20 @@ processes.join(device)
 # --- end setup ---
 
 # --- data ---------------------------------------------------------------------------------------------------
-sides = ['val'] if streaming else ['train', 'val']
-meta, bins = token_bins.open_bins(data_dir, block_size, sides, data_from)
-config['fim'] = meta.get('config', {}).get('fim', 0)        # may sample.py --suffix ask this model?
+meta, bins = token_bins.open_bins(data_dir, block_size, ['val'] if streaming else ['train', 'val'], data_from)
 tokenizer = start.tokenizer_of_data(data_dir, meta['tokenizer_hash'], vocab_size, Tokenizer.load)
 tokenizer.encode(sample_prompt)                 # refuses what it cannot spell
-token_bytes = np.array(tokenizer.text_bytes)    # (V,), for bits per byte
+is_python = texts.is_python(tokenizer.decode(bins['val'][:100_000].tolist()))
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 if streaming:                                   # each process reads its own shards
     source = streams.open_stream(streaming, rank, world, data_dir, meta, tokenizer, block_size)
 else:
     source = token_bins.Blocks(bins['train'], task.n_text, batch_size, seed, shuffle)
-val_sources = token_bins.open_sources(data_dir, meta, block_size)   # of data that were mixed from several
+val_sets = token_bins.open_sources(data_dir, meta, block_size)      # of data that were mixed from several
+my_rows = torch.arange(rank * per_rank, (rank + 1) * per_rank).view(-1, micro_batch_size).numpy()   # (n, B)
+to_device = functools.partial(devices.to_device, device=device)
+loader = token_bins.Loader(source, my_rows, task.apply, to_device, timer.loading, (rank, world))
 tokens_per_step = batch_size * block_size
-
-
-def model_arguments(x, y, step, rows):
-    """Text and its next tokens, int64 (B, T) each -> inputs and targets, on the device. clm takes them as
-    they are. mlm and span hide tokens: which ones follows from (seed, step, row)."""
-    return devices.to_device(task.apply(x, y, step, rows), device)
-
-
-my_rows = np.arange(rank * per_rank, (rank + 1) * per_rank).reshape(-1, micro_batch_size)   # (n, B)
-loader = token_bins.Loader(source, my_rows, model_arguments, timer.loading)
 if show_batch is not None:
     loader.show(show_batch, tokenizer)
     sys.exit()
@@ -144,8 +127,8 @@ if show_batch is not None:
 torch.manual_seed(seed)
 state = {}                              # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device='cpu' if shard == 'fsdp' else device)
-streams_of = processes.gather(source.hashes) if streaming else []
-data_hashes = {'data_sha256': meta['sha256']['train'], 'streams': len(streams_of), 'shard_sha256': streams_of}
+shards = processes.gather(source.hashes) if streaming else []
+data_hashes = {'data_sha256': meta['sha256']['train'], 'streams': len(shards), 'shard_sha256': shards}
 if init_from == 'scratch':
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
@@ -153,11 +136,8 @@ if init_from == 'scratch':
         causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 elif init_from == 'resume':
     model, state = start.newest(last_path, load)
-    fixed = ['stage', 'objective', 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'block_size',
-             'dropout', 'rope_theta', 'rope_scaling', 'tie_embeddings', 'vocab_multiple', 'batch_size',
-             'optimizer', 'embedding_lr']
-    start.same_run(last_path, state['config'], config, fixed)
-    start.same_run(last_path, state, data_hashes, list(data_hashes))
+    fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', *vars(model.config)]
+    start.same_run(last_path, state['config'] | state, config | data_hashes, [*fixed, *data_hashes])
     processes.same_step(last_path, state['step'])
 else:
     other = copies.carry_over if extend_vocab else None
@@ -175,32 +155,20 @@ optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
 step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
-vals = state.get('vals', [])            # [step, val_loss] of each evaluation
-
-
-def restore(state):
-    """Put the optimizers, the float16 scaler and the stream back where a checkpoint left them."""
-    optim.restore(optimizers, state.pop('optimizers'), processes.own_part, shard == 'zero1')    # frees memory
-    if state['scaler']:
-        scaler.load_state_dict(state['scaler'])
-    loader.seek(state['stream'], rank)
-
-
 if state:
-    restore(state)
+    optim.restore(optimizers, scaler, state, processes.own_part)
+    loader.seek(state['stream'])
 compiling = device.startswith('cuda') if compile is None else compile
-# net trains. model has the same weights, and is evaluated and saved
-net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # DDP, if not fsdp
-pass_seconds = devices.time_one_pass(net, loader.load(step, 0), autocast, model if compiling else None)
+net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # model, as it trains
+devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)
 processes.clear_gradients(net)                  # a lack of memory would have shown by now
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
                                                         schedule == 'wsd', decay_steps)
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """The learning rate of update `step`, counted from 0. It rises linearly for warmup_steps. Then half a
-    cosine takes it down towards min_lr (arXiv:1608.03983, no restarts). 'wsd' stays at the top and falls
-    linearly in the last decay_steps (2404.06395; linear: 2405.18392)."""
+    """The learning rate of update `step`, from 0: a linear rise, then half a cosine down to min_lr (SGDR,
+    arXiv:1608.03983). 'wsd' stays at the top and falls linearly in the last decay_steps (2404.06395)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -210,36 +178,27 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-# --- evaluate, save, go back --------------------------------------------------------------------------------
-def loss_on(ids, n_tokens):
-    """Nats per target and bits per byte on n_tokens of a bin, always the same ones."""
-    batches = loader.evaluation(ids, block_size, n_tokens, rank, world)
-    return validation.loss_of(model, batches, token_bytes, autocast, processes.all_sum)
+loss_of = functools.partial(validation.loss_of, model, tokenizer.text_bytes, autocast, processes.all_sum)
 
 
 @timer.pause('eval')
 def evaluate():
     global best_val
-    val_loss, val_bpb = loss_on(bins['val'], eval_tokens)
-    row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
+    val_loss, val_bpb = loss_of(loader.evaluation(bins['val'], eval_tokens))
     more = {'tokens': step * tokens_per_step}
-    if val_sources:
-        n = eval_tokens // len(val_sources)
+    if val_sets:
+        n = eval_tokens // len(val_sets)
         more['shares'] = token_bins.shares_read(meta['sources'], source, step)
-        more['val_bpb_by_source'] = {name: loss_on(ids, n)[1] for name, ids in val_sources.items()}
+        more['val_bpb_by_source'] = {k: loss_of(loader.evaluation(ids, n))[1] for k, ids in val_sets.items()}
 
     whole_model = processes.unsharded(model, GPT, device)       # puts FSDP's parts together
-    if main_process:
+    if main_process and objective == 'clm':
         torch.manual_seed(seed)         # the same random numbers each time: only the model differs
         with autocast:
-            if objective == 'clm':
-                sample, metrics = texts.write(whole_model, tokenizer, sample_prompt, num_samples,
-                                              sample_tokens, bins['val'])
-                more |= metrics
-            else:
-                batch, _ = next(loader.evaluation(bins['val'], block_size, 1))
-                sample = texts.guess(whole_model, tokenizer, batch)
-        log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{sample}\n', 'samples.txt')
+            samples = texts.write(whole_model, tokenizer, sample_prompt, num_samples, sample_tokens)
+        more |= texts.figures(samples, is_python)
+        log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{samples[0]}\n', 'samples.txt')
+    row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
     log.evaluation(step, max_steps, row, **more)
 
     if val_loss < best_val and step > 0:
@@ -247,47 +206,31 @@ def evaluate():
         if main_process:
             save_checkpoint(log.path('best.pt'), whole_model, step=step, best_val=best_val, config=config,
                             tokenizer_hash=tokenizer.hash)
-    vals.append([step, val_loss])
 
 
 @timer.pause('save')
 def save():
     """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
     whole_model = processes.unsharded(model, GPT, device)
-    moments = processes.gathered(optim.states(optimizers, shard == 'zero1'))
+    moments = processes.gathered(optim.states(optimizers))
     positions = processes.gather(source.position(step)) if streaming else []
     if main_process:
-        save_checkpoint(f'{last_path}.new', whole_model, step=step, best_val=best_val, vals=vals,
-                        optimizers=moments, scaler=scaler.state_dict(), stream=positions, config=config,
+        save_checkpoint(f'{last_path}.new', whole_model, step=step, best_val=best_val, optimizers=moments,
+                        scaler=scaler.state_dict(), stream=positions, config=config,
                         tokenizer_hash=tokenizer.hash, **data_hashes, **guard.state())
         checkpoint.rotate(last_path, keep)
 
 
-def roll_back():
-    """Return to last.pt and halve the learning rate."""
-    global step
-    saved_model, state = load(last_path)
-    processes.load_weights(model, saved_model.state_dict())
-    restore(state)
-    guard.halve_rate(step, state)
-    step = state['step']
-    vals[:] = state['vals']
-
-
 # --- the banner: what is about to happen --------------------------------------------------------------------
-epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
 n_parameters = sum(p.numel() for p in model.parameters())
-log.need_space((12 * (keep + 1) + 8) * n_parameters)    # bytes: 12 a checkpoint, 4 best.pt
-log.begin(config, state, step, max_steps)
-log.copy_in(f'{data_dir}/tokenizer.json')
-log.copy_in(f'{data_dir}/meta.json', 'data.json')
+epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
+log.begin(config, state, step, max_steps, (12 * (keep + 1) + 8) * n_parameters)     # bytes: 12 a checkpoint
+log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
 show(config, log.say)
 log.say(f'  data     {meta["tokens"]["train"]:,} tokens, {len(bins["val"]):,} held out; {epochs:.2f} epochs')
 log.say(f'  model    {n_parameters:,} parameters; ln(vocab_size) = {math.log(model.config.vocab_size):.4f}')
 log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
         f'{len(my_rows)} accumulated x {micro_batch_size} sequences at once, on {device}, in {dtype}')
-minutes = (max_steps - step) * len(my_rows) * pass_seconds / 60
-log.say(f'  plan     {max_steps:,} steps, about {minutes:,.1f} minutes, and the time for evaluating')
 log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(meta, epochs)])
 
 # --- the loop -----------------------------------------------------------------------------------------------
@@ -302,7 +245,7 @@ while step < max_steps:
     optim.set_lr(optimizers, lr)
     n_targets = task.n_targets(step, range(batch_size))     # of the global batch
     loss = 0.0
-    for i, batch in enumerate(loader.batches(step)):
+    for i, batch in enumerate(loader.batches(step, max_steps)):
         # its share of all targets: of 512 sequences = 8 processes x 16 micro-batches x 4, each has 1/128
         share = task.n_targets(step, my_rows[i]) / n_targets
         with processes.sync_if(net, i == len(my_rows) - 1):
@@ -315,19 +258,24 @@ while step < max_steps:
     # the update
     norm = processes.to_float(optim.unscale_and_clip(optimizers, scaler, net, grad_clip))
     loss = processes.all_sum(float(loss))[0]    # who was asked to stop is told here, too
-    before = probe.clone()
+    logs = step + 1 in (1, max_steps) or (step + 1) % log_interval == 0
+    before = probe.clone() if logs else None
     if guard.allows(step, loss, norm):          # no NaN, no spike; it logs what it refuses
         optim.step(optimizers, scaler)
     scaler.update()
     processes.clear_gradients(net)
     if guard.wants_rollback and processes.all_have(last_path):
-        roll_back()
+        saved_model, state = load(last_path)
+        processes.load_weights(model, saved_model.state_dict())
+        optim.restore(optimizers, scaler, state, processes.own_part)
+        loader.seek(state['stream'])
+        step = guard.step_back(step, state)     # to the checkpoint's step, at half the rate
         continue
     step += 1
     timer.step(tokens_per_step)
 
     # log
-    if step % log_interval == 0 or step in (1, max_steps):
+    if logs:
         speed = timer.figures(world)
         log.step(max_steps, step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
                  update_ratio=processes.to_float(optim.change(before, probe)), skipped=guard.skipped,

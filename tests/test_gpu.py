@@ -30,7 +30,7 @@ def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
     model = GPT(GPTConfig(64, 16, 2, 2, 0, 16)).to('meta')
     ids = torch.zeros(2, 16, dtype=torch.long, device='meta')
     net = processes.wrap(torch.compile(model), 'ddp', 'meta')
-    devices.time_one_pass(net, (ids, ids), torch.autocast('cpu', enabled=False), model)
+    devices.rehearse(net, (ids, ids), torch.autocast('cpu', enabled=False), model)
     assert net is not model and model.cos.device.type == 'meta'
     assert counter.frame_count == 1         # two calls, of which the second gives the seconds of a step
 
@@ -167,9 +167,11 @@ def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, alone, tmp_
     """Those of the checkpoint are on each GPU when it is read, and as large as two models."""
     watch = 'import weakref, parts.train.optim as o, parts.train.processes as m\n' \
             'real, leave, kept = o.restore, m.leave, []\n' \
-            'def restore(optimizers, states, *more):\n' \
-            '    kept.extend(weakref.ref(s["exp_avg"]) for o in states for s in o["state"].values())\n' \
-            '    real(optimizers, states, *more)\n' \
+            'def restore(optimizers, scaler, state, *more):\n' \
+            '    moments = [s for o in state["optimizers"] for s in o["state"].values()]\n' \
+            '    kept.extend(weakref.ref(s["exp_avg"]) for s in moments)\n' \
+            '    del moments\n' \
+            '    real(optimizers, scaler, state, *more)\n' \
             'def end(trouble):\n' \
             '    print("alive", sum(r() is not None for r in kept), "of", len(kept))\n' \
             '    leave(trouble)\n' \

@@ -26,7 +26,7 @@ def train(data_dir, out, *more, when=None):
 
 
 def test_a_run_that_gets_no_more_memory_keeps_what_was_saved_and_resumes(data_dir, tmp_path):
-    result = train(data_dir, tmp_path / 'run', '--save_interval=2', when='n == 6')      # the fourth step
+    result = train(data_dir, tmp_path / 'run', '--save_interval=2', when='n == 5')      # the fourth step
     mistake(result, 'out of memory; try a smaller')
     assert load_checkpoint(tmp_path / 'run/last.pt')[1]['step'] == 2
     smaller = ['--micro_batch_size=8', '--init_from=resume']

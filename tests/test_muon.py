@@ -72,7 +72,8 @@ def test_the_embedding_has_its_own_rate_also_after_a_resume(kind):
     for o in optimizers:
         o.step()
     again = make(10.0)
-    optim.restore(again, optim.states(optimizers))
+    scaler = torch.amp.GradScaler('cpu', enabled=False)
+    optim.restore(again, scaler, {'optimizers': optim.states(optimizers), 'scaler': {}})
     optim.set_lr(again, 1e-2)
     assert sorted({group['lr'] for o in again for group in o.param_groups}) == [0.01, 0.1]
     assert len(make(1.0)[0].param_groups) == 2      # as in the checkpoints of older runs

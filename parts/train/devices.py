@@ -3,13 +3,19 @@ Devices and dtypes: where a run computes, and in which precision.
 
     device, dtype = choose('auto', 'auto')      # ('cuda:0', 'bfloat16'), ('cpu', 'float32'), ...
     with autocast(device, dtype): ...           # matrix products run in dtype
-    seconds = time_one_pass(model, batch, autocast(device, dtype))
 
 Copy this file alone: it needs torch and numpy.
 """
-import ctypes, os, sys, time
+import ctypes, os, sys
 import numpy as np
 import torch
+
+
+def set_up(device, dtype, local_rank):
+    """For training: choose(), the autocast() of that dtype, and a scaler of gradients."""
+    device, dtype = choose(device, dtype, local_rank)
+    scaler = torch.amp.GradScaler(device.split(':')[0], enabled=dtype == 'float16')     # its range is small
+    return device, dtype, autocast(device, dtype), scaler
 
 
 def choose(device, dtype, local_rank=0):
@@ -76,26 +82,22 @@ def to_device(arrays, device):
     return [t.to(device) for t in tensors]      # on mps a copy that does not wait may read freed memory
 
 
-def time_one_pass(net, batch, autocast, eager=None):
-    """Run net forward and backward on a batch, twice, and return the seconds of the second time. A lack of
-    memory shows here, before the run writes anything. The gradients are the caller's to clear. eager: the
-    model within net, if net is compiled, which happens in the first call."""
+def rehearse(net, batch, autocast, eager=None):
+    """Run net forward and backward on a batch, so that a lack of memory shows before the run writes anything.
+    The gradients are the caller's to clear. eager: the model within net, if net is compiled, which happens
+    here."""
     if eager is not None:
         with torch.no_grad(), autocast:
-            eager(batch[0][:1])         # moves RoPE's tables to the device, or the second call compiles, too
+            eager(batch[0][:1])         # moves RoPE's tables to the device, or the next call compiles, too
     torch.backends.cuda.enable_cudnn_sdp(eager is not None)     # one shape; the choice is compiled in
-    for _ in range(2):
-        began = time.time()
-        try:
-            with autocast:
-                loss = net(*batch)[1]
-            loss.backward()
-            loss.item()                 # waits for the device
-        except Exception as e:
-            if eager is None or 'memory' in str(e):
-                raise
-            raise ValueError(f'torch.compile failed ({type(e).__name__}); train without it, more slowly: '
-                             '--compile=False') from e
-        seconds = time.time() - began
+    try:
+        with autocast:
+            loss = net(*batch)[1]
+        loss.backward()
+        loss.item()                     # waits for the device
+    except Exception as e:
+        if eager is None or 'memory' in str(e):
+            raise
+        raise ValueError(f'torch.compile failed ({type(e).__name__}); train without it, more slowly: '
+                         '--compile=False') from e
     torch.backends.cuda.enable_cudnn_sdp(False)
-    return seconds

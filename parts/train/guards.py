@@ -71,12 +71,13 @@ class Guard:
             self.window = []        # so that a resumed run judges its steps by each other, not by these
         return False
 
-    def halve_rate(self, step, then):
-        """Remember that `step` led back to the checkpoint `then`."""
+    def step_back(self, step, then):
+        """`step` leads back to the checkpoint `then`: halve the rate. Returns the step of the checkpoint."""
         self.bad_steps.add(step)
         self.lr_scale /= 2
         self.window = then['window']
         self.note(step, 'rollback', f'back to step {then["step"]}, learning rate x {self.lr_scale:g}')
+        return then['step']
 
 
 def spike(window, loss, norm, limit):

@@ -29,14 +29,15 @@ class Journal:
     def path(self, name):
         return os.path.join(self.out_dir, name)
 
-    def begin(self, config, state, step, max_steps):
+    def begin(self, config, state, step, max_steps, n_bytes=0):
         """Lock the folder, then begin new files, or cut the old ones back to `step`. Say what differs from
-        state, the checkpoint that the run resumes ({} for a new run)."""
+        state, the checkpoint that the run resumes ({} for a new run). n_bytes: the room that it needs."""
         if step > max_steps:
             raise ValueError(f'{self.out_dir} is at step {step}, behind max_steps={max_steps}; to resume it, '
                              f'set --max_steps above {step}')
         if not self.main_process:
             return
+        self.need_space(n_bytes)
         os.makedirs(self.out_dir, exist_ok=True)
         self.lock = open(self.path('train.log'), 'a', encoding='utf-8')
         try:                    # the system lifts the lock when this process ends, however it ends
@@ -114,16 +115,15 @@ class Journal:
         for text in texts:
             self.say(f'  note     {text}')
 
-    def copy_in(self, path, name=None):
-        """Copy a file into the folder, so that the folder is complete."""
-        if self.main_process and os.path.exists(path):
+    def copy_in(self, *paths):
+        """Copy files into the folder, so that the folder is complete. meta.json of data becomes data.json."""
+        for path in filter(os.path.exists, paths if self.main_process else ()):
+            name = os.path.basename(path).replace('meta.json', 'data.json')
             with contextlib.suppress(shutil.SameFileError):
-                shutil.copyfile(path, self.path(name or os.path.basename(path)))
+                shutil.copyfile(path, self.path(name))
 
     def need_space(self, n_bytes):
         """Refuse to begin where the checkpoints will not fit. Those that are there will be replaced."""
-        if not self.main_process:
-            return
         folder = os.path.abspath(self.out_dir)
         while not os.path.exists(folder):
             folder = os.path.dirname(folder)
@@ -154,7 +154,7 @@ class Timer:
     a pause('eval') or pause('save') does not: after it, the clock of the steps restarts."""
 
     def __init__(self):
-        self.start = self.saved = time.time()
+        self.start = time.time()
         self.total = {'eval': 0.0, 'save': 0.0}         # seconds since the start; of data, since restart()
         self.restart()
 
@@ -181,14 +181,9 @@ class Timer:
         with self.part(name):
             yield
         self.restart()
-        if name == 'save':
-            self.saved = time.time()
 
     def minutes(self):
         return (time.time() - self.start) / 60
-
-    def minutes_since_save(self):
-        return (time.time() - self.saved) / 60
 
     def figures(self, world):
         """For metrics.jsonl. dt: seconds a step; tok_s: tokens a second, and of each process; data_s: seconds
@@ -222,8 +217,9 @@ def machine_and_versions():
 
 
 def clock(seconds):
-    """62.5 -> '1m02s'"""
-    return f'{int(seconds // 60)}m{int(seconds % 60):02d}s'
+    """62.5 -> '1m02s'; from an hour on, 235_134 -> '65h18m'"""
+    minutes = int(seconds // 60)
+    return f'{minutes}m{int(seconds % 60):02d}s' if minutes < 60 else f'{minutes // 60}h{minutes % 60:02d}m'
 
 
 def memory_mb(device):

@@ -13,20 +13,9 @@ IGNORE = -100           # a target that is not scored
 MASK_RATE = 0.15        # of the tokens are hidden
 
 
-def mix(h):
-    """SplitMix64's finalizer (Steele et al. 2014): every bit of the result depends on every bit of h."""
-    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return h ^ (h >> np.uint64(31))
-
-
 def chances(seed, step, rows, n, purpose):
     """Uniform random numbers in [0, 1), float64 (len(rows), n), that follow from the arguments alone."""
-    with np.errstate(over='ignore'):                    # uint64 wraps around, as a hash should
-        key = mix(np.uint64(seed) * np.uint64(0xD6E8FEB86659FD93) + np.uint64(step * 4 + purpose))
-        key = mix(key + np.asarray(rows, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-        h = mix(key[:, None] + np.arange(n, dtype=np.uint64) * np.uint64(0xBF58476D1CE4E5B9))
-    return (h >> np.uint64(11)) / 2 ** 53
+    return np.stack([np.random.default_rng([seed, step, row, purpose]).random(n) for row in rows])
 
 
 def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=MASK_RATE):

@@ -80,9 +80,9 @@ def broadcast(value, src_rank, group, device):
     return box[0]
 
 
-def states(optimizers, zero1=False):
+def states(optimizers):
     """The optimizers' state dicts, for a checkpoint. With ZeRO-1, [] in all processes but the first."""
-    if zero1 and torch.distributed.is_initialized():
+    if is_zero1(optimizers[0]):
         for o in optimizers:
             o.consolidate_state_dict(to=0)
         if torch.distributed.get_rank() > 0:
@@ -90,9 +90,15 @@ def states(optimizers, zero1=False):
     return [o.state_dict() for o in optimizers]
 
 
-def restore(optimizers, optimizer_states, own_part=lambda value, p: value, zero1=False):
-    """Load the states of a checkpoint. own_part(value, p): under FSDP, this process's part of a moment."""
-    for o, state in zip(optimizers, optimizer_states, strict=True):
+def is_zero1(optimizer):
+    return hasattr(optimizer, 'consolidate_state_dict')
+
+
+def restore(optimizers, scaler, checkpoint, own_part=lambda value, p: value):
+    """Load the 'optimizers' and the 'scaler' of a checkpoint, which then no longer holds them: they are as
+    large as two models. own_part(value, p): under FSDP, this process's part of a moment."""
+    scaler.load_state_dict(checkpoint.pop('scaler') or scaler.state_dict())         # {} without float16
+    for o, state in zip(optimizers, checkpoint.pop('optimizers'), strict=True):
         params = [p for group in o.param_groups for p in group['params']]
         moments = {i: {key: own_part(value, params[i]) for key, value in moment.items()}
                    for i, moment in state['state'].items()}
@@ -100,7 +106,7 @@ def restore(optimizers, optimizer_states, own_part=lambda value, p: value, zero1
         for before, now in zip(state['param_groups'], o.param_groups):      # set_lr() sets the rate
             groups.append({**before, **{key: now[key] for key in ('betas', 'weight_decay') if key in now}})
         o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
-        if zero1 and torch.distributed.is_initialized():    # it puts `step` on the CPU, where fused fails
+        if is_zero1(o):         # it puts `step` on the CPU, where fused fails
             for p, moment in o.optim.state.items():
                 moment.update({key: value.to(p.device) for key, value in moment.items()})
 

@@ -8,7 +8,7 @@ The start of a run: from nothing, from where it stopped, or from the weights of 
 `load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint), and
 `load_tokenizer` for Tokenizer.load. Copy this file alone: it needs only Python.
 """
-import contextlib, glob, os
+import contextlib, glob, json, os
 
 
 def folder_of(path):
@@ -141,6 +141,15 @@ def tokenizer_beside(ckpt, state, load_tokenizer):
     tokenizer = load_tokenizer(beside)
     same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
     return tokenizer
+
+
+def rearranged(ckpt, state):
+    """Has the model of ckpt seen documents that were rearranged, so that it can fill the middle?"""
+    path = os.path.join(folder_of(ckpt), 'data.json')
+    if not os.path.exists(path):                # runs of earlier versions said so themselves
+        return state.get('config', {}).get('fim', 0) > 0
+    with open(path, encoding='utf-8') as f:
+        return json.load(f).get('config', {}).get('fim', 0) > 0
 
 
 def open_to_sample(ckpt, load, load_tokenizer, continues=False):

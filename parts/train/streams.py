@@ -2,7 +2,7 @@
 Streams: text that was never made into bins is read and tokenised while a run trains.
 
     paths, hashes = open_shards('data/web/shards', rank=0, world=1, data_dir='data/web', meta=meta)
-    stream = Stream(paths, tokenizer.encode_batch, tokenizer.special, block_size=256)
+    stream = Stream(paths, tokenizer.encode_batch, tokenizer.special, 256, hashes)
     x, y = stream.take(step=0, rows=range(8))                       # (8, 256) each
 
 Copy this file alone: it needs numpy.
@@ -14,9 +14,7 @@ import numpy as np
 def open_stream(streaming, rank, world, data_dir, meta, tokenizer, block_size):
     """The Stream of this process."""
     paths, hashes = open_shards(streaming, rank, world, data_dir, meta)
-    stream = Stream(paths, tokenizer.encode_batch, tokenizer.special, block_size)
-    stream.hashes = hashes
-    return stream
+    return Stream(paths, tokenizer.encode_batch, tokenizer.special, block_size, hashes)
 
 
 def open_shards(streaming, rank, world, data_dir, meta):
@@ -58,7 +56,7 @@ class Stream:
     state is JSON-able: the pass, shard, line and token of the next sequence. Lines without a document and the
     rest of a damaged archive are skipped; `malformed` counts them."""
 
-    def __init__(self, paths, encode_batch, special, block_size):
+    def __init__(self, paths, encode_batch, special, block_size, hashes=None):
         self.paths = paths
         self.encode_batch = encode_batch
         self.block_size = block_size
@@ -67,7 +65,7 @@ class Stream:
                              'stream; prepare the data with --tokenizer=bpe')
         self.end_of_text = special['<|endoftext|>']
         self.malformed = 0
-        self.hashes = {}                # {shard: SHA-256}, so that a run resumes on the same text
+        self.hashes = hashes            # {shard: SHA-256}, so that a run resumes on the same text
         self.seek([0, 0, 0, 0])
 
     def seek(self, state):

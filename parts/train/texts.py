@@ -38,32 +38,26 @@ def parse_rate(texts):
     return good / len(texts)
 
 
-def write(model, tokenizer, prompt, n, n_tokens, val_ids):
-    """n texts that begin with the prompt, or, if it is empty, as documents begin: the first of them, and for
-    metrics.jsonl the repetition in all and, if val_ids are Python, their parse_rate."""
+def is_python(text):
+    """Is most of a text Python? It may be several documents, of which the last is cut off."""
+    return parse_rate(text.split('<|endoftext|>')[:4]) >= 0.5
+
+
+def write(model, tokenizer, prompt, n, n_tokens):
+    """n texts that begin with the prompt, or, if it is empty, as documents begin."""
     import torch            # takes seconds, and prepare.py has no use for it
-    ids = tokenizer.encode(prompt) or tokenizer.begin or [int(val_ids[0])]
+    ids = tokenizer.encode(prompt) or tokenizer.begin or [0]
     idx = torch.tensor([ids] * n, device=model.embedding.weight.device)                     # (n, T)
     rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50).tolist()              # (n, T + n_tokens)
     shown = 0 if prompt else len(ids)
-    texts = [tokenizer.decode(row[shown:]) for row in rows]
-    metrics = {'repetition': repetition(texts)}
-    documents = tokenizer.decode(val_ids[:100_000].tolist()).split('<|endoftext|>')
-    if parse_rate(documents[:4]) >= 0.5:
-        metrics['parse_rate'] = parse_rate(texts)
-    return texts[0], metrics
+    return [tokenizer.decode(row[shown:]) for row in rows]
 
 
-def guess(model, tokenizer, batch, ignore=-100):
-    """A line for each hidden token of the first row of a batch: the token -> the model's guess."""
-    import torch
-    x, targets, *masks = [t[:1] for t in batch]                                             # (1, T) each
-    model.eval()
-    with torch.no_grad():
-        best = model(x, targets, *masks)[0].argmax(-1)                                      # (1, T)
-    model.train()
-    pairs = zip(targets[targets != ignore].tolist(), best[targets != ignore].tolist())
-    return '\n'.join(f'{tokenizer.decode([a])!r} -> {tokenizer.decode([b])!r}' for a, b in pairs)
+def figures(texts, of_python):
+    """For metrics.jsonl: the repetition in texts and, if they should be Python, their parse_rate."""
+    if of_python:
+        return {'repetition': repetition(texts), 'parse_rate': parse_rate(texts)}
+    return {'repetition': repetition(texts)}
 
 
 def repetition(texts, n=4):

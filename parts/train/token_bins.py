@@ -165,43 +165,46 @@ class Loader:
     micro-batch, the one before is still being computed, and this is the time to load it.
 
     source: Blocks or a Stream. rows: numbers of this process's sequences in the global batch, one row for
-    each micro-batch, (n, B). finish(x, y, step, rows): the arguments of model.forward, on the device.
-    stopwatch: a context that measures the seconds of loading."""
+    each micro-batch, (n, B). hide(x, y, step, rows): the arguments of model.forward; to_device moves them.
+    stopwatch: a context that measures the seconds of loading. place: (rank, world)."""
 
-    def __init__(self, source, rows, finish, stopwatch):
+    def __init__(self, source, rows, hide, to_device, stopwatch, place=(0, 1)):
         self.source = source
         self.rows = rows
-        self.finish = finish
+        self.hide = hide
+        self.to_device = to_device
         self.stopwatch = stopwatch
+        self.place = place
         self.ready = {}             # (step, i) -> the micro-batch that was loaded early
 
     def load(self, step, i):
         if (step, i) not in self.ready:
             with self.stopwatch():
                 x, y = self.source.take(step, self.rows[i])                                 # (B, T) each
-                self.ready = {(step, i): self.finish(x, y, step, self.rows[i])}
+                self.ready = {(step, i): self.to_device(self.hide(x, y, step, self.rows[i]))}
         return self.ready[step, i]
 
-    def batches(self, step):
-        """Yield the micro-batches of a step."""
+    def batches(self, step, max_steps):
+        """Yield the micro-batches of a step. The first one of the next step is loaded with the last."""
         for i in range(len(self.rows)):
             yield self.load(step, i)
             if i + 1 < len(self.rows):
                 self.load(step, i + 1)
-            else:
+            elif step + 1 < max_steps:
                 self.load(step + 1, 0)
 
-    def evaluation(self, ids, block_size, n_tokens, rank=0, world=1):
+    def evaluation(self, ids, n_tokens):
         """Yield batches of about n_tokens of a bin, always the same ones with the same tokens hidden, and
         whether each counts: see evaluation_blocks()."""
-        for starts, counts in evaluation_blocks(ids, block_size, n_tokens, self.rows.shape[1], rank, world):
-            x, y = sequences(ids, starts, self.source.block_size)                           # (B, T) each
-            yield self.finish(x, y, EVALUATION, starts), counts
+        T = self.source.block_size
+        for starts, counts in evaluation_blocks(ids, T, n_tokens, self.rows.shape[1], *self.place):
+            x, y = sequences(ids, starts, T)                                                # (B, T) each
+            yield self.to_device(self.hide(x, y, EVALUATION, starts)), counts
 
-    def seek(self, positions, rank):
+    def seek(self, positions):
         """Continue where the sources of all processes were, at a checkpoint."""
         if positions:
-            self.source.seek(positions[rank])
+            self.source.seek(positions[self.place[0]])
         self.ready = {}
 
     def show(self, step, tokenizer):

@@ -1,7 +1,7 @@
 """
 Validation: the loss of a model on data that it does not train on.
 
-    nats, bits = loss_of(model, batches, token_bytes, autocast, all_sum)
+    nats, bits = loss_of(model, token_bytes, autocast, all_sum, batches)
 
 Copy this file alone: it needs torch and numpy.
 """
@@ -13,12 +13,13 @@ IGNORE = -100       # a target that is not scored
 
 
 @torch.no_grad()
-def loss_of(model, batches, token_bytes, autocast, all_sum):
+def loss_of(model, token_bytes, autocast, all_sum, batches):
     """Nats per target and bits per byte of text, over the batches of all processes. It draws no random
     numbers, so evaluating never changes a run.
 
     batches: pairs of a batch, (inputs, targets, ...), and whether it counts. One that does not count only
-    takes part in the forward pass, as FSDP needs. token_bytes: numpy (V,). all_sum: over all processes."""
+    takes part in the forward pass, as FSDP needs. token_bytes: V numbers. all_sum: over all processes."""
+    token_bytes = np.array(token_bytes)                         # (V,)
     sums = np.zeros(3)                                          # nats, targets, bytes
     model.eval()
     for batch, counts in batches:
