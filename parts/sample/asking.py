@@ -12,7 +12,7 @@ Asking a model: prompts become ids, and the ids of its answers become text.
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
 Copy this file alone: it needs tqdm.
 """
-import codecs, collections, contextlib, json, random, re
+import codecs, collections, contextlib, random, re
 from tqdm import tqdm
 
 # ids: the prompt without its healed end. allowed: the ids that may come first, None = any. repeated: how many
@@ -70,14 +70,10 @@ def end_of(stop_at):
 
 
 def read_prompts(path):
-    """The prompts in a file: each line that is not blank, or in a .jsonl the field `prompt` of each line."""
-    lines = [line for line in re.split('\r?\n', file_text(path).removeprefix('\ufeff')) if line.strip()]
-    try:
-        prompts = [json.loads(line)['prompt'] for line in lines] if path.endswith('.jsonl') else lines
-    except (ValueError, KeyError, TypeError):
-        prompts = []
-    if not prompts or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f'{path} must hold prompts: one a line, or in a .jsonl {{"prompt": "..."}} in each')
+    """The prompts in a file: each line that is not blank."""
+    prompts = [line for line in re.split('\r?\n', file_text(path).removeprefix('\ufeff')) if line.strip()]
+    if not prompts:
+        raise ValueError(f'{path} must hold prompts, one a line')
     return prompts
 
 
@@ -108,9 +104,8 @@ class Text:
     def take(self):
         """Read the answer's newest id -> the text that is certain now. What may begin a stop is held back."""
         answer = self.answer
-        data = b''
-        if answer.finish != 'stop':         # a stop id has no text
-            data = self.tokenizer.decode_bytes(answer.ids[-1:])[self.to_drop:]
+        new = [] if answer.finish == 'stop' else answer.ids[-1:]        # a stop id has no text
+        data = self.tokenizer.decode_bytes(new)[self.to_drop:]
         self.to_drop = 0
         self.text += self.decoder.decode(data, final=answer.finish is not None)
         ends = self.places_of_end()
@@ -118,7 +113,8 @@ class Text:
             self.text = self.text[:min(ends)]
             answer.finish = 'stop'
 
-        begin, self.n_certain = self.n_certain, len(self.text)
+        begin = self.n_certain
+        self.n_certain = len(self.text)
         if not answer.finish:
             self.n_certain -= self.n_held_back()
         return self.text[begin:self.n_certain]
@@ -143,9 +139,7 @@ def begin(batch, tokenizer, prompt, max_new_tokens, dice, ends=None, stop=(), **
     """Queue an answer to a prompt in a Batch of decoding.py -> its Text. dice: as there, and so is draw:
     temperature, top_k, top_p."""
     prompt = encode(tokenizer, prompt)
-    limit = max_new_tokens
-    if prompt.repeated:                     # the first id replaces the prompt's last
-        limit += 1
+    limit = max_new_tokens + min(1, prompt.repeated)        # the first id replaces the prompt's last
     answer = batch.add(prompt.ids, limit, dice, allowed=prompt.allowed, **draw)
     return Text(answer, tokenizer, prompt, ends, stop)
 
@@ -154,30 +148,24 @@ def generate(batch, tokenizer, prompts, num_samples, max_new_tokens, seed=0, **h
     """num_samples pairs (text, whether it ended by itself) for each prompt, and how many prompts were longer
     than the context. how: see begin()."""
     prompts = [encode(tokenizer, prompt) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))      # similar lengths: together
-    texts = {}                              # (prompt, sample) -> Text
-    for i in order:
+    texts = [[] for _ in prompts]
+    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids)):    # similar lengths: together
         for j in range(num_samples):
             dice = random.Random(f'{seed} {i} {j}').random
-            texts[i, j] = begin(batch, tokenizer, prompts[i], max_new_tokens, dice, **how)
-    text_of = {text.answer: text for text in texts.values()}
-    with tqdm(total=len(texts), desc='samples', disable=None) as bar:
+            texts[i].append(begin(batch, tokenizer, prompts[i], max_new_tokens, dice, **how))
+    text_of = {text.answer: text for some in texts for text in some}
+    with tqdm(total=len(text_of), desc='samples', disable=None) as bar:
         while batch.queue or batch.live:
             for answer in batch.step():
                 text_of[answer].take()
                 if answer.finish:
                     bar.update()
-    pair = lambda text: (text.text, text.answer.finish == 'stop')
-    pairs = [[pair(texts[i, j]) for j in range(num_samples)] for i in range(len(prompts))]
+    pairs = [[(text.text, text.answer.finish == 'stop') for text in some] for some in texts]
     return pairs, sum(1 for prompt in prompts if len(prompt.ids) > batch.context)
 
 
 def compare(batch, tokenizer, prompts, temperatures, num_samples, max_new_tokens, seed, **how):
-    """Print the answers to each prompt at each temperature, with the same random numbers. ValueError if the
-    messages of a chat are too long."""
-    for prompt in prompts:
-        if not isinstance(prompt, str):
-            shortened(tokenizer, prompt, batch.context)
+    """Print the answers to each prompt at each temperature, with the same random numbers."""
     answers = []                            # for each temperature, for each prompt: pairs (answer, ended)
     for t in temperatures:
         how['temperature'] = t

@@ -48,10 +48,11 @@ def fill_tokens(model, ids, mask_id):
     logits = model(torch.tensor([ids], device=device))[0][0]                                # (T, V)
     filled = list(ids)
     candidates = []
-    for i in [i for i, id in enumerate(ids) if id == mask_id]:
-        p, best = logits[i].softmax(-1).topk(5)
-        candidates.append(list(zip(best.tolist(), p.tolist())))
-        filled[i] = candidates[-1][0][0]
+    for i, id in enumerate(ids):
+        if id == mask_id:
+            p, best = logits[i].softmax(-1).topk(5)
+            candidates.append(list(zip(best.tolist(), p.tolist())))
+            filled[i] = best[0].item()
     return filled, candidates
 
 

@@ -94,13 +94,8 @@ def as_text(data):
         return 'bytes:' + ''.join(f'\\x{byte:02x}' for byte in data)
 
 
-def log_probs(tokens, chat):
-    """The log-probabilities of Tokens, in the form of a chat or of a completion."""
-    if not chat:
-        return {'tokens': [as_text(token.data) for token in tokens],
-                'token_logprobs': [token.log_p for token in tokens],
-                'top_logprobs': [{as_text(data): log_p for data, log_p in token.top} for token in tokens],
-                'text_offset': [token.offset for token in tokens]}
+def log_probs(tokens):
+    """The log-probabilities of Tokens in the form of a chat, for completions, too."""
     entry = lambda data, log_p: {'token': as_text(data), 'logprob': log_p, 'bytes': list(data)}
     return {'content': [{**entry(token.data, token.log_p), 'top_logprobs': [entry(*p) for p in token.top]}
                         for token in tokens]}
@@ -115,7 +110,7 @@ def as_choice(pieces, chat, scored, is_chunk, is_first):
         content = {'delta' if is_chunk else 'message': {**role, 'content': text}}
     tokens = [token for piece in pieces for token in piece.tokens]
     return {'index': 0, **content, 'finish_reason': pieces[-1].finish,
-            'logprobs': log_probs(tokens, chat) if scored else None}
+            'logprobs': log_probs(tokens) if scored else None}
 
 
 # --- answering ----------------------------------------------------------------------------------------------

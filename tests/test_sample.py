@@ -1,0 +1,194 @@
+"""sample.py: prompts and temperatures, a chat, the speed on stderr, what it refuses; gaps that are filled."""
+import math
+import os
+import re
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+from conftest import ROOT, mistake, ok, run
+
+from model import GPT, GPTConfig, save_checkpoint
+from parts.sample import asking, gaps
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+TOKENIZER = Tokenizer.byte(SPECIAL_TOKENS)
+V = TOKENIZER.vocab_size
+
+
+def chain(text, end):
+    """A model that knows one thing: which byte follows each byte of text, and `end` the last."""
+    model = GPT(GPTConfig(V, 64, 1, 2, 0, V, tie_embeddings=False))
+    ids = [*TOKENIZER.encode(text), TOKENIZER.special[end]]
+    with torch.no_grad():
+        for p in model.blocks.parameters():
+            p.zero_()
+        model.embedding.weight.copy_(torch.eye(V))
+        model.head.weight.zero_()
+        for a, b in zip(ids, ids[1:]):
+            model.head.weight[b, a] = 5.0
+    return model
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Models of texts, chats and gaps, one with weights that are not numbers, a reward model; and prompts."""
+    folder = tmp_path_factory.mktemp("it's a model")
+    nan = chain('ab', '<|endoftext|>')
+    nan.embedding.weight.data.fill_(math.nan)
+    for name, model, more in (('clm', chain('abcdefgh', '<|endoftext|>'), {'config': {'objective': 'clm'}}),
+                              ('chat', chain('\nok!', '<|im_end|>'), {}), ('nan', nan, {}),
+                              ('span', chain('ab', '<|endoftext|>'), {'config': {'objective': 'span'}}),
+                              ('rm', chain('ab', '<|endoftext|>'), {'reward_head': torch.zeros(1, V)})):
+        (folder / name).mkdir()
+        TOKENIZER.save(folder / name / 'tokenizer.json')
+        save_checkpoint(folder / name / 'best.pt', model, tokenizer_hash=TOKENIZER.hash, **more)
+    (folder / 'prompts.txt').write_bytes(b'\xef\xbb\xbfa\r\n\r\ncd\n')
+    (folder / 'latin.txt').write_bytes(b'caf\xe9\n')
+    (folder / 'empty.txt').write_bytes(b' \n\n')
+    return folder
+
+
+def sample(folder, name, *flags, **more):
+    return run('sample.py', f'--ckpt={folder}/{name}', '--device=cpu', '--max_new_tokens=30', *flags, **more)
+
+
+def test_each_prompt_is_answered_at_each_temperature(folder):
+    out = ok(sample(folder, 'clm', f'--prompts={folder}/prompts.txt', '--sweep=0,1e-30,0.5', '--top_k=1'))
+    blocks = [block.splitlines() for block in out.split('-' * 80 + '\n')[1:]]
+    for block, prompt, rest in zip(blocks, ('a', 'cd'), ('bcdefgh', 'efgh'), strict=True):
+        heads = [f'--- temperature {t}' for t in ('0', '1e-30', '0.5')]
+        assert block == [prompt, *[line for head in heads for line in (head, rest)]]
+
+
+def test_a_sweep_of_one_prompt_differs_where_the_temperature_matters(folder):
+    flags = ['--prompt=a', '--sweep=0,40', '--num_samples=2', '--top_k=0']
+    out = ok(sample(folder, 'clm', *flags))
+    assert out.count('temperature 40') == 2 and out.count('bcdefgh\n') == 2      # at 0 only
+    assert ok(sample(folder, 'clm', *flags)) == out                             # the seed decides
+
+
+def test_a_chat_ends_at_im_end_and_so_does_each_prompt_of_a_file(folder):
+    out = ok(sample(folder, 'chat', '--chat=True', '--prompt=hi', '--temperature=0'))
+    assert out.splitlines()[-1] == 'ok!'                                        # 3 of 30 tokens
+    out = ok(sample(folder, 'chat', '--chat=True', f'--prompts={folder}/prompts.txt', '--temperature=0'))
+    assert len(re.findall(r'^ok!$', out, re.M)) == 2
+
+
+CTRL_C = """import io, os, signal, sys
+from parts.sample import asking
+sys.stdin = io.StringIO('hi\\nhi\\n')
+signal.signal(signal.SIGINT, signal.default_int_handler)
+take = asking.Text.take
+def take_and_press(text):
+    piece = take(text)
+    if text.text == 'ok':
+        asking.Text.take = take
+        os.kill(os.getpid(), signal.SIGINT)
+    return piece
+asking.Text.take = take_and_press
+"""
+
+
+def test_ctrl_c_ends_an_answer_and_not_the_chat(folder):
+    result = sample(folder, 'chat', '--chat=True', '--temperature=0', before=CTRL_C)
+    assert ok(result).splitlines()[-3:] == ['you> o', 'you> ok!', 'you> '] and result.stderr == ''
+
+
+def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
+    roles = ('user', 'assistant')
+    turns = [{'role': role, 'content': 12 * letter} for letter in 'abcdefgh' for role in roles]
+    for begin in ([], [{'role': 'system', 'content': 's'}]):
+        messages = asking.shortened(TOKENIZER, [*begin, *turns[:-1]], 200)
+        n = len(TOKENIZER.render(messages, True)[0])
+        assert messages[:len(begin)] == begin and messages[-1] == turns[-2] and 100 < n <= 150
+        assert messages[len(begin):] == turns[-len(messages) + len(begin) - 1:-1]       # the last ones
+        assert messages[len(begin)]['role'] == 'user'
+    with pytest.raises(ValueError, match='the message has .* tokens, the context is 64'):
+        asking.shortened(TOKENIZER, [{'role': 'user', 'content': 'x' * 90}], 64)
+
+
+def test_the_speed_and_the_size_are_on_stderr(folder):
+    result = sample(folder, 'clm', '--prompt=ab', '--temperature=0')
+    form = r'^(\d+) tokens, ([\d.]+) ms each, float32 on cpu; ([\d.]+) MB on disk'
+    n, ms, mb = re.search(form, result.stderr, re.M).groups()
+    assert int(n) == 8 and float(ms) > 0        # the healed b, then c to h and the end
+    size = (folder / 'clm' / 'best.pt').stat().st_size / 1e6
+    assert float(mb) == pytest.approx(size, abs=0.06) and 'ms each' not in ok(result)
+
+
+def test_the_script_writes_the_greedy_text_at_either_limit(folder):
+    text = lambda flag: ok(sample(folder, 'clm', '--prompt=ab', flag)).split('-' * 80)[1]
+    assert text('--temperature=1e-40') == text('--top_p=1e-320') == text('--temperature=0') == '\nabcdefgh\n'
+
+
+def test_a_narrow_terminal_shows_question_marks(folder):
+    narrow = {**os.environ, 'PYTHONIOENCODING': 'ascii', 'PYTHONUTF8': '0'}
+    result = subprocess.run([sys.executable, ROOT / 'sample.py', f'--ckpt={folder}/clm', '--prompt=é',
+                             '--device=cpu'], capture_output=True, env=narrow)
+    assert result.returncode == 0 and b'\n?' in result.stdout, result.stderr
+
+
+REFUSED = [         # model, flags, words of the sentence
+    ('clm', '--prompt=a --top_p=0', 'top_p'), ('span', '--prompt=a<|mask|> --temperature=-1', 'temperature'),
+    ('clm', '--prompt=a --temperature=inf', 'temperature'), ('clm', '--prompt=a --seed=-1', 'seed=-1'),
+    ('clm', '--sweep=0,hot', "sweep='0,hot'"), ('clm', '--sweep=0,-1', '0,0.5,1.0'),
+    ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
+    ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
+    ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps'), ('span', '--prompt=a', 'mark each'),
+    ('rm', '--prompt=a', 'scores answers'), ('nan', '--prompt=a', 'not finite'),
+    ('clm', '--system=brief', '--chat=True'), ('chat', '--chat=True --num_samples=2', 'num_samples=2'),
+    ('clm', '--compare=x', '--serve=8000'), ('clm', '--serve=0 --prompt=a', 'leave out --prompt'),
+    ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
+
+
+def test_what_cannot_be_is_one_sentence(folder):
+    for name, flags, words in REFUSED:
+        flags = [flag.replace('{}', str(folder)) for flag in flags.split()]
+        mistake(sample(folder, name, *flags), words)
+
+
+# --- gaps ---------------------------------------------------------------------------------------------------
+class Known(torch.nn.Module):
+    """A model whose most probable tokens are known: of each position, or with a mask of each step."""
+
+    def __init__(self, answers):
+        super().__init__()
+        self.answers = answers
+        self.inputs = []
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.config = types.SimpleNamespace(block_size=64)
+
+    def forward(self, x, y=None, mask=None):
+        logits = torch.zeros(*x.shape, V)
+        if mask is None:
+            logits[0, range(x.shape[1]), self.answers] = 9
+        else:
+            logits[0, -1, self.answers[len(self.inputs)]] = 9
+        self.inputs.append((x, mask))
+        return logits, None
+
+
+def test_each_mask_becomes_the_most_probable_token():
+    ids, marks = gaps.with_marks('a<|mask|>c<|mask|>', TOKENIZER, 'mlm', 64)
+    assert ids == [97, marks[0], 99, marks[0]] and marks[0] == TOKENIZER.special['<|mask|>']
+    filled, candidates = gaps.fill_tokens(Known([0, 98, 0, 100]), ids, marks[0])
+    assert TOKENIZER.decode(filled) == 'abcd'
+    assert [best[0][0] for best in candidates] == [98, 100] and all(len(best) == 5 for best in candidates)
+    assert all(p >= q for best in candidates for (_, p), (_, q) in zip(best, best[1:]))
+
+
+def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole():
+    ids, marks = gaps.with_marks('x<|mask|>y<|mask|>', TOKENIZER, 'span', 64)
+    span = [TOKENIZER.special[f'<|span_{i}|>'] for i in range(3)]
+    assert marks == span and ids == [120, span[0], 121, span[1]]
+    model = Known([97, 98, span[1], 99, span[2]])
+    pick = lambda logits: logits.argmax(-1)
+    assert gaps.fill_spans(model, TOKENIZER, ids, marks, 40, pick) == 'xabyc'
+    x, mask = model.inputs[0]
+    assert x.tolist() == [[*ids, span[0]]] and mask[0, 0, :4, :4].all() and not mask[0, 0, :4, 4].any()
+    assert gaps.fill_spans(Known([97] * 9), TOKENIZER, ids, marks, 3, pick) == 'xaay<|span_1|>'    # no room
+    with pytest.raises(ValueError, match='2 gaps'):
+        gaps.with_marks('<|mask|><|mask|>', Tokenizer.byte(['<|mask|>', '<|span_0|>']), 'span', 64)
