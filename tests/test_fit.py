@@ -81,6 +81,9 @@ def test_without_a_tokenizer_one_is_trained_on_nine_tenths(corpus):
     tokenizer = Tokenizer.train([t for i, t in enumerate(texts) if i % 10 != 9], 340)
     n = sum(len(tokenizer.encode(text)) for text in texts[9::10])
     assert '2 files' in out and re.search(rf'^ *this +340 +[\d.]+ +[\d.]+ +{n}$', out, re.M)
+    many = [{'text': str(i)} for i in range(30)]
+    rest, held_out = tokenizer_report.held_out(many)
+    assert held_out == [many[9], many[19], many[29]] and rest == [d for d in many if d not in held_out]
     documents = [{'text': 'a' * 100}, {'text': 'b' * 10}]
     assert tokenizer_report.held_out(documents) == ([{'text': 'a' * 90}, {'text': 'b' * 9}],
                                        [{'text': 'a' * 10}, {'text': 'b'}])

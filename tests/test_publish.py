@@ -16,7 +16,7 @@ SOURCE = open(__file__, encoding='utf-8').read()
 PIECES = [' ', '    ', '\n', '\r\n', '\t', '\n\n        ', 'def f', '):\n    ', "'s", "'LL", '12345', '_x',
           'é', '漢字', '🙂', 'ﬁ', 'ſ', 'İ', 'ا', 'e\u0301', '३', 'Ⅷ', '\xa0', '\u2003', '\u2028', '\u200d',
           '((', '\ufeff', '\0', '\x1c', '\x85', '\r', '<|endoftext|>', '<|im_end|>', '<|im_start|>', '-->']
-EVAL = {'step': 7, 'decontaminated': None, 'tasks': {
+EVAL = {'step': 6, 'decontaminated': None, 'tasks': {
     'loss': {'trained': {'bits_per_byte': 1.5, 'bytes': 9}, 'untrained': {'bits_per_byte': 2.75, 'bytes': 9}},
     'problems': {'n': 120, 'pass@1': 0.336, 'interval': [0.26, 0.41],
                  'by_split': {'family': {'n': 40, 'pass@1': 0.02, 'interval': [0.0, 0.05]}}}}}
@@ -96,7 +96,7 @@ def test_the_card_says_what_the_files_say_and_they_lie_beside_it(folder):
             'problems: pass@1 0.336, 95 % interval 0.260 to 0.410, n = 120',
             'problems by_split family: pass@1 0.020, 95 % interval 0.000 to 0.050, n = 40',
             'loss trained: bits_per_byte 1.500', 'loss untrained: bits_per_byte 2.750',
-            'The scores of eval.json are of step 7, these weights of step 7'):
+            'The scores of eval.json are of step 6, these weights of step 7'):
         assert words in card, (words, card)
     assert json.loads((folder / 'sft/hf/data.json').read_text(encoding='utf-8')) == DATA
     assert 'short: 45' in (folder / 'sft/hf/report.md').read_text(encoding='utf-8')
