@@ -41,6 +41,10 @@ SPECIAL_TOKENS = ['<|endoftext|>', '<|im_start|>', '<|im_end|>', '<|pad|>', '<|m
                   '<|fim_prefix|>', '<|fim_middle|>', '<|fim_suffix|>',                     # infilling
                   *(f'<|span_{i}|>' for i in range(54))]                                    # T5; 64 in all
 
+# render() for programs that take a template of Jinja
+CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+                 '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
+
 # GPT-2 writes each byte as one visible character, because JSON holds text. Latin-1's visible characters stand
 # for themselves; the other 68 bytes use U+0100 on.
 VISIBLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -200,7 +204,7 @@ class Tokenizer:
         to 50,304, a multiple of 64. folder holds vocab.bpe and encoder.json. If it is None, tiktoken reads
         them from its cache or the network."""
         from parts.tokenizer import known_vocabularies
-        encoding = known_vocabularies.encoding('gpt2', folder)
+        encoding = known_vocabularies.gpt2(folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
         return cls('bpe', vocab, special_tokens, encoding._pat_str)
 
@@ -391,13 +395,14 @@ def main():
     parser.add_argument('--load', help='a tokenizer.json')
     parser.add_argument('--report', help='measure the fit on this; alone: train on nine tenths of it')
     parser.add_argument('--against', default='gpt2,cl100k_base', help='these two, or tokenizer.json files')
-    parser.add_argument('--gpt2', help='folder with vocab.bpe and encoder.json; cl100k_base.tiktoken')
+    parser.add_argument('--gpt2_dir', help='folder with vocab.bpe and encoder.json; without: network')
     args = parser.parse_args()
     if (args.load and (args.input or args.pattern != 'ours')) or not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=FILE, with its own pattern] --report=PATH')
     try:
+        from parts.sample import gguf_file
         from parts.tokenizer import known_vocabularies, tokenizer_report
-        pattern = known_vocabularies.SPLIT_PATTERNS.get(args.pattern, PATTERN)
+        pattern = gguf_file.PATTERNS.get(args.pattern, PATTERN)
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
             tok = Tokenizer.load(args.load)
@@ -419,7 +424,7 @@ def main():
                 if name.endswith('.json'):
                     others[name] = Tokenizer.load(name)
                 else:
-                    others[name] = known_vocabularies.at_hand(name, args.gpt2)
+                    others[name] = known_vocabularies.at_hand(name, args.gpt2_dir)
             print(tokenizer_report.report(tok, documents, printable, others))
     except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         parser.exit(2, f'error: {e}\n')

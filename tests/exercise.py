@@ -75,7 +75,7 @@ EXERCISES = [
              'must stay finite.',
              "    if loss_type == 'dpo':", "    elif loss_type == 'ipo':"),
     Exercise('bpe_encode', 'tokenizer.py', 'Tokenizer._merge_chunk',
-             'test_bpe_encode.py',
+             'test_bpe.py::test_the_lowest_id_first_is_every_merge_in_order test_bpe.py::test_known_words',
              'Replay the merges on one chunk of text. Sennrich et al. 2016, arXiv:1508.07909, section 3.2.'
              ' self.ranks is bytes -> id: which pair comes first?'),
     Exercise('attention', 'model.py', 'Attention.forward',
@@ -110,9 +110,9 @@ EXERCISES = [
              "        save_checkpoint(f'{last_path}.new', whole_model,",
              '        checkpoint.rotate(last_path, keep)'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
-             'test_bpe_training.py::test_golden_low_lower_lowest '
-             'test_bpe_training.py::test_the_merges_are_those_of_another_program '
-             'test_bpe_training.py::test_counts_may_exceed_32_and_53_bits',
+             'test_bpe.py::test_golden_low_lower_lowest '
+             'test_bpe.py::test_the_merges_are_those_of_another_program '
+             'test_bpe.py::test_counts_may_exceed_32_and_53_bits',
              'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
              'ids. parts/tokenizer/merges.py does it on 30 MB in two seconds: how?'),
 ]

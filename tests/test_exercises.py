@@ -31,7 +31,7 @@ MISTAKES = {
     'dpo': ('-(1 - label_smoothing) * F.logsigmoid(margin)',
             '-(1 - label_smoothing) * torch.log(margin.sigmoid())',                         # -inf at -2000
             'test_dpo_losses.py::test_margins_of_2000_have_finite_losses_and_gradients'),
-    'bpe_encode': ('min(zip', 'max(zip', 'test_bpe_encode.py::test_known_words'),
+    'bpe_encode': ('min(zip', 'max(zip', 'test_bpe.py::test_known_words'),
     'attention': ('.tril(start)', '.tril()',                            # forgets the cache's positions
                   'test_generation.py::test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one'),
     'minhash': ('signature[empty] = ', 'signature[empty] = 0 * ',                           # empty bins agree
@@ -43,7 +43,7 @@ MISTAKES = {
     'resume': ('optimizers=moments', 'optimizers=[]',                                       # no moments
                'test_resume.py::test_after_sigterm_the_resumed_run_is_the_straight_run'),
     'bpe_train': ('(-frequency[pair], pair)', '(-frequency[pair], pair[::-1])',             # other ties
-                  'test_bpe_training.py::test_the_merges_are_those_of_another_program'),
+                  'test_bpe.py::test_the_merges_are_those_of_another_program'),
 }
 # exercises whose tests do not use each other's functions share one run of pytest; runs that train are slow
 ALONE, SLOW = [['chat_mask'], ['bpe_encode']], [['accumulation'], ['resume']]

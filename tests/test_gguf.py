@@ -1,13 +1,14 @@
-"""A GGUF file holds the model bit for bit, with the rows of q and k in llama.cpp's order, as the package gguf
-reads it."""
+"""A GGUF file, as the package gguf reads it: the model bit for bit, with the rows of q and k in llama.cpp's
+order, and the whole tokenizer, whose tokens and merges alone give our ids."""
 import numpy as np
 import pytest
+import regex
 import torch
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
 from parts.sample import gguf_file
-from tokenizer import SPECIAL_TOKENS, Tokenizer
+from tokenizer import CHAT_TEMPLATE, PATTERN, SPECIAL_TOKENS, Tokenizer, from_printable, printable
 
 gguf = pytest.importorskip('gguf')
 SOURCE = open(__file__, encoding='utf-8').read()
@@ -33,7 +34,8 @@ def a_run(folder, tokenizer, objective='clm', **settings):
     return model
 
 
-def exported(tmp_path_factory):
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
     """{name: (model, tokenizer, reader)}; ours was trained on conversations."""
     made = {}
     for name, tokenizer in TOKENIZERS.items():
@@ -46,22 +48,18 @@ def exported(tmp_path_factory):
     return made
 
 
-@pytest.fixture(scope='module')
-def runs(tmp_path_factory):
-    return exported(tmp_path_factory)
-
-
+# --- the weights --------------------------------------------------------------------------------------------
 def expected(model):
     """{name in the file: weights of ours}"""
     weights = dict(model.state_dict())
     V = model.config.vocab_size
-    found = {'token_embd': weights['embedding.weight'][:V], 'output_norm': weights['norm.weight']}
+    named = {'token_embd': weights['embedding.weight'][:V], 'output_norm': weights['norm.weight']}
     if not model.config.tie_embeddings:
-        found['output'] = weights['head.weight'][:V]
+        named['output'] = weights['head.weight'][:V]
     for i in range(model.config.n_layer):
         for ours, theirs in TENSORS.items():
-            found[f'blk.{i}.{theirs}'] = weights[f'blocks.{i}.{ours}.weight']
-    return {f'{name}.weight': w.numpy() for name, w in found.items()}
+            named[f'blk.{i}.{theirs}'] = weights[f'blocks.{i}.{ours}.weight']
+    return {f'{name}.weight': w.numpy() for name, w in named.items()}
 
 
 def halves_again(array, D=16):
@@ -73,57 +71,54 @@ def halves_again(array, D=16):
     return back
 
 
-@pytest.mark.parametrize('name', ['ours', 'byte'])
-def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs, name):
-    model, _, reader = runs[name]
-    wanted, found = expected(model), {t.name: t.data for t in reader.tensors}
-    assert found.keys() == wanted.keys() and len(found) == 2 + (name == 'ours') + 9 * 2
-    for key, w in wanted.items():
-        turned = 'attn_q' in key or 'attn_k' in key
-        assert np.array_equal(halves_again(found[key]) if turned else found[key], w), key
-        assert not turned or not np.array_equal(found[key], w)
-    sizes = {'head_count': 4, 'head_count_kv': 2, 'key_length': 16, 'value_length': 16}
-    assert all(reader.get_field(f'llama.attention.{key}').contents() == n for key, n in sizes.items())
-    assert reader.get_field('llama.context_length').contents() == 64
+def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs):
+    for name in ('ours', 'byte'):
+        model, _, reader = runs[name]
+        wanted = expected(model)
+        arrays = {t.name: t.data for t in reader.tensors}
+        assert arrays.keys() == wanted.keys() and len(arrays) == 2 + (name == 'ours') + 9 * 2
+        for key, w in wanted.items():
+            turned = 'attn_q' in key or 'attn_k' in key
+            assert np.array_equal(halves_again(arrays[key]) if turned else arrays[key], w), key
+            assert not turned or not np.array_equal(arrays[key], w)
+        sizes = {'attention.head_count': 4, 'attention.head_count_kv': 2, 'attention.key_length': 16,
+                 'attention.value_length': 16, 'context_length': 64}
+        for key, n in sizes.items():
+            assert reader.get_field(f'llama.{key}').contents() == n, key
 
 
-@pytest.mark.parametrize('kind, close', [('gguf-f16', 2 ** -11), ('gguf-q8_0', 1 / 254 + 2 ** -11)])
-def test_smaller_types_differ_by_half_a_step_at_most(runs, tmp_path, kind, close):
+def test_smaller_types_differ_by_half_a_step_at_most(runs, tmp_path):
     model, tokenizer, _ = runs['cl100k']
-    gguf_file.write(tmp_path, model, tokenizer, kind, {})
-    path, = tmp_path.iterdir()
-    assert path.name == f'model-{kind[5:]}.gguf'
     wanted = expected(model)
-    for tensor in gguf.GGUFReader(path).tensors:
-        w = wanted[tensor.name]
-        array = gguf.dequantize(tensor.data, tensor.tensor_type)
-        if w.ndim == 1:
-            assert np.array_equal(array, w)
-            continue
-        back = halves_again(array) if 'attn_q' in tensor.name or 'attn_k' in tensor.name else array
-        size = np.abs(w.reshape(-1, 32))                # of blocks; q8_0's step is that of their largest
-        size = size.max(1, keepdims=True) if 'q8' in kind else size
-        assert (np.abs(back - w).reshape(-1, 32) <= size * close + 1e-7).all(), tensor.name
+    for kind, close in (('f16', 2 ** -11), ('q8_0', 1 / 254 + 2 ** -11)):
+        gguf_file.write(tmp_path, model, tokenizer, f'gguf-{kind}', {})
+        for tensor in gguf.GGUFReader(tmp_path / f'model-{kind}.gguf').tensors:
+            w = wanted[tensor.name]
+            array = gguf.dequantize(tensor.data, tensor.tensor_type)
+            if w.ndim == 1:
+                assert np.array_equal(array, w)
+                continue
+            back = halves_again(array) if 'attn_q' in tensor.name or 'attn_k' in tensor.name else array
+            size = np.abs(w.reshape(-1, 32))                # of blocks; q8_0's step is that of their largest
+            size = size.max(1, keepdims=True) if kind == 'q8_0' else size
+            assert (np.abs(back - w).reshape(-1, 32) <= size * close + 1e-7).all(), tensor.name
 
 
 def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
     model = a_run(tmp_path / 'run', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), rope_theta=500.)
     gguf_file.write(tmp_path / 'run', model, TOKENIZERS['byte'], 'gguf', {})
     reader = gguf.GGUFReader(tmp_path / 'run/model-f32.gguf')
-    found, = (t.data for t in reader.tensors if t.name == 'rope_freqs.weight')
-    assert found[0] < 1.1 and found[-1] == pytest.approx(8, rel=1e-4) and (np.diff(found) > -1e-5).all()
-    angle = 5 * 500. ** (-np.arange(0, 16, 2) / 16) / found
+    factors, = (t.data for t in reader.tensors if t.name == 'rope_freqs.weight')
+    assert factors[0] < 1.1 and factors[-1] == pytest.approx(8, rel=1e-4) and (np.diff(factors) > -1e-5).all()
+    angle = 5 * 500. ** (-np.arange(0, 16, 2) / 16) / factors
     assert np.allclose(np.cos(angle), model.cos[5], atol=1e-5)
     assert np.allclose(np.sin(angle), model.sin[5], atol=1e-5)
-    of_qwen = a_run(tmp_path / 'qwen', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), qk_norm=True)
-    with pytest.raises(ValueError, match="Llama 3.1's rope_scaling"):      # llama.cpp could not load it
-        gguf_file.write(tmp_path / 'qwen', of_qwen, TOKENIZERS['byte'], 'gguf', {})
     of_qwen = a_run(tmp_path / 'linear', TOKENIZERS['byte'], rope_scaling=(8.,), qk_norm=True)
     assert 'model-f32' in gguf_file.write(tmp_path / 'linear', of_qwen, TOKENIZERS['byte'], 'gguf', {})
 
 
 def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
-    model = a_run(tmp_path / 'run', TOKENIZERS['cl100k'])
+    a_run(tmp_path / 'run', TOKENIZERS['cl100k'])
     export = f'--ckpt={tmp_path}/run', '--export=gguf'
     assert 'model-f32.gguf' in ok(run('sample.py', *export))
     before = (tmp_path / 'run/model-f32.gguf').read_bytes()
@@ -132,15 +127,60 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     mistake(run('sample.py', *export, before=full), 'cannot write', 'model-f32.gguf', 'unchanged')
     assert (tmp_path / 'run/model-f32.gguf').read_bytes() == before and not list(tmp_path.rglob('*.tmp'))
     mistake(run('sample.py', *export, before="sys.modules['gguf'] = None"), 'pip install gguf')
-    mistake(run('sample.py', export[0], '--export=gguf-q4'), 'gguf-q8_0')
-    with pytest.raises(ValueError, match='byte-level BPE'):
-        gguf_file.write(tmp_path, model, Tokenizer.char('abc'), 'gguf', {})
+
     GPT(GPTConfig(600, 64, 1, 2, 0, 16)).save_hf(tmp_path / 'theirs', TOKENIZERS['cl100k'])
-    export = run('sample.py', f'--ckpt={tmp_path}/theirs', '--export=gguf')
-    mistake(export, '--export=hf', 'convert_hf_to_gguf.py')
     a_run(tmp_path / 'mlm', TOKENIZERS['byte'], causal=False)
-    mistake(run('sample.py', f'--ckpt={tmp_path}/mlm', '--export=gguf'), 'causal=False')
     a_run(tmp_path / 'span', TOKENIZERS['byte'], 'span')
-    for kind in 'gguf', 'hf':
-        mistake(run('sample.py', f'--ckpt={tmp_path}/span', f'--export={kind}'), '=span fills gaps')
+    for folder, kind, words in (
+            ('theirs', 'gguf', 'convert_hf_to_gguf.py'), ('mlm', 'gguf', 'causal=False'),
+            ('span', 'gguf', '=span fills gaps'), ('span', 'hf', '=span fills gaps'),
+            ('run', 'gguf-q4', 'gguf-q8_0')):
+        mistake(run('sample.py', f'--ckpt={tmp_path}/{folder}', f'--export={kind}'), words)
     assert not [*(tmp_path / 'span').glob('hf*'), *(tmp_path / 'span').glob('model*')]
+
+
+# --- the tokenizer ------------------------------------------------------------------------------------------
+def replay(reader, pattern, text):
+    """Ids by nothing but the file's tokens and merges: the first merge of its list, while there is one."""
+    get = lambda name: reader.get_field(f'tokenizer.ggml.{name}').contents()
+    tokens = {token: i for i, token in enumerate(get('tokens'))}
+    ranks = {tuple(merge.split(' ')): i for i, merge in enumerate(get('merges'))}
+    ids = []
+    for chunk in regex.findall(pattern, text):
+        parts = list(printable(chunk.encode()))
+        while pairs := [(ranks[pair], i) for i, pair in enumerate(zip(parts, parts[1:])) if pair in ranks]:
+            i = min(pairs)[1]
+            parts[i:i + 2] = [parts[i] + parts[i + 1]]
+        ids += [tokens[part] for part in parts]
+    return ids
+
+
+def test_tokens_and_merges_of_the_file_alone_give_our_ids(runs):
+    for name in ('gpt2', 'cl100k', 'byte'):
+        _, tokenizer, reader = runs[name]
+        for text in (SOURCE[:3000], ' naïve 漢字 \t\t\n\n x', "it's   _name\r\n  x=1234", 'aaaaaaaa a' * 9):
+            assert replay(reader, tokenizer.pattern, text) == tokenizer.encode(text), (name, text)
+
+
+def test_the_vocabulary_is_complete_and_its_ends_are_ours(runs):
+    for name, (model, tokenizer, reader) in runs.items():
+        get = lambda key: reader.get_field(f'tokenizer.{key}').contents()
+        tokens, types = get('ggml.tokens'), get('ggml.token_type')
+        assert len(tokens) == len(types) == model.config.vocab_size
+        for id, (token, kind) in enumerate(zip(tokens, types)):
+            as_it_is = kind in (3, 4)           # special, or cut out of a text before the pattern acts
+            assert (token.encode() if as_it_is else from_printable(token)) == tokenizer.all_bytes[id]
+            assert (kind == 3) == (id in tokenizer.special.values())
+            assert (kind == 4) == (name == 'ours' and b'\n' in tokenizer.all_bytes[id])
+        assert get('ggml.pre') == ('gpt-2' if name in ('gpt2', 'byte') else 'llama-bpe')
+        assert [get('ggml.bos_token_id'), get('ggml.eos_token_id'), get('ggml.eot_token_id')] == \
+            [*tokenizer.begin, *tokenizer.stop]
+        assert get('ggml.add_bos_token') == (name != 'ours')    # a run on conversations has none before them
+        template = reader.get_field('tokenizer.chat_template')
+        assert (template.contents() if template else None) == (CHAT_TEMPLATE if name == 'ours' else None)
+
+
+def test_a_known_pattern_has_its_name_and_an_unknown_one_none():
+    name = lambda pattern: gguf_file.pre_tokenizer(Tokenizer('bpe', [b'x'] * 300, pattern=pattern))
+    assert name(PATTERN) is None
+    assert name(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s") == 'gpt-2'

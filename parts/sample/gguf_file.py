@@ -10,20 +10,20 @@ It differs from our checkpoint in this:
   Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out before it acts.
 - q8_0 stores 32 weights as int8 with one float16 scale. Tensors of one dimension stay float32.
 
-Copy this file alone: it needs gguf, numpy, and a model of torch.
+It needs tokenizer.py's template of a chat, gguf, numpy, and a model of torch.
 """
 import os
 
+from tokenizer import CHAT_TEMPLATE
+
 REST = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-PATTERNS = {        # split patterns of llama.cpp, as regex and tiktoken read them
+PATTERNS = {        # split patterns of llama.cpp, as regex and tiktoken read them; also to train with
     'gpt2': r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     'cl100k': r"'(?:[sS]|[tT]|[rR][eE]|[vV][eE]|[mM]|[lL][lL]|[dD])|" + REST}   # Llama 3's: joins newlines
 NAMES = {PATTERNS['gpt2']: 'gpt-2', PATTERNS['cl100k']: 'llama-bpe',    # and GPT-2's as tiktoken writes it
          r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s": 'gpt-2'}
 DIFFERS = ("llama.cpp lacks this tokenizer's split pattern and cuts a few texts in another way, with other "
            'ids; python tokenizer.py --pattern=cl100k trains a tokenizer whose pattern it has')
-CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-                 '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5      # types of a token
 TENSORS = {'embedding': 'token_embd', 'norm': 'output_norm', 'head': 'output', 'norm_1': 'attn_norm',
            'attention.w_q': 'attn_q', 'attention.w_k': 'attn_k', 'attention.w_v': 'attn_v',
@@ -36,23 +36,18 @@ def write(folder, model, tokenizer, kind, state):
     """Write a GPT and its tokenizer into a run's folder: model-f32.gguf, model-f16.gguf or model-q8_0.gguf,
     for kind gguf, gguf-f16 or gguf-q8_0. Returns the text to print. state: the rest of the checkpoint.
     A checkpoint of sft.py, dpo.py or rl.py is for chat: its file has the chat template, and llama.cpp puts
-    nothing before a text; with others it puts <|endoftext|> there.
-    ValueError if llama.cpp cannot run this model or this kind of tokenizer, OSError if the disk is full."""
+    nothing before a text; with others it puts <|endoftext|> there."""
     try:
         import gguf
     except ImportError:
         raise ValueError('a GGUF file needs the package gguf: pip install gguf') from None
     if not model.config.causal:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
-    config = state.get('config', {})
-    chat = config.get('stage') in ('sft', 'dpo', 'rl')
+    chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model)
     D = 2 * model.cos.shape[1]                                  # width of a head
     is_llama = 'blk.0.attn_q_norm.weight' not in tensors
-    if not is_llama and 'rope_freqs.weight' in tensors:
-        raise ValueError("llama.cpp does not take Llama 3.1's rope_scaling for a model with qk_norm (Qwen3): "
-                         'it is not exported; --export=hf writes it for transformers')
 
     path = os.path.join(folder, f'model-{kind.partition("-")[2] or "f32"}.gguf')
     writer = gguf.GGUFWriter(f'{path}.tmp', 'llama' if is_llama else 'qwen3')
@@ -80,7 +75,7 @@ def write(folder, model, tokenizer, kind, state):
 
 # --- the weights --------------------------------------------------------------------------------------------
 def add_sizes(writer, c, D):
-    """The shape of the model. c: GPTConfig; D: the width of a head."""
+    """c: GPTConfig; D: the width of a head."""
     sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
              'feed_forward_length': c.n_ffn, 'vocab_size': c.vocab_size, 'rope.dimension_count': D,
              'attention.head_count': c.n_head, 'attention.head_count_kv': c.n_kv_head,

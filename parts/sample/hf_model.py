@@ -78,8 +78,7 @@ def read_config(theirs):
 
 
 def read(folder):
-    """config.json and all *.safetensors of a folder -> (config, tensors), both under our names. ValueError
-    names the file that is missing, damaged or neither a Llama's nor a Qwen's."""
+    """config.json and all *.safetensors of a folder -> (config, tensors), both under our names."""
     safetensors = import_safetensors()
     reading = os.path.join(folder, 'config.json')
     try:

@@ -3,11 +3,13 @@ The model card: a run as a Hugging Face folder, and a README.md that says how to
 
     print(write('out/sft', model, tokenizer, 'hf', state))          # makes out/sft/hf
 
-The card has an example, the scores of the run's eval.json, the sources and licences of its data.json, and all
-settings. data.json and the report.md of the data are copied beside it.
-Copy this file alone: it needs the standard library; write() also needs a GPT and a Tokenizer, as ours.
+data.json and the report.md of the data are copied beside it.
+Copy this file alone: it needs the standard library, and a GPT and a Tokenizer, as ours.
 """
-import json, os, pathlib, shutil
+import json
+import os
+import pathlib
+import shutil
 
 CARD = """---
 library_name: transformers
@@ -16,9 +18,8 @@ license: other
 ---
 # {name}
 
-A language model in Llama's layout; config.json has its sizes. No licence is given for the weights. Whoever
-publishes them chooses one, and heeds the licences of the data. Nothing here was tested for safety, fairness
-or privacy.
+No licence is given for the weights. Whoever publishes them chooses one, and heeds the licences of the data.
+Nothing here was tested for safety, fairness or privacy.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -57,11 +58,11 @@ def write(folder, model, tokenizer, kind, state):
     the rest of the checkpoint. OSError if the disk is full: what was there before is unchanged."""
     target = os.path.join(folder, kind)
     new = f'{target}.tmp'
+    text = card(folder, state)
+    data_dir = state.get('config', {}).get('data_dir') or folder
     try:
         model.save_hf(new, tokenizer)
-        text = card(folder, state)
         pathlib.Path(new, 'README.md').write_text(text, encoding='utf-8', newline='\n')
-        data_dir = state.get('config', {}).get('data_dir') or folder
         for path in os.path.join(folder, 'data.json'), os.path.join(data_dir, 'report.md'):
             if os.path.exists(path):
                 shutil.copy(path, new)
@@ -80,38 +81,33 @@ def write(folder, model, tokenizer, kind, state):
 def card(folder, state):
     """The text of README.md."""
     config = state.get('config', {})
-    ask = CHAT if 'stage' in config else TEXT           # of sft.py, dpo.py, rl.py
     results = read_json(folder, 'eval.json')
     sources = read_json(folder, 'data.json').get('sources', {})
-    licences = [f'- {name}: {source.get("licences") or "unknown"}' for name, source in sources.items()]
-    settings = [f'{key} = {value!r}' for key, value in config.items()]
+    lines = scores(results.get('tasks', {}), '') or [f'None yet: python eval.py --ckpt={folder}']
     return CARD.format(
-        name=os.path.basename(os.path.abspath(folder)), ask=ask, step=state.get('step'),
-        measured=results.get('step'), licences='\n'.join(licences), settings='\n'.join(settings),
-        scores='\n'.join(scores(results.get('tasks'), '')) or f'None yet: python eval.py --ckpt={folder}')
+        name=os.path.basename(os.path.abspath(folder)),
+        ask=CHAT if 'stage' in config else TEXT,        # of sft.py, dpo.py, rl.py
+        measured=results.get('step'), step=state.get('step'), scores='\n'.join(lines),
+        licences='\n'.join(f'- {name}: {sources[name].get("licences") or "unknown"}' for name in sources),
+        settings='\n'.join(f'{key} = {value!r}' for key, value in config.items()))
 
 
 def scores(result, name):
     """A line for each score in eval.json, at any depth, but not for each family and composition."""
-    if not isinstance(result, dict):
-        return
+    lines = []
     for measure in 'pass@1', 'score', 'bits_per_byte':
         if isinstance(result.get(measure), float):
-            line = f'- {name}: {measure} {result[measure]:.3f}'
+            lines.append(f'- {name}: {measure} {result[measure]:.3f}')
             if 'interval' in result:
                 low, high = result['interval']
-                line += f', 95 % interval {low:.3f} to {high:.3f}, n = {result["n"]}'
-            yield line
+                lines[-1] += f', 95 % interval {low:.3f} to {high:.3f}, n = {result["n"]}'
     for key, part in result.items():
-        if key not in ('by_family', 'by_cell'):
-            yield from scores(part, f'{name} {key}'.strip())
+        if isinstance(part, dict) and key not in ('by_family', 'by_cell'):
+            lines += scores(part, f'{name} {key}'.strip())
+    return lines
 
 
 def read_json(folder, name):
     """The object in a JSON file, {} if there is no such file."""
     path = pathlib.Path(folder, name)
-    try:
-        return dict(json.loads(path.read_text(encoding='utf-8'))) if path.exists() else {}
-    except (TypeError, ValueError) as e:
-        raise ValueError(f'{path} is not as our scripts write it ({type(e).__name__}: {e}); move it away and '
-                         'export again') from e
+    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}

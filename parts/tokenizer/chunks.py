@@ -12,12 +12,9 @@ Each has a kind (letter, digit, symbol, blank, newline), and a chunk begins wher
 - newlines belong to the symbols or blanks before them, and the blanks behind newlines belong to these.
 Chunks of up to 8 bytes, 5 of 6, are read as 64-bit numbers, and counted by sorting the numbers.
 
-Some parts of a text are left to the regular expression: those with a byte that is not ASCII, a NUL (it pads
-our numbers), a vertical tab, a form feed, a carriage return without its newline, or more than 256 blanks and
-newlines in a row, which PATTERN cuts. Such a part reaches from one safe place to the next: a safe place is
-between a newline with its indentation and an ASCII character that is neither. PATTERN matches a newline in
-two alternatives only, and both take all blanks behind it, so a chunk ends there; and as it never looks back,
-what follows is cut as if the text began there.
+A text is odd if it has a character that is not ASCII, a NUL (it pads our numbers), a vertical tab, a form
+feed, a carriage return without its newline, or more than 256 blanks and newlines in a row, which PATTERN
+cuts. The regular expression cuts the odd lines of such a text, see BLOCK.
 
 It needs numpy, and of tokenizer.py PATTERN and the regular expression's count_chunks.
 """
@@ -25,6 +22,7 @@ import collections
 import functools
 import itertools
 import multiprocessing
+import re
 import string
 
 import numpy as np
@@ -42,6 +40,11 @@ for kind_, characters in {LETTER: string.ascii_letters, DIGIT: string.digits, BL
 MOST_BLANKS = 256       # in a row, as in PATTERN
 BATCH = 1_000_000       # characters that a process counts at a time
 MASKS = np.array([256 ** n - 1 for n in range(9)], '<u8')   # the first n bytes of a little-endian number
+
+# A text up to a newline with its indentation before an ASCII character that is neither. PATTERN matches a
+# newline in two alternatives only, and both take all blanks behind it, so a chunk ends there. It never looks
+# back, so what follows is cut as if the text began there.
+BLOCK = re.compile(r'(?:.*\n)+?[ \t]*(?=[!-~])|(?s:.+)')
 
 
 def in_batches(texts, characters=BATCH):
@@ -77,8 +80,10 @@ def count_chunks(texts, pattern=PATTERN, processes=None):
 
 def count_batch(texts):
     """Counter of the chunks of a list of str by PATTERN."""
-    counts, rest = count_ascii(texts)
-    counts.update(count_by_regex(rest))
+    counts, odd = count_ascii(texts)
+    of_blocks, odd = count_ascii([block for text in odd for block in BLOCK.findall(text)])
+    counts.update(of_blocks)
+    counts.update(count_by_regex(odd))
     return counts
 
 
@@ -88,31 +93,18 @@ def runs(mask):
     return change[::2] + 1, change[1::2]
 
 
-def odd_parts(kind, indents):
-    """Where the parts that are left to the regular expression begin, and where they end. indents: the last
-    places of the runs of blanks that follow a newline."""
-    first, last = runs((kind == BLANK) | (kind == NEWLINE))
-    odd = np.append(np.flatnonzero(kind == ODD), first[last - first >= MOST_BLANKS])
-    if not len(odd):
-        return [], []
-    edges = np.flatnonzero(kind == EDGE)
-    safe = np.append(np.flatnonzero(kind == NEWLINE), indents) + 1
-    safe = np.sort(np.concatenate([safe[kind[safe] <= SYMBOL], edges, edges[:-1] + 1]))
-    part = np.unique(np.searchsorted(safe, odd, 'right'))
-    return safe[part - 1].tolist(), safe[part].tolist()
-
-
-def starts_of_chunks(text, kind, blanks, indented):
-    """Mask of the places at which a chunk begins. blanks: their runs; indented: those behind a newline."""
+def starts_of_chunks(text, kind):
+    """Mask of the places at which a chunk begins."""
     start = np.append(True, kind[1:] != kind[:-1])
-    first, last = blanks
-    start[first[indented]] = False
+    first, last = runs(kind == BLANK)
+    indentation = kind[first - 1] == NEWLINE
+    start[first[indentation]] = False
 
     newline = np.flatnonzero(start & (kind == NEWLINE))
     before = kind[newline - 1]
     start[newline[(before == SYMBOL) | (before == BLANK)]] = False
 
-    last = last[~indented & (kind[last + 1] <= SYMBOL)]
+    last = last[~indentation & (kind[last + 1] <= SYMBOL)]
     behind = kind[last + 1]
     start[last] = True
     start[last[(behind == LETTER) | ((behind == SYMBOL) & (text[last] == ord(' ')))] + 1] = False
@@ -127,29 +119,27 @@ def starts_of_chunks(text, kind, blanks, indented):
 
 
 def count_ascii(texts):
-    """How often each chunk occurs in a list of str, and the parts that are left to the regular expression."""
+    """Counter of the chunks of those of some texts that are not odd, and the odd ones."""
     data = b'\xff'.join([b'', *(text.encode('utf-8', 'surrogatepass') for text in texts), b''])
     text = np.frombuffer(data, np.uint8)
     kind = np.frombuffer(bytearray(data.translate(KIND)), np.uint8)
     returns = np.flatnonzero(text == ord('\r'))
     kind[returns[text[returns + 1] != ord('\n')]] = ODD
+    first, last = runs((kind == BLANK) | (kind == NEWLINE))
+    odd = np.append(np.flatnonzero(kind == ODD), first[last - first >= MOST_BLANKS])
+    edges = np.flatnonzero(kind == EDGE)
+    odd = np.unique(np.searchsorted(edges, odd) - 1).tolist()       # numbers of texts
+    for i in odd:
+        kind[edges[i]:edges[i + 1]] = EDGE
 
-    blanks = runs(kind == BLANK)
-    indented = kind[blanks[0] - 1] == NEWLINE
-    start = starts_of_chunks(text, kind, blanks, indented)
-    rest = []
-    for a, b in zip(*odd_parts(kind, blanks[1][indented])):
-        rest.append(data[a:b].decode('utf-8', 'surrogatepass'))
-        kind[a:b] = EDGE
-        start[b] = True
-    start = np.flatnonzero(start)
+    start = np.flatnonzero(starts_of_chunks(text, kind))
     length = np.diff(start, append=len(text))
     long = length > MAX_CHUNK
     cuts = [np.arange(a + MAX_CHUNK, a + n, MAX_CHUNK) for a, n in zip(start[long], length[long])]
     start = np.sort(np.concatenate([start, *cuts]))
     length = np.diff(start, append=len(text))
     counted = kind[start] != EDGE
-    return count_slices(data, start[counted], length[counted]), rest
+    return count_slices(data, start[counted], length[counted]), [texts[i] for i in odd]
 
 
 def count_slices(data, start, length):

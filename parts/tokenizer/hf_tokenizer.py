@@ -5,17 +5,15 @@ Hugging Face's tokenizer.json: theirs behind our interface, ours in their form.
     tokenizer.encode('hi')                          # [5303]
     write('exported', tokenizer, block_size=1024)   # as AutoTokenizer of transformers reads it
 
-It needs tokenizer.py, and the package tokenizers to read.
+It needs tokenizer.py and the package tokenizers.
 """
 import json
 import os
 import re
 
-from tokenizer import Tokenizer, from_printable
+from tokenizer import CHAT_TEMPLATE, Tokenizer, from_printable
 
 BEGIN = '<|endoftext|>'             # stands before each document of ours
-CHAT_TEMPLATE = ("{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
-                 '{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}')
 THEIR_ENDS = '<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'
 THEIR_BEGINS = '<|begin_of_text|>', '<s>', '<bos>'
 
@@ -69,12 +67,17 @@ class HFTokenizer(Tokenizer):
         return json.loads(self.theirs.to_str())
 
 
-def parse(text):
-    """A tokenizers.Tokenizer to which '</s>' in a user's text is four characters."""
+def import_tokenizers():
     try:
         import tokenizers
     except ImportError:
-        raise ValueError("it is one of Hugging Face's, which need: pip install tokenizers") from None
+        raise ValueError("Hugging Face's tokenizers need: pip install tokenizers") from None
+    return tokenizers
+
+
+def parse(text):
+    """A tokenizers.Tokenizer to which '</s>' in a user's text is four characters."""
+    tokenizers = import_tokenizers()
     try:
         theirs = tokenizers.Tokenizer.from_str(text)
     except Exception as e:                      # tokenizers raises plain Exceptions
@@ -106,8 +109,8 @@ def bytes_of(vocab, form):
 
 # --- ours as theirs -----------------------------------------------------------------------------------------
 def write(folder, tokenizer, block_size):
-    """Write a tokenizer as AutoTokenizer of transformers reads it: the same ids, documents that begin with
-    <|endoftext|>, its chat template, and the ids at which generate() stops."""
+    """Three files as AutoTokenizer of transformers reads them: the same ids, documents that begin with
+    <|endoftext|>, the chat template, and the ids at which generate() stops."""
     form = tokenizer.to_json()
     if tokenizer.kind != 'hf':                  # else it is theirs already
         form = to_their_form(form, tokenizer.special)
@@ -123,8 +126,7 @@ def write(folder, tokenizer, block_size):
                      'pad_token': names[pad]}
         generation = {'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop, 'pad_token_id': pad}
 
-    files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation,
-             'special_tokens_map': {name: settings[name] for name in settings if name.endswith('_token')}}
+    files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation}
     for name, content in files.items():
         with open(os.path.join(folder, f'{name}.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump(content, f, ensure_ascii=False, indent=1)
@@ -132,25 +134,22 @@ def write(folder, tokenizer, block_size):
 
 def to_their_form(ours, special):
     """Our tokenizer's JSON in their form. A merge is any pair of tokens whose union is one, as tiktoken's."""
+    tokenizers = import_tokenizers()
     ids = {token: i for i, token in enumerate(ours['vocab'])}
-    pattern = ours['pattern'] if ours['kind'] == 'bpe' else r'[\s\S]'       # one character at a time
-    split = {'type': 'Split', 'pattern': {'Regex': pattern}, 'behavior': 'Isolated', 'invert': False}
-    form = {'version': '1.0', 'truncation': None, 'padding': None, 'added_tokens': [], 'normalizer': None,
-            'pre_tokenizer': split, 'post_processor': None, 'decoder': {'type': 'Fuse'},
-            'model': {'type': 'WordLevel', 'vocab': ids, 'unk_token': ''}}
-    for name, id in special.items():
-        form['added_tokens'].append({'id': id, 'content': name, 'special': True, 'normalized': False,
-                                     'single_word': False, 'lstrip': False, 'rstrip': False})
-    if BEGIN in special:
-        begin, a, b = ({kind: {'id': id, 'type_id': 0}} for kind, id in (
-            ('SpecialToken', BEGIN), ('Sequence', 'A'), ('Sequence', 'B')))
-        form['post_processor'] = {
-            'type': 'TemplateProcessing', 'single': [begin, a], 'pair': [begin, a, b],
-            'special_tokens': {BEGIN: {'id': BEGIN, 'ids': [special[BEGIN]], 'tokens': [BEGIN]}}}
-    if ours['kind'] == 'bpe':
-        level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': False, 'use_regex': False}
-        merges = [[token[:i], token[i:]] for token in ours['vocab'] for i in range(1, len(token))
+    split = lambda pattern: tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), 'isolated')
+    if ours['kind'] == 'char':
+        theirs = tokenizers.Tokenizer(tokenizers.models.WordLevel(ids, unk_token=''))
+        theirs.pre_tokenizer = split(r'[\s\S]')         # one character at a time
+        theirs.decoder = tokenizers.decoders.Fuse()
+    else:
+        merges = [(token[:i], token[i:]) for token in ids for i in range(1, len(token))
                   if token[:i] in ids and token[i:] in ids]
-        form |= {'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': [split, level]}, 'decoder': level,
-                 'model': {'type': 'BPE', 'vocab': ids, 'merges': merges}}
-    return form
+        theirs = tokenizers.Tokenizer(tokenizers.models.BPE(ids, merges))
+        as_characters = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split(ours['pattern']), as_characters])
+        theirs.decoder = tokenizers.decoders.ByteLevel()
+    theirs.add_special_tokens([tokenizers.AddedToken(name, normalized=False) for name in special])
+    if BEGIN in special:
+        theirs.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f'{BEGIN} $A', pair=f'{BEGIN} $A $B', special_tokens=[(BEGIN, special[BEGIN])])
+    return json.loads(theirs.to_str())

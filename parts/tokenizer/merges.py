@@ -21,11 +21,9 @@ with the same count, as long as no other pair of the batch stands between them?
   last.
 
 Why it is fast. The text is one array of symbols in which each place knows its neighbours, so a merge is an
-assignment: the left place becomes the new token, the right one is left out. All occurrences of a pair arise
-at once, when the newer of its two tokens does; later it only loses some. So pairs are numbered as they
-arise, with a list of all their places, and each place knows the number of the pair that begins there: no
-dictionary, no heap. Of 31 MB of Python 134,000 distinct words remain, and 32,512 merges are about 1,000
-batches.
+assignment. All occurrences of a pair arise at once, when the newer of its two tokens does; later it only
+loses some. So pairs are numbered as they arise, each with a list of its places: no dictionary, no heap. Of
+31 MB of Python 134,000 distinct words remain, and 32,512 merges are about 1,000 batches.
 
 Byte-pair encoding: Sennrich et al. 2016, arXiv:1508.07909. Copy this file alone: it needs numpy.
 """
@@ -85,17 +83,17 @@ class Pairs:
         self.n = new.stop
         return np.arange(new.start, new.stop)
 
-    def best(self, numbers):
-        """These pairs in order: the most frequent first; of equally frequent ones, the smaller ids."""
+    def in_order(self, numbers):
+        """These pairs: the most frequent first; of equally frequent ones, the smaller ids."""
         return numbers[np.lexsort((self.key[numbers], -self.count[numbers]))]
 
     def most_frequent(self, k):
-        """The k best of all pairs, or fewer, in order."""
+        """The first k of all pairs in that order."""
         alive = np.flatnonzero(self.count[:self.n] > 0)
         if len(alive) > k:
             counts = self.count[alive]
             alive = alive[counts >= np.partition(counts, -k)[-k]]
-        return self.best(alive)[:k]
+        return self.in_order(alive)[:k]
 
     def find(self, batch):
         """Where these pairs are: places in the text, and for each the pair's index in the batch."""
@@ -154,9 +152,7 @@ def without_overlap(keys):
 
 
 def learn_merges(words, counts, n_merges):
-    """words: bytes; counts: how often each occurs; in all less than 2**63 bytes. Returns at most n_merges
-    pairs of token ids, in the order in which they are learned, and the number of tokens in the text then.
-    Ids: the 256 bytes, then the merges."""
+    """As in tokenizer.py. words: bytes; counts: how often each occurs; in all less than 2**63 bytes."""
     pairs = Pairs(words, counts)
     merges = []
     candidates = np.empty(0, np.int64)      # all pairs down to the floor: the best of them is the best of all
@@ -165,7 +161,7 @@ def learn_merges(words, counts, n_merges):
         count, key = pairs.count[candidates], pairs.key[candidates]
         candidates = candidates[(count > floor[0]) | ((count == floor[0]) & (key <= floor[1]))]
         if len(candidates):
-            candidates = pairs.best(candidates)
+            candidates = pairs.in_order(candidates)
         else:
             candidates = pairs.most_frequent(CANDIDATES)
             if not len(candidates):

@@ -13,7 +13,6 @@ import os
 import re
 
 SAMPLE = 'def say_hello():\n    print("Hello, World!")\nsay_hello()\n'
-KEYWORDS = 'def', 'class', 'return', 'import', 'self', 'print', 'None'
 
 
 # --- the texts ----------------------------------------------------------------------------------------------
@@ -49,11 +48,6 @@ def tokens_per_word(tokenizer, top):
     return sum(n * len(tokenizer.encode(' ' + w)) for w, n in top) / max(1, sum(n for _, n in top))
 
 
-def split_words(tokenizer, top):
-    """Those of [(word, how often)] that are several tokens, with a space before them and without"""
-    return [(w, n) for w, n in top if min(len(tokenizer.encode(w)), len(tokenizer.encode(' ' + w))) > 1]
-
-
 # --- the report ---------------------------------------------------------------------------------------------
 def report(tokenizer, documents, printable, others=None):
     """Text to print. documents: [{'text'}], perhaps with what labels() takes. printable: bytes -> str, to
@@ -65,32 +59,15 @@ def report(tokenizer, documents, printable, others=None):
     tokenizers = {'this': tokenizer} | {name: t for name, t in (others or {}).items() if t}
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
 
-    def shown(name, text, between):
-        t = tokenizers[name]
-        return between.join(printable(t.all_bytes[i]) for i in t.encode(text))
-
     lines = sizes(tokenizers, texts, counts)
-    if tokenizer.kind != 'char':        # it splits every word, and a keyword may have unknown characters
+    if tokenizer.kind != 'char':        # it splits every word, and the sample may have unknown characters
         if 'file' in documents[0]:
-            lines += by_label(tokenizers, texts, counts, labels(documents), shown)
-        top = count_words(texts, 20_000)
-        lines += ['', 'tokens per word (with the space before it; the 20,000 most frequent words, weighted): '
-                  + ', '.join(f'{name} {tokens_per_word(t, top):.2f}' for name, t in tokenizers.items()),
-                  'the most frequent words that get split:']
-        for w, n in split_words(tokenizer, top)[:15]:
-            pieces = [f'{name}: ' + shown(name, ' ' + w, ' ') for name in tokenizers]
-            lines.append(f'  {n:>8,}  {w:<20} ' + '   '.join(pieces))
-
-        lines += ['', 'pieces of keywords (alone / after a space), of indentation (alone / after a newline):']
-        for name, t in tokenizers.items():
-            pieces = [f'{w} {len(t.encode(w))}/{len(t.encode(" " + w))}' for w in KEYWORDS]
-            pieces += [f'{k} spaces {len(t.encode(" " * k))}/{len(t.encode(chr(10) + " " * k))}'
-                       for k in (4, 8, 12)]
-            lines.append(f'  {name:>5}: ' + '  '.join(pieces))
-
+            lines += by_label(tokenizer, texts, counts, labels(documents))
+        lines += split_words(tokenizers, texts, printable)
         lines += ['', SAMPLE.rstrip()]
         for name, t in tokenizers.items():
-            lines.append(f'  {name:>5}: {len(t.encode(SAMPLE))} tokens: ' + shown(name, SAMPLE, ' | '))
+            pieces = [printable(t.all_bytes[i]) for i in t.encode(SAMPLE)]
+            lines.append(f'  {name:>5}: {len(pieces)} tokens: ' + ' | '.join(pieces))
     return '\n'.join([*lines, '', verdict(tokenizer, {name: sum(n) for name, n in counts.items()})])
 
 
@@ -113,7 +90,7 @@ def sizes(tokenizers, texts, counts):
     return lines + compared
 
 
-def by_label(tokenizers, texts, counts, labels, shown):
+def by_label(tokenizer, texts, counts, labels):
     """For each label a table of its largest groups, if there are several."""
     lines = []
     for label in dict.fromkeys(key for names in labels for key in names):
@@ -123,18 +100,28 @@ def by_label(tokenizers, texts, counts, labels, shown):
         if len(groups) == 1:
             continue
         size = {name: sum(size_of(texts[i]) for i in group) for name, group in groups.items()}
-        ranked = sorted(groups, key=size.get, reverse=True)
         lines += ['', f'{"by " + label:<24} {"files":>7} {"MB":>8} {"tokens/word":>12} {"bytes/token:":>13}'
-                  + ''.join(f'{name[-12:]:>13}' for name in counts) + '   split most often']
-        for name in ranked[:12]:
-            top = count_words([texts[i] for i in groups[name]], 2_000)
+                  + ''.join(f'{name[-12:]:>13}' for name in counts)]
+        for name in sorted(groups, key=size.get, reverse=True)[:12]:
+            words = tokens_per_word(tokenizer, count_words([texts[i] for i in groups[name]], 2_000))
             fits = [size[name] / sum(n[i] for i in groups[name]) for n in counts.values()]
-            split = [shown('this', ' ' + w, '|') for w, _ in split_words(tokenizers['this'], top)[:2]]
-            lines.append(f'{name[-24:]:<24} {len(groups[name]):>7,} {size[name] / 1e6:>8.2f} '
-                         f'{tokens_per_word(tokenizers["this"], top):>12.2f} {"":>13}'
-                         + ''.join(f'{fit:>13.2f}' for fit in fits) + '   ' + '  '.join(split))
-        if len(ranked) > 12:
-            lines.append(f'and {len(ranked) - 12:,} smaller ones')
+            lines.append(f'{name[-24:]:<24} {len(groups[name]):>7,} {size[name] / 1e6:>8.2f} {words:>12.2f} '
+                         f'{"":>13}' + ''.join(f'{fit:>13.2f}' for fit in fits))
+    return lines
+
+
+def split_words(tokenizers, texts, printable):
+    """Tokens per word, and the frequent words that get split, with a space before them or without."""
+    top = count_words(texts, 20_000)
+    lines = ['', 'tokens per word (with the space before it; the 20,000 most frequent words, weighted): '
+             + ', '.join(f'{name} {tokens_per_word(t, top):.2f}' for name, t in tokenizers.items()),
+             'the most frequent words that get split:']
+    encode = tokenizers['this'].encode
+    split = [(w, n) for w, n in top if min(len(encode(w)), len(encode(' ' + w))) > 1]
+    for w, n in split[:15]:
+        pieces = [f'{name}: ' + ' '.join(printable(t.all_bytes[i]) for i in t.encode(' ' + w))
+                  for name, t in tokenizers.items()]
+        lines.append(f'  {n:>8,}  {w:<20} ' + '   '.join(pieces))
     return lines
 
 

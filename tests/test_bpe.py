@@ -1,0 +1,273 @@
+"""Byte-pair encoding: trainer and encoder do what naive programs and HF's do, whatever the corpus, its order,
+the hash seed and the number of processes."""
+import collections
+import functools
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+import regex
+import tokenizers
+from conftest import ROOT
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+import tokenizer as tk
+from parts.tokenizer import chunks, merges as batches
+from tokenizer import MAX_CHUNK, PATTERN, SPECIAL_TOKENS, Tokenizer, count_chunks, learn_merges
+
+BYTES = [bytes([b]) for b in range(256)]
+
+
+def fuzz(n):
+    return settings(max_examples=n, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
+
+
+def naive(words, n_merges, learn=learn_merges):
+    """tokenizer.py's own loop, of {chunk: count}."""
+    return learn([word.encode() for word in words], list(words.values()), n_merges)
+
+
+def in_batches(words, n_merges):
+    return naive(words, n_merges, batches.learn_merges)
+
+
+def by_replacing(words, n_merges):
+    """The same by another program: token i is the character i, and a merge is str.replace."""
+    words = [(word.encode().decode('latin-1'), n) for word, n in words.items()]
+    merges = []
+    while len(merges) < n_merges and any(len(word) > 1 for word, _ in words):
+        counts = collections.Counter()
+        for word, n in words:
+            for i in range(len(word) - 1):
+                counts[word[i:i + 2]] += n
+        best = sorted(counts, key=lambda pair: (-counts[pair], pair))[0]
+        words = [(word.replace(best, chr(256 + len(merges))), n) for word, n in words]
+        merges.append(tuple(map(ord, best)))
+    return merges, sum(n * len(word) for word, n in words)
+
+
+def expand(merges, alphabet=BYTES):
+    return functools.reduce(lambda vocab, pair: [*vocab, vocab[pair[0]] + vocab[pair[1]]], merges, alphabet)
+
+
+@pytest.fixture(scope='module')
+def texts(python_files):
+    return [path.read_text('utf-8') for path in sorted(python_files.rglob('*.py'))]
+
+
+# --- merges -------------------------------------------------------------------------------------------------
+def test_golden_low_lower_lowest():
+    tokenizer = Tokenizer.train(['low', 'lower', 'lowest'], 256 + 3, special_tokens=())
+    assert tokenizer.vocab[256:] == [b'lo', b'low', b'lowe']    # l+o and o+w tie: smaller ids first
+    words = [b'low', b'lower', b'lowest']
+    assert learn_merges(words, [1, 1, 1], 3) == ([(108, 111), (256, 119), (257, 101)], 6)
+    spaced = [b'low', b' lower', b' lowest']
+    for learn, text in ((learn_merges, learn_merges.__doc__), (batches.learn_merges, batches.__doc__)):
+        assert learn(spaced, [1, 1, 1], 2) == ([(108, 111), (256, 119)], 10)
+        assert str(spaced) in text and '([(108, 111), (256, 119)], 10)' in text     # the examples are right
+
+
+@fuzz(500)
+@given(st.sampled_from(['a', 'ab', 'abc', 'ab \n\0', 'aé🦜']).flatmap(
+    lambda few: st.dictionaries(st.text(few, min_size=1, max_size=16), st.integers(1, 3), min_size=1)))
+def test_the_merges_are_those_of_another_program(words):       # few symbols: ties, runs and overlaps abound
+    assert naive(words, 40) == by_replacing(words, 40) == in_batches(words, 40)
+
+
+def random_words(seed):
+    rng = random.Random(seed)
+    alphabet, longest = rng.choice(['a', 'ab', 'abcd', 'abcdefghijkl']), rng.choice([3, 9, 40])
+    words = (''.join(rng.choices(alphabet, k=rng.randint(1, longest))) * rng.randint(1, 3) for _ in range(30))
+    return {word: rng.randint(1, rng.choice([1, 4, 2 ** 40])) for word in words}
+
+
+def test_batches_equal_the_loop_to_the_last_pair(monkeypatch):
+    """Until no pair is left, also with few candidates at a time, so that these are used up often."""
+    most = 0
+    for seed in range(40):
+        words = random_words(seed)
+        pairs, n_tokens = by_replacing(words, 10 ** 6)
+        half = len(pairs) // 2
+        for candidates in (1, 5, 512):
+            monkeypatch.setattr(batches, 'CANDIDATES', candidates)
+            assert in_batches(words, 10 ** 6) == (pairs, n_tokens), (seed, candidates)
+            assert in_batches(words, half)[0] == pairs[:half], (seed, candidates)
+        most = max(most, len(pairs))
+    assert most > 100
+
+
+def test_several_pairs_are_merged_at_once_and_aa_is_the_last_of_its_batch():
+    """(a, a) makes (aa, aa), which is more frequent than (b, c): a batch of both would be wrong."""
+    words = {'a' * 16: 1, 'bc': 6, 'de': 9, 'fg': 9}
+    pairs = batches.Pairs([word.encode() for word in words], list(words.values()))
+    keys = pairs.key[pairs.most_frequent(9)].tolist()
+    assert batches.without_overlap(keys) == 1 and len(keys) == 4
+    assert batches.without_overlap(keys[1:]) == 3
+    assert in_batches(words, 9) == naive(words, 9)
+
+
+def test_counts_may_exceed_32_and_53_bits():
+    words = {'ab': 2 ** 32 + 1, 'cd': 2 ** 32 + 2, 'ef': 7, 'xy': 2 ** 60, 'zz': 2 ** 60 + 1}
+    assert expand(naive(words, 5)[0])[256:] == [b'zz', b'xy', b'cd', b'ab', b'ef']
+    assert in_batches(words, 5) == naive(words, 5)
+
+
+def test_the_tokens_are_those_of_hf(texts, monkeypatch):
+    """HF numbers the bytes by their printable characters, and ties go by that: for this test so do we."""
+    to_bytes = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    hf = tokenizers.Tokenizer(tokenizers.models.BPE())
+    hf.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [tokenizers.pre_tokenizers.Split(tokenizers.Regex(PATTERN), 'isolated'), to_bytes])
+    hf.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(
+        vocab_size=2048, show_progress=False, initial_alphabet=to_bytes.alphabet()))
+    theirs = [tk.from_printable(hf.id_to_token(i)) for i in range(2048)]
+    new_id = {byte: i for i, byte in enumerate(sorted(range(256), key=lambda b: tk.printable([b])))}
+    monkeypatch.setattr(tk, 'to_utf8', lambda text: bytes(new_id[b] for b in text.encode()))
+    counts = count_chunks(texts)
+    merges, _ = batches.learn_merges([*map(tk.to_utf8, counts)], list(counts.values()), 2048 - 256)
+    assert expand(merges, sorted(BYTES, key=tk.printable)) == theirs
+
+
+# --- chunks -------------------------------------------------------------------------------------------------
+hard = st.sampled_from(['ab_. \n\t17', 'a.\n ', 'a1.\r\n \t\x1c\0é', 'a\f\n\v .1', 'é\n a.\xa0\u3000',
+                        'a.\ud800']).flatmap(
+    lambda few: st.lists(st.sampled_from([*few, '\r\n', '\n    ', ' ' * 9]), max_size=30).map(''.join))
+
+
+@fuzz(600)
+@given(st.lists(hard | st.text(st.characters(max_codepoint=127), max_size=60), max_size=4))
+def test_bytes_are_cut_as_the_regular_expression_cuts(texts):
+    expected = collections.Counter(chunk for text in texts for chunk in regex.findall(PATTERN, text))
+    assert chunks.count_chunks(texts) == count_chunks(texts) == expected
+
+
+def test_long_chunks_and_many_blanks_are_cut_as_the_regular_expression_cuts():
+    for n in (7, 8, 9, 16, 17, MAX_CHUNK, MAX_CHUNK + 1, 3 * MAX_CHUNK):
+        words = ['a' * n, 'b' * (n - 1), '=' * n, 'a' * n + 'c']
+        texts = [f' {word} .{word}\n' * (i + 1) for i, word in enumerate(words)]
+        assert chunks.count_batch(texts) == count_chunks(texts), n
+    for blank in (' ', '\n', '\t', ' \n', '\n ', '\r\n'):
+        for n in (1, 2, 255, 256, 257, 300, 513):
+            texts = [f'x = 1\ny{a}{(blank * n)[:n]}{b}\nz = 2\n'
+                     for a in ('', '.', '\n', ' ') for b in ('x', '.', '7', '')]
+            assert chunks.count_batch(texts) == count_chunks(texts), (blank, n)
+
+
+def test_only_the_lines_that_are_odd_are_left_to_the_regular_expression(texts):
+    strange = 'a = 1\r\nb = 2\n\n    é = 3\n    d = "é"\nif e:\n    f = 5\0\n\ng = 6\rg\n'
+    _, odd = chunks.count_ascii([*texts, strange])
+    assert odd[-1] == strange and len(odd) < len(texts) / 5
+    _, odd = chunks.count_ascii(chunks.BLOCK.findall(strange))
+    assert odd == ['b = 2\n\n    é = 3\n    ', 'd = "é"\n', 'f = 5\0\n\n', 'g = 6\rg\n']
+    assert chunks.count_batch([*texts, strange]) == count_chunks([*texts, strange])
+
+
+def test_a_megabyte_without_a_break_trains():
+    for symbols, k in (('a', 10 ** 6), ('ACGT', 10 ** 6), ('é', MAX_CHUNK + 1)):
+        text = ''.join(random.Random(0).choices(symbols, k=k))
+        counts = count_chunks([text, text])
+        assert max(map(len, counts)) <= MAX_CHUNK and sum(len(c) * n for c, n in counts.items()) == 2 * k
+        assert chunks.count_chunks([text, text]) == counts, symbols
+        tokenizer = Tokenizer.train([text], 256 + 8, special_tokens=())
+        assert len(tokenizer.vocab) == 264 and tokenizer.decode(tokenizer.encode_batch([text])[0]) == text
+
+
+# --- training -----------------------------------------------------------------------------------------------
+@fuzz(200)
+@given(st.lists(st.text('ab_. \n\t17\x1cé', min_size=1, max_size=40), min_size=1, max_size=4))
+def test_training_is_the_chunks_of_the_regex_and_naive_merges(texts):
+    counts = collections.Counter(chunk for text in texts for chunk in regex.findall(PATTERN, text))
+    tokenizer = Tokenizer.train(texts, 256 + 20, special_tokens=(), processes=1)
+    assert tokenizer.vocab == expand(naive(counts, 20)[0])
+
+
+def test_a_file_that_was_copied_alone_trains_the_same(texts, monkeypatch):
+    texts = [*texts[:10], 'é\r\n\0']
+    expected = Tokenizer.train(texts, 512)
+    for part in ('parts.tokenizer.merges', 'parts.tokenizer.chunks'):
+        monkeypatch.setitem(sys.modules, part, None)        # importing it is an ImportError
+        monkeypatch.delattr(part, raising=False)
+    with pytest.raises(ImportError):
+        from parts.tokenizer import merges    # noqa: F401
+    assert Tokenizer.train(texts, 512).to_json() == expected.to_json()
+
+
+TRAIN = '''import pathlib, sys, tokenizer
+texts = [path.read_text('utf-8') for path in sorted(pathlib.Path(sys.argv[1]).rglob('*.py'))]
+texts *= 2_500_000 // sum(map(len, texts)) + 1      # three batches for the workers
+print(tokenizer.Tokenizer.train(texts, 512, processes=int(sys.argv[2])).hash)'''
+
+
+def test_hash_seed_processes_and_the_order_of_documents_change_nothing(python_files, texts):
+    hashes = [subprocess.check_output([sys.executable, '-c', TRAIN, python_files, processes], cwd=ROOT,
+                                      env={**os.environ, 'PYTHONHASHSEED': seed}).strip()
+              for seed, processes in (('0', '1'), ('random', '2'))]
+    assert len(hashes[0]) == 16 and hashes[0] == hashes[1]
+    shuffled = random.Random(0).sample(texts, len(texts))
+    assert Tokenizer.train(shuffled, 1024).hash == Tokenizer.train(texts, 1024).hash
+
+
+def test_the_vocabulary_has_the_size_asked_for_and_no_token_twice(texts):
+    for vocab_size in (320, 321, 1000):
+        tokenizer = Tokenizer.train(texts, vocab_size)
+        assert tokenizer.vocab_size == len(set(tokenizer.vocab)) + len(SPECIAL_TOKENS) == vocab_size
+        tokens = sum(map(len, tokenizer.encode_batch(texts)))       # encode finds what training ended with
+        assert tokenizer.bytes_per_token == sum(len(text.encode()) for text in texts) / tokens
+
+
+def test_too_little_text_or_room_is_said(capsys):
+    tokenizer = Tokenizer.train(['aaaa'], 1000, special_tokens=())
+    assert tokenizer.vocab[256:] == [b'aa', b'aaaa']
+    assert {'258,', '1,000'} <= set(capsys.readouterr().err.split())
+    for corpus, vocab_size, words in (
+            ([], 999, 'no text'), ([''], 999, 'no text'), (['a'], 319, 'too small.*320')):
+        with pytest.raises(ValueError, match=words):
+            Tokenizer.train(corpus, vocab_size)
+
+
+@fuzz(100)
+@given(st.text(st.characters(exclude_categories=['Cs', 'Cn'])))
+def test_what_a_custom_pattern_forgets_is_not_lost(text):
+    tokenizer = Tokenizer.train(['a few words', text], 256 + 9, special_tokens=(), pattern=r'\w+')
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.encode_batch([text]) == [tokenizer.encode(text)]
+
+
+def test_a_pattern_with_groups_or_empty_chunks_or_a_mistake_is_a_value_error():
+    for pattern in (r'(\w)+', r'(?P<word>\w+)|\s', r'\w+(', '[', r'\w*', ''):
+        with pytest.raises(ValueError, match='pattern'):
+            Tokenizer.train(['a few words'], 300, special_tokens=(), pattern=pattern)
+
+
+# --- encoding -----------------------------------------------------------------------------------------------
+TEXT = 'aaab abab aab baba abcabc bcabca aaaa é🦜é🦜 ' * 3
+ONE_CHUNK = Tokenizer.train([TEXT], 256 + 60, special_tokens=(), pattern=r'[\s\S]+', processes=1)
+WORDS = Tokenizer.train(['low lower lowest newest widest ' * 5], 256 + 25, special_tokens=(), processes=1)
+
+
+def in_order(tokenizer, chunk):
+    """Each merge in the order it was learned, all over the chunk, from left to right. (BPE as published.)"""
+    pieces = [bytes([b]) for b in chunk.encode()]
+    for token in tokenizer.vocab[256:]:
+        i = 0
+        while i + 1 < len(pieces):
+            if pieces[i] + pieces[i + 1] == token:
+                pieces[i:i + 2] = [token]
+            i += 1
+    return [tokenizer.vocab.index(piece) for piece in pieces]
+
+
+@fuzz(300)
+@given(st.text('aabbcé🦜 ', min_size=1, max_size=40))
+def test_the_lowest_id_first_is_every_merge_in_order(chunk):
+    assert ONE_CHUNK.encode(chunk) == in_order(ONE_CHUNK, chunk)
+
+
+def test_known_words():
+    assert WORDS.vocab[256:259] == [b'es', b'lo', b'est']        # equal counts: smaller ids first
+    for word in ('lowest', 'slow', 'testest', 'l', 'wwww'):
+        assert WORDS.encode(word) == in_order(WORDS, word)
+        assert WORDS.decode(WORDS.encode(word)) == word
+    assert len(WORDS.encode('lowest')) < 4
