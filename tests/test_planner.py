@@ -1,42 +1,59 @@
 """The planner's arithmetic: against the sources' cases, against what torch keeps, against sums by hand."""
 import dataclasses
+import json
 import math
+import re
+import runpy
 
 import pytest
 import torch
+from conftest import ROOT
 
 from model import GPT, GPTConfig
-from parts.train.planner import (activation_bytes, bytes_sent, cheapest_to_serve, count_parameters,
-                                 device_bytes, state_bytes, strategy)
+from parts.train import planner
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes).filled())
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200
 BIG = shape(32768, 4096, 80, 64, 8, 8192, 28672)        # 70B
+SMALL = {**shape(1, 64, 2, 4, 0, 64), 'vocab_size': 0}
 MIXED = 12, 2, 2        # float32 master copy and moments, bfloat16 gradients and weights
 
 
-@pytest.mark.parametrize('n, devices, stage, gigabytes', [
-    (70e9, 1, 0, 1120), (7e9, 8, 0, 112), (7e9, 8, 1, 38.5), (7e9, 8, 2, 26.25), (7e9, 8, 3, 14),
-    (1_130_981_376, 1, 0, 18.1)])       # mega: "17 GB for 1.1B"
-def test_state_is_16_bytes_a_parameter_shared_out_by_stages(n, devices, stage, gigabytes):
-    assert state_bytes(n, devices, stage, MIXED) / 1e9 == pytest.approx(gigabytes, rel=1e-3)
-    assert state_bytes(n, 1, stage, MIXED) == state_bytes(n, 1, stage) == 16 * n
+@pytest.fixture
+def plan(capsys):
+    """The plan of CodeParrot's settings as text, but for what a test changes."""
+    def text(where, config=CODEPARROT, T=1024, **settings):
+        usual = {'batch': 512, 'micro': 4, 'steps': 50_000, 'data': 'nowhere/meta.json'}
+        planner.show(where, config, T, **{**usual, **settings})
+        return capsys.readouterr().out
+    return text
 
 
-def test_70B_are_140_GB_of_bfloat16_weights_and_560_of_moments():
-    held = lambda devices, stage: state_bytes(70e9, devices, stage, MIXED)
-    assert held(math.inf, 2) - held(math.inf, 3) == 140e9
-    assert held(1, 0) - held(math.inf, 1) == 280e9 + 560e9      # 280: master copy
+def flops_of(text):
+    return float(re.search(r'^  (\S+) FLOPs: ', text, re.M)[1])
 
 
-@pytest.mark.parametrize('optimizer, per_parameter', [('AdamW', 16), ('Muon', 12)])
-def test_this_projects_state_is_what_torch_holds(optimizer, per_parameter):
-    p = torch.nn.Parameter(torch.randn(64, 48))
-    o = getattr(torch.optim, optimizer)([p])
-    p.grad = torch.randn_like(p)
-    o.step()
-    held = sum(t.nbytes for t in (p, p.grad, *o.state[p].values()) if t.dim())
-    assert held == per_parameter * p.numel()
+# --- memory -------------------------------------------------------------------------------------------------
+def test_state_is_16_bytes_a_parameter_shared_out_by_stages():
+    for n, devices, stage, gigabytes in (
+            (70e9, 1, 0, 1120), (7e9, 8, 0, 112), (7e9, 8, 1, 38.5), (7e9, 8, 2, 26.25), (7e9, 8, 3, 14),
+            (1_130_981_376, 1, 0, 18.1)):       # mega: "17 GB for 1.1B"
+        assert planner.state_bytes(n, devices, stage, MIXED) / 1e9 == pytest.approx(gigabytes, rel=1e-3)
+        assert planner.state_bytes(n, 1, stage, MIXED) == planner.state_bytes(n, 1, stage) == 16 * n
+
+    held = lambda devices, stage: planner.state_bytes(70e9, devices, stage, MIXED)
+    assert held(math.inf, 2) - held(math.inf, 3) == 140e9           # weights in bfloat16
+    assert held(1, 0) - held(math.inf, 1) == 280e9 + 560e9          # master copy and moments
+
+
+def test_this_project_s_state_is_what_torch_holds():
+    for optimizer, per_parameter in ((torch.optim.AdamW, 16), (torch.optim.Muon, 12)):
+        p = torch.nn.Parameter(torch.randn(64, 48))
+        o = optimizer([p])
+        p.grad = torch.randn_like(p)
+        o.step()
+        held = sum(t.nbytes for t in (p, p.grad, *o.state[p].values()) if t.dim())
+        assert held == per_parameter * p.numel(), optimizer
 
 
 def kept(function, model, dtype):
@@ -59,77 +76,152 @@ def kept(function, model, dtype):
 
 @pytest.mark.parametrize('checkpoint', [False, True])
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('config', [
-    GPTConfig(256, 96, 6, 8, 0, 256, 768), GPTConfig(3000, 96, 2, 4, 0, 64), GPTConfig(128, 200, 3, 2, 1, 64),
-    GPTConfig(500, 64, 4, 6, 2, 96), GPTConfig(70, 33, 1, 1, 0, 8, tie_embeddings=False)])
-def test_activations_are_what_autograd_keeps(config, dtype, checkpoint):
-    torch.manual_seed(0)
-    model, batch = GPT(config).train(), 3
-    model.grad_checkpoint = checkpoint
-    tokens = torch.randint(config.vocab_size, (batch, config.block_size + 1))
-    idx, targets = tokens[:, :-1], tokens[:, 1:]
-    measured, copies = kept(lambda: model(idx, targets)[1], model, dtype)
-    if checkpoint:          # add the block that is computed again, unless the output layer has kept more
-        x = torch.randn(batch, config.block_size, config.n_embd, requires_grad=True)
-        inside, _ = kept(lambda: model.blocks[0](x, model.cos, model.sin), model, dtype)
-        measured = max(measured, (config.n_layer - 1) * x.nbytes + inside)
-    elif dtype == torch.bfloat16:       # 2 bytes for every weight of a matrix product
-        untied = 0 if config.tie_embeddings else model.embedding.weight.numel()
-        assert copies == 2 * (sum(p.numel() for p in model.parameters() if p.dim() == 2) - untied)
-    counted = activation_bytes(vars(model.config), batch, dtype.itemsize, checkpoint, cpu=True)
-    assert counted == pytest.approx(measured, rel=0.025)
+def test_activations_are_what_autograd_keeps(dtype, checkpoint):
+    for config in (GPTConfig(256, 96, 6, 8, 0, 256, 768), GPTConfig(3000, 96, 2, 4, 0, 64),
+                   GPTConfig(128, 200, 3, 2, 1, 64), GPTConfig(500, 64, 4, 6, 2, 96),
+                   GPTConfig(70, 33, 1, 1, 0, 8, tie_embeddings=False)):
+        torch.manual_seed(0)
+        model, batch = GPT(config).train(), 3
+        model.grad_checkpoint = checkpoint
+        tokens = torch.randint(config.vocab_size, (batch, config.block_size + 1))
+        measured, copies = kept(lambda: model(tokens[:, :-1], tokens[:, 1:])[1], model, dtype)
+
+        if checkpoint:          # add the block that is computed again, unless the output layer has kept more
+            x = torch.randn(batch, config.block_size, config.n_embd, requires_grad=True)
+            inside, _ = kept(lambda: model.blocks[0](x, model.cos, model.sin), model, dtype)
+            measured = max(measured, (config.n_layer - 1) * x.nbytes + inside)
+        elif dtype == torch.bfloat16:       # 2 bytes for every weight of a matrix product
+            untied = 0 if config.tie_embeddings else model.embedding.weight.numel()
+            assert copies == 2 * (sum(p.numel() for p in model.parameters() if p.dim() == 2) - untied)
+        counted = planner.activation_bytes(vars(model.config), batch, dtype.itemsize, checkpoint, cpu=True)
+        assert counted == pytest.approx(measured, rel=0.025), config
 
 
 def test_a_device_holds_state_copies_and_activations():
     for tied in (True, False):
         c = shape(256, 64, 2, 4, 0, 64, 192) | {'tie_embeddings': tied}
-        n = count_parameters(c)
+        n = planner.count_parameters(c)
         way_back = 2 * 4 * 3 * 64 * 256         # gradients of logits and log p
         for width in (4, 2):
             copied = n['total'] - n['output'] if width == 2 else 0      # an untied embedding is not copied
-            assert device_bytes(c, 1, 0, 3, width) == \
-                16 * n['total'] + 2 * copied + activation_bytes(c, 3, width) + way_back
+            assert planner.device_bytes(c, 1, 0, 3, width) == \
+                16 * n['total'] + 2 * copied + planner.activation_bytes(c, 3, width) + way_back
     whole = max(n['per block'], n['embedding'] + n['output'])
-    assert device_bytes(c, math.inf, 3, 0, 2, True) == 10 * whole
+    assert planner.device_bytes(c, math.inf, 3, 0, 2, True) == 10 * whole
     copies = 2 * (n['total'] - n['output'])     # of all blocks: FSDP cannot free what autograd keeps
-    assert device_bytes(c, math.inf, 3, 0) == 8 * whole + copies
-    big = c | {'vocab_size': 4096}          # FSDP gathers embedding and head together
-    assert device_bytes(big, math.inf, 3, 0, 2, True) == 10 * 2 * 4096 * 64
+    assert planner.device_bytes(c, math.inf, 3, 0) == 8 * whole + copies
+    big = c | {'vocab_size': 4096}              # FSDP gathers embedding and head together
+    assert planner.device_bytes(big, math.inf, 3, 0, 2, True) == 10 * 2 * 4096 * 64
 
 
+def test_the_advice_is_one_sentence_for_what_does_not_fit():
+    for config, devices, gigabytes, batch, words in (
+            (CODEPARROT, 1, 80, 4, 'shard=ddp'),
+            (CODEPARROT, 8, 40, 4, 'shard=ddp activations grad_checkpoint=True'),
+            (CODEPARROT, 8, 80, 64, 'shard=ddp activations micro_batch_size= grad_checkpoint=True'),
+            (CODEPARROT, 8, 24, 1, 'shard=zero1'), (CODEPARROT, 8, 16, 1, 'shard=fsdp'),
+            (CODEPARROT, 1, 24, 1, 'too large shard=fsdp'), (BIG, 8, 80, 1, 'too large grad_checkpoint'),
+            (BIG, 64, 80, 1, 'shard=fsdp activations grad_checkpoint'),
+            (shape(32768, 4096, 2, 512, 8, 65536), 1024, 80, 1, 'not one layer tensor parallelism')):
+        advice = planner.strategy(config, devices, gigabytes * 1e9, batch)
+        assert '\n' not in advice and all(word in advice for word in words.split()), advice
+
+
+# --- time, tokens, bytes sent -------------------------------------------------------------------------------
 def test_bytes_sent_are_those_of_a_ring():
+    sent = planner.bytes_sent
     for n in (2, 8, 16):        # n chunks: at each beat of either phase, n - 1, a device sends one
-        assert bytes_sent(N, n, 0) == pytest.approx(2 * (n - 1) * (4 * N / n))
-    assert 4 * N / 1e9 == pytest.approx(6.13, abs=0.01)                     # of gradients; X-54: 11.5 GB sent
-    assert bytes_sent(N, 16, 0) / 1e9 == pytest.approx(11.49, abs=0.01)
-    assert bytes_sent(N, 8, 3) == 1.5 * bytes_sent(N, 8, 0) == 1.5 * bytes_sent(N, 8, 2)
-    assert bytes_sent(N, 1, 0) == 0 and bytes_sent(N, 8, 3, 4) == 4 * bytes_sent(N, 8, 3)
+        assert sent(N, n, 0) == pytest.approx(2 * (n - 1) * (4 * N / n))
+    assert sent(N, 16, 0) / 1e9 == pytest.approx(11.49, abs=0.01)       # of 6.13 GB of gradients
+    assert sent(N, 8, 3) == 1.5 * sent(N, 8, 0) == 1.5 * sent(N, 8, 2)
+    assert sent(N, 1, 0) == 0 and sent(N, 8, 3, 4) == 4 * sent(N, 8, 3)
 
 
-@pytest.mark.parametrize('config, devices, gigabytes, batch, words', [
-    (CODEPARROT, 1, 80, 4, 'shard=ddp'), (CODEPARROT, 8, 40, 4, 'shard=ddp activations grad_checkpoint=True'),
-    (CODEPARROT, 8, 80, 64, 'shard=ddp activations micro_batch_size= grad_checkpoint=True'),
-    (CODEPARROT, 8, 24, 1, 'shard=zero1'), (CODEPARROT, 8, 16, 1, 'shard=fsdp'),
-    (CODEPARROT, 1, 24, 1, 'too large shard=fsdp'),
-    (BIG, 8, 80, 1, 'too large grad_checkpoint'), (BIG, 64, 80, 1, 'shard=fsdp activations grad_checkpoint'),
-    (shape(32768, 4096, 2, 512, 8, 65536), 1024, 80, 1, 'not one layer tensor parallelism')])
-def test_the_advice_is_one_sentence_for_what_does_not_fit(config, devices, gigabytes, batch, words):
-    advice = strategy(config, devices, gigabytes * 1e9, batch)
-    assert '\n' not in advice and all(word in advice for word in words.split()), advice
+def test_the_plan_of_codeparrot(plan):
+    out = plan('16xA100')
+    hours = 10_136_073_600 * 50_000 * 512 * 1024 / (0.4 * 16 * 312e12) / 3600
+    assert f'{hours:,.2f} hours at 40 %' in out and f'${hours * 16 * 1.5:,.2f}, if one costs $1.5' in out
+    assert '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs' in out and '1,532,059,200 parameters' in out
+    assert '26,214,400,000 tokens planned, 17.1 a parameter: about comp' in out and f'{20 * N:,} would' in out
+    assert re.search(r'shard=ddp +24\.51 ', out) and re.search(r'shard=fsdp +1\.53 ', out)
+    assert 'sends 11.49 GB a step' in out and 'nowhere/meta.json tells no tokens' in out
+    assert 'if one costs $2.5 an hour' in plan('16xA100,price=2.5')
+
+    for where, steps, words in (
+            ('16xA100', 1, ' 0.044 minutes at 40 %'), ('16xA100', 500_000, ' 15.4 days at'),
+            ('16xA100', 50_000, ': affordable, if'), ('1xL4', 50_000, 'not affordable')):
+        assert words in plan(where, steps=steps), (where, steps)
 
 
-def test_a_smaller_model_of_the_same_loss_pays_once_it_is_used():
-    law = lambda n, d: 1.8172 + 482.01 / n ** 0.3478 + 2085.43 / d ** 0.3658
-    sizes = []
-    for served in (0, 1e11, 1e12, 1e13):
-        n, d, loss = cheapest_to_serve(N, 20 * N, served)
-        assert n <= N and law(n, d) == pytest.approx(law(N, 20 * N)) == pytest.approx(loss)
-        assert 6 * n * d + 2 * n * served <= (6 * 20 * N * N + 2 * N * served) * (1 + 1e-9)
-        sizes.append(n / N)
-    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 0.7 and sizes[-1] < 0.5
+def test_chinchilla_is_20_tokens_a_parameter(capsys):
+    for billions, trained_on, optimal, verdict in (
+            (7, 140e9, '140,000,000,000', 'about compute-optimally trained'),
+            (65, 1.4e12, '1,300,000,000,000', 'about compute-optimally trained'),       # 21.5: LLaMA
+            (175, 300e9, '3,500,000,000,000', 'under-trained'),                         # 1.7: GPT-3
+            (8, 15e12, '160,000,000,000', 'over-trained')):
+        n = billions * 10 ** 9
+        planner.print_tokens(n, int(trained_on), None)
+        out = capsys.readouterr().out
+        assert verdict in out and f'{optimal} would be compute-optimal' in out and 'at hand' not in out
+        assert f'the plan has {trained_on / 20 / n:.3g} times that' in out
 
 
-def test_the_originals_durations_imply_less_than_a_tenth_of_16_A100():
-    day = 16 * 312e12 * 86400
-    assert 6 * 1_529_628_800 * 50_000 * 512 * 1024 / (7 * day) == pytest.approx(0.080, abs=5e-4)
-    assert 6 * 111_008_256 * 150_000 * 192 * 1024 / day == pytest.approx(0.046, abs=5e-4)
+def test_the_cache_is_two_vectors_a_layer_and_head_and_groups_save_the_rest(plan):
+    for n_head, n_kv_head, saved in ((12, 12, '0%'), (12, 4, '67%'), (16, 2, '88%')):
+        per_token = sum(2 * 2 * (768 // n_head) for _ in range(12) for _ in range(n_kv_head))   # bytes
+        out = plan('8xH100', shape(32768, 1024, 12, n_head, n_kv_head, 768))
+        assert f'KV cache: {per_token:,} bytes a token, {per_token * 1024 / 1e6:,.1f} MB for 1,024' in out
+        assert f'{n_kv_head} of {n_head} heads have one: saves {saved}' in out
+
+
+def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
+    (tmp_path / 'meta.json').write_text(json.dumps({'vocab_size': 336, 'tokens': {'train': 4096, 'val': 9}}))
+    (tmp_path / 'train.jsonl').write_text('{}\n' * 16)
+    settings = {'T': 64, 'batch': 8, 'micro': 0, 'steps': 16}
+    examples = '128 examples (8.00 times all 16) of'
+    flops = {}
+    for stage, data, more, words in (
+            ('train', 'meta.json', {}, 'times that: 2.00 epochs'),
+            ('sft', 'train.jsonl', {}, f'{examples} 1 x 64 tokens at most: 8,192'),
+            ('dpo', 'train.jsonl', {'sequences': 2, 'reads': True}, f'{examples} 2 x 64 tokens at most: 16,'),
+            ('simpo', 'train.jsonl', {'sequences': 2}, '(8.00 times all 16)')):
+        out = plan('1xH100', SMALL, data=f'{tmp_path}/{data}', **settings, **more)
+        assert words in out and 'tells no tokens' not in out
+        assert ('4,096 at hand' in out) == ('vocab_size=336' in out) == (stage == 'train')
+        flops[stage] = flops_of(out)
+    assert flops['dpo'] == pytest.approx(flops['sft'] * 2 * (1 + 1 / 3 / 8), rel=0.01)      # reference: once
+    assert flops['simpo'] == pytest.approx(flops['sft'] * 2, rel=0.01)              # without a reference
+
+    for passes in (1, 3 / 2 + 1):       # rl: one round, one update; three rounds, two updates, a reference
+        out = plan('1xH100', SMALL | {'vocab_size': 1}, data='', sequences=4, passes=passes, **settings)
+        training = planner.flops_per_token(SMALL | {'vocab_size': 1}, 64) * 8 * 4 * 64 * 16
+        assert '128 examples of 4 x 64 tokens at most: 32,768' in out and '+  32 sequences' in out
+        assert flops_of(out) == pytest.approx(training * (1 + passes / 3), rel=0.01)
+
+
+# --- machines, presets --------------------------------------------------------------------------------------
+def test_a_machine_is_a_number_and_a_known_name_and_this_one_is_measured():
+    machine_of = planner.machine_of
+    assert machine_of('8xH100') == (8, 'H100', *planner.GPUS['H100'])
+    assert machine_of('1 x rtx4090')[1] == 'RTX 4090'
+    n, name, peak, memory, price = machine_of('2xcpu')
+    assert (n, name, price) == (2, 'cpu', 0) and 1e8 < peak < 1e14 and 1e8 < memory < 1e14
+    for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100', '8xH100,cost=3', '8xH100,price=', '8xH100,'):
+        with pytest.raises(ValueError, match=r'8xH100,price=2; the names are H200, .*RTX 4090, cpu$'):
+            machine_of(where)
+
+
+def test_a_gpu_is_known_by_the_name_that_torch_gives_it():
+    for name, peak in (('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L40S', 362e12), ('NVIDIA L4', 121e12),
+                       ('NVIDIA L40', None), ('NVIDIA GeForce RTX 4090', 165e12), ('Tesla T4', None)):
+        assert planner.peak_flops(name) == peak, name
+
+
+def test_every_config_has_a_plan(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)         # whatever the folder data holds here
+    names = {f.name for f in dataclasses.fields(GPTConfig)}
+    for path in ROOT.glob('config/*.py'):
+        settings = runpy.run_path(str(path))
+        fields = {name: value for name, value in settings.items() if name in names}
+        config = GPTConfig(**{name: value for name, value in fields.items() if value or value is False})
+        assert 'shard=' in plan('8xH100', vars(config.filled()), config.block_size, steps=100), path

@@ -28,18 +28,21 @@ def mfu(shape, T, tok_s, device):
     return flops_per_token(shape, T) * tok_s / peak if peak else None
 
 
-def machine_of(where):
-    """'8xH100' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes of '2xcpu' share this
-    machine, whose peak is measured: a matrix product in float32."""
+def machine_of(plan):
+    """'8xH100' or '8xH100,price=2' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes
+    of '2xcpu' share this machine, whose peak is measured: a matrix product in float32."""
     names = {name.lower().replace(' ', ''): name for name in [*GPUS, 'cpu']}
-    number, _, name = where.lower().replace(' ', '').partition('x')
-    if not re.fullmatch(r'[1-9]\d*', number) or name not in names:
-        raise ValueError(f'plan={where!r} must be like 8xH100; the names are {", ".join(names.values())}')
-    n = int(number)
+    match = re.fullmatch(r'([1-9]\d*)x(\w+)(,price=(\d+(?:\.\d+)?))?', plan.lower().replace(' ', ''))
+    if not match or match[2] not in names:
+        raise ValueError(f'{plan=} must be like 8xH100 or 8xH100,price=2; the names are '
+                         f'{", ".join(names.values())}')
+    n = int(match[1])
+    name = names[match[2]]
     if name != 'cpu':
-        return n, names[name], *GPUS[names[name]]
+        peak, memory, price = GPUS[name]
+        return n, name, peak, memory, float(match[4] or price)
     if not hasattr(os, 'sysconf'):
-        raise ValueError(f'plan={where}: Windows does not tell Python its memory; name a GPU, as in 1xL4')
+        raise ValueError(f'plan={plan}: Windows does not tell Python its memory; name a GPU, as in 1xL4')
     a = torch.randn(1024, 1024)
     seconds = min(timeit.repeat(lambda: a @ a, number=1, repeat=5))
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
@@ -112,14 +115,6 @@ def bytes_sent(n_params, n_devices, stage, accumulation=1):
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
-def model_parallel(shape, n_devices, n_micro, tokens, width=2):
-    """(bytes that each device sends if each matrix is cut, arXiv:1909.08053; bytes over each boundary of a
-    pipeline of n_devices stages, and the share of the time that each stage waits, 1811.06965)."""
-    activations = width * tokens * shape['n_embd']              # bytes, between two layers
-    all_reduce = 2 * (n_devices - 1) / n_devices * activations
-    return 4 * shape['n_layer'] * all_reduce, 2 * activations, (n_devices - 1) / (n_micro + n_devices - 1)
-
-
 def strategy(shape, n_devices, memory, batch, width=2):
     """One sentence: how to train on n_devices of `memory` bytes, `batch` sequences at once on each."""
     memory = 0.9 * memory       # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
@@ -141,17 +136,6 @@ def strategy(shape, n_devices, memory, batch, width=2):
     return f'too large for {n_devices} of them: shard=fsdp and grad_checkpoint=True on {n:,} or more'
 
 
-def cheapest_to_serve(n, d, served):
-    """(parameters, tokens, loss) of a model that is as good as n parameters after d tokens and takes the
-    fewest FLOPs: 6 n d to train, 2 n served to write (arXiv:2401.00448). Loss: 2203.15556, 2404.10102."""
-    E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
-    loss = E + A / n ** alpha + B / d ** beta
-    left = lambda size: loss - E - A / size ** alpha            # is to be B / d^beta
-    sizes = [n * i / 100 for i in range(1, 101)]                # no larger than n
-    models = [(size, (B / left(size)) ** (1 / beta), loss) for size in sizes if left(size) > 0]
-    return min(models, key=lambda m: 6 * m[0] * m[1] + 2 * m[0] * served)
-
-
 def at_hand(path):
     """(tokens, vocabulary) of a meta.json, (lines, None) of a .jsonl, (None, None) of no file."""
     if not os.path.exists(path):
@@ -164,19 +148,10 @@ def at_hand(path):
 
 
 def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False):
-    """Print the plan of a run. plan: '8xH100' or '8xH100,price=2,served=1e13' ($ an hour, tokens to write).
-    A step has batch examples of so many sequences; micro of them are on a device at once (0 = all). data: a
-    meta.json or .jsonl. passes, reads: forward passes besides, over each step or over all data once."""
-    where, *options = plan.split(',')
-    n_devices, name, peak, memory, price = machine_of(where)
-
-    numbers = {'price': price, 'served': 1e12}
-    for option in options:
-        match = re.fullmatch(r'(price|served)=(\d+(?:\.\d+)?(?:e\d+)?)', option)
-        if not match:
-            raise ValueError(f'{plan=}: {option!r} must be like price=2 or served=1e13')
-        numbers[match[1]] = float(match[2])
-    price, served = numbers.values()
+    """Print the plan of a run. plan: '8xH100', or '8xH100,price=2' ($ an hour). A step has batch examples of
+    so many sequences; micro of them are on a device at once (0 = all). data: a meta.json or .jsonl. passes,
+    reads: forward passes besides, over each step or over all data once."""
+    n_devices, name, peak, memory, price = machine_of(plan)
     here, vocab_size = at_hand(data)
     shape = {'tie_embeddings': True, **shape, 'block_size': T,
              'vocab_size': shape['vocab_size'] or vocab_size or 32768,
@@ -194,13 +169,16 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
         usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) / 1e9 for c in (False, True))
         print(f'    {"shard=" + shard:<18}{state:>9.2f}{usual:>17.2f}{less:>25.2f}')
     print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
+    accumulation = math.ceil(sequences * batch / n_devices / at_once)
+    ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation) / 1e9 for stage in (0, 3))
+    print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')
     examples = batch * steps
     if not examples:
         return
 
     tokens = examples * sequences * T
     if data.endswith('.json'):
-        print_tokens(n, tokens, here, served)
+        print_tokens(n, tokens, here)
         if not here:
             print(f'  {data} tells no tokens; vocab_size=0 means 32,768')
     else:
@@ -211,23 +189,17 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     forward = training * passes / 3         # a forward pass is a third of forward and backward
     if forward:
         print(f'  {forward:.2e} FLOPs of forward passes beside it')
-    total = training + forward
-    hours = total / (MFU * n_devices * peak) / 3600
+    print_time(training + forward, n_devices, peak, price)
+
+
+def print_time(flops, n_devices, peak, price):
+    hours = flops / (MFU * n_devices * peak) / 3600
     time = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
     if hours < 1:
         time = f'{60 * hours:.2g} minutes'
     cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: ' if price else ''
     verdict = 'affordable, if you have that' if hours < 720 else 'not affordable: more than a month'
-    print(f'  {total:.2e} FLOPs: {time} at {100 * MFU:g} % of the peak, {cost}{verdict}')
-
-    accumulation = math.ceil(sequences * batch / n_devices / at_once)
-    ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation) / 1e9 for stage in (0, 3))
-    print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')
-    if n_devices > 1:
-        n_micro = accumulation * n_devices
-        cut, boundary, idle = model_parallel(shape, n_devices, n_micro, tokens / steps, width)
-        print(f'  not built here: tensor parallelism would send {cut / 1e9:.2f}; a pipeline '
-              f'{boundary / 1e9:.2f} over each boundary and wait {idle:.1%} of the time ({n_micro} parts)')
+    print(f'  {flops:.2e} FLOPs: {time} at {100 * MFU:g} % of the peak, {cost}{verdict}')
 
 
 def print_model(shape, width):
@@ -245,18 +217,16 @@ def print_model(shape, width):
           f'{n_head} heads have one: saves {1 - n_kv_head / n_head:.0%}')
 
 
-def print_tokens(n, tokens, here, served=1e12):
+def print_tokens(n, tokens, here):
     """The tokens of n parameters: planned, Chinchilla's, at hand."""
-    usual = 'over-' if tokens > 40 * n else 'about compute-optimally '
-    verdict = 'under-' if tokens < 10 * n else usual
-    print(f'\n  {tokens:,} tokens planned, {tokens / n:.1f} a parameter: {verdict}trained')
+    verdict = 'about compute-optimally trained'
+    if tokens > 40 * n:
+        verdict = 'over-trained'
+    if tokens < 10 * n:
+        verdict = 'under-trained'
+    print(f'\n  {tokens:,} tokens planned, {tokens / n:.1f} a parameter: {verdict}')
     print(f'  {20 * n:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556); the plan has '
           f'{tokens / n / 20:.3g} times that')
     if here:
         print(f'  {here:,} at hand, {here / n / 20:.3g} times that: {tokens / here:.2f} epochs (after 4, '
               'repeats teach little: 2305.16264)')
-    if n > 4e7 and tokens > 1e9:        # of the size of those that the fit was made from
-        size, d, loss = cheapest_to_serve(n, tokens, served)
-        in_all, cheapest = (6 * a * b + 2 * a * served for a, b in ((n, tokens), (size, d)))
-        print(f'  {in_all:.2e} FLOPs with {served:.0e} tokens generated; as good (fitted loss {loss:.2f}):\n'
-              f'    {size / 1e9:.3f}B parameters after {d / 1e9:.1f}B tokens, {cheapest:.2e} FLOPs')
