@@ -8,8 +8,6 @@ from test_model import lively
 from model import sample
 
 BLOCK = 12
-
-
 small = lambda **settings: lively(**{'block_size': BLOCK, **settings}).eval()
 prompt = lambda B=3, T=5: torch.randint(50, (B, T), generator=torch.Generator().manual_seed(T))
 
@@ -43,43 +41,44 @@ def watch(model):
     return lengths, logits
 
 
-@pytest.mark.parametrize('kv', [1, 2, 4])
-@pytest.mark.parametrize('B', [1, 3])
-def test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length(B, kv):
-    model = small(n_kv_head=kv)
-    for T in range(1, BLOCK + 4):
-        assert torch.equal(model.generate(prompt(B, T), 18, temperature=0), naive(model, prompt(B, T), 18)), T
+def test_cached_greedy_generation_equals_the_naive_loop_for_every_prompt_length():
+    for kv in (1, 2, 4):
+        model = small(n_kv_head=kv)
+        for T in range(1, BLOCK + 4):
+            ids = prompt(1 + kv, T)
+            assert torch.equal(model.generate(ids, 18, temperature=0), naive(model, ids, 18)), (kv, T)
 
 
-@pytest.mark.parametrize('top_k, top_p', [(None, None), (7, None), (0, 0.7), (9, 0.8), (1, None), (500, 1.0)])
-def test_cached_sampling_equals_a_naive_sampler_with_the_same_seed(top_k, top_p):
+def test_cached_sampling_equals_a_naive_sampler_with_the_same_seed():
     model = small(n_kv_head=2)
-    for T in range(1, BLOCK + 4):
-        torch.manual_seed(T)
-        ours = model.generate(prompt(3, T), BLOCK, 0.8, top_k, top_p)
-        torch.manual_seed(T)
-        expected = naive(model, prompt(3, T), BLOCK, lambda logits: naive_sample(logits, 0.8, top_k, top_p))
-        assert torch.equal(ours, expected), f'prompt of {T}'
+    for top_k, top_p in ((None, None), (7, None), (0, 0.7), (9, 0.8), (1, None), (500, 1.0)):
+        for T in range(1, BLOCK + 4, 3):
+            torch.manual_seed(T)
+            ours = model.generate(prompt(3, T), BLOCK, 0.8, top_k, top_p)
+            torch.manual_seed(T)
+            pick = lambda logits: naive_sample(logits, 0.8, top_k, top_p)
+            assert torch.equal(ours, naive(model, prompt(3, T), BLOCK, pick)), (top_k, top_p, T)
 
 
-@pytest.mark.parametrize('how, atol', [('float32', 1e-5), ('bfloat16', 0.05), ('autocast', 0.05)])
-def test_a_step_within_the_context_costs_one_position_and_scores_as_float32_without_a_cache(how, atol):
-    model, exact = small(std=0.1, n_kv_head=2), small(std=0.1, n_kv_head=2)
-    lengths, cached = watch(model.bfloat16() if how == 'bfloat16' else model)
-    with torch.autocast('cpu', torch.bfloat16, enabled=how == 'autocast'):
-        ids = model.generate(prompt(), BLOCK + 2, temperature=0)
-    assert lengths == [5] + [1] * (BLOCK - 5) + [BLOCK] * 6
-    for t, logits in zip(range(5, BLOCK + 7), cached, strict=True):
-        assert (logits - exact(ids[:, max(0, t - BLOCK):t])[0][:, -1]).abs().max() < atol
+def test_a_step_within_the_context_costs_one_position_and_scores_as_float32_without_a_cache():
+    for how, atol in (('float32', 1e-5), ('bfloat16', 0.05), ('autocast', 0.05)):
+        model, exact = small(std=0.1, n_kv_head=2), small(std=0.1, n_kv_head=2)
+        lengths, cached = watch(model.bfloat16() if how == 'bfloat16' else model)
+        with torch.autocast('cpu', torch.bfloat16, enabled=how == 'autocast'):
+            ids = model.generate(prompt(), BLOCK + 2, temperature=0)
+        assert lengths == [5] + [1] * (BLOCK - 5) + [BLOCK] * 6, how
+        for t, logits in zip(range(5, BLOCK + 7), cached, strict=True):
+            assert (logits - exact(ids[:, max(0, t - BLOCK):t])[0][:, -1]).abs().max() < atol, how
 
 
-@pytest.mark.parametrize('T, kv', [(24, 4), (24, 1), (700, 2)])
-def test_what_comes_later_leaves_earlier_logits_bit_identical(T, kv):
-    model, idx = small(block_size=T, n_kv_head=kv), prompt(2, T)
-    for t in range(0, T - 1, T // 24):
-        changed = torch.cat((idx[:, :t + 1], (idx[:, t + 1:] + 1 + t % 49) % 50), 1)
-        same = (model(changed)[0] == model(idx)[0]).all(-1).all(0)
-        assert same[:t + 1].all() and not same[t + 1:].any()
+def test_what_comes_later_leaves_earlier_logits_bit_identical():
+    for T, kv in ((24, 4), (24, 1), (700, 2)):
+        model, idx = small(block_size=T, n_kv_head=kv), prompt(2, T)
+        logits = model(idx)[0]
+        for t in range(0, T - 1, T // 24):
+            changed = torch.cat((idx[:, :t + 1], (idx[:, t + 1:] + 1 + t % 49) % 50), 1)
+            same = (model(changed)[0] == logits).all(-1).all(0)
+            assert same[:t + 1].all() and not same[t + 1:].any(), (T, t)
 
 
 def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one():
@@ -107,27 +106,52 @@ def test_rows_stop_alone_repeat_their_stop_id_and_the_last_one_ends_it():
     assert len(lengths) > 2 and small().generate(prompt(), 20, 0, stop=[50])[:, 5:].tolist() == free
 
 
-@pytest.mark.parametrize('settings', [dict(temperature=0), dict(top_k=5), dict(stop=range(3, 20))])
-def test_stream_yields_what_generate_returns_and_it_serves_in_a_backward_pass(settings):
-    model = small()
-    torch.manual_seed(0)
-    new = list(model.stream(prompt(), 30, **settings))
-    torch.manual_seed(0)
-    ids = model.generate(prompt(), 30, **settings)
-    assert torch.equal(ids, torch.cat((prompt(), torch.stack(new, 1)), 1)) and len(new) > 1
-    (model(ids[:, -BLOCK:], ids[:, -BLOCK:])[1] + model(new[0][:, None], new[1][:, None])[1]).backward()
-    assert all(p.grad.abs().sum() > 0 for p in model.parameters())
+def test_stream_yields_what_generate_returns_and_it_serves_in_a_backward_pass():
+    for settings in (dict(temperature=0), dict(top_k=5), dict(stop=range(3, 20))):
+        model = small()
+        torch.manual_seed(0)
+        new = list(model.stream(prompt(), 30, **settings))
+        torch.manual_seed(0)
+        ids = model.generate(prompt(), 30, **settings)
+        assert torch.equal(ids, torch.cat((prompt(), torch.stack(new, 1)), 1)) and len(new) > 1, settings
+        (model(ids[:, -BLOCK:], ids[:, -BLOCK:])[1] + model(new[0][:, None], new[1][:, None])[1]).backward()
+        assert all(p.grad.abs().sum() > 0 for p in model.parameters()), settings
 
 
-@pytest.mark.parametrize('top_k, top_p, nucleus', [
-    (None, 0.4, '3'), (None, 0.6, '30'), (None, 0.74, '30'), (None, 0.76, '304'), (None, 0.95, '3041'),
-    (2, None, '30'), (3, 0.8, '30'), (3, 0.9, '304'), (0, None, '30412'), (99, 1.0, '30412')])
-def test_draws_come_from_the_smallest_set_that_reaches_p_in_its_proportions(top_k, top_p, nucleus):
+def test_draws_come_from_the_smallest_set_that_reaches_p_in_its_proportions():
     torch.manual_seed(0)
     p = torch.tensor([0.25, 0.07, 0.03, 0.5, 0.15])     # of what top_k=3 keeps, ids 3 and 0 are 0.83
-    share = torch.bincount(sample(p.log().expand(20_000, 5), 1.0, top_k, top_p), minlength=5) / 20_000
-    inside = p * torch.tensor([str(i) in nucleus for i in range(5)])
-    assert torch.equal(share > 0, inside > 0) and (share - inside / inside.sum()).abs().max() < 0.02
+    for top_k, top_p, nucleus in (
+            (None, 0.4, '3'), (None, 0.74, '30'), (None, 0.76, '304'), (None, 0.95, '3041'), (2, None, '30'),
+            (3, 0.8, '30'), (3, 0.9, '304'), (0, None, '30412'), (99, 1.0, '30412')):
+        share = torch.bincount(sample(p.log().expand(20_000, 5), 1.0, top_k, top_p), minlength=5) / 20_000
+        inside = p * torch.tensor([str(i) in nucleus for i in range(5)])
+        assert torch.equal(share > 0, inside > 0), (top_k, top_p)
+        assert (share - inside / inside.sum()).abs().max() < 0.02, (top_k, top_p)
+
+
+LOGITS = torch.tensor([[0.5, 9.0, -1.0, 8.5, 0.0], [4.0, -math.inf, 3.0, 3.9, -math.inf]])
+
+
+def test_at_the_limits_of_float32_a_tiny_temperature_is_the_argmax_and_a_huge_one_draws_any_allowed_token():
+    for temperature in (0, 1e-300, 1e-40, 1e-20, 1e-6):
+        for top_k, top_p in ((None, None), (3, None), (None, 1e-320), (2, 0.5)):
+            assert sample(LOGITS, temperature, top_k, top_p).tolist() == [1, 0], (temperature, top_k, top_p)
+    torch.manual_seed(0)
+    many = LOGITS.repeat(200, 1)
+    for top_p in (5e-324, 1e-320, 1e-40, 1e-9):
+        assert sample(many, 1.0, None, top_p).tolist() == [1, 0] * 200, top_p
+    for temperature in (1e6, 1e30, 1e300, 1.7e308):
+        ids = sample(many, temperature)
+        assert set(ids[::2].tolist()) == {0, 1, 2, 3, 4}, temperature
+        assert set(ids[1::2].tolist()) == {0, 2, 3}, temperature            # the others are masked
+
+
+def test_scores_that_are_not_numbers_are_an_error_and_not_a_token():
+    for row in ([math.nan] * 5, [1, 2, math.nan, 4, 5], [-math.inf] * 5, [1, 2, math.inf, 4, 5]):
+        for temperature in (0, 1e-40, 0.8, 1e300):
+            with pytest.raises(ValueError, match='not finite.*earlier checkpoint'):
+                sample(torch.tensor([LOGITS[0].tolist(), row]), temperature)
 
 
 def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():
@@ -138,17 +162,18 @@ def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():
     assert torch.equal(dropout.eval()(prompt())[0], plain.train()(prompt())[0])
 
 
-@pytest.mark.parametrize('name, value', [
-    ('temperature', -0.1), ('temperature', math.nan), ('top_k', -1), ('top_p', 0.0), ('top_p', 1.5)])
-def test_bad_values_and_contexts_are_value_errors_and_the_mode_is_restored(name, value):
+def test_bad_values_and_contexts_are_value_errors_and_the_mode_is_restored():
     model = small()
     for mode in (True, False):
         model.train(mode)
-        with pytest.raises(ValueError, match=f'{name}={value}'):
-            model.generate(prompt(), 3, **{name: value})
+        for name, value in (('temperature', -0.1), ('temperature', math.nan), ('top_k', -1), ('top_p', 0.0),
+                            ('top_p', 1.5)):
+            with pytest.raises(ValueError, match=f'{name}={value}'):
+                model.generate(prompt(), 3, **{name: value})
         with pytest.raises(ValueError, match='empty'):
             model.generate(prompt(2, 0), 3)
         with pytest.raises(ValueError, match=f'{BLOCK + 1}.*block_size={BLOCK}'):
             model(prompt(2, BLOCK + 1))
-        next(model.stream(prompt(), 9)), model.generate(prompt(), 2)
+        next(model.stream(prompt(), 9))
+        model.generate(prompt(), 2)
         assert all(part.training is mode for part in model.modules())
