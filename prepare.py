@@ -276,7 +276,7 @@ def kept_documents(shard, account):
         text = conversions.to_text(doc)
         whole, beginning = conversions.identity(doc)
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
-        yield {'data': to_utf8(text), 'about': about, 'size': size, 'exact': corpus.hash64(whole),
+        yield {'record': {'text': text, **about}, 'size': size, 'exact': corpus.hash64(whole),
                'split': corpus.hash64(to_utf8(beginning)),
                'keys': duplicates.near_keys(words_of(text), near, bands, rows) if near else [],
                'is_code': doc['mode'] == 'code'}
@@ -290,9 +290,10 @@ def pieces_of_text(shard, account):
     account.document({**about, 'mode': 'raw', 'encoding': encoding}, None, '', 0)
     cut = int(n_chars * (1 - val_fraction))
     for start, end, split in ((0, cut, 2 ** 64 - 1), (cut, n_chars, 0)):
-        for data in map(to_utf8, reading.pieces(first_path, start, end, encoding)):
-            account.count('read', None, len(data), len(data))
-            yield {'data': data, 'about': about, 'size': len(data), 'split': split}
+        for text in reading.pieces(first_path, start, end, encoding):
+            size = len(to_utf8(text))
+            account.count('read', None, size, size)
+            yield {'record': {'text': text, **about}, 'size': size, 'split': split}
 
 
 def words_of(text):
@@ -381,17 +382,19 @@ if kind == 'text':
 
 def encoded_documents(shard):
     """Yield number, tokens, file and data of each document, as Corpus stores it."""
-    for numbers, about, some in docs.batches(shard):
-        for i, origin, text, ids in zip(numbers, about, some, tok.encode_batch(some)):
+    for numbers, records in docs.batches(shard):
+        encoded = tok.encode_batch([record['text'] for record in records])
+        for i, record, ids in zip(numbers, records, encoded):
             side = 'val' if held_out[i] else 'train'
-            if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
+            n_least = min_chars_per_token * len(ids) if docs.is_code[i] and tok.vocab_size >= 4096 else 0
+            if len(record['text']) < n_least:
                 continue
             if fim and side == 'train':
                 ids = infilling.rearrange(ids, fim, fim_length, tok, int(docs.exact[i]))
             elif not one_text:
                 ids = [*ids, tok.special['<|endoftext|>']]
             if write == 'text' and side == 'train':
-                yield i, len(ids), 'jsonl.gz', json.dumps({'text': text, **origin}).encode() + b'\n'
+                yield i, len(ids), 'jsonl.gz', json.dumps(record).encode() + b'\n'
             else:
                 yield i, len(ids), side, np.array(ids, dtype)
 

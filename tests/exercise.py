@@ -87,8 +87,8 @@ EXERCISES = [
              'Causal attention with grouped keys and values and with a cache. Vaswani et al. 2017, '
              'arXiv:1706.03762, eq. 1; 2305.13245. Without a cache first: then only the first test passes.'),
     Exercise('minhash', 'parts/prepare/duplicates.py', 'minhash',
-             'test_dedup.py::test_minhash_agrees_with_probability_j '
-             'test_dedup.py::test_minhash_of_extreme_sets',
+             'test_duplicates.py::test_minhash_agrees_with_probability_j '
+             'test_duplicates.py::test_minhash_of_extreme_sets',
              'k numbers that agree in a place with probability J. Broder 1997: the smallest under each of '
              'k hash functions (slow, and it passes), or the smallest in each of k bins.'),
     Exercise('accumulation', 'train.py', '',

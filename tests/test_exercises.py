@@ -35,7 +35,7 @@ MISTAKES = {
     'attention': ('.tril(start)', '.tril()',                            # forgets the cache's positions
                   'test_generation.py::test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one'),
     'minhash': ('signature[empty] = ', 'signature[empty] = 0 * ',                           # empty bins agree
-                'test_dedup.py::test_minhash_agrees_with_probability_j[1-256-20]'),
+                'test_duplicates.py::test_minhash_agrees_with_probability_j[1-256-20]'),
     'accumulation': ('mean * (share * world)', 'mean',                                      # a sum of means
                      'test_train.py::test_accumulation_changes_nothing_but_rounding'),
     'batch_order': ('i % n_blocks, n_blocks, epoch_key)', 'i % n_blocks, n_blocks, np.uint64(seed))',

@@ -3,48 +3,41 @@ import warnings
 
 import pytest
 
-from parts.prepare.filters import code_reason, gibberish, licence, prose_reason, repeated_share, symbol_share
-from parts.prepare.filters import toxic_words, url_reason
+from parts.prepare.filters import code_reason, gibberish, licence, messages_reason, preference_reason
+from parts.prepare.filters import prose_reason, repeated_share, symbol_share, toxic_words, url_reason
 from parts.train.texts import syntax_error
 
-KEPT = {
-    'English': 'The old man walked through the wood every morning to sit by the river and hear the birds '
-               'that lived among the reeds. Sometimes he brought bread, and then the ducks came too.',
-    'German': 'Der alte Mann ging jeden Morgen durch den Wald, um am Ufer zu sitzen und den Vögeln '
-              'zuzuhören, die im Schilf lebten. Manchmal brachte er Brot mit, und dann kamen auch die Enten.',
-    'Chinese': '从前有一个小村庄,坐落在大山脚下。'
-               '村里的人们每天清晨起来,到田里去劳动,晚上回家和家人一起吃饭。',
-    'Thai': 'กาลครั้งหนึ่งนานมาแล้ว มีหมู่บ้านเล็กๆ แห่งหนึ่งตั้งอยู่ที่เชิงเขา '
-            'ชาวบ้านตื่นแต่เช้าเพื่อไปทำงาน',
-    'Hindi': 'एक समय की बात है, एक छोटे से गाँव में एक किसान अपने परिवार के साथ रहता था। वह हर सुबह उठकर '
-             'अपने खेत में काम करने जाता था और शाम को घर लौट आता था।'}
+ENGLISH = 'The old man walked through the wood every morning to sit by the river and hear the birds ' \
+          'that lived among the reeds. Sometimes he brought bread, and then the ducks came too.'
+OTHERS = [
+    'Der alte Mann ging jeden Morgen durch den Wald, um am Ufer zu sitzen und den Vögeln zuzuhören, die im '
+    'Schilf lebten. Manchmal brachte er Brot mit, und dann kamen auch die Enten.',
+    '从前有一个小村庄,坐落在大山脚下。村里的人们每天清晨起来,到田里去劳动,晚上回家和家人一起吃饭。',
+    'กาลครั้งหนึ่งนานมาแล้ว มีหมู่บ้านเล็กๆ แห่งหนึ่งตั้งอยู่ที่เชิงเขา ชาวบ้านตื่นแต่เช้าเพื่อไปทำงาน',
+    'एक समय की बात है, एक छोटे से गाँव में एक किसान अपने परिवार के साथ रहता था। वह हर सुबह उठकर अपने खेत में '
+    'काम करने जाता था और शाम को घर लौट आता था।']
 CODE = 'def f(a):\n    b = a\n    c = b * b\n    d = c - a\n    e = d ** 2\n    g = e // 3\n    return g\n'
 
 
-@pytest.mark.parametrize('language', KEPT)
-def test_ordinary_paragraphs_are_kept(language):
-    assert prose_reason(KEPT[language]) is None
-
-
-@pytest.mark.parametrize('text, reason', [
-    (' '.join(KEPT['English'].split()[:19]), 'short'), (' '.join(KEPT['English'].split()[:20]), None),
-    ('中文字' * 13, 'short'), ('', 'short'), ('$ 5 % # @ ! ' * 9, 'symbols'),
-    ('buy now ' * 50, 'repetitive'), (f"{KEPT['English']}\n" * 5, 'repetitive'),
-    ('xkcdqwrt a1b2c3 zzkrtpls ' + KEPT['English'], None),
-    (' '.join(f'q{i}x{i}z' for i in range(30)), 'gibberish'),
-    (' '.join(chr(97 + i % 26) * 31 + chr(97 + i // 26) for i in range(30)), 'gibberish')])
-def test_each_reason_of_prose(text, reason):
-    assert prose_reason(text) == reason
+# --- prose --------------------------------------------------------------------------------------------------
+def test_each_reason_of_prose():
+    for text in (ENGLISH, *OTHERS, 'xkcdqwrt a1b2c3 zzkrtpls ' + ENGLISH, ' '.join(ENGLISH.split()[:20])):
+        assert prose_reason(text) is None, text
+    for text, reason in [
+            (' '.join(ENGLISH.split()[:19]), 'short'), ('中文字' * 13, 'short'), ('', 'short'),
+            ('$ 5 % # @ ! ' * 9, 'symbols'), ('buy now ' * 50, 'repetitive'),
+            (f'{ENGLISH}\n' * 5, 'repetitive'), (' '.join(f'q{i}x{i}z' for i in range(30)), 'gibberish'),
+            (' '.join(chr(97 + i % 26) * 31 + chr(97 + i // 26) for i in range(30)), 'gibberish')]:
+        assert prose_reason(text) == reason, text
 
 
 def test_the_thresholds_of_prose_are_arguments():
-    text = KEPT['English']
-    words, symbols = len(text.split()), symbol_share(text)
-    assert prose_reason(text, min_words=words) is None and prose_reason(text, min_words=words + 1) == 'short'
-    assert prose_reason(text, max_words=words) is None and prose_reason(text, max_words=words - 1) == 'long'
-    assert prose_reason(text, max_symbols=symbols) is None
-    assert prose_reason(text, max_symbols=symbols - 1e-9) == 'symbols'
-    assert prose_reason(text, max_repetition=0.01) == 'repetitive'
+    words, symbols = len(ENGLISH.split()), symbol_share(ENGLISH)
+    assert prose_reason(ENGLISH, min_words=words, max_words=words, max_symbols=symbols) is None
+    for name, limit, reason in [
+            ('min_words', words + 1, 'short'), ('max_words', words - 1, 'long'),
+            ('max_symbols', symbols - 1e-9, 'symbols'), ('max_repetition', 0.01, 'repetitive')]:
+        assert prose_reason(ENGLISH, **{name: limit}) == reason
 
 
 def test_the_measures_of_prose():
@@ -57,35 +50,32 @@ def test_the_measures_of_prose():
     assert gibberish('strength rhythm xkcdqwrt plain') == 0.25 and gibberish('') == 0
 
 
-@pytest.mark.parametrize('text, reason', [
-    (CODE, None), (CODE + '\0', 'binary'),
-    (CODE * 2 + '#' + 'a' * 999, None), (CODE * 2 + '#' + 'a' * 1000, 'long line'),
-    ('\n'.join([f'def f(a=1): {"x" * 87}=1'] * 9), 'long lines'),       # of 101
-    ('\n'.join([f'def f(a=1): {"x" * 86}=1'] * 9), None),
-    ('def f(): # ' + '\n'.join(['=+-*/+-*/' * 9] * 9), 'few letters'),
-    ('# Do not edit!\n' + CODE, 'autogenerated'),
-    ('\n' * 4 + '# AUTO-GENERATED\n' + CODE, 'autogenerated'),
-    ('\n' * 5 + '# auto-generated\n' + CODE, None), ('# Generated by protoc\n' + CODE, 'autogenerated'),
-    (CODE.replace('    return g\n', '').replace('    g = e // 3', '    return e'), 'few assignments')])
-def test_each_reason_of_code_at_its_threshold(text, reason):
-    assert code_reason(text, chance=0.99) == reason
+# --- code ---------------------------------------------------------------------------------------------------
+def test_each_reason_of_code_at_its_threshold():
+    for text, reason in [
+            (CODE, None), (CODE + '\0', 'binary'),
+            (CODE * 2 + '#' + 'a' * 999, None), (CODE * 2 + '#' + 'a' * 1000, 'long line'),
+            ('\n'.join([f'def f(a=1): {"x" * 87}=1'] * 9), 'long lines'),       # of 101
+            ('\n'.join([f'def f(a=1): {"x" * 86}=1'] * 9), None),
+            ('def f(): # ' + '\n'.join(['=+-*/+-*/' * 9] * 9), 'few letters'),
+            ('\n' * 4 + '# AUTO-GENERATED\n' + CODE, 'autogenerated'),
+            ('\n' * 5 + '# auto-generated\n' + CODE, None), ('# Do not edit!\n' + CODE, 'autogenerated'),
+            ('# Generated by protoc\n' + CODE, 'autogenerated'),
+            (CODE.replace('    return g\n', '').replace('    g = e // 3', '    return e'),
+             'few assignments')]:
+        assert code_reason(text, chance=0.99) == reason, text
+    for text, reason in [('a' * 100, None), ('a' * 101, 'long lines'), ('a' * 25 + '-' * 75, None),
+                         ('a' * 24 + '-' * 76, 'few letters')]:
+        assert code_reason(text, min_assignments=0, no_keywords=0) == reason, text
 
 
-def test_mean_line_and_letters_count_exactly():
-    assert code_reason('a' * 100, min_assignments=0, no_keywords=0) is None
-    assert code_reason('a' * 101, min_assignments=0, no_keywords=0) == 'long lines'
-    for letters, reason in ((25, None), (24, 'few letters')):
-        text = 'a' * letters + '-' * (100 - letters)
-        assert code_reason(text, min_assignments=0, no_keywords=0) == reason
-
-
-@pytest.mark.parametrize('text, reason', [
-    ('# Unit tests of f\n' + CODE, 'config or test'), ('"""Test file."""\n' + CODE, 'config or test'),
-    ('# Configuration file\n' + CODE, 'config or test'),
-    (CODE + 'config\n', 'config or test'), (CODE + 'test\n' + '\n' * 11, None),     # 1 in 20: not over 5%
-    (CODE + 'test\n' + '\n' * 10, 'config or test'), ('a = b = c = d = e = 1\n', 'no keywords')])
-def test_what_is_dropped_by_chance_is_dropped_below_seven_tenths(text, reason):
-    assert code_reason(text, chance=0.69) == reason and code_reason(text, chance=0.7) is None
+def test_what_is_dropped_by_chance_is_dropped_below_seven_tenths():
+    for text, reason in [
+            ('# Unit tests of f\n' + CODE, 'config or test'), ('"""Test file."""\n' + CODE, 'config or test'),
+            ('# Configuration file\n' + CODE, 'config or test'), (CODE + 'config\n', 'config or test'),
+            (CODE + 'test\n' + '\n' * 11, None),                                # 1 in 20: not over 5%
+            (CODE + 'test\n' + '\n' * 10, 'config or test'), ('a = b = c = d = e = 1\n', 'no keywords')]:
+        assert code_reason(text, chance=0.69) == reason and code_reason(text, chance=0.7) is None, text
 
 
 def test_what_parses_is_what_python_compiles():
@@ -94,33 +84,65 @@ def test_what_parses_is_what_python_compiles():
         for text in ('', 'x = 1', 'async def f(): await g()', 'x = "\\d"', '1 is 1', 'assert (1, 2)'):
             assert syntax_error(text) is None, text
         for text in ('return 1', 'x = \0', '(' * 5000, '[' * 100_000, '-' * 100_000 + '1', 'break',
-                     'a' + '.b' * 99_999, 'x = 9' + '9' * 9999, '\ud800', ' x', 'await f()', 'print "x"',
-                     CODE + ')', 'if 1:\n' + CODE, CODE + 'return'):
+                     'a' + '.b' * 99_999, 'x = 9' + '9' * 9999, '\ud800', ' x', 'await f()', 'print "x"'):
             assert syntax_error(text), text[:9]
 
 
-@pytest.mark.parametrize('text, name', [
-    ('# SPDX-License-Identifier: Apache-2.0', 'apache-2.0'), ('# under the Apache License', 'apache-2.0'),
-    ('"""MIT License"""', 'mit'), ('# GNU Lesser General Public', 'lgpl'), ('GPLv3', 'gpl'), ('CC BY', 'cc'),
-    ('# AGPL', 'agpl'), ('# Redistribution and use in source and binary forms', 'bsd'),
-    ('x = submit(1)', 'unknown'), ('\n' * 49 + '# MIT', 'mit'), ('\n' * 50 + '# MIT', 'unknown')])
-def test_the_licence_is_the_one_named_at_the_top(text, name):
-    assert licence(text) == name
+# --- sources and words --------------------------------------------------------------------------------------
+def test_the_licence_is_the_one_named_at_the_top():
+    for text, name in [
+            ('# SPDX-License-Identifier: Apache-2.0', 'apache-2.0'), ('"""MIT License"""', 'mit'),
+            ('# under the Apache License', 'apache-2.0'), ('# GNU Lesser General Public', 'lgpl'),
+            ('GPLv3', 'gpl'), ('CC BY', 'cc'), ('# AGPL', 'agpl'), ('x = submit(1)', 'unknown'),
+            ('# Redistribution and use in source and binary forms', 'bsd'),
+            ('\n' * 49 + '# MIT', 'mit'), ('\n' * 50 + '# MIT', 'unknown')]:
+        assert licence(text) == name, text
 
 
-@pytest.mark.parametrize('reason, urls', [
-    ('blocked domain', ['https://spam.com/x', '//a.b.spam.com:80', 'SPAM.COM', 'spam.com.', '//a@spam.com']),
-    ('spam domain', ['free-casino.net', 'https://sex.com', 'http://a@pornhub.xy/', 'x.casinos.org']),
-    ('no address', ['http://[x']),
-    (None, ['notspam.com', 'spam.com.org', 'https://a.org/spam.com', 'good.spam.com', 'x.good.spam.com',
-            'both.com', 'ok.casino.net', 'essex.ac.uk', 'https://www.essex.ac.uk/a', 'sussex.gov.uk',
-            'popcorn.com', '', 'crackers.com', 'https://a.org/poker'])])
-def test_addresses_are_judged_by_whole_domains_and_allow_wins(reason, urls):
+def test_addresses_are_judged_by_whole_domains_and_allow_wins():
     blocked, allowed = {'spam.com', 'both.com'}, {'good.spam.com', 'ok.casino.net', 'both.com'}
-    assert [url_reason(url, blocked, allowed) for url in urls] == [reason] * len(urls)
+    for reason, urls in [
+            ('blocked domain', ['https://spam.com/x', '//a.b.spam.com:80', 'SPAM.COM', 'spam.com.',
+                                '//a@spam.com']),
+            ('spam domain', ['free-casino.net', 'https://sex.com', 'http://a@pornhub.xy/', 'x.casinos.org']),
+            ('no address', ['http://[x']),
+            (None, ['notspam.com', 'spam.com.org', 'https://a.org/spam.com', 'good.spam.com', 'both.com',
+                    'x.good.spam.com', 'ok.casino.net', 'https://www.essex.ac.uk/a', 'sussex.gov.uk',
+                    'popcorn.com', '', 'crackers.com', 'https://a.org/poker'])]:
+        for url in urls:
+            assert url_reason(url, blocked, allowed) == reason, url
 
 
 def test_words_are_counted_as_whole_words():
     words = {'damn', 'été', "can't"}
     assert toxic_words("Damn! DAMN, goddamn; damned: ÉTÉ can't", words) == {'damn': 2, 'été': 1, "can't": 1}
     assert toxic_words('a classic assessment', {'ass'}) == {}
+
+
+# --- conversations and pairs --------------------------------------------------------------------------------
+def test_each_reason_of_a_conversation():
+    says = lambda *turns: [{'role': role, 'content': text} for role, text in turns]
+    good = says(('system', 's'), ('user', 'q'), ('assistant', 'four'))
+    assert messages_reason(good, score=5, min_score=5, min_answer=4, max_answer=4, unwanted={'five'}) is None
+    for limits, reason in [
+            ({'score': 4.9, 'min_score': 5}, 'low score'),
+            ({'score': float('nan'), 'min_score': 5}, 'low score'),
+            ({'min_answer': 5}, 'short answer'), ({'max_answer': 3}, 'long answer'),
+            ({'unwanted': {'our'}}, 'unwanted phrase')]:
+        assert messages_reason(good, **limits) == reason, limits
+    for turns, reason in [
+            ([('user', 'q')], 'no answer'), ([('assistant', 'a')], 'roles do not alternate'),
+            ([('user', 'q'), ('user', 'q'), ('assistant', 'a')], 'roles do not alternate'),
+            ([('user', 'q'), ('assistant', ' ')], 'empty answer'),
+            ([('user', ''), ('assistant', 'a')], 'empty message')]:
+        assert messages_reason(says(*turns)) == reason, turns
+
+
+def test_each_reason_of_a_preference():
+    pair = {'prompt': 'q', 'chosen': 'yes', 'rejected': 'no', 'margin': 1.0, 'agreement': 0.7}
+    assert preference_reason(pair, min_margin=1.0, min_agreement=0.7) is None
+    for change, reason in [
+            ({'margin': 0.9}, 'small margin'), ({'agreement': 0.6}, 'little agreement'),
+            ({'rejected': ' yes'}, 'equal answers'), ({'chosen': ''}, 'empty answer')]:
+        assert preference_reason(pair | change, min_margin=1.0, min_agreement=0.7) == reason, change
+    assert preference_reason({'prompt': 'q', 'completion': ' ', 'label': 1}) == 'empty answer'

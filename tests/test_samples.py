@@ -32,40 +32,33 @@ def test_passed_answers_win_over_failed_ones_and_tasteful_ones_over_others():
 
 
 def test_passed_answers_are_demonstrations_each_once():
-    said = lambda *how: sorted(r['messages'][-1]['content'] for r in from_samples(ROWS, 'sft', *how))
-    assert said() == ['a', 'c', 'g'] and said(4, 'taste') == ['a', 'g'] and len(said(1)) == 2
+    answers = lambda *how: sorted(r['messages'][-1]['content'] for r in from_samples(ROWS, 'sft', *how))
+    assert answers() == ['a', 'c', 'g'] and answers(4, 'taste') == ['a', 'g'] and len(answers(1)) == 2
+
+
+def prepared(folder, kind, rows):
+    source = folder / 'samples.jsonl'
+    source.write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+    return run('prepare.py', f'--kind={kind}', f'--source={source}', f'--out_dir={folder}/{kind}',
+               '--dedup=exact')
 
 
 def test_prepare_turns_samples_into_data_for_both_stages(tmp_path):
     rows = [row for i in range(40) for row in sampled(
         i, (f'def f{i}(x):\n    return x + {i}', 'passed', True),
         (f'def f{i}(x):\n    return x - {i}', 'wrong', True))]
-    source = tmp_path / 'samples.jsonl'
-    source.write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
-
-    def made(kind):
-        ok(run('prepare.py', f'--kind={kind}', f'--source={source}', f'--out_dir={tmp_path}/{kind}',
-               '--dedup=exact'))
-        return [json.loads(line) for side in ('train', 'val') for line in
-                (tmp_path / kind / f'{side}.jsonl').read_text(encoding='utf-8').splitlines()]
-    found = made('preference')
-    assert len(found) == 40 and all('+' in p['chosen'] and '-' in p['rejected'] for p in found)
-    assert [p['prompt'] for p in found if p['chosen'].startswith('def f7(')] == ['do 7']
-    assert all('+' in r['messages'][1]['content'] for r in made('sft'))
-    mistake(run('prepare.py', '--kind=preference', f'--source={source}', '--prefer=best'),
-            'prefer', 'passed, taste, both')
+    records = {}
+    for kind in ('preference', 'sft'):
+        ok(prepared(tmp_path, kind, rows))
+        records[kind] = [json.loads(line) for side in ('train', 'val') for line in
+                         (tmp_path / kind / f'{side}.jsonl').read_text(encoding='utf-8').splitlines()]
+    pairs = records['preference']
+    assert len(pairs) == 40 and all('+' in p['chosen'] and '-' in p['rejected'] for p in pairs)
+    assert [p['prompt'] for p in pairs if p['chosen'].startswith('def f7(')] == ['do 7']
+    assert all('+' in r['messages'][1]['content'] for r in records['sft'])
 
 
 def test_nothing_to_learn_from_is_one_sentence_that_says_why(tmp_path):
     rows = sampled(1, ('a', 'wrong', False)) + sampled(2, ('b', 'wrong', False), ('c', 'timeout', False))
-    (tmp_path / 'samples.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
-    for kind, why in (('preference', 'better than another'), ('sft', 'that passed')):
-        mistake(run('prepare.py', f'--kind={kind}', f'--source={tmp_path}/samples.jsonl',
-                    f'--out_dir={tmp_path}/{kind}'), 'none of 3 samples', why)
-
-
-def test_texts_that_are_all_dropped_are_counted_by_reason(tmp_path):
-    rows = [{'text': f'def f{i}():\n    return {i}\n' * 9, 'license': 'GPL'} for i in range(12)]
-    (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
-    mistake(run('prepare.py', f'--source={tmp_path}/x.jsonl', '--licences=mit', f'--out_dir={tmp_path}/o'),
-            '0 documents', 'dropped: 12 licence gpl')
+    mistake(prepared(tmp_path, 'preference', rows), 'none of 3 samples', 'better than another')
+    mistake(prepared(tmp_path, 'sft', rows), 'none of 3 samples', 'that passed')

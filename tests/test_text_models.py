@@ -43,11 +43,6 @@ def all_distinct(texts, n, buckets):
 TEXT = st.text(st.sampled_from('ab e\né漢') | st.characters(exclude_categories=[]), max_size=40)
 
 
-@given(TEXT, TEXT, st.integers(1, 6))
-def test_equal_ngrams_and_no_others_fall_into_the_same_bucket(a, b, n):
-    assert all_distinct([a, b], n, 1 << 62)
-
-
 @settings(deadline=None, max_examples=60)
 @given(st.lists(TEXT, max_size=3).filter(any), TEXT, st.integers(1, 6), st.floats(0.1, 50))
 def test_bits_per_byte_are_those_of_plain_dictionaries(reference, text, order, a):
@@ -77,12 +72,6 @@ def test_stock_phrases_then_english_then_german_then_noise():
 
 
 # --- good or bad --------------------------------------------------------------------------------------------
-def shuffled(text, rng):
-    letters = list(text)
-    rng.shuffle(letters)
-    return ''.join(letters)
-
-
 @pytest.fixture(scope='module')
 def quality(python_files):
     """Pieces of real code, and the same with their characters shuffled: (examples to learn, to test)."""
@@ -91,7 +80,7 @@ def quality(python_files):
     pieces = [code[i:i + 500] for i in range(0, 500 * 800, 500)]
     rng.shuffle(pieces)
     good = [(piece, 'good') for piece in pieces]
-    bad = [(shuffled(piece, rng), 'bad') for piece in pieces]
+    bad = [(''.join(rng.sample(piece, len(piece))), 'bad') for piece in pieces]
     return good[:600] + bad[:600], good[600:] + bad[600:]
 
 
@@ -111,18 +100,6 @@ def test_the_classifier_tells_code_from_shuffled_code_it_has_not_seen(quality):
         few = [example for example in train if example[1] == rare][:12]
         model = Classifier.train([example for example in train if example[1] != rare] + few)
         assert min(accuracy(model, test, label) for label in ('good', 'bad')) >= 0.9, rare
-
-
-def test_probabilities_are_the_softmax_of_the_scores(quality):
-    examples = quality[0][:3] + quality[0][-3:] + [('', 'none'), ('漢字', 'none')]
-    model = Classifier.train(examples, epochs=3, buckets=1 << 12)
-    for text in [*(text for text, _ in quality[1][::40]), '', '\ud800', '漢' * 9000]:
-        chances = model.predict(text)
-        ids, values = Classifier.features(text, 1 << 12)
-        powers = [math.exp(sum(float(row[i]) * v for i, v in zip(ids, values))) for row in model.weights]
-        assert list(chances) == ['bad', 'good', 'none']
-        assert list(chances.values()) == pytest.approx([p / sum(powers) for p in powers], rel=1e-4)
-        assert len(set(ids.tolist())) == len(ids) and (values ** 2).sum() == pytest.approx(1)
 
 
 def test_a_step_is_the_gradient_of_the_log_loss():
@@ -171,6 +148,5 @@ def test_sentences_of_all_languages_are_recognised():
 
 
 def test_no_word_is_listed_twice_and_none_is_capitalised():
-    for language, words in WORDS.items():
-        words = words.split()
-        assert len(set(words)) == len(words) >= 10 and words == [w.lower() for w in words], language
+    for words in map(str.split, WORDS.values()):
+        assert len(set(words)) == len(words) >= 10 and words == [w.lower() for w in words], words

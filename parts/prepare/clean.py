@@ -10,7 +10,7 @@ Otherwise a tokenizer spends its vocabulary on such differences, and a model lea
 
 Copy this file alone: it needs the standard library.
 """
-import ast, collections, functools, html, re, textwrap, unicodedata, warnings
+import ast, collections, html, re, textwrap, unicodedata, warnings
 
 # --- mojibake -----------------------------------------------------------------------------------------------
 # A lead byte (C2-F4) and one to three continuation bytes (80-BF) became characters that seldom meet in texts.
@@ -162,7 +162,6 @@ CODE_LINE = re.compile(r"""
     | .*(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$""", re.X)
 
 
-@functools.lru_cache(16)                # it is called several times with the same text
 def code_share(text):
     """The share of a text's lines that look like code in some language, without comments and empty lines."""
     lines = [line.strip() for line in COMMENT_LINES.sub('', text).split('\n')]
@@ -178,12 +177,9 @@ def is_python(text):
             body = ast.parse(textwrap.dedent(text)).body
     except Exception:                   # deep nesting: MemoryError, RecursionError
         return False
-    for node in body:
-        value = node.value if isinstance(node, ast.Expr) else None
-        docstring = isinstance(value, ast.Constant) and '\n' in str(value.value)
-        if docstring or isinstance(value, ast.Call) or not isinstance(node, ast.Expr | ast.AnnAssign):
-            return True
-    return False
+    words = [node for node in body if isinstance(node, ast.Expr | ast.AnnAssign)
+             and not isinstance(node.value, ast.Call)]
+    return len(words) < len(body)
 
 
 def form_of(text, path=''):

@@ -50,7 +50,7 @@ def state_of(settings, files):
 
 # --- the documents ------------------------------------------------------------------------------------------
 class Corpus:
-    """The documents that the stages kept, numbered in the order of their shards. Texts wait in a work folder,
+    """The documents that the stages kept, numbered in the order of their shards. They wait in a work folder,
     compressed: a finished shard is never made again. In memory are about 60 bytes a document:
 
     size        bytes of text, int64 (n,)
@@ -67,7 +67,7 @@ class Corpus:
         self.folder = pathlib.Path(folder, f'{hash64(state.encode()):016x}')
         self.funnel = funnel
         self.owners = np.array(owners)
-        self.open_texts = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'texts'), 'rb'))
+        self.open_shard = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'records'), 'rb'))
         self.gather([])                 # nothing yet
         self.folder.mkdir(parents=True, exist_ok=True)
         for other in {*self.folder.parent.iterdir()} - {self.folder}:
@@ -75,7 +75,7 @@ class Corpus:
 
     def forget(self):
         """Throw the work away. It loses its name first: half of it must never be used."""
-        self.open_texts.cache_clear()
+        self.open_shard.cache_clear()
         with contextlib.suppress(OSError):      # Windows: a file in it is open
             self.folder.replace(f'{self.folder}.old')
         shutil.rmtree(self.folder.parent, ignore_errors=True)
@@ -87,23 +87,22 @@ class Corpus:
         return self.path(shard, 'json').exists()                # which is written last
 
     def write_shard(self, shard, documents, funnel):
-        """Store a shard. documents: dicts of data (the text as UTF-8), about (its path and more), size and
-        split, perhaps exact, is_code and keys of near-duplicates. funnel: the account of the shard, complete
-        after the last document."""
-        rows, keys, about = [], [], []
-        with new_file(self.path(shard, 'texts')) as f:
+        """Store a shard. documents: dicts of record (text, path, source...), size and split, perhaps exact,
+        is_code and keys of near-duplicates. funnel: the account of the shard, complete after the last
+        document."""
+        rows = []
+        keys = []
+        with new_file(self.path(shard, 'records')) as f:
             for doc in documents:
-                packed = zlib.compress(doc['data'], 1)
+                packed = zlib.compress(json.dumps(doc['record']).encode(), 1)
                 f.write(packed)
                 rows.append((len(packed), doc['size'], doc.get('exact', 0), doc['split'],
                              doc.get('is_code', False)))
                 keys.append(doc.get('keys', []))
-                about.append(doc['about'])
         with new_file(self.path(shard, 'rows.npy')) as f:
             np.save(f, np.array(rows, ROW))
         with new_file(self.path(shard, 'keys.npy')) as f:
             np.save(f, np.array(keys, np.uint64).T.copy())          # band by band
-        write_file(self.path(shard, 'about.json'), json.dumps(about))
         write_file(self.path(shard, 'json'), funnel.to_json())
 
     def gather(self, shards):
@@ -115,7 +114,7 @@ class Corpus:
         self.n_shards = len(rows) - 1
         self.first = np.cumsum([0, *map(len, rows[1:])])
         self.shard = np.repeat(np.arange(self.n_shards), np.diff(self.first))
-        self.ends = np.concatenate([np.cumsum(r['packed']) for r in rows])      # in the shard's file of texts
+        self.ends = np.concatenate([np.cumsum(r['packed']) for r in rows])      # in the shard's file
         rows = np.concatenate(rows)
         for name in ROW.names:
             setattr(self, name, rows[name].copy())
@@ -124,23 +123,19 @@ class Corpus:
     def span(self, shard):
         return slice(self.first[shard], self.first[shard + 1])
 
-    def text(self, i):
-        f = self.open_texts(self.shard[i])
+    def record(self, i):
+        """What is known of a document: {'text', 'path', 'source', perhaps 'licence' and 'url'}."""
+        f = self.open_shard(self.shard[i])
         f.seek(self.ends[i] - self.packed[i])
-        return zlib.decompress(f.read(self.packed[i])).decode()
+        return json.loads(zlib.decompress(f.read(self.packed[i])))
+
+    def text(self, i):
+        return self.record(i)['text']
 
     def spread(self, which, most=20_000):
         """Yield the texts of at most `most` documents, evenly spread over those in the mask which, (n,)."""
         numbers = np.flatnonzero(which)
         yield from map(self.text, numbers[::1 + len(numbers) // most])
-
-    def about(self, shard):
-        """What is known of each document of a shard: [{'path', 'source', perhaps 'licence' and 'url'}]."""
-        return json.loads(self.path(shard, 'about.json').read_bytes())
-
-    def name(self, i):
-        shard = self.shard[i]
-        return self.about(shard)[i - self.first[shard]]['path']
 
     def keys(self, band):
         """A band's key of each document that is left, uint64; copied, so that no file stays open."""
@@ -149,12 +144,11 @@ class Corpus:
         return np.concatenate(keys)[self.keep]
 
     def batches(self, shard, size=4_000_000):
-        """Yield numbers, dicts (see about) and texts of the documents that are left of a shard, some MB at a
-        time."""
-        here, about = self.span(shard), self.about(shard)
+        """Yield numbers and records of the documents that are left of a shard, some MB at a time."""
+        here = self.span(shard)
         numbers = np.flatnonzero(self.keep[here]) + here.start
         for some in np.array_split(numbers, 1 + self.size[here].sum() // size):
-            yield some.tolist(), [about[i - here.start] for i in some], [self.text(i) for i in some]
+            yield some.tolist(), [self.record(i) for i in some]
 
     def write_ids(self, shard, state, documents):
         """Store the token ids of a shard, unless that is done. Returns BASE, the start of the files' names:
@@ -245,7 +239,8 @@ class Corpus:
         for shard in self.shard[which]:
             self.funnel.counters[f'source {self.owners[shard]}'][reason] += 1
         for i in which[np.argsort(self.split[which])][:self.funnel.n_samples].tolist():
-            self.funnel.sample(reason, int(self.split[i]), self.name(i), self.text(i))
+            record = self.record(i)
+            self.funnel.sample(reason, int(self.split[i]), record['path'], record['text'])
 
     def exact_copies(self):
         """For each document that is left, the place of its first copy among those that are left."""

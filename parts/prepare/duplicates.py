@@ -130,10 +130,9 @@ def minhash(shingles, k=256):
 
 def band_keys(signature, bands):
     """One hash for each band of rows, uint64 (bands,). The band's number is part of it."""
-    rows = signature.reshape(bands, -1)
     keys = np.arange(bands, dtype=np.uint64)
-    for i in range(rows.shape[1]):
-        keys = mix(keys + rows[:, i])
+    for row in signature.reshape(bands, -1).T:
+        keys = mix(keys + row)
     return keys
 
 

@@ -1,0 +1,319 @@
+"""Cleaning: what is damaged is repaired, what is not stays, code keeps its meaning, personal data go."""
+import ast
+import json
+import pathlib
+import sysconfig
+import textwrap
+import time
+import unicodedata
+import warnings
+
+import pytest
+from conftest import SHARED, ok, run
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from test_prepare import documents
+
+from parts.prepare.clean import basic_clean, fix_mojibake, form_of, normalise, strip_html, strip_latex
+from parts.prepare.filters import prose_reason
+from parts.prepare.personal_data import hide
+
+STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
+
+
+def library():
+    """The texts of the standard library, without its tests."""
+    skip = {'test', 'tests', 'idle_test', 'lib2to3', 'site-packages'}
+    paths = [path for path in STDLIB.rglob('*.py') if not skip & {*path.relative_to(STDLIB).parts}]
+    assert len(paths) > 500
+    return {path: path.read_bytes().decode('utf-8') for path in paths}
+
+
+def shared(path):
+    path = SHARED.parent / path
+    if not path.exists():
+        pytest.skip('this file is not part of the project')
+    return path.read_text(encoding='utf-8')
+
+
+# --- mojibake -----------------------------------------------------------------------------------------------
+SENTENCES = '''“Yes,” she said — it’s 5 o’clock… | Le café déjà vu où naît l’été, à Noël. | “そう”
+NÃO — AÇÃO, não é “São Paulo” | Größe – „Fuß“ und ähnlich | Привет — мир | 你好,“世界” | 5 € – or “£4”
+• 20 °C • Word™ | 👍 – 😀 | Καλημέρα — κόσμε | नमस्ते — दुनिया | “안녕” | שלום — כן | Zażółć — gęślą jaźń'''
+INNOCENT = '''Le café déjà vu où naît l’été, à Noël : «\xa0ÇA\xa0!\xa0» | L’ÉCOLE™, SOCIÉTÉ® et BEAUTÉ® “É” À°
+GRÖßE, Ü² | NÃO HÁ RAZÃO. «AÇÃO» É SÓ — IRMÃ… “NÃO” IRMÃ” | L’ÂGE D’OR, PÂTÉ™ | SEÑOR® ¿QUÉ? ¡ÁGIL! | ĐÃ”…
+Καλημέρα κόσμε «Α» — Β’ Λυκείου, Γ΄ τάξη, 5 € | Ο ΈΛΛΗΝΑΣ ΊΣΩΣ ΤΈΛΟΣ | Україна — «це» є | Россия № 5 «да»
+Å® Ø° ×² ß² ¼ € | İstanbul’da ışık | Příliš žluťoučký kůň | à € 5, â – ô | ÞÓR’S ÐÁ» | 日本語。한국어! | 👍'''
+SENTENCES, INNOCENT = (table.replace('\n', ' | ').split(' | ') for table in (SENTENCES, INNOCENT))
+
+
+def damage(text, encoding):
+    """UTF-8 read as an 8-bit encoding, bytes it does not define as control characters, as browsers do."""
+    return ''.join(bytes([b]).decode(encoding, 'ignore') or chr(b) for b in text.encode())
+
+
+def test_utf8_read_wrongly_is_repaired():
+    for encoding in ('cp1252', 'latin-1', 'cp1253'):
+        for text in SENTENCES:
+            wrong = damage(text, encoding)
+            assert wrong != text and fix_mojibake(wrong) == text, (text, encoding)
+            assert fix_mojibake(damage(wrong, encoding)) == text, ('twice', text, encoding)
+    for text in SENTENCES[:4]:
+        for encoding in ('cp1252', 'latin-1'):                  # of a page, only the damaged parts
+            assert fix_mojibake(f'{text}\n{damage(text, encoding)}\n{text}') == f'{text}\n{text}\n{text}'
+    assert fix_mojibake('\x93It\x92s\x94 \x96 5 \x80') == '“It’s” – 5 €'     # cp1252 read as Latin-1
+
+
+def test_what_is_not_damaged_stays_as_it_is():
+    for text in INNOCENT + SENTENCES:
+        assert fix_mojibake(text) == text and fix_mojibake(text * 20) == text * 20, text
+
+
+def test_real_pages_are_repaired():
+    text = shared('seeds/000_8458b0347cdd5ba1.txt')
+    assert fix_mojibake(text) == text.encode('cp1252').decode('utf-8') != text
+
+    lines = fix_mojibake(shared('seeds/004_e57ba34b3fdb3b0d.txt')).split('\n')      # it has lost bytes
+    assert '的日與' in lines[0] and lines[4] == '· ·'
+    assert lines[2] == '🧑πŸΏβ€💻 Train A Language Model From Scratch'      # 8F and 8D do not exist in cp1253
+    assert 'nn.Embedding → N Γ— Block → RMSNorm → tied' in lines[172]       # Γ— may be writing
+    assert '~32k–128k' in lines[103] and '€' not in ''.join(lines[3:])
+
+
+# --- one form -----------------------------------------------------------------------------------------------
+ENCODINGS = st.sampled_from(['', 'cp1252', 'latin-1', 'cp1253'])
+PIECES = st.tuples(st.sampled_from(SENTENCES + INNOCENT), ENCODINGS, st.integers(0, 20), st.integers(1, 20))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=4), st.text(max_size=20))
+@example([], 'Â\x1b\x80')       # a control character parts the two bytes of one character
+@example([], 'A\u0302€')       # and here the first of them is a letter and its accent
+def test_normalising_twice_is_normalising_once(pieces, noise):
+    text = ''.join(damage(t[a:a + n], e) if e else t[a:a + n] for t, e, a, n in pieces) + noise
+    once = normalise(text, 'prose', markup=False)
+    assert normalise(once, 'prose', markup=False) == once
+    assert unicodedata.is_normalized('NFC', once) and once.encode('utf-8') is not None
+
+
+def test_composed_and_decomposed_letters_become_the_same_text():
+    assert normalise('cafe\u0301', 'prose') == normalise('caf\xe9', 'prose') == 'caf\xe9'
+    assert normalise('e\u200b\u0301 \u212b', 'prose') == '\xe9 \xc5'
+    assert normalise('x² ½ ﬁ ™ …', 'prose') == 'x² ½ ﬁ ™ …'         # NFKC would make x2 and (tm) of it
+
+
+def test_prose_has_one_form():
+    for text, expected in [
+            ('a\x00b\x07\x7f\xadc\u200bd\ufeff', 'abcd'),
+            ('one\u2028two\ffour\x0bfive', 'one\ntwo\nfour\nfive'),
+            ('\ufeff  a \t b  \r\n\r\n\r\n\r\nc\rd ', '  a b\n\nc\nd'), (' \n\n\n  a', '  a'),
+            ('می\u200cخواهم', 'می\u200cخواهم'), ('a\u3000b\xa0c', 'a b c'), ('\udc80x', '\ufffdx'),
+            ('x  y\n```\ndef f():\n    return  1\n```\n  z', 'x y\n```\ndef f():\n    return  1\n```\n  z')]:
+        assert normalise(text, 'prose') == expected, text
+
+
+def test_html_goes_and_what_only_looks_like_it_stays():
+    for text, expected in [
+            ('<p>a<br/>b</p>', '\na\nb\n'), ('<hr noshade><td nowrap class=a>b</td ><p/>', '\nb\n'),
+            ('<A HREF="x">k</A> &amp; &lt;i&gt; &#228; &euro;', 'k & <i> ä €'),
+            ('<div>x<script src="s">if (a<b) {}</script><style>p{}</style><!-- no -->y</div>', '\nx   y\n'),
+            ('<p>Use <script> and <!-- here', '\nUse <script> and <!-- here')]:         # never closed
+        assert strip_html(text) == expected, text
+    for text in ('a < b and c > d', '#include <stdio.h>', '<EMAIL>', '<|im_start|>', 'vector<int>',
+                 'AT&T; x && y', '<http://a.org>', '?a=1&copy=2&lt=3', 'no tag: <!-- kept -->',
+                 'i<b && c>d', 'while a <b holds.\n\nThis stays.\n\n> A quote', 'x <p and y> z'):
+        assert strip_html(text) == text
+
+
+def test_the_indentation_of_a_page_goes_but_within_pre():
+    page = '<ul>\n    <li>one</li>\n</ul>\n<pre>\n    x = 1\n</pre>\n  <p>two</p>'
+    assert normalise(page, 'prose') == 'one\n\n    x = 1\n\ntwo'
+    few = 'A <b>word</b>:\n\n    x = 1\n    y = 2\n\nand\nso\non\n\nto\nthe\nend.'
+    assert normalise(few, 'prose') == few.replace('<b>', '').replace('</b>', '')
+
+
+def test_latex_goes_and_what_only_looks_like_it_stays():
+    for text, expected in [
+            (r'\section{A} The \emph{big \textbf{word}} costs 5\% of \$3.', 'A The big word costs 5% of $3.'),
+            (r'\begin{figure}[h]x\end{figure}a\cite[p. 3]{b} $$z$$ c\ref{d}~e % note', ' a   c e '),
+            ('\\documentclass[a4]{x}\\begin{document}\nHi\n\\item one\\end{document}', '\nHi\n- one'),
+            (r'Only 50% or 50 % know \emph{LaTeX}.', 'Only 50% or 50 % know LaTeX.')]:
+        assert strip_latex(text) == expected, text
+    for text in (r'C:\new\users', '$5 and $6', '100 % of {x}', r'\alpha is a letter', 'a_b ~ 5'):
+        assert strip_latex(text) == text
+
+
+def test_basic_clean_has_the_rules_of_the_source_document():
+    fill = ' '.join(f'word{chr(97 + i)}' for i in range(26)) + ' '          # 156 characters, all words differ
+    assert len(basic_clean(fill + 'x' * 44)) == 200 and basic_clean(fill + 'x' * 43) is None
+    assert basic_clean('  ' + fill.replace(' ', ' \n\n\t') + 'x' * 44) == fill + 'x' * 44
+    other = [f'no{chr(97 + i)}' for i in range(26)] + ['one', 'two', 'six']
+    assert basic_clean(' '.join(['same'] * 71 + other)) is not None          # 30 different words in 100
+    assert basic_clean(' '.join(['same'] * 72 + other)) is None
+    letters = 'abcdefghij' * 12                                              # 120 letters of 200
+    assert basic_clean(letters + '1' * 80) is not None and basic_clean(letters + '1' * 81) is None
+
+
+def test_basic_clean_drops_shakespeare_and_prose_reason_keeps_it():
+    text = shared('data/tinyshakespeare.txt')
+    assert basic_clean(text) is None and prose_reason(text) is None
+
+
+# --- code or prose ------------------------------------------------------------------------------------------
+CLASS = 'class A:\n    def f(self, x):\n        if x:\n            return  1\n'
+PYTHON = [CLASS, '    for i in range(3):\n        yield i\n    return 3\n', 'x = 1\n', 'print(1)\n',
+          '@a\nasync def f():\n    await g()\n']
+OTHER = [
+    '#include <stdio.h>\n\nint main(void) {\n    for (int i = 0; i < 3; i++) {\n\tprintf("%d\\n",  i);\n'
+    '    }\n    return 0;\n}\n',
+    'const add = (a, b) => {\n  return a + b;\n};\n\n\nfunction f(x) {\n    if (x) {\n        '
+    'return add(x, 1);\n    }\n}\n',
+    'package main\n\nimport "fmt"\n\nfunc main() {\n\tif x := f(); x > 0 {\n\t\tg(x)\n\t}\n}\n',
+    'def f(x):\n    for i in range(3):\n        print "a", i\n    print\n    raise E, "x"\n',      # Python 2
+    'SELECT d.name,\n       SUM(e.salary) AS total\n  FROM dept d\n  LEFT JOIN emp e\n'
+    '         ON e.dept = d.id\n GROUP BY d.name;\n',
+    'def f(x):\n    if x:\n        return (1\n    y =  2\n\nclass B:\n    pass\n']                 # broken
+PROSE = ['Yes\n', 'a, b, c\n', 'note: this\n', '# Title\n\n# Another\n', '', '3\n', '"Yes."\n',
+         'Dear Ann,\n    how are you?\n\nYours\n',
+         'Select the items\nfrom the list that\nwhere they stand, and\nset them on the table.\n',
+         'To be or not to be: that is the question;\n  whether it is nobler in the mind, to suffer\n' * 3,
+         'ROMEO:\nBut soft! what light through yonder window?\n\nJULIET:\nAy me!\n']
+
+
+def indented(text):
+    return sum(line[:1] in ' \t' and bool(line.strip()) for line in text.split('\n'))
+
+
+def test_code_keeps_its_meaning_and_no_line_loses_its_indentation():
+    n_small = n_code = 0
+    for path, text in library().items():
+        unix = text.replace('\r\n', '\n').replace('\r', '\n')
+        assert normalise(text, 'code') == normalise('\ufeff' + text, 'code') == unix, path
+        if len(text) < 8000:
+            form = form_of(text)
+            assert indented(normalise(text, form)) == indented(text), path
+            n_small += 1
+            n_code += form == 'code'
+    assert n_small > 300 and n_code > 0.95 * n_small
+
+
+def test_code_and_prose_are_known_without_a_path():
+    for texts, form in ((PYTHON, 'code'), (OTHER, 'other code')):
+        for text in texts:
+            assert form_of(text) == form and normalise(text, form) == text, text
+    for text in PROSE:
+        assert form_of(text) == 'prose', text
+    assert form_of('Just prose.', 'a.jsonl:3 repo/x.py') == 'code' == form_of('', 'B.PY.gz')
+    assert form_of('<p>\nx = 1\ny = 2\n', 'a.html') == 'prose'
+
+
+def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
+    fence = '```\nif  x <b>50%</b> &amp; \\emph{x}:\n    y\n```'
+    fenced = f'A <b>bold</b>   word:\n\n{fence}\n\n\n\nand  so\n  on.\n'
+    assert form_of(fenced) == 'prose'
+    assert normalise(fenced, 'prose') == f'A bold word:\n\n{fence}\n\nand so\n  on.'
+    code = textwrap.indent(CLASS, '    ')
+    page = 'Some  words about  it.\n\n' + code + '\nThe  end.\n' + 'A   day.\n' * 9
+    tidy = normalise(page, 'prose')
+    assert form_of(page) == 'prose' and normalise(tidy, 'prose') == tidy
+    assert tidy.startswith('Some words about it.\n\n' + code.replace('  1', ' 1') + '\nThe end.\nA d')
+
+
+def test_records_of_the_known_sets_of_code_keep_their_indentation(tmp_path):
+    forms = [{'content': CLASS, 'max_stars_repo_path': 'a/b'}, {'func_code_string': CLASS},
+             {'code': CLASS, 'docstring': 'Says so.'}, {'whole_func_string': CLASS, 'func_code_string': 'x'},
+             {'task_id': 'H/0', 'prompt': CLASS, 'canonical_solution': CLASS}]
+    (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, forms * 4)), encoding='utf-8')
+    ok(run('prepare.py', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/out', '--tokenizer=byte',
+           '--dedup=none', '--min_assignments=0', '--val_fraction=0.5'))
+    left = documents(tmp_path / 'out')
+    assert sorted(left['train'] + left['val']) == [CLASS] * 16 + [CLASS * 2] * 4
+
+
+# --- personal data ------------------------------------------------------------------------------------------
+BODY = 'MIIEpAIBAAKCAQEA0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKL\n' * 3
+PEM = f'-----BEGIN RSA PRIVATE KEY-----\n{BODY}-----END RSA PRIVATE KEY-----'
+PERSONAL = {
+    'email': ['ann@uni.edu', 'first.last+tag@sub.domain.co.uk', 'JOHN@COMPANY.COM', 'jürgen@firma.de',
+              '123@qq.com', 'bob_smith@company-x.de', 'x%y@physics.ox.ac.uk'],
+    'phone': ['+1 415 555 2671', '+1-415-555-2671', '+1 (415) 555-2671', '(415) 555-2671', '(415)555-2671',
+              '1-415-555-2671', '415.555.2671', '+49 (0)30 901820', '+33 1 23 45 67 89', '+4915112345678'],
+    'ssn': ['123-45-6789', '899-99-9999', '001-01-0001'],
+    'key': ['AKIAIOSFODNN7EXAMPLE', 'ghp_' + 'aB3' * 12, 'AIza' + 'Sy_-x' * 7, 'hf_' + 'abcdeFGHIJ' * 3,
+            'sk-' + 'abCD12_-' * 5, 'xoxb-123456789012-abcdefghijkl', 'glpat-abcdefghij0123456789',
+            'eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n', PEM,
+            PEM.replace('KEY-----\nM', 'KEY-----\nDEK-Info: AES-128-CBC,AB12\n\nM')]}
+HARMLESS = [
+    '1.2.3-4567', 'v2024.1.31', '192.168.100.200', '10.0.0.1:8080', '2024-01-31T12:34:56+00:00',
+    '20240131-123456', '+2024-01-31 in a diff', '31 Jan 2024 12:00:00 +0200', '1990-1999', '1706700000',
+    '@app.route("/x")', 'x@self.weight', 'a@b.T', 'x@W.to(y)', 'x@model.fc.weight + b', '0123456789' * 4,
+    '-1.7976931348623157e+308', '[+12.50 -13.25 +11.75]', '+100.00 200.00 300.00', '1,234,567,890',
+    'array([123, 456, 7890])', '[[555 123 4567]\n [415 555 2671]]', 'ISBN 978-3-16-148410-0',
+    'arXiv:1706.03762', '10.1103/PhysRevLett.116.061102', '550e8400-e29b-41d4-a716-446655440000',
+    'user@example.com', 'ann@mail.EXAMPLE.org', 'root@localhost', 'git@github.com:user/repo.git',
+    'npm install @angular/core@12.0.0', '%d@%s.com', 'https://a.org/@ann.b/c', '000-12-3456', '666-12-3456',
+    '900-12-3456', '123-00-4567', '123-45-0000', '123-45-67890', '2123-45-6789', 'A-123-45-6789',
+    'x = 555-1234', 'f(200)-300-4000', '100-200-3000', '+48.137154 +11.576124', '415-555-2671-1',
+    'password = "correct horse battery"', 'api_key = "a8F3kL9xQ2mZ7pR4tY6w"', 'hf_hub_download', 'sk-learn',
+    'sk-toggleable-content-container-of-a-long-label', '-----BEGIN PRIVATE KEY-----']
+FRAMES = ['{}', 'Write to {}, please.', '({})', '"{}"', 'x\n{}\ny', 'It is {}.']
+
+
+def test_personal_data_is_replaced_and_counted_and_what_only_looks_like_it_stays():
+    for frame in FRAMES:
+        for kind, texts in PERSONAL.items():
+            for text in texts:
+                hidden = frame.format(f'<{kind.upper()}>')
+                assert hide(frame.format(text)) == (hidden, {kind: 1}), (frame, text)
+                assert hide(f'{text}\n{text}')[1] == {kind: 2}, text
+        for text in HARMLESS:
+            assert hide(frame.format(text)) == (frame.format(text), {}), (frame, text)
+
+    text = 'Ann <ann@uni.edu>, bob@uni.edu; +1 415 555 2671; 123-45-6789; AKIAIOSFODNN7EXAMPLE'
+    hidden = 'Ann <<EMAIL>>, <EMAIL>; <PHONE>; <SSN>; <KEY>'
+    assert hide(text) == (hidden, {'key': 1, 'email': 2, 'ssn': 1, 'phone': 1})
+    assert hide(hidden) == (hidden, {})
+
+
+def test_the_standard_library_still_compiles_and_keeps_its_numbers():
+    kinds = set()
+    for text in library().values():
+        text, hits = hide(text)
+        kinds.update(hits)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            if hits:
+                ast.parse(text)
+    assert kinds == {'email'}           # its authors'; nothing else is in it
+
+
+# --- time ---------------------------------------------------------------------------------------------------
+PARTS = ['a', '@', '1-', '<', '$$', '-', '{', '\\', '%', '&', '&#1', ' ', '\n ', '```', '1 ', r'\begin{',
+         r'\begin{equation}', r'\[', r'\cite[', r'\a[', r'\emph{', r'\emph{a ', '<!--', '<script>',
+         '<script ', '<p ', 'a.', 'a@', 'a@a.', '+1 ', '555-', '(555) ', '-----BEGIN ', '-----BEGIN A',
+         'eyJ-', 'xoxb-', 'sk-', 'Ã', 'â€', 'β€', 'Ãƒ', 'ðŸ', 'Â', '\u0301\u0323',
+         '/*', '\n', 'a,', ';x', '=x;', '\n=a', 'f(', '(\n']
+N = 20_000                      # characters; what a pattern bounds, it bounds by 10,000 or less
+
+
+def seconds(function, part, around, n):
+    before, after, closing = around
+    text = before + part * (n // len(part)) + after + closing * (n // 7)
+    start = time.process_time()         # of this process: others on the machine do not count
+    function(text)
+    return time.process_time() - start
+
+
+def growth(function, part, around):
+    """CPU time at 4 N over CPU time at N, or over that of a plain text, if that is longer."""
+    plain = seconds(function, 'Ab c. ', ('', '¢', ''), N)
+    return seconds(function, part, around, 4 * N) / max(plain, seconds(function, part, around, N))
+
+
+def test_no_text_takes_more_than_its_share_of_time():
+    """Linear work grows by 4, by 5 with the bound of 10,000; quadratic by 16. 8 lies between. The machine may
+    slow down within one try, but not in the same place of five."""
+    for function in (hide, strip_html, strip_latex, lambda text: normalise(text, 'prose'), form_of):
+        for part in PARTS:
+            for around in (('', '¢', ''), (r'<p>\cite{a}', '_é', '}')):
+                assert any(growth(function, part, around) < 8 for _ in range(5)), (function, part, around)

@@ -1,0 +1,312 @@
+"""Duplicates: words as a regular expression finds them, signatures as their theory says, clusters as brute
+force connects them; and copies and benchmark problems that were planted are found, and nothing else is."""
+import collections
+import json
+import math
+import pathlib
+import random
+import re
+import string
+import sysconfig
+
+import numpy as np
+import pytest
+from conftest import ok, run
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_funnel import prose
+from test_prepare import RAW, documents, read, report, write
+
+from parts.prepare.duplicates import band_keys, clusters, jaccard, minhash, shingles, simhash, simhash_keys
+from parts.prepare.duplicates import simhash_clusters, word_hashes, word_ngrams
+
+LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+TEXT = st.text(st.sampled_from('aAbB_1 .\né×\u07ff\u0800漢字😀\ud800') | st.characters(exclude_categories=[]))
+
+
+# --- words and sets of them ---------------------------------------------------------------------------------
+def naive_words(text):
+    """Runs of letters, digits, _ and two-byte characters; a character of three or four bytes by itself."""
+    return re.findall('[a-z0-9_\x80-\u07ff]+|[\u0800-\U0010ffff]', text.translate(LOWER))
+
+
+def naive_ngrams(text, n):
+    words = naive_words(text)
+    n = min(n, len(words))
+    return [tuple(words[i:i + n]) for i in range(len(words) - n + 1)] if n else []
+
+
+def same_partition(hashes, items):
+    """Two hashes are equal where, and only where, the items are."""
+    pairs = set(zip(hashes.tolist(), items, strict=True))
+    return len(pairs) == len({h for h, _ in pairs}) == len({item for _, item in pairs})
+
+
+@given(st.lists(TEXT, min_size=1, max_size=4), st.integers(1, 6))
+def test_words_and_ngrams_are_those_of_a_regular_expression_wherever_they_stand(texts, n):
+    for hashes, naive in ((word_hashes, naive_words),
+                          (lambda t: word_ngrams(t, n), lambda t: naive_ngrams(t, n))):
+        assert same_partition(np.concatenate([hashes(t) for t in texts]), sum((naive(t) for t in texts), []))
+    sets = shingles(texts[0])
+    assert (sets[:-1] < sets[1:]).all() and len(sets) == len(set(naive_ngrams(texts[0], 5)))
+
+
+def test_case_spacing_and_place_do_not_matter_and_order_does():
+    a, b = word_hashes('The cat sat'), word_hashes('x' * 70_000 + '  cat,THE\tSaT.')
+    assert set(a.tolist()) == set(b[1:].tolist()) and a.tolist() != b[1:].tolist()
+    assert jaccard(shingles('a b c d e f'), shingles('A, b; C d\n(e) f!')) == 1
+    assert jaccard(shingles('a b c d e'), shingles('e d c b a')) == 0
+
+
+@given(st.sets(st.integers(0, 40)), st.sets(st.integers(0, 40)))
+def test_jaccard_is_that_of_sets(a, b):
+    arrays = [np.array(sorted(s), np.uint64) for s in (a, b)]
+    assert jaccard(*arrays) == (len(a & b) / len(a | b) if a | b else 0)
+
+
+# --- signatures ---------------------------------------------------------------------------------------------
+def random_pair(rng, size, shared):
+    """Two sets of that many random shingles, some of them shared, and their Jaccard similarity."""
+    pool = rng.integers(0, 2 ** 64 - 1, 2 * size - shared, np.uint64, endpoint=True)
+    return np.sort(pool[:size]), np.sort(pool[size - shared:]), shared / (2 * size - shared)
+
+
+@pytest.mark.parametrize('size, k, pairs', [(1, 256, 20), (5, 256, 1500), (5, 7, 1500), (60, 256, 400),
+                                            (300, 100, 300), (3000, 256, 200)])
+def test_minhash_agrees_with_probability_j(size, k, pairs):
+    rng = np.random.default_rng(size + k)
+    for share in (0, 0.2, 0.6, 0.8, 1):
+        agree = []
+        for _ in range(pairs):
+            a, b, j = random_pair(rng, size, int(share * size))
+            agree.append((minhash(a, k) == minhash(b, k)).mean())
+            assert minhash(a, k).shape == (k,) and np.isin(minhash(a, k), a).all()
+        assert abs(np.mean(agree) - j) <= 4 * np.std(agree) / pairs ** 0.5, (share, np.mean(agree), j)
+
+
+def test_minhash_of_extreme_sets():
+    top = np.array([2 ** 64 - 1], np.uint64)
+    assert (minhash(top) == top).all() and (minhash(top[:0]) == top).all()
+    assert (minhash(np.array([0, 2 ** 64 - 1], np.uint64)) == 0).all()          # no bin holds 2^64 - 1
+
+
+def test_documents_share_a_band_as_often_as_the_formula_says():
+    for bands, rows in ((32, 8), (16, 16), (64, 4)):
+        rng = np.random.default_rng(bands)
+        for share in (0.5, 0.7, 0.8, 0.9, 0.95):
+            hits = 0
+            for _ in range(400):
+                a, b, j = random_pair(rng, 2000, int(share * 2000))
+                hits += (band_keys(minhash(a), bands) == band_keys(minhash(b), bands)).any()
+            p = 1 - (1 - j ** rows) ** bands
+            assert abs(hits / 400 - p) <= 4 * (p * (1 - p) / 400) ** 0.5 + 1 / 400, (bands, j, hits / 400, p)
+
+
+def test_simhash_is_the_majority_of_each_bit_and_near_as_the_angle_says():
+    rng = np.random.default_rng(0)
+    for share in (0, 0.5, 0.9, 0.99):
+        distances = []
+        for _ in range(300):
+            a, b, _ = random_pair(rng, 1001, int(share * 1001))
+            distances.append((simhash(a) ^ simhash(b)).bit_count())
+        naive = [[sum(x >> bit & 1 for x in s.tolist()) > 500 for bit in range(64)] for s in (a, b)]
+        assert distances[-1] == sum(x != y for x, y in zip(*naive))
+        expected = 64 * math.acos(int(share * 1001) / 1001) / math.pi       # Goemans & Williamson 1995
+        assert abs(np.mean(distances) - expected) <= 4 * np.std(distances) / 300 ** 0.5, (share, expected)
+    assert simhash(a[:0]) == 0
+
+
+@given(st.integers(0, 2 ** 64 - 1), st.integers(0, 12), st.data())
+def test_fingerprints_that_differ_in_d_bits_share_a_block(fingerprint, distance, data):
+    other = fingerprint
+    for bit in data.draw(st.sets(st.integers(0, 63), max_size=distance)):
+        other ^= 1 << bit
+    a, b = simhash_keys([fingerprint, other], distance).T
+    assert len(a) == distance + 1 and (a == b).any() and (other == fingerprint or (a != b).any())
+
+
+# --- clusters -----------------------------------------------------------------------------------------------
+def connected(columns, same, n):
+    """For each document the first one that pairs connect it with, by flooding until nothing changes."""
+    first = list(range(n))
+    while True:
+        before = list(first)
+        for i in range(n):
+            for j in range(n):
+                if same(i, j) and any(keys[i] == keys[j] for keys in columns):
+                    first[i] = first[j] = min(first[i], first[j])
+        if first == before:
+            return first
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_clusters_are_the_connected_documents(data):
+    n, bands = data.draw(st.integers(0, 25)), data.draw(st.integers(1, 4))
+    group = data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n))
+    row = st.lists(st.integers(0, 8) | st.just(2 ** 64 - 1), min_size=n, max_size=n)
+    columns = [np.array(data.draw(row), np.uint64) for _ in range(bands)]
+    same = lambda i, j: group[i] == group[j]
+    assert clusters(iter(columns), same).tolist() == connected(columns, same, n)
+
+
+def test_a_bucket_of_copies_costs_one_comparison_a_copy_whatever_the_bands():
+    pairs = []
+    columns = [np.full(500, band, np.uint64) for band in range(8)]
+    assert not clusters(columns, lambda i, j: pairs.append((i, j)) or True).any()
+    assert len(pairs) == 499
+
+
+# --- planted copies -----------------------------------------------------------------------------------------
+def grams(text, n=5):
+    words = re.findall(r'\w+', text.lower(), re.A)
+    return set(zip(*(words[i:] for i in range(n))))
+
+
+@pytest.fixture(scope='module')
+def library():
+    """320 files of the standard library, none like another, compared by sets of 5-grams."""
+    stdlib = pathlib.Path(sysconfig.get_paths()['stdlib'])
+    distinct = []
+    owners = collections.defaultdict(list)      # 5-gram: the numbers of the texts that have it
+    for path in sorted([*stdlib.glob('*.py'), *stdlib.glob('[a-z]*/*.py')]):
+        text = path.read_text(encoding='latin-1')
+        if 2500 < len(text) < 60_000 and text.isascii() and not {'test', 'site-packages'} & {*path.parts}:
+            own = grams(text)
+            shared = collections.Counter(i for gram in own for i in owners[gram])
+            if all(n < len(own) / 2 for n in shared.values()):          # so less than half of both together
+                for gram in own:
+                    owners[gram].append(len(distinct))
+                distinct.append(text)
+    assert len(distinct) >= 320
+    return distinct[:320]
+
+
+def edited(text, rng, similarity):
+    """A copy with as many single words changed, left out or added as make that Jaccard similarity: each takes
+    about five 5-grams away and brings five new ones."""
+    parts = re.split(r'(\w+)', text)
+    places = range(1, len(parts), 2)
+    edits = (1 - similarity) / (1 + similarity) * len({tuple(parts[i:i + 10:2]) for i in places}) / 5
+    for i in rng.sample(places, max(1, round(edits))):
+        new = f'new{rng.randrange(10 ** 6)}'
+        parts[i] = rng.choice(['', new, f'{parts[i]} {new}'])
+    return ''.join(parts)
+
+
+def edited_at_an_end(text, rng, similarity):
+    """In 30 words a change in the middle is a change of a third: so one at an end."""
+    words = text.split(' ')
+    return ' '.join(rng.choice([words[1:-1], words + ['two', 'more'], words[:-1] + ['other'],
+                                ['other'] + words[1:], words[:-2] + ['other', words[-1]]]))
+
+
+def test_minhash_finds_planted_near_copies_and_nothing_else(library):
+    middles = [re.findall(r'\w+', text) for text in library]
+    excerpts = sorted({' '.join(words[len(words) // 2:][:30]) for words in middles})
+    for originals, edit in ((library, edited), (excerpts, edited_at_an_end)):
+        n = len(originals)
+        rng = random.Random(0)
+        sets = [shingles(text) for text in originals + [edit(text, rng, 0.9) for text in originals]]
+        similar = [jaccard(a, b) for a, b in zip(sets[:n], sets[n:])]
+        assert 0.86 < np.median(similar) < 0.94 and min(similar) > 0.8
+
+        keys = np.array([band_keys(minhash(s), 32) for s in sets]).T
+        heads = clusters(keys, lambda i, j, sets=sets: jaccard(sets[i], sets[j]) >= 0.7)
+        candidates = clusters(keys, lambda i, j: True)
+        assert (heads[n:] == heads[:n]).mean() >= 0.95
+        assert (heads[:n] != np.arange(n)).mean() <= 0.02 and (candidates[:n] != np.arange(n)).mean() <= 0.02
+
+
+def test_simhash_finds_what_its_angle_allows_which_is_little(library):
+    """Of copies at a Jaccard similarity of 0.9, distance 3 finds one in ten; at 0.98, two thirds.
+    A bit differs with probability angle / pi."""
+    n = len(library)
+    for similarity, least, most in ((0.9, 0, 0.2), (0.98, 0.5, 0.8)):
+        rng = random.Random(0)
+        sets = [shingles(text) for text in library + [edited(text, rng, similarity) for text in library]]
+        heads = simhash_clusters([simhash(s) for s in sets], 3)
+        expected = []
+        for a, b in zip(sets[:n], sets[n:]):
+            shared = len(np.intersect1d(a, b))
+            p = math.acos(min(1, shared / (len(a) * len(b)) ** 0.5)) / math.pi
+            expected.append(sum(math.comb(64, d) * p ** d * (1 - p) ** (64 - d) for d in range(4)))
+        recall = (heads[n:] == heads[:n]).mean()
+        assert abs(recall - np.mean(expected)) <= 4 * (0.25 / n) ** 0.5 and least < recall < most
+        assert (heads[:n] != np.arange(n)).mean() <= 0.02
+
+
+def dropped(out, stage):
+    return next(s['dropped'] for s in report(out)['stages'] if s['name'] == stage)
+
+
+def test_prepare_drops_planted_copies_and_nothing_else(library, tmp_path):
+    library = library[:160]
+    family = {text: i for i, text in enumerate(library)}        # text: number of what it is a copy of
+    rng = random.Random(0)
+    family |= {edited(text, rng, 0.9): i for i, text in enumerate(library[:60])}
+    family |= {text.replace('    ', '\t').replace('\n', '\n\n'): family[text] for text in library[40:80]}
+    everything = rng.sample(sorted(family), len(family))
+    source = write(tmp_path / 'files', everything, '{:03}.py')
+    for n in (1, 2):
+        ok(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/{n}', '--tokenizer=byte', *RAW,
+               '--dedup=minhash', '--min_similarity=0.8', '--val_fraction=0.4', f'--processes={n}'))
+    by_side = documents(tmp_path / '1')
+    assert by_side == documents(tmp_path / '2')                 # the same ones stay
+    stay = collections.defaultdict(list)
+    for side, texts in by_side.items():
+        for text in texts:
+            stay[family[text]].append((everything.index(text), side))
+    alone = {i for i in stay if len(stay[i]) == 1}
+    assert len(stay) >= 158                                                         # of 160 distinct ones
+    assert len(alone & {*range(60)}) >= 57 and alone >= {*range(60, 80)}            # recall 0.95, and 1
+    assert sum(len({side for _, side in stay[i]}) > 1 for i in stay) <= 3           # on both sides
+    assert all(stay[i][0][0] == min(everything.index(text) for text in family if family[text] == i)
+               for i in alone)                                                      # the first one stays
+    assert dropped(tmp_path / '1', 'exact duplicates') == {'exact duplicate': 40}
+    assert dropped(tmp_path / '1', 'near duplicates') == {
+        'near duplicate': 160 - sum(map(len, stay.values())) + 60}
+
+
+def test_repeats_with_a_word_changed_are_found_at_a_lower_similarity(tmp_path):
+    """30 words, one of them another: 21 of 31 five-grams are shared, J = 0.68. A paraphrase shares none."""
+    dice = random.Random(0)
+    texts = [dice.sample(sorted(set(prose(0, 400).split())), 30) for _ in range(20)]
+    changed = [[*text[:15], 'altogether', *text[16:]] for text in texts]
+    paraphrased = [text[::-1] for text in texts]                # the same words in another order
+    source = write(tmp_path / 'files', [' '.join(text) for text in texts + changed + paraphrased])
+    for flags, n_copies in ([], 0), (['--min_similarity=0.5', '--rows=4'], 20):
+        ok(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--tokenizer=byte', *RAW,
+               '--dedup=minhash', *flags))
+        assert dropped(tmp_path / 'out', 'near duplicates').get('near duplicate', 0) == n_copies, flags
+
+
+# --- planted problems of a benchmark ------------------------------------------------------------------------
+PROBLEMS = [
+    r'Let $x$ and $y$ be real numbers with $\frac{x}{y} + \frac{y}{x} = \sqrt{7}$ and $\binom{x}{2} \leq y$. '
+    r'Find the value of $\frac{x^2}{y^2} + \frac{y^2}{x^2}$ and $\cos \theta$ when $\theta = \frac{\pi}{3}$.',
+    'Is <b>a</b> and <i>b</i> if <b>c</b> is <i>x</i> times <b>d</b> and <i>e</i> is <b>six</b> by <i>f</i>',
+    'Write to ann@firm.com, bob@firm.com or eve@firm.com before noon, and ask joe@firm.com what ida@firm.com '
+    'and max@firm.com and tim@firm.com sold to sue@firm.com and una@firm.com today.']
+
+
+def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
+    """In whatever form the cleaning has left them: with or without LaTeX, HTML, addresses, capitals."""
+    prompts = [prose(1000 + i, 40) for i in range(40)] + PROBLEMS
+    records = [json.dumps({'id': 1, 'tests': {'prompt': [prompt]}}) for prompt in prompts]      # deep
+    path = tmp_path / 'own.jsonl'
+    path.write_text('\n'.join(records), encoding='utf-8')
+    twelve = [' '.join(prompt.split()[7:19]) for prompt in prompts]
+    innocent = [prose(i) for i in range(30)]
+    innocent += [f'{prose(i)} {twelve[i]} {prose(i)}' for i in range(20)]           # one word too few
+    guilty = [f'{prose(i)}\n\n{prompt}\n\n{prose(i + 99)}' for i, prompt in enumerate(prompts)]
+    guilty += [text.upper().replace(' ', '  ') for text in guilty[:20]]
+    guilty += [r'\section{One} ' + guilty[40], rf'\emph{{One}} {guilty[42]}', f'<p>{guilty[42]}</p>']
+    source = write(tmp_path / 'files', random.Random(1).sample(innocent + guilty, len(innocent + guilty)))
+    for flags in [], ['--strip_markup=False'], ['--pii=False'], ['--mode=raw']:
+        ok(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--tokenizer=byte',
+               '--dedup=none', '--val_fraction=0.3', f'--decontaminate={path}', *flags))
+        left = documents(tmp_path / 'out')
+        assert sorted(left['train'] + left['val']) == sorted(innocent), flags
+        assert read(tmp_path / 'out')[0]['decontaminated'] == {
+            'problems': {str(path): 43}, 'ngram': 13, 'dropped': len(guilty)}
