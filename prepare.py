@@ -383,11 +383,10 @@ if kind == 'text':
 def encoded_documents(shard):
     """Yield number, tokens, file and data of each document, as Corpus stores it."""
     for numbers, records in docs.batches(shard):
-        encoded = tok.encode_batch([record['text'] for record in records])
-        for i, record, ids in zip(numbers, records, encoded):
+        some = [record['text'] for record in records]
+        for i, record, text, ids in zip(numbers, records, some, tok.encode_batch(some)):
             side = 'val' if held_out[i] else 'train'
-            n_least = min_chars_per_token * len(ids) if docs.is_code[i] and tok.vocab_size >= 4096 else 0
-            if len(record['text']) < n_least:
+            if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
                 continue
             if fim and side == 'train':
                 ids = infilling.rearrange(ids, fim, fim_length, tok, int(docs.exact[i]))
@@ -400,9 +399,7 @@ def encoded_documents(shard):
 
 
 def encode_shard(shard):
-    depends_on = f'{tok.hash} {val_fraction} {write} {min_chars_per_token}'
-    if fim:
-        depends_on += f' {fim} {fim_length}'
+    depends_on = f'{tok.hash} {val_fraction} {write} {min_chars_per_token} {fim} {fim_length}'
     return docs.write_ids(shard, depends_on.encode(), encoded_documents(shard))
 
 
