@@ -40,7 +40,7 @@ EXERCISES = [
              'eq. 1. The obvious 1 - (1 - c/n)^k is biased: the answers are drawn without putting one '
              'back.'),
     Exercise('schedule', 'train.py', 'lr_at',
-             'test_schedule.py',
+             'test_optim.py',
              'The learning rate of a step: a linear rise, then half a cosine (arXiv:1608.03983) or wsd '
              '(2404.06395). The docstring has values to check by hand.'),
     Exercise('rms_norm', 'model.py', 'RMSNorm.forward',
@@ -99,7 +99,7 @@ EXERCISES = [
              'arXiv:1706.02677, section 3: divide once, by the whole.',
              '    loss = 0.0', '    # the update'),
     Exercise('batch_order', 'parts/train/token_bins.py', 'sequence_starts',
-             'test_data_order.py',
+             'test_token_bins.py',
              'Which sequences belong to a step, as a function of seed and step alone: then nothing about '
              'data has to be saved, and a step can be repeated. permute() below is yours to use.'),
     Exercise('resume', 'train.py', '',

@@ -17,7 +17,7 @@ MISTAKES = {
     'pass_at_k': ('math.comb(n - c, k) / math.comb(n, k)', '(1 - c / n) ** k',              # biased
                   'test_eval_counting.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample'),
     'schedule': ('(step + 1) / warmup_steps', 'step / warmup_steps',                        # begins at 0
-                 'test_schedule.py::test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step'),
+                 'test_optim.py::test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step'),
     'rms_norm': ('x.float(), self', 'x.float() - x.float().mean(-1, keepdim=True), self',   # LayerNorm's
                  'test_model.py::test_rmsnorm_equals_the_formula_and_stays_float32_under_autocast'),
     'rope': ('b * cos + a * sin', 'b * cos - a * sin',                                      # not a rotation
@@ -39,7 +39,7 @@ MISTAKES = {
     'accumulation': ('mean * (share * world)', 'mean',                                      # a sum of means
                      'test_train.py::test_accumulation_changes_nothing_but_rounding'),
     'batch_order': ('i % n_blocks, n_blocks, epoch_key)', 'i % n_blocks, n_blocks, np.uint64(seed))',
-                    'test_data_order.py::test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut'),
+                    'test_token_bins.py::test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut'),
     'resume': ('optimizers=moments', 'optimizers=[]',                                       # no moments
                'test_resume.py::test_after_sigterm_the_resumed_run_is_the_straight_run'),
     'bpe_train': ('(-frequency[pair], pair)', '(-frequency[pair], pair[::-1])',             # other ties

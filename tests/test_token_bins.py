@@ -1,4 +1,4 @@
-"""The order of the data: each block once an epoch, computed from (seed, step) alone, never out of range."""
+"""Token bins: each block once an epoch, in an order computed from (seed, step) alone, never out of range."""
 import contextlib
 import json
 import os
@@ -24,23 +24,20 @@ def epoch(number, n_tokens, block_size, seed=0):
                            for step in range(number * n, (number + 1) * n)])
 
 
-@pytest.mark.parametrize('key', [0, 1, 0xD6E8FEB86659FD93, 2 ** 64 - 1])
-def test_permute_is_a_bijection(key):
-    for n in [*range(1, 301), 1023, 1024, 1025, 4097, 10 ** 6]:
-        assert np.array_equal(np.sort(permutation(n, key)), np.arange(n)), n
-
-
-def test_permutations_differ_by_key():
+def test_permute_is_a_bijection_and_another_one_for_each_key():
+    for key in (0, 1, 0xD6E8FEB86659FD93, 2 ** 64 - 1):
+        for n in [*range(1, 301), 1023, 1024, 1025, 4097, 10 ** 6]:
+            assert np.array_equal(np.sort(permutation(n, key)), np.arange(n)), (key, n)
     assert len({permutation(50, key).tobytes() for key in range(1000)}) == 1000
 
 
-@pytest.mark.parametrize('n', [100, 1000])
-def test_every_entry_can_land_anywhere_with_equal_probability(n):
+def test_every_entry_can_land_anywhere_with_equal_probability():
     keys = np.arange(20_000, dtype=np.uint64) * np.uint64(0xD6E8FEB86659FD93)           # of 20,000 epochs
-    for i in (0, 1, 2, n // 2, n - 1):
-        landed = permute(np.full(len(keys), i, dtype=np.uint64), np.uint64(n), keys).astype(int)
-        tenths = np.bincount(landed * 10 // n, minlength=10)
-        assert abs(tenths - 2000).max() < 6 * (20_000 * 0.1 * 0.9) ** 0.5, (i, tenths)  # six sigma
+    for n in (100, 1000):
+        for i in (0, 1, 2, n // 2, n - 1):
+            landed = permute(np.full(len(keys), i, dtype=np.uint64), np.uint64(n), keys).astype(int)
+            tenths = np.bincount(landed * 10 // n, minlength=10)
+            assert abs(tenths - 2000).max() < 6 * (20_000 * 0.1 * 0.9) ** 0.5, (n, i, tenths)   # six sigma
 
 
 def test_neighbours_do_not_stay_together():
@@ -50,15 +47,14 @@ def test_neighbours_do_not_stay_together():
         assert abs(np.corrcoef(a, b)[0, 1]) < 6 / n ** 0.5                                  # six sigma
 
 
-@pytest.mark.parametrize('n_tokens, block_size',
-                         [(1001, 10), (1009, 10), (1010, 10), (12, 10), (33, 32), (5000, 7), (9, 1)])
-def test_every_epoch_visits_every_block_once(n_tokens, block_size):
-    n = (n_tokens - 1) // block_size
-    for number in range(3):
-        found = sorted(epoch(number, n_tokens, block_size))
+def test_every_epoch_visits_every_block_once():
+    for n_tokens, block_size in ((1001, 10), (1009, 10), (1010, 10), (12, 10), (33, 32), (5000, 7), (9, 1)):
+        n = (n_tokens - 1) // block_size
         whole = [sorted((k * block_size + offset) % (n_tokens - block_size) for k in range(n))
                  for offset in range(block_size)]
-        assert found in whole and len(set(found)) == n
+        for number in range(3):
+            starts = sorted(epoch(number, n_tokens, block_size))
+            assert starts in whole and len(set(starts)) == n, (n_tokens, block_size, number)
 
 
 def test_batches_across_an_epoch_s_end_continue_with_the_next():
@@ -67,16 +63,11 @@ def test_batches_across_an_epoch_s_end_continue_with_the_next():
     assert np.array_equal(stream[:300], np.concatenate([epoch(e, n_tokens, block_size, 3) for e in range(3)]))
 
 
-def test_a_step_depends_on_nothing_but_its_number():
+def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small_ones():
     forward = [sequence_starts(step, 8, 5001, 16, 1) for step in range(100)]
     backward = [sequence_starts(step, 8, 5001, 16, 1) for step in reversed(range(100))]
-    assert np.array_equal(forward, backward[::-1])
-
-
-def test_one_large_batch_is_two_small_ones():
-    for step in range(50):
-        small = [sequence_starts(2 * step + half, 4, 5001, 16, 1) for half in (0, 1)]
-        assert np.array_equal(sequence_starts(step, 8, 5001, 16, 1), np.concatenate(small))
+    halves = [[sequence_starts(2 * step + half, 4, 5001, 16, 1) for half in (0, 1)] for step in range(100)]
+    assert np.array_equal(forward, backward[::-1]) and np.array_equal(forward, np.reshape(halves, (100, 8)))
 
 
 def test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut():
@@ -86,13 +77,13 @@ def test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut():
     assert len({int(e[0]) % 50 for e in epochs}) > 10                   # of 50; 23 on average
 
 
-@pytest.mark.parametrize('block_size', [1, 2, 31, 32, 1024])
-def test_sequences_and_their_targets_stay_inside_the_data(block_size):
-    for extra in (1, 2, block_size, block_size + 1, 2 * block_size - 1, 10_007):
-        n_tokens = block_size + extra
-        starts = np.concatenate([sequence_starts(step, 16, n_tokens, block_size, seed)
-                                 for step in (0, 1, 2, 100, 10 ** 6) for seed in (0, 1337, 2 ** 31)])
-        assert starts.min() >= 0 and starts.max() + block_size + 1 <= n_tokens, (n_tokens, starts)
+def test_sequences_and_their_targets_stay_inside_the_data():
+    for block_size in (1, 2, 31, 32, 1024):
+        for extra in (1, 2, block_size, block_size + 1, 2 * block_size - 1, 10_007):
+            n_tokens = block_size + extra
+            starts = np.concatenate([sequence_starts(step, 16, n_tokens, block_size, seed)
+                                     for step in (0, 1, 2, 100, 10 ** 6) for seed in (0, 1337, 2 ** 31)])
+            assert starts.min() >= 0 and starts.max() + block_size + 1 <= n_tokens, (n_tokens, starts)
 
 
 def test_a_trillion_tokens_need_no_memory():

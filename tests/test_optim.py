@@ -1,0 +1,149 @@
+"""The learning rate; Muon, against torch's in bits and against singular values; who decays, at which rate."""
+import math
+
+import pytest
+import torch
+from conftest import TINY, lift, metrics, ok, run
+
+from model import GPT, GPTConfig
+from parts.train import optim
+
+lr_at = lift('train.py', 'lr_at')
+SHAPES = [(8, 8), (24, 8), (8, 24), (64, 32), (1, 5)]
+NO_SCALER = torch.amp.GradScaler('cpu', enabled=False)
+
+
+def exact(*expected):
+    return pytest.approx(*expected, rel=1e-12)          # a handful of roundings in float64
+
+
+# --- the learning rate --------------------------------------------------------------------------------------
+def test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step():
+    rates = [lr_at(step, 100, 10, 3e-4, 3e-5) for step in range(10)]
+    assert rates == exact([3e-5, 6e-5, 9e-5, 1.2e-4, 1.5e-4, 1.8e-4, 2.1e-4, 2.4e-4, 2.7e-4, 3e-4])
+    assert lr_at(0, 100, 0, 1.0, 0.1) == 1.0            # without warm-up
+    assert lr_at(5, 5, 5, 1.0, 0.1) == exact(1.0)       # all warm-up: the cosine has no length
+
+
+def test_closed_form_at_the_landmarks():
+    at = {10: 1.0, 55: 0.55, 100: 0.1,                                  # start, middle and end of the cosine
+          40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}                   # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
+    for step, expected in at.items():
+        assert lr_at(step, 100, 10, 1.0, 0.1) == exact(expected)
+    wsd = [lr_at(step, 100, 10, 1.0, 0.1, 'wsd', 20) for step in (0, 9, 50, 80, 90, 100)]
+    assert wsd == exact([0.1, 1.0, 1.0, 1.0, 0.55, 0.1])
+
+
+def test_whole_schedule_and_that_of_the_later_stages():
+    for max_steps, warmup, peak, low in ((100, 10, 1.0, 0.1), (50, 0, 6e-4, 6e-5), (7, 6, 1e-3, 0.0),
+                                         (1, 0, 1.0, 0.5), (12, 12, 1.0, 0.1), (1, 1, 1.0, 0.1)):
+        rates = [lr_at(step, max_steps, warmup, peak, low) for step in range(max_steps)]
+        assert rates == [optim.cosine(step, max_steps, warmup, peak, low) for step in range(max_steps)]
+        assert all(a < b for a, b in zip(rates[:warmup], rates[1:warmup]))          # rises,
+        assert all(a > b for a, b in zip(rates[warmup:], rates[warmup + 1:]))       # then falls,
+        assert 0 < min(rates) and max(rates) == exact(peak)                         # and meets the peak
+        for step, rate in enumerate(rates[warmup:]):
+            angle = math.pi * step / (max_steps - warmup)
+            assert rate == exact(low + (peak - low) * math.cos(angle / 2) ** 2)     # (1 + cos a) / 2
+
+
+def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused():
+    ends = optim.schedule_ends
+    for wsd in (False, True):
+        assert ends(5, 5, 1.0, None, wsd) == (5, 0.1, 0)
+        assert ends(200, 0.05, 1.0, 0.0, wsd)[:2] == (10, 0.0)      # 5 % of the steps
+        assert ends(200, 10, 1.0, 0.0, wsd)[2] == (40 if wsd else 0)
+    for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 must be at most max_steps=5$'),
+                             ((5, 5, 1.0, None, True, 1), '^decay_steps=1 '), ((5, 1, 1.0, 2.0), '^min_lr=2'),
+                             ((9, 1, 1.0, None, False, 3), '^decay_steps=3 needs --schedule=wsd')):
+        with pytest.raises(ValueError, match=words):
+            ends(*arguments)
+
+
+# --- Muon ---------------------------------------------------------------------------------------------------
+def steps(make, n=5):
+    """The parameters after n steps on the same gradients."""
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    optimizer = make(params)
+    for _ in range(n):
+        for p in params:
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+    return params, optimizer
+
+
+def torchs(params):
+    return torch.optim.Muon(params, lr=3e-3, weight_decay=0.1, adjust_lr_fn='match_rms_adamw')
+
+
+def test_in_bfloat16_it_is_torch_s_bit_for_bit_and_takes_over_its_state(monkeypatch):
+    real = optim.orthogonal
+    monkeypatch.setattr(optim, 'orthogonal', lambda g: real(g, torch.bfloat16))
+    ours, mine = steps(lambda p: optim.Muon(p, 3e-3, 0.1))
+    theirs, its = steps(torchs)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
+
+    _, other = steps(lambda p: optim.Muon(p, 1.0, 0.0), n=1)
+    other.load_state_dict(its.state_dict())
+    assert other.param_groups[0]['lr'] == 3e-3 and other.param_groups[0]['weight_decay'] == 0.1
+    for a, b, c in zip(mine.state.values(), its.state.values(), other.state.values()):
+        assert torch.equal(a['momentum_buffer'], b['momentum_buffer'])
+        assert torch.equal(c['momentum_buffer'], b['momentum_buffer'])
+
+
+def test_every_direction_of_the_update_is_about_as_long():
+    for shape in SHAPES:
+        for dtype in (torch.float32, torch.bfloat16):
+            torch.manual_seed(1)
+            g = torch.randn(shape)
+            update = optim.orthogonal(g[None], dtype)[0].float()
+            s = torch.linalg.svdvals(update)            # Keller Jordan's coefficients leave 0.7 to 1.2
+            assert update.shape == g.shape and s.min() > 0.3 and s.max() < 1.3, (shape, dtype)
+            u, _, v = torch.linalg.svd(g, full_matrices=False)      # and it points where U V^T points
+            assert ((u @ v) * update).sum() / (update.norm() * (u @ v).norm()) > 0.95, (shape, dtype)
+
+
+# --- groups of parameters -----------------------------------------------------------------------------------
+def value_of(optimizers, key):
+    return {p: group[key] for o in optimizers for group in o.param_groups for p in group['params']}
+
+
+def test_weight_decay_acts_on_matrices_only():
+    """On the gain of a norm it would pull towards 0 what begins at 1."""
+    model = GPT(GPTConfig(vocab_size=32, block_size=8, n_layer=1, n_head=2, n_embd=8, tie_embeddings=False))
+    for kind in ('adamw', 'muon'):
+        decay = value_of(optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=3.0), 'weight_decay')
+        for name, p in model.named_parameters():
+            assert decay[p] == (0.1 if p.dim() == 2 else 0.0), (kind, name)
+
+
+def test_the_embedding_has_its_own_rate_also_after_a_resume():
+    for kind in ('adamw', 'muon'):
+        model = GPT(GPTConfig(vocab_size=32, block_size=8, n_layer=1, n_head=2, n_embd=8))
+        make = lambda scale: optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=scale)
+        optimizers = make(10.0)
+        optim.set_lr(optimizers, 2e-2)
+        rates = value_of(optimizers, 'lr')
+        assert len(rates) == len(list(model.parameters()))
+        for name, p in model.named_parameters():
+            assert rates[p] == (0.2 if name == 'embedding.weight' else 0.02), name
+            p.grad = torch.ones_like(p)
+        optim.step(optimizers, NO_SCALER)
+        again = make(10.0)
+        optim.restore(again, NO_SCALER, {'optimizers': optim.states(optimizers), 'scaler': {}})
+        optim.set_lr(again, 1e-2)
+        assert {*value_of(again, 'lr').values()} == {0.01, 0.1}
+        assert len(make(1.0)[0].param_groups) == 2      # as in the checkpoints of older runs
+
+
+def test_update_ratio_is_the_change_of_the_weights_and_follows_the_rate(data_dir, tmp_path):
+    ratios = []
+    for rate in (1e-3, 2e-3):
+        out = tmp_path / str(rate)
+        ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, '--max_steps=1',
+               '--warmup_steps=0', '--weight_decay=0', f'--learning_rate={rate}', '--dtype=float32'))
+        ratios.append(next(m['update_ratio'] for m in metrics(out) if 'update_ratio' in m))
+    # Adam's first step moves every weight by the rate; w_down begins at 0.02 / sqrt(2 * 2 layers)
+    assert ratios == pytest.approx([1e-3 / 0.01, 2e-3 / 0.01], rel=0.05)
+    assert ratios[1] == pytest.approx(2 * ratios[0], rel=0.01)
