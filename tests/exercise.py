@@ -63,9 +63,9 @@ EXERCISES = [
              'message is a ValueError that names the roles; without the special tokens, one that names '
              '<|im_end|>.'),
     Exercise('targets', 'sft.py', 'collate',
-             'test_sft_data.py::test_golden_inputs_and_targets '
-             'test_sft_data.py::test_what_is_trained_is_what_the_assistant_says_whatever_anyone_types '
-             'test_sft_data.py::test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it',
+             'test_sft.py::test_golden_inputs_and_targets '
+             'test_sft.py::test_what_is_trained_is_what_the_assistant_says_whatever_anyone_types '
+             'test_sft.py::test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it',
              'Conversations of several lengths as inputs and targets. The target of a position is the NEXT'
              " token, so its mask is the next token's, too."),
     Exercise('dpo', 'dpo.py', 'preference_loss',

@@ -1,24 +1,26 @@
-"""The losses of dpo.py against hand computation and against their papers' formulas in float64."""
+"""The losses of dpo.py: by hand, against their papers' formulas in float64, and at their edges."""
 import decimal
 import math
 
-import pytest
 import torch
 from conftest import lift
+from pytest import approx
 
-preference_loss, _ = lift('dpo.py', 'preference_loss', 'log_odds')
-ALL = ['dpo', 'ipo', 'kto', 'orpo', 'simpo', 'rm']
+preference_loss, log_odds = lift('dpo.py', 'preference_loss', 'log_odds')
 # log p of chosen and rejected, of the policy and of the reference; their lengths
 NUMBERS = [(-10, -12, -11, -11, 5, 6), (-7.5, -3.25, -7, -4, 3, 9), (-1, -80, -60, -2, 4, 40),
            (-4, -4, -4, -4, 2, 2)]
+# the first of them by hand: ratios +1 and -1, means -2 and -2
+BY_HAND = {'dpo': math.log(1 + math.exp(-0.2)), 'ipo': 9.0, 'kto': 1 - 1 / (1 + math.exp(-0.1)),
+           'orpo': 2 + math.log(2) / 10, 'simpo': math.log(1 + math.e), 'rm': math.log(1 + math.exp(-2))}
 
 
-def slow(pc, pr, rc, rr, nc, nr, kind, beta, smoothing=0.0, gamma=1.0, kl=0.0):
+def slow(pc, pr, rc, rr, nc, nr, kind, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
     """The papers' formulas, in float64, one pair at a time."""
     s = lambda z: 1 / (1 + math.exp(-z))
     odds = lambda m: math.exp(m) / (1 - math.exp(m))
     m = beta * ((pc - rc) - (pr - rr))
-    return {'dpo': lambda: -(1 - smoothing) * math.log(s(m)) - smoothing * math.log(s(-m)),
+    return {'dpo': lambda: -(1 - label_smoothing) * math.log(s(m)) - label_smoothing * math.log(s(-m)),
             'ipo': lambda: (pc - rc - (pr - rr) - 1 / (2 * beta)) ** 2,
             'kto': lambda: ((1 - s(beta * (pc - rc) - kl)) + (1 - s(kl - beta * (pr - rr)))) / 2,
             'orpo': lambda: -pc / nc - beta * math.log(s(math.log(odds(pc / nc) / odds(pr / nr)))),
@@ -27,7 +29,7 @@ def slow(pc, pr, rc, rr, nc, nr, kind, beta, smoothing=0.0, gamma=1.0, kl=0.0):
 
 
 def loss(numbers, kind, beta, **more):
-    """preference_loss of some (pc, pr, rc, rr, nc, nr); its inputs, with gradients."""
+    """preference_loss of some (pc, pr, rc, rr, nc, nr): losses, rewards, the gradients of pc and of pr."""
     inputs = [torch.tensor(column, dtype=torch.float32) for column in zip(*numbers)]
     policies = [x.requires_grad_() for x in inputs[:2]]
     losses, *rewards = preference_loss(*inputs, kind, beta, **more)
@@ -36,103 +38,102 @@ def loss(numbers, kind, beta, **more):
     return losses.detach(), rewards, [p.grad for p in policies]
 
 
-@pytest.mark.parametrize('kind, value', [   # of the first of NUMBERS: ratios +1 and -1, means -2 and -2
-    ('dpo', math.log(1 + math.exp(-0.2))), ('ipo', 9.0), ('kto', 1 - 1 / (1 + math.exp(-0.1))),
-    ('orpo', 2 + math.log(2) / 10), ('simpo', math.log(1 + math.e)), ('rm', math.log(1 + math.exp(-2)))])
-def test_hand_computed(kind, value):
-    assert slow(*NUMBERS[0], kind, 0.1) == pytest.approx(value)     # the formulas themselves
-    found, rewards, _ = loss(NUMBERS[:1], kind, 0.1)
-    assert found.item() == pytest.approx(value, rel=1e-6)
-    wanted = {'orpo': (-0.2, -0.2), 'simpo': (-0.2, -0.2), 'rm': (-10, -12)}.get(kind, (0.1, -0.1))
-    assert [r.item() for r in rewards] == pytest.approx(wanted, rel=1e-6)
+def test_hand_computed():
+    for kind, value in BY_HAND.items():
+        assert slow(*NUMBERS[0], kind, 0.1) == approx(value), kind      # the formulas themselves
+        losses, rewards, _ = loss(NUMBERS[:1], kind, 0.1)
+        assert losses.item() == approx(value, rel=1e-6), kind
+        wanted = {'orpo': (-0.2, -0.2), 'simpo': (-0.2, -0.2), 'rm': (-10, -12)}.get(kind, (0.1, -0.1))
+        assert [r.item() for r in rewards] == approx(wanted, rel=1e-6), kind
 
 
-@pytest.mark.parametrize('kind, more', [*((kind, {}) for kind in ALL), ('dpo', {'label_smoothing': 0.2}),
-                                        ('kto', {'kl': 0.7}), ('simpo', {'gamma': 0.3})])
-@pytest.mark.parametrize('beta', [0.1, 2.0])
-def test_losses_and_gradients_are_those_of_the_formulas(kind, more, beta):
+def test_losses_and_gradients_are_those_of_the_formulas():
     """Gradients by central differences of the float64 formulas; 1e-4: float32 knows -80 to 8e-6."""
-    found, _, gradients = loss(NUMBERS, kind, beta, **more)
-    values = list(more.values()) if kind == 'dpo' else [0.0, more.get('gamma', 1.0), more.get('kl', 0.0)]
-    f = lambda n: slow(*n, kind, beta, *values)
-    assert found.tolist() == pytest.approx([f(n) for n in NUMBERS], rel=1e-5, abs=1e-6)
-    for which in (0, 1):
-        for n, gradient in zip(NUMBERS, gradients[which].tolist()):
-            up, down = ([x + h * (i == which) for i, x in enumerate(n)] for h in (1e-5, -1e-5))
-            assert gradient == pytest.approx((f(up) - f(down)) / 2e-5, rel=1e-4, abs=1e-4), (which, n)
+    more = [('dpo', {'label_smoothing': 0.2}), ('kto', {'kl': 0.7}), ('simpo', {'gamma': 0.3})]
+    for kind, settings in [*((kind, {}) for kind in BY_HAND), *more]:
+        for beta in (0.1, 2.0):
+            exact = lambda n: slow(*n, kind, beta, **settings)      # noqa: B023
+            losses, _, gradients = loss(NUMBERS, kind, beta, **settings)
+            assert losses.tolist() == approx([exact(n) for n in NUMBERS], rel=1e-5, abs=1e-6), (kind, beta)
+            for side in (0, 1):
+                for n, gradient in zip(NUMBERS, gradients[side].tolist()):
+                    up, down = ([x + h * (i == side) for i, x in enumerate(n)] for h in (1e-5, -1e-5))
+                    wanted = (exact(up) - exact(down)) / 2e-5
+                    assert gradient == approx(wanted, rel=1e-4, abs=1e-4), (kind, beta, settings, side, n)
 
 
 def test_equal_policy_and_reference_give_the_known_first_losses():
     for kind, value in (('dpo', math.log(2)), ('kto', 0.5), ('ipo', 25.0)):
-        found, rewards, _ = loss([(-9, -5, -9, -5, 4, 3)], kind, 0.1)
-        assert found.item() == pytest.approx(value, abs=1e-6) and rewards[0] == rewards[1] == 0
+        losses, rewards, _ = loss([(-9, -5, -9, -5, 4, 3)], kind, 0.1)
+        assert losses.item() == approx(value, abs=1e-6) and rewards[0] == rewards[1] == 0, kind
 
 
 def test_smoothing_weighs_both_directions_and_puts_the_minimum_at_its_odds():
     there, back = [(2, 0, 0, 0, 1, 1)], [(0, 2, 0, 0, 1, 1)]
     a, b = (loss(x, 'dpo', 1.0)[0].item() for x in (there, back))
-    assert loss(there, 'dpo', 1.0, label_smoothing=0.3)[0].item() == pytest.approx(0.7 * a + 0.3 * b)
+    assert loss(there, 'dpo', 1.0, label_smoothing=0.3)[0].item() == approx(0.7 * a + 0.3 * b)
     half = [loss(x, 'dpo', 1.0, label_smoothing=0.4999999)[0].item() for x in (there, back)]
-    assert half[0] == pytest.approx(half[1], abs=1e-6) and a < half[0] < b
+    assert half[0] == approx(half[1], abs=1e-6) and a < half[0] < b
     best = [(math.log(0.7 / 0.3), 0, 0, 0, 1, 1)]   # where sigmoid(margin) is the share of right labels
     assert abs(loss(best, 'dpo', 1.0, label_smoothing=0.3)[2][0].item()) < 1e-6
 
 
-@pytest.mark.parametrize('kind, good, bad, push', [  # losses at +2000 and -2000; gradient at the latter
-    ('dpo', 0, 2000, -1), ('ipo', 1999.5 ** 2, 2000.5 ** 2, -4001), ('kto', 0.25, 0.75, 0),
-    ('orpo', 0, 4000, -2), ('simpo', 0, 2001, -1), ('rm', 0, 2000, -1)])
-def test_margins_of_2000_have_finite_losses_and_gradients(kind, good, bad, push):
-    found, _, gradients = loss([(0, -2000, 0, 0, 1, 1), (-2000, 0, 0, 0, 1, 1)], kind, 1.0)
-    assert all(g.isfinite().all() for g in gradients)
-    assert gradients[0][1].item() == pytest.approx(push) and abs(gradients[0][0]) < 4000
-    # kto: one side is at its asymptote, the other, at 0, undecided; orpo: odds end at 1e30
-    assert found.tolist() == pytest.approx([good, bad], rel=1e-6, abs=69.1 if kind == 'orpo' else 1e-6)
-    _, _, gradients = loss([(-1e4, -1e4, 0, 0, 1, 1), (0, 0, -1e4, -1e4, 1, 1)], kind, 0.1)
-    assert all(g.isfinite().all() for g in gradients)
+def test_margins_of_2000_have_finite_losses_and_gradients():
+    """Losses at +2000 and -2000, and the gradient at the latter."""
+    for kind, good, bad, push in (
+            ('dpo', 0, 2000, -1), ('ipo', 1999.5 ** 2, 2000.5 ** 2, -4001), ('kto', 0.25, 0.75, 0),
+            ('orpo', 0, 4000, -2), ('simpo', 0, 2001, -1), ('rm', 0, 2000, -1)):
+        losses, _, gradients = loss([(0, -2000, 0, 0, 1, 1), (-2000, 0, 0, 0, 1, 1)], kind, 1.0)
+        assert all(g.isfinite().all() for g in gradients), kind
+        assert gradients[0][1].item() == approx(push) and abs(gradients[0][0]) < 4000, kind
+        # kto: one side is at its asymptote, the other, at 0, undecided; orpo: odds end at 1e30
+        assert losses.tolist() == approx([good, bad], rel=1e-6, abs=69.1 if kind == 'orpo' else 1e-6), kind
+        _, _, gradients = loss([(-1e4, -1e4, 0, 0, 1, 1), (0, 0, -1e4, -1e4, 1, 1)], kind, 0.1)
+        assert all(g.isfinite().all() for g in gradients), kind
 
 
 def test_orpo_at_p_of_1_and_at_hardly_any():
     for pc, pr in ((0, 0), (-1e-9, 0), (-1e5, -1e5), (0, -1e5), (-1e5, 0)):
-        found, _, gradients = loss([(pc, pr, 0, 0, 3, 4)], 'orpo', 0.5)
-        assert found.isfinite() and all(g.isfinite().all() for g in gradients)
-    assert loss([(0, 0, 0, 0, 3, 4)], 'orpo', 0.5)[0].item() == pytest.approx(0.5 * math.log(2))
+        losses, _, gradients = loss([(pc, pr, 0, 0, 3, 4)], 'orpo', 0.5)
+        assert losses.isfinite() and all(g.isfinite().all() for g in gradients), (pc, pr)
+    assert loss([(0, 0, 0, 0, 3, 4)], 'orpo', 0.5)[0].item() == approx(0.5 * math.log(2))
     wanted = 300 + math.log(1 + math.exp(-1))
-    assert loss([(-600, -602, 0, 0, 2, 2)], 'orpo', 1)[0].item() == pytest.approx(wanted, abs=1e-4)
+    assert loss([(-600, -602, 0, 0, 2, 2)], 'orpo', 1)[0].item() == approx(wanted, abs=1e-4)
 
 
-@pytest.mark.parametrize('p', [1e-30, 1e-20, 1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999])
-def test_log_odds_and_their_gradients_are_exact_for_p_and_for_1_minus_p(p):
+def test_log_odds_and_their_gradients_are_exact_for_p_and_for_1_minus_p():
     """Against 60 decimal digits. m = log(1 - p) is -p where p is small, so float32 holds it to 7 digits."""
-    log_odds = lift('dpo.py', 'log_odds')
     with decimal.localcontext() as context:
         context.prec = 60
-        for m in (math.log(p), math.log1p(-p)):
-            x = torch.tensor(m, dtype=torch.float32, requires_grad=True)
-            found = log_odds(x)
-            found.backward()
-            q = decimal.Decimal(x.item()).exp()
-            assert found.item() == pytest.approx(float((q / (1 - q)).ln()), rel=1e-6, abs=1e-7)
-            assert x.grad.item() == pytest.approx(float(1 / (1 - q)), rel=2e-6)
+        for p in (1e-30, 1e-20, 1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999):
+            for m in (math.log(p), math.log1p(-p)):
+                x = torch.tensor(m, dtype=torch.float32, requires_grad=True)
+                odds = log_odds(x)
+                odds.backward()
+                q = decimal.Decimal(x.item()).exp()
+                assert odds.item() == approx(float((q / (1 - q)).ln()), rel=1e-6, abs=1e-7), m
+                assert x.grad.item() == approx(float(1 / (1 - q)), rel=2e-6), m
 
 
 def test_kto_judges_a_single_thumb_alone():
     up, down, both = (-3, 0, -5, 0, 4, 0), (0, -3, 0, -5, 0, 4), (-3, -3, -5, -5, 4, 4)
-    found, _, gradients = loss([up, down, both], 'kto', 0.5, kl=0.25)
+    losses, _, gradients = loss([up, down, both], 'kto', 0.5, kl=0.25)
     s = 1 / (1 + math.exp(-0.75))
-    assert found.tolist() == pytest.approx([1 - s, s, 0.5])
+    assert losses.tolist() == approx([1 - s, s, 0.5])
     assert gradients[0][1] == gradients[1][0] == 0 and gradients[0][0] < 0 < gradients[1][1]
-    assert gradients[0][0].item() == pytest.approx(2 * gradients[0][2].item())  # both: the mean of two
+    assert gradients[0][0].item() == approx(2 * gradients[0][2].item())     # both: the mean of two
 
 
 def test_simpo_is_blind_to_length_and_only_some_losses_to_the_reference():
     n, longer, moved = (-6, -9, -5, -5, 3, 4), (-60, -90, -5, -5, 30, 40), (-6, -9, -50, -7, 3, 4)
-    for kind in ALL:
+    for kind in BY_HAND:
         value, *others = (loss([x], kind, 0.7)[0].item() for x in (n, longer, moved))
-        assert (value == pytest.approx(others[0])) == (kind in ('simpo', 'orpo')), kind
+        assert (value == approx(others[0])) == (kind in ('simpo', 'orpo')), kind
         assert (value == others[1]) == (kind in ('simpo', 'orpo', 'rm')), kind
 
 
-@pytest.mark.parametrize('beta', [0.1, 0.5])
-def test_ipo_is_least_where_the_ratios_differ_by_1_over_2_beta(beta):
-    at = [loss([(d / (2 * beta), 0, 0, 0, 1, 1)], 'ipo', beta) for d in (0.99, 1, 1.01)]
-    assert at[1][0] == at[1][2][0] == 0 and at[0][2][0] < 0 < at[2][2][0] and min(at[0][0], at[2][0]) > 0
+def test_ipo_is_least_where_the_ratios_differ_by_1_over_2_beta():
+    for beta in (0.1, 0.5):
+        below, there, above = (loss([(d / (2 * beta), 0, 0, 0, 1, 1)], 'ipo', beta) for d in (0.99, 1, 1.01))
+        assert there[0] == there[2][0] == 0 < min(below[0], above[0])
+        assert below[2][0] < 0 < above[2][0]

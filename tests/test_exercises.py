@@ -27,7 +27,7 @@ MISTAKES = {
     'chat_mask': ('[0] * len(header) + [int', "[int(role == 'assistant')] * len(header) + [int",
                   'test_chat_template.py::test_golden_chat'),
     'targets': ('np.where(mask[1:], ids[1:]', 'np.where(mask[:-1], ids[1:]',                # not shifted
-                'test_sft_data.py::test_golden_inputs_and_targets'),
+                'test_sft.py::test_golden_inputs_and_targets'),
     'dpo': ('-(1 - label_smoothing) * F.logsigmoid(margin)',
             '-(1 - label_smoothing) * torch.log(margin.sigmoid())',                         # -inf at -2000
             'test_dpo_losses.py::test_margins_of_2000_have_finite_losses_and_gradients'),

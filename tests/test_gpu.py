@@ -11,9 +11,9 @@ import pytest
 import torch
 import torch._dynamo
 import torch.nn.functional as F
-from conftest import ROOT, TINY, lift, metrics, ok, run
-from test_dpo_mistakes import dpo, make_pairs, make_sft
-from test_sft_mistakes import begin, sft
+from conftest import ROOT, TINY, lift, make_pairs, make_sft, metrics, ok, run
+from test_dpo import dpo
+from test_sft import begin, sft
 from torch._dynamo.testing import CompileCounter
 from torch.distributed.optim import zero_redundancy_optimizer as zero
 
@@ -75,17 +75,16 @@ m.leave = lambda *trouble: (print('graphs', counter.frame_count), leave(*trouble
 
 
 @pytest.mark.parametrize('stage', ['sft', 'dpo'])
-def test_blocks_with_checkpoints_are_compiled_for_all_lengths(stage, tmp_path_factory):
+def test_blocks_with_checkpoints_are_compiled_for_all_lengths(stage, sft_model, conversations, tmp_path):
     """torch 2.13 fails at them with dynamic=True (pytorch#193194)."""
     flags = ['--compile=True', '--grad_checkpoint=True', '--max_steps=8', '--eval_interval=8']
     if stage == 'dpo':
-        folder = tmp_path_factory.mktemp('dpo')
-        make_sft(folder / 'sft', dropout=0.1)
-        make_pairs(folder / 'pairs')
-        said = ok(dpo(folder, *flags, before=TRACE))
+        make_sft(tmp_path / 'sft', dropout=0.1)
+        make_pairs(tmp_path / 'pairs')
+        said = ok(dpo(tmp_path, *flags, before=TRACE))
     else:
-        start = begin(tmp_path_factory)
-        said = ok(sft(*start, *flags, f'--out_dir={tmp_path_factory.mktemp("out")}/run', before=TRACE))
+        start = begin(sft_model, conversations)
+        said = ok(sft(*start, *flags, f'--out_dir={tmp_path}/run', before=TRACE))
     assert 1 <= int(said.rpartition('graphs ')[2]) <= 4         # a static one first; not one for each length
 
 

@@ -7,8 +7,8 @@ import signal
 import sys
 
 import pytest
-from conftest import ROOT, TINY, metrics, mistake, ok, run
-from test_sft_mistakes import begin
+from conftest import ROOT, TINY, metrics, mistake, ok, run, write
+from test_sft import begin
 
 from parts.train import devices, planner
 from parts.sample import rewards
@@ -54,9 +54,9 @@ def test_lora_and_sampling_too(start, tmp_path):
 
 def test_programs_do_not_run_there_and_a_plan_for_its_cpu_is_refused(start, tmp_path):
     base = next(flag for flag in start if flag.startswith('--init_from='))
-    ok(run('sft.py', *start, '--max_steps=1', f'--out_dir={tmp_path}/sft'))
-    mistake(run('rl.py', f'--init_from={tmp_path}/sft', f'--out_dir={tmp_path}/rl', '--max_new_tokens=2',
-                '--n_problems=20', '--eval_prompts=2', '--allow_code_execution=True', before=WINDOWS),
+    tests = write(tmp_path / 'tests.jsonl', [{'prompt': f'{i}', 'tests': 'assert 1'} for i in range(20)])
+    mistake(run('rl.py', base, f'--reward={tests}', f'--out_dir={tmp_path}/rl', '--max_new_tokens=2',
+                '--eval_prompts=2', '--allow_code_execution=True', before=WINDOWS),
             'needs Linux or macOS', 'WSL')
     mistake(run('sft.py', *start, base, '--plan=1xcpu', before=WINDOWS), 'plan=1xcpu', 'Windows', '1xL4')
 

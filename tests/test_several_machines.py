@@ -7,9 +7,8 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, TINY, accident, metrics, ok, run
-from test_dpo_mistakes import make_sft
-from test_rl_runs import FLAGS
+from conftest import ROOT, TINY, accident, make_sft, metrics, ok, run
+from test_rl import FLAGS
 
 BASE = [*TINY, '--device=cpu', '--dtype=float32', '--out_dir=out', '--log_interval=1', '--sample_tokens=2']
 

@@ -1,0 +1,283 @@
+"""dpo.py: log-probabilities against a slow loop; real runs, their reference, resuming; a user's mistakes."""
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from conftest import assert_is_the_straight_run, lift, make_pairs, make_sft, metrics, mistake, ok, run
+from conftest import series, state, write
+from test_records import BYTES, PAIRS, pair
+
+from model import GPT, IGNORE, load_checkpoint
+from parts.train.records import collate_pairs
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+answer_log_probs = lift('dpo.py', 'answer_log_probs')
+answer_log_probs.__globals__['IGNORE'] = IGNORE
+FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
+         '--log_interval=1 --eval_interval=5 --save_interval=4 --num_samples=2 --sample_tokens=4').split()
+
+
+def dpo(folder, *arguments, init='sft', data='pairs', out='out', **more):
+    init, out = (name if name == 'resume' else os.path.join(folder, name) for name in (init, out))
+    return run('dpo.py', f'--init_from={init}', f'--data_dir={folder / data}', f'--out_dir={out}', *FLAGS,
+               *arguments, **more)
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    """Models, pairs, and thumbs: half of the pairs taken apart, one up here, one down there, never both."""
+    folder = tmp_path_factory.mktemp('dpo')
+    make_sft(folder / 'sft')
+    make_sft(folder / 'untied', tie_embeddings=False)
+    make_pairs(folder / 'pairs')
+    for side in ('train', 'val'):
+        mixed = [json.loads(line) for line in open(folder / f'pairs/{side}.jsonl', encoding='utf-8')]
+        thumbs = [{'prompt': r['prompt'], 'completion': r[('chosen', 'rejected')[i // 2 % 2]],
+                   'label': i // 2 % 2 == 0} for i, r in enumerate(mixed)]
+        mixed[1::2] = thumbs[1::2]
+        write(folder / f'mixed/{side}.jsonl', mixed)
+        write(folder / f'thumbs/{side}.jsonl', thumbs if side == 'train' else mixed)
+    return folder
+
+
+# --- log p of the answers -----------------------------------------------------------------------------------
+def slow_log_p(model, prompt, answer):
+    """One token at a time, each with what stands before it alone; up to <|im_end|>, not its newline."""
+    total = 0.0
+    for i, token in enumerate(answer[:-1]):
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *answer[:i]]]))[0][0, -1]
+        total += logits.double().log_softmax(-1)[token].item()
+    return total
+
+
+def test_scores_are_those_of_a_slow_loop_alone_or_padded_in_a_batch(home):
+    model = load_checkpoint(home / 'sft')[0].eval()
+    for p in model.parameters():
+        p.data *= 5         # far from uniform
+
+    def score(pairs, pad=0):
+        x, y = map(torch.from_numpy, collate_pairs(pairs, pad, 1))
+        return answer_log_probs(model(x)[0], y).view(2, -1).T.detach()
+
+    pairs = [*PAIRS, pair('x', 'up', None)]
+    wanted = [[slow_log_p(model, *side) for side in p] for p in pairs]
+    together = score(pairs)
+    assert together.dtype == torch.float32 and min(map(min, wanted)) < -20 and wanted[-1][1] == 0
+    for scores in (together, torch.cat([score([p]) for p in pairs])):
+        assert torch.allclose(scores, torch.tensor(wanted), atol=1e-4, rtol=1e-5)
+    assert torch.equal(together, score(pairs, pad=BYTES.special['<|pad|>']))
+
+
+def test_only_logits_that_name_an_answer_s_token_have_gradients():
+    """So nothing that happens to those of the prompt, the padding or the last newline matters."""
+    x, y = map(torch.from_numpy, collate_pairs(PAIRS, 0, 1))
+    logits = torch.randn(*x.shape, BYTES.vocab_size, requires_grad=True)
+    answer_log_probs(logits, y).sum().backward()
+    touched = logits.grad.abs().sum(-1) > 0
+    for row, (prompt, answer) in enumerate([p[0] for p in PAIRS] + [p[1] for p in PAIRS]):
+        at = [len(prompt) - 1 + i for i in range(len(answer[:-1]))]     # the last names answer[0]
+        assert touched[row].nonzero()[:, 0].tolist() == at
+        assert (logits.grad[row, at, answer[:-1]] > 0).all()            # and of these tokens
+
+
+# --- what is learned ----------------------------------------------------------------------------------------
+def test_held_out_answers_are_told_apart_after_24_steps(home, tmp_path):
+    for i, (kind, data, *more) in enumerate((
+            ('dpo', 'pairs'), ('dpo', 'pairs', '--label_smoothing=0.2', '--nll_weight=0'),
+            ('dpo', 'pairs', '--optimizer=muon'), ('ipo', 'pairs'), ('simpo', 'pairs'),
+            ('orpo', 'pairs', '--beta=1'), ('kto', 'pairs', '--nll_weight=0'),
+            ('kto', 'thumbs', '--nll_weight=0'), ('rm', 'pairs'))):
+        out, case = tmp_path / f'{i}', (kind, data, more)
+        flags = [f'--loss_type={kind}', '--max_steps=24', '--eval_interval=24', *more]
+        ok(dpo(home, *flags, data=data, out=out))
+        first, last = (m for m in metrics(out) if 'val_accuracy' in m)
+        assert 0.2 < first['val_accuracy'] < 0.8 and last['val_accuracy'] > 0.9 and last['step'] == 24, case
+        assert last['val_loss'] < first['val_loss'], case
+        assert last['val_margin'] > first['val_margin'] + 0.01, case
+        rewards = last['val_chosen_reward'], last['val_rejected_reward']
+        assert last['val_margin'] == pytest.approx(rewards[0] - rewards[1], abs=1e-5), case
+        assert ('ref_log_probs' in state(out)) == (kind in ('dpo', 'ipo', 'kto')), case
+
+
+def test_a_smaller_beta_drifts_further_and_nll_holds_the_good_answers_up(home, tmp_path):
+    def ends(name, key, *more):
+        if not (tmp_path / name).exists():
+            ok(dpo(home, *more, '--max_steps=24', '--grad_clip=0', out=tmp_path / name))
+        values = series(tmp_path / name, f'val_{key}')
+        return values[0], values[-1]
+
+    # ipo has a target, 1 / (2 beta), so that the drift is beta's doing and not the number of steps'
+    ipo = ['--loss_type=ipo', '--nll_weight=0']
+    tight, loose = (ends(f'ipo{beta}', 'kl', *ipo, f'--beta={beta}')[1] for beta in (1, 0.05))
+    assert abs(loose) > 3 * abs(tight)
+    up, down = (ends('ipo0.05', f'{side}_logp') for side in ('chosen', 'rejected'))
+    assert up[1] - down[1] > up[0] - down[0] + 5
+    bare = ends('bare', 'chosen_logp', '--nll_weight=0')
+    held = ends('held', 'chosen_logp', '--nll_weight=1')
+    assert held[1] > held[0] + 5 and bare[1] < held[1] - 5
+
+
+# --- the reference ------------------------------------------------------------------------------------------
+def test_the_reference_is_what_init_from_says_before_and_after_training(home, tmp_path):
+    before, data = contents(home / 'sft'), contents(home / 'pairs')
+    assert 'computing the reference log-probabilities of 96 pairs' in ok(dpo(home, out=tmp_path / 'out'))
+    ref = state(tmp_path / 'out')['ref_log_probs']
+    assert contents(home / 'sft') == before and contents(home / 'pairs') == data        # no file beside them
+    assert torch.equal(ref, state(tmp_path / 'out', 'last-1.pt')['ref_log_probs'])
+    model = load_checkpoint(home / 'sft')[0].eval()
+    records = [json.loads(line) for side in ('train', 'val')
+               for line in open(home / f'pairs/{side}.jsonl', encoding='utf-8')]
+    wanted = [[slow_log_p(model, *side) for side in pair(r['prompt'], r['chosen'], r['rejected'])]
+              for r in records[::5]]
+    assert ref.shape == (96, 2) and (ref[::5] - torch.tensor(wanted)).abs().max() < 1e-4
+    assert not torch.equal(load_checkpoint(tmp_path / 'out')[0].embedding.weight, model.embedding.weight)
+
+
+# each forward pass says something else, as on a machine whose arithmetic depends on the batch
+ODD = """
+passes, forward = [0], model.GPT.forward
+def odd(self, *a, **k):
+    passes[0] += 1
+    logits, loss = forward(self, *a, **k)
+    return logits * passes[0], loss
+model.GPT.forward = odd
+"""
+
+
+def test_a_first_loss_that_is_not_ln_2_ends_the_run(home, tmp_path):
+    mistake(dpo(home, before=ODD, out=tmp_path), 'the first dpo loss is', '0.69315 and 0 are expected')
+    assert not list(tmp_path.glob('*.pt'))
+
+
+# --- equalities ---------------------------------------------------------------------------------------------
+def test_one_process_accumulating_4_equals_two_accumulating_2(home, tmp_path):
+    """Clipping and kto's KL are of the whole batch. 1e-5: the same float32 sums in another order."""
+    for kind, data, init in (('kto', 'mixed', 'sft'), ('rm', 'pairs', 'untied')):
+        one, two = tmp_path / f'{kind}1', tmp_path / f'{kind}2'
+        flags = [f'--loss_type={kind}', '--micro_batch_size=2', '--grad_clip=0.1', '--max_steps=8',
+                 '--beta=0.5', '--learning_rate=1e-3']
+        assert '1 processes x 4 accumulated x 2' in ok(dpo(home, *flags, data=data, init=init, out=one))
+        said = ok(dpo(home, *flags, data=data, init=init, out=two, processes=2))
+        assert '2 processes x 2 accumulated x 2' in said and said.count('step      1/8 | loss') == 1
+        assert min(series(one, 'grad_norm')) > 0.1 and len(series(one, 'loss')) == 8
+        for key in ('loss', 'val_loss', 'grad_norm', 'margin', 'val_accuracy', 'chosen_reward'):
+            assert series(one, key) == pytest.approx(series(two, key), abs=1e-5, rel=1e-5), (kind, key)
+        a, b = state(one), state(two)
+        assert a['model'].keys() == b['model'].keys() and a['kto_kl'] == pytest.approx(b['kto_kl'], abs=1e-5)
+        assert max((a['model'][k] - b['model'][k]).abs().max().item() for k in a['model']) < 1e-5, kind
+        assert kind != 'kto' or a['kto_kl'] > 0.01
+
+
+# a real kill -9: right after last.pt of step 8 was written, before it has its name
+KILL = """
+n, save = [0], model.save_checkpoint
+def spy(*a, **k):
+    save(*a, **k)
+    n[0] += 1
+    if n[0] == 3:
+        os.kill(os.getpid(), 9)
+model.save_checkpoint = spy
+"""
+
+
+def test_a_killed_run_resumes_as_the_straight_run_bit_for_bit(home, tmp_path):
+    for kind, data in (('kto', 'mixed'), ('rm', 'pairs')):
+        init, straight, out = (tmp_path / f'{kind}{i}' for i in range(3))
+        flags = [f'--loss_type={kind}', '--beta=0.5']
+        make_sft(init)
+        ok(dpo(home, *flags, data=data, init=init, out=straight))
+        killed = dpo(home, *flags, data=data, init=init, out=out, before=KILL)
+        assert killed.returncode == -signal.SIGKILL
+        make_sft(init, seed=1)                              # sft.py has run again since
+        said = ok(dpo(home, *flags, data=data, init='resume', out=out))
+        assert 'resumed at step 4' in said and 'computing the reference' not in said
+        assert_is_the_straight_run(out, straight)
+    assert state(tmp_path / 'kto1')['kto_kl'] > 0.01 and 'reward_head' in state(straight)
+
+
+# --- what is shown and left ---------------------------------------------------------------------------------
+def test_show_batch_marks_the_answers_and_im_end(home, tmp_path):
+    said = ok(dpo(home, '--show_batch=3', out=tmp_path / 'none'))
+    records = [json.loads(line) for line in open(home / 'pairs/train.jsonl', encoding='utf-8')]
+    wanted = {f'{BYTES.decode(prompt)}[[{BYTES.decode(answer[:-1])}]]'
+              for r in records for prompt, answer in pair(r['prompt'], r['chosen'], r['rejected'])}
+    shown = said.split('--- step 3, pair ')[1:]
+    assert len(shown) == 16 and not (tmp_path / 'none').exists() and '<|im_end|>]]' in shown[0]
+    assert {text.split('\n', 1)[1].strip('\n') for text in shown} <= wanted
+
+
+def test_what_a_run_leaves_is_complete(home, tmp_path):
+    for kind in ('dpo', 'rm'):
+        out = tmp_path / kind
+        ok(dpo(home, f'--loss_type={kind}', out=out))
+        names = {'best.pt', 'last.pt', 'last-1.pt', 'tokenizer.json', 'data.json', 'config.json',
+                 'train.log', 'metrics.jsonl'}
+        assert {p.name for p in out.iterdir()} == names | ({'samples.txt'} if kind == 'dpo' else set())
+        loaded, rest = load_checkpoint(out)
+        assert isinstance(loaded, GPT) and not any('reward' in k for k in loaded.state_dict())
+        assert rest['tokenizer_hash'] == BYTES.hash and rest['config']['stage'] == 'dpo'
+        assert rest['pairs'] == load_checkpoint(out / 'last.pt')[1]['pairs']        # the card compares it
+        assert kind == 'dpo' or (rest['reward_head'].shape == (1, 32) and rest['reward_head'].any())
+    assert '<|im_start|>assistant' in (tmp_path / 'dpo/samples.txt').read_text(encoding='utf-8')
+
+
+def test_a_thumb_for_a_prompt_as_long_as_the_context_is_no_accident(home, tmp_path):
+    thumbs = [{'prompt': 'x' * 200, 'completion': 'ab', 'label': i % 2 == 1} for i in range(8)]
+    for side in ('train', 'val'):
+        write(home / f'long/{side}.jsonl', thumbs)
+    flags = ['--loss_type=kto', '--max_steps=2']
+    assert 'cut to 96 tokens: 8' in ok(dpo(home, *flags, data='long', out=tmp_path / 'run'))
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+def test_settings_that_cannot_be(home):
+    for flag, words in (
+            ('--label_smoothing=0.1 --loss_type=ipo', 'label_smoothing=0.1 ipo'), ('--beta=0', 'beta=0'),
+            ('--label_smoothing=0.5', 'label_smoothing=0.5'), ('--loss_type=ppo', 'ppo dpo, ipo, kto'),
+            ('--gamma=2', 'gamma=2 loss_type=simpo'), ('--block_size=97', 'block_size=97 96'),
+            ('--data_dir=nowhere', 'nowhere --kind=preference'), ('--init_from=nowhere', 'nowhere exist')):
+        mistake(dpo(home, *flag.split()), *words.split())
+    assert not (home / 'out').exists()
+
+
+def test_files_that_cannot_be_used(home, tmp_path):
+    for name in ('sft', 'pairs'):
+        shutil.copytree(home / name, tmp_path / name)
+    write(tmp_path / 'pairs/val.jsonl', [{'prompt': 'q', 'chosen': 'a', 'rejected': 'a'}])
+    mistake(dpo(tmp_path), 'val.jsonl', 'no pair of two different answers')
+    (tmp_path / 'pairs/val.jsonl').unlink()
+    mistake(dpo(tmp_path), 'val.jsonl', 'does not exist')
+    make_sft(tmp_path / 'plain', special=())
+    mistake(dpo(tmp_path, init='plain'), '<|im_start|>')
+    judge = torch.load(make_sft(tmp_path / 'judge') / 'best.pt', weights_only=True)
+    torch.save(judge | {'reward_head': torch.zeros(1, 32)}, tmp_path / 'judge/best.pt')
+    for kind in ('dpo', 'rm'):
+        mistake(dpo(tmp_path, f'--loss_type={kind}', init='judge'), 'judge', 'is a reward model')
+    Tokenizer.byte(SPECIAL_TOKENS[:9]).save(tmp_path / 'sft/tokenizer.json')
+    mistake(dpo(tmp_path), 'was made with the tokenizer')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_run_resumes_with_its_own_pairs_and_loss_or_not_at_all(home):
+    ok(dpo(home, '--max_steps=4', out='done'))
+    make_pairs(home / 'others', n=40)
+    shutil.copytree(home / 'sft', home / 'was_sft')
+    shutil.copy(home / 'sft/best.pt', home / 'was_sft/last.pt')
+    before = contents(home / 'done')
+    for flag, paths, *words in (
+            ('--beta=1', {'init': 'sft'}, 'already holds a run', '--init_from=resume', '--overwrite=True'),
+            ('--overwrite=True', {'init': 'done'}, 'starts from'),
+            ('--beta=1', {'data': 'others'}, 'others=[', '--init_from='),
+            ('--block_size=40', {}, 'block_size'), ('--eval_pairs=8', {}, 'eval_pairs'),
+            ('--loss_type=simpo', {}, "loss_type='dpo'", 'simpo'),
+            ('--beta=1', {'out': 'was_sft'}, 'pairs=None'), ('--beta=1', {'out': 'no'}, 'does not exist')):
+        mistake(dpo(home, flag, **{'init': 'resume', 'out': 'done', **paths}), *words)
+    assert contents(home / 'done') == before

@@ -1,0 +1,200 @@
+"""Lines of JSON become token ids: what is cut, dropped and refused; batches of rows of about one length."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import write
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from model import IGNORE, GPT, GPTConfig
+from parts.train import records
+from parts.train.reward_model import RewardModel
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+# one chunk for any text; each header is one token, and some tokens would swallow an edge of the frame
+HEADERS = [word[:i].encode() for word in ('system\n', 'user\n', 'assistant\n', 'tool\n')
+           for i in range(2, 11)]
+TRAPS = [b'yo', b'\ny', b'\nyo', b'yo\n', b'>\n', b'|>', b'<|']
+VOCAB = [*(bytes([b]) for b in range(256)), *HEADERS, *TRAPS]
+TRAPPING = Tokenizer('bpe', list(dict.fromkeys(VOCAB)), SPECIAL_TOKENS, r'[\s\S]+')
+BYTES = Tokenizer.byte(SPECIAL_TOKENS[:4])
+S, E, PAD = (BYTES.special[name] for name in ('<|im_start|>', '<|im_end|>', '<|pad|>'))
+
+fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
+words = st.sampled_from(['<|im_end|>', '<|im_start|>', 'yo', '\n', 'é'])
+contents = st.text(max_size=9) | st.lists(words).map(''.join)
+roles = st.sampled_from(['system', 'user', 'assistant', 'tool'])
+chats = st.lists(st.fixed_dictionaries({'role': roles, 'content': contents}), min_size=1, max_size=6)
+
+
+def say(role, content):
+    return {'role': role, 'content': content}
+
+
+def pair(prompt, *answers):
+    """As read_pairs makes it; the frame written out by hand."""
+    asked = [S, *b'user\n', *prompt.encode(), E, 10, S, *b'assistant\n']
+    return tuple((asked, [*a.encode(), E, 10] if a is not None else []) for a in answers)
+
+
+def read(folder, *lines, T=96, loss_type='kto'):
+    return records.read_pairs(str(write(folder / 'pairs.jsonl', lines)), T, BYTES, loss_type, 'prepare.py')
+
+
+# --- conversations ------------------------------------------------------------------------------------------
+@fuzz
+@given(chats, contents, chats, st.integers(1, 70))
+def test_a_cut_keeps_the_last_answer_and_of_its_prompt_the_right(prompt, answer, more, T):
+    chat = [*prompt, say('assistant', answer)]
+    ids, mask = TRAPPING.render(chat + [m for m in more if m['role'] == 'user'])
+    header = len(TRAPPING.render(prompt)[0])                    # where the last answer's begins
+    end = len(TRAPPING.render(chat)[0]) - 1                     # and where the answer ends
+    start = header if end - header > T + 1 else max(0, end - (T + 1))   # what follows goes first
+    short = records.fit_conversation(ids, mask, T, TRAPPING.special['<|im_start|>'])
+    assert short == (ids[start:][:T + 1], mask[start:][:T + 1])
+    assert len(ids) > T + 1 or short == (ids, mask)
+
+
+def test_conversations_without_an_answer_are_dropped_and_counted(tmp_path):
+    ask, answer = say('user', 'q' * 9), say('assistant', 'a')
+    path = write(tmp_path / 'a', [{'messages': c} for c in ([ask], [ask, answer], [], [ask] * 3 + [answer])])
+    rows, n_empty, n_cut = records.read_conversations(str(path), 36, BYTES, 'prepare.py')
+    assert [[i for i, trained in zip(*row) if trained] for row in rows] == [[*b'a', E]] * 2
+    assert (n_empty, n_cut) == (2, 1)
+
+
+# --- preferences --------------------------------------------------------------------------------------------
+def test_what_lines_become(tmp_path):
+    talk = [say('system', 'be'), say('user', 'q')]
+    frame = [S, *b'system\nbe', E, 10, S, *b'user\nq', E, 10, S, *b'assistant\n']
+    pairs, n_cut, n_same = read(
+        tmp_path, {'prompt': 'q', 'chosen': 'é', 'rejected': 'no', 'margin': 3},
+        {'prompt': talk, 'chosen': 'yes', 'rejected': 'no'},
+        {'prompt': 'q', 'chosen': '', 'rejected': ''},
+        {'prompt': 'q', 'completion': 'up', 'label': True},
+        {'prompt': 'q', 'completion': 'no', 'label': False},
+        {'prompt': 'a<|im_end|>', 'chosen': '<|im_start|>', 'rejected': ''})
+    assert pairs == [pair('q', 'é', 'no'), ((frame, [*b'yes', E, 10]), (frame, [*b'no', E, 10])),
+                     pair('q', 'up', None), pair('q', None, 'no'),
+                     pair('a<|im_end|>', '<|im_start|>', '')]
+    assert (n_cut, n_same) == (0, 1)
+    assert sum(i >= 256 for i in pairs[-1][0][0] + pairs[-1][0][1]) == 4    # the frame's: none is forged
+
+
+def test_too_long_pairs_lose_the_prompt_s_left_and_only_then_the_answer_s_right(tmp_path):
+    for T, n_prompt, n_answer in np.array(np.meshgrid([2, 3, 10, 40, 95], [1, 5, 30, 99],
+                                                      [0, 2, 30, 99])).reshape(3, -1).T:
+        prompt, answer = list(range(n_prompt)), list(range(100, 100 + n_answer))
+        p, a = records.fit_pair(prompt, answer, T)
+        assert p and p == prompt[-len(p):] and a == answer[:len(a)]
+        assert len(p) + len(a) == min(n_prompt + n_answer, T + 1)       # nothing is cut in vain
+        assert a == answer or len(p) == min(n_prompt, max(1, (T + 1) // 4))     # only if 3/4 are too little
+    record = {'prompt': 'q' * 50, 'chosen': 'c' * 9, 'rejected': 'r' * 30}
+    [(chosen, rejected)], n_cut, _ = read(tmp_path, record, T=50)
+    assert n_cut == 1 and len(chosen[0]) + len(chosen[1]) == len(rejected[0]) + len(rejected[1]) == 51
+    assert chosen[1] == [*b'c' * 9, E, 10] and rejected[1] == [*b'r' * 30, E, 10]
+    assert chosen[0][-11:] == rejected[0][-11:] == [S, *b'assistant\n']
+
+
+def test_a_pair_whose_answers_are_cut_to_the_same_is_dropped_and_counted(tmp_path):
+    """Its loss has a gradient of rounding errors, of which AdamW makes steps of full size."""
+    long = {'prompt': 'q', 'chosen': 'a' * 99 + 'x', 'rejected': 'a' * 99 + 'y'}
+    early = {'prompt': 'q', 'chosen': 'x' + 'a' * 99, 'rejected': 'y' + 'a' * 99}
+    short = {'prompt': 'q', 'chosen': 'é', 'rejected': 'no'}
+    pairs, n_cut, n_same = read(tmp_path, long, early, short, T=48)
+    assert [chosen[1][:2] for chosen, _ in pairs] == [[*b'xa'], [*'é'.encode()]] and (n_cut, n_same) == (1, 1)
+    assert len(read(tmp_path, long, early, short, T=192)[0]) == 3
+    with pytest.raises(ValueError, match='48 tokens'):
+        read(tmp_path, long, T=48)
+
+
+PAIRS = [pair('q' * i, 'good ' * (i % 4) + '!', 'é' * (7 - i)) for i in range(1, 8)]
+
+
+def test_the_tensors_that_reach_the_loss_say_the_answers_and_nothing_else():
+    pairs = [*PAIRS, pair('x', 'up', None)]
+    x, y = records.collate_pairs(pairs, PAD, 1)
+    assert x.shape == y.shape and x.dtype == y.dtype == 'int64'
+    for i, (prompt, answer) in enumerate([p[0] for p in pairs] + [p[1] for p in pairs]):
+        n = len(prompt) + len(answer) - 1
+        assert [*x[i]] == [*prompt, *answer][:n] + [PAD] * (x.shape[1] - n)
+        at = y[i] != IGNORE
+        assert (x[i][1:][at[:-1]] == y[i][:-1][at[:-1]]).all()      # the next token, each time
+        assert BYTES.decode(y[i][at]) == (BYTES.decode(answer[:-2]) + '<|im_end|>' if answer else '')
+
+
+def test_a_reward_is_read_where_the_answer_has_ended():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(BYTES.vocab_size, 96, 2, 2, 0, 32)).eval()
+    judge = RewardModel(model)
+    x, y = map(torch.from_numpy, records.collate_pairs(PAIRS, 0, 1))
+    assert (judge(x, y) == 0).all()                             # so the first loss is ln 2
+    torch.nn.init.normal_(judge.score.weight, std=1)
+    for value, (prompt, answer) in zip(judge(x, y), [p[0] for p in PAIRS] + [p[1] for p in PAIRS]):
+        hidden = model.backbone(torch.tensor([[*prompt, *answer[:-1]]]))[0, -1]         # <|im_end|>
+        assert value.item() == pytest.approx(judge.score(hidden).item(), abs=1e-5)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+CHAT = '{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}'
+PAIR = {'prompt': 'q', 'chosen': 'a', 'rejected': 'b'}
+UP = {'prompt': 'q', 'completion': 'a', 'label': True}
+
+
+def test_a_line_that_cannot_be_used_is_named_by_its_number(tmp_path):
+    conversations = lambda path: records.read_conversations(path, 96, BYTES, 'prepare.py')
+    pairs = lambda path: records.read_pairs(path, 96, BYTES, 'dpo', 'prepare.py')
+    thumbs = lambda path: records.read_pairs(path, 96, BYTES, 'kto', 'prepare.py')
+    for reader, good, bad, word in (
+            (conversations, CHAT, CHAT[:40], 'Expecting'), (conversations, CHAT, '{"a": 1}', 'messages'),
+            (conversations, CHAT, '[1]', 'not an object'), (conversations, CHAT, '\xff', 'utf-8'),
+            (conversations, CHAT, CHAT.replace('user', 'wizard'), 'wizard'),
+            (pairs, PAIR, '{"prompt": ""}', 'chosen'), (pairs, PAIR, UP, '--loss_type=kto, not dpo'),
+            (thumbs, PAIR, UP | {'label': 'false'}, 'true or false'),
+            (thumbs, PAIR, UP | {'completion': None}, 'text'), (pairs, PAIR, PAIR | {'chosen': None}, 'text'),
+            (pairs, PAIR, PAIR | {'prompt': 5}, 'role'), (pairs, PAIR, PAIR | {'prompt': [{}]}, 'role')):
+        lines = [line if isinstance(line, str) else json.dumps(line) for line in (good, bad)]
+        (tmp_path / 'bad.jsonl').write_text('\n'.join(lines), encoding='latin-1')
+        with pytest.raises(ValueError) as error:
+            reader(str(tmp_path / 'bad.jsonl'))
+        for part in ('bad.jsonl, line 2', word, 'prepare.py'):
+            assert part in str(error.value), (bad, error.value)
+
+
+def test_a_file_without_a_row_to_train_on_is_refused(tmp_path):
+    path = write(tmp_path / 'empty.jsonl', [{'messages': [say('user', 'q')]}])
+    with pytest.raises(ValueError, match='no conversation with an answer'):
+        records.read_conversations(str(path), 96, BYTES, '')
+    with pytest.raises(FileNotFoundError, match='nothing does not exist; prepare it: make it'):
+        records.read_conversations(str(tmp_path / 'nothing'), 96, BYTES, 'make it')
+
+
+# --- batches ------------------------------------------------------------------------------------------------
+@fuzz
+@given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 5), st.integers(0, 2 ** 32 - 1))
+def test_an_epoch_visits_each_row_at_most_once(n, batch_size, epoch, seed):
+    lengths = np.random.default_rng(n).integers(2, 99, n)
+    batches = records.Batches(lengths, batch_size, seed)
+    rows = batches.of_epoch(epoch)
+    assert rows.shape == (max(1, n // batch_size), batch_size)
+    counts = np.bincount(rows.ravel(), minlength=n)
+    assert len(counts) == n and counts.max() == max(1, -(-batch_size // n))     # a few: several times
+    last = (epoch + 1) * len(rows) - 1
+    assert (batches.of(last) == rows[-1]).all() and (batches.of(last - len(rows) + 1) == rows[0]).all()
+
+
+def test_epochs_differ_leave_others_out_and_pad_little():
+    lengths = np.random.default_rng(0).lognormal(4, 1, 2003).astype(int) + 2
+    epochs = [records.Batches(lengths, 8, 1).of_epoch(epoch) for epoch in range(4)]
+    assert len({rows.tobytes() for rows in [*epochs, records.Batches(lengths, 8, 2).of_epoch(0)]}) == 5
+    left_out = [set(range(2003)) - set(rows.ravel()) for rows in epochs]
+    assert all(len(left) == 3 for left in left_out) and not set.intersection(*left_out)
+
+    plain = np.random.default_rng(0).permutation(2003)[:2000].reshape(-1, 8)
+    padded, unsorted = ((lengths[rows].max(1, keepdims=True) - lengths[rows]).sum() / lengths[rows].sum()
+                        for rows in (epochs[0], plain))
+    assert padded < 0.2 < 1 < unsorted, (padded, unsorted)                      # as a share of the text
+    longer = np.diff(lengths[epochs[0]].mean(1)) > 0
+    assert 0.4 < longer.mean() < 0.6                            # short and long ones in turn, not sorted

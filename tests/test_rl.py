@@ -1,0 +1,199 @@
+"""rl.py: real runs in which the reward rises; controls, equalities, and a user's mistakes."""
+import os
+import re
+
+import pytest
+import torch
+from conftest import ROOT, make_sft, metrics, mistake, ok, run, series
+from conftest import state, write
+from test_records import BYTES
+
+from model import load_checkpoint
+from parts.eval import benchmarks, grading
+from parts.eval.sandbox import run_code
+from parts.train.journal import Journal
+
+# more is paid for signs of the lower half of ASCII: an untrained byte model writes them a quarter of the time
+REWARD = """
+def prompts():
+    return [f'{i} and {"x" * (i % 7)}' for i in range(40)]
+
+def reward(prompt, completion):
+    return sum(c < '@' for c in completion) / 8
+"""
+FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 --slots=7 '
+         '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --min_lr=1e-2 --eval_interval=6 '
+         '--save_interval=4 --eval_prompts=4').split()
+
+
+@pytest.fixture(scope='module')
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('rl')
+    make_sft(folder / 'sft')
+    make_sft(folder / 'dropout', dropout=0.3)
+    (folder / 'paid.py').write_text(REWARD, encoding='utf-8')
+    return folder
+
+
+def rl(home, *arguments, init='sft', reward='paid.py', out='out', **more):
+    init, out = (name if name == 'resume' else os.path.join(home, name) for name in (init, out))
+    return run('rl.py', f'--init_from={init}', f'--reward={home / reward}', f'--out_dir={out}', *FLAGS,
+               *arguments, **more)
+
+
+def paying(home, name, before, after):
+    """A copy of REWARD in which a part is replaced."""
+    assert before in REWARD
+    (home / name).write_text(REWARD.replace(before, after), encoding='utf-8')
+    return name
+
+
+# --- what is learned ----------------------------------------------------------------------------------------
+def test_the_reward_rises(home, tmp_path):
+    for i, more in enumerate(([], ['--scale=True', '--updates=2', '--optimizer=muon'])):
+        out = tmp_path / f'{i}'
+        said = ok(rl(home, '--max_steps=24', '--eval_interval=12', *more, out=out))
+        paid = series(out, 'reward')
+        assert len(paid) == 24 and sum(paid[-4:]) > sum(paid[:4]) + 4 * 0.15, paid
+        assert series(out, 'val_reward')[-1] > 0.9 and len(series(out, 'val_reward')) == 3
+        last = [m for m in metrics(out) if 'reward' in m][-1]
+        assert last['kl'] is None and 0 < last['entropy'] < 6 and 0 <= last['clip_fraction'] <= 1
+        assert series(out, 'clip_fraction')[0] == 0             # the first ratio of fresh answers is 1
+        assert last['length'] <= 8 and 0 <= last['truncated'] <= 1 and 0 < last['informative'] <= 1
+        assert 'next: python sample.py' in said and 'highest val_reward ' in said
+        assert '[reward ' in (out / 'samples.txt').read_text(encoding='utf-8')
+        assert state(out)['config']['stage'] == 'rl'
+
+
+def test_the_kl_holds_the_model_near_its_start(home, tmp_path):
+    for coef in (1e-6, 3.0):        # the reference has no dropout, or the first KL would not be 0
+        ok(rl(home, '--max_steps=6', f'--kl_coef={coef}', init='dropout', out=tmp_path / f'{coef}'))
+    free, held = series(tmp_path / '1e-06', 'kl'), series(tmp_path / '3.0', 'kl')
+    assert abs(free[0]) < 1e-6 > abs(held[0]) and free[-1] > 3 * held[-1] > 0
+
+
+def test_a_model_of_others_gets_the_rows_that_it_lacks_and_so_does_its_reference(home, tmp_path):
+    pytest.importorskip('safetensors')
+    model, _ = load_checkpoint(make_sft(home / 'plain', special=['<|endoftext|>']))
+    model.save_hf(home / 'hf', type(BYTES).load(home / 'plain/tokenizer.json'))     # has no chat tokens
+    ok(rl(home, '--max_steps=2', '--kl_coef=0.1', init='hf', out=tmp_path / 'run'))
+    first, second = series(tmp_path / 'run', 'kl')
+    assert abs(first) < 1e-6 < second
+
+
+def test_equal_rewards_leave_the_weights_exactly_as_they_were(home, tmp_path):
+    same = paying(home, 'same.py', 'return sum', 'return 0.3 or sum')
+    said = ok(rl(home, reward=same, out=tmp_path / 'run'))
+    assert series(tmp_path / 'run', 'grad_norm') == [0.0] * 12
+    (step, text), = [(m['step'], m['text']) for m in metrics(tmp_path / 'run') if m.get('event') == 'silent']
+    assert step == 9 and '10 batches taught' in text            # the tenth, from 0
+    assert 'earned the same, 0.3 on average (low: easier prompts, more SFT; high: harder ones)' in said
+    before, after = load_checkpoint(home / 'sft')[0].state_dict(), state(tmp_path / 'run')['model']
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_the_silent_event_of_a_step_that_runs_again_is_not_written_twice(tmp_path):
+    log = Journal(str(tmp_path), True)
+    log.metrics(step=9, reward=0.0)         # of the step before
+    log.note(9, 'silent', 'for 10 batches')
+    log.cut_back(9)
+    assert metrics(tmp_path) == [{'step': 9, 'reward': 0.0}]
+
+
+def test_rewards_that_float32_cannot_tell_apart_teach(home, tmp_path):
+    ok(rl(home, '--max_steps=2', reward=paying(home, 'large.py', 'return sum', 'return 1e9 + sum'),
+          out=tmp_path / 'run'))
+    assert min(series(tmp_path / 'run', 'grad_norm')) > 0
+
+
+def test_without_min_lr_the_rate_falls_to_a_tenth_also_if_resumed(home, tmp_path):
+    flags = [flag for flag in FLAGS if 'lr=' not in flag and 'rate=' not in flag]
+    flags += [f'--reward={home}/paid.py', f'--out_dir={tmp_path}/run', '--learning_rate=1e-5']
+    ok(run('rl.py', f'--init_from={home}/sft', *flags, '--max_steps=4'))
+    assert series(tmp_path / 'run', 'lr') == pytest.approx([1e-5, 8.682e-6, 5.5e-6, 2.318e-6], rel=1e-3)
+    said = ok(run('rl.py', '--init_from=resume', *flags, '--max_steps=8'))
+    assert 'resumed at step 4' in said and 'changed  min_lr' not in said
+
+
+# --- prompts and rewards ------------------------------------------------------------------------------------
+def test_no_prompt_is_both_trained_on_and_held_out(home, tmp_path):
+    thrice = paying(home, 'thrice.py', """f'{i} and {"x" * (i % 7)}' for i in range(40)""",
+                    'str(i % 3) for i in range(30)')
+    line = write(home / 'two.jsonl', [{'prompt': '2', 'answer': '3'}])          # one of the three
+    for i, more in enumerate(([], [f'--held_out={line}'])):
+        said = ok(rl(home, '--max_steps=1', *more, reward=thrice, out=tmp_path / f'{i}'))
+        assert '20 prompts, 1 held out' in said
+    mistake(rl(home, f'--held_out={home}/{thrice}', reward=thrice, out=tmp_path / 'no'),
+            '4 prompts to evaluate on and 0 others to train on')
+
+
+def test_an_answer_or_tests_can_decide(home, tmp_path):
+    lines = [{'prompt': f'{i} + 1?', 'answer': f'so #### {i + 1}'} for i in range(20)]
+    write(home / 'mixed.jsonl', [*lines, {'prompt': 'add', 'tests': 'assert add(1, 2) == 3'}])
+    mistake(rl(home, reward='mixed.jsonl', out=tmp_path / 'run'), '--allow_code_execution=True')
+    said = ok(rl(home, '--max_steps=1', '--allow_code_execution=True', reward='mixed.jsonl',
+                 out=tmp_path / 'run'))
+    assert '18 prompts, 3 held out' in said
+
+
+def test_benchmark_files_are_rewards_as_they_are_published():
+    human = {'prompt': 'import math\n\ndef root(x):\n    """The root."""\n', 'entry_point': 'root',
+             'test': 'def check(candidate):\n    assert candidate(9) == 3\n'}
+    task = benchmarks.to_task(human)
+    assert task['messages'][0]['content'].startswith('Complete:\nimport math')
+    program = grading.program(task, '```python\ndef root(x):\n    return math.sqrt(x)\n```', chat=True)
+    assert run_code(program, task['tests'], task['entry_point']).outcome == 'passed'
+    assert run_code(program.replace('math.sqrt', 'abs'), task['tests'], 'root').outcome == 'wrong'
+    sums = {'question': '2?', 'answer': '2 + 0 = 2\n#### 2'}
+    assert benchmarks.to_task(sums)['answer'].endswith('2')
+    for name, record in (('humaneval', human | {'canonical_solution': ''}), ('gsm8k', sums)):
+        message, = benchmarks.to_task(record)['messages']       # what is trained is what eval.py asks
+        assert benchmarks.to_item(name, record)['asked'] == [message['content']]
+
+
+def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
+    code, = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'), re.S)
+    (home / 'docs.py').write_text(code, encoding='utf-8')
+    ok(rl(home, '--max_steps=1', reward='docs.py', out=tmp_path / 'run'))
+    assert all(0 <= value <= 1 for value in series(tmp_path / 'run', 'reward'))
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path):
+    for body, words in (
+            ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']), ('return None', ['TypeError']),
+            ('return float("nan")', ['returned nan']), ('while True: pass', ['no reward after 0.2 s']),
+            ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
+        (home / 'bad.py').write_text(f'{REWARD}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
+        mistake(rl(home, '--timeout=0.2', reward='bad.py', out=tmp_path / 'run'), "reward('", *words)
+    said = ok(rl(home, '--max_steps=1', '--bad_reward=zero', reward='bad.py', out=tmp_path / 'run'))
+    log = (tmp_path / 'run/train.log').read_text(encoding='utf-8').splitlines()
+    lines = [line for line in said.splitlines() if line.startswith("counted as 0: reward('")]
+    assert len(lines) == 32 and set(lines) <= set(log)                          # 4 x 6, 2 x 4 held out
+    assert r'\ud800 bad\nsecond line' in lines[0] and series(tmp_path / 'run', 'reward') == [0.0]
+
+
+def test_what_keeps_the_sandbox_from_a_verdict_is_one_sentence(home, tmp_path):
+    write(home / 'tests.jsonl', [{'prompt': f'add {i}', 'tests': 'assert add(lambda: 1, 2) == 3'}
+                                 for i in range(20)])
+    nowhere = 'from parts.eval import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
+    wrote = 'from tokenizer import Tokenizer; Tokenizer.decode = lambda *_: "def add(f, x):\\n    return 3"'
+    for before, words in ((nowhere, 'nowhere'), (wrote, 'function is not plain data')):
+        mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run',
+                   before=before), "no verdict on 'add 0', by a fault of its tests or of the machine", words)
+
+
+def test_other_mistakes_are_one_line(home, tmp_path):
+    (home / 'half.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
+    (home / 'bad.jsonl').write_text('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', encoding='utf-8')
+    (home / 'unpaid.jsonl').write_text('{"prompt": "a"}', encoding='utf-8')
+    for flags, words in (
+            ('--reward=problems --n_problems=20', ['--allow_code_execution=True']),
+            ('--reward=random --n_problems=20', ['held-out prompts']), ('--num_samples=1', ['>= 2']),
+            ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 prompts']),
+            ('--reward=problem', ['problem does not exist', 'problems, random, FILE.py']),
+            (f'--reward={home}/half.py', ['reward(prompt']), ('--reward=none.jsonl', ['does not exist']),
+            (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
+            (f'--reward={home}/unpaid.jsonl', ['line 1', 'neither tests nor an answer'])):
+        mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)
+    assert not (tmp_path / 'run').exists()

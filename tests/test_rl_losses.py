@@ -1,0 +1,89 @@
+"""The advantages and the loss of rl.py: by hand, against their formulas in float64, and at their edges."""
+import math
+
+import numpy as np
+import torch
+from conftest import lift
+from pytest import approx
+
+advantages, policy_loss = lift('rl.py', 'advantages', 'policy_loss')
+
+
+def slow(log_p, old, advantage, low, high, ref, kl_coef):
+    """One token, in float64: its loss, its ratio, its KL."""
+    ratio = math.exp(log_p - old)
+    clipped = min(max(ratio, 1 - low), 1 + high)
+    kl = math.exp(ref - log_p) - 1 - (ref - log_p)
+    return -min(ratio * advantage, clipped * advantage) + kl_coef * kl, ratio, kl
+
+
+def test_the_loss_is_its_formula_token_by_token():
+    dice = np.random.default_rng(0)
+    log_p, old, ref = (-dice.exponential(2, (6, 9)) for _ in range(3))
+    log_p[0, 0], old[0, 0] = -60, -0.001                    # nearly forgotten
+    log_p[1, 1], old[1, 1] = -0.001, -60                    # e^60 times as likely
+    weights = np.array([1.0, -1.0, 0.5, -0.25, 0.0, 3.0])
+    mask = dice.random((6, 9)) < 0.7
+    mask[0, 0] = mask[1, 1] = True
+    tensors = [torch.tensor(a, dtype=torch.float32) for a in (log_p, old, weights)]
+
+    for low, high, kl_coef in ((0.2, 0.2, 0), (0.2, 0.28, 0.1), (0, 0, 0), (1.0, 5.0, 2.0)):
+        found = policy_loss(*tensors, torch.tensor(mask), low, high, torch.tensor(ref).float(), kl_coef)
+        for i, j in np.ndindex(6, 9):
+            want = slow(log_p[i, j], old[i, j], weights[i], low, high, ref[i, j], kl_coef)
+            got = [each[i, j].item() for each in found]                 # losses, ratios, KL
+            assert got == approx(want if mask[i, j] else (0, 0, 0), rel=2e-5, abs=1e-5), (low, high, i, j)
+
+
+def test_what_the_mask_hides_has_no_gradient_whatever_stands_there():
+    log_p = torch.tensor([[-1.0, -math.inf, math.nan]], requires_grad=True)
+    found = policy_loss(log_p, torch.tensor([[-1.0, -math.inf, 0.0]]), torch.tensor([2.0]),
+                        torch.tensor([[1, 0, 0]]), 0.2, 0.2, torch.zeros(1, 3), 0.5)
+    found[0].sum().backward()
+    assert [each[0, 1:].tolist() for each in found] == [[0, 0]] * 3
+    assert log_p.grad[0, 0] != 0 and log_p.grad[0, 1:].tolist() == [0, 0]
+
+
+def test_no_update_gains_by_leaving_the_bounds_and_any_may_return():
+    """With equal probabilities the gradient is -advantage, REINFORCE's."""
+    for moved, advantage, moves in (
+            (0.0, 1, True), (0.0, -1, True), (0.5, 1, False), (0.5, -1, True), (-0.5, 1, True),
+            (-0.5, -1, False), (0.1, 1, True), (-0.1, -1, True)):
+        log_p = torch.tensor([[-2.0 + moved]], requires_grad=True)
+        losses, *_ = policy_loss(log_p, torch.tensor([[-2.0]]), torch.tensor([float(advantage)]),
+                                 torch.ones(1, 1))
+        losses.sum().backward()
+        want = -advantage * math.exp(moved) if moves else 0
+        assert log_p.grad.item() == approx(want, rel=1e-5), (moved, advantage)
+
+
+def test_an_overflowing_ratio_stays_finite_and_a_group_without_advantage_stays_zero():
+    log_p = torch.tensor([[-0.0], [-0.0]], requires_grad=True)
+    old = torch.tensor([[-500.0], [-500.0]])
+    losses, *_ = policy_loss(log_p, old, torch.tensor([-1.0, 0.0]), torch.ones(2, 1))
+    losses.sum().backward()
+    assert losses.isfinite().all() and log_p.grad.isfinite().all()
+    assert losses[1] == 0 and log_p.grad[1] == 0
+
+
+def test_the_kl_estimate_is_never_negative_and_its_mean_is_the_kl():
+    p, q = torch.tensor([0.7, 0.2, 0.1]).log(), torch.tensor([0.4, 0.3, 0.3]).log()
+    x = torch.multinomial(p.exp(), 200_000, replacement=True, generator=torch.Generator().manual_seed(0))
+    now, mask = p[x][None], torch.ones(1, len(x))
+    kl = policy_loss(now, now, torch.zeros(1), mask, 0.2, 0.2, q[x][None], 1.0)[2]
+    assert (kl >= 0).all() and kl.mean().item() == approx((p.exp() * (p - q)).sum().item(), abs=0.005)
+
+
+def test_advantages_by_hand():
+    groups = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 4]])
+    assert advantages(groups).tolist() == [[.5, -.5, -.5, .5], [-1, -1, -1, 3]]
+    scaled = advantages(torch.tensor([[1.0, 0, 0, 0]]), scale=True)
+    assert scaled[0].tolist() == approx([math.sqrt(3), *[-1 / math.sqrt(3)] * 3], rel=1e-6)
+
+
+def test_equal_rewards_have_exactly_no_advantage():
+    for value in (0.0, 0.1, 1 / 3, -7.7, 1e30, 1e-30):
+        for scale in (False, True):
+            got = advantages(torch.tensor([[value] * 7, [value] * 6 + [value + 1]]), scale)
+            assert got.dtype == torch.float32 and got[0].tolist() == [0] * 7, (value, scale)
+            assert got.isfinite().all() and abs(got[1].sum().item()) < 1e-5, (value, scale)

@@ -1,0 +1,293 @@
+"""sft.py: trained is what the assistants say, and nothing else; real runs, replay, a user's mistakes."""
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+from conftest import accident, lift, make_conversations, make_sft, metrics, mistake, ok, run
+from conftest import series, state, write
+from hypothesis import given
+from test_records import BYTES, TRAPPING, chats, contents, fuzz, say
+
+from model import GPT, IGNORE, GPTConfig, load_checkpoint
+from parts.prepare.conversions import messages_of
+from tokenizer import Tokenizer
+
+S, E = '<|im_start|>', '<|im_end|>'
+START, END, PAD = (TRAPPING.special[name] for name in (S, E, '<|pad|>'))
+collate, marked = lift('sft.py', 'collate', 'marked')
+collate.__globals__['IGNORE'] = IGNORE
+FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 '
+         '--sample_tokens=8 --learning_rate=1e-2 --dropout=0.1 --device=cpu --dtype=float32').split()
+
+
+def targets(ids, mask):
+    """The text of the trained targets of one conversation."""
+    y = collate([(ids, mask)], PAD)[1]
+    return TRAPPING.decode(y[y != IGNORE].tolist())
+
+
+# --- the mask -----------------------------------------------------------------------------------------------
+def test_golden_inputs_and_targets():
+    chat = [say('system', 's'), say('user', 'q'), say('assistant', 'ab'), say('tool', 't'),
+            say('assistant', ''), say('user', 'yo'), say('assistant', 'yo')]
+    short = [(S, None), ('user\n', None), ('q', None), (E, None), ('\n', None),
+             (S, None), ('assistant\n', 'a'), ('a', 'b'), ('b', E), (E, None)]
+    long = [(S, None), ('system\n', None), ('s', None), (E, None), ('\n', None), *short, ('\n', None),
+            (S, None), ('tool\n', None), ('t', None), (E, None), ('\n', None),
+            (S, None), ('assistant\n', E), (E, None), ('\n', None),
+            (S, None), ('user\n', None), ('yo', None), (E, None), ('\n', None),
+            (S, None), ('assistant\n', 'yo'), ('yo', E), (E, None)]
+    x, y = collate([TRAPPING.render(chat), TRAPPING.render(chat[1:3])], PAD)
+    read = lambda row: [TRAPPING.decode([i]) if i != IGNORE else None for i in row.tolist()]
+    assert x.dtype == y.dtype == np.int64 and list(zip(read(x[0]), read(y[0]), strict=True)) == long
+    padding = [('<|pad|>', None)] * (len(long) - len(short))    # on the right, and not <|endoftext|>
+    assert list(zip(read(x[1]), read(y[1]), strict=True)) == short + padding
+
+
+def test_marked_shows_what_is_trained_and_whole_characters():
+    chat = [say('user', 'é'), say('assistant', '漢'), say('assistant', '')]
+    text = marked(*TRAPPING.render(chat), TRAPPING)
+    assert text == f'{S}user\né{E}\n{S}assistant\n[[漢{E}]]\n{S}assistant\n[[{E}]]\n'
+
+
+@fuzz
+@given(chats, contents)
+def test_what_is_trained_is_what_the_assistant_says_whatever_anyone_types(prompt, answer):
+    chat = [*prompt, say('assistant', answer)]
+    ids, mask = TRAPPING.render(chat)
+    assert targets(ids, mask) == ''.join(m['content'] + E for m in chat if m['role'] == 'assistant')
+    assert ids.count(START) == ids.count(END) == len(chat)                  # typed ones are mere text
+    x, y = (a[0].tolist() for a in collate([(ids, mask)], PAD))
+    assert y.count(END) == sum(m['role'] == 'assistant' for m in chat) and START not in y
+    asked = TRAPPING.render(prompt, add_generation_prompt=True)[0]      # no token reaches over its end
+    assert x[:len(asked)] == asked and y[len(asked) - 1:] == [*TRAPPING.encode(answer), END, IGNORE]
+
+
+def test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it():
+    torch.manual_seed(0)
+    dice = random.Random(0)
+    model = GPT(GPTConfig(TRAPPING.vocab_size, 64, 2, 2, 0, 32, tie_embeddings=False))
+    text = lambda: ''.join(dice.choices('abc yo', k=dice.randint(1, 12)))
+    rows = [TRAPPING.render([say('user', 'Q' + text()), say('assistant', text()), say('user', 'Z')])
+            for _ in range(8)]
+
+    def gradients(parts, pad=PAD):          # of the mean over all targets; parts as micro-batches
+        model.zero_grad()
+        batches = [tuple(map(torch.from_numpy, collate(part, pad))) for part in parts]
+        counts = [(y != IGNORE).sum().item() for _, y in batches]
+        total = 0.0
+        for (x, y), n in zip(batches, counts):
+            logits, loss = model(x, y)
+            logits.retain_grad()
+            (loss * n / sum(counts)).backward()
+            total += loss.item() * n / sum(counts)
+            assert torch.equal(logits.grad.abs().sum(-1) > 0, y != IGNORE)      # no other logit
+        return [torch.tensor(total), *(p.grad.clone() for p in model.parameters())]
+
+    together, alone = gradients([rows]), gradients([[row] for row in rows])
+    assert len({len(ids) for ids, _ in rows}) > 4
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(together, alone))
+    grad = model.embedding.weight.grad.abs().sum(-1)
+    assert grad[ord('Q')] > 0 and grad[ord('Z')] == grad[PAD] == 0      # of context; of what follows
+    for pad in (0, END, TRAPPING.special['<|endoftext|>']):
+        assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(together, gradients([rows], pad)))
+
+
+def test_the_sources_convert_vicuna_to_none_and_train_on_the_questions_of_later_turns():
+    chat = [say('user', 'q'), say('assistant', 'a'), say('user', 'SECRET'), say('assistant', 'b')]
+    for key in ('instruction', 'user', 'assistant'):        # vicuna_to_alpaca, as it stands there
+        assert [conv.get(key, 'None') for conv in chat] == ['None'] * 4
+    ids, mask = TRAPPING.render(messages_of({'conversation': chat}))
+    p = len(TRAPPING.render(chat[:1], add_generation_prompt=True)[0])   # sft_loss: labels[i, :p] = -100
+    assert targets(ids, mask) == f'a{E}b{E}' and 'SECRET' in TRAPPING.decode(ids[p:])
+
+
+def test_the_sources_unlearn_stopping_where_padding_is_the_end_token_and_masked_by_id():
+    end, chat = TRAPPING.special[E], [say('user', 'q'), say('assistant', 'yo')]
+    x, y = map(torch.from_numpy, collate([TRAPPING.render(chat * n) for n in (1, 2)], end))
+    for labels, ignored in ((x[:, 1:], end), (y[:, :-1], IGNORE)):      # ignore_index=PAD_ID; ours
+        logits = torch.zeros(2, TRAPPING.vocab_size, x.shape[1] - 1, requires_grad=True)
+        torch.nn.functional.cross_entropy(logits, labels, ignore_index=ignored).backward()
+        assert (logits.grad[:, end] < 0).sum(1).tolist() == ([1, 2] if ignored == IGNORE else [0, 0])
+
+
+# --- runs ---------------------------------------------------------------------------------------------------
+def sft(*arguments, **more):
+    return run('sft.py', *arguments, **more)
+
+
+def begin(sft_model, conversations):
+    """Flags of a run. It has dropout, so that lost random state shows."""
+    return [f'--init_from={sft_model}', f'--data_dir={conversations}', *FLAGS]
+
+
+start = pytest.fixture(begin, scope='module')
+
+
+@pytest.fixture(scope='module')
+def straight(start, tmp_path_factory):
+    out = tmp_path_factory.mktemp('straight') / 'run'
+    said = ok(sft(*start, f'--out_dir={out}'))
+    assert said.count(' note ') == 1 and ' note     60 rows, ' in said
+    return out
+
+
+def base_text(folder, sentences):
+    """Text of the base, as bins of sequences, and its ids."""
+    folder.mkdir(exist_ok=True)
+    ids = np.array(BYTES.encode('Is it so? yo.\n' * sentences), dtype=np.uint16)
+    for side in ('train', 'val'):
+        ids.tofile(folder / f'{side}.bin')
+    meta = {'dtype': 'uint16', 'tokens': {'train': len(ids), 'val': len(ids)}, 'tokenizer_hash': BYTES.hash}
+    (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    return ids
+
+
+SPY = """       # executed before sft.py: writes down what reaches the loss
+forward, file = model.GPT.forward, open('PATH', 'w')
+def spy(self, x, y=None, **more):
+    if self.training:
+        print(json.dumps([x.tolist(), y.tolist()]), file=file, flush=True)
+    return forward(self, x, y, **more)
+model.GPT.forward = spy
+"""
+
+
+def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(start, conversations, tmp_path):
+    rows = [json.loads(line) for line in open(conversations / 'train.jsonl', encoding='utf-8')]
+    rows = [row for row in rows if len(row['messages']) < 6]            # none is cut
+    for side in ('train', 'val'):
+        write(tmp_path / f'data/{side}.jsonl', rows)
+    chat_of = {BYTES.decode(BYTES.render(row['messages'])[0]): row['messages'] for row in rows}
+    flags = [*start, f'--data_dir={tmp_path}/data', '--micro_batch_size=4', '--max_steps=4',
+             f'--out_dir={tmp_path}/run']
+    ok(sft(*flags, before=SPY.replace('PATH', f'{tmp_path}/calls')))
+    calls = [json.loads(line) for line in open(tmp_path / 'calls', encoding='utf-8')]
+    shown = ok(sft(*flags, '--show_batch=0', '--overwrite=True'))
+    texts = []
+    n_trained = 0
+    for i, (x, y) in enumerate(row for call in calls for row in zip(*call)):
+        texts.append(BYTES.decode(x).split('<|pad|>')[0] + '\n')
+        said = [m['content'] + E for m in chat_of[texts[-1]] if m['role'] == 'assistant']
+        assert BYTES.decode([id for id in y if id != IGNORE]) == ''.join(said)
+        assert all(after == id for after, id in zip(x[1:], y) if id != IGNORE)      # the very next token
+        assert i >= 8 or all(f'[[{text}]]' in shown for text in said)
+        n_trained += sum(id != IGNORE for id in y)
+    assert len(calls) == 8 and len(texts) == 32 == len(set(texts))          # in an epoch, each once
+    assert n_trained == sum(series(tmp_path / 'run', 'trained')) and shown.count('--- step 0, ') == 8
+
+
+def test_one_process_at_once_or_accumulating_equals_two_and_a_resumed_one(start, tmp_path):
+    base_text(tmp_path / 'base', 300)
+    flags = [*start, f'--base_dir={tmp_path}/base', '--replay=2', '--dropout=0', '--max_steps=9',
+             '--grad_clip=0.2']
+    for n, size in ((1, 8), (4, 2)):
+        ok(sft(*flags, f'--out_dir={tmp_path}/{n}', f'--micro_batch_size={size}'))
+    two = ok(sft(*flags, f'--out_dir={tmp_path}/2', '--micro_batch_size=2', processes=2))
+    assert '2 processes x 2 accumulated x 2' in two and two.count('step      1/9 | loss') == 1
+    assert min(series(tmp_path / '1', 'grad_norm')) > 0.2           # or clipping would do nothing
+    for key in ('loss', 'val_loss', 'grad_norm', 'trained', 'tokens', 'base_bpb'):
+        one, *others = (series(tmp_path / n, key) for n in '142')
+        assert len(one) > 2 and all(one == pytest.approx(other, abs=1e-5) for other in others), key
+    one, *others = (state(tmp_path / n)['model'] for n in '142')
+    assert max((one[k] - other[k]).abs().max() for other in others for k in one) < 1e-5
+
+    (tmp_path / '1/last-1.pt').replace(tmp_path / '1/last.pt')      # of step 5
+    assert 'resumed at step 5' in ok(sft(*flags, f'--out_dir={tmp_path}/1', '--init_from=resume'))
+    again = state(tmp_path / '1')['model']
+    assert all(torch.equal(again[k], one[k]) for k in one)
+
+
+def test_with_replay_the_base_text_is_learned_beside_the_answers(start, tmp_path):
+    base_text(tmp_path / 'base', 300)
+    for replay in (0, 2):
+        ok(sft(*start, f'--base_dir={tmp_path}/base', f'--out_dir={tmp_path}/{replay}', f'--replay={replay}'))
+    without, beside = tmp_path / '0', tmp_path / '2'
+    trained = zip(series(without, 'trained'), series(beside, 'trained'))
+    assert [b - a for a, b in trained] == [2 * 96] * 20                 # every token of two sequences
+    assert series(beside, 'base_bpb')[-1] < series(without, 'base_bpb')[-1] - 0.5
+    assert series(beside, 'val_loss')[-1] < series(beside, 'val_loss')[0] - 1
+
+
+def test_evaluating_changes_nothing(start, straight, tmp_path):
+    for n, interval in ((21, 1), (2, 100)):
+        ok(sft(*start, f'--eval_interval={interval}', f'--out_dir={tmp_path}/{n}'))
+        assert series(tmp_path / f'{n}', 'loss') == series(straight, 'loss')
+        assert len(series(tmp_path / f'{n}', 'val_loss')) == n
+
+
+def test_a_nan_costs_one_update(start, straight, tmp_path):
+    ok(sft(*start, f'--out_dir={tmp_path}/run', before=accident('nan', 6)))
+    assert [(m['step'], m['event']) for m in metrics(tmp_path / 'run') if 'event' in m] == [(6, 'skip')]
+    assert series(tmp_path / 'run', 'loss')[:7] == series(straight, 'loss')[:7]
+    assert all(w.isfinite().all() for w in state(tmp_path / 'run')['model'].values())
+
+
+def test_learning_by_heart_is_noted_the_best_kept_and_what_is_forgotten_measured(start, tmp_path):
+    data, out = make_conversations(tmp_path / 'data', 4), tmp_path / 'run'
+    ids = base_text(data, 99)
+    flags = [*start, '--max_steps=60', '--dropout=0', f'--data_dir={data}', f'--base_dir={data}']
+    assert '1 to 3 are usual' in ok(sft(*flags, f'--out_dir={out}'))
+    best, rest = load_checkpoint(out / 'best.pt')
+    vals, bits = ({m['step']: m[k] for m in metrics(out) if k in m} for k in ('val_loss', 'base_bpb'))
+    note = next(m for m in metrics(out) if m.get('event') == 'memorising')
+    assert rest['best_val'] == vals[rest['step']] == min(v for step, v in vals.items() if step)
+    assert series(out, 'loss')[-1] < rest['best_val'] < vals[60] and rest['step'] < note['step']
+
+    n = (len(ids) - 1) // 96 * 96
+    x, y = (torch.from_numpy(a.astype(np.int64)).view(-1, 96) for a in (ids[:n], ids[1:n + 1]))
+    now = best.eval()(x, y)[1].item() * n / np.log(2) / len(BYTES.decode_bytes(y.flatten().tolist()))
+    assert bits[rest['step']] == pytest.approx(now, rel=1e-5) and bits[60] > bits[0]
+
+
+def test_the_out_dir_is_complete(straight):
+    assert {p.name for p in straight.iterdir()} == {
+        'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
+        'tokenizer.json', 'train.log'}
+    assert '\n7' in ok(run('sample.py', f'--ckpt={straight}', '--prompt=7', '--max_new_tokens=5'))
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+def test_settings_that_cannot_be(start, tmp_path):
+    for flag, words in (
+            ('--optimizer=sgd', ['sgd', 'muon']), ('--block_size=97', ['block_size=97', '96']),
+            ('--init_from=nowhere', ['nowhere']), ('--init_from=resume', ['last.pt', 'does not exist']),
+            ('--data_dir=nowhere', ['train.jsonl', 'prepare.py --kind=sft']),
+            ('--block_size=1', ['train.jsonl', 'left in 1 tokens']), ('--base_dir=nowhere', ['meta.']),
+            ('--replay=-1', ['replay=-1']), ('--replay=2', ['replay=2', '--base_dir'])):
+        mistake(sft(*start, f'--out_dir={tmp_path}/run', flag), *words)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_models_that_cannot_answer(start, tmp_path):
+    def refuses(base, *words):
+        mistake(sft(*start, f'--init_from={base}', f'--out_dir={tmp_path}/run'), base.name, *words)
+        assert not (tmp_path / 'run').exists()
+
+    refuses(make_sft(tmp_path / 'plain', special=()), '<|im_end|>')
+    refuses(make_sft(tmp_path / 'gaps', causal=False), 'mlm')
+    other = make_sft(tmp_path / 'other')
+    Tokenizer.byte(TRAPPING.special).save(other / 'tokenizer.json')         # not that of its training
+    refuses(other, 'tokenizer')
+    judge = make_sft(tmp_path / 'judge')
+    saved = torch.load(judge / 'best.pt', weights_only=True)
+    torch.save(saved | {'reward_head': torch.zeros(1, 32)}, judge / 'best.pt')
+    refuses(judge, 'is a reward model')
+    saved['model']['norm.weight'][0] = float('inf')
+    torch.save(saved, judge / 'best.pt')
+    refuses(judge, 'norm.weight', 'not finite')
+
+
+def test_a_run_is_neither_overwritten_nor_resumed_with_other_data(start, tmp_path):
+    contents = lambda: {p.name: p.read_bytes() for p in (tmp_path / 'run').iterdir()}
+    other = f'--data_dir={make_conversations(tmp_path / "other", 61)}'
+    flags = [*start, f'--out_dir={tmp_path}/run', '--max_steps=2']
+    ok(sft(*flags))
+    before = contents()
+    mistake(sft(*flags, '--seed=1'), '--init_from=resume', '--overwrite=True')
+    mistake(sft(*flags, '--init_from=resume', other), 'train.jsonl', 'another --out_dir')
+    assert contents() == before
+    ok(sft(*flags, '--overwrite=True', '--seed=1'))
+    assert contents()['last.pt'] != before['last.pt']
