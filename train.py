@@ -283,7 +283,7 @@ while step < max_steps:
                  comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
                  memory_mb=journal.memory_mb(device), **speed)
 
-    # evaluate, save, leave
+    # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
     stopping = processes.must_stop() or guard.trouble       # the same answer in all processes
@@ -291,6 +291,7 @@ while step < max_steps:
         save()
     if stopping:
         break
+    # --- end leave ---
 
 # --- summary ------------------------------------------------------------------------------------------------
 log.notes(source.notes())

@@ -15,7 +15,7 @@ demonstrations:
 
     demonstrated      compositions and families with demonstrations; other prompts
     feedback only     compositions without demonstrations, half of rl's and rejection's prompts; other prompts
-    never seen        the split `cell`: compositions that no arm sees
+    never shown       the split `cell`: compositions that no arm sees
 
     bash run.sh                                                     # the base model, out/quickstart
     python bench/rl_controls.py out/controls 0,1,2                  # resumes where it stopped
@@ -43,7 +43,7 @@ from parts.eval import grading, sandbox    # noqa: E402
 from parts.eval.problems import problems, to_messages                                          # noqa: E402
 
 BASE, DEMOS, PROMPTS = 'out/quickstart', 6000, 2000
-KINDS = 'demonstrated', 'feedback only', 'never seen'
+KINDS = 'demonstrated', 'feedback only', 'never shown'
 ARMS = 'sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random'
 SAMPLED = 'sft', 'rl'
 ASK = ['--allow_code_execution=True', '--batch_size=64', '--max_new_tokens=64', '--tasks=own']
@@ -62,7 +62,7 @@ def call(*command):
 
 def kind_of(p):
     if p['split'] == 'cell':
-        return 'never seen'
+        return 'never shown'
     left_out = p['family'].startswith('composed') and hashlib.sha256(p['cell'].encode()).digest()[0] % 5 == 0
     return 'feedback only' if left_out else 'demonstrated'
 
@@ -232,7 +232,7 @@ if __name__ == '__main__':
     order = [name for name in ('sft', 'rl') + ARMS[1:] if name in arms]     # the others follow rl's tokens
     greedy, sampled = {name: [] for name in arms}, {name: [] for name in SAMPLED if name in arms}
     for kind in KINDS:
-        split = 'cell' if kind == 'never seen' else 'variation'
+        split = 'cell' if kind == 'never shown' else 'variation'
         path = f'{out}/test/{kind.replace(" ", "_")}.jsonl'
         if not os.path.exists(path):
             write(path, [asked(p) for p in some(n_test, 0, split, kind)])
