@@ -13,18 +13,18 @@ from parts.sample.decoding import Answer, Batch, Sampler
 CONTEXT, STOP = 24, {0, 3}
 
 
-@pytest.fixture(scope='module')
-def model():
-    return sharp()
-
-
 def sharp(**settings):
-    """Some tokens are likely and others are not."""
+    """A model for which some tokens are likely and others are not."""
     torch.manual_seed(0)
     model = GPT(GPTConfig(97, CONTEXT, 2, 4, 2, 32, **settings)).eval()
     for p in model.parameters():
         p.data *= 6 if p.dim() == 2 else 1
     return model
+
+
+@pytest.fixture(scope='module')
+def model():
+    return sharp()
 
 
 def prompts_of(n, longest=CONTEXT + 4):
@@ -41,19 +41,21 @@ def written(batch):
     return sizes
 
 
-@pytest.mark.parametrize('slots', [1, 5, 20, 90])
-def test_greedy_answers_are_those_of_generate_alone_also_past_the_context(model, slots):
+def test_greedy_answers_are_those_of_generate_alone_also_past_the_context(model):
     prompts = prompts_of(30)
-    batch = Batch(model, STOP, slots)
     limits = [1 + 7 * i % 40 for i in range(len(prompts))]
-    answers = [batch.add(ids, limit, None, temperature=0) for ids, limit in zip(prompts, limits)]
-    written(batch)
-    assert len({len(answer.ids) for answer in answers}) > 8         # or no row is refilled at its own time
-    assert sum(answer.length > CONTEXT + 1 for answer in answers) > 5
-    for answer, ids, limit in zip(answers, prompts, limits):
-        alone = model.generate(torch.tensor([ids]), limit, 0, stop=STOP)[0, len(ids):].tolist()
-        assert answer.ids == alone and answer.finish == ('stop' if alone[-1] in STOP else 'length')
-        assert answer.log_probs == []           # nobody asked for them
+    alone = [model.generate(torch.tensor([ids]), limit, 0, stop=STOP)[0, len(ids):].tolist()
+             for ids, limit in zip(prompts, limits)]
+    for slots in (1, 5, 90):
+        batch = Batch(model, STOP, slots)
+        answers = [batch.add(ids, limit, None, temperature=0) for ids, limit in zip(prompts, limits)]
+        written(batch)
+        assert len({len(answer.ids) for answer in answers}) > 8     # or no row is refilled at its own time
+        assert sum(answer.length > CONTEXT + 1 for answer in answers) > 5
+        for answer, expected in zip(answers, alone):
+            assert answer.ids == expected, slots
+            assert answer.finish == ('stop' if expected[-1] in STOP else 'length')
+            assert answer.log_probs == []           # nobody asked for them
 
 
 def how(i):
@@ -64,7 +66,9 @@ def how(i):
 @torch.no_grad()
 def slowly(model, ids, limit, seed, temperature, top_k, top_p, scored_at, n_top):
     """Independent: no cache, no batch, probabilities sorted in Python. -> ids, log p of each"""
-    dice, ids, answer, log_probs = random.Random(seed), list(ids), [], []
+    dice = random.Random(seed)
+    ids = list(ids)
+    answer, log_probs = [], []
     while len(answer) < limit and not (answer and answer[-1] in STOP):
         logits = model(torch.tensor([ids[-CONTEXT:]]))[0][0, -1].double()
         u = dice.random()
@@ -86,44 +90,46 @@ def slowly(model, ids, limit, seed, temperature, top_k, top_p, scored_at, n_top)
     return answer, log_probs if scored_at else []
 
 
-@pytest.mark.parametrize('slots', [1, 7, 64])
-def test_each_answer_is_drawn_as_it_wants_with_its_own_dice(model, slots):
+def test_each_answer_is_drawn_as_it_wants_with_its_own_dice(model):
     """1e-4: of float32 sums in another order, at log p down to -15."""
-    prompts, batch = prompts_of(24), Batch(model, STOP, slots)
-    answers = [batch.add(ids, 1 + i % 17, random.Random(i).random, **how(i)) for i, ids in enumerate(prompts)]
-    written(batch)
-    for i, answer in enumerate(answers):
-        ids, log_probs = slowly(model, prompts[i], 1 + i % 17, i, **how(i))
-        assert answer.ids == ids, i
-        assert answer.log_probs == pytest.approx(log_probs, abs=1e-4)
-        assert len(answer.top) == (i % 5 if answer.scored_at else 0)
-        assert answer.top == sorted(answer.top, key=lambda pair: -pair[1])
+    prompts = prompts_of(24)
+    alone = [slowly(model, ids, 1 + i % 17, i, **how(i)) for i, ids in enumerate(prompts)]
+    for slots in (1, 7, 64):
+        batch = Batch(model, STOP, slots)
+        answers = [batch.add(ids, 1 + i % 17, random.Random(i).random, **how(i))
+                   for i, ids in enumerate(prompts)]
+        written(batch)
+        for i, (answer, (ids, log_probs)) in enumerate(zip(answers, alone)):
+            assert answer.ids == ids, (slots, i)
+            assert answer.log_probs == pytest.approx(log_probs, abs=1e-4), (slots, i)
+            assert len(answer.top) == (i % 5 if answer.scored_at else 0)
+            assert answer.top == sorted(answer.top, key=lambda pair: -pair[1])
 
 
-@pytest.mark.parametrize('k, p', [(4, 0.8), (2, 0.5), (3, 0.65), (0, 0.9), (4, 1.0)])
-def test_tokens_are_drawn_with_the_probabilities_of_sample(k, p):
+def test_tokens_are_drawn_with_the_probabilities_of_sample():
     """20,000 draws each: a share has a standard error of 0.0035 at most; 0.02 is more than five."""
     logits = torch.tensor([[0.5, 2.0, 1.5, -1.0, 1.9, 0.0]])
     torch.manual_seed(0)
-    answers = [Answer((1,), 1, random.Random(0).random, 0.7, k, p)] * 20_000
-    ours = Sampler(answers, 6, 'cpu').draw(logits.repeat(20_000, 1)).bincount(minlength=6) / 20_000
-    theirs = sample(logits.expand(20_000, -1), 0.7, k, p).bincount(minlength=6) / 20_000
-    assert (ours - theirs).abs().max() < 0.02 and (ours > 0).equal(theirs > 0)
+    for k, p in ((4, 0.8), (2, 0.5), (3, 0.65), (0, 0.9), (4, 1.0)):
+        answers = [Answer((1,), 1, random.Random(0).random, 0.7, k, p)] * 20_000
+        ours = Sampler(answers, 6, 'cpu').draw(logits.repeat(20_000, 1)).bincount(minlength=6) / 20_000
+        theirs = sample(logits.expand(20_000, -1), 0.7, k, p).bincount(minlength=6) / 20_000
+        assert (ours - theirs).abs().max() < 0.02 and (ours > 0).equal(theirs > 0), (k, p)
 
 
-@pytest.mark.parametrize('how, atol', [('float32', 1e-5), ('bfloat16', 0.06), ('autocast', 0.06)])
-def test_log_probs_in_bfloat16_are_near_those_of_float32(how, atol):
+def test_log_probs_in_bfloat16_are_near_those_of_float32():
     """Logits within 0.05, as test_generation.py holds for GPT.stream; log p adds the rounding of the sum."""
-    model, exact = (lively(std=0.1, n_kv_head=2, block_size=CONTEXT).eval() for _ in range(2))
-    batch = Batch(model.bfloat16() if how == 'bfloat16' else model, STOP, 4)
     prompts = [[id % 50 for id in ids] for ids in prompts_of(9)]
-    with torch.autocast('cpu', torch.bfloat16, enabled=how == 'autocast'):
-        answers = [batch.add(ids, 12, random.Random(1).random, scored_at=1.0) for ids in prompts]
-        written(batch)
-    for answer, ids in zip(answers, prompts):
-        for i, id in enumerate(answer.ids):
-            logits = exact(torch.tensor([(ids + answer.ids[:i])[-CONTEXT:]]))[0][0, -1]
-            assert abs(logits.log_softmax(-1)[id].item() - answer.log_probs[i]) < atol
+    for kind, atol in (('float32', 1e-5), ('bfloat16', 0.06), ('autocast', 0.06)):
+        model, exact = (lively(std=0.1, n_kv_head=2, block_size=CONTEXT).eval() for _ in range(2))
+        batch = Batch(model.bfloat16() if kind == 'bfloat16' else model, STOP, 4)
+        with torch.autocast('cpu', torch.bfloat16, enabled=kind == 'autocast'):
+            answers = [batch.add(ids, 12, random.Random(1).random, scored_at=1.0) for ids in prompts]
+            written(batch)
+        for answer, ids in zip(answers, prompts):
+            for i, id in enumerate(answer.ids):
+                logits = exact(torch.tensor([(ids + answer.ids[:i])[-CONTEXT:]]))[0][0, -1]
+                assert abs(logits.log_softmax(-1)[id].item() - answer.log_probs[i]) < atol, kind
 
 
 def positions(model):
@@ -187,14 +193,14 @@ def test_an_answer_that_nobody_reads_any_more_frees_its_row(model):
     assert [len(answer.ids) for answer in answers] == [1, 9, 0, 9, 9]
 
 
-@pytest.mark.parametrize('bad, at', [(torch.nan, slice(None)), (torch.inf, 2), (-torch.inf, slice(None))])
-def test_scores_that_are_not_finite_are_refused_in_one_sentence(bad, at):
-    logits = torch.zeros(3, 5)
-    logits[1, at] = bad
+def test_scores_that_are_not_finite_are_refused_in_one_sentence():
     for temperature in (0, 1.0):
         sampler = Sampler([Answer((1,), 1, lambda: 0.5, temperature)] * 3, 5, 'cpu')
-        with pytest.raises(ValueError, match='next token are not finite: use an earlier checkpoint'):
-            sampler.draw(logits.clone())
+        logits = torch.zeros(3, 5)
+        for bad in ([torch.nan] * 5, [0, 0, torch.inf, 0, 0], [-torch.inf] * 5):
+            logits[1] = torch.tensor(bad)
+            with pytest.raises(ValueError, match='next token are not finite: use an earlier checkpoint'):
+                sampler.draw(logits.clone())
     logits[1] = torch.tensor([0.0, *[-torch.inf] * 4])          # one that is masked is well
     assert sampler.draw(logits).tolist() == [2, 0, 2]
 
@@ -221,15 +227,6 @@ def test_what_cannot_be_written_is_refused(model):
         Batch(model, STOP).add([1], 3, None, temprature=0)
     with pytest.raises(ValueError, match='causal=False'):
         Batch(sharp(causal=False), STOP)
-
-
-def test_whole_numbers_are_numbers(model):
-    answers = []
-    for kind in (int, float):
-        batch = Batch(model, ())
-        answers.append(batch.add([5], 9, random.Random(1).random, temperature=kind(3), scored_at=kind(2)))
-        written(batch)
-    assert answers[0].ids == answers[1].ids and answers[0].log_probs == answers[1].log_probs
 
 
 def test_ids_that_the_tokenizer_lacks_are_never_drawn(model):
