@@ -56,7 +56,7 @@ micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 =
 updates = 1                     # >= 1: updates with the same answers
 scale = False                   # divide advantages by their group's deviation: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_low
-clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety (2503.14476)
+clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety
 kl_coef = 0.0                   # >= 0: pull towards the first model; above 0 it stays in memory, too
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
@@ -185,13 +185,14 @@ digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdiges
 # --- answers, and their rewards -----------------------------------------------------------------------------
 def answers_to(questions, noise, temperature):
     """A Rollout with its reward for each of the tasks; the seconds of writing, and of waiting for judges."""
-    def judge(task, text):
-        if 'tests' in task:
-            return court.submit(grading.program(task, text, chat=True), task['tests'], task['entry_point'])
-
     began = time.time()
     batch = decoding.Batch(model, tokenizer.stop, min(slots, len(questions)))
-    with autocast, sandbox.Court(timeout) as court:         # programs run while others are being written
+    with autocast, sandbox.Court(timeout) as court:
+        def judge(task, text):          # the program runs while other answers are being written
+            if 'tests' in task:
+                program = grading.program(task, text, chat=True)
+                return court.submit(program, task['tests'], task['entry_point'])
+
         answers = rollouts.write(batch, questions, noise, temperature, tokenizer.decode, judge)
         middle = time.time()
         warn = log.say if main_process else print

@@ -11,7 +11,6 @@ from test_records import BYTES
 from model import load_checkpoint
 from parts.eval import benchmarks, grading
 from parts.eval.sandbox import run_code
-from parts.train.journal import Journal
 
 # more is paid for signs of the lower half of ASCII: an untrained byte model writes them a quarter of the time
 REWARD = """
@@ -92,27 +91,10 @@ def test_equal_rewards_leave_the_weights_exactly_as_they_were(home, tmp_path):
     assert all(torch.equal(before[k], after[k]) for k in before)
 
 
-def test_the_silent_event_of_a_step_that_runs_again_is_not_written_twice(tmp_path):
-    log = Journal(str(tmp_path), True)
-    log.metrics(step=9, reward=0.0)         # of the step before
-    log.note(9, 'silent', 'for 10 batches')
-    log.cut_back(9)
-    assert metrics(tmp_path) == [{'step': 9, 'reward': 0.0}]
-
-
 def test_rewards_that_float32_cannot_tell_apart_teach(home, tmp_path):
     ok(rl(home, '--max_steps=2', reward=paying(home, 'large.py', 'return sum', 'return 1e9 + sum'),
           out=tmp_path / 'run'))
     assert min(series(tmp_path / 'run', 'grad_norm')) > 0
-
-
-def test_without_min_lr_the_rate_falls_to_a_tenth_also_if_resumed(home, tmp_path):
-    flags = [flag for flag in FLAGS if 'lr=' not in flag and 'rate=' not in flag]
-    flags += [f'--reward={home}/paid.py', f'--out_dir={tmp_path}/run', '--learning_rate=1e-5']
-    ok(run('rl.py', f'--init_from={home}/sft', *flags, '--max_steps=4'))
-    assert series(tmp_path / 'run', 'lr') == pytest.approx([1e-5, 8.682e-6, 5.5e-6, 2.318e-6], rel=1e-3)
-    said = ok(run('rl.py', '--init_from=resume', *flags, '--max_steps=8'))
-    assert 'resumed at step 4' in said and 'changed  min_lr' not in said
 
 
 # --- prompts and rewards ------------------------------------------------------------------------------------

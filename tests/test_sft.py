@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import accident, lift, make_conversations, make_sft, metrics, mistake, ok, run
+from conftest import lift, make_conversations, make_sft, metrics, mistake, ok, run
 from conftest import series, state, write
 from hypothesis import given
 from test_records import BYTES, TRAPPING, chats, contents, fuzz, say
@@ -102,15 +102,6 @@ def test_the_sources_convert_vicuna_to_none_and_train_on_the_questions_of_later_
     ids, mask = TRAPPING.render(messages_of({'conversation': chat}))
     p = len(TRAPPING.render(chat[:1], add_generation_prompt=True)[0])   # sft_loss: labels[i, :p] = -100
     assert targets(ids, mask) == f'a{E}b{E}' and 'SECRET' in TRAPPING.decode(ids[p:])
-
-
-def test_the_sources_unlearn_stopping_where_padding_is_the_end_token_and_masked_by_id():
-    end, chat = TRAPPING.special[E], [say('user', 'q'), say('assistant', 'yo')]
-    x, y = map(torch.from_numpy, collate([TRAPPING.render(chat * n) for n in (1, 2)], end))
-    for labels, ignored in ((x[:, 1:], end), (y[:, :-1], IGNORE)):      # ignore_index=PAD_ID; ours
-        logits = torch.zeros(2, TRAPPING.vocab_size, x.shape[1] - 1, requires_grad=True)
-        torch.nn.functional.cross_entropy(logits, labels, ignore_index=ignored).backward()
-        assert (logits.grad[:, end] < 0).sum(1).tolist() == ([1, 2] if ignored == IGNORE else [0, 0])
 
 
 # --- runs ---------------------------------------------------------------------------------------------------
@@ -218,13 +209,6 @@ def test_evaluating_changes_nothing(start, straight, tmp_path):
         assert len(series(tmp_path / f'{n}', 'val_loss')) == n
 
 
-def test_a_nan_costs_one_update(start, straight, tmp_path):
-    ok(sft(*start, f'--out_dir={tmp_path}/run', before=accident('nan', 6)))
-    assert [(m['step'], m['event']) for m in metrics(tmp_path / 'run') if 'event' in m] == [(6, 'skip')]
-    assert series(tmp_path / 'run', 'loss')[:7] == series(straight, 'loss')[:7]
-    assert all(w.isfinite().all() for w in state(tmp_path / 'run')['model'].values())
-
-
 def test_learning_by_heart_is_noted_the_best_kept_and_what_is_forgotten_measured(start, tmp_path):
     data, out = make_conversations(tmp_path / 'data', 4), tmp_path / 'run'
     ids = base_text(data, 99)
@@ -275,19 +259,10 @@ def test_models_that_cannot_answer(start, tmp_path):
     saved = torch.load(judge / 'best.pt', weights_only=True)
     torch.save(saved | {'reward_head': torch.zeros(1, 32)}, judge / 'best.pt')
     refuses(judge, 'is a reward model')
-    saved['model']['norm.weight'][0] = float('inf')
-    torch.save(saved, judge / 'best.pt')
-    refuses(judge, 'norm.weight', 'not finite')
 
 
-def test_a_run_is_neither_overwritten_nor_resumed_with_other_data(start, tmp_path):
-    contents = lambda: {p.name: p.read_bytes() for p in (tmp_path / 'run').iterdir()}
-    other = f'--data_dir={make_conversations(tmp_path / "other", 61)}'
-    flags = [*start, f'--out_dir={tmp_path}/run', '--max_steps=2']
-    ok(sft(*flags))
-    before = contents()
-    mistake(sft(*flags, '--seed=1'), '--init_from=resume', '--overwrite=True')
-    mistake(sft(*flags, '--init_from=resume', other), 'train.jsonl', 'another --out_dir')
-    assert contents() == before
-    ok(sft(*flags, '--overwrite=True', '--seed=1'))
-    assert contents()['last.pt'] != before['last.pt']
+def test_a_run_is_not_resumed_with_other_data(start, straight, tmp_path):
+    flags = [*start, f'--data_dir={make_conversations(tmp_path / "other", 61)}', '--init_from=resume']
+    before = {p.name: p.read_bytes() for p in straight.iterdir()}
+    mistake(sft(*flags, f'--out_dir={straight}'), 'train.jsonl', 'another --out_dir')
+    assert {p.name: p.read_bytes() for p in straight.iterdir()} == before
