@@ -3,8 +3,8 @@ import warnings
 
 import pytest
 
-from parts.prepare.filters import code_reason, gibberish, licence, messages_reason, preference_reason
-from parts.prepare.filters import prose_reason, repeated_share, symbol_share, toxic_words, url_reason
+from parts.prepare.filters import code_reason, gibberish, licence, prose_reason, repeated_share, symbol_share
+from parts.prepare.filters import toxic_words, url_reason
 from parts.train.texts import syntax_error
 
 ENGLISH = 'The old man walked through the wood every morning to sit by the river and hear the birds ' \
@@ -117,32 +117,3 @@ def test_words_are_counted_as_whole_words():
     words = {'damn', 'été', "can't"}
     assert toxic_words("Damn! DAMN, goddamn; damned: ÉTÉ can't", words) == {'damn': 2, 'été': 1, "can't": 1}
     assert toxic_words('a classic assessment', {'ass'}) == {}
-
-
-# --- conversations and pairs --------------------------------------------------------------------------------
-def test_each_reason_of_a_conversation():
-    says = lambda *turns: [{'role': role, 'content': text} for role, text in turns]
-    good = says(('system', 's'), ('user', 'q'), ('assistant', 'four'))
-    assert messages_reason(good, score=5, min_score=5, min_answer=4, max_answer=4, unwanted={'five'}) is None
-    for limits, reason in [
-            ({'score': 4.9, 'min_score': 5}, 'low score'),
-            ({'score': float('nan'), 'min_score': 5}, 'low score'),
-            ({'min_answer': 5}, 'short answer'), ({'max_answer': 3}, 'long answer'),
-            ({'unwanted': {'our'}}, 'unwanted phrase')]:
-        assert messages_reason(good, **limits) == reason, limits
-    for turns, reason in [
-            ([('user', 'q')], 'no answer'), ([('assistant', 'a')], 'roles do not alternate'),
-            ([('user', 'q'), ('user', 'q'), ('assistant', 'a')], 'roles do not alternate'),
-            ([('user', 'q'), ('assistant', ' ')], 'empty answer'),
-            ([('user', ''), ('assistant', 'a')], 'empty message')]:
-        assert messages_reason(says(*turns)) == reason, turns
-
-
-def test_each_reason_of_a_preference():
-    pair = {'prompt': 'q', 'chosen': 'yes', 'rejected': 'no', 'margin': 1.0, 'agreement': 0.7}
-    assert preference_reason(pair, min_margin=1.0, min_agreement=0.7) is None
-    for change, reason in [
-            ({'margin': 0.9}, 'small margin'), ({'agreement': 0.6}, 'little agreement'),
-            ({'rejected': ' yes'}, 'equal answers'), ({'chosen': ''}, 'empty answer')]:
-        assert preference_reason(pair | change, min_margin=1.0, min_agreement=0.7) == reason, change
-    assert preference_reason({'prompt': 'q', 'completion': ' ', 'label': 1}) == 'empty answer'

@@ -68,7 +68,6 @@ class Corpus:
         self.funnel = funnel
         self.owners = np.array(owners)
         self.open_shard = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'records'), 'rb'))
-        self.gather([])                 # nothing yet
         self.folder.mkdir(parents=True, exist_ok=True)
         for other in {*self.folder.parent.iterdir()} - {self.folder}:
             shutil.rmtree(other, ignore_errors=True)
@@ -107,12 +106,12 @@ class Corpus:
 
     def gather(self, shards):
         """Take in shards 0, 1, 2, ... as they are finished."""
-        rows = [np.zeros(0, ROW)]
+        rows = []
         for shard in shards:
             self.funnel.add(**json.loads(self.path(shard, 'json').read_bytes()))
             rows.append(np.load(self.path(shard, 'rows.npy')))
-        self.n_shards = len(rows) - 1
-        self.first = np.cumsum([0, *map(len, rows[1:])])
+        self.n_shards = len(rows)
+        self.first = np.cumsum([0, *map(len, rows)])
         self.shard = np.repeat(np.arange(self.n_shards), np.diff(self.first))
         self.ends = np.concatenate([np.cumsum(r['packed']) for r in rows])      # in the shard's file
         rows = np.concatenate(rows)
@@ -132,10 +131,10 @@ class Corpus:
     def text(self, i):
         return self.record(i)['text']
 
-    def spread(self, which, most=20_000):
-        """Yield the texts of at most `most` documents, evenly spread over those in the mask which, (n,)."""
+    def spread(self, which):
+        """Yield the texts of at most 20,000 documents, evenly spread over those in the mask which, (n,)."""
         numbers = np.flatnonzero(which)
-        yield from map(self.text, numbers[::1 + len(numbers) // most])
+        yield from map(self.text, numbers[::1 + len(numbers) // 20_000])
 
     def keys(self, band):
         """A band's key of each document that is left, uint64; copied, so that no file stays open."""
@@ -143,11 +142,11 @@ class Corpus:
                 if self.first[i] < self.first[i + 1]]
         return np.concatenate(keys)[self.keep]
 
-    def batches(self, shard, size=4_000_000):
+    def batches(self, shard):
         """Yield numbers and records of the documents that are left of a shard, some MB at a time."""
         here = self.span(shard)
         numbers = np.flatnonzero(self.keep[here]) + here.start
-        for some in np.array_split(numbers, 1 + self.size[here].sum() // size):
+        for some in np.array_split(numbers, 1 + self.size[here].sum() // 4_000_000):
             yield some.tolist(), [self.record(i) for i in some]
 
     def write_ids(self, shard, state, documents):
