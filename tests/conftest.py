@@ -73,27 +73,37 @@ def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before
                           env={**os.environ, **(env or {})})
 
 
-def accident(kind, *calls):
-    """For run(before=): what happens to train.py in its n-th updates, counted from 0: nan or spike of the
-    gradient, kill of the process, or badbatch, a batch of noise."""
-    return f'''
-import os, signal
-from parts.train import optim, token_bins
-clip, take, n = optim.unscale_and_clip, token_bins.Blocks.take, []
-def spoiled_clip(optimizers, scaler, net, grad_clip):
-    n.append(1)
-    if len(n) - 1 in {calls}:
-        if {kind!r} == 'kill':
-            os.kill(os.getpid(), signal.SIGKILL)
-        gradient = [p.grad for name, p in net.named_parameters() if name.endswith('norm.weight')][-1]
-        gradient.mul_(dict(nan=float('nan'), spike=1e4).get({kind!r}, 1))
-    return clip(optimizers, scaler, net, grad_clip)
-def spoiled_take(self, step, rows):
+DEEDS = {'nan': 'gradient.mul_(float("nan"))', 'spike': 'gradient.mul_(1e4)',
+         'kill': 'os.kill(os.getpid(), signal.SIGKILL)', 'sigterm': 'os.kill(os.getpid(), signal.SIGTERM)',
+         'sigusr1': 'os.kill(os.getpid(), signal.SIGUSR1)',
+         'out of memory': 'raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")'}
+
+
+def accident(kind, *updates):
+    """For run(before=): what happens in these updates of a trainer, counted from 0, before the gradient is
+    clipped. badbatch: in train.py, the batches of these steps are noise."""
+    if kind == 'badbatch':
+        return f'''
+from parts.train import token_bins
+take = token_bins.Blocks.take
+def spoiled(self, step, rows):
     x, y = take(self, step, rows)
-    if {kind!r} == 'badbatch' and step in {calls}:
+    if step in {updates}:
         x, y = (token_bins.mix(t.astype('uint64')).astype('int64') % 256 for t in (x, y))
     return x, y
-optim.unscale_and_clip, token_bins.Blocks.take = spoiled_clip, spoiled_take
+token_bins.Blocks.take = spoiled
+'''
+    return f'''
+import os, signal, torch
+from parts.train import optim
+clip, calls = optim.unscale_and_clip, []
+def spoiled(optimizers, scaler, net, grad_clip):
+    calls.append(1)
+    if len(calls) - 1 in {updates}:
+        *_, gradient = [p.grad for p in net.parameters() if p.grad is not None]     # of the last norm or head
+        {DEEDS[kind]}
+    return clip(optimizers, scaler, net, grad_clip)
+optim.unscale_and_clip = spoiled
 '''
 
 

@@ -1,125 +1,291 @@
-"""An interrupted run, resumed, is the straight run: bit for bit, however it was interrupted."""
+"""An interrupted run, resumed, is the straight run: bit for bit, whatever interrupted it."""
+import json
+import math
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ROOT, TINY, assert_is_the_straight_run, metrics, ok, run, state
+import torch
+from conftest import ROOT, TIMES, TINY, accident, assert_is_the_straight_run, metrics, mistake, ok, run, \
+    series, state
+
+from model import load_checkpoint, save_checkpoint
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
-BASE = [*TINY, '--dropout=0.1', '--learning_rate=3e-2', '--max_steps=50', '--eval_interval=6']
+STEPS = ['--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=4', '--log_interval=1',
+         '--learning_rate=1e-2', '--device=cpu', '--dtype=float32']
+POST = [*STEPS, '--batch_size=4', '--sample_tokens=4']
+RL = [*STEPS, '--batch_size=4', '--num_samples=4', '--max_new_tokens=8', '--eval_prompts=4']
+PAID = """
+def prompts():
+    return [f'{i} and {"x" * (i % 7)}' for i in range(40)]
 
-
-def arguments(data_dir, out, *more):
-    return [f'--data_dir={data_dir}', f'--out_dir={out}', *BASE, *more]
-
-
-def start(data_dir, out, *more, wait_for='val_loss'):
-    process = subprocess.Popen([sys.executable, ROOT / 'train.py', *arguments(data_dir, out, *more)],
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    for line in process.stdout:
-        if wait_for in line:
-            break
-    return process
-
-
-def resume(data_dir, out, *more, source=None):
-    if source:
-        shutil.copytree(source, out)
-    return ok(run('train.py', *arguments(data_dir, out, '--dtype=float32', '--init_from=resume', *more)))
-
-
-def kill_when(process, condition):
-    while process.poll() is None and not condition():
-        time.sleep(0.002)
-    process.kill()
-    process.communicate()
-    return process.returncode == -signal.SIGKILL
-
-
-def terminate(process):
-    process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
-    return said
+def reward(prompt, completion):
+    return sum(c < '@' for c in completion) / 8
+"""
+CASES = {'train': ['--dropout=0.1'],
+         'train, with Muon': ['--dropout=0.1', '--optimizer=muon', '--schedule=wsd', '--decay_steps=6'],
+         'sft': ['--micro_batch_size=2'], 'sft, with LoRA': ['--lora=4'],
+         'dpo': ['--loss_type=kto'], 'rl': ['--updates=2', '--kl_coef=0.1']}
 
 
 @pytest.fixture(scope='module')
-def straight(data_dir, tmp_path_factory):
+def start(data_dir, conversations, pairs, sft_model, tmp_path_factory):
+    """The flags of each script but out_dir: data, a model to begin from, sizes."""
+    model, state = load_checkpoint(sft_model)
+    folder = shutil.copytree(sft_model, tmp_path_factory.mktemp('start') / 'dropout')
+    save_checkpoint(folder / 'best.pt', model.like(dropout=0.1), **state)
+    (folder / 'paid.py').write_text(PAID, encoding='utf-8')
+    base = f'--init_from={folder}'
+    return {'train': [f'--data_dir={data_dir}', *TINY, *STEPS],
+            'sft': [base, f'--data_dir={conversations}', *POST],
+            'dpo': [base, f'--data_dir={pairs}', *POST],
+            'rl': [base, f'--reward={folder}/paid.py', *RL]}
+
+
+@pytest.fixture(scope='module')
+def straight(start, tmp_path_factory):
+    """A run of train.py that nothing disturbs."""
     out = tmp_path_factory.mktemp('straight') / 'run'
-    ok(run('train.py', *arguments(data_dir, out, '--dtype=float32')))
+    ok(run('train.py', *start['train'], *CASES['train'], f'--out_dir={out}'))
     return out
 
 
-@pytest.fixture(scope='module')
-def stopped(data_dir, tmp_path_factory):        # by SIGTERM, between two saves; and what it said
-    out = tmp_path_factory.mktemp('stopped') / 'run'
-    return out, terminate(start(data_dir, out, '--dtype=float32', wait_for='step     10/50'))
+def step_of(out):
+    return load_checkpoint(out / 'last.pt')[1]['step']
 
 
-def test_kill_9_at_random_moments(data_dir, straight, tmp_path):
-    out, kills, rng = tmp_path / 'run', 0, random.Random(0)
-    process = start(data_dir, out, '--dtype=float32')
-    for _ in range(4):
-        moment = time.time() + rng.random() / 2
-        kills += kill_when(process, lambda: time.time() > moment)                       # noqa: B023
-        again = ['--init_from=resume'] if (out / 'last.pt').exists() else ['--overwrite=True']
-        process = start(data_dir, out, '--dtype=float32', *again)
-    process.communicate()
-    assert process.returncode == 0 and kills > 0
-    assert_is_the_straight_run(out, straight)
+# the power fails when half of a checkpoint is written
+WHILE_SAVING = """
+import os, signal
+save = torch.save
+def spoiled(state, file):
+    if state['step'] == 12 and 'optimizers' in state:
+        file.write(b'half')
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    save(state, file)
+torch.save = spoiled
+"""
 
 
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
-def test_resuming_the_first_checkpoint_is_the_straight_run(data_dir, straight, tmp_path, dtype):
-    if dtype != 'float32':
-        straight = tmp_path / 'straight'
-        ok(run('train.py', *arguments(data_dir, straight, f'--dtype={dtype}')))
+@pytest.mark.parametrize('case', CASES)
+def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start, case, tmp_path):
+    script = case.split(',')[0]
     out = tmp_path / 'run'
-    assert kill_when(start(data_dir, out, f'--dtype={dtype}'), (out / 'last.pt').exists)
-    first = state(out)['step']
-    assert first < 50 and f'resumed at step {first}' in resume(data_dir, out, f'--dtype={dtype}')
+    flags = [*start[script], *CASES[case]]
+    ok(run(f'{script}.py', *flags, f'--out_dir={tmp_path}/straight'))
+    first = lambda **more: run(f'{script}.py', *flags, f'--out_dir={out}', **more)
+    again = lambda **more: run(f'{script}.py', *flags, f'--out_dir={out}', '--init_from=resume', **more)
+
+    printed = ok(first(before=accident('sigterm', 5)))
+    assert 'stopped at step 6; ' in printed and '--init_from=resume' in printed
+    assert step_of(out) == metrics(out)[-1]['step'] == 6                    # no step is lost
+    mistake(again(before=accident('out of memory', 4)), 'out of memory', 'batch')
+    assert step_of(out) == 8
+    assert again(before=WHILE_SAVING).returncode == -signal.SIGKILL
+    assert step_of(out) == 8
+    assert again(before=accident('kill', 6)).returncode == -signal.SIGKILL
+    assert step_of(out) == 12
+    printed = ok(again())
+    assert 'resumed at step 12' in printed and '  changed  ' not in printed
+    assert_is_the_straight_run(out, tmp_path / 'straight')
+
+
+def test_kill_9_at_random_moments(start, tmp_path):
+    """Where the alarm finds it: between two steps, in a forward pass, while it samples or saves."""
+    flags = [*start['train'], *CASES['train'], '--max_steps=50']
+    began = time.time()
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/straight'))
+    seconds = time.time() - began
+    dice = random.Random()
+    kills = 0
+    for _ in range(5):
+        again = '--init_from=resume' if (tmp_path / 'run/last.pt').exists() else '--overwrite=True'
+        alarm = f'signal.setitimer(signal.ITIMER_REAL, {seconds * dice.uniform(0.3, 0.9)})'
+        result = run('train.py', *flags, f'--out_dir={tmp_path}/run', again, before=alarm)
+        kills += result.returncode == -signal.SIGALRM           # it ends a process as kill -9 does
+        assert result.returncode in (0, -signal.SIGALRM), result.stderr
+    assert kills
+    again = '--init_from=resume' if (tmp_path / 'run/last.pt').exists() else '--overwrite=True'
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/run', again))
+    assert_is_the_straight_run(tmp_path / 'run', tmp_path / 'straight')
+
+
+def test_in_bfloat16_too_and_what_was_logged_later_is_dropped(start, tmp_path):
+    flags = [*start['train'], *CASES['train'], '--dtype=bfloat16']
+    for name in ('run', 'straight'):
+        before = accident('sigusr1', 8) if name == 'run' else ''
+        ok(run('train.py', *flags, f'--out_dir={tmp_path}/{name}', before=before))
+    with open(tmp_path / 'run/metrics.jsonl', 'a', encoding='utf-8') as f:
+        f.write('{"step": 17, "loss": 1.0}\n{"step": 3, "lo')
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/run', '--init_from=resume'))
+    assert_is_the_straight_run(tmp_path / 'run', tmp_path / 'straight')
+
+
+def test_the_best_model_is_the_best_of_all_parts_of_a_run(start, tmp_path):
+    flags = ['train.py', *start['train'], f'--out_dir={tmp_path}', '--eval_interval=2']
+    ok(run(*flags, before=accident('sigterm', 7)))
+    best = min(series(tmp_path, 'val_loss'))
+    ok(run(*flags, '--init_from=resume', '--learning_rate=3', '--spike_z=0'))           # far too high
+    assert all(later > best for later in series(tmp_path, 'val_loss')[5:])
+    assert load_checkpoint(tmp_path)[1]['best_val'] == state(tmp_path)['best_val'] == best
+
+
+def test_a_stop_before_the_first_step_saves_what_a_start_needs(start, tmp_path):
+    """SIGTERM comes while the untrained model writes its sample."""
+    early = 'from parts.train import texts\nwrite = texts.write\n' \
+            'texts.write = lambda *a: (os.kill(os.getpid(), signal.SIGTERM), write(*a))[1]'
+    flags = ['train.py', *start['train']]
+    ok(run(*flags, f'--out_dir={tmp_path}', before=early))
+    assert step_of(tmp_path) == 1
+    mistake(run(*flags, f'--out_dir={tmp_path}/new', before=accident('out of memory', 0)), 'out of memory')
+    assert not list(tmp_path.glob('new/*.pt'))
+
+
+def test_resuming_a_finished_run_changes_nothing(start, straight, tmp_path):
+    out = shutil.copytree(straight, tmp_path / 'run')
+    ok(run('train.py', *start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume'))
     assert_is_the_straight_run(out, straight)
+    assert (out / 'samples.txt').read_bytes() == (straight / 'samples.txt').read_bytes()
 
 
-def test_sigterm_saves_and_says_how_to_go_on(stopped):
-    out, said = stopped
-    step = state(out)['step']
-    assert 0 < step < 50 and f'stopped at step {step}' in said and '--init_from=resume' in said
-    assert metrics(out)[-1]['step'] == step                                             # not one step is lost
+def test_a_step_that_was_refused_is_told_once(start, tmp_path):
+    flags = [*start['train'], '--max_steps=12']
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/one', before=accident('nan', 9)))
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/two', before=accident('sigterm', 7)))
+    ok(run('train.py', *flags, f'--out_dir={tmp_path}/two', '--init_from=resume', before=accident('nan', 1)))
+    one, two = (metrics(tmp_path / name) for name in ('one', 'two'))
+    assert one == two and [row['step'] for row in one if row.get('event') == 'skip'] == [9]
 
 
-@pytest.mark.parametrize('more', ['', '{"step": 49, "loss": 1.0}\n{"step": 3, "lo'])
-def test_after_sigterm_the_resumed_run_is_the_straight_run(data_dir, stopped, straight, tmp_path, more):
-    """Whatever was logged after the checkpoint, or only half logged, is dropped."""
-    out = shutil.copytree(stopped[0], tmp_path / 'run')
-    with open(out / 'metrics.jsonl', 'a', encoding='utf-8') as f:
-        f.write(more)
-    resume(data_dir, out)
-    assert_is_the_straight_run(out, straight)
+# --- what was changed counts, and is said -------------------------------------------------------------------
+def test_every_changed_setting_is_said_and_used_and_no_other(start, straight, tmp_path):
+    out = shutil.copytree(straight, tmp_path / 'run')
+    flags = [*start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume', '--max_steps=20']
+    printed = ok(run('train.py', *flags, '--weight_decay=9', '--beta1=0.5', '--log_interval=3'))
+    changed = {line.split()[1].rstrip(':') for line in printed.splitlines() if line.startswith('  changed  ')}
+    assert changed == {'weight_decay', 'beta1', 'log_interval', 'max_steps', 'out_dir'}, printed
+    assert 'changed  weight_decay: 0.1 before, 9.0 now' in printed
+    groups = state(out)['optimizers'][0]['param_groups']
+    assert [group['weight_decay'] for group in groups] == [9.0, 0.0] and groups[0]['betas'] == (0.5, 0.95)
+    weight = lambda folder: state(folder)['model']['embedding.weight']
+    assert weight(out).norm() < weight(straight).norm()
 
 
-def test_changed_settings_are_said(data_dir, stopped, tmp_path):
-    said = resume(data_dir, tmp_path / 'run', '--grad_clip=0.5', '--weight_decay=0.2', source=stopped[0])
-    for words in (('grad_clip', '1.0', '0.5'), ('weight_decay', '0.1', '0.2')):
-        assert any(all(w in line for w in words) for line in said.splitlines() if 'changed' in line), said
+def test_what_a_run_cannot_change_is_refused(start, straight, data_dir, python_files, tmp_path):
+    other = tmp_path / 'other'
+    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--tokenizer={data_dir}/tokenizer.json',
+           f'--out_dir={other}'))
+    out = shutil.copytree(straight, tmp_path / 'run')
+    flags = [*start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume']
+    for flag, word in {'--embedding_lr=10': 'embedding_lr', '--tie_embeddings=False': 'tie_embeddings',
+                       '--batch_size=4': 'batch_size', '--optimizer=muon': 'optimizer',
+                       '--max_steps=8': 'max_steps', f'--data_dir={other}': 'data_sha256'}.items():
+        mistake(run('train.py', *flags, flag), word)
 
 
-def test_every_changed_setting_is_said_and_no_other(data_dir, stopped, tmp_path):
-    said = resume(data_dir, tmp_path / 'moved', '--log_interval=3', '--sample_tokens=4', source=stopped[0])
-    changed = {line.split()[1].rstrip(':') for line in said.splitlines() if line.startswith('  changed  ')}
-    assert changed == {'log_interval', 'sample_tokens', 'out_dir'}, said
+def test_a_fine_tuned_run_knows_where_it_began_and_on_what(start, tmp_path):
+    """data.json is the base's: one that lies in the current folder by chance is not taken."""
+    flags = [*start['sft'], f'--out_dir={tmp_path}/run']
+    base = next(flag for flag in flags if flag.startswith('--init_from=')).split('=')[1]
+    (tmp_path / 'data.json').write_text('of others', encoding='utf-8')
+    ok(run('sft.py', *flags, before=accident('sigterm', 5)))
+    again = [*flags, '--init_from=resume', '--max_steps=8']
+    printed = ok(run('sft.py', *again, '--sample_tokens=3', '--micro_batch_size=2', cwd=tmp_path))
+    assert 'changed  sample_tokens: 4 before, 3 now' in printed
+    assert (tmp_path / 'run/data.json').read_text(encoding='utf-8') == '{}'
+    config = json.loads((tmp_path / 'run/config.json').read_text(encoding='utf-8'))
+    assert config['init_from'] == state(tmp_path / 'run')['config'].get('init_from', base) == base
+    mistake(run('sft.py', *again, '--optimizer=muon'), 'optimizer', 'muon')
+    mistake(run('train.py', *start['train'], f'--out_dir={tmp_path}/run', '--init_from=resume'),
+            "stage='sft', this run has None")
 
 
-def test_resuming_a_finished_run_changes_nothing(data_dir, straight, tmp_path):
-    resume(data_dir, tmp_path / 'run', source=straight)
-    assert_is_the_straight_run(tmp_path / 'run', straight)
-    assert (tmp_path / 'run/samples.txt').read_bytes() == (straight / 'samples.txt').read_bytes()
+# --- what must not go on ------------------------------------------------------------------------------------
+def refuse(word):
+    raise ValueError(f'{word} is not JSON')
 
 
-def test_sigterm_before_the_first_step_claims_no_checkpoint(data_dir, tmp_path):
-    said = terminate(start(data_dir, tmp_path, '--sample_tokens=2000'))    # sampling: a second
-    assert 'last.pt is saved' not in said or (tmp_path / 'last.pt').exists(), said
+@pytest.mark.parametrize('script', ['train', 'sft', 'dpo'])
+def test_three_skipped_updates_in_a_row_keep_the_weights_before_them(start, script, tmp_path):
+    flags = [f'{script}.py', *start[script], f'--out_dir={tmp_path}']
+    mistake(run(*flags, before=accident('nan', 5, 6, 7)),
+            '3 updates in a row were skipped', 'not finite', '--learning_rate', 'last.pt')
+    model, saved = load_checkpoint(tmp_path / 'last.pt')
+    assert saved['step'] == 8 and all(p.isfinite().all() for p in model.parameters())
+    lines = (tmp_path / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
+    rows = [json.loads(line, parse_constant=refuse) for line in lines]                  # NaN is null
+    assert [row['grad_norm'] for row in rows if 'grad_norm' in row][5:] == [None] * 3
+    if script == 'dpo':                 # again, and not one update is taken: the file stays as it is
+        before = (tmp_path / 'last.pt').read_bytes()
+        mistake(run(*flags, '--init_from=resume', before=accident('nan', 0, 1, 2)), '3 updates in a row')
+        assert (tmp_path / 'last.pt').read_bytes() == before
+
+
+def test_weights_that_are_not_finite_are_refused_at_the_start(start, straight, tmp_path):
+    out = shutil.copytree(straight, tmp_path / 'run')
+    for name, value in {'last': math.nan, 'last-1': math.inf, 'best': -math.inf}.items():
+        model, saved = load_checkpoint(out / f'{name}.pt')
+        with torch.no_grad():
+            model.blocks[1].mlp.w_down.weight[3, 4] = value
+        save_checkpoint(out / f'{name}.pt', model, **saved)
+    wrong = 'the weights blocks.1.mlp.w_down.weight are not finite'
+    flags = [*start['train'], *CASES['train']]
+    mistake(run('train.py', *flags, f'--out_dir={out}', '--init_from=resume'), 'last-1.pt', wrong)
+    mistake(run('train.py', *flags, f'--out_dir={tmp_path}/new', f'--init_from={out}'), wrong, str(out))
+    assert not (tmp_path / 'new').exists()
+
+
+def test_nothing_that_lies_there_is_overwritten_unasked(start, straight, tmp_path):
+    out = shutil.copytree(straight, tmp_path / 'out/run')
+    flags = ['train.py', *start['train'], *CASES['train']]
+    mistake(run(*flags, f'--out_dir={out}', f'--init_from={out}/best.pt', '--overwrite=True'),
+            'the model that this run starts from')
+    mistake(run(*flags, f'--out_dir={out}', '--overwrite=True', '--sample_prompt=\u00e9', '--vocab_size=9'),
+            'vocab_size=9')
+    (out / 'last.pt').unlink()          # killed between two renames
+    mistake(run(*flags, f'--out_dir={out}'), 'already holds a run', '--init_from=resume', '--overwrite=True')
+    (out / 'last-1.pt').unlink()        # killed before the first save
+    again = [f'--out_dir={out}', '--init_from=resume']
+    mistake(run(*flags, *again), 'no run here was saved', '--overwrite=True')
+    assert (out / 'best.pt').exists()
+    ok(run(*flags, f'--out_dir={tmp_path}/out', f'--init_from={out}'))          # its parent is another folder
+
+    for name in ('last.pt.new', 'best.pt.tmp', 'eval-17.json'):
+        (out / name).write_text('old', encoding='utf-8')
+    ok(run(*flags, f'--out_dir={out}', '--overwrite=True'))
+    assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}
+
+
+# --- folders of older commits -------------------------------------------------------------------------------
+SHAPES = {'f0d8c78': '--n_layer=1 --n_head=2 --n_embd=16',
+          '162e7de': '--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=16 --n_ffn=32 --tie_embeddings=True'}
+FLAGS = ('--block_size=32 --batch_size=8 --max_steps=12 --warmup_steps=4 --eval_interval=6 --save_interval=6 '
+         '--log_interval=1 --eval_tokens=1024 --sample_tokens=8 --num_samples=2 --dropout=0.1 '
+         '--learning_rate=1e-2 --device=cpu --dtype=float32').split()
+
+
+@pytest.mark.parametrize('commit', SHAPES)
+def test_a_run_of_an_older_commit_is_resumed_evaluated_and_fine_tuned(commit, conversations, tmp_path):
+    """It was killed at step 7. straight.jsonl has the losses of the same run unharmed, at that commit."""
+    shutil.copytree(ROOT / 'tests' / commit, tmp_path, dirs_exist_ok=True)
+    here = {'cwd': tmp_path}
+    assert step_of(tmp_path / 'run') == 6
+    shape = SHAPES[commit].split()
+    ok(run('train.py', '--data_dir=data', '--out_dir=run', *shape, *FLAGS, '--init_from=resume', **here))
+    wanted = [json.loads(line) for line in (tmp_path / 'straight.jsonl').read_text().splitlines()]
+    rows = metrics(tmp_path / 'run')
+    assert [row['step'] for row in rows] == [row['step'] for row in wanted]
+    for row, old in zip(rows, wanted):
+        for key in old.keys() - {*TIMES}:       # other CPUs sum in another order
+            assert row[key] == pytest.approx(old[key], rel=1e-4, abs=1e-6), (row['step'], key)
+
+    ok(run('eval.py', '--ckpt=run', '--data_dir=data', '--device=cpu', **here))
+    loss = json.loads((tmp_path / 'run/eval.json').read_text(encoding='utf-8'))['tasks']['loss']
+    assert loss['trained']['nats'] < loss['untrained']['nats'] - 0.5
+    assert 'def' in ok(run('sample.py', '--ckpt=run', '--prompt=def f', '--max_new_tokens=4', **here))
+    ok(run('sft.py', '--init_from=run', f'--data_dir={conversations}', '--out_dir=sft', '--max_steps=2',
+           '--batch_size=2', '--device=cpu', **here))

@@ -1,0 +1,286 @@
+"""Several processes do what one does. batch_size is global, so sharing a step out is a matter of rounding."""
+import hashlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT, TINY, accident, metrics, mistake, ok, run, series, state
+
+from parts.train import processes
+
+# norms are about 0.6, so clipping acts: done before the processes' gradients are added, the runs would part.
+# An odd width, so that FSDP cannot halve each matrix
+BASE = ['--dtype=float32', '--grad_clip=0.3', '--micro_batch_size=2', '--learning_rate=1e-2']
+TRAIN = [*TINY, *BASE, '--n_embd=36', '--n_ffn=50', '--num_samples=2']
+POST = [*BASE, '--batch_size=8', '--max_steps=8', '--eval_interval=4', '--save_interval=4',
+        '--log_interval=1', '--warmup_steps=2', '--device=cpu']
+# only every fourth prompt has answers whose rewards differ: often one of three processes has none of them
+PAID = """
+def prompts():
+    return [f'number {i}' for i in range(40)]
+
+def reward(prompt, completion):
+    return float(int(prompt[7:]) % 4 == 0 and sum(c < '@' for c in completion) / 8)
+"""
+
+
+def assert_equal_but_for_rounding(a, b, tolerance=1e-5):
+    """The same float32 sums in another order: 1e-5 is about 100 roundings at 1."""
+    for key in ('loss', 'val_loss', 'grad_norm', 'update_ratio', 'reward', 'informative', 'step'):
+        assert series(a, key) == pytest.approx(series(b, key), abs=tolerance), key
+    assert len(series(a, 'loss')) > 3
+    one, two = state(a), state(b)
+    assert one['model'].keys() == two['model'].keys()       # no prefix of DDP's
+    for key, value in one['model'].items():
+        torch.testing.assert_close(value, two['model'][key], atol=tolerance, rtol=0)
+    for mine, its in zip(one['optimizers'], two['optimizers'], strict=True):
+        assert mine['state'].keys() == its['state'].keys()
+        for i, moments in mine['state'].items():
+            for name, value in moments.items():
+                torch.testing.assert_close(value, its['state'][i][name], atol=tolerance, rtol=0)
+    assert {p.name for p in a.iterdir()} == {p.name for p in b.iterdir()}
+
+
+def train(data_dir, out, *more, **how):
+    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TRAIN, *more, **how)
+
+
+@pytest.fixture(scope='module')
+def one(data_dir, tmp_path_factory):
+    out = tmp_path_factory.mktemp('one') / 'run'
+    assert '1 processes x 4 accumulated x 2 sequences' in ok(train(data_dir, out))
+    return out
+
+
+def test_one_process_accumulating_4_equals_two_accumulating_2(data_dir, one, tmp_path):
+    printed = ok(train(data_dir, tmp_path / 'run', processes=2))
+    assert '2 processes x 2 accumulated x 2 sequences' in printed
+    assert printed.count('step      1/12 | loss') == 1          # only the first process speaks
+    assert min(series(one, 'grad_norm')) > 0.3 and series(one, 'loss')[-1] < series(one, 'loss')[0] - 0.1
+    assert_equal_but_for_rounding(one, tmp_path / 'run')
+
+
+@pytest.mark.parametrize('flags', ['--shard=fsdp', '--shard=fsdp --grad_checkpoint=True', '--shard=zero1'])
+def test_processes_that_share_the_state_do_what_one_does(data_dir, one, flags, tmp_path):
+    ok(train(data_dir, tmp_path / 'run', *flags.split(), processes=2))
+    assert_equal_but_for_rounding(one, tmp_path / 'run', 2e-5)
+
+
+@pytest.mark.parametrize('shard', ['fsdp', 'zero1'])
+def test_with_muon_too(data_dir, shard, tmp_path):
+    """It iterates in bfloat16, which rounds by 4e-3."""
+    ok(train(data_dir, tmp_path / 'one', '--optimizer=muon'))
+    ok(train(data_dir, tmp_path / 'two', '--optimizer=muon', f'--shard={shard}', processes=2))
+    assert_equal_but_for_rounding(tmp_path / 'one', tmp_path / 'two', 5e-3)
+
+
+@pytest.mark.parametrize('first, second', [((2, 'fsdp'), (1, 'ddp')), ((1, 'ddp'), (2, 'fsdp')),
+                                           ((2, 'zero1'), (2, 'fsdp'))])
+def test_a_killed_run_goes_on_in_another_number_of_processes(data_dir, one, first, second, tmp_path):
+    for (n, shard), more in ((first, {'before': accident('kill', 9)}), (second, {})):
+        again = ['--init_from=resume'] if not more else []
+        result = train(data_dir, tmp_path / 'run', f'--shard={shard}', *again, processes=n, **more)
+    assert 'resumed at step 8' in ok(result)
+    assert_equal_but_for_rounding(one, tmp_path / 'run', 2e-5)
+
+
+@pytest.mark.parametrize('script, flags', [
+    ('sft', ['--dropout=0']), ('sft', ['--lora=4']), ('dpo', ['--loss_type=kto']),
+    ('dpo', ['--loss_type=rm']), ('rl', ['--kl_coef=0.1'])])
+def test_fine_tuning_in_several_processes_is_that_in_one(script, flags, conversations, pairs, sft_model,
+                                                         tmp_path):
+    """Clipping and kto's KL are of the whole batch. Of three processes of rl.py, one has nothing to learn."""
+    (tmp_path / 'paid.py').write_text(PAID, encoding='utf-8')
+    data = {'sft': [f'--data_dir={conversations}'], 'dpo': [f'--data_dir={pairs}'],
+            'rl': [f'--reward={tmp_path}/paid.py', '--batch_size=6', '--num_samples=4', '--max_new_tokens=8',
+                   '--eval_prompts=4', '--micro_batch_size=1', '--updates=2', '--grad_clip=0.03']}
+    several = 3 if script == 'rl' else 2
+    for n in (1, several):
+        ok(run(f'{script}.py', f'--init_from={sft_model}', *POST, *data[script], *flags,
+               f'--out_dir={tmp_path}/{n}', processes=n))
+    assert max(series(tmp_path / '1', 'grad_norm')) > (0.03 if script == 'rl' else 0.3)
+    assert_equal_but_for_rounding(tmp_path / '1', tmp_path / f'{several}', 2e-5)
+
+
+def test_each_seed_step_and_process_has_its_own_dropout(monkeypatch):
+    seeds = set()
+    for rank in range(64):
+        monkeypatch.setenv('RANK', str(rank))
+        seeds |= {processes.noise_seed(seed, step) for seed in (0, 1, 1337) for step in range(100)}
+    assert len(seeds) == 64 * 3 * 100
+
+
+# SIGTERM comes to the second process alone, when it knows already who was to stop in this step
+LATE = """
+from parts.train import guards
+allows = guards.Guard.allows
+def spoiled(self, step, *more):
+    if step == 5 and os.environ['RANK'] == '1':
+        os.kill(os.getpid(), signal.SIGTERM)
+    return allows(self, step, *more)
+guards.Guard.allows = spoiled
+"""
+
+
+def test_processes_stop_together_when_one_of_them_is_asked_to(data_dir, tmp_path):
+    printed = ok(train(data_dir, tmp_path, processes=2, before=LATE, timeout=60))       # else one waits
+    assert 'stopped at step 7; ' in printed and state(tmp_path)['step'] == 7
+
+
+def test_fsdp_rolls_back_and_its_folder_samples_in_one_process(data_dir, tmp_path):
+    ok(train(data_dir, tmp_path, '--shard=fsdp', '--max_steps=40', '--spike_action=rollback',
+             '--save_interval=16', '--spike_window=30', processes=2, before=accident('spike', 34)))
+    events = [(m['step'], m['event']) for m in metrics(tmp_path) if m.get('event') in ('skip', 'rollback')]
+    assert events == [(34, 'skip'), (34, 'rollback'), (34, 'skip')]
+    assert state(tmp_path)['lr_scale'] == 0.5 and state(tmp_path)['step'] == 40
+    ok(run('sample.py', f'--ckpt={tmp_path}', '--max_new_tokens=5', '--device=cpu'))
+
+
+def test_what_cannot_be_shared_is_refused(data_dir, tmp_path):
+    for flags, words in ((['--batch_size=7', '--micro_batch_size=0'], ['2 processes', '--batch_size=8']),
+                         (['--shard=fsdp', '--dtype=float16'], ['shard=fsdp', 'bfloat16'])):
+        result = train(data_dir, tmp_path / 'run', *flags, processes=2)
+        mistake(result, *words)
+        assert not (tmp_path / 'run').exists()
+
+
+# --- torchrun -----------------------------------------------------------------------------------------------
+def test_torchrun_trains_the_codeparrot_config(data_dir, tmp_path):
+    small = ['--vocab_size=0', '--n_layer=1', '--n_head=2', '--n_embd=32', '--block_size=32',
+             '--batch_size=8', '--micro_batch_size=2', '--max_steps=3', '--warmup_steps=1',
+             '--eval_tokens=2048', '--device=cpu']
+    printed = ok(run('train.py', ROOT / 'config/codeparrot.py', f'--data_dir={data_dir}',
+                     f'--out_dir={tmp_path}', *small, processes=2, launcher=True))
+    assert '2 processes x 2 accumulated x 2 sequences' in printed
+    assert metrics(tmp_path)[-1]['step'] == 3 and (tmp_path / 'last.pt').exists()
+
+
+# train.py as it is, and at its end a file with a hash of this process's weights
+WATCHED = '''
+import hashlib, os, runpy, sys
+sys.path.insert(0, os.path.dirname(sys.argv[1]))
+from parts.train import processes
+leave = processes.leave
+def told(trouble=''):
+    weights = sys._getframe(1).f_globals['model'].state_dict()
+    digest = hashlib.sha256(b''.join(weights[name].numpy().tobytes() for name in sorted(weights)))
+    with open('rank' + os.environ['RANK'], 'w') as f:
+        f.write(digest.hexdigest())
+    leave(trouble)
+processes.leave = told
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+'''
+
+
+def test_two_machines_train_together_and_both_hold_the_same_weights(data_dir, tmp_path):
+    """Two agents of torchrun, with the command that the page gives."""
+    (tmp_path / 'watched.py').write_text(WATCHED, encoding='utf-8')
+    with socket.create_server(('127.0.0.1', 0)) as s:
+        port = s.getsockname()[1]
+    page = (ROOT / 'docs/training.md').read_text(encoding='utf-8')
+    flags = re.search(r'torchrun (--nnodes=2 .*) train\.py', page)[1]
+    flags = re.sub(r'--nproc_per_node=\d+', '--nproc_per_node=1', flags)
+    flags = re.sub(r'--rdzv_endpoint=\S+', f'--rdzv_endpoint=127.0.0.1:{port}', flags)
+    command = [sys.executable, '-m', 'torch.distributed.run', *flags.split(), 'watched.py', ROOT / 'train.py',
+               f'--data_dir={data_dir}', '--out_dir=two', *TINY, '--dtype=float32', '--dropout=0.1']
+    agents = [subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT) for _ in range(2)]
+    try:
+        printed = [agent.communicate(timeout=300)[0] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    assert [agent.returncode for agent in agents] == [0, 0], printed
+    assert '2 processes x 1 accumulated x 4 sequences' in ''.join(printed)
+    assert series(tmp_path / 'two', 'loss')[-1] < series(tmp_path / 'two', 'loss')[0] - 0.05
+
+    weights = state(tmp_path / 'two')['model']
+    digest = hashlib.sha256(b''.join(weights[name].numpy().tobytes() for name in sorted(weights))).hexdigest()
+    assert [(tmp_path / f'rank{i}').read_text(encoding='utf-8') for i in (0, 1)] == [digest] * 2
+
+
+# --- what only several machines or GPUs meet ----------------------------------------------------------------
+APART = "os.chdir('disk' + os.environ['RANK'])\n"           # each process has a disk of its own
+
+
+def test_disks_with_different_checkpoints_refuse_to_resume(data_dir, base_run, tmp_path):
+    flags = ['train.py', f'--data_dir={data_dir}', '--out_dir=out', *TINY, '--init_from=resume']
+    for rank in range(2):
+        shutil.copytree(base_run, tmp_path / f'disk{rank}/out')
+    shutil.copy(base_run / 'last-1.pt', tmp_path / 'disk0/out/last.pt')
+    result = run(*flags, '--max_steps=16', processes=2, before=APART, cwd=tmp_path)
+    mistake(result, 'out/last.pt is at step 8 on one machine, 12 on another')
+
+
+def test_a_rollback_that_one_disk_cannot_do_is_left_out_by_all(data_dir, tmp_path):
+    for rank in range(2):
+        (tmp_path / f'disk{rank}').mkdir()
+    ok(run('train.py', f'--data_dir={data_dir}', '--out_dir=out', *TINY, '--spike_action=rollback',
+           '--spike_window=30', '--learning_rate=2e-3', '--max_steps=36', '--save_interval=16', processes=2,
+           before=APART + accident('spike', 34), cwd=tmp_path))
+    events = [row['event'] for row in metrics(tmp_path / 'disk0/out') if 'event' in row]
+    assert 'skip' in events and 'rollback' not in events
+    assert [(tmp_path / f'disk{i}/out/last.pt').exists() for i in (0, 1)] == [True, False]
+
+
+# a script of one process that says that it is one of several
+ALONE = """
+import os, sys, torch, torch.distributed as dist
+sys.path.insert(0, sys.argv[1])
+from model import GPT, GPTConfig
+from parts.train import devices, optim, processes
+os.environ.update(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
+dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+"""
+# torch's ZeRO-1 moves `step` to the CPU, where AdamW fused for CUDA refuses it. meta stands for a GPU
+ZERO_1 = """
+real = torch.Tensor.cpu
+torch.Tensor.cpu = lambda t: torch.tensor(3.0) if t.is_meta else real(t)
+model = torch.nn.ModuleDict({'embedding': torch.nn.Linear(4, 4, device='meta')})
+[optimizer] = optim.build(model, 'adamw', 1e-3, (0.9, 0.95), 0.1, zero1=True)
+moments = {i: {'step': torch.tensor(3.0), 'exp_avg': torch.zeros_like(p), 'exp_avg_sq': torch.zeros_like(p)}
+           for i, p in enumerate(p for group in optimizer.param_groups for p in group['params'])}
+groups = [{**group, 'params': [i], 'fused': True} for i, group in enumerate(optimizer.param_groups)]
+for group in [*optimizer.param_groups, *optimizer.optim.param_groups]:
+    group['fused'] = True
+optim.restore([optimizer], [{'state': moments, 'param_groups': groups}], zero1=True)
+print({str(value.device) for moment in optimizer.optim.state.values() for value in moment.values()})
+"""
+BUCKETS = """
+graphs = []
+real = torch.compile
+def count(module, inputs):
+    graphs.append(module)
+    return module.forward
+torch.compile = lambda model: real(model, backend=count)
+torch.manual_seed(0)
+model = GPT(GPTConfig(4096, 32, 3, 8, 0, 512))
+ids = torch.randint(4096, (2, 33))
+batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+plain = torch.autograd.grad(model(*batch)[1], list(model.parameters()))
+net = processes.wrap(torch.compile(model), sys.argv[2], 'cpu')
+devices.time_one_pass(net, batch, devices.autocast('cpu', 'float32'), model)
+processes.clear_gradients(net)
+net(*batch)[1].backward()
+same = all(torch.allclose(p.grad, g, atol=1e-6) for p, g in zip(model.parameters(), plain))
+print(len(graphs), type(net).__name__, same)
+"""
+
+
+def alone(tmp_path, program, *arguments):
+    (tmp_path / 'alone.py').write_text(ALONE + program, encoding='utf-8')
+    return ok(run(tmp_path / 'alone.py', ROOT, *arguments)).strip()
+
+
+def test_zero_1_resumes_with_all_its_moments_where_the_weights_are(tmp_path):
+    assert alone(tmp_path, ZERO_1) == "{'meta'}"
+
+
+def test_a_compiled_model_of_ddp_has_a_graph_for_each_bucket_of_gradients(tmp_path):
+    assert alone(tmp_path, BUCKETS, 'ddp') == '3 DistributedDataParallel True'
+    assert alone(tmp_path, BUCKETS, 'fsdp') == '1 OptimizedModule True'
