@@ -103,7 +103,7 @@ EXERCISES = [
              'Which sequences belong to a step, as a function of seed and step alone: then nothing about '
              'data has to be saved, and a step can be repeated. permute() below is yours to use.'),
     Exercise('resume', 'train.py', '',
-             'test_resume.py::test_after_sigterm_the_resumed_run_is_the_straight_run',
+             'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run[train]',
              'Save all that a run needs to continue bit for bit: every state[...] in this file says a key; '
              'the stamps that the next start compares are tokenizer_hash, config and **data_hashes; '
              "**guard.state() is the guard's. Random state is not needed: why?",

@@ -3,10 +3,21 @@ import sys
 
 import pytest
 from conftest import metrics, mistake, ok, run
-from test_endings import PATCH
 
 from model import load_checkpoint
 
+# what happens in the n-th forward pass of training; the rehearsal of train.py makes two of them
+PATCH = '''
+import model
+calls, forward = [], model.GPT.backbone
+def spoiled(self, *a, **k):
+    calls.append(self.training)
+    n = sum(calls)
+    if self.training and ({when}):
+        {what}
+    return forward(self, *a, **k)
+model.GPT.backbone = spoiled
+'''
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc, and needs a limit on addresses')
 # from now on, no more memory than the process has; what glibc has kept is taken, but for pieces of less than
 # 16 MB. The scores need 34 MB

@@ -248,7 +248,8 @@ moments = {i: {'step': torch.tensor(3.0), 'exp_avg': torch.zeros_like(p), 'exp_a
 groups = [{**group, 'params': [i], 'fused': True} for i, group in enumerate(optimizer.param_groups)]
 for group in [*optimizer.param_groups, *optimizer.optim.param_groups]:
     group['fused'] = True
-optim.restore([optimizer], [{'state': moments, 'param_groups': groups}], zero1=True)
+checkpoint = {'scaler': {}, 'optimizers': [{'state': moments, 'param_groups': groups}]}
+optim.restore([optimizer], torch.amp.GradScaler('cpu', enabled=False), checkpoint)
 print({str(value.device) for moment in optimizer.optim.state.values() for value in moment.values()})
 """
 BUCKETS = """
@@ -264,7 +265,7 @@ ids = torch.randint(4096, (2, 33))
 batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 plain = torch.autograd.grad(model(*batch)[1], list(model.parameters()))
 net = processes.wrap(torch.compile(model), sys.argv[2], 'cpu')
-devices.time_one_pass(net, batch, devices.autocast('cpu', 'float32'), model)
+devices.rehearse(net, batch, devices.autocast('cpu', 'float32'), model)
 processes.clear_gradients(net)
 net(*batch)[1].backward()
 same = all(torch.allclose(p.grad, g, atol=1e-6) for p, g in zip(model.parameters(), plain))
