@@ -377,8 +377,7 @@ def read_documents(source):
         reasons.append(f'{path} line {line}: {why}')
 
     for file in files.find_files(source):
-        pieces = conversions.documents(reading.entries([file]), reject)
-        for doc in reading.join_pieces(pieces):
+        for doc in conversions.documents(reading.entries([file]), reject):
             yield {**doc, 'file': file['path'], 'text': doc['texts'][0]}
     if reasons:
         print(f'note: {len(reasons):,} files or records were not read; the first: {reasons[0]}',

@@ -10,7 +10,7 @@ import pytest
 from conftest import SHARED, ok, run
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_prepare import documents
+from preparing import documents
 
 from parts.prepare.clean import basic_clean, fix_mojibake, form_of, normalise, strip_html, strip_latex
 from parts.prepare.filters import prose_reason

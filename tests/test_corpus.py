@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from conftest import ROOT, ok, run
-from test_prepare import report
+from preparing import report
 
 from parts.prepare.corpus import Corpus
 from parts.prepare.funnel import Funnel
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
 
 def flags(folder, out, *more):
     return ['prepare.py', f'--source={folder}', f'--out_dir={out}', '--vocab_size=330', '--min_words=5',
-            '--max_repetition=0', '--max_gibberish=0', '--processes=1', *more]
+            '--max_repetition=0', '--max_gibberish=0', '--num_workers=1', *more]
 
 
 def results(out):

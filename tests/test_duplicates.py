@@ -14,8 +14,7 @@ import pytest
 from conftest import ok, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_funnel import prose
-from test_prepare import RAW, documents, read, report, write
+from preparing import RAW, documents, prose, read, report, write
 
 from parts.prepare.duplicates import band_keys, clusters, jaccard, minhash, shingles, simhash, simhash_keys
 from parts.prepare.duplicates import simhash_clusters, word_hashes, word_ngrams
@@ -250,7 +249,7 @@ def test_prepare_drops_planted_copies_and_nothing_else(library, tmp_path):
     source = write(tmp_path / 'files', everything, '{:03}.py')
     for n in (1, 2):
         ok(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/{n}', '--tokenizer=byte', *RAW,
-               '--dedup=minhash', '--min_similarity=0.8', '--val_fraction=0.4', f'--processes={n}'))
+               '--dedup=minhash', '--min_similarity=0.8', '--val_fraction=0.4', f'--num_workers={n}'))
     by_side = documents(tmp_path / '1')
     assert by_side == documents(tmp_path / '2')                 # the same ones stay
     stay = collections.defaultdict(list)

@@ -3,7 +3,7 @@ import json
 
 import pytest
 from conftest import mistake, ok, run
-from test_prepare import RAW
+from preparing import RAW
 
 from model import load_checkpoint, save_checkpoint
 from parts.train.texts import levels

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 from conftest import TINY, mistake, ok, run
-from test_prepare import RAW
+from preparing import RAW
 
 from parts.prepare.duplicates import word_hashes, word_ngrams
 from parts.eval.grading import bleu

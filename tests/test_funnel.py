@@ -1,92 +1,11 @@
-"""The whole way through prepare.py: garbage and rubbish in, each loss with its reason, sums that add up."""
-import collections
-import gzip
-import json
-import os
-import pathlib
-import random
+"""The funnel and the data card: each loss has its reason, figures add up, shares are those of tokens."""
 import re
-import signal
-import subprocess
-import sys
-import time
 
-import pytest
-from conftest import ROOT, mistake, ok, run
-from test_prepare import RAW, documents, report, write
+from conftest import ok, run
+from preparing import WORDS, documents, dropped, kept, prepare, prose, report, write, write_records
 
-WORDS = [''.join(random.Random(i).choice('bdfklmnprst') + random.Random(i + j * 1e6).choice('aeiou')
-                 for j in range(2, 3 + i % 3)) for i in range(2000)]
-
-
-def prose(seed, n=60):
-    return ' '.join(random.Random(seed).choices(WORDS, k=n)).capitalize() + '.'
-
-
-def jsonl(*lines):
-    """Lines of text become records, bytes stay."""
-    return b'\n'.join(x if isinstance(x, bytes) else json.dumps({'text': x}).encode() for x in lines)
-
-
-def garbage(folder):
-    """Write it; returns the texts that are good, and {file: (records lost, line of the first)}."""
-    good = [prose(i) for i in range(40)]
-    write(folder, good[:30])
-    noise = random.Random(0).randbytes(60_000).hex()            # does not compress away
-    archive = gzip.compress(jsonl(good[30], noise, noise))
-    files = {       # name: bytes, records lost, line of the first
-        'mixed.jsonl': (jsonl(good[31], b'{"text": "cut o', good[32], b'{"text": "a raw \0 byte"}', good[33],
-                              'x' * 5_000_000, good[34], 'x' * 20_000_000, good[35], b'{"text": "na\xefve"}',
-                              b'[1, 2', b'null', b'', 'lone \ud800 surrogate', good[36]), 5, 2),
-        'list.json': (json.dumps([{'text': good[37]}, 17, {'title': 'x'}, good[38], None, [good[39]],
-                                  {'content': 'in content'}]).encode(), 4, 2),
-        'cut.jsonl.gz': (archive[:len(archive) // 2], 1, 2), 'no_archive.txt.gz': (b'x', 1, 1),
-        'long.py': (b'x = 1\n' * 170_000, 0, 0), 'utf16.txt': (prose(99).encode('utf-16'), 0, 0),
-        '\udce9.txt': (b'\xff', 1, 1), 'nul.txt': (b'a\0b', 0, 0), 'empty.txt': (b'', 0, 0),
-        'empty.py.gz': (gzip.compress(b''), 0, 0), 'empty.jsonl': (b'', 0, 0), 'empty.json': (b'', 0, 0),
-        'empty.jsonl.gz': (b'', 0, 0)}
-    if os.getuid():
-        files['secret.txt'] = b'', 1, 1
-    for name, (data, *_) in files.items():
-        (folder / name).write_bytes(data)
-    if os.getuid():
-        (folder / 'secret.txt').chmod(0)
-    (folder / 'folder.py').mkdir()
-    (folder / 'folder.py/inside.md').write_text('inside', encoding='utf-8')
-    (folder / 'broken.py').symlink_to('nowhere')
-    lost = {name: (n, line) for name, (_, n, line) in files.items() if n}
-    return [*good[:39], prose(99), 'in content', 'inside', 'a\0b', 'lone \ufffd surrogate'], lost
-
-
-def test_garbage_is_counted_with_file_and_line_and_what_is_good_arrives(tmp_path):
-    good, lost = garbage(tmp_path / 'files')
-    ok(run('prepare.py', f'--source={tmp_path}/files', f'--out_dir={tmp_path}/out', '--tokenizer=byte', *RAW,
-           '--audit=100'))
-    r, found = report(tmp_path / 'out'), documents(tmp_path / 'out')
-    assert collections.Counter(found['train'] + found['val']) == collections.Counter(good)
-    assert {os.path.basename(path): (m['records'], int(re.match(r'line (\d+): .', m['first'])[1]))
-            for path, m in r['malformed_files'].items()} == lost
-    assert r['malformed'] == sum(n for n, _ in lost.values())
-    assert r['stages'][0]['dropped'] == {'too long': 3, 'empty': 2}
-    assert 'mixed.jsonl: 5, the first at line 2' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')
-
-
-def test_a_worker_that_is_killed_is_one_line_and_what_is_done_goes_on(tmp_path):
-    for i in range(8):
-        (tmp_path / f'{i}.jsonl').write_bytes(jsonl(*(prose(j, 500) for j in range(i * 99, i * 99 + 99))))
-    flags = [f'--source={tmp_path}', f'--out_dir={tmp_path}/out', '--tokenizer=byte', '--processes=2']
-    process = subprocess.Popen([sys.executable, ROOT / 'prepare.py', *flags], text=True,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    children = pathlib.Path(f'/proc/{process.pid}/task/{process.pid}/children')
-    if not children.exists():
-        process.kill()
-        pytest.skip('no /proc here')
-    while not (workers := children.read_text(encoding='utf-8').split()) and process.poll() is None:
-        time.sleep(0.002)
-    os.kill(int(workers[0]), signal.SIGKILL)        # as a system does whose memory is full
-    process.stdout, process.stderr = '', process.communicate(timeout=60)[1]
-    mistake(process, 'memory', '--processes=1')
-    ok(run('prepare.py', *flags))
+from parts.prepare import data_card
+from parts.prepare.funnel import Funnel
 
 
 def planted(folder):
@@ -115,22 +34,87 @@ def planted(folder):
 
 def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_path):
     texts, rubbish = planted(tmp_path / 'files')
-    ok(run('prepare.py', f'--source={tmp_path}/files', f'--out_dir={tmp_path}/out', '--tokenizer=byte',
-           '--audit=5'))
-    r, found = report(tmp_path / 'out'), documents(tmp_path / 'out')
-    first, *_ = stages = r['stages']
-    dropped = {(s['name'], reason): n for s in stages for reason, n in s['dropped'].items()}
-    assert dropped == {key: len(texts) for key, texts in rubbish.items()}
-    assert (first['docs_in'], first['bytes_in']) == (len(texts), sum(len(t.encode()) for t in texts))
-    left = {'docs_in': len(found['train'] + found['val']), 'bytes_in': sum(r['bytes'].values())}
+    out = tmp_path / 'out'
+    prepare(out, tmp_path / 'files', '--audit=5')
+    r = report(out)
+    sides = documents(out)
+    stages = r['stages']
+    reasons = {(stage['name'], reason): n for stage in stages for reason, n in stage['dropped'].items()}
+    assert reasons == {key: len(texts) for key, texts in rubbish.items()}
+    assert stages[0]['docs_in'] == len(texts)
+    assert stages[0]['bytes_in'] == sum(len(text.encode()) for text in texts)
+
+    left = {'docs_in': len(kept(out)), 'bytes_in': sum(r['bytes'].values())}
     for stage, after in zip(stages, [*stages[1:], left]):
         assert stage['docs_in'] - sum(stage['dropped'].values()) == stage['docs_out'] == after['docs_in']
-        assert stage['bytes_out'] == after['bytes_in']
-    assert left['docs_in'] == 103 and {side: len(docs) for side, docs in found.items()} == r['documents']
-    assert left['bytes_in'] == sum(len(text.encode()) for docs in found.values() for text in docs)
-    audit, md = ((tmp_path / 'out' / name).read_text(encoding='utf-8') for name in ('audit.md', 'report.md'))
+        assert stage['bytes_out'] == after['bytes_in'], stage['name']
+    assert left['docs_in'] == 103 and {side: len(docs) for side, docs in sides.items()} == r['documents']
+    assert left['bytes_in'] == sum(len(text.encode()) for text in kept(out))
+
+    audit, page = [(out / name).read_text(encoding='utf-8') for name in ('audit.md', 'report.md')]
     outside = re.sub('````\n.*?\n````\n', '', audit, flags=re.S)        # the headings, not the samples
     samples = {part.split('\n')[0]: part.count('\n## ') for part in re.split('^# ', outside, flags=re.M)[1:]}
-    assert samples == {'kept': 5, **{reason: min(5, n) for (_, reason), n in dropped.items()}}
-    vanished, = [line for line in md.split('\n') if 'zyxgone' in line and not line.startswith('|')]
+    assert samples == {'kept': 5, **{reason: min(5, n) for reason, n in dropped(out).items()}}
+    vanished, = [line for line in page.split('\n') if 'zyxgone' in line and not line.startswith('|')]
     assert 'zyxkept' not in vanished                                    # 12 documents each were dropped
+
+
+def test_two_funnels_add_up():
+    parts = Funnel(), Funnel()
+    for i, funnel in enumerate(parts):
+        for reason in (None, 'short', 'short'):
+            funnel.count('rules', reason, 100, 90)
+        funnel.reject('a.jsonl', 10 * i + 3, 'odd')
+        funnel.reject('b.jsonl', 1, 'long', 1000)
+    total = Funnel()
+    for funnel in parts:
+        total.add(funnel.counters, funnel.samples, funnel.malformed)
+    rules, = [stage for stage in total.stages() if stage['name'] == 'rules']
+    assert rules == {'name': 'rules', 'docs_in': 6, 'docs_out': 2, 'bytes_in': 600, 'bytes_out': 180,
+                     'dropped': {'short': 4}}
+    assert total.malformed == {'a.jsonl': {'records': 2, 'first': 'line 3: odd'}}
+    assert total.dropped() == {'short': 4, 'too long': 2}
+    assert total.lost() == 'files that could not be read: 1, the first a.jsonl, line 3: odd; ' \
+                           'dropped: 4 short, 2 too long'
+
+
+# --- the data card ------------------------------------------------------------------------------------------
+def test_a_text_has_the_genre_of_its_lines():
+    for text, genre in [
+            ('ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n', 'dialogue'), ('Q: Why?\nBecause.\n' * 4, 'questions'),
+            ('Buy\n- milk\n- bread\n- salt\n', 'list'), ('Shall I compare thee\nTo a day?\n' * 5, 'verse'),
+            (prose(1), 'running text'), ('', 'running text')]:
+        assert data_card.genre(text) == genre, text
+
+
+def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
+    assert data_card.proportions({'de': 1, 'en': 2}) == {'en': 0.667, 'de': 0.333}
+    sources = {'web': {'path': 'x', 'tokens': 900, 'licences': {'mit': 1, 'unknown': 2}},
+               'books': {'path': 'shakespeare', 'tokens': 100, 'licences': {'public domain': 1}}}
+    card = data_card.make(['en', 'en', 'de'], ['list'] * 5, sources, 1000, (0.25, 8, 13))
+    skew = '; '.join(card['skew'])
+    assert card['languages'] == {'en': 0.667, 'de': 0.333}
+    assert card['licences'] == {'unknown': 2, 'mit': 1, 'public domain': 1}
+    assert '90% of the tokens: web' in skew and '100% of the documents: list' in skew
+    assert '50% of the documents name no licence' in skew and 'books: plays by one author' in skew
+    assert 'the prose' not in skew
+    assert card['share'].startswith('1,000 training tokens are 1e-07 times')
+    assert card['overlap'].startswith('25.0% of 8 validation texts share 13 words')
+
+
+def test_licences_and_rules_follow_from_what_a_source_is_not_from_its_name(tmp_path):
+    rows = [{'text': prose(i), 'license': 'GPL' if i < 30 else 'MIT'} for i in range(40)]
+    path = str(write_records(tmp_path / 'x.jsonl', rows))
+    code = write(tmp_path / 'code', [f'"""{prose(i)}"""\n' for i in range(40)], '{}.py')
+    sources = {'stdlib': (path, 1), 'codeparrot': (path, 1), 'code': ('stdlib', 1)}
+    (tmp_path / 'mix.py').write_text(f'sources = {sources!r}\n', encoding='utf-8')
+    before = f"""
+import parts.prepare.files as files
+files.sysconfig.get_paths = lambda: dict(stdlib={str(code)!r})"""
+    flags = ['--tokenizer=byte', '--mode=raw', '--dedup=none', '--licences=gpl, psf', '--val_fraction=0.3']
+    ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/out', *flags, before=before))
+    r = report(tmp_path / 'out')
+    licences = {name: source['licences'] for name, source in r['sources'].items()}
+    assert licences == {'stdlib': {'gpl': 30}, 'codeparrot': {'gpl': 30}, 'code': {'psf': 40}}
+    skew = '; '.join(r['card']['skew'])
+    assert "code: one project's style" in skew and 'stdlib: ' not in skew and 'codeparrot: ' not in skew

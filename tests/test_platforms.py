@@ -38,7 +38,7 @@ def test_prepare_train_and_resume_need_nothing_that_windows_lacks(python_files, 
     flags = [f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', *TINY, '--dtype=float32']
     windows = functools.partial(run, before=WINDOWS)
     ok(windows('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={tmp_path}/data',
-               '--vocab_size=400', '--processes=4'))
+               '--vocab_size=400', '--num_workers=4'))
     ok(windows('train.py', *flags))
     ok(run('train.py', *[f.replace('/run', '/here') for f in flags]))
     mine, theirs = (metrics(tmp_path / name) for name in ('here', 'run'))

@@ -1,56 +1,18 @@
-"""Prepared data: exact splits, nothing lost, nothing on both sides, figures that add up."""
+"""prepare.py: exact splits, nothing lost, mixtures to the token, what each stage drops, mistakes."""
 import collections
+import gzip
 import hashlib
 import json
 
 import numpy as np
 import pytest
-from conftest import SHARED, ok, run
+from conftest import ROOT, SHARED, mistake, ok, run
+from preparing import DOCUMENTS, FOX, PROSE, RAW, prose, write, write_records
+from preparing import documents, dropped, kept, prepare, read, report
 
 from tokenizer import Tokenizer
 
-FOX = 'The quick brown fox jumps over the lazy dog.\n'
-# 60 documents; among them what encoders stumble over
-DOCUMENTS = [f'# {i}\n' + ''.join(f'def f{i}_{j}(x):\n    return x + {i * j}\n' for j in range(i % 7 + 1))
-             for i in range(54)]
-DOCUMENTS += ['a\r\nb\r\n', 'no newline', '<|endoftext|> typed by a user\n', 'naïve 漢字 🦜\n',
-              '\ttab and trailing blank \n\n\n', '\ufeffbyte order mark\n']
-
-
-RAW = ['--mode=raw', '--dedup=none', '--pii=False']          # nothing is cleaned
-
-
-def prepare(out, source, *flags):
-    return ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--vocab_size=400', *RAW, *flags))
-
-
-def read(out):
-    """meta, tokenizer, {'train', 'val'}: token ids"""
-    meta = json.loads((out / 'meta.json').read_text(encoding='utf-8'))
-    bins = {side: np.fromfile(out / f'{side}.bin', meta['dtype']) for side in ('train', 'val')}
-    return meta, Tokenizer.load(out / 'tokenizer.json'), bins
-
-
-def documents(out):
-    """{'train', 'val'}: the documents that the bins hold, in order"""
-    _, tok, bins = read(out)
-    found = {}
-    for side, ids in bins.items():
-        ends = np.flatnonzero(ids == tok.special['<|endoftext|>'])
-        assert ends[-1] == len(ids) - 1             # every document ends, the last one too
-        found[side] = [tok.decode(part[:-1]) for part in np.split(ids, ends + 1)[:-1]]
-    return found
-
-
-def write(folder, texts, name='{:03}.txt'):
-    folder.mkdir(parents=True)
-    for i, text in enumerate(texts):
-        (folder / name.format(i)).write_bytes(text.encode())
-    return folder
-
-
-def report(out):
-    return json.loads((out / 'report.json').read_text(encoding='utf-8'))
+BPE = [*RAW, '--tokenizer=bpe', '--vocab_size=400']
 
 
 @pytest.fixture(scope='module')
@@ -61,43 +23,43 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def prepared(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp('prepared')
-    prepare(out, folder, '--val_fraction=0.3')
+    prepare(out, folder, *BPE, '--val_fraction=0.3')
     return out
 
 
+# --- split and bins -----------------------------------------------------------------------------------------
 def test_tiny_shakespeare_has_the_published_sizes_and_decodes_to_itself(tmp_path):
     source = SHARED / 'tinyshakespeare.txt'
     if not source.exists():
         pytest.skip(f'{source} is not here')
     prepare(tmp_path, source, '--tokenizer=char')
-    meta, tok, bins = read(tmp_path)
+    _, tok, bins = read(tmp_path)
     assert (len(bins['train']), len(bins['val']), tok.vocab_size) == (1_003_854, 111_540, 65)
     assert (tok.decode(bins['train']) + tok.decode(bins['val'])).encode() == source.read_bytes()
 
 
-def test_the_byte_tokenizer_has_256_ids_and_they_are_the_file(tmp_path):
+def test_the_bytes_of_a_single_text_are_its_tokens(tmp_path):
     text = (FOX * 20 + 'naïve 漢字\r\n').encode()
     (tmp_path / 'one.txt').write_bytes(text)
-    prepare(tmp_path, tmp_path / 'one.txt', '--tokenizer=byte')
+    prepare(tmp_path, tmp_path / 'one.txt')
     meta, tok, bins = read(tmp_path)
     assert meta['vocab_size'] == tok.vocab_size == 256 and bytes([*bins['train'], *bins['val']]) == text
 
 
 def test_the_bins_give_back_every_document_once(prepared):
-    found = documents(prepared)
-    assert collections.Counter(found['train'] + found['val']) == collections.Counter(DOCUMENTS)
-    assert 6 <= len(found['val']) <= 30                                 # 18 of 60 on average, 3.5 sigma
+    assert kept(prepared) == sorted(DOCUMENTS)
+    assert 6 <= len(documents(prepared)['val']) <= 30               # 18 of 60 on average, 3.5 sigma
 
 
 def test_the_split_follows_from_the_document_alone(prepared, tmp_path):
     copies = DOCUMENTS + DOCUMENTS[::3] + [f'{FOX}{i}' for i in range(40)]
     source = write(tmp_path / 'renamed', copies[::-1], 'z{}.md')
-    prepare(tmp_path / 'out', source, '--val_fraction=0.3', '--tokenizer=byte')
+    prepare(tmp_path / 'out', source, *RAW, '--val_fraction=0.3')
     before, after = documents(prepared), documents(tmp_path / 'out')
     for side in ('train', 'val'):
         assert set(before[side]) == set(after[side]) & set(DOCUMENTS)
-    assert collections.Counter(after['train'] + after['val']) == collections.Counter(copies)
-    assert not set(after['train']) & set(after['val'])                  # no text on both sides
+    assert kept(tmp_path / 'out') == sorted(copies)
+    assert not set(after['train']) & set(after['val'])              # no text on both sides
 
 
 def test_the_tokenizer_is_trained_on_training_documents_only(prepared):
@@ -106,47 +68,283 @@ def test_the_tokenizer_is_trained_on_training_documents_only(prepared):
     assert tok.hash != Tokenizer.train(DOCUMENTS, 400).hash
 
 
-def test_the_same_input_gives_the_same_bytes(prepared, folder, tmp_path):
-    prepare(tmp_path, folder, '--val_fraction=0.3')
-    names = 'train.bin', 'val.bin', 'tokenizer.json', 'report.json'
-    assert [(tmp_path / n).read_bytes() for n in names] == [(prepared / n).read_bytes() for n in names]
+def test_the_same_input_gives_the_same_bytes_and_a_run_that_fails_leaves_them(prepared, folder, tmp_path):
+    out = tmp_path / 'out'
+    prepare(out, folder, *BPE, '--val_fraction=0.3')
+    for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
+        assert (out / name).read_bytes() == (prepared / name).read_bytes(), name
+
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    source = write(tmp_path / 'one', [FOX], '{}.md')
+    (source / 'two.jsonl').write_text('not json\n', encoding='utf-8')
+    bad = ['prepare.py', f'--source={source}', '--tokenizer=byte', '--mode=raw']
+    mistake(run(*bad, f'--out_dir={out}'), 'documents')
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    mistake(run(*bad, f'--out_dir={tmp_path}/new'), 'documents')
+    assert list((tmp_path / 'new').iterdir()) == []
 
 
-def test_report_and_meta_add_up_to_what_is_on_disk(tmp_path):
-    source = write(tmp_path / 'files', [*DOCUMENTS, '', ' \n\t\n', ''])
-    prepare(tmp_path / 'out', source)
-    r, (meta, _, bins), found = report(tmp_path / 'out'), read(tmp_path / 'out'), documents(tmp_path / 'out')
-    size = sum(len(text.encode()) for text in DOCUMENTS)
-    first = r['stages'][0]
-    assert (first['docs_in'], first['bytes_in'], first['dropped']) == (63, size + 4, {'empty': 3})
-    for stage in r['stages']:
-        assert stage['docs_in'] == stage['docs_out'] + sum(stage['dropped'].values())
-    chain = [*((s['docs_in'], s['bytes_in']) for s in r['stages'][1:]), (60, size)]
-    assert [(s['docs_out'], s['bytes_out']) for s in r['stages']] == chain
-    assert (sum(r['documents'].values()), sum(r['bytes'].values())) == (60, size)
+def test_report_and_meta_say_what_is_on_the_disk(prepared):
+    r, (meta, _, bins), sides = report(prepared), read(prepared), documents(prepared)
     for side, ids in bins.items():
-        data = (tmp_path / 'out' / f'{side}.bin').read_bytes()
+        data = (prepared / f'{side}.bin').read_bytes()
         assert r['tokens'][side] == meta['tokens'][side] == len(ids) == len(data) / 2
-        assert r['documents'][side] == len(found[side])
-        assert r['bytes'][side] == sum(len(text.encode()) for text in found[side])
+        assert r['documents'][side] == len(sides[side])
+        assert r['bytes'][side] == sum(len(text.encode()) for text in sides[side])
         assert meta['sha256'][side] == hashlib.sha256(data).hexdigest()
 
 
-@pytest.mark.parametrize('name', ['uint16', 'uint32', 'gpt2'])
-def test_ids_are_as_wide_as_the_vocabulary_asks(folder, tmp_path, name):
-    flags, size = [f'--tokenizer={tmp_path}/big.json'], 2 ** 16 + (name == 'uint32')
-    if name == 'gpt2':
-        if not (SHARED / 'gpt2_vocab.bpe').exists():
-            pytest.skip('the files of GPT-2 are not here')
-        flags, size = ['--tokenizer=gpt2', f'--gpt2_dir={SHARED}'], 50304
-    else:   # pairs of bytes; the last one, `og`, is in the texts: so the largest ids are really used
-        pairs = [bytes([a, b]) for a in range(256) for b in range(256) if (a, b) != (ord('o'), ord('g'))]
+def test_ids_are_as_wide_as_the_vocabulary_asks(folder, tmp_path):
+    # pairs of bytes; the last one, `og`, is in the texts: so the largest ids are really used
+    pairs = [bytes([a, b]) for a in range(256) for b in range(256) if (a, b) != (ord('o'), ord('g'))]
+    for dtype, size in (('uint16', 2 ** 16), ('uint32', 2 ** 16 + 1)):
         vocab = [bytes([b]) for b in range(256)] + pairs[:size - 256 - 2] + [b'og']
         Tokenizer('bpe', vocab, ['<|endoftext|>']).save(tmp_path / 'big.json')
-    prepare(tmp_path / 'out', folder, *flags)
-    meta, tok, bins = read(tmp_path / 'out')
-    assert meta['vocab_size'] == tok.vocab_size == size
-    assert meta['dtype'] == name.replace('gpt2', 'uint16')
-    assert name == 'gpt2' or bins['train'].max() == size - 1
-    found = documents(tmp_path / 'out')
-    assert collections.Counter(found['train'] + found['val']) == collections.Counter(DOCUMENTS)
+        prepare(tmp_path / dtype, folder, *RAW, f'--tokenizer={tmp_path}/big.json')
+        meta, tok, bins = read(tmp_path / dtype)
+        assert (meta['dtype'], meta['vocab_size'], bins['train'].max()) == (dtype, size, size - 1)
+        assert kept(tmp_path / dtype) == sorted(DOCUMENTS)
+    if (SHARED / 'gpt2_vocab.bpe').exists():
+        prepare(tmp_path / 'gpt2', folder, *RAW, '--tokenizer=gpt2', f'--gpt2_dir={SHARED}')
+        meta = read(tmp_path / 'gpt2')[0]
+        assert (meta['dtype'], meta['vocab_size']) == ('uint16', 50304)
+        assert kept(tmp_path / 'gpt2') == sorted(DOCUMENTS)
+
+
+# --- several sources ----------------------------------------------------------------------------------------
+SIZES = {'web': 400, 'code': 120, 'papers': 40}         # documents of about 100 bytes
+
+
+@pytest.fixture(scope='module')
+def corpora(tmp_path_factory):
+    """A file of records for each source; each text begins with the name of its source."""
+    folder = tmp_path_factory.mktemp('mix')
+    for name, n in SIZES.items():
+        words = [' '.join(f'word{i * 7 + j * 13}' for j in range(10)) for i in range(n)]
+        rows = [{'text': f'{name} {i}: {words[i]}\n', 'licence': 'MIT'} for i in range(n)]
+        write_records(folder / f'{name}.jsonl', rows)
+    return folder
+
+
+def mix(corpora, tmp_path, weights, *flags):
+    """(meta.json, what is printed) of a mixture with these weights"""
+    sources = {name: (str(corpora / f'{name}.jsonl'), weight) for name, weight in weights.items()}
+    (tmp_path / 'mix.py').write_text(f'sources = {sources!r}\n', encoding='utf-8')
+    flags = [f'--out_dir={tmp_path}/data', '--tokenizer=byte', *RAW, *flags]
+    printed = ok(run('prepare.py', tmp_path / 'mix.py', *flags))
+    return json.loads((tmp_path / 'data/meta.json').read_text(encoding='utf-8')), printed
+
+
+def shares(tmp_path, meta):
+    """Of the tokens of train.bin, by what the documents say of themselves; and the number of tokens."""
+    ids = np.fromfile(tmp_path / 'data/train.bin', meta['dtype'])
+    end = np.flatnonzero(ids == 256)                    # after the 256 bytes, <|endoftext|>
+    lengths = collections.Counter()
+    for begin, stop in zip([0, *end[:-1] + 1], end):
+        word = bytes(ids[begin:stop].tolist()).decode().split()[0][:3]
+        lengths.update({name: stop + 1 - begin for name in SIZES if name.startswith(word)})
+    return {name: lengths[name] / len(ids) for name in SIZES}, len(ids)
+
+
+def test_weights_become_shares_to_the_token(corpora, tmp_path):
+    meta, _ = mix(corpora, tmp_path, {'web': 50, 'code': 15, 'papers': 35})
+    share_of, n = shares(tmp_path, meta)
+    for name, share in zip(SIZES, (0.5, 0.15, 0.35)):
+        assert abs(share_of[name] - share) < 102 / n, name      # what was cut may have lost its name
+        s = meta['sources'][name]
+        assert abs(s['mixed'] - share * n) <= 1 and s['epochs'] == s['mixed'] / s['tokens']
+    assert n == meta['tokens']['train'] and abs(n - sum(s['tokens'] for s in meta['sources'].values())) <= 2
+    assert meta['sources']['papers']['epochs'] > 4 and meta['sources']['web']['epochs'] < 1
+    assert 'more than 4 passes' in (tmp_path / 'data/report.md').read_text(encoding='utf-8')
+
+
+def test_temperature_flattens_the_shares(corpora, tmp_path):
+    for temperature in (1.0, 5.0):
+        meta, _ = mix(corpora, tmp_path, dict.fromkeys(SIZES), f'--temperature={temperature}')
+        powers = {name: s['tokens'] ** (1 / temperature) for name, s in meta['sources'].items()}
+        share_of, n = shares(tmp_path, meta)
+        for name in SIZES:
+            assert abs(share_of[name] - powers[name] / sum(powers.values())) < 102 / n, (name, temperature)
+
+
+def test_the_seeds_preset_is_a_valid_mix():
+    scope = {}
+    exec((ROOT / 'config/mix.py').read_text(encoding='utf-8'), scope)
+    weights = [weight for _, weight in scope['sources'].values()]
+    assert weights == [50, 15, 10, 25] and list(scope['sources'])[:3] == ['web', 'code', 'academic']
+
+
+def test_each_source_has_a_validation_file_of_its_own(corpora, tmp_path):
+    meta, _ = mix(corpora, tmp_path, {'web': 1, 'code': 9})
+    parts = [np.fromfile(tmp_path / f'data/val_{name}.bin', meta['dtype']) for name in ('web', 'code')]
+    whole = np.fromfile(tmp_path / 'data/val.bin', meta['dtype'])
+    assert all(len(p) for p in parts) and (np.concatenate(parts) == whole).all()
+    assert {'web'} == set(bytes(parts[0][parts[0] < 256].tolist()).decode().split()) & set(SIZES)
+    assert meta['sources']['web']['licences'] == {'mit': 400}
+    mix(corpora, tmp_path, {'papers': 1})                                   # stale files go
+    assert not list(tmp_path.glob('data/val_*.bin'))
+
+
+def test_the_last_line_can_be_typed_and_what_an_earlier_run_left_is_gone(corpora, tmp_path):
+    out = tmp_path / 'data'
+    _, printed = mix(corpora, tmp_path, {'web': None}, '--write=text', '--audit=1')
+    assert f'--data_dir={out} --streaming={out}/shards' in printed and 'train.bin' not in printed
+    assert (out / 'audit.md').exists() and f'| {out}/shards |' in printed
+    assert 'train.bin' not in (out / 'report.md').read_text(encoding='utf-8')
+    printed = prepare(out, out / 'shards', *RAW, '--tokenizer=char', '--val_fraction=.5')
+    assert f'--data_dir={out} --sample_prompt=\n' in printed
+    assert not (out / 'audit.md').exists() and (out / 'train.bin').exists()
+    assert list(out.glob('shards/*'))                       # which it has read
+
+
+def test_a_copy_in_a_later_source_is_dropped_and_a_source_of_copies_is_named(corpora, tmp_path):
+    old = (corpora / 'web.jsonl').read_text(encoding='utf-8')
+    (corpora / 'again.jsonl').write_text(old + json.dumps({'text': 'something new\n' * 3}), encoding='utf-8')
+    meta, _ = mix(corpora, tmp_path, {'web': None, 'again': None}, '--dedup=exact', '--val_fraction=0.2')
+    assert meta['sources']['web']['documents'] == 400 and meta['sources']['again']['documents'] == 1
+    (corpora / 'again.jsonl').write_text(old, encoding='utf-8')
+    mistake(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/x', *RAW, '--dedup=exact'),
+            'source again', 'exact duplicate: 400', 'first one stays')
+
+
+# --- what each stage drops ----------------------------------------------------------------------------------
+GERMAN = ['Die alte Mühle stand am Fluss, und in jedem Frühling stieg das Wasser, bis es die zweite Stufe '
+          f'der Treppe erreichte; im Jahre {1800 + i} kam es bis zur Tür, und niemand schlief in der Nacht\n'
+          for i in range(0, 60, 3)]
+OWN = ['--dedup=none', '--val_fraction=0.3']
+
+
+def stripped(texts):
+    return sorted(text.strip() for text in texts)
+
+
+def test_languages_are_kept_by_name(tmp_path):
+    source = write(tmp_path / 'files', PROSE + GERMAN)
+    prepare(tmp_path / 'de', source, *OWN, '--languages=de')
+    assert kept(tmp_path / 'de') == stripped(GERMAN)
+    assert dropped(tmp_path / 'de') == {'language en': 40}
+    mistake(run('prepare.py', f'--source={source}', '--languages=klingon'), 'klingon', 'de')
+
+
+def test_addresses_and_licences_are_kept_or_not(tmp_path):
+    hosts = ['a.org', 'sub.spam.com', 'ok.spam.com', 'best-casino.com', 'essex.ac.uk'] * 8
+    licences = ['MIT', 'GPL', ['mit', 'BSD'], ['MIT', 'GPL-3.0'], []] * 8
+    rows = [{'text': text, 'url': f'https://{host}/x', 'license': licence}
+            for text, host, licence in zip(PROSE, hosts, sorted(licences, key=str))]
+    source = write_records(tmp_path / 'x.jsonl', rows)
+    (tmp_path / 'block').write_text('\ufeff.Spam.com\n# mine\n', encoding='utf-8')
+    (tmp_path / 'allow').write_text('https://www.ok.spam.com/index.html\n', encoding='utf-8')
+    prepare(tmp_path / 'out', source, *OWN, f'--url_block={tmp_path}/block', f'--url_allow={tmp_path}/allow')
+    assert dropped(tmp_path / 'out') == {'blocked domain': 8, 'spam domain': 8}
+    assert sum(report(tmp_path / 'out')['sources'][str(source)]['licences'].values()) == 24      # kept
+
+    (tmp_path / 'allow').write_text('best-casino.com\n', encoding='utf-8')
+    prepare(tmp_path / 'mit', source, *OWN, '--licences=mit, BSD', f'--url_allow={tmp_path}/allow')
+    assert dropped(tmp_path / 'mit') == {'licence gpl': 8, 'licence mit, gpl-3.0': 8, 'licence unknown': 8}
+    (tmp_path / 'latin').write_bytes('müller.de'.encode('latin-1'))
+    mistake(run('prepare.py', f'--source={source}', f'--url_block={tmp_path}/latin'), 'latin', 'UTF-8')
+
+
+def test_a_reference_text_cuts_what_is_too_predictable_and_what_is_noise(tmp_path):
+    noise = ['qx7 zvk jwq xkz 4kq wjx qqz vkx zzj kwq xjq zkv 9qx jzk wvq kxz qjw zxk vqj xkw jqz kvx\n'] * 5
+    stale = ['python train.py config/quickstart.py ' * 30] * 3              # the reference is full of it
+    rows = [{'text': text} for text in PROSE + noise + stale + GERMAN]
+    prepare(tmp_path / 'out', write_records(tmp_path / 'x.jsonl', rows), *OWN, '--max_gibberish=0',
+            '--max_repetition=0', f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5')
+    assert dropped(tmp_path / 'out') == {'too surprising': 25, 'too predictable': 3}
+    assert kept(tmp_path / 'out') == stripped(PROSE)
+    bits = report(tmp_path / 'out')['counts']['documents by bits per byte']
+    assert sum(bits.values()) == 68 and min(map(float, bits)) < 1.5 < 5 < max(map(float, bits))
+
+
+def test_toxic_words_remove_and_say_what_they_removed(tmp_path):
+    (tmp_path / 'words').write_text('vile\nfoul # and its comment\n', encoding='utf-8')
+    bad = ['This vile, vile thing is foul. ' + PROSE[0], 'One vile word. ' + ' '.join(PROSE)]
+    source = write(tmp_path / 'files', PROSE + bad)
+    prepare(tmp_path / 'out', source, *OWN, '--max_repetition=0', f'--toxic_words={tmp_path}/words')
+    assert dropped(tmp_path / 'out') == {'toxic': 1}                # one word in 1,400 is not much
+    assert report(tmp_path / 'out')['counts']['toxic words in what was dropped'] == {'vile': 2, 'foul': 1}
+
+
+def test_personal_data_become_placeholders_and_are_counted_by_source(tmp_path):
+    source = write(tmp_path / 'files', [t + f'Write to ann{i}@uni.edu.\n' for i, t in enumerate(PROSE)])
+    prepare(tmp_path / 'out', source, *OWN)
+    assert all('<EMAIL>' in text and '@' not in text for text in kept(tmp_path / 'out'))
+    assert report(tmp_path / 'out')['counts'][f'personal data in {source}'] == {'email': 40}
+    prepare(tmp_path / 'off', source, *OWN, '--pii=False')
+    assert all('@uni.edu' in text for text in kept(tmp_path / 'off'))
+
+
+def test_rules_are_switched_off_by_zero(tmp_path):
+    odd = ['short', '= ' * 200 + 'x', 'buy ' * 300, 'xkcdvbnm ' * 30]
+    source = write(tmp_path / 'files', PROSE + odd)
+    prepare(tmp_path / 'on', source, *OWN)
+    assert dropped(tmp_path / 'on') == {'short': 1, 'symbols': 1, 'repetitive': 2}
+    prepare(tmp_path / 'off', source, *OWN, *(f'--{name}=0' for name in (
+        'min_words', 'max_words', 'max_symbols', 'max_repetition', 'max_gibberish')))
+    assert len(kept(tmp_path / 'off')) == 44
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+def test_sources_without_text_are_one_sentence(tmp_path):
+    cases = [
+        ({}, ['neither', '.jsonl']), ({'a.png': b'x', 'b.png': b'x'}, ['neither']),
+        ({'a.txt': b''}, ['could not be read: 0']),
+        ({'a.md': b'a\xef\0', 'b.md': b'b'}, ['could not be read: 1']),
+        ({'a.txt': b'a\xef\0'}, ['a.txt', 'UTF-8']), ({'a.txt.gz': b'he'}, ['a.txt.gz']),
+        ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz'])]
+    for i, (contents, words) in enumerate(cases):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+        source = folder / name if len(contents) == 1 else folder
+        flags = [f'--source={source}', f'--out_dir={folder}/out', '--tokenizer=byte']
+        mistake(run('prepare.py', *flags), *words)
+        assert not list(folder.glob('out/*'))
+
+
+def test_what_needs_documents_is_not_for_a_single_text(tmp_path):
+    (tmp_path / 'one.txt').write_text(FOX * 20, encoding='utf-8')
+    write_records(tmp_path / 'ten.jsonl', [{'prompt': FOX.strip() * 2}])
+    flags = ['--out_dir=out', '--tokenizer=byte', *RAW]
+    for flag in ('decontaminate=ten.jsonl', 'write=text', 'languages=en', 'toxic_words=ten.jsonl'):
+        result = run('prepare.py', '--source=one.txt', *flags, f'--{flag}', cwd=tmp_path)
+        mistake(result, 'one.txt', flag, '.jsonl')
+        assert not (tmp_path / 'out').exists()
+    write(tmp_path / 'many', [*DOCUMENTS, FOX * 2])
+    ok(run('prepare.py', '--source=many', *flags, '--decontaminate=ten.jsonl', cwd=tmp_path))
+    assert dropped(tmp_path / 'out') == {'in a benchmark': 1}
+
+
+def test_a_tokenizer_that_cannot_end_documents_is_refused_before_they_are_read(tmp_path, folder):
+    Tokenizer.byte().save(tmp_path / 'byte.json')
+    flags = f'--out_dir={tmp_path}/out', f'--tokenizer={tmp_path}/byte.json'
+    mistake(run('prepare.py', f'--source={folder}', *flags), 'byte.json', '<|endoftext|>')
+    assert not (tmp_path / 'out').exists()
+    ok(run('prepare.py', f'--source={folder}/000.txt', *flags, '--val_fraction=0.5'))
+
+
+MISTAKES = [        # lines of a config file, words of the sentence
+    ('sources = {}', ['names no source']), ("sources = {'a': 'path'}", ['weight']),
+    ("sources = {'a': ('x', -1)}", ['weight']), ("sources = {'a': ('x', float('inf'))}", ['weight']),
+    ("sources = {'a b': ('x', 1)}", ['a b']), ("sources = {1: ('x', 1)}", ['source name 1']),
+    ("sources = {'a': ('x', 1), 'b': ('y', None)}", ['weight']),
+    ("sources = {'a': ('nowhere', 1)}", ['nowhere']),
+    ("sources = {'a': ('x', 1)}\nsource = 'mine.jsonl'", ['source=mine.jsonl', "'a'"]),
+    ("source = 'x'\ntemperature = 1e-5", ['temperature']), ("source = 'x'\nout_dir = ''", ['out_dir']),
+    ("source = 'x'\npart = '5/4'", ['part', '3/16']),
+    ("source = 'x'\ntokenizer = 'wordpiece'", ['wordpiece', 'bpe']),
+    ("source = 'x'\nvocab_size = 100", ['vocab_size', '320']),
+    ("source = 'x'\nval_fraction = 1", ['val_fraction']),
+    ("source = 'x'\ntokenizer = 'no.json'", ['no.json']),
+    ("source = 'x'\nkind = 'sft'", ['sft needs records']),
+    ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
+    ("source = 'x'\nquality_good = 'x'", ['quality_bad'])]
+
+
+def test_settings_that_cannot_be_are_one_sentence(tmp_path):
+    write(tmp_path / 'x', [prose(i) for i in range(3)])
+    for lines, words in MISTAKES:
+        (tmp_path / 'c.py').write_text(f"out_dir = 'out'\n{lines}\n", encoding='utf-8')
+        mistake(run('prepare.py', 'c.py', cwd=tmp_path), *words)

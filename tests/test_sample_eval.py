@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, ok, run
-from test_prepare import RAW
+from preparing import RAW
 
 from model import GPT, load_checkpoint
 from parts.sample.asking import Prompt, Text, end_of

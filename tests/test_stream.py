@@ -121,4 +121,4 @@ def test_streams_that_cannot_be(both, tmp_path):
     mistake(run('train.py', *flags, f'--streaming={tmp_path}/nowhere'), 'nowhere', '--write=text')
     (tmp_path / 'empty.jsonl').write_text('\n', encoding='utf-8')
     mistake(run('train.py', *flags, f'--streaming={tmp_path}/empty.jsonl'), 'empty.jsonl', 'text')
-    mistake(run('prepare.py', '--write=text', '--mix_tokens=9', f'--out_dir={tmp_path}/x'), 'write=text')
+    mistake(run('prepare.py', '--write=text', '--temperature=2', f'--out_dir={tmp_path}/x'), 'write=text')

@@ -9,9 +9,9 @@ A record is what a line of .jsonl holds, its text under one of the names in TEXT
 
 Copy this file alone: it needs the standard library.
 """
-import contextlib, json, math
+import json, math
 
-# names of a record's text: two usual ones; CodeSearchNet's on the Hub (two), and as published (two)
+# names of a record's text: two usual ones, and those of CodeSearchNet
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
 PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         # CodeParrot, The Stack, ...
          'path', 'max_stars_repo_path', 'func_path_in_repository')
@@ -40,11 +40,11 @@ def documents(entries, reject, kind='text', max_chars=1_000_000):
         is_file = line == 0             # of text, without records
         if is_file and not why and kind != 'text':
             why = f'{kind} needs records, in .jsonl or .json'
-        place = f'{path}:{line}' if line else path
-        try:
-            doc = None if why else from_record(record, place, kind)
-        except (ValueError, RecursionError) as e:
-            why = f'{type(e).__name__}: {e}'
+        if not why:
+            try:
+                doc = from_record(record, f'{path}:{line}' if line else path, kind)
+            except (ValueError, RecursionError) as e:
+                why = f'{type(e).__name__}: {e}'
         if not why and sum(map(len, doc['texts'])) > max_chars:
             why = f'longer than {max_chars:,} characters'
             size = size_of(doc)
@@ -61,19 +61,15 @@ def from_record(record, path, kind):
     if kind == 'text':
         record = record if isinstance(record, dict) else {'text': record}
         texts = [record[name] for name in TEXT if isinstance(record.get(name), str)]
-        if isinstance(record.get('canonical_solution'), str):       # HumanEval's, after its beginning
-            texts.append(str(record.get('prompt') or '') + record['canonical_solution'])
         if not texts:
             raise ValueError('no text or content in it')
-        doc = {'texts': [*filter(str.strip, texts), *texts][:1]}        # an empty column hides no other
+        doc = {'texts': [next(filter(str.strip, texts), texts[0])]}     # an empty column hides no other
     elif kind == 'sft':
         messages = messages_of(record)
         doc = {'texts': [m['content'] for m in messages], 'roles': [m['role'] for m in messages]}
         score = first_of(record, 'score', 'rating', 'judge_score')
         if score is not None:
-            doc['score'] = math.nan             # what is not a number reaches no limit
-            with contextlib.suppress(TypeError, ValueError, OverflowError):
-                doc['score'] = float(score)
+            doc['score'] = number(score)
     else:
         pair = preference_of(record)
         prompt = pair.pop('prompt')
@@ -86,11 +82,11 @@ def from_record(record, path, kind):
     doc['path'] = f'{path} {"/".join(names)}'.strip()
     named = {**record['meta'], **record} if isinstance(record.get('meta'), dict) else record
     doc['labels'] = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
-    for key, *others in (('url', 'func_code_url'), ('licence', 'license', 'max_stars_repo_licenses')):
-        value = first_of(record, key, *others)
-        if isinstance(value, list) and value:
-            value = ', '.join(map(str, value)) if key == 'licence' else value[0]
-        if isinstance(value, str):
+    licence = first_of(record, 'licence', 'license', 'max_stars_repo_licenses')
+    if isinstance(licence, list):
+        licence = ', '.join(map(str, licence))
+    for key, value in (('url', first_of(record, 'url', 'func_code_url')), ('licence', licence)):
+        if value and isinstance(value, str):
             doc[key] = value
     return doc
 
@@ -111,8 +107,8 @@ def to_record(doc):
 
 
 def identity(doc):
-    """Two keys. Bytes that copies share: the texts without white space, roles and a label. And the text whose
-    hash decides between training and validation: conversations that begin alike stay together."""
+    """Bytes that copies share: the texts without white space, roles and a label. And the text whose hash
+    decides between training and validation: conversations that begin alike stay together."""
     fields = [text.encode('utf-8', 'surrogatepass').translate(None, b' \t\n\r\f\v') for text in doc['texts']]
     if 'roles' not in doc:
         return fields[0], doc['texts'][0]
@@ -133,6 +129,14 @@ ROLES = {'system': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assi
 def first_of(record, *names):
     """The first value that is not None, under these names in a record, or None."""
     return next((record[name] for name in names if record.get(name) is not None), None)
+
+
+def number(value):
+    """A score as a float; nan, which reaches no limit, if it is no number."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
 
 
 def messages_of(record):
@@ -163,10 +167,10 @@ def messages_of(record):
         messages.pop(0)
     while messages and messages[-1]['role'] != 'assistant':     # an unanswered question teaches nothing
         messages.pop()
-    system = record.get('system')
+    system = record.get('system') or ''
+    if not isinstance(system, str):
+        raise ValueError('system must be text')
     if messages and system and all(m['role'] != 'system' for m in messages):
-        if not isinstance(system, str):
-            raise ValueError('system must be text')
         messages.insert(0, {'role': 'system', 'content': system})
     return messages
 
@@ -191,17 +195,13 @@ def turns_of(record):
 
 def to_alpaca(messages):
     """The last exchange is instruction and output, the earlier ones are history."""
-    roles = [m['role'] for m in messages if m['role'] != 'system']
-    if not roles or roles != ['user', 'assistant'] * (len(roles) // 2):
-        raise ValueError('the Alpaca form holds only questions and answers in turn')
-    system = [m['content'] for m in messages if m['role'] == 'system']
     turns = [m['content'] for m in messages if m['role'] != 'system']
-    record = {'instruction': turns[-2], 'input': '', 'output': turns[-1]}
-    if system:
-        record['system'] = '\n'.join(system)
-    if turns[2:]:
-        record['history'] = [turns[i:i + 2] for i in range(0, len(turns) - 2, 2)]
-    return record
+    roles = [m['role'] for m in messages if m['role'] != 'system']
+    if not turns or roles != ['user', 'assistant'] * (len(turns) // 2):
+        raise ValueError('the Alpaca form holds only questions and answers in turn')
+    *history, last = [turns[i:i + 2] for i in range(0, len(turns), 2)]
+    system = '\n'.join(m['content'] for m in messages if m['role'] == 'system')
+    return {'instruction': last[0], 'input': '', 'output': last[1], 'system': system, 'history': history}
 
 
 def to_vicuna(messages):
@@ -215,13 +215,14 @@ def preference_of(record):
     """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its messages),
     perhaps 'margin' and 'agreement', or ValueError. In the record, chosen and rejected may be conversations
     that share all but the last message. For kto, 'completion' and 'label' take their place."""
-    keys = record.keys() if isinstance(record, dict) else ()
-    for_kto = {'completion', 'label'} <= {*keys} and 'chosen' not in keys
-    names = ('completion',) if for_kto else ('chosen', 'rejected')
-    if not {*names} <= {*keys}:
+    keys = {*record} if isinstance(record, dict) else set()
+    names = 'chosen', 'rejected'
+    if {'completion', 'label'} <= keys and 'chosen' not in keys:
+        names = 'completion',
+        if record['label'] not in (True, False):
+            raise ValueError('a label is true or false')
+    if not {*names} <= keys:
         raise ValueError('a preference needs prompt, chosen and rejected')
-    if for_kto and record['label'] not in (True, False):
-        raise ValueError('a label is true or false')
 
     talks = [conversation_of(record, record[name]) for name in names]
     if not all(talks):
@@ -233,20 +234,16 @@ def preference_of(record):
         raise ValueError('a preference needs a question, not only a system message')
     pair = {'prompt': prompt[0]['content'] if len(prompt) == 1 else prompt}
     pair |= {name: talk[-1]['content'] for name, talk in zip(names, talks)}
-    if for_kto:
+    if len(names) == 1:
         pair['label'] = bool(record['label'])
+
+    figures = {name: number(record[name]) for name in ('margin', 'agreement') if record.get(name) is not None}
     scores = [first_of(record, f'score_{side}', f'{side}_score') for side in ('chosen', 'rejected')]
-    try:
-        if None not in scores:
-            pair['margin'] = float(scores[0]) - float(scores[1])
-        for name in ('margin', 'agreement'):
-            if record.get(name) is not None:
-                pair[name] = float(record[name])
-        if not all(math.isfinite(pair.get(name, 0)) for name in ('margin', 'agreement')):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError('scores, margin and agreement must be numbers') from None
-    return pair
+    if 'margin' not in figures and None not in scores:
+        figures['margin'] = number(scores[0]) - number(scores[1])
+    if not all(map(math.isfinite, figures.values())):
+        raise ValueError('scores, margin and agreement must be numbers')
+    return pair | figures
 
 
 def conversation_of(record, answer):

@@ -67,7 +67,8 @@ class Corpus:
         self.folder = pathlib.Path(folder, f'{hash64(state.encode()):016x}')
         self.funnel = funnel
         self.owners = np.array(owners)
-        self.open_shard = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'records'), 'rb'))
+        # without a buffer: a fork shares the place in the file, and would leave the buffer at another one
+        self.open_shard = functools.lru_cache(64)(lambda shard: open(self.path(shard, 'records'), 'rb', 0))
         self.folder.mkdir(parents=True, exist_ok=True)
         for other in {*self.folder.parent.iterdir()} - {self.folder}:
             shutil.rmtree(other, ignore_errors=True)

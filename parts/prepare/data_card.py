@@ -2,8 +2,8 @@
 The report for people: what each stage dropped, and a card of what is left, its skew and the consequences.
 
     genre('ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n')                 # 'dialogue'
-    proportions(['en', 'en', 'de'])                                 # {'en': 0.667, 'de': 0.333}
-    skew({'en': 1.0}, {'code': 1.0}, {'stdlib': 1.0}, {'psf': 9}, 2_000_000)        # sentences
+    proportions({'en': 2, 'de': 1})                                 # {'en': 0.667, 'de': 0.333}
+    skew({'en': 1.0}, {'code': 1.0}, {'stdlib': 1.0}, {'psf': 1.0}, 2_000_000)      # sentences
 
 A model shares the defects of its data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads
 like a blog, C4's word list removed texts of minorities. The card counts such defects in your corpus.
@@ -12,9 +12,10 @@ Copy this file alone: it needs the standard library.
 """
 import collections, re, statistics
 
-SPEAKER = re.compile(r'^[A-Z][\w.\' -]{0,30}:(?:\s|$)', re.M)
-QUESTION = re.compile(r'^(?:Q|Question|User|Human)\b[^\n]{0,20}:', re.M)
-LIST = re.compile(r'^\s*(?:[-*•|]|\d+[.)])\s', re.M)
+# a genre, the beginning of its lines, and more than how many of them have it
+GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 20),
+          ('dialogue', re.compile(r"[A-Z][\w.' -]{0,30}:(?:\s|$)"), 1 / 8),
+          ('list', re.compile(r'\s*(?:[-*•|]|\d+[.)])\s'), 1 / 2))
 PRETRAINED_ON = 10_000_000_000  # tokens; 100 million are 1 % of them, 5 billion are half
 LICENCES = {'stdlib': 'psf', 'shakespeare': 'public domain'}
 KNOWN = {       # sources by name
@@ -32,25 +33,20 @@ def licence(path, doc):
 def genre(text):
     """The kind of a prose text, by its lines: questions, dialogue, list, verse or running text."""
     lines = [line for line in text[:20_000].split('\n') if line.strip()]
-    head = '\n'.join(lines)
-    if not lines:
-        return 'running text'
-    if len(QUESTION.findall(head)) * 20 > len(lines):
-        return 'questions'
-    if len(SPEAKER.findall(head)) * 8 > len(lines):
-        return 'dialogue'
-    if len(LIST.findall(head)) * 2 > len(lines):
-        return 'list'
+    for name, beginning, share in GENRES:
+        if len([line for line in lines if beginning.match(line)]) > share * len(lines):
+            return name
     capital = sum(line.lstrip()[:1].isupper() for line in lines)
     if len(lines) >= 8 and capital > 0.8 * len(lines) and statistics.median_high(map(len, lines)) < 60:
         return 'verse'
     return 'running text'
 
 
-def proportions(items):
-    """{item: its share}, the most frequent first."""
-    counts = collections.Counter(items)
-    return {item: round(n / counts.total(), 3) for item, n in counts.most_common()}
+def proportions(counts):
+    """{item: its share} of {item: how many}, the most frequent first."""
+    counts = collections.Counter(counts)
+    total = max(1, counts.total())
+    return {item: round(n / total, 3) for item, n in counts.most_common()}
 
 
 def make(languages, genres, of_source, n_tokens, overlap):
@@ -59,47 +55,43 @@ def make(languages, genres, of_source, n_tokens, overlap):
     licences = collections.Counter()
     for source in of_source.values():
         licences.update(source['licences'])
-    total = max(1, sum(source.get('tokens', 0) for source in of_source.values()))
-    of_tokens = {name: source.get('tokens', 1) / total for name, source in of_source.items()}
-    of_tokens = dict(sorted(of_tokens.items(), key=lambda item: -item[1]))
-    languages = proportions(languages)
-    genres = proportions(genres)
+    shares = [proportions(collections.Counter(languages)), proportions(collections.Counter(genres)),
+              proportions({name: source['tokens'] for name, source in of_source.items()}),
+              proportions(licences)]
     usual = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
-    return {'languages': languages, 'genres': genres, 'licences': dict(licences.most_common()),
-            'skew': usual + skew(languages, genres, of_tokens, licences, n_tokens),
+    return {'languages': shares[0], 'genres': shares[1], 'licences': dict(licences.most_common()),
+            'skew': usual + skew(*shares, n_tokens),
             'share': f'{n_tokens:,} training tokens are {n_tokens / PRETRAINED_ON:.3g} times the '
                      f'{PRETRAINED_ON:,} of a pretraining corpus',
             'overlap': f'{overlap[0]:.1%} of {overlap[1]:,} validation texts share {overlap[2]} words in a '
                        'row with training texts'}
 
 
-def skew(languages, genres, sources, licences, tokens):
-    """Sentences that name each dominant part of a corpus and its consequence for a model. languages, genres,
-    sources: {name: share}; licences: {name: count}."""
+def skew(languages, genres, sources, licences, n_tokens):
+    """Sentences that name each dominant part of a corpus and its consequence for a model. All but n_tokens
+    are {name: share}, the largest first."""
     sentences = []
-    for what, table, means in (
+    for what, table, consequence in (
             ('the prose', languages, 'a model will hardly write any other language'),
             ('the documents', genres, 'a model will write this kind of text, whatever it is asked for'),
             ('the tokens', sources, 'the manner of this source will be the manner of the model')):
         name, share = next(iter(table.items()), ('', 0))
         if share >= 0.8 and (len(table) > 1 or table is not sources):
-            sentences.append(f'{share:.0%} of {what}: {name}; {means}')
-    unknown = licences.get('unknown', 0) / max(1, sum(licences.values()))
-    if unknown >= 0.5:
-        sentences.append(f'{unknown:.0%} of the documents name no licence: find out whether you may use them')
-    if tokens < 100_000_000:
-        sentences.append(f'{tokens:,} tokens are few: a model will know words and forms, hardly any facts')
+            sentences.append(f'{share:.0%} of {what}: {name}; {consequence}')
+    if licences.get('unknown', 0) >= 0.5:
+        sentences.append(f'{licences["unknown"]:.0%} of the documents name no licence: find out whether you '
+                         'may use them')
+    if n_tokens < 100_000_000:
+        sentences.append(f'{n_tokens:,} tokens are few: a model will know words and forms, hardly any facts')
     return sentences
 
 
 # --- the pages ----------------------------------------------------------------------------------------------
 def table(rows):
     """Rows as a Markdown table; the first one is its head."""
-    lines = []
-    for row in rows:
-        cells = [f'{x:,}' if isinstance(x, int) else str(x) for x in row]
-        lines.append('| ' + ' | '.join(cells) + ' |\n')
-    return '\n' + lines[0] + '|---' * len(rows[0]) + '|\n' + ''.join(lines[1:])
+    cells = [[f'{x:,}' if isinstance(x, int) else str(x) for x in row] for row in rows]
+    cells.insert(1, ['---'] * len(rows[0]))
+    return ''.join(f'\n| {" | ".join(row)} |' for row in cells) + '\n'
 
 
 def listed(counter, form=','):
@@ -112,9 +104,8 @@ def summary(report, files):
     unit = 'tokens' if 'tokens' in report else 'bytes'
     rows = [('stage', 'documents in', 'out', 'bytes in', 'out', 'dropped')]
     for stage in report['stages']:
-        row = [stage[key] for key in ('name', 'docs_in', 'docs_out', 'bytes_in', 'bytes_out')]
         dropped = [f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})' for reason, n in stage['dropped'].items()]
-        rows.append([*row, ', '.join(dropped)])
+        rows.append([*list(stage.values())[:-1], ', '.join(dropped)])
     text = table(rows) + table([('file', 'documents', unit, 'bytes of text'), *files])
     share = f'\n{report["card"]["share"]}' if 'card' in report else ''
     return f'{text}\n{report["malformed"]} records could not be read{share}'
@@ -128,19 +119,16 @@ def report_md(title, report, files, vanished):
         lines.append(f'- {path}: {bad["records"]}, the first at {bad["first"]}')
 
     for name, s in report['sources'].items():
-        lines += ['', f'{name} ({s["path"]}): {s["files"]} files, licences {listed(s["licences"])}']
-        if s.get('passed_over'):
+        n = sum(s['dropped'].values())
+        lines += ['', f'{name} ({s["path"]}): {s["files"]} files, licences {listed(s["licences"])}',
+                  f'{s["read"]:,} documents read, {n:,} dropped: {listed(s["dropped"])}']
+        if s['passed_over']:
             lines.append(f'files of other kinds, passed over: {s["passed_over"]}')
-        if s.get('read'):
-            n = sum(s['dropped'].values())
-            lines.append(f'{s["read"]:,} documents read, {n:,} dropped ({n / s["read"]:.1%}): '
-                         f'{listed(s["dropped"])}')
         if s.get('epochs'):
             share = s['mixed'] / report['tokens']['train']
+            warning = '; more than 4 passes add little' if s['epochs'] > 4 else ''
             lines.append(f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x '
-                         f'{s["epochs"]:.2f} passes = {share:.1%} of train.bin')
-            if s['epochs'] > 4:
-                lines[-1] += '; more than 4 passes add little'
+                         f'{s["epochs"]:.2f} passes = {share:.1%} of train.bin{warning}')
     for name, counter in report['counts'].items():
         lines += ['', f'{name}: {listed(counter)}']
 

@@ -7,15 +7,14 @@ The files of a source: found on the disk, or fetched from the network once, with
 
 Copy this file alone: it needs requests.
 """
-import collections, glob, gzip, hashlib, json, math, os, re, sysconfig, zlib
+import collections, glob, hashlib, json, math, os, re, sysconfig
 import requests, urllib3
 
 RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
-CRAWLS = '.warc', '.warc.gz', '.wet', '.wet.gz'
-ENDINGS = RECORDS + tuple(f'.{name}{gz}' for name in ('py', 'txt', 'md', 'markdown', 'html', 'htm')
-                          for gz in ('', '.gz'))
+TEXTS = 'py', 'txt', 'md', 'markdown', 'rst', 'tex', 'org', 'adoc', 'html', 'htm'
+ENDINGS = RECORDS + tuple(f'.{name}{gz}' for name in TEXTS for gz in ('', '.gz'))
 SHARD = 16_000_000              # bytes of a shard
-PIECES = 8                      # of a larger file of records: so many processes can share it
+PIECES = 8                      # of a larger .jsonl: so many processes can share it
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 STDLIB_SKIPS = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
@@ -36,15 +35,12 @@ def find_files(source, folder='data/raw'):
         paths = all_files(sysconfig.get_paths()['stdlib'], STDLIB_SKIPS)
         return [{'path': path} for path in paths if path.endswith('.py')]
 
-    paths = [source] if os.path.isfile(source) else all_files(source)
-    crawls = [path for path in paths if path.lower().endswith(CRAWLS)]
-    if crawls and crawls == paths:
-        raise ValueError(f'{source}: a web crawl becomes .jsonl with warcio first, see docs/data.md')
-    if not os.path.isfile(source):          # a file that the user names is read, whatever its ending
-        paths = [path for path in paths if path.lower().endswith(ENDINGS)]
+    paths = [path for path in all_files(source) if path.lower().endswith(ENDINGS)]
+    if os.path.isfile(source):              # a file that the user names is read, whatever its ending
+        paths = [source]
     if not paths:
         raise ValueError(f'source={source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME nor '
-                         'a file, folder or glob with .py .txt .md .html .jsonl .json (.gz) files')
+                         f'a file, folder or glob with .{" .".join(TEXTS)} .jsonl .json (.gz) files')
     return [{'path': path} for path in paths]
 
 
@@ -65,20 +61,16 @@ def all_files(source, skip=()):
 
 
 def folders_under(top, skip=()):
-    """Yield top and the folders under it, but no hidden ones, and none that prepare.py has written."""
-    for folder, inner, _ in os.walk(top):
+    """Yield top and the folders under it, but no hidden ones, and none that prepare.py has written: a report
+    is not a text to learn from."""
+    for folder, inner, names in os.walk(top):
+        if folder != top and 'meta.json' in names:
+            with open(os.path.join(folder, 'meta.json'), 'rb') as f:
+                if b'"nanoparrot-data-' in f.read(100):
+                    inner.clear()
+                    continue
         yield folder
-        inner[:] = [name for name in inner if not name.startswith('.') and name not in skip
-                    and not is_prepared(os.path.join(folder, name))]
-
-
-def is_prepared(folder):
-    """Whether prepare.py has written a folder: then its report is not a text to learn from."""
-    path = os.path.join(folder, 'meta.json')
-    if not os.path.isfile(path):
-        return False
-    with open(path, 'rb') as f:
-        return b'"nanoparrot-data-' in f.read(100)
+        inner[:] = [name for name in inner if not name.startswith('.') and name not in skip]
 
 
 def passed_over(source):
@@ -90,8 +82,7 @@ def passed_over(source):
 
 
 def sources_of(source, sources, default):
-    """{name: (path, weight or None)}: the sources of a config file, or the one source; ValueError if both are
-    given, or if only some have a weight."""
+    """{name: (path, weight or None)}: the sources of a config file, or the one source."""
     if sources is None:
         return {source: (source, None)}
     if source != default:
@@ -106,16 +97,15 @@ def sources_of(source, sources, default):
                              'positive number or None')
         if not isinstance(name, str) or not re.fullmatch(r'[\w.-]+', name):
             raise ValueError(f'source name {name!r} becomes a file name: a text of letters, digits, _ . -')
-    weights = [weight for _, weight in sources.values()]
-    if None in weights and any(weights):
+    if len({weight is None for _, weight in sources.values()}) > 1:
         raise ValueError('give every source a weight, or none of them')
     return sources
 
 
 def shards(sources, folder, kind='text'):
-    """The files of several sources, {name: (path, weight)}, cut into shards of work: [{'source', 'files'}].
-    A file of records ends a shard, as do 16 MB of small files. A larger .jsonl of texts is cut into pieces,
-    a shard each: 'lines' are the (first, end) of the piece's lines, counted from 0."""
+    """The files of several sources, {name: (path, weight)}, as shards of work: [{'source', 'files'}]. A file
+    of records ends a shard, as do 16 MB of small files. A larger .jsonl of texts is several shards: `part`,
+    (i, n), stands for those of its lines whose number leaves the remainder i when divided by n."""
     shards = []
     for name, (path, _) in sources.items():
         size = SHARD                    # each source begins a shard
@@ -123,7 +113,11 @@ def shards(sources, folder, kind='text'):
             if size >= SHARD:
                 shards.append({'source': name, 'files': []})
                 size = 0
-            pieces = pieces_of(file) if kind == 'text' else [file]
+            is_lines = file['path'].lower().removesuffix('.gz').endswith('.jsonl')
+            if kind == 'text' and is_lines and 'url' not in file and os.path.getsize(file['path']) > SHARD:
+                pieces = [{**file, 'part': (i, PIECES)} for i in range(PIECES)]
+            else:
+                pieces = [file]
             shards[-1]['files'].append(pieces[0])
             shards += [{'source': name, 'files': [piece]} for piece in pieces[1:]]
             size += SHARD if file['path'].lower().endswith(RECORDS) else os.path.getsize(file['path'])
@@ -133,24 +127,6 @@ def shards(sources, folder, kind='text'):
 def count(shards, source):
     """How many files the shards of a source read."""
     return len({file['path'] for shard in shards if shard['source'] == source for file in shard['files']})
-
-
-def pieces_of(file):
-    """A file of records, or several that are equal parts of its lines. A gzipped file can only be read from
-    its beginning: a piece costs the unpacking of those before it, which is little beside the cleaning."""
-    path = file['path']
-    name = path.lower()
-    if 'url' in file or not name.removesuffix('.gz').endswith('.jsonl') or os.path.getsize(path) <= SHARD:
-        return [file]
-    n_lines = 0
-    try:
-        with (gzip.open if name.endswith('.gz') else open)(path, 'rb') as f:
-            while block := f.read(1 << 20):
-                n_lines += block.count(b'\n')
-    except (OSError, EOFError, zlib.error):         # damaged: the lines before it are shared out
-        pass
-    cuts = [n_lines * i // PIECES for i in range(PIECES)] + [None]      # the last ends where the file does
-    return [{**file, 'lines': (cuts[i], cuts[i + 1])} for i in range(PIECES)]
 
 
 # --- downloads ----------------------------------------------------------------------------------------------

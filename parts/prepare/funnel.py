@@ -4,7 +4,7 @@ The funnel: an account of what came in, what was dropped and why, and what came 
     funnel = Funnel(n_samples=20)
     funnel.count('rules', 'short', 90, 90)              # a document of 90 bytes was dropped by the rules
     funnel.count('rules', None, 500, 490)               # another one passed them, 10 bytes lighter
-    funnel.stages(['rules'])                            # the rows of the table
+    funnel.stages()                                     # the rows of the table
 
 Copy this file alone: it needs the standard library.
 """
@@ -12,11 +12,10 @@ import collections, json, re
 
 
 class Funnel:
-    """Counters by name (a stage's documents, bytes and reasons; licences...), a few samples for each reason,
-    and what could not be read. JSON-able, and two can be added."""
+    """Counters by name, a few samples for each reason, and what could not be read. Two can be added."""
 
     def __init__(self, n_samples=0):
-        self.counters = collections.defaultdict(collections.Counter)
+        self.counters = collections.defaultdict(collections.Counter)        # {name: {what: how many}}
         self.samples = {}               # {reason: [[chance, path, text], ...]}
         self.malformed = {}             # {path: {'records': how many, 'first': where and why}}
         self.n_samples = n_samples
@@ -33,8 +32,7 @@ class Funnel:
             row['bytes_out'] += bytes_out
 
     def document(self, doc, reason, original, chance):
-        """A document went through all stages: count its form and its fate. original: its text before them;
-        chance: the documents with the smallest ones are kept as samples, for people to read."""
+        """A document went through all stages. original: its text before them; chance: see sample."""
         self.counters['documents taken as'][doc['mode']] += 1
         if doc.get('encoding', 'utf-8') != 'utf-8':
             self.counters['documents not in UTF-8'][doc['encoding']] += 1
@@ -63,8 +61,8 @@ class Funnel:
             self.count('read', 'too long', size, size)
             self.counters['too long to be read'][path] += 1
             return
-        entry = self.malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})
-        entry['records'] += 1
+        self.malformed.setdefault(path, {'records': 0, 'first': f'line {line}: {why}'})
+        self.malformed[path]['records'] += 1
 
     def of_source(self, name):
         """A source's part of the report: its licences, and how many documents were read and dropped."""
@@ -72,20 +70,19 @@ class Funnel:
         return {'licences': dict(self.counters[f'licences of {name}'].most_common()),
                 'read': dropped.pop('documents read', 0), 'dropped': dropped}
 
-    def dropped(self, reason):
-        """How many documents the stages dropped for a reason."""
-        return sum(row[f'dropped {reason}'] for row in self.counters.values())
-
-    def lost(self, names):
-        """'2 files could not be read, a.txt because of line 1: ...; dropped: 35 short'; names: of stages"""
+    def dropped(self):
+        """{reason: how many documents the stages dropped for it}, the most frequent first."""
         reasons = collections.Counter()
-        for stage in self.stages(names):
+        for stage in self.stages():
             reasons.update(stage['dropped'])
-        dropped = ', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))
-        first = next((f', {path} because of {m["first"]}' for path, m in self.malformed.items()), '')
-        n = len(self.malformed)
-        ending = f'; dropped: {dropped}' if dropped else ''
-        return f'{n} file{"s" if n != 1 else ""} could not be read{first}{ending}'
+        return dict(reasons.most_common())
+
+    def lost(self):
+        """'files that could not be read: 2, the first a.txt, line 1: ...; dropped: 35 short'"""
+        texts = [f'files that could not be read: {len(self.malformed)}']
+        texts += [f'the first {path}, {entry["first"]}' for path, entry in self.malformed.items()][:1]
+        dropped = [f'{n} {reason}' for reason, n in self.dropped().items()][:3]
+        return f'{", ".join(texts)}; dropped: {", ".join(dropped) or 0}'
 
     def add(self, counters, samples, malformed):
         """Add another funnel; the arguments are the fields of its to_json."""
@@ -94,33 +91,32 @@ class Funnel:
         for reason, documents in samples.items():
             for document in documents:
                 self.sample(reason, *document)
-        for path, entry in malformed.items():       # a large file is read in pieces, in order
-            total = self.malformed.setdefault(path, {**entry, 'records': 0})
-            total['records'] += entry['records']
+        for path, entry in malformed.items():       # several parts of a file
+            self.malformed.setdefault(path, {**entry, 'records': 0})
+            self.malformed[path]['records'] += entry['records']
 
     def to_json(self):
         return json.dumps({'counters': self.counters, 'samples': self.samples, 'malformed': self.malformed})
 
-    def stages(self, names):
-        """The rows of the table, in the order of names."""
+    def stages(self):
+        """The rows of the table, in the order in which the stages first saw a document."""
         rows = []
-        for name in names:
-            if row := self.counters.get(f'stage {name}'):
-                dropped = {key[8:]: n for key, n in row.most_common() if key.startswith('dropped ')}
+        for name, row in self.counters.items():
+            if name.startswith('stage '):
                 counts = {key: row[key] for key in ('docs_in', 'docs_out', 'bytes_in', 'bytes_out')}
-                rows.append({'name': name, **counts, 'dropped': dropped})
+                dropped = {key[8:]: n for key, n in row.most_common() if key.startswith('dropped ')}
+                rows.append({'name': name[6:], **counts, 'dropped': dropped})
         return rows
 
-    def report(self, names, bins, sources):
+    def report(self, bins, sources):
         """The content of report.json. bins: {'train', 'val', perhaps more}."""
-        both = {side: bins[side] for side in ('train', 'val')}
         counts = {name: dict(counter.most_common(100)) for name, counter in sorted(self.counters.items())
                   if not name.startswith(('stage ', 'words ', 'licences ', 'source '))}
-        return {'stages': self.stages(names),
-                'malformed': sum(m['records'] for m in self.malformed.values()),
+        return {'stages': self.stages(),
+                'malformed': sum(entry['records'] for entry in self.malformed.values()),
                 'malformed_files': self.malformed,
-                'documents': {side: b.documents for side, b in both.items()},
-                'bytes': {side: b.bytes for side, b in both.items()},
+                'documents': {side: bins[side].documents for side in ('train', 'val')},
+                'bytes': {side: bins[side].bytes for side in ('train', 'val')},
                 'sources': sources,
                 'counts': counts}
 

@@ -4,21 +4,19 @@ Fill in the middle: documents are rearranged, so that a model learns to write be
     split('abcdef', 0.8, 0.2)                               # ('a', 'bcde', 'f')
     rearrange(ids, 0.5, 128, tokenizer, seed=7)             # ids of a document, half of its pieces rearranged
 
-An editor knows the text behind the cursor, a model that reads from left to right does not. Bavarian et al.
+A model that reads from left to right does not know the text behind an editor's cursor. Bavarian et al.
 (arXiv:2207.14255) change the data and not the model: they move the middle of a text to its end.
 
     PSM     <|fim_prefix|> prefix <|fim_suffix|> suffix <|fim_middle|> middle <|endoftext|>
     SPM     <|fim_prefix|> <|fim_suffix|> suffix <|fim_middle|> prefix middle <|endoftext|>
 
-Given all up to <|fim_middle|>, the model writes the middle, and with <|endoftext|> it says that the suffix
-follows. In SPM nothing stands between prefix and middle: the model continues a text, as it always does, and
-while a user types, the long suffix keeps its place in the cache. Half of the pieces get each order, as in the
-paper: one model then answers both.
+Given all up to <|fim_middle|>, the model writes the middle; <|endoftext|> says that the suffix follows. In
+SPM nothing stands between prefix and middle, and while a user types, the long suffix keeps its place in the
+cache. Half of the pieces get each order, so one model answers both.
 
-A long document is cut into pieces first: rearranged as a whole, it would lose its middle or its suffix to
-another block of training. Cuts fall between characters, anywhere, as cursors do, and each part is encoded by
-itself. A model that saw cuts between tokens only would meet `ret|urn` as two tokens that it has hardly ever
-seen in a row. The cost: three marks a piece, and some of a small model's capacity.
+A long document is cut into pieces first: else it would lose its middle to another block of training. Cuts
+fall between characters, as cursors do, and each part is encoded by itself: a model that saw cuts between
+tokens only would meet `ret|urn` as two tokens that it has hardly ever seen in a row.
 
 Copy this file alone: it needs numpy.
 """

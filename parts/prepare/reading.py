@@ -11,15 +11,15 @@ A record that cannot be read is yielded with the reason, never raised: of a thou
 
 Copy this file alone: it needs the standard library.
 """
-import codecs, contextlib, gzip, io, itertools, json, os, tokenize, zlib
+import codecs, contextlib, gzip, itertools, json, os, zlib
 
 RECORDS = ('.jsonl', '.json')           # also with .gz
 WHOLE = ('.py', '.html', '.htm')        # such a file is one document; other text is cut into pieces
 LONGEST = 100_000                       # characters of a piece: far more than a context of our models
 BLOCK = 16_000_000                      # characters held in memory at once
 CONTROL = bytes(b for b in range(32) if b not in b'\t\n\v\f\r')          # no text has them
-# not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep, a codec that is not of text
-UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError, LookupError
+# not UTF-8 or JSON, cut off, not allowed, not an archive, nested too deep
+UNREADABLE = ValueError, EOFError, OSError, zlib.error, RecursionError
 
 
 def is_kind(path, endings):
@@ -31,7 +31,7 @@ def open_file(path, mode='rb', **settings):
 
 
 def open_text(path, encoding):
-    """A file of text, its line ends as they are. encoding: see encoding_of."""
+    """A file of text, its line ends as they are."""
     return open_file(path, 'rt', encoding=encoding.split()[0], errors='replace', newline='')
 
 
@@ -41,18 +41,18 @@ def described(error):
 
 def entries(files, max_chars=1_000_000):
     """Yield (path, line, record, why, size) for what files hold, see entries_of. files: [{'path'}], perhaps
-    with 'lines', which lines of a .jsonl to read, as (first, end), counted from 0."""
+    with 'part', (i, n): every n-th line of a .jsonl."""
     for file in files:
-        for entry in entries_of(file['path'], max_chars, *file.get('lines', ())):
+        for entry in entries_of(file['path'], max_chars, *file.get('part', ())):
             yield file['path'], *entry
 
 
-def entries_of(path, max_chars, first=0, end=None):
+def entries_of(path, max_chars, part=0, n_parts=1):
     """Yield (line, record, None, 0) for each record of a file; for a file of text, line is 0 and a record is
     {'text', 'encoding'}. One that cannot be read is (line, None, why, 0). One of more than max_chars
     (records: 8 max_chars bytes) is (line, None, why, bytes)."""
     if is_kind(path, RECORDS):
-        yield from read_records(path, 8 * max_chars, first, end)        # bytes: a character may be \\u20ac
+        yield from read_records(path, 8 * max_chars, part, n_parts)     # bytes: a character may be \\u20ac
         return
     try:
         encoding = encoding_of(path)
@@ -77,9 +77,9 @@ def entries_of(path, max_chars, first=0, end=None):
 
 # --- text ---------------------------------------------------------------------------------------------------
 def encoding_of(path):
-    """The encoding of a file of text, judged by its first megabyte: UTF-8; UTF-16 by its mark; the one that a
-    program declares (PEP 263); 'utf-8 damaged', if most of what is not ASCII is UTF-8; else Windows-1252 or
-    Latin-1, if most bytes are ASCII. ValueError if it is none."""
+    """The encoding of a file of text, judged by its first megabyte: UTF-8; UTF-16 by its mark;
+    'utf-8 damaged', if most of what is not ASCII is UTF-8; Windows-1252, if most bytes are ASCII; else
+    ValueError."""
     with open_file(path) as f:
         head = f.read(1 << 20)
         at_end = not f.read(1)          # else head may end within a character
@@ -89,28 +89,15 @@ def encoding_of(path):
         return 'utf-8'
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return 'utf-16'
-    if is_kind(path, '.py'):
-        with contextlib.suppress(SyntaxError):          # it declares nothing, or what does not exist
-            declared = tokenize.detect_encoding(io.BytesIO(head).readline)[0]
-            if not declared.startswith('utf-8'):
-                return declared
-
-    characters = decode('replace').decode(head, at_end)
-    n_damaged = characters.count('\ufffd')
-    n_other = sum(c > '\x7f' for c in characters) - n_damaged
-    is_binary = any(b in head for b in CONTROL)
-    if not is_binary and n_damaged < n_other:
-        return 'utf-8 damaged'
-    if is_binary or sum(b >= 128 for b in head) > 0.3 * len(head):
-        raise ValueError('neither UTF-8 nor a text in Windows-1252 or Latin-1')
-    return 'latin-1' if any(b in head for b in b'\x81\x8d\x8f\x90\x9d') else 'cp1252'
-
-
-def join_pieces(docs):
-    """Yield documents, {path, texts}, each whole. The pieces of a long one come in a row, with one path."""
-    for _, group in itertools.groupby(docs, lambda doc: doc['path']):
-        pieces = list(group)
-        yield {**pieces[0], 'texts': [''.join(doc['texts'][0] for doc in pieces)]}
+    if not any(b in head for b in CONTROL):
+        characters = decode('replace').decode(head, at_end)
+        n_damaged = characters.count('\ufffd')
+        n_other = sum(c > '\x7f' for c in characters) - n_damaged
+        if n_damaged < n_other:
+            return 'utf-8 damaged'
+        if sum(b >= 128 for b in head) <= 0.3 * len(head):
+            return 'cp1252'
+    raise ValueError('neither UTF-8 nor a text in Windows-1252')
 
 
 def slices(texts, size=100_000, most=1 << 62):
@@ -139,49 +126,44 @@ def count_chars(path):
 
 
 # --- records ------------------------------------------------------------------------------------------------
-def read_records(path, longest=1 << 30, first=0, end=None):
-    """entries_of a file of records of at most `longest` bytes, in its lines first..end. A .jsonl has a record
-    a line; a .json may also be a list, or one object over several lines."""
+def lines_of(f, longest):
+    """Yield (number from 1, beginning, size) of each line of a file. It holds no line longer than that."""
+    n = 0
+    while data := f.readline(longest):
+        n += 1
+        size = len(data)
+        rest = data
+        while len(rest) == longest and not rest.endswith(b'\n'):
+            rest = f.readline(longest)
+            size += len(rest)
+        yield n, data, size
+
+
+def read_records(path, longest=1 << 30, part=0, n_parts=1):
+    """entries_of a file of records of at most `longest` bytes, one a line, or a .json with a list. With
+    n_parts only those lines whose number leaves the remainder `part`."""
     line = 0
     try:
         with open_file(path) as f:
-            if is_kind(path, '.json') and (values := values_over_lines(f)) is not None:
-                for line, record in enumerate(values, 1):
+            beginning = f.read(1000).removeprefix(codecs.BOM_UTF8).lstrip()
+            f.seek(0)
+            if is_kind(path, '.json') and beginning.startswith(b'['):
+                for line, record in enumerate(json.loads(f.read().decode('utf-8-sig')), 1):
                     yield line, record, None, 0
                 return
-            f.seek(0)
-            while line < first and (data := f.readline(1 << 20)):
-                if data.endswith(b'\n'):
-                    line += 1
-            while line != end and (data := f.readline(longest)):
-                line += 1
-                if len(data) == longest and not data.endswith(b'\n'):
-                    size = longest
-                    while data and not data.endswith(b'\n'):
-                        data = f.readline(longest)
-                        size += len(data)
+            for line, data, size in lines_of(f, longest):
+                if line % n_parts != part or not data.strip():
+                    continue
+                if size > longest:
                     yield line, None, f'longer than {longest:,} bytes', size
-                elif data.strip():
-                    try:
-                        yield line, json.loads(data.decode('utf-8-sig')), None, 0
-                    except (ValueError, RecursionError) as e:
-                        yield line, None, described(e), 0
+                    continue
+                try:
+                    yield line, json.loads(data.decode('utf-8-sig')), None, 0
+                except (ValueError, RecursionError) as e:
+                    yield line, None, described(e), 0
     except UNREADABLE as e:
-        yield line + 1, None, described(e), 0
-
-
-def values_over_lines(f):
-    """The records of a file that is a list, or an object of several lines; None if it has a record a line."""
-    first = f.read(1000).removeprefix(codecs.BOM_UTF8).lstrip().split(b'\n')[0].strip()
-    f.seek(0)
-    if first.startswith(b'['):
-        return json.loads(f.read().decode('utf-8-sig'))
-    if not first.startswith(b'{') or first.endswith(b'}') or len(first) > 900:
-        return None
-    try:
-        return [json.loads(f.read().decode('utf-8-sig'))]
-    except ValueError:                  # a record a line, and the first is damaged
-        return None
+        if (line + 1) % n_parts == part:        # one part tells that the file is damaged
+            yield line + 1, None, described(e), 0
 
 
 def read_problems(path):
@@ -189,7 +171,6 @@ def read_problems(path):
     problems = []
     for line, problem, why, _ in read_records(path):
         if why:
-            raise ValueError(f'{path}, line {line}, cannot be read as JSON or JSON lines ({why}); '
-                             'expected the file of a benchmark')
+            raise ValueError(f'{path}, line {line}, cannot be read ({why}); expected the file of a benchmark')
         problems.append(problem)
     return problems

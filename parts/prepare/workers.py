@@ -1,22 +1,21 @@
 """
 Workers: a function of many jobs, computed by several processes, the results in order.
 
-    for result in in_parallel(function, jobs, processes=2, what='cleaning'):
+    for result in in_parallel(function, jobs, 2, 'cleaning'):
         print(result)
 
 Copy this file alone: it needs tqdm.
 """
-import concurrent.futures, multiprocessing, os, re, threading, time
+import concurrent.futures, functools, multiprocessing, os, re, threading, time
 from tqdm import tqdm
 
 
 def part_of(jobs, part):
-    """Every sixteenth of some jobs, from the third, for part='3/16'; all for ''. Else ValueError."""
+    """Every sixteenth of some jobs, from the third, for part='3/16'; all for ''."""
     numbers = re.fullmatch(r'(\d+)/(\d+)', part or '1/1')
-    first, step = map(int, numbers.groups()) if numbers else (0, 0)
-    if not 1 <= first <= step:
+    if not numbers or not 1 <= int(numbers[1]) <= int(numbers[2]):
         raise ValueError(f'part={part!r} must look like 3/16: the third of sixteen parts')
-    return jobs[first - 1::step]
+    return jobs[int(numbers[1]) - 1::int(numbers[2])]
 
 
 def end_with(parent):
@@ -28,12 +27,11 @@ def end_with(parent):
     threading.Thread(target=watch, daemon=True).start()
 
 
-def in_parallel(function, jobs, processes, what):
-    """Yield function(job) for each job, in order. processes: how many share the work, 0 = one per core. They
-    are forked, so they see all that the caller has defined. Windows cannot fork: this process does it all."""
-    def bar(results):
-        return tqdm(results, total=len(jobs), desc=what, unit=' shards', disable=None)
-    n = min(processes or os.cpu_count(), len(jobs))
+def in_parallel(function, jobs, n_workers, what):
+    """Yield function(job) for each job, in order. The workers (0: one per core) are forked, so they see all
+    that the caller has defined. Windows cannot fork: this process does it all."""
+    bar = functools.partial(tqdm, total=len(jobs), desc=what, unit=' shards', disable=None)
+    n = min(n_workers or os.cpu_count(), len(jobs))
     if n <= 1 or 'fork' not in multiprocessing.get_all_start_methods():
         yield from bar(map(function, jobs))
         return
@@ -46,4 +44,4 @@ def in_parallel(function, jobs, processes, what):
             raise ValueError(str(e)) from e
         except concurrent.futures.process.BrokenProcessPool as e:
             raise OSError('a process was killed, perhaps because memory ran out; what is done is kept, try '
-                          f'again with fewer, --processes={(n + 1) // 2}') from e
+                          f'again with fewer, --num_workers={(n + 1) // 2}') from e

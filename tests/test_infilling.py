@@ -1,19 +1,17 @@
-"""Fill in the middle: a rearranged document can be put back, and follows from the text alone."""
+"""Filling in the middle: a rearranged document can be put back, and follows from the text alone."""
 import functools
-import json
 
 import numpy as np
 import pytest
-from conftest import mistake, ok, run
+from conftest import mistake, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_prepare import RAW, read, report, write
+from preparing import RAW, prepare, read, report, write
 
 from parts.prepare import infilling
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = 'def größe(x):\n    return x + 1  # 漢字 🙂\n\n' * 3
-NAMES = '<|fim_prefix|>', '<|fim_suffix|>', '<|fim_middle|>', '<|endoftext|>'
 
 
 @functools.cache
@@ -26,7 +24,8 @@ def tokenizer_of(kind='bpe'):
 def put_back(ids, tokenizer):
     """The pieces of a document: bytes as they were, and whether each was rearranged, and how. Written apart
     from parts/prepare/infilling.py."""
-    begin, suffix_follows, middle_follows, end = map(tokenizer.special.get, NAMES)
+    begin, suffix_follows, middle_follows, end = [tokenizer.special[f'<|{name}|>'] for name in (
+        'fim_prefix', 'fim_suffix', 'fim_middle', 'endoftext')]
     ids = list(ids)
     assert ids[-1] == end
     pieces = []
@@ -49,7 +48,7 @@ def put_back(ids, tokenizer):
 def test_random_documents_are_rearranged_and_put_back(kind):
     tokenizer = tokenizer_of(kind)
 
-    @settings(max_examples=500)
+    @settings(max_examples=300)
     @given(st.text(max_size=60) | st.text('añ漢🙂 (:\n', min_size=20, max_size=60), st.integers(0, 2 ** 64))
     def check(text, seed):
         text = text.encode('utf-8', 'replace').decode()
@@ -59,18 +58,18 @@ def test_random_documents_are_rearranged_and_put_back(kind):
     check()
 
 
-@pytest.mark.parametrize('kind', ['bpe', 'byte'])
-@pytest.mark.parametrize('share', [0.0, 0.5, 1.0])
-def test_a_long_document_is_rearranged_piece_by_piece_and_at_most_a_cut_character_is_lost(kind, share):
-    tokenizer = tokenizer_of(kind)
-    ids = tokenizer.encode(TEXT * 30)
-    for seed in range(20):
-        pieces = put_back(infilling.rearrange(ids, share, 16, tokenizer, seed), tokenizer)
-        assert any(how for _, how in pieces) == (share > 0)
-        text = b''.join(piece for piece, _ in pieces)
-        lost = len((TEXT * 30).encode()) - len(text)
-        assert 0 <= lost <= (3 * len(ids) // 16 if share else 0)
-        assert text.decode('utf-8', 'ignore').count('return') == (TEXT * 30).count('return')
+def test_a_long_document_is_rearranged_piece_by_piece_and_at_most_a_cut_character_is_lost():
+    for kind in ('bpe', 'byte'):
+        tokenizer = tokenizer_of(kind)
+        ids = tokenizer.encode(TEXT * 30)
+        for share in (0.0, 0.5, 1.0):
+            for seed in range(10):
+                pieces = put_back(infilling.rearrange(ids, share, 16, tokenizer, seed), tokenizer)
+                assert any(how for _, how in pieces) == (share > 0)
+                text = b''.join(piece for piece, _ in pieces)
+                n_lost = len((TEXT * 30).encode()) - len(text)
+                assert 0 <= n_lost <= (3 * len(ids) // 16 if share else 0)
+                assert text.decode('utf-8', 'ignore').count('return') == (TEXT * 30).count('return')
 
 
 def test_the_share_is_that_of_the_pieces_and_half_of_them_are_spm():
@@ -90,38 +89,33 @@ def test_cuts_fall_anywhere_between_characters():
     assert len(ends) == 4 * 5 // 2 and ('', 'abc', '') in ends and ('a', '', 'bc') in ends
 
 
-@pytest.fixture(scope='module')
-def source(tmp_path_factory):
+def test_prepare_rearranges_training_documents_and_no_others(tmp_path):
     bodies = [''.join(f'    x = x + {i * j}\n' for j in range(i)) for i in range(60)]
     texts = [f'def f{i}(x):\n{body}    return x\n' for i, body in enumerate(bodies)]
-    return write(tmp_path_factory.mktemp('fim') / 'files', texts)
+    source = write(tmp_path / 'files', texts)
+    fim = ['--fim=0.5', '--fim_length=64']
+    bins = {}
+    bpe = [*RAW, '--tokenizer=bpe', '--vocab_size=400']
+    for name, flags in (('plain', []), ('one', fim), ('two', [*fim, '--num_workers=2'])):
+        prepare(tmp_path / name, source, *bpe, '--num_workers=1', *flags)
+        _, tok, bins[name] = read(tmp_path / name)
+    assert (bins['one']['val'] == bins['plain']['val']).all()
+    assert (bins['one']['train'] == bins['two']['train']).all()
+    plain, rearranged = [tok.decode_bytes(ids[ids < tok.special['<|endoftext|>']].tolist())
+                         for ids in (bins['plain']['train'], bins['one']['train'])]
+    assert len(plain) == len(rearranged) and plain != rearranged
+    n_middle = (bins['one']['train'] == tok.special['<|fim_middle|>']).sum()
+    assert 20 < n_middle == (bins['one']['train'] == tok.special['<|fim_suffix|>']).sum()
+    assert report(tmp_path / 'one')['tokens']['train'] == len(bins['one']['train'])
 
 
-def prepare(source, out, *flags):
-    ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', *RAW, '--vocab_size=400', *flags))
-    _, tok, bins = read(out)
-    return tok, bins
-
-
-def test_prepare_rearranges_training_documents_and_no_others(source, tmp_path):
-    tok, plain = prepare(source, tmp_path / 'plain')
-    same, bins = prepare(source, tmp_path / 'fim', '--fim=0.5', '--fim_length=64', '--processes=1')
-    assert same.hash == tok.hash and (bins['val'] == plain['val']).all()
-    texts = [tok.decode_bytes(ids[ids < tok.special['<|endoftext|>']].tolist())
-             for ids in (plain['train'], bins['train'])]
-    assert len(texts[0]) == len(texts[1]) and texts[0] != texts[1]
-    n_middle = (bins['train'] == tok.special['<|fim_middle|>']).sum()
-    assert 20 < n_middle == (bins['train'] == tok.special['<|fim_suffix|>']).sum()
-    assert report(tmp_path / 'fim')['tokens']['train'] == len(bins['train'])
-    again = prepare(source, tmp_path / 'two', '--fim=0.5', '--fim_length=64', '--processes=2')[1]
-    assert (again['train'] == bins['train']).all()
-
-
-def test_what_cannot_be_is_one_sentence(source, tmp_path):
-    flags = f'--out_dir={tmp_path}/out', '--fim=0.5'
-    mistake(run('prepare.py', f'--source={source}/000.txt', *flags), 'fim', 'needs documents')
-    mistake(run('prepare.py', f'--source={source}', *flags, '--write=text'), 'fim', '--write=bins')
+def test_what_cannot_be_is_one_sentence(tmp_path):
+    source = write(tmp_path / 'files', [f'# {i}\n{TEXT}' for i in range(30)])
     Tokenizer.byte(['<|endoftext|>']).save(tmp_path / 'plain.json')
-    mistake(run('prepare.py', f'--source={source}', *flags, f'--tokenizer={tmp_path}/plain.json', *RAW),
-            '<|fim_prefix|>', '--tokenizer=bpe')
-    assert json.loads((tmp_path / 'plain.json').read_text())
+    for path, flags, words in [
+            (source / '000.txt', [], ['fim', 'needs documents']),
+            (source, ['--write=text'], ['fim', '--write=bins']),
+            (source, [f'--tokenizer={tmp_path}/plain.json', *RAW, '--val_fraction=0.5'],
+             ['<|fim_prefix|>', '--tokenizer=bpe'])]:
+        flags = [f'--source={path}', f'--out_dir={tmp_path}/out', '--fim=0.5', *flags]
+        mistake(run('prepare.py', *flags), *words)

@@ -1,0 +1,78 @@
+"""What the tests of prepare.py share: small texts, its command, and what it leaves."""
+import json
+import random
+
+import numpy as np
+from conftest import ok, run
+from conftest import write as write_records  # noqa: F401
+
+from tokenizer import Tokenizer
+
+RAW = ['--mode=raw', '--dedup=none', '--pii=False']         # nothing is cleaned
+FOX = 'The quick brown fox jumps over the lazy dog.\n'
+# 60 documents; among them what encoders stumble over
+DOCUMENTS = [f'# {i}\n' + ''.join(f'def f{i}_{j}(x):\n    return x + {i * j}\n' for j in range(i % 7 + 1))
+             for i in range(54)]
+DOCUMENTS += ['a\r\nb\r\n', 'no newline', '<|endoftext|> typed by a user\n', 'naïve 漢字 🦜\n',
+              '\ttab and trailing blank \n\n\n', '\ufeffbyte order mark\n']
+PROSE = ['The old mill stood by the river, and every spring the water rose until it reached the second step '
+         f'of the stair; in the year {1800 + i} it came as far as the door, and nobody slept that night.\n'
+         for i in range(0, 120, 3)]
+WORDS = [''.join(random.Random(i).choice('bdfklmnprst') + random.Random(i + j * 1e6).choice('aeiou')
+                 for j in range(2, 3 + i % 3)) for i in range(2000)]
+
+
+def prose(seed, n=60):
+    """A sentence of n words that nobody else has."""
+    return ' '.join(random.Random(seed).choices(WORDS, k=n)).capitalize() + '.'
+
+
+def write(folder, texts, name='{:03}.txt'):
+    """A folder with a file for each text."""
+    folder.mkdir(parents=True)
+    for i, text in enumerate(texts):
+        (folder / name.format(i)).write_bytes(text.encode())
+    return folder
+
+
+def prepare(out, source, *flags):
+    """Run prepare.py, with bytes as tokens unless a flag says otherwise; returns what it prints."""
+    return ok(run('prepare.py', f'--source={source}', f'--out_dir={out}', '--tokenizer=byte', *flags))
+
+
+def read(out):
+    """meta, tokenizer, {'train', 'val'}: token ids"""
+    meta = json.loads((out / 'meta.json').read_text(encoding='utf-8'))
+    bins = {side: np.fromfile(out / f'{side}.bin', meta['dtype']) for side in ('train', 'val')}
+    return meta, Tokenizer.load(out / 'tokenizer.json'), bins
+
+
+def documents(out):
+    """{'train', 'val'}: the documents that the bins hold, in order"""
+    _, tok, bins = read(out)
+    texts = {}
+    for side, ids in bins.items():
+        ends = np.flatnonzero(ids == tok.special['<|endoftext|>'])
+        assert ends[-1] == len(ids) - 1             # every document ends, the last one too
+        texts[side] = [tok.decode(part[:-1]) for part in np.split(ids, ends + 1)[:-1]]
+    return texts
+
+
+def kept(out):
+    """All documents of both bins, sorted."""
+    return sorted(sum(documents(out).values(), []))
+
+
+def records(out):
+    """All lines of train.jsonl and val.jsonl."""
+    sides = [(out / f'{side}.jsonl').read_text(encoding='utf-8') for side in ('train', 'val')]
+    return [json.loads(line) for side in sides for line in side.splitlines()]
+
+
+def report(out):
+    return json.loads((out / 'report.json').read_text(encoding='utf-8'))
+
+
+def dropped(out):
+    """{reason: documents} of all stages"""
+    return {reason: n for stage in report(out)['stages'] for reason, n in stage['dropped'].items()}

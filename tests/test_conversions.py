@@ -1,0 +1,285 @@
+"""Conversions: every usual form becomes texts, messages or pairs; what is malformed raises ValueError."""
+import json
+import math
+
+import pytest
+from conftest import SHARED, ok, run
+from hypothesis import given
+from hypothesis import strategies as st
+from preparing import dropped, records, report, write_records
+
+from parts.prepare.conversions import from_record, messages_of, preference_of, to_alpaca, to_vicuna
+from parts.prepare.filters import messages_reason, preference_reason, programs
+
+
+def chat(*contents, system=None):
+    """Messages of a user and an assistant in turn."""
+    turns = [{'role': ('user', 'assistant')[i % 2], 'content': text} for i, text in enumerate(contents)]
+    return turns if system is None else [{'role': 'system', 'content': system}, *turns]
+
+
+def answered(messages, text):
+    return [*messages, {'role': 'assistant', 'content': text}]
+
+
+def prepare(tmp_path, kind, rows, *flags):
+    source = write_records(tmp_path / 'x.jsonl', rows)
+    ok(run('prepare.py', f'--kind={kind}', f'--source={source}', f'--out_dir={tmp_path}/out', *flags))
+    return tmp_path / 'out'
+
+
+# --- conversations ------------------------------------------------------------------------------------------
+CONVERSATIONS = [
+    ({'instruction': 'a', 'input': 'b', 'output': 'c'}, chat('a\n\nb', 'c')),
+    ({'instruction': 'a', 'input': None, 'output': 'c', 'id': 7}, chat('a', 'c')),
+    ({'instruction': '', 'input': 'b', 'output': 'c'}, chat('b', 'c')),
+    ({'instruction': 'a', 'output': 'c', 'system': 's', 'history': [['d', 'e'], ['f', 'g']]},
+     chat('d', 'e', 'f', 'g', 'a', 'c', system='s')),
+    ({'instruction': 'a', 'output': 'c', 'system': '', 'history': None}, chat('a', 'c')),
+    ({'conversations': [{'from': 'system', 'value': 's'}, {'from': 'Human', 'value': 'a'},
+                        {'from': 'gpt', 'value': 'c'}]}, chat('a', 'c', system='s')),
+    ({'conversation': [{'role': 'user', 'content': 'a'}, {'role': 'bot', 'content': 'c'}]}, chat('a', 'c')),
+    ({'messages': chat('a', 'c', 'd', 'e', system='s')}, chat('a', 'c', 'd', 'e', system='s')),
+    ({'prompt': 'a', 'completion': 'c'}, chat('a', 'c')),
+    ({'question': 'a', 'answer': 'c'}, chat('a', 'c')),
+    # a system beside the turns, unless there is one among them
+    ({'system': 's', 'prompt': 'a', 'completion': 'c'}, chat('a', 'c', system='s')),
+    ({'system': 'other', 'messages': chat('a', 'c', system='s')}, chat('a', 'c', system='s')),
+    # cut off at either end: an answer to nothing, a question without an answer
+    ({'system': 's', 'messages': [*answered([], 'x'), *chat('a', 'c', 'd')]}, chat('a', 'c', system='s')),
+    ({'system': 's', 'messages': chat('a')}, []),
+    # a column of null does not hide another
+    ({'messages': None, 'conversations': chat('a', 'c')}, chat('a', 'c')),
+    ({'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, chat('a', 'c'))]
+
+
+def test_every_form_becomes_messages():
+    for record, messages in CONVERSATIONS:
+        before = json.dumps(record)
+        assert messages_of(record) == messages, record
+        assert json.dumps(record) == before
+
+
+MALFORMED = [
+    None, 'messages', ['messages'], {}, {'text': 'a'}, {'messages': None}, {'messages': 'hello'},
+    {'messages': ['hello']}, {'messages': [{'role': 'user'}]}, {'messages': [{'content': 'a'}]},
+    {'messages': [{'role': 'wizard', 'content': 'a'}]}, {'messages': [{'role': 'user', 'content': 3}]},
+    {'instruction': 'a'}, {'output': 'a'}, {'instruction': 3, 'output': 'c'},
+    {'instruction': 'a', 'input': ['b'], 'output': 'c'}, {'instruction': 'a', 'output': 'c', 'system': 3},
+    *({'instruction': 'a', 'output': 'c', 'history': h} for h in (5, 'ab', [['x']], [['x', 3]], {'ab': 1}))]
+
+
+def test_malformed_records_raise_value_errors():
+    for record in MALFORMED:
+        with pytest.raises(ValueError):
+            raise AssertionError(f'{record} became {messages_of(record)}')
+
+
+KEYS = st.sampled_from('messages conversations conversation instruction input output system history prompt '
+                       'completion question answer role content from value chosen rejected margin agreement '
+                       'score_chosen score_rejected chosen_score'.split())
+SCALARS = st.none() | st.booleans() | st.integers() | st.just(10 ** 400) | st.floats() | \
+    st.sampled_from(['', 'a', 'user', 'human', 'gpt', 'assistant', 'system', 'messages', 'chosen'])
+JSON = st.recursive(SCALARS, max_leaves=12, extend=lambda inner: st.lists(inner, max_size=3) |
+                    st.dictionaries(KEYS, inner, max_size=5))
+
+
+@given(JSON | st.dictionaries(KEYS, JSON, max_size=8))
+def test_any_json_is_converted_or_a_value_error(record):
+    try:
+        messages = messages_of(record)
+        assert all(isinstance(m['content'], str) for m in messages)
+        assert not messages or messages[-1]['role'] == 'assistant' != messages[0]['role']
+    except ValueError:
+        pass
+    try:
+        pair = preference_of(record)
+        assert isinstance(pair['chosen'], str) and isinstance(pair['rejected'], str)
+        assert isinstance(pair['prompt'], (str, list)) and isinstance(pair.get('margin', 0.0), float)
+    except ValueError:
+        pass
+
+
+TURNS = st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=4)
+
+
+@given(TURNS, st.none() | st.text(min_size=1))
+def test_alpaca_and_vicuna_and_back_is_the_same_conversation(turns, system):
+    messages = chat(*sum(turns, ()), system=system)
+    alpaca = json.loads(json.dumps(to_alpaca(messages)))
+    vicuna = json.loads(json.dumps(to_vicuna(messages)))
+    assert messages_of(alpaca) == messages_of(vicuna) == messages_of({'messages': messages}) == messages
+    assert (alpaca['instruction'], alpaca['output']) == turns[-1]
+
+
+def test_alpaca_refuses_what_it_cannot_hold():
+    for messages in ([], chat(system='s'), chat('a'), chat('a', 'b', 'c'), chat('a', 'b')[::-1],
+                     [{'role': 'user', 'content': 'a'}, {'role': 'tool', 'content': 'b'}]):
+        with pytest.raises(ValueError):
+            raise AssertionError(f'{messages} became {to_alpaca(messages)}')
+
+
+def test_the_source_document_s_converter_returns_nothing_but_none():
+    def vicuna_to_alpaca(conversation):             # as it stands there
+        user = [conv.get("user", "None") for conv in conversation]
+        assistant = [conv.get("assistant", "None") for conv in conversation]
+        instruct = [conv.get("instruction", "None") for conv in conversation]
+        return instruct, user, assistant
+
+    messages = chat('What is 2 + 2?', '4', 'And 3 + 3?', '6')
+    vicuna = to_vicuna(messages)
+    assert vicuna_to_alpaca(messages) == vicuna_to_alpaca(vicuna['conversations']) == (['None'] * 4,) * 3
+    alpaca = to_alpaca(messages_of(vicuna))
+    assert (alpaca['instruction'], alpaca['output']) == ('And 3 + 3?', '6')
+    assert alpaca['history'] == [['What is 2 + 2?', '4']]
+
+
+@pytest.mark.parametrize('name, n, n_dropped', [
+    ('code_alpaca_2k.json', 2017, 2), ('gsm8k_train.jsonl', 7473, 0),
+    ('vicuna_dummy_conversation.json', 500, 0)])
+def test_every_record_of_real_files_arrives_and_a_question_is_on_one_side_only(name, n, n_dropped, tmp_path):
+    if not (SHARED / name).exists():
+        pytest.skip(f'no {name}')
+    text = (SHARED / name).read_text(encoding='utf-8')
+    rows = json.loads(text) if text[0] == '[' else [json.loads(line) for line in text.strip().split('\n')]
+    for row in rows:
+        messages = messages_of(row)
+        assert messages_of(to_alpaca(messages)) == messages_of(to_vicuna(messages)) == messages
+        texts = [turn['value'] for turn in row.get('conversations', [])]
+        texts += [row[key] for key in ('instruction', 'input', 'output', 'question', 'answer') if key in row]
+        assert all(any(text in m['content'] for m in messages) for text in texts)
+
+    ok(run('prepare.py', '--kind=sft', f'--source={SHARED / name}', f'--out_dir={tmp_path}', '--dedup=none'))
+    assert len(rows) == n == len(records(tmp_path)) + n_dropped
+    train, val = [{json.loads(line)['messages'][0]['content'] for line in open(tmp_path / f'{side}.jsonl')}
+                  for side in ('train', 'val')]
+    assert val and not train & val
+
+
+def test_conversations_with_one_beginning_stay_together_and_a_system_message_is_none(tmp_path):
+    rows = [{'system': 'be brief', 'messages': chat(f'q{i % 30}', f'a{i}')} for i in range(90)]
+    out = prepare(tmp_path, 'sft', rows, '--dedup=exact')
+    sides = [{json.loads(line)['messages'][1]['content'] for line in open(out / f'{side}.jsonl')}
+             for side in ('train', 'val')]
+    assert len(records(out)) == 90 and len(sides[0] | sides[1]) == 30
+    assert sides[0] and sides[1] and not sides[0] & sides[1]
+
+
+# --- what speaks against a conversation ---------------------------------------------------------------------
+CODE = 'So:\n```python\n{}\n```\nDone.'
+CALL = [*chat('a', 'call'), {'role': 'tool', 'content': 'found'}]
+
+
+def test_reasons_against_a_conversation():
+    for messages, reason in [
+            (chat('a', 'b', 'c', 'd', system='s'), None), (chat('a', CODE.format('x = = 1')), None),
+            ([], 'no answer'), (chat(system='s'), 'no answer'), (chat('a'), 'no answer'),
+            (chat('a', 'b')[::-1], 'roles do not alternate'),
+            (chat('a') + chat('b', 'c'), 'roles do not alternate'),
+            (chat('a', ' \n'), 'empty answer'), (chat('a', '', 'b', 'c'), 'empty answer'),
+            (chat('\n', 'b'), 'empty message'), (chat('a', 'b', system=' '), 'empty message'),
+            # a tool's results stand between two turns of the assistant
+            (answered(CALL + CALL[-1:], 'b'), None), (answered(CALL, 'b') + chat('c', 'd'), None),
+            (answered(answered(CALL, 'b'), 'c'), 'roles do not alternate')]:
+        assert messages_reason(messages) == reason, messages
+
+
+def test_a_score_that_does_not_reach_the_limit_or_is_not_a_number_is_low():
+    for record, is_low in [
+            ({'score': 5}, False), ({'score': '4.5'}, False), ({}, False), ({'score': None}, False),
+            ({'score': 3.9}, True), ({'score': math.nan}, True), ({'score': {'overall': 5}}, True),
+            ({'score': 'good'}, True), ({'score': None, 'rating': 1}, True)]:
+        doc = from_record({'messages': chat('a', 'c'), **record}, 'x', 'sft')
+        score = doc.get('score', math.inf)
+        assert messages_reason(chat('a', 'c'), score, 4) == ('low score' if is_low else None), record
+        assert messages_reason(chat('a', 'c'), score) is None
+
+
+def test_programs_are_the_python_blocks_of_the_answers():
+    for messages, blocks in [
+            (chat('a', CODE.format('x = 1')), ['x = 1\n']),
+            (chat(CODE.format('x = = 1'), 'b'), []),                            # only what is learned
+            (chat('a', '1. Run:\n\n   ```python\n   if x:\n       y\n   ```\n2. Done.'), ['if x:\n    y\n']),
+            (chat('a', CODE.format('>>> 1 +\n1')), []), (chat('a', '```js\nx = = 1\n```'), []),
+            (chat('a', CODE.format('x = 1') + CODE.format('(')), ['x = 1\n', '(\n'])]:
+        assert [code.split('\n```')[0] for code in programs(messages)] == blocks, messages
+
+
+def test_a_conversation_whose_code_does_not_parse_is_dropped_unless_parse_is_off(tmp_path):
+    rows = [{'messages': chat(f'q{i}', CODE.format(f'x = {i}'))} for i in range(30)]
+    rows += [{'messages': chat('a', CODE.format('x = 1') + CODE.format('('))},
+             {'messages': chat('b', CODE.format('x = = 1'))}]
+    assert dropped(prepare(tmp_path, 'sft', rows, '--dedup=none')) == {'code does not parse': 2}
+    assert dropped(prepare(tmp_path, 'sft', rows, '--dedup=none', '--parse=False')) == {}
+
+
+# --- preferences --------------------------------------------------------------------------------------------
+PAIR = {'prompt': 'q', 'chosen': 'good', 'rejected': 'bad'}
+LONG = chat('a', 'b', 'q', system='s')
+PREFERENCES = [
+    (PAIR, PAIR), ({'question': 'q', 'chosen': 'good', 'rejected': 'bad', 'id': 3}, PAIR),
+    # whole conversations, with and without the prompt beside them
+    ({'prompt': 'q', 'chosen': chat('q', 'good'), 'rejected': chat('q', 'bad')}, PAIR),
+    ({'chosen': answered(LONG, 'good'), 'rejected': answered(LONG, 'bad'), 'system': 'x'},
+     {**PAIR, 'prompt': LONG}),
+    # messages as prompt, and the answers alone as messages or texts
+    ({'prompt': LONG, 'chosen': answered([], 'good'), 'rejected': 'bad'}, {**PAIR, 'prompt': LONG}),
+    ({'prompt': 'q', 'chosen': answered([], 'good')[0], 'rejected': 'bad'}, PAIR),
+    ({'prompt': [{'from': 'human', 'value': 'q'}], 'chosen': {'from': 'gpt', 'value': 'good'},
+      'rejected': 'bad'}, PAIR),
+    ({**PAIR, 'system': 's'}, {**PAIR, 'prompt': chat('q', system='s')}),
+    # kto: a thumb up or down
+    ({'prompt': 'q', 'completion': 'c', 'label': 0}, {'prompt': 'q', 'completion': 'c', 'label': False}),
+    ({'prompt': LONG, 'completion': 'c', 'label': True}, {'prompt': LONG, 'completion': 'c', 'label': True}),
+    # how much better, and how many agreed
+    ({**PAIR, 'score_chosen': 8, 'score_rejected': 5.5}, {**PAIR, 'margin': 2.5}),
+    ({**PAIR, 'chosen_score': '8', 'rejected_score': 9}, {**PAIR, 'margin': -1.0}),
+    ({**PAIR, 'margin': 0, 'score_chosen': 8, 'score_rejected': 5, 'agreement': 0.75},
+     {**PAIR, 'margin': 0.0, 'agreement': 0.75}),
+    ({**PAIR, 'score_chosen': 8, 'margin': None, 'agreement': None}, PAIR)]
+NO_PREFERENCES = [
+    (None, 'prompt, chosen and rejected'), ({'prompt': 'q', 'chosen': 'good'}, 'prompt, chosen and rejected'),
+    ({'chosen': 'good', 'rejected': 'bad'}, 'need a prompt'), ({**PAIR, 'prompt': 5}, 'a text'),
+    ({**PAIR, 'chosen': None}, 'not an object'), ({**PAIR, 'chosen': []}, 'and an answer'),
+    ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
+    ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, 'true or false'),
+    ({'completion': 'c', 'label': True}, 'need a prompt'),
+    ({**PAIR, 'prompt': chat(system='s')}, 'a question'),
+    ({**PAIR, 'margin': 'much'}, 'numbers'), ({**PAIR, 'agreement': 10 ** 400}, 'numbers'),
+    ({**PAIR, 'margin': 'nan'}, 'numbers'), ({**PAIR, 'score_chosen': [], 'score_rejected': 1}, 'numbers')]
+
+
+def test_every_form_becomes_a_preference_or_an_error_that_says_why():
+    for record, pair in PREFERENCES:
+        assert preference_of(record) == pair, record
+    for record, words in NO_PREFERENCES:
+        with pytest.raises(ValueError, match=words):
+            raise AssertionError(f'{record} became {preference_of(record)}')
+
+
+def test_reasons_against_a_preference():
+    for change, reason in [
+            ({}, None), ({'chosen': ' \n'}, 'empty answer'), ({'rejected': ''}, 'empty answer'),
+            ({'chosen': ' bad\n'}, 'equal answers'),
+            ({'margin': 0.9}, 'small margin'), ({'margin': 1.0}, None),
+            ({'agreement': 0.6}, 'little agreement'), ({'agreement': 0.7}, None)]:
+        assert preference_reason({**PAIR, **change}, min_margin=1.0, min_agreement=0.7) == reason, change
+    assert preference_reason({**PAIR, 'margin': -0.1}) == 'small margin'        # for the worse answer
+    assert preference_reason({**PAIR, 'margin': 0.0, 'agreement': 0.0}) is None
+
+
+def test_pairs_and_thumbs_go_through_prepare_as_they_are_but_for_what_the_limits_drop(tmp_path):
+    pairs = [{'prompt': f'q{i}', 'chosen': 'yes', 'rejected': 'no', 'margin': i / 10, 'agreement': 1 - i / 50}
+             for i in range(20)]
+    bad = [{'prompt': 'same', 'chosen': 'x', 'rejected': ' x'}, {'prompt': 'p'}]
+    out = prepare(tmp_path, 'preference', pairs + bad, '--min_margin=0.5', '--min_agreement=0.7',
+                  '--val_fraction=0.3')
+    assert dropped(out) == {'small margin': 5, 'little agreement': 4, 'equal answers': 1}
+    assert report(out)['malformed'] == 1
+    assert sorted(map(str, records(out))) == sorted(map(str, pairs[5:16]))
+
+    thumbs = [{'prompt': f'q{i}', 'completion': f'a{i}', 'label': i % 3 == 0} for i in range(30)]
+    bad = [{**thumbs[0], 'label': 'up'}, {**thumbs[0], 'completion': ' '}]
+    out = prepare(tmp_path, 'preference', thumbs + bad)
+    assert sorted(map(str, records(out))) == sorted(map(str, thumbs))
+    assert dropped(out) == {'empty answer': 1} and report(out)['malformed'] == 1

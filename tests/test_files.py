@@ -1,0 +1,218 @@
+"""The files of a source: found in folders, or downloaded once, continued after a break, and checked."""
+import collections
+import gzip
+import hashlib
+import http.server
+import json
+import os
+import random
+import re
+import threading
+
+import pytest
+from conftest import mistake, ok, run
+from preparing import DOCUMENTS, RAW, kept, prepare, report, write
+
+from parts.prepare import files
+
+
+# --- folders ------------------------------------------------------------------------------------------------
+@pytest.mark.skipif(os.name == 'nt', reason='no links')
+def test_links_to_files_are_read_and_those_to_folders_are_not(tmp_path):
+    for name in ('one.txt', 'sub/two.txt', 'other/three.txt', '.hidden/five.txt'):
+        (tmp_path / 'x' / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'x' / name).write_text(name, encoding='utf-8')
+    for name, to in (('a', '.'), ('b', '.'), ('sub/up', '..'), ('c.txt', 'one.txt'), ('gone', 'nowhere')):
+        (tmp_path / 'x' / name).symlink_to(to)
+    (tmp_path / 'x/far').symlink_to(tmp_path / 'y')
+    (tmp_path / 'y').mkdir()
+    (tmp_path / 'y/four.txt').write_text('four', encoding='utf-8')
+    for pattern in ('', '/**', '/**/*.txt', '/sub/../**/*.txt'):
+        paths = [file['path'] for file in files.find_files(f'{tmp_path}/x{pattern}')]
+        paths = [os.path.relpath(os.path.normpath(path), tmp_path) for path in paths]
+        assert paths == ['x/c.txt', 'x/one.txt', 'x/other/three.txt', 'x/sub/two.txt'], pattern
+
+
+def test_endings_in_capitals_are_read_and_what_is_passed_over_is_counted(tmp_path):
+    source = write(tmp_path / 'files', [f'{i} plain' for i in range(40)])
+    for name in ('A.PY', 'b.markdown', 'c.HTML', 'c.rst', 'd.c', 'e.c', 'f'):
+        (source / name).write_text(f'{name} = 1\n', encoding='utf-8')
+    prepare(tmp_path / 'out', source, *RAW)
+    assert len(kept(tmp_path / 'out')) == 44
+    assert 'passed over: 2 .c, 1 without ending' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')
+
+
+def test_what_prepare_has_written_is_not_read_as_text(tmp_path):
+    source = write(tmp_path / 'docs', DOCUMENTS)
+    for _ in range(2):
+        prepare(source / 'out', source, *RAW, '--audit=2')
+        assert len(kept(source / 'out')) == len(DOCUMENTS)
+    (source / 'out/meta.json').write_text('{}', encoding='utf-8')          # somebody else's
+    assert len(files.find_files(str(source))) > len(DOCUMENTS)
+
+
+# --- a server of this machine, as a hub of datasets ---------------------------------------------------------
+LICENCES = 'mit', 'apache-2.0', 'gpl-3.0'
+NOISE = random.Random(1).randbytes(240_000).hex()           # makes the last file longer: it will break off
+RECORDS = [[{'content': f'# {shard} {i}\nvalue = {i * 17 + shard}\n', 'path': f'{i}.py', 'repo_name': 'r/one',
+             'license': LICENCES[i % 3], 'noise': NOISE[i * 8000:(i + 1) * 8000] if shard == 3 else ''}
+            for i in range(60)] for shard in range(4)]
+CONTENTS = sorted(record['content'] for shard in RECORDS for record in shard)
+LIST = '/api/datasets/codeparrot/codeparrot-clean/tree/main'
+FOLDER = '/datasets/codeparrot/codeparrot-clean/resolve/main/'
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """Two pages of listing, four files. faults: {path: [status or bytes to break off after, ...]}, one for
+    each request; asked: (path, first byte) of each; sums: wrong checksums; has_ranges: can it continue?"""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = 'HTTP/1.1'           # connections stay open, as on the real hub
+
+        def answer(self, status, body=b'', cut=None, **headers):
+            self.send_response(status)
+            for name, value in {'Content-Length': len(body), **headers}.items():
+                self.send_header(name.replace('_', '-'), str(value))
+            self.end_headers()
+            self.wfile.write(body[:cut])
+            self.close_connection = cut is not None
+
+        def listing(self, query):
+            entries = [{'type': 'directory', 'path': 'data', 'size': 0}]
+            for name, data in here.files.items():
+                oid = here.sums.get(name) or hashlib.sha256(data).hexdigest()
+                entries.append({'type': 'file', 'path': name, 'size': len(data), 'lfs': {'oid': oid}})
+            if 'cursor=' in query:
+                self.answer(200, json.dumps(entries[3:]).encode())
+            else:
+                link = f'<{here.address}{self.path}&cursor=2>; rel="next"'
+                self.answer(200, json.dumps(entries[:3]).encode(), Link=link)
+
+        def do_GET(self):
+            path, _, query = self.path.partition('?')
+            name = path.removeprefix(FOLDER)
+            begin = int(re.search(r'\d+', self.headers.get('Range', '0'))[0])
+            here.asked.append((name, begin))
+            fault = (here.faults.get(name) or [None]).pop(0)
+            if not here.has_ranges:
+                begin = 0
+            if fault in (429, 503):
+                self.answer(fault, Retry_After=1)
+            elif path == LIST and 'recursive=true' in query:
+                self.listing(query)
+            elif begin and begin >= len(here.files[name]):
+                self.answer(416)
+            elif name in here.files:
+                self.answer(206 if begin else 200, here.files[name][begin:], fault)
+            else:
+                self.answer(404)
+
+        def log_message(self, *_):
+            pass
+
+    here = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    here.daemon_threads = True
+    here.address = f'http://127.0.0.1:{here.server_port}'
+    here.asked = []
+    here.sums = {}
+    here.faults = {}
+    here.has_ranges = True
+    here.files = {f'data/{i}.json.gz': gzip.compress(''.join(json.dumps(r) + '\n' for r in shard).encode())
+                  for i, shard in enumerate(RECORDS)}
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    threading.Thread(target=here.serve_forever, args=(0.05,), daemon=True).start()
+    yield here
+    here.shutdown()
+    here.server_close()
+
+
+# --- one file -----------------------------------------------------------------------------------------------
+def download(hub, path):
+    """Fetch the largest file; returns whether the path then has its content."""
+    content = hub.files['data/3.json.gz']
+    files.fetch(f'{hub.address}{FOLDER}data/3.json.gz', hashlib.sha256(content).hexdigest(), str(path))
+    return path.read_bytes() == content
+
+
+def test_a_file_is_downloaded_once_and_continued_where_it_broke_off(hub, tmp_path):
+    hub.faults = {'data/3.json.gz': [100_000]}
+    assert download(hub, tmp_path / 'raw/a.gz') and download(hub, tmp_path / 'raw/a.gz')
+    (_, first), (_, second) = hub.asked
+    assert 0 == first < second <= 100_000
+    assert [p.name for p in (tmp_path / 'raw').iterdir()] == ['a.gz']
+
+
+def test_a_server_that_cannot_continue_begins_anew(hub, tmp_path):
+    hub.has_ranges = False
+    (tmp_path / 'a.gz.part').write_bytes(hub.files['data/3.json.gz'][:1000])
+    assert download(hub, tmp_path / 'a.gz')
+    assert hub.asked == [('data/3.json.gz', 1000)]
+
+
+def test_a_complete_part_gets_its_name_and_one_of_another_file_is_refused(hub, tmp_path):
+    (tmp_path / 'a.gz.part').write_bytes(hub.files['data/3.json.gz'])
+    assert download(hub, tmp_path / 'a.gz')
+    (tmp_path / 'b.gz.part').write_bytes(b'of another file')
+    with pytest.raises(OSError, match='checksum'):
+        download(hub, tmp_path / 'b.gz')
+    assert not list(tmp_path.glob('b*'))
+    assert download(hub, tmp_path / 'b.gz')
+
+
+def test_offline_the_message_says_which_file_to_put_where(tmp_path):
+    dead = dict.fromkeys(('HTTPS_PROXY', 'https_proxy'), 'http://127.0.0.1:9')          # nobody listens there
+    mistake(run('prepare.py', '--source=shakespeare', f'--download_dir={tmp_path}/raw',
+                f'--out_dir={tmp_path}/out', env={**dead, 'NO_PROXY': '', 'no_proxy': ''}),
+            'https://', f'{tmp_path}/raw/shakespeare.txt')
+
+
+# --- a dataset ----------------------------------------------------------------------------------------------
+def from_hub(hub, folder, *flags, check=ok):
+    """The documents of the dataset must arrive, unless another check is asked for."""
+    check(run('prepare.py', '--source=codeparrot', *RAW, f'--download_dir={folder}/raw', '--tokenizer=byte',
+              f'--out_dir={folder}/out', '--num_workers=2', *flags, timeout=100,
+              env={'NO_PROXY': '127.0.0.1', 'no_proxy': '127.0.0.1', 'HF_ENDPOINT': hub.address}))
+    if check == ok:
+        assert kept(folder / 'out') == CONTENTS
+
+
+def downloads(folder):
+    return sorted(p.name for p in (folder / 'raw').rglob('*.gz'))
+
+
+def test_a_dataset_arrives_from_a_busy_server_with_broken_transfers_and_then_without_network(hub, tmp_path):
+    size = len(hub.files['data/3.json.gz'])
+    hub.faults = {LIST: [503], 'data/1.json.gz': [429, 503], 'data/3.json.gz': [size // 2, size // 3]}
+    from_hub(hub, tmp_path)
+    requests = collections.Counter(name for name, _ in hub.asked)
+    assert requests == {LIST: 3, **{f'data/{i}.json.gz': n for i, n in enumerate([1, 3, 1, 3])}}
+    begins = [begin for name, begin in hub.asked if name == 'data/3.json.gz']
+    assert 0 == begins[0] < begins[1] <= size // 2 and 0 < begins[2] - begins[1] <= size // 3
+    assert report(tmp_path / 'out')['sources']['codeparrot']['licences'] == dict.fromkeys(LICENCES, 80)
+    assert [p.read_bytes() for p in sorted((tmp_path / 'raw').rglob('*.gz'))] == list(hub.files.values())
+
+    hub.shutdown()
+    hub.server_close()
+    from_hub(hub, tmp_path)         # all of it is here
+    from_hub(hub, tmp_path / 'new', check=lambda result: mistake(
+        result, 'cannot list', hub.address, 'codeparrot/codeparrot-clean', '--source=FOLDER'))
+
+
+def test_another_file_than_the_listing_promises_is_refused(hub, tmp_path):
+    hub.sums['data/2.json.gz'] = 'ab' * 32
+    from_hub(hub, tmp_path, check=lambda result: mistake(result, 'data/2.json.gz', 'checksum', 'abababab'))
+    assert '2.json.gz' not in downloads(tmp_path) and not (tmp_path / 'out/meta.json').exists()
+
+
+def test_shards_are_removed_once_they_are_cleaned_and_asked_for_again(hub, tmp_path):
+    from_hub(hub, tmp_path, '--keep_downloads=False')
+    assert downloads(tmp_path) == []
+    from_hub(hub, tmp_path)
+    assert len(downloads(tmp_path)) == 4
+
+
+def test_a_dataset_that_is_not_there_or_holds_no_records_is_a_mistake(hub, tmp_path):
+    hub.files = {'model.bin': b'x', 'README.md': b'y'}
+    for source, word in (('hf:nobody/nothing', 'nobody/nothing'), ('codeparrot', '.json.gz')):
+        from_hub(hub, tmp_path, f'--source={source}', check=lambda result: mistake(result, word))
+    assert not list(tmp_path.rglob('files.json'))
