@@ -209,8 +209,7 @@ def test_an_impossible_config_is_a_value_error_with_value_and_expectation():
 def test_replacing_a_width_derives_again_what_follows_from_it_and_filled_numbers_are_taken():
     config = dataclasses.replace(GPTConfig(n_embd=16, n_head=2), n_embd=32)
     assert config.filled().head_dim == 16 and config.filled().n_ffn == 64
-    assert dataclasses.replace(GPTConfig(n_head=12), n_head=16, n_embd=1024).filled().n_kv_head == 16
-    old = dict(vars(GPT(GPTConfig(50, 8, 1, 4, 0, 32)).config))         # as checkpoints have it
+    old = vars(GPT(GPTConfig(50, 8, 1, 4, 0, 32)).config)               # as checkpoints have it
     assert (old['n_kv_head'], old['n_ffn'], old['head_dim']) == (4, 64, 8)
     assert GPTConfig(**old).filled() == GPTConfig(50, 8, 1, 4, 0, 32).filled()
 

@@ -177,15 +177,11 @@ def test_a_wrong_value_is_named(server):
         refused(ask(server, CHAT, {'messages': messages}), 400)
 
 
-def test_a_body_that_is_no_request_is_refused(server):
-    for body, word in ((b'', 'JSON'), (b'{', 'JSON'), (b'[]', 'object'), (b'{"prompt": "\xff"}', 'UTF-8'),
-                       ('{"prompt": "a"}'.encode('utf-16'), 'UTF-8'), (b'[' * 4000, 'JSON'),
+def test_each_refusal_has_its_status(server):
+    for body, word in ((b'', 'JSON'), (b'[]', 'object'), (b'{"n": "\xff"}', 'UTF-8'), (b'[' * 4000, 'JSON'),
                        (b'{"temperature": NaN}', 'temperature=nan'), (b'{"top_p": 1e999}', 'top_p=inf'),
                        (b'{"seed": ' + b'9' * 4900 + b'}', 'JSON')):
         refused(ask(server, COMPLETE, body=body), 400, word)
-
-
-def test_each_refusal_has_its_status(server):
     for status, how in ((413, {'body': b'x' * 5001}), (413, {'body': b'x' * 3_000_000}),
                         (404, {'path': '/v1/nothing'}), (404, {'path': '/%2e%2e/etc/passwd'}),
                         (404, {'path': '/'}), (404, {'method': 'GET'}), (404, {'body': b'{"model": "gpt"}'}),
@@ -293,17 +289,6 @@ def test_a_client_that_goes_away_frees_its_row(server, models):
         models['out/a'][0].gate.set()
         until(lambda: not batch.live)
         assert len(answer.ids) < 9
-
-
-def test_many_clients_at_once_each_get_their_own_text(models):
-    fields = [{'prompt': f'client {i}: ', 'seed': i, 'max_tokens': 5 + i % 9} for i in range(30)]
-    with serving({'m': models['b']}, waiting=30) as server:
-        alone = [ask(server, COMPLETE, each)[1]['choices'] for each in fields]
-        together = [[] for _ in fields]
-        for thread in [in_thread(server, results, each) for results, each in zip(together, fields)]:
-            thread.join(60)
-    assert [results[0][1]['choices'] for results in together] == alone
-    assert len({choice[0]['text'] for choice in alone}) > 25
 
 
 # --- sample.py --serve --------------------------------------------------------------------------------------
