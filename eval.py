@@ -13,21 +13,20 @@ problems        functions of parts/eval/problems.py, written by the model and ru
 humaneval       the same, of a file in HumanEval's layout; mbpp, too
 gsm8k           the last number of the answer against the one behind ####
 own             your questions: {"prompt", "rules", "must_contain", "must_not_contain", "regex", "tests"}
-judge           MT-Bench's two turns, graded 1 to 10 by the command --judge
-learned         shares of blanks, known words, lines and blocks in what it writes, and in the corpus
+judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by the command --judge
+learned         shares of blanks, known words, lines and speeches in what it writes, and in the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
 can be compared between tokenizers. pass@k: the chance that at least one of k passes. Writes eval.json and
 samples.jsonl (every completion) into the checkpoint folder. The decision made here is what progress means.
 """
-import collections, functools, glob, json, math, os, re, shlex
+import collections, glob, json, math, os, re, shlex
 import numpy as np
 import torch
 from tqdm import tqdm
 from configurator import configure, show
 from model import GPT, load_checkpoint
-from parts.prepare import duplicates
 from parts.train import checkpoint, devices, records, start, texts, token_bins
 from parts.eval import benchmarks, comparison, grading, problems, sandbox, tables
 from parts.sample import asking, decoding
@@ -35,7 +34,7 @@ from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'         # a folder or a .pt file; several: A,B or A/*.pt
-data_dir = 'data/quickstart'    # of loss, learned, overlap; made with ckpt's tokenizer; several: A,B
+data_dir = 'data/quickstart'    # of loss and learned; made with ckpt's tokenizer; several: A,B
 tasks = 'loss'                  # comma-separated
 data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
 completions: str | None = None  # .jsonl of {"task_id", "completion"}: score these, without a model
@@ -52,7 +51,6 @@ chat: bool | None = None        # ask in a conversation; None = if the checkpoin
 allow_code_execution = False    # True: run a model's programs here; first read parts/eval/sandbox.py
 timeout = 3.0                   # (0, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
-overlap = 0                     # >= 0: count problems with so many words in a row from train.bin; 0 = off
 judge = ''                      # a command: JSON on stdin -> a grade on stdout
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
 votes = ''                      # filled-in copies of sheet.csv: A,B
@@ -86,31 +84,23 @@ def exact_loss(model, ids, T, batch_size):
 
 # --- 2. ask, run, count -------------------------------------------------------------------------------------
 def ask(model, items, n, temperature, in_chat):
-    """(n answers to each item, how many prompts were cut). In a dialogue, the answers to the questions
-    before stand in the prompt of the next."""
+    """(n answers to each item, how many prompts were cut)"""
     ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])
     batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.vocab_size)
-    answers = [[] for _ in items]
-    n_cut = 0
-    for turn in range(max(len(item['asked']) for item in items)):
-        open_items = [i for i, item in enumerate(items) if turn < len(item['asked'])]
-        prompts = [benchmarks.question(items[i], in_chat, answers[i]) for i in open_items]
-        with devices.autocast(device, native):
-            pairs, cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
-                                         temperature=temperature, top_k=top_k, top_p=top_p)
-        n_cut += cut
-        for i, written in zip(open_items, pairs):
-            answers[i] += [text for text, _ in written]
-    return answers, n_cut
+    prompts = [benchmarks.question(item, in_chat) for item in items]
+    with devices.autocast(device, native):
+        pairs, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
+                                       temperature=temperature, top_k=top_k, top_p=top_p)
+    return [[text for text, _ in written] for written in pairs], n_cut
 
 
 def grade(cases, in_chat):
-    """Yields the outcome of each case (item, the answers before, the answer). Programs run in parallel."""
-    jobs = [grading.job(item, text, in_chat) for item, _, text in cases]
+    """Yields the outcome of each case (item, answer). Programs run in parallel."""
+    jobs = [grading.job(item, text, in_chat) for item, text in cases]
     results = sandbox.run_many(filter(None, jobs), timeout, memory_mb)          # in the same order
-    for (item, before, text), job in zip(tqdm(cases, 'grade', disable=None), jobs):
+    for (item, text), job in zip(tqdm(cases, 'grade', disable=None), jobs):
         if item['task'] == 'judge':
-            yield grading.judged(judge, item, before, text)
+            yield grading.judged(judge, item, text)
         else:
             yield grading.outcome(item, text, next(results) if job else None, in_chat)
 
@@ -153,13 +143,11 @@ answered = [task for task in all_tasks if task in benchmarks.TASKS]         # by
 known = 'loss', *benchmarks.TASKS, 'learned', 'compare'
 for task in set(all_tasks) - set(known):
     raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}; {benchmarks.ELSEWHERE}')
-for name, task in ('compare', 'compare'), ('votes', 'compare'), ('judge', 'judge'):
-    if config[name] and task not in all_tasks:
-        raise ValueError(f'--{name} is for --tasks={task}, not {tasks}')
-if 'judge' in all_tasks and not judge:
-    raise ValueError("judge needs a command, such as --judge='python ask.py'; see docs/measuring.md")
-if 'judge' in all_tasks and num_samples > 1:
-    raise ValueError(f'judge takes --num_samples=1, not {num_samples}')
+for name, example in ('judge', "'python ask.py'"), ('compare', 'out/dpo'):
+    if (name in all_tasks) != bool(config[name]):
+        raise ValueError(f'--tasks={name} and a --{name}={example} belong together; see docs/measuring.md')
+if votes and not compare:
+    raise ValueError(f'--votes={votes} is for --tasks=compare, not {tasks}')
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
     raise ValueError(f'{k=} must be numbers from 1 on, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})
@@ -175,15 +163,15 @@ if len(files) != len(need_file):
 
 items_of = {}                               # task -> its questions, see parts/eval/benchmarks.py
 for task, path in zip(need_file, files):
-    to_item = functools.partial(benchmarks.to_item, task, rules_of=grading.rules_of)
-    items = records.read_jsonl(path, to_item, f'each line is a problem of {task}; see the top of eval.py')
+    items = records.read_jsonl(path, lambda record: benchmarks.to_item(task, record, grading.rules_of),
+                               f'each line is a problem of {task}; see the top of eval.py')
     items_of[task] = benchmarks.identify(task, path, items)[:n_problems]
 if 'problems' in answered:
     items = []
     for split in splits.split(','):
         for p in problems.problems(n_problems or 100, problems_seed, split):
-            asked = problems.to_messages(p)[0]['content']
-            items.append(benchmarks.to_item('problems', p | {'asked': asked}))
+            asked = {'asked': problems.to_messages(p)[0]['content']}
+            items.append(benchmarks.to_item('problems', p | asked, grading.rules_of))
     items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
 if any(map(benchmarks.runs, items_of.values())) and not allow_code_execution:
     raise ValueError("this runs a model's programs; first read parts/eval/sandbox.py, then give "
@@ -199,8 +187,8 @@ paths = []
 for path in ckpt.split(','):                # a folder's own name may have a * or [ in it
     paths += [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
 ckpt, *later = paths
-if ('compare' in all_tasks and (later or not compare)) or (completions and later):
-    raise ValueError(f'{tasks=} takes one ckpt (given: {len(paths)}); compare also needs --compare=out/b')
+if later and (compare or completions):
+    raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
 folder = ckpt if os.path.isdir(ckpt) and not completions else os.path.dirname(completions or ckpt)
 beside = os.path.join(folder, 'tokenizer.json')
 
@@ -232,8 +220,8 @@ def checkpoints(untrained=False):
         yield GPT(model.config).to(device), {'ckpt': 'untrained', 'step': 0, 'chat': False}
 
 
-def open_bins(source, tokenizer, sides):
-    """token_bins.open_bins of a folder, which must have been prepared with this tokenizer."""
+def open_bins(source, sides):
+    """token_bins.open_bins of a folder, which must have been prepared with the checkpoint's tokenizer."""
     meta, bins = token_bins.open_bins(source, 1, sides)
     start.same_tokenizer(ckpt, tokenizer.hash, f'{source} (prepare it with --tokenizer={beside})',
                          meta['tokenizer_hash'])
@@ -249,23 +237,26 @@ if {'loss', 'learned'} & set(all_tasks) or (answered and not completions):
     model, about, state = load(ckpt)
     stamp = benchmarks.read_stamp(os.path.join(folder, 'data.json'))
 sources = data_dir.split(',') if 'loss' in all_tasks else []
-val_bins = {source: open_bins(source, tokenizer, ['val']) for source in sources}
+val_bins = {source: open_bins(source, ['val']) for source in sources}
 
 show(config)
 if answered and model:
     print(f'contamination: {benchmarks.searched(stamp)}')
 results = {**about, 'completions': completions, 'data_dir': data_dir, 'decontaminated': stamp,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
+samples = []                        # every completion with its outcome
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
 into = os.path.dirname(os.path.abspath(out))
 os.makedirs(into, exist_ok=True)
 
 
 # --- 5. the loss, of each checkpoint on each data -----------------------------------------------------------
-if 'loss' in all_tasks:
-    losses = results['tasks']['loss'] = {}
+def measure_loss():
+    """{checkpoint: its row}, or of several data {checkpoint_data: its row}."""
+    losses = {}
     bits = collections.defaultdict(dict)            # bits[checkpoint][data]: per byte
     tables.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
+    text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
 
     for m, about_m in checkpoints(random_init):
         name = 'trained' if about_m['ckpt'] == ckpt and not later else about_m['ckpt']
@@ -278,7 +269,7 @@ if 'loss' in all_tasks:
             for where, ids in bins.items():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
                 nats, n = exact_loss(m, ids, m.config.block_size, batch_size)
-                n_bytes = int(np.array(tokenizer.text_bytes)[np.asarray(ids[1:])].sum())    # of specials 0
+                n_bytes = int(text_bytes[np.asarray(ids[1:])].sum())
                 row = {'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),
                        'bits_per_byte': nats / math.log(2) / max(1, n_bytes), 'tokens': n, 'bytes': n_bytes}
                 where = f'{source.rstrip("/")} {where}' if ',' in data_dir else where
@@ -286,116 +277,122 @@ if 'loss' in all_tasks:
                 bits[about_m['ckpt']][where] = row['bits_per_byte']
                 tables.print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
     comparison.warn_of_specialists(bits)
+    return losses
 
 
-# --- 6. the tables of the tasks: check the harness, ask, grade, count ---------------------------------------
-def in_training(items):
-    """(the task_ids of items that share `overlap` words in a row with the training data, how many items have
-    fewer words)."""
-    wanted = {item['task_id']: duplicates.ngrams_of(benchmarks.texts_of(item), overlap) for item in items}
-    seen = set()
-    for source in data_dir.split(','):
-        tok = tokenizer or Tokenizer.load(f'{source}/tokenizer.json')
-        ids = open_bins(source, tok, ['train'])[1]['train']
-        seen |= duplicates.seen(wanted, texts.text_pieces(ids, tok, overlap), overlap)
-    return [id for id in wanted if id in seen], [len(ngrams) for ngrams in wanted.values()].count(0)
+# --- 6. the score of a task: check the harness, ask, grade, count -------------------------------------------
+def answers_to(task, items):
+    """Yields (the answers to each item, the checkpoint that wrote them, how many prompts were cut)."""
+    if completions:
+        lines = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
+        answers = benchmarks.given_answers(task, items, lines, ks[-1])
+        yield answers, about | {'ckpt': None, 'step': None}, 0
+        return
+    for m, about_m in checkpoints():
+        answers, n_cut = ask(m, items, num_samples, temperature, about_m['chat'])
+        if n_cut:
+            print(f'{n_cut} prompts were longer than the context of {m.config.block_size} tokens')
+        yield answers, about_m, n_cut
 
 
-def save():
+def save_samples():
     with open(f'{into}/samples.jsonl', 'w', encoding='utf-8') as f:
         f.writelines(json.dumps(row) + '\n' for row in samples)
 
 
-samples = []                            # every completion with its outcome
-for task in answered:
+def graded(task, items, answers, about_m):
+    """The rows of samples.jsonl for these answers. ValueError if too many could not be graded."""
+    cases = [(item, text) for item, texts in zip(items, answers) for text in texts]
+    rows = [benchmarks.row_of(item, text, about_m) for item, text in cases]
+    if benchmarks.runs(items):
+        for row in rows:
+            row['preferred'] = problems.preferred(row['completion'])    # the way that DPO teaches
+    samples.extend(rows)
+    save_samples()                      # so that no answer is lost if a judge cannot be asked
+
+    for row, outcome in zip(rows, grade(cases, about_m['chat'])):
+        row.update(outcome)
+    save_samples()
+    lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
+    if len(lost) > len(rows) / 50:
+        raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
+    return rows
+
+
+def score(task):
+    """The result of a task; of several checkpoints a series, from the first of the run to the last."""
     items = items_of[task]
     if benchmarks.runs(items):
         run = lambda jobs: list(sandbox.run_many(jobs, timeout, memory_mb))
         left_out, results['confined'] = benchmarks.check_harness(task, items, run)
         results['left_out'] = results.get('left_out', []) + left_out
         items = [item for item in items if item['task_id'] not in left_out]
-    seen, n_short = in_training(items) if overlap else ([], 0)
 
-    series = []                         # the result of each checkpoint
-    for m, about_m in [(None, about | {'ckpt': None, 'step': None})] if completions else checkpoints():
-        n_cut = 0
-        if completions:
-            lines = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
-            answers = benchmarks.given_answers(task, items, lines, ks[-1])
-        else:
-            answers, n_cut = ask(m, items, num_samples, temperature, about_m['chat'])
-        cases = benchmarks.cases(items, answers)
-        rows = [benchmarks.row_of(*case, about_m) for case in cases]
-        if benchmarks.runs(items):
-            for row in rows:
-                row['preferred'] = problems.preferred(row['completion'])    # the way that DPO teaches
-        samples += rows
-        save()                          # so that no answer is lost if a judge cannot be asked
-
-        for row, outcome in zip(rows, grade(cases, about_m['chat'])):
-            row.update(outcome)
-        save()
-        lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
-        if len(lost) > len(rows) / 50:
-            raise ValueError(f'no score of {task}: {len(lost)}/{len(rows)} could not be graded: {lost[-1]}')
-
+    series = []
+    for answers, about_m, n_cut in answers_to(task, items):
+        rows = graded(task, items, answers, about_m)
         result = summarise(rows, ks)
-        for key in benchmarks.GROUPS.get(task, ()):
-            names = sorted({row[key] for row in rows}, key=str)
-            result[f'by_{key}'] = {
-                str(name): summarise([row for row in rows if row[key] == name], ks) for name in names}
+        for key in ('split', 'family', 'cell') if task == 'problems' else ():
+            result[f'by_{key}'] = {name: summarise([row for row in rows if row[key] == name], ks)
+                                   for name in sorted({row[key] for row in rows})}
         tables.print_results(task, result, problems.KINDS)
-        if overlap:
-            first = 'score' if task == 'judge' else 'pass@1'
-            fresh = summarise([row for row in rows if row['task_id'] not in seen], ks)
-            result['overlap'] = {'words': overlap, 'seen': seen, 'too_short': n_short,
-                                 'with': result[first], 'without': fresh[first]}
-            print(f'{len(seen)} of {len(items)} problems have {overlap} words in a row in the training data',
-                  *seen)
-            tables.print_results('without them', fresh, {})
         if task == 'judge':
             result['judge'] = judge
         if task in benchmarks.CODE:
             result['bleu'] = grading.mean_bleu(rows)
-            print({'bleu': result['bleu']})
-        if n_cut:
-            print(f'{n_cut} prompts were longer than the context of {m.config.block_size} tokens')
         series.append(result | about_m | {'prompts_cut': n_cut})
 
-    results['tasks'][task] = series[-1]
-    if later:                           # from the first checkpoint of the run to the last
-        series.sort(key=lambda result: result['step'] or 0)
-        results['tasks'][task] = {'series': series}
-        tables.print_table(task, {result['ckpt']: tables.shown(result) for result in series})
+    if not later:
+        return series[0]
+    series.sort(key=lambda result: result['step'] or 0)
+    tables.print_table(task, {result['ckpt']: tables.shown(result) for result in series})
+    return {'series': series}
 
-# --- 7. what has been learned, at four levels: characters, words, lines, blocks -----------------------------
-if 'learned' in all_tasks:
+
+# --- 7. what has been learned, at four levels: characters, words, lines, speeches ---------------------------
+def measure_learned():
+    """{checkpoint, untrained or corpus: shares in n texts of it}"""
     n = max(32, num_samples)
-    warmth = 0.8 if config['temperature'] is None else temperature
-    beginning = {'task': 'learned', 'asked': [''], 'prompt': '' if tokenizer.begin else '\n'}
-    _, bins = open_bins(data_dir.split(',')[0], tokenizer, ['train', 'val'])
-    words, beginnings = texts.vocabulary(bins['train'], tokenizer)
-    words |= texts.vocabulary(bins['val'], tokenizer)[0]
+    beginning = {'task': 'learned', 'asked': '', 'prompt': '' if tokenizer.begin else '\n'}
+    _, bins = open_bins(data_dir.split(',')[0], ['train', 'val'])
+    corpus = texts.vocabulary([bins['train'], bins['val']], tokenizer)
 
     written = {}                        # name -> texts
     for m, about_m in checkpoints(random_init):
-        answers, _ = ask(m, [beginning], n, warmth, False)
+        answers, _ = ask(m, [beginning], n, temperature or 0.8, False)
         written[about_m['ckpt']] = answers[0]
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
-    levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
-    results['tasks']['learned'] = levels
+    levels = {name: texts.levels(some, *corpus) for name, some in written.items()}
     tables.print_table(f'of {n} texts, share of', levels)
+    return levels
+
 
 # --- 8. two models, problem by problem ----------------------------------------------------------------------
-if 'compare' in all_tasks:
+def compare_models():
+    """What the model of --compare gained and lost beside that of --ckpt; the votes on both."""
     both = []                           # the rows of ckpt, of compare
     for path in (into if samples else folder, compare):
         path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
         both.append(comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path))
     result = comparison.compare(*both) | {'with': compare, 'gain': comparison.gains(*both, problems.KINDS)}
-    result |= comparison.vote(*both, seed, votes.split(',') if votes else [], into)
-    results['tasks']['compare'] = result
+
+    pairs = comparison.blind(*both, seed)
+    if not votes:
+        comparison.write_sheet(f'{into}/sheet.csv', pairs)
+    result |= comparison.count_votes(pairs, votes.split(',') if votes else [])
     print(comparison.describe(result))
+    return result
+
+
+# --- 9. all of it -------------------------------------------------------------------------------------------
+if 'loss' in all_tasks:
+    results['tasks']['loss'] = measure_loss()
+for task in answered:
+    results['tasks'][task] = score(task)
+if 'learned' in all_tasks:
+    results['tasks']['learned'] = measure_learned()
+if 'compare' in all_tasks:
+    results['tasks']['compare'] = compare_models()
 
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)

@@ -35,7 +35,7 @@ class Exercise(NamedTuple):
 
 EXERCISES = [
     Exercise('pass_at_k', 'eval.py', 'pass_at_k',
-             'test_eval_counting.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample',
+             'test_eval.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample',
              'The chance that one of k answers passes, if c of n did. Chen et al. 2021, arXiv:2107.03374, '
              'eq. 1. The obvious 1 - (1 - c/n)^k is biased: the answers are drawn without putting one '
              'back.'),

@@ -15,7 +15,7 @@ SOURCES = {e.name: (ROOT / e.file).read_text(encoding='utf-8') for e in EXERCISE
 # the fastest test of the exercise that refuses it
 MISTAKES = {
     'pass_at_k': ('math.comb(n - c, k) / math.comb(n, k)', '(1 - c / n) ** k',              # biased
-                  'test_eval_counting.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample'),
+                  'test_eval.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample'),
     'schedule': ('(step + 1) / warmup_steps', 'step / warmup_steps',                        # begins at 0
                  'test_optim.py::test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step'),
     'rms_norm': ('x.float(), self', 'x.float() - x.float().mean(-1, keepdim=True), self',   # LayerNorm's

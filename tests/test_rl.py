@@ -130,7 +130,7 @@ def test_benchmark_files_are_rewards_as_they_are_published():
     assert benchmarks.to_task(sums)['answer'].endswith('2')
     for name, record in (('humaneval', human | {'canonical_solution': ''}), ('gsm8k', sums)):
         message, = benchmarks.to_task(record)['messages']       # what is trained is what eval.py asks
-        assert benchmarks.to_item(name, record)['asked'] == [message['content']]
+        assert benchmarks.to_item(name, record, None)['asked'] == message['content']
 
 
 def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):

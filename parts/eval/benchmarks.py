@@ -2,19 +2,16 @@
 Benchmarks: the files that models are scored on, from a record to the rows of samples.jsonl.
 
     item = to_item('gsm8k', {'question': 'How many?', 'answer': 'So #### 4'})
-    item['asked'], item['prompt']           # ['How many?'], 'Question: How many?\\nAnswer:'
-    question(item, chat=True)               # [{'role': 'user', 'content': 'How many?'}]
+    item['asked'], item['prompt']           # 'How many?', 'Question: How many?\\nAnswer:'
 
-An item is the record and: task; asked, the user's messages in a chat; prompt, the text that a base model
+An item is the record and: task; asked, the user's message in a chat; prompt, the text that a base model
 continues; rules, tests and entry_point, which grade the answers. Of code: body, the reference's lines, and
-reference, a whole program. Of judge: references, one for each answer.
-Copy this file alone: it needs the standard library.
+reference, a whole program. Copy this file alone: it needs the standard library.
 """
 import json, math, os, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
 TASKS = *CODE, 'own', 'gsm8k', 'judge'
-GROUPS = {'problems': ('split', 'family', 'cell'), 'judge': ('turn', 'category')}   # of rows
 ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm_eval, on the folder that '
              'python sample.py --export=hf writes: lm_eval --model hf --model_args pretrained=FOLDER/hf '
              '--tasks=ifeval,mmlu; see docs/measuring.md')
@@ -29,18 +26,17 @@ def asked(task, record):
         return record.get('asked') or f'Complete:\n{record["prompt"].rstrip()}'
     if {'instruction_id_list', 'choices', 'endings'} & record.keys():
         raise ValueError(ELSEWHERE)
-    if text := record.get('prompt') or record.get('question'):
+    first_turn = record.get('turns', [''])[0]           # of MT-Bench
+    if text := record.get('prompt') or record.get('question') or first_turn:
         return text
     raise ValueError('the line has no prompt or question')
 
 
 def checked(tests):
     """The tests. ValueError if they are not a program: no answer could be judged by them."""
-    if not isinstance(tests, str):
-        raise ValueError('tests must be a text')
     try:
         compile(tests, 'tests', 'exec')
-    except SyntaxError as e:
+    except (SyntaxError, TypeError) as e:
         raise ValueError(f'the tests are not Python: {e}') from e
     return tests
 
@@ -65,16 +61,14 @@ def to_task(record):
     return {'messages': messages, 'answer': str(record['answer'])}
 
 
-def to_item(task, record, rules_of=None):
+def to_item(task, record, rules_of):
     """The item of a record of a task's file. rules_of: the function of grading.py that reads the rules of
     `own`. KeyError, TypeError or ValueError if the record lacks something."""
-    item = record | {'task': task, 'rules': [], 'tests': None, 'body': None}
-    item['asked'] = record['turns'] if task == 'judge' else [asked(task, record)]
-    if not isinstance(item['asked'], list) or not item['asked'] or not all(map(is_text, item['asked'])):
-        raise TypeError(f'{item["asked"]} must be a list of texts, none of them empty')
+    item = record | {'task': task, 'rules': [], 'tests': None, 'body': None, 'asked': asked(task, record)}
+    if not isinstance(item['asked'], str):
+        raise TypeError(f'the question must be a text, not {item["asked"]!r:.80}')
     if 'question' in item or 'turns' in item:
-        item['prompt'] = f'Question: {item["asked"][0]}\nAnswer:'
-    item.setdefault('prompt', item['asked'][0])
+        item['prompt'] = f'Question: {item["asked"]}\nAnswer:'
 
     if task in CODE:
         for key in ('prompt', 'canonical_solution', 'test', 'entry_point'):
@@ -86,26 +80,18 @@ def to_item(task, record, rules_of=None):
         item['body'] = record['canonical_solution']
         item['reference'] = record['prompt'] + record['canonical_solution']
     elif task == 'own':
-        item['rules'] = rules_of(record) if rules_of else []
+        item['rules'] = rules_of(record)
         item['tests'] = record.get('tests') and checked(record['tests'])
     elif task == 'gsm8k':
         if not has_number(record['answer']):
             raise ValueError(f'the answer {record["answer"]!r} has no number')
-        item['answer'] = str(record['answer'])
-        item['rules'] = [('number', item['answer'])]
-    elif task == 'judge':
-        references = record.get('reference') or []
-        item['references'] = [references] if isinstance(references, str) else references
+        item['rules'] = [('number', str(record['answer']))]
 
     if task == 'mbpp':                      # its references have any indentation, its tests need math
         indent = re.search(r'^[ \t]+', item['body'], re.M)[0]
         item['reference'] = re.sub(r"\n[ \t]*'''", f"\n{indent}'''", item['reference'], count=1)
         item['tests'] = 'import math\n' + item['tests']
     return item
-
-
-def is_text(value):
-    return isinstance(value, str) and value != ''
 
 
 def has_number(answer):
@@ -145,63 +131,36 @@ def searched(stamp):
     return f'training data share no {stamp["ngram"]}-gram of words with {" ".join(stamp["problems"])}'
 
 
-def texts_of(item):
-    """All texts of an item that the training data should not hold."""
-    texts = [item.get(key) for key in ('prompt', 'question', 'reference', 'answer')]
-    if item['task'] == 'judge':
-        texts += item['asked']
-    return [text for text in texts if isinstance(text, str)]
-
-
 # --- from an item to rows -----------------------------------------------------------------------------------
-def question(item, chat, before=()):
-    """The question that follows these answers: the messages of a chat, or the text for a base model."""
-    *earlier, last = item['asked'][:len(before) + 1]
-    if chat:
-        messages = []
-        for turn, answer in zip(earlier, before):
-            messages += [{'role': 'user', 'content': turn}, {'role': 'assistant', 'content': answer}]
-        return [*messages, {'role': 'user', 'content': last}]
-    text = ''.join(f'Question: {turn}\nAnswer:{answer}\n' for turn, answer in zip(earlier, before))
-    return f'{text}Question: {last}\nAnswer:' if before else item['prompt']
+def question(item, chat):
+    """The messages of a chat, or the text for a base model."""
+    return [{'role': 'user', 'content': item['asked']}] if chat else item['prompt']
 
 
-def cases(items, answers):
-    """[(item, the answers before, the answer)]. Only in a dialogue an answer has others before it."""
-    return [(item, texts[:i] if item['task'] == 'judge' else [], text)
-            for item, texts in zip(items, answers) for i, text in enumerate(texts)]
-
-
-def row_of(item, before, text, about):
-    """The row of samples.jsonl of a case, not yet graded. about: the model that wrote it, {'ckpt', 'step',
+def row_of(item, text, about):
+    """The row of samples.jsonl of an answer, not yet graded. about: the model that wrote it, {'ckpt', 'step',
     'chat': whether it was asked in a conversation}."""
-    row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split', 'task')}
-    row['prompt'] = question(item, False, before)
-    row['messages'] = question(item, True, before) if about['chat'] else None
-    row |= {'completion': text, 'outcome': 'ungraded', 'message': '', 'ckpt': about['ckpt'],
-            'step': about['step']}
-    if item['task'] == 'judge':
-        row |= {'turn': len(before) + 1, 'category': item.get('category')}
-    return row
+    row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split', 'task', 'prompt')}
+    return row | {'messages': question(item, True) if about['chat'] else None, 'completion': text,
+                  'outcome': 'ungraded', 'message': '', 'ckpt': about['ckpt'], 'step': about['step']}
 
 
 def given_answers(task, items, rows, n):
     """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, or if an
-    item has fewer than n answers, or a dialogue fewer answers than turns."""
+    item has fewer than n."""
     answers = {item['task_id']: [] for item in items}
     for row in rows:
         if row.get('task', task) == task and row.get('task_id') in answers:
             if not isinstance(row.get('completion'), str):
                 raise ValueError(f'the completion of {row["task_id"]!r} must be a text')
             answers[row['task_id']].append(row['completion'])
-    for item in items:
-        there = len(answers[item['task_id']])
-        needed = len(item['asked']) if task == 'judge' else n
-        if there < needed:
-            raise ValueError(f'{item["task_id"]} has {there} completions and needs {needed}; add them')
-    return [answers[item['task_id']] for item in items]
+    for task_id, texts in answers.items():
+        if len(texts) < n:
+            raise ValueError(f'{task_id} has {len(texts)} completions and needs {n}; add them')
+    return list(answers.values())
 
 
+# --- before a score -----------------------------------------------------------------------------------------
 def check_harness(task, items, run):
     """The task_ids whose reference fails, at most one or 1 %, and which walls stand around programs.
     run: a list of (program, tests, entry point) -> results. ValueError if it confuses right and wrong."""
@@ -213,18 +172,18 @@ def check_harness(task, items, run):
     broken = [i for i, result in enumerate(run(right)) if result.outcome != 'passed']
     broken = [i for i in broken if run([right[i]])[0].outcome != 'passed']      # once more, alone
     n_empty = sum(result.outcome == 'passed' for result in run(empty))
-    own = [item for item in items if task == 'own' and item['tests']]
-    nothing = run([('', item['tests'], item.get('entry_point', '')) for item in own])
-    for item, result in zip(own, nothing):
-        if result.outcome == 'passed':
-            raise ValueError(f'the tests of {item["task_id"]} pass without an answer; they must call it, or '
-                             'define check(candidate) beside an "entry_point", the name of the function')
-    loop = run([('while True:\n    pass', 'assert True', '')])[0]
+    loop, = run([('while True:\n    pass', 'assert True', '')])
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
     if len(broken) > may_fail or n_empty or loop.outcome != 'timeout':
         raise ValueError(f'no score, for the harness cannot tell right from wrong: {len(broken)} of '
                          f'{len(right)} references fail, {n_empty} empty bodies pass, a loop ends as '
                          f'{loop.outcome!r}; see: python -m pytest tests/test_sandbox.py')
+
+    own = [item for item in items if task == 'own' and item['tests']]
+    for item, result in zip(own, run([('', item['tests'], item.get('entry_point', '')) for item in own])):
+        if result.outcome == 'passed':
+            raise ValueError(f'the tests of {item["task_id"]} pass without an answer; they must call it, or '
+                             'define check(candidate) beside an "entry_point", the name of the function')
 
     left_out = [solved[i]['task_id'] for i in broken]
     walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}

@@ -8,11 +8,11 @@ Comparing two models on the same problems: those that the second gained and lost
 
 Copy this file alone: it needs numpy.
 """
-import collections, csv, itertools, json, math, random
+import collections, csv, itertools, math, random
 import numpy as np
 
 
-def by_problem(rows, path='samples.jsonl'):
+def by_problem(rows, path):
     """{'task task_id': its rows}, of those that were graded. ValueError if one lacks what eval.py writes,
     or if there are answers of several checkpoints."""
     by_key = collections.defaultdict(list)
@@ -30,11 +30,7 @@ def by_problem(rows, path='samples.jsonl'):
 
 def grade(row):
     """0 to 1: whether an answer passed, or a tenth of the judge's score."""
-    return (row['score'] or 0) / 10 if 'score' in row else float(row['outcome'] == 'passed')
-
-
-def mean_grade(rows):
-    return sum(map(grade, rows)) / len(rows)
+    return row['score'] / 10 if 'score' in row else float(row['outcome'] == 'passed')
 
 
 def interval(scores):
@@ -57,21 +53,21 @@ def compare(a, b):
     shared = [key for key in a if key in b]
     if not shared:
         raise ValueError('the two samples.jsonl have no problem in common; give both models the same --tasks')
-    before = [mean_grade(a[key]) for key in shared]
-    after = [mean_grade(b[key]) for key in shared]
+    before = [np.mean([grade(row) for row in a[key]]).item() for key in shared]
+    after = [np.mean([grade(row) for row in b[key]]).item() for key in shared]
     gained = [key for key, x, y in zip(shared, before, after) if x < y]
     lost = [key for key, x, y in zip(shared, before, after) if x > y]
 
     n = len(gained) + len(lost)
     fewer = min(len(gained), len(lost))
     p = min(1.0, 2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2 ** n)
-    result = {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after)}
     low, high = interval([(1 + y - x) / 2 for x, y in zip(before, after)])
     low, high = 2 * low - 1, 2 * high - 1
     if not n:                           # no problem differs: how many could, all to one side?
         high = interval([0] * len(shared))[1]
         low = -high
-    return result | {'gained': gained, 'lost': lost, 'p': p, 'interval': [low, high]}
+    return {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after),
+            'gained': gained, 'lost': lost, 'p': p, 'interval': [low, high]}
 
 
 def gains(a, b, kind_of):
@@ -96,71 +92,55 @@ def warn_of_specialists(bits):
                   f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
 
 
-# --- votes --------------------------------------------------------------------------------------------------
+# --- blind votes --------------------------------------------------------------------------------------------
 def blind(a, b, seed):
-    """Pairs (row of a, row of b): the first answers where they differ, in random order; and for each pair
-    {'left': 'a' or 'b', 'right': the other}, which voters must not see."""
-    pairs = [(a[key][0], b[key][0]) for key in a if key in b]
-    pairs = [(x, y) for x, y in pairs if x['completion'] != y['completion']]
+    """Pairs of the first answers, where they differ, in random order and on random sides: in each pair, the
+    left and the right one are ('a' or 'b', its row)."""
+    pairs = [[('a', a[key][0]), ('b', b[key][0])] for key in a if key in b]
+    pairs = [pair for pair in pairs if pair[0][1]['completion'] != pair[1][1]['completion']]
     dice = random.Random(seed)
     dice.shuffle(pairs)
-    sides = []
-    for _ in pairs:
-        left, right = 'ba' if dice.random() < 0.5 else 'ab'
-        sides.append({'left': left, 'right': right})
-    return pairs, sides
+    for pair in pairs:
+        dice.shuffle(pair)
+    return pairs
 
 
-def write_sheet(folder, pairs, sides):
-    """Write sheet.csv, of which each voter fills in a copy, and key.json, the sides, for later."""
-    rows = [['id', 'prompt', 'left', 'right', 'vote']]
-    for i, (x, y) in enumerate(pairs):
-        texts = {'a': x['completion'], 'b': y['completion']}
-        rows.append([i, x['prompt'], texts[sides[i]['left']], texts[sides[i]['right']], ''])
-    with open(f'{folder}/sheet.csv', 'w', encoding='utf-8', newline='') as f:
-        csv.writer(f).writerows(rows)
-    with open(f'{folder}/key.json', 'w', encoding='utf-8') as f:
-        json.dump(sides, f)
+def write_sheet(path, pairs):
+    """A table, of which each voter fills in a copy: left, right or tie under `vote`."""
+    with open(path, 'w', encoding='utf-8', newline='') as f:
+        sheet = csv.writer(f)
+        sheet.writerow(['id', 'prompt', 'left', 'right', 'vote'])
+        for i, ((_, left), (_, right)) in enumerate(pairs):
+            sheet.writerow([i, left['prompt'], left['completion'], right['completion'], ''])
+    print(f'{path}: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
 
 
-def read_votes(path, pairs, sides):
-    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet.csv. ValueError if it is not such a sheet,
-    or has another word as a vote, other answers, or the same on other sides."""
+def read_votes(path, pairs):
+    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet. ValueError if it is another sheet."""
     votes = {}
     try:
         with open(path, encoding='utf-8-sig', newline='') as f:     # Excel writes a byte order mark
             for row in csv.DictReader(f):
-                i = int(row['id'])
-                meant = sides[i] | {'tie': 'tie', '': None}
-                texts = dict(zip('ab', (answer['completion'] for answer in pairs[i])))
-                for side in 'left', 'right':        # office programs change the ends of lines
-                    if row[side].splitlines() != texts[meant[side]].splitlines():
-                        raise ValueError('it has other answers; count it with the --ckpt, --compare and '
-                                         '--seed that wrote it')
-                votes[i] = meant[row['vote'].strip().lower()]
-    except (LookupError, TypeError, AttributeError, ValueError, csv.Error) as e:
-        raise ValueError(f'{path} must be a copy of sheet.csv, with the columns id (0 to {len(sides) - 1}) '
-                         f'and vote (left, right or tie), not: {e!r}') from e
+                (a_or_b, left), (other, _) = pairs[int(row['id'])]
+                if row['left'].splitlines() != left['completion'].splitlines():     # Excel changes their ends
+                    raise ValueError('it has other answers; give the --ckpt, --compare and --seed of then')
+                words = {'left': a_or_b, 'right': other, 'tie': 'tie', '': None}
+                votes[int(row['id'])] = words[row['vote'].strip().lower()]
+    except (LookupError, AttributeError, ValueError) as e:
+        raise ValueError(f'{path} must be a copy of sheet.csv, with left, right or tie under vote: '
+                         f'{e!r}') from e
     return {i: vote for i, vote in votes.items() if vote}
 
 
-def vote(a, b, seed, paths, folder):
+def count_votes(pairs, paths):
     """The votes of the tests (or the judge) and of people, and how far each two of them agree. paths: the
-    sheets that people filled in; without any, an empty one is written into the folder."""
-    pairs, sides = blind(a, b, seed)
-    if not paths:
-        write_sheet(folder, pairs, sides)
-        print(f'{folder}/sheet.csv: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
-    return count_votes(pairs, sides, paths)
-
-
-def count_votes(pairs, sides, paths):
-    """The votes of the tests and of people, and how far each two of them agree."""
+    sheets that people filled in."""
     raters = {'tests': {}}
-    for i, (x, y) in enumerate(pairs):
-        better = 'a' if grade(x) > grade(y) else 'b'
-        raters['tests'][i] = 'tie' if grade(x) == grade(y) else better
-    raters |= {path: read_votes(path, pairs, sides) for path in paths}
+    for i, pair in enumerate(pairs):
+        grades = {a_or_b: grade(row) for a_or_b, row in pair}
+        better = max(grades, key=grades.get)
+        raters['tests'][i] = 'tie' if grades['a'] == grades['b'] else better
+    raters |= {path: read_votes(path, pairs) for path in paths}
     return {'votes': {name: collections.Counter(votes.values()) for name, votes in raters.items()},
             'agreement': {f'{x}, {y}': agreement(raters[x], raters[y])
                           for x, y in itertools.combinations(raters, 2)}}
@@ -173,12 +153,11 @@ def agreement(x, y):
     n = max(1, len(both))
     agree = sum(u == v for u, v in both) / n
     chance = sum(u == v for u, _ in both for _, v in both) / n ** 2
-    kappa = (agree - chance) / (1 - chance) if chance < 1 else None
-    return {'n': len(both), 'agree': agree, 'kappa': kappa}
+    return {'n': len(both), 'agree': agree, 'kappa': (agree - chance) / (1 - chance) if chance < 1 else None}
 
 
 def describe(result):
-    """The results of compare(), gains() and vote() in a few lines."""
+    """The results of compare(), gains() and count_votes() in a few lines."""
     return ('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
             '{interval[1]:.3f}, p = {p:.3f}\ngained: {gained}   lost: {lost}\nvotes: {votes}   agreement: '
             '{agreement}\ngain by kind of problem: {gain}').format(**result)

@@ -3,7 +3,7 @@ Grading: how good an answer is, by tests, by rules or by a judge.
 
     job(item, 'def f(x): ...')              # (program, tests, entry point): what has to be run, or None
     outcome(item, 'def f(x): ...', result)  # {'outcome': 'passed', ...}. result: the sandbox's, of that job
-    judged('./my_judge', item, [], 'Oak')   # {'outcome': 'judged', 'score': 7.0, ...}
+    judged('./my_judge', item, 'Oak')       # {'outcome': 'judged', 'score': 7.0, ...}
     broken_rules([('max_words', 2)], 'a b c')               # ['max_words']
     bleu('a*b', 'a * b')                                    # 1.0: the same words and signs
 
@@ -97,9 +97,9 @@ RULES = {'contains': lambda text, value: value.lower() in text.lower(),
          'not_contains': lambda text, value: value.lower() not in text.lower(),
          'starts_with': lambda text, value: text.strip().startswith(value),
          'ends_with': lambda text, value: text.strip().endswith(value),
-         'min_words': lambda text, n: len(text.split()) >= n,
-         'max_words': lambda text, n: len(text.split()) <= n,
-         'lines': lambda text, n: len(text.strip().split('\n')) - n == 0,      # TypeError if n is a text
+         'min_words': lambda text, n: len(text.split()) - n >= 0,       # TypeError if n is a text
+         'max_words': lambda text, n: len(text.split()) - n <= 0,
+         'lines': lambda text, n: len(text.strip().split('\n')) - n == 0,
          'regex': lambda text, value: re.search(value, text, re.S),
          'number': lambda text, value: last_number(text) == last_number(value),
          'json': lambda text, _: is_json(text),
@@ -124,43 +124,33 @@ def rules_of(record):
         rules += [(kind, value) for value in ([values] if isinstance(values, str) else values)]
     if 'regex' in record:
         rules.append(('regex', record['regex']))
-    for kind, value in rules:
-        if kind not in RULES:
-            raise ValueError(f'there is no rule {kind!r}; there are: {", ".join(RULES)}')
-        idle = not value and kind not in ('json', 'lowercase', 'max_words')
-        try:                    # a rule that cannot be tried is noticed before a model runs
-            idle = idle or (RULES[kind]('', value) and kind == 'min_words')
-            idle = idle or (kind == 'regex' and matches_all(value))
-            if value and kind in ('min_words', 'max_words', 'lines') and value % 1 != 0:    # inf % 1 is nan
-                raise TypeError('it needs a whole number')
-        except (AttributeError, TypeError, re.error) as e:
-            raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
-        if idle:
-            raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
+    for rule in rules:
+        check_rule(*rule)
     if not rules and not record.get('tests'):
         raise ValueError(f'nothing is checked, every answer would pass; give one of {", ".join(CHECKS)}')
     return rules
 
 
-def matches_all(regex):
-    """Whether a regex is found in every text: it matches the empty text and looks at nothing around it. Of
-    those that end with $, only .* and .*? count as such."""
-    regex = re.sub(r'\A((?:\(\?[aimsux]+\))?)(?:\^|\\A)?(\.\*\??)\$\Z', r'\1\2', regex)
-    regex = re.sub(r'\A((?:\(\?[aimsux]+\))?)(?:\^|\\A)', r'\1', regex)        # there is always a beginning
-    looks = re.search(r'(?<!\[)\^|\$|\\[AbBZ]|\(\?(?![:aimsux])', regex)
-    return not looks and re.search(regex, '') is not None
+def check_rule(kind, value):
+    """ValueError if a rule is unknown, cannot be tried, or obviously cannot fail."""
+    if kind not in RULES:
+        raise ValueError(f'there is no rule {kind!r}; there are: {", ".join(RULES)}')
+    try:
+        RULES[kind]('', value)
+    except (AttributeError, TypeError, re.error) as e:
+        raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
+    if kind not in ('json', 'lowercase', 'max_words') and value in ('', 0, '.*', '^.*$'):
+        raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
 
 
 # --- a judge ------------------------------------------------------------------------------------------------
-def judged(judge, item, before, text):
-    """The outcome of an answer behind the answers before it: the judge's score, 1 to 10, and its reply."""
+def judged(judge, item, text):
+    """The outcome of an answer: the score of a judge, 1 to 10, and its reply. judge: a command, which gets
+    the conversation as JSON on stdin."""
     if not text.strip():
         return {'outcome': 'empty', 'message': '', 'score': 1.0}
-    messages = []
-    for turn, answer in zip(item['asked'], [*before, text]):
-        messages += [{'role': 'user', 'content': turn}, {'role': 'assistant', 'content': answer}]
-    reference = dict(enumerate(item['references'])).get(len(before))
-    question = {'messages': messages, 'reference': reference, 'category': item.get('category')}
+    messages = [{'role': 'user', 'content': item['asked']}, {'role': 'assistant', 'content': text}]
+    question = {'messages': messages, 'reference': item.get('reference'), 'category': item.get('category')}
     reply, score = ask_judge(judge, json.dumps(question))
     if score is None:
         reply += ' (a judge must reply with a number from 1 to 10)'
@@ -172,13 +162,13 @@ def ask_judge(judge, question):
     A model wrote the answer and may have learned to ask for a 10: only a reply of one number is a grade."""
     try:
         done = subprocess.run(shlex.split(judge), input=question, capture_output=True, encoding='utf-8',
-                              timeout=120)
+                              errors='replace', timeout=120)
         reply = f'it failed: {done.stderr}' if done.returncode else done.stdout
+    except subprocess.TimeoutExpired:
+        reply = 'nothing in 120 s'
     except OSError as e:
         raise OSError(f'the judge {judge} cannot be asked ({e}); mend that, then grade the answers in '
                       'samples.jsonl with --completions=samples.jsonl') from e
-    except (LookupError, ValueError, subprocess.TimeoutExpired) as e:
-        reply = f'nothing readable: {e!r}'
     grade = re.fullmatch(r'\s*(\[\[)?(\d+(?:\.\d+)?)(?(1)\]\])\s*', reply)
     score = float(grade[2]) if grade else 0.0
     return reply[:200], score if 1 <= score <= 10 else None

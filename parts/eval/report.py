@@ -50,13 +50,13 @@ def table(stages):
 
 
 def gains(name, folder):
-    """What a stage gained over SFT on the same problems: for report.json, and a sentence."""
+    """What a stage gained over SFT on the same problems, by kind, and a sentence that says it."""
     both = read_json(f'{folder}/compare.json')['tasks']['compare']
     gain = {'all': [both['b'] - both['a'], *both['interval']], **both['gain']}
     texts = [f'{kind} {difference:+.1%} ({low:+.1%} to {high:+.1%})'
              for kind, (difference, low, high) in gain.items()]
-    return ({kind.replace(' ', '_'): numbers for kind, numbers in both['gain'].items()},
-            f'{name} over SFT, pass@1 of the same {both["n"]} problems, 95 % interval: {", ".join(texts)}.')
+    return both['gain'], (f'{name} over SFT, pass@1 of the same {both["n"]} problems, 95 % interval: '
+                          f'{", ".join(texts)}.')
 
 
 def answers(n=3):
@@ -69,9 +69,8 @@ def answers(n=3):
     for task_id in sorted(by_stage['sft'])[::max(1, len(by_stage['sft']) // n)][:n]:
         lines += ['', f'### {task_id}', '', '```', by_stage['sft'][task_id]['prompt'].rstrip()[-400:], '```']
         for name, rows in by_stage.items():
-            row = rows[task_id]
-            text = row['completion'].strip('\n')[:300] or '(nothing)'
-            lines += ['', f'{name}: {row["outcome"]}', '', '```', text, '```']
+            text = rows[task_id]['completion'].strip('\n')[:300] or '(nothing)'
+            lines += ['', f'{name}: {rows[task_id]["outcome"]}', '', '```', text, '```']
     return lines
 
 
@@ -83,24 +82,18 @@ def main():
     stages = [stage(name, folder) for name, folder in STAGES.items()]
     untrained = read_json('out/quickstart/eval.json')['tasks']['loss']['untrained']['bits_per_byte']
     machine = f'{platform.machine()}, {os.cpu_count()} cores'
-    accuracy = [row['val_accuracy'] for row in read_lines('out/quickstart_dpo/metrics.jsonl')
-                if 'val_accuracy' in row][-1]
-    told = []
+    notes = [f'Untrained: {untrained:.3f} bits per byte. {minutes:.1f} minutes in all, on {machine}.']
     for row in stages[2:]:
-        row['gain'], sentence = gains(row['name'].upper(), STAGES[row['name']])
-        told.append(sentence)
-    notes = [f'Untrained: {untrained:.3f} bits per byte. {minutes:.1f} minutes in all, on {machine}.',
-             f'DPO: the better of two held-out answers has the higher reward in {accuracy:.0%} of the pairs.',
-             *told,
-             'Bits per byte of the SFT model show how much of the standard library it forgets; sft.py '
-             '--replay=1 keeps most of it.']
-    head = ['# quickstart', '', *table(stages), '', *(f'{note}\n' for note in notes),
-            '![dashboard](dashboard.png)', '', '## Answers']
-    text = '\n'.join([*head, *answers(), ''])
+        gain, sentence = gains(row['name'].upper(), STAGES[row['name']])
+        row['gain'] = {kind.replace(' ', '_'): numbers for kind, numbers in gain.items()}
+        notes.append(sentence)
+    notes.append('Bits per byte of the SFT model show how much of the standard library it forgets; sft.py '
+                 '--replay=1 keeps most of it.')
+    text = '\n'.join(['# quickstart', '', *table(stages), '', *(f'{note}\n' for note in notes),
+                      '![dashboard](dashboard.png)', '', '## Answers', *answers(), ''])
     print(text)
     pathlib.Path('out/quickstart/REPORT.md').write_text(text, encoding='utf-8')
-    report = {'stages': stages, 'reward_accuracy': accuracy, 'untrained_bpb': untrained, 'minutes': minutes,
-              'machine': machine}
+    report = {'stages': stages, 'untrained_bpb': untrained, 'minutes': minutes, 'machine': machine}
     pathlib.Path('out/quickstart/report.json').write_text(json.dumps(report, indent=1), encoding='utf-8')
 
 

@@ -25,12 +25,9 @@ def print_table(title, rows):
 
 
 def print_results(title, result, labels):
-    """A table of a result, and above it of those of its groups, result['by_...'], but for families and cells.
-    labels: {name of a group: what kind it is}."""
-    rows = {}
-    for key in 'split', 'turn', 'category':
-        for name, group in result.get(f'by_{key}', {}).items():
-            rows[f'{labels.get(name, key)}: {name}'] = shown(group)
+    """A table of a result, and above it of each split of the problems. labels: {split: what kind it is}."""
+    by_split = result.get('by_split', {})
+    rows = {f'{labels.get(name, "split")}: {name}': shown(group) for name, group in by_split.items()}
     print_table(title, rows | {'all': shown(result)})
 
 

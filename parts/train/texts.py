@@ -72,26 +72,14 @@ def repetition(texts, n=4):
 
 
 # --- what has been learned, at four levels ------------------------------------------------------------------
-def text_pieces(ids, tokenizer, n, size=1_000_000):
-    """The text of token ids (an array), some MB at a time: any n words in a row stand in one piece, and no
-    word is cut. Words are runs of letters, digits, _ and whatever is not ASCII, as in dedup.py."""
-    rest = b''
-    for i in tqdm(range(0, len(ids), size), 'reading', disable=None):
-        rest += tokenizer.decode_bytes(ids[i:i + size].tolist())
-        starts = [m.start() for m in re.finditer(rb'[0-9A-Za-z_\x80-\xff]+', rest)]
-        if len(starts) > n:
-            yield rest[:starts[-1]].decode('utf-8', 'replace')      # the last word may be cut off
-            rest = rest[starts[-n]:]
-    yield rest.decode('utf-8', 'replace')
-
-
-def vocabulary(ids, tokenizer):
-    """The words of the text of token ids (an array), and the beginnings of its lines: two sets."""
+def vocabulary(bins, tokenizer):
+    """The words of the texts of token ids (arrays), and the beginnings of their lines: two sets."""
     words, beginnings = set(), set()
-    for text in text_pieces(ids, tokenizer, 2):
-        text = text.replace('<|endoftext|>', '\n')
-        words.update(re.findall(WORD, text))
-        beginnings.update(re.findall(BEGINNING, text))
+    for ids in bins:
+        for i in tqdm(range(0, len(ids), 1_000_000), 'reading', disable=None):      # it cuts few words
+            text = tokenizer.decode(ids[i:i + 1_000_000].tolist()).replace('<|endoftext|>', '\n')
+            words.update(re.findall(WORD, text))
+            beginnings.update(re.findall(BEGINNING, text))
     return words, beginnings
 
 
@@ -106,9 +94,9 @@ def excerpts(ids, tokenizer, n, n_tokens):
 
 
 def levels(texts, words, beginnings):
-    """Six shares, None where there is nothing to count: of characters, white space and punctuation; of words,
-    those in `words`; of lines, those with one of the `beginnings`; of blocks, those headed NAME: and those
-    that are Python. The last word, line or block of a text may be cut off and is left out."""
+    """Shares, None where there is nothing to count: of characters, white space and punctuation; of words,
+    those in `words`; of lines, those with one of the `beginnings`; of blocks, speeches, which are headed
+    NAME: (a play's). The last word, line or block of a text may be cut off and is left out."""
     characters = ''.join(texts)
     blocks = [block for text in texts for block in re.split(BLOCK, text)[:-1]]
     counted = {
@@ -116,6 +104,5 @@ def levels(texts, words, beginnings):
         'punctuation': [not (c.isspace() or c.isalnum()) for c in characters],
         'words': [word in words for text in texts for word in re.findall(WORD, text)[:-1]],
         'lines': [line in beginnings for text in texts for line in re.findall(BEGINNING, f'\n{text}')[:-1]],
-        'speeches': [bool(re.match(r'\s*[A-Z][^\n:]*:\s*(\n|$)', block)) for block in blocks],
-        'python': [syntax_error(block) is None for block in blocks]}
+        'speeches': [bool(re.match(r'\s*[A-Z][^\n:]*:\s*(\n|$)', block)) for block in blocks]}
     return {name: sum(each) / len(each) if each else None for name, each in counted.items()}

@@ -1,0 +1,143 @@
+"""What eval.py reads as published and what it refuses; a broken harness gives no score."""
+import json
+
+import pytest
+from conftest import SHARED, mistake, ok, run, write
+
+from parts.eval.benchmarks import check_harness, given_answers, identify, to_item, to_task
+from parts.eval.grading import rules_of
+from parts.eval.problems import problems
+from parts.eval.sandbox import Result, run_many
+
+YES = '--allow_code_execution=True'
+CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
+        'test': 'def check(candidate):\n    assert candidate() == 1\n'}
+
+
+# --- records ------------------------------------------------------------------------------------------------
+def test_a_problem_that_no_answer_solves_or_every_answer_is_refused():
+    refused = [('gsm8k', {'question': 'x', 'answer': wrong}, 'no number') for wrong in ('7 #### ', None)]
+    refused += [('own', {'prompt': 'x', 'tests': tests}, 'tests') for tests in (['assert f()'], 'assert f(')]
+    for lacks in CODE:
+        refused.append(('humaneval', {k: v for k, v in CODE.items() if k != lacks}, lacks))
+    refused += [
+        ('gsm8k', {'question': 'x'}, "'answer'"), ('judge', {'turns': []}, 'index'),
+        ('humaneval', {**CODE, 'test': ['x']}, 'test'), ('humaneval', {**CODE, 'test': ' '}, 'every answer'),
+        ('own', {'prompt': 'x', 'instruction_id_list': ['no_comma']}, 'lm_eval --model hf'),        # IFEval
+        ('gsm8k', {'question': 'x', 'choices': ['a', 'b'], 'answer': 1}, 'sample.py --export=hf')]  # MMLU
+    for task, record, words in refused:
+        with pytest.raises((LookupError, TypeError, ValueError), match=words):
+            to_item(task, record, rules_of)
+
+
+def test_each_task_becomes_an_item_with_what_grades_it():
+    item = to_item('gsm8k', {'question': 'How many?', 'answer': 7}, rules_of)
+    assert item['rules'] == [('number', '7')] and item['prompt'] == 'Question: How many?\nAnswer:'
+    assert to_item('humaneval', CODE, rules_of)['reference'] == CODE['prompt'] + CODE['canonical_solution']
+    assert to_item('judge', {'turns': ['a?', 'b?']}, rules_of)['asked'] == 'a?'
+    own = to_item('own', {'prompt': 'x', 'regex': 'a', 'tests': 'assert f()'}, rules_of)
+    assert (own['prompt'], own['rules'], own['tests']) == ('x', [('regex', 'a')], 'assert f()')
+
+
+def test_a_task_to_train_on_can_fail():
+    assert to_task(CODE)['tests'] == CODE['test']
+    assert to_task({'question': 'x', 'answer': 'so #### 4'})['answer'] == 'so #### 4'
+    for record in {'prompt': 'x'}, {'prompt': 'x', 'answer': 'four'}, {'prompt': 'x', 'tests': 'assert f('}:
+        with pytest.raises(ValueError):
+            to_task(record)
+
+
+def test_answers_are_counted_by_task_id_so_none_occurs_twice():
+    with pytest.raises(ValueError, match="g.jsonl has the task_id 'a' twice"):
+        identify('gsm8k', 'g.jsonl', [{'task_id': id} for id in 'aba'])
+    with pytest.raises(ValueError, match='no problem of gsm8k'):
+        identify('gsm8k', 'g.jsonl', [])
+    items = identify('own', 'o.jsonl', [{}, {'question_id': 9}, {'task_id': 'x'}])
+    assert [item['task_id'] for item in items] == ['own/0', 9, 'x']
+
+    rows = [{'task_id': 9, 'completion': 'a'}, {'task_id': 'x', 'completion': 'b'},
+            {'task_id': 'x', 'completion': 'c', 'task': 'gsm8k'}, {'task_id': 'own/0', 'completion': 'd'}]
+    assert given_answers('own', items, rows, 1) == [['d'], ['a'], ['b']]
+    with pytest.raises(ValueError, match='own/0 has 1 completions and needs 2'):
+        given_answers('own', items, rows, 2)
+    for completion in 5, None, ['a']:
+        with pytest.raises(ValueError, match="'x' must be a text"):
+            given_answers('own', items, [{'task_id': 'x', 'completion': completion}], 1)
+
+
+# --- the harness is checked before a score ------------------------------------------------------------------
+def honest(jobs):
+    return list(run_many(jobs, timeout=1))
+
+
+BROKEN = {
+    'empty bodies pass': lambda program: 'timeout' if 'True:' in program else 'passed',
+    'references fail': lambda program: 'wrong', '3 of 3 references fail': lambda program: 'infrastructure',
+    "a loop ends as 'passed'": lambda program: 'wrong' if 'pass\n' in program else 'passed'}
+
+
+def test_a_broken_harness_gives_no_score(capsys):
+    items = [to_item('problems', p, rules_of) for p in problems(3, 0, 'variation')]
+    for words, outcome_of in BROKEN.items():
+        run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
+        with pytest.raises(ValueError, match='no score.*' + words):
+            check_harness('problems', items, run_all)
+    left_out, walls = check_harness('problems', items, honest)
+    assert left_out == [] and list(walls) == ['network_denied', 'writes_denied', 'processes_denied']
+    said = capsys.readouterr().out
+    assert ('programs run here without all walls' in said) == (not all(walls.values()))
+
+
+def test_a_wall_that_is_missing_is_said_in_one_line(capsys):
+    loop = Result('timeout', network_denied=True, writes_denied=True)
+    run_all = lambda jobs: [loop for _ in jobs]
+    _, walls = check_harness('own', [{'task': 'own', 'tests': None}], run_all)
+    assert walls == {'network_denied': True, 'writes_denied': True, 'processes_denied': False}
+    warning, = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning')]
+    assert "'processes_denied': False" in warning
+
+
+def test_tests_that_pass_without_an_answer_are_refused():
+    check = 'def check(candidate):\n    assert candidate(2) == 4\n'
+    for tests in check, 'def test_f():\n    assert f(2) == 4\n', '# soon':
+        items = [{'task': 'own', 'task_id': 'own/1', 'tests': tests}]
+        with pytest.raises(ValueError, match='own/1 pass without an answer.*entry_point'):
+            check_harness('own', items, honest)
+    for good in {'tests': check, 'entry_point': 'f'}, {'tests': 'assert f(2) == 4'}:
+        assert check_harness('own', [{'task': 'own', 'task_id': 'own/1', **good}], honest)[0] == []
+
+
+# --- files as they are published ----------------------------------------------------------------------------
+def score(task, data, answers, tmp_path, *flags):
+    """eval.json, and what is said, of these answers."""
+    given = write(tmp_path / 'c.jsonl', [{'task_id': id, 'completion': text} for id, text in answers])
+    said = ok(run('eval.py', f'--tasks={task}', f'--data={data}', f'--completions={given}', *flags,
+                  f'--out={tmp_path}/eval.json'))
+    return json.loads((tmp_path / 'eval.json').read_text(encoding='utf-8')), said
+
+
+@pytest.mark.skipif(not (SHARED / 'mbpp_sanitized.jsonl').exists(), reason='needs mbpp_sanitized.jsonl')
+def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
+    data = SHARED / 'mbpp_sanitized.jsonl'
+    with open(data, encoding='utf-8') as f:
+        ids = [json.loads(line)['task_id'] for line in f][:60]
+    answers = [(id, '    return 0\n') for id in ids]
+    results, _ = score('mbpp', data, answers, tmp_path, YES, '--n_problems=60')
+    result = results['tasks']['mbpp']
+    assert results['left_out'] == ['MbppEval/56'] and result['n'] == 59
+    assert result['parse_rate'] == 1 and result['pass@1'] < 0.2
+
+
+def test_gsm8k_from_a_file_as_published(tmp_path):
+    """Two of three are right; one answer has no number. No model is needed, and nothing is run."""
+    data = write(tmp_path / 'g.jsonl', [
+        {'question': 'Tom has 3 apples and buys 4.', 'answer': '3 + 4 = <<3+4=7>>7\n#### 7'},
+        {'question': '1,200 eggs and one.', 'answer': '#### 1,201'},
+        {'question': 'Half of 3?', 'answer': '#### 1.5'}])
+    texts = ' 3 and 4 are 7.', ' #### 1201', ' I do not know'
+    answers = [(f'gsm8k/{i}', text) for i, text in enumerate(texts)]
+    results, said = score('gsm8k', data, answers, tmp_path)
+    assert results['tasks']['gsm8k']['outcomes'] == {'passed': 2, 'wrong': 1}
+    assert results['ckpt'] is None is results['tasks']['gsm8k']['ckpt'] and 'own solutions' not in said
+    write(data, [{'question': 'x', 'answer': 7}, {'question': 'x', 'answer': None}])
+    mistake(run('eval.py', '--tasks=gsm8k', f'--data={data}', f'--ckpt={tmp_path}/none'), 'g.jsonl, line 2')

@@ -1,0 +1,315 @@
+"""eval.py: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
+import hashlib
+import itertools
+import json
+import math
+import shutil
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from conftest import greedy, lift, mistake, ok, run, write
+
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from parts.eval.problems import problems
+from parts.train.texts import levels
+from tokenizer import Tokenizer
+
+torch.set_num_threads(1)
+YES = '--allow_code_execution=True'
+pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
+
+
+def evaluate(out, *flags):
+    """What eval.py says, the tasks in eval.json, the rows of samples.jsonl."""
+    said = ok(run('eval.py', '--device=cpu', f'--out={out}/eval.json', *flags))
+    path = out / 'samples.jsonl'
+    rows = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
+    results = json.loads((out / 'eval.json').read_text(encoding='utf-8'))
+    return said, results['tasks'], [json.loads(row) for row in rows]
+
+
+# --- the numbers --------------------------------------------------------------------------------------------
+def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
+    for n in range(1, 8):
+        for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+            draws = list(itertools.combinations([True] * c + [False] * (n - c), k))
+            assert pass_at_k(n, c, k) == pytest.approx(float(Fraction(sum(map(any, draws)), len(draws))))
+    assert pass_at_k(200, 0, 100) == 0 and pass_at_k(200, 200, 1) == 1 and pass_at_k(5, 3, 3) == 1
+    assert pass_at_k(200, 1, 100) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_a_summary_counts_problems_and_leaves_out_what_the_machine_failed():
+    outcomes = {'a': ['passed', 'wrong'], 'b': ['syntax', 'empty'], 'c': ['passed', 'infrastructure'],
+                'd': ['infrastructure', 'infrastructure']}
+    rows = [{'task_id': id, 'outcome': outcome, 'preferred': id == 'a'}
+            for id, row in outcomes.items() for outcome in row]
+    result = summarise(rows, [1, 2])
+    assert (result['n'], result['samples']) == (3, 5)
+    assert result['pass@1'] == pytest.approx((1 / 2 + 0 + 1) / 3)
+    assert result['pass@2'] == pytest.approx((1 + 0) / 2)           # of c, there are no two samples
+    assert result['parse_rate'] == pytest.approx(3 / 5) and result['preferred_rate'] == 1 / 2
+    assert result['outcomes'] == {'passed': 2, 'wrong': 1, 'syntax': 1, 'empty': 1, 'infrastructure': 3}
+    none = summarise([{**row, 'outcome': 'wrong'} for row in rows], [1])
+    assert none['preferred_rate'] is None and none['pass@1'] == 0       # of no answer that passed
+
+
+def test_a_judge_s_score_is_the_mean_over_questions_and_so_is_its_interval():
+    rows = [{'task_id': i, 'outcome': 'judged', 'score': x} for i, x in enumerate([2.0, 4.0, 9.0] * 20)]
+    lost = {**rows[1], 'score': None, 'outcome': 'infrastructure'}
+    result = summarise([*rows, {**rows[0], 'score': 4.0}, lost], [1])
+    assert result['n'] == 60 and result['score'] == pytest.approx((3 + 4 + 9 * 20 + 19 * 6) / 60)
+    assert 1 < result['interval'][1] - result['interval'][0] < 2        # 4 x 2.94 / sqrt(60) = 1.52
+
+
+# --- the loss -----------------------------------------------------------------------------------------------
+@torch.no_grad()
+def slow_loss(model, ids):
+    """The nats of ids[1:], one by one: token i, from the tokens before it in its block of 32."""
+    nats = 0.0
+    for i in range(1, len(ids)):
+        context = torch.from_numpy(ids[(i - 1) // 32 * 32:i])[None]
+        nats -= model(context)[0][0, -1].double().log_softmax(-1)[ids[i]].item()
+    return nats
+
+
+def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_path):
+    """Of the first 500 tokens; the last block is a short one. Of the model, and of an untrained one."""
+    n = 499
+    val = np.fromfile(data_dir / 'val.bin', 'uint16').astype(np.int64)[:n + 1]
+    model = load_checkpoint(base_run)[0]
+    tok = Tokenizer.load(data_dir / 'tokenizer.json')
+    torch.manual_seed(1337)
+    models = {'trained': model.eval(), 'untrained': GPT(model.config).eval()}
+    n_bytes = sum(len(tok.decode_bytes([i])) for i in val[1:] if i not in tok.special.values())
+    flags = [f'--ckpt={base_run}', f'--data_dir={data_dir}', f'--loss_tokens={n}']
+    rows = evaluate(tmp_path, *flags)[1]['loss']
+    for name, row in rows.items():
+        assert row['tokens'] == n and row['bytes'] == n_bytes
+        assert row['nats'] == pytest.approx(slow_loss(models[name], val) / n, abs=1e-5)     # sums in float32
+        assert row['perplexity'] == pytest.approx(math.exp(row['nats']), rel=1e-9)
+        assert row['bits_per_byte'] == pytest.approx(row['nats'] * n / n_bytes / math.log(2), rel=1e-9)
+    assert rows.keys() == models.keys() and abs(rows['untrained']['nats'] - math.log(512)) < 0.05
+    other = evaluate(tmp_path, *flags, '--batch_size=3', '--random_init=False')[1]['loss']
+    assert other['trained']['nats'] == pytest.approx(rows['trained']['nats'], abs=1e-6)     # rounding alone
+
+
+def test_paths_are_what_they_say(base_run, data_dir, tmp_path):
+    """A folder named like a pattern, without a tokenizer; two data folders d, without train.bin."""
+    for name in 'ab':
+        shutil.copytree(data_dir, tmp_path / name / 'd', ignore=shutil.ignore_patterns('train.bin'))
+    (tmp_path / '[z]').mkdir()
+    shutil.copy(base_run / 'best.pt', tmp_path / '[z]')
+    write(tmp_path / '[z]' / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
+    data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}])
+    said = ok(run('eval.py', '--ckpt=[z]', '--data_dir=a/d/,b/d/', '--tasks=loss,own', f'--data={data}',
+                  '--loss_tokens=99', '--random_init=False', '--max_new_tokens=2', '--device=cpu',
+                  cwd=tmp_path))
+    results = json.loads((tmp_path / '[z]' / 'eval.json').read_text(encoding='utf-8'))
+    assert list(results['tasks']['loss']) == ['trained_a/d val', 'trained_b/d val']
+    assert results['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
+    assert results['data_sha256'] == hashlib.sha256((data_dir / 'val.bin').read_bytes()).hexdigest()
+    assert results['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
+    assert "next: python sample.py --ckpt='[z]'" in said
+    assert 'parses' not in said                         # no program was written
+
+
+# --- answers that are there: each outcome is told and kept --------------------------------------------------
+def completions(path, items, answers):
+    return write(path, [{'task_id': p['task_id'], 'completion': text}
+                        for p, texts in zip(items, answers, strict=True) for text in texts])
+
+
+def test_each_outcome_is_told_and_kept(tmp_path):
+    """Four samples of one problem, four of another: pass@k by hand."""
+    items = problems(2, 0, 'variation')
+    good, twin = (p['canonical_solution'] for p in items)
+    answers = [[good, '    return None\n', '    return (\n', ' \n'],
+               [twin, twin, '    raise ValueError\n', '    while True: pass\n']]
+    given = completions(tmp_path / 'c.jsonl', items, answers)
+    flags = ['--tasks=problems', YES, '--k=1,2,4', '--splits=variation', '--n_problems=2', '--timeout=1']
+    said, tasks, rows = evaluate(tmp_path / 'a', *flags, f'--completions={given}')
+    result = tasks['problems']
+    assert (result['n'], result['samples'], result['pass@1']) == (2, 8, pytest.approx(3 / 8))
+    assert result['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2) and result['pass@4'] == 1
+    assert result['outcomes'] == {'passed': 3, 'wrong': 1, 'syntax': 1, 'empty': 1, 'exception': 1,
+                                  'timeout': 1}
+    assert set(result['by_split']) == {'variation'} and result['by_split']['variation']['n'] == 2
+    head = next(line for line in said.splitlines() if 'pass@1' in line).split()
+    assert head[3:] == 'pass@1 95 % from to pass@2 pass@4 parses outcomes'.split()
+    assert [row['completion'] for row in rows] == sum(answers, [])
+    assert rows[6]['message'] and rows[0]['prompt'] == items[0]['prompt']
+    again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]
+    assert again['problems'] == result                  # its own samples, scored again
+
+
+def test_the_two_problems_of_the_codeparrot_article_are_scored_as_there(tmp_path):
+    """Its own four answers to each: 1 of 4 areas is right, 4 of 4 means are."""
+    areas = ['a * b', 'math.sqrt(a * b)', 'a * b / 2.0', 'a * b / a']
+    answers = [[f'    return {text}\n' for text in texts] for texts in (areas, ['np.mean(a)'] * 4)]
+    given = completions(tmp_path / 'c.jsonl', [{'task_id': f'codeparrot/{i}'} for i in (0, 1)], answers)
+    result = evaluate(tmp_path, '--tasks=problems', YES, '--splits=codeparrot', '--k=1,4',
+                      f'--completions={given}', '--memory_mb=4000', '--timeout=5')[1]['problems']
+    rates = {family: group['pass@1'] for family, group in result['by_family'].items()}
+    assert rates == {'area_of_rectangle': 1 / 4, 'mean': 4 / 4} and result['pass@4'] == 1
+    assert result['outcomes'] == {'passed': 5, 'wrong': 2, 'exception': 1}      # math is not imported
+
+
+def test_your_own_questions_and_a_benchmark_in_one_run(tmp_path):
+    """Files with a byte order mark. The first problem's own solution fails, so it is left out."""
+    code = [{'task_id': f'c{i}', 'prompt': 'def f():\n', 'canonical_solution': f'    return {i}\n',
+             'test': 'def check(f):\n    assert f() == 1\n', 'entry_point': 'f'} for i in range(2)]
+    check = 'def check(candidate):\n    assert candidate(2) == 4\n'
+    own = [{'prompt': 'Double it.', 'tests': check, 'entry_point': 'f'}] * 3 + [{'prompt': 'x', 'regex': 'a'}]
+    answers = {'c1': ['```python\ndef f():\n    return 1\n```'], 'own/0': ['def f(x):\n    return 2 * x\n'],
+               'own/1': ['def f(x):\n    return 5\n'], 'own/2': ['def g(x):\n    return 2 * x\n'],
+               'own/3': ['b']}
+    completions(tmp_path / 'answers', [{'task_id': id} for id in answers], answers.values())
+    for name, rows in ('code', code), ('own', own):
+        path = write(tmp_path / name, rows)
+        path.write_text('\ufeff' + path.read_text(encoding='utf-8'), encoding='utf-8')
+    flags = ['--tasks=humaneval,own', f'--data={tmp_path}/code,{tmp_path}/own', '--chat=True',
+             f'--completions={tmp_path}/answers', '--timeout=1']
+    mistake(run('eval.py', *flags), YES, 'sandbox.py')
+    _, tasks, rows = evaluate(tmp_path, *flags, YES)
+    assert [row['outcome'] for row in rows] == ['passed', 'passed', 'wrong', 'exception', 'wrong']
+    assert json.loads((tmp_path / 'eval.json').read_text(encoding='utf-8'))['left_out'] == ['c0']
+
+
+def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
+    data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
+    given = completions(tmp_path / 'c.jsonl', [{'task_id': i} for i in range(3)], [['x']] * 3)
+    flags = ['--tasks=judge', f'--data={data}', f'--completions={given}']
+    result = evaluate(tmp_path, *flags, '--judge=echo 6')[1]['judge']
+    assert result['outcomes'] == {'judged': 3} and result['score'] == 6
+    said = run('eval.py', *flags, '--judge=cat', f'--out={tmp_path}/2/eval.json')
+    mistake(said, 'no score of judge', '3/3', 'from 1 to 10')
+    assert (tmp_path / '2/samples.jsonl').read_text(encoding='utf-8').count('"completion": "x"') == 3
+
+
+# --- answers of a model -------------------------------------------------------------------------------------
+def test_batches_write_what_one_row_at_a_time_would(babbler, tmp_path):
+    prompts = ['def f(x):', 'import os', 'a', 'for i in ran', 'x = (1, ', '"""Ä', 'return', 'self.'] * 2
+    prompts += ['b' * 60]
+    file = write(tmp_path / 'own.jsonl', [{'prompt': prompt, 'regex': 'a'} for prompt in prompts])
+    flags = [f'--ckpt={babbler}', '--tasks=own', f'--data={file}', '--max_new_tokens=12']
+    said, _, rows = evaluate(tmp_path, *flags)
+    assert [row['prompt'] + row['completion'] for row in rows] == [greedy(babbler, p, 12) for p in prompts]
+    assert '1 prompts were longer than the context of 32 tokens' in said
+
+
+def test_the_seed_decides_the_numbers(babbler, tmp_path):
+    flags = [f'--ckpt={babbler}', '--tasks=problems', YES, '--n_problems=3', '--num_samples=3', '--k=3',
+             '--max_new_tokens=24', '--splits=variation', '--timeout=1']
+    (_, a, rows_a), (_, b, rows_b), (_, _, rows_c) = [
+        evaluate(tmp_path / name, *flags, f'--seed={seed}') for name, seed in (('a', 1), ('b', 1), ('c', 2))]
+    assert a == b and rows_a == rows_b and len(rows_a) == 9 and a['problems']['chat'] is False
+    assert [row['completion'] for row in rows_a] != [row['completion'] for row in rows_c]
+
+
+@pytest.fixture(scope='module')
+def shelf(base_run, tmp_path_factory):
+    """Checkpoints of one run, whose names do not tell their order (a_late has other weights); one that was
+    taught to answer, a reward model, one of mlm, one of another tokenizer."""
+    folder = tmp_path_factory.mktemp('shelf')
+    shutil.copy(base_run / 'tokenizer.json', folder)
+    model, state = load_checkpoint(base_run)
+    torch.manual_seed(5)
+    late = GPT(GPTConfig(**vars(model.config)))
+    for name, weights, more in (
+            ('run/a_late', late, {'step': 9}), ('run/b_first', model, {'step': 1}),
+            ('run/c_same', model, {'step': 4}), ('sft', model, {'config': {'stage': 'sft'}}),
+            ('rm', model, {'reward_head': torch.zeros(1, 32)}),
+            ('mlm', model, {'config': {'objective': 'mlm'}}),
+            ('other', model, {'tokenizer_hash': 'another'})):
+        (folder / name).parent.mkdir(exist_ok=True)
+        more = {'step': 7, 'tokenizer_hash': state['tokenizer_hash']} | more
+        save_checkpoint(folder / f'{name}.pt', weights, **more)
+    shutil.copy(base_run / 'tokenizer.json', folder / 'run')
+    return folder
+
+
+def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(shelf, tmp_path):
+    """Each number is that of the checkpoint alone."""
+    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in
+                                          ('def f(', 'import ', 'x', 'return', 'self.', 'for i')])
+    flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
+    said, both, rows = evaluate(tmp_path / 'all', f'--ckpt={shelf}/run/*.pt', *flags)
+    series = both['own']['series']
+    assert [result['step'] for result in series] == [1, 4, 9]
+    for name, result in zip(('b_first', 'a_late'), series[::2], strict=True):
+        alone = evaluate(tmp_path / name, f'--ckpt={shelf}/run/{name}.pt', *flags)[1]['own']
+        assert result == alone, name
+    said_at = {step: [row['completion'] for row in rows if row['step'] == step] for step in (1, 4, 9)}
+    assert len(rows) == 18 and said_at[1] == said_at[4] != said_at[9]
+    assert said.index('b_first.pt') < said.index('c_same.pt') < said.rindex('a_late.pt')
+
+
+def test_each_checkpoint_is_asked_as_it_was_taught_and_refused_if_it_cannot_answer(shelf, data_dir, tmp_path):
+    data = write(tmp_path / 'own.jsonl', [{'prompt': 'def f(', 'regex': 'a'}])
+    flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
+    base, tuned = f'{shelf}/run/c_same.pt', f'{shelf}/sft.pt'
+    _, both, rows = evaluate(tmp_path, f'--ckpt={tuned},{base}', *flags)
+    assert {result['ckpt']: result['chat'] for result in both['own']['series']} == {base: False, tuned: True}
+    assert {row['ckpt']: row['messages'] is not None for row in rows} == {base: False, tuned: True}
+    for name, *words in (('rm', 'is a reward model'), ('mlm', 'objective=mlm'), ('other', 'one by one')):
+        mistake(run('eval.py', f'--ckpt={base},{shelf}/{name}.pt', *flags), f'{name}.pt', *words)
+    said, *_ = evaluate(tmp_path, f'--ckpt={shelf}/rm.pt', f'--data_dir={data_dir}', '--loss_tokens=99')
+    assert 'sample.py' not in said                      # a reward model has a loss, but writes nothing
+
+
+# --- what has been learned, and two models ------------------------------------------------------------------
+def test_four_levels_by_hand():
+    beginnings = {'First', 'Speak', '    return', 'def', '#'}
+    row = levels(['Speak, we\nza za'], {'Speak', 'we'}, beginnings)     # the last word may be cut
+    assert row['space'] == pytest.approx(3 / 15) and row['punctuation'] == pytest.approx(1 / 15)
+    assert row['words'] == pytest.approx(2 / 3) and row['lines'] == 1           # of Speak, we, za; of Speak
+    assert row['speeches'] is None and set(levels([''], set(), set()).values()) == {None}
+    assert levels(['def f(x):\n   return x\n\n \n#x\n.'], set(), beginnings)['lines'] == 2 / 3
+    for text, share in (('First Citizen:\nSpeak.\n\nAll:\nNo.\n\nA:\ncut o', 1),
+                        ('all:\nSpeak.\n\nAll No:\n\nRest', 1 / 2), ('x = 1\n\n\ny = 2\n\n\nx', 0)):
+        assert levels([text], set(), set())['speeches'] == share, text
+
+
+def test_what_was_learned_stands_between_untrained_and_corpus(base_run, data_dir, tmp_path):
+    said, tasks, _ = evaluate(tmp_path, '--tasks=learned', f'--ckpt={base_run}', f'--data_dir={data_dir}',
+                              '--max_new_tokens=60')
+    table = tasks['learned']
+    assert list(table) == [str(base_run), 'untrained', 'corpus'] and 'speeches' in said
+    assert table['corpus']['words'] > 0.95 > table['untrained']['words'] + 0.2
+    ids = np.fromfile(data_dir / 'val.bin', 'uint16').tolist()
+    text = Tokenizer.load(data_dir / 'tokenizer.json').decode(ids)
+    assert table['corpus']['space'] == pytest.approx(sum(map(str.isspace, text)) / len(text), abs=0.1)
+
+
+def test_two_runs_are_compared_and_blind_votes_counted(tmp_path):
+    for side, outcome in ('a', 'wrong'), ('b', 'passed'):
+        write(tmp_path / side / 'samples.jsonl', [
+            {'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{side} {i}', 'outcome': outcome}
+            for i in range(3)])
+    flags = ['--tasks=compare', f'--ckpt={tmp_path}/a/best.pt', f'--compare={tmp_path}/b']
+    result = evaluate(tmp_path, *flags)[1]['compare']
+    assert result['gained'] == ['t 0', 't 1', 't 2'] and result['votes'] == {'tests': {'b': 3}}
+    sheet = (tmp_path / 'sheet.csv').read_text(encoding='utf-8')
+    (tmp_path / 'ann.csv').write_text(sheet.replace(',\n', ',tie\n'), encoding='utf-8')
+    result = evaluate(tmp_path, *flags, f'--votes={tmp_path}/ann.csv')[1]['compare']
+    assert result['votes'][f'{tmp_path}/ann.csv'] == {'tie': 3}
+
+
+# --- mistakes -----------------------------------------------------------------------------------------------
+REFUSED = {
+    '--tasks=problem': ["'problem'", 'humaneval'], '--tasks=choice': ["'choice'", 'lm_eval --model hf'],
+    '--tasks=gsm8k': ['gsm8k', '.jsonl'], '--data=x': ["data='x'"], '--n_problems=-1': ['n_problems=-1'],
+    '--tasks=compare': ['--compare=out/dpo'], '--compare=x': ['--tasks=compare'],
+    '--tasks=judge --data=x': ['--judge='], '--votes=x': ['--tasks=compare'],
+    '--tasks=compare --compare=x --ckpt=a,b': ['one ckpt'],
+    '--tasks=problems': [YES, 'sandbox.py'], f'--tasks=problems --splits=loss {YES}': ["split 'loss'"],
+    f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
+    f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'],
+    '--k=0': ["k='0'"], '--timeout=1e300': ['timeout'], '--seed=-1': ['seed']}
+
+
+def test_mistakes_are_one_sentence():
+    for flags, words in REFUSED.items():
+        mistake(run('eval.py', *flags.split()), *words)
