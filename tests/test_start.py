@@ -1,0 +1,125 @@
+"""How a run may begin: its folder, checkpoint, tokenizer and data fit, or one sentence says what to do."""
+import json
+import math
+import shutil
+
+import pytest
+import torch
+from conftest import TINY, mistake, ok, run
+
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from parts.train import checkpoint, start
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+
+def refused(words, function, *arguments, **more):
+    with pytest.raises((ValueError, OSError)) as e:
+        function(*arguments, **more)
+    message = str(e.value)
+    assert '\n' not in message and all(word in message for word in words), message
+
+
+def small(**changes):
+    torch.manual_seed(0)
+    return GPT(GPTConfig(**{'vocab_size': 300, 'block_size': 8, 'n_layer': 1, 'n_head': 2, 'n_kv_head': 0,
+                            'n_embd': 16, **changes}))
+
+
+def test_a_run_never_writes_over_another_one(tmp_path):
+    check = lambda init_from='scratch', overwrite=False, out=tmp_path / 'a[1]': start.check_out_dir(
+        str(out), str(init_from), overwrite)
+    assert check() == check('resume') == f'{tmp_path}/a[1]/last.pt'
+    (tmp_path / 'a[1]').mkdir()
+    (tmp_path / 'a[1]/best.pt').write_bytes(b'')
+    (tmp_path / 'b').mkdir()
+    refused(['already holds a run', '--init_from=resume', '--overwrite=True'], check)
+    assert check('resume') == check(overwrite=True)
+    for origin in (tmp_path / 'a[1]', tmp_path / 'a[1]/best.pt', tmp_path / 'b/../a[1]'):
+        refused(['the model that this run starts from'], check, origin, overwrite=True)
+    assert check(tmp_path / 'a[1]/best.pt', out=tmp_path)           # its parent is another folder
+    refused(['out_dir is empty'], check, out='')
+
+
+def test_the_newest_checkpoint_that_can_be_read_is_taken(tmp_path):
+    """A damaged one is put aside: else the next save would push a good one out."""
+    last = str(tmp_path / 'last.pt')
+    refused(['no run here was saved', '--overwrite=True'], start.newest, last, load_checkpoint)
+    save_checkpoint(tmp_path / 'last-1.pt', small(), step=4)
+    (tmp_path / 'last.pt').write_bytes(b'half a file')
+    assert start.newest(last, load_checkpoint)[1]['step'] == 4
+    save_checkpoint(f'{last}.new', small(), step=8)
+    checkpoint.rotate(last, keep=2)
+    names = ('last.pt', 'last-1.pt')
+    assert [checkpoint.read(tmp_path / name)['step'] for name in names] == [8, 4]
+    assert (tmp_path / 'last.pt.damaged').read_bytes() == b'half a file'
+    for name in names:
+        (tmp_path / name).write_bytes(b'no checkpoint')
+    refused(['last-1.pt', 'not a readable checkpoint'], start.newest, last, load_checkpoint)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    for value in (math.nan, math.inf, -math.inf):
+        model = small()
+        with torch.no_grad():
+            model.blocks[0].mlp.w_down.weight[3, 4] = value
+        save_checkpoint(tmp_path / 'a.pt', model)
+        refused(['blocks.0.mlp.w_down.weight', 'not finite'], start.load_finite, tmp_path / 'a.pt',
+                load_checkpoint)
+
+
+def test_a_resumed_run_is_the_same_run():
+    names = ['n_layer', 'optimizer']
+    now = {'n_layer': 2, 'seed': 2, 'optimizer': 'muon'}
+    start.same_run('out/last.pt', {'n_layer': 2, 'seed': 1}, now, names)
+    refused(['out/last.pt has n_layer=2, this run has 3', '--init_from=out and another --out_dir'],
+            start.same_run, 'out/last.pt', {'n_layer': 2}, {'n_layer': 3}, names)
+
+
+def test_another_tokenizer_of_the_same_size_is_refused(data_dir, base_run, tmp_path):
+    """The ids are the same, the text is not: no loss would tell."""
+    vocab = json.loads((data_dir / 'tokenizer.json').read_text(encoding='utf-8'))['vocab']
+    other = shutil.copytree(base_run, tmp_path / 'other')
+    tokenizer = json.loads((other / 'tokenizer.json').read_text(encoding='utf-8'))
+    vocab[300], vocab[301] = vocab[301], vocab[300]
+    tokenizer['vocab'] = vocab
+    (other / 'tokenizer.json').write_text(json.dumps(tokenizer), encoding='utf-8')
+    mistake(run('sample.py', f'--ckpt={other}', '--prompt=def'), 'hash', 'the same ids mean different text')
+    data = shutil.copytree(data_dir, tmp_path / 'data')
+    shutil.copy(other / 'tokenizer.json', data)
+    mistake(run('train.py', f'--data_dir={data}', f'--out_dir={tmp_path}/x', *TINY), 'hash', 'tokenizer.json')
+    meta = json.loads((data / 'meta.json').read_text(encoding='utf-8'))
+    meta['tokenizer_hash'] = Tokenizer.load(data / 'tokenizer.json').hash
+    (data / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    flags = [f'--data_dir={data}', f'--init_from={base_run}', f'--out_dir={tmp_path}/x']
+    mistake(run('train.py', *flags, *TINY), 'hash', str(base_run), str(data))
+
+
+def test_a_model_that_cannot_do_it_is_refused(tmp_path):
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    tokenizer.save(tmp_path / 'tokenizer.json')
+    path = tmp_path / 'best.pt'
+    last = str(tmp_path / 'last.pt')
+    tune = lambda: start.open_to_tune(str(tmp_path), last, load_checkpoint, Tokenizer.load)
+    sample = lambda **more: start.open_to_sample(str(tmp_path), load_checkpoint, Tokenizer.load, **more)
+
+    n = tokenizer.vocab_size
+    save_checkpoint(path, small(vocab_size=n))
+    assert tune()[0].config.vocab_size == sample()[0].config.vocab_size == n
+    save_checkpoint(path, small(vocab_size=n, causal=False), config={'objective': 'mlm'})
+    refused(['--objective=mlm', 'use a model of clm'], tune)
+    refused(['--objective=mlm fills gaps'], sample, continues=True)
+    save_checkpoint(path, small(vocab_size=n), reward_head=torch.zeros(16))
+    refused(['is a reward model'], tune)
+    refused(['is a reward model'], sample)
+    Tokenizer.byte(['<|endoftext|>']).save(tmp_path / 'tokenizer.json')
+    save_checkpoint(path, small(vocab_size=257))
+    refused(['<|im_start|>', 'frame each message'], tune)
+    refused(['block_size=9', 'context of 8 tokens', '--rope_scaling'], start.check_context, 'out', 8, 9)
+
+
+def test_validation_data_of_hardly_a_sequence_are_enough(tmp_path):
+    (tmp_path / 'a.txt').write_text('to be or not to be, that is\n' * 13, encoding='utf-8')
+    ok(run('prepare.py', f'--source={tmp_path}/a.txt', '--tokenizer=byte', f'--out_dir={tmp_path}/data'))
+    n = json.loads((tmp_path / 'data/meta.json').read_text(encoding='utf-8'))['tokens']['val']
+    assert 32 < n < 32 + 8
+    ok(run('train.py', f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/x', *TINY, '--max_steps=4'))
