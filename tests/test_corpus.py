@@ -61,7 +61,7 @@ def test_documents_come_back_by_number_and_those_that_are_dropped_are_counted(tm
     docs.drop_copies('copies', 'a copy', docs.exact_copies())           # bbb begins as bb does
     assert docs.keep.tolist() == [True, True, False, False, True]
     assert docs.keys(0).tolist() == [2, 2, 9] and docs.keys(1).tolist() == [0, 1, 2]
-    rules, copies = docs.funnel.stages(['rules', 'copies'])
+    rules, copies = docs.funnel.stages()
     assert rules == {'name': 'rules', 'docs_in': 5, 'docs_out': 4, 'bytes_in': 17, 'bytes_out': 16,
                      'dropped': {'short': 1}}
     assert copies['dropped'] == {'a copy': 1} and copies['bytes_out'] == 13

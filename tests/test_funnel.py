@@ -1,8 +1,7 @@
 """The funnel and the data card: each loss has its reason, figures add up, shares are those of tokens."""
 import re
 
-from conftest import ok, run
-from preparing import WORDS, documents, dropped, kept, prepare, prose, report, write, write_records
+from preparing import WORDS, documents, dropped, kept, prepare, prose, report
 
 from parts.prepare import data_card
 from parts.prepare.funnel import Funnel
@@ -102,19 +101,7 @@ def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
     assert card['overlap'].startswith('25.0% of 8 validation texts share 13 words')
 
 
-def test_licences_and_rules_follow_from_what_a_source_is_not_from_its_name(tmp_path):
-    rows = [{'text': prose(i), 'license': 'GPL' if i < 30 else 'MIT'} for i in range(40)]
-    path = str(write_records(tmp_path / 'x.jsonl', rows))
-    code = write(tmp_path / 'code', [f'"""{prose(i)}"""\n' for i in range(40)], '{}.py')
-    sources = {'stdlib': (path, 1), 'codeparrot': (path, 1), 'code': ('stdlib', 1)}
-    (tmp_path / 'mix.py').write_text(f'sources = {sources!r}\n', encoding='utf-8')
-    before = f"""
-import parts.prepare.files as files
-files.sysconfig.get_paths = lambda: dict(stdlib={str(code)!r})"""
-    flags = ['--tokenizer=byte', '--mode=raw', '--dedup=none', '--licences=gpl, psf', '--val_fraction=0.3']
-    ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/out', *flags, before=before))
-    r = report(tmp_path / 'out')
-    licences = {name: source['licences'] for name, source in r['sources'].items()}
-    assert licences == {'stdlib': {'gpl': 30}, 'codeparrot': {'gpl': 30}, 'code': {'psf': 40}}
-    skew = '; '.join(r['card']['skew'])
-    assert "code: one project's style" in skew and 'stdlib: ' not in skew and 'codeparrot: ' not in skew
+def test_the_licence_is_that_of_the_source_or_the_one_that_a_document_names():
+    for path, doc, licence in [('stdlib', {'licence': 'GPL'}, 'psf'), ('shakespeare', {}, 'public domain'),
+                               ('x.jsonl', {'licence': 'GPL'}, 'gpl'), ('x.jsonl', {}, 'unknown')]:
+        assert data_card.licence(path, doc) == licence, path

@@ -112,7 +112,7 @@ def test_ids_are_as_wide_as_the_vocabulary_asks(folder, tmp_path):
 
 
 # --- several sources ----------------------------------------------------------------------------------------
-SIZES = {'web': 400, 'code': 120, 'papers': 40}         # documents of about 100 bytes
+SIZES = {'web': 400, 'code': 120, 'stdlib': 40}         # documents of about 100 bytes; a name is no path
 
 
 @pytest.fixture(scope='module')
@@ -147,14 +147,15 @@ def shares(tmp_path, meta):
 
 
 def test_weights_become_shares_to_the_token(corpora, tmp_path):
-    meta, _ = mix(corpora, tmp_path, {'web': 50, 'code': 15, 'papers': 35})
+    meta, _ = mix(corpora, tmp_path, {'web': 50, 'code': 15, 'stdlib': 35})
     share_of, n = shares(tmp_path, meta)
     for name, share in zip(SIZES, (0.5, 0.15, 0.35)):
         assert abs(share_of[name] - share) < 102 / n, name      # what was cut may have lost its name
         s = meta['sources'][name]
         assert abs(s['mixed'] - share * n) <= 1 and s['epochs'] == s['mixed'] / s['tokens']
     assert n == meta['tokens']['train'] and abs(n - sum(s['tokens'] for s in meta['sources'].values())) <= 2
-    assert meta['sources']['papers']['epochs'] > 4 and meta['sources']['web']['epochs'] < 1
+    assert meta['sources']['stdlib']['epochs'] > 4 and meta['sources']['web']['epochs'] < 1
+    assert meta['sources']['stdlib']['licences'] == {'mit': 40}         # not what the real one has
     assert 'more than 4 passes' in (tmp_path / 'data/report.md').read_text(encoding='utf-8')
 
 
@@ -181,7 +182,7 @@ def test_each_source_has_a_validation_file_of_its_own(corpora, tmp_path):
     assert all(len(p) for p in parts) and (np.concatenate(parts) == whole).all()
     assert {'web'} == set(bytes(parts[0][parts[0] < 256].tolist()).decode().split()) & set(SIZES)
     assert meta['sources']['web']['licences'] == {'mit': 400}
-    mix(corpora, tmp_path, {'papers': 1})                                   # stale files go
+    mix(corpora, tmp_path, {'stdlib': 1})                                   # stale files go
     assert not list(tmp_path.glob('data/val_*.bin'))
 
 
