@@ -175,14 +175,6 @@ def test_a_megabyte_without_a_break_trains():
 
 
 # --- training -----------------------------------------------------------------------------------------------
-@fuzz(200)
-@given(st.lists(st.text('ab_. \n\t17\x1cé', min_size=1, max_size=40), min_size=1, max_size=4))
-def test_training_is_the_chunks_of_the_regex_and_naive_merges(texts):
-    counts = collections.Counter(chunk for text in texts for chunk in regex.findall(PATTERN, text))
-    tokenizer = Tokenizer.train(texts, 256 + 20, special_tokens=(), processes=1)
-    assert tokenizer.vocab == expand(naive(counts, 20)[0])
-
-
 def test_a_file_that_was_copied_alone_trains_the_same(texts, monkeypatch):
     texts = [*texts[:10], 'é\r\n\0']
     expected = Tokenizer.train(texts, 512)

@@ -1,6 +1,5 @@
-"""Other people's programs run our exports: llama.cpp (the package xllamacpp) has our ids for 1,000 hostile
-texts and our greedy continuation; lm_eval (its `hf` model) scores IFEval on our
-answers."""
+"""Other people's programs run our exports: llama.cpp (the package xllamacpp) has our greedy continuation, and
+lm_eval (its `hf` model) scores IFEval on our answers. bench/llama_cpp.py compares ids, too."""
 import json
 import random
 import urllib.request
@@ -8,11 +7,10 @@ import urllib.request
 import pytest
 import torch
 from conftest import ROOT
-from test_hf_tokenizer import PIECES, texts
 
 from model import GPT, GPTConfig
 from parts.sample import gguf_file, model_card
-from tokenizer import SPECIAL_TOKENS, Tokenizer
+from tokenizer import Tokenizer
 
 try:
     import lm_eval
@@ -22,7 +20,6 @@ SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False}, {'rope_scaling': (4.0,)
           {'rope_scaling': (8.0, 1.0, 4.0, 24.0), 'rope_theta': 500.0, 'vocab_multiple': 128},
           {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 32}]        # as Qwen2 and Qwen3 have them
 SOURCE = (ROOT / 'tokenizer.py').read_text(encoding='utf-8')
-CODE = [SOURCE[i:i + 400] for i in range(0, 20_000, 400)]
 
 
 def a_model(tokenizer, **settings):
@@ -37,9 +34,9 @@ def a_model(tokenizer, **settings):
 class Served:
     """llama.cpp's own server with one file of ours."""
 
-    def __init__(self, folder, model, tokenizer, kind, config=None):
+    def __init__(self, folder, model, tokenizer, kind):
         xllamacpp = pytest.importorskip('xllamacpp')
-        self.said = gguf_file.write(folder, model, tokenizer, kind, {'config': config or {}})
+        gguf_file.write(folder, model, tokenizer, kind, {})
         path, = folder.glob('*.gguf')
         p = xllamacpp.CommonParams()
         p.model.path = str(path)
@@ -57,10 +54,6 @@ class Served:
                                          {'Content-Type': 'application/json'})
         return json.load(urllib.request.urlopen(request, timeout=60))
 
-    def ids(self, text, **how):
-        plain = {'add_special': False, 'parse_special': False}
-        return self.post('/tokenize', content=text, **plain | how)['tokens']
-
     def greedy(self, ids, n):
         """At most n ids, and the 5 largest log-probabilities of the first, {id: log p}: none if that is part
         of a character."""
@@ -68,33 +61,6 @@ class Served:
         answer = lambda n: self.post('/completion', prompt=ids, n_predict=n, **settings)
         first = answer(1).get('completion_probabilities') or [{'top_logprobs': []}]
         return answer(n)['tokens'], {token['id']: token['logprob'] for token in first[0]['top_logprobs']}
-
-
-@pytest.mark.parametrize('name', ['gpt2', 'cl100k', 'byte'])
-def test_llama_cpp_has_our_ids_for_hostile_texts(tmp_path, name):
-    tokenizer = Tokenizer.byte(SPECIAL_TOKENS) if name == 'byte' else \
-        Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 1000, pattern=gguf_file.PATTERNS[name])
-    served = Served(tmp_path, a_model(tokenizer), tokenizer, 'gguf')
-    assert 'note' not in served.said
-    for text in texts(1000) + CODE:
-        assert served.ids(text) == tokenizer.encode(text), text
-    assert served.ids('a\nb', add_special=True) == tokenizer.begin + tokenizer.encode('a\nb')
-
-
-def test_of_our_own_pattern_nearly_all_tokens_are_the_same_and_no_byte_is_lost(tmp_path):
-    tokenizer = Tokenizer.train([SOURCE, ''.join(PIECES) * 9], 1000)
-    served = Served(tmp_path, a_model(tokenizer), tokenizer, 'gguf', {'stage': 'sft'})
-    assert 'note: llama.cpp lacks' in served.said
-    lines = [line for text in CODE for line in text.split('\n')]
-    for many, least in ((texts(1000), 0.8), (CODE, 0.2), (lines, 0.99)):
-        found = [served.ids(text) for text in many]
-        assert [tokenizer.decode(ids) for ids in found] == many
-        same = sum(ids == tokenizer.encode(text) for text, ids in zip(many, found))
-        print(f'{same} of {len(many)}')
-        assert least * len(many) <= same
-    chat = [{'role': 'user', 'content': 'Complete:\ndef f(x):\n    """Do it."""'}]
-    prompt = served.post('/apply-template', messages=chat)['prompt']
-    assert served.ids(prompt, add_special=True, parse_special=True) == tokenizer.render(chat, True)[0]
 
 
 @pytest.mark.parametrize('kind, close', [('gguf', 1e-4), ('gguf-f16', 0.02), ('gguf-q8_0', 0.5)])
@@ -116,21 +82,6 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings, kind, close):
     assert compared >= 10
 
 
-def local(task, items, folder, **settings):
-    """A task of lm_eval whose items lie in a file here."""
-    path = folder / f'{task}.jsonl'
-    path.write_text(''.join(json.dumps(item) + '\n' for item in items), encoding='utf-8')
-    return {'task': task, 'dataset_path': 'json', 'test_split': 'test', **settings,
-            'dataset_kwargs': {'data_files': {'test': str(path)}, 'cache_dir': str(folder)}}
-
-
-def score(folder, task):
-    """What `lm_eval --model hf --model_args pretrained=FOLDER/hf,dtype=float32,add_bos_token=True` finds."""
-    return lm_eval.simple_evaluate(
-        'hf', model_args=f'pretrained={folder}/hf,dtype=float32,add_bos_token=True', tasks=[task],
-        device='cpu', batch_size=1, log_samples=True, bootstrap_iters=0)
-
-
 @pytest.mark.skipif(not lm_eval, reason='needs lm_eval')
 def test_lm_eval_scores_ifeval_s_records_on_our_greedy_answers(tmp_path):
     """S004-49: its own checks, on records of IFEval's layout; an answer without a comma follows no_comma."""
@@ -142,13 +93,19 @@ def test_lm_eval_scores_ifeval_s_records_on_our_greedy_answers(tmp_path):
     kinds = 'punctuation:no_comma', 'detectable_format:json_format', 'change_case:english_lowercase'
     items = [{'key': i, 'prompt': f'def f{i}(x):', 'instruction_id_list': [kinds[i % 3]], 'kwargs': [{}]}
              for i in range(9)]
-    found = score(tmp_path, local(
-        'instructions', items, tmp_path, output_type='generate_until', doc_to_text='prompt', doc_to_target=0,
-        process_results=utils.process_results,
+    path = tmp_path / 'items.jsonl'
+    path.write_text(''.join(json.dumps(item) + '\n' for item in items), encoding='utf-8')
+    task = dict(
+        task='instructions', dataset_path='json', test_split='test', output_type='generate_until',
+        dataset_kwargs={'data_files': {'test': str(path)}, 'cache_dir': str(tmp_path)},
+        doc_to_text='prompt', doc_to_target=0, process_results=utils.process_results,
         metric_list=[{'metric': f'{level}_level_{how}_acc', 'aggregation': mean, 'higher_is_better': True}
                      for how in ('strict', 'loose')
                      for level, mean in (('prompt', 'mean'), ('inst', utils.agg_inst_level_acc))],
-        generation_kwargs={'until': [], 'do_sample': False, 'temperature': 0.0, 'max_gen_toks': 40}))
+        generation_kwargs={'until': [], 'do_sample': False, 'temperature': 0.0, 'max_gen_toks': 40})
+    found = lm_eval.simple_evaluate(
+        'hf', model_args=f'pretrained={tmp_path}/hf,dtype=float32,add_bos_token=True', tasks=[task],
+        device='cpu', batch_size=1, log_samples=True, bootstrap_iters=0)
     for item, sample in zip(items, found['samples']['instructions'], strict=True):
         ids = torch.tensor([tokenizer.begin + tokenizer.encode(item['prompt'])])
         new = model.generate(ids, 40, temperature=0, stop=tokenizer.stop)[0, ids.shape[1]:].tolist()

@@ -313,13 +313,6 @@ def test_the_report_puts_gpt2_beside_it(gpt2, home):
         assert words in out
 
 
-def test_the_report_on_a_char_tokenizer_is_about_its_own_characters(tmp_path):
-    (tmp_path / 'x.txt').write_text('abba', encoding='utf-8')
-    Tokenizer.char('ab').save(tmp_path / 'tokenizer.json')
-    out = ok(command(tmp_path, '--load=tokenizer.json', '--report=x.txt', '--against='))
-    assert re.search('^ *this +2 +1.00 +4 +4$', out, re.M) and 'Hello' not in out
-
-
 def test_mistakes_on_the_command_line(home):
     for arguments, words in (
             ('--input=gone', "'gone' is neither"), ('--report=empty', "'empty' is neither"),
