@@ -1,4 +1,5 @@
 """Lines of JSON become token ids: what is cut, dropped and refused; batches of rows of about one length."""
+import itertools
 import json
 
 import numpy as np
@@ -84,8 +85,7 @@ def test_what_lines_become(tmp_path):
 
 
 def test_too_long_pairs_lose_the_prompt_s_left_and_only_then_the_answer_s_right(tmp_path):
-    for T, n_prompt, n_answer in np.array(np.meshgrid([2, 3, 10, 40, 95], [1, 5, 30, 99],
-                                                      [0, 2, 30, 99])).reshape(3, -1).T:
+    for T, n_prompt, n_answer in itertools.product((2, 3, 10, 40, 95), (1, 5, 30, 99), (0, 2, 30, 99)):
         prompt, answer = list(range(n_prompt)), list(range(100, 100 + n_answer))
         p, a = records.fit_pair(prompt, answer, T)
         assert p and p == prompt[-len(p):] and a == answer[:len(a)]
