@@ -4,7 +4,7 @@ import json
 import pytest
 from conftest import SHARED, mistake, ok, run, write
 
-from parts.eval.benchmarks import check_harness, given_answers, identify, to_item, to_task
+from parts.eval.benchmarks import check_harness, given_answers, identify, to_item
 from parts.eval.grading import rules_of
 from parts.eval.problems import problems
 from parts.eval.sandbox import Result, run_many
@@ -37,14 +37,6 @@ def test_each_task_becomes_an_item_with_what_grades_it():
     assert to_item('judge', {'turns': ['a?', 'b?']}, rules_of)['asked'] == 'a?'
     own = to_item('own', {'prompt': 'x', 'regex': 'a', 'tests': 'assert f()'}, rules_of)
     assert (own['prompt'], own['rules'], own['tests']) == ('x', [('regex', 'a')], 'assert f()')
-
-
-def test_a_task_to_train_on_can_fail():
-    assert to_task(CODE)['tests'] == CODE['test']
-    assert to_task({'question': 'x', 'answer': 'so #### 4'})['answer'] == 'so #### 4'
-    for record in {'prompt': 'x'}, {'prompt': 'x', 'answer': 'four'}, {'prompt': 'x', 'tests': 'assert f('}:
-        with pytest.raises(ValueError):
-            to_task(record)
 
 
 def test_answers_are_counted_by_task_id_so_none_occurs_twice():

@@ -1,7 +1,7 @@
 """
 Small Python problems with unit tests, easy enough for a model of a few million parameters.
 
-    python parts/eval/problems.py                              # the splits, and three examples
+    python parts/eval/problems.py                              # how many there are of each split
     python parts/eval/problems.py --n=2500 --seed=0 --split=train --out=problems.jsonl
 
     p = problems(100, seed=0, split='train')[0]     # a dict with HumanEval's keys, and more
@@ -343,7 +343,7 @@ def main():
     parser.add_argument('--n', type=int, default=2500, help='problems (2500)')
     parser.add_argument('--seed', type=int, default=0, help='other problems of the same split (0)')
     parser.add_argument('--split', default='train', choices=SPLITS)
-    parser.add_argument('--out', help='a .jsonl file to write; without it, a table and examples')
+    parser.add_argument('--out', help='a .jsonl file to write; without it, a table of the splits')
     parser.error = lambda message: sys.exit(print(f'error: {message}', file=sys.stderr) or 2)
     args = parser.parse_args()
     try:
@@ -355,9 +355,6 @@ def main():
         if args.out:
             with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
                 f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in drawn)
-        else:
-            for p in problems(3, args.seed, args.split):
-                print(f'\n{p["prompt"]}{p["canonical_solution"]}\n{p["test"]}', end='')
     except (OSError, ValueError) as e:
         parser.error(e)
 
