@@ -25,7 +25,7 @@ install requirements.txt
 if [ "${1:-}" = test ] || [ "${1:-}" = exercise ]; then
     install tests/requirements.txt
     if [ "$1" = exercise ]; then exec .venv/bin/python tests/exercise.py "${@:2}"; fi
-    exec .venv/bin/python -m pytest -q -n auto --dist loadscope "${@:2}"
+    exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
 fi
 
 # The models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents.
