@@ -133,3 +133,12 @@ def test_the_python_of_copy_it_runs_and_gives_what_it_says(tmp_path, monkeypatch
     assert scope['model'].config.vocab_size == scope['tok'].vocab_size
     call, value = re.search(r'^(jaccard\(.*\)) +# (\S+)$', code, re.M).groups()
     assert eval(call, scope) == float(value)
+
+
+def test_the_map_of_the_tests_names_each_file_and_no_other():
+    text = (ROOT / 'tests/README.md').read_text(encoding='utf-8')
+    rows = text.split('## Which file tests what')[1].splitlines()[4:]
+    names = sorted(name for row in rows for name in row.split('|')[2].split())
+    assert names == sorted(path.stem.removeprefix('test_') for path in ROOT.glob('tests/test_*.py'))
+    for file, name in re.findall(r'`(test_\w+\.py)::(\w+)`', text):
+        assert f'def {name}(' in (ROOT / 'tests' / file).read_text(encoding='utf-8'), name
