@@ -15,17 +15,16 @@ Ids: the 256 bytes, then the merges in order, then the special tokens. encode() 
 The decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
 
 Copy this file alone: it needs regex and tiktoken. It then trains the naive way, which takes hours for 32,768
-tokens; with parts/tokenizer/merges.py and chunks.py it trains the same tokens in seconds. from_hf() needs
-parts/tokenizer/hf_tokenizer.py. gpt2() needs known_vocabularies.py. The command line needs all of parts/.
+tokens; with parts/tokenizer/merges.py and chunks.py it trains the same tokens in seconds. from_hf(), gpt2()
+and the command line need more of parts/.
 """
 import argparse, collections, contextlib, functools, hashlib, json, math, os, sys
 import regex, tiktoken
 
 # Each line matches one kind of chunk. They are tried from top to bottom.
 # 'def f(x):\n    return x + 1234' is 'def', ' f', '(x', '):\n    ', 'return', ' x', ' +', ' ', '123', '4'.
-# On Python this needs fewer tokens than GPT-2's and cl100k's patterns, because symbols, newline and
-# indentation are one chunk (LOG.md). {1,256} is bounded: a million spaces overflow the stack of tiktoken's
-# regex engine.
+# On Python this needs fewer tokens than GPT-2's and cl100k's patterns: symbols, newline and indentation are
+# one chunk (LOG.md). {1,256} is bounded: a million spaces overflow the stack of tiktoken's regex engine.
 PATTERN = '|'.join([
     r'[^\r\n\p{L}\p{N}]?[\p{L}]+',              # a word, with the space or symbol before it: ` def`, `.join`
     r'[\p{N}]{1,3}',                            # up to three digits
@@ -200,9 +199,8 @@ class Tokenizer:
 
     @classmethod
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
-        """OpenAI's GPT-2 vocabulary has 50,256 tokens and <|endoftext|>. Our other special tokens follow, up
-        to 50,304, a multiple of 64. folder holds vocab.bpe and encoder.json. If it is None, tiktoken reads
-        them from its cache or the network."""
+        """GPT-2's 50,256 tokens and <|endoftext|>, then our other special tokens, up to 50,304 = 786 x 64.
+        folder holds vocab.bpe and encoder.json. Without it, tiktoken has a cache, or asks the network."""
         from parts.tokenizer import known_vocabularies
         encoding = known_vocabularies.gpt2(folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
@@ -210,8 +208,8 @@ class Tokenizer:
 
     @classmethod
     def from_hf(cls, text):
-        """A Hugging Face tokenizer, of kind 'hf'. text is its tokenizer.json. We add <|im_start|> and
-        <|im_end|> if it lacks them; the model then needs rows for them: GPT.grown."""
+        """text is a tokenizer.json of Hugging Face. We add <|im_start|> and <|im_end|> if it lacks them; the
+        model then needs rows for them: GPT.grown."""
         from parts.tokenizer import hf_tokenizer
         return hf_tokenizer.HFTokenizer(text)
 
@@ -219,9 +217,8 @@ class Tokenizer:
 
     def encode(self, text):
         """A list of ids, never a special one: '<|endoftext|>' typed by a user is thirteen characters.
-
-        Training cuts text with regex. Here tiktoken cuts text beyond ASCII. Their Unicode tables differ, so a
-        recent letter may be cut differently."""
+        tiktoken cuts text beyond ASCII. Its Unicode tables are not regex's: a recent letter may be cut
+        otherwise than in training."""
         if self.kind == 'char':
             return self._encode_characters(text)
         if len(self.vocab) == 256:                          # no merges
@@ -315,7 +312,7 @@ class Tokenizer:
             mask += [0] * (len(ids) - len(mask))
         return ids, mask
 
-    # --- disk and the outside world
+    # --- disk
 
     def to_json(self):
         as_text = bytes.decode if self.kind == 'char' else printable
