@@ -143,8 +143,6 @@ def test_votes_are_blind_counted_and_their_agreement_is_beyond_chance(tmp_path):
 
 
 def test_a_judge_votes_for_the_answer_with_the_higher_score():
-    both = []
-    for name, scores in ('a', [3.0, 5.0, 9.0]), ('b', [7.0, 5.0, 2.0]):
-        rows = rows_of(name, ['judged'] * 3)
-        both.append(by_problem([row | {'score': score} for row, score in zip(rows, scores)]))
+    both = [by_problem([row | {'score': score} for row, score in zip(rows_of(name, ['judged'] * 3), scores)])
+            for name, scores in (('a', [3.0, 5.0, 9.0]), ('b', [7.0, 5.0, 2.0]))]
     assert count_votes(blind(*both, 0), [])['votes']['tests'] == {'a': 1, 'b': 1, 'tie': 1}

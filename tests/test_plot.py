@@ -79,9 +79,8 @@ def test_the_picture_of_a_run_is_drawn(tmp_path):
     image = pytest.importorskip('matplotlib.image')
     all_nan = history(200, **dict.fromkeys(['loss', 'grad_norm', 'val_loss'], lambda step: NAN))
     for name, rows, config, half in [
-            ('rich', history(events=EVENTS), CONFIG, ''), ('bare', history(), {}, ''),
-            ('running', history(400), CONFIG, '{"step": 410, "lo'),
-            ('untrained', history(30)[:1], CONFIG, ''), ('nan', all_nan, CONFIG, '')]:
+            ('running', history(400, EVENTS), CONFIG, '{"step": 410, "lo'),
+            ('untrained', history(30)[:1], CONFIG, ''), ('nan', all_nan, {}, '')]:
         home(tmp_path / name, rows, config, half)
         result = run('plot.py', f'--runs={name}', f'--out={name}.png', cwd=tmp_path)
         assert name in ok(result) and not result.stderr and not list(tmp_path.glob('*.tmp'))
