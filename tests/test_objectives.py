@@ -1,4 +1,6 @@
 """Masked tokens, hidden spans, packed documents: what the model is given, and what it must not see."""
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -30,16 +32,14 @@ def test_of_15_percent_80_are_masked_10_random_10_kept():
     assert 0 <= other.min() and other.max() < N and len(set(other.tolist())) > 50
 
 
-@pytest.mark.parametrize('hide', [lambda *a: hide_tokens(*a, MASKED, N),
-                                  lambda *a: hide_spans(*a, SPANS, 216)[:2]])
-def test_what_is_hidden_follows_from_seed_step_and_row_alone(hide):
-    whole = hide(X, 1, 7, range(64))
-    parts = [hide(X[i:i + 8], 1, 7, range(i, i + 8)) for i in range(0, 64, 8)]      # as eight devices would
-    for i in (0, 1):
-        assert (whole[i] == np.concatenate([p[i] for p in parts])).all()
-    for other in (hide(X, 2, 7, range(64)), hide(X, 1, 8, range(64)), hide(X, 1, 7, range(64, 128))):
-        assert (whole[0] != other[0]).mean() > 0.1
-    assert (hide(X, 1, 7, range(64))[0] == whole[0]).all()
+def test_what_is_hidden_follows_from_seed_step_and_row_alone():
+    for hide in (lambda *a: hide_tokens(*a, MASKED, N), lambda *a: hide_spans(*a, SPANS, 216)[:2]):
+        whole = hide(X, 1, 7, range(64))
+        parts = [hide(X[i:i + 8], 1, 7, range(i, i + 8)) for i in range(0, 64, 8)]      # eight devices
+        for i in (0, 1):
+            assert (whole[i] == np.concatenate([p[i] for p in parts])).all()
+        for other in (hide(X, 2, 7, range(64)), hide(X, 1, 8, range(64)), hide(X, 1, 7, range(64, 128))):
+            assert (whole[0] != other[0]).mean() > 0.1
 
 
 def restored(x, y, n_prefix):
@@ -82,29 +82,23 @@ def test_a_span_can_be_anywhere_also_at_both_ends():
     assert set(starts) == set(range(27)) and max(map(starts.count, range(27))) < 25
 
 
-def test_hidden_spans_have_the_mean_length_and_are_drawn_anew():
-    n_text, n_hidden, n_spans = span_lengths(216)
-    assert abs(n_hidden / n_spans - 3) < 0.2
-    firsts = {int(np.argmax(hide_spans(X, 1, s, range(64), SPANS, 216)[0][0] >= 500)) for s in range(40)}
-    assert len(firsts) > 8
-
-
 @pytest.fixture
 def model():
     torch.manual_seed(0)
     return GPT(GPTConfig(600, 64, 2, 2, 1, 32, 64)).eval()
 
 
-@pytest.mark.parametrize('name', ['clm', 'mlm', 'span'])
-def test_how_many_targets_are_scored_is_known_without_looking(name):
+def test_how_many_targets_are_scored_is_known_without_looking():
     """So that no process waits for the others before it computes its loss."""
     tok = Tokenizer.byte(SPECIAL_TOKENS)
-    task = Objective(name, False, tok, 48, 7)
-    text = np.random.default_rng(0).integers(0, 256, (6, task.n_text + 1))
-    for step in (0, 3, 10 ** 6):
-        for rows in range(2), range(2, 6), range(6):
-            scored = task.apply(text[list(rows), :-1], text[list(rows), 1:], step, list(rows))[1] != IGNORE
-            assert task.n_targets(step, rows) == scored.sum(), (name, step, rows)
+    for name in ('clm', 'mlm', 'span'):
+        task = Objective(name, False, tok, 48, 7)
+        text = np.random.default_rng(0).integers(0, 256, (6, task.n_text + 1))
+        for step in (0, 3, 10 ** 6):
+            for rows in range(2), range(2, 6), range(6):
+                part = text[list(rows)]
+                scored = task.apply(part[:, :-1], part[:, 1:], step, list(rows))[1] != IGNORE
+                assert task.n_targets(step, rows) == scored.sum(), (name, step, rows)
 
 
 def test_a_packed_document_is_read_as_if_it_were_alone(model):
@@ -171,3 +165,41 @@ def test_a_tokenizer_without_mask_or_sentinels_cannot_serve(tmp_path):
     for flag in ('--objective=mlm', '--objective=span', '--document_mask=True'):
         result = run('train.py', f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', *TINY, flag)
         mistake(result, 'special')
+
+
+def test_what_packing_saves_counted_by_hand():
+    """Documents of so many tokens, <|endoftext|> at their ends, in sequences of 4."""
+    tok = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    task = Objective('clm', False, tok, 4, seed=0)
+    for lengths, share in (([4, 4, 8], 16 / 16), ([1], 1 / 4), ([9], 9 / 12), ([5, 3, 4], 12 / 16)):
+        ids = [id for n in lengths for id in [65] * (n - 1) + [tok.special['<|endoftext|>']]]
+        line, = task.packing(np.array(ids, np.uint16))
+        assert f'of its own, {share:.1%} would' in line, lengths
+        assert task.packing(np.array(ids + [65] * 3)) == [line]         # one that is cut counts for nothing
+    assert task.packing(np.array([65] * 99, np.uint16)) == []           # one text without documents
+
+
+@pytest.fixture(scope='module')
+def alphabet(tmp_path_factory):
+    """Data of which a small model learns in seconds what stands in a gap."""
+    folder = tmp_path_factory.mktemp('alphabet')
+    rows = [{'text': ('abcdefgh ' * 200)[i % 9:1700 + i]} for i in range(60)]
+    (folder / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+    ok(run('prepare.py', f'--source={folder}/x.jsonl', f'--out_dir={folder}/data', '--tokenizer=byte',
+           '--mode=raw', '--dedup=none'))
+    return folder / 'data'
+
+
+@pytest.mark.parametrize('objective', ['mlm', 'span'])
+def test_a_model_that_fills_gaps_fills_them(alphabet, tmp_path, objective):
+    ok(run('train.py', f'--data_dir={alphabet}', f'--out_dir={tmp_path}', *TINY, f'--objective={objective}',
+           '--max_steps=150', '--n_embd=64', '--batch_size=16', '--optimizer=muon', '--learning_rate=4e-3',
+           '--eval_interval=150', '--save_interval=150', '--log_interval=50'))
+    # at T = 32, a span hides 4 of 30
+    gap = 'c<|mask|>e<|mask|>' if objective == 'mlm' else '<|mask|>'
+    text = ok(run('sample.py', f'--ckpt={tmp_path}', f'--prompt=fgh ab{gap}gh abcdefgh abcdefgh',
+                  '--temperature=0'))
+    assert text.splitlines()[-1] == 'fgh abcdefgh abcdefgh abcdefgh'
+    mistake(run('sample.py', f'--ckpt={tmp_path}', '--prompt=aaa'), objective, '<|mask|>')
+    mistake(run('sample.py', f'--ckpt={tmp_path}', f'--prompt={"abc " * 40}<|mask|>'), '161', '32')
+    mistake(run('eval.py', f'--ckpt={tmp_path}', f'--data_dir={alphabet}'), objective, 'sample.py')

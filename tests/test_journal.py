@@ -1,14 +1,13 @@
-"""What a run says at its beginning and its end: what is not usual, on what it runs, the next command."""
+"""The files of a run, what it says at its beginning and its end, the lock on its folder."""
 import os
 import shlex
 
-import numpy as np
 import pytest
 import torch
+from conftest import TINY, mistake, ok, run
 
 from model import GPT, GPTConfig
-from parts.train import adapters, guards, journal, objectives, records
-from tokenizer import SPECIAL_TOKENS, Tokenizer
+from parts.train import adapters, journal, records
 
 CONFIG = {'init_from': 'scratch', 'save_interval': 250, 'eval_interval': 100, 'a': 1}
 
@@ -63,30 +62,21 @@ def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):
         log.need_space(400_000)
 
 
-@pytest.mark.parametrize('lengths, share', [
-    ([4, 4, 8], 16 / 16), ([1], 1 / 4), ([9], 9 / 12), ([5, 3, 4], 12 / 16), ([2] * 100, 200 / 400)])
-def test_what_packing_saves_counted_by_hand(lengths, share):
-    """Documents of so many tokens, <|endoftext|> at their ends, in sequences of 4."""
-    tok = Tokenizer.byte(SPECIAL_TOKENS[:4])
-    task = objectives.Objective('clm', False, tok, 4, seed=0)
-    ids = [id for n in lengths for id in [65] * (n - 1) + [tok.special['<|endoftext|>']]]
-    line, = task.packing(np.array(ids, np.uint16))
-    assert f'of its own, {share:.1%} would' in line
-    assert task.packing(np.array([65] * 99, np.uint16)) == []           # one text without documents
-    assert task.packing(np.array(ids + [65] * 3)) == [line]             # one that is cut counts for nothing
-
-
-@pytest.mark.parametrize('n, rate, rows, epochs, words', [
-    (2e8, 2e-5, 5000, 2, []), (2e8, 6e-5, 5000, 2, ['learning_rate=6e-05', '1e-05 to 5e-05']),
-    (2e8, 1e-6, 5000, 2, ['learning_rate=1e-06']), (1e6, 3e-3, 5000, 3, []), (1e6, 3e-3, 5000, 4, ['epochs']),
-    (1e6, 3e-3, 5000, 0.5, ['fewer miss rows']), (1e6, 3e-3, 40, 1, ['40 rows']),
-    (1e6, 3e-3, 500_000, 1, ['500,000 rows'])])
-def test_what_is_not_usual_in_fine_tuning_is_said(n, rate, rows, epochs, words):
+def test_what_is_not_usual_in_fine_tuning_is_said():
     class Model:
+        def __init__(self, n):
+            self.n = int(n)
+
         def parameters(self):
-            return [torch.empty(int(n), device='meta', requires_grad=True)]
-    found = list(records.unusual(Model(), rate, 1e-5, 5e-5, rows, epochs))
-    assert len(found) == (1 if words else 0) and all(word in found[0] for word in words)
+            return [torch.empty(self.n, device='meta', requires_grad=True)]
+
+    for n, rate, rows, epochs, words in (
+            (2e8, 2e-5, 5000, 2, []), (2e8, 6e-5, 5000, 2, ['learning_rate=6e-05', '1e-05 to 5e-05']),
+            (2e8, 1e-6, 5000, 2, ['learning_rate=1e-06']), (1e6, 3e-3, 5000, 3, []),
+            (1e6, 3e-3, 5000, 4, ['epochs']), (1e6, 3e-3, 5000, 0.5, ['miss rows']),
+            (1e6, 3e-3, 40, 1, ['40 rows']), (1e6, 3e-3, 500_000, 1, ['500,000 rows'])):
+        notes = list(records.unusual(Model(n), rate, 1e-5, 5e-5, rows, epochs))
+        assert len(notes) == (1 if words else 0) and all(word in notes[0] for word in words), words
 
 
 def test_the_rate_of_lora_is_judged_by_what_it_trains():
@@ -99,20 +89,17 @@ def test_the_rate_of_lora_is_judged_by_what_it_trains():
     assert not [*records.unusual(model, 3e-4, 1e-5, 5e-5, 5000, 2)]
 
 
-
-@pytest.mark.parametrize('shape, total', [
-    ((49152, 2048, 30, 9, 3, 576, 1536, True), 134_515_008),            # SmolLM2-135M
-    ((32000, 2048, 22, 32, 4, 2048, 5632, False), 1_100_048_384)])      # TinyLlama
-def test_their_parameter_counts(shape, total):
-    V, T, L, H, kv, C, F, tied = shape
-    with torch.device('meta'):
-        model = GPT(GPTConfig(V, T, L, H, kv, C, F, tie_embeddings=tied))
-    assert sum(p.numel() for p in model.parameters()) == total
+def test_a_rest_of_hours_is_told_in_hours():
+    for seconds, text in ((62.5, '1m02s'), (3599, '59m59s'), (3600, '1h00m'), (3918 * 60 + 54, '65h18m')):
+        assert journal.clock(seconds) == text
 
 
-def test_the_update_after_a_third_skip_is_told_where_to_resume():
-    guard = guards.Guard({}, lambda *_: None)
-    assert guard.allows(0, 3.0, 1.0)
-    for step in (1, 2, 3):
-        assert not guard.trouble and not guard.allows(step, float('nan'), 1.0)
-    assert 'resume' in guard.trouble and 'step 3' in guard.trouble
+def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):
+    flags = [f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY]
+    log = journal.Journal(str(tmp_path), True)
+    log.begin(CONFIG, {}, 0, 300)
+    before = (tmp_path / 'train.log').read_bytes()
+    mistake(run('train.py', *flags, '--overwrite=True'), 'another run', str(tmp_path), '--out_dir')
+    assert (tmp_path / 'train.log').read_bytes() == before
+    log.lock.close()                                    # as the system does when a process ends
+    ok(run('train.py', *flags, '--max_steps=4', '--overwrite=True'))

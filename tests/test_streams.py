@@ -1,17 +1,18 @@
 """train.py --streaming: text tokenised on the fly gives what the bins give, and goes on where it stopped."""
 import gzip
+import hashlib
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
-from conftest import TINY, accident, metrics, mistake, ok, run
+from conftest import TINY, accident, metrics, mistake, ok, run, same, series, state
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import load_checkpoint, save_checkpoint
 from parts.train.streams import Stream
-from parts.train.token_bins import open_bins, sequence_starts, sequences
-from model import load_checkpoint
 
 
 @pytest.fixture(scope='module')
@@ -30,16 +31,12 @@ def both(python_files, tmp_path_factory):
     return out
 
 
-def losses(out):
-    return [m['loss'] for m in metrics(out) if 'loss' in m]
-
-
 def test_the_shards_hold_the_training_documents_of_the_bins(both):
     assert not (both / 'text/train.bin').exists()
+    assert len(list(both.glob('text/shards/*.jsonl.gz'))) == 4
     meta = [json.loads((both / w / 'meta.json').read_text(encoding='utf-8')) for w in ('bins', 'text')]
     assert meta[0]['tokens'] == meta[1]['tokens'] and meta[0]['tokenizer_hash'] == meta[1]['tokenizer_hash']
     assert (both / 'bins/val.bin').read_bytes() == (both / 'text/val.bin').read_bytes()
-    assert len(list(both.glob('text/shards/*.jsonl.gz'))) == 4
 
 
 def test_a_stream_gives_the_batches_of_the_bins_and_trains_the_same_model(both, tmp_path):
@@ -47,23 +44,21 @@ def test_a_stream_gives_the_batches_of_the_bins_and_trains_the_same_model(both, 
     ok(run('train.py', f'--data_dir={both}/text', f'--streaming={both}/text/shards',
            f'--out_dir={tmp_path}/text', *TINY))
     assert metrics(tmp_path / 'bins') == metrics(tmp_path / 'text')
-    a, b = (load_checkpoint(tmp_path / w / 'last.pt')[0].state_dict() for w in ('bins', 'text'))
-    assert all((a[k] == b[k]).all() for k in a)
+    assert same(*(state(tmp_path / w)['model'] for w in ('bins', 'text')))
 
 
 @pytest.mark.parametrize('processes', [1, 2])
 def test_a_stream_that_was_killed_goes_on_bit_for_bit(both, tmp_path, processes):
-    flags = [f'--data_dir={both}/text', f'--streaming={both}/text/shards', *TINY, '--max_steps=40']
+    flags = [f'--data_dir={both}/text', f'--streaming={both}/text/shards', *TINY, '--max_steps=14']
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/straight', processes=processes))
     run('train.py', *flags, f'--out_dir={tmp_path}/killed', processes=processes, before=accident('kill', 9))
     before = load_checkpoint(tmp_path / 'killed/last.pt')[1]
-    assert before['step'] < 40 and len(before['stream']) == processes
+    assert before['step'] == 8 and len(before['stream']) == processes
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/killed', '--init_from=resume', processes=processes))
-    assert losses(tmp_path / 'killed') == losses(tmp_path / 'straight')
+    assert series(tmp_path / 'killed', 'loss') == series(tmp_path / 'straight', 'loss')
     if processes == 1:
         result = run('train.py', *flags, f'--out_dir={tmp_path}/killed', '--init_from=resume', processes=2)
-        assert result.returncode and 'error: ' in result.stderr
-        assert 'streams=1, this run has 2' in result.stderr
+        assert result.returncode and 'streams=1, this run has 2' in result.stderr
 
 
 def test_processes_read_different_shards(both):
@@ -98,13 +93,6 @@ def test_a_stream_is_its_documents_joined_wherever_it_is_resumed(tmp_path_factor
         at += n * T
 
 
-def test_a_stream_is_sequences_in_the_order_of_the_file(both):
-    meta, bins = open_bins(both / 'bins', 16)
-    starts = sequence_starts(3, 4, len(bins['train']), 16, seed=1, shuffle=False)
-    assert starts.tolist() == [192, 208, 224, 240]
-    assert (sequences(bins['train'], starts, 16)[0].ravel() == bins['train'][192:256]).all()
-
-
 def test_damaged_shards_cost_what_is_damaged(tmp_path):
     lines = [json.dumps({'text': os.urandom(400).hex()}) + '\n' for _ in range(50)]
     whole = gzip.compress(''.join(lines).encode())
@@ -122,3 +110,82 @@ def test_streams_that_cannot_be(both, tmp_path):
     (tmp_path / 'empty.jsonl').write_text('\n', encoding='utf-8')
     mistake(run('train.py', *flags, f'--streaming={tmp_path}/empty.jsonl'), 'empty.jsonl', 'text')
     mistake(run('prepare.py', '--write=text', '--temperature=2', f'--out_dir={tmp_path}/x'), 'write=text')
+
+
+# --- a stream is resumed on the corpus it began with --------------------------------------------------------
+def shards(folder):
+    return sorted(folder.glob('shards/*.jsonl.gz'))
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+    """A folder of prepare.py with three shards, which its meta.json lists."""
+    out = tmp_path_factory.mktemp('corpus')
+    for i in range(3):
+        rows = [{'text': f'document {j} of shard {i}: ' + 'abc ' * 30} for j in range(20)]
+        (out / f'{i}.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+    ok(run('prepare.py', f'--source={out}/*.jsonl', f'--out_dir={out}/data', '--tokenizer=byte', '--mode=raw',
+           '--dedup=none', '--write=text', '--val_fraction=0.2'))
+    meta = json.loads((out / 'data/meta.json').read_text(encoding='utf-8'))
+    listed = [(p.name, hashlib.sha256(p.read_bytes()).hexdigest()) for p in shards(out / 'data')]
+    assert [(shard['name'], shard['sha256']) for shard in meta['shards']['train']] == listed
+    assert len(listed) == 3
+    return out / 'data'
+
+
+def other_text(path):
+    """The same number of documents and of characters, but not the same text."""
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'abc', b'xyz')))
+
+
+def train(folder, out, *more):
+    flags = [f'--data_dir={folder}', f'--streaming={folder}/shards', f'--out_dir={out}', *TINY]
+    return run('train.py', *flags, *more)
+
+
+def test_shards_that_meta_json_does_not_list_are_refused(corpus, tmp_path):
+    for change in ('a text', 'a name', 'a shard less', 'a shard more'):
+        folder = shutil.copytree(corpus, tmp_path / change)
+        second = shards(folder)[1]
+        if change == 'a text':
+            other_text(second)
+        elif change == 'a name':
+            second.rename(folder / 'shards/zz.jsonl.gz')
+        elif change == 'a shard less':
+            second.unlink()
+        else:
+            shutil.copy(second, folder / 'shards/zz.jsonl.gz')
+        wrong = 'zz.jsonl.gz' if change == 'a shard more' else second.name
+        mistake(train(folder, tmp_path / 'run'), wrong, 'meta.json lists', 'prepare.py')
+    assert not (tmp_path / 'run').exists()
+
+
+def test_another_corpus_is_refused_on_resume_also_without_a_manifest(corpus, tmp_path):
+    folder = shutil.copytree(corpus, tmp_path / 'data')
+    meta = json.loads((folder / 'meta.json').read_text(encoding='utf-8'))
+    del meta['shards']                                      # as an older commit wrote it
+    write_meta = lambda meta: (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    resume = lambda out: train(folder, out, '--init_from=resume', '--max_steps=14')
+    write_meta(meta)
+    ok(train(folder, tmp_path / 'run'))
+    first = shards(folder)[0]
+    original = first.read_bytes()
+    other_text(first)
+    mistake(resume(tmp_path / 'run'), 'shard_sha256=', 'data')
+    first.write_bytes(original)
+    write_meta({**meta, 'sha256': {**meta['sha256'], 'train': '0' * 64}})       # as if prepared again
+    mistake(resume(tmp_path / 'run'), 'data_sha256=', 'data')
+    write_meta(meta)
+
+    model, checkpoint = load_checkpoint(tmp_path / 'run/last.pt')       # of an older commit, without hashes
+    assert set(checkpoint.pop('shard_sha256')[0]) == {p.name for p in shards(folder)}
+    shutil.copytree(tmp_path / 'run', tmp_path / 'older')
+    save_checkpoint(tmp_path / 'older/last.pt', model, **checkpoint)
+    for name in ('run', 'older'):
+        ok(resume(tmp_path / name))
+        assert series(tmp_path / name, 'loss') and metrics(tmp_path / name)[-1]['step'] == 14
+
+
+def test_a_part_of_the_shards_is_read_if_a_pattern_asks_for_it(corpus, tmp_path):
+    one = f'--streaming={shards(corpus)[1]}'
+    ok(run('train.py', f'--data_dir={corpus}', one, f'--out_dir={tmp_path}', *TINY, '--max_steps=4'))

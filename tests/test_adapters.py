@@ -1,0 +1,198 @@
+"""LoRA: only the adapters train, they start as nothing, merged they are the same model; and real runs."""
+import math
+
+import pytest
+import torch
+from conftest import accident, assert_is_the_straight_run, metrics, mistake, ok, run, same, series, state
+
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from parts.train import adapters, optim
+
+torch.set_num_threads(1)
+IDX = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
+SHAPES = ({}, {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 16},        # Llama, Qwen2, Qwen3
+          {'tie_embeddings': False, 'vocab_multiple': 64})
+
+
+def base(**settings):
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(50, 32, 2, 4, 2, 32, 48, **settings))
+    for p in model.parameters():
+        torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.2)
+    return model
+
+
+def step(model, n=3, rate=1e-2, kind='adamw'):
+    optimizers = optim.build(model, kind, rate, (0.9, 0.95), 0.1)
+    for _ in range(n):
+        model.zero_grad()
+        model(IDX[:, :-1], IDX[:, 1:])[1].backward()
+        for o in optimizers:
+            o.step()
+    return optimizers
+
+
+def test_with_B_0_it_is_the_base_bit_for_bit():
+    for rank in (1, 8, 40):
+        model = base()
+        logits = model(IDX)[0]
+        adapters.adapt(model, rank)
+        assert torch.equal(model(IDX)[0], logits)
+        assert all(B.shape[1] == len(A) == rank and not B.any() and A.any()
+                   for _, B, A in adapters.weights_of(model).values())
+
+
+def test_rank_0_is_the_base():
+    model = base()
+    weights = {name: p.clone() for name, p in model.state_dict().items()}
+    adapters.adapt(model, 0)
+    assert adapters.merged(model) is model and adapters.weights_of(model) == {}
+    assert weights.keys() == model.state_dict().keys() and all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize('kind', ['adamw', 'muon'])
+def test_only_the_adapters_train_and_all_of_them(kind):
+    for shape in SHAPES:
+        model = base(**shape)
+        before = {name: p.clone() for name, p in model.state_dict().items()}
+        adapters.adapt(model, 2)
+        first = {name: [p.clone() for p in parts] for name, parts in adapters.weights_of(model).items()}
+        assert len(first) == 14
+        optimizers = step(model, kind=kind)
+
+        for name, p in before.items():
+            assert torch.equal(model.state_dict()[name], p), (shape, name)
+        for name, (W, B, A) in adapters.weights_of(model).items():
+            assert torch.equal(W, first[name][0])
+            assert B.any() and not torch.equal(A, first[name][2]), (shape, name)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert trained == sum(2 * sum(W.shape) for W, _, _ in first.values())
+        moments = sum(value.numel() for o in optimizers for state in o.state.values()
+                      for key, value in state.items() if key != 'step')
+        assert moments == trained * (2 if kind == 'adamw' else 1)
+        assert sum(p.grad.numel() for p in model.parameters() if p.grad is not None) == trained
+
+
+def test_merged_equals_unmerged_and_the_model_goes_on_unmerged():
+    for shape in SHAPES:
+        model = base(**shape)
+        logits = model(IDX)[0]
+        adapters.adapt(model, 4)
+        step(model)
+        with torch.no_grad():
+            after = model(IDX)[0]
+            plain = adapters.merged(model)
+            assert (after - logits).abs().max() > 0.1                       # it has learned
+            assert (plain(IDX)[0] - after).abs().max() < 2e-5 * after.abs().max()       # float32
+            assert torch.equal(model(IDX)[0], after) and len(adapters.weights_of(model)) == 14
+        assert adapters.weights_of(plain) == {}
+        assert plain.state_dict().keys() == base(**shape).state_dict().keys()
+        assert plain.embedding.weight is model.embedding.weight             # shared, not copied
+        assert (plain.head.weight is plain.embedding.weight) == model.config.tie_embeddings
+        text = model.generate(IDX[:, :5], 10, temperature=0)
+        assert torch.equal(text, plain.generate(IDX[:, :5], 10, temperature=0)), shape
+
+
+def test_it_is_the_formula_of_the_paper():
+    model = base()
+    adapters.adapt(model, 4)
+    part = model.blocks[1].mlp.w_down
+    torch.nn.init.normal_(part.B)
+    x = torch.randn(3, 48)
+    want = part.weight @ x.T + 16 / 4 * (part.B @ (part.A @ x.T))
+    assert torch.allclose(part(x), want.T, atol=1e-5)
+
+
+def test_a_checkpoint_gives_back_every_bit_and_refuses_another_rank(tmp_path):
+    model = base()
+    adapters.adapt(model, 4)
+    step(model)
+    save_checkpoint(tmp_path / 'last.pt', adapters.merged(model), lora=adapters.weights_of(model))
+    again, checkpoint = load_checkpoint(tmp_path / 'last.pt')
+    with torch.no_grad():
+        assert (again(IDX)[0] - model(IDX)[0]).abs().max() < 1e-4       # as everyone else sees it: merged
+    for rank, saved, before in ((8, checkpoint, 4), (0, checkpoint, 4), (4, {'step': 1}, 0)):
+        with pytest.raises(ValueError, match=f'lora={rank}, but this run has lora={before}'):
+            adapters.adapt(again, rank, saved)
+    adapters.adapt(again, 4, checkpoint)
+    assert same(model.state_dict(), again.state_dict())
+
+
+def test_the_matrix_that_is_watched_trains():
+    model = base()
+    assert optim.probe(model).data_ptr() == model.blocks[1].mlp.w_down.weight.data_ptr()
+    adapters.adapt(model, 2)
+    step(model, 1)
+    probe = optim.probe(model)
+    before = probe.clone()
+    step(model, 2)
+    assert 0 < optim.change(before, probe) < math.inf and before.any()
+
+
+# --- real runs ----------------------------------------------------------------------------------------------
+LORA = ['--lora=4', '--learning_rate=0.01', '--warmup_steps=2', '--log_interval=1', '--device=cpu',
+        '--dtype=float32']
+
+
+@pytest.fixture(scope='module')
+def flags(sft_model, conversations):
+    return [f'--init_from={sft_model}', f'--data_dir={conversations}', *LORA, '--max_steps=12',
+            '--batch_size=8', '--block_size=64', '--eval_interval=6', '--save_interval=3',
+            '--sample_tokens=4']
+
+
+@pytest.fixture(scope='module')
+def straight(flags, tmp_path_factory):
+    out = tmp_path_factory.mktemp('straight') / 'run'
+    ok(run('sft.py', *flags, '--dropout=0.1', f'--out_dir={out}'))
+    return out
+
+
+def test_the_run_learns_and_its_folder_holds_a_plain_model(sft_model, straight):
+    losses = series(straight, 'val_loss')
+    assert losses[-1] < losses[0] - 0.1 and 0 < series(straight, 'update_ratio')[-1] < 1
+    first = load_checkpoint(sft_model)[0].state_dict()
+    for name in ('best.pt', 'last.pt'):
+        model, rest = load_checkpoint(straight / name)
+        weights = model.state_dict()
+        assert len(rest.get('lora', {})) == (7 * model.config.n_layer if name == 'last.pt' else 0)
+        changed = {key for key in weights if not torch.equal(weights[key], first[key])}
+        assert changed and all('.w_' in key for key in changed)
+        for key, (W, B, A) in rest.get('lora', {}).items():
+            assert torch.equal(W, first[f'{key}.weight'])
+            assert torch.allclose(weights[f'{key}.weight'], W + 4 * B @ A, atol=1e-6)
+    ok(run('sample.py', f'--ckpt={straight}', '--prompt=1+1', '--max_new_tokens=3', '--chat=True'))
+
+
+def test_a_killed_run_resumes_as_the_straight_one_without_its_base(flags, straight, tmp_path):
+    flags = [*flags, '--dropout=0.1', f'--out_dir={tmp_path}/run']
+    assert run('sft.py', *flags, before=accident('kill', 7)).returncode == -9
+    ok(run('sft.py', *flags, '--init_from=resume'))
+    assert_is_the_straight_run(tmp_path / 'run', straight)
+    for rank in (0, 8):
+        mistake(run('sft.py', *flags, f'--lora={rank}', '--init_from=resume'),
+                f'lora={rank}, but this run has lora=4')
+
+
+def test_two_processes_are_one(flags, tmp_path):
+    for n in (1, 2):
+        ok(run('sft.py', *flags, f'--out_dir={tmp_path}/{n}', '--micro_batch_size=2', processes=n))
+    for key in ('loss', 'val_loss', 'grad_norm'):
+        one, two = (series(tmp_path / n, key) for n in '12')
+        assert len(one) > 2 and one == pytest.approx(two, abs=1e-4), key
+    one, two = (state(tmp_path / n)['model'] for n in '12')
+    assert max((one[k] - two[k]).abs().max() for k in one) < 1e-4
+
+
+def test_dpo_starts_at_ln_2_learns_and_never_touches_the_base(sft_model, pairs, tmp_path):
+    flags = [f'--init_from={sft_model}', f'--data_dir={pairs}', *LORA, '--max_steps=12', '--batch_size=8',
+             '--eval_interval=6', '--save_interval=6', '--sample_tokens=4']
+    ok(run('dpo.py', *flags, f'--out_dir={tmp_path}/dpo'))
+    first, *_, last = (m for m in metrics(tmp_path / 'dpo') if 'val_accuracy' in m)
+    assert first['val_loss'] == pytest.approx(math.log(2), abs=1e-6) and abs(first['val_margin']) < 1e-6
+    assert last['val_loss'] < first['val_loss'] - 0.05
+    ok(run('dpo.py', *flags, '--loss_type=rm', '--max_steps=4', f'--out_dir={tmp_path}/rm'))
+    model, rest = load_checkpoint(tmp_path / 'dpo/last.pt')
+    first = load_checkpoint(sft_model)[0].state_dict()
+    assert torch.equal(model.embedding.weight, first['embedding.weight'])
+    assert all(torch.equal(W, first[f'{key}.weight']) for key, (W, _, _) in rest['lora'].items())
