@@ -1,11 +1,21 @@
-"""Does a device compute what the CPU computes? `python model.py --device=...` sees it when one does not."""
+"""Devices: as the CPU? What a GPU will meet, as far as a machine without one can tell. No memory left."""
+import datetime
+import shutil
+import sys
+
+import numpy as np
 import pytest
 import torch
-from conftest import ok, run
+import torch._dynamo
+import torch.nn.functional as F
+from conftest import TINY, make_sft, metrics, mistake, ok, run
+from torch._dynamo.testing import CompileCounter
+from torch.distributed.optim import zero_redundancy_optimizer as zero
 
-from model import GPT, GPTConfig
-from parts.train import self_test
+from model import GPT, GPTConfig, load_checkpoint
+from parts.train import devices, optim, processes, self_test
 
+LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc, and needs a limit on addresses')
 IDX = torch.randint(96, (3, 33), generator=torch.Generator().manual_seed(0))
 
 
@@ -57,16 +67,16 @@ def test_a_device_that_computes_the_same_is_ok():
     assert 0 < rows[1]['gradients'] < 0.5       # another precision is seen
 
 
-@pytest.mark.parametrize('fault, seen', [
-    (one_weight, 'loss'), (one_gradient, 'gradients'), (no_gradient, 'gradients'), (cache, 'same_tokens')])
-def test_a_fault_is_seen_where_it_is(fault, seen):
-    row = self_test.compare(model(fault), IDX, 'cpu:0')[0]
-    assert not row['ok']
-    assert row[seen] < row['of'] if seen == 'same_tokens' else not row[seen] <= 1e-5
-    if fault is one_gradient:
-        assert row['loss'] == 0 and row['same_tokens'] == row['of']
-    if fault is cache:
-        assert row['loss'] == row['gradients'] == 0
+def test_a_fault_is_seen_where_it_is():
+    for fault, where in ((one_weight, 'loss'), (one_gradient, 'gradients'), (no_gradient, 'gradients'),
+                         (cache, 'same_tokens')):
+        row = self_test.compare(model(fault), IDX, 'cpu:0')[0]
+        assert not row['ok'], fault
+        assert row[where] < row['of'] if where == 'same_tokens' else not row[where] <= 1e-5, fault
+        if fault is one_gradient:
+            assert row['loss'] == 0 and row['same_tokens'] == row['of']
+        if fault is cache:
+            assert row['loss'] == row['gradients'] == 0
 
 
 def test_the_model_that_is_asked_stays_as_it_is():
@@ -87,7 +97,218 @@ def test_model_py_compares_the_cpu_and_refuses_a_device_that_is_not_there():
     out = ok(run('model.py', '--device=cpu', env={'OMP_NUM_THREADS': '1'}))
     assert 'cpu, float32: loss 0.0e+00 and gradients 0.0e+00 apart, 80 of 80 greedy tokens' in out
     assert 'cpu, bfloat16' in out and 'NOT' not in out
-    result = run('model.py', '--device=tpu')
-    assert result.returncode == 2 and 'Traceback' not in result.stderr
-    assert result.stderr.startswith('error: device=tpu is not available here')
-    assert '--device=cpu' in result.stderr
+    mistake(run('model.py', '--device=tpu'), 'device=tpu is not available here', '--device=cpu')
+
+
+# --- what a GPU will meet -----------------------------------------------------------------------------------
+def test_a_model_that_was_moved_is_compiled_once(monkeypatch):
+    """On another device than the CPU, where RoPE's tables are made. meta: a device without numbers."""
+    monkeypatch.setattr(torch.Tensor, 'item', lambda self: 0.0)
+    counter, real = CompileCounter(), torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda model: real(model, backend=counter))
+    torch._dynamo.reset()
+    model = GPT(GPTConfig(64, 16, 2, 2, 0, 16)).to('meta')
+    ids = torch.zeros(2, 16, dtype=torch.long, device='meta')
+    net = processes.wrap(torch.compile(model), 'ddp', 'meta')
+    devices.rehearse(net, (ids, ids), torch.autocast('cpu', enabled=False), model)
+    assert net is not model and model.cos.device.type == 'meta'
+    assert counter.frame_count == 1         # two calls, of which the second gives the seconds of a step
+
+
+def test_more_processes_than_gpus_are_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    with pytest.raises(ValueError, match='device=cuda:2 is not here: there are 2 GPUs'):
+        devices.choose('cuda', 'auto', local_rank=2)
+
+
+def test_only_a_copy_to_cuda_does_not_wait(monkeypatch):
+    """There pinned memory is held until the copy is done. On mps it may be freed and used again before."""
+    calls = []
+    monkeypatch.setattr(torch.Tensor, 'to', lambda self, *a, **k: calls.append((self, a, k)) or self)
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda self: self + 1)        # else they look alike
+    devices.to_device([np.zeros(2)], 'mps')
+    devices.to_device([np.zeros(2)], 'cuda:0')
+    assert [(t.sum().item(), a, k) for t, a, k in calls] == \
+        [(0, ('mps',), {}), (2, ('cuda:0',), {'non_blocking': True})]
+
+
+def test_others_wait_for_a_save_longer_than_nccl_would(monkeypatch):
+    joined = []
+    monkeypatch.setattr(processes, 'ranks', lambda: [1, 2, 1])
+    monkeypatch.setattr(processes.signal, 'signal', lambda *_: None)
+    join = lambda *a, **k: joined.append((*a, k['timeout']))
+    monkeypatch.setattr(processes.dist, 'init_process_group', join)
+    monkeypatch.setattr(processes.dist, 'get_backend', lambda: 'nccl')
+    processes.join('cuda:1')
+    assert joined == [('nccl', datetime.timedelta(hours=2))]
+
+
+# torch.compile up to its graphs, which are then run without a C++ compiler; at the end, how many there were
+TRACE = """
+import torch, parts.train.processes as m
+from torch._dynamo.testing import CompileCounter
+real, leave, counter = torch.compile, m.leave, CompileCounter()
+torch.compile = lambda model, **more: real(model, backend=counter, **more)
+m.leave = lambda *trouble: (print('graphs', counter.frame_count), leave(*trouble))
+"""
+
+
+@pytest.mark.parametrize('stage', ['sft', 'dpo'])
+def test_blocks_with_checkpoints_are_compiled_for_all_lengths(stage, conversations, pairs, tmp_path):
+    """torch 2.13 fails at them with dynamic=True (pytorch#193194)."""
+    model = make_sft(tmp_path / 'sft', dropout=0.1)
+    data = conversations if stage == 'sft' else pairs
+    out = ok(run(f'{stage}.py', f'--init_from={model}', f'--data_dir={data}', f'--out_dir={tmp_path}/run',
+                 '--compile=True', '--grad_checkpoint=True', '--max_steps=8', '--eval_interval=8',
+                 '--batch_size=4', '--sample_tokens=2', '--device=cpu', '--dtype=float32', before=TRACE))
+    assert 1 <= int(out.rpartition('graphs ')[2]) <= 4          # a static one first; not one for each length
+
+
+def test_gradients_stay_in_the_buckets_of_ddp(data_dir, tmp_path):
+    """Else those of all micro-batches but the last are a second set, as large as the model."""
+    watch = 'import parts.train.processes as m\nsync_if, leave, seen = m.sync_if, m.leave, []\n' \
+            'def look(net, last):\n' \
+            '    seen.append(len({p.grad.untyped_storage().data_ptr() for p in net.parameters()}))\n' \
+            '    return sync_if(net, last)\n' \
+            'm.sync_if = look\n' \
+            'm.leave = lambda *trouble: (print("storages", *sorted(set(seen))), leave(*trouble))'
+    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY,
+                  '--micro_batch_size=1', env=TORCHRUN, before=watch))
+    assert '\nstorages 1\n' in said
+
+
+def test_moments_are_not_sent_byte_by_byte(monkeypatch):
+    """ZeRO-1 of torch makes Python numbers of them: 78 ns a byte, minutes for a large model."""
+    dist = torch.distributed
+    monkeypatch.setattr(dist, 'is_initialized', lambda: True)
+    monkeypatch.setattr(zero, 'ZeroRedundancyOptimizer', lambda *a, **k: 'shared')
+    model = GPT(GPTConfig(64, 16, 2, 2, 0, 16))
+    assert optim.build(model, 'muon', 1e-3, (0.9, 0.95), 0.1, zero1=True) == ['shared', 'shared']
+    assert zero._broadcast_object is optim.broadcast
+
+    sent = []
+    monkeypatch.setattr(dist, 'broadcast_object_list', lambda *a: sent.append(a))
+    monkeypatch.setattr(torch.Tensor, 'cpu', lambda t: t.device.type)
+    moments = {'state': {0: {'exp_avg': torch.zeros(2, device='meta')}}, 'lr': 0.5}
+    assert zero._broadcast_object(moments, src_rank=1, group='all', device='cuda:0') == \
+        {'state': {0: {'exp_avg': 'meta'}}, 'lr': 0.5}          # CUDA tensors would return to GPU 1
+    assert [a[1:] for a in sent] == [(1, 'all', 'cuda:0')]
+
+
+def test_grouped_heads_that_cuda_has_no_fast_kernel_for_are_repeated(monkeypatch):
+    """With a mask, or in float32, torch would keep T x T scores. Here the CPU plays CUDA."""
+    seen, real = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, 'scaled_dot_product_attention',
+                        lambda q, k, v, *a, **more: seen.append((k.shape[1], v.shape[1], more['enable_gqa']))
+                        or real(q, k, v, *a, **more))
+    model, idx = GPT(GPTConfig(64, 16, 1, 4, 2, 32)), torch.randint(64, (2, 16))
+    mask = torch.ones(16, 16, dtype=torch.bool).tril()
+    with torch.no_grad():
+        plain = [model(idx)[0], model(idx, mask=mask)[0]]
+        monkeypatch.setattr(torch.Tensor, 'is_cuda', True)
+        repeated = [model(idx)[0], model(idx, mask=mask)[0]]
+        model.bfloat16()(idx)
+        model(idx, mask=mask)
+    assert seen == [(2, 2, True)] * 2 + [(4, 4, False)] * 2 + [(2, 2, True), (4, 4, False)]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, repeated))
+
+
+# the environment in which torchrun starts its only process
+TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0',
+            'TORCHELASTIC_RUN_ID': 'test'}
+
+
+@pytest.mark.parametrize('shard', ['zero1', 'fsdp'])
+def test_torchrun_with_one_process_shards(data_dir, base_run, shard, tmp_path):
+    """Else a single GPU could not try what eight will do: --shard would be ignored."""
+    ask = 'import torch.distributed as dist, parts.train.processes as m; real = m.unsharded\n' \
+          'm.unsharded = lambda model, *more: (print(type(model).__name__, dist.get_backend()), ' \
+          'real(model, *more))[1]'
+    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY, '--dtype=float32',
+                  f'--shard={shard}', env=TORCHRUN, before=ask))
+    assert ('\nFSDPGPT gloo\n' if shard == 'fsdp' else '\nGPT gloo\n') in said
+    losses = [[m['loss'] for m in metrics(out) if 'loss' in m] for out in (base_run, tmp_path)]
+    assert losses[0] and losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, base_run, tmp_path):
+    """Those of the checkpoint are on each GPU when it is read, and as large as two models."""
+    watch = 'import weakref, parts.train.optim as o, parts.train.processes as m\n' \
+            'real, leave, kept = o.restore, m.leave, []\n' \
+            'def restore(optimizers, scaler, state, *more):\n' \
+            '    moments = [s for o in state["optimizers"] for s in o["state"].values()]\n' \
+            '    kept.extend(weakref.ref(s["exp_avg"]) for s in moments)\n' \
+            '    del moments\n' \
+            '    real(optimizers, scaler, state, *more)\n' \
+            'def end(trouble):\n' \
+            '    print("alive", sum(r() is not None for r in kept), "of", len(kept))\n' \
+            '    leave(trouble)\n' \
+            'o.restore, m.leave = restore, end'
+    shutil.copytree(base_run, tmp_path / 'a')
+    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/a', *TINY, '--dtype=float32',
+                  '--shard=fsdp', '--init_from=resume', '--max_steps=13', env=TORCHRUN, before=watch))
+    assert '\nalive 0 of 20\n' in said
+
+
+def test_a_gathered_state_is_not_kept_on_the_gpu(monkeypatch):
+    moved = []
+    monkeypatch.setattr(torch.Tensor, 'cpu', lambda t: moved.append(t.device.type) or torch.zeros(t.shape))
+    state = processes.gathered({'state': {0: {'exp_avg': torch.zeros(3, device='meta')}}, 'lr': 0.5})
+    assert moved == ['meta'] and state['lr'] == 0.5 and state['state'][0]['exp_avg'].device.type == 'cpu'
+
+
+# --- no memory left -----------------------------------------------------------------------------------------
+# in the n-th forward pass of training, counted from 1
+PATCH = '''
+import model
+passes, forward = [], model.GPT.backbone
+def spoiled(self, *a, **k):
+    passes.append(self.training)
+    n = sum(passes)
+    if self.training and ({when}):
+        {what}
+    return forward(self, *a, **k)
+model.GPT.backbone = spoiled
+'''
+# from now on, no more memory than the process has; what glibc has kept is taken, but for pieces of less than
+# 16 MB. The scores need 34 MB
+NO_MORE = """import resource, sys; pages = int(open("/proc/self/statm").read().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 2 ** 22, -1)); sys.taken = []
+        try:
+            while True: sys.taken.append(bytearray(2 ** 24))
+        except MemoryError: pass"""
+FLAGS = ['--n_layer=1', '--n_head=1', '--n_embd=16', '--block_size=256', '--batch_size=64', '--max_steps=6',
+         '--warmup_steps=1', '--eval_interval=50', '--save_interval=50', '--log_interval=1',
+         '--eval_tokens=2048', '--sample_tokens=2', '--device=cpu', '--dtype=float32']
+
+
+def train(data_dir, out, *more, when=None):
+    before = PATCH.format(when=when, what=NO_MORE) if when else ''
+    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *FLAGS, *more, before=before)
+
+
+@LINUX
+def test_a_run_that_gets_no_more_memory_keeps_what_was_saved_and_resumes(data_dir, tmp_path):
+    result = train(data_dir, tmp_path / 'run', '--save_interval=2', when='n == 5')      # the fourth step
+    mistake(result, 'out of memory; try a smaller')
+    assert load_checkpoint(tmp_path / 'run/last.pt')[1]['step'] == 2
+    smaller = ['--micro_batch_size=8', '--init_from=resume']
+    ok(train(data_dir, tmp_path / 'run', *smaller, when='n == 99'))
+    assert [m['step'] for m in metrics(tmp_path / 'run') if 'loss' in m] == [1, 2, 3, 4, 5, 6]
+
+
+@LINUX
+def test_a_batch_that_never_fits_is_said_before_anything_is_written(data_dir, tmp_path):
+    mistake(train(data_dir, tmp_path / 'run', when='n == 1'), 'out of memory; try a smaller')
+    assert not (tmp_path / 'run').exists()
+
+
+@LINUX
+def test_a_batch_that_does_not_fit_is_one_sentence_in_generation_and_evaluation(data_dir, tmp_path):
+    ok(train(data_dir, tmp_path / 'run', '--max_steps=1'))
+    before = NO_MORE.replace('pages * 4096', 'pages * 4096 + 2 ** 23').replace('\n        ', '\n')
+    for script, *flags in (('sample.py', '--num_samples=10000', '--prompt=def', '--max_new_tokens=2'),
+                           ('eval.py', '--batch_size=4000', f'--data_dir={data_dir}')):
+        mistake(run(script, f'--ckpt={tmp_path}/run', '--device=cpu', *flags, before=before),
+                'out of memory; try a smaller batch')

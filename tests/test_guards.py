@@ -72,11 +72,6 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(data_dir, quiet,
     mistake(train(data_dir, tmp_path, '--init_from=resume'), 'last-2.pt')
 
 
-def test_show_batch_prints_the_documents_of_a_step_and_touches_nothing(data_dir, tmp_path):
-    printed = ok(train(data_dir, tmp_path / 'run', '--show_batch=7'))
-    assert printed.count('--- step 7, sequence ') == 8 and not (tmp_path / 'run').exists()
-
-
 def test_what_a_spike_is():
     spike = guards.spike
     window = [[3 + 0.1 * (i % 2), 1.0] for i in range(50)]              # mean 3.05, deviation 0.05

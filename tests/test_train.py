@@ -1,14 +1,18 @@
 """Pretraining: what a run writes, and what it depends on."""
 import json
 import math
+import os
+import random
 import re
+import shlex
 import shutil
 
 import pytest
 import torch
-from conftest import TINY, accident, metrics, ok, run
+from conftest import ROOT, TINY, accident, metrics, mistake, ok, run, same
 
-from model import GPT, load_checkpoint
+from model import GPT, GPTConfig, load_checkpoint
+from parts.train import texts
 from tokenizer import Tokenizer
 
 # with dropout, so that a step whose randomness came from elsewhere would show
@@ -28,10 +32,6 @@ def training(out, *fields):
 
 def weights(out, file='last.pt'):
     return torch.load(out / file, weights_only=True)['model']
-
-
-def identical(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +67,7 @@ def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_trained_and_resu
     killed = run('train.py', *folders, *BASE, *flags, before=accident('kill', 10))
     assert killed.returncode != 0 and load_checkpoint(halves / 'last.pt')[1]['step'] == 8
     train(data_dir, halves, *flags, '--init_from=resume')
-    assert identical(weights(run_of), weights(halves))
+    assert same(weights(run_of), weights(halves))
 
 
 def test_out_dir_is_complete(base, data_dir):
@@ -103,7 +103,7 @@ def test_log_and_metrics_say_the_same(base):
 
 def test_same_seed_same_run(base, data_dir, tmp_path):
     again = train(data_dir, tmp_path / 'again')
-    assert metrics(again) == metrics(base) and identical(weights(again), weights(base))
+    assert metrics(again) == metrics(base) and same(weights(again), weights(base))
 
 
 def test_another_seed_is_another_run_and_overwrite_leaves_nothing_of_the_first(base, data_dir, tmp_path):
@@ -116,13 +116,13 @@ def test_watching_does_not_change_training(base, data_dir, tmp_path):
     watched = train(data_dir, tmp_path, '--eval_interval=3', '--eval_tokens=64', '--sample_tokens=40',
                     '--save_interval=5', '--log_interval=5', '--sample_prompt=import')
     assert training(watched) == [line for line in training(base) if line[0] in (1, 5, 10, 15, 16)]
-    assert identical(weights(watched), weights(base))
+    assert same(weights(watched), weights(base))
 
 
 def test_clipping_acts_on_the_update_and_the_logged_norm_is_the_one_before(base, data_dir, tmp_path):
     tight = train(data_dir, tmp_path, '--grad_clip=0.01')
     assert training(tight)[0] == training(base)[0] and min(training(tight, 'grad_norm')) > 0.01
-    assert not identical(weights(tight), weights(base))
+    assert not same(weights(tight), weights(base))
 
 
 def test_accumulation_changes_nothing_but_rounding(data_dir, tmp_path):
@@ -136,12 +136,12 @@ def test_accumulation_changes_nothing_but_rounding(data_dir, tmp_path):
     assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-5
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
-def test_half_precision_trains_on_a_cpu_with_float32_weights(base, data_dir, tmp_path, dtype):
-    out = train(data_dir, tmp_path, f'--dtype={dtype}')
-    assert all(w.dtype == torch.float32 for w in weights(out).values())
-    a, b = training(out, 'loss'), training(base, 'loss')
-    assert a != b and a == pytest.approx(b, abs=0.02)   # products rounded to 8 bits, over 16 steps
+def test_half_precision_trains_on_a_cpu_with_float32_weights(base, data_dir, tmp_path):
+    for dtype in ('bfloat16', 'float16'):
+        out = train(data_dir, tmp_path / dtype, f'--dtype={dtype}')
+        assert all(w.dtype == torch.float32 for w in weights(out).values())
+        a, b = training(out, 'loss'), training(base, 'loss')
+        assert a != b and a == pytest.approx(b, abs=0.02)   # products rounded to 8 bits, over 16 steps
 
 
 def test_init_from_a_folder_starts_from_its_weights_at_step_0(base, data_dir, tmp_path):
@@ -163,3 +163,101 @@ def test_every_documented_setting_exists():
                  'weight_decay beta1 beta2 grad_clip compile dtype device seed log_interval eval_interval '
                  'save_interval').split():
         assert f'--{name}=' in text, name
+
+
+def test_grad_checkpoint_changes_no_gradient():
+    torch.manual_seed(0)
+    model, x = GPT(GPTConfig(60, 16, 3, 2, 1, 32, 64)), torch.randint(60, (2, 16))
+    grads = []
+    for model.grad_checkpoint in (False, True):
+        model.zero_grad()
+        model(x, x)[1].backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert same(*grads)
+
+
+def test_show_batch_prints_the_documents_of_a_step_and_touches_nothing(data_dir, tmp_path):
+    flags = [f'--data_dir={data_dir}', f'--out_dir={tmp_path}/run', *BASE, '--show_batch=7']
+    printed = ok(run('train.py', *flags))
+    assert printed.count('--- step 7, sequence ') == 8 and not (tmp_path / 'run').exists()
+
+
+# --- what a run says of itself beside its loss --------------------------------------------------------------
+def test_a_mixture_is_watched_source_by_source(tmp_path):
+    for name, words in (('a', 'red green blue'), ('b', 'one two three four')):
+        (tmp_path / name).mkdir()
+        dice = random.Random(name)
+        for i in range(60):
+            text = ' '.join(dice.choices(words.split(), k=200))
+            (tmp_path / name / f'{i}.md').write_text(f'{text} {i}\n', encoding='utf-8')
+    sources = {name: (f'{tmp_path}/{name}', 0.5) for name in 'ab'}
+    (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
+    data, out = tmp_path / 'data', tmp_path / 'out'
+    ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={data}', '--tokenizer=byte', '--mode=raw',
+           '--dedup=none', '--val_fraction=0.3'))
+    ok(run('train.py', f'--data_dir={data}', f'--out_dir={out}', *TINY))
+    rows = [m for m in metrics(out) if 'val_loss' in m]
+    assert all(set(m['val_bpb_by_source']) == {'a', 'b'} for m in rows)
+    first, last = rows[0]['val_bpb_by_source'], rows[-1]['val_bpb_by_source']
+    assert all(last[k] < first[k] for k in 'ab') and 'parse_rate' not in rows[0] and 'repetition' in rows[0]
+
+
+def test_repetition_counts_the_grams_a_text_has_had_before():
+    repetition = texts.repetition
+    assert repetition(['a b c d a b c d']) == pytest.approx(1 / 5)
+    assert repetition(['a b c d', 'a b c d']) == 0 and repetition(['a b', '']) == 0
+    assert repetition(['x ' * 104]) == pytest.approx(100 / 101)
+
+
+def test_parse_rate_judges_whole_statements():
+    for text, parses in (
+            ('def f(x):\n    return x\n\ndef g(', 1), ('def f(x:\n    return x\n\ndef', 0), ('x = 1', 0),
+            ('import os\nx = [\n    1,\n]\ny', 1), ('', 0), ('    return 1\nx\n', 0), ("s = '\\d'\nx", 1),
+            ('\0\nx', 0), ('x = ' + '(' * 5000 + '\ny', 0)):
+        assert texts.parse_rate([text]) == parses, text[:40]
+        assert texts.parse_rate([text, 'x = 1\ny']) == (parses + 1) / 2
+
+
+# --- where data come from -----------------------------------------------------------------------------------
+def settings(path):
+    scope = {}
+    exec(path.read_text(encoding='utf-8'), scope)
+    return scope
+
+
+def test_the_command_of_a_preset_leads_to_its_data():
+    kinds = {'train.py': 'text', 'sft.py': 'sft', 'dpo.py': 'preference'}
+    presets = [path for path in (ROOT / 'config').glob('*.py')
+               if '\ndata_from = ' in path.read_text(encoding='utf-8')]
+    assert len(presets) > 5
+    for path in presets:
+        script = re.search(r'(\w+\.py) config/' + path.name, path.read_text(encoding='utf-8'))[1]
+        preset = settings(path)
+        _, program, *words = shlex.split(preset['data_from'].split(' && ')[-1])
+        flags = dict(word[2:].split('=', 1) for word in words)
+        writes = flags.get('out_dir') or os.path.dirname(flags['out'])
+        assert (ROOT / program).exists() and writes == preset['data_dir'], path
+        if 'vocab_size' in preset and 'vocab_size' in flags:
+            assert int(flags['vocab_size']) == preset['vocab_size'], path
+        assert program == 'parts/eval/problems.py' or flags.get('kind', 'text') == kinds[script], path
+        assert program != 'prepare.py' or flags['source'], path     # never the standard library unsaid
+
+
+def test_the_command_that_prepare_prints_takes_its_data(python_files, tmp_path):
+    for more in ([], ['--write=text', '--out_dir=a \n b']):
+        out = ok(run('prepare.py', f'--source={python_files}/email', '--vocab_size=400', *more, cwd=tmp_path))
+        _, script, config, *words = shlex.split(out.rpartition('next: ')[2])
+        flags = dict(word[2:].split('=', 1) for word in words)
+        assert script == 'train.py' and (ROOT / config).exists() and flags['sample_prompt'] == ''
+        assert (tmp_path / flags['data_dir'] / 'meta.json').exists()
+
+
+def test_the_trainers_name_the_command(sft_model, tmp_path):
+    mistake(run('train.py', ROOT / 'config/shakespeare_cpu.py', cwd=tmp_path),
+            '--source=shakespeare --tokenizer=char')
+    assert not (tmp_path / 'out').exists()
+    for script in ('sft', 'dpo'):
+        config = ROOT / f'config/quickstart_{script}.py'
+        result = run(f'{script}.py', config, f'--init_from={sft_model}', '--device=cpu', cwd=tmp_path)
+        mistake(result, settings(config)['data_from'])
+    mistake(run('train.py', '--data_dir=a b', cwd=tmp_path), "prepare.py --source=", "--out_dir='a b'")

@@ -1,13 +1,13 @@
-"""Going on from another run's weights: new data, a share of the old, another vocabulary; less memory."""
+"""From another run's weights: new data, a share of the old, another vocabulary."""
 import json
 import os
 
 import pytest
 import torch
-from conftest import TINY, accident, metrics, mistake, ok, run
+from conftest import TINY, metrics, mistake, ok, run
 
 from parts.train import copies
-from model import GPT, GPTConfig, load_checkpoint
+from model import load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
@@ -93,29 +93,6 @@ def test_rows_are_kept_or_means_of_what_spells_them():
         elif token.isascii():
             assert torch.allclose(rows[i], weight[old.encode(token.decode())].mean(0))
     assert torch.allclose(rows[new.special['<|mask|>']], weight.mean(0))
-
-
-@pytest.mark.parametrize('flags', [['--shard=zero1', '--optimizer=muon'], ['--grad_checkpoint=True']])
-def test_sharded_and_checkpointed_runs_are_the_plain_run_and_go_on_anywhere(data_dir, tmp_path, flags):
-    plain = [f'--data_dir={data_dir}', *TINY, *[f for f in flags if 'muon' in f], '--dtype=float32']
-    ok(run('train.py', *plain, f'--out_dir={tmp_path}/plain', processes=2))
-    ok(run('train.py', *plain, *flags, f'--out_dir={tmp_path}/other', processes=2))
-    assert metrics(tmp_path / 'plain') == metrics(tmp_path / 'other')
-    run('train.py', *plain, *flags, f'--out_dir={tmp_path}/half', processes=2, before=accident('kill', 9))
-    ok(run('train.py', *plain, f'--out_dir={tmp_path}/half', '--init_from=resume'))         # in one process
-    a, b = (load_checkpoint(tmp_path / n / 'last.pt')[0].state_dict() for n in ('plain', 'half'))
-    assert all(torch.allclose(a[k], b[k], atol=1e-5) for k in a)        # sums in another order
-
-
-def test_grad_checkpoint_changes_no_gradient():
-    torch.manual_seed(0)
-    model, x = GPT(GPTConfig(60, 16, 3, 2, 1, 32, 64)), torch.randint(60, (2, 16))
-    grads = []
-    for model.grad_checkpoint in (False, True):
-        model.zero_grad()
-        model(x, x)[1].backward()
-        grads.append([p.grad.clone() for p in model.parameters()])
-    assert all((a == b).all() for a, b in zip(*grads))
 
 
 def test_a_char_tokenizer_lends_the_letters_that_it_has():
