@@ -1,5 +1,4 @@
 """The server: OpenAI's API, whole and as a stream; what it refuses; hostile clients; sample.py --serve."""
-import html.parser
 import json
 import os
 import random
@@ -147,13 +146,7 @@ def test_the_client_of_openai_reads_it(server):
 
 def test_the_page_needs_nothing_from_elsewhere_and_shows_text_as_text(server):
     page = (ROOT / 'parts' / 'sample' / 'page.html').read_text(encoding='utf-8')
-    ids, links = [], []
-    parser = html.parser.HTMLParser()
-    parser.handle_starttag = lambda tag, attributes: [
-        (ids if name == 'id' else links).append(value) for name, value in attributes
-        if name in ('id', 'src', 'href', 'action')]
-    parser.feed(page)
-    assert links == ['data:,'] and set(re.findall(r"\$\('(\w+)'\)", page)) <= set(ids)
+    assert set(re.findall(r"\$\('(\w+)'\)", page)) <= set(re.findall(r'\bid="(\w+)"', page))
     assert "default-src 'none'" in page and '://' not in page and '@import' not in page
     assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write|eval', page)
     assert ask(server, '/') == ask(server, '/?x=1') == (200, page)

@@ -72,12 +72,6 @@ def test_the_pieces_are_the_text_before_the_first_stop(ids, stop):
     assert all(0 <= token.offset <= len(text) for token in tokens)
 
 
-def test_text_that_may_begin_a_stop_is_held_back():
-    reader = reader_of(stop=['abX'])
-    assert [take(reader, ord(x))[0] for x in 'zabaab'] == ['z', '', '', 'ab', 'a', '']
-    assert take(reader, ord('c'))[0] == 'abc'
-
-
 def test_a_character_arrives_when_its_last_byte_does():
     reader = reader_of()
     pieces = [take(reader, b) for b in '漢x'.encode()]
