@@ -223,7 +223,7 @@ def test_code_within_prose_stays_and_the_prose_around_it_is_tidied():
 def test_records_of_the_known_sets_of_code_keep_their_indentation(tmp_path):
     forms = [{'content': CLASS, 'max_stars_repo_path': 'a/b'}, {'func_code_string': CLASS},
              {'code': CLASS, 'docstring': 'Says so.'}, {'whole_func_string': CLASS, 'func_code_string': 'x'},
-             {'task_id': 'H/0', 'prompt': CLASS, 'canonical_solution': CLASS}]
+             {'original_string': CLASS * 2}]
     (tmp_path / 'x.jsonl').write_text('\n'.join(map(json.dumps, forms * 4)), encoding='utf-8')
     ok(run('prepare.py', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/out', '--tokenizer=byte',
            '--dedup=none', '--min_assignments=0', '--val_fraction=0.5'))
