@@ -263,18 +263,18 @@ model = GPT(GPTConfig(4096, 32, 3, 8, 0, 512))
 ids = torch.randint(4096, (2, 33))
 batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
 plain = torch.autograd.grad(model(*batch)[1], list(model.parameters()))
-net = processes.wrap(torch.compile(model), sys.argv[2], 'cpu')
+net = processes.wrap(torch.compile(model), 'ddp', 'cpu')
 devices.rehearse(net, batch, devices.autocast('cpu', 'float32'), model)
 processes.clear_gradients(net)
 net(*batch)[1].backward()
 same = all(torch.allclose(p.grad, g, atol=1e-6) for p, g in zip(model.parameters(), plain))
-print(len(graphs), type(net).__name__, same)
+print(len(graphs), same)
 """
 
 
-def alone(tmp_path, program, *arguments):
+def alone(tmp_path, program):
     (tmp_path / 'alone.py').write_text(ALONE + program, encoding='utf-8')
-    return ok(run(tmp_path / 'alone.py', ROOT, *arguments)).strip()
+    return ok(run(tmp_path / 'alone.py', ROOT)).strip()
 
 
 def test_zero_1_resumes_with_all_its_moments_where_the_weights_are(tmp_path):
@@ -282,5 +282,4 @@ def test_zero_1_resumes_with_all_its_moments_where_the_weights_are(tmp_path):
 
 
 def test_a_compiled_model_of_ddp_has_a_graph_for_each_bucket_of_gradients(tmp_path):
-    assert alone(tmp_path, BUCKETS, 'ddp') == '3 DistributedDataParallel True'
-    assert alone(tmp_path, BUCKETS, 'fsdp') == '1 OptimizedModule True'
+    assert alone(tmp_path, BUCKETS) == '3 True'
