@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import accident, assert_is_the_straight_run, metrics, mistake, ok, run, same, series, state
+from conftest import metrics, ok, run, same, series
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import adapters, optim
@@ -162,26 +162,6 @@ def test_the_run_learns_and_its_folder_holds_a_plain_model(sft_model, straight):
             assert torch.equal(W, first[f'{key}.weight'])
             assert torch.allclose(weights[f'{key}.weight'], W + 4 * B @ A, atol=1e-6)
     ok(run('sample.py', f'--ckpt={straight}', '--prompt=1+1', '--max_new_tokens=3', '--chat=True'))
-
-
-def test_a_killed_run_resumes_as_the_straight_one_without_its_base(flags, straight, tmp_path):
-    flags = [*flags, '--dropout=0.1', f'--out_dir={tmp_path}/run']
-    assert run('sft.py', *flags, before=accident('kill', 7)).returncode == -9
-    ok(run('sft.py', *flags, '--init_from=resume'))
-    assert_is_the_straight_run(tmp_path / 'run', straight)
-    for rank in (0, 8):
-        mistake(run('sft.py', *flags, f'--lora={rank}', '--init_from=resume'),
-                f'lora={rank}, but this run has lora=4')
-
-
-def test_two_processes_are_one(flags, tmp_path):
-    for n in (1, 2):
-        ok(run('sft.py', *flags, f'--out_dir={tmp_path}/{n}', '--micro_batch_size=2', processes=n))
-    for key in ('loss', 'val_loss', 'grad_norm'):
-        one, two = (series(tmp_path / n, key) for n in '12')
-        assert len(one) > 2 and one == pytest.approx(two, abs=1e-4), key
-    one, two = (state(tmp_path / n)['model'] for n in '12')
-    assert max((one[k] - two[k]).abs().max() for k in one) < 1e-4
 
 
 def test_dpo_starts_at_ln_2_learns_and_never_touches_the_base(sft_model, pairs, tmp_path):

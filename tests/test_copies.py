@@ -1,5 +1,4 @@
 """From another run's weights: new data, a share of the old, another vocabulary."""
-import json
 import os
 
 import pytest
@@ -50,23 +49,6 @@ def test_a_run_from_a_folder_resumes_with_that_folder_s_architecture(other, base
     keep = ('step', 'loss', 'grad_norm', 'val_loss')
     one, two = ([{k: m.get(k) for k in keep} for m in metrics(tmp_path / n)] for n in ('straight', 'parted'))
     assert one == two and load_checkpoint(tmp_path / 'parted')[0].config.block_size == 32
-
-
-def test_old_text_in_the_mixture_keeps_what_was_learned(data_dir, python_files, other, base, tmp_path):
-    """Continued pretraining: prepare.py mixes the text of before with the new one."""
-    (tmp_path / 'mix.py').write_text(f"sources = {{'old': ({str(python_files)!r}, 50), "
-                                     f"'new': ({str(other.parent / 'files')!r}, 50)}}\n", encoding='utf-8')
-    ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/mixed', '--mode=raw', '--dedup=none',
-           f'--tokenizer={data_dir}/tokenizer.json'))
-    nats = {}
-    for name, data in (('new', other), ('mixed', tmp_path / 'mixed')):
-        ok(run('train.py', f'--data_dir={data}', f'--init_from={base}', f'--out_dir={tmp_path}/{name}',
-               *TINY, '--max_steps=80', '--learning_rate=3e-3', '--eval_interval=80'))
-        ok(run('eval.py', f'--ckpt={tmp_path}/{name}/last.pt', f'--data_dir={data_dir}',
-               '--random_init=False', f'--out={tmp_path}/{name}.json'))
-        results = json.loads((tmp_path / f'{name}.json').read_text(encoding='utf-8'))
-        nats[name] = results['tasks']['loss']['trained']['nats']
-    assert nats['mixed'] < nats['new'] - 0.2
 
 
 def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_files, base, tmp_path):

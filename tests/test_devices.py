@@ -1,5 +1,4 @@
 """Devices: as the CPU? What a GPU will meet, as far as a machine without one can tell. No memory left."""
-import datetime
 import shutil
 import sys
 
@@ -133,17 +132,6 @@ def test_only_a_copy_to_cuda_does_not_wait(monkeypatch):
         [(0, ('mps',), {}), (2, ('cuda:0',), {'non_blocking': True})]
 
 
-def test_others_wait_for_a_save_longer_than_nccl_would(monkeypatch):
-    joined = []
-    monkeypatch.setattr(processes, 'ranks', lambda: [1, 2, 1])
-    monkeypatch.setattr(processes.signal, 'signal', lambda *_: None)
-    join = lambda *a, **k: joined.append((*a, k['timeout']))
-    monkeypatch.setattr(processes.dist, 'init_process_group', join)
-    monkeypatch.setattr(processes.dist, 'get_backend', lambda: 'nccl')
-    processes.join('cuda:1')
-    assert joined == [('nccl', datetime.timedelta(hours=2))]
-
-
 # torch.compile up to its graphs, which are then run without a C++ compiler; at the end, how many there were
 TRACE = """
 import torch, parts.train.processes as m
@@ -249,13 +237,6 @@ def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, base_run, t
     said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/a', *TINY, '--dtype=float32',
                   '--shard=fsdp', '--init_from=resume', '--max_steps=13', env=TORCHRUN, before=watch))
     assert '\nalive 0 of 20\n' in said
-
-
-def test_a_gathered_state_is_not_kept_on_the_gpu(monkeypatch):
-    moved = []
-    monkeypatch.setattr(torch.Tensor, 'cpu', lambda t: moved.append(t.device.type) or torch.zeros(t.shape))
-    state = processes.gathered({'state': {0: {'exp_avg': torch.zeros(3, device='meta')}}, 'lr': 0.5})
-    assert moved == ['meta'] and state['lr'] == 0.5 and state['state'][0]['exp_avg'].device.type == 'cpu'
 
 
 # --- no memory left -----------------------------------------------------------------------------------------

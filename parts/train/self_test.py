@@ -8,11 +8,7 @@ The CPU adds in another order than a GPU, so the last digits differ: 1e-7 for on
 kernel, or one for another precision, shows as 1e-2 and more.
 Copy this file alone: it needs torch and a model like that of model.py.
 """
-import argparse
-import copy
-import math
-import sys
-
+import argparse, copy, math, sys
 import torch
 
 # the largest difference that rounding explains, of the loss and of the gradients, relative: 24 bits and 8
@@ -33,9 +29,8 @@ def measure(model, idx, device, dtype='float32'):
 
 
 def compare(model, idx, device):
-    """A row for each dtype: how far the loss and the gradients are from the CPU's in float32, relative; how
-    many greedy tokens are the same, of how many; ok. Tokens are compared in float32 only: in bfloat16 two
-    tokens of about the same score may change places."""
+    """A row for each dtype: how far loss and gradients are from the CPU's in float32, relative; how many
+    greedy tokens are the same, of how many; ok. In bfloat16, tokens of about one score may change places."""
     loss, gradient, tokens = measure(model, idx, 'cpu')
     rows = []
     for dtype, limit in LIMITS.items():

@@ -1,8 +1,7 @@
 """
 Streams: text that was never made into bins is read and tokenised while a run trains.
 
-    paths, hashes = open_shards('data/web/shards', rank=0, world=1, data_dir='data/web', meta=meta)
-    stream = Stream(paths, tokenizer.encode_batch, tokenizer.special, 256, hashes)
+    stream = open_stream('data/web/shards', 0, 1, 'data/web', meta, tokenizer, block_size=256)
     x, y = stream.take(step=0, rows=range(8))                       # (8, 256) each
 
 Copy this file alone: it needs numpy.
@@ -12,15 +11,9 @@ import numpy as np
 
 
 def open_stream(streaming, rank, world, data_dir, meta, tokenizer, block_size):
-    """The Stream of this process."""
-    paths, hashes = open_shards(streaming, rank, world, data_dir, meta)
-    return Stream(paths, tokenizer.encode_batch, tokenizer.special, block_size, hashes)
-
-
-def open_shards(streaming, rank, world, data_dir, meta):
-    """This process's .jsonl and .json files, gzipped or not, of a folder or a glob, and {name: SHA-256} of
-    them. Each is read once from end to end for its hash, 1.5 GB a second. data_dir/shards must hold the
-    shards that meta.json lists, if it lists any."""
+    """The Stream of this process, of .jsonl and .json files, gzipped or not, of a folder or a glob. Each file
+    is read once from end to end for its hash, 1.5 GB a second. data_dir/shards must hold the shards that
+    meta.json lists, if it lists any."""
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
     shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
     if len(shards) < world:
@@ -36,7 +29,7 @@ def open_shards(streaming, rank, world, data_dir, meta):
         if wrong:
             raise ValueError(f'{os.path.join(folder, min(wrong))} is not the shard that meta.json lists; run '
                              'prepare.py again')
-    return shards[rank::world], hashes
+    return Stream(shards[rank::world], tokenizer.encode_batch, tokenizer.special, block_size, hashes)
 
 
 def sha256(path):
