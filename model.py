@@ -1,15 +1,15 @@
 """
-The model: a decoder-only transformer as in LLaMA. It generates text, and it is saved and loaded here.
+The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
     python model.py --device=mps    # parameter counts of four sizes; does mps agree with the CPU?
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> output projection
 
-The decision made here is the shape: it fixes memory, speed and context of every later use. The transformer
-of 2017 lacks RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864), grouped
-key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202). Embedding and projection may be one matrix (tied).
-Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D = C / H head width, V vocabulary.
-Copy this file alone: it needs torch, and a few functions import a part of parts/.
+The decision made here is the shape: it fixes memory, speed and context of every later use. Newer than the
+transformer of 2017 are RMSNorm before each sublayer (arXiv:1910.07467), rotary positions (RoPE, 2104.09864),
+grouped key/value heads (GQA, 2305.13245) and SwiGLU (2002.05202). Embedding and projection may be one matrix.
+Shapes: B batch, T time, C = n_embd, H query heads, K key/value heads, D head width (C / H), V vocabulary.
+Copied alone, this file needs torch, trains and generates. Saving and loading need a file of parts/.
 """
 import dataclasses, math, os
 import torch
@@ -30,26 +30,26 @@ class GPTConfig:
     n_embd: int = 768
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
     dropout: float = 0.0
-    rope_theta: float = 10000.0     # RoPE turns the slowest pair once in about 2 pi theta positions
+    rope_theta: float = 10000.0     # RoPE's slowest pair turns once in nearly 2 pi theta positions: rotate()
     rope_scaling: tuple = ()        # for a context longer than in pretraining: parts/train/longer_context.py
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
-    vocab_multiple: int = 1         # unused rows fill the embedding up to it; 64 is faster on a GPU
+    vocab_multiple: int = 1         # rows of the embedding are rounded up to it; 64 is faster on a GPU
     head_dim: int | None = None     # D, even, because RoPE turns pairs; None = n_embd / n_head
     qkv_bias: bool = False          # in w_q, w_k and w_v: Qwen2 has them
     qk_norm: bool = False           # an RMSNorm of each head's q and k, before RoPE: Qwen3 has them
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            least = 0 if field.default == 0 else 1
-            if field.type is int and (not isinstance(value, int) or value < least):
-                raise ValueError(f'{field.name}={value!r} must be a whole number, at least {least}')
-        if (self.head_dim or self.n_embd / self.n_head) % 2:        # RoPE turns pairs
+        for name in ('vocab_size', 'block_size', 'n_layer', 'n_head', 'n_embd', 'vocab_multiple'):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f'{name}={getattr(self, name)!r} must be a whole number, at least 1')
+        if self.head_dim and self.head_dim % 2:
+            raise ValueError(f'head_dim={self.head_dim} must be even: RoPE turns pairs')
+        if not self.head_dim and self.n_embd % (2 * self.n_head):   # a whole and even width for each head
             fit = max(1, round(self.n_embd / self.n_head / 2)) * 2 * self.n_head
             raise ValueError(f'n_embd={self.n_embd}: try {fit}, an even multiple of n_head={self.n_head}')
-        if self.n_kv_head and self.n_head % self.n_kv_head:
+        if self.n_kv_head < 0 or self.n_kv_head and self.n_head % self.n_kv_head:
             raise ValueError(f'n_head={self.n_head} must be a multiple of n_kv_head={self.n_kv_head}')
 
     def filled(self):
@@ -60,7 +60,7 @@ class GPTConfig:
 
 
 class RMSNorm(nn.Module):
-    """w * x / sqrt(mean(x^2) + eps), in float32 under autocast, too."""
+    """w * x / sqrt(mean(x^2) + eps), always computed in float32."""
 
     def __init__(self, C, eps):
         super().__init__()
@@ -82,11 +82,9 @@ def rope_table(D, T, theta, scaling=()):
 
 
 def rotate(x, cos, sin):
-    """RoPE turns (a, b) = (x_i, x_{i + D/2}) by position * frequency: q . k depends on the distance alone.
-    The pair (1, 0) at four positions, with the frequency 0.5:
-        b |  3   2          position 1: turned by 0.5 to (0.88, 0.48)
-          |         1       position 2: turned by 1.0 to (0.54, 0.84)
-          +-----------0 a   position 3: turned by 1.5 to (0.07, 1.00)"""
+    """RoPE turns the pair (a, b) = (x_i, x_{i + D/2}) by the angle position * frequency_i.
+    With the frequency 0.5, the pair (1, 0) becomes (0.88, 0.48) at position 1 and (0.54, 0.84) at position 2.
+    A query at m is turned by m f, a key at n by n f. So of m and n only m - n is left in their product."""
     a, b = x.float().chunk(2, dim=-1)  # (B, H, T, D/2) each
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).type_as(x)  # (B, H, T, D)
 
@@ -103,7 +101,7 @@ class Attention(nn.Module):
         self.norm_k = RMSNorm(c.head_dim, c.norm_eps) if c.qk_norm else nn.Identity()
 
     def forward(self, x, cos, sin, cache=None, start=0, mask=None):
-        """x (B, T, C), behind `start` positions whose keys and values are in the cache, (2, B, K, length, D).
+        """x (B, T, C) follows `start` positions whose keys and values are in the cache, (2, B, K, room, D).
         mask, bool (B or 1, 1, T, start + T): True where a query (T) sees a key (start + T)."""
         T = x.shape[1]
         heads = lambda y: y.unflatten(-1, (-1, self.config.head_dim)).transpose(1, 2)  # (B, heads, T, D)
@@ -113,9 +111,9 @@ class Attention(nn.Module):
         if cache is not None:
             cache[0][:, :, start:start + T] = k
             cache[1][:, :, start:start + T] = v
-            k, v = (room[:, :, :start + T].to(q.dtype) for room in cache)  # (B, K, start + T, D)
+            k, v = (stored[:, :, :start + T].to(q.dtype) for stored in cache)  # (B, K, start + T, D)
 
-        # Without a mask, a query sees its own key and the earlier ones. T = 2 queries behind start = 3 keys:
+        # A query sees its own key and the earlier ones. T = 2 queries that follow start = 3 keys need a mask:
         #     key         0 1 2 | 3 4
         #     position 3  1 1 1 | 1 .
         #     position 4  1 1 1 | 1 1
@@ -128,19 +126,21 @@ class Attention(nn.Module):
 
 
 def attend(q, k, v, mask, is_causal, dropout, is_cached):
-    """softmax(q k^T / sqrt(D)) v. q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). The two ifs are
-    for speed. Each head of k and v serves H / K heads of q."""
+    """softmax(q k^T / sqrt(D)) v. q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each head of k and
+    v serves H / K heads of q. Both ifs only save time or memory; the last two lines are the attention."""
     if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype == torch.float32):
         # torch has no fast kernel for grouped heads there, and the slow one keeps all T x T scores
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))  # (B, H, keys, D)
     if q.device.type == 'cpu' and not is_cached:    # the backward pass in bfloat16 is slow there (LOG.md)
         q, k, v = q.float(), k.float(), v.float()
-    with torch.autocast('cpu', enabled=False):      # or they would be bfloat16 again
+    with torch.autocast('cpu', enabled=False):      # else it would make them bfloat16 again
         return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal,
                                               enable_gqa=k.shape[1] < q.shape[1])
 
 
 class SwiGLU(nn.Module):
+    """down(silu(gate(x)) * up(x)), silu(z) = z sigmoid(z): one half says how much of the other passes."""
+
     def __init__(self, c):
         super().__init__()
         self.w_gate = nn.Linear(c.n_embd, c.n_ffn, bias=False)
@@ -169,7 +169,7 @@ class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.config = c = config.filled()
-        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # rows >= V are unused
+        rows = math.ceil(c.vocab_size / c.vocab_multiple) * c.vocab_multiple    # from row V on unused
         self.embedding = nn.Embedding(rows, c.n_embd)
         self.dropout = nn.Dropout(c.dropout)
         self.blocks = nn.ModuleList(Block(c) for _ in range(c.n_layer))
@@ -177,19 +177,19 @@ class GPT(nn.Module):
         self.head = nn.Linear(c.n_embd, rows, bias=False)
         if c.tie_embeddings:
             self.head.weight = self.embedding.weight
-        # Not buffers: they follow from the config, and they stay float32 after model.bfloat16().
+        # Plain tensors: they are not saved, and they stay float32 after model.bfloat16().
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # True: keep the blocks' inputs, compute the rest again (1604.06174)
-        self.label_smoothing = 0.0      # of the loss in training, as the next: parts/train/other_losses.py
+        self.label_smoothing = 0.0      # this and the next change the loss: parts/train/other_losses.py
         self.focal = 0.0
-        # As in GPT-2: x is the sum of 2 n_layer outputs of w_o and w_down, so their weights begin smaller.
+        # As in GPT-2: x sums 2 n_layer outputs of w_o and w_down. Variances add up, hence the square root.
         for name, p in self.named_parameters():
             if p.dim() == 2:
                 sums = 2 * c.n_layer if name.endswith(('w_o.weight', 'w_down.weight')) else 1
                 nn.init.normal_(p, 0.0, 0.02 / math.sqrt(sums))
 
     def backbone(self, idx, cache=None, start=0, mask=None, positions=None):
-        """idx (B, T), at positions start, start + 1, ... or at `positions` (B, T) -> what the head reads."""
+        """idx (B, T), at positions start, start + 1, ... or, of packed documents, (B, T) -> (B, T, C)."""
         T = idx.shape[1]
         if start + T > self.config.block_size:
             raise ValueError(f'{start + T} tokens do not fit block_size={self.config.block_size}')
@@ -206,8 +206,8 @@ class GPT(nn.Module):
         return self.norm(x)  # (B, T, C)
 
     def forward(self, idx, targets=None, mask=None, positions=None):
-        """idx (B, T), targets (B, T) -> logits (B, T, V) in float32, and the loss: the mean of -log p(target)
-        over the targets that are not IGNORE, or 0. The caller shifts: x = tokens[:-1], y = tokens[1:]."""
+        """idx, targets (B, T) -> logits (B, T, V), float32, and the loss: the mean of -log p(target) over the
+        targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets = tokens[1:]."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V)
         if targets is None:
@@ -248,8 +248,8 @@ class GPT(nn.Module):
         self.eval()
         try:
             for _ in range(max_new_tokens):
-                if idx.shape[1] > c.block_size:     # the oldest token leaves, the others change position,
-                    idx = idx[:, -c.block_size:]    # and so do their keys: all run again
+                if idx.shape[1] > c.block_size:     # the window moves on by a token. Each cached key was
+                    idx = idx[:, -c.block_size:]    # turned for the position before, so all run again
                     n_cached = 0
                 x = self.backbone(idx[:, n_cached:], cache, n_cached)[:, -1]  # (B, C)
                 n_cached = idx.shape[1]
@@ -260,7 +260,7 @@ class GPT(nn.Module):
                 done |= torch.isin(token, stop)
                 if done.all():
                     break
-                idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1)
+                idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1), then T + 2, ...
         finally:
             self.train(was_training)
 
@@ -270,7 +270,7 @@ class GPT(nn.Module):
         return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
 
     def like(self, **changes):
-        """A copy with a changed config, as like(dropout=0.1). The row of a new token is the mean row."""
+        """A copy with a changed config, as like(dropout=0.1). Rows of new tokens begin as the mean row."""
         from parts.train import copies
         return copies.like(self, changes)
 
@@ -298,7 +298,7 @@ class GPT(nn.Module):
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None):
     """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable;
-    top_p then keeps the fewest of them whose probability reaches p (nucleus sampling, arXiv:1904.09751)."""
+    top_p then keeps the smallest set of them that has the probability top_p (nucleus, arXiv:1904.09751)."""
     if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
         raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
     if not logits.amax(dim=-1).isfinite().all():
@@ -311,8 +311,8 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         logits = torch.full_like(logits, -math.inf).scatter(1, best.indices, best.values)
     if top_p is not None and top_p < 1:
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)  # (B, V) both
-        drop = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)    # those before it reach top_p; the first stays
-        logits = logits.masked_fill(drop.scatter(1, order, drop), -math.inf)
+        is_rest = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)     # those before it reach top_p: not the first
+        logits = logits.masked_fill(is_rest.scatter(1, order, is_rest), -math.inf)      # in the ids' order
     return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]  # (B,)
 
 
@@ -330,7 +330,7 @@ def load_checkpoint(path, device='cpu'):
     if os.path.isdir(path):
         return GPT.from_hf(path).to(device), {}
     state = checkpoint.read(path, device)
-    with checkpoint.readable(path):         # a foreign file may hold anything
+    with checkpoint.readable(path):         # a mistake in the file becomes one line that names it
         model = GPT(GPTConfig(**state.pop('model_config'))).to(device)
         model.load_state_dict(state.pop('model'))
     return model, state

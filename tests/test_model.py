@@ -193,7 +193,7 @@ def test_the_first_loss_is_ln_V():
 def test_an_impossible_config_is_a_value_error_with_value_and_expectation():
     for name, value, words in (('n_embd', 30, 'multiple n_head=4'), ('n_embd', 12, 'even n_head=4'),
                                ('n_kv_head', 3, 'n_head=4 multiple'), ('n_kv_head', 8, 'n_head=4 multiple'),
-                               ('n_layer', 0, 'at least 1'), ('n_kv_head', -1, 'at least 0')):
+                               ('n_layer', 0, 'at least 1'), ('n_kv_head', -1, 'n_head=4 multiple')):
         with pytest.raises(ValueError) as e:
             GPTConfig(**{'n_head': 4, 'n_embd': 32, name: value})
         for word in (f'{name}={value}', *words.split()):
