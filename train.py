@@ -8,11 +8,11 @@ Pretraining: a folder of token bins -> a language model.
 
 It reads data_dir, which prepare.py made, and writes out_dir, a folder that can be zipped and used anywhere.
 The decision made here is the objective: it fixes what the model can be used for. You should see a first loss
-near ln(vocab_size), a fast fall, and a val_loss near the loss. parts/ holds the plumbing: you can skip it.
+near ln(vocab_size) and a fast fall. parts/ holds the plumbing and the other objectives: you can skip it.
 
-Two rules make runs exact. First, the batch of a step follows from (seed, step), its dropout from (seed, step,
-rank). So a resumed run equals an uninterrupted one. Second, batch_size counts the sequences of a step over
-all devices and all accumulation. So without dropout, one device and eight compute the same, up to rounding.
+Two rules make runs exact (with --streaming only the first does). The batch of a step follows from (seed,
+step), its dropout from (seed, step, rank): so a resumed run equals an uninterrupted one. And batch_size is
+the number of sequences of a step over all devices: so without dropout, one device and eight compute the same.
 """
 import functools, math, sys
 import torch
@@ -29,13 +29,13 @@ data_from = ''                  # the command that makes data_dir: shown if it i
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights
 overwrite = False               # True: delete the run that out_dir holds, and start over
-extend_vocab = False            # init_from=FOLDER: carry its weights to another tokenizer
+extend_vocab = False            # init_from=FOLDER with another tokenizer: known tokens keep their rows
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order
 # objective
 objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
 document_mask = False           # clm: attention stays within a document
-label_smoothing = 0.0           # [0, 1): share of a target's probability that all tokens get
+label_smoothing = 0.0           # [0, 1): so much of the target's probability is spread over all tokens
 focal = 0.0                     # >= 0: multiplies each loss by (1 - p)^focal, so easy tokens count less
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
@@ -46,7 +46,7 @@ n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd,
 block_size = 256                # >= 1: context, tokens
 rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000 or init_from's
 rope_scaling = 'none'           # none | linear | llama3: how init_from=FOLDER reaches a longer block_size
-vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer
+vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer; any other is refused
 tie_embeddings = True           # one matrix is both embedding and head
 vocab_multiple = 1              # [1, 65536]: pads the vocabulary; 64 is fast on GPUs
 dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
@@ -56,9 +56,9 @@ micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0
 max_steps = 1000                # >= 1: updates
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 1e-3            # >= 0: peak; lower for larger models
-embedding_lr = 1.0              # > 0: the embedding (tied: and head) learns at learning_rate times this
+embedding_lr = 1.0              # > 0: the embedding (and a tied head) learns at learning_rate times this
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: float = 100       # >= 0: linear rise; 1 % to 10 % of max_steps; below 1: that share of them
+warmup_steps: float = 100       # >= 0: linear rise, 1 % to 10 % of max_steps; below 1 it is such a share
 schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls in the last decay_steps
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only
@@ -74,19 +74,19 @@ sample_prompt = ''              # continued at each evaluation; '' = the start o
 sample_tokens = 100             # >= 1: length of a sample
 num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
-spike_z = 8.0                   # >= 0: a spike is this many deviations above the last steps; 0 = off
+spike_z = 8.0                   # >= 0: a spike is this many standard deviations above the last; 0 = off
 spike_window = 100              # >= 30: the number of last steps that it is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
 show_batch: int | None = None   # [0, 2**40): print the sequences of this step's batch, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto: bfloat16 if fast
 compile: bool | None = None     # torch.compile; None = on CUDA
 shard = 'ddp'                   # ddp | zero1 | fsdp: split nothing, the optimizer's state, or all
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32)
-config = configure(globals())
+config = configure(globals())       # config files and flags replace the values above; here they are as a dict
 
 if plan:
     shape = config if init_from in ('scratch', 'resume') else vars(load_checkpoint(init_from)[0].config)
@@ -107,14 +107,14 @@ processes.join(device)
 # --- data ---------------------------------------------------------------------------------------------------
 meta, bins = token_bins.open_bins(data_dir, block_size, ['val'] if streaming else ['train', 'val'], data_from)
 tokenizer = start.tokenizer_of_data(data_dir, meta['tokenizer_hash'], vocab_size, Tokenizer.load)
-tokenizer.encode(sample_prompt)                 # refuses what it cannot spell
+tokenizer.encode(sample_prompt)                 # raises ValueError if it cannot spell it
 is_python = texts.is_python(tokenizer.decode(bins['val'][:100_000].tolist()))
-task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
+task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)     # makes x and y
 if streaming:                                   # each process reads its own shards
     source = streams.open_stream(streaming, rank, world, data_dir, meta, tokenizer, block_size)
 else:
     source = token_bins.Blocks(bins['train'], task.n_text, batch_size, seed, shuffle)
-val_sets = token_bins.open_sources(data_dir, meta, block_size)      # of data that were mixed from several
+val_sets = token_bins.open_sources(data_dir, meta, block_size)      # by source, if the data are a mixture
 my_rows = torch.arange(rank * per_rank, (rank + 1) * per_rank).view(-1, micro_batch_size).numpy()   # (n, B)
 to_device = functools.partial(devices.to_device, device=device)
 loader = token_bins.Loader(source, my_rows, task.apply, to_device, timer.loading, (rank, world))
@@ -140,14 +140,14 @@ elif init_from == 'resume':
     start.same_run(last_path, state['config'] | state, config | data_hashes, [*fixed, *data_hashes])
     processes.same_step(last_path, state['step'])
 else:
-    other = copies.carry_over if extend_vocab else None
-    model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, other)
+    to_new_vocab = copies.carry_over if extend_vocab else None
+    model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, to_new_vocab)
     longer = start.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
     model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
 model.label_smoothing = label_smoothing
 model.focal = focal
 model.grad_checkpoint = grad_checkpoint
-processes.shard(model, shard, dtype, device)
+processes.shard(model, shard, dtype, device)        # and move it to the device
 
 # --- optimizer ----------------------------------------------------------------------------------------------
 optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1',
@@ -159,15 +159,15 @@ if state:
     optim.restore(optimizers, scaler, state, processes.own_part)
     loader.seek(state['stream'])
 compiling = device.startswith('cuda') if compile is None else compile
-net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # model, as it trains
+net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # around the model
 devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)
-processes.clear_gradients(net)                  # a lack of memory would have shown by now
+processes.clear_gradients(net)          # the pass was a test of memory, before files are written
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
                                                         schedule == 'wsd', decay_steps)
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """The learning rate of update `step`, from 0: a linear rise, then half a cosine down to min_lr (SGDR,
+    """The learning rate of update `step`, from 0: a linear rise, then half a cosine towards min_lr (SGDR,
     arXiv:1608.03983). 'wsd' stays at the top and falls linearly in the last decay_steps (2404.06395)."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
@@ -201,7 +201,7 @@ def evaluate():
     row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
     log.evaluation(step, max_steps, row, **more)
 
-    if val_loss < best_val and step > 0:
+    if val_loss < best_val and step > 0:        # never the untrained model
         best_val = val_loss
         if main_process:
             save_checkpoint(log.path('best.pt'), whole_model, step=step, best_val=best_val, config=config,
@@ -218,7 +218,7 @@ def save():
         save_checkpoint(f'{last_path}.new', whole_model, step=step, best_val=best_val, optimizers=moments,
                         scaler=scaler.state_dict(), stream=positions, config=config,
                         tokenizer_hash=tokenizer.hash, **data_hashes, **guard.state())
-        checkpoint.rotate(last_path, keep)
+        checkpoint.rotate(last_path, keep)      # renames it: a crash before this leaves the old one
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
@@ -246,9 +246,9 @@ while step < max_steps:
     n_targets = task.n_targets(step, range(batch_size))     # of the global batch
     loss = 0.0
     for i, batch in enumerate(loader.batches(step, max_steps)):
-        # its share of all targets: of 512 sequences = 8 processes x 16 micro-batches x 4, each has 1/128
+        # its share of all targets: 4 of 512 = 8 processes x 16 micro-batches x 4 sequences, about 1/128
         share = task.n_targets(step, my_rows[i]) / n_targets
-        with processes.sync_if(net, i == len(my_rows) - 1):
+        with processes.sync_if(net, i == len(my_rows) - 1):     # DDP sums gradients after the last one only
             with autocast:
                 mean = net(*batch)[1]                       # over the targets of this micro-batch
             # DDP and FSDP divide the sum of all gradients by world; times world undoes it
@@ -257,7 +257,7 @@ while step < max_steps:
 
     # the update
     norm = processes.to_float(optim.unscale_and_clip(optimizers, scaler, net, grad_clip))
-    loss = processes.all_sum(float(loss))[0]    # who was asked to stop is told here, too
+    loss = processes.all_sum(float(loss))[0]    # it also tells all who was asked to stop: must_stop() below
     logs = step + 1 in (1, max_steps) or (step + 1) % log_interval == 0
     before = probe.clone() if logs else None
     if guard.allows(step, loss, norm):          # no NaN, no spike; it logs what it refuses
