@@ -12,7 +12,6 @@ from serving import small, until, writer_of
 
 from parts.sample.asking import Prompt, Text
 from parts.sample.decoding import Answer
-from parts.sample.openai_api import as_text
 from parts.sample.writer import Reader
 
 PIECES = [bytes([b]) for b in range(256)] + [b'ab', b'\n\n', 'é'.encode(), b'abc', b'  x']
@@ -78,7 +77,6 @@ def test_a_character_arrives_when_its_last_byte_does():
     assert [text for text, _ in pieces] == ['', '', '漢', 'x']
     assert [len(tokens) for _, tokens in pieces] == [0, 0, 3, 1]
     assert [token.offset for _, tokens in pieces for token in tokens] == [0, 0, 0, 1]
-    assert as_text(b'\xe6') == 'bytes:\\xe6' and as_text('漢'.encode()) == '漢'
 
 
 def test_bytes_that_repeat_the_prompt_are_no_part_of_the_answer():

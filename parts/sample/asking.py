@@ -51,13 +51,11 @@ def shortened(tokenizer, messages, block_size):
     """A chat without its oldest questions and answers, so that a quarter of the context is left. A system
     message, which comes first, stays. ValueError if the last question alone does not fit."""
     begin = 1 if messages[0]['role'] == 'system' else 0
-    while True:
-        n = len(tokenizer.render(messages, True)[0])
-        if n <= block_size * 3 // 4 or len(messages) == begin + 1:
-            break
+    n_tokens = lambda messages: len(tokenizer.render(messages, True)[0])
+    while n_tokens(messages) > block_size * 3 // 4 and len(messages) > begin + 1:
         messages = messages[:begin] + messages[begin + 2:]
-    if n >= block_size:
-        raise ValueError(f'the message has {n} tokens, the context is {block_size}; shorten it')
+    if n_tokens(messages) >= block_size:
+        raise ValueError(f'the message does not fit into the context of {block_size} tokens; shorten it')
     return messages
 
 
@@ -71,7 +69,7 @@ def end_of(stop_at):
 
 def read_prompts(path):
     """The prompts in a file: each line that is not blank."""
-    prompts = [line for line in re.split('\r?\n', file_text(path).removeprefix('\ufeff')) if line.strip()]
+    prompts = [line for line in file_text(path).removeprefix('\ufeff').splitlines() if line.strip()]
     if not prompts:
         raise ValueError(f'{path} must hold prompts, one a line')
     return prompts
@@ -79,21 +77,23 @@ def read_prompts(path):
 
 def file_text(path):
     """The text of a file, exactly as it is."""
+    with open(path, 'rb') as f:
+        data = f.read()
     try:
-        with open(path, encoding='utf-8', newline='') as f:
-            return f.read()
+        return data.decode()
     except UnicodeDecodeError as e:
         raise ValueError(f'{path} is not UTF-8 text: {e}') from e
 
 
 class Text:
     """The text of an answer of decoding.py, while that is being written. It ends at a stop id, before the
-    first of the texts `stop`, or where the pattern `ends` matches."""
+    first of the texts `stop`, or behind a match of the pattern `ends`."""
 
     def __init__(self, answer, tokenizer, prompt, ends=None, stop=()):
         self.answer = answer
         self.tokenizer = tokenizer
-        self.ends = re.compile(ends) if ends else None
+        patterns = [f'(?={re.escape(text)})' for text in stop] + ([ends] if ends else [])
+        self.ends = re.compile('|'.join(patterns) or '(?!)')                # (?!) matches nowhere
         self.stop = stop
         self.before = prompt.last           # may be the newline that the pattern looks for
         self.to_drop = prompt.repeated      # bytes of the prompt that the first id writes again
@@ -108,9 +108,11 @@ class Text:
         data = self.tokenizer.decode_bytes(new)[self.to_drop:]
         self.to_drop = 0
         self.text += self.decoder.decode(data, final=answer.finish is not None)
-        ends = self.places_of_end()
-        if ends:
-            self.text = self.text[:min(ends)]
+        matches = self.ends.finditer(self.before + self.text)
+        places = [match.end() - len(self.before) for match in matches]
+        places = [place for place in places if place >= 0]                  # the others are in the prompt
+        if places:
+            self.text = self.text[:places[0]]
             answer.finish = 'stop'
 
         begin = self.n_certain
@@ -118,16 +120,6 @@ class Text:
         if not answer.finish:
             self.n_certain -= self.n_held_back()
         return self.text[begin:self.n_certain]
-
-    def places_of_end(self):
-        """Before each stop, and behind each match of the pattern but those within the prompt."""
-        places = [self.text.find(stop, self.n_certain) for stop in self.stop]       # -1: it does not occur
-        places = [place for place in places if place >= 0]
-        if self.ends:
-            matches = self.ends.finditer(self.before + self.text)
-            behind = [match.end() - len(self.before) for match in matches]
-            places += [place for place in behind if place >= 0]
-        return places
 
     def n_held_back(self):
         """How many characters at the end of the text may be the beginning of a stop."""

@@ -12,13 +12,11 @@ import torch
 
 
 def fill(model, tokenizer, prompt, objective, max_new_tokens, pick):
-    """The text of a prompt with its gaps filled; for mlm, before it, a line of candidates for each gap."""
+    """The text of a prompt with its gaps filled."""
     ids, marks = with_marks(prompt, tokenizer, objective, model.config.block_size)
     if objective == 'span':
         return fill_spans(model, tokenizer, ids, marks, max_new_tokens, pick)
-    filled, candidates = fill_tokens(model, ids, marks[0])
-    lines = ['   '.join(f'{tokenizer.decode([id])!r} {p:.2f}' for id, p in best) for best in candidates]
-    return '\n'.join([*lines, tokenizer.decode(filled)])
+    return fill_tokens(model, tokenizer, ids, marks[0])
 
 
 def with_marks(prompt, tokenizer, objective, block_size):
@@ -42,18 +40,16 @@ def with_marks(prompt, tokenizer, objective, block_size):
 
 
 @torch.no_grad()
-def fill_tokens(model, ids, mask_id):
-    """The ids with the most probable token in each gap, and for each gap its five best pairs (id, p)."""
+def fill_tokens(model, tokenizer, ids, mask_id):
+    """A line of the five best tokens for each gap, then the text of ids with the best one in each gap."""
     device = next(model.parameters()).device
     logits = model(torch.tensor([ids], device=device))[0][0]                                # (T, V)
-    filled = list(ids)
-    candidates = []
-    for i, id in enumerate(ids):
-        if id == mask_id:
-            p, best = logits[i].softmax(-1).topk(5)
-            candidates.append(list(zip(best.tolist(), p.tolist())))
-            filled[i] = best[0].item()
-    return filled, candidates
+    lines = []
+    for i in [i for i, id in enumerate(ids) if id == mask_id]:
+        p, best = logits[i].softmax(-1).topk(5)
+        lines.append('   '.join(f'{tokenizer.decode([id])!r} {q:.2f}' for id, q in zip(best.tolist(), p)))
+        ids = [*ids[:i], best[0].item(), *ids[i + 1:]]
+    return '\n'.join([*lines, tokenizer.decode(ids)])
 
 
 @torch.no_grad()

@@ -7,14 +7,10 @@ OpenAI's API: requests and answers as JSON, for models that write in a batch.
 
 With {'stream': True} the parts are the chunks of the answer. The first model is the default.
 Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where the
-context does. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
+context does. top_k is ours, everything else is a subset of OpenAI's API; an unknown field is ignored.
 Copy this file alone: it needs the standard library.
 """
 import queue, secrets, time
-
-# settings of OpenAI's that would change an answer and that we lack: refused, unless they ask for nothing
-LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0,
-           'frequency_penalty': 0, 'tools': [], 'functions': [], 'response_format': {'type': 'text'}}
 
 
 class Refusal(Exception):
@@ -60,22 +56,13 @@ def stops_of(fields):
 
 
 def messages_of(fields):
-    """The messages of a chat. Tokenizer.render refuses wrong ones. Clients may send a content in parts."""
+    """The messages of a chat. Tokenizer.render refuses wrong ones."""
     is_right = lambda value: value and isinstance(value, list) and all(isinstance(m, dict) for m in value)
-    messages = []
-    for message in field(fields, 'messages', is_right, 'a list of objects with role and content'):
-        parts = message.get('content')
-        if isinstance(parts, list) and all(isinstance(part, dict) for part in parts):
-            message = {**message, 'content': ''.join(text_of(part, 'text', None) for part in parts)}
-        messages.append(message)
-    return messages
+    return field(fields, 'messages', is_right, 'a list of objects with role and content')
 
 
 def draw_of(fields, chat):
     """How the answers are written: for begin() of asking.py, and Answer of decoding.py."""
-    for name, harmless in LACKING.items():
-        if fields.get(name) not in (None, harmless):
-            raise Refusal(400, f'{name} is not supported here; leave it out', name)
     scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
     return {'temperature': number(fields, 'temperature', float, 0, 2, 1.0),
             'top_p': number(fields, 'top_p', float, 0, 1, 1.0),
@@ -86,19 +73,9 @@ def draw_of(fields, chat):
 
 
 # --- OpenAI's forms -----------------------------------------------------------------------------------------
-def as_text(data):
-    """Bytes of a token as JSON has them. A part of a character is written as OpenAI does: bytes:\\xe6."""
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return 'bytes:' + ''.join(f'\\x{byte:02x}' for byte in data)
-
-
-def log_probs(tokens):
-    """The log-probabilities of Tokens in the form of a chat, for completions, too."""
-    entry = lambda data, log_p: {'token': as_text(data), 'logprob': log_p, 'bytes': list(data)}
-    return {'content': [{**entry(token.data, token.log_p), 'top_logprobs': [entry(*p) for p in token.top]}
-                        for token in tokens]}
+def entry(data, log_p):
+    """A token, for completions in the form of a chat, too. A part of a character becomes a \ufffd."""
+    return {'token': data.decode('utf-8', 'replace'), 'logprob': log_p, 'bytes': list(data)}
 
 
 def as_choice(pieces, chat, scored, is_chunk, is_first):
@@ -108,9 +85,10 @@ def as_choice(pieces, chat, scored, is_chunk, is_first):
     if chat:
         role = {'role': 'assistant'} if is_first else {}
         content = {'delta' if is_chunk else 'message': {**role, 'content': text}}
-    tokens = [token for piece in pieces for token in piece.tokens]
+    tokens = [{**entry(token.data, token.log_p), 'top_logprobs': [entry(*pair) for pair in token.top]}
+              for piece in pieces for token in piece.tokens]
     return {'index': 0, **content, 'finish_reason': pieces[-1].finish,
-            'logprobs': log_probs(tokens) if scored else None}
+            'logprobs': {'content': tokens} if scored else None}
 
 
 # --- answering ----------------------------------------------------------------------------------------------
