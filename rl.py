@@ -291,9 +291,11 @@ while step < max_steps:
     # answers, written by the policy as it is now, each with its advantage
     if step % updates == 0 or answers is None:
         answers, figures = new_answers(step // updates)
-        n_tokens = processes.all_sum(sum(len(a.ids) for a in answers))[0]
         by_group = torch.tensor([a.reward for a in answers], dtype=float).view(-1, num_samples)     # (P, G)
         weighted = [*zip(answers, advantages(by_group, scale).flatten().tolist())]
+        n_written = sum(len(a.ids) for a in answers)
+        n_used = sum(len(a.ids) for a, weight in weighted if weight)        # they have a gradient
+        n_tokens, n_used = processes.all_sum(n_written, n_used)
         # an answer whose advantage is 0 has a gradient only by kl_coef. Each process keeps one answer: DDP
         # waits for the backward pass of all. Answers of about one length share a forward pass
         useful = [(a, weight) for a, weight in weighted if weight or reference]
@@ -341,8 +343,8 @@ while step < max_steps:
         speed = timer.figures(world)
         log.step(max_steps, ('reward', 'informative', 'entropy', 'length'), step=step, loss=loss, lr=lr,
                  grad_norm=norm, **figures, kl=kl_sum / n_tokens if reference else None,
-                 clip_fraction=n_clipped / n_tokens, train_s=time.time() - began, skipped=guard.skipped,
-                 update_ratio=optim.change(before, probe).item(),
+                 clip_fraction=n_clipped / n_tokens, used=n_used / n_tokens, train_s=time.time() - began,
+                 skipped=guard.skipped, update_ratio=optim.change(before, probe).item(),
                  comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
                  memory_mb=journal.memory_mb(device), **speed)
 

@@ -59,6 +59,7 @@ def test_the_reward_rises(home, tmp_path):
         assert last['kl'] is None and 0 < last['entropy'] < 6 and 0 <= last['clip_fraction'] <= 1
         assert series(out, 'clip_fraction')[0] == 0             # the first ratio of fresh answers is 1
         assert last['length'] <= 8 and 0 <= last['truncated'] <= 1 and 0 < last['informative'] <= 1
+        assert 0 < last['used'] <= 1
         assert 'next: python sample.py' in said and 'highest val_reward ' in said
         assert '[reward ' in (out / 'samples.txt').read_text(encoding='utf-8')
         assert state(out)['config']['stage'] == 'rl'
