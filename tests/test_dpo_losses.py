@@ -68,16 +68,6 @@ def test_equal_policy_and_reference_give_the_known_first_losses():
         assert losses.item() == approx(value, abs=1e-6) and rewards[0] == rewards[1] == 0, kind
 
 
-def test_smoothing_weighs_both_directions_and_puts_the_minimum_at_its_odds():
-    there, back = [(2, 0, 0, 0, 1, 1)], [(0, 2, 0, 0, 1, 1)]
-    a, b = (loss(x, 'dpo', 1.0)[0].item() for x in (there, back))
-    assert loss(there, 'dpo', 1.0, label_smoothing=0.3)[0].item() == approx(0.7 * a + 0.3 * b)
-    half = [loss(x, 'dpo', 1.0, label_smoothing=0.4999999)[0].item() for x in (there, back)]
-    assert half[0] == approx(half[1], abs=1e-6) and a < half[0] < b
-    best = [(math.log(0.7 / 0.3), 0, 0, 0, 1, 1)]   # where sigmoid(margin) is the share of right labels
-    assert abs(loss(best, 'dpo', 1.0, label_smoothing=0.3)[2][0].item()) < 1e-6
-
-
 def test_margins_of_2000_have_finite_losses_and_gradients():
     """Losses at +2000 and -2000, and the gradient at the latter."""
     for kind, good, bad, push in (
@@ -97,8 +87,6 @@ def test_orpo_at_p_of_1_and_at_hardly_any():
         losses, _, gradients = loss([(pc, pr, 0, 0, 3, 4)], 'orpo', 0.5)
         assert losses.isfinite() and all(g.isfinite().all() for g in gradients), (pc, pr)
     assert loss([(0, 0, 0, 0, 3, 4)], 'orpo', 0.5)[0].item() == approx(0.5 * math.log(2))
-    wanted = 300 + math.log(1 + math.exp(-1))
-    assert loss([(-600, -602, 0, 0, 2, 2)], 'orpo', 1)[0].item() == approx(wanted, abs=1e-4)
 
 
 def test_log_odds_and_their_gradients_are_exact_for_p_and_for_1_minus_p():
@@ -122,18 +110,3 @@ def test_kto_judges_a_single_thumb_alone():
     assert losses.tolist() == approx([1 - s, s, 0.5])
     assert gradients[0][1] == gradients[1][0] == 0 and gradients[0][0] < 0 < gradients[1][1]
     assert gradients[0][0].item() == approx(2 * gradients[0][2].item())     # both: the mean of two
-
-
-def test_simpo_is_blind_to_length_and_only_some_losses_to_the_reference():
-    n, longer, moved = (-6, -9, -5, -5, 3, 4), (-60, -90, -5, -5, 30, 40), (-6, -9, -50, -7, 3, 4)
-    for kind in BY_HAND:
-        value, *others = (loss([x], kind, 0.7)[0].item() for x in (n, longer, moved))
-        assert (value == approx(others[0])) == (kind in ('simpo', 'orpo')), kind
-        assert (value == others[1]) == (kind in ('simpo', 'orpo', 'rm')), kind
-
-
-def test_ipo_is_least_where_the_ratios_differ_by_1_over_2_beta():
-    for beta in (0.1, 0.5):
-        below, there, above = (loss([(d / (2 * beta), 0, 0, 0, 1, 1)], 'ipo', beta) for d in (0.99, 1, 1.01))
-        assert there[0] == there[2][0] == 0 < min(below[0], above[0])
-        assert below[2][0] < 0 < above[2][0]

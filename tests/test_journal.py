@@ -6,8 +6,7 @@ import pytest
 import torch
 from conftest import TINY, mistake, ok, run
 
-from model import GPT, GPTConfig
-from parts.train import adapters, journal, records
+from parts.train import journal
 
 CONFIG = {'init_from': 'scratch', 'save_interval': 250, 'eval_interval': 100, 'a': 1}
 
@@ -60,33 +59,6 @@ def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):
     monkeypatch.setattr(journal.shutil, 'disk_usage', lambda path: type('', (), {'free': 160_000}))
     with pytest.raises(ValueError, match='has 0.2 MB free, the checkpoints need 0.4'):
         log.need_space(400_000)
-
-
-def test_what_is_not_usual_in_fine_tuning_is_said():
-    class Model:
-        def __init__(self, n):
-            self.n = int(n)
-
-        def parameters(self):
-            return [torch.empty(self.n, device='meta', requires_grad=True)]
-
-    for n, rate, rows, epochs, words in (
-            (2e8, 2e-5, 5000, 2, []), (2e8, 6e-5, 5000, 2, ['learning_rate=6e-05', '1e-05 to 5e-05']),
-            (2e8, 1e-6, 5000, 2, ['learning_rate=1e-06']), (1e6, 3e-3, 5000, 3, []),
-            (1e6, 3e-3, 5000, 4, ['epochs']), (1e6, 3e-3, 5000, 0.5, ['miss rows']),
-            (1e6, 3e-3, 40, 1, ['40 rows']), (1e6, 3e-3, 500_000, 1, ['500,000 rows'])):
-        notes = list(records.unusual(Model(n), rate, 1e-5, 5e-5, rows, epochs))
-        assert len(notes) == (1 if words else 0) and all(word in notes[0] for word in words), words
-
-
-def test_the_rate_of_lora_is_judged_by_what_it_trains():
-    with torch.device('meta'):
-        model = GPT(GPTConfig(49152, 64, 30, 9, 3, 576, 1536))          # SmolLM2-135M
-    assert [*records.unusual(model, 3e-4, 1e-5, 5e-5, 5000, 2)]
-    model.requires_grad_(False)
-    adapters.swap(model, torch.nn.Linear, lambda linear: adapters.Adapted(linear, 8, None))
-    assert 2e6 < sum(p.numel() for p in model.parameters() if p.requires_grad) < 3e6
-    assert not [*records.unusual(model, 3e-4, 1e-5, 5e-5, 5000, 2)]
 
 
 def test_a_rest_of_hours_is_told_in_hours():

@@ -9,8 +9,7 @@ from conftest import state, write
 from test_records import BYTES
 
 from model import load_checkpoint
-from parts.eval import benchmarks, grading
-from parts.eval.sandbox import run_code
+from parts.eval import benchmarks
 
 # more is paid for signs of the lower half of ASCII: an untrained byte model writes them a quarter of the time
 REWARD = """
@@ -119,19 +118,12 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
     assert '18 prompts, 3 held out' in said
 
 
-def test_benchmark_files_are_rewards_as_they_are_published():
-    human = {'prompt': 'import math\n\ndef root(x):\n    """The root."""\n', 'entry_point': 'root',
-             'test': 'def check(candidate):\n    assert candidate(9) == 3\n'}
-    task = benchmarks.to_task(human)
-    assert task['messages'][0]['content'].startswith('Complete:\nimport math')
-    program = grading.program(task, '```python\ndef root(x):\n    return math.sqrt(x)\n```', chat=True)
-    assert run_code(program, task['tests'], task['entry_point']).outcome == 'passed'
-    assert run_code(program.replace('math.sqrt', 'abs'), task['tests'], 'root').outcome == 'wrong'
-    sums = {'question': '2?', 'answer': '2 + 0 = 2\n#### 2'}
-    assert benchmarks.to_task(sums)['answer'].endswith('2')
-    for name, record in (('humaneval', human | {'canonical_solution': ''}), ('gsm8k', sums)):
-        message, = benchmarks.to_task(record)['messages']       # what is trained is what eval.py asks
-        assert benchmarks.to_item(name, record, None)['asked'] == message['content']
+def test_a_benchmark_s_problem_is_asked_in_training_as_in_eval():
+    function = {'prompt': 'def root(x):\n', 'entry_point': 'root', 'test': 'def check(candidate):\n    pass\n',
+                'canonical_solution': ''}
+    for name, record in (('humaneval', function), ('gsm8k', {'question': '2?', 'answer': '#### 2'})):
+        message, = benchmarks.to_task(record)['messages']
+        assert benchmarks.to_item(name, record, None)['asked'] == message['content'], name
 
 
 def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
@@ -144,7 +136,7 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path):
     for body, words in (
-            ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']), ('return None', ['TypeError']),
+            ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']),
             ('return float("nan")', ['returned nan']), ('while True: pass', ['no reward after 0.2 s']),
             ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
         (home / 'bad.py').write_text(f'{REWARD}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
@@ -159,23 +151,20 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path)
 def test_what_keeps_the_sandbox_from_a_verdict_is_one_sentence(home, tmp_path):
     write(home / 'tests.jsonl', [{'prompt': f'add {i}', 'tests': 'assert add(lambda: 1, 2) == 3'}
                                  for i in range(20)])
-    nowhere = 'from parts.eval import sandbox; sandbox.TRIAL = "/nowhere/trial.py"'
     wrote = 'from tokenizer import Tokenizer; Tokenizer.decode = lambda *_: "def add(f, x):\\n    return 3"'
-    for before, words in ((nowhere, 'nowhere'), (wrote, 'function is not plain data')):
-        mistake(rl(home, '--allow_code_execution=True', reward='tests.jsonl', out=tmp_path / 'run',
-                   before=before), "no verdict on 'add 0', by a fault of its tests or of the machine", words)
+    flags = ['--allow_code_execution=True', f'--out_dir={tmp_path}/run']
+    mistake(rl(home, *flags, reward='tests.jsonl', before=wrote),
+            "no verdict on 'add 0', by a fault of its tests or of the machine", 'function is not plain data')
 
 
 def test_other_mistakes_are_one_line(home, tmp_path):
-    (home / 'half.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
     (home / 'bad.jsonl').write_text('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', encoding='utf-8')
     (home / 'unpaid.jsonl').write_text('{"prompt": "a"}', encoding='utf-8')
     for flags, words in (
             ('--reward=problems --n_problems=20', ['--allow_code_execution=True']),
-            ('--reward=random --n_problems=20', ['held-out prompts']), ('--num_samples=1', ['>= 2']),
+            ('--num_samples=1', ['>= 2']),
             ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 prompts']),
-            ('--reward=problem', ['problem does not exist', 'problems, random, FILE.py']),
-            (f'--reward={home}/half.py', ['reward(prompt']), ('--reward=none.jsonl', ['does not exist']),
+            ('--reward=none', ['none does not exist', 'problems, random, FILE.py']),
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'neither tests nor an answer'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)

@@ -1,7 +1,6 @@
 """
 Records: lines of JSON -> token ids, and batches of rows of about the same length.
 
-    rows = read_jsonl('train.jsonl', convert=lambda record: record['messages'], advice='make it: ...')
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
     conversations, n_empty, n_cut = read_conversations('sft/train.jsonl', 256, tokenizer, 'make sft')
     pairs, n_cut, n_same = read_pairs('pairs/train.jsonl', 256, tokenizer, 'dpo', 'make pairs')
@@ -73,18 +72,6 @@ class Batches:
         return dice.permutation(order.reshape(-1, self.batch_size))
 
 
-def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
-    """A text for each setting of a fine-tuning run that is not usual. lowest, highest: the rates from 100
-    million trained parameters on; fewer (a small model, LoRA) bear higher rates."""
-    large = sum(p.numel() for p in model.parameters() if p.requires_grad) >= 1e8
-    if large and not lowest <= learning_rate <= highest:
-        yield f'learning_rate={learning_rate:g}: from 100M parameters on {lowest:g} to {highest:g} is usual'
-    if not 0.95 <= epochs <= 3:
-        yield f'{epochs:.2f} epochs, 1 to 3 are usual: fewer miss rows, more learn them by heart'
-    if not 1000 <= n_rows <= 100_000:
-        yield f'{n_rows:,} rows, a few thousand to some tens of thousands are usual: quality counts more'
-
-
 # --- conversations ------------------------------------------------------------------------------------------
 def fit_conversation(ids, mask, T, im_start):
     """A conversation of at most T + 1 tokens. If it is too long, we cut first the text after the last answer,
@@ -100,14 +87,9 @@ def read_conversations(path, T, tokenizer, command):
     command: it makes such a file."""
     whole = read_jsonl(path, lambda record: tokenizer.render(record['messages']), f'prepare it: {command}')
     im_start = tokenizer.special['<|im_start|>']
-    conversations = []
-    n_cut = 0
-    for ids, mask in whole:
-        short, its_mask = fit_conversation(ids, mask, T, im_start)
-        if len(short) < len(ids):
-            n_cut += 1
-        if 1 in its_mask[1:]:
-            conversations.append((short, its_mask))
+    n_cut = len([ids for ids, _ in whole if len(ids) > T + 1])
+    fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole]
+    conversations = [(ids, mask) for ids, mask in fitted if 1 in mask[1:]]
     if not conversations:
         raise ValueError(f'{path} has no conversation with an answer, or none is left in {T} tokens')
     return conversations, len(whole) - len(conversations), n_cut
