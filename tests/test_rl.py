@@ -119,8 +119,8 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
 
 
 def test_a_benchmark_s_problem_is_asked_in_training_as_in_eval():
-    function = {'prompt': 'def root(x):\n', 'entry_point': 'root', 'test': 'def check(candidate):\n    pass\n',
-                'canonical_solution': ''}
+    function = {'prompt': 'def root(x):\n', 'canonical_solution': '', 'entry_point': 'root',
+                'test': 'def check(candidate):\n    pass\n'}
     for name, record in (('humaneval', function), ('gsm8k', {'question': '2?', 'answer': '#### 2'})):
         message, = benchmarks.to_task(record)['messages']
         assert benchmarks.to_item(name, record, None)['asked'] == message['content'], name
