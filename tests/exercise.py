@@ -52,7 +52,7 @@ EXERCISES = [
              'Turn each pair (x_i, x_{i + D/2}) by its angle. Su et al. 2021, arXiv:2104.09864, eq. 34. '
              'The pairs are halves apart, as in Llama; in the paper they are neighbours.'),
     Exercise('top_p', 'model.py', 'sample',
-             'test_generation.py::test_draws_come_from_the_smallest_set_that_reaches_p_in_its_proportions '
+             'test_generation.py::test_cached_sampling_equals_a_naive_sampler_with_the_same_seed '
              'test_generation.py::test_temperature_0_is_argmax_and_dropout_acts_only_in_training',
              'Draw a token: temperature, then top-k, then top-p. Holtzman et al. 2019, arXiv:1904.09751, '
              'section 3.1. The token that makes the sum reach p stays.'),

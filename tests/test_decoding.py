@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_model import lively
 
-from model import GPT, GPTConfig, sample
+from model import GPT, GPTConfig
 from parts.sample.decoding import Answer, Batch, Sampler
 
 CONTEXT, STOP = 24, {0, 3}
@@ -42,11 +42,11 @@ def written(batch):
 
 
 def test_greedy_answers_are_those_of_generate_alone_also_past_the_context(model):
-    prompts = prompts_of(30)
+    prompts = prompts_of(20)
     limits = [1 + 7 * i % 40 for i in range(len(prompts))]
     alone = [model.generate(torch.tensor([ids]), limit, 0, stop=STOP)[0, len(ids):].tolist()
              for ids, limit in zip(prompts, limits)]
-    for slots in (1, 5, 90):
+    for slots in (1, 5, 60):
         batch = Batch(model, STOP, slots)
         answers = [batch.add(ids, limit, None, temperature=0) for ids, limit in zip(prompts, limits)]
         written(batch)
@@ -106,17 +106,6 @@ def test_each_answer_is_drawn_as_it_wants_with_its_own_dice(model):
             assert answer.top == sorted(answer.top, key=lambda pair: -pair[1])
 
 
-def test_tokens_are_drawn_with_the_probabilities_of_sample():
-    """20,000 draws each: a share has a standard error of 0.0035 at most; 0.02 is more than five."""
-    logits = torch.tensor([[0.5, 2.0, 1.5, -1.0, 1.9, 0.0]])
-    torch.manual_seed(0)
-    for k, p in ((4, 0.8), (2, 0.5), (3, 0.65), (0, 0.9), (4, 1.0)):
-        answers = [Answer((1,), 1, random.Random(0).random, 0.7, k, p)] * 20_000
-        ours = Sampler(answers, 6, 'cpu').draw(logits.repeat(20_000, 1)).bincount(minlength=6) / 20_000
-        theirs = sample(logits.expand(20_000, -1), 0.7, k, p).bincount(minlength=6) / 20_000
-        assert (ours - theirs).abs().max() < 0.02 and (ours > 0).equal(theirs > 0), (k, p)
-
-
 def test_log_probs_in_bfloat16_are_near_those_of_float32():
     """Logits within 0.05, as test_generation.py holds for GPT.stream; log p adds the rounding of the sum."""
     prompts = [[id % 50 for id in ids] for ids in prompts_of(9)]
@@ -132,31 +121,16 @@ def test_log_probs_in_bfloat16_are_near_those_of_float32():
                 assert abs(logits.log_softmax(-1)[id].item() - answer.log_probs[i]) < atol, kind
 
 
-def positions(model):
-    """A list that fills with (rows, columns) of what enters the embedding."""
-    shapes = []
-    model.embedding.register_forward_hook(lambda module, inputs, out: shapes.append(tuple(inputs[0].shape)))
-    return shapes
-
-
 def test_equal_prompts_are_run_once_and_a_step_costs_a_position_of_each_live_row():
     model = sharp()
-    shapes = positions(model)
+    shapes = []                 # (rows, columns) of what enters the embedding
+    model.embedding.register_forward_hook(lambda module, inputs, out: shapes.append(tuple(inputs[0].shape)))
     batch = Batch(model, set(), slots=6)
     for limit in (1, 2, 3, 4, 4, 4, 2, 1):
         batch.add([5, 6, 7, 8], limit, None, temperature=0)
     written(batch)
     # one prompt for all eight: the last two copy it from a row that is being written. Then the batch shrinks
     assert shapes == [(1, 3), (6, 1), (6, 1), (6, 1), (3, 1)]
-
-
-def test_prompts_of_several_lengths_begin_in_one_pass_and_a_few_at_a_time():
-    model = sharp()
-    shapes = positions(model)
-    batch = Batch(model, set(), slots=17)
-    for i in range(30):                     # after the first step one row is free, after the second three
-        batch.add([1 + i] * (1 + 7 * i % 10), {3: 1, 5: 2, 8: 2}.get(i, 9), None, temperature=0)
-    assert written(batch)[:3] == [17, 16, 17] and shapes[:5] == [(17, 9), (17, 1), (16, 1), (3, 9), (17, 1)]
 
 
 def test_the_cache_grows_under_an_answer(model):
@@ -183,16 +157,6 @@ def test_the_first_token_may_be_restricted_and_its_probability_is_that_among_the
     assert {id for id, _ in answer.top} == {65, 66}
 
 
-def test_an_answer_that_nobody_reads_any_more_frees_its_row(model):
-    batch = Batch(model, set(), slots=2)
-    answers = [batch.add(ids, 9, None, temperature=0) for ids in prompts_of(6)[:5]]
-    batch.step()
-    answers[0].finish = answers[2].finish = 'gone'      # one is being written, one waits
-    assert batch.step() == [answers[1], answers[3]]
-    written(batch)
-    assert [len(answer.ids) for answer in answers] == [1, 9, 0, 9, 9]
-
-
 def test_scores_that_are_not_finite_are_refused_in_one_sentence():
     for temperature in (0, 1.0):
         sampler = Sampler([Answer((1,), 1, lambda: 0.5, temperature)] * 3, 5, 'cpu')
@@ -208,8 +172,6 @@ def test_scores_that_are_not_finite_are_refused_in_one_sentence():
 def test_what_cannot_be_written_is_refused(model):
     with pytest.raises(ValueError, match='the prompt is empty'):
         Batch(model, STOP).add([], 3, None)
-    with pytest.raises(TypeError, match='temprature'):
-        Batch(model, STOP).add([1], 3, None, temprature=0)
     with pytest.raises(ValueError, match='causal=False'):
         Batch(sharp(causal=False), STOP)
 

@@ -1,16 +1,16 @@
-"""The model computes what its formulas say; its sizes, its first loss, its copies; what model.py prints."""
+"""The model computes what its formulas say; its sizes, its first loss, its copies; a longer context."""
 import dataclasses
+import json
 import math
 import re
 
 import pytest
 import torch
-from conftest import ok, run
-from hypothesis import given, settings
-from hypothesis.strategies import booleans, integers
+from conftest import TINY, mistake, ok, run
 
-from model import IGNORE, GPT, GPTConfig, RMSNorm, rope_table, rotate
+from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, rotate
 from parts.train.planner import count_parameters, flops_per_token
+from parts.train.start import longer_context
 
 torch.set_num_threads(1)        # on tensors this small, threads only wait for one another
 
@@ -110,17 +110,7 @@ def test_the_forward_equals_the_formulas():
             same(model(batch()[0])[0], formula(model, batch()[0]), 1e-5)
 
 
-def test_gqa_is_multi_head_attention_whose_heads_share_keys_and_values():
-    idx = batch()[0]
-    for kv in (1, 2, 4):
-        gqa, mha = lively(0.15, n_kv_head=kv), lively(0.15, n_kv_head=0)
-        repeat = lambda w: w.view(kv, 8, 32).repeat_interleave(4 // kv, 0).reshape(32, 32)
-        mha.load_state_dict({k: repeat(w) if k.endswith(('w_k.weight', 'w_v.weight')) else w
-                             for k, w in gqa.state_dict().items()})
-        same(gqa(idx)[0], mha(idx)[0], 0 if kv == 4 else 1e-5)
-
-
-def test_loss_and_gradient_come_from_the_scored_positions_only():
+def test_loss_and_gradient_come_from_the_scored_positions_only_and_are_0_without_any():
     model, (idx, targets) = lively(), batch()
     logits, loss = model(idx, targets)
     scored = [(b, t) for b in range(8) for t in range(24) if targets[b, t] != IGNORE]
@@ -129,11 +119,8 @@ def test_loss_and_gradient_come_from_the_scored_positions_only():
     same([loss], [by_hand], 1e-5)
     same(gradients(model, model(idx, targets)[1]), gradients(model, by_hand), 1e-6)
 
-
-def test_nothing_scored_gives_loss_0_and_finite_gradients():
-    model, (idx, targets) = lively(), batch(ignored=1)
-    loss = model(idx, targets)[1]
-    assert loss.item() == 0 and all(g.isfinite().all() for g in gradients(model, loss))
+    nothing = model(idx, torch.full_like(targets, IGNORE))[1]
+    assert nothing.item() == 0 and all(g.isfinite().all() for g in gradients(model, nothing))
 
 
 def test_micro_batches_weighted_by_their_scored_tokens_equal_one_batch():
@@ -153,28 +140,19 @@ def test_logits_and_loss_are_float32_under_autocast_and_the_scores_are_close():
 
 
 # --- sizes --------------------------------------------------------------------------------------------------
-def counted(config):
-    """{part: parameters} of the real model, whose tensors have shapes only."""
-    with torch.device('meta'):
+def test_the_planners_counts_are_those_of_the_model_and_the_closed_forms():
+    d, m, L, T = 32, 90, 3, 7
+    for V, kv, tied in ((300, 1, True), (50, 2, False), (50, 4, True)):
+        config = GPTConfig(V, T, L, 4, kv, d, m, tie_embeddings=tied)
         model = GPT(config)
-    count = lambda *parts: sum(p.numel() for part in parts for p in part.parameters())
-    return {'total': count(model), 'embedding': count(model.embedding), 'blocks': count(model.blocks),
-            'per block': count(model.blocks[0]), 'final norm': count(model.norm),
-            'output': 0 if config.tie_embeddings else count(model.head)}
-
-
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(*[integers(1, n) for n in (300, 4, 4, 3, 8, 90)], booleans())
-def test_the_planners_counts_are_those_of_the_model_and_the_closed_forms(V, L, kv, groups, half, m, tied):
-    H, D, T = kv * groups, 2 * half, 7
-    d = H * D
-    config = GPTConfig(V, T, L, H, kv, d, m, tie_embeddings=tied)
-    n = count_parameters(dataclasses.asdict(config))
-    assert n == counted(config)
-    block = 2 * d * d + 2 * d * kv * D + 3 * d * m + 2 * d
-    assert (n['per block'], n['blocks'], n['embedding']) == (block, L * block, V * d)
-    assert n['total'] == (1 if tied else 2) * V * d + L * block + d
-    assert flops_per_token(dataclasses.asdict(config), T) == 6 * (V * d + L * block + d) + 12 * L * d * T
+        count = lambda *parts: sum(p.numel() for part in parts for p in part.parameters())
+        n = count_parameters(dataclasses.asdict(config))
+        assert n == {'total': count(model), 'blocks': count(model.blocks), 'final norm': count(model.norm),
+                     'per block': count(model.blocks[0]), 'embedding': count(model.embedding),
+                     'output': 0 if tied else count(model.head)}
+        assert n['per block'] == 2 * d * d + 2 * d * kv * 8 + 3 * d * m + 2 * d
+        matrices = V * d + n['blocks'] + d
+        assert flops_per_token(dataclasses.asdict(config), T) == 6 * matrices + 12 * L * d * T
 
 
 def test_the_first_loss_is_ln_V():
@@ -192,20 +170,11 @@ def test_the_first_loss_is_ln_V():
 
 def test_an_impossible_config_is_a_value_error_with_value_and_expectation():
     for name, value, words in (('n_embd', 30, 'multiple n_head=4'), ('n_embd', 12, 'even n_head=4'),
-                               ('n_kv_head', 3, 'n_head=4 multiple'), ('n_kv_head', 8, 'n_head=4 multiple'),
-                               ('n_layer', 0, 'at least 1'), ('n_kv_head', -1, 'n_head=4 multiple')):
+                               ('n_kv_head', 3, 'n_head=4 multiple'), ('n_layer', 0, 'at least 1')):
         with pytest.raises(ValueError) as e:
             GPTConfig(**{'n_head': 4, 'n_embd': 32, name: value})
         for word in (f'{name}={value}', *words.split()):
             assert word in str(e.value), (name, value)
-
-
-def test_replacing_a_width_derives_again_what_follows_from_it_and_filled_numbers_are_taken():
-    config = dataclasses.replace(GPTConfig(n_embd=16, n_head=2), n_embd=32)
-    assert config.filled().head_dim == 16 and config.filled().n_ffn == 64
-    old = vars(GPT(GPTConfig(50, 8, 1, 4, 0, 32)).config)               # as checkpoints have it
-    assert (old['n_kv_head'], old['n_ffn'], old['head_dim']) == (4, 64, 8)
-    assert GPTConfig(**old).filled() == GPTConfig(50, 8, 1, 4, 0, 32).filled()
 
 
 def test_a_tied_head_is_the_embedding_and_a_copy_may_have_two_but_cannot_tie_them():
@@ -220,8 +189,7 @@ def test_a_tied_head_is_the_embedding_and_a_copy_may_have_two_but_cannot_tie_the
 
 def test_without_arguments_it_prints_the_ladder_and_a_self_test():
     out = ok(run('model.py'))
-    for name, total, n_layer, n_embd in (('nano', 5_180_672, 6, 256), ('mini', 27_402_752, 8, 512),
-                                         ('midi', 92_228_352, 12, 768), ('mega', 1_130_981_376, 22, 2048)):
+    for name, total, n_layer, n_embd in (('nano', 5_180_672, 6, 256), ('mega', 1_130_981_376, 22, 2048)):
         line = next(line for line in out.splitlines() if line.startswith(name))
         blocks = total - 257 * n_embd           # without the embedding of 256 and the last norm
         numbers = {int(number.replace(',', '')) for number in re.findall(r'\b\d[\d,]*\b', line)}
@@ -245,3 +213,55 @@ def test_a_copy_has_the_weights_and_the_changed_config_and_grows_by_the_mean_row
     for name in ('embedding.weight', 'head.weight'):
         rows = model.state_dict()[name]
         assert torch.equal(grown.state_dict()[name], torch.cat([rows, rows.mean(0).expand(3, -1)]))
+
+
+# --- a longer context ---------------------------------------------------------------------------------------
+OLD_CONFIG = vars(GPTConfig(96, 32, 2, 2, 0, 32, rope_theta=500.0))
+IDX = torch.randint(96, (2, 128), generator=torch.Generator().manual_seed(0))
+
+
+def test_a_model_with_a_longer_context_is_the_same_in_transformers_both_ways(tmp_path):
+    transformers = pytest.importorskip('transformers')
+    for name, scaling, theta, expected in (('linear', 'linear', 0, (4.0,)), ('ntk', 'none', 5e4, ()),
+                                           ('llama3', 'llama3', 0, (4.0, 1.0, 4.0, 32.0))):
+        model = lively(**OLD_CONFIG)
+        longer = model.like(**longer_context('x', OLD_CONFIG, 128, theta, scaling)).eval()
+        c = longer.config
+        assert (c.rope_scaling, c.block_size, c.rope_theta) == (expected, 128, theta or 500.0)
+        longer.save_hf(tmp_path / name)
+        with torch.no_grad():
+            theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name).eval()(IDX).logits
+            ours = longer(IDX)[0]
+            unscaled = model.like(block_size=128).eval()(IDX)[0]
+        assert theirs.std() > 0.5 and (theirs - ours).abs().max() < 5e-5, name
+        assert (unscaled - ours).abs().max() > 0.1, name
+        assert GPT.from_hf(tmp_path / name).config == c, name
+        rope = json.loads((tmp_path / name / 'config.json').read_text(encoding='utf-8'))['rope_parameters']
+        assert rope['rope_type'] == {'ntk': 'default'}.get(name, name)
+        assert isinstance(rope.get('original_max_position_embeddings', 32), int)
+
+
+def test_a_second_extension_counts_from_the_first_context_and_without_the_settings_nothing_changes():
+    for before, context in (((), 32), ((2.0,), 64), ((2.0, 1.0, 4.0, 32), 64)):
+        old = {**OLD_CONFIG, 'block_size': context, 'rope_scaling': before}
+        assert longer_context('x', old, 256, 0, 'linear')['rope_scaling'] == (8.0,), before
+        assert longer_context('x', old, 256, 0, 'llama3')['rope_scaling'] == (8.0, 1.0, 4.0, 32), before
+    for block_size in (16, 32):
+        assert {**OLD_CONFIG, **longer_context('x', OLD_CONFIG, block_size, 0, 'none')} == OLD_CONFIG
+
+
+def test_train_py_continues_and_resumes_with_it_and_refuses_what_does_not_fit(base_run, data_dir, tmp_path):
+    train = lambda *flags: run('train.py', f'--data_dir={data_dir}', *TINY, f'--out_dir={tmp_path}/a', *flags)
+    for flags, words in ((['--block_size=128'], ['context of 32', 'block_size=128', '--rope_scaling=llama3']),
+                         (['--rope_scaling=linear'], ['rope_scaling=linear', '32 tokens', '--block_size']),
+                         (['--rope_scaling=yarn'], ['none, linear, llama3'])):
+        mistake(train(f'--init_from={base_run}', *flags), *words)
+
+    flags = ['--rope_scaling=llama3', '--rope_theta=5e4', '--block_size=128']
+    ok(train(*flags, f'--init_from={base_run}', '--max_steps=5'))
+    config = load_checkpoint(tmp_path / 'a')[0].config
+    assert (config.block_size, config.rope_scaling, config.rope_theta) == (128, (4.0, 1.0, 4.0, 32.0), 5e4)
+    ok(train(*flags, '--init_from=resume', '--max_steps=6'))
+    assert load_checkpoint(tmp_path / 'a' / 'last.pt')[0].config == config
+    mistake(train(*flags, '--init_from=resume', '--max_steps=7', '--rope_scaling=none'), 'rope_scaling=',
+            "this run has 'none'")

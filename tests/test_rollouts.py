@@ -57,6 +57,13 @@ def reward_of(tmp_path, body, timeout=5.0):
     return rewards.tasks_of_file(str(tmp_path / 'mine.py'), timeout, True)[0]['reward']
 
 
+def test_a_reward_file_may_import_what_lies_beside_it_also_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', list(sys.path))
+    (tmp_path / 'late_rule.py').write_text('rule = len', encoding='utf-8')
+    assert reward_of(tmp_path, 'import late_rule\nreturn late_rule.rule(completion)')('four') == (4.0, '')
+    assert sys.path[-1] == str(tmp_path)        # at the end: nothing that we import is hidden by a file there
+
+
 def test_a_reward_that_leaves_has_paid_nothing_and_ctrl_c_is_not_its_fault(tmp_path):
     for body in ('exit()', 'raise GeneratorExit', 'import asyncio\nraise asyncio.CancelledError'):
         number, fault = reward_of(tmp_path, body)('yes')
@@ -85,15 +92,3 @@ def test_what_each_kind_of_task_pays():
     assert pay(task, verdict('passed')) == 1.0 and pay(task, verdict('failed')) == 0.0
     with pytest.raises(ValueError, match="no verdict on 'write f', .*no space"):
         pay(task, verdict('infrastructure'))
-
-
-def test_a_reward_file_may_import_what_lies_beside_it_and_may_do_so_late(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, 'path', list(sys.path))
-    for name in 'early_rule', 'late_rule':
-        (tmp_path / f'{name}.py').write_text('def rule(text):\n    return len(text)\n', encoding='utf-8')
-    text = 'import early_rule\ndef prompts():\n    return ["1"]\ndef reward(prompt, text):\n' \
-           '    import late_rule\n    return early_rule.rule(text) + late_rule.rule(text)\n'
-    (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
-    before = list(sys.path)
-    assert rewards.tasks_of_file(str(tmp_path / 'mine.py'), 5.0, True)[0]['reward']('four') == (8.0, '')
-    assert sys.path[:len(before)] == before         # nothing that we import is hidden by a file there

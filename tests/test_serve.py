@@ -1,4 +1,6 @@
 """The server: OpenAI's API, whole and as a stream; what it refuses; hostile clients; sample.py --serve."""
+import contextlib
+import http.client
 import json
 import os
 import random
@@ -10,13 +12,89 @@ import time
 import pytest
 import torch
 from conftest import ROOT, mistake, run
-from serving import ask, raw, serving, small, until
 
-from model import save_checkpoint
-from parts.sample import asking
+from model import GPT, GPTConfig, save_checkpoint
+from parts.sample import asking, http_server, openai_api
+from parts.sample.decoding import Batch
+from parts.sample.writer import Writer
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
+
+
+# --- a model that can be held, a server in a thread, requests -----------------------------------------------
+class Held(GPT):
+    """A GPT that writes only while `gate` is open."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def backbone(self, *arguments, **more):
+        assert self.gate.wait(60)
+        return super().backbone(*arguments, **more)
+
+
+def small(seed=0):
+    """A model with sharp probabilities, and its tokenizer of bytes."""
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
+    torch.manual_seed(seed)
+    model = Held(GPTConfig(tokenizer.vocab_size, 128, 2, 4, 2, 32))
+    for p in model.parameters():
+        p.data *= 6 if p.dim() == 2 else 1
+    return model, tokenizer
+
+
+def writer_of(model, tokenizer, slots, most):
+    return Writer(Batch(model, tokenizer.stop, slots, tokenizer.vocab_size), tokenizer, asking.begin, most)
+
+
+@contextlib.contextmanager
+def serving(models, slots=4, waiting=8, **limits):
+    """A server for {name: (model, tokenizer)}, in threads of this process. limits: of http_server.Server."""
+    writers = {name: writer_of(*pair, slots, waiting) for name, pair in models.items()}
+    server = http_server.Server(0, openai_api.Api(writers, asking))
+    vars(server).update(limits)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        for model, _ in models.values():
+            model.gate.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(30)
+
+
+def ask(server, path, fields=None, body=None, method=None, **headers):
+    """(status, JSON or text) of one request over its own connection. fields: the JSON to send; or body."""
+    body = json.dumps(fields) if fields is not None else body
+    headers = {name.replace('_', '-'): text for name, text in headers.items()}
+    connection = http.client.HTTPConnection(*server.server_address, timeout=60)
+    with contextlib.closing(connection):
+        connection.request(method or ('GET' if body is None else 'POST'), path, body, headers)
+        answer = connection.getresponse()
+        data = answer.read()
+    is_json = answer.headers['Content-Type'] == 'application/json'
+    return answer.status, json.loads(data) if is_json else data.decode()
+
+
+def raw(server, data):
+    """The bytes that come back for these bytes."""
+    with socket.create_connection(server.server_address, timeout=60) as s:
+        s.sendall(data)
+        return b''.join(iter(lambda: s.recv(65536), b''))
+
+
+def until(condition):
+    """Wait until condition() holds. The bound is only for a test that fails."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 @pytest.fixture(scope='module')
@@ -83,24 +161,16 @@ def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
     assert b''.join(bytes(token['bytes']) for token in tokens).decode('utf-8', 'replace') == text
 
 
-def stream(server, path, fields):
-    """The chunks of a stream that ends as it must."""
-    status, text = ask(server, path, fields | {'stream': True})
-    *lines, done, end = text.split('\n\n')
-    assert (status, done, end) == (200, 'data: [DONE]', '')
-    return [json.loads(line.removeprefix('data: ')) for line in lines]
-
-
 def test_a_stream_adds_up_to_the_whole_answer(server):
     for path, more in ((CHAT, {'messages': MESSAGES, 'logprobs': True}),
                        (COMPLETE, {'prompt': 'one', 'logprobs': 0})):
         for stop in ([], ['e', '\n']):
             fields = {'seed': 5, 'max_tokens': 40, 'stop': stop, **more}
             whole = ask(server, path, fields)[1]['choices'][0]
-            chunks = stream(server, path, fields)
-            kind = 'chat.completion.chunk' if path == CHAT else 'text_completion'
-            assert {(chunk['id'], chunk['object']) for chunk in chunks} == {(chunks[0]['id'], kind)}
-            parts = [chunk['choices'][0] for chunk in chunks]
+            status, text = ask(server, path, fields | {'stream': True})
+            *lines, done, end = text.split('\n\n')
+            assert (status, done, end) == (200, 'data: [DONE]', '')
+            parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
             ends = [part['finish_reason'] for part in parts]
             assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
             if path == CHAT:
@@ -111,13 +181,6 @@ def test_a_stream_adds_up_to_the_whole_answer(server):
                 assert ''.join(part['text'] for part in parts) == whole['text']
             tokens = [token for part in parts for token in part['logprobs']['content']]
             assert tokens == whole['logprobs']['content']
-
-
-def test_the_seed_decides_and_without_one_answers_differ(server):
-    fields = {'prompt': 'a', 'temperature': 2}
-    text = lambda **more: ask(server, COMPLETE, fields | more)[1]['choices'][0]['text']
-    assert text(seed=1) == text(seed=1) != text(seed=-1)
-    assert text() != text()
 
 
 def test_a_gap_is_filled(server, models):
@@ -191,18 +254,15 @@ def test_neither_the_page_of_another_site_nor_a_foreign_name_of_this_machine_may
     assert server.server_address[0] == '127.0.0.1'          # no other machine can connect
 
 
-def in_thread(server, results, fields):
-    thread = threading.Thread(target=lambda: results.append(ask(server, COMPLETE, fields)))
-    thread.start()
-    return thread
-
-
 def test_too_many_that_wait_and_too_long_a_wait_are_refused(models):
     for stream in (False, True):
         with serving({'m': models['b']}, slots=1, waiting=1, answer_seconds=0.4) as server:
             models['b'][0].gate.clear()
             results = []
-            threads = [in_thread(server, results, {'prompt': 'a', 'stream': stream}) for _ in range(2)]
+            send = lambda: results.append(ask(server, COMPLETE, {'prompt': 'a', 'stream': stream}))
+            threads = [threading.Thread(target=send) for _ in range(2)]
+            for thread in threads:
+                thread.start()
             until(lambda: len(server.api.writers['m'].reader_of) == 2)          # one is written, one waits
             refused(ask(server, COMPLETE, {'prompt': 'a'}), 429, 'wait')
             for thread in threads:
@@ -286,9 +346,7 @@ def folder(models, tmp_path_factory):
     model, tokenizer = models['out/a']
     folder = tmp_path_factory.mktemp('model')
     tokenizer.save(folder / 'tokenizer.json')
-    for name, objective in (('best', 'clm'), ('mlm', 'mlm')):
-        save_checkpoint(folder / f'{name}.pt', model, tokenizer_hash=tokenizer.hash,
-                        config={'objective': objective})
+    save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash)
     return folder
 
 
@@ -330,7 +388,6 @@ def test_the_script_says_one_sentence(folder):
         port = other.getsockname()[1]
         for flags, words in ((['--serve=70000'], ['serve=70000', '[0, 65535]']),
                              ([f'--serve={port}'], ['cannot listen', f'{port}', 'another port']),
-                             (['--serve=0', f'--ckpt={folder}/mlm.pt'], ['fills gaps; --serve']),
                              (['--serve=0', '--compare=nowhere'], ['nowhere'])):
             result = run('sample.py', f'--ckpt={folder}', '--device=cpu', *flags)
             mistake(result, *words)
