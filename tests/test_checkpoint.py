@@ -4,6 +4,7 @@ import pickle
 import random
 import signal
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, ok, run
@@ -148,6 +149,14 @@ def test_a_write_that_succeeds_replaces_the_old_checkpoint_at_once(tmp_path, mon
     save_checkpoint(tmp_path / 'a.pt', model(2))
     assert equal(seen[0], model(2)) and equal(load_checkpoint(tmp_path / 'a.pt')[0], model(2))
     assert os.listdir(tmp_path) == ['a.pt']
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    save_checkpoint(tmp_path / 'a.pt', model(), step=1)
+    for value in (np.float64(1.5), np.zeros(3), tmp_path, [{'a': (object(), 1)}]):
+        with pytest.raises(OSError, match='not a tensor, number, text, list or dict'):
+            save_checkpoint(tmp_path / 'a.pt', model(), loss=value)
+    assert load_checkpoint(tmp_path / 'a.pt')[1]['step'] == 1 and os.listdir(tmp_path) == ['a.pt']
 
 
 def test_at_no_moment_of_a_save_is_there_no_last_checkpoint(tmp_path, monkeypatch):

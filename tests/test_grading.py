@@ -45,7 +45,8 @@ def test_each_rule_tells_a_good_text_from_a_bad_one():
             ('starts_with', 'Yes', ' Yes.', 'No'), ('ends_with', '.', 'a.\n', 'a'),
             ('min_words', 2, 'a b', 'a'), ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'),
             ('regex', r'\d+', 'a\n1', 'a'), ('number', '7', 'it is 7.0', '7 or 8'),
-            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('lowercase', None, 'a b', 'A b')]:
+            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('json', None, 'null', 'nul'),
+            ('lowercase', None, 'a b', 'A b')]:
         assert RULES[kind](good, value) and not RULES[kind](bad, value), kind
         assert broken_rules([(kind, value)], bad) == [kind]
 

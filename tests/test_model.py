@@ -198,6 +198,17 @@ def test_without_arguments_it_prints_the_ladder_and_a_self_test():
     assert abs(float(re.search(r'loss (\d\.\d+)', out)[1]) - 5.5452) < 0.1 and '5.5452' in out
 
 
+def test_copies_keep_the_type_of_the_weights_and_a_model_may_be_made_without_memory():
+    half = lively().bfloat16()
+    for copy in (half.like(dropout=0.1), half.grown(60)):
+        assert {p.dtype for p in copy.parameters()} == {torch.bfloat16}
+    with torch.device('meta'):
+        empty = GPT(lively().config)
+    empty.load_state_dict(lively().state_dict(), assign=True)
+    idx = torch.randint(50, (2, 9))
+    assert torch.equal(empty.eval()(idx)[0], lively().eval()(idx)[0])
+
+
 def test_a_copy_has_the_weights_and_the_changed_config_and_grows_by_the_mean_row():
     torch.manual_seed(0)
     model = GPT(GPTConfig(50, 8, 2, 4, 2, 32, tie_embeddings=False)).eval()

@@ -90,6 +90,8 @@ def test_in_bfloat16_it_is_torch_s_bit_for_bit_and_takes_over_its_state(monkeypa
     for a, b, c in zip(mine.state.values(), its.state.values(), other.state.values()):
         assert torch.equal(a['momentum_buffer'], b['momentum_buffer'])
         assert torch.equal(c['momentum_buffer'], b['momentum_buffer'])
+    with pytest.raises(TypeError):          # a closure is refused, not ignored
+        mine.step(lambda: 0)
 
 
 def test_every_direction_of_the_update_is_about_as_long():
