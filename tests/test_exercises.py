@@ -23,7 +23,7 @@ MISTAKES = {
     'rope': ('b * cos + a * sin', 'b * cos - a * sin',                                      # not a rotation
              'test_model.py::test_rope_is_a_complex_rotation_that_keeps_norms_and_sees_only_distances'),
     'top_p': ('p.cumsum(dim=-1) - p >=', 'p.cumsum(dim=-1) >=',     # drops the one that reaches p
-              'test_generation.py::test_draws_come_from_the_smallest_set_that_reaches_p_in_its_proportions'),
+              'test_generation.py::test_cached_sampling_equals_a_naive_sampler_with_the_same_seed'),
     'chat_mask': ('[0] * len(header) + [int', "[int(role == 'assistant')] * len(header) + [int",
                   'test_chat_template.py::test_golden_chat'),
     'targets': ('np.where(mask[1:], ids[1:]', 'np.where(mask[:-1], ids[1:]',                # not shifted
