@@ -3,13 +3,14 @@ import json
 import math
 
 import pytest
-from conftest import SHARED, ok, run
+from conftest import SHARED, mistake, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 from preparing import dropped, records, report, write_records
 
 from parts.prepare.conversions import from_record, messages_of, preference_of, to_alpaca, to_vicuna
 from parts.prepare.filters import messages_reason, preference_reason, programs
+from parts.prepare.samples import from_samples
 
 
 def chat(*contents, system=None):
@@ -283,3 +284,44 @@ def test_pairs_and_thumbs_go_through_prepare_as_they_are_but_for_what_the_limits
     out = prepare(tmp_path, 'preference', thumbs + bad)
     assert sorted(map(str, records(out))) == sorted(map(str, thumbs))
     assert dropped(out) == {'empty answer': 1} and report(out)['malformed'] == 1
+
+
+# --- answers that eval.py has judged ------------------------------------------------------------------------
+def sampled(task_id, *answers):
+    asked = [{'role': 'user', 'content': f'do {task_id}'}]
+    return [{'task': 'problems', 'task_id': task_id, 'messages': asked, 'completion': text,
+             'outcome': outcome, 'preferred': liked} for text, outcome, liked in answers]
+
+
+ONE = sampled(1, ('a', 'passed', True), ('b', 'wrong', False), ('c', 'passed', False),
+              ('a', 'passed', True), ('d', 'timeout', False), ('e', 'infrastructure', False),
+              ('f', 'exception', True))
+SAMPLES = ONE[::2] + sampled(2, ('g', 'passed', True)) + sampled(3, ('h', 'wrong', False)) + ONE[1::2]
+
+
+def test_passed_answers_win_over_failed_ones_tasteful_ones_over_others_and_are_demonstrations_once():
+    pairs = lambda prefer, at_most=9: [(p['prompt'][0]['content'], p['chosen'], p['rejected'])
+                                       for p in from_samples(SAMPLES, 'preference', at_most, prefer)]
+    passed = pairs('passed')
+    assert len(passed) == 3 == len(set(passed)) and {p for p, *_ in passed} == {'do 1'}
+    assert {c for _, c, _ in passed} == set('ac') and {r for *_, r in passed} == set('bdf')
+    assert pairs('taste') == [('do 1', 'a', 'c')] and pairs('both') == passed + pairs('taste')
+    assert len(pairs('passed', 2)) == 2
+    answers = lambda *how: sorted(r['messages'][-1]['content'] for r in from_samples(SAMPLES, 'sft', *how))
+    assert answers() == ['a', 'c', 'g'] and answers(4, 'taste') == ['a', 'g'] and len(answers(1)) == 2
+
+
+def test_prepare_turns_samples_into_data_for_both_stages_or_says_why_not(tmp_path):
+    rows = [row for i in range(40) for row in sampled(
+        i, (f'def f{i}(x):\n    return x + {i}', 'passed', True),
+        (f'def f{i}(x):\n    return x - {i}', 'wrong', True))]
+    pairs = records(prepare(tmp_path, 'preference', rows, '--dedup=exact'))
+    assert len(pairs) == 40 and all('+' in p['chosen'] and '-' in p['rejected'] for p in pairs)
+    assert [p['prompt'] for p in pairs if p['chosen'].startswith('def f7(')] == ['do 7']
+    demonstrations = records(prepare(tmp_path / 'sft', 'sft', rows, '--dedup=exact'))
+    assert all('+' in r['messages'][1]['content'] for r in demonstrations)
+
+    source = write_records(tmp_path / 'bad.jsonl', sampled(1, ('a', 'wrong', False), ('b', 'timeout', False)))
+    for kind, words in (('preference', 'better than another'), ('sft', 'that passed')):
+        mistake(run('prepare.py', f'--kind={kind}', f'--source={source}', f'--out_dir={tmp_path}/no'),
+                'none of 2 samples', words)

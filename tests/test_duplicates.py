@@ -1,7 +1,6 @@
-"""Duplicates: words as a regular expression finds them, signatures as their theory says, clusters as brute
-force connects them; and copies and benchmark problems that were planted are found, and nothing else is."""
+"""Duplicates: words and clusters as slow programs find them, signatures as their theory says; planted copies
+and benchmark problems are found, and nothing else is."""
 import collections
-import json
 import math
 import pathlib
 import random
@@ -11,10 +10,9 @@ import sysconfig
 
 import numpy as np
 import pytest
-from conftest import ok, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from preparing import RAW, documents, prose, read, report, write
+from preparing import RAW, documents, dropped, kept, prepare, prose, read, write, write_records
 
 from parts.prepare.duplicates import band_keys, clusters, jaccard, minhash, shingles, simhash, simhash_keys
 from parts.prepare.duplicates import simhash_clusters, word_hashes, word_ngrams
@@ -70,16 +68,17 @@ def random_pair(rng, size, shared):
     return np.sort(pool[:size]), np.sort(pool[size - shared:]), shared / (2 * size - shared)
 
 
-@pytest.mark.parametrize('size, k, pairs', [(1, 256, 20), (5, 256, 1500), (5, 7, 1500), (60, 256, 400),
-                                            (300, 100, 300), (3000, 256, 200)])
+@pytest.mark.parametrize('size, k, pairs', [(1, 256, 20), (5, 256, 1000), (5, 7, 1500), (60, 256, 400),
+                                            (300, 100, 300)])
 def test_minhash_agrees_with_probability_j(size, k, pairs):
     rng = np.random.default_rng(size + k)
     for share in (0, 0.2, 0.6, 0.8, 1):
         agree = []
         for _ in range(pairs):
             a, b, j = random_pair(rng, size, int(share * size))
-            agree.append((minhash(a, k) == minhash(b, k)).mean())
-            assert minhash(a, k).shape == (k,) and np.isin(minhash(a, k), a).all()
+            signature = minhash(a, k)
+            agree.append((signature == minhash(b, k)).mean())
+            assert signature.shape == (k,) and np.isin(signature, a).all()
         assert abs(np.mean(agree) - j) <= 4 * np.std(agree) / pairs ** 0.5, (share, np.mean(agree), j)
 
 
@@ -152,38 +151,32 @@ def test_clusters_are_the_connected_documents(data):
 def test_a_bucket_of_copies_costs_one_comparison_a_copy_whatever_the_bands():
     pairs = []
     columns = [np.full(500, band, np.uint64) for band in range(8)]
-    assert not clusters(columns, lambda i, j: pairs.append((i, j)) or True).any()
-    assert len(pairs) == 499
+    assert not clusters(columns, lambda i, j: pairs.append((i, j)) or True).any() and len(pairs) == 499
 
 
 # --- planted copies -----------------------------------------------------------------------------------------
-def grams(text, n=5):
-    words = re.findall(r'\w+', text.lower(), re.A)
-    return set(zip(*(words[i:] for i in range(n))))
-
-
 @pytest.fixture(scope='module')
 def library():
-    """320 files of the standard library, none like another, compared by sets of 5-grams."""
+    """200 files of the standard library, none like another, compared by sets of 5-grams."""
     stdlib = pathlib.Path(sysconfig.get_paths()['stdlib'])
     distinct = []
     owners = collections.defaultdict(list)      # 5-gram: the numbers of the texts that have it
     for path in sorted([*stdlib.glob('*.py'), *stdlib.glob('[a-z]*/*.py')]):
         text = path.read_text(encoding='latin-1')
-        if 2500 < len(text) < 60_000 and text.isascii() and not {'test', 'site-packages'} & {*path.parts}:
-            own = grams(text)
+        if 2500 < len(text) < 40_000 and text.isascii() and not {'test', 'site-packages'} & {*path.parts}:
+            own = set(naive_ngrams(text, 5))
             shared = collections.Counter(i for gram in own for i in owners[gram])
             if all(n < len(own) / 2 for n in shared.values()):          # so less than half of both together
                 for gram in own:
                     owners[gram].append(len(distinct))
                 distinct.append(text)
-    assert len(distinct) >= 320
-    return distinct[:320]
+        if len(distinct) == 200:
+            return distinct
 
 
 def edited(text, rng, similarity):
-    """A copy with as many single words changed, left out or added as make that Jaccard similarity: each takes
-    about five 5-grams away and brings five new ones."""
+    """A copy with as many single words changed as make that Jaccard similarity: each takes about five 5-grams
+    away and brings five new ones."""
     parts = re.split(r'(\w+)', text)
     places = range(1, len(parts), 2)
     edits = (1 - similarity) / (1 + similarity) * len({tuple(parts[i:i + 10:2]) for i in places}) / 5
@@ -193,33 +186,22 @@ def edited(text, rng, similarity):
     return ''.join(parts)
 
 
-def edited_at_an_end(text, rng, similarity):
-    """In 30 words a change in the middle is a change of a third: so one at an end."""
-    words = text.split(' ')
-    return ' '.join(rng.choice([words[1:-1], words + ['two', 'more'], words[:-1] + ['other'],
-                                ['other'] + words[1:], words[:-2] + ['other', words[-1]]]))
-
-
 def test_minhash_finds_planted_near_copies_and_nothing_else(library):
-    middles = [re.findall(r'\w+', text) for text in library]
-    excerpts = sorted({' '.join(words[len(words) // 2:][:30]) for words in middles})
-    for originals, edit in ((library, edited), (excerpts, edited_at_an_end)):
-        n = len(originals)
-        rng = random.Random(0)
-        sets = [shingles(text) for text in originals + [edit(text, rng, 0.9) for text in originals]]
-        similar = [jaccard(a, b) for a, b in zip(sets[:n], sets[n:])]
-        assert 0.86 < np.median(similar) < 0.94 and min(similar) > 0.8
-
-        keys = np.array([band_keys(minhash(s), 32) for s in sets]).T
-        heads = clusters(keys, lambda i, j, sets=sets: jaccard(sets[i], sets[j]) >= 0.7)
-        candidates = clusters(keys, lambda i, j: True)
-        assert (heads[n:] == heads[:n]).mean() >= 0.95
-        assert (heads[:n] != np.arange(n)).mean() <= 0.02 and (candidates[:n] != np.arange(n)).mean() <= 0.02
+    n = len(library)
+    rng = random.Random(0)
+    sets = [shingles(text) for text in library + [edited(text, rng, 0.9) for text in library]]
+    similar = [jaccard(a, b) for a, b in zip(sets[:n], sets[n:])]
+    assert 0.86 < np.median(similar) < 0.94 and min(similar) > 0.8
+    keys = np.array([band_keys(minhash(s), 32) for s in sets]).T
+    heads = clusters(keys, lambda i, j: jaccard(sets[i], sets[j]) >= 0.7)
+    candidates = clusters(keys, lambda i, j: True)
+    assert (heads[n:] == heads[:n]).mean() >= 0.95
+    assert (heads[:n] != np.arange(n)).mean() <= 0.02 and (candidates[:n] != np.arange(n)).mean() <= 0.02
 
 
 def test_simhash_finds_what_its_angle_allows_which_is_little(library):
-    """Of copies at a Jaccard similarity of 0.9, distance 3 finds one in ten; at 0.98, two thirds.
-    A bit differs with probability angle / pi."""
+    """Of copies at a Jaccard similarity of 0.9, distance 3 finds one in ten; at 0.98, two thirds."""
+    library = library[:160]
     n = len(library)
     for similarity, least, most in ((0.9, 0, 0.2), (0.98, 0.5, 0.8)):
         rng = random.Random(0)
@@ -228,19 +210,15 @@ def test_simhash_finds_what_its_angle_allows_which_is_little(library):
         expected = []
         for a, b in zip(sets[:n], sets[n:]):
             shared = len(np.intersect1d(a, b))
-            p = math.acos(min(1, shared / (len(a) * len(b)) ** 0.5)) / math.pi
+            p = math.acos(min(1, shared / (len(a) * len(b)) ** 0.5)) / math.pi      # that a bit differs
             expected.append(sum(math.comb(64, d) * p ** d * (1 - p) ** (64 - d) for d in range(4)))
         recall = (heads[n:] == heads[:n]).mean()
         assert abs(recall - np.mean(expected)) <= 4 * (0.25 / n) ** 0.5 and least < recall < most
         assert (heads[:n] != np.arange(n)).mean() <= 0.02
 
 
-def dropped(out, stage):
-    return next(s['dropped'] for s in report(out)['stages'] if s['name'] == stage)
-
-
 def test_prepare_drops_planted_copies_and_nothing_else(library, tmp_path):
-    library = library[:160]
+    library = library[:100]
     family = {text: i for i, text in enumerate(library)}        # text: number of what it is a copy of
     rng = random.Random(0)
     family |= {edited(text, rng, 0.9): i for i, text in enumerate(library[:60])}
@@ -248,8 +226,8 @@ def test_prepare_drops_planted_copies_and_nothing_else(library, tmp_path):
     everything = rng.sample(sorted(family), len(family))
     source = write(tmp_path / 'files', everything, '{:03}.py')
     for n in (1, 2):
-        ok(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/{n}', '--tokenizer=byte', *RAW,
-               '--dedup=minhash', '--min_similarity=0.8', '--val_fraction=0.4', f'--num_workers={n}'))
+        prepare(tmp_path / f'{n}', source, *RAW, '--dedup=minhash', '--min_similarity=0.8',
+                '--val_fraction=0.4', f'--num_workers={n}')
     by_side = documents(tmp_path / '1')
     assert by_side == documents(tmp_path / '2')                 # the same ones stay
     stay = collections.defaultdict(list)
@@ -257,14 +235,13 @@ def test_prepare_drops_planted_copies_and_nothing_else(library, tmp_path):
         for text in texts:
             stay[family[text]].append((everything.index(text), side))
     alone = {i for i in stay if len(stay[i]) == 1}
-    assert len(stay) >= 158                                                         # of 160 distinct ones
+    assert len(stay) >= 98                                                          # of 100 distinct ones
     assert len(alone & {*range(60)}) >= 57 and alone >= {*range(60, 80)}            # recall 0.95, and 1
     assert sum(len({side for _, side in stay[i]}) > 1 for i in stay) <= 3           # on both sides
     assert all(stay[i][0][0] == min(everything.index(text) for text in family if family[text] == i)
                for i in alone)                                                      # the first one stays
-    assert dropped(tmp_path / '1', 'exact duplicates') == {'exact duplicate': 40}
-    assert dropped(tmp_path / '1', 'near duplicates') == {
-        'near duplicate': 160 - sum(map(len, stay.values())) + 60}
+    assert dropped(tmp_path / '1') == {'exact duplicate': 40,
+                                       'near duplicate': 100 - sum(map(len, stay.values())) + 60}
 
 
 # --- planted problems of a benchmark ------------------------------------------------------------------------
@@ -279,9 +256,7 @@ PROBLEMS = [
 def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
     """In whatever form the cleaning has left them: with or without LaTeX, HTML, addresses, capitals."""
     prompts = [prose(1000 + i, 40) for i in range(40)] + PROBLEMS
-    records = [json.dumps({'id': 1, 'tests': {'prompt': [prompt]}}) for prompt in prompts]      # deep
-    path = tmp_path / 'own.jsonl'
-    path.write_text('\n'.join(records), encoding='utf-8')
+    path = write_records(tmp_path / 'own.jsonl', [{'id': 1, 'tests': {'prompt': [p]}} for p in prompts])
     twelve = [' '.join(prompt.split()[7:19]) for prompt in prompts]
     innocent = [prose(i) for i in range(30)]
     innocent += [f'{prose(i)} {twelve[i]} {prose(i)}' for i in range(20)]           # one word too few
@@ -290,9 +265,8 @@ def test_planted_benchmark_problems_are_all_found_and_nothing_else(tmp_path):
     guilty += [r'\section{One} ' + guilty[40], rf'\emph{{One}} {guilty[42]}', f'<p>{guilty[42]}</p>']
     source = write(tmp_path / 'files', random.Random(1).sample(innocent + guilty, len(innocent + guilty)))
     for flags in [], ['--strip_markup=False'], ['--pii=False'], ['--mode=raw']:
-        ok(run('prepare.py', f'--source={source}', f'--out_dir={tmp_path}/out', '--tokenizer=byte',
-               '--dedup=none', '--val_fraction=0.3', f'--decontaminate={path}', *flags))
-        left = documents(tmp_path / 'out')
-        assert sorted(left['train'] + left['val']) == sorted(innocent), flags
+        prepare(tmp_path / 'out', source, '--dedup=none', '--val_fraction=0.3', f'--decontaminate={path}',
+                *flags)
+        assert kept(tmp_path / 'out') == sorted(innocent), flags
         assert read(tmp_path / 'out')[0]['decontaminated'] == {
             'problems': {str(path): 43}, 'ngram': 13, 'dropped': len(guilty)}

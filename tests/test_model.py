@@ -3,10 +3,11 @@ import dataclasses
 import json
 import math
 import re
+import runpy
 
 import pytest
 import torch
-from conftest import TINY, mistake, ok, run
+from conftest import ROOT, TINY, mistake, ok, run
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, rotate
 from parts.train.planner import count_parameters, flops_per_token
@@ -276,3 +277,75 @@ def test_train_py_continues_and_resumes_with_it_and_refuses_what_does_not_fit(ba
     assert load_checkpoint(tmp_path / 'a' / 'last.pt')[0].config == config
     mistake(train(*flags, '--init_from=resume', '--max_steps=7', '--rope_scaling=none'), 'rope_scaling=',
             "this run has 'none'")
+
+
+# --- the presets of config/ ---------------------------------------------------------------------------------
+LADDER = {'nano': 5_180_672, 'mini': 27_402_752, 'midi': 92_228_352, 'mega': 1_130_981_376,
+          'codeparrot_small': 110_119_680, 'codeparrot': 1_532_059_200}
+# n_embd, n_head, n_layer, n_ffn: as the lesson has them
+LESSON = {'nano': (256, 8, 6, 768), 'mini': (512, 8, 8, 1536), 'midi': (768, 12, 12, 2304),
+          'mega': (2048, 32, 22, 5632)}
+
+
+def test_a_preset_has_the_parameters_that_it_states_and_the_lessons_settings():
+    for name, n in LADDER.items():
+        text = (ROOT / f'config/{name}.py').read_text(encoding='utf-8')
+        settings = {}
+        for path in re.search(r'train.py ((config/nano.py )?config/\w+.py)', text)[1].split():
+            settings |= runpy.run_path(str(ROOT / path))
+        shape = GPTConfig.__dataclass_fields__.keys() & settings.keys()
+        config = GPTConfig(**{key: settings[key] for key in shape}).filled()
+        assert count_parameters(vars(config))['total'] == n, name
+        assert re.search(rf'\b{n:,} parameters', text.replace('\n# ', ' ')), name
+        if name in LESSON:
+            assert (config.n_embd, config.n_head, config.n_layer, config.n_ffn) == LESSON[name]
+            assert (settings['block_size'], settings['batch_size'], settings['max_steps']) == (512, 32, 10_000)
+            assert (settings['learning_rate'], settings['warmup_steps']) == (3e-4, 1000)
+
+
+# --- a vocabulary filled up to a multiple of 64 -------------------------------------------------------------
+V = 65
+TOKENS = torch.randint(V, (4, 17), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(params=[True, False])
+def pair(request):
+    """The same weights without and with padding; the padded rows would win each comparison."""
+    torch.manual_seed(0)
+    plain = GPT(GPTConfig(V, 16, 2, 2, 1, 32, tie_embeddings=request.param))
+    padded = plain.like(vocab_multiple=64)
+    for matrix in (padded.embedding.weight, padded.head.weight):
+        assert matrix.shape == (128, 32) and matrix.any()
+        matrix.data[V:] = 1000.0
+    return plain, padded
+
+
+def test_padding_changes_no_loss_logit_or_gradient_and_is_never_sampled(pair):
+    for smoothing in (0.0, 0.1):
+        results = []
+        for model in pair:
+            model.label_smoothing, model.focal = smoothing, smoothing
+            logits, loss = model(TOKENS[:, :-1], TOKENS[:, 1:])
+            results.append((logits, loss, gradients(model, loss)))
+        (a, loss_a, grads_a), (b, loss_b, grads_b) = results
+        assert b.shape == (4, 16, V) and torch.allclose(a, b, atol=1e-5)
+        assert loss_a.item() == pytest.approx(loss_b.item(), rel=1e-6)
+        for grad, of in zip(grads_b, grads_a, strict=True):
+            assert torch.allclose(grad[:len(of)], of, atol=1e-6) and not grad[len(of):].any()
+    for draw in (dict(temperature=0), dict(temperature=5), dict(top_k=99), dict(top_p=0.9)):
+        written = []
+        for model in pair:
+            torch.manual_seed(1)
+            written.append(model.generate(TOKENS[:, :3], 60, **draw))
+        assert written[1].max() < V and torch.equal(*written), draw
+
+
+def test_copies_keep_the_padding_and_growing_takes_the_mean_of_the_true_rows(pair):
+    plain, padded = pair
+    for copy, of in ((padded.like(dropout=0.1), padded), (padded.like(vocab_multiple=1), plain)):
+        assert all(torch.equal(p, of.state_dict()[name]) for name, p in copy.state_dict().items())
+    grown = padded.grown(70)
+    assert grown.config.vocab_size == 70 and grown.embedding.weight.shape == (128, 32)
+    for name, weights in plain.grown(70).state_dict().items():
+        assert torch.equal(weights, grown.state_dict()[name][:len(weights)]), name
+    assert padded.grown(V) is padded and padded.grown(129).embedding.weight.shape == (192, 32)

@@ -43,6 +43,8 @@ def write(folder, model, tokenizer, kind, state):
         raise ValueError('a GGUF file needs the package gguf: pip install gguf') from None
     if not model.config.causal:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
+    if model.config.qk_norm and len(model.config.rope_scaling) == 4:
+        raise ValueError("llama.cpp cannot load a Qwen3 (qk_norm=True) with Llama 3.1's RoPE scaling")
     chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
     tensors = rename(model)
