@@ -29,6 +29,13 @@ def prepare(tmp_path, kind, rows, *flags):
     return tmp_path / 'out'
 
 
+def test_records_of_the_known_sets_of_code_are_their_code():
+    for record in ({'content': 'x', 'max_stars_repo_path': 'a/b'}, {'func_code_string': 'x'},
+                   {'code': 'x', 'docstring': 'Says so.'}, {'whole_func_string': 'x', 'code': 'y'},
+                   {'text': '', 'original_string': 'x'}):
+        assert from_record(record, 'a.jsonl:1', 'text')['texts'] == ['x'], record
+
+
 # --- conversations ------------------------------------------------------------------------------------------
 CONVERSATIONS = [
     ({'instruction': 'a', 'input': 'b', 'output': 'c'}, chat('a\n\nb', 'c')),

@@ -1,5 +1,5 @@
 """A GGUF file, as the package gguf reads it: the model bit for bit, with the rows of q and k in llama.cpp's
-order, and the whole tokenizer, whose tokens and merges alone give our ids."""
+order, and a tokenizer whose tokens and merges alone give our ids."""
 import numpy as np
 import pytest
 import regex
@@ -8,7 +8,7 @@ from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
 from parts.sample import gguf_file
-from tokenizer import CHAT_TEMPLATE, PATTERN, SPECIAL_TOKENS, Tokenizer, from_printable, printable
+from tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, Tokenizer, from_printable, printable
 
 gguf = pytest.importorskip('gguf')
 SOURCE = open(__file__, encoding='utf-8').read()
@@ -23,8 +23,7 @@ TENSORS = {'norm_1': 'attn_norm', 'attention.w_q': 'attn_q', 'attention.w_k': 'a
 def a_run(folder, tokenizer, objective='clm', **settings):
     """The folder of a run, with random weights."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(**{**dict(vocab_size=tokenizer.vocab_size, block_size=64, n_layer=2, n_head=4,
-                                    n_kv_head=2, n_embd=64, n_ffn=96, vocab_multiple=64), **settings}))
+    model = GPT(GPTConfig(tokenizer.vocab_size, 64, 2, 4, 2, 64, n_ffn=96, vocab_multiple=64, **settings))
     for p in model.parameters():
         torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.3)
     folder.mkdir()
@@ -115,6 +114,9 @@ def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
     assert np.allclose(np.sin(angle), model.sin[5], atol=1e-5)
     of_qwen = a_run(tmp_path / 'linear', TOKENIZERS['byte'], rope_scaling=(8.,), qk_norm=True)
     assert 'model-f32' in gguf_file.write(tmp_path / 'linear', of_qwen, TOKENIZERS['byte'], 'gguf', {})
+    both = a_run(tmp_path / 'both', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), qk_norm=True)
+    with pytest.raises(ValueError, match='llama.cpp cannot load a Qwen3'):
+        gguf_file.write(tmp_path / 'both', both, TOKENIZERS['byte'], 'gguf', {})
 
 
 def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
@@ -178,9 +180,3 @@ def test_the_vocabulary_is_complete_and_its_ends_are_ours(runs):
         assert get('ggml.add_bos_token') == (name != 'ours')    # a run on conversations has none before them
         template = reader.get_field('tokenizer.chat_template')
         assert (template.contents() if template else None) == (CHAT_TEMPLATE if name == 'ours' else None)
-
-
-def test_a_known_pattern_has_its_name_and_an_unknown_one_none():
-    name = lambda pattern: gguf_file.pre_tokenizer(Tokenizer('bpe', [b'x'] * 300, pattern=pattern))
-    assert name(PATTERN) is None
-    assert name(r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s") == 'gpt-2'

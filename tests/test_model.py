@@ -299,8 +299,8 @@ def test_a_preset_has_the_parameters_that_it_states_and_the_lessons_settings():
         assert re.search(rf'\b{n:,} parameters', text.replace('\n# ', ' ')), name
         if name in LESSON:
             assert (config.n_embd, config.n_head, config.n_layer, config.n_ffn) == LESSON[name]
-            assert (settings['block_size'], settings['batch_size'], settings['max_steps']) == (512, 32, 10_000)
-            assert (settings['learning_rate'], settings['warmup_steps']) == (3e-4, 1000)
+            names = 'block_size', 'batch_size', 'max_steps', 'learning_rate', 'warmup_steps'
+            assert [settings[name] for name in names] == [512, 32, 10_000, 3e-4, 1000]
 
 
 # --- a vocabulary filled up to a multiple of 64 -------------------------------------------------------------

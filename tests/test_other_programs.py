@@ -19,44 +19,34 @@ SOURCE = (ROOT / 'tokenizer.py').read_text(encoding='utf-8')
 
 
 def a_model(tokenizer, **settings):
-    torch.manual_seed(0)
     small = dict(block_size=128, n_layer=2, n_head=4, n_kv_head=2, n_embd=64, n_ffn=96)
     model = GPT(GPTConfig(tokenizer.vocab_size, **{**small, **settings})).eval()
+    torch.manual_seed(0)
     for p in model.parameters():
         torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.2)
     return model
 
 
-def serve(folder, model, tokenizer):
-    """llama.cpp's own server with a file of ours; returns its function of a request."""
+@pytest.mark.parametrize('settings', SHAPES)
+def test_llama_cpp_continues_as_we_do(tmp_path, settings):
     xllamacpp = pytest.importorskip('xllamacpp')
-    gguf_file.write(folder, model, tokenizer, 'gguf', {})
+    tokenizer = Tokenizer.train(SOURCE, 700)
+    model = a_model(tokenizer, **settings)
+    gguf_file.write(tmp_path, model, tokenizer, 'gguf', {})
     p = xllamacpp.CommonParams()
-    p.model.path = str(folder / 'model-f32.gguf')
+    p.model.path = str(tmp_path / 'model-f32.gguf')
     p.n_ctx = 128
     p.n_parallel = 1
-    p.verbosity = -1
     p.cache_type_k = p.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     p.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     server = xllamacpp.Server(p)
-
-    def post(**fields):
-        request = urllib.request.Request(server.listening_address + '/completion', json.dumps(fields).encode(),
-                                         {'Content-Type': 'application/json'})
-        return json.load(urllib.request.urlopen(request, timeout=60))
-    return post
-
-
-@pytest.mark.parametrize('settings', SHAPES)
-def test_llama_cpp_continues_as_we_do(tmp_path, settings):
-    tokenizer = Tokenizer.train(SOURCE, 700)
-    model = a_model(tokenizer, **settings)
-    post = serve(tmp_path, model, tokenizer)
     for seed in range(6):
         ids = random.Random(seed).choices(range(600), k=40)
-        theirs = post(prompt=ids, n_predict=60, temperature=0, return_tokens=True, cache_prompt=False)['tokens']
+        request = dict(prompt=ids, n_predict=60, temperature=0, return_tokens=True, cache_prompt=False)
+        data = json.dumps(request).encode()
+        answer = urllib.request.urlopen(f'{server.listening_address}/completion', data)
         ours = model.generate(torch.tensor([ids]), 60, temperature=0, stop=tokenizer.stop)[0, 40:].tolist()
-        assert theirs == ours
+        assert json.load(answer)['tokens'] == ours
 
 
 def test_lm_eval_scores_ifeval_s_records_on_our_greedy_answers(tmp_path):
@@ -67,9 +57,8 @@ def test_lm_eval_scores_ifeval_s_records_on_our_greedy_answers(tmp_path):
     tokenizer = Tokenizer.train(SOURCE, 700)
     model = a_model(tokenizer)
     model_card.write(tmp_path, model, tokenizer, 'hf', {})
-    kinds = 'punctuation:no_comma', 'detectable_format:json_format', 'change_case:english_lowercase'
-    items = [{'key': i, 'prompt': f'def f{i}(x):', 'instruction_id_list': [kinds[i % 3]], 'kwargs': [{}]}
-             for i in range(9)]
+    items = [{'key': i, 'prompt': f'def f{i}(x):', 'instruction_id_list': ['punctuation:no_comma'],
+              'kwargs': [{}]} for i in range(9)]
     task = dict(
         task='instructions', dataset_path='json', test_split='test', output_type='generate_until',
         dataset_kwargs={'data_files': {'test': str(write(tmp_path / 'items.jsonl', items))}},
@@ -84,5 +73,4 @@ def test_lm_eval_scores_ifeval_s_records_on_our_greedy_answers(tmp_path):
         new = model.generate(ids, 40, temperature=0, stop=tokenizer.stop)[0, ids.shape[1]:].tolist()
         ours = tokenizer.decode([id for id in new if id not in tokenizer.special.values()])
         assert sample['filtered_resps'] == [ours]
-        if item['instruction_id_list'] == ['punctuation:no_comma']:
-            assert sample['prompt_level_strict_acc'] == (',' not in ours and ours.strip() != '')
+        assert sample['prompt_level_strict_acc'] == (',' not in ours and ours.strip() != '')
