@@ -135,8 +135,7 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     a_run(tmp_path / 'span', TOKENIZERS['byte'], 'span')
     for folder, kind, words in (
             ('theirs', 'gguf', 'convert_hf_to_gguf.py'), ('mlm', 'gguf', 'causal=False'),
-            ('span', 'gguf', '=span fills gaps'), ('span', 'hf', '=span fills gaps'),
-            ('run', 'gguf-q4', 'gguf-q8_0')):
+            ('span', 'hf', '=span fills gaps'), ('run', 'gguf-q4', 'gguf-q8_0')):
         mistake(run('sample.py', f'--ckpt={tmp_path}/{folder}', f'--export={kind}'), words)
     assert not [*(tmp_path / 'span').glob('hf*'), *(tmp_path / 'span').glob('model*')]
 

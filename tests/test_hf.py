@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts.sample import hf_model
 from parts.sample.decoding import Batch
 from parts.train import optim, planner
 
@@ -188,14 +187,3 @@ def test_rows_that_fill_up_the_vocabulary_do_not_leave(tmp_path):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert theirs.config.vocab_size == 96 == len(theirs.get_input_embeddings().weight)
     assert torch.allclose(theirs(IDX).logits, padded(IDX)[0], atol=1e-5)
-
-
-def test_an_older_checkpoint_lacks_these_fields_and_loads(tmp_path):
-    model = GPT(GPTConfig(96, 64, 1, 2, 0, 16))
-    save_checkpoint(tmp_path / 'last.pt', model)
-    state = torch.load(tmp_path / 'last.pt', weights_only=True)
-    for name in ('head_dim', 'qkv_bias', 'qk_norm'):
-        del state['model_config'][name]
-    torch.save(state, tmp_path / 'old.pt')
-    assert load_checkpoint(tmp_path / 'old.pt')[0].config == model.config
-    assert len(hf_model.layout(state['model_config'])) == 11

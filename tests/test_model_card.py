@@ -1,5 +1,4 @@
-"""sample.py --export=hf leaves a folder that transformers loads with nothing of ours, and its README.md says
-what the run's own files say."""
+"""sample.py --export=hf: a folder that transformers loads, whose README.md says what the run's files say."""
 import json
 import re
 
