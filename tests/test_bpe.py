@@ -1,4 +1,4 @@
-"""Byte-pair encoding: trainer and encoder do what naive programs and HF's do, whatever the order of the corpus,
+"""Byte-pair encoding: trainer and encoder do what naive programs and HF's do, whatever the documents' order,
 the hash seed and the number of processes."""
 import collections
 import functools

@@ -24,7 +24,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable, printable
 BYTES = [bytes([b]) for b in range(256)]
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"     # as OpenAI wrote it
 ODD = Tokenizer.train(['"it\'s" \\ 🦜'] * 3, 269, ['<|a b|>', '"\\', '🦜\n'], r'''[^ "'\\]+|["'\\]+| ''')
-fuzz = settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck])
+fuzz = settings(max_examples=100, deadline=None, suppress_health_check=[*HealthCheck])
 hostile = st.lists(st.sampled_from([*SPECIAL_TOKENS, *'<| \n\r\ta1._"é🦜\0\x85\u3000'])).map(''.join)
 
 
@@ -66,7 +66,7 @@ def test_decoding_undoes_encoding_and_no_text_yields_a_special_id(code, text, da
     assert code.decode_bytes(data) == data and code.decode(data) == data.decode('utf-8', 'replace')
 
 
-@fuzz
+@settings(fuzz, max_examples=60)
 @given(text=st.text(st.characters(categories=['Cs']) | st.sampled_from('a \n')))
 def test_lone_surrogates_become_the_replacement_character(code, text):
     text = re.sub('[\ud800-\udbff]+(?=[\udc00-\udfff])', '', text)      # such pairs are not lone
@@ -81,9 +81,10 @@ def test_encode_is_tiktokens_and_the_batchs(code, texts):     # Cn, not assigned
     agree(Tokenizer.byte(), Tokenizer.byte().to_tiktoken(), texts)
 
 
-def test_encode_is_tiktokens_on_real_python_and_on_runs_of_a_million(code, stdlib):
-    pieces = [text[i:i + 300] for text in stdlib[::10] for i in range(0, min(len(text), 9000), 300)]
-    agree(code, code.to_tiktoken(), [*stdlib[::10], *pieces, '.' * 1_000_000, '\n' * 1_000_000])
+def test_encode_is_tiktokens_on_real_python_and_on_long_runs(code, stdlib):
+    some = stdlib[::20]
+    pieces = [text[i:i + 300] for text in some for i in range(0, min(len(text), 9000), 300)]
+    agree(code, code.to_tiktoken(), [*some, *pieces, '.' * 300_000, '\n' * 300_000])
     spaces = ' ' * 1_000_000 + 'x'                      # tiktoken's regex engine overflows its stack on these
     assert code.decode(code.encode(spaces)) == spaces == code.decode(code.encode_batch([spaces])[0])
 
@@ -96,10 +97,10 @@ def test_the_readable_loop_takes_short_texts_only(code, monkeypatch):
 
 
 def test_characters_are_cut_as_tiktoken_cuts_them():
-    """All up to U+3000, then every 29th, those that this Python's Unicode lacks, too. Tokens of a letter or
+    """All up to U+3000, then every 61st, those that this Python's Unicode lacks, too. Tokens of a letter or
     digit + a character's first byte show whether the two were cut apart."""
     tokenizer = Tokenizer('bpe', BYTES + [b'\x80a'] + [bytes([a, b]) for a in b'a1' for b in range(192, 256)])
-    texts = [f'a{c}1{c}' for c in map(chr, [*range(0x3000), *range(0x3000, 0x110000, 29)])
+    texts = [f'a{c}1{c}' for c in map(chr, [*range(0x3000), *range(0x3000, 0x110000, 61)])
              if unicodedata.category(c) != 'Cs']
     texts.append('\ud835\udc00a')                       # U+1D400, a letter, as two surrogates
     theirs = tokenizer.to_tiktoken().encode_ordinary_batch(texts)
@@ -113,11 +114,10 @@ def test_ids_are_bytes_then_merges_then_specials(code, stdlib):
     for bad in ([-1], [0, 8192]):
         pytest.raises(ValueError, code.decode, bad)
     names = ['[UNK]', '[CLS]', '[SEP]', '[PAD]', '[MASK]', '[CLS]']     # BERT's; one is given twice
-    small = Tokenizer.train(stdlib[:40], 1000, special_tokens=names)
+    small = Tokenizer.train(stdlib[:20], 1000, special_tokens=names)
     assert small.vocab_size == 1000 == len(small.all_bytes) == len(small.text_bytes)
     assert small.special == {name: 995 + i for i, name in enumerate(names[:5])}
-    masked = [small.special['[CLS]'], *small.encode('a b'), small.special['[MASK]']]
-    assert small.decode(masked) == '[CLS]a b[MASK]' and max(small.encode('[MASK]')) < 995
+    assert max(small.encode('[MASK]')) < 995
 
 
 def test_an_unknown_character_is_named_with_its_position():
@@ -125,17 +125,18 @@ def test_an_unknown_character_is_named_with_its_position():
     pytest.raises(ValueError, Tokenizer.char('a\ufffd').encode, 'a\ud800').match('position 1')
 
 
-@pytest.mark.skipif(not (SHARED / 'tinyshakespeare.txt').exists(), reason='no tinyshakespeare.txt')
 def test_the_characters_of_tiny_shakespeare():
+    if not (SHARED / 'tinyshakespeare.txt').exists():
+        pytest.skip('no tinyshakespeare.txt')
     text = (SHARED / 'tinyshakespeare.txt').read_text('utf-8')
     tokenizer = Tokenizer.char(text)
     assert tokenizer.vocab_size == 65 and tokenizer.decode(range(65)) == ''.join(sorted(set(text)))
-    assert len(tokenizer.encode('ROMEO:')) == 6 and tokenizer.decode(tokenizer.encode(text)) == text
+    assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
 def test_bytes_are_printed_as_gpt2_prints_them():
     assert {b: printable([b]) for b in range(256)} == bytes_to_unicode()
-    assert printable(b' \n') == '\u0120\u010a' and from_printable(printable(range(256))) == bytes(range(256))
+    assert from_printable(printable(range(256))) == bytes(range(256))
 
 
 # --- GPT-2 and Python ---------------------------------------------------------------------------------------
@@ -147,13 +148,6 @@ def test_gpt2s_vocabulary_encodes_as_gpt2(gpt2, stdlib):
     agree(tokenizer, gpt2, [*stdlib[::50], 'ROMEO:', ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x'])
 
 
-def test_other_files_are_not_taken_for_gpt2s(tmp_path):
-    for name in known_vocabularies.FILES:
-        (tmp_path / f'my_{name}').write_text('{}')
-    with pytest.raises(ValueError, match='my_vocab.bpe and .*my_encoder.json: not those of gpt2 .*1ce16647'):
-        Tokenizer.gpt2(tmp_path)
-
-
 def test_keywords_and_indents_are_single_tokens(code):
     keywords = ['def', 'print', 'self', 'return', 'class', 'import']
     indents = [' ' * n for n in (4, 8, 12)]
@@ -162,11 +156,9 @@ def test_keywords_and_indents_are_single_tokens(code):
 
 
 def test_gpt2_needs_twice_the_tokens_for_held_out_python(gpt2, stdlib):
-    """At 32,768, beside the same project's other files. Each of the ten tenths alone gives 2.002 to 2.295;
-    all ten together give 2.107, and 1.113 for cl100k_base, whose vocabulary is three times as large."""
+    """At 32,768, beside the same project's other files: 2.002 to 2.295 times, whichever tenth is held out."""
     rest = [text for i, text in enumerate(stdlib) if i % 10 != 1]
-    tokenizer = Tokenizer.train(rest, 32768)
-    ours = sum(map(len, tokenizer.encode_batch(stdlib[1::10])))
+    ours = sum(map(len, Tokenizer.train(rest, 32768).encode_batch(stdlib[1::10])))
     assert sum(map(len, gpt2.encode_ordinary_batch(stdlib[1::10]))) >= 2.0 * ours
 
 
@@ -184,12 +176,15 @@ def test_saving_and_loading_changes_nothing(tmp_path):
 
 def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
     good = json.dumps(ODD.to_json())
-    for content in (good[:-9], '', '[]', '\udcff', '{"model": {"type": "BPE", "vocab": {"a": 0}}}',
-                    good.replace('"bpe"', '"unigram"'), good.replace('tokenizer-1', 'other-2'),
-                    good.replace('[^ ', '([^ ')):
+    for content in (good[:-9], '[]', '\udcff', '{"model": {"type": "BPE", "vocab": {"a": 0}}}',
+                    good.replace('"bpe"', '"unigram"'), good.replace('[^ ', '([^ ')):
         (tmp_path / 'bad.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
         with pytest.raises(ValueError, match=r'bad\.json is not a tokenizer of ours'):
             Tokenizer.load(tmp_path / 'bad.json')
+    for name in known_vocabularies.FILES:
+        (tmp_path / f'my_{name}').write_text('{}')
+    with pytest.raises(ValueError, match='my_vocab.bpe and .*my_encoder.json: not those of gpt2 .*1ce16647'):
+        Tokenizer.gpt2(tmp_path)
 
 
 def test_the_hash_tells_tokenizers_apart():
@@ -236,21 +231,17 @@ def groups(out, label):
     return {name: (int(n), [float(x) for x in fits.split()]) for name, n, fits in rows}
 
 
-def test_the_command_trains_what_the_library_trains(home, python_files, tmp_path):
-    said = ok(run('tokenizer.py', f'--input={python_files}/asyncio', '--vocab_size=600', '--pattern=cl100k',
+def test_the_command_trains_what_the_library_trains(tmp_path):
+    long = ''.join(f'line {i}\n    indented\n' for i in range(8_000))       # read in pieces of 100,000
+    (tmp_path / 'a.txt').write_text(long, encoding='utf-8')
+    said = ok(run('tokenizer.py', '--input=a.txt', '--vocab_size=400', '--pattern=cl100k', '--out=b/t.json',
                   cwd=tmp_path))
-    texts = [path.read_bytes().decode() for path in (python_files / 'asyncio').rglob('*.py')]
-    tokenizer = Tokenizer.load(tmp_path / 'tokenizer.json')
-    assert tokenizer.to_json() == Tokenizer.train(texts, 600, pattern=gguf_file.PATTERNS['cl100k']).to_json()
-    for words in ('tokenizer.json', '600 tokens', f'{tokenizer.bytes_per_token:.2f} bytes', tokenizer.hash):
+    tokenizer = Tokenizer.load(tmp_path / 'b/t.json')
+    assert tokenizer.to_json() == Tokenizer.train([long], 400, pattern=gguf_file.PATTERNS['cl100k']).to_json()
+    for words in ('t.json', '400 tokens', f'{tokenizer.bytes_per_token:.2f} bytes', tokenizer.hash):
         assert words in said
     cut = regex.findall(tokenizer.pattern, "f(x):\n    don't 1234")
     assert cut == ['f', '(x', '):\n', '   ', ' don', "'t", ' ', '123', '4']
-
-    long = ''.join(f'line {i}\n    indented\n' for i in range(8_000))       # read in pieces of 100,000
-    (tmp_path / 'a.txt').write_text(long, encoding='utf-8')
-    ok(run('tokenizer.py', '--input=a.txt', '--vocab_size=400', '--out=b/long.json', cwd=tmp_path))
-    assert Tokenizer.load(tmp_path / 'b/long.json').to_json() == Tokenizer.train([long], 400).to_json()
 
 
 def test_the_report_measures_each_group_of_files_and_records(home):
@@ -263,11 +254,8 @@ def test_the_report_measures_each_group_of_files_and_records(home):
     assert {name: n for name, (n, _) in by_kind.items()} == {'.py': 21, '.md': 1, '.jsonl': 2}
     assert by_kind['.md'][1] == fits(PROSE['en'] * 9)
     assert {name: n for name, (n, _) in groups(out, 'folder').items()} == {'src': 20, 'docs': 4}
-    by_language = groups(out, 'language')
-    assert {name: n for name, (n, _) in by_language.items()} == {'-': 22, 'en': 1, 'fr': 1}
-    assert by_language['fr'][1] == fits(PROSE['fr'] * 5)
+    assert groups(out, 'language')['fr'] == (1, fits(PROSE['fr'] * 5))
     assert groups(out, 'repo_name')['a/b'] == (1, fits(CODE))
-
     pieces = ' '.join(printable(ours.vocab[i]) for i in ours.encode(' being'))
     assert re.search(rf'^ +28 +being +this: {re.escape(pieces)} +prose.json: ', out, re.M)
     for name, t in (('this', ours), ('prose.json', theirs)):
@@ -307,21 +295,19 @@ def test_the_report_puts_gpt2_beside_it(gpt2, home):
     texts = [path.read_text('utf-8') for path in (home / 'c' / 'src').iterdir()]
     ours = sum(len(Tokenizer.load(home / 'code.json').encode(text)) for text in texts)
     theirs = sum(len(gpt2.encode_ordinary(text)) for text in texts)
-    assert re.search(rf'^ *gpt2 +50,257 +[\d.]+ +[\d.]+ +{theirs:,}$', out, re.M)
     for words in (f'gpt2 needs {theirs / ours:.2f} times the tokens', 'gpt2: 22 tokens: def | Ġsay | _',
-                  f'hold as much as {1024 * theirs / ours:,.0f} of gpt2'):
+                  f'{theirs:,}', f'hold as much as {1024 * theirs / ours:,.0f} of gpt2'):
         assert words in out
 
 
 def test_mistakes_on_the_command_line(home):
     for arguments, words in (
-            ('--input=gone', "'gone' is neither"), ('--report=empty', "'empty' is neither"),
-            ('--input=c --vocab_size=319', '320'), ('--input=c --out=empty', '--out=empty is a folder'),
+            ('--input=gone', "'gone' is neither"), ('--input=c --vocab_size=319', '320'),
+            ('--input=c --out=empty', '--out=empty is a folder'),
             ('--load=gone.json --report=c', 'make one: python tokenizer.py --input=FOLDER'),
             ('--load=code.json --report=c --against=gpt3', 'gpt3'),
             ('--load=code.json --report=c --gpt2_dir=empty', 'vocab.bpe')):
         mistake(command(home, *arguments.split()), words)
-    for arguments in ('', '--load=code.json', '--load=code.json --report=c --pattern=gpt2', '--pattern=mine'):
+    for arguments in ('', '--load=code.json --report=c --pattern=gpt2'):
         done = command(home, *arguments.split())
         assert done.returncode == 2 and done.stderr.startswith('usage: '), arguments
-        assert 'tokenizer.py: error: ' in done.stderr.splitlines()[-1]
