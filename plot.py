@@ -186,7 +186,7 @@ for run in all_runs:
     top -= 0.028 + 0.017 * len(text)
 dashboard(0.01, 0.385, 0, 'systems: is the engine running?', [
     [('step time, ms', ['dt'], 1000), ('throughput, tok/s', ['tok_s'])],
-    [('data, gradients: waits, %', ['data_share', 'comm_share'], 100), ('evaluates, %', ['eval_share'], 100)],
+    [('waits for data, %', ['data_share'], 100), ('evaluates, %', ['eval_share'], 100)],
     [('memory, GB', ['memory_mb'], 1 / 1024), ('saving a checkpoint, s', ['save_s'])],
     [('updates skipped so far', ['skipped']), ('MFU, % of the peak', ['mfu'], 100)]])
 size = max(run['config']['vocab_size'] or 1 for run in drawable)

@@ -345,8 +345,7 @@ while step < max_steps:
                  grad_norm=norm, **figures, kl=kl_sum / n_tokens if reference else None,
                  clip_fraction=n_clipped / n_tokens, used=n_used / n_tokens, train_s=time.time() - began,
                  skipped=guard.skipped, update_ratio=optim.change(before, probe).item(),
-                 comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
-                 memory_mb=journal.memory_mb(device), **speed)
+                 restarts=log.restarts, memory_mb=journal.memory_mb(device), **speed)
 
     # evaluate, save, leave
     if step % eval_interval == 0 or step == max_steps:

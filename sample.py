@@ -88,7 +88,7 @@ model = model.eval().to(getattr(torch, dtype))
 block_size = model.config.block_size
 
 objective = state.get('config', {}).get('objective', 'clm')
-if suffix and not start.rearranged(ckpt, state):
+if suffix and not start.rearranged(ckpt):
     raise ValueError(f'{ckpt} cannot see what follows: its data lack prepare.py --fim; leave --suffix out')
 if (suffix or objective != 'clm') and (sweep or prompts):
     raise ValueError('--sweep and --prompts continue texts; to fill gaps, give one --prompt')

@@ -282,8 +282,7 @@ while step < max_steps:
         speed = timer.figures(world)
         log.step(max_steps, step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm,
                  trained=n_targets, update_ratio=optim.change(before, probe).item(), skipped=guard.skipped,
-                 comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
-                 memory_mb=journal.memory_mb(device), **speed)
+                 restarts=log.restarts, memory_mb=journal.memory_mb(device), **speed)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

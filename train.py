@@ -256,7 +256,7 @@ while step < max_steps:
         loss += mean.detach() * share
 
     # the update
-    norm = processes.to_float(optim.unscale_and_clip(optimizers, scaler, net, grad_clip))
+    norm = processes.full(optim.unscale_and_clip(optimizers, scaler, net, grad_clip)).item()
     loss = processes.all_sum(float(loss))[0]    # it also tells all who was asked to stop: must_stop() below
     logs = step + 1 in (1, max_steps) or (step + 1) % log_interval == 0
     before = probe.clone() if logs else None
@@ -278,10 +278,9 @@ while step < max_steps:
     if logs:
         speed = timer.figures(world)
         log.step(max_steps, step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
-                 update_ratio=processes.to_float(optim.change(before, probe)), skipped=guard.skipped,
+                 update_ratio=processes.full(optim.change(before, probe)).item(), skipped=guard.skipped,
                  mfu=planner.mfu(vars(model.config), block_size, speed['tok_s_device'], device),
-                 comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
-                 memory_mb=journal.memory_mb(device), **speed)
+                 restarts=log.restarts, memory_mb=journal.memory_mb(device), **speed)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

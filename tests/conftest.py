@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import torch    # noqa: E402
 
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint     # noqa: E402
+from model import GPT, GPTConfig, save_checkpoint     # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
 
 try:
@@ -55,12 +55,11 @@ def server():
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', fresh=False,
-        launcher=False):
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', fresh=False):
     """A script of this checkout, as its user runs it; paths in arguments are relative to cwd. `before` is
-    executed in each process first. fresh: by a new interpreter. launcher: several processes by torchrun."""
+    executed in each process first. fresh: by a new interpreter."""
     command = [str(ROOT / script), *map(str, arguments)]
-    if hasattr(os, 'fork') and not fresh and not launcher:
+    if hasattr(os, 'fork') and not fresh:
         job = {'script': command[0], 'arguments': command[1:], 'before': before, 'env': env or {},
                'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
         print(json.dumps(job), file=server().stdin, flush=True)
@@ -71,40 +70,6 @@ def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before
         python += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
     return subprocess.run([*python, *command], cwd=cwd, text=True, capture_output=True, timeout=timeout,
                           env={**os.environ, **(env or {})})
-
-
-DEEDS = {'nan': 'gradient.mul_(float("nan"))', 'spike': 'gradient.mul_(1e4)',
-         'kill': 'os.kill(os.getpid(), signal.SIGKILL)', 'sigterm': 'os.kill(os.getpid(), signal.SIGTERM)',
-         'sigusr1': 'os.kill(os.getpid(), signal.SIGUSR1)',
-         'out of memory': 'raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")'}
-
-
-def accident(kind, *updates):
-    """For run(before=): what happens in these updates of a trainer, counted from 0, before the gradient is
-    clipped. badbatch: in train.py, the batches of these steps are noise."""
-    if kind == 'badbatch':
-        return f'''
-from parts.train import token_bins
-take = token_bins.Blocks.take
-def spoiled(self, step, rows):
-    x, y = take(self, step, rows)
-    if step in {updates}:
-        x, y = (token_bins.mix(t.astype('uint64')).astype('int64') % 256 for t in (x, y))
-    return x, y
-token_bins.Blocks.take = spoiled
-'''
-    return f'''
-import os, signal, torch
-from parts.train import optim
-clip, calls = optim.unscale_and_clip, []
-def spoiled(optimizers, scaler, net, grad_clip):
-    calls.append(1)
-    if len(calls) - 1 in {updates}:
-        *_, gradient = [p.grad for p in net.parameters() if p.grad is not None]     # of the last norm or head
-        {DEEDS[kind]}
-    return clip(optimizers, scaler, net, grad_clip)
-optim.unscale_and_clip = spoiled
-'''
 
 
 def ok(result):
@@ -137,7 +102,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
-         'comm_share', 'restarts', 'sample_s', 'score_s', 'train_s')
+         'restarts', 'sample_s', 'score_s', 'train_s')
 
 
 def metrics(out_dir):
@@ -273,34 +238,6 @@ def base_run(data_dir, tmp_path_factory):
     """A run of train.py on it: 12 steps in float32."""
     flags = [f'--data_dir={data_dir}', *TINY, '--dtype=float32']
     return once(tmp_path_factory, 'base', lambda out: ok(run('train.py', *flags, f'--out_dir={out}')))
-
-
-@torch.no_grad()
-def greedy(ckpt, prompt, n):
-    """A prompt and its n most probable next tokens, afresh each: one row, no cache. The last token of the
-    prompt may become a longer one (healing)."""
-    model, tok = load_checkpoint(ckpt)[0].eval(), Tokenizer.load(ckpt / 'tokenizer.json')
-    *ids, last = tok.special['<|endoftext|>'], *tok.encode(prompt)
-    allowed = [i for i, token in enumerate(tok.vocab) if token.startswith(tok.vocab[last])]
-    for i in range(n + 1):
-        logits = model(torch.tensor([ids[-model.config.block_size:]]))[0][0, -1]
-        ids.append(logits.argmax().item() if i else max(allowed, key=logits.tolist().__getitem__))
-        if ids[-1] in (tok.special['<|endoftext|>'], tok.special['<|im_end|>']):
-            return tok.decode(ids[1:-1])
-    return tok.decode(ids[1:])
-
-
-@pytest.fixture(scope='session')
-def babbler(base_run, tmp_path_factory):
-    """A model with large random weights and the tokenizer of base_run: it does not repeat its last token."""
-    def make(folder):
-        model, state = load_checkpoint(base_run)
-        torch.manual_seed(0)
-        for parameter in model.parameters():
-            parameter.data.normal_(0, 0.3)
-        save_checkpoint(folder / 'best.pt', model, tokenizer_hash=state['tokenizer_hash'], step=12)
-        shutil.copy(base_run / 'tokenizer.json', folder)
-    return once(tmp_path_factory, 'babbler', make)
 
 
 @pytest.fixture(scope='session')

@@ -1,11 +1,18 @@
 """Prompts become text: healing, where an answer ends, and sample.py against one token at a time, no cache."""
-from conftest import greedy, ok, run
+import pytest
+from babbling import greedy, make_babbler
+from conftest import ok, run
 
 from parts.sample.asking import Prompt, Text, end_of
 from parts.sample.decoding import Answer
 from tokenizer import Tokenizer
 
 RULE, PROMPT = '-' * 80 + '\n', 'def f7'
+
+
+@pytest.fixture(scope='module')
+def babbler(base_run, tmp_path_factory):
+    return make_babbler(tmp_path_factory.mktemp('babbler'), base_run)
 
 
 def sample(ckpt, *flags):

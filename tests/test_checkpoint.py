@@ -7,7 +7,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, ok, run
+from conftest import ROOT, ok, run, same
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import checkpoint
@@ -32,31 +32,21 @@ def refused(path, *words):
     assert '\n' not in message and all(word in message for word in (str(path), *words)), message
 
 
-@pytest.mark.parametrize('settings', [{}, dict(tie_embeddings=False, dropout=0.1, rope_theta=5e5)])
-def test_a_checkpoint_comes_back_bit_for_bit_with_its_ties_and_its_extras(tmp_path, settings):
-    saved = model(**settings)
-    optimizer = torch.optim.AdamW(saved.parameters(), lr=1e-3, betas=(0.9, 0.95))
-    saved(torch.randint(50, (2, 9)), torch.randint(50, (2, 9)))[1].backward()
-    optimizer.step()
-    rng = torch.get_rng_state()
-    save_checkpoint(tmp_path / 'a.pt', saved, step=7, best_val=1.25, config={'a': [1, None]}, rng=rng,
-                    optimizer=optimizer.state_dict())
-    assert os.listdir(tmp_path) == ['a.pt']
-    loaded, rest = load_checkpoint(tmp_path / 'a.pt')
-    assert equal(loaded, saved) and loaded.config == saved.config
-    shared = loaded.head.weight.data_ptr() == loaded.embedding.weight.data_ptr()
-    assert shared == saved.config.tie_embeddings
-    assert (rest['step'], rest['best_val'], rest['config']) == (7, 1.25, {'a': [1, None]})
-    assert torch.equal(rest['rng'], rng)
-    for i, moments in optimizer.state_dict()['state'].items():
-        assert all(torch.equal(v, rest['optimizer']['state'][i][k]) for k, v in moments.items())
-
-
-def test_it_holds_data_only_and_names_without_a_wrappers_prefix(tmp_path):
-    save_checkpoint(str(tmp_path / 'a.pt'), model(), step=1)
-    state = torch.load(tmp_path / 'a.pt', weights_only=True)
-    assert state['model'].keys() == model().state_dict().keys() and state['step'] == 1
-    assert state['model_config']['n_kv_head'] == 2 and type(state['model_config']) is dict
+def test_a_checkpoint_comes_back_bit_for_bit_with_its_ties_and_its_extras(tmp_path):
+    for settings in ({}, dict(tie_embeddings=False, dropout=0.1, rope_theta=5e5)):
+        saved = model(**settings)
+        optimizer = torch.optim.AdamW(saved.parameters(), lr=1e-3, betas=(0.9, 0.95))
+        saved(torch.randint(50, (2, 9)), torch.randint(50, (2, 9)))[1].backward()
+        optimizer.step()
+        extras = {'step': 7, 'best_val': 1.25, 'config': {'a': [1, None]}, 'rng': torch.get_rng_state(),
+                  'optimizer': optimizer.state_dict()}
+        save_checkpoint(tmp_path / 'a.pt', saved, **extras)
+        assert os.listdir(tmp_path) == ['a.pt']
+        loaded, rest = load_checkpoint(tmp_path / 'a.pt')
+        assert equal(loaded, saved) and loaded.config == saved.config
+        shared = loaded.head.weight.data_ptr() == loaded.embedding.weight.data_ptr()
+        assert shared == saved.config.tie_embeddings
+        assert rest.keys() == {*extras, 'format'} and all(same(rest[key], extras[key]) for key in extras)
 
 
 def test_a_file_a_run_folder_and_a_hugging_face_folder_load(tmp_path):
@@ -73,15 +63,6 @@ def test_a_file_a_run_folder_and_a_hugging_face_folder_load(tmp_path):
     assert equal(loaded, model(3)) and rest == {}
 
 
-def test_a_cut_checkpoint_is_refused_in_one_sentence(tmp_path):
-    save_checkpoint(tmp_path / 'a.pt', model())
-    whole = (tmp_path / 'a.pt').read_bytes()
-    n = len(whole)
-    for stop in (0, 1, 4, 100, n // 10, n // 2, n - 100, n - 1):
-        (tmp_path / 'a.pt').write_bytes(whole[:stop])
-        refused(tmp_path / 'a.pt')
-
-
 class Bomb:
     def __reduce__(self):
         return eval, ("__import__('os').mkdir(__import__('os').environ['BOMB'])",)
@@ -94,22 +75,24 @@ FOREIGN = {
     'theirs': {'model': WEIGHTS, 'iter_num': 3}, 'tensor': torch.zeros(3),
     'key': {'model_config': {**SMALL, 'no_such_setting': 1}, 'model': WEIGHTS},
     'shapes': {'model_config': {**SMALL, 'n_embd': 64}, 'model': WEIGHTS},
-    'prefix': {'model_config': SMALL, 'model': {f'_orig_mod.{k}': v for k, v in WEIGHTS.items()}}}
+    'a wrapper': {'model_config': SMALL, 'model': {f'_orig_mod.{k}': v for k, v in WEIGHTS.items()}}}
 
 
 def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_path, monkeypatch):
     monkeypatch.setenv('BOMB', str(tmp_path / 'exploded'))
     path = tmp_path / 'a.pt'
-    for name, content in FOREIGN.items():
+    save_checkpoint(path, model())
+    whole = path.read_bytes()
+    n = len(whole)
+    cut = {f'cut at {stop}': whole[:stop] for stop in (0, 1, 4, 100, n // 10, n // 2, n - 100, n - 1)}
+    for name, content in (FOREIGN | cut).items():
         path.write_bytes(content) if type(content) is bytes else torch.save(content, path)
         refused(path)
         assert not (tmp_path / 'exploded').exists(), name
     pickle.loads(FOREIGN['pickle'])
     assert (tmp_path / 'exploded').exists()             # the bomb is a real one
-
-
-def test_a_missing_file_and_a_folder_without_a_checkpoint_say_what_to_do(tmp_path):
     refused(tmp_path / 'no.pt', 'does not exist')
+    os.remove(path)
     refused(tmp_path, 'best.pt', 'last.pt', 'train.py')
 
 
@@ -129,17 +112,14 @@ except OSError as e:
 
 @pytest.mark.skipif(not hasattr(signal, 'SIGXFSZ'), reason='file size limits are a Unix thing')
 def test_a_write_that_fails_half_way_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
-    script = tmp_path / 'full.py'
-    script.write_text(FULL_DISK, encoding='utf-8')
+    (tmp_path / 'full.py').write_text(FULL_DISK, encoding='utf-8')
+    save_checkpoint(tmp_path / 'a.pt', model(1), step=1)
+    before = (tmp_path / 'a.pt').read_bytes()
+    assert len(before) > 60_000
     for limit in (1000, 60_000):
-        folder = tmp_path / str(limit)
-        folder.mkdir()
-        save_checkpoint(folder / 'a.pt', model(1), step=1)
-        before = (folder / 'a.pt').read_bytes()
-        assert len(before) > 60_000
-        printed = ok(run(script, ROOT, ROOT / 'tests', limit, cwd=folder))
+        printed = ok(run(tmp_path / 'full.py', ROOT, ROOT / 'tests', limit, cwd=tmp_path))
         assert printed.startswith('refused: cannot write a.pt') and printed.count('\n') == 1, printed
-        assert os.listdir(folder) == ['a.pt'] and (folder / 'a.pt').read_bytes() == before
+        assert {*os.listdir(tmp_path)} == {'a.pt', 'full.py'} and (tmp_path / 'a.pt').read_bytes() == before
 
 
 def test_a_write_that_succeeds_replaces_the_old_checkpoint_at_once(tmp_path, monkeypatch):

@@ -106,3 +106,13 @@ def test_kto_judges_a_single_thumb_alone():
     assert losses.tolist() == approx([1 - s, s, 0.5])
     assert gradients[0][1] == gradients[1][0] == 0 and gradients[0][0] < 0 < gradients[1][1]
     assert gradients[0][0].item() == approx(2 * gradients[0][2].item())     # both: the mean of two
+
+
+def test_figures_of_thumbs_are_means_over_the_answers_that_there_are():
+    """Of four, three are up and one is down."""
+    figures_of = lift('dpo.py', 'figures_of')
+    names = 'loss', 'accuracy', 'chosen_reward', 'rejected_reward', 'chosen_logp', 'rejected_logp', 'kl'
+    figures_of.__globals__.update(FIGURES=names, loss_type='kto', needs_reference=True)
+    figures = figures_of(torch.tensor([2.0, 3.0, 6.0, -1.0, -30.0, -8.0, 1.0, 3.0, 1.0]), 4)
+    wanted = dict(zip(names, (2 / 4, 3 / 4, 6 / 3, -1 / 1, -30 / 3, -8 / 1, 1 / 4)))
+    assert figures == approx(wanted | {'margin': 2 + 1})

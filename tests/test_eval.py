@@ -9,7 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import greedy, lift, mistake, ok, run, write
+from babbling import greedy, make_babbler
+from conftest import lift, mistake, ok, run, write
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.eval.problems import problems
@@ -19,6 +20,11 @@ from tokenizer import Tokenizer
 torch.set_num_threads(1)
 YES = '--allow_code_execution=True'
 pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
+
+
+@pytest.fixture(scope='module')
+def babbler(base_run, tmp_path_factory):
+    return make_babbler(tmp_path_factory.mktemp('babbler'), base_run)
 
 
 def evaluate(out, *flags):

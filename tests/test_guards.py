@@ -4,7 +4,8 @@ import math
 import re
 
 import pytest
-from conftest import TINY, accident, metrics, mistake, ok, run, same, series, state
+from accidents import accident
+from conftest import TINY, metrics, mistake, ok, run, same, series, state
 
 from model import load_checkpoint
 from parts.train import guards
@@ -103,6 +104,13 @@ def test_the_third_skip_in_a_row_is_trouble_and_says_how_to_resume():
         assert not guard.trouble and not guard.allows(step, math.nan, 1.0)
     assert 'resume' in guard.trouble and 'step 3' in guard.trouble
     assert set(re.findall(r'--(\w+)', guard.trouble)) == {'learning_rate', 'dtype'}     # of all trainers
+
+    quiet = {'window': [[3.0, 1.0]] * 30}
+    guard = guards.Guard(quiet, lambda *_: None, spike_z=8.0)
+    assert guard.allows(30, 3.0, 1.0) and not any(guard.allows(step, 9.0, 1.0) for step in (31, 32, 33))
+    assert 'step 33' in guard.trouble
+    # resumed, it judges by what comes now: else it would stop again after three steps, for ever
+    assert guards.Guard(guard.state(), lambda *_: None, spike_z=8.0).allows(34, 9.0, 1.0)
 
     first = guards.Guard({}, lambda *_: None)       # no update ever: nothing was saved
     assert not first.allows(0, math.nan, 1.0) and not first.allows(1, 3.0, math.inf)

@@ -9,6 +9,7 @@ from conftest import TINY, metrics, mistake, ok, run
 from hypothesis import given
 from hypothesis import strategies as st
 
+from parts.train import other_losses
 from parts.train.objectives import IGNORE, Objective, document_mask, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -141,6 +142,13 @@ def test_label_smoothing_and_focal_loss_are_the_formulas_and_only_for_training(m
     model.train()
     smooth = -(0.9 * right + 0.1 * logp.mean(-1)[y != IGNORE])
     assert torch.allclose(model(x, y)[1], (smooth * (1 - right.exp()) ** 2).mean(), atol=1e-6)
+
+
+def test_the_focal_gradient_is_finite_where_a_target_is_certain():
+    for focal in (0.5, 1.0, 2.0):           # below 1, the slope of (1 - p)^focal at p = 1 is infinite
+        logits = torch.tensor([[[200.0, 0.0]]], requires_grad=True)
+        other_losses.losses(logits, torch.tensor([[0]]), label_smoothing=0.1, focal=focal).sum().backward()
+        assert logits.grad.isfinite().all(), focal
 
 
 @pytest.mark.parametrize('flags', [['--objective=mlm'], ['--objective=span'],

@@ -6,8 +6,8 @@ import signal
 import time
 
 import pytest
-from conftest import ROOT, TIMES, TINY, accident, assert_is_the_straight_run, metrics, mistake, ok, run, \
-    series, state
+from accidents import accident
+from conftest import ROOT, TIMES, TINY, assert_is_the_straight_run, metrics, mistake, ok, run, series, state
 
 from model import load_checkpoint, save_checkpoint
 
@@ -24,8 +24,9 @@ def reward(prompt, completion):
     return sum(c < '@' for c in completion) / 8
 """
 CASES = {'train': ['--dropout=0.1'],
-         'train, with Muon': ['--dropout=0.1', '--optimizer=muon', '--schedule=wsd', '--decay_steps=6'],
-         'sft': ['--micro_batch_size=2'], 'sft, with LoRA': ['--lora=4'],
+         'train, with Muon': ['--dropout=0.1', '--optimizer=muon', '--schedule=wsd', '--decay_steps=6',
+                              '--dtype=bfloat16'],
+         'sft': ['--lora=4', '--micro_batch_size=2'],
          'dpo': ['--loss_type=kto'], 'rl': ['--updates=2', '--kl_coef=0.1']}
 
 
@@ -78,7 +79,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
     first = lambda **more: run(f'{script}.py', *flags, f'--out_dir={out}', **more)
     again = lambda **more: run(f'{script}.py', *flags, f'--out_dir={out}', '--init_from=resume', **more)
 
-    printed = ok(first(before=accident('sigterm', 5)))
+    printed = ok(first(before=accident('sigusr1' if script == 'sft' else 'sigterm', 5)))
     assert 'stopped at step 6; ' in printed and '--init_from=resume' in printed
     assert step_of(out) == metrics(out)[-1]['step'] == 6                    # no step is lost
     mistake(again(before=accident('out of memory', 4)), 'out of memory', 'batch')
@@ -87,6 +88,8 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
     assert step_of(out) == 8
     assert again(before=accident('kill', 6)).returncode == -signal.SIGKILL
     assert step_of(out) == 12
+    with open(out / 'metrics.jsonl', 'a', encoding='utf-8') as f:
+        f.write('{"step": 17, "loss": 1.0}\n{"step": 3, "lo')             # what was logged later is dropped
     printed = ok(again())
     assert 'resumed at step 12' in printed and '  changed  ' not in printed
     assert_is_the_straight_run(out, tmp_path / 'straight')
@@ -94,13 +97,13 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
 
 def test_kill_9_at_random_moments(start, tmp_path):
     """Where the alarm finds it: between two steps, in a forward pass, while it samples or saves."""
-    flags = [*start['train'], *CASES['train'], '--max_steps=50']
+    flags = [*start['train'], *CASES['train'], '--max_steps=36']
     began = time.time()
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/straight'))
     seconds = time.time() - began
     dice = random.Random()
     kills = 0
-    for _ in range(5):
+    for _ in range(3):
         again = '--init_from=resume' if (tmp_path / 'run/last.pt').exists() else '--overwrite=True'
         alarm = f'signal.setitimer(signal.ITIMER_REAL, {seconds * dice.uniform(0.3, 0.9)})'
         result = run('train.py', *flags, f'--out_dir={tmp_path}/run', again, before=alarm)
@@ -109,17 +112,6 @@ def test_kill_9_at_random_moments(start, tmp_path):
     assert kills
     again = '--init_from=resume' if (tmp_path / 'run/last.pt').exists() else '--overwrite=True'
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/run', again))
-    assert_is_the_straight_run(tmp_path / 'run', tmp_path / 'straight')
-
-
-def test_in_bfloat16_too_and_what_was_logged_later_is_dropped(start, tmp_path):
-    flags = [*start['train'], *CASES['train'], '--dtype=bfloat16']
-    for name in ('run', 'straight'):
-        before = accident('sigusr1', 8) if name == 'run' else ''
-        ok(run('train.py', *flags, f'--out_dir={tmp_path}/{name}', before=before))
-    with open(tmp_path / 'run/metrics.jsonl', 'a', encoding='utf-8') as f:
-        f.write('{"step": 17, "loss": 1.0}\n{"step": 3, "lo')
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/run', '--init_from=resume'))
     assert_is_the_straight_run(tmp_path / 'run', tmp_path / 'straight')
 
 
@@ -207,7 +199,7 @@ def refuse(word):
     raise ValueError(f'{word} is not JSON')
 
 
-@pytest.mark.parametrize('script', ['train', 'sft', 'dpo'])
+@pytest.mark.parametrize('script', ['train', 'dpo'])
 def test_three_skipped_updates_in_a_row_keep_the_weights_before_them(start, script, tmp_path):
     flags = [f'{script}.py', *start[script], f'--out_dir={tmp_path}']
     mistake(run(*flags, before=accident('nan', 5, 6, 7)),
@@ -228,6 +220,9 @@ def test_nothing_that_lies_there_is_overwritten_unasked_and_then_all_of_it(start
     flags = ['train.py', *start['train'], *CASES['train'], f'--out_dir={out}']
     mistake(run(*flags, f'--init_from={out}/best.pt', '--overwrite=True'), 'that this run starts from')
     mistake(run(*flags, '--overwrite=True', '--vocab_size=9'), 'vocab_size=9')
+    (tmp_path / 'a.txt').write_text('to be or not to be, that is\n' * 99, encoding='utf-8')
+    ok(run('prepare.py', f'--source={tmp_path}/a.txt', '--tokenizer=char', f'--out_dir={tmp_path}/data'))
+    mistake(run(*flags, f'--data_dir={tmp_path}/data', '--overwrite=True', '--sample_prompt=é'), "'é'")
     for name in ('last.pt', 'last-1.pt'):           # killed between two renames; before the first save
         (out / name).unlink()
         mistake(run(*flags), 'already holds a run', '--init_from=resume', '--overwrite=True')
@@ -260,7 +255,7 @@ def test_a_run_of_an_older_commit_is_resumed_evaluated_and_fine_tuned(commit, co
     rows = metrics(tmp_path / 'run')
     assert [row['step'] for row in rows] == [row['step'] for row in wanted]
     for row, old in zip(rows, wanted):
-        for key in old.keys() - {*TIMES}:       # other CPUs sum in another order
+        for key in old.keys() - {*TIMES, 'comm_share'}:         # other CPUs sum in another order
             assert row[key] == pytest.approx(old[key], rel=1e-4, abs=1e-6), (row['step'], key)
 
     ok(run('eval.py', '--ckpt=run', '--data_dir=data', '--device=cpu', **here))

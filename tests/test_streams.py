@@ -7,7 +7,8 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import TINY, accident, metrics, mistake, ok, run, same, series, state
+from accidents import accident
+from conftest import TINY, metrics, mistake, ok, run, same, series, state
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,7 +9,8 @@ import shutil
 
 import pytest
 import torch
-from conftest import ROOT, TINY, accident, metrics, mistake, ok, run, same
+from accidents import accident
+from conftest import ROOT, TINY, metrics, mistake, ok, run, same
 
 from model import GPT, GPTConfig, load_checkpoint
 from parts.train import texts

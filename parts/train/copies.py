@@ -19,19 +19,13 @@ def like(model, changes):
         raise ValueError('tie_embeddings=True would lose the embedding: this model has a head of its own')
     copy = type(model)(config).to(model.embedding.weight)
     weights = model.state_dict()
-    if (config.vocab_size, config.vocab_multiple) != (before.vocab_size, before.vocab_multiple):
+    n_rows = len(copy.embedding.weight)         # with those that fill up vocab_multiple
+    if (config.vocab_size, n_rows) != (before.vocab_size, len(model.embedding.weight)):
         for name in ('embedding.weight', 'head.weight'):
-            weights[name] = resize(weights[name][:before.vocab_size], len(copy.embedding.weight))
+            rows = weights[name][:min(before.vocab_size, n_rows)]
+            weights[name] = torch.cat([rows, rows.mean(0).expand(n_rows - len(rows), -1)])
     copy.load_state_dict(weights)
     return copy
-
-
-def resize(rows, n_rows):
-    """(V, C) -> (n_rows, C): rows of tokens, without those that fill up vocab_multiple. A new row is their
-    mean."""
-    rows = rows[:n_rows]
-    new = rows.mean(0).expand(n_rows - len(rows), -1)
-    return torch.cat([rows, new])
 
 
 def carry_over(weight, old, new):

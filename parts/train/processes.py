@@ -61,10 +61,9 @@ def per_process(batch_size, micro_batch_size, world):
     per_rank = batch_size // world
     micro_batch_size = micro_batch_size or per_rank
     if per_rank % micro_batch_size:
-        divisors = [d for d in range(1, per_rank + 1) if per_rank % d == 0]
-        nearest = min(divisors, key=lambda d: abs(d - micro_batch_size))
+        smaller = max(d for d in range(1, micro_batch_size) if per_rank % d == 0)
         raise ValueError(f'micro_batch_size={micro_batch_size} must divide the {per_rank} sequences of a '
-                         f'process and step; nearest: --micro_batch_size={nearest}')
+                         f'process and step; use --micro_batch_size={smaller}')
     return per_rank, micro_batch_size
 
 
@@ -98,7 +97,7 @@ def all_have(path):
 def same_step(path, step):
     """Refuse to resume if the processes, which each read path, found different steps there."""
     steps = gather(step)
-    if len(set(steps)) > 1:
+    if min(steps) < max(steps):
         raise ValueError(f'{path} is at step {min(steps)} on one machine, {max(steps)} on another; put '
                          'out_dir on a disk that all of them see, or copy the newest to each')
 
@@ -123,7 +122,7 @@ def shard(model, how, dtype, device):
 
 
 def wrap(net, how, device):
-    """Wrap net in DDP, unless FSDP shards it: backward() averages the gradients of all processes."""
+    """net in DDP, unless FSDP shards it: backward() averages the gradients of all processes."""
     if how == 'fsdp' or not dist.is_initialized():
         return net
     for p in net.parameters():      # DDP takes them into its buckets; made later they would be a second set
@@ -143,20 +142,6 @@ def sync_if(net, last):
 def clear_gradients(net):
     """DDP's gradients stay in its buckets, as zeros; others are dropped, and their memory is free."""
     net.zero_grad(set_to_none=not isinstance(net, DistributedDataParallel))
-
-
-def to_float(t):
-    """A tensor of one element as a Python number. Under FSDP all processes must call this."""
-    return full(t).item()
-
-
-def comm_share(net, seconds):
-    """The share of a step that waits for gradients, as DDP measures it; None without DDP."""
-    if not isinstance(net, DistributedDataParallel):
-        return None
-    ns = net._get_ddp_logging_data()            # empty before the first measured pass
-    alone = ns.get('backward_comm_time', 0) - ns.get('backward_compute_comm_overlap_time', 0)
-    return alone / 1e9 / seconds
 
 
 def full(t):

@@ -18,8 +18,6 @@ def folder_of(path):
 
 def check_out_dir(out_dir, init_from, overwrite):
     """Refuse to overwrite a run, and the model that this run starts from. Returns the path of last.pt."""
-    if not out_dir:
-        raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
     if init_from not in ('scratch', 'resume') and \
             os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
         raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
@@ -57,8 +55,8 @@ def newest(last_path, load):
 
 
 def same_run(last_path, before, now, names):
-    """Refuse to resume a run whose weights or optimizer depend on other values. before, now: {name: value},
-    of the checkpoint and of this process. What an older checkpoint does not hold is not compared."""
+    """Refuse to resume with other values of `names`. before, now: {name: value}, of the checkpoint and of
+    this process. What an older checkpoint does not hold is not compared."""
     for name in names:
         value = now.get(name)
         if before.get(name, value) != value:
@@ -75,8 +73,7 @@ def same_tokenizer(one, its_hash, other, other_hash):
 
 
 def tokenizer_of_data(data_dir, its_hash, vocab_size, load_tokenizer):
-    """The tokenizer beside token bins. ValueError if the bins were made with another one, or if it does not
-    have vocab_size tokens (0: any)."""
+    """The tokenizer beside token bins, which must be theirs and have vocab_size tokens (0: any)."""
     tokenizer = load_tokenizer(os.path.join(data_dir, 'tokenizer.json'))
     same_tokenizer(f'{data_dir}/meta.json', its_hash, 'tokenizer.json', tokenizer.hash)
     if vocab_size not in (0, tokenizer.vocab_size):
@@ -143,11 +140,11 @@ def tokenizer_beside(ckpt, state, load_tokenizer):
     return tokenizer
 
 
-def rearranged(ckpt, state):
+def rearranged(ckpt):
     """Has the model of ckpt seen documents that were rearranged, so that it can fill the middle?"""
     path = os.path.join(folder_of(ckpt), 'data.json')
-    if not os.path.exists(path):                # runs of earlier versions said so themselves
-        return state.get('config', {}).get('fim', 0) > 0
+    if not os.path.exists(path):
+        return False
     with open(path, encoding='utf-8') as f:
         return json.load(f).get('config', {}).get('fim', 0) > 0
 
@@ -165,8 +162,7 @@ def open_to_sample(ckpt, load, load_tokenizer, continues=False):
 
 
 def open_to_tune(init_from, last_path, load, load_tokenizer):
-    """The model to fine-tune, the rest of its checkpoint ({} for a new run) and the tokenizer beside it: of
-    last_path if init_from is 'resume', else of init_from. That must not be a reward model."""
+    """The model to fine-tune, the rest of its checkpoint ({} for a new run) and the tokenizer beside it."""
     resuming = init_from == 'resume'
     origin = last_path if resuming else init_from
     model, state = newest(last_path, load) if resuming else load_finite(init_from, load)
