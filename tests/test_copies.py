@@ -1,12 +1,10 @@
 """From another run's weights: new data, a share of the old, another vocabulary."""
-import os
 
 import pytest
 import torch
 from conftest import TINY, metrics, mistake, ok, run
 
 from parts.train import copies
-from model import load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
@@ -18,37 +16,8 @@ def base(data_dir, tmp_path_factory):
     return out
 
 
-@pytest.fixture(scope='module')
-def other(data_dir, tmp_path_factory):
-    """Other text, with the tokenizer of data_dir."""
-    out = tmp_path_factory.mktemp('other')
-    (out / 'files').mkdir()
-    for i in range(60):
-        text = [f'the river rose {i * j % 97} feet and the old mill stood still, they said.\n'
-                for j in range(20)]
-        (out / f'files/{i}.txt').write_text(''.join(text), encoding='utf-8')
-    ok(run('prepare.py', f'--source={out}/files', f'--out_dir={out}/data', '--mode=raw', '--dedup=none',
-           f'--tokenizer={data_dir}/tokenizer.json'))
-    return out / 'data'
-
-
 def first(out, key='val_loss'):
     return next(m[key] for m in metrics(out) if key in m)
-
-
-def test_a_run_from_a_folder_resumes_with_that_folder_s_architecture(other, base, tmp_path):
-    flags = [f'--data_dir={other}', '--block_size=16', '--batch_size=8', '--warmup_steps=2', '--device=cpu',
-             '--save_interval=4', '--eval_interval=4', '--log_interval=1', '--eval_tokens=256',
-             '--sample_tokens=4']
-    for name in ('straight', 'parted'):
-        ok(run('train.py', *flags, f'--out_dir={tmp_path}/{name}', f'--init_from={base}', '--max_steps=8'))
-    os.replace(tmp_path / 'parted/last-1.pt', tmp_path / 'parted/last.pt')              # that of step 4
-    resume = [*flags, f'--out_dir={tmp_path}/parted', '--init_from=resume', '--max_steps=8']
-    mistake(run('train.py', *resume, '--n_layer=3'), 'n_layer', "run's own settings")
-    ok(run('train.py', *resume))
-    keep = ('step', 'loss', 'grad_norm', 'val_loss')
-    one, two = ([{k: m.get(k) for k in keep} for m in metrics(tmp_path / n)] for n in ('straight', 'parted'))
-    assert one == two and load_checkpoint(tmp_path / 'parted')[0].config.block_size == 32
 
 
 def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_files, base, tmp_path):

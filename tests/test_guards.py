@@ -5,7 +5,7 @@ import re
 
 import pytest
 from accidents import accident
-from conftest import TINY, metrics, mistake, ok, run, same, series, state
+from conftest import TINY, metrics, ok, run, series
 
 from model import load_checkpoint
 from parts.train import guards
@@ -27,10 +27,6 @@ def quiet(data_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp('quiet')
     ok(train(data_dir, out))
     return out
-
-
-def test_a_quiet_run_is_left_alone(quiet):
-    assert events(quiet) == [] and metrics(quiet)[-1].get('skipped', 0) == 0
 
 
 @pytest.mark.parametrize('kind', ['nan', 'spike', 'badbatch'])
@@ -59,20 +55,6 @@ def test_a_logged_spike_changes_nothing(data_dir, tmp_path):
     assert events(tmp_path) == [(110, 'spike')] and load_checkpoint(tmp_path / 'last.pt')[1]['skipped'] == 0
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(data_dir, quiet, tmp_path):
-    ok(train(data_dir, tmp_path, '--keep=3'))
-    assert {p.name for p in tmp_path.glob('last*.pt')} == {'last.pt', 'last-1.pt', 'last-2.pt'}
-    for name in ('last.pt', 'last-1.pt'):
-        data = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(data[:len(data) // 2])
-    printed = ok(train(data_dir, tmp_path, '--keep=3', '--init_from=resume'))
-    assert printed.count('resuming from an older checkpoint') == 2 and 'resumed at step 40' in printed
-    assert same(state(quiet)['model'], state(tmp_path)['model'])            # the straight run, bit for bit
-    for path in tmp_path.glob('last*.pt'):
-        path.write_bytes(b'no checkpoint')
-    mistake(train(data_dir, tmp_path, '--init_from=resume'), 'last-2.pt')
-
-
 def test_what_a_spike_is():
     spike = guards.spike
     window = [[3 + 0.1 * (i % 2), 1.0] for i in range(50)]              # mean 3.05, deviation 0.05
@@ -82,14 +64,8 @@ def test_what_a_spike_is():
     assert spike([[3, 0.0]] * 50, 3, 0.0, 8) is None            # a batch in which nothing was scored
 
 
-def test_settings_that_cannot_be(data_dir, tmp_path):
-    for flags, words in (('--keep=0', ['keep=0']), ('--spike_action=pray', ['pray', 'rollback']),
-                         ('--optimizer=sgd', ['sgd', 'muon']), ('--objective=gan', ['gan', 'span']),
-                         ('--schedule=wsd --decay_steps=119', ['decay_steps=119'])):
-        mistake(train(data_dir, tmp_path / 'run', *flags.split()), *words)
-
-
-def test_metrics_lines_are_json_and_name_what_the_system_did(quiet):
+def test_a_quiet_run_is_left_alone_and_its_metrics_name_what_the_system_did(quiet):
+    assert events(quiet) == []
     rows = [json.loads(line) for line in (quiet / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()]
     logged = [row for row in rows if 'loss' in row]
     assert all(0 <= row['data_s'] < row['dt'] and row['memory_mb'] > 50 for row in logged)

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import TINY, lift, metrics, ok, run
+from conftest import lift
 
 from model import GPT, GPTConfig
 from parts.train import optim
@@ -53,9 +53,8 @@ def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused(
         assert ends(5, 5, 1.0, None, wsd) == (5, 0.1, 0)
         assert ends(200, 0.05, 1.0, 0.0, wsd)[:2] == (10, 0.0)      # 5 % of the steps
         assert ends(200, 10, 1.0, 0.0, wsd)[2] == (40 if wsd else 0)
-    for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 must be at most max_steps=5$'),
-                             ((5, 5, 1.0, None, True, 1), '^decay_steps=1 '), ((5, 1, 1.0, 2.0), '^min_lr=2'),
-                             ((9, 1, 1.0, None, False, 3), '^decay_steps=3 needs --schedule=wsd')):
+    for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 .* must be at most max_steps=5'),
+                             ((5, 5, 1.0, None, True, 1), 'decay_steps=1 '), ((5, 1, 1.0, 2.0), '^min_lr=2')):
         with pytest.raises(ValueError, match=words):
             ends(*arguments)
 
@@ -139,13 +138,12 @@ def test_the_embedding_has_its_own_rate_also_after_a_resume():
         assert len(make(1.0)[0].param_groups) == 2      # as in the checkpoints of older runs
 
 
-def test_update_ratio_is_the_change_of_the_weights_and_follows_the_rate(data_dir, tmp_path):
-    ratios = []
+def test_update_ratio_is_the_change_of_the_weights_and_follows_the_rate():
+    """Adam's first step moves every weight by the rate; w_down begins at 0.02 / sqrt(2 * 2 layers)."""
     for rate in (1e-3, 2e-3):
-        out = tmp_path / str(rate)
-        ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, '--max_steps=1',
-               '--warmup_steps=0', '--weight_decay=0', f'--learning_rate={rate}', '--dtype=float32'))
-        ratios.append(next(m['update_ratio'] for m in metrics(out) if 'update_ratio' in m))
-    # Adam's first step moves every weight by the rate; w_down begins at 0.02 / sqrt(2 * 2 layers)
-    assert ratios == pytest.approx([1e-3 / 0.01, 2e-3 / 0.01], rel=0.05)
-    assert ratios[1] == pytest.approx(2 * ratios[0], rel=0.01)
+        torch.manual_seed(0)
+        model, ids = GPT(GPTConfig(64, 32, 2, 2, 0, 32)), torch.randint(64, (4, 33))
+        before = optim.probe(model).clone()
+        model(ids[:, :-1], ids[:, 1:])[1].backward()
+        optim.step(optim.build(model, 'adamw', rate, (0.9, 0.95), 0.0), NO_SCALER)
+        assert optim.change(before, optim.probe(model)).item() == pytest.approx(rate / 0.01, rel=0.05)

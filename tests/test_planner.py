@@ -3,18 +3,15 @@ import dataclasses
 import json
 import math
 import re
-import runpy
 
 import pytest
 import torch
-from conftest import ROOT
 
 from model import GPT, GPTConfig
 from parts.train import planner
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes).filled())
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200
-BIG = shape(32768, 4096, 80, 64, 8, 8192, 28672)        # 70B
 SMALL = {**shape(1, 64, 2, 4, 0, 64), 'vocab_size': 0}
 MIXED = 12, 2, 2        # float32 master copy and moments, bfloat16 gradients and weights
 
@@ -97,36 +94,6 @@ def test_activations_are_what_autograd_keeps(dtype, checkpoint):
         assert counted == pytest.approx(measured, rel=0.025), config
 
 
-def test_a_device_holds_state_copies_and_activations():
-    for tied in (True, False):
-        c = shape(256, 64, 2, 4, 0, 64, 192) | {'tie_embeddings': tied}
-        n = planner.count_parameters(c)
-        way_back = 2 * 4 * 3 * 64 * 256         # gradients of logits and log p
-        for width in (4, 2):
-            copied = n['total'] - n['output'] if width == 2 else 0      # an untied embedding is not copied
-            assert planner.device_bytes(c, 1, 0, 3, width) == \
-                16 * n['total'] + 2 * copied + planner.activation_bytes(c, 3, width) + way_back
-    whole = max(n['per block'], n['embedding'] + n['output'])
-    assert planner.device_bytes(c, math.inf, 3, 0, 2, True) == 10 * whole
-    copies = 2 * (n['total'] - n['output'])     # of all blocks: FSDP cannot free what autograd keeps
-    assert planner.device_bytes(c, math.inf, 3, 0) == 8 * whole + copies
-    big = c | {'vocab_size': 4096}              # FSDP gathers embedding and head together
-    assert planner.device_bytes(big, math.inf, 3, 0, 2, True) == 10 * 2 * 4096 * 64
-
-
-def test_the_advice_is_one_sentence_for_what_does_not_fit():
-    for config, devices, gigabytes, batch, words in (
-            (CODEPARROT, 1, 80, 4, 'shard=ddp'),
-            (CODEPARROT, 8, 40, 4, 'shard=ddp activations grad_checkpoint=True'),
-            (CODEPARROT, 8, 80, 64, 'shard=ddp activations micro_batch_size= grad_checkpoint=True'),
-            (CODEPARROT, 8, 24, 1, 'shard=zero1'), (CODEPARROT, 8, 16, 1, 'shard=fsdp'),
-            (CODEPARROT, 1, 24, 1, 'too large shard=fsdp'), (BIG, 8, 80, 1, 'too large grad_checkpoint'),
-            (BIG, 64, 80, 1, 'shard=fsdp activations grad_checkpoint'),
-            (shape(32768, 4096, 2, 512, 8, 65536), 1024, 80, 1, 'not one layer tensor parallelism')):
-        advice = planner.strategy(config, devices, gigabytes * 1e9, batch)
-        assert '\n' not in advice and all(word in advice for word in words.split()), advice
-
-
 # --- time, tokens, bytes sent -------------------------------------------------------------------------------
 def test_bytes_sent_are_those_of_a_ring():
     sent = planner.bytes_sent
@@ -145,12 +112,16 @@ def test_the_plan_of_codeparrot(plan):
     assert '26,214,400,000 tokens planned, 17.1 a parameter: about comp' in out and f'{20 * N:,} would' in out
     assert re.search(r'shard=ddp +24\.51 ', out) and re.search(r'shard=fsdp +1\.53 ', out)
     assert 'sends 11.49 GB a step' in out and 'nowhere/meta.json tells no tokens' in out
-    assert 'if one costs $2.5 an hour' in plan('16xA100,price=2.5')
-
     for where, steps, words in (
             ('16xA100', 1, ' 0.044 minutes at 40 %'), ('16xA100', 500_000, ' 15.4 days at'),
-            ('16xA100', 50_000, ': affordable, if'), ('1xL4', 50_000, 'not affordable')):
+            ('16xA100', 50_000, ': affordable, if'), ('1xL4', 50_000, 'not affordable'),
+            ('8xH100', 1, 'fits: shard=ddp, shard=zero1, shard=fsdp'),
+            ('1xL4', 1, 'fits: nothing; take more devices')):
         assert words in plan(where, steps=steps), (where, steps)
+
+    grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
+    assert f'KV cache: {2 * 12 * 2 * 48 * 2:,} bytes a token' in plan('8xH100', grouped)
+    assert '2 of 16 heads have one: saves 88%' in plan('8xH100', grouped)
 
 
 def test_chinchilla_is_20_tokens_a_parameter(capsys):
@@ -164,14 +135,6 @@ def test_chinchilla_is_20_tokens_a_parameter(capsys):
         out = capsys.readouterr().out
         assert verdict in out and f'{optimal} would be compute-optimal' in out and 'at hand' not in out
         assert f'the plan has {trained_on / 20 / n:.3g} times that' in out
-
-
-def test_the_cache_is_two_vectors_a_layer_and_head_and_groups_save_the_rest(plan):
-    for n_head, n_kv_head, saved in ((12, 12, '0%'), (12, 4, '67%'), (16, 2, '88%')):
-        per_token = sum(2 * 2 * (768 // n_head) for _ in range(12) for _ in range(n_kv_head))   # bytes
-        out = plan('8xH100', shape(32768, 1024, 12, n_head, n_kv_head, 768))
-        assert f'KV cache: {per_token:,} bytes a token, {per_token * 1024 / 1e6:,.1f} MB for 1,024' in out
-        assert f'{n_kv_head} of {n_head} heads have one: saves {saved}' in out
 
 
 def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
@@ -206,8 +169,8 @@ def test_a_machine_is_a_number_and_a_known_name_and_this_one_is_measured():
     assert machine_of('1 x rtx4090')[1] == 'RTX 4090'
     n, name, peak, memory, price = machine_of('2xcpu')
     assert (n, name, price) == (2, 'cpu', 0) and 1e8 < peak < 1e14 and 1e8 < memory < 1e14
-    for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100', '8xH100,cost=3', '8xH100,price=', '8xH100,'):
-        with pytest.raises(ValueError, match=r'8xH100,price=2; the names are H200, .*RTX 4090, cpu$'):
+    for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100', '8xH100,'):
+        with pytest.raises(ValueError, match=r'8xH100; the names are H200, .*RTX 4090, cpu$'):
             machine_of(where)
 
 
@@ -215,13 +178,3 @@ def test_a_gpu_is_known_by_the_name_that_torch_gives_it():
     for name, peak in (('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L40S', 362e12), ('NVIDIA L4', 121e12),
                        ('NVIDIA L40', None), ('NVIDIA GeForce RTX 4090', 165e12), ('Tesla T4', None)):
         assert planner.peak_flops(name) == peak, name
-
-
-def test_every_config_has_a_plan(plan, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)         # whatever the folder data holds here
-    names = {f.name for f in dataclasses.fields(GPTConfig)}
-    for path in ROOT.glob('config/*.py'):
-        settings = runpy.run_path(str(path))
-        fields = {name: value for name, value in settings.items() if name in names}
-        config = GPTConfig(**{name: value for name, value in fields.items() if value or value is False})
-        assert 'shard=' in plan('8xH100', vars(config.filled()), config.block_size, steps=100), path

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import TINY, mistake, ok, run
+from conftest import TINY, mistake, run
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import checkpoint, start
@@ -114,11 +114,3 @@ def test_a_model_that_cannot_do_it_is_refused(tmp_path):
     save_checkpoint(path, small(vocab_size=257))
     refused(['<|im_start|>', 'frame each message'], tune)
     refused(['block_size=9', 'context of 8 tokens', '--rope_scaling'], start.check_context, 'out', 8, 9)
-
-
-def test_validation_data_of_hardly_a_sequence_are_enough(tmp_path):
-    (tmp_path / 'a.txt').write_text('to be or not to be, that is\n' * 13, encoding='utf-8')
-    ok(run('prepare.py', f'--source={tmp_path}/a.txt', '--tokenizer=byte', f'--out_dir={tmp_path}/data'))
-    n = json.loads((tmp_path / 'data/meta.json').read_text(encoding='utf-8'))['tokens']['val']
-    assert 32 < n < 32 + 8
-    ok(run('train.py', f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/x', *TINY, '--max_steps=4'))

@@ -12,7 +12,7 @@ from conftest import TINY, metrics, mistake, ok, run, same, series, state
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import load_checkpoint, save_checkpoint
+from model import load_checkpoint
 from parts.train.streams import Stream
 
 
@@ -30,14 +30,6 @@ def both(python_files, tmp_path_factory):
         ok(run('prepare.py', f'--source={records}', f'--out_dir={out}/{write}', '--vocab_size=512',
                '--mode=code', f'--write={write}'))
     return out
-
-
-def test_the_shards_hold_the_training_documents_of_the_bins(both):
-    assert not (both / 'text/train.bin').exists()
-    assert len(list(both.glob('text/shards/*.jsonl.gz'))) == 4
-    meta = [json.loads((both / w / 'meta.json').read_text(encoding='utf-8')) for w in ('bins', 'text')]
-    assert meta[0]['tokens'] == meta[1]['tokens'] and meta[0]['tokenizer_hash'] == meta[1]['tokenizer_hash']
-    assert (both / 'bins/val.bin').read_bytes() == (both / 'text/val.bin').read_bytes()
 
 
 def test_a_stream_gives_the_batches_of_the_bins_and_trains_the_same_model(both, tmp_path):
@@ -60,12 +52,6 @@ def test_a_stream_that_was_killed_goes_on_bit_for_bit(both, tmp_path, processes)
     if processes == 1:
         result = run('train.py', *flags, f'--out_dir={tmp_path}/killed', '--init_from=resume', processes=2)
         assert result.returncode and 'streams=1, this run has 2' in result.stderr
-
-
-def test_processes_read_different_shards(both):
-    shards = sorted(map(str, both.glob('text/shards/*')))
-    seen = [{json.loads(line)['path'] for p in shards[rank::2] for line in gzip.open(p)} for rank in (0, 1)]
-    assert seen[0] and seen[1] and not seen[0] & seen[1]
 
 
 def stream_of(paths, T):
@@ -177,16 +163,5 @@ def test_another_corpus_is_refused_on_resume_also_without_a_manifest(corpus, tmp
     write_meta({**meta, 'sha256': {**meta['sha256'], 'train': '0' * 64}})       # as if prepared again
     mistake(resume(tmp_path / 'run'), 'data_sha256=', 'data')
     write_meta(meta)
-
-    model, checkpoint = load_checkpoint(tmp_path / 'run/last.pt')       # of an older commit, without hashes
-    assert set(checkpoint.pop('shard_sha256')[0]) == {p.name for p in shards(folder)}
-    shutil.copytree(tmp_path / 'run', tmp_path / 'older')
-    save_checkpoint(tmp_path / 'older/last.pt', model, **checkpoint)
-    for name in ('run', 'older'):
-        ok(resume(tmp_path / name))
-        assert series(tmp_path / name, 'loss') and metrics(tmp_path / name)[-1]['step'] == 14
-
-
-def test_a_part_of_the_shards_is_read_if_a_pattern_asks_for_it(corpus, tmp_path):
-    one = f'--streaming={shards(corpus)[1]}'
-    ok(run('train.py', f'--data_dir={corpus}', one, f'--out_dir={tmp_path}', *TINY, '--max_steps=4'))
+    ok(resume(tmp_path / 'run'))
+    assert metrics(tmp_path / 'run')[-1]['step'] == 14

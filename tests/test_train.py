@@ -9,8 +9,7 @@ import shutil
 
 import pytest
 import torch
-from accidents import accident
-from conftest import ROOT, TINY, metrics, mistake, ok, run, same
+from conftest import ROOT, TINY, metrics, ok, run, same
 
 from model import GPT, GPTConfig, load_checkpoint
 from parts.train import texts
@@ -48,7 +47,7 @@ def test_loss_starts_near_ln_v_and_falls(base):
     assert len(val) == 5 and val[-1] < val[0] - 0.3 and min(val) == val[-1]
 
 
-def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_trained_and_resumed(data_dir, tmp_path):
+def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_and_trained(data_dir, tmp_path):
     flags = ['--tie_embeddings=False', '--embedding_lr=10', '--optimizer=muon']
     run_of = train(data_dir, tmp_path / 'whole', *flags)
     model = load_checkpoint(run_of / 'last.pt')[0]
@@ -62,13 +61,6 @@ def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_trained_and_resu
     planned = ok(run('train.py', f'--data_dir={data_dir}', *BASE, *flags, '--plan=1xcpu'))
     assert re.search(rf'output +{512 * 32:,} parameters', planned)
     assert re.search(rf'total +{n:,} parameters', planned) and f'  {6 * (n - 512 * 32):,} + ' in planned
-
-    halves = tmp_path / 'halves'
-    folders = [f'--data_dir={data_dir}', f'--out_dir={halves}']
-    killed = run('train.py', *folders, *BASE, *flags, before=accident('kill', 10))
-    assert killed.returncode != 0 and load_checkpoint(halves / 'last.pt')[1]['step'] == 8
-    train(data_dir, halves, *flags, '--init_from=resume')
-    assert same(weights(run_of), weights(halves))
 
 
 def test_out_dir_is_complete(base, data_dir):
@@ -102,28 +94,21 @@ def test_log_and_metrics_say_the_same(base):
             assert 0 < m['val_bpb'] < m['val_loss']
 
 
-def test_same_seed_same_run(base, data_dir, tmp_path):
-    again = train(data_dir, tmp_path / 'again')
-    assert metrics(again) == metrics(base) and same(weights(again), weights(base))
-
-
 def test_another_seed_is_another_run_and_overwrite_leaves_nothing_of_the_first(base, data_dir, tmp_path):
     other = train(data_dir, shutil.copytree(base, tmp_path / 'other'), '--seed=1', '--overwrite=True')
     assert [m['step'] for m in metrics(other)] == [m['step'] for m in metrics(base)]
     assert all(a != b for a, b in zip(training(other, 'loss'), training(base, 'loss')))
 
 
-def test_watching_does_not_change_training(base, data_dir, tmp_path):
-    watched = train(data_dir, tmp_path, '--eval_interval=3', '--eval_tokens=64', '--sample_tokens=40',
-                    '--save_interval=5', '--log_interval=5', '--sample_prompt=import')
+def test_watching_does_not_change_training_but_clipping_does(base, data_dir, tmp_path):
+    watched = train(data_dir, tmp_path / 'watched', '--eval_interval=3', '--eval_tokens=64',
+                    '--sample_tokens=40', '--save_interval=5', '--log_interval=5', '--sample_prompt=import')
     assert training(watched) == [line for line in training(base) if line[0] in (1, 5, 10, 15, 16)]
     assert same(weights(watched), weights(base))
 
-
-def test_clipping_acts_on_the_update_and_the_logged_norm_is_the_one_before(base, data_dir, tmp_path):
-    tight = train(data_dir, tmp_path, '--grad_clip=0.01')
-    assert training(tight)[0] == training(base)[0] and min(training(tight, 'grad_norm')) > 0.01
-    assert not same(weights(tight), weights(base))
+    tight = train(data_dir, tmp_path / 'tight', '--grad_clip=0.01', '--max_steps=4')
+    assert training(tight)[0] == training(base)[0]          # the logged norm is the one before clipping
+    assert training(tight, 'loss')[3] != training(base, 'loss')[3]
 
 
 def test_accumulation_changes_nothing_but_rounding(data_dir, tmp_path):
@@ -155,15 +140,6 @@ def test_init_from_a_folder_starts_from_its_weights_at_step_0(base, data_dir, tm
     model, state = load_checkpoint(out / 'last.pt')
     assert state['step'] == 3 and model.config.n_layer == 2     # the checkpoint's architecture
     assert all(s['step'] == 3 for s in state['optimizers'][0]['state'].values())        # a new optimizer
-
-
-def test_every_documented_setting_exists():
-    text = ok(run('train.py', '--help'))
-    for name in ('data_dir out_dir init_from n_layer n_head n_kv_head n_embd n_ffn block_size vocab_size '
-                 'dropout batch_size micro_batch_size max_steps learning_rate min_lr warmup_steps '
-                 'weight_decay beta1 beta2 grad_clip compile dtype device seed log_interval eval_interval '
-                 'save_interval').split():
-        assert f'--{name}=' in text, name
 
 
 def test_grad_checkpoint_changes_no_gradient():
@@ -251,14 +227,3 @@ def test_the_command_that_prepare_prints_takes_its_data(python_files, tmp_path):
         flags = dict(word[2:].split('=', 1) for word in words)
         assert script == 'train.py' and (ROOT / config).exists() and flags['sample_prompt'] == ''
         assert (tmp_path / flags['data_dir'] / 'meta.json').exists()
-
-
-def test_the_trainers_name_the_command(sft_model, tmp_path):
-    mistake(run('train.py', ROOT / 'config/shakespeare_cpu.py', cwd=tmp_path),
-            '--source=shakespeare --tokenizer=char')
-    assert not (tmp_path / 'out').exists()
-    for script in ('sft', 'dpo'):
-        config = ROOT / f'config/quickstart_{script}.py'
-        result = run(f'{script}.py', config, f'--init_from={sft_model}', '--device=cpu', cwd=tmp_path)
-        mistake(result, settings(config)['data_from'])
-    mistake(run('train.py', '--data_dir=a b', cwd=tmp_path), "prepare.py --source=", "--out_dir='a b'")

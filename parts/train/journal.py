@@ -65,9 +65,6 @@ class Journal:
         for name, value in state.get('config', {}).items():
             if config.get(name, value) != value:
                 self.say(f'  changed  {name}: {value!r} before, {config[name]!r} now')
-        for name, done in (('save_interval', 'saved'), ('eval_interval', 'evaluated')):
-            if config[name] > max_steps:
-                self.notes([f'{name}={config[name]}, max_steps={max_steps}: nothing is {done} between'])
 
     def cut_back(self, step, rolled_back=()):
         """Drop the metrics that come after a checkpoint: those steps will happen again. rolled_back: steps
@@ -150,8 +147,8 @@ class Journal:
 
 
 class Timer:
-    """Seconds per step since the last restart(), and where the time goes. A part('data') belongs to a step;
-    a pause('eval') or pause('save') does not: after it, the clock of the steps restarts."""
+    """Seconds per step since the last restart(), and where the time goes. loading() belongs to a step; a
+    pause('eval') or pause('save') does not: after it, the clock of the steps restarts."""
 
     def __init__(self):
         self.start = time.time()
@@ -168,17 +165,14 @@ class Timer:
         self.tokens += n_tokens
 
     @contextlib.contextmanager
-    def part(self, name):
+    def loading(self, name='data'):
         began = time.time()
         yield
         self.total[name] += time.time() - began
 
-    def loading(self):
-        return self.part('data')
-
     @contextlib.contextmanager
     def pause(self, name):
-        with self.part(name):
+        with self.loading(name):
             yield
         self.restart()
 
@@ -209,8 +203,8 @@ def machine_and_versions():
     here = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     commit = ''
     if shutil.which('git') and os.path.exists(os.path.join(here, '.git')):
-        asked = ['git', '-C', here, 'describe', '--always', '--dirty']
-        commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+        command = ['git', '-C', here, 'describe', '--always', '--dirty']
+        commit = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     names = ', '.join(devices) or platform.machine()
     return f'{names}; torch {torch.__version__}; commit {commit or "unknown"}'

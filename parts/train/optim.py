@@ -119,16 +119,13 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
         warmup_steps = round(warmup_steps * max_steps)
     if min_lr is None:
         min_lr = learning_rate / 10
-    if decay_steps and not decays:
-        raise ValueError(f'decay_steps={decay_steps} needs --schedule=wsd; a cosine falls all the way')
     if decays and decay_steps == 0:
         decay_steps = min(max_steps // 5, max_steps - warmup_steps)
     if min_lr > learning_rate:
         raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
-    if warmup_steps > max_steps:
-        raise ValueError(f'warmup_steps={warmup_steps} must be at most max_steps={max_steps}')
-    if decay_steps > max_steps - warmup_steps:
-        raise ValueError(f'decay_steps={decay_steps} must be at most {max_steps - warmup_steps = }')
+    if warmup_steps + decay_steps > max_steps:
+        raise ValueError(f'warmup_steps={warmup_steps} and decay_steps={decay_steps} must be at most '
+                         f'max_steps={max_steps} together')
     return warmup_steps, min_lr, decay_steps
 
 

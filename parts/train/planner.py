@@ -29,18 +29,16 @@ def mfu(shape, T, tok_s, device):
 
 
 def machine_of(plan):
-    """'8xH100' or '8xH100,price=2' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes
-    of '2xcpu' share this machine, whose peak is measured: a matrix product in float32."""
+    """'8xH100' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes of '2xcpu' share this
+    machine, whose peak is measured: a matrix product in float32."""
     names = {name.lower().replace(' ', ''): name for name in [*GPUS, 'cpu']}
-    match = re.fullmatch(r'([1-9]\d*)x(\w+)(,price=(\d+(?:\.\d+)?))?', plan.lower().replace(' ', ''))
+    match = re.fullmatch(r'([1-9]\d*)x(\w+)', plan.lower().replace(' ', ''))
     if not match or match[2] not in names:
-        raise ValueError(f'{plan=} must be like 8xH100 or 8xH100,price=2; the names are '
-                         f'{", ".join(names.values())}')
+        raise ValueError(f'{plan=} must be like 8xH100; the names are {", ".join(names.values())}')
     n = int(match[1])
     name = names[match[2]]
     if name != 'cpu':
-        peak, memory, price = GPUS[name]
-        return n, name, peak, memory, float(match[4] or price)
+        return n, name, *GPUS[name]
     if not hasattr(os, 'sysconf'):
         raise ValueError(f'plan={plan}: Windows does not tell Python its memory; name a GPU, as in 1xL4')
     a = torch.randn(1024, 1024)
@@ -115,27 +113,6 @@ def bytes_sent(n_params, n_devices, stage, accumulation=1):
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
-def strategy(shape, n_devices, memory, batch, width=2):
-    """One sentence: how to train on n_devices of `memory` bytes, `batch` sequences at once on each."""
-    memory = 0.9 * memory       # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
-    for stage, advice in ((0, 'shard=ddp: weights, gradients and optimizer state fit each device'),
-                          (1, 'shard=zero1: all fits only if the optimizer state is shared out'),
-                          (3, 'shard=fsdp: all fits only if all is shared out')):
-        size = lambda n, checkpoint: device_bytes(shape, n_devices, stage, n, width, checkpoint)
-        fit = lambda c: int((memory - size(0, c)) // (size(1, c) - size(0, c)))         # sequences at once
-        if fit(False) >= batch:
-            return advice
-        if fit(True) > 0:       # micro_batch_size=0 would be all
-            smaller = f'micro_batch_size={fit(False)} at most, or ' if fit(False) > 0 else ''
-            return (f'{advice}; the activations of {batch} sequences do not: {smaller}grad_checkpoint=True '
-                    f'with micro_batch_size={min(fit(True), batch)} at most')
-    room = memory - device_bytes(shape, math.inf, 3, 1, width, checkpoint=True)
-    if room <= 0:
-        return 'not even one layer fits a device: tensor or pipeline parallelism, which are not built here'
-    n = math.ceil(state_bytes(count_parameters(shape)['total'], 1, 0) / room)
-    return f'too large for {n_devices} of them: shard=fsdp and grad_checkpoint=True on {n:,} or more'
-
-
 def at_hand(path):
     """(tokens, vocabulary) of a meta.json, (lines, None) of a .jsonl, (None, None) of no file."""
     if not os.path.exists(path):
@@ -148,9 +125,9 @@ def at_hand(path):
 
 
 def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False):
-    """Print the plan of a run. plan: '8xH100', or '8xH100,price=2' ($ an hour). A step has batch examples of
-    so many sequences; micro of them are on a device at once (0 = all). data: a meta.json or .jsonl. passes,
-    reads: forward passes besides, over each step or over all data once."""
+    """Print the plan of a run. A step has batch examples of so many sequences; micro of them are on a device
+    at once (0 = all). data: a meta.json or .jsonl. passes, reads: forward passes besides, over each step or
+    over all data once."""
     n_devices, name, peak, memory, price = machine_of(plan)
     here, vocab_size = at_hand(data)
     shape = {'tie_embeddings': True, **shape, 'block_size': T,
@@ -164,11 +141,14 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
     print_model(shape, width)
     print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
-    for stage, shard in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
-        state = state_bytes(n, n_devices, stage) / 1e9
-        usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) / 1e9 for c in (False, True))
-        print(f'    {"shard=" + shard:<18}{state:>9.2f}{usual:>17.2f}{less:>25.2f}')
-    print(f'  {strategy(shape, n_devices, memory, at_once, width)}')
+    fitting = []
+    for stage, shard in ((0, 'shard=ddp'), (1, 'shard=zero1'), (3, 'shard=fsdp')):
+        state = state_bytes(n, n_devices, stage)
+        usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) for c in (False, True))
+        print(f'    {shard:<18}{state / 1e9:>9.2f}{usual / 1e9:>17.2f}{less / 1e9:>25.2f}')
+        if less < 0.9 * memory:         # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
+            fitting.append(shard if usual < 0.9 * memory else f'{shard} with grad_checkpoint')
+    print(f'  fits: {", ".join(fitting) or "nothing; take more devices or a smaller micro_batch_size"}')
     accumulation = math.ceil(sequences * batch / n_devices / at_once)
     ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation) / 1e9 for stage in (0, 3))
     print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')

@@ -22,8 +22,8 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
     pages of a memory map again, so a corpus may be larger than memory. data_from: the command that makes
     data_dir, for the error if it is missing."""
     meta_path = os.path.join(data_dir, 'meta.json')
-    make = data_from or f'python prepare.py --source=PATH_OF_A_TEXT --out_dir={shlex.quote(str(data_dir))}'
     if not os.path.exists(meta_path):
+        make = data_from or f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
         raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: {make}')
     try:
         with open(meta_path, encoding='utf-8') as f:
@@ -41,13 +41,12 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
     for side, n in tokens.items():
         path = os.path.join(data_dir, f'{side}.bin')
         if not os.path.exists(path):
-            raise FileNotFoundError(f'{path} does not exist; if the data were prepared with --write=text, '
-                                    f'python train.py --data_dir={data_dir} --streaming={data_dir}/shards '
-                                    'reads them')
+            raise FileNotFoundError(f'{path} does not exist; --streaming={data_dir}/shards reads what was '
+                                    'prepared with --write=text')
         size = os.path.getsize(path)
         if size != n * itemsize:
-            raise ValueError(f'{path} has {size:,} bytes, meta.json says {n * itemsize:,}: it is cut off or '
-                             'from another run; run prepare.py again')
+            raise ValueError(f'{path} has {size:,} bytes, meta.json says {n * itemsize:,}; run prepare.py '
+                             'again')
         if n < block_size + 1:
             raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and '
                              'its target; lower --block_size or prepare more text')
@@ -223,16 +222,3 @@ def shares_read(sources, blocks, n_steps):
         number = np.searchsorted(begins, blocks.starts(step), 'right') - 1
         read += np.bincount(number, minlength=len(begins))
     return dict(zip(sources, (read / max(1, read.sum())).round(4).tolist()))
-
-
-def repeats(meta, epochs):
-    """A line for each source of a mixture: its share of the tokens, and how often a run of so many epochs
-    reads it. Data that are read more than about four times help less and less (arXiv:2305.16264)."""
-    if epochs > 4:
-        yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
-    sources = meta.get('sources', {})
-    for name, source in sources.items() if len(sources) > 1 else ():
-        times = source['epochs'] * epochs
-        share = source['mixed'] / meta['tokens']['train']
-        warning = ', and beyond 4 that helps less and less' if times > 4 else ''
-        yield f'{name}: {share:.1%} of the tokens, read {times:.2f} times{warning}'
