@@ -7,7 +7,7 @@ import unicodedata
 
 import pytest
 import torch
-from conftest import metrics, mistake, ok, run
+from conftest import mistake, ok, run, series, write
 from hypothesis import example, given, settings, strategies as st
 
 from model import GPT, GPTConfig
@@ -73,7 +73,7 @@ OURS = {name: Tokenizer.from_hf(hf.to_str()) for name, hf in THEIRS.items()}
 @example(text='<|endoftext|>')
 @example(text='a </s><s> b <|im_end|>')
 @example(text="12345 don't  \r\n\n x<|im_end|> é")
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_ids_are_theirs_and_come_back_as_the_text(text):
     text = text.encode('utf-8', 'replace').decode().replace('▁', '_')   # SentencePiece's blank is none
     for name, ours in OURS.items():
@@ -163,7 +163,7 @@ def test_auto_tokenizer_has_the_same_ids(folders):
     for name, ours in EXPORTED.items():
         theirs = transformers.AutoTokenizer.from_pretrained(folders[name])
         assert len(theirs) == ours.vocab_size and theirs.model_max_length == 64
-        many = texts(10_000 if name == 'bpe' else 500)
+        many = texts(3000 if name == 'bpe' else 300)
         fast = theirs.backend_tokenizer
         fast.encode_special_tokens = True
         ids = [e.ids for e in fast.encode_batch(many)]
@@ -176,7 +176,7 @@ def test_auto_tokenizer_has_the_same_ids(folders):
 def test_a_chat_is_rendered_to_our_ids_unless_a_message_begins_with_a_blank(folders):
     ours, theirs = EXPORTED['bpe'], transformers.AutoTokenizer.from_pretrained(folders['bpe'])
     asked = ['Write mean(values).', 'Complete:\ndef f(x):\n    """Do."""', '漢字\n\n', '12', '', '</s>', "'s"]
-    for text in asked + [t for t in texts(2000) if t[0].strip() and '<|' not in t]:
+    for text in asked + [t for t in texts(1000) if t[0].strip() and '<|' not in t]:
         chat = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': text}]
         ids = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
         assert ids == ours.render(chat, True)[0], text
@@ -221,15 +221,11 @@ def home(request, tmp_path_factory):
         max_position_embeddings=96, tie_word_embeddings=is_small)).save_pretrained(home / 'llama')
     hf.save(str(home / 'llama' / 'tokenizer.json'))
     for side in ('train', 'val'):
-        (home / f'{side}.jsonl').write_text(''.join(json.dumps({
+        write(home / f'{side}.jsonl', [{
             'messages': [{'role': 'user', 'content': f'say {i}'},
                          {'role': 'assistant', 'content': f'{i} it is'}],
-            'prompt': f'say {i}', 'chosen': f'{i}', 'rejected': 'no'}) + '\n' for i in range(40)))
+            'prompt': f'say {i}', 'chosen': f'{i}', 'rejected': 'no'} for i in range(40)])
     return home
-
-
-def val_losses(folder):
-    return [row['val_loss'] for row in metrics(folder) if 'val_loss' in row]
 
 
 def test_every_stage_takes_a_hugging_face_folder(home):
@@ -237,7 +233,8 @@ def test_every_stage_takes_a_hugging_face_folder(home):
     common = [f'--data_dir={home}', '--max_steps=6', '--batch_size=8', '--device=cpu', '--learning_rate=.01']
     said = ok(run('sft.py', f'--init_from={llama}', f'--out_dir={home}/sft', *common))
     assert '[[0 it is<|im_end|>]]' in said
-    assert val_losses(home / 'sft')[-1] < val_losses(home / 'sft')[0] - 0.5
+    losses = series(home / 'sft', 'val_loss')
+    assert losses[-1] < losses[0] - 0.5
     dpo = run('dpo.py', f'--init_from={llama}', f'--out_dir={home}/dpo', *common)
     if 'im_start' in (llama / 'tokenizer.json').read_text():
         ok(dpo)
@@ -247,14 +244,12 @@ def test_every_stage_takes_a_hugging_face_folder(home):
 
 
 def test_pretraining_continues_from_a_hugging_face_folder(home, python_files):
-    llama, data = home / 'llama', home / 'data'
-    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={data}',
-           f'--tokenizer={llama}/tokenizer.json'))
-    flags = [f'--init_from={llama}', '--max_steps=8', '--warmup_steps=1', '--block_size=64',
-             '--sample_tokens=4']
-    ok(run('train.py', *flags, f'--data_dir={data}', f'--out_dir={home}/more', '--eval_interval=8'))
-    assert val_losses(home / 'more')[-1] < val_losses(home / 'more')[0] - 0.1
-    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={data}2', '--tokenizer=byte'))
-    flags += [f'--data_dir={data}2', f'--out_dir={home}/other']
-    mistake(run('train.py', *flags), 'extend_vocab')
-    ok(run('train.py', *flags, '--extend_vocab=True'))
+    source, data = f'--source={python_files}/asyncio', home / 'data'
+    flags = [f'--init_from={home}/llama', f'--data_dir={data}', '--max_steps=8', '--warmup_steps=1',
+             '--block_size=64', '--eval_tokens=2048', '--sample_tokens=4', '--device=cpu']
+    ok(run('prepare.py', source, f'--out_dir={data}', f'--tokenizer={home}/llama/tokenizer.json'))
+    ok(run('train.py', *flags, f'--out_dir={home}/more', '--eval_interval=8'))
+    losses = series(home / 'more', 'val_loss')
+    assert losses[-1] < losses[0] - 0.1
+    ok(run('prepare.py', source, f'--out_dir={home}/other', '--tokenizer=byte'))
+    mistake(run('train.py', *flags, f'--data_dir={home}/other'), 'extend_vocab')
