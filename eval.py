@@ -3,23 +3,22 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with confidenc
 
     python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
     python eval.py --ckpt=out/sft --tasks=problems --num_samples=8 --k=1,8 --allow_code_execution=True
-    python eval.py --ckpt='out/sft/*.pt' --tasks=problems --allow_code_execution=True   # over the run
-    python eval.py --ckpt=out/sft --tasks=gsm8k,own --data=gsm8k_test.jsonl,my_questions.jsonl
+    python eval.py --ckpt='out/sft/*.pt' --tasks=gsm8k,own --data=gsm8k_test.jsonl,my_questions.jsonl
     python eval.py --ckpt=out/a,out/b --data_dir=data/code,data/prose       # which is better at what
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
-loss            of all val.bin: nats, perplexity, bits per byte; of each source; of an untrained model
+loss            nats, perplexity and bits per byte of the whole val.bin, also source by source
 problems        functions of parts/eval/problems.py, written by the model and run
 humaneval       the same, of a file in HumanEval's layout; mbpp, too
 gsm8k           the last number of the answer against the one behind ####
-own             your questions: {"prompt", "rules", "must_contain", "must_not_contain", "regex", "tests"}
+own             your questions: {"prompt": "2 + 2?", "regex": "4"}; other checks: docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by the command --judge
-learned         shares of blanks, known words, lines and speeches in what it writes, and in the corpus
+learned         shares of spaces, known words, lines and speeches in what it writes, and in the corpus
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
 can be compared between tokenizers. pass@k: the chance that at least one of k passes. Writes eval.json and
-samples.jsonl (every completion) into the checkpoint folder. The decision made here is what progress means.
+samples.jsonl (every completion) beside the checkpoint, or in scored/ beside --completions.
 """
 import collections, glob, json, math, os, re, shlex
 import numpy as np
@@ -38,16 +37,16 @@ data_dir = 'data/quickstart'    # of loss and learned; made with ckpt's tokenize
 tasks = 'loss'                  # comma-separated
 data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
 completions: str | None = None  # .jsonl of {"task_id", "completion"}: score these, without a model
-splits = 'variation,cell,family'    # of problems, see parts/eval/problems.py
+splits = 'variation,cell,family'    # of problems: new ones, new compositions, new tasks
 n_problems: int | None = None   # >= 1: None = 100 of each split of problems, the whole of a file
 problems_seed = 0               # another seed: other problems of these splits
-num_samples = 1                 # [1, 10000]: completions per problem; learned: texts, at least 32
+num_samples = 1                 # [1, 10000]: completions per problem; learned writes at least 32 texts
 k = '1'                         # of pass@k, each at most num_samples: 1,10,100
-temperature: float | None = None    # >= 0: None = 0 (the most probable token) for one sample, else 0.8
+temperature: float | None = None    # >= 0: 0 = the most probable token; None = 0 for one sample, else 0.8
 top_k = 0                       # >= 0: 0 = off
 top_p = 1.0                     # (0, 1]: 1 = off
 max_new_tokens = 256            # >= 1: tokens of an answer
-chat: bool | None = None        # ask in a conversation; None = if the checkpoint was taught to answer
+chat: bool | None = None        # ask in a conversation; None = as the checkpoint was taught
 allow_code_execution = False    # True: run a model's programs here; first read parts/eval/sandbox.py
 timeout = 3.0                   # (0, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
@@ -58,26 +57,26 @@ batch_size = 16                 # >= 1: sequences per forward pass
 random_init = True              # loss, learned: measure an untrained model too
 loss_tokens = 0                 # >= 0: loss of the first so many tokens; 0 = of all
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16: of generation; auto = bfloat16 on GPUs
-out: str | None = None          # where the results go; None = eval.json beside the checkpoint
+dtype = 'auto'                  # auto | float32 | bfloat16: of answers; auto = bfloat16 on GPUs
+out: str | None = None          # where the results go; None = eval.json, see above
 seed = 1337                     # [0, 2**32): of the untrained model, of samples, of the sheet
 config = configure(globals())
 
 
 # --- 1. the exact loss --------------------------------------------------------------------------------------
 @torch.no_grad()
-def exact_loss(model, ids, T, batch_size):
-    """(nats, n): the summed loss of ids[1:], n tokens. Each is predicted once, in its block of T."""
+def exact_loss(model, ids, block_size):
+    """(nats, n): the summed loss of ids[1:], n tokens. Each is predicted once, in its block. In float32."""
     model.eval()
     n = len(ids) - 1
-    full = range(0, n - n % T, T)               # where the full blocks begin
-    batches = [full[i:i + batch_size] for i in range(0, len(full), batch_size)]
-    if n % T:
-        batches.append([n - n % T])             # the last block is shorter
+    starts = list(range(0, n - n % block_size, block_size))     # of the full blocks
+    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)]
+    if n % block_size:
+        batches.append([n - n % block_size])                # the last block is shorter
     nats = 0.0
-    for starts in tqdm(batches, desc='loss', disable=None):
-        x, y = token_bins.sequences(ids, starts, min(T, n - starts[0]))                     # (B, T) each
-        loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))[1]
+    for batch in tqdm(batches, desc='loss', disable=None):
+        x, y = token_bins.sequences(ids, batch, min(block_size, n - batch[0]))              # (B, T) each
+        _, loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
         nats += loss.item() * y.size
     return nats, n
 
@@ -85,24 +84,23 @@ def exact_loss(model, ids, T, batch_size):
 # --- 2. ask, run, count -------------------------------------------------------------------------------------
 def ask(model, items, n, temperature, in_chat):
     """(n answers to each item, how many prompts were cut)"""
-    ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])
+    ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])       # what stops a base model
     batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.vocab_size)
     prompts = [benchmarks.question(item, in_chat) for item in items]
     with devices.autocast(device, native):
-        pairs, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
-                                       temperature=temperature, top_k=top_k, top_p=top_p)
-    return [[text for text, _ in written] for written in pairs], n_cut
+        answers, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
+                                         temperature=temperature, top_k=top_k, top_p=top_p)
+    return [[text for text, ended in several] for several in answers], n_cut
 
 
-def grade(cases, in_chat):
-    """Yields the outcome of each case (item, answer). Programs run in parallel."""
-    jobs = [grading.job(item, text, in_chat) for item, text in cases]
-    results = sandbox.run_many(filter(None, jobs), timeout, memory_mb)          # in the same order
-    for (item, text), job in zip(tqdm(cases, 'grade', disable=None), jobs):
-        if item['task'] == 'judge':
-            yield grading.judged(judge, item, text)
-        else:
-            yield grading.outcome(item, text, next(results) if job else None, in_chat)
+def grade(task, cases, in_chat):
+    """The outcome of each case (item, answer). Programs run in parallel."""
+    if task == 'judge':
+        return [grading.judged(judge, item, text) for item, text in tqdm(cases, 'judge', disable=None)]
+    jobs = [grading.job(item, text, in_chat) for item, text in cases]       # None: there is nothing to run
+    results = sandbox.run_many([job for job in jobs if job], timeout, memory_mb)
+    results = [next(results) if job else None for job in tqdm(jobs, 'run', disable=None)]
+    return [grading.outcome(item, text, result, in_chat) for (item, text), result in zip(cases, results)]
 
 
 def pass_at_k(n, c, k):
@@ -112,19 +110,20 @@ def pass_at_k(n, c, k):
 
 
 def summarise(rows, ks):
-    """Rows of samples.jsonl -> pass@k or the judge's mean score, and its 95 % interval. An answer that the
-    machine could not grade does not count."""
+    """Rows of samples.jsonl -> pass@k with an interval of pass@1, or the judge's mean score and its interval.
+    Answers that the machine could not grade do not count; pass@k is of the problems that have k others."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
+    is_judged = any('score' in row for row in rows)
     groups = collections.defaultdict(list)          # task_id -> of each answer 0 or 1, or the judge's score
     for row in rows:
         if row['outcome'] != 'infrastructure':
-            groups[row['task_id']].append(row.get('score', int(row['outcome'] == 'passed')))
+            groups[row['task_id']].append(row['score'] if is_judged else int(row['outcome'] == 'passed'))
     means = [sum(group) / len(group) for group in groups.values()]
     n = sum(len(group) for group in groups.values())
     result = {'n': len(groups), 'samples': n, 'outcomes': dict(outcomes)}
-    if any('score' in row for row in rows):
+    if is_judged:
         result['score'] = sum(means) / max(1, len(means))
-        return result | {'interval': [10 * x for x in comparison.interval([mean / 10 for mean in means])]}
+        return result | {'interval': [10 * x for x in comparison.interval([m / 10 for m in means])]}
 
     for k in ks:
         chances = [pass_at_k(len(group), sum(group), k) for group in groups.values() if len(group) >= k]
@@ -143,23 +142,23 @@ answered = [task for task in all_tasks if task in benchmarks.TASKS]         # by
 known = 'loss', *benchmarks.TASKS, 'learned', 'compare'
 for task in set(all_tasks) - set(known):
     raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}; {benchmarks.ELSEWHERE}')
-for name, example in ('judge', "'python ask.py'"), ('compare', 'out/dpo'):
-    if (name in all_tasks) != bool(config[name]):
-        raise ValueError(f'--tasks={name} and a --{name}={example} belong together; see docs/measuring.md')
-if votes and not compare:
-    raise ValueError(f'--votes={votes} is for --tasks=compare, not {tasks}')
+if ('judge' in all_tasks) != bool(judge):
+    raise ValueError("--tasks=judge and a --judge='python ask.py' belong together; see docs/measuring.md")
+if ('compare' in all_tasks) != bool(compare) or (votes and not compare):
+    raise ValueError('--tasks=compare, a --compare=out/dpo and any --votes belong together')
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
     raise ValueError(f'{k=} must be numbers from 1 on, such as 1,10,100')
-ks = sorted({1, *map(int, k.split(','))})
+ks = sorted({1, *map(int, k.split(','))})      # 1: the interval is that of pass@1
 if ks[-1] > num_samples and not completions:
     raise ValueError(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; num_samples={num_samples}')
+free_temperature = 0.8 if temperature is None else temperature       # of the texts of --tasks=learned
 if temperature is None:
     temperature = 0.0 if num_samples == 1 else 0.8
 
 need_file = [task for task in answered if task != 'problems']
 files = data.split(',') if data else []
 if len(files) != len(need_file):
-    raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}')
+    raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}, in this order')
 
 items_of = {}                               # task -> its questions, see parts/eval/benchmarks.py
 for task, path in zip(need_file, files):
@@ -169,9 +168,9 @@ for task, path in zip(need_file, files):
 if 'problems' in answered:
     items = []
     for split in splits.split(','):
-        for p in problems.problems(n_problems or 100, problems_seed, split):
-            asked = {'asked': problems.to_messages(p)[0]['content']}
-            items.append(benchmarks.to_item('problems', p | asked, grading.rules_of))
+        for problem in problems.problems(n_problems or 100, problems_seed, split):
+            problem['asked'] = problems.to_messages(problem)[0]['content']
+            items.append(benchmarks.to_item('problems', problem, grading.rules_of))
     items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
 if any(map(benchmarks.runs, items_of.values())) and not allow_code_execution:
     raise ValueError("this runs a model's programs; first read parts/eval/sandbox.py, then give "
@@ -179,35 +178,48 @@ if any(map(benchmarks.runs, items_of.values())) and not allow_code_execution:
 
 # --- 4. the checkpoints -------------------------------------------------------------------------------------
 device, native = devices.choose(device, dtype)
-if dtype == 'auto' and device == 'cpu':     # a score should not depend on what the CPU can do
+if dtype == 'auto' and device == 'cpu':     # bfloat16, too, is native on some
     native = 'float32'
-torch.set_float32_matmul_precision('highest')       # and the loss is exact
+torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
 
 paths = []
-for path in ckpt.split(','):                # a folder's own name may have a * or [ in it
-    paths += [path] if os.path.exists(path) else sorted(glob.glob(path)) or [path]
+for path in ckpt.split(','):
+    paths += sorted(glob.glob(glob.escape(path).replace('[*]', '*'))) or [path]   # only * is a pattern
 ckpt, *later = paths
 if later and (compare or completions):
     raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
-folder = ckpt if os.path.isdir(ckpt) and not completions else os.path.dirname(completions or ckpt)
-beside = os.path.join(folder, 'tokenizer.json')
+folder = os.path.dirname(completions or ckpt)
+if os.path.isdir(ckpt) and not completions:
+    folder = ckpt
 
 
 def load(path):
-    """(the model of a checkpoint, what eval.json says of it, the checkpoint's other entries). ValueError if
-    the model cannot do what the tasks need."""
+    """(the model of a checkpoint, what eval.json says of it, its other entries), if it can do the tasks."""
     model, state = load_checkpoint(path, device)
     trained = state.get('config', {})
-    if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:
+    if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:     # of dpo.py --loss_type=rm
         raise ValueError(f'{path} is a reward model: it scores answers, it does not write them')
     if trained.get('objective', 'clm') != 'clm':
         raise ValueError(f'{path} has objective={trained["objective"]}: its loss is val_loss of train.py; '
                          'see what it does with sample.py')
     start.same_tokenizer(path, state.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
                          tokenizer.hash)
-    answers = trained.get('stage') in ('sft', 'dpo', 'rl')
-    about = {'ckpt': path, 'step': state.get('step'), 'chat': answers if chat is None else chat}
-    return model.grown(tokenizer.vocab_size).eval(), about, state   # it may lack rows for chat's tokens
+    in_chat = trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat
+    about = {'ckpt': path, 'step': state.get('step'), 'chat': in_chat}
+    return model.grown(tokenizer.vocab_size).eval(), about, state   # with rows for the tokens of a chat
+
+
+beside = os.path.join(folder, 'tokenizer.json')
+model = tokenizer = stamp = None    # stamp: the benchmarks that prepare.py took out of the training data
+about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
+needs_model = 'loss' in all_tasks or 'learned' in all_tasks or bool(answered and not completions)
+if needs_model:
+    checkpoint.find(ckpt)
+    if not os.path.exists(beside):
+        beside = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
+    tokenizer = Tokenizer.load(beside)
+    model, about, state = load(ckpt)
+    stamp = benchmarks.read_stamp(os.path.join(folder, 'data.json'))
 
 
 def checkpoints(untrained=False):
@@ -228,17 +240,7 @@ def open_bins(source, sides):
     return meta, bins
 
 
-model = tokenizer = stamp = None    # stamp: the benchmarks that prepare.py took out of the training data
-about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
-if {'loss', 'learned'} & set(all_tasks) or (answered and not completions):
-    checkpoint.find(ckpt)
-    in_data = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
-    tokenizer = Tokenizer.load(beside if os.path.exists(beside) else in_data)
-    model, about, state = load(ckpt)
-    stamp = benchmarks.read_stamp(os.path.join(folder, 'data.json'))
-sources = data_dir.split(',') if 'loss' in all_tasks else []
-val_bins = {source: open_bins(source, ['val']) for source in sources}
-
+val_bins = {path: open_bins(path, ['val']) for path in data_dir.split(',') if 'loss' in all_tasks}
 show(config)
 if answered and model:
     print(f'contamination: {benchmarks.searched(stamp)}')
@@ -252,41 +254,38 @@ os.makedirs(into, exist_ok=True)
 
 # --- 5. the loss, of each checkpoint on each data -----------------------------------------------------------
 def measure_loss():
-    """{checkpoint: its row}, or of several data {checkpoint_data: its row}."""
+    """{'trained', 'untrained' or the path of a checkpoint: its row}. With a source, or several data folders:
+    'trained_web', 'trained_data/code val'."""
     losses = {}
-    bits = collections.defaultdict(dict)            # bits[checkpoint][data]: per byte
+    results['data_sha256'] = [meta.get('sha256', {}).get('val') for meta, _ in val_bins.values()][0]
     tables.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
     text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
 
     for m, about_m in checkpoints(random_init):
         name = 'trained' if about_m['ckpt'] == ckpt and not later else about_m['ckpt']
-        for source, (meta, bins) in val_bins.items():
-            results['data_sha256'] = results.get('data_sha256') or meta.get('sha256', {}).get('val')
-            if name != 'untrained':                 # the sources of a mixture, too
-                parts = token_bins.open_sources(source, meta, 1)
+        for path, (meta, bins) in val_bins.items():
+            if name != 'untrained':                 # which is equally bad at all sources
+                parts = token_bins.open_sources(path, meta, 1)
                 bins = bins | {part.removeprefix('val_'): ids for part, ids in parts.items()}
 
-            for where, ids in bins.items():
+            for source, ids in bins.items():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
-                nats, n = exact_loss(m, ids, m.config.block_size, batch_size)
+                nats, n = exact_loss(m, ids, m.config.block_size)
                 n_bytes = int(text_bytes[np.asarray(ids[1:])].sum())
-                row = {'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),
+                row = {'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),    # exp(710) overflows
                        'bits_per_byte': nats / math.log(2) / max(1, n_bytes), 'tokens': n, 'bytes': n_bytes}
-                where = f'{source.rstrip("/")} {where}' if ',' in data_dir else where
+                where = source if len(val_bins) == 1 else f'{path.rstrip("/")} {source}'
                 losses[name if where == 'val' else f'{name}_{where}'] = row
-                bits[about_m['ckpt']][where] = row['bits_per_byte']
                 tables.print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
-    comparison.warn_of_specialists(bits)
     return losses
 
 
 # --- 6. the score of a task: check the harness, ask, grade, count -------------------------------------------
 def answers_to(task, items):
-    """Yields (the answers to each item, the checkpoint that wrote them, how many prompts were cut)."""
+    """Yields, of each checkpoint: (the answers to each item, about, how many prompts were cut)."""
     if completions:
         lines = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
-        answers = benchmarks.given_answers(task, items, lines, ks[-1])
-        yield answers, about | {'ckpt': None, 'step': None}, 0
+        yield benchmarks.given_answers(task, items, lines, ks[-1]), about | {'ckpt': None, 'step': None}, 0
         return
     for m, about_m in checkpoints():
         answers, n_cut = ask(m, items, num_samples, temperature, about_m['chat'])
@@ -302,15 +301,15 @@ def save_samples():
 
 def graded(task, items, answers, about_m):
     """The rows of samples.jsonl for these answers. ValueError if too many could not be graded."""
-    cases = [(item, text) for item, texts in zip(items, answers) for text in texts]
+    cases = [(item, text) for item, several in zip(items, answers) for text in several]
     rows = [benchmarks.row_of(item, text, about_m) for item, text in cases]
     if benchmarks.runs(items):
         for row in rows:
-            row['preferred'] = problems.preferred(row['completion'])    # the way that DPO teaches
+            row['preferred'] = problems.preferred(row['completion'])    # a single line, which DPO teaches
     samples.extend(rows)
     save_samples()                      # so that no answer is lost if a judge cannot be asked
 
-    for row, outcome in zip(rows, grade(cases, about_m['chat'])):
+    for row, outcome in zip(rows, grade(task, cases, about_m['chat'])):
         row.update(outcome)
     save_samples()
     lost = [row['message'] for row in rows if row['outcome'] == 'infrastructure']
@@ -320,9 +319,9 @@ def graded(task, items, answers, about_m):
 
 
 def score(task):
-    """The result of a task; of several checkpoints a series, from the first of the run to the last."""
+    """The result of a task; of several checkpoints {'series': their results, by step}."""
     items = items_of[task]
-    if benchmarks.runs(items):
+    if benchmarks.runs(items):          # first those that are known to be right or wrong
         run = lambda jobs: list(sandbox.run_many(jobs, timeout, memory_mb))
         left_out, results['confined'] = benchmarks.check_harness(task, items, run)
         results['left_out'] = results.get('left_out', []) + left_out
@@ -332,14 +331,13 @@ def score(task):
     for answers, about_m, n_cut in answers_to(task, items):
         rows = graded(task, items, answers, about_m)
         result = summarise(rows, ks)
-        for key in ('split', 'family', 'cell') if task == 'problems' else ():
-            result[f'by_{key}'] = {name: summarise([row for row in rows if row[key] == name], ks)
-                                   for name in sorted({row[key] for row in rows})}
+        if task == 'problems':
+            for key in 'split', 'family', 'cell':
+                result[f'by_{key}'] = {name: summarise([row for row in rows if row[key] == name], ks)
+                                       for name in sorted({row[key] for row in rows})}
         tables.print_results(task, result, problems.KINDS)
         if task == 'judge':
             result['judge'] = judge
-        if task in benchmarks.CODE:
-            result['bleu'] = grading.mean_bleu(rows)
         series.append(result | about_m | {'prompts_cut': n_cut})
 
     if not later:
@@ -353,13 +351,13 @@ def score(task):
 def measure_learned():
     """{checkpoint, untrained or corpus: shares in n texts of it}"""
     n = max(32, num_samples)
-    beginning = {'task': 'learned', 'asked': '', 'prompt': '' if tokenizer.begin else '\n'}
+    beginning = {'task': 'learned', 'asked': '', 'prompt': '' if tokenizer.begin else '\n'}   # of a document
     _, bins = open_bins(data_dir.split(',')[0], ['train', 'val'])
-    corpus = texts.vocabulary([bins['train'], bins['val']], tokenizer)
+    corpus = texts.vocabulary([bins['train'], bins['val']], tokenizer)      # so val knows nearly all words
 
     written = {}                        # name -> texts
     for m, about_m in checkpoints(random_init):
-        answers, _ = ask(m, [beginning], n, temperature or 0.8, False)
+        answers, _ = ask(m, [beginning], n, free_temperature, False)
         written[about_m['ckpt']] = answers[0]
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     levels = {name: texts.levels(some, *corpus) for name, some in written.items()}
@@ -370,16 +368,17 @@ def measure_learned():
 # --- 8. two models, problem by problem ----------------------------------------------------------------------
 def compare_models():
     """What the model of --compare gained and lost beside that of --ckpt; the votes on both."""
-    both = []                           # the rows of ckpt, of compare
-    for path in (into if samples else folder, compare):
+    def read(path):
         path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
-        both.append(comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path))
-    result = comparison.compare(*both) | {'with': compare, 'gain': comparison.gains(*both, problems.KINDS)}
+        return comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path)
 
-    pairs = comparison.blind(*both, seed)
+    a = read(into if samples else folder)           # of this run, or of an earlier one
+    b = read(compare)
+    result = comparison.compare(a, b) | {'with': compare, 'gain': comparison.gains(a, b, problems.KINDS)}
+    pairs = comparison.blind(a, b, seed)
     if not votes:
         comparison.write_sheet(f'{into}/sheet.csv', pairs)
-    result |= comparison.count_votes(pairs, votes.split(',') if votes else [])
+    result |= comparison.count_votes(pairs, votes.split(',') if votes else [])      # the tests vote, too
     print(comparison.describe(result))
     return result
 
@@ -397,5 +396,5 @@ if 'compare' in all_tasks:
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
 os.replace(f'{out}.tmp', out)
-writes = model and 'reward_head' not in state
-print(f'\nwritten to {out}' + (f'; next: python sample.py --ckpt={shlex.quote(ckpt)}' if writes else ''))
+can_write = model and 'reward_head' not in state
+print(f'\nwritten to {out}' + (f'; next: python sample.py --ckpt={shlex.quote(ckpt)}' if can_write else ''))

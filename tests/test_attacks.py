@@ -123,9 +123,9 @@ def processes():
 def test_no_process_is_left(walls):
     before = set(processes())
     mark = str(900_000 + os.getpid())
-    list(run_many([(program.replace('MARK', mark),) for program in LEFTOVERS], timeout=1))
+    list(run_many([(program.replace('MARK', mark),) for program in LEFTOVERS], timeout=0.5))
     if walls or not os.getuid():        # else the limit of processes would count those of the user
-        run_code(BOMB, timeout=1)
+        run_code(BOMB, timeout=0.5)
     deadline = time.monotonic() + 5
     while left := [pid for pid, command in set(processes()) - before
                    if mark in command or 'trial.py' in command]:
@@ -143,7 +143,7 @@ BOUNDED = {
 
 def test_resources_are_bounded(walls, monkeypatch):
     monkeypatch.setenv('SECRET', 'x')
-    for (program, passes), result in zip(BOUNDED.items(), run_many([(p,) for p in BOUNDED], timeout=2)):
+    for (program, passes), result in zip(BOUNDED.items(), run_many([(p,) for p in BOUNDED], timeout=1)):
         assert (result.outcome == 'passed') == passes, (program, result)
         assert len(result.stdout) <= 64 << 10
 
@@ -266,8 +266,6 @@ ATTACKS = {
         '            f = open(f"/proc/{pid}/{name}", "rb" if name == "environ" else "r+b", 0)\n'
         '            print("opened", name, f.read(9999) if name == "environ" else "")\n'
         '        except OSError: pass\n'}
-
-
 
 
 def judged(programs, path, *missing):

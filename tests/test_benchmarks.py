@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from conftest import SHARED, mistake, ok, run, write
+from conftest import SHARED, ok, run, write
 
 from parts.eval.benchmarks import check_harness, given_answers, identify, to_item
 from parts.eval.grading import rules_of
@@ -30,13 +30,11 @@ def test_a_problem_that_no_answer_solves_or_every_answer_is_refused():
             to_item(task, record, rules_of)
 
 
-def test_each_task_becomes_an_item_with_what_grades_it():
-    item = to_item('gsm8k', {'question': 'How many?', 'answer': 7}, rules_of)
-    assert item['rules'] == [('number', '7')] and item['prompt'] == 'Question: How many?\nAnswer:'
-    assert to_item('humaneval', CODE, rules_of)['reference'] == CODE['prompt'] + CODE['canonical_solution']
-    assert to_item('judge', {'turns': ['a?', 'b?']}, rules_of)['asked'] == 'a?'
-    own = to_item('own', {'prompt': 'x', 'regex': 'a', 'tests': 'assert f()'}, rules_of)
-    assert (own['prompt'], own['rules'], own['tests']) == ('x', [('regex', 'a')], 'assert f()')
+def test_all_checks_of_a_question_become_rules():
+    record = {'prompt': 'x', 'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}
+    item = to_item('own', record | {'tests': 'assert f()'}, rules_of)
+    assert item['rules'] == [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
+    assert (item['prompt'], item['tests']) == ('x', 'assert f()')
 
 
 def test_answers_are_counted_by_task_id_so_none_occurs_twice():
@@ -52,14 +50,13 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     assert given_answers('own', items, rows, 1) == [['d'], ['a'], ['b']]
     with pytest.raises(ValueError, match='own/0 has 1 completions and needs 2'):
         given_answers('own', items, rows, 2)
-    for completion in 5, None, ['a']:
-        with pytest.raises(ValueError, match="'x' must be a text"):
-            given_answers('own', items, [{'task_id': 'x', 'completion': completion}], 1)
+    with pytest.raises(ValueError, match="'x' must be a text"):
+        given_answers('own', items, [{'task_id': 'x', 'completion': 5}], 1)
 
 
 # --- the harness is checked before a score ------------------------------------------------------------------
 def honest(jobs):
-    return list(run_many(jobs, timeout=1))
+    return list(run_many(jobs, timeout=0.5))
 
 
 BROKEN = {
@@ -112,11 +109,11 @@ def score(task, data, answers, tmp_path, *flags):
 def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
     data = SHARED / 'mbpp_sanitized.jsonl'
     with open(data, encoding='utf-8') as f:
-        ids = [json.loads(line)['task_id'] for line in f][:60]
+        ids = [json.loads(line)['task_id'] for line in f][:57]
     answers = [(id, '    return 0\n') for id in ids]
-    results, _ = score('mbpp', data, answers, tmp_path, YES, '--n_problems=60')
+    results, _ = score('mbpp', data, answers, tmp_path, YES, '--n_problems=57')
     result = results['tasks']['mbpp']
-    assert results['left_out'] == ['MbppEval/56'] and result['n'] == 59
+    assert results['left_out'] == ['MbppEval/56'] and result['n'] == 56
     assert result['parse_rate'] == 1 and result['pass@1'] < 0.2
 
 
@@ -131,5 +128,3 @@ def test_gsm8k_from_a_file_as_published(tmp_path):
     results, said = score('gsm8k', data, answers, tmp_path)
     assert results['tasks']['gsm8k']['outcomes'] == {'passed': 2, 'wrong': 1}
     assert results['ckpt'] is None is results['tasks']['gsm8k']['ckpt'] and 'own solutions' not in said
-    write(data, [{'question': 'x', 'answer': 7}, {'question': 'x', 'answer': None}])
-    mistake(run('eval.py', '--tasks=gsm8k', f'--data={data}', f'--ckpt={tmp_path}/none'), 'g.jsonl, line 2')

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from parts.eval.grading import (RULES, ask_judge, bleu, broken_rules, code_in, judged, last_number, mean_bleu,
-                                outcome, program, rules_of)
+from parts.eval.grading import (RULES, ask_judge, bleu, broken_rules, code_in, judged, last_number, outcome,
+                                program, rules_of)
 from parts.eval.sandbox import run_many
 
 # --- numbers and code in an answer --------------------------------------------------------------------------
@@ -30,43 +30,28 @@ def test_the_code_of_an_answer_is_in_its_fence_however_that_is_written():
             for end in '\n```\nIt adds.', '\n```', '\n', ' # a `b`\n```':
                 answer = f'{before}```{name}\nx = 1{end}'
                 assert code_in(answer).split('#')[0].strip() == 'x = 1', answer
-
-
-def test_a_python_block_comes_before_others_and_an_answer_without_a_block_is_code():
-    assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```\n```py\ny\n```') == 'x = 1\n'
-    assert code_in('```\nx = 1\n```\nprints\n```text\n1\n```') == 'x = 1\n'
-    assert code_in('```bash\nls\n```') == 'ls\n' and code_in('x = 1') == 'x = 1'
+    assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```') == 'x = 1\n'
+    assert code_in('x = 1') == 'x = 1'
 
 
 # --- rules --------------------------------------------------------------------------------------------------
 def test_each_rule_tells_a_good_text_from_a_bad_one():
     for kind, value, good, bad in [
             ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
-            ('starts_with', 'Yes', ' Yes.', 'No'), ('ends_with', '.', 'a.\n', 'a'),
             ('min_words', 2, 'a b', 'a'), ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'),
             ('regex', r'\d+', 'a\n1', 'a'), ('number', '7', 'it is 7.0', '7 or 8'),
-            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('json', None, 'null', 'nul'),
-            ('lowercase', None, 'a b', 'A b')]:
+            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('json', None, 'null', 'nul')]:
         assert RULES[kind](good, value) and not RULES[kind](bad, value), kind
         assert broken_rules([(kind, value)], bad) == [kind]
 
 
-def test_all_checks_of_a_record_are_rules_but_the_program():
-    assert rules_of({'prompt': 'x', 'tests': 'assert True'}) == []
-    assert rules_of({'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}) == [
-        ('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
-
-
 def test_a_record_on_which_no_answer_fails_is_refused():
     for checks, words in [
-            ({}, 'nothing is checked'), ({'rules': []}, 'nothing is checked'),
             ({'tests': ''}, 'nothing is checked'), ({'must_contian': 'a'}, "did you mean 'must_contain'"),
-            ({'must_contain': ''}, 'contains'), ({'regex': ''}, 'regex'), ({'regex': '('}, 'regex'),
+            ({'must_contain': ''}, 'contains'), ({'regex': '('}, 'regex'),
             ({'regex': '.*'}, 'no answer can fail'),
             ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
-            ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'min_words'),
-            ({'rules': [{'kind': 'min_words', 'value': 0}]}, 'no answer can fail'),
-            ({'rules': [{'kind': 'lines'}]}, 'lines')]:
+            ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'min_words')]:
         with pytest.raises(ValueError, match=words):
             rules_of(checks)
 
@@ -124,8 +109,6 @@ def test_bleu_does_not_tell_right_from_wrong():
     assert x[:8] == pytest.approx([1, 0.270, 0.435, 0.604, 1, 0.584, 0.240, 0.121], abs=1e-3)
     assert max(x[6:8]) < min(x[1:4])        # two right means share less than any of the wrong areas
     assert x[8] < 0.35 < 0.75 < x[9]
-    assert mean_bleu(rows) == {'passed': pytest.approx((x[0] + sum(x[4:9])) / 6),
-                               'failed': pytest.approx((sum(x[1:4]) + x[9]) / 4)}
 
 
 # --- a judge ------------------------------------------------------------------------------------------------
@@ -137,8 +120,7 @@ def test_only_a_lone_number_from_1_to_10_is_a_grade(tmp_path):
     for reply, score in grades.items():
         assert ask_judge(echo, reply)[1] == score, reply
     assert ask_judge("sh -c 'echo 7 >&2; exit 1'", '{}') == ('it failed: 7\n', None)
-    with pytest.raises(OSError, match='cannot be asked.*--completions='):
-        ask_judge('no-such-judge', '7')
+    assert ask_judge('no-such-judge', '7')[1] is None
 
 
 def test_a_judge_gets_the_conversation_as_json(tmp_path):

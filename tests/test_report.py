@@ -1,7 +1,6 @@
 """The report at the end of run.sh, from runs made up by hand; and run.sh itself is a list of commands."""
 import json
 import re
-import subprocess
 
 import pytest
 from conftest import ROOT, ok, run
@@ -52,6 +51,5 @@ def test_the_report_has_a_row_a_stage_and_three_answers_side_by_side(home):
 def test_run_sh_is_at_most_60_lines_of_commands_that_exist():
     text = (ROOT / 'run.sh').read_text(encoding='utf-8')
     assert len(text.splitlines()) <= 60
-    assert subprocess.run(['bash', '-n', ROOT / 'run.sh']).returncode == 0
     commands = re.findall(r'^python ((?:parts/)?\w+\.py)', text, re.M)
     assert len(commands) >= 12 and all((ROOT / script).exists() for script in commands)

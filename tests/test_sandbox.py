@@ -47,7 +47,6 @@ OUTCOMES = [        # program, tests, outcome, a part of its message
     ('assert __name__ == "__main__"', 'pass', 'wrong', 'AssertionError'),
     ('def f(:', '', 'syntax', 'SyntaxError'),
     ('x = "\0"', '', 'syntax', ''), ('x = "\ud800"', '', 'syntax', ''), ('(' * 9999, '', 'syntax', ''),
-    ('print(ascii("\\ud800"), "漢")', '', 'passed', ''),
     ('while True: pass', '', 'timeout', 'not done in 5 s'),
     ('x = bytearray(10 << 30)', '', 'memory', ''),
     ('def f(n): return f(n + 1)', 'f(0)', 'exception', 'RecursionError'),
@@ -78,6 +77,7 @@ def test_each_outcome():
     jobs = [(program, tests) for program, tests, *_ in OUTCOMES]
     for (*job, outcome, words), result in zip(OUTCOMES, run_many(jobs, timeout=5), strict=True):
         assert result.outcome == outcome and words in result.message, (job, result)
+    assert run_code('print(2)').stdout == '2\n'
     program = 'def sum(x): return 7'
     assert run_code(program, 'def check(f): assert f([1]) == 7 and sum([1]) == 7', 'sum').outcome == 'passed'
 
@@ -90,32 +90,18 @@ def test_plain_data_crosses_the_pipe_and_comes_back_equal():
     assert run_code('def same(x): return x', tests).outcome == 'passed'
 
 
-def test_results_come_in_order_and_output_is_kept():
-    jobs = [(f'import time\ntime.sleep({(5 - i) / 20})\nprint({i})',) for i in range(6)]
-    assert [r.stdout for r in run_many(jobs, processes=3, timeout=20)] == [f'{i}\n' for i in range(6)]
-
-
 # --- what is around it --------------------------------------------------------------------------------------
 def test_nothing_stays_in_the_temporary_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
     for program in ('open("a", "w").write("b")', 'while True: pass', 'def f(:',
                     'import os\nos.mkdir("a")\nos.chmod("a", 0)', 'import os\nos.rmdir(os.getcwd())'):
-        run_code(program, timeout=1)
+        run_code(program, timeout=0.5)
         assert not list(tmp_path.iterdir()), program
 
 
 def test_a_broken_interpreter_is_not_the_models_fault(monkeypatch):
     monkeypatch.setattr(sys, 'executable', '/bin/false')
     assert run_code('pass').outcome == 'infrastructure'
-    monkeypatch.setattr(sys, 'executable', '/nonexistent')
-    with pytest.raises(FileNotFoundError):
-        run_code('pass')
-
-
-def test_windows_is_told_in_one_sentence(monkeypatch):
-    monkeypatch.setattr(sys, 'platform', 'win32')
-    with pytest.raises(ValueError, match='needs Linux or macOS'):
-        run_code('pass')
 
 
 def test_ctrl_c_ends_the_programs(tmp_path):
@@ -169,13 +155,13 @@ def test_all_judges_start_with_the_first_job_before_any_program_runs(events):
     assert events[5:] == ['closed'] * 3
 
 
-def test_equal_jobs_run_once(events):
+def test_results_come_in_order_and_equal_jobs_run_once(events):
     with Court(processes=2) as court:
         futures = [court.submit('0', 'assert f()', 'f') for _ in range(5)]
         futures.append(court.submit('0', 'assert g()', 'g'))
         assert len({id(f.result()) for f in futures}) == 2
     assert events.count('0') == 2
-    assert [r.message for r in run_many([('0',), ('0.0',), ('0',)])] == ['0', '0.0', '0']
+    assert [r.message for r in run_many([('0.02',), ('0',), ('0.01',), ('0',)])] == ['0.02', '0', '0.01', '0']
 
 
 def test_who_leaves_early_waits_for_what_runs_and_starts_nothing_more(events):

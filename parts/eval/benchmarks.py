@@ -127,7 +127,7 @@ def read_stamp(path):
 
 def searched(stamp):
     if not stamp:
-        return 'the training data were not checked against any benchmark'
+        return 'no data.json says that the training data were checked against a benchmark'
     return f'training data share no {stamp["ngram"]}-gram of words with {" ".join(stamp["problems"])}'
 
 

@@ -4,7 +4,7 @@ Comparing two models on the same problems: those that the second gained and lost
     interval([1] * 8 + [0] * 2)             # [0.49, 0.94]: 95 % of the mean
     result = compare({'q 1': [row, row]}, {'q 1': [row]})       # rows as in samples.jsonl
     result['gained'], result['p']           # ['q 1'], 1.0: McNemar's exact test
-    agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})         # {'n': 2, 'agree': 0.5, 'kappa': 0.33...}
+    agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})         # {'n': 2, 'agree': 0.5}
 
 Copy this file alone: it needs numpy.
 """
@@ -80,18 +80,6 @@ def gains(a, b, kind_of):
     return {kind: [result['b'] - result['a'], *result['interval']] for kind, result in results.items()}
 
 
-def warn_of_specialists(bits):
-    """Print a warning for each checkpoint that is better than the first on one set of data and more than 2 %
-    worse on another. bits: {checkpoint: {name of the data: bits per byte}}."""
-    first, *others = bits
-    for ckpt in others:
-        gain = {data: 1 - bits[ckpt][data] / bits[first][data] for data in bits[ckpt]}
-        best, worst = max(gain, key=gain.get), min(gain, key=gain.get)
-        if gain[best] > 0 and gain[worst] < -0.02:
-            print(f'warning: over-specialised? {ckpt} has {gain[best]:.1%} fewer bits/byte than {first} on '
-                  f'{best}, {-gain[worst]:.1%} more on {worst}; train with some of that, too')
-
-
 # --- blind votes --------------------------------------------------------------------------------------------
 def blind(a, b, seed):
     """Pairs of the first answers, where they differ, in random order and on random sides: in each pair, the
@@ -147,13 +135,9 @@ def count_votes(pairs, paths):
 
 
 def agreement(x, y):
-    """Two raters {number: vote}: n, the pairs both voted on; the share on which they agree; Cohen's kappa
-    (1960), agreement beyond chance, None if chance alone agrees always."""
+    """Two raters {number: vote}: n, the pairs both voted on, and the share on which they agree."""
     both = [(x[i], y[i]) for i in x if i in y]
-    n = max(1, len(both))
-    agree = sum(u == v for u, v in both) / n
-    chance = sum(u == v for u, _ in both for _, v in both) / n ** 2
-    return {'n': len(both), 'agree': agree, 'kappa': (agree - chance) / (1 - chance) if chance < 1 else None}
+    return {'n': len(both), 'agree': sum(u == v for u, v in both) / max(1, len(both))}
 
 
 def describe(result):

@@ -64,15 +64,6 @@ def bleu(text, reference):
     return math.exp(total)
 
 
-def mean_bleu(rows):
-    """{'passed', 'failed': the mean of bleu over such rows}, of those that there are."""
-    values = collections.defaultdict(list)
-    for row in rows:
-        if 'bleu' in row:
-            values['passed' if row['outcome'] == 'passed' else 'failed'].append(row['bleu'])
-    return {name: sum(some) / len(some) for name, some in values.items()}
-
-
 def last_number(text):
     """The number behind ####, or else the last one; None if there is none. A minus between two is none."""
     number = r'(?:(?<![\w)])-)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][-+]?\d+\b)?'
@@ -95,15 +86,12 @@ def is_json(text):
 
 RULES = {'contains': lambda text, value: value.lower() in text.lower(),
          'not_contains': lambda text, value: value.lower() not in text.lower(),
-         'starts_with': lambda text, value: text.strip().startswith(value),
-         'ends_with': lambda text, value: text.strip().endswith(value),
          'min_words': lambda text, n: len(text.split()) - n >= 0,       # TypeError if n is a text
          'max_words': lambda text, n: len(text.split()) - n <= 0,
          'lines': lambda text, n: len(text.strip().split('\n')) - n == 0,
          'regex': lambda text, value: re.search(value, text, re.S),
          'number': lambda text, value: last_number(text) == last_number(value),
-         'json': lambda text, _: is_json(text),
-         'lowercase': lambda text, _: text == text.lower()}
+         'json': lambda text, _: is_json(text)}
 CHECKS = 'rules', 'must_contain', 'must_not_contain', 'regex', 'tests'
 
 
@@ -139,7 +127,7 @@ def check_rule(kind, value):
         RULES[kind]('', value)
     except (AttributeError, TypeError, re.error) as e:
         raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
-    if kind not in ('json', 'lowercase', 'max_words') and value in ('', 0, '.*', '^.*$'):
+    if kind not in ('json', 'max_words') and value in ('', 0, '.*', '^.*$'):
         raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
 
 
@@ -164,11 +152,8 @@ def ask_judge(judge, question):
         done = subprocess.run(shlex.split(judge), input=question, capture_output=True, encoding='utf-8',
                               errors='replace', timeout=120)
         reply = f'it failed: {done.stderr}' if done.returncode else done.stdout
-    except subprocess.TimeoutExpired:
-        reply = 'nothing in 120 s'
-    except OSError as e:
-        raise OSError(f'the judge {judge} cannot be asked ({e}); mend that, then grade the answers in '
-                      'samples.jsonl with --completions=samples.jsonl') from e
+    except (OSError, subprocess.TimeoutExpired) as e:
+        reply = f'it cannot be asked: {e}'
     grade = re.fullmatch(r'\s*(\[\[)?(\d+(?:\.\d+)?)(?(1)\]\])\s*', reply)
     score = float(grade[2]) if grade else 0.0
     return reply[:200], score if 1 <= score <= 10 else None

@@ -10,18 +10,20 @@ pass@k for larger k, parse_rate, step; outcomes. Copy this file alone: it needs 
 """
 
 
-def print_row(*cells):
+def print_row(name, *cells, width=26):
     """A line of a table: a name, and cells on the right."""
     texts = [f'{cell:.4f}' if isinstance(cell, float) else str(cell) for cell in cells]
-    print(f'{texts[0][-24:]:<26}' + ''.join(f' {text:>11}' for text in texts[1:]))
+    print(f'{name:<{width}}' + ''.join(f' {text:>11}' for text in texts))
 
 
 def print_table(title, rows):
     """rows: {name: {head of the column: cell}}, all with the same columns."""
     columns = next(iter(rows.values()))
-    print_row(f'\n{title}', *columns)
+    width = max(map(len, [*rows, ' ' * 26]))
+    print()
+    print_row(title, *columns, width=width)
     for name, row in rows.items():
-        print_row(name, *row.values())
+        print_row(name, *row.values(), width=width)
 
 
 def print_results(title, result, labels):

@@ -124,9 +124,9 @@ def verdict(metrics, config):
                             f'To do: {"; ".join(to_do for _, to_do in ailments)}.')
 
 
-def diagnose(vals, loss, vocab_size, warmup, cure='dropout'):
+def diagnose(vals, loss, vocab_size, warmup):
     """(event, why, what to do) if something ails a loss, else None. vals: [step, validation loss] of each
-    evaluation. loss: of training, now. cure: against memorising."""
+    evaluation. loss: of training, now."""
     step, now = vals[-1]
     values = [value for _, value in vals]
     ln_v = math.log(vocab_size or math.inf)         # the loss of a model that knows nothing
@@ -141,7 +141,7 @@ def diagnose(vals, loss, vocab_size, warmup, cure='dropout'):
     rises = a < b < c < d or min(c, d) > 1.01 * best
     if rises and loss < best:
         return 'memorising', 'validation loss rises above the training loss', (
-            f'more data or {cure}; best.pt is kept')
+            'more data, fewer epochs or dropout; best.pt is kept')
     if rises:
         return 'drift', 'both losses creep up', 'see the data with --show_batch, or try --dtype=float32'
 
@@ -186,8 +186,7 @@ def course_of_loss(train, metrics, config, early):
     vals = [(m['step'], m['val_loss']) for m in metrics if m['step'] > warmup and 'val_loss' in m]
     vals = [(step, value) for step, value in vals if math.isfinite(value)]
     recent = middle(loss[-max(1, len(loss) // 10):])
-    cure = 'fewer epochs' if config.get('stage') == 'dpo' else 'dropout'
-    illness = vals and diagnose(vals, recent, config.get('vocab_size'), warmup, cure)
+    illness = vals and diagnose(vals, recent, config.get('vocab_size'), warmup)
     if illness:
         event, why, to_do = illness
         yield f'{why} ({event})', to_do
@@ -196,23 +195,14 @@ def course_of_loss(train, metrics, config, early):
         yield f'samples repeat themselves ({repeats:.0%})', 'look for duplicates in the data'
 
 
-def course_of_rl(train, held_out, early=False):
+def course_of_rl(train, held_out, early):
     """Yields (why, what to do) for what ails a model that learns from rewards. held_out: val_reward."""
     if not np.isfinite(column(train, 'loss')[-1]):
         yield 'the loss is not a number', 'lower learning_rate'
     informative = column(train, 'informative')
     if len(train) >= 8 and middle(informative[-(len(train) // 4):]) == 0:
         yield ('all answers to a prompt earn the same, so nothing is learned',
-               'take easier prompts if the reward is low, harder ones if it is high, or a larger num_samples')
-    if early:
-        return
-
-    best = max(held_out, default=0.0)
-    best_later = max(held_out[1:], default=0.0)         # in best.pt
-    fell = len(held_out) > 1 and best - held_out[-1] > 0.2 * max(abs(held_out))
-    if fell:
-        yield (f'the held-out reward fell from {best:.2f} to {held_out[-1]:.2f}',
-               'use best.pt; lower learning_rate' if best_later == best else 'lower learning_rate')
-    elif len(held_out) > 2 and best_later <= held_out[0]:
-        yield (f'nothing is learned: the held-out reward has not risen above {held_out[0]:.2f}',
-               'read samples.txt and the reward; raise learning_rate if clip_fraction and kl stay near 0')
+               'take easier prompts if the reward is low, harder ones if it is high')
+    if not early and len(held_out) > 2 and held_out[-1] <= held_out[0]:
+        yield (f'the held-out reward went from {held_out[0]:.2f} to {held_out[-1]:.2f}',
+               'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays near 0')
