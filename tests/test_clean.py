@@ -112,13 +112,6 @@ def test_html_goes_and_what_only_looks_like_it_stays():
         assert strip_html(text) == text
 
 
-def test_the_indentation_of_a_page_goes_but_within_pre():
-    page = '<ul>\n    <li>one</li>\n</ul>\n<pre>\n    x = 1\n</pre>\n  <p>two</p>'
-    assert normalise(page, 'prose') == 'one\n\n    x = 1\n\ntwo'
-    few = 'A <b>word</b>:\n\n    x = 1\n    y = 2\n\nand\nso\non\n\nto\nthe\nend.'
-    assert normalise(few, 'prose') == few.replace('<b>', '').replace('</b>', '')
-
-
 def test_latex_goes_and_what_only_looks_like_it_stays():
     for text, expected in [
             (r'\section{A} The \emph{big \textbf{word}} costs 5\% of \$3.', 'A The big word costs 5% of $3.'),

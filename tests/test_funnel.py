@@ -11,11 +11,11 @@ def planted(folder):
     """Write good documents and rubbish; returns all texts, and {(stage, reason): those that it must hit}."""
     code = [f'"""{prose(i)}"""\n' + ''.join(f'def {w}(x):\n    y = x + {i}\n    return y\n'
                                             for w in WORDS[i * 9:i * 9 + 9]) for i in range(40)]
-    good = [prose(i) + ' zyxkept' * (i < 15) for i in range(60)]
+    good = [prose(i) for i in range(60)]
     near = [f'{prose(i + 100, 400)}\n' for i in range(3)]
     rubbish = {
         ('read', 'empty'): ['', ' ', '\n'],
-        ('rules', 'short'): [f'zyxgone zyxkept {w}' for w in WORDS[:12]],
+        ('rules', 'short'): [f'too short {w}' for w in WORDS[:12]],
         ('rules', 'symbols'): [f'{w} ' + '@#$% ' * 30 for w in WORDS[:7]],
         ('rules', 'repetitive'): [f'{w} ' * 50 for w in WORDS[:6]],
         ('rules', 'does not parse'): [text.replace('(x):', '(x:', 1) for text in code[:8]],
@@ -50,12 +50,10 @@ def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_pat
     assert left['docs_in'] == 103 and {side: len(docs) for side, docs in sides.items()} == r['documents']
     assert left['bytes_in'] == sum(len(text.encode()) for text in kept(out))
 
-    audit, page = [(out / name).read_text(encoding='utf-8') for name in ('audit.md', 'report.md')]
+    audit = (out / 'audit.md').read_text(encoding='utf-8')
     outside = re.sub('````\n.*?\n````\n', '', audit, flags=re.S)        # the headings, not the samples
     samples = {part.split('\n')[0]: part.count('\n## ') for part in re.split('^# ', outside, flags=re.M)[1:]}
     assert samples == {'kept': 5, **{reason: min(5, n) for reason, n in dropped(out).items()}}
-    vanished, = [line for line in page.split('\n') if 'zyxgone' in line and not line.startswith('|')]
-    assert 'zyxkept' not in vanished                                    # 12 documents each were dropped
 
 
 def test_two_funnels_add_up():
@@ -90,11 +88,13 @@ def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
     assert data_card.proportions({'de': 1, 'en': 2}) == {'en': 0.667, 'de': 0.333}
     sources = {'web': {'path': 'x', 'tokens': 900, 'licences': {'mit': 1, 'unknown': 2}},
                'books': {'path': 'shakespeare', 'tokens': 100, 'licences': {'public domain': 1}}}
-    card = data_card.make(['en', 'en', 'de'], ['list'] * 5, sources, 1000, (0.25, 8, 13))
+    texts = ['en: 1', *['- en\n'] * 8, *['- de\n'] * 4]
+    card = data_card.make(texts, lambda text: ':' in text, lambda text: text[2:4], sources, 1000,
+                          (0.25, 8, 13))
     skew = '; '.join(card['skew'])
     assert card['languages'] == {'en': 0.667, 'de': 0.333}
     assert card['licences'] == {'unknown': 2, 'mit': 1, 'public domain': 1}
-    assert '90% of the tokens: web' in skew and '100% of the documents: list' in skew
+    assert '90% of the tokens: web' in skew and '92% of the documents: list' in skew
     assert '50% of the documents name no licence' in skew and 'books: plays by one author' in skew
     assert 'the prose' not in skew
     assert card['share'].startswith('1,000 training tokens are 1e-07 times')

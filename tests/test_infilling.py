@@ -3,7 +3,6 @@ import functools
 
 import numpy as np
 import pytest
-from conftest import mistake, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from preparing import RAW, prepare, read, report, write
@@ -107,15 +106,3 @@ def test_prepare_rearranges_training_documents_and_no_others(tmp_path):
     n_middle = (bins['one']['train'] == tok.special['<|fim_middle|>']).sum()
     assert 20 < n_middle == (bins['one']['train'] == tok.special['<|fim_suffix|>']).sum()
     assert report(tmp_path / 'one')['tokens']['train'] == len(bins['one']['train'])
-
-
-def test_what_cannot_be_is_one_sentence(tmp_path):
-    source = write(tmp_path / 'files', [f'# {i}\n{TEXT}' for i in range(30)])
-    Tokenizer.byte(['<|endoftext|>']).save(tmp_path / 'plain.json')
-    for path, flags, words in [
-            (source / '000.txt', [], ['fim', 'needs documents']),
-            (source, ['--write=text'], ['fim', '--write=bins']),
-            (source, [f'--tokenizer={tmp_path}/plain.json', *RAW, '--val_fraction=0.5'],
-             ['<|fim_prefix|>', '--tokenizer=bpe'])]:
-        flags = [f'--source={path}', f'--out_dir={tmp_path}/out', '--fim=0.5', *flags]
-        mistake(run('prepare.py', *flags), *words)

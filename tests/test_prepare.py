@@ -219,12 +219,21 @@ def stripped(texts):
     return sorted(text.strip() for text in texts)
 
 
-def test_languages_are_kept_by_name(tmp_path):
-    source = write(tmp_path / 'files', PROSE + GERMAN)
-    prepare(tmp_path / 'de', source, *OWN, '--languages=de')
-    assert kept(tmp_path / 'de') == stripped(GERMAN)
-    assert dropped(tmp_path / 'de') == {'language en': 40}
-    mistake(run('prepare.py', f'--source={source}', '--languages=klingon'), 'klingon', 'de')
+def test_language_personal_data_and_toxic_words_are_stages_that_say_what_they_did(tmp_path):
+    (tmp_path / 'words').write_text('vile\nfoul # and its comment\n', encoding='utf-8')
+    mails = [f'{text}Write to ann{i}@uni.edu.\n' for i, text in enumerate(PROSE)]
+    bad = ['This vile, vile thing is foul. ' + PROSE[0], 'One vile word. ' + ' '.join(PROSE)]
+    source = write(tmp_path / 'files', GERMAN + mails + bad)
+    flags = [*OWN, '--languages=en', '--max_repetition=0', f'--toxic_words={tmp_path}/words']
+    prepare(tmp_path / 'out', source, *flags)
+    assert dropped(tmp_path / 'out') == {'language de': 20, 'toxic': 1}         # one in 1,400 is not much
+    texts = kept(tmp_path / 'out')
+    assert len(texts) == 41 and sum('<EMAIL>' in text for text in texts) == 40 and '@' not in ''.join(texts)
+    counts = report(tmp_path / 'out')['counts']
+    assert counts['toxic words in what was dropped'] == {'vile': 2, 'foul': 1}
+    assert counts[f'personal data in {source}'] == {'email': 40}
+    prepare(tmp_path / 'off', source, *flags, '--pii=False')
+    assert sum('@uni.edu' in text for text in kept(tmp_path / 'off')) == 40
 
 
 def test_addresses_and_licences_are_kept_or_not(tmp_path):
@@ -258,24 +267,6 @@ def test_a_reference_text_cuts_what_is_too_predictable_and_what_is_noise(tmp_pat
     assert sum(bits.values()) == 68 and min(map(float, bits)) < 1.5 < 5 < max(map(float, bits))
 
 
-def test_toxic_words_remove_and_say_what_they_removed(tmp_path):
-    (tmp_path / 'words').write_text('vile\nfoul # and its comment\n', encoding='utf-8')
-    bad = ['This vile, vile thing is foul. ' + PROSE[0], 'One vile word. ' + ' '.join(PROSE)]
-    source = write(tmp_path / 'files', PROSE + bad)
-    prepare(tmp_path / 'out', source, *OWN, '--max_repetition=0', f'--toxic_words={tmp_path}/words')
-    assert dropped(tmp_path / 'out') == {'toxic': 1}                # one word in 1,400 is not much
-    assert report(tmp_path / 'out')['counts']['toxic words in what was dropped'] == {'vile': 2, 'foul': 1}
-
-
-def test_personal_data_become_placeholders_and_are_counted_by_source(tmp_path):
-    source = write(tmp_path / 'files', [t + f'Write to ann{i}@uni.edu.\n' for i, t in enumerate(PROSE)])
-    prepare(tmp_path / 'out', source, *OWN)
-    assert all('<EMAIL>' in text and '@' not in text for text in kept(tmp_path / 'out'))
-    assert report(tmp_path / 'out')['counts'][f'personal data in {source}'] == {'email': 40}
-    prepare(tmp_path / 'off', source, *OWN, '--pii=False')
-    assert all('@uni.edu' in text for text in kept(tmp_path / 'off'))
-
-
 def test_rules_are_switched_off_by_zero(tmp_path):
     odd = ['short', '= ' * 200 + 'x', 'buy ' * 300, 'xkcdvbnm ' * 30]
     source = write(tmp_path / 'files', PROSE + odd)
@@ -289,10 +280,10 @@ def test_rules_are_switched_off_by_zero(tmp_path):
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_sources_without_text_are_one_sentence(tmp_path):
     cases = [
-        ({}, ['neither', '.jsonl']), ({'a.png': b'x', 'b.png': b'x'}, ['neither']),
+        ({'a.png': b'x', 'b.png': b'x'}, ['neither', '.jsonl']),
         ({'a.txt': b''}, ['could not be read: 0']),
         ({'a.md': b'a\xef\0', 'b.md': b'b'}, ['could not be read: 1']),
-        ({'a.txt': b'a\xef\0'}, ['a.txt', 'UTF-8']), ({'a.txt.gz': b'he'}, ['a.txt.gz']),
+        ({'a.txt': b'a\xef\0'}, ['a.txt', 'UTF-8']),
         ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz'])]
     for i, (contents, words) in enumerate(cases):
         folder = tmp_path / str(i)
@@ -309,7 +300,7 @@ def test_what_needs_documents_is_not_for_a_single_text(tmp_path):
     (tmp_path / 'one.txt').write_text(FOX * 20, encoding='utf-8')
     write_records(tmp_path / 'ten.jsonl', [{'prompt': FOX.strip() * 2}])
     flags = ['--out_dir=out', '--tokenizer=byte', *RAW]
-    for flag in ('decontaminate=ten.jsonl', 'write=text', 'languages=en', 'toxic_words=ten.jsonl'):
+    for flag in ('decontaminate=ten.jsonl', 'languages=en', 'fim=0.5'):
         result = run('prepare.py', '--source=one.txt', *flags, f'--{flag}', cwd=tmp_path)
         mistake(result, 'one.txt', flag, '.jsonl')
         assert not (tmp_path / 'out').exists()
@@ -328,17 +319,16 @@ def test_a_tokenizer_that_cannot_end_documents_is_refused_before_they_are_read(t
 
 MISTAKES = [        # lines of a config file, words of the sentence
     ('sources = {}', ['names no source']), ("sources = {'a': 'path'}", ['weight']),
-    ("sources = {'a': ('x', -1)}", ['weight']), ("sources = {'a': ('x', float('inf'))}", ['weight']),
-    ("sources = {'a b': ('x', 1)}", ['a b']), ("sources = {1: ('x', 1)}", ['source name 1']),
+    ("sources = {'a': ('x', -1)}", ['weight']),
+    ("sources = {'a b': ('x', 1)}", ['a b']),
     ("sources = {'a': ('x', 1), 'b': ('y', None)}", ['weight']),
     ("sources = {'a': ('nowhere', 1)}", ['nowhere']),
     ("sources = {'a': ('x', 1)}\nsource = 'mine.jsonl'", ['source=mine.jsonl', "'a'"]),
-    ("source = 'x'\ntemperature = 1e-5", ['temperature']), ("source = 'x'\nout_dir = ''", ['out_dir']),
+    ("source = 'x'\nout_dir = ''", ['out_dir']),
     ("source = 'x'\npart = '5/4'", ['part', '3/16']),
     ("source = 'x'\ntokenizer = 'wordpiece'", ['wordpiece', 'bpe']),
     ("source = 'x'\nvocab_size = 100", ['vocab_size', '320']),
-    ("source = 'x'\nval_fraction = 1", ['val_fraction']),
-    ("source = 'x'\ntokenizer = 'no.json'", ['no.json']),
+    ("source = 'x'\nwrite = 'text'\nfim = 0.5", ['fim', '--write=bins']),
     ("source = 'x'\nkind = 'sft'", ['sft needs records']),
     ("source = 'x'\nwrite = 'text'\ntemperature = 2", ['--write=bins']),
     ("source = 'x'\nquality_good = 'x'", ['quality_bad'])]

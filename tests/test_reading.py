@@ -41,16 +41,6 @@ def test_utf_8_with_damage_stays_utf_8_and_what_is_no_text_is_not_guessed(tmp_pa
         assert entry_of(tmp_path / 'a.txt', data)[2].startswith('ValueError: neither UTF-8'), data
 
 
-def test_other_encodings_are_counted_and_a_single_text_has_one_too(tmp_path):
-    source = write(tmp_path / 'files', [f'{i} plain' for i in range(40)])
-    (source / 'old.txt').write_bytes(TEXT.encode('cp1252'))
-    prepare(tmp_path / 'out', source, *RAW)
-    assert TEXT in sum(documents(tmp_path / 'out').values(), [])
-    prepare(tmp_path / 'one', source / 'old.txt', '--tokenizer=char')
-    for out in ('out', 'one'):
-        assert report(tmp_path / out)['counts']['documents not in UTF-8'] == {'cp1252': 1}
-
-
 # --- records ------------------------------------------------------------------------------------------------
 def test_every_form_of_record_gives_the_same_texts(tmp_path):
     texts = [*DOCUMENTS, 'lone \ud800 surrogate']
@@ -157,4 +147,5 @@ def test_garbage_is_counted_with_file_and_line_and_what_is_good_arrives(tmp_path
     assert r['malformed'] == sum(n for n, _ in lost.values())
     assert r['stages'][0]['dropped'] == {'too long': 3, 'empty': 2}
     assert sum(r['counts']['too long to be read'].values()) == 3
+    assert r['counts']['documents not in UTF-8'] == {'utf-16': 1}
     assert 'mixed.jsonl: 5, the first at line 2' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')

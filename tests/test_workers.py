@@ -34,12 +34,6 @@ def test_a_mistake_is_one_line_also_from_another_process(source, tmp_path):
     mistake(prepare(source, tmp_path, tokenizer=tmp_path / 'small.json'), 'is not among the 3')
 
 
-def test_a_defect_keeps_its_traceback(source, tmp_path):
-    before = "from parts.prepare import reading\nreading.entries = lambda *_: {}['nine']"
-    result = prepare(source, tmp_path, before)
-    assert result.returncode == 1 and result.stderr.splitlines()[-1] == "KeyError: 'nine'"
-
-
 def test_a_worker_that_is_killed_is_one_line_and_the_same_command_resumes(source, tmp_path):
     """As a system does whose memory is full."""
     before = '''

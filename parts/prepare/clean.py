@@ -90,7 +90,6 @@ AFTER = (r'(?:\s+(?:[\w:.@-]+\s*=|(?:hidden|disabled|checked|selected|controls|n
          r'\s*/?)>')
 BLOCK = re.compile('</?(?:br|p|div|h[1-6]|li|ul|ol|tr|table|section|article|blockquote|pre|hr)' + AFTER, re.I)
 TAG = re.compile(f'</?(?:{TAG_NAMES}){AFTER}|<!doctype[^<>]*>', re.I)
-PRE = re.compile(r'(<pre\b[^<>]*>(?:.*?</pre\s*>|.*))', re.S | re.I)
 ENTITY = re.compile(r'&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});')
 
 
@@ -99,10 +98,6 @@ def strip_html(text):
     if TAG.search(text):
         for pattern in HIDDEN:
             text = pattern.sub(lambda m: ' ' if m[1] is None else m[0], text)
-        if is_page(text):               # there, indentation means something within <pre> only
-            pieces = PRE.split(text)
-            pieces[::2] = [re.sub(r'\n[^\S\n]+', '\n', piece) for piece in pieces[::2]]
-            text = ''.join(pieces)
         text = TAG.sub('', BLOCK.sub('\n', text))
     return ENTITY.sub(lambda m: html.unescape(m[0]), text)
 

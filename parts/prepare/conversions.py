@@ -15,8 +15,6 @@ import json, math
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
 PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         # CodeParrot, The Stack, ...
          'path', 'max_stars_repo_path', 'func_path_in_repository')
-# names that datasets give to where a record comes from
-LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 
 
 def strings_in(value):
@@ -80,8 +78,6 @@ def from_record(record, path, kind):
 
     names = [record[key] for key in PLACE if isinstance(record.get(key), str)]
     doc['path'] = f'{path} {"/".join(names)}'.strip()
-    named = {**record['meta'], **record} if isinstance(record.get('meta'), dict) else record
-    doc['labels'] = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
     licence = first_of(record, 'licence', 'license', 'max_stars_repo_licenses')
     if isinstance(licence, list):
         licence = ', '.join(map(str, licence))
@@ -114,6 +110,10 @@ def identity(doc):
         return fields[0], doc['texts'][0]
     label = doc.get('scores', {}).get('label')
     return repr([fields, doc['roles'], label]).encode(), doc['texts'][doc['roles'][0] == 'system']
+
+
+def is_empty(doc):
+    return not any(map(str.strip, doc['texts']))
 
 
 def size_of(doc):

@@ -288,6 +288,10 @@ class Bin:
             self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
 
+    def row(self):
+        """Its row in data_card.summary."""
+        return self.path, self.written or self.documents, self.items, self.bytes or ''
+
 
 def publish(folder, pages, bins, bases=()):
     """Give the files of a result their names. pages: {name: text}, '' for no file; tokenizer.json.new may be

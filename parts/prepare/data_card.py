@@ -10,7 +10,7 @@ like a blog, C4's word list removed texts of minorities. The card counts such de
 
 Copy this file alone: it needs the standard library.
 """
-import collections, re, statistics
+import collections, re, shlex, statistics
 
 # a genre, the beginning of its lines, and more than how many of them have it
 GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 20),
@@ -49,9 +49,11 @@ def proportions(counts):
     return {item: round(n / total, 3) for item, n in counts.most_common()}
 
 
-def make(languages, genres, of_source, n_tokens, overlap):
-    """The card, as report.json holds it. languages, genres: of each text of a sample; of_source: the
-    report's entry for each source; overlap: the result of duplicates.overlap."""
+def make(texts, code_share, language_of, of_source, n_tokens, overlap):
+    """The card, as report.json holds it. texts: a sample; code_share, language_of: functions of a text;
+    of_source: the report's entry for each source; overlap: the result of duplicates.overlap."""
+    genres = ['code' if code_share(text) >= 0.3 else genre(text) for text in texts]
+    languages = [language_of(text) for text, kind in zip(texts, genres) if kind != 'code']
     licences = collections.Counter()
     for source in of_source.values():
         licences.update(source['licences'])
@@ -111,9 +113,19 @@ def summary(report, files):
     return f'{text}\n{report["malformed"]} records could not be read{share}'
 
 
-def report_md(title, report, files, vanished):
-    """The report for people. report: the content of report.json; files: see summary; vanished: words that no
-    document has any more."""
+def next_command(kind, folder, is_streamed, is_stdlib):
+    """What to do with a result, as a line to type."""
+    script = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
+    flags = [f'--data_dir={folder}']
+    if is_streamed:
+        flags.append(f'--streaming={folder}/shards')
+    if kind == 'text' and not is_stdlib:
+        flags.append('--sample_prompt=')        # that config's prompt is a line of Python
+    return f'next: python {script} {shlex.join(flags)}'
+
+
+def report_md(title, report, files):
+    """The report for people. report: the content of report.json; files: see summary."""
     lines = [f'# {title}', summary(report, files)]
     for path, bad in report['malformed_files'].items():
         lines.append(f'- {path}: {bad["records"]}, the first at {bad["first"]}')
@@ -141,6 +153,4 @@ def report_md(title, report, files, vanished):
                   f'- tokens: {card["share"]}',
                   f'- validation and training: {card["overlap"]}',
                   '', 'Known skew:', '', *(f'- {line}' for line in card['skew'] or ['nothing stands out'])]
-    if vanished:
-        lines += ['', f'words of ten documents or more that are gone: {", ".join(vanished)}']
     return '\n'.join(lines) + '\n'

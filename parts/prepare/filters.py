@@ -100,22 +100,6 @@ def code_reason(text, chance=0.0, max_line=1000, mean_line=100, min_alphanumeric
         return 'few assignments'
 
 
-LICENCES = [(name, re.compile(pattern, re.I)) for name, pattern in (
-    ('agpl', r'GNU Affero General Public|\bAGPL'), ('lgpl', r'GNU (?:Lesser|Library) General Public|\bLGPL'),
-    ('gpl', r'GNU General Public|\bGPL'), ('apache-2.0', r'Apache License|\bApache-2\.0'),
-    ('mpl-2.0', r'Mozilla Public Licen[cs]e|\bMPL-2'),
-    ('psf', r'PSF License|Python Software Foundation License'),
-    ('bsd', r'\bBSD\b|Redistribution and use in source and binary'),
-    ('mit', r'\bMIT\b|Permission is hereby granted, free of charge'),
-    ('cc', r'Creative Commons|\bCC[- ]BY'), ('public domain', r'public domain|\bCC0\b|Unlicense'))]
-
-
-def licence(text):
-    """The licence that the first 50 lines name, or 'unknown'."""
-    head = '\n'.join(text.split('\n', 50)[:50])
-    return next((name for name, pattern in LICENCES if pattern.search(head)), 'unknown')
-
-
 SPAM_WORDS = re.compile(r'(?:^|[.\-])(?:xxx|sex|escort|casino|poker|betting|viagra|cialis|pills|payday|'
                         r'torrent|warez|crack|keygen)s?(?=$|[.\-])|porn')
 

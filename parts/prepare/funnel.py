@@ -8,7 +8,7 @@ The funnel: an account of what came in, what was dropped and why, and what came 
 
 Copy this file alone: it needs the standard library.
 """
-import collections, json, re
+import collections, json
 
 
 class Funnel:
@@ -44,9 +44,6 @@ class Funnel:
             self.counters[f'licences of {doc["source"]}'][doc['licence']] += 1
         if self.n_samples:
             self.sample(reason, chance, doc['path'], original)
-            words = set(re.findall(r'[^\W\d_]{3,}', original.lower()))
-            self.counters['words in'].update(words)         # some may vanish
-            self.counters['words out'].update(() if reason else words)
 
     def sample(self, reason, chance, path, text):
         """Keep the documents whose chance is smallest: a random sample that is always the same."""
@@ -111,7 +108,7 @@ class Funnel:
     def report(self, bins, sources):
         """The content of report.json. bins: {'train', 'val', perhaps more}."""
         counts = {name: dict(counter.most_common(100)) for name, counter in sorted(self.counters.items())
-                  if not name.startswith(('stage ', 'words ', 'licences ', 'source '))}
+                  if not name.startswith(('stage ', 'licences ', 'source '))}
         return {'stages': self.stages(),
                 'malformed': sum(entry['records'] for entry in self.malformed.values()),
                 'malformed_files': self.malformed,
@@ -119,11 +116,6 @@ class Funnel:
                 'bytes': {side: bins[side].bytes for side in ('train', 'val')},
                 'sources': sources,
                 'counts': counts}
-
-    def vanished(self):
-        """The words of ten documents or more that no document has after the stages, at most 200."""
-        often = self.counters['words in'].most_common(50_000)
-        return [word for word, n in often if n >= 10 and not self.counters['words out'][word]][:200]
 
     def audit_md(self):
         """The samples of what was kept, and of what was dropped for each reason, for people to read."""
