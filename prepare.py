@@ -36,7 +36,7 @@ tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the p
 vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # (0, 1): share of documents, or of one text's characters
 mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
-dedup = 'minhash'               # none | exact | minhash | simhash: exact, and texts that differ a little
+dedup = 'minhash'               # none | exact | minhash | simhash: these two: near-copies, too; pairs: exact
 num_workers = 0                 # >= 0: processes that share the work; 0 = one per core
 
 # read: files become documents
@@ -73,7 +73,7 @@ max_answer = 0                  # >= 0: 0 = no limit
 unwanted: str | None = None     # file of phrases that no answer may have
 min_margin = 0.0                # score of chosen - score of rejected
 min_agreement = 0.0             # [0, 1]: share of annotators who agree
-# models, personal data, decontaminate
+# models (n-grams, a classifier), personal data, decontaminate
 perplexity_reference: str | None = None     # good text: its n-grams predict each document
 min_bits = 0.5                  # >= 0: bits per byte; less is boilerplate
 max_bits = 5.0                  # >= 0: more is noise
