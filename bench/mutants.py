@@ -43,6 +43,9 @@ def result_of(mutant, tests):
 
 
 def main():
+    flags = [a for a in sys.argv[1:] if a.startswith('--') and not a.startswith('--tests=')]
+    if flags:
+        sys.exit(print(__doc__) or 2)
     words = [a for a in sys.argv[1:] if not a.startswith('--')]
     other_tests = [a.removeprefix('--tests=').split(',') for a in sys.argv[1:] if a.startswith('--tests=')]
     files = sorted((ROOT / 'bench' / 'mutants').glob('*.jsonl'))

@@ -102,7 +102,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'save_s', 'mfu', 'uptime_s',
-         'restarts', 'sample_s', 'score_s', 'train_s')
+         'comm_share', 'restarts', 'sample_s', 'score_s', 'train_s')
 
 
 def metrics(out_dir):

@@ -23,6 +23,7 @@ BUDGETS = {
     'configurator': (165, 9), 'tokenizer': (420, 23), 'model': (325, 18.8), 'prepare': (455, 26),
     'train': (335, 19.8), 'sft': (300, 17), 'dpo': (425, 24.5), 'rl': (380, 22.5), 'sample': (170, 10),
     'eval': (385, 22.5), 'plot': (220, 12), 'the nine': (3000, 172), 'parts': (7500, 400),
+    'tests': (11000, 560), 'bench': (2000, 95), 'docs': (1200, 95), 'config': (350, 30), 'LOG': (300, 35),
     'loop of train': (85, 4.6), 'loop of sft': (75, 4.3), 'loop of dpo': (75, 4.3), 'loop of rl': (85, 5)}
 PART = 250, 15
 LARGE_PART = 350, 23
@@ -31,9 +32,8 @@ LOOP_OF_TRAIN_BEGINS = 230
 SLACK = 1.05
 TOKENS_A_LINE = 11.3        # of code, over the nine
 AIR = 0.23                  # share of lines that are blank, comment or docstring, over the nine
-# rows that are over today, with their size; this is to be empty
-NOT_YET = {
-    'parts': (9345, 484)}
+# rows that are over their budget today, with the most that they may have until they are not
+NOT_YET = {'parts': (8590, 441), 'tests': (12700, 662)}
 
 
 def source(name):
@@ -60,6 +60,10 @@ def sizes():
         rows[f'loop of {script}'] = size(''.join(lines[loop.lineno - 1:loop.end_lineno]))
     for total, names in (('the nine', NINE), ('parts', PARTS)):
         rows[total] = tuple(sum(numbers) for numbers in zip(*(rows[name] for name in names)))
+    for total, patterns in (('tests', ['tests/*.py']), ('bench', ['bench/*.py', 'bench/*.sh']),
+                            ('docs', ['docs/*.md']), ('config', ['config/*.py']), ('LOG', ['LOG.md'])):
+        files = [path for pattern in patterns for path in sorted(ROOT.glob(pattern))]
+        rows[total] = size(''.join(path.read_text(encoding='utf-8') for path in files))
     return rows
 
 
@@ -72,12 +76,12 @@ def budget_of(row):
 def test_the_house_stays_small():
     over = {}
     for row, (lines, kilobytes) in sizes().items():
-        most_lines, most_kilobytes = budget_of(row)
-        if lines > SLACK * most_lines or kilobytes > SLACK * most_kilobytes:
+        most_lines, most_kilobytes = NOT_YET.get(row) or [SLACK * number for number in budget_of(row)]
+        if lines > most_lines or kilobytes > most_kilobytes:
             over[row] = lines, round(kilobytes, 1)
     if loop_of('train').lineno > SLACK * LOOP_OF_TRAIN_BEGINS:
         over['before the loop of train'] = loop_of('train').lineno
-    assert not {row: numbers for row, numbers in over.items() if row not in NOT_YET}
+    assert not over
 
 
 def test_the_top_folder_holds_the_files_of_the_design_and_parts_five_rooms():
@@ -103,8 +107,8 @@ def code_of(name):
 def test_the_nine_have_air_and_no_dense_lines():
     tokens, code = (sum(numbers) for numbers in zip(*map(code_of, NINE)))
     lines = sum(size(source(name))[0] for name in NINE)
-    assert tokens / code <= TOKENS_A_LINE or 'tokens a line' in NOT_YET, tokens / code
-    assert 1 - code / lines > AIR or 'air' in NOT_YET, 1 - code / lines
+    assert tokens / code <= TOKENS_A_LINE, tokens / code
+    assert 1 - code / lines > AIR, 1 - code / lines
 
 
 # --- who imports whom ---------------------------------------------------------------------------------------
@@ -152,7 +156,7 @@ def test_each_file_has_a_docstring_and_no_file_is_a_drawer():
 def test_no_part_has_the_name_of_a_setting():
     names = {part.split('/')[-1] for part in PARTS}
     for script in ARROWS.keys() - {'configurator', 'model', 'tokenizer'}:
-        assert not names & settings(script) - NOT_YET.keys(), script
+        assert not names & settings(script), script
 
 
 # --- leaves -------------------------------------------------------------------------------------------------

@@ -144,6 +144,15 @@ def clear_gradients(net):
     net.zero_grad(set_to_none=not isinstance(net, DistributedDataParallel))
 
 
+def comm_share(net, seconds):
+    """The share of a step that waits for gradients, as DDP measures it; None without DDP."""
+    if not isinstance(net, DistributedDataParallel):
+        return None
+    ns = net._get_ddp_logging_data()            # empty before the first measured pass
+    alone = ns.get('backward_comm_time', 0) - ns.get('backward_compute_comm_overlap_time', 0)
+    return alone / 1e9 / seconds
+
+
 def full(t):
     """A tensor as one process would have it. All processes must call this: FSDP's parts are gathered."""
     if not fsdp:
