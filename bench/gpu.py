@@ -19,8 +19,7 @@ has. A measurement that fails is a line with its error, and the next begins. Nee
     ideas           what three changes of the compiled step would bring
 
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
-torch with CUDA, numpy, tqdm, tiktoken and requests, and transformers for the comparisons with it; and 50 GB
-of room (memory or disk): train.py asks for it before a run of 1.5B. Here that run saves nothing.
+torch with CUDA, transformers for the comparisons, and 50 GB of room (memory or disk) for 1.5B.
 """
 import collections, contextlib, copy, functools, glob, json, os, re, shutil, signal, subprocess, sys, tempfile
 import time, traceback

@@ -17,7 +17,6 @@ def blocks(language, text):
 
 def commands(text):
     """Every `python X.py ...` of the shell blocks and between single backticks, without its comment."""
-    text = text.split('## Commands of earlier versions')[0]
     lines = [line.split(' #')[0].strip() for block in blocks('bash', text) for line in block.splitlines()]
     lines += re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', text, flags=re.S))
     lines += [line.split(' #')[0].strip(' #') for line in text.splitlines()      # of a docstring or a comment
