@@ -15,6 +15,7 @@ import json, math
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
 PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         # CodeParrot, The Stack, ...
          'path', 'max_stars_repo_path', 'func_path_in_repository')
+LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
 
 
 def strings_in(value):
@@ -78,6 +79,8 @@ def from_record(record, path, kind):
 
     names = [record[key] for key in PLACE if isinstance(record.get(key), str)]
     doc['path'] = f'{path} {"/".join(names)}'.strip()
+    named = {**record['meta'], **record} if isinstance(record.get('meta'), dict) else record
+    doc['labels'] = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
     licence = first_of(record, 'licence', 'license', 'max_stars_repo_licenses')
     if isinstance(licence, list):
         licence = ', '.join(map(str, licence))

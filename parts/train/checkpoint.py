@@ -18,9 +18,12 @@ def write(path, state):
             torch.save(state, f)
             f.flush()
             os.fsync(f.fileno())
+        torch.load(f'{path}.tmp', 'meta', weights_only=True)        # can it be read?
         os.replace(f'{path}.tmp', path)
     except Exception as e:                              # torch wraps a failed write in a RuntimeError
         pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
+        if not isinstance(e, OSError | RuntimeError):
+            e = ValueError('a value is not a tensor, number, text, list or dict, and could not be read again')
         raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
 
 

@@ -18,6 +18,8 @@ def folder_of(path):
 
 def check_out_dir(out_dir, init_from, overwrite):
     """Refuse to overwrite a run, and the model that this run starts from. Returns the path of last.pt."""
+    if not out_dir:
+        raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
     if init_from not in ('scratch', 'resume') and \
             os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
         raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
