@@ -218,7 +218,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_shows_text_as_text(server):
 def test_a_wrong_value_is_named(server):
     wrong = {'temperature': (-1, 3, '1', [], True, 10 ** 400), 'top_p': (1.1,), 'top_k': (-1, 1.5),
              'max_tokens': (0, {}), 'seed': ('x', 2 ** 70), 'logprobs': (21,), 'stream': ('yes', 1),
-             'stop': (5, [''], [['x']]), 'prompt': (5, ['a'], 'x' * 200), 'suffix': (4,)}
+             'stop': (5, [''], [['x']]), 'prompt': (5, ['a'], 'x' * 200), 'suffix': (4,), 'n': (2,),
+             'echo': (True,), 'logit_bias': ({'5': 1},)}
     for name, values in wrong.items():
         for value in values:
             answer = ask(server, COMPLETE, {'prompt': 'a', name: value})

@@ -7,10 +7,14 @@ OpenAI's API: requests and answers as JSON, for models that write in a batch.
 
 With {'stream': True} the parts are the chunks of the answer. The first model is the default.
 Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where the
-context does. top_k is ours, everything else is a subset of OpenAI's API; an unknown field is ignored.
+context does. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
 Copy this file alone: it needs the standard library.
 """
 import queue, secrets, time
+
+# settings of OpenAI's that would change an answer and that we lack: refused, unless they ask for nothing
+LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0,
+           'frequency_penalty': 0, 'tools': [], 'functions': [], 'response_format': {'type': 'text'}}
 
 
 class Refusal(Exception):
@@ -63,6 +67,9 @@ def messages_of(fields):
 
 def draw_of(fields, chat):
     """How the answers are written: for begin() of asking.py, and Answer of decoding.py."""
+    for name, harmless in LACKING.items():
+        if fields.get(name) not in (None, harmless):
+            raise Refusal(400, f'{name} is not supported here; leave it out', name)
     scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
     return {'temperature': number(fields, 'temperature', float, 0, 2, 1.0),
             'top_p': number(fields, 'top_p', float, 0, 1, 1.0),
