@@ -336,7 +336,7 @@ def llama():
 
 
 def shakespeare_run():
-    source, data, folder = f'{ROOT}/docs', f'{work}/characters', f'{work}/shakespeare'
+    source, data, folder = f'{ROOT}/docs/data.md', f'{work}/characters', f'{work}/shakespeare'
     if shakespeare:             # where prepare.py would put it, had it fetched the file
         source = 'shakespeare'
         os.makedirs(f'{work}/raw')
