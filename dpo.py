@@ -362,6 +362,7 @@ log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same 
 log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
         f'{micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
+log.notes(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), max_steps / batches.per_epoch))
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: how far does a step move it?

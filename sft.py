@@ -236,6 +236,8 @@ log.say(f'  data     {len(conversations):,} conversations, {len(held_out):,} hel
 log.say(f'  step     {batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
         f'accumulated x {micro_batch_size} at once; {device}, {dtype}')
 log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
+epochs = max_steps / batches.per_epoch
+log.notes(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: how far does a step move it?

@@ -231,7 +231,7 @@ log.say(f'  data     {meta["tokens"]["train"]:,} tokens, {len(bins["val"]):,} he
 log.say(f'  model    {n_parameters:,} parameters; ln(vocab_size) = {math.log(model.config.vocab_size):.4f}')
 log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
         f'{len(my_rows)} accumulated x {micro_batch_size} sequences at once, on {device}, in {dtype}')
-log.notes(task.packing(bins.get('train', bins['val'])))
+log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(meta, epochs)])
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: the log shows how far a step moves it

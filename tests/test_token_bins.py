@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
-from parts.train.token_bins import Blocks, Loader, open_bins, permute, sequence_starts, sequences, shares_read
+from parts.train.token_bins import (
+    Blocks,
+    Loader,
+    open_bins,
+    permute,
+    repeats,
+    sequence_starts,
+    sequences,
+    shares_read,
+)
 
 
 def permutation(n, key):
@@ -157,3 +166,14 @@ def test_the_shares_of_a_mixture_are_counted():
     starts = np.concatenate([source.starts(step) for step in range(7)])
     assert shares_read(sources, source, 7)['a'] == pytest.approx((starts < 250).mean(), abs=1e-4)
     assert shares_read(sources, source, 20)['b'] == pytest.approx(0.75, abs=0.03)     # one epoch: all of it
+
+
+def test_a_mixture_says_how_often_each_source_is_read():
+    # 900 tokens of one source and 100 of another, which a mixture of 1,200 holds once and three times
+    sources = {'a': {'epochs': 1, 'mixed': 900}, 'b': {'epochs': 3, 'mixed': 300}}
+    meta = {'tokens': {'train': 1200}, 'sources': sources}
+    assert list(repeats(meta, 1)) == ['a: 75.0% of the tokens, read 1.00 times',
+                                      'b: 25.0% of the tokens, read 3.00 times']
+    assert ['beyond 4' in line for line in repeats(meta, 1.5)] == [False, True]
+    assert list(repeats({'tokens': {'train': 9}}, 4)) == []
+    assert len(list(repeats({'tokens': {'train': 9}, 'sources': {'a': {}}}, 4.1))) == 1

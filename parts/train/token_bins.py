@@ -222,3 +222,16 @@ def shares_read(sources, blocks, n_steps):
         number = np.searchsorted(begins, blocks.starts(step), 'right') - 1
         read += np.bincount(number, minlength=len(begins))
     return dict(zip(sources, (read / max(1, read.sum())).round(4).tolist()))
+
+
+def repeats(meta, epochs):
+    """A line for each source of a mixture: its share of the tokens, and how often a run of so many epochs
+    reads it. Data that are read more than about four times help less and less (arXiv:2305.16264)."""
+    if epochs > 4:
+        yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
+    sources = meta.get('sources', {})
+    for name, source in sources.items() if len(sources) > 1 else ():
+        times = source['epochs'] * epochs
+        share = source['mixed'] / meta['tokens']['train']
+        warning = ', and beyond 4 that helps less and less' if times > 4 else ''
+        yield f'{name}: {share:.1%} of the tokens, read {times:.2f} times{warning}'
