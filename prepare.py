@@ -24,7 +24,7 @@ from tqdm import tqdm
 from configurator import configure, defaults, show
 from parts.prepare import clean, conversions, corpus, data_card, duplicates, files, filters, funnel
 from parts.prepare import infilling, personal_data, reading, samples, text_models, workers
-from parts.train import texts
+from parts.train import texts, token_bins
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings: the first ten are enough to begin -----------------------------------------------------------
@@ -448,6 +448,10 @@ if kind == 'text':
     meta['tokens'] = report['tokens'] = {'train': n_train, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
              'separators': not one_text}
+    for b in bins.values():
+        b.file.flush()
+    meta['sampled_sha256'] = {side: token_bins.sha256(b.file.name, token_bins.SAMPLED)
+                              for side, b in bins.items()}      # train.py checks it, if a bin is large
     tok.save(f'{out_dir}/tokenizer.json.new')
     val_texts = [*reading.slices(docs.spread(in_val), 20_000, 1000)]        # a sample
     overlap = duplicates.overlap(reading.slices(docs.spread(in_train)), val_texts, NGRAM)

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ROOT, TINY, mistake, ok, run
 
@@ -53,6 +54,17 @@ def test_data_that_are_missing_or_damaged(data_dir, tmp_path):
     os.truncate(damaged / 'train.bin', 1000)
     mistake(train(damaged, tmp_path / 'out'), 'train.bin', '1,000', 'prepare.py')
     assert not (tmp_path / 'out').exists()
+
+
+def test_bins_that_are_not_those_of_meta_json(data_dir, trained, tmp_path):
+    """Of the same size: shuffled, or those of other data."""
+    for name in ('train.bin', 'val.bin'):
+        data = shutil.copytree(data_dir, tmp_path / name)
+        (data / name).write_bytes(np.fromfile(data / name, 'uint16')[::-1].tobytes())
+        for out, *more in ((tmp_path / 'out',), (trained, '--init_from=resume', '--max_steps=8')):
+            mistake(train(data, out, *more), f'{name}/{name}', 'sha256', 'prepare.py again')
+    mistake(run('eval.py', f'--ckpt={trained}', f'--data_dir={data}'), 'val.bin', 'sha256')
+    ok(run('eval.py', f'--ckpt={trained}', f'--data_dir={tmp_path}/train.bin', f'--out={tmp_path}/eval.json'))
 
 
 def test_a_tokenizer_that_is_not_the_data_s(data_dir, trained, python_files, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from model import GPT, GPTConfig
+from parts.train import token_bins
 from parts.train.token_bins import (
     Blocks,
     Loader,
@@ -106,6 +107,26 @@ def test_reading_a_file_of_4_GB_keeps_no_memory(tmp_path):
             before = held()
     assert len(read) > 12                                               # of all parts of the file
     assert held() - before < 4_000
+
+
+def test_a_bin_that_was_changed_is_refused_and_of_a_large_one_samples_are_hashed(tmp_path):
+    path = tmp_path / 'train.bin'
+
+    def changed(n_bytes, at):
+        path.write_bytes(b'ab')
+        os.truncate(path, n_bytes)                                      # sparse: it takes no disk
+        meta = {'dtype': 'uint16', 'sha256': {'train': token_bins.sha256(path)},
+                'sampled_sha256': {'train': token_bins.sha256(path, token_bins.SAMPLED)}}
+        assert len(token_bins.open_bin(path, meta, 'train')) == n_bytes // 2
+        with open(path, 'r+b') as f:
+            f.seek(at)
+            f.write(b'x')
+        token_bins.open_bin(path, {'dtype': 'uint16'}, 'train')         # of a meta.json without hashes
+        token_bins.open_bin(path, meta, 'train')
+    for n_bytes, at in ((1 << 22, 3 << 20), (1 << 20, 0), (1 << 29, 0), (1 << 29, (1 << 28) + 5)):
+        with pytest.raises(ValueError, match='train.bin is not the file'):
+            changed(n_bytes, at)
+    changed(1 << 29, 3 << 20)                                           # between two samples
 
 
 def test_targets_are_the_inputs_one_token_later():

@@ -11,16 +11,17 @@ corpus is too large for memory.
 
 Copy this file alone: it needs numpy.
 """
-import json, os, shlex
+import hashlib, json, os, shlex
 import numpy as np
 
 EVALUATION = 2 ** 40    # a step that no run reaches: the tokens hidden in it are those of every evaluation
+SAMPLED = 1 << 26       # bytes: of a large bin, the first MB in each 64 MB is hashed
 
 # --- bins ---------------------------------------------------------------------------------------------------
 def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
-    """meta.json, and {side: memory-mapped array of token ids}, whose sizes are checked. The system can drop
-    pages of a memory map again, so a corpus may be larger than memory. data_from: the command that makes
-    data_dir, for the error if it is missing."""
+    """meta.json, and {side: memory-mapped array of token ids}, whose sizes and hashes are checked. The system
+    can drop pages of a memory map again, so a corpus may be larger than memory. data_from: the command that
+    makes data_dir, for the error if it is missing."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
         make = data_from or f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
@@ -50,8 +51,29 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
         if n < block_size + 1:
             raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and '
                              'its target; lower --block_size or prepare more text')
-        bins[side] = np.memmap(path, meta['dtype'], mode='r')
+        bins[side] = open_bin(path, meta, side)
     return meta, bins
+
+
+def open_bin(path, meta, side):
+    """A bin as a memory map. ValueError if its hash is not the one in meta.json. Of a bin above 256 MB only
+    samples are hashed, so a small change in it can go unnoticed."""
+    name, step = ('sha256', 1 << 20) if os.path.getsize(path) <= 1 << 28 else ('sampled_sha256', SAMPLED)
+    wanted = meta.get(name, {}).get(side)
+    if wanted and sha256(path, step) != wanted:
+        raise ValueError(f'{path} is not the file that prepare.py wrote: meta.json has another {name}; run '
+                         'prepare.py again')
+    return np.memmap(path, meta['dtype'], mode='r')
+
+
+def sha256(path, step=1 << 20):
+    """The SHA-256 of a file; with a larger step, of the first MB in each step."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as f:
+        for start in range(0, os.path.getsize(path), step):
+            f.seek(start)
+            digest.update(f.read(1 << 20))
+    return digest.hexdigest()
 
 
 def open_sources(data_dir, meta, block_size):
@@ -62,7 +84,7 @@ def open_sources(data_dir, meta, block_size):
     for name in names if len(names) > 1 else ():
         path = os.path.join(data_dir, f'val_{name}.bin')
         if os.path.getsize(path) > (block_size + 1) * np.dtype(meta['dtype']).itemsize:
-            ids[name] = np.memmap(path, meta['dtype'], mode='r')
+            ids[name] = open_bin(path, meta, f'val_{name}')
     return ids
 
 
