@@ -370,7 +370,7 @@ if kind == 'text':
         tok = Tokenizer.char(map(docs.text, np.flatnonzero(docs.keep)), special_tokens)
     elif tokenizer == 'byte':
         tok = Tokenizer.byte(special_tokens)
-    print(f'tokenizer: {tok.kind}, {tok.vocab_size:,} tokens, hash {tok.hash}')
+    print(f'tokenizer: {tokenizer}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
 
 # --- write --------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ CONVERSATIONS = [
     ({'conversations': [{'from': 'system', 'value': 's'}, {'from': 'Human', 'value': 'a'},
                         {'from': 'gpt', 'value': 'c'}]}, chat('a', 'c', system='s')),
     ({'conversation': [{'role': 'user', 'content': 'a'}, {'role': 'bot', 'content': 'c'}]}, chat('a', 'c')),
+    ({'messages': [{'role': 'developer', 'content': 's'}, *chat('a', 'c')]}, chat('a', 'c', system='s')),
     ({'messages': chat('a', 'c', 'd', 'e', system='s')}, chat('a', 'c', 'd', 'e', system='s')),
     ({'prompt': 'a', 'completion': 'c'}, chat('a', 'c')),
     ({'question': 'a', 'answer': 'c'}, chat('a', 'c')),

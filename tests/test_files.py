@@ -33,13 +33,14 @@ def test_links_to_files_are_read_and_those_to_folders_are_not(tmp_path):
         assert paths == ['x/c.txt', 'x/one.txt', 'x/other/three.txt', 'x/sub/two.txt'], pattern
 
 
-def test_endings_in_capitals_are_read_and_what_is_passed_over_is_counted(tmp_path):
+def test_plain_text_of_any_ending_is_read_and_what_is_passed_over_is_said(tmp_path):
     source = write(tmp_path / 'files', [f'{i} plain' for i in range(40)])
-    for name in ('A.PY', 'b.markdown', 'c.HTML', 'c.rst', 'd.c', 'e.c', 'f'):
+    for name in ('A.PY', 'b.markdown', 'c.HTML', 'c.rst', 'd.tex', 'd.org', 'd.adoc', 'd.c', 'e.c', 'f'):
         (source / name).write_text(f'{name} = 1\n', encoding='utf-8')
-    prepare(tmp_path / 'out', source, *RAW)
-    assert len(kept(tmp_path / 'out')) == 44
-    assert 'passed over: 2 .c, 1 without ending' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')
+    printed = prepare(tmp_path / 'out', source, *RAW)
+    assert len(kept(tmp_path / 'out')) == 47 and 'tokenizer: byte, 320' in printed
+    for text in (printed, (tmp_path / 'out/report.md').read_text(encoding='utf-8')):
+        assert text.count('passed over: 2 .c, 1 without ending') == 1
 
 
 def test_what_prepare_has_written_is_not_read_as_text(tmp_path):

@@ -40,6 +40,9 @@ def test_the_thresholds_of_prose_are_arguments():
 
 def test_the_measures_of_prose():
     assert symbol_share('ab 1!') == 0.25 and symbol_share('कि') == 0
+    for ruler in ('====', '~~~~~~', '=====  ==', '|---|----|', '+-----+-+'):          # headings, tables
+        assert symbol_share(f'ab\n{ruler}\n1!') == 0.25, ruler
+    assert symbol_share('ab ====\n1!') > 0.5 and symbol_share('#$%@' * 9) == 1
     assert repeated_share('a b c d') == 0 and repeated_share('a a a a') == 0.75
     assert repeated_share('\n'.join('abcd')) == 0
     assert repeated_share('a b\nc d\na b\ne f\ng h') == pytest.approx(0.2)

@@ -239,7 +239,7 @@ def test_language_personal_data_and_toxic_words_are_stages_that_say_what_they_di
 def test_addresses_and_licences_are_kept_or_not(tmp_path):
     hosts = ['a.org', 'sub.spam.com', 'ok.spam.com', 'best-casino.com', 'essex.ac.uk'] * 8
     licences = ['MIT', 'GPL', ['mit', 'BSD'], ['MIT', 'GPL-3.0'], []] * 8
-    rows = [{'text': text, 'url': f'https://{host}/x', 'license': licence}
+    rows = [{'text': text, 'url': f'https://{host}/x', 'license': licence, 'lang': host[:3]}
             for text, host, licence in zip(PROSE, hosts, sorted(licences, key=str))]
     source = write_records(tmp_path / 'x.jsonl', rows)
     (tmp_path / 'block').write_text('\ufeff.Spam.com\n# mine\n', encoding='utf-8')
@@ -247,6 +247,8 @@ def test_addresses_and_licences_are_kept_or_not(tmp_path):
     prepare(tmp_path / 'out', source, *OWN, f'--url_block={tmp_path}/block', f'--url_allow={tmp_path}/allow')
     assert dropped(tmp_path / 'out') == {'blocked domain': 8, 'spam domain': 8}
     assert sum(report(tmp_path / 'out')['sources'][str(source)]['licences'].values()) == 24      # kept
+    assert report(tmp_path / 'out')['counts']['documents by lang'] == {
+        'a.o, kept': 8, 'sub, dropped': 8, 'ok., kept': 8, 'bes, dropped': 8, 'ess, kept': 8}
 
     (tmp_path / 'allow').write_text('best-casino.com\n', encoding='utf-8')
     prepare(tmp_path / 'mit', source, *OWN, '--licences=mit, BSD', f'--url_allow={tmp_path}/allow')
@@ -284,6 +286,7 @@ def test_sources_without_text_are_one_sentence(tmp_path):
         ({'a.txt': b''}, ['could not be read: 0']),
         ({'a.md': b'a\xef\0', 'b.md': b'b'}, ['could not be read: 1']),
         ({'a.txt': b'a\xef\0'}, ['a.txt', 'UTF-8']),
+        ({'a.jsonl': b'{"messages": [{"role": "user"}]}\n' * 9}, ['a.jsonl, line 1', '--kind=sft']),
         ({'a.txt.gz': gzip.compress(b'x' * 99)[:-5]}, ['a.txt.gz'])]
     for i, (contents, words) in enumerate(cases):
         folder = tmp_path / str(i)

@@ -61,7 +61,7 @@ def from_record(record, path, kind):
         record = record if isinstance(record, dict) else {'text': record}
         texts = [record[name] for name in TEXT if isinstance(record.get(name), str)]
         if not texts:
-            raise ValueError('no text or content in it')
+            raise ValueError('no text or content in it; conversations need --kind=sft, pairs preference')
         doc = {'texts': [next(filter(str.strip, texts), texts[0])]}     # an empty column hides no other
     elif kind == 'sft':
         messages = messages_of(record)
@@ -124,9 +124,9 @@ def size_of(doc):
 
 
 # --- conversations and preferences --------------------------------------------------------------------------
-ROLES = {'system': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assistant', 'gpt': 'assistant',
-         'chatgpt': 'assistant', 'bot': 'assistant', 'model': 'assistant', 'tool': 'tool', 'function': 'tool',
-         'observation': 'tool'}
+ROLES = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assistant',
+         'gpt': 'assistant', 'chatgpt': 'assistant', 'bot': 'assistant', 'model': 'assistant', 'tool': 'tool',
+         'function': 'tool', 'observation': 'tool'}
 
 
 def first_of(record, *names):

@@ -109,8 +109,10 @@ def summary(report, files):
         dropped = [f'{reason}: {n:,} ({n / stage["docs_in"]:.1%})' for reason, n in stage['dropped'].items()]
         rows.append([*list(stage.values())[:-1], ', '.join(dropped)])
     text = table(rows) + table([('file', 'documents', unit, 'bytes of text'), *files])
+    over = [f'\nfiles of other kinds, passed over: {s["passed_over"]}'
+            for s in report['sources'].values() if s['passed_over']]
     share = f'\n{report["card"]["share"]}' if 'card' in report else ''
-    return f'{text}\n{report["malformed"]} records could not be read{share}'
+    return f'{text}{"".join(over)}\n{report["malformed"]} records could not be read{share}'
 
 
 def next_command(kind, folder, is_streamed, is_stdlib):
@@ -133,9 +135,7 @@ def report_md(title, report, files):
     for name, s in report['sources'].items():
         n = sum(s['dropped'].values())
         lines += ['', f'{name} ({s["path"]}): {s["files"]} files, licences {listed(s["licences"])}',
-                  f'{s["read"]:,} documents read, {n:,} dropped: {listed(s["dropped"])}']
-        if s['passed_over']:
-            lines.append(f'files of other kinds, passed over: {s["passed_over"]}')
+                  f'documents read: {s["read"]:,}, dropped: {n:,} ({listed(s["dropped"])})']
         if s.get('epochs'):
             share = s['mixed'] / report['tokens']['train']
             warning = '; more than 4 passes add little' if s['epochs'] > 4 else ''

@@ -14,11 +14,14 @@ import collections, math, re, textwrap, unicodedata, urllib.parse
 
 ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøùúûüýœ\W\d_]{6}|\w*[^\W\d_]\d+[^\W\d_]\w*\d|\w{31}',
                       re.I)
+# a line of one sign, under a heading or in a table: =====, |---|---|
+RULER = re.compile(r'^[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)
 
 
 def symbol_share(text):
-    """Share of the visible characters that are not letters, digits or marks (vowel signs of Devanagari)."""
-    counts = collections.Counter(text)
+    """Share of the visible characters that are not letters, digits or marks (vowel signs of Devanagari).
+    Lines that repeat one sign do not count."""
+    counts = collections.Counter(RULER.sub('', text))
     visible = sum(n for c, n in counts.items() if not c.isspace())
     plain = sum(n for c, n in counts.items()
                 if c.isalnum() or (c > '\u02ff' and unicodedata.category(c)[0] == 'M'))

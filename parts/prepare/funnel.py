@@ -10,6 +10,7 @@ Copy this file alone: it needs the standard library.
 """
 import collections, json
 
+FIELDS = {'language', 'lang', 'source', 'pile_set_name'}        # of records: is one kind dropped more often?
 
 class Funnel:
     """Counters by name, a few samples for each reason, and what could not be read. Two can be added."""
@@ -36,6 +37,9 @@ class Funnel:
         self.counters['documents taken as'][doc['mode']] += 1
         if doc.get('encoding', 'utf-8') != 'utf-8':
             self.counters['documents not in UTF-8'][doc['encoding']] += 1
+        for field in doc.get('labels', {}).keys() & FIELDS:
+            kept = 'dropped' if reason else 'kept'
+            self.counters[f'documents by {field}'][f'{doc["labels"][field]}, {kept}'] += 1
         own = self.counters[f'source {doc["source"]}']
         own['documents read'] += 1
         if reason:
@@ -78,7 +82,7 @@ class Funnel:
         """'files that could not be read: 2, the first a.txt, line 1: ...; dropped: 35 short'"""
         texts = [f'files that could not be read: {len(self.malformed)}']
         texts += [f'the first {path}, {entry["first"]}' for path, entry in self.malformed.items()][:1]
-        dropped = [f'{n} {reason}' for reason, n in self.dropped().items()][:3]
+        dropped = [f'{n} {reason}' for reason, n in self.dropped().items()]
         return f'{", ".join(texts)}; dropped: {", ".join(dropped) or 0}'
 
     def add(self, counters, samples, malformed):
