@@ -321,16 +321,19 @@ def graded(task, items, answers, about_m):
 def score(task):
     """The result of a task; of several checkpoints {'series': their results, by step}."""
     items = items_of[task]
+    caution = {}
     if benchmarks.runs(items):          # first those that are known to be right or wrong
         run = lambda jobs: list(sandbox.run_many(jobs, timeout, memory_mb))
         left_out, results['confined'] = benchmarks.check_harness(task, items, run)
         results['left_out'] = results.get('left_out', []) + left_out
+        if not results['confined']['reads_denied']:
+            caution = {'caution': 'programs could read the tests'}
         items = [item for item in items if item['task_id'] not in left_out]
 
     series = []
     for answers, about_m, n_cut in answers_to(task, items):
         rows = graded(task, items, answers, about_m)
-        result = summarise(rows, ks)
+        result = summarise(rows, ks) | caution
         if task == 'problems':
             for key in 'split', 'family', 'cell':
                 result[f'by_{key}'] = {name: summarise([row for row in rows if row[key] == name], ks)

@@ -1,5 +1,6 @@
 """Programs that try to pass without solving, to break out or stay: each promise is attacked, with the walls
 that this kernel allows, and as if it allowed none. The programs of a test run at once."""
+import contextlib
 import ctypes
 import json
 import os
@@ -7,12 +8,14 @@ import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, ok, run, write
 
 from parts.eval import sandbox
+from parts.eval.problems import problems
 from parts.eval.sandbox import run_code, run_many
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
@@ -24,7 +27,7 @@ def without(path, *walls):
     """A copy of trial.py whose system refuses these walls."""
     text = pathlib.Path(sandbox.TRIAL).read_text(encoding='utf-8')
     for wall in walls:
-        assert text.count(wall) == 1
+        assert wall in text
         text = text.replace(wall, REFUSALS[wall])
     path.write_text(text, encoding='utf-8')
     return str(path)
@@ -71,9 +74,10 @@ CHEATS = {
         '    if callable(o) and getattr(o, "__name__", "") == "end": o("passed")',
     'stop iteration': 'def add(a, b): raise StopIteration',
     'kill the group': 'import os\nos.kill(0, 9)',
-    'forge a reply':
-        'import os\nfor fd in range(3, 256):\n'
-        '    try: os.write(fd, b\'{"value": true}\\n\' * 9)\n    except OSError: pass',
+    **{f'forge {reply}': 'import os\nfor fd in range(3, 256):\n'
+       f'    try: os.write(fd, b\'{reply}\\n\' * 9)\n    except OSError: pass' for reply in (
+           '{"value": true}', '{"error": [["X", "ValueError"], 5]}', '{"error": [[5, "print"], ""]}',
+           '{"value": {"list": 5}}', '[]')},
     "the judge's files":
         'import glob, re\npid = re.search("PPid:.(.*)", open("/proc/self/status").read())[1]\n'
         'for p in glob.glob(f"/proc/{pid}/fd/*") + [f"/proc/{pid}/mem", f"/proc/{pid}/fd/3"]:\n'
@@ -88,6 +92,7 @@ def test_no_cheat_passes(walls):
     for name, result in zip(CHEATS, results, strict=True):
         assert result.outcome in ('wrong', 'exception', 'exited', 'timeout'), (name, result)
         assert 'opened' not in result.stdout, (name, result)
+        assert 'judge was killed' not in result.message or 'kill' in name, (name, result)
 
 
 def test_stop_iteration_does_not_end_the_tests_early():
@@ -102,33 +107,31 @@ def test_shadowed_builtins_do_not_judge():
 
 # --- programs that want to stay, or to take all there is ----------------------------------------------------
 LEFTOVERS = [
-    'import os\nif os.fork() == 0:\n    os.setsid()\n'
-    '    if os.fork() == 0: os.execlp("sleep", "sleep", "MARK")\n    os._exit(0)',
-    'import subprocess\nsubprocess.Popen(["sleep", "MARK"], start_new_session=True)\nwhile True: pass',
-    'import os, signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
-    'if os.fork() == 0: os.execlp("sleep", "sleep", "MARK")',
-    'import os\nif os.fork() == 0: os.execlp("sleep", "sleep", "MARK")\nos._exit(0)']
+    'import os, time\nif os.fork() == 0:\n    os.setsid()\n'
+    '    if os.fork() == 0: time.sleep(999)\n    os._exit(0)',
+    'import os, time\nif os.fork() == 0: os.setsid(), time.sleep(999)\nwhile True: pass',
+    'import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n'
+    'if os.fork() == 0: time.sleep(999)',
+    'import os, time\nif os.fork() == 0: time.sleep(999)\nos._exit(0)']
 BOMB = 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'
 
 
-def processes():
-    for p in pathlib.Path('/proc').glob('[0-9]*'):
-        try:
-            yield p.name, (p / 'cmdline').read_text(errors='replace')
-        except OSError:
-            pass
+def processes(text):
+    """Those whose command has this text."""
+    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+        with contextlib.suppress(OSError):
+            if text in path.read_text(errors='replace'):
+                yield path.parent.name
 
 
 @LINUX
-def test_no_process_is_left(walls):
-    before = set(processes())
-    mark = str(900_000 + os.getpid())
-    list(run_many([(program.replace('MARK', mark),) for program in LEFTOVERS], timeout=0.5))
+def test_no_process_is_left(walls, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))     # judges and programs have it as an argument
+    list(run_many([(program,) for program in LEFTOVERS], timeout=0.5))
     if walls or not os.getuid():        # else the limit of processes would count those of the user
         run_code(BOMB, timeout=0.5)
     deadline = time.monotonic() + 5
-    while left := [pid for pid, command in set(processes()) - before
-                   if mark in command or 'trial.py' in command]:
+    while left := list(processes(str(tmp_path))):
         assert time.monotonic() < deadline, left
         time.sleep(0.05)
 
@@ -146,6 +149,72 @@ def test_resources_are_bounded(walls, monkeypatch):
     for (program, passes), result in zip(BOUNDED.items(), run_many([(p,) for p in BOUNDED], timeout=1)):
         assert (result.outcome == 'passed') == passes, (program, result)
         assert len(result.stdout) <= 64 << 10
+
+
+# --- programs that look for the tests, the solutions and you ------------------------------------------------
+READERS = ["""import glob, json, os, re, sys
+for path in glob.glob('/proc/[0-9]*/cmdline'):          # of eval.py, too: --data=FILE
+    try:
+        for file in re.findall(r'--data=([^\\0]+)', open(path).read()):
+            for line in open(file):
+                exec(json.loads(line)['prompt'] + json.loads(line)['canonical_solution'])
+    except OSError:
+        pass""", f"""import sys
+sys.path.insert(0, {str(ROOT)!r})
+from parts.eval import problems
+problem, = problems.problems(1, 0, 'variation')
+exec((problem['prompt'] + problem['canonical_solution']).replace(problem['entry_point'], 'add'))
+add = lambda a, b: 3 if a == 1 else 10""", *(f"""
+add = lambda a, b: a + b if open({path!r}).read() else 0""" for path in (__file__, '/etc/passwd'))]
+HONEST = """import ctypes, datetime, hashlib, os, random, socket, sqlite3, ssl, sys, tempfile, zoneinfo
+tempfile.mkdtemp(), os.urandom(3), open('/dev/urandom', 'rb').read(3), open('here', 'w').write('x')
+def add(a, b):
+    import numpy
+    return int(numpy.int64(a) + b)"""
+
+
+@LINUX
+@pytest.mark.parametrize('missing', [(), (NAMESPACES,), (LANDLOCK,), (NAMESPACES, LANDLOCK)],
+                         ids=['all walls', 'no namespaces', 'no Landlock', 'neither'])
+def test_nobody_reads_the_tests_or_solutions_where_the_result_says_so(missing, tmp_path, monkeypatch):
+    """As root, if that is who runs this, and as an ordinary user."""
+    data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
+                                             'canonical_solution': '    return a + b'}])
+    path = without(tmp_path / 'trial.py', *missing)
+    monkeypatch.setattr(sandbox, 'TRIAL', path)
+    programs = [*READERS, HONEST]
+    names_it = subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'], stdin=subprocess.PIPE)
+    ours = [vars(result) for result in run_many([(p, CHECK, 'add') for p in programs], timeout=9)]
+    theirs = judged(programs, path, timeout=9, namespaces=9)
+    names_it.communicate(b'\n')
+    hidden = {results[-1]['reads_denied'] for results in (ours, theirs)}
+    has_landlock = ctypes.CDLL(None).syscall(444, None, 0, 1) > 0 and LANDLOCK not in missing
+    assert len(hidden) == 1 and (True in hidden or not has_landlock)
+    assert False in hidden or len(missing) < 2
+    for *cheats, honest in ours, theirs:
+        assert honest['outcome'] == 'passed', honest
+        for program, result in zip(READERS, cheats, strict=True):
+            assert (result['outcome'] == 'passed') == (False in hidden), (program, result)
+
+
+@LINUX
+def test_a_score_of_programs_that_could_read_the_tests_says_so(tmp_path):
+    item, = problems(1, 0, 'variation')
+    data = write(tmp_path / 'data.jsonl', [item])
+    cheat = (f'    return 0\nimport json\nfor line in open({str(data)!r}):\n'
+             '    exec(json.loads(line)["prompt"] + json.loads(line)["canonical_solution"])')
+    given = write(tmp_path / 'given.jsonl', [{'task_id': item['task_id'], 'completion': cheat}])
+    for missing in (), (NAMESPACES, LANDLOCK):
+        path = without(tmp_path / 'trial.py', *missing)
+        said = ok(run('eval.py', '--tasks=humaneval', f'--data={data}', f'--completions={given}',
+                      '--allow_code_execution=True', f'--out={tmp_path}/eval.json', '--timeout=9',
+                      before=f'from parts.eval import sandbox; sandbox.TRIAL = {path!r}'))
+        results = json.loads((tmp_path / 'eval.json').read_text(encoding='utf-8'))
+        could = not results['confined']['reads_denied']
+        assert could or not missing
+        assert results['tasks']['humaneval']['pass@1'] == int(could)
+        assert (results['tasks']['humaneval'].get('caution') == 'programs could read the tests') == could
+        assert ('caution: programs could read the tests' in said) == could
 
 
 # --- what the result says of the walls holds ----------------------------------------------------------------
@@ -180,7 +249,7 @@ os.mkdir('a'), os.rename('mine', 'a/mine'), os.remove('a/mine'), socket.socketpa
 @LINUX
 @pytest.mark.parametrize('missing', [(), (NAMESPACES,)], ids=['all walls', 'no namespaces'])
 def test_terminals_pipes_with_a_name_and_sockets_are_closed(missing, tmp_path, monkeypatch):
-    """By Landlock and seccomp: a read-only mount and a network namespace leave them open."""
+    """By Landlock and seccomp, or by a root that lacks them."""
     abi = ctypes.CDLL(None).syscall(444, None, 0, 1)
     if abi < 6 or os.uname().machine not in ('x86_64', 'aarch64'):
         pytest.skip('needs Landlock of Linux 6.12')
@@ -229,7 +298,7 @@ sandbox.TRIAL = sys.argv[1]
 os.environ['OPENAI_API_KEY'] = 'sk-secret'
 programs = [program.replace('CALLER', str(os.getpid())) for program in json.load(sys.stdin)]
 jobs = [(program, 'def check(f):\\n    assert f(1, 2) == 3', 'add') for program in programs]
-print(json.dumps([vars(r) for r in sandbox.run_many(jobs, timeout=1, processes=2)]))
+print(json.dumps([vars(r) for r in sandbox.run_many(jobs, timeout=float(sys.argv[2]), processes=2)]))
 """.replace('ROOT', repr(str(ROOT)))
 # The processes from the caller down to the candidate's parent, and no other of the machine.
 ABOVE = """import os, re, signal, time
@@ -268,8 +337,10 @@ ATTACKS = {
         '        except OSError: pass\n'}
 
 
-def judged(programs, path, *missing):
-    command = [sys.executable, '-c', REFUSED, '-c', CALLER, without(path, *missing)]
+def judged(programs, path, timeout=1, namespaces=0):
+    """The results of an ordinary user, who may have so many namespaces. path: of the trial.py to use."""
+    user = REFUSED.replace("'0'", f"'{namespaces}'")
+    command = [sys.executable, '-c', user, '-c', CALLER, path, str(timeout)]
     done = subprocess.run(command, input=json.dumps(programs), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return json.loads(done.stdout)
@@ -280,16 +351,9 @@ def judged(programs, path, *missing):
 def test_no_attack_becomes_a_verdict_a_secret_or_a_traceback(missing, tmp_path):
     failures = 'wrong', 'exception', 'exited', 'timeout', 'infrastructure'
     programs = [WRONG + ABOVE + attack for attack in ATTACKS.values()]
-    for name, result in zip(ATTACKS, judged(programs, tmp_path / 'trial.py', *missing), strict=True):
+    for name, result in zip(ATTACKS, judged(programs, without(tmp_path / 'trial.py', *missing)), strict=True):
         assert result['outcome'] in failures, (name, result)
         for word in 'secret', 'opened', 'wrote':
             assert word not in result['stdout'], (name, result)
         stood = result['writes_denied'], result['network_denied'], result['processes_denied']
         assert not missing or not any(stood), (name, result)
-
-
-@LINUX
-def test_honest_programs_are_judged_right_without_any_wall(tmp_path):
-    good, loop = 'def add(a, b):\n    return a + b\n', 'while True: pass'
-    results = judged([good, WRONG, loop, good], tmp_path / 'trial.py', LANDLOCK, SECCOMP)
-    assert [r['outcome'] for r in results] == ['passed', 'wrong', 'timeout', 'passed']

@@ -72,16 +72,18 @@ def test_a_broken_harness_gives_no_score(capsys):
         with pytest.raises(ValueError, match='no score.*' + words):
             check_harness('problems', items, run_all)
     left_out, walls = check_harness('problems', items, honest)
-    assert left_out == [] and list(walls) == ['network_denied', 'writes_denied', 'processes_denied']
+    assert left_out == [] and list(walls) == [
+        'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
     said = capsys.readouterr().out
     assert ('programs run here without all walls' in said) == (not all(walls.values()))
 
 
 def test_a_wall_that_is_missing_is_said_in_one_line(capsys):
-    loop = Result('timeout', network_denied=True, writes_denied=True)
+    loop = Result('timeout', network_denied=True, writes_denied=True, reads_denied=True)
     run_all = lambda jobs: [loop for _ in jobs]
     _, walls = check_harness('own', [{'task': 'own', 'tests': None}], run_all)
-    assert walls == {'network_denied': True, 'writes_denied': True, 'processes_denied': False}
+    assert walls == {'network_denied': True, 'writes_denied': True, 'processes_denied': False,
+                     'reads_denied': True}
     warning, = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning')]
     assert "'processes_denied': False" in warning
 

@@ -5,8 +5,8 @@ Running programs that a model wrote, and judging them by tests.
     run_code(prompt + completion, test, entry_point)        # HumanEval: test defines check(candidate)
     for result in run_many([(program, tests, entry_point), ...]): ...       # all cores, in order
 
-A guard against accidents and cheating, NOT A SECURITY BOUNDARY: same kernel, same user, every file
-readable that you can read. For a stranger's model, put all this into a container or a virtual machine.
+A guard against accidents and cheating, NOT A SECURITY BOUNDARY: same kernel, same user. For a stranger's
+model, put all this into a container or a virtual machine.
 
 Two processes for each program: the judge runs the tests, the candidate runs the program. The judge asks the
 candidate to call its functions, and receives plain data: None, numbers, str, bytes; list, tuple, set, dict
@@ -16,13 +16,16 @@ where tests trust its other functions (HumanEval/32, 38, 50) or, without tests, 
 Tests cannot use its classes or constants, nor see changed arguments. Other objects arrive as true, and equal
 to nothing.
 
-Three walls, on Linux; Result says which of them stood.
-- network_denied: by a namespace, or by a filter of system calls (seccomp: x86-64, ARM64). Only the filter
-  closes Docker's socket and virtual machines' (AF_VSOCK), too.
-- writes_denied: by read-only mounts and 64 MB of memory, or by Landlock (Linux 6.2), under which modes and
-  dates of files can be changed. Only Landlock (5.13) closes devices, terminals and named pipes.
+Four walls, on Linux; Result says which of them stood.
+- network_denied: by a namespace, or by a filter of system calls (seccomp: x86-64, ARM64), which alone closes
+  virtual machines' sockets (AF_VSOCK).
+- writes_denied: by a read-only root and 64 MB of memory, or by Landlock (Linux 6.2), under which modes and
+  dates of files can be changed.
 - processes_denied, no signal to others and no look into them: by a namespace, or by Landlock (6.12). Else a
   program can kill or stop what you can, leave processes behind and spoil the programs beside it.
+- reads_denied, no file but those of Python, its packages and the system's libraries, and no /proc: by a root
+  of its own, or by Landlock (5.13), which leaves names and sizes of files visible. Else a program can read
+  what you can, also the tests and their solutions.
 Without walls, too, verdicts come only from the judge: on Linux, caller and judge are not dumpable, which
 closes their memory, pipes and environment; a judge that was killed has judged nothing. But whoever can write
 your files can change these scripts. Limits hold for each of at most 64 processes; without namespaces, all of
@@ -48,6 +51,7 @@ class Result:
     network_denied: bool = False
     writes_denied: bool = False
     processes_denied: bool = False
+    reads_denied: bool = False
 
 
 class Judges:
@@ -56,7 +60,7 @@ class Judges:
     def __init__(self, timeout, memory_mb):
         self.timeout = timeout
         self.count = 0
-        self.walls = [False] * 3
+        self.walls = [False] * 4
         self.error = ''
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.printed = tempfile.TemporaryFile(buffering=0)      # by programs and judges
@@ -80,7 +84,7 @@ class Judges:
             self.process.stdin.write(json.dumps([program, tests, entry_point]).encode() + b'\n')
             self.process.stdin.flush()
             *walls, outcome, message = line = json.loads(self.process.stdout.readline())
-            if [*map(type, line)] != [bool, bool, bool, str, str]:
+            if [*map(type, line)] != [bool] * 4 + [str] * 2:
                 raise ValueError(line)
             self.walls = walls
         except (OSError, ValueError, TypeError):        # anything but a verdict proves nothing

@@ -6,7 +6,7 @@ Tables: how results are printed.
     print_results('gsm8k', {'n': 2, 'samples': 2, 'pass@1': 0.5, 'interval': [0.1, 0.9], ...}, {})
 
 A result is that of a set of answers: n problems, samples, score or pass@1 with its 95 % interval, perhaps
-pass@k for larger k, parse_rate, step; outcomes. Copy this file alone: it needs nothing.
+pass@k for larger k, parse_rate, step, caution; outcomes. Copy this file alone: it needs nothing.
 """
 
 
@@ -31,6 +31,8 @@ def print_results(title, result, labels):
     by_split = result.get('by_split', {})
     rows = {f'{labels.get(name, "split")}: {name}': shown(group) for name, group in by_split.items()}
     print_table(title, rows | {'all': shown(result)})
+    if 'caution' in result:
+        print('caution:', result['caution'])
 
 
 def shown(result):

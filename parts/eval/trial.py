@@ -2,16 +2,24 @@
 One trial of a program: the judge runs the tests, the candidate runs the program, behind walls.
 
     python -I parts/eval/trial.py '[3.0, 512, "/tmp/folder"]'        # as sandbox.py starts it
-    [program, tests, entry point] -> [network denied, writes denied, processes denied, outcome, message]
+    [program, tests, entry point] -> [network, writes, processes, reads denied, outcome, message]
 
 Reads jobs from stdin and writes verdicts to stdout, as lines of JSON. Judge and candidate are forked before
 the job is read, and only the judge reads it: no memory of the candidate has ever held the tests. The walls
-go up in two steps: namespaces around judge and candidate, then seccomp and Landlock around the candidate.
+go up in three steps: once, a root of its own around all of them; for each program, its own processes and a
+folder that vanishes with it; then seccomp and Landlock around the candidate.
 See sandbox.py for what they promise. Copy this file alone: it needs the standard library, on Linux or macOS.
 """
-import builtins, contextlib, ctypes, errno, functools, itertools, json, os, resource, signal, struct, sys
-import traceback
+import builtins, contextlib, ctypes, errno, functools, itertools, json, os, resource, signal, site, struct
+import sys, traceback
 import collections, math, re, typing  # noqa: F401, for programs: an import costs each of them milliseconds
+
+# What a program may read: the interpreter, its library, the libraries of both, four devices. No /proc: it
+# holds the command lines of others. No folder of sys.path: an editable install puts a repository there.
+READABLE = sorted(filter(os.path.exists, {
+    sys.executable, f'{sys.prefix}/pyvenv.cfg', f'{sys.base_prefix}/lib', os.path.dirname(os.__file__),
+    *site.getsitepackages(), '/lib', '/lib64', '/usr/lib', '/usr/lib64', '/etc/alternatives',
+    '/etc/ld.so.cache', '/usr/share/zoneinfo', '/dev/null', '/dev/zero', '/dev/random', '/dev/urandom'}))
 
 
 class Foreign:
@@ -93,7 +101,7 @@ def judge(job, requests, replies, pid, end):
         if base in ('SystemExit', 'StopIteration'):     # the latter would end an all(map(...)) well
             end('exited' if base == 'SystemExit' else 'exception', f'{name}: {text}')
         raise type(name, (getattr(builtins, base),),
-                   {'__init__': lambda *_: None, '__str__': lambda _: text})
+                   {'__init__': lambda *_: None, '__str__': lambda _: str(text)})
 
     program, tests, entry_point = job
     for source, file, outcome in (program, 'program', 'syntax'), (tests, 'tests.py', 'infrastructure'):
@@ -137,38 +145,52 @@ def refuse_sockets(libc):
 
 
 def landlock(libc, folder):
-    """Whether Landlock denies writes outside of `folder` from now on, and signals to processes outside."""
+    """Whether Landlock denies writes outside of `folder` from now on, signals to processes outside, and
+    reading all but READABLE."""
     version = libc.syscall(444, None, 0, 1)                 # landlock_create_ruleset
-    writes = {1: 0x1FF2, 2: 0x3FF2, 3: 0x7FF2, 4: 0x7FF2}.get(version, 0xFFF2)
-    rules = libc.syscall(444, (ctypes.c_uint64 * 3)(writes, 0, 3 if version >= 6 else 0), 24, 0)
-    for path, allowed in (folder, writes), (os.devnull, writes & 0x4002):
+    everything = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}.get(version, 0xFFFF)
+    rules = libc.syscall(444, (ctypes.c_uint64 * 3)(everything, 0, 3 if version >= 6 else 0), 24, 0)
+    rights = {path: 0xD if os.path.isdir(path) else 0x5 for path in READABLE}       # execute, read
+    for path, allowed in (rights | {folder: everything, os.devnull: everything & 0x4006}).items():
         opened = os.open(path, os.O_PATH)
         libc.syscall(445, rules, 1, struct.pack('=Qi', allowed, opened), 0)
+        os.close(opened)
     denied = libc.syscall(446, rules, 0) == 0               # landlock_restrict_self
-    return denied and version >= 3, denied and version >= 6         # before, files can be truncated
+    return denied and version >= 3, denied and version >= 6, denied         # before 3, files can be truncated
 
 
-def isolate(libc, folder):
-    """Whether namespaces deny the network, writes outside of `folder`, and the sight of other processes."""
-    uid, gid, folder = os.geteuid(), os.getegid(), folder.encode()
-    if libc.unshare(0x78020000):        # new mounts, IPC, users, PIDs of children, network, or none
-        return False, False, False
+def isolate(libc, base):
+    """Whether this process has no network from now on, and a root that holds READABLE and nothing else, and
+    that nobody can write to. It keeps the right to give each program a folder there, in `base`."""
+    def need(status):
+        if status:
+            raise OSError
+
+    maps = {'setgroups': 'deny', 'uid_map': f'{os.geteuid()} {os.geteuid()} 1',
+            'gid_map': f'{os.getegid()} {os.getegid()} 1'}
+    closed = (ctypes.c_uint64 * 4)(1)           # read-only
     try:
-        maps = {'setgroups': 'deny', 'uid_map': f'{uid} {uid} 1', 'gid_map': f'{gid} {gid} 1'}
-        for name, text in maps.items():
+        need(libc.unshare(0x50020000))          # new mounts, users, network
+        for name, text in maps.items():         # AppArmor may refuse
             with open(f'/proc/self/{name}', 'w', encoding='utf-8') as f:
                 f.write(text)
-    except OSError:                         # AppArmor: the namespaces are there, without rights in them
-        return True, False, True
-    change = lambda path, flags, *sets: libc.syscall(           # mount_setattr
-        442, -100, path, flags, (ctypes.c_uint64 * 4)(*sets), 32) == 0
-    # everything becomes read-only, but the folder
-    closed = (libc.mount(b'tmpfs', folder, b'tmpfs', 6, b'size=64m,mode=777') == 0
-              and change(b'/', 0x8000, 1, 0) and change(folder, 0, 0, 1))
-    return True, closed, True
+        need(libc.mount(b'tmpfs', base.encode(), b'tmpfs', 6, b'mode=755'))
+        for path in READABLE:
+            inside = base + path
+            if not os.path.exists(inside):      # else it lies in one before it
+                os.makedirs(inside if os.path.isdir(path) else os.path.dirname(inside), exist_ok=True)
+                os.path.isdir(path) or os.mknod(inside)
+                need(libc.mount(path.encode(), inside.encode(), None, 0x5000, None))        # the same there
+        os.makedirs(base + base)
+        os.chdir(base)
+        need(libc.syscall(155 if os.uname().machine == 'x86_64' else 41, b'.', b'.'))       # pivot_root
+        need(libc.umount2(b'.', 2) or libc.syscall(442, -100, b'/', 0x8000, closed, 32))    # mount_setattr
+        return True
+    except OSError:
+        return False
 
 
-def start(timeout, memory_mb, folder):
+def start(timeout, memory_mb, base, number, isolated):
     """Fork the candidate and be the judge. Neither knows the program yet; only the judge gets to know the
     tests. Does not return."""
     def end(outcome, message=''):
@@ -190,17 +212,23 @@ def start(timeout, memory_mb, folder):
         os._exit(0)
 
     verdict = os.dup(1)
-    walls = (False, False, False)
+    walls = [False] * 4
     prctl = lambda *_: 0
     os.dup2(2, 1)               # for what is printed
-    os.mkdir(folder)
+    folder = f'{base}/{number}'
     os.environ |= {'HOME': folder, 'TMPDIR': folder}
     if sys.platform == 'linux':
         libc = ctypes.CDLL(None)
         prctl = lambda option, value: libc.prctl(option, value, 0, 0, 0)
-        if os.geteuid() == 0:
-            libc.setresuid(65534, 0, 0)     # RLIMIT_NPROC does not bind whose real user is root
-        walls = isolate(libc, folder)
+        if isolated:            # new mounts, IPC, PIDs of children
+            if libc.unshare(0x28020000) or libc.mount(b'tmpfs', base.encode(), b'tmpfs', 6,
+                                                      b'size=64m,mode=777'):
+                raise OSError('no namespaces or no memory for one more program')
+            walls = [True] * 4
+        elif libc.unshare(0x78020000) == 0:     # with users and network, but without rights in them
+            walls = [True, False, True, False]
+    os.mkdir(folder)
+    if sys.platform == 'linux':
         libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())  # no capabilities
         prctl(38, 1)                    # NO_NEW_PRIVS: no sudo
         prctl(36, 1)                    # CHILD_SUBREAPER: it gets the orphans
@@ -241,12 +269,19 @@ def start(timeout, memory_mb, folder):
 
 def serve(timeout, memory_mb, base):
     """Fork a judge for each program, one after the other, until one does not end by itself."""
+    isolated = False
     if sys.platform == 'linux':
-        ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)      # not DUMPABLE, nor are its forks: no moment to break in
+        libc = ctypes.CDLL(None)
+        if os.geteuid() == 0:
+            libc.setresuid(65534, 0, 0)     # RLIMIT_NPROC does not bind whose real user is root
+        if (pid := os.fork()) == 0:         # a rehearsal: where it fails, there is no way back
+            os._exit(not isolate(libc, base))
+        isolated = os.waitpid(pid, 0)[1] == 0 and isolate(libc, base)
+        libc.prctl(4, 0, 0, 0, 0)           # not DUMPABLE, nor are its forks: no moment to break in
     for number in itertools.count():
         pid = os.fork()
         if not pid:
-            start(timeout, memory_mb, f'{base}/{number}')
+            start(timeout, memory_mb, base, number, isolated)
         if os.waitpid(pid, 0)[1]:
             return
 
