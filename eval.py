@@ -85,7 +85,7 @@ def exact_loss(model, ids, block_size):
 def ask(model, items, n, temperature, in_chat):
     """(n answers to each item, how many prompts were cut)"""
     ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])       # what stops a base model
-    batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.vocab_size)
+    batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.n_writable)
     prompts = [benchmarks.question(item, in_chat) for item in items]
     with devices.autocast(device, native):
         answers, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,

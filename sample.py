@@ -21,7 +21,7 @@ must begin with the same bytes.
 """
 import contextlib, glob, os, random, sys, time
 import torch
-from configurator import configure, show
+from configurator import configure, defaults, show
 from model import GPT, load_checkpoint, sample
 from parts.train import checkpoint, devices, start
 from parts.sample import asking, decoding, gaps, gguf_file, model_card
@@ -54,9 +54,10 @@ config = configure(globals())
 # --- settings that exclude each other -----------------------------------------------------------------------
 if len([text for text in (prompt, prompt_file, prompts) if text]) > 1:
     raise ValueError('give one of --prompt, --prompt_file and --prompts')
-if chat and (suffix or stop_at or num_samples > 1):
-    raise ValueError('a chat has one answer, which ends by itself: --chat=True excludes '
-                     f'{suffix=}, {stop_at=}, {num_samples=}')
+excluded = [f'--{name}={config[name]}' for name in ('suffix', 'stop_at', 'num_samples')
+            if config[name] != defaults[name]]
+if chat and excluded:
+    raise ValueError(f'a chat has one answer, which ends by itself: leave out {" and ".join(excluded)}')
 if not all(isinstance(number, int | float) and number >= 0 for number in sweep):
     raise ValueError(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 if system and not chat:
@@ -90,6 +91,8 @@ block_size = model.config.block_size
 objective = state.get('config', {}).get('objective', 'clm')
 if suffix and not start.rearranged(ckpt):
     raise ValueError(f'{ckpt} cannot see what follows: its data lack prepare.py --fim; leave --suffix out')
+if chat and 'stage' not in state.get('config', ['stage']):      # of sft.py, dpo.py or rl.py
+    print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer', file=sys.stderr)
 if (suffix or objective != 'clm') and (sweep or prompts):
     raise ValueError('--sweep and --prompts continue texts; to fill gaps, give one --prompt')
 how = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p, **asking.end_of(stop_at)}
@@ -104,7 +107,7 @@ def complete():
     n_tokens = max_new_tokens
     if suffix:
         encoded, n_tokens = asking.between(tokenizer, prompt, suffix, block_size, max_new_tokens)
-    batch = decoding.Batch(model, tokenizer.stop, num_samples, tokenizer.vocab_size)
+    batch = decoding.Batch(model, tokenizer.stop, num_samples, tokenizer.n_writable)
     print('-' * 80)
     if num_samples > 1:
         [answers], _ = asking.generate(batch, tokenizer, [encoded], num_samples, n_tokens, seed, **how)
@@ -121,8 +124,8 @@ def complete():
         print(text.take(), end='', flush=True)
     print(suffix, '-' * 80, sep='\n')
 
-    n = len(text.answer.ids)
-    ms = 1000 * (time.perf_counter() - began) / n
+    ms = 1000 * (time.perf_counter() - began) / len(text.answer.ids)
+    n = len(text.answer.ids) - min(1, encoded.repeated)         # the first may write the prompt's last again
     path = checkpoint.find(ckpt)
     weights = glob.glob(os.path.join(glob.escape(path), '*.safetensors')) or [path]     # Hugging Face's, ours
     mb = sum(map(os.path.getsize, weights)) / 1e6
@@ -139,7 +142,7 @@ def serve_requests():
         models[compare] = other.to(getattr(torch, dtype)), its_tokenizer
     writers = {}
     for name, (net, its) in models.items():
-        batch = decoding.Batch(net, its.stop, 16, its.vocab_size)
+        batch = decoding.Batch(net, its.stop, 16, its.n_writable)
         writers[name] = writer.Writer(batch, its, asking.begin)
     http_server.run(serve, openai_api.Api(writers, asking))
 
@@ -156,13 +159,13 @@ elif objective != 'clm':
     print(filled)
 elif sweep or prompts:
     show(config)
-    batch = decoding.Batch(model, tokenizer.stop, 16, tokenizer.vocab_size)
+    batch = decoding.Batch(model, tokenizer.stop, 16, tokenizer.n_writable)
     chats = [[*instruction, {'role': 'user', 'content': text}] for text in texts]
     asking.compare(batch, tokenizer, chats if chat else texts, sweep or [temperature], num_samples,
                    max_new_tokens, seed, **how)
 elif chat:
     show(config)
-    batch = decoding.Batch(model, tokenizer.stop, 1, tokenizer.vocab_size)
+    batch = decoding.Batch(model, tokenizer.stop, 1, tokenizer.n_writable)
     questions = [prompt] if prompt else iter(lambda: input('you> ').strip(), '')    # until an empty line
     with contextlib.suppress(EOFError, KeyboardInterrupt):      # Ctrl-D, or Ctrl-C at `you>`, ends the chat
         asking.talk(batch, tokenizer, instruction, questions, max_new_tokens, seed, **how)

@@ -145,6 +145,8 @@ class Tokenizer:
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         # the ids that end an answer
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
+        # an answer may have ids below this: <|mask|>, <|fim_prefix|>, <|span_0|> and so on are for prompts
+        self.n_writable = max(self.stop, default=self.vocab_size - 1) + 1
         self.ranks = {token: i for i, token in enumerate(vocab)}    # bytes -> id; the lowest merges first
         self._find = regex.compile(pattern).findall
         self._known = {}                            # chunk -> ids, because most chunks come again

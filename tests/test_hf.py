@@ -184,6 +184,7 @@ def test_rows_that_fill_up_the_vocabulary_do_not_leave(tmp_path):
     torch.manual_seed(0)
     padded = GPT(GPTConfig(96, 64, 1, 2, 0, 16, vocab_multiple=64)).eval()
     padded.save_hf(tmp_path)
+    assert (tmp_path / 'model.safetensors').stat().st_mode & 0o777 == 0o644       # others may read it
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     assert theirs.config.vocab_size == 96 == len(theirs.get_input_embeddings().weight)
     assert torch.allclose(theirs(IDX).logits, padded(IDX)[0], atol=1e-5)

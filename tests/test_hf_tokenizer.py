@@ -180,6 +180,9 @@ def test_a_chat_is_rendered_to_our_ids_unless_a_message_begins_with_a_blank(fold
         chat = [{'role': 'system', 'content': 'Be brief.'}, {'role': 'user', 'content': text}]
         ids = theirs.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
         assert ids == ours.render(chat, True)[0], text
+    chat += [{'role': 'assistant', 'content': 'So: 漢字.'}, *chat[1:], {'role': 'assistant', 'content': 'No'}]
+    marked = theirs.apply_chat_template(chat, return_dict=True, return_assistant_tokens_mask=True)
+    assert (marked['input_ids'], marked['assistant_masks']) == ours.render(chat)        # for trl
     for chat, add in ((CHAT, True), (CHAT[:3], False)):         # the same text, but a blank joins a newline
         ids = theirs.apply_chat_template(chat, add_generation_prompt=add, return_dict=False)
         assert theirs.decode(ids) == ours.decode(ours.render(chat, add)[0])

@@ -44,6 +44,7 @@ def test_the_model_generates_what_ours_does(folder):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder / 'sft/hf')
     idx = torch.tensor([[5, 70, 300]])
     assert theirs.generation_config.eos_token_id == Tokenizer.load(folder / 'sft/tokenizer.json').stop
+    assert theirs.generation_config.suppress_tokens[0] == theirs.generation_config.eos_token_id[-1] + 1
     theirs.generation_config.eos_token_id = None
     text = theirs.generate(idx, max_new_tokens=30, do_sample=False)
     assert torch.equal(text, model.generate(idx, 30, temperature=0))

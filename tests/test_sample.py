@@ -37,6 +37,7 @@ def folder(tmp_path_factory):
     nan.embedding.weight.data.fill_(math.nan)
     for name, model, more in (('clm', chain('abcdefgh', '<|endoftext|>'), {'config': {'objective': 'clm'}}),
                               ('chat', chain('\nok!', '<|im_end|>'), {}), ('nan', nan, {}),
+                              ('base', chain('\nok', '<|span_3|>'), {'config': {'objective': 'clm'}}),
                               ('span', chain('ab', '<|endoftext|>'), {'config': {'objective': 'span'}}),
                               ('rm', chain('ab', '<|endoftext|>'), {'reward_head': torch.zeros(1, V)})):
         (folder / name).mkdir()
@@ -65,6 +66,11 @@ def test_a_chat_ends_at_im_end_and_so_does_each_prompt_of_a_file(folder):
     assert out.splitlines()[-1] == 'ok!'                                        # 3 of 30 tokens
     out = ok(sample(folder, 'chat', '--chat=True', f'--prompts={folder}/prompts.txt', '--temperature=0'))
     assert len(re.findall(r'^ok!$', out, re.M)) == 2
+
+
+def test_a_base_model_in_a_chat_is_a_note_and_no_answer_holds_a_token_that_no_text_has(folder):
+    result = sample(folder, 'base', '--chat=True', '--prompt=hi', '--temperature=0')
+    assert '\nok' in ok(result) and '<|' not in result.stdout and 'sft.py --init_from=' in result.stderr
 
 
 CTRL_C = """import io, sys
@@ -102,7 +108,7 @@ def test_the_speed_and_the_size_are_on_stderr(folder):
     result = sample(folder, 'clm', '--prompt=ab', '--temperature=0')
     form = r'^(\d+) tokens, ([\d.]+) ms each, float32 on cpu; ([\d.]+) MB on disk'
     n, ms, mb = re.search(form, result.stderr, re.M).groups()
-    assert int(n) == 8 and float(ms) > 0        # the healed b, then c to h and the end
+    assert int(n) == 7 and float(ms) > 0        # c to h and the end; the healed b is the prompt's
     size = (folder / 'clm' / 'best.pt').stat().st_size / 1e6
     assert float(mb) == pytest.approx(size, abs=0.06) and 'ms each' not in ok(result)
 
@@ -119,7 +125,7 @@ REFUSED = [         # model, flags, words of the sentence
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps'), ('span', '--prompt=a', 'mark each'),
     ('rm', '--prompt=a', 'scores answers'), ('nan', '--prompt=a', 'not finite'),
-    ('clm', '--system=brief', '--chat=True'), ('chat', '--chat=True --num_samples=2', 'num_samples=2'),
+    ('clm', '--system=brief', '--chat=True'), ('chat', '--chat=True --stop_at=x', 'itself: leave out --stop'),
     ('clm', '--serve=0 --prompt=a', 'leave out --prompt'), ('span', '--serve=0', 'fills gaps; --serve'),
     ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
 

@@ -109,7 +109,9 @@ def write(folder, config, tensors):
     os.makedirs(folder, exist_ok=True)
     renamed = {theirs: tensors[ours][:shape[0]].contiguous()        # without rows that fill up a multiple
                for ours, (theirs, shape) in layout(config).items()}
-    safetensors.save_file(renamed, os.path.join(folder, 'model.safetensors'), metadata={'format': 'pt'})
+    weights = os.path.join(folder, 'model.safetensors')
+    safetensors.save_file(renamed, weights, metadata={'format': 'pt'})
+    os.chmod(weights, 0o644)            # it makes files that nobody else may read
 
     scaling = config['rope_scaling']
     rope = {'rope_type': {0: 'default', 1: 'linear', 4: 'llama3'}[len(scaling)]} | dict(zip(LLAMA_3, scaling))

@@ -14,6 +14,10 @@ import re
 from tokenizer import CHAT_TEMPLATE, Tokenizer, from_printable
 
 BEGIN = '<|endoftext|>'             # stands before each document of ours
+BODY = "{{ m['content'] }}<|im_end|>"
+# what the assistant says between marks, for trl's assistant_only_loss: the tokens of our loss mask
+MARKED = ("{% if m['role'] == 'assistant' %}{% generation %}" + BODY + '{% endgeneration %}{% else %}' +
+          BODY + "{% endif %}{{ '\\n' }}")
 THEIR_ENDS = '<|endoftext|>', '<|end_of_text|>', '</s>', '<eos>'
 THEIR_BEGINS = '<|begin_of_text|>', '<s>', '<bos>'
 
@@ -118,13 +122,14 @@ def write(folder, tokenizer, block_size):
                 'model_max_length': block_size}
     generation = {}
     if '<|im_end|>' in tokenizer.special:
-        settings['chat_template'] = CHAT_TEMPLATE
+        settings['chat_template'] = CHAT_TEMPLATE.replace(f'{BODY}\n', MARKED)
     if tokenizer.begin and tokenizer.stop:
         names = {id: name for name, id in reversed(tokenizer.special.items())}      # the alias is last
         pad = tokenizer.special.get('<|pad|>', tokenizer.stop[0])
         settings |= {'bos_token': names[tokenizer.begin[0]], 'eos_token': names[tokenizer.stop[0]],
                      'pad_token': names[pad]}
-        generation = {'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop, 'pad_token_id': pad}
+        generation = {'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop, 'pad_token_id': pad,
+                      'suppress_tokens': [*range(tokenizer.n_writable, tokenizer.vocab_size)] or None}
 
     files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation}
     for name, content in files.items():
