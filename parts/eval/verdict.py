@@ -8,7 +8,7 @@ A run's folder: read its log and judge it: does the run go well, and does the mo
 
 Copy this file alone: it needs numpy.
 """
-import json, math, pathlib
+import json, math, pathlib, re
 import numpy as np
 
 
@@ -33,6 +33,8 @@ def row_of(line):
         row['val_preference_loss'] = row['val_loss']
     if 'data_s' in row and 'dt' in row:
         row['data_share'] = row['data_s'] / row['dt']
+    if row.get('save_s') and row.get('uptime_s'):
+        row['save_share'] = row['save_s'] / row['uptime_s']
     return row
 
 
@@ -65,13 +67,17 @@ def read_run(folder):
             while rows and is_void(rows[-1], row):
                 rows.pop()
             rows.append(row)
-    for path in home.glob('eval*.json'):
-        rows += read_scores(path)
-    rows.sort(key=lambda row: row['step'])
+    scored = sorted(home.glob('eval*.json'))
+    scores = sum(map(read_scores, scored), [])
+    rows = sorted(rows + scores, key=lambda row: row['step'])
 
     config = json.loads(text_of(home / 'config.json') or '{}')
     data = json.loads(text_of(home / 'data.json') or '{}')
     config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
+    ends = re.findall(r'^step +\d+/(\d+)', text_of(home / 'train.log'), re.M)
+    if ends and not config.get('max_steps'):
+        config['max_steps'] = int(ends[-1])         # of a run whose length is given in epochs
+    config |= {'folder': folder, 'scored': bool(scored), 'scores': scores}
     last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
     sample = last_sample.partition('\n')[2].strip('\n')             # without the rest of its head line
     return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample}
@@ -114,14 +120,34 @@ def verdict(metrics, config):
     model = 'unknown' if early else 'healthy'
     if course:
         model = 'unhealthy'
+    if config.get('scores'):
+        figure += f', pass@1 {config["scores"][-1]["pass_rate"]:.1%}'
     ailments = machine + course
     if not ailments:
-        to_do = 'let it run' if step < max_steps else 'measure it with eval.py and read what it writes'
-        ailments = [(f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}', to_do)]
+        ailments = [(f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}',
+                     'let it run' if step < max_steps else what_follows(config))]
+    elif not course and step >= max_steps:
+        ailments.append((figure, what_follows(config)))
     science = 'too early to tell' if model == 'unknown' else model
     return systems, model, (f'operationally {systems}, scientifically {science}: '
                             f'{"; ".join(why for why, _ in ailments)}. '
                             f'To do: {"; ".join(to_do for _, to_do in ailments)}.')
+
+
+def what_follows(config):
+    """The next command for a run that is over and well. continued_by: folders of runs that start from it."""
+    folder = config.get('folder', 'FOLDER')
+    stage = config.get('stage', 'base')
+    if config.get('continued_by'):
+        return f'see what was made of it: {" and ".join(config["continued_by"])}'
+    if config.get('loss_type') == 'rm':
+        return 'compare its val_accuracy with 50 %, which is guessing'
+    if not config.get('scored'):
+        return f'measure it: python eval.py --ckpt={folder}' + (
+            ' --tasks=problems --allow_code_execution=True' if config.get('stage') else '')
+    return {'base': f'teach it to answer: python sft.py config/quickstart_sft.py --init_from={folder}',
+            'sft': f'reward its answers: python rl.py --init_from={folder} --allow_code_execution=True',
+            }.get(stage, f'talk to it: python sample.py --ckpt={folder} --chat=True')
 
 
 def diagnose(vals, loss, vocab_size, warmup):
