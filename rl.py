@@ -165,7 +165,8 @@ exam_prompts = {tuple(task['ids']) for task in exam}
 tasks = [task for task in all_tasks if tuple(task['ids']) not in exam_prompts]
 if reward == 'random':      # a coin decides; held-out answers are still judged
     tasks = [{'ids': task['ids']} for task in tasks]
-if any('tests' in task for task in tasks + exam) and not (allow_code_execution or plan):
+judged = [task for task in tasks + exam if 'tests' in task]
+if judged and not (allow_code_execution or plan):
     raise ValueError(f'{reward=} runs programs of the model here (random: for the held-out prompts only); '
                      'read the top of parts/eval/sandbox.py, then give --allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
@@ -179,7 +180,13 @@ if plan:
     planner.show(plan, vars(model.config), length, batch_size, micro_batch_size, max_steps,
                  sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0))
     sys.exit()
-digest = hashlib.sha256(repr([task['ids'] for task in tasks]).encode()).hexdigest()
+walls = {}
+if judged and main_process:     # first answers that are known to be right or wrong
+    _, walls = benchmarks.check_harness(reward, judged, lambda jobs: [*sandbox.run_many(jobs, timeout)])
+# whatever decides what a reward means: prompts, answers, tests, files of reward()
+decides = [{key: value for key, value in task.items() if key != 'reward'} for task in tasks + exam]
+decides += [records.digest(path) for path in (reward, held_out or '') if path.endswith('.py')]
+digest = hashlib.sha256(repr(decides).encode()).hexdigest()
 
 
 # --- answers, and their rewards -----------------------------------------------------------------------------
@@ -227,7 +234,7 @@ step = state.get('step', 0)
 best_val = state.get('best_val', -math.inf)
 silent = state.get('silent', 0)         # batches in a row without an informative group
 if state:
-    start.same_run(last_path, {'tasks': state.get('tasks')}, {'tasks': digest}, ['tasks'])
+    start.same_run(last_path, state, {'tasks_and_rewards': digest}, ['tasks_and_rewards'])
     start.same_run(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
     processes.same_step(last_path, step)
     optim.restore(optimizers, scaler, state)
@@ -263,9 +270,10 @@ def evaluate():
 def save():
     """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
     if main_process:
-        save_checkpoint(f'{last_path}.new', model, step=step, best_val=best_val, config=config, tasks=digest,
-                        tokenizer_hash=tokenizer.hash, optimizers=optim.states(optimizers),
-                        scaler=scaler.state_dict(), silent=silent, **guard.state())
+        save_checkpoint(f'{last_path}.new', model, step=step, best_val=best_val, config=config,
+                        tasks_and_rewards=digest, tokenizer_hash=tokenizer.hash,
+                        optimizers=optim.states(optimizers), scaler=scaler.state_dict(), silent=silent,
+                        **guard.state())
         checkpoint.rotate(last_path, keep=2)
 
 
@@ -277,6 +285,8 @@ log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'da
 show(config, log.say)
 log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: '
         f'{len(all_tasks) - len(tasks):,}')
+if not walls.get('reads_denied', True):
+    log.say('  caution  programs could read the tests')
 log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 

@@ -122,7 +122,7 @@ conversations, n_empty, n_cut = records.read_conversations(train_path, block_siz
 held_out = records.read_conversations(val_path, block_size, tokenizer, command)[0][:eval_conversations]
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
 trained = np.array([sum(mask[1:]) for _, mask in conversations])        # (n,): of them are targets
-digest = records.digest(train_path)
+digests = {'train.jsonl': records.digest(train_path), 'val.jsonl': records.digest(val_path)}
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
@@ -161,7 +161,8 @@ step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
 tokens_seen = state.get('tokens', 0)
 if state:
-    start.same_run(last_path, {train_path: state.get('conversations')}, {train_path: digest}, [train_path])
+    before = state.get('digests', {'train.jsonl': state.get('conversations')})      # older runs
+    start.same_run(last_path, before, digests, digests)
     start.same_run(last_path, state['config'], config, ['optimizer'])
     processes.same_step(last_path, step)
     optim.restore(optimizers, scaler, state)
@@ -212,7 +213,7 @@ def evaluate():
 def save_model(path, **more):
     if main_process:
         save_checkpoint(path, adapters.merged(model), step=step, best_val=best_val, config=config,
-                        tokenizer_hash=tokenizer.hash, conversations=digest, **more)
+                        tokenizer_hash=tokenizer.hash, digests=digests, **more)
 
 
 @timer.pause('save')

@@ -118,6 +118,20 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
     assert '18 prompts, 3 held out' in said
 
 
+def test_a_run_is_not_resumed_where_an_answer_would_earn_something_else(home, tmp_path):
+    """best_val would not be comparable."""
+    sums = [{'prompt': f'{i} + 1?', 'answer': f'{i + 1}'} for i in range(20)]
+    paying(home, 'before.py', '/ 8', '/ 8'), paying(home, 'after.py', '/ 8', '/ 4')
+    write(home / 'before.jsonl', sums), write(home / 'after.jsonl', [*sums[:-1], sums[-1] | {'answer': '7'}])
+    for kind in 'py', 'jsonl':
+        out = tmp_path / kind
+        ok(rl(home, '--max_steps=1', reward=f'before.{kind}', out=out))
+        again = lambda reward: rl(home, '--max_steps=2', init='resume', reward=reward, out=out)
+        mistake(again(f'after.{kind}'), 'tasks_and_rewards', 'another --out_dir')
+        (home / f'after.{kind}').write_bytes((home / f'before.{kind}').read_bytes())
+        ok(again(f'after.{kind}'))              # elsewhere, but the same
+
+
 def test_a_benchmark_s_problem_is_asked_in_training_as_in_eval():
     function = {'prompt': 'def root(x):\n', 'canonical_solution': '', 'entry_point': 'root',
                 'test': 'def check(candidate):\n    pass\n'}
@@ -168,4 +182,15 @@ def test_other_mistakes_are_one_line(home, tmp_path):
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'neither tests nor an answer'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)
+    solved = {'prompt': 'def f(x):\n', 'canonical_solution': '    return 2\n', 'entry_point': 'f',
+              'test': 'def check(candidate):\n    assert candidate(1) == 1\n'}
+    for record, words in (
+            ({'tests': 'assert True'}, ["'aa' pass without an answer"]),
+            ({'tests': 'def check(candidate):\n    pass', 'entry_point': 'f'}, ['pass without an answer']),
+            (solved, ["12 of 12 references fail", "'aa'"]),
+            ({**solved, 'test': 'def check(candidate):\n    assert True\n'}, ['12 empty bodies pass'])):
+        write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'asked': 'a' * i, **record}
+                                    for i in range(1, 13)])
+        mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',
+                   out=tmp_path / 'run'), *words)
     assert not (tmp_path / 'run').exists()

@@ -238,7 +238,11 @@ def test_settings_that_cannot_be(start, tmp_path):
 
 
 def test_a_run_is_not_resumed_with_other_data(start, straight, tmp_path):
-    flags = [*start, f'--data_dir={make_conversations(tmp_path / "other", 61)}', '--init_from=resume']
     before = {p.name: p.read_bytes() for p in straight.iterdir()}
-    mistake(sft(*flags, f'--out_dir={straight}'), 'train.jsonl', 'another --out_dir')
+    for side in 'train', 'val':         # best_val would not be comparable
+        other = make_conversations(tmp_path / side)
+        with open(other / f'{side}.jsonl', 'a', encoding='utf-8') as f:
+            f.write('\n')
+        mistake(sft(*start, f'--data_dir={other}', '--init_from=resume', f'--out_dir={straight}'),
+                f'{side}.jsonl', 'another --out_dir')
     assert {p.name: p.read_bytes() for p in straight.iterdir()} == before

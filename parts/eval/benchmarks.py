@@ -43,22 +43,26 @@ def checked(tests):
 
 def to_task(record):
     """A task to train on, of a record {"prompt", "tests" or "answer"}, or HumanEval's, or GSM8K's: messages,
-    and tests with entry_point and prompt, or answer. ValueError if no answer to it could fail."""
+    and tests with entry_point, prompt, task_id and perhaps reference, or answer. ValueError if no answer to
+    it could fail."""
     is_humaneval = str(record.get('test') or '').strip() != ''
     prompt = asked('humaneval' if is_humaneval else 'own', record)
     if not isinstance(prompt, str | list):
         raise ValueError(f'the prompt must be a text or messages, not {prompt!r:.80}')
     messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
+    task = {'messages': messages, 'task_id': record.get('task_id', f'{prompt!r:.60}')}
 
     if is_humaneval:
-        return {'messages': messages, 'prompt': record['prompt'], 'tests': checked(record['test']),
-                'entry_point': record['entry_point']}
+        solution = record.get('canonical_solution')
+        return task | {'prompt': record['prompt'], 'tests': checked(record['test']),
+                       'entry_point': record['entry_point'], 'reference': solution and
+                       record['prompt'] + solution}
     if str(record.get('tests') or '').strip():
-        return {'messages': messages, 'prompt': '', 'tests': checked(record['tests']),
-                'entry_point': record.get('entry_point', '')}
+        return task | {'prompt': '', 'tests': checked(record['tests']),
+                       'entry_point': record.get('entry_point', '')}
     if not has_number(record.get('answer', '')):
         raise ValueError('the line has neither tests nor an answer with a number')
-    return {'messages': messages, 'answer': str(record['answer'])}
+    return task | {'answer': str(record['answer'])}
 
 
 def to_item(task, record, rules_of):
@@ -164,9 +168,9 @@ def given_answers(task, items, rows, n):
 def check_harness(task, items, run):
     """The task_ids whose reference fails, at most one or 1 %, and which walls stand around programs.
     run: a list of (program, tests, entry point) -> results. ValueError if it confuses right and wrong."""
-    solved = items if task in CODE else []
+    solved = [item for item in items if item.get('reference')]
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
-        solved = items[::math.ceil(len(items) / 20)]
+        solved = solved[::math.ceil(len(solved) / 20)]
     right = [(item['reference'], item['tests'], item['entry_point']) for item in solved]
     empty = [(item['prompt'] + '    pass\n', item['tests'], item['entry_point']) for item in solved]
     broken = [i for i, result in enumerate(run(right)) if result.outcome != 'passed']
@@ -176,18 +180,22 @@ def check_harness(task, items, run):
     may_fail = max(1, len(right) / 100) if len(right) > 1 else 0
     if len(broken) > may_fail or n_empty or loop.outcome != 'timeout':
         raise ValueError(f'no score, for the harness cannot tell right from wrong: {len(broken)} of '
-                         f'{len(right)} references fail, {n_empty} empty bodies pass, a loop ends as '
-                         f'{loop.outcome!r}; see: python -m pytest tests/test_sandbox.py')
+                         f'{len(right)} references fail {[solved[i]["task_id"] for i in broken[:3]]}, '
+                         f'{n_empty} empty bodies pass, a loop ends as {loop.outcome!r}; mend the tests, or '
+                         'see: python -m pytest tests/test_sandbox.py')
 
-    own = [item for item in items if task == 'own' and item['tests']]
-    for item, result in zip(own, run([('', item['tests'], item.get('entry_point', '')) for item in own])):
+    own = [item for item in items if item['tests'] and not item.get('reference')]
+    names = [item.get('entry_point') or '' for item in own]
+    nothing = [name and f'def {name}(*args, **kwargs):\n    pass\n' for name in names]
+    for item, result in zip(own, run([*zip(nothing, [item['tests'] for item in own], names)])):
         if result.outcome == 'passed':
             raise ValueError(f'the tests of {item["task_id"]} pass without an answer; they must call it, or '
                              'define check(candidate) beside an "entry_point", the name of the function')
 
     left_out = [solved[i]['task_id'] for i in broken]
     walls = {name: value for name, value in vars(loop).items() if name.endswith('_denied')}
-    print('problems left out, as their own solutions fail:', *left_out or ['none'])
+    if left_out:
+        print('problems whose own solutions fail:', *left_out)
     if not all(walls.values()):
         print('warning: programs run here without all walls, see parts/eval/sandbox.py:', walls)
     return left_out, walls
