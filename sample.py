@@ -8,16 +8,13 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/mlm --prompt='for i in <|mask|>(10):'       # objective=mlm: one token a gap
     python sample.py --ckpt=out/span --prompt='def area(<|mask|>): return a * b'    # span: gaps of any length
     python sample.py --ckpt=out/sft --chat=True     # talk; Ctrl-C ends an answer, an empty line the chat
-    python sample.py --ckpt=out/sft --serve=8000    # OpenAI's API, and a page at http://127.0.0.1:8000
+    python sample.py --ckpt=out/base,out/sft --serve=8000   # a page, OpenAI's API
 
-Reads the folder of a run of train.py, sft.py, dpo.py or rl.py, or of a Hugging Face model. Prints the prompt
-and its continuation. A single continuation appears token by token; on stderr, its milliseconds per token
-follow, and the size of the checkpoint. It ends at <|endoftext|>, at <|im_end|>, at stop_at, or after
-max_new_tokens. Past the model's context each token is written from the last block_size ones, more slowly.
+Reads the folder of a run, or of a Hugging Face model. Prints the prompt and its continuation, a single
+one token by token, then its speed and the checkpoint's size on stderr. It ends at <|endoftext|>, at
+<|im_end|>, at stop_at, or after max_new_tokens.
 
-A prompt may end anywhere. In our bpe tokenizer `):`, a newline and the indent are one token, so the model has
-hardly ever seen a bare `):`. Token healing helps: the prompt's last token is dropped, and the first new token
-must begin with the same bytes.
+Where a prompt ends inside a token, the first new token completes it.
 """
 import contextlib, glob, os, random, sys, time
 import torch
@@ -28,7 +25,7 @@ from parts.sample import asking, decoding, gaps, gguf_file, model_card
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
-ckpt = 'out/quickstart'     # a folder with best.pt or last.pt, or a .pt file, and tokenizer.json beside it
+ckpt = 'out/quickstart'     # a run's folder or a .pt file in it; for --serve several: A,B
 prompt = ''                 # '' = the start of a document
 suffix = ''                 # the text behind the gap, for a model of data that prepare.py --fim made
 prompt_file: str | None = None      # take the prompt from a file, exactly as it is
@@ -45,7 +42,7 @@ system: str | None = None   # instruction that the assistant reads before a chat
 export: str | None = None   # hf | gguf | gguf-f16 | gguf-q8_0: write the model for other programs instead
 random_init = False         # True: the same architecture with untrained weights, for comparison
 serve: int | None = None    # [0, 65535]: answer this machine's HTTP requests on this port; 0 = a free one
-compare = ''                # ... with the answers of this second checkpoint, too
+allow_code_execution = False    # True: ... and run answers' tests; read parts/eval/sandbox.py
 device = 'auto'             # auto, cpu, cuda, cuda:1, mps
 dtype = 'float32'           # float32 | bfloat16: of the weights
 seed: int | None = 1337     # [0, 2**32): None = different every time
@@ -62,8 +59,9 @@ if not all(isinstance(number, int | float) and number >= 0 for number in sweep):
     raise ValueError(f'{sweep=} must be temperatures >= 0, such as 0,0.5,1.0')
 if system and not chat:
     raise ValueError('--system is an instruction before a chat: it needs --chat=True')
-if compare and serve is None:
-    raise ValueError('--compare belongs to a server: add --serve=8000')
+ckpt, *others = ckpt.split(',')
+if (others or allow_code_execution) and serve is None:
+    raise ValueError('several models and --allow_code_execution need a server: add --serve=8000')
 if export and (random_init or serve is not None or dtype != 'float32'):
     raise ValueError('--export writes what was trained (in 16 or 8 bits: gguf-f16, gguf-q8_0); leave out '
                      '--random_init, --serve and --dtype')
@@ -79,7 +77,7 @@ texts = asking.read_prompts(prompts) if prompts else [prompt]
 instruction = [{'role': 'system', 'content': system}] if system else []
 device = devices.choose(device, 'float32')[0]
 seed = random.randrange(2 ** 32) if seed is None else seed
-torch.manual_seed(seed)                     # for gaps and untrained weights
+torch.manual_seed(seed)     # for gaps, untrained weights
 load = lambda path: load_checkpoint(path, device)
 continues = export is not None or serve is not None
 model, tokenizer, state = start.open_to_sample(ckpt, load, Tokenizer.load, continues)
@@ -134,17 +132,20 @@ def complete():
 
 # --- or do something else -----------------------------------------------------------------------------------
 def serve_requests():
-    """OpenAI's API, until Ctrl-C."""
+    """OpenAI's API, and a page that asks and judges as eval.py does."""
+    from parts.eval import benchmarks, grading, problems, sandbox
     from parts.sample import http_server, openai_api, writer
-    models = {ckpt: (model, tokenizer)}
-    if compare:
-        other, its_tokenizer, _ = start.open_to_sample(compare, load, Tokenizer.load, continues)
-        models[compare] = other.to(getattr(torch, dtype)), its_tokenizer
+    opened = {path: start.open_to_sample(path, load, Tokenizer.load, True) for path in others}
     writers = {}
-    for name, (net, its) in models.items():
-        batch = decoding.Batch(net, its.stop, 16, its.n_writable)
-        writers[name] = writer.Writer(batch, its, asking.begin)
-    http_server.run(serve, openai_api.Api(writers, asking))
+    for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
+        batch = decoding.Batch(net.eval().to(getattr(torch, dtype)), its.stop, 16, its.n_writable)
+        writers[path] = writer.Writer(batch, its, asking.begin, 'stage' in about.get('config', {}))
+    items = []
+    for problem in problems.problems(100, split='variation'):
+        problem['asked'] = problems.to_messages(problem)[0]['content']
+        items.append(benchmarks.to_item('problems', problem, None))
+    run = sandbox.run_code if allow_code_execution else None
+    http_server.run(serve, openai_api.Api(writers, asking, benchmarks, grading, items, run))
 
 
 if export:

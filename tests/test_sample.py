@@ -127,7 +127,7 @@ REFUSED = [         # model, flags, words of the sentence
     ('rm', '--prompt=a', 'scores answers'), ('nan', '--prompt=a', 'not finite'),
     ('clm', '--system=brief', '--chat=True'), ('chat', '--chat=True --stop_at=x', 'itself: leave out --stop'),
     ('clm', '--serve=0 --prompt=a', 'leave out --prompt'), ('span', '--serve=0', 'fills gaps; --serve'),
-    ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
+    ('clm', '--allow_code_execution=True', 'a server'), ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
 
 
 def test_what_cannot_be_is_one_sentence(folder):

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT, mistake, run
 
 from model import GPT, GPTConfig, save_checkpoint
+from parts.eval import benchmarks, grading, problems, sandbox
 from parts.sample import asking, http_server, openai_api
 from parts.sample.decoding import Batch
 from parts.sample.writer import Writer
@@ -21,6 +22,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
+ITEMS = [benchmarks.to_item('problems', problem, None) for problem in problems.problems(4)]
 
 
 # --- a model that can be held, a server in a thread, requests -----------------------------------------------
@@ -48,14 +50,16 @@ def small(seed=0):
 
 
 def writer_of(model, tokenizer, slots, most):
-    return Writer(Batch(model, tokenizer.stop, slots, tokenizer.vocab_size), tokenizer, asking.begin, most)
+    batch = Batch(model, tokenizer.stop, slots, tokenizer.vocab_size)
+    return Writer(batch, tokenizer, asking.begin, most=most)
 
 
 @contextlib.contextmanager
 def serving(models, slots=4, waiting=8, **limits):
     """A server for {name: (model, tokenizer)}, in threads of this process. limits: of http_server.Server."""
     writers = {name: writer_of(*pair, slots, waiting) for name, pair in models.items()}
-    server = http_server.Server(0, openai_api.Api(writers, asking))
+    api = openai_api.Api(writers, asking, benchmarks, grading, ITEMS, sandbox.run_code)
+    server = http_server.Server(0, api)
     vars(server).update(limits)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -188,6 +192,36 @@ def test_a_gap_is_filled(server, models):
     fields = {'model': 'b', 'prompt': 'begin', 'suffix': 'end', 'max_tokens': 90, 'temperature': 0}
     answer = ask(server, COMPLETE, fields)[1]
     assert answer['choices'][0]['text'] == greedy(models['b'], prompt.ids, n)[1] and n == 32
+
+
+def test_a_problem_is_asked_and_judged_as_by_eval_py(server, models):
+    model, tokenizer = models['out/a']
+    item = ITEMS[3]
+    for path, chat, n, expected in ((COMPLETE, False, 30, 'empty'), (CHAT, True, 4, 'exception')):
+        batch = Batch(model, tokenizer.stop, 1, tokenizer.vocab_size)
+        ends = None if chat else benchmarks.ENDS['problems']
+        prompts = [benchmarks.question(item, chat)]
+        [[(text, _)]], _ = asking.generate(batch, tokenizer, prompts, 1, n, temperature=0, ends=ends)
+        fields = {'task_id': item['task_id'], 'prompt': 'x', 'suffix': 'y', 'messages': MESSAGES}
+        answer = ask(server, path, fields | {'temperature': 0, 'max_tokens': n})[1]
+        choice = answer['choices'][0]
+        assert (choice['message']['content'] if chat else choice['text']) == text and text
+        assert ask(server, '/run', {'id': answer['id']})[1]['outcome'] == expected
+    whole = f'So:\n```\n{item["reference"]}```'
+    for text, chat, outcome in ((item['body'], False, 'passed'), (whole, True, 'passed'),
+                                ('    return []', False, 'wrong'), ('    return (', False, 'syntax')):
+        server.api.answers.append((text, item, text, chat))
+        assert ask(server, '/run', {'id': text})[1]['outcome'] == outcome, text
+
+
+def test_no_other_program_runs_and_none_where_it_is_not_allowed(server):
+    server.api.answers.append(('mine', ITEMS[0], ITEMS[0]['body'], False))
+    for id in 'x', ['mine'], None:
+        refused(ask(server, '/run', {'id': id, 'text': 'pass'}), 404, '/problems')
+    refused(ask(server, COMPLETE, {'task_id': 'train-0/99'}), 404, 'train-0/99', '/problems')
+    refused(ask(server, '/run', {'id': 'mine'}, Origin='http://localhost:1'), 403, 'another site')
+    server.api.run = None
+    refused(ask(server, '/run', {'id': 'mine'}), 403, '--allow_code_execution=True')
 
 
 def test_the_client_of_openai_reads_it(server):
@@ -348,6 +382,10 @@ def folder(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp('model')
     tokenizer.save(folder / 'tokenizer.json')
     save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash)
+    (folder / 'sft').mkdir()
+    merged = Tokenizer.train(['def aaaa(aa):'] * 9, 330)
+    merged.save(folder / 'sft' / 'tokenizer.json')
+    save_checkpoint(folder / 'sft' / 'best.pt', model.like(vocab_size=330), config={'stage': 'sft'})
     return folder
 
 
@@ -355,15 +393,22 @@ CLIENT = """
 import http.client, json, os, signal, threading
 from parts.sample import http_server
 
-def client(server):
+def ask(server, path, **fields):
     connection = http.client.HTTPConnection(*server.server_address, timeout=60)
-    fields = {'prompt': 'a', 'seed': 3, 'max_tokens': 120, 'stream': True}
-    connection.request('POST', '/v1/completions', json.dumps(fields))
-    answer = connection.getresponse()
+    connection.request('POST' if fields else 'GET', path, json.dumps(fields) if fields else None)
+    return connection.getresponse()
+
+def client(server):
+    models = json.load(ask(server, '/v1/models'))['data']
+    answers = [json.load(ask(server, '/v1/completions', model=m['id'], prompt='aaaaaaaa')) for m in models]
+    sizes = [answer['usage']['prompt_tokens'] for answer in answers]
+    task_id = json.load(ask(server, '/problems'))['data'][9]['task_id']
+    verdict = json.load(ask(server, '/run', **json.load(ask(server, '/v1/completions', task_id=task_id))))
+    answer = ask(server, '/v1/completions', prompt='a', seed=3, max_tokens=120, stream=True)
     first = answer.readline().decode()
     os.kill(os.getpid(), signal.SIGTERM)
-    with open('answer.txt', 'w', encoding='utf-8') as f:
-        f.write(first + answer.read().decode())
+    with open('answers.json', 'w', encoding='utf-8') as f:
+        json.dump([models, sizes, task_id, verdict, first + answer.read().decode()], f)
 
 activate = http_server.Server.server_activate
 def server_activate(server):            # it listens: from now on it can be asked
@@ -376,12 +421,16 @@ http_server.Server.server_activate = server_activate
 @pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGTERM to send')
 def test_sigterm_finishes_what_runs_and_exits_with_0(folder, tmp_path):
     """The answer is long: the signal comes while it is being written, and it is whole all the same."""
-    result = run('sample.py', f'--ckpt={folder}', '--serve=0', '--device=cpu', cwd=tmp_path, before=CLIENT)
+    result = run('sample.py', f'--ckpt={folder},{folder}/sft', '--serve=0', '--device=cpu',
+                 '--allow_code_execution=True', cwd=tmp_path, before=CLIENT)
     assert (result.returncode, result.stderr) == (0, ''), result.stderr
     assert 'Ctrl-C ends it' in result.stdout
-    until(lambda: (tmp_path / 'answer.txt').exists())
-    text = (tmp_path / 'answer.txt').read_text(encoding='utf-8')
+    until(lambda: (tmp_path / 'answers.json').exists())
+    models, sizes, task_id, verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
     assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n') and '"finish_reason": "' in text
+    assert [(m['id'], m['chat']) for m in models] == [(str(folder), False), (f'{folder}/sft', True)]
+    assert sizes[0] == 9 > sizes[1]         # each reads with its own tokenizer
+    assert task_id == 'variation-0/9' and verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
 
 
 def test_the_script_says_one_sentence(folder):
@@ -389,7 +438,8 @@ def test_the_script_says_one_sentence(folder):
         port = other.getsockname()[1]
         for flags, words in ((['--serve=70000'], ['serve=70000', '[0, 65535]']),
                              ([f'--serve={port}'], ['cannot listen', f'{port}', 'another port']),
-                             (['--serve=0', '--compare=nowhere'], ['nowhere'])):
+                             (['--serve=0', f'--ckpt={folder},nowhere'], ['nowhere']),
+                             ([f'--ckpt={folder},{folder}'], ['--serve=8000'])):
             result = run('sample.py', f'--ckpt={folder}', '--device=cpu', *flags)
             mistake(result, *words)
             assert result.stdout == ''      # no settings: the sentence stands alone

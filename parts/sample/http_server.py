@@ -3,9 +3,9 @@ Serving: a small HTTP server for OpenAI's API and a page, for the programs of th
 
     run(8000, api)              # until SIGTERM or Ctrl-C; api: as in openai_api.py
 
-api.listing() gives the models. api.answer(fields, chat) yields the parts of an answer, None when there is
-nothing new; closing it frees what it holds. api.Refusal(status, sentence) is an exception that becomes an
-answer with that status.
+api.lists: {path: what a GET finds there}. api.answer(fields, chat) yields the parts of an answer, None when
+there is nothing new; closing it frees what it holds. api.verdict(fields) judges one. api.Refusal(status,
+sentence) is an exception that becomes an answer with that status.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its user's
 name. So Origin must be ours; and Host must name this machine, because a foreign name may lead here (DNS
@@ -41,9 +41,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.check_sender()
             if self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
                 self.write(self.fields(), 'chat' in path)
-            elif self.command == 'GET' and path == '/v1/models':
-                models = {'object': 'list', 'data': self.server.api.listing()}
-                self.send(200, json.dumps(models).encode())
+            elif self.command == 'POST' and path == '/run':
+                self.send(200, json.dumps(self.server.api.verdict(self.fields())).encode())
+            elif self.command == 'GET' and path in self.server.api.lists:
+                found = {'object': 'list', 'data': self.server.api.lists[path]}
+                self.send(200, json.dumps(found).encode())
             elif self.command == 'GET' and path == '/':
                 page = pathlib.Path(__file__).with_name('page.html').read_bytes()
                 self.send(200, page, 'text/html; charset=utf-8')

@@ -7,10 +7,11 @@ OpenAI's API: requests and answers as JSON, for models that write in a batch.
 
 With {'stream': True} the parts are the chunks of the answer. The first model is the default.
 Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where the
-context does. top_k is ours, everything else is a subset of OpenAI's API; the rest is refused by name.
+context does. top_k is ours, and so is task_id in place of a prompt: a problem, asked as in benchmarks.py; its
+answer can be judged. Everything else is a subset of OpenAI's API; the rest is refused by name.
 Copy this file alone: it needs the standard library.
 """
-import queue, secrets, time
+import collections, queue, secrets, threading, time
 
 # settings of OpenAI's that would change an answer and that we lack: refused, unless they ask for nothing
 LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0,
@@ -100,17 +101,47 @@ def as_choice(pieces, chat, scored, is_chunk, is_first):
 
 # --- answering ----------------------------------------------------------------------------------------------
 class Api:
-    """writers: {name of the model: Writer}. asking: the part of that name."""
+    """writers: {name of the model: Writer}. asking, benchmarks, grading: the parts of these names. items: the
+    problems, of benchmarks.py. run: sandbox.run_code, or None: no program may run."""
     Refusal = Refusal
 
-    def __init__(self, writers, asking):
+    def __init__(self, writers, asking, benchmarks=None, grading=None, items=(), run=None):
         self.writers = writers
         self.asking = asking
+        self.benchmarks = benchmarks
+        self.grading = grading
+        self.items = {item['task_id']: item for item in items}
+        self.run = run
+        self.one_by_one = threading.Lock()      # programs that run
+        self.answers = collections.deque(maxlen=1000)       # (id, item, text, chat): the latest to problems
+        models = [{'id': name, 'object': 'model', 'created': 0, 'owned_by': 'nanoparrot', 'chat': writer.chat}
+                  for name, writer in writers.items()]
+        examples = [{key: item[key] for key in ('task_id', 'prompt', 'asked')} for item in items]
+        self.lists = {'/v1/models': models, '/problems': examples}
 
-    def listing(self):
-        """The models, as /v1/models has them."""
-        return [{'id': name, 'object': 'model', 'created': 0, 'owned_by': 'nanoparrot'}
-                for name in self.writers]
+    def verdict(self, fields):
+        """Run the tests of an answer, {'id'} -> its outcome as in grading.py. Nothing else can be run."""
+        if not self.run:
+            raise Refusal(403, "no tests: this server may not run a model's programs; first read "
+                          'parts/eval/sandbox.py, then start it with --allow_code_execution=True')
+        known = [answer for answer in list(self.answers) if answer[0] == fields.get('id')]
+        if not known:
+            raise Refusal(404, 'no answer to a problem has this id; ask with a task_id of /problems', 'id')
+        _, item, text, chat = known[0]
+        job = self.grading.job(item, text, chat)
+        try:
+            with self.one_by_one:
+                result = self.run(*job) if job else None
+        except ValueError as e:         # no program can run on this machine, or none any more
+            raise Refusal(500, str(e)) from None
+        return self.grading.outcome(item, text, result, chat)
+
+    def item_of(self, fields):
+        """The problem that a request names by its task_id, or None."""
+        task_id = text_of(fields, 'task_id')
+        if task_id and task_id not in self.items:
+            raise Refusal(404, f'there is no problem {task_id!r:.60}; see /problems', 'task_id')
+        return self.items.get(task_id)
 
     def prompt_of(self, writer, fields, chat, max_tokens):
         """The prompt as the model reads it, and max_tokens: between two texts, it may be less."""
@@ -131,6 +162,11 @@ class Api:
             raise Refusal(404, f'there is no model {name!r:.60}; see /v1/models', 'model')
         writer = self.writers[name]
         how = draw_of(fields, chat)
+        item = self.item_of(fields)
+        if item:                # nothing else that a client writes is read: the answer is the model's own
+            question = self.benchmarks.question(item, chat)
+            fields = fields | {'messages': question, 'prompt': question, 'suffix': None}
+            how['ends'] = None if chat else self.benchmarks.ENDS[item['task']]
         limit = 'max_tokens' if fields.get('max_completion_tokens') is None else 'max_completion_tokens'
         max_tokens = number(fields, limit, int, 1, 2 ** 31, writer.batch.context if chat else 16)
         seed = number(fields, 'seed', int, -2 ** 63, 2 ** 63, secrets.randbits(32))
@@ -162,6 +198,8 @@ class Api:
                 yield chunk if streams else None
         finally:
             writer.end(reader)
+        if item:
+            self.answers.append((head['id'], item, ''.join(piece.text for piece in pieces), chat))
         if streams:
             return
 
