@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # bash run.sh         the whole chain on this machine: text -> tokenizer -> base model -> SFT -> DPO, RL, each measured
+# bash run.sh tour    one text through the whole pipeline: docs/tour.md, with the values of your models
 # bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
 # Each makes .venv the first time; after that, nothing uses the network.
 set -euo pipefail
@@ -22,6 +23,7 @@ python() {      # the commands below are what you would type
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "run.sh: Python 3.10 or newer is needed")'
 install requirements.txt
+if [ "${1:-}" = tour ]; then exec .venv/bin/python tests/tour.py --allow_code_execution=True "${@:2}"; fi
 if [ "${1:-}" = test ] || [ "${1:-}" = exercise ]; then
     install tests/requirements.txt
     if [ "$1" = exercise ]; then exec .venv/bin/python tests/exercise.py "${@:2}"; fi

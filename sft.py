@@ -56,7 +56,6 @@ eval_conversations = 512        # >= 1: of val.jsonl, the first ones, always the
 eval_tokens = 65_536            # >= 0: of base_dir, at each evaluation
 save_interval = 250             # >= 1: steps
 sample_tokens = 100             # >= 1: of the answer to the first held-out question, at each evaluation
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
@@ -172,7 +171,7 @@ net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)
 
 # --- evaluate, save -----------------------------------------------------------------------------------------
 def loss_on(batches):
-    """See validation.loss_of. batches: this process's; the sums are of all processes."""
+    """Nats per trained token and bits per byte. batches: this process's; the sums are of all processes."""
     on_device = ((devices.to_device(batch, device), True) for batch in batches)
     return validation.loss_of(model, token_bytes, autocast, processes.all_sum, on_device)
 
@@ -193,7 +192,7 @@ def evaluate():
     global best_val
     own = sorted(held_out, key=lambda row: len(row[0]))[rank::world]        # sorted: little padding
     micro_batches = [own[i:i + micro_batch_size] for i in range(0, len(own), micro_batch_size)]
-    val_loss, *_ = loss_on(collate(rows, pad) for rows in micro_batches)
+    val_loss, _ = loss_on(collate(rows, pad) for rows in micro_batches)
     row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
     if base_dir is not None:            # how much of the pretraining is left?
         ids, T = base_bins['val'], model.config.block_size

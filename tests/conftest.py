@@ -1,5 +1,4 @@
 """What the tests share: running scripts as a user does, lifting functions out of them, small data."""
-import ast
 import functools
 import json
 import os
@@ -13,9 +12,9 @@ import types
 
 import hypothesis
 import pytest
+from tour import ROOT, lift     # noqa: F401
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 import torch    # noqa: E402
 
@@ -33,19 +32,6 @@ SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shar
 # ones: pytest --hypothesis-profile=default
 hypothesis.settings.register_profile('same', derandomize=True)
 hypothesis.settings.load_profile('same')
-
-
-def lift(script, *names):
-    """Functions of a flat script, compiled without running it: its package imports, then those."""
-    tree = ast.parse((ROOT / script).read_text(encoding='utf-8'))
-    own = {p.stem for p in ROOT.glob('*.py')}
-    imports = [node for node in tree.body if isinstance(node, ast.Import)
-               or (isinstance(node, ast.ImportFrom) and node.module not in own)]
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name in names]
-    assert {f.name for f in functions} == set(names), f'{script} does not define all of {names}'
-    scope = {}
-    exec(compile(ast.Module(imports + functions, []), script, 'exec'), scope)
-    return scope[names[0]] if len(names) == 1 else [scope[name] for name in names]
 
 
 @functools.cache

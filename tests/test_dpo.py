@@ -8,11 +8,10 @@ import torch
 from conftest import lift, make_pairs, make_sft, metrics, mistake, ok, run, same, series, state, write
 from test_records import BYTES, PAIRS, pair
 
-from model import IGNORE, load_checkpoint
+from model import load_checkpoint
 from parts.train.records import collate_pairs
 
 answer_log_probs = lift('dpo.py', 'answer_log_probs')
-answer_log_probs.__globals__['IGNORE'] = IGNORE
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
          '--log_interval=1 --eval_interval=5 --save_interval=4 --num_samples=2 --sample_tokens=4').split()
 

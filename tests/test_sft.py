@@ -16,7 +16,6 @@ from model import GPT, IGNORE, GPTConfig, load_checkpoint
 S, E = '<|im_start|>', '<|im_end|>'
 START, END, PAD = (TRAPPING.special[name] for name in (S, E, '<|pad|>'))
 collate = lift('sft.py', 'collate')
-collate.__globals__['IGNORE'] = IGNORE
 FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 '
          '--sample_tokens=8 --learning_rate=1e-2 --dropout=0.1 --device=cpu --dtype=float32').split()
 

@@ -1,0 +1,56 @@
+"""docs/tour.md is true: its blocks run in order and print what stands below them; what it names exists."""
+import ast
+import re
+
+from conftest import ROOT, make_sft, mistake, ok, run
+from tour import BLOCK, PAGE, pieces
+
+from model import GPT, GPTConfig, save_checkpoint
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+TEXT = PAGE.read_text(encoding='utf-8')
+NUMBER = re.compile(r'-?\d+\.\d+(?:e-?\d+)?')       # whole numbers are compared as text
+
+
+def outputs_of(page):
+    """[(words, numbers)] of each output, without the bars, which say the same as the numbers before them."""
+    outputs = [re.sub(r' =+$', '', block[4], flags=re.M) for block in BLOCK.finditer(page)]
+    return [(NUMBER.sub('?', text).split(), [float(n) for n in NUMBER.findall(text)]) for text in outputs]
+
+
+def test_the_page_prints_what_stands_below_its_blocks(tmp_path):
+    page = ''.join(pieces(TEXT))
+    (tmp_path / 'tour.md').write_text(page, encoding='utf-8')       # to be copied, if the page has to change
+    now, before = outputs_of(page), outputs_of(TEXT)
+    assert len(now) == len(before) == TEXT.count('```python') > 9
+    for (words, numbers), (old_words, old_numbers) in zip(now, before):
+        assert words == old_words, f'now: {tmp_path}/tour.md'
+        for a, b in zip(numbers, old_numbers):
+            assert abs(a - b) <= max(0.02, 0.05 * abs(b)), (numbers, old_numbers, f'now: {tmp_path}/tour.md')
+
+
+def test_it_prints_the_values_of_two_models_of_the_reader(tmp_path):
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    tokenizer.save(tmp_path / 'tokenizer.json')
+    model = GPT(GPTConfig(tokenizer.vocab_size, 256, 1, 2, 0, 32))
+    save_checkpoint(tmp_path / 'best.pt', model)
+    allow = '--allow_code_execution=True'
+    page = ok(run('tests/tour.py', allow, tmp_path, tmp_path))
+    assert f'{sum(p.numel() for p in model.parameters()):,} parameters; ln(V) = 5.56' in page
+    assert 'pass@1 0.000' in page and page.splitlines()[0] == TEXT.splitlines()[0]
+    mistake(run('tests/tour.py'), 'parts/eval/sandbox.py', 'bash run.sh tour')
+    mistake(run('tests/tour.py', allow, tmp_path), 'two folders')
+    mistake(run('tests/tour.py', allow, 'none', 'none'), 'none does not exist')
+    small = make_sft(tmp_path / 'small')
+    mistake(run('tests/tour.py', allow, small, small), 'do not fit block_size=96')
+
+
+def test_each_function_that_a_page_names_is_there():
+    pages = ''.join(path.read_text(encoding='utf-8') for path in ROOT.glob('docs/*.md'))
+    named = re.findall(r'`([\w/]+\.py):([\w.]+)`', pages)
+    assert len(named) > 30
+    for file, names in named:
+        nodes = ast.parse((ROOT / file).read_text(encoding='utf-8')).body
+        for name in names.split('.'):           # a class, and its method
+            nodes = [child for node in nodes if getattr(node, 'name', '') == name for child in node.body]
+        assert nodes, (file, names)
