@@ -113,8 +113,6 @@ elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
     raise ValueError(f'vocab_size={vocab_size} must be >= {256 + len(SPECIAL_TOKENS)}: bytes, special tokens')
 if bool(quality_good) != bool(quality_bad):
     raise ValueError('a quality classifier needs both kinds of examples: --quality_good and --quality_bad')
-if not out_dir:
-    raise ValueError("out_dir='' must name a folder, such as data/mine")
 wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
 wanted_languages = text_models.languages_of(languages)
 
@@ -150,7 +148,12 @@ benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(
 forms = [form for text in conversions.strings_in(benchmarks) for form in clean.variants(text)]
 forms += [personal_data.hide(form)[0] for form in forms]
 benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)       # in each form that the stages may give a text
+if benchmarks and not len(benchmark_ngrams):
+    raise ValueError(f'{decontaminate} holds no text of {NGRAM} words: nothing could be found with it')
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
+inputs = sum(examples.values(), input_files)            # lists, one after another
+others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
+corpus.claim(out_dir, [file['path'] for file in inputs] + others, shared=bool(part))
 show(config)
 
 
@@ -319,10 +322,8 @@ LATER = {'out_dir', 'tokenizer', 'vocab_size', 'val_fraction', 'num_workers', 'm
 def state_of_run():
     depends_on = {name: value for name, value in config.items() if name not in LATER}
     depends_on['cut'] = one_text and val_fraction       # where its end begins
-    inputs = sum(examples.values(), input_files)        # lists, one after another
     code = [__file__, *files.all_files(os.path.dirname(funnel.__file__))]
-    others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks, *code) if path]
-    return corpus.state_of(depends_on, inputs + [{'path': path} for path in others])
+    return corpus.state_of(depends_on, inputs + [{'path': path} for path in others + code])
 
 
 total = funnel.Funnel(audit)

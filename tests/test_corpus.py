@@ -1,7 +1,10 @@
 """A corpus on the disk: several machines, shards of text with their hashes, copies told from others."""
+import contextlib
 import gzip
 import hashlib
 import json
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -10,7 +13,7 @@ import pytest
 from conftest import ROOT, ok, run
 from preparing import report
 
-from parts.prepare.corpus import Corpus
+from parts.prepare.corpus import Corpus, claim
 from parts.prepare.funnel import Funnel
 
 WORDS = 'old mill by the river where water rose each spring until it reached second step of stair'.split()
@@ -34,6 +37,44 @@ def folder(tmp_path_factory):
 def flags(folder, out, *more):
     return ['prepare.py', f'--source={folder}', f'--out_dir={out}', '--vocab_size=330', '--min_words=5',
             '--max_repetition=0', '--max_gibberish=0', '--num_workers=1', *more]
+
+
+OURS = '{"format": "nanoparrot-data-1"}'
+CLAIMED = [         # files that are there, what is read, a part of what is said, or None
+    ({}, ['a.txt'], None), ({'meta.json': OURS, 'train.bin': ''}, ['a.txt'], None),
+    ({'.work': '', 'train.jsonl': ''}, ['a.txt'], None), ({'notes.txt': '', 'data.bin': ''}, ['a.txt'], None),
+    ({'meta.json': OURS, 'in.jsonl': '', 'train.jsonl': ''}, ['a.txt', 'out/in.jsonl'], None),
+    ({'train.jsonl': ''}, ['a.txt', 'out/../out/train.jsonl'], 'train.jsonl is read'),
+    ({'meta.json': OURS, 'report.md': ''}, ['out/report.md'], 'report.md is read'),     # of --source=out
+    ({'meta.json': OURS, 'shards/00000.jsonl.gz': ''}, ['out/shards/00000.jsonl.gz'], '00.jsonl.gz is read'),
+    ({'meta.json': OURS, 'val.jsonl': ''}, ['link.jsonl'], 'link.jsonl is read'),       # it points to that
+    ({'meta.json': OURS, 'train.jsonl': ''}, ['folder/train.jsonl'], 'train.jsonl is read'),
+    ({'tokenizer.json': '{}', 'config.json': '{}'}, [], 'holds tokenizer.json'),
+    ({'meta.json': '{}'}, [], 'holds meta.json'), ({'val_a.bin': ''}, [], 'holds val_a.bin'),
+    ({'meta.json': OURS, 'last.pt': ''}, [], 'holds last.pt'),
+    ({'meta.json': OURS, 'model.safetensors': ''}, [], 'holds model.safetensors')]
+
+
+def test_nothing_of_others_is_replaced(tmp_path, monkeypatch):
+    for i, (files, inputs, words) in enumerate(CLAIMED):
+        (tmp_path / f'{i}').mkdir()
+        monkeypatch.chdir(tmp_path / f'{i}')
+        os.makedirs('out/shards')
+        os.symlink('out/val.jsonl', 'link.jsonl')
+        os.symlink('out', 'folder')
+        for name, content in files.items():
+            pathlib.Path('out', name).write_text(content, encoding='utf-8')
+        with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
+            claim('out', inputs, shared=False)
+    with pytest.raises(ValueError, match='must name a folder'):
+        claim('', [], shared=False)
+
+
+def test_a_folder_has_one_writer_but_parts_share_it(tmp_path):
+    for shared in True, True, False:
+        with pytest.raises(ValueError, match='another process writes') if not shared else (
+                contextlib.nullcontext()):
+            claim(tmp_path, [], shared)
 
 
 def test_documents_come_back_by_number_and_those_that_are_dropped_are_counted(tmp_path):

@@ -8,10 +8,18 @@ A corpus on its way to the disk: documents by number, and files that are never h
 
 Copy this file alone: it needs numpy.
 """
-import atexit, contextlib, functools, gzip, hashlib, json, os, pathlib, platform, shutil, zlib
+import atexit, contextlib, functools, glob, gzip, hashlib, json, os, pathlib, platform, shutil, zlib
 import numpy as np
 
+try:
+    import fcntl
+except ImportError:             # Windows
+    fcntl = None
+
 PIECE = 16_000_000              # bytes or tokens held in memory at once
+RESULTS = ('train.bin', 'val*.bin', 'train.jsonl', 'val.jsonl', 'shards/?????.jsonl.gz', 'tokenizer.json',
+           'meta.json', 'report.md', 'report.json', 'audit.md')         # what publish() replaces or removes
+MODELS = '*.pt', '*.safetensors'
 ROW = np.dtype([('packed', np.int64), ('size', np.int64), ('exact', np.uint64), ('split', np.uint64),
                 ('is_code', bool)])
 
@@ -37,6 +45,36 @@ def write_file(path, text):
     """Write a text; half a pair of surrogates is escaped."""
     with new_file(path) as f:
         f.write(text.encode('utf-8', 'backslashreplace'))
+
+
+def claim(folder, inputs, shared):
+    """Refuse a folder with results that are inputs, or that others wrote, or into which another process
+    writes; the system lifts the claim when this one ends. shared: a claim beside others of this kind."""
+    if not folder:
+        raise ValueError("out_dir='' must name a folder, such as data/mine")
+    identity = lambda path: (os.stat(path).st_dev, os.stat(path).st_ino)        # whatever links lead there
+    read = {identity(path): path for path in inputs if os.path.exists(path)}
+    is_ours = os.path.exists(f'{folder}/.work')         # was interrupted
+    with contextlib.suppress(OSError), open(f'{folder}/meta.json', 'rb') as f:
+        is_ours = is_ours or b'"nanoparrot-data-' in f.read(100)
+    for name in sum((glob.glob(pattern, root_dir=folder) for pattern in RESULTS + MODELS), []):
+        path = os.path.join(folder, name)
+        if os.path.exists(path) and identity(path) in read:
+            raise ValueError(f'{read[identity(path)]} is read, and the results would replace {path}; choose '
+                             'another --out_dir')
+        if not is_ours or name.endswith(tuple(pattern[1:] for pattern in MODELS)):
+            raise ValueError(f'{folder} holds {name}, which was not prepared there; choose another --out_dir')
+
+    os.makedirs(folder, exist_ok=True)
+    if fcntl:
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
+        except BlockingIOError:
+            raise ValueError(f'another process writes into {folder}; wait, or choose another '
+                             '--out_dir') from None
+        except OSError:         # a disk of the network, perhaps
+            os.close(lock)
 
 
 def state_of(settings, files):

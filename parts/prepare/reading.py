@@ -167,10 +167,12 @@ def read_records(path, longest=1 << 30, part=0, n_parts=1):
 
 
 def read_problems(path):
-    """The records of a benchmark; ValueError if one cannot be read."""
+    """The records of a benchmark; ValueError if one cannot be read, or there are none."""
     problems = []
     for line, problem, why, _ in read_records(path):
         if why:
             raise ValueError(f'{path}, line {line}, cannot be read ({why}); expected the file of a benchmark')
         problems.append(problem)
+    if not problems:
+        raise ValueError(f'{path} is empty; expected the file of a benchmark')
     return problems
