@@ -240,6 +240,11 @@ def open_bins(source, sides):
     return meta, bins
 
 
+out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
+into = os.path.dirname(os.path.abspath(out))
+replaced = {os.path.realpath(path) for path in (out, into, f'{into}/samples.jsonl')}
+if answered and replaced & {os.path.realpath(path) for path in (*files, completions, compare) if path}:
+    raise ValueError(f'the results in {into} would replace a file that is read; choose another --out')
 val_bins = {path: open_bins(path, ['val']) for path in data_dir.split(',') if 'loss' in all_tasks}
 show(config)
 if answered and model:
@@ -247,8 +252,6 @@ if answered and model:
 results = {**about, 'completions': completions, 'data_dir': data_dir, 'decontaminated': stamp,
            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 samples = []                        # every completion with its outcome
-out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
-into = os.path.dirname(os.path.abspath(out))
 os.makedirs(into, exist_ok=True)
 
 
@@ -324,10 +327,8 @@ def score(task):
     caution = {}
     if benchmarks.runs(items):          # first those that are known to be right or wrong
         run = lambda jobs: list(sandbox.run_many(jobs, timeout, memory_mb))
-        left_out, results['confined'] = benchmarks.check_harness(task, items, run)
+        left_out, results['confined'], caution = benchmarks.check_harness(task, items, run)
         results['left_out'] = results.get('left_out', []) + left_out
-        if not results['confined']['reads_denied']:
-            caution = {'caution': 'programs could read the tests'}
         items = [item for item in items if item['task_id'] not in left_out]
 
     series = []

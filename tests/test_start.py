@@ -1,7 +1,10 @@
 """How a run may begin: its folder, checkpoint, tokenizer and data fit, or one sentence says what to do."""
+import errno
 import json
 import math
+import os
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -37,16 +40,27 @@ def test_a_run_never_writes_over_another_one(tmp_path):
     for origin in (tmp_path / 'a[1]', tmp_path / 'a[1]/best.pt', tmp_path / 'b/../a[1]'):
         refused(['the model that this run starts from'], check, origin, overwrite=True)
     assert check(tmp_path / 'a[1]/best.pt', out=tmp_path)           # its parent is another folder
+    for there, words in ((['tokenizer.json', 'config.json'], ['holds config.json', 'no run wrote']),
+                         (['x.safetensors'], ['x.safetensors']), (['samples.txt'], ['samples.txt']),
+                         (['samples.txt', 'train.log'], None), (['tokenizer.json', 'meta.json'], None),
+                         (['notes.md', 'train.jsonl'], None)):
+        out = tmp_path / there[0] / there[-1]
+        out.mkdir(parents=True)
+        for name in there:
+            (out / name).touch()
+        for overwrite in False, True:
+            refused(words, check, overwrite=overwrite, out=out) if words else check(out=out)
 
 
 def test_the_newest_checkpoint_that_can_be_read_is_taken(tmp_path):
     """A damaged one is put aside: else the next save would push a good one out."""
     last = str(tmp_path / 'last.pt')
     refused(['no run here was saved', '--overwrite=True'], start.newest, last, load_checkpoint)
-    save_checkpoint(tmp_path / 'last-1.pt', small(), step=4)
+    run = {'config': {}, 'optimizers': [], 'scaler': {}}
+    save_checkpoint(tmp_path / 'last-1.pt', small(), step=4, **run)
     (tmp_path / 'last.pt').write_bytes(b'half a file')
     assert start.newest(last, load_checkpoint)[1]['step'] == 4
-    save_checkpoint(f'{last}.new', small(), step=8)
+    save_checkpoint(f'{last}.new', small(), step=8, **run)
     checkpoint.rotate(last, keep=2)
     names = ('last.pt', 'last-1.pt')
     assert [checkpoint.read(tmp_path / name)['step'] for name in names] == [8, 4]
@@ -54,6 +68,21 @@ def test_the_newest_checkpoint_that_can_be_read_is_taken(tmp_path):
     for name in names:
         (tmp_path / name).write_bytes(b'no checkpoint')
     refused(['last-1.pt', 'not a readable checkpoint'], start.newest, last, load_checkpoint)
+
+
+def test_what_is_not_damage_puts_no_checkpoint_aside(tmp_path, monkeypatch):
+    last = str(tmp_path / 'last.pt')
+    run = {'config': {}, 'optimizers': [], 'scaler': {}}
+    for lacks in {}, {'step': -5, **run}, {'step': 'x', **run}, {'step': 1, 'config': {}}:
+        save_checkpoint(last, small(), **lacks)
+        save_checkpoint(tmp_path / 'last-1.pt', small(), step=4, **run)
+        refused(['last.pt', 'no run that could be resumed'], start.newest, last, load_checkpoint)
+    save_checkpoint(last, small(), step=8, **run)
+    for number in errno.EACCES, errno.EIO, errno.EMFILE:
+        with monkeypatch.context() as m:
+            m.setattr(torch, 'load', Mock(side_effect=OSError(number, os.strerror(number))))
+            refused([last, 'cannot be read now', os.strerror(number)], start.newest, last, load_checkpoint)
+    assert start.newest(last, load_checkpoint)[1]['step'] == 8
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):

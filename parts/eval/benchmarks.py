@@ -110,6 +110,8 @@ def identify(task, path, items):
     known = set()
     for i, item in enumerate(items):
         item.setdefault('task_id', item.get('question_id', f'{task}/{i}'))
+        if not isinstance(item['task_id'], str | int):
+            raise ValueError(f'{path}: the task_id {item["task_id"]!r:.80} must be a text or a number')
         if item['task_id'] in known:
             raise ValueError(f'{path} has the task_id {item["task_id"]!r} twice; give each problem its own')
         known.add(item['task_id'])
@@ -154,10 +156,11 @@ def given_answers(task, items, rows, n):
     item has fewer than n."""
     answers = {item['task_id']: [] for item in items}
     for row in rows:
-        if row.get('task', task) == task and row.get('task_id') in answers:
+        task_id = row.get('task_id')
+        if row.get('task', task) == task and isinstance(task_id, str | int) and task_id in answers:
             if not isinstance(row.get('completion'), str):
-                raise ValueError(f'the completion of {row["task_id"]!r} must be a text')
-            answers[row['task_id']].append(row['completion'])
+                raise ValueError(f'the completion of {task_id!r} must be a text')
+            answers[task_id].append(row['completion'])
     for task_id, texts in answers.items():
         if len(texts) < n:
             raise ValueError(f'{task_id} has {len(texts)} completions and needs {n}; add them')
@@ -166,7 +169,7 @@ def given_answers(task, items, rows, n):
 
 # --- before a score -----------------------------------------------------------------------------------------
 def check_harness(task, items, run):
-    """The task_ids whose reference fails, at most one or 1 %, and which walls stand around programs.
+    """The task_ids whose reference fails, at most one or 1 %; which walls stand around programs; a caution.
     run: a list of (program, tests, entry point) -> results. ValueError if it confuses right and wrong."""
     solved = [item for item in items if item.get('reference')]
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
@@ -198,4 +201,4 @@ def check_harness(task, items, run):
         print('problems whose own solutions fail:', *left_out)
     if not all(walls.values()):
         print('warning: programs run here without all walls, see parts/eval/sandbox.py:', walls)
-    return left_out, walls
+    return left_out, walls, {} if loop.reads_denied else {'caution': 'programs could read the tests'}

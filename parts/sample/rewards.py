@@ -7,7 +7,7 @@ Rewards: what an answer earns, by tests, by a number or by the reward() of a FIL
 
 Copy this file alone: it needs the standard library.
 """
-import functools, math, os, runpy, signal, sys, traceback
+import contextlib, functools, math, os, runpy, signal, sys, traceback
 
 
 def reward_of(task, text, verdict, last_number, warn):
@@ -78,7 +78,9 @@ def paid(reward, prompt, timeout, forgive, text):
     except KeyboardInterrupt:
         raise
     except BaseException as e:          # SystemExit and TooLate, too
-        why = repr(e)                   # one line that can be printed, whatever its text is
+        why = type(e).__name__
+        with contextlib.suppress(BaseException):        # its __repr__ may raise
+            why = repr(e)               # one line that can be printed, whatever its text is
     finally:
         if has_alarm:
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -50,10 +50,12 @@ def read(path, device='cpu'):
 @contextlib.contextmanager
 def readable(path):
     """Turns every error inside `with` into one that says why path is not a checkpoint of ours: torch raises
-    many kinds for a damaged or foreign file."""
+    many kinds for a damaged or foreign file. An OSError of the system is none of them: it may pass."""
     try:
         yield
     except Exception as e:
+        if isinstance(e, OSError) and e.errno:
+            raise OSError(f'{path} cannot be read now ({e}); it was left as it is: try again') from e
         reason = (str(e).strip().splitlines() or [''])[0].split('. ')[0]    # not torch's advice to run it
         if 'memory' in reason:
             raise MemoryError(f'{path}: {reason}') from e

@@ -7,7 +7,7 @@ Processes: one for each device, joined by torchrun; ways to share the work betwe
 
 Every function also works in a single process. Copy this file alone: it needs torch.
 """
-import atexit, contextlib, datetime, os, signal, sys
+import atexit, contextlib, datetime, os, re, signal, sys, threading
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -19,9 +19,14 @@ fsdp = False            # did shard() split the model?
 
 
 def ranks():
-    """This process's number, the number of processes, its number on this machine, as torchrun sets them."""
-    return [int(os.environ.get(name, default)) for name, default in
-            (('RANK', 0), ('WORLD_SIZE', 1), ('LOCAL_RANK', 0))]
+    """This process's number, the number of processes, its number on this machine, as torchrun sets them.
+    ValueError if they do not fit: torchrun did not."""
+    texts = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0'}
+    texts = {name: os.environ.get(name, default) for name, default in texts.items()}
+    if not all(map(str.isdecimal, texts.values())) or int(texts['RANK']) >= int(texts['WORLD_SIZE']):
+        raise ValueError(f'{" ".join(f"{name}={text}" for name, text in texts.items())}: this environment is '
+                         'not of torchrun; start with torchrun, or unset these variables')
+    return [*map(int, texts.values())]
 
 
 def join(device):
@@ -29,12 +34,33 @@ def join(device):
     From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
     if ranks()[1] > 1 or dist.is_torchelastic_launched():
         patience = datetime.timedelta(hours=2)      # the first process saves; NCCL would wait ten minutes
-        dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo', timeout=patience)
+        rank, world, _ = ranks()
+        waiting = threading.Timer(20, print, [f'process {rank} still waits for the others of {world}: was '
+                                              'each of them started, and can it reach MASTER_ADDR?'])
+        waiting.daemon = True
+        waiting.start()
+        sys.excepthook = without_traceback(sys.excepthook)
+        try:
+            dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo', timeout=patience)
+        except ValueError as e:
+            raise ValueError(f'{e}; start the {world} processes with torchrun') from e
+        waiting.cancel()
         if dist.get_backend() == 'gloo':        # at the interpreter's end its threads could abort the process
             atexit.register(dist.destroy_process_group)
     for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), ask_to_stop)
+
+
+def without_traceback(hook):
+    """An excepthook for which an error of the connection, as when another process has died, is one line."""
+    def says(kind, error, tb):
+        if isinstance(error, RuntimeError) and re.search('gloo|NCCL|Dist.*Error|by peer', repr(error)):
+            kind = OSError
+            error = OSError('another process of this run cannot be reached; if it died, its own error says '
+                            f'why; resume with --init_from=resume ({str(error).splitlines()[0]:.200})')
+        hook(kind, error, tb)
+    return says
 
 
 def ask_to_stop(number, frame):

@@ -10,6 +10,8 @@ The start of a run: from nothing, from where it stopped, or from the weights of 
 """
 import contextlib, glob, json, os
 
+# what a run writes beside train.log
+FILES = 'config.json', 'tokenizer.json', 'data.json', 'metrics.jsonl', 'samples.txt'
 
 def folder_of(path):
     """The folder of a run, given itself or a checkpoint in it."""
@@ -17,7 +19,8 @@ def folder_of(path):
 
 
 def check_out_dir(out_dir, init_from, overwrite):
-    """Refuse to overwrite a run, and the model that this run starts from. Returns the path of last.pt."""
+    """Refuse to overwrite a run, what others wrote, and the model that this run starts from. Returns the path
+    of last.pt."""
     if not out_dir:
         raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
     if init_from not in ('scratch', 'resume') and \
@@ -26,6 +29,10 @@ def check_out_dir(out_dir, init_from, overwrite):
     if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
         raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or choose '
                          'another --out_dir, or start over with --overwrite=True')
+    there = set(os.listdir(out_dir)) if os.path.isdir(out_dir) else set()
+    theirs = [name for name in there if name in FILES or name.endswith('.safetensors')]
+    if theirs and init_from != 'resume' and not {'train.log', 'meta.json'} & there:
+        raise ValueError(f'{out_dir} holds {min(theirs)}, which no run wrote there; choose another --out_dir')
     return os.path.join(out_dir, 'last.pt')
 
 
@@ -47,13 +54,18 @@ def newest(last_path, load):
                                 '--init_from=resume, with --overwrite=True if its folder is not empty')
     for path in paths:
         try:
-            return load_finite(path, load)
+            model, state = load_finite(path, load)
+            break
         except (ValueError, FileNotFoundError) as e:
             if path == paths[-1]:
                 raise
             print(f'{e}\nresuming from an older checkpoint')
             with contextlib.suppress(OSError):      # else rotate() would push a good one out
                 os.replace(path, f'{path}.damaged')
+    if not {'config', 'optimizers', 'scaler'} <= state.keys() or not str(state.get('step')).isdecimal():
+        raise ValueError(f'{path} holds a model but no run that could be resumed; start a new run from its '
+                         f'weights: --init_from={path} and another --out_dir')
+    return model, state
 
 
 def same_run(last_path, before, now, names):
