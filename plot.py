@@ -25,14 +25,13 @@ show(config)
 # --- read ----------------------------------------------------------------------------------------------
 COLOURS = '#0072b2', '#d55e00', '#009e73', '#b5508c', '#b88a00', '#3f9bd1'
 all_runs = [verdict.read_run(folder.strip().rstrip('/')) for folder in runs.split(',')]
-starts = [(run['config'].get('init_from'), run['name']) for run in all_runs]
 rows = {}           # {stage: its runs}
 for run, colour in zip(all_runs, COLOURS):
     path = os.path.join(run['name'], 'metrics.jsonl')
     if not os.path.exists(path):
         raise ValueError(f'{path} is missing; make a run: python train.py --out_dir={run["name"]}')
     run['colour'] = colour
-    run['config']['continued_by'] = [name for start, name in starts if start == run['name']]
+    run['config']['continued_by'] = [other['name'] for other in all_runs if other['start'] == run['home']]
     last = run['rows'][-1]['step'] if run['rows'] else 0
     run['end'] = run['config'].get('max_steps') or max(1, last)
     age = (time.time() - os.path.getmtime(path)) / 60

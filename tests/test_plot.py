@@ -103,7 +103,7 @@ def test_several_runs_share_a_picture_and_each_gets_a_verdict(tmp_path):
 
 def test_each_stage_has_a_row_of_panels_that_have_something_to_say(tmp_path):
     home(tmp_path / 'a', history(skipped=lambda step: 0, parse_rate=lambda step: step / 1000))
-    home(tmp_path / 'b', pairs(), DPO | {'init_from': 'a'})
+    home(tmp_path / 'b', pairs(), DPO | {'init_from': f'{tmp_path}/a/'})
     home(tmp_path / 'c', policy(clip_fraction=lambda step: 0, entropy=lambda step: NAN), RL)
     said = ok(run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path))
     assert 'To do: see what was made of it: b.' in said

@@ -74,13 +74,13 @@ def read_run(folder):
     config = json.loads(text_of(home / 'config.json') or '{}')
     data = json.loads(text_of(home / 'data.json') or '{}')
     config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
-    ends = re.findall(r'^step +\d+/(\d+)', text_of(home / 'train.log'), re.M)
-    if ends and not config.get('max_steps'):
-        config['max_steps'] = int(ends[-1])         # of a run whose length is given in epochs
+    ends = re.findall(r'^step +\d+/(\d+)', text_of(home / 'train.log'), re.M)      # of a run of epochs
+    config['max_steps'] = config.get('max_steps') or int((ends or [0])[-1])
     config |= {'folder': folder, 'scored': bool(scored), 'scores': scores}
     last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
     sample = last_sample.partition('\n')[2].strip('\n')             # without the rest of its head line
-    return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample}
+    return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample,
+            'home': home.resolve(), 'start': pathlib.Path(config.get('init_from', 'scratch')).resolve()}
 
 
 # --- judge --------------------------------------------------------------------------------------------------
@@ -135,17 +135,17 @@ def verdict(metrics, config):
 
 
 def what_follows(config):
-    """The next command for a run that is over and well. continued_by: folders of runs that start from it."""
+    """The next command for a run that is over. continued_by: folders of runs that start from it."""
     folder = config.get('folder', 'FOLDER')
     stage = config.get('stage', 'base')
     if config.get('continued_by'):
         return f'see what was made of it: {" and ".join(config["continued_by"])}'
     if config.get('loss_type') == 'rm':
-        return 'compare its val_accuracy with 50 %, which is guessing'
+        return 'look at val_accuracy: 50 % is guessing'
     if not config.get('scored'):
         return f'measure it: python eval.py --ckpt={folder}' + (
             ' --tasks=problems --allow_code_execution=True' if config.get('stage') else '')
-    return {'base': f'teach it to answer: python sft.py config/quickstart_sft.py --init_from={folder}',
+    return {'base': f'teach it: python sft.py config/quickstart_sft.py --init_from={folder}',
             'sft': f'reward its answers: python rl.py --init_from={folder} --allow_code_execution=True',
             }.get(stage, f'talk to it: python sample.py --ckpt={folder} --chat=True')
 
