@@ -88,6 +88,8 @@ if __name__ == '__main__':
     if len(sys.argv) > 3:
         print(json.dumps({'ours': ours, 'short': short, 'peer': peer}[sys.argv[3]](*sys.argv[1:3])))
         sys.exit()
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
     data_dir, threads = sys.argv[1], (sys.argv[2:] or ['1'])[0]
     found = {'ours': [], 'short': [], 'peer': []}
     for _ in range(int(os.environ.get('ROUNDS', 2))):

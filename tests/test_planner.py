@@ -119,6 +119,16 @@ def test_the_plan_of_codeparrot(plan):
             ('1xL4', 1, 'fits: nothing; take more devices')):
         assert words in plan(where, steps=steps), (where, steps)
 
+    assert f'${hours * 16 * 2:,.2f}, if one costs $2 an' in plan('16xA100,price=2') and 'written' not in out
+    for served, smaller in ((1.0, False), (1e14, True)):        # trained at 17 a parameter: about optimally
+        form = r'(\S+) FLOPs with .*loss (.*?)\) .*cheapest: (.*?) par.* after (.*?) tokens: (.*)'
+        life, loss, n, d, least = re.search(form, plan(f'16xA100,served={served:g}')).groups()
+        n, d = int(n.replace(',', '')), int(d.replace(',', ''))
+        assert float(life) == pytest.approx(6 * N * 26_214_400_000 + 2 * N * served, rel=0.01)
+        assert float(least) == pytest.approx(6 * n * d + 2 * n * served, rel=0.01)
+        assert float(loss) == pytest.approx(1.8172 + 482.01 / n ** 0.3478 + 2085.43 / d ** 0.3658, abs=0.01)
+        assert (n < N / 2, float(least) < float(life) / 2) == (smaller, smaller)
+
     grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
     assert f'KV cache: {2 * 12 * 2 * 48 * 2:,} bytes a token' in plan('8xH100', grouped)
     assert '2 of 16 heads have one: saves 88%' in plan('8xH100', grouped)
@@ -169,9 +179,12 @@ def test_a_machine_is_a_number_and_a_known_name_and_this_one_is_measured():
     assert machine_of('1 x rtx4090')[1] == 'RTX 4090'
     n, name, peak, memory, price = machine_of('2xcpu')
     assert (n, name, price) == (2, 'cpu', 0) and 1e8 < peak < 1e14 and 1e8 < memory < 1e14
-    for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100', '8xH100,'):
+    for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100'):
         with pytest.raises(ValueError, match=r'8xH100; the names are H200, .*RTX 4090, cpu$'):
             machine_of(where)
+    for option in ('price', 'price=', 'price=x', 'served=-1', 'cost=3', 'served=1e', ''):
+        with pytest.raises(ValueError, match='must be like price=2 .* or served=1e13'):
+            planner.options_of(f'8xH100,{option}')
 
 
 def test_a_gpu_is_known_by_the_name_that_torch_gives_it():

@@ -2,6 +2,7 @@
 The plan: memory, time and cost of a run, counted before it starts. No model is built.
 
     show('8xH100', shape, 1024, batch=512, micro=4, steps=50_000)   # prints the plan of a run
+    show('8xH100,price=2,served=1e13', ...)         # dollars an hour of one; tokens that the model will write
     flops_per_token({'n_layer': 48, 'n_embd': 1600, ...}, 1024)     # 10_136_073_600
 
 A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
@@ -113,6 +114,18 @@ def bytes_sent(n_params, n_devices, stage, accumulation=1):
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
+def options_of(plan):
+    """'8xH100,price=2,served=1e13' -> '8xH100', {'price': 2.0, 'served': 1e13}"""
+    machine, *options = plan.split(',')
+    numbers = {}
+    for option in options:
+        match = re.fullmatch(r'(price|served)=(\d+(?:\.\d+)?(?:e\+?\d+)?)', option)
+        if not match:
+            raise ValueError(f'{plan=}: {option!r} must be like price=2 (dollars) or served=1e13 (tokens)')
+        numbers[match[1]] = float(match[2])
+    return machine, numbers
+
+
 def at_hand(path):
     """(tokens, vocabulary) of a meta.json, (lines, None) of a .jsonl, (None, None) of no file."""
     if not os.path.exists(path):
@@ -128,7 +141,8 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     """Print the plan of a run. A step has batch examples of so many sequences; micro of them are on a device
     at once (0 = all). data: a meta.json or .jsonl. passes, reads: forward passes besides, over each step or
     over all data once."""
-    n_devices, name, peak, memory, price = machine_of(plan)
+    machine, numbers = options_of(plan)
+    n_devices, name, peak, memory, price = machine_of(machine)
     here, vocab_size = at_hand(data)
     shape = {'tie_embeddings': True, **shape, 'block_size': T,
              'vocab_size': shape['vocab_size'] or vocab_size or 32768,
@@ -169,7 +183,9 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     forward = training * passes / 3         # a forward pass is a third of forward and backward
     if forward:
         print(f'  {forward:.2e} FLOPs of forward passes beside it')
-    print_time(training + forward, n_devices, peak, price)
+    print_time(training + forward, n_devices, peak, numbers.get('price', price))
+    if 'served' in numbers:
+        print_served(n, tokens, numbers['served'])
 
 
 def print_time(flops, n_devices, peak, price):
@@ -180,6 +196,19 @@ def print_time(flops, n_devices, peak, price):
     cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: ' if price else ''
     verdict = 'affordable, if you have that' if hours < 720 else 'not affordable: more than a month'
     print(f'  {flops:.2e} FLOPs: {time} at {100 * MFU:g} % of the peak, {cost}{verdict}')
+
+
+def print_served(n, d, served):
+    """FLOPs of a model's life, 6 n d to train it and 2 n for each token that it writes, and of the cheapest
+    that is as good: smaller, trained for longer (2401.00448). Loss: 2203.15556, as 2404.10102 fits it."""
+    E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
+    loss = E + A / n ** alpha + B / d ** beta
+    left = {size: loss - E - A / size ** alpha for size in (n * i / 100 for i in range(1, 100))}
+    models = {n: d} | {size: (B / rest) ** (1 / beta) for size, rest in left.items() if rest > 0}
+    life = {size: 6 * size * tokens + 2 * size * served for size, tokens in models.items()}
+    best = min(life, key=life.get)
+    print(f'  {life[n]:.2e} FLOPs with {served:.1e} tokens written; as good (fitted loss {loss:.2f}) and '
+          f'cheapest: {best:,.0f} parameters after {models[best]:,.0f} tokens: {life[best]:.2e}')
 
 
 def print_model(shape, width):

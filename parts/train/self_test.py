@@ -59,7 +59,8 @@ def check(model, idx, device):
 def main(GPT, GPTConfig):
     """What `python model.py` prints: the parameters of four sizes, and check() of the smallest."""
     parser = argparse.ArgumentParser(description='The parameters of four sizes, and a self-test.')
-    parser.add_argument('--device', default='cpu', help='cpu, cuda, mps: does it compute what the CPU does?')
+    own = str(torch.accelerator.current_accelerator() or 'cpu')
+    parser.add_argument('--device', default=own, help='cpu, cuda, mps: does it compute what the CPU does?')
     device = parser.parse_args().device
     count = lambda part: f'{sum(p.numel() for p in part.parameters()):,}'
     sizes = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
