@@ -200,8 +200,8 @@ def load(path):
     if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:     # of dpo.py --loss_type=rm
         raise ValueError(f'{path} is a reward model: it scores answers, it does not write them')
     if trained.get('objective', 'clm') != 'clm':
-        raise ValueError(f'{path} has objective={trained["objective"]}: its loss is val_loss of train.py; '
-                         'see what it does with sample.py')
+        raise ValueError(f'{path} has objective={trained["objective"]}: its val_loss and val_accuracy are in '
+                         'metrics.jsonl; see what it does with sample.py')
     start.same_tokenizer(path, state.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
                          tokenizer.hash)
     in_chat = trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat

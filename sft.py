@@ -171,7 +171,7 @@ net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)
 
 # --- evaluate, save -----------------------------------------------------------------------------------------
 def loss_on(batches):
-    """Nats per trained token and bits per byte. batches: this process's; the sums are of all processes."""
+    """See validation.loss_of. batches: this process's; the sums are of all processes."""
     on_device = ((devices.to_device(batch, device), True) for batch in batches)
     return validation.loss_of(model, token_bytes, autocast, processes.all_sum, on_device)
 
@@ -192,7 +192,7 @@ def evaluate():
     global best_val
     own = sorted(held_out, key=lambda row: len(row[0]))[rank::world]        # sorted: little padding
     micro_batches = [own[i:i + micro_batch_size] for i in range(0, len(own), micro_batch_size)]
-    val_loss, _ = loss_on(collate(rows, pad) for rows in micro_batches)
+    val_loss, *_ = loss_on(collate(rows, pad) for rows in micro_batches)
     row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
     if base_dir is not None:            # how much of the pretraining is left?
         ids, T = base_bins['val'], model.config.block_size

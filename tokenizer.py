@@ -345,8 +345,9 @@ class Tokenizer:
                 raise ValueError(f'format {d["format"]!r}, kind {d["kind"]!r}, {len(d["vocab"])} tokens')
             return cls(d['kind'], vocab, d['special_tokens'], d['pattern'], d['bytes_per_token'])
         except Exception as e:              # another program's JSON may fail at any line above
-            raise ValueError(f'{path} is not a tokenizer of ours ({type(e).__name__}: {e}); copy that of the '
-                             'data or the run, or make one: python tokenizer.py --input=FOLDER') from e
+            why = 'no such file' if isinstance(e, FileNotFoundError) else f'{type(e).__name__}: {e}'
+            raise ValueError(f'{path} is not a tokenizer of ours ({why}); copy that of the data or the run, '
+                             'or make one: python tokenizer.py --input=FOLDER') from e
 
     @property
     def hash(self):

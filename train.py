@@ -184,8 +184,8 @@ loss_of = functools.partial(validation.loss_of, model, tokenizer.text_bytes, aut
 @timer.pause('eval')
 def evaluate():
     global best_val
-    val_loss, val_bpb = loss_of(loader.evaluation(bins['val'], eval_tokens))
-    more = {'tokens': step * tokens_per_step}
+    val_loss, val_bpb, accuracy = loss_of(loader.evaluation(bins['val'], eval_tokens))
+    more = {'tokens': step * tokens_per_step, 'val_accuracy': accuracy if objective != 'clm' else None}
     if val_sets:
         n = eval_tokens // len(val_sets)
         more['shares'] = token_bins.shares_read(meta['sources'], source, step)

@@ -176,11 +176,15 @@ def test_saving_and_loading_changes_nothing(tmp_path):
 
 def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
     good = json.dumps(ODD.to_json())
-    for content in (good[:-9], '[]', '\udcff', '{"model": {"type": "BPE", "vocab": {"a": 0}}}',
-                    good.replace('"bpe"', '"unigram"'), good.replace('[^ ', '([^ ')):
+    changes = [{'vocab': ['a', 'b']}, {'vocab': [*'abc'] * 99}, {'vocab': [5]}, {'vocab': None},
+               {'special_tokens': [1]}, {'special_tokens': 5}, {'pattern': '('}, {'kind': 'unigram'}]
+    for content in (good[:-9], '[]', '\udcff', '{"model": {"type": "BPE", "vocab": {"a": 0}}}', '[' * 100_000,
+                    *(json.dumps({**ODD.to_json(), **change}) for change in changes)):
         (tmp_path / 'bad.json').write_bytes(content.encode('utf-8', 'surrogateescape'))
         with pytest.raises(ValueError, match=r'bad\.json is not a tokenizer of ours'):
             Tokenizer.load(tmp_path / 'bad.json')
+    with pytest.raises(ValueError, match=r'nowhere\.json is not .* \(no such file\); copy that of the data'):
+        Tokenizer.load(tmp_path / 'nowhere.json')
     for name in known_vocabularies.FILES:
         (tmp_path / f'my_{name}').write_text('{}')
     with pytest.raises(ValueError, match='my_vocab.bpe and .*my_encoder.json: not those of gpt2 .*1ce16647'):

@@ -33,7 +33,7 @@ class Journal:
         """Lock the folder, then begin new files, or cut the old ones back to `step`. Say what differs from
         state, the checkpoint that the run resumes ({} for a new run). n_bytes: the room that it needs."""
         if step > max_steps:
-            raise ValueError(f'{self.out_dir} is at step {step}, behind max_steps={max_steps}; to resume it, '
+            raise ValueError(f'{self.out_dir} is at step {step}, past max_steps={max_steps}; to resume it, '
                              f'set --max_steps above {step}')
         if not self.main_process:
             return

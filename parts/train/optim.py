@@ -19,6 +19,8 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embeddin
     named = list(model.named_parameters())
     for_muon = [p for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2]
     own_rate = [p for name, p in named if name == 'embedding.weight' and embedding_lr != 1]
+    if kind == 'muon' and not for_muon:
+        raise ValueError('Muon trains the matrices of a module that is named blocks; this model has none')
     others = {id(p) for p in for_muon + own_rate}
     matrices = [p for _, p in named if p.dim() >= 2 and id(p) not in others]
     vectors = [p for _, p in named if p.dim() < 2]

@@ -250,7 +250,8 @@ def repeats(meta, epochs):
     """A line for each source of a mixture: its share of the tokens, and how often a run of so many epochs
     reads it. Data that are read more than about four times help less and less (arXiv:2305.16264)."""
     if epochs > 4:
-        yield f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less'
+        yield (f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less: a smaller '
+               'model in fewer steps may be as good')
     sources = meta.get('sources', {})
     for name, source in sources.items() if len(sources) > 1 else ():
         times = source['epochs'] * epochs
