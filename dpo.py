@@ -71,6 +71,7 @@ eval_pairs = 512                # >= 1: of val.jsonl, the first ones, always the
 save_interval = 250             # >= 1: steps
 num_samples = 8                 # >= 1: held-out prompts that are answered at each evaluation: samples.txt
 sample_tokens = 100             # >= 1: of an answer, at most
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine

@@ -69,6 +69,7 @@ log_interval = 1                # >= 1: steps
 eval_interval = 20              # >= 1: steps; also before the first and after the last
 eval_prompts = 200              # >= 1: held-out prompts, always the same, answered greedily
 save_interval = 20              # >= 1: steps
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps

@@ -56,6 +56,7 @@ eval_conversations = 512        # >= 1: of val.jsonl, the first ones, always the
 eval_tokens = 65_536            # >= 0: of base_dir, at each evaluation
 save_interval = 250             # >= 1: steps
 sample_tokens = 100             # >= 1: of the answer to the first held-out question, at each evaluation
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine

@@ -9,7 +9,6 @@ Pretraining: a folder of token bins -> a language model.
 It reads data_dir, which prepare.py made, and writes out_dir, a folder that can be zipped and used anywhere.
 The decision made here is the objective: it fixes what the model can be used for. You should see a first loss
 near ln(vocab_size) and a fast fall. parts/ holds the plumbing and the other objectives: you can skip it.
-
 Two rules make runs exact (with --streaming only the first does). The batch of a step follows from (seed,
 step), its dropout from (seed, step, rank): so a resumed run equals an uninterrupted one. And batch_size is
 the number of sequences of a step over all devices: so without dropout, one device and eight compute the same.
@@ -73,6 +72,7 @@ save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
 num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
 spike_z = 8.0                   # >= 0: a spike is this many standard deviations above the last; 0 = off
 spike_window = 100              # >= 30: the number of last steps that it is compared with

@@ -1,4 +1,4 @@
-"""Devices: as the CPU? What a GPU will meet, as far as a machine without one can tell. No memory left."""
+"""Devices: as the CPU? Does it learn? What a GPU will meet, as far as one can tell. No memory left."""
 import shutil
 import sys
 
@@ -62,6 +62,22 @@ def test_a_fault_is_seen_where_it_is(capsys):
     with pytest.raises(SystemExit) as e:
         self_test.check(model(one_gradient, 1.0), IDX, 'cpu:0')
     assert e.value.code == 1 and 'NOT as the CPU' in capsys.readouterr().out
+
+
+def test_a_model_that_learns_knows_one_batch_by_heart_and_one_without_attention_does_not(monkeypatch, capsys):
+    whole, blind = (GPT(GPTConfig(64, 32, 2, 4, 2, 128)) for _ in range(2))
+    for block in blind.blocks:
+        block.attention.forward = lambda x, *rest: torch.zeros_like(x)
+    for network, learns in ((whole, True), (blind, False)):
+        first, last = self_test.by_heart(network, IDX % 16)
+        assert (last < first / 10) == learns and (last > first / 5) != learns, (first, last)
+    monkeypatch.setattr(sys, 'argv', ['model.py'])
+    monkeypatch.setattr(self_test, 'check', lambda *_: None)
+    for last, code in ((0.5, 0), (0.7, 1), (float("nan"), 1)):
+        monkeypatch.setattr(self_test, 'by_heart', lambda *_: (6.0, last))
+        with pytest.raises(SystemExit) as e:
+            self_test.main(GPT, GPTConfig)
+        assert e.value.code == code and f'loss 6.00 -> {last:.4f}: ' in capsys.readouterr().out
 
 
 # --- what a GPU will meet -----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The files of a run, what it says at its beginning and its end, the lock on its folder."""
 import os
+import re
 import shlex
 
 import pytest
@@ -49,6 +50,29 @@ def test_the_next_command_can_be_pasted(log, capsys):
     assert shlex.split(command) == ['python', 'sample.py', f'--ckpt={log.out_dir}', '--prompt=<|mask|> x']
 
 
+NOT_MET = 'expected 4.05 to 4.13; see docs/trouble.md'
+
+
+def test_the_last_line_compares_with_what_the_config_expects(log, capsys):
+    for figures, name, line in [
+            ({'val_loss': 4.091}, 'val_loss', 'val_loss 4.091: as expected (4.05 to 4.13)'),
+            ({'val_loss': 4.31}, 'val_loss', f'val_loss 4.31: 0.18 too high, {NOT_MET}'),
+            ({'val_reward': 4}, 'val_reward', f'val_reward 4: 0.05 too low, {NOT_MET}'),
+            ({'val_loss': float('nan')}, 'val_loss', f'val_loss nan: not a number, {NOT_MET}'),
+            ({'val_loss': float('inf')}, 'val_loss', f'val_loss inf: not a number, {NOT_MET}'),
+            ({'val_loss': 4, 'val_ppl': 9}, 'val_bpb', 'val_bpb: expected 4.05 to 4.13, but not measured; '
+             'measured: val_loss, val_ppl')]:
+        log.begin(CONFIG | {'expect': {name: (4.05, 4.13)}}, {}, 0, 10)
+        log.evaluation(10, 10, figures, by_source={})
+        for step in (10, 9):            # a run that stopped earlier has nothing to compare
+            log.end(step, 10, 1.0, 2.0, [])
+            assert (capsys.readouterr().out.splitlines()[-1:] == [line]) == (step == 10), line
+        log.lock.close()
+    for mistake_of_it in (3, (2, 1), (1, 2, 3), ('1', '2')):
+        with pytest.raises(ValueError, match='expect: a=.* must be .lowest, highest.'):
+            log.begin(CONFIG | {'expect': {'a': mistake_of_it}}, {}, 0, 10)
+
+
 def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):
     monkeypatch.setattr(journal.shutil, 'disk_usage', lambda path: type('', (), {'free': 160_000}))
     with pytest.raises(ValueError, match='has 0.2 MB free, the checkpoints need 0.4'):
@@ -68,4 +92,8 @@ def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):
     mistake(run('train.py', *flags, '--overwrite=True'), 'another run', str(tmp_path), '--out_dir')
     assert (tmp_path / 'train.log').read_bytes() == before
     log.lock.close()                                    # as the system does when a process ends
-    ok(run('train.py', *flags, '--max_steps=4', '--overwrite=True'))
+    said = ok(run('train.py', *flags, '--max_steps=4', '--overwrite=True',
+                  '--expect={"val_loss": (1, 99), "val_bp": (1, 2), "val_ppl": (0, 1)}')).splitlines()
+    assert re.fullmatch(r'val_loss \d.\d+: as expected \(1 to 99\)', said[-3])
+    assert said[-2].startswith('val_bp: expected 1 to 2, but not measured; measured: val_loss, val_ppl, ')
+    assert ' too high, expected 0 to 1; see docs/trouble.md' in said[-1]

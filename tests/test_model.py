@@ -195,7 +195,7 @@ def test_without_arguments_it_prints_the_ladder_and_a_self_test():
         blocks = total - 257 * n_embd           # without the embedding of 256 and the last norm
         numbers = {int(number.replace(',', '')) for number in re.findall(r'\b\d[\d,]*\b', line)}
         assert {total, 256 * n_embd, blocks, blocks // n_layer, n_embd} <= numbers, line
-    assert '80 of 80 greedy tokens' in out and 'NOT' not in out
+    assert '80 of 80 greedy tokens' in out and 'NOT' not in out and out.endswith(': the model learns\n')
     assert '(4, 64) -> (4, 64, 256)' in out and '(1, 10) -> (1, 30)' in out
     assert abs(float(re.search(r'loss (\d\.\d+)', out)[1]) - 5.5452) < 0.1 and '5.5452' in out
 

@@ -25,6 +25,7 @@ class Journal:
         self.out_dir = out_dir
         self.main_process = main_process
         self.restarts = 0               # how often the run was resumed
+        self.measured = {}              # the figures of the last evaluation
 
     def path(self, name):
         return os.path.join(self.out_dir, name)
@@ -35,6 +36,11 @@ class Journal:
         if step > max_steps:
             raise ValueError(f'{self.out_dir} is at step {step}, past max_steps={max_steps}; to resume it, '
                              f'set --max_steps above {step}')
+        self.expect = config.get('expect') or {}
+        for name, ends in self.expect.items():
+            kinds = [type(end) for end in ends] if isinstance(ends, tuple | list) else []
+            if len(kinds) != 2 or not {*kinds} <= {int, float} or ends[0] > ends[1]:
+                raise ValueError(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, 4.13)')
         if not self.main_process:
             return
         self.need_space(n_bytes)
@@ -135,12 +141,15 @@ class Journal:
         columns = [f'{name}: {value:.4f}' for name, value in figures.items()]
         self.say(' | '.join([f'step {step:>6}/{max_steps}', *columns]))
         self.metrics(step=step, **figures, **more)
+        self.measured = {name: x for name, x in (figures | more).items() if not isinstance(x, dict)}
 
     def end(self, step, max_steps, minutes, best_val, command, what='lowest val_loss'):
         """The last lines of a run; command: the words to type next. what: the name of best_val."""
         if step >= max_steps:
             self.say(f'done in {minutes:.1f} minutes, {what} {best_val:.4f}; see {self.out_dir}')
             self.say(f'next: {shlex.join(["python", *command])}' if command else '')
+            for line in compared(self.measured, self.expect):
+                self.say(line)
         elif os.path.exists(self.path('last.pt')):
             self.say(f'stopped at step {step}; {self.path("last.pt")} is saved; resume: the same command '
                      'with --init_from=resume')
@@ -189,6 +198,20 @@ class Timer:
                'save_s': self.total['save'], 'eval_share': self.total['eval'] / uptime, 'uptime_s': uptime}
         self.restart()
         return row
+
+
+def compared(measured, expect):
+    """Yields a line for each range of expect, {name: (low, high)}: is the figure that was measured in it?"""
+    for name, (low, high) in expect.items():
+        value = measured.get(name)
+        if value is None:
+            yield f'{name}: expected {low} to {high}, but not measured; measured: {", ".join(measured)}'
+        elif low <= value <= high:
+            yield f'{name} {value:.4g}: as expected ({low} to {high})'
+        else:
+            off = f'{low - value:.2g} too low' if value < low else f'{value - high:.2g} too high'
+            off = off if math.isfinite(value) else 'not a number'
+            yield f'{name} {value:.4g}: {off}, expected {low} to {high}; see docs/trouble.md'
 
 
 def finite(value):

@@ -1,8 +1,9 @@
 """
-Does a device compute the same as the CPU in float32? The loss, gradients and greedy tokens side by side.
+Does a model learn at all, and does a device compute the same as the CPU in float32?
 
     check(model, idx, 'mps')                    # prints a line each for float32 and bfloat16
     rows = compare(model, idx, 'cuda')          # [{'dtype': 'float32', 'loss': 3e-8, ...}, ...]
+    first, last = by_heart(model, idx)          # does it learn at all? 5.6, 0.01
 
 The CPU adds in another order than a GPU, so the last digits differ: 1e-7 for one sum in float32. A wrong
 kernel, or one for another precision, shows as 1e-2 and more.
@@ -56,6 +57,19 @@ def check(model, idx, device):
         sys.exit(1)
 
 
+def by_heart(model, idx, steps=100):
+    """The first and the last loss of a model that trains on idx (B, T) and nothing else."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(steps):
+        loss = model(idx[:, :-1], idx[:, 1:])[1]
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses[0], losses[-1]
+
+
 def main(GPT, GPTConfig):
     """What `python model.py` prints: the parameters of four sizes, and check() of the smallest."""
     parser = argparse.ArgumentParser(description='The parameters of four sizes, and a self-test.')
@@ -83,3 +97,10 @@ def main(GPT, GPTConfig):
         for p in nano.blocks.parameters():
             p.mul_(3 if p.dim() == 2 else 1)
     check(nano, idx, device)
+
+    small = GPT(GPTConfig(256, 64, 2, 4, 2, 128)).to(device)
+    first, last = by_heart(small, idx[:, :33].to(device) % 16)      # few tokens: one does not tell the next
+    learns = last < first / 10
+    print(f'one batch, 100 steps: loss {first:.2f} -> {last:.4f}: '
+          + ('the model learns' if learns else 'it does NOT learn, look at your last change of model.py'))
+    sys.exit(0 if learns else 1)
