@@ -74,6 +74,9 @@ def read_config(theirs):
     config['rope_theta'] = float(values.get('rope_theta') or 10000.0)
     config['rope_scaling'] = tuple(float(rope[key]) for key in ropes[values['rope_type']])
     config['qkv_bias'], config['qk_norm'] = KINDS[values['model_type']]
+    for ours, name in NAMES.items():
+        if isinstance(config[ours], str | float) and not 0 < float(config[ours]) < 1:      # norm_eps
+            raise ValueError(f'{name}={config[ours]!r:.80} must be a number between 0 and 1')
     return config
 
 
@@ -86,12 +89,16 @@ def read(folder):
             config = read_config(json.load(f))
         saved = {}
         for reading in sorted(glob.glob(os.path.join(glob.escape(folder), '*.safetensors'))):
-            saved |= safetensors.load_file(reading)
+            new = safetensors.load_file(reading)
+            if twice := saved.keys() & new:
+                raise ValueError(f'tensor {min(twice)} is in another file, too; keep the one that counts')
+            saved |= new
         tensors = {}
         for ours, (theirs, shape) in layout(config).items():
             there = list(saved[theirs].shape) if theirs in saved else 'not there'
-            if there != shape:
-                raise ValueError(f'tensor {theirs} is {there}, expected {shape}')
+            if there != shape or not saved[theirs].is_floating_point():
+                kind = f' of {saved[theirs].dtype}' if theirs in saved else ''
+                raise ValueError(f'tensor {theirs} is {there}{kind}, expected {shape} of floats')
             tensors[ours] = saved[theirs]
     except Exception as e:              # broken JSON, a missing key, a file that was cut off, ...
         raise ValueError(f'{reading} cannot be read as a Llama model: {type(e).__name__}: {e}') from e
