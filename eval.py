@@ -37,7 +37,7 @@ data_dir = 'data/quickstart'    # of loss and learned; made with ckpt's tokenize
 tasks = 'loss'                  # comma-separated
 data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
 completions: str | None = None  # .jsonl of {"task_id", "completion"}: score these, without a model
-splits = 'variation,cell,family'    # of problems: new ones, new compositions, new tasks
+splits = 'variation,feedback_variation,cell,family'     # of problems: see parts/eval/problems.py
 n_problems: int | None = None   # >= 1: None = 100 of each split of problems, the whole of a file
 problems_seed = 0               # another seed: other problems of these splits
 num_samples = 1                 # [1, 10000]: completions per problem; learned writes at least 32 texts

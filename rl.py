@@ -39,7 +39,7 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 # the reward
 reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
 held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
-n_problems = 2000               # >= 1: for reward=problems and random: how many
+n_problems = 2000               # >= 2: for reward=problems and random: how many
 problems_seed = 1               # >= 0: which ones; SFT's demonstrations have seed 0
 allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
 timeout = 3.0                   # > 0: seconds for a program, or a call of reward()
@@ -140,7 +140,7 @@ model.grad_checkpoint = grad_checkpoint
 
 
 # --- tasks: prompts, and how their answers are judged -------------------------------------------------------
-def tasks_of(reward, n, problems_seed, split):
+def tasks_of(reward, n, problems_seed, *splits):
     """A list of tasks. Each has the prompt, as messages and as ids, and one of three keys. tests: Python that
     runs after the model's code (with entry_point, it defines check(candidate)). answer: a text whose
     last number the model must find. reward: a function of the model's text. FILE.jsonl may be a benchmark."""
@@ -149,16 +149,16 @@ def tasks_of(reward, n, problems_seed, split):
 
     if reward in ('problems', 'random'):        # of a problem's messages only the question
         return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
-                for p in problems.problems(n, problems_seed, split)]
+                for split in splits for p in problems.problems(n // len(splits), problems_seed, split)]
     if reward.endswith('.py'):
         return [with_ids(task) for task in rewards.tasks_of_file(reward, timeout, bad_reward == 'zero')]
     return records.read_jsonl(reward, lambda record: with_ids(benchmarks.to_task(record)),
                               'a line has "prompt", and "tests" or "answer"; else: problems, random, FILE.py')
 
 
-all_tasks = tasks_of(reward, n_problems, problems_seed, 'train')
+all_tasks = tasks_of(reward, n_problems, problems_seed, 'train', 'feedback')
 if held_out or reward in ('problems', 'random'):
-    exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation')      # the held-out tasks
+    exam = tasks_of(held_out or reward, eval_prompts, 0, 'validation', 'feedback_validation')
 else:                       # every tenth prompt
     by_prompt = {tuple(task['ids']): task for task in all_tasks}
     exam = [*by_prompt.values()][::10]

@@ -2,11 +2,9 @@
 # bash run.sh         the whole chain on this machine: text -> tokenizer -> base model -> SFT -> DPO, RL, each measured
 # bash run.sh tour    one text through the whole pipeline: docs/tour.md, with the values of your models
 # bash run.sh test    the tests; bash run.sh exercise [N]: functions for you to write, graded by the tests
-# Each makes .venv the first time; after that, nothing uses the network.
 set -euo pipefail
 cd "$(dirname "$0")"
 export PYTHONUTF8=1 TOKENIZERS_PARALLELISM=false
-
 install() {     # install FILE: once, and again when the file changes
     [ -x .venv/bin/python ] || python3 -m venv .venv
     local stamp=".venv/installed-${1//\//-}"
@@ -17,7 +15,7 @@ install() {     # install FILE: once, and again when the file changes
     fi
 }
 python() {      # the commands below are what you would type
-    echo; echo "== python $*"
+    printf '\n== python %s\n' "$*"
     .venv/bin/python "$@" || { echo "run.sh: failed while: python $*" >&2; exit 1; }
 }
 
@@ -26,13 +24,14 @@ install requirements.txt
 if [ "${1:-}" = tour ]; then exec .venv/bin/python tests/tour.py --allow_code_execution=True "${@:2}"; fi
 if [ "${1:-}" = test ] || [ "${1:-}" = exercise ]; then
     install tests/requirements.txt
-    if [ "$1" = exercise ]; then exec .venv/bin/python tests/exercise.py "${@:2}"; fi
+    [ "$1" = test ] || exec .venv/bin/python tests/exercise.py "${@:2}"
     exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
 fi
 
-# The models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents.
-judged='--allow_code_execution=True --num_samples=8 --k=1,8 --batch_size=64 --max_new_tokens=64 --loss_tokens=40_000'
-held_out="--tasks=loss,problems --n_problems=40 $judged"
+# the models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents
+judged='--tasks=problems --allow_code_execution=True --batch_size=128 --max_new_tokens=64'
+# 200 problems of each kind, twice each: demonstrated, feedback only, never shown
+held_out="$judged --splits=variation,feedback_variation,cell --n_problems=200 --num_samples=2 --tasks=loss,problems"
 
 # 1. the base model: a language model of Python's own standard library
 python prepare.py --out_dir=data/quickstart --vocab_size=4096
@@ -45,8 +44,8 @@ python parts/eval/problems.py --n=300 --split=validation --out=data/problems/val
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out
 # 3. DPO: its own answers to other problems, judged by running them, become pairs
-python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json --tasks=problems \
-    --splits=train --problems_seed=1 --n_problems=250 $judged
+python eval.py --ckpt=out/quickstart_sft --out=out/quickstart_sft/mined/eval.json $judged \
+    --splits=train --problems_seed=1 --n_problems=250 --num_samples=8
 python prepare.py --kind=preference --source=out/quickstart_sft/mined/samples.jsonl --prefer=both --dedup=exact \
     --out_dir=data/pairs
 python dpo.py config/quickstart_dpo.py --overwrite=True
@@ -58,5 +57,8 @@ python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rl --out=out/quickstart_rl/compare.json
 
 # 5. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rl --chat=True
-python plot.py --runs=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl --out=out/quickstart/dashboard.png
+all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl
+python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=40 --num_samples=8 --k=1,8 \
+    --out=out/quickstart/eight/eval.json
+python plot.py --runs=$all --out=out/quickstart/dashboard.png
 python parts/eval/report.py --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))

@@ -10,12 +10,12 @@ demonstration has 26.8, an answer that passed 25.5: `more` trains on 12 % more t
     weak          rl.py: the reward is 1 if the first test passes; judged by all tests: what is hacked?
     random        rl.py: the reward is a coin: what does sampling alone do?
 
-Problems are of three kinds. A fifth of the compositions that the split `train` has are kept out of the
-demonstrations:
+Problems are of three kinds, see parts/eval/problems.py. Half of the prompts of rl and rejection are of the
+first, half of the second; they are tested on other problems.
 
-    demonstrated      compositions and families with demonstrations; other prompts
-    feedback only     compositions without demonstrations, half of rl's and rejection's prompts; other prompts
-    never shown       the split `cell`: compositions that no arm sees
+    demonstrated      compositions and families with demonstrations
+    feedback only     compositions without demonstrations
+    never shown       compositions that no arm sees
 
     bash run.sh                                                     # the base model, out/quickstart
     python bench/rl_controls.py out/controls 0,1,2                  # resumes where it stopped
@@ -29,7 +29,6 @@ a paired bootstrap over problems, of the mean over the seeds.
 Settings were chosen on the validation split, never on these problems.
 """
 import collections
-import hashlib
 import json
 import os
 import subprocess
@@ -43,7 +42,7 @@ from parts.eval import grading, sandbox    # noqa: E402
 from parts.eval.problems import problems, to_messages                                          # noqa: E402
 
 BASE, DEMOS, PROMPTS = 'out/quickstart', 6000, 2000
-KINDS = 'demonstrated', 'feedback only', 'never shown'
+KINDS = {'demonstrated': 'variation', 'feedback only': 'feedback_variation', 'never shown': 'cell'}
 ARMS = 'sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random'
 SAMPLED = 'sft', 'rl'
 ASK = ['--allow_code_execution=True', '--batch_size=64', '--max_new_tokens=64', '--tasks=own']
@@ -58,19 +57,6 @@ reward = lambda prompt, completion: dice.random() < 0.5
 def call(*command):
     print(' '.join(command), flush=True)
     subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
-
-
-def kind_of(p):
-    if p['split'] == 'cell':
-        return 'never shown'
-    left_out = p['family'].startswith('composed') and hashlib.sha256(p['cell'].encode()).digest()[0] % 5 == 0
-    return 'feedback only' if left_out else 'demonstrated'
-
-
-def some(n, seed, split, kind):
-    """n problems of a kind."""
-    drawn = problems(25 * n if kind == 'feedback only' else 2 * n, seed, split)
-    return [p for p in drawn if kind_of(p) == kind][:n]
 
 
 def write(path, lines):
@@ -141,13 +127,13 @@ def finished(run):
 def demonstrations(folder, seed):
     if os.path.exists(f'{folder}/coin.py'):         # the last file below
         return
-    demos = [p for p in problems(DEMOS * 5 // 4 + 500, seed) if kind_of(p) == 'demonstrated'][:DEMOS]
+    demos = problems(DEMOS, seed, 'train')
     write(f'{folder}/demos/train.jsonl', [{'messages': to_messages(p)} for p in demos])
     held_out = problems(200, seed, 'validation')
     write(f'{folder}/demos/val.jsonl', [{'messages': to_messages(p)} for p in held_out])
-    half = PROMPTS // 2
-    feedback = [p for kind in KINDS[:2] for p in some(half, 1000 + seed, 'train', kind)]
-    exam = [p for kind in KINDS[:2] for p in some(100, 1000 + seed, 'validation', kind)]
+    both = lambda n, *splits: [p for split in splits for p in problems(n, 1000 + seed, split)]
+    feedback = both(PROMPTS // 2, 'train', 'feedback')
+    exam = both(100, 'validation', 'feedback_validation')
     write(f'{folder}/prompts.jsonl', [asked(p) for p in feedback])
     write(f'{folder}/weak.jsonl', [asked(p, tests=1) for p in feedback])
     write(f'{folder}/exam.jsonl', [asked(p) for p in exam])
@@ -231,11 +217,10 @@ if __name__ == '__main__':
     arms, n_test = flags.get('arms', ','.join(ARMS)).split(','), int(flags.get('n_test', 1000))
     order = [name for name in ('sft', 'rl') + ARMS[1:] if name in arms]     # the others follow rl's tokens
     greedy, sampled = {name: [] for name in arms}, {name: [] for name in SAMPLED if name in arms}
-    for kind in KINDS:
-        split = 'cell' if kind == 'never shown' else 'variation'
+    for kind, split in KINDS.items():
         path = f'{out}/test/{kind.replace(" ", "_")}.jsonl'
         if not os.path.exists(path):
-            write(path, [asked(p) for p in some(n_test, 0, split, kind)])
+            write(path, [asked(p) for p in problems(n_test, 0, split)])
         with open(path, encoding='utf-8') as f:
             write(path.replace('.jsonl', '_sampled.jsonl'), [json.loads(line) for line in f][:n_test // 5])
     for seed in seeds:

@@ -3,6 +3,7 @@ seed and split give the same list."""
 import ast
 import collections
 import hashlib
+import itertools
 import json
 import re
 import subprocess
@@ -12,7 +13,8 @@ from conftest import ROOT, mistake, ok, run
 
 from parts.eval import grading, problems as P
 
-N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100, 'family': 100}
+N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100, 'family': 100,
+     'feedback': 400, 'feedback_validation': 80, 'feedback_variation': 80}
 SETS = {split: P.problems(n, 0, split) for split, n in N.items()}
 ALL = [p for some in SETS.values() for p in some]
 PLAIN = {family[0] for family in P.plain(P.SHOWN)}
@@ -105,18 +107,21 @@ def test_no_prompt_is_there_twice_in_a_split_or_in_two_whatever_the_seed():
     train = SETS['train'] + P.problems(800, 1)
     for split, some in SETS.items():
         assert len({p['prompt'] for p in some}) == N[split] and P.problems(40, 0, split) == some[:40]
-    for split in P.SPLITS[1:]:
+    for split in N.keys() - {'train'}:
         assert not shared(train, SETS[split] + P.problems(40, 5, split)), split
-    for i, a in enumerate(P.SPLITS):
-        for b in P.SPLITS[i + 1:]:
-            assert not shared(SETS[a], SETS[b]), (a, b)
+    for a, b in itertools.combinations(N, 2):
+        assert not shared(SETS[a], SETS[b]), (a, b)
     assert len(shared(SETS['train'], train[1600:])) < 0.05 * 800      # of other seeds, few
 
 
 def test_what_is_held_out_does_not_occur_in_training():
     cells = {p['cell'] for p in SETS['train']}
     names = {name for p in SETS['train'] for name in arguments(p)}
-    assert not cells & {p['cell'] for p in SETS['cell'] + SETS['family']}
+    assert not cells & {p['cell'] for p in SETS['cell'] + SETS['family'] + SETS['feedback']}
+    practised = {p['cell'] for p in SETS['feedback']}       # by rl.py: these compositions, and no others
+    assert not practised & {p['cell'] for p in SETS['cell']} and len(practised) > 100
+    for split in 'feedback_validation', 'feedback_variation':
+        assert {p['cell'] for p in SETS[split]} <= {p['cell'] for p in P.problems(2500, 0, 'feedback')}
     for p in SETS['names']:
         assert not names & set(arguments(p)), p['prompt']
     for split in 'validation', 'variation', 'names':        # ... and nothing else is held out there

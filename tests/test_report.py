@@ -5,47 +5,58 @@ import re
 import pytest
 from conftest import ROOT, ok, run
 
-SPLIT = {'parse_rate': 0.9, 'pass@1': 0.5, 'pass@8': 0.75, 'interval': [0.4, 0.6], 'preferred_rate': 0.25}
+SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
+GAINS = {'demonstrated': [0.05, -0.1, 0.2], 'feedback only': [0.182, 0.141, 0.223],
+         'never shown': [0.1, 0, 0.2], 'new tasks': [0, 0, 0]}
+
+
+def scores(share):
+    interval = [share - 0.1, share + 0.1]
+    return {'parse_rate': 0.9, 'pass@1': share, 'interval': interval, 'preferred_rate': 0.25}
 
 
 @pytest.fixture
 def home(tmp_path):
+    series = []
     for n, name in enumerate(('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl')):
         folder = tmp_path / 'out' / name
         folder.mkdir(parents=True)
         tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n, 'nats': 4.0},
                           'untrained': {'bits_per_byte': 3.05}},
-                 'problems': {'by_split': {split: SPLIT for split in ('variation', 'cell', 'family')}}}
+                 'problems': {'by_split': {split: scores(share) for split, share in SPLITS.items()}}}
         (folder / 'eval.json').write_text(json.dumps({'tasks': tasks}), encoding='utf-8')
         (folder / 'train.log').write_text(f'step 1\ndone in {n + 1}.5 minutes, lowest\n', encoding='utf-8')
-        rows = [{'task_id': f'variation-{i}', 'split': 'variation', 'prompt': f'def f{i}():',
-                 'outcome': 'wrong', 'completion': f'{name} {i} {k}'} for i in range(6) for k in 'ab']
+        rows = [{'task_id': f'{split}-0/{i}', 'split': split, 'prompt': f'def {split}_{i}():',
+                 'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong', 'completion': f'{name} {i} {k}'}
+                for split in SPLITS for i in (10, 2, 0) for k in 'ab']
         (folder / 'samples.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n', encoding='utf-8')
-    both = {'n': 120, 'a': 0.5, 'b': 0.7, 'interval': [0.11, 0.29],
-            'gain': {'demonstrated': [0.25, 0.1, 0.4], 'never shown': [0.1, 0.0, 0.2]}}
-    (folder / 'compare.json').write_text(json.dumps({'tasks': {'compare': both}}), encoding='utf-8')
-    folder = tmp_path / 'out' / 'quickstart_dpo'
-    both = {'n': 120, 'a': 0.5, 'b': 0.55, 'interval': [-0.01, 0.11],
-            'gain': {'demonstrated': [0.05, -0.1, 0.2]}}
-    (folder / 'compare.json').write_text(json.dumps({'tasks': {'compare': both}}), encoding='utf-8')
+        compared = {'tasks': {'compare': {'n': 800, 'gain': GAINS}}}
+        (folder / 'compare.json').write_text(json.dumps(compared), encoding='utf-8')
+        series.append({'ckpt': f'out/{name}', 'by_split': {'variation': {'pass@8': 0.7 + n / 10},
+                                                           'family': {'pass@1': 0.01}}})
+    (tmp_path / 'out/quickstart/eight').mkdir()
+    (tmp_path / 'out/quickstart/eight/eval.json').write_text(
+        json.dumps({'tasks': {'problems': {'series': series}}}), encoding='utf-8')
     return tmp_path
 
 
-def test_the_report_has_a_row_a_stage_and_three_answers_side_by_side(home):
+def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home):
     said = ok(run('parts/eval/report.py', '--minutes=9.5', cwd=home))
     text = (home / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
     assert said.strip() == text.strip()
-    assert '| base | 1.500 | 90% | 50.0% (40% to 60%) | 75.0% | 50.0% | 50.0% | 25% | 1.5 |' in text
-    assert '| dpo | 3.500' in text and 'all +5.0% (-1.0% to +11.0%)' in text
-    assert '| rl | 4.500' in text and 'RL over SFT, pass@1 of the same 120 problems' in text
-    assert 'never shown +10.0% (+0.0% to +20.0%)' in text
-    assert text.count('### variation-') == 3 and 'dashboard.png' in text
-    for name in ('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl'):
-        assert f'{name} 0 a' in text and f'{name} 0 b' not in text      # the first answer of each
-    found = json.loads((home / 'out/quickstart/report.json').read_text(encoding='utf-8'))
-    assert [row['name'] for row in found['stages']] == ['base', 'sft', 'dpo', 'rl']
-    assert found['minutes'] == 9.5 and 'gain' not in found['stages'][1]
-    assert found['stages'][3]['gain'] == {'demonstrated': [0.25, 0.1, 0.4], 'never_shown': [0.1, 0.0, 0.2]}
+    assert '| stage | demonstrated | feedback only | never shown | minutes |' in text
+    assert '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 1.5 |' in text
+    assert '- RL over SFT, feedback only: +18.2 (+14.1 to +22.3)' in text
+    assert '- DPO over SFT, demonstrated: +5.0 (-10.0 to +20.0)' in text and 'dashboard.png' in text
+    for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
+        assert f'def {split}_2():' in text and f'def {split}_10():' not in text
+    assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2 a\n') == 3
+    assert text.count('🔴 sft: wrong\n\n```python\nquickstart_sft 2 a\n') == 3
+    report = json.loads((home / 'out/quickstart/report.json').read_text(encoding='utf-8'))
+    assert [row['name'] for row in report['stages']] == ['base', 'sft', 'dpo', 'rl']
+    assert [round(row['pass@8'], 1) for row in report['stages']] == [0.7, 0.8, 0.9, 1.0]
+    assert report['minutes'] == 9.5 and 'gain' not in report['stages'][1]
+    assert report['stages'][3]['gain'] == {kind.replace(' ', '_'): GAINS[kind] for kind in list(GAINS)[:3]}
 
 
 def test_run_sh_is_at_most_60_lines_of_commands_that_exist():

@@ -11,15 +11,17 @@ Small Python problems with unit tests, easy enough for a model of a few million 
 A family is one task ("the mean of a list") with many names, wordings and constants. Three families are
 composed, of steps or of filter, map and reduce; a cell is one composition. The splits, from easy to hard:
 
+  demonstrated: families and compositions that SFT shows
     train       demonstrations, some solved by a single return statement, some spelled out
-  demonstrated: new problems of families and compositions that SFT showed
-    validation  choose settings with this split
+    validation  new problems: choose settings with this split
     variation   report this one
     names       argument names that are not in train
-  feedback only: compositions of which rl.py sees prompts and tests, never an answer. No split of its own:
-    problems of train that are left out of the demonstrations (bench/rl_controls.py does so)
+  feedback only: other compositions of the same parts
+    feedback    rl.py sees prompts and tests, and nobody an answer
+    feedback_validation, feedback_variation     new problems, as above
   never shown:
-    cell        compositions that are not in train, of parts that are
+    cell        compositions that no stage sees, of parts that are in train
+  new tasks:
     family      tasks that are not in train, each similar to one that is
 
 And codeparrot: the two of the CodeParrot article, word for word; the second needs numpy.
@@ -28,10 +30,18 @@ Copy this file alone: it needs the standard library.
 """
 import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, sys, textwrap
 
-SPLITS = 'train', 'validation', 'variation', 'names', 'cell', 'family'
-KINDS = {'validation': 'demonstrated', 'variation': 'demonstrated', 'names': 'demonstrated',
-         'cell': 'never shown', 'family': 'never shown'}        # of the splits that measure
-COMPOSED = 0.4          # share of composed problems, where a split has both kinds
+SPLITS = {          # (kind, which fifths of the compositions, which tenths of the prompts), by hash
+    'train': ('demonstrated', (2, 3, 4), range(8)),
+    'validation': ('demonstrated', (2, 3, 4), [8]),
+    'variation': ('demonstrated', (2, 3, 4), [9]),
+    'names': ('demonstrated', (2, 3, 4), range(10)),
+    'feedback': ('feedback only', [1], range(8)),
+    'feedback_validation': ('feedback only', [1], [8]),
+    'feedback_variation': ('feedback only', [1], [9]),
+    'cell': ('never shown', [0], range(10)),
+    'family': ('new tasks', [], range(10))}
+KINDS = {split: kind for split, (kind, *_) in SPLITS.items()}
+COMPOSED = 0.5          # of what is drawn for a split of both kinds; two fifths of it go to other splits
 MADE_UP = 0.5           # share with made-up names of arguments, from which a model learns to copy names
 COMPOSED_NAMES = 'solve compute calculate process transform apply convert evaluate'.split()
 
@@ -278,13 +288,17 @@ def write_test(rng, kinds, names, expression):
 
 def draw(rng, split):
     """A problem, or None if the one drawn belongs to another split."""
-    compose = split == 'cell' or (split != 'family' and rng.random() < COMPOSED)
+    kind, fifths, tenths = SPLITS[split]
+    if kind == 'demonstrated':
+        compose = rng.random() < COMPOSED
+    else:
+        compose = split != 'family'
     if compose:
         entry = composed(rng)
     else:
         entry = rng.choice(plain(NEVER_SHOWN if split == 'family' else SHOWN))
     family, cell, functions, kinds, meanings, expression, spelled = entry
-    if compose and (bucket(cell, 5) == 0) != (split == 'cell'):
+    if compose and bucket(cell, 5) not in fifths:
         return None
     start, _, rest = rng.choice(meanings).partition(' ')
     doc = rng.choice(FRAMES.get(start, (f'Return {start} _.', f'Give {start} _.'))).replace('_', rest)
@@ -293,7 +307,7 @@ def draw(rng, split):
                     for text in fill(rng, doc, f'return {expression}', spelled)]
     function = rng.choice([name for name in functions if name not in names])
     prompt = f'def {function}({", ".join(names)}):\n    """{doc}"""\n'
-    if split in SPLITS[:3] and max(0, bucket(prompt, 10) - 7) != SPLITS.index(split):   # train: 0 to 7
+    if bucket(prompt, 10) not in tenths:
         return None
     kinds = [kind.partition(':')[0] for kind in kinds]
     test = write_test(random.Random(prompt), kinds, names, bodies[0].removeprefix('return '))
@@ -350,8 +364,8 @@ def main():
         for split in [args.split] if args.out else SPLITS:
             drawn = problems(args.n, args.seed, split)
             families, cells = [len({p[key] for p in drawn}) for key in ('family', 'cell')]
-            print(f'{split:10} {len(drawn):6,} problems, {families:2} families, {cells:3} cells  '
-                  f'{KINDS.get(split, "demonstrations")}')
+            print(f'{split:19} {len(drawn):6,} problems, {families:2} families, {cells:3} cells  '
+                  f'{KINDS[split]}')
         if args.out:
             with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
                 f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in drawn)

@@ -1,5 +1,5 @@
 """
-The report of `bash run.sh`: one table of all stages, and answers of each stage side by side.
+The report of `bash run.sh`: what each stage can do, what it gained, and answers of all stages side by side.
 
     python parts/eval/report.py --minutes=8.3    # reads out/quickstart*, writes REPORT.md and report.json
 
@@ -9,10 +9,10 @@ import argparse, json, os, pathlib, platform, re
 
 STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo',
           'rl': 'out/quickstart_rl'}
-COLUMNS = {'stage': '{name}', 'bits per byte': '{val_bpb:.3f}', 'parses': '{parse_rate:.0%}',
-           'pass@1, demonstrated': '{pass@1:.1%} ({low:.0%} to {high:.0%})', 'pass@8': '{pass@8:.1%}',
-           'never shown: compositions': '{pass@1_cells:.1%}', 'never shown: tasks': '{pass@1_families:.1%}',
-           'preferred way': '{liked}', 'minutes of training': '{minutes:.1f}'}
+KINDS = {'demonstrated': 'variation', 'feedback only': 'feedback_variation', 'never shown': 'cell'}   # splits
+LEGEND = """Shares of answers that pass their tests, at temperature 0.8, with 95 % intervals over problems.
+demonstrated: new problems of compositions that SFT showed. feedback only: compositions of which RL saw
+prompts and tests, and no stage an answer. never shown: compositions that no stage saw."""
 
 
 def read_json(path):
@@ -24,53 +24,57 @@ def read_lines(path):
         return [json.loads(line) for line in f]
 
 
-def stage(name, folder):
-    """The row of a stage: the scores in its eval.json, and the minutes in its train.log."""
+def stage(name, folder, eight):
+    """The figures of a stage: the scores in its eval.json, and the minutes in its train.log; eight: scores
+    of eight answers to a problem."""
     tasks = read_json(f'{folder}/eval.json')['tasks']
     loss, split = tasks['loss']['trained'], tasks['problems']['by_split']
     new = split['variation']
     log = pathlib.Path(folder, 'train.log').read_text(encoding='utf-8')
     minutes = re.findall(r'^done in ([\d.]+) minutes', log, re.M)
     return {'name': name, 'val_bpb': loss['bits_per_byte'], 'val_nats': loss['nats'],
-            'parse_rate': new['parse_rate'], 'pass@1': new['pass@1'], 'pass@8': new['pass@8'],
-            'interval': new['interval'], 'pass@1_cells': split['cell']['pass@1'],
-            'pass@1_families': split['family']['pass@1'], 'preferred_rate': new['preferred_rate'],
-            'minutes': float(minutes[-1])}
+            'parse_rate': new['parse_rate'], 'pass@1': new['pass@1'], 'pass@8': eight['variation']['pass@8'],
+            'interval': new['interval'], 'pass@1_feedback': split['feedback_variation']['pass@1'],
+            'pass@1_cells': split['cell']['pass@1'], 'pass@1_families': eight['family']['pass@1'],
+            'preferred_rate': new['preferred_rate'], 'minutes': float(minutes[-1]),
+            'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']] for kind, of in KINDS.items()}}
 
 
 def table(stages):
     """Lines of Markdown."""
-    lines = ['| ' + ' | '.join(COLUMNS) + ' |', '|---' * len(COLUMNS) + '|']
+    lines = [f'| stage | {" | ".join(KINDS)} | minutes |', '|---' * (len(KINDS) + 2) + '|']
     for row in stages:
-        low, high = row['interval']
-        liked = '-' if row['preferred_rate'] is None else f'{row["preferred_rate"]:.0%}'    # no answer passed
-        cells = [form.format(**row, low=low, high=high, liked=liked) for form in COLUMNS.values()]
-        lines.append('| ' + ' | '.join(cells) + ' |')
+        cells = [f'{share:.1%} ({low:.0%} to {high:.0%})' for share, low, high in row['kinds'].values()]
+        lines.append(f'| {row["name"]} | {" | ".join(cells)} | {row["minutes"]:.1f} |')
     return lines
 
 
 def gains(name, folder):
-    """What a stage gained over SFT on the same problems, by kind, and a sentence that says it."""
+    """What a stage gained over SFT on the same problems, by kind, and sentences that say it."""
     both = read_json(f'{folder}/compare.json')['tasks']['compare']
-    gain = {'all': [both['b'] - both['a'], *both['interval']], **both['gain']}
-    texts = [f'{kind} {difference:+.1%} ({low:+.1%} to {high:+.1%})'
-             for kind, (difference, low, high) in gain.items()]
-    return both['gain'], (f'{name} over SFT, pass@1 of the same {both["n"]} problems, 95 % interval: '
-                          f'{", ".join(texts)}.')
+    gain = {kind: both['gain'][kind] for kind in KINDS}
+    return gain, [f'{name} over SFT, {kind}: {100 * difference:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})'
+                  for kind, (difference, low, high) in gain.items()]
 
 
-def answers(n=3):
-    """Lines of Markdown: the same n problems, and the first answer of each stage to them."""
+def answers():
+    """Lines of Markdown: of each kind the first problem on which SFT and RL differ, and the first answers."""
     by_stage = {}
     for name, folder in STAGES.items():
-        rows = [row for row in read_lines(f'{folder}/samples.jsonl') if row.get('split') == 'variation']
+        rows = read_lines(f'{folder}/samples.jsonl')
         by_stage[name] = {row['task_id']: row for row in reversed(rows)}        # the first of each problem
-    lines = []
-    for task_id in sorted(by_stage['sft'])[::max(1, len(by_stage['sft']) // n)][:n]:
-        lines += ['', f'### {task_id}', '', '```', by_stage['sft'][task_id]['prompt'].rstrip()[-400:], '```']
+    lines = ['## The first problem of each kind on which SFT and RL differ']
+    for kind, split in KINDS.items():
+        problems = [row for row in by_stage['sft'].values() if row['split'] == split]
+        problems.sort(key=lambda row: int(row['task_id'].rpartition('/')[2]))
+        differ = [row for row in problems if row['outcome'] != by_stage['rl'][row['task_id']]['outcome']]
+        first = (differ or problems)[0]
+        lines += ['', f'### {kind}', '', '```python', first['prompt'].rstrip(), '```']
         for name, rows in by_stage.items():
-            text = rows[task_id]['completion'].strip('\n')[:300] or '(nothing)'
-            lines += ['', f'{name}: {rows[task_id]["outcome"]}', '', '```', text, '```']
+            row = rows[first['task_id']]
+            mark = '🟢' if row['outcome'] == 'passed' else '🔴'
+            text = row['completion'].strip('\n')[:300] or '(nothing)'
+            lines += ['', f'{mark} {name}: {row["outcome"]}', '', '```python', text, '```']
     return lines
 
 
@@ -79,18 +83,24 @@ def main():
     parser.add_argument('--minutes', type=float, required=True, help='of the whole run')
     minutes = parser.parse_args().minutes
 
-    stages = [stage(name, folder) for name, folder in STAGES.items()]
+    series = read_json('out/quickstart/eight/eval.json')['tasks']['problems']['series']
+    eight = {row['ckpt']: row['by_split'] for row in series}
+    stages = [stage(name, folder, eight[folder]) for name, folder in STAGES.items()]
     untrained = read_json('out/quickstart/eval.json')['tasks']['loss']['untrained']['bits_per_byte']
     machine = f'{platform.machine()}, {os.cpu_count()} cores'
-    notes = [f'Untrained: {untrained:.3f} bits per byte. {minutes:.1f} minutes in all, on {machine}.']
+    notes = []
     for row in stages[2:]:
-        gain, sentence = gains(row['name'].upper(), STAGES[row['name']])
+        gain, sentences = gains(row['name'].upper(), STAGES[row['name']])
         row['gain'] = {kind.replace(' ', '_'): numbers for kind, numbers in gain.items()}
-        notes.append(sentence)
-    notes.append('Bits per byte of the SFT model show how much of the standard library it forgets; sft.py '
-                 '--replay=1 keeps most of it.')
-    text = '\n'.join(['# quickstart', '', *table(stages), '', *(f'{note}\n' for note in notes),
-                      '![dashboard](dashboard.png)', '', '## Answers', *answers(), ''])
+        notes += sentences
+    base, sft, dpo, _ = stages
+    notes += [f'In the preferred way (a single return statement): SFT {sft["preferred_rate"]:.0%}, '
+              f'DPO {dpo["preferred_rate"]:.0%} of the answers that pass',
+              f'Base: {base["val_bpb"]:.3f} bits per byte of held-out text; untrained {untrained:.3f}',
+              f'{minutes:.1f} minutes in all, on {machine}']
+    notes = [f'- {note}' for note in notes]
+    text = '\n'.join(['# quickstart', '', *table(stages), '', LEGEND, '', *notes, '',
+                      '![dashboard](dashboard.png)', '', *answers(), ''])
     print(text)
     pathlib.Path('out/quickstart/REPORT.md').write_text(text, encoding='utf-8')
     report = {'stages': stages, 'untrained_bpb': untrained, 'minutes': minutes, 'machine': machine}
