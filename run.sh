@@ -58,7 +58,7 @@ python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstar
 
 # 5. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rl --chat=True
 all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl
-python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=40 --num_samples=8 --k=1,8 \
+python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=30 --num_samples=8 --k=1,8 \
     --out=out/quickstart/eight/eval.json
 python plot.py --runs=$all --out=out/quickstart/dashboard.png
 python parts/eval/report.py --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
