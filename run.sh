@@ -21,19 +21,16 @@ python() {      # the commands below are what you would type
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "run.sh: Python 3.10 or newer is needed")'
 install requirements.txt
-if [ "${1:-}" = tour ]; then exec .venv/bin/python tests/tour.py --allow_code_execution=True "${@:2}"; fi
-if [ "${1:-}" = test ] || [ "${1:-}" = exercise ]; then
-    install tests/requirements.txt
-    [ "$1" = test ] || exec .venv/bin/python tests/exercise.py "${@:2}"
-    exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
-fi
+[ "${1:-}" != tour ] || exec .venv/bin/python tests/tour.py --allow_code_execution=True "${@:2}"
+[ -z "${1:-}" ] || install tests/requirements.txt
+[ "${1:-}" != exercise ] || exec .venv/bin/python tests/exercise.py "${@:2}"
+[ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
 
 # the models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents
 judged='--tasks=problems --allow_code_execution=True --batch_size=128 --max_new_tokens=64'
-# 200 problems of each kind, twice each: demonstrated, feedback only, never shown
 held_out="$judged --splits=variation,feedback_variation,cell --n_problems=200 --num_samples=2 --tasks=loss,problems"
 
-# 1. the base model: a language model of Python's own standard library
+# 1. the base model: a language model of Python's own standard library; 200 problems of each kind, twice
 python prepare.py --out_dir=data/quickstart --vocab_size=4096
 python train.py config/quickstart.py --overwrite=True
 python eval.py --ckpt=out/quickstart $held_out
@@ -55,7 +52,6 @@ python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstar
 python rl.py config/quickstart_rl.py --overwrite=True --allow_code_execution=True
 python eval.py --ckpt=out/quickstart_rl --random_init=False $held_out
 python eval.py --tasks=compare --ckpt=out/quickstart_sft --compare=out/quickstart_rl --out=out/quickstart_rl/compare.json
-
 # 5. all in one table and one picture; next: python sample.py --ckpt=out/quickstart_rl --chat=True
 all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl
 python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=30 --num_samples=8 --k=1,8 \

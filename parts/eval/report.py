@@ -37,6 +37,7 @@ def stage(name, folder, eight):
             'interval': new['interval'], 'pass@1_feedback': split['feedback_variation']['pass@1'],
             'pass@1_cells': split['cell']['pass@1'], 'pass@1_families': eight['family']['pass@1'],
             'preferred_rate': new['preferred_rate'], 'minutes': float(minutes[-1]),
+            'expected': re.findall(r'^\w+(?: [-\d.e]+)?: .*expected.*', log, re.M),
             'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']] for kind, of in KINDS.items()}}
 
 
@@ -94,6 +95,7 @@ def main():
         row['gain'] = {kind.replace(' ', '_'): numbers for kind, numbers in gain.items()}
         notes += sentences
     base, sft, dpo, _ = stages
+    notes += [f'{row["name"]}: {line}' for row in stages for line in row['expected']]
     notes += [f'In the preferred way (a single return statement): SFT {sft["preferred_rate"]:.0%}, '
               f'DPO {dpo["preferred_rate"]:.0%} of the answers that pass',
               f'Base: {base["val_bpb"]:.3f} bits per byte of held-out text; untrained {untrained:.3f}',
