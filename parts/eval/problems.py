@@ -9,37 +9,23 @@ Small Python problems with unit tests, easy enough for a model of a few million 
     p['prompt'] + p['canonical_solution']           # a program; p['test'] defines check(candidate) for it
 
 A family is one task ("the mean of a list") with many names, wordings and constants. Three families are
-composed, of steps or of filter, map and reduce; a cell is one composition. The splits, from easy to hard:
-
-  demonstrated: families and compositions that SFT shows
-    train       demonstrations, some solved by a single return statement, some spelled out
-    validation  new problems: choose settings with this split
-    variation   report this one
-    names       argument names that are not in train
-  feedback only: other compositions of the same parts
-    feedback    rl.py sees prompts and tests, and nobody an answer
-    feedback_validation, feedback_variation     new problems, as above
-  never shown:
-    cell        compositions that no stage sees, of parts that are in train
-  new tasks:
-    family      tasks that are not in train, each similar to one that is
-
+composed, of steps or of filter, map and reduce; a cell is one composition. SPLITS are from easy to hard.
 And codeparrot: the two of the CodeParrot article, word for word; the second needs numpy.
 Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
 Copy this file alone: it needs the standard library.
 """
 import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, sys, textwrap
 
-SPLITS = {          # (kind, which fifths of the compositions, which tenths of the prompts), by hash
-    'train': ('demonstrated', (2, 3, 4), range(8)),
-    'validation': ('demonstrated', (2, 3, 4), [8]),
-    'variation': ('demonstrated', (2, 3, 4), [9]),
-    'names': ('demonstrated', (2, 3, 4), range(10)),
-    'feedback': ('feedback only', [1], range(8)),
+SPLITS = {      # by hash: (kind, which fifths of the compositions, which tenths of the prompts)
+    'train': ('demonstrated', (2, 3, 4), range(8)),         # SFT shows them, in one statement or spelled out
+    'validation': ('demonstrated', (2, 3, 4), [8]),         # new problems: choose settings with these
+    'variation': ('demonstrated', (2, 3, 4), [9]),          # report these
+    'names': ('demonstrated', (2, 3, 4), range(10)),        # argument names that are not in train
+    'feedback': ('feedback only', [1], range(8)),           # rl.py sees prompts and tests, never an answer
     'feedback_validation': ('feedback only', [1], [8]),
     'feedback_variation': ('feedback only', [1], [9]),
-    'cell': ('never shown', [0], range(10)),
-    'family': ('new tasks', [], range(10))}
+    'cell': ('never shown', [0], range(10)),                # compositions of known parts, for no stage
+    'family': ('new tasks', [], range(10))}                 # each similar to one that is in train
 KINDS = {split: kind for split, (kind, *_) in SPLITS.items()}
 COMPOSED = 0.5          # of what is drawn for a split of both kinds; two fifths of it go to other splits
 MADE_UP = 0.5           # share with made-up names of arguments, from which a model learns to copy names
