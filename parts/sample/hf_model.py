@@ -113,9 +113,17 @@ def write(folder, config, tensors):
     kind = {has: kind for kind, has in KINDS.items()}.get((config['qkv_bias'], config['qk_norm']))
     if not kind or not config['causal']:
         raise ValueError('transformers has no model with causal=False, or with both qkv_bias and qk_norm')
+    table = layout(config)
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    for name in 'embedding.weight', 'head.weight':                  # without rows that fill up a multiple
+        shapes[name][0] = config['vocab_size']
+    wanted = {name: shape for name, (_, shape) in table.items()}
+    for name in shapes | wanted:
+        if name != 'head.weight' and shapes.get(name) != wanted.get(name):
+            raise ValueError(f'{name} is {shapes.get(name)}, {wanted.get(name)} in a {kind} of this config: '
+                             'transformers would run another model')
     os.makedirs(folder, exist_ok=True)
-    renamed = {theirs: tensors[ours][:shape[0]].contiguous()        # without rows that fill up a multiple
-               for ours, (theirs, shape) in layout(config).items()}
+    renamed = {theirs: tensors[ours][:shape[0]].contiguous() for ours, (theirs, shape) in table.items()}
     weights = os.path.join(folder, 'model.safetensors')
     safetensors.save_file(renamed, weights, metadata={'format': 'pt'})
     os.chmod(weights, 0o644)            # it makes files that nobody else may read

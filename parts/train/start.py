@@ -92,7 +92,7 @@ def tokenizer_of_data(data_dir, its_hash, vocab_size, load_tokenizer):
     same_tokenizer(f'{data_dir}/meta.json', its_hash, 'tokenizer.json', tokenizer.hash)
     if vocab_size not in (0, tokenizer.vocab_size):
         raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {tokenizer.vocab_size}; '
-                         f'leave it at 0, or prepare them with --vocab_size={vocab_size}')
+                         'take theirs: --vocab_size=0')
     return tokenizer
 
 
