@@ -108,11 +108,11 @@ def coerce(name, value, kinds, source):
     kind = type(value).__name__
     if value in (None, 'None') and 'None' in kinds:         # a flag of type str | None is still a text
         return None
-    if 'str' not in kinds and str(value).lstrip('+-').lower() in ('nan', 'inf', 'infinity'):
-        raise ValueError(f'{source}: {name}={value} must be a finite number')
+    if 'str' not in kinds and re.fullmatch(r'[+-]?(nan|inf|infinity|\d{19,})', str(value).lower()):
+        raise ValueError(f'{source}: {name}={value!s:.40} must be a finite number of at most 18 digits')
     if kind in kinds:
         return value
-    if kind == 'int' and 'float' in kinds and abs(value) < 2 ** 1023:       # float() overflows near 2**1024
+    if kind == 'int' and 'float' in kinds:
         return float(value)
     if kind == 'float' and 'int' in kinds and value.is_integer():
         return int(value)

@@ -384,6 +384,11 @@ def read_documents(source):
               file=sys.stderr)
 
 
+def is_free(path):
+    """Is there nothing, or a tokenizer?"""
+    return not os.path.exists(path) or os.path.isfile(path) and b'-tokenizer-' in open(path, 'rb').read(60)
+
+
 def main():
     # argparse: this file is copied alone
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -405,8 +410,8 @@ def main():
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
             tok = Tokenizer.load(args.load)
-        elif args.input and (not args.out or os.path.isdir(args.out)):
-            raise ValueError(f'--out={args.out} is a folder or empty; name a file: --out=mine/tokenizer.json')
+        elif args.input and not (args.out and is_free(args.out)):
+            raise ValueError(f'--out={args.out} is a folder, empty or no tokenizer; name a new file')
         elif args.input:
             os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
             texts = (d['text'] for d in read_documents(args.input))

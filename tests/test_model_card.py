@@ -1,6 +1,7 @@
 """sample.py --export=hf: a folder that transformers loads, whose README.md says what the run's files say."""
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -68,12 +69,25 @@ def test_a_full_disk_leaves_the_folder_as_it_was(folder, tmp_path):
     for name in ('best.pt', 'tokenizer.json'):
         (tmp_path / name).write_bytes((folder / 'sft' / name).read_bytes())
     (tmp_path / 'hf').mkdir()
-    (tmp_path / 'hf/mine.txt').write_text('kept')
+    (tmp_path / 'hf/README.md').write_text(model_card.CARD)
     full = 'import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); ' \
            'resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))'
     mistake(run('sample.py', f'--ckpt={tmp_path}', '--export=hf', before=full), 'cannot write', 'unchanged')
-    assert [p.name for p in (tmp_path / 'hf').iterdir()] == ['mine.txt']
+    assert [p.read_text() for p in (tmp_path / 'hf').iterdir()] == [model_card.CARD]
     assert not (tmp_path / 'hf.tmp').exists()
+
+
+def test_what_others_wrote_is_not_replaced(folder, tmp_path):
+    for name in 'config.json', 'README.md':             # a model of theirs, or our card with a licence
+        shutil.copytree(folder / 'sft', tmp_path / name / 'sft')
+        ok(run('sample.py', f'--ckpt={tmp_path}/{name}/sft', '--export=hf'))        # again is fine
+        its = tmp_path / name / 'theirs'
+        its.mkdir()
+        (its / name).write_text(model_card.CARD.replace('license: other', 'license: mit'))
+        shutil.rmtree(tmp_path / name / 'sft/hf')
+        (tmp_path / name / 'sft/hf').symlink_to(its)
+        mistake(run('sample.py', f'--ckpt={tmp_path}/{name}/sft', '--export=hf'), 'not written here')
+        assert [p.name for p in its.iterdir()] == [name]
 
 
 def test_the_card_of_a_bare_run_invents_nothing_and_its_example_runs(tmp_path):

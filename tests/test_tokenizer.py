@@ -305,9 +305,11 @@ def test_the_report_puts_gpt2_beside_it(gpt2, home):
 
 
 def test_mistakes_on_the_command_line(home):
+    (home / 'corpus').write_bytes(b'mine')
     for arguments, words in (
             ('--input=gone', "'gone' is neither"), ('--input=c --vocab_size=319', '320'),
             ('--input=c --out=empty', '--out=empty is a folder'),
+            ('--input=c --out=corpus', 'empty or no tokenizer'),
             ('--load=gone.json --report=c', 'make one: python tokenizer.py --input=FOLDER'),
             ('--load=code.json --report=c --against=gpt3', 'gpt3'),
             ('--load=code.json --report=c --gpt2_dir=empty', 'vocab.bpe')):

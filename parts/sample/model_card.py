@@ -55,8 +55,13 @@ ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return
 
 def write(folder, model, tokenizer, kind, state):
     """Write folder/kind: weights, tokenizer, generation settings, README.md. Returns a text to print. state:
-    the rest of the checkpoint. OSError if the disk is full: what was there before is unchanged."""
+    the rest of the checkpoint. OSError if the disk is full: what was there before is unchanged. ValueError if
+    that is not our own, or its licence was chosen."""
     target = os.path.join(folder, kind)
+    card_there = pathlib.Path(target, 'README.md')
+    if os.path.isdir(target) and os.listdir(target) and not (
+            card_there.exists() and card_there.read_bytes().startswith(CARD.partition('#')[0].encode())):
+        raise ValueError(f'{target} holds files that were not written here; move them away')
     new = f'{target}.tmp'
     text = card(folder, state)
     data_dir = state.get('config', {}).get('data_dir') or folder
