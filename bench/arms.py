@@ -14,17 +14,15 @@ import argparse
 import json
 import math
 import os
-import pathlib
 import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 
-import peers                                    # puts this checkout's leaves on the path
+from peers import ROOT
 from parts.train import journal
 
-ROOT = pathlib.Path(peers.__file__).resolve().parent.parent
 ENOUGH = 5          # seeds
 
 

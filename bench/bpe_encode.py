@@ -38,7 +38,7 @@ def hf_encode_batch_fast(texts):
 CONTESTANTS = {'ours': ours, 'hf_encode_batch': hf_encode_batch, 'hf_encode_batch_fast': hf_encode_batch_fast}
 
 if __name__ == '__main__':
-    texts = documents()                         # MEGABYTES in the environment ends them there
+    texts = documents()
     size = sum(len(text.encode()) for text in texts) / 1e6
     if sys.argv[1:]:
         encode = CONTESTANTS[sys.argv[1]](texts)

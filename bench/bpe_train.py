@@ -1,20 +1,16 @@
 """
 BPE training, beside HF tokenizers and rustbpe: the whole standard library with its tests, vocabulary 32,768,
 our pattern for all, documents in memory before the clock starts, one process per measurement, in turn.
-A number of megabytes ends the documents there; when the library has no more, installed packages follow.
 
     pip install -r bench/requirements.txt
     python bench/bpe_train.py
-    python bench/bpe_train.py 60
 
-CPU seconds count all processes and threads, so they can be compared on a machine with other work, too. But
-they hide parallel work: on two free cores, two processes need the same CPU seconds and half of the time.
+CPU seconds count all processes and threads, so they can be compared on a machine with other work, too.
 """
 import hashlib
 import os
 import resource
 import sys
-import sysconfig
 
 from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
 from tokenizer import PATTERN, Tokenizer
@@ -24,27 +20,11 @@ ROUNDS = int(os.environ.get('ROUNDS', 5))
 
 
 def documents():
-    limit = float(os.environ.get('MEGABYTES', 'inf')) * 1e6
-    packages = sysconfig.get_paths()['purelib']
-    folders = [None]
-    if limit < float('inf'):
-        folders += [f'{packages}/{name}' for name in sorted(os.listdir(packages))]
-    texts, size = [], 0
-    for folder in folders:
-        for _, text in python_documents(folder):
-            size += len(text.encode())
-            if size > limit:
-                return texts
-            texts.append(text)
-    return texts
+    return [text for _, text in python_documents()]
 
 
 def ours(texts):
     return Tokenizer.train(iter(texts), VOCAB, special_tokens=()).vocab
-
-
-def ours_one_process(texts):
-    return Tokenizer.train(iter(texts), VOCAB, special_tokens=(), processes=1).vocab
 
 
 def hf(texts):
@@ -66,8 +46,7 @@ def rustbpe(texts):
     return [bytes(token) for token, _ in sorted(t.get_mergeable_ranks(), key=lambda pair: pair[1])]
 
 
-CONTESTANTS = {'ours': ours, 'ours_one_process': ours_one_process, 'hf': hf,
-               'rustbpe': rustbpe}
+CONTESTANTS = {'ours': ours, 'hf': hf, 'rustbpe': rustbpe}
 
 
 def cpu_seconds():
@@ -77,28 +56,24 @@ def cpu_seconds():
 
 
 if __name__ == '__main__':
-    if sys.argv[1:] and sys.argv[1] in CONTESTANTS:
+    if sys.argv[1:]:
         texts = documents()
         before = cpu_seconds()
         seconds, megabytes, vocab = timed(lambda: CONTESTANTS[sys.argv[1]](texts))
         cpu = cpu_seconds() - before
-        worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         as_list = isinstance(vocab, list)       # HF numbers the bytes differently: tests compare with it
         name = hashlib.sha256(b'\0'.join(vocab)).hexdigest()[:16] if as_list else '-'
-        print(seconds, megabytes, cpu, worker, name)
+        print(seconds, megabytes, cpu, name)
     else:
-        if sys.argv[1:]:
-            os.environ['MEGABYTES'] = sys.argv[1]
         texts = documents()
         size = sum(len(text.encode()) for text in texts) / 1e6
         print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, {ROUNDS} rounds')
         results = in_turn(CONTESTANTS, ROUNDS, __file__)
         print(f'{"":>18}{"seconds (min, median, max)":>32}{"ours / it":>12}{"CPU seconds":>14}'
-              f'{"ours / it":>12}{"peak MB":>10}{"of a worker":>13}   vocabulary')
+              f'{"ours / it":>12}{"peak MB":>10}   vocabulary')
         for name, rows in results.items():
             seconds = [row[0] for row in rows]
             ratio, cpu_ratio = (ours_over(results, name, of) for of in (lambda row: row[0], cpu_of))
-            worker, vocabulary = rows[0][2].split()[1:]
             print(f'{name:>18}{min(seconds):>12.2f}{median(seconds):>10.2f}{max(seconds):>10.2f}{ratio:>12.2f}'
                   f'{median(map(cpu_of, rows)):>14.2f}{cpu_ratio:>12.2f}{max(m for _, m, _ in rows):>10.0f}'
-                  f'{float(worker):>13.0f}   {vocabulary}')
+                  f'   {rows[0][2].split()[1]}')

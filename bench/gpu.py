@@ -19,21 +19,20 @@ has. A measurement that fails is a line with its error, and the next begins. Nee
     ideas           what three changes of the compiled step would bring
 
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
-torch with CUDA, transformers for the comparisons, and 50 GB of room (memory or disk) for 1.5B.
+torch with CUDA, transformers for the comparisons, and 50 GB of room for 1.5B.
 """
-import collections, contextlib, copy, functools, glob, json, os, re, shutil, signal, subprocess, sys, tempfile
+import collections, contextlib, copy, glob, json, os, re, shutil, signal, subprocess, sys, tempfile
 import time, traceback
 import numpy as np
 import torch
-
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-import gpu_calls                                                                          # noqa: E402
-from configurator import configure                                                        # noqa: E402
-from gpu_calls import harness, ms, on_device, parts_of_a_step                             # noqa: E402
-from model import GPT, GPTConfig                                                          # noqa: E402
-from parts.train import devices, objectives, planner    # noqa: E402
+from peers import ROOT
+import gpu_calls
+from configurator import configure
+from gpu_calls import harness, ms, on_device, parts_of_a_step
+from model import GPT, GPTConfig
+from parts.train import devices, objectives, planner
 from parts.sample import rollouts
-from tokenizer import SPECIAL_TOKENS, Tokenizer                                           # noqa: E402
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
 minutes = 9.0               # > 0: for all measurements; those that do not fit are skipped, with a line
@@ -46,9 +45,7 @@ work = ''                   # a folder for runs, set by the script itself; '' = 
 measure = ''                # set by the script itself: the measurement that this process makes
 config = configure(globals())
 
-ROOT = sys.path[0]
 DEADLINE = time.time() + 60 * minutes
-ERROR = r'error: |[\w.]*(Error|Exception)'       # the last line of what a script or Python says that failed
 device, dtype = devices.choose(device, 'auto')
 on_gpu = device.startswith('cuda')
 tiny = not on_gpu if tiny is None else tiny
@@ -70,15 +67,10 @@ def tell(what, **figures):
         f.write(line + '\n')
 
 
-def attempt(what, needs, make, *args):
-    """Tell the figures that make(*args) returns, a dict, or its error, or that its `needs` seconds are not
-    left. Returns the figures, {} if there are none."""
-    left = DEADLINE - time.time()
-    if left < (1 if tiny else needs):
-        tell(what, skipped=f'{left:.0f} s are left, and it needs about {needs}')
-        return {}
+def attempt(what, make, *args, **how):
+    """Tell the figures that make(...) returns, a dict, or its error. Returns the figures, {} if none."""
     try:
-        figures = make(*args)
+        figures = make(*args, **how)
     except Exception as e:
         traceback.print_exc()
         tell(what, error=(str(e).strip().splitlines() or [''])[-1][:300], kind=type(e).__name__)
@@ -125,7 +117,7 @@ def finish(name, process, limit, expected=(0,)):
         said = f.read().strip()
     print(f'--- {name}: exit code {code}', said[-4000:], sep='\n', file=sys.stderr, flush=True)
     if code not in expected:
-        last = [line for line in said.splitlines() if re.match(ERROR, line)]
+        last = [line for line in said.splitlines() if re.match(r'error: |[\w.]*(Error|Exception)', line)]
         last = (last or said.splitlines() or ['it said nothing'])[-1]
         late = f'ended after its limit of {limit:.0f} s' if code == 'none' else f'exit code {code}'
         raise RuntimeError(f'{name}: {late}; {last}')
@@ -193,20 +185,19 @@ def equal():
         x = torch.randint(c.vocab_size, (4, 65))
         x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
         mask, at = map(torch.from_numpy, objectives.document_mask(x.numpy() % 16, 0))
-        attempt(f'equal, {name}: a pass', 2, gpu_calls.same_pass, pair, (x, y))
-        attempt(f'equal, {name}: a pass with document masks', 2, gpu_calls.same_pass, pair, (x, y, mask, at))
-        attempt(f'equal, {name}: 20 greedy tokens', 2, gpu_calls.same_greedy, pair, x[:2, :9])
-        attempt(f'equal, {name}: rollouts', 2, gpu_calls.same_rollouts, pair, c)
-        attempt(f'equal, {name}: a pass in bfloat16', 2,
-                functools.partial(gpu_calls.same_pass, pair, (x, y), autocast=bf16))
+        attempt(f'equal, {name}: a pass', gpu_calls.same_pass, pair, (x, y))
+        attempt(f'equal, {name}: a pass with document masks', gpu_calls.same_pass, pair, (x, y, mask, at))
+        attempt(f'equal, {name}: 20 greedy tokens', gpu_calls.same_greedy, pair, x[:2, :9])
+        attempt(f'equal, {name}: rollouts', gpu_calls.same_rollouts, pair, c)
+        attempt(f'equal, {name}: a pass in bfloat16', gpu_calls.same_pass, pair, (x, y), autocast=bf16)
     for kind, exact in (('adamw', True), ('muon', True), ('muon', False)):
         what = f'equal: 3 steps of {kind}' + ('' if exact else ', its iteration in bfloat16')
-        attempt(what, 2, gpu_calls.same_steps, pair, kind, (x, y), exact)
+        attempt(what, gpu_calls.same_steps, pair, kind, (x, y), exact)
     if compiling:
         net = torch.compile(pair[1])
-        attempt('equal: a pass, compiled', 15, lambda: gpu_calls.same_pass(pair, (x, y), net=net))
-        attempt('equal: a pass, compiled, in bfloat16', 15,
-                lambda: gpu_calls.same_pass(pair, (x, y), net=net, autocast=bf16))
+        attempt('equal: a pass, compiled', gpu_calls.same_pass, pair, (x, y), net=net)
+        what = 'equal: a pass, compiled, in bfloat16'
+        attempt(what, gpu_calls.same_pass, pair, (x, y), net=net, autocast=bf16)
 
 
 # --- train.py -----------------------------------------------------------------------------------------------
@@ -238,15 +229,11 @@ def train_py(name, config_file, micro, batch, limit, *flags):
 def train():
     small, large = 'config/codeparrot_small.py', 'config/codeparrot.py'
     few = 2 if tiny else 8
-    if compiling:
-        attempt('train.py, 110M, compiled', 50, train_py, 'small_compiled', small, MICRO, 2 * MICRO, 110,
-                '--compile=True')
-    attempt('train.py, 110M, not compiled', 25, train_py, 'small', small, MICRO, 2 * MICRO, 60,
-            '--compile=False')
-    if compiling:
-        attempt('train.py, 1.5B, compiled', 80, train_py, 'large_compiled', large, few, 2 * few, 180,
-                '--compile=True')
-    attempt('train.py, 1.5B, not compiled', 45, train_py, 'large', large, few, 2 * few, 90, '--compile=False')
+    for size, config_file, micro, limit in (('110M', small, MICRO, 60), ('1.5B', large, few, 90)):
+        for way in [True] * compiling + [False]:
+            what = f'train.py, {size}, {"" if way else "not "}compiled'
+            attempt(what, train_py, f'{size}_{way}', config_file, micro, 2 * micro, limit * (1 + way),
+                    f'--compile={way}')
 
 
 # --- where the time goes ------------------------------------------------------------------------------------
@@ -254,19 +241,13 @@ def where():
     model = on_device(SMALL, device)
     ways = {'compiled': torch.compile(model)} if compiling else {}
     for name, net in (ways | {'not compiled': model}).items():
-        attempt(f'where, 110M, {name}: parts', 25, parts_of_a_step, model, net, MICRO)
-        attempt(f'where, 110M, {name}: profile', 15, profile, model, net)
-    attempt('where, 110M, not compiled, muon: parts', 15, parts_of_a_step, model, model, MICRO, 'muon')
-    attempt('where, 1.5B, not compiled: parts', 60, large_parts)
-
-
-def profile(model, net):
-    return gpu_calls.profiled(harness(model, lambda *batch: net(*batch)[1], SMALL, MICRO)[3], on_gpu)
-
-
-def large_parts():
-    model = on_device(LARGE, device)
-    return parts_of_a_step(model, model, 2 if tiny else 8)
+        attempt(f'where, 110M, {name}: parts', parts_of_a_step, model, net, MICRO)
+        step = harness(model, lambda *batch: net(*batch)[1], SMALL, MICRO)[3]
+        attempt(f'where, 110M, {name}: profile', gpu_calls.profiled, step, on_gpu)
+    attempt('where, 110M, not compiled, muon: parts', parts_of_a_step, model, model, MICRO, 'muon')
+    model = net = step = ways = None    # room for the larger one
+    large = on_device(LARGE, device)
+    attempt('where, 1.5B, not compiled: parts', parts_of_a_step, large, large, 2 if tiny else 8)
 
 
 # --- several processes, other dtypes, resuming --------------------------------------------------------------
@@ -303,7 +284,7 @@ def shard():
                 'ok': far < (0.1 if name == 'float16' else 1e-3)}
 
     for name, process in started.items():
-        attempt(f'shard, {name}', 0, compared, name, process)
+        attempt(f'shard, {name}', compared, name, process)
 
     def resumed():
         os.makedirs(f'{work}/resumed')
@@ -312,7 +293,7 @@ def shard():
             shutil.copy(f'{work}/alone/{name}', f'{work}/resumed/{as_name}')
         return compared('resumed', start('resumed', 'train.py', *flags, f32, f'--out_dir={work}/resumed',
                                          '--init_from=resume'))
-    attempt('shard, resumed half-way', 20, resumed)
+    attempt('shard, resumed half-way', resumed)
 
 
 # --- beside transformers ------------------------------------------------------------------------------------
@@ -330,7 +311,7 @@ def llama():
 
     for compiled in ([True] if compiling else []) + [False]:
         how = 'compiled' if compiled else 'not compiled'
-        a, b = (attempt(f'llama, 110M, {how}: {who}', 20, speed, who, compiled) for who in ('ours', 'theirs'))
+        a, b = (attempt(f'llama, 110M, {how}: {who}', speed, who, compiled) for who in ('ours', 'theirs'))
         if a and b:
             tell(f'llama, 110M, {how}', ours_over_theirs=a['tok_s'] / b['tok_s'])
 
@@ -348,16 +329,10 @@ def shakespeare_run():
     began = time.time()
     process = start('shakespeare', 'train.py', 'config/shakespeare_gpu.py', f'--data_dir={data}', *size,
                     f'--out_dir={folder}', f'--device={device}', '--num_samples=1', '--sample_tokens=2')
-    cut = ''
-    try:
-        finish('shakespeare', process, 400)
-    except RuntimeError as e:
-        cut = str(e)
-        if not os.path.exists(f'{folder}/metrics.jsonl') or not any('val_loss' in r for r in rows_of(folder)):
-            raise
+    finish('shakespeare', process, 400, expected=(0, 'none'))       # also a part of the run has figures
     rows = rows_of(folder)
     vals = [(row['val_loss'], row['step']) for row in rows if 'val_loss' in row]
-    return {'text': source, 'lowest_val_loss': min(vals)[0], 'at_step': min(vals)[1], 'cut': cut,
+    return {'text': source, 'lowest_val_loss': min(vals)[0], 'at_step': min(vals)[1],
             'steps': rows[-1]['step'], 'seconds': time.time() - began,
             'tok_s': [row['tok_s'] for row in rows if 'tok_s' in row][-1]}
 
@@ -372,13 +347,6 @@ def generate():
         took = ms(lambda: model.generate(idx, new, temperature=0), 3, warm=1)
         return {'tok_s': batch * new / took * 1000, 'ms_a_step': took / new,
                 'share_of_copy_rate': weights * new / took * 1000 / rate}
-
-    def with_cudnn(batch):              # it makes a plan for each new length of the keys
-        torch.backends.cuda.enable_cudnn_sdp(True)
-        try:
-            return ours(batch)
-        finally:
-            torch.backends.cuda.enable_cudnn_sdp(False)     # as devices.choose() left it
 
     def theirs(batch):
         net = gpu_calls.llama_of(SMALL, device).bfloat16().eval()
@@ -395,15 +363,16 @@ def generate():
                 'share_of_copy_rate': weights / took * 1000 / rate}
 
     for batch in (1, 16, 256):
-        a = attempt(f'generate, 110M, batch {batch}: ours', 8, ours, batch)
-        b = attempt(f'generate, 110M, batch {batch}: transformers', 12, theirs, batch)
+        a = attempt(f'generate, 110M, batch {batch}: ours', ours, batch)
+        b = attempt(f'generate, 110M, batch {batch}: transformers', theirs, batch)
         if a and b:
             tell(f'generate, 110M, batch {batch}', ours_over_theirs=a['tok_s'] / b['tok_s'])
     for batch in (1, 16):
         for compiled in [False] + [True] * compiling:
             how = 'compiled and captured' if compiled else 'captured'
-            attempt(f'generate, 110M, batch {batch}: a fixed step, {how}', 10, fixed, batch, compiled)
-    attempt('generate, 110M, batch 16: ours with cuDNN attention', 8, with_cudnn, 16)
+            attempt(f'generate, 110M, batch {batch}: a fixed step, {how}', fixed, batch, compiled)
+    torch.backends.cuda.enable_cudnn_sdp(True)      # last: it makes a plan for each new length of the keys
+    attempt('generate, 110M, batch 16: ours with cuDNN attention', ours, 16)
 
 
 def rollouts_speed():
@@ -423,7 +392,7 @@ def rollouts_speed():
         return {'tok_s': sum(len(a.ids) for a in answers) / took, 'answers': n, 'seconds': took}
 
     for slots in (64, 256, 1024):
-        attempt(f'rollouts, quickstart, {slots} slots', 8, speed, slots, 16 if tiny else 2048)
+        attempt(f'rollouts, quickstart, {slots} slots', speed, slots, 16 if tiny else 2048)
 
 
 def ideas():
@@ -438,18 +407,18 @@ def ideas():
             block.compile()
         return parts_of_a_step(model, model, MICRO)
 
-    attempt('ideas, 110M: as it is', 20, lambda: parts_of_a_step(model, make(model), MICRO))
-    attempt('ideas, 110M: the compiled code returns no logits', 30,
-            lambda: parts_of_a_step(model, lambda x, y: (None, loss_alone(x, y)), MICRO))
-    attempt('ideas, 110M: each block compiled alone', 20, blocks_alone)
+    attempt('ideas, 110M: as it is', parts_of_a_step, model, make(model), MICRO)
+    attempt('ideas, 110M: the compiled code returns no logits', parts_of_a_step, model,
+            lambda x, y: (None, loss_alone(x, y)), MICRO)
+    attempt('ideas, 110M: each block compiled alone', blocks_alone)
 
 
 # --- one process for each measurement -----------------------------------------------------------------------
 ALL = {     # the call, the seconds that it needs at least, and those that it gets at most
-    'machine': (lambda: attempt('machine', 1, the_machine), 15, 40), 'equal': (equal, 20, 90),
+    'machine': (lambda: attempt('machine', the_machine), 15, 40), 'equal': (equal, 20, 90),
     'train': (train, 40, 330), 'where': (where, 40, 150), 'shard': (shard, 40, 110),
     'llama': (llama, 40, 120),
-    'shakespeare': (lambda: attempt('shakespeare_gpu', 30, shakespeare_run), 40, 480),
+    'shakespeare': (lambda: attempt('shakespeare_gpu', shakespeare_run), 40, 480),
     'generate': (generate, 25, 120), 'rollouts': (rollouts_speed, 20, 60), 'ideas': (ideas, 40, 150)}
 
 
@@ -474,7 +443,6 @@ def main():
             flags = {**config, 'measure': name, 'work': work, 'tiny': tiny, 'minutes': limit / 60, 'only': ''}
             flags = [f'--{key}={value}' for key, value in flags.items()]
             command = [sys.executable, os.path.abspath(__file__), *flags]
-            before = os.path.getsize(f'{out}/log.txt')
             process = subprocess.Popen(command, stderr=log, env=env)
             try:
                 code = process.wait(limit + 2)
@@ -482,10 +450,7 @@ def main():
                 end(process.pid)
                 code = f'{process.wait()}, after its limit of {limit:.0f} s'
             if code != 0:
-                with open(f'{out}/log.txt', encoding='utf-8', errors='replace') as f:
-                    f.seek(before)
-                    last = [line.strip() for line in f if re.match(ERROR, line)]
-                tell(name, error=f'exit code {code}', last_error=(last or [''])[-1][:300])
+                tell(name, error=f'exit code {code}; see log.txt')
     shutil.rmtree(work, ignore_errors=True)
     with open(f'{out}/results.jsonl', encoding='utf-8') as f:
         rows = [json.loads(line) for line in f]

@@ -228,11 +228,12 @@ def on_device(c, device):
 def llama_of(c, device):
     """transformers' model of the same size."""
     import transformers
+    c = c.filled()
     with torch.device(device):
         return transformers.LlamaForCausalLM(transformers.LlamaConfig(
             vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,
             num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
-            tie_word_embeddings=True))
+            tie_word_embeddings=c.tie_embeddings))
 
 
 # --- generation without the host ----------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import sys
 import sysconfig
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
+sys.path.insert(0, ROOT)
 
 
 def python_documents(folder=None):

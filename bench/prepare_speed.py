@@ -17,11 +17,10 @@ import sys
 import time
 
 import numpy as np
-from peers import python_documents
+from peers import ROOT, python_documents
 
 WORD = re.compile(r'\b[a-z_]{4,}\b')
 KEYWORDS = {*keyword.kwlist, *keyword.softkwlist, 'self', 'print', 'range'}
-PREPARE = pathlib.Path(__file__).resolve().parent.parent / 'prepare.py'
 
 
 def changed(text, number):
@@ -83,8 +82,9 @@ if __name__ == '__main__':
         source, out = options.folder / f'{megabytes:g}', options.folder / 'out'
         size = write_corpus(source, megabytes, documents)
         start, peak = time.perf_counter(), 0
-        with subprocess.Popen([sys.executable, PREPARE, f'--source={source}', f'--out_dir={out}',
-                               '--mode=code', '--vocab_size=32768'], stdout=subprocess.DEVNULL) as p:
+        with subprocess.Popen([sys.executable, f'{ROOT}/prepare.py', f'--source={source}',
+                               f'--out_dir={out}', '--mode=code', '--vocab_size=32768'],
+                              stdout=subprocess.DEVNULL) as p:
             while p.poll() is None:
                 peak = max(peak, memory(p.pid))
                 time.sleep(0.2)

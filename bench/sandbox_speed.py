@@ -2,20 +2,18 @@
 Programs per second: HumanEval's references through sandbox.run_many, beside a plain `python -c` of
 the program and its tests, without limits, as many at once. Both in turn, round after round.
 
-    python bench/sandbox_speed.py HumanEval.jsonl.gz [--rounds=3] [--processes=0]
+    python bench/sandbox_speed.py HumanEval.jsonl.gz
 """
-import argparse
 import concurrent.futures
 import gzip
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from parts.eval import sandbox    # noqa: E402
+import peers  # noqa: F401, this checkout's leaves on the path
+from parts.eval import sandbox
 
 
 def plain(job):
@@ -25,17 +23,12 @@ def plain(job):
 
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser()
-    parser.add_argument('data')
-    parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--processes', type=int, default=0)
-    options = parser.parse_args()
-    with gzip.open(options.data, 'rt', encoding='utf-8') as f:
+    with gzip.open(sys.argv[1], 'rt', encoding='utf-8') as f:
         problems = [json.loads(line) for line in f]
     jobs = [(p['prompt'] + p['canonical_solution'], p['test'], p['entry_point']) for p in problems]
-    processes = options.processes or len(os.sched_getaffinity(0))
+    processes = len(os.sched_getaffinity(0))
     print(f'{len(jobs)} programs, {processes} at once, load {os.getloadavg()[0]:.1f}; programs a second')
-    for _ in range(options.rounds):
+    for _ in range(int(os.environ.get('ROUNDS', 3))):
         start = time.perf_counter()
         results = list(sandbox.run_many(jobs, timeout=20, processes=processes))
         middle = time.perf_counter()

@@ -4,8 +4,7 @@ Training steps, beside transformers' LlamaForCausalLM of the same shape, dtype, 
     pip install -r bench/requirements.txt
     python bench/train_speed.py                     # all shapes, or those that are named
 
-bfloat16 is measured where the processor has it. Elsewhere torch emulates it, and a step of nano takes 10
-seconds; DTYPES=float32,bfloat16 measures both all the same.
+bfloat16 is measured where the processor has it. Elsewhere torch emulates it: a step of nano takes 10 seconds.
 """
 import contextlib
 import os
@@ -13,6 +12,7 @@ import sys
 
 import torch
 from peers import in_turn, median, timed
+from gpu_calls import llama_of
 from model import GPT, GPTConfig
 from parts.train import devices, optim
 
@@ -21,12 +21,11 @@ SHAPES = {'shakespeare_cpu': (GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=Fal
           'nano': (GPTConfig(256, 512, 6, 8, 0, 256, 768), 2)}
 STEPS = int(os.environ.get('STEPS', 10))
 ROUNDS = int(os.environ.get('ROUNDS', 3))
-DTYPES = {'float32', devices.choose('cpu', 'auto')[1], *os.environ.get('DTYPES', 'float32').split(',')}
+DTYPES = {'float32', devices.choose('cpu', 'auto')[1]}
 
 
 def steps(shape, who, dtype):
     c, B = SHAPES[shape]
-    c = c.filled()
     torch.manual_seed(0)
     x = torch.randint(c.vocab_size, (B, c.block_size + 1))
     x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
@@ -35,11 +34,7 @@ def steps(shape, who, dtype):
         [optimizer] = optim.build(model, 'adamw', 1e-4, (0.9, 0.999), 0.1)
         loss_of = lambda: model(x, y)[1]
     else:
-        import transformers
-        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-            vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn,
-            num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
-            tie_word_embeddings=c.tie_embeddings))
+        model = llama_of(c, 'cpu')
         optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)     # as fast an optimizer as ours
         loss_of = lambda: model(input_ids=x, labels=x, use_cache=False).loss
     context = torch.autocast('cpu', torch.bfloat16) if dtype == 'bfloat16' else contextlib.nullcontext()

@@ -1,0 +1,299 @@
+"""
+The pictures of README and docs/, from the files that runs leave: cards (SVG), and plot.py's dashboard.
+
+    bash run.sh                             # leaves out/quickstart* and data/quickstart
+    python bench/pictures.py                # all pictures; also from another folder that has out/ and data/
+    python bench/pictures.py rl masks       # some of them
+
+A picture whose files are missing stays as it is. turning_green runs programs that the models wrote, in
+parts/eval/sandbox.py. Lengths are pixels, from the top left.
+"""
+import collections
+import html
+import json
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+from peers import ROOT
+from model import GPTConfig
+from parts.eval import grading, problems, sandbox
+from parts.train import objectives, planner
+from tokenizer import Tokenizer
+
+WIDTH, LEFT = 880, 28
+INK, GREY, LINE, PALE = '#1f2328', '#59636e', '#d0d7de', '#eef1f4'
+BLUE, MEDIUM, SKY, ORANGE, GREEN, RED = '#0969a8', '#4a9bd1', '#bcdcf2', '#d9730d', '#1a7f37', '#cf222e'
+MIDDLE, END, ROUND = 'text-anchor="middle"', 'text-anchor="end"', 'rx="5"'
+STYLE = """text { font-family: -apple-system, 'Segoe UI', 'DejaVu Sans', Helvetica, Arial, sans-serif }
+.code { font-family: 'DejaVu Sans Mono', Menlo, Consolas, monospace }"""
+STAGES = {'base model': 'quickstart', 'after SFT': 'quickstart_sft', 'after RL': 'quickstart_rl'}
+SPLIT = 'feedback_variation'
+
+
+# --- shapes -------------------------------------------------------------------------------------------------
+def words(x, y, text, size=12, colour=INK, more=''):
+    text = html.escape(text).replace('  ', '\xa0\xa0')      # of several blanks SVG keeps one
+    return f'<text x="{x:.4g}" y="{y:.4g}" font-size="{size}" fill="{colour}" {more}>{text}</text>'
+
+
+def bold(x, y, text, size=14, colour=INK):
+    return words(x, y, text, size, colour, 'font-weight="bold"')
+
+
+def code(x, y, text, colour=INK, more=''):
+    return words(x, y, text, 11.5, colour, f'class="code" {more}')
+
+
+def box(x, y, width, height, colour, more=''):
+    return f'<rect x="{x:.4g}" y="{y:.4g}" width="{width:.4g}" height="{height:.4g}" fill="{colour}" {more}/>'
+
+
+def grid(x, y, size, rows):
+    """Squares; rows are lists of colours."""
+    paths = collections.defaultdict(str)
+    for i, row in enumerate(rows):
+        for j, colour in enumerate(row):
+            paths[colour] += f'M{x + size * j} {y + size * i}h{size - 2}v{size - 2}h{2 - size}z'
+    return [f'<path d="{path}" fill="{colour}"/>' for colour, path in paths.items()]
+
+
+def legend(y, colours):
+    """colours: {words: colour}"""
+    x, shapes = LEFT, []
+    for text, colour in colours.items():
+        shapes += [box(x, y - 11, 13, 13, colour), words(x + 20, y, text, 12, GREY)]
+        x += 56 + 6.6 * len(text)
+    return shapes
+
+
+def card(title, below, height, shapes):
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}">'
+    frame = box(0.5, 0.5, WIDTH - 1, height - 1, 'white', f'{ROUND} stroke="{LINE}"')
+    return '\n'.join([head, f'<title>{title}</title><style>{STYLE}</style>', frame, bold(LEFT, 40, title, 19),
+                      words(LEFT, 62, below, 12, GREY), *shapes, '</svg>', ''])
+
+
+# --- pictures: each is a card, from files below this folder -------------------------------------------------
+def read_json(path):
+    return json.loads(pathlib.Path(path).read_bytes())
+
+
+def quickstart_tokenizer():
+    return Tokenizer.load('out/quickstart/tokenizer.json')
+
+
+def visible(text):
+    return text.replace('\n', '⏎').replace(' ', '·')
+
+
+def rl():
+    measured = read_json(f'{ROOT}/docs/img/rl.json')
+    top, scale = 134, 6                         # pixels a point
+    bottom = top + 32 * len(measured['arms'])
+    shapes = []
+    for column, (kind, meaning) in enumerate(measured['kinds'].items()):
+        x = 262 + 206 * column
+        shapes += [bold(x, 96, kind), words(x, 114, meaning, 10.5, GREY)]
+        for points, tick in (0, 'SFT'), (10, '+10'), (20, '+20 points'):
+            at = x + scale * points
+            shapes += [box(at, top, 1, bottom - top, LINE), words(at, bottom + 18, tick, 11, GREY, MIDDLE)]
+        for row, (arm, figures) in enumerate(measured['arms'].items()):
+            y = top + 16 + 32 * row
+            share, gain, low, high = figures[column]
+            name, colour = (bold, ORANGE) if arm == 'RL' else (words, BLUE)
+            if column == 0:
+                shapes.append(name(LEFT, y + 4, arm, 13))
+            if high < 0:                        # far to the left
+                shapes.append(words(x, y + 4, f'◀ {gain:.0f}: {share:.0f} % is left', 12, RED))
+                continue
+            shapes += [box(x + scale * low, y - 1, scale * (high - low), 3, colour),
+                       box(x + scale * gain - 5, y - 5, 10, 10, colour, ROUND),
+                       bold(x + scale * high + 8, y + 4, f'+{gain}', 11, colour)]
+    return card('Feedback teaches what no demonstration showed', measured['form'], bottom + 36, shapes)
+
+
+def passed(problem, row):
+    """[whether the answer in a row of samples.jsonl passes each test]"""
+    check, *tests = problem['test'].strip().split('\n')
+    program = grading.program(problem, row['completion'], 'messages' in row)
+    results = sandbox.run_many([(program, f'{check}\n{test}', problem['entry_point']) for test in tests])
+    return [result.outcome == 'passed' for result in results]
+
+
+def turning_green():
+    answers, shares = {}, {}
+    for stage, folder in STAGES.items():
+        with open(f'out/{folder}/samples.jsonl', encoding='utf-8') as f:
+            rows = [row for row in map(json.loads, f) if row['split'] == SPLIT]
+        shares[stage] = np.mean([row['outcome'] == 'passed' for row in rows])
+        answers[stage] = {row['task_id']: row for row in reversed(rows)}        # the first of each problem
+    _, sft, learned = answers.values()
+    mended = [p for p in problems.problems(len(sft), 0, SPLIT)
+              if sft[p['task_id']]['outcome'] != 'passed' == learned[p['task_id']]['outcome']]
+    problem = next((p for p in mended if any(passed(p, sft[p['task_id']]))), mended[0])
+    tests = [test.split('candidate')[1] for test in problem['test'].strip().split('\n')[1:]]
+    shapes = [box(LEFT, 80, WIDTH - 2 * LEFT, 62, PALE, ROUND)]
+    for i, text in enumerate(problem['prompt'].strip().split('\n')):
+        shapes.append(code(42, 104 + 22 * i, text))
+    for column, (stage, rows) in enumerate(answers.items()):
+        row = rows[problem['task_id']]
+        x = LEFT + 280 * column
+        shapes += [bold(x, 176, stage, 15), box(x, 188, 264, 112, PALE, ROUND)]
+        lines = [text for text in row['completion'].split('\n') if text.strip()]
+        for i, text in enumerate(lines[:5]):
+            shapes.append(code(x + 12, 210 + 19 * i, text[:33]))
+        passes = passed(problem, row)
+        for i, (test, ok) in enumerate(zip(tests[:6], passes)):
+            test = f'{"✓" if ok else "✗"} {problem["entry_point"]}{test}'
+            shapes.append(code(x + 4, 328 + 20 * i, test[:39], GREEN if ok else RED))
+        colour = GREEN if all(passes) else RED
+        share = f'It solves {100 * shares[stage]:.0f} % of {len(rows)} such problems.'
+        shapes += [bold(x, 470, f'{sum(passes)} of {len(tests)} tests pass', 14, colour),
+                   words(x, 490, share, 12, GREY)]
+    return card('The same question, stage after stage', 'No stage saw an answer to such a problem; RL saw '
+                'whether programs pass. Here: the first that SFT solves in part, RL whole.', 512, shapes)
+
+
+def kv_cache():
+    tokenizer, c = quickstart_tokenizer(), read_json('out/quickstart/config.json')
+    asked, written = (tokenizer.encode(text) for text in ('def area(', 'w, h):\n    return w * h\n'))
+    names = [visible(tokenizer.decode([id])) for id in asked + written]
+    shapes = []
+    size, top = 22, 170
+    bottom = top + size * len(written)
+    for x, title in (140, 'without a cache'), (568, 'with the cache'):
+        for i, name in enumerate(names[:-1]):
+            turn = f'transform="translate({x + 13 + size * i} {top - 8}) rotate(-60)"'
+            shapes.append(code(0, 0, name, GREY, turn))
+        rows = []
+        for step, name in enumerate(names[len(asked):]):
+            seen = len(asked) + step
+            kept = seen - 1 if title == 'with the cache' and step else 0
+            rows.append([SKY] * kept + [BLUE] * (seen - kept))
+            shapes.append(code(x - 8, top + 15 + size * step, f'writes {name}', GREY, END))
+        n = sum(row.count(BLUE) for row in rows)
+        shapes += [bold(x, 102, title, 15), *grid(x, top, size, rows),
+                   bold(x, bottom + 24, f'{n} tokens are computed', 13)]
+    kept = f'is only read: its keys and values were kept, {8 * c["n_layer"] * c["n_embd"]:,} bytes a token'
+    shapes += legend(bottom + 60, {'is computed': BLUE, kept: SKY})
+    return card('The KV cache: each token is computed once', 'The quickstart model writes; a line is one '
+                'token that it writes, its squares are the tokens that it needs.', bottom + 80, shapes)
+
+
+def masks():
+    T, size, top = 12, 14, 114
+    tokenizer = quickstart_tokenizer()
+    names = {'clm': 'predicts the next token', 'mlm': 'predicts what is hidden',
+             'span': 'writes what is hidden', 'document mask': 'the same as clm, in each text'}
+    shapes = []
+    for column, (name, below) in enumerate(names.items()):
+        alone = name == 'document mask'
+        objective = objectives.Objective('clm' if alone else name, alone, tokenizer, T, seed=1)
+        text = np.arange(1000, 1001 + objective.n_text)[None]
+        if alone:
+            text[0, [4, 9]] = tokenizer.special['<|endoftext|>']
+        x, y, *more = objective.apply(text[:, :-1], text[:, 1:], 0, [0])
+        sees = np.ones((T, T)) if name == 'mlm' else np.tri(T)
+        if more:
+            sees = more[0].reshape(T, T)
+        special = np.isin(x, list(tokenizer.special.values()))
+        left = LEFT + 214 * column
+        shapes += [bold(left, 98, name, 15), words(left, top + size * T + 44, below, 12, GREY)]
+        for at, down, shown, colour in ((left, top, sees, BLUE), (left, top + size * T + 6, special, INK),
+                                        (left + size * T + 6, top, y.T != objectives.IGNORE, ORANGE)):
+            shapes += grid(at, down, size, np.where(shown, colour, PALE).tolist())
+    shapes += legend(354, {'seen by the token of this line': BLUE, 'something is predicted here': ORANGE,
+                           '<|mask|>, <|span_0|> or <|endoftext|>': INK})
+    return card('What each token sees, and where something is predicted', '12 tokens, with --objective=clm, '
+                'mlm, span and --document_mask=True. A line is what one token sees.', 374, shapes)
+
+
+def chat_mask():
+    tokenizer = quickstart_tokenizer()
+    ids, mask = tokenizer.render([{'role': 'user', 'content': 'Write area(w, h). Return w times h.'},
+                                  {'role': 'assistant', 'content': 'def area(w, h):\n    return w * h'}])
+    shapes = []
+    y = 56
+    for id, trained in zip(ids, mask):
+        text = visible(tokenizer.decode([id]))
+        if text == '<|im_start|>':
+            x, y = LEFT, y + 36
+        width = 7.3 * len(text) + 11
+        shapes += [box(x, y, width, 26, GREEN if trained else PALE, ROUND),
+                   code(x + width / 2, y + 17, text, 'white' if trained else GREY, MIDDLE)]
+        x += width + 4
+    n = sum(mask)
+    shapes += legend(y + 62, {f'{n} tokens count in the loss': GREEN, f'{len(mask) - n} are only read': PALE})
+    return card('Fine-tuning trains on the answer, not on the question', 'A conversation, as tokenizer.py '
+                'renders it. A box is a token; · is a blank, ⏎ a new line.', y + 84, shapes)
+
+
+def memory():
+    c = runpy.run_path(f'{ROOT}/config/codeparrot.py')
+    micro = c['micro_batch_size']
+    shape = vars(GPTConfig(**{key: c[key] for key in GPTConfig.__dataclass_fields__ if key in c}).filled())
+    n_devices, name, _, limit, _ = planner.machine_of('8xH100')
+    n = planner.count_parameters(shape)['total']
+    colours = {"optimizer's state": BLUE, 'gradients': MEDIUM, 'weights': SKY, 'activations, copies': ORANGE}
+    shapes = []
+    left, y, scale = 160, 96, 8 / 1e9           # pixels a byte
+    for stage, shard in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
+        shapes.append(bold(LEFT, y + 26, f'--shard={shard}'))
+        state = [planner.state_bytes(n, n_devices, stage, of) for of in ((8, 0, 0), (0, 4, 0), (0, 0, 4))]
+        for checkpoint, note in (False, ''), (True, ', with --grad_checkpoint=True'):
+            whole = planner.device_bytes(shape, n_devices, stage, micro, 2, checkpoint)
+            x = left
+            for part, colour in zip([*state, whole - sum(state)], colours.values()):
+                shapes.append(box(x, y, scale * part, 18, colour))
+                x += scale * part
+            shapes.append(words(x + 8, y + 14, f'{whole / 1e9:.0f} GB{note}'))
+            y += 23
+        y += 20
+    end = left + scale * limit
+    shapes += [box(end, 88, 1, y - 102, GREY),
+               words(end - 8, y - 18, f'{limit / 1e9:.0f} GB: one {name}', 12, GREY, END)]
+    where = f'config/codeparrot.py on {n_devices} x {name}, {micro} sequences each: as --plan computes it'
+    return card(f'What each of {n_devices} GPUs holds of {n / 1e9:.1f} billion parameters', where, y + 34,
+                shapes + legend(y + 12, colours))
+
+
+def funnel():
+    report = read_json('data/quickstart/report.json')
+    stages, tokens = report['stages'], report['tokens']
+    rows = [('stay', stages[-1]['docs_out'], BLUE)]
+    for stage in stages:
+        rows += [(f'{stage["name"]}: {why}', n, RED) for why, n in stage['dropped'].items()]
+    shapes = []
+    for i, (name, n, colour) in enumerate(rows):
+        y, long = 104 + 28 * i, 480 * n / stages[0]['docs_in']
+        shapes += [words(LEFT, y, name, 13), box(230, y - 14, long, 19, colour),
+                   bold(238 + long, y, f'{n:,}', 13, colour)]
+    below = f'{tokens["train"]:,} tokens to train on, {tokens["val"]:,} held out'
+    return card('prepare.py says what it drops, and why', f"Files of Python's standard library: {below}",
+                104 + 28 * len(rows), shapes)
+
+
+def dashboard(path=f'{ROOT}/docs/img/dashboard.png'):
+    """plot.py's picture, smaller and in 24 colours: a quarter of the bytes."""
+    subprocess.run([sys.executable, f'{ROOT}/plot.py', '--runs=out/quickstart', f'--out={path}'], check=True)
+    picture = Image.open(path).convert('RGB')
+    picture.thumbnail((1200, 1200))
+    picture.quantize(24, Image.Quantize.FASTOCTREE, dither=0).save(path, optimize=True)
+
+
+CARDS = {p.__name__: p for p in (rl, turning_green, kv_cache, masks, chat_mask, memory, funnel)}
+
+
+if __name__ == '__main__':
+    for name in sys.argv[1:] or [*CARDS, 'dashboard']:
+        try:
+            if name == 'dashboard':
+                dashboard()
+            else:
+                pathlib.Path(ROOT, f'docs/img/{name}.svg').write_text(CARDS[name](), encoding='utf-8')
+        except FileNotFoundError as e:
+            print(f'{name} is not drawn: {e.filename} is missing; bash run.sh makes it')
