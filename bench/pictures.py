@@ -180,8 +180,8 @@ def kv_cache():
                    bold(x, bottom + 24, f'{n} tokens are computed', 13)]
     kept = f'is only read: its keys and values were kept, {8 * c["n_layer"] * c["n_embd"]:,} bytes a token'
     shapes += legend(bottom + 60, {'is computed': BLUE, kept: SKY})
-    return card('The KV cache: each token is computed once', 'The quickstart model writes; a line is one '
-                'token that it writes, its squares are the tokens that it needs.', bottom + 80, shapes)
+    return card('The KV cache: each token is computed once', 'In tokens of the quickstart; a line is one '
+                'token that is written, its squares are what that needs.', bottom + 80, shapes)
 
 
 def masks():
