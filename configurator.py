@@ -8,13 +8,13 @@ Config files and command-line flags change a script's settings: its globals abov
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
 Files and flags apply from left to right. A config file is Python, so it may loop and import. A name that it
-assigns outside a loop or function must be a setting or begin with _. The text before the first colon of a
-comment is a rule if it is a bound (>= 1) or an interval ([0, 1)). Words with | between them are a rule if the
-default is one of them or None. None is a value only where the type allows it; then no rule applies.
+assigns outside a loop or function must be a setting or begin with _. A comment's text before its first colon
+is a rule if it is a bound (>= 1), an interval ([0, 1)), or words with | between them: the default or None.
 """
 import ast, contextlib, difflib, dis, os, pathlib, re, sys, textwrap, time
 
 defaults = {}       # {setting: its value in the script}, filled by configure
+set_by = {}         # {setting: the config file or 'command line' that set it last}
 
 
 def configure(namespace):
@@ -29,7 +29,6 @@ def configure(namespace):
         for name, (_, comment) in settings.items():
             print(f'  --{f"{name}={values[name]!r}":<34} {comment}'.rstrip())
         sys.exit()
-
     while arguments:
         argument = arguments.pop(0)
         if not argument.startswith('--'):
@@ -45,20 +44,20 @@ def configure(namespace):
             new = {name: text}
         for name, value in new.items():
             if name not in settings:
-                hint = did_you_mean(name, settings) or f'; see: {os.path.basename(sys.argv[0])} --help'
-                raise ValueError(f'{source}: unknown setting {name}{hint}')
+                raise ValueError(f'{source}: unknown setting {name}{nearest(name, settings)}; see --help')
             kinds, comment = settings[name]
             values[name] = coerce(name, value, kinds, source)
             check(name, values[name], comment, defaults[name], source)
+            set_by[name] = source
     namespace.update(values)
     return values
 
 
 def show(config, say=print):
     """Say what differs from the defaults. Call it after all checks, so that a mistake prints one line."""
-    text = '  '.join(f'{name}={value!r}' for name, value in config.items() if value != defaults.get(name))
-    if os.environ.get('RANK', '0') == '0':      # torchrun starts a process per device: only the first talks
-        say(textwrap.fill(f'settings: {text or "the defaults"}', 110, subsequent_indent='  '))
+    by = ' and '.join(dict.fromkeys(set_by.values())) or 'the script'
+    text = '  '.join(f'{k}={v!r}' for k, v in config.items() if v != defaults.get(k)) or 'the defaults'
+    say(textwrap.fill(f'settings of {by}: {text}', 110, subsequent_indent='  ', break_on_hyphens=False))
 
 
 def read_settings(script, namespace):
@@ -68,8 +67,8 @@ def read_settings(script, namespace):
     for statement in ast.parse(b'\n'.join(lines)).body:
         if ast.unparse(statement).endswith('configure(globals())'):
             break
-        is_typed = isinstance(statement, ast.AnnAssign)
-        if is_typed or isinstance(statement, ast.Assign):
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            is_typed = isinstance(statement, ast.AnnAssign)
             name = ast.unparse(statement.target if is_typed else statement.targets[0])
             if name in namespace and name not in settings and name[0] != '_':
                 kinds = ast.unparse(statement.annotation) if is_typed else type(namespace[name]).__name__
@@ -80,24 +79,26 @@ def read_settings(script, namespace):
 
 
 def run_config_file(path, values):
-    """Run a config file. Return every setting's value after it, and any unknown name that it assigned."""
+    """Run a config file. Return the settings that it sets, and the unknown names that it assigns."""
     if not path.endswith('.py'):
         raise ValueError(f'{path}: flags begin with --, config files end with .py')
     source = pathlib.Path(path).read_bytes()
     scope = dict(values)
-    wanted = set(values)
+    names = set()
     line = 1
     try:        # one statement at a time: an error gets its line, and we see the names that it adds
         for statement in ast.parse(source).body:
             line = statement.lineno
-            before = set(scope)
-            exec(compile(ast.Module([statement], []), path, 'exec'), scope)
-            if isinstance(statement, ast.Assign | ast.AnnAssign):       # no loop, with, def, class, import
-                wanted |= {name for name in scope.keys() - before if name[0] != '_'}
+            code = compile(ast.Module([statement], []), path, 'exec')
+            exec(code, scope)
+            stored = {step.argval for step in dis.get_instructions(code) if step.opname == 'STORE_NAME'}
+            is_plain = isinstance(statement, ast.Assign | ast.AnnAssign)        # no loop, with, def, import
+            names |= {name for name in stored if name in values or is_plain and name[0] != '_'}
     except (Exception, SystemExit) as e:
         line = e.lineno if isinstance(e, SyntaxError) else line
         raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}') from e
-    return {name: scope.get(name) for name in sorted(wanted)}
+    names |= {name for name in values if scope.get(name) is not values[name]}   # from x import *
+    return {name: scope.get(name) for name in sorted(names)}
 
 
 def coerce(name, value, kinds, source):
@@ -136,12 +137,12 @@ def check(name, value, comment, default, source):
         rule = f'in {rule}'
     elif len(words) > 1 and str(default) in ['None', *words] and ' ' not in ''.join(words):     # else prose
         good = str(value) in words
-        rule = f'one of: {", ".join(words)}{did_you_mean(str(value), words)}'
+        rule = f'one of: {", ".join(words)}{nearest(str(value), words)}'
     if not good:
         raise ValueError(f'{source}: {name}={value!r} must be {rule}')
 
 
-def did_you_mean(word, choices):
+def nearest(word, choices):
     matches = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
     return f'; did you mean {matches[0]}?' if matches else ''
 
@@ -165,7 +166,6 @@ def one_line_for_mistakes(kind, error, tb):
         message = f'out of memory; try a smaller batch{hint}: {message}'
     elif not (issubclass(kind, ValueError) and is_ours and is_raise):
         return sys.__excepthook__(kind, error, error.__traceback__)
-
     rank = os.environ.get('RANK', '0')
     time.sleep(0 if rank == '0' else 3)     # the first process prints this error; then torchrun stops us
     print('error:' if rank == '0' else f'process {rank}: error:', ' '.join(message.split()),

@@ -61,7 +61,7 @@ block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the mod
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
-warmup_steps = 10               # >= 0: steps in which the rate rises; then it falls to 0
+warmup_steps: float = 10        # >= 0: steps in which the rate rises; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
@@ -193,9 +193,9 @@ digests = [records.digest(path) for path in paths]
 n_newline = len(tokenizer.encode_inside('\n'))      # tokens behind <|im_end|> that the loss does not count
 lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): tokens
 batches = records.Batches(lengths, batch_size, seed)
-max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
+max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps = min(warmup_steps, max_steps)
+warmup_steps, *_ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, 0.0)
 if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
@@ -358,12 +358,15 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config, log.say)
-log.say(f'  data     {len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
+log.row('data', f'{len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')
-log.say(f'  step     {batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
+log.row('model', planner.described(vars(model.config)))
+log.row('step', f'{batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
         f'{micro_batch_size} at once; {device}, {dtype}')
-log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
-log.notes(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), max_steps / batches.per_epoch))
+epochs = max_steps / batches.per_epoch
+log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, 0.0, grad_clip))
+log.row('epochs', f'{epochs:.2f}, of {batches.per_epoch:,} steps each')
+log.notes(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: how far does a step move it?

@@ -451,7 +451,7 @@ if kind == 'text':
              'separators': not one_text}
     for b in bins.values():
         b.file.flush()
-    meta['sampled_sha256'] = {side: token_bins.sha256(b.file.name, token_bins.SAMPLED)
+    meta['sampled_sha256'] = {side: token_bins.sha256(b.file.name, sampled=True)
                               for side, b in bins.items()}      # train.py checks it, if a bin is large
     tok.save(f'{out_dir}/tokenizer.json.new')
     val_texts = [*reading.slices(docs.spread(in_val), 20_000, 1000)]        # a sample

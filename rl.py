@@ -61,7 +61,7 @@ kl_coef = 0.0                   # >= 0: pull towards the first model; above 0 it
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps = 5                # >= 0: steps in which the rate rises
+warmup_steps: float = 5         # >= 0: steps in which the rate rises; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
@@ -285,12 +285,14 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config, log.say)
-log.say(f'  tasks    {len(tasks):,} prompts, {len(exam):,} held out; left out: '
+log.row('tasks', f'{len(tasks):,} prompts, {len(exam):,} held out; left out: '
         f'{len(all_tasks) - len(tasks):,}')
 for text in caution.values():
-    log.say(f'  caution  {text}')
-log.say(f'  step     {batch_size} prompts x {num_samples} answers = {world} processes x '
+    log.row('caution', text)
+log.row('model', planner.described(vars(model.config)))
+log.row('step', f'{batch_size} prompts x {num_samples} answers = {world} processes x '
         f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
+log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, min_lr, grad_clip))
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: how far does a step move it?

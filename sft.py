@@ -45,7 +45,7 @@ block_size = 0                  # >= 0: tokens of a conversation; 0 = the model'
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
-warmup_steps = 10               # >= 0: steps in which the rate rises; then it falls to 0
+warmup_steps: float = 10        # >= 0: steps in which the rate rises; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 dropout = 0.0                   # [0, 1)
@@ -125,9 +125,9 @@ lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): 
 trained = np.array([sum(mask[1:]) for _, mask in conversations])        # (n,): of them are targets
 digests = {'train.jsonl': records.digest(train_path), 'val.jsonl': records.digest(val_path)}
 batches = records.Batches(lengths, batch_size, seed)
-max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
+max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps = min(warmup_steps, max_steps)
+warmup_steps, *_ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, 0.0)
 token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
 if replay % world or (replay and base_dir is None):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
@@ -233,12 +233,14 @@ if main_process:
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config, log.say)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
-log.say(f'  data     {len(conversations):,} conversations, {len(held_out):,} held out; {lengths.sum():,} '
+log.row('data', f'{len(conversations):,} conversations, {len(held_out):,} held out; {lengths.sum():,} '
         f'tokens, {trained.sum() / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
-log.say(f'  step     {batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
+log.row('model', planner.described(vars(model.config)))
+log.row('step', f'{batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
         f'accumulated x {micro_batch_size} at once; {device}, {dtype}')
-log.say(f'  plan     {max_steps:,} steps, {batches.per_epoch:,} an epoch')
 epochs = max_steps / batches.per_epoch
+log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, 0.0, grad_clip))
+log.row('epochs', f'{epochs:.2f}, of {batches.per_epoch:,} steps each')
 log.notes(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ the number of sequences of a step over all devices: so without dropout, one devi
 """
 import functools, math, sys
 import torch
-from configurator import configure, show
+from configurator import configure, set_by, show
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import checkpoint, copies, devices, guards, journal, objectives, optim, planner, processes
 from parts.train import start, streams, texts, token_bins, validation
@@ -136,17 +136,17 @@ if init_from == 'scratch':
         causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 elif init_from == 'resume':
     model, state = start.newest(last_path, load)
-    fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', *vars(model.config)]
-    start.same_run(last_path, state['config'] | state, config | data_hashes, [*fixed, *data_hashes])
+    fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', *data_hashes]
+    fixed += vars(model.config).keys() - start.SHAPE
+    start.same_run(last_path, state['config'] | state, config | data_hashes, fixed)
     processes.same_step(last_path, state['step'])
 else:
     to_new_vocab = copies.carry_over if extend_vocab else None
     model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, to_new_vocab)
     longer = start.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
     model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
-model.label_smoothing = label_smoothing
-model.focal = focal
-model.grad_checkpoint = grad_checkpoint
+start.keep_shape(last_path if state else init_from, vars(model.config), config, set_by)
+model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
 processes.shard(model, shard, dtype, device)        # and move it to the device
 
 # --- optimizer ----------------------------------------------------------------------------------------------
@@ -161,7 +161,6 @@ if state:
 compiling = device.startswith('cuda') if compile is None else compile
 net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # around the model
 devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)
-processes.clear_gradients(net)          # the pass was a test of memory, before files are written
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
                                                         schedule == 'wsd', decay_steps)
 
@@ -188,7 +187,7 @@ def evaluate():
     more = {'tokens': step * tokens_per_step, 'val_accuracy': accuracy if objective != 'clm' else None}
     if val_sets:
         n = eval_tokens // len(val_sets)
-        more['shares'] = token_bins.shares_read(meta['sources'], source, step)
+        more['shares'] = source.shares(meta['sources'], step)
         more['val_bpb_by_source'] = {k: loss_of(loader.evaluation(ids, n))[1] for k, ids in val_sets.items()}
 
     whole_model = processes.unsharded(model, GPT, device)       # puts FSDP's parts together
@@ -227,11 +226,12 @@ epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
 log.begin(config, state, step, max_steps, (12 * (keep + 1) + 8) * n_parameters)     # bytes: 12 a checkpoint
 log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
 show(config, log.say)
-log.say(f'  data     {meta["tokens"]["train"]:,} tokens, {len(bins["val"]):,} held out; {epochs:.2f} epochs')
-log.say(f'  model    {n_parameters:,} parameters; ln(vocab_size) = {math.log(model.config.vocab_size):.4f}')
-log.say(f'  step     {batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
+log.row('data', token_bins.described(meta, task.n_text, batch_size, epochs))
+log.row('model', planner.described(vars(model.config)))
+log.row('step', f'{batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
         f'{len(my_rows)} accumulated x {micro_batch_size} sequences at once, on {device}, in {dtype}')
-log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(meta, epochs)])
+log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, min_lr, grad_clip, decay_steps))
+log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(meta, epochs, val_sets)])
 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: the log shows how far a step moves it

@@ -91,7 +91,7 @@ def test_an_unknown_key_is_a_mistake_and_names_the_closest_one(play):
         one_line(play('a.py', a=text), f'a.py & unknown setting {name}; & did you mean')
     for argument, words in (
             ('--step=3', 'unknown setting step; & did you mean steps?'), ('--=3', 'unknown setting'),
-            ('--qqqqqqqq=1', 'qqqqqqqq & script.py --help'), ('--_hidden=2', '_hidden'),
+            ('--qqqqqqqq=1', 'qqqqqqqq & --help'), ('--_hidden=2', '_hidden'),
             ('--later=2', 'later')):
         one_line(play(argument), words)
 
@@ -175,16 +175,26 @@ def test_help_prints_the_docstring_and_every_setting_with_its_comment(play):
         '--flag=False', '--seed=None None = the clock', '--note=None', "--sources={'a': 1.0} weights"]
 
 
-def test_what_differs_from_the_defaults_is_printed_once_and_by_rank_0_only(play):
+def test_what_differs_from_the_defaults_is_printed_and_who_set_it(play):
     out = ok(play('a.py', '--rate=0.25', a='seed = 3\nflag = False')).partition('RESULT')[0]
-    assert out == 'settings: rate=0.25  seed=3\n'
-    assert ok(play()).startswith('settings: the defaults\n')
-    assert ok(play('--rate=0.25', env={'RANK': '1'})).startswith('RESULT')
+    assert out == 'settings of a.py and command line: rate=0.25  seed=3\n'
+    assert ok(play()).startswith('settings of the script: the defaults\n')
+
+
+def test_who_set_a_setting_is_known_also_of_one_that_is_set_to_its_default(play):
+    script = HEAD.replace('import configure', 'import set_by, configure')
+    script += 'print("BY", json.dumps(set_by))\n'
+    files = {'a': 'steps = 10\nfor i in (1, 2): rate = 0.5\n_x = [seed for seed in (1, 2)]\n_y = name',
+             'b': 'from c import *\n', 'c': 'flag = True\n', 'd': 'steps, _ = 11, 5'}
+    for arguments, by in (('a.py', {'steps': 'a.py', 'rate': 'a.py'}), ('b.py', {'flag': 'b.py'}), ('', {}),
+                          ('a.py d.py --rate=0.5', {'steps': 'd.py', 'rate': 'command line'})):
+        printed = ok(play(*arguments.split(), script=script, **files))
+        assert json.loads(printed.partition('BY ')[2]) == by, arguments
 
 
 def test_the_settings_are_printed_in_lines_of_at_most_110_columns(play):
     lines = ok(play(f'--name={"a long name " * 30}', '--rate=2')).partition('RESULT')[0].splitlines()
-    assert len(lines) > 3 and max(map(len, lines)) <= 110 and lines[0].startswith('settings: rate=2.0')
+    assert len(lines) > 3 and max(map(len, lines)) <= 110 and 'rate=2.0' in lines[0]
     assert all(line.startswith('  ') for line in lines[1:])
 
 

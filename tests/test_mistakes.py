@@ -62,8 +62,8 @@ def test_bins_that_are_not_those_of_meta_json(data_dir, trained, tmp_path):
         data = shutil.copytree(data_dir, tmp_path / name)
         (data / name).write_bytes(np.fromfile(data / name, 'uint16')[::-1].tobytes())
         for out, *more in ((tmp_path / 'out',), (trained, '--init_from=resume', '--max_steps=8')):
-            mistake(train(data, out, *more), f'{name}/{name}', 'sha256', 'prepare.py again')
-    mistake(run('eval.py', f'--ckpt={trained}', f'--data_dir={data}'), 'val.bin', 'sha256')
+            mistake(train(data, out, *more), f'{name}/{name}', 'SHA-256', 'prepare.py again')
+    mistake(run('eval.py', f'--ckpt={trained}', f'--data_dir={data}'), 'val.bin', 'SHA-256')
     ok(run('eval.py', f'--ckpt={trained}', f'--data_dir={tmp_path}/train.bin', f'--out={tmp_path}/eval.json'))
 
 

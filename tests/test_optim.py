@@ -54,7 +54,9 @@ def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused(
         assert ends(200, 0.05, 1.0, 0.0, wsd)[:2] == (10, 0.0)      # 5 % of the steps
         assert ends(200, 10, 1.0, 0.0, wsd)[2] == (40 if wsd else 0)
     for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 .* must be at most max_steps=5'),
-                             ((5, 5, 1.0, None, True, 1), 'decay_steps=1 '), ((5, 1, 1.0, 2.0), '^min_lr=2')):
+                             ((5, 5, 1.0, None, True, 1), 'decay_steps=1 '),
+                             ((9, 1.5, 1.0, None), '^warmup_steps=1.5 .* a share of max_steps'),
+                             ((5, 1, 1.0, 2.0), '^min_lr=2')):
         with pytest.raises(ValueError, match=words):
             ends(*arguments)
 

@@ -90,13 +90,12 @@ def test_the_picture_of_a_run_is_drawn(tmp_path):
 
 def test_several_runs_share_a_picture_and_each_gets_a_verdict(tmp_path):
     runs = [home(tmp_path / 'a', history()), home(tmp_path / 'b', history(500, seed=2)),
-            home(tmp_path / 'c', []), home(tmp_path / 'd', history(300), {**CONFIG, 'max_steps': 0})]
-    (runs[3] / 'train.log').write_text('a\nstep    300/900 | loss: 4\n', encoding='utf-8')
+            home(tmp_path / 'c', []), home(tmp_path / 'd', history(300), {**CONFIG, 'max_steps': 900})]
     said = ok(run('plot.py', f'--runs={",".join(map(str, runs))}', '--out=all.svg', cwd=tmp_path))
     assert f'{runs[0]} (step 1,000 of 1,000): operationally healthy' in said
     assert f'{runs[1]} (step 500 of 1,000, 0 min ago): operationally healthy' in said
     assert f'{runs[2]} (step 0 of 1,000, 0 min ago): too early' in said
-    assert f'{runs[3]} (step 300 of 900, 0 min ago): ' in said      # by epochs: train.log knows the end
+    assert f'{runs[3]} (step 300 of 900, 0 min ago): ' in said
     drawn = (tmp_path / 'all.svg').read_text(encoding='utf-8')
     assert drawn.startswith('<?xml') and drawn.count('<!-- loss -->') == 1      # they share the panels
 
@@ -131,6 +130,7 @@ def test_mistakes_are_one_sentence(tmp_path):
 def test_a_run_that_went_back_counts_as_it_went_on(tmp_path):
     back = [row for row in history() if row['step'] > 300]
     folder = home(tmp_path / 'a', [*history()[:34], *history(700, seed=2)[34:], *back], half='{}\n')
+    assert read_run(home(tmp_path / 'b', [], CONFIG | {'warmup_steps': 0.1}))['config']['warmup_steps'] == 100
     rows = read_run(str(folder))['rows']
     assert [(row['step'], row.get('loss')) for row in rows] == \
         [(row['step'], row.get('loss')) for row in history()]

@@ -186,6 +186,20 @@ def test_each_source_has_a_validation_file_of_its_own(corpora, tmp_path):
     assert not list(tmp_path.glob('data/val_*.bin'))
 
 
+def test_a_source_that_no_figure_will_measure_is_named_with_its_share(corpora, tmp_path):
+    write_records(corpora / 'four.jsonl', [{'text': f'one two three {i}\n' * 9} for i in range(4)])
+    for weights, share in (({'web': 10, 'four': 90}, '90.0%'), ({'web': None, 'four': None}, '1.'),
+                           ({'web': None}, '')):
+        printed = mix(corpora, tmp_path, weights)[1]
+        written = (tmp_path / 'data/report.md').read_text(encoding='utf-8')
+        for text in (printed, written):
+            blind = [line for line in text.splitlines() if 'no figure will measure it' in line]
+            assert len(blind) == bool(share) and all(f'four, {share}' in line for line in blind), text
+    sources = {'web': (f'{corpora}/web.jsonl', 1.0), 'four': (f'{corpora}/four.jsonl', 1e-12)}
+    (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
+    mistake(run('prepare.py', tmp_path / 'mix.py', '--out_dir=x', *RAW, cwd=tmp_path), 'four', 'no token')
+
+
 def test_the_last_line_can_be_typed_and_what_an_earlier_run_left_is_gone(corpora, tmp_path):
     out = tmp_path / 'data'
     _, printed = mix(corpora, tmp_path, {'web': None}, '--write=text', '--audit=1')

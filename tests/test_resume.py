@@ -23,11 +23,12 @@ def prompts():
 def reward(prompt, completion):
     return sum(c < '@' for c in completion) / 8
 """
-CASES = {'train': ['--dropout=0.1'],
+CASES = {'train': ['--dropout=0.1', '--warmup_steps=0.2'],
          'train, with Muon': ['--dropout=0.1', '--optimizer=muon', '--schedule=wsd', '--decay_steps=6',
                               '--dtype=bfloat16'],
-         'sft': ['--lora=4', '--micro_batch_size=2'],
-         'dpo': ['--loss_type=kto'], 'rl': ['--updates=2', '--kl_coef=0.1']}
+         'sft': ['--lora=4', '--micro_batch_size=2', '--warmup_steps=0.2'],
+         'dpo': ['--loss_type=kto', '--warmup_steps=0.2'],
+         'rl': ['--updates=2', '--kl_coef=0.1', '--warmup_steps=0.2']}
 
 
 @pytest.fixture(scope='module')
@@ -93,6 +94,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
     printed = ok(again())
     assert 'resumed at step 12' in printed and '  changed  ' not in printed
     assert_is_the_straight_run(out, tmp_path / 'straight')
+    assert series(out, 'lr')[:4] == pytest.approx([2.5e-3, 5e-3, 7.5e-3, 1e-2])     # a fifth of 18: 4 steps
 
 
 def test_kill_9_at_random_moments(start, tmp_path):
@@ -137,9 +139,12 @@ def test_a_stop_before_the_first_step_saves_what_a_start_needs(start, tmp_path):
 
 def test_resuming_a_finished_run_changes_nothing(start, straight, tmp_path):
     out = shutil.copytree(straight, tmp_path / 'run')
-    ok(run('train.py', *start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume'))
-    assert_is_the_straight_run(out, straight)
-    assert (out / 'samples.txt').read_bytes() == (straight / 'samples.txt').read_bytes()
+    flags = [*start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume']
+    for processes in (1, 2):
+        printed = ok(run('train.py', *flags, processes=processes))
+        assert printed == f'{out} is finished, at step 18; to continue, raise --max_steps\n'
+    contents = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert contents(out) == contents(straight)
 
 
 def test_a_step_that_was_refused_is_told_once(start, tmp_path):

@@ -18,7 +18,6 @@ from parts.train.token_bins import (
     repeats,
     sequence_starts,
     sequences,
-    shares_read,
 )
 
 
@@ -116,7 +115,7 @@ def test_a_bin_that_was_changed_is_refused_and_of_a_large_one_samples_are_hashed
         path.write_bytes(b'ab')
         os.truncate(path, n_bytes)                                      # sparse: it takes no disk
         meta = {'dtype': 'uint16', 'sha256': {'train': token_bins.sha256(path)},
-                'sampled_sha256': {'train': token_bins.sha256(path, token_bins.SAMPLED)}}
+                'sampled_sha256': {'train': token_bins.sha256(path, True)}}
         assert len(token_bins.open_bin(path, meta, 'train')) == n_bytes // 2
         with open(path, 'r+b') as f:
             f.seek(at)
@@ -183,18 +182,19 @@ def test_the_next_micro_batch_is_loaded_when_the_one_before_has_been_used_and_on
 def test_the_shares_of_a_mixture_are_counted():
     source = Blocks(np.arange(1001), 10, batch_size=5, seed=3)
     sources = {'a': {'begins': 0}, 'b': {'begins': 250}}
-    assert shares_read(sources, source, 0) == {'a': 0, 'b': 0}
+    assert source.shares(sources, 0) == {'a': 0, 'b': 0}
     starts = np.concatenate([source.starts(step) for step in range(7)])
-    assert shares_read(sources, source, 7)['a'] == pytest.approx((starts < 250).mean(), abs=1e-4)
-    assert shares_read(sources, source, 20)['b'] == pytest.approx(0.75, abs=0.03)     # one epoch: all of it
+    assert source.shares(sources, 7)['a'] == pytest.approx((starts < 250).mean(), abs=1e-4)
+    assert source.shares(sources, 20)['b'] == pytest.approx(0.75, abs=0.03)     # one epoch: all of it
 
 
 def test_a_mixture_says_how_often_each_source_is_read():
     # 900 tokens of one source and 100 of another, which a mixture of 1,200 holds once and three times
     sources = {'a': {'epochs': 1, 'mixed': 900}, 'b': {'epochs': 3, 'mixed': 300}}
     meta = {'tokens': {'train': 1200}, 'sources': sources}
-    assert list(repeats(meta, 1)) == ['a: 75.0% of the tokens, read 1.00 times',
-                                      'b: 25.0% of the tokens, read 3.00 times']
-    assert ['beyond 4' in line for line in repeats(meta, 1.5)] == [False, True]
-    assert list(repeats({'tokens': {'train': 9}}, 4)) == []
-    assert len(list(repeats({'tokens': {'train': 9}, 'sources': {'a': {}}}, 4.1))) == 1
+    assert list(repeats(meta, 1, 'ab')) == ['a: 75.0% of the tokens, read 1.00 times',
+                                            'b: 25.0% of the tokens, read 3.00 times']
+    assert ['beyond 4' in line for line in repeats(meta, 1.5, 'ab')] == [False, True]
+    assert ['no figure measures' in line for line in repeats(meta, 1, {'b'})] == [True, False]
+    assert list(repeats({'tokens': {'train': 9}}, 4, {})) == []
+    assert len(list(repeats({'tokens': {'train': 9}, 'sources': {'a': {}}}, 4.1, {}))) == 1

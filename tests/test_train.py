@@ -9,10 +9,10 @@ import shutil
 
 import pytest
 import torch
-from conftest import ROOT, TINY, metrics, ok, run, same
+from conftest import ROOT, TINY, metrics, mistake, ok, run, same
 
 from model import GPT, GPTConfig, load_checkpoint
-from parts.train import texts
+from parts.train import start, texts
 from tokenizer import Tokenizer
 
 # with dropout, so that a step whose randomness came from elsewhere would show
@@ -131,15 +131,33 @@ def test_half_precision_trains_on_a_cpu_with_float32_weights(base, data_dir, tmp
 
 
 def test_init_from_a_folder_starts_from_its_weights_at_step_0(base, data_dir, tmp_path):
-    out = train(data_dir, tmp_path, f'--init_from={base}', '--n_layer=1', '--dropout=0',
-                '--max_steps=3', '--warmup_steps=2')
+    out = train(data_dir, tmp_path, f'--init_from={base}', '--dropout=0', '--max_steps=3', '--warmup_steps=2')
     first, second = metrics(out)[:2]
     best = [m for m in metrics(base) if 'val_loss' in m][-1]
     assert first['step'] == 0 and first['val_loss'] == best['val_loss']     # the same model,
     assert second['step'] == 1 and second['lr'] == pytest.approx(0.5e-2)    # on a schedule of its own
     model, state = load_checkpoint(out / 'last.pt')
-    assert state['step'] == 3 and model.config.n_layer == 2     # the checkpoint's architecture
+    assert state['step'] == 3
     assert all(s['step'] == 3 for s in state['optimizers'][0]['state'].values())        # a new optimizer
+
+
+def test_the_shape_of_a_model_that_is_continued_is_its_own(base, data_dir, tmp_path):
+    """A setting that says otherwise is refused, be it the default; one that nobody gave follows the model."""
+    some = [flag for flag in BASE if not flag.startswith(('--n_', '--block_size'))]
+    flags = ['train.py', f'--data_dir={data_dir}', *some, '--block_size=16', f'--out_dir={tmp_path}/out']
+    (tmp_path / 'six.py').write_text('n_layer = 6\n', encoding='utf-8')
+    for flag, words in (('--n_layer=1', 'n_layer=1 n_layer=2'), ('--n_embd=192', '192 n_embd=32'),
+                        ('--tie_embeddings=False', 'tie_embeddings=True'), ('--n_kv_head=1', 'n_kv_head=2'),
+                        (f'{tmp_path}/six.py', 'six.py: n_layer=6 n_layer=2'), ('--n_ffn=65', 'n_ffn=64')):
+        mistake(run(*flags, flag, f'--init_from={base}'), str(base), *words.split())
+    assert not (tmp_path / 'out').exists()
+    for init, n in ((base, 4), ('resume', 6)):
+        ok(run(*flags, '--n_ffn=0', f'--init_from={init}', f'--max_steps={n}'))
+        config = json.loads((tmp_path / 'out/config.json').read_text(encoding='utf-8'))
+        model, state = load_checkpoint(tmp_path / 'out/last.pt')
+        shape = {name: getattr(model.config, name) for name in start.SHAPE}
+        assert shape.items() <= config.items() and config == state['config'] and config['n_embd'] == 32
+    mistake(run(*flags, '--n_head=4', '--init_from=resume'), 'last.pt has n_head=2')
 
 
 def test_grad_checkpoint_changes_no_gradient():
@@ -167,16 +185,21 @@ def test_a_mixture_is_watched_source_by_source(tmp_path):
         for i in range(60):
             text = ' '.join(dice.choices(words.split(), k=200))
             (tmp_path / name / f'{i}.md').write_text(f'{text} {i}\n', encoding='utf-8')
-    sources = {name: (f'{tmp_path}/{name}', 0.5) for name in 'ab'}
-    (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
-    data, out = tmp_path / 'data', tmp_path / 'out'
-    ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={data}', '--tokenizer=byte', '--mode=raw',
-           '--dedup=none', '--val_fraction=0.3'))
-    ok(run('train.py', f'--data_dir={data}', f'--out_dir={out}', *TINY))
-    rows = [m for m in metrics(out) if 'val_loss' in m]
-    assert all(set(m['val_bpb_by_source']) == {'a', 'b'} for m in rows)
-    first, last = rows[0]['val_bpb_by_source'], rows[-1]['val_bpb_by_source']
-    assert all(last[k] < first[k] for k in 'ab') and 'parse_rate' not in rows[0] and 'repetition' in rows[0]
+    shards = [f'--streaming={tmp_path}/None/shards']
+    for weight, more, stream in ((0.5, [], []), (None, ['--write=text'], shards)):
+        sources = {name: (f'{tmp_path}/{name}', weight) for name in 'ab'}
+        (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
+        data, out = tmp_path / f'{weight}', tmp_path / f'out {weight}'
+        ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={data}', '--tokenizer=byte', '--mode=raw',
+               '--dedup=none', '--val_fraction=0.3', *more))
+        said = ok(run('train.py', f'--data_dir={data}', f'--out_dir={out}', *TINY, *stream))
+        percents = [float(x) for x in re.findall(r': ([\d.]+)% of the tokens, read 0\.\d', said)]
+        assert len(percents) == 2 and sum(percents) == pytest.approx(100, abs=0.2) and min(percents) > 40
+        rows = [m for m in metrics(out) if 'val_loss' in m]
+        assert all(set(m['val_bpb_by_source']) == {'a', 'b'} for m in rows)
+        first, last = rows[0]['val_bpb_by_source'], rows[-1]['val_bpb_by_source']
+        assert all(last[k] < first[k] for k in 'ab')
+        assert 'parse_rate' not in rows[0] and 'repetition' in rows[0]
 
 
 def test_repetition_counts_the_grams_a_text_has_had_before():

@@ -8,7 +8,7 @@ A run's folder: read its log and judge it: does the run go well, and does the mo
 
 Copy this file alone: it needs numpy.
 """
-import json, math, pathlib, re
+import json, math, pathlib
 import numpy as np
 
 
@@ -74,8 +74,9 @@ def read_run(folder):
     config = json.loads(text_of(home / 'config.json') or '{}')
     data = json.loads(text_of(home / 'data.json') or '{}')
     config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
-    ends = re.findall(r'^step +\d+/(\d+)', text_of(home / 'train.log'), re.M)      # of a run of epochs
-    config['max_steps'] = config.get('max_steps') or int((ends or [0])[-1])
+    config['max_steps'] = config.get('max_steps') or 0
+    if 0 < (config.get('warmup_steps') or 0) < 1:       # a share of the steps
+        config['warmup_steps'] *= config['max_steps']
     config |= {'folder': folder, 'scored': bool(scored), 'scores': scores}
     last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
     sample = last_sample.partition('\n')[2].strip('\n')             # without the rest of its head line

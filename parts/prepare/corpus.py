@@ -224,8 +224,10 @@ class Corpus:
 
     def write_source(self, source, bins, in_train, n_tokens):
         """Write n_tokens of a source to the Bin 'train': whole passes, then a part of it; its validation
-        documents to 'val' and 'val_SOURCE'. in_train: bool (n,).
-        Returns {'begins', 'mixed', 'epochs'}: the first token, their number, the passes over the source."""
+        documents to 'val' and 'val_SOURCE'. in_train: bool (n,). Returns {'begins', 'mixed', 'epochs',
+        'val_tokens'}: the first token, their number, the passes over the source, its tokens in 'val'."""
+        if n_tokens == 0:
+            raise ValueError(f'the source {source} gets no token; raise its weight, or leave it out')
         shards = np.flatnonzero(self.owners == source)
         own = in_train & (self.owners[self.shard] == source)
         n_own = int(self.lengths[own].sum())
@@ -234,12 +236,14 @@ class Corpus:
             for shard in shards:
                 bins['train'].write(self.ids(shard, 'train'))
         self.write_part(bins['train'], own, n_tokens % n_own)
-        mixed = bins['train'].items - begins
+        mixed = (bins['train'].items - begins) or n_tokens          # text in shards is not mixed
 
+        n_val = bins['val'].items
         for side in bins.keys() & {'val', f'val_{source}'}:
             for shard in shards:
                 bins[side].write(self.ids(shard, 'val'))
-        return {'begins': begins, 'mixed': mixed, 'epochs': mixed / n_own}
+        return {'begins': begins, 'mixed': mixed, 'epochs': mixed / n_own,
+                'val_tokens': bins['val'].items - n_val}
 
     def write_part(self, b, own, n_tokens):
         """Write n_tokens of the documents in a mask, bool (n,), to a Bin: those with the smallest hashes. The

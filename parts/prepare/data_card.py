@@ -112,7 +112,10 @@ def summary(report, files):
     over = [f'\nfiles of other kinds, passed over: {s["passed_over"]}'
             for s in report['sources'].values() if s['passed_over']]
     share = f'\n{report["card"]["share"]}' if 'card' in report else ''
-    return f'{text}{"".join(over)}\n{report["malformed"]} records could not be read{share}'
+    blind = [f'\n{name}, {s["mixed"] / report["tokens"]["train"]:.1%} of the training tokens, has no '
+             'validation document, so no figure will measure it: give more of it, or raise --val_fraction'
+             for name, s in report['sources'].items() if s.get('val_tokens') == 0]
+    return f'{text}{"".join(over)}\n{report["malformed"]} records could not be read{share}{"".join(blind)}'
 
 
 def next_command(kind, folder, is_streamed, is_stdlib):
@@ -140,7 +143,7 @@ def report_md(title, report, files):
             share = s['mixed'] / report['tokens']['train']
             warning = '; more than 4 passes add little' if s['epochs'] > 4 else ''
             lines.append(f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x '
-                         f'{s["epochs"]:.2f} passes = {share:.1%} of train.bin{warning}')
+                         f'{s["epochs"]:.2f} passes = {share:.1%} of the training tokens{warning}')
     for name, counter in report['counts'].items():
         lines += ['', f'{name}: {listed(counter)}']
 

@@ -84,8 +84,7 @@ def to_device(arrays, device):
 
 def rehearse(net, batch, autocast, eager=None):
     """Run net forward and backward on a batch, so that a lack of memory shows before the run writes anything.
-    The gradients are the caller's to clear. eager: the model within net, if net is compiled, which happens
-    here."""
+    The gradients are 0 afterwards. eager: the model within net, if net is compiled, which happens here."""
     if eager is not None:
         with torch.no_grad(), autocast:
             eager(batch[0][:1])         # moves RoPE's tables to the device, or the next call compiles, too
@@ -100,4 +99,5 @@ def rehearse(net, batch, autocast, eager=None):
             raise
         raise ValueError(f'torch.compile failed ({type(e).__name__}); train without it, more slowly: '
                          '--compile=False') from e
+    net.zero_grad(set_to_none=False)        # DDP's stay in its buckets
     torch.backends.cuda.enable_cudnn_sdp(False)

@@ -9,7 +9,7 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
 
 Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, glob, json, math, os, platform, shlex, shutil, subprocess, sys, time
+import contextlib, glob, json, math, os, platform, shlex, shutil, subprocess, sys, textwrap, time
 import torch
 
 try:
@@ -36,6 +36,10 @@ class Journal:
         if step > max_steps:
             raise ValueError(f'{self.out_dir} is at step {step}, past max_steps={max_steps}; to resume it, '
                              f'set --max_steps above {step}')
+        if step == max_steps:
+            if self.main_process:
+                print(f'{self.out_dir} is finished, at step {step}; to continue, raise --max_steps')
+            sys.exit()
         self.expect = config.get('expect') or {}
         for name, ends in self.expect.items():
             kinds = [type(end) for end in ends] if isinstance(ends, tuple | list) else []
@@ -67,10 +71,11 @@ class Journal:
         with open(self.path('config.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump(config, f, indent=1)
         self.say(f'resumed at step {step}' if state else f'starting from {config["init_from"]}')
-        self.say(f'  on       {machine_and_versions()}')
+        self.row('output', self.out_dir)
+        self.row('on', machine_and_versions())
         for name, value in state.get('config', {}).items():
             if config.get(name, value) != value:
-                self.say(f'  changed  {name}: {value!r} before, {config[name]!r} now')
+                self.row('changed', f'{name}: {value!r} before, {config[name]!r} now')
 
     def cut_back(self, step, rolled_back=()):
         """Drop the metrics that come after a checkpoint: those steps will happen again. rolled_back: steps
@@ -114,9 +119,14 @@ class Journal:
         self.say(f'step {step}: {text}')
         self.metrics(step=step, event=event, text=text)
 
+    def row(self, name, text):
+        """A fact about the run, in lines of at most 110 characters."""
+        lines = textwrap.wrap(text, 99, break_on_hyphens=False)
+        self.say('\n'.join(f'  {head:<8} {line}' for head, line in zip([name, *[''] * len(lines)], lines)))
+
     def notes(self, texts):
         for text in texts:
-            self.say(f'  note     {text}')
+            self.row('note', text)
 
     def copy_in(self, *paths):
         """Copy files into the folder, so that the folder is complete. meta.json of data becomes data.json."""

@@ -117,8 +117,9 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
     """warmup_steps, min_lr and decay_steps with their defaults filled in. A warm-up below 1 is a share of
     max_steps; min_lr=None is a tenth of learning_rate. decays: the schedule has decay_steps, and 0 of them
     mean a fifth of max_steps. ValueError if they do not fit."""
-    if warmup_steps < 1:
-        warmup_steps = round(warmup_steps * max_steps)
+    if warmup_steps > 1 and warmup_steps % 1:
+        raise ValueError(f'{warmup_steps=} must be a whole number, or below 1: a share of max_steps')
+    warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
     if min_lr is None:
         min_lr = learning_rate / 10
     if decays and decay_steps == 0:
@@ -139,6 +140,14 @@ def cosine(step, max_steps, warmup_steps, learning_rate, min_lr):
         return learning_rate * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
+
+
+def described(max_steps, warmup_steps, learning_rate, min_lr, grad_clip, decay_steps=0):
+    """'100 steps: 10 of warm-up to a rate of 0.001, then a cosine to 0.0001; gradient norm clipped at 1'"""
+    fall = f'a constant rate, in the last {decay_steps:,} a fall' if decay_steps else 'a cosine'
+    clip = f'clipped at {grad_clip:g}' if grad_clip else 'not clipped'
+    return (f'{max_steps:,} steps: {warmup_steps:,} of warm-up to a rate of {learning_rate:g}, then {fall} '
+            f'to {min_lr:g}; gradient norm {clip}')
 
 
 def set_lr(optimizers, lr):

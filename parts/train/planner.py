@@ -65,6 +65,14 @@ def count_parameters(shape):
             'per block': block, 'final norm': C, 'output': output}
 
 
+def described(shape):
+    """'5,310,720 parameters, 803,328 in each of 4 blocks; ln(vocab_size=4,096) = 8.3178'"""
+    n = count_parameters(shape)
+    V = shape['vocab_size']
+    return (f'{n["total"]:,} parameters, {n["per block"]:,} in each of {shape["n_layer"]} blocks; '
+            f'ln(vocab_size={V:,}) = {math.log(V):.4f}')
+
+
 def flops_per_token(shape, T):
     """Forward and backward: 6 per parameter, and 12 n_layer n_head D T for attention's scores and sums (PaLM,
     arXiv:2204.02311, appendix B). An embedding that is not also the output layer is only looked up: 0."""

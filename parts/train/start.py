@@ -119,6 +119,20 @@ def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
     return changes | {'rope_scaling': scaling[rope_scaling]}
 
 
+SHAPE = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'tie_embeddings'       # what weights have fixed
+
+
+def keep_shape(path, shape, config, set_by):
+    """Put the shape of the model at path into config, the settings of a run. ValueError if a setting that the
+    user gave says otherwise; set_by: {setting: who gave it}. shape: a dict of GPTConfig's fields."""
+    for name in SHAPE:
+        is_0 = config[name] == 0 and name in ('n_kv_head', 'n_ffn')         # it follows from the others
+        if name in set_by and config[name] != shape[name] and not is_0:
+            raise ValueError(f'{set_by[name]}: {name}={config[name]}, but {path} has {name}={shape[name]}; '
+                             f'leave {name} out, or set it to {shape[name]}')
+        config[name] = shape[name]
+
+
 # --- from the weights of another run ------------------------------------------------------------------------
 def open_pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, carry_over=None):
     """The model of init_from, to be trained on data of `tokenizer`. That must be the model's own one, unless

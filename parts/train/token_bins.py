@@ -15,7 +15,6 @@ import hashlib, json, os, shlex
 import numpy as np
 
 EVALUATION = 2 ** 40    # a step that no run reaches: the tokens hidden in it are those of every evaluation
-SAMPLED = 1 << 26       # bytes: of a large bin, the first MB in each 64 MB is hashed
 
 # --- bins ---------------------------------------------------------------------------------------------------
 def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
@@ -58,19 +57,19 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
 def open_bin(path, meta, side):
     """A bin as a memory map. ValueError if its hash is not the one in meta.json. Of a bin above 256 MB only
     samples are hashed, so a small change in it can go unnoticed."""
-    name, step = ('sha256', 1 << 20) if os.path.getsize(path) <= 1 << 28 else ('sampled_sha256', SAMPLED)
-    wanted = meta.get(name, {}).get(side)
-    if wanted and sha256(path, step) != wanted:
-        raise ValueError(f'{path} is not the file that prepare.py wrote: meta.json has another {name}; run '
-                         'prepare.py again')
+    is_large = os.path.getsize(path) > 1 << 28
+    wanted = meta.get('sampled_sha256' if is_large else 'sha256', {}).get(side)
+    if wanted and sha256(path, is_large) != wanted:
+        raise ValueError(f'{path} is not the file that prepare.py wrote: its SHA-256 is not the one in '
+                         'meta.json; run prepare.py again')
     return np.memmap(path, meta['dtype'], mode='r')
 
 
-def sha256(path, step=1 << 20):
-    """The SHA-256 of a file; with a larger step, of the first MB in each step."""
+def sha256(path, sampled=False):
+    """The SHA-256 of a file, or of the first MB in each 64 MB of it."""
     digest = hashlib.sha256()
     with open(path, 'rb') as f:
-        for start in range(0, os.path.getsize(path), step):
+        for start in range(0, os.path.getsize(path), 1 << (26 if sampled else 20)):
             f.seek(start)
             digest.update(f.read(1 << 20))
     return digest.hexdigest()
@@ -168,15 +167,17 @@ class Blocks:
         """Inputs and targets, int64 (B, T), of these rows of a step's global batch."""
         return sequences(self.ids, self.starts(step)[rows], self.block_size)
 
-    # a Stream has more to tell: where it is, and what it could not read
-    def position(self, step):
-        return []
-
-    def seek(self, position):
-        pass
+    def shares(self, sources, n_steps):
+        """{source of a mixture: its share of the sequences of the first n_steps}, counted from the seed."""
+        begins = [source['begins'] for source in sources.values()]              # in train.bin
+        read = np.zeros(len(sources), dtype=np.int64)
+        for step in range(n_steps):
+            number = np.searchsorted(begins, self.starts(step), 'right') - 1
+            read += np.bincount(number, minlength=len(begins))
+        return dict(zip(sources, (read / max(1, read.sum())).round(4).tolist()))
 
     def notes(self):
-        return []
+        return []                       # a Stream says what it could not read
 
 
 class Loader:
@@ -235,20 +236,17 @@ class Loader:
                 print(f'--- step {step}, sequence {row} of {self.rows.size}\n{tokenizer.decode(x.tolist())}')
 
 
-def shares_read(sources, blocks, n_steps):
-    """{source: its share of the sequences of the first n_steps}, for a mixture. What was read follows from
-    the seed, so it is computed when somebody asks."""
-    begins = [source['begins'] for source in sources.values()]              # in train.bin
-    read = np.zeros(len(sources), dtype=np.int64)
-    for step in range(n_steps):
-        number = np.searchsorted(begins, blocks.starts(step), 'right') - 1
-        read += np.bincount(number, minlength=len(begins))
-    return dict(zip(sources, (read / max(1, read.sum())).round(4).tolist()))
+def described(meta, n_text, batch_size, epochs):
+    """'4,096 tokens = 16 sequences, 2.0 steps an epoch, 1.50 epochs; 512 tokens held out'"""
+    n = meta['tokens']['train']
+    return (f'{n:,} tokens = {n / n_text:,.0f} sequences, {n / n_text / batch_size:,.1f} steps an epoch, '
+            f'{epochs:.2f} epochs; {meta["tokens"]["val"]:,} tokens held out')
 
 
-def repeats(meta, epochs):
-    """A line for each source of a mixture: its share of the tokens, and how often a run of so many epochs
-    reads it. Data that are read more than about four times help less and less (arXiv:2305.16264)."""
+def repeats(meta, epochs, measured):
+    """A line for each source of a mixture: its share of the tokens, how often a run of so many epochs reads
+    it, and whether it is among the `measured`, which have validation sequences. Data that are read more than
+    about four times help less and less (arXiv:2305.16264)."""
     if epochs > 4:
         yield (f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less: a smaller '
                'model in fewer steps may be as good')
@@ -257,4 +255,6 @@ def repeats(meta, epochs):
         times = source['epochs'] * epochs
         share = source['mixed'] / meta['tokens']['train']
         warning = ', and beyond 4 that helps less and less' if times > 4 else ''
+        if name not in measured:
+            warning += f'; val_{name}.bin has no whole sequence, so no figure measures this source'
         yield f'{name}: {share:.1%} of the tokens, read {times:.2f} times{warning}'
