@@ -1,5 +1,6 @@
 """README and docs/ are true: their links, their table of files, their commands, their Python."""
 import ast
+import json
 import re
 import shlex
 
@@ -39,8 +40,8 @@ def settings(script):
     return set(re.findall(r"add_argument\('--(\w+)", source))
 
 
-def test_readme_is_a_front_door_of_at_most_200_lines():
-    assert len(README.splitlines()) <= 200
+def test_readme_is_a_front_door_of_at_most_170_lines_and_13_kilobytes():
+    assert len(README.splitlines()) <= 170 and len(README.encode()) <= 13_000
 
 
 def test_the_table_of_files_is_complete_and_its_line_counts_hold():
@@ -107,25 +108,34 @@ def test_every_command_uses_settings_and_configs_that_exist():
         assert flags - {'nproc_per_node', 'help'} <= settings(script), command
 
 
-def test_the_laptops_commands_run_in_order(tmp_path, python_files):
-    """The five of `Run it`, with flags added that make them small."""
-    small = {'prepare.py': [f'--source={python_files}', '--vocab_size=512'],
-             'train.py': ['--data_from=', '--max_steps=4', '--warmup_steps=1', '--n_layer=1', '--n_embd=32',
-                          '--block_size=32', '--eval_tokens=640', '--sample_tokens=4'],
-             'sample.py': ['--max_new_tokens=9']}
-    five = re.compile('out/short|prepare.py --out_dir=data/quickstart')
-    ran = [words(c) for c in commands(README) if five.search(c)]
-    assert [c[1] for c in ran] == ['prepare.py', 'train.py', 'train.py', 'eval.py', 'sample.py']
-    for _, script, *arguments in ran:
+def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):
+    """Files and models of the run that README begins with are replaced, and flags make the runs small."""
+    chat = [{'role': 'user', 'content': 'Who are you?'}, {'role': 'assistant', 'content': 'I am a parrot.'}]
+    lines = [json.dumps({'messages': [*chat, {'role': 'user', 'content': f'{i}'}, chat[1]]}) for i in range(40)]
+    (tmp_path / 'chats.jsonl').write_text('\n'.join(lines), encoding='utf-8')
+    small = {'prepare.py': ['--vocab_size=512', '--dedup=none'],
+             'train.py': ['--max_steps=4', '--warmup_steps=1', '--n_layer=1', '--n_embd=32', '--block_size=64',
+                          '--eval_tokens=640', '--sample_tokens=4', '--data_dir=data/mine'],
+             'sft.py': ['--max_steps=2', '--warmup_steps=1', '--base_dir=data/mine', '--sample_tokens=4'],
+             'sample.py': ['--max_new_tokens=9'], 'eval.py': ['--loss_tokens=640']}
+    instead = {'FOLDER': str(python_files), 'chats.json': 'chats.jsonl', 'out/quickstart': 'out/mine',
+               'data/quickstart': 'data/mine'}
+    own = [words(c) for c in commands(README) if re.search('(data|out)/(mine|chats|short)', c)]
+    assert ' '.join(c[1] for c in own) == ('prepare.py train.py sample.py prepare.py sft.py sample.py '
+                                           'train.py eval.py')
+    for _, script, *arguments in own:
+        for old, new in instead.items():
+            arguments = [a.replace(old, new) for a in arguments]
         arguments = [str(ROOT / a) if a.startswith('config/') else a for a in arguments]
-        ok(run(script, *arguments, *small.get(script, []), cwd=tmp_path))
-    assert (tmp_path / 'out/short/eval.json').exists()
+        ok(run(script, *arguments, *small[script], cwd=tmp_path))
+    assert (tmp_path / 'out/short/eval.json').exists() and (tmp_path / 'out/chats/best.pt').exists()
 
 
-def test_the_python_of_copy_it_runs_and_gives_what_it_says(tmp_path, monkeypatch):
+def test_the_python_of_copying_a_file_runs_and_gives_what_it_says(tmp_path, monkeypatch):
     (tmp_path / 'corpus.txt').write_text('def f(x):\n    return x\n' * 40, encoding='utf-8')
     monkeypatch.chdir(tmp_path)
-    code = next(block for block in blocks('python', README) if 'import Tokenizer' in block)
+    page = PAGES[ROOT / 'docs/use.md']
+    code = next(block for block in blocks('python', page) if 'import Tokenizer' in block)
     scope = {}
     exec('\n'.join(line for line in code.splitlines() if 'from_hf' not in line), scope)
     assert scope['tok'].decode(scope['ids']) == 'def f(x):\n    return x'

@@ -10,7 +10,7 @@ like a blog, C4's word list removed texts of minorities. The card counts such de
 
 Copy this file alone: it needs the standard library.
 """
-import collections, re, shlex, statistics
+import collections, pathlib, re, shlex, statistics
 
 # a genre, the beginning of its lines, and more than how many of them have it
 GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 20),
@@ -119,9 +119,10 @@ def summary(report, files):
 
 
 def next_command(kind, folder, is_streamed, is_stdlib):
-    """What to do with a result, as a line to type."""
-    script = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py', 'preference': 'dpo.py'}[kind]
-    flags = [f'--data_dir={folder}']
+    """What to do with a result, as a line to type. It names a folder: the config's own may hold a run."""
+    script = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py config/quickstart_sft.py',
+              'preference': 'dpo.py config/quickstart_dpo.py'}[kind]
+    flags = [f'--data_dir={folder}', f'--out_dir=out/{pathlib.Path(folder).name}']
     if is_streamed:
         flags.append(f'--streaming={folder}/shards')
     if kind == 'text' and not is_stdlib:
