@@ -110,13 +110,15 @@ def test_every_command_uses_settings_and_configs_that_exist():
 
 def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):
     """Files and models of the run that README begins with are replaced, and flags make the runs small."""
-    chat = [{'role': 'user', 'content': 'Who are you?'}, {'role': 'assistant', 'content': 'I am a parrot.'}]
-    lines = [json.dumps({'messages': [*chat, {'role': 'user', 'content': f'{i}'}, chat[1]]}) for i in range(40)]
+    answer = {'role': 'assistant', 'content': 'I am a parrot.'}
+    chats = [[{'role': 'user', 'content': f'Who are you, {i}?'}, answer] for i in range(40)]
+    lines = [json.dumps({'messages': chat}) for chat in chats]
     (tmp_path / 'chats.jsonl').write_text('\n'.join(lines), encoding='utf-8')
     small = {'prepare.py': ['--vocab_size=512', '--dedup=none'],
-             'train.py': ['--max_steps=4', '--warmup_steps=1', '--n_layer=1', '--n_embd=32', '--block_size=64',
-                          '--eval_tokens=640', '--sample_tokens=4', '--data_dir=data/mine'],
-             'sft.py': ['--max_steps=2', '--warmup_steps=1', '--base_dir=data/mine', '--sample_tokens=4'],
+             'train.py': ['--max_steps=4', '--warmup_steps=1', '--n_layer=1', '--n_embd=32',
+                          '--data_dir=data/mine', '--block_size=64', '--eval_tokens=640',
+                          '--sample_tokens=4'],
+             'sft.py': ['--max_steps=2', '--init_from=out/mine', '--base_dir=data/mine', '--sample_tokens=4'],
              'sample.py': ['--max_new_tokens=9'], 'eval.py': ['--loss_tokens=640']}
     instead = {'FOLDER': str(python_files), 'chats.json': 'chats.jsonl', 'out/quickstart': 'out/mine',
                'data/quickstart': 'data/mine'}
