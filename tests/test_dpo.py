@@ -201,6 +201,6 @@ def test_a_run_resumes_with_its_own_pairs_and_loss_or_not_at_all(home):
             ('--beta=1', {'data': 'others'}, 'others=[', '--init_from='),
             ('--block_size=40', {}, 'block_size'), ('--eval_pairs=8', {}, 'eval_pairs'),
             ('--loss_type=simpo', {}, "loss_type='dpo'", 'simpo'),
-            ('--beta=1', {'out': 'was_sft'}, 'pairs=None')):
+            ('--beta=1', {'out': 'was_sft'}, 'no run that could be resumed')):
         mistake(dpo(home, flag, **{'init': 'resume', 'out': 'done', **paths}), *words)
     assert contents(home / 'done') == before

@@ -203,12 +203,12 @@ def test_a_source_that_no_figure_will_measure_is_named_with_its_share(corpora, t
 def test_the_last_line_can_be_typed_and_what_an_earlier_run_left_is_gone(corpora, tmp_path):
     out = tmp_path / 'data'
     _, printed = mix(corpora, tmp_path, {'web': None}, '--write=text', '--audit=1')
-    assert f'--data_dir={out} --streaming={out}/shards' in printed and 'train.bin' not in printed
+    assert f'--out_dir=out/data --streaming={out}/shards' in printed and 'train.bin' not in printed
     assert (out / 'audit.md').exists() and f'| {out}/shards |' in printed
     assert 'train.bin' not in (out / 'report.md').read_text(encoding='utf-8')
     shards = (out / 'shards').rename(tmp_path / 'shards')
     printed = prepare(out, shards, *RAW, '--tokenizer=char', '--val_fraction=.5')
-    assert f'--data_dir={out} --sample_prompt=\n' in printed
+    assert f'--data_dir={out} --out_dir=out/data --sample_prompt=\n' in printed
     assert not (out / 'audit.md').exists() and (out / 'train.bin').exists()
 
 

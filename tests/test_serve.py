@@ -211,7 +211,7 @@ def test_a_problem_is_asked_and_judged_as_by_eval_py(server, models):
         assert ask(server, '/run', {'id': answer['id']})[1]['outcome'] == expected['outcome']
     whole = f'So:\n```\n{item["reference"]}```'
     for text, chat, outcome in ((item['body'], False, 'passed'), (whole, True, 'passed'),
-                                ('    return []', False, 'wrong'), ('    return (', False, 'syntax')):
+                                ('    return 10 ** 9', False, 'wrong'), ('    return (', False, 'syntax')):
         server.api.answers.append((text, item, text, chat))
         assert ask(server, '/run', {'id': text})[1]['outcome'] == outcome, text
 
