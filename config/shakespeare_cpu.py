@@ -28,3 +28,4 @@ save_interval = 500
 log_interval = 50
 sample_prompt = 'ROMEO:'
 sample_tokens = 300
+expect = {'val_loss': (1.49, 1.57)}     # three seeds on one CPU: 1.519 to 1.534
