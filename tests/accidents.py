@@ -6,6 +6,11 @@ DEEDS = {'nan': 'gradient.mul_(float("nan"))', 'spike': 'gradient.mul_(1e4)',
          'out of memory': 'raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")'}
 
 
+def full_disk(n_bytes):
+    """No file grows beyond so many bytes: what a full disk does, as far as a program can see."""
+    return f'import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({n_bytes}, {n_bytes}))'
+
+
 def accident(kind, *updates):
     """It happens in these updates of a trainer, counted from 0, before the gradient is clipped. badbatch: in
     train.py, the batches of these steps are noise."""

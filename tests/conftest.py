@@ -134,6 +134,15 @@ def nothing_was_freed():
     sys.modules.get('parts.eval.sandbox', types.SimpleNamespace(FREED=[])).FREED.clear()
 
 
+def contents(folder):
+    """{name: bytes} of its files."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding='utf-8'))
+
+
 def write(path, rows):
     """A file of JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,11 @@
 import os
 import pickle
 import random
-import signal
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, ok, run, same
+from conftest import same
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import checkpoint
@@ -96,30 +95,6 @@ def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_p
     refused(tmp_path, 'best.pt', 'last.pt', 'train.py')
 
 
-# a script of its own, because a process cannot raise this limit again
-FULL_DISK = """
-import resource, signal, sys
-sys.path[:0] = sys.argv[1:3]
-import test_checkpoint
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-try:
-    test_checkpoint.save_checkpoint('a.pt', test_checkpoint.model(2), step=2)
-except OSError as e:
-    print('refused:', e)
-"""
-
-
-@pytest.mark.skipif(not hasattr(signal, 'SIGXFSZ'), reason='file size limits are a Unix thing')
-def test_a_write_that_fails_half_way_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
-    (tmp_path / 'full.py').write_text(FULL_DISK, encoding='utf-8')
-    save_checkpoint(tmp_path / 'a.pt', model(1), step=1)
-    before = (tmp_path / 'a.pt').read_bytes()
-    assert len(before) > 60_000
-    for limit in (1000, 60_000):
-        printed = ok(run(tmp_path / 'full.py', ROOT, ROOT / 'tests', limit, cwd=tmp_path))
-        assert printed.startswith('refused: cannot write a.pt') and printed.count('\n') == 1, printed
-        assert {*os.listdir(tmp_path)} == {'a.pt', 'full.py'} and (tmp_path / 'a.pt').read_bytes() == before
 
 
 def test_a_write_that_succeeds_replaces_the_old_checkpoint_at_once(tmp_path, monkeypatch):

@@ -1,13 +1,12 @@
 """Every exercise can be begun and solved, and its grade refuses a usual mistake; the page lists them all."""
 import ast
 import re
-import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import ROOT
-from exercise import EMPTY, EXERCISES, blanked, grade, lines_of
+from exercise import EMPTY, EXERCISES, blanked, copy_project, grade, lines_of
 
 PAGE = (ROOT / 'docs/exercises.md').read_text(encoding='utf-8')
 SOURCES = {e.name: (ROOT / e.file).read_text(encoding='utf-8') for e in EXERCISES}
@@ -106,11 +105,7 @@ def test_the_grade_refuses_a_usual_mistake(names, request):
 
 def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path):
     """The whole way of one exercise, as `bash run.sh exercise` walks it, in a copy of the project."""
-    for name in ('parts', 'config', 'tests'):
-        ignored = shutil.ignore_patterns('__pycache__', 'f0d8c78', '162e7de')
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    for path in ROOT.glob('*.py'):
-        shutil.copy(path, tmp_path)
+    copy_project(tmp_path)
     call = lambda *asked: subprocess.run([sys.executable, tmp_path / 'tests/exercise.py', *asked],
                                          text=True, capture_output=True)
     mine = tmp_path / 'exercises/bpe_encode/tokenizer.py'

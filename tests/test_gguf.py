@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import regex
 import torch
+from accidents import full_disk
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, save_checkpoint
@@ -124,9 +125,8 @@ def test_the_command_writes_it_and_what_cannot_be_is_one_sentence(tmp_path):
     export = f'--ckpt={tmp_path}/run', '--export=gguf'
     assert 'model-f32.gguf' in ok(run('sample.py', *export))
     before = (tmp_path / 'run/model-f32.gguf').read_bytes()
-    full = 'import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); ' \
-           'resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))'
-    mistake(run('sample.py', *export, before=full), 'cannot write', 'model-f32.gguf', 'unchanged')
+    result = run('sample.py', *export, before=full_disk(100_000))
+    mistake(result, 'cannot write', 'model-f32.gguf', 'unchanged')
     assert (tmp_path / 'run/model-f32.gguf').read_bytes() == before and not list(tmp_path.rglob('*.tmp'))
     mistake(run('sample.py', *export, before="sys.modules['gguf'] = None"), 'pip install gguf')
 

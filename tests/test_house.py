@@ -33,7 +33,7 @@ SLACK = 1.05
 TOKENS_A_LINE = 11.3        # of code, over the nine
 AIR = 0.23                  # share of lines that are blank, comment or docstring, over the nine
 # rows that are over their budget today, with the most that they may have until they are not
-NOT_YET = {'parts': (8970, 464), 'tests': (13330, 700), 'bench': (2090, 100.8), 'docs': (1523, 110.6)}
+NOT_YET = {'parts': (8970, 464), 'tests': (13220, 694.2), 'bench': (2090, 100.8), 'docs': (1523, 110.6)}
 
 
 def source(name):
@@ -185,22 +185,6 @@ def test_every_leaf_can_be_imported_without_the_rest(tmp_path):
     assert result.returncode == 0, result.stderr
 
 
-def use_configurator():
-    import sys
-    import configurator
-    with open('script.py', 'w', encoding='utf-8') as f:
-        f.write('n = 3   # >= 1: a number')
-    sys.argv = ['script.py', '--n=1e3']
-    assert configurator.configure({'__file__': 'script.py', 'n': 3}) == {'n': 1000}
-
-
-def use_tokenizer():
-    from tokenizer import Tokenizer
-    tok = Tokenizer.train(['low lower lowest'] * 9, vocab_size=330)
-    ids = tok.encode('low 漢字\n')
-    assert tok.decode(ids) == 'low 漢字\n'
-
-
 def use_model():
     import sys
     import torch
@@ -220,33 +204,16 @@ def use_model_with_checkpoint():
     assert load_checkpoint('model.pt')[1]['step'] == 3
 
 
-def use_merges():
-    from merges import learn_merges
-    assert learn_merges([b'low'], [3], 2) == ([(108, 111), (256, 119)], 3)
-
-
-def use_duplicates():
-    from duplicates import jaccard, shingles
-    assert jaccard(shingles('the cat sat on the mat today'), shingles('the cat sat on the mat again')) == 0.5
-
-
-def use_adapters():
-    import adapters
-    import torch
-    assert adapters.weights_of(torch.nn.Linear(2, 2)) == {}
-
-
 def use_sandbox():
     import sandbox
     assert sandbox.run_code('def f(): return 1', 'assert f() == 1').outcome == 'passed'
 
 
 @pytest.mark.parametrize('use, files', [
-    (use_configurator, 'configurator'), (use_tokenizer, 'tokenizer'), (use_model, 'model'),
-    (use_model_with_checkpoint, 'model parts/train/checkpoint'), (use_merges, 'parts/tokenizer/merges'),
-    (use_duplicates, 'parts/prepare/duplicates'), (use_adapters, 'parts/train/adapters'),
+    (use_model, 'model'), (use_model_with_checkpoint, 'model parts/train/checkpoint'),
     (use_sandbox, 'parts/eval/sandbox parts/eval/trial')])
-def test_what_readme_names_works_copied_into_an_empty_folder(use, files, tmp_path):
+def test_what_needs_more_than_an_import_works_copied_into_an_empty_folder(use, files, tmp_path):
+    """configurator.py alone: tests/test_configurator.py; tokenizer.py: tests/test_bpe.py."""
     for name in files.split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / f'{name}.py', tmp_path / f'{name}.py')       # model.py asks for parts.train
@@ -305,14 +272,10 @@ def test_checkpoints_are_loaded_as_data_never_as_code():
 
 def settings(script):
     """What may follow `--`: a script's assignments above configure(), or its argparse options."""
-    names = set()
-    for node in TREES[script].body:
-        if isinstance(node, ast.Assign | ast.AnnAssign):
-            if ast.unparse(node.value or node).startswith('configure('):
-                return names
-            names |= {ast.unparse(t) for t in getattr(node, 'targets', None) or [node.target]}
-    where = {'model': 'parts/train/self_test'}.get(script, script)
-    return set(re.findall(r"add_argument\('--(\w+)", (ROOT / f'{where}.py').read_text(encoding='utf-8')))
+    text = source({'model': 'parts/train/self_test'}.get(script, script))       # model.py calls it
+    if 'configure(globals())' in text:
+        return set(re.findall(r'^(\w+)(?:: [^=\n]+)? = ', text.split('configure(globals())')[0], re.M))
+    return set(re.findall(r"add_argument\('--(\w+)", text))
 
 
 LOOKS_LIKE_A_RULE = re.compile(r'[<>\[(]|.* \| ')

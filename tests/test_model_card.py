@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from accidents import full_disk
 from conftest import mistake, ok, run
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
@@ -70,9 +71,8 @@ def test_a_full_disk_leaves_the_folder_as_it_was(folder, tmp_path):
         (tmp_path / name).write_bytes((folder / 'sft' / name).read_bytes())
     (tmp_path / 'hf').mkdir()
     (tmp_path / 'hf/README.md').write_text(model_card.CARD)
-    full = 'import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); ' \
-           'resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))'
-    mistake(run('sample.py', f'--ckpt={tmp_path}', '--export=hf', before=full), 'cannot write', 'unchanged')
+    result = run('sample.py', f'--ckpt={tmp_path}', '--export=hf', before=full_disk(60_000))
+    mistake(result, 'cannot write', 'unchanged')
     assert [p.read_text() for p in (tmp_path / 'hf').iterdir()] == [model_card.CARD]
     assert not (tmp_path / 'hf.tmp').exists()
 

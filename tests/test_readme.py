@@ -5,6 +5,7 @@ import re
 import shlex
 
 from conftest import ROOT, ok, run
+from test_house import settings
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 MAP = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
@@ -29,15 +30,6 @@ def words(command):
     """As bash splits it, $'...' included."""
     ansi = re.sub(r"\$'([^']*)'", lambda m: shlex.quote(m[1].encode().decode('unicode_escape')), command)
     return shlex.split(ansi)
-
-
-def settings(script):
-    """What may follow `--`: the assignments above configure(globals()), or the options of argparse."""
-    script = {'model.py': 'parts/train/self_test.py'}.get(script, script)       # model.py calls it
-    source = (ROOT / script).read_text(encoding='utf-8')
-    if 'configure(globals())' in source:
-        return set(re.findall(r'^(\w+)(?:: [^=\n]+)? = ', source.split('configure(globals())')[0], re.M))
-    return set(re.findall(r"add_argument\('--(\w+)", source))
 
 
 def test_readme_is_a_front_door_of_at_most_170_lines_and_13_kilobytes():
@@ -105,7 +97,7 @@ def test_every_command_uses_settings_and_configs_that_exist():
         for word in words(command):
             assert not word.startswith('config/') or (ROOT / word).exists(), command
         flags = {word[2:].split('=')[0] for word in words(command) if word.startswith('--')}
-        assert flags - {'nproc_per_node', 'help'} <= settings(script), command
+        assert flags - {'nproc_per_node', 'help'} <= settings(script.removesuffix('.py')), command
 
 
 def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):
