@@ -180,8 +180,6 @@ class GPT(nn.Module):
         # Plain tensors: they are not saved, and they stay float32 after model.bfloat16().
         self.cos, self.sin = rope_table(c.head_dim, c.block_size, c.rope_theta, c.rope_scaling)
         self.grad_checkpoint = False    # True: keep the blocks' inputs, compute the rest again (1604.06174)
-        self.label_smoothing = 0.0      # this and the next change the loss: parts/train/other_losses.py
-        self.focal = 0.0
         # As in GPT-2: x sums 2 n_layer outputs of w_o and w_down. Variances add up, hence the square root.
         for name, p in self.named_parameters():
             if p.dim() == 2:
@@ -212,12 +210,8 @@ class GPT(nn.Module):
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V)
         if targets is None:
             return logits, None
-        if self.training and (self.label_smoothing or self.focal):
-            from parts.train import other_losses
-            losses = other_losses.losses(logits, targets, self.label_smoothing, self.focal)  # (B T,)
-        else:
-            losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
-                                     reduction='none')  # (B T,)
+        losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
+                                 reduction='none')  # (B T,)
         return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     def empty_cache(self, B, T):

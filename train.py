@@ -34,8 +34,6 @@ shuffle = True                  # visit the blocks of train.bin in random order
 # objective
 objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
 document_mask = False           # clm: attention stays within a document
-label_smoothing = 0.0           # [0, 1): so much of the target's probability is spread over all tokens
-focal = 0.0                     # >= 0: multiplies each loss by (1 - p)^focal, so easy tokens count less
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
 n_head = 6                      # >= 1: query heads, each n_embd / n_head wide; 32 to 128 is usual
@@ -146,7 +144,7 @@ else:
     longer = start.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
     model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
 start.keep_shape(last_path if state else init_from, vars(model.config), config, set_by)
-model.label_smoothing, model.focal, model.grad_checkpoint = label_smoothing, focal, grad_checkpoint
+model.grad_checkpoint = grad_checkpoint
 processes.shard(model, shard, dtype, device)        # and move it to the device
 
 # --- optimizer ----------------------------------------------------------------------------------------------

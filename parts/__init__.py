@@ -33,7 +33,6 @@ train/
     objectives          which tokens are hidden, and which the model must predict
     records             conversations and pairs as token ids, in batches
     copies              of a model: another config, more tokens, another tokenizer
-    other_losses        label smoothing and focal loss
     reward_model        a score instead of the next token
     longer_context      RoPE for a context that is longer than in pretraining
     optim               AdamW and Muon, the clipped gradient, the step

@@ -4,12 +4,10 @@ import json
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from conftest import TINY, metrics, mistake, ok, run, series
 from hypothesis import given
 from hypothesis import strategies as st
 
-from parts.train import other_losses
 from parts.train.objectives import IGNORE, Objective, document_mask, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, load_checkpoint
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -128,27 +126,6 @@ def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
         other[0, at] = 399 - other[0, at]
         changed = (model(other, mask=mask)[0][0] != before).any(-1)
         assert changed[reach:].all() and not changed[:reach].any()
-
-
-def test_label_smoothing_and_focal_loss_are_the_formulas_and_only_for_training(model):
-    x, y = torch.randint(0, 400, (2, 2, 30))
-    y[0, :5] = IGNORE
-    logits, plain = model(x, y)
-    logp = F.log_softmax(logits, -1)
-    right = logp.gather(-1, y.clamp(min=0)[..., None])[..., 0][y != IGNORE]
-    assert torch.allclose(plain, -right.mean())
-    model.label_smoothing, model.focal = 0.1, 2.0
-    assert model(x, y)[1] == plain                                  # eval
-    model.train()
-    smooth = -(0.9 * right + 0.1 * logp.mean(-1)[y != IGNORE])
-    assert torch.allclose(model(x, y)[1], (smooth * (1 - right.exp()) ** 2).mean(), atol=1e-6)
-
-
-def test_the_focal_gradient_is_finite_where_a_target_is_certain():
-    for focal in (0.5, 1.0, 2.0):           # below 1, the slope of (1 - p)^focal at p = 1 is infinite
-        logits = torch.tensor([[[200.0, 0.0]]], requires_grad=True)
-        other_losses.losses(logits, torch.tensor([[0]]), label_smoothing=0.1, focal=focal).sum().backward()
-        assert logits.grad.isfinite().all(), focal
 
 
 @pytest.mark.parametrize('flags', [['--objective=mlm'], ['--document_mask=True']])
