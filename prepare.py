@@ -304,7 +304,8 @@ def words_of(text):
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        downloads = files.fetch_all(shards[i]['files'])
+        downloads = [files.fetch(file['url'], file['sha256'], file['path'])
+                     for file in shards[i]['files'] if 'url' in file]
         account = funnel.Funnel(audit)
         documents = pieces_of_text if one_text else kept_documents
         docs.write_shard(i, documents(shards[i], account), account)

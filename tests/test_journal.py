@@ -79,11 +79,6 @@ def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):
         log.need_space(400_000)
 
 
-def test_a_rest_of_hours_is_told_in_hours():
-    for seconds, text in ((62.5, '1m02s'), (3599, '59m59s'), (3600, '1h00m'), (3918 * 60 + 54, '65h18m')):
-        assert journal.clock(seconds) == text
-
-
 def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):
     flags = [f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY]
     log = journal.Journal(str(tmp_path), True)

@@ -119,7 +119,7 @@ def test_weight_decay_acts_on_matrices_only():
         decay = value_of(optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=3.0), 'weight_decay')
         for name, p in model.named_parameters():
             assert decay[p] == (0.1 if p.dim() == 2 else 0.0), (kind, name)
-    with pytest.raises(ValueError, match='named blocks'):      # not AdamW without a word
+    with pytest.raises(ValueError, match='empty parameter list'):      # not AdamW without a word
         optim.build(torch.nn.Sequential(torch.nn.Linear(8, 8)), 'muon', 1e-2, (0.9, 0.95), 0.1)
 
 

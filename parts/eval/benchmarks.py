@@ -43,8 +43,7 @@ def checked(tests):
 
 def to_task(record):
     """A task to train on, of a record {"prompt", "tests" or "answer"}, or HumanEval's, or GSM8K's: messages,
-    and tests with entry_point, prompt, task_id and perhaps reference, or answer. ValueError if no answer to
-    it could fail."""
+    task_id, and tests with entry_point and prompt, or answer. ValueError if no answer to it could fail."""
     is_humaneval = str(record.get('test') or '').strip() != ''
     prompt = asked('humaneval' if is_humaneval else 'own', record)
     if not isinstance(prompt, str | list):
@@ -119,7 +118,7 @@ def identify(task, path, items):
 
 
 def runs(items):
-    """Whether programs decide: the model's answers to these items are run."""
+    """Whether programs decide."""
     return any(item['tests'] for item in items)
 
 
@@ -139,7 +138,6 @@ def searched(stamp):
 
 # --- from an item to rows -----------------------------------------------------------------------------------
 def question(item, chat):
-    """The messages of a chat, or the text for a base model."""
     return [{'role': 'user', 'content': item['asked']}] if chat else item['prompt']
 
 
@@ -152,8 +150,7 @@ def row_of(item, text, about):
 
 
 def given_answers(task, items, rows, n):
-    """The answers to each item in rows {"task_id", "completion"}. ValueError if one is not a text, or if an
-    item has fewer than n."""
+    """The answers to each item in rows {"task_id", "completion"}: n or more, else ValueError."""
     answers = {item['task_id']: [] for item in items}
     for row in rows:
         task_id = row.get('task_id')

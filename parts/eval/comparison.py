@@ -4,7 +4,6 @@ Comparing two models on the same problems: those that the second gained and lost
     interval([1] * 8 + [0] * 2)             # [0.49, 0.94]: 95 % of the mean
     result = compare({'q 1': [row, row]}, {'q 1': [row]})       # rows as in samples.jsonl
     result['gained'], result['p']           # ['q 1'], 1.0: McNemar's exact test
-    agreement({0: 'a', 1: 'tie'}, {0: 'a', 1: 'b'})         # {'n': 2, 'agree': 0.5}
 
 Copy this file alone: it needs numpy.
 """
@@ -13,8 +12,7 @@ import numpy as np
 
 
 def by_problem(rows, path):
-    """{'task task_id': its rows}, of those that were graded. ValueError if one lacks what eval.py writes,
-    or if there are answers of several checkpoints."""
+    """{'task task_id': its rows}, of those that were graded. ValueError if they are not of one checkpoint."""
     by_key = collections.defaultdict(list)
     for row in rows:
         if missing := {'task', 'task_id', 'prompt', 'completion', 'outcome'} - row.keys():
@@ -121,8 +119,7 @@ def read_votes(path, pairs):
 
 
 def count_votes(pairs, paths):
-    """The votes of the tests (or the judge) and of people, and how far each two of them agree. paths: the
-    sheets that people filled in."""
+    """The votes of the tests (or the judge) and of the sheets at paths, and how far each two agree."""
     raters = {'tests': {}}
     for i, pair in enumerate(pairs):
         grades = {a_or_b: grade(row) for a_or_b, row in pair}
@@ -141,7 +138,6 @@ def agreement(x, y):
 
 
 def describe(result):
-    """The results of compare(), gains() and count_votes() in a few lines."""
     return ('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
             '{interval[1]:.3f}, p = {p:.3f}\ngained: {gained}   lost: {lost}\nvotes: {votes}   agreement: '
             '{agreement}\ngain by kind of problem: {gain}').format(**result)

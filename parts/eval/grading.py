@@ -20,8 +20,7 @@ def job(item, text, chat=False):
 
 
 def outcome(item, text, result=None, chat=False):
-    """The outcome of an answer and its reason; of code also bleu, beside the reference. result: that of the
-    sandbox, if job() said what has to be run."""
+    """The outcome of an answer and its reason; of code also bleu. result: the sandbox's, of its job()."""
     if not text.strip():
         return {'outcome': 'empty', 'message': ''}
     broken = broken_rules(item['rules'], text)
@@ -102,7 +101,7 @@ def broken_rules(rules, text):
 
 def rules_of(record):
     """All rules of a record: "rules", "must_contain", "must_not_contain" (a text or several) and "regex".
-    ValueError if one is unknown, empty or misspelled, or if nothing is checked: every answer would pass."""
+    ValueError if one is unknown, misspelled, cannot be tried or cannot fail, or if nothing is checked."""
     for key in record.keys() - set(CHECKS):
         if close := difflib.get_close_matches(key, CHECKS, 1, 0.8):
             raise ValueError(f'there is no check {key!r}; did you mean {close[0]!r}?')
@@ -112,29 +111,23 @@ def rules_of(record):
         rules += [(kind, value) for value in ([values] if isinstance(values, str) else values)]
     if 'regex' in record:
         rules.append(('regex', record['regex']))
-    for rule in rules:
-        check_rule(*rule)
+    for kind, value in rules:
+        if kind not in RULES:
+            raise ValueError(f'there is no rule {kind!r}; there are: {", ".join(RULES)}')
+        try:
+            RULES[kind]('', value)
+        except (AttributeError, TypeError, re.error) as e:
+            raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
+        if kind not in ('json', 'max_words') and value in ('', 0, '.*', '^.*$'):
+            raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
     if not rules and not record.get('tests'):
         raise ValueError(f'nothing is checked, every answer would pass; give one of {", ".join(CHECKS)}')
     return rules
 
 
-def check_rule(kind, value):
-    """ValueError if a rule is unknown, cannot be tried, or obviously cannot fail."""
-    if kind not in RULES:
-        raise ValueError(f'there is no rule {kind!r}; there are: {", ".join(RULES)}')
-    try:
-        RULES[kind]('', value)
-    except (AttributeError, TypeError, re.error) as e:
-        raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
-    if kind not in ('json', 'max_words') and value in ('', 0, '.*', '^.*$'):
-        raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
-
-
 # --- a judge ------------------------------------------------------------------------------------------------
 def judged(judge, item, text):
-    """The outcome of an answer: the score of a judge, 1 to 10, and its reply. judge: a command, which gets
-    the conversation as JSON on stdin."""
+    """The score of a judge, 1 to 10, and its reply. judge: a command, which gets JSON on stdin."""
     if not text.strip():
         return {'outcome': 'empty', 'message': '', 'score': 1.0}
     messages = [{'role': 'user', 'content': item['asked']}, {'role': 'assistant', 'content': text}]

@@ -19,14 +19,8 @@ def read_json(path):
     return json.loads(pathlib.Path(path).read_bytes())
 
 
-def read_lines(path):
-    with open(path, encoding='utf-8') as f:
-        return [json.loads(line) for line in f]
-
-
 def stage(name, folder, eight):
-    """The figures of a stage: the scores in its eval.json, and the minutes in its train.log; eight: scores
-    of eight answers to a problem."""
+    """The figures of a stage, of its eval.json and train.log; eight: scores of eight answers to a problem."""
     tasks = read_json(f'{folder}/eval.json')['tasks']
     loss, split = tasks['loss']['trained'], tasks['problems']['by_split']
     new = split['variation']
@@ -42,7 +36,6 @@ def stage(name, folder, eight):
 
 
 def table(stages):
-    """Lines of Markdown."""
     lines = [f'| stage | {" | ".join(KINDS)} | minutes |', '|---' * (len(KINDS) + 2) + '|']
     for row in stages:
         cells = [f'{share:.1%} ({low:.0%} to {high:.0%})' for share, low, high in row['kinds'].values()]
@@ -62,8 +55,8 @@ def answers():
     """Lines of Markdown: of each kind the first problem on which SFT and RL differ, and the first answers."""
     by_stage = {}
     for name, folder in STAGES.items():
-        rows = read_lines(f'{folder}/samples.jsonl')
-        by_stage[name] = {row['task_id']: row for row in reversed(rows)}        # the first of each problem
+        rows = map(json.loads, reversed(pathlib.Path(folder, 'samples.jsonl').read_bytes().splitlines()))
+        by_stage[name] = {row['task_id']: row for row in rows}          # the first of each problem
     lines = ['## The first problem of each kind on which SFT and RL differ']
     for kind, split in KINDS.items():
         problems = [row for row in by_stage['sft'].values() if row['split'] == split]

@@ -168,8 +168,7 @@ class Court:
 
 def run_code(program, tests='', entry_point='', timeout=3.0, memory_mb=512):
     """The Result of one program. tests: Python that raises AssertionError where it is wrong; with an
-    entry_point, they define check(candidate), which gets that function. timeout: seconds of wall-clock
-    time."""
+    entry_point, they define check(candidate), which gets that function. timeout: seconds."""
     result, = run_many([(program, tests, entry_point)], timeout, memory_mb, 1)
     return result
 

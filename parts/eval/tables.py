@@ -1,9 +1,7 @@
 """
 Tables: how results are printed.
 
-    print_row('loss', 'nats', 1.25)         # loss                             nats      1.2500
     print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
-    print_results('gsm8k', {'n': 2, 'samples': 2, 'pass@1': 0.5, 'interval': [0.1, 0.9], ...}, {})
 
 A result is that of a set of answers: n problems, samples, score or pass@1 with its 95 % interval, perhaps
 pass@k for larger k, parse_rate, step, caution; outcomes. Copy this file alone: it needs nothing.
@@ -11,7 +9,6 @@ pass@k for larger k, parse_rate, step, caution; outcomes. Copy this file alone: 
 
 
 def print_row(name, *cells, width=26):
-    """A line of a table: a name, and cells on the right."""
     texts = [f'{cell:.4f}' if isinstance(cell, float) else str(cell) for cell in cells]
     print(f'{name:<{width}}' + ''.join(f' {text:>11}' for text in texts))
 

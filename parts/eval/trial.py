@@ -132,8 +132,7 @@ def judge(job, requests, replies, pid, end):
 
 
 def refuse_sockets(libc):
-    """Whether a filter of system calls (seccomp) refuses socket() from now on, also by way of io_uring and of
-    32-bit programs."""
+    """Whether a filter of system calls (seccomp) refuses sockets from now on, also by io_uring."""
     known = {'x86_64': (0xC000003E, 41), 'aarch64': (0xC00000B7, 198)}      # and the number of socket()
     kind, number = known.get(os.uname().machine, (0, 0))
     lines = [(0x20, 0, 0, 4), (0x15, 0, 5, kind),           # load the architecture; another one: refuse
@@ -191,8 +190,7 @@ def isolate(libc, base):
 
 
 def start(timeout, memory_mb, base, number, isolated):
-    """Fork the candidate and be the judge. Neither knows the program yet; only the judge gets to know the
-    tests. Does not return."""
+    """Fork the candidate and be the judge, which alone gets to know the tests. Does not return."""
     def end(outcome, message=''):
         signal.setitimer(signal.ITIMER_REAL, 0)
         children = [pid]

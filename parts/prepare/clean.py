@@ -102,11 +102,6 @@ def strip_html(text):
     return ENTITY.sub(lambda m: html.unescape(m[0]), text)
 
 
-def is_page(text):
-    """Whether a text is HTML, and not a text with a tag here and there."""
-    return len(TAG.findall(text)) > text.count('\n') / 4
-
-
 LATEX_SIGN = re.compile(r'\\(?:begin\{|documentclass|(?:sub)*section\*?\{|usepackage|cite\w*\{|emph\{|'
                         r'textbf\{)')
 LATEX_RULES = [(re.compile(pattern, re.S), new) for pattern, new in (
@@ -189,9 +184,8 @@ def form_of(text, path=''):
     share = code_share(FENCED.sub('', head))
     if (share or head.lstrip()[:1] in ('"', "'", '#')) and is_python(text):
         return 'code'
-    if share < 0.3 or '\n' not in text.strip() or is_page(head):
-        return 'prose'
-    return 'other code'
+    is_page = len(TAG.findall(head)) > head.count('\n') / 4         # HTML, and not a tag here and there
+    return 'prose' if share < 0.3 or '\n' not in text.strip() or is_page else 'other code'
 
 
 # --- one form -----------------------------------------------------------------------------------------------

@@ -126,8 +126,7 @@ class Corpus:
 
     def write_shard(self, shard, documents, funnel):
         """Store a shard. documents: dicts of record (text, path, source...), size and split, perhaps exact,
-        is_code and keys of near-duplicates. funnel: the account of the shard, complete after the last
-        document."""
+        is_code and keys of near-duplicates. funnel: its account, complete after the last document."""
         rows = []
         keys = []
         with new_file(self.path(shard, 'records')) as f:
@@ -269,7 +268,6 @@ class Corpus:
             b.write(np.frombuffer(self.text(i).encode() + b'\n', np.uint8))
 
     def drop(self, stage, reason, which):
-        """Take documents out, by their numbers, and count them."""
         row = self.funnel.counters[f'stage {stage}']
         row['docs_in'] += int(self.keep.sum())
         row['bytes_in'] += int(self.size[self.keep].sum())
@@ -295,8 +293,7 @@ class Corpus:
         self.drop(stage, reason, left[left != left[heads]])
 
     def manifest(self, in_train):
-        """The shards of records, {'train': [{'name', 'documents', 'bytes', 'sha256'}]}, and the SHA-256 of
-        all of them in a row."""
+        """{'train': [{'name', 'documents', 'bytes', 'sha256'} of a shard]}, and the SHA-256 of them all."""
         shards = []
         whole = hashlib.sha256()
         for i, base in enumerate(self.bases):
@@ -330,8 +327,7 @@ class Bin:
             self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
 
-    def row(self):
-        """Its row in data_card.summary."""
+    def row(self):      # in data_card.summary
         return self.path, self.written or self.documents, self.items, self.bytes or ''
 
 

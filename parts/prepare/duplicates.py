@@ -82,21 +82,16 @@ def contains(ngrams, text, n):
     return hit
 
 
-def seen(wanted, pieces, n):
-    """The keys of wanted, {key: hashes of n-grams of words}, of which an n-gram occurs in pieces of text."""
-    ngrams = np.unique(np.concatenate([np.zeros(0, np.uint64), *wanted.values()]))
-    hit = np.zeros(len(ngrams), bool)
-    for piece in pieces if len(ngrams) else ():
-        hit |= contains(ngrams, piece, n)
-    return {key for key, grams in wanted.items() if hit[np.searchsorted(ngrams, grams)].any()}
-
-
 def overlap(train_texts, val_texts, n=13):
     """Of the validation texts of n words or more: the share with n words in a row that the training texts
     have, too; their number; n."""
-    wanted = {i: ngrams_of([text], n) for i, text in enumerate(val_texts)}
-    wanted = {i: grams for i, grams in wanted.items() if len(grams)}
-    return len(seen(wanted, train_texts, n)) / max(1, len(wanted)), len(wanted), n
+    wanted = [grams for grams in (ngrams_of([text], n) for text in val_texts) if len(grams)]
+    ngrams = np.unique(np.concatenate([np.zeros(0, np.uint64), *wanted]))
+    hit = np.zeros(len(ngrams), bool)
+    for text in train_texts if wanted else ():
+        hit |= contains(ngrams, text, n)
+    n_seen = len([grams for grams in wanted if hit[np.searchsorted(ngrams, grams)].any()])
+    return n_seen / max(1, len(wanted)), len(wanted), n
 
 
 def jaccard(a, b):
@@ -143,8 +138,7 @@ def simhash(shingles):
 
 
 def simhash_keys(fingerprints, distance):
-    """Blocks of the bits of n ints, uint64 (distance + 1, n): two that differ in `distance` bits share one
-    (Manku 2007)."""
+    """Blocks of n ints, uint64 (distance + 1, n): those within `distance` bits share one (Manku 2007)."""
     cuts = [64 * i // (distance + 1) for i in range(distance + 2)]
     columns = [[(f >> a) % (1 << (b - a)) for f in fingerprints] for a, b in zip(cuts, cuts[1:])]
     return np.array(columns, np.uint64)

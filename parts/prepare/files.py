@@ -47,11 +47,9 @@ def find_files(source, folder='data/raw'):
 def all_files(source, skip=()):
     """The files under a folder or that a glob matches, sorted, but no hidden ones. Links to folders are not
     followed: two of them may form a circle."""
-    top, deep, pattern = source.partition('**')         # a/**/*.py: the folders under a/, and *.py in each
     if os.path.isdir(source):
-        top = glob.escape(source)
-        deep = '**'
-        pattern = ''
+        source = os.path.join(glob.escape(source), '**')
+    top, deep, pattern = source.partition('**')         # a/**/*.py: the folders under a/, and *.py in each
     paths = glob.glob(top or './')
     if deep:
         pattern = pattern.lstrip(os.sep) or '*'
@@ -125,7 +123,6 @@ def shards(sources, folder, kind='text'):
 
 
 def count(shards, source):
-    """How many files the shards of a source read."""
     return len({file['path'] for shard in shards if shard['source'] == source for file in shard['files']})
 
 
@@ -136,11 +133,6 @@ def session():
     for scheme in ('https://', 'http://'):
         new.mount(scheme, requests.adapters.HTTPAdapter(max_retries=RETRY))
     return new
-
-
-def fetch_all(some):
-    """Fetch those of some files that have a url; returns their paths."""
-    return [fetch(file['url'], file['sha256'], file['path']) for file in some if 'url' in file]
 
 
 def fetch(url, sha256, path):

@@ -77,9 +77,8 @@ def entries_of(path, max_chars, part=0, n_parts=1):
 
 # --- text ---------------------------------------------------------------------------------------------------
 def encoding_of(path):
-    """The encoding of a file of text, judged by its first megabyte: UTF-8; UTF-16 by its mark;
-    'utf-8 damaged', if most of what is not ASCII is UTF-8; Windows-1252, if most bytes are ASCII; else
-    ValueError."""
+    """The encoding of a file of text, judged by its first MB: UTF-8; UTF-16 by its mark; 'utf-8 damaged', if
+    most of what is not ASCII is UTF-8; Windows-1252, if most bytes are ASCII; else ValueError."""
     with open_file(path) as f:
         head = f.read(1 << 20)
         at_end = not f.read(1)          # else head may end within a character

@@ -50,8 +50,7 @@ class NgramModel:
 
 
 class Classifier:
-    """Multinomial logistic regression on the byte 1- to 4-grams of a text, hashed, like fastText's on words
-    (Joulin et al. 2016)."""
+    """Logistic regression on a text's byte 1- to 4-grams, hashed, like fastText's (Joulin et al. 2016)."""
 
     def __init__(self, labels, weights):
         self.labels = labels
@@ -130,8 +129,7 @@ class Judges:
             self.quality = Classifier.train(examples + [(text, 'bad') for text in texts_of(bad)])
 
     def reason(self, text, tally, min_bits, max_bits, min_quality):
-        """Why a text is dropped, or None. The limits: bits per byte under the reference, probability of being
-        good. The bits are counted in tally."""
+        """Why a text is dropped, or None, by bits per byte, which tally counts, and the chance to be good."""
         if self.reference:
             bits = self.reference.bits_per_byte(text)
             tally['documents by bits per byte'][f'{bits:.1f}'] += 1

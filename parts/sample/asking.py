@@ -12,7 +12,7 @@ Asking a model: prompts become ids, and the ids of its answers become text.
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
 Copy this file alone: it needs tqdm.
 """
-import codecs, collections, contextlib, random, re
+import codecs, collections, contextlib, pathlib, random, re
 from tqdm import tqdm
 
 # ids: the prompt without its healed end. allowed: the ids that may come first, None = any. repeated: how many
@@ -77,10 +77,8 @@ def read_prompts(path):
 
 def file_text(path):
     """The text of a file, exactly as it is."""
-    with open(path, 'rb') as f:
-        data = f.read()
     try:
-        return data.decode()
+        return pathlib.Path(path).read_bytes().decode()
     except UnicodeDecodeError as e:
         raise ValueError(f'{path} is not UTF-8 text: {e}') from e
 
@@ -118,18 +116,13 @@ class Text:
         begin = self.n_certain
         self.n_certain = len(self.text)
         if not answer.finish:
-            self.n_certain -= self.n_held_back()
+            beginnings = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
+            self.n_certain -= max([len(b) for b in beginnings if self.text.endswith(b)], default=0)
         return self.text[begin:self.n_certain]
-
-    def n_held_back(self):
-        """How many characters at the end of the text may be the beginning of a stop."""
-        beginnings = [stop[:n] for stop in self.stop for n in range(1, len(stop))]
-        return max([len(text) for text in beginnings if self.text.endswith(text)], default=0)
 
 
 def begin(batch, tokenizer, prompt, max_new_tokens, dice, ends=None, stop=(), **draw):
-    """Queue an answer to a prompt in a Batch of decoding.py -> its Text. dice: as there, and so is draw:
-    temperature, top_k, top_p."""
+    """Queue an answer to a prompt in a Batch -> its Text. dice, draw: as Batch.add() takes them."""
     prompt = encode(tokenizer, prompt)
     limit = max_new_tokens + min(1, prompt.repeated)        # the first id replaces the prompt's last
     answer = batch.add(prompt.ids, limit, dice, allowed=prompt.allowed, **draw)
@@ -137,8 +130,7 @@ def begin(batch, tokenizer, prompt, max_new_tokens, dice, ends=None, stop=(), **
 
 
 def generate(batch, tokenizer, prompts, num_samples, max_new_tokens, seed=0, **how):
-    """num_samples pairs (text, whether it ended by itself) for each prompt, and how many prompts were longer
-    than the context. how: see begin()."""
+    """num_samples pairs (text, ended) for each prompt, and how many prompts were cut. how: see begin()."""
     prompts = [encode(tokenizer, prompt) for prompt in prompts]
     texts = [[] for _ in prompts]
     for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids)):    # similar lengths: together
@@ -170,8 +162,7 @@ def compare(batch, tokenizer, prompts, temperatures, num_samples, max_new_tokens
 
 
 def talk(batch, tokenizer, instruction, questions, max_new_tokens, seed, **how):
-    """A chat: print an answer to each question as it is written. Ctrl-C ends an answer, not the chat.
-    instruction: messages that come first."""
+    """Answer each question after the messages `instruction`. Ctrl-C ends an answer, not the chat."""
     messages = list(instruction)
     for question in questions:
         messages.append({'role': 'user', 'content': question})

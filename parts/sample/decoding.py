@@ -230,9 +230,8 @@ class Batch:
                     self.cache.copy(self.cache, len(self.live), row, last.length)
 
     def let_in(self):
-        """Give rows to waiting answers, with keys and values of their prompts, but of each prompt's last id:
-        the next step feeds it. Of equal prompts the first row is run, the others copy it. Padding is on the
-        right, where no id sees it."""
+        """Give rows to waiting answers, with keys and values of their prompts, but of each one's last id: the
+        next step feeds it. Equal prompts are run once. Padding is on the right, where no id sees it."""
         first = len(self.live)
         if self.slots - first < max(1, first // 8):     # a few at a time: their prompts share a pass
             return

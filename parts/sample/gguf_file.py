@@ -57,9 +57,14 @@ def write(folder, model, tokenizer, kind, state):
     add_tokenizer(writer, tokenizer, model.config.vocab_size, pre, chat)
     writer.add_file_type({'gguf': 0, 'gguf-f16': 1, 'gguf-q8_0': 7}[kind])
     for name, array in tensors.items():
-        if is_llama and name.split('.')[-2] in ('attn_q', 'attn_k'):
-            array = as_neighbours(array, D)
-        array, quantized = stored(gguf, array, kind)
+        if is_llama and name.split('.')[-2] in ('attn_q', 'attn_k'):    # of each head rows 0, D/2, 1, ...
+            array = array.reshape(-1, 2, D // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+        quantized = None
+        if array.ndim > 1 and kind == 'gguf-q8_0' and array.shape[1] % 32 == 0:     # it has blocks of 32
+            quantized = gguf.GGMLQuantizationType.Q8_0
+            array = gguf.quantize(array, quantized)
+        elif array.ndim > 1 and kind != 'gguf':
+            array = array.astype('float16')
         writer.add_tensor(name, array, raw_dtype=quantized)
     try:
         writer.write_header_to_file()
@@ -109,20 +114,6 @@ def rename(model):
         plain = c.rope_theta ** -(scaled.new_tensor(range(len(scaled))) / len(scaled))
         arrays['rope_freqs.weight'] = (plain / scaled).float().numpy()           # (D/2,)
     return arrays
-
-
-def as_neighbours(array, D):
-    """array (heads D, C) or (heads D,) -> of each head, its rows 0, D/2, 1, D/2 + 1, ..., D/2 - 1, D - 1."""
-    return array.reshape(-1, 2, D // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-
-
-def stored(gguf, array, kind):
-    """array -> the array to write, and its type if that is not one of numpy's (q8_0), else None."""
-    if array.ndim == 1 or kind == 'gguf':
-        return array, None
-    if kind == 'gguf-f16' or array.shape[1] % 32:               # q8_0 has blocks of 32
-        return array.astype('float16'), None
-    return gguf.quantize(array, gguf.GGMLQuantizationType.Q8_0), gguf.GGMLQuantizationType.Q8_0
 
 
 # --- the tokenizer ------------------------------------------------------------------------------------------

@@ -7,9 +7,7 @@ Hugging Face's folders: a Llama's, Qwen2's or Qwen3's config.json and *.safetens
 The tensor layouts are the same on both sides (rotate-half RoPE, gate/up/down): weights are only renamed.
 Copy this file alone: it needs safetensors.
 """
-import glob
-import json
-import os
+import glob, json, os
 
 NAMES = {'vocab_size': 'vocab_size', 'block_size': 'max_position_embeddings', 'n_layer': 'num_hidden_layers',
          'n_head': 'num_attention_heads', 'n_kv_head': 'num_key_value_heads', 'n_embd': 'hidden_size',

@@ -69,7 +69,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise self.refusal(403, 'the page of another site may not ask here')
 
     def fields(self):
-        """The JSON object of the body."""
         length = self.headers.get('Content-Length', '0')
         if not re.fullmatch('[0-9]{1,18}', length):
             raise self.refusal(400, 'Content-Length must be a whole number')

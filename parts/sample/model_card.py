@@ -3,13 +3,9 @@ The model card: a run as a Hugging Face folder, and a README.md that says how to
 
     print(write('out/sft', model, tokenizer, 'hf', state))          # makes out/sft/hf
 
-data.json and the report.md of the data are copied beside it.
 Copy this file alone: it needs the standard library, and a GPT and a Tokenizer, as ours.
 """
-import json
-import os
-import pathlib
-import shutil
+import json, os, pathlib, shutil
 
 CARD = """---
 library_name: transformers
@@ -54,9 +50,8 @@ ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return
 
 
 def write(folder, model, tokenizer, kind, state):
-    """Write folder/kind: weights, tokenizer, generation settings, README.md. Returns a text to print. state:
-    the rest of the checkpoint. OSError if the disk is full: what was there before is unchanged. ValueError if
-    that is not our own, or its licence was chosen."""
+    """Write folder/kind: weights, tokenizer, README.md. Returns a text to print. state: the rest of the
+    checkpoint. OSError, ValueError: what was there before (not our own, or licensed) is unchanged."""
     target = os.path.join(folder, kind)
     card_there = pathlib.Path(target, 'README.md')
     if os.path.isdir(target) and os.listdir(target) and not (
@@ -84,7 +79,6 @@ def write(folder, model, tokenizer, kind, state):
 
 
 def card(folder, state):
-    """The text of README.md."""
     config = state.get('config', {})
     results = read_json(folder, 'eval.json')
     sources = read_json(folder, 'data.json').get('sources', {})

@@ -38,8 +38,8 @@ def field(fields, name, is_right, expectation, default=None):
     return value
 
 
-def text_of(fields, name, default=''):
-    return field(fields, name, lambda value: isinstance(value, str), 'a text', default)
+def text_of(fields, name):
+    return field(fields, name, lambda value: isinstance(value, str), 'a text', '')
 
 
 def flag(fields, name):
@@ -53,31 +53,21 @@ def number(fields, name, kind, low, high, default):
     return kind(field(fields, name, is_right, f'{a_number} from {low} to {high}', default))
 
 
-def stops_of(fields):
-    is_right = lambda value: isinstance(value, list) and all(isinstance(stop, str) and stop for stop in value)
-    stop = fields.get('stop')
-    stops = [stop] if isinstance(stop, str) else stop
-    return field({'stop': stops}, 'stop', is_right, 'a text or a list of texts, none of them empty', [])
-
-
-def messages_of(fields):
-    """The messages of a chat. Tokenizer.render refuses wrong ones."""
-    is_right = lambda value: value and isinstance(value, list) and all(isinstance(m, dict) for m in value)
-    return field(fields, 'messages', is_right, 'a list of objects with role and content')
-
-
 def draw_of(fields, chat):
     """How the answers are written: for begin() of asking.py, and Answer of decoding.py."""
     for name, harmless in LACKING.items():
         if fields.get(name) not in (None, harmless):
             raise Refusal(400, f'{name} is not supported here; leave it out', name)
     scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
+    stop = fields.get('stop')
+    stops = {'stop': [stop] if isinstance(stop, str) else stop}
+    are_texts = lambda value: isinstance(value, list) and all(isinstance(s, str) and s for s in value)
     return {'temperature': number(fields, 'temperature', float, 0, 2, 1.0),
             'top_p': number(fields, 'top_p', float, 0, 1, 1.0),
             'top_k': number(fields, 'top_k', int, 0, 2 ** 31, 0),
             'n_top': number(fields, 'top_logprobs' if chat else 'logprobs', int, 0, 20, 0),
             'scored_at': 1.0 if scored else None,
-            'stop': stops_of(fields)}
+            'stop': field(stops, 'stop', are_texts, 'a text or a list of texts, none of them empty', [])}
 
 
 # --- OpenAI's forms -----------------------------------------------------------------------------------------
@@ -136,17 +126,12 @@ class Api:
             raise Refusal(500, str(e)) from None
         return self.grading.outcome(item, text, result, chat)
 
-    def item_of(self, fields):
-        """The problem that a request names by its task_id, or None."""
-        task_id = text_of(fields, 'task_id')
-        if task_id and task_id not in self.items:
-            raise Refusal(404, f'there is no problem {task_id!r:.60}; see /problems', 'task_id')
-        return self.items.get(task_id)
-
     def prompt_of(self, writer, fields, chat, max_tokens):
         """The prompt as the model reads it, and max_tokens: between two texts, it may be less."""
         if chat:
-            return self.asking.encode(writer.tokenizer, messages_of(fields)), max_tokens
+            is_right = lambda value: value and isinstance(value, list)      # render() looks at the members
+            messages = field(fields, 'messages', is_right, 'a list of objects with role and content')
+            return self.asking.encode(writer.tokenizer, messages), max_tokens
         prompt, suffix = text_of(fields, 'prompt'), text_of(fields, 'suffix')
         if not suffix:
             return self.asking.encode(writer.tokenizer, prompt), max_tokens
@@ -162,7 +147,10 @@ class Api:
             raise Refusal(404, f'there is no model {name!r:.60}; see /v1/models', 'model')
         writer = self.writers[name]
         how = draw_of(fields, chat)
-        item = self.item_of(fields)
+        task_id = text_of(fields, 'task_id')
+        if task_id and task_id not in self.items:
+            raise Refusal(404, f'there is no problem {task_id!r:.60}; see /problems', 'task_id')
+        item = self.items.get(task_id)
         if item:                # nothing else that a client writes is read: the answer is the model's own
             question = self.benchmarks.question(item, chat)
             fields = fields | {'messages': question, 'prompt': question, 'suffix': None}

@@ -33,8 +33,7 @@ def noise_of(seed, number, rows, length):
 
 
 def draw(number, batch_size, n, seed):
-    """Which of n prompts make up the number-th batch, (batch_size,). All n come once, at random, then all n
-    again in another order."""
+    """Which of n prompts make up the number-th batch, (batch_size,). Each pass over n has its own order."""
     places = number * batch_size + np.arange(batch_size)
     orders = {epoch: np.random.default_rng([seed, epoch]).permutation(n) for epoch in set(places // n)}
     return np.array([orders[place // n][place % n] for place in places])
@@ -42,8 +41,7 @@ def draw(number, batch_size, n, seed):
 
 def write(batch, tasks, noise, temperature, decode, judge):
     """A Rollout for each task; a task has 'ids', its prompt. noise: float64 (tasks, n), for at most n ids.
-    judge(task, text) is called as soon as an answer is complete. If it only starts a program, that runs while
-    other answers are written."""
+    judge(task, text) is called when an answer is complete: a program may run beside other answers."""
     answers = [batch.add(task['ids'], noise.shape[1], iter(row).__next__, temperature=temperature,
                          scored_at=temperature or 1.0) for task, row in zip(tasks, noise.tolist())]
     task_of = dict(zip(answers, tasks))
@@ -59,8 +57,7 @@ def write(batch, tasks, noise, temperature, decode, judge):
 
 
 def figures(answers, all_sum):
-    """Means over the answers of all processes. entropy: nats per token, of what was sampled. all_sum: sums
-    over the processes."""
+    """Means over the answers of all processes, which all_sum adds up. entropy: nats per sampled token."""
     sums = np.zeros(6)          # a process without answers adds nothing
     for a in answers:
         sums += [1, a.reward, a.reward >= 1, not a.ended, len(a.ids), -sum(a.log_probs)]

@@ -12,7 +12,6 @@ import torch
 
 
 def like(model, changes):
-    """A copy of a model whose config has these changes."""
     before = model.config
     config = dataclasses.replace(before, **changes)
     if config.tie_embeddings and not before.tie_embeddings:

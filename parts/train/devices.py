@@ -30,25 +30,18 @@ def choose(device, dtype, local_rank=0):
     if not available.get(kind):
         raise ValueError(f'device={device} is not available here; try --device=auto')
     if kind == 'cuda':
-        device = prepare_gpu(device, local_rank)
+        device = f'cuda:{local_rank}' if device == 'cuda' else device
+        n = torch.cuda.device_count()
+        if int(device.removeprefix('cuda:')) >= n:
+            raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, at most')
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
+        torch.backends.cuda.enable_cudnn_sdp(False)     # it builds a plan, up to 1 s, for each new shape
     if kind == 'cpu' and sys.platform == 'linux':
         keep_freed_memory()
     if dtype == 'auto':
         dtype = 'bfloat16' if native_bfloat16(device) else 'float32'
     return device, dtype
-
-
-def prepare_gpu(device, local_rank):
-    """The GPU of this process, as text: cuda -> cuda:2."""
-    if device == 'cuda':
-        device = f'cuda:{local_rank}'
-    n = torch.cuda.device_count()
-    if int(device.removeprefix('cuda:')) >= n:
-        raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, at most')
-    torch.cuda.set_device(device)
-    torch.set_float32_matmul_precision('high')          # TF32 for products that stay float32
-    torch.backends.cuda.enable_cudnn_sdp(False)         # it builds a plan, up to 1 s, for each new shape
-    return device
 
 
 def keep_freed_memory():

@@ -41,7 +41,6 @@ class Guard:
         return self.window[-1][0] if self.window else math.inf
 
     def allows(self, step, loss, norm):
-        """May this update reach the weights?"""
         self.wants_rollback = False
         if not math.isfinite(loss + norm):
             return self.refuse(step, f'loss {loss}, gradient norm {norm}: not finite')

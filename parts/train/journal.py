@@ -9,7 +9,7 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
 
 Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, glob, json, math, os, platform, shlex, shutil, subprocess, sys, textwrap, time
+import contextlib, datetime, glob, json, math, os, platform, shlex, shutil, subprocess, sys, textwrap, time
 import torch
 
 try:
@@ -47,8 +47,8 @@ class Journal:
                 raise ValueError(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, 4.13)')
         if not self.main_process:
             return
-        self.need_space(n_bytes)
         os.makedirs(self.out_dir, exist_ok=True)
+        self.need_space(n_bytes)
         self.lock = open(self.path('train.log'), 'a', encoding='utf-8')
         try:                    # the system lifts the lock when this process ends, however it ends
             if fcntl:
@@ -107,12 +107,11 @@ class Journal:
         self.say(json.dumps(finite(values), allow_nan=False), 'metrics.jsonl')
 
     def step(self, max_steps, shown=(), **row):
-        """The line and the metrics of a step: step, loss, lr, grad_norm, dt, tok_s and more. shown: names of
-        further figures for the line."""
+        """The line and the metrics of a step. shown: names of further figures for the line."""
         more = ''.join(f'{name}: {row[name]:.3g} | ' for name in shown)
         self.say(f'step {row["step"]:>6}/{max_steps} | loss: {row["loss"]:.4f} | {more}lr: {row["lr"]:.2e} | '
                  f'gnorm: {row["grad_norm"]:.2f} | {row["dt"] * 1000:.0f} ms | {row["tok_s"]:,.0f} tok/s | '
-                 f'eta {clock(row["dt"] * (max_steps - row["step"]))}')
+                 f'eta {datetime.timedelta(seconds=int(row["dt"] * (max_steps - row["step"])))}')
         self.metrics(**row)
 
     def note(self, step, event, text):
@@ -137,11 +136,8 @@ class Journal:
 
     def need_space(self, n_bytes):
         """Refuse to begin where the checkpoints will not fit. Those that are there will be replaced."""
-        folder = os.path.abspath(self.out_dir)
-        while not os.path.exists(folder):
-            folder = os.path.dirname(folder)
         ours = glob.glob(os.path.join(glob.escape(self.out_dir), '*.pt'))
-        free = shutil.disk_usage(folder).free + sum(map(os.path.getsize, ours))
+        free = shutil.disk_usage(self.out_dir).free + sum(map(os.path.getsize, ours))
         if free < n_bytes:
             raise ValueError(f'{self.out_dir} has {free / 1e6:,.1f} MB free, the checkpoints need '
                              f'{n_bytes / 1e6:,.1f}; make room, choose another --out_dir, or --keep=1')
@@ -241,12 +237,6 @@ def machine_and_versions():
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     names = ', '.join(devices) or platform.machine()
     return f'{names}; torch {torch.__version__}; commit {commit or "unknown"}'
-
-
-def clock(seconds):
-    """62.5 -> '1m02s'; from an hour on, 235_134 -> '65h18m'"""
-    minutes = int(seconds // 60)
-    return f'{minutes}m{int(seconds % 60):02d}s' if minutes < 60 else f'{minutes // 60}h{minutes % 60:02d}m'
 
 
 def memory_mb(device):

@@ -19,8 +19,6 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embeddin
     named = list(model.named_parameters())
     for_muon = [p for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2]
     own_rate = [p for name, p in named if name == 'embedding.weight' and embedding_lr != 1]
-    if kind == 'muon' and not for_muon:
-        raise ValueError('Muon trains the matrices of a module that is named blocks; this model has none')
     others = {id(p) for p in for_muon + own_rate}
     matrices = [p for _, p in named if p.dim() >= 2 and id(p) not in others]
     vectors = [p for _, p in named if p.dim() < 2]
@@ -29,7 +27,7 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embeddin
         groups.append({'params': own_rate, 'weight_decay': weight_decay, 'lr_scale': embedding_lr})
     fused = named[0][1].device.type in ('cpu', 'cuda')
     parts = [(torch.optim.AdamW, groups, {'lr': learning_rate, 'betas': betas, 'fused': fused})]
-    if for_muon:
+    if kind == 'muon':
         parts.append((Muon, for_muon, {'lr': learning_rate, 'weight_decay': weight_decay}))
 
     if zero1 and torch.distributed.is_initialized():
@@ -84,16 +82,12 @@ def broadcast(value, src_rank, group, device):
 
 def states(optimizers):
     """The optimizers' state dicts, for a checkpoint. With ZeRO-1, [] in all processes but the first."""
-    if is_zero1(optimizers[0]):
+    if hasattr(optimizers[0], 'consolidate_state_dict'):
         for o in optimizers:
             o.consolidate_state_dict(to=0)
         if torch.distributed.get_rank() > 0:
             return []
     return [o.state_dict() for o in optimizers]
-
-
-def is_zero1(optimizer):
-    return hasattr(optimizer, 'consolidate_state_dict')
 
 
 def restore(optimizers, scaler, checkpoint, own_part=lambda value, p: value):
@@ -108,7 +102,7 @@ def restore(optimizers, scaler, checkpoint, own_part=lambda value, p: value):
         for before, now in zip(state['param_groups'], o.param_groups):      # set_lr() sets the rate
             groups.append({**before, **{key: now[key] for key in ('betas', 'weight_decay') if key in now}})
         o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
-        if is_zero1(o):         # it puts `step` on the CPU, where fused fails
+        if hasattr(o, 'consolidate_state_dict'):        # ZeRO-1 puts `step` on the CPU, where fused fails
             for p, moment in o.optim.state.items():
                 moment.update({key: value.to(p.device) for key, value in moment.items()})
 

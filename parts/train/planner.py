@@ -146,9 +146,8 @@ def at_hand(path):
 
 
 def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False):
-    """Print the plan of a run. A step has batch examples of so many sequences; micro of them are on a device
-    at once (0 = all). data: a meta.json or .jsonl. passes, reads: forward passes besides, over each step or
-    over all data once."""
+    """Print the plan of a run. A step has batch examples of so many sequences, micro on a device at once (0:
+    all). data: a meta.json or .jsonl. passes, reads: forward passes besides, of each step or of all data."""
     machine, numbers = options_of(plan)
     n_devices, name, peak, memory, price = machine_of(machine)
     here, vocab_size = at_hand(data)

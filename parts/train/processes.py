@@ -197,7 +197,6 @@ def own_part(value, p):
 
 @torch.no_grad()
 def load_weights(model, weights):
-    """Load a state dict into a model that may be sharded."""
     for name, p in model.state_dict().items():
         p.copy_(own_part(weights[name], p))
 

@@ -19,8 +19,7 @@ def folder_of(path):
 
 
 def check_out_dir(out_dir, init_from, overwrite):
-    """Refuse to overwrite a run, what others wrote, and the model that this run starts from. Returns the path
-    of last.pt."""
+    """The path of last.pt. Refuses to overwrite a run, what others wrote, and the model of init_from."""
     if not out_dir:
         raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
     if init_from not in ('scratch', 'resume') and \

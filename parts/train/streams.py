@@ -11,9 +11,8 @@ import numpy as np
 
 
 def open_stream(streaming, rank, world, data_dir, meta, tokenizer, block_size):
-    """The Stream of this process, of .jsonl and .json files, gzipped or not, of a folder or a glob. Each file
-    is read once from end to end for its hash, 1.5 GB a second. data_dir/shards must hold the shards that
-    meta.json lists, if it lists any."""
+    """The Stream of this process, of .jsonl and .json files, gzipped or not, of a folder or a glob. It reads
+    all of them for their hashes, 1.5 GB a second. data_dir/shards must be what meta.json lists."""
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
     shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
     if len(shards) < world:
@@ -62,7 +61,6 @@ class Stream:
         self.seek([0, 0, 0, 0])
 
     def seek(self, state):
-        """Continue at a position."""
         self.state = list(state)
         self.documents = self._documents(*state)
         self.waiting = []               # [position, ids] of documents that were read and not yet taken

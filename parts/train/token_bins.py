@@ -19,8 +19,7 @@ EVALUATION = 2 ** 40    # a step that no run reaches: the tokens hidden in it ar
 # --- bins ---------------------------------------------------------------------------------------------------
 def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
     """meta.json, and {side: memory-mapped array of token ids}, whose sizes and hashes are checked. The system
-    can drop pages of a memory map again, so a corpus may be larger than memory. data_from: the command that
-    makes data_dir, for the error if it is missing."""
+    can drop pages of a memory map, so a corpus may exceed memory. data_from: the command that makes it."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
         make = data_from or f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
@@ -95,9 +94,8 @@ def sequences(ids, starts, block_size):
 
 def evaluation_blocks(ids, block_size, n_tokens, micro_batch_size=1, rank=0, world=1):
     """The blocks of an evaluation, about n_tokens in all, always the same, spread evenly over the bin. Yields
-    this process's blocks, micro_batch_size at a time: where they begin, int64, and whether they count. FSDP
-    needs all processes in each forward pass, so a process that has no block left gets one that does not
-    count."""
+    this process's blocks, micro_batch_size at a time: where they begin, int64, and whether they count: a
+    process that has no block left gets one that does not, for FSDP needs all in each forward pass."""
     n_blocks = (len(ids) - 1) // block_size
     blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // block_size)))
     starts = blocks.astype(np.int64) * block_size
@@ -123,9 +121,8 @@ def sequence_starts(step, batch_size, n_tokens, block_size, seed, shuffle=True):
 
 def permute(i, n, key):
     """Entry i of a pseudo-random permutation of range(n) that depends on key; i and key are uint64 arrays of
-    one shape. Each entry is computed alone, without a list of n. A 4-round Feistel network permutes the
-    numbers of 2b bits (Luby & Rackoff 1988). It is applied again to each number that falls outside range(n);
-    so it permutes range(n)."""
+    one shape. Each entry is computed alone. A 4-round Feistel network permutes the numbers of 2b bits (Luby
+    & Rackoff 1988); applied again to what falls outside range(n), it permutes range(n)."""
     b = np.uint64(max(1, (int(n - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(b)) - 1)
 
@@ -216,8 +213,7 @@ class Loader:
                 self.load(step + 1, 0)
 
     def evaluation(self, ids, n_tokens):
-        """Yield batches of about n_tokens of a bin, always the same ones with the same tokens hidden, and
-        whether each counts: see evaluation_blocks()."""
+        """Yield batches as evaluation_blocks() does, with the same tokens hidden each time."""
         T = self.source.block_size
         for starts, counts in evaluation_blocks(ids, T, n_tokens, self.rows.shape[1], *self.place):
             x, y = sequences(ids, starts, T)                                                # (B, T) each
@@ -230,7 +226,6 @@ class Loader:
         self.ready = {}
 
     def show(self, step, tokenizer):
-        """Print the texts of a step's batch."""
         for i, rows in enumerate(self.rows):
             for row, x in zip(rows, self.load(step, i)[0]):
                 print(f'--- step {step}, sequence {row} of {self.rows.size}\n{tokenizer.decode(x.tolist())}')
