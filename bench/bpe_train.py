@@ -1,9 +1,10 @@
 """
 BPE training, beside HF tokenizers and rustbpe: the whole standard library with its tests, vocabulary 32,768,
-our pattern for all, documents in memory before the clock starts, one process per measurement, in turn.
+one pattern for all, documents in memory before the clock starts, one process per measurement, in turn.
 
     pip install -r bench/requirements.txt
     python bench/bpe_train.py
+    SPLIT=gpt2 python bench/bpe_train.py            # GPT-2's pattern, or cl100k, in place of ours
 
 CPU seconds count all processes and threads, so they can be compared on a machine with other work, too.
 """
@@ -13,9 +14,11 @@ import resource
 import sys
 
 from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
+from parts.sample import gguf_file
 from tokenizer import PATTERN, Tokenizer
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
+SPLIT = gguf_file.PATTERNS.get(os.environ.get('SPLIT'), PATTERN)
 ROUNDS = int(os.environ.get('ROUNDS', 5))
 
 
@@ -24,14 +27,14 @@ def documents():
 
 
 def ours(texts):
-    return Tokenizer.train(iter(texts), VOCAB, special_tokens=()).vocab
+    return Tokenizer.train(iter(texts), VOCAB, special_tokens=(), pattern=SPLIT).vocab
 
 
 def hf(texts):
     import tokenizers
     from tokenizers import models, pre_tokenizers, trainers
     t = tokenizers.Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(tokenizers.Regex(PATTERN), behavior='isolated')
+    split = pre_tokenizers.Split(tokenizers.Regex(SPLIT), behavior='isolated')
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     t.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
     t.train_from_iterator(texts, trainers.BpeTrainer(
@@ -42,7 +45,7 @@ def hf(texts):
 def rustbpe(texts):
     import rustbpe
     t = rustbpe.Tokenizer()
-    t.train_from_iterator(iter(texts), VOCAB, pattern=PATTERN)
+    t.train_from_iterator(iter(texts), VOCAB, pattern=SPLIT)
     return [bytes(token) for token, _ in sorted(t.get_mergeable_ranks(), key=lambda pair: pair[1])]
 
 

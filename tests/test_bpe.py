@@ -14,6 +14,7 @@ from conftest import ROOT
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 import tokenizer as tk
+from parts.sample import gguf_file
 from parts.tokenizer import chunks, merges as batches
 from tokenizer import MAX_CHUNK, PATTERN, SPECIAL_TOKENS, Tokenizer, count_chunks, learn_merges
 
@@ -135,32 +136,35 @@ hard = st.sampled_from(['ab_. \n\t17', 'a.\n ', 'a1.\r\n \t\x1c\0é', 'a\f\n\v .
     lambda few: st.lists(st.sampled_from([*few, '\r\n', '\n    ', ' ' * 9]), max_size=30).map(''.join))
 
 
+PATTERNS = [PATTERN, *gguf_file.NAMES, r"\p{Lu}?\p{Ll}*[^a-z\s]{1,2}|[\s\S]"]
+
+
 @fuzz(300)
-@given(st.lists(hard | st.text(st.characters(max_codepoint=127), max_size=60), max_size=4))
-def test_bytes_are_cut_as_the_regular_expression_cuts(texts):
-    expected = collections.Counter(chunk for text in texts for chunk in regex.findall(PATTERN, text))
-    assert chunks.count_chunks(texts) == count_chunks(texts) == expected
+@given(st.lists(hard | st.text(max_size=30), max_size=4))
+def test_texts_are_cut_as_the_package_regex_cuts(texts):
+    for pattern in PATTERNS:
+        expected = collections.Counter(chunk for text in texts for chunk in regex.findall(pattern, text))
+        assert chunks.count_chunks(texts, pattern) == count_chunks(texts, pattern) == expected
 
 
-def test_long_chunks_and_many_blanks_are_cut_as_the_regular_expression_cuts():
-    for n in (7, 8, 9, 16, 17, MAX_CHUNK, MAX_CHUNK + 1, 3 * MAX_CHUNK):
-        words = ['a' * n, 'b' * (n - 1), '=' * n, 'a' * n + 'c']
-        texts = [f' {word} .{word}\n' * (i + 1) for i, word in enumerate(words)]
-        assert chunks.count_batch(texts) == count_chunks(texts), n
-    for blank in (' ', '\n', '\t', ' \n', '\n ', '\r\n'):
-        for n in (1, 2, 255, 256, 257, 300, 513):
-            texts = [f'x = 1\ny{a}{(blank * n)[:n]}{b}\nz = 2\n'
-                     for a in ('', '.', '\n', ' ') for b in ('x', '.', '7', '')]
-            assert chunks.count_batch(texts) == count_chunks(texts), (blank, n)
+def test_every_character_is_cut_as_the_package_regex_cuts():
+    """Of re's and of regex's Unicode tables one may be newer, so this asks about all characters."""
+    texts = [''.join(f"x{c} {c}y {c} 7{c}{c}'s{c}\n{c}" for c in characters)
+             for characters in (map(chr, range(0x10000)), '🦜', '\U0001d7d8', '\U00020000')]
+    for pattern in PATTERNS:
+        for text in texts:
+            assert chunks.findall(pattern, text) == regex.findall(pattern, text), (pattern, text[:3])
 
 
-def test_only_the_lines_that_are_odd_are_left_to_the_regular_expression(texts):
-    strange = 'a = 1\r\nb = 2\n\n    é = 3\n    d = "é"\nif e:\n    f = 5\0\n\ng = 6\rg\n'
-    _, odd = chunks.count_ascii([*texts, strange])
-    assert odd[-1] == strange and len(odd) < len(texts) / 5
-    _, odd = chunks.count_ascii(chunks.BLOCK.findall(strange))
-    assert odd == ['b = 2\n\n    é = 3\n    ', 'd = "é"\n', 'f = 5\0\n\n', 'g = 6\rg\n']
-    assert chunks.count_batch([*texts, strange]) == count_chunks([*texts, strange])
+def test_a_pattern_that_re_would_read_otherwise_is_left_to_the_package_regex():
+    for pattern in PATTERNS[:3] + [r'[a-z_]+|\p{Nd}{2,}|\S', r'(?:a|b)+(?=c)|[^\n]']:
+        assert chunks.find_by_re(pattern), pattern
+    text = 'Ab ſ K_ab|&&~ x{e} 7²٣ é[:a:]\x1c \u200b漢 (a)'
+    for pattern in (r'(?i:k|s)|.', r'[[:alpha:]]+|.', r'\w+|\W', r'\P{L}+|.', r'\d|\D', r'(?:ab){e<=1}|.',
+                    r'[\w&&~]|.', r'[|-]|.', r'\p{Script=Han}|.', r'\p{Greek}|.', r'[]a]|.', r'\bx|.',
+                    r'(?<=a)b|.', r'\X', r'\\s|.'):
+        assert not chunks.find_by_re(pattern), pattern
+        assert chunks.findall(pattern, text) == regex.findall(pattern, text), pattern
 
 
 def test_half_a_megabyte_without_a_break_trains():
