@@ -46,8 +46,6 @@ def to_task(record):
     task_id, and tests with entry_point and prompt, or answer. ValueError if no answer to it could fail."""
     is_humaneval = str(record.get('test') or '').strip() != ''
     prompt = asked('humaneval' if is_humaneval else 'own', record)
-    if not isinstance(prompt, str | list):
-        raise ValueError(f'the prompt must be a text or messages, not {prompt!r:.80}')
     messages = [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt
     task = {'messages': messages, 'task_id': record.get('task_id', f'{prompt!r:.60}')}
 

@@ -126,15 +126,12 @@ def count_votes(pairs, paths):
         better = max(grades, key=grades.get)
         raters['tests'][i] = 'tie' if grades['a'] == grades['b'] else better
     raters |= {path: read_votes(path, pairs) for path in paths}
+    agreement = {}
+    for (x, its), (y, others) in itertools.combinations(raters.items(), 2):
+        same = [its[i] == others[i] for i in its if i in others]        # on the pairs that both voted on
+        agreement[f'{x}, {y}'] = {'n': len(same), 'agree': sum(same) / max(1, len(same))}
     return {'votes': {name: collections.Counter(votes.values()) for name, votes in raters.items()},
-            'agreement': {f'{x}, {y}': agreement(raters[x], raters[y])
-                          for x, y in itertools.combinations(raters, 2)}}
-
-
-def agreement(x, y):
-    """Two raters {number: vote}: n, the pairs both voted on, and the share on which they agree."""
-    both = [(x[i], y[i]) for i in x if i in y]
-    return {'n': len(both), 'agree': sum(u == v for u, v in both) / max(1, len(both))}
+            'agreement': agreement}
 
 
 def describe(result):

@@ -35,10 +35,6 @@ def open_text(path, encoding):
     return open_file(path, 'rt', encoding=encoding.split()[0], errors='replace', newline='')
 
 
-def described(error):
-    return f'{type(error).__name__}: {error}'
-
-
 def entries(files, max_chars=1_000_000):
     """Yield (path, line, record, why, size) for what files hold, see entries_of. files: [{'path'}], perhaps
     with 'part', (i, n): every n-th line of a .jsonl."""
@@ -72,7 +68,7 @@ def entries_of(path, max_chars, part=0, n_parts=1):
                 rest += f.read(LONGEST + 1 - len(rest))
             yield 0, {'text': rest, 'encoding': encoding}, None, 0
     except UNREADABLE as e:
-        yield 0, None, described(e), 0
+        yield 0, None, f'{type(e).__name__}: {e}', 0
 
 
 # --- text ---------------------------------------------------------------------------------------------------
@@ -121,7 +117,7 @@ def count_chars(path):
         encoding = encoding_of(path)
         return sum(map(len, pieces(path, encoding=encoding))), encoding
     except UNREADABLE as e:
-        raise ValueError(f'{path} cannot be read as text: {described(e)}') from e
+        raise ValueError(f'{path} cannot be read as text: {type(e).__name__}: {e}') from e
 
 
 # --- records ------------------------------------------------------------------------------------------------
@@ -159,10 +155,10 @@ def read_records(path, longest=1 << 30, part=0, n_parts=1):
                 try:
                     yield line, json.loads(data.decode('utf-8-sig')), None, 0
                 except (ValueError, RecursionError) as e:
-                    yield line, None, described(e), 0
+                    yield line, None, f'{type(e).__name__}: {e}', 0
     except UNREADABLE as e:
         if (line + 1) % n_parts == part:        # one part tells that the file is damaged
-            yield line + 1, None, described(e), 0
+            yield line + 1, None, f'{type(e).__name__}: {e}', 0
 
 
 def read_problems(path):

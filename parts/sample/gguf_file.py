@@ -41,9 +41,10 @@ def write(folder, model, tokenizer, kind, state):
         import gguf
     except ImportError:
         raise ValueError('a GGUF file needs the package gguf: pip install gguf') from None
-    if not model.config.causal:
+    c = model.config
+    if not c.causal:
         raise ValueError('a masked language model (causal=False) is not a Llama: it cannot be exported')
-    if model.config.qk_norm and len(model.config.rope_scaling) == 4:
+    if c.qk_norm and len(c.rope_scaling) == 4:
         raise ValueError("llama.cpp cannot load a Qwen3 (qk_norm=True) with Llama 3.1's RoPE scaling")
     chat = 'stage' in state.get('config', {})                   # of sft.py, dpo.py or rl.py
     pre = pre_tokenizer(tokenizer)
@@ -53,8 +54,18 @@ def write(folder, model, tokenizer, kind, state):
 
     path = os.path.join(folder, f'model-{kind.partition("-")[2] or "f32"}.gguf')
     writer = gguf.GGUFWriter(f'{path}.tmp', 'llama' if is_llama else 'qwen3')
-    add_sizes(writer, model.config, D)
-    add_tokenizer(writer, tokenizer, model.config.vocab_size, pre, chat)
+    sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
+             'feed_forward_length': c.n_ffn, 'vocab_size': c.vocab_size, 'rope.dimension_count': D,
+             'attention.head_count': c.n_head, 'attention.head_count_kv': c.n_kv_head,
+             'attention.key_length': D, 'attention.value_length': D}
+    for name, size in sizes.items():
+        writer.add_uint32(f'{writer.arch}.{name}', size)
+    writer.add_layer_norm_rms_eps(c.norm_eps)
+    writer.add_rope_freq_base(c.rope_theta)
+    if len(c.rope_scaling) == 1:                                # all frequencies are divided by one number
+        writer.add_string(f'{writer.arch}.rope.scaling.type', 'linear')
+        writer.add_rope_scaling_factor(c.rope_scaling[0])
+    add_tokenizer(writer, tokenizer, c.vocab_size, pre, chat)
     writer.add_file_type({'gguf': 0, 'gguf-f16': 1, 'gguf-q8_0': 7}[kind])
     for name, array in tensors.items():
         if is_llama and name.split('.')[-2] in ('attn_q', 'attn_k'):    # of each head rows 0, D/2, 1, ...
@@ -81,21 +92,6 @@ def write(folder, model, tokenizer, kind, state):
 
 
 # --- the weights --------------------------------------------------------------------------------------------
-def add_sizes(writer, c, D):
-    """c: GPTConfig; D: the width of a head."""
-    sizes = {'context_length': c.block_size, 'embedding_length': c.n_embd, 'block_count': c.n_layer,
-             'feed_forward_length': c.n_ffn, 'vocab_size': c.vocab_size, 'rope.dimension_count': D,
-             'attention.head_count': c.n_head, 'attention.head_count_kv': c.n_kv_head,
-             'attention.key_length': D, 'attention.value_length': D}
-    for name, size in sizes.items():
-        writer.add_uint32(f'{writer.arch}.{name}', size)
-    writer.add_layer_norm_rms_eps(c.norm_eps)
-    writer.add_rope_freq_base(c.rope_theta)
-    if len(c.rope_scaling) == 1:                                # all frequencies are divided by one number
-        writer.add_string(f'{writer.arch}.rope.scaling.type', 'linear')
-        writer.add_rope_scaling_factor(c.rope_scaling[0])
-
-
 def rename(model):
     """{llama.cpp's name: float32 array} of a GPT's tensors: (rows out, columns in), or (width,)."""
     c = model.config

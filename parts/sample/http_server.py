@@ -38,7 +38,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def route(self):
         path = self.path.split('?')[0]
         try:
-            self.check_sender()
+            host = self.headers.get('Host', '')
+            if re.sub(r':\d*$', '', host).lower() not in ('127.0.0.1', 'localhost'):
+                raise self.refusal(403, 'the Host header must name this machine: localhost or 127.0.0.1')
+            if self.headers.get('Origin', f'http://{host}') != f'http://{host}':
+                raise self.refusal(403, 'the page of another site may not ask here')
             if self.command == 'POST' and path in ('/v1/completions', '/v1/chat/completions'):
                 self.write(self.fields(), 'chat' in path)
             elif self.command == 'POST' and path == '/run':
@@ -60,13 +64,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.refuse(self.refusal(500, 'the server made a mistake; its log says which'))
 
     do_GET = do_POST = route
-
-    def check_sender(self):
-        host = self.headers.get('Host', '')
-        if re.sub(r':\d*$', '', host).lower() not in ('127.0.0.1', 'localhost'):
-            raise self.refusal(403, 'the Host header must name this machine: localhost or 127.0.0.1')
-        if self.headers.get('Origin', f'http://{host}') != f'http://{host}':
-            raise self.refusal(403, 'the page of another site may not ask here')
 
     def fields(self):
         length = self.headers.get('Content-Length', '0')
