@@ -31,7 +31,7 @@ class GPTConfig:
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
     dropout: float = 0.0
     rope_theta: float = 10000.0     # RoPE's slowest pair turns once in nearly 2 pi theta positions: rotate()
-    rope_scaling: tuple = ()        # for a context longer than in pretraining: parts/train/longer_context.py
+    rope_scaling: tuple = ()        # for a context longer than in pretraining: see rope_table()
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     causal: bool = True             # False: every token sees every other, for masked language modelling
@@ -74,9 +74,13 @@ class RMSNorm(nn.Module):
 def rope_table(D, T, theta, scaling=()):
     """cos and sin of position * frequency, float32, (T, D/2) each; from the CPU: the same everywhere."""
     frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
-    if scaling:
-        from parts.train import longer_context
-        frequency = longer_context.slower(frequency, *scaling)
+    if len(scaling) == 1:  # linear interpolation of positions (arXiv:2306.15595)
+        frequency = frequency / scaling[0]
+    elif scaling:  # Llama 3.1: divide only what turned less than `high` times in its first T_old tokens
+        factor, low, high, T_old = scaling
+        turns = T_old * frequency / (2 * math.pi)
+        keep = ((turns - low) / (high - low)).clamp(0, 1)  # 1 stays, 0 is divided
+        frequency = frequency * (keep + (1 - keep) / factor)
     angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)  # (T, D/2)
     return angle.cos(), angle.sin()
 

@@ -34,7 +34,6 @@ train/
     records             conversations and pairs as token ids, in batches
     copies              of a model: another config, more tokens, another tokenizer
     reward_model        a score instead of the next token
-    longer_context      RoPE for a context that is longer than in pretraining
     optim               AdamW and Muon, the clipped gradient, the step
     adapters            LoRA: only small matrices train
     guards              which updates may reach the weights

@@ -104,7 +104,7 @@ def check_context(init_from, context, block_size):
 
 def longer_context(init_from, config, block_size, rope_theta, rope_scaling):
     """The fields of GPTConfig, `config`, that change if the model of init_from reads block_size tokens at a
-    time. rope_scaling: linear or llama3, by block_size / the first context (longer_context.py)."""
+    time. rope_scaling: linear or llama3, by block_size / the first context (see model.rope_table)."""
     context, before = config['block_size'], config['rope_scaling']
     first = before[3] if len(before) == 4 else context / (before or [1])[0]     # tokens of the first training
     factor = block_size / first
