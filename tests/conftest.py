@@ -16,6 +16,7 @@ from tour import ROOT, lift     # noqa: F401
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
 sys.path.insert(0, str(ROOT))
+import babbling    # noqa: E402
 import torch    # noqa: E402
 
 from model import GPT, GPTConfig, save_checkpoint     # noqa: E402
@@ -73,6 +74,14 @@ def mistake(result, *words):
         assert word in lines[0], (word, lines[0])
 
 
+def refused(words, function, *arguments, **more):
+    """It raises one sentence, which matches words, a regular expression, or holds each of a list of them."""
+    with pytest.raises((ValueError, OSError), match=words if isinstance(words, str) else None) as e:
+        function(*arguments, **more)
+    assert '\n' not in str(e.value)
+    assert isinstance(words, str) or all(word in str(e.value) for word in words), (words, e.value)
+
+
 # a minute each: python -m pytest --slow runs them, too
 SLOW = {'test_other_programs'}
 
@@ -91,10 +100,14 @@ TIMES = ('dt', 'tok_s', 'tok_s_device', 'data_s', 'memory_mb', 'eval_share', 'sa
          'comm_share', 'restarts', 'sample_s', 'score_s', 'train_s')
 
 
+RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
+             'tokenizer.json', 'train.log'}
+
+
 def metrics(out_dir):
     """metrics.jsonl without the figures that no two runs share."""
-    with open(pathlib.Path(out_dir) / 'metrics.jsonl', encoding='utf-8') as f:
-        return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in f]
+    rows = read_rows(pathlib.Path(out_dir) / 'metrics.jsonl')
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 def series(out_dir, key):
@@ -143,6 +156,12 @@ def read_json(path):
     return json.loads(path.read_text(encoding='utf-8'))
 
 
+def read_rows(path):
+    """The lines of a file of JSON lines."""
+    with open(path, encoding='utf-8') as f:
+        return [json.loads(line) for line in f]
+
+
 def write(path, rows):
     """A file of JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -150,14 +169,19 @@ def write(path, rows):
     return path
 
 
+def save_run(folder, model, tokenizer, **more):
+    """As a trainer leaves them: best.pt and tokenizer.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(folder / 'tokenizer.json')
+    save_checkpoint(folder / 'best.pt', model, **{'tokenizer_hash': tokenizer.hash, **more})
+
+
 def make_sft(folder, seed=0, special=SPECIAL_TOKENS[:4], **more):
     """An untrained model of bytes, as sft.py leaves one. more: of GPTConfig."""
-    folder.mkdir(exist_ok=True)
     torch.manual_seed(seed)
     tokenizer = Tokenizer.byte(special)
-    tokenizer.save(folder / 'tokenizer.json')
-    save_checkpoint(folder / 'best.pt', GPT(GPTConfig(tokenizer.vocab_size, 96, 2, 2, 0, 32, **more)),
-                    tokenizer_hash=tokenizer.hash, config={'stage': 'sft'})
+    model = GPT(GPTConfig(tokenizer.vocab_size, 96, 2, 2, 0, 32, **more))
+    save_run(folder, model, tokenizer, config={'stage': 'sft'})
     (folder / 'data.json').write_text('{}', encoding='utf-8')
     return folder
 
@@ -228,11 +252,19 @@ TINY = ['--n_layer=2', '--n_head=2', '--n_embd=32', '--block_size=32', '--batch_
         '--eval_tokens=2048', '--sample_tokens=8', '--device=cpu']
 
 
+def train(data_dir, out, *flags, **how):
+    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, *flags, **how)
+
+
 @pytest.fixture(scope='session')
 def base_run(data_dir, tmp_path_factory):
     """A run of train.py on it: 12 steps in float32."""
-    flags = [f'--data_dir={data_dir}', *TINY, '--dtype=float32']
-    return once(tmp_path_factory, 'base', lambda out: ok(run('train.py', *flags, f'--out_dir={out}')))
+    return once(tmp_path_factory, 'base', lambda out: ok(train(data_dir, out, '--dtype=float32')))
+
+
+@pytest.fixture(scope='session')
+def babbler(base_run, tmp_path_factory):
+    return once(tmp_path_factory, 'babbler', lambda folder: babbling.make_babbler(folder, base_run))
 
 
 @pytest.fixture(scope='session')

@@ -3,7 +3,7 @@ import json
 import random
 
 import numpy as np
-from conftest import ok, run
+from conftest import ok, read_json, run
 from conftest import write as write_records  # noqa: F401
 
 from tokenizer import Tokenizer
@@ -42,7 +42,7 @@ def prepare(out, source, *flags):
 
 def read(out):
     """meta, tokenizer, {'train', 'val'}: token ids"""
-    meta = json.loads((out / 'meta.json').read_text(encoding='utf-8'))
+    meta = read_json(out / 'meta.json')
     bins = {side: np.fromfile(out / f'{side}.bin', meta['dtype']) for side in ('train', 'val')}
     return meta, Tokenizer.load(out / 'tokenizer.json'), bins
 
@@ -70,7 +70,7 @@ def records(out):
 
 
 def report(out):
-    return json.loads((out / 'report.json').read_text(encoding='utf-8'))
+    return read_json(out / 'report.json')
 
 
 def dropped(out):

@@ -2,7 +2,7 @@
 import json
 
 import pytest
-from conftest import SHARED, ok, run, write
+from conftest import SHARED, ok, read_json, refused, run, write
 
 from parts.eval.benchmarks import check_harness, given_answers, identify, to_item
 from parts.eval.grading import rules_of
@@ -15,7 +15,7 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 
 
 # --- records ------------------------------------------------------------------------------------------------
-def test_a_problem_that_no_answer_solves_or_every_answer_is_refused():
+def test_all_checks_of_a_question_become_rules_and_one_without_or_without_a_solution_is_refused():
     refused = [('gsm8k', {'question': 'x', 'answer': wrong}, 'no number') for wrong in ('7 #### ', None)]
     refused += [('own', {'prompt': 'x', 'tests': tests}, 'tests') for tests in (['assert f()'], 'assert f(')]
     for lacks in CODE:
@@ -29,8 +29,6 @@ def test_a_problem_that_no_answer_solves_or_every_answer_is_refused():
         with pytest.raises((LookupError, TypeError, ValueError), match=words):
             to_item(task, record, rules_of)
 
-
-def test_all_checks_of_a_question_become_rules():
     record = {'prompt': 'x', 'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}
     item = to_item('own', record | {'tests': 'assert f()'}, rules_of)
     assert item['rules'] == [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
@@ -41,18 +39,15 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     with pytest.raises(ValueError, match="g.jsonl has the task_id 'a' twice"):
         identify('gsm8k', 'g.jsonl', [{'task_id': id} for id in 'aba'])
     for bad in [1], {}, 1.5, None:
-        with pytest.raises(ValueError, match='must be a text or a number'):
-            identify('gsm8k', 'g.jsonl', [{'task_id': bad}])
-    with pytest.raises(ValueError, match='no problem of gsm8k'):
-        identify('gsm8k', 'g.jsonl', [])
+        refused('must be a text or a number', identify, 'gsm8k', 'g.jsonl', [{'task_id': bad}])
+    refused('no problem of gsm8k', identify, 'gsm8k', 'g.jsonl', [])
     items = identify('own', 'o.jsonl', [{}, {'question_id': 9}, {'task_id': 'x'}])
     assert [item['task_id'] for item in items] == ['own/0', 9, 'x']
 
     rows = [{'task_id': 9, 'completion': 'a'}, {'task_id': 'x', 'completion': 'b'},
             {'task_id': 'x', 'completion': 'c', 'task': 'gsm8k'}, {'task_id': 'own/0', 'completion': 'd'}]
     assert given_answers('own', items, rows, 1) == [['d'], ['a'], ['b']]
-    with pytest.raises(ValueError, match='own/0 has 1 completions and needs 2'):
-        given_answers('own', items, rows, 2)
+    refused('own/0 has 1 completions and needs 2', given_answers, 'own', items, rows, 2)
     with pytest.raises(ValueError, match="'x' must be a text"):
         given_answers('own', items, [{'task_id': [1]}, {'task_id': 'x', 'completion': 5}], 1)
 
@@ -72,8 +67,7 @@ def test_a_broken_harness_gives_no_score(capsys):
     items = [to_item('problems', p, rules_of) for p in problems(3, 0, 'variation')]
     for words, outcome_of in BROKEN.items():
         run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
-        with pytest.raises(ValueError, match='no score.*' + words):
-            check_harness('problems', items, run_all)
+        refused('no score.*' + words, check_harness, 'problems', items, run_all)
     left_out, walls, _ = check_harness('problems', items, honest)
     assert left_out == [] and list(walls) == [
         'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
@@ -95,8 +89,7 @@ def test_tests_that_pass_without_an_answer_are_refused():
     check = 'def check(candidate):\n    assert candidate(2) == 4\n'
     for tests in check, 'def test_f():\n    assert f(2) == 4\n', '# soon':
         items = [{'task': 'own', 'task_id': 'own/1', 'tests': tests}]
-        with pytest.raises(ValueError, match='own/1 pass without an answer.*entry_point'):
-            check_harness('own', items, honest)
+        refused('own/1 pass without an answer.*entry_point', check_harness, 'own', items, honest)
     for good in {'tests': check, 'entry_point': 'f'}, {'tests': 'assert f(2) == 4'}:
         assert check_harness('own', [{'task': 'own', 'task_id': 'own/1', **good}], honest)[0] == []
 
@@ -107,7 +100,7 @@ def score(task, data, answers, tmp_path, *flags):
     given = write(tmp_path / 'c.jsonl', [{'task_id': id, 'completion': text} for id, text in answers])
     said = ok(run('eval.py', f'--tasks={task}', f'--data={data}', f'--completions={given}', *flags,
                   f'--out={tmp_path}/eval.json'))
-    return json.loads((tmp_path / 'eval.json').read_text(encoding='utf-8')), said
+    return read_json(tmp_path / 'eval.json'), said
 
 
 @pytest.mark.skipif(not (SHARED / 'mbpp_sanitized.jsonl').exists(), reason='needs mbpp_sanitized.jsonl')

@@ -1,5 +1,5 @@
 """A chat becomes ids and a mask that trains the assistant's words and its <|im_end|>, and nothing else."""
-import pytest
+from conftest import refused
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -68,8 +68,6 @@ def test_nobody_who_types_a_special_token_forges_one(messages):
 
 def test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error():
     for message in (say('human', 'hi'), say(['user'], 'hi'), {'content': 'hi'}, say('user', 7), 'hi', None):
-        with pytest.raises(ValueError, match='role'):
-            GREEDY.render([say('user', 'hi'), message])
+        refused('role', GREEDY.render, [say('user', 'hi'), message])
     for tokenizer in (Tokenizer.byte(), Tokenizer.char('user\nhi'), Tokenizer.byte(['<|im_start|>'])):
-        with pytest.raises(ValueError, match='im_end'):
-            tokenizer.render([say('user', 'hi')])
+        refused('im_end', tokenizer.render, [say('user', 'hi')])

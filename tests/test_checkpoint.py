@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import same
+from conftest import refused, same
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import checkpoint
@@ -22,13 +22,6 @@ def model(seed=0, **settings):
 def equal(a, b):
     a, b = a.state_dict(), b.state_dict()
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
-
-
-def refused(path, *words):
-    with pytest.raises((ValueError, OSError)) as e:
-        load_checkpoint(path)
-    message = str(e.value)
-    assert '\n' not in message and all(word in message for word in (str(path), *words)), message
 
 
 def test_a_checkpoint_comes_back_bit_for_bit_with_its_ties_and_its_extras(tmp_path):
@@ -86,13 +79,13 @@ def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_p
     cut = {f'cut at {stop}': whole[:stop] for stop in (0, 1, 4, 100, n // 10, n // 2, n - 100, n - 1)}
     for name, content in (FOREIGN | cut).items():
         path.write_bytes(content) if type(content) is bytes else torch.save(content, path)
-        refused(path)
+        refused(str(path), load_checkpoint, path)
         assert not (tmp_path / 'exploded').exists(), name
     pickle.loads(FOREIGN['pickle'])
     assert (tmp_path / 'exploded').exists()             # the bomb is a real one
-    refused(tmp_path / 'no.pt', 'does not exist')
+    refused('no.pt.* does not exist', load_checkpoint, tmp_path / 'no.pt')
     os.remove(path)
-    refused(tmp_path, 'best.pt', 'last.pt', 'train.py')
+    refused([str(tmp_path), 'best.pt', 'last.pt', 'train.py'], load_checkpoint, tmp_path)
 
 
 
@@ -107,11 +100,11 @@ def test_a_write_that_succeeds_replaces_the_old_checkpoint_at_once(tmp_path, mon
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path):
-    save_checkpoint(tmp_path / 'a.pt', model(), step=1)
+    path = tmp_path / 'a.pt'
+    save_checkpoint(path, model(), step=1)
     for value in (np.float64(1.5), np.zeros(3), tmp_path, [{'a': (object(), 1)}]):
-        with pytest.raises(OSError, match='not a tensor, number, text, list or dict'):
-            save_checkpoint(tmp_path / 'a.pt', model(), loss=value)
-    assert load_checkpoint(tmp_path / 'a.pt')[1]['step'] == 1 and os.listdir(tmp_path) == ['a.pt']
+        refused('not a tensor, number, text, list or dict', save_checkpoint, path, model(), loss=value)
+    assert load_checkpoint(path)[1]['step'] == 1 and os.listdir(tmp_path) == ['a.pt']
 
 
 def test_at_no_moment_of_a_save_is_there_no_last_checkpoint(tmp_path, monkeypatch):

@@ -5,16 +5,17 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import subprocess
 import sys
 
-import numpy as np
 import pytest
-from conftest import ROOT, ok, run
+from conftest import ROOT, ok, read_json, refused, run
 from preparing import report
 
 from parts.prepare.corpus import Corpus, claim
 from parts.prepare.funnel import Funnel
+from parts.prepare.workers import part_of
 
 WORDS = 'old mill by the river where water rose each spring until it reached second step of stair'.split()
 
@@ -55,7 +56,7 @@ CLAIMED = [         # files that are there, what is read, a part of what is said
     ({'meta.json': OURS, 'model.safetensors': ''}, [], 'holds model.safetensors')]
 
 
-def test_nothing_of_others_is_replaced(tmp_path, monkeypatch):
+def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer_but_parts_share_it(tmp_path, monkeypatch):
     for i, (files, inputs, words) in enumerate(CLAIMED):
         (tmp_path / f'{i}').mkdir()
         monkeypatch.chdir(tmp_path / f'{i}')
@@ -66,43 +67,35 @@ def test_nothing_of_others_is_replaced(tmp_path, monkeypatch):
             pathlib.Path('out', name).write_text(content, encoding='utf-8')
         with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
             claim('out', inputs, shared=False)
-    with pytest.raises(ValueError, match='must name a folder'):
-        claim('', [], shared=False)
+    refused('must name a folder', claim, '', [], shared=False)
 
-
-def test_a_folder_has_one_writer_but_parts_share_it(tmp_path):
     for shared in True, True, False:
         with pytest.raises(ValueError, match='another process writes') if not shared else (
                 contextlib.nullcontext()):
             claim(tmp_path, [], shared)
 
 
-def test_documents_come_back_by_number_and_those_that_are_dropped_are_counted(tmp_path):
-    def corpus(state='one'):
-        return Corpus(tmp_path, state, Funnel(), ['a', 'a', 'b'])
+def test_each_part_of_the_work_is_done_once():
+    for n in (1, 3, 16):
+        parts = [part_of(range(20), f'{i}/{n}') for i in range(1, n + 1)]
+        assert sorted(job for part in parts for job in part) == list(range(20))
+    assert part_of(range(20), '') == range(20)
 
-    def shard(*texts):
-        return [{'record': {'text': t, 'path': f'of {t}'}, 'size': len(t), 'split': i, 'exact': ord(t[0]),
-                 'keys': [len(t), i]} for i, t in enumerate(texts)]
 
-    docs = corpus()
-    for i, texts in enumerate((['é\ud800', 'bb'], [], ['bbb', 'd', 'e' * 9])):
-        docs.write_shard(i, shard(*texts), Funnel())
-    assert [corpus().has_shard(i) for i in range(4)] == [True, True, True, False]
-    docs.gather([0, 1, 2])
-    assert [docs.text(i) for i in range(5)] == ['é\ud800', 'bb', 'bbb', 'd', 'e' * 9]
-    assert docs.record(2) == {'text': 'bbb', 'path': 'of bbb'}
-    assert docs.size.tolist() == [2, 2, 3, 1, 9] and docs.shard.tolist() == [0, 0, 2, 2, 2]
-
-    docs.drop('rules', 'short', np.array([3]))
-    docs.drop_copies('copies', 'a copy', docs.exact_copies())           # bbb begins as bb does
-    assert docs.keep.tolist() == [True, True, False, False, True]
-    assert docs.keys(0).tolist() == [2, 2, 9] and docs.keys(1).tolist() == [0, 1, 2]
-    rules, copies = docs.funnel.stages()
-    assert rules == {'name': 'rules', 'docs_in': 5, 'docs_out': 4, 'bytes_in': 17, 'bytes_out': 16,
-                     'dropped': {'short': 1}}
-    assert copies['dropped'] == {'a copy': 1} and copies['bytes_out'] == 13
-    assert not corpus('another').has_shard(0) and not corpus().has_shard(0)         # work of one state only
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='without fork there is one process')
+def test_a_worker_may_read_the_file_that_its_parent_has_begun_to_read(tmp_path):
+    """A fork shares the place in an open file, so nobody may rely on a buffer."""
+    texts = [random.Random(i).randbytes(1500).hex() for i in range(20)]
+    docs = Corpus(tmp_path / 'work', 'state', Funnel(), ['a'])
+    docs.write_shard(0, [{'record': {'text': t}, 'size': len(t), 'split': 0} for t in texts], Funnel())
+    docs.gather([0])
+    assert docs.text(0) == texts[0]
+    child = os.fork()
+    if not child:
+        docs.text(19)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert [docs.text(i) for i in range(20)] == texts
 
 
 def test_parts_together_give_what_one_process_gives(folder, tmp_path):
@@ -120,7 +113,7 @@ def test_parts_together_give_what_one_process_gives(folder, tmp_path):
 
 def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder, tmp_path):
     ok(run(*flags(folder, tmp_path, '--write=text')))
-    meta = json.loads((tmp_path / 'meta.json').read_text(encoding='utf-8'))
+    meta = read_json(tmp_path / 'meta.json')
     n = 0
     whole = hashlib.sha256()
     assert [s['name'] for s in meta['shards']['train']] == sorted(p.name for p in tmp_path.glob('shards/*'))

@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 import pytest
+from conftest import refused
 import torch
 from test_model import lively
 
@@ -145,7 +146,7 @@ def test_the_cache_grows_under_an_answer(model):
     assert [answer.ids for answer in answers] == [alone[:150], alone[:20], alone[:90]]
 
 
-def test_the_first_token_may_be_restricted_and_its_probability_is_that_among_the_allowed(model):
+def test_the_first_token_may_be_restricted_and_ids_that_the_tokenizer_lacks_are_never_drawn(model):
     batch = Batch(model, STOP)
     batch.add([5], 3, random.Random(1).random)
     answer = batch.add([9, 8], 1, random.Random(1).random, allowed=[65, 66], scored_at=1.0, n_top=5)
@@ -156,6 +157,11 @@ def test_the_first_token_may_be_restricted_and_its_probability_is_that_among_the
     assert answer.log_probs[0] == pytest.approx(two[answer.ids[0] - 65], abs=1e-4)
     assert {id for id, _ in answer.top} == {65, 66}
 
+    batch = Batch(model, (), vocab_size=50)
+    answers = [batch.add([i], 30, np.random.default_rng(i).random, temperature=3.0) for i in range(9)]
+    written(batch)
+    assert max(max(answer.ids) for answer in answers) < 50
+
 
 def test_scores_that_are_not_finite_are_refused_in_one_sentence():
     for temperature in (0, 1.0):
@@ -163,21 +169,6 @@ def test_scores_that_are_not_finite_are_refused_in_one_sentence():
         logits = torch.zeros(3, 5)
         for bad in ([torch.nan] * 5, [0, 0, torch.inf, 0, 0], [-torch.inf] * 5):
             logits[1] = torch.tensor(bad)
-            with pytest.raises(ValueError, match='next token are not finite: use an earlier checkpoint'):
-                sampler.draw(logits.clone())
+            refused('next token are not finite: use an earlier checkpoint', sampler.draw, logits.clone())
     logits[1] = torch.tensor([0.0, *[-torch.inf] * 4])          # one that is masked is well
     assert sampler.draw(logits).tolist() == [2, 0, 2]
-
-
-def test_what_cannot_be_written_is_refused(model):
-    with pytest.raises(ValueError, match='the prompt is empty'):
-        Batch(model, STOP).add([], 3, None)
-    with pytest.raises(ValueError, match='causal=False'):
-        Batch(sharp(causal=False), STOP)
-
-
-def test_ids_that_the_tokenizer_lacks_are_never_drawn(model):
-    batch = Batch(model, (), vocab_size=50)
-    answers = [batch.add([i], 30, np.random.default_rng(i).random, temperature=3.0) for i in range(9)]
-    written(batch)
-    assert max(max(answer.ids) for answer in answers) < 50

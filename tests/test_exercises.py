@@ -10,40 +10,35 @@ from exercise import EMPTY, EXERCISES, blanked, copy_project, grade, lines_of
 
 PAGE = (ROOT / 'docs/exercises.md').read_text(encoding='utf-8')
 SOURCES = {e.name: (ROOT / e.file).read_text(encoding='utf-8') for e in EXERCISES}
-# name -> a change of the right answer that makes a usual mistake (what stands there, what is put there), and
-# the fastest test of the exercise that refuses it
+# name -> a change of the right answer that makes a usual mistake: what stands there, what is put there
 MISTAKES = {
-    'pass_at_k': ('math.comb(n - c, k) / math.comb(n, k)', '(1 - c / n) ** k',              # biased
-                  'test_eval.py::test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample'),
-    'schedule': ('(step + 1) / warmup_steps', 'step / warmup_steps',                        # begins at 0
-                 'test_optim.py::test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step'),
-    'rms_norm': ('x.float(), self', 'x.float() - x.float().mean(-1, keepdim=True), self',   # LayerNorm's
-                 'test_model.py::test_rmsnorm_equals_the_formula_and_stays_float32_under_autocast'),
-    'rope': ('b * cos + a * sin', 'b * cos - a * sin',                                      # not a rotation
-             'test_model.py::test_rope_is_a_complex_rotation_that_keeps_norms_and_sees_only_distances'),
-    'top_p': ('p.cumsum(dim=-1) - p >=', 'p.cumsum(dim=-1) >=',     # drops the one that reaches p
-              'test_generation.py::test_cached_sampling_equals_a_naive_sampler_with_the_same_seed'),
-    'chat_mask': ('[0] * len(header) + [int', "[int(role == 'assistant')] * len(header) + [int",
-                  'test_chat_template.py::test_golden_chat'),
-    'targets': ('np.where(mask[1:], ids[1:]', 'np.where(mask[:-1], ids[1:]',                # not shifted
-                'test_sft.py::test_golden_inputs_and_targets'),
+    'pass_at_k': ('math.comb(n - c, k) / math.comb(n, k)', '(1 - c / n) ** k'),  # biased
+    'schedule': ('(step + 1) / warmup_steps', 'step / warmup_steps'),  # begins at 0
+    'rms_norm': ('x.float(), self', 'x.float() - x.float().mean(-1, keepdim=True), self'),  # LayerNorm's
+    'rope': ('b * cos + a * sin', 'b * cos - a * sin'),  # not a rotation
+    'top_p': ('p.cumsum(dim=-1) - p >=', 'p.cumsum(dim=-1) >='),  # drops the one that reaches p
+    'chat_mask': ('[0] * len(header) + [int', "[int(role == 'assistant')] * len(header) + [int"),
+    'targets': ('np.where(mask[1:], ids[1:]', 'np.where(mask[:-1], ids[1:]'),  # not shifted
     'dpo': ('-(1 - label_smoothing) * F.logsigmoid(margin)',
-            '-(1 - label_smoothing) * torch.log(margin.sigmoid())',                         # -inf at -2000
-            'test_dpo_losses.py::test_margins_of_2000_have_finite_losses_and_gradients'),
-    'bpe_encode': ('min(zip', 'max(zip', 'test_bpe.py::test_known_words'),
-    'attention': ('.tril(start)', '.tril()',                            # forgets the cache's positions
-                  'test_generation.py::test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one'),
-    'minhash': ('signature[empty] = ', 'signature[empty] = 0 * ',                           # empty bins agree
-                'test_duplicates.py::test_minhash_agrees_with_probability_j[1-256-20]'),
-    'accumulation': ('mean * (share * world)', 'mean',                                      # a sum of means
-                     'test_train.py::test_accumulation_changes_nothing_but_rounding'),
-    'batch_order': ('i % n_blocks, n_blocks, epoch_key)', 'i % n_blocks, n_blocks, np.uint64(seed))',
-                    'test_token_bins.py::test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut'),
-    'resume': ('optimizers=moments', 'optimizers=[]',                                       # no moments
-               'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run[train]'),
-    'bpe_train': ('(-frequency[pair], pair)', '(-frequency[pair], pair[::-1])',             # other ties
-                  'test_bpe.py::test_the_merges_are_those_of_another_program'),
+            '-(1 - label_smoothing) * torch.log(margin.sigmoid())'),  # -inf at -2000
+    'bpe_encode': ('min(zip', 'max(zip'),
+    'attention': ('.tril(start)', '.tril()'),  # forgets the cache's positions
+    'minhash': ('signature[empty] = ', 'signature[empty] = 0 * '),  # empty bins agree
+    'accumulation': ('mean * (share * world)', 'mean'),  # a sum of means
+    'batch_order': ('i % n_blocks, n_blocks, epoch_key)', 'i % n_blocks, n_blocks, np.uint64(seed))'),
+    'resume': ('optimizers=moments', 'optimizers=[]'),  # no moments
+    'bpe_train': ('(-frequency[pair], pair)', '(-frequency[pair], pair[::-1])'),  # other ties
 }
+# the fastest test of the exercise that refuses it, if that is not the first one
+FASTEST = {
+    'schedule': 'test_optim.py::test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step',
+    'bpe_encode': 'test_bpe.py::test_known_words',
+    'attention': 'test_generation.py::'
+                 'test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one',
+    'minhash': 'test_duplicates.py::test_minhash_agrees_with_probability_j[1-256-20]',
+    'batch_order': 'test_token_bins.py::test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut',
+    'bpe_train': 'test_bpe.py::test_the_merges_are_those_of_another_program'}
+REFUSES = {e.name: e.tests.split()[0] for e in EXERCISES} | FASTEST
 # exercises whose tests do not use each other's functions share one run of pytest; runs that train are slow
 ALONE, SLOW = [['chat_mask'], ['bpe_encode']], [['accumulation'], ['resume']]
 TOGETHER = [[name for name in MISTAKES if [name] not in ALONE + SLOW], *ALONE]
@@ -80,8 +75,14 @@ def test_a_blank_is_the_answer_taken_out_and_the_answer_put_back_is_the_file(e):
         assert docs[:len(docs) // 2] == docs[len(docs) // 2:]
 
 
-def test_every_exercise_has_a_mistake_that_is_tried():
+def test_every_exercise_has_a_mistake_that_is_tried_and_a_row_of_the_page():
     assert sorted(MISTAKES) == sorted(e.name for e in EXERCISES)
+
+    rows = re.findall(r'^\| (\d+) \| `(\w+)` \| `([\w/]+\.py)` \| ([^|]+) \|', PAGE, re.M)
+    assert [(n, name, file) for n, name, file, _ in rows] == [
+        (str(i), e.name, e.file) for i, e in enumerate(EXERCISES, 1)]
+    for (*_, where), e in zip(rows, EXERCISES):
+        assert (e.where or 'the loop') in where, e.name
 
 
 @pytest.mark.parametrize('names', TOGETHER + SLOW, ids='-'.join)
@@ -92,15 +93,15 @@ def test_the_grade_refuses_a_usual_mistake(names, request):
     chosen = [e for e in EXERCISES if e.name in names]
     files = {e.file: SOURCES[e.name] for e in chosen}
     for e in chosen:
-        right, wrong, test = MISTAKES[e.name]
-        assert any(test.startswith(name) for name in e.tests.split()), e.name
+        right, wrong = MISTAKES[e.name]
+        assert any(REFUSES[e.name].startswith(name) for name in e.tests.split()), e.name
         text = answer(e, SOURCES[e.name])
         assert text.count(right) == 1, e.name
         assert files[e.file].count(right) == 1, e.name
         files[e.file] = files[e.file].replace(right, wrong)
-    said = grade([MISTAKES[name][2] for name in names], files).stdout
+    said = grade([REFUSES[name] for name in names], files).stdout
     for name in names:
-        assert f'FAILED tests/{MISTAKES[name][2]}' in said, (name, said)
+        assert f'FAILED tests/{REFUSES[name]}' in said, (name, said)
 
 
 def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path):
@@ -122,11 +123,3 @@ def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path):
     mine.write_text(blank.replace(EMPTY, SLOWLY), encoding='utf-8')     # another right answer
     result = call('9')
     assert result.returncode == 0 and 'passed: 2 passed' in result.stdout, result.stdout
-
-
-def test_the_page_lists_every_exercise_in_order():
-    rows = re.findall(r'^\| (\d+) \| `(\w+)` \| `([\w/]+\.py)` \| ([^|]+) \|', PAGE, re.M)
-    assert [(n, name, file) for n, name, file, _ in rows] == [
-        (str(i), e.name, e.file) for i, e in enumerate(EXERCISES, 1)]
-    for (*_, where), e in zip(rows, EXERCISES):
-        assert (e.where or 'the loop') in where, e.name

@@ -135,14 +135,6 @@ def download(hub, path):
     return path.read_bytes() == content
 
 
-def test_a_file_is_downloaded_once_and_continued_where_it_broke_off(hub, tmp_path):
-    hub.faults = {'data/3.json.gz': [100_000]}
-    assert download(hub, tmp_path / 'raw/a.gz') and download(hub, tmp_path / 'raw/a.gz')
-    (_, first), (_, second) = hub.asked
-    assert 0 == first < second <= 100_000
-    assert [p.name for p in (tmp_path / 'raw').iterdir()] == ['a.gz']
-
-
 def test_a_server_that_cannot_continue_begins_anew(hub, tmp_path):
     hub.has_ranges = False
     (tmp_path / 'a.gz.part').write_bytes(hub.files['data/3.json.gz'][:1000])

@@ -90,7 +90,7 @@ def test_what_parses_is_what_python_compiles():
 
 
 # --- sources and words --------------------------------------------------------------------------------------
-def test_addresses_are_judged_by_whole_domains_and_allow_wins():
+def test_addresses_are_judged_by_whole_domains_where_allow_wins_and_words_as_whole_words():
     blocked, allowed = {'spam.com', 'both.com'}, {'good.spam.com', 'ok.casino.net', 'both.com'}
     for reason, urls in [
             ('blocked domain', ['https://spam.com/x', '//a.b.spam.com:80', 'SPAM.COM', 'spam.com.',
@@ -103,7 +103,5 @@ def test_addresses_are_judged_by_whole_domains_and_allow_wins():
         for url in urls:
             assert url_reason(url, blocked, allowed) == reason, url
 
-
-def test_words_are_counted_as_whole_words():
     words = {'damn', 'été', 'ass'}
     assert toxic_words('Damn! DAMN, goddamn; damned: ÉTÉ, a classic', words) == {'damn': 2, 'été': 1}

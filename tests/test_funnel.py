@@ -4,7 +4,6 @@ import re
 from preparing import WORDS, documents, dropped, kept, prepare, prose, report
 
 from parts.prepare import data_card
-from parts.prepare.funnel import Funnel
 
 
 def planted(folder):
@@ -54,25 +53,6 @@ def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_pat
     outside = re.sub('````\n.*?\n````\n', '', audit, flags=re.S)        # the headings, not the samples
     samples = {part.split('\n')[0]: part.count('\n## ') for part in re.split('^# ', outside, flags=re.M)[1:]}
     assert samples == {'kept': 5, **{reason: min(5, n) for reason, n in dropped(out).items()}}
-
-
-def test_two_funnels_add_up():
-    parts = Funnel(), Funnel()
-    for i, funnel in enumerate(parts):
-        for reason in (None, 'short', 'short'):
-            funnel.count('rules', reason, 100, 90)
-        funnel.reject('a.jsonl', 10 * i + 3, 'odd')
-        funnel.reject('b.jsonl', 1, 'long', 1000)
-    total = Funnel()
-    for funnel in parts:
-        total.add(funnel.counters, funnel.samples, funnel.malformed)
-    rules, = [stage for stage in total.stages() if stage['name'] == 'rules']
-    assert rules == {'name': 'rules', 'docs_in': 6, 'docs_out': 2, 'bytes_in': 600, 'bytes_out': 180,
-                     'dropped': {'short': 4}}
-    assert total.malformed == {'a.jsonl': {'records': 2, 'first': 'line 3: odd'}}
-    assert total.dropped() == {'short': 4, 'too long': 2}
-    assert total.lost() == 'files that could not be read: 1, the first a.jsonl, line 3: odd; ' \
-                           'dropped: 4 short, 2 too long'
 
 
 # --- the data card ------------------------------------------------------------------------------------------

@@ -1,13 +1,12 @@
-"""A GGUF file, as the package gguf reads it: the model bit for bit, with the rows of q and k in llama.cpp's
-order, and a tokenizer whose tokens and merges alone give our ids."""
+"""A GGUF file, as the package gguf reads it: the model bit for bit, and tokens and merges of our ids."""
 import numpy as np
 import pytest
 import regex
-import torch
 from accidents import full_disk
-from conftest import mistake, ok, run
+from conftest import mistake, ok, run, save_run
+from test_model import lively
 
-from model import GPT, GPTConfig, save_checkpoint
+from model import GPT, GPTConfig
 from parts.sample import gguf_file
 from tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, Tokenizer, from_printable, printable
 
@@ -23,14 +22,9 @@ TENSORS = {'norm_1': 'attn_norm', 'attention.w_q': 'attn_q', 'attention.w_k': 'a
 
 def a_run(folder, tokenizer, objective='clm', **settings):
     """The folder of a run, with random weights."""
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(tokenizer.vocab_size, 64, 2, 4, 2, 64, n_ffn=96, vocab_multiple=64, **settings))
-    for p in model.parameters():
-        torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.3)
-    folder.mkdir()
-    tokenizer.save(folder / 'tokenizer.json')
-    save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash,
-                    config={'objective': objective})
+    small = dict(vocab_size=tokenizer.vocab_size, block_size=64, n_kv_head=2, n_embd=64, n_ffn=96)
+    model = lively(0.3, **small, vocab_multiple=64, **settings)
+    save_run(folder, model, tokenizer, config={'objective': objective})
     return model
 
 

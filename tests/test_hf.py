@@ -1,13 +1,13 @@
-"""A Llama, Qwen2 or Qwen3 of Hugging Face and ours are one model: the same logits and greedy text, both ways,
-bit for bit. The bases that people start from have their published config.json, shrunk, and random weights."""
+"""A Llama, Qwen2 or Qwen3 of Hugging Face and ours are one model: logits and greedy text, both ways."""
 import json
 
 import pytest
 import torch
+from conftest import read_json, refused
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.sample.decoding import Batch
-from parts.train import optim, planner
+from parts.train import planner
 
 safetensors = pytest.importorskip('safetensors.torch')
 transformers = pytest.importorskip('transformers')
@@ -82,6 +82,7 @@ def test_its_logits_and_its_greedy_text_are_those_of_transformers(base):
 def test_it_leaves_as_the_same_kind_and_comes_back_bit_for_bit(base, tmp_path):
     theirs, folder = base
     ours = GPT.from_hf(folder)
+    assert planner.count_parameters(vars(ours.config))['total'] == sum(p.numel() for p in ours.parameters())
     ours.save_hf(tmp_path)
     again, report = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
     assert type(again) is type(theirs) and not any(report.values()), report
@@ -96,41 +97,17 @@ def test_it_leaves_as_the_same_kind_and_comes_back_bit_for_bit(base, tmp_path):
     assert torch.equal(grown(IDX)[0][..., :96], ours.eval()(IDX)[0])
 
 
-def test_the_planner_counts_its_parameters_and_no_bias_or_norm_decays(base):
-    ours = GPT.from_hf(base[1])
-    assert planner.count_parameters(vars(ours.config))['total'] == sum(p.numel() for p in ours.parameters())
-    for kind in ('adamw', 'muon'):
-        groups = [g for o in optim.build(ours, kind, 1e-3, (0.9, 0.95), 0.1) for g in o.param_groups]
-        decay = {id(p): g['weight_decay'] for g in groups for p in g['params']}
-        assert all(decay[id(p)] == (0.1 if p.dim() == 2 else 0.0) for p in ours.parameters())
-        assert len(decay) == len(list(ours.parameters()))
-
-
 def test_keys_are_found_in_their_old_and_new_place_and_may_be_omitted(tmp_path):
     for changes, theta in (({'rope_theta': 500.0}, 500.0), ({}, 10000.0),
                            ({'rope_parameters': {'rope_type': 'default', 'rope_theta': 500.0}}, 500.0)):
         theirs = published(tmp_path, num_key_value_heads=8, **changes)
-        config = json.loads((tmp_path / 'config.json').read_text())
+        config = read_json(tmp_path / 'config.json')
         for key in ('num_key_value_heads', 'tie_word_embeddings', 'rope_scaling'):
             config.pop(key)
         (tmp_path / 'config.json').write_text(json.dumps(config))
         ours = GPT.from_hf(tmp_path)
         assert ours.config.rope_theta == theta and ours.config.n_kv_head == 8
         same_logits(theirs, ours)
-
-
-def test_the_scaled_positions_of_llama_3_are_its_both_ways(tmp_path):
-    rope = dict(rope_type='llama3', rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
-                original_max_position_embeddings=24)
-    theirs = published(tmp_path / 'hf', rope_parameters=rope, num_attention_heads=2)
-    ours = GPT.from_hf(tmp_path / 'hf')
-    same_logits(theirs, ours)
-    assert not torch.equal(ours.cos, GPT(GPTConfig(**{**vars(ours.config), 'rope_scaling': ()})).cos)
-    ours.save_hf(tmp_path / 'again')
-    same_logits(transformers.AutoModelForCausalLM.from_pretrained(tmp_path / 'again').eval(), ours)
-    assert GPT.from_hf(tmp_path / 'again').config == ours.config
-    save_checkpoint(tmp_path / 'last.pt', ours)
-    same_logits(theirs, load_checkpoint(tmp_path / 'last.pt')[0])
 
 
 def test_shards_and_bfloat16_are_read(tmp_path):
@@ -152,16 +129,13 @@ def test_a_feature_that_we_do_not_have_is_refused_by_name(tmp_path):
             (QWEN2, dict(rope_scaling=dict(type='yarn', factor=4.0)), 'yarn'),
             (SMOLLM2, dict(rope_parameters=dict(rope_type='llama3', factor=8.0)), 'low_freq_factor')):
         (tmp_path / 'config.json').write_text(json.dumps({**config, **change}))
-        with pytest.raises(ValueError, match=f'config.json.*{words}') as e:
-            GPT.from_hf(tmp_path)
-        assert '\n' not in str(e.value)
+        refused(f'config.json.*{words}', GPT.from_hf, tmp_path)
     own, more, both = (GPT(GPTConfig(96, 64, 1, 2, 0, 16, qkv_bias=i > 1, qk_norm=i > 1)) for i in range(3))
     own.blocks[0].mlp.w_up = torch.nn.Linear(16, 99, bias=False)            # somebody's own model.py
     more.places = torch.nn.Embedding(64, 16)
     for model, words in ((own, r'w_up.weight is \[99, 16\], \[64, 16\] in a llama'), (more, 'places.*None'),
                          (both, 'qkv_bias and qk_norm')):
-        with pytest.raises(ValueError, match=words):
-            model.save_hf(tmp_path)
+        refused(words, model.save_hf, tmp_path)
 
 
 def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_path):
@@ -185,16 +159,6 @@ def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_pat
         config.write_text(json.dumps(TINYLLAMA))
         (tmp_path / 'old.safetensors').unlink(missing_ok=True)
         damage()
-        with pytest.raises(ValueError, match=words) as e:
-            GPT.from_hf(tmp_path)
-        assert '\n' not in str(e.value)
+        refused(words, GPT.from_hf, tmp_path)
 
 
-def test_rows_that_fill_up_the_vocabulary_do_not_leave(tmp_path):
-    torch.manual_seed(0)
-    padded = GPT(GPTConfig(96, 64, 1, 2, 0, 16, vocab_multiple=64)).eval()
-    padded.save_hf(tmp_path)
-    assert (tmp_path / 'model.safetensors').stat().st_mode & 0o777 == 0o644       # others may read it
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    assert theirs.config.vocab_size == 96 == len(theirs.get_input_embeddings().weight)
-    assert torch.allclose(theirs(IDX).logits, padded(IDX)[0], atol=1e-5)

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 from accidents import full_disk
-from conftest import mistake, ok, run
+from conftest import mistake, ok, read_json, run, save_run
 
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from model import GPT, GPTConfig, load_checkpoint
 from parts.sample import model_card
 from tokenizer import Tokenizer
 
@@ -26,14 +26,12 @@ DATA = {'sources': {'stdlib': {'documents': 569, 'tokens': 2331849, 'licences': 
 def folder(tmp_path_factory):
     """A run on conversations with all its files, exported by the command."""
     folder = tmp_path_factory.mktemp('runs')
-    (folder / 'sft').mkdir()
     (folder / 'data').mkdir()
     tokenizer = Tokenizer.train(SOURCE, 500)
     torch.manual_seed(0)
     model = GPT(GPTConfig(tokenizer.vocab_size, 64, 2, 4, 2, 32, vocab_multiple=64))
     config = {'init_from': 'out/base', 'stage': 'sft', 'data_dir': f'{folder}/data', 'seed': 5}
-    save_checkpoint(folder / 'sft/best.pt', model, tokenizer_hash=tokenizer.hash, config=config, step=7)
-    tokenizer.save(folder / 'sft/tokenizer.json')
+    save_run(folder / 'sft', model, tokenizer, config=config, step=7)
     for name, content in {'eval': EVAL, 'data': DATA}.items():
         (folder / f'sft/{name}.json').write_text(json.dumps(content))
     (folder / 'data/report.md').write_text('| rules | short: 45 |')
@@ -47,6 +45,8 @@ def test_the_model_generates_what_ours_does(folder):
     idx = torch.tensor([[5, 70, 300]])
     assert theirs.generation_config.eos_token_id == Tokenizer.load(folder / 'sft/tokenizer.json').stop
     assert theirs.generation_config.suppress_tokens[0] == theirs.generation_config.eos_token_id[-1] + 1
+    assert len(theirs.get_input_embeddings().weight) == theirs.config.vocab_size == 500     # none of padding
+    assert (folder / 'sft/hf/model.safetensors').stat().st_mode & 0o777 == 0o644       # others may read it
     theirs.generation_config.eos_token_id = None
     text = theirs.generate(idx, max_new_tokens=30, do_sample=False)
     assert torch.equal(text, model.generate(idx, 30, temperature=0))
@@ -62,7 +62,7 @@ def test_the_card_says_what_the_files_say_and_they_lie_beside_it(folder):
             'loss trained: bits_per_byte 1.500', 'loss untrained: bits_per_byte 2.750',
             'The scores of eval.json are of step 6, these weights of step 7'):
         assert words in card, (words, card)
-    assert json.loads((folder / 'sft/hf/data.json').read_text(encoding='utf-8')) == DATA
+    assert read_json(folder / 'sft/hf/data.json') == DATA
     assert 'short: 45' in (folder / 'sft/hf/report.md').read_text(encoding='utf-8')
 
 

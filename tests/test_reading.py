@@ -22,7 +22,7 @@ def entry_of(path, data):
     return (record['text'], record['encoding'], None) if record else (None, None, why)
 
 
-def test_a_text_has_the_encoding_that_it_most_probably_has(tmp_path):
+def test_a_text_has_its_most_probable_encoding_and_what_is_no_text_is_not_guessed(tmp_path):
     for data, encoding in [
             (TEXT.encode(), 'utf-8'), (b'', 'utf-8'), (TEXT.encode('cp1252'), 'cp1252'),
             (TEXT.encode('utf-16'), 'utf-16'), ('x = "ä, a longer one"\n'.encode('latin-1'), 'cp1252')]:
@@ -30,8 +30,6 @@ def test_a_text_has_the_encoding_that_it_most_probably_has(tmp_path):
             assert entry_of(tmp_path / name, data) == (data.decode(encoding), encoding, None)
             assert encoding_of(str(tmp_path / name)) == encoding
 
-
-def test_utf_8_with_damage_stays_utf_8_and_what_is_no_text_is_not_guessed(tmp_path):
     for end in (b'', b'\xe2\x80', b' \xe4hnlich'):
         data = TEXT.encode() + b'naive \xc3\xa4 again\xc3' + end
         damaged = data.decode('utf-8', 'replace')

@@ -32,11 +32,9 @@ def words(command):
     return shlex.split(ansi)
 
 
-def test_readme_is_a_front_door_of_at_most_170_lines_and_13_kilobytes():
+def test_readme_is_a_front_door_and_its_table_of_files_is_complete_and_right():
     assert len(README.splitlines()) <= 170 and len(README.encode()) <= 13_000
 
-
-def test_the_table_of_files_is_complete_and_its_line_counts_hold():
     rows = re.findall(r'^\| \[(\w+\.py)\]\(\1\) \| (\d+) \|', README, re.M)
     rows += re.findall(r'\[(\w+\.py)\]\(\1\) \((\d+) lines\)', README)
     table = {name: int(lines) for name, lines in rows}
@@ -68,20 +66,16 @@ def test_every_link_resolves_and_every_page_is_linked():
     assert {path for path in PAGES if path.parent.name == 'docs'} <= linked
 
 
-def test_every_file_that_is_named_exists():
+def test_every_file_and_section_of_the_log_that_is_named_exists():
     for path, text in PAGES.items():
         for name in re.findall(r'(?<![\w./:])((?:tests|bench|parts|config|docs)/[\w/]+\.\w+)', text):
             assert (ROOT / name).exists(), (path.name, name)
 
-
-def test_every_section_of_the_log_that_is_named_exists():
     log = (ROOT / 'LOG.md').read_text(encoding='utf-8')
     for path, text in PAGES.items():
         for title in re.findall(r'LOG\.md, "([^"]+)"', text):
             assert title in log, (path.name, title)
 
-
-def test_every_config_is_named_in_its_own_commands():
     for path in (ROOT / 'config').glob('*.py'):
         assert f'config/{path.name}' in path.read_text(encoding='utf-8'), path
 

@@ -1,4 +1,4 @@
-"""prepare.py killed, without room, with much to do: the same command resumes, but never from stale work."""
+"""prepare.py killed, without room, with much to do: it resumes, never from stale work; and its workers."""
 import json
 import os
 import random
@@ -9,8 +9,10 @@ import sys
 import time
 
 import pytest
-from conftest import ROOT, mistake, ok, run
+from conftest import ROOT, contents, mistake, ok, run
 from preparing import RAW, WORDS
+
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 SHARDS = 12
 CLEANED = '*/?????.json'
@@ -128,14 +130,36 @@ def test_after_a_kill_while_shards_get_their_names_all_are_written(source, tmp_p
 
 def test_a_full_disk_leaves_the_old_data_and_then_the_run_resumes(folders, data_dir, tmp_path):
     shutil.copytree(data_dir, tmp_path, dirs_exist_ok=True)
-    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    before = contents(tmp_path)
     for kilobytes in (10, 100):             # too few for a shard, and for train.bin
-        limit = ['bash', '-c', f'ulimit -f {kilobytes}; exec "$@"', 'bash']
+        limit = ['bash', '-c', f'ulimit -f {kilobytes}; exec "$@"', 'bash']     # in a fork no `.tmp` would go
         command = [*limit, sys.executable, ROOT / 'prepare.py', *flags(folders[0], tmp_path)]
         mistake(subprocess.run(command, capture_output=True, text=True), 'File too large')
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != '.work'} == before
     ok(run('prepare.py', *flags(folders[0], tmp_path)))
     assert results(tmp_path) == results(folders[2])
+
+
+def test_a_mistake_of_a_worker_is_one_line_and_so_is_its_death_which_costs_nothing(folders, source, tmp_path):
+    Tokenizer.char('abc', SPECIAL_TOKENS).save(tmp_path / 'small.json')
+    result = run('prepare.py', *flags(source, tmp_path / 'no', f'--tokenizer={tmp_path}/small.json'))
+    mistake(result, 'is not among the 3')
+
+    # as a system kills whose memory is full
+    before = '''
+import os
+from parts.prepare import corpus
+write_shard = corpus.Corpus.write_shard
+def spoiled(self, shard, *arguments):
+    if shard == 2:
+        os.kill(os.getpid(), 9)
+    write_shard(self, shard, *arguments)
+corpus.Corpus.write_shard = spoiled'''
+    command = ['prepare.py', *flags(source, tmp_path / 'out')]
+    mistake(run(*command, before=before, timeout=100), 'memory', '--num_workers=1')
+    assert list(tmp_path.glob('out/.work/*/00000.json'))
+    ok(run(*command))
+    assert results(tmp_path / 'out')[:3] == results(folders[2])[:3]
 
 
 def test_memory_does_not_grow_with_the_input(tmp_path):

@@ -6,20 +6,15 @@ import os
 import shutil
 from unittest.mock import Mock
 
-import pytest
 import torch
-from conftest import TINY, mistake, run
+from conftest import mistake, read_json, refused, run, train
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import checkpoint, start
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 
-def refused(words, function, *arguments, **more):
-    with pytest.raises((ValueError, OSError)) as e:
-        function(*arguments, **more)
-    message = str(e.value)
-    assert '\n' not in message and all(word in message for word in words), message
+RUN = {'config': {}, 'optimizers': [], 'scaler': {}}
 
 
 def small(**changes):
@@ -52,15 +47,14 @@ def test_a_run_never_writes_over_another_one(tmp_path):
             refused(words, check, overwrite=overwrite, out=out) if words else check(out=out)
 
 
-def test_the_newest_checkpoint_that_can_be_read_is_taken(tmp_path):
+def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(tmp_path, monkeypatch):
     """A damaged one is put aside: else the next save would push a good one out."""
     last = str(tmp_path / 'last.pt')
     refused(['no run here was saved', '--overwrite=True'], start.newest, last, load_checkpoint)
-    run = {'config': {}, 'optimizers': [], 'scaler': {}}
-    save_checkpoint(tmp_path / 'last-1.pt', small(), step=4, **run)
+    save_checkpoint(tmp_path / 'last-1.pt', small(), step=4, **RUN)
     (tmp_path / 'last.pt').write_bytes(b'half a file')
     assert start.newest(last, load_checkpoint)[1]['step'] == 4
-    save_checkpoint(f'{last}.new', small(), step=8, **run)
+    save_checkpoint(f'{last}.new', small(), step=8, **RUN)
     checkpoint.rotate(last, keep=2)
     names = ('last.pt', 'last-1.pt')
     assert [checkpoint.read(tmp_path / name)['step'] for name in names] == [8, 4]
@@ -69,15 +63,12 @@ def test_the_newest_checkpoint_that_can_be_read_is_taken(tmp_path):
         (tmp_path / name).write_bytes(b'no checkpoint')
     refused(['last-1.pt', 'not a readable checkpoint'], start.newest, last, load_checkpoint)
 
-
-def test_what_is_not_damage_puts_no_checkpoint_aside(tmp_path, monkeypatch):
     last = str(tmp_path / 'last.pt')
-    run = {'config': {}, 'optimizers': [], 'scaler': {}}
-    for lacks in {}, {'step': -5, **run}, {'step': 'x', **run}, {'step': 1, 'config': {}}:
+    for lacks in {}, {'step': -5, **RUN}, {'step': 'x', **RUN}, {'step': 1, 'config': {}}:
         save_checkpoint(last, small(), **lacks)
-        save_checkpoint(tmp_path / 'last-1.pt', small(), step=4, **run)
+        save_checkpoint(tmp_path / 'last-1.pt', small(), step=4, **RUN)
         refused(['last.pt', 'no run that could be resumed'], start.newest, last, load_checkpoint)
-    save_checkpoint(last, small(), step=8, **run)
+    save_checkpoint(last, small(), step=8, **RUN)
     for number in errno.EACCES, errno.EIO, errno.EMFILE:
         with monkeypatch.context() as m:
             m.setattr(torch, 'load', Mock(side_effect=OSError(number, os.strerror(number))))
@@ -95,31 +86,21 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
                 load_checkpoint)
 
 
-def test_a_resumed_run_is_the_same_run():
-    names = ['n_layer', 'optimizer']
-    now = {'n_layer': 2, 'seed': 2, 'optimizer': 'muon'}
-    start.same_run('out/last.pt', {'n_layer': 2, 'seed': 1}, now, names)
-    refused(['out/last.pt has n_layer=2, this run has 3', '--init_from=out and another --out_dir'],
-            start.same_run, 'out/last.pt', {'n_layer': 2}, {'n_layer': 3}, names)
-
-
 def test_another_tokenizer_of_the_same_size_is_refused(data_dir, base_run, tmp_path):
     """The ids are the same, the text is not: no loss would tell."""
-    vocab = json.loads((data_dir / 'tokenizer.json').read_text(encoding='utf-8'))['vocab']
     other = shutil.copytree(base_run, tmp_path / 'other')
-    tokenizer = json.loads((other / 'tokenizer.json').read_text(encoding='utf-8'))
+    tokenizer = read_json(other / 'tokenizer.json')
+    vocab = tokenizer['vocab']
     vocab[300], vocab[301] = vocab[301], vocab[300]
-    tokenizer['vocab'] = vocab
     (other / 'tokenizer.json').write_text(json.dumps(tokenizer), encoding='utf-8')
     mistake(run('sample.py', f'--ckpt={other}', '--prompt=def'), 'hash', 'the same ids mean different text')
     data = shutil.copytree(data_dir, tmp_path / 'data')
     shutil.copy(other / 'tokenizer.json', data)
-    mistake(run('train.py', f'--data_dir={data}', f'--out_dir={tmp_path}/x', *TINY), 'hash', 'tokenizer.json')
-    meta = json.loads((data / 'meta.json').read_text(encoding='utf-8'))
+    mistake(train(data, tmp_path / 'x'), 'hash', 'tokenizer.json')
+    meta = read_json(data / 'meta.json')
     meta['tokenizer_hash'] = Tokenizer.load(data / 'tokenizer.json').hash
     (data / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
-    flags = [f'--data_dir={data}', f'--init_from={base_run}', f'--out_dir={tmp_path}/x']
-    mistake(run('train.py', *flags, *TINY), 'hash', str(base_run), str(data))
+    mistake(train(data, tmp_path / 'x', f'--init_from={base_run}'), 'hash', str(base_run), str(data))
 
 
 def test_a_model_that_cannot_do_it_is_refused(tmp_path):

@@ -5,7 +5,7 @@ import random
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import refused
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -51,21 +51,6 @@ def test_bits_per_byte_are_those_of_plain_dictionaries(reference, text, order, a
     assert model.bits_per_byte(text, a) == pytest.approx(naive_bits(reference, text, order, a), abs=1e-6)
 
 
-def test_stock_phrases_then_english_then_german_then_noise():
-    if not (SHARED / 'tinyshakespeare.txt').exists():
-        pytest.skip('no tinyshakespeare.txt')
-    text = (SHARED / 'tinyshakespeare.txt').read_text(encoding='utf-8')
-    model = NgramModel([text[:900_000]])
-    rng = random.Random(0)
-    letters = ''.join(rng.choice('abcdefghijklmnopqrstuvwxyz ') for _ in range(1000))
-    noise = ''.join(map(chr, rng.choices(range(128), k=1000)))
-    texts = ['I will not be the king of ' * 50, text[1_000_000:1_002_000], SENTENCES['de'], letters, noise]
-    bits = [model.bits_per_byte(t) for t in texts]
-    assert bits == sorted(bits) and bits[1] < 3 and bits[2] > 4 and bits[4] > 6, bits
-    for start in range(900_000, 1_110_000, 20_000):             # every unseen page, not only on average
-        assert bits[0] < model.bits_per_byte(text[start:start + 2000]) < bits[2]
-
-
 # --- good or bad --------------------------------------------------------------------------------------------
 @pytest.fixture(scope='module')
 def quality(python_files):
@@ -102,8 +87,7 @@ def test_a_step_is_the_gradient_of_the_log_loss():
     ids, values = Classifier.features('aaaa', 1 << 12)
     own = ~np.isin(ids, Classifier.features('bbbb', 1 << 12)[0])        # 0.5 too little of x, too much of y
     assert model.weights[:, ids[own]] == pytest.approx(np.outer([1, -1], 0.5e-3 * values[own]), rel=1e-3)
-    with pytest.raises(ValueError, match='two labels'):
-        Classifier.train([('a', 'good'), ('b', 'good')])
+    refused('two labels', Classifier.train, [('a', 'good'), ('b', 'good')])
 
 
 # --- languages: the same sentence, written for this test and not used to choose anything --------------------
@@ -128,14 +112,12 @@ SENTENCES = {
     'zh': '我们从来没有去过山里，但是朋友们告诉我们那里的冬天非常美丽。'}
 
 
-def test_sentences_of_all_languages_are_recognised():
+def test_sentences_of_all_languages_are_recognised_and_no_word_is_listed_twice():
     wrong = {language: language_of(text) for language, text in SENTENCES.items()
              if language_of(text) != language}
     assert SENTENCES.keys() == WORDS.keys() and not wrong
     again = language_model.__wrapped__()
     assert (again.weights == language_model().weights).all()
 
-
-def test_no_word_is_listed_twice_and_none_is_capitalised():
     for words in map(str.split, WORDS.values()):
         assert len(set(words)) == len(words) >= 10 and words == [w.lower() for w in words], words
