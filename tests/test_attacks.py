@@ -1,5 +1,4 @@
-"""Programs that try to pass without solving, to break out or stay: each promise is attacked, with the walls
-that this kernel allows, and as if it allowed none. The programs of a test run at once."""
+"""Programs that try to pass without solving, to break out or to stay, with and without the walls."""
 import contextlib
 import ctypes
 import json
@@ -12,7 +11,7 @@ import tempfile
 import time
 
 import pytest
-from conftest import ROOT, ok, run, write
+from conftest import ROOT, ok, read_json, run, write
 
 from parts.eval import sandbox
 from parts.eval.problems import problems
@@ -95,14 +94,12 @@ def test_no_cheat_passes(walls):
         assert 'judge was killed' not in result.message or 'kill' in name, (name, result)
 
 
-def test_stop_iteration_does_not_end_the_tests_early():
-    program = 'def f(x): raise StopIteration'
-    assert run_code(program, 'assert all(map(lambda x: f(x) == 1, [1, 2]))').outcome == 'exception'
-
-
-def test_shadowed_builtins_do_not_judge():
-    program = 'def abs(x): return 0\ndef f(): return 5\nround = isinstance = abs'
-    assert run_code(program, 'assert abs(f() - 1) < 0.1').outcome == 'wrong'
+def test_what_a_program_raises_or_shadows_does_not_judge():
+    for program, tests, outcome in (
+            ('def f(x): raise StopIteration', 'assert all(map(lambda x: f(x) == 1, [1, 2]))', 'exception'),
+            ('def abs(x): return 0\ndef f(): return 5\nround = isinstance = abs', 'assert abs(f() - 1) < 0.1',
+             'wrong')):
+        assert run_code(program, tests).outcome == outcome, program
 
 
 # --- programs that want to stay, or to take all there is ----------------------------------------------------
@@ -209,7 +206,7 @@ def test_a_score_of_programs_that_could_read_the_tests_says_so(tmp_path):
         said = ok(run('eval.py', '--tasks=humaneval', f'--data={data}', f'--completions={given}',
                       '--allow_code_execution=True', f'--out={tmp_path}/eval.json', '--timeout=9',
                       before=f'from parts.eval import sandbox; sandbox.TRIAL = {path!r}'))
-        results = json.loads((tmp_path / 'eval.json').read_text(encoding='utf-8'))
+        results = read_json(tmp_path / 'eval.json')
         could = not results['confined']['reads_denied']
         assert could or not missing
         assert results['tasks']['humaneval']['pass@1'] == int(could)
@@ -218,14 +215,12 @@ def test_a_score_of_programs_that_could_read_the_tests_says_so(tmp_path):
 
 
 # --- what the result says of the walls holds ----------------------------------------------------------------
-def test_the_network_is_denied_where_the_result_says_so():
+def test_the_network_is_denied_and_files_are_safe_where_the_result_says_so(tmp_path):
     with socket.create_server(('127.0.0.1', 0)) as server:
         program = f'import socket\nsocket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 1)'
         result = run_code(program)
     assert result.outcome == ('exception' if result.network_denied else 'passed'), result
 
-
-def test_files_are_safe_where_the_result_says_so(tmp_path):
     (tmp_path / 'mine').write_text('kept', encoding='utf-8')
     tmp_path.chmod(0o777)
     result = run_code(f'import shutil\nopen("here", "w").write("x")\nshutil.rmtree({str(tmp_path)!r})')

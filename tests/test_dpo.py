@@ -1,11 +1,11 @@
 """dpo.py: log-probabilities against a slow loop; real runs, their reference, resuming; a user's mistakes."""
-import json
 import os
 import shutil
 
 import pytest
 import torch
-from conftest import lift, make_pairs, make_sft, metrics, mistake, ok, run, same, series, state, write
+from conftest import RUN_FILES, contents, lift, make_pairs, make_sft, metrics, mistake, ok, read_rows, run
+from conftest import same, series, state, write
 from test_records import BYTES, PAIRS, pair
 
 from model import load_checkpoint
@@ -22,10 +22,6 @@ def dpo(folder, *arguments, init='sft', data='pairs', out='out', **more):
                *arguments, **more)
 
 
-def contents(folder):
-    return {p.name: p.read_bytes() for p in folder.iterdir()}
-
-
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
     """Models, pairs, and thumbs: half of the pairs taken apart, one up here, one down there, never both."""
@@ -33,7 +29,7 @@ def home(tmp_path_factory):
     make_sft(folder / 'sft')
     make_pairs(folder / 'pairs')
     for side in ('train', 'val'):
-        mixed = [json.loads(line) for line in open(folder / f'pairs/{side}.jsonl', encoding='utf-8')]
+        mixed = read_rows(folder / f'pairs/{side}.jsonl')
         thumbs = [{'prompt': r['prompt'], 'completion': r[('chosen', 'rejected')[i // 2 % 2]],
                    'label': i // 2 % 2 == 0} for i, r in enumerate(mixed)]
         mixed[1::2] = thumbs[1::2]
@@ -71,18 +67,6 @@ def test_scores_are_those_of_a_slow_loop_alone_or_padded_in_a_batch(home):
     assert torch.equal(together, score(pairs, pad=BYTES.special['<|pad|>']))
 
 
-def test_only_logits_that_name_an_answer_s_token_have_gradients():
-    """So nothing that happens to those of the prompt, the padding or the last newline matters."""
-    x, y = map(torch.from_numpy, collate_pairs(PAIRS, 0, 1))
-    logits = torch.randn(*x.shape, BYTES.vocab_size, requires_grad=True)
-    answer_log_probs(logits, y).sum().backward()
-    touched = logits.grad.abs().sum(-1) > 0
-    for row, (prompt, answer) in enumerate([p[0] for p in PAIRS] + [p[1] for p in PAIRS]):
-        at = [len(prompt) - 1 + i for i in range(len(answer[:-1]))]     # the last names answer[0]
-        assert touched[row].nonzero()[:, 0].tolist() == at
-        assert (logits.grad[row, at, answer[:-1]] > 0).all()            # and of these tokens
-
-
 # --- what is learned ----------------------------------------------------------------------------------------
 def test_held_out_answers_are_told_apart_after_24_steps(home, tmp_path):
     for i, (kind, data, *more) in enumerate((
@@ -117,8 +101,7 @@ def test_the_reference_is_what_init_from_says_before_and_after_training(home, tm
     assert contents(home / 'sft') == before
     assert torch.equal(ref, state(tmp_path / 'out', 'last-1.pt')['ref_log_probs'])
     model = load_checkpoint(home / 'sft')[0].eval()
-    records = [json.loads(line) for side in ('train', 'val')
-               for line in open(home / f'pairs/{side}.jsonl', encoding='utf-8')]
+    records = sum((read_rows(home / f'pairs/{side}.jsonl') for side in ('train', 'val')), [])
     wanted = [[slow_log_p(model, *side) for side in pair(r['prompt'], r['chosen'], r['rejected'])]
               for r in records[::5]]
     assert ref.shape == (96, 2) and (ref[::5] - torch.tensor(wanted)).abs().max() < 1e-4
@@ -154,24 +137,17 @@ def test_a_resumed_run_is_the_straight_one_though_its_first_model_has_changed(ho
         printed = ok(dpo(home, *flags, data=data, init='resume', out=out))
         assert 'resumed at step 8' in printed and 'computing the reference' not in printed
         assert same(state(out), state(straight)), kind
-    assert state(tmp_path / 'kto1')['kto_kl'] > 0.01 and 'reward_head' in state(straight)
-
-
-# --- what is left -------------------------------------------------------------------------------------------
-def test_what_a_run_leaves_is_complete(home, tmp_path):
-    names = {'best.pt', 'last.pt', 'last-1.pt', 'tokenizer.json', 'data.json', 'config.json', 'train.log',
-             'metrics.jsonl'}
-    for kind, more in (('dpo', {'samples.txt'}), ('rm', set())):
-        ok(dpo(home, f'--loss_type={kind}', out=tmp_path / kind))
-        assert {p.name for p in (tmp_path / kind).iterdir()} == names | more
-        loaded, rest = load_checkpoint(tmp_path / kind)
+        assert contents(out).keys() == RUN_FILES - ({'samples.txt'} if kind == 'rm' else set())
+        loaded, rest = load_checkpoint(out)
         assert not any('reward' in key for key in loaded.state_dict())
         assert rest['tokenizer_hash'] == BYTES.hash and rest['config']['stage'] == 'dpo'
+    assert state(tmp_path / 'kto1')['kto_kl'] > 0.01
     assert rest['reward_head'].shape == (1, 32) and rest['reward_head'].any()
 
 
+# --- what is left -------------------------------------------------------------------------------------------
 # --- mistakes -----------------------------------------------------------------------------------------------
-def test_settings_that_cannot_be(home):
+def test_settings_and_files_that_cannot_be_used(home, tmp_path):
     for flag, words in (
             ('--label_smoothing=0.1 --loss_type=ipo', 'label_smoothing=0.1 ipo'), ('--beta=0', 'beta=0'),
             ('--label_smoothing=0.5', 'label_smoothing=0.5'), ('--loss_type=ppo', 'ppo dpo, ipo, kto'),
@@ -180,8 +156,6 @@ def test_settings_that_cannot_be(home):
         mistake(dpo(home, *flag.split()), *words.split())
     assert not (home / 'out').exists()
 
-
-def test_files_that_cannot_be_used(home, tmp_path):
     shutil.copytree(home / 'pairs', tmp_path / 'pairs')
     shutil.copytree(home / 'sft', tmp_path / 'sft')
     write(tmp_path / 'pairs/val.jsonl', [{'prompt': 'q', 'chosen': 'a', 'rejected': 'a'}])

@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from babbling import greedy, make_babbler
-from conftest import lift, mistake, ok, run, write
+from babbling import greedy
+from conftest import lift, mistake, ok, read_json, run, write
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.eval.problems import problems
@@ -22,17 +22,12 @@ YES = '--allow_code_execution=True'
 pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
 
 
-@pytest.fixture(scope='module')
-def babbler(base_run, tmp_path_factory):
-    return make_babbler(tmp_path_factory.mktemp('babbler'), base_run)
-
-
 def evaluate(out, *flags):
     """What eval.py says, the tasks in eval.json, the rows of samples.jsonl."""
     said = ok(run('eval.py', '--device=cpu', f'--out={out}/eval.json', *flags))
     path = out / 'samples.jsonl'
     rows = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-    results = json.loads((out / 'eval.json').read_text(encoding='utf-8'))
+    results = read_json(out / 'eval.json')
     return said, results['tasks'], [json.loads(row) for row in rows]
 
 
@@ -46,7 +41,7 @@ def test_pass_at_k_is_the_share_of_all_draws_that_hold_a_passing_sample():
     assert pass_at_k(200, 1, 100) == pytest.approx(0.5, abs=1e-12)
 
 
-def test_a_summary_counts_problems_and_leaves_out_what_the_machine_failed():
+def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_failed():
     outcomes = {'a': ['passed', 'wrong'], 'b': ['syntax', 'empty'], 'c': ['passed', 'infrastructure'],
                 'd': ['infrastructure', 'infrastructure']}
     rows = [{'task_id': id, 'outcome': outcome, 'preferred': id == 'a'}
@@ -60,8 +55,6 @@ def test_a_summary_counts_problems_and_leaves_out_what_the_machine_failed():
     none = summarise([{**row, 'outcome': 'wrong'} for row in rows], [1])
     assert none['preferred_rate'] is None and none['pass@1'] == 0       # of no answer that passed
 
-
-def test_a_judge_s_score_is_the_mean_over_questions_and_so_is_its_interval():
     rows = [{'task_id': i, 'outcome': 'judged', 'score': x} for i, x in enumerate([2.0, 4.0, 9.0] * 20)]
     lost = {**rows[1], 'score': None, 'outcome': 'infrastructure'}
     result = summarise([*rows, {**rows[0], 'score': 4.0}, lost], [1])
@@ -112,7 +105,7 @@ def test_paths_are_what_they_say(base_run, data_dir, tmp_path):
     said = ok(run('eval.py', '--ckpt=[z]', '--data_dir=a/d/,b/d/', '--tasks=loss,own', f'--data={data}',
                   '--loss_tokens=99', '--random_init=False', '--max_new_tokens=2', '--device=cpu',
                   cwd=tmp_path))
-    results = json.loads((tmp_path / '[z]' / 'eval.json').read_text(encoding='utf-8'))
+    results = read_json(tmp_path / '[z]' / 'eval.json')
     assert list(results['tasks']['loss']) == ['trained_a/d val', 'trained_b/d val']
     assert results['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
     assert results['data_sha256'] == hashlib.sha256((data_dir / 'val.bin').read_bytes()).hexdigest()
@@ -180,7 +173,7 @@ def test_your_own_questions_and_a_benchmark_in_one_run(tmp_path):
     mistake(run('eval.py', *flags), YES, 'sandbox.py')
     _, tasks, rows = evaluate(tmp_path, *flags, YES)
     assert [row['outcome'] for row in rows] == ['passed', 'passed', 'wrong', 'exception', 'wrong']
-    assert json.loads((tmp_path / 'eval.json').read_text(encoding='utf-8'))['left_out'] == ['c0']
+    assert read_json(tmp_path / 'eval.json')['left_out'] == ['c0']
 
 
 def test_no_result_replaces_what_is_read(tmp_path):

@@ -1,5 +1,4 @@
-"""Other people's programs run our exports: llama.cpp (the package xllamacpp) has our greedy continuation, and
-lm_eval (its `hf` model) scores IFEval on our answers."""
+"""Other people's programs run our exports: llama.cpp (xllamacpp) and lm_eval have our greedy answers."""
 import json
 import random
 import urllib.request
@@ -7,8 +6,8 @@ import urllib.request
 import pytest
 import torch
 from conftest import ROOT, write
+from test_model import lively
 
-from model import GPT, GPTConfig
 from parts.sample import gguf_file, model_card
 from tokenizer import Tokenizer
 
@@ -19,12 +18,8 @@ SOURCE = (ROOT / 'tokenizer.py').read_text(encoding='utf-8')
 
 
 def a_model(tokenizer, **settings):
-    small = dict(block_size=128, n_layer=2, n_head=4, n_kv_head=2, n_embd=64, n_ffn=96)
-    model = GPT(GPTConfig(tokenizer.vocab_size, **{**small, **settings})).eval()
-    torch.manual_seed(0)
-    for p in model.parameters():
-        torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.2)
-    return model
+    small = dict(block_size=128, n_kv_head=2, n_embd=64, n_ffn=96)
+    return lively(vocab_size=tokenizer.vocab_size, **{**small, **settings}).eval()
 
 
 @pytest.mark.parametrize('settings', SHAPES)

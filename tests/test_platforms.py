@@ -1,5 +1,4 @@
-"""Other systems and Pythons, as far as this one can tell: without fcntl, resource, fork, SIGUSR1, SIGALRM
-and sysconf every script still does its work, or says in one sentence why it cannot."""
+"""Other systems and Pythons, as far as this one can tell: scripts do their work there, or say why not."""
 import ast
 import functools
 import re

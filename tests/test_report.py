@@ -3,7 +3,7 @@ import json
 import re
 
 import pytest
-from conftest import ROOT, ok, run
+from conftest import ROOT, ok, read_json, run
 
 SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
 GAINS = {'demonstrated': [0.05, -0.1, 0.2], 'feedback only': [0.182, 0.141, 0.223],
@@ -54,7 +54,7 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home)
         assert f'def {split}_2():' in text and f'def {split}_10():' not in text
     assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2 a\n') == 3
     assert text.count('🔴 sft: wrong\n\n```python\nquickstart_sft 2 a\n') == 3
-    report = json.loads((home / 'out/quickstart/report.json').read_text(encoding='utf-8'))
+    report = read_json(home / 'out/quickstart/report.json')
     assert [row['name'] for row in report['stages']] == ['base', 'sft', 'dpo', 'rl']
     assert [round(row['pass@8'], 1) for row in report['stages']] == [0.7, 0.8, 0.9, 1.0]
     assert report['minutes'] == 9.5 and 'gain' not in report['stages'][1]

@@ -11,9 +11,9 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, mistake, run
+from conftest import ROOT, mistake, run, save_run
 
-from model import GPT, GPTConfig, save_checkpoint
+from model import GPT, GPTConfig
 from parts.eval import benchmarks, grading, problems, sandbox
 from parts.sample import asking, http_server, openai_api
 from parts.sample.decoding import Batch
@@ -382,12 +382,9 @@ def test_a_client_that_goes_away_frees_its_row(server):
 def folder(models, tmp_path_factory):
     model, tokenizer = models['out/a']
     folder = tmp_path_factory.mktemp('model')
-    tokenizer.save(folder / 'tokenizer.json')
-    save_checkpoint(folder / 'best.pt', model, tokenizer_hash=tokenizer.hash)
-    (folder / 'sft').mkdir()
+    save_run(folder, model, tokenizer)
     merged = Tokenizer.train(['def aaaa(aa):'] * 9, 330)
-    merged.save(folder / 'sft' / 'tokenizer.json')
-    save_checkpoint(folder / 'sft' / 'best.pt', model.like(vocab_size=330), config={'stage': 'sft'})
+    save_run(folder / 'sft', model.like(vocab_size=330), merged, config={'stage': 'sft'})
     return folder
 
 

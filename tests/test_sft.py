@@ -6,10 +6,10 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import lift, make_conversations, make_sft, metrics, mistake, ok, run
-from conftest import series, state, write
+from conftest import RUN_FILES, contents, lift, make_conversations, make_sft, metrics, mistake, ok
+from conftest import read_rows, run, series, state, write
 from hypothesis import given
-from test_records import BYTES, TRAPPING, chats, contents, fuzz, say
+from test_records import BYTES, TRAPPING, chats, contents as texts, fuzz, say
 
 from model import GPT, IGNORE, GPTConfig, load_checkpoint
 
@@ -18,12 +18,6 @@ START, END, PAD = (TRAPPING.special[name] for name in (S, E, '<|pad|>'))
 collate = lift('sft.py', 'collate')
 FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --log_interval=1 '
          '--sample_tokens=8 --learning_rate=1e-2 --dropout=0.1 --device=cpu --dtype=float32').split()
-
-
-def targets(ids, mask):
-    """The text of the trained targets of one conversation."""
-    y = collate([(ids, mask)], PAD)[1]
-    return TRAPPING.decode(y[y != IGNORE].tolist())
 
 
 # --- the mask -----------------------------------------------------------------------------------------------
@@ -45,13 +39,12 @@ def test_golden_inputs_and_targets():
 
 
 @fuzz
-@given(chats, contents)
+@given(chats, texts)
 def test_what_is_trained_is_what_the_assistant_says_whatever_anyone_types(prompt, answer):
     chat = [*prompt, say('assistant', answer)]
-    ids, mask = TRAPPING.render(chat)
-    assert targets(ids, mask) == ''.join(m['content'] + E for m in chat if m['role'] == 'assistant')
-    assert ids.count(START) == ids.count(END) == len(chat)                  # typed ones are mere text
-    x, y = (a[0].tolist() for a in collate([(ids, mask)], PAD))
+    x, y = (a[0].tolist() for a in collate([TRAPPING.render(chat)], PAD))
+    said = ''.join(m['content'] + E for m in chat if m['role'] == 'assistant')
+    assert TRAPPING.decode([id for id in y if id != IGNORE]) == said
     assert y.count(END) == sum(m['role'] == 'assistant' for m in chat) and START not in y
     asked = TRAPPING.render(prompt, add_generation_prompt=True)[0]      # no token reaches over its end
     assert x[:len(asked)] == asked and y[len(asked) - 1:] == [*TRAPPING.encode(answer), END, IGNORE]
@@ -92,12 +85,10 @@ def sft(*arguments, **more):
     return run('sft.py', *arguments, **more)
 
 
-def begin(sft_model, conversations):
+@pytest.fixture(scope='module')
+def start(sft_model, conversations):
     """Flags of a run. It has dropout, so that lost random state shows."""
     return [f'--init_from={sft_model}', f'--data_dir={conversations}', *FLAGS]
-
-
-start = pytest.fixture(begin, scope='module')
 
 
 @pytest.fixture(scope='module')
@@ -129,7 +120,7 @@ model.GPT.forward = spy
 
 
 def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(start, conversations, tmp_path):
-    rows = [json.loads(line) for line in open(conversations / 'train.jsonl', encoding='utf-8')]
+    rows = read_rows(conversations / 'train.jsonl')
     rows = [row for row in rows if len(row['messages']) < 6]            # none is cut
     for side in ('train', 'val'):
         write(tmp_path / f'data/{side}.jsonl', rows)
@@ -137,7 +128,7 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(start, conv
     flags = [*start, f'--data_dir={tmp_path}/data', '--micro_batch_size=4', '--max_steps=4',
              f'--out_dir={tmp_path}/run']
     ok(sft(*flags, before=SPY.replace('PATH', f'{tmp_path}/calls')))
-    calls = [json.loads(line) for line in open(tmp_path / 'calls', encoding='utf-8')]
+    calls = read_rows(tmp_path / 'calls')
     texts = []
     n_trained = 0
     for x, y in (row for call in calls for row in zip(*call)):
@@ -193,10 +184,13 @@ def test_with_replay_the_base_text_is_learned_beside_the_answers(start, tmp_path
     assert series(beside, 'val_loss')[-1] < series(beside, 'val_loss')[0] - 1
 
 
-def test_evaluating_changes_nothing(start, straight, tmp_path):
+def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, straight, tmp_path):
     ok(sft(*start, '--eval_interval=1', f'--out_dir={tmp_path}/run'))
     assert series(tmp_path / 'run', 'loss') == series(straight, 'loss')
     assert len(series(tmp_path / 'run', 'val_loss')) == 21
+
+    assert contents(straight).keys() == RUN_FILES
+    assert '\n7' in ok(run('sample.py', f'--ckpt={straight}', '--prompt=7', '--max_new_tokens=5'))
 
 
 def test_learning_by_heart_is_noted_the_best_kept_and_what_is_forgotten_measured(start, tmp_path):
@@ -216,13 +210,6 @@ def test_learning_by_heart_is_noted_the_best_kept_and_what_is_forgotten_measured
     assert bits[rest['step']] == pytest.approx(now, rel=1e-5) and bits[60] > bits[0]
 
 
-def test_the_out_dir_is_complete(straight):
-    assert {p.name for p in straight.iterdir()} == {
-        'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'metrics.jsonl', 'samples.txt',
-        'tokenizer.json', 'train.log'}
-    assert '\n7' in ok(run('sample.py', f'--ckpt={straight}', '--prompt=7', '--max_new_tokens=5'))
-
-
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_settings_that_cannot_be(start, tmp_path):
     plain = make_sft(tmp_path / 'plain', special=())        # tests/test_start.py has more such models
@@ -237,11 +224,11 @@ def test_settings_that_cannot_be(start, tmp_path):
 
 
 def test_a_run_is_not_resumed_with_other_data(start, straight, tmp_path):
-    before = {p.name: p.read_bytes() for p in straight.iterdir()}
+    before = contents(straight)
     for side in 'train', 'val':         # best_val would not be comparable
         other = make_conversations(tmp_path / side)
         with open(other / f'{side}.jsonl', 'a', encoding='utf-8') as f:
             f.write('\n')
         mistake(sft(*start, f'--data_dir={other}', '--init_from=resume', f'--out_dir={straight}'),
                 f'{side}.jsonl', 'another --out_dir')
-    assert {p.name: p.read_bytes() for p in straight.iterdir()} == before
+    assert contents(straight) == before

@@ -2,10 +2,10 @@
 import ast
 import re
 
-from conftest import ROOT, make_sft, mistake, ok, run
+from conftest import ROOT, make_sft, mistake, ok, run, save_run
 from tour import BLOCK, PAGE, pieces
 
-from model import GPT, GPTConfig, save_checkpoint
+from model import GPT, GPTConfig
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = PAGE.read_text(encoding='utf-8')
@@ -31,9 +31,8 @@ def test_the_page_prints_what_stands_below_its_blocks(tmp_path):
 
 def test_it_prints_the_values_of_two_models_of_the_reader(tmp_path):
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
-    tokenizer.save(tmp_path / 'tokenizer.json')
     model = GPT(GPTConfig(tokenizer.vocab_size, 256, 1, 2, 0, 32))
-    save_checkpoint(tmp_path / 'best.pt', model)
+    save_run(tmp_path, model, tokenizer)
     allow = '--allow_code_execution=True'
     page = ok(run('tests/tour.py', allow, tmp_path, tmp_path))
     assert f'{sum(p.numel() for p in model.parameters()):,} parameters; ln(V) = 5.56' in page
