@@ -63,8 +63,7 @@ def to_task(record):
 
 
 def to_item(task, record, rules_of):
-    """The item of a record of a task's file. rules_of: the function of grading.py that reads the rules of
-    `own`. KeyError, TypeError or ValueError if the record lacks something."""
+    """The item of a record of a task's file, or an Exception. rules_of: reads the rules of `own`."""
     item = record | {'task': task, 'rules': [], 'tests': None, 'body': None, 'asked': asked(task, record)}
     if not isinstance(item['asked'], str):
         raise TypeError(f'the question must be a text, not {item["asked"]!r:.80}')
@@ -140,8 +139,7 @@ def question(item, chat):
 
 
 def row_of(item, text, about):
-    """The row of samples.jsonl of an answer, not yet graded. about: the model that wrote it, {'ckpt', 'step',
-    'chat': whether it was asked in a conversation}."""
+    """The row of samples.jsonl of an answer, not yet graded. about: {'ckpt', 'step', 'chat'} of the model."""
     row = {key: item.get(key) for key in ('task_id', 'family', 'cell', 'split', 'task', 'prompt')}
     return row | {'messages': question(item, True) if about['chat'] else None, 'completion': text,
                   'outcome': 'ungraded', 'message': '', 'ckpt': about['ckpt'], 'step': about['step']}

@@ -80,8 +80,7 @@ def gains(a, b, kind_of):
 
 # --- blind votes --------------------------------------------------------------------------------------------
 def blind(a, b, seed):
-    """Pairs of the first answers, where they differ, in random order and on random sides: in each pair, the
-    left and the right one are ('a' or 'b', its row)."""
+    """Pairs of first answers that differ, ('a' or 'b', its row), in random order and on random sides."""
     pairs = [[('a', a[key][0]), ('b', b[key][0])] for key in a if key in b]
     pairs = [pair for pair in pairs if pair[0][1]['completion'] != pair[1][1]['completion']]
     dice = random.Random(seed)

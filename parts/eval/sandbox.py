@@ -108,9 +108,8 @@ FREED = []              # why no more programs may run here: one that no wall ho
 
 
 class Court:
-    """Judges on all cores, for programs that come one by one: with Court() as court: court.submit(program,
-    tests, entry_point).result(). Equal jobs run once. processes: how many at once; 0 = one per core. The
-    judges start with the first job; leaving early waits for the programs that are running."""
+    """Judges on all cores: with Court() as court: court.submit(program, tests, entry_point).result(). Equal
+    jobs run once. processes: how many at once; 0 = one per core. Leaving waits for the programs that run."""
 
     def __init__(self, timeout=3.0, memory_mb=512, processes=0):
         self.timeout = timeout

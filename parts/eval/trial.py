@@ -144,8 +144,7 @@ def refuse_sockets(libc):
 
 
 def landlock(libc, folder):
-    """Whether Landlock denies writes outside of `folder` from now on, signals to processes outside, and
-    reading all but READABLE."""
+    """Whether Landlock denies writes outside of `folder`, signals to others, and reading all but READABLE."""
     version = libc.syscall(444, None, 0, 1)                 # landlock_create_ruleset
     everything = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}.get(version, 0xFFFF)
     rules = libc.syscall(444, (ctypes.c_uint64 * 3)(everything, 0, 3 if version >= 6 else 0), 24, 0)

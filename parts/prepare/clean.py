@@ -19,8 +19,7 @@ MARKS = CLOSING | set('®™°²³´')         # nor do these, after letters tha
 
 
 def byte_images(*encodings):
-    """{character: byte} for bytes 80-FF, as these encodings show them, the first one first; 80-9F may also
-    have become control characters."""
+    """{character: byte} of bytes 80-FF in these encodings, the first one first; 80-9F as controls, too."""
     images = {bytes([b]).decode(encoding, 'ignore'): b for encoding in reversed(encodings)
               for b in range(0x80, 0x100)}
     images.pop('', None)

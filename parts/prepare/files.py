@@ -45,8 +45,7 @@ def find_files(source, folder='data/raw'):
 
 
 def all_files(source, skip=()):
-    """The files under a folder or that a glob matches, sorted, but no hidden ones. Links to folders are not
-    followed: two of them may form a circle."""
+    """The files under a folder or of a glob, sorted; none that are hidden, or behind links to folders."""
     if os.path.isdir(source):
         source = os.path.join(glob.escape(source), '**')
     top, deep, pattern = source.partition('**')         # a/**/*.py: the folders under a/, and *.py in each
@@ -59,8 +58,7 @@ def all_files(source, skip=()):
 
 
 def folders_under(top, skip=()):
-    """Yield top and the folders under it, but no hidden ones, and none that prepare.py has written: a report
-    is not a text to learn from."""
+    """Yield top and the folders under it, but no hidden ones, and none that prepare.py has written."""
     for folder, inner, names in os.walk(top):
         if folder != top and 'meta.json' in names:
             with open(os.path.join(folder, 'meta.json'), 'rb') as f:
@@ -182,8 +180,7 @@ def fetch_rest(url, f):
 
 
 def dataset_files(dataset, folder):
-    """The files of records in a Hugging Face dataset, OWNER/NAME: [{path, url, sha256, size}]. path: where a
-    file goes, under folder. The list is kept there, for work without network."""
+    """The files of records in a Hugging Face dataset, [{path, url, sha256, size}]; folder keeps the list."""
     hub = os.environ.get('HF_ENDPOINT', 'https://huggingface.co')
     folder = os.path.join(folder, dataset.replace('/', '--'))
     listing = os.path.join(folder, 'files.json')

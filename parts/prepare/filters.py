@@ -19,8 +19,7 @@ RULER = re.compile(r'^[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)
 
 
 def symbol_share(text):
-    """Share of the visible characters that are not letters, digits or marks (vowel signs of Devanagari).
-    Lines that repeat one sign do not count."""
+    """Share of the visible characters that are no letters, digits or marks, without lines of one sign."""
     counts = collections.Counter(RULER.sub('', text))
     visible = sum(n for c, n in counts.items() if not c.isspace())
     plain = sum(n for c, n in counts.items()

@@ -32,9 +32,8 @@ def split(text, cut, other_cut):
 
 
 def rearrange(ids, share, length, tokenizer, seed):
-    """The ids of a document without <|endoftext|>, list -> list that ends with it. A share of its pieces of
-    `length` ids is rearranged. The seed decides which and how. A character that a piece's border cuts is left
-    out there. ValueError if the tokenizer lacks a mark."""
+    """The ids of a document, list -> list that ends with <|endoftext|>. The seed decides which share of its
+    pieces of `length` ids is rearranged, and how. ValueError if the tokenizer lacks a mark."""
     missing = [name for name in MARKS if name not in tokenizer.special]
     if missing:
         raise ValueError(f'the tokenizer has no {missing[0]}, which marks a gap; use one of --tokenizer=bpe')

@@ -36,8 +36,7 @@ def open_text(path, encoding):
 
 
 def entries(files, max_chars=1_000_000):
-    """Yield (path, line, record, why, size) for what files hold, see entries_of. files: [{'path'}], perhaps
-    with 'part', (i, n): every n-th line of a .jsonl."""
+    """Yield (path, *entry of entries_of) for [{'path', perhaps 'part': (i, n), every n-th line}]."""
     for file in files:
         for entry in entries_of(file['path'], max_chars, *file.get('part', ())):
             yield file['path'], *entry

@@ -33,9 +33,8 @@ def encode(tokenizer, prompt):
 
 
 def between(tokenizer, prefix, suffix, block_size, max_new_tokens):
-    """The Prompt whose answer stands between two texts, for a model that was trained to fill in the middle;
-    and how many tokens that answer may have: at most a quarter of the context. If the texts do not fit into
-    the rest, the prefix loses its beginning and the suffix its end; each may keep half of the rest."""
+    """The Prompt whose answer stands between two texts, for a model that fills in the middle; and how many
+    tokens it may have: at most a quarter of the context. Each text may keep half of the rest."""
     begin, suffix_follows, middle_follows = [tokenizer.special[f'<|fim_{name}|>']
                                              for name in ('prefix', 'suffix', 'middle')]
     max_new_tokens = min(max_new_tokens, block_size // 4)

@@ -195,8 +195,7 @@ class Timer:
         return (time.time() - self.start) / 60
 
     def figures(self, world):
-        """For metrics.jsonl. dt: seconds a step; tok_s: tokens a second, and of each process; data_s: seconds
-        a step of loading data; save_s: of all saving; eval_share: of the uptime. The clock restarts."""
+        """dt, data_s: seconds a step; tok_s: tokens a second; save_s: in all; eval_share: of the uptime."""
         seconds = time.time() - self.restarted
         uptime = time.time() - self.start
         row = {'dt': seconds / self.steps, 'tok_s': self.tokens / seconds,

@@ -108,9 +108,8 @@ def restore(optimizers, scaler, checkpoint, own_part=lambda value, p: value):
 
 
 def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, decay_steps=0):
-    """warmup_steps, min_lr and decay_steps with their defaults filled in. A warm-up below 1 is a share of
-    max_steps; min_lr=None is a tenth of learning_rate. decays: the schedule has decay_steps, and 0 of them
-    mean a fifth of max_steps. ValueError if they do not fit."""
+    """warmup_steps, min_lr and decay_steps, filled in: a warm-up below 1 is a share of max_steps, min_lr None
+    a tenth of learning_rate, decay_steps 0, if decays, a fifth of max_steps. ValueError: they do not fit."""
     if warmup_steps > 1 and warmup_steps % 1:
         raise ValueError(f'{warmup_steps=} must be a whole number, or below 1: a share of max_steps')
     warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)

@@ -19,8 +19,7 @@ fsdp = False            # did shard() split the model?
 
 
 def ranks():
-    """This process's number, the number of processes, its number on this machine, as torchrun sets them.
-    ValueError if they do not fit: torchrun did not."""
+    """RANK, WORLD_SIZE and LOCAL_RANK, as torchrun sets them, or 0, 1, 0. ValueError if they do not fit."""
     texts = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0'}
     texts = {name: os.environ.get(name, default) for name, default in texts.items()}
     if not all(map(str.isdecimal, texts.values())) or int(texts['RANK']) >= int(texts['WORLD_SIZE']):

@@ -134,8 +134,7 @@ def keep_shape(path, shape, config, set_by):
 
 # --- from the weights of another run ------------------------------------------------------------------------
 def open_pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, carry_over=None):
-    """The model of init_from, to be trained on data of `tokenizer`. That must be the model's own one, unless
-    carry_over(weight, old, new) makes the rows of another one (copies.py)."""
+    """The model of init_from, for data of its own tokenizer, or with carry_over (copies.py) of another."""
     model, state = load_finite(init_from, load)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
     its_hash = state.get('tokenizer_hash')

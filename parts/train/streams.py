@@ -43,9 +43,7 @@ class Stream:
     """Sequences straight from text: shards of JSON lines are read and tokenised, over and over, and never
     stored. The first pass gives the same sequences as a bin of the same documents, in the order of the files.
 
-    stream.seek(position)                       # position: what stream.state was at some time
-
-    state is JSON-able: the pass, shard, line and token of the next sequence. Lines without a document and the
+    state, for seek(): the pass, shard, line and token of the next sequence. Lines without a document and the
     rest of a damaged archive are skipped; `malformed` counts them."""
 
     def __init__(self, paths, encode_batch, special, block_size, hashes=None):

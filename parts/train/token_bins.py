@@ -75,8 +75,7 @@ def sha256(path, sampled=False):
 
 
 def open_sources(data_dir, meta, block_size):
-    """{source: the ids of its validation set} of a mixture, as memory maps; {} if the data have one source. A
-    source with fewer tokens than a sequence is left out."""
+    """{source: ids of its validation set} of a mixture, as memory maps, of those with a whole sequence."""
     names = meta.get('sources', {})
     ids = {}
     for name in names if len(names) > 1 else ():
@@ -239,9 +238,8 @@ def described(meta, n_text, batch_size, epochs):
 
 
 def repeats(meta, epochs, measured):
-    """A line for each source of a mixture: its share of the tokens, how often a run of so many epochs reads
-    it, and whether it is among the `measured`, which have validation sequences. Data that are read more than
-    about four times help less and less (arXiv:2305.16264)."""
+    """A line for each source of a mixture: its share of the tokens, how often a run reads it, and whether it
+    is among the `measured`. Data that are read more than about four times help less (arXiv:2305.16264)."""
     if epochs > 4:
         yield (f'the data are read {epochs:.0f} times; beyond about 4 that helps less and less: a smaller '
                'model in fewer steps may be as good')
