@@ -3,9 +3,10 @@ import math
 
 import pytest
 import torch
-from conftest import metrics, ok, run, same, series
+from conftest import metrics, ok, refused, run, same, series
+from test_model import lively
 
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from model import load_checkpoint, save_checkpoint
 from parts.train import adapters, optim
 
 torch.set_num_threads(1)
@@ -15,11 +16,7 @@ SHAPES = ({}, {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 16},        # Ll
 
 
 def base(**settings):
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(50, 32, 2, 4, 2, 32, 48, **settings))
-    for p in model.parameters():
-        torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.2)
-    return model
+    return lively(**{'block_size': 32, 'n_kv_head': 2, **settings})
 
 
 def step(model, n=3, rate=1e-2, kind='adamw'):
@@ -32,7 +29,7 @@ def step(model, n=3, rate=1e-2, kind='adamw'):
     return optimizers
 
 
-def test_with_B_0_it_is_the_base_bit_for_bit():
+def test_with_B_0_it_is_the_base_bit_for_bit_and_else_the_formula_of_the_paper():
     for rank in (1, 8, 40):
         model = base()
         logits = model(IDX)[0]
@@ -40,6 +37,14 @@ def test_with_B_0_it_is_the_base_bit_for_bit():
         assert torch.equal(model(IDX)[0], logits)
         assert all(B.shape[1] == len(A) == rank and not B.any() and A.any()
                    for _, B, A in adapters.weights_of(model).values())
+
+    model = base()
+    adapters.adapt(model, 4)
+    part = model.blocks[1].mlp.w_down
+    torch.nn.init.normal_(part.B)
+    x = torch.randn(3, 48)
+    want = part.weight @ x.T + 16 / 4 * (part.B @ (part.A @ x.T))
+    assert torch.allclose(part(x), want.T, atol=1e-5)
 
 
 @pytest.mark.parametrize('kind', ['adamw', 'muon'])
@@ -85,16 +90,6 @@ def test_merged_equals_unmerged_and_the_model_goes_on_unmerged():
         assert torch.equal(text, plain.generate(IDX[:, :5], 10, temperature=0)), shape
 
 
-def test_it_is_the_formula_of_the_paper():
-    model = base()
-    adapters.adapt(model, 4)
-    part = model.blocks[1].mlp.w_down
-    torch.nn.init.normal_(part.B)
-    x = torch.randn(3, 48)
-    want = part.weight @ x.T + 16 / 4 * (part.B @ (part.A @ x.T))
-    assert torch.allclose(part(x), want.T, atol=1e-5)
-
-
 def test_a_checkpoint_gives_back_every_bit_and_refuses_another_rank(tmp_path):
     model = base()
     adapters.adapt(model, 4)
@@ -104,37 +99,25 @@ def test_a_checkpoint_gives_back_every_bit_and_refuses_another_rank(tmp_path):
     with torch.no_grad():
         assert (again(IDX)[0] - model(IDX)[0]).abs().max() < 1e-4       # as everyone else sees it: merged
     for rank, saved, before in ((8, checkpoint, 4), (0, checkpoint, 4), (4, {'step': 1}, 0)):
-        with pytest.raises(ValueError, match=f'lora={rank}, but this run has lora={before}'):
-            adapters.adapt(again, rank, saved)
+        refused(f'lora={rank}, but this run has lora={before}', adapters.adapt, again, rank, saved)
     adapters.adapt(again, 4, checkpoint)
     assert same(model.state_dict(), again.state_dict())
 
 
 # --- real runs ----------------------------------------------------------------------------------------------
 LORA = ['--lora=4', '--learning_rate=0.01', '--warmup_steps=2', '--log_interval=1', '--device=cpu',
-        '--dtype=float32']
+        '--dtype=float32', '--max_steps=12', '--batch_size=8', '--eval_interval=6', '--save_interval=6',
+        '--sample_tokens=4']
 
 
-@pytest.fixture(scope='module')
-def flags(sft_model, conversations):
-    return [f'--init_from={sft_model}', f'--data_dir={conversations}', *LORA, '--max_steps=12',
-            '--batch_size=8', '--block_size=64', '--eval_interval=6', '--save_interval=3',
-            '--sample_tokens=4']
-
-
-@pytest.fixture(scope='module')
-def straight(flags, tmp_path_factory):
-    out = tmp_path_factory.mktemp('straight') / 'run'
-    ok(run('sft.py', *flags, '--dropout=0.1', f'--out_dir={out}'))
-    return out
-
-
-def test_the_run_learns_and_its_folder_holds_a_plain_model(sft_model, straight):
-    losses = series(straight, 'val_loss')
-    assert losses[-1] < losses[0] - 0.1 and 0 < series(straight, 'update_ratio')[-1] < 1
+def test_the_run_learns_and_its_folder_holds_a_plain_model(sft_model, conversations, tmp_path):
+    flags = [f'--init_from={sft_model}', f'--data_dir={conversations}', *LORA, '--block_size=64']
+    ok(run('sft.py', *flags, '--dropout=0.1', f'--out_dir={tmp_path}'))
+    losses = series(tmp_path, 'val_loss')
+    assert losses[-1] < losses[0] - 0.1 and 0 < series(tmp_path, 'update_ratio')[-1] < 1
     first = load_checkpoint(sft_model)[0].state_dict()
     for name in ('best.pt', 'last.pt'):
-        model, rest = load_checkpoint(straight / name)
+        model, rest = load_checkpoint(tmp_path / name)
         weights = model.state_dict()
         assert len(rest.get('lora', {})) == (7 * model.config.n_layer if name == 'last.pt' else 0)
         changed = {key for key in weights if not torch.equal(weights[key], first[key])}
@@ -142,12 +125,11 @@ def test_the_run_learns_and_its_folder_holds_a_plain_model(sft_model, straight):
         for key, (W, B, A) in rest.get('lora', {}).items():
             assert torch.equal(W, first[f'{key}.weight'])
             assert torch.allclose(weights[f'{key}.weight'], W + 4 * B @ A, atol=1e-6)
-    ok(run('sample.py', f'--ckpt={straight}', '--prompt=1+1', '--max_new_tokens=3', '--chat=True'))
+    ok(run('sample.py', f'--ckpt={tmp_path}', '--prompt=1+1', '--max_new_tokens=3', '--chat=True'))
 
 
 def test_dpo_starts_at_ln_2_learns_and_never_touches_the_base(sft_model, pairs, tmp_path):
-    flags = [f'--init_from={sft_model}', f'--data_dir={pairs}', *LORA, '--max_steps=12', '--batch_size=8',
-             '--eval_interval=6', '--save_interval=6', '--sample_tokens=4']
+    flags = [f'--init_from={sft_model}', f'--data_dir={pairs}', *LORA]
     ok(run('dpo.py', *flags, f'--out_dir={tmp_path}/dpo'))
     first, *_, last = (m for m in metrics(tmp_path / 'dpo') if 'val_accuracy' in m)
     assert first['val_loss'] == pytest.approx(math.log(2), abs=1e-6) and abs(first['val_margin']) < 1e-6

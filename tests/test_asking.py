@@ -1,6 +1,5 @@
 """Prompts become text: healing, where an answer ends, and sample.py against one token at a time, no cache."""
-import pytest
-from babbling import greedy, make_babbler
+from babbling import greedy
 from conftest import ok, run
 
 from parts.sample.asking import Prompt, Text, end_of
@@ -8,11 +7,6 @@ from parts.sample.decoding import Answer
 from tokenizer import Tokenizer
 
 RULE, PROMPT = '-' * 80 + '\n', 'def f7'
-
-
-@pytest.fixture(scope='module')
-def babbler(base_run, tmp_path_factory):
-    return make_babbler(tmp_path_factory.mktemp('babbler'), base_run)
 
 
 def sample(ckpt, *flags):
@@ -77,7 +71,7 @@ def text_of(text, stop_at, last=''):
     return it, pieces
 
 
-def test_where_a_function_ends():
+def test_where_a_function_ends_and_that_the_prompts_last_character_is_no_stop_text():
     for body, rest in ('  a\n\n\n', 'def g'), ('  x = (\n', '1)\n'), ('  a\n# b\n  c\n)\n]\n}\n', 'd'):
         assert text_of(body + rest, 'function')[0].text == body
         it = text_of(body, 'function')[0]
@@ -87,8 +81,6 @@ def test_where_a_function_ends():
     assert text_of('abEND', 'E.D')[0].text == 'abEND'
     assert text_of('zabaabc', 'abX')[1] == ['z', '', '', 'ab', 'a', '', 'abc']          # held back
 
-
-def test_the_prompts_last_character_is_no_stop_text():
     for last, ends, text, expected in [
             ('\n', '\n', 'ab\ncd', 'ab'), ('x', 'x', 'axb', 'a'), ('x', 'xa', 'ab xa', 'ab '),
             ('', 'b', 'abc', 'a'), ('\n', 'function', 'def', ''), ('\n', 'function', '  a\nb', '  a\n'),

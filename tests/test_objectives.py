@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TINY, metrics, mistake, ok, run, series
+from conftest import metrics, mistake, ok, run, series, train
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,11 +117,12 @@ def test_a_packed_document_is_read_as_if_it_were_alone(model):
 
 
 def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
-    x = torch.randint(0, 400, (1, 30))
-    mask = torch.ones(30, 30, dtype=torch.bool).tril()[None, None]
-    mask[..., :10, :10] = True
+    task = Objective('span', False, Tokenizer.byte(SPECIAL_TOKENS), 48, 7)
+    text = np.random.default_rng(0).integers(0, 256, (1, task.n_text + 1))
+    x, y, mask = map(torch.from_numpy, task.apply(text[:, :-1], text[:, 1:], 0, [0]))
+    last = int((y[0] != IGNORE).int().argmax())                     # of the prefix: it has the first target
     before = model(x, mask=mask)[0][0]
-    for at, reach in ((9, 0), (20, 20)):                            # who may notice that token `at` changed
+    for at, reach in ((last, 0), (last + 3, last + 3)):             # who may notice that token `at` changed
         other = x.clone()
         other[0, at] = 399 - other[0, at]
         changed = (model(other, mask=mask)[0][0] != before).any(-1)
@@ -130,9 +131,9 @@ def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
 
 @pytest.mark.parametrize('flags', [['--objective=mlm'], ['--document_mask=True']])
 def test_every_objective_learns_and_two_processes_compute_what_one_does(data_dir, tmp_path, flags):
-    flags = [f'--data_dir={data_dir}', *TINY, *flags, '--micro_batch_size=4', '--learning_rate=3e-3']
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/one'))
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/two', processes=2))
+    flags = [*flags, '--micro_batch_size=4', '--learning_rate=3e-3']
+    ok(train(data_dir, tmp_path / 'one', *flags))
+    ok(train(data_dir, tmp_path / 'two', *flags, processes=2))
     one, two = metrics(tmp_path / 'one'), metrics(tmp_path / 'two')
     for a, b in zip(one, two, strict=True):
         for k in a:                                                 # sums in another order
@@ -147,8 +148,7 @@ def test_a_tokenizer_without_mask_or_sentinels_cannot_serve(tmp_path):
     (tmp_path / 'one.txt').write_text('to be or not to be\n' * 200, encoding='utf-8')
     ok(run('prepare.py', f'--source={tmp_path}/one.txt', '--tokenizer=byte', f'--out_dir={tmp_path}/data'))
     for flag in ('--objective=mlm', '--objective=span', '--document_mask=True'):
-        result = run('train.py', f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', *TINY, flag)
-        mistake(result, 'special')
+        mistake(train(tmp_path / 'data', tmp_path / 'run', flag), 'special')
 
 
 def test_what_packing_saves_counted_by_hand():
@@ -176,9 +176,9 @@ def alphabet(tmp_path_factory):
 
 @pytest.mark.parametrize('objective', ['mlm', 'span'])
 def test_a_model_that_fills_gaps_fills_them(alphabet, tmp_path, objective):
-    ok(run('train.py', f'--data_dir={alphabet}', f'--out_dir={tmp_path}', *TINY, f'--objective={objective}',
-           '--max_steps=150', '--n_embd=64', '--batch_size=16', '--optimizer=muon', '--learning_rate=4e-3',
-           '--eval_interval=150', '--save_interval=150', '--log_interval=50'))
+    ok(train(alphabet, tmp_path, f'--objective={objective}', '--max_steps=150', '--n_embd=64',
+             '--batch_size=16', '--optimizer=muon', '--learning_rate=4e-3', '--eval_interval=150',
+             '--save_interval=150'))
     first, last = series(tmp_path, 'val_accuracy')
     assert first < 0.2 and last > 0.6           # there are nine letters
     # at T = 32, a span hides 4 of 30

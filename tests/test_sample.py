@@ -5,9 +5,9 @@ import types
 
 import pytest
 import torch
-from conftest import mistake, ok, run
+from conftest import mistake, ok, run, save_run
 
-from model import GPT, GPTConfig, save_checkpoint
+from model import GPT, GPTConfig
 from parts.sample import asking, gaps
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -40,9 +40,7 @@ def folder(tmp_path_factory):
                               ('base', chain('\nok', '<|span_3|>'), {'config': {'objective': 'clm'}}),
                               ('span', chain('ab', '<|endoftext|>'), {'config': {'objective': 'span'}}),
                               ('rm', chain('ab', '<|endoftext|>'), {'reward_head': torch.zeros(1, V)})):
-        (folder / name).mkdir()
-        TOKENIZER.save(folder / name / 'tokenizer.json')
-        save_checkpoint(folder / name / 'best.pt', model, tokenizer_hash=TOKENIZER.hash, **more)
+        save_run(folder / name, model, TOKENIZER, **more)
     (folder / 'prompts.txt').write_bytes(b'\xef\xbb\xbfa\r\n\r\ncd\n')
     (folder / 'latin.txt').write_bytes(b'caf\xe9\n')
     (folder / 'empty.txt').write_bytes(b' \n\n')
@@ -61,14 +59,12 @@ def test_each_prompt_is_answered_at_each_temperature(folder):
         assert block == [prompt, *[line for head in heads for line in (head, rest)]]
 
 
-def test_a_chat_ends_at_im_end_and_so_does_each_prompt_of_a_file(folder):
+def test_a_chat_ends_at_im_end_and_with_a_base_model_there_is_a_note(folder):
     out = ok(sample(folder, 'chat', '--chat=True', '--prompt=hi', '--temperature=0'))
     assert out.splitlines()[-1] == 'ok!'                                        # 3 of 30 tokens
     out = ok(sample(folder, 'chat', '--chat=True', f'--prompts={folder}/prompts.txt', '--temperature=0'))
     assert len(re.findall(r'^ok!$', out, re.M)) == 2
 
-
-def test_a_base_model_in_a_chat_is_a_note_and_no_answer_holds_a_token_that_no_text_has(folder):
     result = sample(folder, 'base', '--chat=True', '--prompt=hi', '--temperature=0')
     assert '\nok' in ok(result) and '<|' not in result.stdout and 'sft.py --init_from=' in result.stderr
 
@@ -138,7 +134,7 @@ def test_what_cannot_be_is_one_sentence(folder):
 
 # --- gaps ---------------------------------------------------------------------------------------------------
 class Known(torch.nn.Module):
-    """A model whose most probable tokens are known: of each position, or with a mask of each step."""
+    """A model whose most probable token is known, of each step."""
 
     def __init__(self, answers):
         super().__init__()
@@ -149,23 +145,15 @@ class Known(torch.nn.Module):
 
     def forward(self, x, y=None, mask=None):
         logits = torch.zeros(*x.shape, V)
-        if mask is None:
-            logits[0, range(x.shape[1]), self.answers] = 9
-        else:
-            logits[0, -1, self.answers[len(self.inputs)]] = 9
+        logits[0, -1, self.answers[len(self.inputs)]] = 9
         self.inputs.append((x, mask))
         return logits, None
 
 
-def test_each_mask_becomes_the_most_probable_token():
-    ids, marks = gaps.with_marks('a<|mask|>c<|mask|>', TOKENIZER, 'mlm', 64)
-    assert ids == [97, marks[0], 99, marks[0]] and marks[0] == TOKENIZER.special['<|mask|>']
-    *lines, text = gaps.fill_tokens(Known([0, 98, 0, 100]), TOKENIZER, ids, marks[0]).splitlines()
-    assert text == 'abcd' and [line[:8] for line in lines] == ["'b' 0.96", "'d' 0.96"]
-    assert all(len(re.findall(r' 0\.\d\d', line)) == 5 for line in lines)
-
-
-def test_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole():
+def test_masks_are_marked_and_spans_are_put_where_their_marks_stand_and_the_prompt_sees_itself_whole():
+    """Whole models that fill masks and spans: tests/test_objectives.py."""
+    ids, marks = gaps.with_marks('a<|mask|>', TOKENIZER, 'mlm', 64)
+    assert ids == [97, marks[0]] and marks[0] == TOKENIZER.special['<|mask|>']
     ids, marks = gaps.with_marks('x<|mask|>y<|mask|>', TOKENIZER, 'span', 64)
     span = [TOKENIZER.special[f'<|span_{i}|>'] for i in range(3)]
     assert marks == span and ids == [120, span[0], 121, span[1]]

@@ -1,15 +1,15 @@
 """Pretraining: what a run writes, and what it depends on."""
-import json
 import math
 import os
 import random
 import re
+import runpy
 import shlex
 import shutil
 
 import pytest
 import torch
-from conftest import ROOT, TINY, metrics, mistake, ok, run, same
+from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same
 
 from model import GPT, GPTConfig, load_checkpoint
 from parts.train import start, texts
@@ -64,13 +64,11 @@ def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_and_trained(data
 
 
 def test_out_dir_is_complete(base, data_dir):
-    assert {p.name for p in base.iterdir()} == {
-        'last.pt', 'last-1.pt', 'best.pt', 'config.json', 'tokenizer.json', 'data.json', 'metrics.jsonl',
-        'train.log', 'samples.txt'}
+    assert {p.name for p in base.iterdir()} == RUN_FILES
     model, state = load_checkpoint(base)                # best.pt: enough to use the model,
     assert state['step'] == 16 and state['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
     assert 'optimizers' in torch.load(base / 'last.pt', weights_only=True)   # last.pt: to go on
-    config = json.loads((base / 'config.json').read_text(encoding='utf-8'))
+    config = read_json(base / 'config.json')
     assert config['max_steps'] == 16 and config['dropout'] == 0.1 and config == state['config']
     assert (base / 'samples.txt').read_text(encoding='utf-8').count('--- step') == 5
     assert (base / 'tokenizer.json').read_bytes() == (data_dir / 'tokenizer.json').read_bytes()
@@ -80,8 +78,7 @@ def test_log_and_metrics_say_the_same(base):
     log = (base / 'train.log').read_text(encoding='utf-8').splitlines()
     assert sum('lr:' in line for line in log) == 16                     # `grep lr: train.log` is a loss curve
     assert any(f'{math.log(512):.4f}' in line for line in log)          # what to expect of the first loss
-    with open(base / 'metrics.jsonl', encoding='utf-8') as f:
-        lines = [json.loads(line) for line in f]
+    lines = read_rows(base / 'metrics.jsonl')
     steps = [m for m in lines if 'loss' in m]
     assert [m['step'] for m in steps] == list(range(1, 17))
     for m in steps:
@@ -153,7 +150,7 @@ def test_the_shape_of_a_model_that_is_continued_is_its_own(base, data_dir, tmp_p
     assert not (tmp_path / 'out').exists()
     for init, n in ((base, 4), ('resume', 6)):
         ok(run(*flags, '--n_ffn=0', f'--init_from={init}', f'--max_steps={n}'))
-        config = json.loads((tmp_path / 'out/config.json').read_text(encoding='utf-8'))
+        config = read_json(tmp_path / 'out/config.json')
         model, state = load_checkpoint(tmp_path / 'out/last.pt')
         shape = {name: getattr(model.config, name) for name in start.SHAPE}
         assert shape.items() <= config.items() and config == state['config'] and config['n_embd'] == 32
@@ -202,14 +199,12 @@ def test_a_mixture_is_watched_source_by_source(tmp_path):
         assert 'parse_rate' not in rows[0] and 'repetition' in rows[0]
 
 
-def test_repetition_counts_the_grams_a_text_has_had_before():
+def test_repetition_counts_what_a_text_has_had_before_and_parse_rate_judges_whole_statements():
     repetition = texts.repetition
     assert repetition(['a b c d a b c d']) == pytest.approx(1 / 5)
     assert repetition(['a b c d', 'a b c d']) == 0 and repetition(['a b', '']) == 0
     assert repetition(['x ' * 104]) == pytest.approx(100 / 101)
 
-
-def test_parse_rate_judges_whole_statements():
     for text, parses in (
             ('def f(x):\n    return x\n\ndef g(', 1), ('def f(x:\n    return x\n\ndef', 0), ('x = 1', 0),
             ('import os\nx = [\n    1,\n]\ny', 1), ('', 0), ('    return 1\nx\n', 0), ("s = '\\d'\nx", 1),
@@ -219,12 +214,6 @@ def test_parse_rate_judges_whole_statements():
 
 
 # --- where data come from -----------------------------------------------------------------------------------
-def settings(path):
-    scope = {}
-    exec(path.read_text(encoding='utf-8'), scope)
-    return scope
-
-
 def test_the_command_of_a_preset_leads_to_its_data():
     kinds = {'train.py': 'text', 'sft.py': 'sft', 'dpo.py': 'preference'}
     presets = [path for path in (ROOT / 'config').glob('*.py')
@@ -232,7 +221,7 @@ def test_the_command_of_a_preset_leads_to_its_data():
     assert len(presets) > 5
     for path in presets:
         script = re.search(r'(\w+\.py) config/' + path.name, path.read_text(encoding='utf-8'))[1]
-        preset = settings(path)
+        preset = runpy.run_path(str(path))
         _, program, *words = shlex.split(preset['data_from'].split(' && ')[-1])
         flags = dict(word[2:].split('=', 1) for word in words)
         writes = flags.get('out_dir') or os.path.dirname(flags['out'])
