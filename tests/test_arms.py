@@ -1,13 +1,11 @@
-"""bench/: when a difference between two ways to train counts (arms.py); the pictures are up to date."""
+"""bench/arms.py: when a difference between two ways to train counts, and a run of it at its smallest."""
 import json
-import re
 import sys
 
 from conftest import ROOT, ok, run
 
 sys.path.append(str(ROOT / 'bench'))
 import arms  # noqa: E402
-import pictures  # noqa: E402
 
 FIRST = [2.0, 2.01, 1.99, 2.0, 2.0]
 
@@ -28,15 +26,3 @@ def test_equal_arms_end_equal_bit_for_bit(data_dir):
     assert lines[1] == 'b - a: +0.0000 ± nan: too few seeds'
     figures = json.loads(lines[2])
     assert figures['a'] == figures['b'] and 'torch' in figures['machine']
-
-
-def test_each_picture_stands_on_a_page_is_below_40_kb_and_shows_today_s_figures():
-    shown = {}
-    for page in [ROOT / 'README.md', *ROOT.glob('docs/*.md')]:
-        for words, path in re.findall(r'!\[([^]]*)\]\(([^)\s]+)\)', page.read_text(encoding='utf-8')):
-            shown[(page.parent / path).resolve()] = words
-    for path, words in shown.items():
-        assert words and path.stat().st_size < 40_000, path
-    assert {path.name for path in shown} == {path.name for path in ROOT.glob('docs/img/*g')}
-    for name in ('rl', 'memory'):                   # those that need no run
-        assert pictures.CARDS[name]() == (ROOT / f'docs/img/{name}.svg').read_text(encoding='utf-8'), name
