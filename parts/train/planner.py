@@ -122,18 +122,6 @@ def bytes_sent(n_params, n_devices, stage, accumulation=1):
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
 
-def options_of(plan):
-    """'8xH100,price=2,served=1e13' -> '8xH100', {'price': 2.0, 'served': 1e13}"""
-    machine, *options = plan.split(',')
-    numbers = {}
-    for option in options:
-        match = re.fullmatch(r'(price|served)=(\d+(?:\.\d+)?(?:e\+?\d+)?)', option)
-        if not match:
-            raise ValueError(f'{plan=}: {option!r} must be like price=2 (dollars) or served=1e13 (tokens)')
-        numbers[match[1]] = float(match[2])
-    return machine, numbers
-
-
 def at_hand(path):
     """(tokens, vocabulary) of a meta.json, (lines, None) of a .jsonl, (None, None) of no file."""
     if not os.path.exists(path):
@@ -148,7 +136,11 @@ def at_hand(path):
 def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False):
     """Print the plan of a run. A step has batch examples of so many sequences, micro on a device at once (0:
     all). data: a meta.json or .jsonl. passes, reads: forward passes besides, of each step or of all data."""
-    machine, numbers = options_of(plan)
+    number = r'(\d+(?:\.\d+)?(?:e\+?\d+)?)'
+    match = re.fullmatch(rf'([^,]*)(?:,price={number})?(?:,served={number})?', plan)
+    if not match:
+        raise ValueError(f'{plan=} must be like 8xH100,price=2,served=1e13: dollars an hour, tokens to write')
+    machine, own_price, served = match.groups()
     n_devices, name, peak, memory, price = machine_of(machine)
     here, vocab_size = at_hand(data)
     shape = {'tie_embeddings': True, **shape, 'block_size': T,
@@ -190,9 +182,9 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     forward = training * passes / 3         # a forward pass is a third of forward and backward
     if forward:
         print(f'  {forward:.2e} FLOPs of forward passes beside it')
-    print_time(training + forward, n_devices, peak, numbers.get('price', price))
-    if 'served' in numbers:
-        print_served(n, tokens, numbers['served'])
+    print_time(training + forward, n_devices, peak, float(own_price or price))
+    if served:
+        print_served(n, tokens, float(served))
 
 
 def print_time(flops, n_devices, peak, price):
