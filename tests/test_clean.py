@@ -19,13 +19,6 @@ from parts.train.texts import syntax_error
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 
 
-def shared(path):
-    path = SHARED.parent / path
-    if not path.exists():
-        pytest.skip('this file is not part of the project')
-    return path.read_text(encoding='utf-8')
-
-
 # --- mojibake -----------------------------------------------------------------------------------------------
 SENTENCES = '''“Yes,” she said — it’s 5 o’clock… | Le café déjà vu où naît l’été, à Noël. | “そう”
 NÃO — AÇÃO, não é “São Paulo” | Größe – „Fuß“ und ähnlich | Привет — мир | 你好,“世界” | 5 € – or “£4”
@@ -42,7 +35,7 @@ def damage(text, encoding):
     return ''.join(bytes([b]).decode(encoding, 'ignore') or chr(b) for b in text.encode())
 
 
-def test_utf8_read_wrongly_is_repaired():
+def test_utf8_read_wrongly_is_repaired_and_what_is_not_damaged_stays():
     for encoding in ('cp1252', 'latin-1', 'cp1253'):
         for text in SENTENCES:
             wrong = damage(text, encoding)
@@ -51,20 +44,12 @@ def test_utf8_read_wrongly_is_repaired():
     for text in SENTENCES[:4]:
         for encoding in ('cp1252', 'latin-1'):                  # of a page, only the damaged parts
             assert fix_mojibake(f'{text}\n{damage(text, encoding)}\n{text}') == f'{text}\n{text}\n{text}'
+    page = 'πŸ§‘πŸΏβ€πŸ’» Train | nn.Embedding β†’ N Γ— Block β†’ RMSNorm'          # bytes are lost
+    assert fix_mojibake(page) == '🧑πŸΏβ€💻 Train | nn.Embedding → N Γ— Block → RMSNorm'
     assert fix_mojibake('\x93It\x92s\x94 \x96 5 \x80') == '“It’s” – 5 €'     # cp1252 read as Latin-1
 
-
-def test_what_is_not_damaged_stays_as_it_is():
     for text in INNOCENT + SENTENCES:
         assert fix_mojibake(text) == text and fix_mojibake(text * 20) == text * 20, text
-
-
-def test_real_pages_are_repaired():
-    text = shared('seeds/000_8458b0347cdd5ba1.txt')
-    assert fix_mojibake(text) == text.encode('cp1252').decode('utf-8') != text
-    lines = fix_mojibake(shared('seeds/004_e57ba34b3fdb3b0d.txt')).split('\n')      # it has lost bytes
-    assert lines[2] == '🧑πŸΏβ€💻 Train A Language Model From Scratch'      # 8F and 8D do not exist in cp1253
-    assert 'nn.Embedding → N Γ— Block → RMSNorm → tied' in lines[172]       # Γ— may be writing
 
 
 # --- one form -----------------------------------------------------------------------------------------------
@@ -83,13 +68,11 @@ def test_normalising_twice_is_normalising_once(pieces, noise):
     assert unicodedata.is_normalized('NFC', once) and once.encode('utf-8') is not None
 
 
-def test_composed_and_decomposed_letters_become_the_same_text():
+def test_composed_and_decomposed_letters_become_the_same_text_and_prose_has_one_form():
     assert normalise('cafe\u0301', 'prose') == normalise('caf\xe9', 'prose') == 'caf\xe9'
     assert normalise('e\u200b\u0301 \u212b', 'prose') == '\xe9 \xc5'
     assert normalise('x² ½ ﬁ ™ …', 'prose') == 'x² ½ ﬁ ™ …'         # NFKC would make x2 and (tm) of it
 
-
-def test_prose_has_one_form():
     for text, expected in [
             ('a\x00b\x07\x7f\xadc\u200bd\ufeff', 'abcd'),
             ('one\u2028two\ffour\x0bfive', 'one\ntwo\nfour\nfive'),
@@ -99,7 +82,7 @@ def test_prose_has_one_form():
         assert normalise(text, 'prose') == expected, text
 
 
-def test_html_goes_and_what_only_looks_like_it_stays():
+def test_html_and_latex_go_and_what_only_looks_like_them_stays():
     for text, expected in [
             ('<p>a<br/>b</p>', '\na\nb\n'), ('<hr noshade><td nowrap class=a>b</td ><p/>', '\nb\n'),
             ('<A HREF="x">k</A> &amp; &lt;i&gt; &#228; &euro;', 'k & <i> ä €'),
@@ -111,8 +94,6 @@ def test_html_goes_and_what_only_looks_like_it_stays():
                  'i<b && c>d', 'while a <b holds.\n\nThis stays.\n\n> A quote', 'x <p and y> z'):
         assert strip_html(text) == text
 
-
-def test_latex_goes_and_what_only_looks_like_it_stays():
     for text, expected in [
             (r'\section{A} The \emph{big \textbf{word}} costs 5\% of \$3.', 'A The big word costs 5% of $3.'),
             (r'\begin{figure}[h]x\end{figure}a\cite[p. 3]{b} $$z$$ c\ref{d}~e % note', ' a   c e '),
@@ -134,8 +115,9 @@ def test_basic_clean_has_the_rules_of_the_source_document():
     assert basic_clean(letters + '1' * 80) is not None and basic_clean(letters + '1' * 81) is None
 
 
+@pytest.mark.skipif(not (SHARED / 'tinyshakespeare.txt').exists(), reason='no tinyshakespeare.txt')
 def test_basic_clean_drops_shakespeare_and_prose_reason_keeps_it():
-    text = shared('data/tinyshakespeare.txt')
+    text = (SHARED / 'tinyshakespeare.txt').read_text(encoding='utf-8')
     assert basic_clean(text) is None and prose_reason(text) is None
 
 

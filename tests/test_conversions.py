@@ -62,11 +62,15 @@ CONVERSATIONS = [
     ({'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, chat('a', 'c'))]
 
 
-def test_every_form_becomes_messages():
+def test_every_form_becomes_messages_and_malformed_records_raise_value_errors():
     for record, messages in CONVERSATIONS:
         before = json.dumps(record)
         assert messages_of(record) == messages, record
         assert json.dumps(record) == before
+
+    for record in MALFORMED:
+        with pytest.raises(ValueError):
+            raise AssertionError(f'{record} became {messages_of(record)}')
 
 
 MALFORMED = [
@@ -74,12 +78,6 @@ MALFORMED = [
     {'messages': [{'role': 'wizard', 'content': 'a'}]}, {'messages': [{'role': 'user', 'content': 3}]},
     {'instruction': 'a'}, {'output': 'a'}, {'instruction': 'a', 'output': 'c', 'system': 3},
     *({'instruction': 'a', 'output': 'c', 'history': h} for h in (5, 'ab', [['x']], [['x', 3]], {'ab': 1}))]
-
-
-def test_malformed_records_raise_value_errors():
-    for record in MALFORMED:
-        with pytest.raises(ValueError):
-            raise AssertionError(f'{record} became {messages_of(record)}')
 
 
 KEYS = st.sampled_from('messages conversations conversation instruction input output system history prompt '
@@ -174,8 +172,6 @@ def test_reasons_against_a_conversation():
             (answered(answered(CALL, 'b'), 'c'), 'roles do not alternate')]:
         assert messages_reason(messages) == reason, messages
 
-
-def test_a_score_that_does_not_reach_the_limit_or_is_not_a_number_is_low():
     for record, is_low in [
             ({'score': 5}, False), ({'score': '4.5'}, False), ({}, False), ({'score': None}, False),
             ({'score': 3.9}, True), ({'score': math.nan}, True), ({'score': 'good'}, True)]:
@@ -185,7 +181,7 @@ def test_a_score_that_does_not_reach_the_limit_or_is_not_a_number_is_low():
         assert messages_reason(chat('a', 'c'), score) is None
 
 
-def test_programs_are_the_python_blocks_of_the_answers():
+def test_programs_are_the_python_blocks_of_answers_and_drop_the_conversation_if_they_do_not_parse(tmp_path):
     for messages, blocks in [
             (chat('a', CODE.format('x = 1')), ['x = 1\n']),
             (chat(CODE.format('x = = 1'), 'b'), []),                            # only what is learned
@@ -193,8 +189,6 @@ def test_programs_are_the_python_blocks_of_the_answers():
             (chat('a', CODE.format('>>> 1 +\n1')), []), (chat('a', '```js\nx = = 1\n```'), [])]:
         assert [code.split('\n```')[0] for code in programs(messages)] == blocks, messages
 
-
-def test_a_conversation_whose_code_does_not_parse_is_dropped_unless_parse_is_off(tmp_path):
     rows = [{'messages': chat(f'q{i}', CODE.format(f'x = {i}'))} for i in range(30)]
     rows += [{'messages': chat('a', CODE.format('x = 1') + CODE.format('('))},
              {'messages': chat('b', CODE.format('x = = 1'))}]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY, metrics, mistake, ok, run
+from conftest import metrics, mistake, ok, run, train
 
 from parts.train import copies
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -11,8 +11,8 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 @pytest.fixture(scope='module')
 def base(data_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp('base')
-    ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *TINY, '--max_steps=60',
-           '--learning_rate=3e-3', '--eval_interval=60', '--save_interval=60'))
+    ok(train(data_dir, out, '--max_steps=60', '--learning_rate=3e-3', '--eval_interval=60',
+             '--save_interval=60'))
     return out
 
 
@@ -22,16 +22,15 @@ def first(out, key='val_loss'):
 
 def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_files, base, tmp_path):
     ok(run('prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}/data', '--vocab_size=640'))
-    flags = [f'--data_dir={tmp_path}/data', *TINY, '--max_steps=1', '--warmup_steps=0', '--eval_interval=1']
-    result = run('train.py', *flags, f'--init_from={base}', f'--out_dir={tmp_path}/a')
-    mistake(result, 'vocab_size=512', 'extend_vocab')
-    ok(run('train.py', *flags, f'--init_from={base}', f'--out_dir={tmp_path}/b', '--extend_vocab=True'))
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/c'))
+    data, flags = tmp_path / 'data', ['--max_steps=1', '--warmup_steps=0', '--eval_interval=1']
+    mistake(train(data, tmp_path / 'a', *flags, f'--init_from={base}'), 'vocab_size=512', 'extend_vocab')
+    ok(train(data, tmp_path / 'b', *flags, f'--init_from={base}', '--extend_vocab=True'))
+    ok(train(data, tmp_path / 'c', *flags))
     old = next(m['val_bpb'] for m in metrics(base) if m.get('val_bpb') and m['step'] == 60)
     assert first(tmp_path / 'b', 'val_bpb') < (old + first(tmp_path / 'c', 'val_bpb')) / 2
 
 
-def test_rows_are_kept_or_means_of_what_spells_them():
+def test_rows_are_kept_or_means_of_what_spells_them_and_a_char_tokenizer_lends_its_letters():
     carry_over = copies.carry_over
     old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
     new = Tokenizer.train(['low lower lowest slow'] * 9, 256 + 6 + len(SPECIAL_TOKENS))
@@ -45,8 +44,6 @@ def test_rows_are_kept_or_means_of_what_spells_them():
             assert torch.allclose(rows[i], weight[old.encode(token.decode())].mean(0))
     assert torch.allclose(rows[new.special['<|mask|>']], weight.mean(0))
 
-
-def test_a_char_tokenizer_lends_the_letters_that_it_has():
     old = Tokenizer.char('tehé', ['<|endoftext|>'])
     new = Tokenizer.train(['the the thé'] * 9, 256 + 3 + 2, ['<|endoftext|>', '<|mask|>'])
     weight = torch.randn(old.vocab_size, 5)

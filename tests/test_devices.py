@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, make_sft, metrics, mistake, ok, run
+from conftest import make_sft, mistake, ok, run, train
 
-from model import GPT, GPTConfig, load_checkpoint
+from model import GPT, GPTConfig
 from parts.train import devices, self_test
 
-LINUX = pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc, and needs a limit on addresses')
 IDX = torch.randint(96, (3, 33), generator=torch.Generator().manual_seed(0))
 
 
@@ -47,14 +46,12 @@ def cache(found):
     found.backbone = broken
 
 
-def test_a_device_that_computes_the_same_is_ok():
+def test_a_device_that_computes_the_same_is_ok_and_a_fault_is_seen_where_it_is(capsys):
     rows = self_test.compare(model(), IDX, 'cpu:0')
     assert [row['dtype'] for row in rows] == ['float32', 'bfloat16'] and rows[0]['ok']
     assert rows[0]['loss'] == rows[0]['gradients'] == 0 and rows[0]['same_tokens'] == rows[0]['of'] == 60
     assert 0 < rows[1]['gradients'] < 0.5       # another precision is seen
 
-
-def test_a_fault_is_seen_where_it_is(capsys):
     row = self_test.compare(model(one_gradient), IDX, 'cpu:0')[0]
     assert not row['ok'] and row['gradients'] > 1e-5 and row['loss'] == 0 and row['same_tokens'] == row['of']
     row = self_test.compare(model(cache), IDX, 'cpu:0')[0]
@@ -119,8 +116,7 @@ def test_gradients_stay_in_the_buckets_of_ddp(data_dir, tmp_path):
             '    return sync_if(net, last)\n' \
             'm.sync_if = look\n' \
             'm.leave = lambda *trouble: (print("storages", *sorted(set(seen))), leave(*trouble))'
-    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}', *TINY,
-                  '--micro_batch_size=1', env=TORCHRUN, before=watch))
+    said = ok(train(data_dir, tmp_path, '--micro_batch_size=1', env=TORCHRUN, before=watch))
     assert '\nstorages 1\n' in said
 
 
@@ -161,62 +157,42 @@ def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, base_run, t
             '    leave(trouble)\n' \
             'o.restore, m.leave = restore, end'
     shutil.copytree(base_run, tmp_path / 'a')
-    said = ok(run('train.py', f'--data_dir={data_dir}', f'--out_dir={tmp_path}/a', *TINY, '--dtype=float32',
-                  '--shard=fsdp', '--init_from=resume', '--max_steps=13', env=TORCHRUN, before=watch))
+    said = ok(train(data_dir, tmp_path / 'a', '--dtype=float32', '--shard=fsdp', '--init_from=resume',
+                    '--max_steps=13', env=TORCHRUN, before=watch))
     assert '\nalive 0 of 20\n' in said
 
 
 # --- no memory left -----------------------------------------------------------------------------------------
-# in the n-th forward pass of training, counted from 1
-PATCH = '''
-import model
-passes, forward = [], model.GPT.backbone
+# no_more: from then on, no more memory than the process has and so many bytes; what glibc has kept is taken,
+# but for pieces of less than 16 MB. A training step begins with that; its scores need 34 MB
+NO_MORE = """
+import model, resource
+taken, forward = [], model.GPT.backbone
+def no_more(n_bytes):
+    pages = int(open('/proc/self/statm').read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + n_bytes, -1))
+    try:
+        while True:
+            taken.append(bytearray(2 ** 24))
+    except MemoryError:
+        pass
 def spoiled(self, *a, **k):
-    passes.append(self.training)
-    n = sum(passes)
-    if self.training and ({when}):
-        {what}
+    if self.training:
+        no_more(2 ** 22)
     return forward(self, *a, **k)
-model.GPT.backbone = spoiled
-'''
-# from now on, no more memory than the process has; what glibc has kept is taken, but for pieces of less than
-# 16 MB. The scores need 34 MB
-NO_MORE = """import resource, sys; pages = int(open("/proc/self/statm").read().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 2 ** 22, -1)); sys.taken = []
-        try:
-            while True: sys.taken.append(bytearray(2 ** 24))
-        except MemoryError: pass"""
-FLAGS = ['--n_layer=1', '--n_head=1', '--n_embd=16', '--block_size=256', '--batch_size=64', '--max_steps=6',
-         '--warmup_steps=1', '--eval_interval=50', '--save_interval=50', '--log_interval=1',
-         '--eval_tokens=2048', '--sample_tokens=2', '--device=cpu', '--dtype=float32']
+"""
 
 
-def train(data_dir, out, *more, when=None):
-    before = PATCH.format(when=when, what=NO_MORE) if when else ''
-    return run('train.py', f'--data_dir={data_dir}', f'--out_dir={out}', *FLAGS, *more, before=before)
-
-
-@LINUX
-def test_a_run_that_gets_no_more_memory_keeps_what_was_saved_and_resumes(data_dir, tmp_path):
-    result = train(data_dir, tmp_path / 'run', '--save_interval=2', when='n == 5')      # the fourth step
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc, and needs a limit on addresses')
+def test_a_batch_that_does_not_fit_is_one_sentence(data_dir, base_run, tmp_path):
+    """And in training nothing is written before. What a run saved before: tests/test_resume.py."""
+    out = tmp_path / 'run'
+    flags = ['--n_layer=1', '--n_head=1', '--n_embd=16', '--block_size=256', '--batch_size=64']
+    result = train(data_dir, out, *flags, '--dtype=float32', before=f'{NO_MORE}model.GPT.backbone = spoiled')
     mistake(result, 'out of memory; try a smaller')
-    assert load_checkpoint(tmp_path / 'run/last.pt')[1]['step'] == 2
-    smaller = ['--micro_batch_size=8', '--init_from=resume']
-    ok(train(data_dir, tmp_path / 'run', *smaller, when='n == 99'))
-    assert [m['step'] for m in metrics(tmp_path / 'run') if 'loss' in m] == [1, 2, 3, 4, 5, 6]
-
-
-@LINUX
-def test_a_batch_that_never_fits_is_said_before_anything_is_written(data_dir, tmp_path):
-    mistake(train(data_dir, tmp_path / 'run', when='n == 1'), 'out of memory; try a smaller')
-    assert not (tmp_path / 'run').exists()
-
-
-@LINUX
-def test_a_batch_that_does_not_fit_is_one_sentence_in_generation_and_evaluation(data_dir, tmp_path):
-    ok(train(data_dir, tmp_path / 'run', '--max_steps=1'))
-    before = NO_MORE.replace('pages * 4096', 'pages * 4096 + 2 ** 23').replace('\n        ', '\n')
+    assert not out.exists()
     for script, *flags in (('sample.py', '--num_samples=10000', '--prompt=def', '--max_new_tokens=2'),
-                           ('eval.py', '--batch_size=4000', f'--data_dir={data_dir}')):
-        mistake(run(script, f'--ckpt={tmp_path}/run', '--device=cpu', *flags, before=before),
+                           ('eval.py', '--batch_size=4000', f'--data_dir={data_dir}', f'--out={out}/a.json')):
+        before = f'{NO_MORE}no_more(3 * 2 ** 22)'
+        mistake(run(script, f'--ckpt={base_run}', '--device=cpu', *flags, before=before),
                 'out of memory; try a smaller batch')

@@ -33,7 +33,7 @@ SLACK = 1.05
 TOKENS_A_LINE = 11.3        # of code, over the nine
 AIR = 0.23                  # share of lines that are blank, comment or docstring, over the nine
 # rows that are over their budget today, with the most that they may have until they are not
-NOT_YET = {'parts': (8744, 455.6), 'tests': (12716, 671.9), 'bench': (2098, 102.3), 'docs': (1523, 110.6)}
+NOT_YET = {'parts': (8744, 455.6), 'tests': (12626, 667.7), 'bench': (2098, 102.3), 'docs': (1523, 110.6)}
 
 
 def source(name):

@@ -3,7 +3,7 @@ import math
 
 import pytest
 import torch
-from conftest import lift
+from conftest import lift, refused
 
 from model import GPT, GPTConfig
 from parts.train import optim
@@ -25,7 +25,7 @@ def test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step():
     assert lr_at(5, 5, 5, 1.0, 0.1) == exact(1.0)       # all warm-up: the cosine has no length
 
 
-def test_closed_form_at_the_landmarks():
+def test_closed_form_at_the_landmarks_and_over_the_whole_schedule():
     at = {10: 1.0, 55: 0.55, 100: 0.1,                                  # start, middle and end of the cosine
           40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}                   # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
     for step, expected in at.items():
@@ -33,8 +33,6 @@ def test_closed_form_at_the_landmarks():
     wsd = [lr_at(step, 100, 10, 1.0, 0.1, 'wsd', 20) for step in (0, 9, 50, 80, 90, 100)]
     assert wsd == exact([0.1, 1.0, 1.0, 1.0, 0.55, 0.1])
 
-
-def test_whole_schedule_and_that_of_the_later_stages():
     for max_steps, warmup, peak, low in ((100, 10, 1.0, 0.1), (50, 0, 6e-4, 6e-5), (7, 6, 1e-3, 0.0),
                                          (1, 0, 1.0, 0.5), (12, 12, 1.0, 0.1), (1, 1, 1.0, 0.1)):
         rates = [lr_at(step, max_steps, warmup, peak, low) for step in range(max_steps)]
@@ -57,8 +55,7 @@ def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused(
                              ((5, 5, 1.0, None, True, 1), 'decay_steps=1 '),
                              ((9, 1.5, 1.0, None), '^warmup_steps=1.5 .* a share of max_steps'),
                              ((5, 1, 1.0, 2.0), '^min_lr=2')):
-        with pytest.raises(ValueError, match=words):
-            ends(*arguments)
+        refused(words, ends, *arguments)
 
 
 # --- Muon ---------------------------------------------------------------------------------------------------
@@ -112,18 +109,18 @@ def value_of(optimizers, key):
     return {p: group[key] for o in optimizers for group in o.param_groups for p in group['params']}
 
 
-def test_weight_decay_acts_on_matrices_only():
-    """On the gain of a norm it would pull towards 0 what begins at 1."""
-    model = GPT(GPTConfig(vocab_size=32, block_size=8, n_layer=1, n_head=2, n_embd=8, tie_embeddings=False))
-    for kind in ('adamw', 'muon'):
+def test_weight_decay_acts_on_matrices_only_and_the_embedding_has_its_own_rate_also_after_a_resume():
+    """On the gain of a norm it would pull towards 0 what begins at 1; nor on the biases of Qwen2."""
+    for kind, has_bias in (('adamw', False), ('muon', False), ('adamw', True), ('muon', True)):
+        more = {'qkv_bias': True} if has_bias else {'qk_norm': True}
+        model = GPT(GPTConfig(32, 8, 1, 2, 0, 8, tie_embeddings=False, **more))
         decay = value_of(optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=3.0), 'weight_decay')
         for name, p in model.named_parameters():
             assert decay[p] == (0.1 if p.dim() == 2 else 0.0), (kind, name)
+        assert len(decay) == len(list(model.parameters()))
     with pytest.raises(ValueError, match='empty parameter list'):      # not AdamW without a word
         optim.build(torch.nn.Sequential(torch.nn.Linear(8, 8)), 'muon', 1e-2, (0.9, 0.95), 0.1)
 
-
-def test_the_embedding_has_its_own_rate_also_after_a_resume():
     for kind in ('adamw', 'muon'):
         model = GPT(GPTConfig(vocab_size=32, block_size=8, n_layer=1, n_head=2, n_embd=8))
         make = lambda scale: optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=scale)

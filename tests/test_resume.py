@@ -1,13 +1,12 @@
 """An interrupted run, resumed, is the straight run: bit for bit, whatever interrupted it."""
 import json
-import random
 import shutil
 import signal
-import time
 
 import pytest
 from accidents import accident
-from conftest import ROOT, TIMES, TINY, assert_is_the_straight_run, metrics, mistake, ok, run, series, state
+from conftest import ROOT, TIMES, TINY, assert_is_the_straight_run, contents, metrics, mistake, ok
+from conftest import read_json, read_rows, run, series, state
 
 from model import load_checkpoint, save_checkpoint
 
@@ -97,26 +96,6 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
     assert series(out, 'lr')[:4] == pytest.approx([2.5e-3, 5e-3, 7.5e-3, 1e-2])     # a fifth of 18: 4 steps
 
 
-def test_kill_9_at_random_moments(start, tmp_path):
-    """Where the alarm finds it: between two steps, in a forward pass, while it samples or saves."""
-    flags = [*start['train'], *CASES['train'], '--max_steps=36']
-    began = time.time()
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/straight'))
-    seconds = time.time() - began
-    dice = random.Random()
-    kills = 0
-    for _ in range(3):
-        again = '--init_from=resume' if (tmp_path / 'run/last.pt').exists() else '--overwrite=True'
-        alarm = f'signal.setitimer(signal.ITIMER_REAL, {seconds * dice.uniform(0.3, 0.9)})'
-        result = run('train.py', *flags, f'--out_dir={tmp_path}/run', again, before=alarm)
-        kills += result.returncode == -signal.SIGALRM           # it ends a process as kill -9 does
-        assert result.returncode in (0, -signal.SIGALRM), result.stderr
-    assert kills
-    again = '--init_from=resume' if (tmp_path / 'run/last.pt').exists() else '--overwrite=True'
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/run', again))
-    assert_is_the_straight_run(tmp_path / 'run', tmp_path / 'straight')
-
-
 def test_the_best_model_is_the_best_of_all_parts_of_a_run(start, tmp_path):
     flags = ['train.py', *start['train'], f'--out_dir={tmp_path}', '--eval_interval=2']
     ok(run(*flags, before=accident('sigterm', 7)))
@@ -137,16 +116,6 @@ def test_a_stop_before_the_first_step_saves_what_a_start_needs(start, tmp_path):
     assert not list(tmp_path.glob('new/*.pt'))
 
 
-def test_resuming_a_finished_run_changes_nothing(start, straight, tmp_path):
-    out = shutil.copytree(straight, tmp_path / 'run')
-    flags = [*start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume']
-    for processes in (1, 2):
-        printed = ok(run('train.py', *flags, processes=processes))
-        assert printed == f'{out} is finished, at step 18; to continue, raise --max_steps\n'
-    contents = lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert contents(out) == contents(straight)
-
-
 def test_a_step_that_was_refused_is_told_once(start, tmp_path):
     flags = [*start['train'], '--max_steps=12']
     ok(run('train.py', *flags, f'--out_dir={tmp_path}/one', before=accident('nan', 9)))
@@ -157,10 +126,23 @@ def test_a_step_that_was_refused_is_told_once(start, tmp_path):
 
 
 # --- what was changed counts, and is said -------------------------------------------------------------------
-def test_every_changed_setting_is_said_and_used_and_no_other(start, straight, tmp_path):
-    out = shutil.copytree(straight, tmp_path / 'run')
-    flags = [*start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume', '--max_steps=20']
-    printed = ok(run('train.py', *flags, '--weight_decay=9', '--beta1=0.5', '--log_interval=3'))
+def test_a_finished_run_stays_as_it_is_and_a_changed_setting_is_refused_or_said_and_used(
+        start, straight, data_dir, python_files, tmp_path):
+    out, other = shutil.copytree(straight, tmp_path / 'run'), tmp_path / 'other'
+    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--tokenizer={data_dir}/tokenizer.json',
+           f'--out_dir={other}'))
+    flags = [*start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume']
+    for processes in (1, 2):
+        printed = ok(run('train.py', *flags, processes=processes))
+        assert printed == f'{out} is finished, at step 18; to continue, raise --max_steps\n'
+    for flag, word in {'--embedding_lr=10': 'embedding_lr', '--tie_embeddings=False': 'tie_embeddings',
+                       '--batch_size=4': 'batch_size', '--optimizer=muon': 'optimizer',
+                       '--max_steps=8': 'max_steps', f'--data_dir={other}': 'data_sha256'}.items():
+        mistake(run('train.py', *flags, flag), word)
+    assert contents(out) == contents(straight)
+
+    more = '--max_steps=20', '--weight_decay=9', '--beta1=0.5', '--log_interval=3'
+    printed = ok(run('train.py', *flags, *more))
     changed = {line.split()[1].rstrip(':') for line in printed.splitlines() if line.startswith('  changed  ')}
     assert changed == {'weight_decay', 'beta1', 'log_interval', 'max_steps', 'out_dir'}, printed
     assert 'changed  weight_decay: 0.1 before, 9.0 now' in printed
@@ -168,18 +150,6 @@ def test_every_changed_setting_is_said_and_used_and_no_other(start, straight, tm
     assert [group['weight_decay'] for group in groups] == [9.0, 0.0] and groups[0]['betas'] == (0.5, 0.95)
     weight = lambda folder: state(folder)['model']['embedding.weight']
     assert weight(out).norm() < weight(straight).norm()
-
-
-def test_what_a_run_cannot_change_is_refused(start, straight, data_dir, python_files, tmp_path):
-    other = tmp_path / 'other'
-    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--tokenizer={data_dir}/tokenizer.json',
-           f'--out_dir={other}'))
-    out = shutil.copytree(straight, tmp_path / 'run')
-    flags = [*start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume']
-    for flag, word in {'--embedding_lr=10': 'embedding_lr', '--tie_embeddings=False': 'tie_embeddings',
-                       '--batch_size=4': 'batch_size', '--optimizer=muon': 'optimizer',
-                       '--max_steps=8': 'max_steps', f'--data_dir={other}': 'data_sha256'}.items():
-        mistake(run('train.py', *flags, flag), word)
 
 
 def test_a_fine_tuned_run_knows_where_it_began_and_on_what(start, tmp_path):
@@ -192,7 +162,7 @@ def test_a_fine_tuned_run_knows_where_it_began_and_on_what(start, tmp_path):
     printed = ok(run('sft.py', *again, '--sample_tokens=3', '--micro_batch_size=2', cwd=tmp_path))
     assert 'changed  sample_tokens: 4 before, 3 now' in printed
     assert (tmp_path / 'run/data.json').read_text(encoding='utf-8') == '{}'
-    config = json.loads((tmp_path / 'run/config.json').read_text(encoding='utf-8'))
+    config = read_json(tmp_path / 'run/config.json')
     assert config['init_from'] == state(tmp_path / 'run')['config'].get('init_from', base) == base
     mistake(run('sft.py', *again, '--optimizer=muon'), 'optimizer', 'muon')
     mistake(run('train.py', *start['train'], f'--out_dir={tmp_path}/run', '--init_from=resume'),
@@ -256,7 +226,7 @@ def test_a_run_of_an_older_commit_is_resumed_evaluated_and_fine_tuned(commit, co
     assert step_of(tmp_path / 'run') == 6
     shape = SHAPES[commit].split()
     ok(run('train.py', '--data_dir=data', '--out_dir=run', *shape, *FLAGS, '--init_from=resume', **here))
-    wanted = [json.loads(line) for line in (tmp_path / 'straight.jsonl').read_text().splitlines()]
+    wanted = read_rows(tmp_path / 'straight.jsonl')
     rows = metrics(tmp_path / 'run')
     assert [row['step'] for row in rows] == [row['step'] for row in wanted]
     for row, old in zip(rows, wanted):
@@ -264,7 +234,7 @@ def test_a_run_of_an_older_commit_is_resumed_evaluated_and_fine_tuned(commit, co
             assert row[key] == pytest.approx(old[key], rel=1e-4, abs=1e-6), (row['step'], key)
 
     ok(run('eval.py', '--ckpt=run', '--data_dir=data', '--device=cpu', **here))
-    loss = json.loads((tmp_path / 'run/eval.json').read_text(encoding='utf-8'))['tasks']['loss']
+    loss = read_json(tmp_path / 'run/eval.json')['tasks']['loss']
     assert loss['trained']['nats'] < loss['untrained']['nats'] - 0.5
     assert 'def' in ok(run('sample.py', '--ckpt=run', '--prompt=def f', '--max_new_tokens=4', **here))
     ok(run('sft.py', '--init_from=run', f'--data_dir={conversations}', '--out_dir=sft', '--max_steps=2',

@@ -8,12 +8,16 @@ import shutil
 import numpy as np
 import pytest
 from accidents import accident
-from conftest import TINY, metrics, mistake, ok, run, same, series, state
+from conftest import metrics, mistake, ok, read_json, run, same, series, state, train
 from hypothesis import given
 from hypothesis import strategies as st
 
 from model import load_checkpoint
 from parts.train.streams import Stream
+
+
+def streamed(folder, out, *more, **how):
+    return train(folder, out, f'--streaming={folder}/shards', *more, **how)
 
 
 @pytest.fixture(scope='module')
@@ -33,24 +37,23 @@ def both(python_files, tmp_path_factory):
 
 
 def test_a_stream_gives_the_batches_of_the_bins_and_trains_the_same_model(both, tmp_path):
-    ok(run('train.py', f'--data_dir={both}/bins', f'--out_dir={tmp_path}/bins', *TINY, '--shuffle=False'))
-    ok(run('train.py', f'--data_dir={both}/text', f'--streaming={both}/text/shards',
-           f'--out_dir={tmp_path}/text', *TINY))
+    ok(train(both / 'bins', tmp_path / 'bins', '--shuffle=False'))
+    ok(streamed(both / 'text', tmp_path / 'text'))
     assert metrics(tmp_path / 'bins') == metrics(tmp_path / 'text')
     assert same(*(state(tmp_path / w)['model'] for w in ('bins', 'text')))
 
 
 @pytest.mark.parametrize('processes', [1, 2])
 def test_a_stream_that_was_killed_goes_on_bit_for_bit(both, tmp_path, processes):
-    flags = [f'--data_dir={both}/text', f'--streaming={both}/text/shards', *TINY, '--max_steps=14']
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/straight', processes=processes))
-    run('train.py', *flags, f'--out_dir={tmp_path}/killed', processes=processes, before=accident('kill', 9))
+    data, out, flags = both / 'text', tmp_path / 'killed', ['--max_steps=14']
+    ok(streamed(data, tmp_path / 'straight', *flags, processes=processes))
+    streamed(data, out, *flags, processes=processes, before=accident('kill', 9))
     before = load_checkpoint(tmp_path / 'killed/last.pt')[1]
     assert before['step'] == 8 and len(before['stream']) == processes
-    ok(run('train.py', *flags, f'--out_dir={tmp_path}/killed', '--init_from=resume', processes=processes))
+    ok(streamed(data, out, *flags, '--init_from=resume', processes=processes))
     assert series(tmp_path / 'killed', 'loss') == series(tmp_path / 'straight', 'loss')
     if processes == 1:
-        result = run('train.py', *flags, f'--out_dir={tmp_path}/killed', '--init_from=resume', processes=2)
+        result = streamed(data, out, *flags, '--init_from=resume', processes=2)
         assert result.returncode and 'streams=1, this run has 2' in result.stderr
 
 
@@ -92,10 +95,10 @@ def test_damaged_shards_cost_what_is_damaged(tmp_path):
 
 
 def test_streams_that_cannot_be(both, tmp_path):
-    flags = [f'--data_dir={both}/text', f'--out_dir={tmp_path}/run', *TINY]
-    mistake(run('train.py', *flags, f'--streaming={tmp_path}/nowhere'), 'nowhere', '--write=text')
+    data, out = both / 'text', tmp_path / 'run'
+    mistake(train(data, out, f'--streaming={tmp_path}/nowhere'), 'nowhere', '--write=text')
     (tmp_path / 'empty.jsonl').write_text('\n', encoding='utf-8')
-    mistake(run('train.py', *flags, f'--streaming={tmp_path}/empty.jsonl'), 'empty.jsonl', 'text')
+    mistake(train(data, out, f'--streaming={tmp_path}/empty.jsonl'), 'empty.jsonl', 'text')
     mistake(run('prepare.py', '--write=text', '--temperature=2', f'--out_dir={tmp_path}/x'), 'write=text')
 
 
@@ -113,7 +116,7 @@ def corpus(tmp_path_factory):
         (out / f'{i}.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
     ok(run('prepare.py', f'--source={out}/*.jsonl', f'--out_dir={out}/data', '--tokenizer=byte', '--mode=raw',
            '--dedup=none', '--write=text', '--val_fraction=0.2'))
-    meta = json.loads((out / 'data/meta.json').read_text(encoding='utf-8'))
+    meta = read_json(out / 'data/meta.json')
     listed = [(p.name, hashlib.sha256(p.read_bytes()).hexdigest()) for p in shards(out / 'data')]
     assert [(shard['name'], shard['sha256']) for shard in meta['shards']['train']] == listed
     assert len(listed) == 3
@@ -123,11 +126,6 @@ def corpus(tmp_path_factory):
 def other_text(path):
     """The same number of documents and of characters, but not the same text."""
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b'abc', b'xyz')))
-
-
-def train(folder, out, *more):
-    flags = [f'--data_dir={folder}', f'--streaming={folder}/shards', f'--out_dir={out}', *TINY]
-    return run('train.py', *flags, *more)
 
 
 def test_shards_that_meta_json_does_not_list_are_refused(corpus, tmp_path):
@@ -143,18 +141,18 @@ def test_shards_that_meta_json_does_not_list_are_refused(corpus, tmp_path):
         else:
             shutil.copy(second, folder / 'shards/zz.jsonl.gz')
         wrong = 'zz.jsonl.gz' if change == 'a shard more' else second.name
-        mistake(train(folder, tmp_path / 'run'), wrong, 'meta.json lists', 'prepare.py')
+        mistake(streamed(folder, tmp_path / 'run'), wrong, 'meta.json lists', 'prepare.py')
     assert not (tmp_path / 'run').exists()
 
 
 def test_another_corpus_is_refused_on_resume_also_without_a_manifest(corpus, tmp_path):
     folder = shutil.copytree(corpus, tmp_path / 'data')
-    meta = json.loads((folder / 'meta.json').read_text(encoding='utf-8'))
+    meta = read_json(folder / 'meta.json')
     del meta['shards']                                      # as an older commit wrote it
     write_meta = lambda meta: (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
-    resume = lambda out: train(folder, out, '--init_from=resume', '--max_steps=14')
+    resume = lambda out: streamed(folder, out, '--init_from=resume', '--max_steps=14')
     write_meta(meta)
-    ok(train(folder, tmp_path / 'run'))
+    ok(streamed(folder, tmp_path / 'run'))
     first = shards(folder)[0]
     original = first.read_bytes()
     other_text(first)
