@@ -1,50 +1,113 @@
 """
-Two ways to train, compared seed by seed: which one ends with fewer bits per byte?
+Two ways to train, compared seed by seed: which one ends with the lower loss? And: is yours a record?
 
     python bench/arms.py --b='--min_lr=0'               # config/quickstart.py, 150 steps, five seeds
     python bench/arms.py config/exercise.py --a='--dropout=0.1' --b='--dropout=0.2' --steps=600
-    git worktree add ../changed                         # to compare other code: change it there, then
-    python bench/arms.py --b_in=../changed
+    git diff > my.diff                                  # other code: what you changed since the last commit
+    python bench/arms.py --patch=my.diff
+    python bench/arms.py --record=shakespeare_1 --b='--learning_rate=5e-3' --choose     # to choose settings
+    python bench/arms.py --record=shakespeare_1 --b='--learning_rate=5e-3'              # to enter
+    python bench/arms.py --record=shakespeare_1                         # the record alone: its five seeds
 
-Each run is train.py in a process of its own. Runs with the same seed begin with the same weights and read the
-same batches, so the difference is taken seed by seed. It counts if there are five seeds or more, and if its
-mean is at least two standard errors from 0. The last line is JSON, for LOG.md.
+bench/records.md has the records and their rules. Arm a is the record of that name; b has your flags after the
+record's own, and your patch in place of its own. Each run is train.py of the last commit with the patch, in a
+process of its own; eval.py measures its last weights on all validation tokens. Runs of one shape with the
+same seed begin with the same weights and read the same batches, so the difference is taken seed by seed. It
+counts if there are five seeds or more, and if its mean is at least two standard errors from 0. After an
+interruption the same command resumes: runs that ended stand in a folder of --out.
 """
-import argparse
-import json
-import math
-import os
-import shlex
-import statistics
-import subprocess
-import sys
-import tempfile
-
+import argparse, collections, contextlib, datetime, hashlib, json, math, os, pathlib, platform, runpy, shlex
+import shutil, statistics, subprocess, sys, tempfile, time
+import torch
 from peers import ROOT
-from parts.train import journal
+from parts.train import devices, token_bins
 
 ENOUGH = 5          # seeds
+MORE_TIME = 1.1     # the most seconds of a challenger, over the record's
+GOES = 'anything goes'
+# config file and flags; a git diff, or ''; whether the patched eval.py measures it or the last commit's
+Arm = collections.namedtuple('Arm', 'words patch own')
 
 
-def final_bits(code, config, steps, flags, seed):
-    """Bits per byte at the end of a run of the train.py in the folder `code`."""
-    with tempfile.TemporaryDirectory() as out:
-        length = [f'--max_steps={steps}', f'--warmup_steps={max(1, steps // 10)}',
-                  f'--eval_interval={steps}', f'--save_interval={steps}']
-        command = [f'{code}/train.py', config, *length, *shlex.split(flags), f'--seed={seed}',
-                   '--num_samples=1', '--sample_tokens=1', f'--out_dir={out}/run']
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        with open(f'{out}/run/metrics.jsonl', encoding='utf-8') as f:
-            rows = [json.loads(line) for line in f]
-    return [row['val_bpb'] for row in rows if 'val_bpb' in row][-1]
+# --- one run ------------------------------------------------------------------------------------------------
+def stop(mistake):
+    print(f'error: {mistake}', file=sys.stderr)
+    sys.exit(2)
 
 
+def call(*command, hint=''):
+    """What a command prints. If it fails, its last line is the mistake."""
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ['it printed nothing'])[-1]
+        stop(f'{last.removeprefix("error: ")} (from {shlex.join(command[:4])}){hint}')
+    return done.stdout.strip()
+
+
+@contextlib.contextmanager
+def checkout(patch):
+    """A folder with the last commit and the patch."""
+    with tempfile.TemporaryDirectory() as folder:
+        call('git', 'worktree', 'add', '--quiet', '--detach', folder)
+        try:
+            if patch:
+                call('git', '-C', folder, 'apply', os.path.abspath(patch))
+            yield folder
+        finally:
+            call('git', 'worktree', 'remove', '--force', folder)
+
+
+def choosing(data, folder):
+    """Prepared data: the first nine tenths of the training tokens of `data` to train on, the last tenth to
+    measure. So settings can be chosen before a validation token of `data` is ever read."""
+    meta, bins = token_bins.open_bins(data, 1, ['train'])
+    cut = len(bins['train']) * 9 // 10
+    for side, ids in ('train', bins['train'][:cut]), ('val', bins['train'][cut:]):
+        ids.tofile(f'{folder}/{side}.bin')
+        meta['tokens'][side] = len(ids)
+        meta['sha256'][side] = token_bins.sha256(f'{folder}/{side}.bin')
+    shutil.copy(f'{data}/tokenizer.json', folder)
+    pathlib.Path(folder, 'meta.json').write_text(json.dumps(meta | {'sources': {}}), encoding='utf-8')
+
+
+def one_run(code, judge, words, data, seed):
+    """Train with the code in one folder, measure with the eval.py in another."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.time()
+        call(sys.executable, f'{code}/train.py', os.path.join(code, words[0]), *words[1:],
+             f'--data_dir={data}', f'--seed={seed}', f'--out_dir={folder}/run', '--eval_tokens=0',
+             '--num_samples=1', '--sample_tokens=1')
+        seconds = time.time() - began
+        call(sys.executable, f'{judge}/eval.py', f'--ckpt={folder}/run/last.pt', f'--data_dir={data}',
+             '--random_init=False', hint='' if code == judge else '; another layout needs --anything_goes')
+        config, figures = (json.loads(pathlib.Path(folder, 'run', name).read_bytes())
+                           for name in ('config.json', 'eval.json'))
+    measured = figures['tasks']['loss']['trained']
+    tokens = config['max_steps'] * config['batch_size'] * config['block_size']
+    return {'nats': measured['nats'], 'bits': measured['bits_per_byte'], 'seconds': seconds, 'tokens': tokens,
+            'context': config['block_size']}
+
+
+def all_runs(arms, data, seeds, keep):
+    """{name of an arm: [one_run of each seed]}, in turn; yielded after each seed. keep: a folder for them."""
+    runs = {name: [] for name in arms}
+    with contextlib.ExitStack() as stack:
+        patches = {'', *(arm.patch for arm in arms.values())}
+        code = {patch: stack.enter_context(checkout(patch)) for patch in patches}
+        for seed in range(seeds):
+            for name, arm in arms.items():
+                path = keep / f'{name}{seed}.json'
+                if not path.exists():
+                    run = one_run(code[arm.patch], code[arm.patch if arm.own else ''], arm.words, data, seed)
+                    path.with_suffix('.new').write_text(json.dumps(run), encoding='utf-8')
+                    path.with_suffix('.new').replace(path)
+                runs[name].append(json.loads(path.read_bytes()))
+            yield runs
+
+
+# --- what the runs say --------------------------------------------------------------------------------------
 def difference(a, b):
-    """Mean and standard error of b - a, seed by seed, and the verdict. a, b: bits per byte of each seed.
-
-    >>> difference([2.0, 2.1], [1.9, 2.0])[2]
-    'too few seeds'
-    """
+    """Mean and standard error of b - a, seed by seed, and the verdict. a, b: the loss of each seed."""
     differences = [after - before for before, after in zip(a, b, strict=True)]
     mean = statistics.mean(differences)
     if len(differences) < ENOUGH:
@@ -53,26 +116,118 @@ def difference(a, b):
     return mean, error, 'counts' if abs(mean) >= 2 * error else 'does not count'
 
 
+def against(record, challenger):
+    """Yields what keeps a challenger from being a record. Both: the one_run of each seed."""
+    mean, _, verdict = difference(*([run['bits'] for run in runs] for runs in (record, challenger)))
+    if verdict != 'counts' or mean > 0:
+        yield verdict if verdict != 'counts' else 'the loss is higher'
+    for what, times in ('tokens', 1), ('context', 1), ('seconds', MORE_TIME):
+        used, most = (statistics.mean(run[what] for run in runs) for runs in (challenger, record))
+        if used > times * most:
+            yield f'{used:,.0f} {what}, and the record has {most:,.0f}'
+
+
+def row_for(name, arm, runs, unit, where):
+    """A row of bench/records.md. runs: the one_run of each seed; those of the record beside it, if any."""
+    losses = [[run[unit] for run in some] for some in runs]
+    error = statistics.stdev(losses[0]) / math.sqrt(len(losses[0])) if len(losses[0]) > 1 else math.nan
+    loss = f'{statistics.mean(losses[0]):.4f} ± {error:.4f}: {", ".join(f"{x:.4f}" for x in losses[0])}'
+    beside = ', '.join(f'{statistics.mean(some):.4f}' for some in losses[1:]) or '-'
+    seconds = ', '.join(f'{statistics.mean(run["seconds"] for run in some):.0f}' for some in runs)
+    how = f'[patch](records/{name}.diff), ' if arm.patch else ''
+    cells = [name, GOES if arm.own else 'Llama layout kept', loss, beside, seconds, where]
+    return f'| {" | ".join(cells)} | {how}`{shlex.join(arm.words)}` |'
+
+
+def machine():
+    """The processor or GPU, torch's threads, the type of its products, and the versions."""
+    device, dtype = devices.choose('auto', 'auto')
+    name = platform.machine()
+    if device.startswith('cuda'):
+        name = torch.cuda.get_device_name()
+    elif os.path.exists('/proc/cpuinfo'):
+        lines = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+        name = next((line.split(': ')[1] for line in lines if line.startswith('model name')), name)
+    return (f'{name}, {torch.get_num_threads()} threads, {dtype}, Python {platform.python_version()}, '
+            f'torch {torch.__version__}')
+
+
+# --- the arms -----------------------------------------------------------------------------------------------
+def row_of(name, path):
+    """The row of a record, and its command: the last words between backticks."""
+    lines = pathlib.Path(path).read_text(encoding='utf-8').splitlines()
+    rows = {line.split('|')[1].strip(): line for line in lines if line.startswith('|') and '`' in line}
+    if name not in rows:
+        stop(f'--record={name}: {path} has no such row; it has {", ".join(rows)}')
+    return rows[name], shlex.split(rows[name].rsplit('`', 2)[1])
+
+
+def arms_of(args):
+    """{'a': Arm, 'b': Arm}; of a record alone only a."""
+    if not args.record:
+        words = [args.config, f'--max_steps={args.steps}', f'--warmup_steps={max(1, args.steps // 10)}',
+                 f'--eval_interval={args.steps}', f'--save_interval={args.steps}']
+        return {'a': Arm(words + shlex.split(args.a), '', True),
+                'b': Arm(words + shlex.split(args.b), args.patch, True)}
+    if args.a:
+        stop(f'--a={args.a} beside --record={args.record}: the record is arm a; expected --b')
+    row, words = row_of(args.record, args.records)
+    patch = pathlib.Path(args.records).with_name('records') / f'{args.record}.diff'
+    arms = {'a': Arm(words, str(patch) if patch.exists() else '', GOES in row)}
+    if args.b or args.patch:
+        arms['b'] = Arm(words + shlex.split(args.b), args.patch or arms['a'].patch, args.anything_goes)
+    return arms
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument('config', nargs='?', default='config/quickstart.py')
     parser.add_argument('--a', default='', help='settings of the first arm')
     parser.add_argument('--b', default='', help='settings of the second arm')
-    parser.add_argument('--a_in', default=ROOT, help='a checkout of this repository')
-    parser.add_argument('--b_in', default=ROOT, help='another one')
+    parser.add_argument('--patch', default='', help='a git diff: code of the second arm')
+    parser.add_argument('--record', default='', help='a row of the table: it is the first arm')
+    parser.add_argument('--records', default=f'{ROOT}/bench/records.md', help='the table')
+    parser.add_argument('--anything_goes', action='store_true', help='eval.py of your patch measures b')
+    parser.add_argument('--choose', action='store_true', help='measure the last tenth of the training tokens')
+    parser.add_argument('--data_dir', default='', help="prepared data; without it the config's")
     parser.add_argument('--seeds', type=int, default=ENOUGH)
-    parser.add_argument('--steps', type=int, default=150)
+    parser.add_argument('--steps', type=int, default=150, help='of a run; a record has its own')
+    parser.add_argument('--out', default=f'{ROOT}/out/arms', help='the folder that keeps the runs')
     args = parser.parse_args()
 
-    bits = {'a': [], 'b': []}
-    for seed in range(args.seeds):
-        for arm, code, flags in (('a', args.a_in, args.a), ('b', args.b_in, args.b)):
-            bits[arm].append(final_bits(os.path.abspath(code), args.config, args.steps, flags, seed))
-        print(f'seed {seed}: {bits["a"][-1]:.4f} and {bits["b"][-1]:.4f} bits per byte', flush=True)
+    arms = arms_of(args)
+    preset = runpy.run_path(os.path.join(ROOT, arms['a'].words[0]))
+    data = os.path.abspath(args.data_dir or os.path.join(ROOT, preset['data_dir']))
+    if not os.path.exists(f'{data}/meta.json'):
+        stop(f'{data} holds no prepared data; give --data_dir, or run: {preset.get("data_from")}')
+    is_char = json.loads(pathlib.Path(data, 'tokenizer.json').read_bytes())['kind'] == 'char'
+    unit, meaning = ('nats', 'nats per character') if is_char else ('bits', 'bits per byte')
+    where = f'{machine()}, commit {call("git", "rev-parse", "--short", "HEAD")}'
+    diffs = [pathlib.Path(arm.patch).read_text(encoding='utf-8') for arm in arms.values() if arm.patch]
+    known = json.dumps([where, token_bins.open_bins(data, 1)[0]['sha256'], args.choose, arms, diffs])
+    keep = pathlib.Path(args.out, hashlib.sha256(known.encode()).hexdigest()[:12])
+    keep.mkdir(parents=True, exist_ok=True)
 
-    mean, error, verdict = difference(bits['a'], bits['b'])
-    print(f'b - a: {mean:+.4f} ± {error:.4f}: {verdict}')
-    print(json.dumps({'command': shlex.join(sys.argv), 'machine': journal.machine_and_versions(), **bits}))
+    with tempfile.TemporaryDirectory() as folder:
+        if args.choose:
+            choosing(data, folder)
+            data = folder
+        for runs in all_runs(arms, data, args.seeds, keep):
+            last = ' and '.join(f'{its[-1][unit]:.4f}' for its in runs.values())
+            print(f'seed {len(runs["a"]) - 1}: {last} {meaning}', flush=True)
+
+    losses = {name: [run[unit] for run in its] for name, its in runs.items()}
+    if 'b' in arms:
+        mean, error, verdict = difference(losses['a'], losses['b'])
+        print(f'b - a: {mean:+.4f} ± {error:.4f}: {verdict}')
+    print(json.dumps({'command': shlex.join(sys.argv), 'machine': where, **losses}))
+    if args.record and not args.choose:
+        where = f'{where}, {datetime.date.today()}'
+        if 'b' in arms:
+            reasons = '; '.join(against(runs['a'], runs['b']))
+            print(f'no record: {reasons}' if reasons else f'a record; this is its row for {args.records}:')
+        name = 'my_record' if 'b' in arms else args.record
+        print(row_for(name, [*arms.values()][-1], [*runs.values()][::-1], unit, where))
 
 
 if __name__ == '__main__':

@@ -14,9 +14,8 @@ has. A measurement that fails is a line with its error, and the next begins. Nee
     shard           fsdp, zero1, float16 and resuming with real runs of train.py, one process over NCCL
     llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
     shakespeare     config/shakespeare_gpu.py: seconds and the lowest loss; needs --shakespeare=FILE
-    generate        batch 1, 16, 256, beside transformers; a step of fixed shapes as one CUDA graph
+    generate        batch 1, 16, 256, beside transformers
     rollouts        rl.py's sampling, quickstart's size, at 64, 256 and 1,024 slots
-    ideas           what three changes of the compiled step would bring
 
 Each measurement is a process of its own with a limit of time. FOLDER/log.txt has what they said. It needs
 torch with CUDA, transformers for the comparisons, and 50 GB of room for 1.5B.
@@ -28,7 +27,7 @@ import torch
 from peers import ROOT
 import gpu_calls
 from configurator import configure
-from gpu_calls import harness, ms, on_device, parts_of_a_step
+from gpu_calls import ms, on_device, step_of
 from model import GPT, GPTConfig
 from parts.train import devices, objectives, planner
 from parts.sample import rollouts
@@ -241,13 +240,13 @@ def where():
     model = on_device(SMALL, device)
     ways = {'compiled': torch.compile(model)} if compiling else {}
     for name, net in (ways | {'not compiled': model}).items():
-        attempt(f'where, 110M, {name}: parts', parts_of_a_step, model, net, MICRO)
-        step = harness(model, lambda *batch: net(*batch)[1], SMALL, MICRO)[3]
-        attempt(f'where, 110M, {name}: profile', gpu_calls.profiled, step, on_gpu)
-    attempt('where, 110M, not compiled, muon: parts', parts_of_a_step, model, model, MICRO, 'muon')
+        for kind in 'adamw', 'muon':
+            step = step_of(model, lambda *batch: net(*batch)[1], SMALL, MICRO, kind)
+            attempt(f'where, 110M, {name}, {kind}', gpu_calls.profiled, step, on_gpu)
     model = net = step = ways = None    # room for the larger one
     large = on_device(LARGE, device)
-    attempt('where, 1.5B, not compiled: parts', parts_of_a_step, large, large, 2 if tiny else 8)
+    step = step_of(large, lambda *batch: large(*batch)[1], LARGE, 2 if tiny else 8)
+    attempt('where, 1.5B, not compiled', gpu_calls.profiled, step, on_gpu)
 
 
 # --- several processes, other dtypes, resuming --------------------------------------------------------------
@@ -305,7 +304,7 @@ def llama():
                    'theirs': lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss}[who]
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
-        took = ms(harness(model, loss_of, SMALL, MICRO)[3])
+        took = ms(step_of(model, loss_of, SMALL, MICRO))
         peak = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
         return {'tok_s': MICRO * T / took * 1000, 'step_ms': took, 'memory_gb': peak}
 
@@ -342,37 +341,22 @@ def generate():
     model = on_device(SMALL, device).bfloat16().eval()
     rate, weights = copied(), sum(p.nbytes for p in model.parameters())
 
-    def ours(batch):
+    def speed(who, batch):
         idx = torch.randint(V, (batch, prompt), device=device)
-        took = ms(lambda: model.generate(idx, new, temperature=0), 3, warm=1)
+        if who == 'ours':
+            took = ms(lambda: model.generate(idx, new, temperature=0), 3, warm=1)
+        else:
+            net = gpu_calls.llama_of(SMALL, device).bfloat16().eval()
+            took = ms(lambda: net.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
+                                           pad_token_id=0, max_new_tokens=new, min_new_tokens=new), 1, warm=1)
         return {'tok_s': batch * new / took * 1000, 'ms_a_step': took / new,
                 'share_of_copy_rate': weights * new / took * 1000 / rate}
 
-    def theirs(batch):
-        net = gpu_calls.llama_of(SMALL, device).bfloat16().eval()
-        idx = torch.randint(V, (batch, prompt), device=device)
-        took = ms(lambda: net.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False,
-                                       pad_token_id=0, max_new_tokens=new, min_new_tokens=new), 1, warm=1)
-        return {'tok_s': batch * new / took * 1000, 'ms_a_step': took / new}
-
-    def fixed(batch, compiled):         # its prompt goes through one token at a time
-        idx = torch.randint(V, (batch, prompt), device=device)
-        tokens, took = gpu_calls.fixed_generate(model, idx, new, compiled)
-        same = (tokens == model.generate(idx, new, temperature=0)[:, prompt:]).float().mean().item()
-        return {'tok_s': batch / took * 1000, 'ms_a_step': took, 'same_tokens': same,
-                'share_of_copy_rate': weights / took * 1000 / rate}
-
     for batch in (1, 16, 256):
-        a = attempt(f'generate, 110M, batch {batch}: ours', ours, batch)
-        b = attempt(f'generate, 110M, batch {batch}: transformers', theirs, batch)
+        a, b = (attempt(f'generate, 110M, batch {batch}: {who}', speed, who, batch)
+                for who in ('ours', 'theirs'))
         if a and b:
             tell(f'generate, 110M, batch {batch}', ours_over_theirs=a['tok_s'] / b['tok_s'])
-    for batch in (1, 16):
-        for compiled in [False] + [True] * compiling:
-            how = 'compiled and captured' if compiled else 'captured'
-            attempt(f'generate, 110M, batch {batch}: a fixed step, {how}', fixed, batch, compiled)
-    torch.backends.cuda.enable_cudnn_sdp(True)      # last: it makes a plan for each new length of the keys
-    attempt('generate, 110M, batch 16: ours with cuDNN attention', ours, 16)
 
 
 def rollouts_speed():
@@ -395,31 +379,13 @@ def rollouts_speed():
         attempt(f'rollouts, quickstart, {slots} slots', speed, slots, 16 if tiny else 2048)
 
 
-def ideas():
-    """The compiled step at 110M, as it is and changed."""
-    torch.manual_seed(0)
-    model = on_device(SMALL, device)
-    make = torch.compile if compiling else lambda f, **_: f
-    loss_alone = make(lambda x, y: model(x, y)[1])
-
-    def blocks_alone():
-        for block in model.blocks if compiling else ():     # equal blocks share their compiled code
-            block.compile()
-        return parts_of_a_step(model, model, MICRO)
-
-    attempt('ideas, 110M: as it is', parts_of_a_step, model, make(model), MICRO)
-    attempt('ideas, 110M: the compiled code returns no logits', parts_of_a_step, model,
-            lambda x, y: (None, loss_alone(x, y)), MICRO)
-    attempt('ideas, 110M: each block compiled alone', blocks_alone)
-
-
 # --- one process for each measurement -----------------------------------------------------------------------
 ALL = {     # the call, the seconds that it needs at least, and those that it gets at most
     'machine': (lambda: attempt('machine', the_machine), 15, 40), 'equal': (equal, 20, 90),
     'train': (train, 40, 330), 'where': (where, 40, 150), 'shard': (shard, 40, 110),
     'llama': (llama, 40, 120),
     'shakespeare': (lambda: attempt('shakespeare_gpu', shakespeare_run), 40, 480),
-    'generate': (generate, 25, 120), 'rollouts': (rollouts_speed, 20, 60), 'ideas': (ideas, 40, 150)}
+    'generate': (generate, 25, 120), 'rollouts': (rollouts_speed, 20, 60)}
 
 
 def main():

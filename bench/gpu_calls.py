@@ -5,9 +5,8 @@ how long do calls take, where does the time of a training step go? Each is a fun
 import collections, contextlib, copy, functools, math, re, time
 import numpy as np
 import torch
-import torch.nn.functional as F
-from model import GPT, rotate
-from parts.train import devices, objectives, optim, planner
+from model import GPT
+from parts.train import devices, objectives, optim
 from parts.sample import decoding, rollouts
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
@@ -127,29 +126,24 @@ def same_steps(pair, kind, batch, exact):
 
 
 # --- a training step ----------------------------------------------------------------------------------------
-def harness(model, loss_of, c, micro, kind='adamw'):
-    """Three calls that together are a step of train.py, and that step: load, pass, update. c: a GPTConfig,
-    the model's or one of its size. micro: sequences of random ids."""
+def step_of(model, loss_of, c, micro, kind='adamw'):
+    """A call: a step of train.py. c: a GPTConfig, the model's or one of its size. micro: sequences of random
+    ids."""
     optimizers = optim.build(model, kind, 1e-4, (0.9, 0.95), 0.1)
     device = device_of(model)
     autocast = devices.autocast(device, HALF)
     text = np.random.default_rng(0).integers(c.vocab_size, size=(micro, c.block_size + 1))
-    load = lambda: devices.to_device([text[:, :-1], text[:, 1:]], device)
 
-    def forward_backward(batch):
+    def step():
         with autocast:
-            loss = loss_of(*batch)
+            loss = loss_of(*devices.to_device([text[:, :-1], text[:, 1:]], device))
         loss.backward()
-        return loss.detach()
-
-    def update(loss):
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
         for o in optimizers:
             if math.isfinite(norm + loss.item()):
                 o.step()
         model.zero_grad(set_to_none=True)
-
-    return load, forward_backward, update, lambda: update(forward_backward(load()))
+    return step
 
 
 def profiled(step, on_gpu, n=3):
@@ -176,47 +170,6 @@ def profiled(step, on_gpu, n=3):
     return shares | {'the device waits': 1 - sum(shares.values()), 'step_ms': wall / 1000 / n, 'kernels': top}
 
 
-def parts_of_a_step(model, net, micro, kind='adamw'):
-    """Shares of the step: each part measured alone, so their sum need not be 1. net: the model, or it
-    compiled."""
-    c = model.config
-    load, forward_backward, update, step = harness(model, lambda *batch: net(*batch)[1], c, micro, kind)
-    batch = load()
-    began = time.perf_counter()
-    forward_backward(batch)
-    wait()
-    first = time.perf_counter() - began
-    whole, passes = ms(step), ms(lambda: (forward_backward(batch), model.zero_grad(set_to_none=True)))
-    rate = micro * c.block_size / whole * 1000
-    flops = planner.flops_per_token(vars(c), c.block_size) * rate / 1e12
-    return {'step_ms': whole, 'tok_s': rate, 'tflops': flops, 'first_pass_s': first,
-            'attention_share': c.n_layer * ms(attention_alone(model, micro)) / whole,
-            'logits_share': ms(logits_alone(model, micro)) / whole, 'data_share': ms(load) / whole,
-            'update_share': 1 - passes / whole}
-
-
-def attention_alone(model, micro):
-    """A call: attention of one layer, forward and backward, from q, k and v."""
-    c, device = model.config, device_of(model)
-    dtype = torch.float32 if device == 'cpu' else torch.bfloat16        # as model.py has it
-    q, k, v, g = (torch.randn(micro, c.n_head, c.block_size, c.n_embd // c.n_head, device=device, dtype=dtype,
-                              requires_grad=name != 'g') for name in 'qkvg')
-    return lambda: torch.autograd.grad(F.scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v), g)
-
-
-def logits_alone(model, micro):
-    """A call: from hidden states to the loss, and back."""
-    c, device = model.config, device_of(model)
-    x = torch.randn(micro, c.block_size, c.n_embd, device=device, requires_grad=True)
-    y = torch.randint(c.vocab_size, (micro * c.block_size,), device=device)
-
-    def call():
-        with devices.autocast(device, HALF):
-            logits = model.head(x).float().flatten(0, 1)                                # (B T, V)
-        torch.autograd.grad(F.cross_entropy(logits, y), (x, model.head.weight))
-    return call
-
-
 def on_device(c, device):
     """A model whose tables are on the device already, as devices.compiled() leaves it."""
     model = GPT(c).to(device)
@@ -234,74 +187,3 @@ def llama_of(c, device):
             vocab_size=c.vocab_size, hidden_size=c.n_embd, intermediate_size=c.n_ffn, rms_norm_eps=c.norm_eps,
             num_hidden_layers=c.n_layer, num_attention_heads=c.n_head, max_position_embeddings=c.block_size,
             tie_word_embeddings=c.tie_embeddings))
-
-
-# --- generation without the host ----------------------------------------------------------------------------
-def fixed_step(model, batch):
-    """A step of greedy generation whose shapes never change, so that a CUDA graph can hold it. Its tensors:
-    token (batch, 1) is read and becomes the next one; at (1,) is its position and moves on by one."""
-    c, device = model.config, device_of(model)
-    weights = model.embedding.weight
-    token = torch.zeros(batch, 1, dtype=torch.long, device=device)
-    at = torch.zeros(1, dtype=torch.long, device=device)
-    columns = torch.arange(c.block_size, device=device)
-    shape = batch, c.n_kv_head, c.block_size, c.head_dim
-    cache = [[torch.zeros(shape, dtype=weights.dtype, device=device) for _ in 'kv'] for _ in model.blocks]
-
-    def attend(attention, x, stored, cos, sin, mask):
-        heads = lambda y: y.unflatten(-1, (-1, c.head_dim)).transpose(1, 2)                 # (B, heads, 1, D)
-        q = rotate(attention.norm_q(heads(attention.w_q(x))), cos, sin)
-        k = rotate(attention.norm_k(heads(attention.w_k(x))), cos, sin)
-        stored[0].index_copy_(2, at, k)
-        stored[1].index_copy_(2, at, heads(attention.w_v(x)))
-        y = F.scaled_dot_product_attention(q, *stored, mask, enable_gqa=c.n_kv_head < c.n_head)
-        return attention.w_o(y.transpose(1, 2).flatten(2))
-
-    def step():
-        mask = (columns <= at)[None]                                                        # (1, T)
-        cos, sin = model.cos[at], model.sin[at]                                             # (1, D/2)
-        x = model.embedding(token)                                                          # (B, 1, C)
-        for block, stored in zip(model.blocks, cache):
-            x = x + attend(block.attention, block.norm_1(x), stored, cos, sin, mask)
-            x = x + block.mlp(block.norm_2(x))
-        logits = model.head(model.norm(x))[:, -1, :c.vocab_size].float()                    # (B, V)
-        token.copy_(logits.argmax(-1, keepdim=True))
-        at.add_(1)
-
-    return step, token, at
-
-
-def captured(step):
-    """The same step as one launch: all its kernels, recorded by a CUDA graph."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):       # what is allocated or chosen at the first call happens here
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
-@torch.no_grad()
-def fixed_generate(model, idx, new, compiled):
-    """Tokens (B, new) after idx (B, n), and the ms of a step. On a GPU its step is captured."""
-    step, token, at = fixed_step(model, len(idx))
-    if compiled:
-        step = torch.compile(step)
-    if idx.device.type == 'cuda':
-        step = captured(step)
-
-    def write():
-        at.zero_()
-        written = []
-        for i in range(idx.shape[1] + new - 1):
-            if i < idx.shape[1]:
-                token.copy_(idx[:, i:i + 1])
-            step()
-            written.append(token.clone())
-        return torch.cat(written[-new:], dim=1)
-
-    return write(), ms(write, 3, warm=1) / (idx.shape[1] + new - 1)

@@ -4,7 +4,7 @@ budget (4 layers, 128 wide, context 64, 2,000 steps of 12 x 64 characters), and 
 
     pip install -r bench/requirements.txt
     python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char
-    python bench/time_to_loss.py data/shakespeare_char [THREADS]
+    OMP_NUM_THREADS=1 python bench/time_to_loss.py data/shakespeare_char
 
 Ours is train.py with config/shakespeare_cpu.py. `short` is the same model in a run made for this loss alone:
 240 steps, and a higher rate, which falls linearly. The peer stands for nanoGPT: transformers' GPT-2 of that
@@ -21,7 +21,7 @@ import time
 
 import numpy as np
 import torch
-from peers import median
+from peers import ROOT, median
 from parts.train.token_bins import open_bins, sequences
 
 TARGET, EVERY, STEPS, T, B = 1.8857, 50, 2000, 64, 12
@@ -29,25 +29,20 @@ SHORT = ['--max_steps=240', '--learning_rate=8e-3', '--min_lr=1e-3', '--warmup_s
          '--decay_steps=200']
 
 
-def ours(data_dir, threads, flags=(), every=EVERY):
+def ours(data_dir, flags=(), every=EVERY):
     with tempfile.TemporaryDirectory() as out:
-        subprocess.run([sys.executable, 'train.py', 'config/shakespeare_cpu.py', f'--data_dir={data_dir}',
-                        f'--out_dir={out}', f'--eval_interval={every}', f'--log_interval={every}',
-                        '--num_samples=1', '--sample_tokens=1', *flags], check=True, capture_output=True,
-                       env={**os.environ, 'OMP_NUM_THREADS': str(threads)})
+        subprocess.run([sys.executable, f'{ROOT}/train.py', f'{ROOT}/config/shakespeare_cpu.py',
+                        f'--data_dir={data_dir}', f'--out_dir={out}', f'--eval_interval={every}',
+                        f'--log_interval={every}', '--num_samples=1', '--sample_tokens=1', *flags],
+                       check=True, capture_output=True)
         with open(f'{out}/metrics.jsonl', encoding='utf-8') as f:
             rows = [json.loads(line) for line in f]
     dt = [m['dt'] for m in rows if 'dt' in m and m['step'] % every == 0]
     return [(every * sum(dt[:m['step'] // every]), m['val_loss']) for m in rows if 'val_loss' in m]
 
 
-def short(data_dir, threads):
-    return ours(data_dir, threads, SHORT, every=10)
-
-
-def peer(data_dir, threads):
+def peer(data_dir):
     import transformers
-    torch.set_num_threads(int(threads))
     torch.manual_seed(1337)
     meta, bins = open_bins(data_dir, T)
     model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
@@ -82,21 +77,17 @@ def peer(data_dir, threads):
 
 
 if __name__ == '__main__':
-    if len(sys.argv) > 3:
-        print(json.dumps({'ours': ours, 'short': short, 'peer': peer}[sys.argv[3]](*sys.argv[1:3])))
-        sys.exit()
-    if len(sys.argv) < 2:
+    if len(sys.argv) != 2:
         sys.exit(__doc__)
-    data_dir, threads = sys.argv[1], (sys.argv[2:] or ['1'])[0]
-    found = {'ours': [], 'short': [], 'peer': []}
+    runs = {'ours': ours, 'short': lambda data_dir: ours(data_dir, SHORT, 10), 'peer': peer}
+    found = {who: [] for who in runs}
     for _ in range(int(os.environ.get('ROUNDS', 2))):
-        for who, rows in found.items():
-            run = subprocess.run([sys.executable, __file__, data_dir, threads, who], check=True, text=True,
-                                 capture_output=True)
-            series = json.loads(run.stdout.splitlines()[-1])
-            rows.append((next((s for s, loss in series if loss <= TARGET), math.inf), *series[-1]))
-            print(f'{who}: {TARGET} after {rows[-1][0]:.1f} s; {rows[-1][2]:.4f} at the end, after '
-                  f'{rows[-1][1]:.1f} s', flush=True)
+        for who, train in runs.items():
+            series = train(sys.argv[1])
+            reached = next((seconds for seconds, loss in series if loss <= TARGET), math.inf)
+            seconds, loss = series[-1]
+            found[who].append((reached, seconds))
+            print(f'{who}: {TARGET} after {reached:.1f} s; {loss:.4f} after {seconds:.1f} s', flush=True)
     theirs = found.pop('peer')
     print(f'the peer to {TARGET}: {median([row[0] for row in theirs]):.1f} s')
     for who, rows in found.items():

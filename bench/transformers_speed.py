@@ -1,0 +1,92 @@
+"""
+Training steps, and greedy generation with a cache, beside transformers' Llama of the same shape, dtype and
+threads: tokens a second, and ratios of seconds and of CPU seconds.
+
+    pip install -r bench/requirements.txt
+    python bench/transformers_speed.py train            # all shapes, or those that are named
+    python bench/transformers_speed.py generate nano
+
+bfloat16 is measured where the processor has it. Elsewhere torch emulates it: a step of nano takes 10 seconds.
+"""
+import os
+import sys
+import time
+
+import torch
+from peers import cpu_of, in_turn, median, ours_over, timed
+from gpu_calls import llama_of
+from model import GPT, GPTConfig
+from parts.train import devices, optim
+
+SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False),
+          'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
+          'nano': GPTConfig(256, 512, 6, 8, 0, 256, 768), 'small': GPTConfig(32768, 1024, 12, 12, 0, 768)}
+BATCHES = {'train': {'shakespeare_cpu': [12], 'quickstart': [8], 'nano': [2]},
+           'generate': {name: [1, 16] for name in ('quickstart', 'nano', 'small')}}
+ROUNDS = int(os.environ.get('ROUNDS', 3))
+REPEATS = {'train': int(os.environ.get('STEPS', 10)), 'generate': 1}
+PROMPT, NEW = 32, int(os.environ.get('NEW', 128))
+
+
+def train(model, is_ours, dtype, c, B):
+    """A call, a training step, and its number of tokens."""
+    x = torch.randint(c.vocab_size, (B, c.block_size + 1))
+    x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
+    if is_ours:
+        [optimizer] = optim.build(model, 'adamw', 1e-4, (0.9, 0.999), 0.1)
+    else:
+        optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)     # as fast an optimizer as ours
+
+    def step(_):
+        with devices.autocast('cpu', dtype):
+            loss = model(x, y)[1] if is_ours else model(input_ids=x, labels=x, use_cache=False).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return step, x.numel()
+
+
+def generate(model, is_ours, dtype, c, B):
+    """A call that writes n tokens to each prompt, and the number of tokens if n is NEW."""
+    idx = torch.randint(c.vocab_size, (B, PROMPT))
+    model = model.to(getattr(torch, dtype)).eval()
+    if is_ours:
+        return lambda n: model.generate(idx, n, temperature=0), B * NEW
+    return lambda n: model.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False, pad_token_id=0,
+                                    max_new_tokens=n, min_new_tokens=n), B * NEW
+
+
+def measure(what, shape, who, dtype, batch):
+    torch.manual_seed(0)
+    c = SHAPES[shape]
+    is_ours = who == 'ours'
+    model = GPT(c) if is_ours else llama_of(c, 'cpu')
+    work, tokens = {'train': train, 'generate': generate}[what](model, is_ours, dtype, c, int(batch))
+    for _ in range(2):
+        work(4)
+    began = time.process_time()
+    times = [timed(lambda: work(NEW)) for _ in range(REPEATS[what])]
+    cpu = (time.process_time() - began) / REPEATS[what]
+    seconds = median([row[0] for row in times])
+    return seconds, times[-1][1], cpu, tokens / seconds
+
+
+if __name__ == '__main__':
+    if ':' in ''.join(sys.argv[1:]):
+        print(*measure(*sys.argv[1].split(':')))
+        sys.exit()
+    if sys.argv[1:2] not in (['train'], ['generate']):
+        sys.exit(__doc__)
+    what, *shapes = sys.argv[1:]
+    print(f'{"batch":>22}{"":>10}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}{"of CPU":>8}   peak MB')
+    for shape in shapes or BATCHES[what]:
+        for batch in BATCHES[what][shape]:
+            for dtype in dict.fromkeys(['float32', devices.choose('cpu', 'auto')[1]]):
+                names = [f'{what}:{shape}:{who}:{dtype}:{batch}' for who in ('ours', 'transformers')]
+                results = dict(zip(('ours', 'theirs'), in_turn(names, ROUNDS, __file__).values()))
+                rates = [median([float(row[2].split()[1]) for row in rows]) for rows in results.values()]
+                ratios = [1 / ours_over(results, 'theirs', of) for of in (lambda row: row[0], cpu_of)]
+                peaks = ' / '.join(f'{max(row[1] for row in rows):.0f}' for rows in results.values())
+                print(f'{shape:>16}{batch:>6}{dtype:>10}{rates[0]:>12,.0f}{rates[1]:>14,.0f}{ratios[0]:>8.2f}'
+                      f'{ratios[1]:>8.2f}   {peaks}', flush=True)
