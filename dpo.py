@@ -186,7 +186,8 @@ pad = tokenizer.special.get('<|pad|>', 0)
 
 # --- data ---------------------------------------------------------------------------------------------------
 paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
-command = data_from or f'python prepare.py --kind=preference --source=FILE --out_dir={data_dir}'
+command = f'python prepare.py --kind=preference --source=FILE --out_dir={data_dir}'
+command = data_from if data_dir in data_from else command
 pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, command)
 held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0][:eval_pairs]
 digests = [records.digest(path) for path in paths]
@@ -357,7 +358,7 @@ log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
-show(config, log.say)
+show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.row('data', f'{len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')
 log.row('model', planner.described(vars(model.config)))

@@ -355,7 +355,7 @@ def score(task):
 def measure_learned():
     """{checkpoint, untrained or corpus: shares in n texts of it}"""
     n = max(32, num_samples)
-    beginning = {'task': 'learned', 'asked': '', 'prompt': '' if tokenizer.begin else '\n'}   # of a document
+    beginning = {'task': 'learned', 'asked': '', 'prompt': ''}      # of a document
     _, bins = open_bins(data_dir.split(',')[0], ['train', 'val'])
     corpus = texts.vocabulary([bins['train'], bins['val']], tokenizer)      # so val knows nearly all words
 

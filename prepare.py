@@ -453,12 +453,14 @@ if kind == 'text':
     for b in bins.values():
         b.file.flush()
     meta['sampled_sha256'] = {side: token_bins.sha256(b.file.name, sampled=True)
-                              for side, b in bins.items()}      # train.py checks it, if a bin is large
+                              for side, b in bins.items()}    # for train.py
     tok.save(f'{out_dir}/tokenizer.json.new')
-    val_texts = [*reading.slices(docs.spread(in_val), 20_000, 1000)]        # a sample
-    overlap = duplicates.overlap(reading.slices(docs.spread(in_train)), val_texts, NGRAM)
-    functions = clean.code_share, text_models.language_of
-    report['card'] = data_card.make(val_texts, *functions, of_source, n_train, overlap)
+    val_texts = [*reading.slices(docs.spread(in_val, 1000), 20_000, 1000)]
+    overlap = duplicates.overlap(reading.slices(docs.spread(in_train, 20_000)), val_texts, NGRAM)
+    epochs = np.array([of_source[name]['epochs'] for name in docs.owners])[docs.shard]
+    read = [text[:20_000] for text in docs.spread(in_train * docs.lengths * epochs, 1000)]
+    report['card'] = data_card.make(read, clean.code_share, text_models.language_of, of_source, n_train,
+                                    overlap)
 
 table = [b.row() for b in bins.values()]
 if write == 'text':             # shards take the place of train.bin
@@ -471,4 +473,4 @@ corpus.publish(out_dir, pages, bins.values(), docs.bases if write == 'text' else
 docs.forget()
 print(data_card.summary(report, table))
 
-print(data_card.next_command(kind, out_dir, write == 'text', list(sources) == ['stdlib']))
+print(data_card.next_command(report, kind, out_dir, write == 'text'))

@@ -100,8 +100,7 @@ sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show become
 # --- continue a text ----------------------------------------------------------------------------------------
 def complete():
     """Continue the prompt, or fill the gap between it and suffix."""
-    start_text = prompt if prompt or tokenizer.begin else '\n'      # a model needs something to read
-    encoded = asking.encode(tokenizer, start_text)
+    encoded = asking.encode(tokenizer, prompt)
     n_tokens = max_new_tokens
     if suffix:
         encoded, n_tokens = asking.between(tokenizer, prompt, suffix, block_size, max_new_tokens)

@@ -32,7 +32,7 @@ from tokenizer import Tokenizer
 init_from = 'out/base'          # the folder of the model to start from; or resume: continue in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
 data_from = ''                  # the command that makes data_dir: shown if it is missing
-base_dir: str | None = None     # data of the base model, to measure how much is forgotten
+base_dir = ''                   # data of the base model, to measure how much is forgotten; '' = not
 replay = 0                      # >= 0: sequences of base_dir beside the conversations of a step
 out_dir = 'out/sft'             # where the run writes
 overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
@@ -118,7 +118,8 @@ def marked(ids, mask, tokenizer):
 
 train_path = os.path.join(data_dir, 'train.jsonl')
 val_path = os.path.join(data_dir, 'val.jsonl')
-command = data_from or f'python prepare.py --kind=sft --source=FILE --out_dir={data_dir}'
+command = f'python prepare.py --kind=sft --source=FILE --out_dir={data_dir}'
+command = data_from if data_dir in data_from else command
 conversations, n_empty, n_cut = records.read_conversations(train_path, block_size, tokenizer, command)
 held_out = records.read_conversations(val_path, block_size, tokenizer, command)[0][:eval_conversations]
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
@@ -129,9 +130,9 @@ max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per
 eval_interval = eval_interval or batches.per_epoch
 warmup_steps, *_ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, 0.0)
 token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
-if replay % world or (replay and base_dir is None):
+if replay % world or (replay and not base_dir):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
-if base_dir is not None:
+if base_dir:
     sides = ('train', 'val') if replay else ('val',)
     base_meta, base_bins = token_bins.open_bins(base_dir, block_size, sides)
     start.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'])
@@ -195,7 +196,7 @@ def evaluate():
     micro_batches = [own[i:i + micro_batch_size] for i in range(0, len(own), micro_batch_size)]
     val_loss, *_ = loss_on(collate(rows, pad) for rows in micro_batches)
     row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
-    if base_dir is not None:            # how much of the pretraining is left?
+    if base_dir:                        # how much of the pretraining is left?
         ids, T = base_bins['val'], model.config.block_size
         blocks = token_bins.evaluation_blocks(ids, T, eval_tokens, micro_batch_size, rank, world)
         row['base_bpb'] = loss_on(token_bins.sequences(ids, b, T) for b, counts in blocks if counts)[1]
@@ -231,7 +232,7 @@ log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
-show(config, log.say)
+show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
 log.row('data', f'{len(conversations):,} conversations, {len(held_out):,} held out; {lengths.sum():,} '
         f'tokens, {trained.sum() / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')

@@ -139,11 +139,11 @@ class Tokenizer:
         self.special = {name: len(vocab) + i for i, name in enumerate(dict.fromkeys(special_tokens))}
         self.vocab_size = len(vocab) + len(self.special)
         self.all_bytes = [*vocab, *(name.encode() for name in self.special)]
-        # the bytes of text that each id has: a special token has none
+        # bytes of text that each id has; a special token: none
         self.text_bytes = [len(token) for token in vocab] + [0] * len(self.special)
-        # GPT-2's one token between documents: it ends one and begins the next
+        # ends a document, begins the next
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
-        # the ids that end an answer
+        self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
         # an answer may have ids below this: <|mask|>, <|fim_prefix|>, <|span_0|> and so on are for prompts
         self.n_writable = max(self.stop, default=self.vocab_size - 1) + 1

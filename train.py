@@ -223,7 +223,7 @@ n_parameters = sum(p.numel() for p in model.parameters())
 epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
 log.begin(config, state, step, max_steps, (12 * (keep + 1) + 8) * n_parameters)     # bytes: 12 a checkpoint
 log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
-show(config, log.say)
+show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.row('data', token_bins.described(meta, task.n_text, batch_size, epochs))
 log.row('model', planner.described(vars(model.config)))
 log.row('step', f'{batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '

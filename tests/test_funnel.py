@@ -66,16 +66,16 @@ def test_a_text_has_the_genre_of_its_lines():
 
 def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
     assert data_card.proportions({'de': 1, 'en': 2}) == {'en': 0.667, 'de': 0.333}
-    sources = {'web': {'path': 'x', 'tokens': 900, 'licences': {'mit': 1, 'unknown': 2}},
-               'books': {'path': 'shakespeare', 'tokens': 100, 'licences': {'public domain': 1}}}
+    sources = {'web': {'path': 'x', 'tokens': 1, 'mixed': 900, 'licences': {'mit': 1, 'unknown': 2}},
+               'books': {'path': 'shakespeare', 'tokens': 5, 'mixed': 100, 'licences': {'public domain': 1}}}
     texts = ['en: 1', *['- en\n'] * 8, *['- de\n'] * 4]
     card = data_card.make(texts, lambda text: ':' in text, lambda text: text[2:4], sources, 1000,
                           (0.25, 8, 13))
     skew = '; '.join(card['skew'])
     assert card['languages'] == {'en': 0.667, 'de': 0.333}
-    assert card['licences'] == {'unknown': 2, 'mit': 1, 'public domain': 1}
-    assert '90% of the tokens: web' in skew and '92% of the documents: list' in skew
-    assert '50% of the documents name no licence' in skew and 'books: plays by one author' in skew
+    assert card['licences'] == {'unknown': 0.6, 'mit': 0.3, 'public domain': 0.1}
+    assert '90% of the training tokens: web' in skew and '92% of the training tokens: list' in skew
+    assert '60% of the training tokens name no licence' in skew and 'books: plays by one author' in skew
     assert 'the prose' not in skew
     assert card['share'].startswith('1,000 training tokens are 1e-07 times')
     assert card['overlap'].startswith('25.0% of 8 validation texts share 13 words')

@@ -17,8 +17,8 @@ from parts.train.records import read_jsonl
 
 # --- data ---------------------------------------------------------------------------------------------------
 def test_data_that_are_missing_or_damaged(data_dir, tmp_path):
-    result = train(tmp_path / 'nowhere', tmp_path / 'out')
-    mistake(result, 'nowhere', 'python prepare.py --source=', '--out_dir=')
+    result = train(tmp_path / 'nowhere', tmp_path / 'out', '--data_from=python prepare.py --out_dir=other')
+    mistake(result, 'nowhere', 'python prepare.py --source=FILE --out_dir=')        # not the preset's data
 
     damaged = shutil.copytree(data_dir, tmp_path / 'damaged')
     for text in '{"dtype": "uint16", "tok', '{}', '[]', '{"dtype": "float99"}':
@@ -60,7 +60,7 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
             ('--n_kv_head=3', 'n_kv_head=3'), ('--block_size=1000000', 'block_size=1000000 --block_size'),
             ('--dtype=float8', 'float8 bfloat16'), ('--device=tpu', 'tpu --device=auto'),
             ('--micro_batch_size=3', '=3 8 --micro_batch_size=2'), ('--dropout=1', 'dropout'),
-            ('--warmup_steps=13', 'max_steps=12'), ('--min_lr=1', 'min_lr'), ('--init_from=gone', 'gone'),
+            ('--warmup_steps=13', 'max_steps=12'), ('--min_lr=1', 'min_lr'), ('--init_from=gone', 'run.sh'),
             ('--batch_size=99999999999', '=99999999999 2**20'), ('--out_dir=', 'out_dir empty'),
             ('--show_batch=-1', 'show_batch=-1'), ('--learning_rate=inf', '=inf finite'),
             (f'--seed={2 ** 32}', 'seed=4294967296')]:

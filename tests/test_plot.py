@@ -163,9 +163,9 @@ RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
 OVER = {'folder': 'out/a', 'scored': True}
 VERDICTS = [
     (CONFIG, history(600), HEALTHY, 'let it run'),
-    (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'To do: measure it: python eval.py --ckpt=out/a.'),
-    (CONFIG | OVER, history(), HEALTHY, 'python sft.py config/quickstart_sft.py --init_from=out/a.'),
-    (CONFIG | OVER, history(**slower), SYSTEMS, 'python sft.py config/quickstart_sft.py --init_from=out/a.'),
+    (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'eval.py --ckpt=out/a --data_dir=data/quickstart.'),
+    (CONFIG | OVER, history(), HEALTHY, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
+    (CONFIG | OVER, history(**slower), SYSTEMS, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
     (CONFIG | OVER | {'continued_by': ['b', 'c']}, history(), HEALTHY, 'see what was made of it: b and c.'),
     (CONFIG | OVER | {'stage': 'sft'}, history(), HEALTHY, 'python rl.py --init_from=out/a '),
     (CONFIG | OVER | {'scores': [{'pass_rate': 0.125}]}, history(), HEALTHY, ', pass@1 12.5%. To do: '),

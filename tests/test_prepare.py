@@ -7,12 +7,17 @@ import json
 import numpy as np
 import pytest
 from conftest import ROOT, SHARED, mistake, ok, run
-from preparing import DOCUMENTS, FOX, PROSE, RAW, prose, write, write_records
+from preparing import DOCUMENTS, FOX, PROSE, RAW, WORDS, prose, write, write_records
 from preparing import documents, dropped, kept, prepare, read, report
 
 from tokenizer import Tokenizer
 
 BPE = [*RAW, '--tokenizer=bpe', '--vocab_size=400']
+OFF = [f'--{name}=0' for name in ('min_words', 'max_words', 'max_symbols', 'max_repetition', 'max_gibberish',
+                                   'min_assignments')]
+GERMAN = ['Die alte Mühle stand am Fluss, und in jedem Frühling stieg das Wasser, bis es die zweite Stufe '
+          f'der Treppe erreichte; im Jahre {1800 + i} kam es bis zur Tür, und niemand schlief in der Nacht\n'
+          for i in range(0, 60, 3)]
 
 
 @pytest.fixture(scope='module')
@@ -186,6 +191,29 @@ def test_each_source_has_a_validation_file_of_its_own(corpora, tmp_path):
     assert not list(tmp_path.glob('data/val_*.bin'))
 
 
+def test_the_card_of_a_mixture_is_that_of_what_a_model_reads(tmp_path):
+    """40 files of code for each 4 of prose; the weights turn it round; a long German text has most tokens."""
+    code = [f'def {a}_{i}(x):\n    y = x + {i}\n    return y\n' * 9 for i, a in enumerate(WORDS[:40])]
+    write_records(tmp_path / 'a.jsonl', [{'text': text, 'licence': 'MIT'} for text in code])
+    write_records(tmp_path / 'b.jsonl', [{'text': ' '.join(PROSE[i:i + 9])} for i in range(4)])
+    write_records(tmp_path / 'c.jsonl', [{'text': ' '.join(GERMAN) * n} for n in [1] * 20 + [20] * 4])
+    for names, weights, more, genres, languages in (
+            ('ab', (10, 90), [], {'running text': 0.9, 'code': 0.1}, {'en': 1}),
+            ('ab', (90, 10), [], {'code': 0.9, 'running text': 0.1}, {'en': 1}),
+            ('bc', (None, None), ['--write=text'], {'running text': 1}, {'de': 0.95, 'en': 0.05})):
+        sources = {name: (f'{tmp_path}/{name}.jsonl', weight) for name, weight in zip(names, weights)}
+        (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
+        flags = [f'--out_dir={tmp_path}/out', '--tokenizer=byte', '--mode=auto', *RAW[1:], *OFF, *more]
+        ok(run('prepare.py', tmp_path / 'mix.py', *flags))
+        card = report(tmp_path / 'out')['card']
+        for key, wanted in (('genres', genres), ('languages', languages)):
+            assert card[key] == pytest.approx(wanted, abs=0.02 if weights[0] else 0.05), card
+        if weights[0]:
+            name = 'ab'[weights[1] > weights[0]]
+            assert f'90% of the training tokens: {name};' in '; '.join(card['skew'])
+            assert card['licences'] == {'mit': weights[0] / 100, 'unknown': weights[1] / 100}
+
+
 def test_a_source_that_no_figure_will_measure_is_named_with_its_share(corpora, tmp_path):
     write_records(corpora / 'four.jsonl', [{'text': f'one two three {i}\n' * 9} for i in range(4)])
     for weights, share in (({'web': 10, 'four': 90}, '90.0%'), ({'web': None, 'four': None}, '1.'),
@@ -203,12 +231,12 @@ def test_a_source_that_no_figure_will_measure_is_named_with_its_share(corpora, t
 def test_the_last_line_can_be_typed_and_what_an_earlier_run_left_is_gone(corpora, tmp_path):
     out = tmp_path / 'data'
     _, printed = mix(corpora, tmp_path, {'web': None}, '--write=text', '--audit=1')
-    assert f'--out_dir=out/data --streaming={out}/shards' in printed and 'train.bin' not in printed
+    assert f'--streaming={out}/shards' in printed and 'train.bin' not in printed
     assert (out / 'audit.md').exists() and f'| {out}/shards |' in printed
     assert 'train.bin' not in (out / 'report.md').read_text(encoding='utf-8')
     shards = (out / 'shards').rename(tmp_path / 'shards')
     printed = prepare(out, shards, *RAW, '--tokenizer=char', '--val_fraction=.5')
-    assert f'--data_dir={out} --out_dir=out/data --sample_prompt=\n' in printed
+    assert printed.endswith(f'--data_dir={out} --out_dir=out/data --sample_prompt= --expect=None\n')
     assert not (out / 'audit.md').exists() and (out / 'train.bin').exists()
 
 
@@ -223,9 +251,6 @@ def test_a_copy_in_a_later_source_is_dropped_and_a_source_of_copies_is_named(cor
 
 
 # --- what each stage drops ----------------------------------------------------------------------------------
-GERMAN = ['Die alte Mühle stand am Fluss, und in jedem Frühling stieg das Wasser, bis es die zweite Stufe '
-          f'der Treppe erreichte; im Jahre {1800 + i} kam es bis zur Tür, und niemand schlief in der Nacht\n'
-          for i in range(0, 60, 3)]
 OWN = ['--dedup=none', '--val_fraction=0.3']
 
 
@@ -288,8 +313,7 @@ def test_rules_are_switched_off_by_zero(tmp_path):
     source = write(tmp_path / 'files', PROSE + odd)
     prepare(tmp_path / 'on', source, *OWN)
     assert dropped(tmp_path / 'on') == {'short': 1, 'symbols': 1, 'repetitive': 2}
-    prepare(tmp_path / 'off', source, *OWN, *(f'--{name}=0' for name in (
-        'min_words', 'max_words', 'max_symbols', 'max_repetition', 'max_gibberish')))
+    prepare(tmp_path / 'off', source, *OWN, *OFF)
     assert len(kept(tmp_path / 'off')) == 44
 
 

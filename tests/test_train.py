@@ -12,6 +12,7 @@ import torch
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same
 
 from model import GPT, GPTConfig, load_checkpoint
+from parts.prepare.data_card import next_command
 from parts.train import start, texts
 from tokenizer import Tokenizer
 
@@ -232,10 +233,44 @@ def test_the_command_of_a_preset_leads_to_its_data():
         assert program != 'prepare.py' or flags['source'], path     # never the standard library unsaid
 
 
-def test_the_command_that_prepare_prints_takes_its_data(python_files, tmp_path):
-    for more in ([], ['--write=text', '--out_dir=a \n b']):
-        out = ok(run('prepare.py', f'--source={python_files}/email', '--vocab_size=400', *more, cwd=tmp_path))
-        _, script, config, *words = shlex.split(out.rpartition('next: ')[2])
-        flags = dict(word[2:].split('=', 1) for word in words)
-        assert script == 'train.py' and (ROOT / config).exists() and flags['sample_prompt'] == ''
-        assert (tmp_path / flags['data_dir'] / 'meta.json').exists()
+SMALL = {'train.py': ['--n_layer=1', '--n_head=2', '--n_embd=32', '--batch_size=2', '--max_steps=2',
+                      '--warmup_steps=0', '--eval_tokens=64', '--sample_tokens=4', '--compile=False'],
+         'sft.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4', '--eval_tokens=64'],
+         'dpo.py': ['--max_steps=2', '--batch_size=2', '--sample_tokens=4', '--num_samples=1'],
+         'sample.py': ['--max_new_tokens=4'], 'eval.py': ['--loss_tokens=64']}
+
+
+def follow(printed, cwd):
+    """Run the last command that a script printed, with flags that make the run small."""
+    script, *words = shlex.split(printed.rpartition('python ')[2].partition('\n')[0])
+    words = [str(ROOT / word) if word.startswith('config/') else word.rstrip('.') for word in words]
+    return ok(run(script, *words, *SMALL[script], '--device=cpu', cwd=cwd, env={'HOME': str(cwd)}))
+
+
+def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversations, pairs, tmp_path):
+    (tmp_path / 'short.txt').write_text(' '.join(f'{i} is a number.' for i in range(99)), encoding='utf-8')
+    make = lambda *flags: ok(run('prepare.py', *flags, '--dedup=none', cwd=tmp_path))
+    code = f'--source={python_files}/email', '--vocab_size=400'
+    chats = f'--source={conversations}/train.jsonl', '--kind=sft', '--out_dir=data/quickstart_sft'
+    assert 'next: bash run.sh && python sft.py config/quickstart_sft.py --data_dir=data/' in make(*chats)
+    for words, *flags in (
+            ('--streaming=', *code, '--write=text', '--out_dir=a b'),
+            ('--block_size=128 ', '--source=short.txt', '--tokenizer=char', '--out_dir=short'),
+            ('--out_dir=out/quickstart ', *code, '--out_dir=data/quickstart'),
+            ('next: python sft.py config/quickstart_sft.py --data_dir=data/quickstart_sft ', *chats),
+            ('=p --out_dir=out/p ', f'--source={pairs}/train.jsonl', '--kind=preference', '--out_dir=p')):
+        printed = make(*flags)
+        assert words in printed
+        follow(follow(printed, tmp_path), tmp_path)         # train, and sample
+    assert '--out_dir=out/quickstart_2 ' in make(*code, '--out_dir=data/quickstart')
+    follow(ok(run('plot.py', '--runs=out/quickstart', cwd=tmp_path)), tmp_path)             # eval.py
+    (tmp_path / 'data/quickstart').rename(tmp_path / 'data/moved')      # what the preset's base_dir names
+    printed = make(*chats)
+    assert printed.endswith('_sft_2 --expect=None --base_dir=\n')
+    follow(printed, tmp_path)
+    presets = [next_command({'sources': {'x': {'path': path}}, 'tokens': {'train': 999, 'val': 999}}, 'text',
+                            'data/x', False) for path in ('stdlib', 'shakespeare', 'x')]
+    assert [preset.partition(' --data_dir=data/x --out_dir=out/x')[::2] for preset in presets] == [
+        ('next: python train.py config/quickstart.py', ''),
+        ('next: python train.py config/shakespeare_cpu.py', ''),
+        ('next: python train.py config/quickstart.py', ' --sample_prompt= --expect=None')]

@@ -139,15 +139,17 @@ def what_follows(config):
     """The next command for a run that is over. continued_by: folders of runs that start from it."""
     folder = config.get('folder', 'FOLDER')
     stage = config.get('stage', 'base')
+    data = config.get('data_dir', 'data/quickstart')
+    how = '--tasks=problems --allow_code_execution=True' if config.get('stage') else f'--data_dir={data}'
     if config.get('continued_by'):
         return f'see what was made of it: {" and ".join(config["continued_by"])}'
     if config.get('loss_type') == 'rm':
         return 'look at val_accuracy: 50 % is guessing'
     if not config.get('scored'):
-        return f'measure it: python eval.py --ckpt={folder}' + (
-            ' --tasks=problems --allow_code_execution=True' if config.get('stage') else '')
-    return {'base': f'teach it: python sft.py config/quickstart_sft.py --init_from={folder}',
-            'sft': f'reward its answers: python rl.py --init_from={folder} --allow_code_execution=True',
+        return f'measure it: python eval.py --ckpt={folder} {how}'
+    flags = f'--init_from={folder} --out_dir={folder}'          # and what the stage adds
+    return {'base': f'teach it: python sft.py config/quickstart_sft.py {flags}_sft --base_dir={data}',
+            'sft': f'reward its answers: python rl.py {flags}_rl --allow_code_execution=True',
             }.get(stage, f'talk to it: python sample.py --ckpt={folder} --chat=True')
 
 

@@ -169,10 +169,13 @@ class Corpus:
     def text(self, i):
         return self.record(i)['text']
 
-    def spread(self, which):
-        """Yield the texts of at most 20,000 documents, evenly spread over those in the mask which, (n,)."""
-        numbers = np.flatnonzero(which)
-        yield from map(self.text, numbers[::1 + len(numbers) // 20_000])
+    def spread(self, weights, n):
+        """Yield n texts, evenly spread over the weights of all documents; at most as many as the weights sum
+        to. weights: (n documents,), or a mask, of whose documents each comes once at most."""
+        ends = np.cumsum(weights)
+        n = min(n, int(ends[-1]))
+        places = (np.arange(n) + 0.5) / n * ends[-1]
+        yield from map(self.text, np.searchsorted(ends, places, 'right'))
 
     def keys(self, band):
         """A band's key of each document that is left, uint64; copied, so that no file stays open."""

@@ -6,11 +6,11 @@ The report for people: what each stage dropped, and a card of what is left, its 
     skew({'en': 1.0}, {'code': 1.0}, {'stdlib': 1.0}, {'psf': 1.0}, 2_000_000)      # sentences
 
 A model shares the defects of its data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads
-like a blog, C4's word list removed texts of minorities. The card counts such defects in your corpus.
+like a blog, C4's word list removed texts of minorities. The card counts such defects in what a model reads.
 
 Copy this file alone: it needs the standard library.
 """
-import collections, pathlib, re, shlex, statistics
+import collections, os, pathlib, re, shlex, statistics
 
 # a genre, the beginning of its lines, and more than how many of them have it
 GENRES = (('questions', re.compile(r'(?:Q|Question|User|Human)\b.{0,20}:'), 1 / 20),
@@ -43,25 +43,26 @@ def genre(text):
 
 
 def proportions(counts):
-    """{item: its share} of {item: how many}, the most frequent first."""
+    """{item: its share} of {item: how many} or a list of items, the most frequent first."""
     counts = collections.Counter(counts)
     total = max(1, counts.total())
     return {item: round(n / total, 3) for item, n in counts.most_common()}
 
 
 def make(texts, code_share, language_of, of_source, n_tokens, overlap):
-    """The card, as report.json holds it. texts: a sample; code_share, language_of: functions of a text;
-    of_source: the report's entry for each source; overlap: the result of duplicates.overlap."""
+    """The card, as report.json holds it. texts: a sample, each for as many training tokens; code_share,
+    language_of: functions of a text; of_source: see the report; overlap: the result of duplicates.overlap."""
     genres = ['code' if code_share(text) >= 0.3 else genre(text) for text in texts]
     languages = [language_of(text) for text, kind in zip(texts, genres) if kind != 'code']
     licences = collections.Counter()
     for source in of_source.values():
-        licences.update(source['licences'])
-    shares = [proportions(collections.Counter(languages)), proportions(collections.Counter(genres)),
-              proportions({name: source['tokens'] for name, source in of_source.items()}),
+        for name, n in source['licences'].items():
+            licences[name] += source['mixed'] * n / sum(source['licences'].values())
+    shares = [proportions(languages), proportions(genres),
+              proportions({name: source['mixed'] for name, source in of_source.items()}),
               proportions(licences)]
     usual = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
-    return {'languages': shares[0], 'genres': shares[1], 'licences': dict(licences.most_common()),
+    return {'languages': shares[0], 'genres': shares[1], 'licences': shares[3],
             'skew': usual + skew(*shares, n_tokens),
             'share': f'{n_tokens:,} training tokens are {n_tokens / PRETRAINED_ON:.3g} times the '
                      f'{PRETRAINED_ON:,} of a pretraining corpus',
@@ -75,14 +76,14 @@ def skew(languages, genres, sources, licences, n_tokens):
     sentences = []
     for what, table, consequence in (
             ('the prose', languages, 'a model will hardly write any other language'),
-            ('the documents', genres, 'a model will write this kind of text, whatever it is asked for'),
-            ('the tokens', sources, 'the manner of this source will be the manner of the model')):
+            ('the training tokens', genres, 'a model will write this kind of text, whatever it is asked for'),
+            ('the training tokens', sources, 'the manner of this source will be the manner of the model')):
         name, share = next(iter(table.items()), ('', 0))
         if share >= 0.8 and (len(table) > 1 or table is not sources):
             sentences.append(f'{share:.0%} of {what}: {name}; {consequence}')
     if licences.get('unknown', 0) >= 0.5:
-        sentences.append(f'{licences["unknown"]:.0%} of the documents name no licence: find out whether you '
-                         'may use them')
+        sentences.append(f'{licences["unknown"]:.0%} of the training tokens name no licence: find out '
+                         'whether you may use them')
     if n_tokens < 100_000_000:
         sentences.append(f'{n_tokens:,} tokens are few: a model will know words and forms, hardly any facts')
     return sentences
@@ -118,16 +119,30 @@ def summary(report, files):
     return f'{text}{"".join(over)}\n{report["malformed"]} records could not be read{share}{"".join(blind)}'
 
 
-def next_command(kind, folder, is_streamed, is_stdlib):
-    """What to do with a result, as a line to type. It names a folder: the config's own may hold a run."""
-    script = {'text': 'train.py config/quickstart.py', 'sft': 'sft.py config/quickstart_sft.py',
-              'preference': 'dpo.py config/quickstart_dpo.py'}[kind]
-    flags = [f'--data_dir={folder}', f'--out_dir=out/{pathlib.Path(folder).name}']
+def next_command(report, kind, folder, is_streamed):
+    """What to do with a result, as a line to type: a run in a new folder."""
+    out_dir = f'out/{pathlib.Path(folder).resolve().name}'
+    while os.path.exists(out_dir):
+        out_dir += '_2'
+    flags = [f'--data_dir={folder}', f'--out_dir={out_dir}']
+    if kind != 'text':
+        stage, model = ('sft', 'out/quickstart') if kind == 'sft' else ('dpo', 'out/quickstart_sft')
+        first = '' if os.path.exists(model) else 'bash run.sh && '          # which makes both models
+        flags.append('--expect=None')           # what the preset expects is for its own data
+        if stage == 'sft' and not first and not os.path.exists('data/quickstart'):
+            flags.append('--base_dir=')
+        return f'next: {first}python {stage}.py config/quickstart_{stage}.py {shlex.join(flags)}'
+
+    sources = [source['path'] for source in report['sources'].values()]
+    preset, block_size = ('shakespeare_cpu', 64) if sources == ['shakespeare'] else ('quickstart', 256)
+    longest = max(1, min(report['tokens'].values()) - 1)        # a sequence, without its last target
+    if longest < block_size:
+        flags.append(f'--block_size={2 ** (longest.bit_length() - 1)}')
     if is_streamed:
         flags.append(f'--streaming={folder}/shards')
-    if kind == 'text' and not is_stdlib:
-        flags.append('--sample_prompt=')        # that config's prompt is a line of Python
-    return f'next: python {script} {shlex.join(flags)}'
+    if sources not in (['stdlib'], ['shakespeare']):
+        flags += ['--sample_prompt=', '--expect=None']          # those of the preset are for Python
+    return f'next: python train.py config/{preset}.py {shlex.join(flags)}'
 
 
 def report_md(title, report, files):
@@ -151,9 +166,10 @@ def report_md(title, report, files):
     if 'card' in report:
         card = report['card']
         lines += ['', '## Data card', '',
-                  f'- languages of the prose, in a sample: {listed(card["languages"], ".1%")}',
-                  f'- genres, in a sample: {listed(card["genres"], ".1%")}',
-                  f'- licences: {listed(card["licences"])}',
+                  'Shares of the training tokens; languages and genres in a sample:', '',
+                  f'- languages of the prose: {listed(card["languages"], ".1%")}',
+                  f'- genres: {listed(card["genres"], ".1%")}',
+                  f'- licences: {listed(card["licences"], ".1%")}',
                   f'- tokens: {card["share"]}',
                   f'- validation and training: {card["overlap"]}',
                   '', 'Known skew:', '', *(f'- {line}' for line in card['skew'] or ['nothing stands out'])]

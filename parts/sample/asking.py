@@ -26,7 +26,7 @@ def encode(tokenizer, prompt):
         return prompt
     if not isinstance(prompt, str):
         return Prompt(tokenizer.render(prompt, True)[0], None, 0, '')
-    whole = tokenizer.begin + tokenizer.encode(prompt)
+    whole = tokenizer.begin + tokenizer.encode(prompt) or tokenizer.first
     ids, allowed = tokenizer.heal(whole) if len(whole) > 1 else (whole, None)
     repeated = len(tokenizer.decode_bytes(whole[len(ids):]))
     return Prompt(ids, allowed, repeated, prompt[-1:])

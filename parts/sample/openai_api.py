@@ -131,6 +131,8 @@ class Api:
         if chat:
             is_right = lambda value: value and isinstance(value, list)      # render() looks at the members
             messages = field(fields, 'messages', is_right, 'a list of objects with role and content')
+            is_newer = lambda m: isinstance(m, dict) and m.get('role') == 'developer'   # OpenAI's, for system
+            messages = [m | {'role': 'system'} if is_newer(m) else m for m in messages]
             return self.asking.encode(writer.tokenizer, messages), max_tokens
         prompt, suffix = text_of(fields, 'prompt'), text_of(fields, 'suffix')
         if not suffix:

@@ -37,7 +37,8 @@ def find(path):
             return path
         raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; run train.py first')
     if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; expected a checkpoint file or the out_dir of a run')
+        raise FileNotFoundError(f'{path} does not exist; give a checkpoint or a folder of a run: bash run.sh '
+                                'makes out/quickstart and out/quickstart_sft')
     return path
 
 

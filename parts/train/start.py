@@ -169,9 +169,7 @@ def tokenizer_beside(ckpt, state, load_tokenizer):
 def rearranged(ckpt):
     """Has the model of ckpt seen documents that were rearranged, so that it can fill the middle?"""
     path = os.path.join(folder_of(ckpt), 'data.json')
-    if not os.path.exists(path):
-        return False
-    with open(path, encoding='utf-8') as f:
+    with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8') as f:
         return json.load(f).get('config', {}).get('fim', 0) > 0
 
 

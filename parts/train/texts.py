@@ -46,7 +46,7 @@ def is_python(text):
 def write(model, tokenizer, prompt, n, n_tokens):
     """n texts that begin with the prompt, or, if it is empty, as documents begin."""
     import torch            # takes seconds, and prepare.py has no use for it
-    ids = tokenizer.encode(prompt) or tokenizer.begin or [0]
+    ids = tokenizer.encode(prompt) or tokenizer.first
     idx = torch.tensor([ids] * n, device=model.embedding.weight.device)                     # (n, T)
     rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50).tolist()              # (n, T + n_tokens)
     shown = 0 if prompt else len(ids)

@@ -19,10 +19,11 @@ EVALUATION = 2 ** 40    # a step that no run reaches: the tokens hidden in it ar
 # --- bins ---------------------------------------------------------------------------------------------------
 def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
     """meta.json, and {side: memory-mapped array of token ids}, whose sizes and hashes are checked. The system
-    can drop pages of a memory map, so a corpus may exceed memory. data_from: the command that makes it."""
+    can drop pages of a memory map, so a corpus may exceed memory. data_from: a command that may make it."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
-        make = data_from or f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
+        own = f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
+        make = data_from if str(data_dir) in data_from else own
         raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: {make}')
     try:
         with open(meta_path, encoding='utf-8') as f:
