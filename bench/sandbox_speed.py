@@ -23,6 +23,8 @@ def plain(job):
 
 
 if __name__ == '__main__':
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     with gzip.open(sys.argv[1], 'rt', encoding='utf-8') as f:
         problems = [json.loads(line) for line in f]
     jobs = [(p['prompt'] + p['canonical_solution'], p['test'], p['entry_point']) for p in problems]
