@@ -151,7 +151,7 @@ def test_fsdp_rolls_back_and_its_folder_samples_in_one_process(data_dir, tmp_pat
     ok(run('sample.py', f'--ckpt={tmp_path}', '--max_new_tokens=5', '--device=cpu'))
 
 
-def test_what_cannot_be_shared_is_refused(data_dir, tmp_path):
+def test_what_cannot_be_shared_or_torchrun_did_not_set_is_refused(data_dir, tmp_path):
     for n, flags, words in (
             (2, ['--batch_size=7', '--micro_batch_size=0'], ['2 processes', '--batch_size=8']),
             (2, ['--shard=fsdp', '--dtype=float16'], ['shard=fsdp', 'bfloat16']),
@@ -159,8 +159,6 @@ def test_what_cannot_be_shared_is_refused(data_dir, tmp_path):
         mistake(train(data_dir, tmp_path / 'run', *flags, processes=n), *words)
         assert not (tmp_path / 'run').exists()
 
-
-def test_what_torchrun_did_not_set_is_refused(data_dir, tmp_path):
     for env in {'RANK': '3'}, {'WORLD_SIZE': 'x'}, {'RANK': '0', 'WORLD_SIZE': '2'}, {'LOCAL_RANK': '-1'}:
         result = train(data_dir, tmp_path / 'run', env=env)
         assert result.returncode == 2 and 'Traceback' not in result.stderr, env
@@ -289,9 +287,7 @@ def alone(tmp_path, program):
     return ok(run(tmp_path / 'alone.py', ROOT)).strip()
 
 
-def test_zero_1_resumes_with_all_its_moments_where_the_weights_are(tmp_path):
+def test_zero_1_resumes_where_the_weights_are_and_compiled_ddp_has_a_graph_for_each_bucket(tmp_path):
     assert alone(tmp_path, ZERO_1) == "{'meta'}"
 
-
-def test_a_compiled_model_of_ddp_has_a_graph_for_each_bucket_of_gradients(tmp_path):
     assert alone(tmp_path, BUCKETS) == '2 True'
