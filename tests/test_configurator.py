@@ -137,13 +137,22 @@ def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play):
     one_line(play(script=HEAD.replace('# optimizer steps', '# >= 11')), 'steps=10 & >= 11')     # the default
 
 
-def test_choices_name_the_closest_one_and_none_passes(play):
+def test_choices_name_the_closest_one_none_passes_and_annotations_of_a_stranger_s_script_are_read(play):
     script = HEAD.replace('# what # the run is called', '# base | large: how big')
     script = script.replace('# None =', '# >= 3: None =')
     one_line(play('--name=lage', script=script), "name='lage' & one of: base, large & did you mean large?")
     one_line(play('--name=', script=script), "name='' & one of")
     one_line(play('--seed=2', script=script), 'seed=2 & must be >= 3')
     assert result(play('--name=large', '--seed=None', script=script)) == DEFAULTS | {'name': 'large'}
+
+    script = HEAD.replace('steps = 10 ', 'heads = 2  # 1 | 2 | 4: a divisor\nlater_on: int\nsteps = 10 ')
+    script = script.replace('seed: int | None', 'seed: typing.Optional[int]')
+    script = script.replace('import json', 'import json\nimport typing', 1)
+    script = script.replace('# None =', '# >= 3: None =')
+    got = result(play('--heads=4', '--seed=3', script=script))
+    assert (got['heads'], got['seed'], 'later_on' in got) == (4, 3, False)
+    one_line(play('--heads=3', script=script), 'heads=3 must be one of: 1, 2, 4')
+    one_line(play('--sources={[1]: 2}', script=script), "sources='{[1]: 2}' is of type str, expected dict")
 
 
 def test_a_comment_that_is_not_exactly_a_rule_is_prose_and_stops_nothing(play):
@@ -222,15 +231,3 @@ def test_a_bug_keeps_its_traceback(play):
         process = play(body=body)
         assert process.returncode == 1 and process.stderr.startswith('Traceback'), body
         assert body.splitlines()[-1] in process.stderr and name in process.stderr.splitlines()[-1], body
-
-
-def test_annotations_of_a_stranger_s_script(play):
-    """typing.Optional, an annotation without a value, and a rule with numbers as words."""
-    script = HEAD.replace('steps = 10 ', 'heads = 2  # 1 | 2 | 4: a divisor\nlater_on: int\nsteps = 10 ')
-    script = script.replace('seed: int | None', 'seed: typing.Optional[int]')
-    script = script.replace('import json', 'import json\nimport typing', 1)
-    script = script.replace('# None =', '# >= 3: None =')
-    got = result(play('--heads=4', '--seed=3', script=script))
-    assert (got['heads'], got['seed'], 'later_on' in got) == (4, 3, False)
-    one_line(play('--heads=3', script=script), 'heads=3 must be one of: 1, 2, 4')
-    one_line(play('--sources={[1]: 2}', script=script), "sources='{[1]: 2}' is of type str, expected dict")
