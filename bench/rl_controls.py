@@ -1,32 +1,33 @@
 """
-Does reinforcement learning teach anything that its controls do not? From one base model, for each seed: SFT
-on demonstrations, then arms that train on about the same number of tokens. Of rl's, those count that have a
-gradient: of prompts whose answers differ in reward. Steps of SFT are counted with 24 tokens an answer; a
-demonstration has 26.8, an answer that passed 25.5: `more` trains on 12 % more than rl, rejection on 6 % more.
+Does reinforcement learning teach anything that its controls do not? Two studies, from one base model, each
+with several seeds. Every arm writes about the same number of answers, or trains on about as many tokens.
 
-    more          SFT on the same demonstrations: no feedback
-    rejection     SFT on its own answers that passed, one round; rejection_2: two, of half as many tokens
-    rl            rl.py: the reward is 1 if all tests pass
-    weak          rl.py: the reward is 1 if the first test passes; judged by all tests: what is hacked?
-    random        rl.py: the reward is a coin: what does sampling alone do?
+    kinds       SFT sees demonstrations. rl practises half of these problems, and half of compositions that
+                no demonstration has. It is tested on both, and on compositions that no arm sees.
+    depth       SFT sees single steps and some chains of two. rl practises chains of two. It is tested on
+                chains of two, three and four known steps in orders that no arm sees, and on chains of two
+                with a step that no arm sees.
 
-Problems are of three kinds, see parts/eval/problems.py. Half of the prompts of rl and rejection are of the
-first, half of the second; they are tested on other problems.
-
-    demonstrated      compositions and families with demonstrations
-    feedback only     compositions without demonstrations
-    never shown       compositions that no arm sees
+    sft             where the others start
+    more            SFT on more answers, without a model's own: in kinds the same demonstrations; in depth the
+                    solutions of the problems that rl practises, so it is the upper control
+    rejection       SFT on its own answers that passed, one round; rejection_2: two, of half as many answers
+    rl              rl.py: the reward is 1 if all tests pass
+    curriculum      rl.py, half of the steps on chains of two, then on chains of three (depth only)
+    weak            rl.py: the reward is 1 if the first test passes; judged by all tests: what is hacked?
+    random          rl.py: the reward is a coin: what does sampling alone do?
 
     bash run.sh                                                     # the base model, out/quickstart
-    python bench/rl_controls.py out/controls 0,1,2                  # resumes where it stopped
-    python bench/rl_controls.py out/short 0 --steps=40 --n_test=200 --arms=sft,more,rl
+    python bench/rl_controls.py kinds out/kinds 0,1,2               # resumes where it stopped
+    python bench/rl_controls.py depth out/depth 0,1,2 --steps=50
+    python bench/rl_controls.py kinds out/short 0 --steps=40 --n_test=200 --arms=more,rl@clip_high=0.28
 
-A folder keeps what it has, so --steps and --n_test need a folder of their own.
+An arm's name may end with settings of rl.py. A folder keeps what it has, so
+--steps and --n_test need a folder of their own. Tables go to the screen, and their figures to FOLDER/rl.json.
 
-pass@1 of one greedy answer to each problem; of sft and rl, pass@8 of the first fifth of them. With weak, the
-share of answers that pass the first test and fail another; they run in parts/eval/sandbox.py. The interval is
-a paired bootstrap over problems, of the mean over the seeds.
-Settings were chosen on the validation split, never on these problems.
+pass@1 of one greedy answer to each problem; of sft and rl, pass@1 and pass@8 of eight answers at temperature
+0.8 to the first fifth of them. The interval is a paired bootstrap over problems, of the mean over the seeds.
+Settings were chosen on validation splits, never on these problems.
 """
 import collections
 import json
@@ -38,14 +39,32 @@ import numpy as np
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
-from parts.eval import grading, sandbox    # noqa: E402
-from parts.eval.problems import problems, to_messages                                          # noqa: E402
+from parts.eval.problems import problems, to_messages           # noqa: E402
 
-BASE, DEMOS, PROMPTS = 'out/quickstart', 6000, 2000
-KINDS = {'demonstrated': 'variation', 'feedback only': 'feedback_variation', 'never shown': 'cell'}
-ARMS = 'sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random'
-SAMPLED = 'sft', 'rl'
-ASK = ['--allow_code_execution=True', '--batch_size=64', '--max_new_tokens=64', '--tasks=own']
+BASE = 'out/quickstart'
+UNKNOWN = 'square it', 'convert it to upper case'       # steps that depth shows to no arm
+# (how many problems or shares of them, split, depth)
+STUDIES = {
+    'kinds': {
+        'demos': [(5000, 'train', None)],
+        'prompts': [('train', None), ('feedback', None)],
+        'exam': [('validation', None), ('feedback_validation', None)],
+        'tests': {'demonstrated': ('variation', None), 'feedback only': ('feedback_variation', None),
+                  'never shown': ('cell', None)},
+        'more': 'demos',
+        'arms': ['sft', 'more', 'rejection', 'rejection_2', 'rl', 'weak', 'random']},
+    'depth': {
+        'demos': [(1000, 'train', 1), (500, 'feedback', 1), (2000, 'train', 2)],
+        'prompts': [('train', 2), ('feedback', 2)],
+        'exam': [('validation', 2), ('feedback_validation', 2)],
+        'tests': {'two steps': ('cell', 2), 'three': ('cell', 3), 'four': ('cell', 4),
+                  'two, one unknown': ('cell', 2)},
+        'more': 'solved',
+        'arms': ['sft', 'more', 'rejection_2', 'rl', 'curriculum', 'random']}}
+ASK = ['--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=96', '--tasks=own']
+RL = ['config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True', '--max_new_tokens=96',
+      '--expect=None']
+ANSWERS = 16 * 8                                        # of a step of config/quickstart_rl.py
 COIN = """import json, random
 dice = random.Random({seed})
 lines = [json.loads(line) for line in open({path!r}, encoding='utf-8')]
@@ -65,55 +84,45 @@ def write(path, lines):
         f.writelines(json.dumps(line) + '\n' for line in lines)
 
 
+def read(path):
+    with open(path, encoding='utf-8') as f:
+        return [json.loads(line) for line in f]
+
+
+def drawn(n, seed, split, depth, unknown=False):
+    """n problems. Of a depth, those with a step of UNKNOWN, or those without."""
+    if not depth:
+        return problems(n, seed, split)
+    pool = problems(6 * n, seed, split, depth)
+    return [p for p in pool if any(step in p['cell'] for step in UNKNOWN) == unknown][:n]
+
+
 def asked(p, tests=None):
     """A line for rl.py and for eval.py --tasks=own."""
     check = p['test'] if tests is None else '\n'.join(p['test'].split('\n')[:1 + tests])
     return {'prompt': to_messages(p)[0]['content'], 'tests': f'{check}\ncheck({p["entry_point"]})\n'}
 
 
-def test(run, folder, samples=1):
-    """{kind: [share of the answers that passed, ...]}, always of the same problems. One answer is greedy;
-    several are drawn at temperature 0.8."""
-    found = {}
-    how = ['--temperature=0.8', f'--num_samples={samples}'] if samples > 1 else []
-    for kind in KINDS:
-        name = kind.replace(' ', '_') + ('_sampled' if samples > 1 else '')
-        out = f'{run}/test/{name}'
-        if not os.path.exists(f'{out}/eval.json'):
-            data = f'{folder}/test/{name}.jsonl'
-            call('eval.py', f'--ckpt={run}/last.pt', *ASK, *how, f'--data={data}', f'--out={out}/eval.json')
-        passed = collections.defaultdict(list)
-        with open(f'{out}/samples.jsonl', encoding='utf-8') as f:
-            for row in map(json.loads, f):
-                passed[row['task_id']].append(row['outcome'] == 'passed')
-        found[kind] = list(passed.values())
-    return found
-
-
-def only_first(run, folder):
-    """{kind: [[does the greedy answer pass the first test and fail another], ...]}: what weak pays for."""
-    found = {}
-    for kind in KINDS:
-        name = kind.replace(' ', '_')
-        with open(f'{folder}/test/{name}.jsonl', encoding='utf-8') as f:
-            tests = [json.loads(line)['tests'].split('\n') for line in f]
-        with open(f'{run}/test/{name}/samples.jsonl', encoding='utf-8') as f:
-            rows = [json.loads(line) for line in f]
-        first = ['\n'.join([*lines[:2], lines[-2]]) for lines in tests]     # def check, its first, the call
-        failed = [(grading.code_in(row['completion']), test) for row, test in zip(rows, first)
-                  if row['outcome'] != 'passed']
-        results = sandbox.run_many(failed)
-        found[kind] = [[row['outcome'] != 'passed' and next(results).outcome == 'passed'] for row in rows]
-    return found
-
-
-def trained_tokens(run):
-    with open(f'{run}/metrics.jsonl', encoding='utf-8') as f:
-        rows = [json.loads(line) for line in f]
-    with open(f'{run}/config.json', encoding='utf-8') as f:
-        config = json.load(f)
-    answers = config['batch_size'] * config['num_samples']
-    return sum(row['length'] * row['informative'] for row in rows if 'length' in row) * answers
+def demonstrations(folder, study, seed, steps):
+    """What the arms of one seed are given. The last file says that all are there."""
+    if os.path.exists(f'{folder}/coin.py'):
+        return
+    demos = [p for n, split, depth in study['demos'] for p in drawn(n, seed, split, depth)]
+    write(f'{folder}/demos/train.jsonl', [{'messages': to_messages(p)} for p in demos])
+    both = lambda n, sources, seed: [p for pair in zip(*(drawn(n, seed, *source) for source in sources))
+                                     for p in pair]
+    exam = both(100, study['exam'], seed)
+    write(f'{folder}/demos/val.jsonl', [{'messages': to_messages(p)} for p in exam])
+    write(f'{folder}/exam.jsonl', [asked(p) for p in exam])
+    n = 8 * steps                   # half of the prompts of rl: 16 a step
+    practice = both(n, study['prompts'], 1000 + seed)
+    write(f'{folder}/prompts.jsonl', [asked(p) for p in practice])
+    write(f'{folder}/weak.jsonl', [asked(p, tests=1) for p in practice])
+    write(f'{folder}/deeper.jsonl', [asked(p) for p in drawn(n, 1000 + seed, 'train', 3)])
+    write(f'{folder}/solved/train.jsonl', [{'messages': to_messages(p)} for p in practice])
+    write(f'{folder}/solved/val.jsonl', [{'messages': to_messages(p)} for p in exam])
+    with open(f'{folder}/coin.py', 'w', encoding='utf-8') as f:
+        f.write(COIN.format(seed=seed, path=os.path.abspath(f'{folder}/prompts.jsonl')))
 
 
 def finished(run):
@@ -121,121 +130,146 @@ def finished(run):
     if not os.path.exists(f'{run}/train.log'):
         return False
     with open(f'{run}/train.log', encoding='utf-8') as f:
-        return any(line.startswith('done in ') for line in f.read().splitlines()[-2:])
+        return any(line.startswith('done in ') for line in f.read().splitlines()[-3:])
 
 
-def demonstrations(folder, seed):
-    if os.path.exists(f'{folder}/coin.py'):         # the last file below
-        return
-    demos = problems(DEMOS, seed, 'train')
-    write(f'{folder}/demos/train.jsonl', [{'messages': to_messages(p)} for p in demos])
-    held_out = problems(200, seed, 'validation')
-    write(f'{folder}/demos/val.jsonl', [{'messages': to_messages(p)} for p in held_out])
-    both = lambda n, *splits: [p for split in splits for p in problems(n, 1000 + seed, split)]
-    feedback = both(PROMPTS // 2, 'train', 'feedback')
-    exam = both(100, 'validation', 'feedback_validation')
-    write(f'{folder}/prompts.jsonl', [asked(p) for p in feedback])
-    write(f'{folder}/weak.jsonl', [asked(p, tests=1) for p in feedback])
-    write(f'{folder}/exam.jsonl', [asked(p) for p in exam])
-    with open(f'{folder}/coin.py', 'w', encoding='utf-8') as f:
-        f.write(COIN.format(seed=seed, path=os.path.abspath(f'{folder}/prompts.jsonl')))
+def trained_tokens(run):
+    """Of a run of rl.py: those with a gradient. A row of the log stands for the steps around it."""
+    rows = [row for row in read(f'{run}/metrics.jsonl') if 'used' in row]
+    return rows[-1]['step'] * ANSWERS * np.mean([row['length'] * row['used'] for row in rows])
 
 
 def sft(out, init, data, seed, tokens):
-    """SFT on about so many tokens: see the top."""
+    """SFT on about so many tokens, 25 an answer."""
     call('sft.py', '--optimizer=adamw', '--learning_rate=1e-4', '--overwrite=True', f'--seed={seed}',
          f'--init_from={init}', f'--data_dir={data}', f'--out_dir={out}',
-         f'--max_steps={int(tokens / 32 / 24)}')
+         f'--max_steps={int(tokens / 32 / 25)}')
 
 
-def mine(folder, ckpt, seed):
-    """Eight answers of ckpt to each prompt; those that pass become demonstrations."""
-    prompts = f'{os.path.dirname(folder)}/prompts.jsonl'
-    call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={prompts}', '--num_samples=8', f'--seed={seed}',
-         '--temperature=1.0', f'--out={folder}/eval.json')
+def mine(folder, ckpt, seed, first, last):
+    """Eight answers of ckpt to some of the prompts; those that pass become demonstrations."""
+    prompts = read(f'{os.path.dirname(folder)}/prompts.jsonl')[first:last]
+    write(f'{folder}/prompts.jsonl', prompts)
+    call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={folder}/prompts.jsonl', '--num_samples=8',
+         f'--seed={seed}', '--temperature=1.0', f'--out={folder}/eval.json')
     call('prepare.py', '--kind=sft', f'--source={folder}/samples.jsonl', '--dedup=exact',
          f'--out_dir={folder}/sft')
 
 
-def train(name, folder, seed, steps):
-    out, start = f'{folder}/{name}', f'{folder}/sft/last.pt'
-    tokens = steps * 32 * 8 * 24 * 0.4          # without rl: about what it trains on
-    if finished(f'{folder}/rl'):
-        tokens = trained_tokens(f'{folder}/rl')
+def practise(out, init, reward, folder, seed, steps, flags):
+    call('rl.py', *RL, f'--init_from={init}', f'--reward={folder}/{reward}', f'--out_dir={out}',
+         f'--held_out={folder}/exam.jsonl', f'--max_steps={steps}', f'--seed={seed}', *flags)
+
+
+def train(arm, folder, study, seed, steps):
+    out, start = f'{folder}/{arm}', f'{folder}/sft/last.pt'
+    name, *flags = arm.split('@')
+    flags = [f'--{flag}' for flag in flags]
     if finished(out):
         return
     if name == 'sft':
-        demonstrations(folder, seed)
+        demonstrations(folder, study, seed, steps)
         call('sft.py', 'config/quickstart_sft.py', f'--init_from={BASE}', f'--data_dir={folder}/demos',
-             f'--out_dir={out}', '--epochs=3', f'--seed={seed}', '--overwrite=True')
+             f'--out_dir={out}', f'--seed={seed}', '--overwrite=True', '--expect=None')
     elif name in ('rl', 'weak', 'random'):
         reward = {'rl': 'prompts.jsonl', 'weak': 'weak.jsonl', 'random': 'coin.py'}[name]
-        call('rl.py', f'--init_from={start}', f'--reward={folder}/{reward}',
-             f'--held_out={folder}/exam.jsonl', f'--out_dir={out}', f'--max_steps={steps}',
-             f'--seed={seed}', '--allow_code_execution=True', '--overwrite=True')
+        practise(out, f'{folder}/sft', reward, folder, seed, steps, flags)
+    elif name == 'curriculum':
+        practise(f'{out}_0', f'{folder}/sft', 'prompts.jsonl', folder, seed, steps // 2, flags)
+        practise(out, f'{out}_0', 'deeper.jsonl', folder, seed, steps // 2, flags)
     elif name == 'more':
-        sft(out, start, f'{folder}/demos', seed, tokens)
+        data = study['more']
+        sft(out, start, f'{folder}/{data}', seed, trained_tokens(f'{folder}/rl'))
     else:
         rounds = 2 if name == 'rejection_2' else 1
         for i in range(rounds):
-            mine(f'{folder}/mined_{name}_{i}', start, seed + i)
+            n = 16 * steps // rounds
+            mine(f'{folder}/mined_{name}_{i}', start, seed + i, i * n, (i + 1) * n)
             last = out if i == rounds - 1 else f'{out}_{i}'
-            sft(last, start, f'{folder}/mined_{name}_{i}/sft', seed, tokens / rounds)
+            sft(last, start, f'{folder}/mined_{name}_{i}/sft', seed, trained_tokens(f'{folder}/rl') / rounds)
             start = f'{last}/last.pt'
 
 
-def mean_over_seeds(seeds, of):
-    """of() each problem's answers, the mean over the seeds: (problems,)."""
-    return np.mean([[of(answers) for answers in one_seed] for one_seed in seeds], axis=0)
-
-
-def table(title, found, of, beside='sft'):
-    """found: {arm: for each seed {kind: [answers, ...]}}. A line for each arm; in brackets minus `beside`."""
-    print(f'\n{title}; in brackets minus {beside}, 95 % interval\n')
-    print('| | ' + ' | '.join(f'{kind}, {len(found["sft"][0][kind])}' for kind in KINDS) + ' |')
-    print('|---' * (len(KINDS) + 1) + '|')
-    for name in found:
-        cells = []
-        for kind in KINDS:
-            each, other = (mean_over_seeds([f[kind] for f in found[arm]], of) for arm in (name, beside))
-            cells.append(f'{each.mean():.1%}')
-            if name != beside:
-                d, low, high = difference(each - other)
-                cells[-1] += f' ({d:+.1%}: {low:+.1%} to {high:+.1%})'
-        print(f'| {name} | ' + ' | '.join(cells) + ' |')
+def test(run, folder, kinds, samples=1):
+    """{kind: for each problem whether its answers passed}. One answer is greedy; several are drawn at
+    temperature 0.8, to the first fifth of the problems."""
+    passed = {}
+    how = ['--temperature=0.8', f'--num_samples={samples}'] if samples > 1 else []
+    for kind in kinds:
+        name = kind.replace(' ', '_').replace(',', '') + ('_sampled' if samples > 1 else '')
+        out = f'{run}/test/{name}'
+        if not os.path.exists(f'{out}/eval.json'):
+            call('eval.py', f'--ckpt={run}/last.pt', *ASK, *how, f'--data={folder}/test/{name}.jsonl',
+                 f'--out={out}/eval.json')
+        answers = collections.defaultdict(list)
+        for row in read(f'{out}/samples.jsonl'):
+            answers[row['task_id']].append(row['outcome'] == 'passed')
+        passed[kind] = list(answers.values())
+    return passed
 
 
 def difference(each):
     """The mean over problems and its 95 % interval."""
-    drawn = np.random.default_rng(0).integers(len(each), size=(5000, len(each)))
-    return each.mean(), *np.percentile(each[drawn].mean(1), [2.5, 97.5])
+    samples = np.random.default_rng(0).integers(len(each), size=(5000, len(each)))
+    return each.mean(), *np.percentile(each[samples].mean(1), [2.5, 97.5])
+
+
+def table(title, measured, of, beside='sft'):
+    """Prints a line for each arm: of() each problem's answers, the mean over seeds and problems; in brackets
+    minus `beside`. measured: {arm: for each seed {kind: answers of each problem}}. Returns the same for
+    pictures: {arm: for each kind [share, difference, low, high]}, in percent."""
+    def shares(arm, kind):      # (problems,)
+        return np.mean([[of(answers) for answers in one_seed[kind]] for one_seed in measured[arm]], axis=0)
+
+    kinds = measured[beside][0]
+    print(f'\n{title}; in brackets minus {beside}, 95 % interval\n')
+    print('| | ' + ' | '.join(f'{kind}, {len(answers)}' for kind, answers in kinds.items()) + ' |')
+    print('|---' * (len(kinds) + 1) + '|')
+    figures = {}
+    for arm in measured:
+        figures[arm] = [[100 * float(x) for x in (shares(arm, kind).mean(),
+                                                  *difference(shares(arm, kind) - shares(beside, kind)))]
+                        for kind in kinds]
+        cells = [f'{share:.1f} ({gain:+.1f}: {low:+.1f} to {high:+.1f})'
+                 for share, gain, low, high in figures[arm]]
+        print(f'| {arm} | ' + ' | '.join(cells) + ' |')
+    return figures
+
+
+def main(name, out, seeds, steps=100, n_test=1000, arms=None):
+    study = STUDIES[name]
+    arms = arms.split(',') if arms else study['arms']
+    kinds = study['tests']
+    for kind, (split, depth) in kinds.items():
+        path = f'{out}/test/{kind.replace(" ", "_").replace(",", "")}'
+        if not os.path.exists(f'{path}.jsonl'):
+            lines = [asked(p) for p in drawn(n_test, 0, split, depth, 'unknown' in kind)]
+            write(f'{path}_sampled.jsonl', lines[:n_test // 5])
+            write(f'{path}.jsonl', lines)
+    # the others train on as many tokens as rl
+    order = ['sft', 'rl'] + [arm for arm in arms if arm not in ('sft', 'rl')]
+    greedy, sampled = {}, {}
+    for seed in seeds:
+        for arm in order:
+            run = f'{out}/{seed}/{arm}'
+            train(arm, f'{out}/{seed}', study, seed, steps)
+            greedy.setdefault(arm, []).append(test(run, out, kinds))
+            if arm.startswith(('sft', 'rl')):
+                sampled.setdefault(arm, []).append(test(run, out, kinds, samples=8))
+    how = f'seeds: {len(seeds)}, {steps} steps'
+    tables = {'greedy': table(f'{how}; pass@1 of one greedy answer', greedy, np.mean),
+              'greedy, minus rl': table('the same', greedy, np.mean, beside='rl'),
+              'sampled': table('pass@1 of eight answers at temperature 0.8', sampled, np.mean),
+              'pass@8': table('pass@8 of the same', sampled, any)}
+    setup = {'study': name, 'seeds': seeds, 'steps': steps, 'n_test': n_test, 'kinds': list(kinds)}
+    with open(f'{out}/rl.json', 'w', encoding='utf-8') as f:
+        json.dump(setup | tables, f, indent=1)
 
 
 if __name__ == '__main__':
-    flags = dict(a.removeprefix('--').split('=') for a in sys.argv[3:])
-    out, seeds = sys.argv[1], [int(s) for s in sys.argv[2].split(',')]
-    arms, n_test = flags.get('arms', ','.join(ARMS)).split(','), int(flags.get('n_test', 1000))
-    order = [name for name in ('sft', 'rl') + ARMS[1:] if name in arms]     # the others follow rl's tokens
-    greedy, sampled = {name: [] for name in arms}, {name: [] for name in SAMPLED if name in arms}
-    for kind, split in KINDS.items():
-        path = f'{out}/test/{kind.replace(" ", "_")}.jsonl'
-        if not os.path.exists(path):
-            write(path, [asked(p) for p in problems(n_test, 0, split)])
-        with open(path, encoding='utf-8') as f:
-            write(path.replace('.jsonl', '_sampled.jsonl'), [json.loads(line) for line in f][:n_test // 5])
-    for seed in seeds:
-        for name in dict.fromkeys(order):
-            train(name, f'{out}/{seed}', seed, int(flags.get('steps', 160)))
-            greedy[name].append(test(f'{out}/{seed}/{name}', out))
-            if name in SAMPLED:
-                sampled[name].append(test(f'{out}/{seed}/{name}', out, samples=8))
-
-    table(f'seeds: {len(seeds)}; pass@1 of one greedy answer', greedy, np.mean)
-    if 'rl' in arms:
-        table('the same', greedy, np.mean, beside='rl')
-    if 'weak' in arms:
-        hacked = {name: [only_first(f'{out}/{seed}/{name}', out) for seed in seeds]
-                  for name in ('sft', 'rl', 'weak') if name in arms}
-        table('passes the first test and fails another', hacked, np.mean)
-    table('pass@1 of eight answers at temperature 0.8', sampled, np.mean)
-    table('pass@8 of the same', sampled, any)
+    if len(sys.argv) < 4 or sys.argv[1] not in STUDIES:
+        sys.exit(f'usage: python bench/rl_controls.py {"|".join(STUDIES)} FOLDER SEED,SEED,... [--steps=100] '
+                 '[--n_test=1000] [--arms=sft,rl]')
+    flags = dict(flag.removeprefix('--').split('=', 1) for flag in sys.argv[4:])
+    main(*sys.argv[1:3], [int(seed) for seed in sys.argv[3].split(',')],
+         **{name: value if name == 'arms' else int(value) for name, value in flags.items()})

@@ -188,9 +188,9 @@ def plain(table):
     return families
 
 
-def composed(rng):
-    """One entry of the same form: a composition, its constants filled in."""
-    family = rng.choice(['ints', *STEPS])
+def composed(rng, depth=None):
+    """One entry of the same form: a composition, its constants filled in. depth: of so many steps."""
+    family = rng.choice([*STEPS] if depth else ['ints', *STEPS])
     if family == 'ints':
         parts = [rng.choice(list(table.items())) for table in (FILTERS, MAPS, REDUCES)]
         (some, test), (what, value), (how, code) = [fill(rng, *part) for part in parts]
@@ -198,7 +198,7 @@ def composed(rng):
         meaning = f'{how} the {what and what + " of the "}{some} in X'
         spelled = spelled_out(expression)
     else:
-        parts = rng.sample(list(STEPS[family].items()), rng.choice([2, 2, 3]))
+        parts = rng.sample(list(STEPS[family].items()), depth or rng.choice([2, 2, 3]))
         filled = [fill(rng, *part) for part in parts]       # each with constants of its own
         expression = functools.reduce(lambda inner, part: part[1].replace('_', inner), filled, 'X')
         expression = ast.unparse(ast.parse(expression))     # without the parentheses it does not need
@@ -272,15 +272,15 @@ def write_test(rng, kinds, names, expression):
     return 'def check(candidate):\n' + ''.join(list(lines)[:len(edges) + 12])
 
 
-def draw(rng, split):
+def draw(rng, split, depth):
     """A problem, or None if the one drawn belongs to another split."""
     kind, fifths, tenths = SPLITS[split]
-    if kind == 'demonstrated':
+    if kind == 'demonstrated' and not depth:
         compose = rng.random() < COMPOSED
     else:
         compose = split != 'family'
     if compose:
-        entry = composed(rng)
+        entry = composed(rng, depth)
     else:
         entry = rng.choice(plain(NEVER_SHOWN if split == 'family' else SHOWN))
     family, cell, functions, kinds, meanings, expression, spelled = entry
@@ -302,22 +302,24 @@ def draw(rng, split):
             'canonical_solution': rng.choice(bodies), 'test': test, 'solutions': bodies, 'kinds': kinds}
 
 
-def problems(n, seed=0, split='train'):
-    """n dicts with different prompts; a larger n begins with the same ones. `solutions`: preferred first."""
+def problems(n, seed=0, split='train', depth=None):
+    """n dicts with different prompts; a larger n begins with the same ones. `solutions`: preferred first.
+    depth: only compositions of so many steps, 1 to 6."""
     if split == 'codeparrot':
         return [{'task_id': f'codeparrot/{i}', 'family': p['entry_point'], 'cell': p['entry_point'], **p,
                  'split': split, 'test': f'def check(candidate):\n{p["test"]}',
                  'solutions': [p['canonical_solution']]} for i, p in enumerate(CODEPARROT)][:n]
     if split not in SPLITS:
         raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}, codeparrot')
-    rng = random.Random(f'{split} {seed}')
+    rng = random.Random(f'{split} {seed} {depth}' if depth else f'{split} {seed}')
     drawn = {}
     for _ in range(1000 + 100 * n):
         if len(drawn) == n:
             return list(drawn.values())
-        problem = draw(rng, split)
+        problem = draw(rng, split, depth)
         if problem and problem['prompt'] not in drawn:
-            drawn[problem['prompt']] = {'task_id': f'{split}-{seed}/{len(drawn)}', **problem}
+            name = f'{split}-{seed}-{depth}' if depth else f'{split}-{seed}'
+            drawn[problem['prompt']] = {'task_id': f'{name}/{len(drawn)}', **problem}
     raise ValueError(f'there are only {len(drawn):,} of {n:,} problems of {split}; ask for fewer')
 
 
@@ -343,12 +345,13 @@ def main():
     parser.add_argument('--n', type=int, default=2500, help='problems (2500)')
     parser.add_argument('--seed', type=int, default=0, help='other problems of the same split (0)')
     parser.add_argument('--split', default='train', choices=SPLITS)
+    parser.add_argument('--depth', type=int, choices=range(1, 7), help='only compositions of so many steps')
     parser.add_argument('--out', help='a .jsonl file to write; without it, a table of the splits')
     parser.error = lambda message: sys.exit(print(f'error: {message}', file=sys.stderr) or 2)
     args = parser.parse_args()
     try:
         for split in [args.split] if args.out else SPLITS:
-            drawn = problems(args.n, args.seed, split)
+            drawn = problems(args.n, args.seed, split, args.depth)
             families, cells = [len({p[key] for p in drawn}) for key in ('family', 'cell')]
             print(f'{split:19} {len(drawn):6,} problems, {families:2} families, {cells:3} cells  '
                   f'{KINDS[split]}')
