@@ -120,7 +120,7 @@ REFUSED = [         # model, flags, words of the sentence
     ('clm', '--prompt=a --prompts=x', 'one of --prompt'), ('clm', '--prompts=nowhere.txt', 'nowhere.txt'),
     ('clm', '--prompts={}/latin.txt', 'UTF-8'), ('clm', '--prompts={}/empty.txt', 'one a line'),
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps'), ('span', '--prompt=a', 'mark each'),
-    ('rm', '--prompt=a', 'scores answers'), ('nan', '--prompt=a', 'not finite'),
+    ('rm', '--prompt=a', 'scores answers'), ('nan', '--export=hf', 'not finite'),
     ('clm', '--system=brief', '--chat=True'), ('chat', '--chat=True --stop_at=x', 'itself: leave out --stop'),
     ('clm', '--serve=0 --prompt=a', 'leave out --prompt'), ('span', '--serve=0', 'fills gaps; --serve'),
     ('clm', '--allow_code_execution=True', 'a server'), ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]

@@ -175,7 +175,7 @@ def rearranged(ckpt):
 
 def open_to_sample(ckpt, load, load_tokenizer, continues=False):
     """The model to sample from, its tokenizer, the rest of the checkpoint. continues: no model for gaps."""
-    model, state = load(ckpt)
+    model, state = load_finite(ckpt, load)
     if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
         raise ValueError(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and --export need '
                          "one that continues texts; use --prompt='a <|mask|>'")
