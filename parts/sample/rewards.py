@@ -72,7 +72,7 @@ def paid(reward, prompt, timeout, forgive, text):
         signal.setitimer(signal.ITIMER_REAL, timeout, timeout)      # a bare `except:` may swallow the first
     try:
         number = float(reward(prompt, text))
-        if abs(number) <= 1e9:      # nor nan; the squares of much larger ones are no float32
+        if abs(number) <= 1e12:     # nor nan; the squares of much larger ones are no float32
             return number, ''
         why = f'returned {number}'
     except KeyboardInterrupt:
@@ -87,5 +87,5 @@ def paid(reward, prompt, timeout, forgive, text):
             signal.signal(signal.SIGALRM, before)
     why = f'reward({prompt!r:.80}, {text!r:.80}): {why}'
     if not forgive:
-        raise ValueError(f'{why}; it must return a number up to 1e9; --bad_reward=zero counts others as 0')
+        raise ValueError(f'{why}; it must return a number up to 1e12; --bad_reward=zero counts others as 0')
     return 0.0, why
