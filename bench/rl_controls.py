@@ -268,8 +268,9 @@ def main(name, out, seeds, steps=100, n_test=1000, arms=None):
 
 if __name__ == '__main__':
     if len(sys.argv) < 4 or sys.argv[1] not in STUDIES:
-        sys.exit(f'usage: python bench/rl_controls.py {"|".join(STUDIES)} FOLDER SEED,SEED,... [--steps=100] '
-                 '[--n_test=1000] [--arms=sft,rl]')
+        print(f'usage: python bench/rl_controls.py {"|".join(STUDIES)} FOLDER SEED,SEED,... [--steps=100] '
+              '[--n_test=1000] [--arms=sft,rl]', file=sys.stderr)
+        sys.exit(2)
     flags = dict(flag.removeprefix('--').split('=', 1) for flag in sys.argv[4:])
     main(*sys.argv[1:3], [int(seed) for seed in sys.argv[3].split(',')],
          **{name: value if name == 'arms' else int(value) for name, value in flags.items()})
