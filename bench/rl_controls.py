@@ -22,18 +22,14 @@ with several seeds. Every arm writes about the same number of answers, or trains
     python bench/rl_controls.py depth out/depth 0,1,2 --steps=50
     python bench/rl_controls.py kinds out/short 0 --steps=40 --n_test=200 --arms=more,rl@clip_high=0.28
 
-An arm's name may end with settings of rl.py. A folder keeps what it has, so
---steps and --n_test need a folder of their own. Tables go to the screen, and their figures to FOLDER/rl.json.
+An arm's name may end with settings of rl.py. A folder keeps what it has, so --steps and --n_test need a
+folder of their own. Tables go to the screen, and their figures to FOLDER/rl.json.
 
 pass@1 of one greedy answer to each problem; of sft and rl, pass@1 and pass@8 of eight answers at temperature
 0.8 to the first fifth of them. The interval is a paired bootstrap over problems, of the mean over the seeds.
 Settings were chosen on validation splits, never on these problems.
 """
-import collections
-import json
-import os
-import subprocess
-import sys
+import argparse, collections, json, os, pathlib, subprocess, sys
 
 import numpy as np
 
@@ -43,7 +39,7 @@ from parts.eval.problems import problems, to_messages           # noqa: E402
 
 BASE = 'out/quickstart'
 UNKNOWN = 'square it', 'convert it to upper case'       # steps that depth shows to no arm
-# (how many problems or shares of them, split, depth)
+# demos: (how many problems, split, depth), the others (split, depth); more: the folder of that arm's data
 STUDIES = {
     'kinds': {
         'demos': [(5000, 'train', None)],
@@ -64,7 +60,7 @@ STUDIES = {
 ASK = ['--allow_code_execution=True', '--batch_size=128', '--max_new_tokens=96', '--tasks=own']
 RL = ['config/quickstart_rl.py', '--allow_code_execution=True', '--overwrite=True', '--max_new_tokens=96',
       '--expect=None']
-ANSWERS = 16 * 8                                        # of a step of config/quickstart_rl.py
+PROMPTS, SAMPLES = 16, 8                                # of a step of config/quickstart_rl.py
 COIN = """import json, random
 dice = random.Random({seed})
 lines = [json.loads(line) for line in open({path!r}, encoding='utf-8')]
@@ -114,29 +110,29 @@ def demonstrations(folder, study, seed, steps):
     exam = both(100, study['exam'], seed)
     write(f'{folder}/demos/val.jsonl', [{'messages': to_messages(p)} for p in exam])
     write(f'{folder}/exam.jsonl', [asked(p) for p in exam])
-    n = 8 * steps                   # half of the prompts of rl: 16 a step
+    n = PROMPTS * steps // 2        # of each of two sources
     practice = both(n, study['prompts'], 1000 + seed)
     write(f'{folder}/prompts.jsonl', [asked(p) for p in practice])
     write(f'{folder}/weak.jsonl', [asked(p, tests=1) for p in practice])
-    write(f'{folder}/deeper.jsonl', [asked(p) for p in drawn(n, 1000 + seed, 'train', 3)])
-    write(f'{folder}/solved/train.jsonl', [{'messages': to_messages(p)} for p in practice])
-    write(f'{folder}/solved/val.jsonl', [{'messages': to_messages(p)} for p in exam])
+    if study['more'] == 'solved':
+        write(f'{folder}/deeper.jsonl', [asked(p) for p in drawn(n, 1000 + seed, 'train', 3)])
+        write(f'{folder}/solved/train.jsonl', [{'messages': to_messages(p)} for p in practice])
+        write(f'{folder}/solved/val.jsonl', [{'messages': to_messages(p)} for p in exam])
     with open(f'{folder}/coin.py', 'w', encoding='utf-8') as f:
         f.write(COIN.format(seed=seed, path=os.path.abspath(f'{folder}/prompts.jsonl')))
 
 
 def finished(run):
     """Whether a run reached its last step. One that was stopped leaves a last.pt, too."""
-    if not os.path.exists(f'{run}/train.log'):
-        return False
-    with open(f'{run}/train.log', encoding='utf-8') as f:
-        return any(line.startswith('done in ') for line in f.read().splitlines()[-3:])
+    log = pathlib.Path(run, 'train.log')
+    lines = log.read_text(encoding='utf-8').splitlines() if log.exists() else []
+    return any(line.startswith('done in ') for line in lines[-3:])
 
 
 def trained_tokens(run):
     """Of a run of rl.py: those with a gradient. A row of the log stands for the steps around it."""
     rows = [row for row in read(f'{run}/metrics.jsonl') if 'used' in row]
-    return rows[-1]['step'] * ANSWERS * np.mean([row['length'] * row['used'] for row in rows])
+    return rows[-1]['step'] * PROMPTS * SAMPLES * np.mean([row['length'] * row['used'] for row in rows])
 
 
 def sft(out, init, data, seed, tokens):
@@ -147,10 +143,10 @@ def sft(out, init, data, seed, tokens):
 
 
 def mine(folder, ckpt, seed, first, last):
-    """Eight answers of ckpt to some of the prompts; those that pass become demonstrations."""
+    """SAMPLES answers of ckpt to some of the prompts; those that pass become demonstrations."""
     prompts = read(f'{os.path.dirname(folder)}/prompts.jsonl')[first:last]
     write(f'{folder}/prompts.jsonl', prompts)
-    call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={folder}/prompts.jsonl', '--num_samples=8',
+    call('eval.py', f'--ckpt={ckpt}', *ASK, f'--data={folder}/prompts.jsonl', f'--num_samples={SAMPLES}',
          f'--seed={seed}', '--temperature=1.0', f'--out={folder}/eval.json')
     call('prepare.py', '--kind=sft', f'--source={folder}/samples.jsonl', '--dedup=exact',
          f'--out_dir={folder}/sft')
@@ -178,16 +174,20 @@ def train(arm, folder, study, seed, steps):
         practise(f'{out}_0', f'{folder}/sft', 'prompts.jsonl', folder, seed, steps // 2, flags)
         practise(out, f'{out}_0', 'deeper.jsonl', folder, seed, steps // 2, flags)
     elif name == 'more':
-        data = study['more']
-        sft(out, start, f'{folder}/{data}', seed, trained_tokens(f'{folder}/rl'))
+        sft(out, start, f'{folder}/{study["more"]}', seed, trained_tokens(f'{folder}/rl'))
     else:
         rounds = 2 if name == 'rejection_2' else 1
+        n = PROMPTS * steps // rounds
+        tokens = trained_tokens(f'{folder}/rl') / rounds
         for i in range(rounds):
-            n = 16 * steps // rounds
             mine(f'{folder}/mined_{name}_{i}', start, seed + i, i * n, (i + 1) * n)
             last = out if i == rounds - 1 else f'{out}_{i}'
-            sft(last, start, f'{folder}/mined_{name}_{i}/sft', seed, trained_tokens(f'{folder}/rl') / rounds)
+            sft(last, start, f'{folder}/mined_{name}_{i}/sft', seed, tokens)
             start = f'{last}/last.pt'
+
+
+def file_name(kind):
+    return kind.replace(' ', '_').replace(',', '')
 
 
 def test(run, folder, kinds, samples=1):
@@ -196,7 +196,7 @@ def test(run, folder, kinds, samples=1):
     passed = {}
     how = ['--temperature=0.8', f'--num_samples={samples}'] if samples > 1 else []
     for kind in kinds:
-        name = kind.replace(' ', '_').replace(',', '') + ('_sampled' if samples > 1 else '')
+        name = file_name(kind) + ('_sampled' if samples > 1 else '')
         out = f'{run}/test/{name}'
         if not os.path.exists(f'{out}/eval.json'):
             call('eval.py', f'--ckpt={run}/last.pt', *ASK, *how, f'--data={folder}/test/{name}.jsonl',
@@ -222,55 +222,66 @@ def table(title, measured, of, beside='sft'):
         return np.mean([[of(answers) for answers in one_seed[kind]] for one_seed in measured[arm]], axis=0)
 
     kinds = measured[beside][0]
+    start = {kind: shares(beside, kind) for kind in kinds}
     print(f'\n{title}; in brackets minus {beside}, 95 % interval\n')
     print('| | ' + ' | '.join(f'{kind}, {len(answers)}' for kind, answers in kinds.items()) + ' |')
     print('|---' * (len(kinds) + 1) + '|')
     figures = {}
     for arm in measured:
-        figures[arm] = [[100 * float(x) for x in (shares(arm, kind).mean(),
-                                                  *difference(shares(arm, kind) - shares(beside, kind)))]
-                        for kind in kinds]
+        figures[arm] = []
+        for kind in kinds:
+            passed = shares(arm, kind)
+            figures[arm].append([100 * float(x) for x in (passed.mean(), *difference(passed - start[kind]))])
         cells = [f'{share:.1f} ({gain:+.1f}: {low:+.1f} to {high:+.1f})'
                  for share, gain, low, high in figures[arm]]
         print(f'| {arm} | ' + ' | '.join(cells) + ' |')
     return figures
 
 
-def main(name, out, seeds, steps=100, n_test=1000, arms=None):
-    study = STUDIES[name]
-    arms = arms.split(',') if arms else study['arms']
+def seed_list(text):
+    return [int(seed) for seed in text.split(',')]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[1])
+    parser.add_argument('study', choices=STUDIES)
+    parser.add_argument('folder')
+    parser.add_argument('seeds', type=seed_list, help='0,1,2')
+    parser.add_argument('--steps', type=int, default=100, help='of rl.py (100)')
+    parser.add_argument('--n_test', type=int, default=1000, help='problems of each kind (1000)')
+    parser.add_argument('--arms', help='sft,rl,...; without it all of the study')
+    args = parser.parse_args()
+    study = STUDIES[args.study]
     kinds = study['tests']
+    arms = args.arms.split(',') if args.arms else study['arms']
+    for arm in arms:
+        if arm.split('@')[0] not in study['arms']:
+            parser.error(f'--arms: {arm} is no arm of {args.study}, which has {", ".join(study["arms"])}')
     for kind, (split, depth) in kinds.items():
-        path = f'{out}/test/{kind.replace(" ", "_").replace(",", "")}'
+        path = f'{args.folder}/test/{file_name(kind)}'
         if not os.path.exists(f'{path}.jsonl'):
-            lines = [asked(p) for p in drawn(n_test, 0, split, depth, 'unknown' in kind)]
-            write(f'{path}_sampled.jsonl', lines[:n_test // 5])
+            lines = [asked(p) for p in drawn(args.n_test, 0, split, depth, 'unknown' in kind)]
+            write(f'{path}_sampled.jsonl', lines[:args.n_test // 5])
             write(f'{path}.jsonl', lines)
-    # the others train on as many tokens as rl
-    order = ['sft', 'rl'] + [arm for arm in arms if arm not in ('sft', 'rl')]
+
     greedy, sampled = {}, {}
-    for seed in seeds:
-        for arm in order:
-            run = f'{out}/{seed}/{arm}'
-            train(arm, f'{out}/{seed}', study, seed, steps)
-            greedy.setdefault(arm, []).append(test(run, out, kinds))
+    for seed in args.seeds:
+        for arm in dict.fromkeys(['sft', 'rl', *arms]):     # the others train on as many tokens as rl
+            run = f'{args.folder}/{seed}/{arm}'
+            train(arm, f'{args.folder}/{seed}', study, seed, args.steps)
+            greedy.setdefault(arm, []).append(test(run, args.folder, kinds))
             if arm.startswith(('sft', 'rl')):
-                sampled.setdefault(arm, []).append(test(run, out, kinds, samples=8))
-    how = f'seeds: {len(seeds)}, {steps} steps'
+                sampled.setdefault(arm, []).append(test(run, args.folder, kinds, samples=8))
+    how = f'seeds: {len(args.seeds)}, {args.steps} steps'
     tables = {'greedy': table(f'{how}; pass@1 of one greedy answer', greedy, np.mean),
               'greedy, minus rl': table('the same', greedy, np.mean, beside='rl'),
               'sampled': table('pass@1 of eight answers at temperature 0.8', sampled, np.mean),
               'pass@8': table('pass@8 of the same', sampled, any)}
-    setup = {'study': name, 'seeds': seeds, 'steps': steps, 'n_test': n_test, 'kinds': list(kinds)}
-    with open(f'{out}/rl.json', 'w', encoding='utf-8') as f:
+    setup = {'study': args.study, 'seeds': args.seeds, 'steps': args.steps, 'n_test': args.n_test,
+             'kinds': list(kinds)}
+    with open(f'{args.folder}/rl.json', 'w', encoding='utf-8') as f:
         json.dump(setup | tables, f, indent=1)
 
 
 if __name__ == '__main__':
-    if len(sys.argv) < 4 or sys.argv[1] not in STUDIES:
-        print(f'usage: python bench/rl_controls.py {"|".join(STUDIES)} FOLDER SEED,SEED,... [--steps=100] '
-              '[--n_test=1000] [--arms=sft,rl]', file=sys.stderr)
-        sys.exit(2)
-    flags = dict(flag.removeprefix('--').split('=', 1) for flag in sys.argv[4:])
-    main(*sys.argv[1:3], [int(seed) for seed in sys.argv[3].split(',')],
-         **{name: value if name == 'arms' else int(value) for name, value in flags.items()})
+    main()

@@ -311,15 +311,15 @@ def problems(n, seed=0, split='train', depth=None):
                  'solutions': [p['canonical_solution']]} for i, p in enumerate(CODEPARROT)][:n]
     if split not in SPLITS:
         raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}, codeparrot')
-    rng = random.Random(f'{split} {seed} {depth}' if depth else f'{split} {seed}')
+    of = [split, str(seed)] + ([str(depth)] if depth else [])
+    rng = random.Random(' '.join(of))
     drawn = {}
     for _ in range(1000 + 100 * n):
         if len(drawn) == n:
             return list(drawn.values())
         problem = draw(rng, split, depth)
         if problem and problem['prompt'] not in drawn:
-            name = f'{split}-{seed}-{depth}' if depth else f'{split}-{seed}'
-            drawn[problem['prompt']] = {'task_id': f'{name}/{len(drawn)}', **problem}
+            drawn[problem['prompt']] = {'task_id': f'{"-".join(of)}/{len(drawn)}', **problem}
     raise ValueError(f'there are only {len(drawn):,} of {n:,} problems of {split}; ask for fewer')
 
 
