@@ -30,8 +30,10 @@ except ImportError:         # Windows
 # real files that this project does not contain; tests that need one skip without it
 SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 # the same examples in every run, so that a test which fails tells of the change before it; to look for new
-# ones: pytest --hypothesis-profile=default
-hypothesis.settings.register_profile('same', derandomize=True)
+# ones: pytest --hypothesis-profile=new. No example has a deadline: the machine may be busy
+patient = hypothesis.settings(deadline=None, suppress_health_check=[*hypothesis.HealthCheck])
+hypothesis.settings.register_profile('new', patient)
+hypothesis.settings.register_profile('same', patient, derandomize=True)
 hypothesis.settings.load_profile('same')
 
 

@@ -9,7 +9,6 @@ from test_model import lively
 from model import load_checkpoint, save_checkpoint
 from parts.train import adapters, optim
 
-torch.set_num_threads(1)
 IDX = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
 SHAPES = ({}, {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 16},        # Llama, Qwen2, Qwen3
           {'tie_embeddings': False, 'vocab_multiple': 64})

@@ -1,6 +1,6 @@
 """A chat becomes ids and a mask that trains the assistant's words and its <|im_end|>, and nothing else."""
 from conftest import refused
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -8,7 +8,6 @@ BYTES = [bytes([b]) for b in range(256)]
 # one chunk for any text, and tokens that would swallow an edge of the frame if parts were encoded together
 MERGES = [b'us', b'er', b'user', b'yo', b'\nh', b'\nyo', b'yo\n', b'o\n', b'>\n', b'|>', b'<|']
 GREEDY = Tokenizer('bpe', BYTES + MERGES, SPECIAL_TOKENS, r'[\s\S]+')
-fuzz = settings(max_examples=100, deadline=None, suppress_health_check=[*HealthCheck])
 contents = st.text() | st.lists(st.sampled_from([*SPECIAL_TOKENS[:5], 'yo', '\n', 'user', ' '])).map(''.join)
 chats = st.lists(st.fixed_dictionaries(
     {'role': st.sampled_from(['system', 'user', 'assistant', 'tool']), 'content': contents}), max_size=6)
@@ -18,20 +17,6 @@ def say(role, content):
     return {'role': role, 'content': content}
 
 
-def test_golden_chat():
-    ids, mask = GREEDY.render([say('system', 'h'), say('user', 'yo'), say('assistant', 'yo\n'),
-                               say('user', ''), say('assistant', '')])
-    start, end = b'<|im_start|>', b'<|im_end|>'
-    assistant = [(start, 0), *((bytes([c]), 0) for c in b'assistant\n')]
-    assert [(GREEDY.decode_bytes([i]), trained) for i, trained in zip(ids, mask, strict=True)] == [
-        (start, 0), *((bytes([c]), 0) for c in b'system\nh'), (end, 0), (b'\n', 0),
-        (start, 0), (b'user', 0), (b'\n', 0), (b'yo', 0), (end, 0), (b'\n', 0),
-        *assistant, (b'yo\n', 1), (end, 1), (b'\n', 0),
-        (start, 0), (b'user', 0), (b'\n', 0), (end, 0), (b'\n', 0),
-        *assistant, (end, 1), (b'\n', 0)]
-
-
-@fuzz
 @given(chats)
 def test_only_the_assistants_words_and_their_end_are_trained(messages):
     for tokenizer in (GREEDY, Tokenizer.byte(SPECIAL_TOKENS)):
@@ -49,7 +34,6 @@ def test_only_the_assistants_words_and_their_end_are_trained(messages):
             f'<|im_start|>{m["role"]}\n{m["content"]}<|im_end|>\n' for m in messages)
 
 
-@fuzz
 @given(chats, contents)
 def test_the_prompt_is_the_exact_prefix_of_the_chat_with_its_answer(messages, answer):
     prompt, prompt_mask = GREEDY.render(messages, add_generation_prompt=True)
@@ -59,7 +43,6 @@ def test_the_prompt_is_the_exact_prefix_of_the_chat_with_its_answer(messages, an
     assert mask[len(prompt):] == [1] * (len(ids) - len(prompt) - 1) + [0]
 
 
-@fuzz
 @given(chats)
 def test_nobody_who_types_a_special_token_forges_one(messages):
     specials = [i for i in GREEDY.render(messages)[0] if i in GREEDY.special.values()]

@@ -57,7 +57,7 @@ ENCODINGS = st.sampled_from(['', 'cp1252', 'latin-1', 'cp1253'])
 PIECES = st.tuples(st.sampled_from(SENTENCES + INNOCENT), ENCODINGS, st.integers(0, 20), st.integers(1, 20))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(PIECES, max_size=4), st.text(max_size=20))
 @example([], 'Â\x1b\x80')       # a control character parts the two bytes of one character
 @example([], 'A\u0302€')       # and here the first of them is a letter and its accent

@@ -9,7 +9,7 @@ import sysconfig
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from preparing import RAW, documents, dropped, kept, prepare, prose, read, write, write_records
 
@@ -122,6 +122,14 @@ def test_fingerprints_that_differ_in_d_bits_share_a_block(fingerprint, distance,
     assert len(a) == distance + 1 and (a == b).any() and (other == fingerprint or (a != b).any())
 
 
+def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
+    dice = random.Random(0)
+    firsts = [dice.getrandbits(64) for _ in range(100)]
+    for n, heads in ((3, range(100)), (4, range(100, 200))):
+        copies = [first ^ sum(1 << bit for bit in dice.sample(range(64), n)) for first in firsts]
+        assert simhash_clusters([*firsts, *copies], 3).tolist() == [*range(100), *heads], n
+
+
 # --- clusters -----------------------------------------------------------------------------------------------
 def connected(columns, same, n):
     """For each document the first one that pairs connect it with, by flooding until nothing changes."""
@@ -136,7 +144,6 @@ def connected(columns, same, n):
             return first
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_clusters_are_the_connected_documents(data):
     n, bands = data.draw(st.integers(0, 25)), data.draw(st.integers(1, 4))
@@ -156,7 +163,7 @@ def test_a_bucket_of_copies_costs_one_comparison_a_copy_whatever_the_bands():
 # --- planted copies -----------------------------------------------------------------------------------------
 @pytest.fixture(scope='module')
 def library():
-    """200 files of the standard library, none like another, compared by sets of 5-grams."""
+    """100 files of the standard library, none like another, compared by sets of 5-grams."""
     stdlib = pathlib.Path(sysconfig.get_paths()['stdlib'])
     distinct = []
     owners = collections.defaultdict(list)      # 5-gram: the numbers of the texts that have it
@@ -169,7 +176,7 @@ def library():
                 for gram in own:
                     owners[gram].append(len(distinct))
                 distinct.append(text)
-        if len(distinct) == 200:
+        if len(distinct) == 100:
             return distinct
 
 
@@ -185,26 +192,7 @@ def edited(text, rng, similarity):
     return ''.join(parts)
 
 
-def test_simhash_finds_what_its_angle_allows_which_is_little(library):
-    """Of copies at a Jaccard similarity of 0.9, distance 3 finds one in ten; at 0.98, two thirds."""
-    library = library[:160]
-    n = len(library)
-    for similarity, least, most in ((0.9, 0, 0.2), (0.98, 0.5, 0.8)):
-        rng = random.Random(0)
-        sets = [shingles(text) for text in library + [edited(text, rng, similarity) for text in library]]
-        heads = simhash_clusters([simhash(s) for s in sets], 3)
-        expected = []
-        for a, b in zip(sets[:n], sets[n:]):
-            shared = len(np.intersect1d(a, b))
-            p = math.acos(min(1, shared / (len(a) * len(b)) ** 0.5)) / math.pi      # that a bit differs
-            expected.append(sum(math.comb(64, d) * p ** d * (1 - p) ** (64 - d) for d in range(4)))
-        recall = (heads[n:] == heads[:n]).mean()
-        assert abs(recall - np.mean(expected)) <= 4 * (0.25 / n) ** 0.5 and least < recall < most
-        assert (heads[:n] != np.arange(n)).mean() <= 0.02
-
-
 def test_prepare_drops_planted_copies_and_nothing_else(library, tmp_path):
-    library = library[:100]
     family = {text: i for i, text in enumerate(library)}        # text: number of what it is a copy of
     rng = random.Random(0)
     family |= {edited(text, rng, 0.9): i for i, text in enumerate(library[:60])}
@@ -228,6 +216,8 @@ def test_prepare_drops_planted_copies_and_nothing_else(library, tmp_path):
                for i in alone)                                                      # the first one stays
     assert dropped(tmp_path / '1') == {'exact duplicate': 40,
                                        'near duplicate': 100 - sum(map(len, stay.values())) + 60}
+    prepare(tmp_path / 'simhash', source, *RAW, '--dedup=simhash')      # of such copies it finds one in ten
+    assert 0 < dropped(tmp_path / 'simhash')['near duplicate'] < 15
 
 
 # --- planted problems of a benchmark ------------------------------------------------------------------------

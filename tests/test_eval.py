@@ -17,7 +17,6 @@ from parts.eval.problems import problems
 from parts.train.texts import levels
 from tokenizer import Tokenizer
 
-torch.set_num_threads(1)
 YES = '--allow_code_execution=True'
 pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
 

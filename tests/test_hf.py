@@ -11,7 +11,6 @@ from parts.train import planner
 
 safetensors = pytest.importorskip('safetensors.torch')
 transformers = pytest.importorskip('transformers')
-torch.set_num_threads(1)        # on tensors this small, threads only wait for one another
 
 IDX = torch.randint(96, (3, 40), generator=torch.Generator().manual_seed(0))
 # widths / 8 or so, 2 layers, V = 96, T = 64; the ratios are theirs

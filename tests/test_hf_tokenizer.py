@@ -7,7 +7,7 @@ import unicodedata
 import pytest
 import torch
 from conftest import mistake, ok, refused, run, series, write
-from hypothesis import example, given, settings, strategies as st
+from hypothesis import example, given, strategies as st
 
 from model import GPT, GPTConfig
 from parts.tokenizer.tokenizer_report import report
@@ -72,7 +72,6 @@ OURS = {name: Tokenizer.from_hf(hf.to_str()) for name, hf in THEIRS.items()}
 @example(text='<|endoftext|>')
 @example(text='a </s><s> b <|im_end|>')
 @example(text="12345 don't  \r\n\n x<|im_end|> é")
-@settings(max_examples=100, deadline=None)
 def test_ids_are_theirs_and_come_back_as_the_text(text):
     text = text.encode('utf-8', 'replace').decode().replace('▁', '_')   # SentencePiece's blank is none
     for name, ours in OURS.items():

@@ -13,8 +13,6 @@ from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, 
 from parts.train.planner import count_parameters, flops_per_token
 from parts.train.start import longer_context
 
-torch.set_num_threads(1)        # on tensors this small, threads only wait for one another
-
 
 def lively(std=0.2, **settings):
     """A small model whose every weight matters: matrices far from initialisation, gains away from 1."""

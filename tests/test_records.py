@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import refused, write
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model import IGNORE, GPT, GPTConfig
@@ -23,7 +23,6 @@ TRAPPING = Tokenizer('bpe', list(dict.fromkeys(VOCAB)), SPECIAL_TOKENS, r'[\s\S]
 BYTES = Tokenizer.byte(SPECIAL_TOKENS[:4])
 S, E, PAD = (BYTES.special[name] for name in ('<|im_start|>', '<|im_end|>', '<|pad|>'))
 
-fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[*HealthCheck])
 words = st.sampled_from(['<|im_end|>', '<|im_start|>', 'yo', '\n', 'é'])
 contents = st.text(max_size=9) | st.lists(words).map(''.join)
 roles = st.sampled_from(['system', 'user', 'assistant', 'tool'])
@@ -45,7 +44,6 @@ def read(folder, *lines, T=96, loss_type='kto'):
 
 
 # --- conversations ------------------------------------------------------------------------------------------
-@fuzz
 @given(chats, contents, chats, st.integers(1, 70))
 def test_a_cut_keeps_the_last_answer_and_of_its_prompt_the_right(prompt, answer, more, T):
     chat = [*prompt, say('assistant', answer)]
@@ -152,7 +150,6 @@ def test_a_line_that_cannot_be_used_is_named_by_its_number(tmp_path):
 
 
 # --- batches ------------------------------------------------------------------------------------------------
-@fuzz
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 5), st.integers(0, 2 ** 32 - 1))
 def test_an_epoch_visits_each_row_at_most_once(n, batch_size, epoch, seed):
     lengths = np.random.default_rng(n).integers(2, 99, n)

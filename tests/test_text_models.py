@@ -43,7 +43,7 @@ def all_distinct(texts, n, buckets):
 TEXT = st.text(st.sampled_from('ab e\né漢') | st.characters(exclude_categories=[]), max_size=40)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(TEXT, max_size=3).filter(any), TEXT, st.integers(1, 6), st.floats(0.1, 50))
 def test_bits_per_byte_are_those_of_plain_dictionaries(reference, text, order, a):
     assume(all(all_distinct([*reference, text], n, 1 << 18) for n in range(1, order + 1)))

@@ -7,7 +7,7 @@ import types
 import pytest
 from conftest import refused
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_serve import small, until, writer_of
 
@@ -54,7 +54,6 @@ ids_of_text = st.lists(st.sampled_from([*range(0x61, 0x66), 0x0A, 0xC3, 0xA9, 0x
 stops = st.lists(st.text('abc\n é', min_size=1, max_size=4), max_size=3)
 
 
-@settings(max_examples=100)
 @given(ids_of_text, stops)
 def test_the_pieces_are_the_text_before_the_first_stop(ids, stop):
     text, tokens, finish = take_all(reader_of(stop=stop), ids)
