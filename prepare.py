@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
 from parts.prepare import clean, conversions, corpus, data_card, duplicates, files, filters, funnel
-from parts.prepare import personal_data, reading, samples, text_models, workers
+from parts.prepare import infilling, personal_data, reading, samples, text_models, workers
 from parts.train import texts, token_bins
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
@@ -92,6 +92,8 @@ min_similarity = 0.85           # [0, 1]: of minhash: shared n-grams / all of bo
 # tokenise, mix, write
 gpt2_dir: str | None = None     # has vocab.bpe and encoder.json; None = network
 min_chars_per_token = 1.5       # >= 0: of code, if the vocabulary has 4,096; tables have fewer
+fim = 0.0                       # [0, 1]: share of text that teaches to fill in the middle
+fim_length = 128                # >= 8: tokens of a rearranged piece; usual: half of a context
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: of sources without weights: 1: by their tokens, more: more equal
 part = ''                       # 3/16: clean the third of 16 parts of the work; at last run without it
@@ -120,6 +122,8 @@ jobs = workers.part_of(range(len(shards)), part)
 has_weights = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or temperature != 1 or has_weights):
     raise ValueError('write=text repeats no document: weights and --temperature need --write=bins')
+if fim and (kind != 'text' or write == 'text'):
+    raise ValueError(f'fim={fim} rearranges token ids: it needs --kind=text and --write=bins')
 
 # --- read: what there is ------------------------------------------------------------------------------------
 # A lone text is not cut into documents: no stage changes or drops it, and its end is held out.
@@ -127,7 +131,7 @@ input_files = [file for shard in shards for file in shard['files']]
 first_path = input_files[0]['path']
 one_text = kind == 'text' and len(input_files) == 1 and not reading.is_kind(first_path, reading.RECORDS)
 if one_text:
-    for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
+    for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit', 'fim',
                  'url_block', 'url_allow', 'toxic_words', 'quality_good', 'perplexity_reference'):
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {first_path}')
@@ -313,7 +317,7 @@ def clean_shard(i):
 # The shards of an interrupted run are used again if all that they depend on is the same: the settings but for
 # those that act later, this script and its parts, and the files that are read.
 LATER = {'out_dir', 'tokenizer', 'vocab_size', 'val_fraction', 'num_workers', 'min_similarity', 'gpt2_dir',
-         'min_chars_per_token', 'write', 'temperature', 'part'}
+         'min_chars_per_token', 'fim', 'fim_length', 'write', 'temperature', 'part'}
 
 
 def state_of_run():
@@ -385,7 +389,9 @@ def encoded_documents(shard):
             side = 'val' if held_out[i] else 'train'
             if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
                 continue                # the stage `tokenise` below drops it
-            if not one_text:
+            if fim and side == 'train':     # ends each piece itself
+                ids = infilling.rearrange(ids, fim, fim_length, tok, int(docs.exact[i]))
+            elif not one_text:
                 ids = [*ids, tok.special['<|endoftext|>']]
             if write == 'text' and side == 'train':
                 yield i, len(ids), 'jsonl.gz', json.dumps(record).encode() + b'\n'
@@ -394,7 +400,7 @@ def encoded_documents(shard):
 
 
 def encode_shard(shard):
-    settings = f'{tok.hash} {val_fraction} {write} {min_chars_per_token}'
+    settings = f'{tok.hash} {val_fraction} {write} {min_chars_per_token} {fim} {fim_length}'
     return docs.write_ids(shard, settings.encode(), encoded_documents(shard))
 
 

@@ -18,6 +18,7 @@ prepare/                in the order in which a text meets them
     text_models         how surprising a text is, and which language or quality it has
     personal_data       e-mail addresses, phone numbers and keys become placeholders
     duplicates          documents that say the same, found without comparing each with each
+    infilling           documents are rearranged for filling in the middle
     corpus              documents on their way to the disk, in files that are never half written
     funnel              an account of what came in, what was dropped and why
     data_card           the report for people about what is left

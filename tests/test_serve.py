@@ -188,6 +188,13 @@ def test_a_stream_adds_up_to_the_whole_answer(server):
             assert tokens == whole['logprobs']['content']
 
 
+def test_a_gap_is_filled(server, models):
+    prompt, n = asking.between(models['b'][1], 'begin', 'end', 128, 90)
+    fields = {'model': 'b', 'prompt': 'begin', 'suffix': 'end', 'max_tokens': 90, 'temperature': 0}
+    answer = ask(server, COMPLETE, fields)[1]
+    assert answer['choices'][0]['text'] == greedy(models['b'], prompt.ids, n)[1] and n == 32
+
+
 def test_a_problem_is_asked_and_judged_as_by_eval_py(server, models):
     model, tokenizer = models['out/a']
     item = ITEMS[3]
@@ -196,7 +203,7 @@ def test_a_problem_is_asked_and_judged_as_by_eval_py(server, models):
         ends = None if chat else benchmarks.ENDS['problems']
         prompts = [benchmarks.question(item, chat)]
         [[(text, _)]], _ = asking.generate(batch, tokenizer, prompts, 1, n, temperature=0, ends=ends)
-        fields = {'task_id': item['task_id'], 'prompt': 'x', 'messages': MESSAGES}
+        fields = {'task_id': item['task_id'], 'prompt': 'x', 'suffix': 'y', 'messages': MESSAGES}
         answer = ask(server, path, fields | {'temperature': 0, 'max_tokens': n})[1]
         choice = answer['choices'][0]
         assert (choice['message']['content'] if chat else choice['text']) == text and text
@@ -248,7 +255,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_shows_text_as_text(server):
 def test_a_wrong_value_is_named(server):
     wrong = {'temperature': (-1, 3, '1', [], True, 10 ** 400), 'top_p': (1.1,), 'top_k': (-1, 1.5),
              'max_tokens': (0, {}), 'seed': ('x', 2 ** 70), 'logprobs': (21,), 'stream': ('yes', 1),
-             'stop': (5, [''], [['x']]), 'prompt': (5, ['a'], 'x' * 200), 'suffix': (4, 'end'), 'n': (2,),
+             'stop': (5, [''], [['x']]), 'prompt': (5, ['a'], 'x' * 200), 'suffix': (4,), 'n': (2,),
              'echo': (True,), 'logit_bias': ({'5': 1},)}
     for name, values in wrong.items():
         for value in values:

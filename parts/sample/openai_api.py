@@ -15,8 +15,7 @@ import collections, queue, secrets, threading, time
 
 # settings of OpenAI's that would change an answer and that we lack: refused, unless they ask for nothing
 LACKING = {'n': 1, 'best_of': 1, 'echo': False, 'logit_bias': {}, 'presence_penalty': 0,
-           'frequency_penalty': 0, 'suffix': '', 'tools': [], 'functions': [],
-           'response_format': {'type': 'text'}}
+           'frequency_penalty': 0, 'tools': [], 'functions': [], 'response_format': {'type': 'text'}}
 
 
 class Refusal(Exception):
@@ -127,15 +126,20 @@ class Api:
             raise Refusal(500, str(e)) from None
         return self.grading.outcome(item, text, result, chat)
 
-    def prompt_of(self, writer, fields, chat):
-        """The prompt as the model reads it."""
+    def prompt_of(self, writer, fields, chat, max_tokens):
+        """The prompt as the model reads it, and max_tokens: between two texts, it may be less."""
         if chat:
             is_right = lambda value: value and isinstance(value, list)      # render() looks at the members
             messages = field(fields, 'messages', is_right, 'a list of objects with role and content')
             is_newer = lambda m: isinstance(m, dict) and m.get('role') == 'developer'   # OpenAI's, for system
             messages = [m | {'role': 'system'} if is_newer(m) else m for m in messages]
-            return self.asking.encode(writer.tokenizer, messages)
-        return self.asking.encode(writer.tokenizer, text_of(fields, 'prompt'))
+            return self.asking.encode(writer.tokenizer, messages), max_tokens
+        prompt, suffix = text_of(fields, 'prompt'), text_of(fields, 'suffix')
+        if not suffix:
+            return self.asking.encode(writer.tokenizer, prompt), max_tokens
+        if '<|fim_middle|>' not in writer.tokenizer.special:
+            raise Refusal(400, 'this model cannot fill a gap: leave suffix out', 'suffix')
+        return self.asking.between(writer.tokenizer, prompt, suffix, writer.batch.context, max_tokens)
 
     def answer(self, fields, chat):
         """Yields the parts of an answer as they come, None when there is nothing new. Whoever closes this
@@ -151,14 +155,14 @@ class Api:
         item = self.items.get(task_id)
         if item:                # nothing else that a client writes is read: the answer is the model's own
             question = self.benchmarks.question(item, chat)
-            fields = fields | {'messages': question, 'prompt': question}
+            fields = fields | {'messages': question, 'prompt': question, 'suffix': None}
             how['ends'] = None if chat else self.benchmarks.ENDS[item['task']]
         limit = 'max_tokens' if fields.get('max_completion_tokens') is None else 'max_completion_tokens'
         max_tokens = number(fields, limit, int, 1, 2 ** 31, writer.batch.context if chat else 16)
         seed = number(fields, 'seed', int, -2 ** 63, 2 ** 63, secrets.randbits(32))
         streams = flag(fields, 'stream')
         try:
-            prompt = self.prompt_of(writer, fields, chat)
+            prompt, max_tokens = self.prompt_of(writer, fields, chat, max_tokens)
             reader = writer.add(prompt, max_tokens, seed, **how)
         except ValueError as e:
             raise Refusal(400, str(e)[:300], 'messages' if chat else 'prompt') from None

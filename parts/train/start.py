@@ -8,7 +8,7 @@ The start of a run: from nothing, from where it stopped, or from the weights of 
 `load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint), and
 `load_tokenizer` for Tokenizer.load. Copy this file alone: it needs only Python.
 """
-import contextlib, glob, os
+import contextlib, glob, json, os
 
 # what a run writes beside train.log
 FILES = 'config.json', 'tokenizer.json', 'data.json', 'metrics.jsonl', 'samples.txt'
@@ -164,6 +164,13 @@ def tokenizer_beside(ckpt, state, load_tokenizer):
     tokenizer = load_tokenizer(beside)
     same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
     return tokenizer
+
+
+def rearranged(ckpt):
+    """Has the model of ckpt seen documents that were rearranged, so that it can fill the middle?"""
+    path = os.path.join(folder_of(ckpt), 'data.json')
+    with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8') as f:
+        return json.load(f).get('config', {}).get('fim', 0) > 0
 
 
 def open_to_sample(ckpt, load, load_tokenizer, continues=False):
