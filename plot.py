@@ -31,6 +31,7 @@ for run, colour in zip(all_runs, COLOURS):
     if not os.path.exists(path):
         raise ValueError(f'{path} is missing; make a run: python train.py --out_dir={run["name"]}')
     run['colour'] = colour
+    run['config']['continued_by'] = [other['name'] for other in all_runs if other['start'] == run['home']]
     last = run['rows'][-1]['step'] if run['rows'] else 0
     run['end'] = run['config'].get('max_steps') or max(1, last)
     age = (time.time() - os.path.getmtime(path)) / 60

@@ -102,10 +102,10 @@ def test_several_runs_share_a_picture_and_each_gets_a_verdict(tmp_path):
 
 def test_each_stage_has_a_row_of_panels_that_have_something_to_say(tmp_path):
     home(tmp_path / 'a', history(skipped=lambda step: 0, parse_rate=lambda step: step / 1000))
-    home(tmp_path / 'b', pairs(), DPO)
+    home(tmp_path / 'b', pairs(), DPO | {'init_from': f'{tmp_path}/a/'})
     home(tmp_path / 'c', policy(clip_fraction=lambda step: 0, entropy=lambda step: NAN), RL)
     said = ok(run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path))
-    assert said.count('To do: ') == 3
+    assert 'To do: see what was made of it: b.' in said
     drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
     titles = ['loss', 'bits per byte', 'samples that pass', 'gradient norm', 'learning rate', 'margin',
               'right order', 'preference loss', 'reward', 'informative', 'length', 'step time', 'speed',
@@ -146,6 +146,7 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
     rows = read_run(str(folder))['rows']
     rates = {row['step']: row['pass_rate'] for row in rows if 'pass_rate' in row}
     assert rates == {20: 0.2, 40: 0.4, 50: 0.5}
+    assert read_run(str(folder))['config']['scored']
     steps = [m['step'] for m in rows]
     assert steps == sorted(steps) and len(steps) == 3 + len(history(50))
 
@@ -159,11 +160,15 @@ learns_by_heart = {'loss': lambda step: falling(step) - step / 500,
                    'val_loss': lambda step: falling(step) + max(0, step - 400) / 400}
 DPO = CONFIG | {'stage': 'dpo', 'warmup_steps': 10, 'max_steps': 100}
 RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
+OVER = {'folder': 'out/a', 'scored': True}
 VERDICTS = [
     (CONFIG, history(600), HEALTHY, 'let it run'),
-    (CONFIG, history(), HEALTHY, 'To do: type the command after next: in its train.log.'),
-    (CONFIG, history(**slower), SYSTEMS, 'what else runs; type the command after next: in its'),
-    (CONFIG | {'scores': [{'pass_rate': 0.125}]}, history(), HEALTHY, ', pass@1 12.5%. To do: '),
+    (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'eval.py --ckpt=out/a --data_dir=data/quickstart.'),
+    (CONFIG | OVER, history(), HEALTHY, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
+    (CONFIG | OVER, history(**slower), SYSTEMS, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
+    (CONFIG | OVER | {'continued_by': ['b', 'c']}, history(), HEALTHY, 'see what was made of it: b and c.'),
+    (CONFIG | OVER | {'stage': 'sft'}, history(), HEALTHY, 'python rl.py --init_from=out/a '),
+    (CONFIG | OVER | {'scores': [{'pass_rate': 0.125}]}, history(), HEALTHY, ', pass@1 12.5%. To do: '),
     (CONFIG, history(**flat), MODEL, 'validation loss is flat'),
     (CONFIG, history(**slower), SYSTEMS, 'throughput fell from '),
     (CONFIG, history(**slower, **flat), BOTH, 'validation loss is flat'),
@@ -181,6 +186,8 @@ VERDICTS = [
     (DPO, pairs(fall=1.0, val_fall=1.0), MODEL, 'loss is flat: 0.69'),
     (DPO, pairs(fall=0.2, val_fall=1.5), MODEL, '(memorising). To do: more data, fewer epochs or dropout'),
     (RL, policy(), HEALTHY, 'reward 0.69'),
+    (RL, policy(), HEALTHY, 'python eval.py --ckpt=FOLDER --tasks=problems --allow_code_execution=True.'),
+    (RL | OVER, policy(), HEALTHY, 'To do: talk to it: python sample.py --ckpt=out/a --chat=True.'),
     (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),
     (RL, policy(val_reward=lambda step: 0.5 - step / 1e4), MODEL, 'from 0.50 to 0.49. To do: use best.pt'),
     (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL,

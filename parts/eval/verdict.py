@@ -67,7 +67,8 @@ def read_run(folder):
             while rows and is_void(rows[-1], row):
                 rows.pop()
             rows.append(row)
-    scores = sum(map(read_scores, sorted(home.glob('eval*.json'))), [])
+    scored = sorted(home.glob('eval*.json'))
+    scores = sum(map(read_scores, scored), [])
     rows = sorted(rows + scores, key=lambda row: row['step'])
 
     config = json.loads(text_of(home / 'config.json') or '{}')
@@ -76,10 +77,11 @@ def read_run(folder):
     config['max_steps'] = config.get('max_steps') or 0
     if 0 < (config.get('warmup_steps') or 0) < 1:       # a share of the steps
         config['warmup_steps'] *= config['max_steps']
-    config['scores'] = scores
+    config |= {'folder': folder, 'scored': bool(scored), 'scores': scores}
     last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
     sample = last_sample.partition('\n')[2].strip('\n')             # without the rest of its head line
-    return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample}
+    return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample,
+            'home': home.resolve(), 'start': pathlib.Path(config.get('init_from', 'scratch')).resolve()}
 
 
 # --- judge --------------------------------------------------------------------------------------------------
@@ -122,15 +124,33 @@ def verdict(metrics, config):
     if config.get('scores'):
         figure += f', pass@1 {config["scores"][-1]["pass_rate"]:.1%}'
     ailments = machine + course
-    what_follows = 'let it run' if step < max_steps else 'type the command after next: in its train.log'
     if not ailments:
-        ailments = [(f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}', what_follows)]
+        ailments = [(f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}',
+                     'let it run' if step < max_steps else what_follows(config))]
     elif not course and step >= max_steps:
-        ailments.append((figure, what_follows))
+        ailments.append((figure, what_follows(config)))
     science = 'too early to tell' if model == 'unknown' else model
     return systems, model, (f'operationally {systems}, scientifically {science}: '
                             f'{"; ".join(why for why, _ in ailments)}. '
                             f'To do: {"; ".join(to_do for _, to_do in ailments)}.')
+
+
+def what_follows(config):
+    """The next command for a run that is over. continued_by: folders of runs that start from it."""
+    folder = config.get('folder', 'FOLDER')
+    stage = config.get('stage', 'base')
+    data = config.get('data_dir', 'data/quickstart')
+    how = '--tasks=problems --allow_code_execution=True' if config.get('stage') else f'--data_dir={data}'
+    if config.get('continued_by'):
+        return f'see what was made of it: {" and ".join(config["continued_by"])}'
+    if config.get('loss_type') == 'rm':
+        return 'look at val_accuracy: 50 % is guessing'
+    if not config.get('scored'):
+        return f'measure it: python eval.py --ckpt={folder} {how}'
+    flags = f'--init_from={folder} --out_dir={folder}'          # and what the stage adds
+    return {'base': f'teach it: python sft.py config/quickstart_sft.py {flags}_sft --base_dir={data}',
+            'sft': f'reward its answers: python rl.py {flags}_rl --allow_code_execution=True',
+            }.get(stage, f'talk to it: python sample.py --ckpt={folder} --chat=True')
 
 
 def diagnose(vals, loss, vocab_size, warmup):
