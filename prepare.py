@@ -18,7 +18,7 @@ report.md and report.json; for --kind=sft and preference train.jsonl and val.jso
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
-import json, math, os
+import json, math, os, sys
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, show
@@ -96,6 +96,7 @@ fim = 0.0                       # [0, 1]: share of text that teaches to fill in 
 fim_length = 128                # >= 8: tokens of a rearranged piece; usual: half of a context
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
 temperature = 1.0               # >= 0.05: of sources without weights: 1: by their tokens, more: more equal
+part = ''                       # 3/16: clean the third of 16 parts of the work; at last run without it
 config = configure(globals())
 NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
 TOKENIZER_BYTES = 1_000_000_000 # bpe is trained on a sample of this size; a lone text is read whole
@@ -116,7 +117,8 @@ wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
 wanted_languages = text_models.languages_of(languages)
 
 sources = files.sources_of(source, sources, defaults['source'])
-shards = files.shards(sources, download_dir)            # files cleaned together
+shards = files.shards(sources, download_dir, kind)      # files cleaned together
+jobs = workers.part_of(range(len(shards)), part)
 has_weights = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or temperature != 1 or has_weights):
     raise ValueError('write=text repeats no document: weights and --temperature need --write=bins')
@@ -129,7 +131,7 @@ input_files = [file for shard in shards for file in shard['files']]
 first_path = input_files[0]['path']
 one_text = kind == 'text' and len(input_files) == 1 and not reading.is_kind(first_path, reading.RECORDS)
 if one_text:
-    for name in ('decontaminate', 'temperature', 'write', 'languages', 'licences', 'audit', 'fim',
+    for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit', 'fim',
                  'url_block', 'url_allow', 'toxic_words', 'quality_good', 'perplexity_reference'):
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {first_path}')
@@ -151,7 +153,7 @@ if benchmarks and not len(benchmark_ngrams):
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
 inputs = sum(examples.values(), input_files)            # lists, one after another
 others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
-corpus.claim(out_dir, [file['path'] for file in inputs] + others)
+corpus.claim(out_dir, [file['path'] for file in inputs] + others, shared=bool(part))
 show(config)
 
 
@@ -315,7 +317,7 @@ def clean_shard(i):
 # The shards of an interrupted run are used again if all that they depend on is the same: the settings but for
 # those that act later, this script and its parts, and the files that are read.
 LATER = {'out_dir', 'tokenizer', 'vocab_size', 'val_fraction', 'num_workers', 'min_similarity', 'gpt2_dir',
-         'min_chars_per_token', 'fim', 'fim_length', 'write', 'temperature'}
+         'min_chars_per_token', 'fim', 'fim_length', 'write', 'temperature', 'part'}
 
 
 def state_of_run():
@@ -327,7 +329,13 @@ def state_of_run():
 
 total = funnel.Funnel(audit)
 docs = corpus.Corpus(f'{out_dir}/.work', state_of_run(), total, [shard['source'] for shard in shards])
-docs.gather(workers.in_parallel(clean_shard, range(len(shards)), num_workers, 'cleaning'))
+cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')       # begins when it is read
+if part:
+    n_clean = len(list(cleaned))
+    left = [i for i in range(len(shards)) if not docs.has_shard(i)]
+    print(f'part {part}: {n_clean} shards are clean, {len(left)} are left; then run without --part')
+    sys.exit()
+docs.gather(cleaned)
 
 # --- duplicates: heads: of each document, the first one of its cluster, which stays -------------------------
 if dedup != 'none' and docs.keep.any():

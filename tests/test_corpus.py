@@ -1,4 +1,4 @@
-"""A corpus on the disk: its folder, shards of text with their hashes, copies told from others."""
+"""A corpus on the disk: several machines, shards of text with their hashes, copies told from others."""
 import contextlib
 import gzip
 import hashlib
@@ -6,13 +6,16 @@ import json
 import os
 import pathlib
 import random
+import subprocess
+import sys
 
 import pytest
-from conftest import ok, read_json, refused, run
+from conftest import ROOT, ok, read_json, refused, run
 from preparing import report
 
 from parts.prepare.corpus import Corpus, claim
 from parts.prepare.funnel import Funnel
+from parts.prepare.workers import part_of
 
 WORDS = 'old mill by the river where water rose each spring until it reached second step of stair'.split()
 
@@ -53,7 +56,7 @@ CLAIMED = [         # files that are there, what is read, a part of what is said
     ({'meta.json': OURS, 'model.safetensors': ''}, [], 'holds model.safetensors')]
 
 
-def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer(tmp_path, monkeypatch):
+def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer_but_parts_share_it(tmp_path, monkeypatch):
     for i, (files, inputs, words) in enumerate(CLAIMED):
         (tmp_path / f'{i}').mkdir()
         monkeypatch.chdir(tmp_path / f'{i}')
@@ -63,11 +66,20 @@ def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer(tmp_path, mon
         for name, content in files.items():
             pathlib.Path('out', name).write_text(content, encoding='utf-8')
         with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
-            claim('out', inputs)
-    refused('must name a folder', claim, '', [])
+            claim('out', inputs, shared=False)
+    refused('must name a folder', claim, '', [], shared=False)
 
-    claim(tmp_path, [])
-    refused('another process writes', claim, tmp_path, [])
+    for shared in True, True, False:
+        with pytest.raises(ValueError, match='another process writes') if not shared else (
+                contextlib.nullcontext()):
+            claim(tmp_path, [], shared)
+
+
+def test_each_part_of_the_work_is_done_once():
+    for n in (1, 3, 16):
+        parts = [part_of(range(20), f'{i}/{n}') for i in range(1, n + 1)]
+        assert sorted(job for part in parts for job in part) == list(range(20))
+    assert part_of(range(20), '') == range(20)
 
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='without fork there is one process')
@@ -84,6 +96,19 @@ def test_a_worker_may_read_the_file_that_its_parent_has_begun_to_read(tmp_path):
         os._exit(0)
     os.waitpid(child, 0)
     assert [docs.text(i) for i in range(20)] == texts
+
+
+def test_parts_together_give_what_one_process_gives(folder, tmp_path):
+    ok(run(*flags(folder, tmp_path / 'one')))
+    command = [sys.executable, ROOT / 'prepare.py', *flags(folder, tmp_path / 'many')[1:]]
+    some = [subprocess.Popen([*command, f'--part={i}/3'], stdout=subprocess.DEVNULL) for i in (1, 2)]
+    assert [p.wait(120) for p in some] == [0, 0]            # both began at once
+    assert len([*(tmp_path / 'many').glob('.work/*/?????.json')]) == 4
+    assert not (tmp_path / 'many/meta.json').exists()
+    assert '1 shards are clean, 0 are left' in ok(run(*flags(folder, tmp_path / 'many', '--part=3/3')))
+    ok(run(*flags(folder, tmp_path / 'many')))
+    for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
+        assert (tmp_path / 'many' / name).read_bytes() == (tmp_path / 'one' / name).read_bytes(), name
 
 
 def test_shards_of_text_say_what_they_are_and_where_each_document_is_from(folder, tmp_path):

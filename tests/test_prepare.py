@@ -366,6 +366,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("sources = {'a': ('nowhere', 1)}", ['nowhere']),
     ("sources = {'a': ('x', 1)}\nsource = 'mine.jsonl'", ['source=mine.jsonl', "'a'"]),
     ("source = 'x'\nout_dir = ''", ['out_dir']),
+    ("source = 'x'\npart = '5/4'", ['part', '3/16']),
     ("source = 'x'\ntokenizer = 'wordpiece'", ['wordpiece', 'bpe']),
     ("source = 'x'\nvocab_size = 100", ['vocab_size', '320']),
     ("source = 'x'\nwrite = 'text'\nfim = 0.5", ['fim', '--write=bins']),

@@ -8,7 +8,7 @@ import re
 
 from preparing import DOCUMENTS, RAW, documents, prepare, prose, report, write
 
-from parts.prepare import conversions
+from parts.prepare import conversions, files
 from parts.prepare.reading import count_chars, encoding_of, entries
 
 TEXT = 'Der Müller sah den Fluß, naïve Träume, „früh“ – für 5 €.\n' * 5
@@ -63,6 +63,35 @@ def test_a_json_is_a_list_or_has_a_record_a_line(tmp_path):
         rows = [*entries([{'path': str(tmp_path / 'a.json')}])]
         assert sum(record is not None for _, _, record, _, _ in rows) == n_records, text
         assert sum(why is not None for _, _, _, why, _ in rows) == n_errors, text
+
+
+LINES = [json.dumps({'text': f'line {i} ' * (i % 7)}) for i in range(500)]
+LINES[17:20] = ['', '{broken', json.dumps({'text': 'x' * 900})]
+
+
+def test_the_parts_of_a_large_file_are_together_the_file(tmp_path, monkeypatch):
+    """Damaged or not, also where a line is longer than 8 x 100 bytes."""
+    for name in ('a.jsonl', 'a.jsonl.gz', 'cut.jsonl.gz', 'one.jsonl'):
+        for end in ('\n', ''):
+            data = ('\n'.join(LINES if name != 'one.jsonl' else LINES[6:7]) + end).encode()
+            if name.endswith('.gz'):
+                data = gzip.compress(data, mtime=0)
+            if name == 'cut.jsonl.gz':
+                data = data[:len(data) * 2 // 3]
+            path = tmp_path / name
+            path.write_bytes(data)
+            whole = list(entries([{'path': str(path)}], 100))
+            parts = [[*entries([{'path': str(path), 'part': (i, 8)}], 100)] for i in range(8)]
+            assert sorted(sum(parts, []), key=lambda entry: entry[1]) == whole, (name, end)
+            if name != 'one.jsonl':
+                assert {'longer', 'JSONDecodeError:'} <= {str(why).split()[0] for *_, why, _ in whole}
+                assert max(map(len, parts)) <= min(map(len, parts)) + 3
+
+    source = {'a': (str(tmp_path / 'a.jsonl'), None)}
+    assert files.shards(source, '')[0]['files'] == [{'path': str(tmp_path / 'a.jsonl')}]
+    monkeypatch.setattr(files, 'SHARD', 100)
+    assert [s['files'][0]['part'] for s in files.shards(source, '')] == [(i, 8) for i in range(8)]
+    assert len(files.shards(source, '', 'sft')) == 1            # samples of one problem belong together
 
 
 # --- garbage ------------------------------------------------------------------------------------------------

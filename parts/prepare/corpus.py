@@ -8,7 +8,7 @@ A corpus on its way to the disk: documents by number, and files that are never h
 
 Copy this file alone: it needs numpy.
 """
-import atexit, contextlib, functools, glob, gzip, hashlib, json, os, pathlib, shutil, zlib
+import atexit, contextlib, functools, glob, gzip, hashlib, json, os, pathlib, platform, shutil, zlib
 import numpy as np
 
 try:
@@ -31,8 +31,8 @@ def hash64(data):
 
 @contextlib.contextmanager
 def new_file(path):
-    """A file that gets its name when all of it is written."""
-    part = f'{path}.part'
+    """A file that gets its name when all of it is written; until then, another one in each process."""
+    part = f'{path}.{platform.node()}.{os.getpid()}'
     try:
         with open(part, 'wb') as f:
             yield f
@@ -47,9 +47,9 @@ def write_file(path, text):
         f.write(text.encode('utf-8', 'backslashreplace'))
 
 
-def claim(folder, inputs):
+def claim(folder, inputs, shared):
     """Refuse a folder with results that are inputs, or that others wrote, or into which another process
-    writes; the system lifts the claim when this one ends, and its workers."""
+    writes; the system lifts the claim when this one ends. shared: a claim beside others of this kind."""
     if not folder:
         raise ValueError("out_dir='' must name a folder, such as data/mine")
     identity = lambda path: (os.stat(path).st_dev, os.stat(path).st_ino)        # whatever links lead there
@@ -69,7 +69,7 @@ def claim(folder, inputs):
     if fcntl:
         lock = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(lock, fcntl.LOCK_NB | fcntl.LOCK_EX)
+            fcntl.flock(lock, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
         except BlockingIOError:
             raise ValueError(f'another process writes into {folder}; wait, or choose another '
                              '--out_dir') from None
@@ -101,7 +101,7 @@ class Corpus:
 
     def __init__(self, folder, state, funnel, owners):
         """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the source
-        of each shard."""
+        of each shard. Several processes may begin with the same folder."""
         self.folder = pathlib.Path(folder, f'{hash64(state.encode()):016x}')
         self.funnel = funnel
         self.owners = np.array(owners)

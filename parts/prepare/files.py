@@ -14,6 +14,7 @@ RECORDS = '.jsonl', '.jsonl.gz', '.json', '.json.gz'
 TEXTS = 'py', 'txt', 'md', 'markdown', 'rst', 'tex', 'org', 'adoc', 'html', 'htm'
 ENDINGS = RECORDS + tuple(f'.{name}{gz}' for name in TEXTS for gz in ('', '.gz'))
 SHARD = 16_000_000              # bytes of a shard
+PIECES = 8                      # of a larger .jsonl: so many processes can share it
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 STDLIB_SKIPS = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
@@ -97,9 +98,10 @@ def sources_of(source, sources, default):
     return sources
 
 
-def shards(sources, folder):
+def shards(sources, folder, kind='text'):
     """The files of several sources, {name: (path, weight)}, as shards of work: [{'source', 'files'}]. A file
-    of records ends a shard, as do 16 MB of small files."""
+    of records ends a shard, as do 16 MB of small files. A larger .jsonl of texts is several shards: `part`,
+    (i, n), stands for those of its lines whose number leaves the remainder i when divided by n."""
     shards = []
     for name, (path, _) in sources.items():
         size = SHARD                    # each source begins a shard
@@ -107,13 +109,19 @@ def shards(sources, folder):
             if size >= SHARD:
                 shards.append({'source': name, 'files': []})
                 size = 0
-            shards[-1]['files'].append(file)
+            is_lines = file['path'].lower().removesuffix('.gz').endswith('.jsonl')
+            if kind == 'text' and is_lines and 'url' not in file and os.path.getsize(file['path']) > SHARD:
+                pieces = [{**file, 'part': (i, PIECES)} for i in range(PIECES)]
+            else:
+                pieces = [file]
+            shards[-1]['files'].append(pieces[0])
+            shards += [{'source': name, 'files': [piece]} for piece in pieces[1:]]
             size += SHARD if file['path'].lower().endswith(RECORDS) else os.path.getsize(file['path'])
     return shards
 
 
 def count(shards, source):
-    return sum(len(shard['files']) for shard in shards if shard['source'] == source)
+    return len({file['path'] for shard in shards if shard['source'] == source for file in shard['files']})
 
 
 # --- downloads ----------------------------------------------------------------------------------------------
@@ -196,8 +204,8 @@ def dataset_files(dataset, folder):
         if not files:
             raise ValueError(f'{hub}/datasets/{dataset} has no {" ".join(RECORDS)} files')
         os.makedirs(folder, exist_ok=True)
-        with open(f'{listing}.tmp', 'w', encoding='utf-8') as f:
+        with open(f'{listing}.{os.getpid()}', 'w', encoding='utf-8') as f:      # others may do the same now
             json.dump(sorted(files, key=lambda file: file['path']), f, indent=1)
-        os.replace(f'{listing}.tmp', listing)
+        os.replace(f'{listing}.{os.getpid()}', listing)
     with open(listing, encoding='utf-8') as f:
         return json.load(f)

@@ -36,18 +36,18 @@ def open_text(path, encoding):
 
 
 def entries(files, max_chars=1_000_000):
-    """Yield (path, *entry of entries_of) for [{'path'}]."""
+    """Yield (path, *entry of entries_of) for [{'path', perhaps 'part': (i, n), every n-th line}]."""
     for file in files:
-        for entry in entries_of(file['path'], max_chars):
+        for entry in entries_of(file['path'], max_chars, *file.get('part', ())):
             yield file['path'], *entry
 
 
-def entries_of(path, max_chars):
+def entries_of(path, max_chars, part=0, n_parts=1):
     """Yield (line, record, None, 0) for each record of a file; for a file of text, line is 0 and a record is
     {'text', 'encoding'}. One that cannot be read is (line, None, why, 0). One of more than max_chars
     (records: 8 max_chars bytes) is (line, None, why, bytes)."""
     if is_kind(path, RECORDS):
-        yield from read_records(path, 8 * max_chars)        # bytes: a character may be \\u20ac
+        yield from read_records(path, 8 * max_chars, part, n_parts)     # bytes: a character may be \\u20ac
         return
     try:
         encoding = encoding_of(path)
@@ -133,8 +133,9 @@ def lines_of(f, longest):
         yield n, data, size
 
 
-def read_records(path, longest=1 << 30):
-    """entries_of a file of records of at most `longest` bytes, one a line, or a .json with a list."""
+def read_records(path, longest=1 << 30, part=0, n_parts=1):
+    """entries_of a file of records of at most `longest` bytes, one a line, or a .json with a list. With
+    n_parts only those lines whose number leaves the remainder `part`."""
     line = 0
     try:
         with open_file(path) as f:
@@ -145,7 +146,7 @@ def read_records(path, longest=1 << 30):
                     yield line, record, None, 0
                 return
             for line, data, size in lines_of(f, longest):
-                if not data.strip():
+                if line % n_parts != part or not data.strip():
                     continue
                 if size > longest:
                     yield line, None, f'longer than {longest:,} bytes', size
@@ -155,7 +156,8 @@ def read_records(path, longest=1 << 30):
                 except (ValueError, RecursionError) as e:
                     yield line, None, f'{type(e).__name__}: {e}', 0
     except UNREADABLE as e:
-        yield line + 1, None, f'{type(e).__name__}: {e}', 0
+        if (line + 1) % n_parts == part:        # one part tells that the file is damaged
+            yield line + 1, None, f'{type(e).__name__}: {e}', 0
 
 
 def read_problems(path):
