@@ -16,10 +16,9 @@ from tour import ROOT, lift     # noqa: F401
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
 sys.path.insert(0, str(ROOT))
-import babbling    # noqa: E402
 import torch    # noqa: E402
 
-from model import GPT, GPTConfig, save_checkpoint     # noqa: E402
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint     # noqa: E402
 from tokenizer import SPECIAL_TOKENS, Tokenizer       # noqa: E402
 
 try:
@@ -198,6 +197,17 @@ def make_pairs(folder, n=64):
     return folder
 
 
+# a file for rl.py --reward: more is paid for signs of the lower half of ASCII; an untrained byte model
+# writes them a quarter of the time
+PAID = """
+def prompts():
+    return [f'{i} and {"x" * (i % 7)}' for i in range(40)]
+
+def reward(prompt, completion):
+    return sum(c < '@' for c in completion) / 8
+"""
+
+
 def make_conversations(folder, n=60):
     """Of one to three sums each, some behind a message of a system or a tool."""
     for seed, (side, k) in enumerate((('train', n), ('val', 20)), 1):
@@ -266,7 +276,28 @@ def base_run(data_dir, tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def babbler(base_run, tmp_path_factory):
-    return once(tmp_path_factory, 'babbler', lambda folder: babbling.make_babbler(folder, base_run))
+    """A model of the shape of that run, whose large random weights do not repeat its last token."""
+    model = load_checkpoint(base_run)[0]
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)
+    tokenizer = Tokenizer.load(base_run / 'tokenizer.json')
+    return once(tmp_path_factory, 'babbler', lambda folder: save_run(folder, model, tokenizer))
+
+
+@torch.no_grad()
+def greedy(ckpt, prompt, n):
+    """A prompt and its n most probable next tokens, afresh each: one row, no cache. The last token of the
+    prompt may become a longer one (healing)."""
+    model, tok = load_checkpoint(ckpt)[0].eval(), Tokenizer.load(ckpt / 'tokenizer.json')
+    *ids, last = tok.special['<|endoftext|>'], *tok.encode(prompt)
+    allowed = [i for i, token in enumerate(tok.vocab) if token.startswith(tok.vocab[last])]
+    for i in range(n + 1):
+        logits = model(torch.tensor([ids[-model.config.block_size:]]))[0][0, -1, :tok.n_writable]
+        ids.append(logits.argmax().item() if i else max(allowed, key=logits.tolist().__getitem__))
+        if ids[-1] in (tok.special['<|endoftext|>'], tok.special['<|im_end|>']):
+            return tok.decode(ids[1:-1])
+    return tok.decode(ids[1:])
 
 
 @pytest.fixture(scope='session')

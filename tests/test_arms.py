@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 from conftest import ROOT, mistake, ok, run
 
@@ -108,14 +107,6 @@ def test_equal_arms_end_equal_bit_for_bit(track):
     assert lines[1] == 'b - a: +0.0000 ± nan: too few seeds'
     figures = json.loads(lines[2])
     assert figures['a'] == figures['b'] and 'torch' in figures['machine']
-
-
-def test_settings_are_chosen_on_the_last_tenth_of_the_training_tokens(track, tmp_path):
-    arms.choosing(track / 'data', tmp_path)
-    arms.token_bins.open_bins(tmp_path, 16)         # checks sizes and hashes
-    whole, train, measured = (np.fromfile(path, np.uint16).tolist() for path in (
-        track / 'data/train.bin', tmp_path / 'train.bin', tmp_path / 'val.bin'))
-    assert train + measured == whole and len(measured) == -(-len(whole) // 10)
 
 
 def test_mistakes(track, tmp_path):

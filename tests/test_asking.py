@@ -1,6 +1,5 @@
 """Prompts become text: healing, where an answer ends, and sample.py against one token at a time, no cache."""
-from babbling import greedy
-from conftest import ok, run
+from conftest import greedy, ok, run
 
 from parts.sample.asking import Prompt, Text, end_of
 from parts.sample.decoding import Answer

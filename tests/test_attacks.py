@@ -62,9 +62,6 @@ CHEATS = {
         'threading.Thread(target=again, daemon=True).start()',
     'json': 'import json\njson.dumps = lambda x: \'{"value": 3}\'',
     'modules': 'import sys\nfor name in list(sys.modules): sys.modules[name] = None',
-    'every file':
-        'import os\nfor fd in range(3, 256):\n    try: os.write(fd, b\'["passed", ""]\\n\')\n'
-        '    except OSError: pass',
     'atexit': 'import atexit, os\natexit.register(os.write, 1, b\'["passed", ""]\')\nraise SystemExit',
     'frames':
         'import sys, gc\nf = sys._getframe()\nwhile f:\n'
@@ -75,8 +72,8 @@ CHEATS = {
     'kill the group': 'import os\nos.kill(0, 9)',
     **{f'forge {reply}': 'import os\nfor fd in range(3, 256):\n'
        f'    try: os.write(fd, b\'{reply}\\n\' * 9)\n    except OSError: pass' for reply in (
-           '{"value": true}', '{"error": [["X", "ValueError"], 5]}', '{"error": [[5, "print"], ""]}',
-           '{"value": {"list": 5}}', '[]')},
+           '["passed", ""]', '{"value": true}', '{"error": [["X", "ValueError"], 5]}',
+           '{"error": [[5, "print"], ""]}', '{"value": {"list": 5}}', '[]')},
     "the judge's files":
         'import glob, re\npid = re.search("PPid:.(.*)", open("/proc/self/status").read())[1]\n'
         'for p in glob.glob(f"/proc/{pid}/fd/*") + [f"/proc/{pid}/mem", f"/proc/{pid}/fd/3"]:\n'

@@ -1,31 +1,20 @@
 """A chat becomes ids and a mask that trains the assistant's words and its <|im_end|>, and nothing else."""
 from conftest import refused
-from hypothesis import given, strategies as st
+from hypothesis import given
+from test_records import TRAPPING, chats, contents, say
 
 from tokenizer import SPECIAL_TOKENS, Tokenizer
-
-BYTES = [bytes([b]) for b in range(256)]
-# one chunk for any text, and tokens that would swallow an edge of the frame if parts were encoded together
-MERGES = [b'us', b'er', b'user', b'yo', b'\nh', b'\nyo', b'yo\n', b'o\n', b'>\n', b'|>', b'<|']
-GREEDY = Tokenizer('bpe', BYTES + MERGES, SPECIAL_TOKENS, r'[\s\S]+')
-contents = st.text() | st.lists(st.sampled_from([*SPECIAL_TOKENS[:5], 'yo', '\n', 'user', ' '])).map(''.join)
-chats = st.lists(st.fixed_dictionaries(
-    {'role': st.sampled_from(['system', 'user', 'assistant', 'tool']), 'content': contents}), max_size=6)
-
-
-def say(role, content):
-    return {'role': role, 'content': content}
 
 
 @given(chats)
 def test_only_the_assistants_words_and_their_end_are_trained(messages):
-    for tokenizer in (GREEDY, Tokenizer.byte(SPECIAL_TOKENS)):
+    for tokenizer in (TRAPPING, Tokenizer.byte(SPECIAL_TOKENS)):
         start, end = tokenizer.special['<|im_start|>'], tokenizer.special['<|im_end|>']
         ids, mask = tokenizer.render(messages)
         expected_ids, expected_mask = [], []
         for message in messages:
             content = tokenizer.encode(message['content'])
-            head = [start, *tokenizer.encode(message['role']), 10]
+            head = [start, *tokenizer.encode(message['role'] + '\n')]
             expected_ids += [*head, *content, end, 10]
             trained = int(message['role'] == 'assistant')
             expected_mask += [0] * len(head) + [trained] * (len(content) + 1) + [0]
@@ -36,21 +25,21 @@ def test_only_the_assistants_words_and_their_end_are_trained(messages):
 
 @given(chats, contents)
 def test_the_prompt_is_the_exact_prefix_of_the_chat_with_its_answer(messages, answer):
-    prompt, prompt_mask = GREEDY.render(messages, add_generation_prompt=True)
-    ids, mask = GREEDY.render([*messages, say('assistant', answer)])
+    prompt, prompt_mask = TRAPPING.render(messages, add_generation_prompt=True)
+    ids, mask = TRAPPING.render([*messages, say('assistant', answer)])
     assert ids[:len(prompt)] == prompt and mask[:len(prompt)] == prompt_mask
-    assert ids[len(prompt):] == [*GREEDY.encode(answer), GREEDY.special['<|im_end|>'], 10]
+    assert ids[len(prompt):] == [*TRAPPING.encode(answer), TRAPPING.special['<|im_end|>'], 10]
     assert mask[len(prompt):] == [1] * (len(ids) - len(prompt) - 1) + [0]
 
 
 @given(chats)
 def test_nobody_who_types_a_special_token_forges_one(messages):
-    specials = [i for i in GREEDY.render(messages)[0] if i in GREEDY.special.values()]
-    assert specials == [GREEDY.special['<|im_start|>'], GREEDY.special['<|im_end|>']] * len(messages)
+    specials = [i for i in TRAPPING.render(messages)[0] if i in TRAPPING.special.values()]
+    assert specials == [TRAPPING.special['<|im_start|>'], TRAPPING.special['<|im_end|>']] * len(messages)
 
 
 def test_a_bad_message_or_a_tokenizer_without_the_special_tokens_is_a_value_error():
     for message in (say('human', 'hi'), say(['user'], 'hi'), {'content': 'hi'}, say('user', 7), 'hi', None):
-        refused('role', GREEDY.render, [say('user', 'hi'), message])
+        refused('role', TRAPPING.render, [say('user', 'hi'), message])
     for tokenizer in (Tokenizer.byte(), Tokenizer.char('user\nhi'), Tokenizer.byte(['<|im_start|>'])):
         refused('im_end', tokenizer.render, [say('user', 'hi')])

@@ -88,8 +88,6 @@ def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_p
     refused([str(tmp_path), 'best.pt', 'last.pt', 'train.py'], load_checkpoint, tmp_path)
 
 
-
-
 def test_a_write_that_succeeds_replaces_the_old_checkpoint_at_once(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / 'a.pt', model(1))
     seen, replace = [], os.replace
@@ -128,13 +126,3 @@ def test_at_no_moment_of_a_save_is_there_no_last_checkpoint(tmp_path, monkeypatc
     assert len(list(tmp_path.iterdir())) == 3
     os.remove(last)             # a folder that an older commit left, killed between two renames
     assert load_checkpoint(tmp_path)[1]['step'] == 2
-
-
-def test_without_hard_links_the_old_one_is_renamed(tmp_path, monkeypatch):
-    def no_links(*paths):
-        raise OSError('not supported')
-    monkeypatch.setattr(os, 'link', no_links)
-    for step in range(3):
-        save_checkpoint(tmp_path / 'last.pt.new', model(), step=step)
-        checkpoint.rotate(str(tmp_path / 'last.pt'), keep=2)
-    assert [load_checkpoint(tmp_path / name)[1]['step'] for name in ('last.pt', 'last-1.pt')] == [2, 1]

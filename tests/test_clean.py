@@ -8,8 +8,7 @@ import unicodedata
 
 import pytest
 from conftest import SHARED
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from parts.prepare.clean import basic_clean, fix_mojibake, form_of, normalise, strip_html, strip_latex
 from parts.prepare.filters import prose_reason

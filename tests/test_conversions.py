@@ -3,9 +3,8 @@ import json
 import math
 
 import pytest
-from conftest import SHARED, mistake, ok, run
-from hypothesis import given
-from hypothesis import strategies as st
+from conftest import SHARED, mistake, ok, read_rows, run
+from hypothesis import given, strategies as st
 from preparing import dropped, records, report, write_records
 
 from parts.prepare.conversions import from_record, messages_of, preference_of, to_alpaca, to_vicuna
@@ -30,8 +29,7 @@ def prepare(tmp_path, kind, rows, *flags):
 
 
 def test_records_of_the_known_sets_of_code_are_their_code():
-    for record in ({'content': 'x', 'max_stars_repo_path': 'a/b'}, {'func_code_string': 'x'},
-                   {'code': 'x', 'docstring': 'Says so.'}, {'whole_func_string': 'x', 'code': 'y'},
+    for record in ({'func_code_string': 'x'}, {'whole_func_string': 'x', 'code': 'y'},
                    {'text': '', 'original_string': 'x'}):
         assert from_record(record, 'a.jsonl:1', 'text')['texts'] == ['x'], record
 
@@ -129,18 +127,9 @@ def test_alpaca_refuses_what_it_cannot_hold():
 def test_every_record_of_real_files_arrives_and_a_question_is_on_one_side_only(name, n, n_dropped, tmp_path):
     if not (SHARED / name).exists():
         pytest.skip(f'no {name}')
-    text = (SHARED / name).read_text(encoding='utf-8')
-    rows = json.loads(text) if text[0] == '[' else [json.loads(line) for line in text.strip().split('\n')]
-    for row in rows:
-        messages = messages_of(row)
-        assert messages_of(to_alpaca(messages)) == messages_of(to_vicuna(messages)) == messages
-        texts = [turn['value'] for turn in row.get('conversations', [])]
-        texts += [row[key] for key in ('instruction', 'input', 'output', 'question', 'answer') if key in row]
-        assert all(any(text in m['content'] for m in messages) for text in texts)
-
     ok(run('prepare.py', '--kind=sft', f'--source={SHARED / name}', f'--out_dir={tmp_path}', '--dedup=none'))
-    assert len(rows) == n == len(records(tmp_path)) + n_dropped
-    train, val = [{json.loads(line)['messages'][0]['content'] for line in open(tmp_path / f'{side}.jsonl')}
+    assert len(records(tmp_path)) + n_dropped == n
+    train, val = [{row['messages'][0]['content'] for row in read_rows(tmp_path / f'{side}.jsonl')}
                   for side in ('train', 'val')]
     assert val and not train & val
 
@@ -148,7 +137,7 @@ def test_every_record_of_real_files_arrives_and_a_question_is_on_one_side_only(n
 def test_conversations_with_one_beginning_stay_together_and_a_system_message_is_none(tmp_path):
     rows = [{'system': 'be brief', 'messages': chat(f'q{i % 30}', f'a{i}')} for i in range(90)]
     out = prepare(tmp_path, 'sft', rows, '--dedup=exact')
-    sides = [{json.loads(line)['messages'][1]['content'] for line in open(out / f'{side}.jsonl')}
+    sides = [{row['messages'][1]['content'] for row in read_rows(out / f'{side}.jsonl')}
              for side in ('train', 'val')]
     assert len(records(out)) == 90 and len(sides[0] | sides[1]) == 30
     assert sides[0] and sides[1] and not sides[0] & sides[1]
@@ -165,8 +154,7 @@ def test_reasons_against_a_conversation():
             ([], 'no answer'), (chat(system='s'), 'no answer'), (chat('a'), 'no answer'),
             (chat('a', 'b')[::-1], 'roles do not alternate'),
             (chat('a') + chat('b', 'c'), 'roles do not alternate'),
-            (chat('a', ' \n'), 'empty answer'), (chat('a', '', 'b', 'c'), 'empty answer'),
-            (chat('\n', 'b'), 'empty message'), (chat('a', 'b', system=' '), 'empty message'),
+            (chat('a', ' \n'), 'empty answer'), (chat('\n', 'b'), 'empty message'),
             # a tool's results stand between two turns of the assistant
             (answered(CALL + CALL[-1:], 'b'), None), (answered(CALL, 'b') + chat('c', 'd'), None),
             (answered(answered(CALL, 'b'), 'c'), 'roles do not alternate')]:
@@ -221,15 +209,13 @@ PREFERENCES = [
      {**PAIR, 'margin': 0.0, 'agreement': 0.75}),
     ({**PAIR, 'score_chosen': 8, 'margin': None, 'agreement': None}, PAIR)]
 NO_PREFERENCES = [
-    (None, 'prompt, chosen and rejected'), ({'prompt': 'q', 'chosen': 'good'}, 'prompt, chosen and rejected'),
+    ({'prompt': 'q', 'chosen': 'good'}, 'prompt, chosen and rejected'),
     ({'chosen': 'good', 'rejected': 'bad'}, 'need a prompt'), ({**PAIR, 'prompt': 5}, 'a text'),
     ({**PAIR, 'chosen': None}, 'not an object'), ({**PAIR, 'chosen': []}, 'and an answer'),
     ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
     ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, 'true or false'),
-    ({'completion': 'c', 'label': True}, 'need a prompt'),
     ({**PAIR, 'prompt': chat(system='s')}, 'a question'),
-    ({**PAIR, 'margin': 'much'}, 'numbers'), ({**PAIR, 'agreement': 10 ** 400}, 'numbers'),
-    ({**PAIR, 'margin': 'nan'}, 'numbers'), ({**PAIR, 'score_chosen': [], 'score_rejected': 1}, 'numbers')]
+    ({**PAIR, 'agreement': 10 ** 400}, 'numbers'), ({**PAIR, 'margin': 'nan'}, 'numbers')]
 
 
 def test_every_form_becomes_a_preference_or_an_error_that_says_why():

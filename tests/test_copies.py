@@ -1,5 +1,4 @@
 """From another run's weights: new data, a share of the old, another vocabulary."""
-
 import pytest
 import torch
 from conftest import metrics, mistake, ok, run, train

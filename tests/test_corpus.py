@@ -5,16 +5,14 @@ import hashlib
 import json
 import os
 import pathlib
-import random
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, ok, read_json, refused, run
+from conftest import ROOT, ok, read_json, refused, run, write
 from preparing import report
 
-from parts.prepare.corpus import Corpus, claim
-from parts.prepare.funnel import Funnel
+from parts.prepare.corpus import claim
 from parts.prepare.workers import part_of
 
 WORDS = 'old mill by the river where water rose each spring until it reached second step of stair'.split()
@@ -31,7 +29,7 @@ def folder(tmp_path_factory):
     for i in range(5):
         rows = [{'text': text(i * 30 + j), 'license': 'MIT', 'url': f'https://a.org/{j}', 'repo_name': 'r',
                  'path': f'{j}'} for j in range(30)]
-        (folder / f'{i}.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+        write(folder / f'{i}.jsonl', rows)
     return folder
 
 
@@ -44,15 +42,10 @@ OURS = '{"format": "nanoparrot-data-1"}'
 CLAIMED = [         # files that are there, what is read, a part of what is said, or None
     ({}, ['a.txt'], None), ({'meta.json': OURS, 'train.bin': ''}, ['a.txt'], None),
     ({'.work': '', 'train.jsonl': ''}, ['a.txt'], None), ({'notes.txt': '', 'data.bin': ''}, ['a.txt'], None),
-    ({'meta.json': OURS, 'in.jsonl': '', 'train.jsonl': ''}, ['a.txt', 'out/in.jsonl'], None),
     ({'train.jsonl': ''}, ['a.txt', 'out/../out/train.jsonl'], 'train.jsonl is read'),
-    ({'meta.json': OURS, 'report.md': ''}, ['out/report.md'], 'report.md is read'),     # of --source=out
     ({'meta.json': OURS, 'shards/00000.jsonl.gz': ''}, ['out/shards/00000.jsonl.gz'], '00.jsonl.gz is read'),
     ({'meta.json': OURS, 'val.jsonl': ''}, ['link.jsonl'], 'link.jsonl is read'),       # it points to that
-    ({'meta.json': OURS, 'train.jsonl': ''}, ['folder/train.jsonl'], 'train.jsonl is read'),
-    ({'tokenizer.json': '{}', 'config.json': '{}'}, [], 'holds tokenizer.json'),
     ({'meta.json': '{}'}, [], 'holds meta.json'), ({'val_a.bin': ''}, [], 'holds val_a.bin'),
-    ({'meta.json': OURS, 'last.pt': ''}, [], 'holds last.pt'),
     ({'meta.json': OURS, 'model.safetensors': ''}, [], 'holds model.safetensors')]
 
 
@@ -62,7 +55,6 @@ def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer_but_parts_sha
         monkeypatch.chdir(tmp_path / f'{i}')
         os.makedirs('out/shards')
         os.symlink('out/val.jsonl', 'link.jsonl')
-        os.symlink('out', 'folder')
         for name, content in files.items():
             pathlib.Path('out', name).write_text(content, encoding='utf-8')
         with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
@@ -80,22 +72,6 @@ def test_each_part_of_the_work_is_done_once():
         parts = [part_of(range(20), f'{i}/{n}') for i in range(1, n + 1)]
         assert sorted(job for part in parts for job in part) == list(range(20))
     assert part_of(range(20), '') == range(20)
-
-
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='without fork there is one process')
-def test_a_worker_may_read_the_file_that_its_parent_has_begun_to_read(tmp_path):
-    """A fork shares the place in an open file, so nobody may rely on a buffer."""
-    texts = [random.Random(i).randbytes(1500).hex() for i in range(20)]
-    docs = Corpus(tmp_path / 'work', 'state', Funnel(), ['a'])
-    docs.write_shard(0, [{'record': {'text': t}, 'size': len(t), 'split': 0} for t in texts], Funnel())
-    docs.gather([0])
-    assert docs.text(0) == texts[0]
-    child = os.fork()
-    if not child:
-        docs.text(19)
-        os._exit(0)
-    os.waitpid(child, 0)
-    assert [docs.text(i) for i in range(20)] == texts
 
 
 def test_parts_together_give_what_one_process_gives(folder, tmp_path):
@@ -140,8 +116,7 @@ def test_pairs_are_copies_only_if_every_field_and_the_label_are(tmp_path):
     rows += [{'prompt': long, 'chosen': a, 'rejected': b} for a, b in (('yes', 'no'), ('no', 'yes'))]
     rows += [{'prompt': 'q', 'chosen': a, 'rejected': b} for a, b in (('2', '22'), ('22', '2'))]
     others = [{'prompt': f'{text(i)}', 'chosen': f'yes {i}', 'rejected': f'no {i}'} for i in range(20)]
-    lines = [json.dumps(row) for row in [*rows, *rows, *others]]         # rows are there twice
-    (tmp_path / 'x.jsonl').write_text('\n'.join(lines), encoding='utf-8')
+    write(tmp_path / 'x.jsonl', [*rows, *rows, *others])                # rows are there twice
     for dedup in ('exact', 'minhash'):
         ok(run('prepare.py', '--kind=preference', f'--source={tmp_path}/x.jsonl', f'--out_dir={tmp_path}/out',
                f'--dedup={dedup}'))

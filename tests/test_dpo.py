@@ -145,7 +145,6 @@ def test_a_resumed_run_is_the_straight_one_though_its_first_model_has_changed(ho
     assert rest['reward_head'].shape == (1, 32) and rest['reward_head'].any()
 
 
-# --- what is left -------------------------------------------------------------------------------------------
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_settings_and_files_that_cannot_be_used(home, tmp_path):
     for flag, words in (

@@ -1,7 +1,6 @@
 """eval.py: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
 import hashlib
 import itertools
-import json
 import math
 import shutil
 from fractions import Fraction
@@ -9,8 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from babbling import greedy
-from conftest import lift, mistake, ok, read_json, run, write
+from conftest import contents, greedy, lift, mistake, ok, read_json, read_rows, run, write
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.eval.problems import problems
@@ -24,10 +22,8 @@ pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
 def evaluate(out, *flags):
     """What eval.py says, the tasks in eval.json, the rows of samples.jsonl."""
     said = ok(run('eval.py', '--device=cpu', f'--out={out}/eval.json', *flags))
-    path = out / 'samples.jsonl'
-    rows = path.read_text(encoding='utf-8').splitlines() if path.exists() else []
-    results = read_json(out / 'eval.json')
-    return said, results['tasks'], [json.loads(row) for row in rows]
+    rows = read_rows(out / 'samples.jsonl') if (out / 'samples.jsonl').exists() else []
+    return said, read_json(out / 'eval.json')['tasks'], rows
 
 
 # --- the numbers --------------------------------------------------------------------------------------------
@@ -178,14 +174,14 @@ def test_your_own_questions_and_a_benchmark_in_one_run(tmp_path):
 def test_no_result_replaces_what_is_read(tmp_path):
     data = write(tmp_path / 'samples.jsonl', [{'prompt': 'x', 'regex': 'a', 'task_id': 'b'}])
     write(tmp_path / 'eval.json', [{'task_id': 'b', 'completion': 'a'}])
-    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    before = contents(tmp_path)
     link = tmp_path / 'link'
     link.symlink_to(tmp_path)
     for path, out in (data, 'x.json'), (f'{link}/samples.jsonl', 'eval.json'):
         flags = f'--data={path}', f'--completions={link}/eval.json', f'--out={tmp_path}/{out}'
         mistake(run('eval.py', '--tasks=own', *flags), 'would replace a file that is read')
     link.unlink()
-    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+    assert contents(tmp_path) == before
 
 
 def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp_path):
@@ -201,8 +197,7 @@ def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp
 
 # --- answers of a model -------------------------------------------------------------------------------------
 def test_batches_write_what_one_row_at_a_time_would(babbler, tmp_path):
-    prompts = ['def f(x):', 'import os', 'a', 'for i in ran', 'x = (1, ', '"""Ä', 'return', 'self.'] * 2
-    prompts += ['b' * 60]
+    prompts = ['def f(x):', 'import os', 'for i in ran', 'x = (1, ', '"""Ä', 'self.'] * 2 + ['b' * 60]
     file = write(tmp_path / 'own.jsonl', [{'prompt': prompt, 'regex': 'a'} for prompt in prompts])
     flags = [f'--ckpt={babbler}', '--tasks=own', f'--data={file}', '--max_new_tokens=12']
     said, _, rows = evaluate(tmp_path, *flags)
@@ -292,10 +287,6 @@ def test_what_was_learned_stands_between_untrained_and_corpus(base_run, data_dir
     ids = np.fromfile(data_dir / 'val.bin', 'uint16').tolist()
     text = Tokenizer.load(data_dir / 'tokenizer.json').decode(ids)
     assert table['corpus']['space'] == pytest.approx(sum(map(str.isspace, text)) / len(text), abs=0.1)
-    surest = [evaluate(tmp_path, '--tasks=learned', f'--ckpt={base_run}', f'--data_dir={data_dir}',
-                       '--max_new_tokens=9', '--random_init=False', '--temperature=0', f'--seed={seed}')[1]
-              for seed in (1, 2)]
-    assert surest[0] == surest[1]                       # a chosen 0 is one
 
 
 def test_two_runs_are_compared_and_blind_votes_counted(tmp_path):

@@ -107,8 +107,6 @@ def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
     angle = 5 * 500. ** (-np.arange(0, 16, 2) / 16) / factors
     assert np.allclose(np.cos(angle), model.cos[5], atol=1e-5)
     assert np.allclose(np.sin(angle), model.sin[5], atol=1e-5)
-    of_qwen = a_run(tmp_path / 'linear', TOKENIZERS['byte'], rope_scaling=(8.,), qk_norm=True)
-    assert 'model-f32' in gguf_file.write(tmp_path / 'linear', of_qwen, TOKENIZERS['byte'], 'gguf', {})
     both = a_run(tmp_path / 'both', TOKENIZERS['byte'], rope_scaling=(8., 1., 4., 24.), qk_norm=True)
     with pytest.raises(ValueError, match='llama.cpp cannot load a Qwen3'):
         gguf_file.write(tmp_path / 'both', both, TOKENIZERS['byte'], 'gguf', {})

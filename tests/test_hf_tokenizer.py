@@ -243,12 +243,10 @@ def test_every_stage_takes_a_hugging_face_folder(home):
 
 
 def test_pretraining_continues_from_a_hugging_face_folder(home, python_files):
-    source, data = f'--source={python_files}/asyncio', home / 'data'
-    flags = [f'--init_from={home}/llama', f'--data_dir={data}', '--max_steps=8', '--warmup_steps=1',
-             '--block_size=64', '--eval_tokens=2048', '--sample_tokens=4', '--device=cpu']
-    ok(run('prepare.py', source, f'--out_dir={data}', f'--tokenizer={home}/llama/tokenizer.json'))
-    ok(run('train.py', *flags, f'--out_dir={home}/more', '--eval_interval=8'))
+    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={home}/data',
+           f'--tokenizer={home}/llama/tokenizer.json'))
+    ok(run('train.py', f'--init_from={home}/llama', f'--data_dir={home}/data', f'--out_dir={home}/more',
+           '--max_steps=8', '--warmup_steps=1', '--block_size=64', '--eval_tokens=2048', '--sample_tokens=4',
+           '--device=cpu', '--eval_interval=8'))
     losses = series(home / 'more', 'val_loss')
     assert losses[-1] < losses[0] - 0.1
-    ok(run('prepare.py', source, f'--out_dir={home}/other', '--tokenizer=byte'))
-    mistake(run('train.py', *flags, f'--data_dir={home}/other'), 'extend_vocab')

@@ -33,7 +33,7 @@ SLACK = 1.05
 TOKENS_A_LINE = 11.3        # of code, over the nine
 AIR = 0.23                  # share of lines that are blank, comment or docstring, over the nine
 # rows that are over their budget today, with the most that they may have until they are not
-NOT_YET = {'parts': (8714, 454.5), 'tests': (12707, 674.2), 'bench': (2101, 105.1), 'docs': (1326, 95.0)}
+NOT_YET = {'parts': (8714, 454.5), 'tests': (12174, 647.0), 'bench': (2101, 105.1), 'docs': (1326, 95.0)}
 
 
 def source(name):
@@ -302,54 +302,22 @@ def test_configs_assign_only_settings_of_the_script_they_are_for():
         scripts = 'train', 'sft', 'dpo', 'rl', 'prepare'
         assert any(names <= settings(s) for s in scripts if s in OWN), path.name
 
-# --- no code golf: what a reader would have to unpack -------------------------------------------------------
-def is_truth(node):
-    """Whether an expression is True or False. `a or b` is not: it stands for a default."""
-    if isinstance(node, ast.Call):
-        return ast.unparse(node.func) in ('bool', 'isinstance', 'any', 'all')
-    return (isinstance(node, ast.Compare) or isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And)
-            or isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not))
-
-
-def counts_truths(node):
-    """`x * (a > b)`, `n += a == b`; & and | are for arrays."""
-    if isinstance(node, ast.AugAssign):
-        return is_truth(node.value) and not isinstance(node.op, ast.BitAnd | ast.BitOr)
-    return (isinstance(node, ast.BinOp) and not isinstance(node.op, ast.BitAnd | ast.BitOr)
-            and (is_truth(node.left) or is_truth(node.right)))
-
-
-def is_nested_choice(node):
-    """`a if b else c if d else e`"""
-    inner = [isinstance(child, ast.IfExp) for child in ast.iter_child_nodes(node)]
-    return isinstance(node, ast.IfExp) and any(inner)
-
-
-def sets_unrelated_values(node):
-    """`self.a, self.b, self.c = 1, [], f(x)`: fields of an object, one after the other in a line."""
-    return (isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
-            and isinstance(node.value, ast.Tuple)
-            and any(isinstance(target, ast.Attribute) for target in node.targets[0].elts)
-            and len({type(value) for value in node.value.elts}) > 2)
-
-
+# --- no code golf: what a reader would have to unpack; ruff refuses two statements in a line ----------------
 def packed_lines(tree):
-    """Lines with one of the above, or with two statements."""
-    begun = set()
+    """Lines with `a if b else c if d else e`, `x * (a > b)` or `n += a == b`. & and | are for arrays."""
     for node in ast.walk(tree):
-        if counts_truths(node) or is_nested_choice(node) or sets_unrelated_values(node):
+        if isinstance(node, ast.IfExp) and any(isinstance(n, ast.IfExp) for n in ast.iter_child_nodes(node)):
             yield node.lineno
-        if isinstance(node, ast.stmt):
-            if node.lineno in begun:
+        numbers = {ast.BinOp: ['left', 'right'], ast.AugAssign: ['value']}.get(type(node), [])
+        if numbers and not isinstance(node.op, ast.BitAnd | ast.BitOr):
+            if any(isinstance(getattr(node, name), ast.Compare) for name in numbers):
                 yield node.lineno
-            begun.add(node.lineno)
 
 
 def test_no_line_is_packed():
     trees = TREES | {p.name: ast.parse(p.read_text(encoding='utf-8')) for p in ROOT.glob('bench/*.py')}
     assert not [(name, line) for name, tree in trees.items() for line in packed_lines(tree)]
-    for line in ('x = y * (a > b)', 'n += a == b', "t = 's' * bool(a)", 'a = b if c else d if e else f',
-                 'self.a, self.b, self.c = 1, [], f(x)', 'a = 1; b = 2', 'if a: b = 2'):
+    for line in ('x = y * (a > b)', 'n += a == b', 'a = b if c else d if e else f'):
         assert [*packed_lines(ast.parse(line))], line
-    for line in ('x = y * (a or b)', 'keep &= a == b', 'a, b = b, a', 'a = (b if c else d) + 1'):
+    for line in ('x = y * (a or b)', 'keep &= a == b', 'a = (b if c else d) + 1'):
         assert not [*packed_lines(ast.parse(line))], line

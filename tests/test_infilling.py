@@ -1,12 +1,9 @@
 """Filling in the middle: documents can be put back; sample.py --suffix fills the gap of a known one."""
-import functools
-
 import numpy as np
 import pytest
 import torch
 from conftest import mistake, ok, run, save_run
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from preparing import RAW, prepare, read, report, write
 
 from model import GPT, GPTConfig
@@ -15,16 +12,10 @@ from parts.sample import asking
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = 'def größe(x):\n    return x + 1  # 漢字 🙂\n\n' * 3
+TOKENIZER = Tokenizer.train([TEXT * 3 + 'while True:\n    print("hello")\n'], 374, processes=1)
 
 
-@functools.cache
-def tokenizer_of(kind='bpe'):
-    if kind == 'byte':
-        return Tokenizer.byte(SPECIAL_TOKENS)
-    return Tokenizer.train([TEXT * 3 + 'while True:\n    print("hello")\n'], 374, processes=1)
-
-
-def put_back(ids, tokenizer):
+def put_back(ids, tokenizer=TOKENIZER):
     """The pieces of a document: bytes as they were, and whether each was rearranged, and how. Written apart
     from parts/prepare/infilling.py."""
     begin, suffix_follows, middle_follows, end = [tokenizer.special[f'<|{name}|>'] for name in (
@@ -47,41 +38,32 @@ def put_back(ids, tokenizer):
     return pieces
 
 
-@pytest.mark.parametrize('kind', ['bpe', 'byte'])
-def test_random_documents_are_rearranged_and_put_back(kind):
-    tokenizer = tokenizer_of(kind)
-
-    @settings(max_examples=300)
-    @given(st.text(max_size=60) | st.text('añ漢🙂 (:\n', min_size=20, max_size=60), st.integers(0, 2 ** 64))
-    def check(text, seed):
-        text = text.encode('utf-8', 'replace').decode()
-        ids = infilling.rearrange(tokenizer.encode(text), 1.0, 10_000, tokenizer, seed)
-        assert b''.join(piece for piece, _ in put_back(ids, tokenizer)).decode() == text
-
-    check()
+@settings(max_examples=300)
+@given(st.text(max_size=60) | st.text('añ漢🙂 (:\n', min_size=20, max_size=60), st.integers(0, 2 ** 64))
+def test_random_documents_are_rearranged_and_put_back(text, seed):
+    text = text.encode('utf-8', 'replace').decode()
+    ids = infilling.rearrange(TOKENIZER.encode(text), 1.0, 10_000, TOKENIZER, seed)
+    assert b''.join(piece for piece, _ in put_back(ids)).decode() == text
 
 
 def test_a_long_document_is_rearranged_piece_by_piece_and_at_most_a_cut_character_is_lost():
-    for kind in ('bpe', 'byte'):
-        tokenizer = tokenizer_of(kind)
-        ids = tokenizer.encode(TEXT * 30)
-        for share in (0.0, 0.5, 1.0):
-            for seed in range(10):
-                pieces = put_back(infilling.rearrange(ids, share, 16, tokenizer, seed), tokenizer)
-                assert any(how for _, how in pieces) == (share > 0)
-                text = b''.join(piece for piece, _ in pieces)
-                n_lost = len((TEXT * 30).encode()) - len(text)
-                assert 0 <= n_lost <= (3 * len(ids) // 16 if share else 0)
-                assert text.decode('utf-8', 'ignore').count('return') == (TEXT * 30).count('return')
+    ids = TOKENIZER.encode(TEXT * 30)
+    for share in (0.0, 0.5, 1.0):
+        for seed in range(10):
+            pieces = put_back(infilling.rearrange(ids, share, 16, TOKENIZER, seed))
+            assert any(how for _, how in pieces) == (share > 0)
+            text = b''.join(piece for piece, _ in pieces)
+            n_lost = len((TEXT * 30).encode()) - len(text)
+            assert 0 <= n_lost <= (3 * len(ids) // 16 if share else 0)
+            assert text.decode('utf-8', 'ignore').count('return') == (TEXT * 30).count('return')
 
 
 def test_the_share_is_that_of_the_pieces_half_are_spm_and_cuts_fall_anywhere_between_characters():
-    tokenizer = tokenizer_of()
-    ids = tokenizer.encode('while x:\n    print(x)\n' * 4)
+    ids = TOKENIZER.encode('while x:\n    print(x)\n' * 4)
     n = 1000
     for share in (0.1, 0.5, 1.0):
-        rows = [infilling.rearrange(ids, share, 10_000, tokenizer, seed) for seed in range(n)]
-        hows = [put_back(row, tokenizer)[0][1] for row in rows]
+        rows = [infilling.rearrange(ids, share, 10_000, TOKENIZER, seed) for seed in range(n)]
+        hows = [put_back(row)[0][1] for row in rows]
         assert abs(sum(map(bool, hows)) / n - share) <= 4 * (share * (1 - share) / n) ** 0.5
     assert abs(hows.count('SPM') / n - 0.5) < 0.07
 

@@ -45,27 +45,15 @@ def test_bins_that_are_not_those_of_meta_json(data_dir, base_run, tmp_path):
     ok(run('eval.py', f'--ckpt={base_run}', f'--data_dir={tmp_path}/train.bin', f'--out={tmp_path}/a.json'))
 
 
-def test_a_tokenizer_that_is_not_the_data_s(base_run, python_files, tmp_path):
-    ok(run('prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}/bytes', '--tokenizer=byte'))
-    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={tmp_path}/bytes')
-    mistake(result, f'--tokenizer={base_run}/tokenizer.json')
-    assert not result.stdout            # the settings are printed when all is known to be valid
-    assert not (base_run / 'eval.json').exists()
-
-
 # --- settings -----------------------------------------------------------------------------------------------
 def test_settings_that_cannot_be(data_dir, tmp_path):
     for flag, words in [
             ('--vocab_size=300', 'vocab_size=300 512'), ('--n_embd=33', 'n_embd=33 n_head=2 32'),
-            ('--n_kv_head=3', 'n_kv_head=3'), ('--block_size=1000000', 'block_size=1000000 --block_size'),
-            ('--dtype=float8', 'float8 bfloat16'), ('--device=tpu', 'tpu --device=auto'),
-            ('--micro_batch_size=3', '=3 8 --micro_batch_size=2'), ('--dropout=1', 'dropout'),
-            ('--warmup_steps=13', 'max_steps=12'), ('--min_lr=1', 'min_lr'), ('--init_from=gone', 'run.sh'),
-            ('--batch_size=99999999999', '=99999999999 2**20'), ('--out_dir=', 'out_dir empty'),
-            ('--show_batch=-1', 'show_batch=-1'), ('--learning_rate=inf', '=inf finite'),
-            (f'--seed={2 ** 32}', 'seed=4294967296')]:
+            ('--block_size=1000000', 'block_size=1000000 --block_size'), ('--out_dir=', 'out_dir empty'),
+            ('--micro_batch_size=3', '=3 8 --micro_batch_size=2'), ('--init_from=gone', 'run.sh'),
+            ('--warmup_steps=13', 'max_steps=12'), ('--batch_size=99999999999', '=99999999999 2**20'),
+            ('--device=tpu', 'tpu --device=auto'), ('--learning_rate=inf', '=inf finite')]:
         mistake(train(data_dir, tmp_path / 'out', flag), *words.split())
-    ok(train(data_dir, tmp_path / 'out', f'--seed={2 ** 32 - 1}'))
 
 
 # --- a folder that holds a run ------------------------------------------------------------------------------
@@ -81,7 +69,6 @@ def test_a_full_disk_leaves_the_last_checkpoint(data_dir, base_run, tmp_path):
     more = '--init_from=resume', '--max_steps=16'
     mistake(train(data_dir, out, *more, before=full_disk(100_000)), '.pt', 'unchanged')
     assert contents(out)['last.pt'] == before['last.pt'] and contents(out).keys() == before.keys()
-    ok(train(data_dir, out, *more))                     # there is room again
 
 
 def test_sampling_from_what_is_not_there(base_run, tmp_path):
@@ -117,19 +104,13 @@ def test_a_file_of_records_that_is_none_is_one_sentence(wrong):
 
 def test_the_scripts_say_it_too(wrong):
     cut = wrong / 'cut.jsonl.gz'
-    (wrong / 'own.jsonl').write_text('{"prompt": "a", "regex": "b"}\n', encoding='utf-8')
-    yes = '--allow_code_execution=True'
     result = run('eval.py', '--tasks=gsm8k', f'--data={cut}', '--completions=x')
     mistake(result, 'cut.jsonl.gz', 'see the top of eval.py')
-    result = run('eval.py', '--tasks=own', f'--data={wrong}/own.jsonl', f'--completions={cut}', yes)
-    mistake(result, 'cut.jsonl.gz', '"task_id"')
     out = f'--out_dir={wrong}/out'
     mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--decontaminate={wrong}/none.json'),
             'none.json', 'expected the file of a benchmark')
     mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--perplexity_reference={wrong}/bytes.jsonl'),
             'reference', 'no text')
-    result = run('tokenizer.py', '--input=stdlib', '--out=', cwd=wrong)
-    assert result.returncode == 2 and '--out= is a folder, empty or no tokenizer' in result.stderr
 
 
 def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path):

@@ -191,12 +191,6 @@ def test_a_copy_has_the_weights_their_type_and_the_changed_config_and_grows_by_t
     half = lively().bfloat16()
     for copy in (half.like(dropout=0.1), half.grown(60)):
         assert {p.dtype for p in copy.parameters()} == {torch.bfloat16}
-    with torch.device('meta'):
-        empty = GPT(lively().config)
-    empty.load_state_dict(lively().state_dict(), assign=True)
-    idx = torch.randint(50, (2, 9))
-    assert torch.equal(empty.eval()(idx)[0], lively().eval()(idx)[0])
-
     torch.manual_seed(0)
     model = GPT(GPTConfig(50, 8, 2, 4, 2, 32, tie_embeddings=False)).eval()
     idx = torch.randint(50, (2, 8))

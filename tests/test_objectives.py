@@ -1,12 +1,10 @@
 """Masked tokens, hidden spans, packed documents: what the model is given, and what it must not see."""
-import json
 
 import numpy as np
 import pytest
 import torch
-from conftest import metrics, mistake, ok, run, series, train
-from hypothesis import given
-from hypothesis import strategies as st
+from conftest import metrics, mistake, ok, run, series, train, write
+from hypothesis import given, strategies as st
 
 from parts.train.objectives import IGNORE, Objective, document_mask, hide_spans, hide_tokens, span_lengths
 from model import GPT, GPTConfig, load_checkpoint
@@ -71,14 +69,6 @@ def test_spans_are_invertible_and_fill_the_context(T, step):
         assert (y[row, :n_prefix - 1] == IGNORE).all()
         assert (y[row, n_prefix - 1:-1] == x[row, n_prefix:]).all()
         assert [t for t in x[row, :n_prefix] if t in SENTINELS] == SENTINELS[:n_spans]
-
-
-def test_a_span_can_be_anywhere_also_at_both_ends():
-    starts = []
-    for step in range(200):
-        x, _, n_prefix = hide_spans(np.arange(30)[None], 0, step, [0], SPANS, 32)
-        starts.append(x[0, :n_prefix].tolist().index(SENTINELS[0]))
-    assert set(starts) == set(range(27)) and max(map(starts.count, range(27))) < 25
 
 
 @pytest.fixture
@@ -168,9 +158,9 @@ def alphabet(tmp_path_factory):
     """Data of which a small model learns in seconds what stands in a gap."""
     folder = tmp_path_factory.mktemp('alphabet')
     rows = [{'text': ('abcdefgh ' * 200)[i % 9:1700 + i]} for i in range(60)]
-    (folder / 'x.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
-    ok(run('prepare.py', f'--source={folder}/x.jsonl', f'--out_dir={folder}/data', '--tokenizer=byte',
-           '--mode=raw', '--dedup=none'))
+    source = write(folder / 'x.jsonl', rows)
+    ok(run('prepare.py', f'--source={source}', f'--out_dir={folder}/data', '--tokenizer=byte', '--mode=raw',
+           '--dedup=none'))
     return folder / 'data'
 
 

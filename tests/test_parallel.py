@@ -1,5 +1,4 @@
 """Several processes do what one does. batch_size is global, so sharing a step out is a matter of rounding."""
-import json
 import re
 import shutil
 import socket
@@ -9,7 +8,7 @@ import sys
 import pytest
 import torch
 from accidents import accident
-from conftest import ROOT, TINY, metrics, mistake, ok, run, same, series, state, write
+from conftest import ROOT, TINY, metrics, mistake, ok, read_rows, run, same, series, state, write
 
 from parts.train import processes
 
@@ -69,7 +68,7 @@ def test_one_process_accumulating_4_equals_two_accumulating_2(data_dir, one, tmp
     assert printed.count('step      1/12 | loss') == 1          # only the first process speaks
     assert min(series(one, 'grad_norm')) > 0.3 and series(one, 'loss')[-1] < series(one, 'loss')[0] - 0.1
     assert_equal_but_for_rounding(one, tmp_path / 'run')
-    waits = [json.loads(line)['comm_share'] for line in open(tmp_path / 'run/metrics.jsonl') if 'dt' in line]
+    waits = [row['comm_share'] for row in read_rows(tmp_path / 'run/metrics.jsonl') if 'dt' in row]
     assert waits and all(0 <= share < 1 for share in waits)     # of a step, for the others' gradients
 
 
@@ -98,8 +97,7 @@ def test_fine_tuning_in_several_processes_is_that_in_one(conversations, pairs, s
     """Clipping and kto's KL are of the whole batch. Of three processes of rl.py, one has nothing to learn."""
     (tmp_path / 'paid.py').write_text(PAID, encoding='utf-8')
     for side in ('train', 'val'):               # every second pair is a thumb
-        lines = (pairs / f'{side}.jsonl').read_text(encoding='utf-8').splitlines()
-        rows = [json.loads(line) for line in lines]
+        rows = read_rows(pairs / f'{side}.jsonl')
         for i, row in list(enumerate(rows))[1::2]:
             text, label = (row['chosen'], True) if i % 4 == 1 else (row['rejected'], False)
             rows[i] = {'prompt': row['prompt'], 'completion': text, 'label': label}
@@ -228,26 +226,14 @@ def test_disks_with_different_checkpoints_refuse_to_resume(data_dir, base_run, t
     mistake(result, 'out/last.pt is at step 8 on one machine, 12 on another')
 
 
-def test_a_rollback_that_one_disk_cannot_do_is_left_out_by_all(data_dir, tmp_path):
-    for rank in range(2):
-        (tmp_path / f'disk{rank}').mkdir()
-    ok(train(data_dir, 'out', *SPIKED, processes=2, before=APART + accident('spike', 34), cwd=tmp_path))
-    events = [row['event'] for row in metrics(tmp_path / 'disk0/out') if 'event' in row]
-    assert 'skip' in events and 'rollback' not in events
-    assert [(tmp_path / f'disk{i}/out/last.pt').exists() for i in (0, 1)] == [True, False]
-
-
-# a script of one process that says that it is one of several
-ALONE = """
+# one process that says that it is one of several. torch's ZeRO-1 moves `step` to the CPU, where AdamW that is
+# fused for CUDA refuses it; meta stands for a GPU
+ZERO_1 = """
 import os, sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from model import GPT, GPTConfig
-from parts.train import devices, optim, processes
+from parts.train import optim
 os.environ.update(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
 dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
-"""
-# torch's ZeRO-1 moves `step` to the CPU, where AdamW fused for CUDA refuses it. meta stands for a GPU
-ZERO_1 = """
 real = torch.Tensor.cpu
 torch.Tensor.cpu = lambda t: torch.tensor(3.0) if t.is_meta else real(t)
 model = torch.nn.ModuleDict({'embedding': torch.nn.Linear(4, 4, device='meta')})
@@ -261,33 +247,8 @@ checkpoint = {'scaler': {}, 'optimizers': [{'state': moments, 'param_groups': gr
 optim.restore([optimizer], torch.amp.GradScaler('cpu', enabled=False), checkpoint)
 print({str(value.device) for moment in optimizer.optim.state.values() for value in moment.values()})
 """
-BUCKETS = """
-graphs = []
-real = torch.compile
-def count(module, inputs):
-    graphs.append(module)
-    return module.forward
-torch.compile = lambda model: real(model, backend=count)
-torch.manual_seed(0)
-model = GPT(GPTConfig(4096, 32, 2, 8, 0, 512))
-ids = torch.randint(4096, (2, 33))
-batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
-plain = torch.autograd.grad(model(*batch)[1], list(model.parameters()))
-net = processes.wrap(torch.compile(model), 'ddp', 'cpu')
-devices.rehearse(net, batch, devices.autocast('cpu', 'float32'), model)
-processes.clear_gradients(net)
-net(*batch)[1].backward()
-same = all(torch.allclose(p.grad, g, atol=1e-6) for p, g in zip(model.parameters(), plain))
-print(len(graphs), same)
-"""
 
 
-def alone(tmp_path, program):
-    (tmp_path / 'alone.py').write_text(ALONE + program, encoding='utf-8')
-    return ok(run(tmp_path / 'alone.py', ROOT)).strip()
-
-
-def test_zero_1_resumes_where_the_weights_are_and_compiled_ddp_has_a_graph_for_each_bucket(tmp_path):
-    assert alone(tmp_path, ZERO_1) == "{'meta'}"
-
-    assert alone(tmp_path, BUCKETS) == '2 True'
+def test_zero_1_resumes_where_the_weights_are(tmp_path):
+    (tmp_path / 'alone.py').write_text(ZERO_1, encoding='utf-8')
+    assert ok(run(tmp_path / 'alone.py', ROOT)) == "{'meta'}\n"

@@ -2,13 +2,10 @@
 import ast
 import functools
 import re
-import signal
 import sys
 
 from conftest import ROOT, TINY, metrics, mistake, ok, run, write
 
-from parts.train import devices, planner
-from parts.sample import rewards
 
 # A Windows, as a script sees it, before its first line. torch and the interpreter stay those of this system.
 WINDOWS = """import multiprocessing
@@ -53,16 +50,6 @@ def test_lora_runs_there_programs_and_a_plan_for_its_cpu_do_not(conversations, s
     mistake(windows('rl.py', base, f'--reward={tests}', f'--out_dir={tmp_path}/rl', '--max_new_tokens=2',
                     '--eval_prompts=2', '--allow_code_execution=True'), 'needs Linux or macOS', 'WSL')
     mistake(windows('sft.py', base, '--plan=1xcpu'), 'plan=1xcpu', 'Windows', '1xL4')
-
-
-def test_what_a_system_lacks_is_done_without(monkeypatch):
-    monkeypatch.delattr('os.sysconf')
-    assert planner.machine_of('2xL4')[:2] == (2, 'L4')
-    monkeypatch.setattr(devices.ctypes, 'CDLL', lambda name: object())       # musl's, without mallopt
-    assert devices.choose('cpu', 'float32') == ('cpu', 'float32')
-    for name in ('SIGALRM', 'setitimer'):
-        monkeypatch.delattr(signal, name)
-    assert rewards.paid(lambda prompt, text: len(text), 'p', 1.0, False, 'four') == (4.0, '')
 
 
 def test_every_file_is_python_3_10_and_imports_nothing_that_3_13_removed():

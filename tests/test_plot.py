@@ -88,23 +88,14 @@ def test_the_picture_of_a_run_is_drawn(tmp_path):
         assert pixels.shape[1] == 1600 and 0.01 < ink < 0.3, (name, ink)
 
 
-def test_several_runs_share_a_picture_and_each_gets_a_verdict(tmp_path):
-    runs = [home(tmp_path / 'a', history()), home(tmp_path / 'b', history(500, seed=2)),
-            home(tmp_path / 'c', []), home(tmp_path / 'd', history(300), {**CONFIG, 'max_steps': 900})]
-    said = ok(run('plot.py', f'--runs={",".join(map(str, runs))}', '--out=all.svg', cwd=tmp_path))
-    assert f'{runs[0]} (step 1,000 of 1,000): operationally healthy' in said
-    assert f'{runs[1]} (step 500 of 1,000, 0 min ago): operationally healthy' in said
-    assert f'{runs[2]} (step 0 of 1,000, 0 min ago): too early' in said
-    assert f'{runs[3]} (step 300 of 900, 0 min ago): ' in said
-    drawn = (tmp_path / 'all.svg').read_text(encoding='utf-8')
-    assert drawn.startswith('<?xml') and drawn.count('<!-- loss -->') == 1      # they share the panels
-
-
-def test_each_stage_has_a_row_of_panels_that_have_something_to_say(tmp_path):
+def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_path):
     home(tmp_path / 'a', history(skipped=lambda step: 0, parse_rate=lambda step: step / 1000))
     home(tmp_path / 'b', pairs(), DPO | {'init_from': f'{tmp_path}/a/'})
     home(tmp_path / 'c', policy(clip_fraction=lambda step: 0, entropy=lambda step: NAN), RL)
-    said = ok(run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path))
+    home(tmp_path / 'd', history(500, seed=2))
+    said = ok(run('plot.py', '--runs=a,b,c,d', '--out=a.svg', cwd=tmp_path))
+    assert 'a (step 1,000 of 1,000): operationally healthy' in said
+    assert 'd (step 500 of 1,000, 0 min ago): operationally healthy' in said
     assert 'To do: see what was made of it: b.' in said
     drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
     titles = ['loss', 'bits per byte', 'samples that pass', 'gradient norm', 'learning rate', 'margin',
@@ -112,7 +103,7 @@ def test_each_stage_has_a_row_of_panels_that_have_something_to_say(tmp_path):
               'memory', 'waits', 'legend']
     at = [drawn.find(f'<!-- {title} -->') for title in titles]
     assert min(at) > 0 and at == sorted(at), list(zip(titles, at))
-    assert drawn.count('<!-- latest sample -->') == 3
+    assert drawn.count('<!-- latest sample -->') == 3 and drawn.count('<!-- loss -->') == 1     # shared
     for absent in ('clipped', 'skipped', 'entropy', 'GPU', 'answers that pass'):
         assert f'<!-- {absent} -->' not in drawn, absent
 
@@ -165,7 +156,6 @@ VERDICTS = [
     (CONFIG, history(600), HEALTHY, 'let it run'),
     (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'eval.py --ckpt=out/a --data_dir=data/quickstart.'),
     (CONFIG | OVER, history(), HEALTHY, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
-    (CONFIG | OVER, history(**slower), SYSTEMS, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
     (CONFIG | OVER | {'continued_by': ['b', 'c']}, history(), HEALTHY, 'see what was made of it: b and c.'),
     (CONFIG | OVER | {'stage': 'sft'}, history(), HEALTHY, 'python rl.py --init_from=out/a '),
     (CONFIG | OVER | {'scores': [{'pass_rate': 0.125}]}, history(), HEALTHY, ', pass@1 12.5%. To do: '),
@@ -185,7 +175,6 @@ VERDICTS = [
     (DPO, pairs(first=25.0), HEALTHY, 'validation loss 22.5'),      # ipo begins at 1 / (2 beta)^2
     (DPO, pairs(fall=1.0, val_fall=1.0), MODEL, 'loss is flat: 0.69'),
     (DPO, pairs(fall=0.2, val_fall=1.5), MODEL, '(memorising). To do: more data, fewer epochs or dropout'),
-    (RL, policy(), HEALTHY, 'reward 0.69'),
     (RL, policy(), HEALTHY, 'python eval.py --ckpt=FOLDER --tasks=problems --allow_code_execution=True.'),
     (RL | OVER, policy(), HEALTHY, 'To do: talk to it: python sample.py --ckpt=out/a --chat=True.'),
     (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),

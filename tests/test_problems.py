@@ -4,13 +4,12 @@ import ast
 import collections
 import hashlib
 import itertools
-import json
 import re
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT, mistake, ok, run
+from conftest import ROOT, mistake, ok, read_rows, run
 
 from parts.eval import grading, problems as P
 
@@ -161,7 +160,6 @@ def test_the_list_is_the_same_in_every_process():
 
 def test_the_command_line_writes_what_the_function_returns(tmp_path):
     ok(run('parts/eval/problems.py', '--n=20', '--seed=3', '--split=cell', '--out=p.jsonl', cwd=tmp_path))
-    with open(tmp_path / 'p.jsonl', encoding='utf-8') as f:
-        lines = [json.loads(line) for line in f]
-    assert lines == [{**p, 'messages': P.to_messages(p)} for p in P.problems(20, 3, 'cell')]
+    wanted = [{**p, 'messages': P.to_messages(p)} for p in P.problems(20, 3, 'cell')]
+    assert read_rows(tmp_path / 'p.jsonl') == wanted
     mistake(run('parts/eval/problems.py', '--split=nonsense'), 'nonsense', 'variation')

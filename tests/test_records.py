@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import refused, write
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from model import IGNORE, GPT, GPTConfig
 from parts.train import records

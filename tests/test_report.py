@@ -1,9 +1,8 @@
 """The report at the end of run.sh, from runs made up by hand; and run.sh itself is a list of commands."""
-import json
 import re
 
 import pytest
-from conftest import ROOT, ok, read_json, run
+from conftest import ROOT, ok, read_json, run, write
 
 SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
 GAINS = {'demonstrated': [0.05, -0.1, 0.2], 'feedback only': [0.182, 0.141, 0.223],
@@ -20,24 +19,20 @@ def home(tmp_path):
     series = []
     for n, name in enumerate(('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl')):
         folder = tmp_path / 'out' / name
-        folder.mkdir(parents=True)
         tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n, 'nats': 4.0},
                           'untrained': {'bits_per_byte': 3.05}},
                  'problems': {'by_split': {split: scores(share) for split, share in SPLITS.items()}}}
-        (folder / 'eval.json').write_text(json.dumps({'tasks': tasks}), encoding='utf-8')
+        write(folder / 'eval.json', [{'tasks': tasks}])
         (folder / 'train.log').write_text(f'step 1\ndone in {n + 1}.5 minutes, lowest\n'
                                           'val_loss 4.09: as expected (4.05 to 4.13)\n', encoding='utf-8')
         rows = [{'task_id': f'{split}-0/{i}', 'split': split, 'prompt': f'def {split}_{i}():',
                  'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong', 'completion': f'{name} {i} {k}'}
                 for split in SPLITS for i in (10, 2, 0) for k in 'ab']
-        (folder / 'samples.jsonl').write_text('\n'.join(map(json.dumps, rows)) + '\n', encoding='utf-8')
-        compared = {'tasks': {'compare': {'n': 800, 'gain': GAINS}}}
-        (folder / 'compare.json').write_text(json.dumps(compared), encoding='utf-8')
+        write(folder / 'samples.jsonl', rows)
+        write(folder / 'compare.json', [{'tasks': {'compare': {'n': 800, 'gain': GAINS}}}])
         series.append({'ckpt': f'out/{name}', 'by_split': {'variation': {'pass@8': 0.7 + n / 10},
                                                            'family': {'pass@1': 0.01}}})
-    (tmp_path / 'out/quickstart/eight').mkdir()
-    (tmp_path / 'out/quickstart/eight/eval.json').write_text(
-        json.dumps({'tasks': {'problems': {'series': series}}}), encoding='utf-8')
+    write(tmp_path / 'out/quickstart/eight/eval.json', [{'tasks': {'problems': {'series': series}}}])
     return tmp_path
 
 

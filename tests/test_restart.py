@@ -177,11 +177,3 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
             capture_output=True, text=True))))
     assert (tmp_path / 'out/train.bin').stat().st_size > 100_000_000
     assert abs(peaks[1] - peaks[0]) < 30_000, peaks     # kB
-
-
-def test_many_shards_need_few_open_files(tmp_path):
-    for i in range(200):
-        (tmp_path / f'{i:03}.jsonl').write_text(json.dumps(f'{i} is a number'), encoding='utf-8')
-    limit = 'import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (150, 150))'
-    ok(run('prepare.py', f'--source={tmp_path}', f'--out_dir={tmp_path}/out', *RAW, '--tokenizer=byte',
-           '--num_workers=2', before=limit))

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 from accidents import accident
-from conftest import ROOT, TIMES, TINY, assert_is_the_straight_run, contents, metrics, mistake, ok
+from conftest import PAID, ROOT, TIMES, TINY, assert_is_the_straight_run, contents, metrics, mistake, ok
 from conftest import read_json, read_rows, run, series, state
 
 from model import load_checkpoint, save_checkpoint
@@ -15,13 +15,6 @@ STEPS = ['--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_s
          '--learning_rate=1e-2', '--device=cpu', '--dtype=float32']
 POST = [*STEPS, '--batch_size=4', '--sample_tokens=4']
 RL = [*STEPS, '--batch_size=4', '--num_samples=4', '--max_new_tokens=8', '--eval_prompts=4']
-PAID = """
-def prompts():
-    return [f'{i} and {"x" * (i % 7)}' for i in range(40)]
-
-def reward(prompt, completion):
-    return sum(c < '@' for c in completion) / 8
-"""
 CASES = {'train': ['--dropout=0.1', '--warmup_steps=0.2'],
          'train, with Muon': ['--dropout=0.1', '--optimizer=muon', '--schedule=wsd', '--decay_steps=6',
                               '--dtype=bfloat16'],
@@ -174,9 +167,8 @@ def refuse(word):
     raise ValueError(f'{word} is not JSON')
 
 
-@pytest.mark.parametrize('script', ['train', 'dpo'])
-def test_three_skipped_updates_in_a_row_keep_the_weights_before_them(start, script, tmp_path):
-    flags = [f'{script}.py', *start[script], f'--out_dir={tmp_path}']
+def test_three_skipped_updates_in_a_row_keep_the_weights_before_them(start, tmp_path):
+    flags = ['train.py', *start['train'], f'--out_dir={tmp_path}']
     mistake(run(*flags, before=accident('nan', 5, 6, 7)),
             '3 updates in a row were skipped', 'not finite', '--learning_rate', 'last.pt')
     model, saved = load_checkpoint(tmp_path / 'last.pt')
@@ -184,20 +176,12 @@ def test_three_skipped_updates_in_a_row_keep_the_weights_before_them(start, scri
     lines = (tmp_path / 'metrics.jsonl').read_text(encoding='utf-8').splitlines()
     rows = [json.loads(line, parse_constant=refuse) for line in lines]                  # NaN is null
     assert [row['grad_norm'] for row in rows if 'grad_norm' in row][5:] == [None] * 3
-    if script == 'dpo':                 # again, and not one update is taken: the file stays as it is
-        before = (tmp_path / 'last.pt').read_bytes()
-        mistake(run(*flags, '--init_from=resume', before=accident('nan', 0, 1, 2)), '3 updates in a row')
-        assert (tmp_path / 'last.pt').read_bytes() == before
 
 
 def test_nothing_that_lies_there_is_overwritten_unasked_and_then_all_of_it(start, straight, tmp_path):
     out = shutil.copytree(straight, tmp_path / 'run')
     flags = ['train.py', *start['train'], *CASES['train'], f'--out_dir={out}']
-    mistake(run(*flags, f'--init_from={out}/best.pt', '--overwrite=True'), 'that this run starts from')
     mistake(run(*flags, '--overwrite=True', '--vocab_size=9'), 'vocab_size=9')
-    (tmp_path / 'a.txt').write_text('to be or not to be, that is\n' * 99, encoding='utf-8')
-    ok(run('prepare.py', f'--source={tmp_path}/a.txt', '--tokenizer=char', f'--out_dir={tmp_path}/data'))
-    mistake(run(*flags, f'--data_dir={tmp_path}/data', '--overwrite=True', '--sample_prompt=é'), "'é'")
     for name in ('last.pt', 'last-1.pt'):           # killed between two renames; before the first save
         (out / name).unlink()
         mistake(run(*flags), 'already holds a run', '--init_from=resume', '--overwrite=True')

@@ -4,21 +4,13 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT, make_sft, metrics, mistake, ok, run, series
+from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, run, series
 from conftest import state, write
 from test_records import BYTES
 
 from model import load_checkpoint
 from parts.eval import benchmarks
 
-# more is paid for signs of the lower half of ASCII: an untrained byte model writes them a quarter of the time
-REWARD = """
-def prompts():
-    return [f'{i} and {"x" * (i % 7)}' for i in range(40)]
-
-def reward(prompt, completion):
-    return sum(c < '@' for c in completion) / 8
-"""
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 --slots=7 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --min_lr=1e-2 --eval_interval=6 '
          '--save_interval=4 --eval_prompts=4').split()
@@ -29,7 +21,7 @@ def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp('rl')
     make_sft(folder / 'sft')
     make_sft(folder / 'dropout', dropout=0.3)
-    (folder / 'paid.py').write_text(REWARD, encoding='utf-8')
+    (folder / 'paid.py').write_text(PAID, encoding='utf-8')
     return folder
 
 
@@ -40,9 +32,9 @@ def rl(home, *arguments, init='sft', reward='paid.py', out='out', **more):
 
 
 def paying(home, name, before, after):
-    """A copy of REWARD in which a part is replaced."""
-    assert before in REWARD
-    (home / name).write_text(REWARD.replace(before, after), encoding='utf-8')
+    """A copy of PAID in which a part is replaced."""
+    assert before in PAID
+    (home / name).write_text(PAID.replace(before, after), encoding='utf-8')
     return name
 
 
@@ -151,25 +143,16 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path):
     for body, words in (
             ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']), ('return 1e300', ['up to 1e12']),
-            ('return float("nan")', ['returned nan']), ('while True: pass', ['no reward after 0.2 s']),
+            ('return float("nan")', ['returned nan']),
             ('class E(Exception):\n        def __repr__(self): raise self\n    raise E', ['): E;']),
             ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
-        (home / 'bad.py').write_text(f'{REWARD}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
+        (home / 'bad.py').write_text(f'{PAID}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
         mistake(rl(home, '--timeout=0.2', reward='bad.py', out=tmp_path / 'run'), "reward('", *words)
     said = ok(rl(home, '--max_steps=1', '--bad_reward=zero', reward='bad.py', out=tmp_path / 'run'))
     log = (tmp_path / 'run/train.log').read_text(encoding='utf-8').splitlines()
     lines = [line for line in said.splitlines() if line.startswith("counted as 0: reward('")]
     assert len(lines) == 32 and set(lines) <= set(log)                          # 4 x 6, 2 x 4 held out
     assert r'\ud800 bad\nsecond line' in lines[0] and series(tmp_path / 'run', 'reward') == [0.0]
-
-
-def test_what_keeps_the_sandbox_from_a_verdict_is_one_sentence(home, tmp_path):
-    write(home / 'tests.jsonl', [{'prompt': f'add {i}', 'tests': 'assert add(lambda: 1, 2) == 3'}
-                                 for i in range(20)])
-    wrote = 'from tokenizer import Tokenizer; Tokenizer.decode = lambda *_: "def add(f, x):\\n    return 3"'
-    flags = ['--allow_code_execution=True', f'--out_dir={tmp_path}/run']
-    mistake(rl(home, *flags, reward='tests.jsonl', before=wrote),
-            "no verdict on 'add 0', by a fault of its tests or of the machine", 'function is not plain data')
 
 
 def test_other_mistakes_are_one_line(home, tmp_path):
@@ -183,15 +166,7 @@ def test_other_mistakes_are_one_line(home, tmp_path):
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'neither tests nor an answer'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)
-    solved = {'prompt': 'def f(x):\n', 'canonical_solution': '    return 2\n', 'entry_point': 'f',
-              'test': 'def check(candidate):\n    assert candidate(1) == 1\n'}
-    for record, words in (
-            ({'tests': 'assert True'}, ["'aa' pass without an answer"]),
-            ({'tests': 'def check(candidate):\n    pass', 'entry_point': 'f'}, ['pass without an answer']),
-            (solved, ["12 of 12 references fail", "'aa'"]),
-            ({**solved, 'test': 'def check(candidate):\n    assert True\n'}, ['12 empty bodies pass'])):
-        write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'asked': 'a' * i, **record}
-                                    for i in range(1, 13)])
-        mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',
-                   out=tmp_path / 'run'), *words)
+    write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'tests': 'assert True'} for i in range(1, 13)])
+    mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',
+               out=tmp_path / 'run'), "'aa' pass without an answer")
     assert not (tmp_path / 'run').exists()

@@ -38,11 +38,9 @@ OUTCOMES = [        # program, tests, outcome, a part of its message
     (ADD, 'assert add(1, 2) == 4', 'wrong', 'assert add(1, 2) == 4'),
     (ADD, 'assert add(1, 2) == 4, "sum"', 'wrong', 'AssertionError: sum'),
     (ADD, 'assert add(1, "2") == 3', 'exception', 'TypeError: unsupported operand'),
-    (ADD, 'assert sub(1, 2) == 3', 'exception', "NameError: name 'sub' is not defined"),
     (ADD, 'assert (', 'infrastructure', 'SyntaxError'),
     (ADD, 'add(1, print)', 'infrastructure', 'is not plain data'),
     ('1 / 0', '', 'exception', 'ZeroDivisionError: division by zero'),
-    ('print(2)', '', 'passed', ''),
     ('assert __name__ == "__main__"', '', 'passed', ''),
     ('assert __name__ == "__main__"', 'pass', 'wrong', 'AssertionError'),
     ('def f(:', '', 'syntax', 'SyntaxError'),
@@ -59,9 +57,7 @@ OUTCOMES = [        # program, tests, outcome, a part of its message
     ('def f(x): return x', 'f(print)', 'infrastructure', ''),       # the tests made this one
     ('class E(Exception):\n    def __str__(self): raise ValueError\ndef f(): raise E', 'f()', 'exception',
      ''),
-    ('class E(SystemExit):\n    def __str__(self): raise ValueError\ndef f(): raise E', 'f()', 'exited', ''),
     ('def f(): return 10 ** 5000', 'assert f() == 10 ** 5000', 'passed', ''),
-    ('def f(): return -10 ** 5000', 'assert f() == 10 ** 5000', 'wrong', ''),
     ('def f(): return "x" * (200 << 20)', 'assert f() == "x"', 'memory', ''),
     # what tests may ask
     ('import collections\ndef f(s): return collections.Counter(s)',
@@ -134,9 +130,10 @@ def events(monkeypatch):
 
         def run(self, program, tests='', entry_point=''):
             seen.append(program)
-            if program == '0.001':
+            if program.startswith('kill'):
                 self.error = 'killed'
-            time.sleep(float(program or 0))
+                return sandbox.Result('exited', processes_denied=program == 'kill, held')
+            time.sleep(float(program))
             return sandbox.Result('passed', program)
 
         def close(self):
@@ -173,36 +170,15 @@ def test_who_leaves_early_waits_for_what_runs_and_starts_nothing_more(events):
     assert all(f.done() for f in futures)
 
 
-def test_a_judge_that_was_killed_is_replaced_only_where_programs_cannot_look_into_others(monkeypatch):
-    started = []
-
-    class Judges:
-        def __init__(self, *_):
-            self.error = ''
-            started.append(self)
-
-        def run(self, program):
-            self.error = self.error or ('killed' if program.startswith('kill') else '')
-            outcome = 'infrastructure' if self.error else 'passed'
-            return sandbox.Result(outcome, processes_denied=program == 'kill it')
-
-        close = dict
-
-    monkeypatch.setattr(sandbox, 'Judges', Judges)
-    for program, after, judges in (('kill it', 'passed', 2), ('kill', 'infrastructure', 1)):
-        started.clear()
-        with Court(processes=1) as court:
-            court.submit(program).result()
-            assert court.submit('next').result().outcome == after and len(started) == judges
-
-
-def test_after_a_program_that_nothing_held_killed_its_judge_no_other_program_runs_here(events, monkeypatch):
-    """It may be alive, and could look into the start of the next judge."""
-    monkeypatch.setattr(sandbox, 'FREED', [])
+def test_a_judge_that_was_killed_is_replaced_only_where_a_wall_held_the_program(events):
+    """Else it may be alive, and could look into the start of the next judge."""
     with Court(processes=1) as court:
+        court.submit('kill, held').result()
+        assert court.submit('0').result().outcome == 'passed' and events.count('judge') == 2
+    with Court(processes=1) as court:
+        court.submit('kill').result()
         court.submit('0').result()
-        court.submit('0.001').result()
-        assert events.count('judge') == 1           # no new one starts
+        assert events.count('judge') == 3           # no new one starts
     before = list(events)
     refused('killed its judge', list, run_many([('0',)]))
     assert events == before

@@ -13,7 +13,6 @@ from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import checkpoint, start
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
-
 RUN = {'config': {}, 'optimizers': [], 'scaler': {}}
 
 
@@ -101,6 +100,8 @@ def test_another_tokenizer_of_the_same_size_is_refused(data_dir, base_run, tmp_p
     meta['tokenizer_hash'] = Tokenizer.load(data / 'tokenizer.json').hash
     (data / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
     mistake(train(data, tmp_path / 'x', f'--init_from={base_run}'), 'hash', str(base_run), str(data))
+    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data}')
+    mistake(result, f'--tokenizer={base_run}/tokenizer.json')
 
 
 def test_a_model_that_cannot_do_it_is_refused(tmp_path):

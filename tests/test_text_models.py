@@ -6,8 +6,7 @@ import random
 import numpy as np
 import pytest
 from conftest import refused
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from parts.prepare.text_models import WORDS, Classifier, NgramModel, byte_ngrams, language_model, language_of
 

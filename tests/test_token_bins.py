@@ -1,5 +1,4 @@
 """Token bins: each block once an epoch, in an order computed from (seed, step) alone, never out of range."""
-import contextlib
 import json
 import os
 import re
@@ -7,11 +6,9 @@ import re
 import numpy as np
 import pytest
 from conftest import refused
-import torch
 
-from model import GPT, GPTConfig
 from parts.train import token_bins
-from parts.train.token_bins import Blocks, Loader, open_bins, permute, repeats, sequence_starts, sequences
+from parts.train.token_bins import Blocks, open_bins, permute, repeats, sequence_starts, sequences
 
 
 def permutation(n, key):
@@ -117,46 +114,13 @@ def test_a_bin_that_was_changed_is_refused_and_of_a_large_one_samples_are_hashed
 
 
 def test_the_cat_sat_on_the_mat():
-    """The lesson's own example: six words in, six targets out, the last of them the end of the text."""
+    """The lesson's own example: six words in, six targets out, the last of them the end of the text. The
+    loss is test_model.py's, and that no word sees those after it test_generation.py's."""
     words = 'The cat sat on the mat <EOS>'.split()
     ids = np.array([sorted(set(words)).index(word) for word in words], dtype=np.uint16)
     x, y = sequences(ids, [0], 6)
     said = [' '.join(sorted(set(words))[i] for i in row) for row in (*x, *y)]
     assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(len(set(words)), 6, 1, 2, 0, 16))
-    x, y = torch.tensor(x), torch.tensor(y)
-    logits, loss = model(x, y)
-    log_p = logits.double().log_softmax(-1)                             # (1, 6, V)
-    by_hand = -sum(log_p[0, i, target].item() for i, target in enumerate(y[0].tolist())) / 6
-    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
-    for i in range(6):          # causal: what is predicted after word i does not depend on the words after it
-        other = x.clone()
-        other[:, i + 1:] = (x[:, i + 1:] + 1) % len(set(words))
-        assert torch.allclose(model(other, y)[0][:, :i + 1], logits[:, :i + 1], atol=1e-6)
-
-
-def test_the_next_micro_batch_is_loaded_when_the_one_before_has_been_used_and_only_once():
-    """On a GPU backward() returns while it computes: the time in which the host loads."""
-    events = []
-    source = Blocks(np.arange(1000), 10, batch_size=8, seed=1)
-    rows = np.arange(4, 8).reshape(2, 2)            # the second of two processes, two micro-batches
-
-    def hide(x, y, step, rows):
-        events.append(('load', step, *rows))
-        return x, y
-    loader = Loader(source, rows, hide, list, contextlib.nullcontext)
-    loader.load(0, 0)                               # the rehearsal
-    for step in range(2):
-        for i, (x, y) in enumerate(loader.batches(step, max_steps=2)):
-            events.append(('use', step, i))
-            wanted = sequences(source.ids, sequence_starts(step, 8, 1000, 10, 1)[rows[i]], 10)
-            assert (x == wanted[0]).all() and (y == wanted[1]).all()
-    assert events == [('load', 0, 4, 5), ('use', 0, 0), ('load', 0, 6, 7), ('use', 0, 1), ('load', 1, 4, 5),
-                      ('use', 1, 0), ('load', 1, 6, 7), ('use', 1, 1)]        # and no batch of a third step
-    loader.seek([])
-    loader.load(1, 1)                               # nothing from before a rollback is used again
-    assert events[-1] == ('load', 1, 6, 7) and len(events) == 9
 
 
 def test_the_shares_of_a_mixture_are_counted_and_how_often_each_source_is_read():

@@ -1,14 +1,12 @@
 """Who reads an answer gets the text that its tokens spell, up to a stop; who goes away frees a row."""
 import codecs
 import math
-import queue
 import types
 
 import pytest
 from conftest import refused
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from test_serve import small, until, writer_of
 
 from parts.sample.asking import Prompt, Text
@@ -120,22 +118,6 @@ def test_an_answer_ends_where_the_context_ends(pair, writer):
     assert (ids[:3], len(ids), finish) == (greedy, 4, 'length')
     for bad in ([], [7] * T):
         refused(f'{len(bad)} tokens.*{T}', writer.add, Prompt(bad, None, 0, ''), 1, 0)
-
-
-def test_who_goes_away_frees_the_row_and_who_waits_is_counted(pair, writer):
-    pair[0].gate.clear()
-    readers = [writer.add(PROMPT, 60, 0) for _ in range(5 + 30)]
-    until(lambda: len(writer.batch.live) == 5)
-    with pytest.raises(queue.Full):
-        writer.add(PROMPT, 2, 0)
-    for reader in readers[:6]:              # the sixth waits
-        writer.end(reader)
-    last = writer.add(PROMPT, 2, 0)         # in the place of one that went away
-    pair[0].gate.set()
-    for reader in readers[6:]:
-        assert len(end_of(reader)[0]) > 2
-    assert len(end_of(last)[0]) == 2
-    assert len(readers[0].text.answer.ids) < 5 and readers[5].text.answer.ids == []
 
 
 def test_an_error_ends_the_answers_of_its_moment_and_the_next_are_right(pair, writer, capsys):
