@@ -23,8 +23,8 @@ row python prepare.py --source="$shakespeare" --tokenizer=char --out_dir="$scrat
 row env OMP_NUM_THREADS=1 python bench/time_to_loss.py "$scratch/char"
 row python bench/transformers_speed.py train
 row python bench/transformers_speed.py generate
-row python bench/bpe_train.py
-row env SPLIT=gpt2 python bench/bpe_train.py
-row python bench/bpe_encode.py
+row python bench/bpe.py train
+row env SPLIT=gpt2 python bench/bpe.py train
+row python bench/bpe.py encode
 row python bench/prepare_speed.py --megabytes=30,300
 row python bench/sandbox_speed.py "$humaneval"

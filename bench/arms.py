@@ -5,16 +5,12 @@ Two ways to train, compared seed by seed: which one ends with the lower loss? An
     python bench/arms.py config/exercise.py --a='--dropout=0.1' --b='--dropout=0.2' --steps=600
     git diff > my.diff                                  # other code: what you changed since the last commit
     python bench/arms.py --patch=my.diff
-    python bench/arms.py --record=shakespeare_1 --b='--learning_rate=5e-3' --choose     # to choose settings
-    python bench/arms.py --record=shakespeare_1 --b='--learning_rate=5e-3'              # to enter
-    python bench/arms.py --record=shakespeare_1                         # the record alone: its five seeds
+    python bench/arms.py --record=shakespeare_1 --b='--learning_rate=5e-3'
 
-bench/records.md has the records and their rules. Arm a is the record of that name; b has your flags after the
-record's own, and your patch in place of its own. Each run is train.py of the last commit with the patch, in a
-process of its own; eval.py measures its last weights on all validation tokens. Runs of one shape with the
-same seed begin with the same weights and read the same batches, so the difference is taken seed by seed. It
-counts if there are five seeds or more, and if its mean is at least two standard errors from 0. After an
-interruption the same command resumes: runs that ended stand in a folder of --out.
+bench/records.md has the records, their rules and more commands. Arm a is the record of that name; b has your
+flags after the record's own, and your patch in place of its own. Each run is train.py of the last commit with
+the patch. Runs of one shape with the same seed begin with the same weights and read the same batches, so the
+difference is taken seed by seed. After an interruption the same command resumes.
 """
 import argparse, collections, contextlib, datetime, hashlib, json, math, os, pathlib, platform, runpy, shlex
 import shutil, statistics, subprocess, sys, tempfile, time

@@ -14,9 +14,9 @@ import time
 
 import torch
 from peers import cpu_of, in_turn, median, ours_over, timed
-from gpu_calls import llama_of
+from gpu_calls import greedy, llama_of, loss_of, step_of
 from model import GPT, GPTConfig
-from parts.train import devices, optim
+from parts.train import devices
 
 SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False),
           'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
@@ -28,41 +28,19 @@ REPEATS = {'train': int(os.environ.get('STEPS', 10)), 'generate': 1}
 PROMPT, NEW = 32, int(os.environ.get('NEW', 128))
 
 
-def train(model, is_ours, dtype, c, B):
-    """A call, a training step, and its number of tokens."""
-    x = torch.randint(c.vocab_size, (B, c.block_size + 1))
-    x, y = x[:, :-1].contiguous(), x[:, 1:].contiguous()
-    if is_ours:
-        [optimizer] = optim.build(model, 'adamw', 1e-4, (0.9, 0.999), 0.1)
-    else:
-        optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=True)     # as fast an optimizer as ours
-
-    def step(_):
-        with devices.autocast('cpu', dtype):
-            loss = model(x, y)[1] if is_ours else model(input_ids=x, labels=x, use_cache=False).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-    return step, x.numel()
-
-
-def generate(model, is_ours, dtype, c, B):
-    """A call that writes n tokens to each prompt, and the number of tokens if n is NEW."""
-    idx = torch.randint(c.vocab_size, (B, PROMPT))
-    model = model.to(getattr(torch, dtype)).eval()
-    if is_ours:
-        return lambda n: model.generate(idx, n, temperature=0), B * NEW
-    return lambda n: model.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False, pad_token_id=0,
-                                    max_new_tokens=n, min_new_tokens=n), B * NEW
-
-
 def measure(what, shape, who, dtype, batch):
     torch.manual_seed(0)
     c = SHAPES[shape]
+    B = int(batch)
     is_ours = who == 'ours'
     model = GPT(c) if is_ours else llama_of(c, 'cpu')
-    work, tokens = {'train': train, 'generate': generate}[what](model, is_ours, dtype, c, int(batch))
+    if what == 'train':
+        step = step_of(model, loss_of(model, is_ours), c, B, dtype=dtype)
+        work, tokens = lambda _: step(), B * c.block_size
+    else:
+        model = model.to(getattr(torch, dtype)).eval()
+        idx = torch.randint(c.vocab_size, (B, PROMPT))
+        work, tokens = greedy(model, is_ours, idx), B * NEW
     for _ in range(2):
         work(4)
     began = time.process_time()

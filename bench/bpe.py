@@ -1,0 +1,119 @@
+"""
+Byte-level BPE, beside HF tokenizers and rustbpe: training, and encoding in bulk. The whole standard library
+with its tests, vocabulary 32,768, one pattern for all, one process per measurement, in turn.
+
+    pip install -r bench/requirements.txt
+    python bench/bpe.py train
+    SPLIT=gpt2 python bench/bpe.py train        # GPT-2's pattern, or cl100k, in place of ours
+    python bench/bpe.py encode                  # with our vocabulary, in batches of 4 MB, as in prepare.py
+
+CPU seconds count all processes and threads, so they can be compared on a machine with other work, too.
+"""
+import hashlib
+import json
+import os
+import resource
+import sys
+import tempfile
+
+import numpy as np
+from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
+from parts.sample import gguf_file
+from parts.tokenizer import chunks, hf_tokenizer
+from tokenizer import PATTERN, Tokenizer
+
+VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
+SPLIT = gguf_file.PATTERNS.get(os.environ.get('SPLIT'), PATTERN)
+ROUNDS = int(os.environ.get('ROUNDS', 5))
+
+
+# --- what is timed: a call, which returns the tokens or the ids ---------------------------------------------
+def train_ours(texts):
+    return lambda: Tokenizer.train(iter(texts), VOCAB, special_tokens=(), pattern=SPLIT).vocab
+
+
+def train_hf(texts):
+    import tokenizers
+    from tokenizers import models, pre_tokenizers, trainers
+    t = tokenizers.Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(tokenizers.Regex(SPLIT), behavior='isolated')
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    t.pre_tokenizer = pre_tokenizers.Sequence([split, byte_level])
+    trainer = trainers.BpeTrainer(vocab_size=VOCAB, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                                  show_progress=False)
+    return lambda: t.train_from_iterator(texts, trainer)        # numbers the bytes differently: tests compare
+
+
+def train_rustbpe(texts):
+    import rustbpe
+    t = rustbpe.Tokenizer()
+
+    def work():
+        t.train_from_iterator(iter(texts), VOCAB, pattern=SPLIT)
+        return [bytes(token) for token, _ in sorted(t.get_mergeable_ranks(), key=lambda pair: pair[1])]
+    return work
+
+
+def in_bulk(encode, texts):
+    encode(['warm up'])                         # builds tables
+    return lambda: [np.array(ids, np.uint16) for batch in chunks.in_batches(texts, 4_000_000)
+                    for ids in encode(batch)]
+
+
+def encode_ours(texts):
+    return in_bulk(Tokenizer.load(os.environ['TOKENIZER']).encode_batch, texts)
+
+
+def encode_hf(texts, fast=False):
+    import tokenizers
+    form = hf_tokenizer.to_their_form(Tokenizer.load(os.environ['TOKENIZER']).to_json(), {})
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(form))
+    encode = theirs.encode_batch_fast if fast else theirs.encode_batch
+    return in_bulk(lambda batch: [e.ids for e in encode(batch, add_special_tokens=False)], texts)
+
+
+CONTESTANTS = {'train': {'ours': train_ours, 'hf': train_hf, 'rustbpe': train_rustbpe},
+               'encode': {'ours': encode_ours, 'hf_encode_batch': encode_hf,
+                          'hf_encode_batch_fast': lambda texts: encode_hf(texts, fast=True)}}
+
+
+def cpu_seconds():
+    """Of this process with its threads, and of the processes that it started and that have ended."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
+
+
+def main():
+    what, _, who = sys.argv[1].partition(':')
+    texts = [text for _, text in python_documents()]
+    if who:
+        work = CONTESTANTS[what][who](texts)
+        before = cpu_seconds()
+        seconds, megabytes, found = timed(work)
+        cpu = cpu_seconds() - before
+        name = hashlib.sha256(b'\0'.join(map(bytes, found))).hexdigest()[:16] if found else '-'
+        print(seconds, megabytes, cpu, name)
+        return
+    size = sum(len(text.encode()) for text in texts) / 1e6
+    print(f'{len(texts):,} files, {size:.1f} MB, vocabulary {VOCAB:,}, {ROUNDS} rounds')
+    with tempfile.TemporaryDirectory() as folder:
+        if what == 'encode':
+            os.environ['TOKENIZER'] = f'{folder}/tokenizer.json'
+            Tokenizer.train(texts, VOCAB, special_tokens=()).save(os.environ['TOKENIZER'])
+        rows_of = in_turn([f'{what}:{who}' for who in CONTESTANTS[what]], ROUNDS, __file__)
+    results = {name.split(':')[1]: rows for name, rows in rows_of.items()}
+    print(f'{"":>22}{"seconds (min, median, max)":>32}{"ours / it":>12}{"CPU seconds":>14}{"ours / it":>12}'
+          f'{"peak MB":>10}   the same?')
+    for name, rows in results.items():
+        seconds = [row[0] for row in rows]
+        ratio, cpu_ratio = (ours_over(results, name, of) for of in (lambda row: row[0], cpu_of))
+        print(f'{name:>22}{min(seconds):>12.2f}{median(seconds):>10.2f}{max(seconds):>10.2f}{ratio:>12.2f}'
+              f'{median(map(cpu_of, rows)):>14.2f}{cpu_ratio:>12.2f}{max(row[1] for row in rows):>10.0f}'
+              f'   {rows[0][2].split()[1]}')
+
+
+if __name__ == '__main__':
+    if sys.argv[1:2] and sys.argv[1].partition(':')[0] in CONTESTANTS:
+        main()
+    else:
+        sys.exit(__doc__)
