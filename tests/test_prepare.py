@@ -352,7 +352,7 @@ def test_a_tokenizer_that_cannot_end_documents_is_refused_before_they_are_read(t
 
 
 MISTAKES = [        # lines of a config file, words of the sentence
-    ('sources = {}', ['names no source']), ("sources = {'a': 'path'}", ['weight']),
+    ('sources = {}', ['sources={}', 'must name a source']), ("sources = {'a': 'path'}", ['weight']),
     ("sources = {'a': ('x', -1)}", ['weight']),
     ("sources = {'a b': ('x', 1)}", ['a b']),
     ("sources = {'a': ('x', 1), 'b': ('y', None)}", ['weight']),

@@ -83,18 +83,15 @@ def sources_of(source, sources, default):
         return {source: (source, None)}
     if source != default:
         raise ValueError(f'source={source} beside sources={list(sources)}: leave one of them out')
-    if not sources:
-        raise ValueError("sources={} names no source; expected {'name': ('path', weight), ...}")
     for name, value in sources.items():
-        well_formed = isinstance(value, tuple | list) and len(value) == 2 and isinstance(value[0], str)
-        weight = value[1] if well_formed else -1
-        if weight is not None and not (type(weight) in (int, float) and 0 < weight < math.inf):
-            raise ValueError(f"sources[{name!r}]={value!r} must look like ('path', weight), the weight a "
-                             'positive number or None')
-        if not isinstance(name, str) or not re.fullmatch(r'[\w.-]+', name):
-            raise ValueError(f'source name {name!r} becomes a file name: a text of letters, digits, _ . -')
-    if len({weight is None for _, weight in sources.values()}) > 1:
-        raise ValueError('give every source a weight, or none of them')
+        kinds = [type(part) for part in value] if isinstance(value, tuple | list) else []
+        well_formed = kinds in ([str, int], [str, float], [str, type(None)])
+        if not well_formed or not re.fullmatch(r'[\w.-]+', str(name)) or not (
+                value[1] is None or 0 < value[1] < math.inf):
+            raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a "
+                             'name for a file (letters, digits, _ . -) and a positive weight or None')
+    if len({weight is None for _, weight in sources.values()}) != 1:
+        raise ValueError(f'{sources=} must name a source, and give a weight to all sources, or to none')
     return sources
 
 
