@@ -52,18 +52,18 @@ def proportions(counts):
 def make(texts, code_share, language_of, of_source, n_tokens, overlap):
     """The card, as report.json holds it. texts: a sample, each for as many training tokens; code_share,
     language_of: functions of a text; of_source: see the report; overlap: the result of duplicates.overlap."""
-    genres = ['code' if code_share(text) >= 0.3 else genre(text) for text in texts]
-    languages = [language_of(text) for text, kind in zip(texts, genres) if kind != 'code']
-    licences = collections.Counter()
+    kinds = ['code' if code_share(text) >= 0.3 else genre(text) for text in texts]
+    languages = proportions([language_of(text) for text, kind in zip(texts, kinds) if kind != 'code'])
+    genres = proportions(kinds)
+    sources = proportions({name: source['mixed'] for name, source in of_source.items()})
+    tokens = collections.Counter()          # of each licence
     for source in of_source.values():
         for name, n in source['licences'].items():
-            licences[name] += source['mixed'] * n / sum(source['licences'].values())
-    shares = [proportions(languages), proportions(genres),
-              proportions({name: source['mixed'] for name, source in of_source.items()}),
-              proportions(licences)]
+            tokens[name] += source['mixed'] * n / sum(source['licences'].values())
+    licences = proportions(tokens)
     usual = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
-    return {'languages': shares[0], 'genres': shares[1], 'licences': shares[3],
-            'skew': usual + skew(*shares, n_tokens),
+    return {'languages': languages, 'genres': genres, 'licences': licences,
+            'skew': usual + skew(languages, genres, sources, licences, n_tokens),
             'share': f'{n_tokens:,} training tokens are {n_tokens / PRETRAINED_ON:.3g} times the '
                      f'{PRETRAINED_ON:,} of a pretraining corpus',
             'overlap': f'{overlap[0]:.1%} of {overlap[1]:,} validation texts share {overlap[2]} words in a '

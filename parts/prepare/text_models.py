@@ -40,12 +40,13 @@ class NgramModel:
 
     def bits_per_byte(self, text, a=4.0):
         """Mean bits of a text's bytes, each predicted from the order - 1 before it."""
-        p = np.full(len(byte_ngrams(text, 1, self.buckets)), 1 / 256)
+        n_bytes = len(byte_ngrams(text, 1, self.buckets))
+        p = np.full(n_bytes, 1 / 256)
+        context = np.full(n_bytes, self.counts[0, 0])
         for n in range(1, self.order + 1):
             count = self.counts[n][byte_ngrams(text, n, self.buckets)]
-            before = byte_ngrams(text, n - 1, self.buckets)[:len(count)] if n > 1 else 0
-            context = self.counts[n - 1][before]
-            p[n - 1:] = (count + a * p[n - 1:]) / (np.maximum(context, count) + a)
+            p[n - 1:] = (count + a * p[n - 1:]) / (np.maximum(context[:len(count)], count) + a)
+            context = count             # of the n bytes before the next one
         return float(-np.log2(p).mean()) if len(p) else 0.0
 
 
