@@ -42,10 +42,15 @@ OURS = '{"format": "nanoparrot-data-1"}'
 CLAIMED = [         # files that are there, what is read, a part of what is said, or None
     ({}, ['a.txt'], None), ({'meta.json': OURS, 'train.bin': ''}, ['a.txt'], None),
     ({'.work': '', 'train.jsonl': ''}, ['a.txt'], None), ({'notes.txt': '', 'data.bin': ''}, ['a.txt'], None),
+    ({'meta.json': OURS, 'in.jsonl': '', 'train.jsonl': ''}, ['a.txt', 'out/in.jsonl'], None),
     ({'train.jsonl': ''}, ['a.txt', 'out/../out/train.jsonl'], 'train.jsonl is read'),
+    ({'meta.json': OURS, 'report.md': ''}, ['out/report.md'], 'report.md is read'),     # of --source=out
     ({'meta.json': OURS, 'shards/00000.jsonl.gz': ''}, ['out/shards/00000.jsonl.gz'], '00.jsonl.gz is read'),
     ({'meta.json': OURS, 'val.jsonl': ''}, ['link.jsonl'], 'link.jsonl is read'),       # it points to that
+    ({'meta.json': OURS, 'train.jsonl': ''}, ['folder/train.jsonl'], 'train.jsonl is read'),
+    ({'tokenizer.json': '{}', 'config.json': '{}'}, [], 'holds tokenizer.json'),
     ({'meta.json': '{}'}, [], 'holds meta.json'), ({'val_a.bin': ''}, [], 'holds val_a.bin'),
+    ({'meta.json': OURS, 'last.pt': ''}, [], 'holds last.pt'),
     ({'meta.json': OURS, 'model.safetensors': ''}, [], 'holds model.safetensors')]
 
 
@@ -55,6 +60,7 @@ def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer_but_parts_sha
         monkeypatch.chdir(tmp_path / f'{i}')
         os.makedirs('out/shards')
         os.symlink('out/val.jsonl', 'link.jsonl')
+        os.symlink('out', 'folder')
         for name, content in files.items():
             pathlib.Path('out', name).write_text(content, encoding='utf-8')
         with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():

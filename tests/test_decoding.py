@@ -122,6 +122,18 @@ def test_log_probs_in_bfloat16_are_near_those_of_float32():
                 assert abs(logits.log_softmax(-1)[id].item() - answer.log_probs[i]) < atol, kind
 
 
+def test_equal_prompts_are_run_once_and_a_step_costs_a_position_of_each_live_row():
+    model = sharp()
+    shapes = []                 # (rows, columns) of what enters the embedding
+    model.embedding.register_forward_hook(lambda module, inputs, out: shapes.append(tuple(inputs[0].shape)))
+    batch = Batch(model, set(), slots=6)
+    for limit in (1, 2, 3, 4, 4, 4, 2, 1):
+        batch.add([5, 6, 7, 8], limit, None, temperature=0)
+    written(batch)
+    # one prompt for all eight: the last two copy it from a row that is being written. Then the batch shrinks
+    assert shapes == [(1, 3), (6, 1), (6, 1), (6, 1), (3, 1)]
+
+
 def test_the_cache_grows_under_an_answer(model):
     model = lively(block_size=200).eval()
     batch = Batch(model, set(), 3)

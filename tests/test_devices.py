@@ -1,4 +1,5 @@
 """Devices: as the CPU? Does it learn? What a GPU will meet, as far as one can tell. No memory left."""
+import shutil
 import sys
 
 import numpy as np
@@ -60,13 +61,21 @@ def test_a_device_that_computes_the_same_is_ok_and_a_fault_is_seen_where_it_is(c
     assert e.value.code == 1 and 'NOT as the CPU' in capsys.readouterr().out
 
 
-def test_a_model_that_learns_knows_one_batch_by_heart_and_one_without_attention_does_not():
+def test_a_model_that_learns_knows_one_batch_by_heart_and_one_without_attention_does_not(monkeypatch, capsys):
     whole, blind = (GPT(GPTConfig(64, 32, 2, 4, 2, 128)) for _ in range(2))
     for block in blind.blocks:
         block.attention.forward = lambda x, *rest: torch.zeros_like(x)
     for network, learns in ((whole, True), (blind, False)):
         first, last = self_test.by_heart(network, IDX % 16)
         assert (last < first / 10) == learns and (last > first / 5) != learns, (first, last)
+    monkeypatch.setattr(sys, 'argv', ['model.py'])
+    monkeypatch.setattr(self_test, 'check', lambda *_: None)
+    for last, code in ((0.5, 0), (0.7, 1), (float("nan"), 1)):
+        monkeypatch.setattr(self_test, 'by_heart', lambda *_: (6.0, last))
+        with pytest.raises(SystemExit) as e:
+            self_test.main(GPT, GPTConfig)
+        assert e.value.code == code and f'loss 6.00 -> {last:.4f}: ' in capsys.readouterr().out
+
 
 
 # --- what a GPU will meet -----------------------------------------------------------------------------------
@@ -117,6 +126,32 @@ def test_grouped_heads_that_cuda_has_no_fast_kernel_for_are_repeated(monkeypatch
     assert seen == [(2, 2, True)] * 2 + [(4, 4, False)] * 2 + [(2, 2, True), (4, 4, False)]
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, repeated))
 
+
+
+
+# the environment in which torchrun starts its only process
+TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0',
+            'TORCHELASTIC_RUN_ID': 'test'}
+
+
+
+def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, base_run, tmp_path):
+    """Those of the checkpoint are on each GPU when it is read, and as large as two models."""
+    watch = 'import weakref, parts.train.optim as o, parts.train.processes as m\n' \
+            'real, leave, kept = o.restore, m.leave, []\n' \
+            'def restore(optimizers, scaler, state, *more):\n' \
+            '    moments = [s for o in state["optimizers"] for s in o["state"].values()]\n' \
+            '    kept.extend(weakref.ref(s["exp_avg"]) for s in moments)\n' \
+            '    del moments\n' \
+            '    real(optimizers, scaler, state, *more)\n' \
+            'def end(trouble):\n' \
+            '    print("alive", sum(r() is not None for r in kept), "of", len(kept))\n' \
+            '    leave(trouble)\n' \
+            'o.restore, m.leave = restore, end'
+    shutil.copytree(base_run, tmp_path / 'a')
+    said = ok(train(data_dir, tmp_path / 'a', '--dtype=float32', '--shard=fsdp', '--init_from=resume',
+                    '--max_steps=13', env=TORCHRUN, before=watch))
+    assert '\nalive 0 of 20\n' in said
 
 
 

@@ -139,6 +139,8 @@ def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_pat
             f'{name} is .175, 64': lambda: save(**{name: tensors[name][:-1].clone()}),
             'q_proj.bias': lambda: config.write_text(json.dumps(dict(TINYLLAMA, model_type='qwen2'))),
             f'{name} is .176, 64.* of torch.int8': lambda: save(**{name: tensors[name].to(torch.int8)}),
+            'norm.weight is in another file': lambda: safetensors.save_file(
+                {'model.norm.weight': tensors['model.norm.weight']}, tmp_path / 'old.safetensors'),
             "rms_norm_eps='nan' must be": lambda: config.write_text(
                 json.dumps(dict(TINYLLAMA, rms_norm_eps='nan'))),
             'config.json.*vocab_size': lambda: config.write_text('{"model_type": "llama"}'),
@@ -146,5 +148,6 @@ def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_pat
             'model.safetensors.*Safetensor': lambda: path.write_bytes(whole[:-100])}.items():
         path.write_bytes(whole)
         config.write_text(json.dumps(TINYLLAMA))
+        (tmp_path / 'old.safetensors').unlink(missing_ok=True)
         damage()
         refused(words, GPT.from_hf, tmp_path)

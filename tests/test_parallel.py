@@ -226,14 +226,27 @@ def test_disks_with_different_checkpoints_refuse_to_resume(data_dir, base_run, t
     mistake(result, 'out/last.pt is at step 8 on one machine, 12 on another')
 
 
-# one process that says that it is one of several. torch's ZeRO-1 moves `step` to the CPU, where AdamW that is
-# fused for CUDA refuses it; meta stands for a GPU
-ZERO_1 = """
+def test_a_rollback_that_one_disk_cannot_do_is_left_out_by_all(data_dir, tmp_path):
+    for rank in range(2):
+        (tmp_path / f'disk{rank}').mkdir()
+    ok(train(data_dir, 'out', *SPIKED, processes=2, before=APART + accident('spike', 34), cwd=tmp_path))
+    events = [row['event'] for row in metrics(tmp_path / 'disk0/out') if 'event' in row]
+    assert 'skip' in events and 'rollback' not in events
+    assert [(tmp_path / f'disk{i}/out/last.pt').exists() for i in (0, 1)] == [True, False]
+
+
+
+# a script of one process that says that it is one of several
+ALONE = """
 import os, sys, torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from parts.train import optim
+from model import GPT, GPTConfig
+from parts.train import devices, optim, processes
 os.environ.update(RANK='0', WORLD_SIZE='1', MASTER_ADDR='127.0.0.1', MASTER_PORT='0')
 dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+"""
+# torch's ZeRO-1 moves `step` to the CPU, where AdamW fused for CUDA refuses it. meta stands for a GPU
+ZERO_1 = """
 real = torch.Tensor.cpu
 torch.Tensor.cpu = lambda t: torch.tensor(3.0) if t.is_meta else real(t)
 model = torch.nn.ModuleDict({'embedding': torch.nn.Linear(4, 4, device='meta')})
@@ -247,8 +260,34 @@ checkpoint = {'scaler': {}, 'optimizers': [{'state': moments, 'param_groups': gr
 optim.restore([optimizer], torch.amp.GradScaler('cpu', enabled=False), checkpoint)
 print({str(value.device) for moment in optimizer.optim.state.values() for value in moment.values()})
 """
+BUCKETS = """
+graphs = []
+real = torch.compile
+def count(module, inputs):
+    graphs.append(module)
+    return module.forward
+torch.compile = lambda model: real(model, backend=count)
+torch.manual_seed(0)
+model = GPT(GPTConfig(4096, 32, 2, 8, 0, 512))
+ids = torch.randint(4096, (2, 33))
+batch = ids[:, :-1].contiguous(), ids[:, 1:].contiguous()
+plain = torch.autograd.grad(model(*batch)[1], list(model.parameters()))
+net = processes.wrap(torch.compile(model), 'ddp', 'cpu')
+devices.rehearse(net, batch, devices.autocast('cpu', 'float32'), model)
+processes.clear_gradients(net)
+net(*batch)[1].backward()
+same = all(torch.allclose(p.grad, g, atol=1e-6) for p, g in zip(model.parameters(), plain))
+storages = {p.grad.untyped_storage().data_ptr() for p in net.parameters()}
+print(len(graphs), same, len(storages))
+"""
 
 
-def test_zero_1_resumes_where_the_weights_are(tmp_path):
-    (tmp_path / 'alone.py').write_text(ZERO_1, encoding='utf-8')
-    assert ok(run(tmp_path / 'alone.py', ROOT)) == "{'meta'}\n"
+def alone(tmp_path, program):
+    (tmp_path / 'alone.py').write_text(ALONE + program, encoding='utf-8')
+    return ok(run(tmp_path / 'alone.py', ROOT)).strip()
+
+
+def test_zero_1_resumes_where_the_weights_are_and_compiled_ddp_has_a_graph_for_each_bucket(tmp_path):
+    assert alone(tmp_path, ZERO_1) == "{'meta'}"
+
+    assert alone(tmp_path, BUCKETS) == '2 True 2'      # graphs; and no second set of gradients

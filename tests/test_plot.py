@@ -156,6 +156,7 @@ VERDICTS = [
     (CONFIG, history(600), HEALTHY, 'let it run'),
     (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'eval.py --ckpt=out/a --data_dir=data/quickstart.'),
     (CONFIG | OVER, history(), HEALTHY, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
+    (CONFIG | OVER, history(**slower), SYSTEMS, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
     (CONFIG | OVER | {'continued_by': ['b', 'c']}, history(), HEALTHY, 'see what was made of it: b and c.'),
     (CONFIG | OVER | {'stage': 'sft'}, history(), HEALTHY, 'python rl.py --init_from=out/a '),
     (CONFIG | OVER | {'scores': [{'pass_rate': 0.125}]}, history(), HEALTHY, ', pass@1 12.5%. To do: '),

@@ -166,7 +166,16 @@ def test_other_mistakes_are_one_line(home, tmp_path):
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'neither tests nor an answer'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)
-    write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'tests': 'assert True'} for i in range(1, 13)])
-    mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',
-               out=tmp_path / 'run'), "'aa' pass without an answer")
+    solved = {'prompt': 'def f(x):\n', 'canonical_solution': '    return 2\n', 'entry_point': 'f',
+              'test': 'def check(candidate):\n    assert candidate(1) == 1\n'}
+    for record, words in (
+            ({'tests': 'assert True'}, ["'aa' pass without an answer"]),
+            ({'tests': 'def check(candidate):\n    pass', 'entry_point': 'f'}, ['pass without an answer']),
+            (solved, ["12 of 12 references fail", "'aa'"]),
+            ({**solved, 'test': 'def check(candidate):\n    assert True\n'}, ['12 empty bodies pass'])):
+        write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'asked': 'a' * i, **record}
+                                    for i in range(1, 13)])
+        mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',
+                   out=tmp_path / 'run'), *words)
     assert not (tmp_path / 'run').exists()
+

@@ -1,4 +1,5 @@
 """Token bins: each block once an epoch, in an order computed from (seed, step) alone, never out of range."""
+import contextlib
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import pytest
 from conftest import refused
 
 from parts.train import token_bins
-from parts.train.token_bins import Blocks, open_bins, permute, repeats, sequence_starts, sequences
+from parts.train.token_bins import Blocks, Loader, open_bins, permute, repeats, sequence_starts, sequences
 
 
 def permutation(n, key):
@@ -121,6 +122,29 @@ def test_the_cat_sat_on_the_mat():
     x, y = sequences(ids, [0], 6)
     said = [' '.join(sorted(set(words))[i] for i in row) for row in (*x, *y)]
     assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
+
+
+def test_the_next_micro_batch_is_loaded_when_the_one_before_has_been_used_and_only_once():
+    """On a GPU backward() returns while it computes: the time in which the host loads."""
+    events = []
+    source = Blocks(np.arange(1000), 10, batch_size=8, seed=1)
+    rows = np.arange(4, 8).reshape(2, 2)            # the second of two processes, two micro-batches
+
+    def hide(x, y, step, rows):
+        events.append(('load', step, *rows))
+        return x, y
+    loader = Loader(source, rows, hide, list, contextlib.nullcontext)
+    loader.load(0, 0)                               # the rehearsal
+    for step in range(2):
+        for i, (x, y) in enumerate(loader.batches(step, max_steps=2)):
+            events.append(('use', step, i))
+            wanted = sequences(source.ids, sequence_starts(step, 8, 1000, 10, 1)[rows[i]], 10)
+            assert (x == wanted[0]).all() and (y == wanted[1]).all()
+    assert events == [('load', 0, 4, 5), ('use', 0, 0), ('load', 0, 6, 7), ('use', 0, 1), ('load', 1, 4, 5),
+                      ('use', 1, 0), ('load', 1, 6, 7), ('use', 1, 1)]        # and no batch of a third step
+    loader.seek([])
+    loader.load(1, 1)                               # nothing from before a rollback is used again
+    assert events[-1] == ('load', 1, 6, 7) and len(events) == 9
 
 
 def test_the_shares_of_a_mixture_are_counted_and_how_often_each_source_is_read():
