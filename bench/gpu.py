@@ -3,15 +3,17 @@ Everything that needs a GPU, in one command of at most nine minutes, most import
 line of JSON on stdout and in FOLDER/results.jsonl as soon as it is known, so a run that is cut keeps what it
 has. A measurement that fails is a line with its error, and the next begins. Needs no network.
 
-    python bench/gpu.py --out=FOLDER                            # on a machine with an NVIDIA GPU
+    python bench/gpu.py --out=FOLDER --shakespeare=FILE         # on a machine with an NVIDIA GPU
     python bench/gpu.py --out=FOLDER --only=generate,rollouts   # some of them: those that had no time left
     python bench/gpu.py --out=FOLDER --tiny=True                # all at toy sizes, on a CPU too: is it whole?
 
     machine         the GPU's own rates, measured: a matrix product, a copy
     equal           does it compute what the CPU computes? In float32 without TF32; how far is bfloat16?
     train           tokens a second, MFU and memory of train.py at 110M and 1.5B, beside the plan's numbers
+    where           where a step's time goes
     shard           fsdp, zero1, float16 and resuming with real runs of train.py, one process over NCCL
     llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
+    shakespeare     config/shakespeare_gpu.py: seconds and the lowest loss; needs --shakespeare=FILE
     generate        batch 1, 16, 256, beside transformers
     rollouts        rl.py's sampling, quickstart's size, at 64, 256 and 1,024 slots
 
@@ -35,17 +37,22 @@ out = 'out/gpu'             # the folder of results.jsonl and log.txt
 minutes = 9.0               # > 0: for all measurements; those that do not fit are skipped, with a line
 only = ''                   # names of measurements, with commas; '' = all
 tiny: bool | None = None    # True: toy sizes; None = where there is no CUDA
+compiling: bool | None = None       # also with torch.compile; None = on CUDA
+device = 'auto'             # auto, cpu, cuda
+shakespeare = ''            # the file of Tiny Shakespeare; '' = another text: its loss compares with nothing
 work = ''                   # a folder for runs, set by the script itself; '' = where there is most room
 measure = ''                # set by the script itself: the measurement that this process makes
 config = configure(globals())
 
 DEADLINE = time.time() + 60 * minutes
-device, dtype = devices.choose('auto', 'auto')
+device, dtype = devices.choose(device, 'auto')
 on_gpu = device.startswith('cuda')
 tiny = not on_gpu if tiny is None else tiny
+compiling = on_gpu if compiling is None else compiling
 gpu_calls.REPEATS = 2 if tiny else 10
 V, T = (1024, 32) if tiny else (32768, 1024)
 SMALL = GPTConfig(V, T, 2, 2, 0, 32) if tiny else GPTConfig(V, T, 12, 12, 0, 768)         # 110M
+LARGE = GPTConfig(V, T, 3, 2, 0, 32) if tiny else GPTConfig(V, T, 48, 25, 0, 1600)        # 1.5B
 MICRO = 2 if tiny else 32   # sequences at once, of the smaller
 
 
@@ -185,7 +192,7 @@ def equal():
     for kind, exact in (('adamw', True), ('muon', True), ('muon', False)):
         what = f'equal: 3 steps of {kind}' + ('' if exact else ', its iteration in bfloat16')
         attempt(what, gpu_calls.same_steps, pair, kind, (x, y), exact)
-    if on_gpu:
+    if compiling:
         net = torch.compile(pair[1])
         attempt('equal: a pass, compiled', gpu_calls.same_pass, pair, (x, y), net=net)
         what = 'equal: a pass, compiled, in bfloat16'
@@ -200,7 +207,8 @@ def train_py(name, config_file, micro, batch, limit, *flags):
     folder = f'{work}/{name}'
     process = start(name, 'train.py', config_file, f'--data_dir={synthetic(V)}', f'--out_dir={folder}', *size,
                     f'--micro_batch_size={micro}', f'--batch_size={batch}', f'--log_interval={every}',
-                    f'--eval_tokens={micro * T}', '--num_samples=1', '--keep=1', '--sample_tokens=1', *flags)
+                    f'--eval_tokens={micro * T}', '--num_samples=1', '--keep=1', '--sample_tokens=1',
+                    f'--device={device}', *flags)
     began = time.time()
     kill_at(steps, process, folder, limit)
     finish(name, process, limit, expected=(-9,))
@@ -221,10 +229,24 @@ def train():
     small, large = 'config/codeparrot_small.py', 'config/codeparrot.py'
     few = 2 if tiny else 8
     for size, config_file, micro, limit in (('110M', small, MICRO, 60), ('1.5B', large, few, 90)):
-        for way in [True] * on_gpu + [False]:
+        for way in [True] * compiling + [False]:
             what = f'train.py, {size}, {"" if way else "not "}compiled'
             attempt(what, train_py, f'{size}_{way}', config_file, micro, 2 * micro, limit * (1 + way),
                     f'--compile={way}')
+
+
+# --- where the time goes ------------------------------------------------------------------------------------
+def where():
+    model = on_device(SMALL, device)
+    ways = {'compiled': torch.compile(model)} if compiling else {}
+    for name, net in (ways | {'not compiled': model}).items():
+        for kind in 'adamw', 'muon':
+            step = step_of(model, loss_of(net, True), SMALL, MICRO, kind)
+            attempt(f'where, 110M, {name}, {kind}', gpu_calls.profiled, step, on_gpu)
+    model = net = step = ways = None    # room for the larger one
+    large = on_device(LARGE, device)
+    step = step_of(large, loss_of(large, True), LARGE, 2 if tiny else 8)
+    attempt('where, 1.5B, not compiled', gpu_calls.profiled, step, on_gpu)
 
 
 # --- several processes, other dtypes, resuming --------------------------------------------------------------
@@ -235,7 +257,8 @@ def shard():
     flags = [f'--data_dir={synthetic(1024)}', '--n_layer=2', '--n_head=2', '--n_embd=64', '--block_size=64',
              '--batch_size=8', f'--max_steps={steps}', '--warmup_steps=2', f'--save_interval={half_way}',
              f'--eval_interval={steps}', '--log_interval=1', '--eval_tokens=512', '--sample_tokens=2',
-             '--num_samples=1', '--learning_rate=3e-3', f'--compile={on_gpu}']
+             '--num_samples=1', f'--device={device.split(":")[0]}', '--learning_rate=3e-3',
+             f'--compile={compiling}']
     torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
     f32 = '--dtype=float32'
     runs = {'alone': ['train.py', f32], 'alone again': ['train.py', f32],
@@ -283,11 +306,32 @@ def llama():
         peak = torch.cuda.max_memory_allocated() / 1e9 if on_gpu else None
         return {'tok_s': MICRO * T / took * 1000, 'step_ms': took, 'memory_gb': peak}
 
-    for compiled in [True] * on_gpu + [False]:
+    for compiled in ([True] if compiling else []) + [False]:
         how = 'compiled' if compiled else 'not compiled'
         a, b = (attempt(f'llama, 110M, {how}: {who}', speed, who, compiled) for who in ('ours', 'theirs'))
         if a and b:
             tell(f'llama, 110M, {how}', ours_over_theirs=a['tok_s'] / b['tok_s'])
+
+
+def shakespeare_run():
+    source, data, folder = f'{ROOT}/docs/data.md', f'{work}/characters', f'{work}/shakespeare'
+    if shakespeare:             # where prepare.py would put it, had it fetched the file
+        source = 'shakespeare'
+        os.makedirs(f'{work}/raw')
+        shutil.copy(shakespeare, f'{work}/raw/shakespeare.txt')
+    finish('prepare', start('prepare', 'prepare.py', f'--source={source}', '--tokenizer=char',
+                            f'--out_dir={data}', f'--download_dir={work}/raw'), 60)
+    size = ['--n_layer=1', '--n_head=2', '--n_embd=32', '--block_size=64', '--batch_size=4', '--max_steps=6',
+            '--warmup_steps=2', '--eval_interval=3', '--eval_tokens=1000', '--log_interval=2'] if tiny else []
+    began = time.time()
+    process = start('shakespeare', 'train.py', 'config/shakespeare_gpu.py', f'--data_dir={data}', *size,
+                    f'--out_dir={folder}', f'--device={device}', '--num_samples=1', '--sample_tokens=2')
+    finish('shakespeare', process, 400, expected=(0, 'none'))       # also a part of the run has figures
+    rows = rows_of(folder)
+    vals = [(row['val_loss'], row['step']) for row in rows if 'val_loss' in row]
+    return {'text': source, 'lowest_val_loss': min(vals)[0], 'at_step': min(vals)[1],
+            'steps': rows[-1]['step'], 'seconds': time.time() - began,
+            'tok_s': [row['tok_s'] for row in rows if 'tok_s' in row][-1]}
 
 
 def generate():
@@ -334,7 +378,9 @@ def rollouts_speed():
 # --- one process for each measurement -----------------------------------------------------------------------
 ALL = {     # the call, the seconds that it needs at least, and those that it gets at most
     'machine': (lambda: attempt('machine', the_machine), 15, 40), 'equal': (equal, 20, 90),
-    'train': (train, 40, 330), 'shard': (shard, 40, 110), 'llama': (llama, 40, 120),
+    'train': (train, 40, 330), 'where': (where, 40, 150), 'shard': (shard, 40, 110),
+    'llama': (llama, 40, 120),
+    'shakespeare': (lambda: attempt('shakespeare_gpu', shakespeare_run), 40, 480),
     'generate': (generate, 25, 120), 'rollouts': (rollouts_speed, 20, 60)}
 
 

@@ -1,8 +1,8 @@
 """
 Measurements within one process, of gpu.py and transformers_speed.py: does a model on a device compute the
-same as on the CPU, and how long do calls take?
+same as on the CPU, how long do calls take, where does the time of a training step go?
 """
-import contextlib, copy, functools, math, time
+import collections, contextlib, copy, functools, math, re, time
 import numpy as np
 import torch
 from model import GPT
@@ -11,6 +11,10 @@ from parts.sample import decoding, rollouts
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
 REPEATS = 10                # of a call, of which the median counts; gpu.py lowers it at toy sizes
+# kinds of kernels, by their names: the first that fits
+KINDS = {'attention': 'flash|fmha|attention|sdpa', 'logits and cross-entropy': 'softmax|nll|cross_entropy',
+         'optimizer and clipping': 'adam|multi_tensor|foreach', 'copies': 'memcpy|memset|copy_',
+         'matrix products': 'gemm|nvjet|cutlass|xmma|mm|linear', 'the rest': ''}
 
 
 def device_of(model):
@@ -137,10 +141,10 @@ def greedy(net, is_ours, idx):
                                   max_new_tokens=n, min_new_tokens=n)
 
 
-def step_of(model, loss_of, c, micro, dtype=HALF):
+def step_of(model, loss_of, c, micro, kind='adamw', dtype=HALF):
     """A call: a step of train.py. c: a GPTConfig, the model's or one of its size. micro: sequences of random
     ids."""
-    optimizer, = optim.build(model, 'adamw', 1e-4, (0.9, 0.95), 0.1)
+    optimizers = optim.build(model, kind, 1e-4, (0.9, 0.95), 0.1)
     device = device_of(model)
     autocast = devices.autocast(device, dtype)
     text = np.random.default_rng(0).integers(c.vocab_size, size=(micro, c.block_size + 1))
@@ -150,10 +154,35 @@ def step_of(model, loss_of, c, micro, dtype=HALF):
             loss = loss_of(*devices.to_device([text[:, :-1], text[:, 1:]], device))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
-        if math.isfinite(norm + loss.item()):
-            optimizer.step()
+        for o in optimizers:
+            if math.isfinite(norm + loss.item()):
+                o.step()
         model.zero_grad(set_to_none=True)
     return step
+
+
+def profiled(step, on_gpu, n=3):
+    """Shares of the wall-clock time of n steps: each kind of kernel; the host, for which the device waits."""
+    kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
+    step()
+    wait()
+    with torch.profiler.profile(activities=kinds) as profile:
+        began = time.perf_counter()
+        for _ in range(n):
+            step()
+        wait()
+        wall = 1e6 * (time.perf_counter() - began)          # microseconds
+    spent, kernels = collections.Counter(), collections.Counter()
+    for e in profile.events():
+        if e.device_type.name != ('CUDA' if on_gpu else 'CPU') or getattr(e, 'is_user_annotation', False) \
+                or re.match('## |Torch-Compiled|Optimizer|ProfilerStep', e.name):      # a name for several
+            continue
+        took = e.time_range.elapsed_us() if on_gpu else e.self_cpu_time_total
+        spent[next(kind for kind, words in KINDS.items() if re.search(words, e.name.lower()))] += took
+        kernels[e.name[:50]] += took
+    shares = {kind: spent[kind] / wall for kind in KINDS}
+    top = {name: float(f'{took / wall:.2g}') for name, took in kernels.most_common(8)}
+    return shares | {'the device waits': 1 - sum(shares.values()), 'step_ms': wall / 1000 / n, 'kernels': top}
 
 
 def on_device(c, device):
