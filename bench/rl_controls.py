@@ -25,8 +25,8 @@ with several seeds. Every arm writes about the same number of answers, or trains
 An arm's name may end with settings of rl.py. A folder keeps what it has, so --steps and --n_test need a
 folder of their own. Tables go to the screen, and their figures to FOLDER/rl.json.
 
-pass@1 of one greedy answer to each problem; pass@1 and pass@8 of eight answers at temperature 0.8 to the first
-fifth of them. The interval is a paired bootstrap over problems, of the mean over the seeds.
+pass@1 of one greedy answer to each problem; pass@1 and pass@8 of eight answers at temperature 0.8 to the
+first fifth of them. The interval is a paired bootstrap over problems, of the mean over the seeds.
 Settings were chosen on validation splits, never on these problems.
 """
 import argparse, collections, json, os, pathlib, subprocess, sys
