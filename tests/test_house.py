@@ -23,7 +23,7 @@ BUDGETS = {
     'configurator': (165, 9), 'tokenizer': (420, 23), 'model': (325, 18.8), 'prepare': (455, 26),
     'train': (335, 19.8), 'sft': (300, 17), 'dpo': (425, 24.5), 'rl': (380, 22.5), 'sample': (170, 10),
     'eval': (385, 22.5), 'plot': (220, 12), 'the nine': (3000, 172), 'parts': (7500, 400),
-    'tests': (11000, 560), 'bench': (2000, 95), 'docs': (1200, 95), 'config': (350, 30), 'LOG': (300, 35),
+    'tests': (11000, 560), 'bench': (2000, 95), 'docs': (1200, 95.0), 'config': (350, 30), 'LOG': (300, 35),
     'loop of train': (85, 4.6), 'loop of sft': (75, 4.3), 'loop of dpo': (75, 4.3), 'loop of rl': (85, 5)}
 PART = 250, 15
 LARGE_PART = 350, 23
@@ -33,7 +33,7 @@ SLACK = 1.05
 TOKENS_A_LINE = 11.3        # of code, over the nine
 AIR = 0.23                  # share of lines that are blank, comment or docstring, over the nine
 # rows that are over their budget today, with the most that they may have until they are not
-NOT_YET = {'parts': (8709, 454.2), 'tests': (12324, 654.8), 'bench': (2054, 102.7), 'docs': (1328, 90.3)}
+NOT_YET = {'parts': (8709, 454.2), 'tests': (12324, 654.8), 'bench': (2054, 102.7), 'docs': (1328, 95.0)}
 
 
 def source(name):
