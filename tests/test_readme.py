@@ -1,11 +1,14 @@
-"""README and docs/ are true: their links, their table of files, their commands, their Python."""
+"""README and docs/ are true: their links, pictures, table of files, commands and Python."""
 import ast
-import json
 import re
 import shlex
+import sys
 
-from conftest import ROOT, ok, run
+from conftest import ROOT, ok, run, write
 from test_house import settings
+
+sys.path.append(str(ROOT / 'bench'))
+import pictures     # noqa: E402
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 MAP = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
@@ -66,6 +69,18 @@ def test_every_link_resolves_and_every_page_is_linked():
     assert {path for path in PAGES if path.parent.name == 'docs'} <= linked
 
 
+def test_each_picture_stands_on_a_page_is_below_40_kb_and_shows_today_s_figures():
+    shown = {}
+    for page, text in PAGES.items():
+        for words, path in re.findall(r'!\[([^]]*)\]\(([^)\s]+)\)', text):
+            shown[(page.parent / path).resolve()] = words
+    for path, words in shown.items():
+        assert words and path.stat().st_size < 40_000, path
+    assert {path.name for path in shown} == {path.name for path in ROOT.glob('docs/img/*g')}
+    for name in ('rl', 'depth', 'memory'):                   # those that need no run
+        assert pictures.CARDS[name]() == (ROOT / f'docs/img/{name}.svg').read_text(encoding='utf-8'), name
+
+
 def test_every_file_and_section_of_the_log_that_is_named_exists():
     for path, text in PAGES.items():
         for name in re.findall(r'(?<![\w./:])((?:tests|bench|parts|config|docs)/[\w/]+\.\w+)', text):
@@ -97,9 +112,8 @@ def test_every_command_uses_settings_and_configs_that_exist():
 def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, python_files):
     """Files and models of the run that README begins with are replaced, and flags make the runs small."""
     answer = {'role': 'assistant', 'content': 'I am a parrot.'}
-    chats = [[{'role': 'user', 'content': f'Who are you, {i}?'}, answer] for i in range(40)]
-    lines = [json.dumps({'messages': chat}) for chat in chats]
-    (tmp_path / 'chats.jsonl').write_text('\n'.join(lines), encoding='utf-8')
+    write(tmp_path / 'chats.jsonl', [{'messages': [{'role': 'user', 'content': f'Who are you, {i}?'}, answer]}
+                                     for i in range(40)])
     small = {'prepare.py': ['--vocab_size=512', '--dedup=none'],
              'train.py': ['--max_steps=4', '--warmup_steps=1', '--n_layer=1', '--n_embd=32',
                           '--data_dir=data/mine', '--block_size=64', '--eval_tokens=640',

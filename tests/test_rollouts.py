@@ -7,6 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from conftest import sharpen
 
 from model import GPT, GPTConfig, IGNORE
 from parts.sample import rewards
@@ -17,9 +18,7 @@ from parts.sample.rollouts import Policy, collate, draw, noise_of
 def test_fresh_answers_have_the_ratio_1():
     """What sampling and what training say of a token differs by rounding only."""
     torch.manual_seed(0)
-    model = GPT(GPTConfig(97, 64, 2, 4, 2, 32))
-    for p in model.parameters():        # sharper, so that some tokens are likely and others are not
-        p.data *= 6 if p.dim() == 2 else 1
+    model = sharpen(GPT(GPTConfig(97, 64, 2, 4, 2, 32)))
     dice = np.random.default_rng(0)
     batch = Batch(model, {0, 3}, slots=16)
     answers = [batch.add(dice.integers(1, 97, dice.integers(1, 44)).tolist(), 20, iter(row).__next__,

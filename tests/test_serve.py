@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT, mistake, run, save_run
+from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
 from parts.eval import benchmarks, grading, problems, sandbox
@@ -42,10 +42,7 @@ def small(seed=0):
     """A model with sharp probabilities, and its tokenizer of bytes."""
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
     torch.manual_seed(seed)
-    model = Held(GPTConfig(tokenizer.vocab_size, 128, 2, 4, 2, 32))
-    for p in model.parameters():
-        p.data *= 6 if p.dim() == 2 else 1
-    return model, tokenizer
+    return sharpen(Held(GPTConfig(tokenizer.vocab_size, 128, 2, 4, 2, 32))), tokenizer
 
 
 def writer_of(model, tokenizer, slots, most):
