@@ -77,7 +77,6 @@ def test_a_model_that_learns_knows_one_batch_by_heart_and_one_without_attention_
         assert e.value.code == code and f'loss 6.00 -> {last:.4f}: ' in capsys.readouterr().out
 
 
-
 # --- what a GPU will meet -----------------------------------------------------------------------------------
 def test_only_a_copy_to_cuda_does_not_wait(monkeypatch):
     """There pinned memory is held until the copy is done. On mps it may be freed and used again before."""
@@ -127,12 +126,9 @@ def test_grouped_heads_that_cuda_has_no_fast_kernel_for_are_repeated(monkeypatch
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, repeated))
 
 
-
-
 # the environment in which torchrun starts its only process
 TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0',
             'TORCHELASTIC_RUN_ID': 'test'}
-
 
 
 def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, base_run, tmp_path):
@@ -152,7 +148,6 @@ def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, base_run, t
     said = ok(train(data_dir, tmp_path / 'a', '--dtype=float32', '--shard=fsdp', '--init_from=resume',
                     '--max_steps=13', env=TORCHRUN, before=watch))
     assert '\nalive 0 of 20\n' in said
-
 
 
 # --- no memory left -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 import torch
-from conftest import mistake, ok, train
+from conftest import mistake, ok, refused, train
 
 from parts.train import journal
 
@@ -71,6 +71,11 @@ def test_the_last_line_compares_with_what_the_config_expects(log, capsys):
     for mistake_of_it in (3, (2, 1), (1, 2, 3), ('1', '2')):
         with pytest.raises(ValueError, match='expect: a=.* must be .lowest, highest.'):
             log.begin(CONFIG | {'expect': {'a': mistake_of_it}}, {}, 0, 10)
+
+
+def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):
+    monkeypatch.setattr(journal.shutil, 'disk_usage', lambda path: type('', (), {'free': 160_000}))
+    refused('has 0.2 MB free, the checkpoints need 0.4', log.need_space, 400_000)
 
 
 def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):

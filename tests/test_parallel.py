@@ -235,7 +235,6 @@ def test_a_rollback_that_one_disk_cannot_do_is_left_out_by_all(data_dir, tmp_pat
     assert [(tmp_path / f'disk{i}/out/last.pt').exists() for i in (0, 1)] == [True, False]
 
 
-
 # a script of one process that says that it is one of several
 ALONE = """
 import os, sys, torch, torch.distributed as dist

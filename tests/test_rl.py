@@ -143,7 +143,7 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path):
     for body, words in (
             ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']), ('return 1e300', ['up to 1e12']),
-            ('return float("nan")', ['returned nan']),
+            ('return float("nan")', ['returned nan']), ('while True: pass', ['no reward after 0.2 s']),
             ('class E(Exception):\n        def __repr__(self): raise self\n    raise E', ['): E;']),
             ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
         (home / 'bad.py').write_text(f'{PAID}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')

@@ -1,4 +1,4 @@
-"""Who reads an answer gets the text that its tokens spell, up to a stop; who goes away frees a row."""
+"""Who reads an answer gets the text that its tokens spell, up to a stop; after an error the next is right."""
 import codecs
 import math
 import types
