@@ -122,9 +122,7 @@ def coerce(name, value, kinds, source):
 
 def check(name, value, comment, default, source):
     """Refuse a value that breaks the rule before the first colon of its comment, if that is a rule."""
-    if value is None:
-        return
-    rule = comment.split(':')[0].strip()
+    rule = '' if value is None else comment.split(':')[0].strip()
     words = rule.split(' | ')
     number = r'(-?\d+(?:\.\d+)?(?:e-?\d+)?(?:\*\*\d\d?)?)'          # 1, -0.5, 1e-3, 2**20
     interval = re.fullmatch(rf'[\[(]{number}, {number}[\])]', rule)
@@ -138,6 +136,8 @@ def check(name, value, comment, default, source):
     elif len(words) > 1 and str(default) in ['None', *words] and ' ' not in ''.join(words):     # else prose
         good = str(value) in words
         rule = f'one of: {", ".join(words)}{nearest(str(value), words)}'
+    elif value == '' and default:       # no error could name it
+        good, rule = False, f'a text, such as {default!r}'
     if not good:
         raise ValueError(f'{source}: {name}={value!r} must be {rule}')
 
@@ -160,7 +160,7 @@ def one_line_for_mistakes(kind, error, tb):
     is_raise = dis.opname[code.co_code[tb.tb_lasti]] == 'RAISE_VARARGS'
     message = str(error)
     if issubclass(kind, OSError):
-        message = f'{error.filename}: {error.strerror}' if error.filename else message
+        message = f'{error.filename or "a file"}: {error.strerror}; change that' if error.errno else message
     elif not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error)):
         hint = ' (--micro_batch_size changes no result)' if 'micro_batch_size' in defaults else ''
         message = f'out of memory; try a smaller batch{hint}: {message}'

@@ -28,7 +28,7 @@ gains as much if the bad answer falls by 5 and the good one by 2 as if the good 
 most of their tokens, so pushing one pushes the other, and other answers win that nobody compared. nll_weight
 holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read samples.txt.
 """
-import functools, math, os, sys
+import functools, math, os, shlex, sys
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -186,7 +186,7 @@ pad = tokenizer.special.get('<|pad|>', 0)
 
 # --- data ---------------------------------------------------------------------------------------------------
 paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
-command = f'python prepare.py --kind=preference --source=FILE --out_dir={data_dir}'
+command = f'python prepare.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}'
 command = data_from if data_dir in data_from else command
 pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, command)
 held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0][:eval_pairs]
@@ -229,10 +229,11 @@ def reference_log_probs(pairs):
     return torch.tensor(processes.all_sum(*table.ravel())).view(-1, 2)   # all other processes have 0
 
 
-if state:       # with other eval_pairs, best_val would be that of other pairs
+if state:       # with other eval_pairs or another beta, best_val would mean something else
     start.same_run(last_path, {data_dir: state.get('pairs')}, {data_dir: digests}, [data_dir])
-    start.same_run(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size', 'eval_pairs'])
-    processes.same_step(last_path, state['step'])
+    start.same_run(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size', 'eval_pairs',
+                                                        'beta', 'gamma', 'label_smoothing'])
+processes.same_start(last_path, config | {'pairs': digests, 'step': state.get('step', 0)})
 # log p under the reference is computed once, before training: so only one model is in memory
 if not needs_reference:
     ref = torch.zeros(len(pairs + held_out), 2)

@@ -48,7 +48,7 @@ top_p = 1.0                     # (0, 1]: 1 = off
 max_new_tokens = 256            # >= 1: tokens of an answer
 chat: bool | None = None        # ask in a conversation; None = as the checkpoint was taught
 allow_code_execution = False    # True: run a model's programs here; first read parts/eval/sandbox.py
-timeout = 3.0                   # (0, 86400]: seconds for a program
+timeout = 3.0                   # [0.01, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
 judge = ''                      # a command: JSON on stdin -> a grade on stdout
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
@@ -188,9 +188,7 @@ for path in ckpt.split(','):
 ckpt, *later = paths
 if later and (compare or completions):
     raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
-folder = os.path.dirname(completions or ckpt)
-if os.path.isdir(ckpt) and not completions:
-    folder = ckpt
+folder = start.folder_of(completions or ckpt)
 
 
 def load(path):
@@ -243,8 +241,9 @@ def open_bins(source, sides):
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
 into = os.path.dirname(os.path.abspath(out))
 replaced = {os.path.realpath(path) for path in (out, into, f'{into}/samples.jsonl')}
-if answered and replaced & {os.path.realpath(path) for path in (*files, completions, compare) if path}:
-    raise ValueError(f'the results in {into} would replace a file that is read; choose another --out')
+read = {os.path.realpath(path) for path in (*files, completions, compare) if path}
+if os.path.isdir(out) or answered and replaced & read:
+    raise ValueError(f'{out=} is a folder, or results in {into} would replace a file that is read')
 val_bins = {path: open_bins(path, ['val']) for path in data_dir.split(',') if 'loss' in all_tasks}
 show(config)
 if answered and model:
@@ -400,5 +399,6 @@ if 'compare' in all_tasks:
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
 os.replace(f'{out}.tmp', out)
+talks = ' --chat=True' * bool(about['chat'])
 can_write = model and 'reward_head' not in state
-print(f'\nwritten to {out}' + (f'; next: python sample.py --ckpt={shlex.quote(ckpt)}' if can_write else ''))
+print(f'\nwritten to {out}' + f'; next: python sample.py --ckpt={shlex.quote(ckpt)}{talks}' * bool(can_write))

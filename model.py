@@ -300,7 +300,8 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
     if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
         raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
     if not logits.amax(dim=-1).isfinite().all():
-        raise ValueError('the scores of the next token are not finite: use an earlier checkpoint')
+        raise ValueError('the scores of the next token are not finite: use an earlier checkpoint, or train '
+                         'with a lower --learning_rate')
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
     logits = logits / min(temperature, 1e30)        # not by infinity: -inf / inf is not a number

@@ -37,14 +37,14 @@ vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special
 val_fraction = 0.1              # (0, 1): share of documents, or of one text's characters
 mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
 dedup = 'minhash'               # none | exact | minhash | simhash: these two: near-copies, too; pairs: exact
-num_workers = 0                 # >= 0: processes that share the work; 0 = one per core
+num_workers = 0                 # [0, 1024]: processes that share the work; 0 = all cores
 
 # read: files become documents
 max_chars = 1_000_000           # >= 1: a longer record or .py file is not read
-download_dir = 'data/raw'       # downloads are kept here
-keep_downloads = True           # False: delete each one when it is cleaned
+download_dir = 'data/raw'       # for downloads
+keep_downloads = True           # False: delete each when it is clean
 prefer = 'passed'               # passed | taste | both: what makes one of eval.py's samples better
-audit = 0                       # >= 0: random samples for each reason in audit.md
+audit = 0                       # >= 0: samples for each reason in audit.md
 # normalise, source, language: by address, licence, language
 strip_markup = True             # of prose: HTML and LaTeX commands
 url_block: str | None = None    # file of domains, one a line
@@ -85,12 +85,12 @@ max_toxic = 1.0                 # >= 0: such words per 1,000; 0: not one
 pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
 decontaminate = ''              # benchmark files, comma-separated; no document may share 13 words in a row
 # duplicates: the first of those that say the same stays
-shingle = 5                     # >= 1: words per n-gram; near-copies share most n-grams
-bands = 32                      # >= 1: texts that agree in a band of MinHash are compared
-rows = 8                        # >= 1: numbers in a band; more: fewer pairs agree
+shingle = 5                     # [1, 100]: words per n-gram; near-copies share most n-grams
+bands = 32                      # [1, 1024]: texts that agree in a MinHash band are compared
+rows = 8                        # [1, 64]: numbers in a band; more: fewer pairs agree
 min_similarity = 0.85           # [0, 1]: of minhash: shared n-grams / all of both
 # tokenise, mix, write
-gpt2_dir: str | None = None     # has vocab.bpe and encoder.json; None = network
+gpt2_dir: str | None = None     # has vocab.bpe, encoder.json
 min_chars_per_token = 1.5       # >= 0: of code, if the vocabulary has 4,096; tables have fewer
 fim = 0.0                       # [0, 1]: share of text that teaches to fill in the middle
 fim_length = 128                # >= 8: tokens of a rearranged piece; usual: half of a context
@@ -119,6 +119,7 @@ wanted_languages = text_models.languages_of(languages)
 sources = files.sources_of(source, sources, defaults['source'])
 shards = files.shards(sources, download_dir, kind)      # files cleaned together
 jobs = workers.part_of(range(len(shards)), part)
+workers.end_together()
 has_weights = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or temperature != 1 or has_weights):
     raise ValueError('write=text repeats no document: weights and --temperature need --write=bins')

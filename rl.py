@@ -39,10 +39,10 @@ overwrite = False               # True: start over in an out_dir that holds a ru
 # the reward
 reward = 'problems'             # problems, random, FILE.jsonl or FILE.py: see tasks_of() below
 held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = every tenth prompt of reward
-n_problems = 2000               # >= 2: for reward=problems and random: how many
+n_problems = 2000               # [2, 1e6]: for reward=problems and random: how many
 problems_seed = 1               # >= 0: which ones; SFT's demonstrations have seed 0
 allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
-timeout = 3.0                   # > 0: seconds for a program, or a call of reward()
+timeout = 3.0                   # >= 0.01: seconds for a program, or a call of reward()
 bad_reward = 'stop'             # stop | zero: when reward() raises, hangs or returns no number
 # sampling
 num_samples = 8                 # >= 2: answers to a prompt
@@ -185,9 +185,8 @@ caution = {}
 if judged and main_process:     # first answers that are known to be right or wrong
     run = lambda jobs: list(sandbox.run_many(jobs, timeout))
     *_, caution = benchmarks.check_harness(reward, judged, run)
-# whatever decides what a reward means: prompts, answers, tests, files of reward()
+# whatever decides what a reward means: prompts, answers, tests, code of reward()
 decides = [{key: value for key, value in task.items() if key != 'reward'} for task in tasks + exam]
-decides += [records.digest(path) for path in (reward, held_out or '') if path.endswith('.py')]
 digest = hashlib.sha256(repr(decides).encode()).hexdigest()
 
 
@@ -237,10 +236,11 @@ best_val = state.get('best_val', -math.inf)
 silent = state.get('silent', 0)         # batches in a row without an informative group
 if state:
     start.same_run(last_path, state, {'tasks_and_rewards': digest}, ['tasks_and_rewards'])
-    start.same_run(last_path, state['config'], config, ['optimizer', 'updates', 'num_samples'])
-    processes.same_step(last_path, step)
+    fixed = 'optimizer', 'updates', 'num_samples', 'max_new_tokens'
+    start.same_run(last_path, state['config'], config, fixed)
     optim.restore(optimizers, scaler, state)
     config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
+processes.same_start(last_path, config | {'tasks_and_rewards': digest, 'step': step})
 net = processes.wrap(rollouts.Policy(model, temperature, IGNORE), 'ddp', device)
 reference = None
 if kl_coef:

@@ -18,7 +18,7 @@ You should see one conversation with its trained parts in [[ ]], a first loss we
 a fall of loss and val_loss within the first hundred steps. If val_loss rises while the loss falls, the model
 memorises: use fewer epochs. With base_dir, base_bpb shows how much the model forgets; replay helps.
 """
-import functools, itertools, math, os, sys
+import functools, itertools, math, os, shlex, sys
 import numpy as np
 import torch
 from configurator import configure, show
@@ -118,7 +118,7 @@ def marked(ids, mask, tokenizer):
 
 train_path = os.path.join(data_dir, 'train.jsonl')
 val_path = os.path.join(data_dir, 'val.jsonl')
-command = f'python prepare.py --kind=sft --source=FILE --out_dir={data_dir}'
+command = f'python prepare.py --kind=sft --source=FILE --out_dir={shlex.quote(data_dir)}'
 command = data_from if data_dir in data_from else command
 conversations, n_empty, n_cut = records.read_conversations(train_path, block_size, tokenizer, command)
 held_out = records.read_conversations(val_path, block_size, tokenizer, command)[0][:eval_conversations]
@@ -166,8 +166,8 @@ if state:
     before = state.get('digests', {'train.jsonl': state.get('conversations')})      # older runs
     start.same_run(last_path, before, digests, digests)
     start.same_run(last_path, state['config'], config, ['optimizer'])
-    processes.same_step(last_path, step)
     optim.restore(optimizers, scaler, state)
+processes.same_start(last_path, config | digests | {'step': step})
 net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)
 
 

@@ -126,7 +126,8 @@ torch.manual_seed(seed)
 state = {}                              # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device='cpu' if shard == 'fsdp' else device)
 shards = processes.gather(source.hashes) if streaming else []
-data_hashes = {'data_sha256': meta['sha256']['train'], 'streams': len(shards), 'shard_sha256': shards}
+data_hashes = {'data_sha256': meta['sha256']['train'], 'val_sha256': meta['sha256']['val'],
+               'streams': len(shards), 'shard_sha256': shards}
 if init_from == 'scratch':
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
@@ -137,7 +138,6 @@ elif init_from == 'resume':
     fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', *data_hashes]
     fixed += vars(model.config).keys() - start.SHAPE
     start.same_run(last_path, state['config'] | state, config | data_hashes, fixed)
-    processes.same_step(last_path, state['step'])
 else:
     to_new_vocab = copies.carry_over if extend_vocab else None
     model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, to_new_vocab)
@@ -153,6 +153,7 @@ optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
 step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
+processes.same_start(last_path, config | data_hashes | {'step': step})
 if state:
     optim.restore(optimizers, scaler, state, processes.own_part)
     loader.seek(state['stream'])

@@ -44,13 +44,13 @@ def result_of(mutant, tests):
 
 def main():
     flags = [a for a in sys.argv[1:] if a.startswith('--') and not a.startswith('--tests=')]
-    if flags:
-        sys.exit(print(__doc__) or 2)
     words = [a for a in sys.argv[1:] if not a.startswith('--')]
     other_tests = [a.removeprefix('--tests=').split(',') for a in sys.argv[1:] if a.startswith('--tests=')]
     files = sorted((ROOT / 'bench' / 'mutants').glob('*.jsonl'))
     mutants = [json.loads(line) for path in files for line in path.read_text(encoding='utf-8').splitlines()]
     chosen = [m for m in mutants if not words or any(w in m['name'] + m['file'] for w in words)]
+    if flags or not chosen:
+        sys.exit(print(__doc__) or 2)
 
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(result_of, m, other_tests[0] if other_tests else m['tests']) for m in chosen]

@@ -12,6 +12,8 @@ import time
 
 ROOT = str(pathlib.Path(__file__).resolve().parent.parent)
 sys.path.insert(0, ROOT)
+from configurator import one_line_for_mistakes      # noqa: E402
+sys.excepthook = one_line_for_mistakes              # in each benchmark that imports this
 
 
 def python_documents(folder=None):

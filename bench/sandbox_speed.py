@@ -4,16 +4,11 @@ the program and its tests, without limits, as many at once. Both in turn, round 
 
     python bench/sandbox_speed.py HumanEval.jsonl.gz
 """
-import concurrent.futures
-import gzip
-import json
-import os
-import subprocess
-import sys
-import time
+import concurrent.futures, os, subprocess, sys, time
 
 import peers  # noqa: F401, this checkout's leaves on the path
 from parts.eval import sandbox
+from parts.train import records
 
 
 def plain(job):
@@ -24,9 +19,8 @@ def plain(job):
 
 if __name__ == '__main__':
     if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    with gzip.open(sys.argv[1], 'rt', encoding='utf-8') as f:
-        problems = [json.loads(line) for line in f]
+        sys.exit(print(__doc__) or 2)
+    problems = records.read_jsonl(sys.argv[1], dict, 'expected HumanEval.jsonl.gz')
     jobs = [(p['prompt'] + p['canonical_solution'], p['test'], p['entry_point']) for p in problems]
     processes = len(os.sched_getaffinity(0))
     print(f'{len(jobs)} programs, {processes} at once, load {os.getloadavg()[0]:.1f}; programs a second')

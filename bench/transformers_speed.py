@@ -54,8 +54,8 @@ if __name__ == '__main__':
     if ':' in ''.join(sys.argv[1:]):
         print(*measure(*sys.argv[1].split(':')))
         sys.exit()
-    if sys.argv[1:2] not in (['train'], ['generate']):
-        sys.exit(__doc__)
+    if sys.argv[1:2] not in (['train'], ['generate']) or set(sys.argv[2:]) - BATCHES[sys.argv[1]].keys():
+        sys.exit(print(__doc__) or 2)
     what, *shapes = sys.argv[1:]
     print(f'{"batch":>22}{"":>10}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}{"of CPU":>8}   peak MB')
     for shape in shapes or BATCHES[what]:

@@ -112,6 +112,8 @@ def test_votes_are_blind_and_counted_with_their_agreement(tmp_path):
     ann = vote(tmp_path / 'ann.csv', sheet, likes_b)                # b always
     ben = vote(tmp_path / 'ben.csv', sheet, likes_b[:5] + [other[x] for x in likes_b[5:]])
     cat = vote(tmp_path / 'cat.csv', sheet, ['tie', ''] + ['left'])
+    write_sheet(tmp_path / 'sheet.csv', pairs)          # nobody voted in it
+    refused('ann.csv holds votes', write_sheet, ann, pairs)
     result = count_votes(pairs, [ann, ben, cat])
     assert result['votes'][ann] == {'b': 10} and result['votes'][ben] == {'b': 5, 'a': 5}
     assert result['votes'][cat] == {'tie': 1, pairs[2][0][0]: 1}

@@ -64,8 +64,8 @@ def test_a_value_takes_the_type_of_its_setting(play):
     for key, values in {
             'rate': {'2': 2.0, '-1e-4': -1e-4}, 'steps': {'1e3': 1000, '-3': -3, '1_000': 1000},
             'flag': {'True': True, 'false': False}, 'seed': {'7': 7, 'None': None, '1e3': 1000},
-            'name': {text: text for text in ('123', 'True', 'None', '', 'a=b=c', "it's 🦜 café")},
-            'note': {'7': '7', 'None': None},
+            'name': {text: text for text in ('123', 'True', 'None', 'a=b=c', "it's 🦜 café")},
+            'note': {'7': '7', 'None': None, '': ''},
             'sources': {"{'b=c': 2, 'd': 0.5}": {'b=c': 2, 'd': 0.5}}}.items():
         for text, value in values.items():
             for arguments in ([f'--{key}={text}'], [f'--{key}', text]):
@@ -130,6 +130,7 @@ def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play):
         script = HEAD.replace('steps = 10                  # optimizer steps', f'steps = 4   # {rule}')
         for value in good.split():
             assert result(play(f'--steps={value}', script=script))['steps'] == int(float(value)), rule
+        one_line(play('--name=', script=script), 'name')
         for value in bad.split():
             expected = f'steps={value} & must be & {rule.split(":")[0]}'
             one_line(play(f'--steps={value}', script=script), expected)

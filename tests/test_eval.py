@@ -105,7 +105,7 @@ def test_paths_are_what_they_say(base_run, data_dir, tmp_path):
     assert results['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
     assert results['data_sha256'] == hashlib.sha256((data_dir / 'val.bin').read_bytes()).hexdigest()
     assert results['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
-    assert "next: python sample.py --ckpt='[z]'" in said
+    assert said.endswith("next: python sample.py --ckpt='[z]'\n")
     assert 'parses' not in said                         # no program was written
 
 
@@ -177,7 +177,7 @@ def test_no_result_replaces_what_is_read(tmp_path):
     before = contents(tmp_path)
     link = tmp_path / 'link'
     link.symlink_to(tmp_path)
-    for path, out in (data, 'x.json'), (f'{link}/samples.jsonl', 'eval.json'):
+    for path, out in (data, 'x.json'), (f'{link}/samples.jsonl', 'eval.json'), (data, ''):
         flags = f'--data={path}', f'--completions={link}/eval.json', f'--out={tmp_path}/{out}'
         mistake(run('eval.py', '--tasks=own', *flags), 'would replace a file that is read')
     link.unlink()
@@ -256,7 +256,8 @@ def test_each_checkpoint_is_asked_as_it_was_taught_and_refused_if_it_cannot_answ
     data = write(tmp_path / 'own.jsonl', [{'prompt': 'def f(', 'regex': 'a'}])
     flags = ['--tasks=own', f'--data={data}', '--max_new_tokens=5']
     base, tuned = f'{shelf}/run/c_same.pt', f'{shelf}/sft.pt'
-    _, both, rows = evaluate(tmp_path, f'--ckpt={tuned},{base}', *flags)
+    said, both, rows = evaluate(tmp_path, f'--ckpt={tuned},{base}', *flags)
+    assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
     assert {result['ckpt']: result['chat'] for result in both['own']['series']} == {base: False, tuned: True}
     assert {row['ckpt']: row['messages'] is not None for row in rows} == {base: False, tuned: True}
     for name, *words in (('rm', 'is a reward model'), ('mlm', 'objective=mlm'), ('other', 'one by one')):

@@ -49,7 +49,8 @@ def test_bins_that_are_not_those_of_meta_json(data_dir, base_run, tmp_path):
 def test_settings_that_cannot_be(data_dir, tmp_path):
     for flag, words in [
             ('--vocab_size=300', 'vocab_size=300 512'), ('--n_embd=33', 'n_embd=33 n_head=2 32'),
-            ('--block_size=1000000', 'block_size=1000000 --block_size'), ('--out_dir=', 'out_dir empty'),
+            ('--block_size=1000000', 'block_size=1000000 --block_size'),
+            ('--out_dir=', "out_dir='' 'out/base'"),
             ('--micro_batch_size=3', '=3 8 --micro_batch_size=2'), ('--init_from=gone', 'run.sh'),
             ('--warmup_steps=13', 'max_steps=12'), ('--batch_size=99999999999', '=99999999999 2**20'),
             ('--device=tpu', 'tpu --device=auto'), ('--learning_rate=inf', '=inf finite')]:

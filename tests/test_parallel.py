@@ -223,7 +223,10 @@ def test_disks_with_different_checkpoints_refuse_to_resume(data_dir, base_run, t
     shutil.copy(base_run / 'last-1.pt', tmp_path / 'disk0/out/last.pt')
     result = run('train.py', f'--data_dir={data_dir}', '--out_dir=out', *TINY, '--init_from=resume',
                  processes=2, before=APART, cwd=tmp_path)
-    mistake(result, 'out/last.pt is at step 8 on one machine, 12 on another')
+    mistake(result, 'step is 8 on one machine, 12 on another', 'out/last.pt')
+    other = 'sys.argv += ["--seed=" + os.environ["RANK"]]'
+    result = run('train.py', f'--data_dir={data_dir}', '--out_dir=new', *TINY, processes=2, before=other)
+    mistake(result, 'seed is 0 on one machine, 1 on another')
 
 
 def test_a_rollback_that_one_disk_cannot_do_is_left_out_by_all(data_dir, tmp_path):

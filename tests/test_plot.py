@@ -115,6 +115,10 @@ def test_mistakes_are_one_sentence(tmp_path):
     home(tmp_path / 'b', history(20))
     result = run('plot.py', '--runs=b', cwd=tmp_path, before='import sys; sys.modules["matplotlib"] = None')
     mistake(result, 'pip install matplotlib')
+    for name in 'config.json', 'data.json', 'eval.json':        # half written, or no object
+        for text in '', '{"tasks": ', '5', '[1]':
+            (tmp_path / 'b' / name).write_text(text, encoding='utf-8')
+            assert len(read_run(tmp_path / 'b')['rows']) == len(history(20))
 
 
 # --- what is read -------------------------------------------------------------------------------------------
@@ -178,6 +182,7 @@ VERDICTS = [
     (DPO, pairs(fall=0.2, val_fall=1.5), MODEL, '(memorising). To do: more data, fewer epochs or dropout'),
     (RL, policy(), HEALTHY, 'python eval.py --ckpt=FOLDER --tasks=problems --allow_code_execution=True.'),
     (RL | OVER, policy(), HEALTHY, 'To do: talk to it: python sample.py --ckpt=out/a --chat=True.'),
+    (RL | OVER | {'folder': 'o *'}, policy(), HEALTHY, "python sample.py --ckpt='o *' --chat=True."),
     (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),
     (RL, policy(val_reward=lambda step: 0.5 - step / 1e4), MODEL, 'from 0.50 to 0.49. To do: use best.pt'),
     (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL,

@@ -163,3 +163,6 @@ def test_the_command_line_writes_what_the_function_returns(tmp_path):
     wanted = [{**p, 'messages': P.to_messages(p)} for p in P.problems(20, 3, 'cell')]
     assert read_rows(tmp_path / 'p.jsonl') == wanted
     mistake(run('parts/eval/problems.py', '--split=nonsense'), 'nonsense', 'variation')
+    for out in 'gone/p.jsonl', '.', 'p.jsonl/x':
+        result = run('parts/eval/problems.py', '--n=20', f'--out={out}', cwd=tmp_path)
+        mistake(result, f'{out}: ', '--out is a file')

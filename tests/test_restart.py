@@ -88,6 +88,22 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(f
     assert results(out)[:3] == results(folders[2])[:3] and not (out / '.work').exists()
 
 
+def test_killed_while_its_workers_train_a_tokenizer_it_leaves_none_that_hold_the_folder(source, tmp_path):
+    before = """
+import os
+from parts.tokenizer import chunks
+def some(texts):
+    for number, text in enumerate(texts):
+        if number == 9:
+            os.kill(os.getpid(), 9)
+        yield [text]
+chunks.in_batches = some"""
+    command = flags(source, tmp_path / 'out')
+    assert run('prepare.py', *command, before=before).returncode == -signal.SIGKILL
+    time.sleep(3)                       # the workers look each second
+    ok(run('prepare.py', *command))
+
+
 def test_what_is_clean_is_used_by_another_tokenizer_and_split(folders, source, tmp_path):
     more = ['--vocab_size=360', '--val_fraction=0.2']
     killed_after('write_ids', 3, flags(source, tmp_path / 'out'))

@@ -9,6 +9,7 @@ from conftest import PAID, ROOT, TIMES, TINY, assert_is_the_straight_run, conten
 from conftest import read_json, read_rows, run, series, state
 
 from model import load_checkpoint, save_checkpoint
+from parts.train.records import digest
 
 # dropout, so that lost random state would show; saves and evaluations at different steps
 STEPS = ['--max_steps=18', '--save_interval=4', '--eval_interval=6', '--warmup_steps=4', '--log_interval=1',
@@ -125,12 +126,18 @@ def test_a_finished_run_stays_as_it_is_and_a_changed_setting_is_refused_or_said_
     ok(run('prepare.py', f'--source={python_files}/asyncio', f'--tokenizer={data_dir}/tokenizer.json',
            f'--out_dir={other}'))
     flags = [*start['train'], *CASES['train'], f'--out_dir={out}', '--init_from=resume']
+    exam, meta = shutil.copytree(data_dir, tmp_path / 'exam'), read_json(data_dir / 'meta.json')
+    ids = (exam / 'val.bin').read_bytes()
+    (exam / 'val.bin').write_bytes(ids[2:] + ids[:2])       # other text
+    meta['sha256']['val'] = digest(exam / 'val.bin')
+    (exam / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
     for processes in (1, 2):
         printed = ok(run('train.py', *flags, processes=processes))
         assert printed == f'{out} is finished, at step 18; to continue, raise --max_steps\n'
     for flag, word in {'--embedding_lr=10': 'embedding_lr', '--tie_embeddings=False': 'tie_embeddings',
                        '--batch_size=4': 'batch_size', '--optimizer=muon': 'optimizer',
-                       '--max_steps=8': 'max_steps', f'--data_dir={other}': 'data_sha256'}.items():
+                       '--max_steps=8': 'max_steps', f'--data_dir={other}': 'data_sha256',
+                       f'--data_dir={exam}': 'val_sha256'}.items():
         mistake(run('train.py', *flags, flag), word)
     assert contents(out) == contents(straight)
 

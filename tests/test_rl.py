@@ -122,6 +122,16 @@ def test_a_run_is_not_resumed_where_an_answer_would_earn_something_else(home, tm
         mistake(again(f'after.{kind}'), 'tasks_and_rewards', 'another --out_dir')
         (home / f'after.{kind}').write_bytes((home / f'before.{kind}').read_bytes())
         ok(again(f'after.{kind}'))              # elsewhere, but the same
+    result = rl(home, '--max_steps=3', '--max_new_tokens=4', init='resume', reward='before.jsonl', out=out)
+    mistake(result, 'max_new_tokens=8, this run has 4')
+
+    (home / 'share.py').write_text('SHARE = 8\n', encoding='utf-8')
+    text = PAID.replace('/ 8', '/ share.SHARE')
+    (home / 'imports.py').write_text(f'import share\n{text}', encoding='utf-8')
+    ok(rl(home, '--max_steps=1', reward='imports.py', out=tmp_path / 'imports'))
+    (home / 'share.py').write_text('SHARE = 4\n', encoding='utf-8')
+    result = rl(home, '--max_steps=2', init='resume', reward='imports.py', out=tmp_path / 'imports')
+    mistake(result, 'tasks_and_rewards', 'another --out_dir')
 
 
 def test_a_benchmark_s_problem_is_asked_in_training_as_in_eval():

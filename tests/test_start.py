@@ -13,6 +13,8 @@ from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.train import checkpoint, start
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
+
+OURS = 'meta.json: {"format": "nanoparrot-data-1"'
 RUN = {'config': {}, 'optimizers': [], 'scaler': {}}
 
 
@@ -28,6 +30,8 @@ def test_a_run_never_writes_over_another_one(tmp_path):
     assert check() == check('resume') == f'{tmp_path}/a[1]/last.pt'
     (tmp_path / 'a[1]').mkdir()
     (tmp_path / 'a[1]/best.pt').write_bytes(b'')
+    refused(['holds best.pt', 'no run wrote'], check, overwrite=True)
+    (tmp_path / 'a[1]/train.log').write_text('starting from scratch', encoding='utf-8')
     (tmp_path / 'b').mkdir()
     refused(['already holds a run', '--init_from=resume', '--overwrite=True'], check)
     assert check('resume') == check(overwrite=True)
@@ -36,12 +40,14 @@ def test_a_run_never_writes_over_another_one(tmp_path):
     assert check(tmp_path / 'a[1]/best.pt', out=tmp_path)           # its parent is another folder
     for there, words in ((['tokenizer.json', 'config.json'], ['holds config.json', 'no run wrote']),
                          (['x.safetensors'], ['x.safetensors']), (['samples.txt'], ['samples.txt']),
-                         (['samples.txt', 'train.log'], None), (['tokenizer.json', 'meta.json'], None),
+                         (['samples.txt', 'train.log'], None), (['tokenizer.json', OURS], None),
+                         (['key.json', 'train.log: epoch 1'], ['holds train.log', 'no run wrote']),
+                         (['tokenizer.json', 'meta.json: {"author": 1}'], ['holds tokenizer.json']),
                          (['notes.md', 'train.jsonl'], None)):
         out = tmp_path / there[0] / there[-1]
         out.mkdir(parents=True)
-        for name in there:
-            (out / name).touch()
+        for name, _, text in (name.partition(': ') for name in there):
+            (out / name).write_text(text, encoding='utf-8')
         for overwrite in False, True:
             refused(words, check, overwrite=overwrite, out=out) if words else check(out=out)
 

@@ -8,7 +8,7 @@ An item is the record and: task; asked, the user's message in a chat; prompt, th
 continues; rules, tests and entry_point, which grade the answers. Of code: body, the reference's lines, and
 reference, a whole program. Copy this file alone: it needs the standard library.
 """
-import json, math, os, re
+import contextlib, json, math, re
 
 CODE = 'problems', 'humaneval', 'mbpp'
 TASKS = *CODE, 'own', 'gsm8k', 'judge'
@@ -120,10 +120,9 @@ def runs(items):
 
 
 def read_stamp(path):
-    """What the training data were searched for, {'ngram', 'problems'}, as prepare.py reports it; or None."""
-    if not os.path.exists(path):
-        return None
-    with open(path, encoding='utf-8') as f:
+    """What the training data were searched for, {'ngram', 'problems'}, as prepare.py reports it. None: not
+    known, as when the file is damaged."""
+    with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding='utf-8') as f:
         return json.load(f).get('decontaminated')
 
 

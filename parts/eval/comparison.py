@@ -7,7 +7,7 @@ Comparing two models on the same problems: those that the second gained and lost
 
 Copy this file alone: it needs numpy.
 """
-import collections, csv, itertools, math, random
+import collections, contextlib, csv, itertools, math, random
 import numpy as np
 
 
@@ -92,6 +92,10 @@ def blind(a, b, seed):
 
 def write_sheet(path, pairs):
     """A table, of which each voter fills in a copy: left, right or tie under `vote`."""
+    with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8-sig', newline='') as f:
+        if any(row.get('vote') for row in csv.DictReader(f)):
+            raise ValueError(f'{path} holds votes, which a new sheet would replace; count them with '
+                             f'--votes={path}, or move it away')
     with open(path, 'w', encoding='utf-8', newline='') as f:
         sheet = csv.writer(f)
         sheet.writerow(['id', 'prompt', 'left', 'right', 'vote'])

@@ -351,15 +351,16 @@ def main():
     args = parser.parse_args()
     try:
         for split in [args.split] if args.out else SPLITS:
-            drawn = problems(args.n, args.seed, split, args.depth)
-            families, cells = [len({p[key] for p in drawn}) for key in ('family', 'cell')]
-            print(f'{split:19} {len(drawn):6,} problems, {families:2} families, {cells:3} cells  '
-                  f'{KINDS[split]}')
+            some = problems(args.n, args.seed, split, args.depth)
+            families, cells = [len({p[key] for p in some}) for key in ('family', 'cell')]
+            print(f'{split:19} {len(some):6,} problems, {families} families, {cells:3} cells ', KINDS[split])
         if args.out:
             with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
-                f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in drawn)
-    except (OSError, ValueError) as e:
+                f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in some)
+    except ValueError as e:
         parser.error(e)
+    except OSError as e:
+        parser.error(f'{args.out or "the output"}: {e.strerror}; --out is a file in a folder that exists')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ A run's folder: read its log and judge it: does the run go well, and does the mo
 
 Copy this file alone: it needs numpy.
 """
-import json, math, pathlib
+import contextlib, json, math, pathlib, shlex
 import numpy as np
 
 
@@ -17,12 +17,16 @@ def text_of(path):
     return path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
 
 
+def object_of(text):
+    """The object in a text of JSON; {} if it is half written."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text) if text.lstrip().startswith('{') else {}
+    return {}
+
+
 def row_of(line):
     """The metrics in a line of metrics.jsonl, and those that follow from them; {} if it is half written."""
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return {}
+    row = object_of(line)
     for key in 'loss', 'val_loss', 'grad_norm':
         if row.get(key, 0) is None:
             row[key] = math.nan                 # JSON has no nan
@@ -47,7 +51,7 @@ def is_void(before, row):
 
 def read_scores(path):
     """The pass rates in a file of eval.py, as rows of the steps whose checkpoints were evaluated."""
-    problems = json.loads(text_of(path)).get('tasks', {}).get('problems', {})
+    problems = object_of(text_of(path)).get('tasks', {}).get('problems', {})
     scores = problems.get('series', [problems])
     return [{'step': score['step'], 'pass_rate': score['pass@1']} for score in scores
             if score.get('step') is not None]
@@ -71,8 +75,7 @@ def read_run(folder):
     scores = sum(map(read_scores, scored), [])
     rows = sorted(rows + scores, key=lambda row: row['step'])
 
-    config = json.loads(text_of(home / 'config.json') or '{}')
-    data = json.loads(text_of(home / 'data.json') or '{}')
+    config, data = (object_of(text_of(home / f'{name}.json')) for name in ('config', 'data'))
     config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
     config['max_steps'] = config.get('max_steps') or 0
     if 0 < (config.get('warmup_steps') or 0) < 1:       # a share of the steps
@@ -137,9 +140,9 @@ def verdict(metrics, config):
 
 def what_follows(config):
     """The next command for a run that is over. continued_by: folders of runs that start from it."""
-    folder = config.get('folder', 'FOLDER')
+    folder = shlex.quote(str(config.get('folder', 'FOLDER')))
     stage = config.get('stage', 'base')
-    data = config.get('data_dir', 'data/quickstart')
+    data = shlex.quote(str(config.get('data_dir', 'data/quickstart')))
     how = '--tasks=problems --allow_code_execution=True' if config.get('stage') else f'--data_dir={data}'
     if config.get('continued_by'):
         return f'see what was made of it: {" and ".join(config["continued_by"])}'

@@ -50,8 +50,6 @@ def write_file(path, text):
 def claim(folder, inputs, shared):
     """Refuse a folder with results that are inputs, or that others wrote, or into which another process
     writes; the system lifts the claim when this one ends. shared: a claim beside others of this kind."""
-    if not folder:
-        raise ValueError("out_dir='' must name a folder, such as data/mine")
     read = {os.path.realpath(path): path for path in inputs}            # whatever links lead there
     is_ours = os.path.exists(f'{folder}/.work')         # was interrupted
     with contextlib.suppress(OSError), open(f'{folder}/meta.json', 'rb') as f:

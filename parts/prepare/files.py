@@ -39,7 +39,7 @@ def find_files(source, folder='data/raw'):
     if os.path.isfile(source):              # a file that the user names is read, whatever its ending
         paths = [source]
     if not paths:
-        raise ValueError(f'source={source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME nor '
+        raise ValueError(f'{source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME nor '
                          f'a file, folder or glob with .{" .".join(TEXTS)} .jsonl .json (.gz) files')
     return [{'path': path} for path in paths]
 

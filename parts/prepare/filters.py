@@ -135,8 +135,8 @@ def lines_of(path):
     try:
         with open(path, encoding='utf-8-sig') as f:
             return {line.split('#')[0].strip().lower() for line in f} - {''}
-    except UnicodeDecodeError as e:
-        raise ValueError(f'{path} is not a list in UTF-8 ({e}); save it as UTF-8') from e
+    except (OSError, UnicodeDecodeError) as e:
+        raise ValueError(f'{path} is not a list in UTF-8, one entry a line ({e}); make such a file') from e
 
 
 def domains_of(path):

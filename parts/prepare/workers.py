@@ -18,13 +18,18 @@ def part_of(jobs, part):
     return jobs[int(numbers[1]) - 1::int(numbers[2])]
 
 
-def end_with(parent):
-    """End this process soon after its parent: nobody waits for its results any more."""
-    def watch():
+def end_together():
+    """From now on, what this process forks ends soon after it: nobody waits for its results any more."""
+    def watch(parent):
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
-    threading.Thread(target=watch, daemon=True).start()
+
+    def begin():
+        threading.Thread(target=watch, args=[os.getppid()], daemon=True).start()
+
+    if hasattr(os, 'register_at_fork'):
+        os.register_at_fork(after_in_child=begin)
 
 
 def in_parallel(function, jobs, n_workers, what):
@@ -37,7 +42,7 @@ def in_parallel(function, jobs, n_workers, what):
         return
 
     fork = multiprocessing.get_context('fork')
-    with concurrent.futures.ProcessPoolExecutor(n, fork, end_with, (os.getpid(),)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(n, fork) as pool:
         try:
             yield from bar(pool.map(function, jobs))
         except ValueError as e:             # one line, as from a single process

@@ -111,7 +111,8 @@ class Sampler:
                 logits[row] = -math.inf
                 logits[row, answer.allowed] = possible
         if not logits.amax(-1).isfinite().all():
-            raise ValueError('the scores of the next token are not finite: use an earlier checkpoint')
+            raise ValueError('the scores of the next token are not finite: use an earlier checkpoint, or '
+                             'train with a lower --learning_rate')
         most_probable = logits.argmax(-1)                                           # (B,)
         if self.all_greedy:
             return most_probable

@@ -5,7 +5,7 @@ The model card: a run as a Hugging Face folder, and a README.md that says how to
 
 Copy this file alone: it needs the standard library, and a GPT and a Tokenizer, as ours.
 """
-import json, os, pathlib, shutil
+import contextlib, json, os, pathlib, shutil
 
 CARD = """---
 library_name: transformers
@@ -107,6 +107,7 @@ def scores(result, name):
 
 
 def read_json(folder, name):
-    """The object in a JSON file, {} if there is no such file."""
-    path = pathlib.Path(folder, name)
-    return json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
+    """The object in a JSON file, {} if there is none."""
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return dict(json.loads(pathlib.Path(folder, name).read_text(encoding='utf-8')))
+    return {}

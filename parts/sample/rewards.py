@@ -7,7 +7,7 @@ Rewards: what an answer earns, by tests, by a number or by the reward() of a FIL
 
 Copy this file alone: it needs the standard library.
 """
-import contextlib, functools, os, runpy, signal, sys, traceback
+import contextlib, functools, hashlib, os, pathlib, runpy, signal, sys, traceback
 
 
 def reward_of(task, text, verdict, last_number, warn):
@@ -32,11 +32,14 @@ def reward_of(task, text, verdict, last_number, warn):
 
 def tasks_of_file(path, timeout, forgive):
     """The tasks of a FILE.py. The file is executed here and may import files beside it. It defines
-    prompts(), a list of texts or messages, and reward(prompt, completion), a number."""
+    prompts(), a list of texts or messages, and reward(prompt, completion), a number. 'code' is the hash of it
+    and of what it imports from its folder."""
     wanted = 'must define prompts(), a list, and reward(prompt, completion)'
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path} does not exist; it {wanted}')
-    sys.path.append(os.path.dirname(os.path.abspath(path)))     # for good: reward() may import, too
+    folder = os.path.dirname(os.path.abspath(path))
+    sys.path.append(folder)             # for good: reward() may import, too
+    before = {*sys.modules}
     try:
         module = runpy.run_path(path)
         missing = {'prompts', 'reward'} - module.keys()
@@ -51,7 +54,11 @@ def tasks_of_file(path, timeout, forgive):
     if missing or not all(isinstance(prompt, str | list) for prompt in prompts):
         raise ValueError(f'{path} {wanted}; ' + (f'it has no {missing}' if missing else
                                                  'each prompt is a text or messages'))
-    return [{'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt,
+    new = [getattr(sys.modules[name], '__file__', None) or '' for name in sorted(sys.modules.keys() - before)]
+    own = [file for file in new if file.startswith(folder + os.sep) and 'site-packages' not in file]
+    code = hashlib.sha256(b'\n'.join(pathlib.Path(file).read_bytes() for file in (path, *own))).hexdigest()
+    return [{'code': code,
+             'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt,
              'reward': functools.partial(paid, module['reward'], prompt, timeout, forgive)}
             for prompt in prompts]
 

@@ -9,7 +9,8 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
 
 Copy this file alone: it needs torch, for the memory of a GPU.
 """
-import contextlib, datetime, glob, json, math, os, platform, shlex, shutil, subprocess, sys, textwrap, time
+import contextlib, datetime, glob, json, math, os, platform, re, shlex, shutil, subprocess, sys, textwrap
+import time
 import torch
 
 try:
@@ -84,7 +85,7 @@ class Journal:
         if not os.path.exists(path):
             return
         with open(path, encoding='utf-8') as f:
-            rows = [json.loads(line) for line in f if line.endswith('}\n')]     # else cut off by a crash
+            rows = [json.loads(line) for line in f if re.match(r'{"step": \d+[,}].*(?<=})\n', line)]   # whole
         with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             for row in rows:
                 again = row.get('event') in ('spike', 'skip', 'rollback', 'silent')      # they come again

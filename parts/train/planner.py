@@ -8,7 +8,7 @@ The plan: memory, time and cost of a run, counted before it starts. No model is 
 A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
 Copy this file alone: it needs torch, and that only to measure this machine.
 """
-import json, math, os, re, timeit
+import contextlib, json, math, os, re, timeit
 import torch
 
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
@@ -124,13 +124,12 @@ def bytes_sent(n_params, n_devices, stage, accumulation=1):
 
 def at_hand(path):
     """(tokens, vocabulary) of a meta.json, (lines, None) of a .jsonl, (None, None) of no file."""
-    if not os.path.exists(path):
-        return None, None
-    with open(path, encoding='utf-8') as f:
+    with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding='utf-8') as f:
         if path.endswith('.jsonl'):
             return sum(1 for line in f if line.strip()), None
         meta = json.load(f)
-    return meta.get('tokens', {}).get('train'), meta.get('vocab_size')
+        return meta.get('tokens', {}).get('train'), meta.get('vocab_size')
+    return None, None
 
 
 def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False):

@@ -119,12 +119,14 @@ def all_have(path):
     return all_sum(os.path.exists(path))[0] == ranks()[1]
 
 
-def same_step(path, step):
-    """Refuse to resume if the processes, which each read path, found different steps there."""
-    steps = gather(step)
-    if min(steps) < max(steps):
-        raise ValueError(f'{path} is at step {min(steps)} on one machine, {max(steps)} on another; put '
-                         'out_dir on a disk that all of them see, or copy the newest to each')
+def same_start(path, values):
+    """Refuse to start if the processes differ in values, {name: value}: settings, hashes of what they read,
+    and the step of the checkpoint at path."""
+    for others in gather(values):
+        for name, value in values.items():
+            if others[name] != value:
+                raise ValueError(f'{name} is {value!r:.70} on one machine, {others[name]!r:.70} on another; '
+                                 f'start all with the same settings and files, and the newest {path}')
 
 
 # --- ways to share the work ---------------------------------------------------------------------------------

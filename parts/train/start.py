@@ -8,30 +8,38 @@ The start of a run: from nothing, from where it stopped, or from the weights of 
 `load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint), and
 `load_tokenizer` for Tokenizer.load. Copy this file alone: it needs only Python.
 """
-import contextlib, glob, json, os
+import contextlib, json, os
 
-# what a run writes beside train.log
-FILES = 'config.json', 'tokenizer.json', 'data.json', 'metrics.jsonl', 'samples.txt'
+# what a run writes
+FILES = 'train.log', 'config.json', 'tokenizer.json', 'data.json', 'metrics.jsonl', 'samples.txt'
+
 
 def folder_of(path):
     """The folder of a run, given itself or a checkpoint in it."""
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
+def is_ours(folder):
+    """Did a run write this folder, or prepare.py? Other programs, too, have a train.log or a meta.json."""
+    with contextlib.suppress(OSError), open(os.path.join(folder, 'train.log'), 'rb') as f:
+        return f.read(13) in (b'starting from', b'resumed at st', b'')      # empty: the disk was full
+    with contextlib.suppress(OSError), open(os.path.join(folder, 'meta.json'), 'rb') as f:
+        return b'"nanoparrot-data-' in f.read(100)
+    return False
+
+
 def check_out_dir(out_dir, init_from, overwrite):
     """The path of last.pt. Refuses to overwrite a run, what others wrote, and the model of init_from."""
-    if not out_dir:
-        raise ValueError('out_dir is empty; expected a folder to write into, as in --out_dir=out/mine')
     if init_from not in ('scratch', 'resume') and \
             os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
         raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
-    if init_from != 'resume' and glob.glob(os.path.join(glob.escape(out_dir), '*.pt')) and not overwrite:
+    there = os.listdir(out_dir) if os.path.isdir(out_dir) and init_from != 'resume' else []
+    theirs = [name for name in there if name in FILES or name.endswith(('.pt', '.safetensors'))]
+    if theirs and not is_ours(out_dir):
+        raise ValueError(f'{out_dir} holds {min(theirs)}, which no run wrote there; choose another --out_dir')
+    if not overwrite and any(name.endswith('.pt') for name in there):
         raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or choose '
                          'another --out_dir, or start over with --overwrite=True')
-    there = set(os.listdir(out_dir)) if os.path.isdir(out_dir) else set()
-    theirs = [name for name in there if name in FILES or name.endswith('.safetensors')]
-    if theirs and init_from != 'resume' and not {'train.log', 'meta.json'} & there:
-        raise ValueError(f'{out_dir} holds {min(theirs)}, which no run wrote there; choose another --out_dir')
     return os.path.join(out_dir, 'last.pt')
 
 
@@ -169,8 +177,8 @@ def tokenizer_beside(ckpt, state, load_tokenizer):
 def rearranged(ckpt):
     """Has the model of ckpt seen documents that were rearranged, so that it can fill the middle?"""
     path = os.path.join(folder_of(ckpt), 'data.json')
-    with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8') as f:
-        return json.load(f).get('config', {}).get('fim', 0) > 0
+    with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding='utf-8') as f:
+        return json.load(f).get('config', {}).get('fim', 0) > 0         # not damaged, then
 
 
 def open_to_sample(ckpt, load, load_tokenizer, continues=False):

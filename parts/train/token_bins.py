@@ -31,7 +31,8 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
         kind = meta.get('config', {}).get('kind', 'text')
         if kind == 'text':
             itemsize = np.dtype(meta['dtype']).itemsize
-            tokens = {side: meta['tokens'][side] for side in sides}
+            tokens = {side: int(meta['tokens'][side]) for side in sides}
+            meta['sha256'] = dict(meta.get('sha256', {}))
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ValueError(f'{meta_path} is damaged ({type(e).__name__}: {e}); run prepare.py again') from e
     if kind != 'text':
