@@ -399,6 +399,6 @@ if 'compare' in all_tasks:
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
 os.replace(f'{out}.tmp', out)
-talks = ' --chat=True' * bool(about['chat'])
-can_write = model and 'reward_head' not in state
-print(f'\nwritten to {out}' + f'; next: python sample.py --ckpt={shlex.quote(ckpt)}{talks}' * bool(can_write))
+print(f'\nwritten to {out}')
+if model and 'reward_head' not in state:
+    print(f'next: python sample.py --ckpt={shlex.quote(ckpt)}' + (' --chat=True' if about['chat'] else ''))
