@@ -198,6 +198,8 @@ def evaluate():
         log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{samples[0]}\n', 'samples.txt')
     row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
     log.evaluation(step, max_steps, row, **more)
+    if step >= 1000 and val_loss > math.log(model.config.vocab_size) - 0.5:
+        log.note(step, 'stuck', 'val_loss is near ln(vocab_size), as if untrained: see docs/trouble.md')
 
     if val_loss < best_val and step > 0:        # never the untrained model
         best_val = val_loss

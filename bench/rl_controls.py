@@ -71,7 +71,8 @@ reward = lambda prompt, completion: dice.random() < 0.5
 
 def call(*command):
     print(' '.join(command), flush=True)
-    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+    if subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL, cwd=ROOT).returncode:
+        sys.exit(2)         # it has said why
 
 
 def write(path, lines):
@@ -238,8 +239,14 @@ def table(title, measured, of, beside='sft'):
     return figures
 
 
+def whole(text, least=1):
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f'{text!r} must be a whole number, {least} or more')
+    return int(text)
+
+
 def seed_list(text):
-    return [int(seed) for seed in text.split(',')]
+    return [whole(seed, least=0) for seed in text.split(',')]
 
 
 def main():
@@ -247,8 +254,8 @@ def main():
     parser.add_argument('study', choices=STUDIES)
     parser.add_argument('folder')
     parser.add_argument('seeds', type=seed_list, help='0,1,2')
-    parser.add_argument('--steps', type=int, default=100, help='of rl.py (100)')
-    parser.add_argument('--n_test', type=int, default=1000, help='problems of each kind (1000)')
+    parser.add_argument('--steps', type=whole, default=100, help='of rl.py (100)')
+    parser.add_argument('--n_test', type=whole, default=1000, help='problems of each kind (1000)')
     parser.add_argument('--arms', help='sft,rl,...; without it all of the study')
     args = parser.parse_args()
     study = STUDIES[args.study]
@@ -257,6 +264,8 @@ def main():
     for arm in arms:
         if arm.split('@')[0] not in study['arms']:
             parser.error(f'--arms: {arm} is no arm of {args.study}, which has {", ".join(study["arms"])}')
+    if not os.path.exists(f'{ROOT}/{BASE}/last.pt'):
+        parser.error(f'{BASE} has no model to start from; make it: bash run.sh')
     for kind, (split, depth) in kinds.items():
         path = f'{args.folder}/test/{file_name(kind)}'
         if not os.path.exists(f'{path}.jsonl'):

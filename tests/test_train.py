@@ -48,6 +48,13 @@ def test_loss_starts_near_ln_v_and_falls(base):
     assert len(val) == 5 and val[-1] < val[0] - 0.3 and min(val) == val[-1]
 
 
+def test_a_run_that_learns_nothing_says_so_after_a_thousand_steps(base, data_dir, tmp_path):
+    out = train(data_dir, tmp_path, '--learning_rate=0', '--max_steps=1000', '--eval_interval=1000',
+                '--save_interval=1000', '--log_interval=1000', '--batch_size=1', '--block_size=8')
+    assert 'as if untrained' in (out / 'train.log').read_text(encoding='utf-8')
+    assert 'as if untrained' not in (base / 'train.log').read_text(encoding='utf-8')
+
+
 def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_and_trained(data_dir, tmp_path):
     flags = ['--tie_embeddings=False', '--embedding_lr=10', '--optimizer=muon']
     run_of = train(data_dir, tmp_path / 'whole', *flags)
