@@ -200,7 +200,6 @@ def evaluate():
     log.evaluation(step, max_steps, row, **more)
     if step >= 1000 and val_loss > math.log(model.config.vocab_size) - 0.5:
         log.note(step, 'stuck', 'val_loss is near ln(vocab_size), as if untrained: see docs/trouble.md')
-
     if val_loss < best_val and step > 0:        # never the untrained model
         best_val = val_loss
         if main_process:
