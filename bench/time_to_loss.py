@@ -77,20 +77,20 @@ def peer(data_dir):
 
 
 if __name__ == '__main__':
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or not os.path.exists(f'{sys.argv[1]}/meta.json'):
         sys.exit(print(__doc__) or 2)
     runs = {'ours': ours, 'short': lambda data_dir: ours(data_dir, SHORT, 10), 'peer': peer}
-    found = {who: [] for who in runs}
+    results = {who: [] for who in runs}
     for _ in range(int(os.environ.get('ROUNDS', 2))):
         for who, train in runs.items():
             series = train(sys.argv[1])
             reached = next((seconds for seconds, loss in series if loss <= TARGET), math.inf)
             seconds, loss = series[-1]
-            found[who].append((reached, seconds))
+            results[who].append((reached, seconds))
             print(f'{who}: {TARGET} after {reached:.1f} s; {loss:.4f} after {seconds:.1f} s', flush=True)
-    theirs = found.pop('peer')
+    theirs = results.pop('peer')
     print(f'the peer to {TARGET}: {median([row[0] for row in theirs]):.1f} s')
-    for who, rows in found.items():
+    for who, rows in results.items():
         seconds = median([row[0] for row in rows])
         sooner = median([q[1] / p[0] for p, q in zip(rows, theirs)])
         print(f"{who} to {TARGET}: {seconds:.1f} s; against the peer's whole run: {sooner:.1f} times sooner")
