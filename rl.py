@@ -54,6 +54,12 @@ max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
 micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all
 updates = 1                     # >= 1: updates with the same answers
+choose = 'uniform'              # uniform | half | retire
+prior = 4.0
+floor = 0.05
+pass_k = 1
+look = 0
+shrink = 0.0
 scale = False                   # divide advantages by their group's deviation: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_low
 clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety
@@ -102,6 +108,17 @@ def advantages(rewards, scale=False):
     scale divides by the group's standard deviation, as GRPO does. It is 0.33 if 1 of 8 answers is right, 0.5
     if 4 are, so easy and hard prompts count more than others (Dr. GRPO, arXiv:2503.20783)."""
     rewards = rewards.double()
+    G = rewards.shape[1]
+    if pass_k > 1:
+        import itertools
+        sets = torch.tensor([*itertools.combinations(range(G), pass_k)])
+        holds = torch.zeros(len(sets), G, dtype=torch.double).scatter(1, sets, 1.0)
+        best = rewards[:, sets].amax(2)
+        return (((best @ holds) / holds.sum(0) - (best @ (1 - holds)) / (1 - holds).sum(0)) * (G - 1) / G).float()
+    if shrink:
+        others = (rewards.sum(1, keepdim=True) - rewards) / (G - 1)
+        level = (rewards.sum() - rewards) / (rewards.numel() - 1)
+        return ((rewards - (1 - shrink) * others - shrink * level) * (G - 1) / G).float()
     centred = rewards - rewards.mean(1, keepdim=True)
     if scale:
         centred = centred / rewards.std(1, correction=0, keepdim=True)
@@ -148,7 +165,7 @@ def tasks_of(reward, n, problems_seed, *splits):
         return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
 
     if reward in ('problems', 'random'):        # of a problem's messages only the question
-        return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
+        return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1], 'kind': p['cell']})
                 for split in splits for p in problems.problems(n // len(splits), problems_seed, split)]
     if reward.endswith('.py'):
         return [with_ids(task) for task in rewards.tasks_of_file(reward, timeout, bad_reward == 'zero')]
@@ -211,20 +228,64 @@ def answers_to(questions, noise, temperature):
     return answers, middle - began, time.time() - middle
 
 
+kind_names = {k: i for i, k in enumerate(dict.fromkeys(t.get('kind') for t in tasks))}
+kind_of = np.array([kind_names[t.get('kind')] for t in tasks])
+tried, passed, met = np.zeros(len(tasks)), np.zeros(len(tasks)), np.full(len(tasks), -10**9)
+order = iter(np.random.default_rng([seed, 77]).permutation(len(tasks)).tolist() * 50)
+
+
+def rates():
+    n_kind = np.bincount(kind_of, tried)
+    p_kind = (np.bincount(kind_of, passed) + 4 * 0.5) / (n_kind + 4)
+    return (passed + prior * p_kind[kind_of]) / (tried + prior)
+
+
+def drawn(number):
+    if choose == 'uniform':
+        return rollouts.draw(number, batch_size, len(tasks), seed)
+    rng = np.random.default_rng([seed, number, 5])
+    r = rates()
+    if choose == 'half':
+        w = r * (1 - r) + floor * 0.25
+        w[met > number - 10] = 0
+        return rng.choice(len(tasks), batch_size, replace=False, p=w / w.sum())
+    out = []
+    while len(out) < batch_size:        # retire: in order, but not what is above 0.9 or below 0.1
+        j = next(order)
+        if j in out or (0.1 <= r[j] <= 0.9 or rng.random() < 0.1) is False:
+            continue
+        out.append(j)
+    return np.array(out)
+
+
 def new_answers(number):
     """This process's answers, num_samples to each of its prompts, and figures of all processes."""
     first, last = rank * per_rank, (rank + 1) * per_rank                # this process's part of the prompts
-    prompts = rollouts.draw(number, batch_size, len(tasks), seed)[first:last]
-    questions = [tasks[j] for j in prompts for _ in range(num_samples)]
-    rows = range(first * num_samples, last * num_samples)               # among the answers of all processes
-    noise = rollouts.noise_of(seed, number, rows, max_new_tokens + 1)   # the last is for random's coin
-    answers, sample_s, score_s = answers_to(questions, noise[:, :-1], temperature)
-    if reward == 'random':
-        for answer, coin in zip(answers, noise[:, -1]):
-            answer.reward = float(coin < 0.5)
-    earned = np.array([answer.reward for answer in answers]).reshape(-1, num_samples)       # (P, G)
-    n_informative, = processes.all_sum((earned.min(1) < earned.max(1)).sum())
-    return answers, rollouts.figures(answers, processes.all_sum) | {
+    prompts = drawn(number)[first:last]
+    first_look = look or num_samples
+    def ask(places):
+        questions = [tasks[prompts[i]] for i, _ in places]
+        noise = rollouts.noise_of(seed, number, [(first + i) * num_samples + k for i, k in places], max_new_tokens + 1)
+        return answers_to(questions, noise[:, :-1], temperature)
+    places = [(i, k) for i in range(len(prompts)) for k in range(first_look)]
+    answers, sample_s, score_s = ask(places)
+    by = {p: a for p, a in zip(places, answers)}
+    if first_look < num_samples:
+        mixed = [i for i in range(len(prompts)) if len({by[i, k].reward for k in range(first_look)}) > 1]
+        more = [(i, k) for i in mixed for k in range(first_look, num_samples)]
+        if more:
+            more_answers, s2, c2 = ask(more)
+            sample_s, score_s = sample_s + s2, score_s + c2
+            by |= dict(zip(more, more_answers))
+    groups = [[by[i, k] for k in range(num_samples) if (i, k) in by] for i in range(len(prompts))]
+    answers = [a for g in groups for a in g]
+    earned = [np.array([a.reward for a in g]) for g in groups]
+    for j, row in zip(prompts, earned):
+        tried[j] += len(row)
+        passed[j] += row.sum()
+        met[j] = number
+    n_informative, = processes.all_sum(sum(e.min() < e.max() for e in earned))
+    return groups, rollouts.figures(answers, processes.all_sum) | {
         'informative': n_informative / batch_size, 'sample_s': sample_s, 'score_s': score_s}
 
 
@@ -304,9 +365,12 @@ timer.restart()
 while step < max_steps:
     # answers, written by the policy as it is now, each with its advantage
     if step % updates == 0 or answers is None:
-        answers, figures = new_answers(step // updates)
-        by_group = torch.tensor([a.reward for a in answers], dtype=float).view(-1, num_samples)     # (P, G)
-        weighted = [*zip(answers, advantages(by_group, scale).flatten().tolist())]
+        groups, figures = new_answers(step // updates)
+        answers = [a for g in groups for a in g]
+        weighted = []
+        for g in groups:
+            weighted += zip(g, advantages(torch.tensor([[a.reward for a in g]]), scale)[0].tolist())
+        written = globals().get('written', 0) + len(answers)
         n_written = sum(len(a.ids) for a in answers)
         n_used = sum(len(a.ids) for a, weight in weighted if weight)        # they have a gradient
         n_tokens, n_used = processes.all_sum(n_written, n_used)
@@ -357,7 +421,7 @@ while step < max_steps:
         speed = timer.figures(world)
         log.step(max_steps, ('reward', 'informative', 'entropy', 'length'), step=step, loss=loss, lr=lr,
                  grad_norm=norm, **figures, kl=kl_sum / n_tokens if reference else None,
-                 clip_fraction=n_clipped / n_tokens, used=n_used / n_tokens, train_s=time.time() - began,
+                 clip_fraction=n_clipped / n_tokens, used=n_used / n_tokens, written=written, train_s=time.time() - began,
                  skipped=guard.skipped, update_ratio=optim.change(before, probe).item(),
                  restarts=log.restarts, memory_mb=journal.memory_mb(device), **speed)
 
