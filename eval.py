@@ -243,7 +243,7 @@ into = os.path.dirname(os.path.abspath(out))
 replaced = {os.path.realpath(path) for path in (out, into, f'{into}/samples.jsonl')}
 read = {os.path.realpath(path) for path in (*files, completions, compare) if path}
 if os.path.isdir(out) or answered and replaced & read:
-    raise ValueError(f'{out=} is a folder, or results in {into} would replace a file that is read')
+    raise ValueError(f'{out=} is a folder or would replace a file that is read; choose another --out')
 val_bins = {path: open_bins(path, ['val']) for path in data_dir.split(',') if 'loss' in all_tasks}
 show(config)
 if answered and model:

@@ -47,6 +47,7 @@ CLAIMED = [         # files that are there, what is read, a part of what is said
     ({'meta.json': OURS, 'report.md': ''}, ['out/report.md'], 'report.md is read'),     # of --source=out
     ({'meta.json': OURS, 'shards/00000.jsonl.gz': ''}, ['out/shards/00000.jsonl.gz'], '00.jsonl.gz is read'),
     ({'meta.json': OURS, 'val.jsonl': ''}, ['link.jsonl'], 'link.jsonl is read'),       # it points to that
+    ({'meta.json': OURS, 'val.jsonl': ''}, ['hard.jsonl'], 'hard.jsonl is read'),       # another name of that
     ({'meta.json': OURS, 'train.jsonl': ''}, ['folder/train.jsonl'], 'train.jsonl is read'),
     ({'tokenizer.json': '{}', 'config.json': '{}'}, [], 'holds tokenizer.json'),
     ({'meta.json': '{}'}, [], 'holds meta.json'), ({'val_a.bin': ''}, [], 'holds val_a.bin'),
@@ -63,6 +64,8 @@ def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer_but_parts_sha
         os.symlink('out', 'folder')
         for name, content in files.items():
             pathlib.Path('out', name).write_text(content, encoding='utf-8')
+        if 'val.jsonl' in files:
+            os.link('out/val.jsonl', 'hard.jsonl')
         with pytest.raises(ValueError, match=words) if words else contextlib.nullcontext():
             claim('out', inputs, shared=False)
 

@@ -354,7 +354,7 @@ def test_a_tokenizer_that_cannot_end_documents_is_refused_before_they_are_read(t
 MISTAKES = [        # lines of a config file, words of the sentence
     ('sources = {}', ['sources={}', 'must name a source']), ("sources = {'a': 'path'}", ['weight']),
     ("sources = {'a': ('x', -1)}", ['weight']),
-    ("sources = {'a b': ('x', 1)}", ['a b']),
+    ("sources = {'a b': ('x', 1)}", ['a b']), ("sources = {5: ('x', 1)}", ['sources[5]']),
     ("sources = {'a': ('x', 1), 'b': ('y', None)}", ['weight']),
     ("sources = {'a': ('nowhere', 1)}", ['nowhere']),
     ("sources = {'a': ('x', 1)}\nsource = 'mine.jsonl'", ['source=mine.jsonl', "'a'"]),

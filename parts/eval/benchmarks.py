@@ -120,8 +120,7 @@ def runs(items):
 
 
 def read_stamp(path):
-    """What the training data were searched for, {'ngram', 'problems'}, as prepare.py reports it. None: not
-    known, as when the file is damaged."""
+    """What the training data were searched for, {'ngram', 'problems'}, as prepare.py reports it, or None."""
     with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding='utf-8') as f:
         return json.load(f).get('decontaminated')
 

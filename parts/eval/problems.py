@@ -353,7 +353,7 @@ def main():
         for split in [args.split] if args.out else SPLITS:
             some = problems(args.n, args.seed, split, args.depth)
             families, cells = [len({p[key] for p in some}) for key in ('family', 'cell')]
-            print(f'{split:19} {len(some):6,} problems, {families} families, {cells:3} cells ', KINDS[split])
+            print(f'{split:19} {len(some):6,} problems, {families:2} families, {cells:3} cells', KINDS[split])
         if args.out:
             with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
                 f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in some)

@@ -50,16 +50,16 @@ def write_file(path, text):
 def claim(folder, inputs, shared):
     """Refuse a folder with results that are inputs, or that others wrote, or into which another process
     writes; the system lifts the claim when this one ends. shared: a claim beside others of this kind."""
-    read = {os.path.realpath(path): path for path in inputs}            # whatever links lead there
+    identity = lambda path: (os.stat(path).st_dev, os.stat(path).st_ino)        # whatever links lead there
+    read = {identity(path): path for path in inputs if os.path.exists(path)}
     is_ours = os.path.exists(f'{folder}/.work')         # was interrupted
     with contextlib.suppress(OSError), open(f'{folder}/meta.json', 'rb') as f:
         is_ours = is_ours or b'"nanoparrot-data-' in f.read(100)
     for name in sum((glob.glob(pattern, root_dir=folder) for pattern in RESULTS + MODELS), []):
         path = os.path.join(folder, name)
-        real = os.path.realpath(path)
-        if real in read:
-            raise ValueError(f'{read[real]} is read, and the results would replace {path}; choose another '
-                             '--out_dir')
+        if os.path.exists(path) and identity(path) in read:
+            raise ValueError(f'{read[identity(path)]} is read, and the results would replace {path}; choose '
+                             'another --out_dir')
         if not is_ours or name.endswith(tuple(pattern[1:] for pattern in MODELS)):
             raise ValueError(f'{folder} holds {name}, which was not prepared there; choose another --out_dir')
 

@@ -84,9 +84,9 @@ def sources_of(source, sources, default):
     if source != default:
         raise ValueError(f'source={source} beside sources={list(sources)}: leave one of them out')
     for name, value in sources.items():
-        kinds = [type(part) for part in value] if isinstance(value, tuple | list) else []
-        well_formed = kinds in ([str, int], [str, float], [str, type(None)])
-        if not well_formed or not re.fullmatch(r'[\w.-]+', str(name)) or not (
+        kinds = [type(part) for part in (name, *value)] if isinstance(value, tuple | list) else []
+        well_formed = kinds in ([str, str, int], [str, str, float], [str, str, type(None)])
+        if not well_formed or not re.fullmatch(r'[\w.-]+', name) or not (
                 value[1] is None or 0 < value[1] < math.inf):
             raise ValueError(f"sources[{name!r}]={value!r} must look like 'name': ('path', weight), with a "
                              'name for a file (letters, digits, _ . -) and a positive weight or None')

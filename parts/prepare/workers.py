@@ -19,7 +19,7 @@ def part_of(jobs, part):
 
 
 def end_together():
-    """From now on, what this process forks ends soon after it: nobody waits for its results any more."""
+    """From now on, what this process forks ends soon after it: nobody waits for its results."""
     def watch(parent):
         while os.getppid() == parent:
             time.sleep(1)

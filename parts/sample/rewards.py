@@ -33,7 +33,7 @@ def reward_of(task, text, verdict, last_number, warn):
 def tasks_of_file(path, timeout, forgive):
     """The tasks of a FILE.py. The file is executed here and may import files beside it. It defines
     prompts(), a list of texts or messages, and reward(prompt, completion), a number. 'code' is the hash of it
-    and of what it imports from its folder."""
+    and of what it imports beside it."""
     wanted = 'must define prompts(), a list, and reward(prompt, completion)'
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{path} does not exist; it {wanted}')

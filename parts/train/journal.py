@@ -85,7 +85,7 @@ class Journal:
         if not os.path.exists(path):
             return
         with open(path, encoding='utf-8') as f:
-            rows = [json.loads(line) for line in f if re.match(r'{"step": \d+[,}].*(?<=})\n', line)]   # whole
+            rows = [json.loads(line) for line in f if re.match(r'{"step": \d+(,.*)?}\n', line)]  # whole
         with open(f'{path}.tmp', 'w', encoding='utf-8', newline='\n') as f:
             for row in rows:
                 again = row.get('event') in ('spike', 'skip', 'rollback', 'silent')      # they come again

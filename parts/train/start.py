@@ -20,7 +20,7 @@ def folder_of(path):
 
 
 def is_ours(folder):
-    """Did a run write this folder, or prepare.py? Other programs, too, have a train.log or a meta.json."""
+    """Did a run write this folder, or prepare.py? Others have a train.log or a meta.json, too."""
     with contextlib.suppress(OSError), open(os.path.join(folder, 'train.log'), 'rb') as f:
         return f.read(13) in (b'starting from', b'resumed at st', b'')      # empty: the disk was full
     with contextlib.suppress(OSError), open(os.path.join(folder, 'meta.json'), 'rb') as f:
@@ -178,7 +178,7 @@ def rearranged(ckpt):
     """Has the model of ckpt seen documents that were rearranged, so that it can fill the middle?"""
     path = os.path.join(folder_of(ckpt), 'data.json')
     with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding='utf-8') as f:
-        return json.load(f).get('config', {}).get('fim', 0) > 0         # not damaged, then
+        return json.load(f).get('config', {}).get('fim', 0) > 0
 
 
 def open_to_sample(ckpt, load, load_tokenizer, continues=False):
