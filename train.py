@@ -280,7 +280,7 @@ while step < max_steps:
         log.step(max_steps, step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
                  update_ratio=processes.full(optim.change(before, probe)).item(), skipped=guard.skipped,
                  mfu=planner.mfu(vars(model.config), block_size, speed['tok_s_device'], device),
-                 comm_share=processes.comm_share(net, speed['dt']), restarts=log.restarts,
+                 comm_share=processes.comm_share(net, len(my_rows)), restarts=log.restarts,
                  memory_mb=journal.memory_mb(device), **speed)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---

@@ -29,11 +29,11 @@ def ranks():
 
 
 def join(device):
-    """Join the other processes. A single process of torchrun joins, too: so one GPU can try DDP and FSDP.
-    From now on Ctrl-C and a scheduler's SIGTERM or SIGUSR1 only ask to stop."""
-    if ranks()[1] > 1 or dist.is_torchelastic_launched():
+    """Join the other processes. One process of torchrun joins, too: so one GPU can try DDP and FSDP.
+    From now on Ctrl-C, SIGTERM and SIGUSR1 only ask to stop."""
+    rank, world, _ = ranks()
+    if world > 1 or dist.is_torchelastic_launched():
         patience = datetime.timedelta(hours=2)      # the first process saves; NCCL would wait ten minutes
-        rank, world, _ = ranks()
         waiting = threading.Timer(20, print, [f'process {rank} still waits for the others of {world}: was '
                                               'each of them started, and can it reach MASTER_ADDR?'])
         waiting.daemon = True
@@ -171,13 +171,14 @@ def clear_gradients(net):
     net.zero_grad(set_to_none=not isinstance(net, DistributedDataParallel))
 
 
-def comm_share(net, seconds):
-    """The share of a step that waits for gradients, as DDP measures it; None without DDP."""
-    if not isinstance(net, DistributedDataParallel):
+def comm_share(net, micro_batches):
+    """The share of a step's passes that waits for gradients, in the last step that DDP measured; or None."""
+    ns = net._get_ddp_logging_data() if isinstance(net, DistributedDataParallel) else {}
+    if 'backward_comm_time' not in ns:
         return None
-    ns = net._get_ddp_logging_data()            # empty before the first measured pass
-    alone = ns.get('backward_comm_time', 0) - ns.get('backward_compute_comm_overlap_time', 0)
-    return alone / 1e9 / seconds
+    alone = ns['backward_comm_time'] - ns['backward_compute_comm_overlap_time']
+    passes = micro_batches * (ns['forward_compute_time'] + ns['backward_compute_time'])
+    return alone / (passes + alone)
 
 
 def full(t):
