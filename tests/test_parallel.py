@@ -69,7 +69,7 @@ def test_one_process_accumulating_4_equals_two_accumulating_2(data_dir, one, tmp
     assert min(series(one, 'grad_norm')) > 0.3 and series(one, 'loss')[-1] < series(one, 'loss')[0] - 0.1
     assert_equal_but_for_rounding(one, tmp_path / 'run')
     waits = [row['comm_share'] for row in read_rows(tmp_path / 'run/metrics.jsonl') if 'dt' in row]
-    assert waits and all(0 < share < 1 for share in waits)      # of a step's passes, for the others' gradients
+    assert waits and all(0 < share < 1 for share in waits)     # of a step, for gradients
 
 
 def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(data_dir, one, tmp_path):

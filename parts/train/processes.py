@@ -1,5 +1,5 @@
 """
-Processes: one for each device, joined by torchrun; ways to share the work between them: DDP, ZeRO-1, FSDP.
+Processes, one for each device, joined by torchrun; ways to share their work: DDP, ZeRO-1, FSDP.
 
     rank, world, local_rank = ranks()           # 0, 1, 0 without torchrun
     join(device)                                # the other processes; catches Ctrl-C
@@ -172,7 +172,7 @@ def clear_gradients(net):
 
 
 def comm_share(net, micro_batches):
-    """The share of a step's passes that waits for gradients, in the last step that DDP measured; or None."""
+    """The share of a step's passes that waits for gradients, as DDP measured it last; or None."""
     ns = net._get_ddp_logging_data() if isinstance(net, DistributedDataParallel) else {}
     if 'backward_comm_time' not in ns:
         return None
