@@ -182,7 +182,7 @@ def comm_share(net, micro_batches):
 
 
 def full(t):
-    """A tensor as one process would have it. All processes must call this: FSDP's parts are gathered."""
+    """A tensor as one process would have it. All must call this: FSDP's parts are gathered."""
     if not fsdp:
         return t
     from torch.distributed.tensor import DTensor
@@ -204,7 +204,7 @@ def load_weights(model, weights):
 
 
 def gathered(tree):
-    """A state dict as one process would have it, in the first one's own memory: a GPU may have no room."""
+    """A state dict as one process would have it, in the CPU's memory: a GPU may have no room."""
     def to_first(t):
         t = full(t)
         if ranks()[0] > 0:
@@ -215,7 +215,7 @@ def gathered(tree):
 
 def unsharded(model, kind, device):
     """The model as one process would have it, to sample from and to save: itself. Under FSDP it is a copy in
-    the first process, and None in the others. All processes must call this. kind: the model's class."""
+    the first process, None in the others. All must call this. kind: the model's class."""
     if not fsdp:
         return model
     weights = gathered(model.state_dict())
