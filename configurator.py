@@ -160,7 +160,7 @@ def one_line_for_mistakes(kind, error, tb):
     is_raise = dis.opname[code.co_code[tb.tb_lasti]] == 'RAISE_VARARGS'
     message = str(error)
     if issubclass(kind, OSError):
-        message = f'{error.filename or "a file"}: {error.strerror}; change that' if error.errno else message
+        message = f'{error.filename or "a file"}: {error.strerror}; put it right' if error.errno else message
     elif not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error)):
         hint = ' (--micro_batch_size changes no result)' if 'micro_batch_size' in defaults else ''
         message = f'out of memory; try a smaller batch{hint}: {message}'

@@ -210,8 +210,7 @@ def load(path):
 beside = os.path.join(folder, 'tokenizer.json')
 model = tokenizer = stamp = None    # stamp: the benchmarks that prepare.py took out of the training data
 about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
-needs_model = 'loss' in all_tasks or 'learned' in all_tasks or bool(answered and not completions)
-if needs_model:
+if 'loss' in all_tasks or 'learned' in all_tasks or answered and not completions:
     checkpoint.find(ckpt)
     if not os.path.exists(beside):
         beside = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
@@ -252,6 +251,7 @@ results = {**about, 'completions': completions, 'data_dir': data_dir, 'decontami
            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 samples = []                        # every completion with its outcome
 os.makedirs(into, exist_ok=True)
+open(f'{out}.tmp', 'w', encoding='utf-8').close()       # a disk without room or rights shows now
 
 
 # --- 5. the loss, of each checkpoint on each data -----------------------------------------------------------

@@ -69,7 +69,7 @@ def memory(pid):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser()
-    parser.add_argument('--megabytes', default='30,300,3000')
+    parser.add_argument('--megabytes', default='30,300,3000', type=lambda x: [*map(float, x.split(','))])
     parser.add_argument('--folder', default='/tmp/prepare_speed', type=pathlib.Path)
     options = parser.parse_args()
     packages = pathlib.Path(np.__file__).parent.parent
@@ -78,7 +78,7 @@ if __name__ == '__main__':
     documents = [text for _, text in documents if len(text) < 200_000]
     random.Random(0).shuffle(documents)
     print('      MB  documents  seconds   MB/s  peak MB       tokens   left after stages')
-    for megabytes in map(float, options.megabytes.split(',')):
+    for megabytes in options.megabytes:
         source, out = options.folder / f'{megabytes:g}', options.folder / 'out'
         size = write_corpus(source, megabytes, documents)
         start, peak = time.perf_counter(), 0

@@ -15,7 +15,6 @@ from parts.train.checkpoint import read
 from parts.train.records import read_jsonl
 
 
-# --- data ---------------------------------------------------------------------------------------------------
 def test_data_that_are_missing_or_damaged(data_dir, tmp_path):
     result = train(tmp_path / 'nowhere', tmp_path / 'out', '--data_from=python prepare.py --out_dir=other')
     mistake(result, 'nowhere', 'python prepare.py --source=FILE --out_dir=')        # not the preset's data
@@ -45,7 +44,6 @@ def test_bins_that_are_not_those_of_meta_json(data_dir, base_run, tmp_path):
     ok(run('eval.py', f'--ckpt={base_run}', f'--data_dir={tmp_path}/train.bin', f'--out={tmp_path}/a.json'))
 
 
-# --- settings -----------------------------------------------------------------------------------------------
 def test_settings_that_cannot_be(data_dir, tmp_path):
     for flag, words in [
             ('--vocab_size=300', 'vocab_size=300 512'), ('--n_embd=33', 'n_embd=33 n_head=2 32'),
@@ -57,11 +55,13 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
         mistake(train(data_dir, tmp_path / 'out', flag), *words.split())
 
 
-# --- a folder that holds a run ------------------------------------------------------------------------------
-def test_an_out_dir_that_cannot_be_made(data_dir, tmp_path):
+def test_an_out_dir_that_cannot_be_made(data_dir, base_run, tmp_path):
     (tmp_path / 'file').write_text('', encoding='utf-8')
     mistake(train(data_dir, tmp_path / 'file/out'), 'file')
     mistake(run('prepare.py', f'--source={ROOT}/model.py', f'--out_dir={tmp_path}/file/out'), 'file')
+    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data_dir}', '--out=/proc/eval.json')
+    mistake(result, '/proc/eval.json')
+    assert 'nats' not in result.stdout          # refused before anything is measured
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(data_dir, base_run, tmp_path):
