@@ -29,7 +29,7 @@ class GPTConfig:
     n_kv_head: int = 0              # key/value heads, a divisor of n_head; 0 = n_head: plain multi-head
     n_embd: int = 768
     n_ffn: int = 0                  # width of SwiGLU; 0 = 8/3 n_embd, to the nearest 64
-    dropout: float = 0.0
+    dropout: float = 0.0            # of the embedding and of what a block adds; not of attention's weights
     rope_theta: float = 10000.0     # RoPE's slowest pair turns once in nearly 2 pi theta positions: rotate()
     rope_scaling: tuple = ()        # for a context longer than in pretraining: see rope_table()
     norm_eps: float = 1e-6
@@ -124,12 +124,11 @@ class Attention(nn.Module):
         is_causal = self.config.causal and mask is None and start == 0
         if mask is None and start > 0 and T > 1:
             mask = torch.ones(T, start + T, dtype=torch.bool, device=x.device).tril(start)  # (T, start + T)
-        dropout = self.config.dropout if self.training else 0.0
-        y = attend(q, k, v, mask, is_causal, dropout, cache is not None)  # (B, H, T, D)
+        y = attend(q, k, v, mask, is_causal, cache is not None)  # (B, H, T, D)
         return self.w_o(y.transpose(1, 2).flatten(2).to(x.dtype))  # (B, T, C)
 
 
-def attend(q, k, v, mask, is_causal, dropout, is_cached):
+def attend(q, k, v, mask, is_causal, is_cached):
     """softmax(q k^T / sqrt(D)) v. q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each head of k and
     v serves H / K heads of q. Both ifs only save time or memory; the last two lines are the attention."""
     if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype == torch.float32):
@@ -138,7 +137,7 @@ def attend(q, k, v, mask, is_causal, dropout, is_cached):
     if q.device.type == 'cpu' and not is_cached:    # the backward pass in bfloat16 is slow there (LOG.md)
         q, k, v = q.float(), k.float(), v.float()
     with torch.autocast('cpu', enabled=False):      # else it would make them bfloat16 again
-        return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal,
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=is_causal,
                                               enable_gqa=k.shape[1] < q.shape[1])
 
 
