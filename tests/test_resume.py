@@ -205,13 +205,13 @@ def test_nothing_that_lies_there_is_overwritten_unasked_and_then_all_of_it(start
 SHAPES = {'f0d8c78': '--n_layer=1 --n_head=2 --n_embd=16',
           '162e7de': '--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=16 --n_ffn=32 --tie_embeddings=True'}
 FLAGS = ('--block_size=32 --batch_size=8 --max_steps=12 --warmup_steps=4 --eval_interval=6 --save_interval=6 '
-         '--log_interval=1 --eval_tokens=1024 --sample_tokens=8 --num_samples=2 --dropout=0.1 '
+         '--log_interval=1 --eval_tokens=1024 --sample_tokens=8 --num_samples=2 '
          '--learning_rate=1e-2 --device=cpu --dtype=float32').split()
 
 
 @pytest.mark.parametrize('commit', SHAPES)
 def test_a_run_of_an_older_commit_is_resumed_evaluated_and_fine_tuned(commit, conversations, tmp_path):
-    """It was killed at step 7. straight.jsonl has the losses of the same run unharmed, at that commit."""
+    """As if killed at step 7. straight.jsonl has the losses of the same run unharmed, at that commit."""
     shutil.copytree(ROOT / 'tests' / commit, tmp_path, dirs_exist_ok=True)
     here = {'cwd': tmp_path}
     assert step_of(tmp_path / 'run') == 6
