@@ -195,7 +195,7 @@ def test_nothing_that_lies_there_is_overwritten_unasked_and_then_all_of_it(start
     mistake(run(*flags, '--init_from=resume'), 'no run here was saved', '--overwrite=True')
     assert (out / 'best.pt').exists()
 
-    for name in ('last.pt.new', 'best.pt.tmp', 'eval-17.json'):
+    for name in ('last.pt.new', 'best.pt.tmp', 'eval-17.json', 'eval.json.tmp'):
         (out / name).write_text('old', encoding='utf-8')
     ok(run(*flags, '--overwrite=True'))
     assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}

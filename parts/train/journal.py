@@ -64,7 +64,7 @@ class Journal:
         else:
             old = ['last*.pt*', 'best.pt*', 'metrics.jsonl', 'samples.txt']
             if os.path.getsize(self.path('train.log')):     # a run was here: what is known of it goes, too
-                old += ['data.json', 'eval*.json', 'samples.jsonl', 'compare.json', 'sheet.csv', 'key.json']
+                old += ['data.json', 'eval*.json*', 'samples.jsonl', 'compare.json', 'sheet.csv', 'key.json']
             self.lock.truncate(0)
             for name in old:
                 for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
