@@ -1,5 +1,5 @@
 """
-Config files and command-line flags change a script's settings: its globals above its call of configure.
+Config files and command-line flags change a script's settings: its plain globals above its call of configure.
 
     min_lr: float | None = None         # >= 0: where the learning rate ends
     optimizer = 'adamw'                 # adamw | muon
@@ -13,8 +13,9 @@ is a rule if it is a bound (>= 1), an interval ([0, 1)), or words with | between
 """
 import ast, contextlib, difflib, dis, os, pathlib, re, sys, textwrap, time
 
+PLAIN = bool | int | float | str | list | tuple | dict | None        # types of settings
 defaults = {}       # {setting: its value in the script}, filled by configure
-set_by = {}         # {setting: the config file or 'command line' that set it last}
+set_by = {}         # {setting: the config file, or 'command line', that set it}
 
 
 def configure(namespace):
@@ -70,7 +71,7 @@ def read_settings(script, namespace):
         if isinstance(statement, ast.Assign | ast.AnnAssign):
             is_typed = isinstance(statement, ast.AnnAssign)
             name = ast.unparse(statement.target if is_typed else statement.targets[0])
-            if name in namespace and name not in settings and name[0] != '_':
+            if name in namespace.keys() - settings and name[0] != '_' and isinstance(namespace[name], PLAIN):
                 kinds = ast.unparse(statement.annotation) if is_typed else type(namespace[name]).__name__
                 comment = lines[statement.end_lineno - 1][statement.end_col_offset:].decode().lstrip(' #')
                 settings[name] = re.findall(r'\w+', kinds.replace('typing.Optional', 'None')), comment
@@ -86,13 +87,13 @@ def run_config_file(path, values):
     scope = dict(values)
     names = set()
     line = 1
-    try:        # one statement at a time: an error gets its line, and we see the names that it adds
+    try:        # one statement at a time: an error gets its line, and we see the names it adds
         for statement in ast.parse(source).body:
             line = statement.lineno
             code = compile(ast.Module([statement], []), path, 'exec')
             exec(code, scope)
             stored = {step.argval for step in dis.get_instructions(code) if step.opname == 'STORE_NAME'}
-            is_plain = isinstance(statement, ast.Assign | ast.AnnAssign)        # no loop, with, def, import
+            is_plain = isinstance(statement, ast.Assign | ast.AnnAssign)        # no loop, def, import
             names |= {name for name in stored if name in values or is_plain and name[0] != '_'}
     except (Exception, SystemExit) as e:
         line = e.lineno if isinstance(e, SyntaxError) else line
@@ -148,15 +149,14 @@ def nearest(word, choices):
 
 
 def one_line_for_mistakes(kind, error, tb):
-    """Print one line for an OSError, for full memory, and for a ValueError that we raise. Any other error
-    keeps its traceback."""
+    """Print one line for an OSError, for full memory, and for a ValueError that a raise of ours made. Any
+    other error keeps its traceback: that of int('x') is a bug."""
     while tb.tb_next:
         tb = tb.tb_next
     code = tb.tb_frame.f_code
     home = pathlib.Path(__file__).resolve().parent
     folders = pathlib.Path(code.co_filename).resolve().parents
     is_ours = folders[0] == home or home / 'parts' in folders
-    # a raise statement made it; int('x') is a call, so its ValueError is a bug
     is_raise = dis.opname[code.co_code[tb.tb_lasti]] == 'RAISE_VARARGS'
     message = str(error)
     if issubclass(kind, OSError):
@@ -167,7 +167,7 @@ def one_line_for_mistakes(kind, error, tb):
     elif not (issubclass(kind, ValueError) and is_ours and is_raise):
         return sys.__excepthook__(kind, error, error.__traceback__)
     rank = os.environ.get('RANK', '0')
-    time.sleep(0 if rank == '0' else 3)     # the first process prints this error; then torchrun stops us
+    time.sleep(0 if rank == '0' else 3)     # rank 0 prints this error; then torchrun stops us
     print('error:' if rank == '0' else f'process {rank}: error:', ' '.join(message.split()),
-          file=sys.__stderr__, flush=True)      # torch.distributed puts a buffer in place of sys.stderr
+          file=sys.__stderr__, flush=True)      # torch.distributed replaces sys.stderr
     sys.exit(2)
