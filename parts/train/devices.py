@@ -56,10 +56,7 @@ def native_bfloat16(device):
     """Does the hardware multiply in bfloat16? GPUs before Ampere and many CPUs only emulate it, slowly."""
     if device.startswith('cuda'):
         return torch.cuda.get_device_capability(device)[0] >= 8
-    if device == 'cpu':
-        supported = getattr(torch.cpu, '_is_avx512_bf16_supported', None)       # None: an older torch
-        return supported is not None and supported()
-    return False
+    return device == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 
 
 def autocast(device, dtype):
