@@ -12,7 +12,7 @@ It differs from our checkpoint in this:
 
 It needs tokenizer.py's template of a chat, gguf, numpy, and a model of torch.
 """
-import os
+import os, pathlib
 
 from tokenizer import CHAT_TEMPLATE
 
@@ -84,8 +84,7 @@ def write(folder, model, tokenizer, kind, state):
         writer.close()
         os.replace(f'{path}.tmp', path)
     except OSError as e:
-        if os.path.exists(f'{path}.tmp'):
-            os.remove(f'{path}.tmp')
+        pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
         raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
     text = f'{path}: {os.path.getsize(path) / 1e6:.1f} MB; next: llama-cli -m {path}'
     return text if pre else f'{text}\nnote: {DIFFERS}'
