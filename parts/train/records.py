@@ -53,14 +53,13 @@ class Batches:
         self.batch_size = batch_size
         self.seed = seed
         self.per_epoch = max(1, len(lengths) // batch_size)
-        self.epoch = None
+        self.batches = {}           # epoch -> its batches, of the last one asked for
 
     def of(self, step):
         epoch, i = divmod(step, self.per_epoch)
-        if epoch != self.epoch:
-            self.epoch = epoch
-            self.batches = self.of_epoch(epoch)
-        return self.batches[i]
+        if epoch not in self.batches:
+            self.batches = {epoch: self.of_epoch(epoch)}
+        return self.batches[epoch][i]
 
     def of_epoch(self, epoch):
         """Its batches, (per_epoch, batch_size), at random: 32 batches at a time are sorted by length."""
