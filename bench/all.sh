@@ -26,5 +26,5 @@ row python bench/transformers_speed.py generate
 row python bench/bpe.py train
 row env SPLIT=gpt2 python bench/bpe.py train
 row python bench/bpe.py encode
-row python bench/prepare_speed.py --megabytes=30,300
+row python bench/prepare_speed.py --megabytes 30 300
 row python bench/sandbox_speed.py "$humaneval"

@@ -3,7 +3,7 @@ prepare.py from end to end: MB/s and peak memory as the corpus grows tenfold. Th
 installed packages, over and over: each copy with a third of its names changed, so that it is another document
 to every stage, and every tenth of them a second time with one line more: a near-duplicate.
 
-    python bench/prepare_speed.py [--megabytes=30,300,3000] [--folder=/tmp/prepare_speed]
+    python bench/prepare_speed.py [--megabytes 30 300 3000] [--folder=/tmp/prepare_speed]
 """
 import argparse
 import json
@@ -69,7 +69,7 @@ def memory(pid):
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser()
-    parser.add_argument('--megabytes', default='30,300,3000', type=lambda x: [*map(float, x.split(','))])
+    parser.add_argument('--megabytes', default=[30, 300, 3000], type=float, nargs='+')
     parser.add_argument('--folder', default='/tmp/prepare_speed', type=pathlib.Path)
     options = parser.parse_args()
     packages = pathlib.Path(np.__file__).parent.parent
