@@ -28,8 +28,6 @@ class NgramModel:
     p_n = (count + a p_(n-1)) / (context count + a), a Dirichlet prior (MacKay & Peto 1995); p_0 is 1/256."""
 
     def __init__(self, texts, order=6, buckets=1 << 21):
-        self.order = order
-        self.buckets = buckets
         self.counts = np.zeros((order + 1, buckets), np.uint32)
         for text in texts:
             for n in range(1, order + 1):
@@ -40,11 +38,11 @@ class NgramModel:
 
     def bits_per_byte(self, text, a=4.0):
         """Mean bits of a text's bytes, each predicted from the order - 1 before it."""
-        n_bytes = len(byte_ngrams(text, 1, self.buckets))
+        n_bytes = len(text.encode('utf-8', 'surrogatepass'))
         p = np.full(n_bytes, 1 / 256)
         context = np.full(n_bytes, self.counts[0, 0])
-        for n in range(1, self.order + 1):
-            count = self.counts[n][byte_ngrams(text, n, self.buckets)]
+        for n in range(1, len(self.counts)):
+            count = self.counts[n][byte_ngrams(text, n, self.counts.shape[1])]
             p[n - 1:] = (count + a * p[n - 1:]) / (np.maximum(context[:len(count)], count) + a)
             context = count             # of the n bytes before the next one
         return float(-np.log2(p).mean()) if len(p) else 0.0
