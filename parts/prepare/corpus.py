@@ -269,14 +269,11 @@ class Corpus:
             b.write(np.frombuffer(self.text(i).encode() + b'\n', np.uint8))
 
     def drop(self, stage, reason, which):
-        row = self.funnel.counters[f'stage {stage}']
-        row['docs_in'] += int(self.keep.sum())
-        row['bytes_in'] += int(self.size[self.keep].sum())
         self.keep[which] = False
-        row['docs_out'] += int(self.keep.sum())
-        row['bytes_out'] += int(self.size[self.keep].sum())
+        left = int(self.size[self.keep].sum())
+        self.funnel.count(stage, None, left, left, int(self.keep.sum()))
         if len(which):
-            row[f'dropped {reason}'] += len(which)
+            self.funnel.count(stage, reason, int(self.size[which].sum()), 0, len(which))
         for shard in self.shard[which]:
             self.funnel.counters[f'source {self.owners[shard]}'][reason] += 1
         for i in which[np.argsort(self.split[which])][:self.funnel.n_samples].tolist():

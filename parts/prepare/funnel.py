@@ -21,15 +21,15 @@ class Funnel:
         self.malformed = {}             # {path: {'records': how many, 'first': where and why}}
         self.n_samples = n_samples
 
-    def count(self, stage, reason, bytes_in, bytes_out):
-        """One document passed a stage, or was dropped by it for a reason."""
+    def count(self, stage, reason, bytes_in, bytes_out, n=1):
+        """n documents passed a stage, or were dropped by it for a reason."""
         row = self.counters[f'stage {stage}']
-        row['docs_in'] += 1
+        row['docs_in'] += n
         row['bytes_in'] += bytes_in
         if reason:
-            row[f'dropped {reason}'] += 1
+            row[f'dropped {reason}'] += n
         else:
-            row['docs_out'] += 1
+            row['docs_out'] += n
             row['bytes_out'] += bytes_out
 
     def document(self, doc, reason, original, chance):
