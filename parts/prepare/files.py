@@ -103,17 +103,16 @@ def shards(sources, folder, kind='text'):
     for name, (path, _) in sources.items():
         size = SHARD                    # each source begins a shard
         for file in find_files(path, folder):
-            if size >= SHARD:
-                shards.append({'source': name, 'files': []})
-                size = 0
+            pieces = [file]
             is_lines = file['path'].lower().removesuffix('.gz').endswith('.jsonl')
             if kind == 'text' and is_lines and 'url' not in file and os.path.getsize(file['path']) > SHARD:
                 pieces = [{**file, 'part': (i, PIECES)} for i in range(PIECES)]
-            else:
-                pieces = [file]
-            shards[-1]['files'].append(pieces[0])
-            shards += [{'source': name, 'files': [piece]} for piece in pieces[1:]]
-            size += SHARD if file['path'].lower().endswith(RECORDS) else os.path.getsize(file['path'])
+            for piece in pieces:
+                if size >= SHARD:
+                    shards.append({'source': name, 'files': []})
+                    size = 0
+                shards[-1]['files'].append(piece)
+                size += SHARD if file['path'].lower().endswith(RECORDS) else os.path.getsize(file['path'])
     return shards
 
 
