@@ -137,15 +137,14 @@ def fetch(url, sha256, path):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(f'{path}.part', 'a+b') as f:
         before = -1
-        problem = 'nothing comes'
-        while problem and f.tell() > before:        # try again as long as more comes
+        while f.tell() > before:        # try again as long as more comes
             before = f.tell()
             try:
                 fetch_rest(url, f)
-                problem = None
+                break
             except requests.RequestException as e:
                 problem = type(e).__name__
-        if problem:
+        else:
             raise OSError(f'cannot download {url} ({problem}); run the same command again, or put the file '
                           f'at {path}')
         f.seek(0)
