@@ -21,8 +21,7 @@ import re
 
 import regex
 
-from tokenizer import PATTERN
-from tokenizer import count_chunks as count_on_one_core
+import tokenizer
 
 BATCH = 1_000_000       # characters that a process counts at a time
 BEYOND = re.compile('[\U00010000-\U0010ffff]')
@@ -71,11 +70,11 @@ def in_batches(texts, characters=BATCH):
     yield batch
 
 
-def count_chunks(texts, pattern=PATTERN, processes=None):
+def count_chunks(texts, pattern=tokenizer.PATTERN, processes=None):
     """Counter of the chunks of an iterable of str, in constant memory: batches go to worker processes, whose
     number does not change the sum. Where a system cannot fork (Windows), this process does the work."""
     find_by_re(pattern)                                     # before the fork, so that the workers have it
-    count = functools.partial(count_on_one_core, pattern=pattern, findall=findall)
+    count = functools.partial(tokenizer.count_chunks, pattern=pattern, findall=findall)
     batches = in_batches(texts)
     first = list(itertools.islice(batches, 2))              # is there more than one batch?
     batches = itertools.chain(first, batches)
