@@ -8,7 +8,6 @@ Copy this file alone: it needs tiktoken.
 import glob
 import types
 
-import tiktoken
 import tiktoken.load
 
 FILES = {'vocab.bpe': '1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5',       # with SHA-256
