@@ -34,10 +34,6 @@ def labels(documents):
             for doc, folder in zip(documents, folders)]
 
 
-def size_of(text):
-    return len(text.encode('utf-8', 'replace'))
-
-
 def count_words(texts, most):
     """[(word, how often)] of the most frequent words"""
     return collections.Counter(w for text in texts for w in re.findall(r'[^\W\d]\w+', text)).most_common(most)
@@ -56,13 +52,14 @@ def report(tokenizer, documents, printable, others=None):
     texts = [d['text'] for d in documents]
     if not texts:
         raise ValueError('there is no text to report on')
+    n_bytes = [len(text.encode('utf-8', 'replace')) for text in texts]
     tokenizers = {'this': tokenizer} | {name: t for name, t in (others or {}).items() if t}
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
 
-    lines = sizes(tokenizers, texts, counts)
+    lines = sizes(tokenizers, n_bytes, counts)
     if tokenizer.kind != 'char':        # it splits every word, and the sample may have unknown characters
         if 'file' in documents[0]:
-            lines += by_label(tokenizer, texts, counts, labels(documents))
+            lines += by_label(tokenizer, texts, n_bytes, counts, labels(documents))
         lines += split_words(tokenizers, texts, printable)
         lines += ['', SAMPLE.rstrip()]
         for name, t in tokenizers.items():
@@ -71,15 +68,15 @@ def report(tokenizer, documents, printable, others=None):
     return '\n'.join([*lines, '', verdict(tokenizer, {name: sum(n) for name, n in counts.items()})])
 
 
-def sizes(tokenizers, texts, counts):
-    """The table: vocabulary, bytes per token, tokens; and the cost of the difference."""
-    n_bytes = sum(map(size_of, texts))
+def sizes(tokenizers, n_bytes, counts):
+    """The table: vocabulary, bytes per token, tokens; the cost of the difference. n_bytes: of each text."""
+    total = sum(n_bytes)
     compared = ['']
-    lines = [f'{len(texts):,} files, {n_bytes / 1e6:.2f} MB', '',
+    lines = [f'{len(n_bytes):,} files, {total / 1e6:.2f} MB', '',
              f'{"vocabulary":>12} {"size":>7} {"bytes/token":>12} {"tokens/file":>12} {"tokens":>12}']
     for name, t in tokenizers.items():
         n = sum(counts[name])
-        lines.append(f'{name[-12:]:>12} {t.vocab_size:>7,} {n_bytes / n:>12.2f} {n / len(texts):>12,.0f} '
+        lines.append(f'{name[-12:]:>12} {t.vocab_size:>7,} {total / n:>12.2f} {n / len(n_bytes):>12,.0f} '
                      f'{n:>12,}')
         if name != 'this':
             ratio = n / sum(counts['this'])
@@ -90,7 +87,7 @@ def sizes(tokenizers, texts, counts):
     return lines + compared
 
 
-def by_label(tokenizer, texts, counts, labels):
+def by_label(tokenizer, texts, n_bytes, counts, labels):
     """For each label a table of its largest groups, if there are several."""
     lines = []
     for label in dict.fromkeys(key for names in labels for key in names):
@@ -99,7 +96,7 @@ def by_label(tokenizer, texts, counts, labels):
             groups[names.get(label, '-')].append(i)
         if len(groups) == 1:
             continue
-        size = {name: sum(size_of(texts[i]) for i in group) for name, group in groups.items()}
+        size = {name: sum(n_bytes[i] for i in group) for name, group in groups.items()}
         lines += ['', f'{"by " + label:<24} {"files":>7} {"MB":>8} {"tokens/word":>12} {"bytes/token:":>13}'
                   + ''.join(f'{name[-12:]:>13}' for name in counts)]
         for name in sorted(groups, key=size.get, reverse=True)[:12]:
