@@ -8,7 +8,6 @@ Hugging Face's tokenizer.json: theirs behind our interface, ours in their form.
 It needs tokenizer.py and the package tokenizers.
 """
 import json
-import os
 import re
 
 from tokenizer import CHAT_TEMPLATE, Tokenizer, from_printable
@@ -133,7 +132,7 @@ def write(folder, tokenizer, block_size):
 
     files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation}
     for name, content in files.items():
-        with open(os.path.join(folder, f'{name}.json'), 'w', encoding='utf-8', newline='\n') as f:
+        with open(f'{folder}/{name}.json', 'w', encoding='utf-8', newline='\n') as f:
             json.dump(content, f, ensure_ascii=False, indent=1)
 
 
