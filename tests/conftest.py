@@ -43,11 +43,11 @@ def server():
                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
-def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before='', fresh=False):
+def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before=''):
     """A script of this checkout, as its user runs it; paths in arguments are relative to cwd. `before` is
-    executed in each process first. fresh: by a new interpreter."""
+    executed in each process first."""
     command = [str(ROOT / script), *map(str, arguments)]
-    if hasattr(os, 'fork') and not fresh:
+    if hasattr(os, 'fork'):
         job = {'script': command[0], 'arguments': command[1:], 'before': before, 'env': env or {},
                'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
         print(json.dumps(job), file=server().stdin, flush=True)

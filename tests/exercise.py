@@ -137,12 +137,12 @@ def lines_of(exercise, source):
     return first, stop
 
 
-def blanked(exercise, source, answer=EMPTY):
-    """The file with this in place of the lines that are the reader's."""
+def blanked(exercise, source):
+    """The file with EMPTY in place of the lines that are the reader's."""
     first, stop = lines_of(exercise, source)
     lines = source.splitlines(keepends=True)
     indent = re.match(' *', lines[first])[0]
-    return ''.join([*lines[:first], textwrap.indent(answer, indent) + '\n', *lines[stop:]])
+    return ''.join([*lines[:first], textwrap.indent(EMPTY, indent) + '\n', *lines[stop:]])
 
 
 def copy_project(folder):

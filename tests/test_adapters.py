@@ -18,9 +18,9 @@ def base(**settings):
     return lively(**{'block_size': 32, 'n_kv_head': 2, **settings})
 
 
-def step(model, n=3, rate=1e-2, kind='adamw'):
-    optimizers = optim.build(model, kind, rate, (0.9, 0.95), 0.1)
-    for _ in range(n):
+def step(model, kind='adamw'):
+    optimizers = optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1)
+    for _ in range(3):
         model.zero_grad()
         model(IDX[:, :-1], IDX[:, 1:])[1].backward()
         for o in optimizers:
@@ -54,7 +54,7 @@ def test_only_the_adapters_train_and_all_of_them(kind):
         adapters.adapt(model, 2)
         first = {name: [p.clone() for p in parts] for name, parts in adapters.weights_of(model).items()}
         assert len(first) == 14
-        optimizers = step(model, kind=kind)
+        optimizers = step(model, kind)
 
         for name, p in before.items():
             assert torch.equal(model.state_dict()[name], p), (shape, name)

@@ -31,13 +31,13 @@ DEFAULTS = {'steps': 10, 'rate': 0.5, 'name': 'base', 'flag': False, 'seed': Non
 
 @pytest.fixture
 def play(tmp_path):
-    """play(*arguments, body=code after configure, env=..., **config files) -> the finished process."""
+    """play(*arguments, body=code after configure, **config files) -> the finished process."""
     shutil.copy(ROOT / 'configurator.py', tmp_path)
 
-    def play(*arguments, body='', env=None, **files):
+    def play(*arguments, body='', **files):
         for name, text in {'script': HEAD + body, **files}.items():
             (tmp_path / f'{name}.py').write_text(text, encoding='utf-8')
-        return run(tmp_path / 'script.py', *arguments, cwd=tmp_path, env={'RANK': '0', **(env or {})})
+        return run(tmp_path / 'script.py', *arguments, cwd=tmp_path, env={'RANK': '0'})
     return play
 
 

@@ -24,9 +24,9 @@ def model():
     return sharp()
 
 
-def prompts_of(n, longest=CONTEXT + 4):
+def prompts_of(n):
     dice = random.Random(n)
-    prompts = [[dice.randrange(1, 97) for _ in range(dice.randint(1, longest))] for _ in range(n)]
+    prompts = [[dice.randrange(1, 97) for _ in range(dice.randint(1, CONTEXT + 4))] for _ in range(n)]
     return prompts + prompts[:n // 2]           # some are equal
 
 

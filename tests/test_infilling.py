@@ -15,10 +15,10 @@ TEXT = 'def größe(x):\n    return x + 1  # 漢字 🙂\n\n' * 3
 TOKENIZER = Tokenizer.train([TEXT * 3 + 'while True:\n    print("hello")\n'], 374, processes=1)
 
 
-def put_back(ids, tokenizer=TOKENIZER):
+def put_back(ids):
     """The pieces of a document: bytes as they were, and whether each was rearranged, and how. Written apart
     from parts/prepare/infilling.py."""
-    begin, suffix_follows, middle_follows, end = [tokenizer.special[f'<|{name}|>'] for name in (
+    begin, suffix_follows, middle_follows, end = [TOKENIZER.special[f'<|{name}|>'] for name in (
         'fim_prefix', 'fim_suffix', 'fim_middle', 'endoftext')]
     ids = list(ids)
     assert ids[-1] == end
@@ -26,13 +26,13 @@ def put_back(ids, tokenizer=TOKENIZER):
     while ids:
         if ids[0] != begin:
             stop = min(ids.index(mark) for mark in (begin, end) if mark in ids)
-            pieces.append((tokenizer.decode_bytes(ids[:stop]), ''))
+            pieces.append((TOKENIZER.decode_bytes(ids[:stop]), ''))
             ids = ids[stop + (ids[stop] == end):]
             continue
         a, b, c = ids.index(suffix_follows), ids.index(middle_follows), ids.index(end)
         prefix, suffix, middle = ids[1:a], ids[a + 1:b], ids[b + 1:c]       # SPM: the prefix is in the middle
         assert not {begin, suffix_follows, middle_follows, end} & {*prefix, *suffix, *middle}
-        text = b''.join(map(tokenizer.decode_bytes, (prefix, middle, suffix)))
+        text = b''.join(map(TOKENIZER.decode_bytes, (prefix, middle, suffix)))
         pieces.append((text, 'PSM' if prefix else 'SPM'))
         ids = ids[c + 1:]
     return pieces

@@ -38,8 +38,8 @@ def pair(prompt, *answers):
     return tuple((asked, [*a.encode(), E, 10] if a is not None else []) for a in answers)
 
 
-def read(folder, *lines, T=96, loss_type='kto'):
-    return records.read_pairs(str(write(folder / 'pairs.jsonl', lines)), T, BYTES, loss_type, 'prepare.py')
+def read(folder, *lines, T=96):
+    return records.read_pairs(str(write(folder / 'pairs.jsonl', lines)), T, BYTES, 'kto', 'prepare.py')
 
 
 # --- conversations ------------------------------------------------------------------------------------------

@@ -31,8 +31,8 @@ def training(out, *fields):
     return rows if len(fields) > 1 else [value for value, in rows]
 
 
-def weights(out, file='last.pt'):
-    return torch.load(out / file, weights_only=True)['model']
+def weights(out):
+    return torch.load(out / 'last.pt', weights_only=True)['model']
 
 
 @pytest.fixture(scope='module')
