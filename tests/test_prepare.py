@@ -131,12 +131,12 @@ def corpora(tmp_path_factory):
     return folder
 
 
-def mix(corpora, tmp_path, weights, *flags):
-    """(meta.json, what is printed) of a mixture with these weights"""
+def mix(corpora, tmp_path, weights, *flags, check=ok):
+    """(meta.json, what is printed) of a mixture with these weights, if no other check is asked for"""
     sources = {name: (str(corpora / f'{name}.jsonl'), weight) for name, weight in weights.items()}
     (tmp_path / 'mix.py').write_text(f'sources = {sources!r}\n', encoding='utf-8')
     flags = [f'--out_dir={tmp_path}/data', '--tokenizer=byte', *RAW, *flags]
-    printed = ok(run('prepare.py', tmp_path / 'mix.py', *flags))
+    printed = check(run('prepare.py', tmp_path / 'mix.py', *flags))
     return read_json(tmp_path / 'data/meta.json'), printed
 
 
@@ -199,11 +199,8 @@ def test_the_card_of_a_mixture_is_that_of_what_a_model_reads(tmp_path):
     write_records(tmp_path / 'c.jsonl', [{'text': ' '.join(GERMAN) * n} for n in [1] * 20 + [20] * 4])
 
     def card(weights, *flags):
-        sources = {name: (f'{tmp_path}/{name}.jsonl', weight) for name, weight in weights.items()}
-        (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
-        ok(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/out', '--tokenizer=byte',
-               '--mode=auto', *RAW[1:], *OFF, *flags))
-        return report(tmp_path / 'out')['card']
+        mix(tmp_path, tmp_path, weights, '--mode=auto', *OFF, *flags)
+        return report(tmp_path / 'data')['card']
 
     mixed = card({'a': 10, 'b': 90})
     assert mixed['genres'] == pytest.approx({'running text': 0.9, 'code': 0.1}, abs=0.02)
@@ -219,9 +216,8 @@ def test_a_source_that_no_figure_will_measure_is_named_and_one_that_gives_no_tok
     for text in (printed, (tmp_path / 'data/report.md').read_text(encoding='utf-8')):
         blind, = [line for line in text.splitlines() if 'no figure will measure it' in line]
         assert 'four, 90.0%' in blind
-    sources = {'web': (f'{corpora}/web.jsonl', 1.0), 'four': (f'{corpora}/four.jsonl', 1e-12)}
-    (tmp_path / 'mix.py').write_text(f'sources = {sources}\n', encoding='utf-8')
-    mistake(run('prepare.py', tmp_path / 'mix.py', '--out_dir=x', *RAW, cwd=tmp_path), 'four', 'no token')
+    mix(corpora, tmp_path, {'web': 1.0, 'four': 1e-12},
+        check=lambda result: mistake(result, 'four', 'no token'))
 
 
 def test_what_an_earlier_run_left_is_gone(corpora, tmp_path):
@@ -245,10 +241,6 @@ def test_a_copy_in_a_later_source_is_dropped_and_a_source_of_copies_is_named(cor
 
 # --- what each stage drops ----------------------------------------------------------------------------------
 OWN = ['--dedup=none', '--val_fraction=0.3']
-
-
-def stripped(texts):
-    return sorted(text.strip() for text in texts)
 
 
 def test_language_personal_data_and_toxic_words_are_stages_that_say_what_they_did(tmp_path):
@@ -296,7 +288,7 @@ def test_a_reference_text_cuts_what_is_too_predictable_and_what_is_noise(tmp_pat
     prepare(tmp_path / 'out', write_records(tmp_path / 'x.jsonl', rows), *OWN, '--max_gibberish=0',
             '--max_repetition=0', f'--perplexity_reference={ROOT}/*.md', '--min_bits=1.5')
     assert dropped(tmp_path / 'out') == {'too surprising': 25, 'too predictable': 3}
-    assert kept(tmp_path / 'out') == stripped(PROSE)
+    assert kept(tmp_path / 'out') == sorted(text.strip() for text in PROSE)
     bits = report(tmp_path / 'out')['counts']['documents by bits per byte']
     assert sum(bits.values()) == 68 and min(map(float, bits)) < 1.5 < 5 < max(map(float, bits))
 
