@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same
+from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
 
 from model import GPT, GPTConfig, load_checkpoint
 from parts.prepare.data_card import next_command
@@ -25,10 +25,8 @@ def train(data_dir, out, *more):
     return out
 
 
-def training(out, *fields):
-    fields = fields or ('step', 'loss', 'grad_norm', 'lr')
-    rows = [tuple(m[k] for k in fields) for m in metrics(out) if 'loss' in m]
-    return rows if len(fields) > 1 else [value for value, in rows]
+def training(out):
+    return [(m['step'], m['loss'], m['grad_norm'], m['lr']) for m in metrics(out) if 'loss' in m]
 
 
 def weights(out):
@@ -41,10 +39,10 @@ def base(data_dir, tmp_path_factory):
 
 
 def test_loss_starts_near_ln_v_and_falls(base):
-    losses = training(base, 'loss')
+    losses = series(base, 'loss')
     assert abs(losses[0] - math.log(512)) < 0.05        # 256 tokens under logits of spread 0.1
     assert max(losses[-3:]) < losses[0] - 0.3
-    val = [m['val_loss'] for m in metrics(base) if 'val_loss' in m]
+    val = series(base, 'val_loss')
     assert len(val) == 5 and val[-1] < val[0] - 0.3 and min(val) == val[-1]
 
 
@@ -102,7 +100,7 @@ def test_log_and_metrics_say_the_same(base):
 def test_another_seed_is_another_run_and_overwrite_leaves_nothing_of_the_first(base, data_dir, tmp_path):
     other = train(data_dir, shutil.copytree(base, tmp_path / 'other'), '--seed=1', '--overwrite=True')
     assert [m['step'] for m in metrics(other)] == [m['step'] for m in metrics(base)]
-    assert all(a != b for a, b in zip(training(other, 'loss'), training(base, 'loss')))
+    assert all(a != b for a, b in zip(series(other, 'loss'), series(base, 'loss')))
 
 
 def test_watching_does_not_change_training_but_clipping_does(base, data_dir, tmp_path):
@@ -113,7 +111,7 @@ def test_watching_does_not_change_training_but_clipping_does(base, data_dir, tmp
 
     tight = train(data_dir, tmp_path / 'tight', '--grad_clip=0.01', '--max_steps=4')
     assert training(tight)[0] == training(base)[0]          # the logged norm is the one before clipping
-    assert training(tight, 'loss')[3] != training(base, 'loss')[3]
+    assert series(tight, 'loss')[3] != series(base, 'loss')[3]
 
 
 def test_accumulation_changes_nothing_but_rounding(data_dir, tmp_path):
@@ -121,8 +119,8 @@ def test_accumulation_changes_nothing_but_rounding(data_dir, tmp_path):
     grad_clip=0 is no clipping: were it a clipping to 0, nothing would be learned."""
     whole = train(data_dir, tmp_path / 'whole', '--dropout=0', '--grad_clip=0', '--micro_batch_size=8')
     parts = train(data_dir, tmp_path / 'parts', '--dropout=0', '--grad_clip=0', '--micro_batch_size=2')
-    assert training(parts, 'loss') == pytest.approx(training(whole, 'loss'), abs=1e-5)
-    assert training(parts, 'loss')[-1] < training(parts, 'loss')[0] - 0.3
+    assert series(parts, 'loss') == pytest.approx(series(whole, 'loss'), abs=1e-5)
+    assert series(parts, 'loss')[-1] < series(parts, 'loss')[0] - 0.3
     a, b = weights(whole), weights(parts)
     assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-5
 
@@ -131,7 +129,7 @@ def test_half_precision_trains_on_a_cpu_with_float32_weights(base, data_dir, tmp
     for dtype in ('bfloat16', 'float16'):
         out = train(data_dir, tmp_path / dtype, f'--dtype={dtype}')
         assert all(w.dtype == torch.float32 for w in weights(out).values())
-        a, b = training(out, 'loss'), training(base, 'loss')
+        a, b = series(out, 'loss'), series(base, 'loss')
         assert a != b and a == pytest.approx(b, abs=0.02)   # products rounded to 8 bits, over 16 steps
 
 
