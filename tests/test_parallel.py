@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from accidents import accident
-from conftest import ROOT, TINY, metrics, mistake, ok, read_rows, run, same, series, state, write
+from conftest import PAID, ROOT, TINY, metrics, mistake, ok, read_rows, run, same, series, state, write
 
 from parts.train import processes
 
@@ -23,13 +23,7 @@ SHORT = ['--n_layer=1', '--n_embd=16', '--n_ffn=32', '--max_steps=3', '--warmup_
          '--eval_interval=40', '--sample_tokens=1', '--num_samples=1']
 SPIKED = [*SHORT, '--max_steps=36', '--save_interval=16', '--spike_action=rollback', '--spike_window=30']
 # only every fourth prompt has answers whose rewards differ: often one of three processes has none of them
-PAID = """
-def prompts():
-    return [f'number {i}' for i in range(40)]
-
-def reward(prompt, completion):
-    return float(int(prompt[7:]) % 4 == 0 and sum(c < '@' for c in completion) / 8)
-"""
+SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and sum')
 
 
 def assert_equal_but_for_rounding(a, b, tolerance=1e-5):
@@ -95,7 +89,7 @@ def test_with_muon_too(data_dir, tmp_path):
 
 def test_fine_tuning_in_several_processes_is_that_in_one(conversations, pairs, sft_model, tmp_path):
     """Clipping and kto's KL are of the whole batch. Of three processes of rl.py, one has nothing to learn."""
-    (tmp_path / 'paid.py').write_text(PAID, encoding='utf-8')
+    (tmp_path / 'paid.py').write_text(SELDOM, encoding='utf-8')
     for side in ('train', 'val'):               # every second pair is a thumb
         rows = read_rows(pairs / f'{side}.jsonl')
         for i, row in list(enumerate(rows))[1::2]:
