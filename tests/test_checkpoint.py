@@ -20,8 +20,7 @@ def model(seed=0, **settings):
 
 
 def equal(a, b):
-    a, b = a.state_dict(), b.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) and a[k].dtype == b[k].dtype for k in a)
+    return same(a.state_dict(), b.state_dict())
 
 
 def test_a_checkpoint_comes_back_bit_for_bit_with_its_ties_and_its_extras(tmp_path):
