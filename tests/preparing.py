@@ -1,9 +1,8 @@
 """What the tests of prepare.py share: small texts, its command, and what it leaves."""
-import json
 import random
 
 import numpy as np
-from conftest import ok, read_json, run
+from conftest import ok, read_json, read_rows, run
 from conftest import write as write_records  # noqa: F401
 
 from tokenizer import Tokenizer
@@ -65,8 +64,7 @@ def kept(out):
 
 def records(out):
     """All lines of train.jsonl and val.jsonl."""
-    sides = [(out / f'{side}.jsonl').read_text(encoding='utf-8') for side in ('train', 'val')]
-    return [json.loads(line) for side in sides for line in side.splitlines()]
+    return read_rows(out / 'train.jsonl') + read_rows(out / 'val.jsonl')
 
 
 def report(out):
