@@ -98,7 +98,6 @@ def test_streams_that_cannot_be(both, tmp_path):
     mistake(train(data, out, f'--streaming={tmp_path}/nowhere'), 'nowhere', '--write=text')
     (tmp_path / 'empty.jsonl').write_text('\n', encoding='utf-8')
     mistake(train(data, out, f'--streaming={tmp_path}/empty.jsonl'), 'empty.jsonl', 'text')
-    mistake(run('prepare.py', '--write=text', '--temperature=2', f'--out_dir={tmp_path}/x'), 'write=text')
 
 
 # --- a stream is resumed on the corpus it began with --------------------------------------------------------
