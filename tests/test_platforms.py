@@ -19,6 +19,7 @@ import parts.prepare.corpus, parts.eval.sandbox, types
 parts.prepare.corpus.os = types.SimpleNamespace(**{**vars(os), 'name': 'nt'})
 parts.eval.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
 """
+windows = functools.partial(run, before=WINDOWS)
 # modules that left the library until Python 3.13, and names that came after 3.10
 GONE = set('''aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib
     nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib'''.split())
@@ -29,7 +30,6 @@ FILES = [path for folder in ('*.py', 'parts/*/*.py', 'config/*.py') for path in 
 
 def test_prepare_train_and_resume_need_nothing_that_windows_lacks(python_files, tmp_path):
     flags = [f'--data_dir={tmp_path}/data', f'--out_dir={tmp_path}/run', *TINY, '--dtype=float32']
-    windows = functools.partial(run, before=WINDOWS)
     ok(windows('prepare.py', f'--source={python_files}/asyncio', f'--out_dir={tmp_path}/data',
                '--vocab_size=400', '--num_workers=4'))
     ok(windows('train.py', *flags))
@@ -43,7 +43,6 @@ def test_prepare_train_and_resume_need_nothing_that_windows_lacks(python_files, 
 def test_lora_runs_there_programs_and_a_plan_for_its_cpu_do_not(conversations, sft_model, tmp_path):
     base = f'--init_from={sft_model}'
     tests = write(tmp_path / 'tests.jsonl', [{'prompt': f'{i}', 'tests': 'assert 1'} for i in range(20)])
-    windows = functools.partial(run, before=WINDOWS)
     ok(windows('sft.py', base, f'--data_dir={conversations}', '--lora=2', '--max_steps=2', '--batch_size=4',
                f'--out_dir={tmp_path}/run', '--device=cpu'))
     ok(windows('sample.py', f'--ckpt={tmp_path}/run', '--prompt=1', '--max_new_tokens=2'))
