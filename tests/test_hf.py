@@ -41,9 +41,7 @@ def published(folder, config=TINYLLAMA, dtype=torch.float32, shard='1GB', **chan
     torch.manual_seed(0)
     config = {**config, **changes}
     config.pop('torch_dtype')
-    folder.mkdir(exist_ok=True)
-    (folder / 'config.json').write_text(json.dumps(config))
-    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
+    model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
     for p in model.parameters():
         torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.2)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
