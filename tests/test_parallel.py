@@ -28,8 +28,8 @@ SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and 
 
 def assert_equal_but_for_rounding(a, b, tolerance=1e-5):
     """The same float32 sums in another order: 1e-5 is about 100 roundings at 1."""
-    for key in ('loss', 'val_loss', 'grad_norm', 'update_ratio', 'chosen_reward', 'reward', 'informative',
-                'step'):
+    for key in ('loss', 'val_loss', 'val_accuracy', 'base_bpb', 'grad_norm', 'update_ratio', 'chosen_reward',
+                'reward', 'informative', 'trained', 'tokens', 'step'):
         assert series(a, key) == pytest.approx(series(b, key), abs=tolerance), key
     assert len(series(a, 'loss')) > 3
     one, two = state(a), state(b)
