@@ -165,15 +165,8 @@ def grade(tests, answers, *flags):
         return subprocess.run(command, cwd=folder, text=True, capture_output=True)
 
 
-def begin(number, exercise, path):
-    """Make the reader's file and say what to write."""
-    source = (ROOT / exercise.file).read_text(encoding='utf-8')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(blanked(exercise, source), encoding='utf-8')
-    explain(number, exercise, path)
-
-
 def explain(number, exercise, path):
+    """Say what to write in the reader's file."""
     text = path.read_text(encoding='utf-8')
     line = text[:text.index(EMPTY)].count('\n') + 1
     print(f'Exercise {number}, {exercise.name}: write {exercise.where or "the missing lines"} in '
@@ -198,7 +191,10 @@ def main():
     exercise = EXERCISES[number - 1]
     path = ROOT / 'exercises' / exercise.name / pathlib.Path(exercise.file).name
     if not path.exists():
-        begin(number, exercise, path)
+        source = (ROOT / exercise.file).read_text(encoding='utf-8')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(blanked(exercise, source), encoding='utf-8')
+        explain(number, exercise, path)
         return 0
     text = path.read_text(encoding='utf-8')
     if EMPTY in text:
