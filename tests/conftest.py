@@ -133,15 +133,6 @@ def same(a, b):
     return a == b
 
 
-def assert_is_the_straight_run(out, straight):
-    """A resumed run's folder holds what the folder of an undisturbed run holds."""
-    for file in ('last.pt', 'best.pt'):
-        a, b = state(out, file), state(straight, file)
-        assert a.keys() == b.keys() and [k for k in a if not same(a[k], b[k])] == []
-    assert metrics(out) == metrics(straight)
-    assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}      # no leftovers
-
-
 @pytest.fixture(autouse=True)
 def nothing_was_freed():
     """Some tests let a program kill its judge; parts/eval/sandbox.py remembers that for the whole process."""

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 from accidents import accident
-from conftest import PAID, ROOT, TIMES, TINY, assert_is_the_straight_run, contents, metrics, mistake, ok
-from conftest import read_json, read_rows, run, series, state
+from conftest import PAID, ROOT, TIMES, TINY, contents, metrics, mistake, ok, read_json, read_rows, run
+from conftest import same, series, state
 
 from model import load_checkpoint, save_checkpoint
 from parts.train.records import digest
@@ -67,9 +67,9 @@ torch.save = spoiled
 @pytest.mark.parametrize('case', CASES)
 def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start, case, tmp_path):
     script = case.split(',')[0]
-    out = tmp_path / 'run'
+    out, straight = tmp_path / 'run', tmp_path / 'straight'
     flags = [*start[script], *CASES[case]]
-    ok(run(f'{script}.py', *flags, f'--out_dir={tmp_path}/straight'))
+    ok(run(f'{script}.py', *flags, f'--out_dir={straight}'))
     first = lambda **more: run(f'{script}.py', *flags, f'--out_dir={out}', **more)
     again = lambda **more: run(f'{script}.py', *flags, f'--out_dir={out}', '--init_from=resume', **more)
 
@@ -86,7 +86,11 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
         f.write('{"step": 17, "loss": 1.0}\n{"step": 3, "lo')             # what was logged later is dropped
     printed = ok(again())
     assert 'resumed at step 12' in printed and '  changed  ' not in printed
-    assert_is_the_straight_run(out, tmp_path / 'straight')
+    for file in ('last.pt', 'best.pt'):
+        a, b = state(out, file), state(straight, file)
+        assert a.keys() == b.keys() and [k for k in a if not same(a[k], b[k])] == []
+    assert metrics(out) == metrics(straight)
+    assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}      # no leftovers
     assert series(out, 'lr')[:4] == pytest.approx([2.5e-3, 5e-3, 7.5e-3, 1e-2])     # a fifth of 18: 4 steps
 
 
