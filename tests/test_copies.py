@@ -1,7 +1,7 @@
 """From another run's weights: new data, a share of the old, another vocabulary."""
 import pytest
 import torch
-from conftest import metrics, mistake, ok, run, train
+from conftest import mistake, ok, run, series, train
 
 from parts.train import copies
 from tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -15,18 +15,14 @@ def base(data_dir, tmp_path_factory):
     return out
 
 
-def first(out, key='val_loss'):
-    return next(m[key] for m in metrics(out) if key in m)
-
-
 def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_files, base, tmp_path):
     ok(run('prepare.py', f'--source={python_files}', f'--out_dir={tmp_path}/data', '--vocab_size=640'))
     data, flags = tmp_path / 'data', ['--max_steps=1', '--warmup_steps=0', '--eval_interval=1']
     mistake(train(data, tmp_path / 'a', *flags, f'--init_from={base}'), 'vocab_size=512', 'extend_vocab')
     ok(train(data, tmp_path / 'b', *flags, f'--init_from={base}', '--extend_vocab=True'))
     ok(train(data, tmp_path / 'c', *flags))
-    old = next(m['val_bpb'] for m in metrics(base) if m.get('val_bpb') and m['step'] == 60)
-    assert first(tmp_path / 'b', 'val_bpb') < (old + first(tmp_path / 'c', 'val_bpb')) / 2
+    old, extended, untrained = (series(out, 'val_bpb') for out in (base, tmp_path / 'b', tmp_path / 'c'))
+    assert extended[0] < (old[-1] + untrained[0]) / 2
 
 
 def test_rows_are_kept_or_means_of_what_spells_them_and_a_char_tokenizer_lends_its_letters():
