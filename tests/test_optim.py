@@ -71,15 +71,12 @@ def steps(make, n=5):
     return params, optimizer
 
 
-def torchs(params):
-    return torch.optim.Muon(params, lr=3e-3, weight_decay=0.1, adjust_lr_fn='match_rms_adamw')
-
-
 def test_in_bfloat16_it_is_torch_s_bit_for_bit_and_takes_over_its_state(monkeypatch):
     real = optim.orthogonal
     monkeypatch.setattr(optim, 'orthogonal', lambda g: real(g, torch.bfloat16))
     ours, mine = steps(lambda p: optim.Muon(p, 3e-3, 0.1))
-    theirs, its = steps(torchs)
+    theirs, its = steps(lambda p: torch.optim.Muon(p, lr=3e-3, weight_decay=0.1,
+                                                   adjust_lr_fn='match_rms_adamw'))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
 
     _, other = steps(lambda p: optim.Muon(p, 1.0, 0.0), n=1)
