@@ -95,7 +95,6 @@ def pair():
 def writer(pair):
     writer = writer_of(*pair, slots=5, most=30)
     yield writer
-    pair[0].gate.set()
     until(lambda: not (writer.batch.live or writer.batch.queue))
 
 
