@@ -55,9 +55,9 @@ def results(out):
     return [(out / name).read_bytes() for name in names]
 
 
-def killed_after(method, n, arguments):
-    """prepare.py, in one process, killed after the n-th call of a method of Corpus."""
-    before = f'''
+def dies_after(method, n):
+    """For run(before=): a process is killed after its n-th call of a method of Corpus."""
+    return f'''
 import os
 from parts.prepare import corpus
 method, calls = corpus.Corpus.{method}, []
@@ -68,7 +68,12 @@ def spoiled(*arguments):
         os.kill(os.getpid(), 9)
     return result
 corpus.Corpus.{method} = spoiled'''
-    assert run('prepare.py', *arguments, '--num_workers=1', before=before).returncode == -signal.SIGKILL
+
+
+def killed_after(method, n, arguments):
+    """prepare.py, in one process."""
+    result = run('prepare.py', *arguments, '--num_workers=1', before=dies_after(method, n))
+    assert result.returncode == -signal.SIGKILL
 
 
 def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(folders, source, tmp_path):
@@ -165,18 +170,9 @@ def test_a_mistake_of_a_worker_is_one_line_and_so_is_its_death_which_costs_nothi
     result = run('prepare.py', *flags(source, tmp_path / 'no', f'--tokenizer={tmp_path}/small.json'))
     mistake(result, 'is not among the 3')
 
-    # as a system kills whose memory is full
-    before = '''
-import os
-from parts.prepare import corpus
-write_shard = corpus.Corpus.write_shard
-def spoiled(self, shard, *arguments):
-    if shard == 2:
-        os.kill(os.getpid(), 9)
-    write_shard(self, shard, *arguments)
-corpus.Corpus.write_shard = spoiled'''
     command = ['prepare.py', *flags(source, tmp_path / 'out')]
-    mistake(run(*command, before=before, timeout=100), 'memory', '--num_workers=1')
+    result = run(*command, before=dies_after('write_shard', 2), timeout=100)        # as if memory were full
+    mistake(result, 'memory', '--num_workers=1')
     assert list(tmp_path.glob('out/.work/*/00000.json'))
     ok(run(*command))
     assert results(tmp_path / 'out')[:3] == results(folders[2])[:3]
