@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import sharpen
+from conftest import refused, sharpen
 
 from model import GPT, GPTConfig, IGNORE
 from parts.sample import rewards
@@ -89,5 +89,4 @@ def test_what_each_kind_of_task_pays():
         result=lambda: types.SimpleNamespace(outcome=outcome, message='no space'))
     task = {'tests': 'assert 1', 'messages': [{'content': 'write f'}]}
     assert pay(task, verdict('passed')) == 1.0 and pay(task, verdict('failed')) == 0.0
-    with pytest.raises(ValueError, match="no verdict on 'write f', .*no space"):
-        pay(task, verdict('infrastructure'))
+    refused("no verdict on 'write f', .*no space", pay, task, verdict('infrastructure'))
