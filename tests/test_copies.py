@@ -26,11 +26,10 @@ def test_another_vocabulary_starts_near_where_the_old_one_was(data_dir, python_f
 
 
 def test_rows_are_kept_or_means_of_what_spells_them_and_a_char_tokenizer_lends_its_letters():
-    carry_over = copies.carry_over
     old = Tokenizer.train(['low lower lowest'] * 9, 256 + 3, [])
     new = Tokenizer.train(['low lower lowest slow'] * 9, 256 + 6 + len(SPECIAL_TOKENS))
     weight = torch.randn(old.vocab_size, 5)
-    rows = carry_over(weight, old, new)
+    rows = copies.carry_over(weight, old, new)
     assert rows.shape == (new.vocab_size, 5) and (rows[:256] == weight[:256]).all()
     for i, token in enumerate(new.vocab):
         if token in old.vocab:

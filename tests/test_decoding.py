@@ -1,11 +1,11 @@
 """Many answers in one batch: each is the answer alone, whoever comes and goes beside it."""
-import math
 import random
 
 import numpy as np
 import pytest
 from conftest import refused, sharpen
 import torch
+from test_generation import nucleus_of
 from test_model import lively
 
 from model import GPT, GPTConfig
@@ -62,20 +62,14 @@ def how(i):
 
 @torch.no_grad()
 def slowly(model, ids, limit, seed, temperature, top_k, top_p, scored_at, n_top):
-    """Independent: no cache, no batch, probabilities sorted in Python. -> ids, log p of each"""
+    """Independent: no cache, no batch, weights sorted in Python. -> ids, log p of each"""
     dice = random.Random(seed)
     ids = list(ids)
     answer, log_probs = [], []
     while len(answer) < limit and not (answer and answer[-1] in STOP):
         logits = model(torch.tensor([ids[-CONTEXT:]]))[0][0, -1].double()
         u = dice.random()
-        best = sorted(range(len(logits)), key=lambda i: -logits[i].item())
-        heat = max(temperature, 1e-6)
-        weights = {i: math.exp((logits[i] - logits[best[0]]) / heat) for i in best[:top_k or 99]}
-        nucleus = {}
-        for i, weight in weights.items():
-            if not nucleus or sum(nucleus.values()) < top_p * sum(weights.values()):
-                nucleus[i] = weight
+        nucleus = nucleus_of(logits, max(temperature, 1e-6), top_k, top_p)
         passed = 0.0
         for i in sorted(nucleus):               # in the order of ids
             passed += nucleus[i]

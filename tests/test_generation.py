@@ -13,17 +13,21 @@ small = lambda **settings: lively(**{'block_size': BLOCK, **settings}).eval()
 prompt = lambda B=3, T=5: torch.randint(50, (B, T), generator=torch.Generator().manual_seed(T))
 
 
+def nucleus_of(row, temperature, top_k, top_p):
+    """{id: weight} by nothing but sorting: the k largest, then the fewest that reach p, but at least one."""
+    row = (row.double() / temperature).tolist()
+    kept = sorted(range(len(row)), key=lambda i: -row[i])[:top_k or len(row)]
+    weight = {i: math.exp(row[i] - max(row)) for i in kept}
+    nucleus = {}
+    for i in kept:
+        if not nucleus or sum(nucleus.values()) < top_p * sum(weight.values()):
+            nucleus[i] = weight[i]
+    return nucleus
+
+
 def naive_sample(logits, temperature, top_k, top_p):
-    """One row at a time, with nothing but sorting: the k largest, then the fewest that reach p."""
-    weights = []
-    for row in (logits.double() / temperature).tolist():
-        kept = sorted(range(len(row)), key=lambda i: -row[i])[:top_k or len(row)]
-        weight = {i: math.exp(row[i] - max(row)) for i in kept}
-        nucleus = {}
-        for i in kept:
-            if sum(nucleus.values()) < (top_p or 1) * sum(weight.values()):
-                nucleus[i] = weight[i]
-        weights.append([nucleus.get(i, 0.0) for i in range(len(row))])
+    rows = [nucleus_of(row, temperature, top_k, top_p or 1) for row in logits]
+    weights = [[nucleus.get(i, 0.0) for i in range(logits.shape[1])] for nucleus in rows]
     return torch.multinomial(torch.tensor(weights), 1)
 
 
