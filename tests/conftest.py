@@ -26,7 +26,7 @@ try:
 except ImportError:         # Windows
     fcntl = None
 
-# real files that this project does not contain; tests that need one skip without it
+# real files that this project does not contain
 SHARED = pathlib.Path(os.environ.get('NANOPARROT_TEST_DATA', ROOT.parent / 'shared' / 'data'))
 # the same examples in every run, so that a test which fails tells of the change before it; to look for new
 # ones: pytest --hypothesis-profile=new. No example has a deadline: the machine may be busy
@@ -34,6 +34,13 @@ patient = hypothesis.settings(deadline=None, suppress_health_check=[*hypothesis.
 hypothesis.settings.register_profile('new', patient)
 hypothesis.settings.register_profile('same', patient, derandomize=True)
 hypothesis.settings.load_profile('same')
+
+
+def shared(name):
+    """The path of one of those files. A test that needs it skips where it is not."""
+    if not (SHARED / name).exists():
+        pytest.skip(f'{SHARED} has no {name}')
+    return SHARED / name
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """What eval.py reads as published and what it refuses; a broken harness gives no score."""
 
 import pytest
-from conftest import SHARED, ok, read_json, read_rows, refused, run, write
+from conftest import ok, read_json, read_rows, refused, run, shared, write
 
 from parts.eval.benchmarks import check_harness, given_answers, identify, to_item
 from parts.eval.grading import rules_of
@@ -102,9 +102,8 @@ def score(task, data, answers, tmp_path, *flags):
     return read_json(tmp_path / 'eval.json'), said
 
 
-@pytest.mark.skipif(not (SHARED / 'mbpp_sanitized.jsonl').exists(), reason='needs mbpp_sanitized.jsonl')
 def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
-    data = SHARED / 'mbpp_sanitized.jsonl'
+    data = shared('mbpp_sanitized.jsonl')
     answers = [(row['task_id'], '    return 0\n') for row in read_rows(data)[:57]]
     results, _ = score('mbpp', data, answers, tmp_path, YES, '--n_problems=57')
     result = results['tasks']['mbpp']

@@ -6,8 +6,7 @@ import textwrap
 import time
 import unicodedata
 
-import pytest
-from conftest import SHARED
+from conftest import shared
 from hypothesis import example, given, settings, strategies as st
 
 from parts.prepare.clean import basic_clean, fix_mojibake, form_of, normalise, strip_html, strip_latex
@@ -114,9 +113,8 @@ def test_basic_clean_has_the_rules_of_the_source_document():
     assert basic_clean(letters + '1' * 80) is not None and basic_clean(letters + '1' * 81) is None
 
 
-@pytest.mark.skipif(not (SHARED / 'tinyshakespeare.txt').exists(), reason='no tinyshakespeare.txt')
 def test_basic_clean_drops_shakespeare_and_prose_reason_keeps_it():
-    text = (SHARED / 'tinyshakespeare.txt').read_text(encoding='utf-8')
+    text = shared('tinyshakespeare.txt').read_text(encoding='utf-8')
     assert basic_clean(text) is None and prose_reason(text) is None
 
 

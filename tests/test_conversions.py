@@ -3,7 +3,7 @@ import json
 import math
 
 import pytest
-from conftest import SHARED, mistake, ok, read_rows, refused, run
+from conftest import mistake, ok, read_rows, refused, run, shared
 from hypothesis import given, strategies as st
 from preparing import dropped, records, report, write_records
 
@@ -123,9 +123,7 @@ def test_alpaca_refuses_what_it_cannot_hold():
 @pytest.mark.parametrize('name, n, n_dropped', [
     ('code_alpaca_2k.json', 2017, 2), ('vicuna_dummy_conversation.json', 500, 0)])
 def test_every_record_of_real_files_arrives_and_a_question_is_on_one_side_only(name, n, n_dropped, tmp_path):
-    if not (SHARED / name).exists():
-        pytest.skip(f'no {name}')
-    ok(run('prepare.py', '--kind=sft', f'--source={SHARED / name}', f'--out_dir={tmp_path}', '--dedup=none'))
+    ok(run('prepare.py', '--kind=sft', f'--source={shared(name)}', f'--out_dir={tmp_path}', '--dedup=none'))
     assert len(records(tmp_path)) + n_dropped == n
     train, val = [{row['messages'][0]['content'] for row in read_rows(tmp_path / f'{side}.jsonl')}
                   for side in ('train', 'val')]

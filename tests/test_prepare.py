@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import ROOT, SHARED, contents, mistake, ok, read_json, run
+from conftest import ROOT, SHARED, contents, mistake, ok, read_json, run, shared
 from preparing import DOCUMENTS, FOX, PROSE, RAW, WORDS, prose, write, write_records
 from preparing import documents, dropped, kept, prepare, read, report
 
@@ -34,9 +34,7 @@ def prepared(folder, tmp_path_factory):
 
 # --- split and bins -----------------------------------------------------------------------------------------
 def test_tiny_shakespeare_has_the_published_sizes_and_decodes_to_itself(tmp_path):
-    source = SHARED / 'tinyshakespeare.txt'
-    if not source.exists():
-        pytest.skip(f'{source} is not here')
+    source = shared('tinyshakespeare.txt')
     prepare(tmp_path, source, '--tokenizer=char')
     _, tok, bins = read(tmp_path)
     assert (len(bins['train']), len(bins['val']), tok.vocab_size) == (1_003_854, 111_540, 65)

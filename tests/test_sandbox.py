@@ -10,18 +10,15 @@ import tempfile
 import time
 
 import pytest
-from conftest import ROOT, SHARED, refused
+from conftest import ROOT, refused, shared
 
 from parts.eval import sandbox
 from parts.eval.sandbox import Court, run_code, run_many
 from parts.eval.trial import pack, unpack
 
-HUMANEVAL = SHARED / 'HumanEval.jsonl.gz'
 
-
-@pytest.mark.skipif(not HUMANEVAL.exists(), reason='needs HumanEval.jsonl.gz in shared/data')
 def test_all_references_of_human_eval_pass_and_no_empty_body_does():
-    with gzip.open(HUMANEVAL, 'rt', encoding='utf-8') as f:
+    with gzip.open(shared('HumanEval.jsonl.gz'), 'rt', encoding='utf-8') as f:
         problems = [json.loads(line) for line in f]
     assert len(problems) == 164
     for body in None, '    pass\n':

@@ -11,7 +11,7 @@ import pytest
 import regex
 import tiktoken
 import tiktoken.load
-from conftest import SHARED, mistake, ok, refused, run
+from conftest import SHARED, mistake, ok, refused, run, shared
 from hypothesis import given, settings, strategies as st
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -39,10 +39,8 @@ def code(stdlib):
 
 @pytest.fixture(scope='module')
 def gpt2():
-    if not (SHARED / 'gpt2_vocab.bpe').exists():
-        pytest.skip(f'{SHARED} has no gpt2_vocab.bpe')
-    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(
-        vocab_bpe_file=str(SHARED / 'gpt2_vocab.bpe'), encoder_json_file=str(SHARED / 'gpt2_encoder.json'))
+    vocab, encoder = (str(shared(name)) for name in ('gpt2_vocab.bpe', 'gpt2_encoder.json'))
+    ranks = tiktoken.load.data_gym_to_mergeable_bpe_ranks(vocab_bpe_file=vocab, encoder_json_file=encoder)
     return tiktoken.Encoding('reference', pat_str=GPT2, mergeable_ranks=ranks, special_tokens={})
 
 
