@@ -138,20 +138,20 @@ def mix(corpora, tmp_path, weights, *flags, check=ok):
     return read_json(tmp_path / 'data/meta.json'), printed
 
 
-def shares(tmp_path, meta):
+def shares(tmp_path):
     """Of the tokens of train.bin, by what the documents say of themselves; and the number of tokens."""
-    ids = np.fromfile(tmp_path / 'data/train.bin', meta['dtype'])
-    end = np.flatnonzero(ids == 256)                    # after the 256 bytes, <|endoftext|>
     lengths = collections.Counter()
-    for begin, stop in zip([0, *end[:-1] + 1], end):
-        word = bytes(ids[begin:stop].tolist()).decode().split()[0][:3]
-        lengths.update({name: stop + 1 - begin for name in SIZES if name.startswith(word)})
-    return {name: lengths[name] / len(ids) for name in SIZES}, len(ids)
+    n = 0
+    for text in documents(tmp_path / 'data')['train']:
+        n += len(text) + 1                              # its bytes, and <|endoftext|>
+        word = text.split()[0][:3]
+        lengths.update({name: len(text) + 1 for name in SIZES if name.startswith(word)})
+    return {name: lengths[name] / n for name in SIZES}, n
 
 
 def test_weights_become_shares_to_the_token(corpora, tmp_path):
     meta, _ = mix(corpora, tmp_path, {'web': 50, 'code': 15, 'stdlib': 35})
-    share_of, n = shares(tmp_path, meta)
+    share_of, n = shares(tmp_path)
     for name, share in zip(SIZES, (0.5, 0.15, 0.35)):
         assert abs(share_of[name] - share) < 102 / n, name      # what was cut may have lost its name
         s = meta['sources'][name]
@@ -166,7 +166,7 @@ def test_temperature_flattens_the_shares(corpora, tmp_path):
     for temperature in (1.0, 5.0):
         meta, _ = mix(corpora, tmp_path, dict.fromkeys(SIZES), f'--temperature={temperature}')
         powers = {name: s['tokens'] ** (1 / temperature) for name, s in meta['sources'].items()}
-        share_of, n = shares(tmp_path, meta)
+        share_of, n = shares(tmp_path)
         for name in SIZES:
             assert abs(share_of[name] - powers[name] / sum(powers.values())) < 102 / n, (name, temperature)
 
