@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
 
-from model import GPT, load_checkpoint
+from model import GPT, GPTConfig, load_checkpoint
 from parts.prepare.data_card import next_command
 from parts.train import start, texts
 from tokenizer import Tokenizer
@@ -160,6 +160,17 @@ def test_the_shape_of_a_model_that_is_continued_is_its_own(base, data_dir, tmp_p
         shape = {name: getattr(model.config, name) for name in start.SHAPE}
         assert shape.items() <= config.items() and config == state['config'] and config['n_embd'] == 32
     mistake(run(*flags, '--n_head=4', '--init_from=resume'), 'last.pt has n_head=2')
+
+
+def test_grad_checkpoint_changes_no_gradient():
+    torch.manual_seed(0)
+    model, x = GPT(GPTConfig(60, 16, 3, 2, 1, 32, 64)), torch.randint(60, (2, 16))
+    grads = []
+    for model.grad_checkpoint in (False, True):
+        model.zero_grad()
+        model(x, x)[1].backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    assert same(*grads)
 
 
 def test_show_batch_prints_the_documents_of_a_step_and_touches_nothing(data_dir, tmp_path):
