@@ -12,6 +12,7 @@ from conftest import ROOT, ok, read_json, refused, run, write
 from preparing import report
 
 from parts.prepare.corpus import claim
+from parts.prepare.workers import part_of
 
 WORDS = 'old mill by the river where water rose each spring until it reached second step of stair'.split()
 
@@ -72,6 +73,13 @@ def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer_but_parts_sha
     for _ in range(2):
         claim(tmp_path, [], shared=True)
     refused('another process writes', claim, tmp_path, [], shared=False)
+
+
+def test_each_part_of_the_work_is_done_once():
+    for n in (1, 3, 16):
+        parts = [part_of(range(20), f'{i}/{n}') for i in range(1, n + 1)]
+        assert sorted(job for part in parts for job in part) == list(range(20))
+    assert part_of(range(20), '') == range(20)
 
 
 def test_parts_together_give_what_one_process_gives(folder, tmp_path):
