@@ -2,9 +2,9 @@
 # Every speed that LOG.md compares with a peer's, one after the other. One that fails, as where a peer is not
 # installed, is one line, and the rest still runs. Nothing else should run on the machine.
 #
-#     pip install -r bench/requirements.txt
-#     bash bench/all.sh tinyshakespeare.txt HumanEval.jsonl.gz | tee all.txt      # the two files are yours
-shakespeare=$(realpath "$1") humaneval=$(realpath "$2") scratch=$(mktemp -d)
+#     pip install -r bench/requirements.txt; git clone https://github.com/karpathy/nanoGPT
+#     bash bench/all.sh tinyshakespeare.txt HumanEval.jsonl.gz nanoGPT | tee all.txt      # the two files are yours
+shakespeare=$(realpath "$1") humaneval=$(realpath "$2") nanogpt=$(realpath "$3") scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$(dirname "$0")/.." || exit
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(nproc)}" TOKENIZERS_PARALLELISM=true
@@ -19,8 +19,7 @@ row() {     # row COMMAND...: its output, or the last line of its error
 lscpu | grep -E 'Model name|^CPU\(s\)'
 grep -q avx512_bf16 /proc/cpuinfo && echo 'native bfloat16' || echo 'no native bfloat16'
 git rev-parse --short HEAD
-row python prepare.py --source="$shakespeare" --tokenizer=char --out_dir="$scratch/char" >/dev/null
-row env OMP_NUM_THREADS=1 python bench/time_to_loss.py "$scratch/char"
+row env OMP_NUM_THREADS=1 python bench/time_to_loss.py "$shakespeare" "$nanogpt"
 row python bench/transformers_speed.py train
 row python bench/transformers_speed.py generate
 row python bench/bpe.py train
