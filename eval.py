@@ -1,5 +1,5 @@
 """
-Evaluation: what a checkpoint is worth, counted on held-out data, with confidence intervals.
+Evaluation: how good a checkpoint is, measured on held-out data, with confidence intervals.
 
     python eval.py --ckpt=out/quickstart --data_dir=data/quickstart
     python eval.py --ckpt=out/sft --tasks=problems --num_samples=8 --k=1,8 --allow_code_execution=True
@@ -7,18 +7,18 @@ Evaluation: what a checkpoint is worth, counted on held-out data, with confidenc
     python eval.py --ckpt=out/a,out/b --data_dir=data/code,data/prose       # which is better at what
     python eval.py --tasks=compare --ckpt=out/sft --compare=out/dpo --out=out/dpo/compare.json
 
-loss            nats, perplexity and bits per byte of the whole val.bin, also source by source
+loss            nats, perplexity and bits per byte of the whole val.bin, and of each source of a mixture
 problems        functions of parts/eval/problems.py, written by the model and run
-humaneval       the same, of a file in HumanEval's layout; mbpp, too
-gsm8k           the last number of the answer against the one behind ####
+humaneval, mbpp the same, from a file in HumanEval's layout
+gsm8k           the last number of the answer must be the one behind #### in the file
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; other checks: docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by the command --judge
-learned         shares of spaces, known words, lines and speeches in what it writes, and in the corpus
+learned         shares of spaces, known words, known line beginnings and speeches in its texts and in val.bin
 compare         problems gained and lost between two samples.jsonl; a sheet for blind votes
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
-can be compared between tokenizers. pass@k: the chance that at least one of k passes. Writes eval.json and
-samples.jsonl (every completion) beside the checkpoint, or in scored/ beside --completions.
+can be compared between tokenizers. pass@k: the chance that at least one of k answers passes. eval.py writes
+eval.json and samples.jsonl (every completion) beside the checkpoint, or in scored/ beside --completions.
 """
 import collections, glob, json, math, os, re, shlex
 import numpy as np
@@ -33,15 +33,15 @@ from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'         # a folder or a .pt file; several: A,B or A/*.pt
-data_dir = 'data/quickstart'    # of loss and learned; made with ckpt's tokenizer; several: A,B
+data_dir = 'data/quickstart'    # for loss and learned; made with ckpt's tokenizer; several: A,B
 tasks = 'loss'                  # comma-separated
 data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B
 completions: str | None = None  # .jsonl of {"task_id", "completion"}: score these, without a model
-splits = 'variation,feedback_variation,cell,family'     # of problems: see parts/eval/problems.py
-n_problems: int | None = None   # >= 1: None = 100 of each split of problems, the whole of a file
+splits = 'variation,feedback_variation,cell,family'     # for problems: see parts/eval/problems.py
+n_problems: int | None = None   # >= 1: None = 100 of each split, or a whole file
 problems_seed = 0               # another seed: other problems of these splits
 num_samples = 1                 # [1, 10000]: completions per problem; learned writes at least 32 texts
-k = '1'                         # of pass@k, each at most num_samples: 1,10,100
+k = '1'                         # of pass@k, each at most num_samples; several: 1,10,100
 temperature: float | None = None    # >= 0: 0 = the most probable token; None = 0 for one sample, else 0.8
 top_k = 0                       # >= 0: 0 = off
 top_p = 1.0                     # (0, 1]: 1 = off
@@ -55,103 +55,29 @@ compare = ''                    # a samples.jsonl or its folder, to set beside t
 votes = ''                      # filled-in copies of sheet.csv: A,B
 batch_size = 16                 # >= 1: sequences per forward pass
 random_init = True              # loss, learned: measure an untrained model too
-loss_tokens = 0                 # >= 0: loss of the first so many tokens; 0 = of all
+loss_tokens = 0                 # >= 0: tokens to measure, from the beginning; 0 = all
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16: of answers; auto = bfloat16 on GPUs
 out: str | None = None          # where the results go; None = eval.json, see above
 seed = 1337                     # [0, 2**32): of the untrained model, of samples, of the sheet
 config = configure(globals())
 
-
-# --- 1. the exact loss --------------------------------------------------------------------------------------
-@torch.no_grad()
-def exact_loss(model, ids, block_size):
-    """(nats, n): the summed loss of ids[1:], n tokens. Each is predicted once, in its block. In float32."""
-    model.eval()
-    n = len(ids) - 1
-    starts = list(range(0, n - n % block_size, block_size))     # of the full blocks
-    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)]
-    if n % block_size:
-        batches.append([n - n % block_size])                # the last block is shorter
-    nats = 0.0
-    for batch in tqdm(batches, desc='loss', disable=None):
-        x, y = token_bins.sequences(ids, batch, min(block_size, n - batch[0]))              # (B, T) each
-        _, loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
-        nats += loss.item() * y.size
-    return nats, n
-
-
-# --- 2. ask, run, count -------------------------------------------------------------------------------------
-def ask(model, items, n, temperature, in_chat):
-    """(n answers to each item, how many prompts were cut)"""
-    ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])       # what stops a base model
-    batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.n_writable)
-    prompts = [benchmarks.question(item, in_chat) for item in items]
-    with devices.autocast(device, native):
-        answers, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
-                                         temperature=temperature, top_k=top_k, top_p=top_p)
-    return [[text for text, ended in several] for several in answers], n_cut
-
-
-def grade(task, cases, in_chat):
-    """The outcome of each case (item, answer). Programs run in parallel."""
-    if task == 'judge':
-        return [grading.judged(judge, item, text) for item, text in tqdm(cases, 'judge', disable=None)]
-    jobs = [grading.job(item, text, in_chat) for item, text in cases]       # None: there is nothing to run
-    results = sandbox.run_many([job for job in jobs if job], timeout, memory_mb)
-    results = [next(results) if job else None for job in tqdm(jobs, 'run', disable=None)]
-    return [grading.outcome(item, text, result, in_chat) for (item, text), result in zip(cases, results)]
-
-
-def pass_at_k(n, c, k):
-    """The chance that at least one of k completions passes, if k of n are drawn and c of the n pass:
-    1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1). pass_at_k(4, 1, 2) -> 0.5"""
-    return 1 - math.comb(n - c, k) / math.comb(n, k)
-
-
-def summarise(rows, ks):
-    """Rows of samples.jsonl -> pass@k with an interval of pass@1, or the judge's mean score and its interval.
-    Answers that the machine could not grade do not count; pass@k is of the problems that have k others."""
-    outcomes = collections.Counter(row['outcome'] for row in rows)
-    is_judged = any('score' in row for row in rows)
-    groups = collections.defaultdict(list)          # task_id -> of each answer 0 or 1, or the judge's score
-    for row in rows:
-        if row['outcome'] != 'infrastructure':
-            groups[row['task_id']].append(row['score'] if is_judged else int(row['outcome'] == 'passed'))
-    means = [sum(group) / len(group) for group in groups.values()]
-    n = sum(len(group) for group in groups.values())
-    result = {'n': len(groups), 'samples': n, 'outcomes': dict(outcomes)}
-    if is_judged:
-        result['score'] = sum(means) / max(1, len(means))
-        return result | {'interval': [10 * x for x in comparison.interval([m / 10 for m in means])]}
-
-    for k in ks:
-        chances = [pass_at_k(len(group), sum(group), k) for group in groups.values() if len(group) >= k]
-        result[f'pass@{k}'] = sum(chances) / max(1, len(chances))
-    result['interval'] = comparison.interval(means)
-    if any('preferred' in row for row in rows):     # programs
-        liked = sum(row['outcome'] == 'passed' and row['preferred'] for row in rows)
-        result['preferred_rate'] = liked / outcomes['passed'] if outcomes['passed'] else None
-        result['parse_rate'] = 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n)
-    return result
-
-
-# --- 3. the questions ---------------------------------------------------------------------------------------
+# --- 1. the questions ---------------------------------------------------------------------------------------
 all_tasks = tasks.split(',')
-answered = [task for task in all_tasks if task in benchmarks.TASKS]         # by the model
+answered = [task for task in all_tasks if task in benchmarks.TASKS]         # with answers to grade
 known = 'loss', *benchmarks.TASKS, 'learned', 'compare'
-for task in set(all_tasks) - set(known):
-    raise ValueError(f'unknown task {task!r}; there are: {", ".join(known)}; {benchmarks.ELSEWHERE}')
+for task in collections.Counter(all_tasks) - collections.Counter(known):        # unknown, or there twice
+    raise ValueError(f'task {task!r}: unknown, or twice; tasks: {", ".join(known)}; {benchmarks.ELSEWHERE}')
 if ('judge' in all_tasks) != bool(judge):
     raise ValueError("--tasks=judge and a --judge='python ask.py' belong together; see docs/measuring.md")
 if ('compare' in all_tasks) != bool(compare) or (votes and not compare):
     raise ValueError('--tasks=compare, a --compare=out/dpo and any --votes belong together')
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
     raise ValueError(f'{k=} must be numbers from 1 on, such as 1,10,100')
-ks = sorted({1, *map(int, k.split(','))})      # 1: the interval is that of pass@1
+ks = sorted({1, *map(int, k.split(','))})      # always with 1: the interval is that of pass@1
 if ks[-1] > num_samples and not completions:
     raise ValueError(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; num_samples={num_samples}')
-free_temperature = 0.8 if temperature is None else temperature       # of the texts of --tasks=learned
+learned_temperature = 0.8 if temperature is None else temperature
 if temperature is None:
     temperature = 0.0 if num_samples == 1 else 0.8
 
@@ -176,17 +102,17 @@ if any(map(benchmarks.runs, items_of.values())) and not allow_code_execution:
     raise ValueError("this runs a model's programs; first read parts/eval/sandbox.py, then give "
                      '--allow_code_execution=True')
 
-# --- 4. the checkpoints -------------------------------------------------------------------------------------
-device, native = devices.choose(device, dtype)
-if dtype == 'auto' and device == 'cpu':     # bfloat16, too, is native on some
-    native = 'float32'
+# --- 2. the checkpoints -------------------------------------------------------------------------------------
+device, answer_dtype = devices.choose(device, dtype)
+if dtype == 'auto' and device == 'cpu':     # choose() takes bfloat16 on some CPUs
+    answer_dtype = 'float32'
 torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
 
 paths = []
 for path in ckpt.split(','):
     paths += sorted(glob.glob(glob.escape(path).replace('[*]', '*'))) or [path]   # only * is a pattern
-ckpt, *later = paths
-if later and (compare or completions):
+ckpt, *others = paths
+if others and (compare or completions):
     raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
 folder = start.folder_of(completions or ckpt)
 
@@ -200,50 +126,50 @@ def load(path):
     if trained.get('objective', 'clm') != 'clm':
         raise ValueError(f'{path} has objective={trained["objective"]}: its val_loss and val_accuracy are in '
                          'metrics.jsonl; see what it does with sample.py')
-    start.same_tokenizer(path, state.get('tokenizer_hash'), f'{ckpt} (evaluate them one by one)',
+    start.same_tokenizer(path, state.get('tokenizer_hash'), f'{tokenizer_path} (evaluate them one by one)',
                          tokenizer.hash)
     in_chat = trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat
     about = {'ckpt': path, 'step': state.get('step'), 'chat': in_chat}
-    return model.grown(tokenizer.vocab_size).eval(), about, state   # with rows for the tokens of a chat
+    return model.grown(tokenizer.vocab_size).eval(), about, state   # a base model may lack chat tokens
 
 
-beside = os.path.join(folder, 'tokenizer.json')
+tokenizer_path = os.path.join(start.folder_of(ckpt), 'tokenizer.json')
 model = tokenizer = stamp = None    # stamp: the benchmarks that prepare.py took out of the training data
 about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
-if 'loss' in all_tasks or 'learned' in all_tasks or answered and not completions:
+if 'loss' in all_tasks or 'learned' in all_tasks or (answered and not completions):
     checkpoint.find(ckpt)
-    if not os.path.exists(beside):
-        beside = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
-    tokenizer = Tokenizer.load(beside)
+    if not os.path.exists(tokenizer_path):
+        tokenizer_path = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
+    tokenizer = Tokenizer.load(tokenizer_path)
     model, about, state = load(ckpt)
-    stamp = benchmarks.read_stamp(os.path.join(folder, 'data.json'))
+    stamp = benchmarks.read_stamp(os.path.join(start.folder_of(ckpt), 'data.json'))
 
 
 def checkpoints(untrained=False):
     """(model, about) of each checkpoint, and of an untrained model."""
     yield model, about
-    for path in later:
+    for path in others:
         yield load(path)[:2]
     if untrained:
         torch.manual_seed(seed)
-        yield GPT(model.config).to(device), {'ckpt': 'untrained', 'step': 0, 'chat': False}
+        yield GPT(model.config).to(device).eval(), {'ckpt': 'untrained', 'step': 0, 'chat': False}
 
 
-def open_bins(source, sides):
+def prepared_bins(source, sides):
     """token_bins.open_bins of a folder, which must have been prepared with the checkpoint's tokenizer."""
     meta, bins = token_bins.open_bins(source, 1, sides)
-    start.same_tokenizer(ckpt, tokenizer.hash, f'{source} (prepare it with --tokenizer={beside})',
+    start.same_tokenizer(ckpt, tokenizer.hash, f'{source} (prepare it with --tokenizer={tokenizer_path})',
                          meta['tokenizer_hash'])
     return meta, bins
 
 
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
 into = os.path.dirname(os.path.abspath(out))
-replaced = {os.path.realpath(path) for path in (out, into, f'{into}/samples.jsonl')}
-read = {os.path.realpath(path) for path in (*files, completions, compare) if path}
-if os.path.isdir(out) or answered and replaced & read:
+outputs = {os.path.realpath(path) for path in (out, into, f'{into}/samples.jsonl')}    # --compare may be into
+inputs = {os.path.realpath(path) for path in (*files, completions, compare) if path}
+if os.path.isdir(out) or (answered and outputs & inputs):
     raise ValueError(f'{out=} is a folder or would replace a file that is read; choose another --out')
-val_bins = {path: open_bins(path, ['val']) for path in data_dir.split(',') if 'loss' in all_tasks}
+val_bins = {path: prepared_bins(path, ['val']) for path in data_dir.split(',')} if 'loss' in all_tasks else {}
 show(config)
 if answered and model:
     print(f'contamination: {benchmarks.searched(stamp)}')
@@ -254,21 +180,36 @@ os.makedirs(into, exist_ok=True)
 open(f'{out}.tmp', 'w', encoding='utf-8').close()       # a disk without room or rights shows now
 
 
-# --- 5. the loss, of each checkpoint on each data -----------------------------------------------------------
+# --- 3. the loss, of each checkpoint on each data -----------------------------------------------------------
+@torch.no_grad()
+def exact_loss(model, ids, block_size):
+    """(nats, n): the summed loss of the n tokens ids[1:]. Each is predicted once, from its block so far."""
+    n = len(ids) - 1
+    starts = range(0, n - n % block_size, block_size)       # of the full blocks
+    batches = [starts[i:i + batch_size] for i in range(0, len(starts), batch_size)]
+    if n % block_size:
+        batches.append([n - n % block_size])                # the last block is shorter
+    nats = 0.0
+    for batch in tqdm(batches, desc='loss', disable=None):
+        x, y = token_bins.sequences(ids, batch, min(block_size, n - batch[0]))              # (B, T) each
+        _, loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
+        nats += loss.item() * y.size
+    return nats, n
+
+
 def measure_loss():
-    """{'trained', 'untrained' or the path of a checkpoint: its row}. With a source, or several data folders:
-    'trained_web', 'trained_data/code val'."""
+    """{name: row}. The name is 'trained', 'untrained' or, of several checkpoints, a path; then the data, if
+    they are not the only val.bin: 'trained_web' (a source), 'trained_data/code val' (of several folders)."""
     losses = {}
-    results['data_sha256'] = [meta.get('sha256', {}).get('val') for meta, _ in val_bins.values()][0]
-    tables.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens')
+    results['data_sha256'] = [meta['sha256'].get('val') for meta, _ in val_bins.values()][0]     # the first
+    tables.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens', width=27)
     text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
 
     for m, about_m in checkpoints(random_init):
-        name = 'trained' if about_m['ckpt'] == ckpt and not later else about_m['ckpt']
+        name = 'trained' if about_m['ckpt'] == ckpt and not others else about_m['ckpt']
         for path, (meta, bins) in val_bins.items():
             if name != 'untrained':                 # which is equally bad at all sources
-                parts = token_bins.open_sources(path, meta, 1)
-                bins = bins | {part.removeprefix('val_'): ids for part, ids in parts.items()}
+                bins = bins | token_bins.open_sources(path, meta, 1)
 
             for source, ids in bins.items():
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
@@ -282,12 +223,24 @@ def measure_loss():
     return losses
 
 
-# --- 6. the score of a task: check the harness, ask, grade, count -------------------------------------------
+# --- 4. the score of a task: check the harness, ask, grade, count -------------------------------------------
+def ask(model, items, n, temperature, in_chat):
+    """(n answers to each item, how many prompts were cut)"""
+    ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])       # where a base model's text ends
+    batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.n_writable)
+    prompts = [benchmarks.question(item, in_chat) for item in items]
+    with devices.autocast(device, answer_dtype):
+        answers, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
+                                         temperature=temperature, top_k=top_k, top_p=top_p)
+    return [[text for text, ended in several] for several in answers], n_cut
+
+
 def answers_to(task, items):
     """Yields, of each checkpoint: (the answers to each item, about, how many prompts were cut)."""
     if completions:
         lines = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
-        yield benchmarks.given_answers(task, items, lines, ks[-1]), about | {'ckpt': None, 'step': None}, 0
+        answers = benchmarks.given_answers(task, items, lines, ks[-1])
+        yield answers, {'ckpt': None, 'step': None, 'chat': chat}, 0
         return
     for m, about_m in checkpoints():
         answers, n_cut = ask(m, items, num_samples, temperature, about_m['chat'])
@@ -301,7 +254,17 @@ def save_samples():
         f.writelines(json.dumps(row) + '\n' for row in samples)
 
 
-def graded(task, items, answers, about_m):
+def grade(task, cases, in_chat):
+    """A dict {'outcome', 'message', ...} for each case (item, answer). Programs run in parallel."""
+    if task == 'judge':
+        return [grading.judged(judge, item, text) for item, text in tqdm(cases, 'judge', disable=None)]
+    jobs = [grading.job(item, text, in_chat) for item, text in cases]       # None: there is nothing to run
+    finished = sandbox.run_many([job for job in jobs if job], timeout, memory_mb)       # yields in order
+    results = [next(finished) if job else None for job in tqdm(jobs, 'run', disable=None)]
+    return [grading.outcome(item, text, result, in_chat) for (item, text), result in zip(cases, results)]
+
+
+def graded_rows(task, items, answers, about_m):
     """The rows of samples.jsonl for these answers. ValueError if too many could not be graded."""
     cases = [(item, text) for item, several in zip(items, answers) for text in several]
     rows = [benchmarks.row_of(item, text, about_m) for item, text in cases]
@@ -320,11 +283,44 @@ def graded(task, items, answers, about_m):
     return rows
 
 
+def pass_at_k(n, c, k):
+    """The chance that at least one of k completions passes, if k of n are drawn and c of the n pass:
+    1 - C(n-c, k) / C(n, k) (Chen et al. 2021, arXiv:2107.03374, eq. 1). pass_at_k(4, 1, 2) -> 0.5"""
+    return 1 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def summarise(rows, ks):
+    """Rows of samples.jsonl -> pass@k and the interval of pass@1, or the judge's mean score and its interval.
+    Answers that could not be graded do not count. pass@k: the mean over problems with at least k graded."""
+    outcomes = collections.Counter(row['outcome'] for row in rows)
+    is_judged = any('score' in row for row in rows)
+    groups = collections.defaultdict(list)          # task_id -> a number for each answer: 0, 1 or a score
+    for row in rows:
+        if row['outcome'] != 'infrastructure':
+            groups[row['task_id']].append(row['score'] if is_judged else int(row['outcome'] == 'passed'))
+    means = [sum(group) / len(group) for group in groups.values()]
+    n_samples = sum(len(group) for group in groups.values())
+    result = {'n': len(groups), 'samples': n_samples, 'outcomes': dict(outcomes)}
+    if is_judged:
+        result['score'] = sum(means) / max(1, len(means))
+        return result | {'interval': [10 * x for x in comparison.interval([m / 10 for m in means])]}
+
+    for k in ks:
+        chances = [pass_at_k(len(group), sum(group), k) for group in groups.values() if len(group) >= k]
+        result[f'pass@{k}'] = sum(chances) / max(1, len(chances))
+    result['interval'] = comparison.interval(means)
+    if any('preferred' in row for row in rows):     # programs: is the body a single line?
+        liked = sum(row['outcome'] == 'passed' and row['preferred'] for row in rows)
+        result['preferred_rate'] = liked / outcomes['passed'] if outcomes['passed'] else None
+        result['parse_rate'] = 1 - (outcomes['syntax'] + outcomes['empty']) / max(1, n_samples)
+    return result
+
+
 def score(task):
     """The result of a task; of several checkpoints {'series': their results, by step}."""
     items = items_of[task]
     caution = {}
-    if benchmarks.runs(items):          # first those that are known to be right or wrong
+    if benchmarks.runs(items):          # first run answers that are known to be right or wrong
         run = lambda jobs: list(sandbox.run_many(jobs, timeout, memory_mb))
         left_out, results['confined'], caution = benchmarks.check_harness(task, items, run)
         results['left_out'] = results.get('left_out', []) + left_out
@@ -332,61 +328,60 @@ def score(task):
 
     series = []
     for answers, about_m, n_cut in answers_to(task, items):
-        rows = graded(task, items, answers, about_m)
+        rows = graded_rows(task, items, answers, about_m)
         result = summarise(rows, ks) | caution
         if task == 'problems':
             for key in 'split', 'family', 'cell':
+                names = sorted({row[key] for row in rows})
                 result[f'by_{key}'] = {name: summarise([row for row in rows if row[key] == name], ks)
-                                       for name in sorted({row[key] for row in rows})}
+                                       for name in names}
         tables.print_results(task, result, problems.KINDS)
         if task == 'judge':
             result['judge'] = judge
         series.append(result | about_m | {'prompts_cut': n_cut})
 
-    if not later:
+    if not others:
         return series[0]
     series.sort(key=lambda result: result['step'] or 0)
     tables.print_table(task, {result['ckpt']: tables.shown(result) for result in series})
     return {'series': series}
 
 
-# --- 7. what has been learned, at four levels: characters, words, lines, speeches ---------------------------
+# --- 5. what has been learned, at four levels: characters, words, lines, speeches ---------------------------
 def measure_learned():
     """{checkpoint, untrained or corpus: shares in n texts of it}"""
     n = max(32, num_samples)
-    beginning = {'task': 'learned', 'asked': '', 'prompt': ''}      # of a document
-    _, bins = open_bins(data_dir.split(',')[0], ['train', 'val'])
-    corpus = texts.vocabulary([bins['train'], bins['val']], tokenizer)      # so val knows nearly all words
+    beginning = {'task': 'learned', 'prompt': ''}       # of a document
+    _, bins = prepared_bins(data_dir.split(',')[0], ['train', 'val'])
+    words, beginnings = texts.vocabulary([bins['train'], bins['val']], tokenizer)   # val knows its own, too
 
     written = {}                        # name -> texts
     for m, about_m in checkpoints(random_init):
-        answers, _ = ask(m, [beginning], n, free_temperature, False)
+        answers, _ = ask(m, [beginning], n, learned_temperature, False)
         written[about_m['ckpt']] = answers[0]
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
-    levels = {name: texts.levels(some, *corpus) for name, some in written.items()}
+    levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
     tables.print_table(f'of {n} texts, share of', levels)
     return levels
 
 
-# --- 8. two models, problem by problem ----------------------------------------------------------------------
+# --- 6. two models, problem by problem ----------------------------------------------------------------------
 def compare_models():
     """What the model of --compare gained and lost beside that of --ckpt; the votes on both."""
-    def read(path):
-        path = path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
-        return comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path)
-
-    a = read(into if samples else folder)           # of this run, or of an earlier one
-    b = read(compare)
+    paths = [into if samples else folder, compare]          # samples: those of this run, if it has any
+    paths = [path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl') for path in paths]
+    a, b = [comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path)
+            for path in paths]
     result = comparison.compare(a, b) | {'with': compare, 'gain': comparison.gains(a, b, problems.KINDS)}
     pairs = comparison.blind(a, b, seed)
     if not votes:
         comparison.write_sheet(f'{into}/sheet.csv', pairs)
-    result |= comparison.count_votes(pairs, votes.split(',') if votes else [])      # the tests vote, too
+    result |= comparison.count_votes(pairs, votes.split(',') if votes else [])     # beside those of the tests
     print(comparison.describe(result))
     return result
 
 
-# --- 9. all of it -------------------------------------------------------------------------------------------
+# --- 7. all of it -------------------------------------------------------------------------------------------
 if 'loss' in all_tasks:
     results['tasks']['loss'] = measure_loss()
 for task in answered:

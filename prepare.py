@@ -9,11 +9,11 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
                                 -> decontaminate
     all of them together:       duplicates -> split -> tokenise -> mix -> train.bin, val.bin
 
-A document is a .py or .html file, a piece of a .txt or .md file (they are cut every 100,000 characters), or a
-record of .jsonl or .json. A lone file of text is taken as it is.
+A document is a .py or .html file, a piece of other text (100,000 characters at most), or a record of .jsonl
+or .json. A lone file of text is neither cut nor cleaned.
 
-Writes under out_dir: train.bin, val.bin, val_<source>.bin of several sources, tokenizer.json, meta.json,
-report.md and report.json; for --kind=sft and preference train.jsonl and val.jsonl. The same command resumes.
+Writes under out_dir: meta.json, report.md, report.json; for text train.bin, val.bin, tokenizer.json (several
+sources: also val_<source>.bin), else train.jsonl and val.jsonl. The same command resumes an interrupted run.
 
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
@@ -30,20 +30,20 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 # --- settings: the first ten are enough to begin -----------------------------------------------------------
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, file, folder or glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
-kind = 'text'                   # text | sft | preference: sft: conversations; preference: pairs of answers
+kind = 'text'                   # text | sft | preference: documents, conversations, pairs of answers
 out_dir = 'data/quickstart'     # where the results go
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the path of a tokenizer.json
 vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # (0, 1): share of documents, or of one text's characters
-mode = 'auto'                   # auto | code | prose | chat | raw: raw: no rules; auto: by path and text
-dedup = 'minhash'               # none | exact | minhash | simhash: these two: near-copies, too; pairs: exact
+mode = 'auto'                   # auto | code | prose | chat | raw: auto looks at path and text; raw: no rules
+dedup = 'minhash'               # none | exact | minhash | simhash: the last two: near-copies (not of pairs)
 num_workers = 0                 # [0, 1024]: processes that share the work; 0 = all cores
 
 # read: files become documents
 max_chars = 1_000_000           # >= 1: a longer record or .py file is not read
 download_dir = 'data/raw'       # for downloads
 keep_downloads = True           # False: delete each when it is clean
-prefer = 'passed'               # passed | taste | both: what makes one of eval.py's samples better
+prefer = 'passed'               # passed | taste | both: why one of eval.py's samples is the chosen one
 audit = 0                       # >= 0: samples for each reason in audit.md
 # normalise, source, language: by address, licence, language
 strip_markup = True             # of prose: HTML and LaTeX commands
@@ -91,18 +91,18 @@ rows = 8                        # [1, 64]: numbers in a band; more: fewer pairs 
 min_similarity = 0.85           # [0, 1]: of minhash: shared n-grams / all of both
 # tokenise, mix, write
 gpt2_dir: str | None = None     # has vocab.bpe, encoder.json
-min_chars_per_token = 1.5       # >= 0: of code, if the vocabulary has 4,096; tables have fewer
+min_chars_per_token = 1.5       # >= 0: code with fewer (tables) is dropped, if the vocabulary has 4,096
 fim = 0.0                       # [0, 1]: share of text that teaches to fill in the middle
 fim_length = 128                # >= 8: tokens of a rearranged piece; usual: half of a context
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
-temperature = 1.0               # >= 0.05: of sources without weights: 1: by their tokens, more: more equal
+temperature = 1.0               # >= 0.05: of sources without weights: 1: shares by tokens; 2: more equal
 part = ''                       # 3/16: clean the third of 16 parts of the work; at last run without it
 config = configure(globals())
 NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
-TOKENIZER_BYTES = 1_000_000_000 # bpe is trained on a sample of this size; a lone text is read whole
+TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample; a lone text is read whole
 
 # --- settings that need each other --------------------------------------------------------------------------
-tok = None                      # a tokenizer that exists is loaded now, not when all is clean
+tok = None                      # one that exists is loaded now, before the work
 if tokenizer == 'gpt2':
     tok = Tokenizer.gpt2(gpt2_dir)
 elif tokenizer.endswith('.json'):
@@ -117,9 +117,9 @@ wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
 wanted_languages = text_models.languages_of(languages)
 
 sources = files.sources_of(source, sources, defaults['source'])
-shards = files.shards(sources, download_dir, kind)      # files cleaned together
+shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
 jobs = workers.part_of(range(len(shards)), part)
-workers.end_together()
+workers.end_with_parent()
 has_weights = any(weight for _, weight in sources.values())
 if write == 'text' and (kind != 'text' or temperature != 1 or has_weights):
     raise ValueError('write=text repeats no document: weights and --temperature need --write=bins')
@@ -127,10 +127,10 @@ if fim and (kind != 'text' or write == 'text'):
     raise ValueError(f'fim={fim} rearranges token ids: it needs --kind=text and --write=bins')
 
 # --- read: what there is ------------------------------------------------------------------------------------
-# A lone text is not cut into documents: no stage changes or drops it, and its end is held out.
-input_files = [file for shard in shards for file in shard['files']]
-first_path = input_files[0]['path']
-one_text = kind == 'text' and len(input_files) == 1 and not reading.is_kind(first_path, reading.RECORDS)
+# A lone text passes no stage, and its end is held out.
+sourced = [file for shard in shards for file in shard['files']]
+first_path = sourced[0]['path']
+one_text = kind == 'text' and len(sourced) == 1 and not reading.is_kind(first_path, reading.RECORDS)
 if one_text:
     for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit', 'fim',
                  'url_block', 'url_allow', 'toxic_words', 'quality_good', 'perplexity_reference'):
@@ -147,12 +147,12 @@ blocked, allowed = map(filters.domains_of, (url_block, url_allow))
 toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
 forms = [form for text in conversions.strings_in(benchmarks) for form in clean.variants(text)]
-forms += [personal_data.hide(form)[0] for form in forms]
-benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)       # in each form that the stages may give a text
+forms += [personal_data.hide(form)[0] for form in forms]    # as the stages may change a text
+benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
 if benchmarks and not len(benchmark_ngrams):
     raise ValueError(f'{decontaminate} holds no text of {NGRAM} words: nothing could be found with it')
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
-inputs = sum(examples.values(), input_files)            # lists, one after another
+inputs = sourced + [file for listed in examples.values() for file in listed]
 others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
 corpus.claim(out_dir, [file['path'] for file in inputs] + others, shared=bool(part))
 show(config)
@@ -160,7 +160,7 @@ show(config)
 
 # --- the stages: what happens to a document by itself -------------------------------------------------------
 # A document is a dict: texts (one, or those of a conversation), path, source, mode, perhaps more.
-# A stage may change it, and returns the reason to drop it, or None. It counts in tally, Counters by name.
+# A stage may change it, and returns the reason to drop it, or None. tally: {name: Counter}, for the report.
 
 
 def mode_of(doc):
@@ -170,34 +170,34 @@ def mode_of(doc):
     return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
 
 
-def texts_of(source):
+def texts_of(path):
     """Yield the texts of examples, normalised like documents."""
-    for doc in conversions.documents(reading.entries(examples[source]), reject=lambda *_: None):
-        yield clean.normalise(doc['texts'][0], mode_of(doc))
+    for doc in conversions.documents(reading.entries(examples[path]), reject=lambda *_: None):
+        yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
 
 
-judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
+judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)      # trained here
 
 
-def in_one_form(doc, tally):
+def normalise(doc, tally):
     doc['texts'] = [clean.normalise(text, doc['mode'], strip_markup) for text in doc['texts']]
     return 'empty' if conversions.is_empty(doc) else None
 
 
-def from_good_source(doc, tally):
+def check_source(doc, tally):
     licence = doc['licence'] = data_card.licence(sources[doc['source']][0], doc)
     if wanted_licences and not wanted_licences.issuperset(licence.split(', ')):
         return f'licence {licence}'
     return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
 
 
-def in_wanted_language(doc, tally):
+def check_language(doc, tally):
     if wanted_languages and doc['mode'] in ('prose', 'chat'):
         language = text_models.language_of('\n'.join(doc['texts']))
         return None if language in wanted_languages else f'language {language}'
 
 
-def by_rules(doc, tally):
+def check_rules(doc, tally):
     if doc['mode'] == 'raw':
         return None
     if kind == 'preference':
@@ -214,7 +214,7 @@ def by_rules(doc, tally):
     if doc['mode'] in ('prose', 'chat'):
         return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition, max_gibberish)
     is_python = doc['mode'] == 'code'
-    chance = corpus.hash64(to_utf8(text)) / 2 ** 64         # always the same for one text
+    chance = corpus.hash64(b'rules' + to_utf8(text)) / 2 ** 64      # in [0, 1); not the hash that splits
     reason = filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
                                  config_test, no_keywords, min_assignments, is_python)
     if not reason and parse and is_python and texts.syntax_error(text):
@@ -222,41 +222,59 @@ def by_rules(doc, tally):
     return reason
 
 
-def by_models(doc, tally):
+def check_models(doc, tally):
     text = '\n'.join(doc['texts'])
     reason = judges.reason(text, tally, min_bits, max_bits, min_quality)
     hits = filters.toxic_words(text, toxic)
-    if not reason and hits.total() * 1000 > max_toxic * len(text.split()):
+    if hits and not reason and hits.total() * 1000 > max_toxic * len(text.split()):
         tally['toxic words in what was dropped'].update(hits)
         return 'toxic'
     return reason
 
 
-def without_personal_data(doc, tally):
+def hide_personal_data(doc, tally):
     for i, text in enumerate(doc['texts'] if pii else ()):
         doc['texts'][i], hits = personal_data.hide(text)
         tally[f'personal data in {doc["source"]}'].update(hits)
-        is_code = hits and doc['mode'] == 'code'
-        if is_code and texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
-            return 'personal data, or code like it'     # x@model.co can be a product
+        may_break = hits and doc['mode'] == 'code'      # x@model.co can be a product of matrices
+        if may_break and texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
+            return 'personal data, or code like it'
 
 
-def not_in_benchmark(doc, tally):
+def check_benchmarks(doc, tally):
     if any(duplicates.contains(benchmark_ngrams, text, NGRAM).any() for text in doc['texts']):
         return 'in a benchmark'
 
 
-STAGES = {'normalise': in_one_form, 'source': from_good_source, 'language': in_wanted_language,
-          'rules': by_rules, 'models': by_models, 'personal data': without_personal_data,
-          'decontaminate': not_in_benchmark}
+STAGES = {'normalise': normalise, 'source': check_source, 'language': check_language, 'rules': check_rules,
+          'models': check_models, 'personal data': hide_personal_data, 'decontaminate': check_benchmarks}
 
 
 # --- the first pass: each shard through all stages, by several processes ------------------------------------
+# A finished shard is used again if nothing has changed on which it depends: settings (not those of LATER),
+# this script, its parts, the files that are read.
+LATER = {'out_dir', 'tokenizer', 'vocab_size', 'val_fraction', 'num_workers', 'min_similarity', 'gpt2_dir',
+         'min_chars_per_token', 'fim', 'fim_length', 'write', 'temperature', 'part'}
+depends_on = {name: value for name, value in config.items() if name not in LATER}
+depends_on['cut'] = one_text and val_fraction           # where a lone text's end begins
+code = [__file__, *files.all_files(os.path.dirname(funnel.__file__), {'__pycache__'})]
+state = corpus.state_of(depends_on, inputs + [{'path': path} for path in others + code])
+total = funnel.Funnel(audit)
+docs = corpus.Corpus(f'{out_dir}/.work', state, total, [shard['source'] for shard in shards])
+
+
+def words_of(text):
+    """The word n-grams by which near-duplicates are found."""
+    if kind == 'sft':
+        text = '\n'.join(conversions.strings_in(json.loads(text)))
+    return duplicates.shingles(text, shingle)
+
+
 def kept_documents(shard, account):
-    """Send a shard's documents through the stages, count them, yield what Corpus.write_shard takes."""
+    """Yield the documents that pass all stages, for docs.write_shard. account: the shard's Funnel."""
     entries = reading.entries(shard['files'], max_chars)
     if kind != 'text':
-        entries = samples.with_records(entries, kind, prefer=prefer)
+        entries = samples.with_records(entries, kind, prefer=prefer)    # for eval.py's samples
     for doc in conversions.documents(entries, account.reject, kind, max_chars):
         doc['source'] = shard['source']
         doc['mode'] = mode_of(doc)
@@ -275,16 +293,16 @@ def kept_documents(shard, account):
             continue
 
         text = conversions.to_text(doc)
-        whole, beginning = conversions.identity(doc)
+        copy_key, split_key = conversions.identity(doc)         # bytes, text
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}
-        yield {'record': {'text': text, **about}, 'size': size, 'exact': corpus.hash64(whole),
-               'split': corpus.hash64(to_utf8(beginning)),
+        yield {'record': {'text': text, **about}, 'size': size, 'exact': corpus.hash64(copy_key),
+               'split': corpus.hash64(to_utf8(split_key)),
                'keys': duplicates.near_keys(words_of(text), near, bands, rows) if near else [],
                'is_code': doc['mode'] == 'code'}
 
 
 def pieces_of_text(shard, account):
-    """Yield the one text, unchanged, in pieces of some MB. Its end has the smallest `split`."""
+    """Yield the one text in pieces of some MB. split=0 holds its end out."""
     licence = data_card.licence(sources[shard['source']][0], {})
     about = {'source': shard['source'], 'path': first_path, 'licence': licence}
     account.document({**about, 'mode': 'raw', 'encoding': encoding}, None, '', 0)
@@ -296,13 +314,6 @@ def pieces_of_text(shard, account):
             yield {'record': {'text': text, **about}, 'size': size, 'split': split}
 
 
-def words_of(text):
-    """The set of word n-grams by which near-duplicates are told."""
-    if kind == 'sft':
-        text = '\n'.join(conversions.strings_in(json.loads(text)))
-    return duplicates.shingles(text, shingle)
-
-
 def clean_shard(i):
     if not docs.has_shard(i):
         downloads = [files.fetch(file['url'], file['sha256'], file['path'])
@@ -310,35 +321,21 @@ def clean_shard(i):
         account = funnel.Funnel(audit)
         documents = pieces_of_text if one_text else kept_documents
         docs.write_shard(i, documents(shards[i], account), account)
-        for path in downloads if not keep_downloads else ():
-            os.remove(path)
+        if not keep_downloads:
+            for path in downloads:
+                os.remove(path)
     return i
 
 
-# The shards of an interrupted run are used again if all that they depend on is the same: the settings but for
-# those that act later, this script and its parts, and the files that are read.
-LATER = {'out_dir', 'tokenizer', 'vocab_size', 'val_fraction', 'num_workers', 'min_similarity', 'gpt2_dir',
-         'min_chars_per_token', 'fim', 'fim_length', 'write', 'temperature', 'part'}
-
-
-def state_of_run():
-    depends_on = {name: value for name, value in config.items() if name not in LATER}
-    depends_on['cut'] = one_text and val_fraction       # where its end begins
-    code = [__file__, *files.all_files(os.path.dirname(funnel.__file__))]
-    return corpus.state_of(depends_on, inputs + [{'path': path} for path in others + code])
-
-
-total = funnel.Funnel(audit)
-docs = corpus.Corpus(f'{out_dir}/.work', state_of_run(), total, [shard['source'] for shard in shards])
-cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')       # begins when it is read
+cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')       # a generator
 if part:
     n_clean = len(list(cleaned))
-    left = [i for i in range(len(shards)) if not docs.has_shard(i)]
-    print(f'part {part}: {n_clean} shards are clean, {len(left)} are left; then run without --part')
+    n_left = len([i for i in range(len(shards)) if not docs.has_shard(i)])
+    print(f'part {part}: {n_clean} shards are clean, {n_left} are left; then run without --part')
     sys.exit()
 docs.gather(cleaned)
 
-# --- duplicates: heads: of each document, the first one of its cluster, which stays -------------------------
+# --- duplicates: the first document of a cluster stays; heads: its place, for each document -----------------
 if dedup != 'none' and docs.keep.any():
     docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
 
@@ -351,7 +348,7 @@ if near and docs.keep.any():
         heads = duplicates.simhash_clusters(docs.keys(0).tolist(), 3)       # bits of 64
     docs.drop_copies('near duplicates', 'near duplicate', heads)
 
-# --- split: by a hash as a number from 0 to 1 (conversations: of their beginning), so copies and reruns agree
+# --- split: by a hash of the text (of how a conversation begins): copies and reruns agree -------------------
 held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,), as are the next two
 in_train = docs.keep & ~held_out
 in_val = docs.keep & held_out
@@ -376,20 +373,20 @@ if kind == 'text':
     print(f'tokenizer: {tokenizer}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
 
-# --- write --------------------------------------------------------------------------------------------------
+# --- encode: ids wait in the work folder; lines of conversations are written at once ------------------------
 # train.bin holds ids and nothing else, document after document. Here `x = 1` ends and `y = 2` begins:
 #     id        120     273     32      49      4032             121     ...     uint16: 2 bytes each
 #     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
 
 
 def encoded_documents(shard):
-    """Yield number, tokens, file and data of each document, as Corpus stores it."""
+    """Yield each document's number, number of tokens, file and data, for docs.write_ids."""
     for numbers, records in docs.batches(shard):
-        some = [record['text'] for record in records]
-        for i, record, text, ids in zip(numbers, records, some, tok.encode_batch(some)):
+        batch = [record['text'] for record in records]
+        for i, record, text, ids in zip(numbers, records, batch, tok.encode_batch(batch)):
             side = 'val' if held_out[i] else 'train'
             if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
-                continue                # the stage `tokenise` below drops it
+                continue                # it has no length, and is dropped below
             if fim and side == 'train':     # ends each piece itself
                 ids = infilling.rearrange(ids, fim, fim_length, tok, int(docs.exact[i]))
             elif not one_text:
@@ -426,18 +423,19 @@ for side, own in (('train', in_train), ('val', in_val)):
 of_source = {name: {'path': path, 'weight': weight, 'files': files.count(shards, name),
                     **total.of_source(name), 'passed_over': files.passed_over(path)}
              for name, (path, weight) in sources.items()}
-weights = {}
-for name, s in of_source.items() if kind == 'text' else ():
-    s.update(docs.counts_of(name, in_train))
-    if not s['tokens']:
-        raise ValueError(f'the source {name} has no training document left, of {s["read"]} read '
-                         f'({data_card.listed(s["dropped"])}; of copies, the first one stays)')
-    weights[name] = s['weight'] or s['tokens'] ** (1 / temperature)
+if kind == 'text':
+    weights = {}
+    for name, s in of_source.items():
+        s.update(docs.counts_of(name, in_train))
+        if not s['tokens']:
+            raise ValueError(f'the source {name} has no training document left, of {s["read"]} read '
+                             f'({data_card.listed(s["dropped"])}; of copies, the first one stays)')
+        weights[name] = s['weight'] or s['tokens'] ** (1 / temperature)
 
-n_unmixed = sum(of_source[name]['tokens'] for name in weights)
-for name, weight in weights.items():
-    n_tokens = round(n_unmixed * weight / sum(weights.values()))
-    of_source[name].update(docs.write_source(name, bins, in_train, n_tokens))
+    n_unmixed = sum(s['tokens'] for s in of_source.values())
+    for name, weight in weights.items():
+        n_tokens = round(n_unmixed * weight / sum(weights.values()))
+        of_source[name].update(docs.write_source(name, bins, in_train, n_tokens))
 
 # --- report, and give the files their names -----------------------------------------------------------------
 report = total.report(bins, of_source)
@@ -459,8 +457,8 @@ if kind == 'text':
     val_texts = [*reading.slices(docs.spread(in_val, 1000), 20_000, 1000)]
     overlap = duplicates.overlap(reading.slices(docs.spread(in_train, 20_000)), val_texts, NGRAM)
     epochs = np.array([of_source[name]['epochs'] for name in docs.owners])[docs.shard]
-    read = [text[:20_000] for text in docs.spread(in_train * docs.lengths * epochs, 1000)]
-    report['card'] = data_card.make(read, clean.code_share, text_models.language_of, of_source, n_train,
+    excerpts = [text[:20_000] for text in docs.spread(in_train * docs.lengths * epochs, 1000)]
+    report['card'] = data_card.make(excerpts, clean.code_share, text_models.language_of, of_source, n_train,
                                     overlap)
 
 table = [b.row() for b in bins.values()]
@@ -473,5 +471,4 @@ pages = {'report.md': data_card.report_md(out_dir, report, table),
 corpus.publish(out_dir, pages, bins.values(), docs.bases if write == 'text' else ())
 docs.forget()
 print(data_card.summary(report, table))
-
 print(data_card.next_command(report, kind, out_dir, write == 'text'))

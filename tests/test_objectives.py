@@ -126,7 +126,7 @@ def test_every_objective_learns_and_two_processes_compute_what_one_does(data_dir
     ok(train(data_dir, tmp_path / 'one', *flags))
     ok(train(data_dir, tmp_path / 'two', *flags, processes=2))
     assert_equal_but_for_rounding(tmp_path / 'one', tmp_path / 'two')
-    losses = series(tmp_path / 'one', 'loss')
+    losses = series(tmp_path / 'one', 'val_loss')
     assert losses[-1] < losses[0] - 0.2
     state = load_checkpoint(tmp_path / 'one/last.pt')[1]
     assert state['step'] == 12 and state['config']['objective'] in str(flags) + 'clm'

@@ -201,7 +201,7 @@ def test_two_machines_train_together_and_both_hold_the_same_weights(data_dir, tm
             agent.kill()
     assert [agent.returncode for agent in agents] == [0, 0], printed
     assert '2 processes x 1 accumulated x 4 sequences' in ''.join(printed)
-    assert series(tmp_path / 'two', 'loss')[-1] < series(tmp_path / 'two', 'loss')[0] - 0.05
+    assert series(tmp_path / 'two', 'val_loss')[-1] < series(tmp_path / 'two', 'val_loss')[0] - 0.05
 
     for i in (0, 1):
         assert same(dict(torch.load(tmp_path / f'rank{i}')), dict(state(tmp_path / 'two')['model'])), i

@@ -173,7 +173,7 @@ class Corpus:
         ends = np.cumsum(weights)
         n = min(n, int(ends[-1]))
         places = (np.arange(n) + 0.5) / n * ends[-1]
-        yield from map(self.text, np.searchsorted(ends, places, 'right'))
+        yield from map(functools.lru_cache(1)(self.text), np.searchsorted(ends, places, 'right'))
 
     def keys(self, band):
         """A band's key of each document that is left, uint64; copied, so that no file stays open."""

@@ -18,7 +18,7 @@ def part_of(jobs, part):
     return jobs[int(numbers[1]) - 1::int(numbers[2])]
 
 
-def end_together():
+def end_with_parent():
     """From now on, what this process forks ends soon after it: nobody waits for its results."""
     def watch(parent):
         while os.getppid() == parent:
