@@ -20,8 +20,8 @@ A prompt has a better answer c (chosen) and a worse answer r (rejected):
     loss = -log sigmoid(margin)                     # small if c has gained more than r
 
 With beta = 0.1, log p_ref = -11 for both, log p(c) = -10 and log p(r) = -12, the rewards are 0.1 and -0.1,
-the margin is 0.2 and the loss 0.598. At the first step policy and reference are equal: the margin is 0, the
-loss is ln 2 = 0.693. Another value ends the run. docs/chat.md shows how DPO follows from RLHF.
+the margin is 0.2 and the loss 0.598. At first, policy and reference are equal: the margin is 0 and val_loss
+ln 2 = 0.693. Another value ends the run. The loss of a step is larger: nll_weight adds a term to it.
 
 You should see accuracy and margin rise. Often BOTH rewards fall: the loss asks for a difference only. It
 gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They share
@@ -51,7 +51,7 @@ loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains
 beta: float | None = None       # > 0: how much leaving the reference costs; None = 0.1, for simpo 2
 label_smoothing = 0.0           # [0, 0.5): dpo: share of pairs that are expected to have swapped labels
 gamma = 1.0                     # >= 0: simpo: margin by which the better answer must lead
-nll_weight = 1.0                # >= 0: dpo, ipo, kto, simpo: adds this * -log p(chosen) per token; papers: 0
+nll_weight = 1.0                # >= 0: dpo, ipo, kto, simpo: this * -log p(chosen) per token; their papers: 0
 # optimisation
 epochs = 1.0                    # >= 0: how often each pair is seen
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
@@ -67,13 +67,13 @@ grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = each epoch; also before the first and after the last
-eval_pairs = 512                # >= 1: of val.jsonl, the first ones, always the same
+eval_pairs = 512                # >= 1: at most, from the whole of val.jsonl
 save_interval = 250             # >= 1: steps
 num_samples = 8                 # >= 1: held-out prompts that are answered at each evaluation: samples.txt
 sample_tokens = 100             # >= 1: of an answer, at most
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
-plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
+plan = ''                       # 8xH100, 2xcpu, ...: print memory, with max_steps also cost; train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
@@ -138,8 +138,8 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         losses = has_chosen * (kl - chosen).sigmoid() + has_rejected * (rejected - kl).sigmoid()
         losses = losses / (has_chosen + has_rejected)
     elif loss_type == 'orpo':
-        # No reference: SFT's loss, the first term, takes its place. Hong et al. 2024, arXiv:2403.07691, eq.
-        # 6. Means per token: with sums every p would be near 0, where odds and p are the same
+        # No reference: SFT's loss, the first term, takes its place. Means per token: with sums every p
+        # would be near 0, where odds and p are the same. Hong et al. 2024, arXiv:2403.07691, eq. 6
         losses = -mean_chosen - beta * F.logsigmoid(log_odds(mean_chosen) - log_odds(mean_rejected))
         chosen = beta * mean_chosen
         rejected = beta * mean_rejected
@@ -178,7 +178,7 @@ model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
 if plan:
-    planner.show(plan, vars(model.config), block_size, batch_size, micro_batch_size, max_steps,
+    planner.show(plan, vars(model.config), block_size, batch_size, config['micro_batch_size'], max_steps,
                  f'{data_dir}/train.jsonl', sequences=2, reads=needs_reference)
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
@@ -189,7 +189,8 @@ paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
 command = f'python prepare.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}'
 command = data_from if data_dir in data_from else command
 pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, command)
-held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0][:eval_pairs]
+held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0]
+held_out = held_out[::1 + (len(held_out) - 1) // eval_pairs]      # from the whole file
 digests = [records.digest(path) for path in paths]
 n_newline = len(tokenizer.encode_inside('\n'))      # tokens behind <|im_end|> that the loss does not count
 lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): tokens
@@ -232,7 +233,7 @@ def reference_log_probs(pairs):
 if state:       # with other eval_pairs or another beta, best_val would mean something else
     start.same_run(last_path, {data_dir: state.get('pairs')}, {data_dir: digests}, [data_dir])
     start.same_run(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size', 'eval_pairs',
-                                                        'beta', 'gamma', 'label_smoothing'])
+                                                        'beta', 'gamma', 'label_smoothing', 'batch_size'])
 processes.same_start(last_path, config | {'pairs': digests, 'step': state.get('step', 0)})
 # log p under the reference is computed once, before training: so only one model is in memory
 if not needs_reference:
@@ -269,14 +270,14 @@ FIGURES = ('preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward', 'c
 
 
 def losses_of(net, pairs, ref):
-    """The losses of B pairs, (B,). The sums of FIGURES over them, and of how many answers there are, (9,)."""
+    """The losses of B pairs, (B,), and sums over them, (9,): FIGURES, chosen answers, rejected answers."""
     scores, n = scores_of(net, pairs)                                               # (2, B) each
     ref = ref.to(device).T                                                          # (2, B)
     losses, chosen, rejected = preference_loss(*scores, *ref, *n, loss_type, beta, label_smoothing, gamma,
                                                kto_kl)
     with torch.no_grad():
         accuracy = 0.5 + 0.5 * (chosen - rejected).sign()                           # a tie is half right
-        kl = (ref - scores).sum(0) / (n > 0).sum(0)     # log p_ref - log p: the mean of both answers
+        kl = (ref - scores).sum(0) / (n > 0).sum(0)     # mean of log p_ref - log p over its answers
         sums = torch.stack([losses, accuracy, chosen, rejected, *scores, kl, *(n > 0)]).sum(1)
     if nll_weight and loss_type in ('dpo', 'ipo', 'kto', 'simpo'):
         losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
@@ -288,7 +289,7 @@ def figures_of(sums, n_pairs):
     says when kl is a KL divergence."""
     *totals, n_chosen, n_rejected = processes.all_sum(*sums.tolist())
     n_answers = [max(1, n_chosen), max(1, n_rejected)]
-    counts = [n_pairs, n_pairs, *n_answers, *n_answers, n_pairs]
+    counts = [n_pairs, n_pairs, *n_answers, *n_answers, n_pairs]           # in the order of FIGURES
     figures = {name: total / n for name, total, n in zip(FIGURES, totals, counts)}
     figures['margin'] = figures['chosen_reward'] - figures['rejected_reward']
     if loss_type == 'rm':
@@ -377,7 +378,7 @@ if step == 0:
     first = evaluate()
     zero, one = torch.zeros(1), torch.ones(1)
     known = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()        # ln 2 for dpo
-    # relative to a large loss; val_kl is a sum over an answer's tokens, so rounding moves it more
+    # relative if the loss is large (ipo: 25); val_kl counts a tenth: rounding adds up over many tokens
     error = abs(first['val_loss'] - known) / max(1, known) + abs(beta * first.get('val_kl', 0)) / 10
     if needs_reference and not error <= 1e-3:           # not: so nan is refused, too
         raise ValueError(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
@@ -386,7 +387,6 @@ if step == 0:
 timer.restart()
 while step < max_steps:
     # the gradient of the mean loss over the pairs of the global batch
-    torch.manual_seed(processes.noise_seed(seed, step))
     lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)            # lr_at() of train.py
     optim.set_lr(optimizers, lr)
     all_rows = batches.of(step)                                                     # (batch_size,)
@@ -406,7 +406,7 @@ while step < max_steps:
     loss = processes.all_sum(float(loss))[0]
     figures = figures_of(sums, batch_size)
     if loss_type == 'kto':
-        kto_kl = max(0.0, -beta * figures['kl'])    # of these answers; the paper: of answers to other prompts
+        kto_kl = max(0.0, -beta * figures['kl'])    # of log p - log p_ref; paper: answers to other prompts
     before = probe.clone()
     if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
         optim.step(optimizers, scaler)

@@ -11,15 +11,16 @@ The decision made here is the reward: the model learns that, not what you mean.
 The policy gradient. The model p writes an answer a to a prompt and earns R(a). Then
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]            (REINFORCE, Williams 1992)
 so we train on an answer as on a demonstration, weighted by its reward. A baseline b that does not depend on a
-removes noise and leaves the mean as it is: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean reward of
-num_samples answers to the same prompt (GRPO, arXiv:2402.03300). R - b is the advantage. With updates > 1 the
-policy has moved since it wrote: each token counts by the ratio p_now / p_then, clipped (PPO, 1707.06347).
+removes noise and leaves the mean: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean reward of num_samples
+answers to one prompt, a among them (GRPO, arXiv:2402.03300): this only shrinks the mean, by 1 / num_samples.
+R - b is the advantage. With updates > 1 the policy has moved since it wrote: each token counts by the ratio
+p_now / p_then, clipped (PPO, 1707.06347).
 
-You should see reward and val_reward rise, entropy fall slowly, kl grow slowly, and clip_fraction near 0 with
-updates=1. `informative` is the share of prompts whose answers differ in reward: 0.2 to 0.8 with rewards of 0
-and 1. If entropy and informative fall to 0, the policy has collapsed: lower the learning rate. If reward
-rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If reward only scatters, the
-model learns nothing: --reward=random shows how that looks.
+You should see reward and val_reward rise, entropy fall slowly, and clip_fraction near 0 with updates=1. With
+kl_coef, kl grows slowly. `informative` is the share of prompts whose answers differ in reward: 0.2 to 0.8
+with rewards of 0 and 1. If entropy and informative fall to 0, the policy has collapsed: lower the learning
+rate. If reward rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If reward
+only scatters, the model learns nothing: --reward=random shows how that looks.
 """
 import functools, hashlib, math, os, sys, time
 import numpy as np
@@ -53,7 +54,7 @@ slots = 128                     # >= 1: answers written at a time, on each devic
 max_steps = 100                 # >= 1: updates
 batch_size = 32                 # >= 1: prompts per step, over all devices; each has num_samples answers
 micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all
-updates = 1                     # >= 1: updates with the same answers
+updates = 1                     # >= 1: steps with the same answers
 scale = False                   # divide advantages by their group's deviation: see advantages()
 clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_low
 clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety
@@ -67,9 +68,9 @@ grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 1                # >= 1: steps
 eval_interval = 20              # >= 1: steps; also before the first and after the last
-eval_prompts = 200              # >= 1: held-out prompts, always the same, answered greedily
+eval_prompts = 200              # >= 2: held-out prompts, always the same, answered greedily
 save_interval = 20              # >= 1: steps
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
+expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the run's last line says whether it came
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
@@ -122,8 +123,8 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
     mask = mask.bool()
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)     # e^80: finite
     ratios = moved.exp()                                                                # (N, T)
-    weight = advantages.float()[:, None]                                                # (N, 1)
-    losses = -torch.minimum(ratios * weight, ratios.clamp(1 - clip_low, 1 + clip_high) * weight)
+    A = advantages.float()[:, None]                                                     # (N, 1)
+    losses = -torch.minimum(ratios * A, ratios.clamp(1 - clip_low, 1 + clip_high) * A)
     kl = torch.zeros_like(losses)
     if ref_log_probs is not None:
         back = torch.where(mask, ref_log_probs.float() - log_probs.float(), 0.0).clamp(max=80)
@@ -142,8 +143,8 @@ model.grad_checkpoint = grad_checkpoint
 # --- tasks: prompts, and how their answers are judged -------------------------------------------------------
 def tasks_of(reward, n, problems_seed, *splits):
     """A list of tasks. Each has the prompt, as messages and as ids, and one of three keys. tests: Python that
-    runs after the model's code (with entry_point, it defines check(candidate)). answer: a text whose
-    last number the model must find. reward: a function of the model's text. FILE.jsonl may be a benchmark."""
+    runs after the model's code (with entry_point, it defines check(candidate)). answer: a text; the model
+    must find the number behind its ####, else its last. reward: a function of the model's text."""
     def with_ids(task):
         return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
 
@@ -178,7 +179,7 @@ if not tasks or not exam:
                      f'on, of at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
 if plan:
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
-    planner.show(plan, vars(model.config), length, batch_size, micro_batch_size, max_steps,
+    planner.show(plan, vars(model.config), length, batch_size, config['micro_batch_size'], max_steps,
                  sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0))
     sys.exit()
 caution = {}
@@ -236,7 +237,7 @@ best_val = state.get('best_val', -math.inf)
 silent = state.get('silent', 0)         # batches in a row without an informative group
 if state:
     start.same_run(last_path, state, {'tasks_and_rewards': digest}, ['tasks_and_rewards'])
-    fixed = 'optimizer', 'updates', 'num_samples', 'max_new_tokens'
+    fixed = 'stage', 'optimizer', 'updates', 'num_samples', 'max_new_tokens'
     start.same_run(last_path, state['config'], config, fixed)
     optim.restore(optimizers, scaler, state)
     config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'
@@ -285,7 +286,7 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config, log.say)
-log.row('tasks', f'{len(tasks):,} prompts, {len(exam):,} held out; left out: '
+log.row('tasks', f'{len(tasks):,} prompts, {len(exam):,} held out; not trained on: '
         f'{len(all_tasks) - len(tasks):,}')
 for text in caution.values():
     log.row('caution', text)
@@ -297,7 +298,6 @@ log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, min_lr, 
 # --- the loop -----------------------------------------------------------------------------------------------
 probe = optim.probe(model)              # one matrix: how far does a step move it?
 answers = None
-model.train()
 if step == 0:
     evaluate()
 timer.restart()
@@ -308,11 +308,11 @@ while step < max_steps:
         by_group = torch.tensor([a.reward for a in answers], dtype=float).view(-1, num_samples)     # (P, G)
         weighted = [*zip(answers, advantages(by_group, scale).flatten().tolist())]
         n_written = sum(len(a.ids) for a in answers)
-        n_used = sum(len(a.ids) for a, weight in weighted if weight)        # they have a gradient
+        n_used = sum(len(a.ids) for a, advantage in weighted if advantage)
         n_tokens, n_used = processes.all_sum(n_written, n_used)
-        # an answer whose advantage is 0 has a gradient only by kl_coef. Each process keeps one answer: DDP
-        # waits for the backward pass of all. Answers of about one length share a forward pass
-        useful = [(a, weight) for a, weight in weighted if weight or reference]
+        # without kl_coef, answers with advantage 0 are left out: no gradient. Each process keeps one, as DDP
+        # waits for all processes. Answers of about one length share a forward pass
+        useful = [pair for pair in weighted if pair[1] or reference]
         weighted = useful or weighted[:1]
         weighted.sort(key=lambda pair: len(pair[0].prompt) + len(pair[0].ids))
         silent = 0 if figures['informative'] else silent + 1
@@ -335,9 +335,9 @@ while step < max_steps:
                 ref_log_probs = reference(x, y) if reference else None
             losses, ratios, kl = policy_loss(log_probs, old_log_probs, torch.tensor(weights, device=device),
                                              y != IGNORE, clip_low, clip_high, ref_log_probs, kl_coef)
-            its_loss = losses.sum() / n_tokens              # each token of the global batch counts as much
-            scaler.scale(its_loss * world).backward()       # DDP divides the sum by world: undo that
-        loss += its_loss.detach()
+            share = losses.sum() / n_tokens         # every token of the global batch counts the same
+            scaler.scale(share * world).backward()  # DDP divides the sum by world: undo that
+        loss += share.detach()
         kl_sum += kl.sum()
         n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
 

@@ -52,13 +52,13 @@ dropout = 0.0                   # [0, 1)
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = each epoch; also before the first and after the last
-eval_conversations = 512        # >= 1: of val.jsonl, the first ones, always the same
+eval_conversations = 512        # >= 1: at most, from the whole of val.jsonl
 eval_tokens = 65_536            # >= 0: of base_dir, at each evaluation
 save_interval = 250             # >= 1: steps
 sample_tokens = 100             # >= 1: of the answer to the first held-out question, at each evaluation
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
-plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
+plan = ''                       # 8xH100, 2xcpu, ...: print memory, with max_steps also cost; train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
@@ -82,13 +82,15 @@ processes.join(device)
 # --- model --------------------------------------------------------------------------------------------------
 load = functools.partial(load_checkpoint, device=device)
 model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load)
+if lora and tokenizer.vocab_size > model.config.vocab_size:
+    raise ValueError(f'lora={lora} cannot train the new rows of <|im_start|> and <|im_end|>; set --lora=0')
 model = model.grown(tokenizer.vocab_size).like(dropout=dropout)     # Hugging Face's may lack chat's tokens
 adapters.adapt(model, lora, state)
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
 if plan:
-    planner.show(plan, vars(model.config), block_size, batch_size, micro_batch_size, max_steps,
+    planner.show(plan, vars(model.config), block_size, batch_size, config['micro_batch_size'], max_steps,
                  f'{data_dir}/train.jsonl')
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
@@ -110,26 +112,25 @@ def collate(rows, pad):
 def marked(ids, mask, tokenizer):
     """Text of a conversation, its trained parts in [[ ]]."""
     text = ''
-    for trained, part in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
+    for is_trained, part in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
         words = tokenizer.decode([i for i, _ in part])      # all at once: a token may be half a character
-        text += f'[[{words}]]' if trained else words
+        text += f'[[{words}]]' if is_trained else words
     return text
 
 
-train_path = os.path.join(data_dir, 'train.jsonl')
-val_path = os.path.join(data_dir, 'val.jsonl')
+paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
 command = f'python prepare.py --kind=sft --source=FILE --out_dir={shlex.quote(data_dir)}'
 command = data_from if data_dir in data_from else command
-conversations, n_empty, n_cut = records.read_conversations(train_path, block_size, tokenizer, command)
-held_out = records.read_conversations(val_path, block_size, tokenizer, command)[0][:eval_conversations]
+conversations, n_empty, n_cut = records.read_conversations(paths[0], block_size, tokenizer, command)
+held_out = records.read_conversations(paths[1], block_size, tokenizer, command)[0]
+held_out = held_out[::1 + (len(held_out) - 1) // eval_conversations]     # from the whole file
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
 trained = np.array([sum(mask[1:]) for _, mask in conversations])        # (n,): of them are targets
-digests = {'train.jsonl': records.digest(train_path), 'val.jsonl': records.digest(val_path)}
+digests = {os.path.basename(path): records.digest(path) for path in paths}
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
 warmup_steps, *_ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, 0.0)
-token_bytes = np.array(tokenizer.text_bytes)        # (V,), for bits per byte
 if replay % world or (replay and not base_dir):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
 if base_dir:
@@ -163,25 +164,25 @@ step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
 tokens_seen = state.get('tokens', 0)
 if state:
-    before = state.get('digests', {'train.jsonl': state.get('conversations')})      # older runs
-    start.same_run(last_path, before, digests, digests)
-    start.same_run(last_path, state['config'], config, ['optimizer'])
+    saved = state.get('digests', {'train.jsonl': state.get('conversations')})       # older runs
+    fixed = ['optimizer', 'batch_size', 'block_size', 'dropout', 'eval_conversations', *digests]
+    start.same_run(last_path, state['config'] | saved, config | digests, fixed)
     optim.restore(optimizers, scaler, state)
 processes.same_start(last_path, config | digests | {'step': step})
 net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)
 
 
 # --- evaluate, save -----------------------------------------------------------------------------------------
-def loss_on(batches):
-    """See validation.loss_of. batches: this process's; the sums are of all processes."""
-    on_device = ((devices.to_device(batch, device), True) for batch in batches)
-    return validation.loss_of(model, token_bytes, autocast, processes.all_sum, on_device)
+def loss_on(its_batches):
+    """See validation.loss_of. its_batches: this process's; the sums are of all processes."""
+    on_device = ((devices.to_device(batch, device), True) for batch in its_batches)
+    return validation.loss_of(model, tokenizer.text_bytes, autocast, processes.all_sum, on_device)
 
 
 def answer():
     """The first held-out question and the model's answer to it, as text."""
     ids, mask = held_out[0]
-    # where an answer begins; not the first trained token, as the cut may have removed that answer's beginning
+    # an answer begins where trained tokens follow context; token 0 may be in one whose start was cut
     first = next(i for i in range(1, len(ids)) if mask[i] > mask[i - 1])
     with autocast:
         out = model.generate(torch.tensor([ids[:first]], device=device), sample_tokens, temperature=0,

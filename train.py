@@ -9,9 +9,9 @@ Pretraining: a folder of token bins -> a language model.
 It reads data_dir, which prepare.py made, and writes out_dir, a folder that can be zipped and used anywhere.
 The decision made here is the objective: it fixes what the model can be used for. You should see a first loss
 near ln(vocab_size) and a fast fall. parts/ holds the plumbing and the other objectives: you can skip it.
-Two rules make runs exact (with --streaming only the first does). The batch of a step follows from (seed,
-step), its dropout from (seed, step, rank): so a resumed run equals an uninterrupted one. And batch_size is
-the number of sequences of a step over all devices: so without dropout, one device and eight compute the same.
+Two rules make runs exact. The batch of a step follows from (seed, step), with --streaming from the position
+in the checkpoint, and dropout from (seed, step, rank): so a resumed run equals an uninterrupted one. And
+batch_size counts the sequences of all devices: without dropout and --streaming, 1 and 8 differ by rounding.
 """
 import functools, math, sys
 import torch
@@ -75,7 +75,7 @@ keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
 spike_z = 8.0                   # >= 0: a spike is this many standard deviations above the last; 0 = off
 spike_window = 100              # >= 30: the number of last steps that it is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
-show_batch: int | None = None   # [0, 2**40): print the sequences of this step's batch, train nothing
+show_batch: int | None = None   # [0, 2**40): print this step's batch (of a stream the first), train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
@@ -109,7 +109,7 @@ tokenizer.encode(sample_prompt)                 # raises ValueError if it cannot
 is_python = texts.is_python(tokenizer.decode(bins['val'][:100_000].tolist()))
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)     # makes x and y
 if streaming:                                   # each process reads its own shards
-    source = streams.open_stream(streaming, rank, world, data_dir, meta, tokenizer, block_size)
+    source = streams.open_stream(streaming, rank, world, data_dir, meta, tokenizer, task.n_text)
 else:
     source = token_bins.Blocks(bins['train'], task.n_text, batch_size, seed, shuffle)
 val_sets = token_bins.open_sources(data_dir, meta, block_size)      # by source, if the data are a mixture
@@ -118,16 +118,16 @@ to_device = functools.partial(devices.to_device, device=device)
 loader = token_bins.Loader(source, my_rows, task.apply, to_device, timer.loading, (rank, world))
 tokens_per_step = batch_size * block_size
 if show_batch is not None:
-    loader.show(show_batch, tokenizer)
+    loader.show(0 if streaming else show_batch, tokenizer)
     sys.exit()
 
 # --- model: from nothing, from where this run stopped, or from the weights of another -----------------------
 torch.manual_seed(seed)
 state = {}                              # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device='cpu' if shard == 'fsdp' else device)
-shards = processes.gather(source.hashes) if streaming else []
+of_streams = processes.gather(source.hashes) if streaming else []       # {file: hash} of each process
 data_hashes = {'data_sha256': meta['sha256']['train'], 'val_sha256': meta['sha256']['val'],
-               'streams': len(shards), 'shard_sha256': shards}
+               'streams': len(of_streams), 'shard_sha256': of_streams}
 if init_from == 'scratch':
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
@@ -135,15 +135,15 @@ if init_from == 'scratch':
         causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 elif init_from == 'resume':
     model, state = start.newest(last_path, load)
-    fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', *data_hashes]
-    fixed += vars(model.config).keys() - start.SHAPE
+    fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', *data_hashes]   # may not change
+    fixed += vars(model.config).keys() - start.SHAPE - {'vocab_size'}       # which the data fix
     start.same_run(last_path, state['config'] | state, config | data_hashes, fixed)
 else:
     to_new_vocab = copies.carry_over if extend_vocab else None
     model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, to_new_vocab)
     longer = start.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
     model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
-start.keep_shape(last_path if state else init_from, vars(model.config), config, set_by)
+start.keep_shape(last_path if state else init_from, vars(model.config), config, set_by)    # and fill config
 model.grad_checkpoint = grad_checkpoint
 processes.shard(model, shard, dtype, device)        # and move it to the device
 
@@ -158,15 +158,15 @@ if state:
     optim.restore(optimizers, scaler, state, processes.own_part)
     loader.seek(state['stream'])
 compiling = device.startswith('cuda') if compile is None else compile
-net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # around the model
-devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)
+net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # has model's weights
+devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)     # is memory enough?
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
                                                         schedule == 'wsd', decay_steps)
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """The learning rate of update `step`, from 0: a linear rise, then half a cosine towards min_lr (SGDR,
-    arXiv:1608.03983). 'wsd' stays at the top and falls linearly in the last decay_steps (2404.06395)."""
+    """The rate of update `step`, from 0: a linear rise, then half a cosine (arXiv:1608.03983), with 'wsd' a
+    late, linear fall (2404.06395). lr_at(step, 100, 10, 1.0, 0.1): 0.1 at 0, 1.0 at 9 and 10, 0.55 at 55."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
@@ -188,7 +188,6 @@ def evaluate():
         n = eval_tokens // len(val_sets)
         more['shares'] = source.shares(meta['sources'], step)
         more['val_bpb_by_source'] = {k: loss_of(loader.evaluation(ids, n))[1] for k, ids in val_sets.items()}
-
     whole_model = processes.unsharded(model, GPT, device)       # puts FSDP's parts together
     if main_process and objective == 'clm':
         torch.manual_seed(seed)         # the same random numbers each time: only the model differs
@@ -221,9 +220,9 @@ def save():
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
-n_parameters = sum(p.numel() for p in model.parameters())
+n_bytes = (12 * (keep + 1) + 8) * sum(p.numel() for p in model.parameters())    # of disk
 epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
-log.begin(config, state, step, max_steps, (12 * (keep + 1) + 8) * n_parameters)     # bytes: 12 a checkpoint
+log.begin(config, state, step, max_steps, n_bytes)      # last*.pt: 12 a parameter; best.pt and its .tmp: 4
 log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.row('data', token_bins.described(meta, task.n_text, batch_size, epochs))
@@ -243,10 +242,10 @@ while step < max_steps:
     torch.manual_seed(processes.noise_seed(seed, step))     # dropout follows from (seed, step, rank)
     lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
     optim.set_lr(optimizers, lr)
-    n_targets = task.n_targets(step, range(batch_size))     # of the global batch
+    n_targets = max(1, task.n_targets(step, range(batch_size)))     # of the global batch; mlm may have 0
     loss = 0.0
     for i, batch in enumerate(loader.batches(step, max_steps)):
-        # its share of all targets: 4 of 512 = 8 processes x 16 micro-batches x 4 sequences, about 1/128
+        # this micro-batch's share of all targets: 1/128 if it has 4 of 512 sequences, all scored
         share = task.n_targets(step, my_rows[i]) / n_targets
         with processes.sync_if(net, i == len(my_rows) - 1):     # DDP sums gradients after the last one only
             with autocast:
@@ -257,7 +256,7 @@ while step < max_steps:
 
     # the update
     norm = processes.full(optim.unscale_and_clip(optimizers, scaler, net, grad_clip)).item()
-    loss = processes.all_sum(float(loss))[0]    # it also tells all who was asked to stop: must_stop() below
+    loss = processes.all_sum(float(loss))[0]    # also tells each process of a stop: see must_stop() below
     logs = step + 1 in (1, max_steps) or (step + 1) % log_interval == 0
     before = probe.clone() if logs else None
     if guard.allows(step, loss, norm):          # no NaN, no spike; it logs what it refuses
@@ -267,6 +266,7 @@ while step < max_steps:
     if guard.wants_rollback and processes.all_have(last_path):
         saved_model, state = load(last_path)
         processes.load_weights(model, saved_model.state_dict())
+        del saved_model                         # else the device holds the weights twice
         optim.restore(optimizers, scaler, state, processes.own_part)
         loader.seek(state['stream'])
         step = guard.step_back(step, state)     # to the checkpoint's step, at half the rate

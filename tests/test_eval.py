@@ -308,7 +308,7 @@ def test_two_runs_are_compared_and_blind_votes_counted(tmp_path):
 REFUSED = {
     '--tasks=problem': ["'problem'", 'humaneval'], '--tasks=choice': ["'choice'", 'lm_eval --model hf'],
     '--tasks=gsm8k': ['gsm8k', '.jsonl'], '--tasks=compare': ['--compare=out/dpo'],
-    '--votes=x': ['--tasks=compare'], '--tasks=judge --data=x': ['--judge='],
+    '--votes=x': ['--tasks=compare'], '--tasks=judge --data=x': ['--judge='], '--tasks=own,own': ['twice'],
     '--tasks=compare --compare=x --ckpt=a,b': ['one ckpt'], '--tasks=problems': [YES, 'sandbox.py'],
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
     f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"]}

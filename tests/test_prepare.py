@@ -51,7 +51,7 @@ def test_the_bytes_of_a_single_text_are_its_tokens(tmp_path):
 
 def test_the_bins_give_back_every_document_once(prepared):
     assert kept(prepared) == sorted(DOCUMENTS)
-    assert 6 <= len(documents(prepared)['val']) <= 30               # 18 of 60 on average, 3.5 sigma
+    assert 6 <= len(documents(prepared)['val']) <= 30    # 18 of 60 on average, 3.5 sigma
 
 
 def test_the_split_follows_from_the_document_alone(prepared, tmp_path):
@@ -62,7 +62,13 @@ def test_the_split_follows_from_the_document_alone(prepared, tmp_path):
     for side in ('train', 'val'):
         assert set(before[side]) == set(after[side]) & set(DOCUMENTS)
     assert kept(tmp_path / 'out') == sorted(copies)
-    assert not set(after['train']) & set(after['val'])              # no text on both sides
+    assert not set(after['train']) & set(after['val'])
+
+
+def test_what_a_rule_keeps_by_chance_can_be_held_out(tmp_path):
+    files = [f'# Unit tests\ndef f():\n    a = b = c = d = e = {i}\n' for i in range(60)]
+    prepare(tmp_path / 'out', write(tmp_path / 'in', files, '{}.py'), '--val_fraction=0.5', '--dedup=none')
+    assert min(map(len, documents(tmp_path / 'out').values())) >= 3
 
 
 def test_the_tokenizer_is_trained_on_training_documents_only(prepared):
@@ -223,8 +229,9 @@ def test_what_an_earlier_run_left_is_gone(corpora, tmp_path):
     printed = mix(corpora, tmp_path, {'web': None}, '--write=text', '--audit=1')[1]
     assert 'train.bin' not in printed and (out / 'audit.md').exists()
     shards = (out / 'shards').rename(tmp_path / 'shards')
+    write(out / 'shards', ['old'], '{:05}.jsonl.gz')
     prepare(out, shards, *RAW, '--tokenizer=char', '--val_fraction=.5')
-    assert not (out / 'audit.md').exists() and (out / 'train.bin').exists()
+    assert not {*out.glob('audit.md'), *out.glob('shards/*')} and (out / 'train.bin').exists()
 
 
 def test_a_copy_in_a_later_source_is_dropped_and_a_source_of_copies_is_named(corpora, tmp_path):
@@ -300,7 +307,6 @@ def test_rules_are_switched_off_by_zero(tmp_path):
     assert len(kept(tmp_path / 'off')) == 44
 
 
-# --- mistakes -----------------------------------------------------------------------------------------------
 def test_sources_without_text_are_one_sentence(tmp_path):
     cases = [
         ({'a.png': b'x', 'b.png': b'x'}, ['neither', '.jsonl']),

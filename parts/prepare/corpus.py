@@ -276,9 +276,9 @@ class Corpus:
             self.funnel.count(stage, reason, int(self.size[which].sum()), 0, len(which))
         for shard in self.shard[which]:
             self.funnel.counters[f'source {self.owners[shard]}'][reason] += 1
-        for i in which[np.argsort(self.split[which])][:self.funnel.n_samples].tolist():
+        for i in which[np.argsort(self.exact[which])][:self.funnel.n_samples].tolist():
             record = self.record(i)
-            self.funnel.sample(reason, int(self.split[i]), record['path'], record['text'])
+            self.funnel.sample(reason, int(self.exact[i]), record['path'], record['text'])
 
     def exact_copies(self):
         """For each document that is left, the place of its first copy among those that are left."""
@@ -341,11 +341,9 @@ def publish(folder, pages, bins, bases=()):
             write_file(folder / f'{name}.new', text)
 
     (folder / 'meta.json').unlink(missing_ok=True)
-    old = [*folder.glob('val_*.bin'), *folder.glob('audit.md')]
-    if bases:
-        old += folder.glob('shards/?????.jsonl.gz')
-    for path in old:
-        path.unlink()
+    for pattern in ('val_*.bin', 'audit.md', 'shards/?????.jsonl.gz'):
+        for path in folder.glob(pattern):
+            path.unlink()
     for b in bins:
         os.replace(f'{b.path}.tmp', b.path)
     if bases:

@@ -15,7 +15,7 @@ FIELDS = {'outcome', 'task_id', 'completion'}       # by which a sample is known
 
 def with_records(entries, kind, per_prompt=4, prefer='passed'):
     """The entries (path, line, record, why, size), after which the records of from_samples take the place of
-    those that are samples. Such a record comes from several lines: its line is None."""
+    those that are samples, of one file. Such a record comes from several lines: its line is None."""
     samples = []
     for path, line, record, why, size in entries:
         names = record.keys() if isinstance(record, dict) else set()

@@ -62,7 +62,7 @@ def write(folder, model, tokenizer, kind, state):
         writer.add_uint32(f'{writer.arch}.{name}', size)
     writer.add_layer_norm_rms_eps(c.norm_eps)
     writer.add_rope_freq_base(c.rope_theta)
-    if len(c.rope_scaling) == 1:                                # all frequencies are divided by one number
+    if len(c.rope_scaling) == 1:    # all frequencies are divided by one number
         writer.add_string(f'{writer.arch}.rope.scaling.type', 'linear')
         writer.add_rope_scaling_factor(c.rope_scaling[0])
     add_tokenizer(writer, tokenizer, c.vocab_size, pre, chat)
@@ -96,7 +96,7 @@ def rename(model):
     c = model.config
     arrays = {}
     for name, tensor in model.state_dict().items():
-        *where, last = name.split('.')                          # blocks, 3, attention, w_q; weight
+        *where, last = name.split('.')    # blocks, 3, attention, w_q; weight
         block = f'blk.{where[1]}.' if where[0] == 'blocks' else ''
         what = '.'.join(where[2:] if block else where)
         array = tensor.detach().float().cpu().numpy()
@@ -119,7 +119,7 @@ def pre_tokenizer(tokenizer):
                          f"{tokenizer.kind}. One of Hugging Face's takes two commands: sample.py with "
                          "--export=hf, then llama.cpp's convert_hf_to_gguf.py on the folder hf")
     if len(tokenizer.vocab) == 256:
-        return 'gpt-2'                                          # without merges every pattern is right
+        return 'gpt-2'    # without merges every pattern is right
     return NAMES.get(tokenizer.pattern.removesuffix(r'|[\s\S]'))
 
 
@@ -140,7 +140,7 @@ def add_tokenizer(writer, tokenizer, rows, pre, chat):
         tokens.append(f'[UNUSED{id}]')
         types.append(UNUSED)
 
-    writer.add_tokenizer_model('gpt2')                          # byte-level BPE
+    writer.add_tokenizer_model('gpt2')    # byte-level BPE
     writer.add_tokenizer_pre(pre or 'llama-bpe')
     writer.add_token_list(tokens)
     writer.add_token_types(types)

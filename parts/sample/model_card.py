@@ -71,7 +71,7 @@ def write(folder, model, tokenizer, kind, state):
             os.replace(os.path.join(new, name), os.path.join(target, name))
     except ValueError:
         raise
-    except Exception as e:                              # safetensors has its own error for a full disk
+    except Exception as e:    # safetensors has its own error for a full disk
         raise OSError(f'cannot write {target} ({e}); what was there before is unchanged') from e
     finally:
         shutil.rmtree(new, ignore_errors=True)

@@ -67,7 +67,7 @@ class Pairs:
         order = np.argsort(keys, kind='stable')
         keys = keys[order]
         places = places[order]
-        del order                                           # the first call's arrays are as long as the text
+        del order    # the first call's arrays are as long as the text
         is_first = np.append(True, keys[1:] != keys[:-1])[:len(keys)]
         first = np.flatnonzero(is_first)
         new = slice(self.n, self.n + len(first))

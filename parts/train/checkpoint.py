@@ -20,7 +20,7 @@ def write(path, state):
             os.fsync(f.fileno())
         torch.load(f'{path}.tmp', 'meta', weights_only=True)        # can it be read?
         os.replace(f'{path}.tmp', path)
-    except Exception as e:                              # torch wraps a failed write in a RuntimeError
+    except Exception as e:    # torch wraps a failed write in a RuntimeError
         pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
         if not isinstance(e, OSError | RuntimeError):
             e = ValueError('a value is not a tensor, number, text, list or dict, and could not be read again')
@@ -75,6 +75,6 @@ def rotate(path, keep):
         pathlib.Path(names[1]).unlink(missing_ok=True)
         try:            # a second name for the same file: at no moment is there no last.pt
             os.link(path, names[1])
-        except OSError:                             # a file system without hard links
+        except OSError:    # a file system without hard links
             os.replace(path, names[1])
     os.replace(f'{path}.new', path)

@@ -145,7 +145,8 @@ def read_pairs(path, T, tokenizer, loss_type, command):
     pairs = []
     n_cut = 0
     for prompt, *answers in whole:
-        pair = tuple(fit_pair(prompt, answer, T) for answer in answers)
+        same = fit_pair(prompt, max(answers, key=len), T)[0]    # one prompt for both
+        pair = tuple(fit_pair(same, answer, T) for answer in answers)
         if pair[0][1] != pair[1][1]:
             pairs.append(pair)
             if len(prompt) + max(map(len, answers)) > T + 1:

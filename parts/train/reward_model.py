@@ -27,4 +27,4 @@ class RewardModel(torch.nn.Module):
         end = torch.where(y != IGNORE, position, 0).amax(1) + 1                             # (N,)
         rows = torch.arange(len(x), device=x.device)                                        # (N,)
         hidden = self.model.backbone(x)[rows, end.clamp(max=position[-1])]                  # (N, C)
-        return self.score(hidden).float()[:, 0]
+        return (hidden.float() * self.score.weight).sum(1)  # in float32: autocast would round

@@ -117,7 +117,7 @@ class Stream:
             self.began = {step: self.state}
         size = len(rows) * self.block_size
         have = sum(len(ids) for _, ids in self.waiting)
-        while have <= size:                             # one more than size: the last target
+        while have <= size:    # one more than size: the last target
             position, ids = next(self.documents)
             self.waiting.append([position, ids])
             have += len(ids)

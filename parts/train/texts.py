@@ -21,7 +21,7 @@ def syntax_error(code):
     """Why a text is not Python, or None if it is. (ast.parse would accept a `return` outside a function.)"""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')                             # of odd escapes in strings
+            warnings.simplefilter('ignore')    # of odd escapes in strings
             compile(code, 'program', 'exec', dont_inherit=True)
     except Exception as e:          # lone surrogates: UnicodeEncodeError; deep nesting: MemoryError
         return f'{type(e).__name__}: {e}'
@@ -48,9 +48,9 @@ def write(model, tokenizer, prompt, n, n_tokens):
     import torch            # takes seconds, and prepare.py has no use for it
     ids = tokenizer.encode(prompt) or tokenizer.first
     idx = torch.tensor([ids] * n, device=model.embedding.weight.device)                     # (n, T)
-    rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50).tolist()              # (n, T + n_tokens)
-    shown = 0 if prompt else len(ids)
-    return [tokenizer.decode(row[shown:]) for row in rows]
+    rows = model.generate(idx, n_tokens, temperature=0.8, top_k=50)                     # (n, T + n_tokens)
+    rows = rows[:, 0 if prompt else len(ids):].tolist()     # a row may have no token
+    return [tokenizer.decode([id for id in row if id < tokenizer.vocab_size]) for row in rows]
 
 
 def figures(texts, of_python):
