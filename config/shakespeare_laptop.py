@@ -5,7 +5,7 @@
 # weight decay that is ten times the usual one (arXiv:2509.14786).
 # You should see val_loss 1.70 at step 1,000, 1.60 at 4,000, 1.45 at 7,000, and 1.394 to 1.408 at 9,000 (five
 # seeds), over all validation characters.
-# Hardware: two CPU cores with native bfloat16 need about 26 minutes.
+# Hardware: two CPU cores with native bfloat16 need 26 to 29 minutes.
 #
 #   python train.py config/shakespeare_laptop.py
 data_from = 'python prepare.py --source=shakespeare --tokenizer=char --out_dir=data/shakespeare_char'
