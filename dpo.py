@@ -396,9 +396,9 @@ while step < max_steps:
     for i, rows in enumerate(my_rows):
         with processes.sync_if(net, i == len(my_rows) - 1):
             losses, its_sums = losses_of(net, [pairs[j] for j in rows], ref[rows])
-            its_loss = losses.sum() / batch_size            # each pair of the global batch counts as much
-            scaler.scale(its_loss * world).backward()       # DDP divides the sum by world: undo that
-        loss += its_loss.detach()
+            share = losses.sum() / batch_size       # every pair of the global batch counts the same
+            scaler.scale(share * world).backward()  # DDP divides the sum by world: undo that
+        loss += share.detach()
         sums += its_sums
 
     # the update
