@@ -67,7 +67,7 @@ grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = each epoch; also before the first and after the last
-eval_pairs = 512                # >= 1: at most, from the whole of val.jsonl
+eval_pairs = 512                # >= 1: of val.jsonl, the first ones, always the same
 save_interval = 250             # >= 1: steps
 num_samples = 8                 # >= 1: held-out prompts that are answered at each evaluation: samples.txt
 sample_tokens = 100             # >= 1: of an answer, at most
@@ -189,8 +189,7 @@ paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
 command = f'python prepare.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}'
 command = data_from if data_dir in data_from else command
 pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, command)
-held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0]
-held_out = held_out[::1 + (len(held_out) - 1) // eval_pairs]      # from the whole file
+held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0][:eval_pairs]
 digests = [records.digest(path) for path in paths]
 n_newline = len(tokenizer.encode_inside('\n'))      # tokens behind <|im_end|> that the loss does not count
 lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): tokens

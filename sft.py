@@ -52,7 +52,7 @@ dropout = 0.0                   # [0, 1)
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 0               # >= 0: steps; 0 = each epoch; also before the first and after the last
-eval_conversations = 512        # >= 1: at most, from the whole of val.jsonl
+eval_conversations = 512        # >= 1: of val.jsonl, the first ones, always the same
 eval_tokens = 65_536            # >= 0: of base_dir, at each evaluation
 save_interval = 250             # >= 1: steps
 sample_tokens = 100             # >= 1: of the answer to the first held-out question, at each evaluation
@@ -122,8 +122,7 @@ paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
 command = f'python prepare.py --kind=sft --source=FILE --out_dir={shlex.quote(data_dir)}'
 command = data_from if data_dir in data_from else command
 conversations, n_empty, n_cut = records.read_conversations(paths[0], block_size, tokenizer, command)
-held_out = records.read_conversations(paths[1], block_size, tokenizer, command)[0]
-held_out = held_out[::1 + (len(held_out) - 1) // eval_conversations]     # from the whole file
+held_out = records.read_conversations(paths[1], block_size, tokenizer, command)[0][:eval_conversations]
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
 trained = np.array([sum(mask[1:]) for _, mask in conversations])        # (n,): of them are targets
 digests = {os.path.basename(path): records.digest(path) for path in paths}
