@@ -179,7 +179,7 @@ block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
 if plan:
     planner.show(plan, vars(model.config), block_size, batch_size, config['micro_batch_size'], max_steps,
-                 f'{data_dir}/train.jsonl', sequences=2, reads=needs_reference)
+                 f'{data_dir}/train.jsonl', sequences=2, reads=needs_reference, ways=1)
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
 
@@ -191,7 +191,6 @@ command = data_from if data_dir in data_from else command
 pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, command)
 held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0][:eval_pairs]
 digests = [records.digest(path) for path in paths]
-n_newline = len(tokenizer.encode_inside('\n'))      # tokens behind <|im_end|> that the loss does not count
 lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): tokens
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per_epoch))
@@ -200,8 +199,8 @@ warmup_steps, *_ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), 
 if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
-            print(f'--- step {show_batch}, pair {row} of {batch_size}, {name}\n{tokenizer.decode(prompt)}[['
-                  f'{tokenizer.decode(answer[:len(answer) - n_newline])}]]')
+            print(f'--- step {show_batch}, pair {row} of {batch_size}, {name}')
+            print(f'{tokenizer.decode(prompt)}[[{tokenizer.decode(answer)}]]')
     sys.exit()
 
 
@@ -209,7 +208,7 @@ if show_batch is not None:
 def scores_of(net, pairs):
     """log p of the chosen and of the rejected answers (for rm: their scores), and how many tokens each has.
     (2, B) both."""
-    x, y = devices.to_device(records.collate_pairs(pairs, pad, n_newline), device)          # (2 B, T) each
+    x, y = devices.to_device(records.collate_pairs(pairs, pad), device)       # (2 B, T) each
     with autocast:
         scores = net(x, y) if loss_type == 'rm' else answer_log_probs(net(x)[0], y)         # (2 B,)
     return scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
@@ -412,7 +411,7 @@ while step < max_steps:
     scaler.update()
     processes.clear_gradients(net)
     step += 1
-    timer.step(2 * int(lengths[all_rows].sum()))    # two answers to each prompt
+    timer.step(sum(len(prompt) + len(answer) for j in all_rows for prompt, answer in pairs[j]))
 
     # log
     if step % log_interval == 0 or step in (1, max_steps):

@@ -35,7 +35,7 @@ def say(role, content):
 def pair(prompt, *answers):
     """As read_pairs makes it; the frame written out by hand."""
     asked = [S, *b'user\n', *prompt.encode(), E, 10, S, *b'assistant\n']
-    return tuple((asked, [*a.encode(), E, 10] if a is not None else []) for a in answers)
+    return tuple((asked, [*a.encode(), E] if a is not None else []) for a in answers)
 
 
 def read(folder, *lines, T=96):
@@ -74,7 +74,7 @@ def test_what_lines_become(tmp_path):
         {'prompt': 'q', 'completion': 'up', 'label': True},
         {'prompt': 'q', 'completion': 'no', 'label': False},
         {'prompt': 'a<|im_end|>', 'chosen': '<|im_start|>', 'rejected': ''})
-    assert pairs == [pair('q', 'é', 'no'), ((frame, [*b'yes', E, 10]), (frame, [*b'no', E, 10])),
+    assert pairs == [pair('q', 'é', 'no'), ((frame, [*b'yes', E]), (frame, [*b'no', E])),
                      pair('q', 'up', None), pair('q', None, 'no'),
                      pair('a<|im_end|>', '<|im_start|>', '')]
     assert (n_cut, n_same) == (0, 1)
@@ -86,8 +86,8 @@ def test_too_long_pairs_lose_the_prompt_s_left_and_only_then_the_answer_s_right(
         prompt, answer = list(range(n_prompt)), list(range(100, 100 + n_answer))
         p, a = records.fit_pair(prompt, answer, T)
         assert p and p == prompt[-len(p):] and a == answer[:len(a)]
-        assert len(p) + len(a) == min(n_prompt + n_answer, T + 1)       # nothing is cut in vain
-        assert a == answer or len(p) == min(n_prompt, max(1, (T + 1) // 4))     # only if 3/4 are too little
+        assert len(p) + len(a) == min(n_prompt + n_answer, T)       # nothing is cut in vain
+        assert a == answer or len(p) == min(n_prompt, max(1, T // 4))     # only if 3/4 are too little
 
 
 def test_a_pair_whose_answers_are_cut_to_the_same_is_dropped_and_counted(tmp_path):
@@ -105,25 +105,25 @@ PAIRS = [pair('q' * i, 'good ' * (i % 4) + '!', 'é' * (7 - i)) for i in range(1
 
 def test_the_tensors_that_reach_the_loss_say_the_answers_and_nothing_else():
     pairs = [*PAIRS, pair('x', 'up', None)]
-    x, y = records.collate_pairs(pairs, PAD, 1)
+    x, y = records.collate_pairs(pairs, PAD)
     assert x.shape == y.shape and x.dtype == y.dtype == 'int64'
     for i, (prompt, answer) in enumerate([p[0] for p in pairs] + [p[1] for p in pairs]):
-        n = len(prompt) + len(answer) - 1
-        assert [*x[i]] == [*prompt, *answer][:n] + [PAD] * (x.shape[1] - n)
+        n = len(prompt) + len(answer)
+        assert [*x[i]] == [*prompt, *answer] + [PAD] * (x.shape[1] - n)
         at = y[i] != IGNORE
         assert (x[i][1:][at[:-1]] == y[i][:-1][at[:-1]]).all()      # the next token, each time
-        assert BYTES.decode(y[i][at]) == (BYTES.decode(answer[:-2]) + '<|im_end|>' if answer else '')
+        assert BYTES.decode(y[i][at]) == BYTES.decode(answer)
 
 
 def test_a_reward_is_read_where_the_answer_has_ended():
     torch.manual_seed(0)
     model = GPT(GPTConfig(BYTES.vocab_size, 96, 2, 2, 0, 32)).eval()
     judge = RewardModel(model)
-    x, y = map(torch.from_numpy, records.collate_pairs(PAIRS, 0, 1))
+    x, y = map(torch.from_numpy, records.collate_pairs(PAIRS, 0))
     assert (judge(x, y) == 0).all()                             # so the first loss is ln 2
     torch.nn.init.normal_(judge.score.weight, std=1)
     for value, (prompt, answer) in zip(judge(x, y), [p[0] for p in PAIRS] + [p[1] for p in PAIRS]):
-        hidden = model.backbone(torch.tensor([[*prompt, *answer[:-1]]]))[0, -1]         # <|im_end|>
+        hidden = model.backbone(torch.tensor([[*prompt, *answer]]))[0, -1]         # <|im_end|>
         assert value.item() == pytest.approx(judge.score(hidden).item(), abs=1e-5)
 
 

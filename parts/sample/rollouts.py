@@ -35,7 +35,7 @@ def noise_of(seed, number, rows, length):
 def draw(number, batch_size, n, seed):
     """Which of n prompts make up the number-th batch, (batch_size,). Each pass over n has its own order."""
     places = number * batch_size + np.arange(batch_size)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(n) for epoch in set(places // n)}
+    orders = {epoch: np.random.default_rng([seed, epoch, 0, 1]).permutation(n) for epoch in set(places // n)}
     return np.array([orders[place // n][place % n] for place in places])
 
 

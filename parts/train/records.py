@@ -108,16 +108,16 @@ def read_conversations(path, T, tokenizer, command):
 
 # --- preferences: a prompt, a better and a worse answer -----------------------------------------------------
 def fit_pair(prompt, answer, T):
-    """Prompt and answer, ids, of at most T + 1 tokens together. If they are too long, the prompt loses its
+    """Prompt and answer, ids, of at most T tokens together. If they are too long, the prompt loses its
     beginning, down to a quarter of the context; only then the answer loses its end."""
-    keep = max(T + 1 - len(answer), (T + 1) // 4, 1)
+    keep = max(T - len(answer), T // 4, 1)
     prompt = prompt[-keep:]
-    return prompt, answer[:T + 1 - len(prompt)]
+    return prompt, answer[:T - len(prompt)]
 
 
 def to_pair(record, tokenizer, loss_type):
-    """The ids of the prompt and of both answers, each with its <|im_end|> and newline; [] for the answer that
-    a KTO record does not have."""
+    """The ids of the prompt and of both answers, each with its <|im_end|>; [] for the answer that a KTO
+    record does not have."""
     messages = record['prompt']
     if not isinstance(messages, list):
         messages = [{'role': 'user', 'content': messages}]
@@ -131,7 +131,8 @@ def to_pair(record, tokenizer, loss_type):
         texts = [record['completion']]
     prompt = tokenizer.render(messages, add_generation_prompt=True)[0]
     chats = [[*messages, {'role': 'assistant', 'content': text}] for text in texts]
-    answers = [tokenizer.render(chat)[0][len(prompt):] for chat in chats]
+    n_newline = len(tokenizer.encode_inside('\n'))      # behind <|im_end|>: nothing learns it
+    answers = [tokenizer.render(chat)[0][len(prompt):-n_newline] for chat in chats]
     if len(answers) == 1:
         answers.insert(1 if record['label'] else 0, [])
     return prompt, *answers
@@ -149,25 +150,24 @@ def read_pairs(path, T, tokenizer, loss_type, command):
         pair = tuple(fit_pair(same, answer, T) for answer in answers)
         if pair[0][1] != pair[1][1]:
             pairs.append(pair)
-            if len(prompt) + max(map(len, answers)) > T + 1:
+            if len(prompt) + max(map(len, answers)) > T:
                 n_cut += 1
     if not pairs:
         raise ValueError(f'{path} has no pair of two different answers, or none differs in {T} tokens')
     return pairs, n_cut, len(whole) - len(pairs)
 
 
-def collate_pairs(pairs, pad, n_newline):
+def collate_pairs(pairs, pad):
     """Pairs -> inputs and targets, int64 (2 B, T): all chosen, then all rejected answers, padded right.
-    Targets: the answer's tokens up to <|im_end|>, else IGNORE. n_newline: tokens of the newline behind it."""
+    Targets: the answer's tokens, else IGNORE. A reward model reads the last token, too."""
     rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
-    T = max(len(prompt) + len(answer) for prompt, answer in rows) - 1
+    T = max(len(prompt) + len(answer) for prompt, answer in rows)
     x = np.full((len(rows), T), pad)                                                # (2 B, T)
     y = np.full((len(rows), T), IGNORE)                                             # (2 B, T)
     for row, (prompt, answer) in enumerate(rows):
         ids = [*prompt, *answer]
-        scored = max(0, len(answer) - n_newline)
-        x[row, :len(ids) - 1] = ids[:-1]
-        y[row, len(prompt) - 1:len(prompt) - 1 + scored] = answer[:scored]
+        x[row, :len(ids)] = ids
+        y[row, len(prompt) - 1:len(ids) - 1] = answer
     return x, y
 
 

@@ -23,8 +23,7 @@ class RewardModel(torch.nn.Module):
 
     def forward(self, x, y):
         position = torch.arange(y.shape[1], device=y.device)                                # (T,)
-        # the last target, <|im_end|>, is the input of the next position, if the text is not cut there
-        end = torch.where(y != IGNORE, position, 0).amax(1) + 1                             # (N,)
+        end = torch.where(y != IGNORE, position, 0).amax(1) + 1     # (N,): the last target's own place
         rows = torch.arange(len(x), device=x.device)                                        # (N,)
-        hidden = self.model.backbone(x)[rows, end.clamp(max=position[-1])]                  # (N, C)
+        hidden = self.model.backbone(x)[rows, end]                                          # (N, C)
         return (hidden.float() * self.score.weight).sum(1)  # in float32: autocast would round
