@@ -120,11 +120,11 @@ sources = files.sources_of(source, sources, defaults['source'])
 shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
 jobs = workers.part_of(range(len(shards)), part)
 workers.end_with_parent()
-has_weights = any(weight for _, weight in sources.values())
-if write == 'text' and (kind != 'text' or temperature != 1 or has_weights):
-    raise ValueError('write=text repeats no document: weights and --temperature need --write=bins')
-if fim and (kind != 'text' or write == 'text'):
-    raise ValueError(f'fim={fim} rearranges token ids: it needs --kind=text and --write=bins')
+mixes = temperature != 1 or fim or any(weight for _, weight in sources.values())
+if kind != 'text' and (mixes or write != 'bins'):
+    raise ValueError(f'{kind=}: weights, temperature, fim, write are for text')
+if mixes and write == 'text':
+    raise ValueError('weights, --temperature and --fim need --write=bins')
 
 # --- read: what there is ------------------------------------------------------------------------------------
 # A lone text passes no stage, and its end is held out.
@@ -172,6 +172,7 @@ def mode_of(doc):
 
 def texts_of(path):
     """Yield the texts of examples, normalised like documents."""
+    files.fetch_all(examples[path])
     for doc in conversions.documents(reading.entries(examples[path]), reject=lambda *_: None):
         yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
 
@@ -316,8 +317,7 @@ def pieces_of_text(shard, account):
 
 def clean_shard(i):
     if not docs.has_shard(i):
-        downloads = [files.fetch(file['url'], file['sha256'], file['path'])
-                     for file in shards[i]['files'] if 'url' in file]
+        downloads = files.fetch_all(shards[i]['files'])
         account = funnel.Funnel(audit)
         documents = pieces_of_text if one_text else kept_documents
         docs.write_shard(i, documents(shards[i], account), account)

@@ -137,6 +137,9 @@ def test_conversations_with_one_beginning_stay_together_and_a_system_message_is_
              for side in ('train', 'val')]
     assert len(records(out)) == 90 and len(sides[0] | sides[1]) == 30
     assert sides[0] and sides[1] and not sides[0] & sides[1]
+    numbers = [int(row['messages'][2]['content'][1:]) for row in read_rows(out / 'train.jsonl')]
+    assert sorted(numbers) != numbers           # of several sources, no one comes first
+    mistake(run('prepare.py', f'--source={tmp_path}', '--kind=sft', '--temperature=2'), "kind='sft'", 'text')
 
 
 # --- what speaks against a conversation ---------------------------------------------------------------------

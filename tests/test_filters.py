@@ -77,6 +77,9 @@ def test_what_is_dropped_by_chance_is_dropped_below_seven_tenths():
             (CODE + 'test\n' + '\n' * 11, None),                                # 1 in 20: not over 5%
             (CODE + 'test\n' + '\n' * 10, 'config or test'), ('a = b = c = d = e = 1\n', 'no keywords')]:
         assert code_reason(text, chance=0.69) == reason and code_reason(text, chance=0.7) is None, text
+    both = '# Unit tests\na = b = c = d = e = 1\n'
+    n_kept = sum(code_reason(both, chance=i / 999) is None for i in range(999))
+    assert 60 < n_kept < 120            # 0.3 x 0.3: two draws
 
 
 def test_what_parses_is_what_python_compiles():

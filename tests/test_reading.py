@@ -94,6 +94,12 @@ def test_the_parts_of_a_large_file_are_together_the_file(tmp_path, monkeypatch):
     assert len(files.shards(source, '', 'sft')) == 1            # samples of one problem belong together
 
 
+def test_the_pieces_of_a_book_are_on_one_side_of_the_split(tmp_path):
+    (tmp_path / 'book.txt').write_text('one word\n' * 30_000, encoding='utf-8')
+    pieces = list(conversions.documents(entries([{'path': str(tmp_path / 'book.txt')}]), reject=None))
+    assert len(pieces) == 3 and len({conversions.identity(piece)[1] for piece in pieces}) == 1
+
+
 # --- garbage ------------------------------------------------------------------------------------------------
 def jsonl(*lines):
     """Lines of text become records, bytes stay."""

@@ -51,7 +51,7 @@ def documents(entries, reject, kind='text', max_chars=1_000_000):
             reject(path, line or 1, why, size)
             continue
         if is_file:
-            doc['encoding'] = record['encoding']
+            doc |= {'encoding': record['encoding'], 'begins': record.get('begins')}
         yield doc
 
 
@@ -107,10 +107,10 @@ def to_record(doc):
 
 def identity(doc):
     """Bytes that copies share: the texts without white space, roles and a label. And the text whose hash
-    decides between training and validation: conversations that begin alike stay together."""
+    decides between training and validation: conversations, or files, that begin alike stay together."""
     fields = [text.encode('utf-8', 'surrogatepass').translate(None, b' \t\n\r\f\v') for text in doc['texts']]
     if 'roles' not in doc:
-        return fields[0], doc['texts'][0]
+        return fields[0], doc.get('begins') or doc['texts'][0]
     label = doc.get('scores', {}).get('label')
     return repr([fields, doc['roles'], label]).encode(), doc['texts'][doc['roles'][0] == 'system']
 

@@ -264,8 +264,8 @@ class Corpus:
                 b.write(ids[ends[i] - 1:ends[i]])
 
     def write_lines(self, b, which):
-        """Write the documents of a mask, bool (n,), to a Bin, one a line."""
-        for i in np.flatnonzero(which):
+        """Write the documents of a mask, bool (n,), to a Bin, one a line, in the order of their hashes."""
+        for i in np.flatnonzero(which)[np.argsort(self.exact[which], kind='stable')]:
             b.write(np.frombuffer(self.text(i).encode() + b'\n', np.uint8))
 
     def drop(self, stage, reason, which):

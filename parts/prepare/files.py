@@ -129,6 +129,11 @@ def session():
     return new
 
 
+def fetch_all(files):
+    """Fetch those of the files that have a url; returns their paths."""
+    return [fetch(file['url'], file['sha256'], file['path']) for file in files if 'url' in file]
+
+
 def fetch(url, sha256, path):
     """Fetch a file, unless it is there; returns its path. A transfer that broke off is continued. The file
     gets its name only when its checksum is right; OSError if it never comes or is another file."""

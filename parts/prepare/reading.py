@@ -44,8 +44,8 @@ def entries(files, max_chars=1_000_000):
 
 def entries_of(path, max_chars, part=0, n_parts=1):
     """Yield (line, record, None, 0) for each record of a file; for a file of text, line is 0 and a record is
-    {'text', 'encoding'}. One that cannot be read is (line, None, why, 0). One of more than max_chars
-    (records: 8 max_chars bytes) is (line, None, why, bytes)."""
+    {'text', 'encoding', perhaps 'begins', how the file does}. One that cannot be read is (line, None, why,
+    0). One of more than max_chars (records: 8 max_chars bytes) is (line, None, why, bytes)."""
     if is_kind(path, RECORDS):
         yield from read_records(path, 8 * max_chars, part, n_parts)     # bytes: a character may be \\u20ac
         return
@@ -60,12 +60,13 @@ def entries_of(path, max_chars, part=0, n_parts=1):
                     yield 0, {'text': text, 'encoding': encoding}, None, 0
                 return
             rest = f.read(LONGEST + 1)
+            begins = rest[:LONGEST]
             while len(rest) > LONGEST:
                 cut = rest.rfind('\n', 0, LONGEST) + 1 or LONGEST
-                yield 0, {'text': rest[:cut], 'encoding': encoding}, None, 0
+                yield 0, {'text': rest[:cut], 'encoding': encoding, 'begins': begins}, None, 0
                 rest = rest[cut:]
                 rest += f.read(LONGEST + 1 - len(rest))
-            yield 0, {'text': rest, 'encoding': encoding}, None, 0
+            yield 0, {'text': rest, 'encoding': encoding, 'begins': begins}, None, 0
     except UNREADABLE as e:
         yield 0, None, f'{type(e).__name__}: {e}', 0
 
