@@ -14,7 +14,7 @@ gsm8k           the last number of the answer must be the one behind #### in the
 own             your questions: {"prompt": "2 + 2?", "regex": "4"}; other checks: docs/measuring.md
 judge           questions, such as the first turns of MT-Bench, graded 1 to 10 by the command --judge
 learned         shares of spaces, known words, known line beginnings and speeches in its texts and in val.bin
-compare         problems gained and lost between two samples.jsonl; a sheet for blind votes
+compare         problems gained and lost between two samples.jsonl
 
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
 can be compared between tokenizers. pass@k: the chance that at least one of k answers passes. eval.py writes
@@ -52,14 +52,13 @@ timeout = 3.0                   # [0.01, 86400]: seconds for a program
 memory_mb = 512                 # >= 1: for a program
 judge = ''                      # a command: JSON on stdin -> a grade on stdout
 compare = ''                    # a samples.jsonl or its folder, to set beside that of ckpt
-votes = ''                      # filled-in copies of sheet.csv: A,B
 batch_size = 16                 # >= 1: sequences per forward pass
 random_init = True              # loss, learned: measure an untrained model too
 loss_tokens = 0                 # >= 0: tokens to measure, from the beginning; 0 = all
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16: of answers; auto = bfloat16 on GPUs
 out: str | None = None          # where the results go; None = eval.json, see above
-seed = 1337                     # [0, 2**32): of the untrained model, of samples, of the sheet
+seed = 1337                     # [0, 2**32): of the untrained model, of samples
 config = configure(globals())
 
 # --- 1. the questions ---------------------------------------------------------------------------------------
@@ -70,8 +69,8 @@ for task in collections.Counter(all_tasks) - collections.Counter(known):        
     raise ValueError(f'task {task!r}: unknown, or twice; tasks: {", ".join(known)}; {benchmarks.ELSEWHERE}')
 if ('judge' in all_tasks) != bool(judge):
     raise ValueError("--tasks=judge and a --judge='python ask.py' belong together; see docs/measuring.md")
-if ('compare' in all_tasks) != bool(compare) or (votes and not compare):
-    raise ValueError('--tasks=compare, a --compare=out/dpo and any --votes belong together')
+if ('compare' in all_tasks) != bool(compare):
+    raise ValueError('--tasks=compare and a --compare=out/dpo belong together')
 if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
     raise ValueError(f'{k=} must be numbers from 1 on, such as 1,10,100')
 ks = sorted({1, *map(int, k.split(','))})      # always with 1: the interval is that of pass@1
@@ -367,16 +366,12 @@ def measure_learned():
 
 # --- 6. two models, problem by problem ----------------------------------------------------------------------
 def compare_models():
-    """What the model of --compare gained and lost beside that of --ckpt; the votes on both."""
+    """What the model of --compare gained and lost beside that of --ckpt."""
     paths = [into if samples else folder, compare]          # samples: those of this run, if it has any
     paths = [path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl') for path in paths]
     a, b = [comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path)
             for path in paths]
     result = comparison.compare(a, b) | {'with': compare, 'gain': comparison.gains(a, b, problems.KINDS)}
-    pairs = comparison.blind(a, b, seed)
-    if not votes:
-        comparison.write_sheet(f'{into}/sheet.csv', pairs)
-    result |= comparison.count_votes(pairs, votes.split(',') if votes else [])     # beside those of the tests
     print(comparison.describe(result))
     return result
 

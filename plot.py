@@ -31,7 +31,8 @@ for run, colour in zip(all_runs, COLOURS):
     if not os.path.exists(path):
         raise ValueError(f'{path} is missing; make a run: python train.py --out_dir={run["name"]}')
     run['colour'] = colour
-    run['config']['continued_by'] = [other['name'] for other in all_runs if other['start'] == run['home']]
+    run['config']['continued_by'] = [other['name'] for other in all_runs
+                                     if run['home'] in (other['start'], other['start'].parent)]
     last = run['rows'][-1]['step'] if run['rows'] else 0
     run['end'] = run['config'].get('max_steps') or max(1, last)
     age = (time.time() - os.path.getmtime(path)) / 60

@@ -1,12 +1,10 @@
-"""Two models beside each other: intervals, gains and losses, blind votes."""
-import csv
-
+"""Two models beside each other: intervals, gains and losses."""
 import numpy as np
 import pytest
 from conftest import refused
 
 from parts.eval import comparison
-from parts.eval.comparison import blind, compare, count_votes, gains, interval, write_sheet
+from parts.eval.comparison import compare, gains, interval
 
 
 def rows_of(name, outcomes, **more):
@@ -85,45 +83,3 @@ def test_gains_are_told_by_kind_and_pool_the_splits_of_one():
     by_kind = gains(*both, kinds)
     assert {kind: difference for kind, (difference, *_) in by_kind.items()} == {'old': 1.0, 'new': 0.25}
     assert all(low <= difference <= high for difference, low, high in by_kind.values())
-
-
-# --- blind votes --------------------------------------------------------------------------------------------
-def vote(path, sheet, votes):
-    """A copy of the sheet with these votes, as an office program saves it: a byte order mark, other ends."""
-    with open(path, 'w', encoding='utf-8-sig', newline='') as f:
-        copy = csv.DictWriter(f, sheet[0])
-        copy.writeheader()
-        for row, word in zip(sheet, votes):
-            copy.writerow({**row, 'vote': word, 'left': row['left'].replace('\r\n', '\n')})
-    return path
-
-
-def test_votes_are_blind_and_counted_with_their_agreement(tmp_path):
-    a, b = graded('a\r\n', '0001110000'), graded('b', '1110111111')
-    pairs = blind(a, b, 1)
-    write_sheet(tmp_path / 'sheet.csv', pairs)
-    with open(tmp_path / 'sheet.csv', encoding='utf-8', newline='') as f:
-        sheet = list(csv.DictReader(f))
-    assert {row['left'][0] for row in sheet} == {'a', 'b'} and len(sheet) == 10     # each is left at times
-    assert [row['left'][0] for row in sheet] == [left for (left, _), _ in pairs]
-
-    likes_b = ['Left' if row['left'][0] == 'b' else ' right' for row in sheet]
-    other = {'Left': 'right', ' right': 'left'}
-    ann = vote(tmp_path / 'ann.csv', sheet, likes_b)                # b always
-    ben = vote(tmp_path / 'ben.csv', sheet, likes_b[:5] + [other[x] for x in likes_b[5:]])
-    cat = vote(tmp_path / 'cat.csv', sheet, ['tie', ''] + ['left'])
-    write_sheet(tmp_path / 'sheet.csv', pairs)          # nobody voted in it
-    refused('ann.csv holds votes', write_sheet, ann, pairs)
-    result = count_votes(pairs, [ann, ben, cat])
-    assert result['votes'][ann] == {'b': 10} and result['votes'][ben] == {'b': 5, 'a': 5}
-    assert result['votes'][cat] == {'tie': 1, pairs[2][0][0]: 1}
-    assert result['votes']['tests'] == {'b': 7, 'a': 1, 'tie': 2}
-    assert result['agreement'][f'{ann}, {ben}'] == {'n': 10, 'agree': 0.5}
-    assert result['agreement'][f'tests, {ann}']['agree'] == 0.7
-    assert result['agreement'][f'{ann}, {cat}']['n'] == 2           # the pairs that both voted on
-
-    c = graded('c', '1111111111')
-    for others in blind(a, b, 2), blind(a, c, 1), blind(c, b, 1):
-        with pytest.raises(ValueError, match='other answers.*--seed'):
-            count_votes(others, [vote(tmp_path / 'ann.csv', sheet, ['left'] * 10)])
-    refused("left, right or tie.*'lft'", count_votes, pairs, [vote(tmp_path / 'ann.csv', sheet, ['lft'])])

@@ -290,25 +290,20 @@ def test_what_was_learned_stands_between_untrained_and_corpus(base_run, data_dir
     assert table['corpus']['space'] == pytest.approx(sum(map(str.isspace, text)) / len(text), abs=0.1)
 
 
-def test_two_runs_are_compared_and_blind_votes_counted(tmp_path):
+def test_two_runs_are_compared_on_the_questions_that_are_the_same(tmp_path):
     for side, outcome in ('a', 'wrong'), ('b', 'passed'):
         write(tmp_path / side / 'samples.jsonl', [
-            {'task': 't', 'task_id': i, 'prompt': 'p', 'completion': f'{side} {i}', 'outcome': outcome}
-            for i in range(3)])
+            {'task': 't', 'task_id': i, 'prompt': prompt, 'completion': f'{side} {i}', 'outcome': outcome}
+            for i, prompt in enumerate(('p', 'p', side, 'p'))])
     flags = ['--tasks=compare', f'--ckpt={tmp_path}/a/best.pt', f'--compare={tmp_path}/b']
-    result = evaluate(tmp_path, *flags)[1]['compare']
-    assert result['gained'] == ['t 0', 't 1', 't 2'] and result['votes'] == {'tests': {'b': 3}}
-    sheet = (tmp_path / 'sheet.csv').read_text(encoding='utf-8')
-    (tmp_path / 'ann.csv').write_text(sheet.replace(',\n', ',tie\n'), encoding='utf-8')
-    result = evaluate(tmp_path, *flags, f'--votes={tmp_path}/ann.csv')[1]['compare']
-    assert result['votes'][f'{tmp_path}/ann.csv'] == {'tie': 3}
+    assert evaluate(tmp_path, *flags)[1]['compare']['gained'] == ['t 0', 't 1', 't 3']
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
 REFUSED = {
     '--tasks=problem': ["'problem'", 'humaneval'], '--tasks=choice': ["'choice'", 'lm_eval --model hf'],
     '--tasks=gsm8k': ['gsm8k', '.jsonl'], '--tasks=compare': ['--compare=out/dpo'],
-    '--votes=x': ['--tasks=compare'], '--tasks=judge --data=x': ['--judge='], '--tasks=own,own': ['twice'],
+    '--compare=x': ['--tasks=compare'], '--tasks=judge --data=x': ['--judge='], '--tasks=own,own': ['twice'],
     '--tasks=compare --compare=x --ckpt=a,b': ['one ckpt'], '--tasks=problems': [YES, 'sandbox.py'],
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
     f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"]}

@@ -7,8 +7,8 @@ import sys
 import pytest
 from conftest import refused
 
-from parts.eval.grading import (RULES, ask_judge, bleu, broken_rules, code_in, judged, last_number, outcome,
-                                program, rules_of)
+from parts.eval.grading import (RULES, ask_judge, bleu, broken_rules, code_in, is_json, judged, last_number,
+                                outcome, program, rules_of)
 from parts.eval.sandbox import run_many
 
 # --- numbers and code in an answer --------------------------------------------------------------------------
@@ -17,7 +17,7 @@ NUMBERS = {
     'I know not': None, '': None, 'x = 12.': 12, '1,000,000 people': 1e6, '5-3': 3, 'so 5 - 3 = 2': 2,
     'f(2)-7': 7, '(-3)': -3, 'x=-3': -3, '$-3': -3, 'x = .5': 0.5, 'it is -.25': -0.25, 'see 1.2.3': 3,
     'answer: 20 #### ': 20, '2 #### 3 or 4': 3, 'wait...5': 5, '2e3 grams': 2000, '1.5e-3': 0.0015,
-    '\u22125 degrees': -5, 'room 2e': 2}
+    '\u22125 degrees': -5, 'room 2e': 2, '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
 
 
 def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
@@ -31,6 +31,10 @@ def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
                 assert code_in(answer).split('#')[0].strip() == 'x = 1', answer
     assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```') == 'x = 1\n'
     assert code_in('x = 1') == 'x = 1'
+    asked = {'prompt': 'import math\nWrite `def f(x):`', 'entry_point': 'f'}
+    assert program(asked | {'task': 'own'}, '```\nx = 1\n```', chat=True) == 'x = 1\n'
+    assert program(asked | {'task': 'mbpp'}, 'x = 1', chat=True) == 'import math\nWrite `x = 1'
+    assert not is_json('[' * 100_000)
 
 
 # --- rules --------------------------------------------------------------------------------------------------
@@ -47,6 +51,7 @@ def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_
             ({'tests': ''}, 'nothing is checked'), ({'must_contian': 'a'}, "did you mean 'must_contain'"),
             ({'must_contain': ''}, 'contains'), ({'regex': '('}, 'regex'),
             ({'regex': '.*'}, 'no answer can fail'),
+            ({'rules': [{'kind': 'number', 'value': 'ten'}]}, 'no answer can fail'),
             ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
             ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'min_words')]:
         refused(words, rules_of, checks)

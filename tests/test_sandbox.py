@@ -60,6 +60,8 @@ OUTCOMES = [        # program, tests, outcome, a part of its message
     ('import collections\ndef f(s): return collections.Counter(s)',
      'assert f("aab") == {"a": 2, "b": 1}', 'passed', ''),
     ('import re\ndef f(s): return re.match("a", s)', 'assert f("a") and not f("b")', 'passed', ''),
+    ('def bisect(x): return x + 1', 'assert bisect(1) == 2', 'passed', ''),      # a module's name
+    ('def f(x): return x', 'import numpy\nf(numpy.ones(2))', 'infrastructure', 'not plain data'),
     ('import math\ndef f(): return 0.1 + 0.2', 'assert math.isclose(f(), 0.3)', 'passed', ''),
     ('class E(ValueError): pass\ndef f(): raise E("no")',
      'try:\n    f()\n    assert False\nexcept ValueError as e:\n    assert str(e) == "no"', 'passed', ''),
@@ -71,6 +73,7 @@ def test_each_outcome():
     for (*job, outcome, words), result in zip(OUTCOMES, run_many(jobs, timeout=5), strict=True):
         assert result.outcome == outcome and words in result.message, (job, result)
     assert run_code('print(2)').stdout == '2\n'
+    assert run_code('def f(x): return 7', 'assert f(1) == 7', 'f').outcome == 'passed'      # without check()
     program = 'def sum(x): return 7'
     assert run_code(program, 'def check(f): assert f([1]) == 7 and sum([1]) == 7', 'sum').outcome == 'passed'
 

@@ -16,7 +16,7 @@ ELSEWHERE = ('multiple choice (MMLU, ARC, HellaSwag) and IFEval are scored by lm
              'python sample.py --export=hf writes: lm_eval --model hf --model_args pretrained=FOLDER/hf '
              '--tasks=ifeval,mmlu; see docs/measuring.md')
 # where a base model's answer ends: code before a line that begins in column 0, but not with a bracket's end
-ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('gsm8k', 'judge'), r'\n(?=Question:)')
+ENDS = dict.fromkeys(CODE, r'\n(?=[^\s)\]}])') | dict.fromkeys(('own', 'gsm8k', 'judge'), r'\n(?=Question:)')
 
 
 # --- from a record to an item -------------------------------------------------------------------------------
@@ -127,8 +127,8 @@ def read_stamp(path):
 
 def searched(stamp):
     if not stamp:
-        return 'no data.json says that the training data were checked against a benchmark'
-    return f'training data share no {stamp["ngram"]}-gram of words with {" ".join(stamp["problems"])}'
+        return 'no data.json says that text of pretraining was checked against a benchmark'
+    return f'text of pretraining shares no {stamp["ngram"]}-gram of words with {" ".join(stamp["problems"])}'
 
 
 # --- from an item to rows -----------------------------------------------------------------------------------
@@ -146,6 +146,8 @@ def row_of(item, text, about):
 def given_answers(task, items, rows, n):
     """The answers to each item in rows {"task_id", "completion"}: n or more, else ValueError."""
     answers = {item['task_id']: [] for item in items}
+    if len({row.get('ckpt') for row in rows}) > 1:
+        raise ValueError('the completions are of several checkpoints; give those of one')
     for row in rows:
         task_id = row.get('task_id')
         if row.get('task', task) == task and isinstance(task_id, str | int) and task_id in answers:
@@ -162,7 +164,8 @@ def given_answers(task, items, rows, n):
 def check_harness(task, items, run):
     """The task_ids whose reference fails, at most one or 1 %; which walls stand around programs; a caution.
     run: a list of (program, tests, entry point) -> results. ValueError if it confuses right and wrong."""
-    solved = [item for item in items if item.get('reference')]
+    of_file = lambda item: task != 'own' and item.get('reference')      # of `own`, it is for a judge
+    solved = [item for item in items if of_file(item)]
     if task == 'problems':                  # all known to pass (tests/test_problems.py)
         solved = solved[::math.ceil(len(solved) / 20)]
     right = [(item['reference'], item['tests'], item['entry_point']) for item in solved]
@@ -178,7 +181,7 @@ def check_harness(task, items, run):
                          f'{n_empty} empty bodies pass, a loop ends as {loop.outcome!r}; mend the tests, or '
                          'see: python -m pytest tests/test_sandbox.py')
 
-    own = [item for item in items if item['tests'] and not item.get('reference')]
+    own = [item for item in items if item['tests'] and not of_file(item)]
     names = [item.get('entry_point') or '' for item in own]
     nothing = [name and f'def {name}(*args, **kwargs):\n    pass\n' for name in names]
     for item, result in zip(own, run([*zip(nothing, [item['tests'] for item in own], names)])):

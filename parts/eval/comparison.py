@@ -1,5 +1,5 @@
 """
-Comparing two models on the same problems: those that the second gained and lost, and blind votes.
+Comparing two models on the same problems: those that the second gained and lost.
 
     interval([1] * 8 + [0] * 2)             # [0.49, 0.94]: 95 % of the mean
     result = compare({'q 1': [row, row]}, {'q 1': [row]})       # rows as in samples.jsonl
@@ -7,7 +7,7 @@ Comparing two models on the same problems: those that the second gained and lost
 
 Copy this file alone: it needs numpy.
 """
-import collections, contextlib, csv, itertools, math, random
+import collections, math
 import numpy as np
 
 
@@ -45,10 +45,15 @@ def interval(scores):
     return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
 
 
+def in_both(a, b):
+    """The problems of both. In files without ids, one id may stand for another question."""
+    return [key for key in a if key in b and a[key][0]['prompt'] == b[key][0]['prompt']]
+
+
 def compare(a, b):
     """{problem: rows} of both -> the means, the interval of their difference, the problems that b gained and
     lost, p (McNemar 1947, exact). ValueError if they share none."""
-    shared = [key for key in a if key in b]
+    shared = in_both(a, b)
     if not shared:
         raise ValueError('the two samples.jsonl have no problem in common; give both models the same --tasks')
     before = [np.mean([grade(row) for row in a[key]]).item() for key in shared]
@@ -71,73 +76,14 @@ def compare(a, b):
 def gains(a, b, kind_of):
     """{kind: [difference of the means, low, high]} of the problems of each kind. kind_of: {split: kind}."""
     keys_of = collections.defaultdict(list)
-    for key, rows in a.items():
-        if key in b and rows[0].get('split') in kind_of:
-            keys_of[kind_of[rows[0]['split']]].append(key)
+    for key in in_both(a, b):
+        if (split := a[key][0].get('split')) in kind_of:
+            keys_of[kind_of[split]].append(key)
     results = {kind: compare({key: a[key] for key in keys}, b) for kind, keys in keys_of.items()}
     return {kind: [result['b'] - result['a'], *result['interval']] for kind, result in results.items()}
 
 
-# --- blind votes --------------------------------------------------------------------------------------------
-def blind(a, b, seed):
-    """Pairs of first answers that differ, ('a' or 'b', its row), in random order and on random sides."""
-    pairs = [[('a', a[key][0]), ('b', b[key][0])] for key in a if key in b]
-    pairs = [pair for pair in pairs if pair[0][1]['completion'] != pair[1][1]['completion']]
-    dice = random.Random(seed)
-    dice.shuffle(pairs)
-    for pair in pairs:
-        dice.shuffle(pair)
-    return pairs
-
-
-def write_sheet(path, pairs):
-    """A table, of which each voter fills in a copy: left, right or tie under `vote`."""
-    with contextlib.suppress(FileNotFoundError), open(path, encoding='utf-8-sig', newline='') as f:
-        if any(row.get('vote') for row in csv.DictReader(f)):
-            raise ValueError(f'{path} holds votes, which a new sheet would replace; count them with '
-                             f'--votes={path}, or move it away')
-    with open(path, 'w', encoding='utf-8', newline='') as f:
-        sheet = csv.writer(f)
-        sheet.writerow(['id', 'prompt', 'left', 'right', 'vote'])
-        for i, ((_, left), (_, right)) in enumerate(pairs):
-            sheet.writerow([i, left['prompt'], left['completion'], right['completion'], ''])
-    print(f'{path}: vote left, right or tie in copies; then add --votes=A.csv,B.csv')
-
-
-def read_votes(path, pairs):
-    """{number of the pair: 'a', 'b' or 'tie'} of a filled-in sheet. ValueError if it is another sheet."""
-    votes = {}
-    try:
-        with open(path, encoding='utf-8-sig', newline='') as f:     # Excel writes a byte order mark
-            for row in csv.DictReader(f):
-                (a_or_b, left), (other, _) = pairs[int(row['id'])]
-                if row['left'].splitlines() != left['completion'].splitlines():     # Excel changes their ends
-                    raise ValueError('it has other answers; give the --ckpt, --compare and --seed of then')
-                words = {'left': a_or_b, 'right': other, 'tie': 'tie', '': None}
-                votes[int(row['id'])] = words[row['vote'].strip().lower()]
-    except (LookupError, AttributeError, ValueError) as e:
-        raise ValueError(f'{path} must be a copy of sheet.csv, with left, right or tie under vote: '
-                         f'{e!r}') from e
-    return {i: vote for i, vote in votes.items() if vote}
-
-
-def count_votes(pairs, paths):
-    """The votes of the tests (or the judge) and of the sheets at paths, and how far each two agree."""
-    raters = {'tests': {}}
-    for i, pair in enumerate(pairs):
-        grades = {a_or_b: grade(row) for a_or_b, row in pair}
-        better = max(grades, key=grades.get)
-        raters['tests'][i] = 'tie' if grades['a'] == grades['b'] else better
-    raters |= {path: read_votes(path, pairs) for path in paths}
-    agreement = {}
-    for (x, its), (y, others) in itertools.combinations(raters.items(), 2):
-        same = [its[i] == others[i] for i in its if i in others]        # on the pairs that both voted on
-        agreement[f'{x}, {y}'] = {'n': len(same), 'agree': sum(same) / max(1, len(same))}
-    return {'votes': {name: collections.Counter(votes.values()) for name, votes in raters.items()},
-            'agreement': agreement}
-
-
 def describe(result):
     return ('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
-            '{interval[1]:.3f}, p = {p:.3f}\ngained: {gained}   lost: {lost}\nvotes: {votes}   agreement: '
-            '{agreement}\ngain by kind of problem: {gain}').format(**result)
+            '{interval[1]:.3f}, p = {p:.3f}\ngained: {gained}   lost: {lost}\ngain by kind of problem: '
+            '{gain}').format(**result)

@@ -42,9 +42,12 @@ def code_in(text):
 
 
 def program(item, text, chat):
-    """What to run: the prompt and its completion; in a chat, the function and the prompt's imports."""
+    """What to run: the prompt and its completion; in a chat the answer, and what a benchmark's prompt has
+    above its function, such as imports."""
     if not chat:
         return item['prompt'] + text
+    if item.get('task') == 'own':           # its prompt may be prose
+        return code_in(text)
     above = item['prompt'].rfind(f'def {item.get("entry_point")}')
     return item['prompt'][:max(0, above)] + code_in(text)
 
@@ -66,11 +69,8 @@ def bleu(text, reference):
 def last_number(text):
     """The number behind ####, or else the last one; None if there is none. A minus between two is none."""
     number = r'(?:(?<![\w)])-)?(?:\d[\d,]*(?:\.\d+)?|(?<![\w.])\.\d+)(?:[eE][-+]?\d+\b)?'
-    text = text.replace('\u2212', '-')          # the minus sign of Unicode
-    _, marked, behind = text.rpartition('####')
-    if marked and (numbers := re.findall(number, behind)):
-        return float(numbers[0].replace(',', ''))
-    numbers = re.findall(number, text)
+    text = text.replace('\u2212', '-').replace('-$', '-')      # the minus sign of Unicode; -$5
+    numbers = re.findall(rf'####[\s$*]*({number})', text) or re.findall(number, text)
     return float(numbers[-1].replace(',', '')) if numbers else None
 
 
@@ -79,7 +79,7 @@ def is_json(text):
     try:
         json.loads(re.sub(r'^```\w*[ \t\r]*\n|\n```$', '', text.strip()))
         return True
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
@@ -118,7 +118,8 @@ def rules_of(record):
             RULES[kind]('', value)
         except (AttributeError, TypeError, re.error) as e:
             raise ValueError(f'the rule {kind} cannot be checked with {value!r}: {e}') from e
-        if kind not in ('json', 'max_words') and value in ('', 0, '.*', '^.*$'):
+        no_number = kind == 'number' and last_number(value) is None
+        if no_number or kind not in ('json', 'max_words') and value in ('', 0, '.*', '^.*$'):
             raise ValueError(f'the rule {kind} has the value {value!r}, with which no answer can fail')
     if not rules and not record.get('tests'):
         raise ValueError(f'nothing is checked, every answer would pass; give one of {", ".join(CHECKS)}')
@@ -145,7 +146,7 @@ def ask_judge(judge, question):
         done = subprocess.run(shlex.split(judge), input=question, capture_output=True, encoding='utf-8',
                               errors='replace', timeout=120)
         reply = f'it failed: {done.stderr}' if done.returncode else done.stdout
-    except (OSError, subprocess.TimeoutExpired) as e:
+    except (OSError, ValueError, subprocess.TimeoutExpired) as e:       # ValueError: an open quotation
         reply = f'it cannot be asked: {e}'
     grade = re.fullmatch(r'\s*(\[\[)?(\d+(?:\.\d+)?)(?(1)\]\])\s*', reply)
     score = float(grade[2]) if grade else 0.0

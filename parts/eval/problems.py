@@ -66,7 +66,7 @@ first_items take_first (ints) X[:D] | the first D elements of X
 reverse_list backwards (ints) X[::-1] | the list X in reverse order | the elements of X backwards
     | result = []\nfor x in X:\n    result.insert(0, x)\nreturn result
 sort_descending descending (ints) sorted(X, reverse=True) | the numbers in X from largest to smallest
-remove_duplicates unique (ints) list(dict.fromkeys(X)) | the elements of X without duplicates
+remove_duplicates unique (ints) list(dict.fromkeys(X)) | the elements of X in order, without duplicates
     | result = []\nfor x in X:\n    if x not in result:\n        result.append(x)\nreturn result
 count_value how_often (ints) X.count(K) | the number of times K occurs in X | the number of K in X
     | total = 0\nfor x in X:\n    if x == K:\n        total += 1\nreturn total
@@ -80,7 +80,7 @@ all_greater all_above (ints) all(x > K for x in X) | whether all numbers in X ar
     | for x in X:\n    if x <= K:\n        return False\nreturn True
 any_less any_below (ints) any(x < K for x in X) | whether any number in X is less than K
 is_sorted is_ascending (ints) X == sorted(X) | whether X is in ascending order | whether X is sorted
-common_items (ints ints) [x for x in X if x in Y] | a list of the elements of X that are also in Y
+common_items (ints ints) [x for x in X if x in Y] | the elements of X that are also in Y, in order
 count_vowels (text) sum(1 for c in X if c in 'aeiou') | the number of lowercase vowels in X
 count_letter (text) X.count(L) | the number of times L occurs in X | the number of letters L in X
 is_palindrome (text:word) X == X[::-1] | whether X is a palindrome | whether X reads the same backwards
@@ -92,7 +92,7 @@ starts_with begins_with (text) X.startswith(L) | whether X starts with L
 remove_letter drop_letter (text) X.replace(L, '') | X without the letter L | X with every L removed
     | result = ''\nfor c in X:\n    if c != L:\n        result += c\nreturn result
 sum_of_values total_value (dict) sum(X.values()) | the sum of the values in X
-best_key winner (dict) max(X, key=X.get) | the key of the largest value in X
+best_key winner (dict) max(X, key=X.get) | the key of the largest value in X, the first of several
 count_items tally (words) {w: X.count(w) for w in X} | a dictionary of how often each word is in X
 keys_above (dict) [k for k, v in X.items() if v > K] | a list of the keys of X with a value above K
 """
@@ -106,7 +106,7 @@ smallest minimum (ints) min(X) | the smallest number in X | the minimum of a lis
 last_items take_last (ints) X[-D:] | the last D elements of X
 subtract_from_each (ints) [x - K for x in X] | the list X with each number decreased by K
 any_greater any_above (ints) any(x > K for x in X) | whether any number in X is greater than K
-missing_items (ints ints) [x for x in X if x not in Y] | a list of the elements of X not in Y
+missing_items (ints ints) [x for x in X if x not in Y] | the elements of X that are not in Y, in order
 remove_vowels (text) ''.join(c for c in X if c not in 'aeiou') | X without its lowercase vowels
 ends_with has_last_letter (text) X.endswith(L) | whether X ends with L
 keys_below (dict) [k for k, v in X.items() if v < K] | a list of the keys of X with a value below K
@@ -309,8 +309,8 @@ def problems(n, seed=0, split='train', depth=None):
         return [{'task_id': f'codeparrot/{i}', 'family': p['entry_point'], 'cell': p['entry_point'], **p,
                  'split': split, 'test': f'def check(candidate):\n{p["test"]}',
                  'solutions': [p['canonical_solution']]} for i, p in enumerate(CODEPARROT)][:n]
-    if split not in SPLITS:
-        raise ValueError(f'unknown split {split!r}; there are: {", ".join(SPLITS)}, codeparrot')
+    if split not in SPLITS or (depth and split == 'family'):
+        raise ValueError(f'{split=}, {depth=}: choose of {", ".join(SPLITS)}, codeparrot; family: no depth')
     of = [split, str(seed)] + ([str(depth)] if depth else [])
     rng = random.Random(' '.join(of))
     drawn = {}

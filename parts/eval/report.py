@@ -89,8 +89,8 @@ def main():
         notes += sentences
     base, sft, dpo, _ = stages
     notes += [f'{row["name"]}: {line}' for row in stages for line in row['expected']]
-    notes += [f'In the preferred way (a single return statement): SFT {sft["preferred_rate"]:.0%}, '
-              f'DPO {dpo["preferred_rate"]:.0%} of the answers that pass',
+    notes += [f'In the preferred way (a single return statement): SFT {sft["preferred_rate"] or 0:.0%}, '
+              f'DPO {dpo["preferred_rate"] or 0:.0%} of the answers that pass',
               f'Base: {base["val_bpb"]:.3f} bits per byte of held-out text; untrained {untrained:.3f}',
               f'{minutes:.1f} minutes in all, on {machine}']
     notes = [f'- {note}' for note in notes]

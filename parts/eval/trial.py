@@ -28,7 +28,8 @@ class Foreign:
 
 def pack(value, others=False):
     """A value for JSON, which executes nothing, unlike pickle. A subclass is sent as its plain base."""
-    value = value.tolist() if hasattr(value, 'tolist') else value       # NumPy's
+    if others and hasattr(value, 'tolist'):     # NumPy's
+        value = value.tolist()
     for kind in (list, tuple, set, frozenset, bytes, dict):
         if isinstance(value, kind):
             return {kind.__name__: [pack(v, others) for v in (value.items() if kind is dict else value)]}
@@ -73,8 +74,8 @@ def candidate(requests, replies):
     module = sys.modules[name] = type(sys)(name)        # dataclasses and pickle look it up
     scope = vars(module)
     sys.argv = ['']
-    call = lambda: exec(program, scope) or {k: getattr(v, '__name__', None) for k, v in scope.items()
-                                            if callable(v) or isinstance(v, type(sys))}
+    call = lambda: exec(program, scope) or {k: isinstance(v, type(sys)) and v.__name__ for k, v in
+                                            scope.items() if callable(v) or isinstance(v, type(sys))}
     while True:
         replies.write(answer(call))
         name, args, kwargs = unpack(json.loads(requests.readline()))
@@ -119,12 +120,12 @@ def judge(job, requests, replies, pid, end):
                 scope[name] = __import__(name)
         function = eval(entry_point or 'None', scope)
         exec(code, scope)
-        if entry_point:
+        if entry_point and 'check' in scope:
             scope['check'](function)
     except MemoryError:
         end('memory')
     except BaseException as e:
-        lines = [tests.split('\n')[line - 1].strip() for frame, line in
+        lines = [tests.splitlines()[line - 1].strip() for frame, line in
                  traceback.walk_tb(e.__traceback__) if frame.f_code.co_filename == 'tests.py']
         text = f'{type(e).__name__}: {e}' if str(e) or not lines else lines[-1]
         end('wrong' if isinstance(e, AssertionError) else 'exception', text)

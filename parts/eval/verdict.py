@@ -50,11 +50,13 @@ def is_void(before, row):
 
 
 def read_scores(path):
-    """The pass rates in a file of eval.py, as rows of the steps whose checkpoints were evaluated."""
+    """The pass rates in a file of eval.py, as rows of the steps whose checkpoints were evaluated; not those
+    of checkpoints in other folders."""
+    home = path.parent.resolve()
     problems = object_of(text_of(path)).get('tasks', {}).get('problems', {})
     scores = problems.get('series', [problems])
     return [{'step': score['step'], 'pass_rate': score['pass@1']} for score in scores
-            if score.get('step') is not None]
+            if score.get('step') is not None and home.name in pathlib.Path(score.get('ckpt', home)).parts]
 
 
 def read_run(folder):
@@ -146,8 +148,8 @@ def what_follows(config):
     how = '--tasks=problems --allow_code_execution=True' if config.get('stage') else f'--data_dir={data}'
     if config.get('continued_by'):
         return f'see what was made of it: {" and ".join(config["continued_by"])}'
-    if config.get('loss_type') == 'rm':
-        return 'look at val_accuracy: 50 % is guessing'
+    if config.get('loss_type') == 'rm' or config.get('objective', 'clm') != 'clm':
+        return 'look at val_accuracy: of a reward model, 50 % is guessing'
     if not config.get('scored'):
         return f'measure it: python eval.py --ckpt={folder} {how}'
     flags = f'--init_from={folder} --out_dir={folder}'          # and what the stage adds
@@ -175,7 +177,8 @@ def diagnose(vals, loss, vocab_size, warmup):
         return 'memorising', 'validation loss rises above the training loss', (
             'more data, fewer epochs or dropout; best.pt is kept')
     if rises:
-        return 'drift', 'both losses creep up', 'see the data with --show_batch, or try --dtype=float32'
+        return 'drift', 'validation loss rises', (
+            'see the data with --show_batch, try --dtype=float32; with dropout, fewer epochs')
 
     half = len(values) // 2                         # twice the steps should bring more than 1 %
     first, second = min(values[:half]), min(values[half:])
@@ -235,6 +238,6 @@ def course_of_rl(train, held_out, early):
     if len(train) >= 8 and middle(informative[-(len(train) // 4):]) == 0:
         yield ('all answers to a prompt earn the same, so nothing is learned',
                'take easier prompts if the reward is low, harder ones if it is high')
-    if not early and len(held_out) > 2 and held_out[-1] <= held_out[0]:
+    if not early and len(held_out) > 2 and held_out[-1] <= held_out[0] < 1:
         yield (f'the held-out reward went from {held_out[0]:.2f} to {held_out[-1]:.2f}',
                'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays near 0')
