@@ -16,7 +16,7 @@ one token by token, then its speed and the checkpoint's size on stderr. It ends 
 
 Where a prompt ends inside a token, the first new token completes it.
 """
-import contextlib, glob, os, random, sys, time
+import contextlib, os, random, sys, time
 import torch
 from configurator import configure, defaults, show
 from model import GPT, load_checkpoint, sample
@@ -65,10 +65,10 @@ if (others or allow_code_execution) and serve is None:
 if export and (random_init or serve is not None or dtype != 'float32'):
     raise ValueError('--export writes what was trained (in 16 or 8 bits: gguf-f16, gguf-q8_0); leave out '
                      '--random_init, --serve and --dtype')
-unread = [f'--{name}' for name in ('prompt', 'prompt_file', 'prompts', 'suffix', 'sweep', 'stop_at', 'chat')
-           if config[name]]
+read = 'ckpt', 'export', 'serve', 'allow_code_execution', 'random_init', 'device', 'dtype', 'seed'
+unread = [f'--{name}' for name in defaults if config[name] != defaults[name] and name not in read]
 if unread and (export or serve is not None):
-    raise ValueError(f'--export and --serve read no text here: leave out {" and ".join(unread)}')
+    raise ValueError(f'--export and --serve write no text here: leave out {" ".join(unread)}')
 
 # --- texts and model ----------------------------------------------------------------------------------------
 if prompt_file:
@@ -91,8 +91,8 @@ if suffix and not start.rearranged(ckpt):
     raise ValueError(f'{ckpt} cannot see what follows: its data lack prepare.py --fim; leave --suffix out')
 if chat and 'stage' not in state.get('config', ['stage']):      # of sft.py, dpo.py or rl.py
     print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer', file=sys.stderr)
-if (suffix or objective != 'clm') and (sweep or prompts):
-    raise ValueError('--sweep and --prompts continue texts; to fill gaps, give one --prompt')
+if (suffix or objective != 'clm') and (sweep or prompts) or objective != 'clm' and (excluded or chat):
+    raise ValueError('to fill gaps, give one --prompt; no --sweep, --num_samples, --stop_at, --chat')
 how = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p, **asking.end_of(stop_at)}
 sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
 
@@ -123,9 +123,7 @@ def complete():
 
     ms = 1000 * (time.perf_counter() - began) / len(text.answer.ids)
     n = len(text.answer.ids) - min(1, encoded.repeated)         # the first may write the prompt's last again
-    path = checkpoint.find(ckpt)
-    weights = glob.glob(os.path.join(glob.escape(path), '*.safetensors')) or [path]     # Hugging Face's, ours
-    mb = sum(map(os.path.getsize, weights)) / 1e6
+    mb = checkpoint.size(ckpt) / 1e6
     print(f'{n} tokens, {ms:.1f} ms each, {dtype} on {device}; {mb:.1f} MB on disk', file=sys.stderr)
 
 
@@ -138,13 +136,15 @@ def serve_requests():
     writers = {}
     for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
         batch = decoding.Batch(net.eval().to(getattr(torch, dtype)), its.stop, 16, its.n_writable)
-        writers[path] = writer.Writer(batch, its, asking.begin, 'stage' in about.get('config', {}))
+        can = 'stage' in about.get('config', {}), start.rearranged(path)        # chat, fill gaps
+        writers[path] = writer.Writer(batch, its, asking.begin, *can)
     items = []
     for problem in problems.problems(100, split='variation'):
         problem['asked'] = problems.to_messages(problem)[0]['content']
         items.append(benchmarks.to_item('problems', problem, None))
     run = sandbox.run_code if allow_code_execution else None
     http_server.run(serve, openai_api.Api(writers, asking, benchmarks, grading, items, run))
+    os._exit(0)     # an end while a writer is in torch aborts
 
 
 if export:

@@ -395,14 +395,15 @@ def main():
     parser.add_argument('--input', help='train on this: stdlib, a file, a folder or a glob, as in prepare.py')
     parser.add_argument('--vocab_size', type=int, default=32768, help='bytes + merges + specials (32768)')
     parser.add_argument('--pattern', default='ours', choices=['ours', 'gpt2', 'cl100k'], help='of the chunks')
-    parser.add_argument('--out', default='tokenizer.json', help='where the trained tokenizer goes')
+    parser.add_argument('--out', default='tokenizer.json', help='for --input')
     parser.add_argument('--load', help='a tokenizer.json')
-    parser.add_argument('--report', help='measure the fit on this; alone: train on nine tenths of it')
+    parser.add_argument('--report', help='measure the fit on this; alone: train on 90 % of it')
     parser.add_argument('--against', default='gpt2,cl100k_base', help='these two, or tokenizer.json files')
     parser.add_argument('--gpt2_dir', help='folder with vocab.bpe and encoder.json; without: network')
     args = parser.parse_args()
-    if (args.load and (args.input or args.pattern != 'ours')) or not (args.input or args.report):
-        parser.error('give --input=PATH to train, or [--load=FILE, with its own pattern] --report=PATH')
+    trains = args.input or args.vocab_size != 32768 or args.pattern != 'ours'
+    if (args.load and trains) or not (args.input or args.report):
+        parser.error('give --input=PATH to train, or [--load=FILE] --report')
     try:
         from parts.sample import gguf_file
         from parts.tokenizer import known_vocabularies, tokenizer_report

@@ -47,7 +47,7 @@ def small(seed=0):
 
 def writer_of(model, tokenizer, slots, most):
     batch = Batch(model, tokenizer.stop, slots, tokenizer.vocab_size)
-    return Writer(batch, tokenizer, asking.begin, most=most)
+    return Writer(batch, tokenizer, asking.begin, fills=True, most=most)
 
 
 @contextlib.contextmanager

@@ -59,7 +59,7 @@ def fill_spans(model, tokenizer, ids, marks, max_new_tokens, pick):
     device = next(model.parameters()).device
     n_prompt = len(ids)
     ids = [*ids, marks[0]]
-    room = min(model.config.block_size, n_prompt + max_new_tokens)
+    room = min(model.config.block_size, n_prompt + 1 + max_new_tokens)
     while len(ids) < room and ids[-1] != marks[-1]:
         mask = torch.ones(len(ids), len(ids), dtype=torch.bool, device=device).tril()
         mask[:n_prompt, :n_prompt] = True                                                   # (T, T)

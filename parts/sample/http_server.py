@@ -124,7 +124,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     """Listens on a port of this machine's own address; on 0, a free one. ValueError if it is taken."""
     body_bytes = 1_000_000          # the most in a request
-    client_seconds = 30.0           # in which a client sends, or takes, some bytes
+    client_seconds = 10.0           # in which a client sends, or takes, some bytes
     answer_seconds = 300.0          # for an answer, waiting included
     daemon_threads = False          # so server_close() waits for the requests that run
     request_queue_size = 128

@@ -101,6 +101,8 @@ def scores(result, name):
                 low, high = result['interval']
                 lines[-1] += f', 95 % interval {low:.3f} to {high:.3f}, n = {result["n"]}'
     for key, part in result.items():
+        if key == 'series':
+            part = {row['ckpt']: row for row in part}
         if isinstance(part, dict) and key not in ('by_family', 'by_cell'):
             lines += scores(part, f'{name} {key}'.strip())
     return lines

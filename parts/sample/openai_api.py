@@ -8,7 +8,8 @@ OpenAI's API: requests and answers as JSON, for models that write in a batch.
 With {'stream': True} the parts are the chunks of the answer. The first model is the default.
 Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where the
 context does. top_k is ours, and so is task_id in place of a prompt: a problem, asked as in benchmarks.py; its
-answer can be judged. Everything else is a subset of OpenAI's API; the rest is refused by name.
+answer can be judged. Everything else is a subset of OpenAI's API; what is in LACKING is
+refused by name, and other fields are not read.
 Copy this file alone: it needs the standard library.
 """
 import collections, queue, secrets, threading, time
@@ -61,13 +62,14 @@ def draw_of(fields, chat):
     scored = flag(fields, 'logprobs') if chat else fields.get('logprobs') is not None
     stop = fields.get('stop')
     stops = {'stop': [stop] if isinstance(stop, str) else stop}
-    are_texts = lambda value: isinstance(value, list) and all(isinstance(s, str) and s for s in value)
+    are_texts = lambda value: isinstance(value, list) and len(value) <= 16 and all(
+        isinstance(text, str) and 0 < len(text) <= 1000 for text in value)
     return {'temperature': number(fields, 'temperature', float, 0, 2, 1.0),
             'top_p': number(fields, 'top_p', float, 0, 1, 1.0),
             'top_k': number(fields, 'top_k', int, 0, 2 ** 31, 0),
             'n_top': number(fields, 'top_logprobs' if chat else 'logprobs', int, 0, 20, 0),
             'scored_at': 1.0 if scored else None,
-            'stop': field(stops, 'stop', are_texts, 'a text or a list of texts, none of them empty', [])}
+            'stop': field(stops, 'stop', are_texts, 'a text or up to 16, of 1 to 1,000 characters', [])}
 
 
 # --- OpenAI's forms -----------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ class Api:
         prompt, suffix = text_of(fields, 'prompt'), text_of(fields, 'suffix')
         if not suffix:
             return self.asking.encode(writer.tokenizer, prompt), max_tokens
-        if '<|fim_middle|>' not in writer.tokenizer.special:
+        if not writer.fills:
             raise Refusal(400, 'this model cannot fill a gap: leave suffix out', 'suffix')
         return self.asking.between(writer.tokenizer, prompt, suffix, writer.batch.context, max_tokens)
 
@@ -194,6 +196,6 @@ class Api:
             return
 
         n_prompt = len(prompt.ids) + min(1, prompt.repeated)
-        n_new = sum(len(piece.tokens) for piece in pieces)
+        n_new = min(max_tokens, sum(len(piece.tokens) for piece in pieces))
         usage = {'prompt_tokens': n_prompt, 'completion_tokens': n_new, 'total_tokens': n_prompt + n_new}
         yield {**head, 'choices': [as_choice(pieces, chat, scored, False, True)], 'usage': usage}

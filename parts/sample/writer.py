@@ -42,13 +42,15 @@ class Reader:
 
 
 class Writer:
-    """Writes the answers of a Batch. chat: was the model trained to chat? At most `most` wait for a row."""
+    """Writes the answers of a Batch. chat, fills: was the model trained to chat, to fill in the middle? At
+    most `most` wait for a row."""
 
-    def __init__(self, batch, tokenizer, begin, chat=False, most=64):
+    def __init__(self, batch, tokenizer, begin, chat=False, fills=False, most=64):
         self.batch = batch
         self.tokenizer = tokenizer
         self.begin = begin
         self.chat = chat
+        self.fills = fills
         self.most = most
         self.reader_of = {}         # answer of the batch -> its Reader
         self.changed = threading.Condition()

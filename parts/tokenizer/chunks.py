@@ -71,8 +71,8 @@ def in_batches(texts, characters=BATCH):
 
 
 def count_chunks(texts, pattern=tokenizer.PATTERN, processes=None):
-    """Counter of the chunks of an iterable of str, in constant memory: batches go to worker processes, whose
-    number does not change the sum. Where a system cannot fork (Windows), this process does the work."""
+    """Counter of the chunks of an iterable of str; each text is held whole. Batches go to worker processes,
+    whose number does not change the sum. Where a system cannot fork (Windows), this process does the work."""
     find_by_re(pattern)    # before the fork, so that the workers have it
     count = functools.partial(tokenizer.count_chunks, pattern=pattern, findall=findall)
     batches = in_batches(texts)

@@ -10,7 +10,7 @@ It needs tokenizer.py and the package tokenizers.
 import json
 import re
 
-from tokenizer import CHAT_TEMPLATE, Tokenizer, from_printable
+from tokenizer import CHAT_TEMPLATE, Tokenizer, from_printable, to_utf8
 
 BEGIN = '<|endoftext|>'             # stands before each document of ours
 BODY = "{{ m['content'] }}<|im_end|>"
@@ -38,16 +38,18 @@ class HFTokenizer(Tokenizer):
         ends = [self.special[name] for name in THEIR_ENDS if name in self.special][:1]
         begins = [self.special[name] for name in THEIR_BEGINS if name in self.special][:1]
         self.begin = begins or ends
+        self.first = self.begin or self.first
         self.stop = [*ends, self.special['<|im_end|>']]
         if ends:
             self.special['<|endoftext|>'] = ends[0]
         self.puts_blank_first = self.decode_bytes(self.encode('a')) == b' a'        # SentencePiece does
 
     def encode(self, text):
-        return self.theirs.encode(text, add_special_tokens=False).ids
+        return self.theirs.encode(to_utf8(text).decode(), add_special_tokens=False).ids
 
     def encode_batch(self, texts):
-        return [encoded.ids for encoded in self.theirs.encode_batch(list(texts), add_special_tokens=False)]
+        texts = [to_utf8(text).decode() for text in texts]
+        return [encoded.ids for encoded in self.theirs.encode_batch(texts, add_special_tokens=False)]
 
     def encode_inside(self, text):
         """The ids of text that does not begin a document. SentencePiece puts a blank before a text: we
@@ -61,10 +63,6 @@ class HFTokenizer(Tokenizer):
     def decode_bytes(self, ids):
         """The bytes of ids. A model may have more rows than there are tokens; such ids have no bytes."""
         return b''.join(self.all_bytes[id] for id in ids if id < len(self.all_bytes))
-
-    def decode(self, ids):
-        text = super().decode(ids)
-        return text[1:] if self.puts_blank_first and text.startswith(' ') else text
 
     def to_json(self):
         return json.loads(self.theirs.to_str())

@@ -152,7 +152,8 @@ def without_overlap(keys):
 
 
 def learn_merges(words, counts, n_merges):
-    """As in tokenizer.py. words: bytes; counts: how often each occurs; in all less than 2**63 bytes."""
+    """As in tokenizer.py. words: bytes; counts: how often each occurs; in all less than 2**63 bytes, the
+    words themselves less than 0.7 GB."""
     pairs = Pairs(words, counts)
     merges = []
     candidates = np.empty(0, np.int64)      # all pairs down to the floor: the best of them is the best of all

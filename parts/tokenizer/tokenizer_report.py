@@ -53,7 +53,8 @@ def report(tokenizer, documents, printable, others=None):
     if not texts:
         raise ValueError('there is no text to report on')
     n_bytes = [len(text.encode('utf-8', 'replace')) for text in texts]
-    tokenizers = {'this': tokenizer} | {name: t for name, t in (others or {}).items() if t}
+    others = {name.removesuffix('/tokenizer.json'): t for name, t in (others or {}).items() if t}
+    tokenizers = {'this': tokenizer} | others
     counts = {name: [len(ids) for ids in t.encode_batch(texts)] for name, t in tokenizers.items()}
 
     lines = sizes(tokenizers, n_bytes, counts)
