@@ -180,7 +180,7 @@ if not tasks or not exam:
 if plan:
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
     planner.show(plan, vars(model.config), length, batch_size, config['micro_batch_size'], max_steps,
-                 sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0))
+                 sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0), ways=1)
     sys.exit()
 caution = {}
 if judged and main_process:     # first answers that are known to be right or wrong
@@ -237,7 +237,7 @@ best_val = state.get('best_val', -math.inf)
 silent = state.get('silent', 0)         # batches in a row without an informative group
 if state:
     start.same_run(last_path, state, {'tasks_and_rewards': digest}, ['tasks_and_rewards'])
-    fixed = 'stage', 'optimizer', 'updates', 'num_samples', 'max_new_tokens'
+    fixed = 'stage', 'optimizer', 'updates', 'batch_size', 'seed', 'num_samples', 'max_new_tokens'
     start.same_run(last_path, state['config'], config, fixed)
     optim.restore(optimizers, scaler, state)
     config['init_from'] = state['config']['init_from']      # the reference of kl_coef, not 'resume'

@@ -91,7 +91,7 @@ block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
 if plan:
     planner.show(plan, vars(model.config), block_size, batch_size, config['micro_batch_size'], max_steps,
-                 f'{data_dir}/train.jsonl')
+                 f'{data_dir}/train.jsonl', ways=1)
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
 
@@ -164,8 +164,8 @@ best_val = state.get('best_val', math.inf)
 tokens_seen = state.get('tokens', 0)
 if state:
     saved = state.get('digests', {'train.jsonl': state.get('conversations')})       # older runs
-    fixed = ['optimizer', 'batch_size', 'block_size', 'dropout', 'eval_conversations', *digests]
-    start.same_run(last_path, state['config'] | saved, config | digests, fixed)
+    fixed = ['optimizer', 'batch_size', 'block_size', 'dropout', 'seed', 'replay', 'eval_conversations']
+    start.same_run(last_path, state['config'] | saved, config | digests, [*fixed, *digests])
     optim.restore(optimizers, scaler, state)
 processes.same_start(last_path, config | digests | {'step': step})
 net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)

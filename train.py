@@ -126,7 +126,8 @@ torch.manual_seed(seed)
 state = {}                              # of the checkpoint that this run resumes
 load = functools.partial(load_checkpoint, device='cpu' if shard == 'fsdp' else device)
 of_streams = processes.gather(source.hashes) if streaming else []       # {file: hash} of each process
-data_hashes = {'data_sha256': meta['sha256']['train'], 'val_sha256': meta['sha256']['val'],
+hashes = meta.get('sha256', {})
+data_hashes = {'data_sha256': hashes.get('train'), 'val_sha256': hashes.get('val'),
                'streams': len(of_streams), 'shard_sha256': of_streams}
 if init_from == 'scratch':
     model = GPT(GPTConfig(
@@ -135,7 +136,7 @@ if init_from == 'scratch':
         causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 elif init_from == 'resume':
     model, state = start.newest(last_path, load)
-    fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', *data_hashes]   # may not change
+    fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', 'seed', 'shuffle', *data_hashes]
     fixed += vars(model.config).keys() - start.SHAPE - {'vocab_size'}       # which the data fix
     start.same_run(last_path, state['config'] | state, config | data_hashes, fixed)
 else:
@@ -159,7 +160,7 @@ if state:
     loader.seek(state['stream'])
 compiling = device.startswith('cuda') if compile is None else compile
 net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # has model's weights
-devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)     # is memory enough?
+devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)     # does a batch fit?
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
                                                         schedule == 'wsd', decay_steps)
 
@@ -209,7 +210,7 @@ def evaluate():
 @timer.pause('save')
 def save():
     """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
-    whole_model = processes.unsharded(model, GPT, device)
+    whole_model = processes.unsharded(model, GPT, 'cpu')
     moments = processes.gathered(optim.states(optimizers))
     positions = processes.gather(source.position(step)) if streaming else []
     if main_process:
@@ -270,6 +271,7 @@ while step < max_steps:
         optim.restore(optimizers, scaler, state, processes.own_part)
         loader.seek(state['stream'])
         step = guard.step_back(step, state)     # to the checkpoint's step, at half the rate
+        timer.restart()
         continue
     step += 1
     timer.step(tokens_per_step)

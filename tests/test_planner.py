@@ -120,15 +120,7 @@ def test_the_plan_of_codeparrot(plan):
             ('1xL4', 1, 'fits: nothing; take more devices')):
         assert words in plan(where, steps=steps), (where, steps)
 
-    assert f'${hours * 16 * 2:,.2f}, if one costs $2 an' in plan('16xA100,price=2') and 'written' not in out
-    for served, smaller in ((1.0, False), (1e14, True)):        # trained at 17 a parameter: about optimally
-        form = r'(\S+) FLOPs with .*loss (.*?)\) .*cheapest: (.*?) par.* after (.*?) tokens: (.*)'
-        life, loss, n, d, least = re.search(form, plan(f'16xA100,served={served:g}')).groups()
-        n, d = int(n.replace(',', '')), int(d.replace(',', ''))
-        assert float(life) == pytest.approx(6 * N * 26_214_400_000 + 2 * N * served, rel=0.01)
-        assert float(least) == pytest.approx(6 * n * d + 2 * n * served, rel=0.01)
-        assert float(loss) == pytest.approx(1.8172 + 482.01 / n ** 0.3478 + 2085.43 / d ** 0.3658, abs=0.01)
-        assert (n < N / 2, float(least) < float(life) / 2) == (smaller, smaller)
+    assert f'${hours * 16 * 2:,.2f}, if one costs $2 an' in plan('16xA100,price=2')
 
     grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
     assert f'KV cache: {2 * 12 * 2 * 48 * 2:,} bytes a token' in plan('8xH100', grouped)
@@ -182,8 +174,8 @@ def test_a_machine_is_a_number_and_a_known_name_also_as_torch_gives_it_and_this_
     assert (n, name, price) == (2, 'cpu', 0) and 1e8 < peak < 1e14 and 1e8 < memory < 1e14
     for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100'):
         refused(r'8xH100; the names are H200, .*RTX 4090, cpu$', machine_of, where)
-    for option in ('price', 'price=', 'price=x', 'served=-1', 'cost=3', 'served=1e', ''):
-        refused('must be like 8xH100,price=2,served=1e13', plan, f'8xH100,{option}')
+    for option in ('price', 'price=', 'price=x', 'price=-1', 'cost=3', 'price=1e', ''):
+        refused('must be like 8xH100,price=2', plan, f'8xH100,{option}')
 
     for name, peak in (('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L40S', 362e12), ('NVIDIA L4', 121e12),
                        ('NVIDIA L40', None), ('NVIDIA GeForce RTX 4090', 165e12), ('Tesla T4', None)):

@@ -139,7 +139,7 @@ def test_a_finished_run_stays_as_it_is_and_a_changed_setting_is_refused_or_said_
         printed = ok(run('train.py', *flags, processes=processes))
         assert printed == f'{out} is finished, at step 18; to continue, raise --max_steps\n'
     for flag, word in {'--embedding_lr=10': 'embedding_lr', '--tie_embeddings=False': 'tie_embeddings',
-                       '--batch_size=4': 'batch_size', '--optimizer=muon': 'optimizer',
+                       '--batch_size=4': 'batch_size', '--optimizer=muon': 'optimizer', '--seed=2': 'seed',
                        '--max_steps=8': 'max_steps', f'--data_dir={other}': 'data_sha256',
                        f'--data_dir={exam}': 'val_sha256'}.items():
         mistake(run('train.py', *flags, flag), word)

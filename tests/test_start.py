@@ -67,6 +67,7 @@ def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(
     for name in names:
         (tmp_path / name).write_bytes(b'no checkpoint')
     refused(['last-1.pt', 'not a readable checkpoint'], start.newest, last, load_checkpoint)
+    assert (tmp_path / 'last.pt').exists()      # perhaps it is this program that cannot read them
 
     last = str(tmp_path / 'last.pt')
     for lacks in {}, {'step': -5, **RUN}, {'step': 'x', **RUN}, {'step': 1, 'config': {}}:

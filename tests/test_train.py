@@ -213,6 +213,7 @@ def test_repetition_counts_what_a_text_has_had_before_and_parse_rate_judges_whol
     for text, parses in (
             ('def f(x):\n    return x\n\ndef g(', 1), ('def f(x:\n    return x\n\ndef', 0), ('x = 1', 0),
             ('import os\nx = [\n    1,\n]\ny', 1), ('', 0), ('    return 1\nx\n', 0), ("s = '\\d'\nx", 1),
+            ('import os\n@a\ndef f():\n    x', 1), ('x = 1\ntry:\n    x\nexcept E:\n    y', 1),
             ('\0\nx', 0), ('x = ' + '(' * 5000 + '\ny', 0)):
         assert texts.parse_rate([text]) == parses, text[:40]
         assert texts.parse_rate([text, 'x = 1\ny']) == (parses + 1) / 2

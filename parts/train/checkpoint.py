@@ -42,6 +42,12 @@ def find(path):
     return path
 
 
+def size(path):
+    """Bytes of a checkpoint, see find(); of a Hugging Face folder, those of its weights."""
+    path = pathlib.Path(find(path))
+    return sum(file.stat().st_size for file in [*path.glob('*.safetensors')] or [path])
+
+
 def read(path, device='cpu'):
     """The state that write() wrote. ValueError if the file is damaged or not a checkpoint."""
     with readable(path):

@@ -73,8 +73,8 @@ def to_device(arrays, device):
 
 
 def rehearse(net, batch, autocast, eager=None):
-    """Run net forward and backward on a batch: a lack of memory shows before the run writes anything. The
-    gradients are 0 afterwards. eager: the model within net, if net is compiled, which happens here."""
+    """Run net forward and backward on a batch: if it does not fit, that shows before the run writes anything.
+    The gradients are 0 afterwards. eager: the model within net, if net is compiled, which happens here."""
     if eager is not None:
         with torch.no_grad(), autocast:
             eager(batch[0][:1])         # moves RoPE's tables to the device, or the next call compiles, too

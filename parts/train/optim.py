@@ -100,7 +100,8 @@ def restore(optimizers, scaler, checkpoint, own_part=lambda value, p: value):
                    for i, moment in state['state'].items()}
         groups = []
         for before, now in zip(state['param_groups'], o.param_groups):      # set_lr() sets the rate
-            groups.append({**before, **{key: now[key] for key in ('betas', 'weight_decay') if key in now}})
+            groups.append({**before, **{key: now[key] for key in ('betas', 'weight_decay', 'fused')
+                                      if key in now}})
         o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
         if hasattr(o, 'consolidate_state_dict'):        # ZeRO-1 puts `step` on the CPU, where fused fails
             for p, moment in o.optim.state.items():

@@ -2,7 +2,7 @@
 The plan: memory, time and cost of a run, counted before it starts. No model is built.
 
     show('8xH100', shape, 1024, batch=512, micro=4, steps=50_000)   # prints the plan of a run
-    show('8xH100,price=2,served=1e13', ...)         # dollars an hour of one; tokens that the model will write
+    show('8xH100,price=2', ...)                     # dollars an hour of one
     flops_per_token({'n_layer': 48, 'n_embd': 1600, ...}, 1024)     # 10_136_073_600
 
 A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
@@ -18,9 +18,9 @@ MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual
 head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_head']
 
 
-def peak_flops(device_name):
+def peak_flops(gpu):
     """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not known."""
-    return next((gpu[0] for name, gpu in GPUS.items() if re.search(rf'\b{name}\b(?! L)', device_name)), None)
+    return next((peak for name, (peak, *_) in GPUS.items() if re.search(rf'\b{name}\b(?! [LPN])', gpu)), None)
 
 
 def mfu(shape, T, tok_s, device):
@@ -132,14 +132,15 @@ def at_hand(path):
     return None, None
 
 
-def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False):
+def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False, ways=3):
     """Print the plan of a run. A step has batch examples of so many sequences, micro on a device at once (0:
-    all). data: a meta.json or .jsonl. passes, reads: forward passes besides, of each step or of all data."""
+    all). data: a meta.json or .jsonl. passes, reads: forward passes besides, of each step or of all data.
+    ways: of --shard; 1 is ddp alone. LoRA, a reference and answers' caches are not counted."""
     number = r'(\d+(?:\.\d+)?(?:e\+?\d+)?)'
-    match = re.fullmatch(rf'([^,]*)(?:,price={number})?(?:,served={number})?', plan)
+    match = re.fullmatch(rf'([^,]*)(?:,price={number})?', plan)
     if not match:
-        raise ValueError(f'{plan=} must be like 8xH100,price=2,served=1e13: dollars an hour, tokens to write')
-    machine, own_price, served = match.groups()
+        raise ValueError(f'{plan=} must be like 8xH100,price=2: dollars an hour of one')
+    machine, own_price = match.groups()
     n_devices, name, peak, memory, price = machine_of(machine)
     here, vocab_size = at_hand(data)
     shape = {'tie_embeddings': True, **shape, 'block_size': T,
@@ -154,7 +155,7 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     print_model(shape, width)
     print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
     fitting = []
-    for stage, shard in ((0, 'shard=ddp'), (1, 'shard=zero1'), (3, 'shard=fsdp')):
+    for stage, shard in ((0, 'shard=ddp'), (1, 'shard=zero1'), (3, 'shard=fsdp'))[:ways]:
         state = state_bytes(n, n_devices, stage)
         usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) for c in (False, True))
         print(f'    {shard:<18}{state / 1e9:>9.2f}{usual / 1e9:>17.2f}{less / 1e9:>25.2f}')
@@ -182,8 +183,6 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     if forward:
         print(f'  {forward:.2e} FLOPs of forward passes beside it')
     print_time(training + forward, n_devices, peak, float(own_price or price))
-    if served:
-        print_served(n, tokens, float(served))
 
 
 def print_time(flops, n_devices, peak, price):
@@ -194,19 +193,6 @@ def print_time(flops, n_devices, peak, price):
     cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: ' if price else ''
     verdict = 'affordable, if you have that' if hours < 720 else 'not affordable: more than a month'
     print(f'  {flops:.2e} FLOPs: {time} at {100 * MFU:g} % of the peak, {cost}{verdict}')
-
-
-def print_served(n, d, served):
-    """FLOPs of a model's life, 6 n d to train it and 2 n for each token that it writes, and of the cheapest
-    that is as good: smaller, trained for longer (2401.00448). Loss: 2203.15556, as 2404.10102 fits it."""
-    E, A, alpha, B, beta = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
-    loss = E + A / n ** alpha + B / d ** beta
-    left = {size: loss - E - A / size ** alpha for size in (n * i / 100 for i in range(1, 100))}
-    models = {n: d} | {size: (B / rest) ** (1 / beta) for size, rest in left.items() if rest > 0}
-    life = {size: 6 * size * tokens + 2 * size * served for size, tokens in models.items()}
-    best = min(life, key=life.get)
-    print(f'  {life[n]:.2e} FLOPs with {served:.1e} tokens written; as good (fitted loss {loss:.2f}) and '
-          f'cheapest: {best:,.0f} parameters after {models[best]:,.0f} tokens: {life[best]:.2e}')
 
 
 def print_model(shape, width):

@@ -76,6 +76,10 @@ def main(GPT, GPTConfig):
     own = str(torch.accelerator.current_accelerator() or 'cpu')
     parser.add_argument('--device', default=own, help='cpu, cuda, mps: does it compute what the CPU does?')
     device = parser.parse_args().device
+    try:
+        torch.empty(1, device=device)
+    except (AssertionError, RuntimeError) as e:
+        parser.error(f'--device={device} is not available here: {e}'.partition('\n')[0])
     count = lambda part: f'{sum(p.numel() for p in part.parameters()):,}'
     sizes = {'mega': (22, 32, 0, 2048, 5632), 'midi': (12, 12, 0, 768, 2304), 'mini': (8, 8, 0, 512, 1536),
              'nano': (6, 8, 0, 256, 768)}               # n_layer, n_head, n_kv_head, n_embd, n_ffn

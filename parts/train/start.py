@@ -67,8 +67,9 @@ def newest(last_path, load):
             if path == paths[-1]:
                 raise
             print(f'{e}\nresuming from an older checkpoint')
-            with contextlib.suppress(OSError):      # else rotate() would push a good one out
-                os.replace(path, f'{path}.damaged')
+    for damaged in paths[:paths.index(path)]:       # else rotate() would push a good one out
+        with contextlib.suppress(OSError):
+            os.replace(damaged, f'{damaged}.damaged')
     if not {'config', 'optimizers', 'scaler'} <= state.keys() or not str(state.get('step')).isdecimal():
         raise ValueError(f'{path} holds a model but no run that could be resumed; start a new run from its '
                          f'weights: --init_from={path} and another --out_dir')
