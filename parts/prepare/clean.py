@@ -135,7 +135,7 @@ def strip_latex(text):
 FENCED = re.compile(r'^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]* *$|\Z)', re.M | re.S)
 COMMENT_LINES = re.compile(r'^[^\S\n]*(?:/\*(?s:.*?)(?:\*/|\Z)|//.*|\#(?!include|define|if|endif).*|'
                            r'=\w+\b(?s:.*?)(?:\n=cut\b|\Z))', re.M)
-# A line of code, in Python and elsewhere, by its first word or its end, however wide its blanks are.
+# A line of code, in Python and elsewhere, by its first words, however wide its blanks are.
 CODE_LINE = re.compile(r"""
       (?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$ | @\w+(?:\.\w+)*(?:\(.*)?$ | >>>\s
     | (?:if|elif|else|for|while|try|except|with|finally)\b.*:\s*(?:\#.*)?$
@@ -149,15 +149,20 @@ CODE_LINE = re.compile(r"""
     | [$\w.*&]+(?:\[[^]]*\]|->\w+)*(?:\s*,\s*[\w.]+)*\s*[-+*/|&%:^<>]*=.*\S                      # x, y = 1, 2
     | [\w.]+\((?:[^()]|\([^()]*\))*\)[;,]?$ | ["'][^"']*["'],$                                # f(x), a list
     | (?:-\s+)?[a-z_][\w.-]*:(?:\s|$) | \S+\s+=>.*                                            # key: value
-    | [^\w\s]{1,4}$ | .*[()=\[\]{}<>&$*@].*;$ | \S+(?:\s+\S+)?;$
-    | .*(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$""", re.X)
+    | [^\w\s]{1,4}$ | \S+(?:\s+\S+)?;$""", re.X)
+CODE_END = re.compile(r'[()=\[\]{}<>&$*@].*;$|(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$')
+
+
+def is_code(line):
+    """Whether a line looks like code. CODE_END is slow, and only such a line can match it."""
+    may_end = line.endswith(tuple(';:{}\\&|>')) or '//' in line or '/*' in line
+    return len(line) < 1000 and bool(CODE_LINE.match(line) or (may_end and CODE_END.search(line)))
 
 
 def code_share(text):
     """The share of a text's lines that look like code in some language, without comments and empty lines."""
     lines = [line.strip() for line in COMMENT_LINES.sub('', text).split('\n')]
-    n_code = sum(len(line) < 1000 and bool(CODE_LINE.match(line)) for line in lines)
-    return n_code / max(1, sum(map(bool, lines)))
+    return sum(map(is_code, lines)) / max(1, sum(map(bool, lines)))
 
 
 def is_python(text):
@@ -213,7 +218,8 @@ def normalise(text, mode, markup=True):
         text = outside_fences(text, lambda piece: strip_latex(strip_html(piece)))
     while True:
         plain = CONTROL.sub('', LINE_END.sub('\n', text))
-        plain = unicodedata.normalize('NFC', PILE.sub(r'\1', plain))
+        if not plain.isascii():
+            plain = unicodedata.normalize('NFC', PILE.sub(r'\1', plain))
         if plain == text:
             break
         text = fix_mojibake(plain)      # a removed character may have parted the bytes of another

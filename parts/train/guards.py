@@ -63,9 +63,9 @@ class Guard:
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:
             self.wants_rollback = False
-            remedy = 'resume last.pt' if self.updates else 'start again'
             self.trouble = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at step '
-                            f'{step}: {why}; {remedy} with a lower --learning_rate or --dtype=float32')
+                            f'{step}: {why}; resume last.pt, or start again if there is none, with a lower '
+                            '--learning_rate or --dtype=float32')
             if self.updates == 0:
                 raise ValueError(self.trouble)
             self.window = []        # so that a resumed run judges its steps by each other, not by these
