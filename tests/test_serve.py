@@ -184,11 +184,13 @@ def test_a_stream_adds_up_to_the_whole_answer(server):
             assert tokens == whole['logprobs']['content']
 
 
-def test_a_gap_is_filled(server, models):
+def test_a_gap_is_filled_by_a_model_that_learned_to(server, models, monkeypatch):
     prompt, n = asking.between(models['b'][1], 'begin', 'end', 128, 90)
     fields = {'model': 'b', 'prompt': 'begin', 'suffix': 'end', 'max_tokens': 90, 'temperature': 0}
     answer = ask(server, COMPLETE, fields)[1]
     assert answer['choices'][0]['text'] == greedy(models['b'], prompt.ids, n)[1] and n == 32
+    monkeypatch.setattr(server.api.writers['b'], 'fills', False)
+    assert ask(server, COMPLETE, fields)[0] == 400
 
 
 def test_a_problem_is_asked_and_judged_as_by_eval_py(server, models):

@@ -42,8 +42,7 @@ def code_in(text):
 
 
 def program(item, text, chat):
-    """What to run: the prompt and its completion; in a chat the answer, and what a benchmark's prompt has
-    above its function, such as imports."""
+    """What to run: the prompt and its completion; in a chat the answer, below a benchmark's imports."""
     if not chat:
         return item['prompt'] + text
     if item.get('task') == 'own':           # its prompt may be prose

@@ -151,11 +151,12 @@ CODE_LINE = re.compile(r"""
     | (?:-\s+)?[a-z_][\w.-]*:(?:\s|$) | \S+\s+=>.*                                            # key: value
     | [^\w\s]{1,4}$ | \S+(?:\s+\S+)?;$""", re.X)
 CODE_END = re.compile(r'[()=\[\]{}<>&$*@].*;$|(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$')
+LAST_SIGNS = tuple(';:{}\\&|>')        # of a line that CODE_END matches, if no comment follows
 
 
 def is_code(line):
-    """Whether a line looks like code. CODE_END is slow, and only such a line can match it."""
-    may_end = line.endswith(tuple(';:{}\\&|>')) or '//' in line or '/*' in line
+    """Whether a line looks like code. CODE_END is slow, so it is tried where it can match."""
+    may_end = line.endswith(LAST_SIGNS) or '//' in line or '/*' in line
     return len(line) < 1000 and bool(CODE_LINE.match(line) or (may_end and CODE_END.search(line)))
 
 

@@ -8,8 +8,8 @@ OpenAI's API: requests and answers as JSON, for models that write in a batch.
 With {'stream': True} the parts are the chunks of the answer. The first model is the default.
 Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where the
 context does. top_k is ours, and so is task_id in place of a prompt: a problem, asked as in benchmarks.py; its
-answer can be judged. Everything else is a subset of OpenAI's API; what is in LACKING is
-refused by name, and other fields are not read.
+answer can be judged. Everything else is a subset of OpenAI's API. What LACKING names is refused, and other
+fields are not read.
 Copy this file alone: it needs the standard library.
 """
 import collections, queue, secrets, threading, time
