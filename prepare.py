@@ -143,7 +143,7 @@ elif kind == 'text' and tok and '<|endoftext|>' not in tok.special:
 
 examples = {path: files.find_files(path, download_dir)
             for path in (perplexity_reference, quality_good, quality_bad) if path}
-blocked, allowed = map(filters.domains_of, (url_block, url_allow))
+blocked, allowed = ({*map(filters.host_of, filters.lines_of(path))} for path in (url_block, url_allow))
 toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
 forms = [form for text in conversions.strings_in(benchmarks) for form in clean.variants(text)]
@@ -243,7 +243,7 @@ def hide_personal_data(doc, tally):
 
 
 def check_benchmarks(doc, tally):
-    if any(duplicates.contains(benchmark_ngrams, text, NGRAM).any() for text in doc['texts']):
+    if benchmarks and any(len(duplicates.places_in(benchmark_ngrams, t, NGRAM)) for t in doc['texts']):
         return 'in a benchmark'
 
 

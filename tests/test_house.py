@@ -33,7 +33,7 @@ SLACK = 1.05
 TOKENS_A_LINE = 11.3        # of code, over the nine
 AIR = 0.23                  # share of lines that are blank, comment or docstring, over the nine
 # rows that are over their budget today, with the most that they may have until they are not
-NOT_YET = {'parts': (8702, 454.6), 'tests': (12290, 654.0), 'bench': (2048, 103.1), 'docs': (1315, 95.0)}
+NOT_YET = {'parts': (8700, 454.6), 'tests': (12290, 654.0), 'bench': (2048, 103.1), 'docs': (1315, 95.0)}
 
 
 def source(name):

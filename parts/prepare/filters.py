@@ -149,11 +149,6 @@ def lines_of(path):
         raise ValueError(f'{path} is not a list in UTF-8, one entry a line ({e}); make such a file') from e
 
 
-def domains_of(path):
-    """A list of domains or addresses in a file, see lines_of, each as url_reason compares it."""
-    return set(map(host_of, lines_of(path)))
-
-
 def toxic_words(text, words):
     """{word: count} of these lower-case words in a text. A list does not know the context."""
     if not words:

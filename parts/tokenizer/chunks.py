@@ -23,7 +23,7 @@ import regex
 
 import tokenizer
 
-BATCH = 1_000_000       # characters that a process counts at a time
+BATCH = 2_000_000       # characters that a process counts at a time
 BEYOND = re.compile('[\U00010000-\U0010ffff]')
 
 KIND = r'\\p\{[LMNPSZ][a-z]?\}|\\[sS]'                                  # of characters: letters, numbers ...
