@@ -339,7 +339,7 @@ def test_a_client_that_goes_away_frees_its_row(server):
     step = batch.step
 
     def slow_step():
-        time.sleep(0.02)
+        time.sleep(0.1)
         return step()
 
     batch.step = slow_step
