@@ -80,7 +80,7 @@ def ngrams_of(texts, n):
 
 
 def places_in(ngrams, text, n):
-    """The places, among at least one of these n-grams, sorted distinct hashes, of those that a text has."""
+    """Where a text's n-grams stand among these, which are sorted distinct hashes, one or more."""
     grams = distinct(word_ngrams(text, n))      # in order: searchsorted stays in one corner of the memory
     place = np.searchsorted(ngrams, grams).clip(max=len(ngrams) - 1)
     return place[ngrams[place] == grams]
