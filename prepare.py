@@ -243,7 +243,7 @@ def hide_personal_data(doc, tally):
 
 
 def check_benchmarks(doc, tally):
-    if benchmarks and any(len(duplicates.places_in(benchmark_ngrams, t, NGRAM)) for t in doc['texts']):
+    if benchmarks and any(len(duplicates.places_in(benchmark_ngrams, text, NGRAM)) for text in doc['texts']):
         return 'in a benchmark'
 
 

@@ -129,9 +129,9 @@ def minhash(shingles, k=256):
 
 def band_keys(signature, bands):
     """One hash for each band of rows, uint64 (bands,). The band's number is part of it."""
-    rows = len(signature) // bands
-    scaled = mix(signature).reshape(bands, rows) * powers(rows)[0][1:]      # their order counts
-    return mix(scaled.sum(1) + np.arange(bands, dtype=np.uint64))
+    weights = GOLDEN ** np.arange(len(signature) // bands, dtype=np.uint64)     # the order of rows counts
+    rows = mix(signature).reshape(bands, -1) * weights
+    return mix(rows.sum(1) + np.arange(bands, dtype=np.uint64))
 
 
 def simhash(shingles):

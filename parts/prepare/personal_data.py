@@ -23,7 +23,7 @@ PHONE = re.compile(         # international, in groups; of North America; intern
     r'(?:1[ -])?(?:\([2-9]\d\d\) ?|[2-9]\d\d-)[2-9]\d\d-\d{4}|[2-9]\d\d\.[2-9]\d\d\.\d{4}|'
     r'\+[1-9]\d{9,13})(?![\w=-]|\.\d)')
 SSN = re.compile(r'(?<![\w.+-])(?!000|666|9\d\d)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-]|\.\d)')
-NUMBERS = re.compile(r'[+\d](?:(?<=\+)[1-9]|(?<=\d)\d\d[-.)])[\d ().-]{6}')    # a set first: fast
+NUMBERS = re.compile(r'[+\d](?:(?<=\+)[1-9]|(?<=\d)\d\d[-.)])[\d ().-]{6}')    # in each phone, SSN; fast
 KEY_SIGNS = ('AKIA', 'ASIA', 'ghp_', 'gho_', 'ghs_', 'ghr_', 'ghu_', 'github_pat_', 'xox', 'AIza', 'hf_',
              'sk-', 'sk_live_', 'rk_live_', 'eyJ', 'PRIVATE KEY', 'glpat-', 'npm_', 'pypi-')
 KEY = re.compile(
