@@ -21,9 +21,9 @@ python() {      # the commands below are what you would type
 
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 10) and "run.sh: Python 3.10 or newer is needed")'
 install requirements.txt
-[ "${1:-}" != tour ] || exec .venv/bin/python tests/tour.py --allow_code_execution=True "${@:2}"
+[ "${1:-}" != tour ] || exec .venv/bin/python learn/tour.py --allow_code_execution=True "${@:2}"
 [ -z "${1:-}" ] || install tests/requirements.txt
-[ "${1:-}" != exercise ] || exec .venv/bin/python tests/exercise.py "${@:2}"
+[ "${1:-}" != exercise ] || exec .venv/bin/python learn/exercise.py "${@:2}"
 [ -z "${1:-}" ] || exec .venv/bin/python -m pytest -q -n auto --dist worksteal "${@:2}"
 
 # the models' answers are executed here, in parts/eval/sandbox.py: a guard against accidents

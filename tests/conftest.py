@@ -12,10 +12,12 @@ import types
 
 import hypothesis
 import pytest
-from tour import ROOT, lift     # noqa: F401
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / 'learn')]
+from tour import lift     # noqa: E402, F401
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')      # models this small lose by threads, and much under load
-sys.path.insert(0, str(ROOT))
 import torch    # noqa: E402
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint     # noqa: E402

@@ -90,7 +90,7 @@ def test_the_grade_refuses_a_usual_mistake(names, request):
 def test_a_reader_begins_is_told_what_is_missing_and_passes(tmp_path):
     """The whole way of one exercise, as `bash run.sh exercise` walks it, in a copy of the project."""
     copy_project(tmp_path)
-    call = lambda *asked: subprocess.run([sys.executable, tmp_path / 'tests/exercise.py', *asked],
+    call = lambda *asked: subprocess.run([sys.executable, tmp_path / 'learn/exercise.py', *asked],
                                          text=True, capture_output=True)
     mine = tmp_path / 'exercises/bpe_encode/tokenizer.py'
     result = call('99')

@@ -201,22 +201,19 @@ def test_nothing_that_lies_there_is_overwritten_unasked_and_then_all_of_it(start
     assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}
 
 
-# --- folders of older commits -------------------------------------------------------------------------------
-SHAPES = {'f0d8c78': '--n_layer=1 --n_head=2 --n_embd=16',
-          '162e7de': '--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=16 --n_ffn=32 --tie_embeddings=True'}
-FLAGS = ('--block_size=32 --batch_size=8 --max_steps=12 --warmup_steps=4 --eval_interval=6 --save_interval=6 '
+# --- the folder of an older commit --------------------------------------------------------------------------
+FLAGS = ('--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=16 --n_ffn=32 --tie_embeddings=True '
+         '--block_size=32 --batch_size=8 --max_steps=12 --warmup_steps=4 --eval_interval=6 --save_interval=6 '
          '--log_interval=1 --eval_tokens=1024 --sample_tokens=8 --num_samples=2 '
          '--learning_rate=1e-2 --device=cpu --dtype=float32').split()
 
 
-@pytest.mark.parametrize('commit', SHAPES)
-def test_a_run_of_an_older_commit_is_resumed_evaluated_and_fine_tuned(commit, conversations, tmp_path):
+def test_a_run_of_an_older_commit_is_resumed_evaluated_and_fine_tuned(conversations, tmp_path):
     """As if killed at step 7. straight.jsonl has the losses of the same run unharmed, at that commit."""
-    shutil.copytree(ROOT / 'tests' / commit, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(ROOT / 'tests/old_run', tmp_path, dirs_exist_ok=True)
     here = {'cwd': tmp_path}
     assert step_of(tmp_path / 'run') == 6
-    shape = SHAPES[commit].split()
-    ok(run('train.py', '--data_dir=data', '--out_dir=run', *shape, *FLAGS, '--init_from=resume', **here))
+    ok(run('train.py', '--data_dir=data', '--out_dir=run', *FLAGS, '--init_from=resume', **here))
     wanted = read_rows(tmp_path / 'straight.jsonl')
     rows = metrics(tmp_path / 'run')
     assert [row['step'] for row in rows] == [row['step'] for row in wanted]

@@ -34,14 +34,14 @@ def test_it_prints_the_values_of_two_models_of_the_reader(tmp_path):
     model = GPT(GPTConfig(tokenizer.vocab_size, 256, 1, 2, 0, 32))
     save_run(tmp_path, model, tokenizer)
     allow = '--allow_code_execution=True'
-    page = ok(run('tests/tour.py', allow, tmp_path, tmp_path))
+    page = ok(run('learn/tour.py', allow, tmp_path, tmp_path))
     assert f'{sum(p.numel() for p in model.parameters()):,} parameters; ln(V) = 5.56' in page
     assert 'pass@1 0.000' in page and page.splitlines()[0] == TEXT.splitlines()[0]
-    mistake(run('tests/tour.py'), 'parts/eval/sandbox.py', 'bash run.sh tour')
-    mistake(run('tests/tour.py', allow, tmp_path), 'two runs')
-    mistake(run('tests/tour.py', allow, 'none', 'none'), 'none does not exist')
+    mistake(run('learn/tour.py'), 'parts/eval/sandbox.py', 'bash run.sh tour')
+    mistake(run('learn/tour.py', allow, tmp_path), 'two runs')
+    mistake(run('learn/tour.py', allow, 'none', 'none'), 'none does not exist')
     small = make_sft(tmp_path / 'small')
-    mistake(run('tests/tour.py', allow, small, small), 'do not fit block_size=96')
+    mistake(run('learn/tour.py', allow, small, small), 'do not fit block_size=96')
 
 
 def test_each_function_that_a_page_names_is_there():

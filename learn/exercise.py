@@ -6,8 +6,8 @@ Exercises: one function of this project that you write yourself, graded by the p
     bash run.sh exercise 4          # later calls: the tests of that function, run with your file
 
 docs/exercises.md lists them with what they teach. Your file is never overwritten: to start again, delete its
-folder. A grade copies today's scripts, parts/, config/ and tests/ to a temporary folder, with your file in
-place of the project's; so nothing is graded against an old test. It needs no network.
+folder. A grade copies today's scripts, parts/, config/, tests/ and learn/ to a temporary folder, with your
+file in place of the project's; so nothing is graded against an old test. It needs no network.
 """
 import ast
 import pathlib
@@ -147,7 +147,7 @@ def blanked(exercise, source):
 
 def copy_project(folder):
     """What the tests need of this project, into an empty folder."""
-    for name in ('parts', 'config', 'tests'):
+    for name in ('parts', 'config', 'tests', 'learn'):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
     for path in ROOT.glob('*.py'):
         shutil.copy(path, folder)
