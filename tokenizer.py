@@ -397,7 +397,7 @@ def main():
     parser.add_argument('--pattern', default='ours', choices=['ours', 'gpt2', 'cl100k'], help='of the chunks')
     parser.add_argument('--out', default='tokenizer.json', help='for --input')
     parser.add_argument('--load', help='a tokenizer.json')
-    parser.add_argument('--report', help='measure the fit on this; alone: train on 90 % of it')
+    parser.add_argument('--report', help='measure the fit on this; alone: train on nine tenths of it')
     parser.add_argument('--against', default='gpt2,cl100k_base', help='these two, or tokenizer.json files')
     parser.add_argument('--gpt2_dir', help='folder with vocab.bpe and encoder.json; without: network')
     args = parser.parse_args()

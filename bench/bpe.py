@@ -113,6 +113,8 @@ def main():
 
 
 if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
     if sys.argv[1:2] and sys.argv[1].partition(':')[0] in CONTESTANTS:
         main()
     else:

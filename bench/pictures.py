@@ -305,6 +305,8 @@ CARDS = {p.__name__: p for p in (rl, depth, turning_green, kv_cache, masks, chat
 
 
 if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
     if set(sys.argv[1:]) - {*CARDS, 'dashboard'}:
         sys.exit(print(__doc__) or 2)
     for name in sys.argv[1:] or [*CARDS, 'dashboard']:

@@ -18,6 +18,8 @@ def plain(job):
 
 
 if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
     if len(sys.argv) != 2:
         sys.exit(print(__doc__) or 2)
     problems = records.read_jsonl(sys.argv[1], dict, 'expected HumanEval.jsonl.gz')

@@ -59,6 +59,8 @@ def nanogpt(scratch):
 
 
 if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
     if len(sys.argv) != 3 or not os.path.exists(f'{sys.argv[2]}/config/train_shakespeare_char.py'):
         sys.exit(print(__doc__) or 2)
     with tempfile.TemporaryDirectory() as scratch:

@@ -51,6 +51,8 @@ def measure(what, shape, who, dtype, batch):
 
 
 if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
     if ':' in ''.join(sys.argv[1:]):
         print(*measure(*sys.argv[1].split(':')))
         sys.exit()

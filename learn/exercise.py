@@ -218,4 +218,6 @@ def main():
 
 
 if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
     sys.exit(main())

@@ -58,6 +58,8 @@ def main():
 
 
 if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
     sys.path.insert(0, str(ROOT))
     try:
         main()

@@ -1,7 +1,9 @@
 """Mistakes that several scripts share end in one line with what to do, and destroy nothing."""
+import ast
 import gzip
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -13,6 +15,21 @@ from parts.eval.benchmarks import to_task
 from parts.sample.rewards import tasks_of_file
 from parts.train.checkpoint import read
 from parts.train.records import read_jsonl
+
+
+# all that a user can start: the scripts, and the programs of the folders
+PROGRAMS = [path for folder in ('*.py', 'parts/*/*.py', 'bench/*.py', 'learn/*.py')
+            for path in sorted(ROOT.glob(folder))
+            if re.search(r"^(if __name__ == '__main__'|config = configure\()", path.read_text('utf-8'), re.M)]
+
+
+def test_help_says_what_each_program_does_and_does_nothing(tmp_path):
+    assert len(PROGRAMS) > 15
+    for path in PROGRAMS:
+        result = run(path.relative_to(ROOT), '--help', cwd=tmp_path)
+        about = ast.get_docstring(ast.parse(path.read_text('utf-8'))).splitlines()[0]
+        assert ok(result).startswith('usage: ') or about in result.stdout, (path, result)
+        assert not result.stderr and not any(tmp_path.iterdir()), (path, result.stderr)
 
 
 def test_data_that_are_missing_or_damaged(data_dir, tmp_path):

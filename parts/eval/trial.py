@@ -285,4 +285,6 @@ def serve(timeout, memory_mb, base):
 
 
 if __name__ == '__main__':
+    if {'-h', '--help'} & {*sys.argv}:
+        sys.exit(print(__doc__))
     serve(*json.loads(sys.argv[1]))
