@@ -16,10 +16,13 @@ import ast, contextlib, difflib, dis, os, pathlib, re, sys, textwrap, time
 PLAIN = bool | int | float | str | list | tuple | dict | None        # types of settings
 defaults = {}       # {setting: its value in the script}, filled by configure
 set_by = {}         # {setting: the config file, or 'command line', that set it}
+in_use = {}         # the script's globals: its settings as they are now, among others
 
 
 def configure(namespace):
     """Apply sys.argv to namespace, a script's globals(); return {setting: value}."""
+    global in_use
+    in_use = namespace
     sys.excepthook = one_line_for_mistakes
     settings = read_settings(namespace['__file__'], namespace)      # {name: (kinds, comment)}
     defaults.update({name: namespace[name] for name in settings})
@@ -148,6 +151,22 @@ def nearest(word, choices):
     return f'; did you mean {matches[0]}?' if matches else ''
 
 
+def ways_to_save_memory():
+    """Yield what to try, in this order: '--micro_batch_size=16: the result stays the same', if it is 32."""
+    settings = {name: in_use[name] for name in defaults}
+    batch = [name for name in ('micro_batch_size', 'batch_size', 'num_samples') if name in settings]
+    for name in [*batch[:1], 'slots', 'grad_checkpoint', 'block_size', 'n_layer']:
+        size = settings.get(name)
+        if size is False:
+            yield f'--{name}=True'
+        elif size and size > 1:
+            # a divisor, because micro-batches must fill the batch
+            smaller = max(n for n in range(1, size // 2 + 1) if size % n == 0)
+            keeps = name == 'micro_batch_size' and not settings.get('dropout')
+            yield f'--{name}={smaller}' + (': the result stays the same' if keeps else '')
+    yield 'ending other programs: nvidia-smi and top show how much memory each one holds'
+
+
 def one_line_for_mistakes(kind, error, tb):
     """Print one line for an OSError, for full memory, and for a ValueError that a raise of ours made. Any
     other error keeps its traceback: that of int('x') is a bug."""
@@ -162,8 +181,8 @@ def one_line_for_mistakes(kind, error, tb):
     if issubclass(kind, OSError):
         message = f'{error.filename or "a file"}: {error.strerror}; put it right' if error.errno else message
     elif not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error)):
-        hint = ' (--micro_batch_size changes no result)' if 'micro_batch_size' in defaults else ''
-        message = f'out of memory; try a smaller batch{hint}: {message}'
+        remedies = '; then '.join(ways_to_save_memory())
+        message = f'out of memory; try {remedies} ({message or kind.__name__})'
     elif not (issubclass(kind, ValueError) and is_ours and is_raise):
         return sys.__excepthook__(kind, error, error.__traceback__)
     rank = os.environ.get('RANK', '0')

@@ -208,17 +208,15 @@ def test_what_the_user_can_mend_is_one_line(play, tmp_path):
             ('raise ValueError(\n    "bad "\n    "batch")', 'bad batch'), ('open("gone")', 'gone & No such'),
             ('def f():\n    raise ValueError(f"steps={steps}")\nf()', 'steps=10'),
             ('raise ConnectionError("offline")', 'offline'),
-            ('raise MemoryError', 'out of memory; try a smaller batch:'),
+            ('raise MemoryError', 'out of memory; try ending other programs & (MemoryError)'),
             ('with open("script.py") as f:\n    raise ValueError("bad")', 'bad'),
             ('try:\n    raise ValueError("bad")\nexcept ValueError:\n    steps = 3\n    raise', 'bad'),
-            ('raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")', 'try a smaller'),
+            ('raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")', '(CUDA out of'),
             ('try:\n    int("x")\nexcept ValueError as e:\n    raise ValueError("no number") from e',
              'no number'),
             ('import shutil\nshutil.copy("gone.bin", "x")', 'gone.bin'),
             ('from parts import plumbing\nplumbing.f()', 'leak')):
         one_line(play(body=body), words)
-    script = f'micro_batch_size = 8\n{HEAD}raise MemoryError'
-    one_line(play(script=script), '(--micro_batch_size changes no result)')
 
 
 def test_a_bug_keeps_its_traceback(play):

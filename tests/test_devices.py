@@ -177,10 +177,12 @@ def test_a_batch_that_does_not_fit_is_one_sentence(data_dir, base_run, tmp_path)
     out = tmp_path / 'run'
     flags = ['--n_layer=1', '--n_head=1', '--n_embd=16', '--block_size=256', '--batch_size=64']
     result = train(data_dir, out, *flags, '--dtype=float32', before=f'{NO_MORE}model.GPT.backbone = spoiled')
-    mistake(result, 'out of memory; try a smaller')
+    mistake(result, 'out of memory; try --micro_batch_size=32: the result stays the same; then --')
     assert not out.exists()
-    for script, *flags in (('sample.py', '--num_samples=10000', '--prompt=def', '--max_new_tokens=2'),
-                           ('eval.py', '--batch_size=4000', f'--data_dir={data_dir}', f'--out={out}/a.json')):
+    for script, *flags, half in (
+            ('sample.py', '--prompt=def', '--max_new_tokens=2', '--num_samples=10000', '--num_samples=5000'),
+            ('eval.py', f'--data_dir={data_dir}', f'--out={out}/a.json', '--batch_size=4000',
+             '--batch_size=2000')):
         before = f'{NO_MORE}no_more(3 * 2 ** 22)'
         mistake(run(script, f'--ckpt={base_run}', '--device=cpu', *flags, before=before),
-                'out of memory; try a smaller batch')
+                f'out of memory; try {half}; then')

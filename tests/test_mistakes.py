@@ -8,7 +8,7 @@ import shutil
 
 import numpy as np
 import pytest
-from accidents import full_disk
+from accidents import accident, full_disk
 from conftest import ROOT, contents, mistake, ok, refused, run, train
 
 from parts.eval.benchmarks import to_task
@@ -87,6 +87,20 @@ def test_a_full_disk_leaves_the_last_checkpoint(data_dir, base_run, tmp_path):
     more = '--init_from=resume', '--max_steps=16'
     mistake(train(data_dir, out, *more, before=full_disk(100_000)), '.pt', 'unchanged')
     assert contents(out)['last.pt'] == before['last.pt'] and contents(out).keys() == before.keys()
+
+
+def test_out_of_memory_prints_the_ladder_of_remedies(data_dir, tmp_path):
+    """With the next smaller values; the rungs that are used already are left out."""
+    for flags, ladder in (
+            (['--batch_size=32'], 'try --micro_batch_size=16: the result stays the same; then '
+             '--grad_checkpoint=True; then --block_size=16; then --n_layer=1; then ending other programs'),
+            (['--batch_size=30', '--micro_batch_size=15', '--grad_checkpoint=True', '--dropout=0.1'],
+             'try --micro_batch_size=5; then --block_size=16; then'),
+            (['--micro_batch_size=1', '--n_layer=1'],
+             'try --grad_checkpoint=True; then --block_size=16; then ending')):
+        flags = [*flags, '--overwrite=True']
+        result = train(data_dir, tmp_path / 'out', *flags, before=accident('out of memory', 0))
+        mistake(result, f'error: out of memory; {ladder}', '(CUDA out of memory. Tried to allocate 3 GiB)')
 
 
 def test_sampling_from_what_is_not_there(base_run, tmp_path):

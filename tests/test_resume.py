@@ -76,7 +76,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
     printed = ok(first(before=accident('sigusr1' if script == 'sft' else 'sigterm', 5)))
     assert 'stopped at step 6; ' in printed and '--init_from=resume' in printed
     assert step_of(out) == metrics(out)[-1]['step'] == 6                    # no step is lost
-    mistake(again(before=accident('out of memory', 4)), 'out of memory', 'batch')
+    mistake(again(before=accident('out of memory', 4)), 'out of memory; try --')
     assert step_of(out) == 8
     assert again(before=WHILE_SAVING).returncode == -signal.SIGKILL
     assert step_of(out) == 8
