@@ -61,7 +61,7 @@ block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the mod
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
-warmup_steps: float = 10        # >= 0: steps in which the rate rises; below 1 a share of all steps
+warmup_steps: int | float = 0.1  # >= 0: steps in which the rate rises; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
@@ -195,7 +195,7 @@ lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): 
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps, *_ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, 0.0)
+warmup_steps, *_ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)
 if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):

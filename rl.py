@@ -62,7 +62,7 @@ kl_coef = 0.0                   # >= 0: pull towards the first model; above 0 it
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: float = 5         # >= 0: steps in which the rate rises; below 1 a share of all steps
+warmup_steps: int | float = 0.05  # >= 0: steps in which the rate rises; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
@@ -231,7 +231,7 @@ def new_answers(number):
 # --- optimizer, resume --------------------------------------------------------------------------------------
 optimizers = optim.build(model, optimizer, learning_rate, (0.9, 0.95), weight_decay)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
-warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, min_lr)
+warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)
 step = state.get('step', 0)
 best_val = state.get('best_val', -math.inf)
 silent = state.get('silent', 0)         # batches in a row without an informative group

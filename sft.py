@@ -45,7 +45,7 @@ block_size = 0                  # >= 0: tokens of a conversation; 0 = the model'
 lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
 learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
-warmup_steps: float = 10        # >= 0: steps in which the rate rises; below 1 a share of all steps
+warmup_steps: int | float = 0.03  # >= 0: steps in which the rate rises; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 dropout = 0.0                   # [0, 1)
@@ -129,7 +129,7 @@ digests = {os.path.basename(path): records.digest(path) for path in paths}
 batches = records.Batches(lengths, batch_size, seed)
 max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per_epoch))
 eval_interval = eval_interval or batches.per_epoch
-warmup_steps, *_ = optim.schedule_ends(max_steps, min(warmup_steps, max_steps), learning_rate, 0.0)
+warmup_steps, *_ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)
 if replay % world or (replay and not base_dir):
     raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
 if base_dir:

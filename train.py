@@ -55,7 +55,7 @@ optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blo
 learning_rate = 1e-3            # >= 0: peak; lower for larger models
 embedding_lr = 1.0              # > 0: the embedding (and a tied head) learns at learning_rate times this
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
-warmup_steps: float = 100       # >= 0: linear rise, 1 % to 10 % of max_steps; below 1 it is such a share
+warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a share of max_steps
 schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls in the last decay_steps
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only

@@ -17,3 +17,4 @@ out_dir = 'out/quickstart_dpo'
 epochs = 1
 batch_size = 32
 learning_rate = 1e-4
+warmup_steps = 0.75     # most of the dozen steps, so that the first ones are small

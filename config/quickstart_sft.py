@@ -16,5 +16,6 @@ epochs = 2
 batch_size = 32
 optimizer = 'muon'
 learning_rate = 3e-3
+warmup_steps = 0.032    # 10 of 312
 eval_tokens = 16_384
 expect = {'val_loss': (0.15, 0.24)}     # three seeds on one CPU: 0.162 to 0.219

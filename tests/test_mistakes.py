@@ -67,7 +67,8 @@ def test_settings_that_cannot_be(data_dir, tmp_path):
             ('--block_size=1000000', 'block_size=1000000 --block_size'),
             ('--out_dir=', "out_dir='' 'out/base'"),
             ('--micro_batch_size=3', '=3 8 --micro_batch_size=2'), ('--init_from=gone', 'run.sh'),
-            ('--warmup_steps=13', 'max_steps=12'), ('--batch_size=99999999999', '=99999999999 2**20'),
+            ('--warmup_steps=13', '=13 max_steps=12 --warmup_steps=0.1'),
+            ('--batch_size=99999999999', '=99999999999 2**20'),
             ('--device=tpu', 'tpu --device=auto'), ('--learning_rate=inf', '=inf finite')]:
         mistake(train(data_dir, tmp_path / 'out', flag), *words.split())
 

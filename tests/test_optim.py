@@ -1,9 +1,10 @@
 """The learning rate; Muon, against torch's in bits and against singular values; who decays, at which rate."""
 import math
+import re
 
 import pytest
 import torch
-from conftest import lift, refused
+from conftest import ROOT, lift, refused
 
 from model import GPT, GPTConfig
 from parts.train import optim
@@ -51,11 +52,19 @@ def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused(
         assert ends(5, 5, 1.0, None, wsd) == (5, 0.1, 0)
         assert ends(200, 0.05, 1.0, 0.0, wsd)[:2] == (10, 0.0)      # 5 % of the steps
         assert [ends(200, 10, 1.0, 0.0, wsd, n)[2] for n in (0, 190)] == ([40, 190] if wsd else [0, 0])
-    for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 .* must be at most max_steps=5'),
-                             ((5, 5, 1.0, None, True, 1), 'decay_steps=1 '),
+    for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 must be at most max_steps=5; set --warmup_steps'),
+                             ((5, 5, 1.0, None, True, 1), 'decay_steps=1 .* --decay_steps=0'),
                              ((9, 1.5, 1.0, None), '^warmup_steps=1.5 .* a share of max_steps'),
                              ((5, 1, 1.0, 2.0), '^min_lr=2')):
         refused(words, ends, *arguments)
+
+
+def test_a_warm_up_that_nobody_set_fits_into_a_run_of_any_length():
+    for script in ('train', 'sft', 'dpo', 'rl'):
+        text = (ROOT / f'{script}.py').read_text(encoding='utf-8')
+        default = float(re.search(r'^warmup_steps: .* = (\S+)', text, re.M)[1])
+        for max_steps in (1, 2, 10, 1000):
+            assert optim.schedule_ends(max_steps, default, 1.0, 0.0)[0] <= 0.1 * max_steps
 
 
 # --- Muon ---------------------------------------------------------------------------------------------------

@@ -121,8 +121,10 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
     if min_lr > learning_rate:
         raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
     if warmup_steps + decay_steps > max_steps:
-        raise ValueError(f'warmup_steps={warmup_steps} and decay_steps={decay_steps} must be at most '
-                         f'max_steps={max_steps} together')
+        both = f' and decay_steps={decay_steps}' if decay_steps else ''
+        shares = ' and --decay_steps=0, a fifth' if decay_steps else ''
+        raise ValueError(f'warmup_steps={warmup_steps}{both} must be at most max_steps={max_steps}; '
+                         f'set --warmup_steps=0.1, a tenth of them{shares}')
     return warmup_steps, min_lr, decay_steps
 
 
