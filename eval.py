@@ -16,6 +16,8 @@ judge           questions, such as the first turns of MT-Bench, graded 1 to 10 b
 learned         shares of spaces, known words, known line beginnings and speeches in its texts and in val.bin
 compare         problems gained and lost between two samples.jsonl
 
+The decision made here is the measure: it fixes what you will call progress, so choose it before you train.
+
 Perplexity, e^nats, is the number of equally likely tokens that the model hesitates between. Bits per byte
 can be compared between tokenizers. pass@k: the chance that at least one of k answers passes. eval.py writes
 eval.json and samples.jsonl (every completion) beside the checkpoint, or in scored/ beside --completions.

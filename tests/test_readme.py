@@ -40,6 +40,14 @@ def test_the_table_of_files_is_complete():
     assert sorted(rows) == sorted(path.name for path in ROOT.glob('*.py'))
 
 
+def test_the_readme_names_the_stack_of_decisions_and_each_stage_its_own():
+    assert 'stack of decisions: the corpus, the tokenizer, the objective, the infrastructure' in README
+    assert '](docs/decide.md' in README
+    for stage in 'prepare tokenizer model train sft dpo rl eval'.split():
+        docstring = ast.get_docstring(ast.parse((ROOT / f'{stage}.py').read_text(encoding='utf-8')))
+        assert re.search(r'[Tt]he\sdecision made here is the \w+', docstring), stage
+
+
 def test_the_map_of_parts_has_one_line_for_each_file():
     text = ast.get_docstring(ast.parse(MAP))
     rooms = re.split(r'^(\w+)/.*\n', text, flags=re.M)[1:]         # room, its lines, room, ...
