@@ -82,7 +82,17 @@ def test_held_out_answers_are_told_apart_after_24_steps(home, tmp_path):
         assert last['val_margin'] > first['val_margin'] + 0.01, case
         rewards = last['val_chosen_reward'], last['val_rejected_reward']
         assert last['val_margin'] == pytest.approx(rewards[0] - rewards[1], abs=1e-5), case
-        assert ('ref_log_probs' in state(out)) == (kind in ('dpo', 'ipo', 'kto')), case
+        assert ('ref_log_probs' in state(out)) == (kind in ('dpo', 'ipo', 'kto')) == ('val_kl' in last), case
+        assert (last.get('val_response_len', 0) > 0) == (kind != 'rm'), case
+
+
+def test_the_smaller_beta_the_further_from_the_reference(home, tmp_path):
+    gaps = []           # of the log-ratios: how much more the better answer has gained than the worse one
+    for beta in (0.03, 1, 10):
+        out = tmp_path / f'{beta}'
+        ok(dpo(home, f'--beta={beta}', '--nll_weight=0', '--max_steps=24', '--eval_interval=24', out=out))
+        gaps.append(series(out, 'val_margin')[-1] / beta)
+    assert gaps[0] > 1.5 * gaps[1] > 1.5 * 1.5 * gaps[2] > 0, gaps
 
 
 def test_nll_weight_holds_the_good_answers_up(home, tmp_path):

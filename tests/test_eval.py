@@ -1,6 +1,7 @@
 """eval.py: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
 import hashlib
 import itertools
+import json
 import math
 import shutil
 from fractions import Fraction
@@ -250,6 +251,24 @@ def test_several_checkpoints_give_a_series_over_the_steps_of_a_run(shelf, tmp_pa
     said_at = {step: [row['completion'] for row in rows if row['step'] == step] for step in (1, 4, 9)}
     assert len(rows) == 18 and said_at[1] == said_at[4] != said_at[9]
     assert said.index('b_first.pt') < said.index('c_same.pt') < said.rindex('a_late.pt')
+
+
+def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):
+    (tmp_path / 'other').mkdir()
+    for name in ('meta.json', 'tokenizer.json'):
+        shutil.copy(data_dir / name, tmp_path / 'other')
+    meta = read_json(data_dir / 'meta.json')
+    ids = np.zeros(meta['tokens']['val'], 'uint16')
+    ids.tofile(tmp_path / 'other/val.bin')
+    meta['sha256']['val'] = hashlib.sha256(ids.tobytes()).hexdigest()
+    (tmp_path / 'other/meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    pair = f'{shelf}/run/a_late.pt', f'{shelf}/run/b_first.pt'
+    rows = evaluate(tmp_path, f'--ckpt={",".join(pair)}', f'--data_dir={data_dir},{tmp_path}/other',
+                    '--loss_tokens=99', '--random_init=False')[1]['loss']
+    assert len(rows) == 4 == len({row['nats'] for row in rows.values()})
+    for name in pair:
+        assert {key.removeprefix(name) for key in rows if key.startswith(name)} == {
+            f'_{data_dir} val', f'_{tmp_path}/other val'}, list(rows)
 
 
 def test_each_checkpoint_is_asked_as_it_was_taught_and_refused_if_it_cannot_answer(shelf, data_dir, tmp_path):

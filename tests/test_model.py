@@ -265,6 +265,10 @@ LADDER = {'nano': 5_180_672, 'mini': 27_402_752, 'midi': 92_228_352, 'mega': 1_1
 # n_embd, n_head, n_layer, n_ffn: as the lesson has them
 LESSON = {'nano': (256, 8, 6, 768), 'mini': (512, 8, 8, 1536), 'midi': (768, 12, 12, 2304),
           'mega': (2048, 32, 22, 5632)}
+# flags that bring a preset to the size that the lesson claims: 11M, 50M, 200M
+CLAIMED = {'nano': ('--n_ffn=2048', 11_078_912),
+           'mini': ('--n_head=11 --n_embd=704 --n_ffn=2112', 51_736_256),
+           'midi': ('--n_layer=16 --n_head=16 --n_embd=1024 --n_ffn=2816', 205_816_832)}
 
 
 def test_a_preset_has_the_parameters_that_it_states_and_the_lessons_settings():
@@ -279,8 +283,17 @@ def test_a_preset_has_the_parameters_that_it_states_and_the_lessons_settings():
         assert re.search(rf'\b{n:,} parameters', text.replace('\n# ', ' ')), name
         if name in LESSON:
             assert (config.n_embd, config.n_head, config.n_layer, config.n_ffn) == LESSON[name]
-            names = 'block_size', 'batch_size', 'max_steps', 'learning_rate', 'warmup_steps'
-            assert [settings[name] for name in names] == [512, 32, 10_000, 3e-4, 1000]
+            names = ('block_size', 'batch_size', 'max_steps', 'learning_rate', 'min_lr', 'warmup_steps',
+                     'grad_clip', 'log_interval', 'eval_interval', 'save_interval')
+            wanted = [512, 32, 10_000, 3e-4, 3e-5, 1000, 1.0, 50, 500, 1000]
+            assert [settings[name] for name in names] == wanted
+            assert settings['sample_prompt'] == 'ROMEO:'
+        if name in CLAIMED:
+            flags, n = CLAIMED[name]
+            larger = {key: int(value) for key, value in re.findall(r'--(\w+)=(\d+)', flags)}
+            config = GPTConfig(**{key: (settings | larger)[key] for key in shape}).filled()
+            assert count_parameters(vars(config))['total'] == n, name
+            assert ' '.join(re.findall(r'--n_\w+=\d+', text)) == flags and f'{n:,}' in text, name
 
 
 # --- a vocabulary filled up to a multiple of 64 -------------------------------------------------------------

@@ -79,7 +79,9 @@ def test_the_tokenizer_is_trained_on_training_documents_only(prepared):
 
 def test_the_same_input_gives_the_same_bytes_and_a_run_that_fails_leaves_them(prepared, folder, tmp_path):
     out = tmp_path / 'out'
-    prepare(out, folder, *BPE, '--val_fraction=0.3')
+    printed = prepare(out, folder, *BPE, '--val_fraction=0.3')
+    for side, ids in read(out)[2].items():
+        assert f'{out}/{side}.bin | {len(documents(out)[side])} | {len(ids):,} |' in printed
     for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
         assert (out / name).read_bytes() == (prepared / name).read_bytes(), name
 
@@ -296,6 +298,15 @@ def test_a_reference_text_cuts_what_is_too_predictable_and_what_is_noise(tmp_pat
     assert kept(tmp_path / 'out') == sorted(text.strip() for text in PROSE)
     bits = report(tmp_path / 'out')['counts']['documents by bits per byte']
     assert sum(bits.values()) == 68 and min(map(float, bits)) < 1.5 < 5 < max(map(float, bits))
+
+
+def test_a_classifier_of_your_own_examples_drops_what_is_like_the_bad_ones(tmp_path):
+    for name, texts in ('good', PROSE), ('bad', GERMAN):
+        write_records(tmp_path / f'{name}.jsonl', [{'text': text} for text in texts[::2]])
+    source = write(tmp_path / 'files', PROSE[1::2] + GERMAN[1::2])
+    prepare(tmp_path / 'out', source, *OWN, '--max_repetition=0', f'--quality_good={tmp_path}/good.jsonl',
+            f'--quality_bad={tmp_path}/bad.jsonl')
+    assert dropped(tmp_path / 'out') == {'low quality': len(GERMAN) // 2}
 
 
 def test_rules_are_switched_off_by_zero(tmp_path):

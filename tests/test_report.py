@@ -3,6 +3,7 @@ import re
 
 import pytest
 from conftest import ROOT, ok, read_json, run, write
+from test_house import settings
 
 SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
 GAINS = {'demonstrated': [0.05, -0.1, 0.2], 'feedback only': [0.182, 0.141, 0.223],
@@ -58,5 +59,11 @@ def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home)
 
 def test_run_sh_has_commands_that_exist():
     text = (ROOT / 'run.sh').read_text(encoding='utf-8')
-    commands = re.findall(r'^python ((?:parts/)?\w+\.py)', text, re.M)
-    assert len(commands) >= 12 and all((ROOT / script).exists() for script in commands)
+    for name, words in reversed(re.findall(r'^(\w+)=(.*)$', text, re.M)):     # the last variable first
+        text = text.replace(f'${name}', words)
+    commands = re.findall(r'^python (\S+)\.py( .*)?$', text.replace('\\\n', ' '), re.M)
+    assert {'prepare', 'train', 'sft', 'dpo', 'rl', 'eval', 'plot'} <= {script for script, _ in commands}
+    for script, words in commands:
+        assert (ROOT / f'{script}.py').exists(), script
+        assert set(re.findall(r'--(\w+)', words)) <= settings(script), (script, words)
+        assert all((ROOT / path).exists() for path in re.findall(r'config/\S+', words)), words

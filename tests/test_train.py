@@ -97,6 +97,25 @@ def test_log_and_metrics_say_the_same(base):
             assert 0 < m['val_bpb'] < m['val_loss']
 
 
+def test_a_run_begins_by_saying_what_is_about_to_happen(base, data_dir, tmp_path):
+    fast = 'from parts.train import devices\ndevices.native_bfloat16 = lambda device: True'
+    flags = [*TINY, '--max_steps=9', '--dtype=auto', f'--out_dir={tmp_path}/fast']
+    said = ' '.join(ok(run('train.py', f'--data_dir={data_dir}', *flags, before=fast)).split())
+    tokens = read_json(data_dir / 'meta.json')['tokens']
+    for words in (f'output {tmp_path}/fast', 'settings of command line: ', f'{tokens["train"]:,} tokens = ',
+                  'steps an epoch', f'{tokens["val"]:,} tokens held out', 'in each of 2 blocks',
+                  'ln(vocab_size=512) = 6.2383', '8 sequences x 32 = 256 tokens', 'on cpu, in bfloat16',
+                  '9 steps: 4 of warm-up to a rate of 0.001', 'clipped at 1'):
+        assert words in said, words
+
+
+def test_the_defaults_are_those_of_the_lessons():
+    for script, flags in (('train.py', 'beta1=0.9 beta2=0.95 weight_decay=0.1 grad_clip=1.0 min_lr=None'),
+                          ('sft.py', 'epochs=3.0 eval_interval=0 grad_clip=1.0'), ('dpo.py', 'beta=None')):
+        printed = ok(run(script, '--help')).split()
+        assert {f'--{flag}' for flag in flags.split()} <= set(printed), script
+
+
 def test_another_seed_is_another_run_and_overwrite_leaves_nothing_of_the_first(base, data_dir, tmp_path):
     other = train(data_dir, shutil.copytree(base, tmp_path / 'other'), '--seed=1', '--overwrite=True')
     assert [m['step'] for m in metrics(other)] == [m['step'] for m in metrics(base)]
