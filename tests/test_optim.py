@@ -52,7 +52,7 @@ def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused(
         assert ends(5, 5, 1.0, None, wsd) == (5, 0.1, 0)
         assert ends(200, 0.05, 1.0, 0.0, wsd)[:2] == (10, 0.0)      # 5 % of the steps
         assert [ends(200, 10, 1.0, 0.0, wsd, n)[2] for n in (0, 190)] == ([40, 190] if wsd else [0, 0])
-    for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 must be at most max_steps=5; set --warmup_steps'),
+    for arguments, words in (((5, 6, 1.0, None), '^warmup_steps=6 must be at most max_steps=5; set --'),
                              ((5, 5, 1.0, None, True, 1), 'decay_steps=1 .* --decay_steps=0'),
                              ((9, 1.5, 1.0, None), '^warmup_steps=1.5 .* a share of max_steps'),
                              ((5, 1, 1.0, 2.0), '^min_lr=2')):
