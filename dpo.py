@@ -32,7 +32,7 @@ import functools, math, os, shlex, sys
 import numpy as np
 import torch
 import torch.nn.functional as F
-from configurator import configure, defaults, show
+from configurator import configure, defaults, set_by, show
 from model import IGNORE, load_checkpoint, save_checkpoint
 from parts.sample import decoding
 from parts.train import adapters, checkpoint, devices, guards, journal, optim, planner, processes, records
@@ -354,6 +354,7 @@ def save():
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
+config['expect'] = journal.expected(config, set_by)
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))

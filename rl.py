@@ -25,7 +25,7 @@ only scatters, the model learns nothing: --reward=random shows how that looks.
 import functools, hashlib, math, os, sys, time
 import numpy as np
 import torch
-from configurator import configure, show
+from configurator import configure, set_by, show
 from model import IGNORE, load_checkpoint, save_checkpoint
 from parts.eval import benchmarks, grading, problems, sandbox
 from parts.sample import decoding, rewards, rollouts
@@ -281,6 +281,7 @@ def save():
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
+config['expect'] = journal.expected(config, set_by)
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))

@@ -21,7 +21,7 @@ memorises: use fewer epochs. With base_dir, base_bpb shows how much the model fo
 import functools, itertools, math, os, shlex, sys
 import numpy as np
 import torch
-from configurator import configure, show
+from configurator import configure, set_by, show
 from model import IGNORE, load_checkpoint, save_checkpoint
 from parts.train import adapters, checkpoint, devices, guards, journal, optim, planner, processes, records
 from parts.train import start, token_bins, validation
@@ -228,6 +228,7 @@ def save():
 
 
 # --- the banner: what is about to happen --------------------------------------------------------------------
+config['expect'] = journal.expected(config, set_by)
 log.begin(config, state, step, max_steps)
 if main_process:
     tokenizer.save(log.path('tokenizer.json'))

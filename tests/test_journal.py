@@ -73,6 +73,26 @@ def test_the_last_line_compares_with_what_the_config_expects(log, capsys):
             log.begin(CONFIG | {'expect': {'a': mistake_of_it}}, {}, 0, 10)
 
 
+MADE = {'source': 'stdlib', 'tokenizer': 'bpe', 'vocab_size': 4096, 'sources': None, 'out_dir': 'data/x'}
+
+
+@pytest.mark.parametrize('changed, prepared, speaks', [
+    ({}, MADE, True), ({'out_dir': 'a', 'seed': 2, 'log_interval': 1}, MADE, True),
+    ({'data_dir': 'data/elsewhere'}, MADE, True), ({'data_dir': 'data/chats'}, None, False),
+    ({'init_from': 'resume'}, MADE, True), ({'init_from': 'out/other'}, MADE, False),
+    ({'max_steps': 9}, MADE, False), ({'learning_rate': 1.0}, MADE, False),
+    ({}, MADE | {'source': 'mine'}, False), ({}, MADE | {'vocab_size': 400}, False),
+    ({}, MADE | {'sources': {'stdlib': ['stdlib', 1], 'mine': ['mine', 1]}}, False),
+    ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, MADE | {'source': 'mine'}, True)])
+def test_what_a_config_expects_is_silent_about_other_settings_and_other_data(changed, prepared, speaks):
+    config = {'expect': {'val_loss': (4.05, 4.13)}, 'init_from': 'scratch', 'data_from': 'python prepare.py '
+              '--source=stdlib --tokenizer=bpe --vocab_size=4096 --out_dir=data/quickstart'} | changed
+    by = dict.fromkeys(config, 'config/quickstart.py') | dict.fromkeys(changed, 'command line')
+    assert journal.expected(config, by, prepared) == (config['expect'] if speaks else None)
+    by |= dict.fromkeys(changed, 'mine.py')         # also where another config file changes it
+    assert bool(journal.expected(config, by, prepared)) == speaks or 'expect' in changed
+
+
 def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):
     monkeypatch.setattr(journal.shutil, 'disk_usage', lambda path: type('', (), {'free': 160_000}))
     refused('has 0.2 MB free, the checkpoints need 0.4', log.need_space, 400_000)

@@ -282,7 +282,7 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
             ('--block_size=128 ', '--source=short.txt', '--tokenizer=char', '--out_dir=short'),
             ('--out_dir=out/quickstart ', *code, '--out_dir=data/quickstart'),
             ('next: python sft.py config/quickstart_sft.py --data_dir=data/quickstart_sft ', *chats),
-            ('=p --out_dir=out/p ', f'--source={pairs}/train.jsonl', '--kind=preference', '--out_dir=p')):
+            ('=p --out_dir=out/p\n', f'--source={pairs}/train.jsonl', '--kind=preference', '--out_dir=p')):
         printed = make(*flags)
         assert words in printed
         follow(follow(printed, tmp_path), tmp_path)         # train, and sample
@@ -290,11 +290,11 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
     follow(ok(run('plot.py', '--runs=out/quickstart', cwd=tmp_path)), tmp_path)             # eval.py
     (tmp_path / 'data/quickstart').rename(tmp_path / 'data/moved')      # what the preset's base_dir names
     printed = make(*chats)
-    assert printed.endswith('_sft_2 --expect=None --base_dir=\n')
+    assert printed.endswith('_sft_2 --base_dir=\n')
     follow(printed, tmp_path)
     presets = [next_command({'sources': {'x': {'path': path}}, 'tokens': {'train': 999, 'val': 999}}, 'text',
                             'data/x', False) for path in ('stdlib', 'shakespeare', 'x')]
     assert [preset.partition(' --data_dir=data/x --out_dir=out/x')[::2] for preset in presets] == [
         ('next: python train.py config/quickstart.py', ''),
         ('next: python train.py config/shakespeare_cpu.py', ''),
-        ('next: python train.py config/quickstart.py', ' --sample_prompt= --expect=None')]
+        ('next: python train.py config/quickstart.py', ' --sample_prompt=')]

@@ -128,7 +128,6 @@ def next_command(report, kind, folder, is_streamed):
     if kind != 'text':
         stage, model = ('sft', 'out/quickstart') if kind == 'sft' else ('dpo', 'out/quickstart_sft')
         first = '' if os.path.exists(model) else 'bash run.sh && '          # which makes both models
-        flags.append('--expect=None')           # what the preset expects is for its own data
         if stage == 'sft' and not first and not os.path.exists('data/quickstart'):
             flags.append('--base_dir=')
         return f'next: {first}python {stage}.py config/quickstart_{stage}.py {shlex.join(flags)}'
@@ -141,7 +140,7 @@ def next_command(report, kind, folder, is_streamed):
     if is_streamed:
         flags.append(f'--streaming={folder}/shards')
     if sources not in (['stdlib'], ['shakespeare']):
-        flags += ['--sample_prompt=', '--expect=None']          # those of the preset are for Python
+        flags.append('--sample_prompt=')        # the preset's is for Python
     return f'next: python train.py config/{preset}.py {shlex.join(flags)}'
 
 

@@ -206,6 +206,33 @@ class Timer:
         return row
 
 
+# settings that change no result by more than another seed does
+HARMLESS = {'out_dir', 'overwrite', 'seed', 'device', 'compile', 'micro_batch_size', 'grad_checkpoint',
+            'log_interval', 'eval_interval', 'save_interval', 'keep', 'sample_prompt', 'sample_tokens',
+            'data_from', 'allow_code_execution'}
+
+
+def expected(config, set_by, prepared=None):
+    """Return config['expect'], or None if this run is not the one that the ranges were measured on.
+
+    A config file states them for its own settings and for the data that its data_from makes. With
+    --max_steps=10, or on your own text, the same loss would be a false alarm.
+    set_by: {setting: the file, or 'command line', that set it}. prepared: prepare.py's settings, from
+    meta.json."""
+    source = set_by.get('expect')
+    if source in (None, 'command line'):
+        return config['expect']
+    others = {name for name, file in set_by.items() if file != source} - HARMLESS
+    if config.get('init_from') == 'resume':
+        others.discard('init_from')
+    command = dict(re.findall(r'--(\w+)=(\S+)', config.get('data_from', ''))) if prepared else {}
+    if command:         # then the folder's name does not count, only what is in it
+        others.discard('data_dir')
+        command |= {'out_dir': str(prepared.get('out_dir')), 'sources': 'None'}
+    is_other_data = any(str(prepared.get(name)) != value for name, value in command.items())
+    return None if others or is_other_data else config['expect']
+
+
 def compared(measured, expect):
     """Yields a line for each range of expect, {name: (low, high)}: is the figure that was measured in it?"""
     for name, (low, high) in expect.items():
