@@ -89,7 +89,8 @@ def test_the_picture_of_a_run_is_drawn(tmp_path):
 
 
 def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_path):
-    home(tmp_path / 'a', history(skipped=lambda step: 0, parse_rate=lambda step: step / 1000))
+    home(tmp_path / 'a', history(skipped=lambda step: 0, parse_rate=lambda step: step / 1000,
+                                 lr=lambda step: 1e-5 * min(step, 1000 - step)))
     home(tmp_path / 'b', pairs(), DPO | {'init_from': f'{tmp_path}/a/'})
     home(tmp_path / 'c', policy(clip_fraction=lambda step: 0, entropy=lambda step: NAN), RL)
     home(tmp_path / 'd', history(500, seed=2))
@@ -104,6 +105,8 @@ def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_
     at = [drawn.find(f'<!-- {title} -->') for title in titles]
     assert min(at) > 0 and at == sorted(at), list(zip(titles, at))
     assert drawn.count('<!-- latest sample -->') == 3 and drawn.count('<!-- loss -->') == 1     # shared
+    for phase in ('#fdf4e1', '#ebf2f9'):        # the rate rises; it is below half of its peak
+        assert f'fill: {phase}' in drawn
     for absent in ('clipped', 'skipped', 'entropy', 'GPU', 'answers that pass'):
         assert f'<!-- {absent} -->' not in drawn, absent
 
