@@ -114,6 +114,22 @@ def test_alpaca_and_vicuna_and_back_is_the_same_conversation(turns, system):
     assert (alpaca['instruction'], alpaca['output']) == turns[-1]
 
 
+def test_the_conversion_of_the_source_returns_only_None_and_ours_does_not():
+    """The guide's vicuna_to_alpaca looks up a role's name as a key, but a message's keys are role and content."""
+    messages = chat('What is 2 + 2?', '4', 'And 3 + 3?', '6')
+    guides_columns = [[message.get(key, 'None') for message in messages]
+                      for key in ('instruction', 'user', 'assistant')]
+    assert guides_columns == [['None'] * 4] * 3
+
+    alpaca = {'instruction': 'And 3 + 3?', 'input': '', 'output': '6', 'system': '',
+              'history': [['What is 2 + 2?', '4']]}
+    assert to_alpaca(messages_of({'conversation': messages})) == alpaca
+    vicuna = to_vicuna(messages_of(alpaca))
+    assert vicuna['conversations'][2:] == [{'from': 'human', 'value': 'And 3 + 3?'},
+                                           {'from': 'gpt', 'value': '6'}]
+    assert messages_of(alpaca) == messages_of(vicuna) == messages
+
+
 def test_alpaca_refuses_what_it_cannot_hold():
     for messages in ([], chat(system='s'), chat('a'), chat('a', 'b', 'c'), chat('a', 'b')[::-1],
                      [{'role': 'user', 'content': 'a'}, {'role': 'tool', 'content': 'b'}]):
