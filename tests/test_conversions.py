@@ -115,7 +115,7 @@ def test_alpaca_and_vicuna_and_back_is_the_same_conversation(turns, system):
 
 
 def test_the_conversion_of_the_source_returns_only_None_and_ours_does_not():
-    """The guide's vicuna_to_alpaca looks up a role's name as a key, but a message's keys are role and content."""
+    """The guide looks up a role's name as a key, but the keys of a message are role and content."""
     messages = chat('What is 2 + 2?', '4', 'And 3 + 3?', '6')
     guides_columns = [[message.get(key, 'None') for message in messages]
                       for key in ('instruction', 'user', 'assistant')]

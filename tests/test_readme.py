@@ -1,7 +1,9 @@
 """README and docs/ are true: their links, pictures, table of files, commands and Python."""
 import ast
+import json
 import re
 import shlex
+import subprocess
 import sys
 
 from conftest import ROOT, ok, run, write
@@ -131,6 +133,21 @@ def test_the_commands_for_your_own_text_and_settings_run_in_order(tmp_path, pyth
         arguments = [str(ROOT / a) if a.startswith('config/') else a for a in arguments]
         ok(run(script, *arguments, *small[script], cwd=tmp_path))
     assert (tmp_path / 'out/short/eval.json').exists() and (tmp_path / 'out/chats/best.pt').exists()
+
+
+def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, base_run):
+    page = PAGES[ROOT / 'docs/trouble.md'].split('## One-liners')[1]
+    printed = []
+    for line in blocks('bash', page)[0].splitlines():
+        for name, folder in (('data/quickstart', data_dir), ('data/problems', conversations),
+                             ('out/quickstart', base_run), ('python ', f'{sys.executable} ')):
+            line = line.replace(name, str(folder))
+        printed.append(subprocess.run(line, shell=True, check=True, capture_output=True, text=True).stdout)
+    tokens, number, size, rates = printed
+    assert tokens == f"{json.loads((data_dir / 'meta.json').read_text())['tokens']}\n"
+    assert int(number) == len((conversations / 'train.jsonl').read_text().splitlines())
+    assert re.search(r' [\d,]+ parameters', size) and size.count('\n') == 1
+    assert re.search(r'lr: \d\.\d\de-\d\d', rates)
 
 
 def test_the_python_of_copying_a_file_runs_and_gives_what_it_says(tmp_path, monkeypatch):
