@@ -454,11 +454,13 @@ if kind == 'text':
     meta['sampled_sha256'] = {side: token_bins.sha256(b.file.name, sampled=True)
                               for side, b in bins.items()}    # for train.py
     tok.save(f'{out_dir}/tokenizer.json.new')
-    val_texts = [*reading.slices(docs.spread(in_val, 1000), 20_000, 1000)]
-    overlap = duplicates.overlap(reading.slices(docs.spread(in_train, 20_000)), val_texts, NGRAM)
+    train_texts, val_texts = ((record['text'] for record in docs.spread(mask, n))
+                              for mask, n in ((in_train, 20_000), (in_val, 1000)))
+    val_slices = [*reading.slices(val_texts, 20_000, 1000)]
+    overlap = duplicates.overlap(reading.slices(train_texts), val_slices, NGRAM)
     epochs = np.array([of_source[name]['epochs'] for name in docs.owners])[docs.shard]
-    excerpts = [text[:20_000] for text in docs.spread(in_train * docs.lengths * epochs, 1000)]
-    report['card'] = data_card.make(excerpts, clean.code_share, text_models.language_of, of_source, n_train,
+    sample = docs.spread(in_train * docs.lengths * epochs, 1000)        # each for as many training tokens
+    report['card'] = data_card.make(sample, clean.form_of, text_models.language_of, of_source, n_train,
                                     overlap)
 
 table = [b.row() for b in bins.values()]

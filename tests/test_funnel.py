@@ -1,7 +1,11 @@
 """The funnel and the data card: each loss has its reason, figures add up, shares are those of tokens."""
+import pathlib
 import re
+import shutil
+import sysconfig
 
-from preparing import WORDS, documents, dropped, kept, prepare, prose, report
+import pytest
+from preparing import WORDS, documents, dropped, kept, prepare, prose, report, write_records
 
 from parts.prepare import data_card
 
@@ -66,19 +70,42 @@ def test_a_text_has_the_genre_of_its_lines():
 
 def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
     assert data_card.proportions({'de': 1, 'en': 2}) == {'en': 0.667, 'de': 0.333}
-    sources = {'web': {'path': 'x', 'tokens': 1, 'mixed': 900, 'licences': {'mit': 1, 'unknown': 2}},
-               'books': {'path': 'shakespeare', 'tokens': 5, 'mixed': 100, 'licences': {'public domain': 1}}}
-    texts = ['en: 1', *['- en\n'] * 8, *['- de\n'] * 4]
-    card = data_card.make(texts, lambda text: ':' in text, lambda text: text[2:4], sources, 1000,
-                          (0.25, 8, 13))
+    sources = {'web': {'path': 'x', 'mixed': 900}, 'books': {'path': 'shakespeare', 'mixed': 100}}
+    texts = [('en: 1', 'unknown'), *[('- en\n', 'unknown')] * 8, *[('- de\n', 'mit')] * 4]
+    sample = [{'text': text, 'path': 'x', 'licence': licence} for text, licence in texts]
+    card = data_card.make(sample, lambda text, path: 'code' if ':' in text else 'prose',
+                          lambda text: text[2:4], sources, 1000, (0.25, 8, 13))
     skew = '; '.join(card['skew'])
     assert card['languages'] == {'en': 0.667, 'de': 0.333}
-    assert card['licences'] == {'unknown': 0.6, 'mit': 0.3, 'public domain': 0.1}
+    assert card['licences'] == {'unknown': 0.692, 'mit': 0.308}
     assert '90% of the training tokens: web' in skew and '92% of the training tokens: list' in skew
-    assert '60% of the training tokens name no licence' in skew and 'books: plays by one author' in skew
-    assert 'the prose' not in skew
+    assert '69% of the training tokens name no licence' in skew and 'books: plays by one author' in skew
+    assert 'the prose' not in skew and not data_card.skew({'unknown': 1.0}, {}, {}, {}, 10 ** 9)
     assert card['share'].startswith('1,000 training tokens are 1e-07 times')
     assert card['overlap'].startswith('25.0% of 8 validation texts share 13 words')
+
+
+def test_the_card_counts_licences_by_tokens_and_reads_no_language_off_tables_of_codes(tmp_path):
+    """72 short texts have most documents and few tokens. encodings/cp*.py looks like prose in no language."""
+    texts = [{'text': f'The old mill stood by the river, and {prose(i, 20)}', 'licence': 'CC-BY'}
+             for i in range(72)]
+    code = [{'text': f'def f{i}(x):\n    y = x + {i}\n    return y\n' * 60, 'licence': 'MIT'}
+            for i in range(33)]
+    folder = tmp_path / 'files'
+    source = write_records(folder / 'some.jsonl', texts + code)
+    prepare(tmp_path / 'some', source, '--dedup=none')
+    card = report(tmp_path / 'some')['card']
+    rows = [row for row in documents(tmp_path / 'some')['train']]
+    share = sum(len(text) + 1 for text in rows if text.startswith('The')) / sum(len(t) + 1 for t in rows)
+    assert card['licences'] == pytest.approx({'mit': 1 - share, 'cc-by': share}, abs=0.02) and share < 0.2
+
+    source.unlink()
+    for path in (pathlib.Path(sysconfig.get_paths()['stdlib']) / 'encodings').glob('cp*.py'):
+        shutil.copy(path, folder)
+    prepare(tmp_path / 'codes', folder, '--dedup=none')
+    card = report(tmp_path / 'codes')['card']
+    assert card['genres'] == {'code': 1} and not card['languages']
+    assert 'languages of the prose: none' in (tmp_path / 'codes/report.md').read_text(encoding='utf-8')
 
 
 def test_the_licence_is_that_of_the_source_or_the_one_that_a_document_names():

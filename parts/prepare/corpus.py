@@ -168,12 +168,12 @@ class Corpus:
         return self.record(i)['text']
 
     def spread(self, weights, n):
-        """Yield n texts, evenly spread over the weights of all documents; at most as many as the weights sum
-        to. weights: (n documents,), or a mask, of whose documents each comes once at most."""
+        """Yield n records, evenly spread over the weights of all documents; at most as many as the weights
+        sum to. weights: (n documents,), or a mask, of whose documents each comes once at most."""
         ends = np.cumsum(weights)
         n = min(n, int(ends[-1]))
         places = (np.arange(n) + 0.5) / n * ends[-1]
-        yield from map(functools.lru_cache(1)(self.text), np.searchsorted(ends, places, 'right'))
+        yield from map(functools.lru_cache(1)(self.record), np.searchsorted(ends, places, 'right'))
 
     def keys(self, band):
         """A band's key of each document that is left, uint64; copied, so that no file stays open."""

@@ -49,18 +49,20 @@ def proportions(counts):
     return {item: round(n / total, 3) for item, n in counts.most_common()}
 
 
-def make(texts, code_share, language_of, of_source, n_tokens, overlap):
-    """The card, as report.json holds it. texts: a sample, each for as many training tokens; code_share,
-    language_of: functions of a text; of_source: see the report; overlap: the result of duplicates.overlap."""
-    kinds = ['code' if code_share(text) >= 0.3 else genre(text) for text in texts]
-    languages = proportions([language_of(text) for text, kind in zip(texts, kinds) if kind != 'code'])
-    genres = proportions(kinds)
+def make(sample, form_of, language_of, of_source, n_tokens, overlap):
+    """The card, as report.json holds it. sample: records {'text', 'path', 'licence'}, each for as many
+    training tokens; form_of(text, path): code or prose; language_of: a function of a text; of_source: see the
+    report; overlap: the result of duplicates.overlap."""
+    languages, genres, licences = collections.Counter(), collections.Counter(), collections.Counter()
+    for record in sample:
+        text = record['text']
+        is_code = form_of(text, record['path']) != 'prose'      # a table of codes in a .py file is code, too
+        genres['code' if is_code else genre(text)] += 1
+        licences[record['licence']] += 1
+        if not is_code:
+            languages[language_of(text)] += 1
+    languages, genres, licences = map(proportions, (languages, genres, licences))
     sources = proportions({name: source['mixed'] for name, source in of_source.items()})
-    tokens = collections.Counter()          # of each licence
-    for source in of_source.values():
-        for name, n in source['licences'].items():
-            tokens[name] += source['mixed'] * n / sum(source['licences'].values())
-    licences = proportions(tokens)
     usual = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
     return {'languages': languages, 'genres': genres, 'licences': licences,
             'skew': usual + skew(languages, genres, sources, licences, n_tokens),
@@ -79,7 +81,7 @@ def skew(languages, genres, sources, licences, n_tokens):
             ('the training tokens', genres, 'a model will write this kind of text, whatever it is asked for'),
             ('the training tokens', sources, 'the manner of this source will be the manner of the model')):
         name, share = next(iter(table.items()), ('', 0))
-        if share >= 0.8 and (len(table) > 1 or table is not sources):
+        if share >= 0.8 and name != 'unknown' and (len(table) > 1 or table is not sources):
             sentences.append(f'{share:.0%} of {what}: {name}; {consequence}')
     if licences.get('unknown', 0) >= 0.5:
         sentences.append(f'{licences["unknown"]:.0%} of the training tokens name no licence: find out '
@@ -165,7 +167,7 @@ def report_md(title, report, files):
     if 'card' in report:
         card = report['card']
         lines += ['', '## Data card', '',
-                  'Shares of the training tokens; languages and genres in a sample:', '',
+                  'Shares of the training tokens, in a sample of 1,000 places:', '',
                   f'- languages of the prose: {listed(card["languages"], ".1%")}',
                   f'- genres: {listed(card["genres"], ".1%")}',
                   f'- licences: {listed(card["licences"], ".1%")}',
