@@ -50,7 +50,7 @@ strip_markup = True             # of prose: HTML and LaTeX commands
 url_block: str | None = None    # file of domains, one a line
 url_allow: str | None = None    # file of domains that are never blocked
 licences = ''                   # keep only these: mit,bsd,unknown,...
-languages = ''                  # of prose and chat, keep only these: en,de,...
+languages = ''                  # of prose and chat, keep en,de,... and what is in no clear language
 # rules for prose, 0: off; parts/prepare/filters.py says what each one does
 min_words = 20                  # >= 0
 max_words = 1_000_000           # >= 0
@@ -194,8 +194,11 @@ def check_source(doc, tally):
 
 def check_language(doc, tally):
     if wanted_languages and doc['mode'] in ('prose', 'chat'):
-        language = text_models.language_of('\n'.join(doc['texts']))
-        return None if language in wanted_languages else f'language {language}'
+        text = '\n'.join(doc['texts'])
+        language = text_models.language_of(text)
+        if text_models.is_foreign(text, wanted_languages):
+            return 'another language' if language == 'unknown' else f'language {language}'
+        tally['languages of what --languages keeps'][language] += 1
 
 
 def check_rules(doc, tally):

@@ -254,14 +254,17 @@ def test_language_personal_data_and_toxic_words_are_stages_that_say_what_they_di
     (tmp_path / 'words').write_text('vile\nfoul # and its comment\n', encoding='utf-8')
     mails = [f'{text}Write to ann{i}@uni.edu.\n' for i, text in enumerate(PROSE)]
     bad = ['This vile, vile thing is foul. ' + PROSE[0], 'One vile word. ' + ' '.join(PROSE)]
-    source = write(tmp_path / 'files', GERMAN + mails + bad)
+    tables = ['@#$% ' * 30, 'buy now cheap pills ' * 2]
+    source = write(tmp_path / 'files', GERMAN + mails + bad + tables)
     flags = [*OWN, '--languages=en', '--max_repetition=0', f'--toxic_words={tmp_path}/words']
     prepare(tmp_path / 'out', source, *flags)
-    assert dropped(tmp_path / 'out') == {'language de': 20, 'toxic': 1}         # one in 1,400 is not much
+    # one toxic word in 1,400 is not much; what is in no language is left to the rules
+    assert dropped(tmp_path / 'out') == {'language de': 20, 'toxic': 1, 'symbols': 1, 'short': 1}
     texts = kept(tmp_path / 'out')
     assert len(texts) == 41 and sum('<EMAIL>' in text for text in texts) == 40 and '@' not in ''.join(texts)
     counts = report(tmp_path / 'out')['counts']
     assert counts['toxic words in what was dropped'] == {'vile': 2, 'foul': 1}
+    assert counts['languages of what --languages keeps'] == {'en': 42, 'unknown': 2}
     assert counts[f'personal data in {source}'] == {'email': 40}
     prepare(tmp_path / 'off', source, *flags, '--pii=False')
     assert sum('@uni.edu' in text for text in kept(tmp_path / 'off')) == 40

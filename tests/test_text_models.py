@@ -8,7 +8,8 @@ import pytest
 from conftest import refused
 from hypothesis import assume, given, settings, strategies as st
 
-from parts.prepare.text_models import WORDS, Classifier, NgramModel, byte_ngrams, language_model, language_of
+from parts.prepare.text_models import WORDS, Classifier, NgramModel, byte_ngrams, is_foreign, language_model
+from parts.prepare.text_models import language_of
 
 
 # --- bits per byte ------------------------------------------------------------------------------------------
@@ -118,5 +119,19 @@ def test_sentences_of_all_languages_are_recognised_and_no_word_is_listed_twice()
     again = language_model.__wrapped__()
     assert (again.weights == language_model().weights).all()
 
+    for language, text in SENTENCES.items():
+        assert not is_foreign(text, {'en', language})
+        assert is_foreign(text, WORDS.keys() - {language}), language
     for words in map(str.split, WORDS.values()):
         assert len(set(words)) == len(words) >= 10 and words == [w.lower() for w in words], words
+
+
+def test_a_text_of_too_few_letters_or_of_no_language_in_the_list_is_of_an_unknown_one():
+    tables = ' '.join(f"{i}: '\\u{i:04x}', # LATIN SMALL LETTER" for i in range(300))
+    nothing = ['', '1 2 3', '# $ % ^', '!!! ???', 'ok', '2 + 2', 'buy now cheap pills ' * 30, '@#$% ' * 30]
+    for text in [*nothing, tables]:
+        assert language_of(text) == 'unknown', text[:40]
+    for text in nothing:                # none is dropped for its language, whatever is wanted
+        assert not any(is_foreign(text, {language}) for language in WORDS), text
+    czech = 'Nikdy jsme nebyli v horách, ale přátelé nám vyprávěli, jak je tam v zimě krásně.'
+    assert is_foreign(czech, {'en'}) and not is_foreign('We went there once, and saw it.', {'en', 'de'})

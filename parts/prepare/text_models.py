@@ -4,7 +4,7 @@ Two small models over byte n-grams: how surprising a text is, and which kind of 
     model = NgramModel(['some megabytes of good text ...'])
     model.bits_per_byte('more of it')               # 2 to 3 for text like it, above 5 for noise
     Classifier.train([(text, 'good'), (text, 'bad'), ...]).predict(text)['good']        # 0.93
-    language_of('Wie geht es dir heute?')           # 'de'
+    language_of('Wie geht es dir und deiner Mutter?')       # 'de', or 'unknown'
 
 Copy this file alone: it needs numpy.
 """
@@ -110,10 +110,26 @@ def language_model():
     return Classifier.train(examples, epochs=4, buckets=1 << 15)
 
 
+def languages_in(text):
+    """{language: probability} of the languages in WORDS; {} if there is too little to tell by: fewer than 20
+    letters in all its distinct words."""
+    n_letters = sum(map(str.isalpha, ''.join({*text[:4000].lower().split()})))
+    return language_model().predict(text) if n_letters >= 20 else {}
+
+
 def language_of(text):
-    """'en', 'de' ...: the most probable one of the languages in WORDS."""
-    chances = language_model().predict(text)
-    return max(chances, key=chances.get)
+    """'en', 'de' ...: the most probable language in WORDS, or 'unknown' if its probability is below 0.25.
+    In 600 characters a language in WORDS has more, and others (Czech, Greek) seldom do."""
+    chances = languages_in(text)
+    language = max(chances, key=chances.get, default='unknown')
+    return language if chances.get(language, 0) >= 0.25 else 'unknown'
+
+
+def is_foreign(text, languages):
+    """Whether another language in WORDS is more than twice as probable as each of these. So nearly all
+    texts of 200 characters go that are in another language, also in one that WORDS does not have."""
+    chances = languages_in(text)
+    return bool(chances) and max(chances.values()) > 2 * max(map(chances.get, languages))
 
 
 class Judges:
@@ -149,7 +165,7 @@ def languages_of(text):
 
 
 # A language shows in its smallest words. By frequency, most frequent first. A text in another language is
-# taken for one of its neighbours.
+# unknown or taken for a neighbour: Danish for Swedish.
 WORDS = {
     'ar': 'في من على إلى أن عن التي الذي مع هذا هذه كان ما لا كل بين بعد قد ذلك لم أو هو هي كما وقد حيث',
     'de': 'der die und in zu den das nicht von sie ist des sich mit dem dass er es ein ich auf so eine '
@@ -177,6 +193,7 @@ WORDS = {
           'быть чтобы которые вы были этот эти их также уже если когда во со них чем этого может была',
     'sv': 'och i att det som en på är av för med till den har de inte om ett han var jag men sig från vi '
           'så vad bli någon hans något mellan själv ut nu mycket mot efter bara denna vara vid deras',
-    'tr': 've bir bu da de için ile çok ne o her olarak var gibi olan en daha veya ya kadar sonra ben',
+    'tr': 've bir bu da de için ile çok ne o her olarak var gibi olan en daha veya ya kadar sonra ben sen '
+          'biz mi ki ama değil şey bunu diye içinde önce ise böyle nasıl kendi iyi zaman oldu şu hiç yok',
     'vi': 'và của là có trong cho không được với các một người những đã này để khi về từ như đều hay tôi',
     'zh': '的 一 是 在 不 了 有 人 和 我 这 中 大 为 上 个 国 以 要 他 时 来 们 或 我们 可以 没有'}
