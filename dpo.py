@@ -179,7 +179,7 @@ block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
 if plan:
     planner.show(plan, vars(model.config), block_size, batch_size, config['micro_batch_size'], max_steps,
-                 f'{data_dir}/train.jsonl', sequences=2, reads=needs_reference, ways=1)
+                 config['dtype'], f'{data_dir}/train.jsonl', sequences=2, reads=needs_reference)
     sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
 

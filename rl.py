@@ -180,7 +180,7 @@ if not tasks or not exam:
 if plan:
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
     planner.show(plan, vars(model.config), length, batch_size, config['micro_batch_size'], max_steps,
-                 sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0), ways=1)
+                 config['dtype'], sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0))
     sys.exit()
 caution = {}
 if judged and main_process:     # first answers that are known to be right or wrong

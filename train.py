@@ -88,7 +88,8 @@ config = configure(globals())       # config files and flags replace the values 
 
 if plan:
     shape = config if init_from in ('scratch', 'resume') else vars(load_checkpoint(init_from)[0].config)
-    planner.show(plan, shape, block_size, batch_size, micro_batch_size, max_steps, f'{data_dir}/meta.json')
+    planner.show(plan, shape, block_size, batch_size, micro_batch_size, max_steps, dtype,
+                 f'{data_dir}/meta.json', shards=True)
     sys.exit()
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---

@@ -14,6 +14,7 @@ import torch
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
 GPUS = {'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5), 'A100': (312e12, 80e9, 1.5),
         'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6), 'RTX 4090': (165e12, 24e9, 0.4)}
+PAPER = 12, 2, 2    # ZeRO's bytes a parameter; ours are the default of state_bytes()
 MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual
 head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_head']
 
@@ -132,10 +133,11 @@ def at_hand(path):
     return None, None
 
 
-def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, reads=False, ways=3):
+def show(plan, shape, T, batch, micro, steps, dtype, data='', sequences=1, passes=0.0, reads=False,
+         shards=False):
     """Print the plan of a run. A step has batch examples of so many sequences, micro on a device at once (0:
     all). data: a meta.json or .jsonl. passes, reads: forward passes besides, of each step or of all data.
-    ways: of --shard; 1 is ddp alone. LoRA, a reference and answers' caches are not counted."""
+    shards: has the script --shard? LoRA, a reference and answers' caches are not counted."""
     number = r'(\d+(?:\.\d+)?(?:e\+?\d+)?)'
     match = re.fullmatch(rf'([^,]*)(?:,price={number})?', plan)
     if not match:
@@ -143,28 +145,23 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     machine, own_price = match.groups()
     n_devices, name, peak, memory, price = machine_of(machine)
     here, vocab_size = at_hand(data)
-    shape = {'tie_embeddings': True, **shape, 'block_size': T,
-             'vocab_size': shape['vocab_size'] or vocab_size or 32768,
+    vocab_size = shape['vocab_size'] or vocab_size
+    shape = {'tie_embeddings': True, **shape, 'block_size': T, 'vocab_size': vocab_size or 32768,
              'n_kv_head': shape['n_kv_head'] or shape['n_head'],
              'n_ffn': shape['n_ffn'] or max(1, round(shape['n_embd'] * 8 / 3 / 64)) * 64}
     n = count_parameters(shape)['total']
-    width = 4 if name == 'cpu' else 2
+    width = 4 if dtype == 'float32' or (dtype == 'auto' and name == 'cpu') else 2
+    if width == 4 and name != 'cpu':
+        peak /= 2                       # a GPU multiplies float32 as TF32
     at_once = sequences * (micro or math.ceil(batch / n_devices))
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
     print_model(shape, width)
-    print(f'\n  GB on each device        state  + {at_once:>3} sequences  or with grad_checkpoint')
-    fitting = []
-    for stage, shard in ((0, 'shard=ddp'), (1, 'shard=zero1'), (3, 'shard=fsdp'))[:ways]:
-        state = state_bytes(n, n_devices, stage)
-        usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) for c in (False, True))
-        print(f'    {shard:<18}{state / 1e9:>9.2f}{usual / 1e9:>17.2f}{less / 1e9:>25.2f}')
-        if less < 0.9 * memory:         # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
-            fitting.append(shard if usual < 0.9 * memory else f'{shard} with grad_checkpoint')
-    print(f'  fits: {", ".join(fitting) or "nothing; take more devices or a smaller micro_batch_size"}')
+    print_memory(shape, n_devices, memory, at_once, sequences, width, shards)
     accumulation = math.ceil(sequences * batch / n_devices / at_once)
     ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation) / 1e9 for stage in (0, 3))
-    print(f'  each device sends {ddp:.2f} GB a step with shard=ddp, {fsdp:.2f} with fsdp')
+    print(f'  {4 * n / 1e9:.2f} GB of gradients: each device sends {ddp:.2f} GB a step with ddp, '
+          f'{fsdp:.2f} with fsdp')
     examples = batch * steps
     if not examples:
         return
@@ -173,10 +170,11 @@ def show(plan, shape, T, batch, micro, steps, data='', sequences=1, passes=0.0, 
     if data.endswith('.json'):
         print_tokens(n, tokens, here)
         if not here:
-            print(f'  {data} tells no tokens; vocab_size=0 means 32,768')
+            assumed = '' if vocab_size else ', and vocab_size is taken as 32,768'
+            print(f'  {data} is not there yet, so the tokens at hand are unknown{assumed}')
     else:
         times = f' ({examples / here:.2f} times all {here:,})' if here else ''
-        print(f'\n  {examples:,} examples{times} of {sequences} x {T:,} tokens at most: {tokens:,}')
+        print(f'\n  examples: {examples:,}{times}, of {sequences} x {T:,} tokens at most: {tokens:,}')
     passes += (here or examples) / examples if reads else 0
     training = flops_per_token(shape, T) * tokens
     forward = training * passes / 3         # a forward pass is a third of forward and backward
@@ -190,9 +188,49 @@ def print_time(flops, n_devices, peak, price):
     time = f'{hours / 24:,.1f} days' if hours > 48 else f'{hours:,.2f} hours'
     if hours < 1:
         time = f'{60 * hours:.2g} minutes'
-    cost = f'${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour: ' if price else ''
-    verdict = 'affordable, if you have that' if hours < 720 else 'not affordable: more than a month'
-    print(f'  {flops:.2e} FLOPs: {time} at {100 * MFU:g} % of the peak, {cost}{verdict}')
+    cost = f'; ${hours * n_devices * price:,.2f}, if one costs ${price:g} an hour' if price else ''
+    verdict = '; more than a month: take more devices, or fewer tokens' if hours > 720 else ''
+    print(f'  {flops:.2e} FLOPs: {time} at {MFU:.0%} of the peak{cost}{verdict}')
+
+
+def print_memory(shape, n_devices, memory, at_once, fewest, width, shards):
+    """Print the memory on each device, and what fits. at_once, fewest: sequences on a device, as planned and
+    with --micro_batch_size=1."""
+    n = count_parameters(shape)['total']
+    stages = {'shard=ddp': 0, 'shard=zero1': 1, 'ZeRO-2: not built': 2, 'shard=fsdp': 3}
+    if not shards:
+        stages = {'DDP': 0}
+    limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
+    fitting = []
+    print("\n  GB on each device      state  in ZeRO's paper  "
+          f'+ sequences: {at_once:<4} or with grad_checkpoint')
+    for name, stage in stages.items():
+        state, in_paper = (state_bytes(n, n_devices, stage, *widths) for widths in ((), (PAPER,)))
+        usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) for c in (False, True))
+        print(f'    {name:<18}{state / 1e9:>8.2f}{in_paper / 1e9:>17.2f}{usual / 1e9:>19.2f}'
+              f'{less / 1e9:>24.2f}')
+        if less < limit and 'not built' not in name:
+            fitting.append(name if usual < limit else f'{name} with grad_checkpoint')
+    print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; in ZeRO's "
+          'paper (1910.02054) 2, 2 and 12')
+    if fitting:
+        print(f'  fits: {", ".join(fitting)}')
+        return
+
+    def would_fit(devices, batch):
+        return any(device_bytes(shape, devices, stage, batch, width, True) < limit
+                   for stage in stages.values())
+    remedy = 'take devices with more memory, or a smaller model'
+    if would_fit(n_devices, fewest):
+        remedy = 'take --micro_batch_size=1'
+    elif would_fit(math.inf, at_once):
+        remedy = 'take more devices'
+    elif would_fit(math.inf, fewest):
+        remedy = 'take more devices and --micro_batch_size=1'
+    elif shards:
+        remedy = ('not even one layer fits a device; it needs tensor or pipeline parallelism, which '
+                  "nanoparrot doesn't have")
+    print(f'  fits: nothing; {remedy}')
 
 
 def print_model(shape, width):
@@ -219,7 +257,12 @@ def print_tokens(n, tokens, here):
         verdict = 'under-trained'
     print(f'\n  {tokens:,} tokens planned, {tokens / n:.1f} a parameter: {verdict}')
     print(f'  {20 * n:,} would be compute-optimal: 20 a parameter (Chinchilla, 2203.15556); the plan has '
-          f'{tokens / n / 20:.3g} times that')
+          f'{percent(tokens, 20 * n)} of that')
     if here:
-        print(f'  {here:,} at hand, {here / n / 20:.3g} times that: {tokens / here:.2f} epochs (after 4, '
+        print(f'  {here:,} at hand, {percent(here, 20 * n)} of that: {tokens / here:.2f} epochs (after 4, '
               'repeats teach little: 2305.16264)')
+
+
+def percent(part, whole):
+    """'8.6%' of 86 and 1,000; 'less than 0.1%' where digits would say no more."""
+    return f'{part / whole:.1%}' if part >= whole / 1000 else 'less than 0.1%'
