@@ -9,7 +9,6 @@ import sys
 
 import pytest
 import regex
-import tokenizers
 from conftest import ROOT, refused
 from hypothesis import given, settings, strategies as st
 
@@ -102,6 +101,7 @@ def test_counts_may_exceed_32_and_53_bits():
 
 def test_the_tokens_are_those_of_hf(texts, monkeypatch):
     """HF numbers the bytes by their printable characters, and ties go by that: for this test so do we."""
+    tokenizers = pytest.importorskip('tokenizers')
     to_bytes = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     hf = tokenizers.Tokenizer(tokenizers.models.BPE())
     hf.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
