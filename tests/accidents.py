@@ -1,9 +1,63 @@
-"""What goes wrong in a training run, on purpose: for run(before=), executed in each process."""
+"""What goes wrong on purpose: text for run(before=), which a script's process executes before its first line.
 
+PLACES is the only list of functions that tests replace: when one of them moves, its line here changes.
+"""
+import textwrap
+
+PLACES = {
+    'batch': ('parts.train.token_bins', 'Blocks.take'),             # called with self, a step, its rows
+    'clip': ('parts.train.optim', 'unscale_and_clip'),              # once in each update
+    'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
+    'sample text': ('parts.train.texts', 'write'),                  # what a model in training writes
+    'end of a run': ('parts.train.processes', 'leave'),
+    'save': ('torch', 'save'),
+    'forward': ('model', 'GPT.forward'),
+    'hidden states': ('model', 'GPT.backbone'),
+    'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
+    'shard of ids': ('parts.prepare.corpus', 'Corpus.write_ids'),
+    'count words': ('parts.tokenizer.chunks', 'in_batches'),
+    'take a token': ('parts.sample.asking', 'Text.take'),           # of an answer that is being written
+    'listen': ('parts.sample.http_server', 'Server.server_activate'),
+}
+
+# With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.
 DEEDS = {'nan': 'gradient.mul_(float("nan"))', 'spike': 'gradient.mul_(1e4)',
          'kill': 'os.kill(os.getpid(), signal.SIGKILL)', 'sigterm': 'os.kill(os.getpid(), signal.SIGTERM)',
          'sigusr1': 'os.kill(os.getpid(), signal.SIGUSR1)',
          'out of memory': 'raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB")'}
+
+
+def replaced(place, body):
+    """The function at that place becomes one with this body: `real` is the function, `arguments` and `more`
+    are those of the call, and n counts the calls from 0."""
+    module, name = PLACES[place]
+    *owner, name = name.split('.')
+    return f'''
+def replace():
+    import functools, itertools, json, os, signal, threading, torch
+    import {module} as module
+    owner = functools.reduce(getattr, {owner}, module)
+    real, count = getattr(owner, {name!r}), itertools.count()
+    def spoiled(*arguments, **more):
+        n = next(count)
+{textwrap.indent(textwrap.dedent(body).strip(), ' ' * 8)}
+    setattr(owner, {name!r}, spoiled)
+replace()
+'''
+
+
+def before(place, deed):
+    """Something happens, and then the function does its work."""
+    return replaced(place, f'{textwrap.dedent(deed).strip()}\nreturn real(*arguments, **more)')
+
+
+def killed_after(place, calls):
+    """A process is killed when that function has returned for so many times."""
+    return replaced(place, f'''
+        result = real(*arguments, **more)
+        if n + 1 == {calls}:
+            os.kill(os.getpid(), 9)
+        return result''')
 
 
 def full_disk(n_bytes):
@@ -15,25 +69,14 @@ def accident(kind, *updates):
     """It happens in these updates of a trainer, counted from 0, before the gradient is clipped. badbatch: in
     train.py, the batches of these steps are noise."""
     if kind == 'badbatch':
-        return f'''
-from parts.train import token_bins
-take = token_bins.Blocks.take
-def spoiled(self, step, rows):
-    x, y = take(self, step, rows)
-    if step in {updates}:
-        x, y = (token_bins.mix(t.astype('uint64')).astype('int64') % 256 for t in (x, y))
-    return x, y
-token_bins.Blocks.take = spoiled
-'''
-    return f'''
-import os, signal, torch
-from parts.train import optim
-clip, calls = optim.unscale_and_clip, []
-def spoiled(optimizers, scaler, net, grad_clip):
-    calls.append(1)
-    if len(calls) - 1 in {updates}:
-        *_, gradient = [p.grad for p in net.parameters() if p.grad is not None]     # of the last norm or head
-        {DEEDS[kind]}
-    return clip(optimizers, scaler, net, grad_clip)
-optim.unscale_and_clip = spoiled
-'''
+        return replaced('batch', f'''
+            arrays = real(*arguments, **more)
+            if arguments[1] in {updates}:
+                import numpy as np
+                arrays = [np.random.default_rng(a.size).integers(256, size=a.shape) for a in arrays]
+            return arrays''')
+    return before('clip', f'''
+        if n in {updates}:
+            net = arguments[2]
+            *_, gradient = [p.grad for p in net.parameters() if p.grad is not None]
+            {DEEDS[kind]}''')

@@ -1,12 +1,11 @@
 """Devices: as the CPU? Does it learn? What a GPU will meet, as far as one can tell. No memory left."""
-import shutil
 import sys
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from conftest import make_sft, mistake, ok, run, train
+from accidents import before
+from conftest import mistake, run, train
 
 from model import GPT, GPTConfig
 from parts.train import devices, self_test
@@ -89,73 +88,12 @@ def test_only_a_copy_to_cuda_does_not_wait(monkeypatch):
         [(0, ('mps',), {}), (2, ('cuda:0',), {'non_blocking': True})]
 
 
-# torch.compile up to its graphs, which are then run without a C++ compiler; at the end, how many there were
-TRACE = """
-import torch, parts.train.processes as m
-from torch._dynamo.testing import CompileCounter
-real, leave, counter = torch.compile, m.leave, CompileCounter()
-torch.compile = lambda model, **more: real(model, backend=counter, **more)
-m.leave = lambda *trouble: (print('graphs', counter.frame_count), leave(*trouble))
-"""
-
-
-def test_blocks_with_checkpoints_are_compiled_for_all_lengths(conversations, tmp_path):
-    """torch 2.13 fails at them with dynamic=True (pytorch#193194)."""
-    model = make_sft(tmp_path / 'sft', dropout=0.1)
-    out = ok(run('sft.py', f'--init_from={model}', f'--data_dir={conversations}', f'--out_dir={tmp_path}/run',
-                 '--compile=True', '--grad_checkpoint=True', '--max_steps=8', '--eval_interval=8',
-                 '--batch_size=4', '--sample_tokens=2', '--device=cpu', '--dtype=float32', before=TRACE))
-    assert 1 <= int(out.rpartition('graphs ')[2]) <= 4          # a static one first; not one for each length
-
-
-def test_grouped_heads_that_cuda_has_no_fast_kernel_for_are_repeated(monkeypatch):
-    """With a mask, or in float32, torch would keep T x T scores. Here the CPU plays CUDA."""
-    seen, real = [], F.scaled_dot_product_attention
-    monkeypatch.setattr(F, 'scaled_dot_product_attention',
-                        lambda q, k, v, *a, **more: seen.append((k.shape[1], v.shape[1], more['enable_gqa']))
-                        or real(q, k, v, *a, **more))
-    model, idx = GPT(GPTConfig(64, 16, 1, 4, 2, 32)), torch.randint(64, (2, 16))
-    mask = torch.ones(16, 16, dtype=torch.bool).tril()
-    with torch.no_grad():
-        plain = [model(idx)[0], model(idx, mask=mask)[0]]
-        monkeypatch.setattr(torch.Tensor, 'is_cuda', True)
-        repeated = [model(idx)[0], model(idx, mask=mask)[0]]
-        model.bfloat16()(idx)
-        model(idx, mask=mask)
-    assert seen == [(2, 2, True)] * 2 + [(4, 4, False)] * 2 + [(2, 2, True), (4, 4, False)]
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(plain, repeated))
-
-
-# the environment in which torchrun starts its only process
-TORCHRUN = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': '0',
-            'TORCHELASTIC_RUN_ID': 'test'}
-
-
-def test_a_sharded_run_that_resumed_holds_no_whole_moments(data_dir, base_run, tmp_path):
-    """Those of the checkpoint are on each GPU when it is read, and as large as two models."""
-    watch = 'import weakref, parts.train.optim as o, parts.train.processes as m\n' \
-            'real, leave, kept = o.restore, m.leave, []\n' \
-            'def restore(optimizers, scaler, state, *more):\n' \
-            '    moments = [s for o in state["optimizers"] for s in o["state"].values()]\n' \
-            '    kept.extend(weakref.ref(s["exp_avg"]) for s in moments)\n' \
-            '    del moments\n' \
-            '    real(optimizers, scaler, state, *more)\n' \
-            'def end(trouble):\n' \
-            '    print("alive", sum(r() is not None for r in kept), "of", len(kept))\n' \
-            '    leave(trouble)\n' \
-            'o.restore, m.leave = restore, end'
-    shutil.copytree(base_run, tmp_path / 'a')
-    said = ok(train(data_dir, tmp_path / 'a', '--dtype=float32', '--shard=fsdp', '--init_from=resume',
-                    '--max_steps=13', env=TORCHRUN, before=watch))
-    assert '\nalive 0 of 20\n' in said
-
-
 # --- no memory left -----------------------------------------------------------------------------------------
 # no_more: from then on, no more memory than the process has and so many bytes; what glibc has kept is taken,
 # but for pieces of less than 16 MB. A training step begins with that; its scores need 34 MB
 NO_MORE = """
-import model, resource
-taken, forward = [], model.GPT.backbone
+import resource
+taken = []
 def no_more(n_bytes):
     pages = int(open('/proc/self/statm').read().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + n_bytes, -1))
@@ -164,11 +102,10 @@ def no_more(n_bytes):
             taken.append(bytearray(2 ** 24))
     except MemoryError:
         pass
-def spoiled(self, *a, **k):
-    if self.training:
-        no_more(2 ** 22)
-    return forward(self, *a, **k)
 """
+NO_MORE_IN_TRAINING = NO_MORE + before('hidden states', """
+    if arguments[0].training:
+        no_more(2 ** 22)""")
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc, and needs a limit on addresses')
@@ -176,7 +113,7 @@ def test_a_batch_that_does_not_fit_is_one_sentence(data_dir, base_run, tmp_path)
     """And in training nothing is written before. What a run saved before: tests/test_resume.py."""
     out = tmp_path / 'run'
     flags = ['--n_layer=1', '--n_head=1', '--n_embd=16', '--block_size=256', '--batch_size=64']
-    result = train(data_dir, out, *flags, '--dtype=float32', before=f'{NO_MORE}model.GPT.backbone = spoiled')
+    result = train(data_dir, out, *flags, '--dtype=float32', before=NO_MORE_IN_TRAINING)
     mistake(result, 'out of memory; try --micro_batch_size=32: the result stays the same; then --')
     assert not out.exists()
     for script, *flags, half in (

@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from accidents import replaced
 from conftest import RUN_FILES, contents, lift, make_pairs, make_sft, metrics, mistake, ok, read_rows, run
 from conftest import same, series, state, write
 from test_records import BYTES, PAIRS, pair
@@ -119,14 +120,9 @@ def test_the_reference_is_what_init_from_says_before_and_after_training(home, tm
 
 
 # each forward pass says something else, as on a machine whose arithmetic depends on the batch
-ODD = """
-passes, forward = [0], model.GPT.forward
-def odd(self, *a, **k):
-    passes[0] += 1
-    logits, loss = forward(self, *a, **k)
-    return logits * passes[0], loss
-model.GPT.forward = odd
-"""
+ODD = replaced('forward', """
+    logits, loss = real(*arguments, **more)
+    return logits * (n + 1), loss""")
 
 
 def test_a_first_loss_that_is_not_ln_2_ends_the_run(home, tmp_path):

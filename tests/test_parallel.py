@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from accidents import accident
+from accidents import accident, before
 from conftest import PAID, ROOT, TINY, metrics, mistake, ok, read_rows, run, same, series, state, write
 
 from parts.train import processes
@@ -119,15 +119,9 @@ def test_each_seed_step_and_process_has_its_own_dropout(monkeypatch):
 
 
 # SIGTERM comes to the second process alone, when it knows already who was to stop in this step
-LATE = """
-from parts.train import guards
-allows = guards.Guard.allows
-def spoiled(self, step, *more):
-    if step == 5 and os.environ['RANK'] == '1':
-        os.kill(os.getpid(), signal.SIGTERM)
-    return allows(self, step, *more)
-guards.Guard.allows = spoiled
-"""
+LATE = before('guard', """
+    if arguments[1] == 5 and os.environ['RANK'] == '1':
+        os.kill(os.getpid(), signal.SIGTERM)""")
 
 
 def test_processes_stop_together_when_one_of_them_is_asked_to(data_dir, tmp_path):
@@ -168,14 +162,9 @@ def test_a_process_that_dies_is_one_sentence_of_the_others(data_dir, tmp_path):
 # --- torchrun itself: two machines --------------------------------------------------------------------------
 # train.py as it is, and at its end a file with this process's weights
 WATCHED = '''
-import os, runpy, sys, torch
+import os, runpy, sys
 sys.path.insert(0, os.path.dirname(sys.argv[1]))
-from parts.train import processes
-leave = processes.leave
-def told(trouble=''):
-    torch.save(sys._getframe(1).f_globals['model'].state_dict(), 'rank' + os.environ['RANK'])
-    leave(trouble)
-processes.leave = told
+TOLD
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 '''
@@ -183,7 +172,10 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 def test_two_machines_train_together_and_both_hold_the_same_weights(data_dir, tmp_path):
     """Two agents of torchrun, with the command that the page gives."""
-    (tmp_path / 'watched.py').write_text(WATCHED, encoding='utf-8')
+    told = before('end of a run', '''
+        model = sys._getframe(1).f_globals['model']
+        torch.save(model.state_dict(), 'rank' + os.environ['RANK'])''')
+    (tmp_path / 'watched.py').write_text(WATCHED.replace('TOLD', told), encoding='utf-8')
     with socket.create_server(('127.0.0.1', 0)) as s:
         port = s.getsockname()[1]
     page = (ROOT / 'docs/training.md').read_text(encoding='utf-8')

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from accidents import killed_after, replaced
 from conftest import ROOT, contents, mistake, ok, run
 from preparing import RAW, WORDS
 
@@ -55,24 +56,9 @@ def results(out):
     return [(out / name).read_bytes() for name in names]
 
 
-def dies_after(method, n):
-    """For run(before=): a process is killed after its n-th call of a method of Corpus."""
-    return f'''
-import os
-from parts.prepare import corpus
-method, calls = corpus.Corpus.{method}, []
-def spoiled(*arguments):
-    result = method(*arguments)
-    calls.append(1)
-    if len(calls) == {n}:
-        os.kill(os.getpid(), 9)
-    return result
-corpus.Corpus.{method} = spoiled'''
-
-
-def killed_after(method, n, arguments):
-    """prepare.py, in one process."""
-    result = run('prepare.py', *arguments, '--num_workers=1', before=dies_after(method, n))
+def dies(place, n, arguments):
+    """prepare.py, in one process, which is killed after n calls of that place."""
+    result = run('prepare.py', *arguments, '--num_workers=1', before=killed_after(place, n))
     assert result.returncode == -signal.SIGKILL
 
 
@@ -94,15 +80,11 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(f
 
 
 def test_killed_while_its_workers_train_a_tokenizer_it_leaves_none_that_hold_the_folder(source, tmp_path):
-    before = """
-import os
-from parts.tokenizer import chunks
-def some(texts):
-    for number, text in enumerate(texts):
-        if number == 9:
-            os.kill(os.getpid(), 9)
-        yield [text]
-chunks.in_batches = some"""
+    before = replaced('count words', """
+        for number, text in enumerate(arguments[0]):
+            if number == 9:
+                os.kill(os.getpid(), 9)
+            yield [text]""")
     command = flags(source, tmp_path / 'out')
     assert run('prepare.py', *command, before=before).returncode == -signal.SIGKILL
     for _ in range(60):                 # the workers look each second
@@ -115,7 +97,7 @@ chunks.in_batches = some"""
 
 def test_what_is_clean_is_used_by_another_tokenizer_and_split(folders, source, tmp_path):
     more = ['--vocab_size=360', '--val_fraction=0.2']
-    killed_after('write_ids', 3, flags(source, tmp_path / 'out'))
+    dies('shard of ids', 3, flags(source, tmp_path / 'out'))
     for name in os.listdir(source):
         shutil.copy2(folders[1] / name, source)
     ok(run('prepare.py', *flags(source, tmp_path / 'out', *more)))
@@ -129,7 +111,7 @@ def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
     for change in ('list', 'setting', 'source'):
         out, fresh = tmp_path / change / 'out', tmp_path / change / 'fresh'
         words.write_text(WORDS[500], encoding='utf-8')
-        killed_after('write_shard', 3, flags(source, out, *more))
+        dies('clean a shard', 3, flags(source, out, *more))
         if change == 'list':
             words.write_text(f'{WORDS[600]}\n', encoding='utf-8')
         elif change == 'setting':
@@ -143,7 +125,7 @@ def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
 
 def test_after_a_kill_while_shards_get_their_names_all_are_written(source, tmp_path):
     out, text = tmp_path / 'out', '--write=text'
-    killed_after('write_ids', 3, flags(source, out, text))
+    dies('shard of ids', 3, flags(source, out, text))
     path = sorted(out.glob(f'.work/{ENCODED}'))[0]
     os.remove(path.with_suffix('.jsonl.gz'))                # as if it had been moved
     for folder in (out, tmp_path / 'fresh'):
@@ -171,7 +153,7 @@ def test_a_mistake_of_a_worker_is_one_line_and_so_is_its_death_which_costs_nothi
     mistake(result, 'is not among the 3')
 
     command = ['prepare.py', *flags(source, tmp_path / 'out')]
-    result = run(*command, before=dies_after('write_shard', 2), timeout=100)        # as if memory were full
+    result = run(*command, before=killed_after('clean a shard', 2), timeout=100)    # as if memory were full
     mistake(result, 'memory', '--num_workers=1')
     assert list(tmp_path.glob('out/.work/*/00000.json'))
     ok(run(*command))

@@ -4,7 +4,7 @@ import shutil
 import signal
 
 import pytest
-from accidents import accident
+from accidents import accident, before
 from conftest import PAID, ROOT, TIMES, TINY, contents, metrics, mistake, ok, read_json, read_rows, run
 from conftest import same, series, state
 
@@ -51,17 +51,12 @@ def step_of(out):
 
 
 # the power fails when half of a checkpoint is written
-WHILE_SAVING = """
-import os, signal
-save = torch.save
-def spoiled(state, file):
+WHILE_SAVING = before('save', """
+    state, file = arguments
     if state['step'] == 12 and 'optimizers' in state:
         file.write(b'half')
         file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    save(state, file)
-torch.save = spoiled
-"""
+        os.kill(os.getpid(), signal.SIGKILL)""")
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -105,8 +100,7 @@ def test_the_best_model_is_the_best_of_all_parts_of_a_run(start, tmp_path):
 
 def test_a_stop_before_the_first_step_saves_what_a_start_needs(start, tmp_path):
     """SIGTERM comes while the untrained model writes its sample."""
-    early = 'from parts.train import texts\nwrite = texts.write\n' \
-            'texts.write = lambda *a: (os.kill(os.getpid(), signal.SIGTERM), write(*a))[1]'
+    early = before('sample text', 'os.kill(os.getpid(), signal.SIGTERM)')
     flags = ['train.py', *start['train']]
     ok(run(*flags, f'--out_dir={tmp_path}', before=early))
     assert step_of(tmp_path) == 1

@@ -5,6 +5,7 @@ import types
 
 import pytest
 import torch
+from accidents import before
 from conftest import mistake, ok, run, save_run
 
 from model import GPT, GPTConfig
@@ -70,17 +71,10 @@ def test_a_chat_ends_at_im_end_and_with_a_base_model_there_is_a_note(folder):
     assert '\nok' in ok(result) and '<|' not in result.stdout and 'sft.py --init_from=' in result.stderr
 
 
-CTRL_C = """import io, sys
-from parts.sample import asking
-sys.stdin = io.StringIO('hi\\nhi\\n')
-take = asking.Text.take
-def take_or_press(text):
-    if text.text == 'o':
-        asking.Text.take = take
-        raise KeyboardInterrupt
-    return take(text)
-asking.Text.take = take_or_press
-"""
+CTRL_C = "import io, sys; sys.stdin = io.StringIO('hi\\nhi\\n')" + before('take a token', """
+    if arguments[0].text == 'o' and not hasattr(spoiled, 'pressed'):
+        spoiled.pressed = True
+        raise KeyboardInterrupt""")
 
 
 def test_ctrl_c_ends_an_answer_and_not_the_chat(folder):

@@ -10,6 +10,7 @@ import time
 
 import pytest
 import torch
+from accidents import replaced
 from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
@@ -364,8 +365,7 @@ def folder(models, tmp_path_factory):
 
 
 CLIENT = """
-import http.client, json, os, signal, threading
-from parts.sample import http_server
+import http.client, json, os, signal
 
 def ask(server, path, **fields):
     connection = http.client.HTTPConnection(*server.server_address, timeout=60)
@@ -383,13 +383,9 @@ def client(server):
     os.kill(os.getpid(), signal.SIGTERM)
     with open('answers.json', 'w', encoding='utf-8') as f:
         json.dump([models, sizes, task_id, verdict, first + answer.read().decode()], f)
-
-activate = http_server.Server.server_activate
-def server_activate(server):            # it listens: from now on it can be asked
-    activate(server)
-    threading.Thread(target=client, args=(server,)).start()
-http_server.Server.server_activate = server_activate
-"""
+""" + replaced('listen', """
+    real(*arguments)            # it listens: from now on it can be asked
+    threading.Thread(target=client, args=arguments).start()""")
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGTERM to send')
