@@ -228,7 +228,8 @@ def measure_loss():
 def ask(model, items, n, temperature, in_chat):
     """(n answers to each item, how many prompts were cut)"""
     ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])       # where a base model's text ends
-    batch = decoding.Batch(model, tokenizer.stop, batch_size, tokenizer.n_writable)
+    never = tokenizer.never_in_answers(model.config.vocab_size)
+    batch = decoding.Batch(model, tokenizer.stop, batch_size, never)
     prompts = [benchmarks.question(item, in_chat) for item in items]
     with devices.autocast(device, answer_dtype):
         answers, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,

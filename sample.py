@@ -97,6 +97,10 @@ how = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p, **asking.end_
 sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
 
 
+def batch_of(model, tokenizer, slots):
+    return decoding.Batch(model, tokenizer.stop, slots, tokenizer.never_in_answers(model.config.vocab_size))
+
+
 # --- continue a text ----------------------------------------------------------------------------------------
 def complete():
     """Continue the prompt, or fill the gap between it and suffix."""
@@ -104,7 +108,7 @@ def complete():
     n_tokens = max_new_tokens
     if suffix:
         encoded, n_tokens = asking.between(tokenizer, prompt, suffix, block_size, max_new_tokens)
-    batch = decoding.Batch(model, tokenizer.stop, num_samples, tokenizer.n_writable)
+    batch = batch_of(model, tokenizer, num_samples)
     print('-' * 80)
     if num_samples > 1:
         [answers], _ = asking.generate(batch, tokenizer, [encoded], num_samples, n_tokens, seed, **how)
@@ -135,7 +139,7 @@ def serve_requests():
     opened = {path: start.open_to_sample(path, load, Tokenizer.load, True) for path in others}
     writers = {}
     for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
-        batch = decoding.Batch(net.eval().to(getattr(torch, dtype)), its.stop, 16, its.n_writable)
+        batch = batch_of(net.eval().to(getattr(torch, dtype)), its, 16)
         can = 'stage' in about.get('config', {}), start.rearranged(path)        # chat, fill gaps
         writers[path] = writer.Writer(batch, its, asking.begin, *can)
     items = []
@@ -159,13 +163,13 @@ elif objective != 'clm':
     print(filled)
 elif sweep or prompts:
     show(config)
-    batch = decoding.Batch(model, tokenizer.stop, 16, tokenizer.n_writable)
+    batch = batch_of(model, tokenizer, 16)
     chats = [[*instruction, {'role': 'user', 'content': text}] for text in texts]
     asking.compare(batch, tokenizer, chats if chat else texts, sweep or [temperature], num_samples,
                    max_new_tokens, seed, **how)
 elif chat:
     show(config)
-    batch = decoding.Batch(model, tokenizer.stop, 1, tokenizer.n_writable)
+    batch = batch_of(model, tokenizer, 1)
     questions = [prompt] if prompt else iter(lambda: input('you> ').strip(), '')    # until an empty line
     with contextlib.suppress(EOFError, KeyboardInterrupt):      # Ctrl-D, or Ctrl-C at `you>`, ends the chat
         asking.talk(batch, tokenizer, instruction, questions, max_new_tokens, seed, **how)

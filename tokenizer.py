@@ -145,8 +145,6 @@ class Tokenizer:
         self.begin = [id for name, id in self.special.items() if name == '<|endoftext|>']
         self.first = self.begin or [vocab.index(b'\n') if b'\n' in vocab else 0]
         self.stop = self.begin + [id for name, id in self.special.items() if name == '<|im_end|>']
-        # an answer may have ids below this: <|mask|>, <|fim_prefix|>, <|span_0|> and so on are for prompts
-        self.n_writable = max(self.stop, default=self.vocab_size - 1) + 1
         self.ranks = {token: i for i, token in enumerate(vocab)}    # bytes -> id; the lowest merges first
         self._find = regex.compile(pattern).findall
         self._known = {}                            # chunk -> ids, because most chunks come again
@@ -214,6 +212,12 @@ class Tokenizer:
         model then needs rows for them: GPT.grown."""
         from parts.tokenizer import hf_tokenizer
         return hf_tokenizer.HFTokenizer(text)
+
+    def never_in_answers(self, n_rows=0):
+        """Ids that a model of n_rows rows must not draw: <|im_start|>, <|mask|>, <|span_0|> and the other
+        special tokens that only prompts hold, and the rows that have no token."""
+        for_prompts = [id for id in self.special.values() if id not in self.stop]
+        return for_prompts + [*range(self.vocab_size, n_rows)]
 
     # --- text -> ids -> text
 

@@ -300,7 +300,8 @@ def greedy(ckpt, prompt, n):
     *ids, last = tok.special['<|endoftext|>'], *tok.encode(prompt)
     allowed = [i for i, token in enumerate(tok.vocab) if token.startswith(tok.vocab[last])]
     for i in range(n + 1):
-        logits = model(torch.tensor([ids[-model.config.block_size:]]))[0][0, -1, :tok.n_writable]
+        logits = model(torch.tensor([ids[-model.config.block_size:]]))[0][0, -1]
+        logits[tok.never_in_answers(model.config.vocab_size)] = -torch.inf
         ids.append(logits.argmax().item() if i else max(allowed, key=logits.tolist().__getitem__))
         if ids[-1] in (tok.special['<|endoftext|>'], tok.special['<|im_end|>']):
             return tok.decode(ids[1:-1])

@@ -147,7 +147,7 @@ def test_the_first_token_may_be_restricted_and_ids_that_the_tokenizer_lacks_are_
     assert answer.log_probs[0] == pytest.approx(two[answer.ids[0] - 65], abs=1e-4)
     assert {id for id, _ in answer.top} == {65, 66}
 
-    batch = Batch(model, (), vocab_size=50)
+    batch = Batch(model, (), never=range(50, model.config.vocab_size))
     answers = [batch.add([i], 30, np.random.default_rng(i).random, temperature=3.0) for i in range(9)]
     written(batch)
     assert max(max(answer.ids) for answer in answers) < 50

@@ -168,6 +168,7 @@ def test_the_vocabulary_is_complete_and_its_ends_are_ours(runs):
         assert get('ggml.pre') == ('gpt-2' if name in ('gpt2', 'byte') else 'llama-bpe')
         assert [get('ggml.bos_token_id'), get('ggml.eos_token_id'), get('ggml.eot_token_id')] == \
             [*tokenizer.begin, *tokenizer.stop]
+        assert get('ggml.suppress_tokens') == tokenizer.never_in_answers()
         assert get('ggml.add_bos_token') == (name != 'ours')    # a run on conversations has none before them
         template = reader.get_field('tokenizer.chat_template')
         assert (template.contents() if template else None) == (CHAT_TEMPLATE if name == 'ours' else None)

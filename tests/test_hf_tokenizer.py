@@ -101,6 +101,7 @@ def test_a_user_cannot_forge_special_tokens_and_the_mask_is_the_answer():
         begin, end = (b'<s>', b'</s>') if name == 'TinyLlama' else (b'<|endoftext|>',) * 2
         assert [ours.all_bytes[i] for i in ours.begin] == [begin]
         assert [ours.all_bytes[i] for i in ours.stop] == [end, b'<|im_end|>']
+        assert {*ours.stop, *ours.never_in_answers()} == {*ours.special.values()}
         added = 2 * (name == 'TinyLlama')               # it has no tokens for chat
         assert ours.vocab_size == THEIRS[name].get_vocab_size() + added
 

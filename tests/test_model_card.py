@@ -43,8 +43,9 @@ def test_the_model_generates_what_ours_does(folder):
     model, _ = load_checkpoint(folder / 'sft')
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder / 'sft/hf')
     idx = torch.tensor([[5, 70, 300]])
-    assert theirs.generation_config.eos_token_id == Tokenizer.load(folder / 'sft/tokenizer.json').stop
-    assert theirs.generation_config.suppress_tokens[0] == theirs.generation_config.eos_token_id[-1] + 1
+    tokenizer = Tokenizer.load(folder / 'sft/tokenizer.json')
+    assert theirs.generation_config.eos_token_id == tokenizer.stop
+    assert theirs.generation_config.suppress_tokens == tokenizer.never_in_answers()
     assert len(theirs.get_input_embeddings().weight) == theirs.config.vocab_size == 500     # none of padding
     assert (folder / 'sft/hf/model.safetensors').stat().st_mode & 0o777 == 0o644       # others may read it
     theirs.generation_config.eos_token_id = None

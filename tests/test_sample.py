@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     nan.embedding.weight.data.fill_(math.nan)
     for name, model, more in (('clm', chain('abcdefgh', '<|endoftext|>'), {'config': {'objective': 'clm'}}),
                               ('chat', chain('\nok!', '<|im_end|>'), {}), ('nan', nan, {}),
-                              ('base', chain('\nok', '<|span_3|>'), {'config': {'objective': 'clm'}}),
+                              ('base', chain('\nok', '<|im_start|>'), {'config': {'objective': 'clm'}}),
                               ('span', chain('ab', '<|endoftext|>'), {'config': {'objective': 'span'}}),
                               ('rm', chain('ab', '<|endoftext|>'), {'reward_head': torch.zeros(1, V)})):
         save_run(folder / name, model, TOKENIZER, **more)

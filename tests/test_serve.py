@@ -47,7 +47,7 @@ def small(seed=0):
 
 
 def writer_of(model, tokenizer, slots, most):
-    batch = Batch(model, tokenizer.stop, slots, tokenizer.vocab_size)
+    batch = Batch(model, tokenizer.stop, slots)
     return Writer(batch, tokenizer, asking.begin, fills=True, most=most)
 
 
@@ -198,7 +198,7 @@ def test_a_problem_is_asked_and_judged_as_by_eval_py(server, models):
     model, tokenizer = models['out/a']
     item = ITEMS[3]
     for path, chat, n in ((COMPLETE, False, 30), (CHAT, True, 4)):
-        batch = Batch(model, tokenizer.stop, 1, tokenizer.vocab_size)
+        batch = Batch(model, tokenizer.stop, 1)
         ends = None if chat else benchmarks.ENDS['problems']
         prompts = [benchmarks.question(item, chat)]
         [[(text, _)]], _ = asking.generate(batch, tokenizer, prompts, 1, n, temperature=0, ends=ends)

@@ -104,6 +104,10 @@ def test_ids_are_bytes_then_merges_then_specials(code, stdlib):
     assert small.special == {name: 995 + i for i, name in enumerate(names[:5])}
     assert max(small.encode('[MASK]')) < 995
 
+    ends = {code.special['<|endoftext|>'], code.special['<|im_end|>']}
+    assert code.never_in_answers(8195) == [*sorted({*code.special.values()} - ends), 8192, 8193, 8194]
+    assert small.never_in_answers() == [*range(995, 1000)] and Tokenizer.byte().never_in_answers() == []
+
 
 def test_an_unknown_character_is_named():
     pytest.raises(ValueError, Tokenizer.char('RO').encode, 'RO€').match("'€' at position 2")

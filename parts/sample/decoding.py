@@ -151,17 +151,18 @@ class Sampler:
 
 
 class Batch:
-    """Writes `slots` answers at a time, each up to an id of `stop`. It draws no ids from vocab_size on."""
+    """Writes `slots` answers at a time, each up to an id of `stop`. It draws no id of `never`."""
 
-    def __init__(self, model, stop, slots=16, vocab_size=None):
+    def __init__(self, model, stop, slots=16, never=()):
         if not model.config.causal:
             raise ValueError('causal=False: this model cannot continue a text; train with --objective=clm')
         self.model = model.eval()
         self.context = model.config.block_size
         self.stop = set(stop)
         self.slots = slots
-        self.vocab_size = vocab_size or model.config.vocab_size
+        self.vocab_size = model.config.vocab_size
         self.device = model.embedding.weight.device
+        self.never = torch.tensor(list(never), dtype=torch.long, device=self.device)
         self.clear()
 
     def clear(self):
@@ -191,6 +192,7 @@ class Batch:
             self.ids = torch.tensor([(a.ids or a.prompt)[-1] for a in self.live], device=self.device)   # (B,)
             self.at = torch.tensor([a.length - 1 for a in self.live], device=self.device)   # (B,): its place
         logits = self.model.head(self.hidden())[:, :self.vocab_size].float()        # (B, V)
+        logits[:, self.never] = -math.inf
         self.ids = self.sampler.draw(logits)
         self.at = self.at + 1
         if self.sampler.has_scores:

@@ -149,6 +149,8 @@ def add_tokenizer(writer, tokenizer, rows, pre, chat):
         writer.add_bos_token_id(id)
     for id in tokenizer.stop[:1]:
         writer.add_eos_token_id(id)
+    # of llama.cpp from August 2026 on; the package gguf has no name for it
+    writer.add_array('tokenizer.ggml.suppress_tokens', tokenizer.never_in_answers(rows))
     writer.add_add_bos_token(bool(tokenizer.begin) and not chat)
     if '<|im_end|>' in tokenizer.special:
         writer.add_eot_token_id(tokenizer.special['<|im_end|>'])

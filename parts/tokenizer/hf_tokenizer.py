@@ -126,7 +126,7 @@ def write(folder, tokenizer, block_size):
         settings |= {'bos_token': names[tokenizer.begin[0]], 'eos_token': names[tokenizer.stop[0]],
                      'pad_token': names[pad]}
         generation = {'bos_token_id': tokenizer.begin[0], 'eos_token_id': tokenizer.stop, 'pad_token_id': pad,
-                      'suppress_tokens': [*range(tokenizer.n_writable, tokenizer.vocab_size)] or None}
+                      'suppress_tokens': tokenizer.never_in_answers() or None}
 
     files = {'tokenizer': form, 'tokenizer_config': settings, 'generation_config': generation}
     for name, content in files.items():
