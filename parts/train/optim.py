@@ -14,10 +14,14 @@ import torch
 
 def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embedding_lr=1.0):
     """A list of optimizers. Weight decay acts on matrices, not on the gains of the norms, which it would pull
-    away from 1. kind='muon': Muon for the matrices in blocks, AdamW for the rest, with one learning rate
-    (arXiv:2502.16982), times embedding_lr for the embedding. zero1: ZeRO stage 1 (1910.02054)."""
+    away from 1. kind='muon': Muon for the matrices whose names hold `blocks.`, as those of model.py do, AdamW
+    for the rest, with one learning rate (arXiv:2502.16982), times embedding_lr for `embedding.weight`. zero1:
+    ZeRO stage 1 (1910.02054)."""
     named = list(model.named_parameters())
     for_muon = [p for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2]
+    if kind == 'muon' and not for_muon:
+        raise ValueError("Muon needs matrices named blocks.*, and the model has none; put its hidden layers into "
+                         'self.blocks = nn.ModuleList(...), or use adamw')
     own_rate = [p for name, p in named if name == 'embedding.weight' and embedding_lr != 1]
     others = {id(p) for p in for_muon + own_rate}
     matrices = [p for _, p in named if p.dim() >= 2 and id(p) not in others]
