@@ -63,6 +63,7 @@ def test_a_quiet_run_is_left_alone_and_its_metrics_name_what_the_system_did(quie
     assert events(quiet) == []
     rows = read_rows(quiet / 'metrics.jsonl')
     logged = [row for row in rows if 'loss' in row]
+    assert {'tok_s', 'tok_s_device', 'save_s', 'uptime_s', 'restarts', 'skipped'} <= logged[-1].keys()
     assert all(0 <= row['data_s'] < row['dt'] and row['memory_mb'] > 50 for row in logged)
     assert all(row['mfu'] is None for row in logged)                    # on a CPU, none is claimed
     assert 0 < logged[-1]['eval_share'] < 1
