@@ -296,6 +296,8 @@ def kept_documents(shard, account):
         if reason:
             continue
 
+        if kind == 'preference':
+            account.counters['preferences']['labels' if 'label' in doc['scores'] else 'pairs'] += 1
         text = conversions.to_text(doc)
         copy_key, split_key = conversions.identity(doc)         # bytes, text
         about = {key: doc[key] for key in ('path', 'source', 'licence', 'url') if key in doc}

@@ -141,12 +141,14 @@ def test_a_line_that_cannot_be_used_is_named_by_its_number(tmp_path):
             (conversations, CHAT, CHAT[:40], 'Expecting'), (conversations, CHAT, '{"a": 1}', 'messages'),
             (conversations, CHAT, '\xff', 'utf-8'),
             (conversations, CHAT, CHAT.replace('user', 'wizard'), 'wizard'),
-            (pairs, PAIR, '{"prompt": ""}', 'chosen'), (pairs, PAIR, UP, '--loss_type=kto, not dpo'),
+            (pairs, PAIR, '{"prompt": ""}', 'chosen'),
             (thumbs, PAIR, UP | {'label': 'false'}, 'true or false'),
             (pairs, PAIR, PAIR | {'chosen': None}, 'text'), (pairs, PAIR, PAIR | {'prompt': 5}, 'role')):
         lines = [line if isinstance(line, str) else json.dumps(line) for line in (good, bad)]
         (tmp_path / 'bad.jsonl').write_text('\n'.join(lines), encoding='latin-1')
         refused(['bad.jsonl, line 2', word, 'prepare.py'], reader, str(tmp_path / 'bad.jsonl'))
+    up = write(tmp_path / 'up.jsonl', [PAIR, UP])
+    refused(r'up.jsonl has answers with a label .*=dpo; add --loss_type=kto$', pairs, str(up))
 
 
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(0, 5), st.integers(0, 2 ** 32 - 1))

@@ -10,6 +10,7 @@ import shutil
 import pytest
 import torch
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
+from conftest import write
 
 from model import GPT, GPTConfig, load_checkpoint
 from parts.prepare.data_card import next_command
@@ -276,13 +277,20 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
     make = lambda *flags: ok(run('prepare.py', *flags, '--dedup=none', cwd=tmp_path))
     code = f'--source={python_files}/email', '--vocab_size=400'
     chats = f'--source={conversations}/train.jsonl', '--kind=sft', '--out_dir=data/quickstart_sft'
-    assert 'next: bash run.sh && python sft.py config/quickstart_sft.py --data_dir=data/' in make(*chats)
+    base = 'python prepare.py && python train.py config/quickstart.py'
+    assert f'next: {base} && python sft.py config/quickstart_sft.py --data_dir=data/' in make(*chats)
+    labels = [{'prompt': f'{i}?', 'completion': f'{i}', 'label': i % 2 == 0} for i in range(40)]
+    labels = f'--source={write(tmp_path / "labels.jsonl", labels)}', '--kind=preference', '--out_dir=k'
+    printed = make(*labels).splitlines()
+    assert '13 minutes' in printed[-2] and 'out/quickstart' in printed[-2]
+    assert printed[-1].startswith('next: bash run.sh && python dpo.py ')
     for words, *flags in (
             ('--streaming=', *code, '--write=text', '--out_dir=a b'),
             ('--block_size=128 ', '--source=short.txt', '--tokenizer=char', '--out_dir=short'),
             ('--out_dir=out/quickstart ', *code, '--out_dir=data/quickstart'),
             ('next: python sft.py config/quickstart_sft.py --data_dir=data/quickstart_sft ', *chats),
-            ('=p --out_dir=out/p\n', f'--source={pairs}/train.jsonl', '--kind=preference', '--out_dir=p')):
+            ('=p --out_dir=out/p\n', f'--source={pairs}/train.jsonl', '--kind=preference', '--out_dir=p'),
+            ('=k --out_dir=out/k --loss_type=kto\n', *labels)):
         printed = make(*flags)
         assert words in printed
         follow(follow(printed, tmp_path), tmp_path)         # train, and sample

@@ -129,10 +129,17 @@ def next_command(report, kind, folder, is_streamed):
     flags = [f'--data_dir={folder}', f'--out_dir={out_dir}']
     if kind != 'text':
         stage, model = ('sft', 'out/quickstart') if kind == 'sft' else ('dpo', 'out/quickstart_sft')
-        first = '' if os.path.exists(model) else 'bash run.sh && '          # which makes both models
-        if stage == 'sft' and not first and not os.path.exists('data/quickstart'):
+        first, note = '', ''
+        if not os.path.exists(model) and stage == 'sft':
+            first = 'python prepare.py && python train.py config/quickstart.py && '
+        elif not os.path.exists(model):
+            first = 'bash run.sh && '
+            note = f'run.sh makes {model} in about 13 minutes, and out/quickstart anew\n'
+        elif stage == 'sft' and not os.path.exists('data/quickstart'):
             flags.append('--base_dir=')
-        return f'next: {first}python {stage}.py config/quickstart_{stage}.py {shlex.join(flags)}'
+        if report['counts'].get('preferences', {}).get('labels'):
+            flags.append('--loss_type=kto')
+        return f'{note}next: {first}python {stage}.py config/quickstart_{stage}.py {shlex.join(flags)}'
 
     sources = [source['path'] for source in report['sources'].values()]
     preset, block_size = ('shakespeare_cpu', 64) if sources == ['shakespeare'] else ('quickstart', 256)

@@ -115,7 +115,7 @@ def fit_pair(prompt, answer, T):
     return prompt, answer[:T - len(prompt)]
 
 
-def to_pair(record, tokenizer, loss_type):
+def to_pair(record, tokenizer):
     """The ids of the prompt and of both answers, each with its <|im_end|>; [] for the answer that a KTO
     record does not have."""
     messages = record['prompt']
@@ -123,8 +123,6 @@ def to_pair(record, tokenizer, loss_type):
         messages = [{'role': 'user', 'content': messages}]
     if 'completion' not in record:
         texts = [record['chosen'], record['rejected']]
-    elif loss_type != 'kto':
-        raise ValueError(f'a record with a label is for --loss_type=kto, not {loss_type}')
     elif record['label'] not in (True, False):
         raise ValueError('a label is true or false')
     else:
@@ -141,8 +139,11 @@ def to_pair(record, tokenizer, loss_type):
 def read_pairs(path, T, tokenizer, loss_type, command):
     """[((prompt, chosen), (prompt, rejected))], all ids; how many of them were cut; how many were dropped,
     because both answers are the same, or are the same where they are cut."""
-    whole = read_jsonl(path, lambda record: to_pair(record, tokenizer, loss_type),
+    whole = read_jsonl(path, lambda record: to_pair(record, tokenizer),
                        f'a line is {{"prompt", "chosen", "rejected"}}; prepare it: {command}')
+    if loss_type != 'kto' and any([] in answers for _, *answers in whole):
+        raise ValueError(f'{path} has answers with a label in place of pairs, which are not for '
+                         f'--loss_type={loss_type}; add --loss_type=kto')
     pairs = []
     n_cut = 0
     for prompt, *answers in whole:
