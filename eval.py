@@ -119,19 +119,20 @@ folder = start.folder_of(completions or ckpt)
 
 
 def load(path):
-    """(the model of a checkpoint, what eval.json says of it, its other entries), if it can do the tasks."""
+    """(the model of a checkpoint, what eval.json says of it), if it can do the tasks."""
     model, state = load_checkpoint(path, device)
     trained = state.get('config', {})
-    if 'reward_head' in state and set(all_tasks) - {'loss', 'compare'}:     # of dpo.py --loss_type=rm
-        raise ValueError(f'{path} is a reward model: it scores answers, it does not write them')
+    if 'reward_head' in state:          # of dpo.py --loss_type=rm
+        raise ValueError(f'{path} is a reward model: it scores answers and writes none; how often it prefers '
+                         'the better answer is val_accuracy in metrics.jsonl')
     if trained.get('objective', 'clm') != 'clm':
         raise ValueError(f'{path} has objective={trained["objective"]}: its val_loss and val_accuracy are in '
                          'metrics.jsonl; see what it does with sample.py')
-    start.same_tokenizer(path, state.get('tokenizer_hash'), f'{tokenizer_path} (evaluate them one by one)',
-                         tokenizer.hash)
+    remedy = f"copy the run's own tokenizer.json back into {folder}" if path == ckpt else 'evaluate it alone'
+    start.same_tokenizer(path, state.get('tokenizer_hash'), tokenizer_path, tokenizer.hash, remedy)
     in_chat = trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat
     about = {'ckpt': path, 'step': state.get('step'), 'chat': in_chat}
-    return model.grown(tokenizer.vocab_size).eval(), about, state   # a base model may lack chat tokens
+    return model.grown(tokenizer.vocab_size).eval(), about      # a base model may lack chat tokens
 
 
 tokenizer_path = os.path.join(start.folder_of(ckpt), 'tokenizer.json')
@@ -142,7 +143,7 @@ if 'loss' in all_tasks or 'learned' in all_tasks or (answered and not completion
     if not os.path.exists(tokenizer_path):
         tokenizer_path = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
     tokenizer = Tokenizer.load(tokenizer_path)
-    model, about, state = load(ckpt)
+    model, about = load(ckpt)
     stamp = benchmarks.read_stamp(os.path.join(start.folder_of(ckpt), 'data.json'))
 
 
@@ -150,7 +151,7 @@ def checkpoints(untrained=False):
     """(model, about) of each checkpoint, and of an untrained model."""
     yield model, about
     for path in others:
-        yield load(path)[:2]
+        yield load(path)
     if untrained:
         torch.manual_seed(seed)
         yield GPT(model.config).to(device).eval(), {'ckpt': 'untrained', 'step': 0, 'chat': False}
@@ -159,8 +160,8 @@ def checkpoints(untrained=False):
 def prepared_bins(source, sides):
     """token_bins.open_bins of a folder, which must have been prepared with the checkpoint's tokenizer."""
     meta, bins = token_bins.open_bins(source, 1, sides)
-    start.same_tokenizer(ckpt, tokenizer.hash, f'{source} (prepare it with --tokenizer={tokenizer_path})',
-                         meta['tokenizer_hash'])
+    start.same_tokenizer(ckpt, tokenizer.hash, source, meta['tokenizer_hash'],
+                         f'prepare it with --tokenizer={tokenizer_path}')
     return meta, bins
 
 
@@ -393,5 +394,9 @@ with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
     json.dump(results, f, indent=1)
 os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
-if model and 'reward_head' not in state:
-    print(f'next: python sample.py --ckpt={shlex.quote(ckpt)}' + (' --chat=True' if about['chat'] else ''))
+if model:
+    # a checkpoint alone was evaluated with the tokenizer of data_dir, and sample.py has no data_dir
+    beside = os.path.join(start.folder_of(ckpt), 'tokenizer.json')
+    copy = '' if os.path.exists(beside) else shlex.join(['cp', tokenizer_path, folder or '.']) + ' && '
+    chat_flag = ' --chat=True' if about['chat'] else ''
+    print(f'next: {copy}python sample.py --ckpt={shlex.quote(ckpt)}{chat_flag}')

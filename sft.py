@@ -135,7 +135,8 @@ if replay % world or (replay and not base_dir):
 if base_dir:
     sides = ('train', 'val') if replay else ('val',)
     base_meta, base_bins = token_bins.open_bins(base_dir, block_size, sides)
-    start.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'])
+    start.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'],
+                         f'prepare it with --tokenizer={start.folder_of(init_from)}/tokenizer.json')
 
 
 def load_batch(step):

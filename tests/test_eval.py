@@ -106,7 +106,7 @@ def test_paths_are_what_they_say(base_run, data_dir, tmp_path):
     assert results['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
     assert results['data_sha256'] == hashlib.sha256((data_dir / 'val.bin').read_bytes()).hexdigest()
     assert results['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
-    assert said.endswith("next: python sample.py --ckpt='[z]'\n")
+    assert said.endswith("next: cp a/d/tokenizer.json '[z]' && python sample.py --ckpt='[z]'\n")
     assert 'parses' not in said                         # no program was written
 
 
@@ -279,10 +279,12 @@ def test_each_checkpoint_is_asked_as_it_was_taught_and_refused_if_it_cannot_answ
     assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
     assert {result['ckpt']: result['chat'] for result in both['own']['series']} == {base: False, tuned: True}
     assert {row['ckpt']: row['messages'] is not None for row in rows} == {base: False, tuned: True}
-    for name, *words in (('rm', 'is a reward model'), ('mlm', 'objective=mlm'), ('other', 'one by one')):
+    for name, *words in (
+            ('rm', 'is a reward model'), ('mlm', 'objective=mlm'), ('other', 'evaluate it alone')):
         mistake(run('eval.py', f'--ckpt={base},{shelf}/{name}.pt', *flags), f'{name}.pt', *words)
-    said, *_ = evaluate(tmp_path, f'--ckpt={shelf}/rm.pt', f'--data_dir={data_dir}', '--loss_tokens=99')
-    assert 'sample.py' not in said                      # a reward model has a loss, but writes nothing
+    # the loss of a reward model as a language model says nothing about its scores
+    result = run('eval.py', f'--ckpt={shelf}/rm.pt', f'--data_dir={data_dir}', '--loss_tokens=99')
+    mistake(result, 'is a reward model', 'val_accuracy')
 
 
 # --- what has been learned, and two models ------------------------------------------------------------------

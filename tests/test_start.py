@@ -99,16 +99,21 @@ def test_another_tokenizer_of_the_same_size_is_refused(data_dir, base_run, tmp_p
     vocab = tokenizer['vocab']
     vocab[300], vocab[301] = vocab[301], vocab[300]
     (other / 'tokenizer.json').write_text(json.dumps(tokenizer), encoding='utf-8')
-    mistake(run('sample.py', f'--ckpt={other}', '--prompt=def'), 'hash', 'the same ids mean different text')
+    ours = 'hash', 'the same ids mean different text', f"copy the run's own tokenizer.json back into {other}"
+    mistake(run('sample.py', f'--ckpt={other}', '--prompt=def'), *ours)
+    mistake(run('eval.py', f'--ckpt={other}', f'--data_dir={data_dir}'), *ours)
     data = shutil.copytree(data_dir, tmp_path / 'data')
     shutil.copy(other / 'tokenizer.json', data)
-    mistake(train(data, tmp_path / 'x'), 'hash', 'tokenizer.json')
+    mistake(train(data, tmp_path / 'x'), 'hash', 'tokenizer.json', 'prepare.py again')
     meta = read_json(data / 'meta.json')
     meta['tokenizer_hash'] = Tokenizer.load(data / 'tokenizer.json').hash
     (data / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
-    mistake(train(data, tmp_path / 'x', f'--init_from={base_run}'), 'hash', str(base_run), str(data))
+    prepare_it = f'--tokenizer={base_run}/tokenizer.json'
+    result = train(data, tmp_path / 'x', f'--init_from={base_run}')
+    mistake(result, 'hash', str(base_run), str(data), prepare_it)
     result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data}')
-    mistake(result, f'--tokenizer={base_run}/tokenizer.json')
+    mistake(result, prepare_it)
+    assert result.stderr.count('--tokenizer') == 1
 
 
 def test_a_model_that_cannot_do_it_is_refused(tmp_path):

@@ -87,17 +87,19 @@ def same_run(last_path, before, now, names):
                              f'weights: --init_from={folder_of(last_path)} and another --out_dir')
 
 
-def same_tokenizer(one, its_hash, other, other_hash):
-    """Refuse a model and data, at the paths `one` and `other`, with different tokenizers. None: not known."""
+def same_tokenizer(one, its_hash, other, other_hash, remedy):
+    """Refuse what is at the paths `one` and `other` if their tokenizers differ. A hash of None is not known.
+    remedy: what to do about it."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
         raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has {other_hash}: '
-                         'the same ids mean different text; prepare with --tokenizer=FOLDER/tokenizer.json')
+                         f'the same ids mean different text; {remedy}')
 
 
 def tokenizer_of_data(data_dir, its_hash, vocab_size, load_tokenizer):
     """The tokenizer beside token bins, which must be theirs and have vocab_size tokens (0: any)."""
     tokenizer = load_tokenizer(os.path.join(data_dir, 'tokenizer.json'))
-    same_tokenizer(f'{data_dir}/meta.json', its_hash, 'tokenizer.json', tokenizer.hash)
+    same_tokenizer(f'{data_dir}/meta.json', its_hash, 'tokenizer.json', tokenizer.hash,
+                   'run prepare.py again')
     if vocab_size not in (0, tokenizer.vocab_size):
         raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {tokenizer.vocab_size}; '
                          'take theirs: --vocab_size=0')
@@ -163,7 +165,7 @@ def open_pretrained(init_from, load, load_tokenizer, tokenizer, data_dir, carry_
         raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
                          f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, '
                          'or take the weights over with --extend_vocab=True')
-    same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash)
+    same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash, f'prepare it with --tokenizer={beside}')
     return model
 
 
@@ -171,7 +173,8 @@ def tokenizer_beside(ckpt, state, load_tokenizer):
     """The tokenizer in a checkpoint's folder. ValueError if the model was trained with another one."""
     beside = os.path.join(folder_of(ckpt), 'tokenizer.json')
     tokenizer = load_tokenizer(beside)
-    same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash)
+    same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash,
+                   f"copy the run's own tokenizer.json back into {folder_of(ckpt)}")
     return tokenizer
 
 
