@@ -87,7 +87,8 @@ rank, world, local_rank = processes.ranks()     # one process per device; torchr
 main_process = rank == 0
 device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
-last_path = start.check_out_dir(out_dir, init_from, overwrite)
+only_reads = plan or config.get('show_batch') is not None     # then out_dir may hold a run
+last_path = start.check_out_dir(out_dir, init_from, overwrite, only_reads)
 log = journal.Journal(out_dir, main_process)
 timer = journal.Timer()
 processes.join(device)

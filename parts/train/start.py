@@ -28,8 +28,11 @@ def is_ours(folder):
     return False
 
 
-def check_out_dir(out_dir, init_from, overwrite):
-    """The path of last.pt. Refuses to overwrite a run, what others wrote, and the model of init_from."""
+def check_out_dir(out_dir, init_from, overwrite, only_reads=False):
+    """The path of last.pt. Refuses to overwrite a run, what others wrote, and the model of init_from.
+    only_reads: the command writes nothing, so nothing is refused."""
+    if only_reads:
+        return os.path.join(out_dir, 'last.pt')
     if init_from not in ('scratch', 'resume') and \
             os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
         raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
