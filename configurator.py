@@ -167,6 +167,19 @@ def ways_to_save_memory():
     yield 'ending other programs: nvidia-smi and top show how much memory each one holds'
 
 
+def advice_on(path):
+    """Say which setting named a path, or the folder that it is in, or one that could not be made in it."""
+    def below(folder, inner):
+        return f'{os.path.abspath(inner)}/'.startswith(f'{os.path.abspath(folder)}/')
+
+    texts = {name: in_use[name] for name in defaults if in_use[name] and isinstance(in_use[name], str)}
+    named = [name for name, text in texts.items() if below(path, text) or below(text, path)]
+    if not named:
+        return 'put it right'
+    name = max(named, key=lambda name: len(texts[name]))        # the closest to it
+    return f'it comes from --{name}={texts[name]}: choose another path'
+
+
 def one_line_for_mistakes(kind, error, tb):
     """Print one line for an OSError, for full memory, and for a ValueError that a raise of ours made. Any
     other error keeps its traceback: that of int('x') is a bug."""
@@ -179,7 +192,9 @@ def one_line_for_mistakes(kind, error, tb):
     is_raise = dis.opname[code.co_code[tb.tb_lasti]] == 'RAISE_VARARGS'
     message = str(error)
     if issubclass(kind, OSError):
-        message = f'{error.filename or "a file"}: {error.strerror}; put it right' if error.errno else message
+        if error.errno:
+            path = str(error.filename or 'a file').removesuffix('.tmp')     # written before it is renamed
+            message = f'{path}: {error.strerror}; {advice_on(path)}'
     elif not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error)):
         remedies = '; then '.join(ways_to_save_memory())
         message = f'out of memory; try {remedies} ({message or kind.__name__})'

@@ -205,7 +205,9 @@ def test_what_the_user_can_mend_is_one_line(play, tmp_path):
     leak = 'def f():\n    raise ValueError(\n        "leak")\n'
     (tmp_path / 'parts' / 'plumbing.py').write_text(leak, encoding='utf-8')
     for body, words in (
-            ('raise ValueError(\n    "bad "\n    "batch")', 'bad batch'), ('open("gone")', 'gone & No such'),
+            ('raise ValueError(\n    "bad "\n    "batch")', 'bad batch'),
+            ('open("gone")', 'gone & No such & put it right'),
+            ('open(name)', 'it comes from --name=base: choose another path'),
             ('def f():\n    raise ValueError(f"steps={steps}")\nf()', 'steps=10'),
             ('raise ConnectionError("offline")', 'offline'),
             ('raise MemoryError', 'out of memory; try ending other programs & (MemoryError)'),
