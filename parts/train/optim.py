@@ -20,8 +20,8 @@ def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embeddin
     named = list(model.named_parameters())
     for_muon = [p for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2]
     if kind == 'muon' and not for_muon:
-        raise ValueError("Muon needs matrices named blocks.*, and the model has none; put its hidden layers into "
-                         'self.blocks = nn.ModuleList(...), or use adamw')
+        raise ValueError('Muon needs matrices named blocks.*, and the model has none; put its hidden layers '
+                         'into self.blocks = nn.ModuleList(...), or use adamw')
     own_rate = [p for name, p in named if name == 'embedding.weight' and embedding_lr != 1]
     others = {id(p) for p in for_muon + own_rate}
     matrices = [p for _, p in named if p.dim() >= 2 and id(p) not in others]
