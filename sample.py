@@ -21,7 +21,7 @@ import torch
 from configurator import configure, defaults, show
 from model import GPT, load_checkpoint, sample
 from parts.train import checkpoint, devices, start
-from parts.sample import asking, decoding, gaps, gguf_file, model_card
+from parts.sample import asking, decoding, gaps, gguf_file, hf_model, model_card
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -152,6 +152,7 @@ def serve_requests():
 
 
 if export:
+    hf_model.check_layout(vars(model.config), model.state_dict())       # model.py may have been edited
     write = model_card.write if export == 'hf' else gguf_file.write
     print(write(start.folder_of(ckpt), model, tokenizer, export, state))
 elif serve is not None:

@@ -105,12 +105,9 @@ def read(folder):
     return config, tensors
 
 
-def write(folder, config, tensors):
-    """Write config.json and model.safetensors. config: GPTConfig's fields. tensors: a model's state_dict."""
-    safetensors = import_safetensors()
-    kind = {has: kind for kind, has in KINDS.items()}.get((config['qkv_bias'], config['qk_norm']))
-    if not kind or not config['causal']:
-        raise ValueError('transformers has no model with causal=False, or with both qkv_bias and qk_norm')
+def check_layout(config, tensors):
+    """Refuse tensors that a Llama, Qwen2 or Qwen3 of this config does not have, as after an edit of
+    model.py: other programs would run another model. The result of layout() if all is well."""
     table = layout(config)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     for name in 'embedding.weight', 'head.weight':                  # without rows that fill up a multiple
@@ -118,8 +115,18 @@ def write(folder, config, tensors):
     wanted = {name: shape for name, (_, shape) in table.items()}
     for name in shapes | wanted:
         if name != 'head.weight' and shapes.get(name) != wanted.get(name):
-            raise ValueError(f'{name} is {shapes.get(name)}, {wanted.get(name)} in a {kind} of this config: '
-                             'transformers would run another model')
+            raise ValueError(f'{name} is {shapes.get(name)}, but {wanted.get(name)} in a Llama of this '
+                             'config: other programs would run another model')
+    return table
+
+
+def write(folder, config, tensors):
+    """Write config.json and model.safetensors. config: GPTConfig's fields. tensors: a model's state_dict."""
+    safetensors = import_safetensors()
+    kind = {has: kind for kind, has in KINDS.items()}.get((config['qkv_bias'], config['qk_norm']))
+    if not kind or not config['causal']:
+        raise ValueError('transformers has no model with causal=False, or with both qkv_bias and qk_norm')
+    table = check_layout(config, tensors)
     os.makedirs(folder, exist_ok=True)
     renamed = {theirs: tensors[ours][:shape[0]].contiguous() for ours, (theirs, shape) in table.items()}
     weights = os.path.join(folder, 'model.safetensors')
