@@ -39,8 +39,10 @@ def find_files(source, folder='data/raw'):
     if os.path.isfile(source):              # a file that the user names is read, whatever its ending
         paths = [source]
     if not paths:
+        there = passed_over(source)
         raise ValueError(f'{source!r} is neither stdlib, shakespeare, codeparrot, hf:OWNER/NAME nor '
-                         f'a file, folder or glob with .{" .".join(TEXTS)} .jsonl .json (.gz) files')
+                         f'a file, folder or glob with .{" .".join(TEXTS)} .jsonl .json (.gz) files'
+                         + (f'; it holds {there}' if there else ''))
     return [{'path': path} for path in paths]
 
 
