@@ -11,7 +11,7 @@ Files and flags apply from left to right. A config file is Python, so it may loo
 assigns outside a loop or function must be a setting or begin with _. A comment's text before its first colon
 is a rule if it is a bound (>= 1), an interval ([0, 1)), or words with | between them: the default or None.
 """
-import ast, contextlib, difflib, dis, os, pathlib, re, sys, textwrap, time
+import ast, contextlib, difflib, dis, json, os, pathlib, re, sys, textwrap, time
 
 PLAIN = bool | int | float | str | list | tuple | dict | None        # types of settings
 defaults = {}       # {setting: its value in the script}, filled by configure
@@ -200,8 +200,13 @@ def one_line_for_mistakes(kind, error, tb):
         message = f'out of memory; try {remedies} ({message or kind.__name__})'
     elif not (issubclass(kind, ValueError) and is_ours and is_raise):
         return sys.__excepthook__(kind, error, error.__traceback__)
+    message = ' '.join(message.split())
+    # torchrun prints a traceback of its own under our line. Its last lines are what we write into this file.
+    if 'TORCHELASTIC_ERROR_FILE' in os.environ:
+        said = {'message': message, 'extraInfo': {'timestamp': int(time.time())}}
+        pathlib.Path(os.environ['TORCHELASTIC_ERROR_FILE']).write_text(json.dumps({'message': said}))
     rank = os.environ.get('RANK', '0')
     time.sleep(0 if rank == '0' else 3)     # rank 0 prints this error; then torchrun stops us
-    print('error:' if rank == '0' else f'process {rank}: error:', ' '.join(message.split()),
-          file=sys.__stderr__, flush=True)      # torch.distributed replaces sys.stderr
+    print('error:' if rank == '0' else f'process {rank}: error:', message, file=sys.__stderr__,
+          flush=True)       # torch.distributed replaces sys.stderr
     sys.exit(2)

@@ -159,7 +159,14 @@ def test_a_process_that_dies_is_one_sentence_of_the_others(data_dir, tmp_path):
     assert 'step      7/' in result.stdout and state(tmp_path)['step'] > 0
 
 
-# --- torchrun itself: two machines --------------------------------------------------------------------------
+# --- torchrun itself ----------------------------------------------------------------------------------------
+def test_a_mistake_is_also_what_torchrun_s_own_traceback_ends_with(tmp_path):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', ROOT / 'train.py', '--n_layr=2']
+    printed = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300).stderr
+    assert printed.startswith('error: command line: unknown setting n_layr')
+    assert 'unknown setting n_layr; did you mean n_layer?' in printed.splitlines()[-2]
+
+
 # train.py as it is, and at its end a file with this process's weights
 WATCHED = '''
 import os, runpy, sys
