@@ -204,7 +204,8 @@ def one_line_for_mistakes(kind, error, tb):
     # torchrun prints a traceback of its own under our line. Its last lines are what we write into this file.
     if 'TORCHELASTIC_ERROR_FILE' in os.environ:
         said = {'message': message, 'extraInfo': {'timestamp': int(time.time())}}
-        pathlib.Path(os.environ['TORCHELASTIC_ERROR_FILE']).write_text(json.dumps({'message': said}))
+        with open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w', encoding='utf-8') as f:
+            json.dump({'message': said}, f)
     rank = os.environ.get('RANK', '0')
     time.sleep(0 if rank == '0' else 3)     # rank 0 prints this error; then torchrun stops us
     print('error:' if rank == '0' else f'process {rank}: error:', message, file=sys.__stderr__,
