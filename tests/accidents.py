@@ -7,6 +7,7 @@ import textwrap
 PLACES = {
     'batch': ('parts.train.token_bins', 'Blocks.take'),             # called with self, a step, its rows
     'clip': ('parts.train.optim', 'unscale_and_clip'),              # once in each update
+    'orthogonal': ('parts.train.optim', 'orthogonal'),              # the heart of Muon
     'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
     'sample text': ('parts.train.texts', 'write'),                  # what a model in training writes
     'end of a run': ('parts.train.processes', 'leave'),

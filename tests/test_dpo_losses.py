@@ -1,12 +1,11 @@
 """The losses of dpo.py: by hand, against their papers' formulas in float64, and at their edges."""
-import decimal
 import math
 
 import torch
 from conftest import lift
 from pytest import approx
 
-preference_loss, log_odds = lift('dpo.py', 'preference_loss', 'log_odds')
+preference_loss, _ = lift('dpo.py', 'preference_loss', 'log_odds')
 # log p of chosen and rejected, of the policy and of the reference; their lengths
 NUMBERS = [(-10, -12, -11, -11, 5, 6), (-7.5, -3.25, -7, -4, 3, 9), (-1, -80, -60, -2, 4, 40),
            (-4, -4, -4, -4, 2, 2)]
@@ -81,20 +80,6 @@ def test_margins_of_2000_have_finite_losses_and_gradients():
         losses, _, gradients = loss([(pc, pr, 0, 0, 3, 4)], 'orpo', 0.5)
         assert losses.isfinite() and all(g.isfinite().all() for g in gradients), (pc, pr)
     assert loss([(0, 0, 0, 0, 3, 4)], 'orpo', 0.5)[0].item() == approx(0.5 * math.log(2))
-
-
-def test_log_odds_and_their_gradients_are_exact_for_p_and_for_1_minus_p():
-    """Against 60 decimal digits. m = log(1 - p) is -p where p is small, so float32 holds it to 7 digits."""
-    with decimal.localcontext() as context:
-        context.prec = 60
-        for p in (1e-30, 1e-20, 1e-9, 1e-6, 1e-3, 0.1, 0.5, 0.9, 0.999):
-            for m in (math.log(p), math.log1p(-p)):
-                x = torch.tensor(m, dtype=torch.float32, requires_grad=True)
-                odds = log_odds(x)
-                odds.backward()
-                q = decimal.Decimal(x.item()).exp()
-                assert odds.item() == approx(float((q / (1 - q)).ln()), rel=1e-6, abs=1e-7), m
-                assert x.grad.item() == approx(float(1 / (1 - q)), rel=2e-6), m
 
 
 def test_kto_judges_a_single_thumb_alone():

@@ -40,14 +40,6 @@ def test_noise_belongs_to_its_row_and_draws_visit_every_prompt_once():
     assert draw(0, 30, 30, 7).tolist() != draw(1, 30, 30, 7).tolist() and sorted(draw(4, 7, 3, 0))[0] == 0
 
 
-def test_golden_inputs_and_targets():
-    a = types.SimpleNamespace(prompt=[5, 6, 7], ids=[1], log_probs=[-0.5])
-    b = types.SimpleNamespace(prompt=[8], ids=[2, 3], log_probs=[-1.0, -2.0])
-    x, y, old = collate([a, b], 9, -100)
-    assert x.tolist() == [[5, 6, 7], [8, 2, 9]] and y.tolist() == [[-100, -100, 1], [2, 3, -100]]
-    assert old.tolist() == [[0, 0, -0.5], [-1, -2, 0]]
-
-
 # --- rewards: whatever a FILE.py does, rl.py gets a number, or a sentence that says why not -----------------
 def reward_of(tmp_path, body, timeout=5.0):
     """reward() of a FILE.py with this body, of the first prompt."""
