@@ -248,7 +248,7 @@ def answers_to(task, items):
     for m, about_m in checkpoints():
         answers, n_cut = ask(m, items, num_samples, temperature, about_m['chat'])
         if n_cut:
-            print(f'{n_cut} prompts were longer than the context of {m.config.block_size} tokens')
+            print(f'prompts longer than the context of {m.config.block_size} tokens, which were cut: {n_cut}')
         yield answers, about_m, n_cut
 
 
@@ -306,7 +306,8 @@ def summarise(rows, ks):
     result = {'n': len(groups), 'samples': n_samples, 'outcomes': dict(outcomes)}
     if is_judged:
         result['score'] = sum(means) / max(1, len(means))
-        return result | {'interval': [10 * x for x in comparison.interval([m / 10 for m in means])]}
+        shares = [(mean - 1) / 9 for mean in means]         # of the scale from 1 to 10
+        return result | {'interval': [1 + 9 * x for x in comparison.interval(shares)]}
 
     for k in ks:
         chances = [pass_at_k(len(group), sum(group), k) for group in groups.values() if len(group) >= k]

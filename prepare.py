@@ -336,7 +336,7 @@ cleaned = workers.in_parallel(clean_shard, jobs, num_workers, 'cleaning')       
 if part:
     n_clean = len(list(cleaned))
     n_left = len([i for i in range(len(shards)) if not docs.has_shard(i)])
-    print(f'part {part}: {n_clean} shards are clean, {n_left} are left; then run without --part')
+    print(f'part {part}: shards that are clean: {n_clean}, left: {n_left}; then run without --part')
     sys.exit()
 docs.gather(cleaned)
 

@@ -128,7 +128,7 @@ def complete():
     ms = 1000 * (time.perf_counter() - began) / len(text.answer.ids)
     n = len(text.answer.ids) - min(1, encoded.repeated)         # the first may write the prompt's last again
     mb = checkpoint.size(ckpt) / 1e6
-    print(f'{n} tokens, {ms:.1f} ms each, {dtype} on {device}; {mb:.1f} MB on disk', file=sys.stderr)
+    print(f'tokens: {n}, {ms:.1f} ms each, {dtype} on {device}; {mb:.1f} MB on disk', file=sys.stderr)
 
 
 # --- or do something else -----------------------------------------------------------------------------------

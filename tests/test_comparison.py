@@ -83,3 +83,12 @@ def test_gains_are_told_by_kind_and_pool_the_splits_of_one():
     by_kind = gains(*both, kinds)
     assert {kind: difference for kind, (difference, *_) in by_kind.items()} == {'old': 1.0, 'new': 0.25}
     assert all(low <= difference <= high for difference, low, high in by_kind.values())
+    said = comparison.describe(compare(*both) | {'gain': by_kind})
+    assert 'gained: t 0, t 1, t 2\nlost: none\n' in said and '\ngain in old: 1.000, ' in said
+    assert not set('{}[]') & set(said)
+
+
+def test_a_judge_s_grades_from_1_to_10_are_compared_as_shares_of_the_scale():
+    worst, best = (by_problem(rows_of('a', ['judged'] * 5, score=score)) for score in (1.0, 10.0))
+    result = compare(worst, best)
+    assert (result['a'], result['b']) == (0, 1) and result['interval'][1] == 1

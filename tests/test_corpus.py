@@ -89,7 +89,7 @@ def test_parts_together_give_what_one_process_gives(folder, tmp_path):
     assert [p.wait(120) for p in some] == [0, 0]            # both began at once
     assert len([*(tmp_path / 'many').glob('.work/*/?????.json')]) == 4
     assert not (tmp_path / 'many/meta.json').exists()
-    assert '1 shards are clean, 0 are left' in ok(run(*flags(folder, tmp_path / 'many', '--part=3/3')))
+    assert 'shards that are clean: 1, left: 0' in ok(run(*flags(folder, tmp_path / 'many', '--part=3/3')))
     ok(run(*flags(folder, tmp_path / 'many')))
     for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
         assert (tmp_path / 'many' / name).read_bytes() == (tmp_path / 'one' / name).read_bytes(), name

@@ -56,6 +56,10 @@ def test_a_summary_is_the_mean_over_problems_and_leaves_out_what_the_machine_fai
     result = summarise([*rows, {**rows[0], 'score': 4.0}, lost], [1])
     assert result['n'] == 60 and result['score'] == pytest.approx((3 + 4 + 9 * 20 + 19 * 6) / 60)
     assert 1 < result['interval'][1] - result['interval'][0] < 2        # 4 x 2.94 / sqrt(60) = 1.52
+    for score in 1.0, 10.0:             # no interval leaves the scale of the grades
+        result = summarise([{'task_id': i, 'outcome': 'judged', 'score': score} for i in range(2)], [1])
+        low, high = result['interval']
+        assert 1 <= low <= result['score'] == score <= high <= 10 and high - low > 5
 
 
 # --- the loss -----------------------------------------------------------------------------------------------
@@ -132,6 +136,7 @@ def test_each_outcome_is_told_and_kept(tmp_path):
                                   'timeout': 1}
     assert set(result['by_split']) == {'variation'} and result['by_split']['variation']['n'] == 2
     head = next(line for line in said.splitlines() if 'pass@1' in line).split()
+    assert 'passed 3, wrong 1, ' in said
     assert head[3:] == 'pass@1 95 % from to pass@2 pass@4 parses outcomes'.split()
     assert [row['completion'] for row in rows] == sum(answers, [])
     assert rows[6]['message'] and rows[0]['prompt'] == items[0]['prompt']
@@ -203,7 +208,7 @@ def test_batches_write_what_one_row_at_a_time_would(babbler, tmp_path):
     flags = [f'--ckpt={babbler}', '--tasks=own', f'--data={file}', '--max_new_tokens=12']
     said, _, rows = evaluate(tmp_path, *flags)
     assert [row['prompt'] + row['completion'] for row in rows] == [greedy(babbler, p, 12) for p in prompts]
-    assert '1 prompts were longer than the context of 32 tokens' in said
+    assert 'prompts longer than the context of 32 tokens, which were cut: 1\n' in said
 
 
 def test_the_seed_decides_the_numbers(babbler, tmp_path):

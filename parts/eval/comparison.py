@@ -27,8 +27,8 @@ def by_problem(rows, path):
 
 
 def grade(row):
-    """0 to 1: whether an answer passed, or a tenth of the judge's score."""
-    return row['score'] / 10 if 'score' in row else float(row['outcome'] == 'passed')
+    """0 to 1: whether an answer passed, or where the judge's score is between 1 and 10."""
+    return (row['score'] - 1) / 9 if 'score' in row else float(row['outcome'] == 'passed')
 
 
 def interval(scores):
@@ -84,6 +84,12 @@ def gains(a, b, kind_of):
 
 
 def describe(result):
-    return ('\n{n} problems: {a:.3f} -> {b:.3f}, 95 % interval of the difference {interval[0]:.3f} to '
-            '{interval[1]:.3f}, p = {p:.3f}\ngained: {gained}   lost: {lost}\ngain by kind of problem: '
-            '{gain}').format(**result)
+    """A comparison as lines for the terminal. result: that of compare(), and of gains() as 'gain'."""
+    low, high = result['interval']
+    lines = ['', f'problems: {result["n"]}, {result["a"]:.3f} -> {result["b"]:.3f}, 95% interval of the '
+                 f'difference {low:.3f} to {high:.3f}, p = {result["p"]:.3f}',
+             f'gained: {", ".join(result["gained"]) or "none"}',
+             f'lost: {", ".join(result["lost"]) or "none"}']
+    for kind, (difference, low, high) in result['gain'].items():
+        lines.append(f'gain in {kind}: {difference:.3f}, 95% interval {low:.3f} to {high:.3f}')
+    return '\n'.join(lines)

@@ -41,4 +41,4 @@ def shown(result):
     cells |= {'95 % from': low, 'to': high} | {key: result[key] for key in others}
     if 'parse_rate' in result:
         cells['parses'] = result['parse_rate']
-    return cells | {'outcomes': result['outcomes']}
+    return cells | {'outcomes': ', '.join(f'{name} {n}' for name, n in result['outcomes'].items())}

@@ -118,7 +118,8 @@ def summary(report, files):
     blind = [f'\n{name}, {s["mixed"] / report["tokens"]["train"]:.1%} of the training tokens, has no '
              'validation document, so no figure will measure it: give more of it, or raise --val_fraction'
              for name, s in report['sources'].items() if s.get('val_tokens') == 0]
-    return f'{text}{"".join(over)}\n{report["malformed"]} records could not be read{share}{"".join(blind)}'
+    unread = f'\nrecords that could not be read: {report["malformed"]}'
+    return f'{text}{"".join(over)}{unread}{share}{"".join(blind)}'
 
 
 def next_command(report, kind, folder, is_streamed):
@@ -161,7 +162,7 @@ def report_md(title, report, files):
 
     for name, s in report['sources'].items():
         n = sum(s['dropped'].values())
-        lines += ['', f'{name} ({s["path"]}): {s["files"]} files, licences {listed(s["licences"])}',
+        lines += ['', f'{name} ({s["path"]}): files: {s["files"]}, licences: {listed(s["licences"])}',
                   f'documents read: {s["read"]:,}, dropped: {n:,} ({listed(s["dropped"])})']
         if s.get('epochs'):
             share = s['mixed'] / report['tokens']['train']
