@@ -79,6 +79,7 @@ def test_where_a_function_ends_and_that_the_prompts_last_character_is_no_stop_te
     assert it.text == 'ab' and it.answer.finish == 'stop'
     assert text_of('abEND', 'E.D')[0].text == 'abEND'
     assert text_of('zabaabc', 'abX')[1] == ['z', '', '', 'ab', 'a', '', 'abc']          # held back
+    assert text_of('漢x', '')[1] == ['', '', '漢', 'x']                  # with the last byte of a character
 
     for last, ends, text, expected in [
             ('\n', '\n', 'ab\ncd', 'ab'), ('x', 'x', 'axb', 'a'), ('x', 'xa', 'ab xa', 'ab '),

@@ -2,8 +2,8 @@
 import contextlib
 import http.client
 import json
+import math
 import os
-import re
 import socket
 import threading
 import time
@@ -22,39 +22,26 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
-ITEMS = [benchmarks.to_item('problems', problem, None) for problem in problems.problems(4)]
+CONTEXT = 128
+ITEMS = [benchmarks.to_item('problems', problem, None) for problem in problems.problems(2)]
 
 
-# --- a model that can be held, a server in a thread, requests -----------------------------------------------
-class Held(GPT):
-    """A GPT that writes only while `gate` is open."""
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.gate = threading.Event()
-        self.gate.set()
+# --- a model that can be slow, a server in a thread, requests -----------------------------------------------
+class Slow(GPT):
+    """A GPT that takes `pause` seconds for each of its `steps`."""
+    pause, steps = 0, 0
 
     def backbone(self, *arguments, **more):
-        assert self.gate.wait(60)
+        time.sleep(self.pause)
+        self.steps += 1
         return super().backbone(*arguments, **more)
-
-
-def small(seed=0):
-    """A model with sharp probabilities, and its tokenizer of bytes."""
-    tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
-    torch.manual_seed(seed)
-    return sharpen(Held(GPTConfig(tokenizer.vocab_size, 128, 2, 4, 2, 32))), tokenizer
-
-
-def writer_of(model, tokenizer, slots, most):
-    batch = Batch(model, tokenizer.stop, slots)
-    return Writer(batch, tokenizer, asking.begin, fills=True, most=most)
 
 
 @contextlib.contextmanager
 def serving(models, slots=4, waiting=8, **limits):
     """A server for {name: (model, tokenizer)}, in threads of this process. limits: of http_server.Server."""
-    writers = {name: writer_of(*pair, slots, waiting) for name, pair in models.items()}
+    writers = {name: Writer(Batch(model, tokenizer.stop, slots), tokenizer, asking.begin, most=waiting)
+               for name, (model, tokenizer) in models.items()}
     api = openai_api.Api(writers, asking, benchmarks, grading, ITEMS, sandbox.run_code)
     server = http_server.Server(0, api)
     vars(server).update(limits)
@@ -63,8 +50,6 @@ def serving(models, slots=4, waiting=8, **limits):
     try:
         yield server
     finally:
-        for model, _ in models.values():
-            model.gate.set()
         server.shutdown()
         server.server_close()
         thread.join(30)
@@ -90,17 +75,15 @@ def raw(server, data):
         return b''.join(iter(lambda: s.recv(65536), b''))
 
 
-def until(condition):
-    """Wait until condition() holds. The bound is only for a test that fails."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
 @pytest.fixture(scope='module')
 def models():
-    return {'out/a': small(), 'b': small(seed=1)}
+    """Two models with sharp probabilities, and their tokenizer of bytes."""
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
+    pairs = {}
+    for name in 'out/a', 'b':
+        torch.manual_seed(len(pairs))
+        pairs[name] = sharpen(Slow(GPTConfig(tokenizer.vocab_size, CONTEXT, 2, 4, 2, 32))), tokenizer
+    return pairs
 
 
 @pytest.fixture
@@ -108,16 +91,16 @@ def server(models):
     with serving(models, body_bytes=5000, client_seconds=1.0) as server:
         yield server
         assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 2})[0] == 200        # whatever came before
-        until(lambda: not server.api.writers['out/a'].batch.live)
 
 
 def refused(answer, status, *words):
-    """It is OpenAI's form of an error, with these words in its sentence."""
+    """It is OpenAI's form of an error, with these words in its sentence. -> the error"""
     assert answer[0] == status, answer
     error = answer[1]['error']
     assert error.keys() == {'message', 'type', 'param', 'code'} and len(error['message']) < 350
     for word in words:
         assert word in error['message'], error
+    return error
 
 
 # --- what it answers ----------------------------------------------------------------------------------------
@@ -131,7 +114,7 @@ def greedy(pair, prompt, n):
 
 def test_a_completion_is_the_models_own_text(server, models):
     assert [model['id'] for model in ask(server, '/v1/models')[1]['data']] == ['out/a', 'b']
-    for name in ('out/a', 'b', None):
+    for name in ('b', None):
         model, tokenizer = models[name or 'out/a']
         prompt = tokenizer.begin + tokenizer.encode('def f(')
         ids, text = greedy((model, tokenizer), prompt, 9)
@@ -140,32 +123,30 @@ def test_a_completion_is_the_models_own_text(server, models):
         choice = answer['choices'][0]
         assert (status, answer['object'], choice['text']) == (200, 'text_completion', text)
         assert answer['usage']['prompt_tokens'] == 7 and answer['model'] == (name or 'out/a')
-
-        tokens = choice['logprobs']['content']
-        assert len(tokens) == answer['usage']['completion_tokens'] == 9
         best = model(torch.tensor([prompt + ids]))[0][0, -10:-1].log_softmax(-1).amax(-1).tolist()
+        tokens = choice['logprobs']['content']
         assert [token['logprob'] for token in tokens] == pytest.approx(best, abs=1e-4)
         assert [token['top_logprobs'][0]['logprob'] for token in tokens] == pytest.approx(best, abs=1e-4)
+    near_the_end = {'prompt': 'x' * (CONTEXT - 3), 'max_tokens': 9, 'temperature': 0}
+    answer = ask(server, COMPLETE, near_the_end)[1]
+    assert answer['usage']['total_tokens'] == CONTEXT + 1
+    assert answer['choices'][0]['finish_reason'] == 'length'
 
 
 def test_a_chat_is_what_the_model_says_behind_the_template(server, models):
-    tokenizer = models['out/a'][1]
-    text = greedy(models['out/a'], tokenizer.render(MESSAGES, True)[0], 8)[1]
+    text = greedy(models['out/a'], models['out/a'][1].render(MESSAGES, True)[0], 8)[1]
     newer = [MESSAGES[0] | {'role': 'developer'}, MESSAGES[1]]      # OpenAI's name of system today
     fields = {'messages': newer, 'temperature': 0, 'max_completion_tokens': 8, 'max_tokens': 3,
-              'logprobs': True, 'top_logprobs': 3, 'frequency_penalty': 0, 'user': 'unknown: ignored'}
+              'frequency_penalty': 0, 'user': 'unknown: ignored'}
     status, answer = ask(server, CHAT, fields)
-    choice, = answer['choices']
     assert (status, answer['object']) == (200, 'chat.completion')
-    assert choice['message'] == {'role': 'assistant', 'content': text}
-    tokens = choice['logprobs']['content']
-    assert [len(token['top_logprobs']) for token in tokens] == [3] * 8
-    assert b''.join(bytes(token['bytes']) for token in tokens).decode('utf-8', 'replace') == text
+    assert [choice['message'] for choice in answer['choices']] == [{'role': 'assistant', 'content': text}]
 
 
 def test_a_stream_adds_up_to_the_whole_answer(server):
-    for path, more in ((CHAT, {'messages': MESSAGES, 'logprobs': True}),
-                       (COMPLETE, {'prompt': 'one', 'logprobs': 0})):
+    for path, more, text_of in (
+            (CHAT, {'messages': MESSAGES, 'logprobs': True}, lambda choice, kind: choice[kind]['content']),
+            (COMPLETE, {'prompt': 'one', 'logprobs': 0}, lambda choice, kind: choice['text'])):
         for stop in ([], ['e', '\n']):
             fields = {'seed': 5, 'max_tokens': 40, 'stop': stop, **more}
             whole = ask(server, path, fields)[1]['choices'][0]
@@ -175,55 +156,9 @@ def test_a_stream_adds_up_to_the_whole_answer(server):
             parts = [json.loads(line.removeprefix('data: '))['choices'][0] for line in lines]
             ends = [part['finish_reason'] for part in parts]
             assert ends == [None] * (len(parts) - 1) + [whole['finish_reason']] and len(ends) > 1
-            if path == CHAT:
-                assert ''.join(part['delta']['content'] for part in parts) == whole['message']['content']
-                roles = [part['delta'].get('role') for part in parts]
-                assert roles == ['assistant'] + [None] * (len(parts) - 1)
-            else:
-                assert ''.join(part['text'] for part in parts) == whole['text']
+            assert ''.join(text_of(part, 'delta') for part in parts) == text_of(whole, 'message')
             tokens = [token for part in parts for token in part['logprobs']['content']]
             assert tokens == whole['logprobs']['content']
-
-
-def test_a_gap_is_filled_by_a_model_that_learned_to(server, models, monkeypatch):
-    prompt, n = asking.between(models['b'][1], 'begin', 'end', 128, 90)
-    fields = {'model': 'b', 'prompt': 'begin', 'suffix': 'end', 'max_tokens': 90, 'temperature': 0}
-    answer = ask(server, COMPLETE, fields)[1]
-    assert answer['choices'][0]['text'] == greedy(models['b'], prompt.ids, n)[1] and n == 32
-    monkeypatch.setattr(server.api.writers['b'], 'fills', False)
-    assert ask(server, COMPLETE, fields)[0] == 400
-
-
-def test_a_problem_is_asked_and_judged_as_by_eval_py(server, models):
-    model, tokenizer = models['out/a']
-    item = ITEMS[3]
-    for path, chat, n in ((COMPLETE, False, 30), (CHAT, True, 4)):
-        batch = Batch(model, tokenizer.stop, 1)
-        ends = None if chat else benchmarks.ENDS['problems']
-        prompts = [benchmarks.question(item, chat)]
-        [[(text, _)]], _ = asking.generate(batch, tokenizer, prompts, 1, n, temperature=0, ends=ends)
-        fields = {'task_id': item['task_id'], 'prompt': 'x', 'suffix': 'y', 'messages': MESSAGES}
-        answer = ask(server, path, fields | {'temperature': 0, 'max_tokens': n})[1]
-        choice = answer['choices'][0]
-        assert (choice['message']['content'] if chat else choice['text']) == text and text
-        job = grading.job(item, text, chat)
-        expected = grading.outcome(item, text, job and sandbox.run_code(*job), chat)
-        assert ask(server, '/run', {'id': answer['id']})[1]['outcome'] == expected['outcome']
-    whole = f'So:\n```\n{item["reference"]}```'
-    for text, chat, outcome in ((item['body'], False, 'passed'), (whole, True, 'passed'),
-                                ('    return 10 ** 9', False, 'wrong'), ('    return (', False, 'syntax')):
-        server.api.answers.append((text, item, text, chat))
-        assert ask(server, '/run', {'id': text})[1]['outcome'] == outcome, text
-
-
-def test_no_other_program_runs_and_none_where_it_is_not_allowed(server):
-    server.api.answers.append(('mine', ITEMS[0], ITEMS[0]['body'], False))
-    for id in 'x', ['mine'], None:
-        refused(ask(server, '/run', {'id': id, 'text': 'pass'}), 404, '/problems')
-    refused(ask(server, COMPLETE, {'task_id': 'train-0/99'}), 404, 'train-0/99', '/problems')
-    refused(ask(server, '/run', {'id': 'mine'}, Origin='http://localhost:1'), 403, 'another site')
-    server.api.run = None
-    refused(ask(server, '/run', {'id': 'mine'}), 403, '--allow_code_execution=True')
 
 
 def test_the_client_of_openai_reads_it(server):
@@ -231,82 +166,78 @@ def test_the_client_of_openai_reads_it(server):
     host, port = server.server_address
     client = openai.OpenAI(base_url=f'http://{host}:{port}/v1', api_key='none', max_retries=0)
     assert [model.id for model in client.models.list()] == ['out/a', 'b']
-    fields = {'model': 'b', 'messages': MESSAGES, 'seed': 1, 'max_tokens': 20, 'logprobs': True}
+    fields = {'model': 'b', 'messages': MESSAGES, 'seed': 1, 'max_tokens': 20}
     whole = client.chat.completions.create(**fields)
     chunks = list(client.chat.completions.create(**fields, stream=True))
     assert ''.join(c.choices[0].delta.content for c in chunks) == whole.choices[0].message.content
-    assert len(whole.choices[0].logprobs.content) == whole.usage.completion_tokens
     with pytest.raises(openai.BadRequestError, match='temperature=7'):
         client.completions.create(model='b', prompt='x', temperature=7)
-    with pytest.raises(openai.NotFoundError, match='no model'):
-        client.completions.create(model='c', prompt='x')
-
-
-def test_the_page_needs_nothing_from_elsewhere_and_shows_text_as_text(server):
-    page = (ROOT / 'parts' / 'sample' / 'page.html').read_text(encoding='utf-8')
-    assert set(re.findall(r"\$\('(\w+)'\)", page)) <= set(re.findall(r'\bid="(\w+)"', page))
-    assert "default-src 'none'" in page and '://' not in page and '@import' not in page
-    assert not re.search('innerHTML|outerHTML|insertAdjacentHTML|document.write|eval', page)
-    assert ask(server, '/') == ask(server, '/?x=1') == (200, page)
 
 
 # --- what it refuses ----------------------------------------------------------------------------------------
-def test_a_wrong_value_is_named(server):
-    wrong = {'temperature': (-1, 3, '1', [], True, 10 ** 400), 'top_p': (1.1,), 'top_k': (-1, 1.5),
-             'max_tokens': (0, {}), 'seed': ('x', 2 ** 70), 'logprobs': (21,), 'stream': ('yes', 1),
-             'stop': (5, [''], [['x']]), 'prompt': (5, ['a'], 'x' * 200), 'suffix': (4,), 'n': (2,),
-             'echo': (True,), 'logit_bias': ({'5': 1},)}
-    for name, values in wrong.items():
+WRONG = {'temperature': (-1, 3, '1', [], True, 10 ** 400), 'top_p': (1.1,), 'top_k': (-1, 1.5),
+         'max_tokens': (0, {}), 'seed': ('x', 2 ** 70), 'logprobs': (21,), 'stream': ('yes', 1),
+         'stop': (5, [''], [['x']]), 'prompt': (5, ['a'], 'x' * 200), 'suffix': (4, 'end'), 'n': (2,),
+         'echo': (True,), 'logit_bias': ({'5': 1},)}
+WRONG_MESSAGES = (None, [], 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
+                  [{'role': ['user'], 'content': 'x'}], [{'role': 'user', 'content': 'x' * 200}])
+REFUSED = [         # status, words of the sentence, what differs from a request that is answered
+    (400, 'JSON', {'body': b''}), (400, 'object', {'body': b'[]'}), (400, 'JSON', {'body': b'[' * 4000}),
+    (400, 'UTF-8', {'body': b'{"n": "\xff"}'}), (400, 'JSON', {'body': b'{"seed": ' + b'9' * 4900 + b'}'}),
+    (400, 'temperature=nan', {'body': b'{"temperature": NaN}'}), (400, 'inf', {'body': b'{"top_p": 1e999}'}),
+    (400, 'Content-Length', {'Content_Length': '-5'}),
+    (400, 'JSON', {'Transfer_Encoding': 'chunked', 'body': None, 'method': 'POST'}),
+    (413, '5001', {'body': b'x' * 5001}), (413, '3000000', {'body': b'x' * 3_000_000}),
+    (404, '/v1/models', {'path': '/v1/nothing'}), (404, '', {'path': '/%2e%2e/etc/passwd'}),
+    (404, '', {'path': '/'}), (404, '', {'method': 'GET'}), (404, "'gpt'", {'body': b'{"model": "gpt"}'}),
+    (404, '/problems', {'body': b'{"task_id": "train-0/99"}'}),
+    (404, '/problems', {'path': '/run', 'body': b'{"id": ["mine"], "text": "pass"}'}),
+    (403, 'another site', {'path': '/run', 'body': b'{"id": "mine"}', 'Origin': 'http://localhost:1'}),
+    *[(403, 'must name this machine', {'Host': host})
+      for host in ('evil.example:8000', '', 'localhost.evil.example')],
+    *[(403, 'another site', {'Origin': origin})
+      for origin in ('https://evil.example', 'null', 'http://localhost:1')]]
+
+
+def test_each_refusal_has_its_status_and_names_the_field(server):
+    for name, values in WRONG.items():
         for value in values:
-            answer = ask(server, COMPLETE, {'prompt': 'a', name: value})
-            refused(answer, 400)
-            error = answer[1]['error']
-            assert name in error['message'] and error['param'] == name, (name, value, error)
-    for messages in (None, [], 'hi', [5], [{'role': 'user'}], [{'role': 'king', 'content': 'x'}],
-                     [{'role': ['user'], 'content': 'x'}], [{'role': 'user', 'content': 'x' * 200}]):
+            error = refused(ask(server, COMPLETE, {'prompt': 'a', name: value}), 400)
+            if value != 'end':
+                assert name in error['message'] and error['param'] == name, (name, value, error)
+    for messages in WRONG_MESSAGES:
         refused(ask(server, CHAT, {'messages': messages}), 400)
-
-
-def test_each_refusal_has_its_status(server):
-    for body, word in ((b'', 'JSON'), (b'[]', 'object'), (b'{"n": "\xff"}', 'UTF-8'), (b'[' * 4000, 'JSON'),
-                       (b'{"temperature": NaN}', 'temperature=nan'), (b'{"top_p": 1e999}', 'top_p=inf'),
-                       (b'{"seed": ' + b'9' * 4900 + b'}', 'JSON')):
-        refused(ask(server, COMPLETE, body=body), 400, word)
-    for status, how in ((413, {'body': b'x' * 5001}), (413, {'body': b'x' * 3_000_000}),
-                        (404, {'path': '/v1/nothing'}), (404, {'path': '/%2e%2e/etc/passwd'}),
-                        (404, {'path': '/'}), (404, {'method': 'GET'}), (404, {'body': b'{"model": "gpt"}'}),
-                        (400, {'Content_Length': '-5'}),
-                        (400, {'Transfer_Encoding': 'chunked', 'body': None, 'method': 'POST'})):
+    for status, words, how in REFUSED:
         how = {'path': COMPLETE, 'body': b'{"prompt": "a"}', **how}
-        refused(ask(server, how.pop('path'), **how), status)
+        refused(ask(server, how.pop('path'), **how), status, words)
+    server.api.run = None
+    refused(ask(server, '/run', {'id': 'mine'}), 403, '--allow_code_execution=True')
 
 
-def test_neither_the_page_of_another_site_nor_a_foreign_name_of_this_machine_may_ask(server):
-    for headers in ({'Host': 'evil.example:8000'}, {'Host': ''}, {'Host': 'localhost.evil.example'},
-                    {'Origin': 'https://evil.example'}, {'Origin': 'null'}, {'Origin': 'http://localhost:1'}):
-        refused(ask(server, COMPLETE, {'prompt': 'a'}, **headers), 403)
+def test_no_other_machine_and_no_page_of_another_site_is_let_in(server):
     preflight = b'OPTIONS /v1/completions HTTP/1.1\r\nHost: localhost\r\nOrigin: http://x.example\r\n\r\n'
     head = raw(server, preflight)
     assert b' 501 ' in head and b'access-control' not in head.lower()
     assert server.server_address[0] == '127.0.0.1'          # no other machine can connect
+    page = (ROOT / 'parts' / 'sample' / 'page.html').read_text(encoding='utf-8')
+    assert ask(server, '/') == (200, page) and "default-src 'none'" in page
 
 
-def test_too_many_that_wait_and_too_long_a_wait_are_refused(models):
+def test_no_place_no_time_and_a_model_that_fails_have_a_status_each(models):
+    only = {'m': models['b']}
     for stream in (False, True):
-        with serving({'m': models['b']}, slots=1, waiting=1, answer_seconds=0.4) as server:
-            models['b'][0].gate.clear()
-            results = []
-            send = lambda: results.append(ask(server, COMPLETE, {'prompt': 'a', 'stream': stream}))
-            threads = [threading.Thread(target=send) for _ in range(2)]
-            for thread in threads:
-                thread.start()
-            until(lambda: len(server.api.writers['m'].reader_of) == 2)          # one is written, one waits
-            refused(ask(server, COMPLETE, {'prompt': 'a'}), 429, 'wait')
-            for thread in threads:
-                thread.join(60)
-            assert len(results) == 2
-            for answer in results:
-                refused(answer, 504, '0.4 s')
+        fields = {'prompt': 'a', 'stream': stream}
+        with serving(only, slots=1, waiting=-1) as server:
+            refused(ask(server, COMPLETE, fields), 429, 'wait')
+        with serving(only, answer_seconds=0) as server:
+            refused(ask(server, COMPLETE, fields), 504, '0 s')
+    with serving(only) as server:
+        weight = models['b'][0].embedding.weight.data
+        row = weight[ord('a')].clone()
+        weight[ord('a')] = math.nan
+        refused(ask(server, COMPLETE, {'prompt': 'aa'}), 500, 'log')
+        weight[ord('a')] = row
+        assert ask(server, COMPLETE, {'prompt': 'aa'})[0] == 200
 
 
 # --- hostile and hasty clients ------------------------------------------------------------------------------
@@ -315,55 +246,36 @@ def post(body, head=b''):
         len(body), head, body)
 
 
-GOOD = post(b'{"prompt": "a", "max_tokens": 90, "stream": true, "stop": []}')
+GOOD = post(b'{"prompt": "a", "max_tokens": 90, "temperature": 0, "stream": true}')
 HOSTILE = [b'\0' * 3000, b'GET / HTTP/9.9\r\n\r\n', b'GET ' + b'/' * 70000, b'\x16\x03\x01 TLS' * 20,
-           GOOD[:-5],
            b'GET / HTTP/1.1\r\nHost: localhost\r\n' + b'A: b\r\n' * 5000 + b'\r\n', post(b'\xff\xfe{'),
            post(b'{}', b'Content-Length: 900000\r\n'), post(b'{"a":' * 900 + b'1' + b'}' * 900),
            post(b'{"stop": "\\ud800", "prompt": "\\ud800", "logprobs": 3}'), GOOD + GOOD]
 
 
-def test_no_bytes_stop_the_server(server, capfd):
+def test_no_bytes_stop_the_server_and_none_keep_its_thread(server, capfd):
     for data in HOSTILE:
         with contextlib.suppress(OSError):
             raw(server, data)               # it gets an answer, or the server gives up after a second
+    assert raw(server, GOOD[:-9]) == raw(server, GOOD[:30]) == b''
     assert 'Traceback' not in capfd.readouterr().err
 
 
-def test_a_client_that_stops_sending_does_not_keep_its_thread(models):
-    with serving(models, client_seconds=0.3) as server:
-        assert raw(server, GOOD[:-9]) == raw(server, GOOD[:30]) == b''
-
-
-def test_a_client_that_goes_away_frees_its_row(server):
-    batch = server.api.writers['out/a'].batch
-    step = batch.step
-
-    def slow_step():
-        time.sleep(0.1)
-        return step()
-
-    batch.step = slow_step
-    with socket.create_connection(server.server_address) as s:
-        s.sendall(GOOD)
-        until(lambda: batch.live)
-        answer = batch.live[0]
-    until(lambda: answer.finish)
-    assert answer.finish == 'gone' and len(answer.ids) < 60         # of 90
-    batch.step = step
+def test_a_client_that_goes_away_frees_its_row(models):
+    model = models['b'][0]
+    with serving({'m': models['b']}, slots=1, waiting=0) as server:
+        model.pause, model.steps = 0.1, 0
+        with socket.create_connection(server.server_address) as s:
+            s.sendall(GOOD)
+            assert s.recv(9)                # its answer has begun, and the one row is taken
+            refused(ask(server, COMPLETE, {'prompt': 'a'}), 429)
+        while ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 429:
+            time.sleep(0.05)
+        model.pause = 0
+    assert model.steps < 60                 # of 90
 
 
 # --- sample.py --serve --------------------------------------------------------------------------------------
-@pytest.fixture(scope='module')
-def folder(models, tmp_path_factory):
-    model, tokenizer = models['out/a']
-    folder = tmp_path_factory.mktemp('model')
-    save_run(folder, model, tokenizer)
-    merged = Tokenizer.train(['def aaaa(aa):'] * 9, 330)
-    save_run(folder / 'sft', model.like(vocab_size=330), merged, config={'stage': 'sft'})
-    return folder
-
-
 CLIENT = """
 import http.client, json, os, signal
 
@@ -374,42 +286,33 @@ def ask(server, path, **fields):
 
 def client(server):
     models = json.load(ask(server, '/v1/models'))['data']
-    answers = [json.load(ask(server, '/v1/completions', model=m['id'], prompt='aaaaaaaa')) for m in models]
-    sizes = [answer['usage']['prompt_tokens'] for answer in answers]
     task_id = json.load(ask(server, '/problems'))['data'][9]['task_id']
     verdict = json.load(ask(server, '/run', **json.load(ask(server, '/v1/completions', task_id=task_id))))
     answer = ask(server, '/v1/completions', prompt='a', seed=3, max_tokens=120, stream=True)
     first = answer.readline().decode()
     os.kill(os.getpid(), signal.SIGTERM)
     with open('answers.json', 'w', encoding='utf-8') as f:
-        json.dump([models, sizes, task_id, verdict, first + answer.read().decode()], f)
+        json.dump([models, verdict, first + answer.read().decode()], f)
 """ + replaced('listen', """
     real(*arguments)            # it listens: from now on it can be asked
     threading.Thread(target=client, args=arguments).start()""")
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='Windows has no SIGTERM to send')
-def test_sigterm_finishes_what_runs_and_exits_with_0(folder, tmp_path):
+def test_sigterm_finishes_what_runs_and_exits_with_0(models, tmp_path):
     """The answer is long: the signal comes while it is being written, and it is whole all the same."""
-    result = run('sample.py', f'--ckpt={folder},{folder}/sft', '--serve=0', '--device=cpu',
-                 '--allow_code_execution=True', cwd=tmp_path, before=CLIENT)
+    save_run(tmp_path / 'base', *models['out/a'])
+    save_run(tmp_path / 'sft', *models['b'], config={'stage': 'sft'})
+    result = run('sample.py', '--ckpt=base,sft', '--serve=0', '--device=cpu', '--allow_code_execution=True',
+                 cwd=tmp_path, before=CLIENT)
     assert (result.returncode, result.stderr) == (0, ''), result.stderr
     assert 'Ctrl-C ends it' in result.stdout
-    until(lambda: (tmp_path / 'answers.json').exists())
-    models, sizes, task_id, verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
+    models, verdict, text = json.loads((tmp_path / 'answers.json').read_text('utf-8'))
     assert text.startswith('data: {') and text.endswith('data: [DONE]\n\n') and '"finish_reason": "' in text
-    assert [(m['id'], m['chat']) for m in models] == [(str(folder), False), (f'{folder}/sft', True)]
-    assert sizes[0] == 9 > sizes[1]         # each reads with its own tokenizer
-    assert task_id == 'variation-0/9' and verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
+    assert [(m['id'], m['chat']) for m in models] == [('base', False), ('sft', True)]
+    assert verdict['outcome'] in ('syntax', 'empty', 'exception'), verdict
 
-
-def test_the_script_says_one_sentence(folder):
     with socket.create_server(('127.0.0.1', 0)) as other:
         port = other.getsockname()[1]
-        for flags, words in ((['--serve=70000'], ['serve=70000', '[0, 65535]']),
-                             ([f'--serve={port}'], ['cannot listen', f'{port}', 'another port']),
-                             (['--serve=0', f'--ckpt={folder},nowhere'], ['nowhere']),
-                             ([f'--ckpt={folder},{folder}'], ['--serve=8000'])):
-            result = run('sample.py', f'--ckpt={folder}', '--device=cpu', *flags)
-            mistake(result, *words)
-            assert result.stdout == ''      # no settings: the sentence stands alone
+        result = run('sample.py', '--ckpt=base', '--device=cpu', f'--serve={port}', cwd=tmp_path)
+        mistake(result, 'cannot listen', f'{port}', 'another port')
