@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 from preparing import RAW, documents, dropped, kept, prepare, prose, read, write, write_records
 
-from parts.prepare.duplicates import band_keys, clusters, jaccard, minhash, shingles, simhash, simhash_keys
-from parts.prepare.duplicates import simhash_clusters, word_hashes, word_ngrams
+from parts.prepare.duplicates import band_keys, jaccard, minhash, shingles, simhash, simhash_clusters
+from parts.prepare.duplicates import word_hashes, word_ngrams
 
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 TEXT = st.text(st.sampled_from('aAbB_1 .\né×\u07ff\u0800漢字😀\ud800') | st.characters(exclude_categories=[]))
@@ -112,45 +112,12 @@ def test_simhash_is_the_majority_of_each_bit_and_near_as_the_angle_says():
     assert simhash(a[:0]) == 0
 
 
-@given(st.integers(0, 2 ** 64 - 1), st.integers(0, 12), st.data())
-def test_fingerprints_that_differ_in_d_bits_share_a_block(fingerprint, distance, data):
-    other = fingerprint
-    for bit in data.draw(st.sets(st.integers(0, 63), max_size=distance)):
-        other ^= 1 << bit
-    a, b = simhash_keys([fingerprint, other], distance).T
-    assert len(a) == distance + 1 and (a == b).any() and (other == fingerprint or (a != b).any())
-
-
 def test_simhash_joins_what_differs_in_three_bits_and_not_in_four():
     dice = random.Random(0)
     firsts = [dice.getrandbits(64) for _ in range(100)]
     for n, heads in ((3, range(100)), (4, range(100, 200))):
         copies = [first ^ sum(1 << bit for bit in dice.sample(range(64), n)) for first in firsts]
         assert simhash_clusters([*firsts, *copies], 3).tolist() == [*range(100), *heads], n
-
-
-# --- clusters -----------------------------------------------------------------------------------------------
-def connected(columns, same, n):
-    """For each document the first one that pairs connect it with, by flooding until nothing changes."""
-    first = list(range(n))
-    while True:
-        before = list(first)
-        for i in range(n):
-            for j in range(n):
-                if same(i, j) and any(keys[i] == keys[j] for keys in columns):
-                    first[i] = first[j] = min(first[i], first[j])
-        if first == before:
-            return first
-
-
-@given(st.data())
-def test_clusters_are_the_connected_documents(data):
-    n, bands = data.draw(st.integers(0, 25)), data.draw(st.integers(1, 4))
-    group = data.draw(st.lists(st.integers(0, 6), min_size=n, max_size=n))
-    row = st.lists(st.integers(0, 8) | st.just(2 ** 64 - 1), min_size=n, max_size=n)
-    columns = [np.array(data.draw(row), np.uint64) for _ in range(bands)]
-    same = lambda i, j: group[i] == group[j]
-    assert clusters(iter(columns), same).tolist() == connected(columns, same, n)
 
 
 # --- planted copies -----------------------------------------------------------------------------------------

@@ -1,5 +1,4 @@
 """Filling in the middle: documents can be put back; sample.py --suffix fills the gap of a known one."""
-import numpy as np
 import pytest
 import torch
 from conftest import mistake, ok, run, save_run
@@ -8,7 +7,6 @@ from preparing import RAW, prepare, read, report, write
 
 from model import GPT, GPTConfig
 from parts.prepare import infilling
-from parts.sample import asking
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 TEXT = 'def größe(x):\n    return x + 1  # 漢字 🙂\n\n' * 3
@@ -44,32 +42,6 @@ def test_random_documents_are_rearranged_and_put_back(text, seed):
     text = text.encode('utf-8', 'replace').decode()
     ids = infilling.rearrange(TOKENIZER.encode(text), 1.0, 10_000, TOKENIZER, seed)
     assert b''.join(piece for piece, _ in put_back(ids)).decode() == text
-
-
-def test_a_long_document_is_rearranged_piece_by_piece_and_at_most_a_cut_character_is_lost():
-    ids = TOKENIZER.encode(TEXT * 30)
-    for share in (0.0, 0.5, 1.0):
-        for seed in range(10):
-            pieces = put_back(infilling.rearrange(ids, share, 16, TOKENIZER, seed))
-            assert any(how for _, how in pieces) == (share > 0)
-            text = b''.join(piece for piece, _ in pieces)
-            n_lost = len((TEXT * 30).encode()) - len(text)
-            assert 0 <= n_lost <= (3 * len(ids) // 16 if share else 0)
-            assert text.decode('utf-8', 'ignore').count('return') == (TEXT * 30).count('return')
-
-
-def test_the_share_is_that_of_the_pieces_half_are_spm_and_cuts_fall_anywhere_between_characters():
-    ids = TOKENIZER.encode('while x:\n    print(x)\n' * 4)
-    n = 1000
-    for share in (0.1, 0.5, 1.0):
-        rows = [infilling.rearrange(ids, share, 10_000, TOKENIZER, seed) for seed in range(n)]
-        hows = [put_back(row)[0][1] for row in rows]
-        assert abs(sum(map(bool, hows)) / n - share) <= 4 * (share * (1 - share) / n) ** 0.5
-    assert abs(hows.count('SPM') / n - 0.5) < 0.07
-
-    assert infilling.split('abcdef', 0.8, 0.2) == ('a', 'bcde', 'f')
-    ends = {infilling.split('abc', *np.random.default_rng(i).random(2)) for i in range(500)}
-    assert len(ends) == 4 * 5 // 2 and ('', 'abc', '') in ends and ('a', '', 'bc') in ends
 
 
 def test_prepare_rearranges_training_documents_and_no_others(tmp_path):
@@ -136,17 +108,3 @@ def test_sample_fills_the_middle_of_a_known_document_and_stops(filler):
     assert said.count(f'{prefix}{middle}{suffix}\n{line}\n') == 2
     (folder / 'data.json').write_text('{}', encoding='utf-8')
     mistake(run('sample.py', *flags, f'--suffix={suffix}'), '--fim', '--suffix')
-
-
-def test_a_question_that_is_too_long_loses_its_far_ends():
-    tokenizer = Tokenizer.byte(SPECIAL_TOKENS)
-    for before, after in ((10, 90), (90, 10), (90, 90), (0, 90), (30, 30)):
-        text = ''.join(map(chr, range(33, 123)))
-        prompt, most = asking.between(tokenizer, text[:before], text[:after], 100, 20)
-        begin, suffix, middle = (prompt.ids.index(tokenizer.special[f'<|fim_{name}|>'])
-                                 for name in ('prefix', 'suffix', 'middle'))
-        assert len(prompt.ids) <= 80 and most == 20 and begin == 0 and middle == len(prompt.ids) - 1
-        kept = [tokenizer.decode(prompt.ids[1:suffix]), tokenizer.decode(prompt.ids[suffix + 1:middle])]
-        assert text[:before].endswith(kept[0]) and text[:after].startswith(kept[1])
-        assert len(prompt.ids) == min(80, before + after + 3)
-        assert min(map(len, kept)) >= min(before, after, 38)
