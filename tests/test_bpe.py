@@ -25,8 +25,7 @@ def naive(words, n_merges, learn=learn_merges):
     return learn([word.encode() for word in words], list(words.values()), n_merges)
 
 
-def in_batches(words, n_merges):
-    return naive(words, n_merges, batches.learn_merges)
+in_batches = functools.partial(naive, learn=batches.learn_merges)
 
 
 def by_replacing(words, n_merges):
@@ -57,11 +56,8 @@ def texts(python_files):
 def test_golden_low_lower_lowest():
     tokenizer = Tokenizer.train(['low', 'lower', 'lowest'], 256 + 3, special_tokens=())
     assert tokenizer.vocab[256:] == [b'lo', b'low', b'lowe']    # l+o and o+w tie: smaller ids first
-    words = [b'low', b' lower', b' lowest']
-    for learn, text in ((learn_merges, learn_merges.__doc__), (batches.learn_merges, batches.__doc__)):
+    for learn in (learn_merges, batches.learn_merges):
         assert learn([b'low', b'lower', b'lowest'], [1, 1, 1], 3) == ([(108, 111), (256, 119), (257, 101)], 6)
-        assert learn(words, [1, 1, 1], 2) == ([(108, 111), (256, 119)], 10)
-        assert str(words) in text and '([(108, 111), (256, 119)], 10)' in text      # the examples are right
 
 
 @settings(max_examples=250)
@@ -84,11 +80,9 @@ def test_batches_equal_the_loop_to_the_last_pair(monkeypatch):
     for seed in range(20):
         words = random_words(seed)
         pairs, n_tokens = by_replacing(words, 10 ** 6)
-        half = len(pairs) // 2
         for candidates in (1, 5, 512):
             monkeypatch.setattr(batches, 'CANDIDATES', candidates)
             assert in_batches(words, 10 ** 6) == (pairs, n_tokens), (seed, candidates)
-            assert in_batches(words, half)[0] == pairs[:half], (seed, candidates)
         most = max(most, len(pairs))
     assert most > 100
 
@@ -99,7 +93,7 @@ def test_counts_may_exceed_32_and_53_bits():
     assert in_batches(words, 5) == naive(words, 5)
 
 
-def test_the_tokens_are_those_of_hf(texts, monkeypatch):
+def test_the_tokens_are_those_of_hf(texts):
     """HF numbers the bytes by their printable characters, and ties go by that: for this test so do we."""
     tokenizers = pytest.importorskip('tokenizers')
     to_bytes = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -110,9 +104,9 @@ def test_the_tokens_are_those_of_hf(texts, monkeypatch):
         vocab_size=2048, show_progress=False, initial_alphabet=to_bytes.alphabet()))
     theirs = [tk.from_printable(hf.id_to_token(i)) for i in range(2048)]
     new_id = {byte: i for i, byte in enumerate(sorted(range(256), key=lambda b: tk.printable([b])))}
-    monkeypatch.setattr(tk, 'to_utf8', lambda text: bytes(new_id[b] for b in text.encode()))
     counts = count_chunks(texts)
-    merges, _ = batches.learn_merges([*map(tk.to_utf8, counts)], list(counts.values()), 2048 - 256)
+    words = [bytes(new_id[b] for b in chunk.encode()) for chunk in counts]
+    merges, _ = batches.learn_merges(words, list(counts.values()), 2048 - 256)
     assert expand(merges, sorted(BYTES, key=tk.printable)) == theirs
 
 
@@ -158,7 +152,6 @@ def test_half_a_megabyte_without_a_break_trains():
         text = ''.join(random.Random(0).choices(symbols, k=k))
         counts = count_chunks([text, text])
         assert max(map(len, counts)) <= MAX_CHUNK and sum(len(c) * n for c, n in counts.items()) == 2 * k
-        assert chunks.count_chunks([text, text]) == counts, symbols
         tokenizer = Tokenizer.train([text], 256 + 8, special_tokens=())
         assert len(tokenizer.vocab) == 264 and tokenizer.decode(tokenizer.encode_batch([text])[0]) == text
 
