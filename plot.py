@@ -18,10 +18,10 @@ config = configure(globals())
 
 if not out.endswith(('.png', '.svg', '.pdf')):
     raise ValueError(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
+if not os.path.isdir(os.path.dirname(out) or '.'):
+    raise ValueError(f'out={out}: its folder does not exist; make it, or choose another --out')
 if runs.count(',') > 5:
     raise ValueError(f'runs={runs} has more than 6 folders; draw several pictures, each with its --out')
-show(config)
-
 # --- read ----------------------------------------------------------------------------------------------
 COLOURS = '#0072b2', '#d55e00', '#009e73', '#b5508c', '#b88a00', '#3f9bd1'
 all_runs = [verdict.read_run(folder.strip().rstrip('/')) for folder in runs.split(',')]
@@ -39,13 +39,16 @@ for run, colour in zip(all_runs, COLOURS):
     age = f', {age:,.0f} min ago' if last < run['end'] else ''
     run['title'] = f'{run["name"]} (step {last:,} of {run["end"]:,}{age})'
     run['systems'], run['model'], sentence = verdict.verdict(run['rows'] + run['events'], run['config'])
-    print(f'{run["title"]}: {sentence}')
+    run['sentence'] = sentence
     run['advice'] = textwrap.wrap(sentence.partition(': ')[2], 185)     # before it is the health
     if run['rows']:
         rows.setdefault(run['config'].get('stage', 'base'), []).append(run)
 drawable = sum(rows.values(), [])
 if not drawable:
     raise ValueError(f'{runs}: metrics.jsonl has no complete line yet; run this again in a minute')
+show(config)
+for run in all_runs:
+    print(f'{run["title"]}: {run["sentence"]}')
 
 # --- panels ---------------------------------------------------------------------------------------------
 # title; meaning, of shares with % in front; metrics, first the one that counts; axis: zero, fit or log

@@ -116,6 +116,10 @@ def test_mistakes_are_one_sentence(tmp_path):
     mistake(run('plot.py', '--runs=nothing', cwd=tmp_path), 'nothing', 'metrics.jsonl', '--out_dir=nothing')
     mistake(run('plot.py', '--runs=a', cwd=tmp_path), 'no complete line yet', 'again')
     home(tmp_path / 'b', history(20))
+    for words, *flags in (('nothing/', '--runs=b,nothing'), ('out=gone/x', '--runs=b', '--out=gone/x.png')):
+        result = run('plot.py', *flags, cwd=tmp_path)
+        mistake(result, words)
+        assert result.stdout == ''
     result = run('plot.py', '--runs=b', cwd=tmp_path, before='import sys; sys.modules["matplotlib"] = None')
     mistake(result, 'pip install matplotlib')
     for name in 'config.json', 'data.json', 'eval.json':        # half written, or no object
@@ -159,6 +163,7 @@ learns_by_heart = {'loss': lambda step: falling(step) - step / 500,
 DPO = CONFIG | {'stage': 'dpo', 'warmup_steps': 10, 'max_steps': 100}
 RL = CONFIG | {'stage': 'rl', 'warmup_steps': 5, 'max_steps': 100}
 OVER = {'folder': 'out/a', 'scored': True}
+scored = lambda *percents: {'scores': [{'step': i, 'pass_rate': x / 100} for i, x in enumerate(percents)]}
 VERDICTS = [
     (CONFIG, history(600), HEALTHY, 'let it run'),
     (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'eval.py --ckpt=out/a --data_dir=data/quickstart.'),
@@ -166,7 +171,12 @@ VERDICTS = [
     (CONFIG | OVER, history(**slower), SYSTEMS, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
     (CONFIG | OVER | {'continued_by': ['b', 'c']}, history(), HEALTHY, 'see what was made of it: b and c.'),
     (CONFIG | OVER | {'stage': 'sft'}, history(), HEALTHY, 'python rl.py --init_from=out/a '),
-    (CONFIG | OVER | {'scores': [{'pass_rate': 0.125}]}, history(), HEALTHY, ', pass@1 12.5%. To do: '),
+    (CONFIG | OVER | scored(12.5), history(), HEALTHY, ', pass@1 12.5%. To do: '),
+    (CONFIG | OVER | scored(0), history(), MODEL, 'none of the problems (pass@1 0%). To do: teach it: '),
+    (CONFIG | OVER | scored(8, 0) | {'stage': 'sft'}, history(), MODEL, 'To do: read samples.jsonl'),
+    (CONFIG | OVER | scored(8, 9, 9, 9), history(), MODEL, 'pass@1 is flat: at most 9.0% in the first half'),
+    (CONFIG | OVER | scored(8, 9, 9, 10), history(), HEALTHY, ', pass@1 10.0%'),
+    (CONFIG | scored(0), history(150), ('healthy', 'unknown'), 'too early to tell'),
     (CONFIG, history(**flat), MODEL, 'validation loss is flat'),
     (CONFIG, history(**slower), SYSTEMS, 'throughput fell from '),
     (CONFIG, history(**slower, **flat), BOTH, 'validation loss is flat'),

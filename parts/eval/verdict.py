@@ -122,6 +122,8 @@ def verdict(metrics, config):
         val_loss = column(metrics, 'val_loss')[-1:]
         figure = f'validation loss {val_loss[0]:.2f}' if len(val_loss) else 'not evaluated yet'
 
+    if not early:
+        course += course_of_scores(config.get('scores') or [], config)
     systems = 'unhealthy' if machine else 'healthy'
     model = 'unknown' if early else 'healthy'
     if course:
@@ -166,7 +168,8 @@ def diagnose(vals, loss, vocab_size, warmup):
     ln_v = math.log(vocab_size or math.inf)         # the loss of a model that knows nothing
     if step >= max(200, 2 * warmup) and now > ln_v - 0.5:
         return 'stuck', f'validation loss {now:.2f} is still near ln V = {ln_v:.2f}', (
-            'too little data, a learning rate too low or too high (look at gnorm), or a model too small')
+            'try a third of the learning rate and three times as much; then give it more data, or take a '
+            'larger model')
     if len(vals) < 4:
         return None
 
@@ -228,6 +231,22 @@ def course_of_loss(train, metrics, config, early):
     repeats = middle(column(metrics, 'repetition')[-1:])
     if repeats >= 0.9:
         yield f'samples repeat themselves ({repeats:.0%})', 'look for duplicates in the data'
+
+
+def course_of_scores(scores, config):
+    """Yields (why, what to do) if a model can do nothing, or no more than before. scores: of eval.py."""
+    rates = [rate for _, rate in sorted({row['step']: row['pass_rate'] for row in scores}.items())]
+    half = len(rates) // 2
+    if rates and rates[-1] == 0:
+        to_do = what_follows(config)
+        if config.get('stage'):
+            to_do = ('read samples.jsonl: if the answers have the right form, train longer or on easier '
+                     'problems; if not, show it more demonstrations')
+        yield 'it solves none of the problems (pass@1 0%)', to_do
+    elif len(rates) >= 4 and max(rates[half:]) <= max(rates[:half]) < 1:
+        yield (f'pass@1 is flat: at most {max(rates[:half]):.1%} in the first half of the way, '
+               f'{max(rates[half:]):.1%} in the second',
+               'take other data, or teach it to answer: sft.py, then rl.py')
 
 
 def course_of_rl(train, held_out, early):
