@@ -86,6 +86,10 @@ def run_config_file(path, values):
     """Run a config file. Return the settings that it sets, and the unknown names that it assigns."""
     if not path.endswith('.py'):
         raise ValueError(f'{path}: flags begin with --, config files end with .py')
+    if not os.path.exists(path):
+        there = [str(file) for folder in {os.path.dirname(path), 'config'}
+                 for file in pathlib.Path(folder).glob('*.py')]
+        raise ValueError(f'{path} does not exist{nearest(path, there) or "; see the folder config"}')
     source = pathlib.Path(path).read_bytes()
     scope = dict(values)
     names = set()

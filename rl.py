@@ -145,7 +145,7 @@ model.grad_checkpoint = grad_checkpoint
 def tasks_of(reward, n, problems_seed, *splits):
     """A list of tasks. Each has the prompt, as messages and as ids, and one of three keys. tests: Python that
     runs after the model's code (with entry_point, it defines check(candidate)). answer: a text; the model
-    must find the number behind its ####, else its last. reward: a function of the model's text."""
+    must find the number after its ####, else its last. reward: a function of the model's text."""
     def with_ids(task):
         return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
 

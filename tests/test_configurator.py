@@ -117,7 +117,9 @@ def test_a_broken_config_file_is_one_line_with_its_place(play, tmp_path):
     files = {'syntax': 'steps = 1\nsteps = = 2', 'null': 'steps = 1\n\0\n',
              'nested': 'import json\nsteps = json.loads("{")', 'leaves': 'raise SystemExit(3)'}
     for argument, words in (
-            ('gone.py', 'No such file'), ('steps=3', 'begin with --'), ('folder.py', ''), ('latin.py', ''),
+            ('gone.py', 'does not exist'), ('a/b.py', 'see the folder config'),
+            ('leafs.py', 'did you mean leaves.py'),
+            ('steps=3', 'begin with --'), ('folder.py', ''), ('latin.py', ''),
             ('null.py', ''), ('syntax.py', 'syntax.py, line 2 & SyntaxError'),
             ('nested.py', 'line 2 & JSONDecodeError'), ('leaves.py', 'line 1 & SystemExit: 3')):
         one_line(play(argument, **files), f'{argument} & {words}')

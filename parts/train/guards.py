@@ -43,7 +43,7 @@ class Guard:
     def allows(self, step, loss, norm):
         self.wants_rollback = False
         if not math.isfinite(loss + norm):
-            return self.refuse(step, f'loss {loss}, gradient norm {norm}: not finite')
+            return self.refuse(step, f'loss {loss:.4f}, gradient norm {norm:.4f}: not finite')
         spiked = spike(self.window, loss, norm, self.spike_z)
         if step in self.bad_steps:
             return self.refuse(step, spiked or 'a step that was rolled back before')
