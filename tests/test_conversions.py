@@ -77,31 +77,6 @@ MALFORMED = [
     *({'instruction': 'a', 'output': 'c', 'history': h} for h in (5, 'ab', [['x']], [['x', 3]], {'ab': 1}))]
 
 
-KEYS = st.sampled_from('messages conversations conversation instruction input output system history prompt '
-                       'completion question answer role content from value chosen rejected margin agreement '
-                       'score_chosen score_rejected chosen_score'.split())
-SCALARS = st.none() | st.booleans() | st.integers() | st.just(10 ** 400) | st.floats() | \
-    st.sampled_from(['', 'a', 'user', 'human', 'gpt', 'assistant', 'system', 'messages', 'chosen'])
-JSON = st.recursive(SCALARS, max_leaves=12, extend=lambda inner: st.lists(inner, max_size=3) |
-                    st.dictionaries(KEYS, inner, max_size=5))
-
-
-@given(JSON | st.dictionaries(KEYS, JSON, max_size=8))
-def test_any_json_is_converted_or_a_value_error(record):
-    try:
-        messages = messages_of(record)
-        assert all(isinstance(m['content'], str) for m in messages)
-        assert not messages or messages[-1]['role'] == 'assistant' != messages[0]['role']
-    except ValueError:
-        pass
-    try:
-        pair = preference_of(record)
-        assert isinstance(pair['chosen'], str) and isinstance(pair['rejected'], str)
-        assert isinstance(pair['prompt'], (str, list)) and isinstance(pair.get('margin', 0.0), float)
-    except ValueError:
-        pass
-
-
 TURNS = st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=4)
 
 
