@@ -359,8 +359,8 @@ in_train = docs.keep & ~held_out
 in_val = docs.keep & held_out
 if not (in_train.any() and in_val.any()):
     docs.forget()
-    raise ValueError(f'{", ".join(sources)}: {in_train.sum()} documents left to train on, {in_val.sum()} to '
-                     f'validate ({total.lost()}); give more, drop fewer, or change --val_fraction')
+    raise ValueError(f'{", ".join(sources)}: documents left to train on: {in_train.sum()}, to validate: '
+                     f'{in_val.sum()} ({total.lost()}); give more, drop fewer, or change --val_fraction')
 
 # --- tokenise -----------------------------------------------------------------------------------------------
 if kind == 'text':
@@ -409,20 +409,21 @@ def encode_shard(shard):
 
 sides = ['train', 'val']
 if kind == 'text':
-    separator = None if one_text else tok.special['<|endoftext|>']
     sides += [f'val_{name}' for name in sources if len(sources) > 1]
-    bins = {side: corpus.Bin(f'{out_dir}/{side}.bin', separator) for side in sides}
+    bins = {side: corpus.Bin(f'{out_dir}/{side}.bin') for side in sides}
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), num_workers, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
     in_train &= docs.keep
     in_val &= docs.keep
 else:
-    bins = {side: corpus.Bin(f'{out_dir}/{side}.jsonl', ord('\n')) for side in sides}
+    bins = {side: corpus.Bin(f'{out_dir}/{side}.jsonl') for side in sides}
     docs.write_lines(bins['train'], in_train)
     docs.write_lines(bins['val'], in_val)
-for side, own in (('train', in_train), ('val', in_val)):
-    bins[side].documents = int(own.sum())
-    bins[side].bytes = int(docs.size[own].sum())
+owners = docs.owners[docs.shard]
+masks = {'train': in_train, 'val': in_val} | {f'val_{name}': in_val & (owners == name) for name in sources}
+for side, b in bins.items():
+    b.documents = int(masks[side].sum())
+    b.bytes = int(docs.size[masks[side]].sum())
 
 # --- mix: as many passes over each source as its weight asks for --------------------------------------------
 of_source = {name: {'path': path, 'weight': weight, 'files': files.count(shards, name),

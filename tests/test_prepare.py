@@ -3,6 +3,7 @@ import collections
 import gzip
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -187,7 +188,11 @@ def test_the_seeds_preset_is_a_valid_mix():
 
 
 def test_each_source_has_a_validation_file_of_its_own(corpora, tmp_path):
-    meta, _ = mix(corpora, tmp_path, {'web': 1, 'code': 9})
+    meta, printed = mix(corpora, tmp_path, {'web': 1, 'code': 9})
+    rows = {name: int(n.replace(',', '')) for name, n in re.findall(r'(\w+\.bin) \| ([\d,]+) \|', printed)}
+    in_sources = sum(source['documents'] for source in meta['sources'].values())
+    assert rows['train.bin'] == meta['documents']['train'] == in_sources        # repeated ones count once
+    assert rows['val.bin'] == meta['documents']['val'] == rows['val_web.bin'] + rows['val_code.bin']
     parts = [np.fromfile(tmp_path / f'data/val_{name}.bin', meta['dtype']) for name in ('web', 'code')]
     whole = np.fromfile(tmp_path / 'data/val.bin', meta['dtype'])
     assert all(len(p) for p in parts) and (np.concatenate(parts) == whole).all()
@@ -240,7 +245,7 @@ def test_a_copy_in_a_later_source_is_dropped_and_a_source_of_copies_is_named(cor
     old = (corpora / 'web.jsonl').read_text(encoding='utf-8')
     (corpora / 'again.jsonl').write_text(old + json.dumps({'text': 'something new\n' * 3}), encoding='utf-8')
     meta, _ = mix(corpora, tmp_path, {'web': None, 'again': None}, '--dedup=exact', '--val_fraction=0.2')
-    assert meta['sources']['web']['documents'] == 400 and meta['sources']['again']['documents'] == 1
+    assert sum(meta['documents'].values()) == 401 and meta['sources']['again']['documents'] == 1
     (corpora / 'again.jsonl').write_text(old, encoding='utf-8')
     mistake(run('prepare.py', tmp_path / 'mix.py', f'--out_dir={tmp_path}/x', *RAW, '--dedup=exact'),
             'source again', 'exact duplicate: 400', 'first one stays')

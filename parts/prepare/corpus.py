@@ -218,9 +218,9 @@ class Corpus:
         return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
 
     def counts_of(self, source, in_train):
-        """What is left of a source: {'documents', 'tokens': of the documents for training}."""
-        own = self.owners[self.shard] == source
-        return {'documents': int((self.keep & own).sum()), 'tokens': int(self.lengths[in_train & own].sum())}
+        """What a source has to train on: {'documents', 'tokens'}."""
+        own = in_train & (self.owners[self.shard] == source)
+        return {'documents': int(own.sum()), 'tokens': int(self.lengths[own].sum())}
 
     def write_source(self, source, bins, in_train, n_tokens):
         """Write n_tokens of a source to the Bin 'train': whole passes, then a part of it; its validation
@@ -306,13 +306,11 @@ class Corpus:
 class Bin:
     """A file of the result, under a temporary name until publish renames it."""
 
-    def __init__(self, path, separator):
-        """separator: the item that ends a document, or None."""
+    def __init__(self, path):
         self.path = path
-        self.separator = separator
         self.file = open(f'{path}.tmp', 'wb')
         self.sha256 = hashlib.sha256()
-        self.items = self.written = 0       # a document that is repeated counts each time
+        self.items = 0                      # a document that is repeated counts each time
         self.documents = self.bytes = 0     # each once
         atexit.register(pathlib.Path(f'{path}.tmp').unlink, missing_ok=True)
 
@@ -322,11 +320,10 @@ class Bin:
             block = data[start:start + PIECE]
             self.file.write(block)
             self.sha256.update(block)
-            self.written += np.count_nonzero(block == self.separator)
         self.items += len(data)
 
     def row(self):      # in data_card.summary
-        return self.path, self.written or self.documents, self.items, self.bytes or ''
+        return self.path, self.documents, self.items, self.bytes
 
 
 def publish(folder, pages, bins, bases=()):

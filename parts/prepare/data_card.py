@@ -167,7 +167,7 @@ def report_md(title, report, files):
         if s.get('epochs'):
             share = s['mixed'] / report['tokens']['train']
             warning = '; more than 4 passes add little' if s['epochs'] > 4 else ''
-            lines.append(f'{s["documents"]:,} documents, {s["tokens"]:,} training tokens x '
+            lines.append(f'to train on: documents: {s["documents"]:,}, tokens: {s["tokens"]:,} x '
                          f'{s["epochs"]:.2f} passes = {share:.1%} of the training tokens{warning}')
     for name, counter in report['counts'].items():
         lines += ['', f'{name}: {listed(counter)}']
