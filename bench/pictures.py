@@ -86,7 +86,9 @@ def read_json(path):
 
 
 def quickstart_tokenizer():
-    return Tokenizer.load('out/quickstart/tokenizer.json')
+    path = 'out/quickstart/tokenizer.json'
+    read_json(path)         # where it is missing, the last lines of this file say what makes it
+    return Tokenizer.load(path)
 
 
 def visible(text):
@@ -295,6 +297,7 @@ def funnel():
 
 def dashboard(path=f'{ROOT}/docs/img/dashboard.png'):
     """plot.py's picture, smaller and in 24 colours: a quarter of the bytes."""
+    pathlib.Path('out/quickstart/metrics.jsonl').stat()         # is there a run?
     subprocess.run([sys.executable, f'{ROOT}/plot.py', '--runs=out/quickstart', f'--out={path}'], check=True)
     picture = Image.open(path).convert('RGB')
     picture.thumbnail((1200, 1200))

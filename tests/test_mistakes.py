@@ -32,6 +32,14 @@ def test_help_says_what_each_program_does_and_does_nothing(tmp_path):
         assert not result.stderr and not any(tmp_path.iterdir()), (path, result.stderr)
 
 
+def test_a_picture_of_a_run_that_is_not_there_says_what_makes_it(tmp_path):
+    names = 'turning_green', 'kv_cache', 'masks', 'chat_mask', 'funnel', 'dashboard'
+    said = ok(run('bench/pictures.py', *names, cwd=tmp_path)).splitlines()
+    assert len(said) == len(names)
+    for name, line in zip(names, said):
+        assert re.fullmatch(rf'{name} is not drawn: \S+quickstart\S* is missing; bash run.sh makes it', line)
+
+
 def test_data_that_are_missing_or_damaged(data_dir, tmp_path):
     result = train(tmp_path / 'nowhere', tmp_path / 'out', '--data_from=python prepare.py --out_dir=other')
     mistake(result, 'nowhere', 'python prepare.py --source=FILE --out_dir=')        # not the preset's data
