@@ -295,7 +295,8 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
         assert words in printed
         follow(follow(printed, tmp_path), tmp_path)         # train, and sample
     assert '--out_dir=out/quickstart_2 ' in make(*code, '--out_dir=data/quickstart')
-    follow(ok(run('plot.py', '--runs=out/quickstart', cwd=tmp_path)), tmp_path)             # eval.py
+    printed = ok(run('plot.py', '--runs=out/quickstart', cwd=tmp_path))
+    follow(follow(printed, tmp_path), tmp_path)             # eval, and sample
     (tmp_path / 'data/quickstart').rename(tmp_path / 'data/moved')      # what the preset's base_dir names
     printed = make(*chats)
     assert printed.endswith('_sft_2 --base_dir=\n')
