@@ -85,7 +85,8 @@ if temperature is None:
 need_file = [task for task in answered if task != 'problems']
 files = data.split(',') if data else []
 if len(files) != len(need_file):
-    raise ValueError(f'{data=} must name one .jsonl file for each task of {need_file}, in this order')
+    raise ValueError(f'{data=} must name a .jsonl file for each of these tasks, in this order: '
+                     f'{", ".join(need_file) or "none"}')
 
 items_of = {}                               # task -> its questions, see parts/eval/benchmarks.py
 for task, path in zip(need_file, files):

@@ -218,7 +218,7 @@ def test_the_report_measures_each_group_of_files_and_records(home):
     ours, theirs = Tokenizer.load(home / 'code.json'), Tokenizer.load(home / 'prose.json')
     fits = lambda text: [round(len(text.encode()) / len(t.encode(text)), 2) for t in (ours, theirs)]
     out = ok(done)
-    assert '24 files' in out and re.search(r'note: 1 .*b\.jsonl\.gz line 3: .*no text', done.stderr)
+    assert 'files: 24, ' in out and re.search(r'note: 1 .*b\.jsonl\.gz line 3: .*no text', done.stderr)
     by_kind = groups(out, 'kind')
     assert {name: n for name, (n, _) in by_kind.items()} == {'.py': 21, '.md': 1, '.jsonl': 2}
     assert by_kind['.md'][1] == fits(PROSE['en'] * 9)
@@ -247,7 +247,7 @@ def test_without_a_tokenizer_one_is_trained_on_nine_tenths(home):
     texts = [path.read_text('utf-8') for path in sorted((home / 'c' / 'src').iterdir())]
     tokenizer = Tokenizer.train([t for i, t in enumerate(texts) if i % 10 != 9], 340)
     n = sum(len(tokenizer.encode(text)) for text in texts[9::10])
-    assert '2 files' in out and re.search(rf'^ *this +340 +[\d.]+ +[\d.]+ +{n}$', out, re.M)
+    assert 'files: 2, ' in out and re.search(rf'^ *this +340 +[\d.]+ +[\d.]+ +{n}$', out, re.M)
     few = [{'text': 'a' * 100}, {'text': 'b' * 10}]
     assert tokenizer_report.held_out(few) == ([{'text': 'a' * 90}, {'text': 'b' * 9}],
                                               [{'text': 'a' * 10}, {'text': 'b'}])

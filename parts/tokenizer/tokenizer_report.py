@@ -73,7 +73,7 @@ def sizes(tokenizers, n_bytes, counts):
     """The table: vocabulary, bytes per token, tokens; the cost of the difference. n_bytes: of each text."""
     total = sum(n_bytes)
     compared = ['']
-    lines = [f'{len(n_bytes):,} files, {total / 1e6:.2f} MB', '',
+    lines = [f'files: {len(n_bytes):,}, {total / 1e6:.2f} MB', '',
              f'{"vocabulary":>12} {"size":>7} {"bytes/token":>12} {"tokens/file":>12} {"tokens":>12}']
     for name, t in tokenizers.items():
         n = sum(counts[name])
