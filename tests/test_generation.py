@@ -135,6 +135,11 @@ def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():
     assert not torch.equal(dropout.train()(prompt())[0], dropout(prompt())[0])
     assert torch.equal(dropout.generate(prompt(), 9, 0), plain.generate(prompt(), 9, 0))
     assert torch.equal(dropout.eval()(prompt())[0], plain.train()(prompt())[0])
+    dropout.train().dropout.p = 0.0
+    for block in dropout.blocks:            # now both of its sums add nothing to the embedding
+        block.dropout.p = 1.0
+    embedded = dropout.embedding(prompt())
+    assert torch.equal(dropout(prompt())[0], dropout.head(dropout.norm(embedded)))
 
 
 def test_bad_values_and_contexts_are_value_errors_and_the_mode_is_restored():

@@ -122,9 +122,9 @@ def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
 
 @pytest.mark.parametrize('flags', [['--objective=mlm'], ['--document_mask=True']])
 def test_every_objective_learns_and_two_processes_compute_what_one_does(data_dir, tmp_path, flags):
-    flags = [*flags, '--micro_batch_size=4', '--learning_rate=3e-3', '--dtype=float32']
-    ok(train(data_dir, tmp_path / 'one', *flags))
-    ok(train(data_dir, tmp_path / 'two', *flags, processes=2))
+    flags = [*flags, '--learning_rate=3e-3', '--dtype=float32']
+    ok(train(data_dir, tmp_path / 'one', *flags, '--micro_batch_size=8'))
+    ok(train(data_dir, tmp_path / 'two', *flags, '--micro_batch_size=2', processes=2))
     assert_equal_but_for_rounding(tmp_path / 'one', tmp_path / 'two')
     losses = series(tmp_path / 'one', 'val_loss')
     assert losses[-1] < losses[0] - 0.2
