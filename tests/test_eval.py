@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import contents, greedy, lift, mistake, ok, read_json, read_rows, run, write
+from conftest import contents, lift, mistake, ok, read_json, read_rows, run, write
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.eval.problems import problems
@@ -202,24 +202,6 @@ def test_a_judge_that_gives_no_grade_gives_no_score_and_the_answers_are_kept(tmp
 
 
 # --- answers of a model -------------------------------------------------------------------------------------
-def test_batches_write_what_one_row_at_a_time_would(babbler, tmp_path):
-    prompts = ['def f(x):', 'import os', 'for i in ran', 'x = (1, ', '"""Ä', 'self.'] * 2 + ['b' * 60]
-    file = write(tmp_path / 'own.jsonl', [{'prompt': prompt, 'regex': 'a'} for prompt in prompts])
-    flags = [f'--ckpt={babbler}', '--tasks=own', f'--data={file}', '--max_new_tokens=12']
-    said, _, rows = evaluate(tmp_path, *flags)
-    assert [row['prompt'] + row['completion'] for row in rows] == [greedy(babbler, p, 12) for p in prompts]
-    assert 'prompts longer than the context of 32 tokens, which were cut: 1\n' in said
-
-
-def test_the_seed_decides_the_numbers(babbler, tmp_path):
-    data = write(tmp_path / 'own.jsonl', [{'prompt': word, 'regex': '[a-m]'} for word in ('def f(', 'x')])
-    flags = [f'--ckpt={babbler}', '--tasks=own', f'--data={data}', '--num_samples=3', '--max_new_tokens=9']
-    (_, a, rows_a), (_, b, rows_b), (_, _, rows_c) = [
-        evaluate(tmp_path / name, *flags, f'--seed={seed}') for name, seed in (('a', 1), ('b', 1), ('c', 2))]
-    assert a == b and rows_a == rows_b and len(rows_a) == 6 and a['own']['chat'] is False
-    assert [row['completion'] for row in rows_a] != [row['completion'] for row in rows_c]
-
-
 @pytest.fixture(scope='module')
 def shelf(base_run, tmp_path_factory):
     """Checkpoints of one run, whose names do not tell their order (a_late has other weights); one that was

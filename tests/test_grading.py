@@ -1,13 +1,11 @@
 """How answers are graded: numbers, code in words, rules, BLEU beside execution, a judge's reply."""
 import json
-import math
-import random
 import sys
 
 import pytest
 from conftest import refused
 
-from parts.eval.grading import (RULES, ask_judge, bleu, broken_rules, code_in, is_json, judged, last_number,
+from parts.eval.grading import (RULES, ask_judge, broken_rules, code_in, is_json, judged, last_number,
                                 outcome, program, rules_of)
 from parts.eval.sandbox import run_many
 
@@ -58,30 +56,6 @@ def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_
 
 
 # --- BLEU beside execution ----------------------------------------------------------------------------------
-def slow_bleu(answer, reference):
-    """Of lists of words: for n from 1 to 4, each n-gram crosses one of the reference off."""
-    product = 1.0
-    for n in range(1, 5):
-        a = [answer[i:i + n] for i in range(len(answer) - n + 1)]
-        left = [reference[i:i + n] for i in range(len(reference) - n + 1)]
-        hits = 0
-        for gram in a:
-            if gram in left:
-                left.remove(gram)
-                hits += 1
-        product *= (hits + (n > 1)) / (len(a) + (n > 1)) if hits + (n > 1) else 0
-    return product ** 0.25 * min(1, math.exp(1 - len(reference) / len(answer)))
-
-
-def test_bleu_is_that_of_a_slow_version():
-    rng = random.Random(0)
-    for _ in range(300):
-        x, y = (rng.choices('abcd', k=rng.randint(1, 12)) for _ in 'xy')
-        assert bleu(' '.join(x), ' '.join(y)) == pytest.approx(slow_bleu(x, y))
-    assert bleu('return a * b', 'return a * b') == 1 and bleu('', 'a') == 0 and bleu('a', 'b') == 0
-    assert bleu('a*b', 'a * b') == 1
-
-
 LESSON = [      # two prompts of a lesson, and a third: arguments, reference, tests, answers
     ('a: float, b: float', 'return a * b', 'f(3.0, 5.0) == 15.0 and f(2.0, 7.0) == 14.0',
      ['return a * b', 'return math.sqrt(a * b)', 'return a * b / 2.0', 'return a * b / a']),

@@ -76,56 +76,43 @@ EVENTS = [(220, 'spike'), (230, 'skip'), (300, 'rollback'), (640, 'resume'), (70
 
 
 def test_the_picture_of_a_run_is_drawn(tmp_path):
-    image = pytest.importorskip('matplotlib.image')
+    """Also of one that is being written, and of one whose every number is NaN."""
+    pytest.importorskip('matplotlib')
     all_nan = history(200, **dict.fromkeys(['loss', 'grad_norm', 'val_loss'], lambda step: NAN))
     for name, rows, config, half in [
             ('running', history(400, EVENTS), CONFIG, '{"step": 410, "lo'), ('nan', all_nan, {}, '')]:
         home(tmp_path / name, rows, config, half)
         result = run('plot.py', f'--runs={name}', f'--out={name}.png', cwd=tmp_path)
         assert ('is not a number' in ok(result)) == (name == 'nan') and not result.stderr
-        pixels = image.imread(tmp_path / f'{name}.png')[..., :3]
-        ink = (pixels.max(axis=2) < 0.9).mean()             # neither white nor the grey of the cards
-        assert pixels.shape[1] == 1600 and 0.01 < ink < 0.3, (name, ink)
+        assert (tmp_path / f'{name}.png').read_bytes().startswith(b'\x89PNG')
 
 
 def test_several_runs_get_a_verdict_each_and_a_row_of_panels_for_each_stage(tmp_path):
-    home(tmp_path / 'a', history(skipped=lambda step: 0, parse_rate=lambda step: step / 1000,
-                                 lr=lambda step: 1e-5 * min(step, 1000 - step)))
+    home(tmp_path / 'a', history(lr=lambda step: 1e-5 * min(step, 1000 - step)))
     home(tmp_path / 'b', pairs(), DPO | {'init_from': f'{tmp_path}/a/'})
-    home(tmp_path / 'c', policy(clip_fraction=lambda step: 0, entropy=lambda step: NAN), RL)
-    home(tmp_path / 'd', history(500, seed=2))
-    said = ok(run('plot.py', '--runs=a,b,c,d', '--out=a.svg', cwd=tmp_path))
+    home(tmp_path / 'c', policy(entropy=lambda step: NAN), RL)
+    said = ok(run('plot.py', '--runs=a,b,c', '--out=a.svg', cwd=tmp_path))
     assert 'a (step 1,000 of 1,000): operationally healthy' in said
-    assert 'd (step 500 of 1,000, 0 min ago): operationally healthy' in said
     assert 'To do: see what was made of it: b.' in said
     drawn = (tmp_path / 'a.svg').read_text(encoding='utf-8')
-    titles = ['loss', 'bits per byte', 'samples that pass', 'gradient norm', 'learning rate', 'margin',
-              'right order', 'preference loss', 'reward', 'informative', 'length', 'step time', 'speed',
-              'memory', 'waits', 'legend']
-    at = [drawn.find(f'<!-- {title} -->') for title in titles]
-    assert min(at) > 0 and at == sorted(at), list(zip(titles, at))
-    assert drawn.count('<!-- latest sample -->') == 3 and drawn.count('<!-- loss -->') == 1     # shared
+    for title in ('loss', 'bits per byte', 'gradient norm', 'learning rate', 'margin', 'right order',
+                  'reward', 'length', 'step time', 'speed', 'memory', 'waits', 'latest sample'):
+        assert f'<!-- {title} -->' in drawn, title
     for phase in ('#fdf4e1', '#ebf2f9'):        # the rate rises; it is below half of its peak
         assert f'fill: {phase}' in drawn
-    for absent in ('clipped', 'skipped', 'entropy', 'GPU', 'answers that pass'):
-        assert f'<!-- {absent} -->' not in drawn, absent
 
 
 def test_mistakes_are_one_sentence(tmp_path):
     home(tmp_path / 'a', [], half='{"step": 1')
-    mistake(run('plot.py', '--runs=nothing', cwd=tmp_path), 'nothing', 'metrics.jsonl', '--out_dir=nothing')
-    mistake(run('plot.py', '--runs=a', cwd=tmp_path), 'no complete line yet', 'again')
     home(tmp_path / 'b', history(20))
-    for words, *flags in (('nothing/', '--runs=b,nothing'), ('out=gone/x', '--runs=b', '--out=gone/x.png')):
-        result = run('plot.py', *flags, cwd=tmp_path)
-        mistake(result, words)
-        assert result.stdout == ''
-    result = run('plot.py', '--runs=b', cwd=tmp_path, before='import sys; sys.modules["matplotlib"] = None')
-    mistake(result, 'pip install matplotlib')
-    for name in 'config.json', 'data.json', 'eval.json':        # half written, or no object
-        for text in '', '{"tasks": ', '5', '[1]':
-            (tmp_path / 'b' / name).write_text(text, encoding='utf-8')
-            assert len(read_run(tmp_path / 'b')['rows']) == len(history(20))
+    without = 'import sys; sys.modules["matplotlib"] = None'
+    for flags, before, *words in ((['--runs=b,nothing'], '', 'nothing/', '--out_dir=nothing'),
+                                  (['--runs=a'], '', 'no complete line yet'),
+                                  (['--runs=b', '--out=gone/x.png'], '', 'out=gone/x'),
+                                  (['--runs=b'], without, 'pip install')):
+        result = run('plot.py', *flags, cwd=tmp_path, before=before)
+        mistake(result, *words)
+        assert before or result.stdout == ''
 
 
 # --- what is read -------------------------------------------------------------------------------------------

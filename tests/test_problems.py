@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 
-from conftest import ROOT, mistake, ok, read_rows, refused, run
+from conftest import ROOT, mistake, ok, read_rows, run
 
 from parts.eval import grading, problems as P
 
@@ -129,20 +129,6 @@ def test_what_is_held_out_does_not_occur_in_training():
     assert {part for p in SETS['cell'] for part in p['cell'].split(' / ')} <= parts
     every = [f'ints / {f} / {m} / {r}' for f in P.FILTERS for m in P.MAPS for r in P.REDUCES]
     assert 0.15 < sum(P.bucket(cell, 5) == 0 for cell in every) / len(every) < 0.25     # a fifth
-
-
-def test_a_depth_is_the_number_of_steps_and_its_problems_belong_to_the_same_splits():
-    for depth in 1, 2, 4:
-        drawn = {split: P.problems(60, 0, split, depth) for split in ('train', 'feedback')}
-        for split, some in drawn.items():
-            assert len({p['prompt'] for p in some} - {p['prompt'] for p in SETS[split]}) > 30     # others
-            for p in some:
-                assert len(p['cell'].split(' / ')) == 1 + depth and p['prompt'].count('then') == depth - 1
-                assert p['task_id'].startswith(f'{split}-0-{depth}/')
-                for body in p['solutions']:
-                    run_with_tests(p, p['prompt'] + body)
-        assert not {p['cell'] for p in drawn['train']} & {p['cell'] for p in drawn['feedback']}
-    refused('only 0 of 5', P.problems, 5, 0, 'cell', 1)             # all single steps are shown
 
 
 # --- always the same ----------------------------------------------------------------------------------------

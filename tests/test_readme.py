@@ -1,5 +1,4 @@
-"""README and docs/ are true: their links, pictures, table of files, commands and Python."""
-import ast
+"""README and docs/ are true: their links, maps of files, commands and Python."""
 import json
 import re
 import shlex
@@ -8,12 +7,9 @@ import sys
 
 from conftest import ROOT, ok, run, write
 from test_house import settings
-
-sys.path.append(str(ROOT / 'bench'))
-import pictures     # noqa: E402
+from test_requirements import anchors
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-MAP = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
 PAGES = {path: path.read_text(encoding='utf-8')
          for path in [ROOT / 'README.md', *sorted(ROOT.glob('docs/*.md'))]}
 
@@ -37,64 +33,40 @@ def words(command):
     return shlex.split(ansi)
 
 
-def test_the_table_of_files_is_complete():
-    rows = re.findall(r'^(?:\| )?\[(\w+\.py)\]\(\1\)', README, re.M)
-    assert sorted(rows) == sorted(path.name for path in ROOT.glob('*.py'))
+def names_in(*folder):
+    return sorted(path.stem for path in ROOT.joinpath(*folder).glob('*.py') if path.stem != '__init__')
 
 
-def test_the_readme_names_the_stack_of_decisions_and_each_stage_its_own():
-    assert 'stack of decisions: the corpus, the tokenizer, the objective, the infrastructure' in README
-    assert '](docs/decide.md' in README
-    for stage in 'prepare tokenizer model train sft dpo rl eval'.split():
-        docstring = ast.get_docstring(ast.parse((ROOT / f'{stage}.py').read_text(encoding='utf-8')))
-        assert re.search(r'[Tt]he\sdecision made here is the \w+', docstring), stage
+def test_the_three_maps_name_each_file_and_no_other():
+    """README's table; the map of parts/, whose lines stand under their folders; the table of the tests."""
+    assert sorted(re.findall(r'^(?:\| )?\[(\w+)\.py\]\(\1\.py\)', README, re.M)) == names_in()
+    text = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
+    _, *halves = re.split(r'^(\w+)/.*\n', text, flags=re.M)          # folder, its lines, folder, ...
+    assert sorted(halves[::2]) == sorted({path.parent.name for path in ROOT.glob('parts/*/*.py')})
+    for folder, lines in zip(halves[::2], halves[1::2], strict=True):
+        assert sorted(re.findall(r'^    (\w+) +\w', lines, re.M)) == names_in('parts', folder), folder
+    text = (ROOT / 'tests/README.md').read_text(encoding='utf-8')
+    rows = text.split('## Which file tests what')[1].splitlines()[4:]
+    named = [f'test_{name}' for row in rows for name in row.split('|')[2].split()]
+    assert sorted(named) == [name for name in names_in('tests') if name.startswith('test_')]
+    for file, name in re.findall(r'`(test_\w+\.py)::(\w+)`', text):
+        assert f'def {name}(' in (ROOT / 'tests' / file).read_text(encoding='utf-8'), name
 
 
-def test_the_map_of_parts_has_one_line_for_each_file():
-    text = ast.get_docstring(ast.parse(MAP))
-    rooms = re.split(r'^(\w+)/.*\n', text, flags=re.M)[1:]         # room, its lines, room, ...
-    lines = {room: re.findall(r'^    (\w+) +\w', its, re.M) for room, its in zip(rooms[::2], rooms[1::2])}
-    assert list(lines) == ['tokenizer', 'prepare', 'train', 'eval', 'sample']
-    for room, names in lines.items():
-        assert sorted(names) == sorted(path.stem for path in (ROOT / 'parts' / room).glob('*.py')), room
-
-
-def test_every_link_resolves_and_every_page_is_linked():
+def test_every_link_and_each_file_that_is_named_exists_and_every_page_is_linked():
     linked = set()
     for path, text in PAGES.items():
         prose = re.sub(r'```.*?```', '', text, flags=re.S)
         for target in re.findall(r'\]\(([^)\s]+)\)', prose):
             if not target.startswith(('http://', 'https://')):
-                page = (path.parent / target.split('#')[0]).resolve()
+                file, _, anchor = target.partition('#')
+                page = (path.parent / file).resolve() if file else path
                 assert page.exists(), (path.name, target)
+                assert not anchor or anchor in anchors(page), (path.name, target)
                 linked.add(page)
-    assert {path for path in PAGES if path.parent.name == 'docs'} <= linked
-
-
-def test_each_picture_stands_on_a_page_is_below_40_kb_and_shows_today_s_figures():
-    shown = {}
-    for page, text in PAGES.items():
-        for words, path in re.findall(r'!\[([^]]*)\]\(([^)\s]+)\)', text):
-            shown[(page.parent / path).resolve()] = words
-    for path, words in shown.items():
-        assert words and path.stat().st_size < 40_000, path
-    assert {path.name for path in shown} == {path.name for path in ROOT.glob('docs/img/*g')}
-    for name in ('rl', 'depth', 'memory'):                   # those that need no run
-        assert pictures.CARDS[name]() == (ROOT / f'docs/img/{name}.svg').read_text(encoding='utf-8'), name
-
-
-def test_every_file_and_section_of_the_log_that_is_named_exists():
-    for path, text in PAGES.items():
         for name in re.findall(r'(?<![\w./:])((?:tests|bench|parts|config|docs)/[\w/]+\.\w+)', text):
             assert (ROOT / name).exists(), (path.name, name)
-
-    log = (ROOT / 'LOG.md').read_text(encoding='utf-8')
-    for path, text in PAGES.items():
-        for title in re.findall(r'LOG\.md, "([^"]+)"', text):
-            assert title in log, (path.name, title)
-
-    for path in (ROOT / 'config').glob('*.py'):
-        assert f'config/{path.name}' in path.read_text(encoding='utf-8'), path
+    assert {path for path in PAGES if path.parent.name == 'docs'} <= linked
 
 
 def test_every_command_uses_settings_and_configs_that_exist():
@@ -163,10 +135,3 @@ def test_the_python_of_copying_a_file_runs_and_gives_what_it_says(tmp_path, monk
     assert eval(call, scope) == float(value)
 
 
-def test_the_map_of_the_tests_names_each_file_and_no_other():
-    text = (ROOT / 'tests/README.md').read_text(encoding='utf-8')
-    rows = text.split('## Which file tests what')[1].splitlines()[4:]
-    names = sorted(name for row in rows for name in row.split('|')[2].split())
-    assert names == sorted(path.stem.removeprefix('test_') for path in ROOT.glob('tests/test_*.py'))
-    for file, name in re.findall(r'`(test_\w+\.py)::(\w+)`', text):
-        assert f'def {name}(' in (ROOT / 'tests' / file).read_text(encoding='utf-8'), name

@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
                               ('span', chain('ab', '<|endoftext|>'), {'config': {'objective': 'span'}}),
                               ('rm', chain('ab', '<|endoftext|>'), {'reward_head': torch.zeros(1, V)})):
         save_run(folder / name, model, TOKENIZER, **more)
-    (folder / 'prompts.txt').write_bytes(b'\xef\xbb\xbfa\r\n\r\ncd\n')
+    (folder / 'prompts.txt').write_bytes(b'\xef\xbb\xbfcd\r\n\r\na\n')
     (folder / 'latin.txt').write_bytes(b'caf\xe9\n')
     (folder / 'empty.txt').write_bytes(b' \n\n')
     return folder
@@ -54,9 +54,10 @@ def sample(folder, name, *flags, **more):
 
 
 def test_each_prompt_is_answered_at_each_temperature(folder):
+    """In the order of the file, though the shorter prompt is written first."""
     out = ok(sample(folder, 'clm', f'--prompts={folder}/prompts.txt', '--sweep=0,1e-30,0.5', '--top_k=1'))
     blocks = [block.splitlines() for block in out.split('-' * 80 + '\n')[1:]]
-    for block, prompt, rest in zip(blocks, ('a', 'cd'), ('bcdefgh', 'efgh'), strict=True):
+    for block, prompt, rest in zip(blocks, ('cd', 'a'), ('efgh', 'bcdefgh'), strict=True):
         heads = [f'--- temperature {t}' for t in ('0', '1e-30', '0.5')]
         assert block == [prompt, *[line for head in heads for line in (head, rest)]]
 
@@ -117,7 +118,9 @@ REFUSED = [         # model, flags, words of the sentence
     ('span', '--prompt=a<|mask|> --sweep=0,1', 'gaps'), ('span', '--prompt=a', 'mark each'),
     ('rm', '--prompt=a', 'scores answers'), ('nan', '--export=hf', 'not finite'),
     ('clm', '--system=brief', '--chat=True'), ('chat', '--chat=True --stop_at=x', 'itself: leave out --stop'),
-    ('clm', '--serve=0 --prompt=a', 'leave out --prompt'), ('span', '--serve=0', 'fills gaps; --serve'),
+    ('clm', '--serve=0 --prompt=a', 'leave out --prompt'), ('clm', '--serve=70000', '[0, 65535]'),
+    ('clm', '--serve=0 --ckpt={}/clm,nowhere', 'nowhere'), ('clm', '--ckpt={}/clm,{}/clm', '--serve=8000'),
+    ('span', '--serve=0', 'fills gaps; --serve'),
     ('clm', '--allow_code_execution=True', 'a server'), ('clm', '--export=hf --dtype=bfloat16', 'gguf-q8_0')]
 
 

@@ -143,15 +143,6 @@ def events(monkeypatch):
     return seen
 
 
-def test_all_judges_start_with_the_first_job_before_any_program_runs(events):
-    with Court(processes=3) as court:
-        assert events == [] == list(run_many([]))
-        court.submit('0').result()
-        court.submit('0.0').result()
-        assert events == ['judge'] * 3 + ['0', '0.0']
-    assert events[5:] == ['closed'] * 3
-
-
 def test_results_come_in_order_and_equal_jobs_run_once(events):
     with Court(processes=2) as court:
         futures = [court.submit('0', 'assert f()', 'f') for _ in range(5)]
@@ -159,15 +150,6 @@ def test_results_come_in_order_and_equal_jobs_run_once(events):
         assert len({id(f.result()) for f in futures}) == 2
     assert events.count('0') == 2
     assert [r.message for r in run_many([('0.02',), ('0',), ('0.01',), ('0',)])] == ['0.02', '0', '0.01', '0']
-
-
-def test_who_leaves_early_waits_for_what_runs_and_starts_nothing_more(events):
-    with pytest.raises(KeyboardInterrupt), Court(processes=2) as court:
-        futures = [court.submit(f'0.{i}1') for i in range(1, 9)]
-        raise KeyboardInterrupt
-    started = [e for e in events if e not in ('judge', 'closed')]
-    assert 0 < len(started) <= 3 and events.count('closed') == 2
-    assert all(f.done() for f in futures)
 
 
 def test_a_judge_that_was_killed_is_replaced_only_where_a_wall_held_the_program(events):
