@@ -361,14 +361,15 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
-log.row('data', f'{len(pairs):,} pairs, {len(held_out):,} held out; the same answer twice: {n_same}; '
+log.row('data', f'pairs: {len(pairs):,}, held out: {len(held_out):,}; the same answer twice: {n_same}; '
         f'cut to {block_size} tokens: {n_cut}')
 log.row('model', planner.described(vars(model.config)))
-log.row('step', f'{batch_size} pairs = {world} processes x {per_rank // micro_batch_size} accumulated x '
-        f'{micro_batch_size} at once; {device}, {dtype}')
+log.row('step', f'pairs: {batch_size}; processes: {world}, '
+        f'micro-batches of each: {per_rank // micro_batch_size}, pairs in one: {micro_batch_size}; '
+        f'on {device}, in {dtype}')
 epochs = max_steps / batches.per_epoch
 log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, 0.0, grad_clip))
-log.row('epochs', f'{epochs:.2f}, of {batches.per_epoch:,} steps each')
+log.row('epochs', f'{epochs:.2f}; steps of each: {batches.per_epoch:,}')
 log.notes(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------

@@ -176,8 +176,8 @@ longest = model.config.block_size - max_new_tokens
 tasks = [task for task in tasks if len(task['ids']) <= longest]
 exam = [task for task in exam if len(task['ids']) <= longest][:eval_prompts]
 if not tasks or not exam:
-    raise ValueError(f'{reward=} leaves {len(exam)} prompts to evaluate on and {len(tasks)} others to train '
-                     f'on, of at most {longest} tokens each; give more prompts, or lower --max_new_tokens')
+    raise ValueError(f'{reward=}, prompts of at most {longest} tokens: {len(exam)} to evaluate on, '
+                     f'{len(tasks)} others to train on; give more prompts, or lower --max_new_tokens')
 if plan:
     length = max(len(task['ids']) for task in tasks) + max_new_tokens
     planner.show(plan, vars(model.config), length, batch_size, config['micro_batch_size'], max_steps,
@@ -288,13 +288,14 @@ if main_process:
     tokenizer.save(log.path('tokenizer.json'))
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config, log.say)
-log.row('tasks', f'{len(tasks):,} prompts, {len(exam):,} held out; not trained on: '
+log.row('tasks', f'prompts: {len(tasks):,}, held out: {len(exam):,}; not trained on: '
         f'{len(all_tasks) - len(tasks):,}')
 for text in caution.values():
     log.row('caution', text)
 log.row('model', planner.described(vars(model.config)))
-log.row('step', f'{batch_size} prompts x {num_samples} answers = {world} processes x '
-        f'{per_rank // micro_batch_size} accumulated x {micro_batch_size} prompts; {device}, {dtype}')
+log.row('step', f'prompts: {batch_size}, answers to each: {num_samples}; processes: {world}, '
+        f'micro-batches of each: {per_rank // micro_batch_size}, prompts in one: {micro_batch_size}; '
+        f'on {device}, in {dtype}')
 log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, min_lr, grad_clip))
 
 # --- the loop -----------------------------------------------------------------------------------------------

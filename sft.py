@@ -132,7 +132,8 @@ max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per
 eval_interval = eval_interval or batches.per_epoch
 warmup_steps, *_ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)
 if replay % world or (replay and not base_dir):
-    raise ValueError(f'replay={replay} must be a multiple of {world} processes, and needs --base_dir=FOLDER')
+    raise ValueError(f'replay={replay} must be a multiple of the number of processes, {world}, and needs '
+                     '--base_dir=FOLDER')
 if base_dir:
     sides = ('train', 'val') if replay else ('val',)
     base_meta, base_bins = token_bins.open_bins(base_dir, block_size, sides)
@@ -237,14 +238,16 @@ if main_process:
 log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
-log.row('data', f'{len(conversations):,} conversations, {len(held_out):,} held out; {lengths.sum():,} '
-        f'tokens, {trained.sum() / lengths.sum():.1%} trained; without an answer: {n_empty}; cut: {n_cut}')
+log.row('data', f'conversations: {len(conversations):,}, held out: {len(held_out):,}; tokens: '
+        f'{lengths.sum():,}, trained: {trained.sum() / lengths.sum():.1%}; without an answer: {n_empty}; '
+        f'cut: {n_cut}')
 log.row('model', planner.described(vars(model.config)))
-log.row('step', f'{batch_size} conversations = {world} processes x {per_rank // micro_batch_size} '
-        f'accumulated x {micro_batch_size} at once; {device}, {dtype}')
+log.row('step', f'conversations: {batch_size}; processes: {world}, '
+        f'micro-batches of each: {per_rank // micro_batch_size}, conversations in one: {micro_batch_size}; '
+        f'on {device}, in {dtype}')
 epochs = max_steps / batches.per_epoch
 log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, 0.0, grad_clip))
-log.row('epochs', f'{epochs:.2f}, of {batches.per_epoch:,} steps each')
+log.row('epochs', f'{epochs:.2f}; steps of each: {batches.per_epoch:,}')
 log.notes(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 
 # --- the loop -----------------------------------------------------------------------------------------------

@@ -231,8 +231,9 @@ log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.row('data', token_bins.described(meta, task.n_text, batch_size, epochs))
 log.row('model', planner.described(vars(model.config)))
-log.row('step', f'{batch_size} sequences x {block_size} = {tokens_per_step:,} tokens; {world} processes x '
-        f'{len(my_rows)} accumulated x {micro_batch_size} sequences at once, on {device}, in {dtype}')
+log.row('step', f'tokens: {batch_size} x {block_size} = {tokens_per_step:,}; processes: {world}, '
+        f'micro-batches of each: {len(my_rows)}, sequences in one: {micro_batch_size}; '
+        f'on {device}, in {dtype}')
 log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, min_lr, grad_clip, decay_steps))
 log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(meta, epochs, val_sets)])
 

@@ -46,7 +46,7 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
     rows = [{'task_id': 9, 'completion': 'a'}, {'task_id': 'x', 'completion': 'b'},
             {'task_id': 'x', 'completion': 'c', 'task': 'gsm8k'}, {'task_id': 'own/0', 'completion': 'd'}]
     assert given_answers('own', items, rows, 1) == [['d'], ['a'], ['b']]
-    refused('own/0 has 1 completions and needs 2', given_answers, 'own', items, rows, 2)
+    refused('completions of own/0: 1, but 2 are needed', given_answers, 'own', items, rows, 2)
     refused('several checkpoints', given_answers, 'own', items, [{'ckpt': 'a'}, {'ckpt': 'b'}], 1)
     with pytest.raises(ValueError, match="'x' must be a text"):
         given_answers('own', items, [{'task_id': [1]}, {'task_id': 'x', 'completion': 5}], 1)

@@ -81,7 +81,7 @@ def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
     assert '90% of the training tokens: web' in skew and '92% of the training tokens: list' in skew
     assert '69% of the training tokens name no licence' in skew and 'books: plays by one author' in skew
     assert 'the prose' not in skew and not data_card.skew({'unknown': 1.0}, {}, {}, {}, 10 ** 9)
-    assert card['share'].startswith('1,000 training tokens are 1e-07 times')
+    assert card['share'].startswith('training tokens: 1,000, one in 10,000,000 of the 10,000')
     assert card['overlap'].startswith('25.0% of 8 validation texts share 13 words')
 
 

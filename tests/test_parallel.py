@@ -52,13 +52,13 @@ def train(data_dir, out, *more, **how):
 @pytest.fixture(scope='module')
 def one(data_dir, tmp_path_factory):
     out = tmp_path_factory.mktemp('one') / 'run'
-    assert '1 processes x 4 accumulated x 2 sequences' in ok(train(data_dir, out))
+    assert 'processes: 1, micro-batches of each: 4, sequences in one: 2' in ok(train(data_dir, out))
     return out
 
 
 def test_one_process_accumulating_4_equals_two_accumulating_2(data_dir, one, tmp_path):
     printed = ok(train(data_dir, tmp_path / 'run', processes=2))
-    assert '2 processes x 2 accumulated x 2 sequences' in printed
+    assert 'processes: 2, micro-batches of each: 2, sequences in one: 2' in printed
     assert printed.count('step      1/12 | loss') == 1          # only the first process speaks
     assert min(series(one, 'grad_norm')) > 0.3 and series(one, 'loss')[-1] < series(one, 'loss')[0] - 0.1
     assert_equal_but_for_rounding(one, tmp_path / 'run')
@@ -199,7 +199,7 @@ def test_two_machines_train_together_and_both_hold_the_same_weights(data_dir, tm
         for agent in agents:
             agent.kill()
     assert [agent.returncode for agent in agents] == [0, 0], printed
-    assert '2 processes x 1 accumulated x 4 sequences' in ''.join(printed)
+    assert 'processes: 2, micro-batches of each: 1, sequences in one: 4' in ''.join(printed)
     assert series(tmp_path / 'two', 'val_loss')[-1] < series(tmp_path / 'two', 'val_loss')[0] - 0.05
 
     for i in (0, 1):

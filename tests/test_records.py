@@ -182,7 +182,7 @@ def test_what_is_not_usual_in_fine_tuning_is_said():
     for n, rate, rows, epochs, word in (
             (2e8, 2e-5, 5000, 2, None), (2e8, 6e-5, 5000, 2, '6e-05'), (2e8, 1e-6, 5000, 2, '1e-06'),
             (1e6, 3e-3, 5000, 3, None), (1e6, 3e-3, 5000, 4, '4.00'), (1e6, 3e-3, 5000, 0.5, '0.50'),
-            (1e6, 3e-3, 40, 1, '40 rows'), (1e6, 3e-3, 500_000, 1, '500,000 rows')):
+            (1e6, 3e-3, 40, 1, 'rows: 40;'), (1e6, 3e-3, 500_000, 1, 'rows: 500,000;')):
         frozen = torch.nn.Parameter(torch.empty(10 ** 9, device='meta'), requires_grad=False)
         trained = torch.nn.Parameter(torch.empty(int(n), device='meta'))
         model = torch.nn.ParameterList([frozen, trained])

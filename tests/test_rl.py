@@ -96,9 +96,9 @@ def test_no_prompt_is_both_trained_on_and_held_out(home, tmp_path):
     line = write(home / 'two.jsonl', [{'prompt': '2', 'answer': '3'}])          # one of the three
     for i, more in enumerate(([], [f'--held_out={line}'])):
         said = ok(rl(home, '--max_steps=1', *more, reward=thrice, out=tmp_path / f'{i}'))
-        assert '20 prompts, 1 held out' in said
+        assert 'prompts: 20, held out: 1' in said
     mistake(rl(home, f'--held_out={home}/{thrice}', reward=thrice, out=tmp_path / 'no'),
-            '4 prompts to evaluate on and 0 others to train on')
+            '4 to evaluate on, 0 others to train on')
 
 
 def test_an_answer_or_tests_can_decide(home, tmp_path):
@@ -107,7 +107,7 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
     mistake(rl(home, reward='mixed.jsonl', out=tmp_path / 'run'), '--allow_code_execution=True')
     said = ok(rl(home, '--max_steps=1', '--allow_code_execution=True', reward='mixed.jsonl',
                  out=tmp_path / 'run'))
-    assert '18 prompts, 3 held out' in said
+    assert 'prompts: 18, held out: 3' in said
 
 
 def test_a_run_is_not_resumed_where_an_answer_would_earn_something_else(home, tmp_path):
@@ -171,7 +171,7 @@ def test_other_mistakes_are_one_line(home, tmp_path):
     for flags, words in (
             ('--reward=problems --n_problems=20', ['--allow_code_execution=True']),
             ('--num_samples=1', ['>= 2']),
-            ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 prompts']),
+            ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 to evaluate on']),
             ('--reward=none', ['none does not exist', 'problems, random, FILE.py']),
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'neither tests nor an answer'])):

@@ -158,7 +158,8 @@ def test_one_process_at_once_or_accumulating_equals_two_and_a_resumed_one(start,
     for n, size in ((1, 8), (4, 2)):
         ok(sft(*flags, f'--out_dir={tmp_path}/{n}', f'--micro_batch_size={size}'))
     two = ok(sft(*flags, f'--out_dir={tmp_path}/2', '--micro_batch_size=2', processes=2))
-    assert '2 processes x 2 accumulated x 2' in two and two.count('step      1/9 | loss') == 1
+    assert 'processes: 2, micro-batches of each: 2, conversations in one: 2' in ' '.join(two.split())
+    assert two.count('step      1/9 | loss') == 1
     assert min(series(tmp_path / '1', 'grad_norm')) > 0.2           # or clipping would do nothing
     for key in ('val_loss', 'trained', 'tokens', 'base_bpb'):
         assert len(series(tmp_path / '1', key)) > 2, key

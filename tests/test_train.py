@@ -64,7 +64,7 @@ def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_and_trained(data
     first = GPT(model.config)
     assert (embedding - first.embedding.weight).norm() > 2 * (head - first.head.weight).norm()
     n = sum(p.numel() for p in model.parameters())
-    assert f'  model    {n:,} parameters' in (run_of / 'train.log').read_text(encoding='utf-8')
+    assert f'  model    parameters: {n:,};' in (run_of / 'train.log').read_text(encoding='utf-8')
     planned = ok(run('train.py', f'--data_dir={data_dir}', *BASE, *flags, '--plan=1xcpu'))
     assert re.search(rf'output +{512 * 32:,} parameters', planned)
     assert re.search(rf'total +{n:,} parameters', planned) and f'  {6 * (n - 512 * 32):,} + ' in planned
@@ -103,10 +103,10 @@ def test_a_run_begins_by_saying_what_is_about_to_happen(base, data_dir, tmp_path
     flags = [*TINY, '--max_steps=9', '--dtype=auto', f'--out_dir={tmp_path}/fast']
     said = ' '.join(ok(run('train.py', f'--data_dir={data_dir}', *flags, before=fast)).split())
     tokens = read_json(data_dir / 'meta.json')['tokens']
-    for words in (f'output {tmp_path}/fast', 'settings of command line: ', f'{tokens["train"]:,} tokens = ',
-                  'steps an epoch', f'{tokens["val"]:,} tokens held out', 'in each of 2 blocks',
-                  'ln(vocab_size=512) = 6.2383', '8 sequences x 32 = 256 tokens', 'on cpu, in bfloat16',
-                  '9 steps: 4 of warm-up to a rate of 0.001', 'clipped at 1'):
+    for words in (f'output {tmp_path}/fast', 'settings of command line: ', f'tokens: {tokens["train"]:,}, ',
+                  'steps an epoch', f'tokens held out: {tokens["val"]:,}', 'blocks: 2, of',
+                  'ln(vocab_size=512) = 6.2383', 'tokens: 8 x 32 = 256; processes: 1,', 'on cpu, in bfloat16',
+                  'steps: 9; warm-up: 4, to a rate of 0.001', 'clipped at 1'):
         assert words in said, words
 
 

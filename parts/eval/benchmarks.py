@@ -156,7 +156,7 @@ def given_answers(task, items, rows, n):
             answers[task_id].append(row['completion'])
     for task_id, texts in answers.items():
         if len(texts) < n:
-            raise ValueError(f'{task_id} has {len(texts)} completions and needs {n}; add them')
+            raise ValueError(f'completions of {task_id}: {len(texts)}, but {n} are needed; add them')
     return list(answers.values())
 
 

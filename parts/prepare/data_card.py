@@ -64,10 +64,13 @@ def make(sample, form_of, language_of, of_source, n_tokens, overlap):
     languages, genres, licences = map(proportions, (languages, genres, licences))
     sources = proportions({name: source['mixed'] for name, source in of_source.items()})
     usual = [f'{name}: {KNOWN[s["path"]]}' for name, s in of_source.items() if s['path'] in KNOWN]
+    part = f'{n_tokens / PRETRAINED_ON:.0%}'
+    if n_tokens < PRETRAINED_ON / 100:
+        part = f'one in {PRETRAINED_ON / max(1, n_tokens):,.0f}'
     return {'languages': languages, 'genres': genres, 'licences': licences,
             'skew': usual + skew(languages, genres, sources, licences, n_tokens),
-            'share': f'{n_tokens:,} training tokens are {n_tokens / PRETRAINED_ON:.3g} times the '
-                     f'{PRETRAINED_ON:,} of a pretraining corpus',
+            'share': f'training tokens: {n_tokens:,}, {part} of the {PRETRAINED_ON:,} of a pretraining '
+                     'corpus',
             'overlap': f'{overlap[0]:.1%} of {overlap[1]:,} validation texts share {overlap[2]} words in a '
                        'row with training texts (20,000 of them)'}
 

@@ -143,10 +143,10 @@ def cosine(step, max_steps, warmup_steps, learning_rate, min_lr):
 
 
 def described(max_steps, warmup_steps, learning_rate, min_lr, grad_clip, decay_steps=0):
-    """'100 steps: 10 of warm-up to a rate of 0.001, then a cosine to 0.0001; gradient norm clipped at 1'"""
-    fall = f'a constant rate, in the last {decay_steps:,} a fall' if decay_steps else 'a cosine'
+    """'steps: 100; warm-up: 10, to a rate of 0.001, then a cosine to 0.0001; gradient norm clipped at 1'"""
+    fall = f'a constant rate, then a fall (steps: {decay_steps:,})' if decay_steps else 'a cosine'
     clip = f'clipped at {grad_clip:g}' if grad_clip else 'not clipped'
-    return (f'{max_steps:,} steps: {warmup_steps:,} of warm-up to a rate of {learning_rate:g}, then {fall} '
+    return (f'steps: {max_steps:,}; warm-up: {warmup_steps:,}, to a rate of {learning_rate:g}, then {fall} '
             f'to {min_lr:g}; gradient norm {clip}')
 
 

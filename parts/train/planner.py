@@ -67,10 +67,10 @@ def count_parameters(shape):
 
 
 def described(shape):
-    """'5,310,720 parameters, 803,328 in each of 4 blocks; ln(vocab_size=4,096) = 8.3178'"""
+    """'parameters: 5,310,720; blocks: 4, of 803,328 each; ln(vocab_size=4,096) = 8.3178'"""
     n = count_parameters(shape)
     V = shape['vocab_size']
-    return (f'{n["total"]:,} parameters, {n["per block"]:,} in each of {shape["n_layer"]} blocks; '
+    return (f'parameters: {n["total"]:,}; blocks: {shape["n_layer"]}, of {n["per block"]:,} each; '
             f'ln(vocab_size={V:,}) = {math.log(V):.4f}')
 
 

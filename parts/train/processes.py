@@ -81,14 +81,14 @@ def per_process(batch_size, micro_batch_size, world):
     """Sequences per process and step, and per forward pass (0: all). ValueError if they do not divide."""
     if batch_size % world:
         nearest = max(1, round(batch_size / world)) * world
-        raise ValueError(f'batch_size={batch_size} sequences cannot be shared by {world} processes; nearest: '
+        raise ValueError(f'batch_size={batch_size} cannot be shared by {world} processes; nearest: '
                          f'--batch_size={nearest}')
     per_rank = batch_size // world
     micro_batch_size = micro_batch_size or per_rank
     if per_rank % micro_batch_size:
         smaller = max(d for d in range(1, micro_batch_size) if per_rank % d == 0)
-        raise ValueError(f'micro_batch_size={micro_batch_size} must divide the {per_rank} sequences of a '
-                         f'process and step; use --micro_batch_size={smaller}')
+        raise ValueError(f'micro_batch_size={micro_batch_size} must divide {per_rank}, the sequences of '
+                         f'a process and step; use --micro_batch_size={smaller}')
     return per_rank, micro_batch_size
 
 

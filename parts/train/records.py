@@ -80,7 +80,7 @@ def unusual(model, learning_rate, lowest, highest, n_rows, epochs):
     if not 0.95 <= epochs <= 3:
         yield f'{epochs:.2f} epochs, 1 to 3 are usual: fewer miss rows, more learn them by heart'
     if not 1000 <= n_rows <= 100_000:
-        yield f'{n_rows:,} rows, a few thousand to some tens of thousands are usual: quality counts more'
+        yield f'rows: {n_rows:,}; a few thousand to some tens of thousands are usual: quality counts more'
 
 
 # --- conversations ------------------------------------------------------------------------------------------

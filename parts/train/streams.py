@@ -16,8 +16,8 @@ def open_stream(streaming, rank, world, data_dir, meta, tokenizer, block_size):
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
     shards = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
     if len(shards) < world:
-        raise ValueError(f'streaming={streaming} has {len(shards)} shards (.jsonl or .json, also .gz), '
-                         f'{world} processes need one each; prepare.py --write=text makes them')
+        raise ValueError(f'streaming={streaming}: shards (.jsonl or .json, also .gz): {len(shards)}; each '
+                         f'process needs one, so {world}; prepare.py --write=text makes them')
     hashes = {os.path.basename(path): sha256(path) for path in shards[rank::world]}
     folder = os.path.join(data_dir, 'shards')
     listed = {shard['name']: shard['sha256'] for shard in meta.get('shards', {}).get('train', ())}

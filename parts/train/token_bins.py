@@ -49,7 +49,7 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from=''):
             raise ValueError(f'{path} has {size:,} bytes, meta.json says {n * itemsize:,}; run prepare.py '
                              'again')
         if n < block_size + 1:
-            raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and '
+            raise ValueError(f'tokens in {path}: {n:,}, fewer than a sequence of block_size={block_size} and '
                              'its target; lower --block_size or prepare more text')
         bins[side] = open_bin(path, meta, side)
     return meta, bins
@@ -234,10 +234,10 @@ class Loader:
 
 
 def described(meta, n_text, batch_size, epochs):
-    """'4,096 tokens = 16 sequences, 2.0 steps an epoch, 1.50 epochs; 512 tokens held out'"""
+    """'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs: 1.50; tokens held out: 512'"""
     n = meta['tokens']['train']
-    return (f'{n:,} tokens = {n / n_text:,.0f} sequences, {n / n_text / batch_size:,.1f} steps an epoch, '
-            f'{epochs:.2f} epochs; {meta["tokens"]["val"]:,} tokens held out')
+    return (f'tokens: {n:,}, sequences: {n / n_text:,.0f}, steps an epoch: {n / n_text / batch_size:,.1f}, '
+            f'epochs: {epochs:.2f}; tokens held out: {meta["tokens"]["val"]:,}')
 
 
 def repeats(meta, epochs, measured):
