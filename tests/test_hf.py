@@ -32,8 +32,13 @@ QWEN3 = dict(                   # 0.6B: 1,024 wide, 16 heads of 128, so twice as
     hidden_size=64, intermediate_size=96, max_window_layers=28, num_attention_heads=8, num_key_value_heads=4,
     rms_norm_eps=1e-06, rope_scaling=None, rope_theta=1000000, sliding_window=None, tie_word_embeddings=True,
     use_sliding_window=False)
+# a context that is longer than in the first training: linear interpolation, and Llama 3.1's
+LINEAR = dict(rope_type='linear', factor=4.0)
+LLAMA3 = dict(rope_type='llama3', factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0,
+              original_max_position_embeddings=32)
 BASES = {'SmolLM2': SMOLLM2, 'TinyLlama': TINYLLAMA, 'Qwen2.5': QWEN2, 'Qwen3': QWEN3,
-         'Qwen2.5, 3B and up: untied': {**QWEN2, 'tie_word_embeddings': False}}
+         'Qwen2.5, 3B and up: untied': {**QWEN2, 'tie_word_embeddings': False},
+         'linear': {**TINYLLAMA, 'rope_scaling': LINEAR}, 'Llama 3.1': {**TINYLLAMA, 'rope_scaling': LLAMA3}}
 
 
 def published(folder, config=TINYLLAMA, dtype=torch.float32, shard='1GB', **changes):
