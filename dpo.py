@@ -129,7 +129,9 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
         losses = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
     elif loss_type == 'ipo':
         # The margin has a target. With dpo it grows for ever if all annotators agree, and beta no longer
-        # holds the policy back. Azar et al. 2023, arXiv:2310.12036, eq. 17
+        # holds the policy back. Azar et al. 2023, arXiv:2310.12036, eq. 17. As in the paper, log p is the
+        # sum over the tokens of an answer. TRL's ipo takes the mean, so its target is for each token: with
+        # answers of 20 tokens, our beta of 0.1 asks for the same margin as its 2 (beta times the length)
         losses = (ratio_chosen - ratio_rejected - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
         # No pairs: each answer alone should be above or below a zero point (in the paper, beta KL(policy |
