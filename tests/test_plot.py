@@ -184,6 +184,7 @@ VERDICTS = [
     (RL | OVER, policy(), HEALTHY, 'To do: talk to it: python sample.py --ckpt=out/a --chat=True.'),
     (RL | OVER | {'folder': 'o *'}, policy(), HEALTHY, "python sample.py --ckpt='o *' --chat=True."),
     (RL, policy(informative=lambda _: 0), MODEL, 'all answers to a prompt earn the same'),
+    (RL, policy(val_reward=lambda step: 0.0), MODEL, 'no held-out answer earned a reward'),
     (RL, policy(val_reward=lambda step: 0.5 - step / 1e4), MODEL, 'from 0.50 to 0.49. To do: use best.pt'),
     (RL, policy(val_reward=lambda step: 0.64 if step < 80 else 0.05), MODEL,
      'went from 0.64 to 0.05'),

@@ -257,6 +257,9 @@ def course_of_rl(train, held_out, early):
     if len(train) >= 8 and middle(informative[-(len(train) // 4):]) == 0:
         yield ('all answers to a prompt earn the same, so nothing is learned',
                'take easier prompts if the reward is low, harder ones if it is high')
-    if not early and len(held_out) > 2 and held_out[-1] <= held_out[0] < 1:
+    if not early and len(held_out) and not held_out.any():
+        yield ('no held-out answer earned a reward',
+               'take easier prompts, or show the model more demonstrations: python sft.py')
+    elif not early and len(held_out) > 2 and held_out[-1] <= held_out[0] < 1:
         yield (f'the held-out reward went from {held_out[0]:.2f} to {held_out[-1]:.2f}',
                'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays near 0')
