@@ -117,7 +117,9 @@ def coerce(name, value, kinds, source):
     kind = type(value).__name__
     if value in (None, 'None') and 'None' in kinds:         # a flag of type str | None is still a text
         return None
-    if 'str' not in kinds and re.fullmatch(r'[+-]?(nan|inf|infinity|\d{19,})', str(value).lower()):
+    # A text of more than 4,300 digits is still a text here. Written with `not` to refuse nan, too.
+    no_number = 'str' not in kinds and re.fullmatch(r'[+-]?(nan|inf|infinity|\d{19,})', str(value).lower())
+    if no_number or kind in ('int', 'float') and not abs(value) < 1e18:
         raise ValueError(f'{source}: {name}={value!s:.40} must be a finite number of at most 18 digits')
     if kind in kinds:
         return value

@@ -99,6 +99,7 @@ def test_an_unknown_key_is_a_mistake_and_names_the_closest_one(play):
 def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
     for arguments, words in (
             ('--steps=1.5', 'steps=1.5 & float & expected int'), ('--steps=1e999', 'steps=inf & finite'),
+            ('--steps=1e300', 'steps=1e+300 & 18 digits'),
             ('--steps=True', 'steps=True & bool & expected int'), ('--rate=-Infinity', 'finite'),
             ('--flag yes', "'yes' & expected bool"), ('--flag=1', 'flag=1 & expected bool'),
             ('--rate=nan', 'nan'), ('--rate=1' + 400 * '0', 'rate'), ('--steps', '--steps has no value'),
