@@ -17,6 +17,8 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 def test_all_checks_of_a_question_become_rules_and_one_without_or_without_a_solution_is_refused():
     refused = [('gsm8k', {'question': 'x', 'answer': wrong}, 'no number') for wrong in ('7 #### ', None)]
     refused += [('own', {'prompt': 'x', 'tests': tests}, 'tests') for tests in (['assert f()'], 'assert f(')]
+    refused += [('own', {'prompt': 'x', 'tests': 'assert f()', 'entry_point': name}, 'name of a function')
+                for name in (5, ['f'], 'f;', 'f()')]
     for lacks in CODE:
         refused.append(('humaneval', {k: v for k, v in CODE.items() if k != lacks}, lacks))
     refused += [
@@ -47,7 +49,8 @@ def test_answers_are_counted_by_task_id_so_none_occurs_twice():
             {'task_id': 'x', 'completion': 'c', 'task': 'gsm8k'}, {'task_id': 'own/0', 'completion': 'd'}]
     assert given_answers('own', items, rows, 1) == [['d'], ['a'], ['b']]
     refused('completions of own/0: 1, but 2 are needed', given_answers, 'own', items, rows, 2)
-    refused('several checkpoints', given_answers, 'own', items, [{'ckpt': 'a'}, {'ckpt': 'b'}], 1)
+    for one in 'a', ['a'], {}:
+        refused('several checkpoints', given_answers, 'own', items, [{'ckpt': one}, {'ckpt': 'b'}], 1)
     with pytest.raises(ValueError, match="'x' must be a text"):
         given_answers('own', items, [{'task_id': [1]}, {'task_id': 'x', 'completion': 5}], 1)
 

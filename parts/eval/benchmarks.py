@@ -32,8 +32,11 @@ def asked(task, record):
     raise ValueError('the line has no prompt or question')
 
 
-def checked(tests):
-    """The tests. ValueError if they are not a program: no answer could be judged by them."""
+def checked(tests, entry_point):
+    """Return the tests. ValueError if they are not a program, or if entry_point names no function: they
+    could not judge any answer. '' and None: no entry_point."""
+    if entry_point and not (isinstance(entry_point, str) and entry_point.isidentifier()):
+        raise ValueError(f'the entry_point {entry_point!r:.80} must be the name of a function')
     try:
         compile(tests, 'tests', 'exec')
     except (SyntaxError, TypeError) as e:
@@ -51,12 +54,12 @@ def to_task(record):
 
     if is_humaneval:
         solution = record.get('canonical_solution')
-        return task | {'prompt': record['prompt'], 'tests': checked(record['test']),
-                       'entry_point': record['entry_point'], 'reference': solution and
+        return task | {'prompt': record['prompt'], 'entry_point': record['entry_point'],
+                       'tests': checked(record['test'], record['entry_point']), 'reference': solution and
                        record['prompt'] + solution}
     if str(record.get('tests') or '').strip():
-        return task | {'prompt': '', 'tests': checked(record['tests']),
-                       'entry_point': record.get('entry_point', '')}
+        name = record.get('entry_point', '')
+        return task | {'prompt': '', 'tests': checked(record['tests'], name), 'entry_point': name}
     if not has_number(record.get('answer', '')):
         raise ValueError('the line has neither tests nor an answer with a number')
     return task | {'answer': str(record['answer'])}
@@ -81,7 +84,7 @@ def to_item(task, record, rules_of):
         item['reference'] = record['prompt'] + record['canonical_solution']
     elif task == 'own':
         item['rules'] = rules_of(record)
-        item['tests'] = record.get('tests') and checked(record['tests'])
+        item['tests'] = record.get('tests') and checked(record['tests'], record.get('entry_point'))
     elif task == 'gsm8k':
         if not has_number(record['answer']):
             raise ValueError(f'the answer {record["answer"]!r} has no number')
@@ -146,7 +149,7 @@ def row_of(item, text, about):
 def given_answers(task, items, rows, n):
     """The answers to each item in rows {"task_id", "completion"}: n or more, else ValueError."""
     answers = {item['task_id']: [] for item in items}
-    if len({row.get('ckpt') for row in rows}) > 1:
+    if len({str(row.get('ckpt')) for row in rows}) > 1:
         raise ValueError('the completions are of several checkpoints; give those of one')
     for row in rows:
         task_id = row.get('task_id')

@@ -19,9 +19,9 @@ def by_problem(rows, path):
             raise ValueError(f'{path} has a line without {sorted(missing)}; take a samples.jsonl of eval.py')
         if row['outcome'] not in ('infrastructure', 'ungraded'):
             by_key[f'{row["task"]} {row["task_id"]}'].append(row)
-    ckpts = {row.get('ckpt') for row in rows}
+    ckpts = {str(row.get('ckpt')) for row in rows}
     if len(ckpts) > 1:
-        raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts, key=str)}; '
+        raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts)}; '
                          'run eval.py for one of them, with an --out of its own')
     return by_key
 
