@@ -73,8 +73,10 @@ if ('judge' in all_tasks) != bool(judge):
     raise ValueError("--tasks=judge and a --judge='python ask.py' belong together; see docs/measuring.md")
 if ('compare' in all_tasks) != bool(compare):
     raise ValueError('--tasks=compare and a --compare=out/dpo belong together')
-if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', k):
-    raise ValueError(f'{k=} must be numbers from 1 on, such as 1,10,100')
+if not re.fullmatch(r'[1-9]\d{0,4}(,[1-9]\d{0,4})*', k):
+    raise ValueError(f'{k=!r:.80} must be numbers from 1 to 99999, such as 1,10,100')
+if out and (not out.endswith('.json') or os.path.basename(out) in start.FILES):     # such as best.pt
+    raise ValueError(f'{out=} must end with .json and must not be a file of a run; try --out=eval.json')
 ks = sorted({1, *map(int, k.split(','))})      # always with 1: the interval is that of pass@1
 if ks[-1] > num_samples and not completions:
     raise ValueError(f'pass@{ks[-1]} needs --num_samples={ks[-1]} or more; num_samples={num_samples}')

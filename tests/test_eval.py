@@ -183,10 +183,12 @@ def test_no_result_replaces_what_is_read(tmp_path):
     before = contents(tmp_path)
     link = tmp_path / 'link'
     link.symlink_to(tmp_path)
-    for path, out in (data, 'x.json'), (f'{link}/samples.jsonl', 'eval.json'), (data, ''):
+    (tmp_path / 'folder.json').mkdir()
+    for path, out in (data, 'x.json'), (f'{link}/samples.jsonl', 'eval.json'), (data, 'folder.json'):
         flags = f'--data={path}', f'--completions={link}/eval.json', f'--out={tmp_path}/{out}'
         mistake(run('eval.py', '--tasks=own', *flags), 'would replace a file that is read')
     link.unlink()
+    (tmp_path / 'folder.json').rmdir()
     assert contents(tmp_path) == before
 
 
@@ -314,7 +316,9 @@ REFUSED = {
     '--compare=x': ['--tasks=compare'], '--tasks=judge --data=x': ['--judge='], '--tasks=own,own': ['twice'],
     '--tasks=compare --compare=x --ckpt=a,b': ['one ckpt'], '--tasks=problems': [YES, 'sandbox.py'],
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
-    f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"]}
+    f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"],
+    f'--k={"9" * 5000}': ["k='999", '1,10,100'], '--out=out/base/best.pt': ['must end with .json', 'best.pt'],
+    '--out=tokenizer.json': ['not be a file of a run']}
 
 
 def test_mistakes_are_one_sentence():
