@@ -64,7 +64,6 @@ EXERCISES = [
              '<|im_end|>.'),
     Exercise('targets', 'sft.py', 'collate',
              'test_sft.py::test_golden_inputs_and_targets '
-             'test_sft.py::test_what_is_trained_is_what_the_assistant_says_whatever_anyone_types '
              'test_sft.py::test_a_row_s_loss_and_gradient_are_its_own_whatever_is_beside_it_and_pads_it',
              'Conversations of several lengths as inputs and targets. The target of a position is the NEXT'
              " token, so its mask is the next token's, too."),
@@ -92,7 +91,7 @@ EXERCISES = [
              'k numbers that agree in a place with probability J. Broder 1997: the smallest under each of '
              'k hash functions (slow, and it passes), or the smallest in each of k bins.'),
     Exercise('accumulation', 'train.py', '',
-             'test_train.py::test_accumulation_changes_nothing_but_rounding',
+             'test_parallel.py::test_one_process_accumulating_4_equals_two_accumulating_2[train]',
              'The gradient of the mean loss over all targets of a step, from micro-batches: '
              'loader.batches(step) yields those of this process, and task.n_targets(step, my_rows[i]) counts '
              'the targets of one. Leave in loss what this process adds to the mean. Goyal et al. 2017, '

@@ -11,6 +11,7 @@ import sysconfig
 import types
 
 import hypothesis
+import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -192,6 +193,19 @@ def make_sft(folder, seed=0, special=SPECIAL_TOKENS[:4], **more):
     save_run(folder, model, tokenizer, config={'stage': 'sft'})
     (folder / 'data.json').write_text('{}', encoding='utf-8')
     return folder
+
+
+def base_text(folder, sentences):
+    """Text of the base of that model, as bins of sequences; returns its ids."""
+    folder.mkdir(exist_ok=True)
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    ids = np.array(tokenizer.encode('Is it so? yo.\n' * sentences), dtype=np.uint16)
+    for side in ('train', 'val'):
+        ids.tofile(folder / f'{side}.bin')
+    meta = {'dtype': 'uint16', 'tokens': {'train': len(ids), 'val': len(ids)},
+            'tokenizer_hash': tokenizer.hash}
+    (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    return ids
 
 
 def make_pairs(folder, n=64):
