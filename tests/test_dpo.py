@@ -144,11 +144,7 @@ def test_a_resumed_run_is_the_straight_one_though_its_first_model_has_changed(ho
         assert 'resumed at step 8' in printed and 'computing the reference' not in printed
         assert same(state(out), state(straight)), kind
         assert contents(out).keys() == RUN_FILES - ({'samples.txt'} if kind == 'rm' else set())
-        loaded, rest = load_checkpoint(out)
-        assert not any('reward' in key for key in loaded.state_dict())
-        assert rest['tokenizer_hash'] == BYTES.hash and rest['config']['stage'] == 'dpo'
-    assert state(tmp_path / 'kto1')['kto_kl'] > 0.01
-    assert rest['reward_head'].shape == (1, 32) and rest['reward_head'].any()
+    assert state(tmp_path / 'kto1')['kto_kl'] > 0.01 and state(out)['reward_head'].any()
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------
@@ -168,18 +164,3 @@ def test_settings_and_files_that_cannot_be_used(home, tmp_path):
     (tmp_path / 'pairs/val.jsonl').unlink()
     mistake(dpo(tmp_path), 'val.jsonl', 'does not exist')
     assert not (tmp_path / 'out').exists()
-
-
-def test_a_run_resumes_with_its_own_pairs_and_loss_or_not_at_all(home):
-    ok(dpo(home, '--max_steps=4', out='done'))
-    make_pairs(home / 'others', n=40)
-    shutil.copytree(home / 'sft', home / 'was_sft')
-    shutil.copy(home / 'sft/best.pt', home / 'was_sft/last.pt')
-    before = contents(home / 'done')
-    for flag, paths, *words in (
-            ('--beta=1', {'data': 'others'}, 'others=[', '--init_from='),
-            ('--block_size=40', {}, 'block_size'), ('--eval_pairs=8', {}, 'eval_pairs'),
-            ('--loss_type=simpo', {}, "loss_type='dpo'", 'simpo'),
-            ('--beta=1', {'out': 'was_sft'}, 'no run that could be resumed')):
-        mistake(dpo(home, flag, **{'init': 'resume', 'out': 'done', **paths}), *words)
-    assert contents(home / 'done') == before

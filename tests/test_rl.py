@@ -1,6 +1,7 @@
 """rl.py: real runs in which the reward rises; controls, equalities, and a user's mistakes."""
 import os
 import re
+import sys
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from test_records import BYTES
 
 from model import load_checkpoint
 from parts.eval import benchmarks
+from parts.sample.rewards import tasks_of_file
 
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 --slots=7 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --min_lr=1e-2 --eval_interval=6 '
@@ -110,28 +112,15 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
     assert 'prompts: 18, held out: 3' in said
 
 
-def test_a_run_is_not_resumed_where_an_answer_would_earn_something_else(home, tmp_path):
-    """best_val would not be comparable."""
-    sums = [{'prompt': f'{i} + 1?', 'answer': f'{i + 1}'} for i in range(20)]
-    paying(home, 'before.py', '/ 8', '/ 8'), paying(home, 'after.py', '/ 8', '/ 4')
-    write(home / 'before.jsonl', sums), write(home / 'after.jsonl', [*sums[:-1], sums[-1] | {'answer': '7'}])
-    for kind in 'py', 'jsonl':
-        out = tmp_path / kind
-        ok(rl(home, '--max_steps=1', reward=f'before.{kind}', out=out))
-        again = lambda reward: rl(home, '--max_steps=2', init='resume', reward=reward, out=out)
-        mistake(again(f'after.{kind}'), 'tasks_and_rewards', 'another --out_dir')
-        (home / f'after.{kind}').write_bytes((home / f'before.{kind}').read_bytes())
-        ok(again(f'after.{kind}'))              # elsewhere, but the same
-    result = rl(home, '--max_steps=3', '--max_new_tokens=4', init='resume', reward='before.jsonl', out=out)
-    mistake(result, 'max_new_tokens=8, this run has 4')
-
-    (home / 'share.py').write_text('SHARE = 8\n', encoding='utf-8')
-    text = PAID.replace('/ 8', '/ share.SHARE')
-    (home / 'imports.py').write_text(f'import share\n{text}', encoding='utf-8')
-    ok(rl(home, '--max_steps=1', reward='imports.py', out=tmp_path / 'imports'))
-    (home / 'share.py').write_text('SHARE = 4\n', encoding='utf-8')
-    result = rl(home, '--max_steps=2', init='resume', reward='imports.py', out=tmp_path / 'imports')
-    mistake(result, 'tasks_and_rewards', 'another --out_dir')
+def test_the_code_of_a_reward_is_that_of_its_file_and_of_what_it_imports_beside_it(tmp_path):
+    """A run is resumed with the same code only."""
+    def code(n):
+        (tmp_path / 'shares.py').write_text(f'SHARE = {n}\n', encoding='utf-8')
+        sys.modules.pop('shares', None)
+        return tasks_of_file(str(tmp_path / 'paid.py'), 1.0, False)[0]['code']
+    text = PAID.replace('/ 8', '/ shares.SHARE')
+    (tmp_path / 'paid.py').write_text(f'import shares\n{text}', encoding='utf-8')
+    assert code(8) == code(8) != code(4)
 
 
 def test_a_benchmark_s_problem_is_asked_in_training_as_in_eval():
