@@ -168,8 +168,7 @@ def add(a, b):
 
 
 @LINUX
-@pytest.mark.parametrize('missing', [(), (NAMESPACES,), (LANDLOCK,), (NAMESPACES, LANDLOCK)],
-                         ids=['all walls', 'no namespaces', 'no Landlock', 'neither'])
+@pytest.mark.parametrize('missing', [(), (NAMESPACES, LANDLOCK)], ids=['all walls', 'no wall'])
 def test_nobody_reads_the_tests_or_solutions_where_the_result_says_so(missing, tmp_path, monkeypatch):
     """As root, if that is who runs this, and as an ordinary user."""
     data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
@@ -184,7 +183,7 @@ def test_nobody_reads_the_tests_or_solutions_where_the_result_says_so(missing, t
     hidden = {results[-1]['reads_denied'] for results in (ours, theirs)}
     has_landlock = ctypes.CDLL(None).syscall(444, None, 0, 1) > 0 and LANDLOCK not in missing
     assert len(hidden) == 1 and (True in hidden or not has_landlock)
-    assert False in hidden or len(missing) < 2
+    assert False in hidden or not missing
     for *cheats, honest in ours, theirs:
         assert honest['outcome'] == 'passed', honest
         for program, result in zip(READERS, cheats, strict=True):

@@ -66,7 +66,7 @@ BROKEN = {
     "a loop ends as 'passed'": lambda program: 'wrong' if 'pass\n' in program else 'passed'}
 
 
-def test_a_broken_harness_gives_no_score(capsys):
+def test_a_broken_harness_gives_no_score():
     items = [to_item('problems', p, rules_of) for p in problems(3, 0, 'variation')]
     for words, outcome_of in BROKEN.items():
         run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
@@ -74,8 +74,6 @@ def test_a_broken_harness_gives_no_score(capsys):
     left_out, walls, _ = check_harness('problems', items, honest)
     assert left_out == [] and list(walls) == [
         'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
-    said = capsys.readouterr().out
-    assert ('programs run here without all walls' in said) == (not all(walls.values()))
 
 
 def test_tests_that_pass_without_an_answer_are_refused():

@@ -135,9 +135,6 @@ def test_each_outcome_is_told_and_kept(tmp_path):
     assert result['outcomes'] == {'passed': 3, 'wrong': 1, 'syntax': 1, 'empty': 1, 'exception': 1,
                                   'timeout': 1}
     assert set(result['by_split']) == {'variation'} and result['by_split']['variation']['n'] == 2
-    head = next(line for line in said.splitlines() if 'pass@1' in line).split()
-    assert 'passed 3, wrong 1, ' in said
-    assert head[3:] == 'pass@1 95 % from to pass@2 pass@4 parses outcomes'.split()
     assert [row['completion'] for row in rows] == sum(answers, [])
     assert rows[6]['message'] and rows[0]['prompt'] == items[0]['prompt']
     again = evaluate(tmp_path / 'b', *flags, f'--completions={tmp_path}/a/samples.jsonl')[1]

