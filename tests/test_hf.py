@@ -144,8 +144,8 @@ def test_a_damaged_folder_is_one_sentence_with_the_name_of_what_is_wrong(tmp_pat
             f'{name} is .176, 64.* of torch.int8': lambda: save(**{name: tensors[name].to(torch.int8)}),
             'norm.weight is in another file': lambda: safetensors.save_file(
                 {'model.norm.weight': tensors['model.norm.weight']}, tmp_path / 'old.safetensors'),
-            "rms_norm_eps='nan' must be": lambda: config.write_text(
-                json.dumps(dict(TINYLLAMA, rms_norm_eps='nan'))),
+            **{f'rms_norm_eps={value!r} must be': lambda value=value: config.write_text(
+                json.dumps(dict(TINYLLAMA, rms_norm_eps=value))) for value in ('nan', '1e-6', -1)},
             'config.json.*vocab_size': lambda: config.write_text('{"model_type": "llama"}'),
             'config.json.*JSON': lambda: config.write_text('{"model_'),
             'model.safetensors.*Safetensor': lambda: path.write_bytes(whole[:-100])}.items():

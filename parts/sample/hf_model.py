@@ -72,9 +72,9 @@ def read_config(theirs):
     config['rope_theta'] = float(values.get('rope_theta') or 10000.0)
     config['rope_scaling'] = tuple(float(rope[key]) for key in ropes[values['rope_type']])
     config['qkv_bias'], config['qk_norm'] = KINDS[values['model_type']]
-    for ours, name in NAMES.items():
-        if isinstance(config[ours], str | float) and not 0 < float(config[ours]) < 1:      # norm_eps
-            raise ValueError(f'{name}={config[ours]!r:.80} must be a number between 0 and 1')
+    eps = config['norm_eps']
+    if not (isinstance(eps, float) and 0 < eps < 1):
+        raise ValueError(f'rms_norm_eps={eps!r:.80} must be a number between 0 and 1')
     return config
 
 
