@@ -113,8 +113,10 @@ def test_a_saved_one_is_the_same_and_healing_offers_what_begins_alike(tmp_path):
 
 def test_a_damaged_or_unknown_file_is_one_sentence(tmp_path):
     form = json.loads(THEIRS['Qwen'].to_str())
+    form['model']['vocab']['far'] = 5_000_000
+    far = json.dumps(form)
     form['pre_tokenizer']['pretokenizers'][0]['type'] = 'SplitByMeaning'
-    for text in ('{"added_tokens": [], "model": {}}', json.dumps(form)):
+    for text in ('{"added_tokens": [], "model": {}}', json.dumps(form), far):
         (tmp_path / 'tokenizer.json').write_text(text)
         refused('is not a tokenizer of ours', Tokenizer.load, tmp_path / 'tokenizer.json')
 

@@ -94,7 +94,10 @@ def bytes_of(vocab, form):
     """The bytes of each id. vocab: {token: id}; form: the parsed tokenizer.json."""
     added = {token['id'] for token in form['added_tokens']}
     byte_level = 'ByteLevel' in json.dumps([form['pre_tokenizer'], form['decoder']])
-    all_bytes = [b''] * (max(vocab.values()) + 1)
+    last = max(vocab, key=vocab.get)
+    if vocab[last] > 2 * len(vocab):        # the model would get a row for each id in between
+        raise ValueError(f'{last!r:.80} has the id {vocab[last]:,}, but there are {len(vocab):,} tokens')
+    all_bytes = [b''] * (vocab[last] + 1)
     for token, id in vocab.items():
         byte = re.fullmatch('<0x([0-9A-F]{2})>', token)             # SentencePiece's way to write one
         if id in added:
