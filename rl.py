@@ -43,7 +43,7 @@ held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = e
 n_problems = 2000               # [2, 1e6]: for reward=problems and random: how many
 problems_seed = 1               # >= 0: which ones; SFT's demonstrations have seed 0
 allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
-timeout = 3.0                   # >= 0.01: seconds for a program, or a call of reward()
+timeout = 3.0                   # [0.01, 86400]: seconds for a program, or a call of reward()
 bad_reward = 'stop'             # stop | zero: when reward() raises, hangs or returns no number
 # sampling
 num_samples = 8                 # >= 2: answers to a prompt

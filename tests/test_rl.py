@@ -147,6 +147,9 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path)
             ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
         (home / 'bad.py').write_text(f'{PAID}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
         mistake(rl(home, '--timeout=0.2', reward='bad.py', out=tmp_path / 'run'), "reward('", *words)
+    (home / 'c.py').write_text(PAID.replace('return sum(', 'return sum(range(10 ** 12)) + sum('), 'utf-8')
+    ended = rl(home, '--timeout=0.2', reward='c.py', out=tmp_path / 'run')
+    assert ended.returncode == 1 and 'Timeout (0:00:02' in ended.stderr and 'c.py", line 6' in ended.stderr
     said = ok(rl(home, '--max_steps=1', '--bad_reward=zero', reward='bad.py', out=tmp_path / 'run'))
     log = (tmp_path / 'run/train.log').read_text(encoding='utf-8').splitlines()
     lines = [line for line in said.splitlines() if line.startswith("counted as 0: reward('")]

@@ -7,7 +7,7 @@ Rewards: what an answer earns, by tests, by a number or by the reward() of a FIL
 
 Copy this file alone: it needs the standard library.
 """
-import contextlib, functools, hashlib, os, pathlib, runpy, signal, sys, traceback
+import contextlib, faulthandler, functools, hashlib, os, pathlib, runpy, signal, sys, traceback
 
 
 def reward_of(task, text, verdict, last_number, warn):
@@ -50,7 +50,8 @@ def tasks_of_file(path, timeout, forgive):
     except (Exception, SystemExit) as e:
         lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
         line = lines[-1] if lines else getattr(e, 'lineno', None) or 1
-        raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}; it {wanted}') from e
+        why = traceback.format_exception_only(e)[-1].strip()        # also if its __str__ raises
+        raise ValueError(f'{path}, line {line}: {why}; it {wanted}') from e
     if missing or not all(isinstance(prompt, str | list) for prompt in prompts):
         raise ValueError(f'{path} {wanted}; ' + (f'it has no {missing}' if missing else
                                                  'each prompt is a text or messages'))
@@ -69,10 +70,13 @@ class TooLate(BaseException):
 
 def paid(reward, prompt, timeout, forgive, text):
     """reward(prompt, text), a finite float, and ''. If it raises, returns something else, or takes longer
-    than `timeout` seconds: ValueError, or with forgive 0.0 and why. Windows has no alarm: no limit there."""
+    than `timeout` seconds: ValueError, or with forgive 0.0 and why. Windows has no alarm, and no alarm is
+    heard inside a C function such as sum(range(10**12)). So after ten times as long, the process ends with
+    exit code 1 and the line of the reward that hangs."""
     def too_late(*_):
         raise TooLate(f'no reward after {timeout} s')
 
+    faulthandler.dump_traceback_later(10 * timeout, exit=True, file=sys.__stderr__)
     has_alarm = hasattr(signal, 'SIGALRM')
     if has_alarm:
         before = signal.signal(signal.SIGALRM, too_late)
@@ -89,6 +93,7 @@ def paid(reward, prompt, timeout, forgive, text):
         with contextlib.suppress(BaseException):        # its __repr__ may raise
             why = repr(e)               # one line that can be printed, whatever its text is
     finally:
+        faulthandler.cancel_dump_traceback_later()
         if has_alarm:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
