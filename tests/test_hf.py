@@ -50,8 +50,9 @@ def published(folder, config=TINYLLAMA, dtype=torch.float32, shard='1GB', **chan
     for p in model.parameters():
         torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.2)
     model.to(dtype).save_pretrained(folder, max_shard_size=shard)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     (folder / 'config.json').write_text(json.dumps(config))
-    return model.float().eval()
+    return model.eval()
 
 
 def same_logits(theirs, ours):
@@ -62,8 +63,11 @@ def same_logits(theirs, ours):
 
 @pytest.fixture(scope='module', params=BASES)
 def base(request, tmp_path_factory):
+    """In bfloat16 and in several files, as large models are published."""
     folder = tmp_path_factory.mktemp('base')
-    return published(folder, BASES[request.param]), folder
+    theirs = published(folder, BASES[request.param], torch.bfloat16, '10KB')
+    assert len(list(folder.glob('*.safetensors'))) > 2
+    return theirs, folder
 
 
 def test_its_logits_and_its_greedy_text_are_those_of_transformers(base):
@@ -102,13 +106,6 @@ def test_keys_are_found_in_their_old_and_new_place_and_may_be_omitted(tmp_path):
         ours = GPT.from_hf(tmp_path)
         assert ours.config.rope_theta == theta and ours.config.n_kv_head == 8
         same_logits(theirs, ours)
-
-
-def test_shards_and_bfloat16_are_read(tmp_path):
-    published(tmp_path, dtype=torch.bfloat16, shard='10KB')
-    assert len(list(tmp_path.glob('*.safetensors'))) > 2
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    same_logits(theirs.eval(), GPT.from_hf(tmp_path))
 
 
 def test_a_feature_that_we_do_not_have_is_refused_by_name(tmp_path):

@@ -1,14 +1,13 @@
-"""Other people's programs run our exports: llama.cpp (xllamacpp) and lm_eval have our greedy answers."""
+"""Other people's programs run our exports: llama.cpp (xllamacpp) has our greedy answers."""
 import json
 import random
 import urllib.request
 
 import pytest
-import torch
-from conftest import ROOT, write
+from conftest import ROOT
 from test_model import lively
 
-from parts.sample import gguf_file, model_card
+from parts.sample import gguf_file
 from parts.sample.decoding import Batch
 from tokenizer import Tokenizer
 
@@ -47,30 +46,3 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
         while not ours.finish:
             batch.step()
         assert json.load(answer)['tokens'] == ours.ids
-
-
-def test_lm_eval_scores_ifeval_s_records_on_our_greedy_answers(tmp_path):
-    """Its own checks; an answer without a comma follows no_comma."""
-    lm_eval = pytest.importorskip('lm_eval')
-    pytest.importorskip('langdetect')       # pip install "lm_eval[hf,ifeval]"
-    from lm_eval.tasks.ifeval import utils
-    tokenizer = Tokenizer.train(SOURCE, 700)
-    model = a_model(tokenizer)
-    model_card.write(tmp_path, model, tokenizer, 'hf', {})
-    items = [{'key': i, 'prompt': f'def f{i}(x):', 'instruction_id_list': ['punctuation:no_comma'],
-              'kwargs': [{}]} for i in range(9)]
-    task = dict(
-        task='instructions', dataset_path='json', test_split='test', output_type='generate_until',
-        dataset_kwargs={'data_files': {'test': str(write(tmp_path / 'items.jsonl', items))}},
-        doc_to_text='prompt', doc_to_target=0, process_results=utils.process_results,
-        metric_list=[{'metric': 'prompt_level_strict_acc', 'aggregation': 'mean', 'higher_is_better': True}],
-        generation_kwargs={'until': [], 'do_sample': False, 'temperature': 0.0, 'max_gen_toks': 40})
-    results = lm_eval.simple_evaluate(
-        'hf', model_args=f'pretrained={tmp_path}/hf,dtype=float32,add_bos_token=True', tasks=[task],
-        device='cpu', batch_size=1, log_samples=True, bootstrap_iters=0)
-    for item, sample in zip(items, results['samples']['instructions'], strict=True):
-        ids = torch.tensor([tokenizer.begin + tokenizer.encode(item['prompt'])])
-        new = model.generate(ids, 40, temperature=0, stop=tokenizer.stop)[0, ids.shape[1]:].tolist()
-        ours = tokenizer.decode([id for id in new if id not in tokenizer.special.values()])
-        assert sample['filtered_resps'] == [ours]
-        assert sample['prompt_level_strict_acc'] == (',' not in ours and ours.strip() != '')
