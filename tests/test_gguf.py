@@ -97,7 +97,6 @@ def test_llama_3_s_frequencies_are_divided_by_the_numbers_in_the_file(tmp_path):
     gguf_file.write(tmp_path / 'run', model, TOKENIZERS['byte'], 'gguf', {})
     reader = gguf.GGUFReader(tmp_path / 'run/model-f32.gguf')
     factors, = (t.data for t in reader.tensors if t.name == 'rope_freqs.weight')
-    assert factors[0] < 1.1 and factors[-1] == pytest.approx(8, rel=1e-4) and (np.diff(factors) > -1e-5).all()
     angle = 5 * 500. ** (-np.arange(0, 16, 2) / 16) / factors
     assert np.allclose(np.cos(angle), model.cos[5], atol=1e-5)
     assert np.allclose(np.sin(angle), model.sin[5], atol=1e-5)

@@ -13,8 +13,8 @@ transformers = pytest.importorskip('transformers')
 
 IDX = torch.randint(96, (3, 40), generator=torch.Generator().manual_seed(0))
 # widths / 8 or so, 2 layers, V = 96, T = 64; the ratios are theirs
-ALL = dict(hidden_act='silu', bos_token_id=0, eos_token_id=0, initializer_range=0.02, num_hidden_layers=2,
-           max_position_embeddings=64, torch_dtype='bfloat16', use_cache=True, vocab_size=96)
+ALL = dict(hidden_act='silu', bos_token_id=0, eos_token_id=0, num_hidden_layers=2, max_position_embeddings=64,
+           vocab_size=96)
 LLAMA = dict(ALL, architectures=['LlamaForCausalLM'], model_type='llama', rms_norm_eps=1e-05,
              rope_scaling=None)
 SMOLLM2 = dict(
@@ -45,7 +45,6 @@ def published(folder, config=TINYLLAMA, dtype=torch.float32, shard='1GB', **chan
     """A model of transformers in which each weight matters, in a folder; config.json is as published."""
     torch.manual_seed(0)
     config = {**config, **changes}
-    config.pop('torch_dtype')
     model = transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(**config))
     for p in model.parameters():
         torch.nn.init.normal_(p, 1.0 if p.dim() == 1 else 0.0, 0.2)

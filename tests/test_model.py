@@ -188,20 +188,24 @@ def test_a_copy_has_the_weights_their_type_and_the_changed_config_and_grows_by_t
     half = lively().bfloat16()
     for copy in (half.like(dropout=0.1), half.grown(60)):
         assert {p.dtype for p in copy.parameters()} == {torch.bfloat16}
-    torch.manual_seed(0)
-    model = GPT(GPTConfig(50, 8, 2, 4, 2, 32, tie_embeddings=False)).eval()
     idx = torch.randint(50, (2, 8))
-    copy = model.like(dropout=0.5, causal=False)
-    assert copy.config == dataclasses.replace(model.config, dropout=0.5, causal=False)
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), copy.state_dict().values()))
-    assert not torch.equal(copy(idx)[0], copy(idx)[0])                          # it drops
-    assert not torch.equal(copy.eval()(idx)[0], model(idx)[0])                  # it sees what comes
-    grown = model.grown(53)
-    assert model.grown(50) is model and grown.config.vocab_size == 53
-    assert torch.equal(grown(idx)[0][..., :50], model(idx)[0])
-    for name in ('embedding.weight', 'head.weight'):
-        rows = model.state_dict()[name]
-        assert torch.equal(grown.state_dict()[name], torch.cat([rows, rows.mean(0).expand(3, -1)]))
+    for multiple in (1, 64):
+        torch.manual_seed(0)
+        model = GPT(GPTConfig(50, 8, 2, 4, 2, 32, tie_embeddings=False, vocab_multiple=multiple)).eval()
+        model.embedding.weight.data[50:] = 1000.0               # rows that only fill up are in no mean
+        copy = model.like(dropout=0.5, causal=False)
+        assert copy.config == dataclasses.replace(model.config, dropout=0.5, causal=False)
+        assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), copy.state_dict().values()))
+        assert not torch.equal(copy(idx)[0], copy(idx)[0])                      # it drops
+        assert not torch.equal(copy.eval()(idx)[0], model(idx)[0])              # it sees what comes
+        grown = model.grown(53)
+        assert model.grown(50) is model and grown.config.vocab_size == 53
+        assert len(grown.head.weight) == (53 if multiple == 1 else 64)
+        assert torch.equal(model.like(vocab_multiple=1)(idx)[0], model(idx)[0])
+        for name in ('embedding.weight', 'head.weight'):
+            rows = model.state_dict()[name][:50]
+            rows = torch.cat([rows, rows.mean(0).expand(3, -1)])
+            assert torch.equal(grown.state_dict()[name][:53], rows), (multiple, name)
 
 
 # --- a longer context ---------------------------------------------------------------------------------------
@@ -302,14 +306,3 @@ def test_padding_changes_no_loss_logit_or_gradient_and_is_never_sampled(pair):
             torch.manual_seed(1)
             written.append(model.generate(TOKENS[:, :3], 60, **draw))
         assert written[1].max() < V and torch.equal(*written), draw
-
-
-def test_copies_keep_the_padding_and_growing_takes_the_mean_of_the_true_rows(pair):
-    plain, padded = pair
-    for copy, of in ((padded.like(dropout=0.1), padded), (padded.like(vocab_multiple=1), plain)):
-        assert all(torch.equal(p, of.state_dict()[name]) for name, p in copy.state_dict().items())
-    grown = padded.grown(70)
-    assert grown.config.vocab_size == 70 and grown.embedding.weight.shape == (128, 32)
-    for name, weights in plain.grown(70).state_dict().items():
-        assert torch.equal(weights, grown.state_dict()[name][:len(weights)]), name
-    assert padded.grown(129).embedding.weight.shape == (192, 32)

@@ -142,13 +142,12 @@ def test_7b_on_8_devices_and_what_helps_where_nothing_fits(plan):
 
 def test_float32_has_the_bytes_and_the_speed_of_float32(plan):
     peaks = {}
-    for dtype in ('float32', 'bfloat16', 'auto'):
+    for dtype, speed, cache in (('float32', '156', '614,400'), ('bfloat16', '312', '307,200'),
+                                ('auto', '312', '307,200')):
         out = plan('8xA100', dtype=dtype)
-        of_ddp = float(re.search(r'shard=ddp +\S+ +\S+ +(\S+)', out)[1])
-        peaks[dtype] = of_ddp, float(re.search(r'FLOPs: (\S+) ', out)[1]), 'KV cache: 614,400 bytes' in out
-    assert peaks['float32'][0] > 1.1 * peaks['bfloat16'][0] and peaks['auto'] == peaks['bfloat16']
-    assert peaks['float32'][1] == pytest.approx(2 * peaks['auto'][1], rel=1e-3)
-    assert peaks['float32'][2] and not peaks['auto'][2]
+        assert f': {speed} TFLOP/s' in out and f'KV cache: {cache} bytes' in out, dtype
+        peaks[dtype] = float(re.search(r'shard=ddp +\S+ +\S+ +(\S+)', out)[1])
+    assert peaks['float32'] > 1.1 * peaks['bfloat16'] and peaks['auto'] == peaks['bfloat16']
 
 
 def test_chinchilla_is_20_tokens_a_parameter(capsys):

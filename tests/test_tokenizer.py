@@ -69,7 +69,6 @@ def test_lone_surrogates_become_the_replacement_character(code, text):
 @given(texts=st.lists(st.text(st.characters(exclude_categories=['Cs', 'Cn'])) | hostile))
 def test_encode_is_tiktokens_and_the_batchs(code, texts):     # Cn: characters that are not assigned (yet)
     agree(code, code.to_tiktoken(), texts)
-    agree(Tokenizer.byte(), Tokenizer.byte().to_tiktoken(), texts)
 
 
 def test_encode_is_tiktokens_on_real_python_and_on_long_runs(code, stdlib):
