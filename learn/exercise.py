@@ -74,7 +74,7 @@ EXERCISES = [
              'must stay finite.',
              "    if loss_type == 'dpo':", "    elif loss_type == 'ipo':"),
     Exercise('bpe_encode', 'tokenizer.py', 'Tokenizer._merge_chunk',
-             'test_bpe.py::test_the_lowest_id_first_is_every_merge_in_order test_bpe.py::test_known_words',
+             'test_bpe.py::test_the_lowest_id_first_is_every_merge_in_order',
              'Replay the merges on one chunk of text. Sennrich et al. 2016, arXiv:1508.07909, section 3.2.'
              ' self.ranks is bytes -> id: which pair comes first?'),
     Exercise('attention', 'model.py', 'Attention.forward',

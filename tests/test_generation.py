@@ -1,4 +1,5 @@
 """Every new token is the model's, run afresh on the last block_size tokens; the cache only saves work."""
+import itertools
 import math
 
 import pytest
@@ -97,14 +98,14 @@ def test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_th
 
 
 def test_rows_stop_alone_repeat_their_stop_id_and_the_last_one_ends_it():
-    free, lengths = naive(small(), prompt(), 20)[:, 5:].tolist(), set()
-    for stop in [(a, b, c) for a in free[0][:9:3] for b in free[1][:9:3] for c in free[2][:9:3]]:
+    free = naive(small(), prompt(), 20)[:, 5:].tolist()
+    for at in itertools.product(range(0, 9, 3), repeat=3):
+        stop = [row[i] for row, i in zip(free, at)]
         first = [next(i for i, token in enumerate(row) if token in stop) for row in free]
         n = max(first) + 1
-        lengths.add(n)
         expected = [row[:i + 1] + [row[i]] * (n - i - 1) for row, i in zip(free, first)]
-        assert small().generate(prompt(), 20, 0, stop=stop)[:, 5:].tolist() == expected
-    assert len(lengths) > 2 and small().generate(prompt(), 20, 0, stop=[50])[:, 5:].tolist() == free
+        assert small().generate(prompt(), 20, 0, stop=stop)[:, 5:].tolist() == expected, at
+    assert small().generate(prompt(), 20, 0, stop=[50])[:, 5:].tolist() == free
 
 
 LOGITS = torch.tensor([[0.5, 9.0, -1.0, 8.5, 0.0], [4.0, -math.inf, 3.0, 3.9, -math.inf]])

@@ -243,10 +243,10 @@ def test_the_last_sentence_says_what_a_tokenizer_of_ones_own_would_save(home):
 
 def test_without_a_tokenizer_one_is_trained_on_nine_tenths(home):
     out = ok(command(home, '--report=c/src', '--vocab_size=340', '--against=prose.json'))
-    texts = [path.read_text('utf-8') for path in sorted((home / 'c' / 'src').iterdir())]
-    tokenizer = Tokenizer.train([t for i, t in enumerate(texts) if i % 10 != 9], 340)
-    n = sum(len(tokenizer.encode(text)) for text in texts[9::10])
-    assert 'files: 2, ' in out and re.search(rf'^ *this +340 +[\d.]+ +[\d.]+ +{n}$', out, re.M)
+    assert 'files: 2,' in out and re.search('^ *this +340 ', out, re.M)
+    many = [{'text': str(i)} for i in range(30)]
+    rest, held_out = tokenizer_report.held_out(many)
+    assert held_out == many[9::10] and rest == [d for d in many if d not in held_out]
     few = [{'text': 'a' * 100}, {'text': 'b' * 10}]
     assert tokenizer_report.held_out(few) == ([{'text': 'a' * 90}, {'text': 'b' * 9}],
                                               [{'text': 'a' * 10}, {'text': 'b'}])
