@@ -21,7 +21,7 @@ The decision made here is the corpus: a model shares its defects. Read report.md
 import json, math, os, sys
 import numpy as np
 from tqdm import tqdm
-from configurator import configure, defaults, show
+from configurator import configure, defaults, set_by, show
 from parts.prepare import clean, conversions, corpus, data_card, duplicates, files, filters, funnel
 from parts.prepare import infilling, personal_data, reading, samples, text_models, workers
 from parts.train import texts, token_bins
@@ -446,7 +446,8 @@ if kind == 'text':
 # --- report, and give the files their names -----------------------------------------------------------------
 report = total.report(bins, of_source)
 meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
-        'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config}
+        'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config,
+        'set': sorted(set_by)}
 if benchmarks:
     meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
                               'ngram': NGRAM, 'dropped': total.dropped().get('in a benchmark', 0)}

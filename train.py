@@ -225,7 +225,7 @@ def save():
 # --- the banner: what is about to happen --------------------------------------------------------------------
 n_bytes = (12 * (keep + 1) + 8) * sum(p.numel() for p in model.parameters())    # of disk
 epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
-config['expect'] = journal.expected(config, set_by, meta.get('config'))
+config['expect'] = journal.expected(config, set_by, meta)
 log.begin(config, state, step, max_steps, n_bytes)      # last*.pt: 12 a parameter; best.pt and its .tmp: 4
 log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data

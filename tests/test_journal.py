@@ -73,7 +73,7 @@ def test_the_last_line_compares_with_what_the_config_expects(log, capsys):
             log.begin(CONFIG | {'expect': {'a': mistake_of_it}}, {}, 0, 10)
 
 
-MADE = {'source': 'stdlib', 'tokenizer': 'bpe', 'vocab_size': 4096, 'sources': None, 'out_dir': 'data/x'}
+MADE = {'source': 'stdlib', 'tokenizer': 'bpe', 'vocab_size': 4096, 'dedup': 'minhash'}
 
 
 @pytest.mark.parametrize('changed, prepared, speaks', [
@@ -82,15 +82,17 @@ MADE = {'source': 'stdlib', 'tokenizer': 'bpe', 'vocab_size': 4096, 'sources': N
     ({'init_from': 'resume'}, MADE, True), ({'init_from': 'out/other'}, MADE, False),
     ({'max_steps': 9}, MADE, False), ({'learning_rate': 1.0}, MADE, False),
     ({}, MADE | {'source': 'mine'}, False), ({}, MADE | {'vocab_size': 400}, False),
-    ({}, MADE | {'sources': {'stdlib': ['stdlib', 1], 'mine': ['mine', 1]}}, False),
+    ({}, MADE | {'sources': {'mine': ['mine', 1]}}, False), ({}, MADE | {'dedup': 'none'}, False),
+    ({}, MADE | {'num_workers': 2}, True),
     ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, MADE | {'source': 'mine'}, True)])
 def test_what_a_config_expects_is_silent_about_other_settings_and_other_data(changed, prepared, speaks):
     config = {'expect': {'val_loss': (4.05, 4.13)}, 'init_from': 'scratch', 'data_from': 'python prepare.py '
               '--source=stdlib --tokenizer=bpe --vocab_size=4096 --out_dir=data/quickstart'} | changed
     by = dict.fromkeys(config, 'config/quickstart.py') | dict.fromkeys(changed, 'command line')
-    assert journal.expected(config, by, prepared) == (config['expect'] if speaks else None)
+    meta = prepared and {'config': prepared, 'set': [k for k, v in prepared.items() if v != MADE.get(k)]}
+    assert journal.expected(config, by, meta) == (config['expect'] if speaks else None)
     by |= dict.fromkeys(changed, 'mine.py')         # also where another config file changes it
-    assert bool(journal.expected(config, by, prepared)) == speaks or 'expect' in changed
+    assert bool(journal.expected(config, by, meta)) == speaks or 'expect' in changed
 
 
 def test_little_room_is_said_in_figures_that_are_not_0(log, monkeypatch):

@@ -212,25 +212,26 @@ HARMLESS = {'out_dir', 'overwrite', 'seed', 'device', 'compile', 'micro_batch_si
             'data_from', 'allow_code_execution'}
 
 
-def expected(config, set_by, prepared=None):
+def expected(config, set_by, meta=None):
     """Return config['expect'], or None if this run is not the one that the ranges were measured on.
 
     A config file states them for its own settings and for the data that its data_from makes. With
     --max_steps=10, or on your own text, the same loss would be a false alarm.
-    set_by: {setting: the file, or 'command line', that set it}. prepared: prepare.py's settings, from
-    meta.json."""
+    set_by: {setting: the file, or 'command line', that set it}. meta: meta.json, which says how prepare.py
+    was called."""
     source = set_by.get('expect')
     if source in (None, 'command line'):
         return config['expect']
     others = {name for name, file in set_by.items() if file != source} - HARMLESS
     if config.get('init_from') == 'resume':
         others.discard('init_from')
-    command = dict(re.findall(r'--(\w+)=(\S+)', config.get('data_from', ''))) if prepared else {}
-    if command:         # then the folder's name does not count, only what is in it
+    command = dict(re.findall(r'--(\w+)=(\S+)', config.get('data_from', '')))
+    if meta and command:        # then the folder's name does not count, only what is in it
         others.discard('data_dir')
-        command |= {'out_dir': str(prepared.get('out_dir')), 'sources': 'None'}
-    is_other_data = any(str(prepared.get(name)) != value for name, value in command.items())
-    return None if others or is_other_data else config['expect']
+        command.pop('out_dir', None)
+        others |= {*meta.get('set', ())} - {*command, 'out_dir', 'num_workers'}
+        others |= {name for name, value in command.items() if str(meta['config'].get(name)) != value}
+    return None if others else config['expect']
 
 
 def compared(measured, expect):
