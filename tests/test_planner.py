@@ -38,6 +38,8 @@ def test_state_is_16_bytes_a_parameter_shared_out_by_stages():
             (1_130_981_376, 1, 0, 18.1)):       # mega: "17 GB for 1.1B"
         assert planner.state_bytes(n, devices, stage, MIXED) / 1e9 == pytest.approx(gigabytes, rel=1e-3)
         assert planner.state_bytes(n, 1, stage, MIXED) == planner.state_bytes(n, 1, stage) == 16 * n
+    here = [planner.state_bytes(7e9, 8, stage) / 1e9 for stage in range(4)]        # as torch holds it
+    assert here == [112, 63, 38.5, 14]
 
 
 def test_this_project_s_state_is_what_torch_holds():
@@ -106,7 +108,9 @@ def test_the_plan_of_codeparrot(plan):
     assert f'{hours:,.2f} hours at 40%' in out and f'${hours * 16 * 1.5:,.2f}, if one costs $1.5' in out
     assert '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs' in out and '1,532,059,200 parameters' in out
     assert '26,214,400,000 tokens planned, 17.1 a parameter' in out
-    assert re.search(r'shard=ddp +24\.51 ', out) and re.search(r'shard=fsdp +1\.53 ', out)
+    for row in ('shard=ddp  24.51  24.51', 'shard=zero1  13.02  7.28', 'ZeRO-2: not built  7.28  4.40',
+                'shard=fsdp  1.53  1.53'):         # in bytes of ours and of ZeRO's paper
+        assert re.search(' +'.join(row.split('  ')), out), row
     assert '6.13 GB of gradients: each device sends 11.49 GB a step' in out
     assert 'nowhere/meta.json is not there yet' in out
     assert 'vocab_size is taken as 32,768' in plan('16xA100', CODEPARROT | {'vocab_size': 0})
@@ -119,17 +123,8 @@ def test_the_plan_of_codeparrot(plan):
     assert '2 of 16 heads have one: saves 88%' in plan('8xH100', grouped)
 
 
-def test_7b_on_8_devices_and_what_helps_where_nothing_fits(plan):
-    """7 billion on 8 devices: 38.5, 26.3 and 14 GB as ZeRO's paper counts, 63, 38.5 and 14 as torch holds."""
+def test_what_helps_where_nothing_fits(plan):
     llama = shape(32000, 4096, 32, 32, 0, 4096, 11008) | {'tie_embeddings': False}
-    n = planner.count_parameters(llama)['total']
-    assert n == pytest.approx(6.74e9, rel=0.01)
-    out = plan('8xA100', llama, T=4096, micro=1)
-    for name, ours, paper in (('shard=ddp', 112, 112), ('shard=zero1', 63, 38.5),
-                              ('ZeRO-2: not built', 38.5, 26.25), ('shard=fsdp', 14, 14)):
-        gigabytes = re.search(rf'^ +{name} +(\S+) +(\S+) ', out, re.M).groups()
-        assert [float(x) * 7e9 / n for x in gigabytes] == pytest.approx([ours, paper], abs=0.02), name
-
     wide = shape(32768, 256, 6, 8, 0, 65536)
     for config, where, micro, words in (
             (wide, '8xA100', 4, 'not even one layer'),
