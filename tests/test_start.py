@@ -38,14 +38,14 @@ def test_a_run_never_writes_over_another_one(tmp_path):
     for origin in (tmp_path / 'a[1]', tmp_path / 'a[1]/best.pt', tmp_path / 'b/../a[1]'):
         refused(['the model that this run starts from'], check, origin, overwrite=True)
     assert check(tmp_path / 'a[1]/best.pt', out=tmp_path)           # its parent is another folder
-    for there, words in ((['tokenizer.json', 'config.json'], ['holds config.json', 'no run wrote']),
-                         (['x.safetensors'], ['x.safetensors']), (['samples.txt'], ['samples.txt']),
-                         (['samples.txt', 'train.log'], None), (['tokenizer.json', OURS], None),
-                         (['key.json', 'train.log: epoch 1'], ['holds train.log', 'no run wrote']),
-                         (['tokenizer.json', 'meta.json: {"author": 1}'], ['holds tokenizer.json']),
+    # {files of a folder: the words of the refusal, if it is refused}
+    for there, words in ((['config.json'], ['holds config.json', 'no run wrote']), ([OURS], None),
+                         (['x.safetensors'], ['x.safetensors']), (['samples.txt', 'train.log'], None),
+                         (['train.log: epoch 1'], ['holds train.log', 'no run wrote']),
+                         (['meta.json: {"author": 1}', 'tokenizer.json'], ['holds tokenizer.json']),
                          (['notes.md', 'train.jsonl'], None)):
-        out = tmp_path / there[0] / there[-1]
-        out.mkdir(parents=True)
+        out = tmp_path / '+'.join(there).replace('/', '')
+        out.mkdir()
         for name, _, text in (name.partition(': ') for name in there):
             (out / name).write_text(text, encoding='utf-8')
         for overwrite in False, True:
@@ -85,16 +85,14 @@ def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(
     refused(['last-1.pt', 'not a readable checkpoint'], start.newest, last, load_checkpoint)
     assert (tmp_path / 'last.pt').exists()      # perhaps it is this program that cannot read them
 
-    last = str(tmp_path / 'last.pt')
     for lacks in {}, {'step': -5, **RUN}, {'step': 'x', **RUN}, {'step': 1, 'config': {}}:
         save_checkpoint(last, small(), **lacks)
         save_checkpoint(tmp_path / 'last-1.pt', small(), step=4, **RUN)
         refused(['last.pt', 'no run that could be resumed'], start.newest, last, load_checkpoint)
     save_checkpoint(last, small(), step=8, **RUN)
-    for number in errno.EACCES, errno.EIO, errno.EMFILE:
-        with monkeypatch.context() as m:
-            m.setattr(torch, 'load', Mock(side_effect=OSError(number, os.strerror(number))))
-            refused([last, 'cannot be read now', os.strerror(number)], start.newest, last, load_checkpoint)
+    with monkeypatch.context() as m:            # a disk that does not answer now is no damage
+        m.setattr(torch, 'load', Mock(side_effect=OSError(errno.EIO, os.strerror(errno.EIO))))
+        refused([last, 'cannot be read now'], start.newest, last, load_checkpoint)
     assert start.newest(last, load_checkpoint)[1]['step'] == 8
 
 
@@ -125,11 +123,8 @@ def test_another_tokenizer_of_the_same_size_is_refused(data_dir, base_run, tmp_p
     meta['tokenizer_hash'] = Tokenizer.load(data / 'tokenizer.json').hash
     (data / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
     prepare_it = f'--tokenizer={base_run}/tokenizer.json'
-    result = train(data, tmp_path / 'x', f'--init_from={base_run}')
-    mistake(result, 'hash', str(base_run), str(data), prepare_it)
-    result = run('eval.py', f'--ckpt={base_run}', f'--data_dir={data}')
-    mistake(result, prepare_it)
-    assert result.stderr.count('--tokenizer') == 1
+    mistake(train(data, tmp_path / 'x', f'--init_from={base_run}'), 'hash', str(data), prepare_it)
+    mistake(run('eval.py', f'--ckpt={base_run}', f'--data_dir={data}'), prepare_it)
 
 
 def test_a_model_that_cannot_do_it_is_refused(tmp_path):

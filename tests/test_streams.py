@@ -133,22 +133,16 @@ def test_shards_that_meta_json_does_not_list_are_refused(corpus, tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-def test_another_corpus_is_refused_on_resume_also_without_a_manifest(corpus, tmp_path):
+def test_other_shards_are_refused_on_resume_also_without_a_manifest(corpus, tmp_path):
     folder = shutil.copytree(corpus, tmp_path / 'data')
     meta = read_json(folder / 'meta.json')
     del meta['shards']                                      # as an older commit wrote it
-    write_meta = lambda meta: (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
-    resume = lambda out: streamed(folder, out, '--init_from=resume', '--max_steps=14')
-    write_meta(meta)
+    (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    resume = lambda: streamed(folder, tmp_path / 'run', '--init_from=resume', '--max_steps=14')
     ok(streamed(folder, tmp_path / 'run'))
     first = shards(folder)[0]
     original = first.read_bytes()
     other_text(first)
-    mistake(resume(tmp_path / 'run'), 'shard_sha256=', 'data')
+    mistake(resume(), 'shard_sha256=', 'data')
     first.write_bytes(original)
-    write_meta({**meta, 'sha256': {**meta['sha256'], 'train': '0' * 64}})       # as if prepared again
-    mistake(resume(tmp_path / 'run'), 'data_sha256=', 'data')
-    write_meta(meta)
-    ok(resume(tmp_path / 'run'))
-    assert metrics(tmp_path / 'run')[-1]['step'] == 14
-
+    ok(resume())
