@@ -146,11 +146,14 @@ examples = {path: files.find_files(path, download_dir)
 blocked, allowed = ({*map(filters.host_of, filters.lines_of(path))} for path in (url_block, url_allow))
 toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
-forms = [form for text in conversions.strings_in(benchmarks) for form in clean.variants(text)]
+forms = []
+for path, problems in benchmarks.items():
+    own = [form for text in conversions.strings_in(problems) for form in clean.variants(text)]
+    if not len(duplicates.ngrams_of(own, NGRAM)):
+        raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
+    forms += own
 forms += [personal_data.hide(form)[0] for form in forms]    # as the stages may change a text
 benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
-if benchmarks and not len(benchmark_ngrams):
-    raise ValueError(f'{decontaminate} holds no text of {NGRAM} words: nothing could be found with it')
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
 inputs = sourced + [file for listed in examples.values() for file in listed]
 others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]

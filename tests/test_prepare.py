@@ -354,7 +354,10 @@ def test_what_needs_documents_is_not_for_a_single_text(tmp_path):
         mistake(result, 'one.txt', flag, '.jsonl')
         assert not (tmp_path / 'out').exists()
     write(tmp_path / 'many', [*DOCUMENTS, FOX * 2])
-    ok(run('prepare.py', '--source=many', *flags, '--decontaminate=ten.jsonl', cwd=tmp_path))
+    write_records(tmp_path / 'short.jsonl', [{'prompt': 'too short'}])
+    flags = ['--source=many', *flags, '--decontaminate=ten.jsonl']
+    mistake(run('prepare.py', *flags[:-1], f'{flags[-1]},short.jsonl', cwd=tmp_path), 'short.jsonl holds no')
+    ok(run('prepare.py', *flags, cwd=tmp_path))
     assert dropped(tmp_path / 'out') == {'in a benchmark': 1}
 
 
