@@ -10,13 +10,11 @@ from parts.sample import gguf_file
 from tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, Tokenizer, from_printable
 
 gguf = pytest.importorskip('gguf')
+safetensors = pytest.importorskip('safetensors.torch')
 SOURCE = open(__file__, encoding='utf-8').read()
 TOKENIZERS = {'ours': Tokenizer.train(SOURCE, 600), 'byte': Tokenizer.byte(SPECIAL_TOKENS),
               **{name: Tokenizer.train(SOURCE, 600, pattern=pattern)
                  for name, pattern in gguf_file.PATTERNS.items()}}
-TENSORS = {'norm_1': 'attn_norm', 'attention.w_q': 'attn_q', 'attention.w_k': 'attn_k',
-           'attention.w_v': 'attn_v', 'attention.w_o': 'attn_output', 'norm_2': 'ffn_norm',
-           'mlp.w_gate': 'ffn_gate', 'mlp.w_up': 'ffn_up', 'mlp.w_down': 'ffn_down'}
 
 
 def a_run(folder, tokenizer, objective='clm', **settings):
@@ -42,19 +40,6 @@ def runs(tmp_path_factory):
 
 
 # --- the weights --------------------------------------------------------------------------------------------
-def expected(model):
-    """{name in the file: weights of ours}"""
-    weights = dict(model.state_dict())
-    V = model.config.vocab_size
-    named = {'token_embd': weights['embedding.weight'][:V], 'output_norm': weights['norm.weight']}
-    if not model.config.tie_embeddings:
-        named['output'] = weights['head.weight'][:V]
-    for i in range(model.config.n_layer):
-        for ours, theirs in TENSORS.items():
-            named[f'blk.{i}.{theirs}'] = weights[f'blocks.{i}.{ours}.weight']
-    return {f'{name}.weight': w.numpy() for name, w in named.items()}
-
-
 def halves_again(array, D=16):
     """Row by row: what llama.cpp turns as the pair 2i, 2i + 1 of a head, we turn as i, i + D/2."""
     back = np.empty_like(array)
@@ -64,10 +49,14 @@ def halves_again(array, D=16):
     return back
 
 
-def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs):
+def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs, tmp_path):
+    """To those that transformers gets (test_hf.py), by the names that the package gguf gives them."""
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     for name in ('ours', 'byte'):
         model, _, reader = runs[name]
-        wanted = expected(model)
+        model.save_hf(tmp_path / name)
+        theirs = safetensors.load_file(tmp_path / name / 'model.safetensors')
+        wanted = {names.get_name(key, ('.weight',)): w.numpy() for key, w in theirs.items()}
         arrays = {t.name: t.data for t in reader.tensors}
         assert arrays.keys() == wanted.keys() and len(arrays) == 2 + (name == 'ours') + 9 * 2
         for key, w in wanted.items():

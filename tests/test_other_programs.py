@@ -17,16 +17,12 @@ SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False}, {'rope_scaling': (4.0,)
 SOURCE = (ROOT / 'tokenizer.py').read_text(encoding='utf-8')
 
 
-def a_model(tokenizer, **settings):
-    small = dict(block_size=128, n_kv_head=2, n_embd=64, n_ffn=96)
-    return lively(vocab_size=tokenizer.vocab_size, **{**small, **settings}).eval()
-
-
 @pytest.mark.parametrize('settings', SHAPES)
 def test_llama_cpp_continues_as_we_do(tmp_path, settings):
     xllamacpp = pytest.importorskip('xllamacpp')
     tokenizer = Tokenizer.train(SOURCE, 700)
-    model = a_model(tokenizer, **settings)
+    small = dict(vocab_size=tokenizer.vocab_size, block_size=128, n_kv_head=2, n_embd=64, n_ffn=96)
+    model = lively(**{**small, **settings}).eval()
     model.head.weight.data[tokenizer.special['<|span_3|>']] *= 9        # neither may draw it
     batch = Batch(model, tokenizer.stop, 1, tokenizer.never_in_answers())
     gguf_file.write(tmp_path, model, tokenizer, 'gguf', {})
