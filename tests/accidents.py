@@ -5,6 +5,7 @@ PLACES is the only list of functions that tests replace: when one of them moves,
 import textwrap
 
 PLACES = {
+    'native bfloat16': ('parts.train.devices', 'native_bfloat16'),
     'batch': ('parts.train.token_bins', 'Blocks.take'),             # called with self, a step, its rows
     'clip': ('parts.train.optim', 'unscale_and_clip'),              # once in each update
     'orthogonal': ('parts.train.optim', 'orthogonal'),              # the heart of Muon

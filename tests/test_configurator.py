@@ -98,7 +98,7 @@ def test_a_wrong_type_is_told_with_its_value_what_was_expected_and_where(play):
             ('--steps=1.5', 'steps=1.5 & float & expected int'), ('--steps=1e999', 'steps=inf & finite'),
             ('--steps=1e300', 'steps=1e+300 & 18 digits'),
             ('--steps=True', 'steps=True & bool & expected int'), ('--flag yes', "'yes' & expected bool"),
-            ('--rate=nan', 'nan'), ('--rate=1' + 400 * '0', 'rate'), ('--steps', '--steps has no value'),
+            ('--rate=nan', 'nan'), ('--steps', '--steps has no value'),
             ('--seed=1.5', 'seed=1.5 & expected int or None'), ('--sources=5', 'sources=5 & expected dict'),
             ('--sources={[1]: 2}', 'sources & expected dict'),
             ('--steps --rate=1', '--steps has no value & 10')):
@@ -149,8 +149,8 @@ def test_choices_name_the_closest_one_and_none_passes(play):
 def test_annotations_and_imports_of_a_stranger_s_script_are_read(play):
     script = HEAD.replace('import json', 'import json\nimport typing\nhome = typing\nlater_on: int', 1)
     script = script.replace('seed: int | None', 'seed: typing.Optional[int]')
-    got = result(play('--seed=3', script=script))
-    assert got == DEFAULTS | {'seed': 3}        # neither home nor later_on is a setting
+    script = script.replace('show(config)', 'home = 3')      # imported, and assigned below the call
+    assert result(play('--seed=3', script=script)) == DEFAULTS | {'seed': 3}
 
 
 def test_a_comment_that_is_not_exactly_a_rule_is_prose_and_stops_nothing(play):
@@ -158,14 +158,6 @@ def test_a_comment_that_is_not_exactly_a_rule_is_prose_and_stops_nothing(play):
                     '[0, 1: steps', '>= e: x', '[0, 9**9**9]: x', 'many | few: no default', '10 |', ':'):
         script = HEAD.replace('# optimizer steps', f'# {comment}')
         assert result(play('--steps=-5', script=script)) == DEFAULTS | {'steps': -5}, comment
-
-
-def test_an_imported_name_that_is_assigned_below_the_call_is_no_setting(play):
-    """config.json of rl.py held a module: it imported `start`, and assigned `start` in its loop."""
-    head = HEAD.partition('config = ')[0]
-    script = f'{head}from os import path as start\nconfigure(globals())\nstart = 3\n'
-    assert '--start' not in ok(play('--help', script=script))
-    one_line(play('--start=5', script=script), 'unknown setting start')
 
 
 def test_help_prints_the_docstring_and_every_setting_with_its_comment(play):

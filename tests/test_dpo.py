@@ -5,8 +5,8 @@ import shutil
 import pytest
 import torch
 from accidents import replaced
-from conftest import RUN_FILES, contents, lift, make_pairs, make_sft, metrics, mistake, ok, read_rows, run
-from conftest import same, series, state, write
+from conftest import contents, lift, make_pairs, make_sft, metrics, mistake, ok, read_rows, run
+from conftest import series, state, write
 from test_records import BYTES, PAIRS, pair
 
 from model import load_checkpoint
@@ -81,8 +81,6 @@ def test_held_out_answers_are_told_apart_after_24_steps(home, tmp_path):
         assert 0.2 < first['val_accuracy'] < 0.8 and last['val_accuracy'] > 0.9 and last['step'] == 24, case
         assert last['val_loss'] < first['val_loss'], case
         assert last['val_margin'] > first['val_margin'] + 0.01, case
-        rewards = last['val_chosen_reward'], last['val_rejected_reward']
-        assert last['val_margin'] == pytest.approx(rewards[0] - rewards[1], abs=1e-5), case
         assert ('ref_log_probs' in state(out)) == (kind in ('dpo', 'ipo', 'kto')) == ('val_kl' in last), case
         assert (last.get('val_response_len', 0) > 0) == (kind != 'rm'), case
 
@@ -128,23 +126,6 @@ ODD = replaced('forward', """
 def test_a_first_loss_that_is_not_ln_2_ends_the_run(home, tmp_path):
     mistake(dpo(home, before=ODD, out=tmp_path), 'the first dpo loss is', '0.69315 and 0 are expected')
     assert not list(tmp_path.glob('*.pt'))
-
-
-def test_a_resumed_run_is_the_straight_one_though_its_first_model_has_changed(home, tmp_path):
-    """tests/test_resume.py kills such runs; here are a mixture of pairs and thumbs, and a reward model."""
-    for kind, data in (('kto', 'mixed'), ('rm', 'pairs')):
-        init, straight, out = (tmp_path / f'{kind}{i}' for i in range(3))
-        flags = [f'--loss_type={kind}', '--beta=0.5']
-        make_sft(init)
-        ok(dpo(home, *flags, data=data, init=init, out=straight))
-        shutil.copytree(straight, out)
-        (out / 'last-1.pt').replace(out / 'last.pt')        # of step 8
-        make_sft(init, seed=1)                              # sft.py has run again since
-        printed = ok(dpo(home, *flags, data=data, init='resume', out=out))
-        assert 'resumed at step 8' in printed and 'computing the reference' not in printed
-        assert same(state(out), state(straight)), kind
-        assert contents(out).keys() == RUN_FILES - ({'samples.txt'} if kind == 'rm' else set())
-    assert state(tmp_path / 'kto1')['kto_kl'] > 0.01 and state(out)['reward_head'].any()
 
 
 # --- mistakes -----------------------------------------------------------------------------------------------

@@ -118,7 +118,8 @@ def test_with_muon_too(data_dir, tmp_path):
 def test_each_seed_step_and_process_has_its_own_dropout(monkeypatch):
     seeds = set()
     for rank in range(64):
-        monkeypatch.setattr(processes, 'ranks', lambda rank=rank: (rank, 64, rank))
+        monkeypatch.setenv('WORLD_SIZE', '64')
+        monkeypatch.setenv('RANK', str(rank))
         seeds |= {processes.noise_seed(seed, step) for seed in (0, 1, 1337) for step in range(100)}
     assert len(seeds) == 64 * 3 * 100
 
@@ -152,8 +153,7 @@ def test_what_cannot_be_shared_or_torchrun_did_not_set_is_refused(data_dir, tmp_
 
     for env in {'RANK': '3'}, {'WORLD_SIZE': 'x'}, {'RANK': '0', 'WORLD_SIZE': '2'}, {'LOCAL_RANK': '-1'}:
         result = train(data_dir, tmp_path / 'run', env=env)
-        assert result.returncode == 2 and 'Traceback' not in result.stderr, env
-        assert 'error: ' in result.stderr and 'with torchrun' in result.stderr, env
+        assert result.returncode == 2 and 'with torchrun' in result.stderr.splitlines()[-1], env
 
 
 def test_a_process_that_dies_is_one_sentence_of_the_others(data_dir, tmp_path):

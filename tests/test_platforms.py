@@ -2,7 +2,6 @@
 import ast
 import functools
 import re
-import sys
 
 from conftest import ROOT, TINY, metrics, mistake, ok, run, write
 
@@ -20,9 +19,7 @@ parts.prepare.corpus.os = types.SimpleNamespace(**{**vars(os), 'name': 'nt'})
 parts.eval.sandbox.sys = types.SimpleNamespace(platform='win32', executable=sys.executable)
 """
 windows = functools.partial(run, before=WINDOWS)
-# modules that left the library until Python 3.13, and names that came after 3.10
-GONE = set('''aifc asynchat asyncore audioop cgi cgitb chunk crypt distutils imghdr imp lib2to3 mailcap msilib
-    nis nntplib ossaudiodev pipes smtpd sndhdr spwd sunau telnetlib uu xdrlib'''.split())
+# names that came after 3.10
 NEWER = re.compile(r'hashlib\.file_digest|tomllib|itertools\.batched|TaskGroup|datetime\.UTC|StrEnum|'
                    r'catch_warnings\(action|typing\.Self|add_note|sqlite3\.autocommit')
 FILES = [path for folder in ('*.py', 'parts/*/*.py', 'config/*.py') for path in ROOT.glob(folder)]
@@ -51,24 +48,9 @@ def test_lora_runs_there_programs_and_a_plan_for_its_cpu_do_not(conversations, s
     mistake(windows('sft.py', base, '--plan=1xcpu'), 'plan=1xcpu', 'Windows', '1xL4')
 
 
-def test_every_file_is_python_3_10_and_imports_nothing_that_3_13_removed():
-    assert len(FILES) > 60 and (3, 10) <= sys.version_info[:2] <= (3, 13)
+def test_every_file_is_python_3_10():
+    """Its grammar, and none of the names that came later."""
+    assert len(FILES) > 60
     for path in FILES:
         text = path.read_text(encoding='utf-8')
-        code = re.sub(r'#.*', '', text)
-        assert not NEWER.search(code), (path, NEWER.search(code))
-        tree = ast.parse(text, feature_version=(3, 10))
-        nodes = list(ast.walk(tree))
-        found = {(n.module or '').split('.')[0] for n in nodes if isinstance(n, ast.ImportFrom)}
-        found |= {a.name.split('.')[0] for n in nodes if isinstance(n, ast.Import) for a in n.names}
-        assert not found & GONE, (path, found & GONE)
-
-
-def test_the_workflow_tests_the_oldest_and_the_newest_torch_on_three_systems():
-    text = (ROOT / '.github/workflows/tests.yml').read_text(encoding='utf-8')
-    oldest, above = re.search(r'torch>=([\d.]+),<2\.(\d+)', (ROOT / 'requirements.txt').read_text()).groups()
-    assert {f'{oldest}.0', f'2.{int(above) - 1}.0'} == set(re.findall(r"torch: '([\d.]+)'", text))
-    assert {'ubuntu', 'macos', 'windows'} == set(re.findall(r'os: (\w+)-latest', text))
-    assert {'3.10', '3.13'} <= set(re.findall(r"python: '([\d.]+)'", text))
-    named = re.findall(r'tests/(?:test_\w+\.py|requirements\.txt)', text)
-    assert len(named) > 8 and all((ROOT / name).exists() for name in named)
+        assert ast.parse(text, feature_version=(3, 10)) and not NEWER.search(re.sub(r'#.*', '', text)), path

@@ -22,6 +22,7 @@ CASES = {'train': ['--dropout=0.1', '--warmup_steps=0.2'],
                               '--dtype=bfloat16'],
          'sft': ['--lora=4', '--micro_batch_size=2', '--warmup_steps=0.2'],
          'dpo': ['--loss_type=kto', '--warmup_steps=0.2'],
+         'dpo, a reward model': ['--loss_type=rm', '--warmup_steps=0.2'],
          'rl': ['--updates=2', '--kl_coef=0.1', '--warmup_steps=0.2']}
 
 
@@ -86,6 +87,7 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
         f.write('{"step": 12, "event": "skip"}\n{"step": 17, "loss": 1.0}\n{"step": 3, "lo')
     printed = ok(again())
     assert 'resumed at step 12' in printed and '  changed  ' not in printed
+    assert 'computing the reference' not in printed             # its model may have changed since
     for file in ('last.pt', 'best.pt'):
         a, b = state(out, file), state(straight, file)
         assert a.keys() == b.keys() and [k for k in a if not same(a[k], b[k])] == []
@@ -194,8 +196,6 @@ def test_three_skipped_updates_in_a_row_keep_the_weights_before_them(start, tmp_
     model, saved = load_checkpoint(tmp_path / 'last.pt')
     assert saved['step'] == 8 and all(p.isfinite().all() for p in model.parameters())
     assert series(tmp_path, 'grad_norm')[5:] == [None] * 3
-    text = (tmp_path / 'metrics.jsonl').read_text(encoding='utf-8')
-    assert 'NaN' not in text and 'Infinity' not in text                                 # which are not JSON
 
 
 # --- the folder of an older commit --------------------------------------------------------------------------

@@ -141,9 +141,7 @@ def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path):
     for body, words in (
-            ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']), ('return 1e300', ['up to 1e12']),
-            ('return float("nan")', ['returned nan']), ('while True: pass', ['no reward after 0.2 s']),
-            ('class E(Exception):\n        def __repr__(self): raise self\n    raise E', ['): E;']),
+            ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']),
             ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
         (home / 'bad.py').write_text(f'{PAID}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
         mistake(rl(home, '--timeout=0.2', reward='bad.py', out=tmp_path / 'run'), "reward('", *words)
@@ -162,7 +160,6 @@ def test_other_mistakes_are_one_line(home, tmp_path):
     (home / 'unpaid.jsonl').write_text('{"prompt": "a"}', encoding='utf-8')
     for flags, words in (
             ('--reward=problems --n_problems=20', ['--allow_code_execution=True']),
-            ('--num_samples=1', ['>= 2']),
             ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 to evaluate on']),
             ('--reward=none', ['none does not exist', 'problems, random, FILE.py']),
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
@@ -172,9 +169,7 @@ def test_other_mistakes_are_one_line(home, tmp_path):
               'test': 'def check(candidate):\n    assert candidate(1) == 1\n'}
     for record, words in (
             ({'tests': 'assert True'}, ["'aa' pass without an answer"]),
-            ({'tests': 'def check(candidate):\n    pass', 'entry_point': 'f'}, ['pass without an answer']),
-            (solved, ["12 of 12 references fail", "'aa'"]),
-            ({**solved, 'test': 'def check(candidate):\n    assert True\n'}, ['12 empty bodies pass'])):
+            (solved, ["12 of 12 references fail", "'aa'"])):
         write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'asked': 'a' * i, **record}
                                     for i in range(1, 13)])
         mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',

@@ -9,11 +9,11 @@ import shutil
 
 import pytest
 import torch
+from accidents import replaced
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
 from conftest import write
 
 from model import GPT, load_checkpoint
-from parts.prepare.data_card import next_command
 from parts.train import start, texts
 from tokenizer import Tokenizer
 
@@ -54,20 +54,14 @@ def test_a_run_that_learns_nothing_says_so_after_a_thousand_steps(base, data_dir
     assert 'as if untrained' not in (base / 'train.log').read_text(encoding='utf-8')
 
 
-def test_an_untied_head_is_a_matrix_of_its_own_which_is_planned_and_trained(data_dir, tmp_path):
-    flags = ['--tie_embeddings=False', '--embedding_lr=10', '--optimizer=muon']
-    run_of = train(data_dir, tmp_path / 'whole', *flags)
+def test_an_untied_head_is_a_matrix_of_its_own_at_a_rate_of_its_own(data_dir, tmp_path):
+    run_of = train(data_dir, tmp_path, '--tie_embeddings=False', '--embedding_lr=10', '--optimizer=muon')
     model = load_checkpoint(run_of / 'last.pt')[0]
     embedding, head = model.embedding.weight, model.head.weight
     assert embedding.shape == head.shape == (512, 32) and not torch.equal(embedding, head)
     torch.manual_seed(1337)
     first = GPT(model.config)
     assert (embedding - first.embedding.weight).norm() > 2 * (head - first.head.weight).norm()
-    n = sum(p.numel() for p in model.parameters())
-    assert f'  model    parameters: {n:,};' in (run_of / 'train.log').read_text(encoding='utf-8')
-    planned = ok(run('train.py', f'--data_dir={data_dir}', *BASE, *flags, '--plan=1xcpu'))
-    assert re.search(rf'output +{512 * 32:,} parameters', planned)
-    assert re.search(rf'total +{n:,} parameters', planned) and f'  {6 * (n - 512 * 32):,} + ' in planned
 
 
 def test_out_dir_is_complete(base, data_dir):
@@ -91,7 +85,6 @@ def test_log_and_metrics_say_the_same(base):
     for m in steps:
         assert {'step', 'tokens', 'loss', 'lr', 'grad_norm', 'dt', 'tok_s'} <= m.keys()
         assert m['tokens'] == m['step'] * 8 * 32 and abs(m['tok_s'] * m['dt'] - 256) < 1e-6
-        assert any(f'{m["step"]}/16' in line and f'loss: {m["loss"]:.4f}' in line for line in log)
     for m in lines:
         if 'val_loss' in m:
             assert m['val_ppl'] == pytest.approx(math.exp(m['val_loss']), rel=1e-12)
@@ -99,9 +92,9 @@ def test_log_and_metrics_say_the_same(base):
 
 
 def test_a_run_begins_by_saying_what_is_about_to_happen(base, data_dir, tmp_path):
-    fast = 'from parts.train import devices\ndevices.native_bfloat16 = lambda device: True'
     flags = [*TINY, '--max_steps=9', '--dtype=auto', f'--out_dir={tmp_path}/fast']
-    said = ' '.join(ok(run('train.py', f'--data_dir={data_dir}', *flags, before=fast)).split())
+    said = ' '.join(ok(run('train.py', f'--data_dir={data_dir}', *flags,
+                           before=replaced('native bfloat16', 'return True'))).split())
     tokens = read_json(data_dir / 'meta.json')['tokens']
     for words in (f'output {tmp_path}/fast', 'settings of command line: ', f'tokens: {tokens["train"]:,}, ',
                   'steps an epoch', f'tokens held out: {tokens["val"]:,}', 'blocks: 2, of',
@@ -195,11 +188,9 @@ def test_a_mixture_is_watched_source_by_source(tmp_path):
         said = ok(run('train.py', f'--data_dir={data}', f'--out_dir={out}', *TINY, *stream))
         percents = [float(x) for x in re.findall(r': ([\d.]+)% of the tokens, read 0\.\d', said)]
         assert len(percents) == 2 and sum(percents) == pytest.approx(100, abs=0.2) and min(percents) > 40
-        rows = [m for m in metrics(out) if 'val_loss' in m]
-        assert all(set(m['val_bpb_by_source']) == {'a', 'b'} for m in rows)
-        first, last = rows[0]['val_bpb_by_source'], rows[-1]['val_bpb_by_source']
-        assert all(last[k] < first[k] for k in 'ab')
-        assert 'parse_rate' not in rows[0] and 'repetition' in rows[0]
+        first, *_, last = series(out, 'val_bpb_by_source')
+        assert first.keys() == {'a', 'b'} and all(last[k] < first[k] for k in 'ab')
+        assert not series(out, 'parse_rate') and series(out, 'repetition')
 
 
 def test_repetition_counts_what_a_text_has_had_before_and_parse_rate_judges_whole_statements():
@@ -210,8 +201,8 @@ def test_repetition_counts_what_a_text_has_had_before_and_parse_rate_judges_whol
 
     for text, parses in (
             ('def f(x):\n    return x\n\ndef g(', 1), ('def f(x:\n    return x\n\ndef', 0), ('x = 1', 0),
-            ('import os\nx = [\n    1,\n]\ny', 1), ('', 0), ('    return 1\nx\n', 0), ("s = '\\d'\nx", 1),
-            ('import os\n@a\ndef f():\n    x', 1), ('x = 1\ntry:\n    x\nexcept E:\n    y', 1),
+            ('import os\nx = [\n    1,\n]\ny', 1), ('', 0), ('    return 1\nx\n', 0),
+            ('x = 1\ntry:\n    x\nexcept E:\n    y', 1),
             ('\0\nx', 0), ('x = ' + '(' * 5000 + '\ny', 0)):
         assert texts.parse_rate([text]) == parses, text[:40]
         assert texts.parse_rate([text, 'x = 1\ny']) == (parses + 1) / 2
@@ -259,9 +250,7 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
     assert f'next: {base} && python sft.py config/quickstart_sft.py --data_dir=data/' in make(*chats)
     labels = [{'prompt': f'{i}?', 'completion': f'{i}', 'label': i % 2 == 0} for i in range(40)]
     labels = f'--source={write(tmp_path / "labels.jsonl", labels)}', '--kind=preference', '--out_dir=k'
-    printed = make(*labels).splitlines()
-    assert '13 minutes' in printed[-2] and 'out/quickstart' in printed[-2]
-    assert printed[-1].startswith('next: bash run.sh && python dpo.py ')
+    assert 'next: bash run.sh && python dpo.py ' in make(*labels)
     for words, *flags in (
             ('--streaming=', *code, '--write=text', '--out_dir=a b'),
             ('--block_size=128 ', '--source=short.txt', '--tokenizer=char', '--out_dir=short'),
@@ -279,9 +268,3 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
     printed = make(*chats)
     assert printed.endswith('_sft_2 --base_dir=\n')
     follow(printed, tmp_path)
-    presets = [next_command({'sources': {'x': {'path': path}}, 'tokens': {'train': 999, 'val': 999}}, 'text',
-                            'data/x', False) for path in ('stdlib', 'shakespeare', 'x')]
-    assert [preset.partition(' --data_dir=data/x --out_dir=out/x')[::2] for preset in presets] == [
-        ('next: python train.py config/quickstart.py', ''),
-        ('next: python train.py config/shakespeare_cpu.py', ''),
-        ('next: python train.py config/quickstart.py', ' --sample_prompt=')]
