@@ -218,6 +218,13 @@ def make_pairs(folder, n=64):
     return folder
 
 
+def thumbs_of(pairs):
+    """One answer of each pair: now the better one, up, now the worse one, down."""
+    sides = [('chosen', 'rejected')[i // 2 % 2] for i in range(len(pairs))]
+    return [{'prompt': pair['prompt'], 'completion': pair[side], 'label': side == 'chosen'}
+            for pair, side in zip(pairs, sides)]
+
+
 # a file for rl.py --reward: more is paid for signs of the lower half of ASCII; an untrained byte model
 # writes them a quarter of the time
 PAID = """

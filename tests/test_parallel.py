@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 from accidents import accident, before
-from conftest import PAID, ROOT, TINY, base_text, metrics, mistake, ok, read_rows, run, series, state, write
+from conftest import PAID, ROOT, TINY, base_text, metrics, mistake, ok, read_rows, run, series, state
+from conftest import thumbs_of, write
 
 from parts.train import processes
 
@@ -57,9 +58,7 @@ def flags_of(data_dir, conversations, pairs, sft_model, tmp_path_factory):
     base_text(folder, 300)
     for side in ('train', 'val'):               # every second pair is a thumb
         rows = read_rows(pairs / f'{side}.jsonl')
-        for i, row in list(enumerate(rows))[1::2]:
-            text, label = (row['chosen'], True) if i % 4 == 1 else (row['rejected'], False)
-            rows[i] = {'prompt': row['prompt'], 'completion': text, 'label': label}
+        rows[1::2] = thumbs_of(rows)[1::2]
         write(folder / f'{side}.jsonl', rows)
     post = [f'--init_from={sft_model}', *POST]
     rl = ['--kl_coef=0.1', '--batch_size=6', '--num_samples=4', '--updates=2', '--max_new_tokens=8',
@@ -140,7 +139,7 @@ def test_fsdp_rolls_back_and_its_folder_samples_in_one_process(data_dir, tmp_pat
     events = [(m['step'], m['event']) for m in metrics(tmp_path) if m.get('event') in ('skip', 'rollback')]
     assert events == [(34, 'skip'), (34, 'rollback'), (34, 'skip')]
     assert state(tmp_path)['lr_scale'] == 0.5 and state(tmp_path)['step'] == 36
-    ok(run('sample.py', f'--ckpt={tmp_path}', '--max_new_tokens=5', '--device=cpu'))
+    ok(run('sample.py', f'--ckpt={tmp_path}', '--max_new_tokens=5'))
 
 
 def test_what_cannot_be_shared_or_torchrun_did_not_set_is_refused(data_dir, tmp_path):

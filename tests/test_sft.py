@@ -21,16 +21,12 @@ FLAGS = ('--batch_size=8 --max_steps=20 --eval_interval=6 --save_interval=5 --lo
 
 # --- the mask -----------------------------------------------------------------------------------------------
 def test_golden_inputs_and_targets():
-    chat = [say('system', 's'), say('user', 'q'), say('assistant', 'ab'), say('tool', 't'),
-            say('assistant', ''), say('user', 'yo'), say('assistant', 'yo')]
+    chat = [say('user', 'q'), say('assistant', 'ab'), say('user', 'yo'), say('assistant', '')]
     short = [(S, None), ('user\n', None), ('q', None), (E, None), ('\n', None),
              (S, None), ('assistant\n', 'a'), ('a', 'b'), ('b', E), (E, None)]
-    long = [(S, None), ('system\n', None), ('s', None), (E, None), ('\n', None), *short, ('\n', None),
-            (S, None), ('tool\n', None), ('t', None), (E, None), ('\n', None),
-            (S, None), ('assistant\n', E), (E, None), ('\n', None),
-            (S, None), ('user\n', None), ('yo', None), (E, None), ('\n', None),
-            (S, None), ('assistant\n', 'yo'), ('yo', E), (E, None)]
-    x, y = collate([TRAPPING.render(chat), TRAPPING.render(chat[1:3])], PAD)
+    long = [*short, ('\n', None), (S, None), ('user\n', None), ('yo', None), (E, None), ('\n', None),
+            (S, None), ('assistant\n', E), (E, None)]
+    x, y = collate([TRAPPING.render(chat), TRAPPING.render(chat[:2])], PAD)
     read = lambda row: [TRAPPING.decode([i]) if i != IGNORE else None for i in row.tolist()]
     assert x.dtype == y.dtype == np.int64 and list(zip(read(x[0]), read(y[0]), strict=True)) == long
     padding = [('<|pad|>', None)] * (len(long) - len(short))    # on the right, and not <|endoftext|>
@@ -74,13 +70,6 @@ def sft(*arguments, **more):
 def start(sft_model, conversations):
     """Flags of a run. It has dropout, so that lost random state shows."""
     return [f'--init_from={sft_model}', f'--data_dir={conversations}', *FLAGS]
-
-
-@pytest.fixture(scope='module')
-def straight(start, tmp_path_factory):
-    out = tmp_path_factory.mktemp('straight') / 'run'
-    ok(sft(*start, f'--out_dir={out}'))
-    return out
 
 
 # writes down what reaches the loss
@@ -135,11 +124,11 @@ def test_with_replay_the_base_text_is_learned_beside_the_answers(start, tmp_path
     assert series(beside, 'val_loss')[-1] < series(beside, 'val_loss')[0] - 1
 
 
-def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, straight, tmp_path):
-    ok(sft(*start, '--eval_interval=1', f'--out_dir={tmp_path}/run'))
-    assert series(tmp_path / 'run', 'loss') == series(straight, 'loss')
-    assert len(series(tmp_path / 'run', 'val_loss')) == 21
-
+def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, tmp_path):
+    straight, often = tmp_path / 'straight', tmp_path / 'often'
+    ok(sft(*start, f'--out_dir={straight}'))
+    ok(sft(*start, f'--out_dir={often}', '--eval_interval=1'))
+    assert series(often, 'loss') == series(straight, 'loss') and len(series(often, 'val_loss')) == 21
     assert contents(straight).keys() == RUN_FILES
     assert '\n7' in ok(run('sample.py', f'--ckpt={straight}', '--prompt=7', '--max_new_tokens=5'))
 

@@ -160,14 +160,7 @@ def test_the_shape_of_a_model_that_is_continued_is_its_own(base, data_dir, tmp_p
         config = read_json(tmp_path / 'out/config.json')
         model, state = load_checkpoint(tmp_path / 'out/last.pt')
         shape = {name: getattr(model.config, name) for name in start.SHAPE}
-        assert shape.items() <= config.items() and config == state['config'] and config['n_embd'] == 32
-    mistake(run(*flags, '--n_head=4', '--init_from=resume'), 'last.pt has n_head=2')
-
-
-def test_show_batch_prints_the_documents_of_a_step_and_touches_nothing(data_dir, tmp_path):
-    flags = [f'--data_dir={data_dir}', f'--out_dir={tmp_path}/run', *BASE, '--show_batch=7']
-    printed = ok(run('train.py', *flags))
-    assert printed.count('--- step 7, sequence ') == 8 and not (tmp_path / 'run').exists()
+        assert shape.items() <= config.items() and config == state['config']
 
 
 # --- what a run says of itself beside its loss --------------------------------------------------------------
@@ -223,8 +216,8 @@ def test_the_command_of_a_preset_leads_to_its_data():
         assert (ROOT / program).exists() and writes == preset['data_dir'], path
         if 'vocab_size' in preset and 'vocab_size' in flags:
             assert int(flags['vocab_size']) == preset['vocab_size'], path
-        assert program == 'parts/eval/problems.py' or flags.get('kind', 'text') == kinds[script], path
-        assert program != 'prepare.py' or flags['source'], path     # never the standard library unsaid
+        if program == 'prepare.py':         # never the standard library unsaid
+            assert flags['source'] and flags.get('kind', 'text') == kinds[script], path
 
 
 SMALL = {'train.py': ['--n_layer=1', '--n_head=2', '--n_embd=32', '--batch_size=2', '--max_steps=2',
