@@ -2,7 +2,7 @@
 
     python bench/mutants.py                    all of them, each with the cheapest test that notices it
     python bench/mutants.py dpo clip           those with one of these words in their name or file
-    python bench/mutants.py --killers          measure again which tests notice a mistake, and in how many seconds
+    python bench/mutants.py --killers          measure which tests notice those without a killer, and how soon
     python bench/mutants.py --tests=tests      the same mistakes, with other tests: here the whole suite
 
 For each mistake the tracked files are copied into a temporary folder, the change is made there, pytest runs.
@@ -10,9 +10,9 @@ For each mistake the tracked files are copied into a temporary folder, the chang
 A line has "name", "file", "old" (it stands in the file once) and "new".
 
 bench/mutants/killers.json is {name of a mistake: [[test, seconds], ...]}, the cheapest test first. --killers
-writes it. It first asks coverage.py which test files execute the changed lines (pip install coverage; twice
-the time of the suite), and then runs these files, the quickest first, up to the first one that notices the
-mistake. Mistakes that have a killer already keep it: delete an entry to have it measured again.
+adds to it. It first asks coverage.py which test files execute the changed lines (pip install coverage; twice
+the time of the suite). Then it runs these files, the quickest first, up to the first one that notices the
+mistake. Delete an entry to have it measured again.
 
 Two mistakes run at a time. The exit code is 1 if one was not caught.
 """
@@ -30,7 +30,12 @@ import xml.etree.ElementTree
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 KILLERS = ROOT / 'bench/mutants/killers.json'
 # Scripts run in forks of the tests' process, so coverage has to follow forks.
-COVERAGE = '[run]\nparallel = True\npatch = fork, subprocess, _exit\ndata_file = {0}/.coverage\nsource = {0}\n'
+COVERAGE = '''[run]
+parallel = True
+patch = fork, subprocess, _exit
+data_file = {0}/.coverage
+source = {0}
+'''
 
 
 def copy_of_the_project(folder):
@@ -49,11 +54,11 @@ def pytest(folder, *arguments, python=(sys.executable,)):
 
 
 def result_of(mutant, tests, stop=True):
-    """Return 'caught', 'SURVIVED', or 'BROKEN: why' when the change or the tests do not fit the code any more,
-    and the tests that noticed the mistake, [[test, seconds], ...] with the cheapest first."""
+    """Return 'caught', 'SURVIVED', or 'BROKEN: why' when change or tests do not fit the code any more.
+    With it come the tests that noticed the mistake, [[test, seconds], ...], the cheapest first."""
     text = (ROOT / mutant['file']).read_text(encoding='utf-8')
     if text.count(mutant['old']) != 1:
-        return f'BROKEN: "old" stands {text.count(mutant["old"])} times in {mutant["file"]}, not once', []
+        return f'BROKEN: {mutant["file"]} has "old" {text.count(mutant["old"])} times, not once', []
     with tempfile.TemporaryDirectory() as folder:
         copy_of_the_project(folder)
         changed = text.replace(mutant['old'], mutant['new'])
@@ -63,8 +68,9 @@ def result_of(mutant, tests, stop=True):
         if run.returncode > 1:                          # 2 to 5: none could run
             return f'BROKEN: pytest ended with {run.returncode}\n{run.stdout[-500:]}', []
         cases = xml.etree.ElementTree.parse(results).iter('testcase')
-        killers = [[f'{case.get("classname").replace(".", "/")}.py::{case.get("name")}', float(case.get('time'))]
-                   for case in cases if case.find('failure') is not None or case.find('error') is not None]
+        failed = [case for case in cases if {part.tag for part in case} & {'failure', 'error'}]
+        killers = [[f'{case.get("classname").replace(".", "/")}.py::{case.get("name")}',
+                    float(case.get('time'))] for case in failed]
     return 'caught' if killers else 'SURVIVED', sorted(killers, key=lambda killer: killer[1])
 
 
@@ -80,7 +86,8 @@ def lines_of_each_test_file():
             copy_of_the_project(home)
             (home / 'rc').write_text(COVERAGE.format(home), encoding='utf-8')
             began = time.perf_counter()
-            pytest(home, f'tests/{test.name}', python=(sys.executable, '-m', 'coverage', 'run', f'--rcfile={home}/rc'))
+            watched = sys.executable, '-m', 'coverage', 'run', f'--rcfile={home}/rc'
+            pytest(home, f'tests/{test.name}', python=watched)
             seconds = time.perf_counter() - began
             whole = coverage.Coverage(config_file=str(home / 'rc'))
             whole.combine([str(home)])
@@ -112,8 +119,8 @@ def measure_killers(mutants, killers):
             print(f'{result:<10}{mutant["file"]}: {mutant["name"]}: {found[:1]}', flush=True)
             if found:
                 killers[mutant['name']] = found[:3]
-                rows = ',\n'.join(f'{json.dumps(name)}: {json.dumps(killers[name])}' for name in sorted(killers))
-                KILLERS.write_text(f'{{\n{rows}\n}}\n', encoding='utf-8')
+                rows = [f'{json.dumps(name)}: {json.dumps(killers[name])}' for name in sorted(killers)]
+                KILLERS.write_text('{\n' + ',\n'.join(rows) + '\n}\n', encoding='utf-8')
 
 
 def main():
