@@ -1,47 +1,12 @@
-"""Filling in the middle: documents can be put back; sample.py --suffix fills the gap of a known one."""
+"""Filling in the middle: prepare.py rearranges training documents; sample.py --suffix fills a known gap."""
 import pytest
 import torch
 from conftest import mistake, ok, run, save_run
-from hypothesis import given, settings, strategies as st
 from preparing import RAW, prepare, read, report, write
 
 from model import GPT, GPTConfig
 from parts.prepare import infilling
 from tokenizer import SPECIAL_TOKENS, Tokenizer
-
-TEXT = 'def größe(x):\n    return x + 1  # 漢字 🙂\n\n' * 3
-TOKENIZER = Tokenizer.train([TEXT * 3 + 'while True:\n    print("hello")\n'], 374, processes=1)
-
-
-def put_back(ids):
-    """The pieces of a document: bytes as they were, and whether each was rearranged, and how. Written apart
-    from parts/prepare/infilling.py."""
-    begin, suffix_follows, middle_follows, end = [TOKENIZER.special[f'<|{name}|>'] for name in (
-        'fim_prefix', 'fim_suffix', 'fim_middle', 'endoftext')]
-    ids = list(ids)
-    assert ids[-1] == end
-    pieces = []
-    while ids:
-        if ids[0] != begin:
-            stop = min(ids.index(mark) for mark in (begin, end) if mark in ids)
-            pieces.append((TOKENIZER.decode_bytes(ids[:stop]), ''))
-            ids = ids[stop + (ids[stop] == end):]
-            continue
-        a, b, c = ids.index(suffix_follows), ids.index(middle_follows), ids.index(end)
-        prefix, suffix, middle = ids[1:a], ids[a + 1:b], ids[b + 1:c]       # SPM: the prefix is in the middle
-        assert not {begin, suffix_follows, middle_follows, end} & {*prefix, *suffix, *middle}
-        text = b''.join(map(TOKENIZER.decode_bytes, (prefix, middle, suffix)))
-        pieces.append((text, 'PSM' if prefix else 'SPM'))
-        ids = ids[c + 1:]
-    return pieces
-
-
-@settings(max_examples=300)
-@given(st.text(max_size=60) | st.text('añ漢🙂 (:\n', min_size=20, max_size=60), st.integers(0, 2 ** 64))
-def test_random_documents_are_rearranged_and_put_back(text, seed):
-    text = text.encode('utf-8', 'replace').decode()
-    ids = infilling.rearrange(TOKENIZER.encode(text), 1.0, 10_000, TOKENIZER, seed)
-    assert b''.join(piece for piece, _ in put_back(ids)).decode() == text
 
 
 def test_prepare_rearranges_training_documents_and_no_others(tmp_path):

@@ -207,12 +207,3 @@ def test_disks_with_different_checkpoints_refuse_to_resume(data_dir, base_run, t
     other = 'sys.argv += ["--seed=" + os.environ["RANK"]]'
     result = run('train.py', f'--data_dir={data_dir}', '--out_dir=new', *TINY, processes=2, before=other)
     mistake(result, 'seed is 0 on one machine, 1 on another')
-
-
-def test_a_rollback_that_one_disk_cannot_do_is_left_out_by_all(data_dir, tmp_path):
-    for rank in range(2):
-        (tmp_path / f'disk{rank}').mkdir()
-    ok(train(data_dir, 'out', *SPIKED, processes=2, before=APART + accident('spike', 34), cwd=tmp_path))
-    events = [row['event'] for row in metrics(tmp_path / 'disk0/out') if 'event' in row]
-    assert 'skip' in events and 'rollback' not in events
-    assert [(tmp_path / f'disk{i}/out/last.pt').exists() for i in (0, 1)] == [True, False]
