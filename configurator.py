@@ -161,7 +161,7 @@ def ways_to_save_memory():
     """Yield what to try, in this order: '--micro_batch_size=16: the result stays the same', if it is 32."""
     settings = {name: in_use[name] for name in defaults}
     batch = [name for name in ('micro_batch_size', 'batch_size', 'num_samples') if name in settings]
-    for name in [*batch[:1], 'slots', 'grad_checkpoint', 'block_size', 'n_layer']:
+    for name in [*batch[:1], 'slots', 'grad_checkpoint', 'block_size', 'n_layer', 'n_embd']:
         size = settings.get(name)
         if size is False:
             yield f'--{name}=True'

@@ -26,7 +26,7 @@ import collections, glob, json, math, os, re, shlex
 import numpy as np
 import torch
 from tqdm import tqdm
-from configurator import configure, show
+from configurator import configure, nearest, show
 from model import GPT, load_checkpoint
 from parts.train import checkpoint, devices, records, start, texts, token_bins
 from parts.eval import benchmarks, comparison, grading, problems, sandbox, tables
@@ -68,7 +68,8 @@ all_tasks = tasks.split(',')
 answered = [task for task in all_tasks if task in benchmarks.TASKS]         # with answers to grade
 known = 'loss', *benchmarks.TASKS, 'learned', 'compare'
 for task in collections.Counter(all_tasks) - collections.Counter(known):        # unknown, or there twice
-    raise ValueError(f'task {task!r}: unknown, or twice; tasks: {", ".join(known)}; {benchmarks.ELSEWHERE}')
+    raise ValueError(f'--tasks={tasks}: {task!r} is unknown, or there twice{nearest(task, known)}; '
+                     f'tasks: {", ".join(known)}; {benchmarks.ELSEWHERE}')
 if ('judge' in all_tasks) != bool(judge):
     raise ValueError("--tasks=judge and a --judge='python ask.py' belong together; see docs/measuring.md")
 if ('compare' in all_tasks) != bool(compare):

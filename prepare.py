@@ -157,7 +157,7 @@ benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
 inputs = sourced + [file for listed in examples.values() for file in listed]
 others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
-corpus.claim(out_dir, [file['path'] for file in inputs] + others, shared=bool(part))
+corpus.claim(out_dir, [file['path'] for file in inputs] + others, bool(part), kind)
 show(config)
 
 

@@ -418,7 +418,10 @@ def main():
         elif args.input and not (args.out and is_free(args.out)):
             raise ValueError(f'--out={args.out} is a folder, empty or no tokenizer; name a new file')
         elif args.input:
-            os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
+            try:
+                os.makedirs(os.path.dirname(args.out) or '.', exist_ok=True)
+            except OSError as e:
+                raise ValueError(f'--out={args.out}: {e.strerror}; choose another path') from e
             texts = (d['text'] for d in read_documents(args.input))
             tok = Tokenizer.train(texts, args.vocab_size, pattern=pattern)
             tok.save(args.out)

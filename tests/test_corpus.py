@@ -50,6 +50,7 @@ CLAIMED = [         # files that are there, what is read, a part of what is said
     ({'meta.json': OURS, 'train.jsonl': ''}, ['folder/train.jsonl'], 'train.jsonl is read'),
     ({'tokenizer.json': '{}', 'config.json': '{}'}, [], 'holds tokenizer.json'),
     ({'meta.json': '{}'}, [], 'holds meta.json'), ({'val_a.bin': ''}, [], 'holds val_a.bin'),
+    ({'meta.json': OURS[:-1] + ', "config": {"kind": "sft"}}'}, ['a.txt'], 'holds data of --kind=sft'),
     ({'meta.json': OURS, 'last.pt': ''}, [], 'holds last.pt'),
     ({'meta.json': OURS, 'model.safetensors': ''}, [], 'holds model.safetensors')]
 

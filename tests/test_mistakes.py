@@ -104,11 +104,12 @@ def test_out_of_memory_prints_the_ladder_of_remedies(data_dir, tmp_path):
     """With the next smaller values; the rungs that are used already are left out."""
     for flags, ladder in (
             (['--batch_size=32'], 'try --micro_batch_size=16: the result stays the same; then '
-             '--grad_checkpoint=True; then --block_size=16; then --n_layer=1; then ending other programs'),
+             '--grad_checkpoint=True; then --block_size=16; then --n_layer=1; then --n_embd=16; '
+             'then ending other programs'),
             (['--batch_size=30', '--micro_batch_size=15', '--grad_checkpoint=True', '--dropout=0.1'],
              'try --micro_batch_size=5; then --block_size=16; then'),
             (['--micro_batch_size=1', '--n_layer=1'],
-             'try --grad_checkpoint=True; then --block_size=16; then ending')):
+             'try --grad_checkpoint=True; then --block_size=16; then --n_embd=16; then ending')):
         flags = [*flags, '--overwrite=True']
         result = train(data_dir, tmp_path / 'out', *flags, before=accident('out of memory', 0))
         mistake(result, f'error: out of memory; {ladder}', '(CUDA out of memory. Tried to allocate 3 GiB)')

@@ -117,6 +117,8 @@ def test_the_shares_of_a_mixture_are_counted_and_how_often_each_source_is_read()
     assert source.shares(sources, 7)['a'] == pytest.approx((starts < 250).mean(), abs=1e-4)
     assert source.shares(sources, 20)['b'] == pytest.approx(0.75, abs=0.03)     # one epoch: all of it
 
+    one = {'tokens': {'train': 9}}
+    assert ['are read' in line for n in (4, 5) for line in repeats(one, n, '')] == [True]
     sources = {'a': {'epochs': 1, 'mixed': 900}, 'b': {'epochs': 3, 'mixed': 300}}
     meta = {'tokens': {'train': 1200}, 'sources': sources}
     assert list(repeats(meta, 1, 'ab')) == ['a: 75.0% of the tokens, read 1.00 times',

@@ -104,7 +104,8 @@ def test_a_run_begins_by_saying_what_is_about_to_happen(base, data_dir, tmp_path
 
 
 def test_the_defaults_are_those_of_the_lessons():
-    for script, flags in (('train.py', 'beta1=0.9 beta2=0.95 weight_decay=0.1 grad_clip=1.0 min_lr=None'),
+    update = "optimizer='adamw' beta1=0.9 beta2=0.95 weight_decay=0.1 grad_clip=1.0 min_lr=None"
+    for script, flags in (('train.py', update),
                           ('sft.py', 'epochs=3.0 eval_interval=0 grad_clip=1.0'), ('dpo.py', 'beta=None')):
         printed = ok(run(script, '--help')).split()
         assert {f'--{flag}' for flag in flags.split()} <= set(printed), script

@@ -47,14 +47,20 @@ def write_file(path, text):
         f.write(text.encode('utf-8', 'backslashreplace'))
 
 
-def claim(folder, inputs, shared):
-    """Refuse a folder with results that are inputs, or that others wrote, or into which another process
-    writes; the system lifts the claim when this one ends. shared: a claim beside others of this kind."""
+def claim(folder, inputs, shared, kind='text'):
+    """Refuse a folder with results that are inputs, or of another kind, or that others wrote, or into which
+    another process writes; the system lifts the claim when this one ends. shared: beside other claims."""
     identity = lambda path: (os.stat(path).st_dev, os.stat(path).st_ino)        # whatever links lead there
     read = {identity(path): path for path in inputs if os.path.exists(path)}
     is_ours = os.path.exists(f'{folder}/.work')         # was interrupted
     with contextlib.suppress(OSError), open(f'{folder}/meta.json', 'rb') as f:
-        is_ours = is_ours or b'"nanoparrot-data-' in f.read(100)
+        text = f.read()
+        if b'"nanoparrot-data-' in text[:100]:
+            is_ours = True
+            # Else a trainer would find train.bin next to a meta.json of conversations.
+            its_kind = json.loads(text).get('config', {}).get('kind', kind)
+            if its_kind != kind:
+                raise ValueError(f'{folder} holds data of --kind={its_kind}; choose another --out_dir')
     for name in sum((glob.glob(pattern, root_dir=folder) for pattern in RESULTS + MODELS), []):
         path = os.path.join(folder, name)
         if os.path.exists(path) and identity(path) in read:
