@@ -138,6 +138,10 @@ def main():
         measure_killers([m for m in chosen if m['name'] not in killers], killers)
         sys.exit(not all(m['name'] in killers for m in chosen))
 
+    unmeasured = [m['name'] for m in chosen if m['name'] not in killers]
+    if unmeasured and not other_tests:
+        sys.exit(f'no killer is known of {", ".join(unmeasured)}: python bench/mutants.py --killers')
+
     def tests_of(mutant):
         return other_tests[0] if other_tests else [killers[mutant['name']][0][0]]
 
