@@ -19,6 +19,9 @@ PLACES = {
     'shard of ids': ('parts.prepare.corpus', 'Corpus.write_ids'),
     'count words': ('parts.tokenizer.chunks', 'in_batches'),
     'take a token': ('parts.sample.asking', 'Text.take'),           # of an answer that is being written
+    'trial': ('parts.eval.sandbox', 'TRIAL'),                       # the path of trial.py
+    'judges': ('parts.eval.sandbox', 'Judges'),
+    'size of a shard': ('parts.prepare.files', 'SHARD'),
     'listen': ('parts.sample.http_server', 'Server.server_activate'),
 }
 
@@ -51,6 +54,12 @@ replace()
 def before(place, deed):
     """Something happens, and then the function does its work."""
     return replaced(place, f'{textwrap.dedent(deed).strip()}\nreturn real(*arguments, **more)')
+
+
+def assigned(place, value):
+    """That name, which is no function, has another value."""
+    module, name = PLACES[place]
+    return f'import {module} as module; module.{name} = {value!r}'
 
 
 def killed_after(place, calls):

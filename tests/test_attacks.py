@@ -11,6 +11,7 @@ import tempfile
 import time
 
 import pytest
+from accidents import PLACES, assigned
 from conftest import ROOT, ok, read_json, run, write
 
 from parts.eval import sandbox
@@ -36,7 +37,7 @@ def without(path, *walls):
 def walls(request, monkeypatch, tmp_path):
     """Whether there are those that this kernel allows."""
     if request.param == 'no walls':
-        monkeypatch.setattr(sandbox, 'TRIAL', without(tmp_path / 'trial.py', *REFUSALS))
+        monkeypatch.setattr('.'.join(PLACES['trial']), without(tmp_path / 'trial.py', *REFUSALS))
     return request.param == 'walls'
 
 
@@ -174,7 +175,7 @@ def test_nobody_reads_the_tests_or_solutions_where_the_result_says_so(missing, t
     data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
                                              'canonical_solution': '    return a + b'}])
     path = without(tmp_path / 'trial.py', *missing)
-    monkeypatch.setattr(sandbox, 'TRIAL', path)
+    monkeypatch.setattr('.'.join(PLACES['trial']), path)
     programs = [*READERS, HONEST]
     names_it = subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'], stdin=subprocess.PIPE)
     ours = [vars(result) for result in run_many([(p, CHECK, 'add') for p in programs], timeout=9)]
@@ -201,7 +202,7 @@ def test_a_score_of_programs_that_could_read_the_tests_says_so(tmp_path):
         path = without(tmp_path / 'trial.py', *missing)
         said = ok(run('eval.py', '--tasks=humaneval', f'--data={data}', f'--completions={given}',
                       '--allow_code_execution=True', f'--out={tmp_path}/eval.json', '--timeout=9',
-                      before=f'from parts.eval import sandbox; sandbox.TRIAL = {path!r}'))
+                      before=assigned('trial', str(path))))
         results = read_json(tmp_path / 'eval.json')
         could = not results['confined']['reads_denied']
         assert could or not missing
@@ -244,7 +245,7 @@ def test_terminals_pipes_with_a_name_and_sockets_are_closed(missing, tmp_path, m
     abi = ctypes.CDLL(None).syscall(444, None, 0, 1)
     if abi < 6 or os.uname().machine not in ('x86_64', 'aarch64'):
         pytest.skip('needs Landlock of Linux 6.12')
-    monkeypatch.setattr(sandbox, 'TRIAL', without(tmp_path / 'trial.py', *missing))
+    monkeypatch.setattr('.'.join(PLACES['trial']), without(tmp_path / 'trial.py', *missing))
     ours, terminal = os.openpty()
     os.mkfifo(tmp_path / 'fifo')
     fifo = os.open(tmp_path / 'fifo', os.O_RDONLY | os.O_NONBLOCK)

@@ -81,8 +81,7 @@ def steps(make, n=5):
 
 def test_in_bfloat16_it_is_torch_s_bit_for_bit_and_takes_over_its_state(monkeypatch):
     real = optim.orthogonal
-    module, name = PLACES['orthogonal']
-    monkeypatch.setattr(f'{module}.{name}', lambda g: real(g, torch.bfloat16))
+    monkeypatch.setattr('.'.join(PLACES['orthogonal']), lambda g: real(g, torch.bfloat16))
     ours, mine = steps(lambda p: optim.Muon(p, 3e-3, 0.1))
     theirs, its = steps(lambda p: torch.optim.Muon(p, lr=3e-3, weight_decay=0.1,
                                                    adjust_lr_fn='match_rms_adamw'))

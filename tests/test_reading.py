@@ -6,6 +6,7 @@ import os
 import random
 import re
 
+from accidents import PLACES
 from preparing import DOCUMENTS, RAW, documents, prepare, prose, report, write
 
 from parts.prepare import conversions, files
@@ -89,7 +90,7 @@ def test_the_parts_of_a_large_file_are_together_the_file(tmp_path, monkeypatch):
 
     source = {'a': (str(tmp_path / 'a.jsonl'), None)}
     assert files.shards(source, '')[0]['files'] == [{'path': str(tmp_path / 'a.jsonl')}]
-    monkeypatch.setattr(files, 'SHARD', 100)
+    monkeypatch.setattr('.'.join(PLACES['size of a shard']), 100)
     assert [s['files'][0]['part'] for s in files.shards(source, '')] == [(i, 8) for i in range(8)]
     assert len(files.shards(source, '', 'sft')) == 1            # samples of one problem belong together
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 
 import pytest
+from accidents import PLACES
 from conftest import ROOT, refused, shared
 
 from parts.eval import sandbox
@@ -139,7 +140,7 @@ def events(monkeypatch):
         def close(self):
             seen.append('closed')
 
-    monkeypatch.setattr(sandbox, 'Judges', Judges)
+    monkeypatch.setattr('.'.join(PLACES['judges']), Judges)
     return seen
 
 
