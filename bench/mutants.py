@@ -78,11 +78,9 @@ def lines_of_each_test_file():
     """Return {test file: (seconds, {source file: its lines that the tests execute})}."""
     import coverage
     with tempfile.TemporaryDirectory() as folder:
-        copy_of_the_project(folder)
-
         def measured(test):
-            home = pathlib.Path(folder, 'coverage', test.stem)
-            home.mkdir(parents=True)
+            home = pathlib.Path(folder, test.stem)
+            home.mkdir()
             copy_of_the_project(home)
             (home / 'rc').write_text(COVERAGE.format(home), encoding='utf-8')
             began = time.perf_counter()

@@ -110,6 +110,7 @@ def language_model():
     return Classifier.train(examples, epochs=4, buckets=1 << 15)
 
 
+@functools.lru_cache(1)         # language_of and is_foreign ask about the same text, one after the other
 def languages_in(text):
     """{language: probability} of the languages in WORDS; {} if there is too little to tell by: fewer than 20
     letters in all its distinct words."""
