@@ -34,9 +34,9 @@ import torch
 import torch.nn.functional as F
 from configurator import configure, defaults, set_by, show
 from model import IGNORE, load_checkpoint, save_checkpoint
+from parts.model import adapters, planner
+from parts.train import checkpoint, devices, guards, journal, optim, processes, records, start
 from parts.sample import decoding
-from parts.train import adapters, checkpoint, devices, guards, journal, optim, planner, processes, records
-from parts.train import reward_model, start
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, from the step before
 adapters.adapt(model, lora, state)
 policy = model
 if loss_type == 'rm':
-    policy = reward_model.RewardModel(model)
+    policy = adapters.RewardModel(model)
     if not model.config.tie_embeddings:
         model.head.requires_grad_(False)        # a score does not use it, and DDP would wait for its gradient
     if state:

@@ -28,9 +28,10 @@ import torch
 from tqdm import tqdm
 from configurator import configure, nearest, show
 from model import GPT, load_checkpoint
-from parts.train import checkpoint, devices, records, start, texts, token_bins
-from parts.eval import benchmarks, comparison, grading, problems, sandbox, tables
+from parts.prepare import texts
+from parts.train import checkpoint, devices, records, start, token_bins
 from parts.sample import asking, decoding
+from parts.eval import problems, questions, results, sandbox
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -65,11 +66,11 @@ config = configure(globals())
 
 # --- 1. the questions ---------------------------------------------------------------------------------------
 all_tasks = tasks.split(',')
-answered = [task for task in all_tasks if task in benchmarks.TASKS]         # with answers to grade
-known = 'loss', *benchmarks.TASKS, 'learned', 'compare'
+answered = [task for task in all_tasks if task in questions.TASKS]         # with answers to grade
+known = 'loss', *questions.TASKS, 'learned', 'compare'
 for task in collections.Counter(all_tasks) - collections.Counter(known):        # unknown, or there twice
     raise ValueError(f'--tasks={tasks}: {task!r} is unknown, or there twice{nearest(task, known)}; '
-                     f'tasks: {", ".join(known)}; {benchmarks.ELSEWHERE}')
+                     f'tasks: {", ".join(known)}; {questions.ELSEWHERE}')
 if ('judge' in all_tasks) != bool(judge):
     raise ValueError("--tasks=judge and a --judge='python ask.py' belong together; see docs/measuring.md")
 if ('compare' in all_tasks) != bool(compare):
@@ -91,19 +92,19 @@ if len(files) != len(need_file):
     raise ValueError(f'{data=} must name a .jsonl file for each of these tasks, in this order: '
                      f'{", ".join(need_file) or "none"}')
 
-items_of = {}                               # task -> its questions, see parts/eval/benchmarks.py
+items_of = {}                               # task -> its questions, see parts/eval/questions.py
 for task, path in zip(need_file, files):
-    items = records.read_jsonl(path, lambda record: benchmarks.to_item(task, record, grading.rules_of),
+    items = records.read_jsonl(path, lambda record: questions.to_item(task, record),
                                f'each line is a problem of {task}; see the top of eval.py')
-    items_of[task] = benchmarks.identify(task, path, items)[:n_problems]
+    items_of[task] = questions.identify(task, path, items)[:n_problems]
 if 'problems' in answered:
     items = []
     for split in splits.split(','):
         for problem in problems.problems(n_problems or 100, problems_seed, split):
             problem['asked'] = problems.to_messages(problem)[0]['content']
-            items.append(benchmarks.to_item('problems', problem, grading.rules_of))
-    items_of['problems'] = benchmarks.identify('problems', f'{splits=}', items)
-if any(map(benchmarks.runs, items_of.values())) and not allow_code_execution:
+            items.append(questions.to_item('problems', problem))
+    items_of['problems'] = questions.identify('problems', f'{splits=}', items)
+if any(map(questions.runs, items_of.values())) and not allow_code_execution:
     raise ValueError("this runs a model's programs; first read parts/eval/sandbox.py, then give "
                      '--allow_code_execution=True')
 
@@ -148,7 +149,7 @@ if 'loss' in all_tasks or 'learned' in all_tasks or (answered and not completion
         tokenizer_path = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
     tokenizer = Tokenizer.load(tokenizer_path)
     model, about = load(ckpt)
-    stamp = benchmarks.read_stamp(os.path.join(start.folder_of(ckpt), 'data.json'))
+    stamp = questions.read_stamp(os.path.join(start.folder_of(ckpt), 'data.json'))
 
 
 def checkpoints(untrained=False):
@@ -178,9 +179,9 @@ if os.path.isdir(out) or (answered and outputs & inputs):
 val_bins = {path: prepared_bins(path, ['val']) for path in data_dir.split(',')} if 'loss' in all_tasks else {}
 show(config)
 if answered and model:
-    print(f'contamination: {benchmarks.searched(stamp)}')
-results = {**about, 'completions': completions, 'data_dir': data_dir, 'decontaminated': stamp,
-           'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
+    print(f'contamination: {questions.searched(stamp)}')
+measured = {**about, 'completions': completions, 'data_dir': data_dir, 'decontaminated': stamp,
+            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 samples = []                        # every completion with its outcome
 os.makedirs(into, exist_ok=True)
 open(f'{out}.tmp', 'w', encoding='utf-8').close()       # a disk without room or rights shows now
@@ -207,8 +208,8 @@ def measure_loss():
     """{name: row}. The name is 'trained', 'untrained' or, of several checkpoints, a path; then the data, if
     they are not the only val.bin: 'trained_web' (a source), 'trained_data/code val' (of several folders)."""
     losses = {}
-    results['data_sha256'] = [meta['sha256'].get('val') for meta, _ in val_bins.values()][0]     # the first
-    tables.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens', width=27)
+    measured['data_sha256'] = [meta['sha256'].get('val') for meta, _ in val_bins.values()][0]     # the first
+    results.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens', width=27)
     text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
 
     for m, about_m in checkpoints(random_init):
@@ -225,17 +226,17 @@ def measure_loss():
                        'bits_per_byte': nats / math.log(2) / max(1, n_bytes), 'tokens': n, 'bytes': n_bytes}
                 where = source if len(val_bins) == 1 else f'{path.rstrip("/")} {source}'
                 losses[name if where == 'val' else f'{name}_{where}'] = row
-                tables.print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
+                results.print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
     return losses
 
 
 # --- 4. the score of a task: check the harness, ask, grade, count -------------------------------------------
 def ask(model, items, n, temperature, in_chat):
     """(n answers to each item, how many prompts were cut)"""
-    ends = None if in_chat else benchmarks.ENDS.get(items[0]['task'])       # where a base model's text ends
+    ends = None if in_chat else questions.ENDS.get(items[0]['task'])       # where a base model's text ends
     never = tokenizer.never_in_answers(model.config.vocab_size)
     batch = decoding.Batch(model, tokenizer.stop, batch_size, never)
-    prompts = [benchmarks.question(item, in_chat) for item in items]
+    prompts = [questions.question(item, in_chat) for item in items]
     with devices.autocast(device, answer_dtype):
         answers, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
                                          temperature=temperature, top_k=top_k, top_p=top_p)
@@ -246,7 +247,7 @@ def answers_to(task, items):
     """Yields, of each checkpoint: (the answers to each item, about, how many prompts were cut)."""
     if completions:
         lines = records.read_jsonl(completions, dict, 'each line needs a "task_id" and a "completion"')
-        answers = benchmarks.given_answers(task, items, lines, ks[-1])
+        answers = questions.given_answers(task, items, lines, ks[-1])
         yield answers, {'ckpt': None, 'step': None, 'chat': chat}, 0
         return
     for m, about_m in checkpoints():
@@ -264,18 +265,18 @@ def save_samples():
 def grade(task, cases, in_chat):
     """A dict {'outcome', 'message', ...} for each case (item, answer). Programs run in parallel."""
     if task == 'judge':
-        return [grading.judged(judge, item, text) for item, text in tqdm(cases, 'judge', disable=None)]
-    jobs = [grading.job(item, text, in_chat) for item, text in cases]       # None: there is nothing to run
+        return [questions.judged(judge, item, text) for item, text in tqdm(cases, 'judge', disable=None)]
+    jobs = [questions.job(item, text, in_chat) for item, text in cases]       # None: there is nothing to run
     finished = sandbox.run_many([job for job in jobs if job], timeout, memory_mb)       # yields in order
-    results = [next(finished) if job else None for job in tqdm(jobs, 'run', disable=None)]
-    return [grading.outcome(item, text, result, in_chat) for (item, text), result in zip(cases, results)]
+    verdicts = [next(finished) if job else None for job in tqdm(jobs, 'run', disable=None)]
+    return [questions.outcome(item, text, result, in_chat) for (item, text), result in zip(cases, verdicts)]
 
 
 def graded_rows(task, items, answers, about_m):
     """The rows of samples.jsonl for these answers. ValueError if too many could not be graded."""
     cases = [(item, text) for item, several in zip(items, answers) for text in several]
-    rows = [benchmarks.row_of(item, text, about_m) for item, text in cases]
-    if benchmarks.runs(items):
+    rows = [questions.row_of(item, text, about_m) for item, text in cases]
+    if questions.runs(items):
         for row in rows:
             row['preferred'] = problems.preferred(row['completion'])    # a single line, which DPO teaches
     samples.extend(rows)
@@ -311,12 +312,12 @@ def summarise(rows, ks):
     if is_judged:
         result['score'] = sum(means) / max(1, len(means))
         shares = [(mean - 1) / 9 for mean in means]         # of the scale from 1 to 10
-        return result | {'interval': [1 + 9 * x for x in comparison.interval(shares)]}
+        return result | {'interval': [1 + 9 * x for x in results.interval(shares)]}
 
     for k in ks:
         chances = [pass_at_k(len(group), sum(group), k) for group in groups.values() if len(group) >= k]
         result[f'pass@{k}'] = sum(chances) / max(1, len(chances))
-    result['interval'] = comparison.interval(means)
+    result['interval'] = results.interval(means)
     if any('preferred' in row for row in rows):     # programs: is the body a single line?
         liked = sum(row['outcome'] == 'passed' and row['preferred'] for row in rows)
         result['preferred_rate'] = liked / outcomes['passed'] if outcomes['passed'] else None
@@ -328,10 +329,10 @@ def score(task):
     """The result of a task; of several checkpoints {'series': their results, by step}."""
     items = items_of[task]
     caution = {}
-    if benchmarks.runs(items):          # first run answers that are known to be right or wrong
+    if questions.runs(items):          # first run answers that are known to be right or wrong
         run = lambda jobs: list(sandbox.run_many(jobs, timeout, memory_mb))
-        left_out, results['confined'], caution = benchmarks.check_harness(task, items, run)
-        results['left_out'] = results.get('left_out', []) + left_out
+        left_out, measured['confined'], caution = questions.check_harness(task, items, run)
+        measured['left_out'] = measured.get('left_out', []) + left_out
         items = [item for item in items if item['task_id'] not in left_out]
 
     series = []
@@ -343,7 +344,7 @@ def score(task):
                 names = sorted({row[key] for row in rows})
                 result[f'by_{key}'] = {name: summarise([row for row in rows if row[key] == name], ks)
                                        for name in names}
-        tables.print_results(task, result, problems.KINDS)
+        results.print_results(task, result, problems.KINDS)
         if task == 'judge':
             result['judge'] = judge
         series.append(result | about_m | {'prompts_cut': n_cut})
@@ -351,7 +352,7 @@ def score(task):
     if not others:
         return series[0]
     series.sort(key=lambda result: result['step'] or 0)
-    tables.print_table(task, {result['ckpt']: tables.shown(result) for result in series})
+    results.print_table(task, {result['ckpt']: results.shown(result) for result in series})
     return {'series': series}
 
 
@@ -369,7 +370,7 @@ def measure_learned():
         written[about_m['ckpt']] = answers[0]
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
-    tables.print_table(f'of {n} texts, share of', levels)
+    results.print_table(f'of {n} texts, share of', levels)
     return levels
 
 
@@ -378,25 +379,25 @@ def compare_models():
     """What the model of --compare gained and lost beside that of --ckpt."""
     paths = [into if samples else folder, compare]          # samples: those of this run, if it has any
     paths = [path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl') for path in paths]
-    a, b = [comparison.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path)
+    a, b = [results.by_problem(records.read_jsonl(path, dict, 'eval.py writes it'), path)
             for path in paths]
-    result = comparison.compare(a, b) | {'with': compare, 'gain': comparison.gains(a, b, problems.KINDS)}
-    print(comparison.describe(result))
+    result = results.compare(a, b) | {'with': compare, 'gain': results.gains(a, b, problems.KINDS)}
+    print(results.describe(result))
     return result
 
 
 # --- 7. all of it -------------------------------------------------------------------------------------------
 if 'loss' in all_tasks:
-    results['tasks']['loss'] = measure_loss()
+    measured['tasks']['loss'] = measure_loss()
 for task in answered:
-    results['tasks'][task] = score(task)
+    measured['tasks'][task] = score(task)
 if 'learned' in all_tasks:
-    results['tasks']['learned'] = measure_learned()
+    measured['tasks']['learned'] = measure_learned()
 if 'compare' in all_tasks:
-    results['tasks']['compare'] = compare_models()
+    measured['tasks']['compare'] = compare_models()
 
 with open(f'{out}.tmp', 'w', encoding='utf-8', newline='\n') as f:
-    json.dump(results, f, indent=1)
+    json.dump(measured, f, indent=1)
 os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
 if model:

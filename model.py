@@ -268,7 +268,7 @@ class GPT(nn.Module):
 
     def like(self, **changes):
         """A copy with a changed config, as like(dropout=0.1). Rows of new tokens begin as the mean row."""
-        from parts.train import copies
+        from parts.model import copies
         return copies.like(self, changes)
 
     def grown(self, vocab_size):
@@ -278,7 +278,7 @@ class GPT(nn.Module):
     @classmethod
     def from_hf(cls, folder):
         """A Llama, Qwen2 or Qwen3 in a Hugging Face folder (config.json, *.safetensors) -> GPT in float32."""
-        from parts.sample import hf_model
+        from parts.model import hf_model
         config, tensors = hf_model.read(folder)
         model = cls(GPTConfig(**config))
         model.load_state_dict(tensors)
@@ -286,7 +286,7 @@ class GPT(nn.Module):
 
     def save_hf(self, folder, tokenizer=None):
         """Write a folder for LlamaForCausalLM of transformers and, with a tokenizer, for AutoTokenizer."""
-        from parts.sample import hf_model
+        from parts.model import hf_model
         hf_model.write(folder, dataclasses.asdict(self.config), self.state_dict())
         if tokenizer:
             from parts.tokenizer import hf_tokenizer
@@ -335,5 +335,5 @@ def load_checkpoint(path, device='cpu'):
 
 
 if __name__ == '__main__':
-    from parts.train import self_test
+    from parts.model import self_test
     self_test.main(GPT, GPTConfig)

@@ -22,9 +22,9 @@ import json, math, os, sys
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, set_by, show
-from parts.prepare import clean, conversions, corpus, data_card, duplicates, files, filters, funnel
-from parts.prepare import infilling, personal_data, reading, samples, text_models, workers
-from parts.train import texts, token_bins
+from parts.prepare import clean, conversions, corpus, duplicates, files, filters, infilling, reading
+from parts.prepare import report, text_models, texts, workers
+from parts.train import token_bins
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings: the first ten are enough to begin -----------------------------------------------------------
@@ -152,7 +152,7 @@ for path, problems in benchmarks.items():
     if not len(duplicates.ngrams_of(own, NGRAM)):
         raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
     forms += own
-forms += [personal_data.hide(form)[0] for form in forms]    # as the stages may change a text
+forms += [filters.hide(form)[0] for form in forms]    # as the stages may change a text
 benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
 inputs = sourced + [file for listed in examples.values() for file in listed]
@@ -189,7 +189,7 @@ def normalise(doc, tally):
 
 
 def check_source(doc, tally):
-    licence = doc['licence'] = data_card.licence(sources[doc['source']][0], doc)
+    licence = doc['licence'] = report.licence(sources[doc['source']][0], doc)
     if wanted_licences and not wanted_licences.issuperset(licence.split(', ')):
         return f'licence {licence}'
     return filters.url_reason(doc['url'], blocked, allowed) if 'url' in doc else None
@@ -241,7 +241,7 @@ def check_models(doc, tally):
 
 def hide_personal_data(doc, tally):
     for i, text in enumerate(doc['texts'] if pii else ()):
-        doc['texts'][i], hits = personal_data.hide(text)
+        doc['texts'][i], hits = filters.hide(text)
         tally[f'personal data in {doc["source"]}'].update(hits)
         may_break = hits and doc['mode'] == 'code'      # x@model.co can be a product of matrices
         if may_break and texts.syntax_error(doc['texts'][i]) and not texts.syntax_error(text):
@@ -264,9 +264,9 @@ LATER = {'out_dir', 'tokenizer', 'vocab_size', 'val_fraction', 'num_workers', 'm
          'min_chars_per_token', 'fim', 'fim_length', 'write', 'temperature', 'part'}
 depends_on = {name: value for name, value in config.items() if name not in LATER}
 depends_on['cut'] = one_text and val_fraction           # where a lone text's end begins
-code = [__file__, texts.__file__, *files.all_files(os.path.dirname(funnel.__file__), {'__pycache__'})]
+code = [__file__, *files.all_files(os.path.dirname(report.__file__), {'__pycache__'})]
 state = corpus.state_of(depends_on, inputs + [{'path': path} for path in others + code])
-total = funnel.Funnel(audit)
+total = report.Funnel(audit)
 docs = corpus.Corpus(f'{out_dir}/.work', state, total, [shard['source'] for shard in shards])
 
 
@@ -281,7 +281,7 @@ def kept_documents(shard, account):
     """Yield the documents that pass all stages, for docs.write_shard. account: the shard's Funnel."""
     entries = reading.entries(shard['files'], max_chars)
     if kind != 'text':
-        entries = samples.with_records(entries, kind, prefer=prefer)    # for eval.py's samples
+        entries = conversions.with_records(entries, kind, prefer=prefer)    # for eval.py's samples
     for doc in conversions.documents(entries, account.reject, kind, max_chars):
         doc['source'] = shard['source']
         doc['mode'] = mode_of(doc)
@@ -312,7 +312,7 @@ def kept_documents(shard, account):
 
 def pieces_of_text(shard, account):
     """Yield the one text in pieces of some MB. split=0 holds its end out."""
-    licence = data_card.licence(sources[shard['source']][0], {})
+    licence = report.licence(sources[shard['source']][0], {})
     about = {'source': shard['source'], 'path': first_path, 'licence': licence}
     account.document({**about, 'mode': 'raw', 'encoding': encoding}, None, '', 0)
     cut = int(n_chars * (1 - val_fraction))
@@ -326,7 +326,7 @@ def pieces_of_text(shard, account):
 def clean_shard(i):
     if not docs.has_shard(i):
         downloads = files.fetch_all(shards[i]['files'])
-        account = funnel.Funnel(audit)
+        account = report.Funnel(audit)
         documents = pieces_of_text if one_text else kept_documents
         docs.write_shard(i, documents(shards[i], account), account)
         if not keep_downloads:
@@ -438,7 +438,7 @@ if kind == 'text':
         s.update(docs.counts_of(name, in_train))
         if not s['tokens']:
             raise ValueError(f'the source {name} has no training document left, of {s["read"]} read '
-                             f'({data_card.listed(s["dropped"])}; of copies, the first one stays)')
+                             f'({report.listed(s["dropped"])}; of copies, the first one stays)')
         weights[name] = s['weight'] or s['tokens'] ** (1 / temperature)
 
     n_unmixed = sum(s['tokens'] for s in of_source.values())
@@ -447,8 +447,8 @@ if kind == 'text':
         of_source[name].update(docs.write_source(name, bins, in_train, n_tokens))
 
 # --- report, and give the files their names -----------------------------------------------------------------
-report = total.report(bins, of_source)
-meta = {'format': 'nanoparrot-data-1', **{key: report[key] for key in ('documents', 'bytes', 'sources')},
+content = total.report(bins, of_source)
+meta = {'format': 'nanoparrot-data-1', **{key: content[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config,
         'set': sorted(set_by)}
 if benchmarks:
@@ -456,7 +456,7 @@ if benchmarks:
                               'ngram': NGRAM, 'dropped': total.dropped().get('in a benchmark', 0)}
 if kind == 'text':
     n_train = bins['train'].items or n_unmixed      # with --write=text, train.bin is empty
-    meta['tokens'] = report['tokens'] = {'train': n_train, 'val': bins['val'].items}
+    meta['tokens'] = content['tokens'] = {'train': n_train, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
              'separators': not one_text}
     for b in bins.values():
@@ -470,17 +470,17 @@ if kind == 'text':
     overlap = duplicates.overlap(reading.slices(train_texts), val_slices, NGRAM)
     epochs = np.array([of_source[name]['epochs'] for name in docs.owners])[docs.shard]
     sample = docs.spread(in_train * docs.lengths * epochs, 1000)        # each for as many training tokens
-    report['card'] = data_card.make(sample, clean.form_of, text_models.language_of, of_source, n_train,
+    content['card'] = report.make(sample, clean.form_of, text_models.language_of, of_source, n_train,
                                     overlap)
 
 table = [b.row() for b in bins.values()]
 if write == 'text':             # shards take the place of train.bin
     meta['shards'], meta['sha256']['train'] = docs.manifest(in_train)
     table[0] = f'{out_dir}/shards', bins['train'].documents, n_train, bins['train'].bytes
-pages = {'report.md': data_card.report_md(out_dir, report, table),
-         'report.json': json.dumps(report, indent=1), 'meta.json': json.dumps(meta, indent=1),
+pages = {'report.md': report.report_md(out_dir, content, table),
+         'report.json': json.dumps(content, indent=1), 'meta.json': json.dumps(meta, indent=1),
          'audit.md': total.audit_md()}
 corpus.publish(out_dir, pages, bins.values(), docs.bases if write == 'text' else ())
 docs.forget()
-print(data_card.summary(report, table))
-print(data_card.next_command(report, kind, out_dir, write == 'text'))
+print(report.summary(content, table))
+print(report.next_command(content, kind, out_dir, write == 'text'))

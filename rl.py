@@ -27,9 +27,11 @@ import numpy as np
 import torch
 from configurator import configure, set_by, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.eval import benchmarks, grading, problems, sandbox
-from parts.sample import decoding, rewards, rollouts
-from parts.train import checkpoint, devices, guards, journal, optim, planner, processes, records, start
+from parts.model import planner
+from parts.train import checkpoint, devices, guards, journal, optim, processes, records, rollouts
+from parts.train import start
+from parts.sample import decoding
+from parts.eval import problems, questions, sandbox
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -150,11 +152,11 @@ def tasks_of(reward, n, problems_seed, *splits):
         return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
 
     if reward in ('problems', 'random'):        # of a problem's messages only the question
-        return [with_ids(benchmarks.to_task(p) | {'messages': problems.to_messages(p)[:1]})
+        return [with_ids(questions.to_task(p) | {'messages': problems.to_messages(p)[:1]})
                 for split in splits for p in problems.problems(n // len(splits), problems_seed, split)]
     if reward.endswith('.py'):
-        return [with_ids(task) for task in rewards.tasks_of_file(reward, timeout, bad_reward == 'zero')]
-    return records.read_jsonl(reward, lambda record: with_ids(benchmarks.to_task(record)),
+        return [with_ids(task) for task in rollouts.tasks_of_file(reward, timeout, bad_reward == 'zero')]
+    return records.read_jsonl(reward, lambda record: with_ids(questions.to_task(record)),
                               'a line has "prompt", and "tests" or "answer"; else: problems, random, FILE.py')
 
 
@@ -186,28 +188,28 @@ if plan:
 caution = {}
 if judged and main_process:     # first answers that are known to be right or wrong
     run = lambda jobs: list(sandbox.run_many(jobs, timeout))
-    *_, caution = benchmarks.check_harness(reward, judged, run)
+    *_, caution = questions.check_harness(reward, judged, run)
 # whatever decides what a reward means: prompts, answers, tests, code of reward()
 decides = [{key: value for key, value in task.items() if key != 'reward'} for task in tasks + exam]
 digest = hashlib.sha256(repr(decides).encode()).hexdigest()
 
 
 # --- answers, and their rewards -----------------------------------------------------------------------------
-def answers_to(questions, noise, temperature):
+def answers_to(asked, noise, temperature):
     """A Rollout with its reward for each of the tasks; the seconds of writing, and of waiting for judges."""
     began = time.time()
-    batch = decoding.Batch(model, tokenizer.stop, min(slots, len(questions)))
+    batch = decoding.Batch(model, tokenizer.stop, min(slots, len(asked)))
     with autocast, sandbox.Court(timeout) as court:
         def judge(task, text):          # the program runs while other answers are being written
             if 'tests' in task:
-                program = grading.program(task, text, chat=True)
+                program = questions.program(task, text, chat=True)
                 return court.submit(program, task['tests'], task['entry_point'])
 
-        answers = rollouts.write(batch, questions, noise, temperature, tokenizer.decode, judge)
+        answers = rollouts.write(batch, asked, noise, temperature, tokenizer.decode, judge)
         middle = time.time()
         warn = log.say if main_process else print
-        for answer, task in zip(answers, questions):
-            answer.reward = rewards.reward_of(task, answer.text, answer.verdict, grading.last_number, warn)
+        for answer, task in zip(answers, asked):
+            answer.reward = rollouts.reward_of(task, answer.text, answer.verdict, questions.last_number, warn)
     model.train()           # a batch is written in eval mode
     return answers, middle - began, time.time() - middle
 
@@ -216,10 +218,10 @@ def new_answers(number):
     """This process's answers, num_samples to each of its prompts, and figures of all processes."""
     first, last = rank * per_rank, (rank + 1) * per_rank                # this process's part of the prompts
     prompts = rollouts.draw(number, batch_size, len(tasks), seed)[first:last]
-    questions = [tasks[j] for j in prompts for _ in range(num_samples)]
+    asked = [tasks[j] for j in prompts for _ in range(num_samples)]
     rows = range(first * num_samples, last * num_samples)               # among the answers of all processes
     noise = rollouts.noise_of(seed, number, rows, max_new_tokens + 1)   # the last is for random's coin
-    answers, sample_s, score_s = answers_to(questions, noise[:, :-1], temperature)
+    answers, sample_s, score_s = answers_to(asked, noise[:, :-1], temperature)
     if reward == 'random':
         for answer, coin in zip(answers, noise[:, -1]):
             answer.reward = float(coin < 0.5)

@@ -36,8 +36,8 @@ python train.py config/quickstart.py --overwrite=True
 python eval.py --ckpt=out/quickstart $held_out
 # 2. SFT: demonstrations of small problems
 mkdir -p data/problems
-python parts/eval/problems.py --n=5000 --out=data/problems/train.jsonl
-python parts/eval/problems.py --n=300 --split=validation --out=data/problems/val.jsonl
+python -m parts.eval.problems --n=5000 --out=data/problems/train.jsonl
+python -m parts.eval.problems --n=300 --split=validation --out=data/problems/val.jsonl
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out
 # 3. DPO: its own answers to other problems, judged by running them, become pairs
@@ -57,4 +57,4 @@ all=out/quickstart,out/quickstart_sft,out/quickstart_dpo,out/quickstart_rl
 python eval.py --ckpt=$all $judged --splits=variation,family --n_problems=30 --num_samples=8 --k=1,8 \
     --out=out/quickstart/eight/eval.json
 python plot.py --runs=$all --out=out/quickstart/dashboard.png
-python parts/eval/report.py --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))
+python -m parts.eval.chain_report --minutes=$((SECONDS / 60)).$((SECONDS % 60 / 6))

@@ -20,8 +20,9 @@ import contextlib, os, random, sys, time
 import torch
 from configurator import configure, defaults, show
 from model import GPT, load_checkpoint, sample
+from parts.model import gguf_file, hf_model
 from parts.train import checkpoint, devices, start
-from parts.sample import asking, decoding, gaps, gguf_file, hf_model, model_card
+from parts.sample import asking, decoding, gaps
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -134,8 +135,8 @@ def complete():
 # --- or do something else -----------------------------------------------------------------------------------
 def serve_requests():
     """OpenAI's API, and a page that asks and judges as eval.py does."""
-    from parts.eval import benchmarks, grading, problems, sandbox
     from parts.sample import http_server, openai_api, writer
+    from parts.eval import problems, questions, sandbox
     opened = {path: start.open_to_sample(path, load, Tokenizer.load, True) for path in others}
     writers = {}
     for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
@@ -145,15 +146,15 @@ def serve_requests():
     items = []
     for problem in problems.problems(100, split='variation'):
         problem['asked'] = problems.to_messages(problem)[0]['content']
-        items.append(benchmarks.to_item('problems', problem, None))
+        items.append(questions.to_item('problems', problem))
     run = sandbox.run_code if allow_code_execution else None
-    http_server.run(serve, openai_api.Api(writers, asking, benchmarks, grading, items, run))
+    http_server.run(serve, openai_api.Api(writers, asking, questions, items, run))
     os._exit(0)     # an end while a writer is in torch aborts
 
 
 if export:
     hf_model.check_layout(vars(model.config), model.state_dict())       # model.py may have been edited
-    write = model_card.write if export == 'hf' else gguf_file.write
+    write = hf_model.publish if export == 'hf' else gguf_file.write
     print(write(start.folder_of(ckpt), model, tokenizer, export, state))
 elif serve is not None:
     serve_requests()

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from configurator import configure, set_by, show
 from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.train import adapters, checkpoint, devices, guards, journal, optim, planner, processes, records
-from parts.train import start, token_bins, validation
+from parts.model import adapters, planner
+from parts.train import checkpoint, devices, guards, journal, optim, processes, records, start
+from parts.train import token_bins, validation
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------

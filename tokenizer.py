@@ -15,7 +15,7 @@ Ids: the 256 bytes, then the merges in order, then the special tokens. encode() 
 The decision made here is the vocabulary: it fixes how many tokens a text costs and how much a context holds.
 
 Copy this file alone: it needs regex and tiktoken. It then trains the naive way, which takes hours for 32,768
-tokens; with parts/tokenizer/merges.py and chunks.py it trains the same tokens in seconds. from_hf(), gpt2()
+tokens; with parts/tokenizer/bpe.py it trains the same tokens in seconds. from_hf(), gpt2()
 and the command line need more of parts/.
 """
 import argparse, collections, contextlib, functools, hashlib, json, math, os, sys
@@ -166,9 +166,9 @@ class Tokenizer:
 
         count, learn = count_chunks, learn_merges
         with contextlib.suppress(ImportError):              # this file was copied alone
-            from parts.tokenizer import chunks, merges      # the same in numpy: seconds instead of hours
-            count = functools.partial(chunks.count_chunks, processes=processes)
-            learn = merges.learn_merges
+            from parts.tokenizer import bpe              # the same in numpy: seconds instead of hours
+            count = functools.partial(bpe.count_chunks, processes=processes)
+            learn = bpe.learn_merges
         chunk_counts = count(texts, pattern)
         if not chunk_counts:
             raise ValueError('there is no text to train a tokenizer on')
@@ -201,8 +201,8 @@ class Tokenizer:
     def gpt2(cls, folder=None, special_tokens=SPECIAL_TOKENS[:48]):
         """GPT-2's 50,256 tokens and <|endoftext|>, then our other special tokens, up to 50,304 = 786 x 64.
         folder holds vocab.bpe and encoder.json. Without it, tiktoken has a cache, or asks the network."""
-        from parts.tokenizer import known_vocabularies
-        encoding = known_vocabularies.gpt2(folder)
+        from parts.tokenizer import fit
+        encoding = fit.gpt2(folder)
         vocab = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.get)
         return cls('bpe', vocab, special_tokens, encoding._pat_str)
 
@@ -409,8 +409,8 @@ def main():
     if (args.load and trains) or not (args.input or args.report):
         parser.error('give --input=PATH to train, or [--load=FILE] --report')
     try:
-        from parts.sample import gguf_file
-        from parts.tokenizer import known_vocabularies, tokenizer_report
+        from parts.model import gguf_file
+        from parts.tokenizer import fit
         pattern = gguf_file.PATTERNS.get(args.pattern, PATTERN)
         documents = list(read_documents(args.report)) if args.report else []
         if args.load:
@@ -427,7 +427,7 @@ def main():
             tok.save(args.out)
             print(f'{args.out}: {tok.vocab_size:,} tokens, {tok.bytes_per_token:.2f} bytes/token, {tok.hash}')
         else:
-            rest, documents = tokenizer_report.held_out(documents)
+            rest, documents = fit.held_out(documents)
             tok = Tokenizer.train((d['text'] for d in rest), args.vocab_size, pattern=pattern)
             print(f'this: trained on nine tenths of {args.report}; the other tenth is measured')
         if args.report:
@@ -436,8 +436,8 @@ def main():
                 if name.endswith('.json'):
                     others[name] = Tokenizer.load(name)
                 else:
-                    others[name] = known_vocabularies.at_hand(name, args.gpt2_dir)
-            print(tokenizer_report.report(tok, documents, printable, others))
+                    others[name] = fit.at_hand(name, args.gpt2_dir)
+            print(fit.report(tok, documents, printable, others))
     except (ImportError, OSError, ValueError) as e:     # ImportError: copied without parts/
         parser.exit(2, f'error: {e}\n')
 

@@ -17,8 +17,10 @@ import functools, math, sys
 import torch
 from configurator import configure, set_by, show
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts.train import checkpoint, copies, devices, guards, journal, objectives, optim, planner, processes
-from parts.train import start, streams, texts, token_bins, validation
+from parts.prepare import texts
+from parts.model import copies, planner
+from parts.train import checkpoint, devices, guards, journal, objectives, optim, processes, start
+from parts.train import streams, token_bins, validation
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ import tempfile
 
 import numpy as np
 from peers import cpu_of, in_turn, median, ours_over, python_documents, timed
-from parts.sample import gguf_file
-from parts.tokenizer import chunks, hf_tokenizer
+from parts.model import gguf_file
+from parts.tokenizer import bpe, hf_tokenizer
 from tokenizer import PATTERN, Tokenizer
 
 VOCAB = 32_768          # bytes and merges; no special tokens, so that all do the same work
@@ -56,7 +56,7 @@ def train_rustbpe(texts):
 
 def in_bulk(encode, texts):
     encode(['warm up'])                         # builds tables
-    return lambda: [np.array(ids, np.uint16) for batch in chunks.in_batches(texts, 4_000_000)
+    return lambda: [np.array(ids, np.uint16) for batch in bpe.in_batches(texts, 4_000_000)
                     for ids in encode(batch)]
 
 

@@ -29,8 +29,8 @@ import gpu_calls
 from configurator import configure
 from gpu_calls import greedy, loss_of, ms, on_device, step_of
 from model import GPT, GPTConfig
-from parts.train import devices, objectives, planner
-from parts.sample import rollouts
+from parts.model import planner
+from parts.train import devices, objectives, rollouts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt

@@ -6,8 +6,8 @@ import collections, contextlib, copy, functools, math, re, time
 import numpy as np
 import torch
 from model import GPT
-from parts.train import devices, objectives, optim
-from parts.sample import decoding, rollouts
+from parts.train import devices, objectives, optim, rollouts
+from parts.sample import decoding
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
 REPEATS = 10                # of a call, of which the median counts; gpu.py lowers it at toy sizes

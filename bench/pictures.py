@@ -20,8 +20,9 @@ import numpy as np
 from PIL import Image
 from peers import ROOT
 from model import GPTConfig
-from parts.eval import grading, problems, sandbox
-from parts.train import objectives, planner
+from parts.model import planner
+from parts.train import objectives
+from parts.eval import problems, questions, sandbox
 from tokenizer import Tokenizer
 
 WIDTH, LEFT = 880, 28
@@ -137,7 +138,7 @@ def depth():
 def passed(problem, row):
     """[whether the answer in a row of samples.jsonl passes each test]"""
     check, *tests = problem['test'].strip().split('\n')
-    program = grading.program(problem, row['completion'], 'messages' in row)
+    program = questions.program(problem, row['completion'], 'messages' in row)
     results = sandbox.run_many([(program, f'{check}\n{test}', problem['entry_point']) for test in tests])
     return [result.outcome == 'passed' for result in results]
 

@@ -7,8 +7,8 @@
 #   python sft.py config/quickstart_sft.py
 init_from = 'out/quickstart'
 data_from = 'mkdir -p data/problems && ' \
-            'python parts/eval/problems.py --n=5000 --out=data/problems/train.jsonl && ' \
-            'python parts/eval/problems.py --n=300 --split=validation --out=data/problems/val.jsonl'
+            'python -m parts.eval.problems --n=5000 --out=data/problems/train.jsonl && ' \
+            'python -m parts.eval.problems --n=300 --split=validation --out=data/problems/val.jsonl'
 data_dir = 'data/problems'
 base_dir = 'data/quickstart'    # measures how much of the base data is forgotten
 out_dir = 'out/quickstart_sft'

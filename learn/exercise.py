@@ -113,7 +113,7 @@ EXERCISES = [
              'test_bpe.py::test_the_merges_are_those_of_another_program '
              'test_bpe.py::test_counts_may_exceed_32_and_53_bits',
              'Learn the merges: count pairs, merge the most frequent, of equals the one with the smaller '
-             'ids. parts/tokenizer/merges.py does it on 30 MB in two seconds: how?'),
+             'ids. parts/tokenizer/bpe.py does it on 30 MB in two seconds: how?'),
 ]
 
 

@@ -10,14 +10,14 @@ PLACES = {
     'clip': ('parts.train.optim', 'unscale_and_clip'),              # once in each update
     'orthogonal': ('parts.train.optim', 'orthogonal'),              # the heart of Muon
     'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
-    'sample text': ('parts.train.texts', 'write'),                  # what a model in training writes
+    'sample text': ('parts.prepare.texts', 'write'),                # what a model in training writes
     'end of a run': ('parts.train.processes', 'leave'),
     'save': ('torch', 'save'),
     'forward': ('model', 'GPT.forward'),
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
     'shard of ids': ('parts.prepare.corpus', 'Corpus.write_ids'),
-    'count words': ('parts.tokenizer.chunks', 'in_batches'),
+    'count words': ('parts.tokenizer.bpe', 'in_batches'),
     'take a token': ('parts.sample.asking', 'Text.take'),           # of an answer that is being written
     'trial': ('parts.eval.sandbox', 'TRIAL'),                       # the path of trial.py
     'judges': ('parts.eval.sandbox', 'Judges'),

@@ -54,9 +54,10 @@ def server():
 
 
 def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before=''):
-    """A script of this checkout, as its user runs it; paths in arguments are relative to cwd. `before` is
-    executed in each process first."""
-    command = [str(ROOT / script), *map(str, arguments)]
+    """A script of this checkout, or with python -m a module, as its user runs it; paths in arguments are
+    relative to cwd. `before` is executed in each process first."""
+    is_file = str(script).endswith('.py')
+    command = [str(ROOT / script) if is_file else script, *map(str, arguments)]
     if hasattr(os, 'fork'):
         job = {'script': command[0], 'arguments': command[1:], 'before': before, 'env': env or {},
                'cwd': str(cwd or os.getcwd()), 'processes': processes, 'timeout': timeout}
@@ -66,8 +67,10 @@ def run(script, *arguments, cwd=None, processes=1, env=None, timeout=300, before
     python = [sys.executable]
     if processes > 1:
         python += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={processes}']
+    if not is_file:
+        python += ['-m']
     return subprocess.run([*python, *command], cwd=cwd, text=True, capture_output=True, timeout=timeout,
-                          env={**os.environ, **(env or {})})
+                          env={**os.environ, 'PYTHONPATH': str(ROOT), **(env or {})})
 
 
 def ok(result):

@@ -12,7 +12,7 @@ import model, tokenizer                 # noqa: F401, E402
 
 
 def become(script, arguments, before, cwd, env, outputs):
-    """Do what `python script arguments` does, and end. This is the fork."""
+    """Do what `python script arguments`, or `python -m script arguments`, does, and end. This is the fork."""
     for number, file in enumerate([open(os.devnull), *outputs]):
         os.dup2(file.fileno(), number)
     os.chdir(cwd)
@@ -21,8 +21,11 @@ def become(script, arguments, before, cwd, env, outputs):
     code = 0
     try:
         exec(before, globals())
-        sys.path[0] = os.path.dirname(script)
-        runpy.run_path(script, run_name='__main__')
+        if script.endswith('.py'):
+            sys.path[0] = os.path.dirname(script)
+            runpy.run_path(script, run_name='__main__')
+        else:
+            runpy.run_module(script, run_name='__main__', alter_sys=True)
     except SystemExit as e:
         code = e.code
     except BaseException:

@@ -7,7 +7,8 @@ from conftest import ok, refused, run, series
 from test_model import lively
 
 from model import load_checkpoint
-from parts.train import adapters, optim
+from parts.model import adapters
+from parts.train import optim
 
 IDX = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
 SHAPES = ({}, {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 16},        # Llama, Qwen2, Qwen3

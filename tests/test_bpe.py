@@ -14,8 +14,8 @@ from conftest import ROOT, refused
 from hypothesis import given, settings, strategies as st
 
 import tokenizer as tk
-from parts.sample import gguf_file
-from parts.tokenizer import chunks, merges as batches
+from parts.tokenizer import bpe, bpe as batches
+from parts.model import gguf_file
 from tokenizer import MAX_CHUNK, PATTERN, SPECIAL_TOKENS, Tokenizer, count_chunks, learn_merges
 
 BYTES = [bytes([b]) for b in range(256)]
@@ -111,7 +111,7 @@ PATTERNS = [PATTERN, *gguf_file.NAMES, r"\p{Lu}?\p{Ll}*[^a-z\s]{1,2}|[\s\S]"]
 def test_texts_are_cut_as_the_package_regex_cuts(texts):
     for pattern in PATTERNS:
         expected = collections.Counter(chunk for text in texts for chunk in regex.findall(pattern, text))
-        assert chunks.count_chunks(texts, pattern) == count_chunks(texts, pattern) == expected
+        assert bpe.count_chunks(texts, pattern) == count_chunks(texts, pattern) == expected
 
 
 def test_every_character_is_cut_as_the_package_regex_cuts():
@@ -120,18 +120,18 @@ def test_every_character_is_cut_as_the_package_regex_cuts():
              for characters in (map(chr, range(0x10000)), '🦜', '\U0001d7d8', '\U00020000')]
     for pattern in PATTERNS:
         for text in texts:
-            assert chunks.findall(pattern, text) == regex.findall(pattern, text), (pattern, text[:3])
+            assert bpe.findall(pattern, text) == regex.findall(pattern, text), (pattern, text[:3])
 
 
 def test_a_pattern_that_re_would_read_otherwise_is_left_to_the_package_regex():
     for pattern in PATTERNS[:3] + [r'[a-z_]+|\p{Nd}{2,}|\S', r'(?:a|b)+(?=c)|[^\n]']:
-        assert chunks.find_by_re(pattern), pattern
+        assert bpe.find_by_re(pattern), pattern
     text = 'Ab ſ K_ab|&&~ x{e} 7²٣ é[:a:]\x1c \u200b漢 (a)'
     for pattern in (r'(?i:k|s)|.', r'[[:alpha:]]+|.', r'\w+|\W', r'\P{L}+|.', r'\d|\D', r'(?:ab){e<=1}|.',
                     r'[\w&&~]|.', r'[|-]|.', r'\p{Script=Han}|.', r'\p{Greek}|.', r'[]a]|.', r'\bx|.',
                     r'(?<=a)b|.', r'\X', r'\\s|.'):
-        assert not chunks.find_by_re(pattern), pattern
-        assert chunks.findall(pattern, text) == regex.findall(pattern, text), pattern
+        assert not bpe.find_by_re(pattern), pattern
+        assert bpe.findall(pattern, text) == regex.findall(pattern, text), pattern
 
 
 def test_half_a_megabyte_without_a_break_trains():
@@ -147,7 +147,7 @@ def test_half_a_megabyte_without_a_break_trains():
 def test_a_file_that_was_copied_alone_trains_the_same(texts, monkeypatch):
     texts = [*texts[:10], 'é\r\n\0']
     expected = Tokenizer.train(texts, 320)
-    for part in ('parts.tokenizer.merges', 'parts.tokenizer.chunks'):
+    for part in ('parts.tokenizer.bpe', 'parts.tokenizer.bpe'):
         monkeypatch.setitem(sys.modules, part, None)        # importing it is an ImportError
         monkeypatch.delattr(part, raising=False)
     assert Tokenizer.train(texts, 320).to_json() == expected.to_json()

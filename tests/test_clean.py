@@ -11,8 +11,8 @@ from hypothesis import example, given, settings, strategies as st
 
 from parts.prepare.clean import basic_clean, fix_mojibake, form_of, normalise, strip_html, strip_latex
 from parts.prepare.filters import prose_reason
-from parts.prepare.personal_data import hide
-from parts.train.texts import syntax_error
+from parts.prepare.filters import hide
+from parts.prepare.texts import syntax_error
 
 STDLIB = pathlib.Path(sysconfig.get_paths()['stdlib'])
 

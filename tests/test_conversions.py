@@ -9,7 +9,7 @@ from preparing import dropped, records, report, write_records
 
 from parts.prepare.conversions import from_record, messages_of, preference_of, to_alpaca, to_vicuna
 from parts.prepare.filters import messages_reason, preference_reason, programs
-from parts.prepare.samples import from_samples
+from parts.prepare.conversions import from_samples
 
 
 def chat(*contents, system=None):

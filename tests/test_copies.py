@@ -3,7 +3,7 @@ import pytest
 import torch
 from conftest import mistake, ok, run, series, train
 
-from parts.train import copies
+from parts.model import copies
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 

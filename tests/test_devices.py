@@ -7,7 +7,7 @@ from accidents import before
 from conftest import mistake, run, train
 
 from model import GPT, GPTConfig
-from parts.train import self_test
+from parts.model import self_test
 
 IDX = torch.randint(96, (3, 33), generator=torch.Generator().manual_seed(0))
 

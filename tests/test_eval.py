@@ -13,7 +13,7 @@ from conftest import contents, lift, mistake, ok, read_json, read_rows, run, wri
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.eval.problems import problems
-from parts.train.texts import levels
+from parts.prepare.texts import levels
 from tokenizer import Tokenizer
 
 YES = '--allow_code_execution=True'

@@ -5,7 +5,7 @@ import pytest
 
 from parts.prepare.filters import code_reason, gibberish, prose_reason, repeated_share, symbol_share
 from parts.prepare.filters import toxic_words, url_reason
-from parts.train.texts import syntax_error
+from parts.prepare.texts import syntax_error
 
 ENGLISH = 'The old man walked through the wood every morning to sit by the river and hear the birds ' \
           'that lived among the reeds. Sometimes he brought bread, and then the ducks came too.'

@@ -1,5 +1,6 @@
 """The rules of the house, held by parsing: who imports whom, what is repeated, what is promised."""
 import ast
+import graphlib
 import inspect
 import re
 import shutil
@@ -13,7 +14,7 @@ FILES = [*sorted(ROOT.glob('*.py')), *sorted((ROOT / 'parts').glob('*/*.py'))]
 TREES = {p.relative_to(ROOT).as_posix()[:-3]: ast.parse(p.read_text(encoding='utf-8')) for p in FILES}
 PARTS = [name for name in TREES if name.startswith('parts/')]
 OWN = TREES.keys() - PARTS | {'parts'}
-ROOMS = {'tokenizer', 'prepare', 'train', 'eval', 'sample'}
+FOLDERS = {'tokenizer', 'prepare', 'model', 'train', 'sample', 'eval'}
 NINE = ['configurator', 'tokenizer', 'model', 'prepare', 'train', 'sft', 'dpo', 'sample', 'eval']
 
 
@@ -21,9 +22,9 @@ def source(name):
     return (ROOT / f'{name}.py').read_text(encoding='utf-8')
 
 
-def test_the_top_folder_holds_the_files_of_the_design_parts_five_rooms_and_nothing_is_a_drawer():
+def test_the_top_folder_holds_the_files_of_the_design_parts_six_folders_and_nothing_is_a_drawer():
     assert {p.stem for p in ROOT.glob('*.py')} == {*NINE, 'rl', 'plot'}
-    assert {name.split('/')[1] for name in PARTS} == ROOMS
+    assert {name.split('/')[1] for name in PARTS} == FOLDERS
     assert not list((ROOT / 'parts').glob('*/*/*.py'))
 
     for name in TREES:
@@ -35,35 +36,41 @@ ARROWS = {'configurator': set(), 'model': {'parts'}, 'tokenizer': {'parts'},
           'plot': {'configurator', 'parts'}, 'prepare': {'configurator', 'tokenizer', 'parts'},
           **dict.fromkeys(('train', 'sft', 'dpo', 'rl', 'sample', 'eval'),
                           {'configurator', 'model', 'tokenizer', 'parts'})}
-COPIED = {'sandbox', 'trial', 'duplicates', 'merges', 'rewards', 'adapters', 'decoding'}    # alone, by people
+# People take these away, so they import nothing of ours.
+COPIED = {'parts/eval/sandbox', 'parts/eval/trial', 'parts/prepare/duplicates', 'parts/model/adapters'}
 
 
-def imports_of(tree):
-    """{module: is it imported at the top?} of the first words of what a file imports."""
-    modules = {}
-    for node in ast.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+def imports_of(tree, *, top=False):
+    """{'os.path', 'parts/eval/trial', ...}: the modules that a file imports, anywhere or only at its top."""
+    modules = set()
+    for node in tree.body if top else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0
-            names = [node.module]
-        for name in names:
-            module = name.split('.')[0]
-            modules[module] = modules.get(module, False) or node in tree.body
-    return modules
+            inner = {f'{node.module}.{alias.name}' for alias in node.names}
+            modules |= {name if name.replace('.', '/') in TREES else node.module for name in inner}
+    return {name.replace('.', '/') if name.split('.')[0] in OWN else name for name in modules}
 
 
 def test_every_file_imports_only_what_the_arrows_allow():
     for name, tree in TREES.items():
-        modules = imports_of(tree)
-        part = name.split('/')[-1]
-        allowed = ARROWS.get(name, set() if part in COPIED else {'model', 'tokenizer'})
-        assert modules.keys() & OWN <= allowed, name
-        if name in PARTS:           # a part imports no part; what it needs of ours stands in its docstring
-            for module in modules.keys() & OWN:
-                assert module in ast.get_docstring(tree), (name, module)
+        modules = {module.split('/')[0].split('.')[0] for module in imports_of(tree)}
+        allowed = ARROWS.get(name, set() if name in COPIED else {'model', 'tokenizer', 'parts'})
+        assert modules & OWN <= allowed, name
+        says = 'copy this file' in ' '.join(ast.get_docstring(tree).lower().split())
+        assert not says or name in COPIED or '/' not in name, name
         if name in ('model', 'tokenizer'):
-            assert not modules.get('parts'), f'{name} imports a part at its top: alone it would not work'
-        assert not modules.keys() & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, name
+            top = {module.split('/')[0] for module in imports_of(tree, top=True)}
+            assert 'parts' not in top, f'{name} imports a part at its top: alone it would not work'
+        assert not modules & {'pickle', 'dill', 'marshal', 'shelve', 'joblib'}, name
+
+
+def test_no_imports_go_in_a_circle():
+    """model and tokenizer import parts only inside the functions that need them. These are not counted."""
+    graph = {name: imports_of(tree, top=name in ('model', 'tokenizer')) & TREES.keys()
+             for name, tree in TREES.items()}
+    list(graphlib.TopologicalSorter(graph).static_order())      # or CycleError
 
 
 def test_no_part_has_the_name_of_a_setting():
@@ -73,27 +80,35 @@ def test_no_part_has_the_name_of_a_setting():
 
 
 # --- leaves -------------------------------------------------------------------------------------------------
-IMPORT_ALL = """
+IMPORT_ALONE = """
 import importlib.util, os, sys
-sys.path.append(sys.argv[1])                # model and tokenizer, which a part may import
-for path in sys.argv[2:]:
+for path in sys.argv[1:]:
     spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
     sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules[spec.name])
 assert not os.listdir(), 'importing a leaf must do no work'
 assert not sys.modules.keys() & {'parts', 'train', 'prepare'}
 """
+IMPORT_ALL = """
+import importlib, os, sys
+sys.path.append(sys.argv[1])
+for name in sys.argv[2:]:
+    importlib.import_module(name)
+assert not os.listdir(), 'importing a part must do no work'
+"""
 
 
 def test_every_leaf_can_be_imported_without_the_rest(tmp_path):
     """One process for all. The folder of the project is not on its path, so that nothing else is found."""
-    ours, empty = tmp_path / 'ours', tmp_path / 'empty'
-    ours.mkdir()
-    empty.mkdir()
-    for leaf in ('model', 'tokenizer'):
-        shutil.copy(ROOT / f'{leaf}.py', ours)
-    leaves = [str(ROOT / f'{name}.py') for name in ('configurator', 'tokenizer', 'model', *PARTS)]
-    result = subprocess.run([sys.executable, '-I', '-c', IMPORT_ALL, str(ours), *leaves], cwd=empty,
+    leaves = [str(ROOT / f'{name}.py') for name in ('configurator', 'tokenizer', 'model', *COPIED)]
+    result = subprocess.run([sys.executable, '-I', '-c', IMPORT_ALONE, *leaves], cwd=tmp_path,
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+def test_importing_a_part_does_no_work(tmp_path):
+    names = [name.replace('/', '.') for name in PARTS]
+    result = subprocess.run([sys.executable, '-I', '-c', IMPORT_ALL, str(ROOT), *names], cwd=tmp_path,
                             capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
 
@@ -183,7 +198,7 @@ def test_text_is_opened_as_utf_8_and_checkpoints_are_loaded_as_data_never_as_cod
 
 def settings(script):
     """What may follow `--`: a script's assignments above configure(), or its argparse options."""
-    text = source({'model': 'parts/train/self_test'}.get(script, script))       # model.py calls it
+    text = source({'model': 'parts/model/self_test'}.get(script, script))       # model.py calls it
     if 'configure(globals())' in text:
         return set(re.findall(r'^(\w+)(?:: [^=\n]+)? = ', text.split('configure(globals())')[0], re.M))
     return set(re.findall(r"add_argument\('--(\w+)", text))

@@ -10,7 +10,7 @@ import torch
 from conftest import ROOT, mistake, ok, refused, run, train
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, rotate
-from parts.train.planner import count_parameters, flops_per_token
+from parts.model.planner import count_parameters, flops_per_token
 from parts.train.start import longer_context
 
 

@@ -7,7 +7,7 @@ import pytest
 from conftest import ROOT
 from test_model import lively
 
-from parts.sample import gguf_file
+from parts.model import gguf_file
 from parts.sample.decoding import Batch
 from tokenizer import Tokenizer
 

@@ -8,7 +8,7 @@ from conftest import refused
 import torch
 
 from model import GPT, GPTConfig
-from parts.train import planner
+from parts.model import planner
 
 shape = lambda *sizes: dataclasses.asdict(GPTConfig(*sizes).filled())
 CODEPARROT, N = shape(32768, 1024, 48, 25, 0, 1600), 1_532_059_200

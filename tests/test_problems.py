@@ -10,7 +10,7 @@ import sys
 
 from conftest import ROOT, mistake, ok, read_rows, run
 
-from parts.eval import grading, problems as P
+from parts.eval import problems as P, questions
 
 N = {'train': 1600, 'validation': 80, 'variation': 80, 'names': 100, 'cell': 100, 'family': 100,
      'feedback': 400, 'feedback_validation': 80, 'feedback_variation': 80}
@@ -33,8 +33,8 @@ def test_every_reference_of_either_taste_passes_its_tests():
     assert len(ALL) >= 2000
     for p in ALL:
         for body in p['solutions']:
-            run_with_tests(p, grading.program(p, p['prompt'] + body, chat=True))
-            run_with_tests(p, grading.program(p, body, chat=False))
+            run_with_tests(p, questions.program(p, p['prompt'] + body, chat=True))
+            run_with_tests(p, questions.program(p, body, chat=False))
         assert p['test'].count('    assert ') >= 5, p['test']
         assert p['canonical_solution'] in p['solutions']
 
@@ -89,7 +89,7 @@ def test_conversations_can_be_run_with_a_fence_and_without():
         code = assistant['content']
         assert '"""' not in code
         for answer in code, f'Here:\n```python\n{code}\n```\nDone.', f'```\n{code}':
-            run_with_tests(p, grading.program(p, answer, chat=True))
+            run_with_tests(p, questions.program(p, answer, chat=True))
     assert {P.to_messages(p)[0]['content'].split()[0] for p in SETS['train']} == {'Complete:', 'Write'}
 
 
@@ -143,8 +143,8 @@ def test_the_list_is_the_same_in_every_process():
 
 
 def test_the_command_line_writes_what_the_function_returns(tmp_path):
-    ok(run('parts/eval/problems.py', '--n=20', '--seed=3', '--split=cell', '--out=p.jsonl', cwd=tmp_path))
+    ok(run('parts.eval.problems', '--n=20', '--seed=3', '--split=cell', '--out=p.jsonl', cwd=tmp_path))
     wanted = [{**p, 'messages': P.to_messages(p)} for p in P.problems(20, 3, 'cell')]
     assert read_rows(tmp_path / 'p.jsonl') == wanted
     for flag, words in ('--split=nonsense', 'variation'), ('--out=gone/p.jsonl', '--out is a file'):
-        mistake(run('parts/eval/problems.py', '--n=20', flag, cwd=tmp_path), words)
+        mistake(run('parts.eval.problems', '--n=20', flag, cwd=tmp_path), words)

@@ -24,7 +24,8 @@ def commands(text):
     lines += re.findall(r'`([^`\n]+)`', re.sub(r'```.*?```', '', text, flags=re.S))
     lines += [line.split(' #')[0].strip(' #') for line in text.splitlines()      # of a docstring or a comment
               if re.match(r'(#? {4}|# )(python|torchrun) \S', line)]
-    return [line for line in lines if re.match(r'(python|torchrun --nproc_per_node=8) [\w/]+\.py', line)]
+    program = r'(python|torchrun --nproc_per_node=8) ([\w/]+\.py|-m parts\.)'
+    return [line for line in lines if re.match(program, line)]
 
 
 def words(command):
@@ -41,7 +42,7 @@ def test_the_three_maps_name_each_file_and_no_other():
     """README's table; the map of parts/, whose lines stand under their folders; the table of the tests."""
     assert sorted(re.findall(r'^(?:\| )?\[(\w+)\.py\]\(\1\.py\)', README, re.M)) == names_in()
     text = (ROOT / 'parts/__init__.py').read_text(encoding='utf-8')
-    _, *halves = re.split(r'^(\w+)/.*\n', text, flags=re.M)          # folder, its lines, folder, ...
+    _, *halves = re.split(r'^(\w+)/ .*\n', text, flags=re.M)         # folder, its lines, folder, ...
     assert sorted(halves[::2]) == sorted({path.parent.name for path in ROOT.glob('parts/*/*.py')})
     for folder, lines in zip(halves[::2], halves[1::2], strict=True):
         assert sorted(re.findall(r'^    (\w+) +\w', lines, re.M)) == names_in('parts', folder), folder
@@ -75,7 +76,8 @@ def test_every_command_uses_settings_and_configs_that_exist():
     typed = sorted({command for text in texts for command in commands(text.replace('\\\n', ' '))})
     assert len(typed) > 100
     for command in typed:
-        script = next(word for word in words(command) if word.endswith('.py'))
+        script = re.sub(r'^python -m (\S+).*', lambda m: m[1].replace('.', '/') + '.py', command)
+        script = next(word for word in words(script) if word.endswith('.py'))
         assert (ROOT / script).exists(), command
         for word in words(command):
             assert not word.startswith('config/') or (ROOT / word).exists(), command

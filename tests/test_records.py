@@ -10,7 +10,7 @@ from hypothesis import given, strategies as st
 
 from model import IGNORE, GPT, GPTConfig
 from parts.train import records
-from parts.train.reward_model import RewardModel
+from parts.model.adapters import RewardModel
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 # one chunk for any text; each header is one token, and some tokens would swallow an edge of the frame

@@ -1,64 +1,114 @@
-"""The report at the end of run.sh, from runs made up by hand; and run.sh itself is a list of commands."""
+"""The funnel and the data card: each loss has its reason, figures add up, shares are those of tokens."""
+import pathlib
 import re
+import shutil
+import sysconfig
 
 import pytest
-from conftest import ROOT, ok, read_json, run, write
-from test_house import settings
+from preparing import WORDS, documents, dropped, kept, prepare, prose, report, write_records
 
-SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
-GAINS = {'demonstrated': [0.05, -0.1, 0.2], 'feedback only': [0.182, 0.141, 0.223],
-         'never shown': [0.1, 0, 0.2], 'new tasks': [0, 0, 0]}
+from parts.prepare import report as pages
 
 
-def scores(share):
-    interval = [share - 0.1, share + 0.1]
-    return {'parse_rate': 0.9, 'pass@1': share, 'interval': interval, 'preferred_rate': 0.25}
+def planted(folder):
+    """Write good documents and rubbish; returns all texts, and {(stage, reason): those that it must hit}."""
+    code = [f'"""{prose(i)}"""\n' + ''.join(f'def {w}(x):\n    y = x + {i}\n    return y\n'
+                                            for w in WORDS[i * 9:i * 9 + 9]) for i in range(40)]
+    good = [prose(i) for i in range(60)]
+    near = [f'{prose(i + 100, 400)}\n' for i in range(3)]
+    rubbish = {
+        ('read', 'empty'): ['', ' ', '\n'],
+        ('rules', 'short'): [f'too short {w}' for w in WORDS[:12]],
+        ('rules', 'symbols'): [f'{w} ' + '@#$% ' * 30 for w in WORDS[:7]],
+        ('rules', 'repetitive'): [f'{w} ' * 50 for w in WORDS[:6]],
+        ('rules', 'does not parse'): [text.replace('(x):', '(x:', 1) for text in code[:8]],
+        ('rules', 'few assignments'): ['# none\ndef f(x):\n    return x\n'],
+        ('rules', 'long line'): [f'{code[1]}# {"long " * 250}\n'],
+        ('exact duplicates', 'exact duplicate'): [text.replace('.', '.\n\n') for text in good[:9]],
+        ('near duplicates', 'near duplicate'): [f'{text}one more\n' for text in near]}
+    everything = good + near + code + [text for texts in rubbish.values() for text in texts]
+    folder.mkdir()
+    for i, text in enumerate(everything):
+        name = f'{i:03}.py' if text.startswith(('#', '"')) else f'{i:03}.txt'
+        (folder / name).write_text(text, encoding='utf-8')
+    return everything, rubbish
 
 
-@pytest.fixture
-def home(tmp_path):
-    series = []
-    for n, name in enumerate(('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl')):
-        folder = tmp_path / 'out' / name
-        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n, 'nats': 4.0},
-                          'untrained': {'bits_per_byte': 3.05}},
-                 'problems': {'by_split': {split: scores(share) for split, share in SPLITS.items()}}}
-        write(folder / 'eval.json', [{'tasks': tasks}])
-        (folder / 'train.log').write_text(f'step 1\ndone in {n + 1}.5 minutes\n', encoding='utf-8')
-        rows = [{'task_id': f'{split}-0/{i}', 'split': split, 'prompt': f'def {split}_{i}():',
-                 'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong', 'completion': f'{name} {i} {k}'}
-                for split in SPLITS for i in (10, 2, 0) for k in 'ab']
-        write(folder / 'samples.jsonl', rows)
-        write(folder / 'compare.json', [{'tasks': {'compare': {'n': 800, 'gain': GAINS}}}])
-        series.append({'ckpt': f'out/{name}', 'by_split': {'variation': {'pass@8': 0.7 + n / 10},
-                                                           'family': {'pass@1': 0.01}}})
-    write(tmp_path / 'out/quickstart/eight/eval.json', [{'tasks': {'problems': {'series': series}}}])
-    return tmp_path
+def test_every_document_is_dropped_for_its_reason_and_the_figures_add_up(tmp_path):
+    texts, rubbish = planted(tmp_path / 'files')
+    out = tmp_path / 'out'
+    prepare(out, tmp_path / 'files', '--audit=5')
+    r = report(out)
+    sides = documents(out)
+    stages = r['stages']
+    reasons = {(stage['name'], reason): n for stage in stages for reason, n in stage['dropped'].items()}
+    assert reasons == {key: len(texts) for key, texts in rubbish.items()}
+    assert stages[0]['docs_in'] == len(texts)
+    assert stages[0]['bytes_in'] == sum(len(text.encode()) for text in texts)
+
+    left = {'docs_in': len(kept(out)), 'bytes_in': sum(r['bytes'].values())}
+    for stage, after in zip(stages, [*stages[1:], left]):
+        assert stage['docs_in'] - sum(stage['dropped'].values()) == stage['docs_out'] == after['docs_in']
+        assert stage['bytes_out'] == after['bytes_in'], stage['name']
+    assert left['docs_in'] == 103 and {side: len(docs) for side, docs in sides.items()} == r['documents']
+    assert left['bytes_in'] == sum(len(text.encode()) for text in kept(out))
+
+    audit = (out / 'audit.md').read_text(encoding='utf-8')
+    outside = re.sub('````\n.*?\n````\n', '', audit, flags=re.S)        # the headings, not the samples
+    samples = {part.split('\n')[0]: part.count('\n## ') for part in re.split('^# ', outside, flags=re.M)[1:]}
+    assert samples == {'kept': 5, **{reason: min(5, n) for reason, n in dropped(out).items()}}
 
 
-def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home):
-    said = ok(run('parts/eval/report.py', '--minutes=9.5', cwd=home))
-    text = (home / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
-    assert said.strip() == text.strip()
-    assert '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 1.5 |' in text
-    assert '- RL over SFT, feedback only: +18.2 (+14.1 to +22.3)' in text
-    for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
-        assert f'def {split}_2():' in text and f'def {split}_10():' not in text
-    assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2 a\n') == 3
-    report = read_json(home / 'out/quickstart/report.json')
-    assert [row['name'] for row in report['stages']] == ['base', 'sft', 'dpo', 'rl']
-    assert [round(row['pass@8'], 1) for row in report['stages']] == [0.7, 0.8, 0.9, 1.0]
-    assert report['minutes'] == 9.5 and 'gain' not in report['stages'][1]
-    assert report['stages'][3]['gain'] == {kind.replace(' ', '_'): GAINS[kind] for kind in list(GAINS)[:3]}
+# --- the data card ------------------------------------------------------------------------------------------
+def test_a_text_has_the_genre_of_its_lines():
+    for text, genre in [
+            ('ROMEO:\nBut soft!\n\nJULIET:\nAy me!\n', 'dialogue'), ('Q: Why?\nBecause.\n' * 4, 'questions'),
+            ('Buy\n- milk\n- bread\n- salt\n', 'list'), ('Shall I compare thee\nTo a day?\n' * 5, 'verse'),
+            (prose(1), 'running text'), ('', 'running text')]:
+        assert pages.genre(text) == genre, text
 
 
-def test_run_sh_has_commands_that_exist():
-    text = (ROOT / 'run.sh').read_text(encoding='utf-8')
-    for name, words in reversed(re.findall(r'^(\w+)=(.*)$', text, re.M)):     # the last variable first
-        text = text.replace(f'${name}', words)
-    commands = re.findall(r'^python (\S+)\.py( .*)?$', text.replace('\\\n', ' '), re.M)
-    assert {'prepare', 'train', 'sft', 'dpo', 'rl', 'eval', 'plot'} <= {script for script, _ in commands}
-    for script, words in commands:
-        assert (ROOT / f'{script}.py').exists(), script
-        assert set(re.findall(r'--(\w+)', words)) <= settings(script), (script, words)
-        assert all((ROOT / path).exists() for path in re.findall(r'config/\S+', words)), words
+def test_the_card_has_the_shares_of_tokens_and_names_what_dominates():
+    assert pages.proportions({'de': 1, 'en': 2}) == {'en': 0.667, 'de': 0.333}
+    sources = {'web': {'path': 'x', 'mixed': 900}, 'books': {'path': 'shakespeare', 'mixed': 100}}
+    texts = [('en: 1', 'unknown'), *[('- en\n', 'unknown')] * 8, *[('- de\n', 'mit')] * 4]
+    sample = [{'text': text, 'path': 'x', 'licence': licence} for text, licence in texts]
+    card = pages.make(sample, lambda text, path: 'code' if ':' in text else 'prose',
+                          lambda text: text[2:4], sources, 1000, (0.25, 8, 13))
+    skew = '; '.join(card['skew'])
+    assert card['languages'] == {'en': 0.667, 'de': 0.333}
+    assert card['licences'] == {'unknown': 0.692, 'mit': 0.308}
+    assert '90% of the training tokens: web' in skew and '92% of the training tokens: list' in skew
+    assert '69% of the training tokens name no licence' in skew and 'books: plays by one author' in skew
+    assert 'the prose' not in skew and not pages.skew({'unknown': 1.0}, {}, {}, {}, 10 ** 9)
+    assert card['share'].startswith('training tokens: 1,000, one in 10,000,000 of the 10,000')
+    assert card['overlap'].startswith('25.0% of 8 validation texts share 13 words')
+
+
+def test_the_card_counts_licences_by_tokens_and_reads_no_language_off_tables_of_codes(tmp_path):
+    """72 short texts have most documents and few tokens. encodings/cp*.py looks like prose in no language."""
+    texts = [{'text': f'The old mill stood by the river, and {prose(i, 20)}', 'licence': 'CC-BY'}
+             for i in range(72)]
+    code = [{'text': f'def f{i}(x):\n    y = x + {i}\n    return y\n' * 60, 'licence': 'MIT'}
+            for i in range(33)]
+    folder = tmp_path / 'files'
+    source = write_records(folder / 'some.jsonl', texts + code)
+    prepare(tmp_path / 'some', source, '--dedup=none')
+    card = report(tmp_path / 'some')['card']
+    rows = [row for row in documents(tmp_path / 'some')['train']]
+    share = sum(len(text) + 1 for text in rows if text.startswith('The')) / sum(len(t) + 1 for t in rows)
+    assert card['licences'] == pytest.approx({'mit': 1 - share, 'cc-by': share}, abs=0.02) and share < 0.2
+
+    source.unlink()
+    for path in (pathlib.Path(sysconfig.get_paths()['stdlib']) / 'encodings').glob('cp*.py'):
+        shutil.copy(path, folder)
+    prepare(tmp_path / 'codes', folder, '--dedup=none')
+    card = report(tmp_path / 'codes')['card']
+    assert card['genres'] == {'code': 1} and not card['languages']
+    assert 'languages of the prose: none' in (tmp_path / 'codes/report.md').read_text(encoding='utf-8')
+
+
+def test_the_licence_is_that_of_the_source_or_the_one_that_a_document_names():
+    for path, doc, licence in [('stdlib', {'licence': 'GPL'}, 'psf'), ('shakespeare', {}, 'public domain'),
+                               ('x.jsonl', {'licence': 'GPL'}, 'gpl'), ('x.jsonl', {}, 'unknown')]:
+        assert pages.licence(path, doc) == licence, path

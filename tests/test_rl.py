@@ -10,8 +10,8 @@ from conftest import state, write
 from test_records import BYTES
 
 from model import load_checkpoint
-from parts.eval import benchmarks
-from parts.sample.rewards import tasks_of_file
+from parts.eval import questions
+from parts.train.rollouts import tasks_of_file
 
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 --slots=7 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --min_lr=1e-2 --eval_interval=6 '
@@ -126,8 +126,8 @@ def test_a_benchmark_s_problem_is_asked_in_training_as_in_eval():
     function = {'prompt': 'def root(x):\n', 'canonical_solution': '', 'entry_point': 'root',
                 'test': 'def check(candidate):\n    pass\n'}
     for name, record in (('humaneval', function), ('gsm8k', {'question': '2?', 'answer': '#### 2'})):
-        message, = benchmarks.to_task(record)['messages']
-        assert benchmarks.to_item(name, record, None)['asked'] == message['content'], name
+        message, = questions.to_task(record)['messages']
+        assert questions.to_item(name, record)['asked'] == message['content'], name
 
 
 def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):

@@ -10,9 +10,9 @@ import torch
 from conftest import refused, sharpen
 
 from model import GPT, GPTConfig, IGNORE
-from parts.sample import rewards
+from parts.train import rollouts
 from parts.sample.decoding import Batch
-from parts.sample.rollouts import Policy, collate, draw, noise_of
+from parts.train.rollouts import Policy, collate, draw, noise_of
 
 
 def test_fresh_answers_have_the_ratio_1():
@@ -45,7 +45,7 @@ def reward_of(tmp_path, body, timeout=5.0):
     """reward() of a FILE.py with this body, of the first prompt."""
     text = 'def prompts():\n    return ["1 and 2"]\n\ndef reward(prompt, completion):\n'
     (tmp_path / 'mine.py').write_text(text + textwrap.indent(body, '    '), encoding='utf-8')
-    return rewards.tasks_of_file(str(tmp_path / 'mine.py'), timeout, True)[0]['reward']
+    return rollouts.tasks_of_file(str(tmp_path / 'mine.py'), timeout, True)[0]['reward']
 
 
 def test_a_reward_file_may_import_what_lies_beside_it_also_late(tmp_path, monkeypatch):
@@ -73,7 +73,7 @@ def test_a_reward_that_catches_exceptions_or_one_alarm_still_ends(tmp_path):
 def test_what_each_kind_of_task_pays():
     number = lambda text: text.split()[-1]
     messages = []
-    pay = lambda task, verdict=None: rewards.reward_of(task, 'it is 4', verdict, number, messages.append)
+    pay = lambda task, verdict=None: rollouts.reward_of(task, 'it is 4', verdict, number, messages.append)
     assert pay({'answer': 'so 4'}) == 1.0 and pay({'answer': '5'}) == 0.0 and pay({}) == 0.0
     assert pay({'reward': lambda text: (0.5, '')}) == 0.5 and not messages
     assert pay({'reward': lambda text: (0.0, 'KeyError')}) == 0.0 and messages == ['counted as 0: KeyError']

@@ -14,7 +14,7 @@ from accidents import replaced
 from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
-from parts.eval import benchmarks, grading, problems, sandbox
+from parts.eval import problems, questions, sandbox
 from parts.sample import asking, http_server, openai_api
 from parts.sample.decoding import Batch
 from parts.sample.writer import Writer
@@ -23,7 +23,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
 CONTEXT = 128
-ITEMS = [benchmarks.to_item('problems', problem, None) for problem in problems.problems(2)]
+ITEMS = [questions.to_item('problems', problem) for problem in problems.problems(2)]
 
 
 # --- a model that can be slow, a server in a thread, requests -----------------------------------------------
@@ -42,7 +42,7 @@ def serving(models, slots=4, waiting=8, **limits):
     """A server for {name: (model, tokenizer)}, in threads of this process. limits: of http_server.Server."""
     writers = {name: Writer(Batch(model, tokenizer.stop, slots), tokenizer, asking.begin, most=waiting)
                for name, (model, tokenizer) in models.items()}
-    api = openai_api.Api(writers, asking, benchmarks, grading, ITEMS, sandbox.run_code)
+    api = openai_api.Api(writers, asking, questions, ITEMS, sandbox.run_code)
     server = http_server.Server(0, api)
     vars(server).update(limits)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)

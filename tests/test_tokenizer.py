@@ -13,8 +13,8 @@ import tiktoken.load
 from conftest import SHARED, mistake, ok, refused, run, shared
 from hypothesis import given, settings, strategies as st
 
-from parts.sample import gguf_file
-from parts.tokenizer import known_vocabularies, tokenizer_report
+from parts.model import gguf_file
+from parts.tokenizer import fit
 from tokenizer import SPECIAL_TOKENS, Tokenizer, from_printable, printable
 
 BYTES = [bytes([b]) for b in range(256)]
@@ -111,7 +111,7 @@ def test_bytes_are_printed_as_gpt2_prints_them():
 def test_gpt2s_vocabulary_encodes_as_gpt2(gpt2, stdlib):
     tokenizer = Tokenizer.gpt2(SHARED)
     assert tokenizer.vocab_size == 50304 and tokenizer.special['<|endoftext|>'] == 50256
-    assert len(tokenizer.encode(tokenizer_report.SAMPLE)) == 22
+    assert len(tokenizer.encode(fit.SAMPLE)) == 22
     assert [tokenizer.vocab[i] for i in tokenizer.encode('ROMEO:')] == [b'ROM', b'EO', b':']
     agree(tokenizer, gpt2, [*stdlib[::50], 'ROMEO:', ' \n\n  \t x  \n', "I'll 'S", 'naïve 你好 ½ Ⅷ\u3000x'])
 
@@ -157,7 +157,7 @@ def test_a_broken_or_foreign_file_is_a_value_error(tmp_path):
         refused(r'bad\.json is not a tokenizer of ours', Tokenizer.load, tmp_path / 'bad.json')
     with pytest.raises(ValueError, match=r'nowhere\.json is not .* \(no such file\); copy that of the data'):
         Tokenizer.load(tmp_path / 'nowhere.json')
-    for name in known_vocabularies.FILES:
+    for name in fit.FILES:
         (tmp_path / f'my_{name}').write_text('{}')
     refused('my_vocab.bpe and .*my_encoder.json: not those of gpt2 .*1ce16647', Tokenizer.gpt2, tmp_path)
 
@@ -226,7 +226,7 @@ def test_the_report_measures_each_group_of_files_and_records(home):
     pieces = ' '.join(printable(ours.vocab[i]) for i in ours.encode(' being'))
     assert re.search(rf'^ +28 +being +this: {re.escape(pieces)} +prose.json: ', out, re.M)
     for name, t in (('this', ours), ('prose.json', theirs)):
-        assert f'{name}: {len(t.encode(tokenizer_report.SAMPLE))} tokens: ' in out
+        assert f'{name}: {len(t.encode(fit.SAMPLE))} tokens: ' in out
 
 
 def test_the_last_sentence_says_what_a_tokenizer_of_ones_own_would_save(home):
@@ -245,10 +245,10 @@ def test_without_a_tokenizer_one_is_trained_on_nine_tenths(home):
     out = ok(command(home, '--report=c/src', '--vocab_size=340', '--against=prose.json'))
     assert 'files: 2,' in out and re.search('^ *this +340 ', out, re.M)
     many = [{'text': str(i)} for i in range(30)]
-    rest, held_out = tokenizer_report.held_out(many)
+    rest, held_out = fit.held_out(many)
     assert held_out == many[9::10] and rest == [d for d in many if d not in held_out]
     few = [{'text': 'a' * 100}, {'text': 'b' * 10}]
-    assert tokenizer_report.held_out(few) == ([{'text': 'a' * 90}, {'text': 'b' * 9}],
+    assert fit.held_out(few) == ([{'text': 'a' * 90}, {'text': 'b' * 9}],
                                               [{'text': 'a' * 10}, {'text': 'b'}])
 
 

@@ -14,7 +14,8 @@ from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, rea
 from conftest import write
 
 from model import GPT, load_checkpoint
-from parts.train import start, texts
+from parts.prepare import texts
+from parts.train import start
 from tokenizer import Tokenizer
 
 # with dropout, so that a step whose randomness came from elsewhere would show

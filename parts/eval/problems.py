@@ -1,8 +1,8 @@
 """
 Small Python problems with unit tests, easy enough for a model of a few million parameters.
 
-    python parts/eval/problems.py                              # how many there are of each split
-    python parts/eval/problems.py --n=2500 --seed=0 --split=train --out=problems.jsonl
+    python -m parts.eval.problems                              # how many there are of each split
+    python -m parts.eval.problems --n=2500 --seed=0 --split=train --out=problems.jsonl
 
     p = problems(100, seed=0, split='train')[0]     # a dict with HumanEval's keys, and more
     to_messages(p)                                  # the same as a conversation
@@ -12,7 +12,6 @@ A family is one task ("the mean of a list") with many names, wordings and consta
 composed, of steps or of filter, map and reduce; a cell is one composition. SPLITS are from easy to hard.
 And codeparrot: the two of the CodeParrot article, word for word; the second needs numpy.
 Hashes decide the split, not the seed: no two splits share a prompt, for any n and seed.
-Copy this file alone: it needs the standard library.
 """
 import argparse, ast, builtins, functools, hashlib, json, keyword, random, re, sys, textwrap
 

@@ -5,8 +5,6 @@ A run's folder: read its log and judge it: does the run go well, and does the mo
     systems, model, sentence = verdict(run['rows'] + run['events'], run['config'])
     # 'healthy', 'unhealthy' or 'unknown', twice
     diagnose(vals, loss, vocab_size, warmup)            # one illness of a loss, or None
-
-Copy this file alone: it needs numpy.
 """
 import contextlib, json, math, pathlib, shlex
 import numpy as np

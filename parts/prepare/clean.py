@@ -7,8 +7,6 @@ Cleaning: a text arrives in one form, whatever its source.
     form_of('def f(x):\\n    return x\\n')           # 'code': Python; 'other code', or 'prose'
 
 Otherwise a tokenizer spends its vocabulary on such differences, and a model learns to write them.
-
-Copy this file alone: it needs the standard library.
 """
 import ast, collections, html, re, textwrap, unicodedata, warnings
 

@@ -5,8 +5,6 @@ A corpus on its way to the disk: documents by number, and files that are never h
     docs.write_shard(0, documents, funnel_of_shard)     # perhaps in another process
     docs.gather([0])
     docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
-
-Copy this file alone: it needs numpy.
 """
 import atexit, contextlib, functools, glob, gzip, hashlib, json, os, pathlib, platform, shutil, zlib
 import numpy as np
@@ -328,7 +326,7 @@ class Bin:
             self.sha256.update(block)
         self.items += len(data)
 
-    def row(self):      # in data_card.summary
+    def row(self):      # in report.summary
         return self.path, self.documents, self.items, self.bytes
 
 

@@ -4,8 +4,6 @@ The files of a source: found on the disk, or fetched from the network once, with
     find_files('stdlib')                            # [{'path': '/usr/lib/python3.11/abc.py'}, ...], sorted
     find_files('hf:codeparrot/codeparrot-clean')    # [{'path', 'url', 'sha256', 'size'}, ...]: not there yet
     fetch('https://host/a.txt', sha256, 'data/raw/a.txt')           # its path, when all of it is there
-
-Copy this file alone: it needs requests.
 """
 import collections, glob, hashlib, json, math, os, re, sysconfig
 import requests, urllib3

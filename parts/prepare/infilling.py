@@ -17,8 +17,6 @@ cache. Half of the pieces get each order, so one model answers both.
 A long document is cut into pieces first: else it would lose its middle to another block of training. Cuts
 fall between characters, as cursors do, and each part is encoded by itself: a model that saw cuts between
 tokens only would meet `ret|urn` as two tokens that it has hardly ever seen in a row.
-
-Copy this file alone: it needs numpy.
 """
 import numpy as np
 

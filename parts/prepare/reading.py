@@ -8,8 +8,6 @@ Reading a file: text, in the encoding that it most probably has, or records of J
 
 Files of records end in RECORDS, all others hold text; any of them may be gzipped.
 A record that cannot be read is yielded with the reason, never raised: of a thousand shards, one is damaged.
-
-Copy this file alone: it needs the standard library.
 """
 import codecs, contextlib, gzip, itertools, json, os, zlib
 

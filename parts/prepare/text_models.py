@@ -5,8 +5,6 @@ Two small models over byte n-grams: how surprising a text is, and which kind of 
     model.bits_per_byte('more of it')               # 2 to 3 for text like it, above 5 for noise
     Classifier.train([(text, 'good'), (text, 'bad'), ...]).predict(text)['good']        # 0.93
     language_of('Wie geht es dir und deiner Mutter?')       # 'de', or 'unknown'
-
-Copy this file alone: it needs numpy.
 """
 import functools
 import numpy as np

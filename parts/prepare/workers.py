@@ -3,8 +3,6 @@ Workers: a function of many jobs, computed by several processes, the results in 
 
     for result in in_parallel(function, jobs, 2, 'cleaning'):
         print(result)
-
-Copy this file alone: it needs tqdm.
 """
 import concurrent.futures, functools, multiprocessing, os, re, threading, time
 from tqdm import tqdm

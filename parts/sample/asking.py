@@ -10,7 +10,6 @@ Asking a model: prompts become ids, and the ids of its answers become text.
     talk(batch, tokenizer, [], ['Hello', 'Why?'], 9, seed=1)        # prints two answers
 
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
-Copy this file alone: it needs tqdm.
 """
 import codecs, collections, contextlib, pathlib, random, re
 from tqdm import tqdm

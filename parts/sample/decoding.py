@@ -9,7 +9,6 @@ Decoding: many answers share one batch, and each is written as if it were alone.
 
 Where an answer ends, the next waiting one takes its row (continuous batching; Orca, Yu et al. 2022). Rows do
 not see each other, and each has its own dice. Only rounding depends on the neighbours: about 1e-6.
-Copy this file alone: it needs torch and a model like that of model.py.
 """
 import collections, dataclasses, math
 import torch

@@ -5,7 +5,6 @@ Gaps: models that name hidden tokens (objective mlm) or write hidden spans (obje
     fill(model, tokenizer, 'def f(<|mask|>): return a', 'span', 40, pick)   # texts of any length
 
 model, tokenizer: as in their files. pick: logits (1, V) -> the id (1,) to write.
-Copy this file alone: it needs torch.
 """
 import re
 import torch

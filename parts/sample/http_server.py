@@ -9,7 +9,7 @@ sentence) is an exception that becomes an answer with that status.
 
 Other machines cannot connect. But a page of another site, open in a browser here, could ask in its user's
 name. So Origin must be ours; and Host must name this machine, because a foreign name may lead here (DNS
-rebinding). Copy this file alone: it needs the standard library, and page.html beside it for the page at /.
+rebinding).
 """
 import contextlib, http.server, json, os, pathlib, re, signal, socket, sys, time, traceback
 

@@ -7,10 +7,9 @@ OpenAI's API: requests and answers as JSON, for models that write in a batch.
 
 With {'stream': True} the parts are the chunks of the answer. The first model is the default.
 Log-probabilities are those of the model itself, at temperature 1. An answer ends at the latest where the
-context does. top_k is ours, and so is task_id in place of a prompt: a problem, asked as in benchmarks.py; its
+context does. top_k is ours, and so is task_id in place of a prompt: a problem, asked as in questions.py; its
 answer can be judged. Everything else is a subset of OpenAI's API. What LACKING names is refused, and other
 fields are not read.
-Copy this file alone: it needs the standard library.
 """
 import collections, queue, secrets, threading, time
 
@@ -93,15 +92,14 @@ def as_choice(pieces, chat, scored, is_chunk, is_first):
 
 # --- answering ----------------------------------------------------------------------------------------------
 class Api:
-    """writers: {name of the model: Writer}. asking, benchmarks, grading: the parts of these names. items: the
-    problems, of benchmarks.py. run: sandbox.run_code, or None: no program may run."""
+    """writers: {name of the model: Writer}. asking, questions: the parts of these names. items: the
+    problems, of questions.py. run: sandbox.run_code, or None: no program may run."""
     Refusal = Refusal
 
-    def __init__(self, writers, asking, benchmarks=None, grading=None, items=(), run=None):
+    def __init__(self, writers, asking, questions=None, items=(), run=None):
         self.writers = writers
         self.asking = asking
-        self.benchmarks = benchmarks
-        self.grading = grading
+        self.questions = questions
         self.items = {item['task_id']: item for item in items}
         self.run = run
         self.one_by_one = threading.Lock()      # programs that run
@@ -112,7 +110,7 @@ class Api:
         self.lists = {'/v1/models': models, '/problems': examples}
 
     def verdict(self, fields):
-        """Run the tests of an answer, {'id'} -> its outcome as in grading.py. Nothing else can be run."""
+        """Run the tests of an answer, {'id'} -> its outcome as in questions.py. Nothing else can be run."""
         if not self.run:
             raise Refusal(403, "no tests: this server may not run a model's programs; first read "
                           'parts/eval/sandbox.py, then start it with --allow_code_execution=True')
@@ -120,13 +118,13 @@ class Api:
         if not known:
             raise Refusal(404, 'no answer to a problem has this id; ask with a task_id of /problems', 'id')
         _, item, text, chat = known[0]
-        job = self.grading.job(item, text, chat)
+        job = self.questions.job(item, text, chat)
         try:
             with self.one_by_one:
                 result = self.run(*job) if job else None
         except ValueError as e:         # no program can run on this machine, or none any more
             raise Refusal(500, str(e)) from None
-        return self.grading.outcome(item, text, result, chat)
+        return self.questions.outcome(item, text, result, chat)
 
     def prompt_of(self, writer, fields, chat, max_tokens):
         """The prompt as the model reads it, and max_tokens: between two texts, it may be less."""
@@ -156,9 +154,9 @@ class Api:
             raise Refusal(404, f'there is no problem {task_id!r:.60}; see /problems', 'task_id')
         item = self.items.get(task_id)
         if item:                # nothing else that a client writes is read: the answer is the model's own
-            question = self.benchmarks.question(item, chat)
+            question = self.questions.question(item, chat)
             fields = fields | {'messages': question, 'prompt': question, 'suffix': None}
-            how['ends'] = None if chat else self.benchmarks.ENDS[item['task']]
+            how['ends'] = None if chat else self.questions.ENDS[item['task']]
         limit = 'max_tokens' if fields.get('max_completion_tokens') is None else 'max_completion_tokens'
         max_tokens = number(fields, limit, int, 1, 2 ** 31, writer.batch.context if chat else 16)
         seed = number(fields, 'seed', int, -2 ** 63, 2 ** 63, secrets.randbits(32))

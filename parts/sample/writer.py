@@ -5,8 +5,6 @@ Writer: a thread writes for many readers, who come and go.
     reader = writer.add(prompt, max_tokens=20, seed=1, temperature=0.8)
     piece = reader.pieces.get()     # what is new, until a piece has a finish
     writer.end(reader)              # nobody reads it any more: its row becomes free
-
-Copy this file alone: it needs the standard library.
 """
 import collections, queue, random, threading, traceback
 

@@ -4,8 +4,6 @@ Hugging Face's tokenizer.json: theirs behind our interface, ours in their form.
     tokenizer = HFTokenizer(open('tokenizer.json', encoding='utf-8').read())
     tokenizer.encode('hi')                          # [5303]
     write('exported', tokenizer, block_size=1024)   # as AutoTokenizer of transformers reads it
-
-It needs tokenizer.py and the package tokenizers.
 """
 import json
 import re

@@ -4,8 +4,6 @@ Checkpoints: files that are never half written.
     write('last.pt', {'model': model.state_dict(), 'step': 3})
     state = read('last.pt')                     # tensors, numbers, strings, lists and dicts: weights_only
     rotate('out/base/last.pt', keep=2)          # last.pt.new -> last.pt -> last-1.pt
-
-Copy this file alone: it needs torch.
 """
 import contextlib, os, pathlib
 import torch

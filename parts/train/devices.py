@@ -3,8 +3,6 @@ Devices and dtypes: where a run computes, and in which precision.
 
     device, dtype = choose('auto', 'auto')      # ('cuda:0', 'bfloat16'), ('cpu', 'float32'), ...
     with autocast(device, dtype): ...           # matrix products run in dtype
-
-Copy this file alone: it needs torch and numpy.
 """
 import ctypes, os, sys
 import numpy as np

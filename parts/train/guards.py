@@ -3,8 +3,6 @@ The guard: it decides which updates reach the weights, and writes down what it r
 
     guard = Guard(state={}, note=print, spike_z=8.0)
     if guard.allows(step=7, loss=3.2, norm=0.8): ...        # else: note(7, 'skip', 'loss nan ...')
-
-Copy this file alone: it needs numpy.
 """
 import math
 import numpy as np

@@ -6,8 +6,6 @@ The journal of a run: train.log, metrics.jsonl, samples.txt, config.json, and on
     log.say('hello')                            # to the terminal and to train.log
     log.metrics(step=1, loss=9.01)              # a line of metrics.jsonl
     log.note(7, 'skip', 'loss nan: ...')        # a line in each of the two
-
-Copy this file alone: it needs torch, for the memory of a GPU.
 """
 import contextlib, datetime, glob, json, math, os, platform, re, shlex, shutil, subprocess, sys, textwrap
 import time

@@ -5,8 +5,6 @@ The update: AdamW and Muon, their learning rate, the clipped gradient, the step.
     set_lr(optimizers, 1e-3)
     norm = unscale_and_clip(optimizers, scaler, model, 1.0)
     step(optimizers, scaler)
-
-Copy this file alone: it needs torch.
 """
 import math
 import torch

@@ -5,7 +5,7 @@ Processes, one for each device, joined by torchrun; ways to share their work: DD
     join(device)                                # the other processes; catches Ctrl-C
     total, = all_sum(3)                         # over all processes
 
-Every function also works in a single process. Copy this file alone: it needs torch.
+Every function also works in a single process.
 """
 import atexit, contextlib, datetime, os, re, signal, sys, threading
 import torch

@@ -4,8 +4,6 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
     conversations, n_empty, n_cut = read_conversations('sft/train.jsonl', 256, tokenizer, 'make sft')
     pairs, n_cut, n_same = read_pairs('pairs/train.jsonl', 256, tokenizer, 'dpo', 'make pairs')
-
-Copy this file alone: it needs numpy.
 """
 import gzip, hashlib, json, os, pathlib
 import numpy as np

@@ -6,7 +6,7 @@ The start of a run: from nothing, from where it stopped, or from the weights of 
     same_run(last_path, state['config'], config, ['n_layer', 'optimizer'])
 
 `load` stands for model.load_checkpoint, a function path -> (model, the rest of the checkpoint), and
-`load_tokenizer` for Tokenizer.load. Copy this file alone: it needs only Python.
+`load_tokenizer` for Tokenizer.load.
 """
 import contextlib, json, os
 

@@ -3,8 +3,6 @@ Streams: text that was never made into bins is read and tokenised while a run tr
 
     stream = open_stream('data/web/shards', 0, 1, 'data/web', meta, tokenizer, block_size=256)
     x, y = stream.take(step=0, rows=range(8))                       # (8, 256) each
-
-Copy this file alone: it needs numpy.
 """
 import glob, gzip, hashlib, json, os, zlib
 import numpy as np

@@ -8,8 +8,6 @@ Training data: memory-mapped token bins, the order of their blocks, and batches 
 The decision made here is the order: which text is seen at which step follows from the seed alone. It is
 computed, not stored. So a run can be resumed at any step, a batch that hurt can be looked at again, and no
 corpus is too large for memory.
-
-Copy this file alone: it needs numpy.
 """
 import hashlib, json, os, shlex
 import numpy as np

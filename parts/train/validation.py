@@ -2,8 +2,6 @@
 Validation: the loss of a model on data that it does not train on.
 
     nats, bits, accuracy = loss_of(model, token_bytes, autocast, all_sum, batches)
-
-Copy this file alone: it needs torch and numpy.
 """
 import math
 import numpy as np

@@ -5,7 +5,6 @@ Copies of a model: with another config, with more tokens, for another tokenizer.
     rows = carry_over(weight, old, new)                         # (V_old, C) -> (V_new, C): by their tokens
 
 A model has a row for each token in two matrices, the embedding and the head. Both may be one (tied).
-Copy this file alone: it needs torch and a model like that of model.py.
 """
 import dataclasses
 import torch

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from conftest import refused
 
-from parts.eval import comparison
-from parts.eval.comparison import compare, gains, interval
+from parts.eval import results
+from parts.eval.results import compare, gains, interval
 
 
 def rows_of(name, outcomes, **more):
@@ -13,7 +13,7 @@ def rows_of(name, outcomes, **more):
 
 
 def by_problem(rows):
-    return comparison.by_problem(rows, 'samples.jsonl')
+    return results.by_problem(rows, 'samples.jsonl')
 
 
 def graded(name, passes):
@@ -73,7 +73,7 @@ def test_gains_are_told_by_kind_and_pool_the_splits_of_one():
     by_kind = gains(*both, kinds)
     assert {kind: difference for kind, (difference, *_) in by_kind.items()} == {'old': 1.0, 'new': 0.25}
     assert all(low <= difference <= high for difference, low, high in by_kind.values())
-    said = comparison.describe(compare(*both) | {'gain': by_kind})
+    said = results.describe(compare(*both) | {'gain': by_kind})
     assert 'gained: t 0, t 1, t 2\nlost: none\n' in said and '\ngain in old: 1.000, ' in said
     assert not set('{}[]') & set(said)
 

@@ -9,8 +9,6 @@ It differs from our checkpoint in this:
 - It cuts text into chunks by patterns that are compiled into it. A file can only name one of them: PATTERNS.
   Ours is none of them. We name the nearest, and mark tokens with a newline to be cut out before it acts.
 - q8_0 stores 32 weights as int8 with one float16 scale. Tensors of one dimension stay float32.
-
-It needs tokenizer.py's template of a chat, gguf, numpy, and a model of torch.
 """
 import os, pathlib
 

@@ -5,8 +5,6 @@ Figures of text: is it Python, does it repeat itself, what has the model that wr
     parse_rate(['x = 1\\ny = [', 'no code'])    # 0.5: the last statement may be cut off
     repetition(['a b c d a b c d'])             # 0.2: one 4-gram of five was there before
     levels(['we go, wo'], {'we', 'go'}, set())['words']     # 1.0: the last word may be cut off
-
-Copy this file alone: it needs numpy and tqdm.
 """
 import re, warnings
 import numpy as np

@@ -1,9 +1,7 @@
 """
 The report of `bash run.sh`: what each stage can do, what it gained, and answers of all stages side by side.
 
-    python parts/eval/report.py --minutes=8.3    # reads out/quickstart*, writes REPORT.md and report.json
-
-Copy this file alone: it needs the standard library.
+    python -m parts.eval.chain_report --minutes=8.3     # reads out/quickstart*, writes REPORT.md, report.json
 """
 import argparse, json, os, pathlib, platform, re
 

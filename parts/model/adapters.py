@@ -1,14 +1,15 @@
 """
-LoRA: fine-tuning in which only small adapters train (Hu et al. 2021, arXiv:2106.09685).
+LoRA trains only small matrices beside the weights, and a reward model has a head that gives a score.
 
     adapt(model, rank=8)                # from now on W x is W x + 16 / rank B A x; only A and B train
     weights_of(model)                   # {'blocks.0.attention.w_q': [W, B, A], ...}, for a checkpoint
     merged(model)                       # a GPT without adapters that computes the same
+    RewardModel(model)(x, y)            # (N,) scores, from inputs and targets (N, T)
 
 Fine-tuning changes a matrix W (out, in) by a D of low rank, so D = B A is learned instead: B (out, r), A
 (r, in). At first B is 0, so the model is the base. W needs no gradient and no moments: 4 of AdamW's 16 bytes
 a number remain. Each matrix in a block has an adapter, as in QLoRA (2305.14314, section 4); the LoRA paper
-adapts two of the seven. Embedding, head, biases and norms stay as they are.
+(Hu et al. 2021, arXiv:2106.09685) adapts two of the seven. Embedding, head, biases, norms stay as they are.
 Copy this file alone: it needs torch and a model like that of model.py.
 """
 import copy
@@ -83,3 +84,25 @@ def merged(model):
     with torch.no_grad():
         swap(plain, Adapted, Adapted.merged)
     return plain
+
+
+# --- a reward model -------------------------------------------------------------------------------
+IGNORE = -100       # a target outside the answer, as in model.py
+
+
+class RewardModel(torch.nn.Module):
+    """Inputs and targets (N, T) -> the scores of N answers, float32 (N,): a linear function of the hidden
+    state at the end of the answer. All scores are 0 at first, so the first loss is ln 2."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.score = torch.nn.Linear(model.config.n_embd, 1, bias=False, device=model.embedding.weight.device)
+        torch.nn.init.zeros_(self.score.weight)
+
+    def forward(self, x, y):
+        position = torch.arange(y.shape[1], device=y.device)                                # (T,)
+        end = torch.where(y != IGNORE, position, 0).amax(1) + 1     # (N,): the last target's own place
+        rows = torch.arange(len(x), device=x.device)                                        # (N,)
+        hidden = self.model.backbone(x)[rows, end]                                          # (N, C)
+        return (hidden.float() * self.score.weight).sum(1)  # in float32: autocast would round

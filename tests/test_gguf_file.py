@@ -6,7 +6,7 @@ from conftest import mistake, ok, read_json, run, save_run
 from test_model import lively
 
 from model import GPT, GPTConfig, SwiGLU
-from parts.sample import gguf_file
+from parts.model import gguf_file
 from tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, Tokenizer, from_printable
 
 gguf = pytest.importorskip('gguf')
@@ -50,7 +50,7 @@ def halves_again(array, D=16):
 
 
 def test_tensors_are_equal_bit_for_bit_with_q_and_k_turned_back(runs, tmp_path):
-    """To those that transformers gets (test_hf.py), by the names that the package gguf gives them."""
+    """To those that transformers gets (test_hf_model.py), by the names that the package gguf gives them."""
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
     for name in ('ours', 'byte'):
         model, _, reader = runs[name]

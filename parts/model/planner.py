@@ -6,7 +6,6 @@ The plan: memory, time and cost of a run, counted before it starts. No model is 
     flops_per_token({'n_layer': 48, 'n_embd': 1600, ...}, 1024)     # 10_136_073_600
 
 A shape is a dict of GPTConfig's fields (model.py); its block_size is the T tokens of a sequence.
-Copy this file alone: it needs torch, and that only to measure this machine.
 """
 import contextlib, json, math, os, re, timeit
 import torch

@@ -7,7 +7,6 @@ Does a model learn at all, and does a device compute the same as the CPU in floa
 
 The CPU adds in another order than a GPU, so the last digits differ: 1e-7 for one sum in float32. A wrong
 kernel, or one for another precision, shows as 1e-2 and more.
-Copy this file alone: it needs torch and a model like that of model.py.
 """
 import argparse, copy, math, sys
 import torch

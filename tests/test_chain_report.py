@@ -1,0 +1,64 @@
+"""The report at the end of run.sh, from runs made up by hand; and run.sh itself is a list of commands."""
+import re
+
+import pytest
+from conftest import ROOT, ok, read_json, run, write
+from test_house import settings
+
+SPLITS = {'variation': 0.5, 'feedback_variation': 0.4, 'cell': 0.3, 'family': 0.01}
+GAINS = {'demonstrated': [0.05, -0.1, 0.2], 'feedback only': [0.182, 0.141, 0.223],
+         'never shown': [0.1, 0, 0.2], 'new tasks': [0, 0, 0]}
+
+
+def scores(share):
+    interval = [share - 0.1, share + 0.1]
+    return {'parse_rate': 0.9, 'pass@1': share, 'interval': interval, 'preferred_rate': 0.25}
+
+
+@pytest.fixture
+def home(tmp_path):
+    series = []
+    for n, name in enumerate(('quickstart', 'quickstart_sft', 'quickstart_dpo', 'quickstart_rl')):
+        folder = tmp_path / 'out' / name
+        tasks = {'loss': {'trained': {'bits_per_byte': 1.5 + n, 'nats': 4.0},
+                          'untrained': {'bits_per_byte': 3.05}},
+                 'problems': {'by_split': {split: scores(share) for split, share in SPLITS.items()}}}
+        write(folder / 'eval.json', [{'tasks': tasks}])
+        (folder / 'train.log').write_text(f'step 1\ndone in {n + 1}.5 minutes\n', encoding='utf-8')
+        rows = [{'task_id': f'{split}-0/{i}', 'split': split, 'prompt': f'def {split}_{i}():',
+                 'outcome': 'passed' if n == 3 and i in (2, 10) else 'wrong', 'completion': f'{name} {i} {k}'}
+                for split in SPLITS for i in (10, 2, 0) for k in 'ab']
+        write(folder / 'samples.jsonl', rows)
+        write(folder / 'compare.json', [{'tasks': {'compare': {'n': 800, 'gain': GAINS}}}])
+        series.append({'ckpt': f'out/{name}', 'by_split': {'variation': {'pass@8': 0.7 + n / 10},
+                                                           'family': {'pass@1': 0.01}}})
+    write(tmp_path / 'out/quickstart/eight/eval.json', [{'tasks': {'problems': {'series': series}}}])
+    return tmp_path
+
+
+def test_the_report_has_a_row_a_stage_the_gains_and_a_problem_of_each_kind(home):
+    said = ok(run('parts.eval.chain_report', '--minutes=9.5', cwd=home))
+    text = (home / 'out/quickstart/REPORT.md').read_text(encoding='utf-8')
+    assert said.strip() == text.strip()
+    assert '| base | 50.0% (40% to 60%) | 40.0% (30% to 50%) | 30.0% (20% to 40%) | 1.5 |' in text
+    assert '- RL over SFT, feedback only: +18.2 (+14.1 to +22.3)' in text
+    for split in 'variation', 'feedback_variation', 'cell':     # the first one on which SFT and RL differ: 2
+        assert f'def {split}_2():' in text and f'def {split}_10():' not in text
+    assert text.count('🟢 rl: passed\n\n```python\nquickstart_rl 2 a\n') == 3
+    report = read_json(home / 'out/quickstart/report.json')
+    assert [row['name'] for row in report['stages']] == ['base', 'sft', 'dpo', 'rl']
+    assert [round(row['pass@8'], 1) for row in report['stages']] == [0.7, 0.8, 0.9, 1.0]
+    assert report['minutes'] == 9.5 and 'gain' not in report['stages'][1]
+    assert report['stages'][3]['gain'] == {kind.replace(' ', '_'): GAINS[kind] for kind in list(GAINS)[:3]}
+
+
+def test_run_sh_has_commands_that_exist():
+    text = (ROOT / 'run.sh').read_text(encoding='utf-8')
+    for name, words in reversed(re.findall(r'^(\w+)=(.*)$', text, re.M)):     # the last variable first
+        text = text.replace(f'${name}', words)
+    commands = re.findall(r'^python (\S+)\.py( .*)?$', text.replace('\\\n', ' '), re.M)
+    assert {'prepare', 'train', 'sft', 'dpo', 'rl', 'eval', 'plot'} <= {script for script, _ in commands}
+    for script, words in commands:
+        assert (ROOT / f'{script}.py').exists(), script
+        assert set(re.findall(r'--(\w+)', words)) <= settings(script), (script, words)
+        assert all((ROOT / path).exists() for path in re.findall(r'config/\S+', words)), words

@@ -1,0 +1,222 @@
+"""Questions as published, what is refused, a harness that is broken, and how answers are graded."""
+import json
+import sys
+
+import pytest
+from conftest import ok, read_json, read_rows, refused, run, shared, write
+
+from parts.eval.problems import problems
+from parts.eval.questions import (ask_judge, broken_rules, check_harness, code_in, given_answers, identify,
+                                  is_json, judged, last_number, outcome, program, RULES, rules_of, to_item)
+from parts.eval.sandbox import Result, run_many
+
+YES = '--allow_code_execution=True'
+CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_point': 'f',
+        'test': 'def check(candidate):\n    assert candidate() == 1\n'}
+
+
+# --- records ------------------------------------------------------------------------------------------------
+def test_all_checks_of_a_question_become_rules_and_one_without_or_without_a_solution_is_refused():
+    refused = [('gsm8k', {'question': 'x', 'answer': wrong}, 'no number') for wrong in ('7 #### ', None)]
+    refused += [('own', {'prompt': 'x', 'tests': tests}, 'tests') for tests in (['assert f()'], 'assert f(')]
+    refused += [('own', {'prompt': 'x', 'tests': 'assert f()', 'entry_point': name}, 'name of a function')
+                for name in (5, ['f'], 'f;', 'f()')]
+    for lacks in CODE:
+        refused.append(('humaneval', {k: v for k, v in CODE.items() if k != lacks}, lacks))
+    refused += [
+        ('gsm8k', {'question': 'x'}, "'answer'"), ('judge', {'turns': []}, 'index'),
+        ('humaneval', {**CODE, 'test': ['x']}, 'test'), ('humaneval', {**CODE, 'test': ' '}, 'every answer'),
+        ('own', {'prompt': 'x', 'instruction_id_list': ['no_comma']}, 'lm_eval --model hf'),        # IFEval
+        ('gsm8k', {'question': 'x', 'choices': ['a', 'b'], 'answer': 1}, 'sample.py --export=hf')]  # MMLU
+    for task, record, words in refused:
+        with pytest.raises((LookupError, TypeError, ValueError), match=words):
+            to_item(task, record)
+
+    record = {'prompt': 'x', 'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}
+    item = to_item('own', record | {'tests': 'assert f()'})
+    assert item['rules'] == [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
+    assert (item['prompt'], item['tests']) == ('x', 'assert f()')
+
+
+def test_answers_are_counted_by_task_id_so_none_occurs_twice():
+    with pytest.raises(ValueError, match="g.jsonl has the task_id 'a' twice"):
+        identify('gsm8k', 'g.jsonl', [{'task_id': id} for id in 'aba'])
+    for bad in [1], {}, 1.5, None:
+        refused('must be a text or a number', identify, 'gsm8k', 'g.jsonl', [{'task_id': bad}])
+    refused('no problem of gsm8k', identify, 'gsm8k', 'g.jsonl', [])
+    items = identify('own', 'o.jsonl', [{}, {'question_id': 9}, {'task_id': 'x'}])
+    assert [item['task_id'] for item in items] == ['own/0', 9, 'x']
+
+    rows = [{'task_id': 9, 'completion': 'a'}, {'task_id': 'x', 'completion': 'b'},
+            {'task_id': 'x', 'completion': 'c', 'task': 'gsm8k'}, {'task_id': 'own/0', 'completion': 'd'}]
+    assert given_answers('own', items, rows, 1) == [['d'], ['a'], ['b']]
+    refused('completions of own/0: 1, but 2 are needed', given_answers, 'own', items, rows, 2)
+    for one in 'a', ['a'], {}:
+        refused('several checkpoints', given_answers, 'own', items, [{'ckpt': one}, {'ckpt': 'b'}], 1)
+    with pytest.raises(ValueError, match="'x' must be a text"):
+        given_answers('own', items, [{'task_id': [1]}, {'task_id': 'x', 'completion': 5}], 1)
+
+
+# --- the harness is checked before a score ------------------------------------------------------------------
+def honest(jobs):
+    return list(run_many(jobs, timeout=0.5))
+
+
+BROKEN = {
+    'empty bodies pass': lambda program: 'timeout' if 'True:' in program else 'passed',
+    'references fail': lambda program: 'wrong', '3 of 3 references fail': lambda program: 'infrastructure',
+    "a loop ends as 'passed'": lambda program: 'wrong' if 'pass\n' in program else 'passed'}
+
+
+def test_a_broken_harness_gives_no_score():
+    items = [to_item('problems', p) for p in problems(3, 0, 'variation')]
+    for words, outcome_of in BROKEN.items():
+        run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
+        refused('no score.*' + words, check_harness, 'problems', items, run_all)
+    left_out, walls, _ = check_harness('problems', items, honest)
+    assert left_out == [] and list(walls) == [
+        'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
+
+
+def test_tests_that_pass_without_an_answer_are_refused():
+    check = 'def check(candidate):\n    assert candidate(2) == 4\n'
+    for tests in check, 'def test_f():\n    assert f(2) == 4\n', '# soon':
+        items = [{'task': 'own', 'task_id': 'own/1', 'tests': tests}]
+        refused('own/1 pass without an answer.*entry_point', check_harness, 'own', items, honest)
+    for good in {'tests': check, 'entry_point': 'f'}, {'tests': 'assert f(2) == 4'}:
+        assert check_harness('own', [{'task': 'own', 'task_id': 'own/1', **good}], honest)[0] == []
+
+
+# --- files as they are published ----------------------------------------------------------------------------
+def score(task, data, answers, tmp_path, *flags):
+    """eval.json, and what is said, of these answers."""
+    given = write(tmp_path / 'c.jsonl', [{'task_id': id, 'completion': text} for id, text in answers])
+    said = ok(run('eval.py', f'--tasks={task}', f'--data={data}', f'--completions={given}', *flags,
+                  f'--out={tmp_path}/eval.json'))
+    return read_json(tmp_path / 'eval.json'), said
+
+
+def test_mbpp_is_scored_on_all_problems_whose_own_solution_passes(tmp_path):
+    data = shared('mbpp_sanitized.jsonl')
+    answers = [(row['task_id'], '    return 0\n') for row in read_rows(data)[:57]]
+    results, _ = score('mbpp', data, answers, tmp_path, YES, '--n_problems=57')
+    result = results['tasks']['mbpp']
+    assert results['left_out'] == ['MbppEval/56'] and result['n'] == 56
+    assert result['parse_rate'] == 1 and result['pass@1'] < 0.2
+
+
+def test_gsm8k_from_a_file_as_published(tmp_path):
+    """Two of three are right; one answer has no number. No model is needed, and nothing is run."""
+    data = write(tmp_path / 'g.jsonl', [
+        {'question': 'Tom has 3 apples and buys 4.', 'answer': '3 + 4 = <<3+4=7>>7\n#### 7'},
+        {'question': '1,200 eggs and one.', 'answer': '#### 1,201'},
+        {'question': 'Half of 3?', 'answer': '#### 1.5'}])
+    texts = ' 3 and 4 are 7.', ' #### 1201', ' I do not know'
+    answers = [(f'gsm8k/{i}', text) for i, text in enumerate(texts)]
+    results, said = score('gsm8k', data, answers, tmp_path)
+    assert results['tasks']['gsm8k']['outcomes'] == {'passed': 2, 'wrong': 1}
+    assert results['ckpt'] is None is results['tasks']['gsm8k']['ckpt'] and 'own solutions' not in said
+
+
+# --- how good is an answer? -------------------------------------------------------------------------------
+# --- numbers and code in an answer --------------------------------------------------------------------------
+NUMBERS = {
+    '#### 18': 18, '18 eggs, so #### 1,200\nQuestion: 7': 1200, 'It is $3.50.': 3.5, '-4 or -5': -5,
+    'I know not': None, '': None, 'x = 12.': 12, '1,000,000 people': 1e6, '5-3': 3, 'so 5 - 3 = 2': 2,
+    'f(2)-7': 7, '(-3)': -3, 'x=-3': -3, '$-3': -3, 'x = .5': 0.5, 'it is -.25': -0.25, 'see 1.2.3': 3,
+    'answer: 20 #### ': 20, '2 #### 3 or 4': 3, 'wait...5': 5, '2e3 grams': 2000, '1.5e-3': 0.0015,
+    '\u22125 degrees': -5, 'room 2e': 2, '#### Step 1\n#### Step 2\nso 14': 14, 'it is -$5': -5}
+
+
+def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
+    for text, number in NUMBERS.items():
+        assert last_number(text) == number, text
+
+    for before in '', 'Sure: ', 'So:\r\n':
+        for name in '', 'py', 'Python ', 'python\r', 'python3.11', '{.python}', ' \t':
+            for end in '\n```\nIt adds.', '\n```', '\n', ' # a `b`\n```':
+                answer = f'{before}```{name}\nx = 1{end}'
+                assert code_in(answer).split('#')[0].strip() == 'x = 1', answer
+    assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```') == 'x = 1\n'
+    assert code_in('x = 1') == 'x = 1'
+    asked = {'prompt': 'import math\nWrite `def f(x):`', 'entry_point': 'f'}
+    assert program(asked | {'task': 'own'}, '```\nx = 1\n```', chat=True) == 'x = 1\n'
+    assert program(asked | {'task': 'mbpp'}, 'x = 1', chat=True) == 'import math\nWrite `x = 1'
+    assert not is_json('[' * 100_000)
+
+
+# --- rules --------------------------------------------------------------------------------------------------
+def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_refused():
+    for kind, value, good, bad in [
+            ('contains', 'Cat', 'a cat', 'a dog'), ('not_contains', 'cat', 'dog', 'A CAT'),
+            ('min_words', 2, 'a b', 'a'), ('max_words', 2, 'a b', 'a b c'), ('lines', 2, 'a\nb\n', 'a'),
+            ('regex', r'\d+', 'a\n1', 'a'), ('number', '7', 'it is 7.0', '7 or 8'),
+            ('json', None, '```json \n{"a": [1]}\n```', '{a: 1}'), ('json', None, 'null', 'nul')]:
+        assert RULES[kind](good, value) and not RULES[kind](bad, value), kind
+        assert broken_rules([(kind, value)], bad) == [kind]
+
+    for checks, words in [
+            ({'tests': ''}, 'nothing is checked'), ({'must_contian': 'a'}, "did you mean 'must_contain'"),
+            ({'must_contain': ''}, 'contains'), ({'regex': '('}, 'regex'),
+            ({'regex': '.*'}, 'no answer can fail'),
+            ({'rules': [{'kind': 'number', 'value': 'ten'}]}, 'no answer can fail'),
+            ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
+            ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'min_words')]:
+        refused(words, rules_of, checks)
+
+
+# --- BLEU beside execution ----------------------------------------------------------------------------------
+LESSON = [      # two prompts of a lesson, and a third: arguments, reference, tests, answers
+    ('a: float, b: float', 'return a * b', 'f(3.0, 5.0) == 15.0 and f(2.0, 7.0) == 14.0',
+     ['return a * b', 'return math.sqrt(a * b)', 'return a * b / 2.0', 'return a * b / a']),
+    ('a', 'return np.mean(a)', 'abs(f([1.0, 2.0, 6.0]) - 3.0) < 1e-9',
+     ['return np.mean(a)', 'return float(np.mean(a))', 'return sum(a) / len(a)',
+      'total = 0\n    for x in a:\n        total += x\n    return total / len(a)']),
+    ('pair', 'a, b = pair\n    s = a + b\n    d = a - b\n    return s * d', 'f([5, 2]) == 21',
+     ['one, two = pair\n    total = one + two\n    rest = one - two\n    return total * rest',
+      'a, b = pair\n    s = a + b\n    d = b - a\n    return s * d'])]
+
+
+def test_bleu_does_not_tell_right_from_wrong():
+    """Of four areas one is right, of four means all are. Then new names, which are right, and a copy with one
+    change, which is wrong."""
+    cases = []
+    for arguments, reference, tests, answers in LESSON:
+        item = {'prompt': f'import math\nimport numpy as np\n\ndef f({arguments}):\n', 'rules': [],
+                'body': f'    {reference}\n', 'tests': f'def check(f):\n    assert {tests}\n'}
+        cases += [(item, f'    {text}\n') for text in answers]
+    jobs = [(program(item, text, False), item['tests'], 'f') for item, text in cases]
+    results = run_many(jobs, timeout=20, memory_mb=4000)
+    rows = [outcome(item, text, result) for (item, text), result in zip(cases, results)]
+
+    assert [row['outcome'] for row in rows] == ['passed'] + ['wrong'] * 3 + ['passed'] * 5 + ['wrong']
+    x = [row['bleu'] for row in rows]
+    assert x[:8] == pytest.approx([1, 0.270, 0.435, 0.604, 1, 0.584, 0.240, 0.121], abs=1e-3)
+    assert max(x[6:8]) < min(x[1:4])        # two right means share less than any of the wrong areas
+    assert x[8] < 0.35 < 0.75 < x[9]
+
+
+# --- a judge ------------------------------------------------------------------------------------------------
+def test_only_a_lone_number_from_1_to_10_is_a_grade(tmp_path):
+    """A model wrote the answer, and may have learned to ask for a 10."""
+    grades = {'Surely [[9]]': None, '[[11]]': None, '0': None, '7]]': None, '[[7': None, '[[7]] [[8]]': None,
+              '-3': None, '': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
+    echo = f"{sys.executable} -S -c 'import sys; print(sys.stdin.read())'"
+    for reply, score in grades.items():
+        assert ask_judge(echo, reply)[1] == score, reply
+    assert ask_judge("sh -c 'echo 7 >&2; exit 1'", '{}') == ('it failed: 7\n', None)
+    assert ask_judge('no-such-judge', '7')[1] is None
+
+
+def test_a_judge_gets_the_conversation_as_json(tmp_path):
+    script = tmp_path / 'my judge.py'
+    script.write_text('import json, sys\nd = json.load(sys.stdin)\n'
+                      'print(len(d["messages"]) + 5 * (d["reference"] == "10") + (d["category"] == "math"))',
+                      encoding='utf-8')
+    judge = f"{sys.executable} -S '{script}'"
+    item = {'asked': 'Twice 5?', 'reference': '10', 'category': 'math'}
+    assert judged(judge, item, 'ten') == {'outcome': 'judged', 'message': '8\n', 'score': 8}
+    assert judged(judge, {'asked': 'Why?'}, 'So')['score'] == 2
+    assert judged(judge, item, ' \n') == {'outcome': 'empty', 'message': '', 'score': 1.0}
+    assert judged('echo 12', item, 'ten')['outcome'] == 'infrastructure'
+    assert json.loads(ask_judge('cat', '5')[0]) == 5
