@@ -73,7 +73,6 @@ num_samples = 8                 # >= 1: held-out prompts that are answered at ea
 sample_tokens = 100             # >= 1: of an answer, at most
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
-plan = ''                       # 8xH100, 2xcpu, ...: print memory, with max_steps also cost; train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
@@ -93,7 +92,7 @@ rank, world, local_rank = processes.ranks()     # one process per device; torchr
 main_process = rank == 0
 device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
-only_reads = plan or config.get('show_batch') is not None     # then out_dir may hold a run
+only_reads = config.get('show_batch') is not None     # then out_dir may hold a run
 last_path = start.check_out_dir(out_dir, init_from, overwrite, only_reads)
 log = journal.Journal(out_dir, main_process)
 timer = journal.Timer()
@@ -180,10 +179,6 @@ model = model.like(dropout=0.0)         # or policy and reference would differ
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
-if plan:
-    planner.show(plan, vars(model.config), block_size, batch_size, config['micro_batch_size'], max_steps,
-                 config['dtype'], f'{data_dir}/train.jsonl', sequences=2, reads=needs_reference)
-    sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
 
 

@@ -22,7 +22,7 @@ with rewards of 0 and 1. If entropy and informative fall to 0, the policy has co
 rate. If reward rises but samples.txt gets worse, the reward is hacked: fix it, or raise kl_coef. If reward
 only scatters, the model learns nothing: --reward=random shows how that looks.
 """
-import functools, hashlib, math, os, sys, time
+import functools, hashlib, math, os, time
 import numpy as np
 import torch
 from configurator import configure, set_by, show
@@ -73,7 +73,6 @@ eval_interval = 20              # >= 1: steps; also before the first and after t
 eval_prompts = 200              # >= 2: held-out prompts, always the same, answered greedily
 save_interval = 20              # >= 1: steps
 expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the run's last line says whether it came
-plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
@@ -89,7 +88,7 @@ rank, world, local_rank = processes.ranks()     # one process per device; torchr
 main_process = rank == 0
 device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
-only_reads = plan or config.get('show_batch') is not None     # then out_dir may hold a run
+only_reads = config.get('show_batch') is not None     # then out_dir may hold a run
 last_path = start.check_out_dir(out_dir, init_from, overwrite, only_reads)
 log = journal.Journal(out_dir, main_process)
 timer = journal.Timer()
@@ -171,7 +170,7 @@ tasks = [task for task in all_tasks if tuple(task['ids']) not in exam_prompts]
 if reward == 'random':      # a coin decides; held-out answers are still judged
     tasks = [{'ids': task['ids']} for task in tasks]
 judged = [task for task in tasks + exam if 'tests' in task]
-if judged and not (allow_code_execution or plan):
+if judged and not allow_code_execution:
     raise ValueError(f'{reward=} runs programs of the model here (random: for the held-out prompts only); '
                      'read the top of parts/eval/sandbox.py, then give --allow_code_execution=True')
 longest = model.config.block_size - max_new_tokens
@@ -180,11 +179,6 @@ exam = [task for task in exam if len(task['ids']) <= longest][:eval_prompts]
 if not tasks or not exam:
     raise ValueError(f'{reward=}, prompts of at most {longest} tokens: {len(exam)} to evaluate on, '
                      f'{len(tasks)} others to train on; give more prompts, or lower --max_new_tokens')
-if plan:
-    length = max(len(task['ids']) for task in tasks) + max_new_tokens
-    planner.show(plan, vars(model.config), length, batch_size, config['micro_batch_size'], max_steps,
-                 config['dtype'], sequences=num_samples, passes=1 / updates + (1 if kl_coef else 0))
-    sys.exit()
 caution = {}
 if judged and main_process:     # first answers that are known to be right or wrong
     run = lambda jobs: list(sandbox.run_many(jobs, timeout))

@@ -59,7 +59,6 @@ save_interval = 250             # >= 1: steps
 sample_tokens = 100             # >= 1: of the answer to the first held-out question, at each evaluation
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
-plan = ''                       # 8xH100, 2xcpu, ...: print memory, with max_steps also cost; train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
@@ -74,7 +73,7 @@ rank, world, local_rank = processes.ranks()     # one process per device; torchr
 main_process = rank == 0
 device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
-only_reads = plan or config.get('show_batch') is not None     # then out_dir may hold a run
+only_reads = config.get('show_batch') is not None     # then out_dir may hold a run
 last_path = start.check_out_dir(out_dir, init_from, overwrite, only_reads)
 log = journal.Journal(out_dir, main_process)
 timer = journal.Timer()
@@ -91,10 +90,6 @@ adapters.adapt(model, lora, state)
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
 start.check_context(init_from, model.config.block_size, block_size)
-if plan:
-    planner.show(plan, vars(model.config), block_size, batch_size, config['micro_batch_size'], max_steps,
-                 config['dtype'], f'{data_dir}/train.jsonl')
-    sys.exit()
 pad = tokenizer.special.get('<|pad|>', 0)
 
 

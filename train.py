@@ -91,7 +91,7 @@ config = configure(globals())       # config files and flags replace the values 
 if plan:
     shape = config if init_from in ('scratch', 'resume') else vars(load_checkpoint(init_from)[0].config)
     planner.show(plan, shape, block_size, batch_size, micro_batch_size, max_steps, dtype,
-                 f'{data_dir}/meta.json', shards=True)
+                 f'{data_dir}/meta.json')
     sys.exit()
 
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
@@ -99,7 +99,7 @@ rank, world, local_rank = processes.ranks()     # one process per device; torchr
 main_process = rank == 0
 device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
 per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
-only_reads = plan or config.get('show_batch') is not None     # then out_dir may hold a run
+only_reads = config.get('show_batch') is not None     # then out_dir may hold a run
 last_path = start.check_out_dir(out_dir, init_from, overwrite, only_reads)
 log = journal.Journal(out_dir, main_process)
 timer = journal.Timer()

@@ -2,7 +2,8 @@
 # model.safetensors and tokenizer.json of https://huggingface.co/HuggingFaceTB/SmolLM2-135M.
 # Rates of 1e-5 to 5e-5 and one to three epochs are usual from 100M parameters on.
 # You should see val_loss fall within the first hundred steps, and hardly more after the first epoch.
-# Hardware: one GPU of 24 GB: --plan says 15.0 GB, with grad_checkpoint=True 7.9. We have not run it.
+# Hardware: one GPU of 24 GB: parts/model/planner.py counts 15.0 GB, with grad_checkpoint=True 7.9. We have
+# not run it.
 #
 #   python sft.py config/smollm_sft.py
 data_from = 'python prepare.py --kind=sft --source=alpaca.json --out_dir=data/alpaca'

@@ -20,15 +20,10 @@ MIXED = planner.PAPER    # float32 master copy and moments, bfloat16 gradients a
 def plan(capsys):
     """The plan of CodeParrot's settings as text, but for what a test changes."""
     def text(where, config=CODEPARROT, T=1024, **settings):
-        usual = {'batch': 512, 'micro': 4, 'steps': 50_000, 'dtype': 'auto', 'data': 'nowhere/meta.json',
-                 'shards': True}
+        usual = {'batch': 512, 'micro': 4, 'steps': 50_000, 'dtype': 'auto', 'data': 'nowhere/meta.json'}
         planner.show(where, config, T, **{**usual, **settings})
         return capsys.readouterr().out
     return text
-
-
-def flops_of(text):
-    return float(re.search(r'^  (\S+) FLOPs: ', text, re.M)[1])
 
 
 # --- memory -------------------------------------------------------------------------------------------------
@@ -131,7 +126,6 @@ def test_what_helps_where_nothing_fits(plan):
             (llama, '1xA100', 1, 'take more devices\n'), (llama, '1xL4', 4096, 'take more devices and --mi'),
             (SMALL | {'vocab_size': 32768}, '1xL4', 2 ** 20, 'take --micro_batch_size=1\n')):
         assert f'fits: nothing; {words}' in plan(where, config, T=config['block_size'], micro=micro), where
-    assert 'nothing; take devices with more memory' in plan('8xA100', wide, shards=False)
     assert 'fits: shard=ddp, shard=zero1, shard=fsdp\n' in plan('8xH100')
 
 
@@ -157,25 +151,8 @@ def test_chinchilla_is_20_tokens_a_parameter(capsys):
 
 def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
     (tmp_path / 'meta.json').write_text(json.dumps({'vocab_size': 336, 'tokens': {'train': 4096, 'val': 9}}))
-    (tmp_path / 'train.jsonl').write_text('{}\n' * 16)
-    settings = {'T': 64, 'batch': 8, 'micro': 0, 'steps': 16}
-    flops = {}
-    for stage, data, more, words in (
-            ('train', 'meta.json', {}, ('vocab_size=336', '4,096 at hand', ': 2.00 epochs')),
-            ('sft', 'train.jsonl', {}, ('128 (8.00 times all 16)', '1 x 64 tokens at most: 8,192')),
-            ('dpo', 'train.jsonl', {'sequences': 2, 'reads': True}, ['2 x 64 tokens at most: 16,384']),
-            ('simpo', 'train.jsonl', {'sequences': 2}, ['(8.00 times all 16)'])):
-        out = plan('1xH100', SMALL, data=f'{tmp_path}/{data}', **settings, **more)
-        assert all(text in out for text in words), stage
-        flops[stage] = flops_of(out)
-    assert flops['dpo'] == pytest.approx(flops['sft'] * 2 * (1 + 1 / 3 / 8), rel=0.01)      # reference: once
-    assert flops['simpo'] == pytest.approx(flops['sft'] * 2, rel=0.01)              # without a reference
-
-    for passes in (1, 3 / 2 + 1):       # rl: one round, one update; three rounds, two updates, a reference
-        out = plan('1xH100', SMALL | {'vocab_size': 1}, data='', sequences=4, passes=passes, **settings)
-        training = planner.flops_per_token(SMALL | {'vocab_size': 1}, 64) * 8 * 4 * 64 * 16
-        assert '4 x 64 tokens at most: 32,768' in out and '+ sequences: 32 ' in out
-        assert flops_of(out) == pytest.approx(training * (1 + passes / 3), rel=0.01)
+    out = plan('1xH100', SMALL, T=64, batch=8, micro=0, steps=16, data=f'{tmp_path}/meta.json')
+    assert all(text in out for text in ('vocab_size=336', '4,096 at hand', ': 2.00 epochs'))
 
 
 # --- machines, presets --------------------------------------------------------------------------------------

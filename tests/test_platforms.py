@@ -45,7 +45,7 @@ def test_lora_runs_there_programs_and_a_plan_for_its_cpu_do_not(conversations, s
     ok(windows('sample.py', f'--ckpt={tmp_path}/run', '--prompt=1', '--max_new_tokens=2'))
     mistake(windows('rl.py', base, f'--reward={tests}', f'--out_dir={tmp_path}/rl', '--max_new_tokens=2',
                     '--eval_prompts=2', '--allow_code_execution=True'), 'needs Linux or macOS', 'WSL')
-    mistake(windows('sft.py', base, '--plan=1xcpu'), 'plan=1xcpu', 'Windows', '1xL4')
+    mistake(windows('train.py', '--plan=1xcpu'), 'plan=1xcpu', 'Windows', '1xL4')
 
 
 def test_every_file_is_python_3_10():

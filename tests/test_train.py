@@ -212,7 +212,8 @@ def test_the_command_of_a_preset_leads_to_its_data():
     for path in presets:
         script = re.search(r'(\w+\.py) config/' + path.name, path.read_text(encoding='utf-8'))[1]
         preset = runpy.run_path(str(path))
-        _, program, *words = shlex.split(preset['data_from'].split(' && ')[-1])
+        command = re.sub(r'-m (\S+)', lambda m: m[1].replace('.', '/') + '.py', preset['data_from'])
+        _, program, *words = shlex.split(command.split(' && ')[-1])
         flags = dict(word[2:].split('=', 1) for word in words)
         writes = flags.get('out_dir') or os.path.dirname(flags['out'])
         assert (ROOT / program).exists() and writes == preset['data_dir'], path

@@ -123,20 +123,16 @@ def bytes_sent(n_params, n_devices, stage, accumulation=1):
 
 
 def at_hand(path):
-    """(tokens, vocabulary) of a meta.json, (lines, None) of a .jsonl, (None, None) of no file."""
+    """(tokens, vocabulary) of a meta.json, (None, None) of no file."""
     with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding='utf-8') as f:
-        if path.endswith('.jsonl'):
-            return sum(1 for line in f if line.strip()), None
         meta = json.load(f)
         return meta.get('tokens', {}).get('train'), meta.get('vocab_size')
     return None, None
 
 
-def show(plan, shape, T, batch, micro, steps, dtype, data='', sequences=1, passes=0.0, reads=False,
-         shards=False):
-    """Print the plan of a run. A step has batch examples of so many sequences, micro on a device at once (0:
-    all). data: a meta.json or .jsonl. passes, reads: forward passes besides, of each step or of all data.
-    shards: has the script --shard? LoRA, a reference and answers' caches are not counted."""
+def show(plan, shape, T, batch, micro, steps, dtype, data):
+    """Print the plan of a run of train.py. A step has batch sequences of T tokens, micro on a device at once
+    (0: all). data: the path of a meta.json."""
     number = r'(\d+(?:\.\d+)?(?:e\+?\d+)?)'
     match = re.fullmatch(rf'([^,]*)(?:,price={number})?', plan)
     if not match:
@@ -152,34 +148,21 @@ def show(plan, shape, T, batch, micro, steps, dtype, data='', sequences=1, passe
     width = 4 if dtype == 'float32' or (dtype == 'auto' and name == 'cpu') else 2
     if width == 4 and name != 'cpu':
         peak /= 2                       # a GPU multiplies float32 as TF32
-    at_once = sequences * (micro or math.ceil(batch / n_devices))
+    at_once = micro or math.ceil(batch / n_devices)
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
     print_model(shape, width)
-    print_memory(shape, n_devices, memory, at_once, sequences, width, shards)
-    accumulation = math.ceil(sequences * batch / n_devices / at_once)
+    print_memory(shape, n_devices, memory, at_once, width)
+    accumulation = math.ceil(batch / n_devices / at_once)
     ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation) / 1e9 for stage in (0, 3))
     print(f'  {4 * n / 1e9:.2f} GB of gradients: each device sends {ddp:.2f} GB a step with ddp, '
           f'{fsdp:.2f} with fsdp')
-    examples = batch * steps
-    if not examples:
-        return
-
-    tokens = examples * sequences * T
-    if data.endswith('.json'):
-        print_tokens(n, tokens, here)
-        if not here:
-            assumed = '' if vocab_size else ', and vocab_size is taken as 32,768'
-            print(f'  {data} is not there yet, so the tokens at hand are unknown{assumed}')
-    else:
-        times = f' ({examples / here:.2f} times all {here:,})' if here else ''
-        print(f'\n  examples: {examples:,}{times}, of {sequences} x {T:,} tokens at most: {tokens:,}')
-    passes += (here or examples) / examples if reads else 0
-    training = flops_per_token(shape, T) * tokens
-    forward = training * passes / 3         # a forward pass is a third of forward and backward
-    if forward:
-        print(f'  {forward:.2e} FLOPs of forward passes beside it')
-    print_time(training + forward, n_devices, peak, float(own_price or price))
+    tokens = batch * steps * T
+    print_tokens(n, tokens, here)
+    if not here:
+        assumed = '' if vocab_size else ', and vocab_size is taken as 32,768'
+        print(f'  {data} is not there yet, so the tokens at hand are unknown{assumed}')
+    print_time(flops_per_token(shape, T) * tokens, n_devices, peak, float(own_price or price))
 
 
 def print_time(flops, n_devices, peak, price):
@@ -192,13 +175,10 @@ def print_time(flops, n_devices, peak, price):
     print(f'  {flops:.2e} FLOPs: {time} at {MFU:.0%} of the peak{cost}{verdict}')
 
 
-def print_memory(shape, n_devices, memory, at_once, fewest, width, shards):
-    """Print the memory on each device, and what fits. at_once, fewest: sequences on a device, as planned and
-    with --micro_batch_size=1."""
+def print_memory(shape, n_devices, memory, at_once, width):
+    """Print the memory on each device, and what fits. at_once: sequences on a device."""
     n = count_parameters(shape)['total']
     stages = {'shard=ddp': 0, 'shard=zero1': 1, 'ZeRO-2: not built': 2, 'shard=fsdp': 3}
-    if not shards:
-        stages = {'DDP': 0}
     limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
     fitting = []
     print("\n  GB on each device      state  in ZeRO's paper  "
@@ -219,16 +199,14 @@ def print_memory(shape, n_devices, memory, at_once, fewest, width, shards):
     def would_fit(devices, batch):
         return any(device_bytes(shape, devices, stage, batch, width, True) < limit
                    for stage in stages.values())
-    remedy = 'take devices with more memory, or a smaller model'
-    if would_fit(n_devices, fewest):
+    remedy = ('not even one layer fits a device; it needs tensor or pipeline parallelism, which '
+              "nanoparrot doesn't have")
+    if would_fit(n_devices, 1):
         remedy = 'take --micro_batch_size=1'
     elif would_fit(math.inf, at_once):
         remedy = 'take more devices'
-    elif would_fit(math.inf, fewest):
+    elif would_fit(math.inf, 1):
         remedy = 'take more devices and --micro_batch_size=1'
-    elif shards:
-        remedy = ('not even one layer fits a device; it needs tensor or pipeline parallelism, which '
-                  "nanoparrot doesn't have")
     print(f'  fits: nothing; {remedy}')
 
 
