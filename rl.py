@@ -45,8 +45,8 @@ held_out: str | None = None     # FILE.jsonl or FILE.py to evaluate on; None = e
 n_problems = 2000               # [2, 1e6]: for reward=problems and random: how many
 problems_seed = 1               # >= 0: which ones; SFT's demonstrations have seed 0
 allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
-timeout = 3.0                   # [0.01, 86400]: seconds for a program, or a call of reward()
-bad_reward = 'stop'             # stop | zero: when reward() raises, hangs or returns no number
+timeout = 3.0                   # [0.01, 86400]: seconds for a program
+bad_reward = 'stop'             # stop | zero: when reward() raises or returns no number
 # sampling
 num_samples = 8                 # >= 2: answers to a prompt
 max_new_tokens = 64             # >= 1: tokens of an answer
@@ -154,7 +154,7 @@ def tasks_of(reward, n, problems_seed, *splits):
         return [with_ids(questions.to_task(p) | {'messages': problems.to_messages(p)[:1]})
                 for split in splits for p in problems.problems(n // len(splits), problems_seed, split)]
     if reward.endswith('.py'):
-        return [with_ids(task) for task in rollouts.tasks_of_file(reward, timeout, bad_reward == 'zero')]
+        return [with_ids(task) for task in rollouts.tasks_of_file(reward, bad_reward == 'zero')]
     return records.read_jsonl(reward, lambda record: with_ids(questions.to_task(record)),
                               'a line has "prompt", and "tests" or "answer"; else: problems, random, FILE.py')
 

@@ -170,7 +170,7 @@ def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path):
             ('def prompts():\n    return {}["a"]\ndef reward(p, c):\n    return 1\n', 'line 2: KeyError'),
             ('class E(Exception):\n    def __str__(self):\n        return 5\nraise E\n', 'line 4: ')]:
         (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
-        refused(['mine.py', expected], tasks_of_file, str(tmp_path / 'mine.py'), 1.0, False)
+        refused(['mine.py', expected], tasks_of_file, str(tmp_path / 'mine.py'), False)
 
 
 def test_a_checkpoint_too_large_for_this_machine_is_not_unreadable(wrong, monkeypatch):

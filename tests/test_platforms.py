@@ -10,7 +10,7 @@ from conftest import ROOT, TINY, metrics, mistake, ok, run, write
 WINDOWS = """import multiprocessing
 multiprocessing.get_all_start_methods = lambda: ['spawn']
 sys.modules.update(fcntl=None, resource=None)
-for name in 'SIGUSR1', 'SIGKILL', 'SIGALRM', 'setitimer', 'alarm':
+for name in 'SIGUSR1', 'SIGKILL':
     delattr(signal, name)
 for name in 'fork', 'sysconf', 'sched_getaffinity', 'pread', 'getuid', 'geteuid', 'killpg', 'setsid':
     delattr(os, name)

@@ -116,7 +116,7 @@ def test_the_code_of_a_reward_is_that_of_its_file_and_of_what_it_imports_beside_
     def code(n):
         (tmp_path / 'shares.py').write_text(f'SHARE = {n}\n', encoding='utf-8')
         sys.modules.pop('shares', None)
-        return tasks_of_file(str(tmp_path / 'paid.py'), 1.0, False)[0]['code']
+        return tasks_of_file(str(tmp_path / 'paid.py'), False)[0]['code']
     text = PAID.replace('/ 8', '/ shares.SHARE')
     (tmp_path / 'paid.py').write_text(f'import shares\n{text}', encoding='utf-8')
     assert code(8) == code(8) != code(4)
@@ -143,10 +143,7 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path)
             ('return 1 / 0', ['ZeroDivisionError', '--bad_reward=zero']),
             ('raise ValueError("\\ud800 bad\\nsecond line")', ['second line', 'ValueError'])):
         (home / 'bad.py').write_text(f'{PAID}\n\ndef reward(prompt, completion):\n    {body}\n', 'utf-8')
-        mistake(rl(home, '--timeout=0.2', reward='bad.py', out=tmp_path / 'run'), "reward('", *words)
-    (home / 'c.py').write_text(PAID.replace('return sum(', 'return sum(range(10 ** 12)) + sum('), 'utf-8')
-    ended = rl(home, '--timeout=0.2', reward='c.py', out=tmp_path / 'run')
-    assert ended.returncode == 1 and 'Timeout (0:00:02' in ended.stderr and 'c.py", line 6' in ended.stderr
+        mistake(rl(home, reward='bad.py', out=tmp_path / 'run'), "reward('", *words)
     said = ok(rl(home, '--max_steps=1', '--bad_reward=zero', reward='bad.py', out=tmp_path / 'run'))
     log = (tmp_path / 'run/train.log').read_text(encoding='utf-8').splitlines()
     lines = [line for line in said.splitlines() if line.startswith("counted as 0: reward('")]

@@ -1,5 +1,4 @@
 """What rl.py samples, trains on and pays: noise, batches, log-probabilities that agree, rewards."""
-import signal
 import sys
 import textwrap
 import types
@@ -41,11 +40,11 @@ def test_noise_belongs_to_its_row_and_draws_visit_every_prompt_once():
 
 
 # --- rewards: whatever a FILE.py does, rl.py gets a number, or a sentence that says why not -----------------
-def reward_of(tmp_path, body, timeout=5.0):
+def reward_of(tmp_path, body):
     """reward() of a FILE.py with this body, of the first prompt."""
     text = 'def prompts():\n    return ["1 and 2"]\n\ndef reward(prompt, completion):\n'
     (tmp_path / 'mine.py').write_text(text + textwrap.indent(body, '    '), encoding='utf-8')
-    return rollouts.tasks_of_file(str(tmp_path / 'mine.py'), timeout, True)[0]['reward']
+    return rollouts.tasks_of_file(str(tmp_path / 'mine.py'), True)[0]['reward']
 
 
 def test_a_reward_file_may_import_what_lies_beside_it_also_late(tmp_path, monkeypatch):
@@ -61,13 +60,6 @@ def test_a_reward_that_leaves_has_paid_nothing_and_ctrl_c_is_not_its_fault(tmp_p
         assert number == 0.0 and fault.startswith("reward('1 and 2', 'yes'): "), fault
     with pytest.raises(KeyboardInterrupt):
         reward_of(tmp_path, 'raise KeyboardInterrupt')('yes')
-
-
-def test_a_reward_that_catches_exceptions_or_one_alarm_still_ends(tmp_path):
-    for body in ('while True:\n    try:\n        sum(range(1000))\n    except Exception:\n        pass',
-                 'try:\n    while True:\n        pass\nexcept:\n    while True:\n        pass'):
-        assert 'no reward after 0.2 s' in reward_of(tmp_path, body, 0.2)('yes')[1]
-        assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)           # and none comes later
 
 
 def test_what_each_kind_of_task_pays():

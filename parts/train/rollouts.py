@@ -11,11 +11,10 @@ The randomness of an answer comes from a row of noise, so, to rounding, it depen
 beside it nor on the process. batch: a Batch of decoding.py.
 Rewards come from tests, from a number, or from the reward() of a FILE.py:
 
-    for task in tasks_of_file('mine.py', timeout=3.0, forgive=True):
+    for task in tasks_of_file('mine.py', forgive=True):
         number, fault = task['reward']('an answer')     # (0.5, ''), or (0.0, 'reward(...): KeyError(...)')
 """
-import contextlib, dataclasses, faulthandler, functools, hashlib, os, pathlib, runpy, signal, sys
-import traceback
+import contextlib, dataclasses, functools, hashlib, os, pathlib, runpy, sys, traceback
 import numpy as np
 import torch
 
@@ -125,7 +124,7 @@ def reward_of(task, text, verdict, last_number, warn):
     return float(result.outcome == 'passed')
 
 
-def tasks_of_file(path, timeout, forgive):
+def tasks_of_file(path, forgive):
     """The tasks of a FILE.py. The file is executed here and may import files beside it. It defines
     prompts(), a list of texts or messages, and reward(prompt, completion), a number. 'code' is the hash of it
     and of what it imports beside it."""
@@ -155,27 +154,13 @@ def tasks_of_file(path, timeout, forgive):
     code = hashlib.sha256(b'\n'.join(pathlib.Path(file).read_bytes() for file in (path, *own))).hexdigest()
     return [{'code': code,
              'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt,
-             'reward': functools.partial(paid, module['reward'], prompt, timeout, forgive)}
+             'reward': functools.partial(paid, module['reward'], prompt, forgive)}
             for prompt in prompts]
 
 
-class TooLate(BaseException):
-    """A reward's time is over. It is not an Exception: the reward may catch those."""
-
-
-def paid(reward, prompt, timeout, forgive, text):
-    """reward(prompt, text), a finite float, and ''. If it raises, returns something else, or takes longer
-    than `timeout` seconds: ValueError, or with forgive 0.0 and why. Windows has no alarm, and no alarm is
-    heard inside a C function such as sum(range(10**12)). So after ten times as long, the process ends with
-    exit code 1 and the line of the reward that hangs."""
-    def too_late(*_):
-        raise TooLate(f'no reward after {timeout} s')
-
-    faulthandler.dump_traceback_later(10 * timeout, exit=True, file=sys.__stderr__)
-    has_alarm = hasattr(signal, 'SIGALRM')
-    if has_alarm:
-        before = signal.signal(signal.SIGALRM, too_late)
-        signal.setitimer(signal.ITIMER_REAL, timeout, timeout)      # a bare `except:` may swallow the first
+def paid(reward, prompt, forgive, text):
+    """reward(prompt, text), a finite float, and ''. If it raises or returns something else: ValueError, or
+    with forgive 0.0 and why. Nothing here ends a call that hangs."""
     try:
         number = float(reward(prompt, text))
         if abs(number) <= 1e12:     # nor nan; the squares of much larger ones are no float32
@@ -183,15 +168,10 @@ def paid(reward, prompt, timeout, forgive, text):
         why = f'returned {number}'
     except KeyboardInterrupt:
         raise
-    except BaseException as e:          # SystemExit and TooLate, too
+    except BaseException as e:          # SystemExit, too
         why = type(e).__name__
         with contextlib.suppress(BaseException):        # its __repr__ may raise
             why = repr(e)               # one line that can be printed, whatever its text is
-    finally:
-        faulthandler.cancel_dump_traceback_later()
-        if has_alarm:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
     why = f'reward({prompt!r:.80}, {text!r:.80}): {why}'
     if not forgive:
         raise ValueError(f'{why}; it must return a number up to 1e12; --bad_reward=zero counts others as 0')
