@@ -305,7 +305,6 @@ def report_md(title, report, files):
                   f'- languages of the prose: {listed(card["languages"], ".1%")}',
                   f'- genres: {listed(card["genres"], ".1%")}',
                   f'- licences: {listed(card["licences"], ".1%")}',
-                  f'- tokens: {card["share"]}',
                   f'- validation and training: {card["overlap"]}',
                   '', 'Known skew:', '', *(f'- {line}' for line in card['skew'] or ['nothing stands out'])]
     return '\n'.join(lines) + '\n'
