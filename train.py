@@ -3,25 +3,24 @@ Pretraining: a folder of token bins -> a language model.
 
     python train.py config/quickstart.py                            # minutes on a laptop
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
-    python train.py config/quickstart.py --init_from=resume         # resumes; on a CPU, bit for bit
+    python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
     python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
 
-It reads data_dir, which prepare.py made, and writes out_dir, a folder that can be zipped and used anywhere.
-The decision made here is the objective: it fixes what the model can be used for. You should see a first loss
-near ln(vocab_size) and a fast fall. parts/ holds the plumbing and the other objectives: you can skip it.
-Two rules make runs exact. The batch of a step follows from (seed, step), with --streaming from the position
-in the checkpoint, and dropout from (seed, step, rank): so a resumed run equals an uninterrupted one. And
-batch_size counts the sequences of all devices: without dropout and --streaming, 1 and 8 differ by rounding.
+It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip and use anywhere.
+The decision made here is the objective: it fixes what you can use the model for. You should see a first loss
+near ln(vocab_size) and a fast fall.
+
+Two rules make runs exact. Which text a step sees follows from (seed, step), and dropout from (seed, step,
+rank): so a resumed run equals one that was never interrupted. And batch_size counts the sequences of all
+devices: so without dropout, 1 and 8 of them differ by rounding only. parts/ holds what you can skip at first.
 """
-import functools, math, sys
+import contextlib, math, os, sys
+import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import configure, set_by, show
-from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
-from parts.prepare import texts
-from parts.model import copies, planner
-from parts.train import checkpoint, devices, guards, journal, objectives, optim, processes, start
-from parts.train import streams, token_bins, validation
-from tokenizer import Tokenizer
+from model import GPT, GPTConfig, IGNORE
+from parts.train import data, guards, objectives, optim, planner, processes, runs, texts
 
 # --- settings -----------------------------------------------------------------------------------------------
 # files
@@ -83,90 +82,101 @@ plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cos
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto: bfloat16 if fast
 compile: bool | None = None     # torch.compile; None = on CUDA
-shard = 'ddp'                   # ddp | zero1 | fsdp: split nothing, the optimizer's state, or all
+shard = 'ddp'                   # ddp | zero2 | fsdp: split nothing, gradients and moments, or all
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())       # config files and flags replace the values above; here they are as a dict
 
+# --- 1. this process ----------------------------------------------------------------------------------------
+# torchrun starts one process for each device. They share the batch of each step, for instance
+#     512 sequences = 8 processes x 16 micro-batches x 4 sequences
+# so the number of devices changes the speed and not the result.
+state = runs.begin(config, set_by)      # {}, or the checkpoint to resume: then config takes over its settings
+globals().update(config)
 if plan:
-    shape = config if init_from in ('scratch', 'resume') else vars(load_checkpoint(init_from)[0].config)
-    planner.show(plan, shape, block_size, batch_size, micro_batch_size, max_steps, dtype,
-                 f'{data_dir}/meta.json')
+    planner.show(config, state, f'{data_dir}/meta.json')
     sys.exit()
+here = processes.Process(device, dtype)
+micro_batch_size = micro_batch_size or batch_size // here.world
+n_micro = batch_size // max(1, here.world * micro_batch_size)
+if n_micro * here.world * micro_batch_size != batch_size:
+    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x {micro_batch_size=}')
+my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
+autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
+scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')       # float16 has a small range
 
-# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
-rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
-main_process = rank == 0
-device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
-per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
-only_reads = config.get('show_batch') is not None     # then out_dir may hold a run
-last_path = start.check_out_dir(out_dir, init_from, overwrite, only_reads)
-log = journal.Journal(out_dir, main_process)
-timer = journal.Timer()
-processes.join(device)
-# --- end setup ---
-
-# --- data ---------------------------------------------------------------------------------------------------
-meta, bins = token_bins.open_bins(data_dir, block_size, ['val'] if streaming else ['train', 'val'], data_from)
-tokenizer = start.tokenizer_of_data(data_dir, meta['tokenizer_hash'], vocab_size, Tokenizer.load)
-tokenizer.encode(sample_prompt)                 # raises ValueError if it cannot spell it
-is_python = texts.is_python(tokenizer.decode(bins['val'][:100_000].tolist()))
-task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)     # makes x and y
-if streaming:                                   # each process reads its own shards
-    source = streams.open_stream(streaming, rank, world, data_dir, meta, tokenizer, task.n_text)
+# --- 2. data ------------------------------------------------------------------------------------------------
+# x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x instead.
+sides = ['val'] if streaming else ['train', 'val']
+meta, bins, tokenizer, identity = data.open_bins(data_dir, block_size, sides, data_from, vocab_size)
+task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
+if streaming:
+    source = data.Stream(streaming, here, tokenizer, task.n_text, state.get('positions'))
+    identity['streaming'] = source.identity
 else:
-    source = token_bins.Blocks(bins['train'], task.n_text, batch_size, seed, shuffle)
-val_sets = token_bins.open_sources(data_dir, meta, block_size)      # by source, if the data are a mixture
-my_rows = torch.arange(rank * per_rank, (rank + 1) * per_rank).view(-1, micro_batch_size).numpy()   # (n, B)
-to_device = functools.partial(devices.to_device, device=device)
-loader = token_bins.Loader(source, my_rows, task.apply, to_device, timer.loading, (rank, world))
-tokens_per_step = batch_size * block_size
+    source = data.Blocks(bins['train'], task.n_text, batch_size, seed, shuffle)
+
+
+def get_batch(step, rows):
+    """The arguments of model.forward for these sequences of a step: x and y (B, T), perhaps a mask. Which text
+    they hold follows from (seed, step) alone."""
+    return to_device(task.apply(*source.take(step, rows), rows, step))
+
+
+def to_device(arrays):
+    return [torch.from_numpy(array).to(here.device) for array in arrays]
+
+
 if show_batch is not None:
-    loader.show(0 if streaming else show_batch, tokenizer)
+    for row, x in enumerate(get_batch(show_batch, my_rows.flatten())[0]):
+        print(f'--- step {show_batch}, sequence {row} of {batch_size}\n{tokenizer.decode(x.tolist())}')
     sys.exit()
 
-# --- model: from nothing, from where this run stopped, or from the weights of another -----------------------
+# --- 3. model: from nothing, from where this run stopped, or from the weights of another --------------------
 torch.manual_seed(seed)
-state = {}                              # of the checkpoint that this run resumes
-load = functools.partial(load_checkpoint, device='cpu' if shard == 'fsdp' else device)
-of_streams = processes.gather(source.hashes) if streaming else []       # {file: hash} of each process
-hashes = meta.get('sha256', {})
-data_hashes = {'data_sha256': hashes.get('train'), 'val_sha256': hashes.get('val'),
-               'streams': len(of_streams), 'shard_sha256': of_streams}
-if init_from == 'scratch':
+if init_from == 'scratch' and not state:
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
         n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, rope_theta=rope_theta or 1e4,
         causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
-elif init_from == 'resume':
-    model, state = start.newest(last_path, load)
-    fixed = ['stage', 'objective', 'batch_size', 'optimizer', 'embedding_lr', 'seed', 'shuffle', *data_hashes]
-    fixed += vars(model.config).keys() - start.SHAPE - {'vocab_size'}       # which the data fix
-    start.same_run(last_path, state['config'] | state, config | data_hashes, fixed)
 else:
-    to_new_vocab = copies.carry_over if extend_vocab else None
-    model = start.open_pretrained(init_from, load, Tokenizer.load, tokenizer, data_dir, to_new_vocab)
-    longer = start.longer_context(init_from, vars(model.config), block_size, rope_theta, rope_scaling)
-    model = model.like(dropout=dropout, causal=objective != 'mlm', vocab_multiple=vocab_multiple, **longer)
-start.keep_shape(last_path if state else init_from, vars(model.config), config, set_by)    # and fill config
+    model = runs.load_model(config, set_by, state, tokenizer)
 model.grad_checkpoint = grad_checkpoint
-processes.shard(model, shard, dtype, device)        # and move it to the device
+compile = here.kind == 'cuda' if compile is None else compile
+if shard == 'ddp' or here.world == 1:
+    model.to(here.device)
+    net = torch.compile(model) if compile else model
+    if here.world > 1:      # averages the gradients of all processes while backward() is still running
+        block_mb = sum(p.nbytes for p in model.blocks[0].parameters()) >> 20
+        # A bucket that ended inside a block would cut the block's graph in two.
+        net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=block_mb if block_mb > 25 else None)
+else:
+    net = processes.shard(model, shard, here, compile)
 
-# --- optimizer ----------------------------------------------------------------------------------------------
-optimizers = optim.build(model, optimizer, learning_rate, (beta1, beta2), weight_decay, shard == 'zero1',
-                         embedding_lr)
-guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
+# --- 4. optimizer -------------------------------------------------------------------------------------------
+# Weight decay pulls matrices towards 0. The gains of the norms are vectors and belong near 1: they have none.
+embedding, head = model.embedding.weight, model.head.weight             # one matrix, if they are tied
+groups = [
+    {'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': optimizer == 'muon'},
+    {'params': [embedding], 'lr_scale': embedding_lr},
+    {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
+if head is not embedding:
+    groups.append({'params': [head]})
+AdamW = optim.Muon if optimizer == 'muon' else torch.optim.AdamW        # Muon is for the first group only
+opt = AdamW(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
+            fused=here.kind != 'mps')
 step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
-processes.same_start(last_path, config | data_hashes | {'step': step})
 if state:
-    optim.restore(optimizers, scaler, state, processes.own_part)
-    loader.seek(state['stream'])
-compiling = device.startswith('cuda') if compile is None else compile
-net = processes.wrap(torch.compile(model) if compiling else model, shard, device)       # has model's weights
-devices.rehearse(net, loader.load(step, 0), autocast, model if compiling else None)     # does a batch fit?
+    processes.load_state(model, opt, scaler, state)
+blank = np.zeros((micro_batch_size, task.n_text), np.int64)             # does a micro-batch fit into memory?
+processes.rehearse(net, model, opt, to_device(task.apply(blank, blank, my_rows[0])), autocast, compile)
+
+# --- 5. the schedule, the loss on held-out text, the checkpoint ---------------------------------------------
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
                                                         schedule == 'wsd', decay_steps)
+tokens_per_step = batch_size * block_size
+by_source = [name for name in bins if name.startswith('val_')]          # of a mixture
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
@@ -181,120 +191,136 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-loss_of = functools.partial(validation.loss_of, model, tokenizer.text_bytes, autocast, processes.all_sum)
-
-
-@timer.pause('eval')
-def evaluate():
-    global best_val
-    val_loss, val_bpb, accuracy = loss_of(loader.evaluation(bins['val'], eval_tokens))
-    more = {'tokens': step * tokens_per_step, 'val_accuracy': accuracy if objective != 'clm' else None}
-    if val_sets:
-        n = eval_tokens // len(val_sets)
-        more['shares'] = source.shares(meta['sources'], step)
-        more['val_bpb_by_source'] = {k: loss_of(loader.evaluation(ids, n))[1] for k, ids in val_sets.items()}
-    whole_model = processes.unsharded(model, GPT, device)       # puts FSDP's parts together
-    if main_process and objective == 'clm':
-        torch.manual_seed(seed)         # the same random numbers each time: only the model differs
+@torch.no_grad()
+def loss_of(ids, n_tokens):
+    """Nats a target, bits per byte of text, and the fraction of targets that the model thinks most probable, on
+    about n_tokens of a bin: always the same ones. It draws no random numbers, so evaluating changes no run."""
+    text_bytes = torch.tensor(tokenizer.text_bytes, device=here.device)                     # (V,)
+    sums = np.zeros(4)                                              # nats, targets, bytes, hits
+    model.eval()
+    for x, y, starts, counts in data.evaluation(ids, task.n_text, n_tokens, micro_batch_size, here):
+        batch = to_device(task.apply(x, y, starts))
         with autocast:
-            samples = texts.write(whole_model, tokenizer, sample_prompt, num_samples, sample_tokens)
-        more |= texts.figures(samples, is_python)
-        log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{samples[0]}\n', 'samples.txt')
-    row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
-    log.evaluation(step, max_steps, row, **more)
-    if step >= 1000 and val_loss > math.log(model.config.vocab_size) - 0.5:
-        log.note(step, 'stuck', 'val_loss is near ln(vocab_size), as if untrained: see docs/trouble.md')
+            logits, mean = model(*batch)                                                    # (B, T, V), ()
+        y = batch[1]
+        scored = y != IGNORE
+        n_targets = scored.sum()
+        hits = (logits.argmax(-1) == y).sum()
+        sums += [counts * n.item() for n in (mean * n_targets, n_targets, text_bytes[y[scored]].sum(), hits)]
+    model.train()
+    nats, n_targets, n_bytes, hits = here.sum(*sums)
+    n_targets = n_targets or math.nan
+    return nats / n_targets, nats / math.log(2) / max(1, n_bytes), hits / n_targets
+
+
+def evaluate():
+    """The loss on held-out text, of each source if there are several, and samples. best.pt keeps the best."""
+    global best_val
+    with log.timed('eval'):
+        val_loss, val_bpb, accuracy = loss_of(bins['val'], eval_tokens)
+        row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
+        if by_source:
+            n = eval_tokens // len(by_source)
+            row['val_bpb_by_source'] = {name[4:]: loss_of(bins[name], n)[1] for name in by_source}
+        if objective == 'clm':
+            torch.manual_seed(seed)             # the same random numbers each time: only the model differs
+            with autocast:                      # under FSDP all processes take part
+                samples, figures = texts.write(model, tokenizer, sample_prompt, num_samples, sample_tokens)
+            log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{samples[0]}\n', 'samples.txt')
+            row |= figures
+        else:
+            row['val_accuracy'] = accuracy
+    log.evaluation(step, tokens=step * tokens_per_step, **row)
     if val_loss < best_val and step > 0:        # never the untrained model
         best_val = val_loss
-        if main_process:
-            save_checkpoint(log.path('best.pt'), whole_model, step=step, best_val=best_val, config=config,
-                            tokenizer_hash=tokenizer.hash)
+        save('best.pt')
 
 
-@timer.pause('save')
-def save():
-    """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
-    whole_model = processes.unsharded(model, GPT, 'cpu')
-    moments = processes.gathered(optim.states(optimizers))
-    positions = processes.gather(source.position(step)) if streaming else []
-    if main_process:
-        save_checkpoint(f'{last_path}.new', whole_model, step=step, best_val=best_val, optimizers=moments,
-                        scaler=scaler.state_dict(), stream=positions, config=config,
-                        tokenizer_hash=tokenizer.hash, **data_hashes, **guard.state())
-        checkpoint.rotate(last_path, keep)      # renames it: a crash before this leaves the old one
+def save(name='last.pt'):
+    """Write a checkpoint, with all that resuming needs. The last.pt before becomes last-1.pt."""
+    with log.timed('save'):
+        weights, moments = processes.state_of(model, opt)
+        checkpoint = {
+            'model': weights, 'model_config': vars(model.config), 'tokenizer_hash': tokenizer.hash,
+            'config': config, 'data': identity, 'step': step, 'tokens': step * tokens_per_step,
+            'best_val': best_val, 'positions': here.gather(source.position), **guard.state()}
+        if name == 'last.pt':                   # best.pt is for use: a third as large
+            checkpoint |= {'moments': moments, 'scaler': scaler.state_dict()}
+        if here.is_main:
+            runs.write(f'{out_dir}/{name}', checkpoint, keep if name == 'last.pt' else 1)
 
 
-# --- the banner: what is about to happen --------------------------------------------------------------------
-n_bytes = (12 * (keep + 1) + 8) * sum(p.numel() for p in model.parameters())    # of disk
-epochs = max_steps * batch_size * task.n_text / max(1, meta['tokens']['train'])
-config['expect'] = journal.expected(config, set_by, meta)
-log.begin(config, state, step, max_steps, n_bytes)      # last*.pt: 12 a parameter; best.pt and its .tmp: 4
-log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
+def roll_back():
+    """Return to last.pt at half the learning rate, and return its step."""
+    then = runs.newest(out_dir)
+    processes.load_state(model, opt, scaler, then)
+    if streaming:
+        source.go_to(then['positions'])
+    log.rewind(then)
+    return guard.step_back(step, then)
+
+
+log = runs.Log(config, set_by, state, here, model, identity, meta)      # from here on the run writes
+guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
-log.row('data', token_bins.described(meta, task.n_text, batch_size, epochs))
-log.row('model', planner.described(vars(model.config)))
-log.row('step', f'tokens: {batch_size} x {block_size} = {tokens_per_step:,}; processes: {world}, '
-        f'micro-batches of each: {len(my_rows)}, sequences in one: {micro_batch_size}; '
-        f'on {device}, in {dtype}')
-log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, min_lr, grad_clip, decay_steps))
-log.notes([*task.packing(bins.get('train', bins['val'])), *token_bins.repeats(meta, epochs, val_sets)])
+log.facts(data=task.described(meta, bins, batch_size, max_steps),
+          step=f'{batch_size} sequences of {block_size} tokens = {here.world} processes x {n_micro} '
+               f'micro-batches x {micro_batch_size} sequences, on {here.device}, in {here.dtype}')
 
-# --- the loop -----------------------------------------------------------------------------------------------
-probe = optim.probe(model)              # one matrix: the log shows how far a step moves it
+# --- 6. the loop --------------------------------------------------------------------------------------------
+watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves this matrix
 if step == 0:
     evaluate()
-timer.restart()
 while step < max_steps:
-    # the gradient of the mean loss over all targets of the global batch
-    torch.manual_seed(processes.noise_seed(seed, step))     # dropout follows from (seed, step, rank)
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)     # of dropout
     lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
-    optim.set_lr(optimizers, lr)
-    n_targets = max(1, task.n_targets(step, range(batch_size)))     # of the global batch; mlm may have 0
+    for group in opt.param_groups:
+        group['lr'] = lr * group.get('lr_scale', 1.0)
+
+    # the gradient of the mean loss over all targets of the step
+    with log.timed('data'):
+        batches = [get_batch(step, rows) for rows in my_rows]
+    n_targets = max(1, *here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches), 0))  # mlm may have none
     loss = 0.0
-    for i, batch in enumerate(loader.batches(step, max_steps)):
-        # this micro-batch's share of all targets: 1/128 if it has 4 of 512 sequences, all scored
-        share = task.n_targets(step, my_rows[i]) / n_targets
-        with processes.sync_if(net, i == len(my_rows) - 1):     # DDP sums gradients after the last one only
+    for i, (x, y, *mask) in enumerate(batches):
+        # This micro-batch's share of all targets: 1/128 if it has 4 of 512 sequences, all scored.
+        share = (y != IGNORE).sum() / n_targets
+        # DDP sums the gradients of all processes after the last micro-batch only.
+        is_last = i == n_micro - 1
+        with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
             with autocast:
-                mean = net(*batch)[1]                       # over the targets of this micro-batch
-            # DDP and FSDP divide the sum of all gradients by world; times world undoes it
-            scaler.scale(mean * (share * world)).backward()
+                mean = net(x, y, *mask)[1]                  # over the targets of this micro-batch
+            # DDP and FSDP divide the sum of all gradients by world; times world undoes it.
+            scaler.scale(mean * share * here.world).backward()
         loss += mean.detach() * share
 
     # the update
-    norm = processes.full(optim.unscale_and_clip(optimizers, scaler, net, grad_clip)).item()
-    loss = processes.all_sum(float(loss))[0]    # also tells each process of a stop: see must_stop() below
+    scaler.unscale_(opt)                        # float16's gradients were scaled up; otherwise nothing
+    norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
+    norm = processes.whole(norm).item()
+    loss, stop_requests = here.sum(loss, here.stop_requests)
     logs = step + 1 in (1, max_steps) or (step + 1) % log_interval == 0
-    before = probe.clone() if logs else None
+    before = watched.clone() if logs else None
     if guard.allows(step, loss, norm):          # no NaN, no spike; it logs what it refuses
-        optim.step(optimizers, scaler)
+        scaler.step(opt)
     scaler.update()
-    processes.clear_gradients(net)
-    if guard.wants_rollback and processes.all_have(last_path):
-        saved_model, state = load(last_path)
-        processes.load_weights(model, saved_model.state_dict())
-        del saved_model                         # else the device holds the weights twice
-        optim.restore(optimizers, scaler, state, processes.own_part)
-        loader.seek(state['stream'])
-        step = guard.step_back(step, state)     # to the checkpoint's step, at half the rate
-        timer.restart()
+    opt.zero_grad(set_to_none=here.world == 1)  # DDP's gradients stay in its buckets, as zeros
+    if guard.wants_rollback and here.sum(os.path.exists(f'{out_dir}/last.pt')) == [here.world]:
+        step = roll_back()
         continue
     step += 1
-    timer.step(tokens_per_step)
 
-    # log
     if logs:
-        speed = timer.figures(world)
-        log.step(max_steps, step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
-                 update_ratio=processes.full(optim.change(before, probe)).item(), skipped=guard.skipped,
-                 mfu=planner.mfu(vars(model.config), block_size, speed['tok_s_device'], device),
-                 comm_share=processes.comm_share(net, len(my_rows)), restarts=log.restarts,
-                 memory_mb=journal.memory_mb(device), **speed)
+        update_ratio = processes.whole((watched - before).norm() / before.norm()).item()
+        log.step(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
+                 update_ratio=update_ratio, skipped=guard.skipped,
+                 comm_share=processes.comm_share(net, n_micro),
+                 flops_per_token=planner.flops_per_token(vars(model.config), block_size))
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
-    stopping = processes.must_stop() or guard.trouble       # the same answer in all processes
+    stopping = stop_requests or guard.trouble   # the same answer in all processes
     if step % save_interval == 0 or step == max_steps or stopping:
         save()
     if stopping:
@@ -302,7 +328,6 @@ while step < max_steps:
     # --- end leave ---
 
 # --- summary ------------------------------------------------------------------------------------------------
-log.notes(source.notes())
 gap = [] if objective == 'clm' else ['--prompt=a text with a <|mask|> in it']
-log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', *gap])
-processes.leave(guard.trouble)          # with trouble: one line, and exit code 2
+log.end(step, best_val, ['sample.py', f'--ckpt={out_dir}', *gap])
+here.leave(guard.trouble)                       # with trouble: one line, and exit code 2

@@ -11,6 +11,7 @@ import numpy as np
 
 IGNORE = -100           # a target that is not scored
 MASK_RATE = 0.15        # of the tokens are hidden
+EVALUATION = 2 ** 40    # a step that no run reaches: what is hidden in it is hidden in every evaluation
 
 
 def chances(seed, step, rows, n, purpose):
@@ -127,13 +128,3 @@ class Objective:
         full = lengths.sum() / (-(-lengths // self.n_text) * self.n_text).sum()
         return [f'documents are packed: all positions hold a token; with padding, each document in sequences '
                 f'of its own, {full:.1%} would']
-
-    def n_targets(self, step, rows):
-        """How many targets are scored in these sequences of a step. What is hidden follows from (seed, step,
-        row), so each process can say it of the whole batch, and none waits for another."""
-        if self.name == 'mlm':
-            return int((chances(self.seed, step, rows, self.block_size, 0) < MASK_RATE).sum())
-        if self.name == 'span':
-            _, n_hidden, n_spans = span_lengths(self.block_size)
-            return len(rows) * (n_hidden + n_spans + 1)         # hidden tokens, a mark before each span
-        return len(rows) * self.block_size

@@ -10,51 +10,33 @@ import math
 import torch
 
 
-def build(model, kind, learning_rate, betas, weight_decay, zero1=False, embedding_lr=1.0):
-    """A list of optimizers. Weight decay acts on matrices, not on the gains of the norms, which it would pull
-    away from 1. kind='muon': Muon for the matrices whose names hold `blocks.`, as those of model.py do, AdamW
-    for the rest, with one learning rate (arXiv:2502.16982), times embedding_lr for `embedding.weight`. zero1:
-    ZeRO stage 1 (1910.02054)."""
-    named = list(model.named_parameters())
-    for_muon = [p for name, p in named if kind == 'muon' and 'blocks.' in name and p.dim() == 2]
-    if kind == 'muon' and not for_muon:
-        raise ValueError('Muon needs matrices named blocks.*, and the model has none; put its hidden layers '
-                         'into self.blocks = nn.ModuleList(...), or use adamw')
-    own_rate = [p for name, p in named if name == 'embedding.weight' and embedding_lr != 1]
-    others = {id(p) for p in for_muon + own_rate}
-    matrices = [p for _, p in named if p.dim() >= 2 and id(p) not in others]
-    vectors = [p for _, p in named if p.dim() < 2]
-    groups = [{'params': matrices, 'weight_decay': weight_decay}, {'params': vectors, 'weight_decay': 0.0}]
-    if own_rate:
-        groups.append({'params': own_rate, 'weight_decay': weight_decay, 'lr_scale': embedding_lr})
-    fused = named[0][1].device.type in ('cpu', 'cuda')
-    parts = [(torch.optim.AdamW, groups, {'lr': learning_rate, 'betas': betas, 'fused': fused})]
-    if kind == 'muon':
-        parts.append((Muon, for_muon, {'lr': learning_rate, 'weight_decay': weight_decay}))
-
-    if zero1 and torch.distributed.is_initialized():
-        from torch.distributed.optim import zero_redundancy_optimizer as zero   # costs a second to import
-        zero._broadcast_object = broadcast
-        return [zero.ZeroRedundancyOptimizer(params, make, **settings) for make, params, settings in parts]
-    return [make(params, **settings) for make, params, settings in parts]
-
-
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised (Keller Jordan 2024): equally large in every direction, RMS as AdamW's. As
-    torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but in float32 on a CPU that only emulates bfloat16."""
+    """Muon for the groups with use_muon=True, torch's AdamW for the others, behind one step().
 
-    def __init__(self, params, lr, weight_decay, momentum=0.95):
-        super().__init__(params, {'lr': lr, 'weight_decay': weight_decay, 'momentum': momentum})
+    Muon is momentum, orthogonalised (Keller Jordan 2024): equally large in every direction, and its RMS is
+    that of AdamW's updates, so both share a learning rate (arXiv:2502.16982). It equals
+    torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but uses float32 on a CPU that only emulates bfloat16."""
+
+    def __init__(self, groups, momentum=0.95, **settings):
+        super().__init__(groups, settings)
+        self.momentum = momentum
+        self.adamw = torch.optim.AdamW(self.others(), **settings)
+
+    def others(self):
+        return [group for group in self.param_groups if not group.get('use_muon')]
 
     @torch.no_grad()
-    def step(self):
-        for group in self.param_groups:
+    def step(self, closure=None):
+        # AdamW works on our own groups and state: then a checkpoint sees one optimizer.
+        self.adamw.param_groups, self.adamw.state = self.others(), self.state
+        self.adamw.step()
+        for group in (group for group in self.param_groups if group.get('use_muon')):
             of_shape = {}                   # shape -> [(matrix, its direction)]
             for p in (p for p in group['params'] if p.grad is not None):
                 if not self.state[p]:
                     self.state[p]['momentum_buffer'] = torch.zeros_like(p)
-                buffer = self.state[p]['momentum_buffer'].lerp_(p.grad, 1 - group['momentum'])
-                direction = p.grad.lerp(buffer, group['momentum'])                  # Nesterov's
+                buffer = self.state[p]['momentum_buffer'].lerp_(p.grad, 1 - self.momentum)
+                direction = p.grad.lerp(buffer, self.momentum)                      # Nesterov's
                 of_shape.setdefault(p.shape, []).append((p, direction))
             for shape, pairs in of_shape.items():       # in bfloat16 a stack takes half of the time
                 updates = orthogonal(torch.stack([direction for _, direction in pairs]))

@@ -1,238 +1,205 @@
 """
-Processes, one for each device, joined by torchrun; ways to share their work: DDP, ZeRO-1, FSDP.
+Processes: where this one computes, in which precision, and what it shares with the others of its run.
 
-    rank, world, local_rank = ranks()           # 0, 1, 0 without torchrun
-    join(device)                                # the other processes; catches Ctrl-C
-    total, = all_sum(3)                         # over all processes
+    here = Process(device='auto', dtype='auto')     # .rank 0, .world 1, .device 'cpu', .dtype 'float32'
+    total, = here.sum(3.0)                          # over all processes
+    weights, moments = state_of(model, opt)         # as one process would have them, however they are split
 
-Every function also works in a single process.
+torchrun starts one process for each device. Everything here also works in a single process without torchrun.
 """
-import atexit, contextlib, datetime, os, re, signal, sys, threading
+import atexit, ctypes, datetime, os, signal, sys
 import torch
 import torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-
-# --- the processes ------------------------------------------------------------------------------------------
-signals = []            # those by which this process was asked to stop
-stop_votes = 0          # of all processes, at the last all_sum()
-fsdp = False            # did shard() split the model?
+from torch.nn.parallel import DistributedDataParallel as DDP
 
 
-def ranks():
-    """RANK, WORLD_SIZE and LOCAL_RANK, as torchrun sets them, or 0, 1, 0. ValueError if they do not fit."""
-    texts = {'RANK': '0', 'WORLD_SIZE': '1', 'LOCAL_RANK': '0'}
-    texts = {name: os.environ.get(name, default) for name, default in texts.items()}
-    if not all(map(str.isdecimal, texts.values())) or int(texts['RANK']) >= int(texts['WORLD_SIZE']):
-        raise ValueError(f'{" ".join(f"{name}={text}" for name, text in texts.items())}: this environment is '
-                         'not of torchrun; start with torchrun, or unset these variables')
-    return [*map(int, texts.values())]
+class Process:
+    """This process of a run. Public: rank, world (how many there are), is_main, device ('cuda:1'), kind ('cuda'),
+    dtype (of matrix products, as text), stop_requests, sum, gather, same and leave."""
 
+    def __init__(self, device='auto', dtype='auto'):
+        texts = {name: os.environ.get(name, alone)
+                 for name, alone in (('RANK', '0'), ('WORLD_SIZE', '1'), ('LOCAL_RANK', '0'))}
+        if not all(map(str.isdecimal, texts.values())) or int(texts['RANK']) >= int(texts['WORLD_SIZE']):
+            raise ValueError(f'{" ".join(f"{name}={text}" for name, text in texts.items())}: torchrun did not '
+                             'set these variables together; start with torchrun, or unset them')
+        self.rank, self.world, local_rank = map(int, texts.values())
+        self.is_main = self.rank == 0
+        self.device, self.dtype = choose(device, dtype, local_rank)
+        self.kind = self.device.split(':')[0]
+        self.stop_requests = 0
+        # One process of torchrun joins, too: so a single GPU can try out DDP and FSDP.
+        if self.world > 1 or dist.is_torchelastic_launched():
+            self.join()
+        for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), self.ask_to_stop)
 
-def join(device):
-    """Join the other processes. One process of torchrun joins, too: so one GPU can try DDP and FSDP.
-    From now on Ctrl-C, SIGTERM and SIGUSR1 only ask to stop."""
-    rank, world, _ = ranks()
-    if world > 1 or dist.is_torchelastic_launched():
-        patience = datetime.timedelta(hours=2)      # the first process saves; NCCL would wait ten minutes
-        waiting = threading.Timer(20, print, [f'process {rank} still waits for the others of {world}: was '
-                                              'each of them started, and can it reach MASTER_ADDR?'])
-        waiting.daemon = True
-        waiting.start()
-        sys.excepthook = without_traceback(sys.excepthook)
-        try:
-            dist.init_process_group('nccl' if device.startswith('cuda') else 'gloo', timeout=patience)
+    def join(self):
+        is_cuda = self.kind == 'cuda'
+        try:        # two hours, because the first process saves alone; NCCL would give up after ten minutes
+            dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=datetime.timedelta(hours=2),
+                                    device_id=torch.device(self.device) if is_cuda else None)
         except ValueError as e:
-            raise ValueError(f'{e}; start the {world} processes with torchrun') from e
-        waiting.cancel()
-        if dist.get_backend() == 'gloo':        # at the interpreter's end its threads could abort the process
-            atexit.register(dist.destroy_process_group)
-    for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), ask_to_stop)
+            raise ValueError(f'{e}; start the {self.world} processes with torchrun') from e
+        # Otherwise its threads could abort the process when the interpreter ends.
+        atexit.register(dist.destroy_process_group)
+
+    def ask_to_stop(self, number, frame):
+        """Ctrl-C, SIGTERM and SIGUSR1 only ask: the loop saves and leaves. A second Ctrl-C ends at once."""
+        self.stop_requests += 1
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def sum(self, *values):
+        """Return the sums over all processes, as Python floats."""
+        if self.world > 1:
+            total = torch.tensor(values, dtype=torch.float64, device=self.device)
+            dist.all_reduce(total)
+            values = total.tolist()
+        return [float(value) for value in values]
+
+    def gather(self, value):
+        """Return the values of all processes, in the order of their ranks."""
+        values = [value] * self.world
+        if self.world > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def same(self, **values):
+        """Refuse to go on if the processes differ in a value: in a setting, or in a file that each one reads."""
+        for others in self.gather(values):
+            for name, value in values.items():
+                if others[name] != value:
+                    raise ValueError(f'{name} is {value!r:.70} in one process, {others[name]!r:.70} in another; '
+                                     'start all of them with the same settings and files')
+
+    def leave(self, trouble=''):
+        """The last call of a script. trouble: why the run ended before its time: one line and exit code 2."""
+        if self.world > 1:
+            dist.barrier()              # the first process may still be writing
+        if trouble:
+            raise ValueError(trouble)
+        sys.stdout.flush()
+        # The interpreter's own end takes a second with torch, and sometimes torch's threads abort it.
+        os._exit(0)
 
 
-def without_traceback(hook):
-    """An excepthook for which an error of the connection, as when another process has died, is one line."""
-    def says(kind, error, tb):
-        if isinstance(error, RuntimeError) and re.search('gloo|NCCL|Dist.*Error|by peer', repr(error)):
-            kind = OSError
-            error = OSError('another process of this run cannot be reached; if it died, its own error says '
-                            f'why; resume with --init_from=resume ({str(error).splitlines()[0]:.200})')
-        hook(kind, error, tb)
-    return says
+# --- the device and its precision ---------------------------------------------------------------------------
+def choose(device, dtype, local_rank=0):
+    """Return a device that is there and the dtype of matrix products, as text: ('cuda:0', 'bfloat16')."""
+    several = int(os.environ.get('WORLD_SIZE', 1)) > 1          # no library joins processes on mps
+    available = {'cuda': torch.cuda.is_available(),
+                 'mps': torch.backends.mps.is_available() and not several,
+                 'cpu': True}
+    if device == 'auto':
+        device = next(name for name in available if available[name])
+    kind = device.split(':')[0]
+    if not available.get(kind):
+        raise ValueError(f'device={device} is not available here; try --device=auto')
+    if kind == 'cuda':
+        device = f'cuda:{local_rank}' if device == 'cuda' else device
+        n = torch.cuda.device_count()
+        if int(device.removeprefix('cuda:')) >= n:
+            raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, at most')
+        torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
+        torch.backends.cuda.enable_cudnn_sdp(False)     # it builds a plan, up to 1 s, for each new shape
+    if kind == 'cpu' and sys.platform == 'linux':
+        keep_freed_memory()
+    if dtype == 'auto':
+        dtype = 'bfloat16' if native_bfloat16(device) else 'float32'
+    return device, dtype
 
 
-def ask_to_stop(number, frame):
-    signals.append(number)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)        # a second Ctrl-C ends at once
+def keep_freed_memory():
+    """Make glibc keep large blocks that were freed: asking for new pages takes an eighth of a step."""
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+    if mallopt:                         # musl's libc has none
+        mallopt(-4, 0)                  # M_MMAP_MAX: tensors get no mappings of their own
+        mallopt(-1, 2 ** 31 - 1)        # M_TRIM_THRESHOLD: bytes that stay
 
 
-def must_stop():
-    """Was any process asked to stop? All processes have the same answer: it came with the last all_sum()."""
-    return stop_votes > 0
+def native_bfloat16(device):
+    """Does the hardware multiply in bfloat16? GPUs before Ampere and many CPUs only emulate it, slowly."""
+    if device.startswith('cuda'):
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 
 
-def noise_seed(seed, step):
-    """The seed of a step's dropout. It follows from (seed, step, rank), so no random state is saved."""
-    return (seed * 1_000_003 + step) * 4096 + ranks()[0]
+def rehearse(net, model, opt, batch, autocast, compiled=False):
+    """Run net forward and backward on one batch, before the run writes anything: if it does not fit into memory,
+    you see it now. If net is compiled, that happens here, too. Afterwards the gradients are 0."""
+    # Adam's moments are made by the first step: without them the rehearsal would fit where the run does not.
+    moments = [] if opt.state else [torch.empty_like(p) for group in opt.param_groups for p in 2 * group['params']]
+    # Before the compiler sees RoPE's tables they must be on the device, or the second step compiles again.
+    model.cos, model.sin = model.cos.to(batch[0].device), model.sin.to(batch[0].device)
+    torch.backends.cuda.enable_cudnn_sdp(compiled)      # training has one shape; the choice is compiled in
+    try:
+        with autocast:
+            loss = net(*batch)[1]
+        loss.backward()
+        loss.item()                     # waits for the device
+    except Exception as e:
+        if not compiled or 'memory' in str(e):
+            raise
+        raise ValueError(f'torch.compile failed ({type(e).__name__}); train without it, more slowly: '
+                         '--compile=False') from e
+    del moments
+    net.zero_grad(set_to_none=False)    # DDP's stay in its buckets
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def per_process(batch_size, micro_batch_size, world):
-    """Sequences per process and step, and per forward pass (0: all). ValueError if they do not divide."""
-    if batch_size % world:
-        nearest = max(1, round(batch_size / world)) * world
-        raise ValueError(f'batch_size={batch_size} cannot be shared by {world} processes; nearest: '
-                         f'--batch_size={nearest}')
-    per_rank = batch_size // world
-    micro_batch_size = micro_batch_size or per_rank
-    if per_rank % micro_batch_size:
-        smaller = max(d for d in range(1, micro_batch_size) if per_rank % d == 0)
-        raise ValueError(f'micro_batch_size={micro_batch_size} must divide {per_rank}, the sequences of '
-                         f'a process and step; use --micro_batch_size={smaller}')
-    return per_rank, micro_batch_size
-
-
-def all_sum(*values):
-    """Sums over all processes, as Python floats. The votes to stop travel with them."""
-    global stop_votes
-    values = [*values, len(signals)]
-    if dist.is_initialized():
-        device = 'cuda' if dist.get_backend() == 'nccl' else 'cpu'
-        total = torch.tensor(values, dtype=torch.float64, device=device)
-        dist.all_reduce(total)
-        values = total.tolist()
-    *sums, stop_votes = [float(value) for value in values]
-    return sums
-
-
-def gather(value):
-    """The values of all processes, in the order of their ranks."""
-    if not dist.is_initialized():
-        return [value]
-    values = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
-
-
-def all_have(path):
-    """Do all processes see this file? Their disks may differ."""
-    return all_sum(os.path.exists(path))[0] == ranks()[1]
-
-
-def same_start(path, values):
-    """Refuse to start if the processes differ in values, {name: value}: settings, hashes of what they read,
-    and the step of the checkpoint at path."""
-    for others in gather(values):
-        for name, value in values.items():
-            if others[name] != value:
-                raise ValueError(f'{name} is {value!r:.70} on one machine, {others[name]!r:.70} on another; '
-                                 f'start all with the same settings and files, and the newest {path}')
-
-
-# --- ways to share the work ---------------------------------------------------------------------------------
-def shard(model, how, dtype, device):
-    """FSDP, ZeRO stage 3 (arXiv:1910.02054): from now on each process holds a part of every weight, its
-    gradient and its moments; the weights of a block are gathered when it works."""
-    global fsdp
-    fsdp = how == 'fsdp' and dist.is_initialized()
-    if not fsdp:
-        model.to(device)
-        return
-    if dtype == 'float16':
-        raise ValueError('shard=fsdp does not go with dtype=float16; use --dtype=bfloat16')
+# --- more than one process: what each of them holds ---------------------------------------------------------
+def shard(model, how, here, compiled=False):
+    """Split a model over the processes (ZeRO, arXiv:1910.02054). Each holds its part of the gradients and of
+    Adam's moments; with how='fsdp' also of the weights, which are gathered, block by block, when they work."""
+    if here.dtype == 'float16':
+        raise ValueError(f'shard={how} does not go with dtype=float16; use --dtype=bfloat16')
     from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
-    from torch.distributed.fsdp import fully_shard
-    mesh = init_device_mesh(device.split(':')[0], (dist.get_world_size(),))
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    # In bfloat16 half as many bytes travel; gradients are summed in float32.
+    half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
+    policy = half if here.dtype == 'bfloat16' else MixedPrecisionPolicy()
+    mesh = init_device_mesh(here.kind, (here.world,))
     for block in model.blocks:
-        fully_shard(block, mesh=mesh)       # a model on the CPU moves part by part
-    fully_shard(model, mesh=mesh)
+        if compiled:                    # each by itself, because FSDP's hooks between them cannot be compiled
+            block.compile(dynamic=False)
+        fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=how == 'fsdp')
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=how == 'fsdp')
+    model.embedding.register_forward_hook(lambda module, x, y: y.float())      # the residual stream stays float32
+    register_fsdp_forward_method(model, 'generate')
+    return torch.compile(model) if compiled else model
 
 
-def wrap(net, how, device):
-    """net in DDP, unless FSDP shards it: backward() averages the gradients of all processes."""
-    if how == 'fsdp' or not dist.is_initialized():
-        return net
-    for p in net.parameters():      # DDP takes them into its buckets; made later they would be a second set
-        if p.requires_grad:
-            p.grad = torch.zeros_like(p)
-    device_ids = [device] if device.startswith('cuda') else None
-    return DistributedDataParallel(net, device_ids=device_ids, gradient_as_bucket_view=True)
+def state_of(model, opt):
+    """Return weights and moments as one process would have them, in the memory of the first process's CPU; the
+    others get {}. All processes must call this."""
+    from torch.distributed.checkpoint import state_dict as whole_state      # costs a second to import
+    options = whole_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
+    return whole_state.get_state_dict(model, opt, options=options)
 
 
-def sync_if(net, last):
-    """A context for the passes of a micro-batch: DDP averages the gradients only once, in the last."""
-    if isinstance(net, DistributedDataParallel) and not last:
-        return net.no_sync()
-    return contextlib.nullcontext()
+def load_state(model, opt, state):
+    """Take over the weights and moments of a checkpoint; each process keeps its part of them. Learning rate,
+    weight decay and betas stay those of opt, so that a resumed run can change them."""
+    from torch.distributed.checkpoint import state_dict as whole_state
+    settings = [{name: value for name, value in group.items() if name != 'params'} for group in opt.param_groups]
+    whole_state.set_state_dict(model, opt, model_state_dict=state['model'], optim_state_dict=state['moments'],
+                               options=whole_state.StateDictOptions(full_state_dict=True))
+    for group, own in zip(opt.param_groups, settings):
+        group.update(own)
 
 
-def clear_gradients(net):
-    """DDP's gradients stay in its buckets, as zeros; others are dropped, and their memory is free."""
-    net.zero_grad(set_to_none=not isinstance(net, DistributedDataParallel))
+def whole(t):
+    """Return a number or a matrix as one process would have it. All must call this: FSDP's parts are gathered."""
+    return t.full_tensor() if hasattr(t, 'full_tensor') else t
 
 
-def comm_share(net, micro_batches):
-    """The share of a step's passes that waits for gradients, as DDP measured it last; or None."""
-    ns = net._get_ddp_logging_data() if isinstance(net, DistributedDataParallel) else {}
+def comm_share(net, n_micro):
+    """Return the share of a step's passes that waits for gradients, as DDP measured it last; or None."""
+    ns = net._get_ddp_logging_data() if isinstance(net, DDP) else {}
     if 'backward_comm_time' not in ns:
         return None
     alone = ns['backward_comm_time'] - ns['backward_compute_comm_overlap_time']
-    passes = micro_batches * (ns['forward_compute_time'] + ns['backward_compute_time'])
+    passes = n_micro * (ns['forward_compute_time'] + ns['backward_compute_time'])
     return alone / (passes + alone)
-
-
-def full(t):
-    """A tensor as one process would have it. All must call this: FSDP's parts are gathered."""
-    if not fsdp:
-        return t
-    from torch.distributed.tensor import DTensor
-    return t.full_tensor() if isinstance(t, DTensor) else t
-
-
-def own_part(value, p):
-    """The part of a whole tensor that this process holds, if p, a parameter, is split by FSDP."""
-    if not fsdp or value.shape != p.shape:      # a step counter, for instance, is not split
-        return value
-    from torch.distributed.tensor import distribute_tensor
-    return distribute_tensor(value, p.device_mesh, p.placements)
-
-
-@torch.no_grad()
-def load_weights(model, weights):
-    for name, p in model.state_dict().items():
-        p.copy_(own_part(weights[name], p))
-
-
-def gathered(tree):
-    """A state dict as one process would have it, in the CPU's memory: a GPU may have no room."""
-    def to_first(t):
-        t = full(t)
-        if ranks()[0] > 0:
-            return None
-        return t.cpu() if torch.is_tensor(t) else t
-    return torch.utils._pytree.tree_map(to_first, tree)
-
-
-def unsharded(model, kind, device):
-    """The model as one process would have it, to sample from and to save: itself. Under FSDP it is a copy in
-    the first process, None in the others. All must call this. kind: the model's class."""
-    if not fsdp:
-        return model
-    weights = gathered(model.state_dict())
-    if dist.get_rank() > 0:
-        return None
-    copy = kind(model.config).to(device)
-    copy.load_state_dict(weights)
-    return copy
-
-
-def leave(trouble=''):
-    """The last call of a script. trouble: why the run ended before its time: one line and exit code 2."""
-    if dist.is_initialized():
-        dist.barrier()              # the first process may still be writing
-        dist.destroy_process_group()
-        atexit.unregister(dist.destroy_process_group)
-    if trouble:
-        raise ValueError(trouble)
-    sys.stdout.flush()      # stderr is flushed line by line
-    os._exit(0)     # the interpreter's own end takes a second with torch; sometimes torch's threads abort

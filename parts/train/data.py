@@ -1,0 +1,208 @@
+"""
+Training data: token bins or a stream of text, and which sequences make up a step.
+
+    meta, bins, tokenizer, identity = open_bins('data/quickstart', block_size=256)
+    source = Blocks(bins['train'], T=256, batch_size=8, seed=1337)
+    x, y = source.take(step=0, rows=range(8))       # (8, 256) each, y one token later than x
+
+Which text a step sees follows from (seed, step), of a stream also from the process's shards. So a run can be
+resumed at any step, and a batch that hurt can be looked at again. Bins are memory-mapped: a corpus may be larger
+than memory.
+"""
+import functools, glob, gzip, hashlib, json, os, shlex, zlib
+import numpy as np
+from tokenizer import Tokenizer
+
+
+# --- bins ---------------------------------------------------------------------------------------------------
+def open_bins(data_dir, block_size, sides=('train', 'val'), data_from='', vocab_size=0):
+    """Return meta.json, {side: memory-mapped token ids}, their tokenizer, and what identifies these data: a
+    dict of the files' hashes. Of a mixture, val_NAME are sides, too. data_from: a command that makes the data.
+    ValueError or FileNotFoundError if a file is missing or does not fit the others."""
+    meta_path = os.path.join(data_dir, 'meta.json')
+    if not os.path.exists(meta_path):
+        own = f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
+        make = data_from if str(data_dir) in data_from else own
+        raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: {make}')
+    with open(meta_path, 'rb') as f:
+        text = f.read()
+    meta = json.loads(text)
+    if 'dtype' not in meta:
+        raise ValueError(f'{data_dir} holds {meta.get("config", {}).get("kind", "other")} data, for sft.py or '
+                         'dpo.py; expected tokens (--kind=text)')
+
+    identity = {'meta.json': hashlib.sha256(text).hexdigest()}
+    bins = {}
+    itemsize = np.dtype(meta['dtype']).itemsize
+    for side in sides:
+        path = os.path.join(data_dir, f'{side}.bin')
+        if not os.path.exists(path):
+            raise FileNotFoundError(f'{path} does not exist; --streaming={data_dir}/shards reads what was '
+                                    'prepared with --write=text')
+        n = os.path.getsize(path) // itemsize
+        if n != meta['tokens'][side]:
+            raise ValueError(f'{path} has {n:,} tokens, meta.json says {meta["tokens"][side]:,}; run prepare.py '
+                             'again')
+        if n <= block_size:
+            raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and '
+                             'its target; lower --block_size or prepare more text')
+        bins[side] = np.memmap(path, meta['dtype'], mode='r')
+        identity[side] = [n, hashlib.sha256(bins[side][:2 ** 20]).hexdigest()]
+    names = meta['sources'] if len(meta['sources']) > 1 else ()
+    for path in (os.path.join(data_dir, f'val_{name}.bin') for name in names):
+        if os.path.getsize(path) > block_size * itemsize:       # the others have no whole sequence
+            bins[os.path.basename(path)[:-4]] = np.memmap(path, meta['dtype'], mode='r')
+
+    tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
+    if tokenizer.hash != meta['tokenizer_hash']:
+        raise ValueError(f'{data_dir}/tokenizer.json is not the one that made these ids (hash {tokenizer.hash}, '
+                         f'meta.json says {meta["tokenizer_hash"]}); run prepare.py again')
+    if vocab_size not in (0, tokenizer.vocab_size):
+        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {tokenizer.vocab_size}; '
+                         'take theirs: --vocab_size=0')
+    return meta, bins, tokenizer, identity
+
+
+def sequences(ids, starts, T):
+    """Return inputs and targets at these starts of a bin: two int64 arrays (B, T), the second one token later."""
+    rows = np.stack([ids[s:s + T + 1] for s in starts]).astype(np.int64)                    # (B, T + 1)
+    return rows[:, :-1], rows[:, 1:]
+
+
+def evaluation_blocks(ids, T, n_tokens, micro_batch_size, here):
+    """Yield where the blocks of an evaluation begin, about n_tokens in all, spread evenly over the bin and always
+    the same; and whether they count. The processes share them. One that has no block left gets one that does
+    not count, because FSDP needs all processes in each forward pass."""
+    n_blocks = (len(ids) - 1) // T
+    blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // T)))
+    starts = blocks.astype(np.int64) * T
+    mine = starts[here.rank::here.world]
+    for i in range(0, len(starts[::here.world]), micro_batch_size):
+        part = mine[i:i + micro_batch_size]
+        yield (part, True) if len(part) else (starts[:1], False)
+
+
+# --- which sequences make up a step -------------------------------------------------------------------------
+@functools.lru_cache(2)
+def shuffled(n, n_offsets, seed, epoch):
+    """Return an order of range(n), and an offset: both differ from epoch to epoch."""
+    rng = np.random.default_rng([seed, epoch])
+    return rng.permutation(n), rng.integers(n_offsets)
+
+
+class Blocks:
+    """The sequences of a bin: 10 tokens and T=3 make two blocks, 0 1 2 and 3 4 5, or, shifted by 2, 2 3 4 and
+    5 6 7, each with its next tokens as targets. An epoch visits every block once, in an order of its own and
+    with a shift of its own, so that text that is read again is not cut at the same places again."""
+
+    def __init__(self, ids, T, batch_size, seed, shuffle=True):
+        self.ids = ids
+        self.T = T
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.n_blocks = max(1, len(ids) // T - 1)
+        self.position = None                # that of a Stream goes into the checkpoint; here the step is enough
+
+    def start(self, i):
+        """Where sequence i of the run begins. Step s has those from s * batch_size on."""
+        epoch, block = divmod(i, self.n_blocks)
+        if not self.shuffle:
+            return block * self.T
+        n_offsets = len(self.ids) - self.n_blocks * self.T
+        order, offset = shuffled(self.n_blocks, n_offsets, self.seed, epoch)
+        return order[block] * self.T + offset
+
+    def take(self, step, rows):
+        """Return inputs and targets, int64 (B, T), of these rows of a step's batch."""
+        return sequences(self.ids, [self.start(step * self.batch_size + row) for row in rows], self.T)
+
+
+class Stream:
+    """Sequences straight from text: shards of JSON lines are read and tokenised, over and over, and never
+    stored. The first pass gives the same tokens as a bin of the same documents, in the order of the files.
+
+    position: the shard and the line that come next, and the ids that were read and not yet taken. Lines without a
+    document and the rest of a damaged archive are skipped; `malformed` counts them."""
+
+    def __init__(self, streaming, here, tokenizer, T):
+        pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
+        paths = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
+        if len(paths) < here.world:
+            raise ValueError(f'streaming={streaming}: shards (.jsonl or .json, also .gz): {len(paths)}; each '
+                             f'process needs one, so {here.world}; prepare.py --write=text makes them')
+        if '<|endoftext|>' not in tokenizer.special:
+            raise ValueError('the tokenizer has no <|endoftext|>, which stands between the documents of a '
+                             'stream; prepare the data with --tokenizer=bpe')
+        self.identity = [here.world, *([os.path.basename(path), os.path.getsize(path)] for path in paths)]
+        self.paths = paths[here.rank::here.world]
+        self.tokenizer = tokenizer
+        self.T = T
+        self.malformed = 0
+        self.go_to([0, 0, []])
+
+    def go_to(self, position):
+        self.position = [*position[:2], list(position[2])]
+        self.documents = self.read(*position[:2])
+
+    def read(self, shard, line):
+        """Yield the text of each document from a position on, without end."""
+        found = shard + line            # is there any text at all? A run that resumes has seen some
+        while True:
+            path = self.paths[shard % len(self.paths)]
+            try:
+                with (gzip.open if path.endswith('.gz') else open)(path, 'rb') as f:
+                    for number, data in enumerate(f):
+                        text = self.text_of(data) if number >= line else None
+                        if text is not None:
+                            self.position[:2] = shard, number + 1
+                            found += 1
+                            yield text
+            except (EOFError, gzip.BadGzipFile, zlib.error):
+                self.malformed += 1
+            shard, line = shard + 1, 0
+            if shard % len(self.paths) == 0 and not found:
+                raise ValueError(f'{", ".join(self.paths[:3])}...: no line has a text or content')
+
+    def text_of(self, data):
+        """The text of a line of JSON, or None."""
+        if not data.strip():
+            return None
+        try:
+            record = json.loads(data.decode())
+            if isinstance(record, dict):
+                record = record.get('text', record.get('content'))
+            if isinstance(record, str):
+                return record
+        except (ValueError, RecursionError):
+            pass                        # it is not JSON
+        self.malformed += 1
+
+    def take(self, step, rows):
+        """Return the next inputs and targets, int64 (B, T). The last target is the next input. step is not used:
+        a stream goes on from its position."""
+        ids = self.position[2]
+        n = len(rows) * self.T
+        while len(ids) <= n:            # one more than n: the last target
+            ids += [*self.tokenizer.encode_batch([next(self.documents)])[0],
+                    self.tokenizer.special['<|endoftext|>']]
+        data = np.array(ids[:n + 1], dtype=np.int64)                                        # (n + 1,)
+        del ids[:n]
+        return data[:-1].reshape(len(rows), -1), data[1:].reshape(len(rows), -1)
+
+
+# --- what a run says about its data -------------------------------------------------------------------------
+def described(meta, n_text, batch_size, epochs, measured):
+    """Yield 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs: 1.50; tokens held out: 512', then a line
+    for each source of a mixture: its share of the tokens and how often a run reads it. Data that are read more
+    than about four times help less (arXiv:2305.16264). measured: the sides of bins that are open."""
+    n = meta['tokens']['train']
+    repeated = '; beyond about 4 that helps less and less: a smaller model in fewer steps may be as good'
+    yield (f'tokens: {n:,}, sequences: {n / n_text:,.0f}, steps an epoch: {n / n_text / batch_size:,.1f}, '
+           f'epochs: {epochs:.2f}; tokens held out: {meta["tokens"]["val"]:,}{repeated if epochs > 4 else ""}')
+    for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
+        times = source['epochs'] * epochs
+        warning = ', and beyond 4 that helps less and less' if times > 4 else ''
+        if f'val_{name}' not in measured:
+            warning += f'; val_{name}.bin has no whole sequence, so nothing measures this source'
+        yield f'{name}: {source["mixed"] / n:.1%} of the tokens, read {times:.2f} times{warning}'
