@@ -206,16 +206,17 @@ class GPT(nn.Module):
                 x = block(x, cos, sin, cache[i] if cache else None, start, mask)
         return self.norm(x)  # (B, T, C)
 
-    def forward(self, idx, targets=None, mask=None, positions=None):
+    def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
         """idx, targets (B, T) -> logits (B, T, V), float32, and the loss: the mean of -log p(target) over the
-        targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets = tokens[1:]."""
+        targets that are not IGNORE, or 0. For next tokens: idx = tokens[:-1], targets = tokens[1:].
+        Without with_logits None, loss: a compiled step then keeps no logits for the backward pass."""
         hidden = self.backbone(idx, mask=mask, positions=positions)  # (B, T, C)
         logits = self.head(hidden)[..., :self.config.vocab_size].float()  # (B, T, V)
         if targets is None:
             return logits, None
         losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE,
                                  reduction='none')  # (B T,)
-        return logits, losses.sum() / (targets != IGNORE).sum().clamp(min=1)
+        return (logits if with_logits else None), losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     def empty_cache(self, B, T):
         """Room for the keys and values of T positions, of each layer (2, B, K, T, D)."""
@@ -316,21 +317,19 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
 
 def save_checkpoint(path, model, **extra):
     """Write a GPT (not a wrapper of DDP or torch.compile), its config and `extra` to path."""
-    from parts.train import checkpoint
-    checkpoint.write(path, {'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
-                            'model_config': dataclasses.asdict(model.config), **extra})
+    torch.save({'format': 'nanoparrot-checkpoint-1', 'model': model.state_dict(),
+                'model_config': dataclasses.asdict(model.config), **extra}, path)
 
 
 def load_checkpoint(path, device='cpu'):
-    """A .pt file, a run's folder or a folder of Hugging Face -> the GPT, and the rest of what was saved."""
-    from parts.train import checkpoint
-    path = checkpoint.find(path)
+    """A .pt file -> the GPT, and the rest of what was saved. With parts/ also the folder of a run, or of Hugging
+    Face."""
     if os.path.isdir(path):
-        return GPT.from_hf(path).to(device), {}
-    state = checkpoint.read(path, device)
-    with checkpoint.readable(path):         # a mistake in the file becomes one line that names it
-        model = GPT(GPTConfig(**state.pop('model_config'))).to(device)
-        model.load_state_dict(state.pop('model'))
+        from parts.train import runs
+        return runs.open_model(path, device)
+    state = torch.load(path, map_location=device, weights_only=True)
+    model = GPT(GPTConfig(**state.pop('model_config'))).to(device)
+    model.load_state_dict(state.pop('model'))
     return model, state
 
 

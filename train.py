@@ -20,7 +20,10 @@ import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import configure, set_by, show
 from model import GPT, GPTConfig, IGNORE
-from parts.train import data, guards, objectives, optim, planner, processes, runs, texts
+from parts.model import planner
+from parts.prepare import texts
+from parts.train import data, guards, objectives, optim, processes, runs
+from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
 # files
@@ -94,7 +97,7 @@ config = configure(globals())       # config files and flags replace the values 
 state = runs.begin(config, set_by)      # {}, or the checkpoint to resume: then config takes over its settings
 globals().update(config)
 if plan:
-    planner.show(config, state, f'{data_dir}/meta.json')
+    planner.show(config, state)
     sys.exit()
 here = processes.Process(device, dtype)
 micro_batch_size = micro_batch_size or batch_size // here.world
@@ -107,12 +110,11 @@ scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')       
 
 # --- 2. data ------------------------------------------------------------------------------------------------
 # x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x instead.
-sides = ['val'] if streaming else ['train', 'val']
-meta, bins, tokenizer, identity = data.open_bins(data_dir, block_size, sides, data_from, vocab_size)
+meta, bins, identity = data.open_bins(data_dir, block_size, streaming, data_from, vocab_size)
+tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 if streaming:
     source = data.Stream(streaming, here, tokenizer, task.n_text, state.get('positions'))
-    identity['streaming'] = source.identity
 else:
     source = data.Blocks(bins['train'], task.n_text, batch_size, seed, shuffle)
 
@@ -140,7 +142,9 @@ if init_from == 'scratch' and not state:
         n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, rope_theta=rope_theta or 1e4,
         causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 else:
-    model = runs.load_model(config, set_by, state, tokenizer)
+    first = state or runs.from_weights(config, set_by, tokenizer)
+    model = GPT(GPTConfig(**first['model_config']))
+    model.load_state_dict(first['model'])
 model.grad_checkpoint = grad_checkpoint
 compile = here.kind == 'cuda' if compile is None else compile
 if shard == 'ddp' or here.world == 1:
@@ -169,14 +173,13 @@ step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
 if state:
     processes.load_state(model, opt, scaler, state)
-blank = np.zeros((micro_batch_size, task.n_text), np.int64)             # does a micro-batch fit into memory?
-processes.rehearse(net, model, opt, to_device(task.apply(blank, blank, my_rows[0])), autocast, compile)
+# Does a micro-batch fit into memory, and does it compile? You see it now, before the run writes anything.
+processes.rehearse(net, model, opt, to_device(task.blank(micro_batch_size)), autocast, compile)
 
 # --- 5. the schedule, the loss on held-out text, the checkpoint ---------------------------------------------
 warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
                                                         schedule == 'wsd', decay_steps)
 tokens_per_step = batch_size * block_size
-by_source = [name for name in bins if name.startswith('val_')]          # of a mixture
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
@@ -193,43 +196,37 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
 
 @torch.no_grad()
 def loss_of(ids, n_tokens):
-    """Nats a target, bits per byte of text, and the fraction of targets that the model thinks most probable, on
-    about n_tokens of a bin: always the same ones. It draws no random numbers, so evaluating changes no run."""
+    """Nats a target, and bits per byte of text, on about n_tokens of a bin: always the same ones. No random
+    number is drawn, so evaluating more often changes no run."""
     text_bytes = torch.tensor(tokenizer.text_bytes, device=here.device)                     # (V,)
-    sums = np.zeros(4)                                              # nats, targets, bytes, hits
+    sums = np.zeros(3)                                          # nats, targets, bytes
     model.eval()
-    for x, y, starts, counts in data.evaluation(ids, task.n_text, n_tokens, micro_batch_size, here):
-        batch = to_device(task.apply(x, y, starts))
+    for arrays, counts in data.evaluation(ids, task, n_tokens, micro_batch_size, here):
+        batch = to_device(arrays)
         with autocast:
-            logits, mean = model(*batch)                                                    # (B, T, V), ()
-        y = batch[1]
-        scored = y != IGNORE
-        n_targets = scored.sum()
-        hits = (logits.argmax(-1) == y).sum()
-        sums += [counts * n.item() for n in (mean * n_targets, n_targets, text_bytes[y[scored]].sum(), hits)]
+            mean = model(*batch, with_logits=False)[1]
+        targets = batch[1][batch[1] != IGNORE]                                              # (n,)
+        sums += counts * np.array([mean.item() * len(targets), len(targets), text_bytes[targets].sum().item()])
     model.train()
-    nats, n_targets, n_bytes, hits = here.sum(*sums)
-    n_targets = n_targets or math.nan
-    return nats / n_targets, nats / math.log(2) / max(1, n_bytes), hits / n_targets
+    nats, n_targets, n_bytes = here.sum(*sums)
+    return nats / max(1, n_targets), nats / math.log(2) / max(1, n_bytes)
 
 
 def evaluate():
     """The loss on held-out text, of each source if there are several, and samples. best.pt keeps the best."""
     global best_val
     with log.timed('eval'):
-        val_loss, val_bpb, accuracy = loss_of(bins['val'], eval_tokens)
-        row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700)), 'val_bpb': val_bpb}
-        if by_source:
-            n = eval_tokens // len(by_source)
-            row['val_bpb_by_source'] = {name[4:]: loss_of(bins[name], n)[1] for name in by_source}
+        val_loss, val_bpb = loss_of(bins['val'], eval_tokens)
+        row = {'val_loss': val_loss, 'val_bpb': val_bpb}
+        for name in bins.keys() - {'train', 'val'}:             # the sources of a mixture
+            row[f'{name}_bpb'] = loss_of(bins[name], eval_tokens // len(bins))[1]
         if objective == 'clm':
             torch.manual_seed(seed)             # the same random numbers each time: only the model differs
             with autocast:                      # under FSDP all processes take part
-                samples, figures = texts.write(model, tokenizer, sample_prompt, num_samples, sample_tokens)
+                samples, figures = texts.write(model, tokenizer, sample_prompt, num_samples, sample_tokens,
+                                               bins['val'])
             log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{samples[0]}\n', 'samples.txt')
             row |= figures
-        else:
-            row['val_accuracy'] = accuracy
     log.evaluation(step, tokens=step * tokens_per_step, **row)
     if val_loss < best_val and step > 0:        # never the untrained model
         best_val = val_loss
@@ -240,14 +237,13 @@ def save(name='last.pt'):
     """Write a checkpoint, with all that resuming needs. The last.pt before becomes last-1.pt."""
     with log.timed('save'):
         weights, moments = processes.state_of(model, opt)
-        checkpoint = {
-            'model': weights, 'model_config': vars(model.config), 'tokenizer_hash': tokenizer.hash,
-            'config': config, 'data': identity, 'step': step, 'tokens': step * tokens_per_step,
-            'best_val': best_val, 'positions': here.gather(source.position), **guard.state()}
-        if name == 'last.pt':                   # best.pt is for use: a third as large
-            checkpoint |= {'moments': moments, 'scaler': scaler.state_dict()}
+        positions = here.gather(source.position)
         if here.is_main:
-            runs.write(f'{out_dir}/{name}', checkpoint, keep if name == 'last.pt' else 1)
+            runs.write(f'{out_dir}/{name}', keep, {
+                'model': weights, 'model_config': vars(model.config), 'tokenizer_hash': tokenizer.hash,
+                'config': config, 'data': identity, 'step': step, 'tokens': step * tokens_per_step,
+                'best_val': best_val, 'positions': positions, 'scaler': scaler.state_dict(), **guard.state(),
+                'moments': moments if name == 'last.pt' else None})     # best.pt is for use: a third as large
 
 
 def roll_back():
@@ -260,12 +256,13 @@ def roll_back():
     return guard.step_back(step, then)
 
 
-log = runs.Log(config, set_by, state, here, model, identity, meta)      # from here on the run writes
+log = runs.Log(config, set_by, state, here, model, identity, meta)      # from here on the run writes files
+log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.facts(data=task.described(meta, bins, batch_size, max_steps),
-          step=f'{batch_size} sequences of {block_size} tokens = {here.world} processes x {n_micro} '
-               f'micro-batches x {micro_batch_size} sequences, on {here.device}, in {here.dtype}')
+          step=[f'{batch_size} sequences of {block_size} tokens = {here.world} processes x {n_micro} '
+                f'micro-batches x {micro_batch_size} sequences, on {here.device}, in {here.dtype}'])
 
 # --- 6. the loop --------------------------------------------------------------------------------------------
 watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves this matrix
@@ -289,7 +286,7 @@ while step < max_steps:
         is_last = i == n_micro - 1
         with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
             with autocast:
-                mean = net(x, y, *mask)[1]                  # over the targets of this micro-batch
+                mean = net(x, y, *mask, with_logits=False)[1]       # over the targets of this micro-batch
             # DDP and FSDP divide the sum of all gradients by world; times world undoes it.
             scaler.scale(mean * share * here.world).backward()
         loss += mean.detach() * share
@@ -299,18 +296,17 @@ while step < max_steps:
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = processes.whole(norm).item()
     loss, stop_requests = here.sum(loss, here.stop_requests)
-    logs = step + 1 in (1, max_steps) or (step + 1) % log_interval == 0
-    before = watched.clone() if logs else None
+    before = watched.clone()
     if guard.allows(step, loss, norm):          # no NaN, no spike; it logs what it refuses
         scaler.step(opt)
     scaler.update()
     opt.zero_grad(set_to_none=here.world == 1)  # DDP's gradients stay in its buckets, as zeros
-    if guard.wants_rollback and here.sum(os.path.exists(f'{out_dir}/last.pt')) == [here.world]:
+    if guard.wants_rollback and os.path.exists(f'{out_dir}/last.pt'):
         step = roll_back()
         continue
     step += 1
 
-    if logs:
+    if step in (1, max_steps) or step % log_interval == 0:
         update_ratio = processes.whole((watched - before).norm() / before.norm()).item()
         log.step(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
                  update_ratio=update_ratio, skipped=guard.skipped,

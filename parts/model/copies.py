@@ -41,3 +41,13 @@ def carry_over(weight, old, new):
             spelled = [] if text in new.special else old.encode(text)
         rows.append(weight[spelled or slice(None)].mean(0))
     return torch.stack(rows)
+
+
+def carried_over(model, old, new):
+    """Return a copy of a model for another tokenizer's vocabulary. See carry_over()."""
+    copy = like(model, {'vocab_size': new.vocab_size})
+    before, weights = model.state_dict(), copy.state_dict()
+    for name in 'embedding.weight', 'head.weight':      # the same rows, if they are tied
+        rows = carry_over(before[name][:model.config.vocab_size], old, new)
+        weights[name][:len(rows)] = rows
+    return copy

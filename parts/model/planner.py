@@ -9,6 +9,7 @@ A shape is a dict of GPTConfig's fields (model.py); its block_size is the T toke
 """
 import contextlib, json, math, os, re, timeit
 import torch
+from model import load_checkpoint
 
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
 GPUS = {'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5), 'A100': (312e12, 80e9, 1.5),
@@ -21,12 +22,6 @@ head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_he
 def peak_flops(gpu):
     """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not known."""
     return next((peak for name, (peak, *_) in GPUS.items() if re.search(rf'\b{name}\b(?! [LPN])', gpu)), None)
-
-
-def mfu(shape, T, tok_s, device):
-    """The share of its peak that one device reaches with tok_s tokens a second; None if that is not known."""
-    peak = peak_flops(torch.cuda.get_device_name(device)) if device.startswith('cuda') else None
-    return flops_per_token(shape, T) * tok_s / peak if peak else None
 
 
 def machine_of(plan):
@@ -130,9 +125,14 @@ def at_hand(path):
     return None, None
 
 
-def show(plan, shape, T, batch, micro, steps, dtype, data):
-    """Print the plan of a run of train.py. A step has batch sequences of T tokens, micro on a device at once
-    (0: all). data: the path of a meta.json."""
+def show(config, state):
+    """Print the plan of a run of train.py, given its settings and the checkpoint that it resumes ({}: none)."""
+    data = os.path.join(config['data_dir'], 'meta.json')
+    plan, T, batch, micro, steps, dtype = (config[name] for name in (
+        'plan', 'block_size', 'batch_size', 'micro_batch_size', 'max_steps', 'dtype'))
+    shape = state.get('model_config', config)
+    if config['init_from'] != 'scratch' and not state:
+        shape = vars(load_checkpoint(config['init_from'])[0].config)
     number = r'(\d+(?:\.\d+)?(?:e\+?\d+)?)'
     match = re.fullmatch(rf'([^,]*)(?:,price={number})?', plan)
     if not match:
@@ -178,7 +178,7 @@ def print_time(flops, n_devices, peak, price):
 def print_memory(shape, n_devices, memory, at_once, width):
     """Print the memory on each device, and what fits. at_once: sequences on a device."""
     n = count_parameters(shape)['total']
-    stages = {'shard=ddp': 0, 'shard=zero1': 1, 'ZeRO-2: not built': 2, 'shard=fsdp': 3}
+    stages = {'shard=ddp': 0, 'shard=zero2': 2, 'shard=fsdp': 3}
     limit = 0.9 * memory                # CUDA's own, NCCL's buffers, holes: a tenth, as a rule
     fitting = []
     print("\n  GB on each device      state  in ZeRO's paper  "
@@ -188,7 +188,7 @@ def print_memory(shape, n_devices, memory, at_once, width):
         usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) for c in (False, True))
         print(f'    {name:<18}{state / 1e9:>8.2f}{in_paper / 1e9:>17.2f}{usual / 1e9:>19.2f}'
               f'{less / 1e9:>24.2f}')
-        if less < limit and 'not built' not in name:
+        if less < limit:
             fitting.append(name if usual < limit else f'{name} with grad_checkpoint')
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; in ZeRO's "
           'paper (1910.02054) 2, 2 and 12')

@@ -1,7 +1,7 @@
 """
 Training data: token bins or a stream of text, and which sequences make up a step.
 
-    meta, bins, tokenizer, identity = open_bins('data/quickstart', block_size=256)
+    meta, bins, identity = open_bins('data/quickstart', block_size=256)
     source = Blocks(bins['train'], T=256, batch_size=8, seed=1337)
     x, y = source.take(step=0, rows=range(8))       # (8, 256) each, y one token later than x
 
@@ -15,9 +15,10 @@ from tokenizer import Tokenizer
 
 
 # --- bins ---------------------------------------------------------------------------------------------------
-def open_bins(data_dir, block_size, sides=('train', 'val'), data_from='', vocab_size=0):
-    """Return meta.json, {side: memory-mapped token ids}, their tokenizer, and what identifies these data: a
-    dict of the files' hashes. Of a mixture, val_NAME are sides, too. data_from: a command that makes the data.
+def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
+    """Return meta.json, {side: memory-mapped token ids}, and what identifies these data: the hash of meta.json,
+    of each bin its length and the hash of its first MB, of a stream its files. Sides are train (not with
+    streaming), val and, of a mixture, val_NAME. data_from: a command that makes the data.
     ValueError or FileNotFoundError if a file is missing or does not fit the others."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
@@ -28,31 +29,30 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from='', vocab_
         text = f.read()
     meta = json.loads(text)
     if 'dtype' not in meta:
-        raise ValueError(f'{data_dir} holds {meta.get("config", {}).get("kind", "other")} data, for sft.py or '
-                         'dpo.py; expected tokens (--kind=text)')
-
+        raise ValueError(f'{data_dir} holds {meta["config"]["kind"]} data, for sft.py or dpo.py; expected tokens '
+                         '(--kind=text)')
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
+    if streaming:
+        identity['streaming'] = [[os.path.basename(path), os.path.getsize(path)] for path in shards_of(streaming)]
     bins = {}
-    itemsize = np.dtype(meta['dtype']).itemsize
-    for side in sides:
+    for side in ('val',) if streaming else ('train', 'val'):
         path = os.path.join(data_dir, f'{side}.bin')
         if not os.path.exists(path):
             raise FileNotFoundError(f'{path} does not exist; --streaming={data_dir}/shards reads what was '
                                     'prepared with --write=text')
-        n = os.path.getsize(path) // itemsize
+        bins[side] = np.memmap(path, meta['dtype'], mode='r')
+        n = len(bins[side])
         if n != meta['tokens'][side]:
             raise ValueError(f'{path} has {n:,} tokens, meta.json says {meta["tokens"][side]:,}; run prepare.py '
                              'again')
         if n <= block_size:
             raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and '
                              'its target; lower --block_size or prepare more text')
-        bins[side] = np.memmap(path, meta['dtype'], mode='r')
-        identity[side] = [n, hashlib.sha256(bins[side][:2 ** 20]).hexdigest()]
-    names = meta['sources'] if len(meta['sources']) > 1 else ()
-    for path in (os.path.join(data_dir, f'val_{name}.bin') for name in names):
-        if os.path.getsize(path) > block_size * itemsize:       # the others have no whole sequence
-            bins[os.path.basename(path)[:-4]] = np.memmap(path, meta['dtype'], mode='r')
-
+        identity[f'{side}.bin'] = [n, hashlib.sha256(bins[side][:2 ** 20]).hexdigest()]
+    for name in meta['sources'] if len(meta['sources']) > 1 else ():
+        path = os.path.join(data_dir, f'val_{name}.bin')
+        if os.path.getsize(path) > block_size * bins['val'].itemsize:       # the others have no whole sequence
+            bins[f'val_{name}'] = np.memmap(path, meta['dtype'], mode='r')
     tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
     if tokenizer.hash != meta['tokenizer_hash']:
         raise ValueError(f'{data_dir}/tokenizer.json is not the one that made these ids (hash {tokenizer.hash}, '
@@ -60,7 +60,7 @@ def open_bins(data_dir, block_size, sides=('train', 'val'), data_from='', vocab_
     if vocab_size not in (0, tokenizer.vocab_size):
         raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {tokenizer.vocab_size}; '
                          'take theirs: --vocab_size=0')
-    return meta, bins, tokenizer, identity
+    return meta, bins, identity
 
 
 def sequences(ids, starts, T):
@@ -69,17 +69,19 @@ def sequences(ids, starts, T):
     return rows[:, :-1], rows[:, 1:]
 
 
-def evaluation_blocks(ids, T, n_tokens, micro_batch_size, here):
-    """Yield where the blocks of an evaluation begin, about n_tokens in all, spread evenly over the bin and always
-    the same; and whether they count. The processes share them. One that has no block left gets one that does
-    not count, because FSDP needs all processes in each forward pass."""
-    n_blocks = (len(ids) - 1) // T
-    blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // T)))
-    starts = blocks.astype(np.int64) * T
-    mine = starts[here.rank::here.world]
-    for i in range(0, len(starts[::here.world]), micro_batch_size):
+def evaluation(ids, task, n_tokens, micro_batch_size, here):
+    """Yield the batches of an evaluation on about n_tokens, the arguments of model.forward, and whether they count.
+    They are always the same blocks, spread evenly over a bin, with the same tokens hidden (task: Objective). The
+    processes share them; one that has no block left gets one that does not count, because FSDP needs all processes
+    in each forward pass."""
+    n_blocks = (len(ids) - 1) // task.n_text
+    blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // task.n_text))).astype(np.int64)
+    mine = blocks[here.rank::here.world]
+    for i in range(0, len(blocks[::here.world]), micro_batch_size):
         part = mine[i:i + micro_batch_size]
-        yield (part, True) if len(part) else (starts[:1], False)
+        counts = len(part) > 0
+        part = part if counts else blocks[:1]
+        yield task.apply(*sequences(ids, part * task.n_text, task.n_text), part), counts
 
 
 # --- which sequences make up a step -------------------------------------------------------------------------
@@ -118,6 +120,12 @@ class Blocks:
         return sequences(self.ids, [self.start(step * self.batch_size + row) for row in rows], self.T)
 
 
+def shards_of(streaming):
+    """The .jsonl and .json files, gzipped or not, of a folder or a glob."""
+    pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
+    return sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
+
+
 class Stream:
     """Sequences straight from text: shards of JSON lines are read and tokenised, over and over, and never
     stored. The first pass gives the same tokens as a bin of the same documents, in the order of the files.
@@ -125,25 +133,29 @@ class Stream:
     position: the shard and the line that come next, and the ids that were read and not yet taken. Lines without a
     document and the rest of a damaged archive are skipped; `malformed` counts them."""
 
-    def __init__(self, streaming, here, tokenizer, T):
-        pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
-        paths = sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
+    def __init__(self, streaming, here, tokenizer, T, positions=None):
+        paths = shards_of(streaming)
         if len(paths) < here.world:
             raise ValueError(f'streaming={streaming}: shards (.jsonl or .json, also .gz): {len(paths)}; each '
                              f'process needs one, so {here.world}; prepare.py --write=text makes them')
         if '<|endoftext|>' not in tokenizer.special:
             raise ValueError('the tokenizer has no <|endoftext|>, which stands between the documents of a '
                              'stream; prepare the data with --tokenizer=bpe')
-        self.identity = [here.world, *([os.path.basename(path), os.path.getsize(path)] for path in paths)]
         self.paths = paths[here.rank::here.world]
+        self.here = here
         self.tokenizer = tokenizer
         self.T = T
         self.malformed = 0
-        self.go_to([0, 0, []])
+        self.go_to(positions or [[0, 0, []]] * here.world)
 
-    def go_to(self, position):
-        self.position = [*position[:2], list(position[2])]
-        self.documents = self.read(*position[:2])
+    def go_to(self, positions):
+        """Go on where the streams of all processes were."""
+        if len(positions) != self.here.world:
+            raise ValueError(f'this run reads {len(positions)} streams, one in each process; resume it with as '
+                             f'many processes, not with {self.here.world}')
+        shard, line, ids = positions[self.here.rank]
+        self.position = [shard, line, list(ids)]
+        self.documents = self.read(shard, line)
 
     def read(self, shard, line):
         """Yield the text of each document from a position on, without end."""
@@ -189,20 +201,3 @@ class Stream:
         data = np.array(ids[:n + 1], dtype=np.int64)                                        # (n + 1,)
         del ids[:n]
         return data[:-1].reshape(len(rows), -1), data[1:].reshape(len(rows), -1)
-
-
-# --- what a run says about its data -------------------------------------------------------------------------
-def described(meta, n_text, batch_size, epochs, measured):
-    """Yield 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs: 1.50; tokens held out: 512', then a line
-    for each source of a mixture: its share of the tokens and how often a run reads it. Data that are read more
-    than about four times help less (arXiv:2305.16264). measured: the sides of bins that are open."""
-    n = meta['tokens']['train']
-    repeated = '; beyond about 4 that helps less and less: a smaller model in fewer steps may be as good'
-    yield (f'tokens: {n:,}, sequences: {n / n_text:,.0f}, steps an epoch: {n / n_text / batch_size:,.1f}, '
-           f'epochs: {epochs:.2f}; tokens held out: {meta["tokens"]["val"]:,}{repeated if epochs > 4 else ""}')
-    for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
-        times = source['epochs'] * epochs
-        warning = ', and beyond 4 that helps less and less' if times > 4 else ''
-        if f'val_{name}' not in measured:
-            warning += f'; val_{name}.bin has no whole sequence, so nothing measures this source'
-        yield f'{name}: {source["mixed"] / n:.1%} of the tokens, read {times:.2f} times{warning}'

@@ -105,9 +105,9 @@ class Objective:
             raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data '
                              f'has no special token {needs}; prepare documents, or with --tokenizer=bpe')
 
-    def apply(self, x, y, step, rows):
-        """The arguments of model.forward for text x and its next tokens y, int64 (B, n_text): inputs and
-        targets, perhaps mask and positions. rows: the numbers of the sequences in the global batch."""
+    def apply(self, x, y, rows, step=EVALUATION):
+        """Return the arguments of model.forward for text x and its next tokens y, int64 (B, n_text): inputs and
+        targets, perhaps mask and positions. rows: the numbers of the sequences in the step's batch."""
         if self.name == 'mlm':
             return hide_tokens(x, self.seed, step, rows, self.special, self.n_ordinary)
         if self.name == 'span':
@@ -118,6 +118,29 @@ class Objective:
         if self.document_mask:
             return x, y, *document_mask(x, self.special['<|endoftext|>'])       # (B, 1, T, T), (B, T)
         return x, y
+
+    def blank(self, B):
+        """Return what apply() returns for B sequences, of any text: to try whether they fit."""
+        x = np.zeros((B, self.n_text), np.int64)
+        return self.apply(x, x, range(B))
+
+    def described(self, meta, bins, batch_size, max_steps):
+        """Yield 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs: 1.50; tokens held out: 512', then a
+        line for each source of a mixture, and how much packing saves. What is read more than about four times
+        teaches less (arXiv:2305.16264)."""
+        n = meta['tokens']['train']
+        sequences = n / self.n_text
+        epochs = max_steps * batch_size / sequences
+        less = '; beyond about 4 that helps less and less: a smaller model in fewer steps may be as good'
+        yield (f'tokens: {n:,}, sequences: {sequences:,.0f}, steps an epoch: {sequences / batch_size:,.1f}, '
+               f'epochs: {epochs:.2f}; tokens held out: {meta["tokens"]["val"]:,}{less if epochs > 4 else ""}')
+        for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
+            times = source['epochs'] * epochs
+            warning = ', and beyond 4 that helps less and less' if times > 4 else ''
+            if f'val_{name}' not in bins:
+                warning += f'; val_{name}.bin has no whole sequence, so nothing measures this source'
+            yield f'{name}: {source["mixed"] / n:.1%} of the tokens, read {times:.2f} times{warning}'
+        yield from self.packing(bins['val'])
 
     def packing(self, ids, most=10_000_000):
         """[a line: how much padding packing saves, measured on the first tokens of a bin]; or []."""

@@ -179,15 +179,16 @@ def state_of(model, opt):
     return whole_state.get_state_dict(model, opt, options=options)
 
 
-def load_state(model, opt, state):
-    """Take over the weights and moments of a checkpoint; each process keeps its part of them. Learning rate,
-    weight decay and betas stay those of opt, so that a resumed run can change them."""
+def load_state(model, opt, scaler, state):
+    """Take over the weights, the moments and float16's scale of a checkpoint; each process keeps its part. Learning
+    rate, weight decay and betas stay those of opt, so that a resumed run can change them."""
     from torch.distributed.checkpoint import state_dict as whole_state
     settings = [{name: value for name, value in group.items() if name != 'params'} for group in opt.param_groups]
     whole_state.set_state_dict(model, opt, model_state_dict=state['model'], optim_state_dict=state['moments'],
                                options=whole_state.StateDictOptions(full_state_dict=True))
     for group, own in zip(opt.param_groups, settings):
         group.update(own)
+    scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 
 
 def whole(t):

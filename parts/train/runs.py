@@ -14,6 +14,7 @@ enough to resume, and nothing else has to remember them.
 import contextlib, datetime, glob, json, math, os, pathlib, platform, re, shlex, shutil, sys, textwrap, time
 import torch
 from model import GPT, GPTConfig
+from parts.model import copies, planner
 from tokenizer import Tokenizer
 
 try:
@@ -28,17 +29,17 @@ FIXED = {*SHAPE, 'vocab_multiple', 'objective', 'optimizer', 'batch_size', 'bloc
          'dropout', 'document_mask', 'replay', 'loss_type', 'beta', 'gamma', 'label_smoothing', 'eval_pairs', 'lora',
          'num_samples', 'max_new_tokens', 'updates'}
 # Settings of a command, which a resumed run does not take over.
-OF_THE_COMMAND = {'out_dir', 'init_from', 'overwrite', 'show_batch', 'plan'}
+OF_THE_COMMAND = {'out_dir', 'overwrite', 'show_batch', 'plan'}
 # Settings that change no result by more than another seed does.
 HARMLESS = {*OF_THE_COMMAND, 'seed', 'device', 'compile', 'micro_batch_size', 'grad_checkpoint', 'log_interval',
             'eval_interval', 'save_interval', 'keep', 'sample_prompt', 'sample_tokens', 'data_from',
-            'allow_code_execution'} - {'init_from'}
+            'allow_code_execution'}
 
 
 # --- checkpoints --------------------------------------------------------------------------------------------
-def write(path, state, keep=1):
-    """Write a checkpoint beside path, flush it, then rename it: a crash or a full disk leaves the old one. Before
-    that, path becomes path-1, path-1 becomes path-2, ... and `keep` of them stay."""
+def write(path, keep, state):
+    """Write a checkpoint beside path, flush it, then rename it: a crash or a full disk leaves the old one. A
+    last.pt that was there becomes last-1.pt, last-1.pt becomes last-2.pt, ... and `keep` of them stay."""
     try:
         with open(f'{path}.tmp', 'wb') as f:
             torch.save({'format': FORMAT, **state}, f)
@@ -47,9 +48,9 @@ def write(path, state, keep=1):
     except (OSError, RuntimeError) as e:        # torch wraps a failed write in a RuntimeError
         pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
         raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
-    names = [path, *(f'{path.removesuffix(".pt")}-{i}.pt' for i in range(1, keep))]
     # A crash in here leaves no last.pt for a moment, but then newest() finds last-1.pt.
-    for newer, older in reversed([*zip(names, names[1:])]):
+    names = names_of(os.path.dirname(path))[:keep]
+    for newer, older in reversed([*zip(names, names[1:])]) if path == names[0] else ():
         if os.path.exists(newer):
             os.replace(newer, older)
     os.replace(f'{path}.tmp', path)
@@ -86,7 +87,7 @@ def newest(out_dir):
             with contextlib.suppress(OSError):      # otherwise the next save would push out a good one
                 os.replace(path, f'{path}.damaged')
             continue
-        if 'moments' not in state:
+        if not state.get('moments'):
             raise ValueError(f'{path} holds a model but no run that could be resumed; start a new run from its '
                              f'weights: --init_from={path} and another --out_dir')
         return state
@@ -129,60 +130,42 @@ def open_model(path, device='cpu'):
 
 
 # --- how a run begins ---------------------------------------------------------------------------------------
-def take_over_settings(config, state, set_by):
-    """Give config the settings of the checkpoint `state`, so that a resumed run keeps its own. Return what the user
-    changed, {setting: text}: that may be any but those in FIXED. set_by: {setting: who gave it}."""
-    saved = state.get('config', {})
-    out_dir = config['out_dir']
-    changed = {}
-    if state and saved.get('stage') != config.get('stage'):
+def begin(config, set_by):
+    """Return the checkpoint that a run resumes, or {} for a new run. With --init_from=resume config takes over the
+    settings of the run: the user may change any but those in FIXED. set_by: {setting: who gave it}."""
+    out_dir, init_from = config['out_dir'], config['init_from']
+    if init_from != 'resume':
+        if not config.get('plan') and config.get('show_batch') is None:     # these write nothing
+            check_out_dir(out_dir, init_from, config['overwrite'])
+        return {}
+    state = newest(out_dir)
+    saved = state['config']
+    if saved.get('stage') != config.get('stage'):
         raise ValueError(f'{out_dir} holds a run of {saved.get("stage", "train")}.py; resume it with that script')
-    for name, value in saved.items():
-        if name in OF_THE_COMMAND or name not in config or config[name] == value:
-            continue
+    for name in (saved.keys() & config.keys()) - OF_THE_COMMAND - {'init_from'}:
         if name not in set_by:
-            config[name] = value
-        elif name in FIXED:
-            raise ValueError(f'{set_by[name]}: {name}={config[name]!r:.80}, but the run in {out_dir} has {value!r:.80}; '
-                             f'leave {name} out, or start a new run from its weights: --init_from={out_dir} and '
-                             'another --out_dir')
-        else:
-            changed[name] = f'{value!r} before, {config[name]!r} now'
-    if state:
-        config['init_from'] = saved['init_from']        # where the run began
-    if changed.keys() - HARMLESS:
-        config['expect'] = None                         # it was measured with other settings
-    return changed
+            config[name] = saved[name]
+        elif name in FIXED and config[name] != saved[name]:
+            raise ValueError(f'{set_by[name]}: {name}={config[name]!r:.80}, but the run in {out_dir} has '
+                             f'{saved[name]!r:.80}; leave {name} out, or start a new run from its weights: '
+                             f'--init_from={out_dir} and another --out_dir')
+    config['init_from'] = saved['init_from']            # where the run began
+    return state
 
 
-def check_start(config, state, data, here):
-    """Refuse a folder that holds something else, other data than those that a resumed run has read, and processes
-    that differ. data: {name: what identifies these data}."""
-    for name, value in data.items():
-        if state and state['data'].get(name) != value:
-            raise ValueError(f'{name} is not the one that the run in {config["out_dir"]} has read; resume with its data, '
-                             'or start a new run from its weights: --init_from=FOLDER and another --out_dir')
-    here.same(step=state.get('step'), **data, **config)
-    # Only the first process looks, because it will write there before the others have looked.
-    trouble = here.gather('' if state or not here.is_main else trouble_with(**config))[0]
-    if trouble:
-        raise ValueError(trouble)
-
-
-def trouble_with(out_dir, init_from, overwrite, **_):
-    """Say why a new run can't write to out_dir, or ''."""
+def check_out_dir(out_dir, init_from, overwrite):
+    """Refuse to write where a run, a model or something else of the user is."""
     folder = pathlib.Path(out_dir)
     files = [*folder.iterdir()] if folder.is_dir() else []
     settings = folder / 'config.json'
     if files and not (settings.exists() and FORMAT in settings.read_text(encoding='utf-8')):
-        return (f'{out_dir} holds {min(files).name}, which no run wrote there; choose another --out_dir, or '
-                'move it away')
+        raise ValueError(f'{out_dir} holds {min(files).name}, which no run wrote there; choose another --out_dir, '
+                         'or move it away')
     if files and os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
-        return f'out_dir={out_dir} holds the model that this run starts from; choose another'
+        raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
     if [*folder.glob('*.pt')] and not overwrite:
-        return (f'{out_dir} already holds a run; resume it with --init_from=resume, or choose another '
-                '--out_dir, or start over with --overwrite=True')
-    return ''
+        raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or choose another '
+                         '--out_dir, or start over with --overwrite=True')
 
 
 # --- from the weights of another run ------------------------------------------------------------------------
@@ -202,9 +185,9 @@ def tokenizer_beside(ckpt, state):
     return tokenizer
 
 
-def from_weights(config, tokenizer):
-    """Return the model of config['init_from'] for pretraining on data of this tokenizer: with the dropout, the mask
-    and the context of config. extend_vocab: the model may have another tokenizer."""
+def from_weights(config, set_by, tokenizer):
+    """Return config['init_from'] for pretraining on data of this tokenizer, as a checkpoint with model_config and
+    model: with the dropout, the mask and the context of config. Its shape goes into config."""
     init_from, data_dir = config['init_from'], config['data_dir']
     model, state = open_model(init_from)
     beside = os.path.join(folder_of(init_from), 'tokenizer.json')
@@ -214,7 +197,6 @@ def from_weights(config, tokenizer):
         its_hash = its.hash
         model = model.grown(its.vocab_size)             # it may lack the tokens for chat
     if config['extend_vocab']:
-        from parts.model import copies
         model, its_hash = copies.carried_over(model, its, tokenizer), tokenizer.hash
     # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
     if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
@@ -222,8 +204,16 @@ def from_weights(config, tokenizer):
                          f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, '
                          'or take the weights over with --extend_vocab=True')
     same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash, f'prepare it with --tokenizer={beside}')
-    return model.like(dropout=config['dropout'], causal=config['objective'] != 'mlm',
-                      vocab_multiple=config['vocab_multiple'], **context(config, vars(model.config)))
+    for name in SHAPE:
+        value = getattr(model.config, name)
+        is_0 = config[name] == 0 and name in ('n_kv_head', 'n_ffn')         # it follows from the others
+        if name in set_by and config[name] != value and not is_0:
+            raise ValueError(f'{set_by[name]}: {name}={config[name]}, but {init_from} has {name}={value}; leave '
+                             f'{name} out, or set it to {value}')
+        config[name] = value
+    model = model.like(dropout=config['dropout'], causal=config['objective'] != 'mlm',
+                       vocab_multiple=config['vocab_multiple'], **context(config, vars(model.config)))
+    return {'model_config': vars(model.config), 'model': model.state_dict()}
 
 
 def context(config, before):
@@ -248,17 +238,6 @@ def check_context(init_from, context, block_size):
     if block_size > context:
         raise ValueError(f'{init_from} has a context of {context} tokens, less than block_size={block_size}; '
                          f'set --block_size={context}, or extend it: train.py --rope_scaling=llama3')
-
-
-def keep_shape(model, config, set_by):
-    """Write the model's shape into config. ValueError if a setting that the user gave says otherwise."""
-    for name in SHAPE:
-        value = getattr(model.config, name)
-        is_0 = config[name] == 0 and name in ('n_kv_head', 'n_ffn')         # it follows from the others
-        if name in set_by and config[name] != value and not is_0:
-            raise ValueError(f'{set_by[name]}: {name}={config[name]}, but {config["init_from"]} has {name}={value}; '
-                             f'leave {name} out, or set it to {value}')
-        config[name] = value
 
 
 def open_to_sample(ckpt, device='cpu', continues=False):
@@ -292,69 +271,92 @@ def open_to_tune(config, state):
 # --- the log ------------------------------------------------------------------------------------------------
 class Log:
     """train.log, metrics.jsonl and samples.txt. Only the first process writes; in the others every call does
-    nothing. Making a Log begins the run: a new one removes what an older run left in the folder, a resumed one
-    drops the metrics behind its checkpoint, because these steps come again."""
+    nothing.
 
-    def __init__(self, config, state, here, max_steps, copies=()):
-        self.config = config
+    Making a Log begins the run: it refuses to resume on other data, and processes that differ; it locks the folder;
+    a new run removes what an older one left there, a resumed one drops the metrics behind its checkpoint, because
+    these steps come again. identity: {name: what identifies these data}. meta: meta.json of token bins."""
+
+    def __init__(self, config, set_by, state, here, model, identity, meta=None, max_steps=None):
+        self.out_dir = config['out_dir']
         self.here = here
-        self.max_steps = max_steps
-        self.last = state.get('step', 0), state.get('tokens', 0)        # steps and tokens at the last log.step()
-        self.restarts = state.get('restarts', -1) + 1
-        self.seconds = dict.fromkeys(('data', 'eval', 'save'), 0.0)     # spent so far in timed(name)
-        self.measured = {}              # the numbers of the last evaluation
-        step, out_dir = self.last[0], config['out_dir']
-        if step >= max_steps:
-            raise ValueError(f'{out_dir} is at step {step} of max_steps={max_steps}; to continue, set '
+        self.max_steps = max_steps or config['max_steps']
+        self.untrained_loss = math.log(model.config.vocab_size)
+        self.expect = config['expect'] = expected(config, set_by, state, meta)
+        self.last = step, _ = state.get('step', 0), state.get('tokens', 0)     # at the last line of a step
+        self.seconds = dict.fromkeys(('data', 'eval', 'save'), 0.0)             # spent so far in timed(name)
+        self.measured = {}                                                      # by the last evaluation
+        for name, value in identity.items():
+            if state and state['data'].get(name) != value:
+                raise ValueError(f'{name} is not the one that the run in {self.out_dir} has read; resume with its '
+                                 'own data, or start a new run from its weights: --init_from=FOLDER and another '
+                                 '--out_dir')
+        here.same(step=step, **identity, **config)
+        if step >= self.max_steps:
+            raise ValueError(f'{self.out_dir} is at step {step} of max_steps={self.max_steps}; to continue, set '
                              f'--max_steps above {step}')
         if here.is_main:
-            os.makedirs(out_dir, exist_ok=True)
-            self.take_folder(state, copies)
+            os.makedirs(self.out_dir, exist_ok=True)
+            self.take_folder(config, state)
+        self.restarts = self.cut(step) if state else 0
         self.began = self.since = time.time()
-        self.say(f'resumed at step {step}' if state else f'starting from {config["init_from"]}')
+        self.note(step, 'resumed', f'resumed {self.out_dir}') if state else self.say(
+            f'starting from {config["init_from"]}')
+        changed = {name for name in state.get('config', {}).keys() & config.keys() - OF_THE_COMMAND
+                   if config[name] != state['config'][name]}
+        self.facts(changed=[f'{name}: {state["config"][name]!r} before, {config[name]!r} now' for name in changed],
+                   model=[planner.described(vars(model.config))])
 
-    def take_folder(self, state, copies):
-        """Lock the folder for this run, and bring its files to the beginning or to the checkpoint."""
-        out_dir = self.config['out_dir']
-        self.lock = open(os.path.join(out_dir, 'train.log'), 'a', encoding='utf-8')
+    def take_folder(self, config, state):
+        """Lock the folder for this run; write down its settings, and remove what belongs to another run."""
+        self.lock = open(os.path.join(self.out_dir, 'train.log'), 'a', encoding='utf-8')
         try:                    # the system lifts the lock when this process ends, however it ends
             if fcntl:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f'another run is writing to {out_dir}; wait, or set --out_dir') from None
-        if state:
-            self.cut(state['step'])
-        else:
+            raise ValueError(f'another run is writing to {self.out_dir}; wait, or set --out_dir') from None
+        if not state:
             self.lock.truncate(0)
-            for name in ('last*.pt*', 'best.pt*', 'metrics.jsonl', 'samples.txt', 'data.json', 'eval*.json*',
-                         'samples.jsonl', 'compare.json'):
-                for path in glob.glob(os.path.join(glob.escape(out_dir), name)):
+            for name in ('last*.pt*', 'best.pt*', 'metrics.jsonl', 'samples.*', 'data.json', 'eval*.json*',
+                         'compare.json'):
+                for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
                     os.remove(path)
-        with open(os.path.join(out_dir, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
-            json.dump({'format': FORMAT, **self.config}, f, indent=1)
-        for path in filter(os.path.exists, copies):         # meta.json of the data becomes data.json
+        with open(os.path.join(self.out_dir, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
+            json.dump({'format': FORMAT, **config}, f, indent=1)
+
+    def copy_in(self, *paths):
+        """Copy files into the folder, so that it can be used anywhere. meta.json of data becomes data.json."""
+        for path in filter(os.path.exists, paths if self.here.is_main else ()):
             name = os.path.basename(path).replace('meta.json', 'data.json')
             with contextlib.suppress(shutil.SameFileError):
-                shutil.copyfile(path, os.path.join(out_dir, name))
+                shutil.copyfile(path, os.path.join(self.out_dir, name))
 
     def cut(self, step):
-        """Drop the metrics behind a checkpoint."""
-        path = pathlib.Path(self.config['out_dir'], 'metrics.jsonl')
-        lines = path.read_text(encoding='utf-8').split('\n')[:-1]       # the last may be half written
-        kept = [line + '\n' for line in lines if json.loads(line)['step'] <= step]
-        path.write_text(''.join(kept), encoding='utf-8', newline='\n')
+        """Drop the metrics behind a step. Return how often the run had been resumed before."""
+        path = pathlib.Path(self.out_dir, 'metrics.jsonl')
+        lines = path.read_text(encoding='utf-8').split('\n')[:-1] if self.here.is_main else []
+        rows = [json.loads(line) for line in lines]     # the last line, if it is half written, is left out
+        rows = [row for row in rows if row['step'] <= step]
+        if self.here.is_main:
+            path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8', newline='\n')
+        return 1 + sum(row.get('event') == 'resumed' for row in rows)
+
+    def rewind(self, then):
+        """Go back to the checkpoint `then`, in the same run."""
+        self.cut(then['step'])
+        self.last, self.since = (then['step'], then['tokens']), time.time()
 
     def say(self, text, file='train.log'):
         if self.here.is_main:
             if file == 'train.log':
                 print(text, flush=True)
-            with open(os.path.join(self.config['out_dir'], file), 'a', encoding='utf-8', newline='\n') as f:
+            with open(os.path.join(self.out_dir, file), 'a', encoding='utf-8', newline='\n') as f:
                 f.write(text + '\n')
 
-    def rows(self, facts):
-        """Say facts about the run: {name: a text, or a list of texts}."""
+    def facts(self, **facts):
+        """Say facts about the run: name = a list of texts."""
         for name, texts in facts.items():
-            for text in [texts] if isinstance(texts, str) else texts:
+            for text in texts:
                 self.say(textwrap.fill(text, 110, initial_indent=f'  {name:<8} ', subsequent_indent=' ' * 11,
                                        break_on_hyphens=False))
 
@@ -375,12 +377,15 @@ class Log:
         if name != 'data':
             self.since += time.time() - began
 
-    def step(self, shown=(), **row):
-        """The line and the metrics of a step: with the time since the last call. shown: further names for the line."""
+    def step(self, shown=(), flops_per_token=0, **row):
+        """The line and the metrics of a step, with its seconds and its speed since the last call. shown: further
+        names for the line. flops_per_token: for mfu, the fraction of a GPU's peak."""
         now = time.time()
         n_steps, n_tokens = row['step'] - self.last[0], row['tokens'] - self.last[1]
         dt, speed = (now - self.since) / n_steps, n_tokens / (now - self.since)
+        peak = planner.peak_flops(torch.cuda.get_device_name()) if self.here.kind == 'cuda' else None
         row |= {'dt': dt, 'tok_s': speed, 'tok_s_device': speed / self.here.world,
+                'mfu': flops_per_token * speed / self.here.world / peak if peak else None,
                 'data_s': self.seconds['data'] / n_steps, 'save_s': self.seconds['save'],
                 'eval_share': self.seconds['eval'] / (now - self.began), 'uptime_s': now - self.began,
                 'restarts': self.restarts, 'memory_mb': memory_mb(self.here.kind)}
@@ -389,44 +394,42 @@ class Log:
                  f'gnorm: {row["grad_norm"]:.2f} | {dt * 1000:.0f} ms | {speed:,.0f} tok/s | eta '
                  f'{datetime.timedelta(seconds=int(dt * (self.max_steps - row["step"])))}')
         self.metrics(**row)
-        self.go_on(row['step'], row['tokens'])
-
-    def go_on(self, step, tokens):
-        """Restart the clock of the steps here."""
-        self.last, self.since, self.seconds['data'] = (step, tokens), time.time(), 0.0
+        self.last, self.since, self.seconds['data'] = (row['step'], row['tokens']), now, 0.0
 
     def evaluation(self, step, **row):
         """The line and the metrics of an evaluation."""
+        if 'val_loss' in row:
+            row = {'val_loss': row['val_loss'], 'val_ppl': math.exp(min(row['val_loss'], 700)), **row}
         self.measured = {name: value for name, value in row.items() if isinstance(value, float)}
         columns = [f'{name}: {value:.4f}' for name, value in self.measured.items()]
         self.say(' | '.join([f'step {step:>6}/{self.max_steps}', *columns]))
         self.metrics(step=step, **row)
+        if step >= 1000 and row.get('val_loss', 0) > self.untrained_loss - 0.5:
+            self.note(step, 'stuck', 'val_loss is near ln(vocab_size), as if untrained: see docs/trouble.md')
 
     def end(self, step, best_val, command, what='lowest val_loss'):
         """The last lines of a run. command: the words to type next. what: the name of best_val."""
-        out_dir = self.config['out_dir']
         if step < self.max_steps:
-            self.say(f'stopped at step {step}; {out_dir}/last.pt is saved; resume: the same command with '
+            self.say(f'stopped at step {step}; {self.out_dir}/last.pt is saved; resume: the same command with '
                      '--init_from=resume')
             return
-        self.say(f'done in {(time.time() - self.began) / 60:.1f} minutes, {what} {best_val:.4f}; see {out_dir}')
+        minutes = (time.time() - self.began) / 60
+        self.say(f'done in {minutes:.1f} minutes, {what} {best_val:.4f}; see {self.out_dir}')
         if command:
             self.say(f'next: {shlex.join(["python", *command])}')
-        for line in compared(self.measured, self.config['expect'] or {}):
+        for line in compared(self.measured, self.expect or {}):
             self.say(line)
 
 
-def expected(config, set_by, meta=None):
-    """Return config['expect'], or None if this run is not the one that the ranges were measured on.
-
-    A config file states them for its own settings and for the data that its data_from makes. With
-    --max_steps=10, or on your own text, the same loss would be a false alarm.
-    set_by: {setting: the file, or 'command line', that set it}. meta: meta.json, which says how prepare.py
-    was called."""
+def expected(config, set_by, state, meta):
+    """Return config['expect'], or None if this run is not the one that the ranges were measured on: a config
+    file states them for its own settings and for the data that its data_from makes. With --max_steps=10, or on
+    your own text, the same loss would be a false alarm."""
     source = set_by.get('expect')
-    if source in (None, 'command line'):
+    if source == 'command line':
         return config['expect']
     others = {name for name, file in set_by.items() if file != source} - HARMLESS
+    others = {name for name in others if config[name] != state.get('config', {}).get(name)}
     command = dict(re.findall(r'--(\w+)=(\S+)', config.get('data_from', '')))
     if meta and command:        # then the folder's name does not count, only what is in it
         others.discard('data_dir')
@@ -464,9 +467,3 @@ def memory_mb(kind):
     if resource:
         unit = 1 if sys.platform == 'darwin' else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2 ** 20
-
-
-def machine_and_versions():
-    """The names of the devices and the version of torch, as one line."""
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return f'{", ".join(devices) or platform.machine()}; torch {torch.__version__}'
