@@ -116,7 +116,7 @@ task = objectives.Objective(objective, document_mask, tokenizer, block_size, see
 if streaming:
     source = data.Stream(streaming, here, tokenizer, task.n_text, state.get('positions'))
 else:
-    source = data.Blocks(bins['train'], task.n_text, batch_size, seed, shuffle)
+    source = data.Blocks(bins.get('train'), task.n_text, batch_size, seed, shuffle)
 
 
 def get_batch(step, rows):

@@ -18,7 +18,7 @@ from tokenizer import Tokenizer
 def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
     """Return meta.json, {side: memory-mapped token ids}, and what identifies these data: the hash of meta.json,
     of each bin its length and the hash of its first MB, of a stream its files. Sides are train (not with
-    streaming), val and, of a mixture, val_NAME. data_from: a command that makes the data.
+    --write=text), val and, of a mixture, val_NAME. data_from: a command that makes the data.
     ValueError or FileNotFoundError if a file is missing or does not fit the others."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
@@ -35,11 +35,10 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
     if streaming:
         identity['streaming'] = [[os.path.basename(path), os.path.getsize(path)] for path in shards_of(streaming)]
     bins = {}
-    for side in ('val',) if streaming else ('train', 'val'):
+    for side in ('train', 'val'):
         path = os.path.join(data_dir, f'{side}.bin')
-        if not os.path.exists(path):
-            raise FileNotFoundError(f'{path} does not exist; --streaming={data_dir}/shards reads what was '
-                                    'prepared with --write=text')
+        if side == 'train' and not os.path.exists(path):        # prepared with --write=text, for --streaming
+            continue
         bins[side] = np.memmap(path, meta['dtype'], mode='r')
         n = len(bins[side])
         if n != meta['tokens'][side]:
@@ -85,11 +84,10 @@ def evaluation(ids, task, n_tokens, micro_batch_size, here):
 
 
 # --- which sequences make up a step -------------------------------------------------------------------------
-@functools.lru_cache(2)
-def shuffled(n, n_offsets, seed, epoch):
-    """Return an order of range(n), and an offset: both differ from epoch to epoch."""
-    rng = np.random.default_rng([seed, epoch])
-    return rng.permutation(n), rng.integers(n_offsets)
+@functools.lru_cache(4)
+def shuffled(n, seed, epoch):
+    """Return range(n) in an order that follows from seed and epoch, int64 (n,)."""
+    return np.random.default_rng([seed, epoch]).permutation(n)
 
 
 class Blocks:
@@ -98,6 +96,9 @@ class Blocks:
     with a shift of its own, so that text that is read again is not cut at the same places again."""
 
     def __init__(self, ids, T, batch_size, seed, shuffle=True):
+        if ids is None:
+            raise ValueError('data_dir has no train.bin: it was prepared with --write=text; read its text with '
+                             '--streaming=DATA_DIR/shards')
         self.ids = ids
         self.T = T
         self.batch_size = batch_size
@@ -111,9 +112,8 @@ class Blocks:
         epoch, block = divmod(i, self.n_blocks)
         if not self.shuffle:
             return block * self.T
-        n_offsets = len(self.ids) - self.n_blocks * self.T
-        order, offset = shuffled(self.n_blocks, n_offsets, self.seed, epoch)
-        return order[block] * self.T + offset
+        shift = shuffled(len(self.ids) - self.n_blocks * self.T, self.seed, epoch)[0]
+        return shuffled(self.n_blocks, self.seed, epoch)[block] * self.T + shift
 
     def take(self, step, rows):
         """Return inputs and targets, int64 (B, T), of these rows of a step's batch."""

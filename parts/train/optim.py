@@ -57,39 +57,17 @@ def orthogonal(g, dtype=None):
     return x.mT if tall else x
 
 
-def broadcast(value, src_rank, group, device):
-    """For ZeRO-1, instead of torch's, which makes a Python number of each byte: minutes for a large model."""
-    box = [torch.utils._pytree.tree_map(lambda t: t.cpu() if torch.is_tensor(t) else t, value)]
-    torch.distributed.broadcast_object_list(box, src_rank, group, device)
-    return box[0]
-
-
-def states(optimizers):
-    """The optimizers' state dicts, for a checkpoint. With ZeRO-1, [] in all processes but the first."""
-    if hasattr(optimizers[0], 'consolidate_state_dict'):
-        for o in optimizers:
-            o.consolidate_state_dict(to=0)
-        if torch.distributed.get_rank() > 0:
-            return []
-    return [o.state_dict() for o in optimizers]
-
-
-def restore(optimizers, scaler, checkpoint, own_part=lambda value, p: value):
-    """Load the 'optimizers' and the 'scaler' of a checkpoint, which then no longer holds them: they are as
-    large as two models. own_part(value, p): under FSDP, this process's part of a moment."""
-    scaler.load_state_dict(checkpoint.pop('scaler') or scaler.state_dict())         # {} without float16
-    for o, state in zip(optimizers, checkpoint.pop('optimizers'), strict=True):
-        params = [p for group in o.param_groups for p in group['params']]
-        moments = {i: {key: own_part(value, params[i]) for key, value in moment.items()}
-                   for i, moment in state['state'].items()}
-        groups = []
-        for before, now in zip(state['param_groups'], o.param_groups):      # set_lr() sets the rate
-            groups.append({**before, **{key: now[key] for key in ('betas', 'weight_decay', 'fused')
-                                      if key in now}})
-        o.load_state_dict({**state, 'state': moments, 'param_groups': groups})
-        if hasattr(o, 'consolidate_state_dict'):        # ZeRO-1 puts `step` on the CPU, where fused fails
-            for p, moment in o.optim.state.items():
-                moment.update({key: value.to(p.device) for key, value in moment.items()})
+def build(model, kind, learning_rate, weight_decay, betas=(0.9, 0.95)):
+    """Return one optimizer for what a model learns in fine-tuning, in the groups of train.py: decay for matrices
+    only; with kind='muon' Muon for the matrices of the blocks, AdamW for the rest."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    in_blocks = [p for name, p in named if 'blocks.' in name and p.dim() == 2]
+    others = [p for name, p in named if 'blocks.' not in name and p.dim() == 2]
+    groups = [{'params': in_blocks, 'use_muon': kind == 'muon'}, {'params': others},
+              {'params': [p for _, p in named if p.dim() == 1], 'weight_decay': 0.0}]
+    make = Muon if kind == 'muon' else torch.optim.AdamW
+    return make([group for group in groups if group['params']], lr=learning_rate, betas=betas,
+                weight_decay=weight_decay, fused=named[0][1].device.type != 'mps')
 
 
 def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, decay_steps=0):
@@ -120,39 +98,3 @@ def cosine(step, max_steps, warmup_steps, learning_rate, min_lr):
         return learning_rate * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * t))
-
-
-def described(max_steps, warmup_steps, learning_rate, min_lr, grad_clip, decay_steps=0):
-    """'steps: 100; warm-up: 10, to a rate of 0.001, then a cosine to 0.0001; gradient norm clipped at 1'"""
-    fall = f'a constant rate, then a fall (steps: {decay_steps:,})' if decay_steps else 'a cosine'
-    clip = f'clipped at {grad_clip:g}' if grad_clip else 'not clipped'
-    return (f'steps: {max_steps:,}; warm-up: {warmup_steps:,}, to a rate of {learning_rate:g}, then {fall} '
-            f'to {min_lr:g}; gradient norm {clip}')
-
-
-def set_lr(optimizers, lr):
-    for o in optimizers:
-        for group in o.param_groups:
-            group['lr'] = lr * group.get('lr_scale', 1.0)
-
-
-def unscale_and_clip(optimizers, scaler, net, grad_clip):
-    """Scale all gradients down if their norm is above grad_clip (0: never). Returns the norm before."""
-    for o in optimizers:
-        scaler.unscale_(o)              # float16's gradients are scaled up; else this does nothing
-    return torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
-
-
-def step(optimizers, scaler):
-    for o in optimizers:
-        scaler.step(o)                  # float16: does nothing if a gradient is infinite
-
-
-def probe(model):
-    """A matrix that trains, from the middle of the model, to watch: w_down, or with LoRA its A."""
-    return [p for p in model.blocks[len(model.blocks) // 2].parameters() if p.requires_grad][-1].detach()
-
-
-def change(before, after):
-    """How far a matrix moved, over its norm: 1e-3 a step is usual, 1e-5 hardly moves, 1e-1 tears apart."""
-    return (after - before).norm() / before.norm().clamp(min=1e-12)
