@@ -5,13 +5,13 @@ PLACES is the only list of functions that tests replace: when one of them moves,
 import textwrap
 
 PLACES = {
-    'native bfloat16': ('parts.train.devices', 'native_bfloat16'),
-    'batch': ('parts.train.token_bins', 'Blocks.take'),             # called with self, a step, its rows
-    'clip': ('parts.train.optim', 'unscale_and_clip'),              # once in each update
+    'native bfloat16': ('parts.train.processes', 'native_bfloat16'),
+    'batch': ('parts.train.data', 'Blocks.take'),                   # called with self, a step, its rows
+    'clip': ('torch.nn.utils', 'clip_grad_norm_'),                  # once in each update
     'orthogonal': ('parts.train.optim', 'orthogonal'),              # the heart of Muon
     'guard': ('parts.train.guards', 'Guard.allows'),                # called with self and the step
     'sample text': ('parts.prepare.texts', 'write'),                # what a model in training writes
-    'end of a run': ('parts.train.processes', 'leave'),
+    'end of a run': ('parts.train.processes', 'Process.leave'),
     'save': ('torch', 'save'),
     'forward': ('model', 'GPT.forward'),
     'hidden states': ('model', 'GPT.backbone'),
@@ -88,6 +88,6 @@ def accident(kind, *updates):
             return arrays''')
     return before('clip', f'''
         if n in {updates}:
-            net = arguments[2]
-            *_, gradient = [p.grad for p in net.parameters() if p.grad is not None]
+            arguments = [*arguments[0]], *arguments[1:]             # the parameters came as an iterator
+            *_, gradient = [p.grad for p in arguments[0] if p.grad is not None]
             {DEEDS[kind]}''')
