@@ -119,9 +119,9 @@ RUN_FILES = {'best.pt', 'last.pt', 'last-1.pt', 'config.json', 'data.json', 'met
 
 
 def metrics(out_dir):
-    """metrics.jsonl without the figures that no two runs share."""
+    """metrics.jsonl without the figures that no two runs share, and without the notes of resuming."""
     rows = read_rows(pathlib.Path(out_dir) / 'metrics.jsonl')
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows if row.get('event') != 'resumed']
 
 
 def series(out_dir, key):
@@ -129,10 +129,9 @@ def series(out_dir, key):
 
 
 def state(out_dir, file='last.pt'):
-    """All of a checkpoint but where it lies and how its last part was asked for."""
+    """All of a checkpoint but where it lies."""
     state = torch.load(out_dir / file, weights_only=True)
-    config = {k: v for k, v in state['config'].items() if k not in ('out_dir', 'init_from')}
-    return {**state, 'config': config}
+    return {**state, 'config': {**state['config'], 'out_dir': ''}}
 
 
 def same(a, b):

@@ -2,7 +2,7 @@
 The guard: it decides which updates reach the weights, and writes down what it refuses.
 
     guard = Guard(state={}, note=print, spike_z=8.0)
-    if guard.allows(step=7, loss=3.2, norm=0.8): ...        # else: note(7, 'skip', 'loss nan ...')
+    if guard.allows(step=7, loss=3.2, norm=0.8): ...        # else: note(8, 'skip', 'loss nan ...')
 """
 import math
 import numpy as np
@@ -13,8 +13,10 @@ class Guard:
     weights. One that is spike_z deviations above those of the last spike_window steps is a spike, and
     spike_action says whether to skip it, to roll back to the last checkpoint, or only to log it.
 
-    state: of a checkpoint, or {}. note(step, event, text): writes down what was refused. float16: it finds
-    its scale by overflowing, so more refusals in a row are no trouble."""
+    state: of a checkpoint, or {}. float16: it finds its scale by overflowing, so more refusals in a row are no
+    trouble. note(number, event, text): writes down what was refused. `step` counts from 0 and names the batch;
+    its update makes step + 1, so that is the number of the note: Log.cut then drops exactly those that a
+    resumed run, or one that was rolled back, will write again."""
 
     def __init__(self, state, note, float16=False, spike_z=0.0, spike_window=100, spike_action='skip'):
         self.note = note
@@ -49,20 +51,20 @@ class Guard:
             self.wants_rollback = self.spike_action == 'rollback'
             return self.refuse(step, spiked)
         if spiked:
-            self.note(step, 'spike', spiked)
+            self.note(step + 1, 'spike', f'{spiked} (its batch: --show_batch={step})')
         self.skipped_in_a_row = 0
         self.updates += 1
         self.window = [*self.window, [loss, norm]][-self.spike_window:]
         return True
 
     def refuse(self, step, why):
-        self.note(step, 'skip', f'{why}: update skipped')
+        self.note(step + 1, 'skip', f'{why}: update skipped (its batch: --show_batch={step})')
         self.skipped += 1
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:
             self.wants_rollback = False
             self.trouble = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at step '
-                            f'{step}: {why}; resume last.pt, or start again if there is none, with a lower '
+                            f'{step + 1}: {why}; resume last.pt, or start again if there is none, with a lower '
                             '--learning_rate or --dtype=float32')
             if self.updates == 0:
                 raise ValueError(self.trouble)
@@ -74,7 +76,8 @@ class Guard:
         self.bad_steps.add(step)
         self.lr_scale /= 2
         self.window = then['window']
-        self.note(step, 'rollback', f'back to step {then["step"]}, learning rate x {self.lr_scale:g}')
+        self.note(then['step'] + 1, 'rollback', f'back from step {step + 1} to {then["step"]}, learning rate x '
+                  f'{self.lr_scale:g}')
         return then['step']
 
 
