@@ -33,7 +33,7 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
                          '(--kind=text)')
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
     if streaming:
-        identity['streaming'] = [[os.path.basename(path), os.path.getsize(path)] for path in shards_of(streaming)]
+        identity['shards'] = [[os.path.basename(path), os.path.getsize(path)] for path in shards_of(streaming)]
     bins = {}
     for side in ('train', 'val'):
         path = os.path.join(data_dir, f'{side}.bin')

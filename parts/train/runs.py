@@ -11,7 +11,7 @@ A run and its folder: how it begins or resumes, what it saves, what it writes do
 A checkpoint holds the settings of its run and what identifies its data. So `--init_from=resume` and the folder are
 enough to resume, and nothing else has to remember them.
 """
-import contextlib, datetime, glob, json, math, os, pathlib, platform, re, shlex, shutil, sys, textwrap, time
+import contextlib, datetime, errno, glob, json, math, os, pathlib, re, shlex, shutil, sys, textwrap, time
 import torch
 from model import GPT, GPTConfig
 from parts.model import copies, planner
@@ -50,7 +50,7 @@ def write(path, keep, state):
         raise OSError(f'cannot write {path} ({e}); the file that was there before is unchanged') from e
     # A crash in here leaves no last.pt for a moment, but then newest() finds last-1.pt.
     names = names_of(os.path.dirname(path))[:keep]
-    for newer, older in reversed([*zip(names, names[1:])]) if path == names[0] else ():
+    for newer, older in reversed([*zip(names, names[1:])]) if os.path.basename(path) == 'last.pt' else ():
         if os.path.exists(newer):
             os.replace(newer, older)
     os.replace(f'{path}.tmp', path)
@@ -62,10 +62,13 @@ def read(path, device='cpu'):
         state = torch.load(path, map_location=device, weights_only=True)
         if state['format'] != FORMAT:
             raise ValueError(f'format={state["format"]}')
-    except (OSError, MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as e:
-        raise ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: {e!s:.100}); use another') from e
+        # A disk that does not answer or a full memory is no damage. EINVAL: of some files that were cut off.
+        if isinstance(e, OSError) and e.errno != errno.EINVAL or 'memory' in repr(e).lower():
+            raise
+        # The first sentence only: in the next ones torch advises to let the file run code.
+        raise ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: {str(e).split(". ")[0]:.100}); '
+                         'use another') from e
     for name, p in state['model'].items():
         if not p.isfinite().all():
             raise ValueError(f'{path}: the weights {name} are not finite; start from another checkpoint')
@@ -158,10 +161,10 @@ def check_out_dir(out_dir, init_from, overwrite):
     folder = pathlib.Path(out_dir)
     files = [*folder.iterdir()] if folder.is_dir() else []
     settings = folder / 'config.json'
-    if files and not (settings.exists() and FORMAT in settings.read_text(encoding='utf-8')):
+    if files and not (settings.exists() and FORMAT.encode() in settings.read_bytes()):
         raise ValueError(f'{out_dir} holds {min(files).name}, which no run wrote there; choose another --out_dir, '
                          'or move it away')
-    if files and os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
+    if os.path.exists(init_from) and os.path.realpath(folder_of(init_from)) == os.path.realpath(out_dir):
         raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose another')
     if [*folder.glob('*.pt')] and not overwrite:
         raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or choose another '
@@ -201,7 +204,7 @@ def from_weights(config, set_by, tokenizer):
     # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
     if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
         raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
-                         f'{tokenizer.vocab_size}; prepare it with --tokenizer={init_from}/tokenizer.json, '
+                         f'{tokenizer.vocab_size}; prepare it with --tokenizer={beside}, '
                          'or take the weights over with --extend_vocab=True')
     same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash, f'prepare it with --tokenizer={beside}')
     for name in SHAPE:
@@ -286,8 +289,9 @@ class Log:
         self.last = step, _ = state.get('step', 0), state.get('tokens', 0)     # at the last line of a step
         self.seconds = dict.fromkeys(('data', 'eval', 'save'), 0.0)             # spent so far in timed(name)
         self.measured = {}                                                      # by the last evaluation
-        for name, value in identity.items():
-            if state and state['data'].get(name) != value:
+        saved = state.get('data', identity)
+        for name in saved | identity:
+            if saved.get(name) != identity.get(name):
                 raise ValueError(f'{name} is not the one that the run in {self.out_dir} has read; resume with its '
                                  'own data, or start a new run from its weights: --init_from=FOLDER and another '
                                  '--out_dir')
@@ -304,7 +308,7 @@ class Log:
             f'starting from {config["init_from"]}')
         changed = {name for name in state.get('config', {}).keys() & config.keys() - OF_THE_COMMAND
                    if config[name] != state['config'][name]}
-        self.facts(changed=[f'{name}: {state["config"][name]!r} before, {config[name]!r} now' for name in changed],
+        self.facts(changed=[f'{name}: {state["config"][name]!r} before, {config[name]!r} now' for name in sorted(changed)],
                    model=[planner.described(vars(model.config))])
 
     def take_folder(self, config, state):
@@ -315,10 +319,12 @@ class Log:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ValueError(f'another run is writing to {self.out_dir}; wait, or set --out_dir') from None
+        except OSError:         # some network disks have no locks
+            pass
         if not state:
             self.lock.truncate(0)
-            for name in ('last*.pt*', 'best.pt*', 'metrics.jsonl', 'samples.*', 'data.json', 'eval*.json*',
-                         'compare.json'):
+            for name in ('last.pt*', 'last-*.pt*', 'best.pt*', 'metrics.jsonl', 'samples.txt', 'samples.jsonl',
+                         'data.json', 'eval*.json', 'compare.json'):
                 for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
                     os.remove(path)
         with open(os.path.join(self.out_dir, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
@@ -334,11 +340,14 @@ class Log:
     def cut(self, step):
         """Drop the metrics behind a step. Return how often the run had been resumed before."""
         path = pathlib.Path(self.out_dir, 'metrics.jsonl')
-        lines = path.read_text(encoding='utf-8').split('\n')[:-1] if self.here.is_main else []
-        rows = [json.loads(line) for line in lines]     # the last line, if it is half written, is left out
-        rows = [row for row in rows if row['step'] <= step]
-        if self.here.is_main:
-            path.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8', newline='\n')
+        if not self.here.is_main or not path.exists():
+            return 1
+        lines = path.read_text(encoding='utf-8').split('\n')[:-1]   # the last one may be half written
+        rows = [row for row in map(json.loads, lines) if row['step'] <= step]
+        # Written beside it and renamed: a full disk leaves the old file.
+        beside = path.with_suffix('.tmp')
+        beside.write_text(''.join(json.dumps(row) + '\n' for row in rows), encoding='utf-8', newline='\n')
+        os.replace(beside, path)
         return 1 + sum(row.get('event') == 'resumed' for row in rows)
 
     def rewind(self, then):
@@ -424,12 +433,17 @@ class Log:
 def expected(config, set_by, state, meta):
     """Return config['expect'], or None if this run is not the one that the ranges were measured on: a config
     file states them for its own settings and for the data that its data_from makes. With --max_steps=10, or on
-    your own text, the same loss would be a false alarm."""
+    your own text, the same loss would be a false alarm, also if a resumed run has changed it."""
+    for name, ends in (config['expect'] or {}).items():
+        if not re.fullmatch(r'[\[(][-+.e\d]+, [-+.e\d]+[\])]', str(ends)):
+            raise ValueError(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, 4.13)')
     source = set_by.get('expect')
     if source == 'command line':
         return config['expect']
-    others = {name for name, file in set_by.items() if file != source} - HARMLESS
-    others = {name for name in others if config[name] != state.get('config', {}).get(name)}
+    others = {name for name, file in set_by.items() if file != source}
+    if saved := state.get('config'):
+        others = {name for name in config if config[name] != saved.get(name)}
+    others -= HARMLESS
     command = dict(re.findall(r'--(\w+)=(\S+)', config.get('data_from', '')))
     if meta and command:        # then the folder's name does not count, only what is in it
         others.discard('data_dir')

@@ -1,0 +1,323 @@
+"""A run's folder, its checkpoints and its log; what a run may begin with, or one sentence says what to do."""
+import errno
+import json
+import math
+import os
+import pickle
+import random
+import shutil
+import types
+
+import pytest
+import torch
+from conftest import TINY, contents, metrics, mistake, ok, read_json, refused, run, same, train, write
+
+from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from parts.train import runs
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+RUN = {'config': {}, 'data': {}, 'moments': {'state': {}}, 'tokens': 0}
+CONFIG = {'init_from': 'scratch', 'max_steps': 10, 'expect': None, 'seed': 1}
+
+
+def small(seed=0, **changes):
+    torch.manual_seed(seed)
+    return GPT(GPTConfig(**{'vocab_size': 50, 'block_size': 8, 'n_layer': 1, 'n_head': 2, 'n_kv_head': 0,
+                            'n_embd': 16, **changes}))
+
+
+def checkpoint(model=None, **more):
+    model = model or small()
+    return {'model': model.state_dict(), 'model_config': vars(model.config), **RUN, **more}
+
+
+def log_of(out, state=None, identity=None, **config):
+    here = types.SimpleNamespace(is_main=True, world=1, kind='cpu', same=lambda **_: None)
+    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, {'expect': 'command line'}, state or {}, here,
+                    small(), identity or {})
+
+
+# --- the folder ---------------------------------------------------------------------------------------------
+OURS = f'config.json {{"format": "{runs.FORMAT}"}}'
+HOLDS = ['already holds a run', '--init_from=resume', '--overwrite=True']
+NOT_OURS = 'which no run wrote there'
+
+
+@pytest.mark.parametrize('files, init_from, refusal, overwritten', [
+    (None, 'scratch', None, None), ([], 'scratch', None, None),
+    ([OURS, 'train.log x', 'notes.md x'], 'scratch', None, None),       # it stopped before it saved
+    ([OURS, 'last-1.pt x'], 'scratch', HOLDS, None), ([OURS, 'mine.pt x'], '..', HOLDS, None),
+    ([OURS, 'last.pt x'], '.', 'the model that this run starts from', 'the model that'),
+    ([OURS, 'last.pt x'], 'last.pt', 'the model that this run starts from', 'the model that'),
+    (['best.pt x'], 'scratch', f'holds best.pt, {NOT_OURS}', NOT_OURS),
+    (['config.json \xff', 'x.safetensors x'], 'scratch', f'holds config.json, {NOT_OURS}', NOT_OURS)])
+def test_a_run_begins_in_a_folder_of_its_own(tmp_path, monkeypatch, files, init_from, refusal, overwritten):
+    out = tmp_path / 'a[1]'
+    for name, _, text in (file.partition(' ') for file in files or ()):
+        out.mkdir(exist_ok=True)
+        (out / name).write_text(text, encoding='latin-1')
+    monkeypatch.chdir(out if init_from == 'last.pt' else tmp_path)
+    origin = init_from if init_from in ('scratch', 'last.pt') else str(out / init_from)
+    for overwrite, words in ((False, refusal), (True, overwritten)):
+        check = runs.check_out_dir, str(out), origin, overwrite
+        refused(words, *check) if words else check[0](*check[1:])
+
+
+def test_a_new_run_deletes_what_is_known_of_the_one_before_but_no_file_of_others(tmp_path):
+    known = {'last.pt', 'last-1.pt', 'last.pt.damaged', 'best.pt', 'best.pt.tmp', 'metrics.jsonl',
+             'data.json', 'samples.txt', 'samples.jsonl', 'eval.json', 'compare.json'}
+    of_others = {'lasting.pt', 'samples.md', 'notes.txt', 'evaluations.txt'}
+    for name in known | of_others:
+        (tmp_path / name).touch()
+    log_of(tmp_path, checkpoint(step=0)).lock.close()
+    assert {*os.listdir(tmp_path)} >= known
+    log_of(tmp_path)
+    assert {*os.listdir(tmp_path)} == of_others | {'train.log', 'config.json'}
+    assert next(iter(read_json(tmp_path / 'config.json').items())) == ('format', runs.FORMAT)
+
+
+def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):
+    log = log_of(tmp_path)
+    before = contents(tmp_path)
+    mistake(train(data_dir, tmp_path, '--overwrite=True'), 'another run', str(tmp_path), '--out_dir')
+    assert contents(tmp_path) == before
+    log.lock.close()                                    # as the system does when a process ends
+    assert ': as expected (1 to 99)' in ok(train(data_dir, tmp_path, '--max_steps=4',
+                                                 '--expect={"val_loss": (1, 99)}'))
+
+
+def test_commands_that_only_read_work_where_a_run_is(data_dir, base_run, sft_model, conversations, pairs):
+    tuned = f'--init_from={sft_model}'
+    before = contents(base_run)
+    for script, *flags in (('train.py', f'--data_dir={data_dir}', *TINY),
+                           ('sft.py', tuned, f'--data_dir={conversations}'),
+                           ('dpo.py', tuned, f'--data_dir={pairs}')):
+        assert '--- step 7' in ok(run(script, *flags, f'--out_dir={base_run}', '--show_batch=7')), script
+    assert '8 x H100' in ok(run('train.py', *TINY, f'--out_dir={base_run}', '--plan=8xH100'))
+    assert contents(base_run) == before
+
+
+# --- checkpoints --------------------------------------------------------------------------------------------
+def test_a_model_comes_back_bit_for_bit_from_a_file_a_run_and_a_folder_of_hugging_face(tmp_path):
+    pytest.importorskip('safetensors')
+    out = tmp_path / 'run'
+    out.mkdir()
+    for i, settings in enumerate(({}, dict(tie_embeddings=False, dropout=0.1, rope_theta=5e5))):
+        saved = small(i, **settings)
+        extras = {'step': 7, 'best_val': 1.25, 'rng': torch.get_rng_state()}
+        save_checkpoint(out / 'last.pt', saved, **extras)
+        loaded, rest = load_checkpoint(out / 'last.pt')
+        assert same(loaded.state_dict(), saved.state_dict()) and loaded.config == saved.config
+        assert (loaded.head.weight is loaded.embedding.weight) == saved.config.tie_embeddings
+        assert same(rest, {'format': runs.FORMAT, **extras})
+    saved.save_hf(tmp_path / 'hf')
+    equal = lambda path, model: same(load_checkpoint(path)[0].state_dict(), model.state_dict())
+    assert equal(tmp_path / 'hf', saved) and load_checkpoint(tmp_path / 'hf')[1] == {}
+    assert equal(str(out), saved)
+    save_checkpoint(out / 'best.pt', small(2))
+    assert equal(out, small(2))
+
+
+class Bomb:
+    def __reduce__(self):
+        return eval, ("__import__('os').mkdir(__import__('os').environ['BOMB'])",)
+
+
+BOMB = {'x': Bomb()}
+FOREIGN = {'random': random.Random(0).randbytes(5000), 'text': b'hi', 'pickle': pickle.dumps(BOMB, 2),
+           'torch': BOMB, 'bomb in ours': {'format': runs.FORMAT, **checkpoint(), **BOMB}, 'list': [1, 2],
+           'theirs': {'model': small().state_dict(), 'iter_num': 3}, 'another format': {'format': 'x'}}
+
+
+def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_path, monkeypatch):
+    monkeypatch.setenv('BOMB', str(tmp_path / 'exploded'))
+    path = str(tmp_path / 'a.pt')
+    runs.write(path, 1, checkpoint())
+    with open(path, 'rb') as f:
+        whole = f.read()
+    n = len(whole)
+    cut = {f'cut at {stop}': whole[:stop] for stop in (0, 1, 4, 100, *range(n // 16, n, n // 16), n - 1)}
+    for name, content in (FOREIGN | cut).items():
+        if type(content) is bytes:
+            with open(path, 'wb') as f:
+                f.write(content)
+        else:
+            torch.save(content, path)
+        # torch's own advice is to run it
+        refused(r'a\.pt is not a readable((?!weights_only|option).)*$', runs.read, path)
+        assert not (tmp_path / 'exploded').exists(), name
+    pickle.loads(FOREIGN['pickle'])
+    assert (tmp_path / 'exploded').exists()             # the bomb is a real one
+    refused('no.pt does not exist', runs.find, str(tmp_path / 'no.pt'))
+    refused(['best.pt', 'last.pt', 'train.py'], runs.find, str(tmp_path))
+
+
+def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(tmp_path, monkeypatch):
+    """A damaged one is put aside: else the next save would push a good one out."""
+    out = f'{tmp_path}/'                                # as the shell completes it
+    save = lambda step, **more: runs.write(f'{out}/last.pt', 2, checkpoint(step=step, **more))
+    refused('holds no checkpoint', runs.newest, out)
+    for step in (4, 8, 12):
+        save(step)
+    assert {path.name for path in tmp_path.iterdir()} == {'last.pt', 'last-1.pt'}
+    for error in (OSError(errno.EIO, 'Input/output error'), MemoryError(), torch.OutOfMemoryError('CUDA'),
+                  RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")):
+        with monkeypatch.context() as m, pytest.raises(type(error)):
+            m.setattr(torch, 'load', lambda *_, **__: (_ for _ in ()).throw(error))
+            runs.newest(out)
+    assert runs.newest(out)['step'] == 12
+    (tmp_path / 'last.pt').write_bytes(b'half a file')
+    assert runs.newest(out)['step'] == 8
+    save(12)
+    assert [runs.read(f'{out}/{name}')['step'] for name in ('last.pt', 'last-1.pt')] == [12, 8]
+    assert (tmp_path / 'last.pt.damaged').read_bytes() == b'half a file'
+    for value in (math.nan, math.inf, -math.inf):
+        model = small()
+        model.blocks[0].mlp.w_down.weight.data[3, 4] = value
+        runs.write(f'{tmp_path}/nan.pt', 2, checkpoint(model))
+        refused(['blocks.0.mlp.w_down.weight', 'not finite'], runs.open_model, f'{tmp_path}/nan.pt')
+    save(16, moments=None)
+    refused(['last.pt', 'no run that could be resumed', f'--init_from={out}'], runs.newest, out)
+
+
+def test_a_save_keeps_so_many_checkpoints_and_wherever_it_ends_one_can_be_resumed(tmp_path, monkeypatch):
+    rename = os.replace
+    for keep, fails in ((1, 1), (2, 1), (2, 2), (3, 2), (3, 3)):
+        out = tmp_path / f'{keep} {fails}'
+        out.mkdir()
+        save = lambda step: runs.write(f'{out}/last.pt', keep, checkpoint(step=step))
+        for step in range(4):
+            save(step)
+        steps = [runs.read(name)['step'] for name in runs.names_of(str(out))[:keep]]
+        assert steps == [3, 2, 1][:keep] and len(os.listdir(out)) == keep
+        left = [*range(1, fails)]                       # renames that are made before the crash
+
+        def crash(old, new):
+            left.pop()
+            rename(old, new)
+        with monkeypatch.context() as m, pytest.raises(IndexError):
+            m.setattr(os, 'replace', crash)
+            save(4)
+        assert runs.newest(str(out))['step'] == 3 and runs.read(runs.find(str(out)))['step'] == 3
+        save(4)
+        assert runs.newest(str(out))['step'] == 4
+
+
+# --- settings -----------------------------------------------------------------------------------------------
+def test_a_run_that_resumes_keeps_its_settings_and_refuses_others_only_if_they_are_fixed(tmp_path):
+    saved = dict.fromkeys(runs.FIXED, 1) | {'init_from': 'base', 'learning_rate': 1e-3, 'max_steps': 4}
+    runs.write(f'{tmp_path}/last.pt', 1, checkpoint(step=4, config=saved))
+    command = {'out_dir': str(tmp_path), 'init_from': 'resume', 'overwrite': True, 'plan': ''}
+    begin = lambda given: runs.begin(config := {**dict.fromkeys(saved, 0), **command, **given},
+                                     dict.fromkeys(given, 'my.py')) and config
+    own = {**saved, **command, 'init_from': 'base'}
+    assert begin({}) == own and begin({'learning_rate': 2, 'seed': 1}) == {**own, 'learning_rate': 2}
+    for name in runs.FIXED:
+        refused([f'my.py: {name}=5, but', 'has 1;', f'--init_from={tmp_path}'], begin, {name: 5})
+    refused(['holds a run of train.py'], begin, {'stage': 'sft'})
+
+
+# --- the model that a run starts from -----------------------------------------------------------------------
+def test_another_tokenizer_of_the_same_size_is_refused(data_dir, base_run, tmp_path):
+    """The ids are the same, the text is not: no loss would tell."""
+    other = shutil.copytree(base_run, tmp_path / 'other')
+    tokenizer = read_json(other / 'tokenizer.json')
+    vocab = tokenizer['vocab']
+    vocab[300], vocab[301] = vocab[301], vocab[300]
+    (other / 'tokenizer.json').write_text(json.dumps(tokenizer), encoding='utf-8')
+    ours = 'hash', 'the same ids mean different text', f"copy the run's own tokenizer.json back into {other}"
+    mistake(run('sample.py', f'--ckpt={other}', '--prompt=def'), *ours)
+    mistake(run('eval.py', f'--ckpt={other}', f'--data_dir={data_dir}'), *ours)
+    data = shutil.copytree(data_dir, tmp_path / 'data')
+    shutil.copy(other / 'tokenizer.json', data)
+    mistake(train(data, tmp_path / 'x'), 'hash', 'tokenizer.json', 'prepare.py again')
+    meta = read_json(data / 'meta.json')
+    meta['tokenizer_hash'] = Tokenizer.load(data / 'tokenizer.json').hash
+    (data / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    prepare_it = f'--tokenizer={base_run}/tokenizer.json'
+    mistake(train(data, tmp_path / 'x', f'--init_from={base_run}/best.pt'), 'hash', str(data), prepare_it)
+    mistake(run('eval.py', f'--ckpt={base_run}', f'--data_dir={data}'), prepare_it)
+
+
+def test_a_model_that_cannot_do_it_is_refused(tmp_path):
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    tokenizer.save(tmp_path / 'tokenizer.json')
+    path = tmp_path / 'best.pt'
+    tune = lambda: runs.open_to_tune({'init_from': str(tmp_path)}, {})
+    sample = lambda: runs.open_to_sample(str(tmp_path), continues=True)
+    mlm = {'causal': False}, {'config': {'objective': 'mlm'}}
+    for config, more, command, words in ((*mlm, tune, 'objective=mlm.* use a model of clm'),
+                                         (*mlm, sample, 'objective=mlm fills gaps'),
+                                         ({}, {'reward_head': torch.zeros(16)}, tune, 'is a reward model'),
+                                         ({}, {'reward_head': torch.zeros(16)}, sample, 'is a reward model')):
+        save_checkpoint(path, small(vocab_size=tokenizer.vocab_size, **config), **more)
+        refused(words, command)
+    Tokenizer.byte(['<|endoftext|>']).save(tmp_path / 'tokenizer.json')
+    save_checkpoint(path, small(vocab_size=257))
+    refused(['<|im_start|>', 'frame each message'], tune)
+    refused(['block_size=9', 'context of 8 tokens', '--rope_scaling'], runs.check_context, 'out', 8, 9)
+
+
+# --- the log ------------------------------------------------------------------------------------------------
+def test_other_data_are_refused_and_the_metrics_behind_the_checkpoint_dropped(tmp_path, capsys):
+    """A note has the number of the step on whose way it was made: that of a checkpoint's own step stays."""
+    rows = [{'step': 0, 'val_loss': 3}, {'step': 5, 'event': 'skip'}, {'step': 5, 'loss': 2}]
+    known = {'meta.json': 'a1', 'train.bin': [9, 'b2']}
+    state = checkpoint(step=5, data=known, config={**CONFIG, 'max_steps': 5})
+    for identity, word in (({**known, 'meta.json': 'c3'}, 'meta.json'), ({'meta.json': 'a1'}, 'train.bin'),
+                           ({**known, 'train.bin': [8, 'b2']}, 'train.bin'),
+                           ({**known, 'shards': []}, 'shards')):
+        refused([word, 'not the one', '--init_from=FOLDER'], log_of, tmp_path / 'x', state, identity)
+    refused('step 5 of max_steps=5; .*--max_steps above 5', log_of, tmp_path / 'x', state, known, max_steps=5)
+    assert not (tmp_path / 'x').exists()
+    for restarts in (1, 2):
+        write(tmp_path / 'metrics.jsonl', [*rows, *[{'step': 5, 'event': 'resumed'}] * (restarts - 1),
+                                           {'step': 6, 'event': 'skip'}, {'step': 6, 'loss': 2}])
+        with open(tmp_path / 'metrics.jsonl', 'a') as f:
+            f.write('{"step": 3, "lo')                  # the process was killed here
+        log = log_of(tmp_path, state, known)
+        log.lock.close()
+        assert metrics(tmp_path) == rows and log.restarts == restarts
+    assert 'changed  max_steps: 5 before, 10 now' in ' '.join(capsys.readouterr().out.split('\n'))
+
+
+@pytest.mark.parametrize('figures, name, words', [
+    ({'val_loss': 4.09}, 'val_loss', 'as expected'), ({'val_loss': 4.31}, 'val_loss', '0.18 too high'),
+    ({'val_reward': 4.0}, 'val_reward', '0.05 too low'), ({'val_loss': math.nan}, 'val_loss', 'not a number'),
+    ({'val_loss': 4.0, 'x': 9.0}, 'val_bpb', 'measured: val_loss, val_ppl, x')])
+def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys, figures, name, words):
+    log = log_of(tmp_path, expect={name: (4.05, 4.13)})
+    log.evaluation(10, **figures)
+    for step in (9, 10):            # a run that stopped earlier has nothing to compare
+        log.end(step, 1.0, [])
+        assert (words in capsys.readouterr().out) == (step == 10)
+
+
+@pytest.mark.parametrize('ends', [3, (2,), (1, 2, 3), ('1', '2')])
+def test_a_range_is_two_numbers(tmp_path, ends):
+    refused('expect: a=.* must be .lowest, highest', log_of, tmp_path / 'x', expect={'a': ends})
+
+
+MADE = {'source': 'stdlib', 'tokenizer': 'bpe', 'vocab_size': 4096, 'dedup': 'minhash'}
+RANGES = {'val_loss': (4.05, 4.13)}
+
+
+@pytest.mark.parametrize('changed, prepared, saved, speaks', [
+    ({}, MADE, None, True), ({'out_dir': 'a', 'seed': 2, 'log_interval': 1}, MADE, None, True),
+    ({'data_dir': 'data/elsewhere'}, MADE, None, True), ({'data_dir': 'data/chats'}, None, None, False),
+    ({'init_from': 'out/other'}, MADE, None, False), ({'max_steps': 9}, MADE, None, False),
+    ({}, MADE | {'vocab_size': 400}, None, False), ({}, MADE | {'sources': {'a': ['a', 1]}}, None, False),
+    ({}, MADE | {'dedup': 'none'}, None, False), ({}, MADE | {'num_workers': 2}, None, True),
+    ({'expect': {'val_loss': (0, 9)}, 'max_steps': 9}, MADE | {'source': 'mine'}, None, True),
+    # resumed: with its own settings, with others, and after others were used
+    ({}, MADE, {}, True), ({'data_dir': 'data/elsewhere', 'keep': 3}, MADE, {}, True),
+    ({'max_steps': 99}, MADE, {}, False), ({}, MADE, {'max_steps': 9, 'expect': None}, False)])
+def test_what_a_config_expects_is_silent_about_other_settings_and_data(changed, prepared, saved, speaks):
+    config = {'expect': RANGES, 'init_from': 'scratch', 'max_steps': 10, 'keep': 2, 'data_dir': 'data/quick',
+              'data_from': 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 '
+              '--out_dir=data/quick'}
+    state = {} if saved is None else {'config': config | saved}
+    by = dict.fromkeys(config, 'config/quickstart.py') | dict.fromkeys(changed, 'command line')
+    meta = prepared and {'config': prepared, 'set': [k for k, v in prepared.items() if v != MADE.get(k)]}
+    config |= changed
+    assert runs.expected(config, by, state, meta) == (config['expect'] if speaks else None)
