@@ -24,7 +24,6 @@ from tqdm import tqdm
 from configurator import configure, defaults, set_by, show
 from parts.prepare import clean, conversions, corpus, duplicates, files, filters, infilling, reading
 from parts.prepare import report, text_models, texts, workers
-from parts.train import token_bins
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
 # --- settings: the first ten are enough to begin -----------------------------------------------------------
@@ -448,9 +447,12 @@ if kind == 'text':
 
 # --- report, and give the files their names -----------------------------------------------------------------
 content = total.report(bins, of_source)
+# Runs know their data by the hash of meta.json, so settings that decide no token stay out of it.
+settings = {name: value for name, value in config.items() if name not in (
+    'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
 meta = {'format': 'nanoparrot-data-1', **{key: content[key] for key in ('documents', 'bytes', 'sources')},
-        'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': config,
-        'set': sorted(set_by)}
+        'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': settings,
+        'set': sorted(settings.keys() & set_by.keys())}
 if benchmarks:
     meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
                               'ngram': NGRAM, 'dropped': total.dropped().get('in a benchmark', 0)}
@@ -459,10 +461,6 @@ if kind == 'text':
     meta['tokens'] = content['tokens'] = {'train': n_train, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
              'separators': not one_text}
-    for b in bins.values():
-        b.file.flush()
-    meta['sampled_sha256'] = {side: token_bins.sha256(b.file.name, sampled=True)
-                              for side, b in bins.items()}    # for train.py
     tok.save(f'{out_dir}/tokenizer.json.new')
     train_texts, val_texts = ((record['text'] for record in docs.spread(mask, n))
                               for mask, n in ((in_train, 20_000), (in_val, 1000)))

@@ -80,10 +80,10 @@ def test_the_tokenizer_is_trained_on_training_documents_only(prepared):
 
 def test_the_same_input_gives_the_same_bytes_and_a_run_that_fails_leaves_them(prepared, folder, tmp_path):
     out = tmp_path / 'out'
-    printed = prepare(out, folder, *BPE, '--val_fraction=0.3')
+    printed = prepare(out, folder, *BPE, '--val_fraction=0.3', '--num_workers=1')
     for side, ids in read(out)[2].items():
         assert f'{out}/{side}.bin | {len(documents(out)[side])} | {len(ids):,} |' in printed
-    for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json'):
+    for name in ('train.bin', 'val.bin', 'tokenizer.json', 'report.json', 'meta.json'):
         assert (out / name).read_bytes() == (prepared / name).read_bytes(), name
 
     before = contents(out)
