@@ -27,9 +27,10 @@ import numpy as np
 import torch
 from tqdm import tqdm
 from configurator import configure, nearest, show
-from model import GPT, load_checkpoint
+from model import GPT
 from parts.prepare import texts
-from parts.train import checkpoint, devices, records, start, token_bins
+from parts.train import processes, records, runs
+from parts.train.data import open_bins, sequences
 from parts.sample import asking, decoding
 from parts.eval import problems, questions, results, sandbox
 from tokenizer import Tokenizer
@@ -77,7 +78,8 @@ if ('compare' in all_tasks) != bool(compare):
     raise ValueError('--tasks=compare and a --compare=out/dpo belong together')
 if not re.fullmatch(r'[1-9]\d{0,4}(,[1-9]\d{0,4})*', k):
     raise ValueError(f'{k=!r:.80} must be numbers from 1 to 99999, such as 1,10,100')
-if out and (not out.endswith('.json') or os.path.basename(out) in start.FILES):     # such as best.pt
+of_a_run = 'config.json', 'data.json', 'tokenizer.json'
+if out and (not out.endswith('.json') or os.path.basename(out) in of_a_run):
     raise ValueError(f'{out=} must end with .json and must not be a file of a run; try --out=eval.json')
 ks = sorted({1, *map(int, k.split(','))})      # always with 1: the interval is that of pass@1
 if ks[-1] > num_samples and not completions:
@@ -109,7 +111,7 @@ if any(map(questions.runs, items_of.values())) and not allow_code_execution:
                      '--allow_code_execution=True')
 
 # --- 2. the checkpoints -------------------------------------------------------------------------------------
-device, answer_dtype = devices.choose(device, dtype)
+device, answer_dtype = processes.choose(device, dtype)
 if dtype == 'auto' and device == 'cpu':     # choose() takes bfloat16 on some CPUs
     answer_dtype = 'float32'
 torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
@@ -120,12 +122,12 @@ for path in ckpt.split(','):
 ckpt, *others = paths
 if others and (compare or completions):
     raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
-folder = start.folder_of(completions or ckpt)
+folder = runs.folder_of(completions or ckpt)
 
 
 def load(path):
     """(the model of a checkpoint, what eval.json says of it), if it can do the tasks."""
-    model, state = load_checkpoint(path, device)
+    model, state = runs.open_model(path, device)
     trained = state.get('config', {})
     if 'reward_head' in state:          # of dpo.py --loss_type=rm
         raise ValueError(f'{path} is a reward model: it scores answers and writes none; how often it prefers '
@@ -134,22 +136,22 @@ def load(path):
         raise ValueError(f'{path} has objective={trained["objective"]}: its val_loss and val_accuracy are in '
                          'metrics.jsonl; see what it does with sample.py')
     remedy = f"copy the run's own tokenizer.json back into {folder}" if path == ckpt else 'evaluate it alone'
-    start.same_tokenizer(path, state.get('tokenizer_hash'), tokenizer_path, tokenizer.hash, remedy)
+    runs.same_tokenizer(path, state.get('tokenizer_hash'), tokenizer_path, tokenizer.hash, remedy)
     in_chat = trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat
     about = {'ckpt': path, 'step': state.get('step'), 'chat': in_chat}
     return model.grown(tokenizer.vocab_size).eval(), about      # a base model may lack chat tokens
 
 
-tokenizer_path = os.path.join(start.folder_of(ckpt), 'tokenizer.json')
+tokenizer_path = os.path.join(runs.folder_of(ckpt), 'tokenizer.json')
 model = tokenizer = stamp = None    # stamp: the benchmarks that prepare.py took out of the training data
 about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
 if 'loss' in all_tasks or 'learned' in all_tasks or (answered and not completions):
-    checkpoint.find(ckpt)
+    runs.find(ckpt)
     if not os.path.exists(tokenizer_path):
         tokenizer_path = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
     tokenizer = Tokenizer.load(tokenizer_path)
     model, about = load(ckpt)
-    stamp = questions.read_stamp(os.path.join(start.folder_of(ckpt), 'data.json'))
+    stamp = questions.read_stamp(os.path.join(runs.folder_of(ckpt), 'data.json'))
 
 
 def checkpoints(untrained=False):
@@ -162,12 +164,12 @@ def checkpoints(untrained=False):
         yield GPT(model.config).to(device).eval(), {'ckpt': 'untrained', 'step': 0, 'chat': False}
 
 
-def prepared_bins(source, sides):
-    """token_bins.open_bins of a folder, which must have been prepared with the checkpoint's tokenizer."""
-    meta, bins = token_bins.open_bins(source, 1, sides)
-    start.same_tokenizer(ckpt, tokenizer.hash, source, meta['tokenizer_hash'],
-                         f'prepare it with --tokenizer={tokenizer_path}')
-    return meta, bins
+def prepared_bins(source):
+    """The bins of a folder, which must have been prepared with the checkpoint's tokenizer."""
+    meta, bins, measured['data'][source] = open_bins(source, 1)
+    runs.same_tokenizer(ckpt, tokenizer.hash, source, meta['tokenizer_hash'],
+                        f'prepare it with --tokenizer={tokenizer_path}')
+    return bins
 
 
 out = out or os.path.join(folder, 'scored' if completions else '', 'eval.json')
@@ -176,12 +178,12 @@ outputs = {os.path.realpath(path) for path in (out, into, f'{into}/samples.jsonl
 inputs = {os.path.realpath(path) for path in (*files, completions, compare) if path}
 if os.path.isdir(out) or (answered and outputs & inputs):
     raise ValueError(f'{out=} is a folder or would replace a file that is read; choose another --out')
-val_bins = {path: prepared_bins(path, ['val']) for path in data_dir.split(',')} if 'loss' in all_tasks else {}
+measured = {**about, 'completions': completions, 'data_dir': data_dir, 'data': {}, 'decontaminated': stamp,
+            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
+all_bins = {path: prepared_bins(path) for path in data_dir.split(',')} if 'loss' in all_tasks else {}
 show(config)
 if answered and model:
     print(f'contamination: {questions.searched(stamp)}')
-measured = {**about, 'completions': completions, 'data_dir': data_dir, 'decontaminated': stamp,
-            'tokenizer_hash': tokenizer and tokenizer.hash, 'tasks': {}}
 samples = []                        # every completion with its outcome
 os.makedirs(into, exist_ok=True)
 open(f'{out}.tmp', 'w', encoding='utf-8').close()       # a disk without room or rights shows now
@@ -198,7 +200,7 @@ def exact_loss(model, ids, block_size):
         batches.append([n - n % block_size])                # the last block is shorter
     nats = 0.0
     for batch in tqdm(batches, desc='loss', disable=None):
-        x, y = token_bins.sequences(ids, batch, min(block_size, n - batch[0]))              # (B, T) each
+        x, y = sequences(ids, batch, min(block_size, n - batch[0]))                         # (B, T) each
         _, loss = model(torch.from_numpy(x).to(device), torch.from_numpy(y).to(device))
         nats += loss.item() * y.size
     return nats, n
@@ -208,23 +210,22 @@ def measure_loss():
     """{name: row}. The name is 'trained', 'untrained' or, of several checkpoints, a path; then the data, if
     they are not the only val.bin: 'trained_web' (a source), 'trained_data/code val' (of several folders)."""
     losses = {}
-    measured['data_sha256'] = [meta['sha256'].get('val') for meta, _ in val_bins.values()][0]     # the first
     results.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens', width=27)
     text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
 
     for m, about_m in checkpoints(random_init):
         name = 'trained' if about_m['ckpt'] == ckpt and not others else about_m['ckpt']
-        for path, (meta, bins) in val_bins.items():
-            if name != 'untrained':                 # which is equally bad at all sources
-                bins = bins | token_bins.open_sources(path, meta, 1)
-
-            for source, ids in bins.items():
+        for path, bins in all_bins.items():
+            for side, ids in bins.items():
+                if side == 'train' or (name == 'untrained' and side != 'val'):      # it is equally bad at all
+                    continue
+                source = side.removeprefix('val_')
                 ids = ids[:loss_tokens + 1] if loss_tokens else ids
                 nats, n = exact_loss(m, ids, m.config.block_size)
                 n_bytes = int(text_bytes[np.asarray(ids[1:])].sum())
                 row = {'nats': nats / n, 'perplexity': math.exp(min(nats / n, 700)),    # exp(710) overflows
                        'bits_per_byte': nats / math.log(2) / max(1, n_bytes), 'tokens': n, 'bytes': n_bytes}
-                where = source if len(val_bins) == 1 else f'{path.rstrip("/")} {source}'
+                where = source if len(all_bins) == 1 else f'{path.rstrip("/")} {source}'
                 losses[name if where == 'val' else f'{name}_{where}'] = row
                 results.print_row(name, where, row['nats'], row['perplexity'], row['bits_per_byte'], n)
     return losses
@@ -237,7 +238,8 @@ def ask(model, items, n, temperature, in_chat):
     never = tokenizer.never_in_answers(model.config.vocab_size)
     batch = decoding.Batch(model, tokenizer.stop, batch_size, never)
     prompts = [questions.question(item, in_chat) for item in items]
-    with devices.autocast(device, answer_dtype):
+    kind = torch.device(device).type
+    with torch.autocast(kind, getattr(torch, answer_dtype), enabled=answer_dtype != 'float32'):
         answers, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
                                          temperature=temperature, top_k=top_k, top_p=top_p)
     return [[text for text, ended in several] for several in answers], n_cut
@@ -361,8 +363,8 @@ def measure_learned():
     """{checkpoint, untrained or corpus: shares in n texts of it}"""
     n = max(32, num_samples)
     beginning = {'task': 'learned', 'prompt': ''}       # of a document
-    _, bins = prepared_bins(data_dir.split(',')[0], ['train', 'val'])
-    words, beginnings = texts.vocabulary([bins['train'], bins['val']], tokenizer)   # val knows its own, too
+    bins = prepared_bins(data_dir.split(',')[0])
+    words, beginnings = texts.vocabulary(bins.values(), tokenizer)      # val knows its own, too
 
     written = {}                        # name -> texts
     for m, about_m in checkpoints(random_init):
@@ -402,7 +404,7 @@ os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
 if model:
     # a checkpoint alone was evaluated with the tokenizer of data_dir, and sample.py has no data_dir
-    beside = os.path.join(start.folder_of(ckpt), 'tokenizer.json')
+    beside = os.path.join(runs.folder_of(ckpt), 'tokenizer.json')
     copy = '' if os.path.exists(beside) else shlex.join(['cp', tokenizer_path, folder or '.']) + ' && '
     chat_flag = ' --chat=True' if about['chat'] else ''
     print(f'next: {copy}python sample.py --ckpt={shlex.quote(ckpt)}{chat_flag}')

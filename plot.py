@@ -6,7 +6,7 @@ Two dashboards in one picture: is the engine running, and are we flying to the r
 Reads metrics.jsonl, config.json, data.json, samples.txt and eval*.json of each run. Prints a verdict on each
 run and draws them: a row for each stage, with its own axis of steps. Runs of the same stage share a row.
 """
-import math, os, textwrap, time, warnings
+import math, os, re, textwrap, time, warnings
 import numpy as np
 from configurator import configure, show
 from parts.eval import verdict
@@ -54,7 +54,8 @@ for run in all_runs:
 # title; meaning, of shares with % in front; metrics, first the one that counts; axis: zero, fit or log
 LOSS = 'loss', 'nats per token', ['val_loss', 'loss']
 GRADIENT = 'gradient norm', 'dashed: update / weight, ‰', ['grad_norm', 'update_ratio'], 'log'
-SOURCES = sorted({key for run in drawable for row in run['rows'] for key in row if 'val_bpb ' in key})
+KEYS = {key for run in drawable for row in run['rows'] for key in row}
+SOURCES = sorted(key for key in KEYS if re.fullmatch('val_.+_bpb', key))
 PANELS = {
     'base': [(*LOSS, 'fit'), ('bits per byte', 'dashed: by source', ['val_bpb', *SOURCES], 'fit'),
              ('samples that pass', '%; dashed: parse, repeat', ['pass_rate', 'parse_rate', 'repetition']),

@@ -11,7 +11,7 @@ Sampling: a checkpoint continues text.
     python sample.py --ckpt=out/base,out/sft --serve=8000   # a page, OpenAI's API
 
 Reads the folder of a run, or of a Hugging Face model. Prints the prompt and its continuation, a single
-one token by token, then its speed and the checkpoint's size on stderr. It ends at <|endoftext|>, at
+one token by token, then its speed and the size of its weights on stderr. It ends at <|endoftext|>, at
 <|im_end|>, at stop_at, or after max_new_tokens.
 
 Where a prompt ends inside a token, the first new token completes it.
@@ -19,11 +19,11 @@ Where a prompt ends inside a token, the first new token completes it.
 import contextlib, os, random, sys, time
 import torch
 from configurator import configure, defaults, show
-from model import GPT, load_checkpoint, sample
+from model import GPT, sample
 from parts.model import gguf_file, hf_model
-from parts.train import checkpoint, devices, start
+from parts.prepare import infilling
+from parts.train import processes, runs
 from parts.sample import asking, decoding, gaps
-from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/quickstart'     # a run's folder or a .pt file in it; for --serve several: A,B
@@ -76,19 +76,18 @@ if prompt_file:
     prompt = asking.file_text(prompt_file)
 texts = asking.read_prompts(prompts) if prompts else [prompt]
 instruction = [{'role': 'system', 'content': system}] if system else []
-device = devices.choose(device, 'float32')[0]
+device = processes.choose(device, 'float32')[0]
 seed = random.randrange(2 ** 32) if seed is None else seed
 torch.manual_seed(seed)     # for gaps, untrained weights
-load = lambda path: load_checkpoint(path, device)
 continues = export is not None or serve is not None
-model, tokenizer, state = start.open_to_sample(ckpt, load, Tokenizer.load, continues)
+model, tokenizer, state = runs.open_to_sample(ckpt, device, continues)
 if random_init:
     model = GPT(model.config).to(device)
 model = model.eval().to(getattr(torch, dtype))
 block_size = model.config.block_size
 
 objective = state.get('config', {}).get('objective', 'clm')
-if suffix and not start.rearranged(ckpt):
+if suffix and not infilling.is_known(runs.folder_of(ckpt)):
     raise ValueError(f'{ckpt} cannot see what follows: its data lack prepare.py --fim; leave --suffix out')
 if chat and 'stage' not in state.get('config', ['stage']):      # of sft.py, dpo.py or rl.py
     print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer', file=sys.stderr)
@@ -128,8 +127,8 @@ def complete():
 
     ms = 1000 * (time.perf_counter() - began) / len(text.answer.ids)
     n = len(text.answer.ids) - min(1, encoded.repeated)         # the first may write the prompt's last again
-    mb = checkpoint.size(ckpt) / 1e6
-    print(f'tokens: {n}, {ms:.1f} ms each, {dtype} on {device}; {mb:.1f} MB on disk', file=sys.stderr)
+    mb = sum(p.nbytes for p in model.parameters()) / 1e6
+    print(f'tokens: {n}, {ms:.1f} ms each, {dtype} on {device}; weights: {mb:.1f} MB', file=sys.stderr)
 
 
 # --- or do something else -----------------------------------------------------------------------------------
@@ -137,12 +136,12 @@ def serve_requests():
     """OpenAI's API, and a page that asks and judges as eval.py does."""
     from parts.sample import http_server, openai_api, writer
     from parts.eval import problems, questions, sandbox
-    opened = {path: start.open_to_sample(path, load, Tokenizer.load, True) for path in others}
+    opened = {path: runs.open_to_sample(path, device, True) for path in others}
     writers = {}
     for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
         batch = batch_of(net.eval().to(getattr(torch, dtype)), its, 16)
-        can = 'stage' in about.get('config', {}), start.rearranged(path)        # chat, fill gaps
-        writers[path] = writer.Writer(batch, its, asking.begin, *can)
+        can = 'stage' in about.get('config', {}), infilling.is_known(runs.folder_of(path))
+        writers[path] = writer.Writer(batch, its, asking.begin, *can)       # chat, fill gaps
     items = []
     for problem in problems.problems(100, split='variation'):
         problem['asked'] = problems.to_messages(problem)[0]['content']
@@ -155,7 +154,7 @@ def serve_requests():
 if export:
     hf_model.check_layout(vars(model.config), model.state_dict())       # model.py may have been edited
     write = hf_model.publish if export == 'hf' else gguf_file.write
-    print(write(start.folder_of(ckpt), model, tokenizer, export, state))
+    print(write(runs.folder_of(ckpt), model, tokenizer, export, state))
 elif serve is not None:
     serve_requests()
 elif objective != 'clm':

@@ -27,8 +27,10 @@ model/                  whatever takes a GPT or its config
     self_test           does a device compute what the CPU computes?
     copies              of a model: another config, more tokens, another tokenizer
 train/                  a run
+    runs                how a run begins or resumes, what it saves, what it writes down
     devices             the device and the precision of a run
-    processes           one process for each device, and ways to share the work
+    processes           a process of a run: its device, its precision, what the others hold
+    data                token bins and streams of text, and which sequences make up a step
     start               from nothing, from where a run stopped, or from the weights of another
     token_bins          the training tokens, and the order in which a run reads them
     streams             texts that are read while the model trains

@@ -204,7 +204,7 @@ def base_text(folder, sentences):
     ids = np.array(tokenizer.encode('Is it so? yo.\n' * sentences), dtype=np.uint16)
     for side in ('train', 'val'):
         ids.tofile(folder / f'{side}.bin')
-    meta = {'dtype': 'uint16', 'tokens': {'train': len(ids), 'val': len(ids)},
+    meta = {'dtype': 'uint16', 'tokens': {'train': len(ids), 'val': len(ids)}, 'sources': {},
             'tokenizer_hash': tokenizer.hash}
     (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
     return ids

@@ -1,7 +1,6 @@
 """eval.py: the exact loss, pass@k from answers to a table, several checkpoints, what is refused."""
 import hashlib
 import itertools
-import json
 import math
 import shutil
 from fractions import Fraction
@@ -108,7 +107,8 @@ def test_paths_are_what_they_say(base_run, data_dir, tmp_path):
     results = read_json(tmp_path / '[z]' / 'eval.json')
     assert list(results['tasks']['loss']) == ['trained_a/d val', 'trained_b/d val']
     assert results['decontaminated'] == {'ngram': 13, 'problems': ['Q']} and '13-gram of words with Q' in said
-    assert results['data_sha256'] == hashlib.sha256((data_dir / 'val.bin').read_bytes()).hexdigest()
+    meta = hashlib.sha256((data_dir / 'meta.json').read_bytes()).hexdigest()
+    assert [identity['meta.json'] for identity in results['data'].values()] == [meta, meta]
     assert results['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
     assert said.endswith("next: cp a/d/tokenizer.json '[z]' && python sample.py --ckpt='[z]'\n")
     assert 'parses' not in said                         # no program was written
@@ -243,11 +243,8 @@ def test_each_checkpoint_is_measured_on_each_data(shelf, data_dir, tmp_path):
     (tmp_path / 'other').mkdir()
     for name in ('meta.json', 'tokenizer.json'):
         shutil.copy(data_dir / name, tmp_path / 'other')
-    meta = read_json(data_dir / 'meta.json')
-    ids = np.zeros(meta['tokens']['val'], 'uint16')
-    ids.tofile(tmp_path / 'other/val.bin')
-    meta['sha256']['val'] = hashlib.sha256(ids.tobytes()).hexdigest()
-    (tmp_path / 'other/meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    n = read_json(data_dir / 'meta.json')['tokens']['val']
+    np.zeros(n, 'uint16').tofile(tmp_path / 'other/val.bin')
     pair = f'{shelf}/run/a_late.pt', f'{shelf}/run/b_first.pt'
     rows = evaluate(tmp_path, f'--ckpt={",".join(pair)}', f'--data_dir={data_dir},{tmp_path}/other',
                     '--loss_tokens=99', '--random_init=False')[1]['loss']

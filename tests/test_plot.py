@@ -27,7 +27,7 @@ def history(steps=1000, events=(), seed=1, **figures):
                 'mfu': None, 'grad_norm': 0.8 + 3 * math.exp(-step / 60), 'data_s': 0.03 * dt,
                 'memory_mb': 1800 + step / 50, 'update_ratio': 1e-3 * (0.3 + math.exp(-step / 300))}
         evaluation = {'step': step, 'val_loss': val, 'val_bpb': val / 2.5, 'repetition': 0.15,
-                      'val_bpb_by_source': {'web': val / 2.4, 'code': val / 3.1}, 'eval_share': 0.04}
+                      'val_web_bpb': val / 2.4, 'val_code_bpb': val / 3.1, 'eval_share': 0.04}
         for row in [line] * (step > 0) + [evaluation] * (step % 100 == 0):
             own = row.keys() & figures.keys() - {'loss', 'tok_s'}
             rows.append(row | {key: figures[key](step) for key in own})
@@ -116,14 +116,12 @@ def test_mistakes_are_one_sentence(tmp_path):
 
 
 # --- what is read -------------------------------------------------------------------------------------------
-def test_a_run_that_went_back_counts_as_it_went_on(tmp_path):
-    back = [row for row in history() if row['step'] > 300]
-    folder = home(tmp_path / 'a', [*history()[:34], *history(700, seed=2)[34:], *back], half='{}\n')
-    assert read_run(home(tmp_path / 'b', [], CONFIG | {'warmup_steps': 0.1}))['config']['warmup_steps'] == 100
-    rows = read_run(str(folder))['rows']
-    assert [(row['step'], row.get('loss')) for row in rows] == \
-        [(row['step'], row.get('loss')) for row in history()]
-    assert rows[-2]['data_share'] == pytest.approx(0.03) and rows[-1]['val_bpb web'] > 1
+def test_rows_events_and_what_follows_from_them(tmp_path):
+    run = read_run(home(tmp_path / 'a', history(events=EVENTS), CONFIG | {'warmup_steps': 0.1}, half='{"st'))
+    assert run['config']['warmup_steps'] == 100 and [(e['step'], e['event']) for e in run['events']] == EVENTS
+    rows = run['rows']
+    assert [row['step'] for row in rows] == [row['step'] for row in history()]
+    assert rows[-2]['data_share'] == pytest.approx(0.03) and rows[-1]['val_web_bpb'] > 1
 
 
 def test_the_pass_rate_of_the_checkpoints_joins_the_run(tmp_path):

@@ -98,7 +98,7 @@ def test_a_chat_forgets_its_oldest_turns_but_no_system_message():
 
 def test_the_speed_and_the_size_are_on_stderr(folder):
     result = sample(folder, 'clm', '--prompt=ab', '--temperature=0')
-    form = r'^tokens: (\d+), ([\d.]+) ms each, float32 on cpu; ([\d.]+) MB on disk'
+    form = r'^tokens: (\d+), ([\d.]+) ms each, float32 on cpu; weights: ([\d.]+) MB'
     n, ms, mb = re.search(form, result.stderr, re.M).groups()
     assert int(n) == 7 and float(ms) > 0        # c to h and the end; the healed b is the prompt's
     size = (folder / 'clm' / 'best.pt').stat().st_size / 1e6

@@ -3,7 +3,8 @@ The report of `bash run.sh`: what each stage can do, what it gained, and answers
 
     python -m parts.eval.chain_report --minutes=8.3     # reads out/quickstart*, writes REPORT.md, report.json
 """
-import argparse, json, os, pathlib, platform, re
+import argparse, json, os, pathlib, platform
+from parts.train import runs
 
 STAGES = {'base': 'out/quickstart', 'sft': 'out/quickstart_sft', 'dpo': 'out/quickstart_dpo',
           'rl': 'out/quickstart_rl'}
@@ -18,18 +19,19 @@ def read_json(path):
 
 
 def stage(name, folder, eight):
-    """The figures of a stage, of its eval.json and train.log; eight: scores of eight answers to a problem."""
+    """What the files of a stage say. eight: scores of eight answers to a problem."""
     tasks = read_json(f'{folder}/eval.json')['tasks']
     loss, split = tasks['loss']['trained'], tasks['problems']['by_split']
     new = split['variation']
-    log = pathlib.Path(folder, 'train.log').read_text(encoding='utf-8')
-    minutes = re.findall(r'^done in ([\d.]+) minutes', log, re.M)
+    last = {}           # of each metric, the last number
+    for line in pathlib.Path(folder, 'metrics.jsonl').read_text(encoding='utf-8').splitlines():
+        last |= json.loads(line)
     return {'name': name, 'val_bpb': loss['bits_per_byte'], 'val_nats': loss['nats'],
             'parse_rate': new['parse_rate'], 'pass@1': new['pass@1'], 'pass@8': eight['variation']['pass@8'],
             'interval': new['interval'], 'pass@1_feedback': split['feedback_variation']['pass@1'],
             'pass@1_cells': split['cell']['pass@1'], 'pass@1_families': eight['family']['pass@1'],
-            'preferred_rate': new['preferred_rate'], 'minutes': float(minutes[-1]),
-            'expected': re.findall(r'^\w+(?: [-\d.e]+)?: .*expected.*', log, re.M),
+            'preferred_rate': new['preferred_rate'], 'minutes': last['uptime_s'] / 60,
+            'expected': [*runs.compared(last, read_json(f'{folder}/config.json')['expect'] or {})],
             'kinds': {kind: [split[of]['pass@1'], *split[of]['interval']] for kind, of in KINDS.items()}}
 
 

@@ -28,8 +28,6 @@ def row_of(line):
     for key in 'loss', 'val_loss', 'grad_norm':
         if row.get(key, 0) is None:
             row[key] = math.nan                 # JSON has no nan
-    for source, bits in row.get('val_bpb_by_source', {}).items():
-        row[f'val_bpb {source}'] = bits
     row = {key: value for key, value in row.items() if value is not None}
     if 'val_loss' in row and 'val_margin' in row:
         row['val_preference_loss'] = row['val_loss']
@@ -38,13 +36,6 @@ def row_of(line):
     if row.get('save_s') and row.get('uptime_s'):
         row['save_share'] = row['save_s'] / row['uptime_s']
     return row
-
-
-def is_void(before, row):
-    """Whether the run went back to a checkpoint between the two, and took the first one's step again."""
-    if before['step'] == row['step']:           # a step may have one row of training and one of evaluation
-        return ('loss' in before) == ('loss' in row)
-    return before['step'] > row['step']
 
 
 def read_scores(path):
@@ -61,19 +52,11 @@ def read_run(folder):
     """What is on disk now: its rows and events in metrics.jsonl, its config, its last sample. A line may be
     half written, and files may not be there yet."""
     home = pathlib.Path(folder)
-    rows = []
-    events = []
-    for line in text_of(home / 'metrics.jsonl').splitlines():
-        row = row_of(line)
-        if 'event' in row:
-            events.append(row)
-        elif row:
-            while rows and is_void(rows[-1], row):
-                rows.pop()
-            rows.append(row)
+    rows = [*filter(None, map(row_of, text_of(home / 'metrics.jsonl').splitlines()))]
+    events = [row for row in rows if 'event' in row]
     scored = sorted(home.glob('eval*.json'))
     scores = sum(map(read_scores, scored), [])
-    rows = sorted(rows + scores, key=lambda row: row['step'])
+    rows = sorted([row for row in rows if 'event' not in row] + scores, key=lambda row: row['step'])
 
     config, data = (object_of(text_of(home / f'{name}.json')) for name in ('config', 'data'))
     config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')

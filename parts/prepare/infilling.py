@@ -18,6 +18,7 @@ A long document is cut into pieces first: else it would lose its middle to anoth
 fall between characters, as cursors do, and each part is encoded by itself: a model that saw cuts between
 tokens only would meet `ret|urn` as two tokens that it has hardly ever seen in a row.
 """
+import contextlib, json, os
 import numpy as np
 
 MARKS = '<|fim_prefix|>', '<|fim_suffix|>', '<|fim_middle|>', '<|endoftext|>'
@@ -27,6 +28,13 @@ def split(text, cut, other_cut):
     """(prefix, middle, suffix) of a text. The cuts, in [0, 1), are places in it."""
     a, b = sorted(int(u * (len(text) + 1)) for u in (cut, other_cut))
     return text[:a], text[a:b], text[b:]
+
+
+def is_known(folder):
+    """Has the model in a run's folder read documents that were rearranged?"""
+    path = os.path.join(folder, 'data.json')
+    with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding='utf-8') as f:
+        return json.load(f).get('config', {}).get('fim', 0) > 0
 
 
 def rearrange(ids, share, length, tokenizer, seed):
