@@ -1,10 +1,10 @@
 """
-The update: AdamW and Muon, their learning rate, the clipped gradient, the step.
+Optimizers and learning rates: Muon, the groups of parameters in fine-tuning, the schedule.
 
-    optimizers = build(model, 'muon', learning_rate=3e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    set_lr(optimizers, 1e-3)
-    norm = unscale_and_clip(optimizers, scaler, model, 1.0)
-    step(optimizers, scaler)
+    opt = build(model, 'muon', learning_rate=3e-3, weight_decay=0.1)
+    for group in opt.param_groups:
+        group['lr'] = cosine(step, max_steps, warmup_steps, learning_rate, min_lr)
+    opt.step()
 """
 import math
 import torch
@@ -20,15 +20,13 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, groups, momentum=0.95, **settings):
         super().__init__(groups, settings)
         self.momentum = momentum
-        self.adamw = torch.optim.AdamW(self.others(), **settings)
-
-    def others(self):
-        return [group for group in self.param_groups if not group.get('use_muon')]
+        self.adamw = torch.optim.AdamW(self.param_groups, **settings)
 
     @torch.no_grad()
     def step(self, closure=None):
         # AdamW works on our own groups and state: then a checkpoint sees one optimizer.
-        self.adamw.param_groups, self.adamw.state = self.others(), self.state
+        self.adamw.param_groups = [group for group in self.param_groups if not group.get('use_muon')]
+        self.adamw.state = self.state
         self.adamw.step()
         for group in (group for group in self.param_groups if group.get('use_muon')):
             of_shape = {}                   # shape -> [(matrix, its direction)]

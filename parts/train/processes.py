@@ -129,14 +129,23 @@ def native_bfloat16(device):
 def rehearse(net, model, opt, batch, autocast, compiled=False):
     """Run net forward and backward on one batch, before the run writes anything: if it does not fit into memory,
     you see it now. If net is compiled, that happens here, too. Afterwards the gradients are 0."""
-    # Adam's moments are made by the first step: without them the rehearsal would fit where the run does not.
-    moments = [] if opt.state else [torch.empty_like(p) for group in opt.param_groups for p in 2 * group['params']]
+    if not opt.state:
+        # The first step would make Adam's moments. Made here, they take part in the rehearsal, and a checkpoint
+        # has them even if the guard refuses the first update. A rate of 0 leaves the weights as they are.
+        for group in opt.param_groups:
+            group['lr'] = 0.0           # the loop sets it before each step
+            for p in group['params']:
+                p.grad = torch.zeros_like(p)
+        opt.step()
+        for moments in opt.state.values():
+            if 'step' in moments:
+                moments['step'].zero_()         # this step does not count
     # Before the compiler sees RoPE's tables they must be on the device, or the second step compiles again.
     model.cos, model.sin = model.cos.to(batch[0].device), model.sin.to(batch[0].device)
     torch.backends.cuda.enable_cudnn_sdp(compiled)      # training has one shape; the choice is compiled in
     try:
         with autocast:
-            loss = net(*batch)[1]
+            loss = net(*batch, with_logits=False)[1]
         loss.backward()
         loss.item()                     # waits for the device
     except Exception as e:
@@ -144,7 +153,6 @@ def rehearse(net, model, opt, batch, autocast, compiled=False):
             raise
         raise ValueError(f'torch.compile failed ({type(e).__name__}); train without it, more slowly: '
                          '--compile=False') from e
-    del moments
     net.zero_grad(set_to_none=False)    # DDP's stay in its buckets
     torch.backends.cuda.enable_cudnn_sdp(False)
 
