@@ -13,6 +13,7 @@ PLACES = {
     'sample text': ('parts.prepare.texts', 'write'),                # what a model in training writes
     'end of a run': ('parts.train.processes', 'Process.leave'),
     'save': ('torch', 'save'),
+    'rename': ('os', 'replace'),
     'forward': ('model', 'GPT.forward'),
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
