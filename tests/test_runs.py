@@ -293,6 +293,13 @@ def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys, f
         assert (words in capsys.readouterr().out) == (step == 10)
 
 
+def test_a_run_that_learns_nothing_says_so_after_a_thousand_steps(tmp_path):
+    log = log_of(tmp_path)
+    for step, loss in ((999, math.log(50)), (1000, 3.0), (2000, math.log(50))):
+        log.evaluation(step, val_loss=loss)
+    assert [row['step'] for row in metrics(tmp_path) if row.get('event') == 'stuck'] == [2000]
+
+
 @pytest.mark.parametrize('ends', [3, (2,), (1, 2, 3), ('1', '2')])
 def test_a_range_is_two_numbers(tmp_path, ends):
     refused('expect: a=.* must be .lowest, highest', log_of, tmp_path / 'x', expect={'a': ends})
