@@ -92,22 +92,23 @@ EXERCISES = [
              'k hash functions (slow, and it passes), or the smallest in each of k bins.'),
     Exercise('accumulation', 'train.py', '',
              'test_parallel.py::test_one_process_accumulating_4_equals_two_accumulating_2[train]',
-             'The gradient of the mean loss over all targets of a step, from micro-batches: '
-             'loader.batches(step) yields those of this process, and task.n_targets(step, my_rows[i]) counts '
-             'the targets of one. Leave in loss what this process adds to the mean. Goyal et al. 2017, '
-             'arXiv:1706.02677, section 3: divide once, by the whole.',
-             '    loss = 0.0', '    # the update'),
-    Exercise('batch_order', 'parts/train/token_bins.py', 'sequence_starts',
-             'test_token_bins.py',
-             'Which sequences belong to a step, as a function of seed and step alone: then nothing about '
-             'data has to be saved, and a step can be repeated. permute() below is yours to use.'),
+             'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
+             'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
+             'and here.sum() adds over the processes. Leave in loss what this process adds to the mean. '
+             'Goyal et al. 2017, arXiv:1706.02677, section 3: divide once, by the whole.',
+             '    n_targets = ', '    # the update'),
+    Exercise('batch_order', 'parts/train/data.py', 'Blocks.start',
+             'test_data.py::test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own '
+             'test_data.py::test_the_cat_sat_on_the_mat',
+             'Where sequence i of a run begins, as a function of i and seed alone: then nothing about data '
+             'has to be saved, and a step can be repeated. shuffled() above the class is yours to use: it '
+             'orders the blocks, and its first number is a good shift.'),
     Exercise('resume', 'train.py', '',
              'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run[train]',
-             'Save all that a run needs to continue bit for bit: every state[...] in this file says a key; '
-             'the stamps that the next start compares are tokenizer_hash, config and **data_hashes; '
-             "**guard.state() is the guard's. Random state is not needed: why?",
-             "        save_checkpoint(f'{last_path}.new', whole_model,",
-             '        checkpoint.rotate(last_path, keep)'),
+             'Save all that a run needs to continue bit for bit: runs.write(path, keep, state) writes a '
+             'dict, and every state[...] in this file, in runs.py and in processes.py says a key. '
+             "source.position is a stream's, **guard.state() the guard's. Random state is not needed: why?",
+             '        weights, moments = ', 'def roll_back'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',
              'test_bpe.py::test_golden_low_lower_lowest '
              'test_bpe.py::test_the_merges_are_those_of_another_program '
@@ -133,6 +134,7 @@ def lines_of(exercise, source):
         first, = (i for i in range(first, stop) if lines[i].startswith(exercise.begin))
         stop = next(i for i in range(first, stop) if lines[i].startswith(exercise.end))
         first += lines[first].endswith(':')             # the line that opens a block stays
+        stop -= lines[stop - 2:stop].count('')          # and so do the blank ones before a function
     return first, stop
 
 

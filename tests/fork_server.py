@@ -5,7 +5,7 @@ conftest.run() starts it. Each line of its input is a job, the arguments of resu
 a line, too: [exit code, stdout, stderr]. What `before` executes sees the modules that are imported here.
 """
 import json, os, runpy, signal, socket, sys, tempfile
-import torch, torch._dynamo, torch.distributed.fsdp, torch.distributed.optim         # noqa: F401
+import torch, torch._dynamo, torch.distributed.checkpoint.state_dict, torch.distributed.fsdp      # noqa: F401
 
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 import model, tokenizer                 # noqa: F401, E402

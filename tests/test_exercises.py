@@ -24,9 +24,9 @@ MISTAKES = {
     'bpe_encode': ('min(zip', 'max(zip'),
     'attention': ('.tril(start)', '.tril()'),  # forgets the cache's positions
     'minhash': ('signature[empty] = ', 'signature[empty] = 0 * '),  # empty bins agree
-    'accumulation': ('mean * (share * world)', 'mean'),  # a sum of means
-    'batch_order': ('i % n_blocks, n_blocks, epoch_key)', 'i % n_blocks, n_blocks, np.uint64(seed))'),
-    'resume': ('optimizers=moments', 'optimizers=[]'),  # no moments
+    'accumulation': ('mean * share * here.world', 'mean'),  # a sum of means
+    'batch_order': ('self.seed, epoch)[block]', 'self.seed, 0)[block]'),  # one order for all epochs
+    'resume': ("'moments': moments if name == 'last.pt' else None", "'moments': None"),
     'bpe_train': ('(-frequency[pair], pair)', '(-frequency[pair], pair[::-1])'),  # other ties
 }
 # the fastest test of the exercise that refuses it, if that is not the first one
@@ -35,7 +35,6 @@ FASTEST = {
     'attention': 'test_generation.py::'
                  'test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one',
     'minhash': 'test_duplicates.py::test_minhash_agrees_with_probability_j[1-256-20]',
-    'batch_order': 'test_token_bins.py::test_epochs_and_seeds_differ_in_order_and_in_where_blocks_are_cut',
     'bpe_train': 'test_bpe.py::test_the_merges_are_those_of_another_program'}
 REFUSES = {e.name: e.tests.split()[0] for e in EXERCISES} | FASTEST
 # exercises whose tests do not use each other's functions share one run of pytest; runs that train are slow
