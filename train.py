@@ -4,15 +4,16 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py                            # minutes on a laptop
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
-    python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost; trains nothing
+    python train.py config/codeparrot.py --plan=8xH100              # days, memory, cost; trains nothing
 
-It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip and use anywhere.
-The decision made here is the objective: it fixes what you can use the model for. You should see a first loss
-near ln(vocab_size) and a fast fall.
+It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip and use
+anywhere. The decision made here is the objective: it fixes what you can use the model for. You should
+see a first loss near ln(vocab_size) and a fast fall.
 
-Two rules make runs exact. Which text a step sees follows from (seed, step), and dropout from (seed, step,
-rank): so a resumed run equals one that was never interrupted. And batch_size counts the sequences of all
-devices: so without dropout, 1 and 8 of them differ by rounding only. parts/ holds what you can skip at first.
+Two rules make runs exact. Which text a step sees follows from (seed, step), and its dropout from
+(seed, step, rank): so a resumed run equals one that was never interrupted. And batch_size counts the
+sequences of all devices: so without dropout, 1 and 8 of them differ by rounding only.
+parts/ holds what you can skip on a first reading.
 """
 import contextlib, math, os, sys
 import numpy as np
@@ -25,18 +26,18 @@ from parts.prepare import texts
 from parts.train import data, guards, objectives, optim, processes, runs
 from tokenizer import Tokenizer
 
-# --- settings -----------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 # files
 data_dir = 'data/quickstart'    # made by prepare.py
 data_from = ''                  # the command that makes data_dir: shown if it is missing
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights
 overwrite = False               # True: delete the run that out_dir holds, and start over
-extend_vocab = False            # init_from=FOLDER with another tokenizer: known tokens keep their rows
+extend_vocab = False            # init_from=FOLDER with another tokenizer: keep known tokens' rows
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order
 # objective
-objective = 'clm'               # clm | mlm | span: predict the next token, masked tokens, or hidden spans
+objective = 'clm'               # clm | mlm | span: predict the next token, masked ones, hidden spans
 document_mask = False           # clm: attention stays within a document
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
@@ -46,7 +47,7 @@ n_embd = 192                    # >= 1: width of the residual stream
 n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
 block_size = 256                # >= 1: context, tokens
 rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000 or init_from's
-rope_scaling = 'none'           # none | linear | llama3: how init_from=FOLDER reaches a longer block_size
+rope_scaling = 'none'           # none | linear | llama3: how a longer block_size than init_from's works
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer; any other is refused
 tie_embeddings = True           # one matrix is both embedding and head
 vocab_multiple = 1              # [1, 65536]: pads the vocabulary; 64 is fast on GPUs
@@ -55,16 +56,16 @@ dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated 
 batch_size = 32                 # [1, 2**20]: sequences per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0 = all
 max_steps = 1000                # >= 1: updates
-optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
+optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
 learning_rate = 1e-3            # >= 0: peak; lower for larger models
-embedding_lr = 1.0              # > 0: the embedding (and a tied head) learns at learning_rate times this
+embedding_lr = 1.0              # > 0: factor of the embedding's (and a tied head's) learning rate
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a share of max_steps
-schedule = 'cosine'             # cosine | wsd: wsd warms up, stays, and falls in the last decay_steps
+schedule = 'cosine'             # cosine | wsd: wsd stays at the peak, then falls in decay_steps
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps, 0.999 a thousand
+beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps, 0.999 1,000
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
@@ -74,27 +75,29 @@ save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
 num_samples = 8                 # >= 1: samples per evaluation; samples.txt shows the first one
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says whether it came
 keep = 2                        # >= 1: checkpoints: last.pt, last-1.pt, ...
-spike_z = 8.0                   # >= 0: a spike is this many standard deviations above the last; 0 = off
+spike_z = 8.0                   # >= 0: standard deviations that make a loss a spike; 0 = off
 spike_window = 100              # >= 30: the number of last steps that it is compared with
 spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, at half the rate
-show_batch: int | None = None   # [0, 2**40): print this step's batch (of a stream the first), train nothing
+show_batch: int | None = None   # [0, 2**40): print this step's batch, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto: bfloat16 if fast
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = bfloat16 if fast
 compile: bool | None = None     # torch.compile; None = on CUDA
 shard = 'ddp'                   # ddp | zero2 | fsdp: split nothing, gradients and moments, or all
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32)
-config = configure(globals())       # config files and flags replace the values above; here they are as a dict
+# Config files and flags replace the values above. Here they are as a dict.
+config = configure(globals())
 
-# --- 1. this process ----------------------------------------------------------------------------------------
+# --- 1. this process ------------------------------------------------------------------------------
 # torchrun starts one process for each device. They share the batch of each step, for instance
 #     512 sequences = 8 processes x 16 micro-batches x 4 sequences
 # so the number of devices changes the speed and not the result.
-state = runs.begin(config, set_by)      # {}, or the checkpoint to resume: then config takes over its settings
+# The checkpoint to resume, whose settings config takes over; {} for a new run.
+state = runs.begin(config, set_by)
 globals().update(config)
 if plan:
     planner.show(config, state)
@@ -103,25 +106,26 @@ here = processes.Process(device, dtype)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
 if n_micro * here.world * micro_batch_size != batch_size:
-    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x {micro_batch_size=}')
+    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
+                     f'{micro_batch_size=}')
 my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
-scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')       # float16 has a small range
+scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 
-# --- 2. data ------------------------------------------------------------------------------------------------
-# x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x instead.
+# --- 2. data --------------------------------------------------------------------------------------
+# x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x.
 meta, bins, identity = data.open_bins(data_dir, block_size, streaming, data_from, vocab_size)
 tokenizer = Tokenizer.load(f'{data_dir}/tokenizer.json')
 task = objectives.Objective(objective, document_mask, tokenizer, block_size, seed)
 if streaming:
     source = data.Stream(streaming, here, tokenizer, task.n_text, state.get('positions'))
 else:
-    source = data.Blocks(bins.get('train'), task.n_text, batch_size, seed, shuffle)
+    source = data.Blocks(bins, task.n_text, batch_size, seed, shuffle)
 
 
 def get_batch(step, rows):
-    """The arguments of model.forward for these sequences of a step: x and y (B, T), perhaps a mask. Which text
-    they hold follows from (seed, step) alone."""
+    """Return the arguments of model.forward for these sequences of a step: x and y (B, T), perhaps
+    a mask. Which text they hold follows from (seed, step) alone."""
     return to_device(task.apply(*source.take(step, rows), rows, step))
 
 
@@ -131,16 +135,17 @@ def to_device(arrays):
 
 if show_batch is not None:
     for row, x in enumerate(get_batch(show_batch, my_rows.flatten())[0]):
-        print(f'--- step {show_batch}, sequence {row} of {batch_size}\n{tokenizer.decode(x.tolist())}')
+        print(f'--- step {show_batch}, sequence {row} of {batch_size}')
+        print(tokenizer.decode(x.tolist()))
     sys.exit()
 
-# --- 3. model: from nothing, from where this run stopped, or from the weights of another --------------------
+# --- 3. model: from nothing, from where this run stopped, or from the weights of another ----------
 torch.manual_seed(seed)
 if init_from == 'scratch' and not state:
     model = GPT(GPTConfig(
         vocab_size=tokenizer.vocab_size, block_size=block_size, n_layer=n_layer, n_head=n_head,
-        n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, rope_theta=rope_theta or 1e4,
-        causal=objective != 'mlm', vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
+        n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, causal=objective != 'mlm',
+        rope_theta=rope_theta or 1e4, vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 else:
     first = state or runs.from_weights(config, set_by, tokenizer)
     model = GPT(GPTConfig(**first['model_config']))
@@ -150,104 +155,110 @@ compile = here.kind == 'cuda' if compile is None else compile
 if shard == 'ddp' or here.world == 1:
     model.to(here.device)
     net = torch.compile(model) if compile else model
-    if here.world > 1:      # averages the gradients of all processes while backward() is still running
+    if here.world > 1:
+        # DDP averages the gradients of all processes while backward() is still running, bucket by
+        # bucket. A bucket that ended inside a block would cut the block's compiled graph in two.
         block_mb = sum(p.nbytes for p in model.blocks[0].parameters()) >> 20
-        # A bucket that ended inside a block would cut the block's graph in two.
-        net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=block_mb if block_mb > 25 else None)
+        net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=max(25, block_mb))
 else:
     net = processes.shard(model, shard, here, compile)
 
-# --- 4. optimizer -------------------------------------------------------------------------------------------
-# Weight decay pulls matrices towards 0. The gains of the norms are vectors and belong near 1: they have none.
-embedding, head = model.embedding.weight, model.head.weight             # one matrix, if they are tied
-groups = [
-    {'params': [p for p in model.blocks.parameters() if p.dim() == 2], 'use_muon': optimizer == 'muon'},
-    {'params': [embedding], 'lr_scale': embedding_lr},
-    {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
+# --- 4. optimizer ---------------------------------------------------------------------------------
+# Weight decay pulls weights towards 0. The norms' gains, which are vectors, belong near 1: no decay.
+embedding, head = model.embedding.weight, model.head.weight     # the same matrix if they are tied
+matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
+groups = [{'params': matrices, 'use_muon': optimizer == 'muon'},
+          {'params': [embedding], 'lr_scale': embedding_lr},
+          {'params': [p for p in model.parameters() if p.dim() == 1], 'weight_decay': 0.0}]
 if head is not embedding:
     groups.append({'params': [head]})
-AdamW = optim.Muon if optimizer == 'muon' else torch.optim.AdamW        # Muon is for the first group only
+AdamW = optim.Muon if optimizer == 'muon' else torch.optim.AdamW        # for the first group only
 opt = AdamW(groups, lr=learning_rate, betas=(beta1, beta2), weight_decay=weight_decay,
             fused=here.kind != 'mps')
 step = state.get('step', 0)
 best_val = state.get('best_val', math.inf)
 if state:
     processes.load_state(model, opt, scaler, state)
-# Does a micro-batch fit into memory, and does it compile? You see it now, before the run writes anything.
+# Does a micro-batch fit into memory, and does it compile? Then the run may write something.
 processes.rehearse(net, model, opt, to_device(task.blank(micro_batch_size)), autocast, compile)
 
-# --- 5. the schedule, the loss on held-out text, the checkpoint ---------------------------------------------
-warmup_steps, min_lr, decay_steps = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr,
-                                                        schedule == 'wsd', decay_steps)
+# --- 5. the schedule, the loss on held-out text, the checkpoint -----------------------------------
+warmup_steps, min_lr, decay_steps = optim.schedule_ends(
+    max_steps, warmup_steps, learning_rate, min_lr, schedule == 'wsd', decay_steps)
 tokens_per_step = batch_size * block_size
 
 
 def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine', decay_steps=0):
-    """The rate of update `step`, from 0: a linear rise, then half a cosine (arXiv:1608.03983), with 'wsd' a
-    late, linear fall (2404.06395). lr_at(step, 100, 10, 1.0, 0.1): 0.1 at 0, 1.0 at 9 and 10, 0.55 at 55."""
+    """Return the rate of update `step`, from 0: a linear rise, then half a cosine (SGDR,
+    arXiv:1608.03983), with 'wsd' a late, linear fall (2404.06395).
+    lr_at(step, 100, 10, 1.0, 0.1): 0.1 at 0, 1.0 at 9 and 10, 0.55 at 55."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     if schedule == 'wsd':
-        fall = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))           # 0, then from 0 to 1
+        fall = max(0.0, 1 - (max_steps - step) / max(1, decay_steps))       # 0, then from 0 to 1
         return learning_rate - (learning_rate - min_lr) * fall
-    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)         # from 0 to 1
+    progress = (step - warmup_steps) / max(1, max_steps - warmup_steps)     # from 0 to 1
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
 @torch.no_grad()
 def loss_of(ids, n_tokens):
-    """Nats a target, and bits per byte of text, on about n_tokens of a bin: always the same ones. No random
-    number is drawn, so evaluating more often changes no run."""
-    text_bytes = torch.tensor(tokenizer.text_bytes, device=here.device)                     # (V,)
-    sums = np.zeros(3)                                          # nats, targets, bytes
+    """Return nats a target and bits per byte of text, on about n_tokens of a bin: always the same.
+    It draws no random numbers, so a run that is evaluated more often learns the same."""
+    text_bytes = torch.tensor(tokenizer.text_bytes, device=here.device)                 # (V,)
+    sums = np.zeros(3)                                                  # nats, targets, bytes
     model.eval()
-    for arrays, counts in data.evaluation(ids, task, n_tokens, micro_batch_size, here):
+    for arrays in data.evaluation(ids, task, n_tokens, micro_batch_size, here):
         batch = to_device(arrays)
         with autocast:
             mean = model(*batch, with_logits=False)[1]
-        targets = batch[1][batch[1] != IGNORE]                                              # (n,)
-        sums += counts * np.array([mean.item() * len(targets), len(targets), text_bytes[targets].sum().item()])
+        targets = batch[1][batch[1] != IGNORE]                                          # (n,)
+        n = len(targets)
+        sums += mean.item() * n, n, text_bytes[targets].sum().item()
     model.train()
     nats, n_targets, n_bytes = here.sum(*sums)
     return nats / max(1, n_targets), nats / math.log(2) / max(1, n_bytes)
 
 
 def evaluate():
-    """The loss on held-out text, of each source if there are several, and samples. best.pt keeps the best."""
+    """Measure the loss on held-out text, of each source if there are several, and write samples.
+    best.pt keeps the weights with the lowest loss."""
     global best_val
     with log.timed('eval'):
         val_loss, val_bpb = loss_of(bins['val'], eval_tokens)
         row = {'val_loss': val_loss, 'val_bpb': val_bpb}
-        for name in bins.keys() - {'train', 'val'}:             # the sources of a mixture
-            row[f'{name}_bpb'] = loss_of(bins[name], eval_tokens // len(bins))[1]
+        for name in bins:
+            if name.startswith('val_'):     # a source of a mixture
+                row[f'{name}_bpb'] = loss_of(bins[name], eval_tokens // len(bins))[1]
         if objective == 'clm':
-            torch.manual_seed(seed)             # the same random numbers each time: only the model differs
-            with autocast:                      # under FSDP all processes take part
-                samples, figures = texts.write(model, tokenizer, sample_prompt, num_samples, sample_tokens,
-                                               bins['val'])
+            torch.manual_seed(seed)         # the same numbers each time: only the model differs
+            with autocast:                  # under FSDP all processes take part
+                samples, figures = texts.write(model, tokenizer, sample_prompt, num_samples,
+                                               sample_tokens, bins['val'])
             log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{samples[0]}\n', 'samples.txt')
             row |= figures
     log.evaluation(step, tokens=step * tokens_per_step, **row)
-    if val_loss < best_val and step > 0:        # never the untrained model
+    if val_loss < best_val and step > 0:    # never the untrained model
         best_val = val_loss
         save('best.pt')
 
 
 def save(name='last.pt'):
-    """Write a checkpoint, with all that resuming needs. The last.pt before becomes last-1.pt."""
+    """Write all that resuming needs. The last.pt before becomes last-1.pt. best.pt is for use:
+    without Adam's moments it is a third as large."""
     with log.timed('save'):
-        weights, moments = processes.state_of(model, opt)
+        weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
         positions = here.gather(source.position)
         if here.is_main:
             runs.write(f'{out_dir}/{name}', keep, {
-                'model': weights, 'model_config': vars(model.config), 'tokenizer_hash': tokenizer.hash,
-                'config': config, 'data': identity, 'step': step, 'tokens': step * tokens_per_step,
-                'best_val': best_val, 'positions': positions, 'scaler': scaler.state_dict(), **guard.state(),
-                'moments': moments if name == 'last.pt' else None})     # best.pt is for use: a third as large
+                'model': weights, 'model_config': vars(model.config), 'moments': moments,
+                'scaler': scaler.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
+                'data': identity, 'positions': positions, 'step': step,
+                'tokens': step * tokens_per_step, 'best_val': best_val, **guard.state()})
 
 
 def roll_back():
-    """Return to last.pt at half the learning rate, and return its step."""
+    """Return to last.pt, at half the learning rate. Return its step."""
     then = runs.newest(out_dir)
     processes.load_state(model, opt, scaler, then)
     if streaming:
@@ -256,51 +267,51 @@ def roll_back():
     return guard.step_back(step, then)
 
 
-log = runs.Log(config, set_by, state, here, model, identity, meta)      # from here on the run writes files
-log.copy_in(f'{data_dir}/tokenizer.json', f'{data_dir}/meta.json')
+log = runs.Log(config, set_by, state, here, model, identity, meta)      # from here on it writes
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
-show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
-log.facts(data=task.described(meta, bins, batch_size, max_steps),
-          step=[f'{batch_size} sequences of {block_size} tokens = {here.world} processes x {n_micro} '
-                f'micro-batches x {micro_batch_size} sequences, on {here.device}, in {here.dtype}'])
+show(config | {'data_from': ''}, log.say)
+log.facts(data=task.described(meta, bins, batch_size, max_steps))
 
-# --- 6. the loop --------------------------------------------------------------------------------------------
-watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves this matrix
+# --- 6. the loop ----------------------------------------------------------------------------------
+watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves it
 if step == 0:
     evaluate()
 while step < max_steps:
+    # --- step: same text in train.py, sft.py ---
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)     # of dropout
-    lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule, decay_steps)
+    lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule,
+                                decay_steps)
     for group in opt.param_groups:
         group['lr'] = lr * group.get('lr_scale', 1.0)
 
-    # the gradient of the mean loss over all targets of the step
+    # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
-    n_targets = max(1, *here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches), 0))  # mlm may have none
+    n_targets, = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
         # This micro-batch's share of all targets: 1/128 if it has 4 of 512 sequences, all scored.
-        share = (y != IGNORE).sum() / n_targets
-        # DDP sums the gradients of all processes after the last micro-batch only.
-        is_last = i == n_micro - 1
+        share = (y != IGNORE).sum() / max(1, n_targets)
+        # DDP averages the gradients over the processes after the last micro-batch only.
+        is_last = i == len(batches) - 1
         with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
             with autocast:
-                mean = net(x, y, *mask, with_logits=False)[1]       # over the targets of this micro-batch
-            # DDP and FSDP divide the sum of all gradients by world; times world undoes it.
+                mean = net(x, y, *mask, with_logits=False)[1]   # over the micro-batch's targets
+            # DDP and FSDP divide the sum of all gradients by world; times world undoes that.
             scaler.scale(mean * share * here.world).backward()
         loss += mean.detach() * share
 
     # the update
-    scaler.unscale_(opt)                        # float16's gradients were scaled up; otherwise nothing
+    scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
     norm = processes.whole(norm).item()
     loss, stop_requests = here.sum(loss, here.stop_requests)
     before = watched.clone()
-    if guard.allows(step, loss, norm):          # no NaN, no spike; it logs what it refuses
+    if guard.allows(step, loss, norm):      # no NaN, no spike; it logs what it refuses
         scaler.step(opt)
     scaler.update()
-    opt.zero_grad(set_to_none=here.world == 1)  # DDP's gradients stay in its buckets, as zeros
+    opt.zero_grad(set_to_none=here.world == 1)      # DDP's gradients stay in its buckets, as zeros
+    # --- end step ---
     if guard.wants_rollback and os.path.exists(f'{out_dir}/last.pt'):
         step = roll_back()
         continue
@@ -316,14 +327,14 @@ while step < max_steps:
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
-    stopping = stop_requests or guard.trouble   # the same answer in all processes
+    stopping = stop_requests or guard.trouble       # the same answer in all processes
     if step % save_interval == 0 or step == max_steps or stopping:
         save()
     if stopping:
         break
     # --- end leave ---
 
-# --- summary ------------------------------------------------------------------------------------------------
+# --- summary --------------------------------------------------------------------------------------
 gap = [] if objective == 'clm' else ['--prompt=a text with a <|mask|> in it']
 log.end(step, best_val, ['sample.py', f'--ckpt={out_dir}', *gap])
-here.leave(guard.trouble)                       # with trouble: one line, and exit code 2
+here.leave(guard.trouble)                   # with trouble: one line, and exit code 2

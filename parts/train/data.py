@@ -2,7 +2,7 @@
 Training data: token bins or a stream of text, and which sequences make up a step.
 
     meta, bins, identity = open_bins('data/quickstart', block_size=256)
-    source = Blocks(bins['train'], T=256, batch_size=8, seed=1337)
+    source = Blocks(bins, T=256, batch_size=8, seed=1337)
     x, y = source.take(step=0, rows=range(8))       # (8, 256) each, y one token later than x
 
 Which text a step sees follows from (seed, step), of a stream also from the process's shards. So a run can be
@@ -11,6 +11,7 @@ than memory.
 """
 import functools, glob, gzip, hashlib, json, os, shlex, zlib
 import numpy as np
+from model import IGNORE
 from tokenizer import Tokenizer
 
 
@@ -69,18 +70,19 @@ def sequences(ids, starts, T):
 
 
 def evaluation(ids, task, n_tokens, micro_batch_size, here):
-    """Yield the batches of an evaluation on about n_tokens, the arguments of model.forward, and whether they count.
-    They are always the same blocks, spread evenly over a bin, with the same tokens hidden (task: Objective). The
-    processes share them; one that has no block left gets one that does not count, because FSDP needs all processes
-    in each forward pass."""
+    """Yield the batches of an evaluation on about n_tokens, the arguments of model.forward: always the same
+    blocks, spread evenly over a bin, with the same tokens hidden (task: an Objective). The processes share them.
+    One that has no block left gets one without targets, because FSDP needs all in each forward pass."""
     n_blocks = (len(ids) - 1) // task.n_text
     blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // task.n_text))).astype(np.int64)
     mine = blocks[here.rank::here.world]
     for i in range(0, len(blocks[::here.world]), micro_batch_size):
         part = mine[i:i + micro_batch_size]
-        counts = len(part) > 0
-        part = part if counts else blocks[:1]
-        yield task.apply(*sequences(ids, part * task.n_text, task.n_text), part), counts
+        rows = part if len(part) else blocks[:1]
+        arrays = task.apply(*sequences(ids, rows * task.n_text, task.n_text), rows)
+        if not len(part):
+            arrays[1][:] = IGNORE
+        yield arrays
 
 
 # --- which sequences make up a step -------------------------------------------------------------------------
@@ -95,11 +97,11 @@ class Blocks:
     5 6 7, each with its next tokens as targets. An epoch visits every block once, in an order of its own and
     with a shift of its own, so that text that is read again is not cut at the same places again."""
 
-    def __init__(self, ids, T, batch_size, seed, shuffle=True):
-        if ids is None:
+    def __init__(self, bins, T, batch_size, seed, shuffle=True):
+        if 'train' not in bins:
             raise ValueError('data_dir has no train.bin: it was prepared with --write=text; read its text with '
                              '--streaming=DATA_DIR/shards')
-        self.ids = ids
+        self.ids = ids = bins['train']
         self.T = T
         self.batch_size = batch_size
         self.seed = seed

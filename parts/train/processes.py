@@ -179,12 +179,12 @@ def shard(model, how, here, compiled=False):
     return torch.compile(model) if compiled else model
 
 
-def state_of(model, opt):
+def state_of(model, optimizers):
     """Return weights and moments as one process would have them, in the memory of the first process's CPU; the
     others get {}. All processes must call this."""
     from torch.distributed.checkpoint import state_dict as whole_state      # costs a second to import
     options = whole_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
-    return whole_state.get_state_dict(model, opt, options=options)
+    return whole_state.get_state_dict(model, optimizers, options=options)
 
 
 def load_state(model, opt, scaler, state):

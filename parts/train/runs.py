@@ -301,17 +301,20 @@ class Log:
                              f'--max_steps above {step}')
         if here.is_main:
             os.makedirs(self.out_dir, exist_ok=True)
-            self.take_folder(config, state)
+            self.take_folder(config, state, meta)
         self.restarts = self.cut(step) if state else 0
         self.began = self.since = time.time()
         self.note(step, 'resumed', f'resumed {self.out_dir}') if state else self.say(
             f'starting from {config["init_from"]}')
         changed = {name for name in state.get('config', {}).keys() & config.keys() - OF_THE_COMMAND
                    if config[name] != state['config'][name]}
-        self.facts(changed=[f'{name}: {state["config"][name]!r} before, {config[name]!r} now' for name in sorted(changed)],
-                   model=[planner.described(vars(model.config))])
+        self.facts(changed=[f'{name}: {state["config"][name]!r} before, {config[name]!r} now'
+                            for name in sorted(changed)],
+                   model=[planner.described(vars(model.config))],
+                   machine=[f'processes: {here.world}, on {here.device}, in {here.dtype}; torch '
+                            f'{torch.__version__}'])
 
-    def take_folder(self, config, state):
+    def take_folder(self, config, state, meta):
         """Lock the folder for this run; write down its settings, and remove what belongs to another run."""
         self.lock = open(os.path.join(self.out_dir, 'train.log'), 'a', encoding='utf-8')
         try:                    # the system lifts the lock when this process ends, however it ends
@@ -329,6 +332,8 @@ class Log:
                     os.remove(path)
         with open(os.path.join(self.out_dir, 'config.json'), 'w', encoding='utf-8', newline='\n') as f:
             json.dump({'format': FORMAT, **config}, f, indent=1)
+        if meta:
+            self.copy_in(f'{config["data_dir"]}/tokenizer.json', f'{config["data_dir"]}/meta.json')
 
     def copy_in(self, *paths):
         """Copy files into the folder, so that it can be used anywhere. meta.json of data becomes data.json."""
