@@ -4,15 +4,15 @@ Pretraining: a folder of token bins -> a language model.
     python train.py config/quickstart.py                            # minutes on a laptop
     torchrun --nproc_per_node=8 train.py config/codeparrot.py       # eight GPUs, the same program
     python train.py --out_dir=out/base --init_from=resume           # resumes; on a CPU, bit for bit
-    python train.py config/codeparrot.py --plan=8xH100              # days, memory, cost; trains nothing
+    python train.py config/codeparrot.py --plan=8xH100              # days, memory and cost of it
 
 It reads data_dir, which prepare.py made, and writes out_dir, a folder that you can zip and use
-anywhere. The decision made here is the objective: it fixes what you can use the model for. You should
-see a first loss near ln(vocab_size) and a fast fall.
+anywhere. The decision made here is the objective: it fixes what you can use the model for. You
+should see a first loss near ln(vocab_size) and a fast fall.
 
 Two rules make runs exact. Which text a step sees follows from (seed, step), and its dropout from
-(seed, step, rank): so a resumed run equals one that was never interrupted. And batch_size counts the
-sequences of all devices: so without dropout, 1 and 8 of them differ by rounding only.
+(seed, step, rank): so a resumed run equals one that was never interrupted. And batch_size counts
+the sequences of all devices: so without dropout, 1 and 8 of them differ by rounding only.
 parts/ holds what you can skip on a first reading.
 """
 import contextlib, math, os, sys
@@ -37,7 +37,7 @@ extend_vocab = False            # init_from=FOLDER with another tokenizer: keep 
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
 shuffle = True                  # visit the blocks of train.bin in random order
 # objective
-objective = 'clm'               # clm | mlm | span: predict the next token, masked ones, hidden spans
+objective = 'clm'               # clm | mlm | span: predict the next token, masked ones, or spans
 document_mask = False           # clm: attention stays within a document
 # model (GPTConfig in model.py)
 n_layer = 6                     # >= 1: blocks
@@ -47,7 +47,7 @@ n_embd = 192                    # >= 1: width of the residual stream
 n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
 block_size = 256                # >= 1: context, tokens
 rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000 or init_from's
-rope_scaling = 'none'           # none | linear | llama3: how a longer block_size than init_from's works
+rope_scaling = 'none'           # none | linear | llama3: for a longer block_size than init_from's
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer; any other is refused
 tie_embeddings = True           # one matrix is both embedding and head
 vocab_multiple = 1              # [1, 65536]: pads the vocabulary; 64 is fast on GPUs
@@ -65,7 +65,7 @@ schedule = 'cosine'             # cosine | wsd: wsd stays at the peak, then fall
 decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
 weight_decay = 0.1              # >= 0: of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps, 0.999 1,000
+beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
@@ -84,7 +84,7 @@ show_batch: int | None = None   # [0, 2**40): print this step's batch, train not
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = bfloat16 if fast
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 compile: bool | None = None     # torch.compile; None = on CUDA
 shard = 'ddp'                   # ddp | zero2 | fsdp: split nothing, gradients and moments, or all
 grad_checkpoint = False         # compute each block twice: less memory, more time
@@ -164,7 +164,7 @@ else:
     net = processes.shard(model, shard, here, compile)
 
 # --- 4. optimizer ---------------------------------------------------------------------------------
-# Weight decay pulls weights towards 0. The norms' gains, which are vectors, belong near 1: no decay.
+# Weight decay pulls weights towards 0. The norms' gains (vectors) belong near 1, so they have none.
 embedding, head = model.embedding.weight, model.head.weight     # the same matrix if they are tied
 matrices = [p for p in model.blocks.parameters() if p.dim() == 2]
 groups = [{'params': matrices, 'use_muon': optimizer == 'muon'},
