@@ -321,8 +321,7 @@ while step < max_steps:
         update_ratio = processes.whole((watched - before).norm() / before.norm()).item()
         log.step(step=step, tokens=step * tokens_per_step, loss=loss, lr=lr, grad_norm=norm,
                  update_ratio=update_ratio, skipped=guard.skipped,
-                 comm_share=processes.comm_share(net, n_micro),
-                 flops_per_token=planner.flops_per_token(vars(model.config), block_size))
+                 comm_share=processes.comm_share(net, n_micro))
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

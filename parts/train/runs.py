@@ -256,7 +256,8 @@ def open_to_sample(ckpt, device='cpu', continues=False):
 
 
 def open_to_tune(config, state):
-    """Return the model to fine-tune, that of a checkpoint or of config['init_from'], and the tokenizer beside it."""
+    """Return the model to fine-tune and the tokenizer beside it: of the checkpoint `state`, or of
+    config['init_from']."""
     origin = config['out_dir'] if state else config['init_from']
     model, saved = (model_of(state), state) if state else open_model(origin)
     if 'reward_head' in saved and not state:
@@ -285,13 +286,19 @@ class Log:
         self.here = here
         self.max_steps = max_steps or config['max_steps']
         self.untrained_loss = math.log(model.config.vocab_size)
-        self.expect = config['expect'] = expected(config, set_by, state, meta)
+        T = config.get('block_size') or model.config.block_size
+        self.flops_per_token = planner.flops_per_token(vars(model.config), T)
+        saved = state.get('config', config)
+        changed = sorted(name for name in config.keys() & saved.keys() - OF_THE_COMMAND
+                         if config[name] != saved[name])
+        others = {name for name, file in set_by.items() if file != set_by.get('expect')}
+        self.expect = config['expect'] = expected(config, set_by, {*changed} if state else others, meta)
         self.last = step, _ = state.get('step', 0), state.get('tokens', 0)     # at the last line of a step
         self.seconds = dict.fromkeys(('data', 'eval', 'save'), 0.0)             # spent so far in timed(name)
         self.measured = {}                                                      # by the last evaluation
-        saved = state.get('data', identity)
-        for name in saved | identity:
-            if saved.get(name) != identity.get(name):
+        read = state.get('data', identity)
+        for name in read | identity:
+            if read.get(name) != identity.get(name):
                 raise ValueError(f'{name} is not the one that the run in {self.out_dir} has read; resume with its '
                                  'own data, or start a new run from its weights: --init_from=FOLDER and another '
                                  '--out_dir')
@@ -306,10 +313,7 @@ class Log:
         self.began = self.since = time.time()
         self.note(step, 'resumed', f'resumed {self.out_dir}') if state else self.say(
             f'starting from {config["init_from"]}')
-        changed = {name for name in state.get('config', {}).keys() & config.keys() - OF_THE_COMMAND
-                   if config[name] != state['config'][name]}
-        self.facts(changed=[f'{name}: {state["config"][name]!r} before, {config[name]!r} now'
-                            for name in sorted(changed)],
+        self.facts(changed=[f'{name}: {saved[name]!r} before, {config[name]!r} now' for name in changed],
                    model=[planner.described(vars(model.config))],
                    machine=[f'processes: {here.world}, on {here.device}, in {here.dtype}; torch '
                             f'{torch.__version__}'])
@@ -375,7 +379,10 @@ class Log:
                                        break_on_hyphens=False))
 
     def metrics(self, **row):
-        self.say(json.dumps(finite(row), allow_nan=False), 'metrics.jsonl')
+        """Write a row of metrics.jsonl. JSON has no nan and no inf: they become null."""
+        row = {name: None if isinstance(value, float) and not math.isfinite(value) else value
+               for name, value in row.items()}
+        self.say(json.dumps(row), 'metrics.jsonl')
 
     def note(self, step, event, text):
         """Write down an event on the way to a step: a resumed run that has this step behind it keeps the note."""
@@ -391,15 +398,15 @@ class Log:
         if name != 'data':
             self.since += time.time() - began
 
-    def step(self, shown=(), flops_per_token=0, **row):
+    def step(self, shown=(), **row):
         """The line and the metrics of a step, with its seconds and its speed since the last call. shown: further
-        names for the line. flops_per_token: for mfu, the fraction of a GPU's peak."""
+        names for the line. mfu: the fraction of a GPU's peak that its products reach."""
         now = time.time()
         n_steps, n_tokens = row['step'] - self.last[0], row['tokens'] - self.last[1]
         dt, speed = (now - self.since) / n_steps, n_tokens / (now - self.since)
         peak = planner.peak_flops(torch.cuda.get_device_name()) if self.here.kind == 'cuda' else None
         row |= {'dt': dt, 'tok_s': speed, 'tok_s_device': speed / self.here.world,
-                'mfu': flops_per_token * speed / self.here.world / peak if peak else None,
+                'mfu': self.flops_per_token * speed / self.here.world / peak if peak else None,
                 'data_s': self.seconds['data'] / n_steps, 'save_s': self.seconds['save'],
                 'eval_share': self.seconds['eval'] / (now - self.began), 'uptime_s': now - self.began,
                 'restarts': self.restarts, 'memory_mb': memory_mb(self.here.kind)}
@@ -435,20 +442,16 @@ class Log:
             self.say(line)
 
 
-def expected(config, set_by, state, meta):
-    """Return config['expect'], or None if this run is not the one that the ranges were measured on: a config
-    file states them for its own settings and for the data that its data_from makes. With --max_steps=10, or on
-    your own text, the same loss would be a false alarm, also if a resumed run has changed it."""
+def expected(config, set_by, others, meta):
+    """Return config['expect'], or None if this run is not the one that the ranges were measured on: a config file
+    states them for its own settings and for the data that its data_from makes. With --max_steps=10, or on your own
+    text, the same loss would be a false alarm. others: the settings that the file did not set."""
     for name, ends in (config['expect'] or {}).items():
-        if not re.fullmatch(r'[\[(][-+.e\d]+, [-+.e\d]+[\])]', str(ends)):
+        if not (isinstance(ends, tuple | list) and len(ends) == 2 and ends[0] <= ends[1]):
             raise ValueError(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, 4.13)')
-    source = set_by.get('expect')
-    if source == 'command line':
+    if set_by.get('expect') == 'command line':
         return config['expect']
-    others = {name for name, file in set_by.items() if file != source}
-    if saved := state.get('config'):
-        others = {name for name in config if config[name] != saved.get(name)}
-    others -= HARMLESS
+    others = others - HARMLESS
     command = dict(re.findall(r'--(\w+)=(\S+)', config.get('data_from', '')))
     if meta and command:        # then the folder's name does not count, only what is in it
         others.discard('data_dir')
@@ -470,13 +473,6 @@ def compared(measured, expect):
             off = f'{low - value:.2g} too low' if value < low else f'{value - high:.2g} too high'
             off = off if math.isfinite(value) else 'not a number'
             yield f'{name} {value:.4g}: {off}, expected {low} to {high}; see docs/trouble.md'
-
-
-def finite(value):
-    """Return value with None in place of nan and inf, which JSON does not have; also in dicts within dicts."""
-    if isinstance(value, dict):
-        return {key: finite(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def memory_mb(kind):
