@@ -152,7 +152,7 @@ def test_learning_by_heart_is_noted_the_best_kept_and_what_is_forgotten_measured
 
 # --- mistakes -----------------------------------------------------------------------------------------------
 def test_settings_that_cannot_be(start, tmp_path):
-    plain = make_sft(tmp_path / 'plain', special=())        # tests/test_start.py has more such models
+    plain = make_sft(tmp_path / 'plain', special=())        # tests/test_runs.py has more such models
     for flag, words in (
             ('--block_size=97', ['block_size=97', '96']), (f'--init_from={plain}', ['plain', '<|im_end|>']),
             ('--init_from=resume', ['last.pt', 'does not exist']),
