@@ -133,8 +133,8 @@ def load(path):
         raise ValueError(f'{path} is a reward model: it scores answers and writes none; how often it prefers '
                          'the better answer is val_accuracy in metrics.jsonl')
     if trained.get('objective', 'clm') != 'clm':
-        raise ValueError(f'{path} has objective={trained["objective"]}: its val_loss and val_accuracy are in '
-                         'metrics.jsonl; see what it does with sample.py')
+        raise ValueError(f'{path} has objective={trained["objective"]}: its val_loss is in metrics.jsonl; '
+                         'see how it fills gaps with sample.py')
     remedy = f"copy the run's own tokenizer.json back into {folder}" if path == ckpt else 'evaluate it alone'
     runs.same_tokenizer(path, state.get('tokenizer_hash'), tokenizer_path, tokenizer.hash, remedy)
     in_chat = trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat

@@ -19,9 +19,10 @@ MIXED = planner.PAPER    # float32 master copy and moments, bfloat16 gradients a
 @pytest.fixture
 def plan(capsys):
     """The plan of CodeParrot's settings as text, but for what a test changes."""
-    def text(where, config=CODEPARROT, T=1024, **settings):
-        usual = {'batch': 512, 'micro': 4, 'steps': 50_000, 'dtype': 'auto', 'data': 'nowhere/meta.json'}
-        planner.show(where, config, T, **{**usual, **settings})
+    def text(where, config=CODEPARROT, **settings):
+        usual = {'block_size': 1024, 'batch_size': 512, 'micro_batch_size': 4, 'max_steps': 50_000,
+                 'dtype': 'auto', 'data_dir': 'nowhere', 'init_from': 'scratch'}
+        planner.show(config | usual | settings | {'plan': where}, {})
         return capsys.readouterr().out
     return text
 
@@ -103,14 +104,13 @@ def test_the_plan_of_codeparrot(plan):
     assert f'{hours:,.2f} hours at 40%' in out and f'${hours * 16 * 1.5:,.2f}, if one costs $1.5' in out
     assert '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs' in out and '1,532,059,200 parameters' in out
     assert '26,214,400,000 tokens planned, 17.1 a parameter' in out
-    for row in ('shard=ddp  24.51  24.51', 'shard=zero1  13.02  7.28', 'ZeRO-2: not built  7.28  4.40',
-                'shard=fsdp  1.53  1.53'):         # in bytes of ours and of ZeRO's paper
+    for row in ('shard=ddp  24.51  24.51', 'shard=zero2  7.28  4.40', 'shard=fsdp  1.53  1.53'):         # in bytes of ours and of ZeRO's paper
         assert re.search(' +'.join(row.split('  ')), out), row
     assert '6.13 GB of gradients: each device sends 11.49 GB a step' in out
     assert 'nowhere/meta.json is not there yet' in out
     assert 'vocab_size is taken as 32,768' in plan('16xA100', CODEPARROT | {'vocab_size': 0})
     for steps, words in ((1, ' 0.044 minutes at 40%'), (500_000, ' 15.4 days at')):
-        assert words in plan('16xA100', steps=steps), steps
+        assert words in plan('16xA100', max_steps=steps), steps
     assert f'${hours * 16 * 2:,.2f}, if one costs $2 an' in plan('16xA100,price=2')
 
     grouped = shape(32768, 1024, 12, 16, 2, 768)        # 2 vectors of 48 numbers, 2 bytes each, and 12 layers
@@ -125,8 +125,9 @@ def test_what_helps_where_nothing_fits(plan):
             (wide, '8xA100', 4, 'not even one layer'),
             (llama, '1xA100', 1, 'take more devices\n'), (llama, '1xL4', 4096, 'take more devices and --mi'),
             (SMALL | {'vocab_size': 32768}, '1xL4', 2 ** 20, 'take --micro_batch_size=1\n')):
-        assert f'fits: nothing; {words}' in plan(where, config, T=config['block_size'], micro=micro), where
-    assert 'fits: shard=ddp, shard=zero1, shard=fsdp\n' in plan('8xH100')
+        said = plan(where, config, block_size=config['block_size'], micro_batch_size=micro)
+        assert f'fits: nothing; {words}' in said, where
+    assert 'fits: shard=ddp, shard=zero2, shard=fsdp\n' in plan('8xH100')
 
 
 def test_float32_has_the_bytes_and_the_speed_of_float32(plan):
@@ -151,7 +152,8 @@ def test_chinchilla_is_20_tokens_a_parameter(capsys):
 
 def test_the_data_at_hand_give_the_vocabulary_and_the_epochs(plan, tmp_path):
     (tmp_path / 'meta.json').write_text(json.dumps({'vocab_size': 336, 'tokens': {'train': 4096, 'val': 9}}))
-    out = plan('1xH100', SMALL, T=64, batch=8, micro=0, steps=16, data=f'{tmp_path}/meta.json')
+    out = plan('1xH100', SMALL, block_size=64, batch_size=8, micro_batch_size=0, max_steps=16,
+               data_dir=str(tmp_path))
     assert all(text in out for text in ('vocab_size=336', '4,096 at hand', ': 2.00 epochs'))
 
 

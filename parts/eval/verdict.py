@@ -131,8 +131,10 @@ def what_follows(config):
     how = '--tasks=problems --allow_code_execution=True' if config.get('stage') else f'--data_dir={data}'
     if config.get('continued_by'):
         return f'see what was made of it: {" and ".join(config["continued_by"])}'
-    if config.get('loss_type') == 'rm' or config.get('objective', 'clm') != 'clm':
+    if config.get('loss_type') == 'rm':
         return 'look at val_accuracy: of a reward model, 50 % is guessing'
+    if config.get('objective', 'clm') != 'clm':
+        return f"see how it fills a gap: python sample.py --ckpt={folder} --prompt='for i in <|mask|>(9):'"
     if not config.get('scored'):
         return f'measure it: python eval.py --ckpt={folder} {how}'
     flags = f'--init_from={folder} --out_dir={folder}'          # and what the stage adds

@@ -25,7 +25,7 @@ except ImportError:             # Windows
 FORMAT = 'nanoparrot-checkpoint-1'
 SHAPE = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'tie_embeddings'       # what weights have fixed
 # Settings that decide what a run computes: it would not be the same run with another value.
-FIXED = {*SHAPE, 'vocab_multiple', 'objective', 'optimizer', 'batch_size', 'block_size', 'seed', 'shuffle', 'embedding_lr',
+FIXED = {*SHAPE, 'vocab_multiple', 'rope_theta', 'rope_scaling', 'objective', 'optimizer', 'batch_size', 'block_size', 'seed', 'shuffle', 'embedding_lr',
          'dropout', 'document_mask', 'replay', 'loss_type', 'beta', 'gamma', 'label_smoothing', 'eval_pairs', 'lora',
          'num_samples', 'max_new_tokens', 'updates'}
 # Settings of a command, which a resumed run does not take over.
