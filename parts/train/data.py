@@ -5,22 +5,22 @@ Training data: token bins or a stream of text, and which sequences make up a ste
     source = Blocks(bins, T=256, batch_size=8, seed=1337)
     x, y = source.take(step=0, rows=range(8))       # (8, 256) each, y one token later than x
 
-Which text a step sees follows from (seed, step), of a stream also from the process's shards. So a run can be
-resumed at any step, and a batch that hurt can be looked at again. Bins are memory-mapped: a corpus may be larger
-than memory.
-"""
+Which text a step sees follows from (seed, step), of a stream also from the process's shards. So a
+run can be resumed at any step, and a batch that hurt can be looked at again. Bins are
+memory-mapped: a corpus may be larger than memory. """
 import functools, glob, gzip, hashlib, json, os, shlex, zlib
 import numpy as np
 from model import IGNORE
 from tokenizer import Tokenizer
 
 
-# --- bins ---------------------------------------------------------------------------------------------------
+# --- bins -----------------------------------------------------------------------------------------
 def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
-    """Return meta.json, {side: memory-mapped token ids}, and what identifies these data: the hash of meta.json,
-    of each bin its length and the hash of its first MB, of a stream its files. Sides are train (not with
-    --write=text), val and, of a mixture, val_NAME. data_from: a command that makes the data.
-    ValueError or FileNotFoundError if a file is missing or does not fit the others."""
+    """Return meta.json, {side: memory-mapped token ids}, and what identifies these data: the hash
+    of meta.json, of each bin its length and the hash of its first MB, of a stream its files. Sides
+    are train (not with --write=text), val and, of a mixture, val_NAME. data_from: a command that
+    makes the data. ValueError or FileNotFoundError if a file is missing or does not fit the
+    others."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
         own = f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
@@ -30,51 +30,57 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
         text = f.read()
     meta = json.loads(text)
     if 'dtype' not in meta:
-        raise ValueError(f'{data_dir} holds {meta["config"]["kind"]} data, for sft.py or dpo.py; expected tokens '
-                         '(--kind=text)')
+        raise ValueError(f'{data_dir} holds {meta["config"]["kind"]} data, for sft.py or dpo.py; '
+                         'expected tokens (--kind=text)')
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
     if streaming:
-        identity['shards'] = [[os.path.basename(path), os.path.getsize(path)] for path in shards_of(streaming)]
+        identity['shards'] = [[os.path.basename(path), os.path.getsize(path)]
+                              for path in shards_of(streaming)]
     bins = {}
     for side in ('train', 'val'):
         path = os.path.join(data_dir, f'{side}.bin')
-        if side == 'train' and not os.path.exists(path):        # prepared with --write=text, for --streaming
+        if side == 'train' and not os.path.exists(path):    # prepared with --write=text
             continue
         bins[side] = np.memmap(path, meta['dtype'], mode='r')
         n = len(bins[side])
         if n != meta['tokens'][side]:
-            raise ValueError(f'{path} has {n:,} tokens, meta.json says {meta["tokens"][side]:,}; run prepare.py '
-                             'again')
+            raise ValueError(f'{path} has {n:,} tokens, meta.json says {meta["tokens"][side]:,}; '
+                             'run prepare.py again')
         if n <= block_size:
-            raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of block_size={block_size} and '
-                             'its target; lower --block_size or prepare more text')
+            raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of '
+                             f'block_size={block_size} and its target; lower --block_size or '
+                             'prepare more text')
         identity[f'{side}.bin'] = [n, hashlib.sha256(bins[side][:2 ** 20]).hexdigest()]
     for name in meta['sources'] if len(meta['sources']) > 1 else ():
         path = os.path.join(data_dir, f'val_{name}.bin')
-        if os.path.getsize(path) > block_size * bins['val'].itemsize:       # the others have no whole sequence
+        if os.path.getsize(path) > block_size * bins['val'].itemsize:   # it has a whole sequence
             bins[f'val_{name}'] = np.memmap(path, meta['dtype'], mode='r')
     tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
     if tokenizer.hash != meta['tokenizer_hash']:
-        raise ValueError(f'{data_dir}/tokenizer.json is not the one that made these ids (hash {tokenizer.hash}, '
-                         f'meta.json says {meta["tokenizer_hash"]}); run prepare.py again')
+        raise ValueError(f'{data_dir}/tokenizer.json is not the one that made these ids (hash '
+                         f'{tokenizer.hash}, meta.json says {meta["tokenizer_hash"]}); run '
+                         'prepare.py again')
     if vocab_size not in (0, tokenizer.vocab_size):
-        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have {tokenizer.vocab_size}; '
-                         'take theirs: --vocab_size=0')
+        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have '
+                         f'{tokenizer.vocab_size}; take theirs: --vocab_size=0')
     return meta, bins, identity
 
 
 def sequences(ids, starts, T):
-    """Return inputs and targets at these starts of a bin: two int64 arrays (B, T), the second one token later."""
-    rows = np.stack([ids[s:s + T + 1] for s in starts]).astype(np.int64)                    # (B, T + 1)
+    """Return inputs and targets at these starts of a bin: two int64 arrays (B, T), the second one
+    token later."""
+    rows = np.stack([ids[s:s + T + 1] for s in starts]).astype(np.int64)                # (B, T + 1)
     return rows[:, :-1], rows[:, 1:]
 
 
 def evaluation(ids, task, n_tokens, micro_batch_size, here):
-    """Yield the batches of an evaluation on about n_tokens, the arguments of model.forward: always the same
-    blocks, spread evenly over a bin, with the same tokens hidden (task: an Objective). The processes share them.
-    One that has no block left gets one without targets, because FSDP needs all in each forward pass."""
+    """Yield the batches of an evaluation on about n_tokens, the arguments of model.forward: always
+    the same blocks, spread evenly over a bin, with the same tokens hidden (task: an Objective). The
+    processes share them. One that has no block left gets one without targets, because FSDP needs
+    all in each forward pass."""
     n_blocks = (len(ids) - 1) // task.n_text
-    blocks = np.linspace(0, n_blocks - 1, max(1, min(n_blocks, n_tokens // task.n_text))).astype(np.int64)
+    n = max(1, min(n_blocks, n_tokens // task.n_text))
+    blocks = np.linspace(0, n_blocks - 1, n).astype(np.int64)
     mine = blocks[here.rank::here.world]
     for i in range(0, len(blocks[::here.world]), micro_batch_size):
         part = mine[i:i + micro_batch_size]
@@ -85,7 +91,7 @@ def evaluation(ids, task, n_tokens, micro_batch_size, here):
         yield arrays
 
 
-# --- which sequences make up a step -------------------------------------------------------------------------
+# --- which sequences make up a step ---------------------------------------------------------------
 @functools.lru_cache(4)
 def shuffled(n, seed, epoch):
     """Return range(n) in an order that follows from seed and epoch, int64 (n,)."""
@@ -93,21 +99,22 @@ def shuffled(n, seed, epoch):
 
 
 class Blocks:
-    """The sequences of a bin: 10 tokens and T=3 make two blocks, 0 1 2 and 3 4 5, or, shifted by 2, 2 3 4 and
-    5 6 7, each with its next tokens as targets. An epoch visits every block once, in an order of its own and
-    with a shift of its own, so that text that is read again is not cut at the same places again."""
+    """The sequences of a bin: 10 tokens and T=3 make two blocks, 0 1 2 and 3 4 5, or, shifted by 2,
+    2 3 4 and 5 6 7, each with its next tokens as targets. An epoch visits every block once, in an
+    order of its own and with a shift of its own, so that text that is read again is not cut at the
+    same places again."""
 
     def __init__(self, bins, T, batch_size, seed, shuffle=True):
         if 'train' not in bins:
-            raise ValueError('data_dir has no train.bin: it was prepared with --write=text; read its text with '
-                             '--streaming=DATA_DIR/shards')
+            raise ValueError('data_dir has no train.bin: it was prepared with --write=text; read '
+                             'its text with --streaming=DATA_DIR/shards')
         self.ids = ids = bins['train']
         self.T = T
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
         self.n_blocks = max(1, len(ids) // T - 1)
-        self.position = None                # that of a Stream goes into the checkpoint; here the step is enough
+        self.position = None    # that of a Stream goes into the checkpoint; here the step is enough
 
     def start(self, i):
         """Where sequence i of the run begins. Step s has those from s * batch_size on."""
@@ -119,30 +126,35 @@ class Blocks:
 
     def take(self, step, rows):
         """Return inputs and targets, int64 (B, T), of these rows of a step's batch."""
-        return sequences(self.ids, [self.start(step * self.batch_size + row) for row in rows], self.T)
+        starts = [self.start(step * self.batch_size + row) for row in rows]
+        return sequences(self.ids, starts, self.T)
 
 
 def shards_of(streaming):
     """The .jsonl and .json files, gzipped or not, of a folder or a glob."""
     pattern = os.path.join(glob.escape(streaming), '*') if os.path.isdir(streaming) else streaming
-    return sorted(p for p in glob.glob(pattern) if p.removesuffix('.gz').endswith(('.jsonl', '.json')))
+    return sorted(path for path in glob.glob(pattern)
+                  if path.removesuffix('.gz').endswith(('.jsonl', '.json')))
 
 
 class Stream:
-    """Sequences straight from text: shards of JSON lines are read and tokenised, over and over, and never
-    stored. The first pass gives the same tokens as a bin of the same documents, in the order of the files.
+    """Sequences straight from text: shards of JSON lines are read and tokenised, over and over, and
+    never stored. The first pass gives the same tokens as a bin of the same documents, in the order
+    of the files.
 
-    position: the shard and the line that come next, and the ids that were read and not yet taken. Lines without a
-    document and the rest of a damaged archive are skipped; `malformed` counts them."""
+    position: the shard and the line that come next, and the ids that were read and not yet taken.
+    Lines without a document and the rest of a damaged archive are skipped; `malformed` counts
+    them."""
 
     def __init__(self, streaming, here, tokenizer, T, positions=None):
         paths = shards_of(streaming)
         if len(paths) < here.world:
-            raise ValueError(f'streaming={streaming}: shards (.jsonl or .json, also .gz): {len(paths)}; each '
-                             f'process needs one, so {here.world}; prepare.py --write=text makes them')
+            raise ValueError(f'streaming={streaming}: shards (.jsonl or .json, also .gz): '
+                             f'{len(paths)}; each process needs one, so {here.world}; prepare.py '
+                             '--write=text makes them')
         if '<|endoftext|>' not in tokenizer.special:
-            raise ValueError('the tokenizer has no <|endoftext|>, which stands between the documents of a '
-                             'stream; prepare the data with --tokenizer=bpe')
+            raise ValueError('the tokenizer has no <|endoftext|>, which stands between the '
+                             'documents of a stream; prepare the data with --tokenizer=bpe')
         self.paths = paths[here.rank::here.world]
         self.here = here
         self.tokenizer = tokenizer
@@ -153,8 +165,8 @@ class Stream:
     def go_to(self, positions):
         """Go on where the streams of all processes were."""
         if len(positions) != self.here.world:
-            raise ValueError(f'this run reads {len(positions)} streams, one in each process; resume it with as '
-                             f'many processes, not with {self.here.world}')
+            raise ValueError(f'this run reads {len(positions)} streams, one in each process; '
+                             f'resume it with as many processes, not with {self.here.world}')
         shard, line, ids = positions[self.here.rank]
         self.position = [shard, line, list(ids)]
         self.documents = self.read(shard, line)
@@ -193,13 +205,13 @@ class Stream:
         self.malformed += 1
 
     def take(self, step, rows):
-        """Return the next inputs and targets, int64 (B, T). The last target is the next input. step is not used:
-        a stream goes on from its position."""
+        """Return the next inputs and targets, int64 (B, T). The last target is the next input. step
+        is not used: a stream goes on from its position."""
         ids = self.position[2]
         n = len(rows) * self.T
         while len(ids) <= n:            # one more than n: the last target
             ids += [*self.tokenizer.encode_batch([next(self.documents)])[0],
                     self.tokenizer.special['<|endoftext|>']]
-        data = np.array(ids[:n + 1], dtype=np.int64)                                        # (n + 1,)
+        data = np.array(ids[:n + 1], dtype=np.int64)                                      # (n + 1,)
         del ids[:n]
         return data[:-1].reshape(len(rows), -1), data[1:].reshape(len(rows), -1)

@@ -9,25 +9,27 @@ import numpy as np
 
 
 class Guard:
-    """Judges every step before its update. A loss or a gradient norm that is not finite never reaches the
-    weights. One that is spike_z deviations above those of the last spike_window steps is a spike, and
-    spike_action says whether to skip it, to roll back to the last checkpoint, or only to log it.
+    """Judges every step before its update. A loss or a gradient norm that is not finite never
+    reaches the weights. One that is spike_z deviations above those of the last spike_window steps
+    is a spike, and spike_action says whether to skip it, to roll back to the last checkpoint, or
+    only to log it.
 
-    state: of a checkpoint, or {}. float16: it finds its scale by overflowing, so more refusals in a row are no
-    trouble. note(number, event, text): writes down what was refused. `step` counts from 0 and names the batch;
-    its update makes step + 1, so that is the number of the note: Log.cut then drops exactly those that a
-    resumed run, or one that was rolled back, will write again."""
+    state: of a checkpoint, or {}. float16: it finds its scale by overflowing, so more refusals in a
+    row are no trouble. note(number, event, text): writes down what was refused. `step` counts from
+    0 and names the batch; its update makes step + 1, so that is the number of the note: Log.cut
+    then drops exactly those that a resumed run, or one that was rolled back, will write again."""
 
-    def __init__(self, state, note, float16=False, spike_z=0.0, spike_window=100, spike_action='skip'):
+    def __init__(self, state, note, float16=False, spike_z=0.0, spike_window=100,
+                 spike_action='skip'):
         self.note = note
         self.patience = 30 if float16 else 3                # refusals in a row that end the run
         self.spike_z = spike_z
         self.spike_window = spike_window
         self.spike_action = spike_action
-        self.window = state.get('window', [])               # [loss, gradient norm] of the last steps
+        self.window = state.get('window', [])              # [loss, gradient norm] of the last steps
         self.skipped = state.get('skipped', 0)
         self.lr_scale = state.get('lr_scale', 1.0)          # halved by every rollback
-        self.bad_steps = set(state.get('bad_steps', []))    # those that led to a rollback: skipped next time
+        self.bad_steps = set(state.get('bad_steps', []))    # led to a rollback: skipped next time
         self.skipped_in_a_row = 0
         self.updates = 0                                    # since this process began
         self.wants_rollback = False
@@ -63,32 +65,34 @@ class Guard:
         self.skipped_in_a_row += 1
         if self.skipped_in_a_row >= self.patience:
             self.wants_rollback = False
-            self.trouble = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at step '
-                            f'{step + 1}: {why}; resume last.pt, or start again if there is none, with a lower '
-                            '--learning_rate or --dtype=float32')
+            self.trouble = (f'{self.skipped_in_a_row} updates in a row were skipped, the last at '
+                            f'step {step + 1}: {why}; resume last.pt, or start again if there is '
+                            'none, with a lower --learning_rate or --dtype=float32')
             if self.updates == 0:
                 raise ValueError(self.trouble)
-            self.window = []        # so that a resumed run judges its steps by each other, not by these
+            self.window = []    # so that a resumed run judges its steps by each other, not by these
         return False
 
     def step_back(self, step, then):
-        """`step` leads back to the checkpoint `then`: halve the rate. Returns the step of the checkpoint."""
+        """`step` leads back to the checkpoint `then`: halve the rate. Returns the step of the
+        checkpoint."""
         self.bad_steps.add(step)
         self.lr_scale /= 2
         self.window = then['window']
-        self.note(then['step'] + 1, 'rollback', f'back from step {step + 1} to {then["step"]}, learning rate x '
-                  f'{self.lr_scale:g}')
+        self.note(then['step'] + 1, 'rollback', f'back from step {step + 1} to {then["step"]}, '
+                                                f'learning rate x {self.lr_scale:g}')
         return then['step']
 
 
 def spike(window, loss, norm, limit):
-    """A text, if loss or norm is more than `limit` standard deviations above its mean in window, the [loss,
-    norm] of the last steps; else None. Norms vary by factors, so their logarithms are compared."""
+    """A text, if loss or norm is more than `limit` standard deviations above its mean in window,
+    the [loss, norm] of the last steps; else None. Norms vary by factors, so their logarithms are
+    compared."""
     if not limit or len(window) < 30:       # the first steps say nothing about the next
         return None
     losses, norms = np.array(window).T
     logs = np.log(np.maximum([*norms, norm], 1e-12))
-    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),      # floor: of std
+    for name, now, before, floor in (('loss', loss, losses, 0.01 * losses.mean()),   # floor: of std
                                      ('log of the gradient norm', logs[-1], logs[:-1], 0.3)):
         deviations = (now - before.mean()) / max(before.std(), floor)
         if deviations > limit:

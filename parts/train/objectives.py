@@ -4,24 +4,26 @@ Masked tokens, spans, and documents that do not see each other.
 
     x, y = hide_tokens(x, seed, step, rows, special, n_ordinary)        # int64 (B, T) each
 
-Every choice follows from (seed, step, row of the global batch): a batch can be made again, on any number of
-devices.
-"""
+Every choice follows from (seed, step, row of the global batch): a batch can be made again, on any
+number of devices. """
 import numpy as np
 
 IGNORE = -100           # a target that is not scored
 MASK_RATE = 0.15        # of the tokens are hidden
-EVALUATION = 2 ** 40    # a step that no run reaches: what is hidden in it is hidden in every evaluation
+# A step that no run reaches: what is hidden in it is hidden in every evaluation.
+EVALUATION = 2 ** 40
 
 
 def chances(seed, step, rows, n, purpose):
-    """Uniform random numbers in [0, 1), float64 (len(rows), n), that follow from the arguments alone."""
+    """Uniform random numbers in [0, 1), float64 (len(rows), n), that follow from the arguments
+    alone."""
     return np.stack([np.random.default_rng([seed, step, row, purpose]).random(n) for row in rows])
 
 
 def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=MASK_RATE):
-    """Masked language modelling (BERT, arXiv:1810.04805). 15 % of the tokens x (B, T) must be predicted. Of
-    these 80 % become <|mask|>, 10 % a random ordinary token, 10 % stay. Returns inputs, targets (B, T)."""
+    """Masked language modelling (BERT, arXiv:1810.04805). 15 % of the tokens x (B, T) must be
+    predicted. Of these 80 % become <|mask|>, 10 % a random ordinary token, 10 % stay. Returns
+    inputs, targets (B, T)."""
     chosen = chances(seed, step, rows, x.shape[1], 0) < rate
     how = chances(seed, step, rows, x.shape[1], 1)
     other = (chances(seed, step, rows, x.shape[1], 2) * n_ordinary).astype(np.int64)
@@ -30,7 +32,8 @@ def hide_tokens(x, seed, step, rows, special, n_ordinary, rate=MASK_RATE):
 
 
 def span_lengths(T, rate=MASK_RATE, mean=3):
-    """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many spans."""
+    """For a context of T: how many tokens of text fit, how many of them are hidden, and in how many
+    spans."""
     for n_text in range(T, 1, -1):
         n_hidden = max(1, round(n_text * rate))
         n_spans = max(1, round(n_hidden / mean))
@@ -40,16 +43,16 @@ def span_lengths(T, rate=MASK_RATE, mean=3):
 
 
 def hide_spans(x, seed, step, rows, special, T):
-    """Span corruption (T5, arXiv:1910.10683), for a decoder alone: a prefix-LM. x (B, n_text) -> inputs and
-    targets (B, n_text + 2 n_spans), and the length of the prefix, which may see itself in both directions
-    and is not scored.
+    """Span corruption (T5, arXiv:1910.10683), for a decoder alone: a prefix-LM. x (B, n_text) ->
+    inputs and targets (B, n_text + 2 n_spans), and the length of the prefix, which may see itself
+    in both directions and is not scored.
 
     a b c d e f g, hiding b c and f:   a <0> d e <1> g | <0> b c <1> f <2>"""
     n_text, n_hidden, n_spans = span_lengths(T)
     sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
     if n_spans >= len(sentinels):
-        raise ValueError(f'{T} tokens have {n_spans} spans, the tokenizer {len(sentinels)} sentinels; lower '
-                         '--block_size')
+        raise ValueError(f'{T} tokens have {n_spans} spans, the tokenizer {len(sentinels)} '
+                         'sentinels; lower --block_size')
 
     def lengths(n, n_parts, purpose):       # n cut into parts of at least 1 at random, (B, n_parts)
         u = chances(seed, step, rows, n - 1, purpose)
@@ -70,7 +73,7 @@ def hide_spans(x, seed, step, rows, special, T):
             answer += [sentinel, *tokens[at + gap:at + gap + span]]
             at += gap + span
         out.append([*prefix, *tokens[at:], *answer, sentinels[n_spans]])
-    out = np.array(out, dtype=np.int64)                                 # (B, n_text + 2 n_spans + 1)
+    out = np.array(out, dtype=np.int64)                                # (B, n_text + 2 n_spans + 1)
     n_prefix = n_text - n_hidden + n_spans
     targets = out[:, 1:].copy()
     targets[:, :n_prefix - 1] = IGNORE
@@ -78,8 +81,9 @@ def hide_spans(x, seed, step, rows, special, T):
 
 
 def document_mask(x, end_of_text):
-    """For packed documents, x (B, T): which keys a query sees, bool (B, 1, T, T), and the position of each
-    token in its document, int64 (B, T). <|endoftext|> begins the document that follows it."""
+    """For packed documents, x (B, T): which keys a query sees, bool (B, 1, T, T), and the position
+    of each token in its document, int64 (B, T). <|endoftext|> begins the document that follows
+    it."""
     starts = x == end_of_text
     document = starts.cumsum(1)
     mask = np.tril(document[:, None, :, None] == document[:, None, None, :])
@@ -88,7 +92,8 @@ def document_mask(x, end_of_text):
 
 
 class Objective:
-    """clm, mlm or span: which tokens are hidden, and which predicted. n_text: text tokens in a sequence."""
+    """clm, mlm or span: which tokens are hidden, and which predicted. n_text: text tokens in a
+    sequence."""
 
     def __init__(self, name, document_mask, tokenizer, block_size, seed):
         self.name = name
@@ -100,23 +105,26 @@ class Objective:
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
         if document_mask and name != 'clm':
             raise ValueError(f'document_mask is for --objective=clm, not {name}')
-        needs = '<|endoftext|>' if document_mask else {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
+        needs = {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
+        needs = '<|endoftext|>' if document_mask else needs
         if needs and needs not in self.special:
-            raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of the data '
-                             f'has no special token {needs}; prepare documents, or with --tokenizer=bpe')
+            raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of '
+                             f'the data has no special token {needs}; prepare documents, or with '
+                             '--tokenizer=bpe')
 
     def apply(self, x, y, rows, step=EVALUATION):
-        """Return the arguments of model.forward for text x and its next tokens y, int64 (B, n_text): inputs and
-        targets, perhaps mask and positions. rows: the numbers of the sequences in the step's batch."""
+        """Return the arguments of model.forward for text x and its next tokens y, int64 (B,
+        n_text): inputs and targets, perhaps mask and positions. rows: the numbers of the sequences
+        in the step's batch."""
         if self.name == 'mlm':
             return hide_tokens(x, self.seed, step, rows, self.special, self.n_ordinary)
         if self.name == 'span':
             x, y, n_prefix = hide_spans(x, self.seed, step, rows, self.special, self.block_size)
             mask = np.tri(x.shape[1], dtype=bool)
-            mask[:n_prefix, :n_prefix] = True                           # the prefix sees all of itself
+            mask[:n_prefix, :n_prefix] = True                        # the prefix sees all of itself
             return x, y, mask[None, None]                               # (1, 1, T, T)
         if self.document_mask:
-            return x, y, *document_mask(x, self.special['<|endoftext|>'])       # (B, 1, T, T), (B, T)
+            return x, y, *document_mask(x, self.special['<|endoftext|>'])     # (B, 1, T, T), (B, T)
         return x, y
 
     def blank(self, B):
@@ -125,29 +133,34 @@ class Objective:
         return self.apply(x, x, range(B))
 
     def described(self, meta, bins, batch_size, max_steps):
-        """Yield 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs: 1.50; tokens held out: 512', then a
-        line for each source of a mixture, and how much packing saves. What is read more than about four times
-        teaches less (arXiv:2305.16264)."""
+        """Yield 'tokens: 4,096, sequences: 16, steps an epoch: 2.0, epochs: 1.50; tokens held out:
+        512', then a line for each source of a mixture, and how much packing saves. What is read
+        more than about four times teaches less (arXiv:2305.16264)."""
         n = meta['tokens']['train']
         sequences = n / self.n_text
         epochs = max_steps * batch_size / sequences
-        less = '; beyond about 4 that helps less and less: a smaller model in fewer steps may be as good'
-        yield (f'tokens: {n:,}, sequences: {sequences:,.0f}, steps an epoch: {sequences / batch_size:,.1f}, '
-               f'epochs: {epochs:.2f}; tokens held out: {meta["tokens"]["val"]:,}{less if epochs > 4 else ""}')
+        less = ('; beyond about 4 that helps less and less: a smaller model in fewer steps may be '
+                'as good')
+        yield (f'tokens: {n:,}, sequences: {sequences:,.0f}, steps an epoch: '
+               f'{sequences / batch_size:,.1f}, epochs: {epochs:.2f}; tokens held out: '
+               f'{meta["tokens"]["val"]:,}{less if epochs > 4 else ""}')
         for name, source in meta['sources'].items() if len(meta['sources']) > 1 else ():
             times = source['epochs'] * epochs
             warning = ', and beyond 4 that helps less and less' if times > 4 else ''
             if f'val_{name}' not in bins:
-                warning += f'; val_{name}.bin has no whole sequence, so nothing measures this source'
-            yield f'{name}: {source["mixed"] / n:.1%} of the tokens, read {times:.2f} times{warning}'
+                warning += (f'; val_{name}.bin has no whole sequence, so nothing measures this '
+                            'source')
+            share = source['mixed'] / n
+            yield f'{name}: {share:.1%} of the tokens, read {times:.2f} times{warning}'
         yield from self.packing(bins['val'])
 
     def packing(self, ids, most=10_000_000):
-        """[a line: how much padding packing saves, measured on the first tokens of a bin]; or []."""
+        """[a line: how much padding packing saves, measured on the first tokens of a bin]; or
+        []."""
         ends = np.flatnonzero(np.asarray(ids[:most]) == self.special.get('<|endoftext|>'))
         if not len(ends):
             return []
         lengths = np.diff(ends, prepend=-1)                             # (documents,)
         full = lengths.sum() / (-(-lengths // self.n_text) * self.n_text).sum()
-        return [f'documents are packed: all positions hold a token; with padding, each document in sequences '
-                f'of its own, {full:.1%} would']
+        return ['documents are packed: all positions hold a token; with padding, each document in '
+                f'sequences of its own, {full:.1%} would']

@@ -13,9 +13,10 @@ import torch
 class Muon(torch.optim.Optimizer):
     """Muon for the groups with use_muon=True, torch's AdamW for the others, behind one step().
 
-    Muon is momentum, orthogonalised (Keller Jordan 2024): equally large in every direction, and its RMS is
-    that of AdamW's updates, so both share a learning rate (arXiv:2502.16982). It equals
-    torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but uses float32 on a CPU that only emulates bfloat16."""
+    Muon is momentum, orthogonalised (Keller Jordan 2024): equally large in every direction, and its
+    RMS is that of AdamW's updates, so both share a learning rate (arXiv:2502.16982). It equals
+    torch.optim.Muon(adjust_lr_fn='match_rms_adamw'), but uses float32 on a CPU that only emulates
+    bfloat16."""
 
     def __init__(self, groups, momentum=0.95, **settings):
         super().__init__(groups, settings)
@@ -25,7 +26,7 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         # AdamW works on our own groups and state: then a checkpoint sees one optimizer.
-        self.adamw.param_groups = [group for group in self.param_groups if not group.get('use_muon')]
+        self.adamw.param_groups = [g for g in self.param_groups if not g.get('use_muon')]
         self.adamw.state = self.state
         self.adamw.step()
         for group in (group for group in self.param_groups if group.get('use_muon')):
@@ -44,20 +45,22 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(g, dtype=None):
-    """About U V^T of each matrix U S V^T in g (N, rows, columns), by five Newton-Schulz iterations."""
+    """About U V^T of each matrix U S V^T in g (N, rows, columns), by five Newton-Schulz
+    iterations."""
     native = g.device.type != 'cpu' or torch.cpu._is_avx512_bf16_supported()
     tall = g.shape[1] > g.shape[2]
     x = (g.mT if tall else g).to(dtype or (torch.bfloat16 if native else torch.float32))
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)            # no singular value is above 1
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)          # no singular value is above 1
     for _ in range(5):
         gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+        factors = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        x = torch.baddbmm(x, factors, x, beta=3.4445)
     return x.mT if tall else x
 
 
 def build(model, kind, learning_rate, weight_decay, betas=(0.9, 0.95)):
-    """Return one optimizer for what a model learns in fine-tuning, in the groups of train.py: decay for matrices
-    only; with kind='muon' Muon for the matrices of the blocks, AdamW for the rest."""
+    """Return one optimizer for what a model learns in fine-tuning, in the groups of train.py: decay
+    for matrices only; with kind='muon' Muon for the matrices of the blocks, AdamW for the rest."""
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     in_blocks = [p for name, p in named if 'blocks.' in name and p.dim() == 2]
     others = [p for name, p in named if 'blocks.' not in name and p.dim() == 2]
@@ -69,10 +72,12 @@ def build(model, kind, learning_rate, weight_decay, betas=(0.9, 0.95)):
 
 
 def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, decay_steps=0):
-    """warmup_steps, min_lr and decay_steps, filled in: a warm-up below 1 is a share of max_steps, min_lr None
-    a tenth of learning_rate, decay_steps 0, if decays, a fifth of max_steps. ValueError: they do not fit."""
+    """warmup_steps, min_lr and decay_steps, filled in: a warm-up below 1 is a share of max_steps,
+    min_lr None a tenth of learning_rate, decay_steps 0, if decays, a fifth of max_steps.
+    ValueError: they do not fit."""
     if warmup_steps > 1 and warmup_steps % 1:
-        raise ValueError(f'{warmup_steps=} must be a whole number, or below 1: a share of max_steps')
+        raise ValueError(f'{warmup_steps=} must be a whole number, or below 1: a share of '
+                         'max_steps')
     warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
     if min_lr is None:
         min_lr = learning_rate / 10
@@ -83,15 +88,16 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
     if warmup_steps + decay_steps > max_steps:
         both = f' and decay_steps={decay_steps}' if decay_steps else ''
         shares = ' and --decay_steps=0, a fifth' if decay_steps else ''
-        raise ValueError(f'warmup_steps={warmup_steps}{both} must be at most max_steps={max_steps}; '
-                         f'set --warmup_steps=0.1, a tenth of them{shares}')
+        raise ValueError(f'warmup_steps={warmup_steps}{both} must be at most '
+                         f'max_steps={max_steps}; set --warmup_steps=0.1, a tenth of them{shares}')
     return warmup_steps, min_lr, decay_steps
 
 
 def cosine(step, max_steps, warmup_steps, learning_rate, min_lr):
-    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate with the
-    last warm-up step, then half a cosine down to min_lr at max_steps (SGDR, arXiv:1608.03983, no restarts).
-    cosine(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10, 0.55 at 55, 0.1 at 100."""
+    """The learning rate of update `step`, counted from 0: a linear rise that reaches learning_rate
+    with the last warm-up step, then half a cosine down to min_lr at max_steps (SGDR,
+    arXiv:1608.03983, no restarts). cosine(step, 100, 10, 1.0, 0.1): 0.1 at step 0, 1.0 at 9 and 10,
+    0.55 at 55, 0.1 at 100."""
     if step < warmup_steps:
         return learning_rate * (step + 1) / warmup_steps
     t = (step - warmup_steps) / max(1, max_steps - warmup_steps)        # 0 .. 1

@@ -1,12 +1,12 @@
-"""
-Processes: where this one computes, in which precision, and what it shares with the others of its run.
+""" Processes: where this one computes, in which precision, and what it shares with the others of
+its run.
 
-    here = Process(device='auto', dtype='auto')     # .rank 0, .world 1, .device 'cpu', .dtype 'float32'
+    here = Process('auto', 'auto')              # .rank 0, .world 1, .device 'cpu', .dtype 'float32'
     total, = here.sum(3.0)                          # over all processes
-    weights, moments = state_of(model, opt)         # as one process would have them, however they are split
+    weights, moments = state_of(model, opt)     # as one process would have them, however split
 
-torchrun starts one process for each device. Everything here also works in a single process without torchrun.
-"""
+torchrun starts one process for each device. Everything here also works in a single process without
+torchrun. """
 import atexit, ctypes, datetime, os, signal, sys
 import torch
 import torch.distributed as dist
@@ -14,15 +14,18 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 
 
 class Process:
-    """This process of a run. Public: rank, world (how many there are), is_main, device ('cuda:1'), kind ('cuda'),
-    dtype (of matrix products, as text), stop_requests, sum, gather, same and leave."""
+    """This process of a run. Public: rank, world (how many there are), is_main, device ('cuda:1'),
+    kind ('cuda'), dtype (of matrix products, as text), stop_requests, sum, gather, same and
+    leave."""
 
     def __init__(self, device='auto', dtype='auto'):
         texts = {name: os.environ.get(name, alone)
                  for name, alone in (('RANK', '0'), ('WORLD_SIZE', '1'), ('LOCAL_RANK', '0'))}
-        if not all(map(str.isdecimal, texts.values())) or int(texts['RANK']) >= int(texts['WORLD_SIZE']):
-            raise ValueError(f'{" ".join(f"{name}={text}" for name, text in texts.items())}: torchrun did not '
-                             'set these variables together; start with torchrun, or unset them')
+        numbers = all(map(str.isdecimal, texts.values()))
+        if not numbers or int(texts['RANK']) >= int(texts['WORLD_SIZE']):
+            raise ValueError(f'{" ".join(f"{name}={text}" for name, text in texts.items())}: '
+                             'torchrun did not set these variables together; start with torchrun, '
+                             'or unset them')
         self.rank, self.world, local_rank = map(int, texts.values())
         self.is_main = self.rank == 0
         self.device, self.dtype = choose(device, dtype, local_rank)
@@ -37,8 +40,10 @@ class Process:
 
     def join(self):
         is_cuda = self.kind == 'cuda'
-        try:        # two hours, because the first process saves alone; NCCL would give up after ten minutes
-            dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=datetime.timedelta(hours=2),
+        # Two hours, because the first process saves alone. NCCL would give up after ten minutes.
+        patience = datetime.timedelta(hours=2)
+        try:
+            dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=patience,
                                     device_id=torch.device(self.device) if is_cuda else None)
         except ValueError as e:
             raise ValueError(f'{e}; start the {self.world} processes with torchrun') from e
@@ -46,7 +51,8 @@ class Process:
         atexit.register(dist.destroy_process_group)
 
     def ask_to_stop(self, number, frame):
-        """Ctrl-C, SIGTERM and SIGUSR1 only ask: the loop saves and leaves. A second Ctrl-C ends at once."""
+        """Ctrl-C, SIGTERM and SIGUSR1 only ask: the loop saves and leaves. A second Ctrl-C ends at
+        once."""
         self.stop_requests += 1
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -66,27 +72,32 @@ class Process:
         return values
 
     def same(self, **values):
-        """Refuse to go on if the processes differ in a value: in a setting, or in a file that each one reads."""
+        """Refuse to go on if the processes differ in a value: in a setting, or in a file that each
+        one reads."""
         for others in self.gather(values):
             for name, value in values.items():
                 if others[name] != value:
-                    raise ValueError(f'{name} is {value!r:.70} in one process, {others[name]!r:.70} in another; '
-                                     'start all of them with the same settings and files')
+                    raise ValueError(f'{name} is {value!r:.70} in one process, '
+                                     f'{others[name]!r:.70} in another; start all of them with the '
+                                     'same settings and files')
 
     def leave(self, trouble=''):
-        """The last call of a script. trouble: why the run ended before its time: one line and exit code 2."""
+        """The last call of a script. trouble: why the run ended before its time: one line and exit
+        code 2."""
         if self.world > 1:
             dist.barrier()              # the first process may still be writing
         if trouble:
             raise ValueError(trouble)
         sys.stdout.flush()
-        # The interpreter's own end takes a second with torch, and sometimes torch's threads abort it.
+        # The interpreter's own end takes a second with torch, and sometimes torch's threads abort
+        # it.
         os._exit(0)
 
 
-# --- the device and its precision ---------------------------------------------------------------------------
+# --- the device and its precision -----------------------------------------------------------------
 def choose(device, dtype, local_rank=0):
-    """Return a device that is there and the dtype of matrix products, as text: ('cuda:0', 'bfloat16')."""
+    """Return a device that is there and the dtype of matrix products, as text: ('cuda:0',
+    'bfloat16')."""
     several = int(os.environ.get('WORLD_SIZE', 1)) > 1          # no library joins processes on mps
     available = {'cuda': torch.cuda.is_available(),
                  'mps': torch.backends.mps.is_available() and not several,
@@ -100,10 +111,12 @@ def choose(device, dtype, local_rank=0):
         device = f'cuda:{local_rank}' if device == 'cuda' else device
         n = torch.cuda.device_count()
         if int(device.removeprefix('cuda:')) >= n:
-            raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, at most')
+            raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, '
+                             'at most')
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
-        torch.backends.cuda.enable_cudnn_sdp(False)     # it builds a plan, up to 1 s, for each new shape
+        # cuDNN's attention would build a plan, up to a second, for each new shape.
+        torch.backends.cuda.enable_cudnn_sdp(False)
     if kind == 'cpu' and sys.platform == 'linux':
         keep_freed_memory()
     if dtype == 'auto':
@@ -112,7 +125,8 @@ def choose(device, dtype, local_rank=0):
 
 
 def keep_freed_memory():
-    """Make glibc keep large blocks that were freed: asking for new pages takes an eighth of a step."""
+    """Make glibc keep large blocks that were freed: asking for new pages takes an eighth of a
+    step."""
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt:                         # musl's libc has none
         mallopt(-4, 0)                  # M_MMAP_MAX: tensors get no mappings of their own
@@ -120,18 +134,21 @@ def keep_freed_memory():
 
 
 def native_bfloat16(device):
-    """Does the hardware multiply in bfloat16? GPUs before Ampere and many CPUs only emulate it, slowly."""
+    """Does the hardware multiply in bfloat16? GPUs before Ampere and many CPUs only emulate it,
+    slowly."""
     if device.startswith('cuda'):
         return torch.cuda.get_device_capability(device)[0] >= 8
     return device == 'cpu' and torch.cpu._is_avx512_bf16_supported()
 
 
 def rehearse(net, model, opt, batch, autocast, compiled=False):
-    """Run net forward and backward on one batch, before the run writes anything: if it does not fit into memory,
-    you see it now. If net is compiled, that happens here, too. Afterwards the gradients are 0."""
+    """Run net forward and backward on one batch, before the run writes anything: if it does not fit
+    into memory, you see it now. If net is compiled, that happens here, too. Afterwards the
+    gradients are 0."""
     if not opt.state:
-        # The first step would make Adam's moments. Made here, they take part in the rehearsal, and a checkpoint
-        # has them even if the guard refuses the first update. A rate of 0 leaves the weights as they are.
+        # The first step would make Adam's moments. Made here, they take part in the rehearsal, and
+        # a checkpoint has them even if the guard refuses the first update. A rate of 0 leaves the
+        # weights as they are.
         for group in opt.param_groups:
             group['lr'] = 0.0           # the loop sets it before each step
             for p in group['params']:
@@ -140,9 +157,11 @@ def rehearse(net, model, opt, batch, autocast, compiled=False):
         for moments in opt.state.values():
             if 'step' in moments:
                 moments['step'].zero_()         # this step does not count
-    # Before the compiler sees RoPE's tables they must be on the device, or the second step compiles again.
+    # Before the compiler sees RoPE's tables they must be on the device, or the second step compiles
+    # again.
     model.cos, model.sin = model.cos.to(batch[0].device), model.sin.to(batch[0].device)
-    torch.backends.cuda.enable_cudnn_sdp(compiled)      # training has one shape; the choice is compiled in
+    # Training has one shape, so cuDNN's plan pays; the choice is compiled in.
+    torch.backends.cuda.enable_cudnn_sdp(compiled)
     try:
         with autocast:
             loss = net(*batch, with_logits=False)[1]
@@ -151,61 +170,69 @@ def rehearse(net, model, opt, batch, autocast, compiled=False):
     except Exception as e:
         if not compiled or 'memory' in str(e):
             raise
-        raise ValueError(f'torch.compile failed ({type(e).__name__}); train without it, more slowly: '
-                         '--compile=False') from e
+        raise ValueError(f'torch.compile failed ({type(e).__name__}); train without it, more '
+                         'slowly: --compile=False') from e
     net.zero_grad(set_to_none=False)    # DDP's stay in its buckets
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-# --- more than one process: what each of them holds ---------------------------------------------------------
+# --- more than one process: what each of them holds -----------------------------------------------
 def shard(model, how, here, compiled=False):
-    """Split a model over the processes (ZeRO, arXiv:1910.02054). Each holds its part of the gradients and of
-    Adam's moments; with how='fsdp' also of the weights, which are gathered, block by block, when they work."""
+    """Split a model over the processes (ZeRO, arXiv:1910.02054). Each holds its part of the
+    gradients and of Adam's moments; with how='fsdp' also of the weights, which are gathered, block
+    by block, when they work."""
     if here.dtype == 'float16':
         raise ValueError(f'shard={how} does not go with dtype=float16; use --dtype=bfloat16')
     from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import register_fsdp_forward_method
     # In bfloat16 half as many bytes travel; gradients are summed in float32.
     half = MixedPrecisionPolicy(torch.bfloat16, torch.float32, cast_forward_inputs=False)
     policy = half if here.dtype == 'bfloat16' else MixedPrecisionPolicy()
     mesh = init_device_mesh(here.kind, (here.world,))
     for block in model.blocks:
-        if compiled:                    # each by itself, because FSDP's hooks between them cannot be compiled
+        if compiled:          # each by itself, because FSDP's hooks between them cannot be compiled
             block.compile(dynamic=False)
         fully_shard(block, mesh=mesh, mp_policy=policy, reshard_after_forward=how == 'fsdp')
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=how == 'fsdp')
-    model.embedding.register_forward_hook(lambda module, x, y: y.float())      # the residual stream stays float32
+    # The residual stream stays float32.
+    model.embedding.register_forward_hook(lambda module, x, y: y.float())
     register_fsdp_forward_method(model, 'generate')
     return torch.compile(model) if compiled else model
 
 
 def state_of(model, optimizers):
-    """Return weights and moments as one process would have them, in the memory of the first process's CPU; the
-    others get {}. All processes must call this."""
-    from torch.distributed.checkpoint import state_dict as whole_state      # costs a second to import
+    """Return weights and moments as one process would have them, in the memory of the first
+    process's CPU; the others get {}. All processes must call this."""
+    from torch.distributed.checkpoint import state_dict as whole_state    # costs a second to import
     options = whole_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
     return whole_state.get_state_dict(model, optimizers, options=options)
 
 
 def load_state(model, opt, scaler, state):
-    """Take over the weights, the moments and float16's scale of a checkpoint; each process keeps its part. Learning
-    rate, weight decay and betas stay those of opt, so that a resumed run can change them."""
+    """Take over the weights, the moments and float16's scale of a checkpoint; each process keeps
+    its part. Learning rate, weight decay and betas stay those of opt, so that a resumed run can
+    change them."""
     from torch.distributed.checkpoint import state_dict as whole_state
-    settings = [{name: value for name, value in group.items() if name != 'params'} for group in opt.param_groups]
-    whole_state.set_state_dict(model, opt, model_state_dict=state['model'], optim_state_dict=state['moments'],
-                               options=whole_state.StateDictOptions(full_state_dict=True))
+    settings = [{name: value for name, value in group.items() if name != 'params'}
+                for group in opt.param_groups]
+    options = whole_state.StateDictOptions(full_state_dict=True)
+    whole_state.set_state_dict(model, opt, model_state_dict=state['model'],
+                               optim_state_dict=state['moments'], options=options)
     for group, own in zip(opt.param_groups, settings):
         group.update(own)
     scaler.load_state_dict(state['scaler'] or scaler.state_dict())      # {} without float16
 
 
 def whole(t):
-    """Return a number or a matrix as one process would have it. All must call this: FSDP's parts are gathered."""
+    """Return a number or a matrix as one process would have it. All must call this: FSDP's parts
+    are gathered."""
     return t.full_tensor() if hasattr(t, 'full_tensor') else t
 
 
 def comm_share(net, n_micro):
-    """Return the share of a step's passes that waits for gradients, as DDP measured it last; or None."""
+    """Return the share of a step's passes that waits for gradients, as DDP measured it last; or
+    None."""
     ns = net._get_ddp_logging_data() if isinstance(net, DDP) else {}
     if 'backward_comm_time' not in ns:
         return None
