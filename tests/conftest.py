@@ -197,16 +197,22 @@ def make_sft(folder, seed=0, special=SPECIAL_TOKENS[:4], **more):
     return folder
 
 
-def base_text(folder, sentences):
-    """Text of the base of that model, as bins of sequences; returns its ids."""
+def write_bins(folder, ids, tokenizer, **more):
+    """A folder of token bins as prepare.py leaves one; train.bin is val.bin. more: of meta.json."""
     folder.mkdir(exist_ok=True)
-    tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
-    ids = np.array(tokenizer.encode('Is it so? yo.\n' * sentences), dtype=np.uint16)
+    tokenizer.save(folder / 'tokenizer.json')
     for side in ('train', 'val'):
         ids.tofile(folder / f'{side}.bin')
-    meta = {'dtype': 'uint16', 'tokens': {'train': len(ids), 'val': len(ids)}, 'sources': {},
-            'tokenizer_hash': tokenizer.hash}
-    (folder / 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
+    write(folder / 'meta.json', [{'dtype': str(ids.dtype), 'tokens': {'train': len(ids), 'val': len(ids)},
+                                  'sources': {}, 'tokenizer_hash': tokenizer.hash, **more}])
+    return folder
+
+
+def base_text(folder, sentences):
+    """Text of the base of that model, as bins of sequences; returns its ids."""
+    tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
+    ids = np.array(tokenizer.encode('Is it so? yo.\n' * sentences), dtype=np.uint16)
+    write_bins(folder, ids, tokenizer)
     return ids
 
 

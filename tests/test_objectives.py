@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import mistake, ok, run, series, train, write
+from conftest import mistake, ok, refused, run, series, train, write_bins
 from hypothesis import given, strategies as st
-from test_parallel import assert_equal_but_for_rounding
 
-from parts.train.objectives import IGNORE, Objective, document_mask, hide_spans, hide_tokens, span_lengths
-from model import GPT, GPTConfig, load_checkpoint
+from model import GPT, GPTConfig, IGNORE
+from parts.train.objectives import Objective, document_mask, hide_spans, hide_tokens, span_lengths
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 MASK, N = 500, 400          # ids of text are below N
@@ -78,19 +77,6 @@ def model():
     return GPT(GPTConfig(600, 64, 2, 2, 1, 32, 64)).eval()
 
 
-def test_how_many_targets_are_scored_is_known_without_looking():
-    """So that no process waits for the others before it computes its loss."""
-    tok = Tokenizer.byte(SPECIAL_TOKENS)
-    for name in ('clm', 'mlm', 'span'):
-        task = Objective(name, False, tok, 48, 7)
-        text = np.random.default_rng(0).integers(0, 256, (6, task.n_text + 1))
-        for step in (0, 3, 10 ** 6):
-            for rows in range(2), range(2, 6), range(6):
-                part = text[list(rows)]
-                scored = task.apply(part[:, :-1], part[:, 1:], step, list(rows))[1] != IGNORE
-                assert task.n_targets(step, rows) == scored.sum(), (name, step, rows)
-
-
 def test_a_packed_document_is_read_as_if_it_were_alone(model):
     a, b = torch.randint(0, 400, (20,)), torch.randint(0, 400, (30,))
     end = torch.tensor([555])
@@ -110,7 +96,7 @@ def test_a_packed_document_is_read_as_if_it_were_alone(model):
 def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
     task = Objective('span', False, Tokenizer.byte(SPECIAL_TOKENS), 48, 7)
     text = np.random.default_rng(0).integers(0, 256, (1, task.n_text + 1))
-    x, y, mask = map(torch.from_numpy, task.apply(text[:, :-1], text[:, 1:], 0, [0]))
+    x, y, mask = map(torch.from_numpy, task.apply(text[:, :-1], text[:, 1:], [0], 0))
     last = int((y[0] != IGNORE).int().argmax())                     # of the prefix: it has the first target
     before = model(x, mask=mask)[0][0]
     for at, reach in ((last, 0), (last + 3, last + 3)):             # who may notice that token `at` changed
@@ -120,23 +106,25 @@ def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
         assert changed[reach:].all() and not changed[:reach].any()
 
 
-@pytest.mark.parametrize('flags', [['--objective=mlm'], ['--document_mask=True']])
-def test_every_objective_learns_and_two_processes_compute_what_one_does(data_dir, tmp_path, flags):
-    flags = [*flags, '--learning_rate=3e-3', '--dtype=float32']
-    ok(train(data_dir, tmp_path / 'one', *flags, '--micro_batch_size=8'))
-    ok(train(data_dir, tmp_path / 'two', *flags, '--micro_batch_size=2', processes=2))
-    assert_equal_but_for_rounding(tmp_path / 'one', tmp_path / 'two')
-    losses = series(tmp_path / 'one', 'val_loss')
-    assert losses[-1] < losses[0] - 0.2
-    state = load_checkpoint(tmp_path / 'one/last.pt')[1]
-    assert state['step'] == 12 and state['config']['objective'] in str(flags) + 'clm'
+def test_a_tokenizer_without_mask_or_sentinels_cannot_serve():
+    for name, mask, word in (('mlm', False, '<.mask.>'), ('span', False, '<.span_0.>'),
+                             ('clm', True, '<.endoftext.>'), ('mlm', True, 'document_mask is for')):
+        refused(word, Objective, name, mask, Tokenizer.byte([]), 32, 0)
 
 
-def test_a_tokenizer_without_mask_or_sentinels_cannot_serve(tmp_path):
-    (tmp_path / 'one.txt').write_text('to be or not to be\n' * 200, encoding='utf-8')
-    ok(run('prepare.py', f'--source={tmp_path}/one.txt', '--tokenizer=byte', f'--out_dir={tmp_path}/data'))
-    for flag in ('--objective=mlm', '--objective=span', '--document_mask=True'):
-        mistake(train(tmp_path / 'data', tmp_path / 'run', flag), 'special')
+# --- what a run says of its data ----------------------------------------------------------------------------
+def test_a_run_says_its_epochs_and_how_often_it_reads_each_source_of_a_mixture():
+    task = Objective('clm', False, Tokenizer.byte([]), 10, seed=0)
+    bins = {'val': np.zeros(99), 'val_a': 0}
+    sources = {'a': {'epochs': 1, 'mixed': 900}, 'b': {'epochs': 3, 'mixed': 300}}
+    meta = {'tokens': {'train': 1200, 'val': 99}, 'sources': sources}
+    first, *rest = task.described(meta, bins, 4, 30)
+    assert first == 'tokens: 1,200, sequences: 120, steps an epoch: 30.0, epochs: 1.00; tokens held out: 99'
+    assert rest == ['a: 75.0% of the tokens, read 1.00 times', 'b: 25.0% of the tokens, read 3.00 times; '
+                    'val_b.bin has no whole sequence, so nothing measures this source']
+    for max_steps, warnings in (45, [False, False, True]), (150, [True, True, True]):
+        lines = task.described(meta, bins, 4, max_steps)
+        assert [' 4 that helps less' in line for line in lines] == warnings
 
 
 def test_what_packing_saves_counted_by_hand():
@@ -151,29 +139,22 @@ def test_what_packing_saves_counted_by_hand():
     assert task.packing(np.array([65] * 99, np.uint16)) == []           # one text without documents
 
 
-@pytest.fixture(scope='module')
-def alphabet(tmp_path_factory):
-    """Data of which a small model learns in seconds what stands in a gap."""
-    folder = tmp_path_factory.mktemp('alphabet')
-    rows = [{'text': ('abcdefgh ' * 200)[i % 9:1700 + i]} for i in range(60)]
-    source = write(folder / 'x.jsonl', rows)
-    ok(run('prepare.py', f'--source={source}', f'--out_dir={folder}/data', '--tokenizer=byte', '--mode=raw',
-           '--dedup=none'))
-    return folder / 'data'
-
-
+# --- a model that fills gaps --------------------------------------------------------------------------------
 @pytest.mark.parametrize('objective', ['mlm', 'span'])
-def test_a_model_that_fills_gaps_fills_them(alphabet, tmp_path, objective):
-    ok(train(alphabet, tmp_path, f'--objective={objective}', '--max_steps=150', '--n_embd=64',
+def test_a_model_that_fills_gaps_fills_them(tmp_path, objective):
+    tok = Tokenizer.byte(SPECIAL_TOKENS)
+    data = write_bins(tmp_path / 'data', np.array(tok.encode('abcdefgh ' * 9000), np.uint16), tok)
+    ok(train(data, tmp_path / 'run', f'--objective={objective}', '--max_steps=150', '--n_embd=64',
              '--batch_size=16', '--optimizer=muon', '--learning_rate=4e-3', '--eval_interval=150',
              '--save_interval=150'))
-    first, last = series(tmp_path, 'val_accuracy')
-    assert first < 0.2 and last > 0.6           # there are nine letters
+    first, last = series(tmp_path / 'run', 'val_loss')
+    assert last < first / 2
     # at T = 32, a span hides 4 of 30
     gap = 'c<|mask|>e<|mask|>' if objective == 'mlm' else '<|mask|>'
-    text = ok(run('sample.py', f'--ckpt={tmp_path}', f'--prompt=fgh ab{gap}gh abcdefgh abcdefgh',
-                  '--temperature=0'))
+    sample = lambda prompt: run('sample.py', f'--ckpt={tmp_path}/run', f'--prompt={prompt}',
+                                '--temperature=0')
+    text = ok(sample(f'fgh ab{gap}gh abcdefgh abcdefgh'))
     assert text.splitlines()[-1] == 'fgh abcdefgh abcdefgh abcdefgh'
-    mistake(run('sample.py', f'--ckpt={tmp_path}', '--prompt=aaa'), objective, '<|mask|>')
-    mistake(run('sample.py', f'--ckpt={tmp_path}', f'--prompt={"abc " * 40}<|mask|>'), '161', '32')
-    mistake(run('eval.py', f'--ckpt={tmp_path}', f'--data_dir={alphabet}'), objective, 'val_accuracy')
+    mistake(sample('aaa'), objective, '<|mask|>')
+    mistake(sample('abc ' * 40 + '<|mask|>'), '161', '32')
+    mistake(run('eval.py', f'--ckpt={tmp_path}/run', f'--data_dir={data}'), objective)

@@ -2,17 +2,18 @@
 import math
 import re
 
+import numpy as np
 import pytest
 import torch
 from accidents import PLACES
-from conftest import ROOT, lift, refused
+from conftest import ROOT, lift, ok, refused, series, state, train, write_bins
 
 from model import GPT, GPTConfig
 from parts.train import optim
+from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 lr_at = lift('train.py', 'lr_at')
 SHAPES = [(8, 8), (24, 8), (8, 24), (64, 32), (1, 5)]
-NO_SCALER = torch.amp.GradScaler('cpu', enabled=False)
 
 
 def exact(*expected):
@@ -80,21 +81,19 @@ def steps(make, n=5):
 
 
 def test_in_bfloat16_it_is_torch_s_bit_for_bit_and_takes_over_its_state(monkeypatch):
+    """Without other weights, too, as with --lora."""
     real = optim.orthogonal
     monkeypatch.setattr('.'.join(PLACES['orthogonal']), lambda g: real(g, torch.bfloat16))
-    ours, mine = steps(lambda p: optim.Muon(p, 3e-3, 0.1))
+    make = lambda p: optim.Muon([{'params': p, 'use_muon': True}], lr=3e-3, weight_decay=0.1)
+    ours, mine = steps(make)
     theirs, its = steps(lambda p: torch.optim.Muon(p, lr=3e-3, weight_decay=0.1,
                                                    adjust_lr_fn='match_rms_adamw'))
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
-
-    _, other = steps(lambda p: optim.Muon(p, 1.0, 0.0), n=1)
-    other.load_state_dict(its.state_dict())
-    assert other.param_groups[0]['lr'] == 3e-3 and other.param_groups[0]['weight_decay'] == 0.1
+    _, other = steps(make, n=1)
+    other.load_state_dict({**mine.state_dict(), 'state': its.state_dict()['state']})
     for a, b, c in zip(mine.state.values(), its.state.values(), other.state.values()):
         assert torch.equal(a['momentum_buffer'], b['momentum_buffer'])
         assert torch.equal(c['momentum_buffer'], b['momentum_buffer'])
-    with pytest.raises(TypeError):          # a closure is refused, not ignored
-        mine.step(lambda: 0)
 
 
 def test_every_direction_of_the_update_is_about_as_long():
@@ -110,46 +109,32 @@ def test_every_direction_of_the_update_is_about_as_long():
 
 
 # --- groups of parameters -----------------------------------------------------------------------------------
-def value_of(optimizers, key):
-    return {p: group[key] for o in optimizers for group in o.param_groups for p in group['params']}
-
-
-def test_weight_decay_acts_on_matrices_only_and_the_embedding_has_its_own_rate_also_after_a_resume():
+def test_weight_decay_acts_on_matrices_only_and_muon_on_those_of_the_blocks():
     """On the gain of a norm it would pull towards 0 what begins at 1; nor on the biases of Qwen2."""
-    for kind, has_bias in (('adamw', False), ('muon', False), ('adamw', True), ('muon', True)):
-        more = {'qkv_bias': True} if has_bias else {'qk_norm': True}
-        model = GPT(GPTConfig(32, 8, 1, 2, 0, 8, tie_embeddings=False, **more))
-        decay = value_of(optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=3.0), 'weight_decay')
-        for name, p in model.named_parameters():
-            assert decay[p] == (0.1 if p.dim() == 2 else 0.0), (kind, name)
-        assert len(decay) == len(list(model.parameters()))
-    own = torch.nn.Sequential(torch.nn.Linear(8, 8))
-    refused('matrices named blocks.*or use adamw', optim.build, own, 'muon', 1e-2, (0.9, 0.95), 0.1)
-
     for kind in ('adamw', 'muon'):
-        model = GPT(GPTConfig(vocab_size=32, block_size=8, n_layer=1, n_head=2, n_embd=8))
-        make = lambda scale: optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1, embedding_lr=scale)
-        optimizers = make(10.0)
-        optim.set_lr(optimizers, 2e-2)
-        rates = value_of(optimizers, 'lr')
-        assert len(rates) == len(list(model.parameters()))
-        for name, p in model.named_parameters():
-            assert rates[p] == (0.2 if name == 'embedding.weight' else 0.02), name
-            p.grad = torch.ones_like(p)
-        optim.step(optimizers, NO_SCALER)
-        again = make(10.0)
-        optim.restore(again, NO_SCALER, {'optimizers': optim.states(optimizers), 'scaler': {}})
-        optim.set_lr(again, 1e-2)
-        assert {*value_of(again, 'lr').values()} == {0.01, 0.1}
-        assert len(make(1.0)[0].param_groups) == 2      # as in the checkpoints of older runs
+        for more in {'qkv_bias': True}, {'qk_norm': True}:
+            model = GPT(GPTConfig(32, 8, 1, 2, 0, 8, tie_embeddings=False, **more))
+            opt = optim.build(model, kind, 1e-2, 0.1)
+            group_of = {p: group for group in opt.param_groups for p in group['params']}
+            for name, p in model.named_parameters():
+                assert group_of[p]['weight_decay'] == (0.1 if p.dim() == 2 else 0.0), (kind, name)
+                by_muon = kind == 'muon' and p.dim() == 2 and 'blocks' in name
+                assert group_of[p].get('use_muon', False) == by_muon, (kind, name)
 
 
-def test_update_ratio_is_the_change_of_the_weights_and_follows_the_rate():
+@pytest.mark.parametrize('kind', ['adamw', 'muon'])
+def test_so_it_is_in_a_run_where_the_embedding_has_its_own_rate_also_after_a_resume(tmp_path, kind):
     """Adam's first step moves every weight by the rate; w_down begins at 0.02 / sqrt(2 * 2 layers)."""
-    for rate in (1e-3, 2e-3):
-        torch.manual_seed(0)
-        model, ids = GPT(GPTConfig(64, 32, 2, 2, 0, 32)), torch.randint(64, (4, 33))
-        before = optim.probe(model).clone()
-        model(ids[:, :-1], ids[:, 1:])[1].backward()
-        optim.step(optim.build(model, 'adamw', rate, (0.9, 0.95), 0.0), NO_SCALER)
-        assert optim.change(before, optim.probe(model)).item() == pytest.approx(rate / 0.01, rel=0.05)
+    tok = Tokenizer.byte(SPECIAL_TOKENS)
+    data = write_bins(tmp_path / 'data', np.arange(2000, dtype=np.uint16) % 256, tok)
+    flags = [f'--optimizer={kind}', '--embedding_lr=3', '--tie_embeddings=False', '--learning_rate=4e-3']
+    for more in ['--max_steps=2'], ['--init_from=resume', '--max_steps=3']:
+        ok(train(data, tmp_path / 'run', *flags, '--warmup_steps=1', '--min_lr=4e-3', *more))
+        groups = state(tmp_path / 'run')['moments']['param_groups']
+        found = {name: (group['lr'], group['weight_decay']) for group in groups for name in group['params']}
+        assert found.keys() == state(tmp_path / 'run')['model'].keys()
+        for name, settings in found.items():
+            assert settings == exact((12e-3 if name == 'embedding.weight' else 4e-3,
+                                      0.0 if 'norm' in name else 0.1)), name
+    if kind == 'adamw':
+        assert series(tmp_path / 'run', 'update_ratio')[0] == pytest.approx(0.4, rel=0.05)

@@ -17,10 +17,10 @@ from tokenizer import Tokenizer
 # --- bins -----------------------------------------------------------------------------------------
 def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
     """Return meta.json, {side: memory-mapped token ids}, and what identifies these data: the hash
-    of meta.json, of each bin its length and the hash of its first MB, of a stream its files. Sides
-    are train (not with --write=text), val and, of a mixture, val_NAME. data_from: a command that
-    makes the data. ValueError or FileNotFoundError if a file is missing or does not fit the
-    others."""
+    of meta.json, of each bin its length and the hash of its first million tokens, of a stream its
+    files. Sides are train (not with --write=text), val and, of a mixture, val_NAME. data_from: a
+    command that makes the data. ValueError or FileNotFoundError if a file is missing or does not
+    fit the others."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
         own = f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
@@ -85,10 +85,8 @@ def evaluation(ids, task, n_tokens, micro_batch_size, here):
     for i in range(0, len(blocks[::here.world]), micro_batch_size):
         part = mine[i:i + micro_batch_size]
         rows = part if len(part) else blocks[:1]
-        arrays = task.apply(*sequences(ids, rows * task.n_text, task.n_text), rows)
-        if not len(part):
-            arrays[1][:] = IGNORE
-        yield arrays
+        x, y, *mask = task.apply(*sequences(ids, rows * task.n_text, task.n_text), rows)
+        yield x, y if len(part) else np.full_like(y, IGNORE), *mask
 
 
 # --- which sequences make up a step ---------------------------------------------------------------

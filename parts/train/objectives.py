@@ -7,8 +7,8 @@ Masked tokens, spans, and documents that do not see each other.
 Every choice follows from (seed, step, row of the global batch): a batch can be made again, on any
 number of devices. """
 import numpy as np
+from model import IGNORE
 
-IGNORE = -100           # a target that is not scored
 MASK_RATE = 0.15        # of the tokens are hidden
 # A step that no run reaches: what is hidden in it is hidden in every evaluation.
 EVALUATION = 2 ** 40

@@ -1,0 +1,176 @@
+"""Blocks of bins: each once an epoch. A stream is the bin of its documents, and goes on where it stopped."""
+import gzip
+import json
+import os
+import re
+import types
+
+import numpy as np
+import pytest
+from accidents import before
+from conftest import TINY, metrics, mistake, ok, refused, run, same, state, write, write_bins
+
+from parts.train import data
+from parts.train.data import Blocks, Stream
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+BYTES = Tokenizer.byte(SPECIAL_TOKENS)
+END = BYTES.special['<|endoftext|>']
+
+
+# --- blocks -------------------------------------------------------------------------------------------------
+def epoch(number, n_tokens, T, seed=0, shuffle=True):
+    """Where the blocks of an epoch begin, in its order."""
+    source = Blocks({'train': np.arange(n_tokens)}, T, 1, seed, shuffle)
+    return [source.start(i) for i in range(number * source.n_blocks, (number + 1) * source.n_blocks)]
+
+
+def test_an_epoch_visits_every_block_once_in_an_order_and_with_a_shift_of_its_own():
+    """A block and its targets stay inside the data. Without shuffling, the blocks are in the file's order."""
+    for n_tokens, T in (1001, 10), (1009, 10), (12, 10), (2, 1), (11_031, 1024):
+        in_order = [k * T for k in range(max(1, n_tokens // T - 1))]
+        for number, seed in (0, 0), (1, 1337), (10 ** 6, 2 ** 31):
+            starts = sorted(epoch(number, n_tokens, T, seed))
+            assert starts == [starts[0] + start for start in in_order] and starts[-1] + T < n_tokens
+        assert epoch(1, n_tokens, T, shuffle=False) == in_order
+    epochs = [epoch(e, 10_001, 50, seed) for seed in (0, 1, 2) for e in range(10)]
+    assert len({tuple(start - min(starts) for start in starts) for starts in epochs}) == 30
+    assert len({min(starts) for starts in epochs}) > 20                 # of 101; 26 on average
+
+
+def test_a_step_depends_on_nothing_but_its_number_and_a_large_batch_is_two_small_ones():
+    eight, four = (Blocks({'train': np.arange(5001)}, 16, size, seed=1) for size in (8, 4))
+    for step in 70, 3, 38, 39:                                          # 38 ends the first epoch
+        whole = eight.take(step, range(8))
+        rows = [eight.take(step, rows) for rows in (range(3), range(3, 8))]
+        small = [four.take(2 * step + half, range(4)) for half in (0, 1)]
+        assert np.array_equal(whole, np.concatenate(rows, 1))
+        assert np.array_equal(whole, np.concatenate(small, 1))
+
+
+def test_the_cat_sat_on_the_mat():
+    """The lesson's own example: six words in, six targets out, the last of them the end of the text. The
+    loss is test_model.py's, and that no word sees those after it test_generation.py's."""
+    words = 'The cat sat on the mat <EOS>'.split()
+    ids = np.array([sorted(set(words)).index(word) for word in words], dtype=np.uint16)
+    x, y = data.sequences(ids, [0], 6)
+    said = [' '.join(sorted(set(words))[i] for i in row) for row in (*x, *y)]
+    assert said == ['The cat sat on the mat', 'cat sat on the mat <EOS>']
+
+
+@pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='memory is read from Linux')
+def test_reading_a_file_of_4_GB_keeps_no_memory(tmp_path):
+    def held():                                                         # kB that no file backs
+        with open('/proc/self/status') as f:
+            return int(re.search(r'RssAnon:\s+(\d+)', f.read())[1])
+    n = 2 * 10 ** 9
+    write_bins(tmp_path, np.zeros(2000, np.uint16), BYTES, tokens={'train': n, 'val': 2000})
+    os.truncate(tmp_path / 'train.bin', 2 * n)                          # sparse: it takes no disk
+    _, bins, _ = data.open_bins(tmp_path, 1024)
+    source, read = Blocks(bins, 1024, 4, 1337), set()
+    for step in range(12):
+        source.take(step, range(4))
+        read |= {source.start(4 * step + row) // 10 ** 8 for row in range(4)}
+        if step == 2:
+            before = held()
+    assert len(read) > 12                                               # of all parts of the file
+    assert held() - before < 4_000
+
+
+# --- the folder ---------------------------------------------------------------------------------------------
+def test_a_folder_that_does_not_fit_is_refused_and_any_change_makes_it_another_one(tmp_path):
+    ids = np.arange(100, dtype=np.uint16)
+    made = write_bins(tmp_path / 'made', ids, BYTES)
+    shards = tmp_path / 'shards'
+    for name in 'ab':
+        write(shards / f'{name}.jsonl', [{'text': name}])
+    known = data.open_bins(made, 8, str(shards / '*'))[2]
+    for i, (file, content, changed) in enumerate((
+            (shards / 'b.jsonl', b'{}', 'shards'), (shards / 'c.jsonl', b'{}', 'shards'),
+            (made / 'val.bin', ids[::-1].tobytes(), 'val.bin'),
+            (made / 'meta.json', (made / 'meta.json').read_bytes() + b' ', 'meta.json'))):
+        file.write_bytes(content)
+        now = data.open_bins(made, 8, str(shards))[2]
+        assert {name for name in known if known[name] != now[name]} == {changed}, i
+        known = now
+
+    for more, arguments, words in (
+            ({}, [100], 'train.bin has 100 tokens, .* lower --block_size'),
+            ({}, [8, '', '', 256], 'vocab_size=256, .* have 320.*--vocab_size=0'),
+            ({'tokens': {'train': 100, 'val': 99}}, [8], 'val.bin has 100 tokens, meta.json says 99'),
+            ({'tokenizer_hash': 'another'}, [8], 'tokenizer.json is not the one')):
+        refused(words, data.open_bins, write_bins(made, ids, BYTES, **more), *arguments)
+    write(made / 'meta.json', [{'config': {'kind': 'sft'}}])
+    refused('holds sft data, .*--kind=text', data.open_bins, made, 8)
+    refused('--streaming=', Blocks, {}, 8, 1, 0)
+
+
+# --- streams ------------------------------------------------------------------------------------------------
+def stream_of(pattern, T, rank=0, world=1, tokenizer=BYTES, positions=None):
+    return Stream(str(pattern), types.SimpleNamespace(rank=rank, world=world), tokenizer, T, positions)
+
+
+@pytest.mark.parametrize('cut', range(7))
+def test_a_stream_is_the_bin_of_its_documents_wherever_it_is_resumed(tmp_path, cut):
+    """Empty texts, lines that are no records, and several passes."""
+    texts, T, sizes = ['ab', '', 'é\nb', 'a' * 23, 'b a', ''], 3, [1, 4, 2, 1, 3, 4]
+    for i in (0, 1):
+        lines = ''.join(json.dumps({('text', 'content')[i]: text}) + '\n\nnot json\n' for text in texts[i::2])
+        (tmp_path / f'{i}.jsonl').write_text(lines, encoding='utf-8')
+    ids = [b for i in (0, 1) for text in texts[i::2] for b in [*text.encode(), END]]
+    bins = Blocks({'train': np.array(ids * 3)}, T, 1, 0, shuffle=False)
+    stream, at = stream_of(tmp_path, T), 0
+    for i, n in enumerate(sizes):
+        if i == cut:                                                    # through JSON, as a checkpoint
+            stream = stream_of(tmp_path, T, positions=json.loads(json.dumps([stream.position])))
+        expected = np.concatenate([bins.take(at + row, [0]) for row in range(n)], 1)
+        assert np.array_equal(stream.take(i, range(n)), expected)
+        at += n
+
+
+@pytest.fixture(scope='module')
+def streamed(tmp_path_factory):
+    """streamed(out, *flags) trains on four shards, of which one is cut off and one holds no text at first."""
+    folder = tmp_path_factory.mktemp('stream')
+    texts = [f'{i} times {i} is {i * i}.\n' for i in range(400)]
+    write_bins(folder, np.array([id for text in texts for id in [*text.encode(), END]], np.uint16), BYTES)
+    (folder / 'shards').mkdir()
+    for i in range(4):
+        lines = ['{"text": 3}\n\xff\n', *(json.dumps({'text': text}) + '\n' for text in texts[i::4])]
+        whole = gzip.compress(''.join(lines).encode('latin-1'))
+        (folder / f'shards/{i}.jsonl.gz').write_bytes(whole[:len(whole) // 2] if i == 1 else whole)
+    flags = [f'--data_dir={folder}', f'--streaming={folder}/shards', *TINY, '--max_steps=9',
+             '--dtype=float32']
+    return lambda out, *more, **how: run('train.py', *flags, f'--out_dir={out}', *more, **how)
+
+
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_stream_that_was_killed_goes_on_bit_for_bit(streamed, tmp_path, processes):
+    straight, out = tmp_path / 'straight', tmp_path / 'killed'
+    kill = before('guard', 'if arguments[1] == 6: os.kill(os.getpid(), signal.SIGKILL)')
+    ok(streamed(straight, processes=processes))
+    assert streamed(out, processes=processes, before=kill).returncode == -9
+    assert state(out)['step'] == 4 and len(state(out)['positions']) == processes
+    ok(streamed(out, '--init_from=resume', processes=processes))
+    assert metrics(out) == metrics(straight)
+    assert same({**state(out), 'config': 0}, {**state(straight), 'config': 0})
+    mistake(streamed(out, '--init_from=resume', '--max_steps=10', processes=3 - processes),
+            f'reads {processes} streams', f'not with {3 - processes}')
+
+
+def test_damaged_shards_cost_what_is_damaged_and_what_cannot_be_a_stream_is_refused(tmp_path):
+    lines = [json.dumps({'text': os.urandom(400).hex()}) + '\n' for _ in range(50)]
+    whole = gzip.compress(''.join(lines).encode())
+    (tmp_path / 'a.jsonl.gz').write_bytes(whole[:len(whole) // 2])
+    (tmp_path / 'b.jsonl').write_bytes(b'{"text": 3}\n\xff\xfe\n{"text": "good"}\n[1]\n')
+    stream = stream_of(tmp_path, 8)
+    text = bytes(i % 256 for i in stream.take(0, range(7000))[0].ravel())
+    assert text.count(b'good') >= 2 and stream.malformed >= 8           # passes go on
+    second = stream_of(tmp_path, 4, rank=1, world=2)                    # of two processes
+    assert second.take(0, [0])[0].tolist() == [[*b'good']]
+
+    refused(['nowhere', 'json', '--write=text'], stream_of, tmp_path / 'nowhere', 8)
+    refused(['shards', ': 2', 'so 3'], stream_of, tmp_path, 8, world=3)
+    refused('<.endoftext.>.*--tokenizer=bpe', stream_of, tmp_path, 8, tokenizer=Tokenizer.byte([]))
+    (tmp_path / 'c.jsonl').write_text('\n[1]\n', encoding='utf-8')
+    refused('c.jsonl.* no line has a text', stream_of(tmp_path / 'c.jsonl', 8).take, 0, [0])
