@@ -16,7 +16,8 @@ import argparse, collections, contextlib, datetime, hashlib, json, math, os, pat
 import shutil, statistics, subprocess, sys, tempfile, time
 import torch
 from peers import ROOT
-from parts.train import devices, token_bins
+from parts.train import processes
+from parts.train.data import open_bins
 
 ENOUGH = 5          # seeds
 MORE_TIME = 1.1     # the most seconds of a challenger, over the record's
@@ -56,14 +57,14 @@ def checkout(patch):
 def choosing(data, folder):
     """Prepared data: the first nine tenths of the training tokens of `data` to train on, the last tenth to
     measure. So settings can be chosen before a validation token of `data` is ever read."""
-    meta, bins = token_bins.open_bins(data, 1, ['train'])
+    meta, bins, _ = open_bins(data, 1)
+    meta['sources'] = meta['sha256'] = {}
     cut = len(bins['train']) * 9 // 10
     for side, ids in ('train', bins['train'][:cut]), ('val', bins['train'][cut:]):
         ids.tofile(f'{folder}/{side}.bin')
         meta['tokens'][side] = len(ids)
-        meta['sha256'][side] = token_bins.sha256(f'{folder}/{side}.bin')
     shutil.copy(f'{data}/tokenizer.json', folder)
-    pathlib.Path(folder, 'meta.json').write_text(json.dumps(meta | {'sources': {}}), encoding='utf-8')
+    pathlib.Path(folder, 'meta.json').write_text(json.dumps(meta), encoding='utf-8')
 
 
 def one_run(code, judge, words, data, seed):
@@ -137,7 +138,7 @@ def row_for(name, arm, runs, unit, where):
 
 def machine():
     """The processor or GPU, torch's threads, the type of its products, and the versions."""
-    device, dtype = devices.choose('auto', 'auto')
+    device, dtype = processes.choose('auto', 'auto')
     name = platform.machine()
     if device.startswith('cuda'):
         name = torch.cuda.get_device_name()
@@ -200,7 +201,7 @@ def main():
     unit, meaning = ('nats', 'nats per character') if is_char else ('bits', 'bits per byte')
     where = f'{machine()}, commit {call("git", "rev-parse", "--short", "HEAD")}'
     diffs = [pathlib.Path(arm.patch).read_text(encoding='utf-8') for arm in arms.values() if arm.patch]
-    known = json.dumps([where, token_bins.open_bins(data, 1)[0]['sha256'], args.choose, arms, diffs])
+    known = json.dumps([where, open_bins(data, 1)[2], args.choose, arms, diffs])
     keep = pathlib.Path(args.out, hashlib.sha256(known.encode()).hexdigest()[:12])
     keep.mkdir(parents=True, exist_ok=True)
 

@@ -11,7 +11,7 @@ has. A measurement that fails is a line with its error, and the next begins. Nee
     equal           does it compute what the CPU computes? In float32 without TF32; how far is bfloat16?
     train           tokens a second, MFU and memory of train.py at 110M and 1.5B, beside the plan's numbers
     where           where a step's time goes
-    shard           fsdp, zero1, float16 and resuming with real runs of train.py, one process over NCCL
+    shard           fsdp, zero2, float16 and resuming with real runs of train.py, one process over NCCL
     llama           transformers' LlamaForCausalLM, same size, dtype, optimizer and compiler
     shakespeare     config/shakespeare_gpu.py: seconds and the lowest loss; needs --shakespeare=FILE
     generate        batch 1, 16, 256, beside transformers
@@ -30,7 +30,7 @@ from configurator import configure
 from gpu_calls import greedy, loss_of, ms, on_device, step_of
 from model import GPT, GPTConfig
 from parts.model import planner
-from parts.train import devices, objectives, rollouts
+from parts.train import objectives, processes, rollouts
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 out = 'out/gpu'             # the folder of results.jsonl and log.txt
@@ -45,7 +45,7 @@ measure = ''                # set by the script itself: the measurement that thi
 config = configure(globals())
 
 DEADLINE = time.time() + 60 * minutes
-device, dtype = devices.choose(device, 'auto')
+device, dtype = processes.choose(device, 'auto')
 on_gpu = device.startswith('cuda')
 tiny = not on_gpu if tiny is None else tiny
 compiling = on_gpu if compiling is None else compiling
@@ -152,8 +152,8 @@ def synthetic(n_vocab):
             ids = np.random.default_rng(i).integers(n_vocab, size=n, dtype=np.uint16)
             ids.tofile(f'{folder}.new/{side}.bin')
         with open(f'{folder}.new/meta.json', 'w', encoding='utf-8') as f:
-            json.dump({'dtype': 'uint16', 'vocab_size': n_vocab, 'tokens': sizes, 'config': {},
-                       'sha256': dict.fromkeys(sizes, ''), 'tokenizer_hash': tokenizer.hash}, f)
+            json.dump({'dtype': 'uint16', 'vocab_size': n_vocab, 'tokens': sizes, 'sources': {}, 'config': {},
+                       'tokenizer_hash': tokenizer.hash}, f)
         os.rename(f'{folder}.new', folder)
     return folder
 
@@ -176,7 +176,7 @@ def the_machine():
 def equal():
     torch.set_float32_matmul_precision('highest')           # no TF32
     torch.manual_seed(0)
-    bf16 = devices.autocast(device, gpu_calls.HALF)
+    bf16 = gpu_calls.autocast(device, gpu_calls.HALF)
     for name, heads in (('all heads', 0), ('grouped heads', 2)):
         c = GPTConfig(512, 64, 2, 4, heads, 64 if tiny else 256)
         model = GPT(c)
@@ -262,7 +262,7 @@ def shard():
     torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=1']
     f32 = '--dtype=float32'
     runs = {'alone': ['train.py', f32], 'alone again': ['train.py', f32],
-            'ddp': [*torchrun, 'train.py', f32], 'zero1': [*torchrun, 'train.py', f32, '--shard=zero1'],
+            'ddp': [*torchrun, 'train.py', f32], 'zero2': [*torchrun, 'train.py', f32, '--shard=zero2'],
             'fsdp': [*torchrun, 'train.py', f32, '--shard=fsdp']}
     if on_gpu:
         runs['float16'] = ['train.py', '--dtype=float16']
@@ -287,8 +287,7 @@ def shard():
 
     def resumed():
         os.makedirs(f'{work}/resumed')
-        for name, as_name in (('last-1.pt', 'last.pt'), ('metrics.jsonl', 'metrics.jsonl'),
-                              ('train.log', 'train.log')):
+        for name, as_name in (('last-1.pt', 'last.pt'), ('metrics.jsonl', 'metrics.jsonl')):
             shutil.copy(f'{work}/alone/{name}', f'{work}/resumed/{as_name}')
         return compared('resumed', start('resumed', 'train.py', *flags, f32, f'--out_dir={work}/resumed',
                                          '--init_from=resume'))
@@ -363,7 +362,7 @@ def rollouts_speed():
     def speed(slots, n):
         prompts = [dice.integers(4096, size=size).tolist() for size in dice.integers(20, 60, n)]
         noise = rollouts.noise_of(1, 0, range(n), 64)
-        with devices.autocast(device, dtype):
+        with gpu_calls.autocast(device, dtype):
             gpu_calls.written(model, prompts[:8], noise[:8], stop, slots)
             gpu_calls.wait()
             began = time.perf_counter()

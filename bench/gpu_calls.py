@@ -5,8 +5,8 @@ same as on the CPU, how long do calls take, where does the time of a training st
 import collections, contextlib, copy, functools, math, re, time
 import numpy as np
 import torch
-from model import GPT
-from parts.train import devices, objectives, optim, rollouts
+from model import GPT, IGNORE
+from parts.train import optim, rollouts
 from parts.sample import decoding
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
@@ -19,6 +19,10 @@ KINDS = {'attention': 'flash|fmha|attention|sdpa', 'logits and cross-entropy': '
 
 def device_of(model):
     return str(next(model.parameters()).device)
+
+
+def autocast(device, dtype):
+    return torch.autocast(torch.device(device).type, getattr(torch, dtype), enabled=dtype != 'float32')
 
 
 # --- time ---------------------------------------------------------------------------------------------------
@@ -92,11 +96,10 @@ def same_rollouts(pair, c):
     noise = rollouts.noise_of(1, 0, range(5), 12)
     here, there = (written(model, prompts, noise, {0, 1}, slots=2) for model in pair)
     same = [(a.log_probs, b.log_probs) for a, b in zip(here, there) if a.ids == b.ids]
-    pads = rollouts.collate(there, 0, objectives.IGNORE)
-    x, y, old = devices.to_device(pads, device_of(pair[1]))
+    x, y, old = [torch.from_numpy(array).to(device_of(pair[1])) for array in rollouts.collate(there, 0)]
     with torch.no_grad():
-        again = rollouts.Policy(pair[1], 1.0, objectives.IGNORE)(x, y)
-    ratio = float((again - old)[y != objectives.IGNORE].abs().max())
+        again = rollouts.Policy(pair[1], 1.0)(x, y)
+    ratio = float((again - old)[y != IGNORE].abs().max())
     far = max(abs(p - q) for a, b in same for p, q in zip(a, b))
     return {'same_answers': len(same), 'of': 5, 'log_p_apart': far, 'sampled_and_trained_log_p_apart': ratio,
             'ok': len(same) == 5 and far < 1e-3 and ratio < 1e-3}
@@ -110,14 +113,13 @@ def same_steps(pair, kind, batch, exact):
     try:
         pair = [copy.deepcopy(m) for m in pair]
         before = [p.detach().clone() for p in pair[0].parameters()]
-        optimizers = [optim.build(m, kind, 1e-3, (0.9, 0.95), 0.1) for m in pair]
+        optimizers = [optim.build(m, kind, 1e-3, 0.1) for m in pair]
         for _ in range(3):
             gradients = loss_and_gradients(pair[0], batch)[1]
-            for m, its in zip(pair, optimizers):
+            for m, optimizer in zip(pair, optimizers):
                 for p, g in zip(m.parameters(), gradients):
                     p.grad = g.to(p.device)
-                for o in its:
-                    o.step()
+                optimizer.step()
     finally:
         optim.orthogonal = real
     here, there = ([p.detach().cpu() - q for p, q in zip(m.parameters(), before)] for m in pair)
@@ -144,20 +146,18 @@ def greedy(net, is_ours, idx):
 def step_of(model, loss_of, c, micro, kind='adamw', dtype=HALF):
     """A call: a step of train.py. c: a GPTConfig, the model's or one of its size. micro: sequences of random
     ids."""
-    optimizers = optim.build(model, kind, 1e-4, (0.9, 0.95), 0.1)
+    optimizer = optim.build(model, kind, 1e-4, 0.1)
     device = device_of(model)
-    autocast = devices.autocast(device, dtype)
     text = np.random.default_rng(0).integers(c.vocab_size, size=(micro, c.block_size + 1))
 
     def step():
-        with autocast:
-            loss = loss_of(*devices.to_device([text[:, :-1], text[:, 1:]], device))
+        with autocast(device, dtype):
+            loss = loss_of(*(torch.from_numpy(ids).to(device) for ids in (text[:, :-1], text[:, 1:])))
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item()
-        for o in optimizers:
-            if math.isfinite(norm + loss.item()):
-                o.step()
-        model.zero_grad(set_to_none=True)
+        if math.isfinite(norm + loss.item()):
+            optimizer.step()
+        optimizer.zero_grad()
     return step
 
 
@@ -186,7 +186,7 @@ def profiled(step, on_gpu, n=3):
 
 
 def on_device(c, device):
-    """A model whose tables are on the device already, as devices.compiled() leaves it."""
+    """A model whose tables are on the device already, as processes.rehearse() leaves it."""
     model = GPT(c).to(device)
     with torch.no_grad():
         model(torch.zeros(1, 1, dtype=torch.long, device=device))

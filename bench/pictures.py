@@ -19,7 +19,7 @@ import sys
 import numpy as np
 from PIL import Image
 from peers import ROOT
-from model import GPTConfig
+from model import GPTConfig, IGNORE
 from parts.model import planner
 from parts.train import objectives
 from parts.eval import problems, questions, sandbox
@@ -215,7 +215,7 @@ def masks():
         text = np.arange(1000, 1001 + objective.n_text)[None]
         if alone:
             text[0, [4, 9]] = tokenizer.special['<|endoftext|>']
-        x, y, *more = objective.apply(text[:, :-1], text[:, 1:], 0, [0])
+        x, y, *more = objective.apply(text[:, :-1], text[:, 1:], [0], step=0)
         sees = np.ones((T, T)) if name == 'mlm' else np.tri(T)
         if more:
             sees = more[0].reshape(T, T)
@@ -223,7 +223,7 @@ def masks():
         left = LEFT + 214 * column
         shapes += [bold(left, 98, name, 15), words(left, top + size * T + 44, below, 12, GREY)]
         for at, down, shown, colour in ((left, top, sees, BLUE), (left, top + size * T + 6, special, INK),
-                                        (left + size * T + 6, top, y.T != objectives.IGNORE, ORANGE)):
+                                        (left + size * T + 6, top, y.T != IGNORE, ORANGE)):
             shapes += grid(at, down, size, np.where(shown, colour, PALE).tolist())
     shapes += legend(354, {'seen by the token of this line': BLUE, 'something is predicted here': ORANGE,
                            '<|mask|>, <|span_0|> or <|endoftext|>': INK})
@@ -260,7 +260,7 @@ def memory():
     colours = {"optimizer's state": BLUE, 'gradients': MEDIUM, 'weights': SKY, 'activations, copies': ORANGE}
     shapes = []
     left, y, scale = 160, 96, 8 / 1e9           # pixels a byte
-    for stage, shard in ((0, 'ddp'), (1, 'zero1'), (3, 'fsdp')):
+    for stage, shard in ((0, 'ddp'), (2, 'zero2'), (3, 'fsdp')):
         shapes.append(bold(LEFT, y + 26, f'--shard={shard}'))
         state = [planner.state_bytes(n, n_devices, stage, of) for of in ((8, 0, 0), (0, 4, 0), (0, 0, 4))]
         for checkpoint, note in (False, ''), (True, ', with --grad_checkpoint=True'):

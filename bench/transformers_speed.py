@@ -16,7 +16,7 @@ import torch
 from peers import cpu_of, in_turn, median, ours_over, timed
 from gpu_calls import greedy, llama_of, loss_of, step_of
 from model import GPT, GPTConfig
-from parts.train import devices
+from parts.train import processes
 
 SHAPES = {'shakespeare_cpu': GPTConfig(65, 64, 4, 4, 0, 128, tie_embeddings=False),
           'quickstart': GPTConfig(4096, 256, 4, 4, 0, 256, tie_embeddings=False),
@@ -62,7 +62,7 @@ if __name__ == '__main__':
     print(f'{"batch":>22}{"":>10}{"ours tok/s":>12}{"transformers":>14}{"ratio":>8}{"of CPU":>8}   peak MB')
     for shape in shapes or BATCHES[what]:
         for batch in BATCHES[what][shape]:
-            for dtype in dict.fromkeys(['float32', devices.choose('cpu', 'auto')[1]]):
+            for dtype in dict.fromkeys(['float32', processes.choose('cpu', 'auto')[1]]):
                 names = [f'{what}:{shape}:{who}:{dtype}:{batch}' for who in ('ours', 'transformers')]
                 results = dict(zip(('ours', 'theirs'), in_turn(names, ROUNDS, __file__).values()))
                 rates = [median([float(row[2].split()[1]) for row in rows]) for rows in results.values()]
