@@ -3,306 +3,304 @@ Supervised fine-tuning: a base model and conversations -> a model that answers.
 
     python prepare.py --kind=sft --source=alpaca.json --out_dir=data/sft
     python sft.py --init_from=out/base --data_dir=data/sft
-    python sft.py --init_from=resume --out_dir=out/sft --data_dir=data/sft      # resumes
+    python sft.py --out_dir=out/sft --init_from=resume              # resumes
 
-Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Llama), and data_dir/train.jsonl
-and val.jsonl, lines of {"messages": [{"role": "user", "content": ...}, {"role": "assistant", ...}]}. Writes
-out_dir as train.py does. Copy this file with configurator, model, tokenizer and parts/.
+Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Llama), and
+data_dir/train.jsonl and val.jsonl, lines of {"messages": [{"role": "user", "content": ...},
+{"role": "assistant", ...}]}. Writes out_dir as train.py does.
 
-Loop and loss are those of train.py. One thing is new, the mask: the loss counts only the assistant's words
-and the <|im_end|> after them, in every turn. All other tokens are context, with IGNORE as target. A model
-that is also trained on the questions learns to ask. Without training on <|im_end|> it never stops. The
-decision made here is the form of an answer: the model copies the length and tone of the conversations.
+Loop and loss are those of train.py. One thing is new, the mask: the loss counts only the
+assistant's words and the <|im_end|> after them, in every turn. All other tokens are context, with
+IGNORE as target. A model that is also trained on the questions learns to ask. Without training on
+<|im_end|> it never stops. The decision made here is the form of an answer: the model copies the
+length and tone of the conversations.
 
-You should see one conversation with its trained parts in [[ ]], a first loss well above the base model's, and
-a fall of loss and val_loss within the first hundred steps. If val_loss rises while the loss falls, the model
-memorises: use fewer epochs. With base_dir, base_bpb shows how much the model forgets; replay helps.
+You should see one conversation with its trained parts in [[ ]], a first loss well above the base
+model's, and a fall of loss and val_loss within the first hundred steps. If val_loss rises while
+the loss falls, the model memorizes: use fewer epochs. With base_dir, base_bpb shows how much the
+model forgets; replay helps.
 """
-import functools, itertools, math, os, shlex, sys
+import contextlib, itertools, math, sys
 import numpy as np
 import torch
+from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import configure, set_by, show
-from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.model import adapters, planner
-from parts.train import checkpoint, devices, guards, journal, optim, processes, records, start
-from parts.train import token_bins, validation
-from tokenizer import Tokenizer
+from model import IGNORE
+from parts.model import adapters
+from parts.train import data, guards, objectives, optim, processes, records, runs
 
-# --- settings -----------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 # files
-init_from = 'out/base'          # the folder of the model to start from; or resume: continue in out_dir
+init_from = 'out/base'          # folder of the model to start from; or resume: continue in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
 data_from = ''                  # the command that makes data_dir: shown if it is missing
 base_dir = ''                   # data of the base model, to measure how much is forgotten; '' = not
-replay = 0                      # >= 0: sequences of base_dir beside the conversations of a step
+replay = 0                      # >= 0: sequences of base_dir in a step, with the conversations
 out_dir = 'out/sft'             # where the run writes
-overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
+overwrite = False               # True: delete the run that out_dir holds, and start over
 # optimisation
 epochs = 3.0                    # >= 0: how often each conversation is seen
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
-batch_size = 32                 # [1, 2**20]: conversations per step, over all devices and accumulation
+batch_size = 32                 # [1, 2**20]: conversations per step, over all devices
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all
-block_size = 0                  # >= 0: tokens of a conversation; 0 = the model's context; longer ones are cut
-lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
-optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
+block_size = 0                  # >= 0: most tokens of a conversation; 0 = the model's context
+lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
+optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
 learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
-warmup_steps: int | float = 0.03  # >= 0: steps in which the rate rises; below 1 a share of all steps
+warmup_steps: int | float = 0.03  # >= 0: steps of the linear rise; below 1 a share of all steps
 weight_decay = 0.0              # >= 0: of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 dropout = 0.0                   # [0, 1)
 # watching
 log_interval = 10               # >= 1: steps
-eval_interval = 0               # >= 0: steps; 0 = each epoch; also before the first and after the last
+eval_interval = 0               # >= 0: steps; 0 = an epoch; also before the first, after the last
 eval_conversations = 512        # >= 1: of val.jsonl, the first ones, always the same
 eval_tokens = 65_536            # >= 0: of base_dir, at each evaluation
 save_interval = 250             # >= 1: steps
-sample_tokens = 100             # >= 1: of the answer to the first held-out question, at each evaluation
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
+sample_tokens = 100             # >= 1: of the answer to the first question of val.jsonl
+expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says whether it came
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = native
 compile = False                 # torch.compile; lengths vary, so it compiles twice
-grad_checkpoint = False         # compute each block again in the backward pass: less memory, more time
+grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 
-# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
-rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
-main_process = rank == 0
-device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
-per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
-only_reads = config.get('show_batch') is not None     # then out_dir may hold a run
-last_path = start.check_out_dir(out_dir, init_from, overwrite, only_reads)
-log = journal.Journal(out_dir, main_process)
-timer = journal.Timer()
-processes.join(device)
+# --- 1. this process ------------------------------------------------------------------------------
+# The checkpoint to resume, whose settings config takes over; {} for a new run.
+state = runs.begin(config, set_by)
+globals().update(config)
+# --- setup: same text in train.py, sft.py ---
+here = processes.Process(device, dtype)
+micro_batch_size = micro_batch_size or batch_size // here.world
+n_micro = batch_size // max(1, here.world * micro_batch_size)
+if n_micro * here.world * micro_batch_size != batch_size:
+    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
+                     f'{micro_batch_size=}')
+my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
+autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
+scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
+if replay % here.world or replay and not base_dir:
+    raise ValueError(f'replay={replay} must be a multiple of the number of processes, '
+                     f'{here.world}, and needs --base_dir=FOLDER')
+# The sequences of base_dir are rows batch_size, batch_size + 1, ... of a step. They are long, so
+# each of them is a micro-batch.
+replayed = np.arange(batch_size, batch_size + replay).reshape(here.world, -1, 1)[here.rank]
+my_rows = [*my_rows, *replayed]
 
-# --- model --------------------------------------------------------------------------------------------------
-load = functools.partial(load_checkpoint, device=device)
-model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load)
-if lora and tokenizer.vocab_size > model.config.vocab_size:
-    raise ValueError(f'lora={lora} cannot train the new rows of <|im_start|> and <|im_end|>; set --lora=0')
-model = model.grown(tokenizer.vocab_size).like(dropout=dropout)     # Hugging Face's may lack chat's tokens
-adapters.adapt(model, lora, state)
+# --- 2. model -------------------------------------------------------------------------------------
+model, tokenizer = runs.open_to_tune(config, state)
+# A model of Hugging Face may lack rows for <|im_start|> and <|im_end|>.
+model = model.grown(tokenizer.vocab_size).like(dropout=dropout)
+adapters.adapt(model, lora)
 model.grad_checkpoint = grad_checkpoint
 block_size = block_size or model.config.block_size
-start.check_context(init_from, model.config.block_size, block_size)
-pad = tokenizer.special.get('<|pad|>', 0)
+model.to(here.device)
+net = torch.compile(model) if compile else model
+if here.world > 1:
+    net = DDP(net, gradient_as_bucket_view=True)
 
 
-# --- data ---------------------------------------------------------------------------------------------------
+# --- 3. data --------------------------------------------------------------------------------------
 def collate(rows, pad):
-    """Conversations -> inputs and targets, int64 (B, T), T the longest. A target is the next token if it
-    is trained, else IGNORE. Padding is on the right, where causal attention does not see it."""
+    """Return inputs and targets, int64 (B, T), of B conversations, T the longest. A target is the
+    next token if it is trained, else IGNORE (here _):
+
+        x  <|im_start|> user 2+2? <|im_end|> <|im_start|> assistant 4           (pad)
+        y  _            _    _    _          _            4         <|im_end|>  _
+
+    Padding is on the right, where causal attention does not see it."""
     T = max(len(ids) for ids, _ in rows) - 1
-    x = np.full((len(rows), T), pad)                                                # (B, T)
-    y = np.full((len(rows), T), IGNORE)                                             # (B, T)
+    x = np.full((len(rows), T), pad)                                            # (B, T)
+    y = np.full_like(x, IGNORE)                                                 # (B, T)
     for row, (ids, mask) in enumerate(rows):
-        x[row, :len(ids) - 1] = ids[:-1]
-        y[row, :len(ids) - 1] = np.where(mask[1:], ids[1:], IGNORE)
+        n = len(ids) - 1
+        x[row, :n] = ids[:-1]
+        y[row, :n] = np.where(mask[1:], ids[1:], IGNORE)
     return x, y
 
 
 def marked(ids, mask, tokenizer):
-    """Text of a conversation, its trained parts in [[ ]]."""
+    """Return the text of a conversation, its trained parts in [[ ]]."""
     text = ''
     for is_trained, part in itertools.groupby(zip(ids, mask), key=lambda pair: pair[1]):
-        words = tokenizer.decode([i for i, _ in part])      # all at once: a token may be half a character
+        # All at once, because a token may be half a character.
+        words = tokenizer.decode([i for i, _ in part])
         text += f'[[{words}]]' if is_trained else words
     return text
 
 
-paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
-command = f'python prepare.py --kind=sft --source=FILE --out_dir={shlex.quote(data_dir)}'
-command = data_from if data_dir in data_from else command
-conversations, n_empty, n_cut = records.read_conversations(paths[0], block_size, tokenizer, command)
-held_out = records.read_conversations(paths[1], block_size, tokenizer, command)[0][:eval_conversations]
+pad = tokenizer.special.get('<|pad|>', 0)
+(conversations, about), (held_out, _) = [
+    records.read_conversations(f'{data_dir}/{side}.jsonl', block_size, tokenizer, data_from)
+    for side in ('train', 'val')]
+held_out = held_out[:eval_conversations]
+identity = {name: records.digest(f'{data_dir}/{name}') for name in ('train.jsonl', 'val.jsonl')}
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
-trained = np.array([sum(mask[1:]) for _, mask in conversations])        # (n,): of them are targets
-digests = {os.path.basename(path): records.digest(path) for path in paths}
-batches = records.Batches(lengths, batch_size, seed)
-max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per_epoch))
-eval_interval = eval_interval or batches.per_epoch
+by_length = records.Batches(lengths, batch_size, seed)
+max_steps = max_steps or max(1, round(epochs * by_length.per_epoch))
+epochs = max_steps / by_length.per_epoch
+eval_interval = eval_interval or by_length.per_epoch
 warmup_steps, *_ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)
-if replay % world or (replay and not base_dir):
-    raise ValueError(f'replay={replay} must be a multiple of the number of processes, {world}, and needs '
-                     '--base_dir=FOLDER')
 if base_dir:
-    sides = ('train', 'val') if replay else ('val',)
-    base_meta, base_bins = token_bins.open_bins(base_dir, block_size, sides)
-    start.same_tokenizer(init_from, tokenizer.hash, base_dir, base_meta['tokenizer_hash'],
-                         f'prepare it with --tokenizer={start.folder_of(init_from)}/tokenizer.json')
+    meta, base, base_identity = data.open_bins(base_dir, model.config.block_size)
+    if meta['tokenizer_hash'] != tokenizer.hash:
+        raise ValueError(f'{base_dir} has another tokenizer than {init_from}: the same ids mean '
+                         f'different text; prepare it with --tokenizer={init_from}/tokenizer.json')
+    every_token = objectives.Objective('clm', False, tokenizer, model.config.block_size, seed)
+if replay:
+    identity |= base_identity
+    blocks = data.Blocks(base, block_size, replay, seed)
 
 
-def load_batch(step):
-    """This process's micro-batches of a step: inputs and targets, (B, T) each."""
-    my_rows = batches.of(step)[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
-    micro_batches = [collate([conversations[j] for j in rows], pad) for rows in my_rows]
-    if replay:          # sequences of the base model's data, in which every token is trained
-        ids = base_bins['train']
-        starts = token_bins.sequence_starts(step, replay, len(ids), block_size, seed)[rank::world]
-        for i in range(0, len(starts), micro_batch_size):
-            micro_batches.append(token_bins.sequences(ids, starts[i:i + micro_batch_size], block_size))
-    return micro_batches
+def get_batch(step, rows):
+    """Return x and y (B, T) of these rows of a step: conversations, or text of base_dir, of which
+    every token is trained. Which ones follows from (seed, step) alone."""
+    if rows[0] >= batch_size:
+        return to_device(blocks.take(step, rows - batch_size))
+    return to_device(collate([conversations[j] for j in by_length.of(step)[rows]], pad))
+
+
+def to_device(arrays):
+    return [torch.from_numpy(array).to(here.device) for array in arrays]
 
 
 if show_batch is not None:
-    for row, j in enumerate(batches.of(show_batch)):
-        text = marked(*conversations[j], tokenizer)
-        print(f'--- step {show_batch}, conversation {row} of {batch_size}\n{text}')
+    for row, j in enumerate(by_length.of(show_batch)):
+        print(f'--- step {show_batch}, conversation {row} of {batch_size}')
+        print(marked(*conversations[j], tokenizer))
     sys.exit()
 
-# --- optimizer, resume --------------------------------------------------------------------------------------
-optimizers = optim.build(model, optimizer, learning_rate, (0.9, 0.95), weight_decay)
-guard = guards.Guard(state, log.note, scaler.is_enabled())
+# --- 4. optimizer ---------------------------------------------------------------------------------
+opt = optim.build(model, optimizer, learning_rate, weight_decay)
 step = state.get('step', 0)
+tokens = state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
-tokens_seen = state.get('tokens', 0)
 if state:
-    saved = state.get('digests', {'train.jsonl': state.get('conversations')})       # older runs
-    fixed = ['optimizer', 'batch_size', 'block_size', 'dropout', 'seed', 'replay', 'eval_conversations']
-    start.same_run(last_path, state['config'] | saved, config | digests, [*fixed, *digests])
-    optim.restore(optimizers, scaler, state)
-processes.same_start(last_path, config | digests | {'step': step})
-net = processes.wrap(torch.compile(model) if compile else model, 'ddp', device)
+    processes.load_state(model, opt, scaler, state | {'model': state['unmerged']})
+# Does a micro-batch fit into memory, and does it compile? Then the run may write something.
+processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, compile)
 
 
-# --- evaluate, save -----------------------------------------------------------------------------------------
-def loss_on(its_batches):
-    """See validation.loss_of. its_batches: this process's; the sums are of all processes."""
-    on_device = ((devices.to_device(batch, device), True) for batch in its_batches)
-    return validation.loss_of(model, tokenizer.text_bytes, autocast, processes.all_sum, on_device)
-
-
-def answer():
-    """The first held-out question and the model's answer to it, as text."""
-    ids, mask = held_out[0]
-    # an answer begins where trained tokens follow context; token 0 may be in one whose start was cut
-    first = next(i for i in range(1, len(ids)) if mask[i] > mask[i - 1])
-    with autocast:
-        out = model.generate(torch.tensor([ids[:first]], device=device), sample_tokens, temperature=0,
-                             stop=tokenizer.stop)
-    return tokenizer.decode(out[0].tolist())
-
-
-@timer.pause('eval')
+# --- 5. the loss on held-out conversations, an answer, the checkpoint -----------------------------
 def evaluate():
+    """Measure the loss on held-out conversations, and on text of the base if there is some, and
+    write an answer. best.pt keeps the weights with the lowest loss."""
     global best_val
-    own = sorted(held_out, key=lambda row: len(row[0]))[rank::world]        # sorted: little padding
-    micro_batches = [own[i:i + micro_batch_size] for i in range(0, len(own), micro_batch_size)]
-    val_loss, *_ = loss_on(collate(rows, pad) for rows in micro_batches)
-    row = {'val_loss': val_loss, 'val_ppl': math.exp(min(val_loss, 700))}
-    if base_dir:                        # how much of the pretraining is left?
-        ids, T = base_bins['val'], model.config.block_size
-        blocks = token_bins.evaluation_blocks(ids, T, eval_tokens, micro_batch_size, rank, world)
-        row['base_bpb'] = loss_on(token_bins.sequences(ids, b, T) for b, counts in blocks if counts)[1]
-    log.evaluation(step, max_steps, row)
-    if main_process:
-        log.say(f'--- step {step}, val_loss {val_loss:.4f}\n{answer()}\n', 'samples.txt')
-
+    with log.timed('eval'):
+        mine = held_out[here.rank::here.world]
+        batches = [collate(mine[i:i + micro_batch_size], pad)
+                   for i in range(0, len(mine), micro_batch_size)]
+        row = {'val_loss': data.loss_of(model, batches, tokenizer, autocast, here)[0]}
+        if base_dir:                        # how much of the pretraining is left?
+            text = data.evaluation(base['val'], every_token, eval_tokens, micro_batch_size, here)
+            row['base_bpb'] = data.loss_of(model, text, tokenizer, autocast, here)[1]
+        if here.is_main:                    # the first question: all before the first trained token
+            ids, mask = held_out[0]
+            question = torch.tensor([ids[:mask.index(1, 1)]], device=here.device)
+            with autocast:
+                ids = model.generate(question, sample_tokens, temperature=0, stop=tokenizer.stop)
+            text = tokenizer.decode(ids[0].tolist())
+            log.say(f'--- step {step}, val_loss {row["val_loss"]:.4f}\n{text}\n', 'samples.txt')
+    log.evaluation(step, tokens=tokens, **row)
+    val_loss = row['val_loss']
     if val_loss < best_val and step > 0:
         best_val = val_loss
-        save_model(log.path('best.pt'))
+        save('best.pt')
     elif val_loss > 1.02 * best_val and guard.last_loss() < best_val:
-        log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, and the '
-                 'loss below: fewer epochs, or more conversations; best.pt has kept the best')
+        log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
+                 'and the loss is below: use fewer epochs, or more conversations, or best.pt')
 
 
-def save_model(path, **more):
-    if main_process:
-        save_checkpoint(path, adapters.merged(model), step=step, best_val=best_val, config=config,
-                        tokenizer_hash=tokenizer.hash, digests=digests, **more)
+def save(name='last.pt'):
+    """Write all that resuming needs: `model` has the adapters in it, `unmerged` beside it. The
+    last.pt before becomes last-1.pt. best.pt is for use: it has no moments."""
+    with log.timed('save'):
+        weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
+        if here.is_main:
+            runs.write(f'{out_dir}/{name}', 2, {
+                'model': adapters.merged(weights), 'unmerged': weights,
+                'model_config': vars(model.config), 'moments': moments,
+                'scaler': scaler.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
+                'data': identity, 'step': step, 'tokens': tokens, 'best_val': best_val,
+                **guard.state()})
 
 
-@timer.pause('save')
-def save():
-    """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
-    save_model(f'{last_path}.new', tokens=tokens_seen, optimizers=optim.states(optimizers),
-               scaler=scaler.state_dict(), lora=adapters.weights_of(model), **guard.state())
-    if main_process:
-        checkpoint.rotate(last_path, keep=2)
+# From here on the run writes.
+log = runs.Log(config, set_by, state, here, model, identity, max_steps=max_steps)
+guard = guards.Guard(state, log.note, scaler.is_enabled())
+if here.is_main:
+    tokenizer.save(f'{out_dir}/tokenizer.json')
+show(config | {'data_from': ''}, log.say)
+shown = marked(*conversations[0], tokenizer)
+log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
+log.facts(
+    data=[about, f'held out: {len(held_out):,}'],
+    plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {by_length.per_epoch:,} steps'],
+    note=records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 
-
-# --- the banner: what is about to happen --------------------------------------------------------------------
-config['expect'] = journal.expected(config, set_by)
-log.begin(config, state, step, max_steps)
-if main_process:
-    tokenizer.save(log.path('tokenizer.json'))
-log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
-show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
-log.say(f'--- one conversation, its trained parts in [[ ]]\n{marked(*conversations[0], tokenizer)}---')
-log.row('data', f'conversations: {len(conversations):,}, held out: {len(held_out):,}; tokens: '
-        f'{lengths.sum():,}, trained: {trained.sum() / lengths.sum():.1%}; without an answer: {n_empty}; '
-        f'cut: {n_cut}')
-log.row('model', planner.described(vars(model.config)))
-log.row('step', f'conversations: {batch_size}; processes: {world}, '
-        f'micro-batches of each: {per_rank // micro_batch_size}, conversations in one: {micro_batch_size}; '
-        f'on {device}, in {dtype}')
-epochs = max_steps / batches.per_epoch
-log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, 0.0, grad_clip))
-log.row('epochs', f'{epochs:.2f}; steps of each: {batches.per_epoch:,}')
-log.notes(records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
-
-# --- the loop -----------------------------------------------------------------------------------------------
-probe = optim.probe(model)              # one matrix: how far does a step move it?
-model.train()
+# --- 6. the loop ----------------------------------------------------------------------------------
+watched = opt.param_groups[0]['params'][-1].detach()        # the log says how far a step moves it
 if step == 0:
     evaluate()
-timer.restart()
 while step < max_steps:
-    # the gradient of the mean loss over all trained tokens of the global batch
-    torch.manual_seed(processes.noise_seed(seed, step))     # dropout follows from (seed, step, rank)
-    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)            # lr_at() of train.py
-    optim.set_lr(optimizers, lr)
-    with timer.loading():
-        micro_batches = load_batch(step)
-    rows = batches.of(step)                                                         # (batch_size,)
-    n_targets = int(trained[rows].sum()) + replay * block_size                      # of all processes
+    torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)     # of dropout
+    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)    # lr_at() of train.py
+    for group in opt.param_groups:
+        group['lr'] = lr
+
+    # --- step: same text in train.py, sft.py ---
+    # the gradient of the mean loss over all targets of the step, in all processes
+    with log.timed('data'):
+        batches = [get_batch(step, rows) for rows in my_rows]
+    n_targets, = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))
     loss = 0.0
-    for i, (x, y) in enumerate(micro_batches):
-        # its share of all targets: of two micro-batches with 30 and 90 trained tokens, the first counts 1/4.
-        # With 1/2 each, a token of a short answer would count three times as much
-        share = int((y != IGNORE).sum()) / n_targets
-        x, y = devices.to_device((x, y), device)                                    # (B, T) each
-        with processes.sync_if(net, i == len(micro_batches) - 1):
+    for i, (x, y, *mask) in enumerate(batches):
+        # This micro-batch's share of all targets: of two with 30 and 90 targets, the first counts
+        # 1/4. With 1/2 each, a target of the first would count three times as much.
+        share = (y != IGNORE).sum() / max(1, n_targets)
+        # DDP averages the gradients over the processes after the last micro-batch only.
+        is_last = i == len(batches) - 1
+        with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
             with autocast:
-                mean = net(x, y)[1]                         # over the targets of this micro-batch
-            scaler.scale(mean * (share * world)).backward()     # DDP divides the sum by world: undo that
+                mean = net(x, y, *mask, with_logits=False)[1]   # over the micro-batch's targets
+            # DDP and FSDP divide the sum of all gradients by world; times world undoes that.
+            scaler.scale(mean * share * here.world).backward()
         loss += mean.detach() * share
 
     # the update
-    norm = optim.unscale_and_clip(optimizers, scaler, net, grad_clip).item()
-    loss = processes.all_sum(float(loss))[0]
-    before = probe.clone()
-    if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
-        optim.step(optimizers, scaler)
+    scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing
+    norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf)
+    norm = processes.whole(norm).item()
+    loss, stop_requests = here.sum(loss, here.stop_requests)
+    before = watched.clone()
+    if guard.allows(step, loss, norm):      # no NaN, no spike; it logs what it refuses
+        scaler.step(opt)
     scaler.update()
-    processes.clear_gradients(net)
+    opt.zero_grad(set_to_none=here.world == 1)      # DDP's gradients stay in its buckets, as zeros
+    # --- end step ---
     step += 1
-    n_tokens = int(lengths[rows].sum()) + replay * block_size
-    tokens_seen += n_tokens
-    timer.step(n_tokens)
+    tokens += int(lengths[by_length.of(step - 1)].sum()) + replay * block_size
 
-    # log
-    if step % log_interval == 0 or step in (1, max_steps):
-        speed = timer.figures(world)
-        log.step(max_steps, step=step, tokens=tokens_seen, loss=loss, lr=lr, grad_norm=norm,
-                 trained=n_targets, update_ratio=optim.change(before, probe).item(), skipped=guard.skipped,
-                 restarts=log.restarts, memory_mb=journal.memory_mb(device), **speed)
+    if step in (1, max_steps) or step % log_interval == 0:
+        update_ratio = ((watched - before).norm() / before.norm()).item()
+        log.step(step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm, trained=int(n_targets),
+                 update_ratio=update_ratio, skipped=guard.skipped)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
-    stopping = processes.must_stop() or guard.trouble       # the same answer in all processes
+    stopping = stop_requests or guard.trouble       # the same answer in all processes
     if step % save_interval == 0 or step == max_steps or stopping:
         save()
     if stopping:
         break
     # --- end leave ---
 
-# --- summary ------------------------------------------------------------------------------------------------
-log.end(step, max_steps, timer.minutes(), best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'])
-processes.leave(guard.trouble)
+# --- summary --------------------------------------------------------------------------------------
+log.end(step, best_val, ['sample.py', f'--ckpt={out_dir}', '--chat=True'])
+here.leave(guard.trouble)                   # with trouble: one line, and exit code 2

@@ -102,6 +102,7 @@ globals().update(config)
 if plan:
     planner.show(config, state)
     sys.exit()
+# --- setup: same text in train.py, sft.py ---
 here = processes.Process(device, dtype)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
@@ -111,6 +112,7 @@ if n_micro * here.world * micro_batch_size != batch_size:
 my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
+# --- end setup ---
 
 # --- 2. data --------------------------------------------------------------------------------------
 # x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x.
@@ -277,20 +279,21 @@ watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how f
 if step == 0:
     evaluate()
 while step < max_steps:
-    # --- step: same text in train.py, sft.py ---
     torch.manual_seed((seed * 1_000_003 + step) * 4096 + here.rank)     # of dropout
     lr = guard.lr_scale * lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule,
                                 decay_steps)
     for group in opt.param_groups:
         group['lr'] = lr * group.get('lr_scale', 1.0)
 
+    # --- step: same text in train.py, sft.py ---
     # the gradient of the mean loss over all targets of the step, in all processes
     with log.timed('data'):
         batches = [get_batch(step, rows) for rows in my_rows]
     n_targets, = here.sum(sum((y != IGNORE).sum() for _, y, *_ in batches))
     loss = 0.0
     for i, (x, y, *mask) in enumerate(batches):
-        # This micro-batch's share of all targets: 1/128 if it has 4 of 512 sequences, all scored.
+        # This micro-batch's share of all targets: of two with 30 and 90 targets, the first counts
+        # 1/4. With 1/2 each, a target of the first would count three times as much.
         share = (y != IGNORE).sum() / max(1, n_targets)
         # DDP averages the gradients over the processes after the last micro-batch only.
         is_last = i == len(batches) - 1

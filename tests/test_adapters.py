@@ -1,14 +1,15 @@
 """LoRA: only the adapters train, they start as nothing, merged they are the same model; and real runs."""
+import copy
 import math
 
 import pytest
 import torch
-from conftest import ok, refused, run, series
+from conftest import ok, run, same, series, state
 from test_model import lively
 
 from model import load_checkpoint
 from parts.model import adapters
-from parts.train import optim
+from parts.train import optim, processes
 
 IDX = torch.randint(50, (4, 17), generator=torch.Generator().manual_seed(0))
 SHAPES = ({}, {'qkv_bias': True}, {'qk_norm': True, 'head_dim': 16},        # Llama, Qwen2, Qwen3
@@ -19,14 +20,13 @@ def base(**settings):
     return lively(**{'block_size': 32, 'n_kv_head': 2, **settings})
 
 
-def step(model, kind='adamw'):
-    optimizers = optim.build(model, kind, 1e-2, (0.9, 0.95), 0.1)
+def learn(model, kind='adamw'):
+    opt = optim.build(model, kind, 1e-2, 0.1)
     for _ in range(3):
-        model.zero_grad()
+        opt.zero_grad()
         model(IDX[:, :-1], IDX[:, 1:])[1].backward()
-        for o in optimizers:
-            o.step()
-    return optimizers
+        opt.step()
+    return opt
 
 
 def test_with_B_0_it_is_the_base_bit_for_bit_and_else_the_formula_of_the_paper():
@@ -35,15 +35,15 @@ def test_with_B_0_it_is_the_base_bit_for_bit_and_else_the_formula_of_the_paper()
         logits = model(IDX)[0]
         adapters.adapt(model, rank)
         assert torch.equal(model(IDX)[0], logits)
-        assert all(B.shape[1] == len(A) == rank and not B.any() and A.any()
-                   for _, B, A in adapters.weights_of(model).values())
+        A, B = model.blocks[0].attention.w_q.lora_A, model.blocks[0].attention.w_q.lora_B
+        assert B.shape[1] == len(A) == rank and not B.any() and A.any()
 
     model = base()
     adapters.adapt(model, 4)
     part = model.blocks[1].mlp.w_down
-    torch.nn.init.normal_(part.B)
+    torch.nn.init.normal_(part.lora_B)
     x = torch.randn(3, 48)
-    want = part.weight @ x.T + 16 / 4 * (part.B @ (part.A @ x.T))
+    want = part.weight @ x.T + 16 / 4 * (part.lora_B @ (part.lora_A @ x.T))
     assert torch.allclose(part(x), want.T, atol=1e-5)
 
 
@@ -53,11 +53,10 @@ def test_only_the_adapters_train_and_all_of_them(kind):
         model = base(**shape)
         adapters.adapt(model, 2)
         before = {name: p.clone() for name, p in model.state_dict().items()}
-        optimizers = step(model, kind)
+        opt = learn(model, kind)
         changed = {name for name, p in model.state_dict().items() if not torch.equal(p, before[name])}
-        of_adapters = {f'{name}.{part}' for name in adapters.weights_of(model) for part in 'AB'}
-        assert changed == of_adapters and len(changed) == 28, shape
-        moments = sum(value.numel() for o in optimizers for state in o.state.values()
+        assert changed == {name for name in before if '.lora_' in name} and len(changed) == 28, shape
+        moments = sum(value.numel() for state in opt.state.values()
                       for key, value in state.items() if key != 'step')
         trained = sum(before[name].numel() for name in changed)
         assert moments == trained * (2 if kind == 'adamw' else 1)
@@ -65,34 +64,47 @@ def test_only_the_adapters_train_and_all_of_them(kind):
 
 def test_merged_equals_unmerged_and_the_model_goes_on_unmerged():
     for shape in SHAPES:
-        model = base(**shape)
+        model, plain = base(**shape), base(**shape)
         logits = model(IDX)[0]
         adapters.adapt(model, 4)
-        step(model)
+        learn(model)
+        weights = model.state_dict()
+        merged = adapters.merged(weights)
+        plain.load_state_dict(merged)
         with torch.no_grad():
             after = model(IDX)[0]
-            plain = adapters.merged(model)
             assert (after - logits).abs().max() > 0.1                       # it has learned
             assert (plain(IDX)[0] - after).abs().max() < 2e-5 * after.abs().max()       # float32
-            assert torch.equal(model(IDX)[0], after)
-        assert adapters.weights_of(plain) == {}
-        assert plain.state_dict().keys() == base(**shape).state_dict().keys()
-        assert plain.embedding.weight is model.embedding.weight             # shared, not copied
-        assert (plain.head.weight is plain.embedding.weight) == model.config.tie_embeddings
+        assert merged['embedding.weight'] is weights['embedding.weight']    # the rest is shared, not copied
+        assert same(merged | adapters.weights_of(weights), weights)
+        assert adapters.weights_of(merged) == {} and adapters.merged(merged).keys() == merged.keys()
 
 
-def test_another_rank_than_that_of_the_run_is_refused():
-    model = base()
-    adapters.adapt(model, 4)
-    saved = {'lora': adapters.weights_of(model)}
-    for rank, state, before in ((8, saved, 4), (0, saved, 4), (4, {'step': 1}, 0)):
-        refused(f'lora={rank}, but this run has lora={before}', adapters.adapt, base(), rank, state)
+def test_a_checkpoint_holds_frozen_and_trained_parameters_and_the_next_step_is_the_same():
+    for shape in ({}, {'tie_embeddings': False}):
+        model, again, scaler = base(**shape), base(**shape), torch.amp.GradScaler('cpu', enabled=False)
+        adapters.adapt(model, 4)
+        adapters.adapt(again, 4)
+        opt = learn(model)
+        weights, moments = copy.deepcopy(processes.state_of(model, opt))
+        new = optim.build(again, 'adamw', 1e-2, 0.1)
+        processes.load_state(again, new, scaler, {'model': weights, 'moments': moments, 'scaler': {}})
+        for one, optimizer in ((model, opt), (again, new)):
+            optimizer.zero_grad()
+            one(IDX[:, :-1], IDX[:, 1:])[1].backward()
+            optimizer.step()
+        assert same(model.state_dict(), again.state_dict()) and not same(model.state_dict(), weights)
+        assert not again.embedding.weight.requires_grad
 
 
 # --- real runs ----------------------------------------------------------------------------------------------
 LORA = ['--lora=4', '--learning_rate=0.01', '--warmup_steps=2', '--log_interval=1', '--device=cpu',
         '--dtype=float32', '--max_steps=12', '--batch_size=8', '--eval_interval=6', '--save_interval=6',
         '--sample_tokens=4']
+
+
+# What resuming needs besides the merged model.
+KEPT = {'sft': 'unmerged', 'dpo': 'lora'}
 
 
 @pytest.mark.parametrize('script', ['sft', 'dpo'])
@@ -108,11 +120,12 @@ def test_a_run_learns_and_its_folder_holds_a_plain_model(script, sft_model, conv
         assert losses[0] == pytest.approx(math.log(2), abs=1e-6)
     first = load_checkpoint(sft_model)[0].state_dict()
     for name in ('best.pt', 'last.pt'):
-        model, rest = load_checkpoint(tmp_path / name)
-        weights = model.state_dict()
-        assert len(rest.get('lora', {})) == (7 * model.config.n_layer if name == 'last.pt' else 0)
+        saved = state(tmp_path, name)
+        weights, kept = saved['model'], saved.get(KEPT[script], {})
         changed = {key for key in weights if not torch.equal(weights[key], first[key])}
         assert changed and all('.w_' in key for key in changed)
-        for key, (W, B, A) in rest.get('lora', {}).items():
-            assert torch.equal(W, first[f'{key}.weight'])
-            assert torch.allclose(weights[f'{key}.weight'], W + 4 * B @ A, atol=1e-6)
+        assert weights.keys() == first.keys()                               # a plain model
+        if name == 'last.pt':
+            assert sum('lora_A' in key for key in kept) == 7 * saved['model_config']['n_layer']
+            assert all(torch.equal(kept[key], first[key]) for key in kept.keys() & first.keys())
+            assert same(adapters.merged({**weights, **kept}), weights)

@@ -1,108 +1,85 @@
 """
-LoRA trains only small matrices beside the weights, and a reward model has a head that gives a score.
+LoRA trains only small matrices beside the weights; a reward model has a head that gives a score.
 
-    adapt(model, rank=8)                # from now on W x is W x + 16 / rank B A x; only A and B train
-    weights_of(model)                   # {'blocks.0.attention.w_q': [W, B, A], ...}, for a checkpoint
-    merged(model)                       # a GPT without adapters that computes the same
-    RewardModel(model)(x, y)            # (N,) scores, from inputs and targets (N, T)
+    adapt(model, rank=8)            # from now on W x is W x + 16 / rank B A x; only A and B train
+    weights = model.state_dict()    # has W, lora_A and lora_B of each adapted matrix
+    merged(weights)                 # of a model without adapters that computes the same
+    weights_of(weights)             # what merged() has lost: merged(weights) | this = weights
+    RewardModel(model)(x, y)        # (N,) scores, from inputs and targets (N, T)
 
-Fine-tuning changes a matrix W (out, in) by a D of low rank, so D = B A is learned instead: B (out, r), A
-(r, in). At first B is 0, so the model is the base. W needs no gradient and no moments: 4 of AdamW's 16 bytes
-a number remain. Each matrix in a block has an adapter, as in QLoRA (2305.14314, section 4); the LoRA paper
-(Hu et al. 2021, arXiv:2106.09685) adapts two of the seven. Embedding, head, biases, norms stay as they are.
+Fine-tuning changes a matrix W (out, in) by a D of low rank, so D = B A is learned instead: B
+(out, r), A (r, in). At first B is 0, so the model is the base. W needs no gradient and no moments:
+4 of AdamW's 16 bytes a number remain. Each matrix in a block has an adapter, as in QLoRA
+(2305.14314, section 4); the LoRA paper (Hu et al. 2021, arXiv:2106.09685) adapts two of the seven.
+Embedding, head, biases and norms stay as they are.
 Copy this file alone: it needs torch and a model like that of model.py.
 """
-import copy
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-ALPHA = 16          # B A is scaled by ALPHA / rank, so that another rank needs no other learning rate
+# B A is scaled by ALPHA / rank, so that another rank needs no other learning rate.
+ALPHA = 16
 
 
-class Adapted(nn.Linear):
-    """A Linear whose W is frozen, with the adapter B A beside it."""
-
-    def __init__(self, linear, rank, generator):
-        super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device='meta')
-        self.weight, self.bias = linear.weight, linear.bias
-        A = torch.randn(rank, self.in_features, generator=generator) / self.in_features ** 0.5
-        self.B = nn.Parameter(self.weight.new_zeros(self.out_features, rank))
-        self.A = nn.Parameter(A.to(self.weight))
-        self.scale = ALPHA / max(1, rank)
-
-    def forward(self, x):
-        return super().forward(x) + self.scale * F.linear(F.linear(x, self.A), self.B)      # (..., out)
-
-    def merged(self):
-        """A Linear whose weight is W + scale B A: the same function, to rounding."""
-        linear = nn.Linear(self.in_features, self.out_features, self.bias is not None, device='meta')
-        linear.weight, linear.bias = nn.Parameter(self.weight + self.scale * self.B @ self.A), self.bias
-        return linear
-
-
-def swap(model, kind, make):
-    """Replace each part of this kind in the model's blocks by make(part)."""
-    for parent in [*model.blocks.modules()]:
-        for name, part in [*parent.named_children()]:
-            if type(part) is kind:
-                setattr(parent, name, make(part))
-
-
-def adapt(model, rank, state=None):
-    """Freeze the model and give each Linear in its blocks an adapter, in place. rank 0: leave it as it is.
-    state: a checkpoint, to resume. ValueError if it has adapters of another rank."""
-    saved = state.get('lora', {}) if state else {}
-    before = next((len(A) for _, _, A in saved.values()), 0)
-    if state and before != rank:
-        raise ValueError(f'lora={rank}, but this run has lora={before}: resume it with --lora={before}')
+def adapt(model, rank):
+    """Freeze a model and give each Linear W in its blocks an adapter, in place. rank 0: nothing."""
     if rank == 0:
         return
     model.requires_grad_(False)
     generator = torch.Generator().manual_seed(0)            # the same A in all processes
-    swap(model, nn.Linear, lambda linear: Adapted(linear, rank, generator))
-    for name, values in saved.items():
-        part = model.get_submodule(name)
-        for p, value in zip((part.weight, part.B, part.A), values, strict=True):
-            p.data.copy_(value)
-    saved.clear()       # else the weights stay in memory twice
+    for linear in [part for part in model.blocks.modules() if isinstance(part, nn.Linear)]:
+        A = torch.randn(rank, linear.in_features, generator=generator) / linear.in_features ** 0.5
+        linear.lora_B = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
+        linear.lora_A = nn.Parameter(A.to(linear.weight))
+        linear.register_forward_hook(add_adapter)
 
 
-def weights_of(model):
-    """{name: [W, B, A]} of each adapted matrix; {} without adapters. W is there, too: it cannot be computed
-    from W + B A to the bit, and a run that resumes should need no other folder."""
-    return {name: [part.weight.detach(), part.B.detach(), part.A.detach()]
-            for name, part in model.named_modules() if isinstance(part, Adapted)}
+def add_adapter(linear, inputs, output):
+    """Return W x + 16 / rank B A x, (..., out). A forward hook: the Linear has computed W x."""
+    A, B = linear.lora_A, linear.lora_B
+    return output + ALPHA / len(A) * F.linear(F.linear(inputs[0], A), B)
 
 
-def merged(model):
-    """A GPT without adapters that computes the same, to rounding; model itself if it has none. So code
-    that reads a checkpoint need not know adapters. All other weights are shared with model, not copied."""
-    if not weights_of(model):
-        return model
-    plain = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    with torch.no_grad():
-        swap(plain, Adapted, Adapted.merged)
+def merged(weights):
+    """Return the weights of a model without adapters that computes the same, to rounding: for each
+    W there is W + 16 / rank B A. So code that reads a checkpoint need not know adapters. Weights
+    without adapters stay as they are."""
+    plain = {name: w for name, w in weights.items() if '.lora_' not in name}
+    for name, A in weights.items():
+        matrix, _, kind = name.rpartition('.')
+        if kind == 'lora_A':
+            B = weights[f'{matrix}.lora_B']
+            plain[f'{matrix}.weight'] = plain[f'{matrix}.weight'] + ALPHA / len(A) * B @ A
     return plain
+
+
+def weights_of(weights):
+    """Return the adapters and the matrices beside them; {} without adapters. To resume, a run needs
+    W, too: it cannot be computed from W + B A to the bit."""
+    return {name: w for name, w in weights.items()
+            if name.rpartition('.')[0] + '.lora_A' in weights}
 
 
 # --- a reward model -------------------------------------------------------------------------------
 IGNORE = -100       # a target outside the answer, as in model.py
 
 
-class RewardModel(torch.nn.Module):
-    """Inputs and targets (N, T) -> the scores of N answers, float32 (N,): a linear function of the hidden
-    state at the end of the answer. All scores are 0 at first, so the first loss is ln 2."""
+class RewardModel(nn.Module):
+    """Inputs and targets (N, T) -> the scores of N answers, float32 (N,): a linear function of the
+    hidden state at the end of the answer. All scores are 0 at first, so the first loss is ln 2."""
 
     def __init__(self, model):
         super().__init__()
         self.model = model
-        self.score = torch.nn.Linear(model.config.n_embd, 1, bias=False, device=model.embedding.weight.device)
-        torch.nn.init.zeros_(self.score.weight)
+        device = model.embedding.weight.device
+        self.score = nn.Linear(model.config.n_embd, 1, bias=False, device=device)
+        nn.init.zeros_(self.score.weight)
 
     def forward(self, x, y):
-        position = torch.arange(y.shape[1], device=y.device)                                # (T,)
-        end = torch.where(y != IGNORE, position, 0).amax(1) + 1     # (N,): the last target's own place
-        rows = torch.arange(len(x), device=x.device)                                        # (N,)
-        hidden = self.model.backbone(x)[rows, end]                                          # (N, C)
+        position = torch.arange(y.shape[1], device=y.device)                            # (T,)
+        # (N,): where the last target is an input itself
+        end = torch.where(y != IGNORE, position, 0).amax(1) + 1
+        rows = torch.arange(len(x), device=x.device)                                    # (N,)
+        hidden = self.model.backbone(x)[rows, end]                                      # (N, C)
         return (hidden.float() * self.score.weight).sum(1)  # in float32: autocast would round

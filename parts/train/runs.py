@@ -142,8 +142,8 @@ def open_model(path, device='cpu'):
     if os.path.isdir(path):
         return GPT.from_hf(path).to(device), {}
     state = read(path, device)
-    rest = {name: value for name, value in state.items() if name not in ('model', 'moments')}
-    return model_of(state, device), rest
+    rest = state.keys() - {'model', 'unmerged', 'moments'}
+    return model_of(state, device), {name: state[name] for name in rest}
 
 
 # --- how a run begins -----------------------------------------------------------------------------
@@ -302,6 +302,10 @@ def open_to_tune(config, state):
         raise ValueError(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which '
                          'frame each message; pretrain with one that has: python prepare.py '
                          '--tokenizer=bpe')
+    if config.get('lora') and tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(f'lora={config["lora"]} cannot train the new rows of <|im_start|> and '
+                         '<|im_end|>; set --lora=0')
+    check_context(origin, model.config.block_size, config.get('block_size', 0))
     return model, tokenizer
 
 
@@ -377,6 +381,8 @@ class Log:
         path.write_text(json.dumps({'format': FORMAT, **config}, indent=1), 'utf-8', newline='\n')
         if meta:
             self.copy_in(f'{config["data_dir"]}/tokenizer.json', f'{config["data_dir"]}/meta.json')
+        else:           # a fine-tuned model: what its base was trained on stays with it
+            self.copy_in(f'{folder_of(config["init_from"])}/data.json')
 
     def copy_in(self, *paths):
         """Copy files into the folder, so that it can be used anywhere. meta.json of data becomes
