@@ -11,7 +11,7 @@ from conftest import ROOT, mistake, ok, refused, run, train
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, rotate
 from parts.model.planner import count_parameters, flops_per_token
-from parts.train.start import longer_context
+from parts.train.runs import context
 
 
 def lively(std=0.2, **settings):
@@ -213,12 +213,16 @@ OLD_CONFIG = vars(GPTConfig(96, 32, 2, 2, 0, 32, rope_theta=500.0))
 
 
 def test_a_second_extension_counts_from_the_first_context_and_without_the_settings_nothing_changes():
-    for before, context in (((), 32), ((2.0,), 64), ((2.0, 1.0, 4.0, 32), 64)):
-        old = {**OLD_CONFIG, 'block_size': context, 'rope_scaling': before}
-        assert longer_context('x', old, 256, 0, 'linear')['rope_scaling'] == (8.0,), before
-        assert longer_context('x', old, 256, 0, 'llama3')['rope_scaling'] == (8.0, 1.0, 4.0, 32), before
+    def longer(block_size, scaling, before):
+        asked = {'init_from': 'x', 'block_size': block_size, 'rope_theta': 0, 'rope_scaling': scaling}
+        return context(asked, before)
+
+    for before, block_size in (((), 32), ((2.0,), 64), ((2.0, 1.0, 4.0, 32), 64)):
+        old = {**OLD_CONFIG, 'block_size': block_size, 'rope_scaling': before}
+        assert longer(256, 'linear', old)['rope_scaling'] == (8.0,), before
+        assert longer(256, 'llama3', old)['rope_scaling'] == (8.0, 1.0, 4.0, 32), before
     for block_size in (16, 32):
-        assert {**OLD_CONFIG, **longer_context('x', OLD_CONFIG, block_size, 0, 'none')} == OLD_CONFIG
+        assert {**OLD_CONFIG, **longer(block_size, 'none', OLD_CONFIG)} == OLD_CONFIG
 
 
 def test_train_py_continues_and_resumes_with_it_and_refuses_what_does_not_fit(base_run, data_dir, tmp_path):
