@@ -5,8 +5,7 @@ import signal
 
 import pytest
 from accidents import accident, before
-from conftest import PAID, ROOT, TINY, contents, make_conversations, make_pairs, metrics, mistake, ok
-from conftest import read_json, run, same, series, state
+from conftest import PAID, ROOT, TINY, contents, metrics, mistake, ok, read_json, run, same, series, state
 
 from model import load_checkpoint, save_checkpoint
 
@@ -46,6 +45,10 @@ def straight(start, tmp_path_factory):
         ok(run(f'{script}.py', *start[script], *CASES[case], f'--out_dir={out}'))
         return out
     return straight
+
+
+def data_of(flags):
+    return next(flag.removeprefix('--data_dir=') for flag in flags if flag.startswith('--data_dir='))
 
 
 def step_of(out, file='last.pt'):
@@ -88,7 +91,9 @@ def test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run(start,
         a, b = state(out, file), state(straight, file)
         assert a.keys() == b.keys() and [k for k in a if not same(a[k], b[k])] == []
     assert metrics(out) == metrics(straight)
-    assert {p.name for p in out.iterdir()} == {p.name for p in straight.iterdir()}      # no leftovers
+    assert contents(out).keys() == contents(straight).keys()                        # no leftovers
+    config = {**read_json(straight / 'config.json'), 'out_dir': str(out)}           # also where it began
+    assert read_json(out / 'config.json') == config
     assert series(out, 'lr')[:4] == pytest.approx([2.5e-3, 5e-3, 7.5e-3, 1e-2])     # a fifth of 18: 4 steps
 
 
@@ -109,54 +114,36 @@ def test_a_stop_before_the_first_step_saves_what_a_start_needs(start, tmp_path):
 
 
 # --- a run goes on as itself or not at all ------------------------------------------------------------------
-# {script: (a flag that would make another run of it, words of the refusal)}; paths are those of `others`.
-# test_runs.py has all settings that are fixed
-OTHERS = {
-    'train': [('--batch_size=4', 'batch_size=4, but 8'), ('--max_steps=18', '18 --max_steps'),
-              ('--data_dir=text', 'meta.json'), ('--data_dir=exam', 'val.bin'),
-              ('--out_dir=sft', 'a run of sft.py')],
-    'sft': [('--lora=8', 'lora=8'), ('--data_dir=trained_on', 'train.jsonl'),
-            ('--data_dir=held_out', 'val.jsonl')],
-    'dpo': [('--loss_type=simpo', 'loss_type'), ('--data_dir=pairs', 'train.jsonl')],
-    'rl': [('--max_new_tokens=4', 'max_new_tokens=4'), ('--reward=other.py', 'reward')]}
-
-
-@pytest.fixture(scope='module')
-def others(data_dir, python_files, straight, tmp_path_factory):
-    """A folder with data that are not those of the runs: best_val would not be comparable."""
-    home = tmp_path_factory.mktemp('others')
-    ok(run('prepare.py', f'--source={python_files}/asyncio', f'--tokenizer={data_dir}/tokenizer.json',
-           f'--out_dir={home}/text'))
-    ids = (shutil.copytree(data_dir, home / 'exam') / 'val.bin').read_bytes()
-    (home / 'exam/val.bin').write_bytes(ids[2:] + ids[:2])
-    for folder, side in (('trained_on', 'train'), ('held_out', 'val')):
-        make_conversations(home / folder)
-        with open(home / folder / f'{side}.jsonl', 'a', encoding='utf-8') as f:
-            f.write('\n')
-    make_pairs(home / 'pairs', n=40)
-    (home / 'other.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
-    (home / 'sft').mkdir()
-    save_checkpoint(home / 'sft/last.pt', load_checkpoint(straight('train'))[0], moments=[1],
-                    config={'stage': 'sft'})
-    return home
+# {script: (flags that would make another run of it, files of its data)}; test_runs.py has all fixed settings
+OTHERS = {'train': (['--batch_size=4', '--max_steps=18'], ['meta.json', 'train.bin', 'val.bin']),
+          'sft': (['--lora=8'], ['train.jsonl', 'val.jsonl']),
+          'dpo': (['--loss_type=simpo'], ['train.jsonl', 'val.jsonl']),
+          'rl': (['--max_new_tokens=4', '--reward=other.py'], [])}
 
 
 @pytest.mark.parametrize('script', OTHERS)
-def test_a_run_is_not_overwritten_and_not_resumed_as_another(start, straight, others, script):
+def test_a_run_is_not_overwritten_and_not_resumed_as_another(start, straight, script, tmp_path):
     out = straight(script)
     before = contents(out)
-    begin = lambda *flags: run(f'{script}.py', f'--out_dir={out}', *flags, cwd=others)
+    begin = lambda *flags: run(f'{script}.py', f'--out_dir={out}', *flags, cwd=tmp_path)
     flags = *start[script], *CASES[script]
+    (tmp_path / 'other.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
     mistake(begin(*flags), 'already holds a run', '--init_from=resume', '--overwrite=True')
     mistake(begin(*flags, '--overwrite=True', '--warmup_steps=99'), 'warmup_steps')     # and nothing is lost
-    for flag, words in OTHERS[script]:
-        mistake(begin('--init_from=resume', '--max_steps=20', flag), *words.split(' '))
+    settings, files = OTHERS[script]
+    for flag in settings:
+        mistake(begin('--init_from=resume', '--max_steps=20', flag), flag[2:].split('=')[0])
+    for file in files:
+        data = shutil.copytree(data_of(flags), tmp_path / file)
+        text = (data / file).read_bytes()
+        (data / file).write_bytes(text[2:] + text[:2] if file.endswith('.bin') else text + b'\n')
+        mistake(begin('--init_from=resume', '--max_steps=20', f'--data_dir={data}'), file)
     assert contents(out) == before
 
 
 def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, straight, tmp_path):
     out = shutil.copytree(straight('train'), tmp_path / 'run')
-    shutil.copytree(start['train'][0].split('=')[1], tmp_path / 'moved')
+    shutil.copytree(data_of(start['train']), tmp_path / 'moved')
     new = {'max_steps': 20, 'weight_decay': 9.0, 'beta1': 0.5, 'learning_rate': 0.02, 'log_interval': 3,
            'data_dir': 'moved'}
     flags = [f'--{name}={value}' for name, value in new.items()]
@@ -167,17 +154,6 @@ def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, str
     assert {group['weight_decay'] for group in groups} == {9.0, 0.0} and groups[0]['betas'] == (0.5, 0.95)
     weight = lambda folder: state(folder)['model']['embedding.weight'].norm()
     assert weight(out) < weight(straight('train')) and series(out, 'lr')[-1] > 2e-3
-
-
-def test_a_fine_tuned_run_knows_where_it_began_and_on_what(start, tmp_path):
-    """data.json is the base's: one that lies in the current folder by chance is not taken."""
-    flags = [*start['sft'], f'--out_dir={tmp_path}/run']
-    base = next(flag for flag in flags if flag.startswith('--init_from=')).split('=')[1]
-    (tmp_path / 'data.json').write_text('of others', encoding='utf-8')
-    ok(run('sft.py', *flags, before=accident('sigterm', 5)))
-    ok(run('sft.py', *flags, '--init_from=resume', '--max_steps=8', '--micro_batch_size=2', cwd=tmp_path))
-    assert (tmp_path / 'run/data.json').read_text(encoding='utf-8') == '{}'
-    assert read_json(tmp_path / 'run/config.json')['init_from'] == base
 
 
 # --- the folder of an older commit --------------------------------------------------------------------------
