@@ -7,7 +7,6 @@ import pathlib
 import pickle
 import random
 import shutil
-import types
 from unittest.mock import Mock
 
 import pytest
@@ -34,9 +33,8 @@ def checkpoint(model=None, **more):
 
 
 def log_of(out, state=None, identity=None, **config):
-    here = types.SimpleNamespace(is_main=True, world=1, kind='cpu', same=lambda **_: None)
-    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, {'expect': 'command line'}, state or {}, here,
-                    small(), identity or {})
+    return runs.Log({**CONFIG, 'out_dir': str(out), **config}, {'expect': 'command line'}, state or {},
+                    Mock(is_main=True), small(), identity or {})
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
@@ -110,7 +108,7 @@ def test_a_model_comes_back_from_a_file_a_run_and_a_folder_of_hugging_face(tmp_p
         for path in (tmp_path, str(tmp_path / name)):
             loaded, rest = load_checkpoint(path)
             assert same(loaded.state_dict(), saved.state_dict()) and loaded.config == saved.config
-            assert rest == {'format': runs.FORMAT, 'step': i}
+            assert rest['step'] == i
 
 
 class Bomb:
@@ -147,7 +145,7 @@ def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_p
 def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(tmp_path, monkeypatch):
     """A damaged one is put aside: else the next save would push a good one out."""
     out = f'{tmp_path}/'                                # as the shell completes it
-    save = lambda step, **more: runs.write(f'{out}/last.pt', 2, checkpoint(**{'step': step, **more}))
+    save = lambda step, **more: runs.write(f'{out}/last.pt', 2, checkpoint(step=step, **more))
     refused('holds no checkpoint', runs.newest, out)
     for step in (4, 8, 12):
         save(step)
@@ -165,7 +163,7 @@ def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(
     for value in (math.nan, math.inf, -math.inf):
         model = small()
         model.blocks[0].mlp.w_down.weight.data[3, 4] = value
-        save(16, model=model.state_dict())
+        save(16, model=model)
         refused('the weights blocks.0.mlp.w_down.weight are not finite', runs.read, f'{out}/last.pt')
     save(16, moments=None)
     refused(['last.pt', 'no run that could be resumed', f'--init_from={out}'], runs.newest, out)
@@ -287,7 +285,7 @@ def test_a_run_that_learns_nothing_says_so_after_a_thousand_steps(tmp_path):
     assert [row['step'] for row in metrics(tmp_path) if row.get('event') == 'stuck'] == [2000]
 
 
-@pytest.mark.parametrize('ends', [3, (2,), (1, 2, 3), ('1', '2')])
+@pytest.mark.parametrize('ends', [3, (1,), (2, 1), (1, 2, 3)])
 def test_a_range_is_two_numbers(tmp_path, ends):
     refused('expect: a=.* must be .lowest, highest', log_of, tmp_path / 'x', expect={'a': ends})
 
@@ -297,7 +295,7 @@ RANGES = {'val_loss': (4.05, 4.13)}
 
 
 @pytest.mark.parametrize('changed, prepared, saved, speaks', [
-    ({}, MADE, None, True), ({'out_dir': 'a', 'seed': 2, 'log_interval': 1}, MADE, None, True),
+    ({}, MADE, None, True), ({'overwrite': True, 'seed': 2, 'log_interval': 1}, MADE, None, True),
     ({'data_dir': 'data/elsewhere'}, MADE, None, True), ({'data_dir': 'data/chats'}, None, None, False),
     ({'init_from': 'out/other'}, MADE, None, False), ({'max_steps': 9}, MADE, None, False),
     ({}, MADE | {'vocab_size': 400}, None, False), ({}, MADE | {'sources': {'a': ['a', 1]}}, None, False),
@@ -306,12 +304,13 @@ RANGES = {'val_loss': (4.05, 4.13)}
     # resumed: with its own settings, with others, and after others were used
     ({}, MADE, {}, True), ({'data_dir': 'data/elsewhere', 'keep': 3}, MADE, {}, True),
     ({'max_steps': 99}, MADE, {}, False), ({}, MADE, {'max_steps': 9, 'expect': None}, False)])
-def test_what_a_config_expects_is_silent_about_other_settings_and_data(changed, prepared, saved, speaks):
-    config = {'expect': RANGES, 'init_from': 'scratch', 'max_steps': 10, 'keep': 2, 'data_dir': 'data/quick',
-              'data_from': 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 '
-              '--out_dir=data/quick'}
-    state = {} if saved is None else {'config': config | saved}
+def test_what_a_config_expects_is_silent_about_other_settings_and_data(tmp_path, changed, prepared, saved,
+                                                                       speaks):
+    config = CONFIG | {'expect': RANGES, 'keep': 2, 'data_dir': 'data/quick', 'out_dir': str(tmp_path),
+                       'data_from': 'python prepare.py --source=stdlib --tokenizer=bpe --vocab_size=4096 '
+                       '--out_dir=data/quick'}
+    state = {} if saved is None else checkpoint(step=5, config=config | saved)
     by = dict.fromkeys(config, 'config/quickstart.py') | dict.fromkeys(changed, 'command line')
     meta = prepared and {'config': prepared, 'set': [k for k, v in prepared.items() if v != MADE.get(k)]}
-    config |= changed
-    assert runs.expected(config, by, state, meta) == (config['expect'] if speaks else None)
+    log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), {}, meta)
+    assert log.expect == ((changed.get('expect') or RANGES) if speaks else None)

@@ -87,8 +87,8 @@ def test_a_run_begins_by_saying_what_is_about_to_happen(data_dir, tmp_path):
     tokens = read_json(data_dir / 'meta.json')['tokens']
     for words in ('settings of command line: ', f"out_dir='{tmp_path}'", f'tokens: {tokens["train"]:,}, ',
                   'steps an epoch', f'tokens held out: {tokens["val"]:,}', 'blocks: 2, of',
-                  'ln(vocab_size=512) = 6.2383', '8 sequences of 32 tokens = 1 processes x 1 micro-batches',
-                  'on cpu, in bfloat16', 'max_steps=9 warmup_steps=4'):
+                  'ln(vocab_size=512) = 6.2383', 'processes: 1, on cpu, in bfloat16', 'batch_size=8',
+                  'max_steps=9 warmup_steps=4'):
         assert words in ' '.join(said.split()), words
 
 
