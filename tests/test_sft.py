@@ -133,6 +133,13 @@ def test_the_out_dir_is_complete_and_evaluating_changes_nothing(start, tmp_path)
     assert '\n7' in ok(run('sample.py', f'--ckpt={straight}', '--prompt=7', '--max_new_tokens=5'))
 
 
+def test_a_finished_run_goes_on_with_more_epochs_and_needs_no_other_setting(start, tmp_path):
+    ok(sft(*start, f'--out_dir={tmp_path}/run', '--max_steps=0', '--epochs=1'))
+    printed = ok(sft(f'--out_dir={tmp_path}/run', '--init_from=resume', '--epochs=2'))
+    assert 'epochs: 1.0 before, 2.0 now' in printed
+    assert [row['step'] for row in metrics(tmp_path / 'run') if 'loss' in row] == list(range(1, 15))
+
+
 def test_learning_by_heart_is_noted_the_best_kept_and_what_is_forgotten_measured(start, tmp_path):
     data, out = make_conversations(tmp_path / 'data', 4), tmp_path / 'run'
     ids = base_text(data, 99)

@@ -4,7 +4,6 @@ LoRA trains only small matrices beside the weights; a reward model has a head th
     adapt(model, rank=8)            # from now on W x is W x + 16 / rank B A x; only A and B train
     weights = model.state_dict()    # has W, lora_A and lora_B of each adapted matrix
     merged(weights)                 # of a model without adapters that computes the same
-    weights_of(weights)             # what merged() has lost: merged(weights) | this = weights
     RewardModel(model)(x, y)        # (N,) scores, from inputs and targets (N, T)
 
 Fine-tuning changes a matrix W (out, in) by a D of low rank, so D = B A is learned instead: B
@@ -43,8 +42,9 @@ def add_adapter(linear, inputs, output):
 
 def merged(weights):
     """Return the weights of a model without adapters that computes the same, to rounding: for each
-    W there is W + 16 / rank B A. So code that reads a checkpoint need not know adapters. Weights
-    without adapters stay as they are."""
+    W there is W + 16 / rank B A. So code that reads a checkpoint need not know adapters. To resume,
+    a run needs the weights before: W + B A does not yield W to the bit. All matrices without an
+    adapter are shared by both, so a checkpoint with both holds them once."""
     plain = {name: w for name, w in weights.items() if '.lora_' not in name}
     for name, A in weights.items():
         matrix, _, kind = name.rpartition('.')
@@ -52,13 +52,6 @@ def merged(weights):
             B = weights[f'{matrix}.lora_B']
             plain[f'{matrix}.weight'] = plain[f'{matrix}.weight'] + ALPHA / len(A) * B @ A
     return plain
-
-
-def weights_of(weights):
-    """Return the adapters and the matrices beside them; {} without adapters. To resume, a run needs
-    W, too: it cannot be computed from W + B A to the bit."""
-    return {name: w for name, w in weights.items()
-            if name.rpartition('.')[0] + '.lora_A' in weights}
 
 
 # --- a reward model -------------------------------------------------------------------------------
