@@ -187,6 +187,25 @@ processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, comp
 
 
 # --- 5. the loss on held-out conversations, an answer, the checkpoint -----------------------------
+# --- held-out loss: same text in train.py, sft.py ---
+@torch.no_grad()
+def loss_of(batches):
+    """Return nats a target and bits per byte of text, over these batches of all processes. It draws
+    no random numbers, so a run that is evaluated more often learns the same."""
+    text_bytes = np.array(tokenizer.text_bytes)                                         # (V,)
+    sums = np.zeros(3)                                                  # nats, targets, bytes
+    model.eval()
+    for arrays in batches:
+        targets = arrays[1][arrays[1] != IGNORE]                                        # (n,)
+        with autocast:
+            mean = model(*to_device(arrays), with_logits=False)[1]
+        sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
+    model.train()
+    nats, n_targets, n_bytes = here.sum(*sums)
+    return nats / max(1, n_targets), nats / math.log(2) / max(1, n_bytes)
+# --- end held-out loss ---
+
+
 def evaluate():
     """Measure the loss on held-out conversations, and on text of the base if there is some, and
     write an answer. best.pt keeps the weights with the lowest loss."""
@@ -195,10 +214,10 @@ def evaluate():
         mine = held_out[here.rank::here.world]
         batches = [collate(mine[i:i + micro_batch_size], pad)
                    for i in range(0, len(mine), micro_batch_size)]
-        row = {'val_loss': data.loss_of(model, batches, tokenizer, autocast, here)[0]}
+        row = {'val_loss': loss_of(batches)[0]}
         if base_dir:                        # how much of the pretraining is left?
             text = data.evaluation(base['val'], every_token, eval_tokens, micro_batch_size, here)
-            row['base_bpb'] = data.loss_of(model, text, tokenizer, autocast, here)[1]
+            row['base_bpb'] = loss_of(text)[1]
         if here.is_main:                    # the first question: all before the first trained token
             ids, mask = held_out[0]
             question = torch.tensor([ids[:mask.index(1, 1)]], device=here.device)

@@ -70,7 +70,7 @@ grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
 eval_interval = 250             # >= 1: steps; also before the first and after the last
-eval_tokens = 65_536            # >= 0: validation tokens per evaluation, always the same ones
+eval_tokens = 65_536            # >= 0: tokens of each val*.bin per evaluation, always the same
 save_interval = 250             # >= 1: steps
 sample_prompt = ''              # continued at each evaluation; '' = the start of a document
 sample_tokens = 100             # >= 1: length of a sample
@@ -203,23 +203,23 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
+# --- held-out loss: same text in train.py, sft.py ---
 @torch.no_grad()
-def loss_of(ids, n_tokens):
-    """Return nats a target and bits per byte of text, on about n_tokens of a bin: always the same.
-    It draws no random numbers, so a run that is evaluated more often learns the same."""
-    text_bytes = torch.tensor(tokenizer.text_bytes, device=here.device)                 # (V,)
+def loss_of(batches):
+    """Return nats a target and bits per byte of text, over these batches of all processes. It draws
+    no random numbers, so a run that is evaluated more often learns the same."""
+    text_bytes = np.array(tokenizer.text_bytes)                                         # (V,)
     sums = np.zeros(3)                                                  # nats, targets, bytes
     model.eval()
-    for arrays in data.evaluation(ids, task, n_tokens, micro_batch_size, here):
-        batch = to_device(arrays)
+    for arrays in batches:
+        targets = arrays[1][arrays[1] != IGNORE]                                        # (n,)
         with autocast:
-            mean = model(*batch, with_logits=False)[1]
-        targets = batch[1][batch[1] != IGNORE]                                          # (n,)
-        n = len(targets)
-        sums += mean.item() * n, n, text_bytes[targets].sum().item()
+            mean = model(*to_device(arrays), with_logits=False)[1]
+        sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
     model.train()
     nats, n_targets, n_bytes = here.sum(*sums)
     return nats / max(1, n_targets), nats / math.log(2) / max(1, n_bytes)
+# --- end held-out loss ---
 
 
 def evaluate():
@@ -227,11 +227,12 @@ def evaluate():
     best.pt keeps the weights with the lowest loss."""
     global best_val
     with log.timed('eval'):
-        val_loss, val_bpb = loss_of(bins['val'], eval_tokens)
-        row = {'val_loss': val_loss, 'val_bpb': val_bpb}
-        for name in bins:
-            if name.startswith('val_'):     # a source of a mixture
-                row[f'{name}_bpb'] = loss_of(bins[name], eval_tokens // len(bins))[1]
+        row = {}
+        for name in bins:                   # val, and each source of a mixture: val_web, ...
+            if name != 'train':
+                held_out = data.evaluation(bins[name], task, eval_tokens, micro_batch_size, here)
+                row[f'{name}_loss'], row[f'{name}_bpb'] = loss_of(held_out)
+        val_loss = row['val_loss']
         if objective == 'clm':
             torch.manual_seed(seed)         # the same numbers each time: only the model differs
             with autocast:                  # under FSDP all processes take part

@@ -7,10 +7,10 @@ Training data: token bins or a stream of text, and which sequences make up a ste
 
 Which text a step sees follows from (seed, step), of a stream also from the process's shards. So a
 run can be resumed at any step, and a batch that hurt can be looked at again. Bins are
-memory-mapped: a corpus may be larger than memory. """
-import functools, glob, gzip, hashlib, json, math, os, shlex, zlib
+memory-mapped: a corpus may be larger than memory.
+"""
+import functools, glob, gzip, hashlib, json, os, shlex, zlib
 import numpy as np
-import torch
 from model import IGNORE
 from tokenizer import Tokenizer
 
@@ -88,24 +88,6 @@ def evaluation(ids, task, n_tokens, micro_batch_size, here):
         rows = part if len(part) else blocks[:1]
         x, y, *mask = task.apply(*sequences(ids, rows * task.n_text, task.n_text), rows)
         yield x, y if len(part) else np.full_like(y, IGNORE), *mask
-
-
-@torch.no_grad()
-def loss_of(model, batches, tokenizer, autocast, here):
-    """Return nats a target and bits per byte of text over the batches of all processes, arrays x and
-    y (B, T). It draws no random numbers, so a run that is evaluated more often learns the same."""
-    text_bytes = np.array(tokenizer.text_bytes)                                         # (V,)
-    sums = np.zeros(3)                                                  # nats, targets, bytes
-    model.eval()
-    for x, y in batches:
-        batch = [torch.from_numpy(array).to(here.device) for array in (x, y)]
-        with autocast:
-            mean = model(*batch, with_logits=False)[1]
-        targets = y[y != IGNORE]                                                        # (n,)
-        sums += mean.item() * len(targets), len(targets), text_bytes[targets].sum()
-    model.train()
-    nats, n_targets, n_bytes = here.sum(*sums)
-    return nats / max(1, n_targets), nats / math.log(2) / max(1, n_bytes)
 
 
 # --- which sequences make up a step ---------------------------------------------------------------

@@ -5,7 +5,8 @@ Masked tokens, spans, and documents that do not see each other.
     x, y = hide_tokens(x, seed, step, rows, special, n_ordinary)        # int64 (B, T) each
 
 Every choice follows from (seed, step, row of the global batch): a batch can be made again, on any
-number of devices. """
+number of devices.
+"""
 import numpy as np
 from model import IGNORE
 

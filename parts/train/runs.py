@@ -9,7 +9,8 @@ A run and its folder: how it begins or resumes, what it saves, what it writes do
     tokenizer.json data.json    so that the folder can be used anywhere
 
 A checkpoint holds the settings of its run and what identifies its data. So `--init_from=resume` and
-the folder are enough to resume, and nothing else has to remember them. """
+the folder are enough to resume, and nothing else has to remember them.
+"""
 import contextlib, datetime, errno, glob, json, math, os, pathlib, re, shlex, shutil, sys, textwrap
 import time
 import torch
