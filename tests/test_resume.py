@@ -16,7 +16,7 @@ POST = [*STEPS, '--batch_size=4', '--sample_tokens=4']
 RL = [*STEPS, '--batch_size=4', '--num_samples=4', '--max_new_tokens=8', '--eval_prompts=4']
 CASES = {'train': ['--dropout=0.1'],
          'train, with Muon': ['--dropout=0.1', '--optimizer=muon', '--schedule=wsd', '--decay_steps=6',
-                              '--dtype=bfloat16'],
+                              '--dtype=bfloat16', '--tie_embeddings=False', '--embedding_lr=10'],
          'sft': ['--lora=4', '--micro_batch_size=2'], 'dpo': ['--loss_type=kto'],
          'dpo, a reward model': ['--loss_type=rm'], 'rl': ['--updates=2', '--kl_coef=0.1']}
 

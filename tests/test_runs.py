@@ -117,8 +117,8 @@ class Bomb:
 
 
 BOMB = {'x': Bomb()}
-FOREIGN = {'random': random.Random(0).randbytes(5000), 'text': b'hi', 'pickle': pickle.dumps(BOMB, 2),
-           'torch': BOMB, 'bomb in ours': {'format': runs.FORMAT, **checkpoint(), **BOMB}, 'list': [1, 2],
+FOREIGN = {'random': random.Random(0).randbytes(5000), 'pickle': pickle.dumps(BOMB, 2), 'torch': BOMB,
+           'bomb in ours': {'format': runs.FORMAT, **checkpoint(), **BOMB}, 'list': [1, 2],
            'theirs': {'model': small().state_dict(), 'iter_num': 3}, 'another format': {'format': 'x'}}
 
 
