@@ -1,160 +1,184 @@
 """
-Preference optimisation: a model that answers, and pairs of a better and a worse answer -> a model that
-prefers the better ones. DPO and its family, and a reward model.
+Preference optimization: a model that answers, and pairs of a better and a worse answer -> a model
+that prefers the better ones. DPO and its family, and a reward model.
 
     python dpo.py --init_from=out/sft --data_dir=data/pairs
-    python dpo.py --init_from=resume --out_dir=out/dpo --data_dir=data/pairs     # resumes
+    python dpo.py --init_from=resume --out_dir=out/dpo              # resumes; on a CPU, bit for bit
     python dpo.py --init_from=out/sft --data_dir=data/pairs --loss_type=rm --out_dir=out/reward
 
-Reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of {"prompt",
-"chosen", "rejected"}; a prompt is text or messages. kto also takes {"prompt", "completion", "label"} lines.
-Writes out_dir as train.py does. Copy this file with configurator, model, tokenizer and parts/.
+It reads init_from, a folder that sft.py wrote, and data_dir/train.jsonl and val.jsonl, lines of
+{"prompt", "chosen", "rejected"}; a prompt is text or messages. kto also takes {"prompt",
+"completion", "label"} lines. It writes out_dir as train.py does.
 The decision made here is the taste: who says which answer is better?
 
-DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at the start.
-A prompt has a better answer c (chosen) and a worse answer r (rejected):
+DPO in four lines. The policy p is the model that trains. The reference p_ref is the same model at
+the start. A prompt has a better answer c (chosen) and a worse answer r (rejected):
 
     reward(c) = beta (log p(c) - log p_ref(c))      # how much likelier c has become
     reward(r) = beta (log p(r) - log p_ref(r))
     margin = reward(c) - reward(r)
     loss = -log sigmoid(margin)                     # small if c has gained more than r
 
-With beta = 0.1, log p_ref = -11 for both, log p(c) = -10 and log p(r) = -12, the rewards are 0.1 and -0.1,
-the margin is 0.2 and the loss 0.598. At first, policy and reference are equal: the margin is 0 and val_loss
-ln 2 = 0.693. Another value ends the run. The loss of a step is larger: nll_weight adds a term to it.
+With beta = 0.1, log p_ref = -11 for both, log p(c) = -10 and log p(r) = -12, the rewards are 0.1
+and -0.1, the margin is 0.2 and the loss 0.598. At first, policy and reference are equal: the margin
+is 0 and val_loss ln 2 = 0.693. Another value ends the run. The loss of a step is larger: nll_weight
+adds a term to it.
 
-You should see accuracy and margin rise. Often BOTH rewards fall: the loss asks for a difference only. It
-gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises by 3. They share
-most of their tokens, so pushing one pushes the other, and other answers win that nobody compared. nll_weight
-holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0 and read samples.txt.
+You should see accuracy and margin rise. Often BOTH rewards fall: the loss asks for a difference
+only. It gains as much if the bad answer falls by 5 and the good one by 2 as if the good one rises
+by 3. They share most of their tokens, so pushing one pushes the other, and other answers win that
+nobody compared. nll_weight holds the good answers up (Pang et al. 2024, arXiv:2404.19733). Try 0
+and read samples.txt.
 """
-import functools, math, os, shlex, sys
+import contextlib, math, sys
 import numpy as np
 import torch
 import torch.nn.functional as F
-from configurator import configure, defaults, set_by, show
-from model import IGNORE, load_checkpoint, save_checkpoint
-from parts.model import adapters, planner
-from parts.train import checkpoint, devices, guards, journal, optim, processes, records, start
-from parts.sample import decoding
-from tokenizer import Tokenizer
+from torch.nn.parallel import DistributedDataParallel as DDP
+from tqdm import tqdm
+from configurator import configure, set_by, show
+from model import IGNORE
+from parts.model import adapters
+from parts.train import guards, optim, processes, records, runs
 
-# --- settings -----------------------------------------------------------------------------------------------
+# --- settings -------------------------------------------------------------------------------------
 # files
-init_from = 'out/sft'           # policy and reference: the folder of a run; or resume: continue in out_dir
+init_from = 'out/sft'           # policy and reference: a run's folder; or resume: go on in out_dir
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --kind=preference
 data_from = ''                  # the command that makes data_dir: shown if it is missing
 out_dir = 'out/dpo'             # where the run writes
-overwrite = False               # True: start over in an out_dir that holds a run, and delete that run
+overwrite = False               # True: delete the run that out_dir holds, and start over
 # the loss
 loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains a reward model
 beta: float | None = None       # > 0: how much leaving the reference costs; None = 0.1, for simpo 2
-label_smoothing = 0.0           # [0, 0.5): dpo: share of pairs that are expected to have swapped labels
+label_smoothing = 0.0           # [0, 0.5): dpo: fraction of pairs whose labels may be swapped
 gamma = 1.0                     # >= 0: simpo: margin by which the better answer must lead
-nll_weight = 1.0                # >= 0: dpo, ipo, kto, simpo: this * -log p(chosen) per token; their papers: 0
+nll_weight = 1.0                # >= 0: adds it * -log p(chosen) per token to dpo, ipo, kto, simpo
 # optimisation
 epochs = 1.0                    # >= 0: how often each pair is seen
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
 batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all
-block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the model's context; the rest is cut
-lora = 0                        # >= 0: rank of the adapters that train instead of the weights; 0 = none
-optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks, AdamW for the rest
+block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the context; more is cut
+lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
+optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
 learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
-warmup_steps: int | float = 0.1  # >= 0: steps in which the rate rises; below 1 a share of all steps
+warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a fraction of all
 weight_decay = 0.0              # >= 0: of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
-eval_interval = 0               # >= 0: steps; 0 = each epoch; also before the first and after the last
+eval_interval = 0               # >= 0: steps; 0 = an epoch; also before the first, after the last
 eval_pairs = 512                # >= 1: of val.jsonl, the first ones, always the same
 save_interval = 250             # >= 1: steps
-num_samples = 8                 # >= 1: held-out prompts that are answered at each evaluation: samples.txt
+num_samples = 8                 # >= 1: held-out prompts answered at each evaluation: samples.txt
 sample_tokens = 100             # >= 1: of an answer, at most
-expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the run's last line says whether it came
+expect: dict | None = None      # {'val_loss': (0.4, 0.5)}: the last line says whether it came
 show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
 # machine
 device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
-dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of matrix products; auto = native
+dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto: the fast
 compile = False                 # torch.compile; lengths vary, so it compiles twice
-grad_checkpoint = False         # compute each block again in the backward pass: less memory, more time
+grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32)
 config = configure(globals())
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
+
+# --- 1. this process ------------------------------------------------------------------------------
+# torchrun starts one process for each device. They share the pairs of each step, as in train.py.
+# The checkpoint to resume, whose settings config takes over; {} for a new run.
+state = runs.begin(config, set_by)
+globals().update(config)
 if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
 for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
-    if config[name] != defaults[name] and loss_type != its_type:
+    if name in set_by and loss_type != its_type:
         raise ValueError(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
-
-# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
-rank, world, local_rank = processes.ranks()     # one process per device; torchrun starts them
-main_process = rank == 0
-device, dtype, autocast, scaler = devices.set_up(device, dtype, local_rank)
-per_rank, micro_batch_size = processes.per_process(batch_size, micro_batch_size, world)
-only_reads = config.get('show_batch') is not None     # then out_dir may hold a run
-last_path = start.check_out_dir(out_dir, init_from, overwrite, only_reads)
-log = journal.Journal(out_dir, main_process)
-timer = journal.Timer()
-processes.join(device)
-# --- end setup ---
+here = processes.Process(device, dtype)
+micro_batch_size = micro_batch_size or batch_size // here.world
+n_micro = batch_size // max(1, here.world * micro_batch_size)
+if n_micro * here.world * micro_batch_size != batch_size:
+    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
+                     f'{micro_batch_size=}')
+autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
+scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 
 
-# --- the losses ---------------------------------------------------------------------------------------------
+# --- 2. the losses --------------------------------------------------------------------------------
 def log_odds(m):
-    """log(p / (1 - p)) for p = e^m, shape of m. p = 1 would have infinite odds, so m is at most -1e-30."""
+    """Return log(p / (1 - p)) for p = e^m: of m = log 0.8 it is log 4 = 1.39. The odds of p = 1
+    would be infinite, so m is at most -1e-30."""
     m = m.clamp(max=-1e-30)
     return m - torch.log(-torch.expm1(m))
 
 
-def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_len, rejected_len,
-                    loss_type, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
-    """Losses and the rewards of both answers, float32 (B,) each, for B pairs. dpo is explained at the top of
-    this file; the others change one thing each.
+def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, chosen_len,
+                    rejected_len, loss_type, beta, label_smoothing=0.0, gamma=1.0, kl=0.0):
+    """Return the losses, and the rewards of both answers, of B pairs: float32 (B,) each.
 
-    policy_*, ref_*: log p of an answer, in nats, summed over its tokens (for rm: its score). *_len: how many
-    tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, a number."""
-    ratio_chosen = policy_chosen.float() - ref_chosen.float()                   # log (p / p_ref)
-    ratio_rejected = policy_rejected.float() - ref_rejected.float()
-    mean_chosen = policy_chosen.float() / chosen_len.clamp(min=1)               # log p per token
-    mean_rejected = policy_rejected.float() / rejected_len.clamp(min=1)
-    chosen = beta * ratio_chosen                                                # the rewards
+    Take the pair from the top of this file, and let c have 5 tokens and r 4. log p is -10 and -12,
+    and -11 for both under the reference. With beta = 0.1, gamma = 1 and kl = 0:
+
+                rewards     loss
+        dpo     0.1, -0.1   the margin is 0.2: -log sigmoid(0.2) = 0.598
+        ipo     0.1, -0.1   the log-ratios 1 and -1 differ by 2, the target is 5: (2 - 5)^2 = 9
+        kto     0.1, -0.1   c is 0.1 above the zero point: 1 - sigmoid(0.1) = 0.475. r is 0.1 below
+                            it, which costs as much, so the mean is 0.475
+        orpo   -0.2, -0.3   log p per token is -2 and -3, so p is 0.135 and 0.050. The odds 0.157
+                            and 0.052 are as 2.987 to 1: -log(2.987 / 3.987) = 0.289. SFT's loss is
+                            2, and beta times 0.289 makes it 2.029
+        simpo  -0.2, -0.3   c leads by 0.1 and should by 1: -log sigmoid(0.1 - 1) = 1.241
+        rm      -10, -12    -log sigmoid(2) = 0.127
+
+    policy_*, ref_*: log p of an answer, in nats, summed over its tokens (for rm: its score). *_len:
+    how many tokens it has, 0 if a kto record has no such answer. kl: kto's zero point, a number."""
+    policy_chosen, policy_rejected = policy_chosen.float(), policy_rejected.float()
+    ratio_chosen = policy_chosen - ref_chosen                       # log (p / p_ref)
+    ratio_rejected = policy_rejected - ref_rejected
+    mean_chosen = policy_chosen / chosen_len.clamp(min=1)           # log p per token
+    mean_rejected = policy_rejected / rejected_len.clamp(min=1)
+    chosen = beta * ratio_chosen                                    # the rewards
     rejected = beta * ratio_rejected
 
     if loss_type == 'dpo':
-        # Rafailov et al. 2023, arXiv:2305.18290, eq. 7. Sums over tokens, because p of an answer is a
-        # product. label_smoothing: this share of the pairs counts the other way round (cDPO)
+        # Rafailov et al. 2023, arXiv:2305.18290, eq. 7. Sums over tokens, because p of an answer is
+        # a product. label_smoothing: this fraction of the pairs counts the other way round (cDPO).
         margin = chosen - rejected
-        losses = -(1 - label_smoothing) * F.logsigmoid(margin) - label_smoothing * F.logsigmoid(-margin)
+        losses = (-(1 - label_smoothing) * F.logsigmoid(margin)
+                  - label_smoothing * F.logsigmoid(-margin))
     elif loss_type == 'ipo':
-        # The margin has a target. With dpo it grows for ever if all annotators agree, and beta no longer
-        # holds the policy back. Azar et al. 2023, arXiv:2310.12036, eq. 17. As in the paper, log p is the
-        # sum over the tokens of an answer. TRL's ipo takes the mean, so its target is for each token: with
-        # answers of 20 tokens, our beta of 0.1 asks for the same margin as its 2 (beta times the length)
+        # If all annotators agree, dpo's margin grows for ever, and beta no longer holds the policy
+        # back. Here the margin has a target. Azar et al. 2023, arXiv:2310.12036, eq. 17. As in the
+        # paper, log p is the sum over the tokens of an answer. TRL's ipo takes the mean, so its
+        # target is for each token: with answers of 20 tokens, our beta of 0.1 asks for the same
+        # margin as its 2 (beta times the length).
         losses = (ratio_chosen - ratio_rejected - 1 / (2 * beta)) ** 2
     elif loss_type == 'kto':
-        # No pairs: each answer alone should be above or below a zero point (in the paper, beta KL(policy |
-        # reference)). A pair's loss is the mean of both. Ethayarajh et al. 2024, arXiv:2402.01306, eq. 8
+        # No pairs: each answer alone should be above or below a zero point (in the paper, beta
+        # KL(policy | reference)). A pair's loss is the mean of both. Ethayarajh et al. 2024,
+        # arXiv:2402.01306, eq. 8
         has_chosen = (chosen_len > 0).float()
         has_rejected = (rejected_len > 0).float()
         losses = has_chosen * (kl - chosen).sigmoid() + has_rejected * (rejected - kl).sigmoid()
         losses = losses / (has_chosen + has_rejected)
     elif loss_type == 'orpo':
-        # No reference: SFT's loss, the first term, takes its place. Means per token: with sums every p
-        # would be near 0, where odds and p are the same. Hong et al. 2024, arXiv:2403.07691, eq. 6
+        # No reference: SFT's loss, the first term, takes its place. Means per token, because with
+        # sums every p would be near 0, where odds and p are the same. Hong et al. 2024,
+        # arXiv:2403.07691, eq. 6
         losses = -mean_chosen - beta * F.logsigmoid(log_odds(mean_chosen) - log_odds(mean_rejected))
         chosen = beta * mean_chosen
         rejected = beta * mean_rejected
     elif loss_type == 'simpo':
-        # No reference. Means per token, so that a long answer neither loses nor wins by its length; the
-        # better one must lead by gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
+        # No reference. Means per token, so that a long answer neither loses nor wins by its length;
+        # the better one must lead by gamma. Meng et al. 2024, arXiv:2405.14734, eq. 6
         chosen = beta * mean_chosen
         rejected = beta * mean_rejected
         losses = -F.logsigmoid(chosen - rejected - gamma)
     elif loss_type == 'rm':
-        # The rewards are the scores. Bradley and Terry 1952; for language models arXiv:2203.02155, eq. 1
-        chosen = policy_chosen.float()
-        rejected = policy_rejected.float()
+        # The rewards are the scores. Bradley and Terry 1952; for language models arXiv:2203.02155,
+        # eq. 1
+        chosen = policy_chosen
+        rejected = policy_rejected
         losses = -F.logsigmoid(chosen - rejected)
     else:
         raise ValueError(f'loss_type={loss_type} must be dpo, ipo, kto, orpo, simpo or rm')
@@ -162,275 +186,246 @@ def preference_loss(policy_chosen, policy_rejected, ref_chosen, ref_rejected, ch
 
 
 def answer_log_probs(logits, y):
-    """log p of N answers, float32 (N,), from logits (N, T, V) and targets (N, T): the sum over their tokens.
-    Targets that are IGNORE count nothing."""
+    """Return log p of N answers, float32 (N,), from logits (N, T, V) and targets (N, T): the sum
+    over their tokens. Targets that are IGNORE count nothing."""
     nats = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=IGNORE, reduction='none')
     return -nats.view_as(y).sum(1)
 
 
-# --- model --------------------------------------------------------------------------------------------------
-load = functools.partial(load_checkpoint, device=device)
-needs_reference = loss_type in ('dpo', 'ipo', 'kto')
-model, state, tokenizer = start.open_to_tune(init_from, last_path, load, Tokenizer.load)
+# Policy and reference begin as the same model. Then all rewards are 0, so the first loss is known:
+# with dpo it is ln 2. The other loss types have no reference.
+first_losses = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5}
+has_reference = loss_type in first_losses
+
+# --- 3. model and optimizer -----------------------------------------------------------------------
+model, tokenizer = runs.open_to_tune(config, state)
 if tokenizer.vocab_size > model.config.vocab_size:
-    raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: python '
-                     f'sft.py --init_from={init_from}')
-model = model.like(dropout=0.0)         # or policy and reference would differ
-model.grad_checkpoint = grad_checkpoint
+    raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: '
+                     f'python sft.py --init_from={init_from}')
 block_size = block_size or model.config.block_size
-start.check_context(init_from, model.config.block_size, block_size)
-pad = tokenizer.special.get('<|pad|>', 0)
+model = model.like(dropout=0.0).to(here.device)     # else policy and reference would differ
+model.grad_checkpoint = grad_checkpoint
+adapters.adapt(model, lora)
+policy = adapters.RewardModel(model) if loss_type == 'rm' else model
+opt = optim.build(policy, optimizer, learning_rate, weight_decay)
+step = state.get('step', 0)
+tokens = state.get('tokens', 0)
+best_val = state.get('best_val', math.inf)
+kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, from the step before
+if state:
+    processes.load_state(policy, opt, scaler, state | {'model': state['unmerged']})
+net = torch.compile(policy) if compile else policy
+if here.world > 1:      # averages the gradients of all processes while backward() is still running
+    net = DDP(net, gradient_as_bucket_view=True)
 
-
-# --- data ---------------------------------------------------------------------------------------------------
-paths = [os.path.join(data_dir, f'{side}.jsonl') for side in ('train', 'val')]
-command = f'python prepare.py --kind=preference --source=FILE --out_dir={shlex.quote(data_dir)}'
-command = data_from if data_dir in data_from else command
-pairs, n_cut, n_same = records.read_pairs(paths[0], block_size, tokenizer, loss_type, command)
-held_out = records.read_pairs(paths[1], block_size, tokenizer, loss_type, command)[0][:eval_pairs]
-digests = [records.digest(path) for path in paths]
-lengths = np.array([records.longest(pair) for pair in pairs])           # (n,): tokens
-batches = records.Batches(lengths, batch_size, seed)
-max_steps = config['max_steps'] = max_steps or max(1, round(epochs * batches.per_epoch))
+# --- 4. data --------------------------------------------------------------------------------------
+train, held_out, identity, about = records.open_pairs(
+    data_dir, block_size, tokenizer, loss_type, data_from)
+pairs = train + held_out[:eval_pairs]       # from here on a pair is its number in this list
+sizes = np.array([[len(prompt) + len(answer) for prompt, answer in pair]
+                  for pair in pairs])                                               # (n, 2): tokens
+batches = records.Batches(sizes[:len(train)].max(1), batch_size, seed)
+max_steps = max_steps or max(1, round(epochs * batches.per_epoch))
+epochs = max_steps / batches.per_epoch
 eval_interval = eval_interval or batches.per_epoch
 warmup_steps, *_ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)
 if show_batch is not None:
     for row, j in enumerate(batches.of(show_batch)):
         for (prompt, answer), name in zip(pairs[j], ('chosen', 'rejected')):
-            print(f'--- step {show_batch}, pair {row} of {batch_size}, {name}')
-            print(f'{tokenizer.decode(prompt)}[[{tokenizer.decode(answer)}]]')
+            print(f'--- step {show_batch}, pair {row} of {batch_size}, {name}\n'
+                  f'{tokenizer.decode(prompt)}[[{tokenizer.decode(answer)}]]')
     sys.exit()
 
 
-# --- log p of the answers -----------------------------------------------------------------------------------
-def scores_of(net, pairs):
-    """log p of the chosen and of the rejected answers (for rm: their scores), and how many tokens each has.
-    (2, B) both."""
-    x, y = devices.to_device(records.collate_pairs(pairs, pad), device)       # (2 B, T) each
+def scores_of(net, rows):
+    """Return log p of the chosen and of the rejected answers of B pairs (for rm: their scores), and
+    how many tokens each has. (2, B) both."""
+    arrays = records.collate_pairs([pairs[j] for j in rows])
+    x, y = [torch.from_numpy(array).to(here.device) for array in arrays]            # (2 B, T) each
     with autocast:
         scores = net(x, y) if loss_type == 'rm' else answer_log_probs(net(x)[0], y)         # (2 B,)
     return scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)
 
 
-@torch.no_grad()
-def reference_log_probs(pairs):
-    """log p of the answers under the reference, (n, 2). The processes share the work."""
-    table = np.zeros((len(pairs), 2))
-    order = np.argsort([-records.longest(pair) for pair in pairs], kind='stable')
-    my_rows = order[rank::world]            # the longest first: too little memory fails early
-    model.eval()
-    for i in range(0, len(my_rows), micro_batch_size):
-        rows = my_rows[i:i + micro_batch_size]
-        table[rows] = scores_of(model, [pairs[j] for j in rows])[0].T.cpu().numpy()         # (B, 2)
-    model.train()
-    return torch.tensor(processes.all_sum(*table.ravel())).view(-1, 2)   # all other processes have 0
+def my_share(rows):
+    """Return the micro-batches of rows that this process computes. If there are four of them and
+    two processes, the first process has 0 and 2."""
+    parts = [rows[i:i + micro_batch_size] for i in range(0, len(rows), micro_batch_size)]
+    return parts[here.rank::here.world]
 
 
-if state:       # with other eval_pairs or another beta, best_val would mean something else
-    start.same_run(last_path, {data_dir: state.get('pairs')}, {data_dir: digests}, [data_dir])
-    start.same_run(last_path, state['config'], config, ['loss_type', 'optimizer', 'block_size', 'eval_pairs',
-                                                        'beta', 'gamma', 'label_smoothing', 'batch_size'])
-processes.same_start(last_path, config | {'pairs': digests, 'step': state.get('step', 0)})
-# log p under the reference is computed once, before training: so only one model is in memory
-if not needs_reference:
-    ref = torch.zeros(len(pairs + held_out), 2)
-elif state:
-    ref = state['ref_log_probs'].cpu()
-else:
-    if main_process:
-        print(f'computing the reference log-probabilities of {len(pairs + held_out):,} pairs', flush=True)
-    ref = torch.cat([reference_log_probs(part) for part in (pairs, held_out)])      # (n, 2), float32
-
-# --- policy, optimizer, resume ------------------------------------------------------------------------------
-step = state.get('step', 0)
-best_val = state.get('best_val', math.inf)
-kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, from the step before
-adapters.adapt(model, lora, state)
-policy = model
-if loss_type == 'rm':
-    policy = adapters.RewardModel(model)
-    if not model.config.tie_embeddings:
-        model.head.requires_grad_(False)        # a score does not use it, and DDP would wait for its gradient
-    if state:
-        policy.score.load_state_dict({'weight': state['reward_head']})
-optimizers = optim.build(policy, optimizer, learning_rate, (0.9, 0.95), weight_decay)
-if state:
-    optim.restore(optimizers, scaler, state)
-guard = guards.Guard(state, log.note, scaler.is_enabled())
-net = processes.wrap(torch.compile(policy) if compile else policy, 'ddp', device)
-
-
-# --- what is trained, and what is shown ---------------------------------------------------------------------
-FIGURES = ('preference_loss', 'accuracy', 'chosen_reward', 'rejected_reward', 'chosen_logp', 'rejected_logp',
-           'kl')
-
-
-def losses_of(net, pairs, ref):
-    """The losses of B pairs, (B,), and sums over them, (9,): FIGURES, chosen answers, rejected answers."""
-    scores, n = scores_of(net, pairs)                                               # (2, B) each
-    ref = ref.to(device).T                                                          # (2, B)
-    losses, chosen, rejected = preference_loss(*scores, *ref, *n, loss_type, beta, label_smoothing, gamma,
-                                               kto_kl)
+# log p of all answers under the reference, (n, 2), is computed once, while the policy still is the
+# reference: so only one model is in memory.
+ref = state.get('ref_log_probs', torch.zeros(len(pairs), 2))
+if has_reference and not state:
+    longest_first = my_share(np.argsort(-sizes.max(1)))     # so too little memory shows at once
     with torch.no_grad():
-        accuracy = 0.5 + 0.5 * (chosen - rejected).sign()                           # a tie is half right
-        kl = (ref - scores).sum(0) / (n > 0).sum(0)     # mean of log p_ref - log p over its answers
-        sums = torch.stack([losses, accuracy, chosen, rejected, *scores, kl, *(n > 0)]).sum(1)
-    if nll_weight and loss_type in ('dpo', 'ipo', 'kto', 'simpo'):
+        for rows in tqdm(longest_first, 'log p under the reference', disable=not here.is_main):
+            ref[rows] = scores_of(policy, rows)[0].T.cpu()                                  # (B, 2)
+    ref = sum(here.gather(ref))         # where one process has 0, another has the number
+ref = ref.to(here.device)
+
+
+# --- 5. what is trained, what is shown, what is saved ---------------------------------------------
+def losses_of(net, rows):
+    """Return the losses of B pairs, (B,), and what the log says of them: {name: a number for each
+    pair, or for each answer that there is, because kto's may come alone}."""
+    scores, n = scores_of(net, rows)                                                # (2, B) each
+    losses, chosen, rejected = preference_loss(*scores, *ref[rows].T, *n, loss_type, beta,
+                                               label_smoothing, gamma, kto_kl)
+    has_chosen, has_rejected = n > 0
+    figures = {'preference_loss': losses,
+               'accuracy': 0.5 + 0.5 * (chosen - rejected).sign(),          # a tie is half right
+               'chosen_reward': chosen[has_chosen],
+               'rejected_reward': rejected[has_rejected]}
+    if loss_type != 'rm':
+        figures |= {'chosen_logp': scores[0][has_chosen], 'rejected_logp': scores[1][has_rejected]}
+    if has_reference:       # docs/chat.md says when this is a KL divergence
+        figures['kl'] = (ref[rows].T - scores).sum(0) / (n > 0).sum(0)
+    if nll_weight and loss_type not in ('orpo', 'rm'):
         losses = losses - nll_weight * scores[0] / n[0].clamp(min=1)
-    return losses, sums
+    return losses, {name: values.detach().cpu() for name, values in figures.items()}
 
 
-def figures_of(sums, n_pairs):
-    """Means over n_pairs of all processes, or over the answers that exist: kto's may come alone. docs/chat.md
-    says when kl is a KL divergence."""
-    *totals, n_chosen, n_rejected = processes.all_sum(*sums.tolist())
-    n_answers = [max(1, n_chosen), max(1, n_rejected)]
-    counts = [n_pairs, n_pairs, *n_answers, *n_answers, n_pairs]           # in the order of FIGURES
-    figures = {name: total / n for name, total, n in zip(FIGURES, totals, counts)}
-    figures['margin'] = figures['chosen_reward'] - figures['rejected_reward']
-    if loss_type == 'rm':
-        del figures['chosen_logp'], figures['rejected_logp']
-    if not needs_reference:
-        del figures['kl']
-    return figures
-
-
-def write_samples(val_loss):
-    """Greedy answers to the first held-out prompts, into samples.txt. Returns their mean number of tokens."""
-    prompts = [prompt for (prompt, _), _ in held_out[:num_samples]]
-    batch = decoding.Batch(model, tokenizer.stop)
-    answers = [batch.add(prompt, sample_tokens, dice=None, temperature=0) for prompt in prompts]
-    with autocast:
-        while batch.queue or batch.live:
-            batch.step()
-    texts = [tokenizer.decode([*answer.prompt, *answer.ids]) for answer in answers]
-    log.say(f'--- step {step}, val_loss {val_loss:.4f}\n' + '\n\n'.join(texts) + '\n', 'samples.txt')
-    return sum(len(answer.ids) for answer in answers) / len(answers)
-
-
-# --- evaluate, save -----------------------------------------------------------------------------------------
-@timer.pause('eval')
-@torch.no_grad()
-def evaluate():
-    global best_val
-    my_rows = np.arange(len(held_out))[rank::world]
-    sums = torch.zeros(len(FIGURES) + 2, device=device)
-    model.eval()
-    for i in range(0, len(my_rows), micro_batch_size):
-        rows = my_rows[i:i + micro_batch_size]
-        sums += losses_of(policy, [held_out[j] for j in rows], ref[len(pairs) + rows])[1]
-    figures = figures_of(sums, len(held_out))
-    val_loss = figures.pop('preference_loss')
-    row = {'val_loss': val_loss} | {f'val_{name}': value for name, value in figures.items()}
-    if main_process and loss_type != 'rm':
-        row['val_response_len'] = write_samples(val_loss)
-    model.train()
-    log.evaluation(step, max_steps, row)
-    if val_loss < best_val and step > 0:
-        best_val = val_loss
-        save_model(log.path('best.pt'))
+def means(parts):
+    """Return the mean of each name over the micro-batches of all processes: 'accuracy' is 0.625 if
+    two micro-batches have 1, 1 and 0.5, 0. If there is no such answer it is nan, which
+    metrics.jsonl writes as null."""
+    parts = [part for its_parts in here.gather(parts) for part in its_parts]
+    row = {name: torch.cat([part[name] for part in parts]).double().mean().item()
+           for name in parts[0]}
+    row['margin'] = row['chosen_reward'] - row['rejected_reward']
     return row
 
 
-def save_model(path, **more):
-    """A GPT, as everywhere, and beside it the reward head."""
-    if loss_type == 'rm':
-        more['reward_head'] = policy.score.weight.detach()
-    if main_process:
-        save_checkpoint(path, adapters.merged(model), step=step, best_val=best_val, config=config,
-                        tokenizer_hash=tokenizer.hash, pairs=digests, **more)
+@torch.no_grad()
+def write_samples():
+    """Write greedy answers to the first held-out prompts into samples.txt. Return their mean number
+    of tokens."""
+    log.say(f'--- step {step}', 'samples.txt')
+    lengths = []
+    for (prompt, _), _ in held_out[:num_samples]:
+        ids = torch.tensor([prompt], device=here.device)                            # (1, T)
+        with autocast:
+            [ids] = model.generate(ids, sample_tokens, temperature=0, stop=tokenizer.stop).tolist()
+        log.say(tokenizer.decode(ids) + '\n', 'samples.txt')
+        lengths.append(len(ids) - len(prompt))
+    return np.mean(lengths)
 
 
-@timer.pause('save')
-def save():
-    """Write last.pt, with all that resuming needs; the one before becomes last-1.pt."""
-    more = {'ref_log_probs': ref} if needs_reference else {}
-    save_model(f'{last_path}.new', kto_kl=kto_kl, optimizers=optim.states(optimizers),
-               scaler=scaler.state_dict(), lora=adapters.weights_of(model), **more, **guard.state())
-    if main_process:
-        checkpoint.rotate(last_path, keep=2)
+@torch.no_grad()
+def evaluate():
+    """Log the means over the held-out pairs, and write samples. best.pt keeps the best."""
+    global best_val
+    with log.timed('eval'):
+        held_out_rows = my_share(np.arange(len(train), len(pairs)))
+        row = means([losses_of(policy, rows)[1] for rows in held_out_rows])
+        row = {'val_loss': row.pop('preference_loss'), **{f'val_{name}': row[name] for name in row}}
+        if here.is_main and loss_type != 'rm':
+            row['val_response_len'] = write_samples()
+    log.evaluation(step, tokens=tokens, **row)
+    if row['val_loss'] < best_val and step > 0:         # never the untrained model
+        best_val = row['val_loss']
+        save('best.pt')
+    return row
 
 
-# --- the banner: what is about to happen --------------------------------------------------------------------
-config['expect'] = journal.expected(config, set_by)
-log.begin(config, state, step, max_steps)
-if main_process:
-    tokenizer.save(log.path('tokenizer.json'))
-log.copy_in(os.path.join(start.folder_of(last_path if state else init_from), 'data.json'))   # the base's
+def save(name='last.pt'):
+    """Write all that resuming needs. `model` is a GPT as everywhere: adapters are merged into it, and
+    a reward head is beside it. `unmerged` is what trains. The last.pt before becomes last-1.pt.
+    best.pt is for use: it has no moments."""
+    with log.timed('save'):
+        weights, moments = processes.state_of(policy, [opt] if name == 'last.pt' else [])
+        if here.is_main:
+            plain = adapters.merged({key.removeprefix('model.'): w for key, w in weights.items()})
+            head = {'reward_head': plain.pop('score.weight')} if loss_type == 'rm' else {}
+            runs.write(f'{out_dir}/{name}', 2, {
+                'model': plain, 'model_config': vars(model.config), **head,
+                'tokenizer_hash': tokenizer.hash, 'config': config, 'data': identity,
+                'step': step, 'tokens': tokens, 'best_val': best_val, 'kto_kl': kto_kl,
+                'ref_log_probs': ref, 'scaler': scaler.state_dict(), **guard.state(),
+                'unmerged': weights, 'moments': moments})
+
+
+# From here on the run writes files.
+log = runs.Log(config, set_by, state, here, model, identity, max_steps=max_steps)
+if here.is_main:
+    tokenizer.save(f'{out_dir}/tokenizer.json')
+log.copy_in(f'{out_dir if state else runs.folder_of(init_from)}/data.json')     # the base's
+guard = guards.Guard(state, log.note, scaler.is_enabled())
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
-log.row('data', f'pairs: {len(pairs):,}, held out: {len(held_out):,}; the same answer twice: {n_same}; '
-        f'cut to {block_size} tokens: {n_cut}')
-log.row('model', planner.described(vars(model.config)))
-log.row('step', f'pairs: {batch_size}; processes: {world}, '
-        f'micro-batches of each: {per_rank // micro_batch_size}, pairs in one: {micro_batch_size}; '
-        f'on {device}, in {dtype}')
-epochs = max_steps / batches.per_epoch
-log.row('plan', optim.described(max_steps, warmup_steps, learning_rate, 0.0, grad_clip))
-log.row('epochs', f'{epochs:.2f}; steps of each: {batches.per_epoch:,}')
-log.notes(records.unusual(model, learning_rate, 5e-7, 5e-6, len(pairs), epochs))
+log.facts(data=[about],
+          step=[f'{batch_size} pairs = {here.world} processes x {n_micro} micro-batches x '
+                f'{micro_batch_size} pairs, on {here.device}, in {here.dtype}'],
+          plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {batches.per_epoch:,} steps'],
+          note=records.unusual(model, learning_rate, 5e-7, 5e-6, len(train), epochs))
 
-# --- the loop -----------------------------------------------------------------------------------------------
-probe = optim.probe(model)              # one matrix: how far does a step move it?
-model.train()
+# --- 6. the loop ----------------------------------------------------------------------------------
+watched = opt.param_groups[0]['params'][-1].detach()    # the log says how far a step moves it
 if step == 0:
     first = evaluate()
-    zero, one = torch.zeros(1), torch.ones(1)
-    known = preference_loss(zero, zero, zero, zero, one, one, loss_type, beta)[0].item()        # ln 2 for dpo
-    # relative if the loss is large (ipo: 25); val_kl counts a tenth: rounding adds up over many tokens
-    error = abs(first['val_loss'] - known) / max(1, known) + abs(beta * first.get('val_kl', 0)) / 10
-    if needs_reference and not error <= 1e-3:           # not: so nan is refused, too
-        raise ValueError(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
-                         f'{first["val_kl"]:.4f}, but policy and reference are the same model: {known:.5f} '
-                         'and 0 are expected; try --dtype=float32')
-timer.restart()
+    if has_reference:
+        # Relative if the loss is large (ipo: 25). val_kl counts a tenth, because rounding adds up
+        # over many tokens.
+        known = first_losses[loss_type]
+        error = abs(first['val_loss'] - known) / max(1, known) + abs(beta * first['val_kl']) / 10
+        # Every comparison with nan is false: written with `not`, this refuses nan as well.
+        if not error <= 1e-3:
+            raise ValueError(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
+                             f'{first["val_kl"]:.4f}, but policy and reference are the same model: '
+                             f'{known:.5f} and 0 are expected; try --dtype=float32')
 while step < max_steps:
-    # the gradient of the mean loss over the pairs of the global batch
-    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)            # lr_at() of train.py
-    optim.set_lr(optimizers, lr)
-    all_rows = batches.of(step)                                                     # (batch_size,)
-    my_rows = all_rows[rank * per_rank:(rank + 1) * per_rank].reshape(-1, micro_batch_size)
+    lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)    # lr_at() of train.py
+    for group in opt.param_groups:
+        group['lr'] = lr
+
+    # the gradient of the mean loss over the pairs of the step
+    all_rows = batches.of(step)                                             # (batch_size,)
+    parts = []
     loss = 0.0
-    sums = torch.zeros(len(FIGURES) + 2, device=device)
-    for i, rows in enumerate(my_rows):
-        with processes.sync_if(net, i == len(my_rows) - 1):
-            losses, its_sums = losses_of(net, [pairs[j] for j in rows], ref[rows])
-            share = losses.sum() / batch_size       # every pair of the global batch counts the same
-            scaler.scale(share * world).backward()  # DDP divides the sum by world: undo that
-        loss += share.detach()
-        sums += its_sums
+    for i, rows in enumerate(my_share(all_rows)):                           # (micro_batch_size,)
+        # DDP sums the gradients of all processes after the last micro-batch only.
+        is_last = i == n_micro - 1
+        with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
+            losses, figures = losses_of(net, rows)
+            share = losses.sum() / batch_size       # every pair of the step counts the same
+            # DDP divides the sum of all gradients by world; times world undoes it.
+            scaler.scale(share * here.world).backward()
+        loss += share.item()
+        parts.append(figures)
 
     # the update
-    norm = optim.unscale_and_clip(optimizers, scaler, net, grad_clip).item()
-    loss = processes.all_sum(float(loss))[0]
-    figures = figures_of(sums, batch_size)
+    scaler.unscale_(opt)                        # float16's gradients were scaled up
+    norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf).item()
+    loss, stop_requests = here.sum(loss, here.stop_requests)
+    row = means(parts)
     if loss_type == 'kto':
-        kto_kl = max(0.0, -beta * figures['kl'])    # of log p - log p_ref; paper: answers to other prompts
-    before = probe.clone()
-    if guard.allows(step, loss, norm):      # no NaN; what it refuses is logged
-        optim.step(optimizers, scaler)
+        # Of log p - log p_ref. The paper takes answers to other prompts.
+        kto_kl = max(0.0, -beta * row['kl'])
+    before = watched.clone()
+    if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses
+        scaler.step(opt)
     scaler.update()
-    processes.clear_gradients(net)
+    opt.zero_grad(set_to_none=here.world == 1)  # DDP's gradients stay in its buckets, as zeros
+    tokens += int(sizes[all_rows].sum())
     step += 1
-    timer.step(sum(len(prompt) + len(answer) for j in all_rows for prompt, answer in pairs[j]))
 
-    # log
-    if step % log_interval == 0 or step in (1, max_steps):
-        speed = timer.figures(world)
-        log.step(max_steps, ('accuracy', 'margin'), step=step, loss=loss, lr=lr, grad_norm=norm, **figures,
-                 update_ratio=optim.change(before, probe).item(), skipped=guard.skipped,
-                 restarts=log.restarts, memory_mb=journal.memory_mb(device), **speed)
+    if step in (1, max_steps) or step % log_interval == 0:
+        update_ratio = ((watched - before).norm() / before.norm()).item()
+        log.step(('accuracy', 'margin'), step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm,
+                 update_ratio=update_ratio, skipped=guard.skipped, **row)
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:
         evaluate()
-    stopping = processes.must_stop() or guard.trouble       # the same answer in all processes
+    stopping = stop_requests or guard.trouble       # the same answer in all processes
     if step % save_interval == 0 or step == max_steps or stopping:
         save()
     if stopping:
         break
     # --- end leave ---
 
-# --- summary ------------------------------------------------------------------------------------------------
+# --- summary --------------------------------------------------------------------------------------
 command = ['sample.py', f'--ckpt={out_dir}', '--chat=True'] if loss_type != 'rm' else []
-log.end(step, max_steps, timer.minutes(), best_val, command)
-processes.leave(guard.trouble)
+log.end(step, best_val, command)
+here.leave(guard.trouble)

@@ -68,6 +68,9 @@ class RewardModel(nn.Module):
         device = model.embedding.weight.device
         self.score = nn.Linear(model.config.n_embd, 1, bias=False, device=device)
         nn.init.zeros_(self.score.weight)
+        if not model.config.tie_embeddings:
+            # No score uses the head, so DDP would wait for its gradient.
+            model.head.requires_grad_(False)
 
     def forward(self, x, y):
         position = torch.arange(y.shape[1], device=y.device)                            # (T,)

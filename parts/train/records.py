@@ -3,7 +3,7 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
 
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
     conversations, about = read_conversations('sft/train.jsonl', 256, tokenizer)
-    pairs, n_cut, n_same = read_pairs('pairs/train.jsonl', 256, tokenizer, 'dpo')
+    train, held_out, identity, about = open_pairs('data/pairs', 256, tokenizer, 'dpo')
 """
 import gzip, hashlib, json, os, pathlib, shlex
 import numpy as np
@@ -139,6 +139,17 @@ def to_pair(record, tokenizer):
     return (prompt, only, []) if record['label'] else (prompt, [], only)
 
 
+def open_pairs(data_dir, T, tokenizer, loss_type, data_from=''):
+    """Return the pairs to train on, those held out, what identifies both files, and a line about
+    them for the log. data_from: a command that makes them."""
+    paths = {name: os.path.join(data_dir, name) for name in ('train.jsonl', 'val.jsonl')}
+    (train, n_cut, n_same), (held_out, *_) = [read_pairs(path, T, tokenizer, loss_type, data_from)
+                                              for path in paths.values()]
+    about = (f'pairs: {len(train):,}, held out: {len(held_out):,}; cut to {T} tokens: {n_cut}; '
+             f'left out because both answers are the same: {n_same}')
+    return train, held_out, {name: digest(path) for name, path in paths.items()}, about
+
+
 def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     """Return [((prompt, chosen), (prompt, rejected))], all ids; how many of them were cut; how many
     were dropped, because both answers are the same, or are the same where they are cut."""
@@ -161,7 +172,7 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     return pairs, n_cut, len(whole) - len(pairs)
 
 
-def collate_pairs(pairs, pad):
+def collate_pairs(pairs, pad=0):
     """Return inputs and targets, int64 (2 B, T): all chosen, then all rejected answers, padded on
     the right. Targets: the answer's tokens, else IGNORE. A reward model reads the last token."""
     rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]

@@ -324,7 +324,9 @@ class Log:
         self.out_dir = config['out_dir']
         self.here = here
         self.max_steps = max_steps or config['max_steps']
-        self.untrained_loss = math.log(model.config.vocab_size)
+        # Of the next token. The val_loss of dpo.py is about pairs: that is no such loss.
+        is_about_pairs = 'loss_type' in config
+        self.untrained_loss = math.inf if is_about_pairs else math.log(model.config.vocab_size)
         T = config.get('block_size') or model.config.block_size
         self.flops_per_token = planner.flops_per_token(vars(model.config), T)
         saved = state.get('config', config)
@@ -472,7 +474,7 @@ class Log:
 
     def evaluation(self, step, **row):
         """The line and the metrics of an evaluation."""
-        if 'val_loss' in row:
+        if 'val_loss' in row and self.untrained_loss < math.inf:
             perplexity = math.exp(min(row['val_loss'], 700))
             row = {'val_loss': row['val_loss'], 'val_ppl': perplexity, **row}
         self.measured = {name: value for name, value in row.items() if isinstance(value, float)}
