@@ -381,7 +381,8 @@ class Log:
                 for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
                     os.remove(path)
         path = pathlib.Path(self.out_dir, 'config.json')
-        path.write_text(json.dumps({'format': FORMAT, **config}, indent=1), 'utf-8', newline='\n')
+        text = json.dumps({'format': FORMAT, **config}, indent=1)
+        path.write_text(text, encoding='utf-8', newline='\n')
         if meta:
             self.copy_in(f'{config["data_dir"]}/tokenizer.json', f'{config["data_dir"]}/meta.json')
         else:           # a fine-tuned model: what its base was trained on stays with it
@@ -400,11 +401,13 @@ class Log:
         path = pathlib.Path(self.out_dir, 'metrics.jsonl')
         if not self.here.is_main or not path.exists():
             return 1
-        lines = path.read_text('utf-8').split('\n')[:-1]        # the last one may be half written
+        # The last line may be half written.
+        lines = path.read_text(encoding='utf-8').split('\n')[:-1]
         rows = [row for row in map(json.loads, lines) if row['step'] <= step]
         # Written beside it and renamed: a full disk leaves the old file.
         beside = path.with_suffix('.tmp')
-        beside.write_text(''.join(json.dumps(row) + '\n' for row in rows), 'utf-8', newline='\n')
+        text = ''.join(json.dumps(row) + '\n' for row in rows)
+        beside.write_text(text, encoding='utf-8', newline='\n')
         os.replace(beside, path)
         return 1 + sum(row.get('event') == 'resumed' for row in rows)
 
