@@ -104,7 +104,8 @@ def test_the_plan_of_codeparrot(plan):
     assert f'{hours:,.2f} hours at 40%' in out and f'${hours * 16 * 1.5:,.2f}, if one costs $1.5' in out
     assert '9,192,355,200 + 943,718,400 = 10,136,073,600 FLOPs' in out and '1,532,059,200 parameters' in out
     assert '26,214,400,000 tokens planned, 17.1 a parameter' in out
-    for row in ('shard=ddp  24.51  24.51', 'shard=zero2  7.28  4.40', 'shard=fsdp  1.53  1.53'):         # in bytes of ours and of ZeRO's paper
+    # in bytes of ours and of ZeRO's paper
+    for row in ('shard=ddp  24.51  24.51', 'shard=zero2  7.28  4.40', 'shard=fsdp  1.53  1.53'):
         assert re.search(' +'.join(row.split('  ')), out), row
     assert '6.13 GB of gradients: each device sends 11.49 GB a step' in out
     assert 'nowhere/meta.json is not there yet' in out

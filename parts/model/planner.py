@@ -20,13 +20,14 @@ head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_he
 
 
 def peak_flops(gpu):
-    """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not known."""
+    """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not
+    known."""
     return next((peak for name, (peak, *_) in GPUS.items() if re.search(rf'\b{name}\b(?! [LPN])', gpu)), None)
 
 
 def machine_of(plan):
-    """'8xH100' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes of '2xcpu' share this
-    machine, whose peak is measured: a matrix product in float32."""
+    """'8xH100' -> (8, 'H100', FLOP/s, bytes and dollars an hour of each). The processes of '2xcpu'
+    share this machine, whose peak is measured: a matrix product in float32."""
     names = {name.lower().replace(' ', ''): name for name in [*GPUS, 'cpu']}
     match = re.fullmatch(r'([1-9]\d*)x(\w+)', plan.lower().replace(' ', ''))
     if not match or match[2] not in names:
@@ -69,15 +70,17 @@ def described(shape):
 
 
 def flops_per_token(shape, T):
-    """Forward and backward: 6 per parameter, and 12 n_layer n_head D T for attention's scores and sums (PaLM,
-    arXiv:2204.02311, appendix B). An embedding that is not also the output layer is only looked up: 0."""
+    """Forward and backward: 6 per parameter, and 12 n_layer n_head D T for attention's scores and
+    sums (PaLM, arXiv:2204.02311, appendix B). An embedding that is not also the output layer is
+    only looked up: 0."""
     n = count_parameters(shape)         # output: 0, or as many as the embedding
     return 6 * (n['total'] - n['output']) + 12 * shape['n_layer'] * shape['n_head'] * head_dim(shape) * T
 
 
 def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
-    """Bytes that autograd keeps of `batch` sequences. width: bytes of a value in matrix products. checkpoint:
-    keep only each block's input, and all of one block at a time. No T^2: attention's scores are not kept."""
+    """Bytes that autograd keeps of `batch` sequences. width: bytes of a value in matrix products.
+    checkpoint: keep only each block's input, and all of one block at a time. No T^2: attention's
+    scores are not kept."""
     C, L, H, D = shape['n_embd'], shape['n_layer'], shape['n_head'], head_dim(shape)
     attention = 4 if cpu else width                 # bytes of attention's own values
     casts = 2 if width == 4 else 5                  # the norms' outputs: autocast copies one for each Linear
@@ -92,15 +95,17 @@ def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
 
 
 def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
-    """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of each.
-    ZeRO (arXiv:1910.02054) shares out as many of the three as the stage says; 0 is DDP, 3 is FSDP."""
+    """Bytes of optimizer state, gradients and weights on each device. widths: bytes a parameter of
+    each. ZeRO (arXiv:1910.02054) shares out as many of the three as the stage says; 0 is DDP, 3 is
+    FSDP."""
     shares = [n_devices if stage > i else 1 for i in range(3)]
     return sum(width * n_params / share for width, share in zip(widths, shares))
 
 
 def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
-    """The peak on a GPU: state, activations, gradients of logits and log p, autocast's copies of the weights.
-    In stage 3 also the whole weights and gradients of a block, or of embedding and head."""
+    """The peak on a GPU: state, activations, gradients of logits and log p, autocast's copies of
+    the weights. In stage 3 also the whole weights and gradients of a block, or of embedding and
+    head."""
     count = count_parameters(shape)
     whole = max(count['per block'], count['embedding'] + count['output'])
     peak = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
@@ -111,8 +116,9 @@ def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
 
 
 def bytes_sent(n_params, n_devices, stage, accumulation=1):
-    """Bytes that each device sends per step. In a ring, that is (n - 1) / n of the float32 gradients, twice;
-    in stage 3, for each micro-batch, of the weights twice and of the gradients once."""
+    """Bytes that each device sends per step. In a ring, that is (n - 1) / n of the float32
+    gradients, twice; in stage 3, for each micro-batch, of the weights twice and of the gradients
+    once."""
     passes = 3 * accumulation if stage == 3 else 2
     return passes * (n_devices - 1) / n_devices * 4 * n_params
 
@@ -126,7 +132,8 @@ def at_hand(path):
 
 
 def show(config, state):
-    """Print the plan of a run of train.py, given its settings and the checkpoint that it resumes ({}: none)."""
+    """Print the plan of a run of train.py, given its settings and the checkpoint that it resumes
+    ({}: none)."""
     data = os.path.join(config['data_dir'], 'meta.json')
     plan, T, batch, micro, steps, dtype = (config[name] for name in (
         'plan', 'block_size', 'batch_size', 'micro_batch_size', 'max_steps', 'dtype'))

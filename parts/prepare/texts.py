@@ -16,7 +16,8 @@ BLOCK = r'\n\s*\n(?=\S)|<\|endoftext\|>'         # what ends a block: blank line
 
 
 def syntax_error(code):
-    """Why a text is not Python, or None if it is. (ast.parse would accept a `return` outside a function.)"""
+    """Why a text is not Python, or None if it is. (ast.parse would accept a `return` outside a
+    function.)"""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')    # of odd escapes in strings
@@ -26,8 +27,9 @@ def syntax_error(code):
 
 
 def parse_rate(texts):
-    """Share of texts that parse as Python without their last one to three top-level lines and what belongs to
-    them: the last statement may be cut off, and between @cache and def, or try and except, is no end."""
+    """Share of texts that parse as Python without their last one to three top-level lines and what
+    belongs to them: the last statement may be cut off, and between @cache and def, or try and
+    except, is no end."""
     good = 0
     for text in texts:
         ends = [m.start() for m in re.finditer(r'\n(?=[^\s#)\]}])', text)]
@@ -43,8 +45,9 @@ def is_python(text):
 
 
 def write(model, tokenizer, prompt, n, n_tokens, like):
-    """Return n texts that begin with the prompt, or, if it is empty, as documents begin; and for metrics.jsonl how
-    much they repeat themselves and, if the ids `like` are Python, which fraction of them parses."""
+    """Return n texts that begin with the prompt, or, if it is empty, as documents begin; and for
+    metrics.jsonl how much they repeat themselves and, if the ids `like` are Python, which fraction
+    of them parses."""
     import torch            # takes seconds, and prepare.py has no use for it
     ids = tokenizer.encode(prompt) or tokenizer.first
     idx = torch.tensor([ids] * n, device=model.embedding.weight.device)                     # (n, T)
@@ -58,7 +61,8 @@ def write(model, tokenizer, prompt, n, n_tokens, like):
 
 
 def repetition(texts, n=4):
-    """The share of n-grams of words that the same text has had before: above 0.9 it repeats itself."""
+    """The share of n-grams of words that the same text has had before: above 0.9 it repeats
+    itself."""
     repeated = total = 0
     for text in texts:
         words = text.split()
@@ -68,7 +72,7 @@ def repetition(texts, n=4):
     return repeated / max(1, total)
 
 
-# --- what has been learned, at four levels ------------------------------------------------------------------
+# --- what has been learned, at four levels --------------------------------------------------------
 def vocabulary(bins, tokenizer):
     """The words of the texts of token ids (arrays), and the beginnings of their lines: two sets."""
     words, beginnings = set(), set()
@@ -81,7 +85,8 @@ def vocabulary(bins, tokenizer):
 
 
 def excerpts(ids, tokenizer, n, n_tokens):
-    """n texts of n_tokens, spread evenly over token ids (an array). Each begins where a block does."""
+    """n texts of n_tokens, spread evenly over token ids (an array). Each begins where a block
+    does."""
     texts = []
     for i in np.linspace(0, max(0, len(ids) - 3 * n_tokens), n).astype(int):
         text = tokenizer.decode(ids[i:i + 3 * n_tokens].tolist())
@@ -91,9 +96,10 @@ def excerpts(ids, tokenizer, n, n_tokens):
 
 
 def levels(texts, words, beginnings):
-    """Shares, None where there is nothing to count: of characters, white space and punctuation; of words,
-    those in `words`; of lines, those with one of the `beginnings`; of blocks, speeches, which are headed
-    NAME: (a play's). The last word, line or block of a text may be cut off and is left out."""
+    """Shares, None where there is nothing to count: of characters, white space and punctuation; of
+    words, those in `words`; of lines, those with one of the `beginnings`; of blocks, speeches,
+    which are headed NAME: (a play's). The last word, line or block of a text may be cut off and is
+    left out."""
     characters = ''.join(texts)
     blocks = [block for text in texts for block in re.split(BLOCK, text)[:-1]]
     counted = {
