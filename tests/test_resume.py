@@ -157,7 +157,8 @@ def test_a_setting_that_may_change_is_said_and_used_and_data_may_move(start, str
     assert changed == new.keys() and 'before, 9.0 now' in printed
     groups = state(out)['moments']['param_groups']
     assert series(out, 'lr')[18] > 5e-3         # the old schedule has ended near 0
-    assert {group['weight_decay'] for group in groups} == {9.0, 0.0}
+    decays = {9.0} if script == 'sft' else {9.0, 0.0}           # with LoRA no vector is trained
+    assert {group['weight_decay'] for group in groups} == decays
     if script == 'train':
         weight = lambda folder: state(folder)['model']['embedding.weight'].norm()
         assert groups[0]['betas'] == (0.5, 0.95) and weight(out) < weight(straight(script))
