@@ -106,14 +106,14 @@ if here.world > 1:
 
 
 # --- 3. data --------------------------------------------------------------------------------------
-def collate(rows, pad):
+def collate(rows, pad=0):
     """Return inputs and targets, int64 (B, T), of B conversations, T the longest. A target is the
     next token if it is trained, else IGNORE (here _):
 
         x  <|im_start|> user 2+2? <|im_end|> <|im_start|> assistant 4           (pad)
         y  _            _    _    _          _            4         <|im_end|>  _
 
-    Padding is on the right, where causal attention does not see it."""
+    Padding is on the right, where causal attention does not see it: any id will do."""
     T = max(len(ids) for ids, _ in rows) - 1
     x = np.full((len(rows), T), pad)                                            # (B, T)
     y = np.full_like(x, IGNORE)                                                 # (B, T)
@@ -134,12 +134,9 @@ def marked(ids, mask, tokenizer):
     return text
 
 
-pad = tokenizer.special.get('<|pad|>', 0)
-(conversations, about), (held_out, _) = [
-    records.read_conversations(f'{data_dir}/{side}.jsonl', block_size, tokenizer, data_from)
-    for side in ('train', 'val')]
+conversations, held_out, identity, about = records.open_conversations(
+    data_dir, block_size, tokenizer, data_from)
 held_out = held_out[:eval_conversations]
-identity = {name: records.digest(f'{data_dir}/{name}') for name in ('train.jsonl', 'val.jsonl')}
 lengths = np.array([len(ids) for ids, _ in conversations])              # (n,): tokens
 by_length = records.Batches(lengths, batch_size, seed)
 max_steps = max_steps or max(1, round(epochs * by_length.per_epoch))
@@ -162,7 +159,7 @@ def get_batch(step, rows):
     every token is trained. Which ones follows from (seed, step) alone."""
     if rows[0] >= batch_size:
         return to_device(blocks.take(step, rows - batch_size))
-    return to_device(collate([conversations[j] for j in by_length.of(step)[rows]], pad))
+    return to_device(collate([conversations[j] for j in by_length.of(step)[rows]]))
 
 
 def to_device(arrays):
@@ -187,7 +184,7 @@ processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, comp
 
 
 # --- 5. the loss on held-out conversations, an answer, the checkpoint -----------------------------
-# --- held-out loss: same text in train.py, sft.py ---
+# --- loss: same text in train.py, sft.py ---
 @torch.no_grad()
 def loss_of(batches):
     """Return nats a target and bits per byte of text, over these batches of all processes. It draws
@@ -203,7 +200,7 @@ def loss_of(batches):
     model.train()
     nats, n_targets, n_bytes = here.sum(*sums)
     return nats / max(1, n_targets), nats / math.log(2) / max(1, n_bytes)
-# --- end held-out loss ---
+# --- end loss ---
 
 
 def evaluate():
@@ -212,7 +209,7 @@ def evaluate():
     global best_val
     with log.timed('eval'):
         mine = held_out[here.rank::here.world]
-        batches = [collate(mine[i:i + micro_batch_size], pad)
+        batches = [collate(mine[i:i + micro_batch_size])
                    for i in range(0, len(mine), micro_batch_size)]
         row = {'val_loss': loss_of(batches)[0]}
         if base_dir:                        # how much of the pretraining is left?
@@ -258,7 +255,7 @@ show(config | {'data_from': ''}, log.say)
 shown = marked(*conversations[0], tokenizer)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
 log.facts(
-    data=[about, f'held out: {len(held_out):,}'],
+    data=[about],
     plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {by_length.per_epoch:,} steps'],
     note=records.unusual(model, learning_rate, 1e-5, 5e-5, len(conversations), epochs))
 

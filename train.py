@@ -203,7 +203,7 @@ def lr_at(step, max_steps, warmup_steps, learning_rate, min_lr, schedule='cosine
     return min_lr + 0.5 * (learning_rate - min_lr) * (1 + math.cos(math.pi * progress))
 
 
-# --- held-out loss: same text in train.py, sft.py ---
+# --- loss: same text in train.py, sft.py ---
 @torch.no_grad()
 def loss_of(batches):
     """Return nats a target and bits per byte of text, over these batches of all processes. It draws
@@ -219,7 +219,7 @@ def loss_of(batches):
     model.train()
     nats, n_targets, n_bytes = here.sum(*sums)
     return nats / max(1, n_targets), nats / math.log(2) / max(1, n_bytes)
-# --- end held-out loss ---
+# --- end loss ---
 
 
 def evaluate():

@@ -93,7 +93,7 @@ def test_the_tensors_that_reach_the_loss_say_what_the_assistants_say(start, conv
     texts = []
     n_trained = 0
     for x, y in (row for call in calls for row in zip(*call)):
-        texts.append(BYTES.decode(x).split('<|pad|>')[0] + '\n')
+        texts.append(BYTES.decode(x).split('\0')[0] + '\n')
         said = [m['content'] + E for m in chat_of[texts[-1]] if m['role'] == 'assistant']
         assert BYTES.decode([id for id in y if id != IGNORE]) == ''.join(said)
         assert all(after == id for after, id in zip(x[1:], y) if id != IGNORE)      # the very next token

@@ -2,7 +2,7 @@
 Records: lines of JSON -> token ids, and batches of rows of about the same length.
 
     rows_of_step_7 = Batches(lengths=np.array([3, 9, 4, 8]), batch_size=2, seed=1).of(7)
-    conversations, about = read_conversations('sft/train.jsonl', 256, tokenizer)
+    train, held_out, identity, about = open_conversations('data/sft', 256, tokenizer)
     train, held_out, identity, about = open_pairs('data/pairs', 256, tokenizer, 'dpo')
 """
 import gzip, hashlib, json, os, pathlib, shlex
@@ -41,6 +41,13 @@ def made_by(path, kind, data_from):
     folder = os.path.dirname(path)
     own = f'python prepare.py --kind={kind} --source=FILE --out_dir={shlex.quote(folder)}'
     return 'prepare it: ' + (data_from if folder in data_from else own)
+
+
+def open_files(data_dir, read, *settings):
+    """Return read(path, *settings) of train.jsonl and of val.jsonl, and {file: its hash}."""
+    paths = {name: os.path.join(data_dir, name) for name in ('train.jsonl', 'val.jsonl')}
+    train, val = [read(path, *settings) for path in paths.values()]
+    return train, val, {name: digest(path) for name, path in paths.items()}
 
 
 class Batches:
@@ -90,9 +97,20 @@ def fit_conversation(ids, mask, T, im_start):
     return ids[start:start + T + 1], mask[start:start + T + 1]
 
 
+def open_conversations(data_dir, T, tokenizer, data_from=''):
+    """Return the conversations to train on, those held out, what identifies both files, and a line
+    about them for the log. data_from: a command that makes them."""
+    (train, n_empty, n_cut), (held_out, *_), identity = open_files(
+        data_dir, read_conversations, T, tokenizer, data_from)
+    n_tokens, n_trained = np.sum([(len(mask), sum(mask)) for _, mask in train], 0)
+    about = (f'conversations: {len(train):,}, held out: {len(held_out):,}; tokens: {n_tokens:,}, '
+             f'trained: {n_trained / n_tokens:.1%}; without an answer: {n_empty}; cut: {n_cut}')
+    return train, held_out, identity, about
+
+
 def read_conversations(path, T, tokenizer, data_from=''):
-    """Return [(ids, mask)] of the conversations that have a trained token, and a line about them
-    for the log. data_from: a command that makes them."""
+    """Return [(ids, mask)] of the conversations that have a trained token; how many have none; how
+    many were cut."""
     whole = read_jsonl(path, lambda record: tokenizer.render(record['messages']),
                        made_by(path, 'sft', data_from))
     im_start = tokenizer.special['<|im_start|>']
@@ -101,12 +119,8 @@ def read_conversations(path, T, tokenizer, data_from=''):
     if not conversations:
         raise ValueError(f'{path} has no conversation with an answer, or none is left in {T} '
                          'tokens')
-    n_tokens, n_trained = np.sum([(len(mask), sum(mask)) for _, mask in conversations], 0)
     n_cut = sum(len(ids) > T + 1 for ids, _ in whole)
-    return conversations, (
-        f'conversations: {len(conversations):,}; tokens: {n_tokens:,}, trained: '
-        f'{n_trained / n_tokens:.1%}; without an answer: {len(whole) - len(conversations)}; '
-        f'cut: {n_cut}')
+    return conversations, len(whole) - len(conversations), n_cut
 
 
 # --- preferences: a prompt, a better and a worse answer -------------------------------------------
@@ -142,12 +156,11 @@ def to_pair(record, tokenizer):
 def open_pairs(data_dir, T, tokenizer, loss_type, data_from=''):
     """Return the pairs to train on, those held out, what identifies both files, and a line about
     them for the log. data_from: a command that makes them."""
-    paths = {name: os.path.join(data_dir, name) for name in ('train.jsonl', 'val.jsonl')}
-    (train, n_cut, n_same), (held_out, *_) = [read_pairs(path, T, tokenizer, loss_type, data_from)
-                                              for path in paths.values()]
+    (train, n_cut, n_same), (held_out, *_), identity = open_files(
+        data_dir, read_pairs, T, tokenizer, loss_type, data_from)
     about = (f'pairs: {len(train):,}, held out: {len(held_out):,}; cut to {T} tokens: {n_cut}; '
              f'left out because both answers are the same: {n_same}')
-    return train, held_out, {name: digest(path) for name, path in paths.items()}, about
+    return train, held_out, identity, about
 
 
 def read_pairs(path, T, tokenizer, loss_type, data_from=''):
