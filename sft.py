@@ -73,17 +73,17 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 # The checkpoint to resume, whose settings config takes over; {} for a new run.
 state = runs.begin(config, set_by)
 globals().update(config)
-# --- setup: same text in train.py, sft.py ---
+# --- setup: same text in train.py, sft.py, dpo.py ---
 here = processes.Process(device, dtype)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
 if n_micro * here.world * micro_batch_size != batch_size:
     raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
                      f'{micro_batch_size=}')
-my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
+my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 if replay % here.world or replay and not base_dir:
     raise ValueError(f'replay={replay} must be a multiple of the number of processes, '
                      f'{here.world}, and needs --base_dir=FOLDER')

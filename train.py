@@ -102,17 +102,17 @@ globals().update(config)
 if plan:
     planner.show(config, state)
     sys.exit()
-# --- setup: same text in train.py, sft.py ---
+# --- setup: same text in train.py, sft.py, dpo.py ---
 here = processes.Process(device, dtype)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
 if n_micro * here.world * micro_batch_size != batch_size:
     raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
                      f'{micro_batch_size=}')
-my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
+my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 
 # --- 2. data --------------------------------------------------------------------------------------
 # x (B, T) are token ids, y (B, T) is the same text one token later. mlm and span hide some of x.
