@@ -322,7 +322,7 @@ def save_checkpoint(path, model, **extra):
 
 
 def load_checkpoint(path, device='cpu'):
-    """A .pt file (with parts/ also a folder, of a run or of Hugging Face) -> the GPT, and what else was saved."""
+    """A .pt file, or with parts/ the folder of a run or of Hugging Face -> the GPT, what else was saved."""
     if os.path.isdir(path):
         from parts.train import runs
         return runs.open_model(path, device)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from accidents import before
 from conftest import RUN_FILES, base_text, contents, lift, make_conversations, make_sft, metrics, mistake
-from conftest import ok, read_rows, run, series, write
+from conftest import ok, read_json, read_rows, run, series, write
 from test_records import BYTES, TRAPPING, say
 
 from model import GPT, IGNORE, GPTConfig, load_checkpoint
@@ -137,6 +137,7 @@ def test_a_finished_run_goes_on_with_more_epochs_and_needs_no_other_setting(star
     ok(sft(*start, f'--out_dir={tmp_path}/run', '--max_steps=0', '--epochs=1'))
     printed = ok(sft(f'--out_dir={tmp_path}/run', '--init_from=resume', '--epochs=2'))
     assert 'epochs: 1.0 before, 2.0 now' in printed
+    assert read_json(tmp_path / 'run/config.json')['max_steps'] == 14
     assert [row['step'] for row in metrics(tmp_path / 'run') if 'loss' in row] == list(range(1, 15))
 
 

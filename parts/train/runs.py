@@ -381,7 +381,8 @@ class Log:
                 for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
                     os.remove(path)
         path = pathlib.Path(self.out_dir, 'config.json')
-        text = json.dumps({'format': FORMAT, **config}, indent=1)
+        settings = config | {'max_steps': self.max_steps}       # perhaps from epochs, for plot.py
+        text = json.dumps({'format': FORMAT, **settings}, indent=1)
         path.write_text(text, encoding='utf-8', newline='\n')
         if meta:
             self.copy_in(f'{config["data_dir"]}/tokenizer.json', f'{config["data_dir"]}/meta.json')
