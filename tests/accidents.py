@@ -14,7 +14,11 @@ PLACES = {
     'end of a run': ('parts.train.processes', 'Process.leave'),
     'save': ('torch', 'save'),
     'rename': ('os', 'replace'),
+    'seed': ('torch', 'manual_seed'),
+    'build a model': ('model', 'GPT.__init__'),
     'forward': ('model', 'GPT.forward'),
+    'compile': ('torch', 'compile'),
+    'rehearse': ('parts.train.processes', 'rehearse'),             # called with net, model, opt, a batch
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
     'shard of ids': ('parts.prepare.corpus', 'Corpus.write_ids'),

@@ -97,8 +97,7 @@ def test_a_folder_that_does_not_fit_is_refused_and_any_change_makes_it_another_o
     for more, arguments, words in (
             ({}, [100], 'train.bin has 100 tokens, .* lower --block_size'),
             ({}, [8, '', '', 256], 'vocab_size=256, .* have 320.*--vocab_size=0'),
-            ({'tokens': {'train': 100, 'val': 99}}, [8], 'val.bin has 100 tokens, meta.json says 99'),
-            ({'tokenizer_hash': 'another'}, [8], 'tokenizer.json is not the one')):
+            ({'tokens': {'train': 100, 'val': 99}}, [8], 'val.bin has 100 tokens, meta.json says 99')):
         refused(words, data.open_bins, write_bins(made, ids, BYTES, **more), *arguments)
     write(made / 'meta.json', [{'config': {'kind': 'sft'}}])
     refused('holds sft data, .*--kind=text', data.open_bins, made, 8)

@@ -41,19 +41,12 @@ def test_what_is_hidden_follows_from_seed_step_and_row_alone():
 
 def restored(x, y, n_prefix):
     """The text again: each sentinel of the prefix stands for what follows it in the answer."""
-    answer = [*x[n_prefix:], y[-1]]
-    spans, current = {}, None
-    for token in answer:
-        if token in SENTINELS:
-            current = spans.setdefault(int(token), [])
-        else:
-            current.append(token)
-    assert spans.pop(int(y[-1])) == []                              # the last sentinel ends the answer
-    text = []
-    for token in x[:n_prefix]:
-        text += spans.pop(int(token)) if token in SENTINELS else [token]
+    answer = np.append(x[n_prefix:], y[-1])
+    spans = {span[0]: span[1:] for span in np.split(answer, np.flatnonzero(answer >= N)) if len(span)}
+    assert len(spans.pop(y[-1])) == 0                               # the last sentinel ends the answer
+    text = np.concatenate([spans.pop(token, [token]) for token in x[:n_prefix]])
     assert not spans
-    return text
+    return text.tolist()
 
 
 @given(st.integers(8, 300), st.integers(0, 1000))
@@ -87,10 +80,6 @@ def test_a_packed_document_is_read_as_if_it_were_alone(model):
     logits = model(packed, mask=mask, positions=torch.from_numpy(position))[0][0]
     alone = [model(torch.cat([end, part])[None])[0][0] for part in (a, b)]
     assert torch.allclose(logits, torch.cat(alone), atol=1e-5)      # sums of other kernels, float32
-    other = packed.clone()
-    other[0, 1:21] = 7                                              # document A
-    again = model(other, mask=mask, positions=torch.from_numpy(position))[0][0]
-    assert (again[21:] == logits[21:]).all() and (again[5] != logits[5]).any()
 
 
 def test_a_prefix_sees_both_directions_and_the_answer_only_back(model):
@@ -131,12 +120,11 @@ def test_what_packing_saves_counted_by_hand():
     """Documents of so many tokens, <|endoftext|> at their ends, in sequences of 4."""
     tok = Tokenizer.byte(SPECIAL_TOKENS[:4])
     task = Objective('clm', False, tok, 4, seed=0)
-    for lengths, share in (([4, 4, 8], 16 / 16), ([1], 1 / 4), ([9], 9 / 12), ([5, 3, 4], 12 / 16)):
+    for lengths, share in ([4, 4, 8], 16 / 16), ([1], 1 / 4), ([9], 9 / 12), ([5, 3, 4], 12 / 16):
         ids = [id for n in lengths for id in [65] * (n - 1) + [tok.special['<|endoftext|>']]]
-        line, = task.packing(np.array(ids, np.uint16))
+        line, = task.packing(np.array(ids + [65] * 3))                  # one that is cut counts for nothing
         assert f'of its own, {share:.1%} would' in line, lengths
-        assert task.packing(np.array(ids + [65] * 3)) == [line]         # one that is cut counts for nothing
-    assert task.packing(np.array([65] * 99, np.uint16)) == []           # one text without documents
+    assert task.packing(np.array([65] * 99)) == []                      # one text without documents
 
 
 # --- a model that fills gaps --------------------------------------------------------------------------------

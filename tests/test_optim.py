@@ -1,5 +1,4 @@
 """The learning rate; Muon, against torch's in bits and against singular values; who decays, at which rate."""
-import math
 import re
 
 import numpy as np
@@ -28,22 +27,15 @@ def test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step():
     assert lr_at(5, 5, 5, 1.0, 0.1) == exact(1.0)       # all warm-up: the cosine has no length
 
 
-def test_closed_form_at_the_landmarks_and_over_the_whole_schedule():
+def test_the_schedule_at_its_landmarks():
     at = {10: 1.0, 55: 0.55, 100: 0.1,                                  # start, middle and end of the cosine
           40: 0.1 + 0.9 * 0.75, 70: 0.1 + 0.9 * 0.25}                   # cos(pi/3) = 1/2, cos(2 pi/3) = -1/2
     for step, expected in at.items():
         assert lr_at(step, 100, 10, 1.0, 0.1) == exact(expected)
     wsd = [lr_at(step, 100, 10, 1.0, 0.1, 'wsd', 20) for step in (0, 9, 50, 80, 90, 100)]
     assert wsd == exact([0.1, 1.0, 1.0, 1.0, 0.55, 0.1])
-
-    for max_steps, warmup, peak, low in ((100, 10, 1.0, 0.1), (50, 0, 6e-4, 6e-5), (7, 6, 1e-3, 0.0),
-                                         (1, 0, 1.0, 0.5), (12, 12, 1.0, 0.1), (1, 1, 1.0, 0.1)):
-        rates = [lr_at(step, max_steps, warmup, peak, low) for step in range(max_steps)]
-        assert rates == [optim.cosine(step, max_steps, warmup, peak, low) for step in range(max_steps)]
-        assert rates[:warmup] == exact([peak * (step + 1) / warmup for step in range(warmup)])
-        for step, rate in enumerate(rates[warmup:]):
-            angle = math.pi * step / (max_steps - warmup)
-            assert rate == exact(low + (peak - low) * math.cos(angle / 2) ** 2)     # (1 + cos a) / 2
+    for step in range(120):                             # sft.py, dpo.py and rl.py have it from here
+        assert optim.cosine(step, 120, 9, 6e-4, 6e-5) == lr_at(step, 120, 9, 6e-4, 6e-5)
 
 
 def test_what_is_not_set_follows_from_the_rest_and_what_does_not_fit_is_refused():

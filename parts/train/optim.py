@@ -8,6 +8,7 @@ Optimizers and learning rates: Muon, the groups of parameters in fine-tuning, th
 """
 import math
 import torch
+from parts.train import processes
 
 
 class Muon(torch.optim.Optimizer):
@@ -47,7 +48,7 @@ class Muon(torch.optim.Optimizer):
 def orthogonal(g, dtype=None):
     """About U V^T of each matrix U S V^T in g (N, rows, columns), by five Newton-Schulz
     iterations."""
-    native = g.device.type != 'cpu' or torch.cpu._is_avx512_bf16_supported()
+    native = processes.native_bfloat16(str(g.device))
     tall = g.shape[1] > g.shape[2]
     x = (g.mT if tall else g).to(dtype or (torch.bfloat16 if native else torch.float32))
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)          # no singular value is above 1

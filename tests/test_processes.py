@@ -1,0 +1,368 @@
+"""Several processes do what one does, however they share it; what they cannot do is one sentence."""
+import contextlib
+import copy
+import functools
+import itertools
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from accidents import before, replaced
+from conftest import PAID, ROOT, base_text, metrics, mistake, ok, read_json, read_rows, run
+from conftest import same, series, state, thumbs_of, write, write_bins
+
+from model import GPT, GPTConfig
+from parts.train import optim, processes
+from tokenizer import SPECIAL_TOKENS, Tokenizer
+
+# Norms are about 0.8, so clipping acts: done before the processes' gradients are added, the runs would part.
+# Odd sizes, so that FSDP cannot halve each matrix. An evaluation has 5 blocks, so of two processes one runs
+# out.
+FLAGS = ('--n_layer=2 --n_head=2 --n_kv_head=1 --n_embd=12 --n_ffn=25 --block_size=32 --batch_size=8 '
+         '--micro_batch_size=2 --max_steps=8 --warmup_steps=2 --learning_rate=1e-2 --grad_clip=0.3 '
+         '--eval_interval=4 --save_interval=4 --log_interval=1 --eval_tokens=160 --sample_tokens=8 '
+         '--num_samples=1 --device=cpu --dtype=float32').split()
+CASES = {'adamw': '--optimizer=adamw', 'muon': '--optimizer=muon', 'mlm': '--objective=mlm',
+         'span': '--objective=span', 'document_mask': '--document_mask=True'}
+# {case: the losses of its 8 steps}. Another machine's kernels add in another order, which moves a loss of 5
+# by a few roundings of 5e-7. More than 2e-6 is a change of what is computed: if it is meant, copy the row
+# that the test prints.
+GOLDEN = read_json(ROOT / 'tests/golden.json')
+MUON_IN_FLOAT32 = replaced('native bfloat16', 'return False')
+# train.py asks for no logits, which would be kept for the backward pass.
+WATCHED = MUON_IN_FLOAT32 + before('build a model', 'print("a model is built")')
+WATCHED += before('seed', 'print("a seed:", arguments[0])') + replaced('forward', """
+    found = real(*arguments, **more)
+    assert found[0] is None
+    return found""")
+
+
+def killed_at(step):
+    return before('guard', f'if arguments[1] == {step}: os.kill(os.getpid(), signal.SIGKILL)')
+
+
+@pytest.fixture(scope='module')
+def numbers(tmp_path_factory):
+    """Token bins that are the same on every machine."""
+    tok = Tokenizer.byte(SPECIAL_TOKENS)
+    ids = [id for n in range(300)
+           for id in [*tok.encode(f'{n} times {n} is {n * n}.\n'), tok.special['<|endoftext|>']]]
+    return write_bins(tmp_path_factory.mktemp('numbers'), np.array(ids, np.uint16), tok)
+
+
+@pytest.fixture(scope='module')
+def train(numbers):
+    def train(out, *more, before='', **how):
+        flags = [f'--data_dir={numbers}', f'--out_dir={out}', *FLAGS, *more]
+        return run('train.py', *flags, before=WATCHED + before, **how)
+    return train
+
+
+@pytest.fixture(scope='module')
+def made(train, tmp_path_factory):
+    """made(case, processes, shard) is the folder of such a run."""
+    @functools.cache
+    def made(case, n=1, shard='ddp'):
+        out = tmp_path_factory.mktemp('made') / 'run'
+        printed = ok(train(out, CASES[case], f'--shard={shard}', processes=n))
+        assert printed.count('a model is built') == n       # none for an evaluation or a save
+        assert printed.count('step      1/') == 1           # only the first process speaks
+        # Each step of each process has a dropout of its own; model and samples have another seed.
+        assert len({*re.findall(r'a seed: (\d+)', printed)}) == 8 * n + 1
+        return out
+    return made
+
+
+def equal(a, b, bound=1e-6):
+    """The same sums in another order: in float32 they measure 6e-8 to 5e-7."""
+    for key in ('step', 'tokens', 'loss', 'val_loss', 'grad_norm', 'update_ratio'):
+        assert series(a, key) == pytest.approx(series(b, key), abs=bound), key
+    one, two = state(a)['model'], state(b)['model']
+    assert one.keys() == two.keys()                         # no prefix of DDP's
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], atol=bound, rtol=0)
+    assert {path.name for path in a.iterdir()} == {path.name for path in b.iterdir()}
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_a_run_has_the_losses_of_the_golden_one(made, case):
+    losses = series(made(case), 'loss')
+    assert losses == pytest.approx(GOLDEN[case], abs=2e-6), f'now: {losses}'
+    assert max(series(made(case), 'grad_norm')) > 0.3
+
+
+@pytest.mark.parametrize('case, shard', [
+    *itertools.product(('adamw', 'muon'), ('ddp', 'zero2', 'fsdp')),
+    *itertools.product(('mlm', 'span', 'document_mask'), ('ddp',))])
+def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard):
+    one, two = made(case), made(case, 2, shard)
+    equal(one, two)
+    samples = [out / 'samples.txt' for out in (one, two) if case in ('adamw', 'muon')]
+    assert len({path.read_text(encoding='utf-8') for path in samples}) < 2
+    waits = [row['comm_share'] for row in read_rows(two / 'metrics.jsonl') if row.get('comm_share')]
+    assert all(0 < share < 1 for share in waits) and bool(waits) == (shard == 'ddp')     # for gradients
+
+
+@pytest.mark.parametrize('n, shard', [(1, 'ddp'), (2, 'ddp'), (2, 'zero2'), (2, 'fsdp')])
+def test_a_run_that_was_killed_is_the_straight_one_bit_for_bit(made, train, tmp_path, n, shard):
+    straight, out, flags = made('muon', n, shard), tmp_path / 'run', ['--optimizer=muon', f'--shard={shard}']
+    assert train(out, *flags, processes=n, before=killed_at(5)).returncode == -9
+    ok(train(out, *flags, '--init_from=resume', processes=n))
+    assert metrics(out) == metrics(straight) and same(state(out), state(straight))
+    assert series(out, 'loss') == pytest.approx(GOLDEN['muon'], abs=2e-6)
+
+
+def test_a_run_killed_thrice_goes_on_in_other_processes_that_share_its_state(made, train, tmp_path):
+    """Each way to share loads the moments that another one saved, and is killed after it saved its own."""
+    parts = (1, 'ddp', 3), (2, 'fsdp', 5), (2, 'zero2', 7), (1, 'ddp', 9)
+    for i, (n, shard, kill) in enumerate(parts):
+        flags = ['--save_interval=2', f'--shard={shard}', f'--grad_checkpoint={shard == "fsdp"}']
+        flags += ['--init_from=resume'] * (i > 0)
+        result = train(tmp_path / 'run', *flags, processes=n, before=killed_at(kill))
+        assert result.returncode == (-9 if kill < 8 else 0), result.stderr
+    equal(made('adamw'), tmp_path / 'run')
+
+
+def test_fsdp_rolls_back_and_its_folder_samples_in_one_process(train, tmp_path):
+    spike = replaced('guard', """
+        guard, step, loss, norm = arguments
+        return real(guard, step, loss + 99 * (step == 34), norm)""")
+    flags = ['--max_steps=36', '--save_interval=16', '--eval_interval=40', '--spike_action=rollback',
+             '--spike_window=30', '--n_layer=1']
+    ok(train(tmp_path, *flags, '--shard=fsdp', processes=2, before=spike))
+    assert [row['event'] for row in metrics(tmp_path) if 'event' in row] == ['rollback', 'skip']
+    assert state(tmp_path)['lr_scale'] == 0.5 and state(tmp_path)['step'] == 36
+    ok(run('sample.py', f'--ckpt={tmp_path}', '--max_new_tokens=5', '--device=cpu'))
+
+
+# --- the trainers after it ----------------------------------------------------------------------------------
+POST = ['--dtype=float32', '--grad_clip=0.3', '--learning_rate=1e-2', '--batch_size=8', '--max_steps=4',
+        '--eval_interval=2', '--save_interval=2', '--log_interval=1', '--warmup_steps=2', '--device=cpu']
+# Only every fourth prompt has answers whose rewards differ: often one of three processes has none of them.
+SELDOM = PAID.replace('return sum', 'return int(prompt.split()[0]) % 4 == 0 and sum')
+
+
+@pytest.fixture(scope='module')
+def flags_of(conversations, pairs, sft_model, tmp_path_factory):
+    """{case: the flags of a run but for its folder and micro-batch}."""
+    folder = tmp_path_factory.mktemp('shared')
+    (folder / 'paid.py').write_text(SELDOM, encoding='utf-8')
+    base_text(folder, 300)
+    for side in ('train', 'val'):               # every second pair is a thumb
+        rows = read_rows(pairs / f'{side}.jsonl')
+        rows[1::2] = thumbs_of(rows)[1::2]
+        write(folder / f'{side}.jsonl', rows)
+    post = [f'--init_from={sft_model}', *POST]
+    rl = ['--kl_coef=0.1', '--batch_size=6', '--num_samples=4', '--updates=2', '--max_new_tokens=8',
+          '--eval_prompts=4', '--grad_clip=0.03']
+    return {'sft': [*post, f'--data_dir={conversations}', f'--base_dir={folder}', '--replay=2'],
+            'sft lora': [*post, f'--data_dir={conversations}', '--lora=4', '--optimizer=muon'],
+            'dpo kto': [*post, f'--data_dir={folder}', '--loss_type=kto'],
+            'dpo rm': [*post, f'--data_dir={pairs}', '--loss_type=rm'],
+            'rl': [*post, f'--reward={folder}/paid.py', *rl]}
+
+
+@pytest.mark.parametrize('case', ['sft', 'sft lora', 'dpo kto', 'dpo rm', 'rl'])
+def test_the_trainers_after_it_share_their_batches_too(flags_of, case, tmp_path):
+    """Clipping and kto's KL are of the whole batch. Of three processes of rl.py one has nothing to learn."""
+    processes, size = (3, 1) if case == 'rl' else (2, 2)
+    for name, n in ('one', 1), ('shared', processes):
+        ok(run(f'{case.split()[0]}.py', *flags_of[case], f'--out_dir={tmp_path}/{name}',
+               f'--micro_batch_size={size}', processes=n, before=MUON_IN_FLOAT32))
+    equal(tmp_path / 'one', tmp_path / 'shared', 2e-5)
+    for key in ('val_accuracy', 'base_bpb', 'chosen_reward', 'reward', 'informative', 'trained'):
+        one, two = (series(tmp_path / name, key) for name in ('one', 'shared'))
+        assert one == pytest.approx(two, abs=2e-5), key
+
+
+# --- together, or not at all --------------------------------------------------------------------------------
+def test_processes_stop_together_when_one_of_them_is_asked_to(train, tmp_path):
+    """SIGTERM comes to the second process alone, when it knows already who was to stop in this step."""
+    late = before('guard', """
+        if arguments[1] == 4 and os.environ['RANK'] == '1':
+            os.kill(os.getpid(), signal.SIGTERM)""")
+    printed = ok(train(tmp_path, processes=2, before=late, timeout=60))                 # else one waits
+    assert 'stopped at step 6; ' in printed and state(tmp_path)['step'] == 6
+
+
+def test_what_cannot_be_shared_or_torchrun_did_not_set_is_refused(train, tmp_path):
+    for n, env, flags, words in (
+            (2, {}, ['--batch_size=7', '--micro_batch_size=0'], ['batch_size=7', '2 processes']),
+            (1, {}, ['--micro_batch_size=3'], ['batch_size=8', 'micro_batch_size=3']),
+            (2, {}, ['--shard=fsdp', '--dtype=float16'], ['shard=fsdp', 'bfloat16']),
+            (1, {}, ['--shard=zero3'], ["shard='zero3'", 'ddp, zero2, fsdp']),
+            (1, {}, ['--device=mps'], ['device=mps', '--device=auto']),
+            (1, {'WORLD_SIZE': 'x'}, [], ['=x', 'torchrun']),
+            (1, {'LOCAL_RANK': '-1'}, [], ['LOCAL_RANK=-1', 'torchrun']),
+            (1, {'RANK': '0', 'WORLD_SIZE': '2'}, [], ['MASTER_ADDR', '2 processes with torchrun'])):
+        mistake(train(tmp_path / 'run', *flags, processes=n, env=env), *words)
+    assert 'RANK=3 WORLD_SIZE=1' in train(tmp_path / 'run', env={'RANK': '3'}).stderr
+    assert not (tmp_path / 'run').exists()
+
+
+def test_processes_with_other_settings_or_files_refuse(made, numbers, tmp_path):
+    """Each process has a disk of its own."""
+    apart = "os.chdir('disk' + os.environ['RANK'])\n"
+    for rank in range(2):
+        shutil.copytree(made('adamw'), tmp_path / f'disk{rank}/out')
+        shutil.copytree(numbers, tmp_path / f'disk{rank}/data')
+    shutil.copy(made('adamw') / 'last-1.pt', tmp_path / 'disk0/out/last.pt')
+    with open(tmp_path / 'disk1/data/train.bin', 'r+b') as f:
+        f.write(b'xx')
+    for data, out, more, words in ((numbers, 'out', '"--init_from=resume"', 'step is 4 in one process, 8 in'),
+                                   (numbers, 'new', '"--seed=" + os.environ["RANK"]', 'seed is 0 .* 1 in'),
+                                   ('data', 'new', '"--keep=1"', 'train.bin is .* start all of them with')):
+        result = run('train.py', f'--data_dir={data}', f'--out_dir={out}', *FLAGS, '--max_steps=10',
+                     processes=2, before=f'{apart}sys.argv.append({more})', cwd=tmp_path)
+        mistake(result)
+        assert re.search(words, result.stderr) and not (tmp_path / 'disk0/new').exists()
+
+
+# --- torchrun itself ----------------------------------------------------------------------------------------
+def test_a_mistake_is_also_what_torchrun_s_own_traceback_ends_with(tmp_path):
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', ROOT / 'train.py', '--n_layr=2']
+    printed = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300).stderr
+    assert printed.startswith('error: command line: unknown setting n_layr')
+    assert 'unknown setting n_layr; did you mean n_layer?' in printed.splitlines()[-2]
+
+
+def test_the_command_of_the_page_trains_on_two_machines(numbers, made, tmp_path):
+    """Two agents of torchrun."""
+    with socket.create_server(('127.0.0.1', 0)) as s:
+        port = s.getsockname()[1]
+    page = (ROOT / 'docs/training.md').read_text(encoding='utf-8')
+    flags = re.search(r'torchrun (--nnodes=2 .*) train\.py', page)[1]
+    flags = re.sub(r'--nproc_per_node=\d+', '--nproc_per_node=1', flags)
+    flags = re.sub(r'--rdzv_endpoint=\S+', f'--rdzv_endpoint=127.0.0.1:{port}', flags)
+    command = [sys.executable, '-m', 'torch.distributed.run', *flags.split(), ROOT / 'train.py',
+               f'--data_dir={numbers}', '--out_dir=two', *FLAGS]
+    agents = [subprocess.Popen(command, cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT) for _ in range(2)]
+    try:
+        printed = ''.join(agent.communicate(timeout=300)[0] for agent in agents)
+    finally:
+        for agent in agents:
+            agent.kill()
+    assert [agent.returncode for agent in agents] == [0, 0], printed
+    equal(made('adamw'), tmp_path / 'two')
+
+
+# --- what one process can show of them ----------------------------------------------------------------------
+@pytest.fixture
+def group():
+    """A process group of one process, as torchrun --nproc_per_node=1 makes it."""
+    dist.init_process_group('gloo', store=dist.HashStore(), rank=0, world_size=1)
+    yield types.SimpleNamespace(kind='cpu', dtype='bfloat16', world=1)
+    dist.destroy_process_group()
+
+
+def test_fsdp_compiles_each_block_whole_gathers_bfloat16_and_keeps_the_residual_stream(group, monkeypatch):
+    """Also if its activations are computed twice."""
+    graphs, dtypes = [], set()
+
+    def backend(graph, inputs):
+        graphs.append(sum('linear' in str(node.target) for node in graph.graph.nodes))
+        return graph.forward
+    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend=backend))
+    model, x = GPT(GPTConfig(64, 16, 3, 2, 1, 16)), torch.zeros(2, 16, dtype=torch.long)
+    model.grad_checkpoint = True
+    seen = lambda block, inputs: dtypes.add((inputs[0].dtype, block.mlp.w_up.weight.dtype))
+    model.blocks[1].register_forward_pre_hook(seen)
+    net = processes.shard(model, 'fsdp', group, compiled=True)
+    for _ in range(2):
+        with torch.autocast('cpu', torch.bfloat16):
+            net(x, x, with_logits=False)[1].backward()
+    assert sorted(filter(None, graphs)) == [1, 7]           # products of the head, and of any block
+    assert dtypes == {(torch.float32, torch.bfloat16)}
+    assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_ddp_s_buckets_cut_no_large_block_in_two(train, tmp_path):
+    """A block of 31 MB is more than DDP's usual bucket."""
+    graphs = replaced('compile', """
+        def backend(graph, inputs):
+            print('products:', sum('linear' in str(node.target) for node in graph.graph.nodes), flush=True)
+            return graph.forward
+        return real(*arguments, backend=backend)""")
+    stop = replaced('rehearse', """
+        net, _, _, batch, *_ = arguments
+        net(*batch, with_logits=False)
+        os._exit(0)""")
+    flags = '--n_embd=832 --n_ffn=2240 --n_head=13 --n_kv_head=13 --block_size=8 --compile=True'.split()
+    printed = ok(train(tmp_path, *flags, processes=2, before=graphs + stop))
+    assert [int(n) for n in re.findall(r'products: ([1-9])', printed)] == [7, 7, 1] * 2
+
+
+def test_a_rehearsal_holds_the_moments_changes_nothing_and_names_the_flag_against_the_compiler():
+    for kind, n_moments in ('adamw', 2), ('muon', 1):
+        model = GPT(GPTConfig(64, 16, 2, 2, 1, 16))
+        opt, held = optim.build(model, kind, 1e-2, 0.1), []
+        weights = copy.deepcopy(model.state_dict())
+        moments = lambda: [value for values in opt.state.values() for value in values.values()]
+        model.register_forward_pre_hook(lambda *_: held.append(sum(value.nbytes for value in moments())))
+        rehearse = lambda compiled=False: processes.rehearse(
+            model, model, opt, [torch.zeros(2, 16).long()] * 2, contextlib.nullcontext(), compiled)
+        rehearse()
+        assert held[0] > n_moments * sum(p.nbytes for p in model.parameters())
+        assert same(weights, model.state_dict())
+        assert not any(value.any() for value in [*moments(), *(p.grad for p in model.parameters())])
+    for trouble, words in ('no g++', 'torch.compile failed .*--compile=False'), ('no memory', 'no m'):
+        model.forward = lambda *_, **__: (_ for _ in ()).throw(RuntimeError(trouble))
+        with pytest.raises((ValueError, RuntimeError), match=words):
+            rehearse(compiled=True)
+
+
+def test_a_process_joins_its_group_with_a_device_only_on_a_gpu(monkeypatch):
+    """Without, NCCL guesses it; gloo takes none."""
+    joined = []
+    join = lambda backend, device_id, **more: joined.append((backend, device_id))
+    monkeypatch.setattr(dist, 'init_process_group', join)
+    monkeypatch.setattr(processes.atexit, 'register', lambda leave: None)
+    monkeypatch.setattr(processes.signal, 'signal', lambda number, handler: None)
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    for device in ('cuda:0', 'cpu'):
+        monkeypatch.setattr(processes, 'choose', lambda *_: (device, 'float32'))
+        processes.Process()
+    assert joined == [('nccl', torch.device('cuda:0')), ('gloo', None)]
+
+
+# --- no memory left -----------------------------------------------------------------------------------------
+# no_more: from then on, no more memory than the process has and so many bytes; what glibc has kept is taken,
+# but for pieces of less than 16 MB. A training step begins with that; its scores need 34 MB
+NO_MORE = """
+import resource
+taken = []
+def no_more(n_bytes):
+    pages = int(open('/proc/self/statm').read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + n_bytes, -1))
+    try:
+        while True:
+            taken.append(bytearray(2 ** 24))
+    except MemoryError:
+        pass
+"""
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='reads /proc, and needs a limit on addresses')
+def test_a_batch_that_does_not_fit_is_one_sentence(numbers, made, train, tmp_path):
+    """And in training nothing is written before. What a run saved before: tests/test_resume.py."""
+    in_training = NO_MORE + before('hidden states', """
+        if arguments[0].training:
+            no_more(2 ** 22)""")
+    flags = ['--n_head=1', '--n_embd=16', '--block_size=256', '--batch_size=64', '--micro_batch_size=64']
+    mistake(train(tmp_path / 'run', *flags, before=in_training),
+            'out of memory; try --micro_batch_size=32: the result stays the same; then --')
+    assert not (tmp_path / 'run').exists()
+    for script, *flags, half in (
+            ('sample.py', '--prompt=def', '--max_new_tokens=2', '--num_samples=10000', '--num_samples=5000'),
+            ('eval.py', f'--data_dir={numbers}', f'--out={tmp_path}/a.json', '--batch_size=4000',
+             '--batch_size=2000')):
+        mistake(run(script, f'--ckpt={made("adamw")}', '--device=cpu', *flags,
+                    before=f'{NO_MORE}no_more(3 * 2 ** 22)'), f'out of memory; try {half}; then')
