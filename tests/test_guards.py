@@ -3,7 +3,7 @@ import math
 
 import pytest
 from accidents import accident
-from conftest import metrics, ok, read_rows, refused, same, series, state, train
+from conftest import metrics, mistake, ok, read_rows, refused, same, series, state, train
 
 from parts.train import guards
 
@@ -41,6 +41,15 @@ def test_a_rollback_returns_to_the_checkpoint_at_half_the_rate_also_if_the_run_i
     after = state(killed)
     assert same(after, state(straight)) and after['lr_scale'] == 0.5 and after['bad_steps'] == [51]
     assert metrics(killed) == metrics(straight)
+
+
+def test_three_skipped_updates_in_a_row_end_the_run_with_the_weights_before_them(data_dir, tmp_path):
+    result = train(data_dir, tmp_path, before=accident('nan', 5, 6, 7))
+    mistake(result, '3 updates in a row were skipped', 'not finite', '--learning_rate', 'last.pt')
+    assert events(tmp_path) == [(step, 'skip') for step in (6, 7, 8)]
+    after = state(tmp_path)
+    assert after['step'] == 8 and all(p.isfinite().all() for p in after['model'].values())
+    assert series(tmp_path, 'grad_norm')[5:] == [None] * 3              # JSON has no nan
 
 
 def test_what_a_spike_is():
