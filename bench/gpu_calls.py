@@ -96,7 +96,7 @@ def same_rollouts(pair, c):
     noise = rollouts.noise_of(1, 0, range(5), 12)
     here, there = (written(model, prompts, noise, {0, 1}, slots=2) for model in pair)
     same = [(a.log_probs, b.log_probs) for a, b in zip(here, there) if a.ids == b.ids]
-    x, y, old = [torch.from_numpy(array).to(device_of(pair[1])) for array in rollouts.collate(there, 0)]
+    x, y, old = [t.to(device_of(pair[1])) for t in rollouts.collate(there, 0)]
     with torch.no_grad():
         again = rollouts.Policy(pair[1], 1.0)(x, y)
     ratio = float((again - old)[y != IGNORE].abs().max())

@@ -11,7 +11,6 @@ from accidents import accident, full_disk
 from conftest import ROOT, contents, mistake, ok, refused, run, train
 
 from parts.eval.questions import to_task
-from parts.train.rollouts import tasks_of_file
 from parts.train.records import read_jsonl
 
 
@@ -143,16 +142,3 @@ def test_the_scripts_say_it_too(wrong):
             'none.json', 'expected the file of a benchmark')
     mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--perplexity_reference={wrong}/bytes.jsonl'),
             'reference', 'no text')
-
-
-def test_a_reward_file_with_a_mistake_is_a_sentence_with_its_line(tmp_path):
-    for text, expected in [
-            ('x = \n', 'line 1: SyntaxError'), ('\n\nimport nosuch\n', 'line 3: ModuleNotFoundError'),
-            ('import sys\nsys.exit(3)\n', 'line 2: SystemExit'),
-            ('def prompts():\n    return 5\ndef reward(p, c):\n    return 1\n', 'TypeError'),
-            ('def prompts():\n    return "Write"\ndef reward(p, c):\n    return 1\n', 'prompts() is a text'),
-            ('def prompts():\n    return [5]\ndef reward(p, c):\n    return 1\n', 'a text or messages'),
-            ('def prompts():\n    return {}["a"]\ndef reward(p, c):\n    return 1\n', 'line 2: KeyError'),
-            ('class E(Exception):\n    def __str__(self):\n        return 5\nraise E\n', 'line 4: ')]:
-        (tmp_path / 'mine.py').write_text(text, encoding='utf-8')
-        refused(['mine.py', expected], tasks_of_file, str(tmp_path / 'mine.py'), False)

@@ -1,7 +1,6 @@
 """rl.py: real runs in which the reward rises; controls, equalities, and a user's mistakes."""
 import os
 import re
-import sys
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from test_records import BYTES
 
 from model import load_checkpoint
 from parts.eval import questions
-from parts.train.rollouts import tasks_of_file
 
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 --slots=7 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --min_lr=1e-2 --eval_interval=6 '
@@ -97,9 +95,9 @@ def test_no_prompt_is_both_trained_on_and_held_out(home, tmp_path):
     line = write(home / 'two.jsonl', [{'prompt': '2', 'answer': '3'}])          # one of the three
     for i, more in enumerate(([], [f'--held_out={line}'])):
         said = ok(rl(home, '--max_steps=1', *more, reward=thrice, out=tmp_path / f'{i}'))
-        assert 'prompts: 20, held out: 1' in said
+        assert 'prompts: 2, held out: 1' in said
     mistake(rl(home, f'--held_out={home}/{thrice}', reward=thrice, out=tmp_path / 'no'),
-            '4 to evaluate on, 0 others to train on')
+            '3 to evaluate on, 0 others to train on')
 
 
 def test_an_answer_or_tests_can_decide(home, tmp_path):
@@ -111,15 +109,11 @@ def test_an_answer_or_tests_can_decide(home, tmp_path):
     assert 'prompts: 18, held out: 3' in said
 
 
-def test_the_code_of_a_reward_is_that_of_its_file_and_of_what_it_imports_beside_it(tmp_path):
-    """A run is resumed with the same code only."""
-    def code(n):
-        (tmp_path / 'shares.py').write_text(f'SHARE = {n}\n', encoding='utf-8')
-        sys.modules.pop('shares', None)
-        return tasks_of_file(str(tmp_path / 'paid.py'), False)[0]['code']
-    text = PAID.replace('/ 8', '/ shares.SHARE')
-    (tmp_path / 'paid.py').write_text(f'import shares\n{text}', encoding='utf-8')
-    assert code(8) == code(8) != code(4)
+def test_a_random_reward_is_judged_by_tests_that_it_does_not_train_on(home, tmp_path):
+    said = ok(rl(home, '--max_steps=1', '--held_out=problems', '--allow_code_execution=True',
+                 reward=ROOT / 'bench/random_reward.py', out=tmp_path / 'run'))
+    paid, = series(tmp_path / 'run', 'reward')
+    assert 0 < paid < 1 and 'val_reward: 0.0000' in said
 
 
 def test_a_benchmark_s_problem_is_asked_in_training_as_in_eval():
@@ -153,11 +147,14 @@ def test_a_bad_reward_stops_the_run_or_counts_as_0_and_is_logged(home, tmp_path)
 
 def test_other_mistakes_are_one_line(home, tmp_path):
     (home / 'bad.jsonl').write_text('\n{"prompt": "a", "tests": "assert add(1, 2 == 3"}', encoding='utf-8')
+    (home / 'empty.py').write_text('def prompts():\n    return []\n', encoding='utf-8')
     (home / 'unpaid.jsonl').write_text('{"prompt": "a"}', encoding='utf-8')
     for flags, words in (
             ('--reward=problems --n_problems=20', ['--allow_code_execution=True']),
             ('--updates=5', ['multiples of updates=5']), ('--max_new_tokens=90', ['0 to evaluate on']),
-            ('--reward=none', ['none does not exist', 'problems, random, FILE.py']),
+            (f'--reward={home}/empty.py', ['empty.py must define prompts()', 'reward(prompt, completion)']),
+            (f'--reward={home}/none.py', ['none.py', 'No such file']),
+            ('--reward=none', ['none does not exist', 'problems, FILE.py']),
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
             (f'--reward={home}/unpaid.jsonl', ['line 1', 'neither tests nor an answer'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)

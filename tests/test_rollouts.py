@@ -6,12 +6,13 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import refused, sharpen
+from conftest import PAID, refused, sharpen, write
+from test_records import BYTES
 
 from model import GPT, GPTConfig, IGNORE
-from parts.train import rollouts
-from parts.sample.decoding import Batch
-from parts.train.rollouts import Policy, collate, draw, noise_of
+from parts.eval.sandbox import Result
+from parts.train import data, rollouts
+from parts.train.rollouts import Policy, collate, noise_of
 
 
 def test_fresh_answers_have_the_ratio_1():
@@ -19,58 +20,73 @@ def test_fresh_answers_have_the_ratio_1():
     torch.manual_seed(0)
     model = sharpen(GPT(GPTConfig(97, 64, 2, 4, 2, 32)))
     dice = np.random.default_rng(0)
-    batch = Batch(model, {0, 3}, slots=16)
-    answers = [batch.add(dice.integers(1, 97, dice.integers(1, 44)).tolist(), 20, iter(row).__next__,
-                         temperature=0.7, scored_at=0.7) for row in noise_of(1, 0, range(40), 20).tolist()]
-    while batch.queue or batch.live:
-        batch.step()
-    x, y, old = map(torch.from_numpy, collate(answers, 0, IGNORE))
-    log_probs = Policy(model, 0.7, IGNORE)(x, y)
+    prompts = [dice.integers(1, 97, dice.integers(1, 44)).tolist() for _ in range(40)]
+    written = rollouts.write(model, prompts, noise_of(1, 0, range(40), 20), 0.7, {0, 3}, slots=16)
+    answers = [types.SimpleNamespace(prompt=prompt, ids=ids, log_probs=log_probs)
+               for prompt, (ids, log_probs, _) in zip(prompts, written)]
+    assert {ended for *_, ended in written} == {True, False} and model.training
+    x, y, old = collate(answers, 0)
+    log_probs = Policy(model, 0.7)(x, y)
     assert (log_probs - old).abs().max() < 1e-4 and (y != IGNORE).sum() == sum(len(a.ids) for a in answers)
     assert (log_probs[y == IGNORE] == 0).all()
 
 
-def test_noise_belongs_to_its_row_and_draws_visit_every_prompt_once():
+def test_noise_belongs_to_its_row_and_is_not_the_order_of_the_prompts():
     assert (noise_of(1, 2, [5, 3], 4)[0] == noise_of(1, 2, [5], 4)[0]).all()
     assert len(np.unique([noise_of(*key, [0], 1) for key in ((1, 2), (2, 1), (1, 3))])) == 3
-    for first in (0, 10):       # two epochs of 10 draws of 3 out of 30
-        drawn = np.concatenate([draw(i, 3, 30, 7) for i in range(first, first + 10)])
-        assert sorted(drawn) == list(range(30))
-    assert draw(0, 30, 30, 7).tolist() != draw(1, 30, 30, 7).tolist() and sorted(draw(4, 7, 3, 0))[0] == 0
+    assert noise_of(1, 2, [0], 30)[0].argsort().tolist() != data.shuffled(30, 1, 2).tolist()
+
+
+def test_a_prompt_that_comes_twice_is_one_task_and_the_hash_is_of_prompts_answers_and_code(tmp_path):
+    def read(name):
+        return rollouts.read_tasks(str(tmp_path / name), BYTES, longest=200)
+    lines = [{'prompt': f'{i % 3}?', 'answer': '3'} for i in range(9)]
+    write(tmp_path / 'a.jsonl', [*lines, {'prompt': 'long' * 50, 'answer': '3'}])
+    write(tmp_path / 'b.jsonl', lines[:2] + [{'prompt': '2?', 'answer': '4'}])
+    (tmp_path / 'a.py').write_text(PAID, encoding='utf-8')
+    (tmp_path / 'b.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
+    found = [read(name) for name in ('a.jsonl', 'b.jsonl', 'a.py', 'b.py')]
+    assert [len(tasks) for tasks in found] == [3, 3, 40, 40]
+    assert found[0].keys() == found[1].keys() and found[2].keys() == found[3].keys()
+    hashes = [rollouts.digest(tasks.values()) for tasks in found]
+    assert len({*hashes}) == 4 and rollouts.digest(read('a.py').values()) == hashes[2]
 
 
 # --- rewards: whatever a FILE.py does, rl.py gets a number, or a sentence that says why not -----------------
-def reward_of(tmp_path, body):
-    """reward() of a FILE.py with this body, of the first prompt."""
-    text = 'def prompts():\n    return ["1 and 2"]\n\ndef reward(prompt, completion):\n'
-    (tmp_path / 'mine.py').write_text(text + textwrap.indent(body, '    '), encoding='utf-8')
-    return rollouts.tasks_of_file(str(tmp_path / 'mine.py'), True)[0]['reward']
+def earned(tmp_path, body, text, warn=None):
+    """What reward() of a FILE.py with this body pays for a text."""
+    head = 'def prompts():\n    return ["1 and 2"]\n\ndef reward(prompt, completion):\n'
+    (tmp_path / 'mine.py').write_text(head + textwrap.indent(body, '    '), encoding='utf-8')
+    task, = rollouts.tasks_of_file(str(tmp_path / 'mine.py'))
+    return rollouts.rewards([task], [text], 1.0, warn)[0]
 
 
 def test_a_reward_file_may_import_what_lies_beside_it_also_late(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'path', list(sys.path))
     (tmp_path / 'late_rule.py').write_text('rule = len', encoding='utf-8')
-    assert reward_of(tmp_path, 'import late_rule\nreturn late_rule.rule(completion)')('four') == (4.0, '')
+    assert earned(tmp_path, 'import late_rule\nreturn late_rule.rule(completion)', 'four') == 4.0
     assert sys.path[-1] == str(tmp_path)        # at the end: nothing that we import is hidden by a file there
 
 
-def test_a_reward_that_leaves_has_paid_nothing_and_ctrl_c_is_not_its_fault(tmp_path):
-    for body in ('exit()', 'raise GeneratorExit', 'import asyncio\nraise asyncio.CancelledError'):
-        number, fault = reward_of(tmp_path, body)('yes')
-        assert number == 0.0 and fault.startswith("reward('1 and 2', 'yes'): "), fault
+def test_a_reward_is_a_number_or_a_sentence_that_says_why_not(tmp_path):
+    for body, why in (('raise KeyError("a")', "KeyError('a')"), ('return float("nan")', 'returned nan'),
+                      ('return 1e13', 'returned 1'), ('return None', 'TypeError')):
+        refused(["reward('1 and 2', 'yes'): ", why, '--bad_reward=zero'], earned, tmp_path, body, 'yes')
+        said = []
+        assert earned(tmp_path, body, 'yes', said.append) == 0.0
+        assert said[0].startswith("counted as 0: reward('1 and 2', 'yes'): ") and why in said[0]
+    assert earned(tmp_path, 'return -1e12', 'yes') == -1e12 and earned(tmp_path, 'return True', 'yes') == 1.0
     with pytest.raises(KeyboardInterrupt):
-        reward_of(tmp_path, 'raise KeyboardInterrupt')('yes')
+        earned(tmp_path, 'raise KeyboardInterrupt', 'yes', print)
 
 
-def test_what_each_kind_of_task_pays():
-    number = lambda text: text.split()[-1]
-    messages = []
-    pay = lambda task, verdict=None: rollouts.reward_of(task, 'it is 4', verdict, number, messages.append)
-    assert pay({'answer': 'so 4'}) == 1.0 and pay({'answer': '5'}) == 0.0 and pay({}) == 0.0
-    assert pay({'reward': lambda text: (0.5, '')}) == 0.5 and not messages
-    assert pay({'reward': lambda text: (0.0, 'KeyError')}) == 0.0 and messages == ['counted as 0: KeyError']
-    verdict = lambda outcome: types.SimpleNamespace(
-        result=lambda: types.SimpleNamespace(outcome=outcome, message='no space'))
-    task = {'tests': 'assert 1', 'messages': [{'content': 'write f'}]}
-    assert pay(task, verdict('passed')) == 1.0 and pay(task, verdict('failed')) == 0.0
-    refused("no verdict on 'write f', .*no space", pay, task, verdict('infrastructure'))
+def test_what_each_kind_of_task_pays(monkeypatch):
+    paying = {'reward': lambda prompt, text: len(prompt) / len(text), 'prompt': 'four'}
+    tests = {'tests': 'assert 1', 'entry_point': '', 'prompt': '', 'messages': [{'content': 'write f'}]}
+    tasks = [{'answer': 'so 4'}, tests, paying, {'answer': '5'}, tests]
+    judge = lambda *outcomes: monkeypatch.setattr(
+        rollouts.sandbox, 'run_many', lambda jobs, timeout: iter([Result(o, 'no space') for o in outcomes]))
+    judge('passed', 'wrong')
+    assert rollouts.rewards(tasks, ['it is 4'] * 5, 1.0) == [1.0, 1.0, 4 / 7, 0.0, 0.0]
+    judge('infrastructure')
+    refused("no verdict on 'write f', .*no space", rollouts.rewards, [tests], ['def f(): pass'], 1.0)

@@ -1,178 +1,174 @@
 """
-Rollouts of rl.py: the prompts of a step, a model's answers to them, and what each answer earns.
+Rollouts of rl.py: prompts and what judges their answers, the answers, and batches of them.
 
-    noise = noise_of(seed=1, number=0, rows=[0, 1, 2], length=64)       # float64 (3, 64), in [0, 1)
-    answers = write(batch, tasks, noise, 1.0, tokenizer.decode, judge)  # a Rollout for each task
-    reward_of({'answer': '4'}, 'It is 4', None, last_number, print)     # 1.0
-    x, y, old = collate(answers, pad=0, ignore=-100)                    # (N, T) each
-    log_probs = Policy(model, temperature=1.0, ignore=-100)(x, y)       # (N, T)
+    tasks = read_tasks('tasks.jsonl', tokenizer, longest=192)       # {ids of a prompt: its task}
+    noise = noise_of(seed=1, number=0, rows=[0, 1, 2], length=64)   # float64 (3, 64), in [0, 1)
+    answers = write(model, prompts, noise, 1.0, tokenizer.stop)     # (ids, log_probs, ended) each
+    rewards([{'answer': '4'}], ['It is 4'], timeout=3.0)            # [1.0]
+    x, y, old = collate(answers, pad=0)                             # (N, T) each
+    log_probs = Policy(model, temperature=1.0)(x, y)                # (N, T)
 
-The randomness of an answer comes from a row of noise, so, to rounding, it depends neither on the answers
-beside it nor on the process. batch: a Batch of decoding.py.
-Rewards come from tests, from a number, or from the reward() of a FILE.py:
-
-    for task in tasks_of_file('mine.py', forgive=True):
-        number, fault = task['reward']('an answer')     # (0.5, ''), or (0.0, 'reward(...): KeyError(...)')
+The randomness of an answer is its row of noise. So, to rounding, an answer depends neither on those
+that are written next to it nor on the process.
 """
-import contextlib, dataclasses, functools, hashlib, os, pathlib, runpy, sys, traceback
+import hashlib, os, runpy, sys
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
+from model import IGNORE
+from parts.eval import problems, questions, sandbox
+from parts.sample import decoding
+from parts.train import records
+
+
+# --- tasks: prompts, and what judges their answers ------------------------------------------------
+def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=()):
+    """Return {ids of a prompt, a tuple: its task}, of the prompts with at most `longest` tokens.
+    source: FILE.jsonl, FILE.py, or problems: n of parts/eval/problems.py, of these splits. A prompt
+    that comes twice is one task."""
+    def with_ids(task):
+        return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
+
+    if source == 'problems':            # of its two messages only the question
+        tasks = [with_ids(questions.to_task(p) | {'messages': problems.to_messages(p)[:1]})
+                 for split in splits for p in problems.problems(n // len(splits), seed, split)]
+    elif source.endswith('.py'):
+        tasks = [with_ids(task) for task in tasks_of_file(source)]
+    else:
+        read = lambda record: with_ids(questions.to_task(record))
+        advice = 'a line has "prompt", and "tests" or "answer"; else: problems, FILE.py'
+        tasks = records.read_jsonl(source, read, advice)
+    return {tuple(task['ids']): task for task in tasks if len(task['ids']) <= longest}
+
+
+def tasks_of_file(path):
+    """Return the tasks of a FILE.py, which runs here and may import what is beside it. It defines
+    prompts(), a list of texts or messages, and reward(prompt, completion), a number."""
+    # At the end, so that it hides no module of ours; for good, because reward() may import, too.
+    sys.path.append(os.path.dirname(os.path.abspath(path)))
+    module = runpy.run_path(path)
+    if not {'prompts', 'reward'} <= module.keys():
+        raise ValueError(f'{path} must define prompts(), a list of texts or messages, and '
+                         'reward(prompt, completion), a number')
+    code = records.digest(path)
+    tasks = []
+    for prompt in module['prompts']():
+        text = [{'role': 'user', 'content': prompt}]
+        tasks.append({'messages': prompt if isinstance(prompt, list) else text, 'prompt': prompt,
+                      'reward': module['reward'], 'code': code})
+    return tasks
+
+
+def digest(tasks):
+    """Return a hash of what decides what rewards mean: prompts, answers, tests, reward()'s file."""
+    facts = [{key: value for key, value in task.items() if key != 'reward'} for task in tasks]
+    return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
 # --- answers --------------------------------------------------------------------------------------
-@dataclasses.dataclass
-class Rollout:
-    """An answer to a prompt, and what it earned."""
-    prompt: list            # ids
-    ids: list               # of the answer
-    log_probs: list         # log p of each of its ids, when it was sampled
-    ended: bool             # by itself
-    text: str
-    verdict: object = None  # what the judge returned
-    reward: float = 0.0
-
-
 def noise_of(seed, number, rows, length):
-    """Uniform random numbers, float64 (rows, length). Each row follows from (seed, number, row) alone."""
-    return np.array([np.random.default_rng([seed, number, row]).random(length) for row in rows])
+    """Return random numbers in [0, 1), float64 (rows, length). A row follows from (seed, number,
+    row)."""
+    # Without the 1, row 0 would use the numbers of data.shuffled: [seed, n] and [seed, n, 0] are
+    # the same to numpy.
+    return np.array([np.random.default_rng([seed, number, row, 1]).random(length) for row in rows])
 
 
-def draw(number, batch_size, n, seed):
-    """Which of n prompts make up the number-th batch, (batch_size,). Each pass over n has its own order."""
-    places = number * batch_size + np.arange(batch_size)
-    orders = {epoch: np.random.default_rng([seed, epoch, 0, 1]).permutation(n) for epoch in set(places // n)}
-    return np.array([orders[place // n][place % n] for place in places])
-
-
-def write(batch, tasks, noise, temperature, decode, judge):
-    """A Rollout for each task; a task has 'ids', its prompt. noise: float64 (tasks, n), for at most n ids.
-    judge(task, text) is called when an answer is complete: a program may run beside other answers."""
-    answers = [batch.add(task['ids'], noise.shape[1], iter(row).__next__, temperature=temperature,
-                         scored_at=temperature or 1.0) for task, row in zip(tasks, noise.tolist())]
-    task_of = dict(zip(answers, tasks))
-    rollouts = {}
+def write(model, prompts, noise, temperature, stop, slots=128):
+    """Return (ids, log p of each id, whether the answer ended by itself) for each prompt, a list of
+    ids. noise: float64 (prompts, n), for at most n ids. slots: answers written at a time."""
+    batch = decoding.Batch(model, stop, min(slots, len(prompts)))
+    answers = [batch.add(prompt, len(row), iter(row).__next__, temperature=temperature,
+                         scored_at=temperature or 1.0)
+               for prompt, row in zip(prompts, noise.tolist())]
     while batch.queue or batch.live:
-        for answer in batch.step():
-            if answer.finish:
-                ended = answer.finish == 'stop'
-                text = decode(answer.ids[:-1] if ended else answer.ids)
-                verdict = judge(task_of[answer], text)
-                rollouts[answer] = Rollout(answer.prompt, answer.ids, answer.log_probs, ended, text, verdict)
-    return [rollouts[answer] for answer in answers]
+        batch.step()
+    model.train()           # a batch is written in eval mode
+    return [(answer.ids, answer.log_probs, answer.finish == 'stop') for answer in answers]
 
 
-def figures(answers, all_sum):
-    """Means over the answers of all processes, which all_sum adds up. entropy: nats per sampled token."""
+def rewards(tasks, texts, timeout, warn=None):
+    """Return what each text earns as the answer to its task: 1.0 if its tests pass or its number is
+    that of 'answer', else 0.0; or what reward() says. timeout: seconds for a program. warn(text):
+    told which rewards of a FILE.py count as 0; without it they are errors."""
+    jobs = [(questions.program(task, text, chat=True), task['tests'], task['entry_point'])
+            for task, text in zip(tasks, texts) if 'tests' in task]
+    results = sandbox.run_many(jobs, timeout)
+    earned = []
+    for task, text in zip(tasks, texts):
+        if 'answer' in task:
+            number = questions.last_number(text)
+            reward = float(number == questions.last_number(task['answer']))
+        elif 'tests' in task:
+            result = next(results)
+            if result.outcome == 'infrastructure':
+                raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a '
+                                 f'fault of its tests or of the machine: {result.message}')
+            reward = float(result.outcome == 'passed')
+        else:
+            reward = paid(task, text, warn)
+        earned.append(reward)
+    return earned
+
+
+def paid(task, text, warn):
+    """Return what reward() of a FILE.py says, a float. Nothing here ends a call that hangs."""
+    try:
+        number = float(task['reward'](task['prompt'], text))
+        # Comparing with <= refuses nan as well. Squares of much larger numbers are no float32.
+        if abs(number) <= 1e12:
+            return number
+        why = f'returned {number}'
+    except Exception as e:
+        why = repr(e)
+    why = f'reward({task["prompt"]!r:.80}, {text!r:.80}): {why}'
+    if not warn:
+        raise ValueError(f'{why}; it must return a number up to 1e12; --bad_reward=zero counts '
+                         'others as 0')
+    warn(f'counted as 0: {why}')
+    return 0.0
+
+
+def figures(answers, here):
+    """Return means over the answers of all processes. entropy: nats per sampled token."""
     sums = np.zeros(6)          # a process without answers adds nothing
     for a in answers:
         sums += [1, a.reward, a.reward >= 1, not a.ended, len(a.ids), -sum(a.log_probs)]
-    n, earned, passed, truncated, n_tokens, nats = all_sum(*sums)
-    return {'reward': earned / n, 'pass_rate': passed / n, 'truncated': truncated / n, 'length': n_tokens / n,
-            'entropy': nats / n_tokens}
+    n, earned, passed, truncated, n_tokens, nats = here.sum(*sums)
+    return {'reward': earned / n, 'pass_rate': passed / n, 'truncated': truncated / n,
+            'length': n_tokens / n, 'entropy': nats / n_tokens}
 
 
-def collate(answers, pad, ignore):
-    """N answers -> inputs and targets, int64 (N, T), and log p of each target when it was sampled, float32
-    (N, T). Targets are the answers' tokens, else ignore. Padding is on the right."""
-    T = max(len(a.prompt) + len(a.ids) for a in answers) - 1
-    x, y = np.full((len(answers), T), pad), np.full((len(answers), T), ignore)          # (N, T) each
-    old = np.zeros((len(answers), T), dtype=np.float32)                                 # (N, T)
-    for row, a in enumerate(answers):
-        begin, end = len(a.prompt) - 1, len(a.prompt) + len(a.ids) - 1
-        x[row, :end] = [*a.prompt, *a.ids][:-1]
-        y[row, begin:end] = a.ids
-        old[row, begin:end] = a.log_probs
+# --- what is trained ------------------------------------------------------------------------------
+def collate(answers, pad):
+    """Return inputs and targets, int64 (N, T), and log p of each target when it was sampled,
+    float32 (N, T). Only the tokens of answers are targets. Padding is on the right. For the prompt
+    5 6 7 and the answer 8 9 (_ is IGNORE):
+
+        x  5 6 7 8
+        y  _ _ 8 9"""
+    def padded(rows, value):
+        rows = [torch.tensor(row) for row in rows]
+        return pad_sequence(rows, batch_first=True, padding_value=value)
+
+    x = padded([[*a.prompt, *a.ids][:-1] for a in answers], pad)
+    y = padded([[IGNORE] * (len(a.prompt) - 1) + a.ids for a in answers], IGNORE)
+    old = padded([[0.0] * (len(a.prompt) - 1) + a.log_probs for a in answers], 0.0)
     return x, y, old
 
 
 class Policy(torch.nn.Module):
-    """Inputs and targets (N, T) -> log p of each target, float32 (N, T); 0 where the target is `ignore`."""
+    """Inputs and targets (N, T) -> log p of each target, float32 (N, T); 0 where it is IGNORE."""
 
-    def __init__(self, model, temperature, ignore):
+    def __init__(self, model, temperature):
         super().__init__()
         self.model = model
         self.temperature = temperature
-        self.ignore = ignore
 
     def forward(self, x, y):
-        mask = y != self.ignore
+        mask = y != IGNORE
         hidden = self.model.backbone(x)[mask]           # (n, C): a prompt needs no logits
-        logits = self.model.head(hidden)[:, :self.model.config.vocab_size].float()              # (n, V)
+        logits = self.model.head(hidden)[:, :self.model.config.vocab_size].float()      # (n, V)
         log_p = (logits / self.temperature).log_softmax(-1)
-        of_targets = log_p.gather(1, y[mask][:, None])[:, 0]                                    # (n,)
+        of_targets = log_p.gather(1, y[mask][:, None])[:, 0]                            # (n,)
         return torch.zeros(x.shape, device=x.device).masked_scatter(mask, of_targets)
-
-
-# --- rewards --------------------------------------------------------------------------------------
-def reward_of(task, text, verdict, last_number, warn):
-    """What a text earns as the answer to a task: by its 'answer', its 'reward' or its 'tests'; 0 if it has
-    none of them. verdict: of a task with tests, the future result of the program. last_number(text): the
-    number in it. warn(text): told why a reward counts as 0."""
-    if 'answer' in task:
-        return float(last_number(text) == last_number(task['answer']))
-    if 'reward' in task:
-        number, fault = task['reward'](text)
-        if fault:
-            warn(f'counted as 0: {fault}')
-        return number
-    if 'tests' not in task:
-        return 0.0
-    result = verdict.result()       # waits for the program
-    if result.outcome == 'infrastructure':
-        raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault of its tests or '
-                         f'of the machine: {result.message}')
-    return float(result.outcome == 'passed')
-
-
-def tasks_of_file(path, forgive):
-    """The tasks of a FILE.py. The file is executed here and may import files beside it. It defines
-    prompts(), a list of texts or messages, and reward(prompt, completion), a number. 'code' is the hash of it
-    and of what it imports beside it."""
-    wanted = 'must define prompts(), a list, and reward(prompt, completion)'
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'{path} does not exist; it {wanted}')
-    folder = os.path.dirname(os.path.abspath(path))
-    sys.path.append(folder)             # for good: reward() may import, too
-    before = {*sys.modules}
-    try:
-        module = runpy.run_path(path)
-        missing = {'prompts', 'reward'} - module.keys()
-        prompts = [] if missing else module['prompts']()
-        if isinstance(prompts, str):
-            raise TypeError('prompts() is a text')
-        prompts = list(prompts)
-    except (Exception, SystemExit) as e:
-        lines = [frame.lineno for frame in traceback.extract_tb(e.__traceback__) if frame.filename == path]
-        line = lines[-1] if lines else getattr(e, 'lineno', None) or 1
-        why = traceback.format_exception_only(e)[-1].strip()        # also if its __str__ raises
-        raise ValueError(f'{path}, line {line}: {why}; it {wanted}') from e
-    if missing or not all(isinstance(prompt, str | list) for prompt in prompts):
-        raise ValueError(f'{path} {wanted}; ' + (f'it has no {missing}' if missing else
-                                                 'each prompt is a text or messages'))
-    new = [getattr(sys.modules[name], '__file__', None) or '' for name in sorted(sys.modules.keys() - before)]
-    own = [file for file in new if file.startswith(folder + os.sep) and 'site-packages' not in file]
-    code = hashlib.sha256(b'\n'.join(pathlib.Path(file).read_bytes() for file in (path, *own))).hexdigest()
-    return [{'code': code,
-             'messages': [{'role': 'user', 'content': prompt}] if isinstance(prompt, str) else prompt,
-             'reward': functools.partial(paid, module['reward'], prompt, forgive)}
-            for prompt in prompts]
-
-
-def paid(reward, prompt, forgive, text):
-    """reward(prompt, text), a finite float, and ''. If it raises or returns something else: ValueError, or
-    with forgive 0.0 and why. Nothing here ends a call that hangs."""
-    try:
-        number = float(reward(prompt, text))
-        if abs(number) <= 1e12:     # nor nan; the squares of much larger ones are no float32
-            return number, ''
-        why = f'returned {number}'
-    except KeyboardInterrupt:
-        raise
-    except BaseException as e:          # SystemExit, too
-        why = type(e).__name__
-        with contextlib.suppress(BaseException):        # its __repr__ may raise
-            why = repr(e)               # one line that can be printed, whatever its text is
-    why = f'reward({prompt!r:.80}, {text!r:.80}): {why}'
-    if not forgive:
-        raise ValueError(f'{why}; it must return a number up to 1e12; --bad_reward=zero counts others as 0')
-    return 0.0, why

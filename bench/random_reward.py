@@ -1,0 +1,25 @@
+"""
+A reward that teaches nothing: half of all answers earn 1, whatever they say. It is the control of rl.py.
+
+    python rl.py --init_from=out/quickstart_sft --reward=bench/random_reward.py --held_out=problems \
+        --out_dir=out/rl_random --allow_code_execution=True
+
+With --held_out=problems the tests judge the held-out answers, so val_reward shows what sampling and
+training on noise do to a model. If your own reward does no better, the model has learned nothing from it.
+"""
+import random
+
+from parts.eval.problems import problems, to_messages
+
+# Not a hash of the answer: a model could learn which answers pay.
+dice = random.Random(0)
+
+
+def prompts():
+    """The questions that rl.py asks with --reward=problems."""
+    return [to_messages(problem)[0]['content'] for split in ('train', 'feedback')
+            for problem in problems(1000, 1, split)]
+
+
+def reward(prompt, completion):
+    return dice.random() < 0.5
