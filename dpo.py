@@ -94,7 +94,7 @@ if beta is None:
 for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
     if name in set_by and loss_type != its_type:
         raise ValueError(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
-# --- setup: same text in train.py, sft.py, dpo.py ---
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 here = processes.Process(device, dtype)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)

@@ -83,14 +83,19 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 # The checkpoint to resume, whose settings config takes over; {} for a new run.
 state = runs.begin(config, set_by)
 globals().update(config)
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 here = processes.Process(device, dtype)
-n_prompts = batch_size // here.world    # of this process
-if n_prompts * here.world != batch_size:
-    raise ValueError(f'{batch_size=} must be a multiple of the {here.world} processes')
-if eval_interval % updates or save_interval % updates or max_steps % updates:
-    raise ValueError(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
+micro_batch_size = micro_batch_size or batch_size // here.world
+n_micro = batch_size // max(1, here.world * micro_batch_size)
+if n_micro * here.world * micro_batch_size != batch_size:
+    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
+                     f'{micro_batch_size=}')
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
+# --- end setup ---
+n_prompts = n_micro * micro_batch_size      # of this process, in each batch of answers
+if eval_interval % updates or save_interval % updates or max_steps % updates:
+    raise ValueError(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
 
 # --- 2. the model, and for kl_coef the one that it began as ---------------------------------------
 model, tokenizer = runs.open_to_tune(config, state)
@@ -271,7 +276,7 @@ log.facts(tasks=[f'prompts: {len(tasks):,}, held out: {len(exam):,}'], caution=c
 # --- 6. the loop ----------------------------------------------------------------------------------
 watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves it
 pad = tokenizer.special.get('<|pad|>', 0)
-n_at_once = (micro_batch_size or n_prompts) * num_samples   # answers of a forward pass
+n_at_once = micro_batch_size * num_samples                  # answers of a forward pass
 n_silent = 0                                                # batches in a row that taught nothing
 if step == 0:
     evaluate()

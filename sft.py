@@ -73,7 +73,7 @@ config['stage'] = 'sft'         # so eval.py will ask this model in conversation
 # The checkpoint to resume, whose settings config takes over; {} for a new run.
 state = runs.begin(config, set_by)
 globals().update(config)
-# --- setup: same text in train.py, sft.py, dpo.py ---
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 here = processes.Process(device, dtype)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)

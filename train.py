@@ -102,7 +102,7 @@ globals().update(config)
 if plan:
     planner.show(config, state)
     sys.exit()
-# --- setup: same text in train.py, sft.py, dpo.py ---
+# --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 here = processes.Process(device, dtype)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
