@@ -28,20 +28,13 @@ model/                  whatever takes a GPT or its config
     copies              of a model: another config, more tokens, another tokenizer
 train/                  a run
     runs                how a run begins or resumes, what it saves, what it writes down
-    devices             the device and the precision of a run
     processes           a process of a run: its device, its precision, what the others hold
     data                token bins and streams of text, and which sequences make up a step
-    start               from nothing, from where a run stopped, or from the weights of another
-    token_bins          the training tokens, and the order in which a run reads them
-    streams             texts that are read while the model trains
     objectives          which tokens are hidden, and which the model must predict
     records             conversations and pairs as token ids, in batches
-    optim               AdamW and Muon, the clipped gradient, the step
+    optim               Muon behind the interface of torch, and the ends of a schedule
     guards              which updates may reach the weights
     rollouts            answers for a step of rl.py, and what each of them earns
-    validation          the loss on data that the model does not train on
-    checkpoint          files that are never half written
-    journal             train.log, metrics.jsonl and the other files of a run
 sample/                 a model writes
     decoding            many answers in one batch, each as if it were alone
     asking              prompts become ids, and the ids of answers become text
