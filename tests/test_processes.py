@@ -171,9 +171,9 @@ def flags_of(conversations, pairs, sft_model, tmp_path_factory):
 
 @pytest.mark.parametrize('case', ['sft', 'sft lora', 'dpo kto', 'dpo rm', 'rl'])
 def test_the_trainers_after_it_share_their_batches_too(flags_of, case, tmp_path):
-    """Clipping and kto's KL are of the whole batch. Of three processes of rl.py one has nothing to learn."""
-    processes, size = (3, 1) if case == 'rl' else (2, 2)
-    for name, n in ('one', 1), ('shared', processes):
+    """A batch at once, and in micro-batches of two processes. Clipping and kto's KL are of the whole batch. Of
+    three processes of rl.py one has nothing to learn."""
+    for name, n, size in ('one', 1, 0), ('shared', *((3, 1) if case == 'rl' else (2, 2))):
         ok(run(f'{case.split()[0]}.py', *flags_of[case], f'--out_dir={tmp_path}/{name}',
                f'--micro_batch_size={size}', processes=n, before=MUON_IN_FLOAT32))
     equal(tmp_path / 'one', tmp_path / 'shared', 2e-5)
