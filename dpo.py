@@ -38,7 +38,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
 from configurator import configure, set_by, show
 from model import IGNORE
-from parts.model import adapters
+from parts.model import adapters, checkpoints
 from parts.train import guards, optim, processes, records, runs
 
 # --- settings -------------------------------------------------------------------------------------
@@ -200,7 +200,7 @@ first_losses = {'dpo': math.log(2), 'ipo': 1 / (2 * beta) ** 2, 'kto': 0.5}
 has_reference = loss_type in first_losses
 
 # --- 3. model and optimizer -----------------------------------------------------------------------
-model, tokenizer = runs.open_to_tune(config, state)
+model, tokenizer = checkpoints.open_to_tune(config, state)
 if tokenizer.vocab_size > model.config.vocab_size:
     raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: '
                      f'python sft.py --init_from={init_from}')
@@ -333,15 +333,15 @@ def evaluate():
 
 
 def save(name='last.pt'):
-    """Write all that resuming needs. `model` is a GPT as everywhere: adapters are merged into it, and
-    a reward head is beside it. `unmerged` is what trains. The last.pt before becomes last-1.pt.
+    """Write all that resuming needs. `model` is a GPT as everywhere: adapters are merged into it,
+    and a reward head is beside it. `unmerged` is what trains. The last.pt before becomes last-1.pt.
     best.pt is for use: it has no moments."""
     with log.timed('save'):
         weights, moments = processes.state_of(policy, [opt] if name == 'last.pt' else [])
         if here.is_main:
             plain = adapters.merged({key.removeprefix('model.'): w for key, w in weights.items()})
             head = {'reward_head': plain.pop('score.weight')} if loss_type == 'rm' else {}
-            runs.write(f'{out_dir}/{name}', 2, {
+            checkpoints.write(f'{out_dir}/{name}', 2, {
                 'model': plain, 'model_config': vars(model.config), **head,
                 'tokenizer_hash': tokenizer.hash, 'config': config, 'data': identity,
                 'step': step, 'tokens': tokens, 'best_val': best_val, 'kto_kl': kto_kl,
@@ -353,7 +353,7 @@ def save(name='last.pt'):
 log = runs.Log(config, set_by, state, here, model, identity, max_steps=max_steps)
 if here.is_main:
     tokenizer.save(f'{out_dir}/tokenizer.json')
-log.copy_in(f'{out_dir if state else runs.folder_of(init_from)}/data.json')     # the base's
+log.copy_in(f'{out_dir if state else checkpoints.folder_of(init_from)}/data.json')     # the base's
 guard = guards.Guard(state, log.note, scaler.is_enabled())
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.facts(data=[about],

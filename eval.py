@@ -28,8 +28,9 @@ import torch
 from tqdm import tqdm
 from configurator import configure, nearest, show
 from model import GPT
+from parts.model import checkpoints
 from parts.prepare import texts
-from parts.train import processes, records, runs
+from parts.train import processes, records
 from parts.train.data import open_bins, sequences
 from parts.sample import asking, decoding
 from parts.eval import problems, questions, results, sandbox
@@ -122,12 +123,12 @@ for path in ckpt.split(','):
 ckpt, *others = paths
 if others and (compare or completions):
     raise ValueError(f'--compare and --completions take one ckpt, not {len(paths)}')
-folder = runs.folder_of(completions or ckpt)
+folder = checkpoints.folder_of(completions or ckpt)
 
 
 def load(path):
     """(the model of a checkpoint, what eval.json says of it), if it can do the tasks."""
-    model, state = runs.open_model(path, device)
+    model, state = checkpoints.open_model(path, device)
     trained = state.get('config', {})
     if 'reward_head' in state:          # of dpo.py --loss_type=rm
         raise ValueError(f'{path} is a reward model: it scores answers and writes none; how often it prefers '
@@ -136,25 +137,25 @@ def load(path):
         raise ValueError(f'{path} has objective={trained["objective"]}: its val_loss is in metrics.jsonl; '
                          'see how it fills gaps with sample.py')
     remedy = f"copy the run's own tokenizer.json back into {folder}" if path == ckpt else 'evaluate it alone'
-    runs.same_tokenizer(path, state.get('tokenizer_hash'), tokenizer_path, tokenizer.hash, remedy)
+    checkpoints.same_tokenizer(path, state.get('tokenizer_hash'), tokenizer_path, tokenizer.hash, remedy)
     in_chat = trained.get('stage') in ('sft', 'dpo', 'rl') if chat is None else chat
     about = {'ckpt': path, 'step': state.get('step'), 'chat': in_chat}
     return model.grown(tokenizer.vocab_size).eval(), about      # a base model may lack chat tokens
 
 
-tokenizer_path = os.path.join(runs.folder_of(ckpt), 'tokenizer.json')
+tokenizer_path = os.path.join(checkpoints.folder_of(ckpt), 'tokenizer.json')
 model = tokenizer = stamp = None    # stamp: the benchmarks that prepare.py took out of the training data
 about = {'ckpt': None if completions else ckpt, 'step': None, 'chat': chat}
 if 'loss' in all_tasks or 'learned' in all_tasks or (answered and not completions):
-    runs.find(ckpt)
+    checkpoints.find(ckpt)
     if not os.path.exists(tokenizer_path):
         tokenizer_path = os.path.join(data_dir.split(',')[0], 'tokenizer.json')
     tokenizer = Tokenizer.load(tokenizer_path)
     model, about = load(ckpt)
-    stamp = questions.read_stamp(os.path.join(runs.folder_of(ckpt), 'data.json'))
+    stamp = questions.read_stamp(os.path.join(checkpoints.folder_of(ckpt), 'data.json'))
 
 
-def checkpoints(untrained=False):
+def models(untrained=False):
     """(model, about) of each checkpoint, and of an untrained model."""
     yield model, about
     for path in others:
@@ -167,7 +168,7 @@ def checkpoints(untrained=False):
 def prepared_bins(source):
     """The bins of a folder, which must have been prepared with the checkpoint's tokenizer."""
     meta, bins, measured['data'][source] = open_bins(source, 1)
-    runs.same_tokenizer(ckpt, tokenizer.hash, source, meta['tokenizer_hash'],
+    checkpoints.same_tokenizer(ckpt, tokenizer.hash, source, meta['tokenizer_hash'],
                         f'prepare it with --tokenizer={tokenizer_path}')
     return bins
 
@@ -213,7 +214,7 @@ def measure_loss():
     results.print_row('\nloss', 'data', 'nats/token', 'perplexity', 'bits/byte', 'tokens', width=27)
     text_bytes = np.array(tokenizer.text_bytes)     # of each token; of specials 0
 
-    for m, about_m in checkpoints(random_init):
+    for m, about_m in models(random_init):
         name = 'trained' if about_m['ckpt'] == ckpt and not others else about_m['ckpt']
         for path, bins in all_bins.items():
             for side, ids in bins.items():
@@ -252,7 +253,7 @@ def answers_to(task, items):
         answers = questions.given_answers(task, items, lines, ks[-1])
         yield answers, {'ckpt': None, 'step': None, 'chat': chat}, 0
         return
-    for m, about_m in checkpoints():
+    for m, about_m in models():
         answers, n_cut = ask(m, items, num_samples, temperature, about_m['chat'])
         if n_cut:
             print(f'prompts longer than the context of {m.config.block_size} tokens, which were cut: {n_cut}')
@@ -367,7 +368,7 @@ def measure_learned():
     words, beginnings = texts.vocabulary(bins.values(), tokenizer)      # val knows its own, too
 
     written = {}                        # name -> texts
-    for m, about_m in checkpoints(random_init):
+    for m, about_m in models(random_init):
         answers, _ = ask(m, [beginning], n, learned_temperature, False)
         written[about_m['ckpt']] = answers[0]
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
@@ -404,7 +405,7 @@ os.replace(f'{out}.tmp', out)
 print(f'\nwritten to {out}')
 if model:
     # a checkpoint alone was evaluated with the tokenizer of data_dir, and sample.py has no data_dir
-    beside = os.path.join(runs.folder_of(ckpt), 'tokenizer.json')
+    beside = os.path.join(checkpoints.folder_of(ckpt), 'tokenizer.json')
     copy = '' if os.path.exists(beside) else shlex.join(['cp', tokenizer_path, folder or '.']) + ' && '
     chat_flag = ' --chat=True' if about['chat'] else ''
     print(f'next: {copy}python sample.py --ckpt={shlex.quote(ckpt)}{chat_flag}')

@@ -324,8 +324,8 @@ def save_checkpoint(path, model, **extra):
 def load_checkpoint(path, device='cpu'):
     """A .pt file, or with parts/ the folder of a run or of Hugging Face -> the GPT, what else was saved."""
     if os.path.isdir(path):
-        from parts.train import runs
-        return runs.open_model(path, device)
+        from parts.model import checkpoints
+        return checkpoints.open_model(path, device)
     state = torch.load(path, map_location=device, weights_only=True)
     model = GPT(GPTConfig(**state.pop('model_config'))).to(device)
     model.load_state_dict(state.pop('model'))

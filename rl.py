@@ -30,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import configure, set_by, show
 from model import IGNORE
 from parts.eval import questions, sandbox
+from parts.model import checkpoints
 from parts.train import data, guards, optim, processes, rollouts, runs
 
 # --- settings -------------------------------------------------------------------------------------
@@ -98,7 +99,7 @@ if eval_interval % updates or save_interval % updates or max_steps % updates:
     raise ValueError(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
 
 # --- 2. the model, and for kl_coef the one that it began as ---------------------------------------
-model, tokenizer = runs.open_to_tune(config, state)
+model, tokenizer = checkpoints.open_to_tune(config, state)
 model = model.grown(tokenizer.vocab_size).like(dropout=0.0)     # dropout: sampling has none either
 model.grad_checkpoint = grad_checkpoint
 model.to(here.device)
@@ -106,7 +107,7 @@ policy = rollouts.Policy(model, temperature)    # log p of each target (N, T)
 net = DDP(policy, gradient_as_bucket_view=True) if here.world > 1 else policy
 reference = None
 if kl_coef:
-    first = runs.open_model(init_from, here.device)[0].grown(tokenizer.vocab_size)
+    first = checkpoints.open_model(init_from, here.device)[0].grown(tokenizer.vocab_size)
     reference = rollouts.Policy(first.eval(), temperature).requires_grad_(False)
 opt = optim.build(model, optimizer, learning_rate, weight_decay)
 warmup_steps, min_lr, _ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, min_lr)
@@ -258,7 +259,7 @@ def save(name='last.pt'):
     with log.timed('save'):
         weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
         if here.is_main:
-            runs.write(f'{out_dir}/{name}', 2, {
+            checkpoints.write(f'{out_dir}/{name}', 2, {
                 'model': weights, 'model_config': vars(model.config), 'moments': moments,
                 'scaler': scaler.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
                 'data': identity, 'step': step, 'tokens': tokens, 'best_val': best_val,

@@ -20,9 +20,9 @@ import contextlib, os, random, sys, time
 import torch
 from configurator import configure, defaults, show
 from model import GPT, sample
-from parts.model import gguf_file, hf_model
+from parts.model import checkpoints, gguf_file, hf_model
 from parts.prepare import infilling
-from parts.train import processes, runs
+from parts.train import processes
 from parts.sample import asking, decoding, gaps
 
 # --- settings -----------------------------------------------------------------------------------------------
@@ -80,14 +80,14 @@ device = processes.choose(device, 'float32')[0]
 seed = random.randrange(2 ** 32) if seed is None else seed
 torch.manual_seed(seed)     # for gaps, untrained weights
 continues = export is not None or serve is not None
-model, tokenizer, state = runs.open_to_sample(ckpt, device, continues)
+model, tokenizer, state = checkpoints.open_to_sample(ckpt, device, continues)
 if random_init:
     model = GPT(model.config).to(device)
 model = model.eval().to(getattr(torch, dtype))
 block_size = model.config.block_size
 
 objective = state.get('config', {}).get('objective', 'clm')
-if suffix and not infilling.is_known(runs.folder_of(ckpt)):
+if suffix and not infilling.is_known(checkpoints.folder_of(ckpt)):
     raise ValueError(f'{ckpt} cannot see what follows: its data lack prepare.py --fim; leave --suffix out')
 if chat and 'stage' not in state.get('config', ['stage']):      # of sft.py, dpo.py or rl.py
     print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer', file=sys.stderr)
@@ -136,11 +136,11 @@ def serve_requests():
     """OpenAI's API, and a page that asks and judges as eval.py does."""
     from parts.sample import http_server, openai_api, writer
     from parts.eval import problems, questions, sandbox
-    opened = {path: runs.open_to_sample(path, device, True) for path in others}
+    opened = {path: checkpoints.open_to_sample(path, device, True) for path in others}
     writers = {}
     for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
         batch = batch_of(net.eval().to(getattr(torch, dtype)), its, 16)
-        can = 'stage' in about.get('config', {}), infilling.is_known(runs.folder_of(path))
+        can = 'stage' in about.get('config', {}), infilling.is_known(checkpoints.folder_of(path))
         writers[path] = writer.Writer(batch, its, asking.begin, *can)       # chat, fill gaps
     items = []
     for problem in problems.problems(100, split='variation'):
@@ -154,7 +154,7 @@ def serve_requests():
 if export:
     hf_model.check_layout(vars(model.config), model.state_dict())       # model.py may have been edited
     write = hf_model.publish if export == 'hf' else gguf_file.write
-    print(write(runs.folder_of(ckpt), model, tokenizer, export, state))
+    print(write(checkpoints.folder_of(ckpt), model, tokenizer, export, state))
 elif serve is not None:
     serve_requests()
 elif objective != 'clm':

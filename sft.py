@@ -26,7 +26,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import configure, set_by, show
 from model import IGNORE
-from parts.model import adapters
+from parts.model import adapters, checkpoints
 from parts.train import data, guards, objectives, optim, processes, records, runs
 
 # --- settings -------------------------------------------------------------------------------------
@@ -93,7 +93,7 @@ replayed = np.arange(batch_size, batch_size + replay).reshape(here.world, -1, 1)
 my_rows = [*my_rows, *replayed]
 
 # --- 2. model -------------------------------------------------------------------------------------
-model, tokenizer = runs.open_to_tune(config, state)
+model, tokenizer = checkpoints.open_to_tune(config, state)
 # A model of Hugging Face may lack rows for <|im_start|> and <|im_end|>.
 model = model.grown(tokenizer.vocab_size).like(dropout=dropout)
 adapters.adapt(model, lora)
@@ -238,7 +238,7 @@ def save(name='last.pt'):
     with log.timed('save'):
         weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
         if here.is_main:
-            runs.write(f'{out_dir}/{name}', 2, {
+            checkpoints.write(f'{out_dir}/{name}', 2, {
                 'model': adapters.merged(weights), 'unmerged': weights,
                 'model_config': vars(model.config), 'moments': moments,
                 'scaler': scaler.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,

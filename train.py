@@ -21,7 +21,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import configure, set_by, show
 from model import GPT, GPTConfig, IGNORE
-from parts.model import planner
+from parts.model import checkpoints, planner
 from parts.prepare import texts
 from parts.train import data, guards, objectives, optim, processes, runs
 from tokenizer import Tokenizer
@@ -149,7 +149,7 @@ if init_from == 'scratch' and not state:
         n_kv_head=n_kv_head, n_embd=n_embd, n_ffn=n_ffn, dropout=dropout, causal=objective != 'mlm',
         rope_theta=rope_theta or 1e4, vocab_multiple=vocab_multiple, tie_embeddings=tie_embeddings))
 else:
-    first = state or runs.from_weights(config, set_by, tokenizer)
+    first = state or checkpoints.from_weights(config, set_by, tokenizer)
     model = GPT(GPTConfig(**first['model_config']))
     model.load_state_dict(first['model'])
 model.grad_checkpoint = grad_checkpoint
@@ -253,7 +253,7 @@ def save(name='last.pt'):
         weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
         positions = here.gather(source.position)
         if here.is_main:
-            runs.write(f'{out_dir}/{name}', keep, {
+            checkpoints.write(f'{out_dir}/{name}', keep, {
                 'model': weights, 'model_config': vars(model.config), 'moments': moments,
                 'scaler': scaler.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
                 'data': identity, 'positions': positions, 'step': step,
@@ -262,7 +262,7 @@ def save(name='last.pt'):
 
 def roll_back():
     """Return to last.pt, at half the learning rate. Return its step."""
-    then = runs.newest(out_dir)
+    then = checkpoints.newest(out_dir)
     processes.load_state(model, opt, scaler, then)
     if streaming:
         source.go_to(then['positions'])

@@ -105,8 +105,8 @@ EXERCISES = [
              'orders the blocks, and its first number is a good shift.'),
     Exercise('resume', 'train.py', '',
              'test_resume.py::test_a_run_stopped_killed_and_killed_while_saving_is_the_straight_run[train]',
-             'Save all that a run needs to continue bit for bit: runs.write(path, keep, state) writes a '
-             'dict, and every state[...] in this file, in runs.py and in processes.py says a key. '
+             'Save all that a run needs to continue bit for bit: checkpoints.write(path, keep, state) writes '
+             'a dict, and every state[...] in this file, in runs.py and in processes.py says a key. '
              "source.position is a stream's, **guard.state() the guard's. Random state is not needed: why?",
              '        weights, moments = ', 'def roll_back'),
     Exercise('bpe_train', 'tokenizer.py', 'learn_merges',

@@ -26,6 +26,7 @@ model/                  whatever takes a GPT or its config
     planner             memory, days and price of a run, before it starts
     self_test           does a device compute what the CPU computes?
     copies              of a model: another config, more tokens, another tokenizer
+    checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run
     runs                how a run begins or resumes, what it saves, what it writes down
     processes           a process of a run: its device, its precision, what the others hold

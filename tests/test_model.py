@@ -11,7 +11,7 @@ from conftest import ROOT, mistake, ok, refused, run, train
 
 from model import IGNORE, GPT, GPTConfig, RMSNorm, load_checkpoint, rope_table, rotate
 from parts.model.planner import count_parameters, flops_per_token
-from parts.train.runs import context
+from parts.model.checkpoints import context
 
 
 def lively(std=0.2, **settings):

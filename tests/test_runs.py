@@ -14,6 +14,7 @@ import torch
 from conftest import TINY, contents, metrics, mistake, ok, read_json, refused, run, same, train, write
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
+from parts.model import checkpoints
 from parts.train import runs
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -38,7 +39,7 @@ def log_of(out, state=None, identity=None, **config):
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
-OURS = f'config.json {{"format": "{runs.FORMAT}"}}'
+OURS = f'config.json {{"format": "{checkpoints.FORMAT}"}}'
 HOLDS = ['already holds a run', '--init_from=resume', '--overwrite=True']
 NOT_OURS = 'which no run wrote there'
 
@@ -73,7 +74,7 @@ def test_a_new_run_deletes_what_is_known_of_the_one_before_but_no_file_of_others
     assert {*os.listdir(tmp_path)} >= known
     log_of(tmp_path)
     assert {*os.listdir(tmp_path)} == of_others | {'train.log', 'config.json'}
-    assert next(iter(read_json(tmp_path / 'config.json').items())) == ('format', runs.FORMAT)
+    assert next(iter(read_json(tmp_path / 'config.json').items())) == ('format', checkpoints.FORMAT)
 
 
 def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):
@@ -118,14 +119,14 @@ class Bomb:
 
 BOMB = {'x': Bomb()}
 FOREIGN = {'random': random.Random(0).randbytes(5000), 'pickle': pickle.dumps(BOMB, 2), 'torch': BOMB,
-           'bomb in ours': {'format': runs.FORMAT, **checkpoint(), **BOMB}, 'list': [1, 2],
+           'bomb in ours': {'format': checkpoints.FORMAT, **checkpoint(), **BOMB}, 'list': [1, 2],
            'theirs': {'model': small().state_dict(), 'iter_num': 3}, 'another format': {'format': 'x'}}
 
 
 def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_path, monkeypatch):
     monkeypatch.setenv('BOMB', str(tmp_path / 'exploded'))
     path = str(tmp_path / 'a.pt')
-    runs.write(path, 1, checkpoint())
+    checkpoints.write(path, 1, checkpoint())
     whole = pathlib.Path(path).read_bytes()
     n = len(whole)
     cut = {f'cut at {stop}': whole[:stop] for stop in (0, 1, 4, 100, *range(n // 16, n, n // 16), n - 1)}
@@ -134,39 +135,39 @@ def test_a_foreign_file_is_refused_in_one_sentence_and_its_code_never_runs(tmp_p
         if type(content) is bytes:
             pathlib.Path(path).write_bytes(content)
         # torch's own advice is to run it
-        refused(r'a\.pt is not a readable((?!weights_only|option).)*$', runs.read, path)
+        refused(r'a\.pt is not a readable((?!weights_only|option).)*$', checkpoints.read, path)
         assert not (tmp_path / 'exploded').exists(), name
     pickle.loads(FOREIGN['pickle'])
     assert (tmp_path / 'exploded').exists()             # the bomb is a real one
-    refused('no.pt does not exist', runs.find, str(tmp_path / 'no.pt'))
-    refused(['best.pt', 'last.pt', 'train.py'], runs.find, str(tmp_path))
+    refused('no.pt does not exist', checkpoints.find, str(tmp_path / 'no.pt'))
+    refused(['best.pt', 'last.pt', 'train.py'], checkpoints.find, str(tmp_path))
 
 
 def test_the_newest_readable_checkpoint_is_taken_and_only_damage_puts_one_aside(tmp_path, monkeypatch):
     """A damaged one is put aside: else the next save would push a good one out."""
     out = f'{tmp_path}/'                                # as the shell completes it
-    save = lambda step, **more: runs.write(f'{out}/last.pt', 2, checkpoint(step=step, **more))
-    refused('holds no checkpoint', runs.newest, out)
+    save = lambda step, **more: checkpoints.write(f'{out}/last.pt', 2, checkpoint(step=step, **more))
+    refused('holds no checkpoint', checkpoints.newest, out)
     for step in (4, 8, 12):
         save(step)
     for error in (OSError(errno.EIO, 'Input/output error'), MemoryError(),
                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")):
         with monkeypatch.context() as m, pytest.raises(type(error)):
             m.setattr(torch, 'load', Mock(side_effect=error))
-            runs.newest(out)
-    assert runs.newest(out)['step'] == 12
+            checkpoints.newest(out)
+    assert checkpoints.newest(out)['step'] == 12
     (tmp_path / 'last.pt').write_bytes(b'half a file')
-    assert runs.newest(out)['step'] == 8
+    assert checkpoints.newest(out)['step'] == 8
     save(12)
-    assert runs.newest(out)['step'] == 12 and runs.read(f'{out}/last-1.pt')['step'] == 8
+    assert checkpoints.newest(out)['step'] == 12 and checkpoints.read(f'{out}/last-1.pt')['step'] == 8
     assert (tmp_path / 'last.pt.damaged').read_bytes() == b'half a file'
     for value in (math.nan, math.inf, -math.inf):
         model = small()
         model.blocks[0].mlp.w_down.weight.data[3, 4] = value
         save(16, model=model)
-        refused('the weights blocks.0.mlp.w_down.weight are not finite', runs.read, f'{out}/last.pt')
+        refused('the weights blocks.0.mlp.w_down.weight are not finite', checkpoints.read, f'{out}/last.pt')
     save(16, moments=None)
-    refused(['last.pt', 'no run that could be resumed', f'--init_from={out}'], runs.newest, out)
+    refused(['last.pt', 'no run that could be resumed', f'--init_from={out}'], checkpoints.newest, out)
 
 
 def test_a_save_keeps_so_many_checkpoints_and_wherever_it_ends_one_can_be_resumed(tmp_path, monkeypatch):
@@ -174,24 +175,25 @@ def test_a_save_keeps_so_many_checkpoints_and_wherever_it_ends_one_can_be_resume
     for keep, renames in ((1, 0), (2, 0), (2, 1), (3, 1), (3, 2)):
         out = tmp_path / f'{keep} {renames}'
         out.mkdir()
-        save = lambda step: runs.write(f'{out}/last.pt', keep, checkpoint(step=step))
+        save = lambda step: checkpoints.write(f'{out}/last.pt', keep, checkpoint(step=step))
         for step in range(4):
             save(step)
-        steps = [runs.read(name)['step'] for name in runs.names_of(str(out))[:keep]]
+        steps = [checkpoints.read(name)['step'] for name in checkpoints.names_of(str(out))[:keep]]
         assert steps == [3, 2, 1][:keep] and len(os.listdir(out)) == keep
         left = [rename] * renames                       # then the power fails
         with monkeypatch.context() as m, pytest.raises(IndexError):
             m.setattr(os, 'replace', lambda old, new: left.pop()(old, new))
             save(4)
-        assert runs.newest(str(out))['step'] == 3 and runs.read(runs.find(str(out)))['step'] == 3
+        assert checkpoints.newest(str(out))['step'] == 3
+        assert checkpoints.read(checkpoints.find(str(out)))['step'] == 3
         save(4)
-        assert runs.newest(str(out))['step'] == 4
+        assert checkpoints.newest(str(out))['step'] == 4
 
 
 # --- settings -----------------------------------------------------------------------------------------------
 def test_a_run_that_resumes_keeps_its_settings_and_refuses_others_only_if_they_are_fixed(tmp_path):
     saved = dict.fromkeys(runs.FIXED, 1) | {'init_from': 'base', 'learning_rate': 1e-3, 'max_steps': 4}
-    runs.write(f'{tmp_path}/last.pt', 1, checkpoint(step=4, config=saved))
+    checkpoints.write(f'{tmp_path}/last.pt', 1, checkpoint(step=4, config=saved))
     command = {'out_dir': str(tmp_path), 'init_from': 'resume', 'overwrite': True, 'plan': ''}
     begin = lambda given: runs.begin(config := {**dict.fromkeys(saved, 0), **command, **given},
                                      dict.fromkeys(given, 'my.py')) and config
@@ -228,8 +230,8 @@ def test_a_model_that_cannot_do_it_is_refused(tmp_path):
     tokenizer = Tokenizer.byte(SPECIAL_TOKENS[:4])
     tokenizer.save(tmp_path / 'tokenizer.json')
     path = tmp_path / 'best.pt'
-    tune = lambda: runs.open_to_tune({'init_from': str(tmp_path)}, {})
-    sample = lambda: runs.open_to_sample(str(tmp_path), continues=True)
+    tune = lambda: checkpoints.open_to_tune({'init_from': str(tmp_path)}, {})
+    sample = lambda: checkpoints.open_to_sample(str(tmp_path), continues=True)
     mlm = {'causal': False}, {'config': {'objective': 'mlm'}}
     rewards = {}, {'reward_head': torch.zeros(16)}
     for command, (config, more), words in (
@@ -240,7 +242,7 @@ def test_a_model_that_cannot_do_it_is_refused(tmp_path):
     Tokenizer.byte(['<|endoftext|>']).save(tmp_path / 'tokenizer.json')
     save_checkpoint(path, small(vocab_size=257))
     refused(['<|im_start|>', 'frame each message'], tune)
-    refused(['block_size=9', 'context of 8 tokens', '--rope_scaling'], runs.check_context, 'out', 8, 9)
+    refused(['block_size=9', 'context of 8 tokens', '--rope_scaling'], checkpoints.check_context, 'out', 8, 9)
 
 
 # --- the log ------------------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from accidents import replaced
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
 from conftest import state, write
 
+from parts.model import checkpoints
 from parts.prepare import texts
-from parts.train import runs
 from tokenizer import Tokenizer
 
 # with dropout, so that a step whose randomness came from elsewhere would show
@@ -47,7 +47,7 @@ def test_out_dir_is_complete(base, data_dir):
     best, last = state(base, 'best.pt'), state(base)                # to use the model, and to go on
     assert best['step'] == last['step'] == 16 and last['moments'] and not best['moments']
     assert best['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
-    config = {'format': runs.FORMAT, **best['config'], 'out_dir': str(base)}
+    config = {'format': checkpoints.FORMAT, **best['config'], 'out_dir': str(base)}
     assert read_json(base / 'config.json') == config and config['max_steps'] == 16
     assert (base / 'samples.txt').read_text(encoding='utf-8').count('--- step') == 5
     assert (base / 'tokenizer.json').read_bytes() == (data_dir / 'tokenizer.json').read_bytes()
@@ -132,7 +132,7 @@ def test_the_shape_of_a_model_that_is_continued_is_its_own(base, data_dir, tmp_p
     ok(run(*flags, '--n_ffn=0'))
     ok(run('train.py', f'--out_dir={tmp_path}/out', '--init_from=resume', '--max_steps=6'))
     last = state(tmp_path / 'out')
-    shape = {name: last['model_config'][name] for name in runs.SHAPE}
+    shape = {name: last['model_config'][name] for name in checkpoints.SHAPE}
     assert shape.items() <= last['config'].items() and last['config']['block_size'] == 16
 
 

@@ -1,0 +1,245 @@
+"""
+Checkpoints: how they are written, found and read, and what may be done with the model in one.
+
+    model, rest = open_model('out/base')                # also one file, or a folder of Hugging Face
+    model, tokenizer, rest = open_to_sample('out/sft')
+
+A model knows one tokenizer: every function that opens both checks that they belong together.
+"""
+import contextlib, errno, glob, os, pathlib
+import torch
+from model import GPT, GPTConfig
+from parts.model import copies
+from tokenizer import Tokenizer
+
+FORMAT = 'nanoparrot-checkpoint-1'
+SHAPE = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'tie_embeddings'
+
+
+# --- files ----------------------------------------------------------------------------------------
+def write(path, keep, state):
+    """Write a checkpoint beside path, flush it, then rename it: a crash or a full disk leaves the
+    old one. A last.pt that was there becomes last-1.pt, last-1.pt becomes last-2.pt, ... and `keep`
+    of them stay."""
+    try:
+        with open(f'{path}.tmp', 'wb') as f:
+            torch.save({'format': FORMAT, **state}, f)
+            f.flush()
+            os.fsync(f.fileno())
+    except (OSError, RuntimeError) as e:        # torch wraps a failed write in a RuntimeError
+        pathlib.Path(f'{path}.tmp').unlink(missing_ok=True)
+        raise OSError(f'cannot write {path} ({e}); the file that was there before is '
+                      'unchanged') from e
+    # A crash in here leaves no last.pt for a moment, but then newest() finds last-1.pt.
+    if os.path.basename(path) == 'last.pt':
+        names = names_of(os.path.dirname(path))[:keep]
+        for newer, older in reversed([*zip(names, names[1:])]):
+            if os.path.exists(newer):
+                os.replace(newer, older)
+    os.replace(f'{path}.tmp', path)
+
+
+def read(path, device='cpu'):
+    """Return the dict that write() wrote. ValueError if the file is damaged or not ours, or a
+    weight is nan."""
+    try:
+        state = torch.load(path, map_location=device, weights_only=True)
+        if state['format'] != FORMAT:
+            raise ValueError(f'format={state["format"]}')
+    except Exception as e:
+        # A disk that does not answer or a full memory is no damage. EINVAL: of some files that were
+        # cut off.
+        if isinstance(e, OSError) and e.errno != errno.EINVAL or 'memory' in repr(e).lower():
+            raise
+        # The first sentence only: in the next ones torch advises to let the file run code.
+        raise ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: '
+                         f'{str(e).split(". ")[0]:.100}); use another') from e
+    for name, p in state['model'].items():
+        if not p.isfinite().all():
+            raise ValueError(f'{path}: the weights {name} are not finite; start from another '
+                             'checkpoint')
+    return state
+
+
+def names_of(out_dir):
+    """The checkpoints that a run may have written, the newest first."""
+    names = ['last.pt', *(f'last-{i}.pt' for i in range(1, 100))]
+    return [os.path.join(out_dir, name) for name in names]
+
+
+def newest(out_dir):
+    """Return the newest checkpoint in out_dir that can be read, to resume from it. A damaged one is
+    put aside."""
+    for path in filter(os.path.exists, names_of(out_dir)):
+        try:
+            state = read(path)
+        except ValueError as e:
+            print(f'{e}\nlooking for an older checkpoint', flush=True)
+            with contextlib.suppress(OSError):   # otherwise the next save would push out a good one
+                os.replace(path, f'{path}.damaged')
+            continue
+        if not state.get('moments'):
+            raise ValueError(f'{path} holds a model but no run that could be resumed; start a new '
+                             f'run from its weights: --init_from={path} and another --out_dir')
+        return state
+    raise FileNotFoundError(f'{out_dir} holds no checkpoint of a run; start one without '
+                            '--init_from=resume')
+
+
+def find(path):
+    """Return the best checkpoint of a folder, or path itself if it is a file or a folder of Hugging
+    Face."""
+    if not os.path.exists(path):
+        raise FileNotFoundError(f'{path} does not exist; give a checkpoint or a folder of a run: '
+                                'bash run.sh makes out/quickstart and out/quickstart_sft')
+    if os.path.isdir(path):
+        for file in (os.path.join(path, 'best.pt'), *names_of(path)):
+            if os.path.exists(file):
+                return file
+        if not glob.glob(os.path.join(glob.escape(path), '*.safetensors')):
+            raise FileNotFoundError(f'{path} holds no best.pt, last.pt or *.safetensors; run '
+                                    'train.py first')
+    return path
+
+
+def folder_of(path):
+    """Return the folder of a run, given itself or a checkpoint in it."""
+    return path if os.path.isdir(path) else os.path.dirname(path)
+
+
+def model_of(state, device='cpu'):
+    """Return the GPT whose weights a checkpoint holds."""
+    model = GPT(GPTConfig(**state['model_config'])).to(device)
+    model.load_state_dict(state['model'])
+    return model
+
+
+def open_model(path, device='cpu'):
+    """Return the GPT of a checkpoint, a run's folder or a folder of Hugging Face, and the rest of
+    what was saved."""
+    path = find(path)
+    if os.path.isdir(path):
+        return GPT.from_hf(path).to(device), {}
+    state = read(path, device)
+    rest = state.keys() - {'model', 'unmerged', 'moments'}
+    return model_of(state, device), {name: state[name] for name in rest}
+
+
+# --- from the weights of another run --------------------------------------------------------------
+def same_tokenizer(one, its_hash, other, other_hash, remedy):
+    """Refuse what is at the paths `one` and `other` if their tokenizers differ. A hash of None is
+    not known."""
+    if None not in (its_hash, other_hash) and its_hash != other_hash:
+        raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has '
+                         f'{other_hash}: the same ids mean different text; {remedy}')
+
+
+def tokenizer_beside(ckpt, state):
+    """Return the tokenizer in a checkpoint's folder. ValueError if the model was trained with
+    another one."""
+    beside = os.path.join(folder_of(ckpt), 'tokenizer.json')
+    tokenizer = Tokenizer.load(beside)
+    same_tokenizer(ckpt, state.get('tokenizer_hash'), beside, tokenizer.hash,
+                   f"copy the run's own tokenizer.json back into {folder_of(ckpt)}")
+    return tokenizer
+
+
+def from_weights(config, set_by, tokenizer):
+    """Return config['init_from'] for pretraining on data of this tokenizer, as a checkpoint with
+    model_config and model: with the dropout, the mask and the context of config. Its shape goes
+    into config."""
+    init_from, data_dir = config['init_from'], config['data_dir']
+    model, state = open_model(init_from)
+    beside = os.path.join(folder_of(init_from), 'tokenizer.json')
+    its_hash = state.get('tokenizer_hash')
+    # Without a state it is a folder of Hugging Face's, whose model may lack the tokens for chat.
+    if config['extend_vocab'] or (not state and os.path.exists(beside)):
+        its = Tokenizer.load(beside)
+        its_hash = its.hash
+        model = model.grown(its.vocab_size)
+    if config['extend_vocab']:
+        model, its_hash = copies.carried_over(model, its, tokenizer), tokenizer.hash
+    # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
+    if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
+        raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
+                         f'{tokenizer.vocab_size}; prepare it with --tokenizer={beside}, '
+                         'or take the weights over with --extend_vocab=True')
+    same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash,
+                   f'prepare it with --tokenizer={beside}')
+    for name in SHAPE:
+        value = getattr(model.config, name)
+        is_0 = config[name] == 0 and name in ('n_kv_head', 'n_ffn')     # it follows from the others
+        if name in set_by and config[name] != value and not is_0:
+            raise ValueError(f'{set_by[name]}: {name}={config[name]}, but {init_from} has '
+                             f'{name}={value}; leave {name} out, or set it to {value}')
+        config[name] = value
+    model = model.like(dropout=config['dropout'], causal=config['objective'] != 'mlm',
+                       vocab_multiple=config['vocab_multiple'],
+                       **context(config, vars(model.config)))
+    return {'model_config': vars(model.config), 'model': model.state_dict()}
+
+
+def context(config, before):
+    """Return the fields of GPTConfig that change if a model reads block_size tokens at a time.
+    before: its fields now. rope_scaling: linear or llama3, by block_size / the first context (see
+    model.rope_table)."""
+    block_size, rope_theta, rope_scaling = (
+        config[name] for name in ('block_size', 'rope_theta', 'rope_scaling'))
+    old = before['rope_scaling']
+    # the context of the first training: an earlier extension has kept it, or the factor
+    first = old[3] if len(old) == 4 else before['block_size'] / (old or [1])[0]
+    factor = block_size / first
+    if rope_scaling == 'none' and not rope_theta:
+        check_context(config['init_from'], before['block_size'], block_size)
+    if rope_scaling != 'none' and block_size <= before['block_size']:
+        raise ValueError(f'rope_scaling={rope_scaling} makes a context longer; set --block_size '
+                         f'above the {before["block_size"]} tokens of {config["init_from"]}, or '
+                         'leave --rope_scaling=none')
+    scaling = {'none': old, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first)}
+    return {'rope_theta': rope_theta or before['rope_theta'], 'rope_scaling': scaling[rope_scaling],
+            'block_size': max(before['block_size'], block_size)}
+
+
+def check_context(init_from, context, block_size):
+    """Refuse sequences that are longer than a model's context."""
+    if block_size > context:
+        raise ValueError(f'{init_from} has a context of {context} tokens, less than '
+                         f'block_size={block_size}; set --block_size={context}, or extend it: '
+                         'train.py --rope_scaling=llama3')
+
+
+def open_to_sample(ckpt, device='cpu', continues=False):
+    """Return a model to sample from, its tokenizer and the rest of the checkpoint. continues: no
+    model for gaps."""
+    model, state = open_model(ckpt, device)
+    if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
+        raise ValueError(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and '
+                         "--export need one that continues texts; use --prompt='a <|mask|>'")
+    if 'reward_head' in state:
+        raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
+    tokenizer = tokenizer_beside(ckpt, state)
+    # One of Hugging Face's may lack the tokens for chat.
+    return model.grown(tokenizer.vocab_size), tokenizer, state
+
+
+def open_to_tune(config, state):
+    """Return the model to fine-tune and the tokenizer beside it: of the checkpoint `state`, or of
+    config['init_from']."""
+    origin = config['out_dir'] if state else config['init_from']
+    model, saved = (model_of(state), state) if state else open_model(origin)
+    if 'reward_head' in saved and not state:
+        raise ValueError(f'{origin} is a reward model: it scores answers and writes none; start '
+                         'from the model of sft.py')
+    if not model.config.causal:
+        raise ValueError(f'{origin} was trained with --objective=mlm and cannot answer; use a '
+                         'model of clm')
+    tokenizer = tokenizer_beside(origin, saved)
+    if not {'<|im_start|>', '<|im_end|>'} <= tokenizer.special.keys():
+        raise ValueError(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which '
+                         'frame each message; pretrain with one that has: python prepare.py '
+                         '--tokenizer=bpe')
+    if config.get('lora') and tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError(f'lora={config["lora"]} cannot train the new rows of <|im_start|> and '
+                         '<|im_end|>; set --lora=0')
+    check_context(origin, model.config.block_size, config.get('block_size', 0))
+    return model, tokenizer
