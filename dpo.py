@@ -95,7 +95,7 @@ for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
     if name in set_by and loss_type != its_type:
         raise ValueError(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
-here = processes.Process(device, dtype)
+here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
 if n_micro * here.world * micro_batch_size != batch_size:

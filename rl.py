@@ -85,7 +85,7 @@ config['stage'] = 'rl'          # so eval.py will ask this model in conversation
 state = runs.begin(config, set_by)
 globals().update(config)
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
-here = processes.Process(device, dtype)
+here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
 if n_micro * here.world * micro_batch_size != batch_size:

@@ -18,7 +18,7 @@ class Process:
     kind ('cuda'), dtype (of matrix products, as text), stop_requests, sum, gather, same and
     leave."""
 
-    def __init__(self, device='auto', dtype='auto'):
+    def __init__(self, device='auto', dtype='auto', settings=None):
         texts = {name: os.environ.get(name, alone)
                  for name, alone in (('RANK', '0'), ('WORLD_SIZE', '1'), ('LOCAL_RANK', '0'))}
         numbers = all(map(str.isdecimal, texts.values()))
@@ -37,6 +37,9 @@ class Process:
         for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), self.ask_to_stop)
+        # Before the first collective: with models of two shapes it would hang or end in a traceback.
+        if settings:
+            self.same(**settings)
 
     def join(self):
         is_cuda = self.kind == 'cuda'

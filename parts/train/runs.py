@@ -112,7 +112,7 @@ class Log:
                 raise ValueError(f'{name} is not the one that the run in {self.out_dir} has read; '
                                  'resume with its own data, or start a new run from its weights: '
                                  '--init_from=FOLDER and another --out_dir')
-        here.same(step=step, **(config | identity))
+        here.same(step=step, **identity)
         if step >= self.max_steps:
             raise ValueError(f'{self.out_dir} is at step {step} of max_steps={self.max_steps}; to '
                              f'continue, set --max_steps above {step}')
