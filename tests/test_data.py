@@ -129,7 +129,7 @@ def test_a_stream_is_the_bin_of_its_documents_wherever_it_is_resumed(tmp_path, c
 
 @pytest.fixture(scope='module')
 def streamed(tmp_path_factory):
-    """streamed(out, *flags) trains on four shards, of which one is cut off and one holds no text at first."""
+    """streamed(out, *flags) trains on four shards. Each begins with lines that hold no text; one is cut off."""
     folder = tmp_path_factory.mktemp('stream')
     texts = [f'{i} times {i} is {i * i}.\n' for i in range(400)]
     write_bins(folder, np.array([id for text in texts for id in [*text.encode(), END]], np.uint16), BYTES)
@@ -152,19 +152,18 @@ def test_a_stream_that_was_killed_goes_on_bit_for_bit(streamed, tmp_path, proces
     assert state(out)['step'] == 4 and len(state(out)['positions']) == processes
     ok(streamed(out, '--init_from=resume', processes=processes))
     assert metrics(out) == metrics(straight)
-    assert same({**state(out), 'config': 0}, {**state(straight), 'config': 0})
+    assert same(state(out), state(straight))
     mistake(streamed(out, '--init_from=resume', '--max_steps=10', processes=3 - processes),
             f'reads {processes} streams', f'not with {3 - processes}')
 
 
 def test_damaged_shards_cost_what_is_damaged_and_what_cannot_be_a_stream_is_refused(tmp_path):
-    lines = [json.dumps({'text': os.urandom(400).hex()}) + '\n' for _ in range(50)]
-    whole = gzip.compress(''.join(lines).encode())
-    (tmp_path / 'a.jsonl.gz').write_bytes(whole[:len(whole) // 2])
+    (tmp_path / 'a.jsonl.gz').write_bytes(gzip.compress(b'{"text": "kept"}\n')[:-4])
     (tmp_path / 'b.jsonl').write_bytes(b'{"text": 3}\n\xff\xfe\n{"text": "good"}\n[1]\n')
-    stream = stream_of(tmp_path, 8)
-    text = bytes(i % 256 for i in stream.take(0, range(7000))[0].ravel())
-    assert text.count(b'good') >= 2 and stream.malformed >= 8           # passes go on
+    stream = stream_of(tmp_path, 10)
+    for passes in 1, 2:
+        assert stream.take(0, [0])[0].tolist() == [[*b'kept', END, *b'good', END]]
+        assert stream.malformed == 4 * passes
     second = stream_of(tmp_path, 4, rank=1, world=2)                    # of two processes
     assert second.take(0, [0])[0].tolist() == [[*b'good']]
 
