@@ -154,7 +154,7 @@ else:
     model.load_state_dict(first['model'])
 model.grad_checkpoint = grad_checkpoint
 compile = here.kind == 'cuda' if compile is None else compile
-if shard == 'ddp' or here.world == 1:
+if shard == 'ddp' or not torch.distributed.is_initialized():
     model.to(here.device)
     net = torch.compile(model) if compile else model
     if here.world > 1:

@@ -91,7 +91,7 @@ EXERCISES = [
              'k numbers that agree in a place with probability J. Broder 1997: the smallest under each of '
              'k hash functions (slow, and it passes), or the smallest in each of k bins.'),
     Exercise('accumulation', 'train.py', '',
-             'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp]',
+             'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '
              'those of this process, each (x, y) and perhaps a mask. A target that is IGNORE does not count, '
              'and here.sum() adds over the processes. Leave in loss what this process adds to the mean. '

@@ -18,6 +18,7 @@ PLACES = {
     'build a model': ('model', 'GPT.__init__'),
     'forward': ('model', 'GPT.forward'),
     'compile': ('torch', 'compile'),
+    'shard': ('parts.train.processes', 'shard'),
     'rehearse': ('parts.train.processes', 'rehearse'),             # called with net, model, opt, a batch
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),

@@ -38,10 +38,15 @@ GOLDEN = read_json(ROOT / 'tests/golden.json')
 MUON_IN_FLOAT32 = replaced('native bfloat16', 'return False')
 # train.py asks for no logits, which would be kept for the backward pass.
 WATCHED = MUON_IN_FLOAT32 + before('build a model', 'print("a model is built")')
+WATCHED += before('shard', 'print("it is sharded")')
 WATCHED += before('seed', 'print("a seed:", arguments[0])') + replaced('forward', """
     found = real(*arguments, **more)
     assert found[0] is None
     return found""")
+
+
+ONE_OF_TORCHRUN = {'TORCHELASTIC_RUN_ID': 'one', 'RANK': '0', 'WORLD_SIZE': '1', 'MASTER_ADDR': '127.0.0.1',
+                   'MASTER_PORT': '0'}
 
 
 def killed_at(step):
@@ -71,7 +76,9 @@ def made(train, tmp_path_factory):
     @functools.cache
     def made(case, n=1, shard='ddp'):
         out = tmp_path_factory.mktemp('made') / 'run'
-        printed = ok(train(out, CASES[case], f'--shard={shard}', processes=n))
+        env = ONE_OF_TORCHRUN if n == 1 and shard != 'ddp' else {}
+        printed = ok(train(out, CASES[case], f'--shard={shard}', processes=n, env=env))
+        assert printed.count('it is sharded') == n * (shard != 'ddp')
         assert printed.count('a model is built') == n       # none for an evaluation or a save
         assert printed.count('step      1/') == 1           # only the first process speaks
         # Each step of each process has a dropout of its own; model and samples have another seed.
@@ -98,11 +105,12 @@ def test_a_run_has_the_losses_of_the_golden_one(made, case):
     assert max(series(made(case), 'grad_norm')) > 0.3
 
 
-@pytest.mark.parametrize('case, shard', [
-    *itertools.product(('adamw', 'muon'), ('ddp', 'zero2', 'fsdp')),
-    *itertools.product(('mlm', 'span', 'document_mask'), ('ddp',))])
-def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard):
-    one, two = made(case), made(case, 2, shard)
+@pytest.mark.parametrize('case, shard, n', [
+    *itertools.product(('adamw', 'muon'), ('ddp', 'zero2', 'fsdp'), (2,)),
+    *itertools.product(('mlm', 'span', 'document_mask'), ('ddp',), (2,)), ('adamw', 'fsdp', 1)])
+def test_one_process_accumulating_4_equals_two_accumulating_2(made, case, shard, n):
+    """Also if one process of torchrun tries out FSDP."""
+    one, two = made(case), made(case, n, shard)
     equal(one, two)
     samples = [out / 'samples.txt' for out in (one, two) if case in ('adamw', 'muon')]
     assert len({path.read_text(encoding='utf-8') for path in samples}) < 2

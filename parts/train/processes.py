@@ -31,7 +31,7 @@ class Process:
         self.device, self.dtype = choose(device, dtype, local_rank)
         self.kind = self.device.split(':')[0]
         self.stop_requests = 0
-        # One process of torchrun joins, too: so a single GPU can try out DDP and FSDP.
+        # One process of torchrun joins, too: so a single GPU can try out FSDP.
         if self.world > 1 or dist.is_torchelastic_launched():
             self.join()
         for name in ('SIGTERM', 'SIGINT', 'SIGUSR1'):       # Windows has no SIGUSR1
