@@ -155,8 +155,9 @@ class Answer:
     log_probs: list         # log p of each of its ids, when it was sampled
     ended: bool             # by itself, not at max_new_tokens
     text: str
-    reward: float
-    advantage: float        # above 0: better than the other answers to the same prompt
+    verdict: object         # the future Result of its program; None if no tests judge it
+    reward: float = 0.0
+    advantage: float = 0.0  # above 0: better than the other answers to the same prompt
 
 
 def advantages(rewards, scale=False):
@@ -182,17 +183,24 @@ def answers_to(prompts, n, temperature, noise):
         reward       1          0        1        0
         advantage    0.5        -0.5     0.5      -0.5"""
     asked = [task for task in prompts for _ in range(n)]
-    with autocast:
-        written = rollouts.write(model, [task['ids'] for task in asked], noise, temperature,
-                                 tokenizer.stop, slots)
-    texts = [tokenizer.decode(ids[:-1] if ended else ids) for ids, _, ended in written]
+    answers = [None] * len(asked)
     warn = log.say if bad_reward == 'zero' else None
-    rewards = rollouts.rewards(asked, texts, timeout, warn)
-    groups = torch.tensor(rewards, dtype=torch.float64).view(-1, n)                     # (P, n)
-    worth = advantages(groups, scale).flatten().tolist()
-    return [Answer(task['ids'], ids, log_probs, ended, text, reward, advantage)
-            for task, (ids, log_probs, ended), text, reward, advantage
-            in zip(asked, written, texts, rewards, worth)]
+    with sandbox.Court(timeout) as court:
+        with log.timed('sample'), autocast:
+            written = rollouts.write(model, [task['ids'] for task in asked], noise, temperature,
+                                     tokenizer.stop, slots)
+            for i, ids, log_probs, ended in written:
+                text = tokenizer.decode(ids[:-1] if ended else ids)
+                # Its program runs while other answers are still being written.
+                verdict = rollouts.submit(court, asked[i], text)
+                answers[i] = Answer(asked[i]['ids'], ids, log_probs, ended, text, verdict)
+        with log.timed('score'):
+            for task, a in zip(asked, answers):
+                a.reward = rollouts.reward_of(task, a.text, a.verdict, warn)
+    rewards = torch.tensor([a.reward for a in answers], dtype=torch.float64).view(-1, n)    # (P, n)
+    for a, advantage in zip(answers, advantages(rewards, scale).flatten().tolist()):
+        a.advantage = advantage
+    return answers
 
 
 def sample_batch(number):
@@ -284,8 +292,7 @@ if step == 0:
 while step < max_steps:
     # The policy as it is now writes answers. They serve for `updates` steps.
     if step % updates == 0:
-        with log.timed('data'):
-            answers = sample_batch(step // updates)
+        answers = sample_batch(step // updates)
         # An answer whose advantage is 0 has no gradient, unless kl_coef gives it one. Each process
         # keeps one answer, because DDP waits for all. Answers of about one length share a pass.
         useful = [a for a in answers if a.advantage or reference] or answers[:1]
@@ -304,36 +311,39 @@ while step < max_steps:
     for group in opt.param_groups:
         group['lr'] = lr
 
-    # the gradient of the mean loss over all tokens of the batch (DAPO, 2503.14476, eq. 8)
-    loss = kl_sum = n_clipped = 0.0
-    for i in range(0, len(useful), n_at_once):
-        part = useful[i:i + n_at_once]
-        x, y, old_log_probs = (t.to(here.device) for t in rollouts.collate(part, pad))      # (N, T)
-        A = torch.tensor([a.advantage for a in part], device=here.device)               # (N,)
-        # DDP sums the gradients of all processes after the last micro-batch only.
-        is_last = i + len(part) == len(useful)
-        with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
-            with autocast:
-                log_probs = net(x, y)                                                   # (N, T)
-                ref_log_probs = reference(x, y) if reference else None
-            losses, ratios, kl = policy_loss(log_probs, old_log_probs, A, y != IGNORE, clip_low,
-                                             clip_high, ref_log_probs, kl_coef)
-            share = losses.sum() / n_tokens     # each token of all processes counts the same
-            # DDP divides the sum of all gradients by world; times world undoes it.
-            scaler.scale(share * here.world).backward()
-        loss += share.detach()
-        kl_sum += kl.sum()
-        n_clipped += ((y != IGNORE) & ((ratios < 1 - clip_low) | (ratios > 1 + clip_high))).sum()
+    with log.timed('train'):
+        # the gradient of the mean loss over all tokens of the batch (DAPO, 2503.14476, eq. 8)
+        loss = kl_sum = n_clipped = 0.0
+        for i in range(0, len(useful), n_at_once):
+            part = useful[i:i + n_at_once]
+            x, y, old_log_probs = (t.to(here.device) for t in rollouts.collate(part, pad))  # (N, T)
+            A = torch.tensor([a.advantage for a in part], device=here.device)           # (N,)
+            # DDP sums the gradients of all processes after the last micro-batch only.
+            is_last = i + len(part) == len(useful)
+            with contextlib.nullcontext() if is_last or not isinstance(net, DDP) else net.no_sync():
+                with autocast:
+                    log_probs = net(x, y)                                               # (N, T)
+                    ref_log_probs = reference(x, y) if reference else None
+                losses, ratios, kl = policy_loss(log_probs, old_log_probs, A, y != IGNORE, clip_low,
+                                                 clip_high, ref_log_probs, kl_coef)
+                share = losses.sum() / n_tokens     # each token of all processes counts the same
+                # DDP divides the sum of all gradients by world; times world undoes it.
+                scaler.scale(share * here.world).backward()
+            loss += share.detach()
+            kl_sum += kl.sum()
+            is_clipped = (ratios < 1 - clip_low) | (ratios > 1 + clip_high)
+            n_clipped += (is_clipped & (y != IGNORE)).sum()
 
-    # the update
-    scaler.unscale_(opt)                    # float16's gradients were scaled up; otherwise nothing
-    norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf).item()
-    loss, kl_sum, n_clipped, stop_requests = here.sum(loss, kl_sum, n_clipped, here.stop_requests)
-    before = watched.clone()
-    if guard.allows(step, loss, norm):      # no NaN; it logs what it refuses
-        scaler.step(opt)
-    scaler.update()
-    opt.zero_grad(set_to_none=here.world == 1)      # DDP's gradients stay in its buckets, as zeros
+        # the update
+        scaler.unscale_(opt)            # float16's gradients were scaled up; otherwise nothing
+        norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf).item()
+        loss, kl_sum, n_clipped, stop_requests = here.sum(loss, kl_sum, n_clipped,
+                                                          here.stop_requests)
+        before = watched.clone()
+        if guard.allows(step, loss, norm):      # no NaN; it logs what it refuses
+            scaler.step(opt)
+        scaler.update()
+        opt.zero_grad(set_to_none=here.world == 1)  # DDP's gradients stay in its buckets, as zeros
     step += 1
     tokens += int(n_tokens)
 

@@ -67,7 +67,7 @@ def policy(**figures):
         if step % 20:
             del row['val_reward']
         rows.append({'step': step, 'loss': 0.001, 'kl': None, 'length': 25, 'entropy': 0.3, 'tok_s': 700,
-                     'dt': 9, 'data_s': 8, **row})
+                     'dt': 9, 'sample_s': 6, 'score_s': 1, 'train_s': 2, **row})
     return rows
 
 

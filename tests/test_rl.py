@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, run, series
+from conftest import PAID, ROOT, make_sft, metrics, mistake, ok, read_rows, run, series
 from conftest import state, write
 from test_records import BYTES
 
@@ -53,6 +53,15 @@ def test_the_reward_rises(home, tmp_path):
         assert 'highest val_reward ' in said
         assert '[reward ' in (out / 'samples.txt').read_text(encoding='utf-8')
         assert state(out)['config']['stage'] == 'rl'
+
+
+def test_the_seconds_of_a_step_are_those_of_its_answers_their_judges_and_its_update(home, tmp_path):
+    slow = paying(home, 'slow.py', 'return sum', '__import__("time").sleep(0.01)\n    return sum')
+    ok(rl(home, '--max_steps=4', '--updates=2', '--log_interval=4', reward=slow, out=tmp_path / 'run'))
+    first, last = [row for row in read_rows(tmp_path / 'run/metrics.jsonl') if 'loss' in row]
+    for row in (first, last):
+        assert 0 < row['sample_s'] + row['score_s'] + row['train_s'] < row['dt'] and 'data_s' not in row
+    assert first['score_s'] > 0.24 and last['score_s'] > 0.24 / 3       # 24 answers each; the last in 3 steps
 
 
 def test_the_kl_holds_the_model_near_its_start(home, tmp_path):

@@ -21,10 +21,12 @@ def test_fresh_answers_have_the_ratio_1():
     model = sharpen(GPT(GPTConfig(97, 64, 2, 4, 2, 32)))
     dice = np.random.default_rng(0)
     prompts = [dice.integers(1, 97, dice.integers(1, 44)).tolist() for _ in range(40)]
-    written = rollouts.write(model, prompts, noise_of(1, 0, range(40), 20), 0.7, {0, 3}, slots=16)
-    answers = [types.SimpleNamespace(prompt=prompt, ids=ids, log_probs=log_probs)
-               for prompt, (ids, log_probs, _) in zip(prompts, written)]
+    written = [*rollouts.write(model, prompts, noise_of(1, 0, range(40), 20), 0.7, {0, 3}, slots=16)]
+    answers = [types.SimpleNamespace(prompt=prompts[i], ids=ids, log_probs=log_probs)
+               for i, ids, log_probs, _ in written]
     assert {ended for *_, ended in written} == {True, False} and model.training
+    order = [i for i, *_ in written]        # as they end
+    assert order != sorted(order) == [*range(40)]
     x, y, old = collate(answers, 0)
     log_probs = Policy(model, 0.7)(x, y)
     assert (log_probs - old).abs().max() < 1e-4 and (y != IGNORE).sum() == sum(len(a.ids) for a in answers)
@@ -58,7 +60,7 @@ def earned(tmp_path, body, text, warn=None):
     head = 'def prompts():\n    return ["1 and 2"]\n\ndef reward(prompt, completion):\n'
     (tmp_path / 'mine.py').write_text(head + textwrap.indent(body, '    '), encoding='utf-8')
     task, = rollouts.tasks_of_file(str(tmp_path / 'mine.py'))
-    return rollouts.rewards([task], [text], 1.0, warn)[0]
+    return rollouts.reward_of(task, text, warn=warn)
 
 
 def test_a_reward_file_may_import_what_lies_beside_it_also_late(tmp_path, monkeypatch):
@@ -80,13 +82,13 @@ def test_a_reward_is_a_number_or_a_sentence_that_says_why_not(tmp_path):
         earned(tmp_path, 'raise KeyboardInterrupt', 'yes', print)
 
 
-def test_what_each_kind_of_task_pays(monkeypatch):
-    paying = {'reward': lambda prompt, text: len(prompt) / len(text), 'prompt': 'four'}
+def test_what_each_kind_of_task_pays():
+    def paid(task, outcome=''):
+        verdict = types.SimpleNamespace(result=lambda: Result(outcome, 'no space'))
+        court = types.SimpleNamespace(submit=lambda program, tests, entry_point: verdict)
+        return rollouts.reward_of(task, 'it is 4', rollouts.submit(court, task, 'it is 4'))
     tests = {'tests': 'assert 1', 'entry_point': '', 'prompt': '', 'messages': [{'content': 'write f'}]}
-    tasks = [{'answer': 'so 4'}, tests, paying, {'answer': '5'}, tests]
-    judge = lambda *outcomes: monkeypatch.setattr(
-        rollouts.sandbox, 'run_many', lambda jobs, timeout: iter([Result(o, 'no space') for o in outcomes]))
-    judge('passed', 'wrong')
-    assert rollouts.rewards(tasks, ['it is 4'] * 5, 1.0) == [1.0, 1.0, 4 / 7, 0.0, 0.0]
-    judge('infrastructure')
-    refused("no verdict on 'write f', .*no space", rollouts.rewards, [tests], ['def f(): pass'], 1.0)
+    paying = {'reward': lambda prompt, text: len(prompt) / len(text), 'prompt': 'four'}
+    assert [paid(task) for task in ({'answer': 'so 4'}, paying, {'answer': '5'})] == [1.0, 4 / 7, 0.0]
+    assert [paid(tests, outcome) for outcome in ('passed', 'wrong', 'timeout')] == [1.0, 0.0, 0.0]
+    refused("no verdict on 'write f', .*no space", paid, tests, 'infrastructure')

@@ -1,4 +1,5 @@
 """A run's folder, its checkpoints and its log; what a run may begin with, or one sentence says what to do."""
+import contextlib
 import errno
 import json
 import math
@@ -11,7 +12,8 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import TINY, contents, metrics, mistake, ok, read_json, refused, run, same, train, write
+from conftest import TINY, contents, metrics, mistake, ok, read_json, read_rows, refused, run, same, train
+from conftest import write
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.model import checkpoints
@@ -278,6 +280,29 @@ def test_the_last_line_compares_with_what_the_config_expects(tmp_path, capsys, f
     for step in (9, 10):            # a run that stopped earlier has nothing to compare
         log.end(step, 1.0, [])
         assert (words in capsys.readouterr().out) == (step == 10)
+
+
+def test_the_seconds_of_a_step_are_told_by_part_without_those_of_pauses(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr(runs.time, 'time', lambda: clock[0])
+    log = log_of(tmp_path)
+    log.here.world, log.here.kind = 1, 'cpu'
+
+    def spend(seconds, *names):
+        with contextlib.ExitStack() as stack:
+            for name in names:
+                stack.enter_context(log.timed(name))
+            clock[0] += seconds
+    for step, tokens in ((2, 80), (6, 160)):
+        spend(8, 'sample')
+        spend(4, 'train')
+        spend(5, 'eval', 'sample')      # the answers of an evaluation are no part of a step
+        spend(3, 'save')
+        spend(4)
+        log.step(step=step, tokens=tokens, loss=1.0, lr=1.0, grad_norm=1.0)
+    keys = 'sample_s', 'train_s', 'dt', 'save_s', 'eval_share', 'tok_s'
+    assert [[row[key] for key in keys] for row in read_rows(tmp_path / 'metrics.jsonl')] == [
+        [4, 2, 8, 3, 5 / 24, 5], [2, 1, 4, 6, 10 / 48, 5]]
 
 
 def test_a_run_that_learns_nothing_says_so_after_a_thousand_steps(tmp_path):

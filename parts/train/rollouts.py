@@ -3,8 +3,8 @@ Rollouts of rl.py: prompts and what judges their answers, the answers, and batch
 
     tasks = read_tasks('tasks.jsonl', tokenizer, longest=192)       # {ids of a prompt: its task}
     noise = noise_of(seed=1, number=0, rows=[0, 1, 2], length=64)   # float64 (3, 64), in [0, 1)
-    answers = write(model, prompts, noise, 1.0, tokenizer.stop)     # (ids, log_probs, ended) each
-    rewards([{'answer': '4'}], ['It is 4'], timeout=3.0)            # [1.0]
+    for i, ids, log_probs, ended in write(model, prompts, noise, 1.0, tokenizer.stop): ...
+    reward_of({'answer': '4'}, 'It is 4')                           # 1.0
     x, y, old = collate(answers, pad=0)                             # (N, T) each
     log_probs = Policy(model, temperature=1.0)(x, y)                # (N, T)
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 from model import IGNORE
-from parts.eval import problems, questions, sandbox
+from parts.eval import problems, questions
 from parts.sample import decoding
 from parts.train import records
 
@@ -75,44 +75,44 @@ def noise_of(seed, number, rows, length):
 
 
 def write(model, prompts, noise, temperature, stop, slots=128):
-    """Return (ids, log p of each id, whether the answer ended by itself) for each prompt, a list of
-    ids. noise: float64 (prompts, n), for at most n ids. slots: answers written at a time."""
+    """Yield (i, ids, log p of each id, whether the answer ended by itself) when the answer to
+    prompts[i], a list of ids, is complete: short ones come first. noise: float64 (prompts, n), for
+    at most n ids. slots: answers written at a time."""
     batch = decoding.Batch(model, stop, min(slots, len(prompts)))
-    answers = [batch.add(prompt, len(row), iter(row).__next__, temperature=temperature,
-                         scored_at=temperature or 1.0)
-               for prompt, row in zip(prompts, noise.tolist())]
+    number_of = {}
+    for i, (prompt, row) in enumerate(zip(prompts, noise.tolist())):
+        answer = batch.add(prompt, len(row), iter(row).__next__, temperature=temperature,
+                           scored_at=temperature or 1.0)
+        number_of[answer] = i
     while batch.queue or batch.live:
-        batch.step()
+        for answer in batch.step():
+            if answer.finish:
+                ended = answer.finish == 'stop'
+                yield number_of[answer], answer.ids, answer.log_probs, ended
     model.train()           # a batch is written in eval mode
-    return [(answer.ids, answer.log_probs, answer.finish == 'stop') for answer in answers]
 
 
-def rewards(tasks, texts, timeout, warn=None):
-    """Return what each text earns as the answer to its task: 1.0 if its tests pass or its number is
-    that of 'answer', else 0.0; or what reward() says. timeout: seconds for a program. warn(text):
+def submit(court, task, text):
+    """Begin to run the program in an answer, if tests judge it. Return its future Result, or None.
+    court: a sandbox.Court."""
+    if 'tests' in task:
+        program = questions.program(task, text, chat=True)
+        return court.submit(program, task['tests'], task['entry_point'])
+
+
+def reward_of(task, text, verdict=None, warn=None):
+    """Return what a text earns as the answer to a task: 1.0 if its number is that of 'answer' or
+    its tests pass, else 0.0; or what reward() says. verdict: what submit() returned. warn(text):
     told which rewards of a FILE.py count as 0; without it they are errors."""
-    jobs = [(questions.program(task, text, chat=True), task['tests'], task['entry_point'])
-            for task, text in zip(tasks, texts) if 'tests' in task]
-    results = sandbox.run_many(jobs, timeout)
-    earned = []
-    for task, text in zip(tasks, texts):
-        if 'answer' in task:
-            number = questions.last_number(text)
-            reward = float(number == questions.last_number(task['answer']))
-        elif 'tests' in task:
-            result = next(results)
-            if result.outcome == 'infrastructure':
-                raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a '
-                                 f'fault of its tests or of the machine: {result.message}')
-            reward = float(result.outcome == 'passed')
-        else:
-            reward = paid(task, text, warn)
-        earned.append(reward)
-    return earned
-
-
-def paid(task, text, warn):
-    """Return what reward() of a FILE.py says, a float. Nothing here ends a call that hangs."""
+    if 'answer' in task:
+        return float(questions.last_number(text) == questions.last_number(task['answer']))
+    if 'tests' in task:
+        result = verdict.result()       # waits for the program
+        if result.outcome == 'infrastructure':
+            raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault '
+                             f'of its tests or of the machine: {result.message}')
+        return float(result.outcome == 'passed')
+    # Nothing here ends a call that hangs.
     try:
         number = float(task['reward'](task['prompt'], text))
         # Comparing with <= refuses nan as well. Squares of much larger numbers are no float32.

@@ -104,7 +104,8 @@ class Log:
         self.expect = config['expect'] = expected(config, set_by, others, meta)
         step = state.get('step', 0)
         self.last = step, state.get('tokens', 0)        # when the last line of a step was written
-        self.seconds = dict.fromkeys(('data', 'eval', 'save'), 0.0)    # spent so far in timed(name)
+        self.paused = {'eval': 0.0, 'save': 0.0}        # seconds of the run in timed(name)
+        self.seconds = {}                       # of other names, since the last line of a step
         self.measured = {}                                                  # by the last evaluation
         read = state.get('data', identity)
         for name in read | identity:
@@ -212,13 +213,17 @@ class Log:
 
     @contextlib.contextmanager
     def timed(self, name):
-        """Measure the seconds of loading data, or of a pause, which the clock of the steps does not
-        count."""
-        began = time.time()
+        """Measure the seconds of 'eval' and 'save', pauses that the clock of the steps leaves out,
+        or of a part of the steps, which their lines report as NAME_s, per step."""
+        began, seconds = time.time(), self.seconds.copy()
         yield
-        self.seconds[name] += time.time() - began
-        if name != 'data':
-            self.since += time.time() - began
+        spent = time.time() - began
+        if name in self.paused:
+            self.paused[name] += spent
+            self.since += spent
+            self.seconds = seconds      # without what an evaluation did: it is no part of a step
+        else:
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
     def step(self, shown=(), **row):
         """The line and the metrics of a step, with its seconds and its speed since the last call.
@@ -231,8 +236,9 @@ class Log:
         peak = planner.peak_flops(gpu)
         row |= {'dt': dt, 'tok_s': speed, 'tok_s_device': speed / self.here.world,
                 'mfu': self.flops_per_token * speed / self.here.world / peak if peak else None,
-                'data_s': self.seconds['data'] / n_steps, 'save_s': self.seconds['save'],
-                'eval_share': self.seconds['eval'] / (now - self.began),
+                **{f'{name}_s': spent / n_steps for name, spent in self.seconds.items()},
+                'save_s': self.paused['save'],
+                'eval_share': self.paused['eval'] / (now - self.began),
                 'uptime_s': now - self.began, 'restarts': self.restarts,
                 'memory_mb': memory_mb(self.here.kind)}
         more = ''.join(f'{name}: {row[name]:.3g} | ' for name in shown)
@@ -241,7 +247,8 @@ class Log:
                  f'{speed:,.0f} tok/s | eta '
                  f'{datetime.timedelta(seconds=int(dt * (self.max_steps - row["step"])))}')
         self.metrics(**row)
-        self.last, self.since, self.seconds['data'] = (row['step'], row['tokens']), now, 0.0
+        self.last, self.since = (row['step'], row['tokens']), now
+        self.seconds = dict.fromkeys(self.seconds, 0.0)
 
     def evaluation(self, step, **row):
         """The line and the metrics of an evaluation."""
