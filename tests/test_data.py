@@ -129,7 +129,7 @@ def test_a_stream_is_the_bin_of_its_documents_wherever_it_is_resumed(tmp_path, c
 
 @pytest.fixture(scope='module')
 def streamed(tmp_path_factory):
-    """streamed(out, *flags) trains on four shards. Each begins with lines that hold no text; one is cut off."""
+    """streamed(out, *flags) trains on four shards. Each begins with lines without text; one is cut off."""
     folder = tmp_path_factory.mktemp('stream')
     texts = [f'{i} times {i} is {i * i}.\n' for i in range(400)]
     write_bins(folder, np.array([id for text in texts for id in [*text.encode(), END]], np.uint16), BYTES)
