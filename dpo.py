@@ -353,12 +353,11 @@ def save(name='last.pt'):
 log = runs.Log(config, set_by, state, here, model, identity, max_steps=max_steps)
 if here.is_main:
     tokenizer.save(f'{out_dir}/tokenizer.json')
-log.copy_in(f'{out_dir if state else checkpoints.folder_of(init_from)}/data.json')     # the base's
 guard = guards.Guard(state, log.note, scaler.is_enabled())
 show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
 log.facts(data=[about],
           step=[f'{batch_size} pairs = {here.world} processes x {n_micro} micro-batches x '
-                f'{micro_batch_size} pairs, on {here.device}, in {here.dtype}'],
+                f'{micro_batch_size} pairs'],
           plan=[f'{max_steps:,} steps = {epochs:.2f} epochs of {batches.per_epoch:,} steps'],
           note=records.unusual(model, learning_rate, 5e-7, 5e-6, len(train), epochs))
 

@@ -145,9 +145,8 @@ eval_interval = eval_interval or by_length.per_epoch
 warmup_steps, *_ = optim.schedule_ends(max_steps, warmup_steps, learning_rate, 0.0)
 if base_dir:
     meta, base, base_identity = data.open_bins(base_dir, model.config.block_size)
-    if meta['tokenizer_hash'] != tokenizer.hash:
-        raise ValueError(f'{base_dir} has another tokenizer than {init_from}: the same ids mean '
-                         f'different text; prepare it with --tokenizer={init_from}/tokenizer.json')
+    checkpoints.same_tokenizer(init_from, tokenizer.hash, base_dir, meta['tokenizer_hash'],
+                               f'prepare it with --tokenizer={init_from}/tokenizer.json')
     every_token = objectives.Objective('clm', False, tokenizer, model.config.block_size, seed)
 if replay:
     identity |= base_identity

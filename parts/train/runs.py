@@ -160,7 +160,7 @@ class Log:
     def copy_in(self, *paths):
         """Copy files into the folder, so that it can be used anywhere. meta.json of data becomes
         data.json."""
-        for path in filter(os.path.exists, paths if self.here.is_main else ()):
+        for path in filter(os.path.exists, paths):
             name = os.path.basename(path).replace('meta.json', 'data.json')
             with contextlib.suppress(shutil.SameFileError):
                 shutil.copyfile(path, os.path.join(self.out_dir, name))
