@@ -242,8 +242,8 @@ if show_batch is not None:
 def scores_of(net, rows):
     """Return log p of the chosen and of the rejected answers of B pairs (for rm: their scores), and
     how many tokens each has. (2, B) both."""
-    arrays = records.collate_pairs([pairs[j] for j in rows])
-    x, y = [torch.from_numpy(array).to(here.device) for array in arrays]            # (2 B, T) each
+    x, y = records.collate([pairs[j][side] for side in (0, 1) for j in rows])       # (2 B, T) each
+    x, y = x.to(here.device), y.to(here.device)
     with autocast:
         scores = net(x, y) if loss_type == 'rm' else answer_log_probs(net(x)[0], y)         # (2 B,)
     return scores.view(2, -1), (y != IGNORE).sum(1).view(2, -1)

@@ -4,6 +4,7 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
     python rl.py --init_from=out/sft --allow_code_execution=True    # built-in problems and tests
     python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines
     python rl.py --init_from=out/sft --reward=mine.py       # prompts(), reward(prompt, completion)
+    python rl.py --init_from=out/sft --reward=out/reward --kl_coef=0.02     # a model of dpo.py
 
 It reads a folder that sft.py or dpo.py wrote. The decision made here is the reward: the model
 learns that, not what you mean.
@@ -12,9 +13,15 @@ The policy gradient. The model p writes an answer a to a prompt and earns R(a). 
     grad E[R] = sum over a of R(a) grad p(a) = E[R(a) grad log p(a)]    (REINFORCE, Williams 1992)
 so we train on an answer as on a demonstration, weighted by its reward. A baseline b that does not
 depend on a removes noise and leaves the mean: E[b grad log p(a)] = b grad 1 = 0. Our b is the mean
-reward of num_samples answers to one prompt, a among them (GRPO, arXiv:2402.03300): this only
-shrinks the mean, by 1 / num_samples. R - b is the advantage. With updates > 1 the policy has moved
-since it wrote: each token counts by the ratio p_now / p_then, clipped (PPO, 1707.06347).
+reward of the num_samples answers to the same prompt (GRPO, arXiv:2402.03300). Because a is one of
+them, the expected gradient is multiplied by 1 - 1 / num_samples; its direction does not change.
+R - b is the advantage. With updates > 1 the policy has moved since it wrote: each token counts by
+the ratio p_now / p_then, clipped (PPO, 1707.06347).
+
+RLHF. People compare answers, dpo.py --loss_type=rm trains a model to score as they would, and
+--reward=FOLDER makes the policy write what that model likes, near its start by kl_coef. So did
+InstructGPT (2203.02155), which learned the baseline with a second network, PPO's critic. Our
+baseline, the group's mean, needs no network.
 
 You should see reward and val_reward rise, entropy fall slowly, and clip_fraction near 0 with
 updates=1. With kl_coef, kl grows slowly. `informative` is the fraction of prompts whose answers
@@ -29,7 +36,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
 from configurator import configure, set_by, show
 from model import IGNORE
-from parts.eval import questions, sandbox
+from parts.eval import sandbox
 from parts.model import checkpoints
 from parts.train import data, guards, optim, processes, rollouts, runs
 
@@ -39,9 +46,10 @@ init_from = 'out/sft'           # a folder to start from, or resume: continue in
 out_dir = 'out/rl'              # where the run writes
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the reward
-reward = 'problems'             # problems, FILE.jsonl or FILE.py: what judges an answer (3. below)
-held_out: str | None = None     # the same for evaluation; None = every tenth prompt of reward
-n_problems = 2000               # [2, 1e6]: for reward=problems: how many
+reward = 'problems'             # problems, FILE.jsonl, FILE.py, FOLDER: what judges answers (3.)
+prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl of {"prompt"} lines
+held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
+n_problems = 2000               # [2, 1e6]: of reward=problems or prompts=problems: how many
 problems_seed = 1               # >= 0: which ones; SFT's demonstrations have seed 0
 allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
 timeout = 3.0                   # [0.01, 86400]: seconds for a program
@@ -118,32 +126,13 @@ if state:
     processes.load_state(model, opt, scaler, state)
 
 # --- 3. tasks: prompts, and what judges their answers ---------------------------------------------
-# The judge is a number, a program's tests, or reward() of a FILE.py. Two tasks, without their ids:
+# A judge is a number, a program's tests, a reward model, or reward() of a FILE.py. Two tasks, with
+# the ids of their prompts left out:
 #     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}], 'answer': '4'}
-#     {'messages': [{'role': 'user', 'content': 'Write double(x).'}], 'prompt': '',
-#      'tests': 'assert double(2) == 4', 'entry_point': ''}
+#     {'messages': [{'role': 'user', 'content': 'Write double(x).'}],
+#      'prompt': '', 'tests': 'assert double(2) == 4', 'entry_point': ''}
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
-tasks = rollouts.read_tasks(reward, tokenizer, longest, n_problems, problems_seed,
-                            ('train', 'feedback'))
-if held_out or reward == 'problems':
-    exam = rollouts.read_tasks(held_out or reward, tokenizer, longest, eval_prompts, 0,
-                               ('validation', 'feedback_validation'))
-else:
-    exam = dict([*tasks.items()][::10])
-tasks = [task for ids, task in tasks.items() if ids not in exam]    # never both
-exam = [*exam.values()][:eval_prompts]
-if not tasks or not exam:
-    raise ValueError(f'{reward=}, prompts of at most {longest} tokens: {len(exam)} to evaluate on, '
-                     f'{len(tasks)} others to train on; give more, or lower --max_new_tokens')
-judged = [task for task in tasks + exam if 'tests' in task]
-caution = {}
-if judged and not allow_code_execution:
-    raise ValueError(f'{reward=}, {held_out=}: to judge answers, programs of the model run here; '
-                     'read the top of parts/eval/sandbox.py, then add --allow_code_execution=True')
-if judged and here.is_main:     # first answers that are known to be right or wrong
-    run = lambda jobs: [*sandbox.run_many(jobs, timeout)]
-    *_, caution = questions.check_harness(reward, judged, run)
-identity = {'reward': rollouts.digest(tasks)}
+tasks, exam, score, identity, about = rollouts.open_tasks(config, tokenizer, longest, here)
 
 
 # --- 4. a prompt becomes answers, rewards and advantages ------------------------------------------
@@ -194,12 +183,14 @@ def answers_to(prompts, n, temperature, noise):
                 # Its program runs while other answers are still being written.
                 verdict = rollouts.submit(court, asked[i], text)
                 answers[i] = Answer(asked[i]['ids'], ids, log_probs, ended, text, verdict)
-        with log.timed('score'):
-            for task, a in zip(asked, answers):
-                a.reward = rollouts.reward_of(task, a.text, a.verdict, warn)
-    rewards = torch.tensor([a.reward for a in answers], dtype=torch.float64).view(-1, n)    # (P, n)
-    for a, advantage in zip(answers, advantages(rewards, scale).flatten().tolist()):
-        a.advantage = advantage
+        with log.timed('score'), autocast:
+            for i, task in enumerate(prompts):
+                group = answers[i * n:i * n + n]
+                rewards = rollouts.rewards_of(task, group, score, warn)
+                gains = advantages(torch.tensor([rewards], dtype=torch.float64), scale)     # (1, n)
+                for a, reward, gain in zip(group, rewards, gains[0].tolist()):
+                    a.reward = reward
+                    a.advantage = gain
     return answers
 
 
@@ -227,8 +218,9 @@ def policy_loss(log_probs, old_log_probs, advantages, mask, clip_low=0.2, clip_h
         -min(ratio A, clip(ratio, 1 - clip_low, 1 + clip_high) A)
     (PPO, arXiv:1707.06347, eq. 7; separate bounds: DAPO, 2503.14476). Where A > 0, a ratio above
     1 + clip_high earns nothing more: its gradient is 0. Where A < 0, the same holds below
-    1 - clip_low. kl_coef adds p_ref / p - 1 - log(p_ref / p). Its mean is KL(p | p_ref) (k3,
-    Schulman 2020), its gradient KL(p_ref | p)'s."""
+    1 - clip_low. kl_coef adds r - 1 - log r, r = p_ref / p (k3, Schulman 2020). On tokens that p
+    sampled, the mean of r is 1, so the mean of this is E[-log r] = KL(p | p_ref). Its gradient is
+    (1 - r) grad log p: minus the mean of r grad log p, so that of the reverse, KL(p_ref | p)."""
     mask = mask.bool()
     # e^80 is finite in float32.
     moved = torch.where(mask, log_probs.float() - old_log_probs.float(), 0.0).clamp(max=80)
@@ -280,7 +272,7 @@ guard = guards.Guard(state, log.note, scaler.is_enabled())
 if here.is_main:
     tokenizer.save(f'{out_dir}/tokenizer.json')
 show(config, log.say)
-log.facts(tasks=[f'prompts: {len(tasks):,}, held out: {len(exam):,}'], caution=caution.values())
+log.facts(tasks=[about])
 
 # --- 6. the loop ----------------------------------------------------------------------------------
 watched = model.blocks[-1].mlp.w_down.weight.detach()       # the log says how far a step moves it

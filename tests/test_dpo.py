@@ -7,10 +7,10 @@ import torch
 from accidents import replaced
 from conftest import lift, make_pairs, make_sft, metrics, mistake, ok, read_rows, run
 from conftest import series, state, thumbs_of, write
-from test_records import BYTES, PAIRS, pair
+from test_records import BYTES, PAIRS, pair, sides_of
 
 from model import load_checkpoint
-from parts.train.records import collate_pairs
+from parts.train.records import collate
 
 answer_log_probs = lift('dpo.py', 'answer_log_probs')
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=8 --max_steps=12 --warmup_steps=2 --learning_rate=3e-3 '
@@ -54,7 +54,7 @@ def test_scores_are_those_of_a_slow_loop_alone_or_padded_in_a_batch(home):
         p.data *= 5         # far from uniform
 
     def score(pairs, pad=0):
-        x, y = map(torch.from_numpy, collate_pairs(pairs, pad))
+        x, y = collate(sides_of(pairs), pad)
         return answer_log_probs(model(x)[0], y).view(2, -1).T.detach()
 
     pairs = [*PAIRS, pair('x', 'up', None)]

@@ -100,29 +100,34 @@ def test_a_pair_whose_answers_are_cut_to_the_same_is_dropped_and_counted(tmp_pat
     refused('48 tokens', read, tmp_path, late, T=48)
 
 
+def sides_of(pairs):
+    """All better answers with their prompts, then all worse ones."""
+    return [p[side] for side in (0, 1) for p in pairs]
+
+
 PAIRS = [pair('q' * i, 'good ' * (i % 4) + '!', 'é' * (7 - i)) for i in range(1, 8)]
 
 
 def test_the_tensors_that_reach_the_loss_say_the_answers_and_nothing_else():
     pairs = [*PAIRS, pair('x', 'up', None)]
-    x, y = records.collate_pairs(pairs, PAD)
-    assert x.shape == y.shape and x.dtype == y.dtype == 'int64'
-    for i, (prompt, answer) in enumerate([p[0] for p in pairs] + [p[1] for p in pairs]):
+    x, y = records.collate(sides_of(pairs), PAD)
+    assert x.shape == y.shape and x.dtype == y.dtype == torch.int64
+    for i, (prompt, answer) in enumerate(sides_of(pairs)):
         n = len(prompt) + len(answer)
-        assert [*x[i]] == [*prompt, *answer] + [PAD] * (x.shape[1] - n)
+        assert x[i].tolist() == [*prompt, *answer] + [PAD] * (x.shape[1] - n)
         at = y[i] != IGNORE
         assert (x[i][1:][at[:-1]] == y[i][:-1][at[:-1]]).all()      # the next token, each time
-        assert BYTES.decode(y[i][at]) == BYTES.decode(answer)
+        assert BYTES.decode(y[i][at].tolist()) == BYTES.decode(answer)
 
 
 def test_a_reward_is_read_where_the_answer_has_ended():
     torch.manual_seed(0)
     model = GPT(GPTConfig(BYTES.vocab_size, 96, 2, 2, 0, 32)).eval()
     judge = RewardModel(model)
-    x, y = map(torch.from_numpy, records.collate_pairs(PAIRS, 0))
+    x, y = records.collate(sides_of(PAIRS))
     assert (judge(x, y) == 0).all()                             # so the first loss is ln 2
     torch.nn.init.normal_(judge.score.weight, std=1)
-    for value, (prompt, answer) in zip(judge(x, y), [p[0] for p in PAIRS] + [p[1] for p in PAIRS]):
+    for value, (prompt, answer) in zip(judge(x, y), sides_of(PAIRS)):
         hidden = model.backbone(torch.tensor([[*prompt, *answer]]))[0, -1]         # <|im_end|>
         assert value.item() == pytest.approx(judge.score(hidden).item(), abs=1e-5)
 

@@ -1,5 +1,6 @@
 """rl.py: real runs in which the reward rises; controls, equalities, and a user's mistakes."""
 import os
+import random
 import re
 
 import pytest
@@ -95,6 +96,36 @@ def test_rewards_that_float32_cannot_tell_apart_teach(home, tmp_path):
     ok(rl(home, '--max_steps=2', reward=paying(home, 'large.py', 'return sum', 'return 1e9 + sum'),
           out=tmp_path / 'run'))
     assert min(series(tmp_path / 'run', 'grad_norm')) > 0
+
+
+def test_a_reward_model_of_dpo_is_what_the_answers_earn(home, tmp_path):
+    """It likes digits. PAID judges the held-out answers."""
+    dice = random.Random(0)
+    for side, n in (('train', 64), ('val', 16)):
+        write(tmp_path / f'pairs/{side}.jsonl',
+              [{'prompt': f'{i}', 'chosen': ''.join(dice.choices('0123456789', k=8)),
+                'rejected': ''.join(dice.choices('abcdefghij', k=8))} for i in range(n)])
+    ok(run('dpo.py', f'--init_from={home}/sft', f'--data_dir={tmp_path}/pairs', '--loss_type=rm',
+           f'--out_dir={tmp_path}/reward', '--device=cpu', '--max_steps=24', '--learning_rate=1e-2'))
+    assert series(tmp_path / 'reward', 'val_accuracy')[-1] > 0.9
+    prompts = write(tmp_path / 'prompts.jsonl', [{'prompt': f'{i}!'} for i in range(20)])
+    said = ok(rl(home, f'--prompts={prompts}', f'--held_out={home}/paid.py', '--kl_coef=0.01',
+                 '--max_steps=24', reward=tmp_path / 'reward', out=tmp_path / 'run'))
+    scores = series(tmp_path / 'run', 'reward')
+    assert sum(scores[-4:]) > sum(scores[:4]) + 1, scores
+    assert all(value * 32 % 1 == 0 for value in series(tmp_path / 'run', 'val_reward'))    # 4 in eighths
+    assert 'prompts: 20, held out: 4' in said and series(tmp_path / 'run', 'kl')[-1] > 0
+
+    (tmp_path / 'reward/best.pt').unlink()      # so last.pt judges: another model
+    mistake(run('rl.py', '--init_from=resume', f'--out_dir={tmp_path}/run', '--max_steps=30'),
+            'reward is not the one that the run in')
+    make_sft(tmp_path / 'other', special=['<|im_start|>', '<|im_end|>'])
+    checkpoint = torch.load(tmp_path / 'other/best.pt', weights_only=True)
+    torch.save(checkpoint | {'reward_head': torch.ones(1, 32)}, tmp_path / 'other/best.pt')
+    for folder, words in (
+            ('other', ['made with the tokenizer of hash', 'dpo.py --loss_type=rm', f'--init_from={home}']),
+            ('pairs', ['pairs holds no best.pt']), (home / 'sft', ['sft is not a reward model'])):
+        mistake(rl(home, reward=tmp_path / folder, out=tmp_path / 'no'), *words)
 
 
 # --- prompts and rewards ------------------------------------------------------------------------------------

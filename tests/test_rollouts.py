@@ -6,10 +6,10 @@ import types
 import numpy as np
 import pytest
 import torch
-from conftest import PAID, refused, sharpen, write
+from conftest import refused, save_run, sharpen, write
 from test_records import BYTES
 
-from model import GPT, GPTConfig, IGNORE
+from model import GPT, GPTConfig, IGNORE, load_checkpoint
 from parts.eval.sandbox import Result
 from parts.train import data, rollouts
 from parts.train.rollouts import Policy, collate, noise_of
@@ -39,19 +39,33 @@ def test_noise_belongs_to_its_row_and_is_not_the_order_of_the_prompts():
     assert noise_of(1, 2, [0], 30)[0].argsort().tolist() != data.shuffled(30, 1, 2).tolist()
 
 
-def test_a_prompt_that_comes_twice_is_one_task_and_the_hash_is_of_prompts_answers_and_code(tmp_path):
-    def read(name):
-        return rollouts.read_tasks(str(tmp_path / name), BYTES, longest=200)
+def test_a_prompt_that_comes_twice_is_one_task(tmp_path):
     lines = [{'prompt': f'{i % 3}?', 'answer': '3'} for i in range(9)]
     write(tmp_path / 'a.jsonl', [*lines, {'prompt': 'long' * 50, 'answer': '3'}])
-    write(tmp_path / 'b.jsonl', lines[:2] + [{'prompt': '2?', 'answer': '4'}])
-    (tmp_path / 'a.py').write_text(PAID, encoding='utf-8')
-    (tmp_path / 'b.py').write_text(PAID.replace('/ 8', '/ 4'), encoding='utf-8')
-    found = [read(name) for name in ('a.jsonl', 'b.jsonl', 'a.py', 'b.py')]
-    assert [len(tasks) for tasks in found] == [3, 3, 40, 40]
-    assert found[0].keys() == found[1].keys() and found[2].keys() == found[3].keys()
-    hashes = [rollouts.digest(tasks.values()) for tasks in found]
-    assert len({*hashes}) == 4 and rollouts.digest(read('a.py').values()) == hashes[2]
+    tasks = rollouts.read_tasks(str(tmp_path / 'a.jsonl'), BYTES, longest=200)
+    assert [task['messages'][0]['content'] for task in tasks.values()] == ['0?', '1?', '2?']
+    assert all(tuple(task['ids']) == ids for ids, task in tasks.items())
+
+
+# --- a reward model -----------------------------------------------------------------------------------------
+def test_a_reward_model_scores_the_whole_answer_with_its_end_whatever_is_next_to_it(tmp_path):
+    torch.manual_seed(0)
+    model = sharpen(GPT(GPTConfig(BYTES.vocab_size, 48, 2, 2, 0, 32))).eval()
+    save_run(tmp_path / 'reward', model, BYTES, reward_head=torch.randn(1, 32))
+    score = rollouts.reward_model(str(tmp_path / 'reward'), 'out/sft', BYTES, 'cpu')
+    head = load_checkpoint(tmp_path / 'reward')[1]['reward_head']
+    task = {'messages': [{'role': 'user', 'content': 'hi'}]}
+    task['ids'] = BYTES.render(task['messages'], add_generation_prompt=True)[0]
+    texts = ['yo', '', 'a longer one', 'é' * 30]
+    found = score(task, texts)
+    for text, value in zip(texts, found):
+        answer = [*text.encode(), BYTES.special['<|im_end|>']]
+        ids = [*task['ids'][-max(48 - len(answer), 12):], *answer][:48]     # its context is short
+        wanted = model.backbone(torch.tensor([ids]))[0, -1] @ head[0]
+        assert value == pytest.approx(wanted.item(), rel=1e-4)
+    assert len({*found}) == 4
+    answers = [types.SimpleNamespace(text=text) for text in texts]
+    assert rollouts.rewards_of(task, answers, score) == found
 
 
 # --- rewards: whatever a FILE.py does, rl.py gets a number, or a sentence that says why not -----------------

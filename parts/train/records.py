@@ -7,6 +7,7 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
 """
 import gzip, hashlib, json, os, pathlib, shlex
 import numpy as np
+import torch
 from model import IGNORE
 from parts.train import data
 
@@ -132,12 +133,15 @@ def fit_pair(prompt, answer, T):
     return prompt, answer[:T - len(prompt)]
 
 
+def messages_of(prompt):
+    """Return the messages of a prompt: itself, or one message of the user if it is text."""
+    return prompt if isinstance(prompt, list) else [{'role': 'user', 'content': prompt}]
+
+
 def to_pair(record, tokenizer):
     """Return the ids of the prompt and of both answers, each with its <|im_end|>; [] for the answer
     that a KTO record does not have."""
-    messages = record['prompt']
-    if not isinstance(messages, list):
-        messages = [{'role': 'user', 'content': messages}]
+    messages = messages_of(record['prompt'])
     prompt = tokenizer.render(messages, add_generation_prompt=True)[0]
     n_newline = len(tokenizer.encode_inside('\n'))      # behind <|im_end|>: nothing learns it
 
@@ -185,15 +189,14 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     return pairs, n_cut, len(whole) - len(pairs)
 
 
-def collate_pairs(pairs, pad=0):
-    """Return inputs and targets, int64 (2 B, T): all chosen, then all rejected answers, padded on
-    the right. Targets: the answer's tokens, else IGNORE. A reward model reads the last token."""
-    rows = [pair[0] for pair in pairs] + [pair[1] for pair in pairs]
+def collate(rows, pad=0):
+    """Return inputs and targets, int64 (N, T), of N prompts with their answers, ids, padded on the
+    right. Targets: the answer's tokens, else IGNORE. A reward model reads the last token."""
     T = max(len(prompt) + len(answer) for prompt, answer in rows)
-    x = np.full((len(rows), T), pad)                                                # (2 B, T)
-    y = np.full_like(x, IGNORE)                                                     # (2 B, T)
+    x = torch.full((len(rows), T), pad)                                             # (N, T)
+    y = torch.full((len(rows), T), IGNORE)                                          # (N, T)
     for row, (prompt, answer) in enumerate(rows):
         n = len(prompt) + len(answer)
-        x[row, :n] = [*prompt, *answer]
-        y[row, len(prompt) - 1:n - 1] = answer
+        x[row, :n] = torch.tensor([*prompt, *answer])
+        y[row, len(prompt) - 1:n - 1] = torch.tensor(answer)
     return x, y

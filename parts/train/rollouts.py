@@ -1,7 +1,7 @@
 """
 Rollouts of rl.py: prompts and what judges their answers, the answers, and batches of them.
 
-    tasks = read_tasks('tasks.jsonl', tokenizer, longest=192)       # {ids of a prompt: its task}
+    tasks, exam, score, identity, about = open_tasks(config, tokenizer, longest=192, here=here)
     noise = noise_of(seed=1, number=0, rows=[0, 1, 2], length=64)   # float64 (3, 64), in [0, 1)
     for i, ids, log_probs, ended in write(model, prompts, noise, 1.0, tokenizer.stop): ...
     reward_of({'answer': '4'}, 'It is 4')                           # 1.0
@@ -11,34 +11,78 @@ Rollouts of rl.py: prompts and what judges their answers, the answers, and batch
 The randomness of an answer is its row of noise. So, to rounding, an answer depends neither on those
 that are written next to it nor on the process.
 """
-import hashlib, os, runpy, sys
+import os, runpy, sys
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from model import IGNORE
-from parts.eval import problems, questions
+from parts.eval import problems, questions, sandbox
+from parts.model import adapters, checkpoints
 from parts.sample import decoding
 from parts.train import records
 
 
 # --- tasks: prompts, and what judges their answers ------------------------------------------------
-def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=()):
+def open_tasks(config, tokenizer, longest, here):
+    """Return the tasks to train on, those held out, score() of a reward model or None, what
+    identifies the reward, and a line for the log. longest: tokens of a prompt. No prompt is both
+    trained on and held out."""
+    reward, held_out, eval_prompts = (
+        config[name] for name in ('reward', 'held_out', 'eval_prompts'))
+    score = None
+    if os.path.isdir(reward):
+        score = reward_model(reward, config['init_from'], tokenizer, here.device)
+    tasks = read_tasks(config['prompts'] if score else reward, tokenizer, longest,
+                       config['n_problems'], config['problems_seed'], ('train', 'feedback'),
+                       is_judged=not score)
+    if held_out or reward == 'problems':
+        exam = read_tasks(held_out or reward, tokenizer, longest, eval_prompts, 0,
+                          ('validation', 'feedback_validation'))
+    else:
+        exam = dict([*tasks.items()][::10])
+    tasks = [task for ids, task in tasks.items() if ids not in exam]
+    exam = [*exam.values()][:eval_prompts]
+    if not tasks or not exam:
+        raise ValueError(f'{reward=}, prompts of at most {longest} tokens: {len(exam)} to evaluate '
+                         f'on, {len(tasks)} others to train on; give more, or lower '
+                         '--max_new_tokens')
+
+    tested = [task for task in tasks + exam if 'tests' in task]
+    if tested and not config['allow_code_execution']:
+        raise ValueError(f'{reward=}, {held_out=}: to judge answers, programs of the model run '
+                         'here; read the top of parts/eval/sandbox.py, then add '
+                         '--allow_code_execution=True')
+    if tested and here.is_main:     # first answers that are known to be right or wrong
+        run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
+        questions.check_harness(reward, tested, run)
+    known = reward if reward == 'problems' else records.digest(checkpoints.find(reward))
+    about = f'prompts: {len(tasks):,}, held out: {len(exam):,}'
+    return tasks, exam, score, {'reward': known}, about
+
+
+def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), is_judged=True):
     """Return {ids of a prompt, a tuple: its task}, of the prompts with at most `longest` tokens.
     source: FILE.jsonl, FILE.py, or problems: n of parts/eval/problems.py, of these splits. A prompt
-    that comes twice is one task."""
-    def with_ids(task):
-        return task | {'ids': tokenizer.render(task['messages'], add_generation_prompt=True)[0]}
+    that comes twice is one task. is_judged=False: prompts alone, for a reward model."""
+    def only_prompt(record):
+        return {'messages': records.messages_of(record['prompt'])}
 
     if source == 'problems':            # of its two messages only the question
-        tasks = [with_ids(questions.to_task(p) | {'messages': problems.to_messages(p)[:1]})
+        tasks = [questions.to_task(p) | {'messages': problems.to_messages(p)[:1]}
                  for split in splits for p in problems.problems(n // len(splits), seed, split)]
     elif source.endswith('.py'):
-        tasks = [with_ids(task) for task in tasks_of_file(source)]
+        tasks = tasks_of_file(source)
     else:
-        read = lambda record: with_ids(questions.to_task(record))
-        advice = 'a line has "prompt", and "tests" or "answer"; else: problems, FILE.py'
-        tasks = records.read_jsonl(source, read, advice)
-    return {tuple(task['ids']): task for task in tasks if len(task['ids']) <= longest}
+        tasks = records.read_jsonl(source, questions.to_task if is_judged else only_prompt,
+                                   'a line has "prompt", and "tests" or "answer" if no reward model '
+                                   'judges; else: problems, FILE.py, or a folder of dpo.py')
+    found = {}
+    for task in tasks:
+        if not is_judged:
+            task = {'messages': task['messages']}
+        ids, _ = tokenizer.render(task['messages'], add_generation_prompt=True)
+        if len(ids) <= longest:
+            found[tuple(ids)] = task | {'ids': ids}
+    return found
 
 
 def tasks_of_file(path):
@@ -50,19 +94,31 @@ def tasks_of_file(path):
     if not {'prompts', 'reward'} <= module.keys():
         raise ValueError(f'{path} must define prompts(), a list of texts or messages, and '
                          'reward(prompt, completion), a number')
-    code = records.digest(path)
-    tasks = []
-    for prompt in module['prompts']():
-        text = [{'role': 'user', 'content': prompt}]
-        tasks.append({'messages': prompt if isinstance(prompt, list) else text, 'prompt': prompt,
-                      'reward': module['reward'], 'code': code})
-    return tasks
+    return [{'messages': records.messages_of(prompt), 'prompt': prompt,
+             'reward': module['reward']} for prompt in module['prompts']()]
 
 
-def digest(tasks):
-    """Return a hash of what decides what rewards mean: prompts, answers, tests, reward()'s file."""
-    facts = [{key: value for key, value in task.items() if key != 'reward'} for task in tasks]
-    return hashlib.sha256(repr(facts).encode()).hexdigest()
+def reward_model(path, init_from, tokenizer, device):
+    """Return score(task, texts) of a reward model that dpo.py --loss_type=rm wrote: a number for
+    each text as an answer to the task. Higher is better; only differences have a meaning."""
+    model, state = checkpoints.open_model(path, device)
+    remedy = (f'train one: python dpo.py --loss_type=rm --init_from={init_from} --out_dir=out/reward'
+              ' --data_dir=data/pairs')
+    if 'reward_head' not in state:
+        raise ValueError(f'{path} is not a reward model, because it has no reward head; {remedy}')
+    checkpoints.same_tokenizer(path, state['tokenizer_hash'], init_from, tokenizer.hash, remedy)
+    net = adapters.RewardModel(model).requires_grad_(False).eval()
+    net.score.weight.copy_(state['reward_head'])
+
+    def score(task, texts):
+        # The model has seen ended answers only. So one that was cut off counts as if it ended there.
+        answers = [[*tokenizer.encode_inside(text), tokenizer.special['<|im_end|>']]
+                   for text in texts]
+        x, y = records.collate([records.fit_pair(task['ids'], answer, model.config.block_size)
+                                for answer in answers])
+        return net(x.to(device), y.to(device)).tolist()
+
+    return score
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -98,6 +154,14 @@ def submit(court, task, text):
     if 'tests' in task:
         program = questions.program(task, text, chat=True)
         return court.submit(program, task['tests'], task['entry_point'])
+
+
+def rewards_of(task, answers, score=None, warn=None):
+    """Return what the answers to a task earn, floats: what reward_of says, or score() of a reward
+    model if the task is nothing but a prompt."""
+    if task.keys() == {'messages', 'ids'}:
+        return score(task, [a.text for a in answers])
+    return [reward_of(task, a.text, a.verdict, warn) for a in answers]
 
 
 def reward_of(task, text, verdict=None, warn=None):
@@ -145,15 +209,11 @@ def collate(answers, pad):
     float32 (N, T). Only the tokens of answers are targets. Padding is on the right. For the prompt
     5 6 7 and the answer 8 9 (_ is IGNORE):
 
-        x  5 6 7 8
-        y  _ _ 8 9"""
-    def padded(rows, value):
-        rows = [torch.tensor(row) for row in rows]
-        return pad_sequence(rows, batch_first=True, padding_value=value)
-
-    x = padded([[*a.prompt, *a.ids][:-1] for a in answers], pad)
-    y = padded([[IGNORE] * (len(a.prompt) - 1) + a.ids for a in answers], IGNORE)
-    old = padded([[0.0] * (len(a.prompt) - 1) + a.log_probs for a in answers], 0.0)
+        x  5 6 7 8 9
+        y  _ _ 8 9 _"""
+    x, y = records.collate([(a.prompt, a.ids) for a in answers], pad)
+    old = torch.zeros(x.shape)
+    old[y != IGNORE] = torch.tensor([log_p for a in answers for log_p in a.log_probs])
     return x, y, old
 
 
