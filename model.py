@@ -131,7 +131,7 @@ class Attention(nn.Module):
 def attend(q, k, v, mask, is_causal, is_cached):
     """softmax(q k^T / sqrt(D)) v. q (B, H, T, D), k and v (B, K, keys, D) -> (B, H, T, D). Each head of k and
     v serves H / K heads of q. Both ifs only save time or memory; the last two lines are the attention."""
-    if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype == torch.float32):
+    if q.is_cuda and k.shape[1] < q.shape[1] and (mask is not None or q.dtype != torch.bfloat16):
         # torch has no fast kernel for grouped heads there, and the slow one keeps all T x T scores
         k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))  # (B, H, keys, D)
     if q.device.type == 'cpu' and not is_cached:    # the backward pass in bfloat16 is slow there (LOG.md)

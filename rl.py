@@ -174,7 +174,9 @@ def answers_to(prompts, n, temperature, noise):
     asked = [task for task in prompts for _ in range(n)]
     answers = [None] * len(asked)
     warn = log.say if bad_reward == 'zero' else None
-    with sandbox.Court(timeout) as court:
+    # Judges start anew at each step, so on 200 cores one for each would take longer than the answers.
+    n_judges = max(1, min(16, sandbox.CORES // here.world))
+    with sandbox.Court(timeout, processes=n_judges) as court:
         with log.timed('sample'), autocast:
             written = rollouts.write(model, [task['ids'] for task in asked], noise, temperature,
                                      tokenizer.stop, slots)

@@ -159,9 +159,10 @@ if shard == 'ddp' or not torch.distributed.is_initialized():
     net = torch.compile(model) if compile else model
     if here.world > 1:
         # DDP averages the gradients of all processes while backward() is still running, bucket by
-        # bucket. A bucket that ended inside a block would cut the block's compiled graph in two.
-        block_mb = sum(p.nbytes for p in model.blocks[0].parameters()) >> 20
-        net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=max(25, block_mb))
+        # bucket. A bucket is a block, because one that ended inside would cut the block's compiled
+        # graph in two. The compiler takes none below 1 MB.
+        block_mb = sum(p.nbytes for p in model.blocks[0].parameters()) / 1_048_576
+        net = DDP(net, gradient_as_bucket_view=True, bucket_cap_mb=max(1, block_mb))
 else:
     net = processes.shard(model, shard, here, compile)
 

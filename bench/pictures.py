@@ -262,9 +262,10 @@ def memory():
     left, y, scale = 160, 96, 8 / 1e9           # pixels a byte
     for stage, shard in ((0, 'ddp'), (2, 'zero2'), (3, 'fsdp')):
         shapes.append(bold(LEFT, y + 26, f'--shard={shard}'))
-        state = [planner.state_bytes(n, n_devices, stage, of) for of in ((8, 0, 0), (0, 4, 0), (0, 0, 4))]
+        split = 3 if stage else 0           # between two steps zero2 splits the weights, too
+        state = [planner.state_bytes(n, n_devices, split, of) for of in ((8, 0, 0), (0, 4, 0), (0, 0, 4))]
         for checkpoint, note in (False, ''), (True, ', with --grad_checkpoint=True'):
-            whole = planner.device_bytes(shape, n_devices, stage, micro, 2, checkpoint)
+            whole = planner.device_bytes(shape, n_devices, stage, micro, 2, checkpoint, True)
             x = left
             for part, colour in zip([*state, whole - sum(state)], colours.values()):
                 shapes.append(box(x, y, scale * part, 18, colour))

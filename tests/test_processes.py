@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from accidents import before, replaced
-from conftest import PAID, ROOT, base_text, metrics, mistake, ok, read_json, read_rows, run
+from conftest import PAID, ROOT, base_text, metrics, mistake, ok, read_json, read_rows, refused, run
 from conftest import same, series, state, thumbs_of, write, write_bins
 
 from model import GPT, GPTConfig
@@ -270,41 +270,80 @@ def group():
     dist.destroy_process_group()
 
 
-def test_fsdp_compiles_each_block_whole_gathers_bfloat16_and_keeps_the_residual_stream(group, monkeypatch):
-    """Also if its activations are computed twice."""
-    graphs, dtypes = [], set()
-
-    def backend(graph, inputs):
-        graphs.append(sum('linear' in str(node.target) for node in graph.graph.nodes))
-        return graph.forward
-    monkeypatch.setattr(torch, 'compile', functools.partial(torch.compile, backend=backend))
+def test_fsdp_gathers_bfloat16_and_keeps_the_residual_stream_and_sums_in_float32(group):
+    dtypes = set()
     model, x = GPT(GPTConfig(64, 16, 3, 2, 1, 16)), torch.zeros(2, 16, dtype=torch.long)
-    model.grad_checkpoint = True
     seen = lambda block, inputs: dtypes.add((inputs[0].dtype, block.mlp.w_up.weight.dtype))
     model.blocks[1].register_forward_pre_hook(seen)
-    net = processes.shard(model, 'fsdp', group, compiled=True)
-    for _ in range(2):
-        with torch.autocast('cpu', torch.bfloat16):
-            net(x, x, with_logits=False)[1].backward()
-    assert sorted(filter(None, graphs)) == [1, 7]           # products of the head, and of any block
+    net = processes.shard(model, 'fsdp', group)
+    with torch.autocast('cpu', torch.bfloat16):
+        net(x, x, with_logits=False)[1].backward()
     assert dtypes == {(torch.float32, torch.bfloat16)}
     assert {p.grad.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_ddp_s_buckets_cut_no_large_block_in_two(train, tmp_path):
-    """A block of 31 MB is more than DDP's usual bucket."""
-    graphs = replaced('compile', """
-        def backend(graph, inputs):
-            print('products:', sum('linear' in str(node.target) for node in graph.graph.nodes), flush=True)
-            return graph.forward
-        return real(*arguments, backend=backend)""")
-    stop = replaced('rehearse', """
-        net, _, _, batch, *_ = arguments
-        net(*batch, with_logits=False)
-        os._exit(0)""")
-    flags = '--n_embd=832 --n_ffn=2240 --n_head=13 --n_kv_head=13 --block_size=8 --compile=True'.split()
-    printed = ok(train(tmp_path, *flags, processes=2, before=graphs + stop))
-    assert [int(n) for n in re.findall(r'products: ([1-9])', printed)] == [7, 7, 1] * 2
+def test_a_gpu_that_torch_does_not_find_is_no_reason_to_train_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(processes.glob, 'glob', lambda pattern: ['/dev/nvidia0'])
+    for cuda, visible, is_refused in (('13.0', None, True), ('13.0', '0', True), ('13.0', '', False),
+                                      (None, None, False)):
+        monkeypatch.setattr(torch.version, 'cuda', cuda)
+        monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+        if visible is not None:
+            monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+        if is_refused:
+            refused('driver.*CUDA 13.0.*--device=cpu', processes.choose, 'auto', 'auto')
+        else:
+            assert processes.choose('auto', 'float32') == ('cpu', 'float32')
+        assert processes.choose('cpu', 'float32') == ('cpu', 'float32')
+
+
+# Of two steps, an evaluation and a generation: the matrix products of each compiled graph; and of the bytes
+# that autograd keeps for the backward pass, those of weights in bfloat16
+GRAPHS = replaced('compile', """
+    def backend(graph, inputs):
+        nodes = [node for part in graph.modules() for node in getattr(part, 'graph', graph.graph).nodes]
+        print('products:', sum('linear' in str(node.target) for node in nodes), flush=True)
+        return graph.forward
+    torch.counting = getattr(torch, 'counting', backend)      # one for all, as there is one Inductor
+    return real(*arguments, backend=torch.counting, **more)""")
+KEPT = replaced('rehearse', """
+    net, model, _, batch, autocast, _ = arguments
+    kept = {}
+    def pack(t):
+        storage = t.untyped_storage()
+        if t.dtype == torch.bfloat16 and {*t.shape} <= {192, 512}:
+            kept[storage._cdata] = storage              # alive, so that no other one has this address
+        return t
+    for _ in range(2):
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t), autocast:
+            loss = net(*batch, with_logits=False)[1]
+        print('kept:', sum(storage.nbytes() for storage in kept.values()), flush=True)
+        kept.clear()
+        loss.backward()
+    part = lambda t: t.to_local() if hasattr(t, 'to_local') else t
+    print('gradients:', sum(part(p.grad).nbytes for p in model.parameters()), flush=True)
+    with torch.no_grad(), autocast:
+        model(*batch, with_logits=False)
+        model.generate(batch[0][:, :3], 4)
+    os._exit(0)""")
+BLOCKS = 2 * (4 * 192 * 192 + 3 * 192 * 512)            # weights of the matrices in two blocks
+ALL = BLOCKS + 2048 * 192 + 5 * 192                     # those of embedding and norms, too
+
+
+@pytest.mark.parametrize('shard, checkpoint, copies', [
+    ('ddp', False, BLOCKS), ('zero2', False, BLOCKS), ('fsdp', False, 0), ('fsdp', True, 0)])
+def test_two_processes_compile_whole_blocks_once_and_keep_no_more_than_they_must(
+        numbers, tmp_path, shard, checkpoint, copies):
+    """A bucket of DDP ends where a block does. Under FSDP one graph serves all blocks, and another one
+    evaluations; samples are not compiled."""
+    flags = '--n_embd=192 --n_head=3 --n_kv_head=3 --n_ffn=512 --vocab_multiple=2048 --compile=True'.split()
+    printed = ok(run('train.py', f'--data_dir={numbers}', f'--out_dir={tmp_path}/run', *FLAGS, *flags,
+                     '--dtype=bfloat16', f'--shard={shard}', f'--grad_checkpoint={checkpoint}',
+                     before=GRAPHS + KEPT, processes=2))
+    all_of = lambda name: [int(n) for n in re.findall(rf'{name}: (\d+)', printed)]
+    assert sorted(filter(None, all_of('products'))) == [1, 1, 7, 7, 7, 7]
+    assert all_of('kept') == [2 * copies] * 4
+    assert all_of('gradients') == [4 * ALL // (1 if shard == 'ddp' else 2)] * 2
 
 
 def test_a_rehearsal_holds_the_moments_changes_nothing_and_names_the_flag_against_the_compiler():

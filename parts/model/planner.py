@@ -12,8 +12,10 @@ import torch
 from model import load_checkpoint
 
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
-GPUS = {'H200': (989e12, 141e9, 3.5), 'H100': (989e12, 80e9, 2.5), 'A100': (312e12, 80e9, 1.5),
-        'L40S': (362e12, 48e9, 1.0), 'L4': (121e12, 24e9, 0.6), 'RTX 4090': (165e12, 24e9, 0.4)}
+GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'GH200': (989e12, 96e9, 2.0),
+        'H100': (989e12, 80e9, 2.5), 'H100 PCIe': (756e12, 80e9, 2.3),
+        'H100 NVL': (835e12, 94e9, 2.3), 'A100': (312e12, 80e9, 1.5), 'L40S': (362e12, 48e9, 1.0),
+        'L4': (121e12, 24e9, 0.6), 'RTX 4090': (165e12, 24e9, 0.4), 'RTX 3090': (71e12, 24e9, 0.3)}
 PAPER = 12, 2, 2    # ZeRO's bytes a parameter; ours are the default of state_bytes()
 MFU = 0.4           # share of the peak that a run reaches: 0.3 to 0.5 is usual
 head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_head']
@@ -21,8 +23,10 @@ head_dim = lambda shape: shape.get('head_dim') or shape['n_embd'] // shape['n_he
 
 def peak_flops(gpu):
     """FLOP/s of bfloat16 matrix products of a GPU, by torch's name for it; None if it is not
-    known."""
-    return next((peak for name, (peak, *_) in GPUS.items() if re.search(rf'\b{name}\b(?! [LPN])', gpu)), None)
+    known. A laptop's is slower than its name, and a MIG slice is a part of a GPU."""
+    for name, (peak, *_) in GPUS.items():
+        if re.search(rf'\b{name}\b(?! [LPN]|.*MIG)', gpu):
+            return peak
 
 
 def machine_of(plan):
@@ -77,18 +81,23 @@ def flops_per_token(shape, T):
     return 6 * (n['total'] - n['output']) + 12 * shape['n_layer'] * shape['n_head'] * head_dim(shape) * T
 
 
-def activation_bytes(shape, batch, width=2, checkpoint=False, cpu=False):
+def activation_bytes(shape, batch, width=2, checkpoint=False, compiled=False, cpu=False):
     """Bytes that autograd keeps of `batch` sequences. width: bytes of a value in matrix products.
     checkpoint: keep only each block's input, and all of one block at a time. No T^2: attention's
     scores are not kept."""
     C, L, H, D = shape['n_embd'], shape['n_layer'], shape['n_head'], head_dim(shape)
-    attention = 4 if cpu else width                 # bytes of attention's own values
-    casts = 2 if width == 4 else 5                  # the norms' outputs: autocast copies one for each Linear
+    F, V = shape['n_ffn'], shape['vocab_size']
     x = 4 * C                                       # the residual stream, float32
+    attention = 4 if cpu else width                 # bytes of attention's own values
+    # the softmax's sums; queries, keys, values and the output
+    heads = 4 * H + attention * 2 * D * (H + shape['n_kv_head'])
     norm = 4 * (C + 1)                              # x / rms and 1 / rms, float32
-    heads = 4 * H + attention * 2 * D * (H + shape['n_kv_head'])    # the softmax's sums; q, k, v and output
-    inside = norm + heads + x + norm + width * (casts * C + D * H + 4 * shape['n_ffn'])
-    output = x + norm + width * C + 4 * shape['vocab_size'] + 16        # log p in float32; ids and targets
+    casts = 2 if width == 4 else 5      # the norms' outputs: autocast copies one for each Linear
+    inside = norm + heads + x + norm + width * (casts * C + D * H + 4 * F)
+    output = x + norm + width * C + 4 * V + 16      # log p in float32; ids and targets
+    if compiled:            # kept is what matrix products read; the rest is computed again
+        inside = heads + x + 8 + width * (2 * C + (D * H if cpu else 0) + 3 * F)
+        output = x + width * (C + V) + 24
 
     values = max(inside, output) if checkpoint else L * inside + output
     return batch * shape['block_size'] * (L * x + values)
@@ -102,25 +111,31 @@ def state_bytes(n_params, n_devices, stage, widths=(8, 4, 4)):
     return sum(width * n_params / share for width, share in zip(widths, shares))
 
 
-def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False):
-    """The peak on a GPU: state, activations, gradients of logits and log p, autocast's copies of
-    the weights. In stage 3 also the whole weights and gradients of a block, or of embedding and
-    head."""
+def device_bytes(shape, n_devices, stage, batch, width=2, checkpoint=False, compiled=False):
+    """The peak on a GPU: state, activations, the gradient of the logits, and the weights that
+    matrix products read. Of these DDP (stage 0) keeps autocast's copies, zero2 (2) all and fsdp
+    (3) the parts of two blocks, one of which works while the other one is gathered."""
     count = count_parameters(shape)
-    whole = max(count['per block'], count['embedding'] + count['output'])
-    peak = state_bytes(count['total'], n_devices, stage) + activation_bytes(shape, batch, width, checkpoint)
-    peak += 2 * 4 * batch * shape['block_size'] * shape['vocab_size']
-    if width == 2:                      # autograd keeps the copies of all blocks
-        peak += width * (whole if stage == 3 and checkpoint else count['total'] - count['output'])
-    return peak + 8 * whole if stage == 3 else peak
+    part = max(count['per block'], count['embedding'] + count['output'])
+    # Between two steps zero2 splits the weights, too.
+    peak = state_bytes(count['total'], n_devices, 3 if stage else 0)
+    peak += activation_bytes(shape, batch, width, checkpoint, compiled)
+    # In float32 the logits' gradient and that of log p.
+    peak += (width if compiled else 8) * batch * shape['block_size'] * shape['vocab_size']
+    if stage == 0:
+        return peak + (2 * (count['total'] - count['output']) if width == 2 else 0)
+    gathered = count['total'] if stage == 2 else 2 * part
+    return peak + width * gathered + (width + 4) * part     # gradients of a part, and their sums
 
 
-def bytes_sent(n_params, n_devices, stage, accumulation=1):
+def bytes_sent(n_params, n_devices, stage, accumulation=1, width=4):
     """Bytes that each device sends per step. In a ring, that is (n - 1) / n of the float32
-    gradients, twice; in stage 3, for each micro-batch, of the weights twice and of the gradients
-    once."""
-    passes = 3 * accumulation if stage == 3 else 2
-    return passes * (n_devices - 1) / n_devices * 4 * n_params
+    gradients, twice. If they are split, then for each micro-batch of the gradients once and of the
+    weights once, too, or in stage 3 twice. width: bytes of a gathered weight."""
+    per_parameter = 8
+    if stage >= 2:
+        per_parameter = accumulation * (4 + width * (stage - 1))
+    return per_parameter * (n_devices - 1) / n_devices * n_params
 
 
 def at_hand(path):
@@ -156,12 +171,13 @@ def show(config, state):
     if width == 4 and name != 'cpu':
         peak /= 2                       # a GPU multiplies float32 as TF32
     at_once = micro or math.ceil(batch / n_devices)
+    compiled = name != 'cpu' if config['compile'] is None else config['compile']
 
     print(f'{n_devices} x {name}: {peak / 1e12:,.3g} TFLOP/s and {memory / 1e9:,.0f} GB each')
     print_model(shape, width)
-    print_memory(shape, n_devices, memory, at_once, width)
+    print_memory(shape, n_devices, memory, at_once, width, compiled)
     accumulation = math.ceil(batch / n_devices / at_once)
-    ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation) / 1e9 for stage in (0, 3))
+    ddp, fsdp = (bytes_sent(n, n_devices, stage, accumulation, width) / 1e9 for stage in (0, 3))
     print(f'  {4 * n / 1e9:.2f} GB of gradients: each device sends {ddp:.2f} GB a step with ddp, '
           f'{fsdp:.2f} with fsdp')
     tokens = batch * steps * T
@@ -182,7 +198,7 @@ def print_time(flops, n_devices, peak, price):
     print(f'  {flops:.2e} FLOPs: {time} at {MFU:.0%} of the peak{cost}{verdict}')
 
 
-def print_memory(shape, n_devices, memory, at_once, width):
+def print_memory(shape, n_devices, memory, at_once, width, compiled):
     """Print the memory on each device, and what fits. at_once: sequences on a device."""
     n = count_parameters(shape)['total']
     stages = {'shard=ddp': 0, 'shard=zero2': 2, 'shard=fsdp': 3}
@@ -191,20 +207,25 @@ def print_memory(shape, n_devices, memory, at_once, width):
     print("\n  GB on each device      state  in ZeRO's paper  "
           f'+ sequences: {at_once:<4} or with grad_checkpoint')
     for name, stage in stages.items():
-        state, in_paper = (state_bytes(n, n_devices, stage, *widths) for widths in ((), (PAPER,)))
-        usual, less = (device_bytes(shape, n_devices, stage, at_once, width, c) for c in (False, True))
+        state = state_bytes(n, n_devices, 3 if stage else 0)
+        in_paper = state_bytes(n, n_devices, stage, PAPER)
+        usual, less = (device_bytes(shape, n_devices, stage, at_once, width, checkpoint, compiled)
+                       for checkpoint in (False, True))
         print(f'    {name:<18}{state / 1e9:>8.2f}{in_paper / 1e9:>17.2f}{usual / 1e9:>19.2f}'
               f'{less / 1e9:>24.2f}')
         if less < limit:
             fitting.append(name if usual < limit else f'{name} with grad_checkpoint')
     print("  state, in bytes a parameter: here 4 of weights, 4 of gradients, 8 of Adam's moments; in ZeRO's "
           'paper (1910.02054) 2, 2 and 12')
+    other = device_bytes(shape, n_devices, 0, at_once, width, compiled=not compiled) / 1e9
+    print(f'  sequences: of a run {"with" if compiled else "without"} torch.compile; with '
+          f'--compile={not compiled} shard=ddp needs {other:.2f}')
     if fitting:
         print(f'  fits: {", ".join(fitting)}')
         return
 
     def would_fit(devices, batch):
-        return any(device_bytes(shape, devices, stage, batch, width, True) < limit
+        return any(device_bytes(shape, devices, stage, batch, width, True, compiled) < limit
                    for stage in stages.values())
     remedy = ('not even one layer fits a device; it needs tensor or pipeline parallelism, which '
               "nanoparrot doesn't have")

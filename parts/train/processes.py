@@ -7,7 +7,7 @@ its run.
 
 torchrun starts one process for each device. Everything here also works in a single process without
 torchrun. """
-import atexit, ctypes, datetime, os, signal, sys
+import atexit, ctypes, datetime, glob, os, signal, sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
@@ -107,6 +107,11 @@ def choose(device, dtype, local_rank=0):
                  'cpu': True}
     if device == 'auto':
         device = next(name for name in available if available[name])
+        if device == 'cpu' and is_hidden_gpu():
+            raise ValueError('device=auto: this machine has an NVIDIA GPU, but torch '
+                             f'{torch.__version__} does not find it. Is its driver too old for '
+                             f'CUDA {torch.version.cuda}? Update the driver or install an older '
+                             'torch; --device=cpu computes without it')
     kind = device.split(':')[0]
     if not available.get(kind):
         raise ValueError(f'device={device} is not available here; try --device=auto')
@@ -125,6 +130,14 @@ def choose(device, dtype, local_rank=0):
     if dtype == 'auto':
         dtype = 'bfloat16' if native_bfloat16(device) else 'float32'
     return device, dtype
+
+
+def is_hidden_gpu():
+    """Is there a GPU that torch was built for and does not find? After torch's warning, eight
+    processes would otherwise train on the CPU of a rented machine. CUDA_VISIBLE_DEVICES= hides a
+    GPU on purpose."""
+    on_purpose = os.environ.get('CUDA_VISIBLE_DEVICES') in ('', '-1')
+    return bool(torch.version.cuda and glob.glob('/dev/nvidia[0-9]*') and not on_purpose)
 
 
 def keep_freed_memory():
@@ -200,6 +213,8 @@ def shard(model, how, here, compiled=False):
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=how == 'fsdp')
     # The residual stream stays float32.
     model.embedding.register_forward_hook(lambda module, x, y: y.float())
+    # The cache grows with each token: the blocks would be compiled again for each length.
+    model.generate = torch.compiler.set_stance('force_eager')(model.generate)
     register_fsdp_forward_method(model, 'generate')
     return torch.compile(model) if compiled else model
 
