@@ -158,7 +158,8 @@ def nearest(word, choices):
 
 
 def ways_to_save_memory():
-    """Yield what to try, in this order: '--micro_batch_size=16: the result stays the same', if it is 32."""
+    """Yield what to try, in this order: '--micro_batch_size=16: the result is equal up to rounding', if it
+    is 32."""
     settings = {name: in_use[name] for name in defaults}
     batch = [name for name in ('micro_batch_size', 'batch_size', 'num_samples') if name in settings]
     for name in [*batch[:1], 'slots', 'grad_checkpoint', 'block_size', 'n_layer', 'n_embd']:
@@ -169,7 +170,7 @@ def ways_to_save_memory():
             # a divisor, because micro-batches must fill the batch
             smaller = max(n for n in range(1, size // 2 + 1) if size % n == 0)
             keeps = name == 'micro_batch_size' and not settings.get('dropout')
-            yield f'--{name}={smaller}' + (': the result stays the same' if keeps else '')
+            yield f'--{name}={smaller}' + (': the result is equal up to rounding' if keeps else '')
     yield 'ending other programs: nvidia-smi and top show how much memory each one holds'
 
 

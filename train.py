@@ -12,7 +12,8 @@ should see a first loss near ln(vocab_size) and a fast fall.
 
 Two rules make runs exact. Which text a step sees follows from (seed, step), and its dropout from
 (seed, step, rank): so a resumed run equals one that was never interrupted. And batch_size counts
-the sequences of all devices: so without dropout, 1 and 8 of them differ by rounding only.
+the sequences of all devices: so without dropout, 1 and 8 of them differ by rounding only. That is
+1e-7 in float32, and grows with the steps in bfloat16.
 parts/ holds what you can skip on a first reading.
 """
 import contextlib, math, os, sys
@@ -95,7 +96,7 @@ config = configure(globals())
 # --- 1. this process ------------------------------------------------------------------------------
 # torchrun starts one process for each device. They share the batch of each step, for instance
 #     512 sequences = 8 processes x 16 micro-batches x 4 sequences
-# so the number of devices changes the speed and not the result.
+# so the number of devices changes the speed and, up to rounding, not the result.
 # The checkpoint to resume, whose settings config takes over; {} for a new run.
 state = runs.begin(config, set_by)
 globals().update(config)

@@ -16,7 +16,8 @@ n_embd = 1600
 block_size = 1024
 vocab_size = 32768
 batch_size = 512
-micro_batch_size = 8    # a guess for 80 GB; if memory runs out, halve it: the result is equal up to rounding
+# A guess for 80 GB. If memory runs out, halve it: that changes the losses by bfloat16's rounding only.
+micro_batch_size = 8
 max_steps = 50_000
 learning_rate = 2e-4
 warmup_steps = 750

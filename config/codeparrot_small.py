@@ -15,7 +15,8 @@ n_embd = 768
 block_size = 1024
 vocab_size = 32768
 batch_size = 192
-micro_batch_size = 12   # a guess for 24 GB; if memory runs out, halve it: the result is equal up to rounding
+# A guess for 24 GB. If memory runs out, halve it: that changes the losses by bfloat16's rounding only.
+micro_batch_size = 12
 max_steps = 150_000
 learning_rate = 5e-4
 warmup_steps = 2000
