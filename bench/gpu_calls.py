@@ -2,17 +2,17 @@
 Measurements within one process, of gpu.py and transformers_speed.py: does a model on a device compute the
 same as on the CPU, how long do calls take, where does the time of a training step go?
 """
-import collections, contextlib, copy, functools, math, re, time
+import collections, contextlib, math, re, time
 import numpy as np
 import torch
-from model import GPT, IGNORE
-from parts.train import optim, rollouts
-from parts.sample import decoding
+from model import GPT
+from parts.train import optim
 
 HALF = 'bfloat16'           # also where dtype=auto is float32: a comparison needs the same for both
 REPEATS = 10                # of a call, of which the median counts; gpu.py lowers it at toy sizes
 # kinds of kernels, by their names: the first that fits
-KINDS = {'attention': 'flash|fmha|attention|sdpa', 'logits and cross-entropy': 'softmax|nll|cross_entropy',
+KINDS = {'fused by the compiler': '^triton', 'attention': 'flash|fmha|attention|sdpa',
+         'logits and cross-entropy': 'softmax|nll|cross_entropy',
          'optimizer and clipping': 'adam|multi_tensor|foreach', 'copies': 'memcpy|memset|copy_',
          'matrix products': 'gemm|nvjet|cutlass|xmma|mm|linear', 'the rest': ''}
 
@@ -74,64 +74,11 @@ def same_pass(pair, batch, **other):
     return found | {'ok': max(found['loss_apart'], found['gradients_apart']) < limit}
 
 
-def same_greedy(pair, idx):
-    found = [m.generate(idx.to(device_of(m)), 20, 0)[:, -20:].cpu() for m in pair]
-    same = int((found[0] == found[1]).sum())
-    return {'same': same, 'of': found[0].numel(), 'ok': same == found[0].numel()}
-
-
-def written(model, prompts, noise, stop, slots):
-    """Answers to the prompts, sampled as rl.py does."""
-    batch = decoding.Batch(model, stop, slots)
-    answers = [batch.add(ids, len(row), iter(row).__next__, scored_at=1.0)
-               for ids, row in zip(prompts, noise.tolist())]
-    while batch.queue or batch.live:
-        batch.step()
-    return answers
-
-
-def same_rollouts(pair, c):
-    dice = np.random.default_rng(0)
-    prompts = [dice.integers(c.vocab_size, size=n).tolist() for n in (3, 9, 5, 9, 2)]
-    noise = rollouts.noise_of(1, 0, range(5), 12)
-    here, there = (written(model, prompts, noise, {0, 1}, slots=2) for model in pair)
-    same = [(a.log_probs, b.log_probs) for a, b in zip(here, there) if a.ids == b.ids]
-    x, y, old = [t.to(device_of(pair[1])) for t in rollouts.collate(there, 0)]
-    with torch.no_grad():
-        again = rollouts.Policy(pair[1], 1.0)(x, y)
-    ratio = float((again - old)[y != IGNORE].abs().max())
-    far = max(abs(p - q) for a, b in same for p, q in zip(a, b))
-    return {'same_answers': len(same), 'of': 5, 'log_p_apart': far, 'sampled_and_trained_log_p_apart': ratio,
-            'ok': len(same) == 5 and far < 1e-3 and ratio < 1e-3}
-
-
-def same_steps(pair, kind, batch, exact):
-    """Three updates with the CPU's gradients on both. exact: Muon's iteration in float32."""
-    real = optim.orthogonal
-    if exact:
-        optim.orthogonal = functools.partial(real, dtype=torch.float32)
-    try:
-        pair = [copy.deepcopy(m) for m in pair]
-        before = [p.detach().clone() for p in pair[0].parameters()]
-        optimizers = [optim.build(m, kind, 1e-3, 0.1) for m in pair]
-        for _ in range(3):
-            gradients = loss_and_gradients(pair[0], batch)[1]
-            for m, optimizer in zip(pair, optimizers):
-                for p, g in zip(m.parameters(), gradients):
-                    p.grad = g.to(p.device)
-                optimizer.step()
-    finally:
-        optim.orthogonal = real
-    here, there = ([p.detach().cpu() - q for p, q in zip(m.parameters(), before)] for m in pair)
-    far = apart(there, here)
-    return {'updates_apart': far, 'ok': far < (1e-3 if exact else 5e-2)}
-
-
 # --- ours or transformers': a training step, and generation -------------------------------------------------
-def loss_of(net, is_ours):
-    """A call: the loss of a batch. Theirs shifts the labels itself."""
+def loss_of(net, is_ours, with_logits=False):
+    """A call: the loss of a batch, without logits as in train.py. Theirs shifts the labels itself."""
     if is_ours:
-        return lambda x, y: net(x, y)[1]
+        return lambda x, y: net(x, y, with_logits=with_logits)[1]
     return lambda x, y: net(input_ids=x, labels=x, use_cache=False).loss
 
 
@@ -161,8 +108,13 @@ def step_of(model, loss_of, c, micro, kind='adamw', dtype=HALF):
     return step
 
 
+def kind_of(kernel):
+    return next(kind for kind, words in KINDS.items() if re.search(words, kernel.lower()))
+
+
 def profiled(step, on_gpu, n=3):
-    """Shares of the wall-clock time of n steps: each kind of kernel; the host, for which the device waits."""
+    """Shares of the wall-clock time of n steps: each kind of kernel; the host, for which the device waits.
+    And the names of the kernels that took longest, first those of attention."""
     kinds = [torch.profiler.ProfilerActivity.CPU] + [torch.profiler.ProfilerActivity.CUDA] * on_gpu
     step()
     wait()
@@ -178,11 +130,13 @@ def profiled(step, on_gpu, n=3):
                 or re.match('## |Torch-Compiled|Optimizer|ProfilerStep', e.name):      # a name for several
             continue
         took = e.time_range.elapsed_us() if on_gpu else e.self_cpu_time_total
-        spent[next(kind for kind, words in KINDS.items() if re.search(words, e.name.lower()))] += took
+        spent[kind_of(e.name)] += took
         kernels[e.name[:50]] += took
     shares = {kind: spent[kind] / wall for kind in KINDS}
     top = {name: float(f'{took / wall:.2g}') for name, took in kernels.most_common(8)}
-    return shares | {'the device waits': 1 - sum(shares.values()), 'step_ms': wall / 1000 / n, 'kernels': top}
+    attention = [name for name, _ in kernels.most_common() if kind_of(name) == 'attention']
+    return {'step_ms': wall / 1000 / n, 'attention_kernels': attention[:3], **shares,
+            'the device waits': 1 - sum(shares.values()), 'kernels': top}
 
 
 def on_device(c, device):
