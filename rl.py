@@ -4,7 +4,7 @@ Reinforcement learning: a model and a reward for its answers -> a model that ear
     python rl.py --init_from=out/sft --allow_code_execution=True    # built-in problems and tests
     python rl.py --init_from=out/sft --reward=tasks.jsonl           # {"prompt", "answer"} lines
     python rl.py --init_from=out/sft --reward=mine.py       # prompts(), reward(prompt, completion)
-    python rl.py --init_from=out/sft --reward=out/reward --kl_coef=0.02     # a model of dpo.py
+    python rl.py --init_from=out/sft --reward=out/reward --kl_coef=0.05     # a model of dpo.py
 
 It reads a folder that sft.py or dpo.py wrote. The decision made here is the reward: the model
 learns that, not what you mean.
