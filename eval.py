@@ -37,7 +37,7 @@ from parts.eval import problems, questions, results, sandbox
 from tokenizer import Tokenizer
 
 # --- settings -----------------------------------------------------------------------------------------------
-ckpt = 'out/quickstart'         # a folder or a .pt file; several: A,B or A/*.pt
+ckpt = 'out/base'               # a folder or a .pt file; several: A,B or A/*.pt
 data_dir = 'data/quickstart'    # for loss and learned; made with ckpt's tokenizer; several: A,B
 tasks = 'loss'                  # comma-separated
 data: str | None = None         # the benchmark's .jsonl or .jsonl.gz; of several tasks: A,B

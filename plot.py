@@ -12,7 +12,7 @@ from configurator import configure, show
 from parts.eval import verdict
 
 # --- settings ------------------------------------------------------------------------------------------
-runs = 'out/quickstart'     # folders that trainers wrote, comma-separated
+runs = 'out/base'           # folders that trainers wrote, comma-separated
 out = 'dashboard.png'       # or .svg, .pdf
 config = configure(globals())
 

@@ -4,6 +4,7 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
+    python prepare.py --kind=sft                    # 5,000 conversations: problems of parts/eval/problems.py
 
     each document by itself:    read -> normalise -> source -> language -> rules -> models -> personal data
                                 -> decontaminate
@@ -18,10 +19,11 @@ sources: also val_<source>.bin), else train.jsonl and val.jsonl. The same comman
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
-import json, math, os, sys
+import json, math, os, shlex, sys
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, set_by, show
+from parts.eval import problems
 from parts.prepare import clean, conversions, corpus, duplicates, files, filters, infilling, reading
 from parts.prepare import report, text_models, texts, workers
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
@@ -30,7 +32,7 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, file, folder or glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
 kind = 'text'                   # text | sft | preference: documents, conversations, pairs of answers
-out_dir = 'data/quickstart'     # where the results go
+out_dir = ''                    # where the results go; '' = data/quickstart, data/sft or data/pairs, by kind
 tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the path of a tokenizer.json
 vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
 val_fraction = 0.1              # (0, 1): share of documents, or of one text's characters
@@ -100,6 +102,23 @@ config = configure(globals())
 NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
 TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample; a lone text is read whole
 
+# --- conversations without a source: problems of ours with their answers, which need no cleaning --
+out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}[kind]
+if kind == 'sft' and not set_by.keys() & {'source', 'sources'}:
+    for name in sorted(set_by.keys() - {'kind', 'out_dir'}):
+        raise ValueError(f'--{name} is for conversations of your own; add --source=FILE')
+    corpus.claim(out_dir, [], False, kind)
+    bins = []
+    for side, n, split in ('train', 5000, 'train'), ('val', 300, 'validation'):
+        bins.append(corpus.Bin(f'{out_dir}/{side}.jsonl'))
+        bins[-1].write(problems.to_jsonl(problems.problems(n, split=split)).encode())
+    # The next run sees from it that the folder is ours, and which kind of data is in it.
+    meta = {'format': 'nanoparrot-data-1', 'config': {'kind': kind}}
+    corpus.publish(out_dir, {'meta.json': json.dumps(meta)}, bins)
+    print(f'{out_dir}: 5,000 conversations to train on, 300 held out')
+    print(f'next: python sft.py --data_dir={shlex.quote(out_dir)}')
+    sys.exit()
+
 # --- settings that need each other --------------------------------------------------------------------------
 tok = None                      # one that exists is loaded now, before the work
 if tokenizer == 'gpt2':
@@ -146,8 +165,8 @@ blocked, allowed = ({*map(filters.host_of, filters.lines_of(path))} for path in 
 toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
 benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
 forms = []
-for path, problems in benchmarks.items():
-    own = [form for text in conversions.strings_in(problems) for form in clean.variants(text)]
+for path, benchmark in benchmarks.items():
+    own = [form for text in conversions.strings_in(benchmark) for form in clean.variants(text)]
     if not len(duplicates.ngrams_of(own, NGRAM)):
         raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
     forms += own

@@ -35,9 +35,7 @@ python prepare.py --out_dir=data/quickstart --vocab_size=4096
 python train.py config/quickstart.py --overwrite=True
 python eval.py --ckpt=out/quickstart $held_out
 # 2. SFT: demonstrations of small problems
-mkdir -p data/problems
-python -m parts.eval.problems --n=5000 --out=data/problems/train.jsonl
-python -m parts.eval.problems --n=300 --split=validation --out=data/problems/val.jsonl
+python prepare.py --kind=sft --out_dir=data/sft
 python sft.py config/quickstart_sft.py --overwrite=True
 python eval.py --ckpt=out/quickstart_sft --random_init=False $held_out
 # 3. DPO: its own answers to other problems, judged by running them, become pairs

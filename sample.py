@@ -26,7 +26,7 @@ from parts.train import processes
 from parts.sample import asking, decoding, gaps
 
 # --- settings -----------------------------------------------------------------------------------------------
-ckpt = 'out/quickstart'     # a run's folder or a .pt file in it; for --serve several: A,B
+ckpt = 'out/base'           # a run's folder or a .pt file in it; for --serve several: A,B
 prompt = ''                 # '' = the start of a document
 suffix = ''                 # the text behind the gap, for a model of data that prepare.py --fim made
 prompt_file: str | None = None      # take the prompt from a file, exactly as it is

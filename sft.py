@@ -1,8 +1,8 @@
 """
 Supervised fine-tuning: a base model and conversations -> a model that answers.
 
-    python prepare.py --kind=sft --source=alpaca.json --out_dir=data/sft
-    python sft.py --init_from=out/base --data_dir=data/sft
+    python prepare.py --kind=sft && python sft.py       # small problems with their answers
+    python sft.py --init_from=out/base --data_dir=data/alpaca
     python sft.py --out_dir=out/sft --init_from=resume              # resumes
 
 Reads init_from, a folder that train.py wrote (or a Hugging Face folder of a Llama), and

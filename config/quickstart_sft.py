@@ -6,10 +6,8 @@
 #
 #   python sft.py config/quickstart_sft.py
 init_from = 'out/quickstart'
-data_from = 'mkdir -p data/problems && ' \
-            'python -m parts.eval.problems --n=5000 --out=data/problems/train.jsonl && ' \
-            'python -m parts.eval.problems --n=300 --split=validation --out=data/problems/val.jsonl'
-data_dir = 'data/problems'
+data_from = 'python prepare.py --kind=sft --out_dir=data/sft'
+data_dir = 'data/sft'
 base_dir = 'data/quickstart'    # measures how much of the base data is forgotten
 out_dir = 'out/quickstart_sft'
 epochs = 2

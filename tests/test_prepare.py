@@ -376,7 +376,7 @@ MISTAKES = [        # lines of a config file, words of the sentence
     ("sources = {'a': ('x', 1), 'b': ('y', None)}", ['weight']),
     ("sources = {'a': ('nowhere', 1)}", ['nowhere']),
     ("sources = {'a': ('x', 1)}\nsource = 'mine.jsonl'", ['source=mine.jsonl', "'a'"]),
-    ("source = 'x'\nout_dir = ''", ['out_dir']),
+    ("kind = 'sft'\nmin_answer = 5", ['min_answer', '--source=FILE']),
     ("source = 'x'\npart = '5/4'", ['part', '3/16']),
     ("source = 'x'\ntokenizer = 'wordpiece'", ['wordpiece', 'bpe']),
     ("source = 'x'\nvocab_size = 100", ['vocab_size', '320']),

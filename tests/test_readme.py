@@ -113,7 +113,7 @@ def test_the_one_liners_print_what_their_comments_say(data_dir, conversations, b
     page = PAGES[ROOT / 'docs/trouble.md'].split('## One-liners')[1]
     printed = []
     for line in blocks('bash', page)[0].splitlines():
-        for name, folder in (('data/quickstart', data_dir), ('data/problems', conversations),
+        for name, folder in (('data/quickstart', data_dir), ('data/sft', conversations),
                              ('out/quickstart', base_run), ('python ', f'{sys.executable} ')):
             line = line.replace(name, str(folder))
         printed.append(subprocess.run(line, shell=True, check=True, capture_output=True, text=True).stdout)

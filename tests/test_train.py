@@ -1,6 +1,5 @@
 """Pretraining: what a run writes, and what it depends on."""
 import math
-import os
 import random
 import re
 import runpy
@@ -11,6 +10,7 @@ import torch
 from accidents import replaced
 from conftest import ROOT, RUN_FILES, TINY, metrics, mistake, ok, read_json, read_rows, run, same, series
 from conftest import state, write
+from test_house import settings
 
 from parts.model import checkpoints
 from parts.prepare import texts
@@ -181,15 +181,49 @@ def test_the_command_of_a_preset_leads_to_its_data():
     for path in presets:
         script = re.search(r'(\w+\.py) config/' + path.name, path.read_text(encoding='utf-8'))[1]
         preset = runpy.run_path(str(path))
-        command = re.sub(r'-m (\S+)', lambda m: m[1].replace('.', '/') + '.py', preset['data_from'])
-        _, program, *words = shlex.split(command.split(' && ')[-1])
+        _, program, *words = shlex.split(preset['data_from'].split(' && ')[-1])
         flags = dict(word[2:].split('=', 1) for word in words)
-        writes = flags.get('out_dir') or os.path.dirname(flags['out'])
-        assert (ROOT / program).exists() and writes == preset['data_dir'], path
+        assert program == 'prepare.py' and flags['out_dir'] == preset['data_dir'], path
         if 'vocab_size' in preset and 'vocab_size' in flags:
             assert int(flags['vocab_size']) == preset['vocab_size'], path
-        if program == 'prepare.py':         # never the standard library unsaid
-            assert flags['source'] and flags.get('kind', 'text') == kinds[script], path
+        assert flags.get('kind', 'text') == kinds[script], path
+        assert 'source' in flags or script == 'sft.py', path    # never the standard library unsaid
+
+
+def test_the_defaults_are_a_chain(python_files, tmp_path):
+    """Each script reads by default what the one before it wrote, and names it where it is missing."""
+    def missing(script, command):
+        mistake(run(script, cwd=tmp_path), f'; run: {command}')
+
+    def follow(script, *flags):
+        return ok(run(script, *SMALL.get(script, []), *flags, cwd=tmp_path))
+
+    missing('train.py', 'python prepare.py')
+    follow('prepare.py', f'--source={python_files}/email', '--vocab_size=400')
+    for script in ('sample.py', 'eval.py', 'sft.py'):
+        missing(script, 'python train.py')
+    for script in ('train.py', 'sample.py', 'eval.py'):
+        follow(script)
+    missing('sft.py', 'python prepare.py --kind=sft')
+    follow('prepare.py', '--kind=sft')
+    for side, n, split in ('train', 5000, 'train'), ('val', 300, 'validation'):
+        written = f'--n={n}', f'--split={split}', f'--out={tmp_path}/{side}.jsonl'
+        ok(run('parts.eval.problems', *written))
+        assert (tmp_path / f'{side}.jsonl').read_bytes() == (tmp_path / f'data/sft/{side}.jsonl').read_bytes()
+    for script in ('dpo.py', 'rl.py'):
+        missing(script, 'python sft.py')
+    follow('sft.py', '--eval_conversations=8')
+    mistake(run('rl.py', cwd=tmp_path), 'add --allow_code_execution=True')
+    missing('dpo.py', 'python eval.py --ckpt=out/sft')
+
+
+def test_what_makes_a_default_folder_is_a_command_that_exists():
+    for folder, line in checkpoints.MADE_BY.items():
+        for command in line.split(' && '):
+            _, script, *words = shlex.split(command)
+            assert {word[2:].split('=')[0] for word in words} <= settings(script.removesuffix('.py')), folder
+        written = f"'{folder}'"
+        assert written in (ROOT / script).read_text(encoding='utf-8'), folder
 
 
 SMALL = {'train.py': ['--n_layer=1', '--n_head=2', '--n_embd=32', '--batch_size=2', '--max_steps=2',

@@ -333,6 +333,11 @@ def to_messages(problem):
             {'role': 'assistant', 'content': f'{signature}\n{problem["canonical_solution"].rstrip()}'}]
 
 
+def to_jsonl(some):
+    """Return problems as text, a line each, with its conversation: sft.py trains on that."""
+    return ''.join(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in some)
+
+
 def preferred(code):
     """A style that a program can measure: is the body a single line that returns?"""
     lines = [line.strip() for line in code.split('\n') if not re.match(r'\s*(def |"""|#|```|$)', line)]
@@ -355,7 +360,7 @@ def main():
             print(f'{split:19} {len(some):6,} problems, {families:2} families, {cells:3} cells', KINDS[split])
         if args.out:
             with open(args.out, 'w', encoding='utf-8', newline='\n') as f:
-                f.writelines(json.dumps({**p, 'messages': to_messages(p)}) + '\n' for p in some)
+                f.write(to_jsonl(some))
     except ValueError as e:
         parser.error(e)
     except OSError as e:

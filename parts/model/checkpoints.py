@@ -13,6 +13,16 @@ from parts.model import copies
 from tokenizer import Tokenizer
 
 FORMAT = 'nanoparrot-checkpoint-1'
+# The commands that make the folders which scripts read if no flag names another one.
+MADE_BY = {
+    'data/quickstart': 'python prepare.py',
+    'out/base': 'python train.py',
+    'data/sft': 'python prepare.py --kind=sft',
+    'out/sft': 'python sft.py',
+    'data/pairs': 'python eval.py --ckpt=out/sft --tasks=problems --splits=train --problems_seed=1 '
+                  '--n_problems=250 --num_samples=8 --allow_code_execution=True && python '
+                  'prepare.py --kind=preference --source=out/sft/samples.jsonl --prefer=both '
+                  '--dedup=exact'}
 SHAPE = 'n_layer', 'n_head', 'n_kv_head', 'n_embd', 'n_ffn', 'tie_embeddings'
 
 
@@ -90,8 +100,11 @@ def find(path):
     """Return the best checkpoint of a folder, or path itself if it is a file or a folder of Hugging
     Face."""
     if not os.path.exists(path):
-        raise FileNotFoundError(f'{path} does not exist; give a checkpoint or a folder of a run: '
-                                'bash run.sh makes out/quickstart and out/quickstart_sft')
+        advice = ('give a checkpoint or a folder of a run: bash run.sh makes out/quickstart and '
+                  'out/quickstart_sft')
+        if command := MADE_BY.get(os.path.normpath(path)):
+            advice = f'run: {command}'
+        raise FileNotFoundError(f'{path} does not exist; {advice}')
     if os.path.isdir(path):
         for file in (os.path.join(path, 'best.pt'), *names_of(path)):
             if os.path.exists(file):

@@ -342,7 +342,7 @@ def publish(folder, pages, bins, bases=()):
             write_file(folder / f'{name}.new', text)
 
     (folder / 'meta.json').unlink(missing_ok=True)
-    for pattern in ('val_*.bin', 'audit.md', 'shards/?????.jsonl.gz'):
+    for pattern in ('val_*.bin', 'audit.md', 'report.md', 'report.json', 'shards/?????.jsonl.gz'):
         for path in folder.glob(pattern):
             path.unlink()
     for b in bins:

@@ -12,6 +12,7 @@ memory-mapped: a corpus may be larger than memory.
 import functools, glob, gzip, hashlib, json, os, shlex, zlib
 import numpy as np
 from model import IGNORE
+from parts.model import checkpoints
 from tokenizer import Tokenizer
 
 
@@ -24,9 +25,8 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
     fit the others."""
     meta_path = os.path.join(data_dir, 'meta.json')
     if not os.path.exists(meta_path):
-        own = f'python prepare.py --source=FILE --out_dir={shlex.quote(str(data_dir))}'
-        make = data_from if str(data_dir) in data_from else own
-        raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: {make}')
+        raise FileNotFoundError(f'{data_dir} holds no prepared data (no meta.json); run: '
+                                f'{command_for(data_dir, data_from)}')
     with open(meta_path, 'rb') as f:
         text = f.read()
     meta = json.loads(text)
@@ -65,6 +65,16 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
         raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have '
                          f'{tokenizer.vocab_size}; take theirs: --vocab_size=0')
     return meta, bins, identity
+
+
+def command_for(data_dir, data_from='', kind='text'):
+    """Return the command that makes a folder of data: data_from, a config's command, if it names
+    the folder; that of a default folder; else prepare.py with a FILE of the user."""
+    if data_dir in data_from:
+        return data_from
+    flag = '' if kind == 'text' else f' --kind={kind}'
+    own = f'python prepare.py{flag} --source=FILE --out_dir={shlex.quote(data_dir)}'
+    return checkpoints.MADE_BY.get(os.path.normpath(data_dir), own)
 
 
 def sequences(ids, starts, T):

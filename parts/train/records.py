@@ -5,7 +5,7 @@ Records: lines of JSON -> token ids, and batches of rows of about the same lengt
     train, held_out, identity, about = open_conversations('data/sft', 256, tokenizer)
     train, held_out, identity, about = open_pairs('data/pairs', 256, tokenizer, 'dpo')
 """
-import gzip, hashlib, json, os, pathlib, shlex
+import gzip, hashlib, json, os, pathlib
 import numpy as np
 import torch
 from model import IGNORE
@@ -35,13 +35,6 @@ def read_jsonl(path, convert, advice):
     except Exception as e:      # a damaged file, a folder, a missing key, JSON nested too deep, ...
         raise ValueError(f'{path}, line {max(1, number)}: {type(e).__name__}: {e}; {advice}') from e
     return rows
-
-
-def made_by(path, kind, data_from):
-    """Return what to do if a file of prepare.py cannot be used. data_from: a config's command."""
-    folder = os.path.dirname(path)
-    own = f'python prepare.py --kind={kind} --source=FILE --out_dir={shlex.quote(folder)}'
-    return 'prepare it: ' + (data_from if folder in data_from else own)
 
 
 def open_files(data_dir, read, *settings):
@@ -113,7 +106,7 @@ def read_conversations(path, T, tokenizer, data_from=''):
     """Return [(ids, mask)] of the conversations that have a trained token; how many have none; how
     many were cut."""
     whole = read_jsonl(path, lambda record: tokenizer.render(record['messages']),
-                       made_by(path, 'sft', data_from))
+                       f'run: {data.command_for(os.path.dirname(path), data_from, "sft")}')
     im_start = tokenizer.special['<|im_start|>']
     fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole]
     conversations = [(ids, mask) for ids, mask in fitted if 1 in mask[1:]]
@@ -171,7 +164,7 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     """Return [((prompt, chosen), (prompt, rejected))], all ids; how many of them were cut; how many
     were dropped, because both answers are the same, or are the same where they are cut."""
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer),
-                       made_by(path, 'preference', data_from))
+                       f'run: {data.command_for(os.path.dirname(path), data_from, "preference")}')
     if loss_type != 'kto' and any([] in answers for _, *answers in whole):
         raise ValueError(f'{path} has answers with a label in place of pairs, which are not for '
                          f'--loss_type={loss_type}; add --loss_type=kto')
