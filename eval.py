@@ -311,7 +311,9 @@ def summarise(rows, ks):
             groups[row['task_id']].append(row['score'] if is_judged else int(row['outcome'] == 'passed'))
     means = [sum(group) / len(group) for group in groups.values()]
     n_samples = sum(len(group) for group in groups.values())
-    result = {'n': len(groups), 'samples': n_samples, 'outcomes': dict(outcomes)}
+    failures = collections.Counter(questions.why_failed(row) for row in rows
+                                   if row['outcome'] not in ('passed', 'judged'))
+    result = {'n': len(groups), 'samples': n_samples, 'outcomes': dict(outcomes), 'failures': dict(failures)}
     if is_judged:
         result['score'] = sum(means) / max(1, len(means))
         shares = [(mean - 1) / 9 for mean in means]         # of the scale from 1 to 10

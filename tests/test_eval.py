@@ -134,6 +134,9 @@ def test_each_outcome_is_told_and_kept(tmp_path):
     assert result['pass@2'] == pytest.approx((1 / 2 + 5 / 6) / 2) and result['pass@4'] == 1
     assert result['outcomes'] == {'passed': 3, 'wrong': 1, 'syntax': 1, 'empty': 1, 'exception': 1,
                                   'timeout': 1}
+    assert result['failures'] == {'wrong value': 1, 'syntax': 1, 'empty': 1, 'other exception': 1, 'time': 1}
+    for reason, n in result['failures'].items():
+        assert f'{reason} {n}' in said
     assert set(result['by_split']) == {'variation'} and result['by_split']['variation']['n'] == 2
     assert [row['completion'] for row in rows] == sum(answers, [])
     assert rows[6]['message'] and rows[0]['prompt'] == items[0]['prompt']
@@ -150,7 +153,8 @@ def test_the_two_problems_of_the_codeparrot_article_are_scored_as_there(tmp_path
                       f'--completions={given}', '--memory_mb=4000', '--timeout=5')[1]['problems']
     rates = {family: group['pass@1'] for family, group in result['by_family'].items()}
     assert rates == {'area_of_rectangle': 1 / 4, 'mean': 4 / 4} and result['pass@4'] == 1
-    assert result['outcomes'] == {'passed': 5, 'wrong': 2, 'exception': 1}      # math is not imported
+    assert result['outcomes'] == {'passed': 5, 'wrong': 2, 'exception': 1}
+    assert result['failures'] == {'wrong value': 2, 'name': 1}                  # math is not imported
 
 
 def test_your_own_questions_and_a_benchmark_in_one_run(tmp_path):

@@ -228,6 +228,16 @@ def outcome(item, text, result=None, chat=False):
     return row
 
 
+WHY = {'syntax': 'syntax', 'wrong': 'wrong value', 'exception': 'other exception', 'timeout': 'time'}
+
+
+def why_failed(row):
+    """Return why an answer did not pass: syntax, name, other exception, wrong value, time, or its outcome."""
+    if re.match(r'(Name|UnboundLocal)Error\b', row.get('message', '')):
+        return 'name'       # it uses a name that it did not define, or defines another than it was asked for
+    return WHY.get(row['outcome'], row['outcome'])
+
+
 # --- code ---------------------------------------------------------------------------------------------------
 def code_in(text):
     """The code of an answer in words: its first block of Python, else its first block, else all of it."""

@@ -7,7 +7,7 @@ Results of models: the interval of a score, two models compared on the same prob
     print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
 
 The result of a set of answers, as print_results() takes it: n problems, samples, score or pass@1 with its
-95 % interval, perhaps pass@k for larger k, parse_rate, step, caution; outcomes.
+95 % interval, perhaps pass@k for larger k, parse_rate, step, caution; failures, by reason.
 """
 import collections, math
 import numpy as np
@@ -130,4 +130,5 @@ def shown(result):
     cells |= {'95 % from': low, 'to': high} | {key: result[key] for key in others}
     if 'parse_rate' in result:
         cells['parses'] = result['parse_rate']
-    return cells | {'outcomes': ', '.join(f'{name} {n}' for name, n in result['outcomes'].items())}
+    why = ', '.join(f'{name} {n}' for name, n in result['failures'].items())
+    return cells | {'failed by': why or 'none'}
