@@ -14,6 +14,7 @@ PLACES = {
     'end of a run': ('parts.train.processes', 'Process.leave'),
     'save': ('torch', 'save'),
     'rename': ('os', 'replace'),
+    'lock': ('fcntl', 'flock'),
     'seed': ('torch', 'manual_seed'),
     'build a model': ('model', 'GPT.__init__'),
     'forward': ('model', 'GPT.forward'),

@@ -12,8 +12,9 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from conftest import TINY, contents, metrics, mistake, ok, read_json, read_rows, refused, run, same, train
-from conftest import write
+from accidents import before
+from conftest import RUN_FILES, TINY, contents, metrics, mistake, ok, read_json, read_rows, refused, run, same
+from conftest import train, write
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.model import checkpoints
@@ -77,6 +78,16 @@ def test_a_new_run_deletes_what_is_known_of_the_one_before_but_no_file_of_others
     log_of(tmp_path)
     assert {*os.listdir(tmp_path)} == of_others | {'train.log', 'config.json'}
     assert next(iter(read_json(tmp_path / 'config.json').items())) == ('format', checkpoints.FORMAT)
+
+
+@pytest.mark.parametrize('place, calls', [('rename', 0), ('lock', 0), ('rename', 1)])
+def test_where_a_run_was_killed_as_it_began_another_one_can_begin(data_dir, tmp_path, place, calls):
+    kill = before(place, f'if n == {calls}: os.kill(os.getpid(), 9)')
+    out = tmp_path / 'run'
+    assert train(data_dir, out, '--max_steps=4', before=kill).returncode == -9
+    assert {*os.listdir(out)} <= {'config.json', 'config.json.tmp', 'train.log'}
+    ok(train(data_dir, out, '--max_steps=4'))
+    assert {*os.listdir(out)} <= RUN_FILES
 
 
 def test_two_runs_do_not_write_to_one_folder(data_dir, tmp_path):

@@ -63,7 +63,8 @@ def begin(config, set_by):
 def check_out_dir(out_dir, init_from, overwrite):
     """Refuse to write where a run, a model or something else of the user is."""
     folder = pathlib.Path(out_dir)
-    files = [*folder.iterdir()] if folder.is_dir() else []
+    # A .tmp is what a run that was killed while it wrote its settings leaves.
+    files = [f for f in folder.iterdir() if f.suffix != '.tmp'] if folder.is_dir() else []
     settings = folder / 'config.json'
     if files and not (settings.exists() and checkpoints.FORMAT.encode() in settings.read_bytes()):
         raise ValueError(f'{out_dir} holds {min(files).name}, which no run wrote there; choose '
@@ -134,6 +135,12 @@ class Log:
     def take_folder(self, config, state, meta):
         """Lock the folder for this run; write down its settings, and remove what belongs to another
         run."""
+        settings = config | {'max_steps': self.max_steps}       # perhaps from epochs, for plot.py
+        text = json.dumps({'format': checkpoints.FORMAT, **settings}, indent=1)
+        path = os.path.join(self.out_dir, 'config.json')
+        # Before any other file, so that a run which is killed here leaves a folder that is ours.
+        if not os.path.exists(path):
+            write_whole(path, text)
         self.lock = open(os.path.join(self.out_dir, 'train.log'), 'a', encoding='utf-8')
         try:                    # the system lifts the lock when this process ends, however it ends
             if fcntl:
@@ -147,12 +154,9 @@ class Log:
             self.lock.truncate(0)
             for name in ('last.pt*', 'last-*.pt*', 'best.pt*', 'metrics.jsonl', 'samples.txt',
                          'samples.jsonl', 'data.json', 'eval*.json', 'compare.json'):
-                for path in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
-                    os.remove(path)
-        path = pathlib.Path(self.out_dir, 'config.json')
-        settings = config | {'max_steps': self.max_steps}       # perhaps from epochs, for plot.py
-        text = json.dumps({'format': checkpoints.FORMAT, **settings}, indent=1)
-        path.write_text(text, encoding='utf-8', newline='\n')
+                for old in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
+                    os.remove(old)
+        write_whole(path, text)         # again, now that no other run can be writing here
         if meta:
             self.copy_in(f'{config["data_dir"]}/tokenizer.json', f'{config["data_dir"]}/meta.json')
         else:           # a fine-tuned model: what its base was trained on stays with it
@@ -174,11 +178,7 @@ class Log:
         # The last line may be half written.
         lines = path.read_text(encoding='utf-8').split('\n')[:-1]
         rows = [row for row in map(json.loads, lines) if row['step'] <= step]
-        # Written beside it and renamed: a full disk leaves the old file.
-        beside = path.with_suffix('.tmp')
-        text = ''.join(json.dumps(row) + '\n' for row in rows)
-        beside.write_text(text, encoding='utf-8', newline='\n')
-        os.replace(beside, path)
+        write_whole(path, ''.join(json.dumps(row) + '\n' for row in rows))
         return 1 + sum(row.get('event') == 'resumed' for row in rows)
 
     def rewind(self, then):
@@ -297,6 +297,13 @@ def expected(config, set_by, others, meta):
         others |= {*meta.get('set', ())} - {*command, 'out_dir', 'num_workers'}
         others |= {name for name in command if str(meta['config'].get(name)) != command[name]}
     return None if others else config['expect']
+
+
+def write_whole(path, text):
+    """Write a text beside path, then rename it: a crash or a full disk leaves the old file."""
+    beside = pathlib.Path(f'{path}.tmp')
+    beside.write_text(text, encoding='utf-8', newline='\n')
+    os.replace(beside, path)
 
 
 def compared(measured, expect):
