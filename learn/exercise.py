@@ -87,9 +87,10 @@ EXERCISES = [
              'arXiv:1706.03762, eq. 1; 2305.13245. Without a cache first: then only the first test passes.'),
     Exercise('minhash', 'parts/prepare/duplicates.py', 'minhash',
              'test_duplicates.py::test_minhash_agrees_with_probability_j '
-             'test_duplicates.py::test_minhash_of_extreme_sets',
-             'k numbers that agree in a place with probability J. Broder 1997: the smallest under each of '
-             'k hash functions (slow, and it passes), or the smallest in each of k bins.'),
+             'test_duplicates.py::test_a_signature_of_a_union_is_the_smaller_of_two',
+             'k numbers that agree in a place with probability J. Broder 1997: the smallest value under '
+             'each of k hash functions. hash_functions(k) above has their a and b; a set of a million '
+             'shingles must not take a million times k numbers of memory.'),
     Exercise('accumulation', 'train.py', '',
              'test_processes.py::test_one_process_accumulating_4_equals_two_accumulating_2[adamw-ddp-2]',
              'The gradient of the mean loss over all targets of a step, from micro-batches: batches has '

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, strategies as st
 from preparing import RAW, documents, dropped, kept, prepare, prose, read, write, write_records
 
-from parts.prepare.duplicates import band_keys, jaccard, minhash, shingles, simhash, simhash_clusters
-from parts.prepare.duplicates import word_hashes, word_ngrams
+from parts.prepare.duplicates import band_keys, jaccard, minhash, ngrams, shingles, simhash
+from parts.prepare.duplicates import simhash_clusters, words_of
 
 LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 TEXT = st.text(st.sampled_from('aAbB_1 .\né×\u07ff\u0800漢字😀\ud800') | st.characters(exclude_categories=[]))
@@ -31,17 +31,12 @@ def naive_ngrams(text, n):
     return [tuple(words[i:i + n]) for i in range(len(words) - n + 1)] if n else []
 
 
-def same_partition(hashes, items):
-    """Two hashes are equal where, and only where, the items are."""
-    pairs = set(zip(hashes.tolist(), items, strict=True))
-    return len(pairs) == len({h for h, _ in pairs}) == len({item for _, item in pairs})
-
-
 @given(st.lists(TEXT, min_size=1, max_size=4), st.integers(1, 6))
-def test_words_and_ngrams_are_those_of_a_regular_expression_wherever_they_stand(texts, n):
-    for hashes, naive in ((word_hashes, naive_words),
-                          (lambda t: word_ngrams(t, n), lambda t: naive_ngrams(t, n))):
-        assert same_partition(np.concatenate([hashes(t) for t in texts]), sum((naive(t) for t in texts), []))
+def test_words_and_ngrams_are_those_of_a_regular_expression(texts, n):
+    naive = [gram for text in texts for gram in naive_ngrams(text, n)]
+    hashes = [h for t in texts for h in ngrams(words_of(t), min(n, len(words_of(t)) or 1)).tolist()]
+    # two hashes are equal where, and only where, the n-grams are
+    assert len(set(zip(hashes, naive, strict=True))) == len(set(hashes)) == len(set(naive))
     sets = shingles(texts[0])
     assert (sets[:-1] < sets[1:]).all() and len(sets) == len(set(naive_ngrams(texts[0], 5)))
 
@@ -59,24 +54,27 @@ def random_pair(rng, size, shared):
     return np.sort(pool[:size]), np.sort(pool[size - shared:]), shared / (2 * size - shared)
 
 
-@pytest.mark.parametrize('size, k, pairs', [(1, 256, 20), (5, 256, 1000), (5, 7, 1500), (60, 256, 400),
-                                            (300, 100, 300)])
+@pytest.mark.parametrize('size, k, pairs', [(1, 256, 20), (5, 256, 400), (5, 7, 1500), (60, 256, 400),
+                                            (1500, 100, 100)])
 def test_minhash_agrees_with_probability_j(size, k, pairs):
     rng = np.random.default_rng(size + k)
     for share in (0, 0.2, 0.6, 0.8, 1):
         agree = []
         for _ in range(pairs):
             a, b, j = random_pair(rng, size, int(share * size))
-            signature = minhash(a, k)
-            agree.append((signature == minhash(b, k)).mean())
-            assert signature.shape == (k,) and np.isin(signature, a).all()
+            agree.append((minhash(a, k) == minhash(b, k)).mean())
         assert abs(np.mean(agree) - j) <= 4 * np.std(agree) / pairs ** 0.5, (share, np.mean(agree), j)
+        # and no place says what another one says
+        assert np.std(agree) <= 1.3 * (j * (1 - j) / k) ** 0.5, share
 
 
-def test_minhash_of_extreme_sets():
-    top = np.array([2 ** 64 - 1], np.uint64)
-    assert (minhash(top) == top).all() and (minhash(top[:0]) == top).all()
-    assert (minhash(np.array([0, 2 ** 64 - 1], np.uint64)) == 0).all()          # no bin holds 2^64 - 1
+def test_a_signature_of_a_union_is_the_smaller_of_two():
+    a, b, _ = random_pair(np.random.default_rng(0), 2500, 0)
+    assert (minhash(np.append(a, b)) == np.minimum(minhash(a), minhash(b))).all()
+    assert (minhash(a[:0], 8) == 2 ** 32 - 1).all()
+    # for all time: other people keep such numbers, and a run is resumed with another numpy
+    assert minhash(shingles('the cat sat on the mat'), 4).tolist() == [
+        2336241653, 392179490, 1402237318, 518363992]
 
 
 def test_documents_share_a_band_as_often_as_the_formula_says():

@@ -23,7 +23,7 @@ MISTAKES = {
             '-(1 - label_smoothing) * torch.log(margin.sigmoid())'),  # -inf at -2000
     'bpe_encode': ('min(zip', 'max(zip'),
     'attention': ('.tril(start)', '.tril()'),  # forgets the cache's positions
-    'minhash': ('signature[empty] = ', 'signature[empty] = 0 * '),  # empty bins agree
+    'minhash': ('a * x', 'x'),  # one order for all functions
     'accumulation': ('mean * share * here.world', 'mean'),  # a sum of means
     'batch_order': ('self.seed, epoch)[block]', 'self.seed, 0)[block]'),  # one order for all epochs
     'resume': ("'moments': moments,", "'moments': None,"),
@@ -34,7 +34,6 @@ FASTEST = {
     'schedule': 'test_optim.py::test_warm_up_is_linear_and_reaches_the_peak_with_its_last_step',
     'attention': 'test_generation.py::'
                  'test_several_positions_behind_a_cache_see_no_future_and_a_mask_decides_if_there_is_one',
-    'minhash': 'test_duplicates.py::test_minhash_agrees_with_probability_j[1-256-20]',
     'bpe_train': 'test_bpe.py::test_the_merges_are_those_of_another_program'}
 REFUSES = {e.name: e.tests.split()[0] for e in EXERCISES} | FASTEST
 # exercises whose tests do not use each other's functions share one run of pytest; runs that train are slow

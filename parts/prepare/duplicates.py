@@ -2,99 +2,84 @@
 Duplicates: finding the documents of a corpus that say the same, without comparing each with each.
 
     a, b = shingles('the cat sat on the mat today'), shingles('the cat sat on the mat again')
-    jaccard(a, b)                                   # shared word 5-grams / all word 5-grams
-    keys = band_keys(minhash(a), bands=32)          # 32 numbers; similar documents share at least one
-    heads = clusters(columns, same)                 # for each document, the first one of its cluster
+    jaccard(a, b)                               # shared word 5-grams / all word 5-grams
+    keys = band_keys(minhash(a), bands=32)      # 32 numbers; similar documents share at least one
+    heads = clusters(columns, same)             # for each document, the first one of its cluster
 
-MinHash (Broder 1997) turns a set into a short signature; two signatures agree in a place with probability J,
-the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into bands of rows. It compares
-documents that agree in all rows of a band. That happens with probability 1 - (1 - J^rows)^bands.
+MinHash (Broder 1997) turns a set into a short signature. Two signatures agree in a place with
+probability J, the Jaccard similarity of the sets. Locality-sensitive hashing cuts signatures into
+bands of rows and compares documents that agree in all rows of a band. That happens with
+probability 1 - (1 - J^rows)^bands.
 
 Copy this file alone: it needs numpy.
 """
-import array, functools, re
+import array, functools, re, zlib
 import numpy as np
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio; odd, so it has an inverse mod 2^64
-INVERSE = np.uint64(pow(int(GOLDEN), -1, 2 ** 64))
-# a byte -> 0 if it separates words, else itself in lower case: [A-Za-z0-9_] and all that is not ASCII
-WORD_BYTES = re.sub(rb'[^0-9a-z_\x80-\xff]', b'\0', bytes(range(256)).lower())
-WORD_BYTES = np.frombuffer(WORD_BYTES, np.uint8)
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)      # 2^64 / golden ratio, odd
+# A word is a run of letters, digits and _ in UTF-8. A character of three bytes or more is a word of
+# its own, because Chinese has no spaces.
+WORD = re.compile(rb'[a-z0-9_\x80-\xdf]+|[\xe0-\xef]..|[\xf0-\xff]...', re.S)
+BLOCK = 1000                # shingles that minhash takes at once: their hashes stay in the cache
 
 
 def mix(h):
-    """SplitMix64's finalizer (Steele et al. 2014): every bit of h matters for every bit of the result."""
+    """SplitMix64's finalizer (Steele et al. 2014): each bit of h changes all bits of the result."""
     h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return h ^ (h >> np.uint64(31))
 
 
-@functools.lru_cache(maxsize=4)
-def powers(n):
-    """GOLDEN^0..n and their inverses, mod 2^64."""
-    return [np.cumprod(np.append(np.uint64(1), np.full(n, base))) for base in (GOLDEN, INVERSE)]
-
-
-def word_hashes(text):
-    """A 64-bit hash for each word of a text, uint64 (words,): its bytes times powers of GOLDEN, added. The
-    place of a word does not matter. A character of three or more bytes (Chinese...) is a word of its own."""
-    data = WORD_BYTES[np.frombuffer(text.encode('utf-8', 'surrogatepass'), np.uint8)]
-    up, down = powers(1 << max(16, len(data).bit_length()))
-    inside = data > 0
-    first = inside.copy()
-    first[1:] &= ~inside[:-1]
-    if not text.isascii():
-        first |= data >= 0xE0
-        for size, lead in (3, data & 0xF0 == 0xE0), (4, data >= 0xF0):      # behind such a character
-            first[size:] |= inside[size:] & lead[:-size]
-    start = np.flatnonzero(first)
-    return mix(np.add.reduceat(data * up[:len(data)], start) * down[start])     # what separates words adds 0
-
-
-def word_ngrams(text, n):
-    """The hash of each n words in a row, in order, uint64; of a shorter text, of all its words."""
-    words = word_hashes(text)
-    n = min(n, len(words))
-    total = np.zeros(max(0, len(words) - n + 1) if n else 0, np.uint64)
-    for i in range(n):
-        total = total * GOLDEN + words[i:len(words) - n + 1 + i]     # a polynomial: their order counts
-    return mix(total)
-
-
 def distinct(hashes):
-    """Each once, sorted; for a few hundred, np.unique takes three times as long."""
+    """Each hash once, sorted (np.unique takes twice as long)."""
     hashes = np.sort(hashes)
     is_new = hashes[1:] != hashes[:-1]
     return np.concatenate([hashes[:1], hashes[1:][is_new]])
 
 
+# --- sets of word n-grams -----------------------------------------------------------------------
+def words_of(text):
+    """The words of a text in lower case, as bytes."""
+    return WORD.findall(text.encode('utf-8', 'surrogatepass').lower())
+
+
+def ngrams(words, n):
+    """The hash of each n words in a row, in order, uint64 (words - n + 1,)."""
+    hashes = np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
+    total = np.zeros(max(0, len(words) - n + 1), np.uint64)
+    for i in range(n):
+        total = total * GOLDEN + hashes[i:i + len(total)]       # a polynomial, because order counts
+    return mix(total)
+
+
 def shingles(text, n=5):
-    """The set of a text's word n-grams: sorted distinct hashes, uint64."""
-    return distinct(word_ngrams(text, n))
+    """The set of a text's word n-grams: sorted distinct hashes, uint64. A text of fewer than n
+    words has one n-gram, which is all its words."""
+    words = words_of(text)
+    return distinct(ngrams(words, max(1, min(n, len(words)))))
 
 
 def ngrams_of(texts, n):
-    """All word n-grams of these texts, sorted distinct hashes, uint64; texts of fewer words have none."""
-    grams = [word_ngrams(text, n) for text in texts if len(word_hashes(text)) >= n]
-    return distinct(np.concatenate([np.zeros(0, np.uint64), *grams]))
+    """The set of word n-grams of several texts; those of fewer than n words add none."""
+    return distinct(np.concatenate([ngrams((), n), *(ngrams(words_of(text), n) for text in texts)]))
 
 
-def places_in(ngrams, text, n):
-    """Where a text's n-grams stand among these, which are sorted distinct hashes, one or more."""
-    grams = distinct(word_ngrams(text, n))      # in order: searchsorted stays in one corner of the memory
-    place = np.searchsorted(ngrams, grams).clip(max=len(ngrams) - 1)
-    return place[ngrams[place] == grams]
+def places_in(known, text, n):
+    """Where a text's n-grams are among the known ones: sorted distinct hashes, at least one."""
+    grams = ngrams_of([text], n)        # in order: searchsorted stays in one corner of the memory
+    place = np.searchsorted(known, grams).clip(max=len(known) - 1)
+    return place[known[place] == grams]
 
 
 def overlap(train_texts, val_texts, n=13):
-    """Of the validation texts of n words or more: the share with n words in a row that the training texts
-    have, too; their number; n."""
+    """Of the validation texts of n words or more: the fraction that shares n words in a row with
+    the training texts; their number; n."""
     wanted = [grams for grams in (ngrams_of([text], n) for text in val_texts) if len(grams)]
-    ngrams = distinct(np.concatenate([np.zeros(0, np.uint64), *wanted]))
-    hit = np.zeros(len(ngrams), bool)
+    known = distinct(np.concatenate([ngrams((), n), *wanted]))
+    hit = np.zeros(len(known), bool)
     for text in train_texts if wanted else ():
-        hit[places_in(ngrams, text, n)] = True
-    n_seen = len([grams for grams in wanted if hit[np.searchsorted(ngrams, grams)].any()])
+        hit[places_in(known, text, n)] = True
+    n_seen = len([grams for grams in wanted if hit[np.searchsorted(known, grams)].any()])
     return n_seen / max(1, len(wanted)), len(wanted), n
 
 
@@ -104,34 +89,32 @@ def jaccard(a, b):
     return shared / max(1, len(a) + len(b) - shared)
 
 
+# --- MinHash ------------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=4)
-def probes(k):
-    """For each of k bins, an order of all bins in which to look for a neighbour, (k, k)."""
-    bins = np.arange(k, dtype=np.uint64)
-    return np.argsort(mix(mix(bins[:, None] + np.uint64(1)) + bins * GOLDEN), axis=1)
+def hash_functions(k):
+    """The a and b of k functions a x + b mod 2^32, uint32 (k, 1) each."""
+    random = mix(np.arange(2 * k, dtype=np.uint64)) >> np.uint64(32)
+    a, b = random.astype(np.uint32).reshape(2, k, 1)
+    return a | np.uint32(1), b          # an odd a maps no two x to one value
 
 
 def minhash(shingles, k=256):
-    """The signature of a set of shingles, uint64 (k,): the smallest hash in each of k bins, which cut their
-    range (one-permutation hashing, Li, Owen & Zhang 2012). An empty bin takes the entry of the first filled
-    one in an order of its own (optimal densification, Shrivastava 2017)."""
-    largest = np.uint64(2 ** 64 - 1)
-    edges = np.append((np.arange(k) * (2 ** 64 / k)).astype(np.uint64), largest)
-    shingles = np.append(shingles, largest)         # stands where no bin is filled
-    where = np.searchsorted(shingles, edges)
-    filled = where[:-1] < where[1:]
-    signature = shingles[where[:-1]]
-    empty = np.flatnonzero(~filled)
-    order = probes(k)[empty]
-    signature[empty] = signature[order[np.arange(len(empty)), filled[order].argmax(1)]]
+    """The signature of a set of shingles, uint32 (k,): the smallest value that each of k hash
+    functions has in the set. The member of A or B with the smallest value is in A and in B with
+    probability J, and then both signatures hold that value. An empty set has the largest number."""
+    a, b = hash_functions(k)
+    x = (shingles >> np.uint64(32)).astype(np.uint32)                   # (shingles,)
+    signature = np.full(k, 2 ** 32 - 1, np.uint32)
+    for i in range(0, len(x), BLOCK):
+        hashes = a * x[i:i + BLOCK] + b                                 # (k, BLOCK)
+        signature = np.minimum(signature, hashes.min(1))                # (k,)
     return signature
 
 
 def band_keys(signature, bands):
-    """One hash for each band of rows, uint64 (bands,). The band's number is part of it."""
-    weights = GOLDEN ** np.arange(len(signature) // bands, dtype=np.uint64)     # the order of rows counts
-    rows = mix(signature).reshape(bands, -1) * weights
-    return mix(rows.sum(1) + np.arange(bands, dtype=np.uint64))
+    """One hash for each band of rows, uint64 (bands,)."""
+    rows = signature.reshape(bands, -1).astype(np.uint64)               # (bands, rows)
+    return mix(rows @ GOLDEN ** np.arange(rows.shape[1], dtype=np.uint64))
 
 
 def simhash(shingles):
@@ -140,36 +123,36 @@ def simhash(shingles):
     return int.from_bytes(np.packbits(bits.sum(0) * 2 > len(bits)).tobytes(), 'big')
 
 
-def simhash_keys(fingerprints, distance):
-    """Blocks of n ints, uint64 (distance + 1, n): those within `distance` bits share one (Manku 2007)."""
-    cuts = [64 * i // (distance + 1) for i in range(distance + 2)]
-    columns = [[(f >> a) % (1 << (b - a)) for f in fingerprints] for a, b in zip(cuts, cuts[1:])]
-    return np.array(columns, np.uint64)
-
-
+# --- clusters of documents that are alike -------------------------------------------------------
 def near_keys(shingles, method, bands, rows):
-    """Numbers by which documents like this one are found, uint64 (bands,); of method 'simhash' only one."""
+    """The numbers by which documents like this one are found, uint64 (bands,); one for simhash."""
     if method == 'simhash':
         return [simhash(shingles)]
     return band_keys(minhash(shingles, bands * rows), bands)
 
 
 def minhash_clusters(columns, shingles_of, min_similarity):
-    """clusters of documents that share that much. columns: their band_keys; shingles_of: a function of i."""
+    """The clusters of documents whose Jaccard similarity is at least that. columns: their
+    band_keys; shingles_of(i): the set of document i."""
     shingles_of = functools.lru_cache(512)(shingles_of)
     return clusters(columns, lambda i, j: jaccard(shingles_of(i), shingles_of(j)) >= min_similarity)
 
 
 def simhash_clusters(fingerprints, distance):
-    """clusters of documents whose fingerprints, ints, differ in at most so many bits."""
-    columns = simhash_keys(fingerprints, distance)
-    return clusters(columns, lambda i, j: (fingerprints[i] ^ fingerprints[j]).bit_count() <= distance)
+    """The clusters of documents whose fingerprints, ints, differ in at most so many bits. One of
+    the distance + 1 blocks of such fingerprints is the same (Manku 2007)."""
+    f = np.array(fingerprints, np.uint64)
+    n = 64 // (distance + 1)            # bits of a block
+    columns = [f >> np.uint64(n * i) & np.uint64(2 ** n - 1) for i in range(distance + 1)]
+    are_near = lambda i, j: (fingerprints[i] ^ fingerprints[j]).bit_count() <= distance
+    return clusters(columns, are_near)
 
 
 def clusters(columns, same):
-    """For each document, the first one of its cluster, int64 (n,): pairs connect documents (union-find).
-    columns: for each band, the keys of all documents, uint64 (n,); same(i, j) decides about two candidates.
-    In a bucket, a document is compared with the head of each of 50 groups; all pairs would cost n^2."""
+    """For each document, the first one of its cluster, int64 (n,). Pairs connect documents
+    (union-find). columns: for each band, the keys of all documents, uint64 (n,). same(i, j) decides
+    whether two documents with one key belong together. A document is compared with the first of
+    each of at most 50 groups with its key, because comparing all pairs would cost n^2."""
     parent = array.array('q')
 
     def find(i):
@@ -179,7 +162,7 @@ def clusters(columns, same):
 
     for keys in columns:
         parent = parent or array.array('q', range(len(keys)))
-        order = np.argsort(keys, kind='stable')     # stable: in a bucket, earlier documents come first
+        order = np.argsort(keys, kind='stable')     # stable: of equal keys, earlier documents first
         new = np.flatnonzero(np.diff(keys[order])) + 1
         start, end = np.concatenate([[0], new]), np.concatenate([new, [len(keys)]])
         several = end - start > 1
