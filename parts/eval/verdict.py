@@ -66,8 +66,7 @@ def read_run(folder):
     config |= {'folder': folder, 'scored': bool(scored), 'scores': scores}
     last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
     sample = last_sample.partition('\n')[2].strip('\n')             # without the rest of its head line
-    return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample,
-            'home': home.resolve(), 'start': pathlib.Path(config.get('init_from', 'scratch')).resolve()}
+    return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample}
 
 
 # --- judge --------------------------------------------------------------------------------------------------
@@ -124,13 +123,11 @@ def verdict(metrics, config):
 
 
 def what_follows(config):
-    """The next command for a run that is over. continued_by: folders of runs that start from it."""
+    """The next command for a run that is over."""
     folder = shlex.quote(str(config.get('folder', 'FOLDER')))
     stage = config.get('stage', 'base')
     data = shlex.quote(str(config.get('data_dir', 'data/quickstart')))
     how = '--tasks=problems --allow_code_execution=True' if config.get('stage') else f'--data_dir={data}'
-    if config.get('continued_by'):
-        return f'see what was made of it: {" and ".join(config["continued_by"])}'
     if config.get('loss_type') == 'rm':
         return 'look at val_accuracy: of a reward model, 50 % is guessing'
     if config.get('objective', 'clm') != 'clm':
@@ -220,7 +217,7 @@ def course_of_scores(scores, config):
     """Yields (why, what to do) if a model can do nothing, or no more than before. scores: of eval.py."""
     rates = [rate for _, rate in sorted({row['step']: row['pass_rate'] for row in scores}.items())]
     half = len(rates) // 2
-    if rates and rates[-1] == 0:
+    if rates and rates[-1] < 0.0005:        # 0.0%
         to_do = what_follows(config)
         if config.get('stage'):
             to_do = ('read samples.jsonl: if the answers have the right form, train longer or on easier '
