@@ -32,7 +32,7 @@ from parts.model import checkpoints
 from parts.prepare import texts
 from parts.train import processes, records
 from parts.train.data import open_bins, sequences
-from parts.sample import asking, decoding
+from parts.sample import asking
 from parts.eval import problems, questions, results, sandbox
 from tokenizer import Tokenizer
 
@@ -236,13 +236,11 @@ def measure_loss():
 def ask(model, items, n, temperature, in_chat):
     """(n answers to each item, how many prompts were cut)"""
     ends = None if in_chat else questions.ENDS.get(items[0]['task'])       # where a base model's text ends
-    never = tokenizer.never_in_answers(model.config.vocab_size)
-    batch = decoding.Batch(model, tokenizer.stop, batch_size, never)
     prompts = [questions.question(item, in_chat) for item in items]
     kind = torch.device(device).type
     with torch.autocast(kind, getattr(torch, answer_dtype), enabled=answer_dtype != 'float32'):
-        answers, n_cut = asking.generate(batch, tokenizer, prompts, n, max_new_tokens, seed, ends=ends,
-                                         temperature=temperature, top_k=top_k, top_p=top_p)
+        answers, n_cut = asking.generate(model, tokenizer, prompts, n, max_new_tokens, seed, batch_size,
+                                         ends, temperature=temperature, top_k=top_k, top_p=top_p)
     return [[text for text, ended in several] for several in answers], n_cut
 
 

@@ -71,20 +71,6 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x.float(), self.weight.shape, self.weight.float(), self.eps).type_as(x)
 
 
-def rope_table(D, T, theta, scaling=()):
-    """cos and sin of position * frequency, float32, (T, D/2) each; from the CPU: the same everywhere."""
-    frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
-    if len(scaling) == 1:  # linear interpolation of positions (arXiv:2306.15595)
-        frequency = frequency / scaling[0]
-    elif scaling:  # Llama 3.1: divide only what turned less than `high` times in its first T_old tokens
-        factor, low, high, T_old = scaling
-        turns = T_old * frequency / (2 * math.pi)
-        keep = ((turns - low) / (high - low)).clamp(0, 1)  # 1 stays, 0 is divided
-        frequency = frequency * (keep + (1 - keep) / factor)
-    angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)  # (T, D/2)
-    return angle.cos(), angle.sin()
-
-
 def rotate(x, cos, sin):
     """RoPE turns the pair (a, b) = (x_i, x_{i + D/2}) by the angle position * frequency_i.
     With the frequency 0.5, the pair (1, 0) becomes (0.88, 0.48) at position 1 and (0.54, 0.84) at position 2.
@@ -168,6 +154,20 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.norm_2(x)))
 
 
+def rope_table(D, T, theta, scaling=()):
+    """cos and sin of position * frequency, float32, (T, D/2) each; from the CPU: the same everywhere."""
+    frequency = theta ** (-torch.arange(0, D, 2, dtype=torch.float32, device='cpu') / D)  # (D/2,)
+    if len(scaling) == 1:  # linear interpolation of positions (arXiv:2306.15595)
+        frequency = frequency / scaling[0]
+    elif scaling:  # Llama 3.1: divide only what turned less than `high` times in its first T_old tokens
+        factor, low, high, T_old = scaling
+        turns = T_old * frequency / (2 * math.pi)
+        keep = ((turns - low) / (high - low)).clamp(0, 1)  # 1 stays, 0 is divided
+        frequency = frequency * (keep + (1 - keep) / factor)
+    angle = torch.outer(torch.arange(T, dtype=torch.float32, device='cpu'), frequency)  # (T, D/2)
+    return angle.cos(), angle.sin()
+
+
 class GPT(nn.Module):
     def __init__(self, config):
         super().__init__()
@@ -203,7 +203,7 @@ class GPT(nn.Module):
             if self.grad_checkpoint and self.training:
                 x = torch.utils.checkpoint.checkpoint(block, x, cos, sin, None, 0, mask, use_reentrant=False)
             else:
-                x = block(x, cos, sin, cache[i] if cache else None, start, mask)
+                x = block(x, cos, sin, None if cache is None else cache[i], start, mask)
         return self.norm(x)  # (B, T, C)
 
     def forward(self, idx, targets=None, mask=None, positions=None, with_logits=True):
@@ -219,46 +219,66 @@ class GPT(nn.Module):
         return (logits if with_logits else None), losses.sum() / (targets != IGNORE).sum().clamp(min=1)
 
     def empty_cache(self, B, T):
-        """Room for the keys and values of T positions, of each layer (2, B, K, T, D)."""
+        """Room for the keys and values of T positions of each layer, (n_layer, 2, B, K, T, D)."""
+        c = self.config
         weight = self.embedding.weight
-        shape = (2, B, self.config.n_kv_head, T, self.config.head_dim)
-        return [torch.empty(shape, dtype=weight.dtype, device=weight.device) for _ in self.blocks]
+        dtype = (weight[:1] @ weight[:1].T).dtype       # of products: under autocast not that of the weights
+        return weight.new_empty(c.n_layer, 2, B, c.n_kv_head, T, c.head_dim, dtype=dtype)
 
     @torch.no_grad()
-    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
+    def stream(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=(),
+               draw=None, look=1):
         """Continue each row of idx (B, T): yield the next token of all rows, (B,), at most max_new_tokens
-        times. A row that has met an id of `stop` repeats it; when all rows have, the stream ends."""
+        times. A row that has met an id of `stop` repeats it; when all rows have, the stream ends.
+
+        Prompts of different lengths begin with IGNORE, IGNORE, ... Each `look` tokens, the host looks which
+        rows have ended; they cost nothing from then on. draw(logits (n, V), rows (n,), i) -> tokens (n,)
+        takes the place of sample(), for token i of the n rows that are left. IGNORE ends a row, too."""
         c = self.config
         B, T = idx.shape
         if not c.causal:
             raise ValueError('causal=False: this model cannot continue a text; train with --objective=clm')
         if T == 0:
             raise ValueError('the prompt is empty; begin with a token, such as <|endoftext|>')
-        stop = torch.tensor(list(stop), dtype=torch.long, device=idx.device)
-        done = torch.zeros(B, dtype=torch.bool, device=idx.device)  # (B,)
+        stop = torch.tensor([*stop, IGNORE], device=idx.device)
+        rows = torch.arange(B, device=idx.device)  # (n,), those that are left
+        done = rows < 0  # (n,)
+        last = idx[:, -1].clone()  # (B,), the newest tokens
+        is_padded = (idx == IGNORE).any()
 
         # The prompt a b c runs once; the cache keeps its keys and values. Then each new token runs alone:
         #     run a b c -> d      cache: a b c
         #     run d     -> e      cache: a b c d
-        cache = self.empty_cache(B, min(T + max_new_tokens, c.block_size))
+        idx, row_of = idx.unique(dim=0, return_inverse=True)    # also if it comes in several rows
+        cache = self.empty_cache(len(idx), min(T + max_new_tokens, c.block_size))
         n_cached = 0
         was_training = self.training
         self.eval()
         try:
-            for _ in range(max_new_tokens):
+            for i in range(max_new_tokens):
                 if idx.shape[1] > c.block_size:     # the window moves on by a token. Each cached key was
                     idx = idx[:, -c.block_size:]    # turned for the position before, so all run again
                     n_cached = 0
-                x = self.backbone(idx[:, n_cached:], cache, n_cached)[:, -1]  # (B, C)
+                mask = visible(idx, n_cached) if is_padded else None
+                x = self.backbone(idx[:, n_cached:].clamp(min=0), cache, n_cached, mask)[:, -1]  # (n, C)
                 n_cached = idx.shape[1]
-                logits = self.head(x)[:, :c.vocab_size].float()  # (B, V)
-                token = sample(logits, temperature, top_k, top_p)  # (B,)
-                token = torch.where(done, idx[:, -1], token)
-                yield token
-                done |= torch.isin(token, stop)
-                if done.all():
-                    break
-                idx = torch.cat((idx, token[:, None]), dim=1)  # (B, T + 1), then T + 2, ...
+                logits = self.head(x)[:, :c.vocab_size].float()  # (n, V)
+                if i == 0:
+                    idx, logits, cache = idx[row_of], logits[row_of], cache[:, :, row_of]
+                if i % look == 0:
+                    check_finite(logits)
+                token = draw(logits, rows, i) if draw else sample(logits, temperature, top_k, top_p)
+                token = torch.where(done, last[rows], token)  # (n,)
+                last[rows] = token
+                yield last.clone()
+                done = done | torch.isin(token, stop)
+                idx = torch.cat((idx, token[:, None]), dim=1)  # (n, T + 1), then T + 2, ...
+                if (i + 1) % look == 0:
+                    left = (~done).nonzero()[:, 0]
+                    if len(left) == 0:
+                        break
+                    if len(left) < 0.8 * len(done):     # to leave costs time, too: a copy of the cache
+                        rows, done, idx, cache = rows[left], done[left], idx[left], cache[:, :, left]
         finally:
             self.train(was_training)
 
@@ -294,14 +314,32 @@ class GPT(nn.Module):
             hf_tokenizer.write(folder, tokenizer, self.config.block_size)
 
 
-def sample(logits, temperature=1.0, top_k=None, top_p=None):
-    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable;
-    top_p then keeps the smallest set of them that has the probability top_p (nucleus, arXiv:1904.09751)."""
-    if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
-        raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
+def visible(idx, start):
+    """Which keys the positions from `start` on see, bool (B, 1, T - start, T). No text sees padding. Padding
+    sees padding, because a softmax over nothing is not a number.
+
+        idx        key 0 1 2        idx        key 0 1 2
+        a              1 . .        IGNORE         1 . .
+        b              1 1 .        IGNORE         1 1 .
+        c              1 1 1        d              . . 1"""
+    T = idx.shape[1]
+    is_text = idx != IGNORE  # (B, T)
+    earlier = torch.ones(T - start, T, dtype=torch.bool, device=idx.device).tril(start)
+    return (earlier & (is_text[:, start:, None] == is_text[:, None]))[:, None]
+
+
+def check_finite(logits):
     if not logits.amax(dim=-1).isfinite().all():
         raise ValueError('the scores of the next token are not finite: use an earlier checkpoint, or train '
                          'with a lower --learning_rate')
+
+
+def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
+    """logits (B, V) -> token ids (B,). Temperature 0 takes the largest. top_k keeps the k most probable;
+    top_p then keeps the smallest set of them that has the probability top_p (nucleus, arXiv:1904.09751).
+    u (B,): the random number in (0, 1] of each row. Of probabilities 0.5 0.2 0.3, u = 0.6 draws id 1."""
+    if not (temperature >= 0 and (top_k or 0) >= 0 and (top_p is None or 0 < top_p <= 1)):
+        raise ValueError(f'{temperature=} and {top_k=} must be >= 0, {top_p=} in (0, 1]')
     if temperature < 1e-6:      # so close to 0 that the largest has all of the probability
         return logits.argmax(dim=-1)
     logits = logits / min(temperature, 1e30)        # not by infinity: -inf / inf is not a number
@@ -312,7 +350,12 @@ def sample(logits, temperature=1.0, top_k=None, top_p=None):
         p, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)  # (B, V) both
         is_rest = p.cumsum(dim=-1) - p >= max(top_p, 1e-30)     # those before it reach top_p: not the first
         logits = logits.masked_fill(is_rest.scatter(1, order, is_rest), -math.inf)      # in the ids' order
-    return torch.multinomial(logits.softmax(dim=-1), 1)[:, 0]  # (B,)
+    p = logits.softmax(dim=-1)
+    if u is None:
+        return torch.multinomial(p, 1)[:, 0]  # (B,)
+    sums = p.cumsum(dim=-1)
+    ids = torch.searchsorted(sums, u[:, None].to(sums) * sums[:, -1:])[:, 0]  # (B,)
+    return ids.clamp(max=sums.shape[1] - 1)         # else p that is not a number draws an id too many
 
 
 def save_checkpoint(path, model, **extra):

@@ -23,7 +23,7 @@ from model import GPT, sample
 from parts.model import checkpoints, gguf_file, hf_model
 from parts.prepare import infilling
 from parts.train import processes
-from parts.sample import asking, decoding, gaps
+from parts.sample import asking, gaps
 
 # --- settings -----------------------------------------------------------------------------------------------
 ckpt = 'out/base'           # a run's folder or a .pt file in it; for --serve several: A,B
@@ -93,12 +93,9 @@ if chat and 'stage' not in state.get('config', ['stage']):      # of sft.py, dpo
     print(f'note: {ckpt} continues texts; sft.py --init_from={ckpt} teaches it to answer', file=sys.stderr)
 if (suffix or objective != 'clm') and (sweep or prompts) or objective != 'clm' and (excluded or chat):
     raise ValueError('to fill gaps, give one --prompt; no --sweep, --num_samples, --stop_at, --chat')
-how = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p, **asking.end_of(stop_at)}
+how = {'temperature': temperature, 'top_k': top_k, 'top_p': top_p}
+ends = asking.end_of(stop_at)
 sys.stdout.reconfigure(errors='replace')    # what a terminal cannot show becomes a ?
-
-
-def batch_of(model, tokenizer, slots):
-    return decoding.Batch(model, tokenizer.stop, slots, tokenizer.never_in_answers(model.config.vocab_size))
 
 
 # --- continue a text ----------------------------------------------------------------------------------------
@@ -108,10 +105,10 @@ def complete():
     n_tokens = max_new_tokens
     if suffix:
         encoded, n_tokens = asking.between(tokenizer, prompt, suffix, block_size, max_new_tokens)
-    batch = batch_of(model, tokenizer, num_samples)
     print('-' * 80)
     if num_samples > 1:
-        [answers], _ = asking.generate(batch, tokenizer, [encoded], num_samples, n_tokens, seed, **how)
+        [answers], _ = asking.generate(model, tokenizer, [encoded], num_samples, n_tokens, seed, num_samples,
+                                       **ends, **how)
         for answer, _ in answers:
             print(prompt + answer + suffix, '-' * 80, sep='\n')
         return
@@ -119,10 +116,10 @@ def complete():
     print(prompt, end='', flush=True)
     began = time.perf_counter()
     dice = random.Random(seed).random       # one number in [0, 1) draws one token
-    text = asking.begin(batch, tokenizer, encoded, n_tokens, dice, **how)
-    while not text.answer.finish:
-        batch.step()                        # one more token
-        print(text.take(), end='', flush=True)
+    text = asking.begin(tokenizer, encoded, n_tokens, dice, **ends)
+    never = tokenizer.never_in_answers(model.config.vocab_size)
+    for piece in asking.pieces(model, text, never=never, **how):
+        print(piece, end='', flush=True)
     print(suffix, '-' * 80, sep='\n')
 
     ms = 1000 * (time.perf_counter() - began) / len(text.answer.ids)
@@ -134,14 +131,15 @@ def complete():
 # --- or do something else -----------------------------------------------------------------------------------
 def serve_requests():
     """OpenAI's API, and a page that asks and judges as eval.py does."""
-    from parts.sample import http_server, openai_api, writer
+    from parts.sample import decoding, http_server, openai_api, writer
     from parts.eval import problems, questions, sandbox
     opened = {path: checkpoints.open_to_sample(path, device, True) for path in others}
     writers = {}
     for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
-        batch = batch_of(net.eval().to(getattr(torch, dtype)), its, 16)
+        never = its.never_in_answers(net.config.vocab_size)
+        batch = decoding.Batch(net.eval().to(getattr(torch, dtype)), its.stop, 16, never)
         can = 'stage' in about.get('config', {}), infilling.is_known(checkpoints.folder_of(path))
-        writers[path] = writer.Writer(batch, its, asking.begin, *can)       # chat, fill gaps
+        writers[path] = writer.Writer(batch, its, *can)       # chat, fill gaps
     items = []
     for problem in problems.problems(100, split='variation'):
         problem['asked'] = problems.to_messages(problem)[0]['content']
@@ -164,16 +162,14 @@ elif objective != 'clm':
     print(filled)
 elif sweep or prompts:
     show(config)
-    batch = batch_of(model, tokenizer, 16)
     chats = [[*instruction, {'role': 'user', 'content': text}] for text in texts]
-    asking.compare(batch, tokenizer, chats if chat else texts, sweep or [temperature], num_samples,
-                   max_new_tokens, seed, **how)
+    asking.compare(model, tokenizer, chats if chat else texts, sweep or [temperature], num_samples,
+                   max_new_tokens, seed, **ends, **how)
 elif chat:
     show(config)
-    batch = batch_of(model, tokenizer, 1)
     questions = [prompt] if prompt else iter(lambda: input('you> ').strip(), '')    # until an empty line
     with contextlib.suppress(EOFError, KeyboardInterrupt):      # Ctrl-D, or Ctrl-C at `you>`, ends the chat
-        asking.talk(batch, tokenizer, instruction, questions, max_new_tokens, seed, **how)
+        asking.talk(model, tokenizer, instruction, questions, max_new_tokens, seed, **how)
 else:
     show(config)
     complete()

@@ -1,8 +1,17 @@
-"""Prompts become text: healing, where an answer ends, and sample.py against one token at a time, no cache."""
-from conftest import greedy, ok, run
+"""Prompts become text: healing, where an answer ends, and sample.py against one token at a time, no cache.
+Many answers in a batch: each is the answer alone, whoever is next to it."""
+import random
 
-from parts.sample.asking import Prompt, Text, end_of
-from parts.sample.decoding import Answer
+import numpy as np
+import pytest
+import torch
+from conftest import greedy, ok, run, sharpen
+from test_generation import nucleus_of
+from test_model import lively
+
+from model import GPT, GPTConfig
+from parts.sample import asking
+from parts.sample.asking import Answer, Prompt, Text, end_of
 from tokenizer import Tokenizer
 
 RULE, PROMPT = '-' * 80 + '\n', 'def f7'
@@ -60,8 +69,9 @@ def test_healing_lets_the_last_token_become_a_longer_one():
 
 def text_of(text, stop_at, last=''):
     """The Text that these bytes become, one id each, and its pieces. last: the prompt's last character."""
-    answer = Answer((1,), 50, None)
-    it = Text(answer, Tokenizer.byte(), Prompt([1], None, 0, last), **end_of(stop_at))
+    prompt = Prompt([1], None, 0, last)
+    answer = Answer(prompt, [0.5] * 50)
+    it = Text(answer, Tokenizer.byte(), prompt, **end_of(stop_at))
     pieces = []
     for byte in text.encode():
         if not answer.finish:
@@ -86,3 +96,109 @@ def test_where_a_function_ends_and_that_the_prompts_last_character_is_no_stop_te
             ('', 'b', 'abc', 'a'), ('\n', 'function', 'def', ''), ('\n', 'function', '  a\nb', '  a\n'),
             (':', 'function', '\n  a', '\n  a')]:
         assert text_of(text, ends, last)[0].text == expected, (last, ends, text)
+
+
+# --- many answers at a time ---------------------------------------------------------------------------------
+CONTEXT, STOP = 24, {0, 3}
+
+
+def sharp(**settings):
+    torch.manual_seed(0)
+    return sharpen(GPT(GPTConfig(97, CONTEXT, 2, 4, 2, 32, **settings)))
+
+
+def answers_to(prompts, limits):
+    """Answers to lists of ids. An answer's random numbers follow from its place in the list."""
+    return [Answer(Prompt(ids, None, 0, ''), np.random.default_rng(i).random(limit).tolist())
+            for i, (ids, limit) in enumerate(zip(prompts, limits))]
+
+
+def log_p(logits, ids):
+    return logits.log_softmax(-1).gather(1, ids[:, None])[:, 0]
+
+
+def prompts_of(n):
+    dice = random.Random(n)
+    prompts = [[dice.randrange(1, 97) for _ in range(dice.randint(1, CONTEXT + 4))] for _ in range(n)]
+    return prompts + prompts[:n // 2]           # some are equal
+
+
+@torch.no_grad()
+def slowly(model, answer, temperature, top_k, top_p, never):
+    """Independent: no cache, no batch, weights sorted in Python. -> ids, log p of each"""
+    ids, log_probs = list(answer.prompt.ids), []
+    n = len(ids)
+    for u in answer.noise:
+        logits = model(torch.tensor([ids[-CONTEXT:]]))[0][0, -1].double()
+        logits[never] = -torch.inf
+        nucleus = nucleus_of(logits, max(temperature, 1e-6), top_k, top_p)
+        passed = 0.0
+        for i in sorted(nucleus):               # in the order of ids
+            passed += nucleus[i]
+            if passed > u * sum(nucleus.values()):
+                break
+        ids.append(i)
+        log_probs.append(logits.log_softmax(-1)[i].item())
+        if i in STOP:
+            break
+    return ids[n:], log_probs
+
+
+SETTINGS = ((0, 0, 1.0, []), (0.7, 5, 1.0, [6, 7]), (1.0, 40, 0.9, []), (1.6, 0, 0.5, [3, *range(50, 97)]))
+
+
+@pytest.mark.parametrize('settings', SETTINGS, ids=str)
+def test_each_answer_is_drawn_with_its_own_numbers_however_many_are_written_at_a_time(settings):
+    """1e-4: of float32 sums in another order, at log p down to -15."""
+    model, prompts = sharp().train(), prompts_of(20)
+    limits = [1 + 7 * i % 40 for i in range(len(prompts))]
+    how = dict(zip(('temperature', 'top_k', 'top_p', 'never'), settings))
+    alone = [slowly(model, answer, **how) for answer in answers_to(prompts, limits)]
+    assert sum(len(prompt) + len(ids) > CONTEXT + 1 for prompt, (ids, _) in zip(prompts, alone)) > 5
+    for slots in (1, 5, 60):
+        answers = answers_to(prompts, limits)
+        ended = [answer for answer in asking.write(model, answers, STOP, slots, score=log_p, **how)
+                 if answer.finish]
+        assert sorted(map(id, ended)) == sorted(map(id, answers)) and model.training
+        for answer, (ids, log_probs) in zip(answers, alone):
+            assert answer.ids == ids, slots
+            assert answer.finish == ('stop' if ids[-1] in STOP else 'length')
+            assert answer.scores == pytest.approx(log_probs, abs=1e-4)
+
+
+def test_log_probs_in_bfloat16_are_near_those_of_float32():
+    """Logits within 0.05, as test_generation.py holds for GPT.stream; log p adds the rounding of the sum."""
+    for kind in 'bfloat16', 'autocast':
+        model, exact = (lively(std=0.1, n_kv_head=2, block_size=CONTEXT).eval() for _ in range(2))
+        answers = answers_to([[1 + i, 2, 3][:i] for i in range(1, 4)], [12] * 3)
+        with torch.autocast('cpu', torch.bfloat16, enabled=kind == 'autocast'):
+            list(asking.write(model.bfloat16() if kind == 'bfloat16' else model, answers, STOP, score=log_p))
+        for answer in answers:
+            for i, id in enumerate(answer.ids):
+                logits = exact(torch.tensor([[*answer.prompt.ids, *answer.ids[:i]]]))[0][0, -1]
+                assert abs(logits.log_softmax(-1)[id].item() - answer.scores[i]) < 0.06, kind
+
+
+def test_a_reader_who_wants_no_more_ends_an_answer_and_it_costs_one_more_position():
+    model = sharp()
+    rows = []
+    model.embedding.register_forward_hook(lambda module, given, out: rows.append(len(given[0])))
+    answers = answers_to([[5, 6], [7]], [9, 9])
+    for answer in asking.write(model, answers, ()):
+        if answer is answers[0] and len(answer.ids) == 3:
+            answer.finish = 'gone'
+    assert [len(answer.ids) for answer in answers] == [3, 9] and rows == [2] * 4 + [1] * 5
+
+
+def test_the_first_token_may_be_restricted_and_ids_that_the_tokenizer_lacks_are_never_drawn():
+    model = sharp()
+    restricted = Answer(Prompt([9, 8], [65, 66], 0, ''), [0.5, 0.5])
+    free = answers_to([[5]], [3])
+    list(asking.write(model, [*free, restricted], STOP, score=log_p))
+    with torch.no_grad():
+        two = model(torch.tensor([[9, 8]]))[0][0, -1, [65, 66]].log_softmax(-1).tolist()
+    assert restricted.ids[0] in (65, 66)
+    assert restricted.scores[0] == pytest.approx(two[restricted.ids[0] - 65], abs=1e-4)
+    [alone] = answers_to([[5]], [3])
+    list(asking.write(model, [alone], STOP))
+    assert free[0].ids == alone.ids

@@ -7,7 +7,7 @@ from conftest import refused
 import torch
 from test_model import lively
 
-from model import sample
+from model import IGNORE, sample
 
 BLOCK = 12
 small = lambda **settings: lively(**{'block_size': BLOCK, **settings}).eval()
@@ -108,6 +108,85 @@ def test_rows_stop_alone_repeat_their_stop_id_and_the_last_one_ends_it():
     assert small().generate(prompt(), 20, 0, stop=[50])[:, 5:].tolist() == free
 
 
+# --- prompts of different lengths ---------------------------------------------------------------------------
+CONTEXT, LONGEST, NEW = 48, 39, 30      # tokens: a long prompt and its answer do not fit into the context
+
+
+def padded(rows):
+    T = max(len(row) for row in rows)
+    return torch.tensor([[IGNORE] * (T - len(row)) + row for row in rows])
+
+
+@pytest.fixture(scope='module')
+def sharp():
+    return small(block_size=CONTEXT, n_kv_head=2)
+
+
+def alone(model, ids, u, stop, **how):
+    """Independent: one row, no cache, the whole window afresh for each token."""
+    ids = torch.tensor([ids])
+    answer = []
+    with torch.no_grad():
+        while len(answer) < len(u) and not (answer and answer[-1] in stop):
+            logits = model(ids[:, -CONTEXT:])[0][:, -1]
+            token = sample(logits, u=u[len(answer)][None], **how)
+            answer.append(token.item())
+            ids = torch.cat((ids, token[None]), 1)
+    return answer
+
+
+def cut(row, stop):
+    ends = [i for i, id in enumerate(row) if id in stop]
+    return row[:ends[0] + 1] if ends else row
+
+
+def test_rows_of_1_to_39_tokens_in_a_batch_are_what_they_are_alone_also_past_the_context(sharp):
+    """Greedy, and sampled with the same numbers; whether the host looks at each token or at every 16th; and
+    whichever rows are next to it: the batch, its halves in another order."""
+    dice = torch.Generator().manual_seed(0)
+    rows = [torch.randint(50, (n,), generator=dice).tolist() for n in range(1, LONGEST + 1)]
+    u = 1 - torch.rand(LONGEST, NEW, generator=dice)
+    for how, stop in (({'temperature': 0}, [3, 7]), ({'temperature': 0.9, 'top_k': 20, 'top_p': 0.9}, [3])):
+        expected = [alone(sharp, row, numbers, stop, **how) for row, numbers in zip(rows, u)]
+        assert len({len(answer) for answer in expected}) > 5
+        for members in (range(LONGEST), range(LONGEST - 1, 0, -2)):
+            numbers = u[list(members)]
+            draw = lambda logits, left, i: sample(logits, u=numbers[left, i], **how)
+            for look in (1, 16):
+                new = sharp.stream(padded([rows[i] for i in members]), NEW, stop=stop, draw=draw, look=look)
+                found = torch.stack(list(new), 1).tolist()
+                assert [cut(row, stop) for row in found] == [expected[i] for i in members], (how, look)
+                assert all(set(row[len(cut(row, stop)):]) <= {cut(row, stop)[-1]} for row in found)
+
+
+def test_an_equal_prompt_runs_once_and_a_row_that_ended_costs_nothing_from_the_next_look_on():
+    model = small(block_size=64)
+    shapes = []                 # (rows, columns) of what enters the embedding
+    model.embedding.register_forward_hook(lambda module, given, out: shapes.append(tuple(given[0].shape)))
+    idx = padded([[5, 6, 7], [8], [5, 6, 7], [5, 6, 7]])
+    for look, sizes in (1, [4, 3, 3, 2, 2, 1]), (4, [4, 4, 4, 1, 1, 1]):
+        for end in (True, False):           # rows end by IGNORE, or by an id of stop
+            shapes.clear()
+            ends = torch.tensor([1, 6, 3, 5]) if look == 1 else torch.tensor([2, 6, 0, 3])
+            draw = lambda logits, rows, i: torch.where(i < ends[rows], 9, IGNORE if end else 7)
+            tokens = torch.stack(list(model.stream(idx, 7, stop=[7], draw=draw, look=look)), 1)
+            assert shapes[0] == (2, 3) and [n for n, _ in shapes[1:]] == sizes, (look, shapes)
+            assert [row.count(9) for row in tokens.tolist()] == ends.tolist()
+    shapes.clear()
+    list(model.stream(prompt(2, 5), 4, 0))
+    assert shapes == [(2, 5), (2, 1), (2, 1), (2, 1)]
+
+
+def test_u_draws_the_id_at_which_the_sum_of_probabilities_reaches_it():
+    logits = torch.tensor([0.5, 0.2, 0.0, 0.3]).log()
+    for u, id in ((1e-9, 0), (0.5, 0), (0.500001, 1), (0.6, 1), (0.7001, 3), (1.0, 3)):
+        assert sample(logits[None], u=torch.tensor([u])).tolist() == [id], u
+    assert sample(logits.repeat(2, 1), top_k=2, u=torch.tensor([0.62, 0.63])).tolist() == [0, 3]    # 5/8, 3/8
+    u = torch.linspace(0, 1, 10001)[1:]
+    counts = sample(logits.repeat(10000, 1), u=u).bincount(minlength=4)
+    assert (counts - torch.tensor([5000, 2000, 0, 3000])).abs().max() <= 1
+
+
 LOGITS = torch.tensor([[0.5, 9.0, -1.0, 8.5, 0.0], [4.0, -math.inf, 3.0, 3.9, -math.inf]])
 
 
@@ -124,10 +203,14 @@ def test_at_the_limits_of_float32_a_tiny_temperature_is_the_argmax_and_a_huge_on
 
 
 def test_scores_that_are_not_numbers_are_an_error_and_not_a_token():
-    for row in ([math.nan] * 5, [1, 2, math.nan, 4, 5], [-math.inf] * 5, [1, 2, math.inf, 4, 5]):
+    for bad in (math.nan, math.inf, -math.inf):
         for temperature in (0, 1e-40, 0.8, 1e300):
-            with pytest.raises(ValueError, match='not finite.*earlier checkpoint'):
-                sample(torch.tensor([LOGITS[0].tolist(), row]), temperature)
+            for look in (1, 16):
+                model = small(tie_embeddings=False)
+                model.head.weight.data[7] = bad         # an id's score is infinite, or no number
+                with pytest.raises(ValueError, match='not finite.*earlier checkpoint'):
+                    list(model.stream(prompt(), 5, temperature, look=look))
+    assert sample(torch.full((2, 3), math.nan), u=torch.ones(2)).max() < 3      # an id that exists
 
 
 def test_temperature_0_is_argmax_and_dropout_acts_only_in_training():

@@ -8,7 +8,7 @@ from conftest import ROOT
 from test_model import lively
 
 from parts.model import gguf_file
-from parts.sample.decoding import Batch
+from parts.sample.asking import Answer, Prompt, write
 from tokenizer import Tokenizer
 
 SHAPES = [{}, {'n_kv_head': 4, 'tie_embeddings': False}, {'rope_scaling': (4.0,), 'rope_theta': 500.0},
@@ -24,7 +24,7 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
     small = dict(vocab_size=tokenizer.vocab_size, block_size=128, n_kv_head=2, n_embd=64, n_ffn=96)
     model = lively(**{**small, **settings}).eval()
     model.head.weight.data[tokenizer.special['<|span_3|>']] *= 9        # neither may draw it
-    batch = Batch(model, tokenizer.stop, 1, tokenizer.never_in_answers())
+    never = tokenizer.never_in_answers()
     gguf_file.write(tmp_path, model, tokenizer, 'gguf', {})
     p = xllamacpp.CommonParams()
     p.model.path = str(tmp_path / 'model-f32.gguf')
@@ -38,7 +38,6 @@ def test_llama_cpp_continues_as_we_do(tmp_path, settings):
         request = dict(prompt=ids, n_predict=60, temperature=0, return_tokens=True, cache_prompt=False)
         data = json.dumps(request).encode()
         answer = urllib.request.urlopen(f'{server.listening_address}/completion', data)
-        ours = batch.add(ids, 60, None, temperature=0)
-        while not ours.finish:
-            batch.step()
+        ours = Answer(Prompt(ids, None, 0, ''), [0.5] * 60)
+        list(write(model, [ours], tokenizer.stop, temperature=0, never=never))
         assert json.load(answer)['tokens'] == ours.ids

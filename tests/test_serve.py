@@ -40,7 +40,7 @@ class Slow(GPT):
 @contextlib.contextmanager
 def serving(models, slots=4, waiting=8, **limits):
     """A server for {name: (model, tokenizer)}, in threads of this process. limits: of http_server.Server."""
-    writers = {name: Writer(Batch(model, tokenizer.stop, slots), tokenizer, asking.begin, most=waiting)
+    writers = {name: Writer(Batch(model, tokenizer.stop, slots), tokenizer, most=waiting)
                for name, (model, tokenizer) in models.items()}
     api = openai_api.Api(writers, asking, questions, ITEMS, sandbox.run_code)
     server = http_server.Server(0, api)

@@ -1,18 +1,19 @@
 """
 Asking a model: prompts become ids, and the ids of its answers become text.
 
-    batch = Batch(model, tokenizer.stop)                # of decoding.py
-    text = begin(batch, tokenizer, 'def f(x):', 9, random.Random(1).random)
-    while not text.answer.finish:
-        batch.step()
-        print(text.take(), end='')                      # the new characters
-    generate(batch, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
-    talk(batch, tokenizer, [], ['Hello', 'Why?'], 9, seed=1)        # prints two answers
+    text = begin(tokenizer, 'def f(x):', 9, random.Random(1).random)
+    for piece in pieces(model, text, temperature=0.8):
+        print(piece, end='')                            # the new characters
+    generate(model, tokenizer, ['def f(x):', 'import '], 1, 9)      # [[(text, ended)], [(text, ended)]], 0
+    talk(model, tokenizer, [], ['Hello', 'Why?'], 9, seed=1)        # prints two answers
 
 A prompt is a text, messages [{'role', 'content'}], or a Prompt. tokenizer: as in tokenizer.py.
+The randomness of an answer is its own numbers, so it depends on its neighbors by rounding only.
 """
-import codecs, collections, contextlib, pathlib, random, re
+import codecs, collections, contextlib, dataclasses, math, pathlib, random, re
+import torch
 from tqdm import tqdm
+from model import IGNORE, sample
 
 # ids: the prompt without its healed end. allowed: the ids that may come first, None = any. repeated: how many
 # bytes of the prompt the first new token writes again. last: the prompt's last character.
@@ -81,9 +82,19 @@ def file_text(path):
         raise ValueError(f'{path} is not UTF-8 text: {e}') from e
 
 
+@dataclasses.dataclass(eq=False)
+class Answer:
+    """What is known of an answer before and while it is written."""
+    prompt: Prompt
+    noise: list             # numbers in [0, 1): each draws one id, so it has at most so many
+    ids: list = dataclasses.field(default_factory=list)
+    scores: list = dataclasses.field(default_factory=list)      # of each id: see write()
+    finish: str | None = None   # 'stop', 'length', or what a reader sets who wants no more
+
+
 class Text:
-    """The text of an answer of decoding.py, while that is being written. It ends at a stop id, before the
-    first of the texts `stop`, or behind a match of the pattern `ends`."""
+    """The text of an answer, while that is being written. It ends at a stop id, before the first of the
+    texts `stop`, or behind a match of the pattern `ends`."""
 
     def __init__(self, answer, tokenizer, prompt, ends=None, stop=()):
         self.answer = answer
@@ -119,39 +130,107 @@ class Text:
         return self.text[begin:self.n_certain]
 
 
-def begin(batch, tokenizer, prompt, max_new_tokens, dice, ends=None, stop=(), **draw):
-    """Queue an answer to a prompt in a Batch -> its Text. dice, draw: as Batch.add() takes them."""
+def begin(tokenizer, prompt, max_new_tokens, dice, ends=None, stop=()):
+    """Return the Text of an answer to a prompt, which nobody has written yet. dice() -> a number in [0, 1).
+    ends, stop: see Text."""
     prompt = encode(tokenizer, prompt)
     limit = max_new_tokens + min(1, prompt.repeated)        # the first id replaces the prompt's last
-    answer = batch.add(prompt.ids, limit, dice, allowed=prompt.allowed, **draw)
-    return Text(answer, tokenizer, prompt, ends, stop)
+    return Text(Answer(prompt, [dice() for _ in range(limit)]), tokenizer, prompt, ends, stop)
 
 
-def generate(batch, tokenizer, prompts, num_samples, max_new_tokens, seed=0, **how):
-    """num_samples pairs (text, ended) for each prompt, and how many prompts were cut. how: see begin()."""
+def write(model, answers, stop, slots=16, **how):
+    """Write all answers, `slots` at a time. Yield an answer whenever it has a new id; short prompts come
+    first. An answer ends at an id of `stop`, at its limit, or when the reader sets its `finish`. how:
+    temperature, top_k and top_p as in model.sample; never, the ids that are not drawn; and score(logits
+    (n, V), ids (n,)) -> a tensor (n, ...), of which each answer's part is appended to its `scores`."""
+    waiting = sorted(answers, key=lambda answer: len(answer.prompt.ids))
+    for first in range(0, len(waiting), slots):
+        yield from write_together(model, waiting[first:first + slots], set(stop), **how)
+
+
+def write_together(model, answers, stop, temperature=1.0, top_k=0, top_p=1.0, never=(), score=None):
+    device = model.embedding.weight.device
+    prompts = [answer.prompt.ids[-model.config.block_size:] for answer in answers]
+    T = max(len(ids) for ids in prompts)
+    idx = torch.tensor([[IGNORE] * (T - len(ids)) + ids for ids in prompts], device=device)     # (B, T)
+    n = max(len(answer.noise) for answer in answers)
+    noise = torch.tensor([answer.noise + [0] * (n - len(answer.noise)) for answer in answers],
+                         dtype=torch.float32, device=device)                                    # (B, n)
+    is_possible = torch.ones(len(answers), model.config.vocab_size, dtype=torch.bool)           # (B, V)
+    for row, answer in enumerate(answers):
+        if answer.prompt.allowed is not None:
+            is_possible[row] = False
+            is_possible[row, answer.prompt.allowed] = True
+    is_possible = is_possible.to(device)
+    never = torch.tensor(list(never), dtype=torch.long, device=device)
+    has_ended = torch.zeros(len(answers), dtype=torch.bool, device=device)                      # (B,)
+    columns, scores = [], []        # of the tokens that nobody has looked at yet
+
+    def draw(logits, rows, i):
+        logits[:, never] = -math.inf
+        if i == 0:
+            logits = logits.masked_fill(~is_possible, -math.inf)
+        ids = sample(logits, temperature, top_k, top_p, noise[rows, i])                         # (n,)
+        if score:
+            found = score(logits, ids)                                                          # (n, ...)
+            everyones = found.new_zeros(len(answers), *found.shape[1:])
+            everyones[rows] = found
+            scores.append(everyones)
+        return ids.masked_fill(has_ended[rows], IGNORE)
+
+    # A GPU should not wait for Python after each token of a batch. One answer alone is read as it comes.
+    look = 16 if device.type == 'cuda' and len(answers) > 1 else 1
+    for i, ids in enumerate(model.stream(idx, n, stop=stop, draw=draw, look=look), 1):
+        columns.append(ids)
+        if i % look and i < n:
+            continue
+        noted = torch.stack(scores).tolist() if score else columns
+        for new, values in zip(torch.stack(columns).tolist(), noted):
+            for answer, id, value in zip(answers, new, values):
+                if not answer.finish:
+                    answer.ids.append(id)
+                    if score:
+                        answer.scores.append(value)
+                    if id in stop:
+                        answer.finish = 'stop'
+                    elif len(answer.ids) == len(answer.noise):
+                        answer.finish = 'length'
+                    yield answer
+        has_ended = torch.tensor([answer.finish is not None for answer in answers], device=device)
+        columns.clear()
+        scores.clear()
+
+
+def pieces(model, text, **how):
+    """Write the answer of a Text. Yield the new characters after each id. how: see write()."""
+    for _ in write(model, [text.answer], text.tokenizer.stop, **how):
+        yield text.take()
+
+
+def generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed=0, slots=16, ends=None, stop=(),
+             **how):
+    """num_samples pairs (text, ended) for each prompt, and how many prompts were cut. ends, stop: see Text;
+    slots, how: see write()."""
     prompts = [encode(tokenizer, prompt) for prompt in prompts]
-    texts = [[] for _ in prompts]
-    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids)):    # similar lengths: together
-        for j in range(num_samples):
-            dice = random.Random(f'{seed} {i} {j}').random
-            texts[i].append(begin(batch, tokenizer, prompts[i], max_new_tokens, dice, **how))
-    text_of = {text.answer: text for some in texts for text in some}
+    texts = [[begin(tokenizer, prompt, max_new_tokens, random.Random(f'{seed} {i} {j}').random, ends, stop)
+              for j in range(num_samples)] for i, prompt in enumerate(prompts)]
+    text_of = {text.answer: text for several in texts for text in several}
+    never = tokenizer.never_in_answers(model.config.vocab_size)
     with tqdm(total=len(text_of), desc='samples', disable=None) as bar:
-        while batch.queue or batch.live:
-            for answer in batch.step():
-                text_of[answer].take()
-                if answer.finish:
-                    bar.update()
-    pairs = [[(text.text, text.answer.finish == 'stop') for text in some] for some in texts]
-    return pairs, sum(1 for prompt in prompts if len(prompt.ids) > batch.context)
+        for answer in write(model, text_of, tokenizer.stop, slots, never=never, **how):
+            text_of[answer].take()
+            if answer.finish:
+                bar.update()
+    pairs = [[(text.text, text.answer.finish == 'stop') for text in several] for several in texts]
+    return pairs, sum(1 for prompt in prompts if len(prompt.ids) > model.config.block_size)
 
 
-def compare(batch, tokenizer, prompts, temperatures, num_samples, max_new_tokens, seed, **how):
+def compare(model, tokenizer, prompts, temperatures, num_samples, max_new_tokens, seed, **how):
     """Print the answers to each prompt at each temperature, with the same random numbers."""
     answers = []                            # for each temperature, for each prompt: pairs (answer, ended)
     for t in temperatures:
         how['temperature'] = t
-        answers.append(generate(batch, tokenizer, prompts, num_samples, max_new_tokens, seed, **how)[0])
+        answers.append(generate(model, tokenizer, prompts, num_samples, max_new_tokens, seed, **how)[0])
     for i, prompt in enumerate(prompts):
         print('-' * 80, prompt if isinstance(prompt, str) else prompt[-1]['content'], sep='\n')
         for t, pairs in zip(temperatures, answers):
@@ -159,18 +238,17 @@ def compare(batch, tokenizer, prompts, temperatures, num_samples, max_new_tokens
                 print(f'--- temperature {t:g}', answer, sep='\n')
 
 
-def talk(batch, tokenizer, instruction, questions, max_new_tokens, seed, **how):
+def talk(model, tokenizer, instruction, questions, max_new_tokens, seed, **how):
     """Answer each question after the messages `instruction`. Ctrl-C ends an answer, not the chat."""
     messages = list(instruction)
+    never = tokenizer.never_in_answers(model.config.vocab_size)
     for question in questions:
         messages.append({'role': 'user', 'content': question})
-        messages = shortened(tokenizer, messages, batch.context)
+        messages = shortened(tokenizer, messages, model.config.block_size)
         dice = random.Random(f'{seed} {len(messages)}').random
-        text = begin(batch, tokenizer, messages, max_new_tokens, dice, **how)
+        text = begin(tokenizer, messages, max_new_tokens, dice)
         with contextlib.suppress(KeyboardInterrupt):
-            while not text.answer.finish:
-                batch.step()
-                print(text.take(), end='', flush=True)
-        batch.clear()                       # the answer may have no end
+            for piece in pieces(model, text, never=never, **how):
+                print(piece, end='', flush=True)
         print()
         messages.append({'role': 'assistant', 'content': text.text})

@@ -1,12 +1,13 @@
 """
 Writer: a thread writes for many readers, who come and go.
 
-    writer = Writer(batch, tokenizer, asking.begin, most=64)    # a Batch of decoding.py; begin() of asking.py
+    writer = Writer(batch, tokenizer, most=64)      # a Batch of decoding.py
     reader = writer.add(prompt, max_tokens=20, seed=1, temperature=0.8)
     piece = reader.pieces.get()     # what is new, until a piece has a finish
     writer.end(reader)              # nobody reads it any more: its row becomes free
 """
 import collections, queue, random, threading, traceback
+from parts.sample import asking
 
 # finish: None, 'stop', 'length' or 'error'
 Piece = collections.namedtuple('Piece', 'text tokens finish')
@@ -43,10 +44,9 @@ class Writer:
     """Writes the answers of a Batch. chat, fills: was the model trained to chat, to fill in the middle? At
     most `most` wait for a row."""
 
-    def __init__(self, batch, tokenizer, begin, chat=False, fills=False, most=64):
+    def __init__(self, batch, tokenizer, chat=False, fills=False, most=64):
         self.batch = batch
         self.tokenizer = tokenizer
-        self.begin = begin
         self.chat = chat
         self.fills = fills
         self.most = most
@@ -54,7 +54,7 @@ class Writer:
         self.changed = threading.Condition()
         threading.Thread(target=self.run, daemon=True).start()
 
-    def add(self, prompt, max_tokens, seed, **how):
+    def add(self, prompt, max_tokens, seed, ends=None, stop=(), **how):
         """Queue an answer to a Prompt of asking.py -> its Reader, or queue.Full. The answer ends where the
         context ends. ValueError for a prompt that is empty, or leaves no room."""
         T = self.batch.context
@@ -67,7 +67,9 @@ class Writer:
             unfinished = [answer for answer in self.reader_of if not answer.finish]
             if len(unfinished) >= self.batch.slots + self.most:
                 raise queue.Full
-            text = self.begin(self.batch, self.tokenizer, prompt, min(max_tokens, room), dice, **how)
+            limit = min(max_tokens, room) + min(1, prompt.repeated)     # the first replaces the prompt's last
+            answer = self.batch.add(prompt.ids, limit, dice, allowed=prompt.allowed, **how)
+            text = asking.Text(answer, self.tokenizer, prompt, ends, stop)
             self.reader_of[text.answer] = Reader(text)
             self.changed.notify()
             return self.reader_of[text.answer]

@@ -17,7 +17,7 @@ import torch
 from model import IGNORE
 from parts.eval import problems, questions, sandbox
 from parts.model import adapters, checkpoints
-from parts.sample import decoding
+from parts.sample import asking
 from parts.train import records
 
 
@@ -134,18 +134,16 @@ def write(model, prompts, noise, temperature, stop, slots=128):
     """Yield (i, ids, log p of each id, whether the answer ended by itself) when the answer to
     prompts[i], a list of ids, is complete: short ones come first. noise: float64 (prompts, n), for
     at most n ids. slots: answers written at a time."""
-    batch = decoding.Batch(model, stop, min(slots, len(prompts)))
-    number_of = {}
-    for i, (prompt, row) in enumerate(zip(prompts, noise.tolist())):
-        answer = batch.add(prompt, len(row), iter(row).__next__, temperature=temperature,
-                           scored_at=temperature or 1.0)
-        number_of[answer] = i
-    while batch.queue or batch.live:
-        for answer in batch.step():
-            if answer.finish:
-                ended = answer.finish == 'stop'
-                yield number_of[answer], answer.ids, answer.log_probs, ended
-    model.train()           # a batch is written in eval mode
+    number_of = {asking.Answer(asking.Prompt(prompt, None, 0, ''), row): i
+                 for i, (prompt, row) in enumerate(zip(prompts, noise.tolist()))}
+
+    def log_p(logits, ids):
+        log_probs = (logits / (temperature or 1.0)).log_softmax(-1)                     # (n, V)
+        return log_probs.gather(1, ids[:, None])[:, 0]                                  # (n,)
+
+    for answer in asking.write(model, number_of, stop, slots, temperature=temperature, score=log_p):
+        if answer.finish:
+            yield number_of[answer], answer.ids, answer.scores, answer.finish == 'stop'
 
 
 def submit(court, task, text):
