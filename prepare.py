@@ -10,8 +10,8 @@ Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids tha
                                 -> decontaminate
     all of them together:       duplicates -> split -> tokenise -> mix -> train.bin, val.bin
 
-A document is a .py or .html file, a piece of other text (100,000 characters at most), or a record of .jsonl
-or .json. A lone file of text is neither cut nor cleaned.
+A document is a file of text, or a record of .jsonl or .json. A lone file of text is not cleaned: its first
+90% are to train on, the rest is held out.
 
 Writes under out_dir: meta.json, report.md, report.json; for text train.bin, val.bin, tokenizer.json (several
 sources: also val_<source>.bin), else train.jsonl and val.jsonl. The same command resumes an interrupted run.
@@ -41,7 +41,7 @@ dedup = 'minhash'               # none | exact | minhash | simhash: the last two
 num_workers = 0                 # [0, 1024]: processes that share the work; 0 = all cores
 
 # read: files become documents
-max_chars = 1_000_000           # >= 1: a longer record or .py file is not read
+max_chars = 1_000_000           # >= 1: characters; a longer record, .py or .html file is not read
 download_dir = 'data/raw'       # for downloads
 keep_downloads = True           # False: delete each when it is clean
 prefer = 'passed'               # passed | taste | both: why one of eval.py's samples is the chosen one
@@ -100,7 +100,7 @@ temperature = 1.0               # >= 0.05: of sources without weights: 1: shares
 part = ''                       # 3/16: clean the third of 16 parts of the work; at last run without it
 config = configure(globals())
 NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
-TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample; a lone text is read whole
+TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample
 
 # --- conversations without a source: problems of ours with their answers, which need no cleaning --
 out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}[kind]
@@ -154,7 +154,10 @@ if one_text:
                  'url_block', 'url_allow', 'toxic_words', 'quality_good', 'perplexity_reference'):
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {first_path}')
-    n_chars, encoding = reading.count_chars(first_path)
+    try:
+        the_text, encoding = reading.read_text(first_path)
+    except reading.UNREADABLE as e:
+        raise ValueError(f"{first_path} can't be read as text: {e}") from e
     dedup = 'none'
 elif kind == 'text' and tok and '<|endoftext|>' not in tok.special:
     raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or --tokenizer=bpe')
@@ -194,7 +197,8 @@ def mode_of(doc):
 def texts_of(path):
     """Yield the texts of examples, normalised like documents."""
     files.fetch_all(examples[path])
-    for doc in conversions.documents(reading.entries(examples[path]), reject=lambda *_: None):
+    ignore = lambda *_: None
+    for doc in conversions.documents(reading.entries(examples[path], ignore), ignore):
         yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
 
 
@@ -297,9 +301,9 @@ def words_of(text):
 
 def kept_documents(shard, account):
     """Yield the documents that pass all stages, for docs.write_shard. account: the shard's Funnel."""
-    entries = reading.entries(shard['files'], max_chars)
-    if kind != 'text':
-        entries = conversions.with_records(entries, kind, prefer=prefer)    # for eval.py's samples
+    entries = reading.entries(shard['files'], account.reject, max_chars)
+    if kind != 'text':          # for eval.py's samples
+        entries = conversions.with_records(entries, account.reject, kind, prefer=prefer)
     for doc in conversions.documents(entries, account.reject, kind, max_chars):
         doc['source'] = shard['source']
         doc['mode'] = mode_of(doc)
@@ -328,14 +332,14 @@ def kept_documents(shard, account):
                'is_code': doc['mode'] == 'code'}
 
 
-def pieces_of_text(shard, account):
-    """Yield the one text in pieces of some MB. split=0 holds its end out."""
+def halves_of_text(shard, account):
+    """Yield the beginning and the end of the one text. split=0 holds the end out."""
     licence = report.licence(sources[shard['source']][0], {})
     about = {'source': shard['source'], 'path': first_path, 'licence': licence}
     account.document({**about, 'mode': 'raw', 'encoding': encoding}, None, '', 0)
-    cut = int(n_chars * (1 - val_fraction))
-    for start, end, split in ((0, cut, 2 ** 64 - 1), (cut, n_chars, 0)):
-        for text in reading.pieces(first_path, start, end, encoding):
+    cut = int(len(the_text) * (1 - val_fraction))
+    for text, split in ((the_text[:cut], 2 ** 64 - 1), (the_text[cut:], 0)):
+        if text:
             size = len(to_utf8(text))
             account.count('read', None, size, size)
             yield {'record': {'text': text, **about}, 'size': size, 'split': split}
@@ -345,7 +349,7 @@ def clean_shard(i):
     if not docs.has_shard(i):
         downloads = files.fetch_all(shards[i]['files'])
         account = report.Funnel(audit)
-        documents = pieces_of_text if one_text else kept_documents
+        documents = halves_of_text if one_text else kept_documents
         docs.write_shard(i, documents(shards[i], account), account)
         if not keep_downloads:
             for path in downloads:

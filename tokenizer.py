@@ -381,7 +381,7 @@ def read_documents(source):
         reasons.append(f'{path} line {line}: {why}')
 
     for file in files.find_files(source):
-        for doc in conversions.documents(reading.entries([file]), reject):
+        for doc in conversions.documents(reading.entries([file], reject), reject):
             yield {**doc, 'file': file['path'], 'text': doc['texts'][0]}
     if reasons:
         print(f'note: {len(reasons):,} files or records were not read; the first: {reasons[0]}',

@@ -10,34 +10,33 @@ from accidents import PLACES
 from preparing import DOCUMENTS, RAW, documents, prepare, prose, report, write
 
 from parts.prepare import conversions, files
-from parts.prepare.reading import count_chars, encoding_of, entries
+from parts.prepare.reading import entries
 
 TEXT = 'Der Müller sah den Fluß, naïve Träume, „früh“ – für 5 €.\n' * 5
 
 
-def entry_of(path, data):
-    """(text, encoding, why) of a file with this content."""
-    path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
-    (_, line, record, why, _), = entries([{'path': str(path)}])
-    assert line == 0
-    return (record['text'], record['encoding'], None) if record else (None, None, why)
+def read_entries(path, *max_chars, **part):
+    """What entries yields of a file, [(line, record)], and what it rejects, [(line, why)]."""
+    rejected = []
+    read = [*entries([{'path': str(path), **part}], lambda _, line, why, size: rejected.append((line, why)),
+                     *max_chars)]
+    return [(line, record) for _, line, record in read], rejected
 
 
-def test_a_text_has_its_most_probable_encoding_and_what_is_no_text_is_not_guessed(tmp_path):
+def test_a_text_is_utf8_or_else_cp1252_and_what_is_neither_is_not_guessed(tmp_path):
     for data, encoding in [
             (TEXT.encode(), 'utf-8'), (b'', 'utf-8'), (TEXT.encode('cp1252'), 'cp1252'),
-            (TEXT.encode('utf-16'), 'utf-16'), ('x = "ä, a longer one"\n'.encode('latin-1'), 'cp1252')]:
+            (b'a\0b', 'utf-8'), ('x = "ä, a longer one"\n'.encode('latin-1'), 'cp1252')]:
         for name in ('a.txt', 'a.py', 'a.md.gz'):
-            assert entry_of(tmp_path / name, data) == (data.decode(encoding), encoding, None)
-            assert encoding_of(str(tmp_path / name)) == encoding
+            (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith('.gz') else data)
+            text = {'text': data.decode(encoding), 'encoding': encoding}
+            assert read_entries(tmp_path / name) == ([(0, text)], [])
 
-    for end in (b'', b'\xe2\x80', b' \xe4hnlich'):
-        data = TEXT.encode() + b'naive \xc3\xa4 again\xc3' + end
-        damaged = data.decode('utf-8', 'replace')
-        assert entry_of(tmp_path / 'a.txt', data) == (damaged, 'utf-8 damaged', None)
-        assert count_chars(str(tmp_path / 'a.txt')) == (len(damaged), 'utf-8 damaged')
-    for data in ('наивный текст'.encode('koi8-r'), b'\x89PNG\r\n\0\0', random.Random(0).randbytes(999)):
-        assert entry_of(tmp_path / 'a.txt', data)[2].startswith('ValueError: neither UTF-8'), data
+    for data in ('наивный текст'.encode('koi8-r'), b'\x89PNG\r\n\0\0', random.Random(0).randbytes(999),
+                 TEXT.encode('utf-16'), b'one word and a byte that is none: \x81'):
+        (tmp_path / 'a.txt').write_bytes(data)
+        read, ((line, why),) = read_entries(tmp_path / 'a.txt')
+        assert (read, line) == ([], 1) and why.startswith('ValueError: neither UTF-8'), data
 
 
 # --- records ------------------------------------------------------------------------------------------------
@@ -52,7 +51,7 @@ def test_every_form_of_record_gives_the_same_texts(tmp_path):
             lines = f'\n {json.dumps(rows, indent=1)}'
         for path, data in ((name, f'\ufeff{lines}'.encode()), (f'{name}.gz', gzip.compress(lines.encode()))):
             (tmp_path / path).write_bytes(data)
-            docs = conversions.documents(entries([{'path': str(tmp_path / path)}]), reject=None)
+            docs = conversions.documents(entries([{'path': str(tmp_path / path)}], None), None)
             assert [doc['texts'][0] for doc in docs] == texts, path
 
 
@@ -61,9 +60,7 @@ def test_a_json_is_a_list_or_has_a_record_a_line(tmp_path):
             ('{"text": "a"}\n{"text": "b"}\n', 2, 0), ('{"text": "cut o\n{"text": "b"}\n', 1, 1),
             ('\n \n[{"text": "a"},\n{"text": "b"}]', 2, 0), ('[]', 0, 0), ('[{"text": "a"},', 0, 1)]:
         (tmp_path / 'a.json').write_text(text, encoding='utf-8')
-        rows = [*entries([{'path': str(tmp_path / 'a.json')}])]
-        assert sum(record is not None for _, _, record, _, _ in rows) == n_records, text
-        assert sum(why is not None for _, _, _, why, _ in rows) == n_errors, text
+        assert [*map(len, read_entries(tmp_path / 'a.json'))] == [n_records, n_errors], text
 
 
 LINES = [json.dumps({'text': f'line {i} ' * (i % 7)}) for i in range(500)]
@@ -81,24 +78,20 @@ def test_the_parts_of_a_large_file_are_together_the_file(tmp_path, monkeypatch):
                 data = data[:len(data) * 2 // 3]
             path = tmp_path / name
             path.write_bytes(data)
-            whole = list(entries([{'path': str(path)}], 100))
-            parts = [[*entries([{'path': str(path), 'part': (i, 8)}], 100)] for i in range(8)]
-            assert sorted(sum(parts, []), key=lambda entry: entry[1]) == whole, (name, end)
+            whole = read_entries(path, 100)
+            parts = [read_entries(path, 100, part=(i, 8)) for i in range(8)]
+            for one, several in zip(whole, zip(*parts)):        # records, what was rejected
+                assert sorted(sum(several, []), key=lambda entry: entry[0]) == one, (name, end)
             if name != 'one.jsonl':
-                assert {'longer', 'JSONDecodeError:'} <= {str(why).split()[0] for *_, why, _ in whole}
-                assert max(map(len, parts)) <= min(map(len, parts)) + 3
+                assert {'longer', 'JSONDecodeError:'} <= {why.split()[0] for _, why in whole[1]}
+                sizes = [len(records) for records, _ in parts]
+                assert max(sizes) <= min(sizes) + 3
 
     source = {'a': (str(tmp_path / 'a.jsonl'), None)}
     assert files.shards(source, '')[0]['files'] == [{'path': str(tmp_path / 'a.jsonl')}]
     monkeypatch.setattr('.'.join(PLACES['size of a shard']), 100)
     assert [s['files'][0]['part'] for s in files.shards(source, '')] == [(i, 8) for i in range(8)]
     assert len(files.shards(source, '', 'sft')) == 1            # samples of one problem belong together
-
-
-def test_the_pieces_of_a_book_are_on_one_side_of_the_split(tmp_path):
-    (tmp_path / 'book.txt').write_text('one word\n' * 30_000, encoding='utf-8')
-    pieces = list(conversions.documents(entries([{'path': str(tmp_path / 'book.txt')}]), reject=None))
-    assert len(pieces) == 3 and len({conversions.identity(piece)[1] for piece in pieces}) == 1
 
 
 # --- garbage ------------------------------------------------------------------------------------------------
@@ -124,7 +117,8 @@ def garbage(folder):
         'not_a_list.json': (b'{"a": 1}\n', 1, 1), 'cut_off.json': (json.dumps(good).encode()[:-9], 1, 1),
         'cut.jsonl.gz': (archive[:len(archive) // 2], 1, 2), 'no_archive.txt.gz': (b'x', 1, 1),
         'cut.txt.gz': (archive[:-100], 1, 1), 'no_deflate.txt.gz': (archive[:10] + b'\xff' * 100, 1, 1),
-        'long.py': (b'x = 1\n' * 170_000, 0, 0), 'utf16.txt': (prose(99).encode('utf-16'), 0, 0),
+        'long.py': (b'x = 1\n' * 170_000, 0, 0), 'utf16.txt': (prose(99).encode('utf-16'), 1, 1),
+        'book.txt': (b'one word\n' * 130_000, 0, 0), 'cp1252.txt': (TEXT.encode('cp1252'), 0, 0),
         '\udce9.txt': (b'\xff', 1, 1), 'nul.txt': (b'a\0b', 0, 0), 'empty.txt': (b'', 0, 0),
         'empty.py.gz': (gzip.compress(b''), 0, 0), 'empty.jsonl': (b'', 0, 0), 'empty.json': (b'', 0, 0),
         'empty.jsonl.gz': (b'', 0, 0)}
@@ -138,7 +132,8 @@ def garbage(folder):
     (folder / 'folder.py/inside.md').write_text('inside', encoding='utf-8')
     (folder / 'broken.py').symlink_to('nowhere')
     lost = {name: (n, line) for name, (_, n, line) in contents.items() if n}
-    texts = [*good[:39], *good[40:44], prose(99), 'in content', 'inside', 'a\0b', 'lone \ufffd surrogate']
+    texts = [*good[:39], *good[40:44], 'one word\n' * 130_000, TEXT, 'in content', 'inside', 'a\0b',
+             'lone \ufffd surrogate']
     return texts, lost
 
 
@@ -152,5 +147,5 @@ def test_garbage_is_counted_with_file_and_line_and_what_is_good_arrives(tmp_path
     assert r['malformed'] == sum(n for n, _ in lost.values())
     assert r['stages'][0]['dropped'] == {'too long': 3, 'empty': 2}
     assert sum(r['counts']['too long to be read'].values()) == 3
-    assert r['counts']['documents not in UTF-8'] == {'utf-16': 1}
+    assert r['counts']['documents not in UTF-8'] == {'cp1252': 1}
     assert 'mixed.jsonl: 5, the first at line 2' in (tmp_path / 'out/report.md').read_text(encoding='utf-8')

@@ -1,10 +1,10 @@
 """
 Records of many forms become documents: texts, conversations, preferences.
 
-    for doc in documents([('b.jsonl', 1, {'text': 'One.'}, None, 0)], reject=print):
+    for doc in documents([('b.jsonl', 1, {'text': 'One.'})], reject=print):
         doc['texts'], doc['path']                           # its texts: one, or those of a conversation
     messages_of({'instruction': 'Add 1 and 2.', 'input': '', 'output': '3'})
-    for path, line, record, why, size in with_records(entries, 'preference', per_prompt=4, prefer='passed'):
+    for path, line, record in with_records(entries, print, 'preference', per_prompt=4, prefer='passed'):
         print(record)                                       # {'prompt', 'chosen', 'rejected'}
 
 A record is what a line of .jsonl holds, its text under one of the names in TEXT, or {'text'} of a file.
@@ -12,6 +12,7 @@ A sample is a record of eval.py, an answer that was run and judged: task_id, the
 completion, outcome, perhaps preferred.
 """
 import itertools, json, math
+from parts.prepare.reading import is_kind
 
 # names of a record's text: two usual ones, and those of CodeSearchNet
 TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
@@ -33,27 +34,25 @@ def strings_in(value):
 
 # --- documents ----------------------------------------------------------------------------------------------
 def documents(entries, reject, kind='text', max_chars=1_000_000):
-    """Yield the documents of entries, tuples of path, line, record, why, size (see reading.entries): dicts of
-    `texts` (one, or a conversation's), `path`, perhaps `url`, `licence` and `encoding`; with kind='sft' or
-    'preference' also `roles`. A record that cannot be read, or has more than max_chars, is skipped, after
-    reject(path, line, why, size); size is 0 unless it is too long."""
-    for path, line, record, why, size in entries:
-        is_file = line == 0             # of text, without records
-        if is_file and not why and kind != 'text':
-            why = f'{kind} needs records, in .jsonl or .json'
-        if not why:
-            try:
-                doc = from_record(record, f'{path}:{line}' if line else path, kind)
-            except (ValueError, RecursionError) as e:
-                why = f'{type(e).__name__}: {e}'
-        if not why and sum(map(len, doc['texts'])) > max_chars:
-            why = f'longer than {max_chars:,} characters'
-            size = size_of(doc)
-        if why:
-            reject(path, line or 1, why, size)
+    """Yield the documents of entries, tuples (path, line, record) of reading.entries: dicts of `texts`
+    (one, or a conversation's), `path`, perhaps `url`, `licence` and `encoding`; with kind='sft' or
+    'preference' also `roles`. A record that has another form, and a record or a .py or .html file of
+    more than max_chars, is skipped, after reject(path, line, why, size); size is 0 unless it is too
+    long."""
+    for path, line, record in entries:
+        try:
+            if line == 0 and kind != 'text':
+                raise ValueError(f'{kind} needs records, in .jsonl or .json')
+            doc = from_record(record, f'{path}:{line}' if line else path, kind)
+        except (ValueError, RecursionError) as e:
+            reject(path, line or 1, f'{type(e).__name__}: {e}', 0)
             continue
-        if is_file:
-            doc |= {'encoding': record['encoding'], 'begins': record.get('begins')}
+        is_book = line == 0 and not is_kind(path, ('.py', '.html', '.htm'))
+        if not is_book and sum(map(len, doc['texts'])) > max_chars:
+            reject(path, line or 1, f'longer than {max_chars:,} characters', size_of(doc))
+            continue
+        if line == 0:
+            doc['encoding'] = record['encoding']
         yield doc
 
 
@@ -108,11 +107,11 @@ def to_record(doc):
 
 
 def identity(doc):
-    """Bytes that copies share: the texts without white space, roles and a label. And the text whose hash
-    decides between training and validation: conversations, or files, that begin alike stay together."""
+    """Bytes that copies share: the texts without white space, roles and a label. And the text whose
+    hash decides between training and validation: conversations that begin alike stay together."""
     fields = [text.encode('utf-8', 'surrogatepass').translate(None, b' \t\n\r\f\v') for text in doc['texts']]
     if 'roles' not in doc:
-        return fields[0], doc.get('begins') or doc['texts'][0]
+        return fields[0], doc['texts'][0]
     label = doc.get('scores', {}).get('label')
     return repr([fields, doc['roles'], label]).encode(), doc['texts'][doc['roles'][0] == 'system']
 
@@ -268,24 +267,24 @@ def conversation_of(record, answer):
 FIELDS = {'outcome', 'task_id', 'completion'}       # by which a sample is known
 
 
-def with_records(entries, kind, per_prompt=4, prefer='passed'):
-    """The entries (path, line, record, why, size), after which the records of from_samples take the place of
-    those that are samples, of one file. Such a record comes from several lines: its line is None."""
+def with_records(entries, reject, kind, per_prompt=4, prefer='passed'):
+    """The entries (path, line, record), after which the records of from_samples take the place of those
+    that are samples, of one file. Such a record comes from several lines: its line is None."""
     samples = []
-    for path, line, record, why, size in entries:
+    for path, line, record in entries:
         names = record.keys() if isinstance(record, dict) else set()
         if FIELDS <= names and (record.get('messages') or record.get('prompt')):
             samples.append(record)
             where = path
         else:
-            yield path, line, record, why, size
+            yield path, line, record
 
     records = list(from_samples(samples, kind, per_prompt, prefer))
     if samples and not records:
         wanted = 'that passed' if kind == 'sft' else f'that is better than another of its prompt ({prefer=})'
-        yield where, None, None, f'none of {len(samples)} samples has an answer {wanted}', 0
+        reject(where, 1, f'none of {len(samples)} samples has an answer {wanted}', 0)
     for record in records:
-        yield where, None, record, None, 0
+        yield where, None, record
 
 
 def from_samples(samples, kind, per_prompt=4, prefer='passed'):

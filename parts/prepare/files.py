@@ -13,6 +13,7 @@ TEXTS = 'py', 'txt', 'md', 'markdown', 'rst', 'tex', 'org', 'adoc', 'html', 'htm
 ENDINGS = RECORDS + tuple(f'.{name}{gz}' for name in TEXTS for gz in ('', '.gz'))
 SHARD = 16_000_000              # bytes of a shard
 PIECES = 8                      # of a larger .jsonl: so many processes can share it
+RESULTS = {'val.bin', 'val.jsonl'}      # prepare.py leaves one of them beside meta.json
 SHAKESPEARE = ('https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt',
                '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed')
 STDLIB_SKIPS = {'site-packages', 'dist-packages', 'test', 'tests', 'idle_test', '__pycache__'}
@@ -60,11 +61,9 @@ def all_files(source, skip=()):
 def folders_under(top, skip=()):
     """Yield top and the folders under it, but no hidden ones, and none that prepare.py has written."""
     for folder, inner, names in os.walk(top):
-        if folder != top and 'meta.json' in names:
-            with open(os.path.join(folder, 'meta.json'), 'rb') as f:
-                if b'"nanoparrot-data-' in f.read(100):
-                    inner.clear()
-                    continue
+        if folder != top and 'meta.json' in names and RESULTS & {*names}:
+            inner.clear()
+            continue
         yield folder
         inner[:] = [name for name in inner if not name.startswith('.') and name not in skip]
 
@@ -140,18 +139,26 @@ def fetch(url, sha256, path):
     if os.path.exists(path):
         return path
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(f'{path}.part', 'a+b') as f:
+    with session() as s, open(f'{path}.part', 'a+b') as f:
         before = -1
         while f.tell() > before:        # try again as long as more comes
             before = f.tell()
+            headers = {'Range': f'bytes={before}-', 'Accept-Encoding': 'identity'}
             try:
-                fetch_rest(url, f)
+                with s.get(url, headers=headers, stream=True, timeout=30) as r:
+                    if r.status_code == 416:            # there is nothing after what we have
+                        break
+                    r.raise_for_status()
+                    if r.status_code != 206:            # a server without ranges begins anew
+                        f.truncate(0)
+                    for chunk in r.iter_content(1 << 16):
+                        f.write(chunk)
                 break
             except requests.RequestException as e:
                 problem = type(e).__name__
         else:
-            raise OSError(f'cannot download {url} ({problem}); run the same command again, or put the file '
-                          f'at {path}')
+            raise OSError(f"can't download {url} ({problem}); run the same command again, or put the "
+                          f'file at {path}')
         f.seek(0)
         digest = hashlib.sha256()       # hashlib.file_digest would need Python 3.11
         while block := f.read(1 << 20):
@@ -163,20 +170,6 @@ def fetch(url, sha256, path):
                       'run the same command again')
     os.replace(f'{path}.part', path)
     return path
-
-
-def fetch_rest(url, f):
-    """Append to a file what follows its bytes; a server without ranges begins anew."""
-    headers = {'Range': f'bytes={f.tell()}-', 'Accept-Encoding': 'identity'}
-    with session() as s, s.get(url, headers=headers, stream=True, timeout=30) as r:
-        if r.status_code == 416:            # there is nothing after what we have
-            return
-        r.raise_for_status()
-        if r.status_code != 206:
-            f.seek(0)
-            f.truncate()
-        for chunk in r.iter_content(1 << 16):
-            f.write(chunk)
 
 
 def dataset_files(dataset, folder):
