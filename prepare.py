@@ -155,7 +155,7 @@ if one_text:
         if config[name] != defaults[name]:
             raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {first_path}')
     try:
-        the_text, encoding = reading.read_text(first_path)
+        the_text, encoding = reading.text_of(first_path)
     except reading.UNREADABLE as e:
         raise ValueError(f"{first_path} can't be read as text: {e}") from e
     dedup = 'none'

@@ -3,7 +3,7 @@ Reading a file: a text in UTF-8 or Windows-1252, or records of JSON.
 
     for path, line, record in entries([{'path': 'a.jsonl.gz'}], reject=print, max_chars=1_000_000):
         print(line, record)
-    read_text('old.txt')                            # ('Caf\u00e9 ...', 'cp1252')
+    text_of('old.txt')                            # ('Caf\u00e9 ...', 'cp1252')
 
 Files of records end in RECORDS, all others hold text. Any of them may be gzipped.
 What can't be read goes to reject(path, line, why, size) and is never raised, because of a thousand
@@ -37,7 +37,7 @@ def entries(files, reject, max_chars=1_000_000):
                 yield path, line, record
             continue
         try:
-            text, encoding = read_text(path)
+            text, encoding = text_of(path)
         except UNREADABLE as e:
             reject(path, 1, f'{type(e).__name__}: {e}', 0)
         else:
@@ -45,7 +45,7 @@ def entries(files, reject, max_chars=1_000_000):
 
 
 # --- text -----------------------------------------------------------------------------------------
-def read_text(path):
+def text_of(path):
     """The text of a file as it is, and its encoding: UTF-8; else Windows-1252, if most bytes are
     ASCII; else it is refused, because a guess would be noise."""
     with open_file(path) as f:
