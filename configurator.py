@@ -1,220 +1,202 @@
 """
-Config files and command-line flags change a script's settings: its plain globals above its call of configure.
+Config files and command-line flags change a script's settings: its plain variables above its call
+of configure. Files and flags apply from left to right, so the last one wins.
+A comment next to a setting is a rule if it begins with a bound, an interval or words joined by |:
 
     min_lr: float | None = None         # >= 0: where the learning rate ends
+    dropout = 0.0                       # [0, 1): the fraction of activations that become 0
     optimizer = 'adamw'                 # adamw | muon
     config = configure(globals())
 
     python train.py config/shakespeare_cpu.py --max_steps=500 --device cpu
 
-Files and flags apply from left to right. A config file is Python, so it may loop and import. A name that it
-assigns outside a loop or function must be a setting or begin with _. A comment's text before its first colon
-is a rule if it is a bound (>= 1), an interval ([0, 1)), or words with | between them: the default or None.
+A rule ends at the first colon. Any other comment is prose and stops nothing. A config file is
+Python, so it may loop, import and define functions. Every other name that it assigns must be a
+setting or begin with _. You can copy this file alone into a project of your own.
 """
-import ast, contextlib, difflib, dis, json, os, pathlib, re, sys, textwrap, time
+import ast, contextlib, difflib, os, pathlib, re, sys, time, traceback
 
-PLAIN = bool | int | float | str | list | tuple | dict | None        # types of settings
+KINDS = 'bool int float str list tuple dict NoneType'.split()       # types of settings
 defaults = {}       # {setting: its value in the script}, filled by configure
 set_by = {}         # {setting: the config file, or 'command line', that set it}
 in_use = {}         # the script's globals: its settings as they are now, among others
 
 
+class Mistake(ValueError):
+    """What a user can put right: it ends a script with one line instead of a traceback. Each of the
+    files that can be copied alone has a class of this name."""
+
+
 def configure(namespace):
-    """Apply sys.argv to namespace, a script's globals(); return {setting: value}."""
+    """Apply sys.argv to namespace, a script's globals(). Return {setting: value}."""
     global in_use
     in_use = namespace
     sys.excepthook = one_line_for_mistakes
-    settings = read_settings(namespace['__file__'], namespace)      # {name: (kinds, comment)}
-    defaults.update({name: namespace[name] for name in settings})
-    values = dict(defaults)
+    settings = read_settings(namespace)
+    values = {name: namespace[name] for name in settings}
+    defaults.update(values)
     arguments = sys.argv[1:]
     if '--help' in arguments or '-h' in arguments:
-        print((namespace['__doc__'] or '').strip(), '\n\nSettings, with their defaults:', sep='')
-        for name, (_, comment) in settings.items():
-            print(f'  --{f"{name}={values[name]!r}":<34} {comment}'.rstrip())
+        print(namespace['__doc__'], *[line for *_, line in settings.values()], sep='\n', flush=True)
         sys.exit()
     while arguments:
-        argument = arguments.pop(0)
-        if not argument.startswith('--'):
-            source = argument
-            new = run_config_file(argument, values)
-        else:
-            source = 'command line'
-            name, equals, text = argument[2:].partition('=')
+        source = arguments.pop(0)
+        if source.startswith('--'):
+            name, equals, text = source[2:].partition('=')
             if name in settings and not equals:         # the form "--key value"
                 if not arguments or arguments[0].startswith('--'):
-                    raise ValueError(f'--{name} has no value; its default is {values[name]!r}')
+                    raise Mistake(f'--{name} has no value; its default is {defaults[name]!r}')
                 text = arguments.pop(0)
+            source = 'command line'
             new = {name: text}
+        else:
+            new = run_config_file(source, values)
         for name, value in new.items():
             if name not in settings:
-                raise ValueError(f'{source}: unknown setting {name}{nearest(name, settings)}; see --help')
-            kinds, comment = settings[name]
-            values[name] = coerce(name, value, kinds, source)
-            check(name, values[name], comment, defaults[name], source)
+                raise Mistake(f'{source}: unknown setting {name}{nearest(name, settings)}; see '
+                              '--help')
+            values[name] = convert(name, value, settings[name][0], source)
             set_by[name] = source
+    for name, (_, rule, _) in settings.items():
+        value = values[name]
+        # An empty text in place of, for example, a folder: no later error could name it.
+        is_good = value is None or eval(condition_of(rule)) and (value != '' or not defaults[name])
+        if not is_good:
+            raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
+                          f'{rule or f"a text, such as {defaults[name]!r}"}'
+                          f'{nearest(str(value), rule.split())}')
     namespace.update(values)
     return values
 
 
 def show(config, say=print):
-    """Say what differs from the defaults. Call it after all checks, so that a mistake prints one line."""
-    by = ' and '.join(dict.fromkeys(set_by.values())) or 'the script'
-    text = '  '.join(f'{k}={v!r}' for k, v in config.items() if v != defaults.get(k)) or 'the defaults'
-    say(textwrap.fill(f'settings of {by}: {text}', 110, subsequent_indent='  ', break_on_hyphens=False))
+    """Say what the user and the config files changed. Call it after all checks, so that a mistake
+    prints one line and nothing else."""
+    by = ' and '.join(dict.fromkeys(set_by.values()))
+    changed = [f'{name}={config[name]!r}' for name in defaults
+               if name in set_by and config[name] != defaults[name]]
+    say('\n  '.join([f'settings of {by or "the script"}:', *(changed or ['the defaults'])]))
 
 
-def read_settings(script, namespace):
-    """Return {name: (names of its types, comment)} of what the script assigns above its call of configure."""
-    lines = pathlib.Path(script).read_bytes().splitlines()          # ast counts columns in bytes
+def read_settings(namespace):
+    """Return {name: (names of its types, rule, line of --help)} of a script's settings. A comment
+    on the line above a setting is the heading of a group."""
     settings = {}
-    for statement in ast.parse(b'\n'.join(lines)).body:
-        if ast.unparse(statement).endswith('configure(globals())'):
+    above = ''
+    for line in pathlib.Path(namespace['__file__']).read_text(encoding='utf-8').split('\n'):
+        if line.endswith('configure(globals())'):
             break
-        if isinstance(statement, ast.Assign | ast.AnnAssign):
-            is_typed = isinstance(statement, ast.AnnAssign)
-            name = ast.unparse(statement.target if is_typed else statement.targets[0])
-            if name in namespace.keys() - settings and name[0] != '_' and isinstance(namespace[name], PLAIN):
-                kinds = ast.unparse(statement.annotation) if is_typed else type(namespace[name]).__name__
-                comment = lines[statement.end_lineno - 1][statement.end_col_offset:].decode().lstrip(' #')
-                settings[name] = re.findall(r'\w+', kinds.replace('typing.Optional', 'None')), comment
-                check(name, namespace[name], comment, namespace[name], script)
+        found = re.match(r'(?!_)(\w+)(: .+?)? = .*?(?: # *(.*))?$', line)
+        if found and (kind := type(namespace.get(found[1], sys)).__name__) in KINDS:
+            name, types, comment = found.groups('')
+            rule, _, meaning = comment.partition(':')
+            if condition_of(rule) == 'True':
+                rule, meaning = '', comment
+            heading = f'\n{above.strip("# -")}\n' if above.startswith('#') else ''
+            flag = f'--{name}={namespace[name]!r}'
+            line = f'{heading}  {flag:<35} {meaning.strip()}  [{rule}]'.removesuffix('  []')
+            settings[name] = re.findall(r'\w+', types or kind), rule, line.rstrip()
+        above = line
     return settings
+
+
+def condition_of(rule):
+    """Return a rule as an expression of Python: '0 <= value < 1' for [0, 1), 'True' for prose."""
+    number = r'(-?[\d.]+(?:e-?\d+|\*\*\d\d?)?)'                     # 1, -0.5, 1e-3, 2**20
+    if re.fullmatch(f'(>=|>|<=|<) {number}', rule):
+        return f'value {rule}'
+    if interval := re.fullmatch(rf'([\[(]){number}, {number}([\])])', rule):
+        left, low, high, right = interval.groups()
+        return f'{low} <{"=" * (left == "[")} value <{"=" * (right == "]")} {high}'
+    if re.fullmatch(r'\S+( \| \S+)+', rule):
+        return f'str(value) in {rule.split(" | ")}'
+    return 'True'
 
 
 def run_config_file(path, values):
     """Run a config file. Return the settings that it sets, and the unknown names that it assigns."""
-    if not path.endswith('.py'):
-        raise ValueError(f'{path}: flags begin with --, config files end with .py')
-    if not os.path.exists(path):
-        there = [str(file) for folder in {os.path.dirname(path), 'config'}
-                 for file in pathlib.Path(folder).glob('*.py')]
-        raise ValueError(f'{path} does not exist{nearest(path, there) or "; see the folder config"}')
-    source = pathlib.Path(path).read_bytes()
+    if not os.path.isfile(path):
+        raise Mistake(f'{path} is no file: flags begin with --, config files are in config/')
     scope = dict(values)
-    names = set()
-    line = 1
-    try:        # one statement at a time: an error gets its line, and we see the names it adds
-        for statement in ast.parse(source).body:
-            line = statement.lineno
-            code = compile(ast.Module([statement], []), path, 'exec')
-            exec(code, scope)
-            stored = {step.argval for step in dis.get_instructions(code) if step.opname == 'STORE_NAME'}
-            is_plain = isinstance(statement, ast.Assign | ast.AnnAssign)        # no loop, def, import
-            names |= {name for name in stored if name in values or is_plain and name[0] != '_'}
+    try:
+        tree = ast.parse(pathlib.Path(path).read_bytes(), path)
+        exec(compile(tree, path, 'exec'), scope)
     except (Exception, SystemExit) as e:
-        line = e.lineno if isinstance(e, SyntaxError) else line
-        raise ValueError(f'{path}, line {line}: {type(e).__name__}: {e}') from e
-    names |= {name for name in values if scope.get(name) is not values[name]}   # from x import *
-    return {name: scope.get(name) for name in sorted(names)}
+        frame = e.__traceback__.tb_next         # of the config file; a SyntaxError says its line
+        raise Mistake(f'{path}, {f"line {frame.tb_lineno}: " if frame else ""}{type(e).__name__}: '
+                      f'{e}') from e
+    changed = {name for name in values if scope.get(name) is not values[name]}  # from x import *
+    names = sorted(changed | assigned_names(tree))
+    return {name: scope.get(name) for name in names if name[0] != '_'}
 
 
-def coerce(name, value, kinds, source):
+def assigned_names(code):
+    """Return the names that code assigns outside of functions, without those that a loop, with,
+    import or except binds."""
+    names = set()
+    if isinstance(code, ast.Name) and isinstance(code.ctx, ast.Store):
+        names = {code.id}
+    elif not isinstance(code, ast.FunctionDef | ast.ClassDef | ast.comprehension | ast.withitem):
+        names = names.union(*map(assigned_names, ast.iter_child_nodes(code)))
+    if isinstance(code, ast.For):
+        names -= assigned_names(code.target)
+    return names
+
+
+def convert(name, value, types, source):
     """Return value in one of the allowed types. 3 may become 3.0, and 3.0 may become 3."""
-    if source == 'command line' and 'str' not in kinds:     # text: '3' -> 3, '1e-3' -> 0.001, 'true' -> True
-        with contextlib.suppress(ValueError, SyntaxError, TypeError):
-            value = ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(value, value))
-    kind = type(value).__name__
-    if value in (None, 'None') and 'None' in kinds:         # a flag of type str | None is still a text
+    if source == 'command line' and 'str' not in types:     # '3' -> 3, '1e-3' -> 0.001
+        with contextlib.suppress(Exception):
+            value = ast.literal_eval(
+                value.title() if value in ('true', 'false', 'none') else value)
+    if value in (None, 'None') and 'None' in types:
         return None
-    # A text of more than 4,300 digits is still a text here. Written with `not` to refuse nan, too.
-    no_number = 'str' not in kinds and re.fullmatch(r'[+-]?(nan|inf|infinity|\d{19,})', str(value).lower())
-    if no_number or kind in ('int', 'float') and not abs(value) < 1e18:
-        raise ValueError(f'{source}: {name}={value!s:.40} must be a finite number of at most 18 digits')
-    if kind in kinds:
-        return value
-    if kind == 'int' and 'float' in kinds:
-        return float(value)
-    if kind == 'float' and 'int' in kinds and value.is_integer():
+    kind = type(value).__name__
+    is_number = kind in ('int', 'float')
+    if is_number and not abs(value) < 1e18:
+        kind = 'number that is not finite, or above 1e18'
+    elif is_number and 'int' in types and value % 1 == 0:
         return int(value)
-    raise ValueError(f'{source}: {name}={value!r} is of type {kind}, expected {" or ".join(kinds)}')
-
-
-def check(name, value, comment, default, source):
-    """Refuse a value that breaks the rule before the first colon of its comment, if that is a rule."""
-    rule = '' if value is None else comment.split(':')[0].strip()
-    words = rule.split(' | ')
-    number = r'(-?\d+(?:\.\d+)?(?:e-?\d+)?(?:\*\*\d\d?)?)'          # 1, -0.5, 1e-3, 2**20
-    interval = re.fullmatch(rf'[\[(]{number}, {number}[\])]', rule)
-    good = True
-    if re.fullmatch(f'(>=|>|<=|<) {number}', rule):
-        good = eval(f'value {rule}')
-    elif interval:
-        low, high = map(eval, interval.groups())
-        good = low < value < high or (value == low and rule[0] == '[') or (value == high and rule[-1] == ']')
-        rule = f'in {rule}'
-    elif len(words) > 1 and str(default) in ['None', *words] and ' ' not in ''.join(words):     # else prose
-        good = str(value) in words
-        rule = f'one of: {", ".join(words)}{nearest(str(value), words)}'
-    elif value == '' and default:       # no error could name it
-        good, rule = False, f'a text, such as {default!r}'
-    if not good:
-        raise ValueError(f'{source}: {name}={value!r} must be {rule}')
+    elif kind == 'int' and 'float' in types:
+        return float(value)
+    if kind not in types:
+        raise Mistake(f'{source}: {name}={value!r:.80} is of type {kind}, expected '
+                      f'{" or ".join(types)}')
+    return value
 
 
 def nearest(word, choices):
-    matches = difflib.get_close_matches(word, choices, n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word, choices)
     return f'; did you mean {matches[0]}?' if matches else ''
 
 
-def ways_to_save_memory():
-    """Yield what to try, in this order: '--micro_batch_size=16: the result is equal up to rounding', if it
-    is 32."""
-    settings = {name: in_use[name] for name in defaults}
-    batch = [name for name in ('micro_batch_size', 'batch_size', 'num_samples') if name in settings]
-    for name in [*batch[:1], 'slots', 'grad_checkpoint', 'block_size', 'n_layer', 'n_embd']:
-        size = settings.get(name)
-        if size is False:
-            yield f'--{name}=True'
-        elif size and size > 1:
-            # a divisor, because micro-batches must fill the batch
-            smaller = max(n for n in range(1, size // 2 + 1) if size % n == 0)
-            keeps = name == 'micro_batch_size' and not settings.get('dropout')
-            yield f'--{name}={smaller}' + (': the result is equal up to rounding' if keeps else '')
-    yield 'ending other programs: nvidia-smi and top show how much memory each one holds'
-
-
-def advice_on(path):
-    """Say which setting named a path, or the folder that it is in, or one that could not be made in it."""
-    def below(folder, inner):
-        return f'{os.path.abspath(inner)}/'.startswith(f'{os.path.abspath(folder)}/')
-
-    texts = {name: in_use[name] for name in defaults if in_use[name] and isinstance(in_use[name], str)}
-    named = [name for name, text in texts.items() if below(path, text) or below(text, path)]
-    if not named:
-        return 'put it right'
-    name = max(named, key=lambda name: len(texts[name]))        # the closest to it
-    return f'it comes from --{name}={texts[name]}: choose another path'
-
-
+# --- what a user can put right becomes one line ---------------------------------------------------
 def one_line_for_mistakes(kind, error, tb):
-    """Print one line for an OSError, for full memory, and for a ValueError that a raise of ours made. Any
-    other error keeps its traceback: that of int('x') is a bug."""
-    while tb.tb_next:
-        tb = tb.tb_next
-    code = tb.tb_frame.f_code
-    home = pathlib.Path(__file__).resolve().parent
-    folders = pathlib.Path(code.co_filename).resolve().parents
-    is_ours = folders[0] == home or home / 'parts' in folders
-    is_raise = dis.opname[code.co_code[tb.tb_lasti]] == 'RAISE_VARARGS'
+    """Print one line for a Mistake, an OSError and full memory. Any other error is a bug and keeps
+    its traceback."""
     message = str(error)
-    if issubclass(kind, OSError):
-        if error.errno:
-            path = str(error.filename or 'a file').removesuffix('.tmp')     # written before it is renamed
-            message = f'{path}: {error.strerror}; {advice_on(path)}'
-    elif not issubclass(kind, ValueError) and re.search('MemoryError|(of|allocate) memory', repr(error)):
-        remedies = '; then '.join(ways_to_save_memory())
-        message = f'out of memory; try {remedies} ({message or kind.__name__})'
-    elif not (issubclass(kind, ValueError) and is_ours and is_raise):
-        return sys.__excepthook__(kind, error, error.__traceback__)
-    message = ' '.join(message.split())
-    # torchrun prints a traceback of its own under our line. Its last lines are what we write into this file.
-    if 'TORCHELASTIC_ERROR_FILE' in os.environ:
-        said = {'message': message, 'extraInfo': {'timestamp': int(time.time())}}
-        with open(os.environ['TORCHELASTIC_ERROR_FILE'], 'w', encoding='utf-8') as f:
-            json.dump({'message': said}, f)
-    rank = os.environ.get('RANK', '0')
-    time.sleep(0 if rank == '0' else 3)     # rank 0 prints this error; then torchrun stops us
-    print('error:' if rank == '0' else f'process {rank}: error:', message, file=sys.__stderr__,
-          flush=True)       # torch.distributed replaces sys.stderr
+    # Some files of this project still raise a plain ValueError for a mistake. One that Python or a
+    # library raised, such as that of int('x'), is a bug.
+    last = traceback.extract_tb(tb)[-1]
+    is_ours = os.path.dirname(__file__) in last.filename and 'site-packages' not in last.filename
+    is_mistake = kind.__name__ == 'Mistake' or is_ours and last.line.startswith('raise ValueError')
+    if kind is BrokenPipeError:         # of `X.py --help | head`: nobody reads on
+        os._exit(141)
+    if issubclass(kind, OSError) and error.errno:
+        path = str(error.filename or 'a file')
+        # A flag names the path, a folder that it is in, or one that could not be made in it.
+        flags = [f'--{name}={text}' for name in defaults if (text := str(in_use[name] or ' '))
+                 and (path.startswith(text) or text.startswith(path))]
+        message = f'{path}: {error.strerror}; choose another {" or ".join(flags) or "path"}'
+    elif not is_mistake and re.search('MemoryError|(of|allocate) memory', repr(error)):
+        ways = [f'--{name}={in_use[name] // 2 or True}' for name in (
+            'micro_batch_size', 'grad_checkpoint', 'slots', 'block_size', 'n_layer', 'batch_size',
+            'num_samples') if name in defaults and in_use[name] not in (None, 1)]
+        message = (f'out of memory; try {"; then ".join([*ways, "ending other programs"])} '
+                   f'({message or kind.__name__})')
+    elif not is_mistake and not issubclass(kind, OSError):
+        return sys.__excepthook__(kind, error, tb)
+    # Rank 0 prints this error; then torchrun stops the other processes.
+    time.sleep(3 * (os.environ.get('RANK', '0') != '0'))
+    print('error:', *message.split(), file=sys.__stderr__, flush=True)  # torch replaces sys.stderr
     sys.exit(2)

@@ -42,29 +42,31 @@ from parts.model import adapters, checkpoints
 from parts.train import guards, optim, processes, records, runs
 
 # --- settings -------------------------------------------------------------------------------------
-# files
+# the first ones to change
 init_from = 'out/sft'           # policy and reference: a run's folder; or resume: go on in out_dir
 data_dir = 'data/pairs'         # train.jsonl and val.jsonl, from prepare.py --kind=preference
-data_from = ''                  # the command that makes data_dir: shown if it is missing
 out_dir = 'out/dpo'             # where the run writes
-overwrite = False               # True: delete the run that out_dir holds, and start over
-# the loss
 loss_type = 'dpo'               # dpo | ipo | kto | orpo | simpo | rm: rm trains a reward model
 beta: float | None = None       # > 0: how much leaving the reference costs; None = 0.1, for simpo 2
+epochs = 1.0                    # >= 0: how often each pair is seen
+batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
+learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
+device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+# files
+data_from = ''                  # the command that makes data_dir: shown if it is missing
+overwrite = False               # True: delete the run that out_dir holds, and start over
+# the loss
 label_smoothing = 0.0           # [0, 0.5): dpo: fraction of pairs whose labels may be swapped
 gamma = 1.0                     # >= 0: simpo: margin by which the better answer must lead
 nll_weight = 1.0                # >= 0: adds it * -log p(chosen) per token to dpo, ipo, kto, simpo
-# optimisation
-epochs = 1.0                    # >= 0: how often each pair is seen
+# optimization
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
-batch_size = 32                 # [1, 2**20]: pairs per step, over all devices and accumulation
 micro_batch_size = 0            # >= 0: pairs per device and forward pass; 0 = all
 block_size = 0                  # >= 0: tokens of prompt and answer; 0 = the context; more is cut
 lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-learning_rate = 3e-5            # >= 0: for millions of parameters; from 100 million on 5e-7 to 5e-6
 warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a fraction of all
-weight_decay = 0.0              # >= 0: of matrices only
+weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
@@ -76,7 +78,6 @@ sample_tokens = 100             # >= 1: of an answer, at most
 expect: dict | None = None      # {'val_loss': (0.4, 0.5)}: the last line says whether it came
 show_batch: int | None = None   # >= 0: print the pairs of this step's batch, train nothing
 # machine
-device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto: the fast
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time

@@ -41,27 +41,30 @@ from parts.model import checkpoints
 from parts.train import data, guards, optim, processes, rollouts, runs
 
 # --- settings -------------------------------------------------------------------------------------
-# files
+# the first ones to change
 init_from = 'out/sft'           # a folder to start from, or resume: continue in out_dir
 out_dir = 'out/rl'              # where the run writes
+reward = 'problems'             # problems, FILE.jsonl, FILE.py, FOLDER: what judges answers (3.)
+allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
+max_steps = 100                 # >= 1: updates
+batch_size = 32                 # >= 1: prompts of a step, over all devices
+num_samples = 8                 # >= 2: answers to a prompt
+max_new_tokens = 64             # >= 1: tokens of an answer
+learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
+device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+# files
 overwrite = False               # True: delete the run that out_dir holds, and start over
 # the reward
-reward = 'problems'             # problems, FILE.jsonl, FILE.py, FOLDER: what judges answers (3.)
 prompts = 'problems'            # for reward=FOLDER: problems, FILE.py, FILE.jsonl of {"prompt"} lines
 held_out: str | None = None     # problems or a file, for evaluation; None = every tenth prompt
 n_problems = 2000               # [2, 1e6]: of reward=problems or prompts=problems: how many
 problems_seed = 1               # >= 0: which ones; SFT's demonstrations have seed 0
-allow_code_execution = False    # True: run programs of the model; first read parts/eval/sandbox.py
 timeout = 3.0                   # [0.01, 86400]: seconds for a program
 bad_reward = 'stop'             # stop | zero: when reward() raises or returns no number
 # sampling
-num_samples = 8                 # >= 2: answers to a prompt
-max_new_tokens = 64             # >= 1: tokens of an answer
 temperature = 1.0               # > 0: of the policy, in sampling and in training
 slots = 128                     # >= 1: answers written at a time, on each device
-# optimisation
-max_steps = 100                 # >= 1: updates
-batch_size = 32                 # >= 1: prompts of a step, over all devices
+# optimization
 micro_batch_size = 0            # >= 0: prompts per device and forward pass; 0 = all
 updates = 1                     # >= 1: steps with the same answers
 scale = False                   # divide advantages by their group's deviation: see advantages()
@@ -69,10 +72,9 @@ clip_low = 0.2                  # [0, 1]: the ratio is clipped below 1 - clip_lo
 clip_high = 0.2                 # >= 0: and above 1 + clip_high; 0.28 keeps more variety
 kl_coef = 0.0                   # >= 0: pull towards the first model, which stays in memory above 0
 optimizer = 'adamw'             # adamw | muon: Muon for the matrices in the blocks
-learning_rate = 2e-4            # >= 0: for millions of parameters; from 100 million on 1e-6 to 1e-5
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps: int | float = 0.05  # >= 0: steps of the linear rise; below 1 a share of max_steps
-weight_decay = 0.0              # >= 0: of matrices only
+weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 1                # >= 1: steps
@@ -81,7 +83,6 @@ eval_prompts = 200              # >= 2: held-out prompts, always the same, answe
 save_interval = 20              # >= 1: steps
 expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the last line says whether it came
 # machine
-device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = native
 grad_checkpoint = False         # compute each block twice: less memory, more time
 seed = 1337                     # [0, 2**32)

@@ -30,25 +30,27 @@ from parts.model import adapters, checkpoints
 from parts.train import data, guards, objectives, optim, processes, records, runs
 
 # --- settings -------------------------------------------------------------------------------------
-# files
+# the first ones to change
 init_from = 'out/base'          # folder of the model to start from; or resume: continue in out_dir
 data_dir = 'data/sft'           # train.jsonl and val.jsonl, from prepare.py --kind=sft
+out_dir = 'out/sft'             # where the run writes
+epochs = 3.0                    # >= 0: how often each conversation is seen
+batch_size = 32                 # [1, 2**20]: conversations per step, over all devices
+learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
+lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
+device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+# files
 data_from = ''                  # the command that makes data_dir: shown if it is missing
 base_dir = ''                   # data of the base model, to measure how much is forgotten; '' = not
 replay = 0                      # >= 0: sequences of base_dir in a step, with the conversations
-out_dir = 'out/sft'             # where the run writes
 overwrite = False               # True: delete the run that out_dir holds, and start over
-# optimisation
-epochs = 3.0                    # >= 0: how often each conversation is seen
+# optimization
 max_steps = 0                   # >= 0: updates, instead of epochs; 0 = as many as the epochs take
-batch_size = 32                 # [1, 2**20]: conversations per step, over all devices
 micro_batch_size = 0            # >= 0: conversations per device and forward pass; 0 = all
 block_size = 0                  # >= 0: most tokens of a conversation; 0 = the model's context
-lora = 0                        # >= 0: rank of adapters that train instead of the weights; 0 = none
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-learning_rate = 3e-4            # >= 0: for millions of parameters; from 100 million on 1e-5 to 5e-5
 warmup_steps: int | float = 0.03  # >= 0: steps of the linear rise; below 1 a share of all steps
-weight_decay = 0.0              # >= 0: of matrices only
+weight_decay = 0.0              # >= 0: pull of the weights towards 0; of matrices only
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 dropout = 0.0                   # [0, 1)
 # watching
@@ -61,7 +63,6 @@ sample_tokens = 100             # >= 1: of the answer to the first question of v
 expect: dict | None = None      # {'val_loss': (4.05, 4.13)}: the last line says whether it came
 show_batch: int | None = None   # >= 0: print the conversations of this step's batch, train nothing
 # machine
-device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = native
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time

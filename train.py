@@ -28,11 +28,20 @@ from parts.train import data, guards, objectives, optim, processes, runs
 from tokenizer import Tokenizer
 
 # --- settings -------------------------------------------------------------------------------------
-# files
+# the first ones to change
 data_dir = 'data/quickstart'    # made by prepare.py
-data_from = ''                  # the command that makes data_dir: shown if it is missing
 out_dir = 'out/base'            # where the run writes
 init_from = 'scratch'           # scratch, resume (out_dir/last.pt), or a folder: its weights
+n_layer = 6                     # >= 1: blocks
+n_head = 6                      # >= 1: query heads, each n_embd / n_head wide; 32 to 128 is usual
+n_embd = 192                    # >= 1: width of the residual stream
+block_size = 256                # >= 1: context, tokens
+max_steps = 1000                # >= 1: updates
+batch_size = 32                 # [1, 2**20]: sequences per step, over all devices and accumulation
+learning_rate = 1e-3            # >= 0: peak; lower for larger models
+device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
+# files
+data_from = ''                  # the command that makes data_dir: shown if it is missing
 overwrite = False               # True: delete the run that out_dir holds, and start over
 extend_vocab = False            # init_from=FOLDER with another tokenizer: keep known tokens' rows
 streaming: str | None = None    # folder or glob of .jsonl(.gz) shards, read instead of train.bin
@@ -41,32 +50,25 @@ shuffle = True                  # visit the blocks of train.bin in random order
 objective = 'clm'               # clm | mlm | span: predict the next token, masked ones, or spans
 document_mask = False           # clm: attention stays within a document
 # model (GPTConfig in model.py)
-n_layer = 6                     # >= 1: blocks
-n_head = 6                      # >= 1: query heads, each n_embd / n_head wide; 32 to 128 is usual
 n_kv_head = 0                   # >= 0: key/value heads; 0 = n_head; fewer make the cache smaller
-n_embd = 192                    # >= 1: width of the residual stream
 n_ffn = 0                       # >= 0: hidden width of the MLP; 0 = 8/3 n_embd, to the nearest 64
-block_size = 256                # >= 1: context, tokens
 rope_theta = 0.0                # >= 0: base of RoPE's wavelengths; 0 = 10,000 or init_from's
 rope_scaling = 'none'           # none | linear | llama3: for a longer block_size than init_from's
 vocab_size = 0                  # >= 0: 0 = that of the data's tokenizer; any other is refused
 tie_embeddings = True           # one matrix is both embedding and head
 vocab_multiple = 1              # [1, 65536]: pads the vocabulary; 64 is fast on GPUs
 dropout = 0.0                   # [0, 1): 0.1 to 0.2 when the data are repeated many times
-# optimisation
-batch_size = 32                 # [1, 2**20]: sequences per step, over all devices and accumulation
+# optimization
 micro_batch_size = 0            # >= 0: sequences per device and forward pass; 0 = all
-max_steps = 1000                # >= 1: updates
 optimizer = 'adamw'             # adamw | muon: Muon for the blocks' matrices, AdamW for the rest
-learning_rate = 1e-3            # >= 0: peak; lower for larger models
 embedding_lr = 1.0              # > 0: factor of the embedding's (and a tied head's) learning rate
 min_lr: float | None = None     # >= 0: where the schedule ends; None = learning_rate / 10
 warmup_steps: int | float = 0.1  # >= 0: steps of the linear rise; below 1 a share of max_steps
 schedule = 'cosine'             # cosine | wsd: wsd stays at the peak, then falls in decay_steps
-decay_steps = 0                 # >= 0: of wsd; 0 = a fifth of max_steps
-weight_decay = 0.1              # >= 0: of matrices only
+decay_steps = 0                 # >= 0: steps of the final fall of wsd; 0 = a fifth of max_steps
+weight_decay = 0.1              # >= 0: pull of the weights towards 0; of matrices only
 beta1 = 0.9                     # [0, 1): AdamW's decay of the mean gradient
-beta2 = 0.95                    # [0, 1): and of the mean square; 0.95 averages 20 steps
+beta2 = 0.95                    # [0, 1): its decay of the mean square; 0.95 averages 20 steps
 grad_clip = 1.0                 # >= 0: largest norm of the gradient; 0 = off
 # watching
 log_interval = 10               # >= 1: steps
@@ -84,7 +86,6 @@ spike_action = 'skip'           # skip | rollback | log: rollback = to last.pt, 
 show_batch: int | None = None   # [0, 2**40): print this step's batch, train nothing
 plan = ''                       # 8xH100, 2xcpu, ...: print memory, days and cost, train nothing
 # machine
-device = 'auto'                 # auto, cpu, cuda, cuda:1, mps
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bfloat16 if it is fast
 compile: bool | None = None     # torch.compile; None = on CUDA
 shard = 'ddp'                   # ddp | zero2 | fsdp: split nothing, gradients and moments, or all

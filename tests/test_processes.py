@@ -246,11 +246,10 @@ def test_processes_with_other_settings_or_files_refuse(made, numbers, tmp_path):
 
 
 # --- torchrun itself ----------------------------------------------------------------------------------------
-def test_a_mistake_is_also_what_torchrun_s_own_traceback_ends_with(tmp_path):
+def test_torchrun_prints_a_mistake_once_and_first(tmp_path):
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', ROOT / 'train.py', '--n_layr=2']
     printed = subprocess.run(command, cwd=tmp_path, text=True, capture_output=True, timeout=300).stderr
-    assert printed.startswith('error: command line: unknown setting n_layr')
-    assert 'unknown setting n_layr; did you mean n_layer?' in printed.splitlines()[-2]
+    assert printed.startswith('error: command line: unknown setting n_layr; did you mean n_layer?')
 
 
 def test_the_command_of_the_page_trains_on_two_machines(numbers, made, tmp_path):
@@ -415,7 +414,7 @@ def test_a_batch_that_does_not_fit_is_one_sentence(numbers, made, train, tmp_pat
             no_more(2 ** 22)""")
     flags = ['--n_head=1', '--n_embd=16', '--block_size=256', '--batch_size=64', '--micro_batch_size=64']
     mistake(train(tmp_path / 'run', *flags, before=in_training),
-            'out of memory; try --micro_batch_size=32: the result is equal up to rounding; then --')
+            'out of memory; try --micro_batch_size=32; then --grad_checkpoint=True; then --')
     assert not (tmp_path / 'run').exists()
     for script, *flags, half in (
             ('sample.py', '--prompt=def', '--max_new_tokens=2', '--num_samples=10000', '--num_samples=5000'),

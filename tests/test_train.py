@@ -76,7 +76,7 @@ def test_a_run_begins_by_saying_what_is_about_to_happen(data_dir, tmp_path):
     for words in ('settings of command line: ', f"out_dir='{tmp_path}'", f'tokens: {tokens["train"]:,}, ',
                   'steps an epoch', f'tokens held out: {tokens["val"]:,}', 'blocks: 2, of',
                   'ln(vocab_size=512) = 6.2383', 'processes: 1, on cpu, in bfloat16', 'batch_size=8',
-                  'max_steps=9 warmup_steps=4'):
+                  'max_steps=9', 'warmup_steps=4'):
         assert words in ' '.join(said.split()), words
 
 
