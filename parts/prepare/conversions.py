@@ -7,18 +7,40 @@ Records of many forms become documents: texts, conversations, preferences.
     for path, line, record in with_records(entries, print, 'preference', per_prompt=4, prefer='passed'):
         print(record)                                       # {'prompt', 'chosen', 'rejected'}
 
-A record is what a line of .jsonl holds, its text under one of the names in TEXT, or {'text'} of a file.
+A record is what a line of .jsonl holds, its text under one of the names in ALIASES, or {'text'} of a file.
 A sample is a record of eval.py, an answer that was run and judged: task_id, the prompt or the messages,
 completion, outcome, perhaps preferred.
 """
 import itertools, json, math
 from parts.prepare.reading import is_kind
 
-# names of a record's text: two usual ones, and those of CodeSearchNet
-TEXT = 'text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'
+# What a record may call a thing. The first name that has a value counts.
+ALIASES = {
+    # also The Stack's and CodeSearchNet's
+    'text': ('text', 'content', 'whole_func_string', 'func_code_string', 'original_string', 'code'),
+    'url': ('url', 'func_code_url'),
+    'licence': ('licence', 'license', 'max_stars_repo_licenses'),
+    'messages': ('messages', 'conversations', 'conversation'),
+    'role': ('role', 'from'),
+    'words': ('content', 'value'),
+    'question': ('instruction', 'prompt', 'question'),
+    'answer': ('output', 'completion', 'response', 'answer'),
+    'score': ('score', 'rating', 'judge_score'),
+    'score of chosen': ('score_chosen', 'chosen_score'),
+    'score of rejected': ('score_rejected', 'rejected_score')}
 PLACE = ('repo_name', 'max_stars_repo_name', 'repository_name', 'repo',         # CodeParrot, The Stack, ...
          'path', 'max_stars_repo_path', 'func_path_in_repository')
 LABELS = 'source', 'pile_set_name', 'domain', 'language', 'lang', 'repo_name', 'max_stars_repo_name'
+ROLES = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user',
+         'assistant': 'assistant', 'gpt': 'assistant', 'chatgpt': 'assistant', 'bot': 'assistant',
+         'model': 'assistant', 'tool': 'tool', 'function': 'tool', 'observation': 'tool'}
+# what a record raises that has another form than the one it is read as
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError)
+
+
+def find(record, name):
+    """The first value that is not None under the names of a thing in a record, or None."""
+    return next((record[key] for key in ALIASES[name] if record.get(key) is not None), None)
 
 
 def strings_in(value):
@@ -44,7 +66,7 @@ def documents(entries, reject, kind='text', max_chars=1_000_000):
             if line == 0 and kind != 'text':
                 raise ValueError(f'{kind} needs records, in .jsonl or .json')
             doc = from_record(record, f'{path}:{line}' if line else path, kind)
-        except (ValueError, RecursionError) as e:
+        except MALFORMED as e:
             reject(path, line or 1, f'{type(e).__name__}: {e}', 0)
             continue
         is_book = line == 0 and not is_kind(path, ('.py', '.html', '.htm'))
@@ -57,19 +79,18 @@ def documents(entries, reject, kind='text', max_chars=1_000_000):
 
 
 def from_record(record, path, kind):
-    """A record in any of the usual forms as a document, or ValueError."""
+    """A record in any of the usual forms as a document; one of MALFORMED is raised if it has none."""
     if kind == 'text':
         record = record if isinstance(record, dict) else {'text': record}
-        texts = [record[name] for name in TEXT if isinstance(record.get(name), str)]
+        texts = [record[name] for name in ALIASES['text'] if isinstance(record.get(name), str)]
         if not texts:
             raise ValueError('no text or content in it; conversations need --kind=sft, pairs preference')
         doc = {'texts': [next(filter(str.strip, texts), texts[0])]}     # an empty column hides no other
     elif kind == 'sft':
         messages = messages_of(record)
         doc = {'texts': [m['content'] for m in messages], 'roles': [m['role'] for m in messages]}
-        score = first_of(record, 'score', 'rating', 'judge_score')
-        if score is not None:
-            doc['score'] = number(score)
+        if find(record, 'score') is not None:
+            doc['score'] = number(find(record, 'score'))
     else:
         pair = preference_of(record)
         prompt = pair.pop('prompt')
@@ -82,10 +103,10 @@ def from_record(record, path, kind):
     doc['path'] = f'{path} {"/".join(names)}'.strip()
     named = {**record['meta'], **record} if isinstance(record.get('meta'), dict) else record
     doc['labels'] = {key: named[key] for key in LABELS if isinstance(named.get(key), str)}
-    licence = first_of(record, 'licence', 'license', 'max_stars_repo_licenses')
+    licence = find(record, 'licence')
     if isinstance(licence, list):
         licence = ', '.join(map(str, licence))
-    for key, value in (('url', first_of(record, 'url', 'func_code_url')), ('licence', licence)):
+    for key, value in (('url', find(record, 'url')), ('licence', licence)):
         if value and isinstance(value, str):
             doc[key] = value
     return doc
@@ -125,16 +146,6 @@ def size_of(doc):
 
 
 # --- conversations and preferences --------------------------------------------------------------------------
-ROLES = {'system': 'system', 'developer': 'system', 'user': 'user', 'human': 'user', 'assistant': 'assistant',
-         'gpt': 'assistant', 'chatgpt': 'assistant', 'bot': 'assistant', 'model': 'assistant', 'tool': 'tool',
-         'function': 'tool', 'observation': 'tool'}
-
-
-def first_of(record, *names):
-    """The first value that is not None, under these names in a record, or None."""
-    return next((record[name] for name in names if record.get(name) is not None), None)
-
-
 def number(value):
     """A score as a float; nan, which reaches no limit, if it is no number."""
     try:
@@ -144,57 +155,33 @@ def number(value):
 
 
 def messages_of(record):
-    """[{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record, or ValueError. Its form:
+    """[{'role': 'system' | 'user' | 'assistant' | 'tool', 'content'}] of a record. Its form is one of
 
     messages or conversation: [{'role', 'content'}]
     ShareGPT, Vicuna: conversations: [{'from', 'value'}]
     Alpaca: instruction, perhaps input, output, and history: [[question, answer]]
     prompt or question, with completion, response or answer. Each may have a system, a text."""
-    if not isinstance(record, dict):
-        raise ValueError(f'a record is {type(record).__name__}, not an object')
-    turns = first_of(record, 'messages', 'conversations', 'conversation')
+    turns = find(record, 'messages')
     if turns is None:
-        turns = turns_of(record)
-
-    messages = []
-    for turn in turns if isinstance(turns, list) else [turns]:
-        if not isinstance(turn, dict):
-            raise ValueError(f'a message is {type(turn).__name__}, not an object')
-        role = str(turn.get('role', turn.get('from'))).lower()
-        content = turn.get('content', turn.get('value'))
-        if role not in ROLES or not isinstance(content, str):
-            raise ValueError(f'a message needs a role of {", ".join(ROLES)} and a text, not {role!r} and '
-                             f'{type(content).__name__}')
-        messages.append({'role': ROLES[role], 'content': content})
+        question, context = find(record, 'question'), record.get('input')
+        if question is None:
+            raise ValueError('neither messages, nor conversations, nor instruction and output in it')
+        last = ['\n\n'.join(filter(None, (question, context))), find(record, 'answer')]
+        turns = [{'role': role, 'content': text} for pair in [*(record.get('history') or ()), last]
+                 for role, text in zip(('user', 'assistant'), pair, strict=True)]
+    messages = [{'role': ROLES[find(turn, 'role').lower()], 'content': find(turn, 'words')}
+                for turn in turns]
+    system = record.get('system') or ''
+    if not all(isinstance(text, str) for text in [system, *(m['content'] for m in messages)]):
+        raise TypeError('a message is not text')
 
     while messages and messages[0]['role'] == 'assistant':      # ShareGPT often starts in the middle
         messages.pop(0)
     while messages and messages[-1]['role'] != 'assistant':     # an unanswered question teaches nothing
         messages.pop()
-    system = record.get('system') or ''
-    if not isinstance(system, str):
-        raise ValueError('system must be text')
     if messages and system and all(m['role'] != 'system' for m in messages):
         messages.insert(0, {'role': 'system', 'content': system})
     return messages
-
-
-def turns_of(record):
-    """messages_of for a question and its answer, perhaps with a history."""
-    question = first_of(record, 'instruction', 'prompt', 'question')
-    answer = first_of(record, 'output', 'completion', 'response', 'answer')
-    context = record.get('input') or ''
-    if not all(isinstance(text, str) for text in (question, answer, context)):
-        raise ValueError('neither messages, nor conversations, nor instruction and output, all text')
-    history = record.get('history') or []
-    if not isinstance(history, list) or not all(isinstance(h, list) and len(h) == 2 for h in history):
-        raise ValueError('history must be a list of [question, answer]')
-
-    turns = []
-    last = ['\n\n'.join(filter(None, (question, context))), answer]
-    for one, other in [*history, last]:
-        turns += [{'role': 'user', 'content': one}, {'role': 'assistant', 'content': other}]
-    return turns
 
 
 def to_alpaca(messages):
@@ -217,34 +204,26 @@ def to_vicuna(messages):
 
 def preference_of(record):
     """{'prompt', 'chosen', 'rejected'}, all text (the prompt of a longer conversation is its messages),
-    perhaps 'margin' and 'agreement', or ValueError. In the record, chosen and rejected may be conversations
-    that share all but the last message. For kto, 'completion' and 'label' take their place."""
-    keys = {*record} if isinstance(record, dict) else set()
-    names = 'chosen', 'rejected'
-    if {'completion', 'label'} <= keys and 'chosen' not in keys:
-        names = 'completion',
-        if record['label'] not in (True, False):
-            raise ValueError('a label is true or false')
-    if not {*names} <= keys:
-        raise ValueError('a preference needs prompt, chosen and rejected')
-
+    perhaps 'margin' and 'agreement'. In the record, chosen and rejected may be conversations that share
+    all but the last message. For kto, 'completion' and 'label' take their place."""
+    is_kto = 'label' in record and 'chosen' not in record
+    names = ['completion'] if is_kto else ['chosen', 'rejected']
     talks = [conversation_of(record, record[name]) for name in names]
-    if not all(talks):
-        raise ValueError(f'{" and ".join(names)} need a prompt and an answer')
     prompt = talks[0][:-1]
     if prompt != talks[-1][:-1]:
         raise ValueError('chosen and rejected answer different prompts')
     if all(m['role'] == 'system' for m in prompt):
-        raise ValueError('a preference needs a question, not only a system message')
+        raise ValueError('a preference needs a question and an answer')
     pair = {'prompt': prompt[0]['content'] if len(prompt) == 1 else prompt}
     pair |= {name: talk[-1]['content'] for name, talk in zip(names, talks)}
-    if len(names) == 1:
-        pair['label'] = bool(record['label'])
+    if is_kto:
+        pair['label'] = {0: False, 1: True}[record['label']]
 
-    figures = {name: number(record[name]) for name in ('margin', 'agreement') if record.get(name) is not None}
-    scores = [first_of(record, f'score_{side}', f'{side}_score') for side in ('chosen', 'rejected')]
-    if 'margin' not in figures and None not in scores:
-        figures['margin'] = number(scores[0]) - number(scores[1])
+    figures = {name: record.get(name) for name in ('margin', 'agreement')}
+    scores = find(record, 'score of chosen'), find(record, 'score of rejected')
+    if figures['margin'] is None and None not in scores:
+        figures['margin'] = float(scores[0]) - float(scores[1])
+    figures = {name: float(value) for name, value in figures.items() if value is not None}
     if not all(map(math.isfinite, figures.values())):
         raise ValueError('scores, margin and agreement must be numbers')
     return pair | figures
@@ -252,9 +231,9 @@ def preference_of(record):
 
 def conversation_of(record, answer):
     """The messages of a preference's prompt and an answer, which may hold the prompt, too."""
-    prompt = first_of(record, 'prompt', 'question', 'instruction')
-    if not isinstance(prompt, list):
-        prompt = [{'role': 'user', 'content': prompt}] if prompt else []
+    prompt = find(record, 'question') or []
+    if isinstance(prompt, str):
+        prompt = [{'role': 'user', 'content': prompt}]
     if isinstance(answer, str):
         answer = {'role': 'assistant', 'content': answer}
     turns = answer if isinstance(answer, list) else [answer]
