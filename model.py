@@ -324,7 +324,7 @@ def visible(idx, start):
         c              1 1 1        d              . . 1"""
     T = idx.shape[1]
     is_text = idx != IGNORE  # (B, T)
-    earlier = torch.ones(T - start, T, dtype=torch.bool, device=idx.device).tril(start)
+    earlier = torch.ones(T - start, T, dtype=torch.bool, device=idx.device).tril(diagonal=start)
     return (earlier & (is_text[:, start:, None] == is_text[:, None]))[:, None]
 
 

@@ -16,7 +16,7 @@ one token by token, then its speed and the size of its weights on stderr. It end
 
 Where a prompt ends inside a token, the first new token completes it.
 """
-import contextlib, os, random, sys, time
+import contextlib, random, sys, time
 import torch
 from configurator import configure, defaults, show
 from model import GPT, sample
@@ -131,22 +131,17 @@ def complete():
 # --- or do something else -----------------------------------------------------------------------------------
 def serve_requests():
     """OpenAI's API, and a page that asks and judges as eval.py does."""
-    from parts.sample import decoding, http_server, openai_api, writer
+    from parts.sample import server
     from parts.eval import problems, questions, sandbox
     opened = {path: checkpoints.open_to_sample(path, device, True) for path in others}
-    writers = {}
+    models = {}
     for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
-        never = its.never_in_answers(net.config.vocab_size)
-        batch = decoding.Batch(net.eval().to(getattr(torch, dtype)), its.stop, 16, never)
-        can = 'stage' in about.get('config', {}), infilling.is_known(checkpoints.folder_of(path))
-        writers[path] = writer.Writer(batch, its, *can)       # chat, fill gaps
+        models[path] = net.eval().to(getattr(torch, dtype)), its, 'stage' in about.get('config', {})
     items = []
     for problem in problems.problems(100, split='variation'):
         problem['asked'] = problems.to_messages(problem)[0]['content']
         items.append(questions.to_item('problems', problem))
-    run = sandbox.run_code if allow_code_execution else None
-    http_server.run(serve, openai_api.Api(writers, asking, questions, items, run))
-    os._exit(0)     # an end while a writer is in torch aborts
+    server.run(serve, models, items, sandbox.run_code if allow_code_execution else None)
 
 
 if export:

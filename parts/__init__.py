@@ -37,12 +37,9 @@ train/                  a run
     guards              which updates may reach the weights
     rollouts            answers for a step of rl.py, and what each of them earns
 sample/                 a model writes
-    decoding            many answers in one batch, each as if it were alone
-    asking              prompts become ids, and the ids of answers become text
+    asking              prompts become ids, and the ids of answers become text, many in one batch
     gaps                hidden tokens and spans are filled
-    writer              a thread writes for many readers, who come and go
-    http_server         a server for a page and for OpenAI's API
-    openai_api          requests and answers in OpenAI's form
+    server              a page and OpenAI's API for the programs of this machine
 eval/                   is it right, is it well?
     problems            small Python problems with tests
     questions           HumanEval, MBPP, GSM8K and files of your own, and how answers are graded

@@ -29,7 +29,7 @@ PLACES = {
     'trial': ('parts.eval.sandbox', 'TRIAL'),                       # the path of trial.py
     'judges': ('parts.eval.sandbox', 'Judges'),
     'size of a shard': ('parts.prepare.files', 'SHARD'),
-    'listen': ('parts.sample.http_server', 'Server.server_activate'),
+    'listen': ('parts.sample.server', 'Server.server_activate'),
 }
 
 # With `n` calls of that place before this one, and `gradient`, a tensor that the update will use.

@@ -22,7 +22,7 @@ MISTAKES = {
     'dpo': ('-(1 - label_smoothing) * F.logsigmoid(margin)',
             '-(1 - label_smoothing) * torch.log(margin.sigmoid())'),  # -inf at -2000
     'bpe_encode': ('min(zip', 'max(zip'),
-    'attention': ('x.device).tril(start)', 'x.device).tril()'),  # forgets the cache's positions
+    'attention': ('.tril(start)', '.tril()'),  # forgets the cache's positions
     'minhash': ('a * x', 'x'),  # one order for all functions
     'accumulation': ('mean * share * here.world', 'mean'),  # a sum of means
     'batch_order': ('self.seed, epoch)[block]', 'self.seed, 0)[block]'),  # one order for all epochs

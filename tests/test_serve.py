@@ -15,9 +15,7 @@ from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
 from parts.eval import problems, questions, sandbox
-from parts.sample import asking, http_server, openai_api
-from parts.sample.decoding import Batch
-from parts.sample.writer import Writer
+from parts.sample.server import Server
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
@@ -28,22 +26,23 @@ ITEMS = [questions.to_item('problems', problem) for problem in problems.problems
 
 # --- a model that can be slow, a server in a thread, requests -----------------------------------------------
 class Slow(GPT):
-    """A GPT that takes `pause` seconds for each of its `steps`."""
-    pause, steps = 0, 0
+    """A GPT that takes `pause` seconds for each of its `steps`. most: steps at the same time."""
+    pause, steps, inside, most = 0, 0, 0, 0
 
     def backbone(self, *arguments, **more):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
         time.sleep(self.pause)
+        self.inside -= 1
         self.steps += 1
         return super().backbone(*arguments, **more)
 
 
 @contextlib.contextmanager
-def serving(models, slots=4, waiting=8, **limits):
-    """A server for {name: (model, tokenizer)}, in threads of this process. limits: of http_server.Server."""
-    writers = {name: Writer(Batch(model, tokenizer.stop, slots), tokenizer, most=waiting)
-               for name, (model, tokenizer) in models.items()}
-    api = openai_api.Api(writers, asking, questions, ITEMS, sandbox.run_code)
-    server = http_server.Server(0, api)
+def serving(models, **limits):
+    """A server for {name: (model, tokenizer)}, in threads of this process. limits: of server.Server."""
+    models = {name: (*pair, False) for name, pair in models.items()}
+    server = Server(0, models, ITEMS, sandbox.run_code)
     vars(server).update(limits)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
@@ -123,7 +122,9 @@ def test_a_completion_is_the_models_own_text(server, models):
         choice = answer['choices'][0]
         assert (status, answer['object'], choice['text']) == (200, 'text_completion', text)
         assert answer['usage']['prompt_tokens'] == 7 and answer['model'] == (name or 'out/a')
-        best = model(torch.tensor([prompt + ids]))[0][0, -10:-1].log_softmax(-1).amax(-1).tolist()
+        logits = model(torch.tensor([prompt + ids]))[0][0, -10:-1]
+        logits[:, tokenizer.never_in_answers(model.config.vocab_size)] = -torch.inf
+        best = logits.log_softmax(-1).amax(-1).tolist()
         tokens = choice['logprobs']['content']
         assert [token['logprob'] for token in tokens] == pytest.approx(best, abs=1e-4)
         assert [token['top_logprobs'][0]['logprob'] for token in tokens] == pytest.approx(best, abs=1e-4)
@@ -190,7 +191,6 @@ REFUSED = [         # status, words of the sentence, what differs from a request
     (413, '5001', {'body': b'x' * 5001}), (413, '3000000', {'body': b'x' * 3_000_000}),
     (404, '/v1/models', {'path': '/v1/nothing'}), (404, '', {'path': '/%2e%2e/etc/passwd'}),
     (404, '', {'path': '/'}), (404, '', {'method': 'GET'}), (404, "'gpt'", {'body': b'{"model": "gpt"}'}),
-    (400, 'cannot fill a gap', {'body': b'{"prompt": "a", "suffix": "end"}'}),
     (404, '/problems', {'body': b'{"task_id": "train-0/99"}'}),
     (404, '/problems', {'path': '/run', 'body': b'{"id": ["mine"], "text": "pass"}'}),
     (403, 'another site', {'path': '/run', 'body': b'{"id": "mine"}', 'Origin': 'http://localhost:1'}),
@@ -210,7 +210,7 @@ def test_each_refusal_has_its_status_and_names_the_field(server):
     for status, words, how in REFUSED:
         how = {'path': COMPLETE, 'body': b'{"prompt": "a"}', **how}
         refused(ask(server, how.pop('path'), **how), status, words)
-    server.api.run = None
+    server.run_code = None
     refused(ask(server, '/run', {'id': 'mine'}), 403, '--allow_code_execution=True')
 
 
@@ -223,14 +223,11 @@ def test_no_other_machine_and_no_page_of_another_site_is_let_in(server):
     assert ask(server, '/') == (200, page) and "default-src 'none'" in page
 
 
-def test_no_place_no_time_and_a_model_that_fails_have_a_status_each(models):
+def test_no_time_and_a_model_that_fails_have_a_status_each(models):
     only = {'m': models['b']}
     for stream in (False, True):
-        fields = {'prompt': 'a', 'stream': stream}
-        with serving(only, slots=1, waiting=-1) as server:
-            refused(ask(server, COMPLETE, fields), 429, 'wait')
         with serving(only, answer_seconds=0) as server:
-            refused(ask(server, COMPLETE, fields), 504, '0 s')
+            refused(ask(server, COMPLETE, {'prompt': 'a', 'stream': stream}), 504, '0 s')
     with serving(only) as server:
         weight = models['b'][0].embedding.weight.data
         row = weight[ord('a')].clone()
@@ -261,18 +258,19 @@ def test_no_bytes_stop_the_server_and_none_keep_its_thread(server, capfd):
     assert 'Traceback' not in capfd.readouterr().err
 
 
-def test_a_client_that_goes_away_frees_its_row(models):
+def test_a_request_waits_for_the_one_before_unless_that_client_goes_away(models):
     model = models['b'][0]
-    with serving({'m': models['b']}, slots=1, waiting=0) as server:
+    with serving({'m': models['b'], 'other': models['out/a']}) as server:
         model.pause, model.steps = 0.1, 0
         with socket.create_connection(server.server_address) as s:
             s.sendall(GOOD)
-            assert s.recv(9)                # its answer has begun, and the one row is taken
-            refused(ask(server, COMPLETE, {'prompt': 'a'}), 429)
-        while ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 429:
-            time.sleep(0.05)
+            assert s.recv(9)                # its answer has begun
+            began = time.monotonic()
+            assert ask(server, COMPLETE, {'model': 'other', 'prompt': 'a', 'max_tokens': 1})[0] == 200
+            assert time.monotonic() - began < 5 and model.steps < 50        # of 90: nobody waits for it
+        assert ask(server, COMPLETE, {'prompt': 'a', 'max_tokens': 1})[0] == 200
         model.pause = 0
-    assert model.steps < 60                 # of 90
+    assert model.steps < 60 and model.most == 1
 
 
 # --- sample.py --serve --------------------------------------------------------------------------------------
