@@ -138,6 +138,6 @@ def test_the_scripts_say_it_too(wrong):
     mistake(result, 'cut.jsonl.gz', 'see the top of eval.py')
     out = f'--out_dir={wrong}/out'
     mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--decontaminate={wrong}/none.json'),
-            'none.json', 'expected the file of a benchmark')
+            'none.json', 'must be the file of a benchmark')
     mistake(run('prepare.py', f'--source={ROOT}/parts', out, f'--perplexity_reference={wrong}/bytes.jsonl'),
             'reference', 'no text')
