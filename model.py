@@ -1,7 +1,7 @@
 """
 The model: a decoder-only transformer as in LLaMA, and the generation of text.
 
-    python model.py --device=mps    # parameter counts of four sizes; does mps agree with the CPU?
+    python model.py     # parameters of four sizes; does the model learn, is its cache right?
 
     embedding -> n_layer x [ x += attention(norm(x));  x += swiglu(norm(x)) ] -> norm -> output projection
 
@@ -377,4 +377,4 @@ def load_checkpoint(path, device='cpu'):
 
 if __name__ == '__main__':
     from parts.model import self_test
-    self_test.main(GPT, GPTConfig)
+    self_test.main()

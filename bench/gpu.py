@@ -199,12 +199,12 @@ def train_py(name, preset, micro, limit, compiled, *flags, torchrun=()):
     rows = [row for row in rows_of(folder) if row.get('step', 0) >= 2 * every and 'tok_s' in row]
     with open(f'{folder}/config.json', encoding='utf-8') as f:
         c = json.load(f)
-    shape = vars(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']).filled())
+    model = planner.sketch(GPTConfig(V, c['block_size'], c['n_layer'], c['n_head'], 0, c['n_embd']))
     figures = 'tok_s', 'mfu', 'dt', 'data_s'
     found = {key: float(np.median([row[key] or 0 for row in rows])) for key in figures}
     peak = max(row['memory_mb'] for row in rows) * 2 ** 20 / 1e9       # of the GPU; else of the process
     stage = 3 if c['shard'] == 'fsdp' else 0
-    planned = planner.device_bytes(shape, 1, stage, micro, 2, c['grad_checkpoint'], compiled) / 1e9
+    planned = planner.device_bytes(model, 1, stage, micro, 2, c['grad_checkpoint'], compiled) / 1e9
     return found | {'memory_gb': peak, 'planned_gb': planned, 'memory_over_plan': peak / planned,
                     'recompiles': said.count('Recompiling function'), 'micro': micro,
                     'loss': rows[-1]['loss'], 'whole_run_s': time.time() - began}

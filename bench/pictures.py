@@ -254,9 +254,10 @@ def chat_mask():
 def memory():
     c = runpy.run_path(f'{ROOT}/config/codeparrot.py')
     micro = c['micro_batch_size']
-    shape = vars(GPTConfig(**{key: c[key] for key in GPTConfig.__dataclass_fields__ if key in c}).filled())
+    model = planner.sketch(GPTConfig(block_size=c['block_size'], vocab_size=c['vocab_size'],
+                                     **{key: c[key] for key in planner.SIZES if key in c}))
     n_devices, name, _, limit, _ = planner.machine_of('8xH100')
-    n = planner.count_parameters(shape)['total']
+    n = planner.count_parameters(model)['total']
     colours = {"optimizer's state": BLUE, 'gradients': MEDIUM, 'weights': SKY, 'activations, copies': ORANGE}
     shapes = []
     left, y, scale = 160, 96, 8 / 1e9           # pixels a byte
@@ -265,7 +266,7 @@ def memory():
         split = 3 if stage else 0           # between two steps zero2 splits the weights, too
         state = [planner.state_bytes(n, n_devices, split, of) for of in ((8, 0, 0), (0, 4, 0), (0, 0, 4))]
         for checkpoint, note in (False, ''), (True, ', with --grad_checkpoint=True'):
-            whole = planner.device_bytes(shape, n_devices, stage, micro, 2, checkpoint, True)
+            whole = planner.device_bytes(model, n_devices, stage, micro, 2, checkpoint, True)
             x = left
             for part, colour in zip([*state, whole - sum(state)], colours.values()):
                 shapes.append(box(x, y, scale * part, 18, colour))

@@ -24,7 +24,7 @@ model/                  whatever takes a GPT or its config
     gguf_file           a file for llama.cpp
     adapters            LoRA: only small matrices train; a score instead of the next token
     planner             memory, days and price of a run, before it starts
-    self_test           does a device compute what the CPU computes?
+    self_test           parameters; does a model learn, is its cache right?
     copies              of a model: another config, more tokens, another tokenizer
     checkpoints         written, found, read, and opened to sample, to fine-tune or to train on
 train/                  a run

@@ -97,7 +97,7 @@ class Log:
         is_about_pairs = 'loss_type' in config
         self.untrained_loss = math.inf if is_about_pairs else math.log(model.config.vocab_size)
         T = config.get('block_size') or model.config.block_size
-        self.flops_per_token = planner.flops_per_token(vars(model.config), T)
+        self.flops_per_token = planner.flops_per_token(model, T)
         saved = state.get('config', config)
         changed = sorted(name for name in config.keys() & saved.keys() - OF_THE_COMMAND
                          if config[name] != saved[name])
@@ -128,7 +128,7 @@ class Log:
             f'starting from {config["init_from"]}')
         self.facts(changed=[f'{name}: {saved[name]!r} before, {config[name]!r} now'
                             for name in changed],
-                   model=[planner.described(vars(model.config))],
+                   model=[planner.described(model)],
                    machine=[f'processes: {here.world}, on {here.device}, in {here.dtype}; torch '
                             f'{torch.__version__}'])
 
