@@ -129,7 +129,7 @@ def test_a_first_loss_that_is_not_ln_2_ends_the_run(home, tmp_path):
 def test_settings_and_files_that_cannot_be_used(home, tmp_path):
     for flag, words in (
             ('--label_smoothing=0.1 --loss_type=ipo', 'label_smoothing=0.1 ipo'), ('--beta=0', 'beta=0'),
-            ('--label_smoothing=0.5', 'label_smoothing=0.5'), ('--loss_type=ppo', 'ppo dpo, ipo, kto'),
+            ('--label_smoothing=0.5', 'label_smoothing=0.5'), ('--loss_type=ppo', 'ppo dpo | ipo | kto'),
             ('--gamma=2', 'gamma=2 loss_type=simpo'), ('--block_size=97', 'block_size=97 96'),
             ('--data_dir=nowhere', 'nowhere --kind=preference')):
         mistake(dpo(home, *flag.split()), *words.split())

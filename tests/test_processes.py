@@ -217,7 +217,7 @@ def test_what_cannot_be_shared_or_torchrun_did_not_set_is_refused(train, tmp_pat
     for n, env, flags, words in (
             (2, {}, ['--batch_size=7', '--micro_batch_size=0'], ['batch_size=7', '2 processes']),
             (2, {}, ['--shard=fsdp', '--dtype=float16'], ['shard=fsdp', 'bfloat16']),
-            (1, {}, ['--shard=zero3'], ["shard='zero3'", 'ddp, zero2, fsdp']),
+            (1, {}, ['--shard=zero3'], ["shard='zero3'", 'ddp | zero2 | fsdp']),
             (1, {}, ['--device=mps'], ['device=mps', '--device=auto']),
             (1, {'WORLD_SIZE': 'x'}, [], ['=x', 'torchrun']),
             (1, {'LOCAL_RANK': '-1'}, [], ['LOCAL_RANK=-1', 'torchrun']),
