@@ -64,7 +64,7 @@ def configure(namespace):
         if not is_good:
             raise Mistake(f'{set_by.get(name, "the script")}: {name}={value!r} must be '
                           f'{rule or f"a text, such as {defaults[name]!r}"}'
-                          f'{nearest(str(value), rule.split())}')
+                          f'{nearest(str(value), rule.split(" | "))}')
     namespace.update(values)
     return values
 
