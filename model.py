@@ -231,25 +231,25 @@ class GPT(nn.Module):
         """Continue each row of idx (B, T): yield the next token of all rows, (B,), at most max_new_tokens
         times. A row that has met an id of `stop` repeats it; when all rows have, the stream ends.
 
-        Prompts of different lengths begin with IGNORE, IGNORE, ... Each `look` tokens, the host looks which
-        rows have ended; they cost nothing from then on. draw(logits (n, V), rows (n,), i) -> tokens (n,)
-        takes the place of sample(), for token i of the n rows that are left. IGNORE ends a row, too."""
+        Many prompts at once: shorter ones begin with IGNORE, equal ones run once, and rows that ended leave
+        after every `look` tokens. draw(logits (n, V), rows (n,), i) -> tokens (n,) replaces sample() for
+        token i of the n rows that are left; IGNORE ends a row."""
         c = self.config
-        B, T = idx.shape
+        T = idx.shape[1]
         if not c.causal:
             raise ValueError('causal=False: this model cannot continue a text; train with --objective=clm')
         if T == 0:
             raise ValueError('the prompt is empty; begin with a token, such as <|endoftext|>')
         stop = torch.tensor([*stop, IGNORE], device=idx.device)
-        rows = torch.arange(B, device=idx.device)  # (n,), those that are left
-        done = rows < 0  # (n,)
-        last = idx[:, -1].clone()  # (B,), the newest tokens
+        rows = torch.arange(len(idx), device=idx.device)  # (n,), those that are left
+        last = torch.full_like(rows, -1)  # (B,), the newest token of each
         is_padded = (idx == IGNORE).any()
 
         # The prompt a b c runs once; the cache keeps its keys and values. Then each new token runs alone:
         #     run a b c -> d      cache: a b c
         #     run d     -> e      cache: a b c d
-        idx, row_of = idx.unique(dim=0, return_inverse=True)    # also if it comes in several rows
+        # Equal prompts run once for all their rows. (MPS cannot find them, so the CPU does.)
+        idx, row_of = (t.to(rows.device) for t in idx.cpu().unique(dim=0, return_inverse=True))
         cache = self.empty_cache(len(idx), min(T + max_new_tokens, c.block_size))
         n_cached = 0
         was_training = self.training
@@ -265,20 +265,19 @@ class GPT(nn.Module):
                 logits = self.head(x)[:, :c.vocab_size].float()  # (n, V)
                 if i == 0:
                     idx, logits, cache = idx[row_of], logits[row_of], cache[:, :, row_of]
-                if i % look == 0:
-                    check_finite(logits)
+                if i % look == 0 and not logits.amax(dim=-1).isfinite().all():
+                    raise ValueError('the scores of the next token are not finite: use an earlier '
+                                     'checkpoint, or train with a lower --learning_rate')
                 token = draw(logits, rows, i) if draw else sample(logits, temperature, top_k, top_p)
-                token = torch.where(done, last[rows], token)  # (n,)
-                last[rows] = token
+                last[rows] = token = torch.where(torch.isin(last[rows], stop), last[rows], token)  # (n,)
                 yield last.clone()
-                done = done | torch.isin(token, stop)
                 idx = torch.cat((idx, token[:, None]), dim=1)  # (n, T + 1), then T + 2, ...
                 if (i + 1) % look == 0:
-                    left = (~done).nonzero()[:, 0]
+                    left = (~torch.isin(token, stop)).nonzero()[:, 0]
                     if len(left) == 0:
                         break
-                    if len(left) < 0.8 * len(done):     # to leave costs time, too: a copy of the cache
-                        rows, done, idx, cache = rows[left], done[left], idx[left], cache[:, :, left]
+                    if len(left) < 0.8 * len(rows):     # to leave costs time, too: a copy of the cache
+                        rows, idx, cache = rows[left], idx[left], cache[:, :, left]
         finally:
             self.train(was_training)
 
@@ -315,23 +314,12 @@ class GPT(nn.Module):
 
 
 def visible(idx, start):
-    """Which keys the positions from `start` on see, bool (B, 1, T - start, T). No text sees padding. Padding
-    sees padding, because a softmax over nothing is not a number.
-
-        idx        key 0 1 2        idx        key 0 1 2
-        a              1 . .        IGNORE         1 . .
-        b              1 1 .        IGNORE         1 1 .
-        c              1 1 1        d              . . 1"""
+    """Which keys the positions from `start` on see, bool (B, 1, T - start, T): the earlier ones of their own
+    kind. Text must not see padding; padding sees padding, as a softmax over nothing is not a number."""
     T = idx.shape[1]
     is_text = idx != IGNORE  # (B, T)
     earlier = torch.ones(T - start, T, dtype=torch.bool, device=idx.device).tril(diagonal=start)
     return (earlier & (is_text[:, start:, None] == is_text[:, None]))[:, None]
-
-
-def check_finite(logits):
-    if not logits.amax(dim=-1).isfinite().all():
-        raise ValueError('the scores of the next token are not finite: use an earlier checkpoint, or train '
-                         'with a lower --learning_rate')
 
 
 def sample(logits, temperature=1.0, top_k=None, top_p=None, u=None):
