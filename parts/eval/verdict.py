@@ -10,7 +10,7 @@ import contextlib, json, math, pathlib, shlex
 import numpy as np
 
 
-# --- read ---------------------------------------------------------------------------------------------------
+# --- read -----------------------------------------------------------------------------------------
 def text_of(path):
     return path.read_text(encoding='utf-8', errors='replace') if path.exists() else ''
 
@@ -18,12 +18,13 @@ def text_of(path):
 def object_of(text):
     """The object in a text of JSON; {} if it is half written."""
     with contextlib.suppress(ValueError):
-        return json.loads(text) if text.lstrip().startswith('{') else {}
+        return json.loads(text)
     return {}
 
 
 def row_of(line):
-    """The metrics in a line of metrics.jsonl, and those that follow from them; {} if it is half written."""
+    """Return the metrics in a line of metrics.jsonl, and those that follow from them; {} if it is
+    half written."""
     row = object_of(line)
     for key in 'loss', 'val_loss', 'grad_norm':
         if row.get(key, 0) is None:
@@ -39,18 +40,19 @@ def row_of(line):
 
 
 def read_scores(path):
-    """The pass rates in a file of eval.py, as rows of the steps whose checkpoints were evaluated; not those
-    of checkpoints in other folders."""
+    """Return the pass rates in a file of eval.py, as rows of the steps whose checkpoints were
+    evaluated; not those of checkpoints in other folders."""
     home = path.parent.resolve()
     problems = object_of(text_of(path)).get('tasks', {}).get('problems', {})
     scores = problems.get('series', [problems])
     return [{'step': score['step'], 'pass_rate': score['pass@1']} for score in scores
-            if score.get('step') is not None and home.name in pathlib.Path(score.get('ckpt', home)).parts]
+            if score.get('step') is not None
+            and home.name in pathlib.Path(score.get('ckpt', home)).parts]
 
 
 def read_run(folder):
-    """What is on disk now: its rows and events in metrics.jsonl, its config, its last sample. A line may be
-    half written, and files may not be there yet."""
+    """Return what is on disk now: its rows and events in metrics.jsonl, its config, its last
+    sample. A line may be half written, and files may not be there yet."""
     home = pathlib.Path(folder)
     rows = [*filter(None, map(row_of, text_of(home / 'metrics.jsonl').splitlines()))]
     events = [row for row in rows if 'event' in row]
@@ -60,32 +62,29 @@ def read_run(folder):
 
     config, data = (object_of(text_of(home / f'{name}.json')) for name in ('config', 'data'))
     config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
-    config['max_steps'] = config.get('max_steps') or 0
     if 0 < (config.get('warmup_steps') or 0) < 1:       # a share of the steps
         config['warmup_steps'] *= config['max_steps']
     config |= {'folder': folder, 'scored': bool(scored), 'scores': scores}
     last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
-    sample = last_sample.partition('\n')[2].strip('\n')             # without the rest of its head line
+    sample = last_sample.partition('\n')[2].strip('\n')     # without the rest of its head line
     return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample}
 
 
-# --- judge --------------------------------------------------------------------------------------------------
+# --- judge ----------------------------------------------------------------------------------------
 def column(rows, key):
-    """The figures under key, of the rows that have one."""
+    """Return the numbers under key, of the rows that have one."""
     return np.array([row[key] for row in rows if row.get(key) is not None], dtype=float)
 
 
-def middle(values, at_least=1):
-    """The median; nan of fewer than at_least finite values: nan > x is False."""
-    values = np.array(values)[np.isfinite(values)]
-    return np.median(values) if len(values) >= at_least else math.nan
+def middle(values):
+    """Return the median of the finite values. Of none it is nan: every comparison is false."""
+    values = values[np.isfinite(values)]
+    return np.median(values) if len(values) else math.nan
 
 
 def verdict(metrics, config):
-    """(systems, model, sentence): twice 'healthy', 'unhealthy' or 'unknown'; then why, and what to do."""
-    if config.get('stage') == 'dpo':    # its loss has nll_weight's part, val_loss has not; neither knows ln V
-        metrics = [m | {'loss': m.get('preference_loss', m['loss'])} if 'loss' in m else m for m in metrics]
-        config = config | {'vocab_size': None}
+    """Return systems, model, sentence: twice 'healthy', 'unhealthy' or 'unknown'; then why, and
+    what to do."""
     train = [m for m in metrics if m.get('loss') is not None]
     if not train:
         return 'unknown', 'unknown', 'too early to tell: no step is logged. To do: look again soon.'
@@ -111,11 +110,9 @@ def verdict(metrics, config):
     if config.get('scores'):
         figure += f', pass@1 {config["scores"][-1]["pass_rate"]:.1%}'
     ailments = machine + course
-    if not ailments:
-        ailments = [(f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}',
-                     'let it run' if step < max_steps else what_follows(config))]
-    elif not course and step >= max_steps:
-        ailments.append((figure, what_follows(config)))
+    if not course:
+        ailments.append((f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}',
+                         'let it run' if step < max_steps else what_follows(config)))
     science = 'too early to tell' if model == 'unknown' else model
     return systems, model, (f'operationally {systems}, scientifically {science}: '
                             f'{"; ".join(why for why, _ in ailments)}. '
@@ -127,29 +124,33 @@ def what_follows(config):
     folder = shlex.quote(str(config.get('folder', 'FOLDER')))
     stage = config.get('stage', 'base')
     data = shlex.quote(str(config.get('data_dir', 'data/quickstart')))
-    how = '--tasks=problems --allow_code_execution=True' if config.get('stage') else f'--data_dir={data}'
+    how = f'--data_dir={data}'
+    if 'stage' in config:
+        how = '--tasks=problems --allow_code_execution=True'
     if config.get('loss_type') == 'rm':
-        return 'look at val_accuracy: of a reward model, 50 % is guessing'
+        return 'look at val_accuracy: of a reward model, 50% is guessing'
     if config.get('objective', 'clm') != 'clm':
-        return f"see how it fills a gap: python sample.py --ckpt={folder} --prompt='for i in <|mask|>(9):'"
+        return (f'see how it fills a gap: python sample.py --ckpt={folder} '
+                "--prompt='for i in <|mask|>(9):'")
     if not config.get('scored'):
         return f'measure it: python eval.py --ckpt={folder} {how}'
     flags = f'--init_from={folder} --out_dir={folder}'          # and what the stage adds
-    return {'base': f'teach it: python sft.py config/quickstart_sft.py {flags}_sft --base_dir={data}',
+    return {'base': f'teach it: python sft.py config/quickstart_sft.py {flags}_sft '
+                    f'--base_dir={data}',
             'sft': f'reward its answers: python rl.py {flags}_rl --allow_code_execution=True',
             }.get(stage, f'talk to it: python sample.py --ckpt={folder} --chat=True')
 
 
 def diagnose(vals, loss, vocab_size, warmup):
-    """(event, why, what to do) if something ails a loss, else None. vals: [step, validation loss] of each
-    evaluation. loss: of training, now."""
+    """Return (event, why, what to do) if something ails a loss, else None. vals: [step, validation
+    loss] of each evaluation. loss: of training, now."""
     step, now = vals[-1]
     values = [value for _, value in vals]
     ln_v = math.log(vocab_size or math.inf)         # the loss of a model that knows nothing
     if step >= max(200, 2 * warmup) and now > ln_v - 0.5:
         return 'stuck', f'validation loss {now:.2f} is still near ln V = {ln_v:.2f}', (
-            'try a third of the learning rate and three times as much; then give it more data, or take a '
-            'larger model')
+            'try a third of the learning rate and three times as much; then give it more data, or '
+            'take a larger model')
     if len(vals) < 4:
         return None
 
@@ -171,13 +172,13 @@ def diagnose(vals, loss, vocab_size, warmup):
 
 
 def engine(train):
-    """Yields (why, what to do) for what ails the machine. The last quarter of the steps against those before;
-    the first one compiles, so it does not count."""
+    """Yield (why, what to do) for what ails the machine. The last quarter of the steps is compared
+    with those before; the first one compiles, so it does not count."""
     n_last = max(3, len(train) // 4)
     speed = column(train[1:], 'tok_s')
-    before = middle(speed[:-n_last], 8)
+    before = middle(speed[:-n_last])
     now = middle(speed[-n_last:])
-    if now < 0.8 * before:
+    if len(speed) > 10 and now < 0.8 * before:
         yield f'throughput fell from {before:,.0f} to {now:,.0f} tok/s', 'stop what else runs'
 
     later = train[len(train) // 2:]
@@ -187,23 +188,21 @@ def engine(train):
 
 
 def course_of_loss(train, metrics, config, early):
-    """Yields (why, what to do) for what ails a model that learns from a loss."""
-    loss = column(train, 'loss')
-    numbers = np.isfinite(loss)
-    val_is_number = np.isfinite(column(metrics, 'val_loss')[-1:]).all()
-    if not numbers[-1] or not val_is_number or (~numbers[len(loss) // 2:]).sum() >= 3:
+    """Yield (why, what to do) for what ails a model that learns from a loss."""
+    # like dpo.py's val_loss without the part of nll_weight
+    loss = column(train, 'preference_loss' if 'preference_loss' in train[-1] else 'loss')
+    if not np.isfinite([loss[-1], *column(metrics, 'val_loss')[-1:]]).all():
         yield 'the loss is not a number', 'lower learning_rate to a third, keep grad_clip=1.0'
-    half = train[-1]['step'] / 2
-    rollbacks = len([m for m in metrics if m.get('event') == 'rollback' and m['step'] > half])
+    rollbacks = sum(m.get('event') == 'rollback' for m in metrics)
     if rollbacks >= 2:
         yield f'it was rolled back {rollbacks} times', 'lower learning_rate'
     if early:
         return
 
     warmup = config.get('warmup_steps') or 0
-    vals = [(m['step'], m['val_loss']) for m in metrics if m['step'] > warmup and 'val_loss' in m]
-    vals = [(step, value) for step, value in vals if math.isfinite(value)]
-    recent = middle(loss[-max(1, len(loss) // 10):])
+    vals = [(m['step'], m['val_loss']) for m in metrics
+            if m['step'] > warmup and math.isfinite(m.get('val_loss', math.nan))]
+    recent = middle(loss[-(len(loss) // 10 + 1):])
     illness = vals and diagnose(vals, recent, config.get('vocab_size'), warmup)
     if illness:
         event, why, to_do = illness
@@ -214,14 +213,14 @@ def course_of_loss(train, metrics, config, early):
 
 
 def course_of_scores(scores, config):
-    """Yields (why, what to do) if a model can do nothing, or no more than before. scores: of eval.py."""
+    """Yield (why, what to do) if a model can do nothing, or no more than before, by eval.py."""
     rates = [rate for _, rate in sorted({row['step']: row['pass_rate'] for row in scores}.items())]
     half = len(rates) // 2
     if rates and rates[-1] < 0.0005:        # 0.0%
         to_do = what_follows(config)
         if config.get('stage'):
-            to_do = ('read samples.jsonl: if the answers have the right form, train longer or on easier '
-                     'problems; if not, show it more demonstrations')
+            to_do = ('read samples.jsonl: if the answers have the right form, train longer or on '
+                     'easier problems; if not, show it more demonstrations')
         yield 'it solves none of the problems (pass@1 0%)', to_do
     elif len(rates) >= 4 and max(rates[half:]) <= max(rates[:half]) < 1:
         yield (f'pass@1 is flat: at most {max(rates[:half]):.1%} in the first half of the way, '
@@ -230,7 +229,7 @@ def course_of_scores(scores, config):
 
 
 def course_of_rl(train, held_out, early):
-    """Yields (why, what to do) for what ails a model that learns from rewards. held_out: val_reward."""
+    """Yield (why, what to do) for what ails a run of rl.py. held_out: val_reward."""
     if not np.isfinite(column(train, 'loss')[-1]):
         yield 'the loss is not a number', 'lower learning_rate'
     informative = column(train, 'informative')
@@ -242,4 +241,5 @@ def course_of_rl(train, held_out, early):
                'take easier prompts, or show the model more demonstrations: python sft.py')
     elif not early and len(held_out) > 2 and held_out[-1] <= held_out[0] < 1:
         yield (f'the held-out reward went from {held_out[0]:.2f} to {held_out[-1]:.2f}',
-               'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays near 0')
+               'use best.pt and read samples.txt; lower learning_rate, or raise it if kl stays '
+               'near 0')

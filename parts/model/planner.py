@@ -204,8 +204,9 @@ def print_memory(model, n_devices, memory, n_micro, at_once, width, compiled):
     for stage, shard in enumerate(SHARDS):
         row = [state_bytes(n, n_devices, stage, PAPER)]
         if shard:
-            usual, less = (device_bytes(model, n_devices, stage, at_once, width, checkpoint, compiled)
-                           for checkpoint in (False, True))
+            usual, less = (
+                device_bytes(model, n_devices, stage, at_once, width, checkpoint, compiled)
+                for checkpoint in (False, True))
             row += [state_bytes(n, n_devices, 3 if stage else 0), usual, less,
                     bytes_sent(n, n_devices, stage, n_micro, width)]
             if less < limit:
