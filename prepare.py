@@ -19,7 +19,7 @@ sources: also val_<source>.bin), else train.jsonl and val.jsonl. The same comman
 You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
 The decision made here is the corpus: a model shares its defects. Read report.md before you train.
 """
-import json, math, os, shlex, sys
+import json, math, os, shlex, shutil, sys
 import numpy as np
 from tqdm import tqdm
 from configurator import configure, defaults, set_by, show
@@ -107,14 +107,13 @@ out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft', 'preference'
 if kind == 'sft' and not set_by.keys() & {'source', 'sources'}:
     for name in sorted(set_by.keys() - {'kind', 'out_dir'}):
         raise ValueError(f'--{name} is for conversations of your own; add --source=FILE')
-    corpus.claim(out_dir, [], False, kind)
-    bins = []
+    corpus.check_out_dir(out_dir, [], kind)
     for side, n, split in ('train', 5000, 'train'), ('val', 300, 'validation'):
-        bins.append(corpus.Bin(f'{out_dir}/{side}.jsonl'))
-        bins[-1].write(problems.to_jsonl(problems.problems(n, split=split)).encode())
+        lines = problems.to_jsonl(problems.problems(n, split=split))
+        corpus.Bin(out_dir, f'{side}.jsonl').write(lines.encode())
     # The next run sees from it that the folder is ours, and which kind of data is in it.
     meta = {'format': 'nanoparrot-data-1', 'config': {'kind': kind}}
-    corpus.publish(out_dir, {'meta.json': json.dumps(meta)}, bins)
+    corpus.publish(out_dir, {'meta.json': json.dumps(meta)})
     print(f'{out_dir}: 5,000 conversations to train on, 300 held out')
     print(f'next: python sft.py --data_dir={shlex.quote(out_dir)}')
     sys.exit()
@@ -178,7 +177,7 @@ benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
 near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
 inputs = sourced + [file for listed in examples.values() for file in listed]
 others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
-corpus.claim(out_dir, [file['path'] for file in inputs] + others, bool(part), kind)
+corpus.check_out_dir(out_dir, [file['path'] for file in inputs] + others, kind)
 show(config)
 
 
@@ -280,16 +279,11 @@ STAGES = {'normalise': normalise, 'source': check_source, 'language': check_lang
 
 
 # --- the first pass: each shard through all stages, by several processes ------------------------------------
-# A finished shard is used again if nothing changed on which it depends: settings (but those of LATER), this
-# script, its parts, the files that are read.
-LATER = {'out_dir', 'tokenizer', 'vocab_size', 'val_fraction', 'num_workers', 'min_similarity', 'gpt2_dir',
-         'min_chars_per_token', 'fim', 'fim_length', 'write', 'temperature', 'part'}
-depends_on = {name: value for name, value in config.items() if name not in LATER}
-depends_on['cut'] = one_text and val_fraction           # where a lone text's end begins
-code = [__file__, *files.all_files(os.path.dirname(report.__file__), {'__pycache__'})]
-state = corpus.state_of(depends_on, inputs + [{'path': path} for path in others + code])
+# A shard that is clean is not cleaned again if the run was interrupted, and has the same settings and files.
+settings = {name: value for name, value in config.items() if name not in ('out_dir', 'num_workers', 'part')}
+state = corpus.state_of(settings, inputs + [{'path': path} for path in others])
 total = report.Funnel(audit)
-docs = corpus.Corpus(f'{out_dir}/.work', state, total, [shard['source'] for shard in shards])
+docs = corpus.Corpus(out_dir, state, total, [shard['source'] for shard in shards])
 
 
 def words_of(text):
@@ -383,7 +377,7 @@ held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,), as are the 
 in_train = docs.keep & ~held_out
 in_val = docs.keep & held_out
 if not (in_train.any() and in_val.any()):
-    docs.forget()
+    shutil.rmtree(f'{out_dir}/.work')
     raise ValueError(f'{", ".join(sources)}: documents left to train on: {in_train.sum()}, to validate: '
                      f'{in_val.sum()} ({total.lost()}); give more, drop fewer, or change --val_fraction')
 
@@ -428,20 +422,19 @@ def encoded_documents(shard):
 
 
 def encode_shard(shard):
-    settings = f'{tok.hash} {val_fraction} {write} {min_chars_per_token} {fim} {fim_length}'
-    return docs.write_ids(shard, settings.encode(), encoded_documents(shard))
+    return docs.write_ids(shard, encoded_documents(shard))
 
 
 sides = ['train', 'val']
 if kind == 'text':
     sides += [f'val_{name}' for name in sources if len(sources) > 1]
-    bins = {side: corpus.Bin(f'{out_dir}/{side}.bin') for side in sides}
+    bins = {side: corpus.Bin(out_dir, f'{side}.bin') for side in sides}
     docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), num_workers, 'encoding'), dtype)
     docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
     in_train &= docs.keep
     in_val &= docs.keep
 else:
-    bins = {side: corpus.Bin(f'{out_dir}/{side}.jsonl') for side in sides}
+    bins = {side: corpus.Bin(out_dir, f'{side}.jsonl') for side in sides}
     docs.write_lines(bins['train'], in_train)
     docs.write_lines(bins['val'], in_val)
 owners = docs.owners[docs.shard]
@@ -484,7 +477,7 @@ if kind == 'text':
     meta['tokens'] = content['tokens'] = {'train': n_train, 'val': bins['val'].items}
     meta |= {'dtype': dtype.name, 'vocab_size': tok.vocab_size, 'tokenizer_hash': tok.hash,
              'separators': not one_text}
-    tok.save(f'{out_dir}/tokenizer.json.new')
+    tok.save(f'{out_dir}/.work/new/tokenizer.json')
     train_texts, val_texts = ((record['text'] for record in docs.spread(mask, n))
                               for mask, n in ((in_train, 20_000), (in_val, 1000)))
     val_slices = [*reading.slices(val_texts, 20_000, 1000)]
@@ -496,12 +489,12 @@ if kind == 'text':
 
 table = [b.row() for b in bins.values()]
 if write == 'text':             # shards take the place of train.bin
-    meta['shards'], meta['sha256']['train'] = docs.manifest(in_train)
+    meta['shards'], meta['sha256']['train'] = docs.write_shards(out_dir, in_train)
     table[0] = f'{out_dir}/shards', bins['train'].documents, n_train, bins['train'].bytes
 pages = {'report.md': report.report_md(out_dir, content, table),
-         'report.json': json.dumps(content, indent=1), 'meta.json': json.dumps(meta, indent=1),
-         'audit.md': total.audit_md()}
-corpus.publish(out_dir, pages, bins.values(), docs.bases if write == 'text' else ())
-docs.forget()
+         'report.json': json.dumps(content, indent=1), 'meta.json': json.dumps(meta, indent=1)}
+if audit:
+    pages['audit.md'] = total.audit_md()
+corpus.publish(out_dir, pages)
 print(report.summary(content, table))
 print(report.next_command(content, kind, out_dir, write == 'text'))

@@ -23,8 +23,6 @@ PLACES = {
     'rehearse': ('parts.train.processes', 'rehearse'),             # called with net, model, opt, a batch
     'hidden states': ('model', 'GPT.backbone'),
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
-    'shard of ids': ('parts.prepare.corpus', 'Corpus.write_ids'),
-    'count words': ('parts.tokenizer.bpe', 'in_batches'),
     'take a token': ('parts.sample.asking', 'Text.take'),           # of an answer that is being written
     'trial': ('parts.eval.sandbox', 'TRIAL'),                       # the path of trial.py
     'judges': ('parts.eval.sandbox', 'Judges'),

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, ok, read_json, refused, run, write
 from preparing import report
 
-from parts.prepare.corpus import claim
+from parts.prepare.corpus import check_out_dir
 from parts.prepare.workers import part_of
 
 WORDS = 'old mill by the river where water rose each spring until it reached second step of stair'.split()
@@ -38,42 +38,33 @@ def flags(folder, out, *more):
 
 
 OURS = '{"format": "nanoparrot-data-1"}'
-CLAIMED = [         # files that are there, what is read, a part of what is said, or None
+OUT_DIRS = [        # files that are there, what is read, a part of what is said, or None
     ({}, ['a.txt'], None), ({'meta.json': OURS, 'train.bin': ''}, ['a.txt'], None),
-    ({'.work': '', 'train.jsonl': ''}, ['a.txt'], None), ({'notes.txt': '', 'data.bin': ''}, ['a.txt'], None),
-    ({'meta.json': OURS, 'in.jsonl': '', 'train.jsonl': ''}, ['a.txt', 'out/in.jsonl'], None),
-    ({'train.jsonl': ''}, ['a.txt', 'out/../out/train.jsonl'], 'train.jsonl is read'),
-    ({'meta.json': OURS, 'report.md': ''}, ['out/report.md'], 'report.md is read'),     # of --source=out
-    ({'meta.json': OURS, 'shards/00000.jsonl.gz': ''}, ['out/shards/00000.jsonl.gz'], '00.jsonl.gz is read'),
-    ({'meta.json': OURS, 'val.jsonl': ''}, ['link.jsonl'], 'link.jsonl is read'),       # it points to that
-    ({'meta.json': OURS, 'val.jsonl': ''}, ['hard.jsonl'], 'hard.jsonl is read'),       # another name of that
-    ({'meta.json': OURS, 'train.jsonl': ''}, ['folder/train.jsonl'], 'train.jsonl is read'),
-    ({'tokenizer.json': '{}', 'config.json': '{}'}, [], 'holds tokenizer.json'),
-    ({'meta.json': '{}'}, [], 'holds meta.json'), ({'val_a.bin': ''}, [], 'holds val_a.bin'),
+    ({'.work': '', 'train.jsonl': ''}, ['a.txt', 'out/raw/a.txt', 'out/a.txt'], None),
+    ({'notes.txt': ''}, ['a.txt'], None),
+    ({'train.jsonl': ''}, [], 'holds train.jsonl'), ({'tokenizer.json': '{}'}, [], 'holds tokenizer.json'),
+    ({'meta.json': '{}'}, [], 'holds meta.json'), ({'meta.json': OURS, 'last.pt': ''}, [], 'holds last.pt'),
+    ({'meta.json': OURS, 'model.safetensors': ''}, [], 'holds model.safetensors'),
     ({'meta.json': OURS[:-1] + ', "config": {"kind": "sft"}}'}, ['a.txt'], 'holds data of --kind=sft'),
-    ({'meta.json': OURS, 'last.pt': ''}, [], 'holds last.pt'),
-    ({'meta.json': OURS, 'model.safetensors': ''}, [], 'holds model.safetensors')]
+    ({'meta.json': OURS, 'val.jsonl': ''}, ['out/../out/val.jsonl'], 'out/val.jsonl is read'),
+    ({'meta.json': OURS, 'shards/00.jsonl.gz': ''}, ['out/shards/00.jsonl.gz'], '00.jsonl.gz is read'),
+    ({'meta.json': OURS, 'val.jsonl': ''}, ['link.jsonl'], 'link.jsonl is read'),       # it points to that
+    ({'meta.json': OURS, 'train.jsonl': ''}, ['folder/train.jsonl'], 'train.jsonl is read')]
 
 
-def test_nothing_of_others_is_replaced_and_a_folder_has_one_writer_but_parts_share_it(tmp_path, monkeypatch):
-    for i, (files, inputs, words) in enumerate(CLAIMED):
+def test_nothing_of_others_is_replaced(tmp_path, monkeypatch):
+    for i, (files, inputs, words) in enumerate(OUT_DIRS):
         (tmp_path / f'{i}').mkdir()
         monkeypatch.chdir(tmp_path / f'{i}')
-        os.makedirs('out/shards')
+        os.makedirs('out/shards' if 'shards/00.jsonl.gz' in files else 'out')
         os.symlink('out/val.jsonl', 'link.jsonl')
         os.symlink('out', 'folder')
         for name, content in files.items():
             pathlib.Path('out', name).write_text(content, encoding='utf-8')
-        if 'val.jsonl' in files:
-            os.link('out/val.jsonl', 'hard.jsonl')
         if words:
-            refused(words, claim, 'out', inputs, shared=False)
+            refused(words, check_out_dir, 'out', inputs, 'text')
         else:
-            claim('out', inputs, shared=False)
-
-    for _ in range(2):
-        claim(tmp_path, [], shared=True)
-    refused('another process writes', claim, tmp_path, [], shared=False)
+            check_out_dir('out', inputs, 'text')
 
 
 def test_each_part_of_the_work_is_done_once():

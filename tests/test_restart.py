@@ -9,7 +9,7 @@ import sys
 import time
 
 import pytest
-from accidents import killed_after, replaced
+from accidents import killed_after
 from conftest import ROOT, contents, mistake, ok, run
 from preparing import RAW, WORDS
 
@@ -17,7 +17,6 @@ from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 SHARDS = 12
 CLEANED = '*/?????.json'
-ENCODED = f'*/?????.{"?" * 12}.npy'
 
 
 def flags(source, out, *more):
@@ -79,32 +78,6 @@ def test_after_a_kill_at_any_moment_no_shard_is_cleaned_twice_and_none_is_lost(f
     assert results(out)[:3] == results(folders[2])[:3] and not (out / '.work').exists()
 
 
-def test_killed_while_its_workers_train_a_tokenizer_it_leaves_none_that_hold_the_folder(source, tmp_path):
-    before = replaced('count words', """
-        for number, text in enumerate(arguments[0]):
-            if number == 9:
-                os.kill(os.getpid(), 9)
-            yield [text]""")
-    command = flags(source, tmp_path / 'out')
-    assert run('prepare.py', *command, before=before).returncode == -signal.SIGKILL
-    for _ in range(60):                 # the workers look each second
-        time.sleep(1)
-        again = run('prepare.py', *command)
-        if 'another process' not in again.stderr:
-            break
-    ok(again)
-
-
-def test_what_is_clean_is_used_by_another_tokenizer_and_split(folders, source, tmp_path):
-    more = ['--vocab_size=360', '--val_fraction=0.2']
-    dies('shard of ids', 3, flags(source, tmp_path / 'out'))
-    for name in os.listdir(source):
-        shutil.copy2(folders[1] / name, source)
-    ok(run('prepare.py', *flags(source, tmp_path / 'out', *more)))
-    ok(run('prepare.py', *flags(folders[0], tmp_path / 'same', *more)))
-    assert results(tmp_path / 'out')[:3] == results(tmp_path / 'same')[:3]
-
-
 def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
     words = tmp_path / 'words.txt'
     more = [f'--toxic_words={words}']
@@ -121,18 +94,6 @@ def test_what_was_cleaned_otherwise_is_never_used(folders, source, tmp_path):
         for folder in (out, fresh):
             ok(run('prepare.py', *flags(source, folder, *more)))
         assert results(out) == results(fresh) != results(folders[2]), change
-
-
-def test_after_a_kill_while_shards_get_their_names_all_are_written(source, tmp_path):
-    out, text = tmp_path / 'out', '--write=text'
-    dies('shard of ids', 3, flags(source, out, text))
-    path = sorted(out.glob(f'.work/{ENCODED}'))[0]
-    os.remove(path.with_suffix('.jsonl.gz'))                # as if it had been moved
-    for folder in (out, tmp_path / 'fresh'):
-        ok(run('prepare.py', *flags(source, folder, text)))
-    shards, same = [[p.read_bytes() for p in sorted(folder.glob('shards/*'))]
-                    for folder in (out, tmp_path / 'fresh')]
-    assert shards == same and len(shards) == SHARDS
 
 
 def test_a_full_disk_leaves_the_old_data_and_then_the_run_resumes(folders, data_dir, tmp_path):

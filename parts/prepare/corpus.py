@@ -1,23 +1,22 @@
 """
-A corpus on its way to the disk: documents by number, and files that are never half written.
+A corpus on its way to the disk. Nothing is in OUT_DIR before all of it is written.
 
-    docs = Corpus('data/x/.work', 'what the work depends on', funnel, ['a source'])
+    OUT_DIR/.work/STATE/00007.*     a shard that is clean: its documents, what is known of them, its account
+    OUT_DIR/.work/new/              the results, until publish moves them into OUT_DIR
+
+    docs = Corpus('data/x', 'what the work depends on', funnel, ['a source'])
     docs.write_shard(0, documents, funnel_of_shard)     # perhaps in another process
     docs.gather([0])
     docs.drop('rules', 'short', np.flatnonzero(docs.size < 100))
+
+A shard is there or not: that is the whole of resuming.
 """
-import atexit, contextlib, functools, glob, gzip, hashlib, json, os, pathlib, platform, shutil, zlib
+import contextlib, functools, gzip, hashlib, json, os, pathlib, shutil, zlib
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:             # Windows
-    fcntl = None
-
 PIECE = 16_000_000              # bytes or tokens held in memory at once
-RESULTS = ('train.bin', 'val*.bin', 'train.jsonl', 'val.jsonl', 'shards/?????.jsonl.gz', 'tokenizer.json',
-           'meta.json', 'report.md', 'report.json', 'audit.md')         # what publish() replaces or removes
-MODELS = '*.pt', '*.safetensors'
+RESULTS = ('meta.json', 'train.bin', 'val.bin', 'train.jsonl', 'val.jsonl', 'tokenizer.json', 'report.md',
+           'report.json', 'audit.md', 'shards')
 ROW = np.dtype([('packed', np.int64), ('size', np.int64), ('exact', np.uint64), ('split', np.uint64),
                 ('is_code', bool)])
 
@@ -29,14 +28,11 @@ def hash64(data):
 
 @contextlib.contextmanager
 def new_file(path):
-    """A file that gets its name when all of it is written; until then, another one in each process."""
-    part = f'{path}.{platform.node()}.{os.getpid()}'
-    try:
-        with open(part, 'wb') as f:
-            yield f
-        os.replace(part, path)
-    finally:
-        pathlib.Path(part).unlink(missing_ok=True)
+    """A file that gets its name when all of it is written."""
+    part = f'{path}.{os.getpid()}'
+    with open(part, 'wb') as f:
+        yield f
+    os.replace(part, path)
 
 
 def write_file(path, text):
@@ -45,38 +41,26 @@ def write_file(path, text):
         f.write(text.encode('utf-8', 'backslashreplace'))
 
 
-def claim(folder, inputs, shared, kind='text'):
-    """Refuse a folder with results that are inputs, or of another kind, or that others wrote, or into which
-    another process writes; the system lifts the claim when this one ends. shared: beside other claims."""
-    identity = lambda path: (os.stat(path).st_dev, os.stat(path).st_ino)        # whatever links lead there
-    read = {identity(path): path for path in inputs if os.path.exists(path)}
-    is_ours = os.path.exists(f'{folder}/.work')         # was interrupted
-    with contextlib.suppress(OSError), open(f'{folder}/meta.json', 'rb') as f:
-        text = f.read()
-        if b'"nanoparrot-data-' in text[:100]:
-            is_ours = True
-            # Else a trainer would find train.bin next to a meta.json of conversations.
-            its_kind = json.loads(text).get('config', {}).get('kind', kind)
-            if its_kind != kind:
-                raise ValueError(f'{folder} holds data of --kind={its_kind}; choose another --out_dir')
-    for name in sum((glob.glob(pattern, root_dir=folder) for pattern in RESULTS + MODELS), []):
-        path = os.path.join(folder, name)
-        if os.path.exists(path) and identity(path) in read:
-            raise ValueError(f'{read[identity(path)]} is read, and the results would replace {path}; choose '
-                             'another --out_dir')
-        if not is_ours or name.endswith(tuple(pattern[1:] for pattern in MODELS)):
-            raise ValueError(f'{folder} holds {name}, which was not prepared there; choose another --out_dir')
-
-    os.makedirs(folder, exist_ok=True)
-    if fcntl:
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_NB | (fcntl.LOCK_SH if shared else fcntl.LOCK_EX))
-        except BlockingIOError:
-            raise ValueError(f'another process writes into {folder}; wait, or choose another '
-                             '--out_dir') from None
-        except OSError:         # a disk of the network, perhaps
-            os.close(lock)
+def check_out_dir(folder, inputs, kind):
+    """Refuse a folder that holds an input, data of another kind, a model, or data that others wrote."""
+    names = os.listdir(folder) if os.path.isdir(folder) else []
+    meta = {}
+    with contextlib.suppress(OSError, ValueError), open(f'{folder}/meta.json', 'rb') as f:
+        meta = json.load(f)
+    # Else a trainer would find train.bin next to a meta.json of conversations.
+    its_kind = meta.get('config', {}).get('kind', kind)
+    if its_kind != kind:
+        raise ValueError(f'{folder} holds data of --kind={its_kind}; choose another --out_dir')
+    is_ours = 'nanoparrot-data-' in meta.get('format', '') or '.work' in names      # was interrupted
+    for name in names:
+        if name in RESULTS and not is_ours or name.endswith(('.pt', '.safetensors')):
+            raise ValueError(f'{folder} holds {name}, which was not prepared there; choose another '
+                             '--out_dir')
+    for path in inputs:
+        place, name = os.path.split(os.path.realpath(path))         # wherever links lead
+        if place == os.path.realpath(folder) and name in RESULTS or (
+                place == os.path.realpath(f'{folder}/shards')):
+            raise ValueError(f'{path} is read, and the results would replace it; choose another --out_dir')
 
 
 def state_of(settings, files):
@@ -101,10 +85,10 @@ class Corpus:
     shard       the number of its shard, int64 (n,)
     first       the number of each shard's first document, and n, int64 (shards + 1,)"""
 
-    def __init__(self, folder, state, funnel, owners):
-        """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the source
-        of each shard. Several processes may begin with the same folder."""
-        self.folder = pathlib.Path(folder, f'{hash64(state.encode()):016x}')
+    def __init__(self, out_dir, state, funnel, owners):
+        """state: a text; work of another state is thrown away. funnel: where drop counts. owners: the
+        source of each shard. Several processes may begin with the same folder."""
+        self.folder = pathlib.Path(out_dir, '.work', f'{hash64(state.encode()):016x}')
         self.funnel = funnel
         self.owners = np.array(owners)
         # without a buffer: a fork shares the place in the file, and would leave the buffer at another one
@@ -112,13 +96,6 @@ class Corpus:
         self.folder.mkdir(parents=True, exist_ok=True)
         for other in {*self.folder.parent.iterdir()} - {self.folder}:
             shutil.rmtree(other, ignore_errors=True)
-
-    def forget(self):
-        """Throw the work away. It loses its name first: half of it must never be used."""
-        self.open_shard.cache_clear()
-        with contextlib.suppress(OSError):      # Windows: a file in it is open
-            self.folder.replace(f'{self.folder}.old')
-        shutil.rmtree(self.folder.parent, ignore_errors=True)
 
     def path(self, shard, ending):
         return self.folder / f'{shard:05}.{ending}'
@@ -192,33 +169,26 @@ class Corpus:
         for some in np.array_split(numbers, 1 + self.size[here].sum() // 4_000_000):
             yield some.tolist(), [self.record(i) for i in some]
 
-    def write_ids(self, shard, state, documents):
-        """Store the token ids of a shard, unless that is done. Returns BASE, the start of the files' names:
-        BASE.train and .val hold ids, .jsonl.gz records, .npy each document's number of tokens, 0 if dropped.
-        state: bytes that the ids depend on. documents: tuples (number, number of tokens, ending, data)."""
-        keep = self.keep[self.span(shard)]
-        base = self.path(shard, hashlib.sha256(keep.tobytes() + state).hexdigest()[:12])
-        if os.path.exists(f'{base}.npy') and os.path.exists(f'{base}.jsonl.gz'):    # which publish moves
-            return base
-        lengths = np.zeros(len(keep), np.int64)
-        with open(f'{base}.train', 'wb') as train, open(f'{base}.val', 'wb') as val, \
-                gzip.GzipFile(f'{base}.jsonl.gz', 'wb', 1, mtime=0) as records:
+    def write_ids(self, shard, documents):
+        """Store the token ids of a shard, and its records if these replace train.bin. Returns each
+        document's number of tokens, int64 (n,), 0 if it was dropped. documents: tuples (number, number of
+        tokens, ending of the file, data)."""
+        lengths = np.zeros(len(self.size[self.span(shard)]), np.int64)
+        with open(self.path(shard, 'train'), 'wb') as train, open(self.path(shard, 'val'), 'wb') as val, \
+                gzip.GzipFile(self.path(shard, 'jsonl.gz'), 'wb', 1, mtime=0) as records:
             outputs = {'train': train, 'val': val, 'jsonl.gz': records}
             for i, n_tokens, output, data in documents:
                 lengths[i - self.first[shard]] = n_tokens
                 outputs[output].write(data)
-        with new_file(f'{base}.npy') as f:              # last: it says that all is there
-            np.save(f, lengths)
-        return base
+        return lengths
 
-    def gather_ids(self, bases, dtype):
-        """Take in the files of write_ids. bases: its results. Sets lengths, int64 (n,), in tokens."""
-        self.bases = list(bases)
-        self.lengths = np.concatenate([np.load(f'{base}.npy') for base in self.bases])
+    def gather_ids(self, lengths, dtype):
+        """Take in the results of write_ids. Sets lengths, int64 (n,), in tokens."""
+        self.lengths = np.concatenate(list(lengths))
         self.dtype = dtype
 
     def ids(self, shard, side):
-        path = f'{self.bases[shard]}.{side}'
+        path = self.path(shard, side)
         return np.memmap(path, self.dtype, 'r') if os.path.getsize(path) else ()
 
     def counts_of(self, source, in_train):
@@ -294,29 +264,34 @@ class Corpus:
         left = np.flatnonzero(self.keep)
         self.drop(stage, reason, left[left != left[heads]])
 
-    def manifest(self, in_train):
-        """{'train': [{'name', 'documents', 'bytes', 'sha256'} of a shard]}, and the SHA-256 of them all."""
+    def write_shards(self, out_dir, in_train):
+        """Let the records of write_ids take the place of train.bin. Returns {'train': [{'name',
+        'documents', 'bytes', 'sha256'} of a shard]}, and the SHA-256 of them all."""
         shards = []
         whole = hashlib.sha256()
-        for i, base in enumerate(self.bases):
-            data = pathlib.Path(f'{base}.jsonl.gz').read_bytes()
+        folder = pathlib.Path(out_dir, '.work/new')
+        (folder / 'train.bin').unlink()
+        (folder / 'shards').mkdir()
+        for i in range(self.n_shards):
+            data = self.path(i, 'jsonl.gz').read_bytes()
             whole.update(data)
             shards.append({'name': f'{i:05}.jsonl.gz', 'documents': int(in_train[self.span(i)].sum()),
                            'bytes': len(data), 'sha256': hashlib.sha256(data).hexdigest()})
+            self.path(i, 'jsonl.gz').replace(folder / 'shards' / shards[-1]['name'])
         return {'train': shards}, whole.hexdigest()
 
 
 # --- the files ----------------------------------------------------------------------------------------------
 class Bin:
-    """A file of the result, under a temporary name until publish renames it."""
+    """A file of the result. publish moves it into out_dir."""
 
-    def __init__(self, path):
-        self.path = path
-        self.file = open(f'{path}.tmp', 'wb')
+    def __init__(self, out_dir, name):
+        self.path = f'{out_dir}/{name}'
+        os.makedirs(f'{out_dir}/.work/new', exist_ok=True)
+        self.file = open(f'{out_dir}/.work/new/{name}', 'wb')
         self.sha256 = hashlib.sha256()
         self.items = 0                      # a document that is repeated counts each time
         self.documents = self.bytes = 0     # each once
-        atexit.register(pathlib.Path(f'{path}.tmp').unlink, missing_ok=True)
 
     def write(self, data):
         """data: an array of ids or bytes, also a memory map."""
@@ -324,34 +299,23 @@ class Bin:
             block = data[start:start + PIECE]
             self.file.write(block)
             self.sha256.update(block)
+        self.file.flush()
         self.items += len(data)
 
     def row(self):      # in report.summary
         return self.path, self.documents, self.items, self.bytes
 
 
-def publish(folder, pages, bins, bases=()):
-    """Give the files of a result their names. pages: {name: text}, '' for no file; tokenizer.json.new may be
-    there; bases: what write_ids returned, if its records replace train.bin. All is on the disk before old
-    files go. meta.json goes first and comes last: a folder without it is not data."""
-    folder = pathlib.Path(folder)
-    for b in bins:
-        b.file.close()
+def publish(out_dir, pages):
+    """Move what is in .work/new into out_dir, with these pages, {name: text}. All of it is on the disk
+    before old files go. meta.json goes first and comes last: a folder without it is not data."""
+    out_dir = pathlib.Path(out_dir)
+    new = out_dir / '.work/new'
     for name, text in pages.items():
-        if text:
-            write_file(folder / f'{name}.new', text)
-
-    (folder / 'meta.json').unlink(missing_ok=True)
-    for pattern in ('val_*.bin', 'audit.md', 'report.md', 'report.json', 'shards/?????.jsonl.gz'):
-        for path in folder.glob(pattern):
-            path.unlink()
-    for b in bins:
-        os.replace(f'{b.path}.tmp', b.path)
-    if bases:
-        (folder / 'train.bin').unlink()
-        (folder / 'shards').mkdir(exist_ok=True)
-    for i, base in enumerate(bases):
-        os.replace(f'{base}.jsonl.gz', folder / f'shards/{i:05}.jsonl.gz')
-    for name in ('audit.md', 'report.md', 'report.json', 'tokenizer.json', 'meta.json'):
-        if (folder / f'{name}.new').exists():
-            (folder / f'{name}.new').replace(folder / name)
+        write_file(new / name, text)
+    for path in [out_dir / 'meta.json', *out_dir.glob('val_*.bin'), out_dir / 'audit.md']:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(out_dir / 'shards', ignore_errors=True)
+    for path in sorted(new.iterdir(), key=lambda path: path.name == 'meta.json'):
+        path.replace(out_dir / path.name)
+    shutil.rmtree(out_dir / '.work', ignore_errors=True)
