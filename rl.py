@@ -175,7 +175,7 @@ def answers_to(prompts, n, temperature, noise):
     asked = [task for task in prompts for _ in range(n)]
     answers = [None] * len(asked)
     warn = log.say if bad_reward == 'zero' else None
-    # Judges start anew at each step, so on 200 cores one for each would take longer than the answers.
+    # One process forks the judges of the whole run; here is how many may be at work.
     n_judges = max(1, min(16, sandbox.CORES // here.world))
     with sandbox.Court(timeout, processes=n_judges) as court:
         with log.timed('sample'), autocast:

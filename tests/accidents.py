@@ -25,7 +25,6 @@ PLACES = {
     'clean a shard': ('parts.prepare.corpus', 'Corpus.write_shard'),
     'take a token': ('parts.sample.asking', 'Text.take'),           # of an answer that is being written
     'trial': ('parts.eval.sandbox', 'TRIAL'),                       # the path of trial.py
-    'judges': ('parts.eval.sandbox', 'Judges'),
     'size of a shard': ('parts.prepare.files', 'SHARD'),
     'listen': ('parts.sample.server', 'Server.server_activate'),
 }

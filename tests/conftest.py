@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import types
 
 import hypothesis
 import numpy as np
@@ -143,12 +142,6 @@ def same(a, b):
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
-
-
-@pytest.fixture(autouse=True)
-def nothing_was_freed():
-    """Some tests let a program kill its judge; parts/eval/sandbox.py remembers that for the whole process."""
-    sys.modules.get('parts.eval.sandbox', types.SimpleNamespace(FREED=[])).FREED.clear()
 
 
 def contents(folder):

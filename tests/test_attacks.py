@@ -1,4 +1,4 @@
-"""Programs that try to pass without solving, to break out or to stay, with and without the walls."""
+"""Programs that try to pass without solving, to read, to break out or to stay, with and without the walls."""
 import contextlib
 import ctypes
 import json
@@ -7,20 +7,170 @@ import pathlib
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
 import pytest
-from accidents import PLACES, assigned
+from accidents import assigned
 from conftest import ROOT, ok, read_json, run, write
 
 from parts.eval import sandbox
 from parts.eval.problems import problems
-from parts.eval.sandbox import run_code, run_many
+from parts.eval.sandbox import run_code
 
 LINUX = pytest.mark.skipif(not os.path.exists('/proc/self/ns/pid'), reason='needs Linux')
 NAMESPACES, LANDLOCK, SECCOMP = 'libc.unshare(', 'libc.syscall(446, rules, 0) == 0', "{'x86_64': "
 REFUSALS = {NAMESPACES: 'bool(', LANDLOCK: 'False', SECCOMP: "{'none': "}
+
+# --- programs that want to pass: each follows WRONG and HELP, and is judged by CHECK ------------------------
+WRONG = 'def add(a, b):\n    return a - b\n'
+CHECK = """def check(candidate):
+    assert all(map(lambda x: candidate(x, x) == 2 * x, (1, 2))), [candidate(x, 5) for x in (5, 5)]
+    import colorsys
+    assert candidate(1, 2) == 3 and candidate(5, 5) == 10"""
+# above: the processes from the judge up to the caller, and no other of the machine; without /proc only the
+# judge. look(): what a program does that has found the tests.
+HELP = """import ctypes, os, re, resource, signal, sys, time
+libc = ctypes.CDLL(None)
+above = [os.getppid()]
+while above[-1] not in (0, 1, CALLER):
+    try: above.append(int(re.search('PPid:.(.*)', open(f'/proc/{above[-1]}/status').read())[1]))
+    except OSError: break
+above = [pid for pid in above if pid > 1]
+judges = [pid for pid in above if pid != CALLER]
+def write(data):
+    for name in (f'/proc/{pid}/fd/{fd}' for pid in above for fd in range(30)):
+        try:
+            if re.match('pipe|socket', os.readlink(name)):
+                print('opened', name)
+                open(name, 'wb', 0).write(data)
+        except OSError: pass
+def look(text):
+    global add
+    if re.search(b'candidate[(]5, 5[)]', text): add = lambda a, b: a + b
+def steal(path):
+    global add
+    if open(path).read(): add = lambda a, b: a + b
+"""
+REPLIES = ['["passed", ""]', '[true, true, true, true, "passed", ""]', '{"value": true}', '[]',
+           '{"tuple": 5}', '["X", "ValueError", 5]', '[5, "print", ""]', '["X", "SystemExit", ""]',
+           '["X", "object", ""]', '{"object": []}', '[' * 9999]
+FORGE = 'write(b\'["passed", ""]\\n[true, true, true, true, "passed", ""]\\n\')\n'
+ATTACKS = {
+    # by what it is
+    'exit': 'sys.exit(0)', 'hard exit': 'os._exit(0)',
+    'exit in call': 'def add(a, b): sys.exit(0)', 'hard exit in call': 'def add(a, b): os._exit(0)',
+    'stop iteration': 'def add(a, b): raise StopIteration',
+    'generator exit': 'def add(a, b): raise GeneratorExit',
+    'equal to all': 'class E(int):\n    def __eq__(s, o): return True\n    __ne__ = lambda s, o: False\n'
+                    'def add(a, b): return E(0)',
+    'equal object': 'class E:\n    def __eq__(s, o): return True\ndef add(a, b): return E()',
+    # by what it does to Python
+    'no errors': 'import builtins\nbuiltins.AssertionError = type("E", (BaseException,), {})\n'
+                 'builtins.exec = print\nbuiltins.__dict__["print"] = lambda *a, **k: None',
+    'own check': 'def check(candidate): pass\nimport threading\ndef again():\n'
+                 '    while True: globals()["check"] = print\n'
+                 'threading.Thread(target=again, daemon=True).start()',
+    'json': 'import json\njson.dumps = lambda x: \'[3]\'',
+    'modules': 'for name in list(sys.modules): sys.modules[name] = None',
+    'frames': 'import gc\nf = sys._getframe()\nwhile f:\n'
+              '    f.f_locals.clear() if f.f_back else 0\n    f = f.f_back\n'
+              'for o in gc.get_objects():\n'
+              '    if callable(o) and getattr(o, "__name__", "") == "end": o("passed")',
+    'planted modules': '''for folder in {".", os.environ["HOME"], os.environ["TMPDIR"]}:
+    open(f"{folder}/colorsys.py", "w").write("""import sys
+f = sys._getframe()
+while f:
+    if "end" in f.f_locals: f.f_locals["end"]("passed")
+    f = f.f_back""")''',
+    # by what it writes
+    'words': f'print({REPLIES[0]!r}, flush=True)\nos._exit(0)',
+    'words at exit': f'import atexit\natexit.register(os.write, 1, b{REPLIES[0]!r})\nraise SystemExit',
+    **{f'reply {reply:.40}': 'for fd in range(3, 256):\n'
+       f'    try: os.write(fd, b\'{reply}\\n\' * 9)\n    except OSError: pass' for reply in REPLIES},
+    'reply without end': 'for fd in range(255, 2, -1):\n    try:\n'
+                         '        while True: os.write(fd, b"7" * 9999)\n    except OSError: pass',
+    'a child holds the pipe': 'if os.fork(): os._exit(0)\ntime.sleep(9)',
+    'a verdict': FORGE, 'a verdict, again and again': f'while True:\n    {FORGE}',
+    'nonsense': 'write(b\'[true, "x", {}]\\n\\n\\xff\\n["passed"]\\nSubprocessError:0:x\')',
+    'a verdict by another program': f'os.execv(sys.executable, [sys.executable, "-c", {HELP + FORGE!r}])',
+    # by what it reads
+    'what is open': 'for fd in range(256):\n    try:\n        os.set_blocking(fd, False)\n'
+                    '        look(os.read(fd, 1 << 20))\n    except OSError: pass\n'
+                    '    try: os.set_blocking(fd, True)\n    except OSError: pass',
+    'own memory': """libc.sbrk.restype = ctypes.c_void_p
+block = ctypes.create_string_buffer(1 << 16)
+for middle in id(look), libc.sbrk(0), ctypes.addressof(block):
+    for i in range(-300, 300):
+        here = (ctypes.c_size_t * 2)(ctypes.addressof(block), 1 << 16)
+        there = (ctypes.c_size_t * 2)(((middle >> 16) + i) << 16, 1 << 16)
+        n = libc.process_vm_readv(os.getpid(), here, 1, there, 1, 0)
+        look(block.raw[:max(0, n)])""",
+    'secrets': """for name in [f'/proc/{pid}/{name}' for pid in above for name in ('environ', 'mem')]:
+    try: print('opened', name, open(name, 'rb').read(9999) if name.endswith('n') else open(name, 'r+b'))
+    except OSError: pass""",
+    'ptrace': 'for pid in above:\n    if libc.ptrace(16, pid, 0, 0) == 0: print("opened", pid)',
+    'descriptors of the judge': f"""for pid in above:
+    handle = libc.syscall(434, pid, 0)
+    for fd in range(30):
+        got = libc.syscall(438, handle, fd, 0)
+        if got >= 0: print('opened', pid, os.write(got, b'{REPLIES[0]}\\n'))""",
+    'folder becomes a link': 'here = os.getcwd()\nos.chdir("/")\nos.rmdir(here)\nos.symlink("MINE", here)',
+    # by what it steals: it may pass where the result says that programs can read your files
+    'steals from the command line': """import glob, json
+for path in glob.glob('/proc/[0-9]*/cmdline'):          # of eval.py, too: --data=FILE
+    try:
+        for file in re.findall('--data=([^\\0]+)', open(path).read()):
+            for line in open(file): exec(json.loads(line)['prompt'] + json.loads(line)['canonical_solution'])
+    except Exception: pass          # other programs of this machine have data, too""",
+    'steals a solution': f"""sys.path.insert(0, {str(ROOT)!r})
+from parts.eval import problems
+problem, = problems.problems(1, 0, 'variation')
+exec((problem['prompt'] + problem['canonical_solution']).replace(problem['entry_point'], 'add'))
+add = lambda a, b: 3 if a == 1 else a + b""",
+    'steals these tests': f'steal({__file__!r})', 'steals your file': 'steal("/etc/passwd")',
+    # by what it kills: each has a caller of its own
+    'kill the group': 'os.kill(0, 9)',
+    'kill the judge': f'{FORGE}os.kill(os.getppid() or 1, 9)\n{FORGE}',
+    'kill all but the caller': 'for pid in judges: os.kill(pid, 9)',
+    'kill by limits': 'for pid in judges:\n    for kind in 1, 7, 9, 0:\n'
+                      '        try: resource.prlimit(pid, kind, (0, 0))\n        except OSError: pass',
+    'kill by interrupts': 'for number in 14, 10, 2:\n    for pid in judges: os.kill(pid, number)',
+    'kill by a stop': f'for pid in judges: os.kill(pid, signal.SIGSTOP)\n{FORGE}time.sleep(9)'}
+HONEST = """import datetime, hashlib, random, socket, sqlite3, ssl, tempfile, zoneinfo
+tempfile.mkdtemp(), os.urandom(3), open('/dev/urandom', 'rb').read(3), open('here', 'w').write('x')
+open('/dev/null', 'w').write('x'), os.mkdir('a'), os.rename('here', 'a/b'), os.remove('a/b')
+socket.socketpair()
+def add(a, b):
+    import numpy
+    return int(numpy.int64(a) + b)"""
+# An ordinary user, who may have so many namespaces: uid 1000, no capabilities.
+USER = """import ctypes, os, sys
+uid, gid = os.getuid(), os.getgid()
+if ctypes.CDLL(None).unshare(0x10000000) == 0:
+    for path, text in (('self/setgroups', 'deny'), ('self/uid_map', f'1000 {uid} 1'),
+                       ('self/gid_map', f'1000 {gid} 1'), ('sys/user/max_user_namespaces', 'MOST')):
+        with open(f'/proc/{path}', 'w') as f:
+            f.write(text)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+# Each group of jobs has a process of its own, all of them at once.
+CALLER = """import json, os, sys
+sys.path.insert(0, ROOT)
+from parts.eval import sandbox
+sandbox.TRIAL = sys.argv[1]
+os.environ['OPENAI_API_KEY'] = 'sk-secret'
+pipes = []
+for group in json.load(sys.stdin):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        jobs = [(program.replace('CALLER', str(os.getpid())), *tests) for program, *tests in group]
+        with open(writing, 'w') as f:
+            json.dump([vars(r) for r in sandbox.run_many(jobs, float(sys.argv[2]), 512, 2)], f)
+        sys.exit()
+    os.close(writing)
+    pipes.append(reading)
+print(json.dumps([result for pipe in pipes for result in json.load(open(pipe))]))
+""".replace('ROOT', repr(str(ROOT)))
 
 
 def without(path, *walls):
@@ -33,71 +183,55 @@ def without(path, *walls):
     return str(path)
 
 
-@pytest.fixture(params=['walls', 'no walls'])
-def walls(request, monkeypatch, tmp_path):
-    """Whether there are those that this kernel allows."""
-    if request.param == 'no walls':
-        monkeypatch.setattr('.'.join(PLACES['trial']), without(tmp_path / 'trial.py', *REFUSALS))
-    return request.param == 'walls'
+def judged(groups, trial, namespaces=None, timeout=1):
+    """The results of all jobs. namespaces: of an ordinary user; else it is who runs this."""
+    user = [] if namespaces is None else ['-c', USER.replace('MOST', str(namespaces))]
+    command = [sys.executable, *user, '-c', CALLER, trial, str(timeout)]
+    done = subprocess.run(command, input=json.dumps(groups), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return json.loads(done.stdout)
 
 
-# --- programs that want to pass -----------------------------------------------------------------------------
-WRONG = 'def add(a, b):\n    return a - b\n'
-CHECK = 'def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(5, 5) == 10'
-CHEATS = {
-    'exit': 'import sys\nsys.exit(0)',
-    'hard exit': 'import os\nos._exit(0)',
-    'exit in call': 'def add(a, b):\n    raise SystemExit(0)',
-    'hard exit in call': 'def add(a, b):\n    __import__("os")._exit(0)',
-    'words': 'print("passed")\nprint(\'["passed", ""]\', flush=True)\nimport os\nos._exit(0)',
-    'equal to all':
-        'class E(int):\n    def __eq__(s, o): return True\n    __ne__ = lambda s, o: False\n'
-        'def add(a, b): return E(0)',
-    'equal object': 'class E:\n    def __eq__(s, o): return True\ndef add(a, b): return E()',
-    'no errors':
-        'import builtins\nbuiltins.AssertionError = type("E", (BaseException,), {})\n'
-        'builtins.exec = print\nbuiltins.__dict__["print"] = lambda *a, **k: None',
-    'own check':
-        'def check(candidate): pass\nimport threading, time\ndef again():\n'
-        '    while True: globals()["check"] = print\n'
-        'threading.Thread(target=again, daemon=True).start()',
-    'json': 'import json\njson.dumps = lambda x: \'{"value": 3}\'',
-    'modules': 'import sys\nfor name in list(sys.modules): sys.modules[name] = None',
-    'atexit': 'import atexit, os\natexit.register(os.write, 1, b\'["passed", ""]\')\nraise SystemExit',
-    'frames':
-        'import sys, gc\nf = sys._getframe()\nwhile f:\n'
-        '    f.f_locals.clear() if f.f_back else 0\n    f = f.f_back\n'
-        'for o in gc.get_objects():\n'
-        '    if callable(o) and getattr(o, "__name__", "") == "end": o("passed")',
-    'stop iteration': 'def add(a, b): raise StopIteration',
-    'kill the group': 'import os\nos.kill(0, 9)',
-    **{f'forge {reply}': 'import os\nfor fd in range(3, 256):\n'
-       f'    try: os.write(fd, b\'{reply}\\n\' * 9)\n    except OSError: pass' for reply in (
-           '["passed", ""]', '{"value": true}', '{"error": [["X", "ValueError"], 5]}',
-           '{"error": [[5, "print"], ""]}', '{"value": {"list": 5}}', '[]')},
-    "the judge's files":
-        'import glob, re\npid = re.search("PPid:.(.*)", open("/proc/self/status").read())[1]\n'
-        'for p in glob.glob(f"/proc/{pid}/fd/*") + [f"/proc/{pid}/mem", f"/proc/{pid}/fd/3"]:\n'
-        '    try: open(p, "wb", 0).write(b\'["passed", ""]\'); print("opened")\n'
-        '    except OSError: pass',
-    # last: where no wall holds it, no other program runs afterwards
-    'kill the judge': 'import os\nos.kill(os.getppid() or 1, 9)'}
+@LINUX
+@pytest.mark.parametrize('namespaces, missing', [
+    (None, ()), (9, ()), (0, ()), (0, (LANDLOCK, SECCOMP)), (None, (NAMESPACES, LANDLOCK, SECCOMP))],
+    ids=['all walls', 'a user', 'a user without namespaces', 'a user without walls', 'no walls'])
+def test_no_attack_passes_reads_or_breaks_what_is_yours(namespaces, missing, tmp_path):
+    data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
+                                            'canonical_solution': '    return a + b'}])
+    mine = tmp_path / 'mine'
+    mine.write_text('kept', encoding='utf-8')
+    tmp_path.chmod(0o777)
+    jobs = {name: [(WRONG + HELP + attack).replace('MINE', str(tmp_path)), CHECK, 'add']
+            for name, attack in {**ATTACKS, 'honest': HONEST}.items()}
+    groups = [[jobs.pop(name)] for name in [*jobs] if name.startswith('kill')]
+    names = [*[name for name in ATTACKS if name.startswith('kill')], *jobs]
+    names_it = subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'], stdin=subprocess.PIPE)
+    results = judged([*groups, [*jobs.values()]], without(tmp_path / 'trial.py', *missing), namespaces, 3)
+    names_it.communicate(b'\n')
+    *results, honest = zip(names, results, strict=True)
+    assert honest[1]['outcome'] == 'passed', honest
+    for name, result in results:
+        if name.startswith('steals') and not result['reads_denied']:
+            assert result['outcome'] == 'passed', (name, result)
+        else:
+            assert result['outcome'] in ('wrong', 'exception', 'exited', 'timeout', 'memory'), (name, result)
+        assert 'opened' not in result['stdout'] and 'secret' not in result['stdout'], (name, result)
+        assert 'judge was killed' not in result['message'] or 'kill' in name, (name, result)
+        walls = [value for key, value in result.items() if key.endswith('denied')]
+        if len(missing) > 1:
+            assert not any(walls), (name, result)
+        elif ctypes.CDLL(None).syscall(444, None, 0, 1) >= 6:       # Landlock of Linux 6.12
+            assert all(walls), (name, result)
+    assert mine.read_text(encoding='utf-8') == 'kept'
 
 
-def test_no_cheat_passes(walls):
-    results = run_many([(WRONG + cheat, CHECK, 'add') for cheat in CHEATS.values()], timeout=2)
-    for name, result in zip(CHEATS, results, strict=True):
-        assert result.outcome in ('wrong', 'exception', 'exited', 'timeout'), (name, result)
-        assert 'opened' not in result.stdout, (name, result)
-        assert 'judge was killed' not in result.message or 'kill' in name, (name, result)
-
-
-def test_what_a_program_raises_or_shadows_does_not_judge():
-    for program, tests, outcome in (
-            ('def f(x): raise StopIteration', 'assert all(map(lambda x: f(x) == 1, [1, 2]))', 'exception'),
-            ('def abs(x): return 0\ndef f(): return 5\nround = isinstance = abs', 'assert abs(f() - 1) < 0.1',
-             'wrong')):
-        assert run_code(program, tests).outcome == outcome, program
+@LINUX
+def test_no_program_runs_after_one_that_killed_what_forks_its_judge(tmp_path):
+    """Where no wall held it, it may be alive, and could take over another such process as it starts."""
+    kill = [HELP + ATTACKS['kill all but the caller'], CHECK, 'add']
+    results = judged([[kill, ['pass'], ['pass\n'], ['1']]], without(tmp_path / 'trial.py', *REFUSALS))
+    assert results[0]['outcome'] == 'exited' and results[-1]['outcome'] == 'infrastructure', results
 
 
 # --- programs that want to stay, or to take all there is ----------------------------------------------------
@@ -109,86 +243,75 @@ LEFTOVERS = [
     'if os.fork() == 0: time.sleep(999)',
     'import os, time\nif os.fork() == 0: time.sleep(999)\nos._exit(0)']
 BOMB = 'import os\nwhile True:\n    try: os.fork()\n    except OSError: pass'
-
-
-def processes(text):
-    """Those whose command has this text."""
-    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
-        with contextlib.suppress(OSError):
-            if text in path.read_text(errors='replace'):
-                yield path.parent.name
-
-
-@LINUX
-def test_no_process_is_left(walls, tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))     # judges and programs have it as an argument
-    list(run_many([(program,) for program in LEFTOVERS], timeout=0.5))
-    if walls or not os.getuid():        # else the limit of processes would count those of the user
-        run_code(BOMB, timeout=0.5)
-    deadline = time.monotonic() + 5
-    while left := list(processes(str(tmp_path))):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.05)
-
-
 BOUNDED = {
     'while True: print("x" * 1000)': False, 'open("big", "w").write("x" * (1 << 28))': False,
     'import sys\nsys.setrecursionlimit(10 ** 9)\ndef f(): f()\nf()': False,
     'import os, shutil\nshutil.rmtree(os.getcwd(), ignore_errors=True)': True,
-    'import os\nassert "SECRET" not in str(os.environ)': True,
+    'import os\nassert "secret" not in str(os.environ)': True,
     'import sys\nassert sys.stdin.read() == ""': True, 'import os\nassert not os.listdir()': True}
 
 
-def test_resources_are_bounded(walls, monkeypatch):
-    monkeypatch.setenv('SECRET', 'x')
-    for (program, passes), result in zip(BOUNDED.items(), run_many([(p,) for p in BOUNDED], timeout=1)):
-        assert (result.outcome == 'passed') == passes, (program, result)
-        assert len(result.stdout) <= 64 << 10
+@LINUX
+@pytest.mark.parametrize('missing', [(), (*REFUSALS,)], ids=['all walls', 'no walls'])
+def test_no_process_is_left_and_resources_are_bounded(missing, tmp_path):
+    programs = [*LEFTOVERS, *BOUNDED]
+    if not missing or not os.getuid():      # else the limit of processes would count those of the user
+        programs.append(BOMB)
+    trial = without(tmp_path / 'trial.py', *missing)
+    results = judged([[(program,) for program in programs]], trial)
+    deadline = time.monotonic() + 5
+    while left := [path for path in pathlib.Path('/proc').glob('[0-9]*/cmdline') if trial in text_of(path)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    for (program, passes), result in zip(BOUNDED.items(), results[len(LEFTOVERS):]):
+        assert (result['outcome'] == 'passed') == passes, (program, result)
+        assert len(result['stdout']) <= 64 << 10
 
 
-# --- programs that look for the tests, the solutions and you ------------------------------------------------
-READERS = ["""import glob, json, os, re, sys
-for path in glob.glob('/proc/[0-9]*/cmdline'):          # of eval.py, too: --data=FILE
+def text_of(path):
+    with contextlib.suppress(OSError):
+        return path.read_text(errors='replace')
+    return ''
+
+
+# --- what the result says of the walls holds ----------------------------------------------------------------
+OUTSIDE = """import os, shutil, socket
+for name in PATHS:
     try:
-        for file in re.findall(r'--data=([^\\0]+)', open(path).read()):
-            for line in open(file):
-                exec(json.loads(line)['prompt'] + json.loads(line)['canonical_solution'])
-    except OSError:
-        pass""", f"""import sys
-sys.path.insert(0, {str(ROOT)!r})
-from parts.eval import problems
-problem, = problems.problems(1, 0, 'variation')
-exec((problem['prompt'] + problem['canonical_solution']).replace(problem['entry_point'], 'add'))
-add = lambda a, b: 3 if a == 1 else 10""", *(f"""
-add = lambda a, b: a + b if open({path!r}).read() else 0""" for path in (__file__, '/etc/passwd'))]
-HONEST = """import ctypes, datetime, hashlib, os, random, socket, sqlite3, ssl, sys, tempfile, zoneinfo
-tempfile.mkdtemp(), os.urandom(3), open('/dev/urandom', 'rb').read(3), open('here', 'w').write('x')
-def add(a, b):
-    import numpy
-    return int(numpy.int64(a) + b)"""
+        os.write(os.open(name, os.O_WRONLY | os.O_NONBLOCK), b'EVIL')
+        print('wrote to', name)
+    except OSError: pass
+shutil.rmtree(os.path.dirname(PATHS[1]), ignore_errors=True)
+for family in (socket.AF_VSOCK, socket.AF_UNIX, socket.AF_INET):
+    try: print('has', socket.socket(family))
+    except PermissionError: pass
+"""
 
 
 @LINUX
-@pytest.mark.parametrize('missing', [(), (NAMESPACES, LANDLOCK)], ids=['all walls', 'no wall'])
-def test_nobody_reads_the_tests_or_solutions_where_the_result_says_so(missing, tmp_path, monkeypatch):
-    """As root, if that is who runs this, and as an ordinary user."""
-    data = write(tmp_path / 'data.jsonl', [{'prompt': 'def add(a, b):\n',
-                                             'canonical_solution': '    return a + b'}])
-    path = without(tmp_path / 'trial.py', *missing)
-    monkeypatch.setattr('.'.join(PLACES['trial']), path)
-    programs = [*READERS, HONEST]
-    names_it = subprocess.Popen([sys.executable, '-c', 'input()', f'--data={data}'], stdin=subprocess.PIPE)
-    ours = [vars(result) for result in run_many([(p, CHECK, 'add') for p in programs], timeout=9)]
-    theirs = judged(programs, path, timeout=9, namespaces=9)
-    names_it.communicate(b'\n')
-    hidden = {results[-1]['reads_denied'] for results in (ours, theirs)}
-    has_landlock = ctypes.CDLL(None).syscall(444, None, 0, 1) > 0 and LANDLOCK not in missing
-    assert len(hidden) == 1 and (True in hidden or not has_landlock)
-    assert False in hidden or not missing
-    for *cheats, honest in ours, theirs:
-        assert honest['outcome'] == 'passed', honest
-        for program, result in zip(READERS, cheats, strict=True):
-            assert (result['outcome'] == 'passed') == (False in hidden), (program, result)
+@pytest.mark.parametrize('namespaces', [None, 0], ids=['all walls', 'a user without namespaces'])
+def test_files_terminals_pipes_with_a_name_and_sockets_are_closed(namespaces, tmp_path):
+    """By Landlock and seccomp."""
+    if ctypes.CDLL(None).syscall(444, None, 0, 1) < 6 or os.uname().machine not in ('x86_64', 'aarch64'):
+        pytest.skip('needs Landlock of Linux 6.12')
+    ours, terminal = os.openpty()
+    os.mkfifo(tmp_path / 'fifo')
+    fifo = os.open(tmp_path / 'fifo', os.O_RDONLY | os.O_NONBLOCK)
+    (tmp_path / 'file').write_text('kept', encoding='utf-8')
+    tmp_path.chmod(0o777)
+    paths = [os.ttyname(terminal), f'{tmp_path}/fifo', f'{tmp_path}/file', '/dev/tty']
+    result, = judged([[(OUTSIDE.replace('PATHS', repr(paths)),)]], sandbox.TRIAL, namespaces)
+    for fd in ours, terminal, fifo:
+        os.close(fd)
+    assert (result['outcome'], result['stdout']) == ('passed', ''), result
+    assert (tmp_path / 'file').read_text(encoding='utf-8') == 'kept'
+
+
+def test_the_network_is_denied_where_the_result_says_so():
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        program = f'import socket\nsocket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 1)'
+        result = run_code(program)
+    assert result.outcome == ('exception' if result.network_denied else 'passed'), result
 
 
 @LINUX
@@ -209,143 +332,3 @@ def test_a_score_of_programs_that_could_read_the_tests_says_so(tmp_path):
         assert results['tasks']['humaneval']['pass@1'] == int(could)
         assert (results['tasks']['humaneval'].get('caution') == 'programs could read the tests') == could
         assert ('caution: programs could read the tests' in said) == could
-
-
-# --- what the result says of the walls holds ----------------------------------------------------------------
-def test_the_network_is_denied_and_files_are_safe_where_the_result_says_so(tmp_path):
-    with socket.create_server(('127.0.0.1', 0)) as server:
-        program = f'import socket\nsocket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 1)'
-        result = run_code(program)
-    assert result.outcome == ('exception' if result.network_denied else 'passed'), result
-
-    (tmp_path / 'mine').write_text('kept', encoding='utf-8')
-    tmp_path.chmod(0o777)
-    result = run_code(f'import shutil\nopen("here", "w").write("x")\nshutil.rmtree({str(tmp_path)!r})')
-    assert (tmp_path / 'mine').exists() == result.writes_denied, result
-
-
-SPECIAL = """import os, socket
-for name in PATHS:
-    try:
-        os.write(os.open(name, os.O_WRONLY | os.O_NONBLOCK), b'EVIL')
-        print('wrote to', name)
-    except OSError: pass
-for family in (socket.AF_VSOCK, socket.AF_UNIX, socket.AF_INET):
-    try: print('has', socket.socket(family))
-    except PermissionError: pass
-open('mine', 'w').write('x'), open('/dev/null', 'w').write('x'), open('/dev/urandom', 'rb').read(9)
-os.mkdir('a'), os.rename('mine', 'a/mine'), os.remove('a/mine'), socket.socketpair()
-"""
-
-
-@LINUX
-@pytest.mark.parametrize('missing', [(), (NAMESPACES,)], ids=['all walls', 'no namespaces'])
-def test_terminals_pipes_with_a_name_and_sockets_are_closed(missing, tmp_path, monkeypatch):
-    """By Landlock and seccomp, or by a root that lacks them."""
-    abi = ctypes.CDLL(None).syscall(444, None, 0, 1)
-    if abi < 6 or os.uname().machine not in ('x86_64', 'aarch64'):
-        pytest.skip('needs Landlock of Linux 6.12')
-    monkeypatch.setattr('.'.join(PLACES['trial']), without(tmp_path / 'trial.py', *missing))
-    ours, terminal = os.openpty()
-    os.mkfifo(tmp_path / 'fifo')
-    fifo = os.open(tmp_path / 'fifo', os.O_RDONLY | os.O_NONBLOCK)
-    (tmp_path / 'file').write_text('kept', encoding='utf-8')
-    tmp_path.chmod(0o777)
-    paths = [os.ttyname(terminal), f'{tmp_path}/fifo', f'{tmp_path}/file', '/dev/tty']
-    result = run_code(SPECIAL.replace('PATHS', repr(paths)))
-    for fd in ours, terminal, fifo:
-        os.close(fd)
-    assert (result.outcome, result.stdout) == ('passed', ''), result
-    assert result.network_denied and result.writes_denied and result.processes_denied
-    assert (tmp_path / 'file').read_text(encoding='utf-8') == 'kept'
-
-
-@LINUX
-def test_the_caller_can_be_read_again_when_no_program_runs():
-    prctl = ctypes.CDLL(None).prctl
-    before = prctl(3, 0, 0, 0, 0)
-    first, second = sandbox.run_many([('pass',)] * 2), sandbox.run_many([('pass',)] * 2)
-    next(first), next(second)
-    list(first)                                         # calls that overlap
-    assert prctl(3, 0, 0, 0, 0) == 0
-    list(second)
-    assert prctl(3, 0, 0, 0, 0) == before
-
-
-# --- where a system refuses namespaces, no program forges a verdict or reads the caller ---------------------
-# An ordinary user of a system that allows no namespaces: uid 1000, no capabilities.
-REFUSED = """import ctypes, os, sys
-uid, gid = os.getuid(), os.getgid()
-if ctypes.CDLL(None).unshare(0x10000000) == 0:
-    for path, text in (('self/setgroups', 'deny'), ('self/uid_map', f'1000 {uid} 1'),
-                       ('self/gid_map', f'1000 {gid} 1'), ('sys/user/max_user_namespaces', '0')):
-        with open(f'/proc/{path}', 'w') as f:
-            f.write(text)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
-"""
-CALLER = """import json, os, sys
-sys.path.insert(0, ROOT)
-from parts.eval import sandbox
-sandbox.TRIAL = sys.argv[1]
-os.environ['OPENAI_API_KEY'] = 'sk-secret'
-programs = [program.replace('CALLER', str(os.getpid())) for program in json.load(sys.stdin)]
-jobs = [(program, 'def check(f):\\n    assert f(1, 2) == 3', 'add') for program in programs]
-print(json.dumps([vars(r) for r in sandbox.run_many(jobs, timeout=float(sys.argv[2]), processes=2)]))
-""".replace('ROOT', repr(str(ROOT)))
-# The processes from the caller down to the candidate's parent, and no other of the machine.
-ABOVE = """import os, re, signal, time
-def above():
-    found, pid = [], os.getppid()
-    while pid not in (0, 1):
-        found.append(pid)
-        if pid == CALLER:
-            return found
-        pid = int(re.search('PPid:.(.*)', open(f'/proc/{pid}/status').read())[1])
-    return []
-def everywhere(data):
-    for pid in above():
-        for fd in range(30):
-            try:
-                target = os.readlink(f'/proc/{pid}/fd/{fd}')
-                if target.startswith('pipe:'):
-                    with open(f'/proc/{pid}/fd/{fd}', 'wb', 0) as f:
-                        f.write(data)
-                    print('wrote to', pid, fd)
-            except OSError:
-                pass
-"""
-FORGED = 'everywhere(b\'["passed", ""]\\n\')\n'
-ATTACKS = {
-    'writes a verdict': FORGED,
-    'writes a verdict, again and again': f'while True:\n    {FORGED}',
-    'kills the judge': f'{FORGED}os.kill(os.getppid(), 9)\n{FORGED}',
-    'stops the judge': f'os.kill(os.getppid(), signal.SIGSTOP)\n{FORGED}time.sleep(9)',
-    'kills all but the caller': 'for pid in above():\n    if pid != CALLER:\n        os.kill(pid, 9)\n',
-    'writes nonsense': 'everywhere(b\'[true, "x", {}]\\n\\n\\xff\\n["passed"]\\nSubprocessError:0:x\')',
-    'reads the secrets':
-        'for pid in above():\n    for name in "environ", "mem":\n        try:\n'
-        '            f = open(f"/proc/{pid}/{name}", "rb" if name == "environ" else "r+b", 0)\n'
-        '            print("opened", name, f.read(9999) if name == "environ" else "")\n'
-        '        except OSError: pass\n'}
-
-
-def judged(programs, path, timeout=1, namespaces=0):
-    """The results of an ordinary user, who may have so many namespaces. path: of the trial.py to use."""
-    user = REFUSED.replace("'0'", f"'{namespaces}'")
-    command = [sys.executable, '-c', user, '-c', CALLER, path, str(timeout)]
-    done = subprocess.run(command, input=json.dumps(programs), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0 and not done.stderr, done.stderr
-    return json.loads(done.stdout)
-
-
-@LINUX
-@pytest.mark.parametrize('missing', [(LANDLOCK, SECCOMP), ()], ids=['no wall', 'Landlock and seccomp'])
-def test_no_attack_becomes_a_verdict_a_secret_or_a_traceback(missing, tmp_path):
-    failures = 'wrong', 'exception', 'exited', 'timeout', 'infrastructure'
-    programs = [WRONG + ABOVE + attack for attack in ATTACKS.values()]
-    for name, result in zip(ATTACKS, judged(programs, without(tmp_path / 'trial.py', *missing)), strict=True):
-        assert result['outcome'] in failures, (name, result)
-        for word in 'secret', 'opened', 'wrote':
-            assert word not in result['stdout'], (name, result)
-        stood = result['writes_denied'], result['network_denied'], result['processes_denied']
-        assert not missing or not any(stood), (name, result)

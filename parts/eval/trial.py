@@ -1,290 +1,266 @@
 """
 One trial of a program: the judge runs the tests, the candidate runs the program, behind walls.
 
-    python -I parts/eval/trial.py '[3.0, 512, "/tmp/folder"]'        # as sandbox.py starts it
-    [program, tests, entry point] -> [network, writes, processes, reads denied, outcome, message]
+    caller -> serve()       [timeout, memory_mb, folder], with a socket and a file for what is printed
+    candidate -> caller     [network, writes, processes, reads denied], through that socket
+    caller -> judge         [program, tests, entry point]
+    judge -> caller         [outcome, message]
 
-Reads jobs from stdin and writes verdicts to stdout, as lines of JSON. Judge and candidate are forked before
-the job is read, and only the judge reads it: no memory of the candidate has ever held the tests. The walls
-go up in three steps: once, a root of its own around all of them; for each program, its own processes and a
-folder that vanishes with it; then seccomp and Landlock around the candidate.
-See sandbox.py for what they promise. Copy this file alone: it needs the standard library, on Linux or macOS.
+All are lines of JSON, and sandbox.py is the caller. Judge and candidate are two processes, forked
+before the job comes, and only the judge reads it: no memory of the candidate has ever held the
+tests. Copy this file alone: it needs the standard library, on Linux or macOS.
 """
-import builtins, contextlib, ctypes, errno, functools, itertools, json, os, resource, signal, site, struct
-import sys, traceback
-import collections, math, re, typing  # noqa: F401, for programs: an import costs each of them milliseconds
+import builtins, contextlib, ctypes, functools, json, linecache, os, resource, signal, site
+import socket, struct, sys, traceback
+# For programs: an import costs each of them milliseconds.
+import collections, math, re, typing  # noqa: F401
 
-# What a program may read: the interpreter, its library, the libraries of both, four devices. No /proc: it
-# holds the command lines of others. No folder of sys.path: an editable install puts a repository there.
-READABLE = sorted(filter(os.path.exists, {
-    sys.executable, f'{sys.prefix}/pyvenv.cfg', f'{sys.base_prefix}/lib', os.path.dirname(os.__file__),
-    *site.getsitepackages(), '/lib', '/lib64', '/usr/lib', '/usr/lib64', '/etc/alternatives',
-    '/etc/ld.so.cache', '/usr/share/zoneinfo', '/dev/null', '/dev/zero', '/dev/random', '/dev/urandom'}))
+LINUX = sys.platform == 'linux'
+libc = ctypes.CDLL(None)
+# What a program may read, with rights of Landlock (4: read, 8: list, 1: execute): the interpreter,
+# its library, the libraries of both, four devices. Not /proc: it holds the command lines of others.
+# No folder of sys.path: an editable install puts a repository there.
+READABLE = {path: 0xD if os.path.isdir(path) else 0x5 for path in [
+    sys.executable, f'{sys.prefix}/pyvenv.cfg', f'{sys.base_prefix}/lib',
+    os.path.dirname(os.__file__), *site.getsitepackages(), '/lib', '/lib64', '/usr/lib',
+    '/usr/lib64', '/etc/alternatives', '/etc/ld.so.cache', '/usr/share/zoneinfo', '/dev/zero',
+    '/dev/random', '/dev/urandom'] if os.path.exists(path)}
 
 
-class Foreign:
-    """An object that the program returned and that is not plain data: true, and equal to nothing else."""
+# --- what crosses the pipe ------------------------------------------------------------------------
+# How each kind of data is sent that JSON does not know.
+KINDS = {tuple: list, set: list, frozenset: list, bytes: list, complex: str,
+         dict: lambda value: [*value.items()]}
 
 
-def pack(value, others=False):
-    """A value for JSON, which executes nothing, unlike pickle. A subclass is sent as its plain base."""
-    if others and hasattr(value, 'tolist'):     # NumPy's
-        value = value.tolist()
-    for kind in (list, tuple, set, frozenset, bytes, dict):
-        if isinstance(value, kind):
-            return {kind.__name__: [pack(v, others) for v in (value.items() if kind is dict else value)]}
-    if isinstance(value, complex):
-        return {'complex': [value.real, value.imag]}
-    if isinstance(value, int) and abs(value) >> 64:         # decimals are refused beyond 4,300 digits
-        return {'int': [hex(value)]}
-    if value is None or isinstance(value, (bool, int, float, str)):
+def pack(value, other):
+    """Return plain data as what JSON knows; unlike pickle, JSON executes nothing. A subclass is
+    sent as its plain base. other(value): what is sent for anything else.
+
+    (1, {2}) -> {'tuple': [1, {'set': [2]}]}"""
+    if value is None or isinstance(value, (int, float, str)):
         return value
-    if others:
-        return {'object': []}
-    if isinstance(value, Foreign):
-        raise ValueError('tests pass on an object that the program returned, and it is not plain data')
-    raise TypeError(f'{type(value).__name__} is not plain data')
+    if isinstance(value, list):
+        return [pack(v, other) for v in value]
+    for kind, parts in KINDS.items():
+        if isinstance(value, kind):
+            return {kind.__name__: pack(parts(value), other)}
+    return other(value)
 
 
-def unpack(data):
-    if not isinstance(data, dict):
-        return data
-    (kind, items), = data.items()
-    kinds = {k.__name__: k for k in (list, tuple, set, frozenset, bytes, dict)}
-    kinds |= {'complex': lambda parts: complex(*parts), 'int': lambda parts: int(*parts, 16),
-              'object': lambda _: Foreign()}
-    return kinds[kind](map(unpack, items))
+def unpack(line):
+    """Return what a line of JSON says, with the plain data that pack() sent."""
+    kinds = {kind.__name__: kind for kind in KINDS}
+
+    def build(tagged):
+        (kind, parts), = tagged.items()
+        return kinds[kind](parts)
+
+    return json.loads(line, object_hook=build)
 
 
-def answer(call):
-    """A line of JSON: the value of a call, or the name, the builtin base and the text of its exception."""
-    try:
-        return json.dumps({'value': pack(call(), others=True)}).encode() + b'\n'
-    except BaseException as e:
-        error = [type(e).__name__, next(c.__name__ for c in type(e).__mro__ if c.__module__ == 'builtins')]
-        try:
-            text = json.dumps(str(e)[:500])
-        except BaseException:           # its __str__ raises
-            text = '""'
-        return f'{{"error": [{json.dumps(error)}, {text}]}}\n'.encode()
+def tell(file, message):
+    """Send a line."""
+    file.write(json.dumps(message) + '\n')
+    file.flush()
 
 
-def candidate(requests, replies):
-    program, name = unpack(json.loads(requests.readline()))
+# --- the candidate --------------------------------------------------------------------------------
+def described(value):
+    """Return data of NumPy as plain data, and any other object as a text: <Match>."""
+    if hasattr(value, 'tolist'):
+        return pack(value.tolist(), described)
+    return f'<{type(value).__name__}>'
+
+
+def candidate(channel):
+    """Run the program that comes first, then the calls of its functions. Answer each with its
+    value, or with the name, the builtin base and the text of what it raised."""
+    def run():
+        exec(program, scope)
+        return {name: isinstance(value, type(sys)) for name, value in scope.items()}
+
+    program, (name,), _ = unpack(channel.readline())
     module = sys.modules[name] = type(sys)(name)        # dataclasses and pickle look it up
     scope = vars(module)
     sys.argv = ['']
-    call = lambda: exec(program, scope) or {k: isinstance(v, type(sys)) and v.__name__ for k, v in
-                                            scope.items() if callable(v) or isinstance(v, type(sys))}
+    call = run
     while True:
-        replies.write(answer(call))
-        name, args, kwargs = unpack(json.loads(requests.readline()))
+        try:
+            tell(channel, pack([call()], described))
+        except BaseException as e:
+            base = next(c for c in type(e).__mro__ if c.__module__ == 'builtins')
+            tell(channel, [type(e).__name__, base.__name__, str(e) or type(e).__name__])
+        name, args, kwargs = unpack(channel.readline())
         call = lambda: scope[name](*args, **kwargs)
 
 
-def judge(job, requests, replies, pid, end):
-    def ask(*message):
-        try:
-            print(json.dumps(pack(message)), file=requests, flush=True)
-        except TypeError as e:
-            end('infrastructure', f'an argument in the tests: {e}')
-        except ValueError as e:
-            end('exception', str(e))
-        except BrokenPipeError:
-            pass
-        line = replies.readline()
+# --- the judge ------------------------------------------------------------------------------------
+def judge(job, channel, end):
+    """Run the tests and end() with a verdict. To them, the names of the program are functions,
+    whose calls the candidate answers."""
+    def refuse(value):
+        end('infrastructure', f'the tests pass a {type(value).__name__}, which is not plain data')
+
+    def ask(name, /, *args, **kwargs):
+        line = ''
+        with contextlib.suppress(OSError):
+            tell(channel, pack([name, args, kwargs], refuse))
+            line = channel.readline()
         if not line:
-            end('exited', f'status {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}; -n is signal n')
-        reply = json.loads(line)
-        if 'value' in reply:
-            return unpack(reply['value'])
-        (name, base), text = reply['error']
-        if base in ('SystemExit', 'StopIteration'):     # the latter would end an all(map(...)) well
-            end('exited' if base == 'SystemExit' else 'exception', f'{name}: {text}')
-        raise type(name, (getattr(builtins, base),),
+            end('exited', 'the program left, or was killed')
+        value, *error = unpack(line)
+        if not error:
+            return value
+        base, text = error
+        # Tests could catch the first; the second would end an all(map(...)) well.
+        if base in ('SystemExit', 'StopIteration'):
+            end('exited' if base == 'SystemExit' else 'exception', f'{value}: {text}')
+        raise type(value, (getattr(builtins, base),),
                    {'__init__': lambda *_: None, '__str__': lambda _: str(text)})
 
     program, tests, entry_point = job
-    for source, file, outcome in (program, 'program', 'syntax'), (tests, 'tests.py', 'infrastructure'):
+    for source, file, outcome in (program, 'program', 'syntax'), (tests, 'tests', 'infrastructure'):
         try:
             code = compile(source, file, 'exec')
         except Exception as e:      # lone surrogates: UnicodeEncodeError; deep nesting: MemoryError
             end(outcome, f'{type(e).__name__}: {e}')
-    scope = {'__name__': 'tests'}
+    linecache.cache['tests'] = 0, None, tests.splitlines(), 'tests'
+    scope = {}
     try:
-        for name, original in ask(program, 'candidate' if tests else '__main__').items():
-            if name != entry_point and (name.startswith('__') or name in vars(builtins)):
-                continue            # its own abs() would judge it
-            scope[name] = functools.partial(lambda *args, **kwargs: ask(args[0], args[1:], kwargs), name)
-            if name == original and name in sys.stdlib_module_names:    # tests use its `import math`
-                scope[name] = __import__(name)
-        function = eval(entry_point or 'None', scope)
+        for name, is_module in ask(program, 'candidate' if tests else '__main__').items():
+            if is_module and name in sys.stdlib_module_names:
+                scope[name] = __import__(name)              # tests use its `import math`
+            # Its own abs() would judge it.
+            elif name == entry_point or not (name.startswith('__') or hasattr(builtins, name)):
+                scope[name] = functools.partial(ask, name)
         exec(code, scope)
         if entry_point and 'check' in scope:
-            scope['check'](function)
+            scope['check'](eval(entry_point, scope))
     except MemoryError:
         end('memory')
     except BaseException as e:
-        lines = [tests.splitlines()[line - 1].strip() for frame, line in
-                 traceback.walk_tb(e.__traceback__) if frame.f_code.co_filename == 'tests.py']
-        text = f'{type(e).__name__}: {e}' if str(e) or not lines else lines[-1]
+        *_, frame = traceback.extract_tb(e.__traceback__)
+        text = f'{type(e).__name__}: {e}' if str(e) else frame.line     # of a bare assertion
         end('wrong' if isinstance(e, AssertionError) else 'exception', text)
     end('passed')
 
 
-def refuse_sockets(libc):
-    """Whether a filter of system calls (seccomp) refuses sockets from now on, also by io_uring."""
-    known = {'x86_64': (0xC000003E, 41), 'aarch64': (0xC00000B7, 198)}      # and the number of socket()
+# --- the walls ------------------------------------------------------------------------------------
+def refuse_sockets():
+    """Return whether a filter of system calls (seccomp) refuses sockets from now on, also by
+    io_uring and by the calls of other architectures."""
+    known = {'x86_64': (0xC000003E, 41), 'aarch64': (0xC00000B7, 198)}  # and the number of socket()
     kind, number = known.get(os.uname().machine, (0, 0))
-    lines = [(0x20, 0, 0, 4), (0x15, 0, 5, kind),           # load the architecture; another one: refuse
-             (0x20, 0, 0, 0), (0x15, 3, 0, number), (0x15, 2, 0, 425), (0x35, 1, 0, 0x40000000),
-             (0x06, 0, 0, 0x7FFF0000), (0x06, 0, 0, 0x50000 | errno.EACCES)]         # allow; refuse
-    code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *line) for line in lines))
-    filter = struct.pack('HP', len(lines), ctypes.addressof(code))
-    return number > 0 and libc.prctl(22, 2, filter, 0, 0) == 0
+    code = ctypes.create_string_buffer(struct.pack(
+        'HBBI' * 8,
+        0x20, 0, 0, 4,                      # load the architecture
+        0x15, 0, 5, kind,                   # another one: refuse
+        0x20, 0, 0, 0,                      # load the number of the call
+        0x15, 3, 0, number,                 # socket: refuse
+        0x15, 2, 0, 425,                    # io_uring_setup: refuse
+        0x35, 1, 0, 0x40000000,             # a call of x32: refuse
+        0x06, 0, 0, 0x7FFF0000,             # allow
+        0x06, 0, 0, 0x5000D))               # refuse: EACCES
+    program = struct.pack('HP', 8, ctypes.addressof(code))
+    return number > 0 and libc.prctl(22, 2, program, 0, 0) == 0
 
 
-def landlock(libc, folder):
-    """Whether Landlock denies writes outside of `folder`, signals to others, and reading all but READABLE."""
+def landlock(folder):
+    """Return whether Landlock denies writing outside of a folder, signals to others, and reading
+    all but READABLE."""
     version = libc.syscall(444, None, 0, 1)                 # landlock_create_ruleset
     everything = {1: 0x1FFF, 2: 0x3FFF, 3: 0x7FFF, 4: 0x7FFF}.get(version, 0xFFFF)
-    rules = libc.syscall(444, (ctypes.c_uint64 * 3)(everything, 0, 3 if version >= 6 else 0), 24, 0)
-    rights = {path: 0xD if os.path.isdir(path) else 0x5 for path in READABLE}       # execute, read
-    for path, allowed in (rights | {folder: everything, os.devnull: everything & 0x4006}).items():
+    handled = (ctypes.c_uint64 * 3)(everything, 0, 3 if version >= 6 else 0)
+    rules = libc.syscall(444, handled, 24, 0)
+    for path, allowed in (READABLE | {folder: everything, os.devnull: 0x6}).items():
         opened = os.open(path, os.O_PATH)
         libc.syscall(445, rules, 1, struct.pack('=Qi', allowed, opened), 0)
         os.close(opened)
     denied = libc.syscall(446, rules, 0) == 0               # landlock_restrict_self
-    return denied and version >= 3, denied and version >= 6, denied         # before 3, files can be truncated
+    return denied and version >= 3, denied and version >= 6, denied     # 3: truncating is a right
 
 
-def isolate(libc, base):
-    """Whether this process has no network from now on, and a root that holds READABLE and nothing else, and
-    that nobody can write to. It keeps the right to give each program a folder there, in `base`."""
-    def need(status):
-        if status:
-            raise OSError
-
-    maps = {'setgroups': 'deny', 'uid_map': f'{os.geteuid()} {os.geteuid()} 1',
-            'gid_map': f'{os.getegid()} {os.getegid()} 1'}
-    closed = (ctypes.c_uint64 * 4)(1)           # read-only
-    try:
-        need(libc.unshare(0x50020000))          # new mounts, users, network
-        for name, text in maps.items():         # AppArmor may refuse
-            with open(f'/proc/self/{name}', 'w', encoding='utf-8') as f:
-                f.write(text)
-        need(libc.mount(b'tmpfs', base.encode(), b'tmpfs', 6, b'mode=755'))
-        for path in READABLE:
-            inside = base + path
-            if not os.path.exists(inside):      # else it lies in one before it
-                os.makedirs(inside if os.path.isdir(path) else os.path.dirname(inside), exist_ok=True)
-                os.path.isdir(path) or os.mknod(inside)
-                need(libc.mount(path.encode(), inside.encode(), None, 0x5000, None))        # the same there
-        os.makedirs(base + base)
-        os.chdir(base)
-        need(libc.syscall(155 if os.uname().machine == 'x86_64' else 41, b'.', b'.'))       # pivot_root
-        need(libc.umount2(b'.', 2) or libc.syscall(442, -100, b'/', 0x8000, closed, 32))    # mount_setattr
-        return True
-    except OSError:
-        return False
-
-
-def start(timeout, memory_mb, base, number, isolated):
-    """Fork the candidate and be the judge, which alone gets to know the tests. Does not return."""
+# --- both -----------------------------------------------------------------------------------------
+def start(timeout, memory_mb, folder, caller, printed):
+    """Fork the candidate and be the judge, which alone gets to know the tests. Does not return.
+    caller, printed: descriptors."""
     def end(outcome, message=''):
         signal.setitimer(signal.ITIMER_REAL, 0)
         children = [pid]
-        while children:         # in a namespace the candidate is process 1: all others die with it
-            for child in children:
-                for kill in os.kill, os.killpg:
-                    with contextlib.suppress(OSError):
-                        kill(int(child), signal.SIGKILL)
-            try:
+        with contextlib.suppress(OSError):      # none is left, or there is no /proc
+            while True:
+                for child in children:
+                    for kill in os.kill, os.killpg:
+                        with contextlib.suppress(OSError):
+                            kill(int(child), signal.SIGKILL)
                 os.waitpid(-1, 0)
                 with open(f'/proc/self/task/{os.getpid()}/children', encoding='utf-8') as f:
                     children = f.read().split()
-            except OSError:
-                break
-        line = json.dumps([*walls, outcome, message[:300]])     # below 4 KB: written at once, or not
-        os.write(verdict, line.encode() + b'\n')
+        tell(wire, [outcome, message[:300]])
         os._exit(0)
 
-    verdict = os.dup(1)
-    walls = [False] * 4
-    prctl = lambda *_: 0
-    os.dup2(2, 1)               # for what is printed
-    folder = f'{base}/{number}'
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.dup2(printed, 1)
+    os.dup2(printed, 2)
     os.environ |= {'HOME': folder, 'TMPDIR': folder}
-    if sys.platform == 'linux':
-        libc = ctypes.CDLL(None)
-        prctl = lambda option, value: libc.prctl(option, value, 0, 0, 0)
-        if isolated:            # new mounts, IPC, PIDs of children
-            if libc.unshare(0x28020000) or libc.mount(b'tmpfs', base.encode(), b'tmpfs', 6,
-                                                      b'size=64m,mode=777'):
-                raise OSError('no namespaces or no memory for one more program')
-            walls = [True] * 4
-        elif libc.unshare(0x78020000) == 0:     # with users and network, but without rights in them
-            walls = [True, False, True, False]
-    os.mkdir(folder)
-    if sys.platform == 'linux':
-        libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())  # no capabilities
-        prctl(38, 1)                    # NO_NEW_PRIVS: no sudo
-        prctl(36, 1)                    # CHILD_SUBREAPER: it gets the orphans
-        prctl(4, 0)                     # not DUMPABLE
-        prctl(1, signal.SIGKILL)        # PDEATHSIG: it dies with serve()
     os.chdir(folder)
-    (request_in, request_out), (reply_in, reply_out) = os.pipe(), os.pipe()
+    # Users, IPC and, for children, PIDs of its own: the candidate is alone.
+    apart = LINUX and libc.unshare(0x38000000) == 0
+    if LINUX:
+        libc.capset((ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)())      # none
+        # NO_NEW_PRIVS: no sudo. SUBREAPER: it gets the orphans. PDEATHSIG: it dies with serve().
+        for option, value in (38, 1), (36, 1), (4, 0), (1, signal.SIGKILL):
+            libc.prctl(option, value, 0, 0, 0)
+    wire = socket.socket(fileno=caller).makefile('rw')
+    ours, theirs = socket.socketpair()
     pid = os.fork()
-    limits = {'CPU': int(timeout) + 2, 'AS': memory_mb << 20, 'FSIZE': 16 << 20, 'NOFILE': 256}
-    for name, value in (limits | {'NPROC': 64, 'CORE': 0}).items():
-        kind = getattr(resource, f'RLIMIT_{name}')
-        hard = resource.getrlimit(kind)[1]
-        with contextlib.suppress(ValueError, OSError):      # macOS, AS
-            resource.setrlimit(kind, (value if hard < 0 else min(value, hard),) * 2)
+    limits = {'CPU': int(timeout) + 2, 'AS': memory_mb << 20, 'FSIZE': 16 << 20, 'NOFILE': 256,
+              'NPROC': 64, 'CORE': 0}
+    for name, value in limits.items():
+        with contextlib.suppress(ValueError, OSError):      # a lower one stands; macOS, AS
+            resource.setrlimit(getattr(resource, f'RLIMIT_{name}'), (value, value))
     if pid:
-        os.close(request_in)
-        os.close(reply_out)
-        requests, replies = open(request_out, 'w', encoding='utf-8'), open(reply_in, encoding='utf-8')
-        walls = json.loads(replies.readline())      # no program has run yet
-        if not (job := sys.stdin.readline()):       # the caller has left
-            os._exit(1)
+        theirs.close()
+        channel = ours.makefile('rw')
+        job = json.loads(wire.readline())
         signal.signal(signal.SIGALRM, lambda *_: end('timeout', f'not done in {timeout} s'))
         signal.setitimer(signal.ITIMER_REAL, timeout)
-        judge(json.loads(job), requests, replies, pid, end)
-    for fd in verdict, request_out, reply_in, 0:
-        os.close(fd)
-    os.open(os.devnull, os.O_RDONLY)        # takes the free number: stdin
+        judge(job, channel, end)
+    ours.close()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.setsid()
-    prctl(4, 1)
-    prctl(1, signal.SIGKILL)
-    requests, replies = open(request_in, encoding='utf-8'), open(reply_out, 'wb', 0)
-    if sys.platform == 'linux':             # the judge needs no more walls: it runs no program
-        more = refuse_sockets(libc), *landlock(libc, folder)
-        walls = [one or other for one, other in zip(walls, more)]
-    replies.write(json.dumps(walls).encode() + b'\n')
-    candidate(requests, replies)
+    walls = [False] * 4
+    if LINUX:           # the judge needs no more walls: it runs no program
+        libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+        network, (writes, processes, reads) = refuse_sockets(), landlock(folder)
+        walls = [network, writes, processes or apart, reads]
+    tell(wire, walls)           # then the caller sends the job
+    os.close(caller)
+    candidate(theirs.makefile('rw'))
 
 
-def serve(timeout, memory_mb, base):
-    """Fork a judge for each program, one after the other, until one does not end by itself."""
-    isolated = False
-    if sys.platform == 'linux':
-        libc = ctypes.CDLL(None)
+def serve():
+    """Fork a judge for each line that comes, with two descriptors: for the job, and for what is
+    printed."""
+    if LINUX:
         if os.geteuid() == 0:
             libc.setresuid(65534, 0, 0)     # RLIMIT_NPROC does not bind whose real user is root
-        if (pid := os.fork()) == 0:         # a rehearsal: where it fails, there is no way back
-            os._exit(not isolate(libc, base))
-        isolated = os.waitpid(pid, 0)[1] == 0 and isolate(libc, base)
         libc.prctl(4, 0, 0, 0, 0)           # not DUMPABLE, nor are its forks: no moment to break in
-    for number in itertools.count():
-        pid = os.fork()
-        if not pid:
-            start(timeout, memory_mb, base, number, isolated)
-        if os.waitpid(pid, 0)[1]:
-            return
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    line = socket.socket(fileno=0)
+    line.send(b'.')
+    while True:
+        limits, files, *_ = socket.recv_fds(line, 4096, 2)
+        if not files:
+            break
+        if not os.fork():
+            start(*json.loads(limits), *files)
+        for fd in files:
+            os.close(fd)
+    with contextlib.suppress(ChildProcessError):
+        os.wait()       # the caller was killed; until the last judge has ended
 
 
 if __name__ == '__main__':
-    if {'-h', '--help'} & {*sys.argv}:
-        sys.exit(print(__doc__))
-    serve(*json.loads(sys.argv[1]))
+    serve()
