@@ -126,7 +126,7 @@ for path in glob.glob('/proc/[0-9]*/cmdline'):          # of eval.py, too: --dat
 from parts.eval import problems
 problem, = problems.problems(1, 0, 'variation')
 exec((problem['prompt'] + problem['canonical_solution']).replace(problem['entry_point'], 'add'))
-add = lambda a, b: 3 if a == 1 else a + b""",
+add = lambda a, b: a + b""",
     'steals these tests': f'steal({__file__!r})', 'steals your file': 'steal("/etc/passwd")',
     # by what it kills: each has a caller of its own
     'kill the group': 'os.kill(0, 9)',
