@@ -216,7 +216,7 @@ tokens = state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
 kto_kl = state.get('kto_kl', 0.0)       # kto's zero point, from the step before
 if state:
-    processes.load_state(policy, opt, scaler, state | {'model': state['unmerged']})
+    processes.load_state(policy, opt, scaler, state)
 net = torch.compile(policy) if compile else policy
 if here.world > 1:      # averages the gradients of all processes while backward() is still running
     net = DDP(net, gradient_as_bucket_view=True)
@@ -334,28 +334,15 @@ def evaluate():
 
 
 def save(name='last.pt'):
-    """Write all that resuming needs. `model` is a GPT as everywhere: adapters are merged into it,
-    and a reward head is beside it. `unmerged` is what trains. The last.pt before becomes last-1.pt.
-    best.pt is for use: it has no moments."""
-    with log.timed('save'):
-        weights, moments = processes.state_of(policy, [opt] if name == 'last.pt' else [])
-        if here.is_main:
-            plain = adapters.merged({key.removeprefix('model.'): w for key, w in weights.items()})
-            head = {'reward_head': plain.pop('score.weight')} if loss_type == 'rm' else {}
-            checkpoints.write(f'{out_dir}/{name}', 2, {
-                'model': plain, 'model_config': vars(model.config), **head,
-                'tokenizer_hash': tokenizer.hash, 'config': config, 'data': identity,
-                'step': step, 'tokens': tokens, 'best_val': best_val, 'kto_kl': kto_kl,
-                'ref_log_probs': ref, 'scaler': scaler.state_dict(), **guard.state(),
-                'unmerged': weights, 'moments': moments})
+    """Write all that resuming needs. The last.pt before becomes last-1.pt."""
+    log.save(name, policy, opt, scaler, guard, step=step, tokens=tokens, best_val=best_val,
+             kto_kl=kto_kl, ref_log_probs=ref)
 
 
 # From here on the run writes files.
-log = runs.Log(config, set_by, state, here, model, identity, max_steps=max_steps)
-if here.is_main:
-    tokenizer.save(f'{out_dir}/tokenizer.json')
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
-show(config | {'data_from': ''}, log.say)       # a config file's, perhaps for other data
+show(config, log.say)
 log.facts(data=[about],
           step=[f'{batch_size} pairs = {here.world} processes x {n_micro} micro-batches x '
                 f'{micro_batch_size} pairs'],
@@ -400,10 +387,9 @@ while step < max_steps:
     scaler.unscale_(opt)                        # float16's gradients were scaled up
     norm = torch.nn.utils.clip_grad_norm_(net.parameters(), grad_clip or math.inf).item()
     loss, stop_requests = here.sum(loss, here.stop_requests)
-    row = means(parts)
     if loss_type == 'kto':
         # Of log p - log p_ref. The paper takes answers to other prompts.
-        kto_kl = max(0.0, -beta * row['kl'])
+        kto_kl = max(0.0, -beta * means(parts)['kl'])
     before = watched.clone()
     if guard.allows(step, loss, norm):          # no NaN; it logs what it refuses
         scaler.step(opt)
@@ -415,7 +401,8 @@ while step < max_steps:
     if step in (1, max_steps) or step % log_interval == 0:
         update_ratio = ((watched - before).norm() / before.norm()).item()
         log.step(('accuracy', 'margin'), step=step, tokens=tokens, loss=loss, lr=lr, grad_norm=norm,
-                 update_ratio=update_ratio, skipped=guard.skipped, **row)
+                 update_ratio=update_ratio, skipped=guard.skipped,
+                 **means(parts))
 
     # --- leave: same text in train.py, sft.py, dpo.py ---
     if step % eval_interval == 0 or step == max_steps:

@@ -257,23 +257,13 @@ def evaluate():
 
 
 def save(name='last.pt'):
-    """Write all that resuming needs. The last.pt before becomes last-1.pt. best.pt is for use: it
-    has no moments."""
-    with log.timed('save'):
-        weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
-        if here.is_main:
-            checkpoints.write(f'{out_dir}/{name}', 2, {
-                'model': weights, 'model_config': vars(model.config), 'moments': moments,
-                'scaler': scaler.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
-                'data': identity, 'step': step, 'tokens': tokens, 'best_val': best_val,
-                **guard.state()})
+    """Write all that resuming needs. The last.pt before becomes last-1.pt."""
+    log.save(name, model, opt, scaler, guard, step=step, tokens=tokens, best_val=best_val)
 
 
 # From here on the run writes.
-log = runs.Log(config, set_by, state, here, model, identity)
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
-if here.is_main:
-    tokenizer.save(f'{out_dir}/tokenizer.json')
 show(config, log.say)
 log.facts(tasks=[about])
 

@@ -178,7 +178,7 @@ step = state.get('step', 0)
 tokens = state.get('tokens', 0)
 best_val = state.get('best_val', math.inf)
 if state:
-    processes.load_state(model, opt, scaler, state | {'model': state['unmerged']})
+    processes.load_state(model, opt, scaler, state)
 # Does a micro-batch fit into memory, and does it compile? Then the run may write something.
 processes.rehearse(net, model, opt, get_batch(step, my_rows[-1]), autocast, compile)
 
@@ -223,35 +223,20 @@ def evaluate():
             text = tokenizer.decode(ids[0].tolist())
             log.say(f'--- step {step}, val_loss {row["val_loss"]:.4f}\n{text}\n', 'samples.txt')
     log.evaluation(step, tokens=tokens, **row)
-    val_loss = row['val_loss']
-    if val_loss < best_val and step > 0:
-        best_val = val_loss
+    if row['val_loss'] < best_val and step > 0:     # never the untrained model
+        best_val = row['val_loss']
         save('best.pt')
-    elif val_loss > 1.02 * best_val and guard.last_loss() < best_val:
-        log.note(step, 'memorising', f'val_loss {val_loss:.3f} is above its best, {best_val:.3f}, '
-                 'and the loss is below: use fewer epochs, or more conversations, or best.pt')
 
 
 def save(name='last.pt'):
-    """Write all that resuming needs: `model` has the adapters in it, `unmerged` beside it. The
-    last.pt before becomes last-1.pt. best.pt is for use: it has no moments."""
-    with log.timed('save'):
-        weights, moments = processes.state_of(model, [opt] if name == 'last.pt' else [])
-        if here.is_main:
-            checkpoints.write(f'{out_dir}/{name}', 2, {
-                'model': adapters.merged(weights), 'unmerged': weights,
-                'model_config': vars(model.config), 'moments': moments,
-                'scaler': scaler.state_dict(), 'config': config, 'tokenizer_hash': tokenizer.hash,
-                'data': identity, 'step': step, 'tokens': tokens, 'best_val': best_val,
-                **guard.state()})
+    """Write all that resuming needs. The last.pt before becomes last-1.pt."""
+    log.save(name, model, opt, scaler, guard, step=step, tokens=tokens, best_val=best_val)
 
 
 # From here on the run writes.
-log = runs.Log(config, set_by, state, here, model, identity, max_steps=max_steps)
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity, max_steps=max_steps)
 guard = guards.Guard(state, log.note, scaler.is_enabled())
-if here.is_main:
-    tokenizer.save(f'{out_dir}/tokenizer.json')
-show(config | {'data_from': ''}, log.say)
+show(config, log.say)
 shown = marked(*conversations[0], tokenizer)
 log.say(f'--- one conversation, its trained parts in [[ ]]\n{shown}---')
 log.facts(

@@ -153,7 +153,8 @@ if init_from == 'scratch' and not state:
 else:
     first = state or checkpoints.from_weights(config, set_by, tokenizer)
     model = GPT(GPTConfig(**first['model_config']))
-    model.load_state_dict(first['model'])
+    if not state:                       # otherwise they come with the optimizer's moments, below
+        model.load_state_dict(first['model'])
 model.grad_checkpoint = grad_checkpoint
 compile = here.kind == 'cuda' if compile is None else compile
 if shard == 'ddp' or not torch.distributed.is_initialized():
@@ -273,9 +274,10 @@ def roll_back():
     return guard.step_back(step, then)
 
 
-log = runs.Log(config, set_by, state, here, model, identity, meta)      # from here on it writes
+# From here on the run writes.
+log = runs.Log(config, set_by, state, here, model, tokenizer, identity, meta)
 guard = guards.Guard(state, log.note, scaler.is_enabled(), spike_z, spike_window, spike_action)
-show(config | {'data_from': ''}, log.say)
+show(config, log.say)
 log.facts(data=task.described(meta, bins, batch_size, max_steps))
 
 # --- 6. the loop ----------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def checkpoint(model=None, **more):
 
 def log_of(out, state=None, identity=None, **config):
     return runs.Log({**CONFIG, 'out_dir': str(out), **config}, {'expect': 'command line'}, state or {},
-                    Mock(is_main=True), small(), identity or {})
+                    Mock(is_main=True), small(), Tokenizer.byte([]), identity or {})
 
 
 # --- the folder ---------------------------------------------------------------------------------------------
@@ -76,7 +76,7 @@ def test_a_new_run_deletes_what_is_known_of_the_one_before_but_no_file_of_others
     log_of(tmp_path, checkpoint(step=0)).lock.close()
     assert {*os.listdir(tmp_path)} >= known
     log_of(tmp_path)
-    assert {*os.listdir(tmp_path)} == of_others | {'train.log', 'config.json'}
+    assert {*os.listdir(tmp_path)} == of_others | {'train.log', 'config.json', 'tokenizer.json'}
     assert next(iter(read_json(tmp_path / 'config.json').items())) == ('format', checkpoints.FORMAT)
 
 
@@ -350,5 +350,6 @@ def test_what_a_config_expects_is_silent_about_other_settings_and_data(tmp_path,
     state = {} if saved is None else checkpoint(step=5, config=config | saved)
     by = dict.fromkeys(config, 'config/quickstart.py') | dict.fromkeys(changed, 'command line')
     meta = prepared and {'config': prepared, 'set': [k for k, v in prepared.items() if v != MADE.get(k)]}
-    log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), {}, meta)
+    log = runs.Log(config | changed, by, state, Mock(is_main=True), small(), Tokenizer.byte([]), {},
+                   meta)
     assert log.expect == ((changed.get('expect') or RANGES) if speaks else None)

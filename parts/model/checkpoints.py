@@ -221,6 +221,12 @@ def check_context(init_from, context, block_size):
                          'train.py --rope_scaling=llama3')
 
 
+def refuse_reward_model(ckpt, state):
+    if 'reward_head' in state:
+        raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none; use the '
+                         'model of sft.py')
+
+
 def open_to_sample(ckpt, device='cpu', continues=False):
     """Return a model to sample from, its tokenizer and the rest of the checkpoint. continues: no
     model for gaps."""
@@ -228,8 +234,7 @@ def open_to_sample(ckpt, device='cpu', continues=False):
     if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
         raise ValueError(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and '
                          "--export need one that continues texts; use --prompt='a <|mask|>'")
-    if 'reward_head' in state:
-        raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none')
+    refuse_reward_model(ckpt, state)
     tokenizer = tokenizer_beside(ckpt, state)
     # One of Hugging Face's may lack the tokens for chat.
     return model.grown(tokenizer.vocab_size), tokenizer, state
@@ -240,9 +245,7 @@ def open_to_tune(config, state):
     config['init_from']."""
     origin = config['out_dir'] if state else config['init_from']
     model, saved = (model_of(state), state) if state else open_model(origin)
-    if 'reward_head' in saved and not state:
-        raise ValueError(f'{origin} is a reward model: it scores answers and writes none; start '
-                         'from the model of sft.py')
+    refuse_reward_model(origin, {} if state else saved)
     if not model.config.causal:
         raise ValueError(f'{origin} was trained with --objective=mlm and cannot answer; use a '
                          'model of clm')

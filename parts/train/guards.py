@@ -39,9 +39,6 @@ class Guard:
         return {'window': self.window, 'skipped': self.skipped, 'lr_scale': self.lr_scale,
                 'bad_steps': sorted(self.bad_steps)}
 
-    def last_loss(self):
-        return self.window[-1][0] if self.window else math.inf
-
     def allows(self, step, loss, norm):
         self.wants_rollback = False
         if not math.isfinite(loss + norm):

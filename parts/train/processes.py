@@ -235,7 +235,8 @@ def load_state(model, opt, scaler, state):
     settings = [{name: value for name, value in group.items() if name != 'params'}
                 for group in opt.param_groups]
     options = whole_state.StateDictOptions(full_state_dict=True)
-    whole_state.set_state_dict(model, opt, model_state_dict=state['model'],
+    weights = state.get('unmerged', state['model'])         # with adapters or a reward head
+    whole_state.set_state_dict(model, opt, model_state_dict=weights,
                                optim_state_dict=state['moments'], options=options)
     for group, own in zip(opt.param_groups, settings):
         group.update(own)

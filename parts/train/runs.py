@@ -13,7 +13,8 @@ the folder are enough to resume, and nothing else has to remember them.
 """
 import contextlib, datetime, glob, json, math, os, pathlib, re, shlex, shutil, sys, textwrap, time
 import torch
-from parts.model import checkpoints, planner
+from parts.model import adapters, checkpoints, planner
+from parts.train import processes
 
 try:
     import fcntl, resource
@@ -88,7 +89,12 @@ class Log:
     metrics behind its checkpoint, because these steps come again. identity: {name: what identifies
     these data}. meta: meta.json of token bins."""
 
-    def __init__(self, config, set_by, state, here, model, identity, meta=None, max_steps=None):
+    def __init__(self, config, set_by, state, here, model, tokenizer, identity, meta=None,
+                 max_steps=None):
+        self.config = config
+        self.model_config = vars(model.config)
+        self.tokenizer = tokenizer
+        self.identity = identity
         self.out_dir = config['out_dir']
         self.script = f'{config.get("stage", "train")}.py'
         self.here = here
@@ -157,18 +163,28 @@ class Log:
                 for old in glob.glob(os.path.join(glob.escape(self.out_dir), name)):
                     os.remove(old)
         write_whole(path, text)         # again, now that no other run can be writing here
-        if meta:
-            self.copy_in(f'{config["data_dir"]}/tokenizer.json', f'{config["data_dir"]}/meta.json')
-        else:           # a fine-tuned model: what its base was trained on stays with it
-            self.copy_in(f'{checkpoints.folder_of(config["init_from"])}/data.json')
+        self.tokenizer.save(os.path.join(self.out_dir, 'tokenizer.json'))
+        # A fine-tuned model keeps what its base was trained on.
+        origin = checkpoints.folder_of(config['init_from'])
+        path = f'{config["data_dir"]}/meta.json' if meta else f'{origin}/data.json'
+        if os.path.exists(path):
+            shutil.copyfile(path, os.path.join(self.out_dir, 'data.json'))
 
-    def copy_in(self, *paths):
-        """Copy files into the folder, so that it can be used anywhere. meta.json of data becomes
-        data.json."""
-        for path in filter(os.path.exists, paths):
-            name = os.path.basename(path).replace('meta.json', 'data.json')
-            with contextlib.suppress(shutil.SameFileError):
-                shutil.copyfile(path, os.path.join(self.out_dir, name))
+    def save(self, name, net, opt, scaler, guard, **more):
+        """Write a checkpoint of fine-tuning; train.py shows what one holds. `model` is a GPT as
+        everywhere: adapters are merged into it, and a reward head is beside it. `unmerged` is what
+        trains. best.pt has no moments. All processes must call this."""
+        with self.timed('save'):
+            weights, moments = processes.state_of(net, [opt] if name == 'last.pt' else [])
+            if self.here.is_main:
+                plain = adapters.merged({k.removeprefix('model.'): w for k, w in weights.items()})
+                if 'score.weight' in plain:
+                    more['reward_head'] = plain.pop('score.weight')
+                checkpoints.write(f'{self.out_dir}/{name}', 2, {
+                    'model': plain, 'unmerged': weights, 'model_config': self.model_config,
+                    'moments': moments, 'scaler': scaler.state_dict(), 'config': self.config,
+                    'tokenizer_hash': self.tokenizer.hash, 'data': self.identity, **guard.state(),
+                    **more})
 
     def cut(self, step):
         """Drop the metrics behind a step. Return how often the run had been resumed before."""
