@@ -36,7 +36,7 @@ import torch
 import torch.nn.functional as F
 from torch.nn.parallel import DistributedDataParallel as DDP
 from tqdm import tqdm
-from configurator import configure, set_by, show
+from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.model import adapters, checkpoints
 from parts.train import guards, optim, processes, records, runs
@@ -94,14 +94,14 @@ if beta is None:
     beta = config['beta'] = 2.0 if loss_type == 'simpo' else 0.1
 for name, its_type in ('label_smoothing', 'dpo'), ('gamma', 'simpo'):
     if name in set_by and loss_type != its_type:
-        raise ValueError(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
+        raise Mistake(f'{name}={config[name]} is for loss_type={its_type}, not {loss_type}')
 # --- setup: same text in train.py, sft.py, dpo.py, rl.py ---
 here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
 if n_micro * here.world * micro_batch_size != batch_size:
-    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
-                     f'{micro_batch_size=}')
+    raise Mistake(f'{batch_size=} must be a multiple of {here.world} processes x '
+                  f'{micro_batch_size=}')
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
@@ -203,8 +203,8 @@ has_reference = loss_type in first_losses
 # --- 3. model and optimizer -----------------------------------------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)
 if tokenizer.vocab_size > model.config.vocab_size:
-    raise ValueError(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: '
-                     f'python sft.py --init_from={init_from}')
+    raise Mistake(f'{init_from} has never seen <|im_start|> and <|im_end|>; fine-tune it first: '
+                  f'python sft.py --init_from={init_from}')
 block_size = block_size or model.config.block_size
 model = model.like(dropout=0.0).to(here.device)     # else policy and reference would differ
 model.grad_checkpoint = grad_checkpoint
@@ -360,9 +360,9 @@ if step == 0:
         error = abs(first['val_loss'] - known) / max(1, known) + abs(beta * first['val_kl']) / 10
         # Every comparison with nan is false: written with `not`, this refuses nan as well.
         if not error <= 1e-3:
-            raise ValueError(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
-                             f'{first["val_kl"]:.4f}, but policy and reference are the same model: '
-                             f'{known:.5f} and 0 are expected; try --dtype=float32')
+            raise Mistake(f'the first {loss_type} loss is {first["val_loss"]:.5f} and val_kl is '
+                          f'{first["val_kl"]:.4f}, but policy and reference are the same model: '
+                          f'{known:.5f} and 0 are expected; try --dtype=float32')
 while step < max_steps:
     lr = optim.cosine(step, max_steps, warmup_steps, learning_rate, 0.0)    # lr_at() of train.py
     for group in opt.param_groups:

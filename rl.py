@@ -34,7 +34,7 @@ import contextlib, dataclasses, math
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
-from configurator import configure, set_by, show
+from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.eval import sandbox
 from parts.model import checkpoints
@@ -98,14 +98,14 @@ here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
 if n_micro * here.world * micro_batch_size != batch_size:
-    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
-                     f'{micro_batch_size=}')
+    raise Mistake(f'{batch_size=} must be a multiple of {here.world} processes x '
+                  f'{micro_batch_size=}')
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
 n_prompts = n_micro * micro_batch_size      # of this process, in each batch of answers
 if eval_interval % updates or save_interval % updates or max_steps % updates:
-    raise ValueError(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
+    raise Mistake(f'eval_interval, save_interval and max_steps must be multiples of {updates=}')
 
 # --- 2. the model, and for kl_coef the one that it began as ---------------------------------------
 model, tokenizer = checkpoints.open_to_tune(config, state)

@@ -24,7 +24,7 @@ import contextlib, itertools, math, sys
 import numpy as np
 import torch
 from torch.nn.parallel import DistributedDataParallel as DDP
-from configurator import configure, set_by, show
+from configurator import Mistake, configure, set_by, show
 from model import IGNORE
 from parts.model import adapters, checkpoints
 from parts.train import data, guards, objectives, optim, processes, records, runs
@@ -79,15 +79,15 @@ here = processes.Process(device, dtype, config)
 micro_batch_size = micro_batch_size or batch_size // here.world
 n_micro = batch_size // max(1, here.world * micro_batch_size)
 if n_micro * here.world * micro_batch_size != batch_size:
-    raise ValueError(f'{batch_size=} must be a multiple of {here.world} processes x '
-                     f'{micro_batch_size=}')
+    raise Mistake(f'{batch_size=} must be a multiple of {here.world} processes x '
+                  f'{micro_batch_size=}')
 autocast = torch.autocast(here.kind, getattr(torch, here.dtype), enabled=here.dtype != 'float32')
 scaler = torch.amp.GradScaler(here.kind, enabled=here.dtype == 'float16')
 # --- end setup ---
 my_rows = np.arange(batch_size).reshape(here.world, n_micro, micro_batch_size)[here.rank]
 if replay % here.world or replay and not base_dir:
-    raise ValueError(f'replay={replay} must be a multiple of the number of processes, '
-                     f'{here.world}, and needs --base_dir=FOLDER')
+    raise Mistake(f'replay={replay} must be a multiple of the number of processes, '
+                  f'{here.world}, and needs --base_dir=FOLDER')
 # The sequences of base_dir are rows batch_size, batch_size + 1, ... of a step. They are long, so
 # each of them is a micro-batch.
 replayed = np.arange(batch_size, batch_size + replay).reshape(here.world, -1, 1)[here.rank]

@@ -49,3 +49,8 @@ eval/                   is it right, is it well?
     verdict             does a run go well?
     chain_report        the table of `bash run.sh`
 """
+
+
+# The files of the top folder that can be copied alone have a class of this name, too.
+class Mistake(ValueError):
+    """What a user can put right: it ends a script with one line instead of a traceback."""

@@ -9,6 +9,7 @@ A model knows one tokenizer: every function that opens both checks that they bel
 import contextlib, errno, glob, os, pathlib
 import torch
 from model import GPT, GPTConfig
+from parts import Mistake
 from parts.model import copies
 from tokenizer import Tokenizer
 
@@ -62,12 +63,12 @@ def read(path, device='cpu'):
         if isinstance(e, OSError) and e.errno != errno.EINVAL or 'memory' in repr(e).lower():
             raise
         # The first sentence only: in the next ones torch advises to let the file run code.
-        raise ValueError(f'{path} is not a readable checkpoint ({type(e).__name__}: '
-                         f'{str(e).split(". ")[0]:.100}); use another') from e
+        raise Mistake(f'{path} is not a readable checkpoint ({type(e).__name__}: '
+                      f'{str(e).split(". ")[0]:.100}); use another') from e
     for name, p in state['model'].items():
         if not p.isfinite().all():
-            raise ValueError(f'{path}: the weights {name} are not finite; start from another '
-                             'checkpoint')
+            raise Mistake(f'{path}: the weights {name} are not finite; start from another '
+                          'checkpoint')
     return state
 
 
@@ -89,8 +90,8 @@ def newest(out_dir):
                 os.replace(path, f'{path}.damaged')
             continue
         if not state.get('moments'):
-            raise ValueError(f'{path} holds a model but no run that could be resumed; start a new '
-                             f'run from its weights: --init_from={path} and another --out_dir')
+            raise Mistake(f'{path} holds a model but no run that could be resumed; start a new '
+                          f'run from its weights: --init_from={path} and another --out_dir')
         return state
     raise FileNotFoundError(f'{out_dir} holds no checkpoint of a run; start one without '
                             '--init_from=resume')
@@ -143,8 +144,8 @@ def same_tokenizer(one, its_hash, other, other_hash, remedy):
     """Refuse what is at the paths `one` and `other` if their tokenizers differ. A hash of None is
     not known."""
     if None not in (its_hash, other_hash) and its_hash != other_hash:
-        raise ValueError(f'{one} was made with the tokenizer of hash {its_hash}, {other} has '
-                         f'{other_hash}: the same ids mean different text; {remedy}')
+        raise Mistake(f'{one} was made with the tokenizer of hash {its_hash}, {other} has '
+                      f'{other_hash}: the same ids mean different text; {remedy}')
 
 
 def tokenizer_beside(ckpt, state):
@@ -174,17 +175,17 @@ def from_weights(config, set_by, tokenizer):
         model, its_hash = copies.carried_over(model, its, tokenizer), tokenizer.hash
     # the same tokenizer is enough: a model of Hugging Face's may have more rows than tokens
     if its_hash != tokenizer.hash and model.config.vocab_size != tokenizer.vocab_size:
-        raise ValueError(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
-                         f'{tokenizer.vocab_size}; prepare it with --tokenizer={beside}, '
-                         'or take the weights over with --extend_vocab=True')
+        raise Mistake(f'{init_from} has vocab_size={model.config.vocab_size}, {data_dir} has '
+                      f'{tokenizer.vocab_size}; prepare it with --tokenizer={beside}, '
+                      'or take the weights over with --extend_vocab=True')
     same_tokenizer(init_from, its_hash, data_dir, tokenizer.hash,
                    f'prepare it with --tokenizer={beside}')
     for name in SHAPE:
         value = getattr(model.config, name)
         is_0 = config[name] == 0 and name in ('n_kv_head', 'n_ffn')     # it follows from the others
         if name in set_by and config[name] != value and not is_0:
-            raise ValueError(f'{set_by[name]}: {name}={config[name]}, but {init_from} has '
-                             f'{name}={value}; leave {name} out, or set it to {value}')
+            raise Mistake(f'{set_by[name]}: {name}={config[name]}, but {init_from} has '
+                          f'{name}={value}; leave {name} out, or set it to {value}')
         config[name] = value
     model = model.like(dropout=config['dropout'], causal=config['objective'] != 'mlm',
                        vocab_multiple=config['vocab_multiple'],
@@ -205,9 +206,9 @@ def context(config, before):
     if rope_scaling == 'none' and not rope_theta:
         check_context(config['init_from'], before['block_size'], block_size)
     if rope_scaling != 'none' and block_size <= before['block_size']:
-        raise ValueError(f'rope_scaling={rope_scaling} makes a context longer; set --block_size '
-                         f'above the {before["block_size"]} tokens of {config["init_from"]}, or '
-                         'leave --rope_scaling=none')
+        raise Mistake(f'rope_scaling={rope_scaling} makes a context longer; set --block_size '
+                      f'above the {before["block_size"]} tokens of {config["init_from"]}, or '
+                      'leave --rope_scaling=none')
     scaling = {'none': old, 'linear': (factor,), 'llama3': (factor, 1.0, 4.0, first)}
     return {'rope_theta': rope_theta or before['rope_theta'], 'rope_scaling': scaling[rope_scaling],
             'block_size': max(before['block_size'], block_size)}
@@ -216,15 +217,15 @@ def context(config, before):
 def check_context(init_from, context, block_size):
     """Refuse sequences that are longer than a model's context."""
     if block_size > context:
-        raise ValueError(f'{init_from} has a context of {context} tokens, less than '
-                         f'block_size={block_size}; set --block_size={context}, or extend it: '
-                         'train.py --rope_scaling=llama3')
+        raise Mistake(f'{init_from} has a context of {context} tokens, less than '
+                      f'block_size={block_size}; set --block_size={context}, or extend it: '
+                      'train.py --rope_scaling=llama3')
 
 
 def refuse_reward_model(ckpt, state):
     if 'reward_head' in state:
-        raise ValueError(f'{ckpt} is a reward model: it scores answers and writes none; use the '
-                         'model of sft.py')
+        raise Mistake(f'{ckpt} is a reward model: it scores answers and writes none; use the '
+                      'model of sft.py')
 
 
 def open_to_sample(ckpt, device='cpu', continues=False):
@@ -232,8 +233,8 @@ def open_to_sample(ckpt, device='cpu', continues=False):
     model for gaps."""
     model, state = open_model(ckpt, device)
     if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
-        raise ValueError(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and '
-                         "--export need one that continues texts; use --prompt='a <|mask|>'")
+        raise Mistake(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and '
+                      "--export need one that continues texts; use --prompt='a <|mask|>'")
     refuse_reward_model(ckpt, state)
     tokenizer = tokenizer_beside(ckpt, state)
     # One of Hugging Face's may lack the tokens for chat.
@@ -247,15 +248,15 @@ def open_to_tune(config, state):
     model, saved = (model_of(state), state) if state else open_model(origin)
     refuse_reward_model(origin, {} if state else saved)
     if not model.config.causal:
-        raise ValueError(f'{origin} was trained with --objective=mlm and cannot answer; use a '
-                         'model of clm')
+        raise Mistake(f'{origin} was trained with --objective=mlm and cannot answer; use a '
+                      'model of clm')
     tokenizer = tokenizer_beside(origin, saved)
     if not {'<|im_start|>', '<|im_end|>'} <= tokenizer.special.keys():
-        raise ValueError(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which '
-                         'frame each message; pretrain with one that has: python prepare.py '
-                         '--tokenizer=bpe')
+        raise Mistake(f'the tokenizer of {origin} has no <|im_start|> and <|im_end|>, which '
+                      'frame each message; pretrain with one that has: python prepare.py '
+                      '--tokenizer=bpe')
     if config.get('lora') and tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f'lora={config["lora"]} cannot train the new rows of <|im_start|> and '
-                         '<|im_end|>; set --lora=0')
+        raise Mistake(f'lora={config["lora"]} cannot train the new rows of <|im_start|> and '
+                      '<|im_end|>; set --lora=0')
     check_context(origin, model.config.block_size, config.get('block_size', 0))
     return model, tokenizer

@@ -8,13 +8,14 @@ A model has a row for each token in two matrices, the embedding and the head. Bo
 """
 import dataclasses
 import torch
+from parts import Mistake
 
 
 def like(model, changes):
     before = model.config
     config = dataclasses.replace(before, **changes)
     if config.tie_embeddings and not before.tie_embeddings:
-        raise ValueError('tie_embeddings=True would lose the embedding: this model has a head of its own')
+        raise Mistake('tie_embeddings=True would lose the embedding: this model has a head of its own')
     copy = type(model)(config).to(model.embedding.weight)
     weights = model.state_dict()
     n_rows = len(copy.embedding.weight)         # with those that fill up vocab_multiple

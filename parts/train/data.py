@@ -12,6 +12,7 @@ memory-mapped: a corpus may be larger than memory.
 import functools, glob, gzip, hashlib, json, os, shlex, zlib
 import numpy as np
 from model import IGNORE
+from parts import Mistake
 from parts.model import checkpoints
 from tokenizer import Tokenizer
 
@@ -31,8 +32,8 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
         text = f.read()
     meta = json.loads(text)
     if 'dtype' not in meta:
-        raise ValueError(f'{data_dir} holds {meta["config"]["kind"]} data, for sft.py or dpo.py; '
-                         'expected tokens (--kind=text)')
+        raise Mistake(f'{data_dir} holds {meta["config"]["kind"]} data, for sft.py or dpo.py; '
+                      'expected tokens (--kind=text)')
     identity = {'meta.json': hashlib.sha256(text).hexdigest()}
     if streaming:
         identity['shards'] = [[os.path.basename(path), os.path.getsize(path)]
@@ -45,12 +46,12 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
         bins[side] = np.memmap(path, meta['dtype'], mode='r')
         n = len(bins[side])
         if n != meta['tokens'][side]:
-            raise ValueError(f'{path} has {n:,} tokens, meta.json says {meta["tokens"][side]:,}; '
-                             'run prepare.py again')
+            raise Mistake(f'{path} has {n:,} tokens, meta.json says {meta["tokens"][side]:,}; '
+                          'run prepare.py again')
         if n <= block_size:
-            raise ValueError(f'{path} has {n:,} tokens, fewer than a sequence of '
-                             f'block_size={block_size} and its target; lower --block_size or '
-                             'prepare more text')
+            raise Mistake(f'{path} has {n:,} tokens, fewer than a sequence of '
+                          f'block_size={block_size} and its target; lower --block_size or '
+                          'prepare more text')
         identity[f'{side}.bin'] = [n, hashlib.sha256(bins[side][:2 ** 20]).hexdigest()]
     for name in meta['sources'] if len(meta['sources']) > 1 else ():
         path = os.path.join(data_dir, f'val_{name}.bin')
@@ -58,12 +59,12 @@ def open_bins(data_dir, block_size, streaming='', data_from='', vocab_size=0):
             bins[f'val_{name}'] = np.memmap(path, meta['dtype'], mode='r')
     tokenizer = Tokenizer.load(os.path.join(data_dir, 'tokenizer.json'))
     if tokenizer.hash != meta['tokenizer_hash']:
-        raise ValueError(f'{data_dir}/tokenizer.json is not the one that made these ids (hash '
-                         f'{tokenizer.hash}, meta.json says {meta["tokenizer_hash"]}); run '
-                         'prepare.py again')
+        raise Mistake(f'{data_dir}/tokenizer.json is not the one that made these ids (hash '
+                      f'{tokenizer.hash}, meta.json says {meta["tokenizer_hash"]}); run '
+                      'prepare.py again')
     if vocab_size not in (0, tokenizer.vocab_size):
-        raise ValueError(f'vocab_size={vocab_size}, but the data in {data_dir} have '
-                         f'{tokenizer.vocab_size}; take theirs: --vocab_size=0')
+        raise Mistake(f'vocab_size={vocab_size}, but the data in {data_dir} have '
+                      f'{tokenizer.vocab_size}; take theirs: --vocab_size=0')
     return meta, bins, identity
 
 
@@ -115,8 +116,8 @@ class Blocks:
 
     def __init__(self, bins, T, batch_size, seed, shuffle=True):
         if 'train' not in bins:
-            raise ValueError('data_dir has no train.bin: it was prepared with --write=text; read '
-                             'its text with --streaming=DATA_DIR/shards')
+            raise Mistake('data_dir has no train.bin: it was prepared with --write=text; read '
+                          'its text with --streaming=DATA_DIR/shards')
         self.ids = ids = bins['train']
         self.T = T
         self.batch_size = batch_size
@@ -158,12 +159,12 @@ class Stream:
     def __init__(self, streaming, here, tokenizer, T, positions=None):
         paths = shards_of(streaming)
         if len(paths) < here.world:
-            raise ValueError(f'streaming={streaming}: shards (.jsonl or .json, also .gz): '
-                             f'{len(paths)}; each process needs one, so {here.world}; prepare.py '
-                             '--write=text makes them')
+            raise Mistake(f'streaming={streaming}: shards (.jsonl or .json, also .gz): '
+                          f'{len(paths)}; each process needs one, so {here.world}; prepare.py '
+                          '--write=text makes them')
         if '<|endoftext|>' not in tokenizer.special:
-            raise ValueError('the tokenizer has no <|endoftext|>, which stands between the '
-                             'documents of a stream; prepare the data with --tokenizer=bpe')
+            raise Mistake('the tokenizer has no <|endoftext|>, which stands between the '
+                          'documents of a stream; prepare the data with --tokenizer=bpe')
         self.paths = paths[here.rank::here.world]
         self.here = here
         self.tokenizer = tokenizer
@@ -174,8 +175,8 @@ class Stream:
     def go_to(self, positions):
         """Go on where the streams of all processes were."""
         if len(positions) != self.here.world:
-            raise ValueError(f'this run reads {len(positions)} streams, one in each process; '
-                             f'resume it with as many processes, not with {self.here.world}')
+            raise Mistake(f'this run reads {len(positions)} streams, one in each process; '
+                          f'resume it with as many processes, not with {self.here.world}')
         shard, line, ids = positions[self.here.rank]
         self.position = [shard, line, list(ids)]
         self.documents = self.read(shard, line)
@@ -197,7 +198,7 @@ class Stream:
                 self.malformed += 1
             shard, line = shard + 1, 0
             if shard % len(self.paths) == 0 and not found:
-                raise ValueError(f'{", ".join(self.paths[:3])}...: no line has a text or content')
+                raise Mistake(f'{", ".join(self.paths[:3])}...: no line has a text or content')
 
     def text_of(self, data):
         """The text of a line of JSON, or None."""

@@ -6,6 +6,7 @@ The guard: it decides which updates reach the weights, and writes down what it r
 """
 import math
 import numpy as np
+from parts import Mistake
 
 
 class Guard:
@@ -66,7 +67,7 @@ class Guard:
                             f'step {step + 1}: {why}; resume last.pt, or start again if there is '
                             'none, with a lower --learning_rate or --dtype=float32')
             if self.updates == 0:
-                raise ValueError(self.trouble)
+                raise Mistake(self.trouble)
             self.window = []    # so that a resumed run judges its steps by each other, not by these
         return False
 

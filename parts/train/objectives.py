@@ -9,6 +9,7 @@ number of devices.
 """
 import numpy as np
 from model import IGNORE
+from parts import Mistake
 
 MASK_RATE = 0.15        # of the tokens are hidden
 # A step that no run reaches: what is hidden in it is hidden in every evaluation.
@@ -40,7 +41,7 @@ def span_lengths(T, rate=MASK_RATE, mean=3):
         n_spans = max(1, round(n_hidden / mean))
         if n_text + 2 * n_spans <= T:
             return n_text, n_hidden, n_spans
-    raise ValueError(f'a context of {T} tokens is too short for span corruption')
+    raise Mistake(f'a context of {T} tokens is too short for span corruption')
 
 
 def hide_spans(x, seed, step, rows, special, T):
@@ -52,8 +53,8 @@ def hide_spans(x, seed, step, rows, special, T):
     n_text, n_hidden, n_spans = span_lengths(T)
     sentinels = [id for name, id in special.items() if name.startswith('<|span_')]
     if n_spans >= len(sentinels):
-        raise ValueError(f'{T} tokens have {n_spans} spans, the tokenizer {len(sentinels)} '
-                         'sentinels; lower --block_size')
+        raise Mistake(f'{T} tokens have {n_spans} spans, the tokenizer {len(sentinels)} '
+                      'sentinels; lower --block_size')
 
     def lengths(n, n_parts, purpose):       # n cut into parts of at least 1 at random, (B, n_parts)
         u = chances(seed, step, rows, n - 1, purpose)
@@ -106,13 +107,13 @@ class Objective:
         self.n_ordinary = tokenizer.vocab_size - len(tokenizer.special)
         self.n_text = span_lengths(block_size)[0] if name == 'span' else block_size
         if document_mask and name != 'clm':
-            raise ValueError(f'document_mask is for --objective=clm, not {name}')
+            raise Mistake(f'document_mask is for --objective=clm, not {name}')
         needs = {'mlm': '<|mask|>', 'span': '<|span_0|>'}.get(name)
         needs = '<|endoftext|>' if document_mask else needs
         if needs and needs not in self.special:
-            raise ValueError(f'objective={name}, document_mask={document_mask}: the tokenizer of '
-                             f'the data has no special token {needs}; prepare documents, or with '
-                             '--tokenizer=bpe')
+            raise Mistake(f'objective={name}, document_mask={document_mask}: the tokenizer of '
+                          f'the data has no special token {needs}; prepare documents, or with '
+                          '--tokenizer=bpe')
 
     def apply(self, x, y, rows, step=EVALUATION):
         """Return the arguments of model.forward for text x and its next tokens y, int64 (B,

@@ -8,6 +8,7 @@ Optimizers and learning rates: Muon, the groups of parameters in fine-tuning, th
 """
 import math
 import torch
+from parts import Mistake
 from parts.train import processes
 
 
@@ -77,20 +78,20 @@ def schedule_ends(max_steps, warmup_steps, learning_rate, min_lr, decays=False, 
     min_lr None a tenth of learning_rate, decay_steps 0, if decays, a fifth of max_steps.
     ValueError: they do not fit."""
     if warmup_steps > 1 and warmup_steps % 1:
-        raise ValueError(f'{warmup_steps=} must be a whole number, or below 1: a share of '
-                         'max_steps')
+        raise Mistake(f'{warmup_steps=} must be a whole number, or below 1: a share of '
+                      'max_steps')
     warmup_steps = round(warmup_steps * max_steps if warmup_steps < 1 else warmup_steps)
     if min_lr is None:
         min_lr = learning_rate / 10
     fifth = max(0, min(max_steps // 5, max_steps - warmup_steps))
     decay_steps = (decay_steps or fifth) if decays else 0
     if min_lr > learning_rate:
-        raise ValueError(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
+        raise Mistake(f'min_lr={min_lr} must be at most learning_rate={learning_rate}')
     if warmup_steps + decay_steps > max_steps:
         both = f' and decay_steps={decay_steps}' if decay_steps else ''
         shares = ' and --decay_steps=0, a fifth' if decay_steps else ''
-        raise ValueError(f'warmup_steps={warmup_steps}{both} must be at most '
-                         f'max_steps={max_steps}; set --warmup_steps=0.1, a tenth of them{shares}')
+        raise Mistake(f'warmup_steps={warmup_steps}{both} must be at most '
+                      f'max_steps={max_steps}; set --warmup_steps=0.1, a tenth of them{shares}')
     return warmup_steps, min_lr, decay_steps
 
 

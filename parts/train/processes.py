@@ -11,6 +11,7 @@ import atexit, ctypes, datetime, glob, os, signal, sys
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel as DDP
+from parts import Mistake
 
 
 class Process:
@@ -23,9 +24,9 @@ class Process:
                  for name, alone in (('RANK', '0'), ('WORLD_SIZE', '1'), ('LOCAL_RANK', '0'))}
         numbers = all(map(str.isdecimal, texts.values()))
         if not numbers or int(texts['RANK']) >= int(texts['WORLD_SIZE']):
-            raise ValueError(f'{" ".join(f"{name}={text}" for name, text in texts.items())}: '
-                             'torchrun did not set these variables together; start with torchrun, '
-                             'or unset them')
+            raise Mistake(f'{" ".join(f"{name}={text}" for name, text in texts.items())}: '
+                          'torchrun did not set these variables together; start with torchrun, '
+                          'or unset them')
         self.rank, self.world, local_rank = map(int, texts.values())
         self.is_main = self.rank == 0
         self.device, self.dtype = choose(device, dtype, local_rank)
@@ -49,7 +50,7 @@ class Process:
             dist.init_process_group('nccl' if is_cuda else 'gloo', timeout=patience,
                                     device_id=torch.device(self.device) if is_cuda else None)
         except ValueError as e:
-            raise ValueError(f'{e}; start the {self.world} processes with torchrun') from e
+            raise Mistake(f'{e}; start the {self.world} processes with torchrun') from e
         # Otherwise its threads could abort the process when the interpreter ends.
         atexit.register(dist.destroy_process_group)
 
@@ -80,9 +81,9 @@ class Process:
         for others in self.gather(values):
             for name, value in values.items():
                 if others[name] != value:
-                    raise ValueError(f'{name} is {value!r:.70} in one process, '
-                                     f'{others[name]!r:.70} in another; start all of them with the '
-                                     'same settings and files')
+                    raise Mistake(f'{name} is {value!r:.70} in one process, '
+                                  f'{others[name]!r:.70} in another; start all of them with the '
+                                  'same settings and files')
 
     def leave(self, trouble=''):
         """The last call of a script. trouble: why the run ended before its time: one line and exit
@@ -90,7 +91,7 @@ class Process:
         if self.world > 1:
             dist.barrier()              # the first process may still be writing
         if trouble:
-            raise ValueError(trouble)
+            raise Mistake(trouble)
         sys.stdout.flush()
         # The interpreter's own end takes a second with torch, and sometimes torch's threads abort
         # it.
@@ -108,19 +109,19 @@ def choose(device, dtype, local_rank=0):
     if device == 'auto':
         device = next(name for name in available if available[name])
         if device == 'cpu' and is_hidden_gpu():
-            raise ValueError('device=auto: this machine has an NVIDIA GPU, but torch '
-                             f'{torch.__version__} does not find it. Is its driver too old for '
-                             f'CUDA {torch.version.cuda}? Update the driver or install an older '
-                             'torch; --device=cpu computes without it')
+            raise Mistake('device=auto: this machine has an NVIDIA GPU, but torch '
+                          f'{torch.__version__} does not find it. Is its driver too old for '
+                          f'CUDA {torch.version.cuda}? Update the driver or install an older '
+                          'torch; --device=cpu computes without it')
     kind = device.split(':')[0]
     if not available.get(kind):
-        raise ValueError(f'device={device} is not available here; try --device=auto')
+        raise Mistake(f'device={device} is not available here; try --device=auto')
     if kind == 'cuda':
         device = f'cuda:{local_rank}' if device == 'cuda' else device
         n = torch.cuda.device_count()
         if int(device.removeprefix('cuda:')) >= n:
-            raise ValueError(f'device={device} is not here: there are {n} GPUs; one process each, '
-                             'at most')
+            raise Mistake(f'device={device} is not here: there are {n} GPUs; one process each, '
+                          'at most')
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision('high')      # TF32 for products that stay float32
         # cuDNN's attention would build a plan, up to a second, for each new shape.
@@ -186,8 +187,8 @@ def rehearse(net, model, opt, batch, autocast, compiled=False):
     except Exception as e:
         if not compiled or 'memory' in str(e):
             raise
-        raise ValueError(f'torch.compile failed ({type(e).__name__}); train without it, more '
-                         'slowly: --compile=False') from e
+        raise Mistake(f'torch.compile failed ({type(e).__name__}); train without it, more '
+                      'slowly: --compile=False') from e
     net.zero_grad(set_to_none=False)    # DDP's stay in its buckets
     torch.backends.cuda.enable_cudnn_sdp(False)
 
@@ -198,7 +199,7 @@ def shard(model, how, here, compiled=False):
     gradients and of Adam's moments; with how='fsdp' also of the weights, which are gathered, block
     by block, when they work."""
     if here.dtype == 'float16':
-        raise ValueError(f'shard={how} does not go with dtype=float16; use --dtype=bfloat16')
+        raise Mistake(f'shard={how} does not go with dtype=float16; use --dtype=bfloat16')
     from torch.distributed.device_mesh import init_device_mesh      # costs a second to import
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.fsdp import register_fsdp_forward_method

@@ -9,6 +9,7 @@ import gzip, hashlib, json, os, pathlib
 import numpy as np
 import torch
 from model import IGNORE
+from parts import Mistake
 from parts.train import data
 
 
@@ -33,7 +34,7 @@ def read_jsonl(path, convert, advice):
                 if text := line.decode('utf-8-sig').strip():
                     rows.append(convert(json.loads(text)))
     except Exception as e:      # a damaged file, a folder, a missing key, JSON nested too deep, ...
-        raise ValueError(f'{path}, line {max(1, number)}: {type(e).__name__}: {e}; {advice}') from e
+        raise Mistake(f'{path}, line {max(1, number)}: {type(e).__name__}: {e}; {advice}') from e
     return rows
 
 
@@ -111,8 +112,8 @@ def read_conversations(path, T, tokenizer, data_from=''):
     fitted = [fit_conversation(ids, mask, T, im_start) for ids, mask in whole]
     conversations = [(ids, mask) for ids, mask in fitted if 1 in mask[1:]]
     if not conversations:
-        raise ValueError(f'{path} has no conversation with an answer, or none is left in {T} '
-                         'tokens')
+        raise Mistake(f'{path} has no conversation with an answer, or none is left in {T} '
+                      'tokens')
     n_cut = sum(len(ids) > T + 1 for ids, _ in whole)
     return conversations, len(whole) - len(conversations), n_cut
 
@@ -166,8 +167,8 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
     whole = read_jsonl(path, lambda record: to_pair(record, tokenizer),
                        f'run: {data.command_for(os.path.dirname(path), data_from, "preference")}')
     if loss_type != 'kto' and any([] in answers for _, *answers in whole):
-        raise ValueError(f'{path} has answers with a label in place of pairs, which are not for '
-                         f'--loss_type={loss_type}; add --loss_type=kto')
+        raise Mistake(f'{path} has answers with a label in place of pairs, which are not for '
+                      f'--loss_type={loss_type}; add --loss_type=kto')
     pairs = []
     n_cut = 0
     for prompt, *answers in whole:
@@ -177,8 +178,8 @@ def read_pairs(path, T, tokenizer, loss_type, data_from=''):
             pairs.append(pair)
             n_cut += len(prompt) + max(map(len, answers)) > T
     if not pairs:
-        raise ValueError(f'{path} has no pair of two different answers, or none differs in {T} '
-                         'tokens')
+        raise Mistake(f'{path} has no pair of two different answers, or none differs in {T} '
+                      'tokens')
     return pairs, n_cut, len(whole) - len(pairs)
 
 

@@ -13,6 +13,7 @@ the folder are enough to resume, and nothing else has to remember them.
 """
 import contextlib, datetime, glob, json, math, os, pathlib, re, shlex, shutil, sys, textwrap, time
 import torch
+from parts import Mistake
 from parts.model import adapters, checkpoints, planner
 from parts.train import processes
 
@@ -48,15 +49,15 @@ def begin(config, set_by):
     state = checkpoints.newest(out_dir)
     saved = state['config']
     if saved.get('stage') != config.get('stage'):
-        raise ValueError(f'{out_dir} holds a run of {saved.get("stage", "train")}.py; resume it '
-                         'with that script')
+        raise Mistake(f'{out_dir} holds a run of {saved.get("stage", "train")}.py; resume it '
+                      'with that script')
     for name in (saved.keys() & config.keys()) - OF_THE_COMMAND - {'init_from'}:
         if name not in set_by:
             config[name] = saved[name]
         elif name in FIXED and config[name] != saved[name]:
-            raise ValueError(f'{set_by[name]}: {name}={config[name]!r:.80}, but the run in '
-                             f'{out_dir} has {saved[name]!r:.80}; leave {name} out, or start a new '
-                             f'run from its weights: --init_from={out_dir} and another --out_dir')
+            raise Mistake(f'{set_by[name]}: {name}={config[name]!r:.80}, but the run in '
+                          f'{out_dir} has {saved[name]!r:.80}; leave {name} out, or start a new '
+                          f'run from its weights: --init_from={out_dir} and another --out_dir')
     config['init_from'] = saved['init_from']            # where the run began
     return state
 
@@ -68,15 +69,15 @@ def check_out_dir(out_dir, init_from, overwrite):
     files = [f for f in folder.iterdir() if f.suffix != '.tmp'] if folder.is_dir() else []
     settings = folder / 'config.json'
     if files and not (settings.exists() and checkpoints.FORMAT.encode() in settings.read_bytes()):
-        raise ValueError(f'{out_dir} holds {min(files).name}, which no run wrote there; choose '
-                         'another --out_dir, or move it away')
+        raise Mistake(f'{out_dir} holds {min(files).name}, which no run wrote there; choose '
+                      'another --out_dir, or move it away')
     origin = os.path.realpath(checkpoints.folder_of(init_from))
     if os.path.exists(init_from) and origin == os.path.realpath(out_dir):
-        raise ValueError(f'out_dir={out_dir} holds the model that this run starts from; choose '
-                         'another')
+        raise Mistake(f'out_dir={out_dir} holds the model that this run starts from; choose '
+                      'another')
     if [*folder.glob('*.pt')] and not overwrite:
-        raise ValueError(f'{out_dir} already holds a run; resume it with --init_from=resume, or '
-                         'choose another --out_dir, or start over with --overwrite=True')
+        raise Mistake(f'{out_dir} already holds a run; resume it with --init_from=resume, or '
+                      'choose another --out_dir, or start over with --overwrite=True')
 
 
 # --- the log --------------------------------------------------------------------------------------
@@ -118,13 +119,13 @@ class Log:
         read = state.get('data', identity)
         for name in read | identity:
             if read.get(name) != identity.get(name):
-                raise ValueError(f'{name} is not the one that the run in {self.out_dir} has read; '
-                                 'resume with its own data, or start a new run from its weights: '
-                                 '--init_from=FOLDER and another --out_dir')
+                raise Mistake(f'{name} is not the one that the run in {self.out_dir} has read; '
+                              'resume with its own data, or start a new run from its weights: '
+                              '--init_from=FOLDER and another --out_dir')
         here.same(step=step, **identity)
         if step >= self.max_steps:
-            raise ValueError(f'{self.out_dir} is at step {step} of max_steps={self.max_steps}; to '
-                             f'continue, set --max_steps above {step}')
+            raise Mistake(f'{self.out_dir} is at step {step} of max_steps={self.max_steps}; to '
+                          f'continue, set --max_steps above {step}')
         if here.is_main:
             os.makedirs(self.out_dir, exist_ok=True)
             self.take_folder(config, state, meta)
@@ -152,8 +153,8 @@ class Log:
             if fcntl:
                 fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(f'another run is writing to {self.out_dir}; wait, or set '
-                             '--out_dir') from None
+            raise Mistake(f'another run is writing to {self.out_dir}; wait, or set '
+                          '--out_dir') from None
         except OSError:         # some network disks have no locks
             pass
         if not state:
@@ -301,8 +302,8 @@ def expected(config, set_by, others, meta):
     that the file did not set."""
     for name, ends in (config['expect'] or {}).items():
         if not (isinstance(ends, tuple | list) and len(ends) == 2 and ends[0] <= ends[1]):
-            raise ValueError(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
-                             '4.13)')
+            raise Mistake(f'expect: {name}={ends!r} must be (lowest, highest), such as (4.05, '
+                          '4.13)')
     if set_by.get('expect') == 'command line':
         return config['expect']
     others = others - HARMLESS
