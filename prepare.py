@@ -1,23 +1,25 @@
 """
-Data: text from somewhere -> train.bin and val.bin, flat arrays of token ids that train.py maps into memory.
+Point prepare.py at text and you get train.bin and val.bin: flat arrays of token ids for train.py.
 
     python prepare.py                               # Python's own standard library, without network
     python prepare.py --source=FOLDER --out_dir=data/mine --vocab_size=32768
     python prepare.py config/mix.py                 # several sources, weighted
-    python prepare.py --kind=sft                    # 5,000 conversations: problems of parts/eval/problems.py
+    python prepare.py --kind=sft                    # 5,000 conversations of parts/eval/problems.py
 
-    each document by itself:    read -> normalise -> source -> language -> rules -> models -> personal data
-                                -> decontaminate
+    each document by itself:    read -> normalise -> source -> language -> rules -> models
+                                -> personal data -> decontaminate
     all of them together:       duplicates -> split -> tokenise -> mix -> train.bin, val.bin
 
-A document is a file of text, or a record of .jsonl or .json. A lone file of text is not cleaned: its first
-90% are to train on, the rest is held out.
+A document is a file of text, or a record of .jsonl or .json. A lone file of text is not cleaned: a
+model trains on its first 90%, and the rest is held out.
 
-Writes under out_dir: meta.json, report.md, report.json; for text train.bin, val.bin, tokenizer.json (several
-sources: also val_<source>.bin), else train.jsonl and val.jsonl. The same command resumes an interrupted run.
+Writes under out_dir: meta.json, report.md and report.json; for text also train.bin, val.bin and
+tokenizer.json (with several sources, val_<source>.bin for each), else train.jsonl and val.jsonl.
+The same command resumes an interrupted run.
 
-You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was dropped.
-The decision made here is the corpus: a model shares its defects. Read report.md before you train.
+You should see 12 MB of Python become 2.5 million tokens in a few seconds, and a table of what was
+dropped. The decision made here is the corpus: a model shares its defects. Read report.md before you
+train.
 """
 import json, math, os, shlex, shutil, sys
 import numpy as np
@@ -28,43 +30,47 @@ from parts.prepare import clean, conversions, corpus, duplicates, files, filters
 from parts.prepare import report, text_models, texts, workers
 from tokenizer import SPECIAL_TOKENS, Tokenizer, to_utf8
 
-# --- settings: the first ten are enough to begin -----------------------------------------------------------
-source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, file, folder or glob
+# --- settings: these are enough to begin ----------------------------------------------------------
+source = 'stdlib'               # stdlib, shakespeare, codeparrot, hf:OWNER/NAME, file, folder, glob
 sources: dict | None = None     # instead, in a config file: {'name': ('path', weight), ...}
-kind = 'text'                   # text | sft | preference: documents, conversations, pairs of answers
-out_dir = ''                    # where the results go; '' = data/quickstart, data/sft or data/pairs, by kind
-tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or the path of a tokenizer.json
+kind = 'text'                   # text | sft | preference: documents, conversations, or pairs
+out_dir = ''                    # for results; '' = data/quickstart, data/sft or data/pairs, by kind
+tokenizer = 'bpe'               # bpe (trained here), byte, char, gpt2, or path of a tokenizer.json
 vocab_size = 4096               # >= 1: for bpe: 256 bytes + merges + 64 special tokens
-val_fraction = 0.1              # (0, 1): share of documents, or of one text's characters
-mode = 'auto'                   # auto | code | prose | chat | raw: auto looks at path and text; raw: no rules
-dedup = 'minhash'               # none | exact | minhash | simhash: the last two: near-copies (not of pairs)
+val_fraction = 0.1              # (0, 1): held out: fraction of documents, or of one text
+mode = 'auto'                   # auto | code | prose | chat | raw: auto looks at it; raw: no rules
+dedup = 'minhash'               # none | exact | minhash | simhash: the last two drop near-copies
+pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
+decontaminate = ''              # benchmark files, comma-separated: drop what shares 13 words
 num_workers = 0                 # [0, 1024]: processes that share the work; 0 = all cores
 
+# --- settings of single rules: skip them on a first reading ---------------------------------------
 # read: files become documents
 max_chars = 1_000_000           # >= 1: characters; a longer record, .py or .html file is not read
 download_dir = 'data/raw'       # for downloads
 keep_downloads = True           # False: delete each when it is clean
-prefer = 'passed'               # passed | taste | both: why one of eval.py's samples is the chosen one
+prefer = 'passed'               # passed | taste | both: why a sample of eval.py is the chosen one
 audit = 0                       # >= 0: samples for each reason in audit.md
-# normalise, source, language: by address, licence, language
-strip_markup = True             # of prose: HTML and LaTeX commands
+part = ''                       # 3/16: clean the third of 16 parts of the work; then run without it
+# normalise, source, language
+strip_markup = True             # remove HTML and LaTeX commands from prose
 url_block: str | None = None    # file of domains, one a line
 url_allow: str | None = None    # file of domains that are never blocked
 licences = ''                   # keep only these: mit,bsd,unknown,...
 languages = ''                  # of prose and chat, keep en,de,... and what is in no clear language
-# rules for prose, 0: off; parts/prepare/filters.py says what each one does
+# rules for prose, 0 = off; parts/prepare/filters.py says what each one does
 min_words = 20                  # >= 0
 max_words = 1_000_000           # >= 0
-max_symbols = 0.3               # [0, 1]: share of symbols, such as #
-max_repetition = 0.7            # [0, 1]: share of lines or words that repeat
-max_gibberish = 0.2             # [0, 1]: share of words that no language would spell
-# rules for code, 0 or False: off
+max_symbols = 0.3               # [0, 1]: fraction of characters that are symbols, such as #
+max_repetition = 0.7            # [0, 1]: fraction of lines or words that repeat
+max_gibberish = 0.2             # [0, 1]: fraction of words that no language would spell
+# rules for code, 0 or False = off
 max_line = 1000                 # >= 0: characters of the longest line
 mean_line = 100                 # >= 0: characters of the average line
-min_alphanumeric = 0.25         # [0, 1]: share of letters and digits
-autogenerated = True            # dropped if its first lines say so
-config_test = 0.7               # [0, 1]: share of configuration and test files that go
-no_keywords = 0.7               # [0, 1]: share of files without def, class, for, while that go
+min_alphanumeric = 0.25         # [0, 1]: fraction of letters and digits
+autogenerated = True            # drop files whose first lines say that a program wrote them
+config_test = 0.7               # [0, 1]: fraction of configuration and test files that go
+no_keywords = 0.7               # [0, 1]: fraction of files without def, class, for, while that go
 min_assignments = 5             # >= 0: number of = signs
 parse = True                    # it must compile; so must code in answers
 # rules for conversations (sft), then for pairs (preference)
@@ -73,8 +79,8 @@ min_answer = 0                  # >= 0: characters of each answer
 max_answer = 0                  # >= 0: 0 = no limit
 unwanted: str | None = None     # file of phrases that no answer may have
 min_margin = 0.0                # score of chosen - score of rejected
-min_agreement = 0.0             # [0, 1]: share of annotators who agree
-# models (n-grams, a classifier), personal data, decontaminate
+min_agreement = 0.0             # [0, 1]: fraction of annotators who agree
+# models: n-grams and a classifier
 perplexity_reference: str | None = None     # good text: its n-grams predict each document
 min_bits = 0.5                  # >= 0: bits per byte; less is boilerplate
 max_bits = 5.0                  # >= 0: more is noise
@@ -82,9 +88,7 @@ quality_good: str | None = None # texts as you want them, to train a classifier
 quality_bad: str | None = None  # texts as you do not want them
 min_quality = 0.5               # [0, 1]: probability of `good`
 toxic_words: str | None = None  # file of words, one a line
-max_toxic = 1.0                 # >= 0: such words per 1,000; 0: not one
-pii = True                      # e-mail, phone, SSN, keys become <EMAIL>, <PHONE>, <SSN>, <KEY>
-decontaminate = ''              # benchmark files, comma-separated; no document may share 13 words in a row
+max_toxic = 1.0                 # >= 0: such words per 1,000; 0 = not one
 # duplicates: the first of those that say the same stays
 shingle = 5                     # [1, 100]: words per n-gram; near-copies share most n-grams
 bands = 32                      # [1, 1024]: texts that agree in a MinHash band are compared
@@ -92,98 +96,20 @@ rows = 8                        # [1, 64]: numbers in a band; more: fewer pairs 
 min_similarity = 0.85           # [0, 1]: of minhash: shared n-grams / all of both
 # tokenise, mix, write
 gpt2_dir: str | None = None     # has vocab.bpe, encoder.json
-min_chars_per_token = 1.5       # >= 0: code with fewer (tables) is dropped, if the vocabulary has 4,096
-fim = 0.0                       # [0, 1]: share of text that teaches to fill in the middle
+min_chars_per_token = 1.5       # >= 0: drop code with fewer (tables), if the vocabulary has 4,096
+fim = 0.0                       # [0, 1]: fraction of text that teaches to fill in the middle
 fim_length = 128                # >= 8: tokens of a rearranged piece; usual: half of a context
 write = 'bins'                  # bins | text: text: shards/*.jsonl.gz, for train.py --streaming
-temperature = 1.0               # >= 0.05: of sources without weights: 1: shares by tokens; 2: more equal
-part = ''                       # 3/16: clean the third of 16 parts of the work; at last run without it
+temperature = 1.0               # >= 0.05: of sources without weights; above 1: more equal shares
 config = configure(globals())
 NGRAM = 13                      # words that a document and a benchmark share; GPT-3's choice
 TOKENIZER_BYTES = 1_000_000_000 # of bpe's training sample
 
-# --- conversations without a source: problems of ours with their answers, which need no cleaning --
-out_dir = out_dir or {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}[kind]
-if kind == 'sft' and not set_by.keys() & {'source', 'sources'}:
-    for name in sorted(set_by.keys() - {'kind', 'out_dir'}):
-        raise ValueError(f'--{name} is for conversations of your own; add --source=FILE')
-    corpus.check_out_dir(out_dir, [], kind)
-    for side, n, split in ('train', 5000, 'train'), ('val', 300, 'validation'):
-        lines = problems.to_jsonl(problems.problems(n, split=split))
-        corpus.Bin(out_dir, f'{side}.jsonl').write(lines.encode())
-    # The next run sees from it that the folder is ours, and which kind of data is in it.
-    meta = {'format': 'nanoparrot-data-1', 'config': {'kind': kind}}
-    corpus.publish(out_dir, {'meta.json': json.dumps(meta)})
-    print(f'{out_dir}: 5,000 conversations to train on, 300 held out')
-    print(f'next: python sft.py --data_dir={shlex.quote(out_dir)}')
-    sys.exit()
 
-# --- settings that need each other --------------------------------------------------------------------------
-tok = None                      # one that exists is loaded now, before the work
-if tokenizer == 'gpt2':
-    tok = Tokenizer.gpt2(gpt2_dir)
-elif tokenizer.endswith('.json'):
-    tok = Tokenizer.load(tokenizer)
-elif tokenizer not in ('bpe', 'byte', 'char'):
-    raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a tokenizer.json')
-elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
-    raise ValueError(f'vocab_size={vocab_size} must be >= {256 + len(SPECIAL_TOKENS)}: bytes, special tokens')
-if bool(quality_good) != bool(quality_bad):
-    raise ValueError('a quality classifier needs both kinds of examples: --quality_good and --quality_bad')
-wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
-wanted_languages = text_models.languages_of(languages)
-
-sources = files.sources_of(source, sources, defaults['source'])
-shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
-jobs = workers.part_of(range(len(shards)), part)
-workers.end_with_parent()
-mixes = temperature != 1 or fim or any(weight for _, weight in sources.values())
-if kind != 'text' and (mixes or write != 'bins'):
-    raise ValueError(f'{kind=}: weights, temperature, fim, write are for text')
-if mixes and write == 'text':
-    raise ValueError('weights, --temperature and --fim need --write=bins')
-
-# --- read: what there is ------------------------------------------------------------------------------------
-# A lone text passes no stage, and its end is held out.
-sourced = [file for shard in shards for file in shard['files']]
-first_path = sourced[0]['path']
-one_text = kind == 'text' and len(sourced) == 1 and not reading.is_kind(first_path, reading.RECORDS)
-if one_text:
-    for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit', 'fim',
-                 'url_block', 'url_allow', 'toxic_words', 'quality_good', 'perplexity_reference'):
-        if config[name] != defaults[name]:
-            raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not {first_path}')
-    try:
-        the_text, encoding = reading.text_of(first_path)
-    except reading.UNREADABLE as e:
-        raise ValueError(f"{first_path} can't be read as text: {e}") from e
-    dedup = 'none'
-elif kind == 'text' and tok and '<|endoftext|>' not in tok.special:
-    raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or --tokenizer=bpe')
-
-examples = {path: files.find_files(path, download_dir)
-            for path in (perplexity_reference, quality_good, quality_bad) if path}
-blocked, allowed = ({*map(filters.host_of, filters.lines_of(path))} for path in (url_block, url_allow))
-toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
-benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
-forms = []
-for path, benchmark in benchmarks.items():
-    own = [form for text in conversions.strings_in(benchmark) for form in clean.variants(text)]
-    if not len(duplicates.ngrams_of(own, NGRAM)):
-        raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
-    forms += own
-forms += [filters.hide(form)[0] for form in forms]    # as the stages may change a text
-benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
-near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
-inputs = sourced + [file for listed in examples.values() for file in listed]
-others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
-corpus.check_out_dir(out_dir, [file['path'] for file in inputs] + others, kind)
-show(config)
-
-
-# --- the stages: what happens to a document by itself -------------------------------------------------------
+# --- the stages: what happens to a document by itself ---------------------------------------------
 # A document is a dict: texts (one, or those of a conversation), path, source, mode, perhaps more.
-# A stage may change it, and returns the reason to drop it, or None. tally: {name: Counter}, for the report.
+# A stage may change it, and returns the reason to drop it, or None. tally, {name: Counter}, is for
+# the report. What a stage compares with (blocked, benchmark_ngrams ...) is read below.
 
 
 def mode_of(doc):
@@ -191,17 +117,6 @@ def mode_of(doc):
     if mode != 'auto':
         return mode
     return clean.form_of(doc['texts'][0], doc['path']) if kind == 'text' else 'chat'
-
-
-def texts_of(path):
-    """Yield the texts of examples, normalised like documents."""
-    files.fetch_all(examples[path])
-    ignore = lambda *_: None
-    for doc in conversions.documents(reading.entries(examples[path], ignore), ignore):
-        yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
-
-
-judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)      # trained here
 
 
 def normalise(doc, tally):
@@ -233,14 +148,16 @@ def check_rules(doc, tally):
     if kind == 'sft':
         messages = conversions.to_record(doc)['messages']
         score = doc.get('score', math.inf)
-        reason = filters.messages_reason(messages, score, min_score, min_answer, max_answer, phrases)
+        reason = filters.messages_reason(messages, score, min_score, min_answer, max_answer,
+                                         phrases)
         if parse and not reason and any(map(texts.syntax_error, filters.programs(messages))):
             return 'code does not parse'
         return reason
 
     text = doc['texts'][0]
     if doc['mode'] in ('prose', 'chat'):
-        return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition, max_gibberish)
+        return filters.prose_reason(text, min_words, max_words, max_symbols, max_repetition,
+                                    max_gibberish)
     is_python = doc['mode'] == 'code'
     chance = corpus.hash64(b'rules' + to_utf8(text)) / 2 ** 64      # in [0, 1); not what splits
     reason = filters.code_reason(text, chance, max_line, mean_line, min_alphanumeric, autogenerated,
@@ -270,17 +187,117 @@ def hide_personal_data(doc, tally):
 
 
 def check_benchmarks(doc, tally):
-    if benchmarks and any(len(duplicates.places_in(benchmark_ngrams, text, NGRAM)) for text in doc['texts']):
-        return 'in a benchmark'
+    for text in doc['texts'] if benchmarks else ():
+        if len(duplicates.places_in(benchmark_ngrams, text, NGRAM)):
+            return 'in a benchmark'
 
 
-STAGES = {'normalise': normalise, 'source': check_source, 'language': check_language, 'rules': check_rules,
-          'models': check_models, 'personal data': hide_personal_data, 'decontaminate': check_benchmarks}
+STAGES = {'normalise': normalise, 'source': check_source, 'language': check_language,
+          'rules': check_rules, 'models': check_models, 'personal data': hide_personal_data,
+          'decontaminate': check_benchmarks}
 
 
-# --- the first pass: each shard through all stages, by several processes ------------------------------------
-# A shard that is clean is not cleaned again if the run was interrupted, and has the same settings and files.
-settings = {name: value for name, value in config.items() if name not in ('out_dir', 'num_workers', 'part')}
+# --- conversations without a source: problems of ours with their answers, which need no cleaning --
+out_dir = out_dir or 'data/' + {'text': 'quickstart', 'sft': 'sft', 'preference': 'pairs'}[kind]
+if kind == 'sft' and not set_by.keys() & {'source', 'sources'}:
+    for name in sorted(set_by.keys() - {'kind', 'out_dir'}):
+        raise ValueError(f'--{name} is for conversations of your own; add --source=FILE')
+    corpus.check_out_dir(out_dir, [], kind)
+    for side, n, split in ('train', 5000, 'train'), ('val', 300, 'validation'):
+        lines = problems.to_jsonl(problems.problems(n, split=split))
+        corpus.Bin(out_dir, f'{side}.jsonl').write(lines.encode())
+    # The next run sees from it that the folder is ours, and which kind of data is in it.
+    meta = {'format': 'nanoparrot-data-1', 'config': {'kind': kind}}
+    corpus.publish(out_dir, {'meta.json': json.dumps(meta)})
+    print(f'{out_dir}: 5,000 conversations to train on, 300 held out')
+    print(f'next: python sft.py --data_dir={shlex.quote(out_dir)}')
+    sys.exit()
+
+# --- settings that need each other ----------------------------------------------------------------
+tok = None                      # one that exists is loaded now, before the work
+if tokenizer == 'gpt2':
+    tok = Tokenizer.gpt2(gpt2_dir)
+elif tokenizer.endswith('.json'):
+    tok = Tokenizer.load(tokenizer)
+elif tokenizer not in ('bpe', 'byte', 'char'):
+    raise ValueError(f'tokenizer={tokenizer!r} must be bpe, byte, char, gpt2 or the path of a '
+                     'tokenizer.json')
+elif tokenizer == 'bpe' and vocab_size < 256 + len(SPECIAL_TOKENS):
+    raise ValueError(f'vocab_size={vocab_size} must be >= {256 + len(SPECIAL_TOKENS)}: bytes and '
+                     'special tokens')
+if bool(quality_good) != bool(quality_bad):
+    raise ValueError('a quality classifier needs both kinds of examples: --quality_good and '
+                     '--quality_bad')
+wanted_licences = {name.strip() for name in licences.lower().split(',')} - {''}
+wanted_languages = text_models.languages_of(languages)
+
+sources = files.sources_of(source, sources, defaults['source'])
+shards = files.shards(sources, download_dir, kind)      # [{'source', 'files'}]
+jobs = workers.part_of(range(len(shards)), part)
+workers.end_with_parent()
+mixes = temperature != 1 or fim or any(weight for _, weight in sources.values())
+if kind != 'text' and (mixes or write != 'bins'):
+    raise ValueError(f'{kind=}: weights, temperature, fim, write are for text')
+if mixes and write == 'text':
+    raise ValueError('weights, --temperature and --fim need --write=bins')
+
+# --- read: what there is --------------------------------------------------------------------------
+# A lone text passes no stage, and its end is held out.
+sourced = [file for shard in shards for file in shard['files']]
+first_path = sourced[0]['path']
+one_text = kind == 'text' and len(sourced) == 1 and not reading.is_kind(first_path, reading.RECORDS)
+if one_text:
+    for name in ('decontaminate', 'temperature', 'write', 'part', 'languages', 'licences', 'audit',
+                 'fim', 'url_block', 'url_allow', 'toxic_words', 'quality_good',
+                 'perplexity_reference'):
+        if config[name] != defaults[name]:
+            raise ValueError(f'{name}={config[name]} needs documents: a folder or .jsonl, not '
+                             f'{first_path}')
+    try:
+        the_text, encoding = reading.text_of(first_path)
+    except reading.UNREADABLE as e:
+        raise ValueError(f"{first_path} can't be read as text: {e}") from e
+    dedup = 'none'
+elif kind == 'text' and tok and '<|endoftext|>' not in tok.special:
+    raise ValueError(f'{tokenizer} has no <|endoftext|> to end documents; use another, or '
+                     '--tokenizer=bpe')
+
+examples = {path: files.find_files(path, download_dir)
+            for path in (perplexity_reference, quality_good, quality_bad) if path}
+blocked, allowed = ({*map(filters.host_of, filters.lines_of(path))}
+                    for path in (url_block, url_allow))
+toxic, phrases = map(filters.lines_of, (toxic_words, unwanted))
+benchmarks = {path: reading.read_problems(path) for path in decontaminate.split(',') if path}
+forms = []
+for path, benchmark in benchmarks.items():
+    own = [form for text in conversions.strings_in(benchmark) for form in clean.variants(text)]
+    if not len(duplicates.ngrams_of(own, NGRAM)):
+        raise ValueError(f'{path} holds no text of {NGRAM} words: nothing could be found with it')
+    forms += own
+forms += [filters.hide(form)[0] for form in forms]    # as the stages may change a text
+benchmark_ngrams = duplicates.ngrams_of(forms, NGRAM)
+near = dedup if dedup in ('minhash', 'simhash') and kind != 'preference' else None
+inputs = sourced + [file for listed in examples.values() for file in listed]
+others = [path for path in (url_block, url_allow, toxic_words, unwanted, *benchmarks) if path]
+corpus.check_out_dir(out_dir, [file['path'] for file in inputs] + others, kind)
+show(config)
+
+
+def texts_of(path):
+    """Yield the texts of examples, normalised like documents."""
+    files.fetch_all(examples[path])
+    ignore = lambda *_: None
+    for doc in conversions.documents(reading.entries(examples[path], ignore), ignore):
+        yield clean.normalise(doc['texts'][0], mode_of(doc), strip_markup)
+
+
+judges = text_models.Judges(texts_of, perplexity_reference, quality_good, quality_bad)
+
+# --- the first pass: each shard through all stages, by several processes --------------------------
+# An interrupted run goes on with the shards that are not clean yet, if all settings and files are
+# the same.
+settings = {name: value for name, value in config.items()
+            if name not in ('out_dir', 'num_workers', 'part')}
 state = corpus.state_of(settings, inputs + [{'path': path} for path in others])
 total = report.Funnel(audit)
 docs = corpus.Corpus(out_dir, state, total, [shard['source'] for shard in shards])
@@ -294,7 +311,7 @@ def words_of(text):
 
 
 def kept_documents(shard, account):
-    """Yield the documents that pass all stages, for docs.write_shard. account: the shard's Funnel."""
+    """Yield the documents that pass all stages, for docs.write_shard. account: a Funnel."""
     entries = reading.entries(shard['files'], account.reject, max_chars)
     if kind != 'text':          # for eval.py's samples
         entries = conversions.with_records(entries, account.reject, kind, prefer=prefer)
@@ -359,7 +376,7 @@ if part:
     sys.exit()
 docs.gather(cleaned)
 
-# --- duplicates: the first document of a cluster stays; heads: its place, for each document -----------------
+# --- duplicates: the first document of a cluster stays; heads: its place, for each document -------
 if dedup != 'none' and docs.keep.any():
     docs.drop_copies('exact duplicates', 'exact duplicate', docs.exact_copies())
 
@@ -367,21 +384,23 @@ if near and docs.keep.any():
     if near == 'minhash':
         left = np.flatnonzero(docs.keep)
         columns = map(docs.keys, tqdm(range(bands), 'near duplicates', unit=' bands', disable=None))
-        heads = duplicates.minhash_clusters(columns, lambda i: words_of(docs.text(left[i])), min_similarity)
+        heads = duplicates.minhash_clusters(columns, lambda i: words_of(docs.text(left[i])),
+                                            min_similarity)
     else:
         heads = duplicates.simhash_clusters(docs.keys(0).tolist(), 3)       # bits of 64
     docs.drop_copies('near duplicates', 'near duplicate', heads)
 
-# --- split: by a hash of the text (of how a conversation begins): copies and reruns agree -------------------
+# --- split: by a hash of the text (of how a conversation begins): copies and reruns agree ---------
 held_out = docs.split / 2 ** 64 < val_fraction          # bool (n,), as are the next two
 in_train = docs.keep & ~held_out
 in_val = docs.keep & held_out
 if not (in_train.any() and in_val.any()):
     shutil.rmtree(f'{out_dir}/.work')
-    raise ValueError(f'{", ".join(sources)}: documents left to train on: {in_train.sum()}, to validate: '
-                     f'{in_val.sum()} ({total.lost()}); give more, drop fewer, or change --val_fraction')
+    raise ValueError(f'{", ".join(sources)}: documents left to train on: {in_train.sum()}, to '
+                     f'validate: {in_val.sum()} ({total.lost()}); give more, drop fewer, or change '
+                     '--val_fraction')
 
-# --- tokenise -----------------------------------------------------------------------------------------------
+# --- tokenise -------------------------------------------------------------------------------------
 if kind == 'text':
     special_tokens = () if one_text and tokenizer in ('byte', 'char') else SPECIAL_TOKENS
     if tokenizer == 'bpe':      # of training documents only
@@ -389,7 +408,8 @@ if kind == 'text':
         chance = docs.exact / 2 ** 64       # from 0 to 1: the sample is always the same
         sample = in_train & (chance <= TOKENIZER_BYTES / n_bytes)
         sample_texts = tqdm(map(docs.text, np.flatnonzero(sample)), 'reading', disable=None)
-        tok = Tokenizer.train(sample_texts, vocab_size, special_tokens, processes=num_workers or None)
+        tok = Tokenizer.train(sample_texts, vocab_size, special_tokens,
+                              processes=num_workers or None)
     elif tokenizer == 'char':   # of all texts: a character of validation needs an id, too
         tok = Tokenizer.char(map(docs.text, np.flatnonzero(docs.keep)), special_tokens)
     elif tokenizer == 'byte':
@@ -397,9 +417,9 @@ if kind == 'text':
     print(f'tokenizer: {tokenizer}, {tok.vocab_size:,} tokens, hash {tok.hash}')
     dtype = np.dtype('uint16' if tok.vocab_size <= 2 ** 16 else 'uint32')
 
-# --- encode: ids wait in the work folder; lines of conversations are written at once ------------------------
-# train.bin holds ids and nothing else, document after document. Here `x = 1` ends and `y = 2` begins:
-#     id        120     273     32      49      4032             121     ...     uint16: 2 bytes each
+# --- encode: ids wait in the work folder; lines of conversations are written at once --------------
+# train.bin holds ids and nothing else, document after document. `x = 1` ends and `y = 2` begins:
+#     id        120     273     32      49      4032             121     ...     uint16, two bytes
 #     token     'x'     ' ='    ' '     '1'     <|endoftext|>    'y'     ...
 
 
@@ -409,7 +429,8 @@ def encoded_documents(shard):
         batch = [record['text'] for record in records]
         for i, record, text, ids in zip(numbers, records, batch, tok.encode_batch(batch)):
             side = 'val' if held_out[i] else 'train'
-            if docs.is_code[i] and tok.vocab_size >= 4096 and len(text) < min_chars_per_token * len(ids):
+            is_table = len(text) < min_chars_per_token * len(ids)
+            if is_table and docs.is_code[i] and tok.vocab_size >= 4096:
                 continue                # it has no length, and is dropped below
             if fim and side == 'train':     # ends each piece itself
                 ids = infilling.rearrange(ids, fim, fim_length, tok, int(docs.exact[i]))
@@ -429,8 +450,10 @@ sides = ['train', 'val']
 if kind == 'text':
     sides += [f'val_{name}' for name in sources if len(sources) > 1]
     bins = {side: corpus.Bin(out_dir, f'{side}.bin') for side in sides}
-    docs.gather_ids(workers.in_parallel(encode_shard, range(docs.n_shards), num_workers, 'encoding'), dtype)
-    docs.drop('tokenise', 'few characters per token', np.flatnonzero(docs.keep & (docs.lengths == 0)))
+    encoded = workers.in_parallel(encode_shard, range(docs.n_shards), num_workers, 'encoding')
+    docs.gather_ids(encoded, dtype)
+    tables = np.flatnonzero(docs.keep & (docs.lengths == 0))
+    docs.drop('tokenise', 'few characters per token', tables)
     in_train &= docs.keep
     in_val &= docs.keep
 else:
@@ -438,12 +461,13 @@ else:
     docs.write_lines(bins['train'], in_train)
     docs.write_lines(bins['val'], in_val)
 owners = docs.owners[docs.shard]
-masks = {'train': in_train, 'val': in_val} | {f'val_{name}': in_val & (owners == name) for name in sources}
+masks = {'train': in_train, 'val': in_val}
+masks |= {f'val_{name}': in_val & (owners == name) for name in sources}
 for side, b in bins.items():
     b.documents = int(masks[side].sum())
     b.bytes = int(docs.size[masks[side]].sum())
 
-# --- mix: as many passes over each source as its weight asks for --------------------------------------------
+# --- mix: as many passes over each source as its weight asks for ----------------------------------
 of_source = {name: {'path': path, 'weight': weight, 'files': files.count(shards, name),
                     **total.of_source(name), 'passed_over': files.passed_over(path)}
              for name, (path, weight) in sources.items()}
@@ -452,8 +476,9 @@ if kind == 'text':
     for name, s in of_source.items():
         s.update(docs.counts_of(name, in_train))
         if not s['tokens']:
-            raise ValueError(f'the source {name} has no training document left, of {s["read"]} read '
-                             f'({report.listed(s["dropped"])}; of copies, the first one stays)')
+            raise ValueError(f'the source {name} has no training document left, of '
+                             f'{s["read"]} read ({report.listed(s["dropped"])}; of copies, the '
+                             'first one stays)')
         weights[name] = s['weight'] or s['tokens'] ** (1 / temperature)
 
     n_unmixed = sum(s['tokens'] for s in of_source.values())
@@ -461,16 +486,17 @@ if kind == 'text':
         n_tokens = round(n_unmixed * weight / sum(weights.values()))
         of_source[name].update(docs.write_source(name, bins, in_train, n_tokens))
 
-# --- report, and give the files their names -----------------------------------------------------------------
+# --- report, and give the files their names -------------------------------------------------------
 content = total.report(bins, of_source)
 # Runs know their data by the hash of meta.json, so settings that decide no token stay out of it.
 settings = {name: value for name, value in config.items() if name not in (
     'out_dir', 'num_workers', 'download_dir', 'keep_downloads', 'part', 'audit')}
-meta = {'format': 'nanoparrot-data-1', **{key: content[key] for key in ('documents', 'bytes', 'sources')},
+meta = {'format': 'nanoparrot-data-1',
+        **{key: content[key] for key in ('documents', 'bytes', 'sources')},
         'sha256': {side: b.sha256.hexdigest() for side, b in bins.items()}, 'config': settings,
         'set': sorted(settings.keys() & set_by.keys())}
 if benchmarks:
-    meta['decontaminated'] = {'problems': {path: len(problems) for path, problems in benchmarks.items()},
+    meta['decontaminated'] = {'problems': {path: len(found) for path, found in benchmarks.items()},
                               'ngram': NGRAM, 'dropped': total.dropped().get('in a benchmark', 0)}
 if kind == 'text':
     n_train = bins['train'].items or n_unmixed      # with --write=text, train.bin is empty
@@ -483,9 +509,9 @@ if kind == 'text':
     val_slices = [*reading.slices(val_texts, 20_000, 1000)]
     overlap = duplicates.overlap(reading.slices(train_texts), val_slices, NGRAM)
     epochs = np.array([of_source[name]['epochs'] for name in docs.owners])[docs.shard]
-    sample = docs.spread(in_train * docs.lengths * epochs, 1000)        # each for as many training tokens
-    content['card'] = report.make(sample, clean.form_of, text_models.language_of, of_source, n_train,
-                                    overlap)
+    sample = docs.spread(in_train * docs.lengths * epochs, 1000)    # each for as many tokens
+    content['card'] = report.make(sample, clean.form_of, text_models.language_of, of_source,
+                                  n_train, overlap)
 
 table = [b.row() for b in bins.values()]
 if write == 'text':             # shards take the place of train.bin
