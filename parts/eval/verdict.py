@@ -64,7 +64,9 @@ def read_run(folder):
     config['vocab_size'] = config.get('vocab_size') or data.get('vocab_size')
     if 0 < (config.get('warmup_steps') or 0) < 1:       # a share of the steps
         config['warmup_steps'] *= config['max_steps']
-    config |= {'folder': folder, 'scored': bool(scored), 'scores': scores}
+    config |= {'folder': folder, 'scored': bool(scored)}
+    if scores:
+        config['pass@1'] = max(scores, key=lambda row: row['step'])['pass_rate']
     last_sample = ('\n' + text_of(home / 'samples.txt')).split('\n--- step ')[-1]
     sample = last_sample.partition('\n')[2].strip('\n')     # without the rest of its head line
     return {'name': folder, 'rows': rows, 'events': events, 'config': config, 'sample': sample}
@@ -101,14 +103,18 @@ def verdict(metrics, config):
         val_loss = column(metrics, 'val_loss')[-1:]
         figure = f'validation loss {val_loss[0]:.2f}' if len(val_loss) else 'not evaluated yet'
 
-    if not early:
-        course += course_of_scores(config.get('scores') or [], config)
+    if 'pass@1' in config:
+        figure += f', pass@1 {config["pass@1"]:.1%}'
+        if not early and config['pass@1'] < 0.0005:         # 0.0%
+            to_do = what_follows(config)
+            if 'stage' in config:
+                to_do = ('read samples.jsonl: if the answers have the right form, train longer or on '
+                         'easier problems; if not, show it more demonstrations')
+            course.append(('it solves none of the problems (pass@1 0%)', to_do))
     systems = 'unhealthy' if machine else 'healthy'
     model = 'unknown' if early else 'healthy'
     if course:
         model = 'unhealthy'
-    if config.get('scores'):
-        figure += f', pass@1 {config["scores"][-1]["pass_rate"]:.1%}'
     ailments = machine + course
     if not course:
         ailments.append((f'{train[-1]["tok_s"]:,.0f} tok/s, {figure}',
@@ -210,22 +216,6 @@ def course_of_loss(train, metrics, config, early):
     repeats = middle(column(metrics, 'repetition')[-1:])
     if repeats >= 0.9:
         yield f'samples repeat themselves ({repeats:.0%})', 'look for duplicates in the data'
-
-
-def course_of_scores(scores, config):
-    """Yield (why, what to do) if a model can do nothing, or no more than before, by eval.py."""
-    rates = [rate for _, rate in sorted({row['step']: row['pass_rate'] for row in scores}.items())]
-    half = len(rates) // 2
-    if rates and rates[-1] < 0.0005:        # 0.0%
-        to_do = what_follows(config)
-        if config.get('stage'):
-            to_do = ('read samples.jsonl: if the answers have the right form, train longer or on '
-                     'easier problems; if not, show it more demonstrations')
-        yield 'it solves none of the problems (pass@1 0%)', to_do
-    elif len(rates) >= 4 and max(rates[half:]) <= max(rates[:half]) < 1:
-        yield (f'pass@1 is flat: at most {max(rates[:half]):.1%} in the first half of the way, '
-               f'{max(rates[half:]):.1%} in the second',
-               'take other data, or teach it to answer: sft.py, then rl.py')
 
 
 def course_of_rl(train, held_out, early):
