@@ -114,7 +114,7 @@ def condition_of(rule):
 
 
 def run_config_file(path, values):
-    """Run a config file. Return the settings that it sets, and the unknown names that it assigns."""
+    """Run a config file. Return what it sets: settings, and unknown names that it assigns."""
     if not os.path.isfile(path):
         raise Mistake(f'{path} is no file: flags begin with --, config files are in config/')
     scope = dict(values)

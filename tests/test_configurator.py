@@ -209,6 +209,7 @@ def test_what_the_user_can_mend_is_one_line(play, tmp_path):
             ('open(name)', 'choose another --name=base'),
             ('def f():\n    raise ValueError(f"steps={steps}")\nf()', 'steps=10'),
             ('raise ConnectionError("offline")', 'offline'),
+            ('class Mistake(ValueError): pass\nexec("raise Mistake(\'of a copied file\')")', 'of a copied'),
             ('raise MemoryError', 'out of memory; try ending other programs (MemoryError)'),
             ('with open("script.py") as f:\n    raise ValueError("bad")', 'bad'),
             ('try:\n    raise ValueError("bad")\nexcept ValueError:\n    steps = 3\n    raise', 'bad'),

@@ -245,8 +245,11 @@ def open_to_tune(config, state):
     """Return the model to fine-tune and the tokenizer beside it: of the checkpoint `state`, or of
     config['init_from']."""
     origin = config['out_dir'] if state else config['init_from']
-    model, saved = (model_of(state), state) if state else open_model(origin)
-    refuse_reward_model(origin, {} if state else saved)
+    if state:               # its weights come with the optimizer's moments: processes.load_state
+        model, saved = GPT(GPTConfig(**state['model_config'])), state
+    else:
+        model, saved = open_model(origin)
+        refuse_reward_model(origin, saved)
     if not model.config.causal:
         raise Mistake(f'{origin} was trained with --objective=mlm and cannot answer; use a '
                       'model of clm')
