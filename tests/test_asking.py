@@ -155,9 +155,9 @@ def test_each_answer_is_drawn_with_its_own_numbers_however_many_are_written_at_a
     how = dict(zip(('temperature', 'top_k', 'top_p', 'never'), settings))
     alone = [slowly(model, answer, **how) for answer in answers_to(prompts, limits)]
     assert sum(len(prompt) + len(ids) > CONTEXT + 1 for prompt, (ids, _) in zip(prompts, alone)) > 5
-    for slots in (1, 5, 60):
+    for slots, look in ((1, None), (5, 16), (60, None), (60, 4)):
         answers = answers_to(prompts, limits)
-        ended = [answer for answer in asking.write(model, answers, STOP, slots, score=log_p, **how)
+        ended = [answer for answer in asking.write(model, answers, STOP, slots, score=log_p, look=look, **how)
                  if answer.finish]
         assert sorted(map(id, ended)) == sorted(map(id, answers)) and model.training
         for answer, (ids, log_probs) in zip(answers, alone):
@@ -188,6 +188,13 @@ def test_a_reader_who_wants_no_more_ends_an_answer_and_it_costs_one_more_positio
         if answer is answers[0] and len(answer.ids) == 3:
             answer.finish = 'gone'
     assert [len(answer.ids) for answer in answers] == [3, 9] and rows == [2] * 4 + [1] * 5
+
+    rows.clear()
+    answers = answers_to([[5, 6], [7]], [9, 9])
+    for answer in asking.write(model, answers, (), look=4):     # what was written since the last look is lost
+        if answer is answers[0] and len(answer.ids) == 3:
+            answer.finish = 'gone'
+    assert [len(answer.ids) for answer in answers] == [3, 9] and rows == [2] * 8 + [1]
 
 
 def test_the_first_token_may_be_restricted_and_ids_that_the_tokenizer_lacks_are_never_drawn():

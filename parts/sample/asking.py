@@ -141,14 +141,16 @@ def begin(tokenizer, prompt, max_new_tokens, dice, ends=None, stop=()):
 def write(model, answers, stop, slots=16, **how):
     """Write all answers, `slots` at a time. Yield an answer whenever it has a new id; short prompts come
     first. An answer ends at an id of `stop`, at its limit, or when the reader sets its `finish`. how:
-    temperature, top_k and top_p as in model.sample; never, the ids that are not drawn; and score(logits
-    (n, V), ids (n,)) -> a tensor (n, ...), of which each answer's part is appended to its `scores`."""
+    temperature, top_k and top_p as in model.sample; never, the ids that are not drawn; score(logits (n, V),
+    ids (n,)) -> a tensor (n, ...), of which each answer's part is appended to its `scores`; and look: after
+    how many ids of each answer they are read, None = what suits the device."""
     waiting = sorted(answers, key=lambda answer: len(answer.prompt.ids))
     for first in range(0, len(waiting), slots):
         yield from write_together(model, waiting[first:first + slots], set(stop), **how)
 
 
-def write_together(model, answers, stop, temperature=1.0, top_k=0, top_p=1.0, never=(), score=None):
+def write_together(model, answers, stop, temperature=1.0, top_k=0, top_p=1.0, never=(), score=None,
+                   look=None):
     device = model.embedding.weight.device
     prompts = [answer.prompt.ids[-model.config.block_size:] for answer in answers]
     T = max(len(ids) for ids in prompts)
@@ -179,7 +181,7 @@ def write_together(model, answers, stop, temperature=1.0, top_k=0, top_p=1.0, ne
         return ids.masked_fill(has_ended[rows], IGNORE)
 
     # A GPU should not wait for Python after each token of a batch. One answer alone is read as it comes.
-    look = 16 if device.type == 'cuda' and len(answers) > 1 else 1
+    look = look or (16 if device.type == 'cuda' and len(answers) > 1 else 1)
     for i, ids in enumerate(model.stream(idx, n, stop=stop, draw=draw, look=look), 1):
         columns.append(ids)
         if i % look and i < n:
