@@ -283,7 +283,8 @@ class GPT(nn.Module):
 
     def generate(self, idx, max_new_tokens, temperature=1.0, top_k=None, top_p=None, stop=()):
         """idx (B, T) -> idx with up to max_new_tokens more, (B, T + n). See stream()."""
-        new = list(self.stream(idx, max_new_tokens, temperature, top_k, top_p, stop))
+        look = 16 if idx.is_cuda and len(idx) > 1 else 1    # a batch on a GPU should not wait for the host
+        new = list(self.stream(idx, max_new_tokens, temperature, top_k, top_p, stop, look=look))
         return torch.cat((idx, torch.stack(new, dim=1)), dim=1) if new else idx
 
     def like(self, **changes):

@@ -117,8 +117,7 @@ def complete():
     began = time.perf_counter()
     dice = random.Random(seed).random       # one number in [0, 1) draws one token
     text = asking.begin(tokenizer, encoded, n_tokens, dice, **ends)
-    never = tokenizer.never_in_answers(model.config.vocab_size)
-    for piece in asking.pieces(model, text, never=never, **how):
+    for piece in asking.pieces(model, text, **how):
         print(piece, end='', flush=True)
     print(suffix, '-' * 80, sep='\n')
 

@@ -205,7 +205,8 @@ def write_together(model, answers, stop, temperature=1.0, top_k=0, top_p=1.0, ne
 
 def pieces(model, text, **how):
     """Write the answer of a Text. Yield the new characters after each id. how: see write()."""
-    for _ in write(model, [text.answer], text.tokenizer.stop, **how):
+    never = text.tokenizer.never_in_answers(model.config.vocab_size)
+    for _ in write(model, [text.answer], text.tokenizer.stop, never=never, **how):
         yield text.take()
 
 
@@ -243,14 +244,13 @@ def compare(model, tokenizer, prompts, temperatures, num_samples, max_new_tokens
 def talk(model, tokenizer, instruction, questions, max_new_tokens, seed, **how):
     """Answer each question after the messages `instruction`. Ctrl-C ends an answer, not the chat."""
     messages = list(instruction)
-    never = tokenizer.never_in_answers(model.config.vocab_size)
     for question in questions:
         messages.append({'role': 'user', 'content': question})
         messages = shortened(tokenizer, messages, model.config.block_size)
         dice = random.Random(f'{seed} {len(messages)}').random
         text = begin(tokenizer, messages, max_new_tokens, dice)
         with contextlib.suppress(KeyboardInterrupt):
-            for piece in pieces(model, text, never=never, **how):
+            for piece in pieces(model, text, **how):
                 print(piece, end='', flush=True)
         print()
         messages.append({'role': 'assistant', 'content': text.text})

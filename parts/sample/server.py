@@ -170,8 +170,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                       else fields.get('logprobs') is not None)
         how = {'temperature': field(fields, 'temperature', 1.0, float, 0, 2),
                'top_p': max(1e-9, field(fields, 'top_p', 1.0, float, 0, 1)),
-               'top_k': field(fields, 'top_k', 0, int, 0, 2 ** 31),
-               'never': tokenizer.never_in_answers(model.config.vocab_size)}
+               'top_k': field(fields, 'top_k', 0, int, 0, 2 ** 31)}
         seed = field(fields, 'seed', secrets.randbits(32), int, -2 ** 63, 2 ** 63)
         streams = field(fields, 'stream', False, bool)
         prompt = field(fields, 'messages', [], list) if is_chat else field(fields, 'prompt', '', str)
