@@ -198,7 +198,8 @@ STAGES = {'normalise': normalise, 'source': check_source, 'language': check_lang
 
 
 # --- conversations without a source: problems of ours with their answers, which need no cleaning --
-out_dir = out_dir or 'data/' + {'text': 'quickstart', 'sft': 'sft', 'preference': 'pairs'}[kind]
+folder_of = {'text': 'data/quickstart', 'sft': 'data/sft', 'preference': 'data/pairs'}
+out_dir = out_dir or folder_of[kind]
 if kind == 'sft' and not set_by.keys() & {'source', 'sources'}:
     for name in sorted(set_by.keys() - {'kind', 'out_dir'}):
         raise ValueError(f'--{name} is for conversations of your own; add --source=FILE')
