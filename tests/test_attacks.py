@@ -131,7 +131,7 @@ add = lambda a, b: a + b""",
     # by what it kills: each has a caller of its own
     'kill the group': 'os.kill(0, 9)',
     'kill the judge': f'{FORGE}os.kill(os.getppid() or 1, 9)\n{FORGE}',
-    'kill all but the caller': 'for pid in judges: os.kill(pid, 9)',
+    'kill all but the caller': 'for pid in judges[::-1]: os.kill(pid, 9)',
     'kill by limits': 'for pid in judges:\n    for kind in 1, 7, 9, 0:\n'
                       '        try: resource.prlimit(pid, kind, (0, 0))\n        except OSError: pass',
     'kill by interrupts': 'for number in 14, 10, 2:\n    for pid in judges: os.kill(pid, number)',
@@ -230,8 +230,9 @@ def test_no_attack_passes_reads_or_breaks_what_is_yours(namespaces, missing, tmp
 def test_no_program_runs_after_one_that_killed_what_forks_its_judge(tmp_path):
     """Where no wall held it, it may be alive, and could take over another such process as it starts."""
     kill = [HELP + ATTACKS['kill all but the caller'], CHECK, 'add']
-    results = judged([[kill, ['pass'], ['pass\n'], ['1']]], without(tmp_path / 'trial.py', *REFUSALS))
-    assert results[0]['outcome'] == 'exited' and results[-1]['outcome'] == 'infrastructure', results
+    jobs = [kill, ['import time\ntime.sleep(2)'], ['pass']]         # the second keeps the other thread busy
+    killer, _, after = judged([jobs], without(tmp_path / 'trial.py', *REFUSALS))
+    assert killer['outcome'] == 'exited' and after['outcome'] == 'infrastructure', (killer, after)
 
 
 # --- programs that want to stay, or to take all there is ----------------------------------------------------
