@@ -127,11 +127,12 @@ if state:
     processes.load_state(model, opt, scaler, state)
 
 # --- 3. tasks: prompts, and what judges their answers ---------------------------------------------
-# A judge is a number, a program's tests, a reward model, or reward() of a FILE.py. Two tasks, with
-# the ids of their prompts left out:
-#     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}], 'answer': '4'}
+# A judge is a rule, a program's tests, a reward model, or reward() of a FILE.py. A task is a
+# question in the form of eval.py, and the ids of its prompt. Of two tasks, what matters here:
+#     {'messages': [{'role': 'user', 'content': 'What is 2 + 2?'}],
+#      'rules': [('number', '4')], 'tests': ''}
 #     {'messages': [{'role': 'user', 'content': 'Write double(x).'}],
-#      'prompt': '', 'tests': 'assert double(2) == 4', 'entry_point': ''}
+#      'rules': [], 'tests': 'assert double(2) == 4', 'entry_point': ''}
 longest = model.config.block_size - max_new_tokens      # tokens of a prompt
 tasks, exam, score, identity, about = rollouts.open_tasks(config, tokenizer, longest, here)
 

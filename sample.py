@@ -131,15 +131,12 @@ def complete():
 def serve_requests():
     """OpenAI's API, and a page that asks and judges as eval.py does."""
     from parts.sample import server
-    from parts.eval import problems, questions, sandbox
+    from parts.eval import questions, sandbox
     opened = {path: checkpoints.open_to_sample(path, device, True) for path in others}
     models = {}
     for path, (net, its, about) in ({ckpt: (model, tokenizer, state)} | opened).items():
         models[path] = net.eval().to(getattr(torch, dtype)), its, 'stage' in about.get('config', {})
-    items = []
-    for problem in problems.problems(100, split='variation'):
-        problem['asked'] = problems.to_messages(problem)[0]['content']
-        items.append(questions.to_item('problems', problem))
+    items = questions.from_problems(100, 0, ['variation'])
     server.run(serve, models, items, sandbox.run_code if allow_code_execution else None)
 
 

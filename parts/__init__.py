@@ -42,10 +42,10 @@ sample/                 a model writes
     server              a page and OpenAI's API for the programs of this machine
 eval/                   is it right, is it well?
     problems            small Python problems with tests
-    questions           HumanEval, MBPP, GSM8K and files of your own, and how answers are graded
+    questions           one form for HumanEval, MBPP, GSM8K and your own; how answers are graded
     sandbox             runs programs that a model wrote
     trial               one run of a program in the sandbox
-    results             intervals, two models on the same problems, tables
+    results             two models on the same problems, tables
     verdict             does a run go well?
     chain_report        the table of `bash run.sh`
 """

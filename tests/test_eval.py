@@ -16,7 +16,7 @@ from parts.prepare.texts import levels
 from tokenizer import Tokenizer
 
 YES = '--allow_code_execution=True'
-pass_at_k, summarise = lift('eval.py', 'pass_at_k', 'summarise')
+pass_at_k, _, summarise = lift('eval.py', 'pass_at_k', 'interval', 'summarise')
 
 
 def evaluate(out, *flags):
@@ -94,11 +94,12 @@ def test_loss_is_that_of_every_token_but_the_first_once(base_run, data_dir, tmp_
 
 
 def test_paths_are_what_they_say(base_run, data_dir, tmp_path):
-    """A folder named like a pattern, without a tokenizer; two data folders d, without train.bin."""
+    """A folder named like a pattern; two data folders d, without train.bin."""
     for name in 'ab':
         shutil.copytree(data_dir, tmp_path / name / 'd', ignore=shutil.ignore_patterns('train.bin'))
     (tmp_path / '[z]').mkdir()
-    shutil.copy(base_run / 'best.pt', tmp_path / '[z]')
+    for name in 'best.pt', 'tokenizer.json':
+        shutil.copy(base_run / name, tmp_path / '[z]')
     write(tmp_path / '[z]' / 'data.json', [{'decontaminated': {'ngram': 13, 'problems': ['Q']}}])
     data = write(tmp_path / 'own.jsonl', [{'prompt': 'x', 'regex': 'a'}])
     said = ok(run('eval.py', '--ckpt=[z]', '--data_dir=a/d/,b/d/', '--tasks=loss,own', f'--data={data}',
@@ -110,7 +111,7 @@ def test_paths_are_what_they_say(base_run, data_dir, tmp_path):
     meta = hashlib.sha256((data_dir / 'meta.json').read_bytes()).hexdigest()
     assert [identity['meta.json'] for identity in results['data'].values()] == [meta, meta]
     assert results['tokenizer_hash'] == Tokenizer.load(data_dir / 'tokenizer.json').hash
-    assert said.endswith("next: cp a/d/tokenizer.json '[z]' && python sample.py --ckpt='[z]'\n")
+    assert said.endswith("next: python sample.py --ckpt='[z]'\n")
     assert 'parses' not in said                         # no program was written
 
 
@@ -185,9 +186,11 @@ def test_no_result_replaces_what_is_read(tmp_path):
     link = tmp_path / 'link'
     link.symlink_to(tmp_path)
     (tmp_path / 'folder.json').mkdir()
-    for path, out in (data, 'x.json'), (f'{link}/samples.jsonl', 'eval.json'), (data, 'folder.json'):
+    replaces = 'would replace a file that is read'
+    for path, out, words in ((data, 'x.json', replaces), (f'{link}/samples.jsonl', 'eval.json', replaces),
+                             (data, 'folder.json', 'must not be a folder')):
         flags = f'--data={path}', f'--completions={link}/eval.json', f'--out={tmp_path}/{out}'
-        mistake(run('eval.py', '--tasks=own', *flags), 'would replace a file that is read')
+        mistake(run('eval.py', '--tasks=own', *flags), words)
     link.unlink()
     (tmp_path / 'folder.json').rmdir()
     assert contents(tmp_path) == before
@@ -267,7 +270,7 @@ def test_each_checkpoint_is_asked_as_it_was_taught_and_refused_if_it_cannot_answ
     assert {result['ckpt']: result['chat'] for result in both['own']['series']} == {base: False, tuned: True}
     assert {row['ckpt']: row['messages'] is not None for row in rows} == {base: False, tuned: True}
     for name, *words in (
-            ('rm', 'is a reward model'), ('mlm', 'objective=mlm'), ('other', 'evaluate it alone')):
+            ('rm', 'is a reward model'), ('mlm', 'objective=mlm'), ('other', 'the same ids mean different')):
         mistake(run('eval.py', f'--ckpt={base},{shelf}/{name}.pt', *flags), f'{name}.pt', *words)
     # the loss of a reward model as a language model says nothing about its scores
     result = run('eval.py', f'--ckpt={shelf}/rm.pt', f'--data_dir={data_dir}', '--loss_tokens=99')
@@ -316,7 +319,7 @@ REFUSED = {
     f'--tasks=problems {YES} --splits=cell,cell': ["'cell-0/0' twice"],
     f'--tasks=problems {YES} --num_samples=4 --k=1,8': ['pass@8', '--num_samples=8'], '--k=0': ["k='0'"],
     f'--k={"9" * 5000}': ["k='999", '1,10,100'], '--out=out/base/best.pt': ['must end with .json', 'best.pt'],
-    '--out=tokenizer.json': ['not be a file of a run']}
+    '--out=tokenizer.json': ['a file of a run']}
 
 
 def test_mistakes_are_one_sentence():

@@ -10,7 +10,7 @@ import pytest
 from accidents import accident, full_disk
 from conftest import ROOT, contents, mistake, ok, refused, run, train
 
-from parts.eval.questions import to_task
+from parts.eval.questions import to_question
 from parts.train.records import read_jsonl
 
 
@@ -127,9 +127,9 @@ def wrong(tmp_path):
 def test_a_file_of_records_that_is_none_is_one_sentence(wrong):
     for name in [*WRONG, 'folder.jsonl']:
         words = rf'{name}, line \d+: \w+: .*; a line is like this'
-        refused(words, read_jsonl, str(wrong / name), to_task, 'a line is like this')
+        refused(words, read_jsonl, str(wrong / name), to_question, 'a line is like this')
     (wrong / 'whole.jsonl.gz').write_bytes(gzip.compress(LINES.encode()))
-    assert len(read_jsonl(str(wrong / 'whole.jsonl.gz'), to_task, '')) == 40
+    assert len(read_jsonl(str(wrong / 'whole.jsonl.gz'), to_question, '')) == 40
 
 
 def test_the_scripts_say_it_too(wrong):

@@ -1,13 +1,14 @@
 """Questions as published, what is refused, a harness that is broken, and how answers are graded."""
-import json
+import re
+import shlex
 import sys
 
 import pytest
 from conftest import ok, read_json, read_rows, refused, run, shared, write
 
-from parts.eval.problems import problems
-from parts.eval.questions import (ask_judge, broken_rules, check_harness, code_in, given_answers, identify,
-                                  is_json, judged, last_number, outcome, program, RULES, rules_of, to_item)
+from parts.eval.questions import (bleu, broken_rules, check_harness, code_in, from_problems, given_answers,
+                                  identified, is_json, job, judged, last_number, outcome, program, read,
+                                  RULES, rules_of, to_question, why_failed)
 from parts.eval.sandbox import Result, run_many
 
 YES = '--allow_code_execution=True'
@@ -16,45 +17,83 @@ CODE = {'prompt': 'def f():\n', 'canonical_solution': '    return 1\n', 'entry_p
 
 
 # --- records ------------------------------------------------------------------------------------------------
-def test_all_checks_of_a_question_become_rules_and_one_without_or_without_a_solution_is_refused():
-    refused = [('gsm8k', {'question': 'x', 'answer': wrong}, 'no number') for wrong in ('7 #### ', None)]
-    refused += [('own', {'prompt': 'x', 'tests': tests}, 'tests') for tests in (['assert f()'], 'assert f(')]
-    refused += [('own', {'prompt': 'x', 'tests': 'assert f()', 'entry_point': name}, 'name of a function')
+def test_all_checks_of_a_question_become_rules_and_one_without_is_refused():
+    refused = [({'question': 'x', 'answer': wrong}, 'no answer can fail') for wrong in ('7 #### ', None)]
+    refused += [({'prompt': 'x', 'tests': ['assert f()']}, 'compile'),
+                ({'prompt': 'x', 'tests': 'assert f('}, 'never closed')]
+    refused += [({'prompt': 'x', 'tests': 'assert f()', 'entry_point': name}, 'name of a function')
                 for name in (5, ['f'], 'f;', 'f()')]
-    for lacks in CODE:
-        refused.append(('humaneval', {k: v for k, v in CODE.items() if k != lacks}, lacks))
+    for lacks, words in (('prompt', 'no prompt'), ('entry_point', 'entry_point'),
+                         ('test', 'nothing is checked')):
+        refused.append(({k: v for k, v in CODE.items() if k != lacks}, words))
     refused += [
-        ('gsm8k', {'question': 'x'}, "'answer'"), ('judge', {'turns': []}, 'index'),
-        ('humaneval', {**CODE, 'test': ['x']}, 'test'), ('humaneval', {**CODE, 'test': ' '}, 'every answer'),
-        ('own', {'prompt': 'x', 'instruction_id_list': ['no_comma']}, 'lm_eval --model hf'),        # IFEval
-        ('gsm8k', {'question': 'x', 'choices': ['a', 'b'], 'answer': 1}, 'sample.py --export=hf')]  # MMLU
-    for task, record, words in refused:
-        with pytest.raises((LookupError, TypeError, ValueError), match=words):
-            to_item(task, record)
+        ({'question': 'x'}, 'nothing is checked'), ({'turns': []}, 'index'), ({'answer': '4'}, 'no prompt'),
+        ({**CODE, 'test': ' '}, 'every answer'), ({'prompt': 5, 'regex': 'a'}, 'no prompt'),
+        ({'prompt': 'x', 'regex': 'a', 'task_id': [1]}, 'unhashable'),
+        ({'prompt': 'x', 'instruction_id_list': ['no_comma']}, 'lm_eval --model hf'),               # IFEval
+        ({'question': 'x', 'choices': ['a', 'b'], 'answer': 1}, 'sample.py --export=hf')]           # MMLU
+    for record, words in refused:
+        with pytest.raises((LookupError, TypeError, ValueError, SyntaxError), match=words):
+            to_question(record)
 
     record = {'prompt': 'x', 'must_contain': ['a', 'b'], 'must_not_contain': 'XY', 'regex': 'c'}
-    item = to_item('own', record | {'tests': 'assert f()'})
-    assert item['rules'] == [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
-    assert (item['prompt'], item['tests']) == ('x', 'assert f()')
+    question = to_question(record | {'tests': 'assert f()', 'answer': 'd'})
+    assert question['rules'] == [('contains', 'a'), ('contains', 'b'), ('not_contains', 'XY'), ('regex', 'c')]
+    assert (question['prompt'], question['tests']) == ('x', 'assert f()')
 
 
-def test_answers_are_counted_by_task_id_so_none_occurs_twice():
-    with pytest.raises(ValueError, match="g.jsonl has the task_id 'a' twice"):
-        identify('gsm8k', 'g.jsonl', [{'task_id': id} for id in 'aba'])
-    for bad in [1], {}, 1.5, None:
-        refused('must be a text or a number', identify, 'gsm8k', 'g.jsonl', [{'task_id': bad}])
-    refused('no problem of gsm8k', identify, 'gsm8k', 'g.jsonl', [])
-    items = identify('own', 'o.jsonl', [{}, {'question_id': 9}, {'task_id': 'x'}])
-    assert [item['task_id'] for item in items] == ['own/0', 9, 'x']
+SAME_FORM = [       # a record; what a chat is asked; what a base model continues; a right and a wrong answer
+    (CODE, 'Complete:\ndef f():', 'def f():\n', '    return 1\n', '    return 2\n'),
+    ({'question': '2?', 'answer': 'so #### 2'}, '2?', 'Question: 2?\nAnswer:', ' 2', ' 3'),
+    ({'turns': ['2?', 'why?'], 'regex': '2'}, '2?', 'Question: 2?\nAnswer:', ' 2', ' 3'),
+    ({'prompt': '2?', 'answer': '2'}, '2?', '2?', 'it is 2', 'it is 3'),
+    ({'prompt': [{'role': 'user', 'content': '# f'}], 'tests': 'assert f() == 1'}, '# f', '# f',
+     '\ndef f(): return 1', '\ndef f(): return 2')]
+
+
+def test_a_question_of_any_source_is_asked_and_graded_alike():
+    for record, chat, base, *answers in SAME_FORM:
+        question = to_question(record)
+        assert question['messages'] == [{'role': 'user', 'content': chat}] and question['prompt'] == base
+        jobs = [job(question, text, chat=False) for text in answers]
+        results = run_many(jobs) if all(jobs) else [None, None]
+        found = [outcome(question, text, result)['outcome'] for text, result in zip(answers, results)]
+        assert found == ['passed', 'wrong'], record
+        assert outcome(question, ' \n') == {'outcome': 'empty', 'message': ''}
+        unjudged = to_question(record, is_graded=False)     # a reward model grades the answers
+        assert not unjudged['tests'] and not unjudged['rules']
+        assert unjudged['messages'] == question['messages']
+
+
+def test_why_an_answer_failed():
+    for kind, message, reason in (
+            ('exception', "NameError: name 'a' is not defined", 'name'), ('timeout', '', 'time'),
+            ('exception', "UnboundLocalError: local variable 'a'", 'name'), ('wrong', 'regex', 'wrong value'),
+            ('exception', 'MyNameError: no', 'other exception'), ('syntax', 'SyntaxError: x', 'syntax'),
+            ('memory', '', 'memory')):
+        assert why_failed({'outcome': kind, 'message': message}) == reason, message
+
+
+def test_answers_are_counted_by_task_id_so_none_occurs_twice(tmp_path):
+    twice = [{'task_id': id} for id in 'aba']
+    refused("g.jsonl has the task_id 'a' twice", identified, 'gsm8k', 'g.jsonl', twice)
+    refused('no problem of gsm8k', identified, 'gsm8k', 'g.jsonl', [])
+    mixed = write(tmp_path / 'mixed.jsonl', [CODE, {'prompt': 'x', 'regex': 'a'}])
+    refused('give each kind a file of its own', read, 'own', str(mixed))
+    questions = identified('own', 'o.jsonl', [{}, {'question_id': 9}, {'task_id': 'x'}])
+    assert [question['task_id'] for question in questions] == ['own/0', 9, 'x']
+
+    def given(rows, n=1):
+        return given_answers('own', questions, str(write(tmp_path / 'c.jsonl', rows)), n)
 
     rows = [{'task_id': 9, 'completion': 'a'}, {'task_id': 'x', 'completion': 'b'},
             {'task_id': 'x', 'completion': 'c', 'task': 'gsm8k'}, {'task_id': 'own/0', 'completion': 'd'}]
-    assert given_answers('own', items, rows, 1) == [['d'], ['a'], ['b']]
-    refused('completions of own/0: 1, but 2 are needed', given_answers, 'own', items, rows, 2)
+    assert given(rows) == [['d'], ['a'], ['b']]
+    refused('completions of own/0: 1, but 2 are needed', given, rows, 2)
     for one in 'a', ['a'], {}:
-        refused('several checkpoints', given_answers, 'own', items, [{'ckpt': one}, {'ckpt': 'b'}], 1)
-    with pytest.raises(ValueError, match="'x' must be a text"):
-        given_answers('own', items, [{'task_id': [1]}, {'task_id': 'x', 'completion': 5}], 1)
+        refused('several checkpoints', given, [rows[0] | {'ckpt': one}, rows[1] | {'ckpt': 'b'}])
+    for row in {'task_id': [1], 'completion': ''}, {'task_id': 'x', 'completion': 5}, {'task_id': 'x'}:
+        refused('line 2: .*each line needs a "task_id" and a "completion"', given, [rows[0], row])
 
 
 # --- the harness is checked before a score ------------------------------------------------------------------
@@ -63,17 +102,18 @@ def honest(jobs):
 
 
 BROKEN = {
-    'empty bodies pass': lambda program: 'timeout' if 'True:' in program else 'passed',
-    'references fail': lambda program: 'wrong', '3 of 3 references fail': lambda program: 'infrastructure',
-    "a loop ends as 'passed'": lambda program: 'wrong' if 'pass\n' in program else 'passed'}
+    'pass without an answer': lambda program: 'timeout' if 'True:' in program else 'passed',
+    'solutions fail': lambda program: 'timeout' if 'True:' in program else 'wrong',
+    '3 of 3 known solutions fail': lambda program: 'infrastructure',
+    "loop ends as 'passed'": lambda program: 'wrong' if '*args' in program else 'passed'}
 
 
 def test_a_broken_harness_gives_no_score():
-    items = [to_item('problems', p) for p in problems(3, 0, 'variation')]
+    questions = from_problems(3, 0, ['variation'])
     for words, outcome_of in BROKEN.items():
         run_all = lambda jobs: [Result(outcome_of(program)) for program, *_ in jobs]
-        refused('no score.*' + words, check_harness, 'problems', items, run_all)
-    left_out, walls, _ = check_harness('problems', items, honest)
+        refused('no score.*' + words, check_harness, questions, run_all)
+    left_out, walls, _ = check_harness(questions, honest)
     assert left_out == [] and list(walls) == [
         'network_denied', 'writes_denied', 'processes_denied', 'reads_denied']
 
@@ -81,10 +121,10 @@ def test_a_broken_harness_gives_no_score():
 def test_tests_that_pass_without_an_answer_are_refused():
     check = 'def check(candidate):\n    assert candidate(2) == 4\n'
     for tests in check, 'def test_f():\n    assert f(2) == 4\n', '# soon':
-        items = [{'task': 'own', 'task_id': 'own/1', 'tests': tests}]
-        refused('own/1 pass without an answer.*entry_point', check_harness, 'own', items, honest)
+        questions = [to_question({'prompt': 'f of 2?', 'tests': tests})]
+        refused("'f of 2.' pass without an answer.*entry_point", check_harness, questions, honest)
     for good in {'tests': check, 'entry_point': 'f'}, {'tests': 'assert f(2) == 4'}:
-        assert check_harness('own', [{'task': 'own', 'task_id': 'own/1', **good}], honest)[0] == []
+        assert check_harness([to_question({'prompt': 'f', **good})], honest)[0] == []
 
 
 # --- files as they are published ----------------------------------------------------------------------------
@@ -140,8 +180,8 @@ def test_the_last_number_and_the_code_in_a_fence_however_that_is_written():
     assert code_in('Run\n```bash\nls\n```\nthen\n```python\nx = 1\n```') == 'x = 1\n'
     assert code_in('x = 1') == 'x = 1'
     asked = {'prompt': 'import math\nWrite `def f(x):`', 'entry_point': 'f'}
-    assert program(asked | {'task': 'own'}, '```\nx = 1\n```', chat=True) == 'x = 1\n'
-    assert program(asked | {'task': 'mbpp'}, 'x = 1', chat=True) == 'import math\nWrite `x = 1'
+    assert program(asked, '```\nx = 1\n```', chat=True) == 'x = 1\n'
+    assert program(asked | {'test': '1'}, 'x = 1', chat=True) == 'import math\nWrite `x = 1'
     assert not is_json('[' * 100_000)
 
 
@@ -156,13 +196,16 @@ def test_each_rule_tells_good_from_bad_and_a_record_on_which_no_answer_fails_is_
         assert broken_rules([(kind, value)], bad) == [kind]
 
     for checks, words in [
-            ({'tests': ''}, 'nothing is checked'), ({'must_contian': 'a'}, "did you mean 'must_contain'"),
-            ({'must_contain': ''}, 'contains'), ({'regex': '('}, 'regex'),
+            ({}, 'nothing is checked'), ({'tests': ''}, 'nothing is checked'),
+            ({'must_contian': 'a'}, "did you mean 'must_contain'"),
+            ({'must_contain': ''}, 'contains'), ({'regex': '('}, 'unterminated'),
             ({'regex': '.*'}, 'no answer can fail'),
             ({'rules': [{'kind': 'number', 'value': 'ten'}]}, 'no answer can fail'),
             ({'rules': [{'kind': 'contain', 'value': 'a'}]}, "no rule 'contain'"),
-            ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'min_words')]:
-        refused(words, rules_of, checks)
+            ({'rules': [{'kind': 'min_words', 'value': '2'}]}, 'unsupported'),
+            ({'rules': [{'kind': 'number', 'value': 4}]}, "no attribute 'replace'")]:
+        with pytest.raises((AttributeError, TypeError, ValueError, re.error), match=words):
+            rules_of(checks)
 
 
 # --- BLEU beside execution ----------------------------------------------------------------------------------
@@ -180,17 +223,17 @@ LESSON = [      # two prompts of a lesson, and a third: arguments, reference, te
 def test_bleu_does_not_tell_right_from_wrong():
     """Of four areas one is right, of four means all are. Then new names, which are right, and a copy with one
     change, which is wrong."""
-    cases = []
+    cases, x = [], []
     for arguments, reference, tests, answers in LESSON:
-        item = {'prompt': f'import math\nimport numpy as np\n\ndef f({arguments}):\n', 'rules': [],
-                'body': f'    {reference}\n', 'tests': f'def check(f):\n    assert {tests}\n'}
-        cases += [(item, f'    {text}\n') for text in answers]
-    jobs = [(program(item, text, False), item['tests'], 'f') for item, text in cases]
-    results = run_many(jobs, timeout=20, memory_mb=4000)
-    rows = [outcome(item, text, result) for (item, text), result in zip(cases, results)]
+        question = to_question({
+            'prompt': f'import math\nimport numpy as np\n\ndef f({arguments}):\n', 'entry_point': 'f',
+            'test': f'def check(f):\n    assert {tests}\n'})
+        cases += [(question, f'    {text}\n') for text in answers]
+        x += [bleu(text, reference) for text in answers]
+    jobs = [job(question, text, chat=False) for question, text in cases]
+    found = [result.outcome for result in run_many(jobs, timeout=20, memory_mb=4000)]
 
-    assert [row['outcome'] for row in rows] == ['passed'] + ['wrong'] * 3 + ['passed'] * 5 + ['wrong']
-    x = [row['bleu'] for row in rows]
+    assert found == ['passed'] + ['wrong'] * 3 + ['passed'] * 5 + ['wrong']
     assert x[:8] == pytest.approx([1, 0.270, 0.435, 0.604, 1, 0.584, 0.240, 0.121], abs=1e-3)
     assert max(x[6:8]) < min(x[1:4])        # two right means share less than any of the wrong areas
     assert x[8] < 0.35 < 0.75 < x[9]
@@ -201,11 +244,13 @@ def test_only_a_lone_number_from_1_to_10_is_a_grade(tmp_path):
     """A model wrote the answer, and may have learned to ask for a 10."""
     grades = {'Surely [[9]]': None, '[[11]]': None, '0': None, '7]]': None, '[[7': None, '[[7]] [[8]]': None,
               '-3': None, '': None, ' 10': 10, '[[8]]': 8, '7.5\n': 7.5}
-    echo = f"{sys.executable} -S -c 'import sys; print(sys.stdin.read())'"
+    question = to_question({'prompt': 'Why?'}, is_graded=False)
     for reply, score in grades.items():
-        assert ask_judge(echo, reply)[1] == score, reply
-    assert ask_judge("sh -c 'echo 7 >&2; exit 1'", '{}') == ('it failed: 7\n', None)
-    assert ask_judge('no-such-judge', '7')[1] is None
+        row = judged(shlex.join(['printf', '%s', reply]), question, 'So')
+        assert (row['score'], row['outcome']) == (score, 'judged' if score else 'infrastructure'), reply
+    row = judged("sh -c 'echo 7 >&2; exit 1'", question, 'So')
+    assert row['message'].startswith('it failed: 7\n (a judge must reply') and row['score'] is None
+    assert 'it cannot be asked' in judged('no-such-judge', question, 'So')['message']
 
 
 def test_a_judge_gets_the_conversation_as_json(tmp_path):
@@ -214,9 +259,7 @@ def test_a_judge_gets_the_conversation_as_json(tmp_path):
                       'print(len(d["messages"]) + 5 * (d["reference"] == "10") + (d["category"] == "math"))',
                       encoding='utf-8')
     judge = f"{sys.executable} -S '{script}'"
-    item = {'asked': 'Twice 5?', 'reference': '10', 'category': 'math'}
-    assert judged(judge, item, 'ten') == {'outcome': 'judged', 'message': '8\n', 'score': 8}
-    assert judged(judge, {'asked': 'Why?'}, 'So')['score'] == 2
-    assert judged(judge, item, ' \n') == {'outcome': 'empty', 'message': '', 'score': 1.0}
-    assert judged('echo 12', item, 'ten')['outcome'] == 'infrastructure'
-    assert json.loads(ask_judge('cat', '5')[0]) == 5
+    question = to_question({'prompt': 'Twice 5?', 'reference': '10', 'category': 'math'}, is_graded=False)
+    assert judged(judge, question, 'ten') == {'outcome': 'judged', 'message': '8\n', 'score': 8}
+    assert judged(judge, to_question({'prompt': 'Why?'}, is_graded=False), 'So')['score'] == 2
+    assert judged(judge, question, ' \n') == {'outcome': 'empty', 'message': '', 'score': 1.0}

@@ -1,10 +1,14 @@
 """Two models beside each other: intervals, gains and losses."""
+import pathlib
+import tempfile
+
 import numpy as np
 import pytest
-from conftest import refused
+from conftest import lift, refused, write
 
 from parts.eval import results
-from parts.eval.results import compare, gains, interval
+
+interval = lift('eval.py', 'interval')
 
 
 def rows_of(name, outcomes, **more):
@@ -13,7 +17,12 @@ def rows_of(name, outcomes, **more):
 
 
 def by_problem(rows):
-    return results.by_problem(rows, 'samples.jsonl')
+    with tempfile.TemporaryDirectory() as folder:
+        return results.read(str(write(pathlib.Path(folder, 'samples.jsonl'), rows)))
+
+
+def compare(a, b):
+    return results.compare(a, b, interval)
 
 
 def graded(name, passes):
@@ -64,13 +73,14 @@ def test_an_answer_that_was_not_graded_is_not_wrong_and_several_checkpoints_are_
 
     several = rows_of('a', ['passed'], ckpt='x.pt') + rows_of('b', ['wrong'], ckpt='y.pt')
     refused('x.pt', by_problem, several)
+    refused("KeyError: 'prompt'; take a samples.jsonl", by_problem, [{'task': 't', 'task_id': 1}])
 
 
 def test_gains_are_told_by_kind_and_pool_the_splits_of_one():
     kinds = {'x': 'old', 'y': 'new', 'z': 'new'}
     both = [by_problem([row | {'split': 'xyz'[i // 2]} for i, row in enumerate(rows_of(name, outcomes))])
             for name, outcomes in (('a', ['wrong'] * 6), ('b', ['passed'] * 3 + ['wrong'] * 3))]
-    by_kind = gains(*both, kinds)
+    by_kind = results.gains(*both, interval, kinds)
     assert {kind: difference for kind, (difference, *_) in by_kind.items()} == {'old': 1.0, 'new': 0.25}
     assert all(low <= difference <= high for difference, low, high in by_kind.values())
     said = results.describe(compare(*both) | {'gain': by_kind})

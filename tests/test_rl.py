@@ -10,7 +10,6 @@ from conftest import state, write
 from test_records import BYTES
 
 from model import load_checkpoint
-from parts.eval import questions
 
 FLAGS = ('--device=cpu --dtype=float32 --batch_size=4 --num_samples=6 --max_new_tokens=8 --slots=7 '
          '--max_steps=12 --warmup_steps=0 --learning_rate=1e-2 --min_lr=1e-2 --eval_interval=6 '
@@ -156,14 +155,6 @@ def test_a_random_reward_is_judged_by_tests_that_it_does_not_train_on(home, tmp_
     assert 0 < paid < 1 and 'val_reward: 0.0000' in said
 
 
-def test_a_benchmark_s_problem_is_asked_in_training_as_in_eval():
-    function = {'prompt': 'def root(x):\n', 'canonical_solution': '', 'entry_point': 'root',
-                'test': 'def check(candidate):\n    pass\n'}
-    for name, record in (('humaneval', function), ('gsm8k', {'question': '2?', 'answer': '#### 2'})):
-        message, = questions.to_task(record)['messages']
-        assert questions.to_item(name, record)['asked'] == message['content'], name
-
-
 def test_the_reward_file_of_the_docs_can_be_learned_from(home, tmp_path):
     code, = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/chat.md').read_text(encoding='utf-8'), re.S)
     (home / 'docs.py').write_text(code, encoding='utf-8')
@@ -196,13 +187,13 @@ def test_other_mistakes_are_one_line(home, tmp_path):
             (f'--reward={home}/none.py', ['none.py', 'No such file']),
             ('--reward=none', ['none does not exist', 'problems, FILE.py']),
             (f'--reward={home}/bad.jsonl', ['line 2', 'tests', 'was never closed']),
-            (f'--reward={home}/unpaid.jsonl', ['line 1', 'neither tests nor an answer'])):
+            (f'--reward={home}/unpaid.jsonl', ['line 1', 'nothing is checked'])):
         mistake(rl(home, *flags.split(), out=tmp_path / 'run'), *words)
     solved = {'prompt': 'def f(x):\n', 'canonical_solution': '    return 2\n', 'entry_point': 'f',
               'test': 'def check(candidate):\n    assert candidate(1) == 1\n'}
     for record, words in (
             ({'tests': 'assert True'}, ["'aa' pass without an answer"]),
-            (solved, ["12 of 12 references fail", "'aa'"])):
+            (solved, ["12 of 12 known solutions fail", "'aa'"])):
         write(home / 'idle.jsonl', [{'prompt': 'a' * i, 'asked': 'a' * i, **record}
                                     for i in range(1, 13)])
         mistake(rl(home, '--allow_code_execution=True', '--timeout=0.5', reward='idle.jsonl',

@@ -10,6 +10,7 @@ from conftest import refused, save_run, sharpen, write
 from test_records import BYTES
 
 from model import GPT, GPTConfig, IGNORE, load_checkpoint
+from parts.eval import questions
 from parts.eval.sandbox import Result
 from parts.train import data, rollouts
 from parts.train.rollouts import Policy, collate, noise_of
@@ -54,7 +55,7 @@ def test_a_reward_model_scores_the_whole_answer_with_its_end_whatever_is_next_to
     save_run(tmp_path / 'reward', model, BYTES, reward_head=torch.randn(1, 32))
     score = rollouts.reward_model(str(tmp_path / 'reward'), 'out/sft', BYTES, 'cpu')
     head = load_checkpoint(tmp_path / 'reward')[1]['reward_head']
-    task = {'messages': [{'role': 'user', 'content': 'hi'}]}
+    task = questions.to_question({'prompt': 'hi'}, is_graded=False)
     task['ids'] = BYTES.render(task['messages'], add_generation_prompt=True)[0]
     texts = ['yo', '', 'a longer one', 'é' * 30]
     found = score(task, texts)
@@ -101,8 +102,11 @@ def test_what_each_kind_of_task_pays():
         verdict = types.SimpleNamespace(result=lambda: Result(outcome, 'no space'))
         court = types.SimpleNamespace(submit=lambda program, tests, entry_point: verdict)
         return rollouts.reward_of(task, 'it is 4', rollouts.submit(court, task, 'it is 4'))
-    tests = {'tests': 'assert 1', 'entry_point': '', 'prompt': '', 'messages': [{'content': 'write f'}]}
-    paying = {'reward': lambda prompt, text: len(prompt) / len(text), 'prompt': 'four'}
-    assert [paid(task) for task in ({'answer': 'so 4'}, paying, {'answer': '5'})] == [1.0, 4 / 7, 0.0]
+    tests = questions.to_question({'prompt': 'write f', 'tests': 'assert 1'})
+    paying = questions.to_question({'prompt': 'four'}, is_graded=False)
+    paying['reward'] = lambda prompt, text: len(prompt) / len(text)
+    right, wrong, regex = (questions.to_question({'prompt': '2 + 2?'} | check) for check in
+                           ({'answer': 'so 4'}, {'answer': '5'}, {'regex': '^it'}))
+    assert [paid(task) for task in (right, paying, wrong, regex)] == [1.0, 4 / 7, 0.0, 1.0]
     assert [paid(tests, outcome) for outcome in ('passed', 'wrong', 'timeout')] == [1.0, 0.0, 0.0]
     refused("no verdict on 'write f', .*no space", paid, tests, 'infrastructure')

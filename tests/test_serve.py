@@ -14,14 +14,14 @@ from accidents import replaced
 from conftest import ROOT, mistake, run, save_run, sharpen
 
 from model import GPT, GPTConfig
-from parts.eval import problems, questions, sandbox
+from parts.eval import questions, sandbox
 from parts.sample.server import Server
 from tokenizer import SPECIAL_TOKENS, Tokenizer
 
 COMPLETE, CHAT = '/v1/completions', '/v1/chat/completions'
 MESSAGES = [{'role': 'system', 'content': 'be brief'}, {'role': 'user', 'content': 'hi'}]
 CONTEXT = 128
-ITEMS = [questions.to_item('problems', problem) for problem in problems.problems(2)]
+ITEMS = questions.from_problems(2, 0, ['train'])
 
 
 # --- a model that can be slow, a server in a thread, requests -----------------------------------------------

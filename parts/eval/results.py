@@ -1,94 +1,105 @@
 """
-Results of models: the interval of a score, two models compared on the same problems, and tables.
+Results: two models compared on the same problems, and tables.
 
-    interval([1] * 8 + [0] * 2)             # [0.49, 0.94]: 95 % of the mean
-    result = compare({'q 1': [row, row]}, {'q 1': [row]})       # rows as in samples.jsonl
-    result['gained'], result['p']           # ['q 1'], 1.0: McNemar's exact test
+    a, b = read('out/sft/samples.jsonl'), read('out/dpo/samples.jsonl')     # {problem: its rows}
+    result = compare(a, b, interval)            # interval: the function of eval.py
+    result['gained'], result['p']               # ['problems cell-0/3'], 1.0: McNemar's exact test
     print_table('loss', {'trained': {'nats': 1.25}, 'untrained': {'nats': 5.5}})
-
-The result of a set of answers, as print_results() takes it: n problems, samples, score or pass@1 with its
-95 % interval, perhaps pass@k for larger k, parse_rate, step, caution; failures, by reason.
 """
-import collections, math
-import numpy as np
+import collections, math, os
+from parts.train import records
 
-def by_problem(rows, path):
-    """{'task task_id': its rows}, of those that were graded. ValueError if they are not of one checkpoint."""
-    by_key = collections.defaultdict(list)
-    for row in rows:
-        if missing := {'task', 'task_id', 'prompt', 'completion', 'outcome'} - row.keys():
-            raise ValueError(f'{path} has a line without {sorted(missing)}; take a samples.jsonl of eval.py')
-        if row['outcome'] not in ('infrastructure', 'ungraded'):
-            by_key[f'{row["task"]} {row["task_id"]}'].append(row)
+FIELDS = 'task', 'task_id', 'prompt', 'completion', 'outcome'
+OF_A_RUN = 'config.json', 'data.json', 'tokenizer.json'
+
+
+# --- files ----------------------------------------------------------------------------------------
+def path_of(path):
+    """Return the samples.jsonl in a folder, or path itself."""
+    return path if path.endswith('.jsonl') else os.path.join(path, 'samples.jsonl')
+
+
+def check_out(out, read):
+    """Refuse an eval.json that, or the samples.jsonl next to it, would replace something else.
+    read: paths of what eval.py reads, or None."""
+    if not out.endswith('.json') or os.path.isdir(out) or os.path.basename(out) in OF_A_RUN:
+        raise ValueError(f'{out=} must end with .json and must not be a folder or a file of a run; '
+                         'try --out=eval.json')
+    written = out, path_of(os.path.dirname(out))
+    if {*map(os.path.realpath, written)} & {*map(os.path.realpath, filter(None, read))}:
+        raise ValueError(f'{out=} would replace a file that is read; choose another --out')
+
+
+# --- two models, problem by problem ---------------------------------------------------------------
+def read(path):
+    """Return {'task task_id': its rows} of a samples.jsonl, or of the one in a
+    folder, of the answers that were graded.
+    ValueError if they are not of one checkpoint."""
+    rows = records.read_jsonl(path_of(path), lambda row: row | {key: row[key] for key in FIELDS},
+                              'take a samples.jsonl that eval.py wrote')
     ckpts = {str(row.get('ckpt')) for row in rows}
     if len(ckpts) > 1:
         raise ValueError(f'{path} has answers of several checkpoints, {sorted(ckpts)}; '
                          'run eval.py for one of them, with an --out of its own')
-    return by_key
+    by_problem = collections.defaultdict(list)
+    for row in rows:
+        if row['outcome'] not in ('infrastructure', 'ungraded'):
+            by_problem[f'{row["task"]} {row["task_id"]}'].append(row)
+    return by_problem
 
 
-def grade(row):
-    """0 to 1: whether an answer passed, or where the judge's score is between 1 and 10."""
-    return (row['score'] - 1) / 9 if 'score' in row else float(row['outcome'] == 'passed')
-
-
-def interval(scores):
-    """95 % interval of the mean of scores from 0 to 1, one for each problem."""
-    n = max(1, len(scores))
-    p = sum(scores) / n
-    z = 1.96
-    if set(scores) <= {0, 1} or len(set(scores)) == 1:      # Wilson 1927: it has a width at 0 and 1, too
-        middle = p + z * z / (2 * n)
-        half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
-        whole = 1 + z * z / n
-        return [max(0.0, (middle - half) / whole), min(1.0, (middle + half) / whole)]
-    drawn = np.random.default_rng(0).integers(n, size=(2000, n))        # the bootstrap, over problems
-    return np.percentile(np.array(scores)[drawn].mean(1), [2.5, 97.5]).tolist()
+def worth(row):
+    """Return what an answer is worth, 0 to 1: whether it passed, or a judge's grade from 1 to 10
+    as a share of that scale."""
+    return (row['score'] - 1) / 9 if 'score' in row else int(row['outcome'] == 'passed')
 
 
 def in_both(a, b):
-    """The problems of both. In files without ids, one id may stand for another question."""
+    """Return the problems of both. In files without ids, one id may stand for another question."""
     return [key for key in a if key in b and a[key][0]['prompt'] == b[key][0]['prompt']]
 
 
-def compare(a, b):
-    """{problem: rows} of both -> the means, the interval of their difference, the problems that b gained and
-    lost, p (McNemar 1947, exact). ValueError if they share none."""
+def compare(a, b, interval):
+    """Return what a second model gained and lost, of the rows of both: the means, the interval of
+    their difference, the problems, and p (McNemar 1947, exact). ValueError if they share none."""
     shared = in_both(a, b)
     if not shared:
-        raise ValueError('the two samples.jsonl have no problem in common; give both models the same --tasks')
-    before = [np.mean([grade(row) for row in a[key]]).item() for key in shared]
-    after = [np.mean([grade(row) for row in b[key]]).item() for key in shared]
+        raise ValueError('the two samples.jsonl have no problem in common; give both models the '
+                         'same --tasks')
+    before, after = [[sum(map(worth, rows[key])) / len(rows[key]) for key in shared]
+                     for rows in (a, b)]
     gained = [key for key, x, y in zip(shared, before, after) if x < y]
     lost = [key for key, x, y in zip(shared, before, after) if x > y]
 
     n = len(gained) + len(lost)
     fewer = min(len(gained), len(lost))
     p = min(1.0, 2 * sum(math.comb(n, i) for i in range(fewer + 1)) / 2 ** n)
-    low, high = interval([(1 + y - x) / 2 for x, y in zip(before, after)])
-    low, high = 2 * low - 1, 2 * high - 1
-    if not n:                           # no problem differs: how many could, all to one side?
+    low, high = [2 * end - 1 for end in interval([(1 + y - x) / 2 for x, y in zip(before, after)])]
+    if not n:       # no problem differs: how many could, all to one side?
         high = interval([0] * len(shared))[1]
         low = -high
     return {'n': len(shared), 'a': sum(before) / len(before), 'b': sum(after) / len(after),
             'gained': gained, 'lost': lost, 'p': p, 'interval': [low, high]}
 
 
-def gains(a, b, kind_of):
-    """{kind: [difference of the means, low, high]} of the problems of each kind. kind_of: {split: kind}."""
-    keys_of = collections.defaultdict(list)
+def gains(a, b, interval, kind_of):
+    """Return {kind: [difference of the means, low, high]} of the problems of each kind that both
+    have. kind_of: {split: its kind}."""
+    some = collections.defaultdict(dict)
     for key in in_both(a, b):
         if (split := a[key][0].get('split')) in kind_of:
-            keys_of[kind_of[split]].append(key)
-    results = {kind: compare({key: a[key] for key in keys}, b) for kind, keys in keys_of.items()}
-    return {kind: [result['b'] - result['a'], *result['interval']] for kind, result in results.items()}
+            some[kind_of[split]][key] = a[key]
+    found = {kind: compare(rows, b, interval) for kind, rows in some.items()}
+    return {kind: [result['b'] - result['a'], *result['interval']]
+            for kind, result in found.items()}
 
 
 def describe(result):
-    """A comparison as lines for the terminal. result: that of compare(), and of gains() as 'gain'."""
+    """Return a comparison as lines for the terminal. result: that of compare(), and of gains() as
+    'gain'."""
     low, high = result['interval']
-    lines = ['', f'problems: {result["n"]}, {result["a"]:.3f} -> {result["b"]:.3f}, 95% interval of the '
-                 f'difference {low:.3f} to {high:.3f}, p = {result["p"]:.3f}',
+    lines = ['', f'problems: {result["n"]}, {result["a"]:.3f} -> {result["b"]:.3f}, 95% interval '
+                 f'of the difference {low:.3f} to {high:.3f}, p = {result["p"]:.3f}',
              f'gained: {", ".join(result["gained"]) or "none"}',
              f'lost: {", ".join(result["lost"]) or "none"}']
     for kind, (difference, low, high) in result['gain'].items():
@@ -97,36 +108,33 @@ def describe(result):
 
 
 # --- tables ---------------------------------------------------------------------------------------
-def print_row(name, *cells, width=26):
-    texts = [f'{cell:.4f}' if isinstance(cell, float) else str(cell) for cell in cells]
-    print(f'{name:<{width}}' + ''.join(f' {text:>11}' for text in texts))
-
-
 def print_table(title, rows):
-    """rows: {name: {head of the column: cell}}, all with the same columns."""
+    """Print rows {name: {head of the column: cell}}, all with the same columns."""
     columns = next(iter(rows.values()))
-    width = max(map(len, [*rows, ' ' * 26]))
+    width = max(26, *map(len, rows))
     print()
-    print_row(title, *columns, width=width)
-    for name, row in rows.items():
-        print_row(name, *row.values(), width=width)
+    for name, cells in [(title, columns), *((name, row.values()) for name, row in rows.items())]:
+        texts = [f'{cell:.4f}' if isinstance(cell, float) else str(cell) for cell in cells]
+        print(f'{name:<{width}}' + ''.join(f' {text:>11}' for text in texts))
 
 
-def print_results(title, result, labels):
-    """A table of a result, and above it of each split of the problems. labels: {split: what kind it is}."""
-    by_split = result.get('by_split', {})
-    rows = {f'{labels.get(name, "split")}: {name}': shown(group) for name, group in by_split.items()}
-    print_table(title, rows | {'all': shown(result)})
-    if 'caution' in result:
-        print('caution:', result['caution'])
+def print_scores(task, series, kind_of):
+    """Print the results of a task, one for each checkpoint, and of the splits in them. kind_of:
+    {split: its kind}."""
+    rows = {}
+    for result in series:
+        where = f'{result["ckpt"]}, step {result["step"]}, ' if len(series) > 1 else ''
+        for split, of_split in result.get('by_split', {}).items():
+            rows[f'{where}{kind_of.get(split, "split")}: {split}'] = shown(of_split)
+        rows[f'{where}all'] = shown(result)
+    print_table(task, rows)
 
 
 def shown(result):
-    """What is shown of a result: {head of the column: cell}."""
+    """Return what a table shows of a result: {head of the column: cell}."""
     first, *others = [key for key in result if key == 'score' or key.startswith('pass@')]
     low, high = result['interval']
-    cells = {'step': result['step']} if 'step' in result else {}
-    cells |= {'n': result['n'], 'samples': result['samples'], first: result[first]}
+    cells = {'n': result['n'], 'samples': result['samples'], first: result[first]}
     cells |= {'95 % from': low, 'to': high} | {key: result[key] for key in others}
     if 'parse_rate' in result:
         cells['parses'] = result['parse_rate']

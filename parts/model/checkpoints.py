@@ -224,8 +224,8 @@ def check_context(init_from, context, block_size):
 
 def refuse_reward_model(ckpt, state):
     if 'reward_head' in state:
-        raise Mistake(f'{ckpt} is a reward model: it scores answers and writes none; use the '
-                      'model of sft.py')
+        raise Mistake(f'{ckpt} is a reward model: it scores answers and writes none (how well: '
+                      'val_accuracy in its metrics.jsonl); use the model of sft.py')
 
 
 def open_to_sample(ckpt, device='cpu', continues=False):
@@ -233,8 +233,9 @@ def open_to_sample(ckpt, device='cpu', continues=False):
     model for gaps."""
     model, state = open_model(ckpt, device)
     if continues and (objective := state.get('config', {}).get('objective', 'clm')) != 'clm':
-        raise Mistake(f'{ckpt}: a model of --objective={objective} fills gaps; --serve and '
-                      "--export need one that continues texts; use --prompt='a <|mask|>'")
+        raise Mistake(f'{ckpt}: a model of --objective={objective} fills gaps; --serve, --export '
+                      'and eval.py need one that continues texts; its val_loss is in '
+                      "metrics.jsonl; see it fill a gap: sample.py --prompt='a <|mask|>'")
     refuse_reward_model(ckpt, state)
     tokenizer = tokenizer_beside(ckpt, state)
     # One of Hugging Face's may lack the tokens for chat.

@@ -177,8 +177,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         stops, ends = stops_of(fields), None
         item = server.items.get(task_id)
         if item:                # nothing else that a client writes is read: the answer is the model's own
-            prompt = questions.question(item, is_chat)
-            ends = None if is_chat else questions.ENDS[item['task']]
+            prompt = item['messages'] if is_chat else item['prompt']
+            ends = None if is_chat else item['ends']
         elif is_chat:           # developer is OpenAI's newer name of system
             prompt = [m | {'role': 'system'} if isinstance(m, dict) and m.get('role') == 'developer' else m
                       for m in prompt]
@@ -235,7 +235,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 result = server.run_code(*job) if job else None
         except ValueError as e:         # no program can run on this machine, or none any more
             raise Refusal(500, str(e)) from None
-        return questions.outcome(item, text, result, is_chat)
+        return questions.outcome(item, text, result)
 
     def event(self, value):
         """One server-sent event; before the first, the headers."""

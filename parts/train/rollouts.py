@@ -4,7 +4,7 @@ Rollouts of rl.py: prompts and what judges their answers, the answers, and batch
     tasks, exam, score, identity, about = open_tasks(config, tokenizer, longest=192, here=here)
     noise = noise_of(seed=1, number=0, rows=[0, 1, 2], length=64)   # float64 (3, 64), in [0, 1)
     for i, ids, log_probs, ended in write(model, prompts, noise, 1.0, tokenizer.stop): ...
-    reward_of({'answer': '4'}, 'It is 4')                           # 1.0
+    reward_of(questions.to_question({'prompt': '2 + 2?', 'answer': '4'}), 'It is 4')    # 1.0
     x, y, old = collate(answers, pad=0)                             # (N, T) each
     log_probs = Policy(model, temperature=1.0)(x, y)                # (N, T)
 
@@ -15,7 +15,7 @@ import os, runpy, sys
 import numpy as np
 import torch
 from model import IGNORE
-from parts.eval import problems, questions, sandbox
+from parts.eval import questions, sandbox
 from parts.model import adapters, checkpoints
 from parts.sample import asking
 from parts.train import records
@@ -46,14 +46,14 @@ def open_tasks(config, tokenizer, longest, here):
                          f'on, {len(tasks)} others to train on; give more, or lower '
                          '--max_new_tokens')
 
-    tested = [task for task in tasks + exam if 'tests' in task]
+    tested = [task for task in tasks + exam if task['tests']]
     if tested and not config['allow_code_execution']:
         raise ValueError(f'{reward=}, {held_out=}: to judge answers, programs of the model run '
                          'here; read the top of parts/eval/sandbox.py, then add '
                          '--allow_code_execution=True')
     if tested and here.is_main:     # first answers that are known to be right or wrong
         run = lambda jobs: [*sandbox.run_many(jobs, config['timeout'])]
-        questions.check_harness(reward, tested, run)
+        questions.check_harness(tested, run)
     known = reward if reward == 'problems' else records.digest(checkpoints.find(reward))
     about = f'prompts: {len(tasks):,}, held out: {len(exam):,}'
     return tasks, exam, score, {'reward': known}, about
@@ -63,22 +63,18 @@ def read_tasks(source, tokenizer, longest, n=0, seed=0, splits=(), is_judged=Tru
     """Return {ids of a prompt, a tuple: its task}, of the prompts with at most `longest` tokens.
     source: FILE.jsonl, FILE.py, or problems: n of parts/eval/problems.py, of these splits. A prompt
     that comes twice is one task. is_judged=False: prompts alone, for a reward model."""
-    def only_prompt(record):
-        return {'messages': records.messages_of(record['prompt'])}
-
-    if source == 'problems':            # of its two messages only the question
-        tasks = [questions.to_task(p) | {'messages': problems.to_messages(p)[:1]}
-                 for split in splits for p in problems.problems(n // len(splits), seed, split)]
+    if source == 'problems':
+        tasks = questions.from_problems(n // len(splits), seed, splits)
     elif source.endswith('.py'):
         tasks = tasks_of_file(source)
     else:
-        tasks = records.read_jsonl(source, questions.to_task if is_judged else only_prompt,
+        tasks = records.read_jsonl(source, lambda record: questions.to_question(record, is_judged),
                                    'a line has "prompt", and "tests" or "answer" if no reward model '
                                    'judges; else: problems, FILE.py, or a folder of dpo.py')
     found = {}
     for task in tasks:
         if not is_judged:
-            task = {'messages': task['messages']}
+            task = {'messages': task['messages'], 'tests': '', 'rules': []}
         ids, _ = tokenizer.render(task['messages'], add_generation_prompt=True)
         if len(ids) <= longest:
             found[tuple(ids)] = task | {'ids': ids}
@@ -94,8 +90,8 @@ def tasks_of_file(path):
     if not {'prompts', 'reward'} <= module.keys():
         raise ValueError(f'{path} must define prompts(), a list of texts or messages, and '
                          'reward(prompt, completion), a number')
-    return [{'messages': records.messages_of(prompt), 'prompt': prompt,
-             'reward': module['reward']} for prompt in module['prompts']()]
+    return [questions.to_question({'prompt': prompt}, is_graded=False)
+            | {'prompt': prompt, 'reward': module['reward']} for prompt in module['prompts']()]
 
 
 def reward_model(path, init_from, tokenizer, device):
@@ -149,31 +145,29 @@ def write(model, prompts, noise, temperature, stop, slots=128):
 def submit(court, task, text):
     """Begin to run the program in an answer, if tests judge it. Return its future Result, or None.
     court: a sandbox.Court."""
-    if 'tests' in task:
-        program = questions.program(task, text, chat=True)
-        return court.submit(program, task['tests'], task['entry_point'])
+    job = questions.job(task, text, chat=True)
+    return court.submit(*job) if job else None
 
 
 def rewards_of(task, answers, score=None, warn=None):
     """Return what the answers to a task earn, floats: what reward_of says, or score() of a reward
     model if the task is nothing but a prompt."""
-    if task.keys() == {'messages', 'ids'}:
+    if not (task['tests'] or task['rules'] or 'reward' in task):
         return score(task, [a.text for a in answers])
     return [reward_of(task, a.text, a.verdict, warn) for a in answers]
 
 
 def reward_of(task, text, verdict=None, warn=None):
-    """Return what a text earns as the answer to a task: 1.0 if its number is that of 'answer' or
-    its tests pass, else 0.0; or what reward() says. verdict: what submit() returned. warn(text):
-    told which rewards of a FILE.py count as 0; without it they are errors."""
-    if 'answer' in task:
-        return float(questions.last_number(text) == questions.last_number(task['answer']))
-    if 'tests' in task:
-        result = verdict.result()       # waits for the program
-        if result.outcome == 'infrastructure':
+    """Return what a text earns as the answer to a task: 1.0 if eval.py would count it as passed,
+    else 0.0; or what reward() says. verdict: what submit() returned. warn(text): told which rewards
+    of a FILE.py count as 0; without it they are errors."""
+    if 'reward' not in task:
+        result = verdict and verdict.result()       # waits for the program
+        outcome = questions.outcome(task, text, result)
+        if outcome['outcome'] == 'infrastructure':
             raise ValueError(f'no verdict on {task["messages"][-1]["content"]!r:.80}, by a fault '
-                             f'of its tests or of the machine: {result.message}')
-        return float(result.outcome == 'passed')
+                             f'of its tests or of the machine: {outcome["message"]}')
+        return float(outcome['outcome'] == 'passed')
     # Nothing here ends a call that hangs.
     try:
         number = float(task['reward'](task['prompt'], text))
