@@ -37,7 +37,8 @@ def configure(namespace):
     defaults.update(values)
     arguments = sys.argv[1:]
     if '--help' in arguments or '-h' in arguments:
-        print(namespace['__doc__'], *[line for *_, line in settings.values()], sep='\n', flush=True)
+        print(namespace['__doc__'] or '', *[line for *_, line in settings.values()],
+              sep='\n', flush=True)
         sys.exit()
     while arguments:
         source = arguments.pop(0)
@@ -102,7 +103,7 @@ def read_settings(namespace):
 
 def condition_of(rule):
     """Return a rule as an expression of Python: '0 <= value < 1' for [0, 1), 'True' for prose."""
-    number = r'(-?[\d.]+(?:e-?\d+|\*\*\d\d?)?)'                     # 1, -0.5, 1e-3, 2**20
+    number = r'(-?\d+(?:\.\d+)?(?:e-?\d+|\*\*\d\d?)?)'               # 1, -0.5, 1e-3, 2**20
     if re.fullmatch(f'(>=|>|<=|<) {number}', rule):
         return f'value {rule}'
     if interval := re.fullmatch(rf'([\[(]){number}, {number}([\])])', rule):
@@ -117,16 +118,16 @@ def run_config_file(path, values):
     """Run a config file. Return what it sets: settings, and unknown names that it assigns."""
     if not os.path.isfile(path):
         raise Mistake(f'{path} is no file: flags begin with --, config files are in config/')
+    source = pathlib.Path(path).read_bytes()
     scope = dict(values)
     try:
-        tree = ast.parse(pathlib.Path(path).read_bytes(), path)
-        exec(compile(tree, path, 'exec'), scope)
+        exec(compile(source, path, 'exec'), scope)
     except (Exception, SystemExit) as e:
-        frame = e.__traceback__.tb_next         # of the config file; a SyntaxError says its line
+        frame = e.__traceback__.tb_next     # of the config file; a SyntaxError names its line
         raise Mistake(f'{path}, {f"line {frame.tb_lineno}: " if frame else ""}{type(e).__name__}: '
                       f'{e}') from e
     changed = {name for name in values if scope.get(name) is not values[name]}  # from x import *
-    names = sorted(changed | assigned_names(tree))
+    names = sorted(changed | assigned_names(ast.parse(source)))
     return {name: scope.get(name) for name in names if name[0] != '_'}
 
 

@@ -122,7 +122,7 @@ def test_a_broken_config_file_is_one_line_with_its_place(play, tmp_path):
     for argument, words in (
             ('gone.py', 'is no file & config files are in config/'), ('a/b.py', 'is no file'),
             ('steps=3', 'begin with --'), ('folder.py', 'is no file'), ('latin.py', ''),
-            ('null.py', ''), ('syntax.py', 'syntax.py, line 2 & SyntaxError'),
+            ('null.py', ''), ('syntax.py', 'syntax.py, SyntaxError & (syntax.py, line 2)'),
             ('nested.py', 'line 2 & JSONDecodeError'), ('leaves.py', 'line 1 & SystemExit: 3')):
         one_line(play(argument, **files), f'{argument} & {words}')
 
@@ -158,7 +158,7 @@ def test_annotations_and_imports_of_a_stranger_s_script_are_read(play):
 
 def test_a_comment_that_is_not_exactly_a_rule_is_prose_and_stops_nothing(play):
     for comment in ('<- change me', 'width | height, in pixels', '(cosine) peak', '>= many: steps',
-                    '[0, 1: steps', '>= e: x', '[0, 9**9**9]: x', '10 |', ':'):
+                    '[0, 1: steps', '>= e: x', '[0, 9**9**9]: x', '> 3.11.0: x', '10 |', ':'):
         script = HEAD.replace('# optimizer steps', f'# {comment}')
         assert result(play('--steps=-5', script=script)) == DEFAULTS | {'steps': -5}, comment
 
