@@ -81,7 +81,7 @@ show_batch: int | None = None   # >= 0: print the pairs of this step's batch, tr
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto: the fast
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32)
+seed = 1337                     # [0, 2**32): of the order of the pairs
 config = configure(globals())
 config['stage'] = 'dpo'         # so eval.py will ask this model in conversations
 

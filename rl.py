@@ -85,7 +85,7 @@ expect: dict | None = None      # {'val_reward': (0.6, 0.8)}: the last line says
 # machine
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = native
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32)
+seed = 1337                     # [0, 2**32): of the order of prompts and of sampling
 config = configure(globals())
 config['stage'] = 'rl'          # so eval.py will ask this model in conversations
 

@@ -66,7 +66,7 @@ show_batch: int | None = None   # >= 0: print the conversations of this step's b
 dtype = 'auto'                  # auto | float32 | bfloat16 | float16: of products; auto = native
 compile = False                 # torch.compile; lengths vary, so it compiles twice
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32)
+seed = 1337                     # [0, 2**32): of weights, order and dropout
 config = configure(globals())
 config['stage'] = 'sft'         # so eval.py will ask this model in conversations
 

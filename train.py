@@ -90,7 +90,7 @@ dtype = 'auto'                  # auto | float32 | bfloat16 | float16: auto = bf
 compile: bool | None = None     # torch.compile; None = on CUDA
 shard = 'ddp'                   # ddp | zero2 | fsdp: split nothing, gradients and moments, or all
 grad_checkpoint = False         # compute each block twice: less memory, more time
-seed = 1337                     # [0, 2**32)
+seed = 1337                     # [0, 2**32): of weights, order and dropout
 # Config files and flags replace the values above. Here they are as a dict.
 config = configure(globals())
 
