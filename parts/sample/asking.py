@@ -158,20 +158,17 @@ def write_together(model, answers, stop, temperature=1.0, top_k=0, top_p=1.0, ne
     n = max(len(answer.noise) for answer in answers)
     noise = torch.tensor([answer.noise + [0] * (n - len(answer.noise)) for answer in answers],
                          dtype=torch.float32, device=device)                                    # (B, n)
-    is_possible = torch.ones(len(answers), model.config.vocab_size, dtype=torch.bool)           # (B, V)
-    for row, answer in enumerate(answers):
-        if answer.prompt.allowed is not None:
-            is_possible[row] = False
-            is_possible[row, answer.prompt.allowed] = True
-    is_possible = is_possible.to(device)
     never = torch.tensor(list(never), dtype=torch.long, device=device)
     has_ended = torch.zeros(len(answers), dtype=torch.bool, device=device)                      # (B,)
     columns, scores = [], []        # of the tokens that nobody has looked at yet
 
     def draw(logits, rows, i):
         logits[:, never] = -math.inf
-        if i == 0:
-            logits = logits.masked_fill(~is_possible, -math.inf)
+        for row, answer in enumerate(answers if i == 0 else ()):
+            if answer.prompt.allowed is not None:
+                possible = logits[row, answer.prompt.allowed]
+                logits[row] = -math.inf
+                logits[row, answer.prompt.allowed] = possible
         ids = sample(logits, temperature, top_k, top_p, noise[rows, i])                         # (n,)
         if score:
             found = score(logits, ids)                                                          # (n, ...)
