@@ -96,10 +96,10 @@ def run_code(program, tests='', entry_point='', timeout=3.0, memory_mb=512):
             with theirs:
                 limits = json.dumps([timeout, memory_mb, folder]).encode()
                 socket.send_fds(line, [limits], [theirs.fileno(), printed.fileno()])
-            print(json.dumps([program, tests, entry_point]), file=judge, flush=True)
-            walls = json.loads(judge.readline())        # the candidate stands behind them
+            walls = json.loads(judge.readline())        # of the candidate that waits
             # Anything but a verdict proves nothing.
             outcome, message = 'exited', 'the judge was killed or stopped'
+            print(json.dumps([program, tests, entry_point]), file=judge, flush=True)
             outcome, message = json.loads(judge.readline())
         text = os.pread(printed.fileno(), 64 << 10, 0).decode('utf-8', 'replace')
     return Result(outcome, message, text, time.monotonic() - began, *walls)

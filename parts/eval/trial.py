@@ -7,7 +7,7 @@ One trial of a program: the judge runs the tests, the candidate runs the program
     judge -> caller         [outcome, message]
 
 All are lines of JSON, and sandbox.py is the caller. Judge and candidate are two processes, forked
-before the job is read, and only the judge reads it: no memory of the candidate has ever held the
+before the job comes, and only the judge reads it: no memory of the candidate has ever held the
 tests. Copy this file alone: it needs the standard library, on Linux or macOS.
 """
 import builtins, contextlib, ctypes, functools, json, linecache, os, resource, signal, site
@@ -235,8 +235,8 @@ def start(timeout, memory_mb, folder, caller, printed):
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)
         network, (writes, processes, reads) = refuse_sockets(), landlock(folder)
         walls = [network, writes, processes or apart, reads]
-    tell(wire, walls)
-    os.close(caller)            # the job may wait there, which only the judge reads
+    tell(wire, walls)           # then the caller sends the job, which only the judge reads
+    os.close(caller)
     candidate(theirs.makefile('rw'))
 
 
