@@ -123,15 +123,6 @@ CLASS = 'class A:\n    def f(self, x):\n        if x:\n            return  1\n'
 FORMS = {
     'code': [CLASS, '    for i in range(3):\n        yield i\n    return 3\n', 'x = 1\n', 'print(1)\n',
              '@a\nasync def f():\n    await g()\n'],
-    'other code': [
-        '#include <stdio.h>\n\nint main(void) {\n    for (int i = 0; i < 3; i++) {\n\tprintf("%d\\n",  i);\n'
-        '    }\n    return 0;\n}\n',
-        'const add = (a, b) => {\n  return a + b;\n};\n\n\nfunction f(x) {\n    if (x) {\n        '
-        'return add(x, 1);\n    }\n}\n',
-        'def f(x):\n    for i in range(3):\n        print "a", i\n    print\n    raise E, "x"\n',  # Python 2
-        'SELECT d.name,\n       SUM(e.salary) AS total\n  FROM dept d\n  LEFT JOIN emp e\n'
-        '         ON e.dept = d.id\n GROUP BY d.name;\n',
-        'def f(x):\n    if x:\n        return (1\n    y =  2\n\nclass B:\n    pass\n'],             # broken
     'prose': ['Yes\n', 'a, b, c\n', 'note: this\n', '# Title\n\n# Another\n', '', '3\n', '"Yes."\n',
               'Dear Ann,\n    how are you?\n\nYours\n',
               'Select the items\nfrom the list that\nwhere they stand, and\nset them on the table.\n',
@@ -162,11 +153,14 @@ def test_the_standard_library_stays_as_it_is_but_for_addresses():
     assert kinds == {'email'}           # its authors'; nothing else is in it
 
 
-def test_code_and_prose_are_known_without_a_path():
+def test_code_is_known_by_its_path_and_python_also_by_itself():
     for form, texts in FORMS.items():
         for text in texts:
             assert form_of(text) == form and (form == 'prose' or normalise(text, form) == text), text
     assert form_of('Just prose.', 'a.jsonl:3 repo/x.py') == 'code' == form_of('', 'B.PY.gz')
+    program = 'int f(void) {\n\treturn  1;\n}\n'
+    assert form_of(program, 'a.jsonl:3 repo/X.C') == 'other code' and form_of(program) == 'prose'
+    assert normalise(program, 'other code') == program
     assert form_of('<p>\nx = 1\ny = 2\n', 'a.html') == 'prose'
 
 

@@ -4,7 +4,7 @@ Cleaning: a text arrives in one form, whatever its source.
     normalise('caf\\u0065\\u0301  \\u00e2\\u20ac\\u201dA&amp;B', 'prose')   # 'café —A&B'
     fix_mojibake('it\\u00e2\\u20ac\\u2122s')         # 'it’s': UTF-8 that was read as cp1252
     strip_latex('An \\\\emph{old} mill')              # 'An old mill'
-    form_of('def f(x):\\n    return x\\n')           # 'code': Python; 'other code', or 'prose'
+    form_of('def f(x):\\n    return x\\n')           # 'code': Python; or 'other code', or 'prose'
 
 Otherwise a tokenizer spends its vocabulary on such differences, and a model learns to write them.
 """
@@ -130,38 +130,10 @@ def strip_latex(text):
 
 
 # --- code or prose ------------------------------------------------------------------------------------------
-FENCED = re.compile(r'^ {0,3}(```+|~~~+).*?(?:^ {0,3}\1[`~]* *$|\Z)', re.M | re.S)
-COMMENT_LINES = re.compile(r'^[^\S\n]*(?:/\*(?s:.*?)(?:\*/|\Z)|//.*|\#(?!include|define|if|endif).*|'
-                           r'=\w+\b(?s:.*?)(?:\n=cut\b|\Z))', re.M)
-# A line of code, in Python and elsewhere, by its first words, however wide its blanks are.
-CODE_LINE = re.compile(r"""
-      (?:async\s+)?(?:def|class)\s+\w+\s*(?:\(.*|:)$ | @\w+(?:\.\w+)*(?:\(.*)?$ | >>>\s
-    | (?:if|elif|else|for|while|try|except|with|finally)\b.*:\s*(?:\#.*)?$
-    | import\s+[\w.]+(?:\s+as\s+\w+)?(?:\s*,\s*[\w.]+)*;?$ | from\s+[\w.]+\s+import\b
-    | (?:print|raise|assert|yield|del|return)\s+["'\w]+(?:\s*[-+%.,(\[)\]].*)?$
-    | (?:return|pass|break|continue|then|do|done|else|fi|esac|end)\s*;?$ | (?:if|while)\s+\[
-    | \#\s*(?:include|define|ifn?def|endif|pragma|undef)\b | (?:package|using|namespace)\s+[\w.:]+;?$
-    | (?:const|let|var|int|float|char|my|local|export)\s+[\w*<>\s,.:]+=[^=]
-    | (?:func|fn|function|sub|interface|struct|enum|public|private|static|extern)\b.*[{(<;]
-    | (?:SELECT|FROM|WHERE|GROUP|ORDER|HAVING|LIMIT|VALUES|UPDATE|SET|CREATE|JOIN|LEFT|ON)\s.*[\w*;,]$
-    | [$\w.*&]+(?:\[[^]]*\]|->\w+)*(?:\s*,\s*[\w.]+)*\s*[-+*/|&%:^<>]*=.*\S                      # x, y = 1, 2
-    | [\w.]+\((?:[^()]|\([^()]*\))*\)[;,]?$ | ["'][^"']*["'],$                                # f(x), a list
-    | (?:-\s+)?[a-z_][\w.-]*:(?:\s|$) | \S+\s+=>.*                                            # key: value
-    | [^\w\s]{1,4}$ | \S+(?:\s+\S+)?;$""", re.X)
-CODE_END = re.compile(r'[()=\[\]{}<>&$*@].*;$|(?:[{}]|\)\s*:|\\|[&|]{2}|=>|->)\s*(?://.*|/\*.*)?$')
-LAST_SIGNS = tuple(';:{}\\&|>')        # of a line that CODE_END matches, if no comment follows
-
-
-def is_code(line):
-    """Whether a line looks like code. CODE_END is slow, so it is tried where it can match."""
-    may_end = line.endswith(LAST_SIGNS) or '//' in line or '/*' in line
-    return len(line) < 1000 and bool(CODE_LINE.match(line) or (may_end and CODE_END.search(line)))
-
-
-def code_share(text):
-    """The share of a text's lines that look like code in some language, without comments and empty lines."""
-    lines = [line.strip() for line in COMMENT_LINES.sub('', text).split('\n')]
-    return sum(map(is_code, lines)) / max(1, sum(map(bool, lines)))
+# endings of a record's path; the white space of such a text stays
+OTHER_CODE = ('.c .h .cc .cpp .cxx .hpp .cs .java .kt .scala .swift .js .jsx .ts .tsx .go .rs .rb .php '
+              '.pl .pm .lua .r .jl .hs .ml .sh .bash .sql .css .scss .vue .dart .ex .erl .clj .lisp '
+              '.f90 .pas .asm .s .yaml .yml .toml .ini .cmake')
 
 
 def is_python(text):
@@ -178,19 +150,14 @@ def is_python(text):
 
 
 def form_of(text, path=''):
-    """How to treat a text, by the end of its path, or else by itself: 'code' is Python; 'other code' is any
-    other language, Python 2 or Python that is damaged; 'prose' may hold code, which stays."""
+    """How to treat a text, by the end of its path: 'code' is Python, 'other code' any other language,
+    'prose' may hold code, which stays. Without such an ending, what parses as Python is code."""
     path = path.lower().removesuffix('.gz')
-    if path.endswith('.py'):
+    if path.endswith(tuple(OTHER_CODE.split())):
+        return 'other code'
+    if path.endswith('.py') or not path.endswith(('.html', '.htm')) and is_python(text):
         return 'code'
-    if path.endswith(('.html', '.htm')):
-        return 'prose'
-    head = text[:200_000]
-    share = code_share(FENCED.sub('', head))
-    if (share or head.lstrip()[:1] in ('"', "'", '#')) and is_python(text):
-        return 'code'
-    is_page = len(TAG.findall(head)) > head.count('\n') / 4         # HTML, and not a tag here and there
-    return 'prose' if share < 0.3 or '\n' not in text.strip() or is_page else 'other code'
+    return 'prose'
 
 
 # --- one form -----------------------------------------------------------------------------------------------
