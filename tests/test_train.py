@@ -241,18 +241,13 @@ def follow(printed, cwd):
 
 
 def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversations, pairs, tmp_path):
-    (tmp_path / 'short.txt').write_text(' '.join(f'{i} is a number.' for i in range(99)), encoding='utf-8')
     make = lambda *flags: ok(run('prepare.py', *flags, '--dedup=none', cwd=tmp_path))
     code = f'--source={python_files}/email', '--vocab_size=400'
     chats = f'--source={conversations}/train.jsonl', '--kind=sft', '--out_dir=data/quickstart_sft'
-    base = 'python prepare.py && python train.py config/quickstart.py'
-    assert f'next: {base} && python sft.py config/quickstart_sft.py --data_dir=data/' in make(*chats)
     labels = [{'prompt': f'{i}?', 'completion': f'{i}', 'label': i % 2 == 0} for i in range(40)]
     labels = f'--source={write(tmp_path / "labels.jsonl", labels)}', '--kind=preference', '--out_dir=k'
-    assert 'next: bash run.sh && python dpo.py ' in make(*labels)
     for words, *flags in (
             ('--streaming=', *code, '--write=text', '--out_dir=a b'),
-            ('--block_size=128 ', '--source=short.txt', '--tokenizer=char', '--out_dir=short'),
             ('--out_dir=out/quickstart ', *code, '--out_dir=data/quickstart'),
             ('next: python sft.py config/quickstart_sft.py --data_dir=data/quickstart_sft ', *chats),
             ('=p --out_dir=out/p\n', f'--source={pairs}/train.jsonl', '--kind=preference', '--out_dir=p'),
@@ -260,10 +255,5 @@ def test_each_next_command_runs_in_a_folder_of_its_own(python_files, conversatio
         printed = make(*flags)
         assert words in printed
         follow(follow(printed, tmp_path), tmp_path)         # train, and sample
-    assert '--out_dir=out/quickstart_2 ' in make(*code, '--out_dir=data/quickstart')
     printed = ok(run('plot.py', '--runs=out/quickstart', cwd=tmp_path))
     follow(follow(printed, tmp_path), tmp_path)             # eval, and sample
-    (tmp_path / 'data/quickstart').rename(tmp_path / 'data/moved')      # what the preset's base_dir names
-    printed = make(*chats)
-    assert printed.endswith('_sft_2 --base_dir=\n')
-    follow(printed, tmp_path)

@@ -12,7 +12,7 @@ The report of prepare.py: what each stage dropped and why, and a card of what is
 A model shares the defects of its data: BookCorpus is heavy with romance (arXiv:2105.05241), WebText reads
 like a blog, C4's word list removed texts of minorities. The card counts such defects in what a model reads.
 """
-import collections, json, os, pathlib, re, shlex, statistics
+import collections, json, pathlib, re, shlex, statistics
 
 
 # --- the funnel -----------------------------------------------------------------------------------
@@ -249,35 +249,20 @@ def summary(report, files):
 
 
 def next_command(report, kind, folder, is_streamed):
-    """What to do with a result, as a line to type: a run in a new folder."""
-    out_dir = f'out/{pathlib.Path(folder).resolve().name}'
-    while os.path.exists(out_dir):
-        out_dir += '_2'
-    flags = [f'--data_dir={folder}', f'--out_dir={out_dir}']
-    if kind != 'text':
-        stage, model = ('sft', 'out/quickstart') if kind == 'sft' else ('dpo', 'out/quickstart_sft')
-        first, note = '', ''
-        if not os.path.exists(model) and stage == 'sft':
-            first = 'python prepare.py && python train.py config/quickstart.py && '
-        elif not os.path.exists(model):
-            first = 'bash run.sh && '
-            note = f'run.sh makes {model} in about 13 minutes, and out/quickstart anew\n'
-        elif stage == 'sft' and not os.path.exists('data/quickstart'):
-            flags.append('--base_dir=')
-        if report['counts'].get('preferences', {}).get('labels'):
-            flags.append('--loss_type=kto')
-        return f'{note}next: {first}python {stage}.py config/quickstart_{stage}.py {shlex.join(flags)}'
-
+    """The next stage as a line to type. Its run gets the name of the data."""
     sources = [source['path'] for source in report['sources'].values()]
-    preset, block_size = ('shakespeare_cpu', 64) if sources == ['shakespeare'] else ('quickstart', 256)
-    longest = max(1, min(report['tokens'].values()) - 1)        # a sequence, without its last target
-    if longest < block_size:
-        flags.append(f'--block_size={2 ** (longest.bit_length() - 1)}')
+    script, preset = {'text': ('train', 'quickstart'), 'sft': ('sft', 'quickstart_sft'),
+                      'preference': ('dpo', 'quickstart_dpo')}[kind]
+    flags = [f'--data_dir={folder}', f'--out_dir=out/{pathlib.Path(folder).resolve().name}']
+    if sources == ['shakespeare']:
+        preset = 'shakespeare_cpu'
+    elif kind == 'text' and sources != ['stdlib']:
+        flags.append('--sample_prompt=')        # the preset's is for Python
     if is_streamed:
         flags.append(f'--streaming={folder}/shards')
-    if sources not in (['stdlib'], ['shakespeare']):
-        flags.append('--sample_prompt=')        # the preset's is for Python
-    return f'next: python train.py config/{preset}.py {shlex.join(flags)}'
+    if report['counts'].get('preferences', {}).get('labels'):
+        flags.append('--loss_type=kto')
+    return f'next: python {script}.py config/{preset}.py {shlex.join(flags)}'
 
 
 def report_md(title, report, files):
