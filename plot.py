@@ -9,7 +9,7 @@ same stage share panels.
 """
 import math, os, re, textwrap, warnings
 import numpy as np
-from configurator import configure, show
+from configurator import Mistake, configure, show
 from parts.eval import verdict
 
 # --- settings -------------------------------------------------------------------------------------
@@ -17,14 +17,14 @@ runs = 'out/base'           # folders that trainers wrote, comma-separated
 out = 'dashboard.png'       # or .svg, .pdf
 config = configure(globals())
 if not out.endswith(('.png', '.svg', '.pdf')):
-    raise ValueError(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
+    raise Mistake(f'out={out} must end with .png, .svg or .pdf; try --out=dashboard.png')
 
 # --- read -----------------------------------------------------------------------------------------
 all_runs = [verdict.read_run(folder.strip().rstrip('/')) for folder in runs.split(',')]
 for run in all_runs:
     if not run['rows']:
-        raise ValueError(f'{run["name"]}/metrics.jsonl is missing or has no complete line yet; '
-                         f'make a run: python train.py --out_dir={run["name"]}, or wait a minute')
+        raise Mistake(f'{run["name"]}/metrics.jsonl is missing or has no complete line yet; '
+                      f'make a run: python train.py --out_dir={run["name"]}, or wait a minute')
     last = run['rows'][-1]['step']
     run['end'] = run['config'].get('max_steps') or last or 1
     run['title'] = f'{run["name"]} (step {last:,} of {run["end"]:,})'
@@ -74,7 +74,7 @@ def points(run, key):
 try:        # --help and the verdict do without
     from matplotlib import figure, rcParams
 except ImportError as e:
-    raise ValueError(f'the picture needs matplotlib ({e}): pip install matplotlib') from e
+    raise Mistake(f'the picture needs matplotlib ({e}): pip install matplotlib') from e
 warnings.filterwarnings('ignore', 'Glyph')      # a sample may hold what the font does not
 GREY = '#5c6570'
 rcParams.update({

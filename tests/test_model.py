@@ -176,7 +176,7 @@ def test_without_arguments_it_prints_the_ladder_and_a_self_test():
     out = ok(run('model.py'))
     for name in ('nano', 'mini', 'midi', 'mega'):
         assert re.search(rf'^{name}: total {LADDER[name]:,}, embedding ', out, re.M), name
-    assert 'the model learns\n' in out and out.endswith('(4, 8) -> (4, 32): with the cache as without\n')
+    assert 'the model learns\n' in out and out.endswith('(4, 8) -> (4, 33): the same batch\n')
     assert abs(float(re.search(r'loss (\d\.\d+)', out)[1]) - 5.5452) < 0.1
 
 

@@ -85,7 +85,9 @@ def test_gains_are_told_by_kind_and_pool_the_splits_of_one():
     assert all(low <= difference <= high for difference, low, high in by_kind.values())
     said = results.describe(compare(*both) | {'gain': by_kind})
     assert 'gained: t 0, t 1, t 2\nlost: none\n' in said and '\ngain in old: 1.000, ' in said
-    assert not set('{}[]') & set(said)
+    assert not set('{}[]') & set(said) and ', p = 0.250\n' in said
+    many = [by_problem(rows_of(name, [outcome] * 12)) for name, outcome in (('a', 'wrong'), ('b', 'passed'))]
+    assert ', p < 0.001\n' in results.describe(compare(*many) | {'gain': {}})
 
 
 def test_a_judge_s_grades_from_1_to_10_are_compared_as_shares_of_the_scale():

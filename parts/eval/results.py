@@ -98,8 +98,9 @@ def describe(result):
     """Return a comparison as lines for the terminal. result: that of compare(), and of gains() as
     'gain'."""
     low, high = result['interval']
+    p = f'p = {result["p"]:.3f}' if result['p'] >= 0.001 else 'p < 0.001'
     lines = ['', f'problems: {result["n"]}, {result["a"]:.3f} -> {result["b"]:.3f}, 95% interval '
-                 f'of the difference {low:.3f} to {high:.3f}, p = {result["p"]:.3f}',
+                 f'of the difference {low:.3f} to {high:.3f}, {p}',
              f'gained: {", ".join(result["gained"]) or "none"}',
              f'lost: {", ".join(result["lost"]) or "none"}']
     for kind, (difference, low, high) in result['gain'].items():

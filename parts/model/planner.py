@@ -8,6 +8,7 @@ The plan: memory, time and cost of a run, counted before it starts, with no memo
 import json, math, os, re, timeit
 import torch
 from model import GPT, GPTConfig, load_checkpoint
+from parts import Mistake
 
 # dense bfloat16 FLOP/s, bytes of memory, dollars an hour (of 2025)
 GPUS = {'B200': (2250e12, 180e9, 5.0), 'H200': (989e12, 141e9, 3.5), 'GH200': (989e12, 96e9, 2.0),
@@ -37,16 +38,16 @@ def machine_of(plan):
     match = re.fullmatch(r'([1-9]\d*)x(\w+)(?:,price=(\d+(?:\.\d+)?))?',
                          plan.lower().replace(' ', ''))
     if not match or match[2] not in names:
-        raise ValueError(f'{plan=} must be like 8xH100 or 8xH100,price=2 (dollars an hour of one); '
-                         f'the names are {", ".join(names.values())}')
+        raise Mistake(f'{plan=} must be like 8xH100 or 8xH100,price=2 (dollars an hour of one); '
+                      f'the names are {", ".join(names.values())}')
     n = int(match[1])
     name = names[match[2]]
     if name != 'cpu':
         peak, memory, price = GPUS[name]
         return n, name, peak, memory, float(match[3] or price)
     if not hasattr(os, 'sysconf'):
-        raise ValueError(f'plan={plan}: Windows does not tell Python its memory; name a GPU, as in '
-                         '1xL4')
+        raise Mistake(f'plan={plan}: Windows does not tell Python its memory; name a GPU, as in '
+                      '1xL4')
     a = torch.randn(1024, 1024)
     seconds = min(timeit.repeat(lambda: a @ a, number=1, repeat=5))
     memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
