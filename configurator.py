@@ -189,7 +189,7 @@ def one_line_for_mistakes(kind, error, tb):
         flags = [f'--{name}={text}' for name in defaults if (text := str(in_use[name] or ' '))
                  and (path.startswith(text) or text.startswith(path))]
         message = f'{path}: {error.strerror}; choose another {" or ".join(flags) or "path"}'
-    elif not is_mistake and re.search('MemoryError|(of|allocate) memory', repr(error)):
+    elif not is_mistake and re.search('MemoryError|bad_alloc|(of|allocate) memory', repr(error)):
         ways = [f'--{name}={in_use[name] // 2 or True}' for name in (
             'micro_batch_size', 'grad_checkpoint', 'slots', 'block_size', 'n_layer', 'batch_size',
             'num_samples') if name in defaults and in_use[name] not in (None, 1)]

@@ -213,6 +213,7 @@ def test_what_the_user_can_mend_is_one_line(play, tmp_path):
             ('raise MemoryError', 'out of memory; try ending other programs (MemoryError)'),
             ('with open("script.py") as f:\n    raise ValueError("bad")', 'bad'),
             ('try:\n    raise ValueError("bad")\nexcept ValueError:\n    steps = 3\n    raise', 'bad'),
+            ('raise RuntimeError("std::bad_alloc")', 'out of memory; try ending'),
             ('raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")', '(CUDA out of'),
             ('try:\n    int("x")\nexcept ValueError as e:\n    raise ValueError("no number") from e',
              'no number'),
