@@ -248,8 +248,9 @@ class GPT(nn.Module):
         # The prompt a b c runs once; the cache keeps its keys and values. Then each new token runs alone:
         #     run a b c -> d      cache: a b c
         #     run d     -> e      cache: a b c d
-        # Equal prompts run once for all their rows. (MPS cannot find them, so the CPU does.)
-        idx, row_of = (t.to(rows.device) for t in idx.cpu().unique(dim=0, return_inverse=True))
+        number_of = {}                          # equal prompts run once for all their rows
+        row_of = [number_of.setdefault(tuple(row), len(number_of)) for row in idx.tolist()]  # B of them
+        idx = torch.tensor(list(number_of), device=idx.device)
         cache = self.empty_cache(len(idx), min(T + max_new_tokens, c.block_size))
         n_cached = 0
         was_training = self.training
