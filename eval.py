@@ -124,7 +124,7 @@ torch.set_float32_matmul_precision('highest')       # no TF32: the loss is exact
 def opened(path):
     """Return the model of a checkpoint, its tokenizer, and what eval.json says of it."""
     model, tokenizer, state = checkpoints.open_to_sample(path, device, continues=True)
-    is_tuned = state.get('config', {}).get('stage') in ('sft', 'dpo', 'rl')
+    is_tuned = 'stage' in state.get('config', {})       # by sft.py, dpo.py or rl.py
     about = {'ckpt': path, 'step': state.get('step'), 'chat': is_tuned if chat is None else chat}
     return model.eval(), tokenizer, about
 
@@ -264,7 +264,8 @@ def summarise(rows, ks):
     and its interval. Answers that could not be graded do not count. pass@k is the mean over
     problems with at least k graded answers."""
     outcomes = collections.Counter(row['outcome'] for row in rows)
-    failed = [row for row in rows if row['outcome'] not in ('passed', 'judged')]
+    failures = collections.Counter(questions.why_failed(row) for row in rows
+                                   if row['outcome'] not in ('passed', 'judged'))
     groups = collections.defaultdict(list)      # task_id -> what each answer is worth, 0 to 1
     for row in rows:
         if row['outcome'] != 'infrastructure':
@@ -272,7 +273,7 @@ def summarise(rows, ks):
     means = [sum(group) / len(group) for group in groups.values()]
     n_samples = sum(map(len, groups.values()))
     result = {'n': len(groups), 'samples': n_samples, 'outcomes': dict(outcomes),
-              'failures': dict(collections.Counter(map(questions.why_failed, failed))),
+              'failures': dict(failures.most_common()),
               'interval': interval(means)}
     if any('score' in row for row in rows):     # on the judge's scale, from 1 to 10
         score, *ends = [1 + 9 * x for x in (sum(means) / max(1, len(means)), *result['interval'])]
@@ -326,9 +327,9 @@ def measure_learned():
     n = max(32, num_samples)
     bins = bins_of(data_dir.split(',')[0], tokenizer)
     words, beginnings = texts.vocabulary(bins.values(), tokenizer)      # val knows its own, too
-    written = {}                                # name -> texts, from the beginning of a document
-    for model, its, about in models(random_init):
-        written[about['ckpt']] = ask(model, its, [''], n, temperature or 0.8)[0][0]
+    # name -> texts, from the beginning of a document
+    written = {about['ckpt']: ask(model, its, [''], n, temperature or 0.8)[0][0]
+               for model, its, about in models(random_init)}
     written['corpus'] = texts.excerpts(bins['val'], tokenizer, n, max_new_tokens)
     levels = {name: texts.levels(some, words, beginnings) for name, some in written.items()}
     results.print_table(f'of {n} texts, share of', levels)

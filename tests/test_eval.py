@@ -8,7 +8,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from conftest import contents, lift, mistake, ok, read_json, read_rows, run, write
+from conftest import contents, lift, mistake, ok, read_json, read_rows, run, save_run, write
+from test_records import BYTES
 
 from model import GPT, GPTConfig, load_checkpoint, save_checkpoint
 from parts.eval.problems import problems
@@ -269,6 +270,10 @@ def test_each_checkpoint_is_asked_as_it_was_taught_and_refused_if_it_cannot_answ
     assert said.endswith(f'next: python sample.py --ckpt={tuned} --chat=True\n')
     assert {result['ckpt']: result['chat'] for result in both['own']['series']} == {base: False, tuned: True}
     assert {row['ckpt']: row['messages'] is not None for row in rows} == {base: False, tuned: True}
+    # Each is asked with its own tokenizer, here one of bytes.
+    save_run(tmp_path / 'bytes', GPT(GPTConfig(BYTES.vocab_size, 32, 1, 2, 2, 32)), BYTES)
+    both = evaluate(tmp_path / 'two', f'--ckpt={base},{tmp_path}/bytes', *flags)[1]['own']['series']
+    assert {result['ckpt'] for result in both} == {base, f'{tmp_path}/bytes'}
     for name, *words in (
             ('rm', 'is a reward model'), ('mlm', 'objective=mlm'), ('other', 'the same ids mean different')):
         mistake(run('eval.py', f'--ckpt={base},{shelf}/{name}.pt', *flags), f'{name}.pt', *words)

@@ -129,6 +129,8 @@ def print_scores(task, series, kind_of):
             rows[f'{where}{kind_of.get(split, "split")}: {split}'] = shown(of_split)
         rows[f'{where}all'] = shown(result)
     print_table(task, rows)
+    if 'caution' in series[0]:
+        print('caution:', series[0]['caution'])
 
 
 def shown(result):
